@@ -8,20 +8,19 @@ from dataclasses import replace
 
 from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.execution import approving, campaigns, exits, late
-from agent.execution.booking import reviewed_s, settle
-from agent.execution.fresh import CaughtUp, Eyes, Further, observed
-from agent.execution.ledger import keep
-from agent.execution.outcome import REVIEWED, Hands, Outcome, OutcomeKind
-from agent.execution.proposing import propose_screened
-from agent.execution.recording import keep_choice, record
-from agent.execution.sent import gas_wei
-from agent.execution.sleeves import cross_inside, keep_sleeves
+from agent.execution import approvals as approving
+from agent.execution import assemble_input as campaigns
+from agent.execution import exits
+from agent.execution import exits as late
+from agent.execution.assemble_input import cross_inside, keep_sleeves
+from agent.execution.bookkeeping import keep, keep_choice, record
+from agent.execution.carrier import gas_wei
+from agent.execution.settlement import reviewed_s, settle
+from agent.execution.step_context import REVIEWED, CaughtUp, Eyes, Further, Hands, Outcome, OutcomeKind, observed, propose_screened
 from agent.model import Decision, Halt, History, Intent, IntentKind, Plan, Proposed, StepInput, StuckExit
-from agent.planning.asked import proposer
-from agent.planning.strategies import Proposer
-from agent.policy import stuck
+from agent.planning.proposals import Proposer, proposer
 from agent.policy.decide import Decided, decide
+from agent.policy.orders import exits as stuck
 from agent.ports import EvidenceSource, Journal, Prepared
 
 MAX_ROUNDS = 4
@@ -205,7 +204,7 @@ def _rounds(eyes: Eyes, asked: Proposed, journal: Journal, hands: Hands | None) 
             if not alone:
                 return stopped
             late.remember(journal, outcome.step_input, alone)
-            left = (*(one for one in left if one.why != late.TOGETHER), *alone)
+            left = (*(one for one in left if one.why != late.LATE_TOGETHER), *alone)
             around += [one.token for one in alone]
             anew += 1
             rounds, caps, since, said = 0, {}, len(sent), None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agent.model import Verdict
 
+
 EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_REFUSED = 10

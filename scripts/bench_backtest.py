@@ -27,12 +27,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.backtest.fast import Run, run, sweep
-from agent.backtest.fast_prices import Bars, bars_of
-from agent.backtest.fast_settings import Costs, Setting
+from agent.backtest.data import PriceTable
+from agent.backtest.kernel.sweep import Bars, Costs, Run, Setting, bars_of, run, sweep
+from agent.backtest.settings import Settings, simple
 from agent.backtest.simulate import simulate
-from agent.backtest.table import PriceTable
-from agent.backtest.wanted import Settings, simple
 from agent.model import Destination, Threshold
 from scripts.quote_peers import Missing, install
 

@@ -24,20 +24,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sqlalchemy import insert
 
-from agent import api, codec, wiring
-from agent.api.setup import initialise
-from agent.books import entries as book
-from agent.books.entries import Change, Prices
+from agent import app as api
+from agent import codec, wiring
+from agent.accounting import entries as book
+from agent.accounting.entries import Change, Prices
+from agent.app.start.setup import initialise
 from agent.config.load import LoadedConfig, load_config
-from agent.execution import flows
-from agent.execution.ledger import keep
-from agent.execution.remembered import remembered
+from agent.execution import settlement as flows
+from agent.execution.assemble_input import remembered
+from agent.execution.bookkeeping import keep
 from agent.model import Entry, Held, Holding, IntentKind, IntentState, Receipt, StepInput, Transfer
-from agent.store import Store, ledger_rows, records, running
-from agent.store.ledger_tables import ValuationRow
-from agent.store.tables import BudgetRow, IntentRow, Step, TransitionRow
+from agent.store import Store, records
+from agent.store.accounts import ledger as ledger_rows
+from agent.store.accounts import ledger_sums as running
+from agent.store.tables import BudgetRow, IntentRow, Step, TransitionRow, ValuationRow
 from agent.units import NATIVE
-from agent.wiring.tax import TaxKeeper
+from agent.wiring.context import TaxKeeper
 from tests import ledgers
 from tests.scripted import OTHER, WALLET, grant, tx
 

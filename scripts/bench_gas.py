@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from eth_abi.abi import encode as abi_encode
 
 from agent.artifacts import npm
-from agent.chain.approvals import encode_approve
-from agent.chain.calls import EXACT_INPUT_SINGLE, SWAP_EXACT_TOKENS
+from agent.chain.tokens import encode_approve
 from agent.localchain import LocalChain, open_anvil
 from agent.model import Cost, Funding, Goal, Leg, Plan, Rebalance
+from agent.signing.calldata import EXACT_INPUT_SINGLE, SWAP_EXACT_TOKENS
 from agent.venues import rebalancer, swap_router_02
 
 W, R = Funding.WALLET, Funding.ROUTER

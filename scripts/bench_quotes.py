@@ -22,8 +22,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.amm import pools
-from agent.amm.v3_math import bounds
-from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
+from agent.amm.v3 import pool as bounds
+from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
 from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
 from scripts.quote_peers import PEERS, Missing, Peer, Worker, as_json, our_worker
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from playwright.sync_api import sync_playwright
 
-from agent.api.reporting import write_report
+from agent.app.backtests import write_report
 from tests.browser.chromium import OPTIONS, PATIENCE_MS, PHONE, WIDE, program
 from tests.reports import result_of
 

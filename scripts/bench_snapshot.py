@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from web3 import HTTPProvider, Web3
 
 from agent.artifacts import npm, own
-from agent.chain.reader import ChainReader
 from agent.chain.rpc import HttpTransport
+from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import LEAST_WINDOW_BPS, PoolKind, PoolRef, Watch, window_ticks
 from agent.localchain import LocalChain, open_anvil

@@ -22,14 +22,13 @@ from functools import partial
 import numpy as np
 from distributed import Client
 
-from agent.backtest.fast import cores_here
-from agent.backtest.table import table_of
-from agent.backtest.tune_cluster import on_cluster
-from agent.backtest.tune_grid import grid_of
-from agent.backtest.tune_job import Chunk, Job, Terms
-from agent.backtest.tune_workers import local
-from agent.backtest.wanted import Settings, simple
-from agent.localchain.anvil import free_port
+from agent.backtest.data import table_of
+from agent.backtest.kernel.sweep import cores_here
+from agent.backtest.settings import Settings, simple
+from agent.backtest.tune.grid import grid_of
+from agent.backtest.tune.jobs import Chunk, Job, Terms
+from agent.backtest.tune.workers import local, on_cluster
+from agent.localchain.nodes import free_port
 from agent.model import Every
 
 DAY_S = 86_400

@@ -46,7 +46,7 @@ def installed(program: str, lock: str) -> str:
         steps = [
             [program, "-m", "venv", "--without-pip", scratch],
             [*uv, "-r", str(REPO / lock)],
-            [python, "-c", "import agent.wiring.desk, web3, eth_account; assert web3.__version__ >= '7'"],
+            [python, "-c", "import agent.wiring.context, web3, eth_account; assert web3.__version__ >= '7'"],
         ]
         for step in steps:
             done = subprocess.run(step, capture_output=True, text=True, check=False, cwd=REPO, env=no_compiler)

@@ -23,7 +23,7 @@ if __name__ == "__main__":
     for name in (*LATER, *inside):
         with suppress(ImportError):  # of an extra that is not installed
             if name == "uniswap":
-                from agent.chain.uniswap_shim import web3_6_names
+                from agent.chain.second_quote import web3_6_names
 
                 with web3_6_names():
                     import uniswap  # noqa: F401

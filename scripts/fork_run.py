@@ -22,17 +22,17 @@ from pathlib import Path
 import requests
 import tomlkit
 
-from agent import api
-from agent.api.setup import trust_now
+from agent import app as api
+from agent.app.start.setup import trust_now
 from agent.chain.rpc import HttpTransport
-from agent.cli import documents
-from agent.cli.output import in_words, note
+from agent.cli.display import documents
+from agent.cli.display.output import in_words, note
 from agent.config.fields import parse_address
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.localchain import run_anvil
-from agent.localchain.accounts import WALLET, test_accounts
 from agent.localchain.nodes import AnvilNode
+from agent.localchain.world import WALLET, test_accounts
 from agent.units import parse_raw
 
 DEPOSIT = "0xd0e30db0"

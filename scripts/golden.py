@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from agent import codec
 from agent.cli.main import app
 from agent.errors import Refused
-from agent.localchain.anvil import free_port
+from agent.localchain.nodes import free_port
 from agent.planning.planner import plan
 from tests.planning_worlds import any_problem, any_problem_with_gas, goal
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 PLAIN = ("--generate-hashes", "--no-emit-index-url", "--no-header", "--python-version", "3.11")
-# uniswap-python 0.7.1 asks for web3 below 7 and runs on it (agent/chain/uniswap_shim.py). A lock can say so, a package cannot.
+# uniswap-python 0.7.1 asks for web3 below 7 and runs on it (agent/chain/second_quote.py). A lock can say so, a package cannot.
 OVERRIDE = "web3>=7,<8"
 WEB3_6 = ("web3==6.20.4", "eth-account==0.11.3", "eth-tester==0.11.0b2", "py-evm==0.10.1b1", "hexbytes==0.3.1")
 

@@ -21,10 +21,8 @@ from scipy.optimize import minimize
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.planning.aims import aim_at
-from agent.planning.market import Market, open_market
-from agent.planning.problem import build_problem
-from agent.planning.worth import Search
+from agent.planning.problem import Market, aim_at, build_problem, open_market
+from agent.planning.utility import Search
 from agent.reference import reference_prices
 from scripts.quote_peers import Missing, install
 from tests.builders import with_limits

@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.amm import pools
-from agent.amm.v3_math.tick_math import price_limit
+from agent.amm.v3.tick_math import price_limit
 from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
 
 ROOT = Path(__file__).resolve().parent.parent

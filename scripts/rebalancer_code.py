@@ -13,8 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.config import load_config
-from agent.config.contracts import factories
-from agent.venues.rebalancer_code import creation_code
+from agent.config.build import factories
+from agent.venues.rebalancer import creation_code
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ Without --send nothing leaves this machine. The same guards hold as for the agen
 import argparse
 import sys
 
-from agent.api import Outcome, open_agent
+from agent.app import Outcome, open_agent
 from agent.errors import TrimtabError
 from agent.units import decimal_text
 

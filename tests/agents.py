@@ -10,16 +10,15 @@ from pathlib import Path
 
 import tomlkit
 
-from agent import api, wiring
-from agent.api.agent import Agent
-from agent.api.opening import open_agent
-from agent.api.realised import planned_changes
-from agent.api.setup import trust_now
+from agent import app as api
+from agent import wiring
+from agent.app.agent import Agent, open_agent, planned_changes
+from agent.app.start.setup import trust_now
 from agent.chain.rpc import Transport
-from agent.config.bounds import CEILINGS
 from agent.config.load import LoadedConfig, load_config
-from agent.execution.outcome import Outcome, OutcomeKind
-from agent.execution.settle import realised
+from agent.config.schema import CEILINGS
+from agent.execution.settlement import realised
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState, Leg, Plan, Receipt, Skipped, Verdict
 from agent.ports import Clock

@@ -7,12 +7,11 @@ from fractions import Fraction
 
 from eth_abi.abi import encode as abi_encode
 
-from agent.chain.calls import REBALANCE
-from agent.chain.program import Place, Venue
-from agent.chain.rules import SigningRules
 from agent.localchain import LocalChain
 from agent.model import IntentKind, Leg, Plan, Receipt, UnsignedTx
 from agent.ports import Simulation
+from agent.signing.calldata import REBALANCE, Place, Venue
+from agent.signing.rules import SigningRules
 from agent.units import NATIVE, floor_int
 from agent.venues.rebalancer import Terms, bounds, encode, native_wei
 from tests.desk import DEADLINE_S, LIMIT_WEI, Desk

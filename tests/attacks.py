@@ -13,10 +13,10 @@ from typing import Any
 from eth_abi.abi import encode as abi_encode
 
 from agent.artifacts import Artifact, own
-from agent.chain.calls import selector
 from agent.localchain import LocalChain, TokenKind
-from agent.localchain.description import Range
-from agent.localchain.liquidity import provide
+from agent.localchain.market import provide
+from agent.localchain.world import Range
+from agent.signing.calldata import selector
 from agent.units import Token
 from tests.atomic import AtomicDesk
 

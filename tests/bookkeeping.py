@@ -7,9 +7,8 @@ from fractions import Fraction
 
 from hypothesis import strategies as st
 
-from agent.books import entries as book
-from agent.books.entries import Change, Prices
-from agent.books.grain import grained
+from agent.accounting import entries as book
+from agent.accounting.entries import Change, Prices, grained
 from agent.model import BookOpening, Entry, Flow, FlowKind
 from agent.units import NATIVE
 from tests.builders import address

@@ -9,18 +9,16 @@ from functools import partial
 from typing import Any
 
 from agent.artifacts import npm
-from agent.chain.approvals import encode_approve, needed
 from agent.chain.fees import fees
-from agent.chain.keys import TestAccount, load_key
-from agent.chain.rules import SigningRules
 from agent.chain.sender import NodeSender
-from agent.chain.signer import LocalSigner
-from agent.execution.nonces import signable
-from agent.execution.settings import Settings
+from agent.chain.tokens import encode_approve, needed
+from agent.execution.carrier import Settings, signable
 from agent.localchain import LocalChain
-from agent.localchain.accounts import WALLET
+from agent.localchain.world import WALLET
 from agent.model import Allowance, Funding, IntentKind, Leg, Plan, Receipt, UnsignedTx
 from agent.ports import Grant, Simulation
+from agent.signing.keys import TestAccount, load_key
+from agent.signing.rules import LocalSigner, SigningRules
 from agent.store import Store
 from agent.venues.swap_router_02 import encode, native_wei
 from tests import builders

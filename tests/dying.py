@@ -8,7 +8,7 @@ from itertools import count
 
 from sqlalchemy import event as database_event
 
-from agent.api.agent import Agent
+from agent.app.agent import Agent
 from agent.localchain import LocalChain
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from agent.backtest.fast_settings import Costs, Setting
+from agent.backtest.kernel.sweep import Costs, Setting
 from agent.model import Destination, Every, Hybrid, Threshold
 
 START_S, HOUR_S = 1_600_000_000, 3_600

@@ -9,9 +9,8 @@ from typing import Any, cast
 
 from agent import codec, engine
 from agent.errors import Unfit
-from agent.execution import approving
-from agent.execution.fresh import Eyes
-from agent.execution.outcome import Hands, Outcome, OutcomeKind
+from agent.execution import approvals as approving
+from agent.execution.step_context import Eyes, Hands, Outcome, OutcomeKind
 from agent.model import (
     Head,
     History,
@@ -29,9 +28,9 @@ from agent.model import (
     UnsignedTx,
     Verdict,
 )
-from agent.planning import strategies
+from agent.planning import proposals as strategies
 from agent.policy.approvals import spent
-from agent.policy.order_targets import ordered
+from agent.policy.orders.exits import ordered
 from agent.ports import Approval, Grant, Prepared
 from agent.store import Store
 from tests.builders import NOW_S, OWNER

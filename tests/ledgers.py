@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent import codec
-from agent.execution import flows as noting
+from agent.execution import settlement as noting
 from agent.model import Holding, IntentKind, IntentState, StepInput, Transfer
-from agent.policy import flows
+from agent.policy.cash_flows import balance_changes as flows
 from agent.store import Store
 from tests import builders
 from tests.scripted import GWEI, OTHER, WALLET, grant, receipt, tx

@@ -10,12 +10,11 @@ from web3.logs import DISCARD
 from agent.artifacts import npm
 from agent.chain import positions
 from agent.chain.positions import PositionRef
-from agent.chain.reader import ChainReader
+from agent.chain.snapshot import ChainReader
 from agent.chain.watch import Watch
 from agent.localchain import LocalChain, PoolInfo
 from agent.localchain.chain import FAR_FUTURE_S
-from agent.localchain.liquidity import POSITION_MANAGER, V2_FACTORY, V2_ROUTER
-from agent.localchain.market import V2_PAIR
+from agent.localchain.market import POSITION_MANAGER, V2_FACTORY, V2_PAIR, V2_ROUTER
 from agent.model import ConfirmedPosition, LpPosition, Snapshot
 
 UINT128_MAX = 2**128 - 1

@@ -10,8 +10,7 @@ from web3.logs import DISCARD
 from agent.artifacts import npm
 from agent.localchain import LocalChain
 from agent.localchain.chain import FAR_FUTURE_S
-from agent.localchain.liquidity import POSITION_MANAGER, V2_ROUTER
-from agent.localchain.market import V2_PAIR
+from agent.localchain.market import POSITION_MANAGER, V2_PAIR, V2_ROUTER
 from agent.model import Collect, LpAction, Provide, Withdraw
 from tests.liquidity import UINT128_MAX, manager
 

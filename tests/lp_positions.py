@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.amm.v3_math.tick_math import get_sqrt_ratio_at_tick
+from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
 from agent.model import ConfirmedPosition, LpGone, LpV2Position, LpV3Position
 from tests import builders
 

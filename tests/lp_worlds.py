@@ -10,7 +10,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent import guards
-from agent.lp import exact, mint
+from agent.amm.lp import minting as mint
+from agent.amm.lp import positions as exact
 from agent.model import (
     AdjustLiquidity,
     CodeHash,
@@ -31,7 +32,7 @@ from agent.model import (
 )
 from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
-from agent.policy.lp_book import Book, open_book
+from agent.policy.liquidity.book import Book, open_book
 from agent.reference import reference_prices
 from tests import lp_positions as lp
 from tests.builders import ETHER, limits, step_input, threshold, token, v2_pool, v3_pool, with_snapshot

@@ -23,13 +23,12 @@ import numpy as np
 import pytest
 
 from agent import codec
-from agent.api.offline import plan_from
-from agent.api.replaying import replay
+from agent.app.offline import plan_from, replay
 from agent.errors import Refused
 from agent.model import StepInput
 from agent.planning.planner import plan
 from agent.policy.decide import decide
-from agent.policy.wishes import wanted
+from agent.policy.effective_targets import wanted
 from tests.planning_worlds import goal
 from tests.recorded import recorded
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.chain.chronicle import Day, told_by
+from agent.chain.history import Day, told_by
 from agent.chain.wire import Call, RpcFault
 from agent.model import Head
 from tests import builders

@@ -16,10 +16,10 @@ from pathlib import Path
 from sqlalchemy import create_engine, event
 from sqlalchemy.pool import StaticPool
 
-from agent.chain.judging import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.errors import Refused, Retryable
 from agent.execution import Executor, Settings
 from agent.model import Intent, IntentKind, IntentState
+from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store import Store, open_store
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK
 from tests.scripted import CHAIN_ID, GWEI, START_S, WALLET, Killed, ManualClock, ScriptedChain, ScriptedSigner, grant, tx

@@ -10,8 +10,8 @@ from fractions import Fraction
 from agent.localchain import LocalChain
 from agent.localchain.market import arbitrage
 from agent.model import Campaign, Draw, Holding, Pace, Plan, StepInput, Style, Underway
-from agent.planning import strategies
-from agent.policy.pacing import wait_s
+from agent.planning import proposals as strategies
+from agent.policy.gradual_execution import wait_s
 from tests.builders import step_input, with_limits, with_snapshot
 
 LARGE = {

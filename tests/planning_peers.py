@@ -9,11 +9,10 @@ from fractions import Fraction
 from agent.amm import pools as amm
 from agent.amm.errors import BeyondKnownTicks, Reverts
 from agent.model import PoolState, Rebalance, StepInput
-from agent.planning.aims import Aim, aim_at, turnover_left
 from agent.planning.draft import Draft
-from agent.planning.gather import Route
-from agent.planning.problem import Problem, build_problem
+from agent.planning.problem import Aim, Problem, aim_at, build_problem, turnover_left
 from agent.planning.rounding import Walk
+from agent.planning.routes import Route
 from agent.reference import reference_prices
 from agent.units import BPS, Value, floor_int
 

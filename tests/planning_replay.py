@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from graphlib import CycleError, TopologicalSorter
 
-from agent.amm.v3_math.tick_math import get_sqrt_ratio_at_tick
+from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
 from agent.model import Funding, Plan, StepInput, V2Pool, V3Pool
 from tests.builders import price_of
 

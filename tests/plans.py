@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent import guards
 from agent.amm import pools
-from agent.guards.trust import moved_tokens
+from agent.guards.safety import moved_tokens
 from agent.model import (
     Cost,
     Evidence,
@@ -24,7 +24,7 @@ from agent.model import (
     StepInput,
     Verdict,
 )
-from agent.planning.floors import fair_floor, min_out
+from agent.planning.problem import fair_floor, min_out
 from agent.reference import reference_prices
 from tests.builders import raw, token, with_snapshot
 

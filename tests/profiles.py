@@ -10,8 +10,8 @@ from typing import Any
 
 import tomlkit
 
-from agent import api
-from agent.api.setup import initialise
+from agent import app as api
+from agent.app.start.setup import initialise
 from agent.config.presets import ETHEREUM
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 
-from agent.api.agent import Agent
+from agent.app.agent import Agent
 from agent.artifacts import npm
-from agent.execution.outcome import Outcome
+from agent.execution.step_context import Outcome
 from agent.localchain import LocalChain
 from agent.localchain.market import V2_PAIR
 from agent.model import ConfirmedPosition, IntentKind, IntentState

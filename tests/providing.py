@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.chain.approvals import encode_approve
+from agent.chain.tokens import encode_approve
 from agent.model import Collect, IntentKind, LpAction, Provide, UnsignedTx, Withdraw
 from agent.ports import Grant
 from agent.venues.liquidity import encode

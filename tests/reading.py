@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.chain.reader import ChainReader
 from agent.chain.rpc import Transport
+from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import PoolRef, Watch
 from agent.localchain import LocalChain

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import codec
-from agent.api.offline import plan_from
+from agent.app.offline import plan_from
 from agent.model import StepInput
 from agent.store import open_store
 from agent.store.recorder import Bounds, Recorder

@@ -7,8 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from agent.backtest.harvest import harvest
-from agent.backtest.result import Flowed, Rebalanced, SimulationResult, YearGain
+from agent.backtest.result import Flowed, Rebalanced, SimulationResult, YearGain, harvest
 
 START_S = 1_609_459_200
 """2021-01-01, UTC."""

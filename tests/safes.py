@@ -11,7 +11,7 @@ from web3.contract import Contract
 
 from agent.artifacts import npm
 from agent.localchain import LocalChain
-from agent.localchain.accounts import test_accounts
+from agent.localchain.world import test_accounts
 from agent.units import NATIVE
 
 SAFE = "@safe-global/safe-contracts/build/artifacts/contracts/Safe.sol/Safe.json"

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from agent.api.agent import Agent
+from agent.app.agent import Agent
 from agent.artifacts import npm
-from agent.execution.outcome import Outcome, OutcomeKind
-from agent.execution.settle import realised
+from agent.execution.settlement import realised
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain, PoolInfo
 from agent.localchain.market import SWAP_ROUTER_02, V2_PAIR, arbitrage
 from agent.localchain.nodes import AnvilNode
-from agent.localchain.prices import sqrt_price_x96, v2_input_to_reach
+from agent.localchain.world import sqrt_price_x96, v2_input_to_reach
 from agent.model import Funding, IntentKind, Plan
 from agent.units import BPS, PIPS
 from tests.agents import USD, explained, fund, lost, purse, yes

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from agent.chain import oracle_rule, payout_rule
-from agent.chain.rules import SigningRules
 from agent.model import IntentKind, Payout, UnsignedTx
-from agent.planning.payments import unwrap
+from agent.planning.gas import unwrap
 from agent.ports import Grant
+from agent.signing import base as oracle_rule
+from agent.signing import base as payout_rule
+from agent.signing.rules import SigningRules
 from agent.units import NATIVE
 from agent.venues.swap_router_02 import encode, native_wei
 from tests import providing, rebalancing, signing
@@ -60,7 +61,7 @@ SIGNABLES: dict[str, Signable] = {
         replace(RULES, oracles=(POOL,)),
     ),
     "payout": Signable(
-        tx(WETH, payout_rule.encode(HOME, 10**18)),
+        tx(WETH, payout_rule.encode_payout(HOME, 10**18)),
         Grant(IntentKind.PAYOUT, NOW_S, NOW_S + 90, MAX_GAS_WEI, payout=Payout(WETH, HOME, 10**18, 2 * 10**18, 1)),
         replace(RULES, payouts=(HOME,)),
     ),

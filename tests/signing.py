@@ -7,13 +7,12 @@ from fractions import Fraction
 
 import pytest
 
-from agent.chain.approvals import encode_approve
-from agent.chain.keys import TestAccount, load_key
-from agent.chain.rules import Nonces, SigningRules
-from agent.chain.signer import LocalSigner
+from agent.chain.tokens import encode_approve
 from agent.errors import Refused
 from agent.model import Cost, Funding, Goal, IntentKind, Leg, Plan, Rebalance, UnsignedTx
 from agent.ports import Grant
+from agent.signing.keys import TestAccount, load_key
+from agent.signing.rules import LocalSigner, Nonces, SigningRules
 from agent.venues.swap_router_02 import encode
 from tests.builders import address
 

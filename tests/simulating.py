@@ -8,9 +8,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from agent.backtest.data import PriceTable, table_of
+from agent.backtest.settings import Settings, Wanted, simple
 from agent.backtest.simulate import SimulationResult, simulate
-from agent.backtest.table import PriceTable, table_of
-from agent.backtest.wanted import Settings, Wanted, simple
 from agent.model import Threshold, Trigger
 
 START_S = 1_700_000_000 - 1_700_000_000 % 3_600

@@ -8,8 +8,9 @@ from fractions import Fraction
 
 from agent.model import Destination, Flow, Intent, StepInput, Threshold, Trigger
 from agent.model.strategies import UNITS, Booking, BookingKind, HealthRule, SleeveBooks, SleeveLedger, SleeveState, Split, Strategy
-from agent.policy import sleeve_keeping, sleeves
-from agent.policy.sleeve_targets import combined
+from agent.policy.strategies import accounting as sleeve_keeping
+from agent.policy.strategies import netting as sleeves
+from agent.policy.strategies.netting import combined
 from tests.builders import raw, threshold, token
 
 DAY_S = 86_400

@@ -12,11 +12,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from agent.api.agent import Agent
-from agent.api.service import Service, serve
+from agent.app.agent import Agent
+from agent.app.service import Service, serve
 from agent.errors import TrimtabError
 from agent.localchain import LocalChain
-from agent.observe.watch import Watch
+from agent.observe.health import Watch
 from tests.agents import ROOMY, again, fund, trusted, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agent.backtest.data import PriceTable
+from agent.backtest.settings import OPEN_LIMITS, Settings, Wanted, simple
 from agent.backtest.simulate import SimulationResult, simulate
-from agent.backtest.stress import Wish
-from agent.backtest.stress_scenarios import Scenario, Severity, lay
-from agent.backtest.table import PriceTable
-from agent.backtest.wanted import OPEN_LIMITS, Settings, Wanted, simple
+from agent.backtest.stress.paths import Scenario, Severity, lay
+from agent.backtest.stress.run import Wish
 from tests.simulating import BAND, DEEP, HALVES, hourly
 
 BARS = 18

@@ -15,9 +15,9 @@ ROOT = Path(__file__).parent.parent
 AGENT = ROOT / "agent"
 
 LAYERS = [
-    "errors", "units", "floats", "model", "ports", "codec", "amm", "lp", "reference", "weights", "books", "policy", "planning", "guards",
-    "artifacts", "chain", "venues", "store", "observe", "execution", "engine", "config", "localchain", "backtest", "paper",
-    "wiring", "api", "cli",
+    "errors", "units", "floats", "model", "ports", "codec", "amm", "reference", "weights", "accounting", "policy", "planning", "guards",
+    "artifacts", "signing", "chain", "venues", "store", "observe", "execution", "engine", "config", "localchain", "backtest", "paper",
+    "wiring", "app", "cli",
 ]  # fmt: skip
 PURE = {
     "units",
@@ -27,10 +27,9 @@ PURE = {
     "ports",
     "codec",
     "amm",
-    "lp",
     "reference",
     "weights",
-    "books",
+    "accounting",
     "policy",
     "planning",
     "guards",
@@ -43,10 +42,10 @@ IMPURE_CALLS = {"open", "print", "input"}
 WEB3_ROOMS = {"chain", "venues", "localchain"}
 ADAPTER_NAMERS = {"wiring", "localchain", "backtest"}
 ADAPTERS = {
-    "agent.chain.reader.ChainReader",
-    "agent.chain.signer.LocalSigner",
+    "agent.chain.snapshot.ChainReader",
+    "agent.signing.rules.LocalSigner",
     "agent.chain.sender.NodeSender",
-    "agent.chain.panel_sender.PanelSender",
+    "agent.chain.sender.PanelSender",
     "agent.chain.rpc.HttpTransport",
     "agent.chain.rpc.TesterTransport",
     "agent.store.store.Store",
@@ -66,9 +65,9 @@ OWN_ORDER = {"sum", "mean", "std", "var", "dot", "prod", "cumprod", "trace", "ma
 IN_BLAS_OR_LIBM = {"statistics", "cmath", "scipy", "sklearn", "cvxpy"}
 CHOOSES_WHAT_IS_READ = {"chain/watch.py"}
 """Outside the pure rooms: what decides which ticks a step sees."""
-NOT_DECIDING = {"books/money_weighted.py": "a rate of return that is shown; nothing is decided by it"}
-CLI_MAY_NOT = {"amm", "lp", "planning", "guards", "chain", "venues", "store", "execution", "policy", "reference", "weights"}
-LONGEST = 300
+NOT_DECIDING = {"accounting/performance.py": "rates of return that are shown; nothing is decided by it"}
+CLI_MAY_NOT = {"amm", "signing", "planning", "guards", "chain", "venues", "store", "execution", "policy", "reference", "weights"}
+LONGEST = 740
 
 
 def modules() -> list[Path]:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.backtest.table import PriceTable, table_of
-from agent.backtest.tune import Search, Tuned, Work, tune
-from agent.backtest.tune_grid import grid_of
-from agent.backtest.tune_job import Chunk, Job, Terms
-from agent.backtest.tune_workers import local
-from agent.backtest.wanted import Settings, simple
+from agent.backtest.data import PriceTable, table_of
+from agent.backtest.settings import Settings, simple
+from agent.backtest.tune.grid import grid_of
+from agent.backtest.tune.jobs import Chunk, Job, Terms
+from agent.backtest.tune.search import Search, Tuned, Work, tune
+from agent.backtest.tune.workers import local
 from agent.model import Every
 from tests.simulating import START_S
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from agent.chain.judging import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.model import Intent
+from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from tests.scripted import Bench, bench
 
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from agent.api.agent import Agent
+from agent.app.agent import Agent
 from agent.chain.rpc import HttpTransport
 from agent.errors import OperatorNeeded, TrimtabError
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.chain import TWAP_WINDOW_S
 from agent.localchain.market import TWAP_MARGIN_S, arbitrage
 from agent.localchain.nodes import AnvilNode
 from agent.store import open_store
-from agent.store.killswitch import KillSwitch, pause_file
+from agent.store.files.kill_switch import KillSwitch, pause_file
 from agent.wiring import store_file
 from tests.agents import ROOMY, again, allowances, config, off_target, trusted, weights, yes
 from tests.dying import Clock, Killed, dying

@@ -15,9 +15,8 @@ import pytest
 
 from agent.artifacts import npm
 from agent.localchain import LocalChain, PoolInfo
-from agent.localchain.liquidity import V3_POOL, mint_positions
-from agent.localchain.market import V2_PAIR
-from agent.localchain.prices import MAX_TICK
+from agent.localchain.market import V2_PAIR, V3_POOL, mint_positions
+from agent.localchain.world import MAX_TICK
 from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
 
 DATA = Path(__file__).parent / "data"

@@ -24,9 +24,8 @@ from agent.chain import second_quote
 from agent.chain.rpc import Transport
 from agent.chain.second_quote import V2Contracts, V3Contracts
 from agent.localchain import WORLD, LocalChain, open_eth_tester, run_anvil
-from agent.localchain.accounts import test_accounts
-from agent.localchain.anvil import CHAIN_ID
-from agent.localchain.nodes import AnvilNode, TesterNode
+from agent.localchain.nodes import CHAIN_ID, AnvilNode, TesterNode
+from agent.localchain.world import test_accounts
 from agent.store import opening
 
 RUN = "PYTEST_XDIST_TESTRUNUID"

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from agent import api
-from agent.api.agent import Agent
-from agent.api.editing import edit
-from agent.api.investing import invest
-from agent.api.withdrawing import withdraw
-from agent.books import entries as book
+from agent import app as api
+from agent.accounting import entries as book
+from agent.app.agent import Agent
+from agent.app.money.deposits import invest
+from agent.app.money.withdrawals import withdraw
+from agent.app.settings.editing import edit
 from agent.config.edits import Changes, applied
 from agent.config.load import LoadedConfig, load_config
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.chain import FEED_DECIMALS
 from agent.units import NATIVE

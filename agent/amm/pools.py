@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import isqrt
 
-from agent.amm import v2_math
+from agent.amm import v2 as v2_math
 from agent.amm.errors import BeyondKnownTicks
-from agent.amm.v3_math import bounds
-from agent.amm.v3_math.quoter import quoter as quoter_v3
-from agent.amm.v3_math.swap import SwapState, swap
-from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick, price_limit
-from agent.errors import ConfigError
+from agent.amm.v3 import pool as bounds
+from agent.amm.v3.pool import SwapState, swap
+from agent.amm.v3.pool import quoter as quoter_v3
+from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick, price_limit
+from agent.errors import ConfigError, Refused
 from agent.model import PoolState, V2Pool, V3Pool
 from agent.units import BPS, PIPS, mul_div_up
 
@@ -263,3 +263,20 @@ def _last_that_fits(fits: Callable[[int], bool], near: int) -> int:
         middle = (near + past) // 2
         near, past = (middle, past) if fits(middle) else (near, middle)
     return near
+
+
+# --- Time-weighted price of a V3 pool from the mean tick of its own oracle.
+
+
+def price(pool_state: V3Pool, token: str) -> Fraction:
+    """Base units of the other token per base unit of `token` at twap_tick (OracleLibrary.getQuoteAtTick, unrounded).
+
+    Raises Refused when the pool's observations do not reach back over the window.
+    """
+    if pool_state.twap_tick is None:
+        raise Refused(
+            f"pool {pool_state.address} has no time-weighted price",
+            remedy="its observations do not reach back over the window: take a shorter window or another pool",
+        )
+    squared = get_sqrt_ratio_at_tick(pool_state.twap_tick) ** 2
+    return Fraction(squared, Q192) if is_zero_for_one(pool_state, token) else Fraction(Q192, squared)

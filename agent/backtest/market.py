@@ -1,14 +1,22 @@
-"""Pools of stated depth around a recorded price, as the arbitrage of a whole bar leaves them."""
+"""Uniswap V3 pools as they stood on a chain, with their real ticks, traded to each bar's price by the contract's own arithmetic."""
 
 from __future__ import annotations
 
+import json
 from math import isqrt
+from pathlib import Path
+from typing import Any
 
-from agent.amm.v3_math.tick_math import MAX_TICK, get_tick_at_sqrt_ratio
-from agent.backtest.wanted import simulated_address
+from agent.amm.pools import swap_exact_in
+from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, get_tick_at_sqrt_ratio
+from agent.backtest.settings import simulated_address
 from agent.errors import ConfigError
 from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
-from agent.units import Price, Token, floor_int
+from agent.units import PIPS, Price, Token, floor_int
+from agent.units import Price as Ratio
+
+# --- Pools of stated depth around a recorded price, as the arbitrage of a whole bar leaves them.
+
 
 SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
 """Tick spacing by fee, as the factory enables them; other fees get that of 0.3 %."""
@@ -41,3 +49,72 @@ def pool_at(kind: str, token: Token, money: Token, price: Price, depth_raw: int,
     ends = (TickLiquidity(-edge, liquidity), TickLiquidity(edge, -liquidity))
     tick = get_tick_at_sqrt_ratio(sqrt_x96)
     return V3Pool(address, "uniswap_v3", token0, token1, fee_pips, spacing, sqrt_x96, tick, liquidity, ends, -edge, edge)
+
+
+LARGEST_RAW = 2**255 - 1
+
+
+def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
+    """A JSON file with `scalars` (fee, tick_spacing, sqrt_price_x96, tick, liquidity) and `tick_data` by tick: [gross, net, …].
+
+    Every initialised tick has to be there. Raises ConfigError for what is no such file, and for ticks that do not add up to the
+    liquidity that it states, or to none at the end.
+    """
+    try:
+        made = _pool(json.loads(path.read_text(encoding="utf-8")), path, token0, token1)
+    except OSError as error:
+        raise ConfigError(f"--pool-state: {path} cannot be read: {error.strerror}", "name a JSON file that you may read") from None
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        why = f"--pool-state: {path.name} is no pool: {type(error).__name__} {error}"[:160]
+        raise ConfigError(why, "give scalars and tick_data as docs/backtest.md says") from None
+    inside = sum(one.liquidity_net for one in made.ticks if one.index <= made.tick)
+    if inside != made.liquidity or sum(one.liquidity_net for one in made.ticks) != 0:
+        raise ConfigError(f"--pool-state: the ticks of {path.name} do not add up to its liquidity", "give every initialised tick")
+    if not int(token0.address, 16) < int(token1.address, 16):
+        raise ConfigError(f"--pool-state: {token0.label} does not come before {token1.label} by address", "name its token0 first")
+    return made
+
+
+def _pool(data: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
+    scalars = data["scalars"]
+    fee_pips, spacing, sqrt_x96, tick = (int(scalars[name]) for name in ("fee", "tick_spacing", "sqrt_price_x96", "tick"))
+    if not (0 <= fee_pips < PIPS and spacing > 0 and MIN_SQRT_RATIO <= sqrt_x96 < MAX_SQRT_RATIO):
+        raise ValueError("fee, spacing or price is impossible")
+    if get_tick_at_sqrt_ratio(sqrt_x96) != tick:
+        raise ValueError("its tick is not that of its price")
+    ticks = tuple(TickLiquidity(int(index), int(row[1])) for index, row in sorted(data["tick_data"].items(), key=lambda one: int(one[0])))
+    edge = MAX_TICK // spacing * spacing
+    if any(one.index % spacing or abs(one.index) > edge for one in ticks):
+        raise ValueError("a tick that this spacing does not have")
+    address = simulated_address(f"pool {path.name} {token0.address} {token1.address}")
+    return V3Pool(
+        address,
+        "uniswap_v3",
+        token0.address,
+        token1.address,
+        fee_pips,
+        spacing,
+        sqrt_x96,
+        tick,
+        int(scalars["liquidity"]),
+        ticks,
+        -edge,
+        edge,
+    )
+
+
+def arbitraged(pool: V3Pool, price: Ratio) -> V3Pool:
+    """The pool after a swap that ends where a base unit of token0 costs `price` of token1, over every tick in between.
+
+    Real arbitrage stops a fee short of that on either side. Raises ConfigError for a price that no pool can have.
+    """
+    wanted_x96 = isqrt(floor_int(price * 2**192))
+    if not MIN_SQRT_RATIO < wanted_x96 < MAX_SQRT_RATIO:
+        raise ConfigError("--pool-state: a price of the table is beyond what a pool can have", "check the decimals of its tokens")
+    if wanted_x96 == pool.sqrt_price_x96:
+        return pool
+    token_in = pool.token0 if wanted_x96 < pool.sqrt_price_x96 else pool.token1
+    moved = swap_exact_in(pool, token_in, LARGEST_RAW, wanted_x96).after
+    if not isinstance(moved, V3Pool):
+        raise TypeError("a V3 pool stays one")
+    return moved

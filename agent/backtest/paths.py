@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.columns import prices_of
-from agent.backtest.harvest import Harvest, harvest
-from agent.backtest.result import Flowed, Rebalanced
+from agent.accounting.performance import periods, year_start_s
+from agent.accounting.tax_lots import TaxRun, run
+from agent.backtest.data import prices_of
+from agent.backtest.result import Flowed, Harvest, Rebalanced, YearGain, harvest
+from agent.backtest.settings import TaxRule
 from agent.backtest.world import World
-from agent.model import AssetDrift
-from agent.units import BPS
+from agent.model import AssetDrift, Portfolio, TaxStanding
+from agent.store import Store
+from agent.units import BPS, NATIVE
 
 Path = NDArray[np.float64]
 
@@ -89,7 +93,7 @@ def returns(world: World, start: Fraction, flows: Sequence[Flowed]) -> tuple[flo
 
 
 def harvested(world: World, paths: Paths, done: Sequence[Rebalanced]) -> Harvest | None:
-    """See agent/backtest/harvest.py: each bar's costs are shares of what was held before them; None where gas ate all."""
+    """See agent/backtest/result.py: each bar's costs are shares of what was held before them; None where gas ate all."""
     taken = np.zeros(world.table.bars)
     for one in done:
         taken[one.bar] += float((one.fees + one.impact + one.gas) / 10**world.money.decimals)
@@ -99,3 +103,35 @@ def harvested(world: World, paths: Paths, done: Sequence[Rebalanced]) -> Harvest
     tokens = world.tokens[: paths.weights.shape[1]]
     bought = np.array([float(first[token.address]) / 10.0**token.decimals for token in tokens]) * paths.prices[0]
     return harvest(paths.prices, paths.weights, taken / (paths.equity + taken), world.table.times_s, bought / bought.sum())
+
+
+# --- Realised gains by the books of a simulation. The native coin that pays gas lies beside the portfolio and is left out of them.
+
+
+class TaxBooks:
+    """Runs over the ledger once for each of its states."""
+
+    def __init__(self, store: Store, portfolio: Portfolio, rule: TaxRule) -> None:
+        self._store, self._portfolio, self._rule = store, portfolio, rule
+        self._mark: tuple[int, ...] | None = None
+        self._found: TaxRun | None = None
+
+    def standing(self, now_s: int) -> TaxStanding | None:
+        """What a plan's gain is told by; None where no limit depends on it."""
+        if self._rule.year_limit is None:
+            return None
+        mark = self._store.ledger_mark()
+        if self._found is None or mark != self._mark:
+            self._found, self._mark = self._run(), mark
+        realised = self._found.realised(year_start_s(now_s))
+        return TaxStanding(self._rule.method, "", Fraction(1), self._found.open(), realised, self._rule.year_limit)
+
+    def years(self, from_s: int, until_s: int) -> tuple[YearGain, ...]:
+        """Every calendar year that the simulation touches."""
+        found = self._run()
+        spans = periods("year", from_s, until_s)
+        return tuple(YearGain(datetime.fromtimestamp(start, UTC).year, found.realised(start, end)) for start, end in spans)
+
+    def _run(self) -> TaxRun:
+        entries = [replace(one, postings=tuple(p for p in one.postings if p.token != NATIVE)) for one in self._store.ledger()]
+        return run(entries, self._rule.method, self._portfolio.numeraire.address, self._portfolio.wrapped_native)

@@ -1,4 +1,14 @@
-"""What a simulation found: money exact, paths over the bars as floats, and all that is needed to repeat it."""
+"""What rebalancing itself earned: how much faster the portfolio grew than one that was bought at the same weights and left alone.
+
+Returns are logarithms of growth, so that they add up over bars. Let x be the log return of each asset over all bars, w the weights at
+the start. Of one bar, with weights p that were held over it and growths r of the assets, ln(Σ p r) − Σ p ln r is what a portfolio grows
+by beyond the mean of its assets, never below zero (Jensen); in continuous time it is the excess growth rate of Fernholz & Shay (1982),
+"Stochastic portfolio theory and stock market equilibrium", and Fernholz (2002), "Stochastic Portfolio Theory", (1.1.20):
+½ (Σ wᵢ σᵢᵢ − Σ wᵢ wⱼ σᵢⱼ). Holding has the same of its own kind over all bars at once, ln(Σ w eˣ) − Σ w x: winners weigh more and
+more. So what rebalancing was ahead by is, exactly,
+
+    advantage = excess_growth + off_target − dispersion − costs
+"""
 
 from __future__ import annotations
 
@@ -8,9 +18,96 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.funding import Funding
-from agent.backtest.harvest import Harvest
-from agent.units import Price, Value
+from agent.backtest.data import Funding
+from agent.errors import ConfigError
+from agent.units import YEAR_S, Price, Value
+
+Floats = NDArray[np.float64]
+SHARE_SLACK = 1e-9
+"""By how much weights may miss one: what floats lose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Harvest:
+    """All as logarithms of growth over the whole time, but for the last two, which are such per year of 365 days.
+
+    `advantage` is that of the rebalanced portfolio after costs less that of holding. `excess_growth` is what trading moves into each
+    other brought, bar by bar; `off_target` what it brought (or lost) that weights were not those of the start; `dispersion` what
+    holding gained by letting winners grow; `costs` what trading took. `excess_growth_yearly` is the second of these per year,
+    `expected_yearly` what the formula says of the weights of the start and the covariance of the prices.
+    """
+
+    advantage: float
+    excess_growth: float
+    off_target: float
+    dispersion: float
+    costs: float
+    excess_growth_yearly: float
+    expected_yearly: float
+
+
+def harvest(prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64], bought: Floats | None = None) -> Harvest:
+    """`prices[bar, asset]` in one unit, `weights[bar, asset]` held after the trades of each bar, `cost_shares[bar]` of all that was
+    held before those trades what they took; Unix seconds. `bought` are the weights before the trades of the first bar, which holding
+    keeps; None where there were none. What those trades took is in `costs`. Flows from and to the owner change none of it.
+
+    Raises ConfigError for tables that do not fit each other, prices that are not above zero, weights that do not sum to one, and
+    costs that are not below all.
+    """
+    _check(prices, weights, cost_shares, times_s)
+    if bought is not None and not (bought.shape == weights[0].shape and abs(bought.sum() - 1) <= SHARE_SLACK):
+        raise ConfigError("harvest: what was bought does not sum to one", "give shares of everything that is held, as of each bar")
+    logs = np.diff(np.log(prices), axis=0)
+    held, start = weights[:-1], weights[0] if bought is None else bought
+    gross = np.log((held * np.exp(logs)).sum(axis=1))
+    excess = float((gross - (held * logs).sum(axis=1)).sum())
+    off_target = float(((held - start) * logs).sum())
+    whole = logs.sum(axis=0)
+    top = whole.max()
+    holding = float(np.log(start @ np.exp(whole - top)) + top)
+    dispersion = holding - float(start @ whole)
+    costs = float(-np.log1p(-cost_shares).sum())
+    years = (int(times_s[-1]) - int(times_s[0])) / YEAR_S
+    return Harvest(
+        advantage=float(gross.sum()) - costs - holding,
+        excess_growth=excess,
+        off_target=off_target,
+        dispersion=dispersion,
+        costs=costs,
+        excess_growth_yearly=excess / years,
+        expected_yearly=excess_growth_rate(start, _covariance(logs)) * len(logs) / years,
+    )
+
+
+def excess_growth_rate(weights: Floats, covariance: Floats) -> float:
+    """½ (Σ wᵢ σᵢᵢ − Σ wᵢ wⱼ σᵢⱼ) of log returns, per whatever time the covariance is per: Fernholz (2002), (1.1.20)."""
+    return float(weights @ np.diag(covariance) - weights @ covariance @ weights) / 2
+
+
+def _covariance(logs: Floats) -> Floats:
+    """Of one bar; of a single bar it is not known, and nothing is expected."""
+    if len(logs) < 2:
+        return np.zeros((logs.shape[1], logs.shape[1]))
+    found: Floats = np.atleast_2d(np.cov(logs, rowvar=False))
+    return found
+
+
+def _check(prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64]) -> None:
+    bars = len(times_s)
+    if bars < 2 or prices.ndim != 2 or weights.shape != prices.shape or len(prices) != bars or cost_shares.shape != (bars,):
+        raise ConfigError(
+            f"harvest: {prices.shape} prices, {weights.shape} weights and {cost_shares.shape} costs for {bars} bars",
+            "give two bars or more, and as many rows of each",
+        )
+    if not (np.isfinite(prices).all() and (prices > 0).all()):
+        raise ConfigError("harvest: a price is not above zero", "fill what is missing with the newest price before it")
+    if not (np.abs(weights.sum(axis=1) - 1) <= SHARE_SLACK).all():
+        raise ConfigError("harvest: weights do not sum to one", "give shares of everything that is held")
+    if not ((cost_shares < 1).all() and np.isfinite(cost_shares).all()):
+        raise ConfigError("harvest: costs are all there was, or no number", "give them as shares of what was held")
+
+
+# --- What a simulation found: money exact, paths over the bars as floats, and all that is needed to repeat it.
 
 
 @dataclass(frozen=True, slots=True)

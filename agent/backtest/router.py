@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 
 from agent.amm.errors import BeyondKnownTicks, Reverts
 from agent.amm.pools import Swapped, swap_exact_in
-from agent.backtest.wanted import ROUTER, WALLET
-from agent.chain.calls import (
+from agent.backtest.settings import ROUTER, WALLET
+from agent.model import Funding, Leg, PoolState, Transfer, V2Pool, V3Pool
+from agent.planning.gas import NATIVE_VENUE, GasFacts, leg_units, plan_units
+from agent.signing.calldata import (
     Approve,
     ExactInputSingle,
     Multicall,
+    NotUnderstood,
     Pull,
     SwapExactTokens,
     SweepToken,
@@ -20,10 +23,6 @@ from agent.chain.calls import (
     WrapEth,
     decode,
 )
-from agent.chain.words import NotUnderstood
-from agent.model import Funding, Leg, PoolState, Transfer, V2Pool, V3Pool
-from agent.planning.gas import GasFacts, leg_units, plan_units
-from agent.planning.payments import NATIVE_VENUE
 from agent.units import NATIVE
 from agent.venues.swap_router_02 import ROUTER_ITSELF
 

@@ -2,30 +2,294 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from fractions import Fraction
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
 
 from agent import codec
-from agent.backtest.columns import only_wanted
-from agent.backtest.desk import Desk, open_desk
-from agent.backtest.ended import ended, words
-from agent.backtest.flows import IN_NUMERAIRE
-from agent.backtest.funded import funded
-from agent.backtest.funding import FundingSeries, require_prices
-from agent.backtest.paths import Aims, aims_of, harvested, paths_of, returns
-from agent.backtest.quiet import Quiet
-from agent.backtest.result import Rebalanced, SimulationResult
-from agent.backtest.table import PriceTable
-from agent.backtest.taxes import TaxBooks
-from agent.backtest.wanted import Settings, Wanted
-from agent.backtest.world import EndOfTable, Fill, Wallet, World, at_targets
+from agent.backtest.data import Funding, FundingSeries, PriceTable, carry, only_wanted, prices_of, require_prices, told, within
+from agent.backtest.data import digest as digest_of_funding
+from agent.backtest.memory_store import quick_store
+from agent.backtest.paths import Aims, TaxBooks, aims_of, harvested, paths_of, returns
+from agent.backtest.result import Ended, Rebalanced, SimulationResult
+from agent.backtest.settings import IN_NUMERAIRE, LEAVE, ROUTER, WALLET, Settings, Wanted
+from agent.backtest.world import (
+    CHAIN_ID,
+    EndOfTable,
+    Fill,
+    KeylessSigner,
+    ReplayReader,
+    SimulatedChain,
+    SimulatedEvidence,
+    Wallet,
+    World,
+    at_targets,
+)
+from agent.engine import step
 from agent.errors import ConfigError, Refused, Retryable
-from agent.execution.outcome import Outcome, OutcomeKind
-from agent.model import Hold, Zone
-from agent.policy.bands import has_band
+from agent.execution.assemble_input import remembered
+from agent.execution.carrier import Settings as Patience
+from agent.execution.carrier import signable
+from agent.execution.executor import Executor
+from agent.execution.step_context import Eyes, Hands, Outcome, OutcomeKind
+from agent.model import Cron, Every, Finding, History, Hold, Hybrid, OwnStrategy, ScreenedToken, Snapshot, StepInput, Style, Threshold, Zone
+from agent.policy.drift import band, has_band
+from agent.policy.quarantine import quarantine
+from agent.policy.triggers.market_events import needed_s
+from agent.reference.checks import is_dollar
+from agent.signing.rules import SigningRules
+from agent.store import Store
+from agent.units import BPS, Token, Value, decimal_text, price_text, value_text
+from agent.venues.composer import RouterComposer
+
+# --- Puts a simulated step together: the engine, its journal and its booking are those of a live one.
+
+
+MEMORY = Path("/dev/shm")  # noqa: S108  a folder in memory, where the system has one; the store's file in it is the owner's alone
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What looking and acting needs, over a world instead of a chain."""
+
+    world: World
+    store: Store
+    eyes: Eyes
+    hands: Hands
+
+    def step(self) -> Outcome:
+        """One step at the world's bar. Raises EndOfTable when it waits beyond the last."""
+        return step(self.eyes, OwnStrategy(), self.store, self.hands)
+
+
+@contextmanager
+def open_desk(world: World) -> Iterator[Desk]:
+    """A desk with a store of its own, which is gone afterwards. The world stands at a bar."""
+    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        store = quick_store(Path(folder), CHAIN_ID, WALLET, world.wanted.portfolio.wrapped_native, _looks_back(world.wanted))
+        try:
+            store.tell_day((), 0)  # a wallet that was never used
+            yield _desk(world, store)
+        finally:
+            store.close()
+
+
+def _looks_back(wanted: Wanted) -> bool:
+    """Whether anything in this policy asks for recorded prices."""
+    chosen = wanted.portfolio.weights is not None or any(one.allocator for one in (wanted.split.strategies if wanted.split else ()))
+    return chosen or needed_s(wanted.portfolio, wanted.policy, wanted.split) > 0
+
+
+def _desk(world: World, store: Store) -> Desk:
+    wanted = world.wanted
+    reach_s = (world.settings.latency_bars + 1) * world.table.interval_s if world.settings.latency_bars else 0
+    execution = replace(wanted.execution, deadline_s=wanted.execution.deadline_s + reach_s)
+
+    taxes = TaxBooks(store, wanted.portfolio, wanted.tax)
+
+    def assemble(snapshot: Snapshot, history: History) -> StepInput:
+        if world.flowed and any(flow.is_open for flow in history.flows):  # the owner says at once what he did
+            store.tell_flow(None, None, snapshot.now_s)
+            history = store.history(snapshot.head.timestamp_s)
+        bare = StepInput(snapshot, wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, execution, history, split=wanted.split)
+        left = [ScreenedToken(token, Finding.PAUSED, "it has no price any more") for token in sorted(world.gone)]
+        return quarantine(remembered(bare, store, taxes.standing), left)
+
+    chain = SimulatedChain(world)
+    chance = random.Random(world.settings.seed).random
+    tokens = tuple(token.address for token in world.tokens)
+    weth, ceiling_wei = wanted.portfolio.wrapped_native, wanted.limits.gas_price_wei
+    rules = SigningRules(CHAIN_ID, WALLET, (ROUTER,), tokens, execution.deadline_s, ceiling_wei, wrapped_native=weth)
+    patience = Patience(
+        confirmations=1,
+        poll_s=1.0,
+        mined_timeout_s=math.inf,
+        final_timeout_s=math.inf,
+        max_fee_wei=ceiling_wei,
+        gas_per_day_wei=wanted.limits.gas_per_day_wei,
+    )
+    executor = Executor(store, KeylessSigner(rules, partial(signable, store)), chain, world, patience, lambda: False)
+    eyes = Eyes(ReplayReader(world), assemble, store.history, SimulatedEvidence(world), world, chance)
+    return Desk(world, store, eyes, Hands(executor, RouterComposer(chain, WALLET, world), lambda _: True))
+
+
+# --- Which bars need no look: those at which a whole step would surely hold, told from prices and times alone.
+
+
+SURE = 1e-6
+"""Distance to a band's edge, as a share of the portfolio, below which the exact step decides: far above what floats lose."""
+AT_ONCE = 0
+
+
+class Quiet:
+    """Finds the next bar at which something may be due, for policies of bands or of one schedule alone; of any other: every bar.
+
+    Under bands a bar is quiet where every weight is inside its band by more than SURE, under a schedule while no review is due: there
+    `decide` holds, and nothing that it remembers changes. While a price is stale it halts; the first bar of those is looked at, all of
+    them where it goes on without it. Prices of a bar are compared with the holdings of now, so that no later bar counts.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._fits, self._leaves = _plain(world), world.settings.gone == LEAVE
+        self._by_time = not isinstance(world.wanted.policy.trigger, Threshold)
+        self._due_s = AT_ONCE
+        if not self._fits:
+            return
+        portfolio, trigger = world.wanted.portfolio, world.wanted.policy.trigger
+        tokens = [asset.token for asset in portfolio.assets]
+        self._prices = prices_of(world.wanted, world.table, world.closes, tokens)
+        edges = [band(trigger, asset.target_bps, asset.band, asset.max_bps) for asset in portfolio.assets]
+        self._bands = np.array([(float(low) / BPS, float(high) / BPS) for low, high in edges])
+        named = dict.fromkeys(token.address for token in (*tokens, portfolio.numeraire))
+        used = [world.columns[one] for one in named if one in world.columns]
+        self._stale: NDArray[np.bool_] = np.logical_or.reduce(world.stale[:, used], axis=1)
+
+    def looked(self, outcome: Outcome | None) -> None:
+        """Remembers when the schedule is due next, by the last look; at once where its review is not done."""
+        if outcome is None or outcome.kind is OutcomeKind.HALT:
+            return
+        waits = isinstance(outcome.decision, Hold) and outcome.decision.kept_by == ""
+        done = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.DONE) and (outcome.decided.reviewed or waits)
+        self._due_s = outcome.decided.next_s or AT_ONCE if done else AT_ONCE
+
+    def next_bar(self, after: int) -> int:
+        """The first bar later than `after` that has to be looked at; the number of bars when there is none."""
+        bars = self._world.table.bars
+        if not self._fits or after + 1 >= bars:
+            return after + 1
+        start, size = after + 1, 64
+        while start < bars:
+            end = min(bars, start + size)
+            loud = self._loud(start, end)
+            if loud.any():
+                return start + int(np.argmax(loud))
+            start, size = end, 2 * size
+        return bars
+
+    def halted(self, start: int, end: int) -> int:
+        """How many of the bars from `start` to before `end`, none of them looked at, have a price that is stale."""
+        return int(self._stale[start:end].sum()) if self._fits and not self._leaves else 0
+
+    def waited(self, start: int, end: int) -> int:
+        """At how many of those a weight is outside its band while the schedule is not due; none where there is no band."""
+        if not self._fits or not isinstance(self._world.wanted.policy.trigger, Hybrid) or end <= start:
+            return 0
+        return int((self._outside(start, end, 0) & ~self._stale[start:end]).sum())
+
+    def _loud(self, start: int, end: int) -> NDArray[np.bool_]:
+        stale = self._stale[start:end]
+        begins = stale if self._leaves else stale & ~self._stale[start - 1 : end - 1]
+        due = self._world.table.times_s[start:end] >= self._due_s if self._by_time else self._outside(start, end, SURE)
+        found: NDArray[np.bool_] = (due & ~stale) | begins
+        return found
+
+    def _outside(self, start: int, end: int, margin: float) -> NDArray[np.bool_]:
+        """Whether any weight is beyond its band, or closer to an edge than `margin`."""
+        portfolio, balances = self._world.wanted.portfolio, self._world.wallet.balances
+        held = np.array([balances[a.token.address] / 10.0**a.token.decimals for a in portfolio.assets])
+        values = held * self._prices[start:end]
+        weights = values / values.sum(axis=1, keepdims=True)
+        found: NDArray[np.bool_] = ((weights < self._bands[:, 0] + margin) | (weights > self._bands[:, 1] - margin)).any(axis=1)
+        return found
+
+
+def _plain(world: World) -> bool:
+    """Whether bands around fixed targets, or one schedule without jitter, are all that can make this policy act, and nothing else is
+    remembered between looks.
+    """
+    wanted = world.wanted
+    portfolio, limits, trigger = wanted.portfolio, wanted.limits, wanted.policy.trigger
+    known = isinstance(trigger, Threshold) or (isinstance(trigger, Every | Cron | Hybrid) and wanted.policy.jitter_bps == 0)
+    if not isinstance(trigger, Threshold):
+        known = known and all(asset.max_bps is None for asset in portfolio.assets)  # which any bar may exceed
+    plain = known and wanted.split is None and wanted.policy.only is None
+    fixed = portfolio.weights is None and not portfolio.orders.terms and wanted.execution.pace.style is Style.MARKET
+    whole = all(asset.reserve_raw == 0 for asset in portfolio.assets)
+    pegged = limits.depeg_bps is not None and any(is_dollar(a.token) and a.token.address in world.columns for a in portfolio.assets)
+    return plain and fixed and whole and not pegged
+
+
+# --- Holdings whose prices ended before the simulation did: how much of each, and what of the final value rests on a price that old.
+
+
+SHOWN = 2
+"""Decimal places of a value in words."""
+
+
+def ended(world: World, final_value: Value) -> tuple[Ended, ...]:
+    """Those whose last price is too old for a step to go by at the world's bar, which is its last."""
+    found = []
+    for token in world.tokens:
+        column, raw = world.columns.get(token.address), world.wallet.balances.get(token.address, 0)
+        if column is None or token == world.money or not raw or not world.stale[world.bar, column]:
+            continue
+        price, value = world.prices[token.address], raw * world.prices[token.address]
+        at_s = int(world.table.times_s[world.newest[world.bar, column]])
+        found.append(Ended(token.label, token.decimals, raw, price, at_s, value, value / final_value if final_value > 0 else None))
+    return tuple(found)
+
+
+def words(one: Ended, money: str, decimals: int) -> str:
+    """In a sentence."""
+    day = datetime.fromtimestamp(one.time_s, UTC).strftime("%Y-%m-%d %H:%M")
+    share = "" if one.share is None else f", {float(100 * one.share):.2f} % of the final value"
+    return (
+        f"{decimal_text(one.raw, one.decimals)} {one.symbol} have no price after {day} UTC: at that of then, "
+        f"{price_text(one.price, one.decimals, decimals, 6)} {money}, they are {value_text(one.value, decimals, SHOWN)} {money}{share}"
+    )
+
+
+# --- Puts the holdings of a finished simulation beside funding rates: the carry of each symbol, and what is missing, in words.
+
+
+def funded(world: World, series: Sequence[FundingSeries]) -> tuple[Funding, tuple[str, ...]]:
+    """The carry of each series, in its order, and notes; what the simulation's portfolio lacks counts zero."""
+    tokens, bars_s = {token.symbol: token for token in world.tokens}, world.table.times_s
+    told_from = np.array([one.bar for one in world.told])
+    carries, notes = [], []
+    for one in series:
+        token = tokens.get(one.symbol)
+        carries.append(carry(one, bars_s, partial(_held, world, token, told_from)))
+        notes += told(one, bars_s)
+        if token is None:
+            notes.append(f"funding: {one.symbol} is not held, its rates count zero")
+        elif (stood := _stood(world, one)) > 0:
+            notes.append(f"funding: at {stood} times {one.symbol} had no price, the last one stood in")
+    with_rates = {one.symbol for one in series} | {world.money.symbol}
+    without = [asset.token.symbol for asset in world.wanted.portfolio.assets if asset.token.symbol not in with_rates]
+    if without:
+        notes.append(f"funding: no rates of {', '.join(without)}, what a short of it would have got is not known")
+    return Funding(tuple(carries), digest_of_funding(series)), tuple(notes)
+
+
+def _held(world: World, token: Token | None, told_from: NDArray[np.int64], bar: int) -> Value:
+    """What was held of it after that bar, at the bar's price."""
+    if token is None:
+        return Fraction(0)
+    newest = int(np.searchsorted(told_from, bar, side="right")) - 1
+    return world.told[newest].balances.get(token.address, 0) * world.price(token, bar)
+
+
+def _stood(world: World, series: FundingSeries) -> int:
+    """At how many times of the series an older price stood in."""
+    if series.symbol not in world.table.symbols:
+        return 0
+    bars = np.searchsorted(world.table.times_s, series.times_s[within(series, world.table.times_s)], side="right") - 1
+    return int(np.isnan(world.table.closes[bars, world.table.symbols.index(series.symbol)]).sum())
+
 
 Progress = Callable[[int, int], None]
 """Is told how many bars of how many are done."""

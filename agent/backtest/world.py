@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.columns import columns_of
-from agent.backtest.flows import bars_of, moved
-from agent.backtest.market import pool_at
-from agent.backtest.recorded_pools import arbitraged
+from agent import codec
+from agent.amm.errors import BeyondKnownTicks, Reverts
+from agent.amm.pools import swap_exact_in
+from agent.backtest import router
+from agent.backtest.data import PriceTable, carried, columns_of
+from agent.backtest.market import arbitraged, pool_at
 from agent.backtest.result import Flowed
-from agent.backtest.table import PriceTable, carried
-from agent.backtest.wanted import LEAVE, Settings, Wanted
+from agent.backtest.router import FAILED_UNITS, Effects, Reverted
+from agent.backtest.settings import LEAVE, ROUTER, WALLET, Settings, Wanted, bars_of, moved
 from agent.errors import ConfigError
-from agent.model import FeedRound, Head, OrderKind, PoolState, Receipt, UnsignedTx, V3Pool
+from agent.model import (
+    Allowance,
+    CodeHash,
+    Evidence,
+    FeedRound,
+    Head,
+    Holding,
+    OrderKind,
+    PastPrices,
+    Plan,
+    PoolState,
+    Receipt,
+    ScreenedToken,
+    SecondQuote,
+    SignedTx,
+    Snapshot,
+    StepInput,
+    UnsignedTx,
+    V3Pool,
+)
+from agent.model.market import Finding
 from agent.model.strategies import Strategy
+from agent.ports import Grant, Simulation, TxSeen
+from agent.signing.rules import Nonces, SigningRules, check
 from agent.units import BPS, Price, Token, floor_int
 
 CHAIN_ID = 31337
@@ -267,3 +292,218 @@ def at_targets(world: World) -> dict[str, int]:
 def _wants(one: Strategy, token: str) -> Fraction:
     """What a strategy wants of a token, bps of the whole."""
     return Fraction(one.share_bps * dict(one.weights_bps).get(token, 0), BPS)
+
+
+# --- Reads a simulated world as a chain is read: one bar is one Snapshot.
+
+
+OPERATORS = ("simulated",)
+
+
+class ReplayReader:
+    """ports.Reader over a world: pools and feeds at the prices of its bar, the wallet as its transactions left it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def snapshot(self) -> Snapshot:
+        """See ports.Reader."""
+        world = self._world
+        wallet, tokens = world.wallet, [token.address for token in world.tokens]
+        return Snapshot(
+            head=world.head(),
+            now_s=world.now_s(),
+            owner=WALLET,
+            native_wei=wallet.native_wei,
+            nonce_latest=wallet.nonce,
+            nonce_pending=wallet.nonce + len(world.pending),
+            priority_fee_wei=0,
+            gas_price_wei=world.gas_wei,
+            holdings=tuple(Holding(token, wallet.balances.get(token, 0)) for token in tokens),
+            allowances=tuple(Allowance(token, ROUTER, wallet.allowances.get(token, 0)) for token in tokens),
+            pools=tuple(world.pools.values()),
+            feeds=world.feeds,
+            code_hashes=tuple(CodeHash(address, code_hash(address)) for address in (ROUTER, *tokens, *world.pools)),
+            quarantined=(),
+            operators=OPERATORS,
+            requests=0,
+        )
+
+    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """See ports.Reader: there is no more to read."""
+        return snapshot
+
+    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+        """See ports.Reader: the blocks just before lie within the same bar, so that prices of theirs are those of the bar.
+
+        A feed's round is as old as in the bar, and at most as young as the block: one dated after its block would count for nothing.
+        """
+        world = self._world
+        heads = (
+            Head(head.chain_id, number, f"0x{number:064x}", head.timestamp_s - (head.number - number), head.base_fee_wei)
+            for number in range(head.number - 1, head.number - 1 - blocks, -1)
+        )
+        pools = tuple(world.pools.values())
+        return tuple(PastPrices(one, tuple(_by(feed, one.timestamp_s) for feed in world.feeds), pools) for one in heads)
+
+
+class SimulatedEvidence:
+    """ports.EvidenceSource of a world without an owner: nothing is paused, all code is pinned, every token moves as told.
+
+    Second quotes are the pools' own, leg after leg.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        """See ports.EvidenceSource."""
+        tokens = dict.fromkeys(token for leg in plan.legs for token in (leg.token_in, leg.token_out))
+        return Evidence(
+            paused=False,
+            pause_reason="",
+            trusted=tuple((code.address, code.hash) for code in step.snapshot.code_hashes),
+            second_quotes=self._quotes(plan),
+            quorum=True,
+            now_s=self._world.now_s(),
+            screens=tuple(ScreenedToken(token, Finding.CLEAN) for token in tokens),
+        )
+
+    def _quotes(self, plan: Plan) -> tuple[SecondQuote, ...]:
+        pools, found = dict(self._world.pools), []
+        for number, leg in enumerate(plan.legs):
+            try:
+                swapped = swap_exact_in(pools[leg.pool], leg.token_in, leg.amount_in_raw)
+            except (Reverts, BeyondKnownTicks) as error:
+                found.append(SecondQuote(number, None, error.message))
+                continue
+            pools[leg.pool] = swapped.after
+            found.append(SecondQuote(number, swapped.amount_out_raw))
+        return tuple(found)
+
+
+def _by(feed: FeedRound, at_s: int) -> FeedRound:
+    """The round, dated no later than that."""
+    return feed if feed.updated_at_s <= at_s else replace(feed, started_at_s=at_s, updated_at_s=at_s)
+
+
+def code_hash(address: str) -> str:
+    """What stands for the code at an address; it never changes."""
+    return "0x" + hashlib.sha256(address.encode()).hexdigest()
+
+
+# --- A signer without a key: what the real table of rules lets pass gets a name, and no chain would take it for signed.
+
+
+class KeylessSigner:
+    """ports.Signer: the bytes are the transaction's fields as JSON, the hash theirs; the same for the same transaction."""
+
+    def __init__(self, rules: SigningRules, nonces: Callable[[], Nonces]) -> None:
+        self._rules, self._nonces = rules, nonces
+
+    @property
+    def address(self) -> str:
+        """The wallet of the rules."""
+        return self._rules.wallet
+
+    def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
+        """See ports.Signer."""
+        check(tx, grant, self._rules, self._nonces())
+        raw = codec.dumps(tx).encode()
+        return SignedTx(raw, "0x" + hashlib.sha256(raw).hexdigest())
+
+
+def unsigned(signed: SignedTx) -> UnsignedTx:
+    """The fields of what such a signer made. Raises ConfigError for anything else."""
+    return codec.loads(UnsignedTx, signed.raw.decode(errors="replace"))
+
+
+# --- The simulated chain that transactions go to: a sender, and what each one did.
+
+
+class SimulatedChain:
+    """ports.Sender over a world. Approvals are mined at once, swaps `latency_bars` after the bar they were sent at."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def head(self) -> Head:
+        """See ports.Sender."""
+        self._mine()
+        return self._world.head()
+
+    def block_hash(self, number: int) -> str | None:
+        """See ports.Sender."""
+        return block_hash(number) if number <= self._world.block else None
+
+    def nonces(self, _owner: str) -> tuple[int, int]:
+        """See ports.Sender."""
+        self._mine()
+        latest = self._world.wallet.nonce
+        return latest, latest + len(self._world.pending)
+
+    def simulate(self, tx: UnsignedTx, _sender: str) -> Simulation:
+        """See ports.Sender."""
+        try:
+            done = self._run(tx)
+        except Reverted as error:
+            return Simulation(False, str(error), 0, self._world.head())
+        return Simulation(True, "", done.gas, self._world.head())
+
+    def send(self, signed: SignedTx) -> None:
+        """See ports.Sender."""
+        tx = unsigned(signed)
+        swap = tx.to == ROUTER
+        self._world.pending.append((self._world.bar + (self._world.settings.latency_bars if swap else 0), signed.hash, tx))
+        self._mine()
+
+    def look(self, tx_hash: str) -> TxSeen:
+        """See ports.Sender."""
+        self._mine()
+        if (receipt := self._world.receipts.get(tx_hash)) is not None:
+            return TxSeen("mined", receipt)
+        return TxSeen("pending" if any(waits == tx_hash for _, waits, _ in self._world.pending) else "unknown", None)
+
+    def _mine(self) -> None:
+        """What is due at this bar is put into a block, each into one of its own."""
+        world = self._world
+        while world.pending and world.pending[0][0] <= world.bar:
+            _, tx_hash, tx = world.pending.pop(0)
+            world.begin_block()
+            world.receipts[tx_hash] = self._apply(tx, tx_hash)
+
+    def _run(self, tx: UnsignedTx) -> Effects:
+        world = self._world
+        wallet = world.wallet
+        return router.run(tx.to, tx.data, wallet.balances, wallet.allowances, world.pools, world.now_s())
+
+    def _apply(self, tx: UnsignedTx, tx_hash: str) -> Receipt:
+        world, wallet = self._world, self._world.wallet
+        wallet.nonce += 1
+        try:
+            done = self._run(tx)
+        except Reverted:
+            done = None
+        units = FAILED_UNITS if done is None else done.gas
+        wallet.native_wei -= units * world.gas_wei
+        if done is not None:
+            wallet.balances, wallet.allowances, world.pools = done.balances, done.allowances, done.pools
+        world.fills.append(self._fill(tx, done, units))
+        transfers = () if done is None else tuple(done.transfers)
+        return Receipt(tx_hash, int(done is not None), world.block, block_hash(world.block), units, world.gas_wei, transfers)
+
+    def _fill(self, tx: UnsignedTx, done: Effects | None, units: int) -> Fill:
+        world = self._world
+        prices = world.prices
+        gas = units * world.gas_wei * prices[world.wanted.portfolio.wrapped_native]
+        world.gas_paid += gas
+        fees = lost = Fraction(0)
+        for token_in, token_out, swapped in [] if done is None else done.swaps:
+            fees += swapped.fee_raw * prices[token_in]
+            lost += swapped.amount_in_raw * prices[token_in] - swapped.amount_out_raw * prices[token_out]
+        moved: dict[str, int] = {}
+        for one in [] if done is None else done.transfers:
+            sign = (one.recipient == WALLET) - (one.sender == WALLET)
+            moved[one.token] = moved.get(one.token, 0) + sign * one.raw
+        turned = sum((abs(raw) * prices[token] for token, raw in moved.items()), Fraction(0)) / 2
+        return Fill(world.bar, tx.to == ROUTER, done is not None, turned, fees, lost - fees, gas)

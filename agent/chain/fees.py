@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.chain.judging import dearer_wei
 from agent.errors import Refused
 from agent.model import Head, Verdict
+from agent.signing.base import dearer_wei
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from agent.artifacts import own
+from agent.chain.rpc import CallFailed, RpcFault, Transport
+from agent.chain.wire import Call, octets
 from agent.errors import Retryable
 
 PAGE_BYTES = 24_576
@@ -274,3 +277,135 @@ def uint(data: Answer, bits: int = 256) -> int | Status:
     if isinstance(read, Status):
         return read
     return read[0] if read[0] >> bits == 0 else Status.MALFORMED
+
+
+# --- Puts lens items to one endpoint: pages in one batch, and one more batch for what did not fit.
+
+
+_SMALLER = 8
+
+
+def ask(transport: Transport, items: Sequence[Item], at: object = "latest") -> list[Answer]:
+    """Answers to `items` at one block, in one request, two when the node gave too little gas. Raises Retryable."""
+    if not items:
+        return []
+    sized = pages(items)
+    answers = complete(transport, items, sized, transport.batch(page_calls(items, sized, at)), at)
+    if Status.UNREAD in answers:
+        raise Retryable(f"{transport.name} gives too little gas to read one item", "use an endpoint that gives eth_call more gas")
+    return answers
+
+
+def page_calls(items: Sequence[Item], sized: Sequence[Sequence[int]], at: object) -> list[Call]:
+    """The JSON-RPC calls of all pages."""
+    return [("eth_call", [{"data": creation_code([items[i] for i in page])}, at]) for page in sized]
+
+
+def complete(
+    transport: Transport, items: Sequence[Item], sized: Sequence[Sequence[int]], answered: Sequence[object], at: object
+) -> list[Answer]:
+    """All answers in the order of `items`; what lacked gas, or was on a page that the node refused, is asked once more.
+
+    Raises CallFailed when the node refuses smaller pages too. An item that still lacks gas is Status.UNREAD.
+    """
+    answers = _decoded(transport, items, sized, answered)
+    unread = [i for i in range(len(items)) if answers.get(i, Status.UNREAD) is Status.UNREAD]
+    if unread:
+        rest = [items[i] for i in unread]
+        smaller = pages(rest, PAGE_GAS // _SMALLER)
+        answered = transport.batch(page_calls(rest, smaller, at))
+        refused = next((answer for answer in answered if isinstance(answer, RpcFault)), None)
+        if refused is not None:
+            raise CallFailed(f"{transport.name} refused the lens: {refused.message}", refused, "it must allow eth_call of creation code")
+        again = _decoded(transport, rest, smaller, answered)
+        answers |= {unread[i]: answer for i, answer in again.items()}
+    return [answers[i] for i in range(len(items))]
+
+
+def _decoded(transport: Transport, items: Sequence[Item], sized: Sequence[Sequence[int]], answered: Sequence[object]) -> dict[int, Answer]:
+    """Answers by index of item; pages that the node refused are left out."""
+    answers: dict[int, Answer] = {}
+    for page, answer in zip(sized, answered, strict=True):
+        if not isinstance(answer, RpcFault):
+            read = decode([items[i] for i in page], octets(answer, f"the lens from {transport.name}"))
+            answers |= dict(zip(page, read, strict=True))
+    return answers
+
+
+# --- Calldata of the few view functions that reading asks for, byte by byte: no ABI machinery on the hot path.
+
+
+BALANCE_OF = bytes.fromhex("70a08231")
+ALLOWANCE = bytes.fromhex("dd62ed3e")
+DECIMALS = bytes.fromhex("313ce567")
+SYMBOL = bytes.fromhex("95d89b41")
+LATEST_ROUND_DATA = bytes.fromhex("feaf968c")
+AGGREGATOR = bytes.fromhex("245a7bfc")
+MIN_ANSWER = bytes.fromhex("22adbc78")
+MAX_ANSWER = bytes.fromhex("70da2f67")
+DESCRIPTION = bytes.fromhex("7284e416")
+GET_PAIR = bytes.fromhex("e6a43905")
+GET_POOL = bytes.fromhex("1698ee82")
+TOKEN0 = bytes.fromhex("0dfe1681")
+TOKEN1 = bytes.fromhex("d21220a7")
+FEE = bytes.fromhex("ddca3f43")
+FEE_AMOUNT_TICK_SPACING = bytes.fromhex("22afcccb")
+GET_RESERVES = bytes.fromhex("0902f1ac")
+SLOT0 = bytes.fromhex("3850c7bd")
+TICK_SPACING = bytes.fromhex("d0c93a7c")
+FACTORY = bytes.fromhex("c45a0155")
+FEE_TO = bytes.fromhex("017e7e58")
+TOTAL_SUPPLY = bytes.fromhex("18160ddd")
+K_LAST = bytes.fromhex("7464fc3d")
+OWNER_OF = bytes.fromhex("6352211e")
+TOKEN_OF_OWNER_BY_INDEX = bytes.fromhex("2f745c59")
+MANAGER_POSITIONS = bytes.fromhex("99fbab88")
+POOL_POSITIONS = bytes.fromhex("514ea4bf")
+TICKS = bytes.fromhex("f30dba93")
+FEE_GROWTH_GLOBAL_0 = bytes.fromhex("f3058399")
+FEE_GROWTH_GLOBAL_1 = bytes.fromhex("46141319")
+PRICE_0_CUMULATIVE = bytes.fromhex("5909c0d5")
+
+
+def word(value: int) -> bytes:
+    """An unsigned integer as one ABI word."""
+    return value.to_bytes(32, "big")
+
+
+def signed_word(value: int) -> bytes:
+    """A signed integer as one ABI word."""
+    return value.to_bytes(32, "big", signed=True)
+
+
+def signed(value: int) -> int:
+    """A word as the signed integer it stands for."""
+    return value - (value >> 255 << 256)
+
+
+def address_word(address: str) -> bytes:
+    """A 0x-hex address as one ABI word."""
+    return bytes.fromhex(address[2:]).rjust(32, b"\0")
+
+
+def address_call(selector: bytes, *addresses: str) -> bytes:
+    """Calldata of a function whose arguments are addresses."""
+    return selector + b"".join(address_word(address) for address in addresses)
+
+
+def allowance_call(owner: str, spender: str) -> bytes:
+    """ERC-20 allowance(owner, spender)."""
+    return address_call(ALLOWANCE, owner, spender)
+
+
+def abi_encode(types: Sequence[str], values: Sequence[Any]) -> bytes:
+    """Values as the ABI encodes them, by eth-abi, which is loaded when something is encoded: looking does without."""
+    from eth_abi.abi import encode
+
+    return encode(types, values)
+
+
+def abi_decode(types: Sequence[str], data: bytes) -> tuple[Any, ...]:
+    """Values of ABI data, by eth-abi. Raises its DecodingError."""
+    from eth_abi.abi import decode
+
+    return decode(types, data)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eth_utils.crypto import keccak
 
-from agent.chain.abi import (
+from agent.chain.lens import (
     BALANCE_OF,
     FACTORY,
     FEE_GROWTH_GLOBAL_0,
@@ -25,17 +25,21 @@ from agent.chain.abi import (
     TOKEN0,
     TOKEN1,
     TOTAL_SUPPLY,
+    Answer,
+    CallItem,
+    Status,
     address_call,
+    ask,
     signed,
     signed_word,
+    uint,
     word,
+    words,
 )
-from agent.chain.ask import ask
-from agent.chain.lens import Answer, CallItem, Status, uint, words
 from agent.chain.rpc import Transport
-from agent.chain.words import address_of
 from agent.errors import ConfigError
 from agent.model import ConfirmedPosition, LpGone, LpPosition, LpV2Position, LpV3Position
+from agent.signing.calldata import address_of
 
 
 @dataclass(frozen=True, slots=True)

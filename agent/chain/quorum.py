@@ -1,13 +1,20 @@
-"""Whether enough operators say the same: endpoints' whole answers are compared, those that differ are named (threat T2)."""
+"""A transport whose every answer enough operators give alike, at one block: for what is read outside of a snapshot."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
+from agent.chain.endpoints import Endpoint, Panel, operators
 from agent.chain.lens import Answer
-from agent.errors import Refused
+from agent.chain.wire import Call, RpcFault, only, parse_head, quantity
+from agent.errors import Refused, Retryable
 from agent.model import Head, Verdict
+
+# --- Whether enough operators say the same: endpoints' whole answers are compared, those that differ are named (threat T2).
+
 
 REMEDY = "ask the endpoints' operators, or replace the endpoint that is wrong; nothing is sent meanwhile"
 
@@ -82,3 +89,235 @@ def _refusal(heard: Sequence[Testimony], backing: Sequence[str], dissent: Sequen
 def _verdict(backing: Sequence[str], dissent: Sequence[tuple[str, str]], min_operators: int) -> Verdict:
     against = f", against {', '.join(sorted({operator for operator, _ in dissent}))}" if dissent else ""
     return Verdict("quorum", f"{len(backing)} operators alike ({', '.join(backing)}){against}", f"{min_operators} operators", False)
+
+
+# --- What operators say together of a transaction, a nonce, a block: one vote each, and a majority that is large enough.
+
+
+H = TypeVar("H", bound=Hashable)
+
+NO_MAJORITY_REMEDY = "ask the endpoints' operators, or replace the endpoint that is wrong; nothing is sent meanwhile"
+
+
+class NoQuorum(Retryable):
+    """Too few operators say the same: nothing is known, so nothing is done."""
+
+
+def needed(operators: int, min_operators: int) -> int:
+    """How many must say the same when `operators` different ones answered: a majority, and never fewer than the config wants."""
+    return max(min_operators, operators // 2 + 1)
+
+
+def agreed(votes: Sequence[tuple[str, H]], min_operators: int, what: str) -> H:
+    """The one value that enough operators give. An operator that gives two counts for neither. Raises NoQuorum naming who differs."""
+    enough = needed(len({operator for operator, _ in votes}), min_operators)
+    backing = backed(votes)
+    ranked = sorted(backing, key=lambda value: len(backing[value]), reverse=True)
+    if not ranked or len(backing[ranked[0]]) < enough:
+        # what they say is not repeated: it is foreign text (T17)
+        told = " against ".join(", ".join(sorted({who for who, said in votes if said == value})) for value in ranked) or "nobody"
+        raise NoQuorum(f"endpoints disagree on {what}, {enough} operators must say the same ({told})", NO_MAJORITY_REMEDY)
+    return ranked[0]
+
+
+def backed(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
+    """Operators behind each value; those that contradict themselves are behind none."""
+    said: dict[str, set[H]] = {}
+    values: dict[H, set[str]] = {}
+    for operator, value in votes:
+        said.setdefault(operator, set()).add(value)
+        values.setdefault(value, set())
+    for operator, its in said.items():
+        if len(its) == 1:
+            values[next(iter(its))].add(operator)
+    return values
+
+
+def vouched(values: Mapping[str, int], enough: int) -> int:
+    """The most that `enough` operators vouch for, where whoever has seen n has seen all below: heights, used nonces.
+
+    Fewer than `enough` liars can neither raise it above what an honest one has seen, nor lower it while enough are honest.
+    """
+    return sorted(values.values(), reverse=True)[enough - 1]
+
+
+def sufficing(values: Mapping[str, int], enough: int) -> int:
+    """The least that `enough` operators say is all there is: gas needed, nonces pending. Of two operators the higher word counts."""
+    return sorted(values.values())[enough - 1]
+
+
+# --- Whether operators stand at the same height: a block that one of two is far from is old, or made up, and is not traded on (T19).
+
+
+def common_height(newest: Mapping[Endpoint, int], min_operators: int) -> int:
+    """The highest block that enough operators have, by the newest of each; of one operator alone all its endpoints must have it."""
+    enough = needed(len(operators(newest)), min_operators)
+    return vouched(_heights(newest, alone=enough == 1), enough)
+
+
+def uneven(panel: Panel, newest: Mapping[Endpoint, int], height: int) -> str:
+    """Who stands where, when the newest blocks of too few operators are within chain.max_lag_blocks of block `height`; else "".
+
+    Too few can be one of two that lags, or one of two that names a block from the future. The records say who lags and who is ahead.
+    """
+    most, heights = panel.max_lag_blocks, _heights(newest)
+    near = sum(abs(number - height) <= most for number in heights.values())
+    level = near >= needed(len(heights), panel.min_operators)
+    top = height if level else max(heights.values())
+    for endpoint, number in newest.items():
+        if top - number > most:
+            panel.lags(endpoint, f"is {top - number} blocks behind block {top}")
+            continue
+        endpoint.health.caught_up()
+        if number - height > most:
+            panel.blame(endpoint, f"is {number - height} blocks ahead of block {height}", outvoted=level)
+    if level:
+        return ""
+    told = ", ".join(f"{operator} is at block {number}" for operator, number in sorted(heights.items(), key=lambda one: one[1]))
+    apart = max(abs(number - height) for number in heights.values())
+    return f"endpoints are {apart} blocks apart, chain.max_lag_blocks is {most}: {told}; one lags, or names a block that nobody else has"
+
+
+def _heights(newest: Mapping[Endpoint, int], *, alone: bool = False) -> dict[str, int]:
+    """Newest block by operator; where it is `alone`, the one that all its endpoints have."""
+    found: dict[str, int] = {}
+    for endpoint, number in newest.items():
+        mine = found.get(endpoint.operator, number)
+        found[endpoint.operator] = min(mine, number) if alone else max(mine, number)
+    return found
+
+
+# --- Asks all endpoints about one and the same block: the newest that enough operators have with the same header.
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class AtBlock(Generic[T]):
+    """Answers about one block, by endpoint. `uneven` says why that block may be old or made up; "" where endpoints are level."""
+
+    said: list[tuple[Endpoint, T]]
+    uneven: str
+
+
+def at_one_block(panel: Panel, question: Callable[[Endpoint, int | None], T], head_of: Callable[[T], Head]) -> AtBlock[T]:
+    """Answers of the operators, enough of them, that give the same header; `question` gets a height, None for the newest.
+
+    One round where the endpoints are level. Where they are not, a second one about the highest block that enough of them
+    have. Raises NoQuorum when they do not agree on its header, or what Panel.require raises. Those that differ are blamed.
+    """
+
+    def same(answers: Mapping[Endpoint, T]) -> list[tuple[Endpoint, T]]:
+        heads = {endpoint: head_of(answer) for endpoint, answer in answers.items()}
+        backing = backed((endpoint.operator, head) for endpoint, head in heads.items())
+        enough = needed(len(operators(answers)), panel.min_operators)
+        best = max(backing, key=lambda head: len(backing[head]), default=None)
+        if best is None or len(backing[best]) < enough:
+            return []
+        return [(endpoint, answer) for endpoint, answer in answers.items() if heads[endpoint] == best]
+
+    heard = panel.ask(lambda endpoint: question(endpoint, None), enough=lambda answers: bool(same(answers)))
+    panel.require(heard)
+    heads = {endpoint: head_of(answer) for endpoint, answer in heard.answers.items()}
+    newest = {endpoint: head.number for endpoint, head in heads.items()}
+    found = same(heard.answers)
+    if not found:
+        height = common_height(newest, panel.min_operators)
+        able = [endpoint for endpoint, head in heads.items() if head.number >= height]
+        again = panel.ask(lambda endpoint: question(endpoint, height), among=able, enough=lambda answers: bool(same(answers)))
+        panel.require(again)
+        heads |= {endpoint: head_of(answer) for endpoint, answer in again.answers.items()}
+        found = same(again.answers)
+        if not found:
+            told = "; ".join(f"{endpoint.operator}: {heads[endpoint].hash}" for endpoint in again.answers)
+            raise NoQuorum(f"endpoints disagree on block {height} ({told})", NO_MAJORITY_REMEDY)
+    common = head_of(found[0][1])
+    told = uneven(panel, newest, common.number)
+    for endpoint, head in heads.items():
+        if head.number == common.number and head != common:
+            panel.blame(endpoint, f"differs in the header of block {common.number}")
+    return AtBlock(found, told)
+
+
+_FAULT = "an error"
+
+
+class AgreedTransport:
+    """Implements Transport over a panel. "latest" means the newest block that enough operators agree on.
+
+    Nodes word their errors differently: one error counts as much as another.
+    """
+
+    def __init__(self, panel: Panel) -> None:
+        self._panel = panel
+        self.operator = ", ".join(sorted({endpoint.operator for endpoint in panel.endpoints}))
+        self.name = f"endpoints of {self.operator}" if len(panel.endpoints) > 1 else panel.endpoints[0].name
+
+    @property
+    def requests(self) -> int:
+        """See Transport."""
+        return self._panel.requests
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return only(self.name, method, self.batch([(method, params)])[0])
+
+    def batch(self, calls: Sequence[Call]) -> list[Any]:
+        """See Transport. Raises NoQuorum when too few give the same answer to one of the calls."""
+        if not calls or len(self._panel.endpoints) == 1:
+            return self._panel.endpoints[0].batch(calls)
+        if any("latest" in params for _, params in calls):
+            calls = _pinned(calls, self._head())
+        heard = self._panel.ask(lambda endpoint: endpoint.batch(calls))
+        self._panel.require(heard)
+        answers = []
+        for number, (method, _) in enumerate(calls):
+            votes = [(endpoint.operator, _key(said[number])) for endpoint, said in heard.answers.items()]
+            chosen = agreed(votes, self._panel.min_operators, f"the answer to {method}")
+            for endpoint, said in heard.answers.items():
+                if _key(said[number]) != chosen:
+                    self._panel.blame(endpoint, f"differs in the answer to {method}")
+            answers.append(_usual([said[number] for said in heard.answers.values() if _key(said[number]) == chosen]))
+        return answers
+
+    def _head(self) -> Head:
+        """The newest agreed block.
+
+        Raises NoQuorum where too few have it, or one near it, for their newest: contracts may be missing there.
+        """
+
+        def newest(endpoint: Any, height: int | None) -> Head:
+            tag = "latest" if height is None else hex(height)
+            chain_id, block = endpoint.batch([("eth_chainId", []), ("eth_getBlockByNumber", [tag, False])])
+            found = quantity(only(endpoint.name, "eth_chainId", chain_id), "chain id")
+            return parse_head(only(endpoint.name, "eth_getBlockByNumber", block), found)
+
+        found = at_one_block(self._panel, newest, lambda head: head)
+        if found.uneven:
+            raise NoQuorum(found.uneven, NO_MAJORITY_REMEDY)
+        return found.said[0][1]
+
+
+def _pinned(calls: Sequence[Call], head: Head) -> list[Call]:
+    at = {"blockHash": head.hash, "requireCanonical": True}
+    return [(method, [at if param == "latest" else param for param in params]) for method, params in calls]
+
+
+def _usual(alike: Sequence[Any]) -> Any:
+    """One of them; of errors one of the most usual code, so that nobody alone says why a call failed."""
+    codes = [one.code for one in alike if isinstance(one, RpcFault)]
+    return max(alike, key=lambda one: codes.count(one.code)) if codes else alike[0]
+
+
+def _key(answer: object) -> str:
+    if isinstance(answer, RpcFault):
+        return _FAULT
+    return json.dumps(_bare(answer), sort_keys=True).lower()
+
+
+def _bare(answer: object) -> object:
+    """Events without what only some nodes tell of them, such as the time of their block."""
+    if isinstance(answer, list) and all(isinstance(one, dict) and "topics" in one for one in answer):
+        return [{field: one.get(field) for field in ("address", "blockNumber", "data", "topics")} for one in answer]
+    return answer

@@ -1,16 +1,24 @@
-"""What a node's receipt says of a transaction: its cost, the tokens it moved, the liquidity it added."""
+"""Finds what others sent for the wallet: the transaction that used its nonce, or the one that had its Safe carry a call out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from agent.chain.wire import hex_data, octets, quantity
+from agent.chain.endpoints import Panel
+from agent.chain.quorum import agreed
+from agent.chain.rpc import Transport
+from agent.chain.wire import hex_data, octets, quantity, recipient
 from agent.errors import Retryable
 from agent.model import LiquidityAdded, Receipt, Transfer
 from agent.units import NATIVE
+
+# --- What a node's receipt says of a transaction: its cost, the tokens it moved, the liquidity it added.
+
 
 TRANSFER = hex_data(keccak(text="Transfer(address,address,uint256)"))
 INCREASE_LIQUIDITY = hex_data(keccak(text="IncreaseLiquidity(uint256,uint128,uint256,uint256)"))
@@ -105,3 +113,105 @@ def _address(topic: object) -> str:
 
 def _number(topic: object) -> int:
     return int.from_bytes(octets(topic, "log topic", 32), "big")
+
+
+LOGS_AT_ONCE = 1_000
+"""Blocks asked for events in one request: what free endpoints answer."""
+MOST_REQUESTS = 200
+RECENT_BLOCKS = 120
+"""How far back every node still knows nonces; beyond, only some do."""
+EXECUTION_SUCCESS = hex_data(keccak(text="ExecutionSuccess(bytes32,uint256)"))
+"""Event of a Safe; the call's hash is its first topic since 1.4, the first word of its data before."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A mined transaction of the wallet: hash, block and what it does."""
+
+    tx_hash: str
+    block: int
+    to: str
+    value_wei: int
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A mined transaction in which a Safe carried out one call."""
+
+    tx_hash: str
+    block: int
+
+
+def used_by(panel: Panel, owner: str, nonce: int, since_block: int, head_block: int) -> Used | None:
+    """The transaction of `owner` with `nonce` between these blocks, as enough operators tell it; None when it is not there."""
+    return _agreed(panel, lambda line: _used(line, owner, nonce, since_block, head_block), f"the transaction of nonce {nonce}")
+
+
+def executed_in(panel: Panel, safe: str, safe_tx_hash: str, since_block: int, head_block: int) -> Executed | None:
+    """The transaction in which `safe` carried out the call of that hash, as enough operators tell it; None when it is not there."""
+    return _agreed(panel, lambda line: _executed(line, safe, safe_tx_hash, since_block, head_block), "what the Safe carried out")
+
+
+def _agreed(panel: Panel, question: Callable[[Transport], T], what: str) -> T:
+    heard = panel.ask(question)
+    panel.require(heard)
+    return agreed([(line.operator, said) for line, said in heard.answers.items()], panel.min_operators, what)
+
+
+def _used(line: Transport, owner: str, nonce: int, since_block: int, head_block: int) -> Used | None:
+    low, high = max(0, since_block - 1), head_block  # after the first it is not used, after the second it is
+
+    def count(block: int) -> int:
+        return quantity(line.call("eth_getTransactionCount", [owner, hex(block)]), "nonce")
+
+    if count(high) <= nonce:
+        return None
+    if low < high - RECENT_BLOCKS and count(high - RECENT_BLOCKS) <= nonce:
+        low = high - RECENT_BLOCKS  # a node that keeps no old states is not asked for any
+    elif low < high and count(low) > nonce:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if count(middle) > nonce else (middle, high)
+    block = line.call("eth_getBlockByNumber", [hex(high), True])
+    listed = block.get("transactions") if isinstance(block, Mapping) else None
+    if not isinstance(listed, list):
+        raise Retryable(f"{line.name} does not show block {high}")
+    for tx in listed:
+        if isinstance(tx, Mapping) and str(tx.get("from", "")).lower() == owner.lower() and quantity(tx.get("nonce"), "nonce") == nonce:
+            return Used(
+                hex_data(octets(tx.get("hash"), "transaction hash", 32)),
+                high,
+                recipient(tx.get("to")),
+                quantity(tx.get("value"), "value"),
+                hex_data(octets(tx.get("input"), "calldata")),
+            )
+    raise Retryable(f"{line.name} says that block {high} used nonce {nonce}, and does not show how")
+
+
+def _executed(line: Transport, safe: str, safe_tx_hash: str, since_block: int, head_block: int) -> Executed | None:
+    if (head_block - since_block) // LOGS_AT_ONCE >= MOST_REQUESTS:
+        since_block = head_block - LOGS_AT_ONCE * MOST_REQUESTS  # a proposal that old has long expired
+    for start in range(since_block, head_block + 1, LOGS_AT_ONCE):
+        end = min(head_block, start + LOGS_AT_ONCE - 1)
+        asked = {"address": safe, "fromBlock": hex(start), "toBlock": hex(end), "topics": [EXECUTION_SUCCESS]}
+        logs = line.call("eth_getLogs", [asked])
+        if not isinstance(logs, list):
+            raise Retryable(f"{line.name} sent events that are no list")
+        for log in logs:
+            if isinstance(log, Mapping) and _names(log, safe, safe_tx_hash):
+                tx_hash = hex_data(octets(log.get("transactionHash"), "transaction hash", 32))
+                return Executed(tx_hash, quantity(log.get("blockNumber"), "block number"))
+    return None
+
+
+def _names(log: Mapping[str, object], safe: str, safe_tx_hash: str) -> bool:
+    """Whether the event is the Safe's own, of this call: an endpoint may answer more than was asked."""
+    topics = log.get("topics")
+    if str(log.get("address", "")).lower() != safe.lower() or not isinstance(topics, list) or topics[:1] != [EXECUTION_SUCCESS]:
+        return False
+    named = topics[1] if len(topics) > 1 else hex_data(octets(log.get("data"), "log data")[:32])
+    return str(named).lower() == safe_tx_hash

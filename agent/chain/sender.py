@@ -2,17 +2,156 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
+from typing import TypeVar
 
-from agent.chain.calls import APPROVE
-from agent.chain.receipts import parse_receipt
-from agent.chain.reverts import revert_reason
-from agent.chain.rpc import CallFailed, RpcFault, Transport
-from agent.chain.wire import hex_data, octets, parse_head, quantity
-from agent.errors import OperatorNeeded, Refused, Retryable
+from eth_utils.address import to_checksum_address
+
+from agent.chain.endpoints import Endpoint, Panel, Resting, operators
+from agent.chain.lens import abi_decode
+from agent.chain.quorum import NoQuorum, agreed, at_one_block, backed, needed, sufficing, vouched
+from agent.chain.receipts import RECENT_BLOCKS, parse_receipt, used_by
+from agent.chain.rpc import CallFailed, Transport
+from agent.chain.rpc import RpcFault as RpcFault_of_rpc
+from agent.chain.wire import RpcFault, hex_data, octets, parse_head, quantity, scrub
+from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import Head, SignedTx, UnsignedTx, Verdict
 from agent.ports import Simulation, TxSeen
+from agent.signing.calldata import APPROVE, selector
+
+# --- Says in words why a transaction would revert: Error(string), Panic(uint256), custom errors, Uniswap's terse codes.
+
+
+_ERROR = selector("Error(string)")
+_PANIC = selector("Panic(uint256)")
+_MAX_TEXT = 120
+_PREFIXES = ("execution reverted: ", "execution reverted", "VM Exception while processing transaction: revert ", "revert: ", "reverted: ")
+
+_TOO_LITTLE = "a pool would pay less than the plan's minimum: the market moved since the snapshot"
+_UNPAID = "a token could not be taken from the wallet: balance or allowance is too small, or the token forbids it"
+
+WORDS = {
+    "Too little received": _TOO_LITTLE,
+    "UniswapV2Router: INSUFFICIENT_OUTPUT_AMOUNT": _TOO_LITTLE,
+    "Too much requested": "a pool would ask for more than the plan's maximum: the market moved since the snapshot",
+    "Transaction too old": "the deadline has passed",
+    "UniswapV2Router: EXPIRED": "the deadline has passed",
+    "STF": _UNPAID,
+    "TransferHelper: TRANSFER_FROM_FAILED": _UNPAID,
+    "TransferHelper::transferFrom: transferFrom failed": _UNPAID,
+    "ST": "a token could not be sent on by the router",
+    "TF": "a token could not be sent on by the pool",
+    "UniswapV2: TRANSFER_FAILED": "a token could not be sent on by the pool",
+    "SA": "a token refused an approval",
+    "STE": "the native coin could not be sent on",
+    "AS": "the amount to swap is zero",
+    "IIA": "the pool was not paid: the token takes a fee on transfer, or transfers less than it says",
+    "LOK": "the pool is locked: it is being called from inside itself, or was never initialised",
+    "UniswapV2: LOCKED": "the pool is locked: it is being called from inside itself",
+    "SPL": "the price limit lies on the wrong side of the pool's price",
+    "L": "the pool has no liquidity to swap against",
+    "OLD": "the pool's price history does not reach back that far",
+    "I": "the pool's price history was never started",
+    "TLU": "a tick range is upside down",
+    "TLM": "a tick lies below the lowest",
+    "TUM": "a tick lies above the highest",
+    "UniswapV2: K": "the pool was not paid in full: the token takes a fee on transfer",
+    "UniswapV2: INSUFFICIENT_INPUT_AMOUNT": "the pool was paid nothing",
+    "UniswapV2: INSUFFICIENT_LIQUIDITY": "the pool has too little liquidity",
+    "UniswapV2Library: INSUFFICIENT_INPUT_AMOUNT": "the amount to swap is zero",
+    "UniswapV2Library: INSUFFICIENT_LIQUIDITY": "the pool has no liquidity",
+    "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT": "the amount is too small to buy anything",
+    "Insufficient WETH9": "the router holds less wrapped native coin than was to be sent on",
+    "Insufficient token": "the router holds less of a token than was to be sent on",
+}
+"""Reasons of Uniswap V2 and V3 contracts, in words."""
+
+_CUSTOM = {
+    "ERC20InsufficientBalance(address,uint256,uint256)": "the balance of a token is too small",
+    "ERC20InsufficientAllowance(address,uint256,uint256)": "the allowance of a token is too small",
+    "ERC20InvalidReceiver(address)": "a token refuses the recipient",
+    "ERC20InvalidSpender(address)": "a token refuses the spender",
+    "SafeERC20FailedOperation(address)": "a token's transfer or approval failed",
+    "EnforcedPause()": "a token or contract is paused",
+    "InsufficientBalance()": "a balance is too small",
+    "InsufficientAllowance()": "an allowance is too small",
+    "TransferFailed()": "a token's transfer failed",
+    "TransferFromFailed()": "a token could not be taken from the wallet",
+}
+_REBALANCER = {
+    "Expired()": "the deadline has passed",
+    "Reentered()": "the Rebalancer was called from inside itself: a token or pool of the plan runs foreign code",
+    "Malformed()": "the program is not one that the Rebalancer understands",
+    "NotAwaited()": "somebody asked the Rebalancer for payment who is not the pool of the running swap",
+    "TooMuchAsked()": "a pool asked for more than its swap pays",
+    "NoSuchPool(uint256)": "swap {}: the venue's factory made no such pool",
+    "TooLittleOut(uint256)": f"swap {{}}: {_TOO_LITTLE}",
+    "FilledInPart(uint256)": "swap {}: the pool took only part of the amount: it is short of liquidity",
+    "TokenRefused(address)": "token {} could not be moved or read: balance or allowance is too small, or the token forbids it",
+    "BelowBound(address)": "the wallet's {} would change by less than the plan's bound: more spent, or less received",
+    "BelowFloor(int256)": "the wallet's value would change by {} base units of the numeraire, less than the plan's floor",
+    "LeftBehind(address)": "{} would be left behind in the Rebalancer",
+    "NativeRefused()": "native coin could not be sent to the wallet, or came from elsewhere than its wrapping contract",
+}
+"""Errors of contracts/src/Rebalancer.sol; {} stands for what the contract tells."""
+CUSTOM = {selector(signature): (signature, words) for signature, words in (_CUSTOM | _REBALANCER).items()}
+"""Custom errors of common token libraries and of our Rebalancer by selector: signature and words."""
+
+_PANICS = {
+    0x01: "an assertion failed",
+    0x11: "arithmetic overflow",
+    0x12: "division by zero",
+    0x21: "an enum has no such value",
+    0x32: "an index is out of bounds",
+    0x41: "out of memory",
+}
+
+
+def revert_reason(fault: RpcFault) -> str:
+    """Words for a failed call, with the contract's own text in parentheses; harmless characters only (T17)."""
+    if fault.data not in ("", "0x"):
+        return _from_data(bytes.fromhex(fault.data[2:]))
+    text = fault.message
+    for prefix in _PREFIXES:
+        text = text.removeprefix(prefix)
+    text = text.strip(" :'")
+    return in_words(text) if text else "reverted without a reason"
+
+
+def in_words(code: str) -> str:
+    """Words for a contract's text, or the text itself, cut and harmless, when the table lacks it."""
+    shown = scrub(code)[:_MAX_TEXT]
+    return f"{WORDS[code]} ({shown})" if code in WORDS else shown
+
+
+def _from_data(data: bytes) -> str:
+    head, body = data[:4], data[4:]
+    if head == _ERROR:
+        try:
+            return in_words(str(abi_decode(["string"], body)[0]))
+        except Exception:  # eth_abi raises many kinds on malformed bytes, all of which mean this
+            return "reverted with a reason that cannot be read"
+    if head == _PANIC and len(body) == 32:
+        code = int.from_bytes(body, "big")
+        return f"the contract stopped itself: {_PANICS.get(code, 'panic')} (Panic 0x{code:02x})"
+    if head in CUSTOM:
+        signature, words = CUSTOM[head]
+        name, _, types = signature.rstrip(")").partition("(")
+        return f"{words.format(_told(types, body))} ({name})"
+    return f"reverted with custom error 0x{head.hex()}" if len(head) == 4 else "reverted with data that cannot be read"
+
+
+def _told(kind: str, body: bytes) -> str:
+    """The one value that an error of ours carries."""
+    word = body[:32]
+    if len(word) != 32:
+        return "?"
+    if kind == "address":
+        return str(to_checksum_address(word[12:]))
+    return str(int.from_bytes(word, "big", signed=kind == "int256"))
+
 
 _REVERTED_CODE = 3
 
@@ -96,7 +235,7 @@ class NodeSender:
         if head.base_fee_wei is not None and _most_wei(tx) < head.base_fee_wei:
             return Simulation(False, f"its fee of {_most_wei(tx)} wei per gas is below the base fee of {head.base_fee_wei} wei", 0, head)
         for outcome in (answer, gas):
-            if isinstance(outcome, RpcFault):
+            if isinstance(outcome, RpcFault_of_rpc):
                 return Simulation(False, _failure(outcome), 0, head, reverted=_by_contracts(outcome, tx))
         if tx.data.startswith(hex_data(APPROVE)) and _not_true(octets(answer, "the simulated call")):
             return Simulation(False, "the token answers false, not true: it refuses the approval", 0, head, reverted=True)
@@ -156,7 +295,7 @@ class NodeSender:
         return None if found is None else hex_data(octets(found.get("hash"), "block hash", 32))
 
 
-def _refused(tx_hash: str, fault: RpcFault) -> None:
+def _refused(tx_hash: str, fault: RpcFault_of_rpc) -> None:
     """Returns when the node says that it has the transaction already; else raises what its refusal means."""
     said = _meaning(fault)
     if said is _Said.KNOWN:
@@ -191,7 +330,7 @@ def _most_wei(tx: UnsignedTx) -> int:
 
 
 def _result(answer: object, what: str) -> object:
-    if isinstance(answer, RpcFault):
+    if isinstance(answer, RpcFault_of_rpc):
         raise Retryable(f"the endpoint cannot tell {what}: {answer.message}")
     return answer
 
@@ -204,12 +343,12 @@ def _maybe(answer: object, what: str) -> Mapping[str, object] | None:
     raise Retryable(f"the endpoint's answer for {what} is not an object")
 
 
-def _meaning(fault: RpcFault) -> _Said | None:
+def _meaning(fault: RpcFault_of_rpc) -> _Said | None:
     text = fault.message.lower()
     return next((said for said, phrases in _PHRASES if any(phrase in text for phrase in phrases)), None)
 
 
-def _failure(fault: RpcFault) -> str:
+def _failure(fault: RpcFault_of_rpc) -> str:
     """Words for a simulation that failed on its own account; Retryable when it is the node that failed."""
     if _reverts(fault):
         return revert_reason(fault)
@@ -220,11 +359,11 @@ def _failure(fault: RpcFault) -> str:
     return f"{fault.message}; {remedy}" if remedy else fault.message
 
 
-def _reverts(fault: RpcFault) -> bool:
+def _reverts(fault: RpcFault_of_rpc) -> bool:
     return fault.code == _REVERTED_CODE or fault.data not in ("", "0x") or "revert" in fault.message.lower()
 
 
-def _by_contracts(fault: RpcFault, tx: UnsignedTx) -> bool:
+def _by_contracts(fault: RpcFault_of_rpc, tx: UnsignedTx) -> bool:
     """Whether contracts refused, or burned all the gas there was. "gas required exceeds" may also be the wallet that cannot pay, but
     where neither gas nor price was named.
     """
@@ -235,3 +374,214 @@ def _by_contracts(fault: RpcFault, tx: UnsignedTx) -> bool:
 def _not_true(returned: bytes) -> bool:
     """Whether an ERC-20 call returned anything but true; USDT-like tokens return nothing, which is success."""
     return len(returned) > 0 and int.from_bytes(returned, "big") != 1
+
+
+# --- Names the transaction that has a nonce of the wallet, in a block or on its way to one: for a person to read, never to decide by.
+
+
+def taker(panel: Panel, owner: str, nonce: int, head_block: int) -> str | None:
+    """Hash of the transaction of `owner` with `nonce`; None where no endpoint can tell."""
+    for since_block in (max(0, head_block - RECENT_BLOCKS), 0):
+        try:
+            found = used_by(panel, owner, nonce, since_block, head_block)
+        except TrimtabError:
+            continue
+        if found is not None:
+            return found.tx_hash
+    heard = panel.ask(lambda line: _pending(line, owner, nonce))
+    return next((said for said in heard.answers.values() if said is not None), None)
+
+
+def _pending(line: Transport, owner: str, nonce: int) -> str | None:
+    block = line.call("eth_getBlockByNumber", ["pending", True])
+    listed = block.get("transactions") if isinstance(block, Mapping) else None
+    for tx in listed if isinstance(listed, list) else []:
+        try:
+            if isinstance(tx, Mapping) and str(tx.get("from", "")).lower() == owner.lower() and quantity(tx.get("nonce"), "nonce") == nonce:
+                return hex_data(octets(tx.get("hash"), "transaction hash", 32))
+        except Retryable:
+            continue
+    return None
+
+
+# --- Talks to all endpoints about transactions: what counts is what enough operators say, and signed bytes go where they may go.
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+Refusal = NonceUsed | SendRefused
+
+
+class PanelSender:
+    """Implements ports.Sender over a panel; with one endpoint it is that endpoint's word.
+
+    Receipts, headers and block hashes must be alike from enough operators (a majority of those who answer, and the
+    config's minimum). A used nonce and a height need enough who have seen as much; gas needed and nonces pending are the
+    least that enough operators say is all. A simulation is made at one block and counts by majority: whoever lies alone
+    neither stops the agent nor makes it send, and what a wrong simulation can cost is gas, since minimums and deadline
+    stand in the transaction itself.
+    """
+
+    def __init__(self, panel: Panel, chain_id: int, submit: Endpoint | None = None, public_fallback: bool = False) -> None:
+        """With `submit` signed bytes go there alone; with `public_fallback` also to the panel where `submit` does not take them."""
+        self._panel = panel
+        self._chain_id = chain_id
+        self._submit = submit
+        self._public_fallback = public_fallback
+
+    def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
+        """See ports.Sender; all at the newest block that enough operators have. Gas is that of the operators who say it succeeds."""
+        asked = at_one_block(
+            self._panel, lambda one, height: self._here(NodeSender(one).simulate(tx, sender, height)), lambda found: found.head
+        )
+        return replace(self._verdict(asked.said), uneven=asked.uneven)
+
+    def _verdict(self, said: Sequence[tuple[Endpoint, Simulation]]) -> Simulation:
+        enough = needed(len({endpoint.operator for endpoint, _ in said}), self._panel.min_operators)
+        verdicts = backed((endpoint.operator, found.ok) for endpoint, found in said)
+        good, bad = verdicts.get(True, set()), verdicts.get(False, set())
+        self._blame(said, lambda found: (len(good) >= enough and not found.ok) or (len(bad) >= enough and found.ok), "the simulation")
+        if len(good) >= enough:
+            gas: dict[str, int] = {}
+            for endpoint, found in said:
+                if endpoint.operator in good:
+                    gas[endpoint.operator] = max(gas.get(endpoint.operator, 0), found.gas)
+            return Simulation(True, "", sufficing(gas, enough), said[0][1].head)
+        failed = [(endpoint, found) for endpoint, found in said if not found.ok]
+        if len(bad) >= enough:
+            by_contracts = backed((endpoint.operator, found.reverted) for endpoint, found in failed).get(True, set())
+            return replace(failed[0][1], reverted=len(by_contracts) >= enough)
+        told = "; ".join(f"{endpoint.operator}: {found.reason}" for endpoint, found in failed)
+        succeeded = ", ".join(sorted(good)) or "nobody"
+        return Simulation(False, f"endpoints disagree ({told}; it succeeds for {succeeded})", 0, said[0][1].head)
+
+    def send(self, signed: SignedTx) -> None:
+        """See ports.Sender. The same bytes go to every public endpoint at once, or to the private one alone.
+
+        That is no second sending: a nonce is used once, whoever has the bytes. An endpoint that keeps them back, or says
+        that it took them and did not, does not matter then. Taken by one is taken. A fate that is unknown at one is
+        unknown, unless another took it. Refused is what all refuse; a nonce used is looked for before it is believed.
+        """
+        taken, refusals, lost = self._offer_all(signed)
+        if taken:
+            return
+        unknown = [failure for failure in lost if not isinstance(failure, Resting)]
+        if lost and not refusals and all(isinstance(failure, OperatorNeeded) for failure in lost):
+            raise lost[0]
+        if unknown or not refusals:
+            told = "; ".join(failure.message for failure in lost)
+            raise Retryable(
+                f"whether transaction {signed.hash} was taken is unknown: {told}", "look for its hash before sending anything else"
+            )
+        refused = next((refusal for refusal in refusals if isinstance(refusal, SendRefused)), None)
+        if refused is not None:
+            raise refused
+        if self.look(signed.hash).state == "unknown":
+            raise refusals[0]
+
+    def look(self, tx_hash: str) -> TxSeen:
+        """See ports.Sender. Mined when enough operators show the same receipt; unknown only when nobody knows the hash."""
+        heard = self._hear(lambda node: node.look(tx_hash), lambda answers: self._seen(answers).state != "unknown")
+        found = self._seen(heard)
+        if found.receipt is not None:
+            mined = [(endpoint, said) for endpoint, said in heard.items() if said.receipt is not None]
+            self._blame(mined, lambda said: said != found, "a receipt")
+        return found
+
+    def nonces(self, owner: str) -> tuple[int, int]:
+        """See ports.Sender. Whoever says that a nonce is used vouches for all below it; what one pool alone holds is outvoted."""
+        heard = self._hear(lambda node: node.nonces(owner), lambda answers: True)
+        latest: dict[str, int] = {}
+        pending: dict[str, int] = {}
+        for endpoint, (used, queued) in heard.items():
+            latest[endpoint.operator] = min(latest.get(endpoint.operator, used), used)
+            pending[endpoint.operator] = max(pending.get(endpoint.operator, 0), queued if queued > used else 0)
+        enough = needed(len(latest), self._panel.min_operators)
+        common = vouched(latest, enough)
+        self._blame(heard.items(), lambda said: said[0] > common, "the wallet's nonce")
+        return common, max(common, sufficing(pending, enough))
+
+    def head(self) -> Head:
+        """See ports.Sender: the newest header that enough operators have alike."""
+        return at_one_block(self._panel, lambda one, height: self._on_chain(NodeSender(one).head(height)), lambda head: head).said[0][1]
+
+    def block_hash(self, number: int) -> str | None:
+        """See ports.Sender."""
+
+        def vote(answers: Mapping[Endpoint, str | None]) -> str | None:
+            said = [(endpoint.operator, found) for endpoint, found in answers.items()]
+            return agreed(said, self._panel.min_operators, f"block {number}")
+
+        heard = self._hear(lambda node: node.block_hash(number), lambda answers: _decided(vote, answers))
+        found = vote(heard)
+        self._blame(heard.items(), lambda said: said is not None and said != found, f"block {number}")
+        return found
+
+    def taker(self, owner: str, nonce: int) -> str | None:
+        """See ports.NamesTakers."""
+        return taker(self._panel, owner, nonce, self.head().number)
+
+    def _hear(self, question: Callable[[NodeSender], T], settled: Callable[[Mapping[Endpoint, T]], bool]) -> dict[Endpoint, T]:
+        """Answers of at least the operators that the config wants; `settled` says when the rest is not waited for."""
+        wanted = needed(len(operators(self._panel.endpoints)), self._panel.min_operators)
+        heard = self._panel.ask(
+            lambda endpoint: question(NodeSender(endpoint)),
+            enough=lambda answers: len(operators(answers)) >= wanted and settled(answers),
+        )
+        self._panel.require(heard)
+        return heard.answers
+
+    def _seen(self, answers: Mapping[Endpoint, TxSeen]) -> TxSeen:
+        """What several looks at one hash amount to: a receipt that too few show is a transaction that is still on its way."""
+        enough = needed(len(operators(answers)), self._panel.min_operators)
+        for seen, behind in backed((endpoint.operator, found) for endpoint, found in answers.items()).items():
+            if seen.receipt is not None and len(behind) >= enough:
+                return seen
+        known = any(found.state != "unknown" for found in answers.values())
+        return TxSeen("pending" if known else "unknown", None)
+
+    def _offer_all(self, signed: SignedTx) -> tuple[bool, list[Refusal], list[Retryable | OperatorNeeded]]:
+        """Whether anybody took it; the refusals; the failures after which nobody knows."""
+        refusals: list[Refusal] = []
+        lost: list[Retryable | OperatorNeeded] = []
+        targets = [Panel([self._submit], 1)] if self._submit is not None else []
+        if self._submit is None or self._public_fallback:
+            targets.append(self._panel)
+        for target in targets:
+            heard = target.ask(lambda endpoint: _offer(endpoint, signed), enough=lambda answers: None in answers.values())
+            if None in heard.answers.values():
+                return True, refusals, lost
+            refusals += [refusal for refusal in heard.answers.values() if refusal is not None]
+            lost += [failure for failure in heard.lost.values() if isinstance(failure, Retryable | OperatorNeeded)]
+        return False, refusals, lost
+
+    def _blame(self, said: Iterable[tuple[Endpoint, T]], wrong: Callable[[T], bool], what: str) -> None:
+        for endpoint, found in said:
+            if wrong(found):
+                self._panel.blame(endpoint, f"differs in {what}")
+
+    def _here(self, found: Simulation) -> Simulation:
+        self._on_chain(found.head)
+        return found
+
+    def _on_chain(self, head: Head) -> Head:
+        if head.chain_id != self._chain_id:
+            raise OperatorNeeded(f"an endpoint is on chain {head.chain_id}, the config says {self._chain_id}", "fix the endpoint's url")
+        return head
+
+
+def _offer(endpoint: Endpoint, signed: SignedTx) -> Refusal | None:
+    """None when the endpoint has the transaction now. Raises what leaves its fate unknown."""
+    try:
+        NodeSender(endpoint).offer(signed)
+    except (NonceUsed, SendRefused) as refusal:
+        return refusal
+    return None
+
+
+def _decided(vote: Callable[[Mapping[Endpoint, T]], R], answers: Mapping[Endpoint, T]) -> bool:
+    try:
+        vote(answers)
+    except NoQuorum:
+        return False
+    return True

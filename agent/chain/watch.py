@@ -7,26 +7,88 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from math import isqrt
 
-from agent.amm.v3_math.tick_math import Q96, get_tick_at_sqrt_ratio
-from agent.chain import feeds as price_feeds
+from agent.amm.v3.tick_math import Q96, get_tick_at_sqrt_ratio
 from agent.chain import positions
-from agent.chain.abi import (
+from agent.chain.lens import (
+    AGGREGATOR,
     BALANCE_OF,
     DECIMALS,
     FEE_GROWTH_GLOBAL_0,
     FEE_GROWTH_GLOBAL_1,
     GET_RESERVES,
+    LATEST_ROUND_DATA,
+    MAX_ANSWER,
+    MIN_ANSWER,
     PRICE_0_CUMULATIVE,
     TOTAL_SUPPLY,
+    Answer,
+    CallItem,
+    CodeItem,
+    Item,
+    Status,
+    V3Answer,
+    V3Item,
+    ViaItem,
     address_call,
     allowance_call,
+    signed,
+    uint,
+    words,
 )
-from agent.chain.lens import Answer, CallItem, CodeItem, Item, Status, V3Answer, V3Item, uint, words
 from agent.chain.positions import PositionRef
-from agent.chain.proxies import ProxyRef
+from agent.chain.tokens import ProxyRef
 from agent.errors import ConfigError, Retryable
 from agent.model import Allowance, CodeHash, FeedRound, Holding, LpPosition, PoolState, Quarantined, Supply, TickLiquidity, V2Pool, V3Pool
 from agent.units import BPS, Token
+
+# --- What is asked of a price feed, and how its answers become a round: decimals, latest round, bounds of its aggregator.
+
+
+ITEMS = 4
+
+
+def feed_questions(feed: str) -> list[tuple[str, Item]]:
+    """(name, item) in the order that `read` takes the answers in.
+
+    A Chainlink proxy names its aggregator, which cuts answers off at two bounds; a feed without either says nothing of bounds.
+    """
+    return [
+        ("decimals of feed", CallItem(feed, DECIMALS)),
+        ("round of feed", CallItem(feed, LATEST_ROUND_DATA, longest=160, likely_gas=60_000)),
+        ("least answer of feed", ViaItem(feed, AGGREGATOR, CallItem(feed, MIN_ANSWER))),
+        ("largest answer of feed", ViaItem(feed, AGGREGATOR, CallItem(feed, MAX_ANSWER))),
+    ]
+
+
+def read(feed: str, answers: Sequence[Answer]) -> tuple[FeedRound | None, tuple[Quarantined, ...]]:
+    """The latest round, or what could not be read of it."""
+    asked = [name for name, _ in feed_questions(feed)]
+    decimals, latest = uint(answers[0], 8), _round(answers[1])
+    bad = [(asked[0], decimals), (asked[1], latest), *((name, told) for name, told in zip(asked[2:], answers[2:], strict=True))]
+    # Whether there are bounds is the feed's to say; whether there was gas to ask is not.
+    lost = [(name, told) for at, (name, told) in enumerate(bad) if isinstance(told, Status) and (at < 2 or told is Status.UNREAD)]
+    if isinstance(decimals, Status) or isinstance(latest, Status) or lost:
+        return None, tuple(Quarantined(name, feed, told.why) for name, told in lost if isinstance(told, Status))
+    round_id, answer, started_s, updated_s, answered_in = latest
+    return FeedRound(feed, decimals, round_id, answer, started_s, updated_s, answered_in, _bound(answers[2]), _bound(answers[3])), ()
+
+
+def _round(answer: Answer) -> tuple[int, int, int, int, int] | Status:
+    """AggregatorV3Interface.latestRoundData: (uint80, int256, uint256, uint256, uint80)."""
+    told = words(answer, 5)
+    if isinstance(told, Status):
+        return told
+    round_id, price, started_s, updated_s, answered_in = told
+    if round_id >> 80 or answered_in >> 80 or started_s >> 64 or updated_s >> 64:
+        return Status.MALFORMED
+    return round_id, signed(price), started_s, updated_s, answered_in
+
+
+def _bound(answer: Answer) -> int | None:
+    """A signed word; None where the feed has no such bound."""
+    told = words(answer, 1)
+    return None if isinstance(told, Status) else signed(told[0])
+
 
 MOST_TICKS_PER_POOL = 256
 """Initialised ticks read per pool, half of them on each side; beyond them the known window ends earlier (T9, T10)."""
@@ -131,7 +193,7 @@ def questions(watch: Watch) -> list[Question]:
     for pool in watch.pools:
         asked.append(Question(f"pool of {pool.venue}", pool.address, _pool_item(pool, window, watch.twap_window_s)))
     for feed in watch.feeds:
-        asked += [Question(name, feed, item) for name, item in price_feeds.questions(feed)]
+        asked += [Question(name, feed, item) for name, item in feed_questions(feed)]
     asked.extend(Question("code", address, CodeItem(address)) for address in watch.code)
     for ref in watch.positions:
         own = ref.confirmed
@@ -227,7 +289,7 @@ def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:
             pools.append(state)
     feeds: list[FeedRound] = []
     for feed in watch.feeds:
-        latest, lost = price_feeds.read(feed, [next(left)[1] for _ in range(price_feeds.ITEMS)])
+        latest, lost = read(feed, [next(left)[1] for _ in range(ITEMS)])
         feeds += [] if latest is None else [latest]
         bad += lost
     codes: list[CodeHash] = []

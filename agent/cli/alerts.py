@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from agent.cli.display.output import cell, emit, note, out, say, waiting
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
-from agent.cli.output import cell, emit, note, out, say, waiting
 from agent.errors import EXIT_RETRYABLE
 
 if TYPE_CHECKING:
-    from agent.cli.tables import FigureTable
+    from agent.cli.display.tables import FigureTable
+
 
 Document = dict[str, Any]
 group = typer.Typer(help="Shows alert prices of each asset, alert targets, and which messages were delivered.", invoke_without_command=True)
@@ -28,7 +29,7 @@ def alerts(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
     """Shows alert-low and alert-high of each asset with the distance now, what is on, and how each target did."""
     if context.invoked_subcommand is not None:
         return
-    from agent import api
+    from agent import app as api
 
     with waiting("Reading the chain"), api.open_agent(config) as agent:
         document = api.alerts(agent)
@@ -47,7 +48,7 @@ def alerts(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
 
 def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Sends a test message to each target. Exit code 11 if one was not delivered."""
-    from agent import api
+    from agent import app as api
 
     with waiting("Sending to each target"):
         document = api.try_targets(config)
@@ -63,7 +64,7 @@ def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
 
 def _assets(document: Document) -> FigureTable:
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     made = tables.table("Alert prices", ("token", "stands"), ("price", "alert-low", "to go", "alert-high", "to go "))
     for item in document["assets"]:
@@ -80,7 +81,7 @@ def _assets(document: Document) -> FigureTable:
 
 
 def _targets(document: Document) -> FigureTable:
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     made = tables.table("Targets", ("name", "hears", "delivered last", "failed last"), ("waiting",))
     for item in document["targets"]:

@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.interrupting import interruptible
-from agent.cli.options import AsJson
-from agent.cli.output import emit, err, out, say
+from agent.cli.display.output import ask, cell, emit, err, interactive, out, say
+from agent.cli.display.terminal import interruptible
+from agent.cli.options import AsJson, Yes
+from agent.errors import ConfigError
 from agent.units import decimal_text, price_text, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.backtest.funding import Funding
+    from agent.backtest.data import Funding
     from agent.backtest.simulate import SimulationResult
+    from agent.backtest.stress.run import StressResult
+    from agent.backtest.tune.jobs import Estimate
+
 
 Document = dict[str, Any]
 FREE = "0 wei"
@@ -73,7 +77,7 @@ def backtest(
     as_json: AsJson = False,
 ) -> None:
     """Back-tests the agent on recorded prices and simulated pools. Sends nothing."""
-    from agent import api
+    from agent import app as api
 
     if html is not None:
         api.check_report_path(html)
@@ -126,7 +130,7 @@ def backtest(
 
 def document(found: SimulationResult) -> Document:
     """Values as decimal strings in the numeraire, ratios as decimal strings; null where a figure is not known."""
-    from agent import api
+    from agent import app as api
 
     def money(amount: Fraction) -> str:
         return value_text(amount, found.decimals, 18)
@@ -231,7 +235,7 @@ def harvest_words(earned: Document, twr: float, hold_twr: float) -> str:
 
 
 def _show(made: Document) -> None:
-    from agent.cli.tables import money, table
+    from agent.cli.display.tables import money, table
 
     unit, figures = made["numeraire"], made["figures"]
     shown = table(f"{made['bars']} bars, values in {unit}", ("what",), ("rebalanced", "held"))
@@ -270,7 +274,7 @@ def _show(made: Document) -> None:
 
 
 def _show_funding(made: Document, unit: str) -> None:
-    from agent.cli.tables import money, table
+    from agent.cli.display.tables import money, table
 
     shown = table(f"funding, in {unit}", ("asset",), ("got", "a year"))
     for name, one in (*made["assets"].items(), ("all", {**made, "carry": made["total"]})):
@@ -281,3 +285,316 @@ def _show_funding(made: Document, unit: str) -> None:
         f"{made['intervals']:,} payments to shorts as large as what was held, below zero by them: "
         "no position was simulated, and nothing of it is in the values above"
     )
+
+
+# --- `trimtab stress`: a policy over prices that could have been, and the live step over markets that break.
+
+
+ASKED_FROM_S = 120.0
+"""What takes longer is asked about first."""
+STRESS_SHOWN = ("50%", "95%")
+
+
+def register_stress(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(interruptible(stress))
+
+
+def stress(
+    prices: Annotated[
+        Path | None, typer.Option("--prices", help="CSV or Parquet as for backtest; paths start at its newest prices.")
+    ] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")] = False,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The config to try out, in place of --target.")] = None,
+    target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")] = "",
+    band: Annotated[str, typer.Option("--band", help="10%rel of the target or 5%abs in points.")] = "",
+    every: Annotated[str, typer.Option("--every", help="Rebalance interval, such as 7d; with --band it acts only outside the band.")] = "",
+    destination: Annotated[str, typer.Option("--destination", help="target, band or halfway.")] = "target",
+    limits: Annotated[str, typer.Option("--limits", help="Limits without a config: usual (as init writes) or off.")] = "usual",
+    paths: Annotated[int, typer.Option("--paths", help="Paths per method, with the fast kernel.")] = 2_000,
+    step_paths: Annotated[int, typer.Option("--step-paths", help="Paths per scenario, with the live step; the first as recorded.")] = 3,
+    bars: Annotated[int, typer.Option("--bars", help="Length of a path in bars; 0: 720, or all of the file.")] = 0,
+    scenarios: Annotated[str, typer.Option("--scenarios", help="crash,depeg,gas-spike,illiquid-pool,oracle-outage; or all.")] = "all",
+    block: Annotated[str, typer.Option("--block", help="Average length of resampled blocks in bars; default: automatic.")] = "",
+    drift: Annotated[str, typer.Option("--drift", help="recorded, or none for zero average drift.")] = "recorded",
+    crash: Annotated[str, typer.Option("--crash", help="Price drop in a crash, of every asset but dollars.")] = "50%",
+    crash_bars: Annotated[int, typer.Option("--crash-bars", help="Duration of the crash in bars.")] = 24,
+    depeg: Annotated[str, typer.Option("--depeg", help="Price drop of a dollar in a depeg.")] = "10%",
+    gas_spike: Annotated[str, typer.Option("--gas-spike", help="Gas price during a spike.")] = "500 gwei",
+    thin: Annotated[str, typer.Option("--thin", help="Remaining pool depth.")] = "0.001",
+    cost: Annotated[str, typer.Option("--cost", help="Pool fee, as a share of the amount swapped.")] = "10bps",
+    depth: Annotated[str, typer.Option("--depth", help="Depth of each pool on each side, in the numeraire.")] = "1000000000",
+    pool: Annotated[str, typer.Option("--pool", help="v2, or v3 with liquidity over the full range.")] = "v2",
+    value: Annotated[str, typer.Option("--value", help="Initial value of the wallet, in the numeraire.")] = "10000",
+    gas: Annotated[str, typer.Option("--gas", help="Normal gas price, such as 20 gwei.")] = "0 wei",
+    native: Annotated[str, typer.Option("--native", help="The asset that pays for gas.")] = "",
+    numeraire: Annotated[str, typer.Option("--numeraire", help="Unit of account; the asset without prices in the file.")] = "",
+    names: Annotated[str, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Random seed; the same seed gives the same paths.")] = 0,
+    cores: Annotated[int, typer.Option("--cores", min=0, help="Number of cores; 0 is all. Results do not depend on it.")] = 0,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a self-contained HTML report to this file.")] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stress-tests losses, turnover and time outside the bands over thousands of paths and market breakdowns.
+
+    Sends nothing.
+    """
+    from agent import app as api
+
+    if html is not None:
+        api.check_report_path(html)
+    file = api.prices_file(prices, sample)
+    prepared = api.prepare_stress(
+        file,
+        api.Market(cost=cost, depth=depth, value=value, pool=pool, gas=gas, seed=seed),
+        api.Shocks(paths, step_paths, bars, scenarios, block, drift, crash, crash_bars, depeg, gas_spike, thin),
+        config=config,
+        target=target,
+        band=band,
+        every=every,
+        destination=destination,
+        numeraire=numeraire,
+        native=native,
+        names=names,
+        limits=limits,
+    )
+    _ask_first(prepared.seconds, yes)
+    with nullcontext() if as_json or not err.is_terminal else err.status("making paths") as status:
+
+        def tell(case: str, done: int, count: int) -> None:
+            if status is not None:
+                status.update(f"{case}: path {done} of {count}")
+
+        found = api.run_stress(prepared, tell, cores)
+    made = stress_document(found)
+    if html is not None:
+        made["report"] = [str(path) for path in api.write_stress_report(found, html)]
+    emit(made, as_json, lambda: _stress_show(made))
+
+
+def _ask_first(seconds: float, yes: bool) -> None:
+    """Raises ConfigError where it takes long and nobody says that it may."""
+    if seconds <= ASKED_FROM_S or yes:
+        return
+    cost = f"this may take {seconds / 60:,.0f} minutes of one core"
+    if not interactive():
+        raise ConfigError(cost, "add --yes, or try fewer paths (--paths, --step-paths) or shorter ones (--bars)")
+    if not ask(f"{cost}: go on?"):
+        raise ConfigError("nothing was tried", "try fewer paths (--paths, --step-paths) or shorter ones (--bars)")
+
+
+def stress_document(found: StressResult) -> Document:
+    """Shares and ratios as decimal strings of six places; null where there is nothing to measure."""
+    from agent.app import stress_figures
+
+    return {
+        "cases": [
+            {
+                "name": case.name,
+                "by": case.by,
+                "paths": len(case.measured),
+                **stress_figures(case),
+                "rebalances": sum(one.rebalances for one in case.measured),
+                "halted": sum(one.halted for one in case.measured),
+                "refused": dict(case.refused),
+            }
+            for case in found.cases
+        ],
+        "left_out": dict(found.skipped),
+        "bars": found.bars,
+        "interval_s": found.interval_s,
+        "made_from_moves": found.moves,
+        "block": f"{found.block:.6f}",
+        "jumps_per_bar": f"{found.jump_rate:.6f}",
+        "kernel_off": None if found.kernel_off is None else f"{found.kernel_off:.3e}",
+        "notes": list(found.notes),
+        "parameters": dict(found.parameters),
+        "seed": found.seed,
+        "config_hash": found.config_hash,
+        "data_hash": found.data_hash,
+        "versions": dict(found.versions),
+    }
+
+
+def _stress_show(made: Document) -> None:
+    from agent.cli.display.tables import table
+
+    names = (*(f"loss {name}" for name in STRESS_SHOWN), "shortfall", "turnover", "outside")
+    shown = table(f"{made['bars']} bars each; shortfall is the mean of the worst 5 %", ("case",), ("paths", *names))
+    for case in made["cases"]:
+        loss, turnover, outside = case["loss"], case["turnover"], case["outside_bands"]
+        shown.add_row(
+            case["name"],
+            str(case["paths"]),
+            *(_percent(loss["quantiles"][name]) for name in STRESS_SHOWN),
+            _percent(loss["expected_shortfall"]),
+            f"{float(turnover['quantiles']['50%']):.2f}",
+            "–" if outside is None else _percent(outside["quantiles"]["50%"]),
+        )
+    out.print(shown)
+    say("A loss below zero is a gain; turnover in portfolios and the share of bars outside a band are medians.")
+    for case in made["cases"]:
+        told = [f"{case['halted']} bars halted"] if case["halted"] else []
+        told += [f"{times} times refused by {why}" for why, times in case["refused"].items()]
+        if told:
+            say(f"{case['name']}: {', '.join(told)}")
+    for name, why in made["left_out"].items():
+        say(f"left out: {name}: {why}")
+    for told_of in made["notes"]:
+        say(told_of)
+    if "report" in made:
+        say(f"report: {made['report'][0]}, as data: {made['report'][1]}")
+    say(f"config {made['config_hash'][:16]}, data {made['data_hash'][:16]}, seed {made['seed']}")
+
+
+def _percent(share: str) -> str:
+    return f"{100 * float(share):.2f} %"
+
+
+# --- `trimtab tune`: which band, interval and destination would have been best, and whether that says anything of the future.
+
+
+SHADES = "·░▒▓█"
+"""From the lowest objective to the highest."""
+ROWS = 10
+NUMBERED = 8
+"""A map of more columns has shades alone."""
+
+
+def register_tune(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(interruptible(tune))
+
+
+def tune(
+    prices: Annotated[Path | None, typer.Option("--prices", help="CSV or Parquet as for backtest.")] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The config whose setting is searched, in place of --target.")
+    ] = None,
+    target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")] = "",
+    band: Annotated[str, typer.Option("--band", help="Bands to try: 1%rel..30%rel:12 are twelve; 5%abs,10%abs are two.")] = "",
+    every: Annotated[str, typer.Option("--every", help="Intervals to try: 1d,7d,28d. With --band also both together.")] = "",
+    destination: Annotated[str, typer.Option("--destination", help="target, halfway, band; several with commas.")] = "target",
+    allocator: Annotated[
+        str, typer.Option("--allocator", help="fixed, equal, inverse_volatility, minimum_variance, risk_parity, hrp.")
+    ] = "fixed",
+    trigger: Annotated[str, typer.Option("--trigger", help="Only these kinds: band, every, hybrid.")] = "",
+    calendar: Annotated[str, typer.Option("--calendar", help="Benchmark: rebalancing to the targets at this interval.")] = "28d",
+    objective: Annotated[str, typer.Option("--objective", help="growth, or sharpe.")] = "growth",
+    walk: Annotated[str, typer.Option("--walk", help="anchored (windows from the first bar) or rolling.")] = "anchored",
+    folds: Annotated[int, typer.Option("--folds", help="Number of walk-forward folds.")] = 4,
+    window: Annotated[str, typer.Option("--window", help="Lookback of allocators.")] = "60d",
+    rechoose: Annotated[str, typer.Option("--rechoose", help="Interval between choices of allocators.")] = "7d",
+    full: Annotated[bool, typer.Option("--full", help="Use the full step for every setting instead of the fast kernel.")] = False,
+    cost: Annotated[str, typer.Option("--cost", help="Pool fee, as a share of the amount swapped.")] = "10bps",
+    depth: Annotated[str, typer.Option("--depth", help="Depth of each pool on each side, in the numeraire.")] = "1000000000",
+    pool: Annotated[str, typer.Option("--pool", help="v2, or v3 with liquidity over the full range.")] = "v2",
+    value: Annotated[str, typer.Option("--value", help="Initial value of the wallet, in the numeraire.")] = "10000",
+    gas: Annotated[str, typer.Option("--gas", help="Gas price, such as 20 gwei; needs the full step.")] = "0 wei",
+    gas_prices: Annotated[Path | None, typer.Option("--gas-prices", help="CSV or Parquet: time, gas_price_wei.")] = None,
+    native: Annotated[str, typer.Option("--native", help="The asset that pays for gas.")] = "",
+    latency: Annotated[int, typer.Option("--latency", min=0, help="Bars between sending a swap and its execution.")] = 0,
+    numeraire: Annotated[str, typer.Option("--numeraire", help="Unit of account; the asset without prices in the file.")] = "",
+    names: Annotated[str, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
+    cores: Annotated[int, typer.Option("--cores", min=0, help="Number of cores; 0 is all.")] = 0,
+    scheduler: Annotated[str, typer.Option("--scheduler", help="Dask scheduler for the full step: tcp://HOST:8786.")] = "",
+    folder: Annotated[Path | None, typer.Option("--out", help="Folder for all results; an interrupted search continues there.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write an HTML report to this file, and its JSON beside it.")] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Searches settings on three quarters of the data and tests the best on the rest. Says so if there is no edge."""
+    from agent import app as api
+
+    if html is not None:
+        api.check_report_path(html)
+    file = api.prices_file(prices, sample)
+    market = api.Market(cost, depth, value, pool, gas, latency, seed, gas_prices=gas_prices)
+    grids = api.Grids(band, every, destination, allocator, trigger, calendar, objective, walk, folds, window, rechoose, full)
+    search = api.prepare_tune(file, market, grids, config=config, target=target, numeraire=numeraire, native=native, names=names)
+    shown = nullcontext() if as_json or not err.is_terminal else err.status("measuring")
+    with shown as status:
+
+        def tell(done: int, runs: int) -> None:
+            if status is not None:
+                status.update(f"{done:,} of {runs:,} runs")
+
+        def confirm(estimate: Estimate) -> bool:
+            if as_json or not interactive():
+                return False
+            if status is not None:
+                status.stop()
+            answer = ask(f"This is {estimate.words}. Begin?")
+            if status is not None:
+                status.start()
+            return answer
+
+        found = api.run_tune(search, cores=cores, scheduler=scheduler, folder=folder, confirm=None if yes else confirm, progress=tell)
+    made = api.tune_document(found)
+    if html is not None:
+        made["report"] = [str(path) for path in api.write_tune_report(found, html)]
+    emit(made, as_json, lambda: _tune_show(made))
+
+
+def _tune_show(made: Document) -> None:
+    from agent.cli.display.tables import amount, table
+
+    growth = made["objective"] == "growth"
+    head = f"{made['settings']:,} settings, ranked by {made['objective']} a year in the first three quarters"
+    ranked = table(head, ("setting",), (made["objective"], "over hold", "costs", "trades"))
+    for one in made["ranked"][:ROWS]:
+        own = _tune_percent(one["objective"]) if growth else one["objective"][:-3]
+        ranked.add_row(cell(one["label"]), own, _tune_percent(one["over_hold"]), amount(one["costs"], 2), str(one["rebalances"]))
+    out.print(ranked)
+    _show_map(made["stability"], growth)
+    folds = table(f"Walk-forward, {made['walk_forward']['walk']}", ("chosen in the past",), ("over hold", "over calendar"))
+    for one in made["walk_forward"]["folds"]:
+        folds.add_row(cell(one["chosen"]), _tune_percent(one["over_hold"]), _tune_percent(one["over_calendar"]))
+    if made["walk_forward"]["folds"]:
+        out.print(folds)
+    if (risk := made["overfitting"]) is not None:
+        say(f"Chance of over-fitting: {float(risk['probability']):.0%} ({risk['ways']:,} ways to halve the data)")
+    if (sure := made["deflated_sharpe"]) is not None:
+        say(f"Deflated Sharpe ratio of the excess over hold, {sure['trials']} trials: {float(sure['probability']):.1%}")
+    if made["resumed"]:
+        say(f"{made['resumed']:,} runs were done before")
+    for told in (*made["notes"], *made["verdict"]):
+        say(told)
+    say(f"grid {made['grid_hash'][:16]}, config {made['config_hash'][:16]}, data {made['data_hash'][:16]}, seed {made['seed']}")
+
+
+def _show_map(stable: Document, growth: bool) -> None:
+    """The objective over two axes, as shades; the best cell is in brackets."""
+    from agent.cli.display.tables import table
+
+    if len(stable["rows"]) * len(stable["columns"]) < 2:
+        return
+    known = [float(value) for row in stable["values"] for value in row if value is not None]
+    low, high = min(known), max(known)
+    shown = table(
+        f"{'Growth' if growth else 'Sharpe ratio'} by {stable['down']} and {stable['across']}", (stable["down"], *stable["columns"])
+    )
+    for i, (label, row) in enumerate(zip(stable["rows"], stable["values"], strict=True)):
+        cells = []
+        for j, value in enumerate(row):
+            if value is None:
+                cells.append(cell(""))
+                continue
+            share = (float(value) - low) / (high - low) if high > low else 1.0
+            mark = SHADES[min(len(SHADES) - 1, int(share * len(SHADES)))] * 2
+            number = f" {_tune_percent(value) if growth else value[:-4]}" if len(row) <= NUMBERED else ""
+            text = f"{mark}{number}"
+            cells.append(cell(f"[{text}]" if [i, j] == stable["best"] else text))
+        shown.add_row(cell(label), *cells)
+    out.print(shown)
+    near = stable["neighbours"]
+    if near is not None:
+        fall, most = (f"{100 * float(near[key]):.2f} points" if growth else near[key] for key in ("mean_fall", "largest_fall"))
+        say(f"One step beside the best it falls by {fall} on the mean, {most} at most, among {near['count']} neighbours")
+
+
+def _tune_percent(text: str) -> str:
+    return f"{100 * float(text):+.2f} %"

@@ -1,13 +1,20 @@
-"""Commands about the ledger: pnl, export, books check, books journal, books open."""
+"""Tables of profit and loss, of journal entries, and of a plan's taxable gain."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
+from agent.cli.display.output import cell, emit, out, say, waiting
+from agent.cli.display.tables import FigureTable, amount, brief, money, table
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, books_of, marked
-from agent.cli.output import emit, out, say, waiting
+from agent.units import decimal_text
+
+# --- Commands about the ledger: pnl, export, books check, books journal, books open.
+
 
 Document = dict[str, Any]
 group = typer.Typer(help="The double-entry ledger: check, list, restart.", no_args_is_help=True)
@@ -32,15 +39,14 @@ def pnl(
     as_json: AsJson = False,
 ) -> None:
     """Shows profit and loss per period against holding and a benchmark, with costs, realised and unrealised gains."""
-    from agent import api
-    from agent.cli import ledger_tables
+    from agent import app as api
 
     books = books_of(config, paper)
     if now:
         with waiting("Reading the chain"), api.open_agent(books) as agent:
             api.refresh(agent)
     document = marked(api.pnl(books, period, benchmark, last), paper)
-    emit(document, as_json, lambda: ledger_tables.show_pnl(out, document))
+    emit(document, as_json, lambda: show_pnl(out, document))
 
 
 def export(
@@ -55,7 +61,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Writes the books to files: rotki's generic trades and events, plain CSV, or Parquet."""
-    from agent import api
+    from agent import app as api
 
     document = marked(api.export(books_of(config, paper), kind, folder, force, native), paper)
 
@@ -76,8 +82,7 @@ def check(
 
     Exit code 0 if all match, 12 if not.
     """
-    from agent import api
-    from agent.cli import ledger_tables
+    from agent import app as api
     from agent.errors import EXIT_OPERATOR
 
     document = api.check_books(config, rebuild)
@@ -86,7 +91,7 @@ def check(
         with waiting("Reading the chain"), api.open_agent(config) as agent:
             document["chain"] = api.against_chain(agent)
         document["sound"] = document["sound"] and not document["chain"]["disagreement"]
-    emit(document, as_json, lambda: ledger_tables.show_check(document))
+    emit(document, as_json, lambda: show_check(document))
     raise typer.Exit(0 if document["sound"] else EXIT_OPERATOR)
 
 
@@ -96,11 +101,10 @@ def journal(
     as_json: AsJson = False,
 ) -> None:
     """Lists the newest entries with their postings. Reads only the store."""
-    from agent import api
-    from agent.cli import ledger_tables
+    from agent import app as api
 
     document = api.journal_of_books(config, limit)
-    emit(document, as_json, lambda: ledger_tables.show_journal(out, document))
+    emit(document, as_json, lambda: show_journal(out, document))
 
 
 def open_books(
@@ -109,7 +113,134 @@ def open_books(
     as_json: AsJson = False,
 ) -> None:
     """Restarts the ledger at the balances of the next look. Earlier entries are kept but no longer compared."""
-    from agent import api
+    from agent import app as api
 
     document = api.open_books(config, note)
     emit(document, as_json, lambda: say(f"Book {document['number']} is open; it begins at the balances of the next look."))
+
+
+APART = (("gas_money", "of native coin for gas"), ("reserved", "in reserves"))
+
+
+def show_pnl(console: Console, document: Document) -> None:
+    """One row per period, then what is not realised, hints and statistics."""
+    unit = document["numeraire"]
+    before = ("value", "in", "out", "profit", "return", "by money", "hold", document["benchmark"], "effect")
+    after = ("fees", "impact", "gas", "realised")
+    title = f"Profit and loss in {unit}, {document['since']} to {document['until']}"
+    rows = []
+    for one in document["periods"]:
+        costs = one["costs"]
+        rows.append((
+            one["from"][:10], money(one["end_value"]), money(one["deposits"]), money(one["withdrawals"]), money(one["profit"]),
+            share(one["twr_bps"]), share(one["mwr_bps"]), share(one["hold_return_bps"]), share(one["benchmark_return_bps"]),
+            money(one["rebalancing_effect"]), str(one["rebalances"]), money(costs["fees"]), money(costs["impact"]), money(costs["gas"]),
+            money(one["realised"]),
+        ))  # fmt: skip
+    if rows:
+        console.print(figures(title, ("from", *before, "rebalances", *after), rows))
+    else:
+        say(f"No profit or loss yet: {document['why_empty']}. Look again later: trimtab pnl --now, or trimtab run.")
+    beside = [f"{money(document[name])} {unit} {words}" for name, words in APART if document[name] != "0"]
+    if beside:
+        say(f"Not in these figures: {' and '.join(beside)}.")
+    say(f"Unrealised by {document['method']}, gas money and reserves included: {money(document['unrealised'])} {unit}.")
+    for one in document["periods"]:
+        if one["by_hand"]["swaps"]:
+            by_hand = one["by_hand"]
+            say(f"{one['from'][:10]}: {by_hand['swaps']} swaps by hand changed {money(by_hand['effect'])}, no part of the above.")
+        if one["hint"]:
+            console.print(cell(f"{one['from'][:10]}: {one['hint']}", "yellow"))
+        if (known := one["statistics"]) is not None:
+            told = known.get("missing") or ", ".join(
+                f"{name.replace('_', ' ')} {known[name]}" for name in ("volatility", "sharpe", "max_drawdown")
+            )
+            say(f"{one['from'][:10]}: over {known['days']} days {told}.")
+    if (tax := document["tax"]) is not None and tax["years"]:
+        years = ", ".join(f"{year} {money(gain)}" for year, gain in tax["years"].items())
+        limit = "" if tax["year_limit"] is None else f"; at most {tax['year_limit']} a year"
+        say(f"Realised by {tax['method']} in {tax['currency']}: {years}{limit}.")
+    if tax is not None and tax["old_rate"]:
+        console.print(cell(tax["old_rate"], "yellow"))
+    if document["unpriced"]:
+        console.print(cell(f"Without a price then, and counted at zero: {', '.join(document['unpriced'])}", "yellow"))
+
+
+def show_values(console: Console, document: Document) -> None:
+    """What past steps cost, and weights over time; nothing while the books are empty."""
+    spent = [(row["step"], row["cost"]) for row in document["steps"] if row["cost"] is not None]
+    if spent:
+        made = table("What they cost", ("step",), ("fees", "impact", "gas", "total"))
+        for step, cost in spent:
+            made.add_row(step, *(brief(cost[name]) for name in ("fees", "impact", "gas", "total")))
+        console.print(made)
+    if document["values"]:
+        symbols = list(dict.fromkeys(name for row in document["values"] for name in row["weights_bps"]))
+        rows = []
+        for row in document["values"]:
+            shares = (row["weights_bps"].get(name) for name in symbols)
+            when = row["time"][:19].replace("T", " ")
+            rows.append((when, money(row["value"]), *(share(one) for one in shares)))
+        console.print(figures("Weights over time", ("time (UTC)", "value", *symbols), rows))
+
+
+def figures(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> FigureTable:
+    """A table whose first column names the row; all others are figures."""
+    made = table(title, names[:1], names[1:])
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def show_journal(console: Console, document: Document) -> None:
+    """One row per posting; the first two of an entry say when it was and what."""
+    made = table("Journal", ("entry", "account"), ("amount", f"value in {document['numeraire']}"))
+    for entry in document["entries"]:
+        heads = [entry["time"][:16], f"{entry['kind']}{', by hand' if entry['by_hand'] else ''}"]
+        for number, one in enumerate(entry["postings"]):
+            made.add_row(
+                cell(heads[number] if number < len(heads) else ""),
+                cell(f"{one['account']}:{one['token']}"),
+                amount(decimal_text(int(one["raw"]), one["decimals"]), 8),
+                "" if one["value"] is None else money(one["value"]),
+            )
+    console.print(made)
+
+
+def show_check(document: Document) -> None:
+    """Whether the books are sound, and where not."""
+    if document["unbalanced"]:
+        say(f"Entries that do not balance: {', '.join(document['unbalanced'])}.")
+    if document["differing"]:
+        done = "written anew" if document["rebuilt"] else "trimtab books check --rebuild writes them anew"
+        say(f"Entries that differ from their receipts: {', '.join(document['differing'])}; {done}.")
+    for what in document["misstated"]:
+        say(f"Sums that looks go by: {what}; {'summed up anew' if document['rebuilt'] else 'trimtab books check --rebuild sums up anew'}.")
+    for symbol, raw in document["missing_lots"].items():
+        say(f"{raw} base units of {symbol} went before they were known to have come; they count without a gain.")
+    if document["chain"] is not None and document["chain"]["disagreement"]:
+        say(document["chain"]["disagreement"])
+    if document["sound"]:
+        against = "" if document["chain"] is None else f", and the chain says the same at block {document['chain']['block']}"
+        say(f"{document['entries']} entries balance and are what their transactions say{against}.")
+
+
+def show_tax(console: Console, found: Document | None) -> None:
+    """What a plan would realise; nothing without [tax]."""
+    if found is None or not found["disposals"]:
+        return
+    made = table(
+        f"Taxable gain of this plan in {found['currency']}, by {found['method']}", ("sells",), ("brings", "had cost", "gain", "held days")
+    )
+    for one in found["disposals"]:
+        days = "" if one["oldest_days"] is None else f"{one['newest_days']} to {one['oldest_days']}"
+        made.add_row(cell(one["symbol"]), money(one["proceeds"]), money(one["cost"]), money(one["gain"]), days)
+    made.add_row(cell("all"), "", "", money(found["gain"]), "")
+    console.print(made)
+    limit = "" if found["year_limit"] is None else f" of at most {money(found['year_limit'])}"
+    say(f"Realised this year: {money(found['realised_this_year'])}{limit}.")
+
+
+def share(bps: float | None) -> str:
+    """-12 -> -0.12 %; empty where it is not known, and what is rounded to zero has no sign."""
+    return "" if bps is None else f"{bps / 100:z.2f} %"

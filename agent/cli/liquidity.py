@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.cli.display.output import cell, emit, out, say, waiting
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
-from agent.cli.output import cell, emit, out, say, waiting
 from agent.units import BPS, decimal_text, value_text
 
 if TYPE_CHECKING:
-    from agent.api.positions import Bounded, Liquidity
-    from agent.chain.strays import Stray
-    from agent.cli.tables import FigureTable
+    from agent.app.positions.liquidity import Bounded, Liquidity
+    from agent.chain.own_positions import Stray
+    from agent.cli.display.tables import FigureTable
     from agent.model import Portfolio
-    from agent.policy.liquidity import PositionReport
-    from agent.policy.lp_report import TargetReport
+    from agent.policy.liquidity.decide import TargetReport
+    from agent.policy.liquidity.valuation import PositionReport
+
 
 Document = dict[str, Any]
 group = typer.Typer(help="Liquidity positions.", invoke_without_command=True)
@@ -35,7 +36,7 @@ def lp(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJ
     """Liquidity positions: value, impermanent loss so far and expected, fees, loss against rebalancing; and what is ignored."""
     if context.invoked_subcommand is not None:
         return
-    from agent import api
+    from agent import app as api
 
     with waiting("Reading the chain"), api.open_agent(config) as agent:
         found = api.liquidity(agent)
@@ -49,7 +50,7 @@ def take(
     as_json: AsJson = False,
 ) -> None:
     """Starts counting a position as the agent's own, for example after restoring a store."""
-    from agent import api
+    from agent import app as api
 
     with waiting("Reading the chain"), api.open_agent(config) as agent:
         document = api.take_position(agent, number)
@@ -62,7 +63,7 @@ def forget(
     as_json: AsJson = False,
 ) -> None:
     """Stops counting a position that was given away or should be ignored. Sends nothing."""
-    from agent import api
+    from agent import app as api
 
     document = api.forget_position(config, which)
     emit(document, as_json, lambda: say(f"{document['position']} is no longer counted."))
@@ -197,7 +198,7 @@ def show(document: Document) -> None:
 
 
 def _positions(document: Document) -> FigureTable:
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     made = tables.table(
         f"Liquidity at block {document['block']}, in {document['numeraire']}",
@@ -211,7 +212,7 @@ def _positions(document: Document) -> FigureTable:
 
 
 def _targets(document: Document) -> FigureTable:
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     order = ("pool", "share", "has", "value", "fees", "now")
     made = tables.table("Wanted in pools", ("pool", "now"), order[1:-1], order=order)
@@ -225,7 +226,7 @@ def _targets(document: Document) -> FigureTable:
 
 
 def _payable(document: Document) -> FigureTable:
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     made = tables.table("What taking them out would pay now, in base units", ("position", "token"), ("liquidity", "uncollected fees"))
     for item in document["positions"]:
@@ -235,7 +236,7 @@ def _payable(document: Document) -> FigureTable:
 
 
 def _forecasts(document: Document) -> FigureTable:
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     moves = [f"{item['move_bps'] / 100:+g} %" for item in next((p["forecasts"] for p in document["positions"] if p["forecasts"]), [])]
     made = tables.table(f"Impermanent loss from now on, in {document['numeraire']}", ("position", "if moves"), (*moves, "expected"))
@@ -247,7 +248,7 @@ def _forecasts(document: Document) -> FigureTable:
 
 
 def _sum(found: Document, numeraire: str) -> str:
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     if found["value"] is None or found["share_bps"] is None:
         return "unknown"

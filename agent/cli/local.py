@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import io
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.rule import Rule
+from rich.text import Text
 
+from agent import app as api
+from agent.cli.display import documents, plan_tables, tables
+from agent.cli.display.output import emit, note, say
 from agent.cli.options import AsJson
-from agent.cli.output import emit, note, say
 from agent.errors import ConfigError
 
 PICTURE_COLUMNS = 100
@@ -32,7 +38,7 @@ def localchain(
 
     With --move it moves prices on a running one: pools, feeds and mean prices follow at once.
     """
-    from agent import api
+    from agent import app as api
 
     if move:
         if write_config is not None:
@@ -40,7 +46,7 @@ def localchain(
         found = api.move_market(port, move)
 
         def told() -> None:
-            from agent.cli.tables import amount
+            from agent.cli.display.tables import amount
 
             for symbol, by in found["moved"].items():
                 say(f"{symbol} {by}: {amount(found['prices_usd'][symbol])} USD")
@@ -66,13 +72,12 @@ def demo(
     svg: Annotated[Path | None, typer.Option("--svg", help="Also save the output as a picture.", hidden=True)] = None,
 ) -> None:
     """Rebalances a wallet on an embedded chain, end to end. Needs no key, RPC or account."""
-    from agent.cli import demo as show
-    from agent.cli.output import Output
+    from agent.cli.display.output import Output
 
     file = io.StringIO() if as_json else None
     columns, drawn = (None, None) if svg is None else (PICTURE_COLUMNS, True)
     console = Output(file=file, record=svg is not None, highlight=False, width=columns, force_terminal=drawn)
-    document = show.play(console)
+    document = play(console)
     if svg is not None:
         _save_picture(svg, console.export_svg(title="trimtab demo", unique_id="demo"))
     emit(document, as_json, lambda: say("Try it yourself: trimtab localchain --write-config local.toml"))
@@ -84,3 +89,48 @@ def _save_picture(path: Path, svg: str) -> None:
         path.write_text(re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--svg {path}: {error.strerror}", "choose an existing writable folder") from None
+
+
+# --- The story that `trimtab demo` tells, from a balanced portfolio through a moving market to a signed rebalance.
+
+
+Document = dict[str, Any]
+
+
+def play(console: Console) -> Document:
+    """Runs the demo and prints it to `console`; returns everything as one document."""
+    starting = nullcontext() if console.record else console.status("Starting an embedded chain with Uniswap V2 and V3")
+    with starting, api.demo_world() as world:
+        agent = world.agent
+        decimals = documents.decimals(agent.portfolio)
+        before = documents.status(agent.status())
+        _chapter(console, 1, "A wallet with three tokens, each on target")
+        console.print(tables.holdings(before))
+
+        moves = world.move_market()
+        _chapter(console, 2, "The market moves: " + ", ".join(f"{symbol} {text}" for symbol, text in moves.items()))
+        drifted = documents.status(agent.status())
+        console.print(tables.holdings(drifted), tables.decision(drifted), sep="\n")
+
+        _chapter(console, 3, "The plan: swaps over V2 and V3 pools, what they cost, what every guard says")
+        planned = documents.plan(agent.plan())
+        plan_tables.show_plan(console, planned, decimals, with_decision=False, verbose=True)
+
+        _chapter(console, 4, "Signed and sent: approvals, then the whole rebalance in one transaction")
+        outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
+        done = documents.rebalance(outcome, agent.realised(outcome))
+        if outcome.after is not None:
+            done["weights_after_bps"] = agent.weights(outcome.after)
+        console.print(tables.transactions(done), tables.realised(done, decimals), sep="\n")
+
+        _chapter(console, 5, "Balanced again; the next look holds, and says why")
+        after = documents.status(agent.status())
+        held = documents.plan(agent.plan())
+        console.print(tables.holdings(after), tables.decision(held), sep="\n")
+    console.print(Text("All of this ran on real Uniswap contracts, on a chain inside this process.", style="dim"))
+    return {"before": before, "moves": moves, "drifted": drifted, "plan": planned, "rebalance": done, "after": after, "next": held}
+
+
+def _chapter(console: Console, number: int, text: str) -> None:
+    title = Text(f"{number}  {text}", style="bold")
+    console.print(Rule(title, align="left", style="cyan", characters="─") if console.is_terminal else title)

@@ -12,41 +12,64 @@ from typing import Annotated
 import click
 import typer
 
-from agent.cli import (
-    alerts,
-    backtest,
-    books,
-    db,
-    editing,
-    ending,
-    flows,
-    interrupting,
-    journal,
-    killswitch,
-    ledger,
-    limit,
-    liquidity,
-    local,
-    money,
-    oracle,
-    orders,
-    panels,
-    paper,
-    portfolio,
-    profiles,
-    replay,
-    run,
-    setup,
-    sleeves,
-    streams,
-    stress,
-    tune,
-    wallet,
-    weights,
-    whatif,
-)
-from agent.cli.output import fail
+from agent.cli import alerts, backtest, ledger, liquidity, local, money, orders, portfolio, profiles, run, setup, weights, whatif
+from agent.cli import backtest as stress
+from agent.cli import backtest as tune
+from agent.cli import emergency as ending
+from agent.cli import emergency as killswitch
+from agent.cli import history as books
+from agent.cli import history as db
+from agent.cli import history as journal
+from agent.cli import money as flows
+from agent.cli import portfolio as limit
+from agent.cli import profiles as editing
+from agent.cli import run as paper
+from agent.cli import run as replay
+from agent.cli import setup as wallet
+from agent.cli import strategies as sleeves
+from agent.cli import weights as oracle
+from agent.cli.display import terminal as interrupting
+from agent.cli.display import terminal as streams
+from agent.cli.display.output import fail
 from agent.errors import ConfigError, Interrupted, OperatorNeeded, TrimtabError
+
+# --- Under which heading of `trimtab --help` each command stands.
+
+
+PANELS = {
+    "Try it, without a key": ("demo", "localchain", "whatif"),
+    "Set up": ("init", "templates", "doctor", "trust", "wallet", "rehearse"),
+    "Look": ("status", "plan", "quote", "history", "explain", "pnl", "alerts"),
+    "Trade: nothing is sent without --send": ("rebalance", "run", "swap", "limit", "orders", "strategies", "lp"),
+    "Money in, money out, the end": ("invest", "withdraw", "flows", "stop"),
+    "When something is wrong": ("pause", "resume", "txs", "cancel", "reconcile", "adopt", "revoke", "db"),
+    "On recorded prices, and on paper": ("backtest", "tune", "stress", "paper", "replay"),
+    "Settings, data, books": ("edit", "export-profile", "import-profile", "weights", "prices", "oracle", "books", "export"),
+}
+"""Headings in their order, with the commands below each."""
+
+
+def arrange(app: typer.Typer) -> None:
+    """Puts every command of the app below its heading. Raises KeyError for one without a heading.
+
+    Typer lists commands before groups, and headings by their first command: each heading has one that is no group.
+    """
+    places = {name: panel for panel, names in PANELS.items() for name in names}
+    order = list(places)
+    named = {id(info): info.name or _name(info) for info in app.registered_commands}
+    for info in app.registered_commands:
+        info.rich_help_panel = places[named[id(info)]]
+    app.registered_commands.sort(key=lambda info: order.index(named[id(info)]))
+    for group in app.registered_groups:
+        group.rich_help_panel = places[str(group.name)]
+
+
+def _name(info: typer.models.CommandInfo) -> str:
+    """As Typer makes it of the function's name."""
+    if info.callback is None:
+        raise ValueError("a command without a function")
+    return info.callback.__name__.strip("_").replace("_", "-")
+
 
 app = typer.Typer(
     name="trimtab",
@@ -62,38 +85,38 @@ GARBAGE = 300_000
 """Objects between two passes of the garbage collector. Loading makes as many that stay: going through them took a fifth of `status`."""
 TYPER_INTERRUPTED = 128 + 2
 """What Typer makes of Ctrl-C; no command of ours ends with it."""
-for group in (
-    setup,
-    limit,
-    profiles,
-    wallet,
-    portfolio,
-    weights,
-    sleeves,
-    run,
-    liquidity,
-    oracle,
-    orders,
-    books,
-    ledger,
-    journal,
-    flows,
-    db,
-    killswitch,
-    money,
-    editing,
-    ending,
-    alerts,
-    whatif,
-    backtest,
-    paper,
-    replay,
-    stress,
-    tune,
-    local,
+for register in (
+    setup.register,
+    limit.register_limit,
+    profiles.register,
+    wallet.register_wallet,
+    portfolio.register,
+    weights.register,
+    sleeves.register,
+    run.register,
+    liquidity.register,
+    oracle.register_oracle,
+    orders.register,
+    books.register,
+    ledger.register,
+    journal.register_journal,
+    flows.register_flows,
+    db.register_db,
+    killswitch.register,
+    money.register,
+    editing.register_editing,
+    ending.register_ending,
+    alerts.register,
+    whatif.register,
+    backtest.register,
+    paper.register_paper,
+    replay.register_replay,
+    stress.register_stress,
+    tune.register_tune,
+    local.register,
 ):
-    group.register(app)
-panels.arrange(app)
+    register(app)
+arrange(app)
 
 
 def _print_version(asked: bool) -> None:

@@ -2,24 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli import acting
+from agent.cli.display.output import Waiting, asked, cell, emit, err, out, require_answerable, say, waiting
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Verbose, Yes
-from agent.cli.output import cell, emit, out, say
+from agent.cli.portfolio import READING
 from agent.errors import EXITS, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agent.api import Agent
-    from agent.api.investing import Investing
-    from agent.api.withdrawing import Withdrawing
-    from agent.model import Intent, Payment, Portfolio, Request
+    from agent.app import Agent
+    from agent.app.money.deposits import Investing
+    from agent.app.money.withdrawals import Withdrawing
+    from agent.cli.display.tables import FigureTable
+    from agent.model import Intent, Payment, Portfolio, Request, StepInput
+
+
+# --- What every command of the owner has in common that may act: opened, shown, asked, told.
+
 
 Document = dict[str, Any]
+Show = Callable[["Console", Document], None]
+"""Prints a document: on stderr before a question, on stdout in the end."""
+
+
+@contextmanager
+def opened(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[Agent, Waiting]]:
+    """The agent, and where progress is shown. Raises ConfigError before any work where nobody could answer the question to come."""
+    from agent import app as api
+
+    if send:
+        require_answerable(yes)
+    with api.open_agent(config) as agent, waiting(READING) as wait:
+        yield agent, wait
+
+
+def sure(agent: Agent, wait: Waiting, document: Document, show: Show, question: str, *, yes: bool) -> bool:
+    """The owner's answer to what is shown to him, changes of the config by hand among it; with `yes` nobody is asked."""
+    from agent.app.settings import config_versions as versions
+
+    if yes:
+        return versions.trusted(agent)
+    with wait.aside():
+        show(err, document)
+        return versions.confirmed(agent, lambda lines: asked(lines, question))
+
+
+def acting_told(wait: Waiting, document: Document, show: Show, *, as_json: bool) -> None:
+    """The end of a command, for people or machines."""
+    with wait.aside():
+        emit(document, as_json, lambda: show(out, document))
 
 
 def register(app: typer.Typer) -> None:
@@ -40,22 +78,22 @@ def invest(
 
     Send tokens of the portfolio to the agent's wallet, then run this.
     """
-    from agent.api import investing
+    from agent.app.money import deposits as investing
 
-    with acting.opened(config, send=send, yes=yes) as (agent, wait):
+    with opened(config, send=send, yes=yes) as (agent, wait):
 
         def show(console: Console, document: Document) -> None:
             _show_investing(console, document, agent, hint=not send, verbose=verbose)
 
         def confirm(found: Investing) -> bool:
             question = "Take this for a deposit, and invest it?"
-            return acting.sure(agent, wait, _investing(found, agent, sent=send), show, question, yes=yes)
+            return sure(agent, wait, _investing(found, agent, sent=send), show, question, yes=yes)
 
         if send:
             agent.require_not_stopped()
         found = investing.invest(agent, only=flow or (), send=send, confirm=confirm, progress=wait.update)
         told = _investing(found, agent, sent=send)
-        acting.told(wait, told, show, as_json=as_json)
+        acting_told(wait, told, show, as_json=as_json)
     raise typer.Exit(EXITS.get(told["outcome"], 0))
 
 
@@ -75,7 +113,7 @@ def withdraw(
     as_json: AsJson = False,
 ) -> None:
     """Withdraws money to a confirmed address, exactly once. Raises a shortfall from the most overweight assets first."""
-    from agent.api import withdrawing
+    from agent.app.money import withdrawals as withdrawing
 
     if sum(given is not None for given in (amount, resume, release)) > 1:
         raise ConfigError("AMOUNT, --resume and --release cannot be combined", "use one of them")
@@ -83,7 +121,7 @@ def withdraw(
         raise ConfigError("--in and --pro-rata need an AMOUNT", "give the amount in whole coins")
     if amount is None and resume is None and (to is not None or (send and release is None)):
         raise ConfigError("AMOUNT is missing", "give the amount in whole coins, or --resume NUMBER")
-    with acting.opened(config, send=send, yes=yes) as (agent, wait):
+    with opened(config, send=send, yes=yes) as (agent, wait):
         if amount is None and resume is None:
             if release is not None:
                 withdrawing.release(agent, release, wait.update)
@@ -95,7 +133,7 @@ def withdraw(
             _show_withdrawing(console, document, agent, verbose=verbose)
 
         def confirm(found: Withdrawing) -> bool:
-            return acting.sure(agent, wait, withdrawing_document(found, agent), show, "Withdraw this?", yes=yes)
+            return sure(agent, wait, withdrawing_document(found, agent), show, "Withdraw this?", yes=yes)
 
         if resume is not None:
             found = withdrawing.resume(agent, resume, to=to, send=send, confirm=confirm, progress=wait.update)
@@ -104,13 +142,13 @@ def withdraw(
                 agent, amount or "", token, pro_rata=pro_rata, to=to, send=send, confirm=confirm, progress=wait.update
             )
         told = withdrawing_document(found, agent)
-        acting.told(wait, told, show, as_json=as_json)
+        acting_told(wait, told, show, as_json=as_json)
     raise typer.Exit(EXITS.get(told["state"], 0))
 
 
 def withdrawing_document(found: Withdrawing, agent: Agent) -> Document:
     """A withdrawal. `sale` is the plan that comes first, None where enough lies there."""
-    from agent.cli import documents
+    from agent.cli.display import documents
 
     return {
         "state": found.state,
@@ -142,7 +180,7 @@ def payment(one: Payment, portfolio: Portfolio) -> Document:
 
 def show_sale(console: Console, plan: Document, agent: Agent, *, verbose: bool = False) -> None:
     """A plan that comes first."""
-    from agent.cli import documents, plan_tables
+    from agent.cli.display import documents, plan_tables
 
     plan_tables.show_plan(console, plan, documents.decimals(agent.portfolio), verbose=verbose, more="--verbose")
 
@@ -155,14 +193,14 @@ def show_remedies(console: Console, document: Document) -> None:
 
 def show_sent(console: Console, document: Document) -> None:
     """What was sent, if anything was."""
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     if document["transactions"]:
         console.print(tables.transactions(document))
 
 
 def _request(found: Request, portfolio: Portfolio) -> Document:
-    from agent.api import parting
+    from agent.app import withdrawal_parts as parting
 
     return {
         "number": found.id,
@@ -175,7 +213,7 @@ def _request(found: Request, portfolio: Portfolio) -> Document:
 
 
 def _show_requests(document: Document) -> None:
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     if not document["withdrawals"]:
         say("No withdrawal was ever asked for. To ask: trimtab withdraw AMOUNT --to ADDRESS")
@@ -189,7 +227,7 @@ def _show_requests(document: Document) -> None:
 
 
 def _show_withdrawing(console: Console, document: Document, agent: Agent, *, verbose: bool) -> None:
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     if document["sale"] is not None and document["state"] in ("planned", "refused"):
         show_sale(console, document["sale"], agent, verbose=verbose)
@@ -211,8 +249,9 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
 
 
 def _investing(found: Investing, agent: Agent, *, sent: bool) -> Document:
-    from agent.api import flow_words
-    from agent.cli import documents, rounds
+    from agent.app import describe as flow_words
+    from agent.cli.display import documents
+    from agent.cli.display import documents as rounds
 
     outcome = found.outcome
     plan = None if outcome is None else documents.rebalance(outcome, agent.realised(outcome)) if sent else documents.plan(outcome)
@@ -220,8 +259,8 @@ def _investing(found: Investing, agent: Agent, *, sent: bool) -> Document:
     return {
         "wallet": found.wallet,
         "chain_id": found.step_input.snapshot.head.chain_id,
-        "came": [flow_words.document(found.step_input, flow) for flow in found.came],
-        "left": [flow_words.document(found.step_input, flow) for flow in found.left],
+        "came": [flow_words.flow_document(found.step_input, flow) for flow in found.came],
+        "left": [flow_words.flow_document(found.step_input, flow) for flow in found.left],
         "told": found.told,
         "outcome": "nothing came" if outcome is None else "part" if sent and found.rest is not None else outcome.kind.value,
         "purchase": rounds.underway(found.rest, agent.portfolio) if found.rest is not None else None,
@@ -232,7 +271,8 @@ def _investing(found: Investing, agent: Agent, *, sent: bool) -> Document:
 
 
 def _show_investing(console: Console, document: Document, agent: Agent, *, hint: bool, verbose: bool) -> None:
-    from agent.cli import rounds, tables
+    from agent.cli.display import documents as rounds
+    from agent.cli.display import tables
 
     if not document["came"]:
         console.print(cell("Nothing came to the wallet that is not known already."))
@@ -257,3 +297,99 @@ def _show_investing(console: Console, document: Document, agent: Agent, *, hint:
         console.print(cell(f"{document['outcome']}: {document['reason']}"))
     if hint and console is out:
         say("Dry run: nothing was written down or sent. Add --send to take it for a deposit and invest it.")
+
+
+# --- Commands about balances that changed without the agent: flows, flows confirm.
+
+
+group = typer.Typer(help="Balance changes not made by the agent.", invoke_without_command=True)
+
+
+def register_flows(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    group.callback()(flows)
+    group.command()(confirm)
+    app.add_typer(group, name="flows")
+
+
+def flows(
+    context: typer.Context,
+    config: ConfigPath = DEFAULT_CONFIG,
+    everything: Annotated[bool, typer.Option("--all", help="Include explained changes.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compares balances with the books and lists unexplained changes."""
+    if context.invoked_subcommand is not None:
+        return
+    from agent import app as api
+
+    with waiting("Reading the chain"), api.open_agent(config) as agent:
+        document = api.flows(agent, everything)
+    emit(document, as_json, lambda: show(document))
+
+
+def confirm(
+    number: Annotated[str, typer.Argument(help="Number of the change from trimtab flows, or all.")],
+    kind: Annotated[
+        str | None, typer.Option("--as", help="deposit or gift for a rise, withdrawal or loss for a fall.", show_default=False)
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Confirms a balance change: a deposit or a withdrawal by default. A withdrawal is not a loss."""
+    from agent import app as api
+
+    document = api.confirm_flows(config, number, kind)
+
+    def told() -> None:
+        for item in document["confirmed"]:
+            say(f"Flow {item['id']}: {item['as']}.")
+        if not document["confirmed"]:
+            say("Every flow is explained.")
+
+    emit(document, as_json, told)
+
+
+def show(document: Document) -> None:
+    """A whole list of flows."""
+    if not document["flows"]:
+        say("Every change of every balance is explained.")
+        return
+    out.print(table(document["flows"]))
+    if document["halts"]:
+        out.print(cell("Nothing is bought or rebalanced until these are explained or accepted: trimtab flows confirm", "bold red"))
+
+
+def documents(step: StepInput) -> list[Document]:
+    """Changes of balances that nobody has explained yet, as documents."""
+    from agent.app import describe as flow_words
+
+    return [flow_words.flow_document(step, flow) for flow in step.history.flows]
+
+
+def left_alone(step: StepInput) -> list[Document]:
+    """What of the wallet is no part of the portfolio now, each with the reason."""
+    from agent.app import describe as flow_words
+
+    return flow_words.left_alone(step)
+
+
+def left_table(found: list[Document]) -> FigureTable:
+    """The same to be read."""
+    from agent.cli.display import tables
+
+    made = tables.table("Left alone", ("asset", "why"), ("amount",), order=("asset", "amount", "why"))
+    for item in found:
+        made.add_row(cell(item["symbol"]), item["amount"], cell(item["why"]))
+    return made
+
+
+def table(found: list[Document]) -> FigureTable:
+    """Flows, newest first."""
+    from agent.cli.display import tables
+
+    made = tables.table("Changes that the books do not explain", ("id", "what", "told"))
+    for item in found:
+        said = item["told"] or ("counts as loss until told" if item["counts_as_loss"] else "not told")
+        made.add_row(str(item["id"] or ""), cell(item["words"], "bold red" if item["halts"] else ""), cell(said))
+    return made

@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from agent.config.load import LoadedConfig
 
+
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The config file.", show_default=True)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; messages go to stderr.")]
 Send = Annotated[bool, typer.Option("--send", help="Sign and send. Without it nothing leaves this machine.")]
@@ -24,8 +25,8 @@ def books_of(config: Path, paper: bool) -> LoadedConfig | Path:
     """The config whose books are meant; says so on stderr where they are paper ones. Raises ConfigError while there are none."""
     if not paper:
         return config
-    from agent import api
-    from agent.cli.output import note
+    from agent import app as api
+    from agent.cli.display.output import note
 
     found = api.on_paper(config)
     note("PAPER: these are the books of trimtab paper, not of the wallet.")

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from agent.cli.display.output import ask, cell, emit, note, out, require_answerable, say, waiting
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
-from agent.cli.output import ask, cell, emit, note, out, require_answerable, say, waiting
 from agent.errors import EXIT_REFUSED, ConfigError
 
 Document = dict[str, Any]
@@ -31,7 +31,7 @@ def orders(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
     """Every order: its level, the price now, the distance between them, its stage and since when. Changes nothing."""
     if context.invoked_subcommand is not None:
         return
-    from agent import api
+    from agent import app as api
 
     with waiting(READING), api.open_agent(config) as agent:
         document = api.standing_orders(agent)
@@ -48,7 +48,7 @@ def set_(
     as_json: AsJson = False,
 ) -> None:
     """Writes order levels to the config file. A run uses them before it acts again; trimtab orders lists them."""
-    from agent import api
+    from agent import app as api
 
     given = {"entry": entry, "stop_loss": stop_loss, "take_profit": take_profit, "trailing_stop": trailing_stop}
     levels = {kind: level for kind, level in given.items() if level is not None}
@@ -84,7 +84,7 @@ def disarm(
 
 
 def _told(verb: str, subject: str, config: ConfigPath, yes: bool, as_json: bool, kinds: list[str] | tuple[str, ...] = ()) -> None:
-    from agent import api
+    from agent import app as api
     from agent.model import OrderKind
 
     names = [kind.value for kind in OrderKind]
@@ -114,7 +114,7 @@ def _said(document: Document) -> None:
 
 def show(document: Document) -> None:
     """All orders as tables."""
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     if document["limit_orders"]:
         names = ("id", "order", "limit", "market", "off", "until")

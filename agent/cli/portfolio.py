@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from agent.cli.display.output import Waiting, ask, asked, cell, emit, err, note, out, require_answerable, say, waiting
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Verbose, Yes, books_of, marked
-from agent.cli.output import Waiting, asked, emit, err, note, out, require_answerable, say, waiting
-from agent.errors import EXITS, ConfigError
+from agent.errors import EXIT_OK, EXIT_REFUSED, EXITS, ConfigError
 
 if TYPE_CHECKING:
-    from agent.api import Agent, StoppableClock
-    from agent.execution.outcome import Outcome
+    from agent.app import Agent, StoppableClock
+    from agent.execution.step_context import Outcome
+
 
 READING = "Reading the chain"
 
@@ -28,8 +30,9 @@ def register(app: typer.Typer) -> None:
 
 def status(config: ConfigPath = DEFAULT_CONFIG, paper: OnPaper = False, as_json: AsJson = False) -> None:
     """Shows holdings, weights, bands and the agent's next decision."""
-    from agent import api
-    from agent.cli import documents, rounds, tables
+    from agent import app as api
+    from agent.cli.display import documents, tables
+    from agent.cli.display import documents as rounds
 
     with waiting(READING), api.open_agent(books_of(config, paper)) as agent:
         found = agent.status()
@@ -52,8 +55,8 @@ def quote(
     as_json: AsJson = False,
 ) -> None:
     """Quotes a swap over the best split of pools, or in one pool."""
-    from agent import api
-    from agent.cli import documents, plan_tables
+    from agent import app as api
+    from agent.cli.display import documents, plan_tables
 
     with waiting(READING), api.open_agent(config) as agent:
         step, found = agent.quote(token_in, token_out, amount, pool)
@@ -69,7 +72,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Plans the swaps that restore the targets, with costs and the verdict of each guard. Sends nothing."""
-    from agent import api
+    from agent import app as api
 
     about: Agent | None = None
     if input_file is not None:
@@ -87,7 +90,7 @@ def rebalance(
     config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, verbose: Verbose = False, as_json: AsJson = False
 ) -> None:
     """Runs one step: decide, plan, and with --send sign and send the rebalance in one transaction."""
-    from agent import api
+    from agent import app as api
 
     if send:
         require_answerable(yes)
@@ -117,7 +120,7 @@ def swap(
     as_json: AsJson = False,
 ) -> None:
     """Swaps two tokens under the same guards; with --limit and --until as a limit order, see trimtab limit."""
-    from agent import api
+    from agent import app as api
 
     if price is not None:
         if limit is not None:
@@ -128,10 +131,8 @@ def swap(
     if send:
         require_answerable(yes)
     if limit is not None and until is not None:
-        from agent.cli import limit as waits
-
-        terms = waits.Terms(token_in, token_out, amount, limit, until, stay, verbose)
-        raise typer.Exit(waits.place(config, terms, send=send, yes=yes, as_json=as_json))
+        terms = Terms(token_in, token_out, amount, limit, until, stay, verbose)
+        raise typer.Exit(place(config, terms, send=send, yes=yes, as_json=as_json))
     with api.open_agent(config) as agent, waiting(READING) as wait:
         confirm = confirmer(agent, yes, wait, verbose=verbose)
         outcome = agent.swap(token_in, token_out, amount, send=send, confirm=confirm, progress=wait.update)
@@ -147,11 +148,11 @@ def confirmer(
     """Asks once before anything is sent, after showing the plan and the parameters that bind it."""
 
     def confirm(outcome: Outcome) -> bool:
-        from agent.api import versions
+        from agent.app.settings import config_versions as versions
 
         if yes:
             return versions.trusted(agent)
-        from agent.cli import documents, plan_tables
+        from agent.cli.display import documents, plan_tables
 
         with wait.aside(), clock.asking() if clock else nullcontext():
             document, binding = documents.plan(outcome), agent.parameters()
@@ -177,7 +178,7 @@ def show_outcome(
     extra: dict[str, object] | None = None,
 ) -> int:
     """Prints an outcome, with what was sent where it was allowed; without an agent the plan is from a file."""
-    from agent.cli import documents, plan_tables, tables
+    from agent.cli.display import documents, plan_tables, tables
 
     document = documents.rebalance(outcome, agent.realised(outcome)) if agent is not None and sent else documents.plan(outcome)
     document |= extra or {}
@@ -232,3 +233,106 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--save-input {path}: {error.strerror}", "choose an existing writable folder") from None
+
+
+# --- The command about orders that wait for their price, and swaps that become such orders: limit.
+
+
+Document = dict[str, Any]
+FAR_BPS = 2_000
+"""A limit further from the market than that is asked about: it is often the price the other way round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What was asked for, as it was typed."""
+
+    token_in: str
+    token_out: str
+    amount: str
+    limit: str
+    until: str
+    wait: bool
+    verbose: bool = False
+
+
+def register_limit(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(limit)
+
+
+def limit(
+    cancel: Annotated[str | None, typer.Option("--cancel", help="Id of the order or correction to cancel.")] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Lists limit orders (trimtab swap --limit) and corrections in progress."""
+    from agent import app as api
+
+    if cancel is not None:
+        done = api.cancel_waiting(config, cancel)
+        emit(done, as_json, lambda: say(f"Ended: {cancel}. What was sent already is not taken back."))
+        return
+    document = api.waiting_orders(config)
+    emit(document, as_json, lambda: _show(document))
+
+
+def place(config: Path, terms: Terms, *, send: bool, yes: bool, as_json: bool) -> int:
+    """Places an order, or shows what it would do; returns the exit code."""
+    from agent import app as api
+    from agent.cli.portfolio import READING, confirmer, show_outcome
+
+    with api.open_agent(config) as agent, waiting(READING) as wait:
+        order, outcome = api.swap_at(
+            agent,
+            (terms.token_in, terms.token_out),
+            terms.amount,
+            terms.limit,
+            terms.until,
+            send=send,
+            wait=terms.wait,
+            confirm=confirmer(agent, yes, wait, verbose=terms.verbose),
+            progress=wait.update,
+            sure=lambda prices: yes or _far(prices, wait),
+        )
+        prices = api.limit_prices(order, outcome.step_input)
+        with wait.aside():
+            told: dict[str, object] = {"order": api.order_document(order), "prices": prices}
+            code = show_outcome(outcome, as_json, agent, sent=send, extra=told, verbose=terms.verbose)
+            if not as_json:
+                say(_words(prices))
+                say(f"Order {order.id or '(not placed)'}: {order.note}; {order.state} {order.why}".rstrip())
+    if order.state in ("filled", "open") and outcome.kind.value not in ("declined", "failed"):
+        return EXIT_OK
+    return code or EXIT_REFUSED
+
+
+def _words(prices: Document) -> str:
+    """Limit and market, both ways round, and how far they are apart."""
+    market = "the market's price is not known"
+    if prices["market"] is not None:
+        market = f"market {' or '.join(prices['market'])}; the limit is {prices['off_bps'] / 100:+.2f} % from it"
+    return f"Limit {' or '.join(prices['limit'])}; {market}."
+
+
+def _far(prices: Document, wait: Waiting) -> bool:
+    """Asks where the limit is further from the market than anybody usually means."""
+    if prices["off_bps"] is None or abs(prices["off_bps"]) <= FAR_BPS:
+        return True
+    with wait.aside():
+        note(_words(prices))
+        return ask(f"The limit is more than {FAR_BPS // 100} % from the market. Is it meant so?")
+
+
+def _show(document: Document) -> None:
+    from agent.cli.display import documents as rounds
+    from agent.cli.display import tables
+
+    if not document["orders"] and not document["corrections"]:
+        say("No limit orders and no corrections under way. To place an order: trimtab swap --price, or --limit")
+        return
+    made = tables.table("Orders that wait for their price", ("id", "order", "until", "state"))
+    for item in document["orders"]:
+        made.add_row(cell(item["id"]), cell(item["what"]), item["until"], cell(f"{item['state']} {item['why']}".rstrip()))
+    out.print(made)
+    out.print(rounds.corrections(document["corrections"]))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.cli.display.output import Waiting, cell, emit, fail, note, out, require_answerable, say, waiting
+from agent.cli.display.terminal import interruptible
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Record, Send, Verbose, Yes
-from agent.cli.output import Waiting, fail, note, require_answerable, waiting
 from agent.cli.portfolio import READING, confirmer, show_outcome
 from agent.errors import EXITS, TrimtabError
 
 if TYPE_CHECKING:
-    from agent.api import Agent, StoppableClock
-    from agent.execution.outcome import Outcome
+    from agent.app import Agent, StoppableClock
+    from agent.execution.step_context import Outcome
     from agent.observe.logs import Format
 
 
@@ -52,7 +55,7 @@ def run(
     Ctrl-C end the run with exit code 0 at a safe point: between two looks, or while a recorded transaction is pending. Exit code 13:
     a look hung for longer than service.hang_after; start the run again.
     """
-    from agent import api
+    from agent import app as api
 
     if send:
         require_answerable(yes)
@@ -79,7 +82,7 @@ def looking(
     verbose: bool = False,
 ) -> int:
     """Looks with an agent until it is stopped, and tells of each look; returns the exit code: 0 once stopped, else that of the last."""
-    from agent import api
+    from agent import app as api
 
     code = 0
     style: Format | None = None if log_format is None else log_format.value
@@ -124,3 +127,101 @@ def _tell(found: Outcome | TrimtabError, agent: Agent, as_json: bool, send: bool
     if isinstance(found, TrimtabError):
         return fail(found, as_json, lines=lines)
     return show_outcome(found, as_json, agent, sent=send, lines=lines, verbose=verbose)
+
+
+# --- `trimtab paper`: the live step on the live chain, with nothing signed and nothing sent.
+
+
+BANNER = "PAPER: real prices and pools, simulated swaps. No key is read, nothing is signed, nothing is sent."
+
+
+def register_paper(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(paper)
+
+
+def paper(
+    config: ConfigPath = DEFAULT_CONFIG,
+    once: Annotated[bool, typer.Option("--once", help="Run one step, then exit.")] = False,
+    every: Annotated[str, typer.Option("--every", help="Interval between looks, such as 10m.")] = "10m",
+    value: Annotated[str, typer.Option("--value", help="Start with this value in the numeraire, spread over the targets.")] = "",
+    start: Annotated[str, typer.Option("--start", help="Start with these balances: BTC=0.5,USDC=1000.")] = "",
+    native: Annotated[str, typer.Option("--native", help="Native coins for gas, with --value or --start.")] = "1",
+    as_json: AsJson = False,
+    log_format: LogLines = None,
+    record: Record = None,
+) -> None:
+    """Paper-trades like run --send: exact pools of the next block, own wallet and books.
+
+    It starts with the real wallet's balances, or with --value or --start. The books are in paper.db beside the live store; status,
+    history, explain, pnl and export show them with --paper. Without --once it runs until stopped. Sends no alerts.
+    """
+    from agent import app as api
+
+    clock = api.StoppableClock()
+    opened = api.open_paper(config, api.Start(value, start, native), clock=clock, record=record)
+    note(BANNER)
+
+    def confirming(_agent: Agent, _wait: Waiting) -> Callable[[Outcome], bool]:
+        return api.agreed
+
+    raise typer.Exit(looking(opened, clock, confirming, send=True, every=every, once=once, as_json=as_json, log_format=log_format))
+
+
+# --- `trimtab replay`: recorded steps, decided again.
+
+
+Document = dict[str, Any]
+LONGEST = 120
+"""Signs of a value that are shown to people; the document has all of it."""
+STYLES = {"same": "green", "different": "bold red", "by hand": "dim", "unreadable": "yellow"}
+
+
+def register_replay(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(interruptible(replay))
+
+
+def replay(
+    folder: Annotated[Path, typer.Argument(help="A folder of recorded steps: record.dir, or run --record DIR.")],
+    as_json: AsJson = False,
+) -> None:
+    """Replays recorded steps with this version and reports differences. Needs only the files: no config, no chain.
+
+    Exit code 0 if all decisions match, 14 if one differs, 2 if a file is not a step and none differs.
+    """
+    from agent import app as api
+
+    with waiting("Deciding again"):
+        document = api.replay(folder)
+    emit(document, as_json, lambda: _show(document))
+    raise typer.Exit(int(document["exit"]))
+
+
+def _show(document: Document) -> None:
+    from agent.cli.display import tables
+
+    shown = tables.table(
+        "Recorded steps", ("file", "asked by", "decided", "now"), ("block",), order=("file", "block", "asked by", "decided", "now")
+    )
+    for step in document["steps"]:
+        result = step["result"]
+        told = (cell(step.get(key) or "") for key in ("asked", "decision"))
+        shown.add_row(cell(step["file"]), str(step.get("block", "")), *told, cell(result, STYLES[result]))
+    out.print(shown)
+    for step in document["steps"]:
+        if step["result"] == "unreadable":
+            say(f"{step['file']}: {step['why']}")
+        for one in step.get("differs", ()):
+            say(f"{step['file']}: {one['what']} was {_short(one['recorded'])}, is {_short(one['now'])}")
+        if step.get("more"):
+            say(f"{step['file']}: and {step['more']} more")
+    say(
+        f"{document['same']} same, {document['different']} different, {document['by_hand']} by hand and not decided again, "
+        f"{document['unreadable']} unreadable."
+    )
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

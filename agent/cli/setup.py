@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import getpass
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.cli.display.output import ask, cell, emit, err, interactive, note, out, say, waiting
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Yes
-from agent.cli.output import ask, cell, emit, err, interactive, note, out, say, waiting
 from agent.errors import EXIT_REFUSED, ConfigError
 
 if TYPE_CHECKING:
-    from agent.cli.tables import FigureTable
+    from agent.cli.display.tables import FigureTable
+
 
 Document = dict[str, Any]
 
@@ -40,8 +44,8 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Writes a commented config. Shows the addresses; sends nothing."""
-    from agent import api
-    from agent.cli import tables
+    from agent import app as api
+    from agent.cli.display import tables
 
     targets, endpoints = [_pair(text, "--target") for text in target or ()], [_pair(text, "--rpc") for text in rpc]
     document = api.initialise(
@@ -73,7 +77,7 @@ def init(
 
 def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Checks config, endpoints, contracts, tokens, prices, key, store and clock, with a remedy for each problem."""
-    from agent import api
+    from agent import app as api
 
     with waiting("Checking"):
         document = api.doctor(config)
@@ -92,7 +96,7 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
 
 def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
     """Pins all contracts of the config and the pools found, by address and code hash. No other contract is ever called."""
-    from agent import api
+    from agent import app as api
 
     with waiting("Reading code hashes") as wait:
 
@@ -115,7 +119,7 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
 
 def _checks(document: Document) -> FigureTable:
     """Doctor's checks."""
-    from agent.cli.tables import table
+    from agent.cli.display.tables import table
 
     marks = {"ok": cell("✓", "green"), "warn": cell("note", "yellow"), "fail": cell("fails", "bold red")}
     made = table("Doctor", ("", "check", "found", "what to do"))
@@ -126,7 +130,7 @@ def _checks(document: Document) -> FigureTable:
 
 def _contracts(document: Document) -> FigureTable:
     """What trust would pin."""
-    from agent.cli.tables import table
+    from agent.cli.display.tables import table
 
     styles = {"new": "yellow", "CHANGED": "bold red"}
     made = table(f"Contracts at block {document['block']}", ("state", "address", "what"))
@@ -142,3 +146,111 @@ def _pair(text: str, field: str) -> tuple[str, str]:
         # The text is not repeated: a URL pasted here is a secret.
         raise ConfigError(f"{field}: not NAME=VALUE", "for example --target WETH=50% and --rpc RPC_URL_1=alchemy")
     return name, value
+
+
+# --- Commands about keys: wallet create, import, change-password, address. No key and no password is ever an argument.
+
+
+DEFAULT_FILE = Path("wallet.json")
+File = Annotated[Path | None, typer.Option("--keystore", help="The keystore file.", show_default="wallet.json, unless --keyring is given")]
+Ring = Annotated[str | None, typer.Option("--keyring", help="SERVICE/NAME in the keyring of the operating system.")]
+Env = Annotated[str | None, typer.Option("--password-env", help="Name of the environment variable that holds the password.")]
+Descriptor = Annotated[int | None, typer.Option("--password-fd", help="Open file descriptor to read the password from.")]
+group = typer.Typer(help="Creates and stores keys. Keys and passwords are typed hidden, never passed as arguments.", no_args_is_help=True)
+
+
+def register_wallet(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    for command in (create, address):
+        group.command()(command)
+    group.command("import")(take_over)
+    group.command("change-password")(change_password)
+    app.add_typer(group, name="wallet")
+
+
+def create(
+    keystore: File = None, keyring: Ring = None, password_env: Env = None, password_fd: Descriptor = None, as_json: AsJson = False
+) -> None:
+    """Creates a random key in a keystore file, in the keyring, or in both."""
+    from agent import app as api
+
+    made = api.create_wallet(_file(keystore, keyring), keyring, api.Password(password_env, password_fd), _ask())
+    _made(made, as_json)
+
+
+def take_over(
+    keystore: File = None,
+    keyring: Ring = None,
+    index: Annotated[int, typer.Option("--index", help="Account index of a recovery phrase.")] = 0,
+    password_env: Env = None,
+    password_fd: Descriptor = None,
+    as_json: AsJson = False,
+) -> None:
+    """Imports a private key or a recovery phrase, typed hidden or from standard input."""
+    from agent import app as api
+
+    made = api.import_wallet(_file(keystore, keyring), keyring, api.Password(password_env, password_fd), _ask(), index)
+    _made(made, as_json)
+
+
+def change_password(
+    keystore: Annotated[Path, typer.Option("--keystore", help="The keystore file.")] = DEFAULT_FILE,
+    password_env: Env = None,
+    password_fd: Descriptor = None,
+    new_password_env: Annotated[str | None, typer.Option("--new-password-env", help="The same, for the new password.")] = None,
+    new_password_fd: Annotated[int | None, typer.Option("--new-password-fd", help="The same, for the new password.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Changes the password of a keystore file."""
+    from agent import app as api
+
+    old = api.Password(password_env, password_fd)
+    new = api.Password(new_password_env, new_password_fd, "--new-password-env", "--new-password-fd")
+    document = api.change_password(keystore, old, new, _ask())
+    emit(document, as_json, lambda: say(f"{document['keystore']} of {document['address']} has a new password."))
+    _warn(document)
+
+
+def address(
+    keystore: Annotated[Path | None, typer.Option("--keystore", help="The keystore file.", show_default="wallet.json")] = None,
+    keyring: Ring = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The config file, in place of a key.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Unlock the key and compare its address; asks for the password.")] = False,
+    password_env: Env = None,
+    password_fd: Descriptor = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows the address of a key."""
+    from agent import app as api
+
+    document = api.wallet_address(keystore, keyring, config, api.Password(password_env, password_fd), _ask(), verify)
+    emit(document, as_json, lambda: say(document["address"]))
+
+
+def _file(keystore: Path | None, keyring: str | None) -> Path | None:
+    return DEFAULT_FILE if keystore is None and keyring is None else keystore
+
+
+def _ask() -> Callable[[str], str] | None:
+    """Who can be asked: nobody where standard input is no terminal."""
+    return getpass.getpass if sys.stdin.isatty() else None
+
+
+def _made(document: dict[str, Any], as_json: bool) -> None:
+    def show() -> None:
+        say(f"Address: {document['address']}")
+        if document["keystore"]:
+            say(f"Keystore: {document['keystore']}")
+        if document["keyring"]:
+            say(f"Keyring: {document['keyring']}")
+        say("In the config, under [wallet]:")
+        for line in document["config"]:
+            say(f"  {line}")
+
+    emit(document, as_json, show)
+    _warn(document)
+
+
+def _warn(document: dict[str, Any]) -> None:
+    for warning in document["warnings"]:
+        note(f"Note: {warning}.")

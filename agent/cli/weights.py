@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
-from agent.cli.output import cell, emit, out, say, waiting
+from agent.cli.display.output import ask, cell, emit, note, out, require_answerable, say, waiting
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
+from agent.errors import EXITS, ConfigError
 
 if TYPE_CHECKING:
-    from agent.cli.tables import FigureTable
+    from agent.cli.display.tables import FigureTable
+
 
 Document = dict[str, Any]
 group = typer.Typer(help="Recorded prices used by triggers and allocators.", invoke_without_command=True)
@@ -30,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def weights(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Shows the weights the allocator would choose now, its data and reason, and the last choice. Writes nothing."""
-    from agent import api
+    from agent import app as api
 
     with waiting("Reading the chain"), api.open_agent(config) as agent:
         document = api.weights(agent)
@@ -41,7 +43,7 @@ def prices(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
     """Which prices are recorded, from when to when, and who told them."""
     if context.invoked_subcommand is not None:
         return
-    from agent import api
+    from agent import app as api
 
     with waiting("Reading the chain"), api.open_agent(config) as agent:
         document = api.prices(agent)
@@ -61,7 +63,7 @@ def import_file(
     as_json: AsJson = False,
 ) -> None:
     """Imports missing hours from a price file. Repeating it changes nothing."""
-    from agent import api
+    from agent import app as api
 
     with waiting("Reading the file"), api.open_agent(config) as agent:
         document = api.import_prices(agent, file, names or [], bar, check)
@@ -75,7 +77,7 @@ def fetch(
     as_json: AsJson = False,
 ) -> None:
     """Fetches missing hours from earlier rounds of price feeds and from V3 observations."""
-    from agent import api
+    from agent import app as api
 
     with waiting("Asking feeds and pools"), api.open_agent(config) as agent:
         document = api.fetch_prices(agent, source, back)
@@ -86,7 +88,7 @@ def forget(
     source: Annotated[str, typer.Argument(help="import, feed or pools.")], config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
     """Removes the prices of one source, except those of the agent's own looks."""
-    from agent import api
+    from agent import app as api
 
     with waiting("Reading the chain"), api.open_agent(config) as agent:
         document = api.forget_prices(agent, source)
@@ -94,7 +96,7 @@ def forget(
 
 
 def _show_weights(document: Document) -> None:
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     title, shares = f"Weights by {document['kind']}", ("target", "chosen", "now")
     made = tables.table(title, ("asset", "limits", "data"), shares, order=("asset", *shares, "limits", "data"))
@@ -122,7 +124,7 @@ def _show_weights(document: Document) -> None:
 
 def _correlations(document: Document) -> FigureTable:
     """The lower half of the table of correlations."""
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     known = document["correlations"]
     names = list(dict.fromkeys(name for pair in known for name in pair.split("/")))
@@ -135,7 +137,7 @@ def _correlations(document: Document) -> FigureTable:
 
 
 def _show_prices(document: Document) -> None:
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     made = tables.table(f"Recorded prices in {document['numeraire']}", ("token", "source", "from", "until"), ("hours",))
     for item in document["prices"]:
@@ -149,7 +151,7 @@ def _show_prices(document: Document) -> None:
 
 
 def _show_import(document: Document) -> None:
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     made = tables.table(
         f"Closes in {document['unit']}", ("token", "from", "until", "every", "gaps"), ("rows", "hours", "new"),
@@ -167,7 +169,7 @@ def _show_import(document: Document) -> None:
 
 
 def _show_fetched(document: Document) -> None:
-    from agent.cli import tables
+    from agent.cli.display import tables
 
     made = tables.table("Prices from the chain", ("token", "source", "from", "until", "remark"), ("hours", "new"),
                         order=("token", "source", "hours", "new", "from", "until", "remark"))  # fmt: skip
@@ -187,3 +189,85 @@ def _span(told: Document) -> str:
 
 def _utc(seconds: int | None) -> str:
     return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+# --- The command about the memory of pools: oracle.
+
+
+def register_oracle(app: typer.Typer) -> None:
+    """Adds this module's command."""
+    app.command()(oracle)
+
+
+def oracle(
+    pool: Annotated[str | None, typer.Argument(help="Address of a V3 pool that is to remember more.")] = None,
+    to: Annotated[int | None, typer.Option("--to", help="Number of price observations to keep.")] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Checks that V3 observations cover reference.twap_window; with POOL and --to, extends one pool's observations."""
+    from agent import app as api
+    from agent.cli.display.documents import transaction
+
+    if (pool is None) != (to is None):
+        raise ConfigError("oracle: POOL and --to go together", "for example: trimtab oracle 0x… --to 151")
+    if send and pool is None:
+        raise ConfigError("--send: there is nothing to send without POOL and --to", "trimtab oracle shows the pools")
+    if send:
+        require_answerable(yes)
+    with waiting("Reading the chain") as wait, api.open_agent(config) as agent:
+        if pool is None or to is None:
+            listed = api.observations(agent)
+            with wait.aside():
+                emit(listed, as_json, lambda: _list(listed))
+            return
+
+        def confirm(found: Document) -> bool:
+            with wait.aside():
+                if not as_json:
+                    _cost(found)
+                return yes or ask(f"Let {found['pool']} keep {found['to']} observations")
+
+        document = api.raise_observations(agent, pool, to, send=send, confirm=confirm, progress=wait.update)
+        document["transactions"] = [transaction(intent) for intent in document["transactions"]]
+        with wait.aside():
+            emit(document, as_json, lambda: _show(document, send))
+    raise typer.Exit(EXITS.get(document["outcome"], 0))
+
+
+def _list(document: Document) -> None:
+    from agent.cli.display import tables
+
+    title = f"Means over {document['window_s']} s at block {document['block']}; {document['enough']} observations are enough"
+    made = tables.table(
+        title, ("pool", "pair", "mean"), ("fee", "keeps", "to keep"), order=("pool", "pair", "fee", "keeps", "to keep", "mean")
+    )
+    for item in document["pools"]:
+        figures = (f"{item['fee_pips'] / 10_000:g}%", str(item["observations"]), str(item["observations_next"]))
+        made.add_row(item["pool"], cell("/".join(item["tokens"])), *figures, cell(item["why"] or "counts"))
+    out.print(made)
+
+
+def _cost(document: Document) -> None:
+    worth = "" if document["cost"] is None else f", {document['cost']} in the numeraire"
+    most = "" if document["most_native"] is None else f"; {document['most_native']} at most"
+    pair, before = "/".join(document["tokens"]), document["observations_next"]
+    say(f"{document['pool']} ({pair}) is to keep {document['to']} price observations, now {before}")
+    say(f"About {document['gas_units']} gas: {document['cost_native']} native coin{worth}{most}")
+
+
+def _show(document: Document, sent: bool) -> None:
+    if document["rises"] == 0:
+        say(f"{document['pool']} is to keep {document['observations_next']} observations already; there is nothing to do.")
+        return
+    if not sent:
+        _cost(document)
+        note("Nothing was sent. To send it, add --send.")
+    for item in document["transactions"]:
+        say(f"{item['kind']} {item['status']} in block {item['block']}: {item['hash']}")
+    if document["outcome"] == "done":
+        say("Its mean counts once its observations, one for each block with a trade, cover the window.")
+    elif sent:
+        note(f"{document['outcome']}: it stays as it is")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.interrupting import interruptible
+from agent.cli.display.output import cell, emit, note, out, say
+from agent.cli.display.terminal import interruptible
 from agent.cli.options import AsJson
-from agent.cli.output import cell, emit, note, out, say
 from agent.units import decimal_text, value_text
 
 if TYPE_CHECKING:
-    from agent.api.whatif import Alert, WhatIf
+    from agent.app.offline import Alert, WhatIf
+
 
 Document = dict[str, Any]
 ALONE = "An alert price moves one asset alone; where several move at once bands are left at other prices."
@@ -37,7 +38,7 @@ def whatif(
     as_json: AsJson = False,
 ) -> None:
     """Shows what a rebalance would do with these values, and alert prices. Needs no chain and no config."""
-    from agent import api
+    from agent import app as api
 
     found = api.what_if(target, value, band, price=price, destination=destination, only=only, numeraire=numeraire, native=native)
     made = document(found)
@@ -93,7 +94,7 @@ def _change(price: Fraction, now: Fraction) -> str:
 
 
 def _show(made: Document) -> None:
-    from agent.cli.tables import bps, money, table
+    from agent.cli.display.tables import bps, money, table
 
     shown = table(f"Total {money(made['total'])}", ("asset",), ("value", "weight", "target", "band", "trade"))
     prices = table("Alert prices", ("asset",), ("now", "low", "", "high", " "))
@@ -127,7 +128,7 @@ def _signed(text: str, shown: Callable[[str], str]) -> str:
 
 
 def _price(text: str) -> str:
-    from agent.cli.tables import brief
+    from agent.cli.display.tables import brief
 
     return brief(text)
 

@@ -11,8 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
-from agent.config.fields import DecimalOrOff, Duration, DurationOrOff, Variable
-from agent.config.table import Table
+from agent.config.fields import DecimalOrOff, Duration, DurationOrOff, Table, Variable
 from agent.errors import ConfigError
 
 Event = Literal["price", "review", "rebalance", "refusal", "halt", "error", "low_gas", "order", "paused", "heartbeat"]

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
+from agent.amm.lp import positions as own
 from agent.config.liquidity import build_positions
-from agent.config.max_weight import most_bps
-from agent.config.orders import build_orders
-from agent.config.pace import build_pace
+from agent.config.orders import build_orders, build_pace
 from agent.config.presets import ETHEREUM
-from agent.config.schema import AssetTable, Config, HubTable, LimitsTable
+from agent.config.schema import AssetTable, Config, HubTable, LimitsTable, most_bps
+from agent.config.strategies import StrategyTable, as_portfolio
 from agent.config.template import render
-from agent.config.triggers import build_trigger
-from agent.config.zone import ZoneTable, build_zone
+from agent.config.triggers import ZoneTable, build_trigger, build_zone
+from agent.config.weights import build_weights, supplies_of
 from agent.errors import ConfigError
 from agent.model import (
     Asset,
     CodeHash,
+    ConfirmedPosition,
     Destination,
     Execution,
     Limits,
+    LpMove,
+    Method,
     Only,
     Policy,
     Portfolio,
     Reference,
     ReferenceKind,
+    Threshold,
 )
-from agent.units import Token, parse_raw
+from agent.model.strategies import HealthRule, Split, Strategy
+from agent.policy.triggers import rules as trigger_rules
+from agent.units import Token, largest_remainder, parse_raw
 
 EXPIRE_BLOCKS = 25
 """A plan older than this many blocks is never sent; its deadline in chain time is the tighter bound."""
@@ -160,3 +168,125 @@ def build_execution(config: Config, pinned: tuple[str, ...]) -> Execution:
     if venue is None:
         raise ConfigError("execution.router: swap_router_02 needs [venues.uniswap_v3] with its router")
     return Execution(table.router, venue.router, table.deadline, EXPIRE_BLOCKS, pinned, pace=build_pace(config))
+
+
+# --- Which liquidity positions count, those of the agent's own included, and which contracts they are reached through.
+
+
+def known_positions(config: Config, portfolio: Portfolio, moves: Sequence[LpMove]) -> tuple[ConfirmedPosition, ...]:
+    """Every position that counts. Raises ConfigError when the agent has opened some, and the config no longer says how to judge them."""
+    if config.lp is not None:
+        venues = {"uniswap_v2": config.venues.uniswap_v2, "uniswap_v3": config.venues.uniswap_v3}
+        for move in moves:
+            if venues.get(move.venue) is None and own.is_open(moves, move.name):
+                raise ConfigError(
+                    f"venues.{move.venue}: missing, and the agent has liquidity in {move.name}",
+                    f"leave [venues.{move.venue}] in the config; a target's share of 0% takes liquidity out",
+                )
+        return own.known(portfolio.positions, portfolio.lp_targets, moves, config.lp.volatility, config.lp.horizon)
+    if open_still := {move.name for move in moves if own.is_open(moves, move.name)}:
+        raise ConfigError(
+            f"lp: missing, and the agent has liquidity in {', '.join(sorted(open_still))}",
+            "leave [lp] with its volatility and horizon in the config; a target's share of 0% takes liquidity out",
+        )
+    return portfolio.positions
+
+
+def lp_venues(config: Config, moves: Sequence[LpMove]) -> frozenset[str]:
+    """Venues in which liquidity is confirmed, wanted, or put by the agent itself."""
+    wanted = () if config.lp is None else config.lp.targets
+    places = [place.kind for place in (*config.portfolio.positions, *wanted)]
+    return frozenset(places) | {move.venue for move in moves if own.is_open(moves, move.name)}
+
+
+def liquidity_contracts(config: Config, moves: Sequence[LpMove]) -> tuple[tuple[str, str], ...]:
+    """(venue, contract) through which liquidity is provided and taken out, of the venues that have any."""
+    v2, v3, used = config.venues.uniswap_v2, config.venues.uniswap_v3, lp_venues(config, moves)
+    through = {"uniswap_v2": v2.router if v2 else None, "uniswap_v3": v3.position_manager if v3 else None}
+    return tuple((venue, contract) for venue, contract in through.items() if venue in used and contract is not None)
+
+
+# --- The contracts that the config names besides tokens and pools, by address and what they are.
+
+
+def factories(config: Config) -> dict[str, str]:
+    """Factory of each venue by its name."""
+    venues = {"uniswap_v2": config.venues.uniswap_v2, "uniswap_v3": config.venues.uniswap_v3}
+    return {name: venue.factory for name, venue in venues.items() if venue is not None}
+
+
+def fixed_contracts(config: Config, moves: Sequence[LpMove] = ()) -> dict[str, str]:
+    """Routers and factories, by address: the contracts that the config names besides tokens and pools.
+
+    The position manager is one of them once a position of it counts or is wanted: weights go by what it says, and `moves` are
+    what the agent itself did there.
+    """
+    found: dict[str, str] = {}
+    for name, venue in (("v2", config.venues.uniswap_v2), ("v3", config.venues.uniswap_v3)):
+        if venue is not None:
+            found |= {venue.factory: f"{name} factory", venue.router: f"{name} router"}
+    if config.venues.uniswap_v3 is not None and "uniswap_v3" in lp_venues(config, moves):
+        found[config.venues.uniswap_v3.position_manager] = "v3 position manager"
+    if config.execution.router == "rebalancer" and config.execution.rebalancer is not None:
+        found[config.execution.rebalancer] = "rebalancer"
+    return found
+
+
+# --- From [[strategies]] and [split] to the model: each strategy with the weights, trigger and health rule that hold for it.
+
+
+def build_split(config: Config) -> Split | None:
+    """The strategies of the config; None where there are none. Raises ConfigError for a trigger that is none."""
+    if not config.strategies or config.split is None:
+        return None
+    policy, assets = build_policy(config), config.portfolio.assets
+    address = {asset.symbol: asset.address for asset in assets}
+    found = []
+    for table in config.strategies:
+        own = _own_policy(config, policy, table)
+        if table.weights is None:
+            weights = dict(zip(address.values(), largest_remainder([Fraction(1)] * len(assets)), strict=True))
+        else:
+            weights = {address[symbol]: bps for symbol, bps in table.weights.items()}
+        rule = table.health
+        health = None if rule is None else HealthRule(rule.sharpe, rule.recover, rule.window, rule.period, rule.recover_period)
+        found.append(
+            Strategy(table.name, table.share, tuple(weights.items()), own.trigger, own.destination, own.cooldown_s, table.floor, health)
+        )
+    return Split(tuple(found), Threshold(config.split.absolute, config.split.relative))
+
+
+def with_allocators(config: Config, split: Split | None, portfolio: Portfolio, folder: Path) -> Split | None:
+    """The same with each strategy's allocator by token address; files of supplies are relative to `folder`. Raises ConfigError."""
+    if split is None:
+        return None
+    tables = {one.name: one for one in config.strategies}
+    found = []
+    for one in split.strategies:
+        weights = build_weights(as_portfolio(config.portfolio, tables[one.name]), portfolio, folder)
+        found.append(replace(one, allocator=None if weights is None or weights.method is Method.FIXED else weights))
+    return replace(split, strategies=tuple(found))
+
+
+def all_supplies(portfolio: Portfolio, split: Split | None) -> tuple[str, ...]:
+    """Tokens of which the chain has to say how many coins exist, for the portfolio's allocator or a strategy's."""
+    allocators = [portfolio.weights, *(one.allocator for one in (() if split is None else split.strategies))]
+    return tuple(dict.fromkeys(token for weights in allocators for token in supplies_of(replace(portfolio, weights=weights))))
+
+
+def _own_policy(config: Config, policy: Policy, table: StrategyTable) -> Policy:
+    """What holds for one strategy, checked as that of a portfolio is."""
+    risky = {asset.symbol: asset.address for asset in config.portfolio.assets if asset.symbol != config.portfolio.numeraire}
+    try:
+        if isinstance(table.trigger, ZoneTable):
+            raise ConfigError("policy.trigger: a zone weighs a whole portfolio", "use another trigger")
+        own = replace(
+            policy,
+            trigger=policy.trigger if table.trigger is None else build_trigger(table.trigger, risky),
+            destination=policy.destination if table.destination is None else Destination(table.destination),
+            cooldown_s=policy.cooldown_s if table.cooldown is None else table.cooldown,
+        )
+        trigger_rules.validate_policy(own)
+    except ConfigError as error:
+        raise ConfigError(error.message.replace("policy.", f"strategies.{table.name}.", 1), error.remedy) from None
+    return own

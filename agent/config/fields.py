@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from eth_utils.address import is_checksum_address, is_checksum_formatted_address, to_checksum_address
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from agent.errors import ConfigError
 from agent.units import parse_bps, parse_share_bps
@@ -132,3 +132,15 @@ DurationOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: p
 GasPriceOrOff = Annotated[int | None, BeforeValidator(_or_off(_relay(lambda v: parse_gas_price_wei(v, "value"))))]
 Switch = Annotated[bool | None, BeforeValidator(_switch)]
 DecimalOrOff = Annotated[str | None, BeforeValidator(_or_off(_plain_decimal))]
+
+
+# --- What all tables of the config have in common: unknown keys are refused, nothing changes after reading.
+
+
+class Table(BaseModel):
+    """A table of trimtab.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a config is not pickled: URLs of endpoints in it are secrets")

@@ -1,21 +1,161 @@
-"""Liquidity positions in trimtab.toml: which ones the owner confirms, what he put in, and what their risk is measured by."""
+"""[[lp.targets]] in trimtab.toml: which share of the portfolio is to lie in which pool, how wide, and when fees are put back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from agent.config.fields import Address, Duration, PlainDecimal, Share
-from agent.config.lp_targets import TargetTable, require_targets, sane_volatility
-from agent.config.table import Table
+from agent.config.fields import Address, DecimalOrOff, Duration, PlainDecimal, Share, Table
 from agent.errors import ConfigError
-from agent.model import ConfirmedPosition
-from agent.units import Token, parse_raw
+from agent.model import ConfirmedPosition, LpTarget, Portfolio
+from agent.units import BPS, Token, parse_raw
 
 if TYPE_CHECKING:
+    from agent.chain.watch import PoolRef
     from agent.config.schema import Config
+
+
+LEAST_WIDTH_BPS = 10
+MOST_WIDTH_BPS = 100_000
+MOST_VOLATILITY_BPS = 100_000
+"""1000 % a year."""
+
+
+def sane_volatility(value: int) -> int:
+    """Basis points a year. Raises ValueError outside of what makes sense."""
+    if not 0 < value <= MOST_VOLATILITY_BPS:
+        raise ValueError("a volatility is above 0% and at most 1000% a year; write for example 60%")
+    return value
+
+
+class _Target(Table):
+    """`share` of the portfolio; 0% takes everything out. `volatility` replaces that of [lp] for this pair."""
+
+    share: Share
+    volatility: Share | None = None
+
+    @field_validator("share")
+    @classmethod
+    def _of_one(cls, value: int) -> int:
+        if value > BPS:
+            raise ValueError("a share is at most 100% of the portfolio")
+        return value
+
+    @field_validator("volatility")
+    @classmethod
+    def _sane(cls, value: int | None) -> int | None:
+        return None if value is None else sane_volatility(value)
+
+
+class V2TargetTable(_Target):
+    """Liquidity in a Uniswap V2 pair; its fees stay in it by themselves."""
+
+    kind: Literal["uniswap_v2"]
+    pair: Address
+
+    @property
+    def at(self) -> str:
+        """The pool's address."""
+        return self.pair
+
+
+class V3TargetTable(_Target):
+    """Liquidity in a range of a Uniswap V3 pool: from price / (1 + width) to price · (1 + width)."""
+
+    kind: Literal["uniswap_v3"]
+    pool: Address
+    width: Share
+    compound_above: DecimalOrOff
+
+    @field_validator("width")
+    @classmethod
+    def _within(cls, value: int) -> int:
+        if not LEAST_WIDTH_BPS <= value <= MOST_WIDTH_BPS:
+            raise ValueError("a width is from 0.1% to 1000%; write for example 20%")
+        return value
+
+    @property
+    def at(self) -> str:
+        """The pool's address."""
+        return self.pool
+
+
+TargetTable = Annotated[V2TargetTable | V3TargetTable, Field(discriminator="kind")]
+
+
+def require_targets(config: Config) -> None:
+    """Raises ValueError naming the field when the targets contradict each other, the venues or the limits."""
+    targets = [] if config.lp is None else config.lp.targets
+    if not targets:
+        return
+    for number, target in enumerate(targets):
+        where = f"lp.targets.{target.at}"
+        if target.at in [earlier.at for earlier in targets[:number]]:
+            raise ValueError(f"{where}: given twice; each pool once")
+        if getattr(config.venues, target.kind) is None:
+            raise ValueError(f"{where}: needs [venues.{target.kind}]")
+    most = config.limits.lp_max_weight
+    if most is None:
+        raise ValueError('limits.lp_max_weight: missing or off; [[lp.targets]] need it: write a share such as "25%"')
+    shares = sum(target.share for target in targets)
+    if shares > most:
+        raise ValueError(
+            f"lp.targets: shares sum to {shares / 100:g}%, limits.lp_max_weight is {most / 100:g}%; lower the shares or raise the limit"
+        )
+
+
+def build_targets(config: Config, portfolio: Portfolio, pools: Sequence[PoolRef]) -> tuple[LpTarget, ...]:
+    """`pools` are those that the venues know. Raises ConfigError for one that they do not, or that is not of two assets."""
+    if config.lp is None:
+        return ()
+    return tuple(_build(config, number, portfolio, pools) for number in range(len(config.lp.targets)))
+
+
+def _build(config: Config, number: int, portfolio: Portfolio, pools: Sequence[PoolRef]) -> LpTarget:
+    if config.lp is None:
+        raise ConfigError("lp.targets: needs [lp]")
+    table = config.lp.targets[number]
+    where = f"lp.targets.{table.at}"
+    found = next((pool for pool in pools if pool.address == table.at and pool.venue == table.kind), None)
+    if found is None:
+        raise ConfigError(
+            f"{where}: none of the pools of [venues.{table.kind}] between the portfolio's tokens that have a price",
+            "check the address; add its fee tier to fee_tiers, or the pool to the venue's pools",
+        )
+    assets = {asset.token.address for asset in portfolio.assets}
+    strange = [portfolio.token(token).label for token in (found.token0, found.token1) if token not in assets]
+    if strange:
+        raise ConfigError(
+            f"{where}: holds {' and '.join(strange)}, no asset of the portfolio",
+            "add it to portfolio.assets (a target of 0% is allowed), or take another pool",
+        )
+    v3 = config.venues.uniswap_v3
+    above, width = None, None
+    if isinstance(table, V3TargetTable):
+        width = table.width
+        if table.compound_above is not None:
+            above = Fraction(parse_raw(table.compound_above, portfolio.numeraire.decimals, f"{where}.compound_above"))
+    return LpTarget(
+        venue=table.kind,
+        contract=table.at if width is None or v3 is None else v3.position_manager,
+        pool=table.at,
+        token0=found.token0,
+        token1=found.token1,
+        fee_pips=found.fee_pips,
+        tick_spacing=None if width is None else found.tick_spacing,
+        share_bps=table.share,
+        width_bps=width,
+        compound_above=above,
+        volatility_bps=config.lp.volatility if table.volatility is None else table.volatility,
+        horizon_s=config.lp.horizon,
+    )
+
+
+# --- Liquidity positions in trimtab.toml: which ones the owner confirms, what he put in, and what their risk is measured by.
+
 
 LONGEST_HORIZON_S = 365 * 86_400
 
@@ -114,10 +254,10 @@ def build_positions(config: Config, tokens: Mapping[str, Token]) -> tuple[Confir
     """`tokens` by symbol. Raises ConfigError for an entry finer than a token's smallest unit."""
     if config.lp is None:
         return ()
-    return tuple(_build(config, config.lp, number, tokens) for number in range(len(config.portfolio.positions)))
+    return tuple(_liquidity_build(config, config.lp, number, tokens) for number in range(len(config.portfolio.positions)))
 
 
-def _build(config: Config, lp: LpTable, number: int, tokens: Mapping[str, Token]) -> ConfirmedPosition:
+def _liquidity_build(config: Config, lp: LpTable, number: int, tokens: Mapping[str, Token]) -> ConfirmedPosition:
     table = config.portfolio.positions[number]
     where = f"portfolio.positions.{table.name.removeprefix('token_id ')}.entry"
     entry = sorted((int(tokens[symbol].address, 16), tokens[symbol], amount) for symbol, amount in table.entry.items())

@@ -2,23 +2,143 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from agent.config import environment, redaction
-from agent.config.build import build_policy
-from agent.config.mistakes import mistakes
+from agent.config.build import build_policy, build_split
 from agent.config.schema import Config
-from agent.config.split import build_split
+from agent.config.validation_errors import mistakes
 from agent.errors import ConfigError
-from agent.policy import trigger_rules
-from agent.store.private import require_private
+from agent.policy.triggers import rules as trigger_rules
+from agent.signing import keys
+from agent.signing import keystore as osring
+from agent.store.files.private_files import require_private
+
+# --- The text of a config that may be kept: its values in one canonical form, without comments, and without anything that is secret.
+
+
+HIDDEN = "(secret)"
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+_PHRASE = re.compile(r"([A-Za-z]+\s+){11,}[A-Za-z]+")
+_PLAIN_STORE = "sqlite:///"
+
+
+def kept(values: Mapping[str, Any]) -> str:
+    """TOML of these values. Whatever is, or looks like, a URL, a key or a recovery phrase is hidden, wherever it stands."""
+    import tomlkit
+
+    return tomlkit.dumps(_cleaned(values))
+
+
+def changes(before: str, after: str) -> tuple[str, ...]:
+    """Lines that were taken away ("- …") and added ("+ …") between two kept texts, each under its table."""
+    lines = difflib.unified_diff(_placed(before), _placed(after), n=0, lineterm="")
+    return tuple(f"{line[0]} {line[1:]}" for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
+
+
+def is_secret(value: str) -> bool:
+    """Whether a text looks like a URL, a key or a recovery phrase; the plain file of a store is none."""
+    if value.startswith(_PLAIN_STORE):
+        value = value.removeprefix(_PLAIN_STORE)
+    return any(pattern.search(value) for pattern in (_URL, _KEY, _PHRASE))
+
+
+def _cleaned(value: Any) -> Any:
+    match value:
+        case dict():
+            return {HIDDEN if is_secret(name) else name: _cleaned(inner) for name, inner in value.items()}
+        case list():
+            return [_cleaned(inner) for inner in value]
+        case str() if is_secret(value):
+            return HIDDEN
+        case _:
+            return value
+
+
+def _placed(text: str) -> list[str]:
+    """Each value with the names of all tables that it stands in, so that a line tells where it belongs."""
+    import tomlkit
+
+    found: list[str] = []
+
+    def walk(value: Any, place: str) -> None:
+        match value:
+            case dict():
+                for name, inner in value.items():
+                    walk(inner, f"{place}.{name}" if place else name)
+            case list() if any(isinstance(inner, dict) for inner in value):
+                for number, inner in enumerate(value):
+                    walk(inner, f"{place}.{inner.get('symbol', number) if isinstance(inner, dict) else number}")
+            case _:
+                found.append(f"{place} = {tomlkit.item(value).as_string()}")
+
+    walk(tomllib.loads(text), "")
+    return found
+
+
+# --- `.env` beside the config: variables that the environment lacks, such as the URLs of endpoints. It is a secret like a keystore.
+
+
+NAME = ".env"
+OURS = "TRIMTAB_"
+"""What every variable that no config names begins with, such as TRIMTAB_KEYSTORE_PASSWORD."""
+
+
+def take(folder: Path, wanted: Iterable[str]) -> None:
+    """Sets the variables of `folder`/.env that are `wanted`, or begin with TRIMTAB_, and are not set yet: the environment wins.
+
+    All else in the file is left alone. Raises ConfigError for a line that is no NAME=VALUE, and where others may read or write the
+    file, or own it, although something is taken from it; nothing of its content is repeated.
+    """
+    file = folder / NAME
+    try:
+        with file.open(encoding="utf-8") as lines:
+            mode, read = os.fstat(lines.fileno()).st_mode, dict(_lines(file, lines))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read ({type(error).__name__})", "make it a text that you may read, or remove it") from None
+    names = {*wanted}
+    found = {name: value for name, value in read.items() if (name in names or name.startswith(OURS)) and name not in os.environ}
+    if found and mode & 0o077:
+        raise ConfigError(f"{file}: others can read or change it (mode {mode & 0o777:04o}), and it holds secrets", f"run: chmod 600 {file}")
+    if found:
+        require_private(file, NAME)
+    os.environ.update(found)
+
+
+def named(table: Any) -> Iterator[str]:
+    """Every environment variable that a config names: the values of keys that end with "_env"."""
+    if isinstance(table, dict):
+        for key, value in table.items():
+            if key.endswith("_env") and isinstance(value, str):
+                yield value
+            else:
+                yield from named(value)
+    elif isinstance(table, list):
+        for inner in table:
+            yield from named(inner)
+
+
+def _lines(file: Path, lines: Any) -> Iterator[tuple[str, str]]:
+    from dotenv.parser import parse_stream
+
+    for binding in parse_stream(lines):
+        if binding.error or (binding.key is not None and binding.value is None):
+            raise ConfigError(f"{file}: line {binding.original.line} is not NAME=VALUE", "correct it, or put a # before it")
+        if binding.key is not None and binding.value is not None:
+            yield binding.key, binding.value
+
 
 NO_CONFIG = "write one with: trimtab init; or, to try it out on a local chain: trimtab localchain --write-config trimtab.toml"
 """What to do where there is no config yet."""
@@ -42,7 +162,7 @@ class LoadedConfig:
     @property
     def text(self) -> str:
         """What may be kept of it: its values in one canonical form, without comments, which nobody can judge, and without secrets."""
-        return redaction.kept(self.values)
+        return kept(self.values)
 
     @property
     def store_url(self) -> str:
@@ -130,5 +250,29 @@ def loaded_from(text: str, path: Path, origin: str, *, guarded: bool = True) -> 
     values = _values(text, origin)
     found = LoadedConfig(_checked(values, origin), path, hashlib.sha256(text.encode()).hexdigest(), values)
     if guarded:
-        environment.take(path.parent, environment.named(values))
+        take(path.parent, named(values))
     return found
+
+
+# --- Where the config says the signing key is.
+
+
+def keyring_backend() -> str:
+    """Name of the keyring of this system. Raises ConfigError when there is none."""
+    return osring.require_backend()
+
+
+def key_source(loaded: LoadedConfig) -> keys.KeySource:
+    """Where the config says the key is. Raises ConfigError when it says nothing."""
+    wallet = loaded.config.wallet
+    if loaded.keystore_path is not None:
+        return keys.KeystoreFile(loaded.keystore_path, "TRIMTAB_KEYSTORE_PASSWORD")
+    if wallet.key_env is not None:
+        return keys.KeyEnv(wallet.key_env)
+    if wallet.keyring is not None:
+        return keys.KeyringEntry(*wallet.keyring.split("/"))
+    if wallet.test_account is not None:
+        return keys.TestAccount(wallet.test_account)
+    if wallet.prompt:
+        return keys.KeyPrompt()
+    raise ConfigError("wallet: no key source, so nothing can be signed", "set keystore, keyring, key_env or prompt = true")

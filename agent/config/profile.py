@@ -5,26 +5,120 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
 import tomlkit
 from pydantic import Field, ValidationError
 
-from agent.config.fields import Duration, Weight, parse_address
-from agent.config.load import LoadedConfig
-from agent.config.mistakes import mistakes
-from agent.config.native import NATIVE
-from agent.config.redaction import is_secret
-from agent.config.schema import LimitsTable
-from agent.config.table import Table
-from agent.config.tighter import DIRECTIONS, read_limits
-from agent.config.triggers import Band, TriggerTable
+from agent.config.fields import Duration, Table, Weight, parse_address
+from agent.config.load import LoadedConfig, is_secret
+from agent.config.presets import PRESETS
+from agent.config.schema import NATIVE, AssetTable, Config, LimitsTable
+from agent.config.template import TemplateAsset, refuse_look_alike
+from agent.config.triggers import Band, RiskTable, TriggerTable
+from agent.config.validation_errors import mistakes
 from agent.config.weights import WeightsTable
-from agent.config.zone import RiskTable
 from agent.errors import ConfigError
+from agent.units import safe_label
+
+# --- Which of two values of a limit is the tighter one: what an imported profile may set, and what it may not.
+
+
+Limit = int | str | bool | None
+
+
+class Tight(Enum):
+    """What makes a limit tighter: less, more, either with "off" as the tightest, or being on at all. Else "off" is the loosest."""
+
+    LESS = "less"
+    MORE = "more"
+    LESS_OR_OFF = "less, or off"
+    MORE_OR_OFF = "more, or off"
+    ON = "on"
+
+
+OFF_IS_TIGHTEST = (Tight.LESS_OR_OFF, Tight.MORE_OR_OFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """How a limit gets tighter; `coins` says that it is counted in the numeraire, so that only the same numeraire compares."""
+
+    tight: Tight
+    coins: bool = False
+
+
+_LESS, _MORE = Direction(Tight.LESS), Direction(Tight.MORE)
+DIRECTIONS: Mapping[str, Direction] = {
+    "price_impact": _LESS,
+    "slippage": _LESS,
+    "plan_cost": _LESS,
+    "turnover": _LESS,
+    "daily_turnover": _LESS,
+    "daily_loss": _LESS,
+    "total_loss": _LESS,
+    "oracle_deviation": _LESS,
+    "second_quote_deviation": _LESS,
+    "depeg": _LESS,
+    "gas_price": _LESS,
+    "gas_per_day": _LESS,
+    "native_floor": _MORE,
+    "native_top_up": Direction(Tight.LESS_OR_OFF),
+    "head_age": _LESS,
+    "min_trade": Direction(Tight.MORE, coins=True),
+    "pool_min_value": Direction(Tight.MORE, coins=True),
+    "impermanent_loss": _LESS,
+    "lp_max_weight": _LESS,
+    "balance_jump": _LESS,
+    "balance_jump_wait": _MORE,
+    "first_purchase": Direction(Tight.MORE_OR_OFF),
+    "token_screen": Direction(Tight.ON),
+    "payout_per_day": Direction(Tight.LESS, coins=True),
+}
+"""Every key of [limits] that a profile may have; a test compares. `i_accept` is none, since only the owner accepts
+(T21), and `max_weight` is none, since it names his assets.
+"""
+
+
+def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
+    """Whether `theirs` binds strictly more than `mine`, both as LimitsTable reads them; None is "off"."""
+    direction = DIRECTIONS.get(key)
+    if direction is None or theirs == mine:
+        return False
+    if theirs is None or mine is None:
+        return (theirs is None) is (direction.tight in OFF_IS_TIGHTEST)
+    if direction.tight is Tight.ON:
+        return False
+    less = Decimal(theirs) < Decimal(mine)  # of two that differ
+    return less is (direction.tight in (Tight.LESS, Tight.LESS_OR_OFF))
+
+
+def read_limits(raw: Mapping[str, object], mine: LimitsTable) -> dict[str, Limit]:
+    """The limits of a profile as LimitsTable reads them; `raw` is as its file has them. Raises pydantic's ValidationError."""
+    known = {name: getattr(mine, name) for name in DIRECTIONS}
+    written = {name: "off" if value is None else "on" if value is True else value for name, value in known.items()}
+    texts = {name: _text(name, value) for name, value in written.items()}
+    parsed = LimitsTable.model_validate({**texts, **raw})
+    return {name: getattr(parsed, name) for name in raw}
+
+
+def _text(name: str, value: object) -> object:
+    """A parsed limit as a config would have it."""
+    if not isinstance(value, int):
+        return value
+    return (
+        f"{value} wei"
+        if name == "gas_price"
+        else f"{value}s"
+        if name in ("head_age", "balance_jump_wait", "first_purchase")
+        else f"{value}bps"
+    )
+
 
 FORMAT = 1
 LARGEST = 65_536
@@ -200,3 +294,177 @@ def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(inner, place)
     else:
         yield place, value
+
+
+# --- Which token of ours a profile means by a symbol: by the config first, then by the preset or a token list, never by its address.
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A token as this config has it: `address` may be "native", `source` is where it was found."""
+
+    symbol: str
+    address: str
+    decimals: int | None
+    feed: str | None
+    source: str
+
+
+def resolve(symbol: str, config: Config, listed: Sequence[TemplateAsset], origin: str) -> Found:
+    """The token of that symbol. Raises ConfigError for one that is unknown, ambiguous, or drawn like another that is known."""
+    own = [
+        TemplateAsset(one.symbol, NATIVE if isinstance(one, AssetTable) and one.native else one.address, "", one.feed, one.decimals)
+        for one in config.portfolio.listed
+    ]
+    preset = known_tokens(config.chain.chain_id)
+    field = f"{origin}: symbol"
+    mine = next((token for token in own if token.symbol == symbol), None)
+    if mine is not None:
+        return Found(symbol, mine.address, mine.decimals, mine.feed, "config")
+    found = {token.address: token for token in reversed((*preset, *listed)) if token.symbol == symbol}
+    refuse_look_alike(symbol, next(iter(found), None), (*own, *preset), listed, field)
+    if safe_label(symbol, "") == "":
+        raise ConfigError(f"{field}: {symbol!r} is no symbol", "up to 16 letters, digits, . _ -")
+    if not found:
+        raise ConfigError(f"{field}: {symbol!r} is known neither to your config nor to this network", "give a --token-list that has it")
+    if len(found) > 1:
+        raise ConfigError(
+            f"{field}: {symbol!r} means several tokens: {', '.join(sorted(found))}", "add the one you mean to your config first"
+        )
+    token = next(iter(found.values()))
+    return Found(symbol, token.address, token.decimals, token.feed, "preset" if token in preset else "token list")
+
+
+def known_tokens(chain_id: int) -> tuple[TemplateAsset, ...]:
+    """Tokens of the network's preset, its native coin too; none for a chain without one."""
+    preset = next((one for one in PRESETS.values() if one.chain_id == chain_id), None)
+    if preset is None:
+        return ()
+    tokens = [TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals) for token in preset.tokens]
+    wrapped = next(token for token in tokens if token.address == preset.wrapped_native)
+    coin = TemplateAsset(wrapped.symbol.removeprefix("W"), NATIVE, "", wrapped.feed, wrapped.decimals)
+    return (*tokens, coin)
+
+
+# --- Puts a profile into trimtab.toml: its weights, its trigger and the limits that are tighter; all else stays as its owner wrote it.
+
+
+OFF = "off"
+
+
+def merged(
+    text: str, config: Config, profile: Profile, tokens: Sequence[Found], limits: Mapping[str, object], sell_others: bool = False
+) -> str:
+    """The config's `text`, which reads as `config`, with the profile in it. `tokens` are those of its assets, in order; `limits`
+    those to be taken.
+
+    Assets that the profile does not have are taken out, and what is held of them is left alone; with `sell_others` they stay with
+    a target of nothing, and so does the numeraire in any case. Raises ConfigError where the wrapped native coin would be lost.
+    """
+    document: Any = tomlkit.parse(text)
+    portfolio, wrapped = document["portfolio"], config.chain.wrapped_native
+    assets, wanted = portfolio["assets"], dict(zip((token.symbol for token in tokens), profile.raw["assets"], strict=True))
+    for number in reversed(range(len(assets))):
+        symbol = str(assets[number]["symbol"])
+        if symbol not in wanted and (sell_others or symbol == portfolio["numeraire"]):
+            _share(assets[number], {"target": "0%"})
+        elif symbol not in wanted:
+            del assets[number]
+    known = {str(asset["symbol"]): asset for asset in assets}
+    for token in tokens:
+        if token.symbol not in known:
+            assets.append(_table(token))
+            known[token.symbol] = assets[-1]
+        _share(known[token.symbol], wanted[token.symbol])
+    held = {str(asset["address"]).lower() for asset in assets}
+    coined = NATIVE in held or wrapped.lower() in held
+    _hubs(portfolio, held, None if coined else _wrapped(config, wrapped))
+    _weights(portfolio, profile)
+    _policy(document["policy"], profile)
+    for key, value in limits.items():
+        document["limits"][key] = value
+    if not coined and document["limits"].get("native_top_up", OFF) != OFF:
+        document["limits"]["native_top_up"] = OFF
+    return tomlkit.dumps(document)
+
+
+def _share(asset: Any, written: Mapping[str, Any]) -> None:
+    asset["target"] = written["target"]
+    asset.pop("band", None)
+    if "band" in written:
+        asset["band"] = written["band"]
+
+
+def _table(token: Found, reserve: bool = True) -> Any:
+    """A token as the config has it; what is held of it counts from here on."""
+    made = tomlkit.table()
+    for key, value in (("symbol", token.symbol), ("address", token.address), ("decimals", token.decimals), ("feed", token.feed)):
+        if value is not None:
+            made[key] = value
+    if reserve:
+        made["reserve"] = "0"
+        made["target"] = "0%"
+    return made
+
+
+def _hubs(portfolio: Any, held: Set[str], wrapped: Found | None) -> None:
+    """Hubs that are not held now; and the wrapped native coin, where it is none and not held: it prices gas."""
+    hubs = portfolio.get("hubs", [])
+    for number in reversed(range(len(hubs))):
+        if str(hubs[number]["address"]).lower() in held:
+            del hubs[number]
+    if wrapped is not None and wrapped.address.lower() not in {str(hub["address"]).lower() for hub in hubs}:
+        if "hubs" not in portfolio:
+            portfolio["hubs"] = tomlkit.aot()
+        portfolio["hubs"].append(_table(wrapped, reserve=False))
+    elif "hubs" in portfolio and not hubs:
+        portfolio.pop("hubs")
+
+
+def _wrapped(config: Config, wrapped: str) -> Found:
+    own = [one for one in config.portfolio.listed if one.address == wrapped and not getattr(one, "native", False)]
+    if own:
+        return Found(own[0].symbol, wrapped, own[0].decimals, own[0].feed, "config")
+    preset = next((one for one in known_tokens(config.chain.chain_id) if one.address == wrapped), None)
+    if preset is None:
+        raise ConfigError(
+            "portfolio.hubs: without the native coin among the assets gas has no price",
+            "add its wrapped token to [[portfolio.hubs]] first",
+        )
+    return Found(preset.symbol, wrapped, preset.decimals, preset.feed, "preset")
+
+
+def _weights(portfolio: Any, profile: Profile) -> None:
+    """The allocator of the profile, with files of our own where it is of the kind that we had."""
+    before, after = portfolio.get("weights", {}), profile.raw.get("weights")
+    files = {key: before[key] for key in FILES if after and key in before and before.get("kind") == after.get("kind")}
+    portfolio.pop("weights", None)
+    if after is not None:
+        made = tomlkit.table()
+        for key, value in {**after, **files}.items():
+            made[key] = _inline(value)
+        portfolio["weights"] = made
+
+
+def _policy(policy: Any, profile: Profile) -> None:
+    for key in POLICY_KEYS:
+        value = profile.raw["policy"].get(key)
+        if value is None:
+            policy.pop(key, None)
+        elif policy.get(key) != value:
+            policy[key] = _inline(value) if isinstance(value, dict | list) else value
+
+
+def _inline(value: Any) -> Any:
+    """On one line, so that it can stand where a line stood."""
+    if isinstance(value, Mapping):
+        table = tomlkit.inline_table()
+        for name, inner in value.items():
+            table[name] = _inline(inner)
+        return table
+    if isinstance(value, list):
+        array = tomlkit.array()
+        for inner in value:
+            array.append(_inline(inner))
+        return array
+    return value

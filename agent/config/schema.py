@@ -2,42 +2,541 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import ipaddress
+import os
+from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from agent.config import native
+from agent.accounting.export import RateTable, parse_rates
 from agent.config.alerts import AlertsTable
-from agent.config.bounds import require_accepted, require_protection
-from agent.config.chain import ChainTable
 from agent.config.fields import (
+    OFF,
     Address,
     AddressOrOff,
     DecimalOrOff,
     Duration,
     DurationOrOff,
     GasPriceOrOff,
+    KeyringName,
     PlainDecimal,
     Share,
     ShareOrOff,
     Switch,
+    Table,
+    Variable,
     Weight,
 )
 from agent.config.liquidity import LpTable, PositionTable, require_usable
-from agent.config.max_weight import MaxWeight, require_max_weight
-from agent.config.orders import OrderKeys, OrdersTable, require_alone, require_orders
-from agent.config.pace import PaceTable, require_pace
-from agent.config.record import RecordTable
-from agent.config.service import ServiceTable
+from agent.config.orders import OrderKeys, OrdersTable, PaceTable, require_alone, require_orders, require_pace
+from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE
 from agent.config.strategies import SplitTable, StrategyTable, require_strategies
-from agent.config.table import Table
-from agent.config.tax import TaxTable
-from agent.config.triggers import Band, TriggerTable
-from agent.config.venues import VenuesTable
-from agent.config.wallet import WalletTable
-from agent.config.weights import WeightsTable, require_weights
-from agent.config.zone import RiskTable, require_zone
+from agent.config.triggers import Band, RiskTable, TriggerTable, require_zone
+from agent.config.weights import WeightsTable, bounds_of, require_weights
+from agent.errors import ConfigError
+from agent.model import Method
 from agent.units import BPS
+
+if TYPE_CHECKING:
+    from agent.config.load import LoadedConfig
+
+
+# --- The keys of [chain] and [[chain.rpc]]: which chain, which endpoints, how many of their operators must agree.
+
+
+LOCAL_CHAIN_IDS = frozenset({1337, 31337, 131277322940537})
+"""Ids of development chains: anvil, ganache, eth-tester."""
+LONGEST_TIMEOUT_S = 60
+
+
+class RpcTable(Table):
+    """One endpoint. Endpoints of one operator count once for the quorum. The URL is a secret. `timeout` bounds one request."""
+
+    operator: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    url: SecretStr | None = None
+    url_env: Variable | None = None
+    timeout: Duration = 10
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RpcTable:
+        if (self.url is None) == (self.url_env is None):
+            raise ValueError("give exactly one of url and url_env")
+        if not 0 < self.timeout <= LONGEST_TIMEOUT_S:
+            raise ValueError(f"timeout: {self.timeout}s; a request is waited for from 1s to {LONGEST_TIMEOUT_S}s, write for example 10s")
+        return self
+
+    def resolve(self) -> str:
+        """The URL, from the file or the environment."""
+        if self.url is not None:
+            return self.url.get_secret_value()
+        value = os.environ.get(self.url_env or "")
+        if not value:
+            raise ConfigError(
+                f"chain.rpc.url_env: environment variable {self.url_env} is not set", "export it, or put it into .env beside the config"
+            )
+        return value
+
+
+class ChainTable(Table):
+    """Which chain. `single_operator` names the one operator that may decide alone; local chains need none.
+
+    `fork` says that the endpoint is a local copy of a live chain under that chain's id: only published test keys sign.
+    `quorum` asks for more operators than usual. Nothing is signed while the newest blocks of too few operators are within
+    `max_lag_blocks` of each other.
+    """
+
+    chain_id: int = Field(gt=0)
+    confirmations: int = Field(ge=1, le=64)
+    wrapped_native: Address
+    rpc: list[RpcTable] = Field(min_length=1)
+    single_operator: str | None = None
+    quorum: int | None = None
+    max_lag_blocks: int = Field(default=3, ge=0, le=64)
+    fork: bool = False
+
+    @model_validator(mode="after")
+    def _enough(self) -> ChainTable:
+        if self.quorum is None:
+            return self
+        if self.quorum < self._least:
+            raise ValueError(
+                f"quorum: {self.quorum} is fewer than the {self._least} operators that must agree here; write more, or name the one "
+                "that may decide alone in single_operator"
+            )
+        if self.quorum > (known := len({endpoint.operator for endpoint in self.rpc})):
+            raise ValueError(f"quorum: {self.quorum} operators must agree, [[chain.rpc]] names {known}; add endpoints, or write less")
+        return self
+
+    @property
+    def local(self) -> bool:
+        """True for development chains and local forks."""
+        return self.fork or self.chain_id in LOCAL_CHAIN_IDS
+
+    @property
+    def min_operators(self) -> int:
+        """Operators that must agree before money moves: two, or one where that was allowed by name, or as many as `quorum` says."""
+        return max(self._least, self.quorum or 0)
+
+    @property
+    def _least(self) -> int:
+        alone = {endpoint.operator for endpoint in self.rpc} == {self.single_operator}
+        return 1 if self.local or alone else 2
+
+
+# --- [venues]: the exchanges to trade on.
+
+
+class UniswapV2Table(Table):
+    """Uniswap V2: `pools` replaces discovery by an explicit list."""
+
+    factory: Address
+    router: Address
+    pools: list[Address] | None = None
+
+
+class UniswapV3Table(Table):
+    """Uniswap V3: `router` is SwapRouter02, `quoter` QuoterV2, `quoter_v1` what uniswap-python asks where it is installed."""
+
+    factory: Address
+    router: Address
+    quoter: Address
+    quoter_v1: Address
+    position_manager: Address
+    fee_tiers: list[int] = Field(min_length=1)
+    pools: list[Address] | None = None
+
+
+class VenuesTable(Table):
+    """Where to trade; at least one venue."""
+
+    uniswap_v2: UniswapV2Table | None = None
+    uniswap_v3: UniswapV3Table | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> VenuesTable:
+        if self.uniswap_v2 is None and self.uniswap_v3 is None:
+            raise ValueError("no venue; add [venues.uniswap_v3] or [venues.uniswap_v2]")
+        return self
+
+
+# --- [wallet]: whose portfolio, and where its key is.
+
+
+class WalletTable(Table):
+    """Whose portfolio; a key source is needed only to send. `keyring` is service/name in the keyring of the operating system.
+
+    In mode "propose" nothing is signed here: transactions are written into the folder `proposals` for somebody who signs
+    elsewhere. `safe` says that the address is that of a Safe, whose owners sign.
+    """
+
+    address: Address
+    keystore: str | None = None
+    key_env: Variable | None = None
+    keyring: KeyringName | None = None
+    prompt: bool = False
+    test_account: int | None = Field(default=None, ge=0, le=9)
+    mode: Literal["sign", "propose"] = "sign"
+    safe: bool = False
+    proposals: str = Field(default="proposals", min_length=1)
+    payout_addresses: list[Address] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _one_key(self) -> WalletTable:
+        given = [n for n in ("keystore", "key_env", "keyring") if getattr(self, n)] + (["prompt"] if self.prompt else [])
+        given += ["test_account"] if self.test_account is not None else []
+        if len(given) > 1:
+            raise ValueError(f"more than one key source ({', '.join(given)}); keep one")
+        if self.mode == "propose" and given:
+            raise ValueError(f'mode "propose" signs nothing here, so {given[0]} has no use; remove it, or write mode = "sign"')
+        if self.safe and self.mode != "propose":
+            raise ValueError('safe: a Safe has no key that could sign here; write mode = "propose"')
+        return self
+
+
+# --- The keys of [service]: what `trimtab run` tells of itself, to whom, and how long it keeps what it saw.
+
+
+SHORTEST_HANG_S = 30
+"""A request to an endpoint may take a minute with its retries; a bound below this would end sound runs."""
+LONGEST_WAIT_S = 3_600
+"""A look that waits longer for the wallet has told nobody for an hour that it cannot act."""
+
+
+class ServiceTable(Table):
+    """`listen` serves metrics and health on loopback; an address beyond it has to be named once more in `listen_beyond_loopback`.
+
+    `heartbeat_url` is a secret and is asked after each good look. A look without a sign of life for `hang_after` ends the
+    process. `keep_steps` looks without a transaction are kept, the newest. Whoever wants to act waits up to `wallet_wait` for another
+    process that has the wallet.
+    """
+
+    listen: str | None = None
+    listen_beyond_loopback: str | None = None
+    heartbeat_url: SecretStr | None = None
+    heartbeat_url_env: Variable | None = None
+    heartbeat_method: Literal["GET", "POST"] = "GET"
+    log_format: Literal["text", "json"] | None = None
+    hang_after: Duration = 600
+    wallet_wait: Duration = 120
+    keep_steps: int = Field(default=2_000, ge=10, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _sound(self) -> ServiceTable:
+        if self.heartbeat_url is not None and self.heartbeat_url_env is not None:
+            raise ValueError("heartbeat_url and heartbeat_url_env are both given; keep one")
+        if self.heartbeat_url is not None:
+            _require_http(self.heartbeat_url.get_secret_value(), "heartbeat_url")
+        if self.hang_after < SHORTEST_HANG_S:
+            raise ValueError(f"hang_after: {self.hang_after}s would end sound looks; write 30s or more, such as 10m")
+        if not 1 <= self.wallet_wait <= LONGEST_WAIT_S:
+            raise ValueError(f"wallet_wait: {self.wallet_wait}s is not between a second and an hour; write for example 2m")
+        if self.listen is not None:
+            host, _ = _parse(self.listen)
+            if not ipaddress.ip_address(host).is_loopback and self.listen_beyond_loopback != host:
+                raise ValueError(
+                    f"listen: {host} can be reached from other machines, and tells what the wallet holds; write 127.0.0.1, or name it "
+                    f'once more in listen_beyond_loopback = "{host}"'
+                )
+        elif self.listen_beyond_loopback is not None:
+            raise ValueError("listen_beyond_loopback: without listen it allows nothing; set listen, or remove it")
+        return self
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port to listen on."""
+        return None if self.listen is None else _parse(self.listen)
+
+    def heartbeat(self) -> str | None:
+        """The heartbeat's URL, from the file or the environment. Raises ConfigError for a variable that is not set, or holds no URL."""
+        if self.heartbeat_url is not None:
+            return self.heartbeat_url.get_secret_value()
+        if self.heartbeat_url_env is None:
+            return None
+        url = os.environ.get(self.heartbeat_url_env, "")
+        try:
+            _require_http(url, "heartbeat_url_env")
+        except ValueError:
+            raise ConfigError(
+                f"service.heartbeat_url_env: environment variable {self.heartbeat_url_env} holds no http or https address", "export it"
+            ) from None
+        return url
+
+
+def _require_http(url: str, key: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"{key}: not an http or https address")
+
+
+def _parse(listen: str) -> tuple[str, int]:
+    """Host and port of "127.0.0.1:9464" or "[::1]:9464"."""
+    host, _, port = listen.rpartition(":")
+    try:
+        found = str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        raise ValueError(f"listen: {listen!r} names no IP address and port; write 127.0.0.1:9464") from None
+    if not port.isdecimal() or int(port) > 65_535:
+        raise ValueError(f"listen: {listen!r} names no port; write 127.0.0.1:9464")
+    return found, int(port)
+
+
+# --- The keys of [record]: where each step is written down as a file, and how many files are kept.
+
+
+FILES, MEGABYTES = 10_000, 1_000
+"""What is kept where nobody says otherwise: some months of looks every ten minutes."""
+
+
+class RecordTable(Table):
+    """`dir` is relative to the config file. Of the files that trimtab wrote there the newest `keep_files` stay, of them as many as
+    fit into `keep_megabytes`.
+    """
+
+    dir: str = Field(min_length=1)
+    keep_files: int = Field(default=FILES, ge=1, le=1_000_000)
+    keep_megabytes: int = Field(default=MEGABYTES, ge=1, le=1_000_000)
+
+
+# --- The keys of [tax]: which lots a sale takes, in what it is reported, and how much gain a year may realise.
+
+
+class TaxTable(Table):
+    """`rates` is a CSV file of time,rate: units of `currency` per coin of the numeraire. `year_limit` is in that currency, else in the
+    numeraire.
+    """
+
+    method: Literal["fifo", "lifo", "hifo", "average"]
+    year_limit: DecimalOrOff
+    currency: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,16}$")
+    rates: str | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> TaxTable:
+        if (self.currency is None) != (self.rates is None):
+            raise ValueError('currency and rates go together: write currency = "EUR" and rates = "eur.csv", or neither')
+        return self
+
+
+def read_rates(loaded: LoadedConfig) -> RateTable | None:
+    """The rate table beside the config file; None where taxes are reported in the numeraire. Raises ConfigError."""
+    tax = loaded.config.tax
+    if tax is None or tax.rates is None:
+        return None
+    path = loaded.path.parent / tax.rates
+    try:
+        with path.open(encoding="utf-8") as file:
+            return parse_rates(f"tax.rates {path.name}", file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"tax.rates: {path} cannot be read ({type(error).__name__})", "name a CSV file with lines time,rate") from None
+
+
+def year_limit(text: str | None, decimals: int) -> Fraction | None:
+    """Reporting base units, those of the numeraire times the rate."""
+    return None if text is None else Fraction(Decimal(text)) * 10**decimals
+
+
+# --- The native coin in the config: an asset with address = "native", and what refills it for gas.
+
+
+NATIVE = "native"
+
+
+def resolve(data: object) -> object:
+    """The file's tables with every asset of address "native" at the wrapped token's address, and marked.
+
+    Native coin and wrapped token are one asset: both at once are refused. Raises ValueError, as pydantic's validators expect.
+    """
+    if not isinstance(data, dict):
+        return data
+    portfolio, chain = data.get("portfolio"), data.get("chain")
+    assets = portfolio.get("assets") if isinstance(portfolio, dict) else None
+    if not isinstance(portfolio, dict) or not isinstance(chain, dict) or not isinstance(assets, list):
+        return data
+    for asset in assets:
+        if isinstance(asset, dict) and "native" in asset:
+            raise ValueError('portfolio.assets.native: unknown key; write address = "native"')
+    coins = [asset for asset in assets if isinstance(asset, dict) and asset.get("address") == NATIVE]
+    if not coins:
+        return data
+    wrapped = chain.get("wrapped_native")
+    hubs = portfolio.get("hubs")
+    others = [*(one for one in assets if one not in coins), *(hubs if isinstance(hubs, list) else ())]
+    beside = [one.get("symbol") for one in others if isinstance(one, dict) and _same(one.get("address"), wrapped)]
+    if beside or len(coins) > 1:
+        twice = beside[0] if beside else coins[1].get("symbol")
+        raise ValueError(
+            f"portfolio: {coins[0].get('symbol')} is the native coin, which counts together with its wrapped token; "
+            f"remove {twice}: both are one asset"
+        )
+    found: list[Any] = [{**one, "address": wrapped, "native": True} if one in coins else one for one in assets]
+    return {**data, "portfolio": {**portfolio, "assets": found}}
+
+
+def require_sensible(config: Config) -> None:
+    """limits.native_top_up refills above the floor from an asset. Raises ValueError naming the field."""
+    target, floor = config.limits.native_top_up, config.limits.native_floor
+    if target is None:
+        return
+    if floor is None or Decimal(target) <= Decimal(floor):
+        raise ValueError("limits.native_top_up: gas money is refilled up to more than limits.native_floor; raise it, or write off")
+    if config.chain.wrapped_native not in [asset.address for asset in config.portfolio.assets]:
+        raise ValueError("limits.native_top_up: the wrapped native coin is none of the assets, so that nothing can be unwrapped; write off")
+
+
+def _same(address: object, wrapped: object) -> bool:
+    return isinstance(address, str) and isinstance(wrapped, str) and address.lower() == wrapped.lower()
+
+
+# --- Values that take a protection away without saying "off": refused, since their owner may not know.
+
+
+SHORTEST_MEAN_S = 1_800
+"""A mean price over less can be pushed within a few blocks (T3)."""
+LONGEST_DEADLINE_S = 1_800
+"""A swap that stays valid for longer is a free option for whoever holds it back (T7)."""
+LONGEST_JUMP_WAIT_S = 30 * 86_400
+"""A stranger's gift must not hold purchases back for longer."""
+CEILINGS = {"slippage": 500, "price_impact": 1_000, "plan_cost": 500, "daily_loss": 2_000}
+"""Bps above which a limit, or "off", has to be named in limits.i_accept (T21). A swap rarely needs 1 % of slippage or cost; a tenth
+of a pool's price or a fifth of the portfolio in a day is more than a slip of the unit should allow.
+"""
+LARGEST_JITTER_BPS = BPS // 2
+"""A schedule that is late by more is another schedule."""
+
+
+def require_protection(config: Config) -> None:
+    """Raises ValueError naming the field, as pydantic's validators do."""
+    if "spot" in config.reference.kind and not (config.chain.local or config.reference.allow_spot):
+        raise ValueError(
+            "reference.kind: spot prices can be moved by anyone for a block; use feed or twap, or set reference.allow_spot = true"
+        )
+    if "twap" in config.reference.kind and config.reference.twap_window < SHORTEST_MEAN_S and not config.chain.local:
+        raise ValueError("reference.twap_window: a mean over less than 30m can be pushed within a few blocks; write 30m or more")
+    _require_settled_prices(config)
+    if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:
+        raise ValueError("execution.deadline: a swap is valid for more than 0s and at most 30m; write for example 90s")
+    if (config.limits.balance_jump_wait or 0) > LONGEST_JUMP_WAIT_S:
+        raise ValueError('limits.balance_jump_wait: more than 30d; write less, such as "24h"')
+    if config.limits.slippage is not None and config.limits.slippage >= BPS:
+        raise ValueError("limits.slippage: 100% or more takes any price; write less, such as 0.3%")
+
+
+def loose(limits: LimitsTable) -> dict[str, str]:
+    """Each limit that is off or above its ceiling, by key, with its value in words."""
+    values = {key: getattr(limits, key) for key in CEILINGS}
+    beyond = {key: bps for key, bps in values.items() if bps is None or bps > CEILINGS[key]}
+    return {
+        key: f"limits.{key}: {'off' if bps is None else _percent(bps)} is beyond the ceiling of {_percent(CEILINGS[key])}"
+        for key, bps in beyond.items()
+    }
+
+
+def accepted(limits: LimitsTable) -> list[str]:
+    """What limits.i_accept lets pass, in words."""
+    return [f"{words}, accepted by limits.i_accept" for key, words in loose(limits).items() if key in limits.i_accept]
+
+
+def needless(limits: LimitsTable) -> list[str]:
+    """Names in limits.i_accept whose limit is within its ceiling."""
+    return sorted({*limits.i_accept} - loose(limits).keys())
+
+
+def require_accepted(config: Config) -> None:
+    """Raises ValueError for a limit beyond its ceiling that its owner has not accepted by name."""
+    limits = config.limits
+    strange = next((name for name in limits.i_accept if name not in CEILINGS), None)
+    if strange is not None:
+        raise ValueError(f"limits.i_accept: {strange!r} is no limit with a ceiling; choose from {', '.join(CEILINGS)}")
+    refused = {key: words for key, words in loose(limits).items() if key not in limits.i_accept}
+    if refused:
+        names = ", ".join(f'"{name}"' for name in (*limits.i_accept, *refused))
+        raise ValueError(f"{'; '.join(refused.values())}; write less, or accept it by i_accept = [{names}] in [limits]")
+
+
+def _percent(bps: int) -> str:
+    return f"{bps / 100:g}%"
+
+
+def _require_settled_prices(config: Config) -> None:
+    """A trigger that one block can fire, and a rollup whose sequencer nobody watches, are chosen by name or not at all (T3, T13)."""
+    reference, known = config.reference, SEQUENCER_FEEDS.get(config.chain.chain_id)
+    if config.policy.confirm_blocks is None and not config.chain.local:
+        raise ValueError("policy.confirm_blocks: missing; write 3, or 0 to let the prices of a single block fire a trigger")
+    if known is not None and "sequencer_feed" not in reference.model_fields_set:
+        raise ValueError(
+            f'reference.sequencer_feed: missing on this rollup; write "{known}" with sequencer_grace = "{SEQUENCER_GRACE}", or "off"'
+        )
+    if reference.sequencer_feed is not None and reference.sequencer_grace is None:
+        raise ValueError(f'reference.sequencer_grace: missing; write for example "{SEQUENCER_GRACE}"')
+    if config.policy.jitter is not None and config.policy.jitter > LARGEST_JITTER_BPS:
+        raise ValueError('policy.jitter: more than half of the interval; write less, such as "10%"')
+
+
+# --- limits.max_weight: the most that any single asset, or one by its name, may be of the portfolio.
+
+
+ANY = "any"
+
+
+def _table(value: object) -> object:
+    """A share alone is that of any asset."""
+    if value == OFF:
+        return None
+    return {ANY: value} if isinstance(value, str | int | float) else value
+
+
+MaxWeight = Annotated[dict[str, Share] | None, BeforeValidator(_table)]
+"""Bps by symbol; "any" is for every asset without a line of its own but the numeraire, into which exits go."""
+
+
+def most_bps(config: Config, symbol: str) -> int | None:
+    """The most that an asset may be of the portfolio; None without a limit."""
+    table = config.limits.max_weight or {}
+    return table.get(symbol, None if symbol == config.portfolio.numeraire else table.get(ANY))
+
+
+def require_max_weight(config: Config) -> None:
+    """Raises ValueError naming asset, value and remedy where a target, or what an allocator may choose, is above its limit."""
+    portfolio, table = config.portfolio, config.limits.max_weight or {}
+    symbols = [asset.symbol for asset in portfolio.assets]
+    strange = next((name for name in table if name != ANY and name not in symbols), None)
+    if strange is not None:
+        raise ValueError(f"limits.max_weight.{strange}: none of the assets; choose from {', '.join(symbols)}, or write any")
+    for symbol in symbols:
+        most = most_bps(config, symbol)
+        if most is None:
+            continue
+        if not 0 < most <= BPS:
+            raise ValueError(f"limits.max_weight: {most / 100:g}% for {symbol} is not above 0% and at most 100%; write for example 60%")
+        for where, bps in _wanted(config, symbol):
+            if bps > most:
+                raise ValueError(
+                    f"{where}: {bps / 100:g}% for {symbol} is above limits.max_weight of {most / 100:g}%; lower it, or raise the limit"
+                )
+
+
+def _wanted(config: Config, symbol: str) -> Iterator[tuple[str, int]]:
+    """The most that each part of the config may want of an asset, with the key that says so."""
+    table = config.portfolio
+    if config.strategies:
+        parts = [one.share * _of_strategy(one, symbol, len(table.assets)) for one in config.strategies]
+        yield "strategies", -(-sum(parts) // BPS)
+        return
+    yield f"portfolio.assets.{symbol}.target", next(asset.target for asset in table.assets if asset.symbol == symbol)
+    if table.weights is not None:
+        yield "portfolio.weights.cap", _of_allocator(table.weights, symbol)
+
+
+def _of_strategy(one: StrategyTable, symbol: str, assets: int) -> int:
+    target = -(-BPS // assets) if one.weights is None else one.weights.get(symbol, 0)
+    return max(target, _of_allocator(one.allocator, symbol)) if isinstance(one.allocator, WeightsTable) else target
+
+
+def _of_allocator(weights: WeightsTable, symbol: str) -> int:
+    """The most that it may choose; nothing of what keeps its target."""
+    return 0 if weights.method is Method.FIXED or symbol in weights.fixed else bounds_of(weights, symbol)[1]
 
 
 class HubTable(Table):
@@ -215,7 +714,7 @@ class Config(Table):
     tax: TaxTable | None = None
     record: RecordTable | None = None
 
-    _native = model_validator(mode="before")(native.resolve)
+    _native = model_validator(mode="before")(resolve)
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -227,7 +726,7 @@ class Config(Table):
             require_pace,
             require_strategies,
             require_alone,
-            native.require_sensible,
+            require_sensible,
             require_accepted,
         ):
             check(self)

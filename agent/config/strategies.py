@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from agent.config.fields import Duration, Share, Weight
-from agent.config.table import Table
-from agent.config.triggers import TriggerTable
+from agent.config.fields import Duration, Share, Table, Weight
+from agent.config.triggers import TriggerTable, ZoneTable
 from agent.config.weights import WeightsTable, require_weights
-from agent.config.zone import ZoneTable
 from agent.units import BPS
 
 if TYPE_CHECKING:
     from agent.config.schema import Config, PortfolioTable
+
 
 DAY_S = 86_400
 SHORTEST_WINDOW_S, LONGEST_WINDOW_S = 7 * DAY_S, 730 * DAY_S

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agent.config.bounds import CEILINGS
+from agent import codec
+from agent.config.fields import parse_address
 from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE, Preset
+from agent.config.schema import CEILINGS
+from agent.errors import ConfigError
+from agent.units import BPS, largest_remainder, parse_share_bps, safe_label
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+    from tomlkit.items import Item, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,3 +289,288 @@ def _token(asset: TemplateAsset) -> str:
 
 def _feed(asset: TemplateAsset) -> str:
     return f'feed = "{asset.feed}"\n' if asset.feed else '# feed = "0x…"                   # a USD price feed, if there is one\n'
+
+
+# --- Ready portfolios that `trimtab init --template` starts from: shares by class of token, with the trigger and limits that fit them.
+
+
+CORE, STABLE, HIGH_BETA = "core", "stable", "high-beta"
+SUPPLIES = "supplies.csv"
+CLASSES: Mapping[int, Mapping[str, tuple[str, ...]]] = {
+    1: {CORE: ("WETH", "WBTC"), STABLE: ("USDC",), HIGH_BETA: ("LINK", "AAVE")},
+}
+"""Symbols of the preset by class and chain id: large and long known, worth one dollar, and what moves more than the market."""
+
+
+BEFORE = "[reference]\n"
+"""The table of the config that follows on the portfolio's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """A ready portfolio: `shares` in bps by class, split evenly over its tokens; `policy` and `limits` as the config writes them.
+
+    `futures` is how much the notional of futures may be at most, times spot value. `adjustable` says that the share of stable
+    tokens can be chosen. `weights` is an allocator, which chooses other weights than `shares` from data, and `todo` what has to be
+    done before it can.
+    """
+
+    name: str
+    about: str
+    shares: Mapping[str, int]
+    policy: Mapping[str, str | Mapping[str, str]]
+    limits: Mapping[str, str]
+    futures: str | None = None
+    adjustable: bool = False
+    weights: Mapping[str, str | list[str]] = field(default_factory=dict)
+    todo: str = ""
+
+
+def _threshold(**widths: str) -> dict[str, str]:
+    return {"kind": "threshold", **widths}
+
+
+STARTERS = {
+    starter.name: starter
+    for starter in (
+        Starter(
+            "conservative",
+            "mostly large coins, small trades, seldom",
+            {CORE: 7_000, STABLE: 2_000, HIGH_BETA: 1_000},
+            {"trigger": _threshold(relative="15%"), "destination": "target", "cooldown": "1d"},
+            {
+                "price_impact": "0.5%",
+                "slippage": "0.3%",
+                "plan_cost": "0.4%",
+                "turnover": "20%",
+                "daily_turnover": "20%",
+                "daily_loss": "0.5%",
+                "lp_max_weight": "10%",
+                "impermanent_loss": "0.5%",
+            },
+            "1.5",
+        ),
+        Starter(
+            "moderate",
+            "half large coins, a third stable, some that move more",
+            {CORE: 5_000, STABLE: 3_000, HIGH_BETA: 2_000},
+            {"trigger": _threshold(relative="10%"), "destination": "target", "cooldown": "6h"},
+            {"price_impact": "1%", "slippage": "0.3%", "plan_cost": "0.5%", "turnover": "30%", "daily_turnover": "60%", "daily_loss": "1%"},
+            "2.5",
+        ),
+        Starter(
+            "aggressive",
+            "mostly coins that move more than the market, wide bands against churning",
+            {CORE: 3_000, STABLE: 1_000, HIGH_BETA: 6_000},
+            {"trigger": _threshold(relative="20%"), "destination": "halfway", "cooldown": "1h"},
+            {
+                "price_impact": "1.5%",
+                "slippage": "0.5%",
+                "plan_cost": "0.8%",
+                "turnover": "40%",
+                "daily_turnover": "80%",
+                "daily_loss": "2%",
+            },
+            "4.0",
+        ),
+        Starter(
+            "60/40",
+            "sixty of large coins, forty stable, back at five points",
+            {CORE: 6_000, STABLE: 4_000},
+            {"trigger": _threshold(absolute="5%"), "destination": "target", "cooldown": "1d"},
+            {"turnover": "20%", "daily_turnover": "20%"},
+        ),
+        Starter(
+            "equal",
+            "the same of each, whatever its price did",
+            {CORE: 4_000, HIGH_BETA: 4_000, STABLE: 2_000},
+            {"trigger": _threshold(relative="20%"), "destination": "target", "cooldown": "1d"},
+            {"turnover": "30%", "daily_turnover": "30%"},
+            weights={"kind": "equal", "every": "7d", "keep": "14d", "churn": "1%", "until_chosen": "targets"},
+        ),
+        Starter(
+            "market-cap",
+            "by what all coins of a kind are worth, none above 40 %, beside a tenth in stable coins",
+            {CORE: 6_000, HIGH_BETA: 3_000, STABLE: 1_000},
+            {"trigger": _threshold(relative="15%"), "destination": "target", "cooldown": "1d"},
+            {"turnover": "20%", "daily_turnover": "20%"},
+            weights={
+                "kind": "market_cap",
+                "every": "7d",
+                "keep": "14d",
+                "churn": "1%",
+                "until_chosen": "wait",
+                "max_age": "1d",
+                "fixed": ["USDC"],
+                "cap": "40%",
+                "supplies": SUPPLIES,
+            },
+            todo=f"write {SUPPLIES} beside the config with lines symbol,supply,as_of for {', '.join(CLASSES[1][CORE])}: "
+            "on this chain only wrapped coins can be counted",
+        ),
+        Starter(
+            "stable-reserve",
+            "large coins beside a stable reserve that is filled from gains and spent in falls; --stable sets its size",
+            {CORE: 8_000, STABLE: 2_000},
+            {"trigger": _threshold(absolute="5%"), "destination": "target", "cooldown": "6h"},
+            {"turnover": "30%", "daily_turnover": "60%"},
+            adjustable=True,
+        ),
+    )
+}
+
+
+def starter(name: str) -> Starter:
+    """The ready portfolio of that name. Raises ConfigError listing what there is."""
+    if name not in STARTERS:
+        raise ConfigError(f"--template: {name!r} is not known", f"choose from {', '.join(STARTERS)}; trimtab templates shows them")
+    return STARTERS[name]
+
+
+def shares_of(one: Starter, stable: str | None) -> Mapping[str, int]:
+    """Bps by class, with `stable` as the share of stable tokens where the owner chose one; the others keep their proportions."""
+    if stable is None:
+        return one.shares
+    if not one.adjustable:
+        fit = ", ".join(name for name, other in STARTERS.items() if other.adjustable)
+        raise ConfigError(f"--stable: the shares of {one.name} are fixed", f"leave --stable out, or use --template {fit}")
+    bps = parse_share_bps(stable, "--stable")
+    if not 0 < bps < BPS:
+        raise ConfigError(f"--stable: {stable} leaves nothing to rebalance", "write more than 0% and less than 100%, such as 20%")
+    others = {name: share for name, share in one.shares.items() if name != STABLE}
+    rest = largest_remainder([Fraction(share) for share in others.values()], BPS - bps)
+    return {**dict(zip(others, rest, strict=True)), STABLE: bps}
+
+
+def targets(one: Starter, preset: Preset, stable: str | None = None) -> list[tuple[str, str]]:
+    """(symbol, share) of each token on that network, each class split evenly. Raises ConfigError where its tokens are not known."""
+    classes = CLASSES.get(preset.chain_id)
+    if classes is None:
+        raise ConfigError(f"--template: no tokens are known for chain {preset.chain_id}", "give every token by --target")
+    found: list[tuple[str, str]] = []
+    for name, share in shares_of(one, stable).items():
+        symbols = classes[name]
+        for symbol, bps in zip(symbols, largest_remainder([Fraction(1)] * len(symbols), share), strict=True):
+            found.append((symbol, f"{bps / 100:g}%"))
+    return found
+
+
+def dress(text: str, one: Starter) -> str:
+    """The commented config with this portfolio's trigger and limits; comments stay where they are."""
+    import tomlkit
+
+    document = tomlkit.parse(text)
+    policy, limits = (_table(document, name) for name in ("policy", "limits"))
+    for key, value in one.policy.items():
+        policy[key] = value if isinstance(value, str) else _inline(value)
+    for key, value in one.limits.items():
+        limits[key] = value
+    made = tomlkit.dumps(document)
+    if one.weights:
+        made = made.replace(BEFORE, f"{_allocator(one)}\n{BEFORE}", 1)
+    return f"# Template: {one.name}, {one.about}.\n{_futures(one)}{made}"
+
+
+def _allocator(one: Starter) -> str:
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in one.weights.items())
+    todo = f"# Before anything is traded: {one.todo}.\n" if one.todo else ""
+    about = "# Targets are chosen anew from data; those above are only where it begins (docs/weights.md)."
+    return f"{about}\n{todo}[portfolio.weights]\n{lines}\n"
+
+
+def _futures(one: Starter) -> str:
+    if one.futures is None:
+        return ""
+    return (
+        f"# Its bound on futures is {one.futures} times spot value in notional. trimtab trades no futures yet:\n"
+        f'# nothing reads this, and nothing but spot is traded.   futures_notional = "{one.futures}x"\n'
+    )
+
+
+def _table(document: TOMLDocument, name: str) -> Table:
+    from tomlkit.items import Table
+
+    found = document[name]
+    if not isinstance(found, Table):
+        raise ConfigError(f"[{name}] is no table of the new config", "this is a defect; report it")
+    return found
+
+
+def _inline(values: Mapping[str, str]) -> Item:
+    """One line with spaces inside the braces, as the rest of the file has it."""
+    import tomlkit
+
+    pairs = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+    return tomlkit.value(f"{{ {pairs} }}")
+
+
+# --- Token lists in Uniswap's format: names and addresses of one chain, from a file whose hash can be pinned; look-alikes are refused.
+
+
+_SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+# Letters that are drawn alike: Unicode Technical Standard 39, confusables, as far as symbols of tokens go.
+_DRAWN_ALIKE = str.maketrans(
+    "01|!il5$82" + "аеорсухіѕјһԁѡвкмнтгьԛ" + "αορυνικτχβεηγ" + "ᴀʙᴄᴅᴇɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
+    "ollllls" + "sbz" + "aeopcyxlsjhdwbkmhtrbq" + "aopuvlktxbeny" + "abcdeghljklmnoprstuvwyz",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenList:
+    """The tokens of one chain in a file whose SHA-256 is `digest`."""
+
+    tokens: tuple[TemplateAsset, ...]
+    digest: str
+
+
+def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> TokenList:
+    """The chain's tokens of a list; names that could deceive are left out (T16, T17).
+
+    Raises ConfigError when the file is no such list, has no token of the chain, or its SHA-256 is not `pinned` (None: any).
+    """
+    if pinned is not None and not _SHA256.fullmatch(pinned):
+        raise ConfigError(f"--token-list-sha256: {pinned!r} is not a SHA-256", "write its 64 hex digits")
+    try:
+        raw = path.read_bytes()
+        entries = codec.read_json(raw.decode())["tokens"]
+        of_chain = [entry for entry in entries if entry["chainId"] == chain_id]
+        found = tuple(
+            TemplateAsset(entry["symbol"], parse_address(entry["address"], "token list"), "", None, int(entry["decimals"]))
+            for entry in of_chain
+            if safe_label(entry["symbol"], "") != ""
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"--token-list {path}: not a token list: {error!r}", "give a JSON file in Uniswap's token list format") from None
+    digest = hashlib.sha256(raw).hexdigest()
+    if pinned is not None and pinned.lower().removeprefix("0x") != digest:
+        raise ConfigError(
+            f"--token-list {path}: its SHA-256 is {digest}, pinned is {pinned.lower()}", "find out who changed it before you use it"
+        )
+    if not of_chain:
+        raise ConfigError(f"--token-list {path}: it has no token of chain {chain_id}", "give the list of this chain")
+    return TokenList(found, digest)
+
+
+def drawn(symbol: str) -> str:
+    """What a symbol looks like: letters that are drawn alike are the same letter, case and separators do not count."""
+    plain = unicodedata.normalize("NFKD", symbol).casefold()
+    kept = "".join(char for char in plain if unicodedata.category(char)[0] in "LNS" or char in "|!")
+    return kept.translate(_DRAWN_ALIKE).replace("rn", "m").replace("vv", "w")
+
+
+def refuse_look_alike(
+    name: str, address: str | None, known: Iterable[TemplateAsset], listed: Sequence[TemplateAsset], field: str = "--target"
+) -> None:
+    """Raises ConfigError when `name` looks like another token's symbol: one that is known, or another of the list.
+
+    A known token's own symbol is never in doubt, whatever a list says.
+    """
+    known = tuple(known)
+    if any(token.symbol == name for token in known):
+        return
+    for token in (*known, *listed):
+        if token.symbol != name and token.address != address and drawn(token.symbol) == drawn(name):
+            raise ConfigError(
+                f"{field}: {name!r} looks like {token.symbol}, which is another token ({token.address})",
+                "give the address of the one you mean instead",
+            )

@@ -1,18 +1,192 @@
-"""policy.trigger and the bands of assets: how they are written, and what they become."""
+"""The cost-aware zone in trimtab.toml: what tracking error is worth, and the volatilities and correlations that it is measured by."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from agent.config.fields import Duration, Share, relayed
-from agent.config.table import Table
-from agent.config.zone import ZoneTable
+from agent.config.fields import Duration, Share, Table, relayed
+from agent.config.weights import require_times
 from agent.errors import ConfigError
-from agent.model import AnyOf, Cron, Drawdown, Every, Hybrid, Schedule, Single, Staged, Threshold, VolatilityJump
-from agent.units import parse_share_bps
+from agent.model import (
+    AnyOf,
+    Cron,
+    Drawdown,
+    Every,
+    Hybrid,
+    Measuring,
+    Schedule,
+    Single,
+    Staged,
+    Threshold,
+    TrackingRisk,
+    VolatilityJump,
+    Zone,
+)
+from agent.policy import risk
+from agent.units import BPS, parse_share_bps
+
+if TYPE_CHECKING:
+    from agent.config.schema import Config
+
+
+def _cost(value: object) -> Fraction:
+    """Bps a year, fractions of one too: "0.5bps" or "0.005%"."""
+    plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
+    unit = next((unit for unit in ("bps", "%") if plain.endswith(unit)), None)
+    try:
+        number = Decimal(plain.removesuffix(unit)) if unit else None
+    except InvalidOperation:
+        number = None
+    if number is None or not number.is_finite():
+        raise ValueError(f"{value!r} is not a cost a year; write what 1 % of tracking error is worth, such as 0.5bps")
+    return Fraction(number) * (100 if unit == "%" else 1)
+
+
+def _signed(value: object) -> int:
+    """Bps of a correlation: "80%" or "-20%"."""
+    plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
+    try:
+        number = Decimal(plain.removesuffix("%")) * 100 if plain.endswith("%") else None
+    except InvalidOperation:
+        number = None
+    if number is None or not number.is_finite() or abs(number) > BPS or number != int(number):
+        raise ValueError(f"{value!r} is not a correlation; write a percentage from -99% to 99%, such as 60%")
+    return int(number)
+
+
+Cost = Annotated[Fraction, BeforeValidator(_cost)]
+Correlation = Annotated[int, BeforeValidator(_signed)]
+
+
+class ZoneTable(Table):
+    """Act when a plan saves more risk than it costs. `tracking_error_cost` is what 1 % of tracking error is worth a year."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    kind: Literal["zone"]
+    tracking_error_cost: Cost
+    horizon: Duration
+
+
+class EstimateTable(Table):
+    """Which recorded prices volatilities and correlations are estimated from, as those of an allocator are."""
+
+    window: Duration
+    step: Duration
+    min_history: Duration
+    max_age: Duration
+
+    @model_validator(mode="after")
+    def _possible(self) -> EstimateTable:
+        require_times(None, self.step, self.window, self.min_history, self.max_age)
+        return self
+
+
+class RiskTable(Table):
+    """Annual volatilities by symbol; `correlation` is that of every pair that `correlations` does not name as "A/B".
+
+    With `estimate` recorded prices tell what is not told here.
+    """
+
+    volatilities: dict[str, Share] = Field(default_factory=dict)
+    estimate: EstimateTable | None = None
+    correlation: Correlation | None = None
+    correlations: dict[str, Correlation] = Field(default_factory=dict)
+
+
+def require_zone(config: Config) -> None:
+    """Raises ValueError naming field and remedy when the zone could not be judged."""
+    table = config.policy.risk
+    if not isinstance(config.policy.trigger, ZoneTable):
+        return
+    if config.limits.plan_cost is None:
+        raise ValueError('limits.plan_cost: off, but a zone needs it as the most that an exchange may cost; write for example "0.5%"')
+    if table is None or (not table.volatilities and table.estimate is None):
+        raise ValueError(
+            "policy.risk: missing; a zone is measured by [policy.risk] with volatilities and correlations, or by estimate; docs/zone.md"
+        )
+    symbols = [asset.symbol for asset in config.portfolio.assets]
+    strange = [symbol for symbol in table.volatilities if symbol not in symbols]
+    if strange:
+        raise ValueError(f"policy.risk.volatilities: {strange[0]!r} is none of the assets; remove it or correct its spelling")
+    named = [_pair(name, symbols) for name in table.correlations]
+    twice = [name for name, pair in zip(table.correlations, named, strict=True) if named.count(pair) > 1]
+    if twice:
+        raise ValueError(f"policy.risk.correlations: {' and '.join(twice)} are the same pair; keep one")
+    zone = build_zone(config)
+    labels = {asset.address: asset.symbol for asset in config.portfolio.assets}
+    if table.estimate is not None:
+        labels = _require_estimate(table, table.estimate, labels)
+    found = next(risk.faults(zone.risk, labels), None)
+    if found is not None:
+        raise ValueError("; ".join(found))
+
+
+def _require_estimate(table: RiskTable, estimate: EstimateTable, labels: dict[str, str]) -> dict[str, str]:
+    """The assets whose volatility is told, by address. Raises ValueError where prices cannot tell the rest."""
+    if table.correlation is not None:
+        raise ValueError("policy.risk.correlation: prices tell correlations where there is estimate; name those of pairs that they do not")
+    far = [name for name, bps in table.correlations.items() if abs(bps) > risk.MOST_CORRELATION_BPS]
+    if far:
+        raise ValueError(f'policy.risk.correlations: {far[0]} is beyond 99%; write "99%" for tokens that move as one')
+    asked = [symbol for symbol in labels.values() if symbol not in table.volatilities]
+    if estimate.min_history < (len(asked) + 1) * estimate.step:
+        raise ValueError(
+            f"policy.risk.estimate.min_history: {len(asked)} assets need at least {len(asked) + 1} steps for a covariance that is not "
+            "singular; write a longer one"
+        )
+    return {address: symbol for address, symbol in labels.items() if symbol in table.volatilities}
+
+
+def _pair(name: str, symbols: list[str]) -> frozenset[str]:
+    pair = name.split("/")
+    if len(pair) != 2 or len({*pair}) != 2 or not {*pair} <= {*symbols}:
+        raise ValueError(f'policy.risk.correlations: {name!r} is no pair of assets; write for example "{symbols[0]}/{symbols[1]}"')
+    return frozenset(pair)
+
+
+def build_zone(config: Config) -> Zone:
+    """The trigger with its risk, by token address. Raises ConfigError without its table."""
+    trigger, table = config.policy.trigger, config.policy.risk
+    if not isinstance(trigger, ZoneTable) or table is None:
+        raise ConfigError("policy.risk: missing", "write [policy.risk] with volatilities and correlations")
+    addresses = {asset.symbol: asset.address for asset in config.portfolio.assets}
+    return Zone(
+        TrackingRisk(
+            trigger.tracking_error_cost,
+            trigger.horizon,
+            tuple((addresses[symbol], bps) for symbol, bps in table.volatilities.items()),
+            tuple(_correlations(table, addresses)),
+            None if table.estimate is None else _measuring(table.estimate),
+        )
+    )
+
+
+def _measuring(estimate: EstimateTable) -> Measuring:
+    return Measuring(estimate.window, estimate.step, -(-estimate.min_history // estimate.step), estimate.max_age)
+
+
+def _correlations(table: RiskTable, addresses: Mapping[str, str]) -> list[tuple[str, str, int]]:
+    """Every pair of assets that has one."""
+    named = {frozenset(name.split("/")): bps for name, bps in table.correlations.items()}
+    symbols, found = list(addresses), []
+    for number, one in enumerate(symbols):
+        for other in symbols[:number]:
+            both = one in table.volatilities and other in table.volatilities
+            rest = table.correlation if table.estimate is None or not both else 0
+            bps = named.get(frozenset((one, other)), rest)
+            if bps is not None:
+                found.append((addresses[other], addresses[one], bps))
+    return found
+
+
+# --- policy.trigger and the bands of assets: how they are written, and what they become.
+
 
 SINGLE, SEVERAL = "single", "several"
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from agent.config.fields import Duration, Share
-from agent.config.table import Table
+from agent.config.fields import Duration, Share, Table
 from agent.errors import ConfigError
 from agent.model import Method, Portfolio, Supply, UntilChosen, WeightLimit, Weights
-from agent.policy.words import span
+from agent.policy.text import span
 from agent.units import BPS, floor_int, safe_label
 
 if TYPE_CHECKING:
     from agent.config.schema import PortfolioTable
+
 
 HOUR_S, DAY_S = 3_600, 86_400
 MOST_INTERVALS = 1_000

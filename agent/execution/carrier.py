@@ -3,13 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from agent.chain.ballot import REMEDY, NoQuorum
+from agent.chain.quorum import NO_MAJORITY_REMEDY as REMEDY
+from agent.chain.quorum import NoQuorum
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError, Unfit
-from agent.execution.settings import Event, OnEvent, Settings
 from agent.model import Intent, IntentEvent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx, Verdict
-from agent.ports import Clock, Grant, Journal, Sender, Signer, Simulation
+from agent.ports import Approval, Clock, Grant, Journal, Sender, Signer, Simulation
+
+# --- What the owner sets about execution, and what the executor tells while it works.
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`confirmations` counts the block of the transaction itself. `max_fee_wei` is limits.gas_price (None: off).
+
+    A transaction that waits longer than `bump_after_s` is sent again for more, or cancelled (None: it is left to wait).
+    `gas_per_day_wei` is limits.gas_per_day (None: off).
+
+    Waiting looks every `poll_s` seconds; after `mined_timeout_s` a transaction counts as late, after
+    `final_timeout_s` a mined one is left for the next reconciliation to finish.
+    """
+
+    confirmations: int
+    poll_s: float
+    mined_timeout_s: float
+    final_timeout_s: float
+    max_fee_wei: int | None
+    bump_after_s: float | None = None
+    gas_per_day_wei: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One moment of a transaction's way, for progress display and for tests.
+
+    Names: `before:<state>` and `after:<state>` around each durable write, `before:send`, `after:send`, `fate-unknown`,
+    `not-taken`, `waiting`, `confirming`. `intent` is as it stood then, None before it was written.
+    """
+
+    name: str
+    intent: Intent | None
+    text: str = ""
+
+
+OnEvent = Callable[[Event], None]
+
+
+def ignore(_event: Event) -> None:
+    """Listens to nothing."""
+
 
 FLYING = (IntentState.BROADCAST, IntentState.MINED)
 """States whose bytes may be anywhere."""
@@ -260,3 +303,38 @@ def require_time(now_s: int, deadline_s: int | None) -> None:
     """Raises Refused once chain time has reached the deadline: the next block would be too late."""
     if deadline_s is not None and now_s >= deadline_s:
         raise refusal("deadline", f"chain time {now_s}", f"before {deadline_s}", "the transaction's deadline is over", "plan again")
+
+
+# --- What a step has sent so far: its gas money, and who may still take what because of it.
+
+
+def gas_wei(sent: Sequence[Intent]) -> int:
+    """Gas money of all that was mined, wei."""
+    return sum(intent.receipt.gas_cost_wei for intent in sent if intent.receipt is not None)
+
+
+def may_take(allowed: Sequence[Approval]) -> str:
+    """Who may still take what, in words."""
+    labels: dict[str, list[str]] = {}
+    for approval in allowed:
+        labels.setdefault(approval.holder, []).append(approval.label)
+    return " and ".join(f"the {holder} may still take {', '.join(tokens)}" for holder, tokens in labels.items())
+
+
+# --- Which nonces the signer may use: what the journal says, not the transaction.
+
+
+_OUT = (IntentState.SIGNED, IntentState.BROADCAST)
+
+
+def signable(journal: Journal) -> dict[int, int | None]:
+    """The next nonce, and those of transactions that were signed and that no block has; each with the highest tip signed there.
+
+    An intent that is only planned does not count: its nonce is the caller's word. Nothing where the journal knows no nonce yet.
+    """
+    expected = journal.expected_nonce()
+    found: dict[int, int | None] = {} if expected is None else {expected: None}
+    for intent in journal.open_intents():
+        if intent.state in _OUT:
+            found[intent.tx.nonce] = max(found.get(intent.tx.nonce) or 0, intent.tx.max_priority_fee_wei or 0)
+    return found

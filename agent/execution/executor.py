@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
-from agent.errors import Retryable
-from agent.execution.carrier import FLYING, Carrier, refusal
-from agent.execution.reconcile import Reconciler
-from agent.execution.replacing import Replacer
-from agent.execution.settings import OnEvent, Settings, ignore
+from agent.errors import Refused, Retryable
+from agent.execution.carrier import FLYING, Carrier, OnEvent, Settings, ignore, refusal
+from agent.execution.reconcile import Reconciler, Replacer
 from agent.model import Intent, IntentKind, Provide, UnsignedTx
 from agent.ports import Clock, Grant, Journal, Sender, Signer
 
@@ -114,3 +113,17 @@ class Executor:
         expected = self._reconciler.require_known_nonce()
         if tx.nonce != expected:
             raise refusal("nonce", str(tx.nonce), str(expected), "the wallet's nonce moved since the transaction was made", "plan again")
+
+
+# --- A signer without a key, for looks that send nothing.
+
+
+class Onlooker:
+    """ports.Signer of a wallet that is only watched."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def sign(self, tx: UnsignedTx, grant: Grant) -> NoReturn:
+        """Always raises."""
+        raise Refused(f"nothing is signed for {self.address} while only looking", remedy="add --send")

@@ -1,13 +1,24 @@
-"""What becomes of an exit whose plan the guards refuse for its market: the others go on without it, and it is said."""
+"""An exit that passed every guard and is refused when it is about to be sent: whose refusal that is, and what is left alone for it.
+
+A token can pass its screen and refuse the router, answer approvals with lies, or burn the gas of a simulation. It must hold back
+its own sale and no other's; nothing that was refused is sent, and whatever is no fault of its legs refuses the step as ever.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from agent.execution.outcome import Outcome, OutcomeKind
-from agent.guards.remedies import REMEDIES
-from agent.model import StepInput, StuckExit, Verdict
-from agent.policy import failures, stuck
+from agent.errors import Refused, Unfit
+from agent.execution.step_context import Outcome, OutcomeKind
+from agent.guards.table import REMEDIES
+from agent.model import Intent, Plan, StepInput, StuckExit, Verdict
+from agent.policy import failures, quarantine
+from agent.policy import native_coin as coin
+from agent.policy.orders import exits as stuck
+from agent.ports import Approval, Composer, Journal
+
+# --- What becomes of an exit whose plan the guards refuse for its market: the others go on without it, and it is said.
+
 
 OF_ITS_MARKET = frozenset(
     (
@@ -87,3 +98,153 @@ def _why(outcome: Outcome) -> tuple[str, str]:
 
 def _failing(outcome: Outcome) -> list[Verdict]:
     return [verdict for verdict in outcome.verdicts if not verdict.passed]
+
+
+MOST = 8
+"""Plans that one step makes in the place of refused ones."""
+LATE_TOGETHER = "it was refused together with another exit when about to be sent, which goes first"
+VAIN = 2
+"""Approvals that were mined and changed nothing, after which a token counts as one that refuses them."""
+OF_LEGS = frozenset(
+    f"signer.{rule}"
+    for rule in ("tokens", "venue", "pool_fee", "amount_in", "floor", "min_out", "price", "bounds", "approval_amount", "contract")
+)
+"""Rules of the signer about what is traded; not those about nonce, fees, chain, time, kind, recipient or spender."""
+Judge = Callable[[StepInput], Outcome]
+
+
+class OfTokens(Refused):
+    """What an exit needs was refused, and it is about these tokens alone."""
+
+    def __init__(self, tokens: Sequence[str], message: str, verdicts: Sequence[Verdict] = (), remedy: str = "") -> None:
+        super().__init__(message, verdicts, remedy)
+        self.tokens = tuple(tokens)
+
+
+def needed(composer: Composer, outcome: Outcome, plan: Plan, sent: Sequence[Intent], last: bool = False) -> Sequence[Approval]:
+    """The approvals that the plan lacks. Raises OfTokens for an exit whose token does not tell its allowance, or keeps none.
+
+    `last`: no plan follows that could use them, so what lacks now is not sold in this step.
+    """
+    step, leaves = outcome.step_input, outcome.decided.leaves
+    try:
+        found = composer.approvals(step, plan)
+    except Refused as why:
+        told = {one.token for one in step.snapshot.allowances if one.spender == step.execution.router}
+        if silent := [token for token in leaves if token not in told]:
+            raise OfTokens(silent, why.message, why.verdicts, why.remedy) from None
+        raise
+    done = [intent.tx.to for intent in sent if intent.succeeded and intent.kind.value == "approve"]
+    if vain := [one for one in found if one.token in leaves and (last or done.count(one.token) > VAIN)]:
+        raise OfTokens([one.token for one in vain], f"{vain[0].label} was approved and may not be taken all the same")
+    return found
+
+
+def require_done(intent: Intent, goes: Sequence[str]) -> None:
+    """Raises OfTokens for an approval of what an exit sells that the chain reverted."""
+    if intent.receipt is not None and not intent.succeeded and intent.tx.to in goes:
+        raise OfTokens((intent.tx.to,), f"«{intent.note}» reverted")
+
+
+def require_known(said: Outcome, now: Outcome, remedy: str) -> None:
+    """Raises OfTokens for what is in quarantine, or an exit that cannot be done, and was not when the plan was confirmed: approving may
+    have changed it.
+    """
+    step, unknown = now.step_input, "which the plan that was confirmed did not know"
+    if shut := {one.token for one in step.quarantine} - {one.token for one in said.step_input.quarantine}:
+        raise OfTokens(sorted(shut), f"{quarantine.named(step, shut)}, {unknown}", remedy=remedy)
+    if stays := {one.token for one in step.stuck} - {one.token for one in said.decided.stuck}:
+        told = "; ".join(
+            f"{step.portfolio.token(one.token).label} cannot be sold now: {one.why}" for one in step.stuck if one.token in stays
+        )
+        raise OfTokens(sorted(stays), f"{told}, {unknown}", remedy=remedy)
+
+
+def require_there(said: Outcome, now: Outcome, remedy: str) -> None:
+    """Raises OfTokens for what was confirmed to be sold and cannot be any more, also where nothing is left to do: its token may hide it,
+    or spoil its market, once it may be taken.
+    """
+    had, step = coin.held(said.step_input), now.step_input
+    has, left = coin.held(step), {*now.decided.leaves} | stuck.kept(step)
+    if {*said.decided.leaves} & stuck.kept(step):
+        require_known(said, now, remedy)
+    if gone := [token for token in said.decided.leaves if token not in left and has.get(token, 0) < had.get(token, 0)]:
+        told = ", ".join(step.portfolio.token(token).label for token in gone)
+        raise OfTokens(gone, f"{told} was to be sold and is not there any more", remedy=remedy)
+
+
+def found(refusal: Refused, outcome: Outcome, goes: Sequence[str], composer: Composer, judge: Judge) -> tuple[StuckExit, ...]:
+    """What to leave alone, for this step, so that all else may go on; empty where the refusal is of the whole step.
+
+    `goes` is what the exit that was confirmed sells. An exit of several assets is tried by each alone: what is refused alone is
+    left, and where none is, they go one after the other. Where no other exit goes through to show that it is not the router,
+    the endpoint or the wallet that refuses, what there is besides must not be refused either, as far as that can be tried now; where
+    exits wait for this one, they show it, and it goes last next time.
+    """
+    if isinstance(refusal, OfTokens):
+        ours = {*refusal.tokens} <= {*goes}
+        return tuple(_left(token, refusal) for token in refusal.tokens) if ours else ()
+    step, plan, leaves = outcome.step_input, outcome.plan, outcome.decided.leaves
+    if not _of_its_legs(refusal) or plan is None or not plan.exits or not leaves:
+        return ()
+    refused: dict[str, Refused] = {leaves[0]: refusal}
+    passes = False
+    if len(leaves) > 1:
+        refused = {}
+        for one in leaves:
+            alone = judge(stuck.left_alone(step, [StuckExit(other, LATE_TOGETHER, "") for other in leaves if other != one]))
+            why = alone.decided.leaves == (one,) and _tried(alone, composer)
+            if isinstance(why, Refused) and not _of_its_legs(why):
+                return ()
+            passes = passes or why is True
+            if isinstance(why, Refused):
+                refused[one] = why
+        if not refused:
+            return tuple(StuckExit(one, LATE_TOGETHER, "nothing has to be done") for one in _late_in_turn(step, leaves)[1:])
+    left = tuple(_left(token, why) for token, why in refused.items())
+    passes = passes or any(one.why == LATE_TOGETHER for one in step.stuck)
+    if not passes and isinstance(_tried(judge(stuck.left_alone(step, left)), composer), Refused):
+        return ()
+    return left
+
+
+def remember(journal: Journal, step: StepInput, left: Sequence[StuckExit]) -> None:
+    """Writes down what was refused by itself; what only waits for another is tried at the next look."""
+    if by_itself := [one for one in left if one.why != LATE_TOGETHER]:
+        journal.mark_late(stuck.refused_late(step, by_itself))
+
+
+def forget(journal: Journal, outcome: Outcome) -> None:
+    """Forgets what was sold, and what is no exit any more: a swap that succeeded ends every row of failures."""
+    late = outcome.step_input.history.late
+    if late and (kept := stuck.still_late(outcome.step_input, outcome.decided.leaves)) != late:
+        journal.mark_late(kept)
+
+
+def _late_in_turn(step: StepInput, leaves: Sequence[str]) -> list[str]:
+    """What was refused least goes first, so that none goes before the others again and again."""
+    times = {one.token: one.times for one in step.history.late}
+    return sorted(leaves, key=lambda token: times.get(token, 0))
+
+
+def _tried(outcome: Outcome, composer: Composer) -> Refused | bool:
+    """Why what is planned would be refused now; True where its simulation succeeds, False where that cannot be tried yet."""
+    plan = outcome.plan
+    if outcome.kind is not OutcomeKind.PLANNED or plan is None or plan.actions:
+        return False
+    try:
+        if composer.approvals(outcome.step_input, plan):
+            return False
+        composer.swap(outcome.step_input, plan)
+    except Refused as why:
+        return why
+    return True
+
+
+def _of_its_legs(why: Refused) -> bool:
+    guards = {verdict.guard for verdict in why.verdicts if not verdict.passed}
+    return isinstance(why, Unfit | OfTokens) or (bool(guards) and guards <= OF_LEGS)
+
+
+def _left(token: str, why: Refused) -> StuckExit:
+    return StuckExit(token, f"refused when it was about to be sent: {why.message}", stuck.SOONER)

@@ -8,15 +8,18 @@ from fractions import Fraction
 from functools import cached_property
 
 from agent.errors import Refused
-from agent.guards.lp_replay import ActionRun, LpReplay, dearest, replay_actions
-from agent.guards.replay import LegRun, Replay, replay
+from agent.guards.replay import ActionRun, LegRun, LpReplay, Replay, dearest, replay, replay_actions
 from agent.model import Asset, Evidence, Funding, Plan, Provide, Rebalance, StepInput, TopUp
-from agent.policy import approvals, coin, liquidity, outflow, purchase, raising
-from agent.policy.coin import GAS_MARGIN
-from agent.policy.lp_book import Book, bounds, open_book
-from agent.policy.lp_moves import Load
+from agent.policy import approvals
+from agent.policy import native_coin as coin
+from agent.policy.cash_flows import purchase
+from agent.policy.cash_flows import withdrawals as outflow
+from agent.policy.cash_flows import withdrawals as raising
+from agent.policy.liquidity import valuation as liquidity
+from agent.policy.liquidity.book import Book, Load, bounds, open_book
+from agent.policy.native_coin import GAS_MARGIN
 from agent.reference import References, reference_prices, spot_prices
-from agent.units import NATIVE, Token, ceil_int
+from agent.units import BPS, NATIVE, Token, ceil_int, decimal_text, value_text
 
 
 class Missing(Exception):
@@ -279,3 +282,39 @@ def _actions(step: StepInput, plan: Plan, prices: Mapping[str, Fraction]) -> LpR
         return replay_actions(open_book(step, prices), plan.actions)
     except Refused as why:
         return why.message
+
+
+# --- How what was measured is written in a verdict: short text with its unit, never rounded to the safe side of a limit.
+
+
+OFF = "off"
+
+
+def bps(limit: int) -> str:
+    """Limit in basis points: 100 -> "100 bps"."""
+    return f"{limit} bps"
+
+
+def ratio(share: Fraction) -> str:
+    """Exact share as basis points, rounded up at two places, so that a breach never reads like the limit."""
+    return f"{decimal_text(ceil_int(share * BPS * 100), 2)} bps"
+
+
+def money(value: Fraction, numeraire: Token) -> str:
+    """Value in numeraire base units as whole coins."""
+    return f"{value_text(value, numeraire.decimals)} {numeraire.label}"
+
+
+def gwei(wei: int) -> str:
+    """Gas price."""
+    return f"{decimal_text(wei, 9)} gwei"
+
+
+def native(wei: int) -> str:
+    """Amount of the native coin in whole coins."""
+    return f"{decimal_text(wei, 18)} native"
+
+
+def seconds(number: int) -> str:
+    """Duration."""
+    return f"{number} s"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.guards.case import Case, Measured, Missing
-from agent.guards.lp_replay import dearest
-from agent.guards.replay import LegRun
-from agent.guards.words import money, ratio
-from agent.model import Collect, LpAction, PoolState, Provide
-from agent.planning.floors import fair_floor
-from agent.units import BPS
+from agent.guards.case import Case, Measured, Missing, money, ratio, seconds
+from agent.guards.replay import LegRun, dearest
+from agent.model import Asset, Collect, FeedRound, Funding, LpAction, Plan, PoolState, Provide, ReferenceKind, StepInput
+from agent.planning.problem import fair_floor
+from agent.reference import reference_prices, sequencer_fault
+from agent.reference.checks import Unknown, distances, pegs
+from agent.reference.prices import at_bound, fallen
+from agent.units import BPS, Value
 
 
 def price_impact(case: Case, limit_bps: int) -> Measured:
@@ -27,7 +31,7 @@ def slippage(case: Case, limit_bps: int) -> Measured:
     """Least slippage limit, whole bps, that allows each minimum output; one above the simulated output could only revert.
 
     A floor of out · (1 − s) is rounded down to a base unit, so floor ≥ ⌊out · (1 − s)⌋ is what counts. Of actions with liquidity:
-    the most that its minimums let liquidity cost above its worth at the reference (lp/floors.py).
+    the most that its minimums let liquidity cost above its worth at the reference (amm/lp/minting.py).
     """
     if case.plan.actions:
         return _overpaid(case, limit_bps)
@@ -116,3 +120,167 @@ def _overpaid(case: Case, limit_bps: int) -> Measured:
 
 def _minimums(action: LpAction) -> tuple[int, int]:
     return (0, 0) if isinstance(action, Collect) else action.min_raw
+
+
+# --- Guards on prices: pools against the reference, feeds against the clock, averages against feeds, dollars against a dollar.
+
+
+def oracle_deviation(case: Case, limit_bps: int) -> Measured:
+    """Largest relative distance from the reference: of each asset's spot price, of each pool that the plan uses, of a feed from its mean.
+
+    An asset whose spot price no pool tells refuses. Feed and TWAP are compared where both are configured sources and
+    both have a price: after a sharp move the agent waits until the mean has followed.
+    """
+    deviations = [*_assets(case), *_pools(case), *_means(case)]
+    worst, what = max(deviations, default=(Fraction(0), "nothing to compare"))
+    return Measured(f"{ratio(worst)} ({what})", worst * BPS <= limit_bps)
+
+
+def feed_health(case: Case, max_age_s: int) -> Measured:
+    """Age of the feed that is nearest its greatest age, of any asset, by block time; a round that was not read or does not count refuses.
+
+    Stricter than the reference price, which may fall back to a TWAP: a feed that is configured must answer before money moves.
+    """
+    if ReferenceKind.FEED not in case.step.reference.kinds:
+        return Measured("no feed in use", True)
+    found = [(_age(case, asset), asset, asset.feed) for asset in case.step.portfolio.assets if asset.feed is not None]
+    if not found:
+        return Measured("0 s (no feed in use)", True)
+    ages = [(age_s - case.step.reference.max_age_s(feed), age_s, asset.token.label, feed) for age_s, asset, feed in found]
+    over_s, oldest_s, label, feed = max(ages)
+    most_s = case.step.reference.max_age_s(feed)
+    return Measured(f"{seconds(oldest_s)} ({label}{'' if most_s == max_age_s else f', at most {seconds(most_s)}'})", over_s <= 0)
+
+
+def sequencer(case: Case, _grace_s: int) -> Measured:
+    """The rollup's sequencer is up, and was for the time of grace (T13)."""
+    return Measured(sequencer_fault(case.step) or "up", not sequencer_fault(case.step))
+
+
+def depeg(case: Case, limit_bps: int) -> Measured:
+    """Largest distance from 1 USD of a dollar token: the numeraire and every asset that its symbol marks as a dollar.
+
+    Tokens above 1.20 USD are no dollars (savings tokens), while one that fell counts however far it fell. One that left its peg
+    must come back within half of the limit. Where a price is unknown the guard refuses. A portfolio without dollars passes.
+    """
+    try:
+        found = list(pegs(case.step, case.references, limit_bps))
+    except Unknown as why:
+        raise Missing(str(why)) from None
+    if not found:
+        return Measured("no dollar token", True)
+    worst = max(found, key=lambda peg: peg.distance - peg.limit_bps / BPS)
+    left = "" if worst.limit_bps == limit_bps else f", which left its peg: at most {ratio(worst.limit_bps / BPS)}"
+    return Measured(f"{ratio(worst.distance)} ({worst.token.label}{left})", not worst.off)
+
+
+def _assets(case: Case) -> Iterator[tuple[Fraction, str]]:
+    alone = {one.token for one in case.step.stuck}  # no plan touches it, and often it is stuck for lack of any pool
+    for asset in case.step.portfolio.assets:
+        if asset.token.address in alone:
+            continue
+        spot = case.spots.get(asset.token.address)
+        if spot is None:
+            raise Missing(f"no pool tells the spot price of {asset.token.label}")
+        yield _distance(spot, case.price(asset.token.address)), f"spot of {asset.token.label}"
+
+
+def _pools(case: Case) -> Iterator[tuple[Fraction, str]]:
+    for run in case.runs():
+        fair = case.price(run.leg.token_in) / case.price(run.leg.token_out)
+        yield _distance(pools.marginal_price(run.start, run.leg.token_in), fair), f"pool {run.leg.pool}"
+    for action in case.actions():
+        if action.off is None:
+            raise Missing(f"pool {action.action.pool} has no price")
+        yield action.off, f"pool {action.action.pool}"
+
+
+def _means(case: Case) -> Iterator[tuple[Fraction, str]]:
+    for apart, token in distances(case.step):
+        yield apart, f"TWAP of {case.label(token)} against its feed"
+
+
+def _distance(price: Fraction, reference: Fraction) -> Fraction:
+    return abs(price / reference - 1)
+
+
+def _round(case: Case, asset: Asset) -> FeedRound:
+    """The asset's latest round (AggregatorV3Interface.latestRoundData). Raises Missing when it cannot count."""
+    answer = next((found for found in case.step.snapshot.feeds if found.feed == asset.feed), None)
+    label = asset.token.label
+    if answer is None:
+        raise Missing(f"feed of {label} was not read")
+    if answer.answer <= 0:
+        raise Missing(f"feed of {label} answers {answer.answer}")
+    if answer.updated_at_s <= 0 or answer.answered_in_round < answer.round_id:
+        raise Missing(f"feed of {label} has an unfinished round")
+    if answer.updated_at_s > case.step.snapshot.head.timestamp_s:
+        raise Missing(f"feed of {label} is dated after the block")
+    unfit = at_bound(answer) or fallen(case.step.snapshot, answer)
+    if unfit:
+        raise Missing(f"feed of {label} {unfit}")
+    return answer
+
+
+def _age(case: Case, asset: Asset) -> int:
+    return case.step.snapshot.head.timestamp_s - _round(case, asset).updated_at_s
+
+
+# --- What a sandwich around a plan's swaps could take at most: how far their outputs may fall short of what was predicted.
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """Most that the limits let a sandwich take, in bps: of what is exchanged, and of the portfolio per rebalance and per day.
+
+    None where a limit that it depends on is off.
+    """
+
+    exchanged_bps: int | None
+    per_rebalance_bps: int | None
+    per_day_bps: int | None
+    words: str
+
+
+def by_limits(plan_cost_bps: int | None, slippage_bps: int | None, turnover_bps: int | None, daily_turnover_bps: int | None) -> Exposure:
+    """(slippage + plan cost) × turnover.
+
+    Where pools were pushed before the snapshot the skew is a cost, which plan_cost bounds at reference prices. Whatever
+    happens afterwards, what reaches the wallet is at most slippage below the prediction, over hubs too: the last swap's
+    minimum binds.
+    """
+    if plan_cost_bps is None or slippage_bps is None:
+        off = " and ".join(f"limits.{name}" for name, value in (("plan_cost", plan_cost_bps), ("slippage", slippage_bps)) if value is None)
+        return Exposure(None, None, None, f"a sandwich may take an unknown part of what is exchanged, since {off} is off")
+    most_bps = min(plan_cost_bps + slippage_bps, BPS)
+    words = [f"a sandwich may take up to {_percent(most_bps)} of what is exchanged (slippage + plan_cost)"]
+    shares = []
+    for limit_bps, name, when in ((turnover_bps, "turnover", "per rebalance"), (daily_turnover_bps, "daily_turnover", "per day")):
+        share = None if limit_bps is None else math.ceil(Fraction(most_bps * limit_bps, BPS))
+        shares.append(share)
+        words.append(f"without bound {when}, since {name} is off" if share is None else f"{_percent(share)} of the portfolio {when}")
+    return Exposure(most_bps, shares[0], shares[1], ", ".join(words))
+
+
+def of_plan(step: StepInput, plan: Plan) -> Value | None:
+    """What a sandwich around one plan could take of its prediction: each swap to the wallet pays its minimum only.
+
+    At reference prices; None where a token received has none. What skew has cost before stands in the plan's cost.
+    """
+    prices = reference_prices(step).prices
+    ends = [leg for leg in plan.legs if leg.sink is Funding.WALLET]
+    if any(leg.token_out not in prices for leg in ends):
+        return None
+    return sum((max(0, leg.amount_out_raw - leg.min_out_raw) * prices[leg.token_out].price for leg in ends), Fraction(0))
+
+
+def profit_of(plan: Plan, short: Value | None) -> Value | None:
+    """The most that anybody earns with one plan, sandwiched or not: nobody gains more of it than it loses at reference prices.
+
+    That is what it predicts of fees, impact and skew, and what its outputs may fall short of that (`short`, by of_plan).
+    """
+    return None if short is None else short + max(plan.cost.total - plan.cost.gas - plan.cost.approvals, Fraction(0))
+
+
+def _percent(bps: int) -> str:
+    return f"{bps / 100:g}%"

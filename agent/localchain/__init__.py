@@ -6,13 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agent.localchain.accounts import WHALE, test_accounts
-from agent.localchain.anvil import run_anvil
 from agent.localchain.chain import LocalChain, PoolInfo
 from agent.localchain.deploy import deploy_world
-from agent.localchain.description import WORLD, TokenKind, World
-from agent.localchain.nodes import WHALE_WEI, AnvilNode, TesterNode
+from agent.localchain.nodes import WHALE_WEI, AnvilNode, TesterNode, run_anvil
 from agent.localchain.serve import serve
+from agent.localchain.world import WHALE, WORLD, TokenKind, World, test_accounts
 
 __all__ = ["WORLD", "LocalChain", "PoolInfo", "TokenKind", "World", "open_anvil", "open_eth_tester", "run_anvil", "serve"]
 

@@ -13,15 +13,15 @@ from eth_utils.address import to_checksum_address
 from web3.contract.contract import Contract
 
 from agent import artifacts
-from agent.localchain.accounts import WALLET, WHALE, TestAccount, test_accounts
-from agent.localchain.description import TokenKind, World
 from agent.localchain.nodes import Node, TesterNode
+from agent.localchain.world import WALLET, WHALE, TestAccount, TokenKind, World, test_accounts
 from agent.units import UINT256_MAX, Token
 
 if TYPE_CHECKING:
     from web3 import Web3
 
     from agent.chain.rpc import Transport
+
 
 TX_GAS = 30_000_000
 FEED_DECIMALS = 8
@@ -120,7 +120,7 @@ class LocalChain:
     def transport(self) -> Transport:
         """A transport of chain.rpc to this node, by the operator "local"."""
         if isinstance(self.node, TesterNode):
-            from agent.chain.tester import TesterTransport
+            from agent.chain.eth_tester import TesterTransport
 
             return TesterTransport(self.node.provider, "local")
         from agent.chain.rpc import HttpTransport
@@ -166,7 +166,7 @@ class LocalChain:
 
     def balances(self, symbols: Iterable[str] | None = None, owner: str | None = None) -> dict[str, int]:
         """The same of several tokens (all unless said), asked at once."""
-        from agent.localchain.holdings import balances
+        from agent.localchain.market import balances
 
         return balances(self, self.tokens if symbols is None else symbols, owner or self.wallet.address)
 
@@ -207,7 +207,7 @@ class LocalChain:
 
     def set_balances(self, wanted: Mapping[str, int], owner: str | None = None) -> None:
         """The same of several tokens, by symbol."""
-        from agent.localchain.holdings import set_balances
+        from agent.localchain.market import set_balances
 
         set_balances(self, wanted, owner or self.wallet.address)
 
@@ -260,19 +260,19 @@ class LocalChain:
 
     def add_v2_pool(self, token_a: str, token_b: str, value_usd: int) -> PoolInfo:
         """A pair at the current prices with this much USD in it, named "v2 A/B"."""
-        from agent.localchain.liquidity import add_v2_pool
+        from agent.localchain.market import add_v2_pool
 
         return add_v2_pool(self, token_a, token_b, value_usd)
 
     def add_v3_pool(self, token_a: str, token_b: str, fee_pips: int, price: Fraction | None = None) -> PoolInfo:
         """An initialised pool without liquidity, at the current prices unless `price` (token1 per token0, base units) is given."""
-        from agent.localchain.liquidity import add_v3_pool
+        from agent.localchain.market import add_v3_pool
 
         return add_v3_pool(self, token_a, token_b, fee_pips, price)
 
     def mint_position(self, pool: str, tick_lower: int, tick_upper: int, liquidity: int) -> None:
         """Exactly this liquidity between two ticks of the pool of that name, owned by the PoolMinter."""
-        from agent.localchain.liquidity import mint_positions
+        from agent.localchain.market import mint_positions
 
         mint_positions(self, self.books.pool_info[pool], ((tick_lower, tick_upper, liquidity),))
 
@@ -295,6 +295,6 @@ class LocalChain:
 
         `router` is "swap_router_02" or "rebalancer".
         """
-        from agent.localchain.config_text import config_text
+        from agent.localchain.world import config_text
 
         return config_text(self, store_url, targets or {spec.symbol: spec.target for spec in self.world.tokens}, router)

@@ -10,10 +10,9 @@ from eth_utils.crypto import keccak
 
 from agent.artifacts import npm, own
 from agent.localchain.chain import FEED_DECIMALS, WHALE_USD, Addresses, LocalChain
-from agent.localchain.description import TokenKind, V2Spec, World
-from agent.localchain.liquidity import V3_POOL, add_v2_pool, add_v3_pool, provide
-from agent.localchain.market import V2_PAIR
+from agent.localchain.market import V2_PAIR, V3_POOL, add_v2_pool, add_v3_pool, provide
 from agent.localchain.nodes import Node
+from agent.localchain.world import TokenKind, V2Spec, World
 from agent.units import UINT256_MAX, Token
 
 _V3_CORE = "@uniswap/v3-core/artifacts/contracts"

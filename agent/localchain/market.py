@@ -1,17 +1,120 @@
-"""Moves the market of the embedded chain: real swaps bring every pool to the new world price, then feeds and time follow."""
+"""Moves of the market of a served local chain, asked for from another terminal: pools, feeds and mean prices follow, the clock does not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+import select
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
-from agent.amm.v2_math import get_amount_out
-from agent.artifacts import npm
-from agent.localchain.chain import TWAP_WINDOW_S, LocalChain, PoolInfo
-from agent.localchain.liquidity import V3_POOL
-from agent.localchain.prices import sqrt_price_x96, v2_input_to_reach
-from agent.units import Token
+from platformdirs import user_state_path
+
+from agent.amm.v2 import get_amount_out
+from agent.artifacts import npm, own
+from agent.errors import ConfigError, Retryable
+from agent.localchain.chain import FAR_FUTURE_S, FEED_DECIMALS, TWAP_WINDOW_S, LocalChain, PoolInfo
+from agent.localchain.world import TICK_SPACINGS, Range, TokenKind, V2Spec, V3Spec, position, sqrt_price_x96, ticks_of, v2_input_to_reach
+from agent.units import BPS, Token
+
+# --- Pools and positions of the embedded chain, made by the whale at the current prices.
+
+
+OBSERVATIONS = 64
+"""Slots for price observations per V3 pool: enough for a TWAP of 30 minutes across many trades."""
+POSITION_MANAGER = "@uniswap/v3-periphery/artifacts/contracts/NonfungiblePositionManager.sol/NonfungiblePositionManager.json"
+V3_POOL = "@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV3Pool.json"
+V3_FACTORY = "@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json"
+V2_FACTORY = "@uniswap/v2-core/build/UniswapV2Factory.json"
+V2_ROUTER = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
+MINTS_PER_TX = 40
+
+
+def _sorted(chain: LocalChain, token_a: str, token_b: str) -> tuple[str, str]:
+    """Symbols in the order of their addresses, as the factories sort them."""
+    first, second = sorted((token_a, token_b), key=lambda symbol: int(chain.tokens[symbol].address, 16))
+    return first, second
+
+
+def _raw_worth(chain: LocalChain, symbol: str, usd: Fraction) -> int:
+    return int(usd / chain.books.prices_usd[symbol] * 10 ** chain.tokens[symbol].decimals)
+
+
+def _know(chain: LocalChain, info: PoolInfo) -> PoolInfo:
+    chain.books = replace(chain.books, pool_info={**chain.books.pool_info, info.name: info})
+    return info
+
+
+def _know_ticks(chain: LocalChain, pool: PoolInfo, ends: Iterable[int]) -> None:
+    known = chain.books.ticks
+    chain.books = replace(chain.books, ticks={**known, pool.name: known.get(pool.name, frozenset()) | frozenset(ends)})
+
+
+def _pair(chain: LocalChain, token_a: str, token_b: str) -> tuple[Token, Token]:
+    first, second = _sorted(chain, token_a, token_b)
+    return chain.tokens[first], chain.tokens[second]
+
+
+def add_v2_pool(chain: LocalChain, token_a: str, token_b: str, value_usd: int) -> PoolInfo:
+    """See LocalChain.add_v2_pool."""
+    token0, token1 = _pair(chain, token_a, token_b)
+    amounts = [_raw_worth(chain, token.symbol, Fraction(value_usd, 2)) for token in (token0, token1)]
+    router = chain.contract(chain.addresses.v2_router, npm(V2_ROUTER))
+    chain.send(
+        router.functions.addLiquidity(token0.address, token1.address, *amounts, *amounts, chain.whale.address, FAR_FUTURE_S), gas=5_000_000
+    )
+    factory = chain.contract(chain.addresses.v2_factory, npm(V2_FACTORY))
+    address = str(factory.functions.getPair(token0.address, token1.address).call())
+    return _know(chain, PoolInfo(V2Spec(token_a, token_b, value_usd).name, address, 2, token0, token1, 3_000))
+
+
+def add_v3_pool(
+    chain: LocalChain, token_a: str, token_b: str, fee_pips: int, price: Fraction | None = None, observations: int = OBSERVATIONS
+) -> PoolInfo:
+    """See LocalChain.add_v3_pool. A pool of the factory keeps one price observation until somebody pays for more."""
+    token0, token1 = _pair(chain, token_a, token_b)
+    at = chain.pool_price(token0.symbol, token1.symbol) if price is None else price
+    manager = chain.contract(chain.addresses.position_manager, npm(POSITION_MANAGER))
+    pair = (token0.address, token1.address, fee_pips)
+    chain.send(manager.functions.createAndInitializePoolIfNecessary(*pair, sqrt_price_x96(at)), gas=8_000_000)
+    address = str(chain.contract(chain.addresses.v3_factory, npm(V3_FACTORY)).functions.getPool(*pair).call())
+    chain.send(chain.contract(address, npm(V3_POOL)).functions.increaseObservationCardinalityNext(observations), gas=5_000_000)
+    return _know(chain, PoolInfo(V3Spec(token_a, token_b, fee_pips, 0, ()).name, address, 3, token0, token1, fee_pips))
+
+
+def provide(chain: LocalChain, pool: PoolInfo, value_usd: int, ranges: Sequence[Range]) -> None:
+    """Positions of the whale worth `value_usd` in all, spread over the ranges, through the real position manager."""
+    manager = chain.contract(chain.addresses.position_manager, npm(POSITION_MANAGER))
+    price = chain.pool_price(pool.token0.symbol, pool.token1.symbol)
+    spacing = TICK_SPACINGS[pool.fee_pips]
+    mints, ends = [], set()
+    for part in ranges:
+        value1_raw = _raw_worth(chain, pool.token1.symbol, Fraction(value_usd * part.share_bps, BPS))
+        made = position(price, *ticks_of(price, part, spacing), float(value1_raw))
+        pair = (pool.token0.address, pool.token1.address, pool.fee_pips, made.tick_lower, made.tick_upper)
+        mint = (*pair, made.amount0_raw, made.amount1_raw, 0, 0, chain.whale.address, FAR_FUTURE_S)
+        mints.append(manager.encode_abi("mint", args=[mint]))
+        ends |= {made.tick_lower, made.tick_upper}
+    chain.send(manager.functions.multicall(mints))
+    _know_ticks(chain, pool, ends)
+
+
+def mint_positions(chain: LocalChain, pool: PoolInfo, positions: Sequence[tuple[int, int, int]]) -> None:
+    """Exact liquidity (tick_lower, tick_upper, liquidity), owned by the PoolMinter, paid by the whale."""
+    minter = chain.contract(chain.addresses.pool_minter, own("PoolMinter"))
+    for start in range(0, len(positions), MINTS_PER_TX):
+        lowers, uppers, liquidities = zip(*positions[start : start + MINTS_PER_TX], strict=True)
+        chain.send(minter.functions.mint(pool.address, lowers, uppers, liquidities))
+    _know_ticks(chain, pool, {end for lower, upper, _ in positions for end in (lower, upper)})
+
+
+# --- Moves the market of the embedded chain: real swaps bring every pool to the new world price, then feeds and time follow.
+
 
 SWAP_ROUTER_02 = "@uniswap/swap-router-contracts/artifacts/contracts/SwapRouter02.sol/SwapRouter02.json"
 V2_PAIR = "@uniswap/v2-core/build/UniswapV2Pair.json"
@@ -86,3 +189,143 @@ def _swap_v3(chain: LocalChain, pool: PoolInfo, given: Token, wanted: Token, amo
     router = chain.contract(chain.addresses.swap_router_02, npm(SWAP_ROUTER_02))
     order = (given.address, wanted.address, pool.fee_pips, chain.whale.address, amount_in_raw, 0, limit_x96)
     chain.send(router.functions.exactInputSingle(order))
+
+
+PATIENCE_S = 120.0
+LEAST, MOST = Fraction(1, 20), Fraction(10)
+"""Of a price: what one move may leave of it, or make of it."""
+FIRST_OBSERVATION = 8
+"""Storage slot of UniswapV3Pool.observations; each is one word: 32 bits of time, 56 of tickCumulative, then 168 that stay."""
+_MOVE = re.compile(r"([A-Za-z0-9._-]{1,16})=([+-][0-9]{1,3}(?:\.[0-9]{1,4})?)%")
+
+
+def parse_moves(texts: list[str]) -> dict[str, Fraction]:
+    """Factors by symbol of texts such as WBTC=+30%. Raises ConfigError."""
+    found = {}
+    for text in texts:
+        match = _MOVE.fullmatch(text)
+        factor = Fraction(0) if match is None else 1 + Fraction(match[2]) / 100
+        if match is None or not LEAST <= factor <= MOST:
+            raise ConfigError(f"--move: {text[:40]!r}", "write for example WBTC=+30% or WETH=-20%, from -95% to +900%")
+        found[match[1]] = factor
+    return found
+
+
+def door(port: int) -> Path:
+    """Where the served chain of that port listens for moves; the owner's alone."""
+    return user_state_path("trimtab", ensure_exists=True) / f"localchain-{port}.sock"
+
+
+class Door:
+    """Listens for moves while a chain is served."""
+
+    def __init__(self, port: int) -> None:
+        self._path = door(port)
+        self._path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(str(self._path))
+        self._path.chmod(0o600)
+        self._socket.listen()
+
+    def __enter__(self) -> Door:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+    def wait(self, seconds: float, chain: LocalChain) -> None:
+        """Until somebody asks, and then does it, or until so much time has passed."""
+        if not select.select([self._socket], [], [], seconds)[0]:
+            return
+        line, _ = self._socket.accept()
+        with line, line.makefile("rw", encoding="utf-8") as stream:
+            line.settimeout(PATIENCE_S)
+            try:
+                wanted = {symbol: Fraction(factor) for symbol, factor in json.loads(stream.readline()).items()}
+                answer: dict[str, Any] = {"prices_usd": {name: str(float(price)) for name, price in moved(chain, wanted).items()}}
+            except (ConfigError, ValueError, AttributeError, RuntimeError) as error:
+                answer = {"error": str(error)}
+            stream.write(json.dumps(answer) + "\n")
+
+
+def ask(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
+    """Moves the market of the chain served at that port; the new prices in USD. Raises ConfigError where there is none."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.settimeout(PATIENCE_S)
+            line.connect(str(door(port)))
+            with line.makefile("rw", encoding="utf-8") as stream:
+                stream.write(json.dumps({symbol: str(factor) for symbol, factor in factors.items()}) + "\n")
+                stream.flush()
+                answer = json.loads(stream.readline() or "{}")
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise ConfigError(f"--move: no local chain is served on port {port}", "start one: trimtab localchain, or name its --port") from None
+    except (OSError, ValueError):
+        raise Retryable(f"--move: the local chain on port {port} gave no answer", "try again") from None
+    if "prices_usd" not in answer:
+        raise ConfigError(f"--move: {answer.get('error', 'the chain ended meanwhile')}", "trimtab status shows the symbols")
+    return dict(answer["prices_usd"])
+
+
+def moved(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, Fraction]:
+    """Moves prices from where the feeds stand; the whale trades in the pools. What V3 pools remember is written as if the new price had
+    held all along, so that means follow at once and no block lies in the future. Returns the new USD prices.
+    """
+    if strange := sorted(set(factors) - set(chain.feeds)):
+        raise ConfigError(f"{strange[0]!r} is no token of this chain: {', '.join(chain.feeds)}")
+    prices = {name: Fraction(chain.feed_contract(name).functions.latestRoundData().call()[1], 10**FEED_DECIMALS) for name in chain.feeds}
+    wanted = {symbol: prices[symbol] * factor for symbol, factor in factors.items()}
+    chain.books = replace(chain.books, prices_usd={**chain.books.prices_usd, **prices})
+    chain.move_market(wanted, twap_follows=False)
+    for pool in chain.books.pool_info.values():
+        if pool.version == 3:
+            _remember(chain, pool)
+    chain.mine()
+    while (ahead := chain.now_s() - time.time()) > 0:  # each trade is a block, and blocks are a second apart at least
+        time.sleep(ahead)
+    return wanted
+
+
+def _remember(chain: LocalChain, pool: PoolInfo) -> None:
+    """Writes the pool's observations so that the tick of now is its mean over any window."""
+    rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
+    slot0 = chain.contract(pool.address, npm(V3_POOL)).functions.slot0().call()
+    tick, newest, count = int(slot0[1]), int(slot0[2]), int(slot0[3])
+    words = [int(rpc("eth_getStorageAt", pool.address, hex(FIRST_OBSERVATION + at), "latest"), 16) for at in range(count)]
+    last_s, last = words[newest] & 0xFFFFFFFF, words[newest] >> 32 & (1 << 56) - 1
+    for at, word in enumerate(words):
+        if at == newest or not word >> 248:
+            continue
+        cumulative = last - tick * (last_s - (word & 0xFFFFFFFF)) & (1 << 56) - 1
+        changed = word & ~(((1 << 56) - 1) << 32) | cumulative << 32
+        rpc("anvil_setStorageAt", pool.address, hex(FIRST_OBSERVATION + at), f"0x{changed:064x}")
+
+
+# --- What an address holds of the tokens of the embedded chain: read in one request, and set by the whale.
+
+
+BALANCE_OF = "0x70a08231"
+"""Selector of balanceOf(address)."""
+
+
+def balances(chain: LocalChain, symbols: Iterable[str], owner: str) -> dict[str, int]:
+    """See LocalChain.balances."""
+    wanted = list(symbols)
+    data = BALANCE_OF + owner.removeprefix("0x").lower().rjust(64, "0")
+    calls = [("eth_call", [{"from": owner, "to": chain.tokens[symbol].address, "data": data}, "latest"]) for symbol in wanted]
+    return {symbol: int(str(answer), 16) for symbol, answer in zip(wanted, chain.node.ask(calls), strict=True)}
+
+
+def set_balances(chain: LocalChain, wanted: Mapping[str, int], owner: str) -> None:
+    """See LocalChain.set_balance."""
+    held = balances(chain, wanted, owner)
+    for symbol, raw in wanted.items():
+        missing, token = raw - held[symbol], chain.token_contract(symbol).functions
+        if missing == 0:
+            continue
+        if chain.books.kinds[symbol] is TokenKind.WRAPPED_NATIVE:
+            move = token.transfer(owner, missing) if missing > 0 else token.transferFrom(owner, chain.whale.address, -missing)
+        else:
+            move = token.mint(owner, missing) if missing > 0 else token.burn(owner, -missing)
+        chain.send(move)

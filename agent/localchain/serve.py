@@ -13,7 +13,7 @@ from types import FrameType
 
 from agent.errors import Retryable
 from agent.localchain.chain import LocalChain
-from agent.localchain.moving import Door
+from agent.localchain.market import Door
 
 HEARTBEAT_S = 10
 """An idle chain gets a block this often: agents refuse to act on an old head. Not while automine is off: then its user says when."""

@@ -2,28 +2,57 @@
 
 from agent.model.alerts import Alert, AlertKind, AlertState, Delivery, Letter, TargetState
 from agent.model.asked import Asked, ByHand, Invest, OwnStrategy, Proposed, RaiseMoney, SellEverything, SellOut, Swap, SwapAtPrice, Unwrap
-from agent.model.campaign import Campaign, Draw, LimitOrder, Purchase, Round, Spent, Underway
-from agent.model.chain import (
+from agent.model.gradual_execution import Campaign, Draw, LimitOrder, Purchase, Round, Spent, Underway
+from agent.model.ledger import (
+    BookOpening,
+    Books,
+    BookTokens,
+    Earlier,
+    Entry,
+    EntryKind,
+    Flow,
+    FlowKind,
+    Held,
+    LotMethod,
+    Opening,
+    OpenLot,
+    OwnChange,
+    Posting,
+    Stand,
+    TaxStanding,
+    Valuation,
+)
+from agent.model.liquidity import (
+    Collect,
+    ConfirmedPosition,
+    LpAction,
+    LpGone,
+    LpMove,
+    LpPosition,
+    LpTarget,
+    LpV2Position,
+    LpV3Position,
+    Provide,
+    Withdraw,
+)
+from agent.model.market import (
     Allowance,
     CodeHash,
     FeedRound,
+    Finding,
     Head,
     Holding,
+    Implementation,
     PastPrices,
     PoolState,
+    PricePoint,
     Quarantined,
+    ScreenedToken,
     Snapshot,
     TickLiquidity,
     V2Pool,
     V3Pool,
 )
-from agent.model.flows import Books, Earlier, Flow, FlowKind, Opening, OwnChange
-from agent.model.intent import Intent, IntentEvent, IntentKind, IntentState, LiquidityAdded, Receipt, SignedTx, Transfer, UnsignedTx
-from agent.model.ledger import BookOpening, BookTokens, Entry, EntryKind, Held, LotMethod, OpenLot, Posting, Stand, TaxStanding, Valuation
-from agent.model.limits import Execution, Limits, Reference, ReferenceKind
-from agent.model.liquidity import Collect, LpAction, LpTarget, Provide, Withdraw
-from agent.model.orders import PORTFOLIO, Absent, LateRefusal, Order, OrderKind, Orders, OrderStage, StuckExit, Terms, UnitValue
-from agent.model.pace import Pace, Pacing, RoundsCost, Style
 from agent.model.paper import Paper, PaperTx
 from agent.model.plan import (
     AdjustLiquidity,
@@ -44,26 +73,65 @@ from agent.model.plan import (
     TopUp,
     Verdict,
 )
-from agent.model.policy import Asset, Destination, Only, Policy, Portfolio
-from agent.model.positions import ConfirmedPosition, LpGone, LpMove, LpPosition, LpV2Position, LpV3Position
-from agent.model.prices import PricePoint
-from agent.model.requests import Claim, Parts, Payment, Payout, Request, RequestKind, RequestState
-from agent.model.risk import Measuring, Saving, TrackingRisk, Zone
-from agent.model.screening import Finding, Implementation, ScreenedToken
-from agent.model.step import History, StepInput
-from agent.model.triggers import (
+from agent.model.portfolio import (
+    PORTFOLIO,
+    Absent,
     AnyOf,
+    Asset,
     Cron,
+    Destination,
     Drawdown,
     Event,
     Every,
+    Execution,
     Hybrid,
+    LateRefusal,
+    Limits,
+    Measuring,
+    Only,
+    Order,
+    OrderKind,
+    Orders,
+    OrderStage,
+    Pace,
+    Pacing,
+    Policy,
+    Portfolio,
+    Reference,
+    ReferenceKind,
+    RoundsCost,
+    Saving,
     Schedule,
     Single,
     Staged,
+    StuckExit,
+    Style,
+    Terms,
     Threshold,
+    TrackingRisk,
     Trigger,
+    UnitValue,
     VolatilityJump,
+    Zone,
+)
+from agent.model.step import History, StepInput
+from agent.model.transactions import (
+    Claim,
+    Intent,
+    IntentEvent,
+    IntentKind,
+    IntentState,
+    LiquidityAdded,
+    Parts,
+    Payment,
+    Payout,
+    Receipt,
+    Request,
+    RequestKind,
+    RequestState,
+    SignedTx,
+    Transfer,
+    UnsignedTx,
 )
 from agent.model.weights import Allocation, Method, Supply, UntilChosen, WeightLimit, Weights
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.model.campaign import LimitOrder
+from agent.model.gradual_execution import LimitOrder
 
 
 @dataclass(frozen=True, slots=True)

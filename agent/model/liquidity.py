@@ -1,11 +1,149 @@
-"""Liquidity that is wanted, and what is to be done with positions. Pairs of numbers are (token0, token1) base units."""
+"""Liquidity positions: what the owner confirmed, and what was read of each at one block. Pairs of numbers are (token0, token1)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model.positions import position_name
+
+@dataclass(frozen=True, slots=True)
+class ConfirmedPosition:
+    """A position that the owner named in the config: only these count, whatever strangers send.
+
+    `contract` is the V2 pair, or the position manager of V3 with `token_id`. `entry_raw` are the base units provided,
+    `entry_block` when (None: not told). `volatility_bps` is the annual volatility of the pair's price, `horizon_s` how far a
+    forecast looks.
+    """
+
+    venue: str
+    contract: str
+    token_id: int | None
+    token0: str
+    token1: str
+    entry_raw: tuple[int, int]
+    entry_block: int | None
+    volatility_bps: int
+    horizon_s: int
+
+    @property
+    def name(self) -> str:
+        """What it is called wherever it is spoken of."""
+        return position_name(self.venue, self.contract, self.token_id)
+
+
+@dataclass(frozen=True, slots=True)
+class LpV2Position:
+    """LP tokens of the wallet in a Uniswap V2 pair, and what their burn depends on.
+
+    `balances` are what the pair really holds, which anyone may raise above `reserves`. `protocol_fee` says that the factory
+    has a feeTo, for whom the pair then mints LP tokens first; `k_last` is the product of reserves it last did so at.
+    """
+
+    venue: str
+    pair: str
+    token0: str
+    token1: str
+    liquidity: int
+    total_supply: int
+    reserves: tuple[int, int]
+    balances: tuple[int, int]
+    k_last: int
+    protocol_fee: bool
+
+    @property
+    def name(self) -> str:
+        """As the owner's confirmation is called."""
+        return position_name(self.venue, self.pair, None)
+
+
+@dataclass(frozen=True, slots=True)
+class LpV3Position:
+    """A token of the V3 position manager that belongs to the wallet, and its pool as far as the position depends on it.
+
+    `inside_last_x128` and `owed` are the manager's account of this token. `core_…` is the pool's account of all that the
+    manager has in this range, which other tokens share and from which collect is paid. Growths are per unit of liquidity,
+    modulo 2^256.
+    """
+
+    venue: str
+    manager: str
+    token_id: int
+    pool: str
+    token0: str
+    token1: str
+    fee_pips: int
+    tick_lower: int
+    tick_upper: int
+    liquidity: int
+    inside_last_x128: tuple[int, int]
+    owed: tuple[int, int]
+    sqrt_price_x96: int
+    tick: int
+    growth_global_x128: tuple[int, int]
+    growth_outside_lower_x128: tuple[int, int]
+    growth_outside_upper_x128: tuple[int, int]
+    core_liquidity: int
+    core_inside_last_x128: tuple[int, int]
+    core_owed: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        """As the owner's confirmation is called."""
+        return position_name(self.venue, self.manager, self.token_id)
+
+
+@dataclass(frozen=True, slots=True)
+class LpGone:
+    """A confirmed token of the position manager that does not exist: it was burned, or never minted. It holds nothing."""
+
+    venue: str
+    manager: str
+    token_id: int
+    token0: str
+    token1: str
+
+    @property
+    def name(self) -> str:
+        """As the owner's confirmation is called."""
+        return position_name(self.venue, self.manager, self.token_id)
+
+
+LpPosition = LpV2Position | LpV3Position | LpGone
+
+
+@dataclass(frozen=True, slots=True)
+class LpMove:
+    """What one mined transaction of the agent did to a position: `liquidity` put in, or taken out where it is negative.
+
+    `amounts_raw` were put in (zero otherwise); `held` is all that the position had before something was taken out. A new V3
+    position has its `fee_pips` and `ticks`; None where they are known from before, and for V2.
+    """
+
+    venue: str
+    contract: str
+    token_id: int | None
+    pool: str
+    token0: str
+    token1: str
+    fee_pips: int
+    ticks: tuple[int, int] | None
+    liquidity: int
+    held: int
+    amounts_raw: tuple[int, int]
+    block_number: int
+
+    @property
+    def name(self) -> str:
+        """As the position is called."""
+        return position_name(self.venue, self.contract, self.token_id)
+
+
+def position_name(venue: str, contract: str, token_id: int | None) -> str:
+    """Venue with the token's number, such as uniswap_v3 #42, or with the pair's address."""
+    return f"{venue} {contract}" if token_id is None else f"{venue} #{token_id}"
+
+
+# --- Liquidity that is wanted, and what is to be done with positions. Pairs of numbers are (token0, token1) base units.
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.model.chain import Allowance, Holding
-from agent.model.intent import Receipt, UnsignedTx
+from agent.model.market import Allowance, Holding
+from agent.model.transactions import Receipt, UnsignedTx
 
 
 @dataclass(frozen=True, slots=True)

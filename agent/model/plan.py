@@ -7,10 +7,8 @@ from enum import Enum
 from fractions import Fraction
 
 from agent.model.liquidity import LpAction
-from agent.model.pace import Pacing
-from agent.model.risk import Saving, TrackingRisk
-from agent.model.screening import ScreenedToken
-from agent.model.triggers import Threshold
+from agent.model.market import ScreenedToken
+from agent.model.portfolio import Pacing, Saving, Threshold, TrackingRisk
 
 
 @dataclass(frozen=True, slots=True)

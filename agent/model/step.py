@@ -5,17 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model.campaign import Draw, Spent, Underway
-from agent.model.chain import Snapshot
-from agent.model.flows import Flow
-from agent.model.ledger import TaxStanding
-from agent.model.limits import Execution, Limits, Reference
-from agent.model.orders import LateRefusal, Order, StuckExit, UnitValue
-from agent.model.policy import Policy, Portfolio
-from agent.model.prices import PricePoint
-from agent.model.requests import Claim
-from agent.model.screening import ScreenedToken
+from agent.model.gradual_execution import Draw, Spent, Underway
+from agent.model.ledger import Flow, TaxStanding
+from agent.model.market import PricePoint, ScreenedToken, Snapshot
+from agent.model.portfolio import Execution, LateRefusal, Limits, Order, Policy, Portfolio, Reference, StuckExit, UnitValue
 from agent.model.strategies import SleeveBooks, Split
+from agent.model.transactions import Claim
 from agent.model.weights import Allocation
 
 
@@ -31,8 +26,8 @@ class History:
     store does not know and that the owner has to take over or forget. The schedule's next review is late by `delay_ppm`
     millionths of its window, drawn at the last one. `depegged` are dollars that left their peg and are not back at it yet,
     `unread` (token, chain time since when) assets whose balance could not be read. `prices` are recorded prices, oldest first, as
-    far back as policy/lookback.py says. `allocation` are the weights chosen last, `unchosen` says why none count.
-    `reviews` are (schedule, chain time of its last review), named as policy/schedules.py does.
+    far back as policy/triggers/market_events.py says. `allocation` are the weights chosen last, `unchosen` says why none count.
+    `reviews` are (schedule, chain time of its last review), named as policy/triggers/schedules.py does.
     `books` says where ledger and chain disagree, `tax` what a plan's taxable gain is told by (None: nothing is known of it).
     `campaign` is the correction that is under way over time, `campaign_ended_s` when the last one ended, and `draw` decides the size
     of the first round of the next (None: not drawn yet). `spent` is what the last one has taken of the budget that the next shares

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 
-from agent.model.flows import Flow
-from agent.model.intent import Intent
-from agent.model.policy import Destination
-from agent.model.triggers import Threshold, Trigger
+from agent.model.ledger import Flow
+from agent.model.portfolio import Destination, Threshold, Trigger
+from agent.model.transactions import Intent
 from agent.model.weights import Allocation, Weights
 
 UNITS = "units"

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import requests
 
 Document = dict[str, Any]
 LOOKS_MISSED = 3
@@ -93,3 +101,189 @@ class Health:
         state = self.state
         age_s = None if state.good_at is None else round(self._now() - state.good_at, 1)
         return {"ok": not reasons, "reasons": reasons, "looks": state.looks, "last_good_look_s": age_s, "paused": bool(state.paused)}
+
+
+# --- A sign of life to a dead man's switch elsewhere: one request after each healthy look, which harms nothing when it fails.
+
+
+Method = Literal["GET", "POST"]
+TIMEOUT_S = 5.0
+
+
+class Heartbeat:
+    """Sends from a thread of its own, one at a time: who listens slowly holds up no look. The URL is a secret (T18)."""
+
+    def __init__(self, url: str, method: Method, failed: Callable[[str], None], timeout_s: float = TIMEOUT_S) -> None:
+        self._url = url
+        self._host = _host(url)
+        self._method = method
+        self._failed = failed
+        self._timeout_s = timeout_s
+        self._busy = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def __repr__(self) -> str:
+        return "Heartbeat(hidden)"
+
+    def beat(self) -> None:
+        """Sends one, unless the last one is still on its way: that one is told as failed."""
+        if not self._busy.acquire(blocking=False):
+            self._failed("the last heartbeat is still on its way")
+            return
+        self._thread = threading.Thread(target=self._send, name="trimtab heartbeat", daemon=True)
+        self._thread.start()
+
+    def settle(self, within_s: float = TIMEOUT_S) -> None:
+        """Waits until the last one has left or failed."""
+        if self._thread is not None:
+            self._thread.join(within_s)
+
+    def _send(self) -> None:
+        try:
+            why = self._asked()
+        finally:
+            self._busy.release()
+        if why:
+            self._failed(why)
+
+    def _asked(self) -> str:
+        """Why it failed, without the URL and without what anybody answered; empty where it did not."""
+        try:
+            with requests.request(self._method, self._url, timeout=self._timeout_s, allow_redirects=False, stream=True) as answer:
+                code = answer.status_code
+        except requests.RequestException as error:
+            return f"{self._host}: {type(error).__name__}"
+        except Exception as error:  # urllib3 and idna raise their own on odd addresses; a heartbeat ends no run
+            return type(error).__name__
+        return "" if code < 300 else f"{self._host}: HTTP {code}"
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "no host"
+    except ValueError:
+        return "no host"
+
+
+# --- Watches the run from a thread of its own: a look that hangs is named and the process ends, never in the middle of a broadcast.
+
+
+SENDING = "before:send"
+"""What the executor tells just before bytes leave; whatever it tells next, they have left."""
+LONGEST_PERIOD_S = 5.0
+
+
+class Watch:
+    """Hears signs of life. `now` is a clock that only goes forward, in seconds; `bound_s` how long a silence may last.
+
+    Every event of a step is a sign of life, each piece of a rest too.
+    """
+
+    def __init__(self, bound_s: float, now: Callable[[], float] = time.monotonic, period_s: float | None = None) -> None:
+        """`period_s` is how often the thread looks at least."""
+        self._bound_s = bound_s
+        self._now = now
+        self._period_s = min(LONGEST_PERIOD_S, bound_s / 4, period_s or LONGEST_PERIOD_S)
+        self._ended = threading.Event()
+        self._watched = threading.current_thread().ident
+        self._asking = False
+        self._stage, self._at = "starting", now()
+
+    def beat(self, stage: str) -> None:
+        """A sign of life, and what comes next."""
+        self._stage, self._at = stage, self._now()
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """While inside a person is waited for, as long as he likes."""
+        self._asking = True
+        try:
+            yield
+        finally:
+            self._asking = False
+            self.beat("answered")
+
+    def hangs(self) -> str | None:
+        """What hangs since when, in words; None while all is well, a person is asked, or bytes are on their way to a node."""
+        stage, silent_s = self._stage, self._now() - self._at
+        if self._asking or stage == SENDING or silent_s <= self._bound_s:
+            return None
+        return f"no sign of life for {silent_s:.0f} s, longer than {self._bound_s:g} s, since «{stage}»"
+
+    @contextmanager
+    def watching(self, hung: Callable[[str], None], alive: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """The thread runs while inside. It calls `alive` at each turn, and `hung` once, with the words for what hangs."""
+        self._watched = threading.current_thread().ident
+        thread = threading.Thread(target=self._run, args=(hung, alive), name="trimtab watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join(LONGEST_PERIOD_S)
+
+    def _run(self, hung: Callable[[str], None], alive: Callable[[], None]) -> None:
+        while not self._ended.wait(self._period_s):
+            found = self.hangs()
+            if found is not None:
+                hung(f"{found}; it stands at {self._place()}")
+                return
+            alive()
+
+    def _place(self) -> str:
+        """Where the watched thread stands: functions and lines, no values."""
+        frame = sys._current_frames().get(self._watched or 0)
+        if frame is None:
+            return "no place that can be told"
+        lines = traceback.extract_stack(frame)
+        ours = [line for line in lines if "/agent/" in line.filename]
+        return " > ".join(
+            f"{line.filename.rpartition('/agent/')[2] or line.filename}:{line.lineno} {line.name}" for line in (ours or lines)[-4:]
+        )
+
+
+# --- Tells systemd how the run does (sd_notify(3)): ready, alive, stopping, and one line of status.
+
+
+class Notifier:
+    """Silent where no service manager listens. A message that cannot be sent is dropped: it never harms the run."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        found = os.environ if environment is None else environment
+        self._address = found.get("NOTIFY_SOCKET", "")
+        self.watchdog_s = _watchdog_s(found)
+
+    def ready(self) -> None:
+        """The first look is done."""
+        self._send("READY=1")
+
+    def alive(self) -> None:
+        """Feeds the watchdog of the unit."""
+        self._send("WATCHDOG=1")
+
+    def stopping(self) -> None:
+        """The run ends in order."""
+        self._send("STOPPING=1")
+
+    def status(self, text: str) -> None:
+        """One line that `systemctl status` shows."""
+        self._send("STATUS=" + text.encode("ascii", "replace").decode().replace("\n", " ")[:200])
+
+    def _send(self, message: str) -> None:
+        if not self._address.startswith(("/", "@")):
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as line:
+                line.setblocking(False)
+                line.sendto(message.encode(), address)
+        except OSError:
+            return
+
+
+def _watchdog_s(found: Mapping[str, str]) -> float | None:
+    """How often the unit wants to hear of us, in seconds: half of its WatchdogSec; None where it does not want to."""
+    text, pid = found.get("WATCHDOG_USEC", ""), found.get("WATCHDOG_PID", "")
+    if not text.isdecimal() or int(text) == 0 or (pid and pid != str(os.getpid())):
+        return None
+    return int(text) / 2e6

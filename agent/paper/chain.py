@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Protocol
 
 from agent.backtest import router
-from agent.backtest.keyless import unsigned
 from agent.backtest.router import FAILED_UNITS, Beyond, Effects, Place, Reverted
-from agent.errors import OperatorNeeded
-from agent.model import Allowance, Head, Holding, Paper, PaperTx, PoolState, Receipt, SignedTx, Snapshot, UnsignedTx, V3Pool
-from agent.ports import Reader, Simulation, TxSeen
+from agent.backtest.world import unsigned
+from agent.errors import ConfigError, OperatorNeeded, Retryable
+from agent.model import (
+    Allowance,
+    Evidence,
+    Head,
+    Holding,
+    Paper,
+    PaperTx,
+    PastPrices,
+    Plan,
+    PoolState,
+    Receipt,
+    SignedTx,
+    Snapshot,
+    StepInput,
+    UnsignedTx,
+    V3Pool,
+)
+from agent.policy.cash_flows.balance_changes import balances_of
+from agent.ports import EvidenceSource, Reader, Simulation, TxSeen
+from agent.reference import reference_prices
+from agent.units import BPS, floor_int
 
 RECEIPTS, BLOCKS = 16, 256
 """How many of the newest are kept: a journal asks for receipts of what is not final, and for blocks of what was lately."""
@@ -212,3 +232,88 @@ def _price_wei(tx: UnsignedTx, head: Head) -> int | None:
         price_wei = tx.gas_price_wei or 0
         return price_wei if price_wei >= base_wei else None
     return None if tx.max_fee_wei < base_wei else min(tx.max_fee_wei, base_wei + (tx.max_priority_fee_wei or 0))
+
+
+# --- What a paper step sees: the real chain, with the paper wallet in the place of the real one.
+
+
+class PaperReader:
+    """ports.Reader. It carries nothing out: what waits stays waiting."""
+
+    def __init__(self, reader: Reader, chain: PaperChain) -> None:
+        """`reader` reads the real chain."""
+        self._reader = reader
+        self._chain = chain
+
+    def snapshot(self) -> Snapshot:
+        """See ports.Reader. Raises Retryable while the endpoints are behind the block that the wallet last traded in."""
+        found, state = self._chain.snapshot(), self._chain.state()
+        if found.head.number < state.block:
+            raise Retryable(f"the endpoints agree on block {found.head.number} only, which is behind our transaction in {state.block}")
+        held = {holding.token: holding.raw for holding in state.balances}
+        allowed = {(one.token, one.spender): one.raw for one in state.allowances}
+        return replace(
+            found,
+            native_wei=state.native_wei,
+            nonce_latest=state.nonce,
+            nonce_pending=state.nonce + len(state.waiting),
+            holdings=tuple(Holding(holding.token, held.get(holding.token, 0)) for holding in found.holdings),
+            allowances=tuple(Allowance(one.token, one.spender, allowed.get((one.token, one.spender), 0)) for one in found.allowances),
+            positions=(),
+        )
+
+    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+        """See ports.Reader."""
+        return self._reader.past(head, blocks)
+
+    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """See ports.Reader. What is planned on them is carried out on more ticks of a later snapshot too."""
+        return self._reader.deeper(snapshot, pools)
+
+
+class PaperEvidence:
+    """ports.EvidenceSource: tokens are tried out with what the real wallet has and allows, since the chain knows no other."""
+
+    def __init__(self, source: EvidenceSource, chain: PaperChain) -> None:
+        """`source` asks the real chain."""
+        self._source = source
+        self._chain = chain
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        """See ports.EvidenceSource."""
+        real = self._chain.real(step.snapshot.head.hash)
+        held, allowed = ((), ()) if real is None else (real.holdings, real.allowances)
+        return self._source.gather(replace(step, snapshot=replace(step.snapshot, holdings=held, allowances=allowed)), plan)
+
+
+# --- What a paper wallet begins with: the chain's balances, so much of each token, or a value spread over the targets.
+
+
+def as_the_wallet(snapshot: Snapshot, tokens: Sequence[str]) -> Paper:
+    """Balances of `tokens`, allowances and native coin of the real wallet now. Raises ConfigError for a balance that cannot be read."""
+    sure = balances_of(snapshot)
+    if unread := [token for token in tokens if token not in sure]:
+        raise ConfigError(f"the balance of {unread[0]} cannot be read now", "try again, or begin with --start")
+    balances = tuple(Holding(token, sure[token]) for token in sorted(tokens))
+    return Paper(balances, snapshot.allowances, snapshot.native_wei, snapshot.nonce_latest, snapshot.head.number)
+
+
+def with_amounts(snapshot: Snapshot, raw: Mapping[str, int], native_wei: int) -> Paper:
+    """So many base units by token, and so much native coin."""
+    return Paper(tuple(Holding(token, raw[token]) for token in sorted(raw)), (), native_wei, 0, snapshot.head.number)
+
+
+def with_value(step: StepInput, value: Fraction, native_wei: int) -> Paper:
+    """`value` in whole coins of the numeraire, spread over the targets at reference prices and rounded down; reserves beside it.
+
+    Raises ConfigError for an asset that has no price now.
+    """
+    portfolio, found = step.portfolio, reference_prices(step)
+    whole = value * 10**portfolio.numeraire.decimals
+    raw = {}
+    for asset in portfolio.assets:
+        price = found.prices.get(asset.token.address)
+        if price is None and asset.target_bps:
+            raise ConfigError(f"--value: {asset.token.label} has no reference price now", "try again, or begin with --start")
+        raw[asset.token.address] = asset.reserve_raw + (0 if price is None else floor_int(whole * asset.target_bps / BPS / price.price))
+    return with_amounts(step.snapshot, raw, native_wei)

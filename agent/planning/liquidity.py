@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.amm.lp import minting as floors
+from agent.amm.lp import minting as gas
+from agent.amm.lp import minting as mint
+from agent.amm.lp import positions as exact
 from agent.errors import Refused
-from agent.lp import exact, floors, gas, mint
 from agent.model import (
     AdjustLiquidity,
     Asset,
@@ -15,6 +18,7 @@ from agent.model import (
     Cost,
     LpAction,
     LpV2Position,
+    LpV3Position,
     Plan,
     Provide,
     Skipped,
@@ -23,11 +27,9 @@ from agent.model import (
     Withdraw,
 )
 from agent.policy import approvals
-from agent.policy.lp_adding import after_in, quote
-from agent.policy.lp_book import Book, band_bps, open_book
-from agent.policy.lp_exits import take
-from agent.policy.lp_moves import Fees, In, Move, Out
-from agent.policy.lp_wish import gas_unit_value, wish, within
+from agent.policy.liquidity.book import Amounts, Book, Fees, In, Move, Out, band_bps, open_book
+from agent.policy.liquidity.decide import gas_unit_value, wish, within
+from agent.policy.liquidity.targets import after_in, quote, take
 from agent.reference import reference_prices
 from agent.units import Value, largest_remainder
 
@@ -163,3 +165,43 @@ def _plan(step: StepInput, decision: AdjustLiquidity, actions: list[LpAction], a
         expires_block=step.snapshot.head.number + step.execution.expire_blocks,
         actions=tuple(actions),
     )
+
+
+# --- The least amounts that an action with liquidity may be signed with, by reference prices and limits alone: never from its plan.
+
+
+def least_amounts(step: StepInput, action: LpAction) -> Amounts:
+    """Base units of (token0, token1) below which the action must not be signed. Raises Refused when a price or position is unknown."""
+    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    unknown = [token for token in (action.token0, action.token1) if token not in prices]
+    if unknown:
+        raise Refused(f"{action.name}: {unknown[0]} has no reference price", remedy="see status for what has no price")
+    return floors_in(open_book(step, prices), action)
+
+
+def floors_in(book: Book, action: LpAction) -> Amounts:
+    """The same where the book is at hand. A collect pays what was earned, whatever the price."""
+    ratio, limits = book.prices[action.token0] / book.prices[action.token1], book.step.limits
+    band = band_bps(limits)
+    if band is None:
+        raise Refused("limits.oracle_deviation and limits.slippage are both off: nothing bounds the price of liquidity")
+    match action:
+        case Withdraw():
+            position = next((found for _, found in book.pairs if found.name == action.name), None)
+            if not isinstance(position, LpV2Position | LpV3Position):
+                raise Refused(f"{action.name} is no position of the wallet")
+            return floors.out_floor(position, action.liquidity, ratio, band)
+        case Provide():
+            ticks = action.ticks if action.token_id is None else _ticks(book, action)
+            within = None if ticks is None else mint.ends(ticks)
+            return floors.in_floor(within, action.desired_raw, ratio, floors.widest(within, ratio, band, limits.slippage_bps))
+        case Collect():
+            return 0, 0
+
+
+def _ticks(book: Book, action: Provide) -> tuple[int, int]:
+    """The range of a position that grows: its own, whatever the action says."""
+    position = next((found for _, found in book.pairs if found.name == action.name), None)
+    if not isinstance(position, LpV3Position):
+        raise Refused(f"{action.name} is no position of the wallet")
+    return position.tick_lower, position.tick_upper

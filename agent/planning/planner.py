@@ -7,26 +7,163 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.accounting.tax_lots import PlannedGain, planned_gains, sellable, wallet_changes
 from agent.amm.pools import fee_pips
 from agent.errors import Refused
-from agent.model import Goal, Plan, Rebalance, Skipped, StepInput, Verdict
-from agent.planning import one_side
-from agent.planning.aims import Aim, aim_at, for_exit, leaving, turnover_left
-from agent.planning.assemble import MIN_TRADE, PLAN_COST, assemble, left_undone
-from agent.planning.certificate import gap_bps
-from agent.planning.choice import OVER_COST
+from agent.model import Cost, Goal, Holding, Leg, Plan, Rebalance, Saving, Skipped, StepInput, TaxStanding, TopUp, TrackingRisk, Verdict
 from agent.planning.draft import Draft
-from agent.planning.market import Market, open_market
-from agent.planning.overshoot import best_paying, beyond
-from agent.planning.problem import Problem, build_problem
-from agent.planning.refill import plan_top_up
-from agent.planning.saving import saving
-from agent.planning.settle import DUST, Settled, settle
+from agent.planning.fixed_point import DUST, Settled, settle, sold_whole
+from agent.planning.gas import changes, gas_price_wei, gas_value, unwrap
+from agent.planning.plan_builder import MIN_TRADE, PLAN_COST, assemble, gap_bps, left_undone
+from agent.planning.pool_selection import OVER_COST
+from agent.planning.problem import Aim, Market, Problem, aim_at, build_problem, for_exit, leaving, open_market, turnover_left
 from agent.planning.swaps import Quote, plan_swap, quote
-from agent.planning.whole import sold_whole
+from agent.policy import native_coin as coin
+from agent.policy.drift import drift
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
+from agent.policy.risk import penalty
 from agent.reference import References, reference_prices
-from agent.units import BPS, PIPS, Value, value_text
+from agent.units import BPS, NATIVE, PIPS, Price, Value, value_text
+
+# --- The plan that only refills gas money: wrapped coin unwrapped by the wallet itself, without router or approval.
+
+
+def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
+    """One leg that unwraps what the decision says. Raises Refused when a price or balance is missing."""
+    token = step.portfolio.wrapped_native
+    prices = {address: found.price for address, found in reference_prices(step).prices.items()}
+    if token not in prices:
+        raise Refused("the wrapped native coin has no reference price", remedy="give it a feed")
+    legs = (unwrap(token, decision.raw),)
+    moved = changes(legs)
+    snapshot = step.snapshot
+    holdings = tuple(Holding(held.token, held.raw + moved.get(held.token, 0)) for held in snapshot.holdings)
+    native_wei = snapshot.native_wei + moved[NATIVE]
+    drifts = drift(replace(step, snapshot=replace(snapshot, holdings=holdings, native_wei=native_wei)), prices)
+    raw = {held.token: held.raw for held in holdings}
+    nothing = Fraction(0)
+    return Plan(
+        block=snapshot.head.number,
+        decision=decision,
+        legs=legs,
+        holdings_after=tuple((one.token, raw[one.token]) for one in drifts),
+        weights_after_bps=tuple((one.token, one.weight_bps) for one in drifts),
+        cost=Cost(nothing, nothing, nothing, gas_value(coin.UNWRAP_GAS, gas_price_wei(snapshot), prices[token])),
+        turnover=nothing,
+        gross_volume=nothing,
+        gas_units=coin.UNWRAP_GAS,
+        gap_bps=None,
+        verdicts=(),
+        skipped=(),
+        expires_block=snapshot.head.number + step.execution.expire_blocks,
+        native_after_wei=native_wei,
+    )
+
+
+# --- A zone's plan on the scales: the risk it takes away against everything it costs.
+
+
+def saving(problem: Problem, goal: Goal, risk: TrackingRisk, found: Plan, delta: Mapping[str, int]) -> Saving:
+    """What `found` saves of the risk over the horizon, at reference prices, and its costs, approvals that are short included.
+
+    `delta` is what its swaps change of each token in base units, native coin counted as its wrapped token.
+    """
+    before = {node.address: node.value for node in problem.assets}
+    after = {token: value + delta.get(token, 0) * problem.price(token) for token, value in before.items()}
+    cost = found.cost
+    return Saving(
+        before=_penalty(problem, goal, risk, before),
+        after=_penalty(problem, goal, risk, after),
+        fees=cost.fees,
+        impact=cost.impact,
+        skew=cost.skew,
+        gas=cost.gas,
+        approvals=cost.approvals,
+    )
+
+
+def _penalty(problem: Problem, goal: Goal, risk: TrackingRisk, values: dict[str, Value]) -> Value:
+    tokens = [weight.token for weight in goal.weights]
+    return penalty(risk, tokens, [weight.low for weight in goal.weights], [values[token] for token in tokens], problem.total)
+
+
+# --- Plans that go beyond the drift: what pools pay above the reference is no reason to move anything (T9).
+
+
+HAIR = Fraction(1, 100_000)
+"""Part of the portfolio, a tenth of a basis point: what float noise may miss a goal by, beside a base unit for each end of a leg."""
+CHURN = Fraction(105, 100)
+"""Turnover per unit of drift corrected and of money found on the way."""
+
+
+def beyond(problem: Problem, aim: Aim, draft: Draft) -> str:
+    """What a draft does beyond correcting the drift, in exact numbers; empty when nothing.
+
+    It sells a token below its goal's low share of the final total, or buys one above its high one (what was beyond a goal
+    before may stay there); or it gains, and turns over more than the drift and the gain. In a zone tokens may cross their
+    targets, since those that move together make up for each other: nothing is said of it.
+    """
+    if aim.risk is not None:
+        return ""
+    before = [node.value for node in problem.nodes]
+    after = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.nodes]
+    total = sum(after, Fraction(0))
+    slack = total * HAIR + sum((problem.price(leg.token_in) + problem.price(leg.token_out) for leg in draft.legs), Fraction(0))
+    low, high = [Fraction(share) for share in aim.low.tolist()], [Fraction(share) for share in aim.high.tolist()]
+    passed = [
+        node.label
+        for node, start, end, least, most in zip(problem.nodes, before, after, low, high, strict=True)
+        if node.is_asset and not min(start, least * total) - slack <= end <= max(start, most * total) + slack
+    ]
+    if passed:
+        return f"move {' and '.join(passed)} past its goal"
+    found = total - sum(before, Fraction(0))
+    corrected = _off(before, low, high) - _off(after, low, high)
+    if found > 0 and draft.turnover(problem) > CHURN * (corrected + found) + slack:
+        return "turn over more than the drift"
+    return ""
+
+
+def _off(values: Sequence[Value], low: Sequence[Fraction], high: Sequence[Fraction]) -> Value:
+    """Value that has to move: beyond the goals on the side that has more of it."""
+    total = sum(values, Fraction(0))
+    above = sum((max(Fraction(0), value - most * total) for value, most in zip(values, high, strict=True)), Fraction(0))
+    below = sum((max(Fraction(0), least * total - value) for value, least in zip(values, low, strict=True)), Fraction(0))
+    return max(above, below)
+
+
+def best_paying(problem: Problem, draft: Draft, too_far: str) -> tuple[str, str]:
+    """The pool of the leg that pays most per unit at reference prices, and why it is done without: with it the plan goes `too_far`."""
+
+    def rate(leg: Leg) -> Fraction:
+        return leg.amount_out_raw * problem.price(leg.token_out) / (leg.amount_in_raw * problem.price(leg.token_in))
+
+    best = max(draft.legs, key=rate)
+    why = "pays above the reference price" if rate(best) > 1 else "exchanges too few base units to hit a goal"
+    return best.pool, f"{why}: with it the plan would {too_far}"
+
+
+# --- Goals that trade one side alone: which tokens a plan leaves as they are, and which it would have moved the wrong way.
+
+
+LEFT = "policy.only leaves it as it is"
+
+
+def untouched(problem: Problem, goal: Goal) -> dict[int, str]:
+    """Tokens of which nothing is sold nor bought, by position, with the reason."""
+    kept = set(goal.unsold) & set(goal.unbought)
+    return {position: LEFT for position, node in enumerate(problem.nodes) if node.address in kept}
+
+
+def crossed(problem: Problem, goal: Goal, draft: Draft) -> dict[int, str]:
+    """Tokens of which a draft would sell, or buy, although they may not be: they stay, whatever that leaves undone.
+
+    The search keeps to their bounds as far as floats and what pools pay beyond their count let it; this is exact.
+    """
+    wrong = {token for token in goal.unsold if draft.delta.get(token, 0) < 0}
+    wrong |= {token for token in goal.unbought if draft.delta.get(token, 0) > 0}
+    return {position: LEFT for position, node in enumerate(problem.nodes) if node.address in wrong}
+
 
 __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "plan_top_up", "quote"]
 
@@ -73,7 +210,7 @@ def plan(step: StepInput, decision: Rebalance, references: References | None = N
     asks = budget is not None and not step.spend_caps  # what is approved was sized by that limit
     if most is not None and (budget is None or most[0] < budget):
         budget, turnover_limit, asks = *most, False
-    at_rest = _at_rest(step, problem, aim) if decision.exit else one_side.untouched(problem, decision.goal)
+    at_rest = _at_rest(step, problem, aim) if decision.exit else untouched(problem, decision.goal)
     market, settled = _affordable(problem, aim, decision.goal, budget, step.limits.min_trade, at_rest)
     if decision.exit:
         settled = sold_whole(market, settled, into, step.limits.min_trade)
@@ -118,7 +255,7 @@ def _affordable(
     dropped: dict[str, str] = {}
     while True:
         settled = settle(market, aim, budget, min_trade, dropped, still)
-        wrong = one_side.crossed(problem, goal, settled.draft)
+        wrong = crossed(problem, goal, settled.draft)
         if wrong.keys() - still.keys():
             still = {**still, **wrong}
             continue
@@ -200,3 +337,78 @@ def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
     fees = [min((fee_pips(pool) for pool in problem.pools.values() if one in (pool.token0, pool.token1)), default=0) for one in off]
     room = drift * (Fraction(problem.plan_cost_bps, BPS) - Fraction(max(fees), PIPS))
     return room < NEARLY * (max(1, len(off) - 1) * LEG_GAS + APPROVAL_GAS) * problem.gas_unit_value
+
+
+# --- Plans within a limit of realised gain per year: sales are trimmed to what the year still allows, or wait.
+
+
+ROUNDS = 4
+MARGIN = Fraction(999, 1_000)
+"""Part of what may be sold that is asked for: what pools pay differs a little from the reference that the bound goes by."""
+
+
+def plan_after_tax(step: StepInput, decision: Rebalance, most: tuple[Value, str] | None = None) -> Plan:
+    """planner.plan, and where tax.year_limit would be exceeded the same with less sold of what gains. Exits are never held back.
+
+    `most` is the turnover that the plan may have at most, with the limit that says so. Raises NothingPlanned where nothing is left
+    that the year allows.
+    """
+    found = plan(step, decision, most=most)
+    tax = step.history.tax
+    if tax is None or tax.year_limit is None or decision.exit:
+        return found
+    left = tax.year_limit - tax.realised
+    gains = _gains(step, tax, found)
+    if _total(gains) <= max(left, Fraction(0)):
+        return found
+    wanted, room = {one.token for one in gains if one.gain > 0}, max(left, Fraction(0))
+    for turn in range(ROUNDS):
+        caps = _caps(step, tax, gains, room * MARGIN ** (turn + 1))
+        capped = replace(decision, goal=replace(decision.goal, sell_at_most=tuple(sorted(caps.items()))))
+        try:
+            found = plan(step, capped, most=most)
+        except NothingPlanned as nothing:
+            raise NothingPlanned(f"{nothing.message}; {_why(step, tax)}", nothing.verdicts, nothing.remedy) from None
+        gains = _gains(step, tax, found)
+        if _total(gains) <= room:
+            note = [Skipped(step.portfolio.token(token).label, _why(step, tax)) for token in sorted(wanted & set(caps))]
+            return replace(found, decision=decision, skipped=(*found.skipped, *note))
+    raise NothingPlanned(f"no plan stays within the year's gain: {_why(step, tax)}", (), "raise tax.year_limit, or wait for the new year")
+
+
+def _caps(step: StepInput, tax: TaxStanding, gains: tuple[PlannedGain, ...], room: Value) -> dict[str, int]:
+    """Base units that may be sold of each asset: tokens that gain share the room by their gains, others may gain nothing."""
+    prices, whole = _prices(step), sum((max(one.gain, Fraction(0)) for one in gains), Fraction(0))
+    shares = {one.token: max(one.gain, Fraction(0)) / whole for one in gains} if whole else {}
+    caps = {}
+    for asset in step.portfolio.assets:
+        token = asset.token.address
+        if token == step.portfolio.numeraire.address and not tax.currency:
+            continue
+        held = sum(lot.raw for lot in tax.lots if lot.token == token)
+        share = shares.get(token, Fraction(0)) * room
+        caps[token] = sellable(tax.lots, tax.method, token, prices[token] * tax.rate, share, held)
+    return caps
+
+
+def _gains(step: StepInput, tax: TaxStanding, found: Plan) -> tuple[PlannedGain, ...]:
+    at_s, portfolio = step.snapshot.head.timestamp_s, step.portfolio
+    return (
+        planned_gains(found, tax, _prices(step), portfolio.numeraire.address, portfolio.wrapped_native, at_s)
+        if wallet_changes(found)
+        else ()
+    )
+
+
+def _total(gains: tuple[PlannedGain, ...]) -> Value:
+    return sum((one.gain for one in gains), Fraction(0))
+
+
+def _prices(step: StepInput) -> dict[str, Price]:
+    return {token: found.price for token, found in reference_prices(step).prices.items()}
+
+
+def _why(step: StepInput, tax: TaxStanding) -> str:
+    decimals, unit = step.portfolio.numeraire.decimals, tax.currency or step.portfolio.numeraire.label
+    limit, done = (value_text(value, decimals, 2) for value in (tax.year_limit or Fraction(0), tax.realised))
+    return f"tax.year_limit of {limit} {unit} leaves what would gain more: {done} {unit} are realised this year"

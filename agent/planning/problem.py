@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
 
 from agent.amm import pools as amm
 from agent.errors import Refused
-from agent.model import PoolState, Skipped, StepInput, V3Pool, Verdict
-from agent.planning.floors import least_rate
-from agent.planning.gas import ROUTERS, GasFacts, gas_price_wei
-from agent.planning.payments import Coin, coin_of
-from agent.policy import coin as purse
-from agent.policy import liquidity
+from agent.floats import Numbers, times, total
+from agent.model import Goal, PoolState, Skipped, StepInput, TrackingRisk, V3Pool, Verdict
+from agent.planning.gas import ROUTERS, Coin, GasFacts, again_units, coin_of, gas_price_wei, leg_units
+from agent.planning.pool_curves import Offer, Stack, build_offer, build_stack
+from agent.planning.utility import WIDE, Risk, Search, Worth, risk_of
+from agent.policy import native_coin as purse
+from agent.policy.liquidity import valuation as liquidity
+from agent.policy.risk import aversion, correlations, volatilities
 from agent.reference import References
-from agent.units import BPS, Price, Value
+from agent.units import BPS, PIPS, Price, Value, floor_int
+
+# --- The least a leg must bring: from the reference price, never from a pool alone (threat T1).
+
+
+def fair_floor(amount_in_raw: int, price_in: Fraction, price_out: Fraction, fee_pips: int, impact_bps: int, slippage_bps: int) -> int:
+    """Least output in base units by reference prices: fair value · (1 − fee − impact limit) · (1 − slippage), rounded down.
+
+    Prices in numeraire base units per token base unit. A pool skewed before the snapshot cannot lower it. At least 1, so
+    that no leg of a positive amount is ever signed with a floor of zero.
+    """
+    if amount_in_raw <= 0:
+        return 0
+    return max(1, floor_int(amount_in_raw * price_in / price_out * least_rate(fee_pips, impact_bps, slippage_bps)))
+
+
+def least_rate(fee_pips: int, impact_bps: int, slippage_bps: int) -> Fraction:
+    """The part of the fair value that a leg must bring at least. A plan trades no unit for less, so that every leg brings it."""
+    kept = Fraction(1) - Fraction(fee_pips, PIPS) - Fraction(impact_bps, BPS)
+    return max(kept, Fraction(0)) * Fraction(BPS - slippage_bps, BPS)
+
+
+def min_out(simulated_raw: int, floor_raw: int, slippage_bps: int | None) -> int:
+    """Minimum output of a leg: the larger of its fair floor and what was simulated less slippage.
+
+    With the slippage limit switched off only the fair floor stands.
+    """
+    if slippage_bps is None:
+        return floor_raw
+    return max(floor_raw, simulated_raw * (BPS - slippage_bps) // BPS)
+
 
 UNBOUNDED_BPS = BPS - 1
 """Impact bound when the limit is off: as far as the ticks read reach."""
@@ -228,3 +264,232 @@ def _gas_unit_value(step: StepInput, references: References, notes: list[Skipped
         )
     notes.append(Skipped("gas", "not valued: the wrapped native coin has no reference price"))
     return Fraction(0)
+
+
+# --- The usable pools as arcs of the continuous core, with what one unit of gas is worth there.
+
+
+Positions = NDArray[np.intp]
+FAR = 1.25
+"""Value out per value in from which on a pool contradicts the reference so much that it is not traded: one of them is broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arc:
+    """One direction of one pool between two tokens, by their positions."""
+
+    pool: str
+    source: int
+    target: int
+    offer: Offer
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What one arc trades at the dual prices; `surplus` bounds from below what the arc brings over doing without it."""
+
+    arc: Arc
+    taken: float
+    paid: float
+    surplus: float
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """Both directions of every usable pool, in units of `scale` numeraire base units, and what one unit of gas is worth in them.
+
+    `real` are the curves as they are, `counted` as they count where no unit is worth more than the reference; `gains` says that
+    they differ. `poor` are directions (pool, source, target) whose first unit already pays less than the floor of a leg, or nothing;
+    `far` are pools that pay too much to be believed.
+    """
+
+    problem: Problem
+    scale: float
+    arcs: tuple[Arc, ...]
+    real: Stack
+    counted: Stack
+    gains: bool
+    gas_unit: float
+    poor: tuple[tuple[str, int, int], ...]
+    far: tuple[str, ...]
+
+    def rows(self, without: Iterable[str] = (), banned: Collection[tuple[str, int]] = ()) -> Positions:
+        """Arcs of all pools but some, and without some directions (pool, source)."""
+        left = set(without)
+        kept = (number for number, arc in enumerate(self.arcs) if arc.pool not in left and (arc.pool, arc.source) not in banned)
+        return np.array(list(kept), dtype=np.intp)
+
+
+def open_market(problem: Problem, scale: float, dearest: Fraction | None = None) -> Market:
+    """Builds the curves once. In no pool a unit is traded that costs more than `dearest` per unit of value."""
+    arcs, poor, far = [], [], []
+    for pool in problem.pools.values():
+        least = problem.least_rate(pool) if dearest is None else max(problem.least_rate(pool), 1 - dearest)
+        for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
+            prices, ends = (problem.price(token_in), problem.price(token_out)), (problem.position[token_in], problem.position[token_out])
+            offer = build_offer(pool, token_in, *prices, scale, problem.impact_bps, least)
+            if offer is None:
+                poor.append((pool.address, *ends))
+            elif offer.real.best_rate > FAR:
+                far.append(pool.address)
+            else:
+                arcs.append(Arc(pool.address, *ends, offer))
+    real = build_stack([(arc.source, arc.target, arc.offer.real) for arc in arcs])
+    gains = any(arc.offer.counted is not arc.offer.real for arc in arcs)
+    counted = build_stack([(arc.source, arc.target, arc.offer.counted) for arc in arcs]) if gains else real
+    return Market(problem, scale, tuple(arcs), real, counted, gains, float(problem.gas_unit_value) / scale, tuple(poor), tuple(far))
+
+
+def flow_gas(market: Market, flow: Flow) -> float:
+    """Worth of the gas of one leg of such a flow, in units of the scale."""
+    pool = market.problem.pools[flow.arc.pool]
+    return leg_units(pool, flow.arc.offer.real.edges_passed(flow.taken), router=market.problem.gas.router) * market.gas_unit
+
+
+def gas_again(market: Market, arc: Arc) -> float:
+    """Worth of the gas of a further leg through an arc, in units of the scale: what the first one has touched is cheaper."""
+    return again_units(market.problem.pools[arc.pool], market.problem.gas.router) * market.gas_unit
+
+
+# --- What a goal asks for: shares of the final total by token, what a unit off them is worth, and the turnover that is left.
+
+
+ROUNDED_RAW = 16
+"""Base units by which paths, each rounded down, may miss an approved amount."""
+FUZZ = Fraction(1, 10**12)
+"""What floating point may miss of it."""
+REACH = 0.3
+"""P of a zone's worth, which so never is what stops an exchange: the quadratic decides, and pools are bounded by plan_cost."""
+MOST_SAVED = 0.25
+"""Most that a zone's exchange may save per unit. At more the risk is scaled down: it outweighs any cost all the same."""
+HAIR = 5e-5
+"""Half a basis point: how far inside a band's edge a move ends, so that rounding does not leave it outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Shares of the final total wanted by node (hubs zero), values held now, what a unit that has to move may cost, and θ.
+
+    `least` is the value below which a token cannot be sold, since it lies in positions, is not approved or must not be sold; no
+    token is bought beyond `most`. `off` is the value that has to move; in a zone `risk` prices what does not.
+    """
+
+    held: Numbers
+    locked: Numbers
+    least: Numbers
+    most: Numbers
+    low: Numbers
+    high: Numbers
+    hubs: tuple[int, ...]
+    price: float
+    lean: float
+    off: float
+    risk: Risk | None = None
+
+    def worth(self, scale: float, still: Mapping[int, float]) -> Worth:
+        """The worth in units of `scale`; tokens in `still` end at the value given there."""
+        pinned = dict.fromkeys(self.hubs, 0.0) | {token: value / scale for token, value in still.items()}
+        risk = None if self.risk is None else Risk(self.risk.volatility, self.risk.bend / scale)
+        return Worth(self.low, self.high, self.price if risk is None else REACH, self.lean, pinned, risk)
+
+    def search(self, scale: float, extra: Numbers, still: Mapping[int, float], budget: float | None) -> Search:
+        """Looks for the best flows when pools give `extra` (in units of `scale`) beyond what they count for; `budget` bounds turnover."""
+        held = self.held / scale
+        bounds = self.least / scale, self.most / scale
+        return Search(self.worth(scale, still), held, held + extra, *bounds, None if budget is None else budget / scale)
+
+
+def aim_at(problem: Problem, goal: Goal) -> Aim:
+    """The goal's shares, intervals a hair narrower; P is plan_cost."""
+    by_token = {weight.token: weight for weight in goal.weights}
+    if set(by_token) != {node.address for node in problem.assets}:
+        raise Refused("the goal names other tokens than the portfolio's assets", remedy="decide and plan from the same input")
+    wanted = [by_token.get(node.address) for node in problem.nodes]
+    held = np.array([float(node.value) for node in problem.nodes])
+    low = np.array([float(weight.low) if weight else 0.0 for weight in wanted])
+    high = np.array([float(weight.high) if weight else 0.0 for weight in wanted])
+    hair = np.minimum(HAIR, (high - low) / 4)
+    low, high = low + hair, high - hair
+    whole = total(held)
+    above, below = total(np.maximum(held - high * whole, 0.0)), total(np.maximum(low * whole - held, 0.0))
+    points = bool((low == high).all())
+    lean = 0.5 if points or above + below <= 0 else above / (above + below)
+    price = WIDE if problem.plan_cost_bps is None else min(problem.plan_cost_bps / BPS, WIDE)
+    locked = np.array([float(node.locked) for node in problem.nodes])
+    least = np.array([float(_kept(node, goal)) for node in problem.nodes])
+    most = np.array([float(node.value) if node.address in goal.unbought else np.inf for node in problem.nodes])
+    hubs = tuple(number for number, node in enumerate(problem.nodes) if not node.is_asset)
+    risk = None if goal.risk is None else _risk(problem, goal.risk, held - low * whole)
+    return Aim(held, locked, least, most, low, high, hubs, price, lean, max(above, below), risk)
+
+
+def leaving(problem: Problem, goal: Goal) -> frozenset[str]:
+    """Tokens of which the goal leaves nothing that can be spent: all of it is to be sold, to the last base unit."""
+    high = {weight.token: weight.high for weight in goal.weights}
+    return frozenset(node.address for node in problem.assets if high[node.address] * problem.total <= node.locked * (1 + FUZZ))
+
+
+def for_exit(aim: Aim, into: int) -> Aim:
+    """The aim of an exit into a token that lacks value: any amount of it is welcome, and what leaves saves the whole price by itself.
+
+    Else the last part of what leaves would stay where pools pay more for the others, once the token has its share.
+    """
+    if aim.held[into] >= aim.low[into] * total(aim.held) or aim.high[into] >= 1:
+        return aim
+    high = aim.high.copy()
+    high[into] = 1.0
+    return replace(aim, high=high, lean=1.0)
+
+
+def _risk(problem: Problem, risk: TrackingRisk, off: Numbers) -> Risk:
+    """The zone's risk in value: its factor is λ·H / V. `off` is the deviation now."""
+    tokens = [node.address for node in problem.assets]
+    known = dict(zip(tokens, volatilities(risk, tokens), strict=True))
+    spread = np.array([float(known.get(node.address, 0)) for node in problem.nodes])
+    related = np.array([[float(entry) for entry in row] for row in correlations(risk, tokens)])
+    factor = float(aversion(risk) / problem.total)
+    slopes = factor * spread[: len(tokens)] * times(related, (spread * off)[: len(tokens)])
+    return risk_of(spread, related, factor * min(1.0, MOST_SAVED / max(float(np.ptp(slopes)), MOST_SAVED)))
+
+
+def _kept(node: Node, goal: Goal) -> Value:
+    """Value below which the goal lets a token not go."""
+    if node.address in goal.unsold:
+        return node.value
+    caps = dict(goal.sell_at_most)
+    if node.address not in caps:
+        return _least(node)
+    return max(_least(node), node.value - caps[node.address] * node.price)
+
+
+def _least(node: Node) -> Value:
+    """What lies in positions, or is held beyond what the step has approved.
+
+    The wish goes a hair beyond an approval, so that the legs, which stop exactly there, leave no crumb of it.
+    """
+    if node.cap_raw is None:
+        return node.locked
+    spendable = (node.cap_raw + ROUNDED_RAW) * node.price * (1 + FUZZ)
+    return max(node.locked, node.value - spendable)
+
+
+def turnover_left(step: StepInput, total: Value, apart: Value = Fraction(0)) -> tuple[Value | None, str]:
+    """Value that this plan may still move, and the limit that says so; `apart` is moved beside the limits.
+
+    Raises Refused when less than a trade is left of the day's, and nothing is apart.
+    """
+    limits, found = step.limits, []
+    if limits.turnover_bps is not None:
+        found.append((total * Fraction(limits.turnover_bps, BPS), "limits.turnover"))
+    if limits.daily_turnover_bps is not None:
+        day = total * Fraction(limits.daily_turnover_bps, BPS)
+        left = day - step.history.turnover_24h
+        if left <= (limits.min_trade or 0) and not apart:
+            raise Refused(
+                "the turnover of the last 24 hours has used up limits.daily_turnover",
+                (Verdict("daily_turnover", f"{float(step.history.turnover_24h / total):.2%}", f"{float(day / total):.2%}", False),),
+                "wait until the trades of the last day are older than 24 hours",
+            )
+        found.append((max(Fraction(0), left), "limits.daily_turnover"))
+    least, name = min(found, default=(None, ""), key=lambda item: item[0])
+    return (None if least is None else least + apart), name

@@ -11,10 +11,9 @@ from agent.amm import pools as amm
 from agent.amm.errors import BeyondKnownTicks, Reverts
 from agent.model import Funding, Leg, PoolState, V3Pool
 from agent.planning.draft import Draft
-from agent.planning.floors import fair_floor, min_out
 from agent.planning.gas import leg_units
-from agent.planning.gather import Route, gather
-from agent.planning.problem import UNBOUNDED_BPS, Problem
+from agent.planning.problem import UNBOUNDED_BPS, Problem, fair_floor, min_out
+from agent.planning.routes import Route, gather
 from agent.units import BPS, Value, floor_int
 
 CRUMB = 10**6

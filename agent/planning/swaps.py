@@ -12,22 +12,18 @@ from agent.amm import pools as amm
 from agent.amm.errors import TicksEnd
 from agent.errors import ConfigError, Refused
 from agent.model import Funding, Goal, GoalWeight, Leg, Plan, PoolState, Rebalance, Skipped, StepInput, Verdict
-from agent.planning.assemble import assemble
-from agent.planning.certificate import rounded_gap
-from agent.planning.choice import Choice, Chooser
-from agent.planning.draft import Draft
+from agent.planning.draft import Draft, at_their_end
 from agent.planning.dual import Program, Solution, solve
-from agent.planning.floors import min_out
+from agent.planning.fixed_point import legs_of, to_routes
 from agent.planning.gas import gas_price_wei
-from agent.planning.market import open_market
-from agent.planning.paths import Routes, decompose
-from agent.planning.problem import UNBOUNDED_BPS, Node, Problem, build_problem, open_problem
-from agent.planning.reach import at_their_end
-from agent.planning.responses import Stack
+from agent.planning.plan_builder import assemble, rounded_gap
+from agent.planning.pool_curves import Stack
+from agent.planning.pool_selection import Choice, Chooser
+from agent.planning.problem import UNBOUNDED_BPS, Node, Problem, build_problem, min_out, open_market, open_problem
 from agent.planning.rounding import run_all
-from agent.planning.settle import legs_of, to_routes
-from agent.planning.worth import must_sell
-from agent.policy import aside
+from agent.planning.routes import Routes, decompose
+from agent.planning.utility import must_sell
+from agent.policy.cash_flows import balance_changes as aside
 from agent.reference import reference_prices, spot_prices
 from agent.units import Value, decimal_text
 

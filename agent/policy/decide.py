@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -10,48 +11,104 @@ from agent.errors import Refused
 from agent.model import (
     AdjustLiquidity,
     AssetDrift,
+    Books,
     Campaign,
     Decision,
+    Destination,
     Goal,
     Halt,
+    History,
     Hold,
     Rebalance,
     Round,
+    Stand,
     StepInput,
     StuckExit,
     Zone,
 )
-from agent.policy import (
-    allocation,
-    campaign,
-    coin,
-    confirm,
-    failures,
-    flows,
-    liquidity,
-    lp_wish,
-    max_weight,
-    minimum,
-    order_targets,
-    outflow,
-    purchase,
-    quarantine,
-    sleeves,
-    stuck,
-    words,
-    zone,
-)
-from agent.policy.drift import corrections, drift
-from agent.policy.faults import faults_of
-from agent.policy.goal import goal
-from agent.policy.lp_moves import Out
+from agent.policy import failures, minimum, quarantine
+from agent.policy import gradual_execution as campaign
+from agent.policy import native_coin as coin
+from agent.policy import price_confirmation as confirm
+from agent.policy import targets as allocation
+from agent.policy import text as words
+from agent.policy.cash_flows import balance_changes as flows
+from agent.policy.cash_flows import purchase
+from agent.policy.cash_flows import withdrawals as outflow
+from agent.policy.drift import corrections, drift, goal, has_band, narrowed
+from agent.policy.liquidity import decide as lp_wish
+from agent.policy.liquidity import valuation as liquidity
+from agent.policy.liquidity.book import Out
 from agent.policy.minimum import money
-from agent.policy.only import narrowed
-from agent.policy.sleeves import SleevesView
-from agent.policy.triggers import Fired, fired
-from agent.policy.zone import ZoneView
-from agent.reference import References, reference_prices
-from agent.units import Price, Value
+from agent.policy.orders import exits as order_targets
+from agent.policy.orders import exits as stuck
+from agent.policy.strategies import netting as sleeves
+from agent.policy.strategies.netting import SleevesView
+from agent.policy.triggers import no_trade_zone as zone
+from agent.policy.triggers import rules as max_weight
+from agent.policy.triggers.no_trade_zone import ZoneView
+from agent.policy.triggers.rules import Fired, fired
+from agent.policy.triggers.schedules import last_look_s
+from agent.reference import References, contradiction, depeg_fault, reference_prices, sequencer_fault
+from agent.units import BPS, NATIVE, Price, Value, decimal_text
+
+# --- What a decision cannot rest on: balances that are not known for certain, and a memory that is ahead of the chain.
+
+
+def balances(step: StepInput) -> list[str]:
+    """Assets whose balance is unknown: quarantined, not read, or read twice with different answers."""
+    faults = []
+    for asset in step.portfolio.assets:
+        label, address = asset.token.label, asset.token.address
+        balances = {holding.raw for holding in step.snapshot.holdings if holding.token == address}
+        quarantined = [f"{item.item}: {item.why}" for item in step.snapshot.quarantined if item.address == address]
+        if quarantined:
+            faults.append(f"{label} is quarantined ({'; '.join(quarantined)})")
+        elif not balances:
+            faults.append(f"the balance of {label} was not read")
+        elif len(balances) > 1:
+            faults.append(f"the balance of {label} was read as {' and '.join(map(str, sorted(balances)))} base units")
+    return faults
+
+
+def from_the_future(history: History, now_s: int) -> list[str]:
+    """A store that knows a later time than the block has seen another chain, or an endpoint lags behind."""
+    last_s = last_look_s(history)
+    if last_s is None or last_s <= now_s:
+        return []
+    return [f"the last action in the store is of {words.moment(last_s)}, the block only of {words.moment(now_s)}"]
+
+
+# --- Why a step cannot be decided: everything in it that is unknown, stale or contradictory.
+
+
+def faults_of(step: StepInput, references: References) -> list[str]:
+    """Everything that is unknown, stale or contradictory; empty when the step can be decided."""
+    assets = step.portfolio.assets
+    if len(assets) < minimum.FEWEST:
+        return [f"a portfolio needs at least {minimum.FEWEST} assets, this one has {len(assets)}"]
+    faults = []
+    if (
+        step.quarantine
+        and len(assets) - len({one.token for one in step.quarantine} & {asset.token.address for asset in assets}) < minimum.FEWEST
+    ):
+        faults.append(f"fewer than {minimum.FEWEST} assets are left that may be traded")
+    weights_bps = sum(asset.target_bps for asset in assets)
+    if weights_bps != BPS or any(asset.target_bps < 0 for asset in assets):
+        faults.append(f"targets sum to {weights_bps} bps instead of {BPS}, or one is negative")
+    listed = Counter(asset.token.address for asset in assets)
+    faults += [f"{step.portfolio.token(address).label} is listed {times} times" for address, times in listed.items() if times > 1]
+    if step.policy.destination is Destination.BAND and not has_band(step.policy.trigger):
+        faults.append("the destination is a band, but the trigger has none")
+    faults += [fault for fault in (sequencer_fault(step), depeg_fault(step, references), contradiction(step)) if fault]
+    faults += [fault for fault in (sleeves.fault(step),) if fault]
+    faults += order_targets.faults(step, references)
+    faults += balances(step)
+    faults += liquidity.faults(step)
+    faults += zone.faults(step, references)
+    faults += from_the_future(step.history, step.snapshot.head.timestamp_s)
+    faults += [f"{gap.label} has no reference price ({gap.why})" for gap in references.unpriced if gap.token in listed]
+    return faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +204,7 @@ def _decided(step: StepInput) -> Decided:
         answer = replace(zone.fired(found, drifts), fired=False) if max_weight.asks(step, drifts) else zone.fired(found, drifts)
     else:
         answer = fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps)
-    answer = max_weight.fired(step, drifts, answer)
+    answer = max_weight.fired_by_max_weight(step, drifts, answer)
     if answer.fired:
         decision, reviewed = _act(step, drifts, references, answer)
         if isinstance(decision, Rebalance):
@@ -165,7 +222,7 @@ def _decided(step: StepInput) -> Decided:
 def _of_strategies(step: StepInput, drifts: tuple[AssetDrift, ...], references: References, prices: Mapping[str, Price]) -> Decided:
     """Each by its own trigger and cooldown, all towards one goal; what is left after exchanges inside must be worth a trade."""
     view = sleeves.view(step, prices)
-    answer = max_weight.fired(step, drifts, view.answer)
+    answer = max_weight.fired_by_max_weight(step, drifts, view.answer)
     wanted = view.goal if view.answer.fired else max_weight.down(drifts)
     decision, reviewed = _act(step, drifts, references, answer, wanted) if answer.fired else (_hold(answer), answer.due)
     if isinstance(decision, Rebalance) and not view.answer.fired:
@@ -298,3 +355,35 @@ def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] |
         return None
     until_s = last_s + step.policy.cooldown_s
     return f"but the last {what} was at {words.moment(last_s)} and the cooldown lasts until {words.moment(until_s)}", until_s
+
+
+# --- Whether the ledger and the chain agree on every balance; where they do not, which balance, and by how much.
+
+
+REMEDY = "see which entry with trimtab books check, or begin anew at the chain's balances with trimtab books open"
+
+
+def agreed(step: StepInput, books: Books, stands: Iterable[Stand]) -> StepInput:
+    """The step with what disagrees in its history. Changes that nobody made and that are not written down yet are no disagreement:
+    they are flows. A snapshot that cannot be compared with the books is not compared with the ledger either.
+    """
+    if not flows.comparable(step.snapshot, books):
+        return step
+    unwritten = {token: delta for token, (delta, _) in flows.differences(step.snapshot, books).items()}
+    sure = flows.balances_of(step.snapshot)
+    counted = {asset.token.address for asset in step.portfolio.assets} | {NATIVE}
+    wrong = []
+    for stand in stands:
+        expected = stand.raw + unwritten.get(stand.token, 0)
+        if stand.token in counted and stand.token in sure and sure[stand.token] != expected:
+            said, has = (_amount(step, stand.token, raw) for raw in (expected, sure[stand.token]))
+            wrong.append(f"{flows.label(step, stand.token)}: {said} by the ledger, {has} on the chain")
+    if not wrong:
+        return step
+    told = f"ledger and chain disagree at block {step.snapshot.head.number}: {'; '.join(wrong)}; {REMEDY}"
+    return replace(step, history=replace(step.history, books=told))
+
+
+def _amount(step: StepInput, token: str, raw: int) -> str:
+    decimals = 18 if token == NATIVE else step.portfolio.token(token).decimals
+    return decimal_text(raw, decimals)

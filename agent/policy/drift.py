@@ -7,10 +7,66 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import Asset, AssetDrift, Goal, StepInput, Trigger
-from agent.policy import coin, liquidity, words
-from agent.policy.bands import band
+from agent.model import AnyOf, Asset, AssetDrift, Destination, Goal, GoalWeight, Hybrid, Only, Staged, StepInput, Threshold, Trigger, Zone
+from agent.policy import native_coin as coin
+from agent.policy import text as words
+from agent.policy.liquidity import valuation as liquidity
 from agent.units import BPS, Price, Value, largest_remainder
+
+# --- How wide the band around a target is: the trigger's widths, an asset's own, the narrower where several count.
+
+
+Edges = tuple[Fraction, Fraction]
+
+
+def has_band(trigger: Trigger) -> bool:
+    """Whether weights can leave a band under this trigger."""
+    return bool(_thresholds(trigger))
+
+
+def band(trigger: Trigger, target_bps: int, own: Threshold | None = None, most_bps: int | None = None) -> Edges:
+    """Edges of the band around a target in bps, exact, within 0 and 10,000.
+
+    `own` is the asset's, in place of the trigger's widths. A band ends at `most_bps`, where that is above the target. With an
+    absolute and a relative width the narrower counts, and so it does with several triggers. One that knows no band has one of no
+    width, and a zone's depends on the market (agent/policy/triggers/no_trade_zone.py).
+    """
+    if isinstance(trigger, Zone):
+        return Fraction(0), Fraction(BPS)
+    thresholds = _thresholds(trigger)
+    widths = [_width(own or threshold, target_bps) for threshold in thresholds]
+    width = min(widths, default=Fraction(0))
+    most = BPS if most_bps is None or most_bps <= target_bps else most_bps
+    return max(Fraction(0), target_bps - width), min(Fraction(most), target_bps + width)
+
+
+def banded(drifts: Sequence[AssetDrift], trigger: Trigger) -> tuple[AssetDrift, ...]:
+    """The same standing by the bands of another trigger: one of several judges by its own."""
+    whole = sum((drift.value for drift in drifts), Fraction(0))
+    result = []
+    for drift in drifts:
+        low, high = band(trigger, drift.target_bps, drift.own_band, drift.max_bps)
+        outside = whole > 0 and not low <= drift.share * BPS <= high
+        result.append(replace(drift, band_low_bps=low, band_high_bps=high, outside=outside))
+    return tuple(result)
+
+
+def _thresholds(trigger: Trigger) -> list[Threshold]:
+    match trigger:
+        case Threshold():
+            return [trigger]
+        case Hybrid(threshold) | Staged(_, _, threshold):
+            return [] if threshold is None else [threshold]
+        case AnyOf(triggers):
+            return [threshold for one in triggers for threshold in _thresholds(one)]
+        case _:
+            return []
+
+
+def _width(threshold: Threshold, target_bps: int) -> Fraction:
+    widths = [] if threshold.absolute_bps is None else [Fraction(threshold.absolute_bps)]
+    widths += [] if threshold.relative_bps is None else [Fraction(threshold.relative_bps * target_bps, BPS)]
+    return min(widths, default=Fraction(0))
 
 
 def drift(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
@@ -130,3 +186,95 @@ def _price_at(share: Fraction, rest: Value, counted_raw: int) -> Price | None:
     if not 0 < share < 1 or rest == 0 or counted_raw == 0:
         return None
     return rest * share / (1 - share) / counted_raw
+
+
+# --- Where a rebalance goes: onto the target, to the edge of the band, half of the way, or towards the target as far as it pays.
+
+
+def goal(drifts: Sequence[AssetDrift], destination: Destination) -> Goal:
+    """Wanted shares of all assets, in order. Points sum to one; from every interval each share can be met by the others."""
+    match destination:
+        case Destination.TARGET | Destination.ZONE:
+            return _points(drifts, [_target(drift) for drift in drifts])
+        case Destination.HALFWAY:
+            return _points(drifts, [(drift.share + _target(drift)) / 2 for drift in drifts])
+        case Destination.BAND:
+            return _bands(drifts)
+
+
+def _target(drift: AssetDrift) -> Fraction:
+    return Fraction(drift.target_bps, BPS)
+
+
+def _points(drifts: Sequence[AssetDrift], shares: Sequence[Fraction]) -> Goal:
+    return Goal(tuple(GoalWeight(drift.token, share, share) for drift, share in zip(drifts, shares, strict=True)))
+
+
+def _bands(drifts: Sequence[AssetDrift]) -> Goal:
+    """The bands, less what the others cannot make up for: a share of 55 % needs others that together may be as low as 45 %."""
+    lows = [drift.band_low_bps / BPS for drift in drifts]
+    highs = [drift.band_high_bps / BPS for drift in drifts]
+    weights = []
+    for drift, low, high in zip(drifts, lows, highs, strict=True):
+        others_low, others_high = sum(lows) - low, sum(highs) - high
+        weights.append(GoalWeight(drift.token, max(low, 1 - others_high), min(high, 1 - others_low)))
+    return Goal(tuple(weights))
+
+
+# --- One side of a rebalance alone: what is sold or bought under policy.only, and where the proceeds or the money come from. - sell: wh
+
+
+Changes = dict[str, Fraction]
+"""Changes of shares by token; what is not in it is not moved."""
+
+
+def narrowed(drifts: Sequence[AssetDrift], goal: Goal, only: Only | None, numeraire: str) -> Goal:
+    """The goal where one side alone is traded, as above; the same without `only`.
+
+    All else may neither be sold nor bought; under sell and buy the numeraire takes the other side, so that it may grow, or shrink,
+    alone.
+    """
+    if only is None:
+        return goal
+    off = {one.token: min(max(one.share, want.low), want.high) - one.share for one, want in zip(drifts, goal.weights, strict=True)}
+    match only:
+        case Only.SELL:
+            changes = {token: change for token, change in off.items() if change < 0 and token != numeraire}
+        case Only.BUY:
+            lacks = {token: change for token, change in off.items() if change > 0 and token != numeraire}
+            changes = _scaled(lacks, max(Fraction(0), -_short(drifts).get(numeraire, Fraction(0))))
+        case Only.WINNERS:
+            sold = {one.token: off[one.token] for one in drifts if one.outside and off[one.token] < 0}
+            changes = sold | _scaled({token: lack for token, lack in _short(drifts).items() if lack > 0}, -sum(sold.values()))
+        case Only.LOSERS:
+            bought = {one.token: off[one.token] for one in drifts if one.outside and off[one.token] > 0}
+            changes = bought | _scaled({token: lack for token, lack in _short(drifts).items() if lack < 0}, sum(bought.values()))
+    return _goal(drifts, changes, numeraire if only in (Only.SELL, Only.BUY) else None, only is Only.SELL)
+
+
+def _short(drifts: Sequence[AssetDrift]) -> Changes:
+    """What each share lacks of its target; below zero where it has too much."""
+    return {one.token: Fraction(one.target_bps, BPS) - one.share for one in drifts}
+
+
+def _scaled(wanted: Mapping[str, Fraction], money: Fraction | int) -> Changes:
+    """`wanted`, all of one sign, in the same proportion, so that they sum to `money` at most."""
+    whole = abs(sum(wanted.values(), Fraction(0)))
+    part = min(Fraction(1), money / whole) if whole else Fraction(0)
+    return {token: change * part for token, change in wanted.items() if part}
+
+
+def _goal(drifts: Sequence[AssetDrift], changes: Changes, money: str | None, grows: bool) -> Goal:
+    """Points for all: what is not moved stays at its share. `money` takes the other side of what is not balanced in itself."""
+    rest = -sum(changes.values(), Fraction(0))
+    ends = {one.token: one.share + changes.get(one.token, rest if one.token == money else Fraction(0)) for one in drifts}
+    sold = {token for token, change in changes.items() if change < 0}
+    bought = {token for token, change in changes.items() if change > 0}
+    if money is not None:
+        (bought if grows else sold).add(money)
+    return Goal(
+        tuple(GoalWeight(token, share, share) for token, share in ends.items()),
+        None,
+        tuple(token for token in ends if token not in sold),
+        tuple(token for token in ends if token not in bought),
+    )

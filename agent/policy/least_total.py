@@ -15,7 +15,7 @@ from fractions import Fraction
 
 from agent.amm import pools as amm
 from agent.model import AnyOf, Cron, Every, Hybrid, PoolState, Staged, StepInput, Trigger
-from agent.policy.bands import band
+from agent.policy.drift import band
 from agent.policy.minimum import APPROVAL_GAS, GAS_MULTIPLE, LEG_GAS
 from agent.reference import References
 from agent.units import BPS, PIPS, Value, ceil_int, value_text

@@ -11,7 +11,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.model import Finding, ScreenedToken, Snapshot, StepInput
-from agent.policy import coin, words
+from agent.policy import native_coin as coin
+from agent.policy import text as words
 from agent.units import largest_remainder
 
 SILENT_S = 3_600

@@ -1,6 +1,12 @@
-"""What the engine asks of the world: readers, signers, senders, clocks, journals. Adapters are named in `wiring` only."""
+"""What the engine reads through: clocks, readers, evidence."""
 
-from agent.ports.acting import (
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from agent.model import Evidence, Head, PastPrices, Plan, Snapshot, StepInput
+from agent.ports.execution import (
     Approval,
     Carried,
     Composer,
@@ -16,8 +22,49 @@ from agent.ports.acting import (
     Simulation,
     TxSeen,
 )
-from agent.ports.reading import Clock, EvidenceSource, Reader
-from agent.ports.remembering import Journal, ProposalBook
+from agent.ports.storage import Journal, ProposalBook
+
+
+class Clock(Protocol):
+    """Wall clock of the agent; a replay hands in its own."""
+
+    def now_s(self) -> int:
+        """Unix seconds."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Waits, or moves a simulated clock."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads the chain at one block."""
+
+    def snapshot(self) -> Snapshot:
+        """Everything a step needs, agreed by the configured quorum. Raises Retryable, Refused, OperatorNeeded."""
+        ...
+
+    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+        """Prices of so many blocks before `head`, newest first, of the chain that `head` is the end of, agreed likewise."""
+        ...
+
+    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """The same with more ticks of these V3 pools, read at its block in one more request, agreed likewise; where there are no
+        more, or none can be read, as it is. Raises Retryable.
+        """
+        ...
+
+
+class EvidenceSource(Protocol):
+    """Gathers what guards need beyond the snapshot."""
+
+    def gather(self, step: StepInput, plan: Plan) -> Evidence:
+        """Second quotes, kill switch, pins, quorum."""
+        ...
+
+
+# --- What the engine asks of the world: readers, signers, senders, clocks, journals. Adapters are named in `wiring` only.
+
 
 __all__ = [
     "Approval",

@@ -1,9 +1,7 @@
 """What a thing is worth, and whether that may be acted on: reference prices, their sources, and the sequencer of a rollup."""
 
-from agent.reference.peg import depeg_fault, depegged
+from agent.reference.checks import contradiction, depeg_fault, depegged, sequencer_fault
 from agent.reference.prices import References, RefPrice, Unpriced, prices_at, reference_prices, spot_prices
-from agent.reference.sequencer import sequencer_fault
-from agent.reference.sources import contradiction
 
 __all__ = [
     "RefPrice",

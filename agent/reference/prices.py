@@ -7,10 +7,98 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.amm import pools, twap
-from agent.model import FeedRound, PastPrices, PoolState, ReferenceKind, StepInput, V2Pool, V3Pool
-from agent.reference import means, rounds
+from agent.amm import pools
+from agent.amm import pools as twap
+from agent.model import FeedRound, PastPrices, PoolState, ReferenceKind, Snapshot, StepInput, V2Pool, V3Pool
 from agent.units import Price, Token, floor_int, safe_label
+
+# --- Whose mean prices count: pinned V3 pools whose observations cover the whole window; and what would let another one count.
+
+
+MOST_SLOTS = 65_535
+"""What a pool can keep (uint16)."""
+_SECONDS_PER_BLOCK = {1: 12, 10: 2, 137: 2, 8453: 2}
+"""A pool writes at most one observation a block, and at most one a second. Chains that are not listed may write each second."""
+
+
+def outside(step: StepInput, pool: V3Pool) -> str:
+    """Why the pool's mean does not count, with the remedy; empty when it does."""
+    unpinned = not_pinned(step, pool)
+    if unpinned:
+        return unpinned
+    window_s = step.reference.twap_window_s
+    if pool.twap_tick is not None and pool.twap_window_s is not None and pool.twap_window_s >= window_s:
+        return ""
+    return f"its oldest observation is younger than {window_s} s{_kept(step, pool)}"
+
+
+def not_pinned(step: StepInput, pool: V3Pool) -> str:
+    """Why the owner did not choose this pool; empty when he did. Where nothing says which pools count, every one does."""
+    pins = step.reference.mean_pools
+    if pins is None:
+        return ""
+    pinned = next((pin.hash for pin in pins if pin.address == pool.address), None)
+    if pinned is None:
+        return "it is not pinned: trimtab trust"
+    found = next((code.hash for code in step.snapshot.code_hashes if code.address == pool.address), None)
+    return "" if found == pinned else "its code is not the one that was pinned: find out why before trimtab trust"
+
+
+def enough_slots(chain_id: int, window_s: int) -> int:
+    """Observations that cover the window even if every block trades."""
+    return min(MOST_SLOTS, -(-window_s // _SECONDS_PER_BLOCK.get(chain_id, 1)) + 1)
+
+
+def _kept(step: StepInput, pool: V3Pool) -> str:
+    if pool.observations is None:
+        return ""
+    kept, coming = pool.observations
+    enough = enough_slots(step.snapshot.head.chain_id, step.reference.twap_window_s)
+    if coming >= enough:
+        return f", though it is to keep {coming}: they fill with its next trades"
+    soon = f", soon {coming}" if coming > kept else ""
+    return f", it keeps {kept}{soon}: trimtab oracle {pool.address} --to {enough}"
+
+
+# --- Whether the round of a price feed counts: complete, of its time, within its aggregator's bounds, not older than one seen before.
+
+
+def round_fault(step: StepInput, answer: FeedRound) -> str:
+    """Why a round does not count (AggregatorV3Interface.latestRoundData); empty when it does. Age is by block timestamp."""
+    now_s = step.snapshot.head.timestamp_s
+    unfit = incomplete(answer, now_s) or at_bound(answer) or fallen(step.snapshot, answer)
+    if unfit:
+        return unfit
+    age_s, most_s = now_s - answer.updated_at_s, step.reference.max_age_s(answer.feed)
+    return f"is {age_s} s old, at most {most_s} s count" if age_s > most_s else ""
+
+
+def incomplete(answer: FeedRound, now_s: int) -> str:
+    """Why a round is none: no positive answer, never begun or ended, carried over from an earlier one, dated after the block."""
+    if answer.answer <= 0:
+        return f"answers {answer.answer}"
+    if answer.updated_at_s <= 0 or answer.started_at_s <= 0:
+        return f"has an unfinished round {answer.round_id}"
+    if answer.answered_in_round < answer.round_id:
+        return f"answers round {answer.round_id} with the price of round {answer.answered_in_round}"
+    latest_s = max(answer.updated_at_s, answer.started_at_s)
+    return f"is dated {latest_s - now_s} s after the block" if latest_s > now_s else ""
+
+
+def at_bound(answer: FeedRound) -> str:
+    """An aggregator cuts answers off at its bounds: one that stands there is a bound and no price. Empty when it does not."""
+    if answer.min_answer is not None and answer.answer <= answer.min_answer:
+        return f"answers {answer.answer}, its least answer is {answer.min_answer}: the price may be any below"
+    if answer.max_answer is not None and answer.answer >= answer.max_answer:
+        return f"answers {answer.answer}, its largest answer is {answer.max_answer}: the price may be any above"
+    return ""
+
+
+def fallen(snapshot: Snapshot, answer: FeedRound) -> str:
+    """Rounds only rise along a chain: one that is lower than in a block before is another feed's. Empty when none is."""
+    before = [(found.round_id, past.head.number) for past in snapshot.past for found in past.feeds if found.feed == answer.feed]
+    highest, block = max(before, default=(0, 0))
+    return f"fell from round {highest} at block {block} to round {answer.round_id}" if highest > answer.round_id else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +235,7 @@ def _round(step: StepInput, address: str) -> tuple[Token, FeedRound]:
     if answer is None:
         why = next((f": {item.why}" for item in step.snapshot.quarantined if item.address == feed), "")
         raise _NoPrice(f"the feed of {label} was not read{why}")
-    fault = rounds.fault(step, answer)
+    fault = round_fault(step, answer)
     if fault:
         raise _NoPrice(f"the feed of {label} {fault}")
     return step.portfolio.token(address), answer
@@ -165,7 +253,7 @@ def _mean_market(step: StepInput, pool: PoolState, token: str) -> _Market | None
 
     Time-weighted: what somebody adds for a few blocks gives a pool hardly more weight.
     """
-    if not isinstance(pool, V3Pool) or means.outside(step, pool):
+    if not isinstance(pool, V3Pool) or outside(step, pool):
         return None
     price = twap.price(pool, token)
     return _Market(price, _virtual_raw(pool.twap_liquidity or 0, price), 1)
@@ -175,7 +263,7 @@ def _lacking(step: StepInput, address: str) -> str:
     """Why the V3 pools of a token with the numeraire or a hub do not count, each with its remedy."""
     others = {step.portfolio.numeraire.address, *(hub.address for hub in step.portfolio.hubs)} - {address}
     near = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool) and {pool.token0, pool.token1} - others == {address}]
-    return "".join(f"; pool {pool.address}: {why}" for pool in near if (why := means.outside(step, pool)))
+    return "".join(f"; pool {pool.address}: {why}" for pool in near if (why := outside(step, pool)))
 
 
 def _spot_market(pool: PoolState, token: str) -> _Market | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agent.store.opening import open_store as open_store
-    from agent.store.store import Store as Store
+    from agent.store.opening import open_store
+    from agent.store.store import Store
+
 
 __all__ = ["Store", "open_store"]
 

@@ -10,9 +10,8 @@ from sqlalchemy import Connection, bindparam, delete, func, select
 
 from agent.errors import OperatorNeeded
 from agent.model import AlertKind, AlertState, Delivery, Letter, TargetState
-from agent.store.alert_tables import AlertRow, AlertTargetRow, LetterRow
-from agent.store.database import Database
-from agent.store.statements import added, every, first, put
+from agent.store.database import Database, added, every, first, put
+from agent.store.tables import AlertRow, AlertTargetRow, LetterRow
 
 MOST_LETTERS = 100
 """Letters to one target that may wait; beyond it the oldest are given up, and counted."""

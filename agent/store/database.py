@@ -1,13 +1,59 @@
-"""One database of one wallet: reads and writes as transactions of their own, every failure said in words."""
+"""Statements on a connection. Building one costs five times what SQLite needs to answer it: each is built once, by a cached function.
+
+Selects of a model give rows with its attributes, to be read only; what is written is on the connection at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Insert, Select, bindparam, delete, func, insert, inspect, select
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import InstrumentedAttribute
 
-from agent.store.failures import reported
+from agent.errors import OperatorNeeded
+from agent.store.tables import Base, Meta
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
+
+
+# --- What a failing database means for the operator: disk full, locked, corrupt, not writable.
+
+
+_REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("disk is full", "no space left"), "free space on the disk of the store; what was written before is safe, run the command again"),
+    (("locked", "busy"), "another program holds the store; close it and run the command again"),
+    (("malformed", "not a database", "corrupt", "disk i/o error"), "keep the file, restore a backup, compare it with the chain"),
+    (("readonly", "read-only", "permission denied", "unable to open"), "make the store's file and its folder writable for this user"),
+)
+_GENERAL_REMEDY = "nothing is sent while the store cannot be written; repair it and run the command again"
+
+
+def remedy(text: str) -> str:
+    """What to do about a database's message."""
+    lowered = text.lower()
+    return next((advice for marks, advice in _REMEDIES if any(mark in lowered for mark in marks)), _GENERAL_REMEDY)
+
+
+@contextmanager
+def reported(what: str) -> Iterator[None]:
+    """Turns every database and file error inside into OperatorNeeded with a remedy; `what` says what was being done."""
+    try:
+        yield
+    except DBAPIError as error:  # its own text would repeat the statement with all parameters
+        raise OperatorNeeded(f"store: cannot {what}: {error.orig}", remedy(str(error.orig))) from error
+    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise OperatorNeeded(f"store: cannot {what}: {error}", remedy(str(error))) from error
+
+
+# --- One database of one wallet: reads and writes as transactions of their own, every failure said in words.
+
 
 WRITE = "trimtab_write"
 """Key in `Connection.info` while a transaction that writes is open."""
@@ -47,3 +93,140 @@ class Database:
     def _write(self, what: str) -> Iterator[Connection]:
         with reported(what), writing(self.engine) as db:
             yield db
+
+
+T = TypeVar("T")
+
+
+def every(db: Connection, query: Select[Any], kind: type[T], /, **given: object) -> Sequence[T]:
+    """All rows of a select of the model `kind`."""
+    return cast("Sequence[T]", db.execute(query, given).all())
+
+
+def first(db: Connection, query: Select[Any], kind: type[T], /, **given: object) -> T | None:
+    """The first row of a select of the model `kind`; None where there is none."""
+    return cast("T | None", db.execute(query, given).first())
+
+
+def values(db: Connection, query: Select[Any], /, **given: object) -> Sequence[Any]:
+    """The first column of every row."""
+    return db.scalars(query, given).all()
+
+
+def highest(db: Connection, column: InstrumentedAttribute[int]) -> int:
+    """The largest number in a column; 0 where there is no row."""
+    found: int | None = db.scalar(_highest(column))
+    return found or 0
+
+
+def add(db: Connection, kind: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
+    """Inserts rows, each with the same columns."""
+    if rows:
+        db.execute(_insert(kind), list(rows))
+
+
+def added(db: Connection, kind: type[Base], /, **row: object) -> int:
+    """Inserts a row and returns its number."""
+    (number,) = cast("tuple[int]", db.execute(_insert(kind), row).inserted_primary_key)
+    return number
+
+
+def put(db: Connection, kind: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
+    """Inserts rows, or writes their columns where there is one of that primary key; each with the same columns."""
+    if rows:
+        db.execute(upsert(kind, frozenset(rows[0]), db.dialect.name), list(rows))
+
+
+def add_new(db: Connection, kind: type[Base], rows: Iterable[Mapping[str, object]]) -> int:
+    """Inserts rows, but for those whose key is there already; returns how many were new."""
+    statement = insert_new(kind, db.dialect.name)
+    return sum(db.execute(statement, row).rowcount for row in rows)
+
+
+@cache
+def _highest(column: InstrumentedAttribute[int]) -> Select[Any]:
+    return select(func.max(column))
+
+
+@cache
+def _insert(kind: type[Base]) -> Insert:
+    return insert(kind)
+
+
+@cache
+def upsert(kind: type[Base], names: frozenset[str], dialect: str) -> Insert:
+    """Writes the columns `names`, also of a row that is there."""
+    keys = [column.name for column in inspect(kind).primary_key]
+    made = _inserting(kind, dialect)
+    return made.on_conflict_do_update(index_elements=keys, set_={name: made.excluded[name] for name in sorted(names - {*keys})})
+
+
+@cache
+def insert_new(kind: type[Base], dialect: str) -> Insert:
+    """Leaves a row that is there as it is; tells how many were written, which PostgreSQL's drivers else do not."""
+    return _inserting(kind, dialect).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+
+
+def _inserting(kind: type[Base], dialect: str) -> sqlite.Insert | postgresql.Insert:
+    """Each of the two knows its own words for rows that are there already."""
+    if dialect == "sqlite":
+        return sqlite.insert(kind)
+    from sqlalchemy.dialects import postgresql  # no store of SQLite loads it
+
+    return postgresql.insert(kind)
+
+
+# --- Facts of the store by their key: read several at a time, written in one statement.
+
+
+def read(db: Connection, *keys: str) -> dict[str, str]:
+    """Those of the keys that are there, with their values."""
+    return dict(db.execute(_several(len(keys)), {f"key{place}": key for place, key in enumerate(keys)}).all())
+
+
+def beginning(db: Connection, prefix: str) -> Iterable[tuple[str, str]]:
+    """Keys that begin so, with their values."""
+    return db.execute(select(Meta.key, Meta.value).where(Meta.key.startswith(prefix)))
+
+
+def text(db: Connection, key: str) -> str:
+    """The value of a key; "" where it is not there."""
+    return known(db, key) or ""
+
+
+def known(db: Connection, key: str) -> str | None:
+    """The value of a key; None where it is not there."""
+    found: str | None = db.scalar(_one(), {"key": key})
+    return found
+
+
+def number(db: Connection, key: str) -> int:
+    """The whole number of a key; 0 where it is not there. Raises OperatorNeeded where it is none."""
+    return whole(key, known(db, key))
+
+
+def whole(key: str, value: str | None) -> int:
+    """The same of a value that was read."""
+    try:
+        return 0 if value is None else int(value)
+    except ValueError:
+        raise OperatorNeeded(f"store: {key} is damaged", "restore a backup, compare it with the chain") from None
+
+
+def write(db: Connection, facts: Mapping[str, object]) -> None:
+    """Writes values in the place of those that were there."""
+    put(db, Meta, [{"key": key, "value": str(value)} for key, value in facts.items()])
+
+
+def drop(db: Connection, *keys: str) -> None:
+    """Removes keys that are there."""
+    db.execute(_drop(), [{"gone": key} for key in keys])
+
+
+_one = cache(lambda: select(Meta.value).where(Meta.key == bindparam("key")))
+_drop = cache(lambda: delete(Meta).where(Meta.key == bindparam("gone")))
+
+
+@cache
+def _several(count: int) -> Select[str, str]:
+    return select(Meta.key, Meta.value).where(Meta.key.in_([bindparam(f"key{place}") for place in range(count)]))

@@ -11,13 +11,16 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, delete, exists, func, select, update
 
 from agent import codec
+from agent.amm.lp import positions as own
 from agent.errors import OperatorNeeded
-from agent.lp import own
 from agent.model import Intent, IntentEvent, IntentKind, IntentState, Receipt, UnsignedTx
 from agent.ports import Grant
-from agent.store import ledger, meta, records, running
-from agent.store.statements import add, every, first, highest, put
-from agent.store.tables import BudgetRow, IntentRow, LiquidityRow, TransitionRow
+from agent.store import budgets as ledger
+from agent.store import database as meta
+from agent.store import records
+from agent.store.accounts import ledger_sums as running
+from agent.store.database import add, every, first, highest, put
+from agent.store.tables import BudgetRow, IntentRow, LiquidityRow, Step, TransitionRow
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN, ROWS, Facts, line
 
 ADOPTED_NONCE = "adopted_nonce"
@@ -289,3 +292,26 @@ def _used() -> Select[Any]:
     """From the highest nonce down to the first that fits; said so that SQLite does not gather all by state or number, and sort."""
     fits = func.coalesce(IntentRow.state, "").in_(_CONSUMED), IntentRow.seq + 0 > bindparam("after")
     return select(IntentRow.nonce).where(*fits).order_by(IntentRow.nonce.desc()).limit(1)
+
+
+# --- How long looks are kept: what led to a transaction for ever, of all others the newest.
+
+
+MOST_AT_ONCE = 500
+"""Rows that one call removes at most, so that no look waits long for an old store."""
+
+
+def prune(db: Connection, keep: int) -> int:
+    """Removes looks without a transaction beyond the newest `keep` of all; returns how many.
+
+    The very first one stays: schedules count from it.
+    """
+    newest, first = db.execute(select(func.max(Step.seq), func.min(Step.seq))).one()
+    if newest is None or newest - keep <= first:
+        return 0
+    idle = ~exists().where(IntentRow.step_id == Step.id)
+    old = select(Step.seq).where(Step.seq > first, Step.seq <= newest - keep, idle).order_by(Step.seq).limit(MOST_AT_ONCE)
+    found = db.scalars(old).all()
+    if found:
+        db.execute(delete(Step).where(Step.seq.in_(found)))
+    return len(found)

@@ -12,11 +12,10 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateIndex
 
 from agent.errors import ConfigError, OperatorNeeded
-from agent.store import copying
-from agent.store.bookkeeping import LIVE
-from agent.store.database import WRITE, writing
-from agent.store.failures import reported
-from agent.store.private import require_private
+from agent.store.accounts.ledger import LIVE
+from agent.store.database import WRITE, reported, writing
+from agent.store.files import backup as copying
+from agent.store.files.private_files import require_private
 from agent.store.store import Store
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013", "0014", "0015", "0016")

@@ -12,10 +12,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from agent import codec
 from agent.model import Order, UnitValue
-from agent.store import meta
-from agent.store.database import Database
+from agent.store import database as meta
+from agent.store.database import Database, every, put, values
 from agent.store.records import loaded
-from agent.store.statements import every, put, values
 from agent.store.tables import Base, BudgetRow
 
 TURN = "orders_turn"

@@ -10,12 +10,10 @@ from sqlalchemy import delete
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Paper
-from agent.store import meta
-from agent.store.copying import reading
-from agent.store.database import Database
-from agent.store.failures import reported
+from agent.store import database as meta
+from agent.store.database import Database, add, add_new, reported
+from agent.store.files.backup import reading
 from agent.store.records import loaded
-from agent.store.statements import add, add_new
 from agent.store.tables import Base, ImplementationRow, PinRow, PriceRow
 
 STATE = "paper"

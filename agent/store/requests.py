@@ -14,8 +14,7 @@ from agent.errors import ConfigError
 from agent.model import Claim, Intent, IntentKind, Parts, Payment, Payout, Request, RequestKind, RequestState
 from agent.ports import Grant
 from agent.store import records
-from agent.store.database import Database
-from agent.store.statements import added, every, first, put, values
+from agent.store.database import Database, added, every, first, put, values
 from agent.store.tables import IntentRow, PayoutAddressRow, RequestRow
 from agent.units import NATIVE
 

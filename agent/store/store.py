@@ -2,32 +2,97 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
 
 from sqlalchemy import Engine, Select, bindparam, delete, select, update
 
 from agent.errors import OperatorNeeded
-from agent.model import (
-    History,
-    Intent,
-    IntentEvent,
-    IntentKind,
-    IntentState,
-    LateRefusal,
-    Receipt,
-    UnsignedTx,
-)
+from agent.model import History, Intent, IntentEvent, IntentKind, IntentState, LateRefusal, Receipt, UnsignedTx
 from agent.ports import Grant
-from agent.store import campaigns, earlier, journal, ledger, meta, positions, records, requests, retention
-from agent.store.bookkeeping import LIVE
-from agent.store.copying import BOOKS, COPY
+from agent.store import budgets as ledger
+from agent.store import database as meta
+from agent.store import gradual_execution as campaigns
+from agent.store import journal, records, requests
+from agent.store import journal as retention
+from agent.store.accounts import balances as earlier
+from agent.store.accounts import balances as positions
+from agent.store.accounts.balances import Accounts
+from agent.store.accounts.ledger import LIVE, Bookkeeping
+from agent.store.alerts import Alerts
+from agent.store.config_versions import Versions
+from agent.store.database import add, every, first, put
+from agent.store.files.backup import BOOKS, COPY
+from agent.store.gradual_execution import Campaigns
+from agent.store.orders import StandingOrders
 from agent.store.paper import PaperBook
-from agent.store.proposals import Proposals
+from agent.store.prices import Allocations, Prices
 from agent.store.records import Moved, Movement, Pause, Pin, StepLine, StepRecord
-from agent.store.statements import add, every, first, put
+from agent.store.requests import Requests
+from agent.store.strategies import Sleeves
 from agent.store.tables import ImplementationRow, MovementRow, PauseRow, PinRow, Step
+
+# --- Which intents were shown to somebody who signs elsewhere, since which block, and the folder in which they lie for him.
+
+
+PREFIX = "proposal:"
+
+
+class Proposals(Accounts, Alerts, Allocations, Bookkeeping, Campaigns, Prices, Requests, Sleeves, StandingOrders, Versions):
+    """Implements ports.ProposalBook in the facts of the store."""
+
+    def mark_proposed(self, intent_id: str, since_block: int) -> None:
+        """Remembers that an intent is shown from that block on."""
+        with self._write("write a proposal down") as db:
+            meta.write(db, {PREFIX + intent_id: since_block})
+
+    def proposed(self) -> dict[str, int]:
+        """Since which block each was shown, by the id of its intent; those that were given up too."""
+        with self._read("read the proposals") as db:
+            return {key.removeprefix(PREFIX): int(value) for key, value in meta.beginning(db, PREFIX)}
+
+
+@dataclass(frozen=True, slots=True)
+class FileOutbox:
+    """ports.Outbox: one file for each proposal, for its owner's eyes alone."""
+
+    folder: Path
+
+    def put(self, name: str, text: str) -> str:
+        """See ports.Outbox; a file that is there whole is left as it is."""
+        path, draft = self._path(name), self.folder / f".{name}.{secrets.token_hex(6)}.draft"
+        try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            if path.exists() and path.read_bytes() == text.encode():
+                return str(path)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except OSError as error:
+            raise OperatorNeeded(
+                f"the proposal {path} cannot be written ({error.strerror})", "make room there, then run it again"
+            ) from None
+        finally:
+            with suppress(OSError):
+                draft.unlink()
+        return str(path)
+
+    def take_back(self, name: str) -> None:
+        """See ports.Outbox."""
+        with suppress(OSError):
+            self._path(name).unlink()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
 
 
 class Store(Proposals, PaperBook):

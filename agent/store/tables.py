@@ -124,7 +124,7 @@ class LiquidityRow(Base):
 
 
 class OpeningRow(Base):
-    """What a balance is without the transactions of intents behind Meta "folded_seq", base units; see store/balances.py."""
+    """What a balance is without the transactions of intents behind Meta "folded_seq", base units; see store/accounts/balances.py."""
 
     __tablename__ = "openings"
     token: Mapped[str] = mapped_column(String(42), primary_key=True)
@@ -209,7 +209,7 @@ class CampaignRow(Base):
 
 
 class RoundRow(Base):
-    """A try at one round, written before it is sent, with the draw for the round after it; see store/campaigns.py."""
+    """A try at one round, written before it is sent, with the draw for the round after it; see store/gradual_execution.py."""
 
     __tablename__ = "rounds"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -264,7 +264,7 @@ class PauseRow(Base):
 
 
 class ConfigRow(Base):
-    """Versions of the config: hash, text without secrets, and how each came (store/versions.py)."""
+    """Versions of the config: hash, text without secrets, and how each came (store/config_versions.py)."""
 
     __tablename__ = "configs"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -292,3 +292,140 @@ class PayoutAddressRow(Base):
     __tablename__ = "payout_addresses"
     address: Mapped[str] = mapped_column(String(42), primary_key=True)
     confirmed_s: Mapped[int] = mapped_column(BigInteger)
+
+
+# --- Tables of the double-entry ledger, as SQLAlchemy models; base units and values are text.
+
+
+class BookRow(Base):
+    """One set of books; the last row is the one that is kept. `kind` is live or paper."""
+
+    __tablename__ = "books"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    opened_s: Mapped[int] = mapped_column(BigInteger)
+    note: Mapped[str] = mapped_column(Text)
+
+
+class BookOpeningRow(Base):
+    """What a place held of a token when it came into a book. Intents and flows up to the two numbers are part of it."""
+
+    __tablename__ = "book_openings"
+    book: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    place: Mapped[str] = mapped_column(String(120), primary_key=True)
+    token: Mapped[str] = mapped_column(String(42), primary_key=True)
+    raw: Mapped[str] = mapped_column(Text)
+    value: Mapped[str | None] = mapped_column(Text)
+    block_number: Mapped[int] = mapped_column(BigInteger)
+    chain_s: Mapped[int] = mapped_column(BigInteger)
+    after_intent: Mapped[int] = mapped_column(BigInteger)
+    after_flow: Mapped[int] = mapped_column(BigInteger)
+
+
+class EntryRow(Base):
+    """The journal entry of one final intent; gone again when a reorganisation takes its block. `wallet_json` is what it moved in
+    the wallet, base units by token.
+    """
+
+    __tablename__ = "entries"
+    intent_id: Mapped[str] = mapped_column(ForeignKey("intents.id"), primary_key=True)
+    book: Mapped[int] = mapped_column(BigInteger)
+    block_number: Mapped[int] = mapped_column(BigInteger)
+    intent_seq: Mapped[int] = mapped_column(BigInteger)
+    wallet_json: Mapped[str] = mapped_column(Text)
+    entry_json: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (Index("entries_by_book", "book", "block_number"),)
+
+
+class RunningRow(Base):
+    """What the wallet holds of a token by its book, entries, flows and opening summed, base units; see store/accounts/ledger_sums.py."""
+
+    __tablename__ = "running"
+    book: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    token: Mapped[str] = mapped_column(String(42), primary_key=True)
+    raw: Mapped[str] = mapped_column(Text)
+
+
+class ValuationRow(Base):
+    """What all was worth at one look, with holdings and prices as zlib-compressed JSON."""
+
+    __tablename__ = "valuations"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    book: Mapped[int] = mapped_column(BigInteger)
+    block_number: Mapped[int] = mapped_column(BigInteger)
+    chain_s: Mapped[int] = mapped_column(BigInteger)
+    value: Mapped[str] = mapped_column(Text)
+    held_z: Mapped[bytes] = mapped_column(LargeBinary)
+
+    __table_args__ = (Index("valuations_by_time", "book", "chain_s"),)
+
+
+# --- What the store remembers of alerts, as SQLAlchemy models.
+
+
+class AlertRow(Base):
+    """One key and what was told of it, times in Unix seconds."""
+
+    __tablename__ = "alerts"
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    text: Mapped[str] = mapped_column(Text)
+    raised_s: Mapped[int] = mapped_column(BigInteger)
+    since_s: Mapped[int | None] = mapped_column(BigInteger)
+    untold: Mapped[int] = mapped_column(Integer)
+    told_s: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class LetterRow(Base):
+    """An alert that is on its way to a target."""
+
+    __tablename__ = "alert_letters"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    target: Mapped[str] = mapped_column(String(40), index=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    text: Mapped[str] = mapped_column(Text)
+    made_s: Mapped[int] = mapped_column(BigInteger)
+
+
+class AlertTargetRow(Base):
+    """How a target did."""
+
+    __tablename__ = "alert_targets"
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    delivered_s: Mapped[int | None] = mapped_column(BigInteger)
+    failed_s: Mapped[int | None] = mapped_column(BigInteger)
+    failures: Mapped[int] = mapped_column(Integer)
+    why: Mapped[str] = mapped_column(Text)
+    lost: Mapped[int] = mapped_column(Integer)
+
+
+# --- What the store remembers of strategies, as SQLAlchemy models: what moved their books, their states, their unit values.
+
+
+class SleeveBookingRow(Base):
+    """One thing that happened to the books of strategies, as JSON; a transaction's goes again when its block does."""
+
+    __tablename__ = "sleeve_bookings"
+    seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
+    source: Mapped[str] = mapped_column(String(120), unique=True)
+    booking_json: Mapped[str] = mapped_column(Text)
+
+
+class SleeveRow(Base):
+    """What is remembered of one strategy beside its holdings, as JSON."""
+
+    __tablename__ = "sleeves"
+    name: Mapped[str] = mapped_column(String(60), primary_key=True)
+    state_json: Mapped[str] = mapped_column(Text)
+
+
+class UnitValueRow(Base):
+    """What a unit of a strategy was worth in one hour, and its health index, in 10^-12."""
+
+    __tablename__ = "sleeve_units"
+    name: Mapped[str] = mapped_column(String(60), primary_key=True)
+    hour: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    at_s: Mapped[int] = mapped_column(BigInteger)
+    unit: Mapped[str] = mapped_column(Text)
+    health_index: Mapped[str] = mapped_column(Text)

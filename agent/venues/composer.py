@@ -6,24 +6,140 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.chain import approvals
-from agent.chain.calls import WITHDRAW
+from agent.chain import tokens as approvals
 from agent.chain.fees import fees
-from agent.chain.judging import PRIORITY_CAP_WEI
-from agent.chain.oracle_rule import encode as encode_slots
-from agent.chain.payout_rule import encode as encode_transfer
 from agent.errors import OperatorNeeded, Refused, Unfit
-from agent.model import Head, IntentKind, Leg, LpAction, Payout, Plan, StepInput, TopUp, UnsignedTx, Verdict
-from agent.planning.floors import fair_floor
-from agent.planning.lp_floors import least_amounts
-from agent.planning.payments import NATIVE_VENUE, changes
-from agent.policy import outflow
+from agent.model import (
+    Collect,
+    Execution,
+    Funding,
+    Head,
+    IntentKind,
+    Leg,
+    LpAction,
+    Payout,
+    Plan,
+    Provide,
+    StepInput,
+    TopUp,
+    UnsignedTx,
+    Verdict,
+    Withdraw,
+)
+from agent.planning.gas import NATIVE_VENUE, changes
+from agent.planning.liquidity import least_amounts
+from agent.planning.problem import fair_floor
 from agent.policy.approvals import taken
+from agent.policy.cash_flows import withdrawals as outflow
 from agent.ports import Approval, Clock, Grant, Prepared, Sender
-from agent.units import BPS, NATIVE, decimal_text
-from agent.venues import liquidity, rebalancer, spending, swap_router_02
-from agent.venues.rebalancer import Terms
-from agent.venues.terms import known_prices, terms
+from agent.reference import reference_prices
+from agent.signing.base import PRIORITY_CAP_WEI
+from agent.signing.base import encode as encode_slots
+from agent.signing.base import encode_payout as encode_transfer
+from agent.signing.calldata import WITHDRAW
+from agent.units import BPS, NATIVE, decimal_text, floor_int, safe_label
+from agent.venues import liquidity, rebalancer, swap_router_02
+from agent.venues.rebalancer import Terms, bounds
+
+# --- Through whom the wallet trades and provides, what each may take, and how that is said.
+
+
+ROLES = {"uniswap_v2": "V2 router", "uniswap_v3": "position manager"}
+
+
+def spenders(execution: Execution) -> dict[str, str]:
+    """Every contract that may ever hold an allowance of ours, with its role in words."""
+    return {contract: ROLES.get(venue, venue) for venue, contract in execution.liquidity} | {execution.router: "router"}
+
+
+def counterpart(step: StepInput, action: LpAction) -> str:
+    """The contract that an action calls. Raises Refused when the config names none, or another position manager than the action."""
+    found = dict(step.execution.liquidity).get(action.venue)
+    if found is None or (action.venue == "uniswap_v3" and action.contract != found):
+        raise Refused(f"{action.name}: the config names no {ROLES.get(action.venue, action.venue)} for it", remedy="see [venues]")
+    return found
+
+
+def approval(step: StepInput, token: str, spender: str, raw: int, action: LpAction | None = None) -> Approval:
+    """An approval with its words; a token that is none of the portfolio's is a pair's LP token."""
+    return Approval(token, spender, raw, label(step, token), spenders(step.execution).get(spender, spender), action)
+
+
+def left_over(step: StepInput) -> list[Approval]:
+    """Approvals to zero of every allowance above zero of what the config trades and provides through."""
+    ours = spenders(step.execution)
+    return [approval(step, token, spender, 0) for token, spender in approvals.left_over(step.snapshot) if spender in ours]
+
+
+def label(step: StepInput, token: str) -> str:
+    """What a token is called, LP tokens too."""
+    return _known(step, token)[0]
+
+
+def note(step: StepInput, approved: Approval) -> str:
+    """What an approval does."""
+    if approved.raw == 0:
+        return f"set the {approved.holder}'s allowance of {approved.label} to zero"
+    amount = decimal_text(approved.raw, _known(step, approved.token)[1])
+    return f"approve the {approved.holder} for {amount} {approved.label}"
+
+
+def action_note(step: StepInput, action: LpAction) -> str:
+    """What an action does, with the amounts that are expected."""
+    match action:
+        case Withdraw():
+            return f"take {_pair(step, action, action.amounts_raw)} out of {action.name}"
+        case Collect():
+            return f"collect {_pair(step, action, action.fees_raw)} from {action.name}"
+        case Provide():
+            return f"provide {_pair(step, action, action.amounts_raw)} to {action.name}"
+
+
+def _pair(step: StepInput, action: LpAction, raw: tuple[int, int]) -> str:
+    parts = []
+    for token, amount in zip((action.token0, action.token1), raw, strict=True):
+        named, decimals = _known(step, token)
+        parts.append(f"{decimal_text(amount, decimals)} {named}")
+    return " and ".join(parts)
+
+
+def _known(step: StepInput, token: str) -> tuple[str, int]:
+    """Label and decimals; LP tokens of Uniswap V2 have 18."""
+    try:
+        found = step.portfolio.token(token)
+    except KeyError:
+        return f"LP tokens of {safe_label('', token)}", 18
+    return found.label, found.decimals
+
+
+# --- The conditions of a whole rebalance: reference prices of what the wallet gives and gets, and the least change of its value.
+
+
+def known_prices(step: StepInput) -> dict[str, Fraction]:
+    """Reference prices by token, numeraire base units per base unit; the native coin is worth its wrapped token."""
+    prices = {token: price.price for token, price in reference_prices(step).prices.items()}
+    if step.portfolio.wrapped_native in prices:
+        prices[NATIVE] = prices[step.portfolio.wrapped_native]
+    return prices
+
+
+def terms(step: StepInput, plan: Plan) -> Terms:
+    """Conditions of `plan` at reference prices. The floor is what its legs' minimums come to, or limits.plan_cost of the value
+    sold where that is the smaller loss: what a plan may not cost by prediction it may not cost in the end.
+
+    One base unit of the numeraire is left to the rounding of prices. Raises Refused when a token has no reference price.
+    """
+    known, least = known_prices(step), bounds(plan.legs)
+    if missing := [token for token in least if token not in known]:
+        raise Refused(f"no reference price of {', '.join(missing)}", remedy="give it a feed, or list it in portfolio.assets")
+    prices = {token: known[token] for token in least}
+    floor = sum((raw * prices[token] for token, raw in least.items()), Fraction(0))
+    if step.limits.plan_cost_bps is not None:
+        given = [leg for leg in plan.legs if leg.source is Funding.WALLET and not (leg.venue == NATIVE_VENUE and leg.sink is leg.source)]
+        sold = sum((leg.amount_in_raw * prices[leg.token_in] for leg in given), Fraction(0))
+        floor = max(floor, -sold * Fraction(step.limits.plan_cost_bps, BPS))
+    return Terms(prices, floor_int(floor) - 1)
+
 
 GAS_MARGIN = Fraction(5, 4)
 """Gas limit over the estimate: ticks crossed can change between simulation and inclusion."""
@@ -66,21 +182,21 @@ class RouterComposer:
             return ()
         if not plan.actions:
             lacking = approvals.needed(plan, step.snapshot, step.execution.router)
-            return [spending.approval(step, token, step.execution.router, raw) for token, raw in lacking]
+            return [approval(step, token, step.execution.router, raw) for token, raw in lacking]
         action = plan.actions[0]
-        spender = spending.counterpart(step, action)
+        spender = counterpart(step, action)
         lacking = approvals.lacking(taken(action), step.snapshot, spender)
-        return [spending.approval(step, token, spender, raw, action) for token, raw in lacking]
+        return [approval(step, token, spender, raw, action) for token, raw in lacking]
 
     def left_over(self, step: StepInput) -> Sequence[Approval]:
         """Every allowance above zero of the router, and of what liquidity goes through."""
-        return spending.left_over(step)
+        return left_over(step)
 
     def approve(self, step: StepInput, approval: Approval) -> Prepared:
         """Approval of exactly so many base units."""
         token, spender, raw = approval.token, approval.spender, approval.raw
         draft = _Draft(
-            token, approvals.encode_approve(spender, raw), IntentKind.APPROVE, spending.note(step, approval), approve=(token, spender, raw)
+            token, approvals.encode_approve(spender, raw), IntentKind.APPROVE, note(step, approval), approve=(token, spender, raw)
         )
         prepared = self._prepare(step, replace(draft, action=approval.action))
         if prepared.tx.gas > APPROVAL_MOST_GAS:
@@ -109,7 +225,7 @@ class RouterComposer:
         action = plan.actions[0]
         deadline_s = head.timestamp_s + step.execution.deadline_s
         data = liquidity.encode(action, self._wallet, deadline_s)
-        to, note = spending.counterpart(step, action), spending.action_note(step, action)
+        to, note = counterpart(step, action), action_note(step, action)
         draft = _Draft(to, data, IntentKind.LIQUIDITY, note, deadline_s=deadline_s, action=action)
         return self._prepare(step, replace(draft, floors_raw=least_amounts(step, action)))
 

@@ -3,18 +3,169 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Protocol
 
-from agent.chain.ask import ask
-from agent.chain.lens import Answer, CallItem
+from agent.chain.lens import (
+    FEE,
+    FEE_AMOUNT_TICK_SPACING,
+    GET_PAIR,
+    GET_POOL,
+    GET_RESERVES,
+    SLOT0,
+    TOKEN0,
+    TOKEN1,
+    Answer,
+    CallItem,
+    Status,
+    address_call,
+    ask,
+    uint,
+    word,
+    words,
+)
 from agent.chain.rpc import Transport
-from agent.chain.watch import PoolRef
+from agent.chain.watch import PoolKind, PoolRef
 from agent.errors import ConfigError
+from agent.signing.calldata import address_of
 from agent.units import Token
-from agent.venues.uniswap_v2 import UniswapV2
-from agent.venues.uniswap_v3 import UniswapV3
+
+# --- Which Uniswap V2 pairs exist: asked of the factory, or named by the owner and then checked against it.
+
+
+FEE_PIPS = 3000
+"""Fixed in UniswapV2Pair.swap: 0.3 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class UniswapV2:
+    """One deployment of the V2 contracts; `pools` is the owner's explicit list, None to search."""
+
+    name: str
+    factory: str
+    pools: tuple[str, ...] | None = None
+
+    def find_items(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
+        """What to ask first: the factory for every pair, or each named pool for its tokens."""
+        if self.pools is None:
+            return [self._get_pair(token0, token1) for token0, token1 in pairs]
+        return [CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1)]
+
+    def found(self, pairs: Sequence[tuple[str, str]], answers: Sequence[Answer]) -> list[PoolRef]:
+        """Candidates from the answers to find_items. Raises ConfigError when the factory or a named pool is no such contract."""
+        if self.pools is None:
+            addresses = [pool_address(self.name, self.factory, answer) for answer in answers]
+            return [self._ref(pool, *pair) for pair, pool in zip(pairs, addresses, strict=True) if pool is not None]
+        return [self._ref(pool, *pool_tokens(self.name, pool, answers[2 * i : 2 * i + 2])) for i, pool in enumerate(self.pools)]
+
+    def check_items(self, pool: PoolRef) -> list[CallItem]:
+        """What to ask of a candidate: does the factory know it, and has it a price."""
+        return [self._get_pair(pool.token0, pool.token1), CallItem(pool.address, GET_RESERVES, longest=96)]
+
+    def has_price(self, pool: PoolRef, answers: Sequence[Answer]) -> bool:
+        """Whether the pair holds anything. Raises ConfigError when the factory did not make it."""
+        require_made_by(self.name, self.factory, pool, pool_address(self.name, self.factory, answers[0]))
+        reserves = words(answers[1], 2)
+        return not isinstance(reserves, Status) and reserves[0] > 0 and reserves[1] > 0
+
+    def _get_pair(self, token0: str, token1: str) -> CallItem:
+        return CallItem(self.factory, address_call(GET_PAIR, token0, token1), likely_gas=8_000)
+
+    def _ref(self, pool: str, token0: str, token1: str) -> PoolRef:
+        return PoolRef(pool, self.name, PoolKind.V2, token0, token1, FEE_PIPS)
+
+
+def pool_address(venue: str, factory: str, answer: Answer) -> str | None:
+    """Pool in a factory's answer, None for the zero address. Raises ConfigError when it is no factory."""
+    read = uint(answer, 160)
+    if isinstance(read, Status):
+        raise ConfigError(f"venues.{venue}.factory {factory}: {read.why}", "check the address and the chain id")
+    return address_of(read) if read else None
+
+
+def pool_tokens(venue: str, pool: str, answers: Sequence[Answer]) -> tuple[str, str]:
+    """token0 and token1 of a named pool. Raises ConfigError when it is no pool."""
+    return _pool_token(venue, pool, answers[0]), _pool_token(venue, pool, answers[1])
+
+
+def _pool_token(venue: str, pool: str, answer: Answer) -> str:
+    read = uint(answer, 160)
+    if isinstance(read, Status):
+        raise ConfigError(f"venues.{venue}.pools: {pool}: {read.why}", "check the address and the chain id")
+    return address_of(read)
+
+
+def require_made_by(venue: str, factory: str, pool: PoolRef, known: str | None) -> None:
+    """Raises ConfigError unless the factory's pool for these tokens is this one: anyone can deploy something like a pool."""
+    if known != pool.address:
+        raise ConfigError(f"venues.{venue}.pools: {pool.address} was not made by the factory {factory}", "remove it; it may be a trap")
+
+
+# --- Which Uniswap V3 pools exist: asked of the factory over all fee tiers, or named by the owner and then checked against it.
+
+
+_MOST_SPACING = 16_384
+"""UniswapV3Factory.enableFeeAmount allows less."""
+
+
+@dataclass(frozen=True, slots=True)
+class UniswapV3:
+    """One deployment of the V3 contracts; `pools` is the owner's explicit list, None to search over `fee_tiers` (pips)."""
+
+    name: str
+    factory: str
+    fee_tiers: tuple[int, ...]
+    pools: tuple[str, ...] | None = None
+
+    def find_items(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
+        """What to ask first: the factory for every pair and tier, or each named pool for its tokens and fee."""
+        if self.pools is None:
+            return [self._get_pool(*pair, fee) for pair in pairs for fee in self.fee_tiers]
+        return [CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1, FEE)]
+
+    def found(self, pairs: Sequence[tuple[str, str]], answers: Sequence[Answer]) -> list[PoolRef]:
+        """Candidates from the answers to find_items. Raises ConfigError when the factory or a named pool is no such contract."""
+        if self.pools is None:
+            asked = [(pair, fee) for pair in pairs for fee in self.fee_tiers]
+            addresses = [pool_address(self.name, self.factory, answer) for answer in answers]
+            return [self._ref(pool, *pair, fee) for (pair, fee), pool in zip(asked, addresses, strict=True) if pool is not None]
+        return [self._named(pool, answers[3 * i : 3 * i + 3]) for i, pool in enumerate(self.pools)]
+
+    def check_items(self, pool: PoolRef) -> list[CallItem]:
+        """What to ask of a candidate: does the factory know it, its tier's tick spacing, and has it a price."""
+        return [
+            self._get_pool(pool.token0, pool.token1, pool.fee_pips),
+            CallItem(self.factory, FEE_AMOUNT_TICK_SPACING + word(pool.fee_pips), likely_gas=5_000),
+            CallItem(pool.address, SLOT0, longest=224),
+        ]
+
+    def has_price(self, pool: PoolRef, answers: Sequence[Answer]) -> bool:
+        """Whether the pool is initialised. Raises ConfigError when the factory did not make it."""
+        require_made_by(self.name, self.factory, pool, pool_address(self.name, self.factory, answers[0]))
+        price = words(answers[2], 1)
+        return not isinstance(price, Status) and price[0] > 0
+
+    def spacing(self, answers: Sequence[Answer]) -> int:
+        """Tick spacing from the answers to check_items. Raises ConfigError when the factory has no such tier."""
+        read = uint(answers[1], 24)
+        if isinstance(read, Status) or not 0 < read < _MOST_SPACING:
+            raise ConfigError(f"venues.{self.name}.factory {self.factory}: no tick spacing for a fee tier", "check the address")
+        return read
+
+    def _get_pool(self, token0: str, token1: str, fee_pips: int) -> CallItem:
+        return CallItem(self.factory, address_call(GET_POOL, token0, token1) + word(fee_pips), likely_gas=8_000)
+
+    def _ref(self, pool: str, token0: str, token1: str, fee_pips: int) -> PoolRef:
+        return PoolRef(pool, self.name, PoolKind.V3, token0, token1, fee_pips)
+
+    def _named(self, pool: str, answers: Sequence[Answer]) -> PoolRef:
+        token0, token1 = pool_tokens(self.name, pool, answers[:2])
+        fee = uint(answers[2], 24)
+        if isinstance(fee, Status):
+            raise ConfigError(f"venues.{self.name}.pools: {pool}: {fee.why} (fee)", "is it a V3 pool?")
+        return self._ref(pool, token0, token1, fee)
+
 
 Venue = UniswapV2 | UniswapV3
 

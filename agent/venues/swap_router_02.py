@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.chain.abi import abi_encode
-from agent.chain.calls import (
+from agent.chain.lens import abi_encode
+from agent.errors import Refused
+from agent.model import Funding, Leg, Plan
+from agent.signing.calldata import (
     EXACT_INPUT_SINGLE,
     MULTICALL,
     PULL,
@@ -14,11 +16,9 @@ from agent.chain.calls import (
     UNWRAP_WETH9,
     WRAP_ETH,
     Call,
+    NotUnderstood,
     decode,
 )
-from agent.chain.words import NotUnderstood
-from agent.errors import Refused
-from agent.model import Funding, Leg, Plan
 from agent.units import NATIVE
 
 __all__ = ["ROUTER_ITSELF", "V2_VENUE", "V3_VENUE", "Call", "NotUnderstood", "decode", "encode", "native_wei"]

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib import import_module
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from agent.errors import Refused
 from agent.floats import dot, solved, times, total
 from agent.model import PricePoint
-from agent.units import YEAR_S
+from agent.units import BPS, YEAR_S
 
 Floats = NDArray[np.float64]
 LEAST_MOVES = 2
@@ -180,3 +181,53 @@ def _days(seconds: int) -> str:
 
 
 _REMEDY = "wait for the agent's own looks, or trimtab prices import, trimtab prices fetch"
+
+
+# --- Volatilities and correlations of recorded prices in whole basis points, by the returns and the shrinkage that allocators use.
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Annual volatilities by token and correlations of each pair of them once, bps; `count` returns of `from_s` to `until_s`."""
+
+    volatilities_bps: tuple[tuple[str, int], ...]
+    correlations_bps: tuple[tuple[str, str, int], ...]
+    count: int
+    from_s: int
+    until_s: int
+
+
+def measure(window: Window, tokens: Sequence[str], names: Mapping[str, str], prices: Sequence[PricePoint], now_s: int) -> Measured:
+    """Of at least one token. Raises Refused naming what is missing, too old, does not move, or is made of the others."""
+    seen = returns(window, tokens, names, prices, now_s)
+    matrix = covariance(seen, names)
+    spread = np.sqrt(np.diag(matrix))
+    related = matrix / np.outer(spread, spread)
+    pairs = [(one, other) for one in range(len(tokens)) for other in range(one)]
+    return Measured(
+        tuple((token, _to_bps(float(value))) for token, value in zip(tokens, spread, strict=True)),
+        tuple((tokens[other], tokens[one], _to_bps(_entry(related, one, other))) for one, other in pairs),
+        len(seen.moves),
+        seen.from_s,
+        seen.until_s,
+    )
+
+
+def _entry(matrix: Floats, row: int, column: int) -> float:
+    return float(matrix[row, column])
+
+
+def _to_bps(share: float) -> int:
+    """Rounded half to even: the one place where these floats become what decisions rest on."""
+    return round(share * BPS)
+
+
+# --- Packages that only some allocators need: loaded when they are used, since they take seconds; where missing, said with the remedy.
+
+
+def extra(module: str) -> Any:
+    """The module. Raises Refused where the extra `analysis` is not installed."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as missing:
+        raise Refused(f"{missing.name} is not installed", remedy="pip install 'trimtab[analysis]', or take another kind") from None

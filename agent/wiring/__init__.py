@@ -1,6 +1,7 @@
 """Names the concrete adapters and puts them together: the only place that knows which chain, store, key and clock are real."""
 
-from agent.wiring.desk import (
+from agent.wiring.actors import Wallet, locks, open_hands, open_service, open_wallet, settings, signing_rules
+from agent.wiring.context import (
     Desk,
     SystemClock,
     books,
@@ -12,7 +13,6 @@ from agent.wiring.desk import (
     second_venues,
     store_file,
 )
-from agent.wiring.hands import Wallet, locks, open_hands, open_service, open_wallet, settings, signing_rules
 
 __all__ = [
     "Desk",

@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("empyrical")
 
-from agent.api.reporting import write_report
-from agent.backtest.report import Fact, Page, Section, Table, write_page
+from agent.app.backtests import write_report
+from agent.backtest.report.page import Fact, Page, Section, Table, write_page
 from tests.browser.chromium import PATIENCE_MS, PHONE, WIDE
 from tests.browser.conftest import Opened
 from tests.reports import HOSTILE, LINK, result_of

@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("numba")
 
-from agent.api.reporting import write_pages
-from agent.backtest.tune_report import page
+from agent.app.backtests import write_pages
+from agent.backtest.tune.report import page
 from tests.browser.chromium import PHONE
 from tests.browser.conftest import Opened
 from tests.tuning import search, tuned, walks

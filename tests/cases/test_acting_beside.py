@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from agent import api, wiring
-from agent.api import ending, revoking, withdrawing
-from agent.api.agent import Agent
+from agent import app as api
+from agent import wiring
+from agent.app.agent import Agent
+from agent.app.money import emergency as revoking
+from agent.app.money import shutdown as ending
+from agent.app.money import withdrawals as withdrawing
 from agent.config.load import LoadedConfig
 from agent.errors import ConfigError, Retryable
 from agent.localchain import LocalChain
 from agent.model import RequestState
-from agent.store.lock import Held
+from agent.store.files.locks import Held
 from tests.agents import ROOMY, again, allow, allowances, fund, purse, trusted, yes
 from tests.cases.test_withdrawing import HELD, HOME, OPEN, TARGETS, sure
 

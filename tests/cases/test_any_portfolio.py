@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from agent.api.agent import Agent
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.app.agent import Agent
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.units import BPS, largest_remainder
 from tests.agents import FIVE, ROOMY, USD, Purse, agent_on, fund, lost, off_target, pool_prices, purse, require_exact, said, swap_of, yes

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.calls import Approve, decode
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Funding, Intent, IntentKind
+from agent.signing.calldata import Approve, decode
 from tests.agents import ROOMY, agent_on, allow, allowances, fund, legs_of, off_target, purse, require_exact, swap_of, yes
 
 TARGETS = {"WETH": "40%", "USDC": "30%", "USDT": "30%"}

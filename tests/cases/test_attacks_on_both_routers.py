@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.execution.outcome import OutcomeKind
-from agent.execution.settle import realised
+from agent.execution.settlement import realised
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Funding
 from agent.units import BPS

@@ -8,10 +8,10 @@ import pytest
 import tomlkit
 
 from agent import codec
-from agent.api.setup import trust_now
+from agent.app.start.setup import trust_now
 from agent.artifacts import Artifact, own
 from agent.config.load import LoadedConfig, load_config
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.policy.quarantine import SILENT_S

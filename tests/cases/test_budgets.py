@@ -5,8 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-from agent.api.agent import Agent
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.app.agent import Agent
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.guards.case import open_case
 from agent.localchain import LocalChain
 from tests.agents import ROOMY, USD, again, agent_on, explained, fund, lost, purse, said, swap_of, trusted, yes

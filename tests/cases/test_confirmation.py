@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.agent import Agent
+from agent.app.agent import Agent
 from agent.artifacts import npm
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.liquidity import V3_POOL, add_v3_pool
+from agent.localchain.market import V3_POOL, add_v3_pool
 from agent.model import Hold, Rebalance, V3Pool
 from tests.agents import ROOMY, agent_on, fund, off_target, purse, yes
 

@@ -9,15 +9,17 @@ from stat import S_IMODE
 import pytest
 
 from agent import wiring
-from agent.api import editing, setup, versions
-from agent.api.agent import Agent
-from agent.api.editing import Confirm, Editing
-from agent.config.chain import ChainTable
+from agent.app.agent import Agent
+from agent.app.settings import config_versions as versions
+from agent.app.settings import editing
+from agent.app.settings.editing import Confirm, Editing
+from agent.app.start import setup
 from agent.config.edits import Changes, applied
 from agent.config.fields import parse_address
 from agent.config.load import load_config
+from agent.config.schema import ChainTable
 from agent.errors import ConfigError, Refused, Retryable
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import again, fund, trusted, yes
 

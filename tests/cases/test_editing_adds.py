@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from agent import wiring
-from agent.config.chain import ChainTable
 from agent.config.edits import Changes
 from agent.config.load import load_config
-from agent.execution.outcome import OutcomeKind
+from agent.config.schema import ChainTable
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import again, yes
 from tests.cases.test_bad_tokens import turned_bad

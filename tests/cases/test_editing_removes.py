@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from agent.api import editing
-from agent.api.editing import Editing
+from agent.app.settings import editing
+from agent.app.settings.editing import Editing
 from agent.config.edits import Changes, applied, emptied
 from agent.config.load import load_config
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import again, yes
 from tests.cases.test_editing import Bot

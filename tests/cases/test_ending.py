@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from agent import api
-from agent.api import ending, withdrawing
-from agent.api.agent import Agent
-from agent.api.ending import Ending
+from agent import app as api
+from agent.app.agent import Agent
+from agent.app.money import shutdown as ending
+from agent.app.money import withdrawals as withdrawing
+from agent.app.money.shutdown import Ending
 from agent.errors import ConfigError, Refused
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, RequestKind, RequestState
 from tests.agents import USD, again, agent_on, allow, allowances, fund, purse, trusted

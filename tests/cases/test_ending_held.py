@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from agent import wiring
-from agent.api import ending
+from agent.app.money import shutdown as ending
 from agent.localchain import LocalChain
 from tests.agents import again, fund, trusted, yes
 

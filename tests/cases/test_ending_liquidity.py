@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.api import ending
+from agent.app.money import shutdown as ending
 from agent.localchain import LocalChain
 from agent.model import IntentKind
 from tests import agents

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from agent.api.checkup import doctor
-from agent.api.setup import trust_now
+from agent.app.start.checks import doctor
+from agent.app.start.setup import trust_now
 from agent.chain.rpc import HttpTransport, Transport
 from agent.config.load import LoadedConfig
 from agent.errors import Refused, Retryable
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.anvil import free_port
+from agent.localchain.nodes import free_port
 from tests.agents import ROOMY, Changes, again, config, fund, purse, require_exact, yes
 from tests.endpoints import Answerer, Reply, altered, methods, passing_on, serve
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agent import api
-from agent.api.agent import Agent
-from agent.api.alerting import Facts, alerts
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent import app as api
+from agent.app.agent import Agent
+from agent.app.alerting import Facts
+from agent.app.alerting import raised_alerts as alerts
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import AlertKind
 from agent.policy import failures

@@ -5,10 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-from agent.api import investing, withdrawing
-from agent.api.agent import Agent
-from agent.api.investing import Investing
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.app.agent import Agent
+from agent.app.money import deposits as investing
+from agent.app.money import withdrawals as withdrawing
+from agent.app.money.deposits import Investing
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.guards.case import open_case
 from agent.localchain import LocalChain
 from agent.model import Purchase

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from agent import api, codec
-from agent.api import ending, withdrawing
-from agent.api.agent import Agent
-from agent.api.alerting import Facts, alerts
+from agent import app as api
+from agent import codec
+from agent.app.agent import Agent
+from agent.app.alerting import Facts
+from agent.app.alerting import raised_alerts as alerts
+from agent.app.money import shutdown as ending
+from agent.app.money import withdrawals as withdrawing
 from agent.errors import Refused
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import AlertKind, FlowKind, StepInput
-from agent.planning.strategies import rebalance
+from agent.planning.proposals import rebalance
 from agent.units import floor_int
 from tests.agents import ROOMY, USD, again, agent_on, fund, purse, swap_of, trusted, weights, yes
 

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from agent.api import balances, editing, ending, investing, withdrawing
-from agent.api.agent import Agent
-from agent.api.investing import Investing
-from agent.cli import documents
+from agent.app.agent import Agent
+from agent.app.money import deposits as balances
+from agent.app.money import deposits as investing
+from agent.app.money import shutdown as ending
+from agent.app.money import withdrawals as withdrawing
+from agent.app.money.deposits import Investing
+from agent.app.settings import editing
+from agent.cli.display import documents
 from agent.config.edits import Changes, applied
 from agent.errors import Refused
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import FlowKind
 from tests.agents import ROOMY, USD, again, fund, swap_of, trusted

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Retryable
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, IntentState

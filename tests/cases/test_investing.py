@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.api import investing
-from agent.api.investing import Investing
-from agent.execution.outcome import OutcomeKind
+from agent.app.money import deposits as investing
+from agent.app.money.deposits import Investing
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import FlowKind
 from tests.agents import USD, agent_on, fund, purse

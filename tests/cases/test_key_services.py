@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.agent import Agent
-from agent.api.opening import open_agent
-from agent.chain.remote_key import RemoteKey, address_of
+from agent.app.agent import Agent, open_agent
 from agent.config.load import LoadedConfig
 from agent.errors import ConfigError
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.accounts import WALLET
-from agent.localchain.accounts import test_accounts as accounts
+from agent.localchain.world import WALLET
+from agent.localchain.world import test_accounts as accounts
 from agent.model import IntentKind, IntentState
+from agent.signing.remote_key import RemoteKey, address_of
 from tests.agents import ROOMY, Changes, fund, off_target, purse, require_exact, trusted, yes
 from tests.unit.test_remote_key import KeyService
 

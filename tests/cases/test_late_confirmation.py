@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.config.build import EXPIRE_BLOCKS
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from tests.agents import ROOMY, agent_on, fund, meanwhile, purse, swap_of, yes

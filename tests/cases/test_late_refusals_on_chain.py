@@ -6,11 +6,11 @@ from pathlib import Path
 
 import tomlkit
 
-from agent import api
-from agent.api import ending
-from agent.api.setup import trust_now
+from agent import app as api
+from agent.app.money import shutdown as ending
+from agent.app.start.setup import trust_now
 from agent.config.load import LoadedConfig, load_config
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import again, allowances, fund, purse, swap_of
 from tests.attacks import attack

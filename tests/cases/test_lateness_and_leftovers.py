@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError, TrimtabError
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from tests.agents import ROOMY, again, agent_on, allow, at_send, config, fund, legs_of, purse, said, swap_of, trusted, yes

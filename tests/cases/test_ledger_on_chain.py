@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from agent import api
-from agent.api.agent import Agent
-from agent.api.ledgers import ledgers
-from agent.api.txs import reconcile
-from agent.books import entries as book
+from agent import app as api
+from agent.accounting import entries as book
+from agent.app.agent import Agent
+from agent.app.records.ledger import ledgers
+from agent.app.records.tx_journal import reconcile
 from agent.config.load import LoadedConfig
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Entry, EntryKind, FlowKind, Halt
 from agent.units import NATIVE

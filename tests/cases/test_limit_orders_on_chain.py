@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import api
-from agent.api.agent import Agent
-from agent.api.rounds import swap_at
+from agent import app as api
+from agent.app.agent import Agent, swap_at
 from agent.errors import ConfigError, OperatorNeeded
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, LimitOrder
 from tests.agents import ROOMY, again, agent_on, allowances, at_send, fund, purse, trusted, yes

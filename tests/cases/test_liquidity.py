@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.agent import Agent
-from agent.api.checkup import doctor
-from agent.api.positions import Liquidity, liquidity
+from agent.amm.lp import positions as exact
+from agent.app.agent import Agent
+from agent.app.positions.liquidity import Liquidity, liquidity
+from agent.app.start.checks import doctor
 from agent.artifacts import npm
-from agent.chain import strays
+from agent.chain import own_positions as strays
 from agent.errors import ConfigError
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.liquidity import V2_FACTORY
-from agent.lp import exact
+from agent.localchain.market import V2_FACTORY
 from agent.model import ConfirmedPosition, Halt, IntentKind
 from agent.policy.drift import total
 from agent.units import decimal_text

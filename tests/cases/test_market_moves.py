@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.agent import Agent
+from agent.app.agent import Agent
 from agent.artifacts import npm
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.market import SWAP_ROUTER_02
 from agent.localchain.nodes import AnvilNode

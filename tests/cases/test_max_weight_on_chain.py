@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import ROOMY, agent_on, explained, failed, fund, purse, swap_of, weights, yes
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from agent.chain import calls
-from agent.chain.calls import Approve
 from agent.chain.rpc import HttpTransport
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind
+from agent.signing import calldata as calls
+from agent.signing.calldata import Approve
 from tests.agents import ROOMY, agent_on, fund, yes
 from tests.endpoints import Answerer, Reply, Served, answered, methods, passing_on, serve
 

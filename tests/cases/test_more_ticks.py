@@ -12,15 +12,15 @@ import pytest
 
 from agent import engine
 from agent.amm.errors import TicksEnd
-from agent.api.papers import open_paper
+from agent.app.paper import open_paper
 from agent.artifacts import npm
 from agent.chain.rpc import HttpTransport, RpcFault
 from agent.errors import Refused
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.liquidity import mint_positions
+from agent.localchain.market import mint_positions
 from agent.model import LimitOrder, V3Pool
-from agent.planning import strategies
+from agent.planning import proposals as strategies
 from agent.planning.planner import Quote
 from tests import liquidity as lp
 from tests.agents import ROOMY, agent_on, fund, purse, require_exact, trusted, yes

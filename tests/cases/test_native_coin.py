@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.agent import Agent
-from agent.cli import documents, tables
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.app.agent import Agent
+from agent.cli.display import documents, tables
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, TopUp
-from agent.policy import coin
+from agent.policy import native_coin as coin
 from agent.store.store import Store
 from agent.units import BPS, NATIVE
 from tests.agents import ROOMY, USD, Purse, agent_on, allowances, fund, lost, purse, require_exact, swap_of, yes

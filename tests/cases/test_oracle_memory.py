@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from agent.api.oracle import observations, raise_observations
+from agent.app.oracle import observations, raise_observations
 from agent.artifacts import npm
 from agent.errors import ConfigError, Refused
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.liquidity import V3_POOL, add_v3_pool
+from agent.localchain.market import V3_POOL, add_v3_pool
 from agent.model import IntentKind, IntentState
-from agent.reference.means import enough_slots
+from agent.reference.prices import enough_slots
 from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
 
 TWO = {"WETH": "50%", "USDC": "50%"}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import api
-from agent.api.agent import Agent
-from agent.api.papers import open_paper
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent import app as api
+from agent.app.agent import Agent
+from agent.app.paper import open_paper
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, Receipt
 from tests.agents import FIVE, Changes, again, explained, fund, purse, trusted, yes

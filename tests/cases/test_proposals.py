@@ -11,15 +11,15 @@ import pytest
 from eth_account import Account
 
 from agent import wiring
-from agent.api import txs
-from agent.api.agent import Agent, silent
+from agent.app.agent import Agent, silent
+from agent.app.records import tx_journal as txs
 from agent.chain.safe import SafeContract, safe_tx, safe_tx_hash, typed_data
 from agent.errors import ConfigError, OperatorNeeded
-from agent.execution.outcome import OutcomeKind
-from agent.execution.proposals import Proposed
+from agent.execution.external_signer import Proposed
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.accounts import WALLET
-from agent.localchain.accounts import test_accounts as accounts
+from agent.localchain.world import WALLET
+from agent.localchain.world import test_accounts as accounts
 from agent.model import IntentState, UnsignedTx
 from agent.venues import composer
 from tests.agents import ROOMY, Changes, again, config, fund, off_target, trusted, yes

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent import engine
-from agent.api.positions import liquidity
-from agent.execution.outcome import OutcomeKind
+from agent.app.positions.liquidity import liquidity
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, LpV3Position, Provide, Withdraw
 from tests import agents

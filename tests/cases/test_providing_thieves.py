@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from agent import wiring
-from agent.api.agent import Agent, never, silent
+from agent.app.agent import Agent, never, silent
 from agent.errors import Refused
 from agent.localchain import LocalChain
 from agent.model import Plan, Provide, StepInput, Withdraw
-from agent.planning.lp_floors import least_amounts
+from agent.planning.liquidity import least_amounts
 from agent.ports import Prepared
 from tests import agents
 from tests import liquidity as lp

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Funding, IntentKind, IntentState, Plan
 from agent.units import BPS

@@ -11,16 +11,14 @@ import pytest
 from eth_utils.crypto import keccak
 
 from agent.artifacts import npm, own
-from agent.chain.calls import decode
-from agent.chain.program import Place, Rebalance
 from agent.config import parse_config
 from agent.errors import ConfigError
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.liquidity import V3_POOL
-from agent.localchain.market import V2_PAIR
+from agent.localchain.market import V2_PAIR, V3_POOL
+from agent.signing.calldata import Place, Rebalance, decode
 from agent.units import BPS
-from agent.venues.rebalancer_code import V2_INIT_CODE_HASH, V3_INIT_CODE_HASH
+from agent.venues.rebalancer import V2_INIT_CODE_HASH, V3_INIT_CODE_HASH
 from tests.agents import (
     FIVE,
     ROOMY,

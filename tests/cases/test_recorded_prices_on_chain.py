@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from agent.api.agent import Agent
+from agent.app.agent import Agent
 from agent.errors import Retryable
-from agent.execution.fresh import Eyes
-from agent.execution.recording import record
+from agent.execution.bookkeeping import record
+from agent.execution.step_context import Eyes
 from agent.localchain import LocalChain
 from agent.model import Head, PastPrices
 from tests.agents import ROOMY, agent_on, fund

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from agent import engine, wiring
-from agent.api.agent import silent
-from agent.api.checkup import doctor
+from agent.app.agent import silent
+from agent.app.start.checks import doctor
 from agent.artifacts import own
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import OwnStrategy
 from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes

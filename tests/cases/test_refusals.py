@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from agent.api.agent import Agent
-from agent.execution.outcome import OutcomeKind
+from agent.app.agent import Agent
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentState, Verdict

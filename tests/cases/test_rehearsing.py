@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.api import rehearsing, revoking
-from agent.api.rehearsing import Rehearsal
-from agent.chain.allowances import PERMIT2
+from agent.app.money import emergency as revoking
+from agent.app.money import rehearsal as rehearsing
+from agent.app.money.rehearsal import Rehearsal
+from agent.chain.tokens import PERMIT2
 from agent.errors import ConfigError
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState

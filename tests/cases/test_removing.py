@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.api import removing
-from agent.api.removing import Removing
+from agent.app.settings import editing as removing
+from agent.app.settings.editing import Removing
 from agent.config.edits import Changes
 from agent.config.load import load_config
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import again, explained, yes
 from tests.cases.test_editing import Bot

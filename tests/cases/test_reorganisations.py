@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.txs import reconcile
+from agent.app.records.tx_journal import reconcile
 from agent.config.load import LoadedConfig
 from agent.errors import OperatorNeeded
-from agent.execution.outcome import OutcomeKind
-from agent.execution.rewinding import WATCHED_BLOCKS
+from agent.execution.reconcile import WATCHED_BLOCKS
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from tests.agents import ROOMY, Purse, again, allowances, fund, off_target, purse, trusted, yes

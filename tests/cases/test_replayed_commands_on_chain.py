@@ -8,12 +8,15 @@ from typing import Any
 
 import tomlkit
 
-from agent import api
-from agent.api import ending, investing, removing, withdrawing
-from agent.api.rounds import swap_at
+from agent import app as api
+from agent.app.agent import swap_at
+from agent.app.money import deposits as investing
+from agent.app.money import shutdown as ending
+from agent.app.money import withdrawals as withdrawing
+from agent.app.settings import editing as removing
 from agent.config import edits
 from agent.config.load import LoadedConfig, load_config
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import USD, Changes, again, agent_on, fund, purse, trusted, yes
 from tests.attacks import attack

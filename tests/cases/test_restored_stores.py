@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from agent import api
-from agent.api.agent import Agent
+from agent import app as api
+from agent.amm.lp import positions as own_positions
+from agent.app.agent import Agent
 from agent.config.load import LoadedConfig
 from agent.errors import ConfigError, OperatorNeeded
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
-from agent.lp import own as own_positions
 from agent.model import Halt
 from tests import agents
 from tests import liquidity as lp

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import ROOMY, agent_on, fund, yes
 

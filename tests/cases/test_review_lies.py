@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.calls import Multicall, decode
 from agent.errors import Retryable
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
+from agent.signing.calldata import Multicall, decode
 from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
 from tests.liars import Liar, Slow, every_header, newest
 

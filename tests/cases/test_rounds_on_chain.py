@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.api import history
-from agent.api.agent import Agent
+from agent.app import history
+from agent.app.agent import Agent
 from agent.chain.rpc import HttpTransport
-from agent.cli import documents
+from agent.cli.display import documents
 from agent.config.load import LoadedConfig
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
-from agent.policy.pacing import wait_s
+from agent.policy.gradual_execution import wait_s
 from tests.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
 from tests.cases.test_mempool import HEAVY, Predictor, builder, sends, waiting_mempool
 from tests.endpoints import passing_on, serve

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.searchers import TACTICS, Turn
 from tests.searching import EVERY_POOL, ONE_POOL, ROUTERS, Scene, explored, searched, searcher_on

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import api
+from agent import app as api
 from agent.config.edits import Changes
 from agent.localchain import LocalChain
 from tests.year import Year, weeks, year

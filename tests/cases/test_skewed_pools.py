@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.agent import Agent
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.app.agent import Agent
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.description import V2Spec, V3Spec
 from agent.localchain.market import arbitrage
+from agent.localchain.world import V2Spec, V3Spec
 from agent.units import BPS, PIPS
 from tests.agents import ROOMY, USD, Purse, agent_on, explained, fund, lost, purse, yes
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.agent import Agent
-from agent.api.checkup import doctor
-from agent.api.setup import trust_now
-from agent.chain.ballot import NoQuorum
+from agent.app.agent import Agent
+from agent.app.start.checks import doctor
+from agent.app.start.setup import trust_now
+from agent.chain.quorum import NoQuorum
 from agent.errors import EXIT_RETRYABLE
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import ROOMY, again, config, fund, meanwhile, purse, trusted, yes
 from tests.liars import Frozen, Liar, newest

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-from agent import api
-from agent.api.agent import Agent
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent import app as api
+from agent.app.agent import Agent
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Hold, OrderStage
 from tests.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, weights, yes

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from agent import codec, engine
-from agent.api import books
-from agent.api.agent import Agent
+from agent.app.agent import Agent
+from agent.app.records import step_history as books
 from agent.config.load import LoadedConfig
 from agent.errors import Retryable
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, StepInput
-from agent.planning import planner, strategies
+from agent.planning import planner
+from agent.planning import proposals as strategies
 from agent.policy.decide import decide
 from tests.agents import ROOMY, again, allow, at_send, fund, swap_of, trusted, yes
 from tests.reading import Through

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from eth_typing import HexStr
 
-from agent.api import withdrawing
-from agent.api.agent import Agent
-from agent.execution.outcome import OutcomeKind
+from agent.app.agent import Agent
+from agent.app.money import withdrawals as withdrawing
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind
 from agent.model.strategies import SleeveBooks

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.api.agent import Agent
-from agent.api.setup import trust_now
+from agent.app.agent import Agent
+from agent.app.start.setup import trust_now
 from agent.artifacts import own
-from agent.chain.screen import BLOCKS_BACK
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.chain.screening import BLOCKS_BACK
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import Finding, IntentKind, StepInput

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import api
-from agent.api.whatif import what_if
+from agent import app as api
+from agent.app.offline import what_if
 from agent.config.load import LoadedConfig
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import ROOMY, USD, again, agent_on, fund, off_target, purse, swap_of, trusted, yes
 

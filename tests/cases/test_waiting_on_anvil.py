@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.panel import Panel
-from agent.chain.panel_sender import PanelSender
+from agent.chain.endpoints import Panel
 from agent.chain.rpc import HttpTransport
+from agent.chain.sender import PanelSender
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution import Executor, Settings
-from agent.execution import settle as accounts
+from agent.execution import settlement as accounts
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState
 from agent.store import Store

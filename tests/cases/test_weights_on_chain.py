@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from agent import api
-from agent.api import books
-from agent.api.agent import Agent
+from agent import app as api
+from agent.app.agent import Agent
+from agent.app.records import step_history as books
 from agent.config.load import load_config
 from agent.errors import ConfigError
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Halt, Method, Supply
 from agent.units import BPS

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.api import withdrawing
-from agent.api.agent import Agent
-from agent.api.withdrawing import Withdrawing
+from agent.app.agent import Agent
+from agent.app.money import withdrawals as withdrawing
+from agent.app.money.withdrawals import Withdrawing
 from agent.errors import ConfigError, Refused
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, Payment, RequestKind, RequestState
 from tests.agents import USD, agent_on, allowances, fund, purse

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.api import ending, withdrawing
+from agent.app.money import shutdown as ending
+from agent.app.money import withdrawals as withdrawing
 from agent.localchain import LocalChain
 from agent.model import IntentKind
 from tests.agents import agent_on, fund, purse

@@ -10,15 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from agent.api import balances, parting, withdrawing
-from agent.api.agent import Agent
+from agent.app import withdrawal_parts as parting
+from agent.app.agent import Agent
+from agent.app.money import deposits as balances
+from agent.app.money import withdrawals as withdrawing
 from agent.config.load import LoadedConfig
 from agent.errors import ConfigError, Refused
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Funding, Halt, Hold, IntentKind, LimitOrder, Payment, RequestKind, RequestState, StepInput
-from agent.planning import owner, strategies
-from agent.policy import outflow
+from agent.planning import proposals as owner
+from agent.planning import proposals as strategies
+from agent.policy.cash_flows import withdrawals as outflow
 from tests.agents import USD, again, fund, swap_of, trusted, yes
 from tests.cases.test_gifts_before_exits import give
 from tests.cases.test_withdrawing import HOME, OPEN, TARGETS, ended, sure

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.api import withdrawing
-from agent.api.withdrawing import Withdrawing
+from agent.app.money import withdrawals as withdrawing
+from agent.app.money.withdrawals import Withdrawing
 from agent.config.load import LoadedConfig
 from agent.errors import Refused
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, RequestState
 from tests.agents import USD, again, fund, trusted

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Rebalance
 from tests.agents import ROOMY, Purse, agent_on, fund, off_target, purse, require_exact, swap_of, yes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.api import books
-from agent.execution.outcome import OutcomeKind
+from agent.app.records import step_history as books
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Hold
 from tests.agents import ROOMY, agent_on, explained, fund, purse, require_exact, swap_of, weights, yes

@@ -15,8 +15,7 @@ from agent import wiring
 from agent.artifacts import anvil_binary
 from agent.errors import ConfigError
 from agent.localchain import LocalChain
-from agent.localchain.anvil import free_port
-from agent.localchain.nodes import AnvilNode
+from agent.localchain.nodes import AnvilNode, free_port
 from tests.cli.tools import SECRET, STORE_ENDINGS, Desk, Said, first_document, in_process, start, takes_config
 from tests.world import missing
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.artifacts import own
-from agent.localchain.accounts import WHALE, test_accounts
+from agent.localchain.world import WHALE, test_accounts
 from tests.cli import shapes
 from tests.cli.tools import Desk
 

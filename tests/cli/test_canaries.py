@@ -17,13 +17,14 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from typer.main import get_command
 
-from agent import api, wiring
-from agent.api.agent import silent
-from agent.chain import keystore
+from agent import app as api
+from agent import wiring
+from agent.app.agent import silent
 from agent.cli.main import app
 from agent.errors import ConfigError
-from agent.execution.outcome import Outcome
-from agent.localchain.accounts import TestAccount
+from agent.execution.step_context import Outcome
+from agent.localchain.world import TestAccount
+from agent.signing import keystore
 from agent.store.store import Store
 from tests.canaries import all_logs, files_with, found_in, objects_of, shown_of, told_by
 from tests.cli.test_sending import PASSWORD, WALLET_KEY

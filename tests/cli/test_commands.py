@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.tables import money
+from agent.cli.display.tables import money
 from tests.cli import shapes
 from tests.cli.tools import TRIMTAB, Desk, Said
 
@@ -209,7 +209,7 @@ def loaded_by(*args: str) -> set[str]:
 
 def test_status_imports_nothing_that_it_does_not_need(desk: Desk) -> None:
     loaded = loaded_by("status", "--config", str(desk.config))
-    assert {"agent.wiring.desk", "sqlalchemy", "rich.table"} <= loaded
+    assert {"agent.wiring.context", "sqlalchemy", "rich.table"} <= loaded
     assert not loaded & NOT_FOR_STATUS
 
 

@@ -10,7 +10,7 @@ import pytest
 from tenacity import wait_none
 
 from agent.chain import rpc
-from agent.localchain.anvil import free_port
+from agent.localchain.nodes import free_port
 from tests.cli import shapes
 from tests.cli.tools import Desk
 from tests.endpoints import Reply, good, passing_on, serve

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from agent.chain.panel import Endpoint
+from agent.chain.endpoints import Endpoint
 from agent.chain.wire import Call
-from agent.cli import interrupting
-from agent.cli.interrupting import PATIENCE_S
+from agent.cli.display import terminal as interrupting
+from agent.cli.display.terminal import PATIENCE_S
 from agent.store.database import Database
 from tests.cli.test_interruption import pending, require_sound, until_something_waits
 from tests.cli.test_sending import nonce
@@ -37,7 +37,7 @@ main()
 """The command in a process with a thread that its end waits for; a suite in the background hands on that Ctrl-C is ignored."""
 SLOW_WATCH = """
 import time
-from agent.cli import interrupting
+from agent.cli.display import terminal as interrupting
 real = interrupting.select.select
 class slow:
     select = staticmethod(lambda *given: (real(*given), time.sleep(0.5))[0])

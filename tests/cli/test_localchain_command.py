@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agent.api.local import FIRST_LINE, publish
-from agent.cli import books, ledger_tables, tables
-from agent.localchain.anvil import free_port
+from agent.app.local import FIRST_LINE, publish
+from agent.cli import history as books
+from agent.cli import ledger as ledger_tables
+from agent.cli.display import tables
+from agent.localchain.nodes import free_port
 from tests.cli import shapes
 from tests.cli.tools import Desk, Said, attach, first_document, start
 

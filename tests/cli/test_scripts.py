@@ -15,8 +15,7 @@ from types import ModuleType
 import pytest
 from eth_account import Account
 
-from agent.localchain.anvil import free_port, run_anvil
-from agent.localchain.nodes import AnvilNode
+from agent.localchain.nodes import AnvilNode, free_port, run_anvil
 from tests.cli import shapes
 from tests.cli.test_sending import nonce
 from tests.cli.tools import SECRET, Desk, Said
@@ -86,7 +85,7 @@ def test_single_swap_stays_under_sixty_lines_and_on_the_public_surface() -> None
     text = (SCRIPTS / "single_swap.py").read_text()
     assert len(text.splitlines()) < 60
     imports = {line.split()[1] for line in text.splitlines() if line.startswith("from agent")}
-    assert imports <= {"agent.api", "agent.engine", "agent.errors", "agent.units"}
+    assert imports <= {"agent.app", "agent.engine", "agent.errors", "agent.units"}
 
 
 @contextmanager

@@ -160,7 +160,7 @@ def test_an_empty_wallet_halts(desk: Desk) -> None:
 def held_lock(desk: Desk) -> Iterator[int]:
     """Another process that acts for the same wallet and chain."""
     code = (
-        "import sys, time; from pathlib import Path; from agent.store.lock import wallet_lock\n"
+        "import sys, time; from pathlib import Path; from agent.store.files.locks import wallet_lock\n"
         f"with wallet_lock(Path({str(desk.config.parent / 'trimtab.db.lock')!r}), 31337, {desk.about['wallet']!r}):\n"
         " print('held', flush=True); time.sleep(60)"
     )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from agent.config import service
+from agent.config import schema as service
 from tests.cli.test_endpoints import move_to
 from tests.cli.test_interruption import require_sound
 from tests.cli.test_sending import nonce

@@ -15,15 +15,14 @@ from typing import Any
 
 import pytest
 
-from agent import api
-from agent.backtest.tune_cluster import on_cluster
-from agent.backtest.tune_cost import Estimate, estimated
-from agent.backtest.tune_grid import Choice
-from agent.backtest.tune_job import Engine, Job, Terms, wanted_of
+from agent import app as api
+from agent.backtest.tune.grid import Choice
+from agent.backtest.tune.jobs import Engine, Estimate, Job, Terms, estimated, wanted_of
+from agent.backtest.tune.workers import on_cluster
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError, Retryable
-from agent.localchain.anvil import free_port
+from agent.localchain.nodes import free_port
 from agent.model import Every, Hybrid, Method, Threshold
 from tests.cli.tools import TRIMTAB, Said
 from tests.tuning import DAY_S, walks
@@ -103,7 +102,7 @@ def test_a_mistake_in_a_search_is_named(bare: Bare, prices: Path, more: tuple[st
 
 
 def test_an_enormous_search_is_not_begun_unasked(bare: Bare, prices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.api.tuning.estimated", lambda job, rest, cores: Estimate(len(job.runs), job.table.bars, 40_000.0, 2, 3))
+    monkeypatch.setattr("agent.app.backtests.estimated", lambda job, rest, cores: Estimate(len(job.runs), job.table.bars, 40_000.0, 2, 3))
     line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--json", "--out", str(tmp_path / "kept"))
     said = bare(*line)
     assert said.code == 10
@@ -114,11 +113,11 @@ def test_an_enormous_search_is_not_begun_unasked(bare: Bare, prices: Path, tmp_p
 
 
 def test_somebody_at_a_terminal_is_asked_with_the_estimate(bare: Bare, prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.api.tuning.estimated", lambda job, rest, cores: Estimate(len(job.runs), job.table.bars, 40_000.0, 1, 3))
-    monkeypatch.setattr("agent.cli.tune.interactive", lambda: True)
+    monkeypatch.setattr("agent.app.backtests.estimated", lambda job, rest, cores: Estimate(len(job.runs), job.table.bars, 40_000.0, 1, 3))
+    monkeypatch.setattr("agent.cli.backtest.interactive", lambda: True)
     asked: list[str] = []
     for answer in (False, True):
-        monkeypatch.setattr("agent.cli.tune.ask", lambda question, answer=answer: asked.append(question) or answer)
+        monkeypatch.setattr("agent.cli.backtest.ask", lambda question, answer=answer: asked.append(question) or answer)
         assert bare("tune", "--prices", str(prices), *WISHES, *BANDS).code == (0 if answer else 10)
     assert asked == ["This is 7 runs over 11 bars: about 11 h 6 min of one core. Begin?"] * 2
 
@@ -235,7 +234,7 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
 def test_a_scheduler_that_is_not_there_is_named(prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     asked = api.prepare_tune(prices, api.Market(), api.Grids(band="20%rel", full=True), target="A=40,B=30,USD=30")
-    monkeypatch.setattr("agent.backtest.tune_cluster.PATIENCE_S", 1)
+    monkeypatch.setattr("agent.backtest.tune.workers.PATIENCE_S", 1)
     with pytest.raises(Retryable, match="does not answer"):
         api.run_tune(asked, scheduler=f"tcp://127.0.0.1:{free_port()}")
     monkeypatch.setitem(sys.modules, "distributed", None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain import keystore
+from agent.signing import keystore
 from tests.cli.terminal import typed
 from tests.cli.tools import TRIMTAB, Said
 from tests.keyrings import InMemory, using

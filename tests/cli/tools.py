@@ -22,8 +22,8 @@ from typing import Any, NoReturn
 import pytest
 import typer.main
 
+from agent.cli.display.tables import FigureTable
 from agent.cli.main import main
-from agent.cli.tables import FigureTable
 from agent.localchain import WORLD, LocalChain
 from agent.localchain.chain import Addresses, Books
 from agent.localchain.nodes import AnvilNode

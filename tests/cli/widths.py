@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from agent.cli.tables import FigureTable
+from agent.cli.display.tables import FigureTable
 
 WIDTHS = (40, 60, 80, 120)
 

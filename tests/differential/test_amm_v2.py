@@ -8,7 +8,7 @@ import pytest
 
 from agent.amm import pools
 from agent.amm.errors import Reverts
-from agent.amm.v2_math import UINT112_MAX, get_amount_in, get_amount_out
+from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out
 from agent.chain.wire import RpcFault
 from agent.localchain import LocalChain
 from agent.localchain.chain import FAR_FUTURE_S

@@ -11,8 +11,8 @@ import pytest
 from agent.amm import pools
 from agent.amm.errors import Reverts
 from agent.amm.pools import Swapped
-from agent.amm.v3_math import bounds
-from agent.amm.v3_math.tick_math import (
+from agent.amm.v3 import pool as bounds
+from agent.amm.v3.tick_math import (
     MAX_SQRT_RATIO,
     MAX_TICK,
     MIN_SQRT_RATIO,

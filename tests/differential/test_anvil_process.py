@@ -18,7 +18,7 @@ from agent.chain.rpc import HttpTransport
 from agent.config import parse_config
 from agent.errors import ConfigError
 from agent.localchain import LocalChain, run_anvil
-from agent.localchain.anvil import free_port
+from agent.localchain.nodes import free_port
 from agent.localchain.serve import HEARTBEAT_S, write_atomically
 from tests.world import missing
 

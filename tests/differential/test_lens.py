@@ -8,12 +8,25 @@ import pytest
 from eth_utils.crypto import keccak
 
 from agent.artifacts import npm, own
-from agent.chain.abi import AGGREGATOR, BALANCE_OF, DECIMALS, address_call
-from agent.chain.ask import ask
-from agent.chain.lens import CallItem, CodeItem, Item, Status, V3Answer, V3Item, ViaItem, creation_code, decode
+from agent.chain.lens import (
+    AGGREGATOR,
+    BALANCE_OF,
+    DECIMALS,
+    CallItem,
+    CodeItem,
+    Item,
+    Status,
+    V3Answer,
+    V3Item,
+    ViaItem,
+    address_call,
+    ask,
+    creation_code,
+    decode,
+)
 from agent.chain.watch import questions
 from agent.localchain import LocalChain
-from agent.localchain.liquidity import V3_POOL
+from agent.localchain.market import V3_POOL
 from agent.model import V2Pool, V3Pool
 from agent.units import NATIVE, Token
 from tests.attacks import attack

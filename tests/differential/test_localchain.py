@@ -9,8 +9,8 @@ import pytest
 
 from agent.artifacts import npm, own
 from agent.localchain import WORLD, LocalChain, TokenKind
-from agent.localchain.config_text import IN_PROCESS_URL
-from agent.localchain.liquidity import POSITION_MANAGER
+from agent.localchain.market import POSITION_MANAGER
+from agent.localchain.world import IN_PROCESS_URL
 from agent.model import V3Pool
 from agent.units import PIPS
 from tests.world import mint_mainnet_pool, pool_contract, price_now, read_pool, recorded_pool

@@ -8,8 +8,8 @@ from random import Random
 
 import pytest
 
-from agent.api.agent import Agent
-from agent.execution.outcome import OutcomeKind
+from agent.app.agent import Agent
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import AdjustLiquidity, Collect, ConfirmedPosition, LpAction, Provide, Withdraw
 from tests import agents, lp_acting

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from agent.chain import positions
-from agent.chain.reader import ChainReader
 from agent.chain.rpc import HttpTransport
+from agent.chain.snapshot import ChainReader
 from agent.chain.watch import Watch
 from agent.errors import ConfigError, Refused, Retryable
 from agent.localchain import LocalChain

@@ -6,8 +6,10 @@ from random import Random
 
 import pytest
 
+from agent.amm.lp import minting as mint
+from agent.amm.lp import positions as change
+from agent.amm.lp import positions as exact
 from agent.localchain import LocalChain
-from agent.lp import change, exact, mint
 from agent.model import Collect, LpV2Position, LpV3Position, Provide, Withdraw
 from tests import liquidity as lp
 from tests import lp_acting

@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
+from agent.amm.lp import positions as exact
 from agent.localchain import LocalChain
-from agent.lp import exact
 from agent.model import ConfirmedPosition, LpGone, LpV2Position, LpV3Position
 from agent.units import NATIVE
 from tests import liquidity as lp

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.execution.outcome import OutcomeKind
+from agent.amm.lp import positions as exact
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.lp import exact
 from agent.model import ConfirmedPosition, LpAction, Provide
 from tests import agents, lp_acting
 from tests import liquidity as lp

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 from eth_abi.abi import encode as abi_encode
 
-from agent.chain.calls import EXACT_INPUT_SINGLE, MULTICALL, WITHDRAW
-from agent.chain.rules import check
 from agent.errors import Refused
-from agent.execution.settle import realised
+from agent.execution.settlement import realised
 from agent.localchain import LocalChain
 from agent.model import Funding, IntentKind, Leg, Plan, Receipt
-from agent.planning.payments import changes, unwrap, wrap
+from agent.planning.gas import changes, unwrap, wrap
+from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, WITHDRAW
+from agent.signing.rules import check
 from agent.units import NATIVE
 from agent.venues import swap_router_02
 from tests.atomic import AtomicDesk

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.chain.ballot import NoQuorum
+from agent.chain.quorum import NoQuorum
 from agent.chain.rpc import HttpTransport
 from agent.errors import Retryable
 from agent.localchain import LocalChain

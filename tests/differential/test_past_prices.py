@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent import api
-from agent.api.agent import Agent
-from agent.chain.past_means import past_means
-from agent.chain.past_rounds import PastRound, past_rounds
+from agent import app as api
+from agent.app.agent import Agent
+from agent.chain.history import PastRound, past_means, past_rounds
 from agent.localchain import LocalChain
 from agent.model import V3Pool
 from tests.agents import ROOMY, agent_on

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from agent.chain.reader import ChainReader
 from agent.chain.rpc import HttpTransport, RpcFault
+from agent.chain.snapshot import ChainReader
 from agent.chain.watch import Watch
 from agent.errors import ConfigError, OperatorNeeded, Retryable
 from agent.localchain import LocalChain, run_anvil
-from agent.localchain.anvil import free_port
+from agent.localchain.nodes import free_port
 from tests.endpoints import Reply, passing_on, serve
 from tests.reading import Through, pools, reader, tokens, watch
 

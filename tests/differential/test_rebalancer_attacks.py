@@ -10,8 +10,7 @@ from eth_utils.crypto import keccak
 
 from agent.artifacts import npm, own
 from agent.localchain import LocalChain
-from agent.localchain.liquidity import V3_POOL
-from agent.localchain.market import V2_PAIR
+from agent.localchain.market import V2_PAIR, V3_POOL
 from tests.atomic import HERE, PAIR, V2, V3, AtomicDesk, raw_leg, raw_program
 from tests.attacks import Stage, add_foreign, attack, callback, error
 from tests.desk import R

@@ -9,8 +9,7 @@ import pytest
 
 from agent.artifacts import npm, own
 from agent.localchain import LocalChain
-from agent.localchain.liquidity import V3_POOL
-from agent.localchain.market import V2_PAIR
+from agent.localchain.market import V2_PAIR, V3_POOL
 from agent.units import NATIVE
 from agent.venues.rebalancer import Terms
 from tests.atomic import COIN, HERE, PAIR, V2, V3, raw_leg, raw_program

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from agent.amm import pools as amm
 from agent.amm.errors import BeyondKnownTicks, Reverts
-from agent.chain.program import Place
 from agent.localchain import LocalChain
 from agent.model import Funding, Leg, Plan, PoolState
+from agent.signing.calldata import Place
 from agent.units import NATIVE
 from agent.venues.rebalancer import decode
 from tests.atomic import AtomicDesk

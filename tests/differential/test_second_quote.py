@@ -9,8 +9,7 @@ from fractions import Fraction
 import pytest
 
 from agent.amm import pools
-from agent.chain.contract_quotes import ContractQuotes, Unanimous, opinions
-from agent.chain.second_quote import Quoter, UniswapPython, V2Contracts, V3Contracts, second_quotes
+from agent.chain.second_quote import ContractQuotes, Quoter, Unanimous, UniswapPython, V2Contracts, V3Contracts, opinions, second_quotes
 from agent.localchain import LocalChain
 from agent.model import Cost, Funding, Goal, Leg, Plan, PoolState, Rebalance
 from tests.world import read_pool

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from agent.chain.approvals import encode_approve
-from agent.chain.calls import selector
 from agent.chain.sender import NodeSender, NonceUsed, SendRefused
+from agent.chain.tokens import encode_approve
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, SignedTx, UnsignedTx
+from agent.signing.calldata import selector
 from tests.desk import LIMIT_WEI, Desk
 
 UNKNOWN = "0x" + "ab" * 32

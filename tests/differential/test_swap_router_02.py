@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from agent.artifacts import npm
-from agent.chain.calls import MULTICALL, ExactInputSingle, Multicall, SwapExactTokens, decode, selector
 from agent.localchain import LocalChain
 from agent.model import Receipt
+from agent.signing.calldata import MULTICALL, ExactInputSingle, Multicall, SwapExactTokens, decode, selector
 from agent.venues.swap_router_02 import ROUTER_ITSELF, encode
 from tests.desk import LIMIT_WEI, Desk, R, native_of, router_balances, three_way_plan
 from tests.signing import plan_of

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
-from agent.api.setup import trust_now
-from agent.chain.agreed import AgreedTransport
-from agent.chain.ballot import NoQuorum
-from agent.chain.panel import Panel
-from agent.chain.screen import TokenScreen
-from agent.chain.screen_moves import first_look
+from agent.app.start.setup import trust_now
+from agent.chain.endpoints import Panel
+from agent.chain.quorum import AgreedTransport, NoQuorum
+from agent.chain.screening import TokenScreen, first_look
 from agent.localchain import LocalChain
 from agent.model import Finding
 from tests.agents import FIVE, ROOMY, again, agent_on, fund

@@ -13,7 +13,8 @@ from typing import Any
 
 from eth_utils.crypto import keccak
 
-from agent.chain import ask, lens
+from agent.chain import lens
+from agent.chain import lens as ask
 from agent.chain.lens import CallItem, CodeItem, Item, V3Item
 from agent.chain.wire import RpcFault
 

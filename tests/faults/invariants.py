@@ -6,9 +6,8 @@ from collections import Counter
 from fractions import Fraction
 from typing import Any
 
-from agent.chain.calls import Approve, Multicall, decode
-from agent.chain.program import Rebalance
 from agent.model import Intent, IntentKind, IntentState
+from agent.signing.calldata import Approve, Multicall, Rebalance, decode
 from agent.store import Store, open_store
 from agent.units import BPS, NATIVE
 from tests.agents import off_target, purse

@@ -20,7 +20,7 @@ from agent.model import Intent, IntentKind, Plan, UnsignedTx
 from agent.ports import Grant
 from agent.store import Store, open_store
 from agent.store.database import WRITE
-from agent.store.lock import wallet_lock
+from agent.store.files.locks import wallet_lock
 from tests.desk import Desk, three_way_plan
 
 Hook = Callable[[str], None]

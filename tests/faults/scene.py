@@ -11,11 +11,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from agent.api.setup import trust_now
+from agent.app.start.setup import trust_now
 from agent.chain.rpc import HttpTransport, Transport
 from agent.config.load import LoadedConfig
 from agent.errors import TrimtabError
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import ROOMY, Changes, Purse, again, config, fund, purse, yes
 

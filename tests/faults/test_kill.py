@@ -9,10 +9,10 @@ import pytest
 
 from agent.chain.rpc import HttpTransport
 from agent.errors import OperatorNeeded
-from agent.execution import settle
+from agent.execution import settlement as settle
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
-from agent.store.lock import wallet_lock
+from agent.store.files.locks import wallet_lock
 from tests.desk import Desk
 from tests.faults.rig import Trade, finished, in_child, killed_at, killing, ready
 

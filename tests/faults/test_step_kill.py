@@ -14,8 +14,8 @@ from sqlalchemy import event as database_event
 
 from agent import codec
 from agent.config.load import LoadedConfig, load_config
-from agent.execution.outcome import OutcomeKind
-from agent.execution.settle import realised
+from agent.execution.settlement import realised
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, StepInput
 from tests.agents import ROOMY, Purse, again, allowances, fund, off_target, purse, trusted, yes

@@ -14,26 +14,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent import codec
-from agent.chain import calls, chronicle, found, liquidity_calls, past, proxies, rules, strays
-from agent.chain.contract_quotes import opinions
+from agent.chain import history as chronicle
+from agent.chain import own_positions as strays
+from agent.chain import receipts as found
+from agent.chain import snapshot as past
+from agent.chain import tokens as proxies
+from agent.chain.endpoints import Panel
 from agent.chain.lens import decode, pages
-from agent.chain.panel import Panel
-from agent.chain.panel_sender import PanelSender
 from agent.chain.positions import resolve
-from agent.chain.reader import ChainReader
-from agent.chain.remote_key import RemoteKey
 from agent.chain.rpc import HttpTransport, Transport
 from agent.chain.safe import SafeContract
-from agent.chain.screen import TokenScreen
-from agent.chain.second_quote import V2Contracts, V3Contracts
+from agent.chain.screening import TokenScreen
+from agent.chain.second_quote import V2Contracts, V3Contracts, opinions
+from agent.chain.sender import PanelSender
+from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import Watch, parts, questions
 from agent.errors import Retryable, TrimtabError
 from agent.model import ConfirmedPosition, Head, Plan, SignedTx, StepInput, UnsignedTx
 from agent.ports import Grant
+from agent.signing import calldata as calls
+from agent.signing import liquidity_calldata as liquidity_calls
+from agent.signing import rules
+from agent.signing.remote_key import RemoteKey
 from agent.units import Token
 from agent.venues.discovery import discover
-from agent.venues.rebalancer_code import require_ours
+from agent.venues.rebalancer import require_ours
 from tests.signables import SIGNABLES
 from tests.signing import NONCES, WALLET
 

@@ -17,10 +17,9 @@ from dataclasses import dataclass, field, replace
 
 from eth_account import Account
 
-from agent.chain.rules import TABLE
-from agent.chain.signer import LocalSigner
 from agent.errors import Refused
 from agent.model import SignedTx, UnsignedTx
+from agent.signing.rules import TABLE, LocalSigner
 from agent.units import UINT256_MAX
 from tests.builders import address
 from tests.fuzz.typed_data import mutated_typed, typed_messages

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agent.amm import pools as amm
 from agent.amm.errors import Reverts
 from agent.amm.pools import Swapped
-from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick
+from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
 
 POOL = "0x00000000000000000000000000000000000000aa"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tomlkit
 
-from agent.api import announcing
+from agent.app import alerting as announcing
 from agent.config.alerts import AlertsTable
 from agent.config.load import parse_config
 from agent.errors import ConfigError

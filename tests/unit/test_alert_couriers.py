@@ -12,10 +12,9 @@ import requests
 
 from agent.errors import ConfigError
 from agent.model import Alert, AlertKind, Delivery
-from agent.observe import couriers
+from agent.observe import notify as couriers
 from agent.observe.alerts import plain
-from agent.observe.announcer import Announcer, Listener
-from agent.observe.couriers import MOST_WAITING, Courier, apprise_send
+from agent.observe.notify import MOST_WAITING, Announcer, Courier, Listener, apprise_send
 from agent.store.opening import open_store
 from agent.store.store import Store
 from tests.canaries import all_logs, found_in

@@ -7,10 +7,10 @@ from fractions import Fraction
 
 import pytest
 
-from agent.api.alerting import ALWAYS_KNOWN, Facts, alerts, distance, ended, hung, judged
-from agent.api.drift_alerts import standings
+from agent.app.alerting import ALWAYS_KNOWN, Facts, distance, ended, hung, judged, standings
+from agent.app.alerting import raised_alerts as alerts
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.model import (
     Alert,
     AlertKind,

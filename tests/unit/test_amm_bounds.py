@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from agent.amm import pools
 from agent.amm.errors import BeyondKnownTicks, Reverts
-from agent.amm.v3_math import bounds
-from agent.amm.v3_math.tick_math import MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
+from agent.amm.v3 import pool as bounds
+from agent.amm.v3.tick_math import MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.errors import Refused
 from agent.model import V2Pool
 from agent.units import PIPS

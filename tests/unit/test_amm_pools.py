@@ -6,9 +6,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent.amm import pools, twap
+from agent.amm import pools
+from agent.amm import pools as twap
 from agent.amm.errors import Reverts
-from agent.amm.v3_math.tick_math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
+from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.errors import ConfigError, Refused
 from agent.model import V2Pool
 from agent.units import PIPS

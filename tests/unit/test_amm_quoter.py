@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from agent.amm import pools
 from agent.amm.errors import BeyondKnownTicks, Reverts
-from agent.amm.v3_math.quoter import WIDEST_SPACING
-from agent.amm.v3_math.swap import INT256_MAX, swap
-from agent.amm.v3_math.tick_math import (
+from agent.amm.v3.pool import INT256_MAX, WIDEST_SPACING, swap
+from agent.amm.v3.tick_math import (
     MAX_SQRT_RATIO,
     MAX_TICK,
     MIN_SQRT_RATIO,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.amm.errors import Reverts
-from agent.amm.v2_math import UINT112_MAX, get_amount_in, get_amount_out, require_pair_swaps
+from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out, require_pair_swaps
 
 reserves = st.integers(1, UINT112_MAX)
 

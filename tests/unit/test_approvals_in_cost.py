@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.guards.case import open_case
-from agent.guards.exposure import profit_of
+from agent.guards.market import profit_of
 from agent.model import Allowance, Goal, GoalWeight, Plan, Rebalance, StepInput, TopUp
 from agent.planning import planner
 from agent.policy import approvals

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.backtest.wanted import simple
+from agent.backtest.settings import simple
 from agent.cli.backtest import document
 from tests.simulating import BAND, COIN, HOUR_S, START_S, hourly, simulated
 

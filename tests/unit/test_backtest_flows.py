@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("polars")
 
-from agent.backtest.files import read_flows
-from agent.backtest.flows import OwnerFlow, moved, parse_flow
+from agent.backtest.data import read_flows
+from agent.backtest.settings import OwnerFlow, moved, parse_flow
 from agent.backtest.simulate import run
 from agent.errors import ConfigError
 from agent.model import FlowKind

@@ -14,12 +14,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("polars")
 
-from agent.backtest.files import read_funding, read_table
-from agent.backtest.flows import PRO_RATA, OwnerFlow
-from agent.backtest.funding import Funding, FundingSeries, carry, digest, renamed, require_prices, told
+from agent.backtest.data import Funding, FundingSeries, PriceTable, carry, digest, read_funding, read_table, renamed, require_prices, told
+from agent.backtest.settings import PRO_RATA, OwnerFlow, Wanted, simple
 from agent.backtest.simulate import SimulationResult, simulate
-from agent.backtest.table import PriceTable
-from agent.backtest.wanted import Wanted, simple
 from agent.errors import ConfigError
 from tests.simulating import BAND, COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table
 

@@ -14,11 +14,11 @@ import pytest
 pytest.importorskip("polars")
 
 from agent.amm.pools import marginal_price
-from agent.api.backtesting import sample
-from agent.backtest.files import read_gas, read_table
-from agent.backtest.recorded_pools import arbitraged, read_pool
+from agent.app.backtests import sample
+from agent.backtest.data import read_gas, read_table
+from agent.backtest.market import arbitraged, read_pool
+from agent.backtest.settings import Wanted, simple
 from agent.backtest.simulate import run
-from agent.backtest.wanted import Wanted, simple
 from agent.errors import ConfigError
 from agent.model import Halt, V3Pool
 from agent.units import Token

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.backtest.wanted import OPEN_LIMITS, Wanted, simple
+from agent.backtest.settings import OPEN_LIMITS, Wanted, simple
 from agent.model import Destination, Method, OrderKind, Orders, Terms, Threshold, UntilChosen, Weights
 from agent.model.strategies import Split, Strategy
 from tests.simulating import BAND, COIN, HALVES, HOUR_S, halves, hourly, random_table, simulated

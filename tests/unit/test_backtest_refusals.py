@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import api
-from agent.api.backtesting import from_options
-from agent.backtest.columns import priced_gas
-from agent.backtest.files import read_table
-from agent.backtest.stress_scenarios import Scenario, Severity, unfit
+from agent import app as api
+from agent.app.backtests import from_options
+from agent.backtest.data import priced_gas, read_table
+from agent.backtest.stress.paths import Scenario, Severity, unfit
 from agent.errors import ConfigError
 
 PRICES, GAS = api.sample()

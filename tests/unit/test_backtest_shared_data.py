@@ -10,11 +10,10 @@ import pytest
 
 pytest.importorskip("polars")
 
-from agent.api.backtesting import named
-from agent.backtest.files import read_gas, read_table
-from agent.backtest.recorded_pools import read_pool
-from agent.backtest.table import PriceTable
-from agent.backtest.wanted import simple
+from agent.app.backtests import named
+from agent.backtest.data import PriceTable, read_gas, read_table
+from agent.backtest.market import read_pool
+from agent.backtest.settings import simple
 from agent.model import Threshold
 from tests.simulating import simulated
 

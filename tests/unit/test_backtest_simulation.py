@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.amm.v2_math import get_amount_out
-from agent.backtest import desk
-from agent.backtest.flows import OwnerFlow
+from agent.amm.v2 import get_amount_out
+from agent.backtest import simulate as desk
+from agent.backtest.settings import WALLET, OwnerFlow, Settings, simple
 from agent.backtest.simulate import SimulationResult, run
-from agent.backtest.wanted import WALLET, Settings, simple
 from agent.errors import ConfigError
-from agent.execution import booking
+from agent.execution import settlement as booking
 from agent.model import AnyOf, Cron, Drawdown, Every, Hybrid, IntentKind, Rebalance, StepInput, Threshold, Trigger
 from agent.policy.decide import decide
 from agent.store import Store, open_store

@@ -10,8 +10,7 @@ import pytest
 
 pytest.importorskip("polars")
 
-from agent.backtest.files import read_table
-from agent.backtest.table import table_of
+from agent.backtest.data import read_table, table_of
 from agent.errors import ConfigError
 
 DAY_S = 86_400

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.ballot import NoQuorum, agreed, backed, needed, sufficing, vouched
+from agent.chain.quorum import NoQuorum, agreed, backed, needed, sufficing, vouched
 
 
 @pytest.mark.parametrize(

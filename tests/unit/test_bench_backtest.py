@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.backtest.fast_prices import bars_of
+from agent.backtest.kernel.sweep import bars_of
 from scripts import bench_backtest
 from scripts.bench_backtest import SYMBOLS, VALUE, by_loop, each_its_own, last_gets_less, measure_kernel, on_credit, prices, together
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.amm.v3_math.tick_math import get_tick_at_sqrt_ratio
-from agent.execution import booking
-from agent.lp import change, exact
-from agent.model import (
+from agent.amm.lp import positions as change
+from agent.amm.lp import positions as exact
+from agent.amm.v3.tick_math import get_tick_at_sqrt_ratio
+from agent.execution import settlement as booking
+from agent.model import (  # fmt: skip
     Collect,
     Holding,
     IntentKind,
@@ -27,7 +28,7 @@ from agent.model import (
     StepInput,
     Transfer,
     Withdraw,
-)  # fmt: skip
+)
 from agent.reference import reference_prices
 from agent.store import Store, open_store
 from tests import builders, lp_positions

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from agent import codec
 from agent.model import Destination, Draw, Hold, Only, PastPrices, Rebalance, StepInput, Style, Underway
-from agent.planning import planner, strategies
-from agent.planning.paced import at_worst
-from agent.planning.paced import paced as in_time
-from agent.policy.campaign import partial
+from agent.planning import planner
+from agent.planning import proposals as strategies
+from agent.planning.gradual_execution import at_worst
+from agent.planning.gradual_execution import paced as in_time
 from agent.policy.decide import decide
 from agent.policy.drift import corrections
-from agent.policy.pacing import fair_share, interval_s
+from agent.policy.gradual_execution import fair_share, interval_s, partial
 from tests.builders import feed_address, feed_round, step_input, token, with_snapshot
 from tests.pacing import PACE, Run, later, market, paced, roomy, run
 

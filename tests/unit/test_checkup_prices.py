@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from agent import wiring
-from agent.api.checkup_prices import FAIL, NOTE, OK, UNBOUNDED, bounds, checks
+from agent.app.start.checks import FAIL, NOTE, OK, UNBOUNDED, bounds, checks
 from agent.model import Cron, Every, FeedRound, Hybrid, ReferenceKind, StepInput, Threshold, Trigger
 from tests.builders import NOW_S, address, step_input, token, v3_pool, with_snapshot
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.chain.chronicle import MOST_SENT, SCANNED, CannotTell, last_day
-from agent.chain.panel import Panel
+from agent.chain.endpoints import Panel
+from agent.chain.history import MOST_SENT, SCANNED, CannotTell, last_day
 from agent.errors import Retryable
 from tests.ledgers import COIN, DOLLAR, USDC, WETH
 from tests.old_chain import DAY_BLOCKS, OLD, RECENT, SWAP, Node, told

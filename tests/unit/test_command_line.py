@@ -8,11 +8,10 @@ import pytest
 import typer
 from typer.main import get_command
 
-from agent.cli import journal
-from agent.cli.ledger_tables import figures
-from agent.cli.main import app, main
-from agent.cli.output import in_words
-from agent.cli.panels import PANELS, arrange
+from agent.cli import history as journal
+from agent.cli.display.output import in_words
+from agent.cli.ledger import figures
+from agent.cli.main import PANELS, app, arrange, main
 from tests.cli.widths import cut, drawn
 
 NAMES = ("from", *(f"figure {number}" for number in range(9)))

@@ -8,7 +8,7 @@ import pytest
 
 from agent.errors import Unfit
 from agent.model import UnsignedTx
-from agent.planning import strategies
+from agent.planning import proposals as strategies
 from agent.ports import Approval, Simulation
 from agent.venues.composer import APPROVAL_MOST_GAS, GAS_MARGIN, RouterComposer
 from tests.builders import NOW_S, OWNER, step_input

@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from agent.config import redaction
+from agent.config import load as redaction
 from agent.config.edits import Changes, applied, parse_changes
 from agent.config.load import parse_config
 from agent.config.presets import ETHEREUM

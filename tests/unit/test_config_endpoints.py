@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import tomlkit
 
-from agent.api.checkup import doctor
-from agent.api.submission import EITHER, PRIVATE, PUBLIC, submission_text
+from agent.app.describe import EITHER, PRIVATE, PUBLIC, submission_text
+from agent.app.start.checks import doctor
 from agent.config import load
 from agent.config.presets import ETHEREUM
 from agent.config.schema import Config

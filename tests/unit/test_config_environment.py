@@ -9,8 +9,7 @@ from unittest import mock
 
 import pytest
 
-from agent.config.environment import take
-from agent.config.load import load_config, loaded_from
+from agent.config.load import load_config, loaded_from, take
 from agent.errors import ConfigError
 from tests.unit.test_config import text
 

@@ -9,8 +9,8 @@ import pytest
 
 from agent.chain.watch import PoolKind, PoolRef
 from agent.config import build_portfolio, parse_config
-from agent.config.lp_contracts import known_positions
-from agent.config.lp_targets import build_targets
+from agent.config.build import known_positions
+from agent.config.liquidity import build_targets
 from agent.config.presets import ETHEREUM
 from agent.errors import ConfigError
 from agent.model import LpMove, LpTarget

@@ -10,14 +10,14 @@ import pytest
 import tomlkit
 
 from agent.config.build import build_portfolio
+from agent.config.edits import edited, written
 from agent.config.load import parse_config
-from agent.config.order_edit import edited, written
 from agent.config.orders import prices_in_words
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError
 from agent.model import PORTFOLIO, Absent, OrderKind, Orders, Terms
-from agent.policy import order_levels
+from agent.policy.orders import levels as order_levels
 from agent.units import Token
 
 WETH, USDC = ETHEREUM.wrapped_native, "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from agent.config.load import parse_config
-from agent.config.pace import build_pace, pace_text
+from agent.config.orders import build_pace, pace_text
 from agent.errors import ConfigError
 from agent.model import Pace, Style
 from tests.unit.test_config import text

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.parameters import parameters
-from agent.config.build import build_portfolio
+from agent.app.describe import parameters
+from agent.config.build import build_portfolio, build_split, with_allocators
 from agent.config.load import parse_config
-from agent.config.split import build_split, with_allocators
 from agent.errors import ConfigError
 from agent.model import Destination, Every, Threshold
 from agent.model.strategies import HealthRule, Split

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.api.parameters import parameters
+from agent.app.describe import parameters
 from agent.config import build_policy, build_portfolio, parse_config
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render

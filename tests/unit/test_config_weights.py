@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.parameters import parameters
+from agent.app.describe import parameters
 from agent.config import build_portfolio, parse_config
 from agent.config.presets import ETHEREUM
 from agent.config.schema import Config

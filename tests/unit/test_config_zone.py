@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.api.parameters import parameters
+from agent.app.describe import parameters
 from agent.config import build_policy, build_portfolio, parse_config
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent import codec
 from agent.model import Cron, Every, Hold, Hybrid, PastPrices, Rebalance, ReferenceKind, StepInput, Threshold
-from agent.policy import confirm
+from agent.policy import price_confirmation as confirm
 from agent.policy.decide import decide
 from tests.builders import NOW_S, feed_round, history, step_input, token, v2_pool
 

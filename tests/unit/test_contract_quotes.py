@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.chain.contract_quotes import ContractQuotes, Unanimous, opinions
-from agent.chain.second_quote import NoSecondQuote, UniswapPython, V2Contracts, V3Contracts
+from agent.chain.second_quote import ContractQuotes, NoSecondQuote, Unanimous, UniswapPython, V2Contracts, V3Contracts, opinions
 from agent.chain.wire import RpcFault
 from agent.errors import Retryable
 from agent.model import Leg
@@ -112,7 +111,7 @@ def test_importing_the_library_leaves_web3_as_it_was() -> None:
     code = """
 import sys, web3, web3.types
 before = {name for name in sys.modules if name.startswith("web3.middleware")}, hasattr(web3.types, "Middleware")
-from agent.chain.uniswap_shim import web3_6_names
+from agent.chain.second_quote import web3_6_names
 with web3_6_names():
     import uniswap
 assert uniswap.Uniswap

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from agent import engine
 from agent.errors import Refused
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.guards.case import open_case
 from agent.model import Hold, Plan, Purchase, Rebalance, StepInput, Underway
-from agent.planning import daily, strategies, taxed
+from agent.planning import gradual_execution as daily
+from agent.planning import planner as taxed
+from agent.planning import proposals as strategies
 from agent.units import BPS
 from tests.builders import step_input, with_limits
 from tests.planning_worlds import DEEP, any_problem_with_gas, goal
@@ -40,10 +42,10 @@ def test_the_worst_case_of_every_part_fits_in_what_is_left(seed: int, limit_bps:
     step = with_limits(any_problem_with_gas(seed), daily_loss_bps=limit_bps)
     step = replace(step, history=replace(step.history, loss_24h=lost * limit_bps * 10 * MILLION))
     try:
-        whole = taxed.plan(step, goal(step))
+        whole = taxed.plan_after_tax(step, goal(step))
     except Refused:
         assume(False)
-    found = daily.plan(step, goal(step))
+    found = daily.plan_within_daily_loss(step, goal(step))
     if worst(step, whole) <= room(step, whole) and daily.at_worst(step, whole) <= room(step, whole):
         assert found == whole
     elif found != whole:
@@ -118,4 +120,4 @@ def test_a_correction_beyond_daily_loss_is_done_in_part() -> None:
 def test_an_exit_keeps_its_own_rule(exit_: bool) -> None:
     step = with_limits(step_input(values={"WETH": 9_000, "USDC": 1_000}, depth=DEEP), daily_loss_bps=10, **ROOMY)
     wanted = replace(goal(step), exit=exit_)
-    assert (daily.plan(step, wanted) == taxed.plan(step, wanted)) == exit_
+    assert (daily.plan_within_daily_loss(step, wanted) == taxed.plan_after_tax(step, wanted)) == exit_

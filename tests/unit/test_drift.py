@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from agent.errors import Refused
 from agent.model import Asset, AssetDrift, Cron, Destination, Every, Goal, GoalWeight, Hybrid, Threshold, Trigger
-from agent.policy.drift import alert_prices, band, corrections, drift, ideal_trades, total, weigh
-from agent.policy.goal import goal
+from agent.policy.drift import alert_prices, band, corrections, drift, goal, ideal_trades, total, weigh
 from agent.units import BPS
 from tests.builders import address, step_input, token
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from agent.chain.chronicle import Day, told_by
-from agent.chain.panel import Panel
-from agent.execution.earlier import entries, recall
+from agent.chain.endpoints import Panel
+from agent.chain.history import Day, told_by
+from agent.execution.bookkeeping import entries, recall
 from agent.model import History, IntentKind, IntentState
 from agent.store import open_store
 from agent.units import NATIVE

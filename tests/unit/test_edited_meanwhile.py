@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from agent.api import rounds, versions
-from agent.api.agent import never, silent
+from agent.app import agent as rounds
+from agent.app.agent import never, silent
+from agent.app.settings import config_versions as versions
 from agent.config.load import load_config
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.model import Style
 from agent.store import open_store
-from agent.store.versions import Edited
+from agent.store.config_versions import Edited
 from agent.wiring import Wallet
 from tests import builders
 from tests.unit.test_config import text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.chain.health import FAILURES, FIRST_REST_S, HALF_LIFE_S, LONGEST_REST_S, Circuit, Health
+from agent.chain.endpoints import FAILURES, FIRST_REST_S, HALF_LIFE_S, LONGEST_REST_S, Circuit, Health
 
 
 class Hands:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.judging import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.errors import OperatorNeeded, Refused
-from agent.execution.replacing import cancelling
+from agent.execution.reconcile import cancelling
 from agent.model import IntentState
+from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from tests.scripted import GWEI, START_S, WALLET, Bench, Killed, bench, killed_at, lost_in_broadcast, tx
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.judging import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.errors import OperatorNeeded, Refused, Retryable
-from agent.execution.replacing import GAS_FOLD, RESERVED_STEPS, Replacer
+from agent.execution.reconcile import GAS_FOLD, RESERVED_STEPS, Replacer
 from agent.model import IntentKind, IntentState
+from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from tests.scripted import GWEI, START_S, grant, killed_at, tx
 from tests.waiting import patient, require_dearer, states, when_sent
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from agent.errors import OperatorNeeded
-from agent.execution.proposals import Proposed, ProposingExecutor
+from agent.execution.external_signer import Proposed, ProposingExecutor
 from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.ports import Carried, Grant
-from agent.store.proposals import FileOutbox
+from agent.store.store import FileOutbox
 from tests.scripted import START_S, WALLET, Bench, bench, grant, tx
 
 HASH = "0x" + "5" * 64

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.ballot import NoQuorum
+from agent.chain.quorum import NoQuorum
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import IntentState
 from tests.scripted import Bench, bench, killed_at, lost_in_broadcast

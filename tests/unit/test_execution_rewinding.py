@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded, Retryable
-from agent.execution.rewinding import WATCHED_BLOCKS
+from agent.execution.reconcile import WATCHED_BLOCKS
 from agent.model import IntentState
 from tests.scripted import START_S, Bench, bench, receipt
 from tests.waiting import states

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded, Refused, Retryable
-from agent.execution.rewinding import WATCHED_BLOCKS
-from agent.execution.settings import Event
+from agent.execution.carrier import Event
+from agent.execution.reconcile import WATCHED_BLOCKS
 from agent.model import IntentKind, IntentState, LiquidityAdded
 from tests.providing import INCREASE, MINT, grant_of
 from tests.scripted import START_S, Bench, bench, receipt, tx

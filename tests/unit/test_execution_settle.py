@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded
-from agent.execution import settle
+from agent.execution import settlement as settle
 from agent.model import Cost, Funding, Goal, Leg, Plan, Rebalance, Transfer
 from agent.units import NATIVE
 from tests.scripted import OTHER, START_S, WALLET, bench, receipt

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from agent import codec, engine, guards
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.model import Goal, History, Intent, IntentKind, Rebalance, StepInput, TopUp
-from agent.planning import strategies
+from agent.planning import proposals as strategies
 from agent.store import Store, open_store
 from tests.builders import ETHER, NOW_S, history, step_input, with_limits
 from tests.plans import evidence, plan_of, sell_weth, verdict

@@ -10,13 +10,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import Refused
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.model import Plan, PoolState, StepInput
 from agent.planning import planner
 from agent.planning.draft import Draft
-from agent.planning.market import Market
+from agent.planning.fixed_point import Settled
 from agent.planning.planner import plan
-from agent.planning.settle import Settled
+from agent.planning.problem import Market
 from tests.builders import step_input, v2_pool
 from tests.planning_worlds import PRICES, SYMBOLS, goal, random_pools, wide
 from tests.unit.test_stuck_exits import LINK, MARKET, SOUND, USDC, WBTC, WETH, fired, judged

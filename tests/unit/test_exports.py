@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.api.exports import csv_text
-from agent.books import entries as book
-from agent.books import rotki
-from agent.books.entries import Change
-from agent.books.sheets import Names, neutral, sheets
-from agent.books.taxes import run
+from agent.accounting import entries as book
+from agent.accounting import export as rotki
+from agent.accounting.entries import Change
+from agent.accounting.export import Names, neutral, sheets
+from agent.accounting.tax_lots import run
+from agent.app.records.ledger import csv_text
 from agent.model import EntryKind, FlowKind, Held, LotMethod, Valuation
 from agent.units import NATIVE, Token
 from tests.bookkeeping import COUNTED, USDC, WBTC, WETH, Wallet, histories
@@ -197,7 +197,7 @@ def test_numbers_stay_numbers(number: str) -> None:
 
 
 def test_parquet_holds_the_same_rows_as_text(tmp_path: Path) -> None:
-    from agent.api.exports import _parquet
+    from agent.app.records.ledger import _parquet
 
     wallet = Wallet()
     wallet.swap(WETH, USDC, 10, 30)

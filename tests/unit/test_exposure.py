@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.guards.case import open_case
-from agent.guards.exposure import by_limits, of_plan, profit_of
+from agent.guards.market import by_limits, of_plan, profit_of
 from agent.model import Cost, Funding
 from tests.builders import raw, step_input, token, v2_pool, with_snapshot
 from tests.plans import R, Swap, evidence

@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.amm.v2_math import get_amount_out
-from agent.backtest.fast import run, sweep
-from agent.backtest.fast_kernel import left_over
-from agent.backtest.fast_prices import Bars, bars_of
-from agent.backtest.fast_settings import Costs, Setting
+from agent.amm.v2 import get_amount_out
+from agent.backtest.kernel.kernel import left_over
+from agent.backtest.kernel.sweep import Bars, Costs, Setting, bars_of, run, sweep
 from agent.errors import ConfigError, Refused
 from agent.model import Cron, Destination, Every, Hybrid, Threshold, VolatilityJump
 from tests.fast_markets import SYMBOLS, VALUE, market, plain, settings_of
@@ -236,8 +234,8 @@ def test_no_settings_no_value_and_marks_out_of_order_are_named() -> None:
 
 
 def test_without_numba_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "agent.backtest.fast_kernel", raising=False)
-    monkeypatch.delattr("agent.backtest.fast_kernel", raising=False)
+    monkeypatch.delitem(sys.modules, "agent.backtest.kernel.kernel", raising=False)
+    monkeypatch.delattr("agent.backtest.kernel.kernel", raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(Refused, match="numba is not installed") as refused:
         run(table(1, 10, 4), EVEN, VALUE)

@@ -9,16 +9,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from agent.backtest.fast import run
-from agent.backtest.fast_kernel import BAND, HALFWAY, TARGET, landing, set_bands
-from agent.backtest.fast_prices import bars_of
-from agent.backtest.fast_settings import Costs, Setting
+from agent.backtest.kernel.kernel import BAND, HALFWAY, TARGET, landing, set_bands
+from agent.backtest.kernel.sweep import Costs, Setting, bars_of, run
 from agent.model import Asset, Destination, Every, History, Hybrid, Threshold
-from agent.policy.bands import band
-from agent.policy.drift import corrections, total, weigh
-from agent.policy.goal import goal
-from agent.policy.schedules import name
-from agent.policy.triggers import fired
+from agent.policy.drift import band, corrections, goal, total, weigh
+from agent.policy.triggers.rules import fired
+from agent.policy.triggers.schedules import name
 from agent.units import BPS
 from tests.builders import token
 from tests.fast_markets import SYMBOLS, VALUE, market, settings_of, spread

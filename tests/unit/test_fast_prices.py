@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.backtest.fast_prices import CHANGED, CLOSED, SAME, bars_of
+from agent.backtest.kernel.sweep import CHANGED, CLOSED, SAME, bars_of
 from agent.errors import ConfigError
 from tests.fast_markets import HOUR_S, START_S
 

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.backtest.columns import prices_of
-from agent.backtest.fast import run
-from agent.backtest.fast_prices import bars_of
+from agent.backtest.data import prices_of
+from agent.backtest.kernel.sweep import bars_of, run
+from agent.backtest.settings import OPEN_LIMITS, simple
 from agent.backtest.simulate import simulate
-from agent.backtest.stress_kernel import known
-from agent.backtest.wanted import OPEN_LIMITS, simple
+from agent.backtest.stress.work import known
 from agent.model import Destination, Every, Hybrid, Threshold, Trigger
 from tests.simulating import COIN, DEEP, HOUR_S, random_table
 

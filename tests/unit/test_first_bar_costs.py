@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from agent.backtest import paths
-from agent.backtest.harvest import Harvest, harvest
-from agent.backtest.report_series import course
+from agent.backtest.report.series import course
+from agent.backtest.result import Harvest, harvest
 from agent.errors import ConfigError
 from agent.units import YEAR_S
 from tests.simulating import hourly, simulated

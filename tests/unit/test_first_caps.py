@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.first_price import dollars_of
-from agent.api.setup import initialise
+from agent.app.start.setup import dollars_of, initialise
 from agent.config.load import load_config
 from agent.config.template import TemplateAsset
 from agent.errors import ConfigError
@@ -74,6 +73,6 @@ def test_endpoints_that_tell_different_prices_decide_nothing(anvil_chain: LocalC
     chain = anvil_chain
     weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feeds["WETH"])
     told = iter([Fraction(3_000), Fraction(3_100)])
-    monkeypatch.setattr("agent.api.first_price._answers", lambda *_: told)
+    monkeypatch.setattr("agent.app.start.setup._answers", lambda *_: told)
     with pytest.raises(ConfigError, match="its price differs between endpoints"):
         dollars_of(weth, None, RPC)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.execution.booking import settle
+from agent.execution.settlement import settle
 from agent.model import FlowKind, Halt, IntentKind, IntentState, Quarantined, Transfer
-from agent.policy import flows
+from agent.policy.cash_flows import balance_changes as flows
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from agent.units import NATIVE

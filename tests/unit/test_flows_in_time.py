@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.model import Flow, FlowKind, Halt, StepInput
-from agent.policy import flows
+from agent.policy.cash_flows import balance_changes as flows
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from tests import builders

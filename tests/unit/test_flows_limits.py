@@ -11,8 +11,8 @@ import pytest
 from agent import codec, guards
 from agent.errors import ConfigError
 from agent.model import Flow, FlowKind, Holding, Rebalance, Snapshot, StepInput
-from agent.planning import strategies
-from agent.policy import flows
+from agent.planning import proposals as strategies
+from agent.policy.cash_flows import balance_changes as flows
 from agent.store import Store, open_store
 from agent.units import NATIVE
 from tests import builders

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.books import rotki
-from agent.books.performance import performance
-from agent.books.taxes import run
-from agent.execution.ledger import keep
+from agent.accounting import export as rotki
+from agent.accounting.performance import performance
+from agent.accounting.tax_lots import run
+from agent.execution.bookkeeping import keep
 from agent.model import EntryKind, FlowKind, Halt, LotMethod
 from agent.policy.decide import decide
 from agent.store import Store, open_store

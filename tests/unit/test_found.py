@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from agent.chain.ballot import NoQuorum
-from agent.chain.found import EXECUTION_SUCCESS, LOGS_AT_ONCE, Executed, Used, executed_in, used_by
-from agent.chain.panel import Panel
+from agent.chain.endpoints import Panel
+from agent.chain.quorum import NoQuorum
+from agent.chain.receipts import EXECUTION_SUCCESS, LOGS_AT_ONCE, Executed, Used, executed_in, used_by
 from agent.errors import Retryable
 from tests.endpoints import Script
 from tests.signing import ROUTER, STRANGER, WALLET

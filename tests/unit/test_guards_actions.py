@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent import guards
-from agent.guards.lp_replay import replay_actions
+from agent.guards.replay import replay_actions
 from agent.model import CodeHash, Collect, LpAction, Plan, Provide, StepInput, Withdraw
 from tests import lp_positions as lp
 from tests.builders import GWEI, address, history, with_limits, with_snapshot

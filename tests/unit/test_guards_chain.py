@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.guards.trust import NO_CODE
+from agent.guards.safety import NO_CODE
 from agent.model import CodeHash, Holding, StepInput
 from tests.builders import ROUTER, address, history, raw, step_input, token, v2_pool, with_limits, with_snapshot
 from tests.plans import R, Swap, evidence, plan_of, sell_weth, verdict, with_leg

@@ -9,7 +9,7 @@ import pytest
 
 from agent import guards
 from agent.model import Claim, Flow, Goal, LotMethod, Payment, Plan, Provide, Rebalance, StepInput, TaxStanding, TopUp
-from agent.policy import outflow
+from agent.policy.cash_flows import withdrawals as outflow
 from tests import builders
 from tests.builders import history, raw, step_input, token, v2_pool, with_limits
 from tests.lp_worlds import planned, ranged, wanted, world

@@ -8,8 +8,7 @@ import pytest
 
 from agent import guards
 from agent.errors import EXIT_REFUSED, Refused
-from agent.guards.judge import GUARDS
-from agent.guards.remedies import REMEDIES
+from agent.guards.table import GUARDS, REMEDIES
 from agent.model import Limits, Verdict
 from tests.builders import address, limits, step_input, with_limits, with_snapshot
 from tests.plans import evidence, plan_of, sell_weth, verdict, with_leg

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.guards.payout import judge
+from agent.guards.portfolio import judge
 from agent.model import Payout
 from agent.units import NATIVE
 from tests.builders import ETHER, address, history, step_input, token, with_limits

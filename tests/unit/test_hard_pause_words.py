@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.api.halting import Halted
-from agent.api.retreat import TakenBack
-from agent.cli.killswitch import _document
+from agent.app.agent import TakenBack
+from agent.app.money.emergency import Halted
+from agent.cli.emergency import _document
 from agent.ports import Approval
 from tests import builders
 

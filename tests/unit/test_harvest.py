@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.backtest.harvest import Harvest, excess_growth_rate, harvest
-from agent.backtest.wanted import simple
+from agent.backtest.result import Harvest, excess_growth_rate, harvest
+from agent.backtest.settings import simple
 from agent.errors import ConfigError
 from agent.model import Every
 from agent.units import YEAR_S

@@ -11,10 +11,10 @@ from typing import get_args
 
 import pytest
 
-from agent.api.setup import initialise
+from agent.app.start.setup import initialise
 from agent.chain.tokens import symbol_text
 from agent.chain.wire import fault_from, scrub
-from agent.cli.output import printable
+from agent.cli.display.output import printable
 from agent.config.load import parse_config
 from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.observe.logs import Format, LineFormatter, Redactor

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.api import schedule
+from agent.app import agent as schedule
 from agent.model import Cron, Every, Hybrid, Schedule, Threshold
 from agent.policy.decide import decide
-from agent.policy.schedules import LATEST_S, MILLION, late_s
-from agent.policy.triggers import fired
+from agent.policy.triggers.rules import fired
+from agent.policy.triggers.schedules import LATEST_S, MILLION, late_s
 from agent.units import BPS
 from tests.builders import NOW_S, history, step_input
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from agent import api
-from agent.api.setup import initialise
+from agent import app as api
+from agent.app.start.setup import initialise
 from agent.errors import OperatorNeeded, Refused, TrimtabError
 from agent.execution.carrier import takes_back
 from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
-from agent.store.killswitch import KillSwitch, pause_file
+from agent.store.files.kill_switch import KillSwitch, pause_file
 from tests.scripted import CHAIN_ID, START_S, WALLET, Bench, bench, grant, killed_at, lost_in_broadcast, tx
 
 AGENT = Path(__file__).parent.parent.parent / "agent"
@@ -207,7 +207,7 @@ def test_signed_bytes_leave_through_one_method_that_is_called_where_the_switch_w
         }
         assert lines.get("require_running", 10**6) < lines["send"], f"{file}: {name} sends without reading the kill switch"
     raw = {(file, function) for file, function, _ in calls_of("call") | calls_of("batch") if names_raw(file, function)}
-    assert {file for file, _ in raw} <= {"chain/sender.py", "chain/panel_sender.py", "localchain/chain.py", "localchain/nodes.py"}
+    assert {file for file, _ in raw} <= {"chain/sender.py", "localchain/chain.py", "localchain/nodes.py"}
 
 
 def named(file: str, name: str) -> ast.FunctionDef:

@@ -13,11 +13,11 @@ import pytest
 
 from agent import codec
 from agent.model import Drawdown, Every, Goal, Hold, IntentKind, IntentState, Plan, PricePoint, Rebalance
-from agent.planning import owner
-from agent.planning.strategies import manual_swap, rebalance
-from agent.policy import raising
+from agent.planning import proposals as owner
+from agent.planning.proposals import manual_swap, rebalance
+from agent.policy.cash_flows import withdrawals as raising
 from agent.policy.decide import decide
-from agent.policy.schedules import due
+from agent.policy.triggers.schedules import due
 from agent.store import Store, open_store
 from tests.builders import NOW_S, history, step_input, token, with_limits
 from tests.plans import plan_of

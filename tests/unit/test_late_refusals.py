@@ -10,16 +10,17 @@ from typing import cast
 import pytest
 
 from agent import engine
-from agent.api.orders import shown
+from agent.app.positions.orders import shown
 from agent.chain.rpc import RpcFault, Transport
 from agent.chain.sender import NodeSender
 from agent.errors import Refused, Unfit
-from agent.execution import late
-from agent.execution.late import OfTokens
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution import exits as late
+from agent.execution.exits import OfTokens
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.model import Intent, IntentKind, IntentState, LateRefusal, Plan, StepInput, StuckExit, Verdict
-from agent.planning import owner, strategies
-from agent.policy import stuck
+from agent.planning import proposals as owner
+from agent.planning import proposals as strategies
+from agent.policy.orders import exits as stuck
 from agent.ports import Approval, Composer, Prepared
 from agent.store import Store, open_store
 from agent.units import NATIVE
@@ -106,7 +107,7 @@ def test_an_exit_is_not_blamed_for_what_is_traded_where_it_alone_cannot_be_plann
 
     outcome = judged(step)
     composes = cast(Composer, Composes(lambda sold: REVERTS if WETH.address in sold else None))
-    assert [one.why for one in late.found(REVERTS, outcome, outcome.decided.leaves, composes, alone)] == [late.TOGETHER]
+    assert [one.why for one in late.found(REVERTS, outcome, outcome.decided.leaves, composes, alone)] == [late.LATE_TOGETHER]
 
 
 def test_a_token_that_falls_in_with_another_does_not_hold_up_a_third() -> None:

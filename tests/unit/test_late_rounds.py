@@ -13,10 +13,10 @@ import pytest
 
 from agent import codec, engine
 from agent.errors import Refused
-from agent.execution import late
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution import exits as late
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.model import IntentKind, Order, Orders, Plan, StepInput
-from agent.policy.order_targets import ordered
+from agent.policy.orders.exits import ordered
 from agent.ports import Approval, Prepared
 from agent.store import open_store
 from tests.builders import NOW_S, OWNER, step_input, token, v2_pool, with_limits
@@ -87,7 +87,7 @@ def test_where_others_wait_for_it_a_refused_rebalance_besides_says_nothing_for_t
     """The exit of LINK is refused when sent; what would be traded besides is refused too; WBTC's turn comes all the same."""
     step = fired("LINK", "WBTC", values={"WETH": 5_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 1_000}, pools=ALL)
     world = worlds(step, lambda sold: bool(sold & {LINK.address, WETH.address}), composed=False)
-    monkeypatch.setattr(late, "_in_turn", lambda step, leaves: sorted(leaves, key=lambda one: one != LINK.address))
+    monkeypatch.setattr(late, "_late_in_turn", lambda step, leaves: sorted(leaves, key=lambda one: one != LINK.address))
     swap = world.swap
 
     def refuses_besides(step: StepInput, plan: Plan) -> Prepared:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from agent import engine
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.model import Threshold
-from agent.planning import strategies
+from agent.planning import proposals as strategies
 from agent.policy.least_total import GWEI, Terms, Weighed, changes, least, summary, terms_of
 from agent.reference import reference_prices
 from tests.builders import step_input, with_snapshot

@@ -9,7 +9,7 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import StepInput
-from agent.planning.strategies import rebalance
+from agent.planning.proposals import rebalance
 from agent.policy.least_total import GWEI, least, terms_of
 from agent.reference import reference_prices
 from tests.builders import PRICES, history, step_input, token, v3_pool, with_limits, with_snapshot

@@ -7,10 +7,9 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 
-from agent.books import entries as book
-from agent.books.grain import GRAIN, shared
-from agent.books.lots import Lots
-from agent.books.taxes import TaxRun, run
+from agent.accounting import entries as book
+from agent.accounting.entries import GRAIN, shared
+from agent.accounting.tax_lots import Lots, TaxRun, run
 from agent.model import Entry, LotMethod
 from agent.units import NATIVE
 from tests.bookkeeping import COUNTED, POSITION, TOKENS, USDC, WBTC, WETH, Wallet, histories

@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.ballot import needed
-from agent.chain.health import Circuit
-from agent.chain.level import common_height, uneven
-from agent.chain.panel import Endpoint, Panel
+from agent.chain.endpoints import Circuit, Endpoint, Panel
+from agent.chain.quorum import common_height, needed, uneven
 from tests.endpoints import Script
 
 MOST = 3

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.parameters import limit_text
+from agent.app.describe import limit_text
 from agent.config import parse_config
-from agent.config.bounds import CEILINGS, accepted, needless
 from agent.config.load import load_config
 from agent.config.profile import profile_text, read_profile
+from agent.config.schema import CEILINGS, accepted, needless
 from agent.errors import ConfigError
 from tests.unit.test_config import text
 

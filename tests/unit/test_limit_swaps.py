@@ -9,9 +9,10 @@ import pytest
 
 from agent import guards
 from agent.model import Hold, LimitOrder, Plan, Rebalance, StepInput, Style, Underway
-from agent.planning import planner, strategies
-from agent.planning.paced import at_least, limit_swap
-from agent.policy.expiry import late
+from agent.planning import planner
+from agent.planning import proposals as strategies
+from agent.planning.gradual_execution import at_least, limit_swap
+from agent.policy.orders.levels import late
 from tests.builders import step_input, token, v3_pool, with_limits, with_snapshot
 from tests.pacing import PACE, later, market, paced, roomy
 from tests.planning_worlds import DEEP, two, wide

@@ -12,8 +12,7 @@ from agent.config import fields
 from agent.config.presets import ETHEREUM
 from agent.config.schema import Config, LimitsTable
 from agent.config.template import TemplateAsset, render
-from agent.guards.judge import GUARDS
-from agent.guards.remedies import REMEDIES
+from agent.guards.table import GUARDS, REMEDIES
 
 PAGE = Path(__file__).parents[2] / "docs" / "limits.md"
 UNITS = {

@@ -8,8 +8,8 @@ from fractions import Fraction
 
 import pytest
 
-from agent.books.grain import part
-from agent.books.lots import Lots, Taken
+from agent.accounting.entries import part
+from agent.accounting.tax_lots import Lots, Taken
 from agent.model import LotMethod, OpenLot
 
 COIN = "0x" + "c0" * 20

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.lp import change, exact
+from agent.amm.lp import positions as change
+from agent.amm.lp import positions as exact
 from agent.model import LpV3Position
-from agent.policy.lp_book import Book
+from agent.policy.liquidity.book import Book
 from tests.lp_worlds import USDC, WETH, book, ranged, v3_at, wanted, world
 
 PLACE = ranged(2_000, 1_800, 2_200, owed=(10**7, 10**15), core_owed=(10**7, 10**15))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.amm.lp import positions as exact
 from agent.errors import Refused
-from agent.lp import exact
 from agent.model import LpV3Position
 from tests.lp_positions import TOKENS, gone, price_at, v2, v3
 

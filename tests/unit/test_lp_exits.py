@@ -13,8 +13,8 @@ from agent.guards.case import open_case
 from agent.model import AdjustLiquidity, Collect, Flow, Halt, Hold, Rebalance, StepInput, Withdraw
 from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
-from agent.policy.lp_book import bounds
-from agent.policy.lp_exits import AIM
+from agent.policy.liquidity.book import bounds
+from agent.policy.liquidity.targets import AIM
 from tests import lp_positions as lp
 from tests.builders import NOW_S, history, with_limits, with_snapshot
 from tests.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm.v3_math.tick_math import get_sqrt_ratio_at_tick
-from agent.lp import exact, floors, mint
+from agent.amm.lp import minting as floors
+from agent.amm.lp import minting as mint
+from agent.amm.lp import positions as exact
+from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
 from agent.units import BPS
 from tests.lp_positions import price_at, v2, v3
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.lp import gas
+from agent.amm.lp import minting as gas
 from agent.model import AdjustLiquidity, LpPosition, LpTarget
 from agent.policy.decide import decide
 from tests.builders import with_snapshot

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent.lp.loss import DAY_S, V2_CURVE, Curve, curve, exact, expected_loss, loss_at, lvr_per_day, worth_at
-from agent.lp.quadrature import normal_mean
+from agent.amm.lp.impermanent_loss import DAY_S, V2_CURVE, Curve, curve, exact, expected_loss, loss_at, lvr_per_day, normal_mean, worth_at
 from agent.units import YEAR_S
 from tests.lp_positions import gone, price_at, v2, v3
 

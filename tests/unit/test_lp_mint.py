@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK
-from agent.lp import change, exact, mint
+from agent.amm.lp import minting as mint
+from agent.amm.lp import positions as change
+from agent.amm.lp import positions as exact
+from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK
 from agent.units import BPS
 from tests.lp_positions import price_at, v2, v3
 

@@ -9,14 +9,13 @@ from math import isqrt
 import pytest
 
 from agent import codec, guards
+from agent.amm.lp import positions as exact
 from agent.errors import ConfigError, Refused
-from agent.lp import exact
 from agent.model import AdjustLiquidity, Destination, Halt, Hold, Limits, LpV2Position, Quarantined, Rebalance, Snapshot, StepInput
 from agent.planning import planner
-from agent.policy import liquidity
 from agent.policy.decide import decide
-from agent.policy.drift import alert_prices, corrections, drift, total
-from agent.policy.goal import goal
+from agent.policy.drift import alert_prices, corrections, drift, goal, total
+from agent.policy.liquidity import valuation as liquidity
 from agent.reference import reference_prices
 from tests import lp_positions as lp
 from tests.builders import ETHER, address, limits, step_input, token, with_limits, with_snapshot

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import guards
+from agent.amm.lp import minting as floors
 from agent.errors import Refused
 from agent.guards.case import open_case
-from agent.guards.lp_replay import replay_actions
-from agent.lp import floors
+from agent.guards.replay import replay_actions
 from agent.model import AdjustLiquidity, Collect, LpTarget, LpV2Position, LpV3Position, Plan, Provide, StepInput, Withdraw
 from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
-from agent.policy.lp_book import bounds
-from agent.policy.lp_exits import AIM
+from agent.policy.liquidity.book import bounds
+from agent.policy.liquidity.targets import AIM
 from tests.builders import threshold, with_snapshot
 from tests.lp_worlds import book, paired, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.plans import evidence

@@ -6,16 +6,9 @@ from fractions import Fraction
 
 import pytest
 
-from agent.lp import exact, mint
-from agent.model import (
-    AdjustLiquidity,
-    Collect,
-    Halt,
-    LpTarget,
-    Provide,
-    StepInput,
-    Withdraw,
-)
+from agent.amm.lp import minting as mint
+from agent.amm.lp import positions as exact
+from agent.model import AdjustLiquidity, Collect, Halt, LpTarget, Provide, StepInput, Withdraw
 from agent.policy.decide import decide
 from tests.builders import with_limits, with_snapshot
 from tests.lp_worlds import (

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.chain.abi import address_word, signed_word, word
-from agent.chain.lens import Answer, Status
+from agent.chain.lens import Answer, Status, address_word, signed_word, word
 from agent.chain.positions import Place, PositionRef, questions, read
 from agent.chain.watch import Watch, parts
 from agent.chain.watch import questions as all_questions

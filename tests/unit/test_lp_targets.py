@@ -8,22 +8,13 @@ from fractions import Fraction
 import pytest
 
 from agent import guards
+from agent.amm.lp import minting as mint
 from agent.guards.case import open_case
-from agent.lp import mint
-from agent.model import (
-    AdjustLiquidity,
-    Destination,
-    Hold,
-    Plan,
-    Provide,
-    Rebalance,
-    StepInput,
-    Zone,
-)
-from agent.planning.strategies import rebalance
+from agent.model import AdjustLiquidity, Destination, Hold, Plan, Provide, Rebalance, StepInput, Zone
+from agent.planning.proposals import rebalance
 from agent.policy.decide import decide
-from agent.policy.lp_book import bounds
-from agent.policy.lp_exits import AIM
+from agent.policy.liquidity.book import bounds
+from agent.policy.liquidity.targets import AIM
 from tests import lp_positions as lp
 from tests.builders import NOW_S, history, with_limits, with_snapshot
 from tests.lp_worlds import (

@@ -28,9 +28,9 @@ from agent.model import (
     Threshold,
     VolatilityJump,
 )
-from agent.policy import lookback
 from agent.policy.decide import decide
-from agent.policy.events import memory_s
+from agent.policy.triggers import market_events as lookback
+from agent.policy.triggers.market_events import memory_s
 from tests.builders import NOW_S, feed_round, history, step_input, token, unit_price
 
 HOUR_S, DAY_S = 3_600, 86_400

@@ -8,17 +8,16 @@ from fractions import Fraction
 
 import pytest
 
-from agent.api.parameters import limit_text
+from agent.app.describe import limit_text
 from agent.config import build_portfolio, parse_config
 from agent.errors import ConfigError
 from agent.guards.case import open_case
 from agent.model import Absent, Every, OrderKind, Plan, Rebalance, StepInput, Threshold
 from agent.model.strategies import Health, SleeveState
-from agent.policy.bands import band, banded
 from agent.policy.decide import decide
-from agent.policy.drift import overweight
-from agent.policy.order_targets import ordered
-from agent.policy.sleeve_wishes import standing
+from agent.policy.drift import band, banded, overweight
+from agent.policy.orders.exits import ordered
+from agent.policy.strategies.netting import standing
 from tests.builders import raw, step_input, token
 from tests.plans import Swap, evidence, plan_of, sell_weth, verdict
 from tests.sleeves import strategy

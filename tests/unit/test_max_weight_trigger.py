@@ -9,13 +9,13 @@ from fractions import Fraction
 import pytest
 
 from agent import codec
-from agent.api.drift_alerts import drifted
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.app.alerting import drifted
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.model import AlertKind, Destination, Drawdown, Every, Hold, Hybrid, Only, Rebalance, Staged, StepInput, Threshold, Trigger
-from agent.planning import strategies
-from agent.policy import max_weight
-from agent.policy.confirm import by_trigger
+from agent.planning import proposals as strategies
 from agent.policy.decide import decide
+from agent.policy.price_confirmation import by_trigger
+from agent.policy.triggers import rules as max_weight
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.builders import NOW_S, token, with_limits

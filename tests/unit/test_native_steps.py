@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from agent import codec, guards
 from agent.engine import judge
 from agent.model import Every, Funding, Hold, Leg, Plan, Rebalance, StepInput, TopUp
-from agent.planning import planner, strategies
-from agent.planning.payments import Coin, changes, paid
-from agent.policy import coin
+from agent.planning import planner
+from agent.planning import proposals as strategies
+from agent.planning.gas import Coin, changes, paid
+from agent.policy import native_coin as coin
 from agent.policy.decide import decide
 from agent.policy.drift import drift
 from agent.reference import reference_prices

@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import create_engine
 
 from agent.store import open_store
-from agent.store.copying import inspected
+from agent.store.files.backup import inspected
 from agent.store.opening import HEAD, REVISIONS, run_migrations
 from scripts.store_schema import migrated
 from tests.scripted import CHAIN_ID, WALLET

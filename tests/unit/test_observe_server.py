@@ -13,12 +13,10 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.config.service import ServiceTable
+from agent.config.schema import ServiceTable
 from agent.errors import ConfigError
-from agent.observe.health import Health
-from agent.observe.heartbeat import Heartbeat
-from agent.observe.metrics import OUTCOMES, Look, Metrics
-from agent.observe.server import serving
+from agent.observe.health import Health, Heartbeat
+from agent.observe.metrics import OUTCOMES, Look, Metrics, serving
 
 LOOK = Look(
     "done", 1.5, False, 1, value=1000.5, drifts_bps={"WETH": -30, "USDC": 30}, head_s=1_000, transactions={"swap final": 1},

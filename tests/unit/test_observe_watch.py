@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.observe.health import LOOKS_MISSED, Health
-from agent.observe.systemd import Notifier
-from agent.observe.watch import SENDING, Watch
+from agent.observe.health import LOOKS_MISSED, SENDING, Health, Notifier, Watch
 
 
 class Time:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from agent.api.offline import input_text, plan_from_input
+from agent.app.offline import input_text, plan_from_input
 from agent.errors import ConfigError
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.model import StepInput
 from tests import builders
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from agent import codec
 from agent.model import Campaign, Draw, Pace, Spent, StepInput, Style, Underway
-from agent.planning import strategies
-from agent.policy.campaign import WANTED, budget_left, spent_before, taken
-from agent.policy.pacing import wait_s
+from agent.planning import proposals as strategies
+from agent.policy.gradual_execution import WANTED, budget_left, spent_before, taken, wait_s
 from tests.builders import step_input
 from tests.pacing import PACE, carried, later, market, paced, roomy
 

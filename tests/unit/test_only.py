@@ -15,9 +15,7 @@ from agent.errors import Refused
 from agent.model import Destination, Hold, Only, Plan, Rebalance, StepInput, Threshold, Trigger
 from agent.planning.planner import plan
 from agent.policy.decide import decide
-from agent.policy.drift import corrections
-from agent.policy.goal import goal
-from agent.policy.only import narrowed
+from agent.policy.drift import corrections, goal, narrowed
 from tests.builders import ETHER, step_input, token, with_limits, with_snapshot
 from tests.planning_worlds import any_problem, check_legs
 

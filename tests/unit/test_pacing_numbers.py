@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent.model import Campaign, Destination, Draw, Goal, Style
-from agent.policy.pacing import spread, times, wait_s
+from agent.policy.gradual_execution import spread, times, wait_s
 from tests.pacing import PACE
 
 TWAP = replace(PACE, style=Style.TWAP, max_rounds=8, over_s=14_400)

@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from agent.chain.agreed import AgreedTransport
-from agent.chain.ballot import NoQuorum
-from agent.chain.health import FAILURES, FIRST_REST_S, Circuit
-from agent.chain.panel import Endpoint, Panel, Resting, operators
+from agent.chain.endpoints import FAILURES, FIRST_REST_S, Circuit, Endpoint, Panel, Resting, operators
+from agent.chain.quorum import AgreedTransport, NoQuorum
 from agent.chain.rpc import Overloaded, RpcFault
 from agent.errors import OperatorNeeded, Retryable
 from tests.endpoints import HEAD_JSON, Script

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from agent.chain.ballot import NoQuorum
-from agent.chain.panel import Endpoint, Panel
-from agent.chain.panel_sender import PanelSender
+from agent.chain.endpoints import Endpoint, Panel
+from agent.chain.quorum import NoQuorum
 from agent.chain.rpc import Overloaded, RpcFault
-from agent.chain.sender import NonceUsed, SendRefused
+from agent.chain.sender import NonceUsed, PanelSender, SendRefused
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import SignedTx
 from tests.endpoints import HEAD_JSON, Script

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.service import secrets_of
+from agent.app.service import secrets_of
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Holding, Paper
-from agent.store import copying, open_store
+from agent.store import open_store
+from agent.store.files import backup as copying
 from agent.store.opening import REVISIONS
 from agent.store.store import Store
 from agent.wiring import store_file
-from agent.wiring.hands import locks
+from agent.wiring.actors import locks
 from tests import builders
 from tests.unit.test_config import text
 

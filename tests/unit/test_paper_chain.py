@@ -11,10 +11,9 @@ import pytest
 
 from agent import codec
 from agent.amm.pools import swap_exact_in
-from agent.backtest.keyless import KeylessSigner, unsigned
 from agent.backtest.router import Place
-from agent.chain.approvals import encode_approve
-from agent.chain.rules import SigningRules
+from agent.backtest.world import KeylessSigner, unsigned
+from agent.chain.tokens import encode_approve
 from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.model import (
     Allowance,
@@ -33,9 +32,9 @@ from agent.model import (
     UnsignedTx,
     V2Pool,
 )
-from agent.paper.chain import PaperChain
-from agent.paper.eyes import PaperEvidence, PaperReader
+from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
 from agent.ports import Grant
+from agent.signing.rules import SigningRules
 from agent.store import open_store
 from agent.store.store import Store
 from agent.venues.swap_router_02 import encode

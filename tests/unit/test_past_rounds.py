@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.chain import past_rounds as read
-from agent.chain.abi import address_word, word
-from agent.chain.past_rounds import PastRound, past_rounds
+from agent.chain import history as read
+from agent.chain.history import PastRound, past_rounds
+from agent.chain.lens import address_word, word
 from agent.chain.wire import RpcFault
 from agent.model import Head
 from tests.builders import address

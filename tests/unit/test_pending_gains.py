@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.api.setup import initialise
+from agent.app.start.setup import initialise
 from agent.config.load import load_config
-from agent.execution import flows as noting
-from agent.execution.ledger import keep
+from agent.execution import settlement as noting
+from agent.execution.bookkeeping import keep
 from agent.model import IntentKind, IntentState, StepInput, TaxStanding, Transfer
 from agent.store import Store, open_store
-from agent.wiring.tax import TaxKeeper
+from agent.wiring.context import TaxKeeper
 from tests.ledgers import COIN, DOLLAR, GAS_WEI, USDC, WETH, at, moved
 from tests.plans import sell_weth
 from tests.scripted import CHAIN_ID, OTHER, WALLET, grant, tx

@@ -11,7 +11,9 @@ import pytest
 
 from agent import engine
 from agent.model import Hold, LimitOrder, Plan, StepInput
-from agent.planning import owner, planner, strategies
+from agent.planning import planner
+from agent.planning import proposals as owner
+from agent.planning import proposals as strategies
 from agent.policy.decide import decide
 from tests.builders import NOW_S, step_input, with_limits
 from tests.planning_worlds import USDC, WETH, two

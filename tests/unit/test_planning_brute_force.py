@@ -12,10 +12,9 @@ from scipy.optimize import differential_evolution
 
 from agent.amm import pools as amm
 from agent.model import PoolState, Rebalance, StepInput
-from agent.planning.aims import aim_at, turnover_left
 from agent.planning.planner import plan
-from agent.planning.problem import Problem, build_problem
-from agent.planning.worth import Search
+from agent.planning.problem import Problem, aim_at, build_problem, turnover_left
+from agent.planning.utility import Search
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.builders import Number, step_input, v2_pool, v3_pool, with_limits

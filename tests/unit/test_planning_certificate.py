@@ -11,13 +11,11 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import PoolState, StepInput
-from agent.planning.aims import aim_at, turnover_left
-from agent.planning.certificate import gap_bps, rounded_gap
 from agent.planning.draft import Draft
-from agent.planning.market import Market, open_market
+from agent.planning.fixed_point import Settled, settle
+from agent.planning.plan_builder import gap_bps, rounded_gap
 from agent.planning.planner import plan, plan_swap
-from agent.planning.problem import build_problem
-from agent.planning.settle import Settled, settle
+from agent.planning.problem import Market, aim_at, build_problem, open_market, turnover_left
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot
@@ -144,7 +142,7 @@ def test_the_less_of_a_plan_is_done_the_larger_its_gap_and_no_plan_is_beyond_the
         short.append(float(missing / basis * BPS))
         return rounded_gap(missing, basis)
 
-    monkeypatch.setattr("agent.planning.certificate.rounded_gap", seen)
+    monkeypatch.setattr("agent.planning.plan_builder.rounded_gap", seen)
     market, state, budget = settled(any_problem(seed))
     aim = aim_at(market.problem, goal(any_problem(seed)).goal)
     for tenths in range(10, -1, -1):
@@ -165,9 +163,9 @@ def test_a_multiplier_beyond_its_limit_is_cut_so_that_the_bound_stays_one(monkey
         search = aim_at(market.problem, goal(step).goal).search(market.scale, np.zeros(6), {}, float(budget or 0))
         exact = search.solve(market.real).bound
         with monkeypatch.context() as broken_off:
-            broken_off.setattr("agent.planning.worth.TURNS", 1)
-            broken_off.setattr("agent.planning.worth.UNMOVED", 10.0)
-            broken_off.setattr("agent.planning.worth.Search.side", lambda self, goals: self.held[goals] - 0.2)
+            broken_off.setattr("agent.planning.utility.TURNS", 1)
+            broken_off.setattr("agent.planning.utility.UNMOVED", 10.0)
+            broken_off.setattr("agent.planning.utility.Search.side", lambda self, goals: self.held[goals] - 0.2)
             early = search.solve(market.real).bound
         assert early >= exact - 1e-12
         looser += early > exact + 1e-9

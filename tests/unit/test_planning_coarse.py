@@ -8,14 +8,11 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import Plan, PoolState, StepInput
-from agent.planning.aims import aim_at
-from agent.planning.gather import Route
-from agent.planning.market import open_market
-from agent.planning.overshoot import best_paying
-from agent.planning.planner import plan, plan_swap
-from agent.planning.problem import build_problem
+from agent.planning.fixed_point import settle
+from agent.planning.planner import best_paying, plan, plan_swap
+from agent.planning.problem import aim_at, build_problem, open_market
 from agent.planning.rounding import Walk
-from agent.planning.settle import settle
+from agent.planning.routes import Route
 from agent.reference import reference_prices
 from tests.builders import Number, step_input, token, v2_pool, v3_pool, with_limits
 from tests.planning_kinds import COARSE, KINDS
@@ -121,7 +118,7 @@ def test_a_pool_that_pays_no_more_than_the_reference_is_not_said_to() -> None:
 def test_a_refusal_advises_only_limits_that_are_on(
     budget: Fraction | None, min_trade: Fraction | None, named: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.planning.settle.ROUNDS", 0)
+    monkeypatch.setattr("agent.planning.fixed_point.ROUNDS", 0)
     step = coarse({"USDC": 5_000, "WHOLE": 5_000}, {"USDC": 1_000}, v3_pool(WHOLE, USDC, 20, 2_000_000))
     problem = build_problem(step, reference_prices(step))
     aim = aim_at(problem, goal(step).goal)

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from agent.model import V2Pool
-from agent.planning.boxed import box_minimum
-from agent.planning.dual import evaluate, solve
-from agent.planning.responses import Curve, Stack, build_offer, build_stack
-from agent.planning.worth import Search, Worth, must_sell, risk_of
+from agent.planning.dual import box_minimum, evaluate, solve
+from agent.planning.pool_curves import Curve, Stack, build_offer, build_stack
+from agent.planning.utility import Search, Worth, must_sell, risk_of
 
 
 def both_ways(a: int, b: int, depth: float = 1_000_000.0, fee_pips: int = 3_000, skew: float = 0.0) -> list[tuple[int, int, Curve]]:

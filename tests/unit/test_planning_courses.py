@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 
 from agent.model import StepInput
-from agent.planning import circles
-from agent.planning.aims import aim_at, turnover_left
-from agent.planning.circles import break_circles, edges_of, shortest_circle
-from agent.planning.course import chart
-from agent.planning.market import Market, open_market
-from agent.planning.problem import build_problem
-from agent.planning.worth import Search
+from agent.planning import cycles as circles
+from agent.planning.cycles import break_circles, chart, edges_of, shortest_circle
+from agent.planning.problem import Market, aim_at, build_problem, open_market, turnover_left
+from agent.planning.utility import Search
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.builders import with_limits

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agent.amm import pools as amm
 from agent.model import PoolState, TickLiquidity
 from agent.planning.dual import Answers
-from agent.planning.responses import MOST, SHADE, Curve, Offer, build_offer, build_stack
+from agent.planning.pool_curves import MOST, SHADE, Curve, Offer, build_offer, build_stack
 from tests.builders import token, v2_pool, v3_pool
 from tests.planning_worlds import ranged
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from agent.amm import pools as amm
 from agent.model import Funding, StepInput
 from agent.planning.gas import leg_units, plan_units
-from agent.planning.gather import Route, gather, uses
 from agent.planning.planner import plan
 from agent.planning.problem import build_problem
 from agent.planning.rounding import Walk
+from agent.planning.routes import Route, gather, uses
 from agent.reference import reference_prices
 from tests.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from agent.errors import Refused
 from agent.guards.replay import replay
-from agent.planning.floors import fair_floor
 from agent.planning.planner import plan
+from agent.planning.problem import fair_floor
 from agent.units import BPS
 from tests.builders import price_of, with_limits
 from tests.planning_worlds import PRICES, check_legs, flow_value, goal, random_step, values_of

@@ -9,12 +9,10 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import Plan, PoolState, StepInput
-from agent.planning.aims import aim_at
-from agent.planning.certificate import gap_bps
-from agent.planning.market import open_market
+from agent.planning.fixed_point import settle
+from agent.planning.plan_builder import gap_bps
 from agent.planning.planner import plan
-from agent.planning.problem import build_problem
-from agent.planning.settle import settle
+from agent.planning.problem import aim_at, build_problem, open_market
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.builders import step_input, v2_pool, v3_pool, with_limits

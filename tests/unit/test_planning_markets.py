@@ -9,8 +9,8 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import Funding, Goal, PoolState, Quarantined, Rebalance, ReferenceKind
-from agent.planning.floors import fair_floor
 from agent.planning.planner import plan
+from agent.planning.problem import fair_floor
 from tests.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
 from tests.planning_worlds import (
     DAI,

@@ -9,10 +9,9 @@ import pytest
 
 from agent.model import V2Pool
 from agent.planning import gas
-from agent.planning.floors import fair_floor, least_rate, min_out
-from agent.planning.market import Arc, Flow
-from agent.planning.paths import MAX_LEGS, decompose
-from agent.planning.responses import build_offer
+from agent.planning.pool_curves import build_offer
+from agent.planning.problem import Arc, Flow, fair_floor, least_rate, min_out
+from agent.planning.routes import MAX_LEGS, decompose
 from tests.builders import snapshot, token, v2_pool, v3_pool
 
 WETH, USDC = token("WETH"), token("USDC")

@@ -11,11 +11,10 @@ import pytest
 from agent.amm import pools as amm
 from agent.errors import Refused
 from agent.model import PoolState, ReferenceKind, StepInput
-from agent.planning.gather import Route
-from agent.planning.paths import MAX_LEGS
 from agent.planning.planner import plan
 from agent.planning.problem import build_problem
 from agent.planning.rounding import Walk, run_all
+from agent.planning.routes import MAX_LEGS, Route
 from agent.reference import reference_prices
 from tests.builders import step_input, token, v2_pool, v3_pool, with_limits
 from tests.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal, two, wide

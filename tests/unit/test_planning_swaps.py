@@ -11,8 +11,8 @@ from agent.amm import pools as amm
 from agent.amm.errors import BeyondKnownTicks
 from agent.errors import ConfigError, Refused
 from agent.model import Funding, Plan, PoolState, StepInput
-from agent.planning.floors import fair_floor
 from agent.planning.planner import plan_swap, quote
+from agent.planning.problem import fair_floor
 from tests.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
 from tests.planning_worlds import PRICES, check_legs, weights_bps
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from agent.amm import pools as amm
 from agent.errors import Refused
 from agent.model import Plan, PoolState, StepInput, TickLiquidity, V3Pool
-from agent.planning.floors import fair_floor
 from agent.planning.planner import plan
+from agent.planning.problem import fair_floor
 from agent.units import BPS, Token
 from tests.builders import price_of, step_input, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.planning_worlds import (

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from agent.api import ledgers
-from agent.books.entries import OPENED, TRADING, WALLET, Change, Prices, exchange
-from agent.books.sheets import Names
+from agent.accounting.entries import OPENED, TRADING, WALLET, Change, Prices, exchange
+from agent.accounting.export import Names
+from agent.app.records import ledger as ledgers
 from agent.model import Entry, EntryKind, Held, Posting, Valuation
 from tests import builders
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.api.price_files import PriceFile, read_prices
+from agent.app.records.price_history import PriceFile, read_prices
 from agent.errors import ConfigError
 from tests.builders import step_input, token, unit_price
 from tests.weighing import REAL_PRICES

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from agent import api
+from agent import app as api
 from agent.config.schema import Config
 from agent.errors import ConfigError
 from tests.profiles import OTHER, config, profile, taken_over

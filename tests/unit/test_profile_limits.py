@@ -9,10 +9,9 @@ import pytest
 import tomlkit
 
 from agent.config import fields
-from agent.config.bounds import CEILINGS
 from agent.config.load import load_config
-from agent.config.schema import LimitsTable
-from agent.config.tighter import DIRECTIONS, OFF_IS_TIGHTEST, Tight, is_tighter
+from agent.config.profile import DIRECTIONS, OFF_IS_TIGHTEST, Tight, is_tighter
+from agent.config.schema import CEILINGS, LimitsTable
 from tests.profiles import config, profile, taken_over
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from agent import api, wiring
-from agent.api.editing import Editing
+from agent import app as api
+from agent import wiring
+from agent.app.settings.editing import Editing
 from agent.config.load import load_config
 from agent.config.presets import ETHEREUM
-from agent.config.profile import ASSET_KEYS, POLICY_KEYS
+from agent.config.profile import ASSET_KEYS, POLICY_KEYS, is_tighter
 from agent.config.schema import LimitsTable
-from agent.config.starters import STARTERS
-from agent.config.tighter import is_tighter
+from agent.config.template import STARTERS
 from agent.errors import ConfigError
 from tests.injection import LOOK_ALIKES
 from tests.profiles import ADDRESSES, OTHER, WALLET, config, profile, taken_over

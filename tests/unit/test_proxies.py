@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.chain.lens import Status
-from agent.chain.proxies import BEACON_SLOT, SLOTS, UNREADABLE, ProxyRef, answers, calls, implementations, names
+from agent.chain.tokens import BEACON_SLOT, SLOTS, UNREADABLE, ProxyRef, answers, calls, implementations, names
 from agent.chain.wire import RpcFault
 from tests.builders import address
 

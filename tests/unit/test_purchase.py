@@ -8,11 +8,13 @@ from fractions import Fraction
 import pytest
 
 from agent import codec, engine
-from agent.execution.outcome import OutcomeKind
+from agent.execution.step_context import OutcomeKind
 from agent.guards.case import Missing, open_case
 from agent.model import Claim, Evidence, History, Payment, Plan, Rebalance, StepInput
-from agent.planning import planner, strategies
-from agent.policy import outflow, purchase
+from agent.planning import planner
+from agent.planning import proposals as strategies
+from agent.policy.cash_flows import purchase
+from agent.policy.cash_flows import withdrawals as outflow
 from agent.reference import reference_prices
 from agent.units import floor_int, value_text
 from tests.builders import step_input, token, v2_pool, with_limits

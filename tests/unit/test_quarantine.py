@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from agent import codec
 from agent.errors import Refused
-from agent.guards.trust import moved_tokens
+from agent.guards.safety import moved_tokens
 from agent.model import CodeHash, Finding, Halt, Implementation, Rebalance, ScreenedToken, StepInput
-from agent.planning import strategies
+from agent.planning import proposals as strategies
 from agent.policy.decide import decide
 from agent.policy.quarantine import SILENT_S, changed, named, quarantine, silent, unread
 from agent.units import BPS

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.cli import output
-from agent.cli.output import ask
+from agent.cli.display import output
+from agent.cli.display.output import ask
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Refused
-from agent.execution.outcome import OutcomeKind
-from agent.guards import payout as guards
+from agent.execution.step_context import OutcomeKind
+from agent.guards import portfolio as guards
 from agent.model import AdjustLiquidity, Claim, Flow, FlowKind, Halt, Hold, Payment, Payout, Rebalance, StepInput, Withdraw
-from agent.planning import owner
-from agent.policy import outflow, raising
+from agent.planning import proposals as owner
+from agent.policy.cash_flows import withdrawals as outflow
+from agent.policy.cash_flows import withdrawals as raising
 from agent.policy.decide import decide
 from agent.policy.drift import total
 from agent.units import NATIVE, UINT256_MAX

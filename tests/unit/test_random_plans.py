@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from agent.amm import pools as amm
-from agent.planning.floors import least_rate
+from agent.planning.problem import least_rate
 from agent.reference import reference_prices
 from agent.units import BPS
 from scripts import random_plans

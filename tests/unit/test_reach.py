@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.amm import pools as amm
-from agent.amm.v3_math.tick_math import MAX_TICK, MIN_TICK
+from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK
 from agent.chain.lens import PAGE_BYTES, Status, V3Answer
 from agent.chain.watch import MAX_TICK as LENS_MAX_TICK
 from agent.chain.watch import PoolKind, PoolRef, deep_item, deepened
 from agent.errors import Retryable
 from agent.model import Funding, Leg, V3Pool
+from agent.planning.draft import at_their_end
 from agent.planning.problem import UNBOUNDED_BPS
-from agent.planning.reach import at_their_end
 from tests.unit.amm_pools import POOL, TOKEN0, TOKEN1, tokens, v3_pools
 
 impacts = st.sampled_from([1, 50, 200, 1_000, 5_000, UNBOUNDED_BPS])

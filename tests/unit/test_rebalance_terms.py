@@ -13,8 +13,8 @@ from agent.errors import ConfigError, Refused
 from agent.model import StepInput
 from agent.ports import Grant
 from agent.units import NATIVE, floor_int
+from agent.venues.composer import known_prices, terms
 from agent.venues.rebalancer import bounds
-from agent.venues.terms import known_prices, terms
 from tests.builders import step_input, token, v2_pool, v3_pool
 from tests.plans import R, Swap, plan_of
 from tests.rebalancing import grant_of

@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.artifacts import own
-from agent.chain.calls import REBALANCE, NotUnderstood, decode, selector
-from agent.chain.program import Place, Rebalance, Venue
-from agent.chain.reverts import CUSTOM, revert_reason
 from agent.chain.rpc import RpcFault
+from agent.chain.sender import CUSTOM, revert_reason
 from agent.errors import Refused
 from agent.model import Funding, Plan
+from agent.signing.calldata import REBALANCE, NotUnderstood, Place, Rebalance, Venue, decode, selector
 from agent.units import NATIVE
 from agent.venues.rebalancer import Terms, bounds, encode, native_wei, price_x128
 from tests.rebalancing import COIN, HUB, PLANS, PRICES, REBALANCES, conditions

@@ -13,7 +13,7 @@ from agent import codec
 from agent.errors import OperatorNeeded
 from agent.model import FeedRound, PastPrices, PricePoint, StepInput
 from agent.reference import reference_prices
-from agent.reference.recorded import confirmed, rounded
+from agent.reference.checks import confirmed, rounded
 from agent.store import Store, open_store
 from agent.store.prices import KEPT_S
 from tests.builders import NOW_S, address, step_input, token, v2_pool, v3_pool, with_snapshot

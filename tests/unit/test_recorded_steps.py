@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.replaying import replay
+from agent.app.offline import replay
 from agent.errors import ConfigError
-from agent.planning import strategies
+from agent.planning import proposals as strategies
 from agent.store import open_store
 from agent.store.recorder import Bounds, Recorder
 from tests import builders
@@ -224,7 +224,7 @@ def test_without_any_step_there_is_nothing_to_replay(tmp_path: Path) -> None:
 HOOK = """
 import sys
 from agent.cli.main import main
-import agent.api.replaying
+import agent.app.offline
 sys.argv = ["trimtab", "replay", sys.argv[1], "--json"]
 
 def watch(event, arguments):

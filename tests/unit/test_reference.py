@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.amm import twap
+from agent.amm import pools as twap
 from agent.model import PoolState, Quarantined, ReferenceKind, StepInput, V3Pool
 from agent.reference import RefPrice, reference_prices, spot_prices
 from agent.units import Token

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from agent.model import CodeHash, ReferenceKind, StepInput, V3Pool
-from agent.reference import means, reference_prices
+from agent.reference import prices as means
+from agent.reference import reference_prices
 from tests.builders import step_input, token, v3_pool
 
 WETH, USDC = token("WETH"), token("USDC")

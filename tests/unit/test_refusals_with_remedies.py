@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from agent import api
-from agent.backtest import stress
-from agent.backtest.files import read_table
-from agent.backtest.tune_cluster import check_address
-from agent.backtest.tune_store import Kept
+from agent import app as api
+from agent.backtest.data import read_table
+from agent.backtest.stress import run as stress
+from agent.backtest.tune.jobs import Kept
+from agent.backtest.tune.workers import check_address
 from agent.config.fields import parse_address, parse_duration_s, parse_gas_price_wei
 from agent.config.load import load_config, parse_config
 from agent.config.triggers import parse_band

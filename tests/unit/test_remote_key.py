@@ -15,9 +15,9 @@ from eth_account import Account
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.chain.remote_key import ORDER, NotASignature, RemoteKey, address_of, recoverable
-from agent.chain.signer import LocalSigner
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
+from agent.signing.remote_key import ORDER, NotASignature, RemoteKey, address_of, recoverable
+from agent.signing.rules import LocalSigner
 from tests.mutations import flipped_bits
 from tests.signing import ALLOWED, CANCEL, CANCEL_GRANT, NONCES, RULES, SWAP, SWAP_GRANT, WALLET
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from agent import codec, engine
-from agent.api.replaying import replay
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.app.offline import replay
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.model import (
     Asked,
     ByHand,
@@ -32,8 +32,8 @@ from agent.model import (
     SwapAtPrice,
     Unwrap,
 )
-from agent.planning.asked import proposer
-from agent.policy import outflow
+from agent.planning.proposals import proposer
+from agent.policy.cash_flows import withdrawals as outflow
 from agent.store import open_store
 from agent.store.recorder import Recorder
 from tests.builders import NOW_S, OWNER, raw, step_input, token, with_limits

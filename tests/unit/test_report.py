@@ -15,13 +15,11 @@ import pytest
 pytest.importorskip("empyrical")
 
 from agent import artifacts
-from agent.api.reporting import write_report
-from agent.backtest import report_html
-from agent.backtest.report import Fact, Page, write_page
-from agent.backtest.report_backtest import page_of
-from agent.backtest.report_html import html
-from agent.backtest.report_series import calendar, course, fallen, moved_units, risk, thinned, with_flows
-from agent.backtest.report_words import money, percent, ratio
+from agent.app.backtests import write_report
+from agent.backtest.report import page as report_html
+from agent.backtest.report.backtest import page_of
+from agent.backtest.report.page import Fact, Page, html, money, percent, ratio, write_page
+from agent.backtest.report.series import calendar, course, fallen, moved_units, risk, thinned, with_flows
 from agent.errors import ConfigError
 from tests.reports import DECIMALS, HOSTILE, START, exact, result_of
 

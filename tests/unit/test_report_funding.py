@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("empyrical")
 
-from agent.backtest.funding import Carry, Funding
-from agent.backtest.report import document
-from agent.backtest.report_backtest import page_of
-from agent.backtest.report_series import MOST_POINTS
+from agent.backtest.data import Carry, Funding
+from agent.backtest.report.backtest import page_of
+from agent.backtest.report.page import document
+from agent.backtest.report.series import MOST_POINTS
 from agent.backtest.result import SimulationResult
 from tests.reports import HOUR_S, SCALE, START_S, result_of
 

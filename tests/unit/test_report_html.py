@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.backtest import report_html
-from agent.backtest.report import Fact, Page, Section, Table, as_data, document, inert
-from agent.backtest.report_html import html
+from agent.backtest.report import page as report_html
+from agent.backtest.report.page import Fact, Page, Section, Table, as_data, document, html, inert
 
 PAGE = Page("One", (Fact("value", "1.00"),), (Section("Part", ("words",), ({"data": [], "layout": {}},)),), ("It ended.",))
 

@@ -9,12 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.books import entries as book
-from agent.books.money_weighted import a_year, money_weighted
-from agent.books.performance import Costs, Performance, costs, performance
-from agent.books.periods import periods, year_start_s
-from agent.books.returns import Crossing, crossings, held, spans, time_weighted
-from agent.books.sheets import weights_bps
+from agent.accounting import entries as book
+from agent.accounting.export import weights_bps
+from agent.accounting.performance import (
+    Costs,
+    Crossing,
+    Performance,
+    a_year,
+    costs,
+    crossings,
+    held,
+    money_weighted,
+    performance,
+    periods,
+    spans,
+    time_weighted,
+    year_start_s,
+)
 from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, Flow, FlowKind, Held, Valuation
 from agent.units import NATIVE, YEAR_S

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.execution.booking import AHEAD_S, settle
+from agent.execution.settlement import AHEAD_S, settle
 from agent.model import History, Holding, Intent, IntentKind, IntentState, Snapshot, StepInput, Transfer
 from agent.store import Store, open_store
 from tests import builders

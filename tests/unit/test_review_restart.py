@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded
-from agent.execution.rewinding import WATCHED_BLOCKS
+from agent.execution.reconcile import WATCHED_BLOCKS
 from agent.model import IntentState
 from tests.scripted import Killed, bench
 

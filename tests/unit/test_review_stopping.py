@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.guards.remedies import REMEDIES
+from agent.guards.table import REMEDIES
 from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
-from agent.store.killswitch import KillSwitch
+from agent.store.files.kill_switch import KillSwitch
 from tests.builders import step_input
 from tests.plans import sell_weth, verdict
 from tests.scripted import CHAIN_ID, START_S, WALLET, grant, receipt, tx

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.guards import payout as payouts
+from agent.guards import portfolio as payouts
 from agent.model import (
     Claim,
     Draw,
@@ -24,13 +24,15 @@ from agent.model import (
     StepInput,
     Underway,
 )
-from agent.planning import owner, planner, strategies
-from agent.planning.paced import paced as in_time
-from agent.policy import outflow
+from agent.planning import planner
+from agent.planning import proposals as owner
+from agent.planning import proposals as strategies
+from agent.planning.gradual_execution import paced as in_time
+from agent.policy.cash_flows import withdrawals as outflow
 from agent.policy.decide import decide
-from agent.policy.order_targets import ordered
+from agent.policy.effective_targets import wanted
+from agent.policy.orders.exits import ordered
 from agent.policy.quarantine import quarantine
-from agent.policy.wishes import wanted
 from tests.builders import OWNER, feed_address, raw, step_input, token, with_snapshot
 from tests.pacing import later, paced, roomy
 from tests.sleeves import brought_up, split, strategy

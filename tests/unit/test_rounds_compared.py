@@ -11,8 +11,8 @@ import pytest
 
 from agent.amm import pools as amm
 from agent.model import Pacing, ReferenceKind, StepInput, V2Pool
-from agent.planning import strategies
-from agent.planning.rounds import left_after, recovered
+from agent.planning import proposals as strategies
+from agent.planning.gradual_execution import left_after, recovered
 from tests.builders import ROUTER, Allowance, step_input, token, v2_pool, v3_pool, with_snapshot
 from tests.pacing import PACE, paced, roomy
 from tests.planning_worlds import random_step, ranged

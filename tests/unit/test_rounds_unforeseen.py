@@ -17,11 +17,10 @@ from typing import Any, cast
 
 import pytest
 
-from agent.execution.campaigns import begun
-from agent.execution.fresh import Eyes
-from agent.execution.outcome import Outcome
+from agent.execution.assemble_input import begun
+from agent.execution.step_context import Eyes, Outcome
 from agent.model import Campaign, Destination, Draw, Goal, Round, Underway
-from agent.policy.pacing import fair_share, interval_s, size, wait_s
+from agent.policy.gradual_execution import fair_share, interval_s, size, wait_s
 from agent.ports import Journal
 from tests.pacing import PACE
 

@@ -12,7 +12,7 @@ import pytest
 
 from agent.chain.rpc import CallFailed, HttpTransport, Overloaded, RpcFault, retry_after_s
 from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
-from agent.localchain.anvil import free_port
+from agent.localchain.nodes import free_port
 from tests.endpoints import Answerer, Reply, answered, good, serve
 
 SECRET = "s3cr3t-api-key-0123456789"

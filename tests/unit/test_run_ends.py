@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent import api
+from agent import app as api
 from agent.cli.run import looking
 from agent.errors import Retryable
 

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.books import entries as book
-from agent.execution import flows as noting
-from agent.execution.ledger import keep
+from agent.accounting import entries as book
+from agent.execution import settlement as noting
+from agent.execution.bookkeeping import keep
 from agent.model import Intent, IntentState, StepInput, Transfer
-from agent.store import Store, open_store, running
-from agent.store.copying import inspected
+from agent.store import Store, open_store
+from agent.store.accounts import ledger_sums as running
+from agent.store.files.backup import inspected
 from agent.units import NATIVE
 from tests.ledgers import COIN, DOLLAR, GAS_WEI, USDC, WETH, at, moved
 from tests.older import taken_back

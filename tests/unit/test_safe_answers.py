@@ -9,9 +9,8 @@ import pytest
 from eth_account.messages import encode_typed_data
 from eth_utils.crypto import keccak
 
-from agent.chain.foreign import SafeOwners
-from agent.chain.panel import Panel
-from agent.chain.safe import SafeContract
+from agent.chain.endpoints import Panel
+from agent.chain.safe import SafeContract, SafeOwners
 from agent.chain.sender import NodeSender
 from agent.errors import ConfigError, Retryable
 from tests.endpoints import Script

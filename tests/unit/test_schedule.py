@@ -6,7 +6,7 @@ from itertools import count, islice
 
 import pytest
 
-from agent.api.schedule import JITTER, SLICE_S, repeat, rest
+from agent.app.agent import JITTER, SLICE_S, repeat, rest
 
 
 class Sleeps:

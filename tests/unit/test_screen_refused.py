@@ -10,9 +10,7 @@ import pytest
 
 from agent.artifacts import own
 from agent.chain import lens
-from agent.chain.screen import TokenScreen
-from agent.chain.screen_moves import first_look
-from agent.chain.screen_words import FORMAT
+from agent.chain.screening import FORMAT, TokenScreen, first_look
 from agent.chain.wire import Call, RpcFault
 from agent.errors import Retryable
 from agent.model import Finding

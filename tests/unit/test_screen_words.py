@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.screen_words import RECORD_BYTES, Answered, Record, answered, records, tried
+from agent.chain.screening import RECORD_BYTES, Answered, Record, answered, records, tried
 from agent.chain.wire import RpcFault
 from agent.errors import Retryable
 from agent.model import Finding

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm.v2_math import get_amount_out
+from agent.amm.v2 import get_amount_out
 from agent.chain.evidence import GatheredEvidence
 from agent.chain.second_quote import NoSecondQuote, UniswapPython, V2Contracts, V3Contracts, second_quotes
 from agent.chain.wire import CallFailed, RpcFault

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from agent.chain.approvals import encode_approve
 from agent.chain.receipts import INCREASE_LIQUIDITY, TRANSFER
 from agent.chain.rpc import RpcFault
 from agent.chain.sender import NodeSender, NonceUsed, SendRefused
+from agent.chain.tokens import encode_approve
 from agent.errors import Retryable
 from agent.model import LiquidityAdded, SignedTx, Transfer
 from tests.endpoints import Script

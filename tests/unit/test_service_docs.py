@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from agent import errors
-from agent.config.service import ServiceTable
+from agent.config.schema import ServiceTable
 from agent.observe.metrics import Metrics
 from tests.test_docs import rows
 
@@ -42,19 +42,18 @@ def test_the_keys_are_those_of_the_config() -> None:
 
 def test_the_events_are_those_that_are_logged() -> None:
     logged: set[str] = set()
-    for name in ("service", "looks"):
-        for node in ast.walk(ast.parse((ROOT / "agent" / "api" / f"{name}.py").read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
-                "log.info",
-                "log.error",
-                "log.warning",
-                "self.log.info",
-                "self.log.warning",
-                "self.log.error",
-            ):
-                logged |= {one.value for one in ast.walk(node.args[0]) if isinstance(one, ast.Constant)}
-            if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant) and name == "looks":
-                logged.add(node.elts[0].value)
+    for node in ast.walk(ast.parse((ROOT / "agent" / "app" / "service.py").read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+            "log.info",
+            "log.error",
+            "log.warning",
+            "self.log.info",
+            "self.log.warning",
+            "self.log.error",
+        ):
+            logged |= {one.value for one in ast.walk(node.args[0]) if isinstance(one, ast.Constant)}
+        if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
+            logged.add(node.elts[0].value)
     told = PAGE.partition("**Log lines**")[2].partition("All lines are")[0]
     assert set(re.findall(r"`([a-z ]+)`", told)) == {event for event in logged if isinstance(event, str)}
 

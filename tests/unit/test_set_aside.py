@@ -10,10 +10,11 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import Claim, Finding, Flow, Payment, ReferenceKind, ScreenedToken, StepInput, StuckExit
-from agent.policy import outflow, stuck
-from agent.policy.aside import everything_left, fitting, given_back, set_aside
+from agent.policy.cash_flows import withdrawals as outflow
+from agent.policy.cash_flows.balance_changes import everything_left, fitting, given_back, set_aside
 from agent.policy.decide import decide
 from agent.policy.drift import total
+from agent.policy.orders import exits as stuck
 from agent.policy.quarantine import quarantine
 from agent.units import NATIVE
 from tests.builders import ETHER, history, raw, step_input, token, with_limits

@@ -11,8 +11,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 import agent.config.profile
 import agent.config.schema  # noqa: F401  # every table of the config is known once these are loaded
 from agent.config import parse_config
-from agent.config.fields import Share, ShareOrOff, Weight
-from agent.config.table import Table
+from agent.config.fields import Share, ShareOrOff, Table, Weight
 from agent.config.triggers import parse_band
 from agent.errors import ConfigError
 from agent.units import parse_share_bps

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.judging import PRIORITY_CAP_WEI, dearer_wei
 from agent.errors import Refused
-from agent.execution.nonces import signable
+from agent.execution.carrier import signable
 from agent.model import IntentState
+from agent.signing.base import PRIORITY_CAP_WEI, dearer_wei
 from tests.scripted import Bench, bench, grant, killed_at, lost_in_broadcast, tx
 from tests.signing import CANCEL, CANCEL_GRANT, GWEI, KEY, NONCE, RULES, LocalSigner, refused
 

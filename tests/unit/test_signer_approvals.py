@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from eth_abi import encode as abi_encode
 
-from agent.chain.approvals import encode_approve
-from agent.chain.calls import selector
+from agent.chain.tokens import encode_approve
 from agent.model import UnsignedTx
+from agent.signing.calldata import selector
 from agent.units import UINT256_MAX
 from tests.signing import (
     APPROVE,

@@ -11,12 +11,11 @@ from eth_account.messages import encode_typed_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.chain.remote_key import RemoteKey
-from agent.chain.rules import TABLE
-from agent.chain.secret import Key
-from agent.chain.signer import LocalSigner
 from agent.errors import Refused
 from agent.model import IntentKind
+from agent.signing.remote_key import RemoteKey
+from agent.signing.rules import TABLE, LocalSigner
+from agent.signing.secret import Key
 from tests.fuzz.signer import CEILING_WEI, TIP_WEI, Score, inside, run
 from tests.fuzz.typed_data import mutated_typed, typed_messages
 from tests.mutations import calldata, with_bytes

@@ -21,7 +21,8 @@ from eth_keyfile import create_keyfile_json
 from rich.console import Console
 from rich.traceback import Traceback
 
-from agent.chain.keys import (
+from agent.errors import ConfigError, OperatorNeeded
+from agent.signing.keys import (
     PUBLISHED,
     TEST_ACCOUNTS,
     TEST_MNEMONIC,
@@ -35,7 +36,6 @@ from agent.chain.keys import (
     disable_core_dumps,
     load_key,
 )
-from agent.errors import ConfigError, OperatorNeeded
 
 CANARY = bytes.fromhex("c0ffee" + "5eed" * 14 + "42")
 CANARY_ADDRESS = Account.from_key(CANARY).address

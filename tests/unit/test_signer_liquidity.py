@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from eth_abi.abi import encode as abi_encode
 
-from agent.chain import liquidity_calls as calls
-from agent.chain.approvals import encode_approve
-from agent.chain.rules import SigningRules
+from agent.chain.tokens import encode_approve
 from agent.errors import Refused
 from agent.model import IntentKind, LpAction, UnsignedTx
 from agent.ports import Grant
+from agent.signing import liquidity_calldata as calls
+from agent.signing.rules import SigningRules
 from agent.units import NATIVE
 from agent.venues.liquidity import encode
 from tests.providing import (

@@ -10,11 +10,11 @@ from eth_utils.address import to_checksum_address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.chain.approvals import encode_approve
-from agent.chain.liquidity_calls import CollectOwed, LiquidityCall, TakeOut, decode
-from agent.chain.words import NotUnderstood
+from agent.chain.tokens import encode_approve
 from agent.errors import Refused
 from agent.model import Provide, UnsignedTx
+from agent.signing.calldata import NotUnderstood
+from agent.signing.liquidity_calldata import CollectOwed, LiquidityCall, TakeOut, decode
 from agent.units import NATIVE, UINT256_MAX
 from tests import signing
 from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes

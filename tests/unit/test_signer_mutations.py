@@ -10,11 +10,11 @@ from eth_utils.address import to_checksum_address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.chain.approvals import encode_approve
-from agent.chain.calls import Multicall, decode
-from agent.chain.judging import PRIORITY_CAP_WEI
+from agent.chain.tokens import encode_approve
 from agent.errors import Refused
 from agent.model import Funding, UnsignedTx
+from agent.signing.base import PRIORITY_CAP_WEI
+from agent.signing.calldata import Multicall, decode
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.swap_router_02 import encode
 from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes

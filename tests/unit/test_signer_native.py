@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.chain.calls import (
+from agent.errors import Refused
+from agent.model import Funding, IntentKind, Leg, Plan, UnsignedTx
+from agent.planning.gas import unwrap, wrap
+from agent.ports import Grant
+from agent.signing.calldata import (
     MULTICALL,
     PULL,
     SWEEP_TOKEN,
@@ -23,11 +27,7 @@ from agent.chain.calls import (
     decode,
     selector,
 )
-from agent.chain.rules import check
-from agent.errors import Refused
-from agent.model import Funding, IntentKind, Leg, Plan, UnsignedTx
-from agent.planning.payments import unwrap, wrap
-from agent.ports import Grant
+from agent.signing.rules import check
 from agent.units import NATIVE
 from agent.venues.swap_router_02 import encode, native_wei
 from tests.signing import (

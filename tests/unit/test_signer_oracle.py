@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.oracle_rule import INCREASE, encode
-from agent.chain.rules import check
 from agent.errors import Refused
 from agent.model import IntentKind, UnsignedTx
 from agent.ports import Grant
+from agent.signing.base import INCREASE, encode
+from agent.signing.rules import check
 from tests.builders import address
 from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
 from tests.signing import APPROVE_GRANT, MAX_GAS_WEI, NONCES, NOW_S, RULES, STRANGER, USDT, WALLET, WETH, signer, tx

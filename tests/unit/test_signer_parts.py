@@ -9,14 +9,14 @@ from eth_abi import encode as abi_encode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.approvals import encode_approve, left_over, needed
-from agent.chain.calls import Approve, NotUnderstood, decode, selector
 from agent.chain.fees import Fees, bumped, fees
-from agent.chain.reverts import WORDS, revert_reason
 from agent.chain.rpc import RpcFault
+from agent.chain.sender import WORDS, revert_reason
+from agent.chain.tokens import encode_approve, left_over, needed
 from agent.errors import Refused
 from agent.model import Allowance, Funding, Head
 from agent.policy.approvals import spent
+from agent.signing.calldata import Approve, NotUnderstood, decode, selector
 from agent.venues.swap_router_02 import encode
 from tests.builders import snapshot
 from tests.signing import DEADLINE_S, PLAN, ROUTER, STRANGER, USDC, USDT, WALLET, WBTC, WETH, leg, plan_of

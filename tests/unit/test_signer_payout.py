@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.payout_rule import encode
-from agent.chain.rules import check
 from agent.errors import Refused
 from agent.model import IntentKind, Payout, UnsignedTx
 from agent.ports import Grant
+from agent.signing.base import encode_payout as encode
+from agent.signing.rules import check
 from agent.units import NATIVE, UINT256_MAX
 from tests.builders import address
 from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes

@@ -9,11 +9,11 @@ import pytest
 from eth_abi import encode as abi_encode
 from eth_account import Account
 
-from agent.chain.approvals import encode_approve
-from agent.chain.calls import REBALANCE
+from agent.chain.tokens import encode_approve
 from agent.errors import Refused
 from agent.model import Funding, Leg, Plan, UnsignedTx
 from agent.ports import Grant
+from agent.signing.calldata import REBALANCE
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.rebalancer import Terms, encode
 from tests.rebalancing import HUB, PLANS, PRICES, REBALANCER, REBALANCER_RULES, REBALANCES, conditions, grant_of, native_leg, rebalance_tx

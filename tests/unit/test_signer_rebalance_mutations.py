@@ -12,10 +12,9 @@ from eth_utils.address import to_checksum_address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.chain.calls import NotUnderstood, decode
-from agent.chain.program import Rebalance
 from agent.errors import Refused
 from agent.model import Funding, UnsignedTx
+from agent.signing.calldata import NotUnderstood, Rebalance, decode
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.rebalancer import Terms, encode
 from tests.mutations import calldata, flipped_bits, overwritten, signs, with_bytes

@@ -8,10 +8,10 @@ import pytest
 from eth_abi import encode as abi_encode
 from eth_account import Account
 
-from agent.chain.calls import APPROVE as APPROVE_SELECTOR
-from agent.chain.calls import EXACT_INPUT_SINGLE, MULTICALL, selector
 from agent.errors import ConfigError, Refused
 from agent.model import Funding, IntentKind, Leg, UnsignedTx
+from agent.signing.calldata import APPROVE as APPROVE_SELECTOR
+from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, selector
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.swap_router_02 import encode
 from tests.signing import (

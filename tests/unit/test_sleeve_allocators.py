@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from agent.model import Halt, Method, StepInput
 from agent.model.strategies import Strategy
-from agent.policy.allocation import allocated
 from agent.policy.decide import decide
-from agent.policy.sleeve_targets import looks_back
+from agent.policy.strategies.netting import looks_back
+from agent.policy.targets import allocated
 from tests.builders import NOW_S, step_input
 from tests.sleeves import books_of, brought_up, split, strategy
 from tests.weighing import DAY_S, PLAIN, allocator, bps_of, moves, recorded, weighed

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.policy import sleeve_books as books
+from agent.policy.strategies import accounting as books
 
 TOKENS = ("A", "B", "C")
 NAMES = ("one", "two", "three")

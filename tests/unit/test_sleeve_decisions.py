@@ -6,15 +6,17 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent import codec
-from agent.api.alerting import Facts, alerts
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.app.alerting import Facts
+from agent.app.alerting import raised_alerts as alerts
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.model import Destination, Every, Halt, Hold, Rebalance, StepInput
 from agent.model.strategies import Health, SleeveLedger, SleeveState
-from agent.planning import strategies
-from agent.policy import sleeve_keeping, sleeves
+from agent.planning import proposals as strategies
 from agent.policy.decide import Decided, decide
-from agent.policy.sleeve_wishes import due_shares, standing
-from agent.policy.wishes import wanted
+from agent.policy.effective_targets import wanted
+from agent.policy.strategies import accounting as sleeve_keeping
+from agent.policy.strategies import netting as sleeves
+from agent.policy.strategies.netting import due_shares, standing
 from tests.builders import NOW_S, step_input, token
 from tests.sleeves import balances, books_of, brought_up, of, opening, split, strategy, with_state
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from agent.execution.sleeves import keep_sleeves, seen
+from agent.execution.assemble_input import keep_sleeves
+from agent.execution.assemble_input import strategies_seen as seen
 from agent.model import Books, Rebalance, StepInput
 from agent.model.strategies import Health
 from agent.policy.decide import decide
-from agent.policy.sleeve_targets import combined
+from agent.policy.strategies.netting import combined
 from agent.store import open_store
 from tests.builders import NOW_S, OWNER, step_input, token
 from tests.sleeves import DAY_S, RULE, balances, books_of, split, strategy

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model.strategies import Health, SleeveState, UnitPoint
-from agent.policy import sleeve_health
+from agent.policy.strategies import health as sleeve_health
 from tests.builders import NOW_S, token
 from tests.sleeves import DAY_S, RULE, strategy
 

@@ -14,7 +14,9 @@ from sqlalchemy import insert
 
 from agent.model import Flow, FlowKind, Intent, IntentKind, IntentState, Receipt, StepInput, Transfer, UnsignedTx
 from agent.model.strategies import Booking, BookingKind, Health, SleeveLedger, SleeveState, UnitPoint
-from agent.policy import sleeve_desk, sleeve_keeping, sleeves
+from agent.policy.strategies import accounting as sleeve_desk
+from agent.policy.strategies import accounting as sleeve_keeping
+from agent.policy.strategies import netting as sleeves
 from agent.store import open_store
 from agent.store.store import Store
 from agent.store.tables import FlowRow
@@ -266,7 +268,7 @@ def test_a_reorganisation_takes_the_booking_with_the_receipt_and_the_next_block_
 
 
 def test_dust_without_end_becomes_one_booking_and_the_sum_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.store.sleeves.FOLD_AT", 5)
+    monkeypatch.setattr("agent.store.strategies.FOLD_AT", 5)
     store.note_sleeves(books_of(brought_up(shared())).pending, 0)
     for number in range(1, 9):
         change = (("up", USDC.address, number), ("down", USDC.address, 1))

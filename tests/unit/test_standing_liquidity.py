@@ -9,9 +9,9 @@ from agent.model import AdjustLiquidity, Order, OrderKind, Orders, OrderStage, P
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.planner import plan
 from agent.policy.decide import decide
-from agent.policy.lp_moves import Out
-from agent.policy.lp_wish import asked_for
-from agent.policy.order_targets import ordered
+from agent.policy.liquidity.book import Out
+from agent.policy.liquidity.decide import asked_for
+from agent.policy.orders.exits import ordered
 from agent.reference import reference_prices
 from agent.units import Price
 from tests import lp_positions as lp

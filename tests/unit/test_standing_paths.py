@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.model import OrderKind, OrderStage, Rebalance
-from agent.policy import unit_value
-from agent.policy.order_levels import level
+from agent.policy.orders import levels as unit_value
+from agent.policy.orders.levels import level
 from tests.standing import Bot, price_of, terms, three, two
 
 ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP

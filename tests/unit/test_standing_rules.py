@@ -22,13 +22,15 @@ from agent.model import (
     ScreenedToken,
     StepInput,
 )
-from agent.planning import strategies
-from agent.policy import confirm, order_moves, sleeves
+from agent.planning import proposals as strategies
+from agent.policy import price_confirmation as confirm
 from agent.policy.decide import decide
-from agent.policy.order_targets import keep_out, ordered
+from agent.policy.effective_targets import wanted
+from agent.policy.orders import lifecycle as order_moves
+from agent.policy.orders.exits import keep_out, ordered
 from agent.policy.quarantine import quarantine
-from agent.policy.sleeve_books import settled
-from agent.policy.wishes import wanted
+from agent.policy.strategies import netting as sleeves
+from agent.policy.strategies.accounting import settled
 from agent.reference import reference_prices
 from tests.builders import ETHER, step_input, token, v3_pool
 from tests.sleeves import brought_up, split, strategy

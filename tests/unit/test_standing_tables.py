@@ -7,14 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.model import (
-    Absent,
-    Halt,
-    Hold,
-    OrderKind,
-    OrderStage,
-    Rebalance,
-)
+from agent.model import Absent, Halt, Hold, OrderKind, OrderStage, Rebalance
 from tests.builders import history, token
 from tests.standing import WIDE, price_of, terms, three, two
 

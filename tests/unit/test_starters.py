@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from agent import api
-from agent.api.setup import initialise
+from agent import app as api
+from agent.app.start.setup import initialise
 from agent.config import build_policy, build_portfolio
 from agent.config.load import load_config
 from agent.config.presets import PRESETS
 from agent.config.schema import Config
-from agent.config.starters import CLASSES, STABLE, STARTERS, SUPPLIES
+from agent.config.template import CLASSES, STABLE, STARTERS, SUPPLIES
 from agent.config.weights import build_weights
 from agent.errors import ConfigError
 from agent.model import Asset, AssetDrift

@@ -18,7 +18,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import IntentKind, IntentState, Transfer
-from agent.store import Store, open_store, opening, statements
+from agent.store import Store, open_store, opening
+from agent.store import database as statements
 from agent.store.tables import Base, Meta, PriceRow
 from tests.scripted import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, receipt, tx
 

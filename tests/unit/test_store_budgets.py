@@ -14,7 +14,7 @@ from sqlalchemy import event
 from agent.errors import OperatorNeeded
 from agent.model import Intent, IntentKind, IntentState, Transfer
 from agent.store import Store, open_store
-from agent.store.ledger import MOST_REVIEWS
+from agent.store.budgets import MOST_REVIEWS
 from agent.store.records import Movement
 from agent.units import NATIVE
 from tests.scripted import CHAIN_ID, OTHER, START_S, WALLET, grant, receipt, tx

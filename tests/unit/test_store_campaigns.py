@@ -25,8 +25,7 @@ from agent.model import (
     Underway,
     UnsignedTx,
 )
-from agent.policy.campaign import WANTED
-from agent.policy.pacing import wait_s
+from agent.policy.gradual_execution import WANTED, wait_s
 from agent.ports import Grant
 from agent.store import Store, open_store
 from tests.builders import OWNER, address, token

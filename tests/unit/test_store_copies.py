@@ -12,8 +12,8 @@ import pytest
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import IntentKind
 from agent.store import Store, open_store
-from agent.store.copying import backup, inspected, restore
-from agent.store.killswitch import KillSwitch, pause_file
+from agent.store.files.backup import backup, inspected, restore
+from agent.store.files.kill_switch import KillSwitch, pause_file
 from agent.store.opening import REVISIONS, upgrade
 from tests.older import taken_back
 from tests.scripted import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, tx

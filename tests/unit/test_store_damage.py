@@ -10,9 +10,9 @@ import pytest
 from agent.errors import OperatorNeeded
 from agent.model import IntentKind
 from agent.store import Store, open_store
-from agent.store.failures import remedy
-from agent.store.killswitch import KillSwitch
-from agent.store.lock import wallet_lock
+from agent.store.database import remedy
+from agent.store.files.kill_switch import KillSwitch
+from agent.store.files.locks import wallet_lock
 from agent.store.records import Movement
 from agent.units import NATIVE
 from tests.scripted import CHAIN_ID, START_S, WALLET, bench, grant, tx

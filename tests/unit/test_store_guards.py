@@ -12,14 +12,14 @@ from sqlalchemy import event
 
 from agent.errors import OperatorNeeded
 from agent.store import open_store
-from agent.store.killswitch import KillSwitch, pause_file
-from agent.store.lock import Held, awaited_lock, lock_path, service_lock, service_path, wallet_lock
+from agent.store.files.kill_switch import KillSwitch, pause_file
+from agent.store.files.locks import Held, awaited_lock, lock_path, service_lock, service_path, wallet_lock
 from tests.scripted import CHAIN_ID, START_S, WALLET
 
 HOLD = """
 import sys
 from pathlib import Path
-from agent.store.lock import wallet_lock
+from agent.store.files.locks import wallet_lock
 with wallet_lock(Path(sys.argv[1]), 1, sys.argv[2]):
     print("held", flush=True)
     sys.stdin.read()
@@ -66,7 +66,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
 CONTEND = """
 import sys, time
 from pathlib import Path
-from agent.store.lock import awaited_lock
+from agent.store.files.locks import awaited_lock
 path, count = Path(sys.argv[1]), Path(sys.argv[1]).with_suffix(".count")
 for _ in range(25):
     with awaited_lock(path, 1, sys.argv[2], patience_s=600, sleep=lambda _: time.sleep(0.001), tell=lambda _: None):

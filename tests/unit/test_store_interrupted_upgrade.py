@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 
 from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
-from agent.store.copying import inspected
+from agent.store.files.backup import inspected
 from agent.store.opening import REVISIONS, upgrade
 from tests.older import taken_back
 from tests.scripted import CHAIN_ID, START_S, WALLET, grant, receipt, tx

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.execution import flows as noting
-from agent.execution.ledger import audited, keep
+from agent.execution import settlement as noting
+from agent.execution.bookkeeping import audited, keep
 from agent.model import EntryKind, IntentState, StepInput, Transfer
-from agent.policy.agreement import agreed
+from agent.policy.decide import agreed
 from agent.store import Store, open_store
 from agent.units import NATIVE
 from tests.ledgers import COIN, DOLLAR, GAS_WEI, USDC, WETH, at, moved

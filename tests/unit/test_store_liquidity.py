@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.amm.lp import positions as own
 from agent.errors import OperatorNeeded
-from agent.lp import own
 from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdded, LpAction, LpMove, LpTarget, Receipt, Transfer
 from agent.store import Store, open_store
 from tests.older import taken_back

@@ -10,9 +10,9 @@ from typing import Any, Never
 import pytest
 
 from agent.errors import Retryable
-from agent.execution.fresh import Eyes, observed
+from agent.execution.step_context import Eyes, observed
 from agent.model import Order, OrderKind, OrderStage, UnitValue
-from agent.policy.order_targets import ordered
+from agent.policy.orders.exits import ordered
 from agent.store.opening import open_store
 from agent.store.store import Store
 from tests.builders import OWNER

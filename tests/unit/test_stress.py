@@ -11,22 +11,13 @@ from math import isnan
 import numpy as np
 import pytest
 
-from agent.backtest.flows import OwnerFlow
-from agent.backtest.report import document
+from agent.backtest.report.page import document
+from agent.backtest.settings import OPEN_LIMITS, OwnerFlow, simple
 from agent.backtest.simulate import simulate
-from agent.backtest.stress import (
-    Case,
-    StressResult,
-    estimate_s,
-    expected_shortfall,
-    quantiles,
-    stress,
-)
-from agent.backtest.stress_kernel import by_kernel, drawdown, edges_of, known, outside
-from agent.backtest.stress_report import figures, page
-from agent.backtest.stress_scenarios import Scenario
-from agent.backtest.stress_work import BLOCKS, JUMPS, Done, Piece, Work
-from agent.backtest.wanted import OPEN_LIMITS, simple
+from agent.backtest.stress.paths import Scenario
+from agent.backtest.stress.report import figures, page
+from agent.backtest.stress.run import Case, StressResult, estimate_s, expected_shortfall, quantiles, stress
+from agent.backtest.stress.work import BLOCKS, JUMPS, Done, Piece, Work, by_kernel, drawdown, edges_of, known, outside
 from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, Hybrid, OrderKind, Orders, Terms, Threshold
 from tests.simulating import BAND, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated
@@ -57,7 +48,7 @@ def test_all_that_was_asked_for_is_there_and_fits_together(found: StressResult) 
 
 
 def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(found: StressResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.backtest.stress_work.KERNEL_PIECE", 7)
+    monkeypatch.setattr("agent.backtest.stress.work.KERNEL_PIECE", 7)
     sizes = []
 
     def share(work: Work, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Done]]:

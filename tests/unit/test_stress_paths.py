@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.backtest.stress_paths import Jumps, Past, block_of, check_block, jumped, jumps_of, past_of, resampled
-from agent.backtest.table import PriceTable, table_of
+from agent.backtest.data import PriceTable, table_of
+from agent.backtest.stress.paths import Jumps, Past, block_of, check_block, jumped, jumps_of, past_of, resampled
 from agent.errors import ConfigError
 from tests.simulating import HOUR_S, START_S, random_table
 

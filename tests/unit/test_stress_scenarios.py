@@ -8,9 +8,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from agent.backtest.settings import simple
 from agent.backtest.simulate import simulate
-from agent.backtest.stress_scenarios import Scenario, Severity, lay, unfit
-from agent.backtest.wanted import simple
+from agent.backtest.stress.paths import Scenario, Severity, lay, unfit
 from agent.errors import ConfigError
 from agent.model import Every, OrderKind, Orders, Terms
 from tests.simulating import BAND, COIN, DEEP, HOUR_S, halves, hourly, simulated

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from agent import codec, engine
-from agent.api.alerting import Facts, alerts
-from agent.api.orders import shown, standing_orders
+from agent.app.alerting import Facts
+from agent.app.alerting import raised_alerts as alerts
+from agent.app.positions.orders import shown, standing_orders
 from agent.execution import exits
-from agent.execution.outcome import Outcome, OutcomeKind
+from agent.execution.step_context import Outcome, OutcomeKind
 from agent.model import (
     AdjustLiquidity,
     AlertKind,
@@ -31,11 +32,11 @@ from agent.model import (
     StepInput,
 )
 from agent.model.strategies import Health
-from agent.planning import strategies
+from agent.planning import proposals as strategies
 from agent.planning.planner import NothingPlanned, plan
 from agent.policy.decide import decide
-from agent.policy.order_targets import ordered
-from agent.policy.wishes import wanted
+from agent.policy.effective_targets import wanted
+from agent.policy.orders.exits import ordered
 from tests.builders import Number, step_input, token, v2_pool, with_limits
 from tests.lp_worlds import quiet, ranged, world
 from tests.lp_worlds import wanted as wanted_liquidity

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli.bar import Bar
-from agent.cli.tables import FigureTable, holdings, table
+from agent.cli.display.output import Bar
+from agent.cli.display.tables import FigureTable, holdings, table
 from tests.cli.widths import WIDTHS, cut, drawn
 from tests.test_architecture import AGENT, imported
 
@@ -64,6 +64,6 @@ def test_no_random_table_is_cut_at_any_width(rows: list[tuple[str, ...]], name: 
     assert cut(made) == []
 
 
-@pytest.mark.parametrize("path", sorted((AGENT / "cli").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((AGENT / "cli").rglob("*.py")), ids=lambda path: path.name)
 def test_all_tables_are_made_in_one_place(path: Path) -> None:
     assert path.name == "tables.py" or "rich.table" not in imported(path)

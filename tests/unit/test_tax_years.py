@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 
-from agent.api import ledgers
-from agent.books import entries as book
-from agent.books.entries import Change, Prices
-from agent.books.rates import RateTable
-from agent.books.sheets import Names, sheets
-from agent.books.taxes import run
+from agent.accounting import entries as book
+from agent.accounting.entries import Change, Prices
+from agent.accounting.export import Names, RateTable, sheets
+from agent.accounting.tax_lots import run
+from agent.app.records import ledger as ledgers
 from agent.model import BookOpening, Entry, Held, LotMethod, Valuation
 from agent.units import NATIVE, Token
 from tests.bookkeeping import COUNTED, USDC, WBTC, WETH

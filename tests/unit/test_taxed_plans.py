@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec, guards
-from agent.books.lots import Lots, _Pile
-from agent.books.plans import planned_gains, sellable, wallet_changes
-from agent.books.rates import parse_rates
+from agent.accounting.export import parse_rates
+from agent.accounting.tax_lots import Lots, _Pile, planned_gains, sellable, wallet_changes
 from agent.errors import ConfigError
 from agent.model import Halt, LotMethod, OpenLot, Plan, Rebalance, StepInput, Style, TaxStanding, Verdict
-from agent.planning import owner, planner, strategies, taxed
-from agent.planning.strategies import Proposer
+from agent.planning import planner
+from agent.planning import planner as taxed
+from agent.planning import proposals as owner
+from agent.planning import proposals as strategies
+from agent.planning.proposals import Proposer
 from agent.policy.decide import decide
 from agent.reference import reference_prices
 from tests import builders
@@ -138,7 +140,7 @@ def test_an_exit_is_never_held_back() -> None:
     step = overweight(0, realised=100)
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
-    found = taxed.plan(step, replace(decision, exit=True))
+    found = taxed.plan_after_tax(step, replace(decision, exit=True))
     assert wallet_changes(found)[WETH] < 0
 
 

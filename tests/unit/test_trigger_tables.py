@@ -13,23 +13,10 @@ from fractions import Fraction
 import pytest
 
 from agent import codec
-from agent.model import (
-    AnyOf,
-    Cron,
-    Destination,
-    Every,
-    History,
-    Hold,
-    Hybrid,
-    Rebalance,
-    Staged,
-    StepInput,
-    Threshold,
-    Trigger,
-)
-from agent.policy import confirm
+from agent.model import AnyOf, Cron, Destination, Every, History, Hold, Hybrid, Rebalance, Staged, StepInput, Threshold, Trigger
+from agent.policy import price_confirmation as confirm
 from agent.policy.decide import Decided, decide
-from agent.policy.schedules import EXECUTION, name
+from agent.policy.triggers.schedules import EXECUTION, name
 from agent.reference import reference_prices
 from tests.builders import NOW_S, history, step_input
 

@@ -8,12 +8,11 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.model import Asset, AssetDrift, Cron, Destination, Every, History, Hybrid, Policy, Threshold, Trigger
-from agent.policy import words
-from agent.policy.cron import next_time
+from agent.policy import text as words
 from agent.policy.drift import weigh
-from agent.policy.schedules import last_look_s
-from agent.policy.trigger_rules import validate, validate_policy
-from agent.policy.triggers import Fired, fired
+from agent.policy.triggers.rules import Fired, fired, validate, validate_policy
+from agent.policy.triggers.schedules import last_look_s
+from agent.policy.triggers.schedules import next_cron_time as next_time
 from tests.builders import NOW_S, history, token
 
 TENTH = Threshold(None, 1_000)

@@ -11,14 +11,13 @@ import numpy as np
 import polars
 import pytest
 
-from agent.backtest import tune as tune_module
-from agent.backtest import tune_job
-from agent.backtest.tune import Search
-from agent.backtest.tune_document import document
-from agent.backtest.tune_job import Chunk, Found, Job, Terms
-from agent.backtest.tune_stats import Objective
-from agent.backtest.tune_store import STAMP
-from agent.backtest.tune_workers import local
+from agent.backtest.tune import jobs as tune_job
+from agent.backtest.tune import search as tune_module
+from agent.backtest.tune.jobs import STAMP, Chunk, Found, Job, Terms
+from agent.backtest.tune.report import document
+from agent.backtest.tune.search import Search
+from agent.backtest.tune.statistics import Objective
+from agent.backtest.tune.workers import local
 from agent.errors import ConfigError, OperatorNeeded
 from tests.tuning import DAY_S, search, tuned, walks
 

@@ -8,21 +8,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.backtest import tune_cost
-from agent.backtest.report import document as report
+from agent.backtest.report.page import document as report
+from agent.backtest.settings import simple
 from agent.backtest.simulate import simulate
-from agent.backtest.tune import Tuned
-from agent.backtest.tune_bootstrap import Interval
-from agent.backtest.tune_cost import estimated
-from agent.backtest.tune_document import document
-from agent.backtest.tune_grid import Choice, grid_of
-from agent.backtest.tune_job import Engine, Job, Terms, held, part_of, piece, wanted_of
-from agent.backtest.tune_report import page
-from agent.backtest.tune_stability import heat_map, neighbours
-from agent.backtest.tune_stats import Objective, Overfitting
-from agent.backtest.tune_verdict import Claim, percent, verdict
-from agent.backtest.tune_walk import Walk, first_of_last, folds, walked
-from agent.backtest.wanted import simple
+from agent.backtest.tune import jobs as tune_cost
+from agent.backtest.tune.grid import Choice, grid_of
+from agent.backtest.tune.jobs import Engine, Job, Terms, estimated, held, part_of, piece, wanted_of
+from agent.backtest.tune.report import document, page
+from agent.backtest.tune.search import Tuned
+from agent.backtest.tune.statistics import (
+    Claim,
+    Interval,
+    Objective,
+    Overfitting,
+    Walk,
+    first_of_last,
+    folds,
+    heat_map,
+    neighbours,
+    percent,
+    verdict,
+    walked,
+)
 from agent.errors import ConfigError
 from agent.model import Destination, Every, Hybrid, Method, Threshold
 from tests.simulating import HOUR_S, hourly

@@ -10,9 +10,18 @@ import pytest
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
-from agent.backtest import tune_stats
-from agent.backtest.tune_bootstrap import block_length, interval, resampled_means
-from agent.backtest.tune_stats import Objective, deflated, expected_maximum, overfitting, probabilistic_sharpe, scores
+from agent.backtest.tune import statistics as tune_stats
+from agent.backtest.tune.statistics import (
+    Objective,
+    block_length,
+    deflated,
+    expected_maximum,
+    interval,
+    overfitting,
+    probabilistic_sharpe,
+    resampled_means,
+    scores,
+)
 
 PER_YEAR = 250
 

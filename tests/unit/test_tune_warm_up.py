@@ -6,10 +6,10 @@ from fractions import Fraction
 
 import pytest
 
+from agent.backtest.settings import simple
 from agent.backtest.simulate import simulate
-from agent.backtest.tune_grid import Choice
-from agent.backtest.tune_job import Job, wanted_of
-from agent.backtest.wanted import simple
+from agent.backtest.tune.grid import Choice
+from agent.backtest.tune.jobs import Job, wanted_of
 from agent.model import Every
 from tests.tuning import DAY_S, FAIR, TERMS, WALKING, walks
 

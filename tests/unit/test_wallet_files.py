@@ -14,10 +14,10 @@ from eth_account import Account
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import api
-from agent.chain import keystore
-from agent.chain.keys import TEST_MNEMONIC, KeystoreFile, Secret, TestAccount, load_key
+from agent import app as api
 from agent.errors import ConfigError
+from agent.signing import keystore
+from agent.signing.keys import TEST_MNEMONIC, KeystoreFile, Secret, TestAccount, load_key
 
 GOOD = "four random words here"
 OTHER = "another set of random words"

@@ -8,11 +8,11 @@ import pytest
 from keyring.backend import KeyringBackend
 from keyring.backends import fail, null
 
-from agent import api
-from agent.chain import keystore
-from agent.chain.keys import KeyringEntry, load_key
-from agent.chain.osring import require_backend
+from agent import app as api
 from agent.errors import ConfigError
+from agent.signing import keystore
+from agent.signing.keys import KeyringEntry, load_key
+from agent.signing.keystore import require_backend
 from tests.keyrings import Full, InMemory, Locked, PlaintextKeyring, using
 from tests.unit.test_signer_keys import everything_shown_of
 from tests.unit.test_wallet_files import ADDRESS, GOOD, KEY, opened, typing

@@ -23,11 +23,11 @@ from agent.model import (
     Supply,
     UntilChosen,
 )
-from agent.policy.allocation import looks_back_s
 from agent.policy.decide import decide
-from agent.policy.wishes import wanted
+from agent.policy.effective_targets import wanted
+from agent.policy.targets import looks_back_s
 from agent.units import BPS
-from agent.weights import extra
+from agent.weights import returns as extra
 from tests.builders import NOW_S, token
 from tests.standing import price_of, terms
 from tests.weighing import DAY_S, PLAIN, allocator, bps_of, limit, moves, recorded, weighed

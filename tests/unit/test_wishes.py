@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.policy import wishes
+from agent.policy import effective_targets as wishes
 from agent.policy.targets import retargeted
 from tests.builders import step_input
 

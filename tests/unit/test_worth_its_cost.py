@@ -8,11 +8,13 @@ from fractions import Fraction
 import pytest
 
 from agent import engine
-from agent.api.alerting import Facts, alerts
+from agent.app.alerting import Facts
+from agent.app.alerting import raised_alerts as alerts
 from agent.errors import EXIT_OK, EXITS, Refused
-from agent.execution.outcome import REVIEWED, OutcomeKind
+from agent.execution.step_context import REVIEWED, OutcomeKind
 from agent.model import AlertKind, Every, Hold, StepInput
-from agent.planning import planner, strategies
+from agent.planning import planner
+from agent.planning import proposals as strategies
 from tests.builders import GWEI, step_input, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.planning_worlds import DEEP, USDC, WBTC, WETH, goal, two, without_gas
 

@@ -12,7 +12,7 @@ import pytest
 from agent import codec
 from agent.model import Destination, Halt, Hold, Quarantined, Rebalance, StepInput, Threshold, V2Pool, V3Pool, Zone
 from agent.policy.decide import decide
-from agent.policy.zone import Interval, Pair, ZoneView
+from agent.policy.triggers.no_trade_zone import Interval, Pair, ZoneView
 from tests.builders import GWEI, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
 from tests.zones import MONTH_S, tracking, zoned
 

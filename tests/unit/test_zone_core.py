@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from agent.planning.responses import Curve
-from agent.planning.worth import Risk, Search, Worth, risk_of
+from agent.planning.pool_curves import Curve
+from agent.planning.utility import Risk, Search, Worth, risk_of
 from tests.unit.test_planning_core import both_ways, market
 
 Numbers = NDArray[np.float64]

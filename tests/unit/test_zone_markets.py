@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.model import Destination, Hold, Rebalance, StepInput, Zone
 from agent.planning.planner import plan
-from agent.planning.strategies import Proposal, rebalance
+from agent.planning.proposals import Proposal, rebalance
 from agent.policy import risk as risks
 from agent.policy.decide import decide
 from agent.units import BPS

@@ -14,13 +14,13 @@ from sklearn.covariance import ledoit_wolf  # type: ignore[import-untyped]  # sc
 from agent import codec
 from agent.config import build_policy, parse_config
 from agent.errors import ConfigError
-from agent.execution.remembered import remembered
+from agent.execution.assemble_input import remembered
 from agent.model import Destination, Hold, Measuring, PricePoint, Rebalance, StepInput, TrackingRisk, Zone
-from agent.planning.strategies import rebalance
-from agent.policy import measured as measuring
+from agent.planning.proposals import rebalance
+from agent.policy import risk as measuring
 from agent.policy import risk as risks
 from agent.policy.decide import decide
-from agent.policy.wishes import wanted
+from agent.policy.effective_targets import wanted
 from agent.store import open_store
 from agent.weights.returns import Floats
 from tests.builders import NOW_S, history, step_input, token

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent import api
+from agent import app as api
 from agent.amm import pools as amm
 from agent.model import Allowance, Hold, Plan, Rebalance, StepInput
-from agent.planning.strategies import decision_at, rebalance
+from agent.planning.proposals import decision_at, rebalance
 from agent.policy import minimum
 from agent.policy.decide import decide
 from agent.units import BPS, PIPS

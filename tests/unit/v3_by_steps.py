@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from hypothesis import strategies as st
 
 from agent.amm.errors import Reverts
-from agent.amm.v3_math.swap import swap
-from agent.amm.v3_math.swap_math import compute_swap_step
-from agent.amm.v3_math.tick_bitmap import next_initialized_tick_within_one_word
-from agent.amm.v3_math.tick_math import (
+from agent.amm.v3.pool import swap
+from agent.amm.v3.swap_math import compute_swap_step
+from agent.amm.v3.tick_bitmap import next_initialized_tick_within_one_word
+from agent.amm.v3.tick_math import (
     MAX_SQRT_RATIO,
     MAX_TICK,
     MIN_SQRT_RATIO,

@@ -1,0 +1,389 @@
+"""The ledger as rotki's generic trades and generic events, in the columns, words and number formats that rotki reads.
+
+Sources: rotki's documentation, "rotki Generic Import" (docs.rotki.com, usage guide, import data), and its importers
+rotkehlchen/data_import/importers/rotki_trades.py and rotki_events.py with data_import/utils.py, of 21 August 2026: columns are read by
+name, a location that it does not know becomes "external" unasked, a fee and its currency may both be empty, and a trade whose
+location, time, assets and amounts are those of another is passed over as a duplicate.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+
+from agent.accounting import entries as book
+from agent.accounting.tax_lots import TaxRun
+from agent.errors import ConfigError
+from agent.model import Entry, Valuation
+from agent.units import BPS, NATIVE, Token, decimal_text, floor_int, largest_remainder, value_text
+
+TRADE_COLUMNS = (
+    "Location", "Spend Currency", "Receive Currency", "Receive Amount", "Spend Amount", "Fee", "Fee Currency", "Description", "Timestamp",
+)  # fmt: skip
+EVENT_COLUMNS = ("Type", "Location", "Currency", "Amount", "Fee", "Fee Currency", "Description", "Timestamp")
+TRADED_AT, MOVED_AT = "uniswap", "blockchain"
+"""Of rotki's supported locations: where swaps took place, and everything else."""
+ETHER_CHAINS = frozenset({1, 10, 8_453, 42_161, 59_144, 534_352})
+"""Chains whose native coin is ether, which rotki calls ETH."""
+_EVENTS = {
+    book.OPENED: ("Deposit", "Deposit"),
+    book.DEPOSITS: ("Deposit", "Withdrawal"),
+    book.WITHDRAWALS: ("Deposit", "Withdrawal"),
+    book.UNEXPLAINED: ("Deposit", "Withdrawal"),
+    book.GIFTS: ("Income", "Loss"),
+    book.REBASES: ("Income", "Loss"),
+    book.LP_INCOME: ("Income", "Loss"),
+    book.LOSSES: ("Income", "Loss"),
+    book.LP_LOSSES: ("Income", "Loss"),
+}
+"""By account: the event for what came to the wallet, and for what went."""
+Row = tuple[str, ...]
+Decimals = Callable[[str], int]
+
+
+class Assets:
+    """Names of assets as rotki knows them: CAIP-19 for tokens of an EVM chain, a name of its own for the native coin."""
+
+    def __init__(self, chain_id: int, native: str, decimals: Decimals) -> None:
+        self.chain_id, self.native, self._decimals = chain_id, native, decimals
+
+    def name(self, token: str) -> str:
+        """eip155:1/erc20:0x…, or the native coin's."""
+        return self.native if token == NATIVE else f"eip155:{self.chain_id}/erc20:{token}"
+
+    def amount(self, token: str, raw: int) -> str:
+        """Whole coins as a plain decimal, without sign."""
+        return decimal_text(abs(raw), 18 if token == NATIVE else self._decimals(token))
+
+
+def trades(entries: Iterable[Entry], assets: Assets) -> Iterator[Row]:
+    """One row per pair of tokens that an entry exchanged; its gas is the fee of the first. Amounts of all rows, with what `events`
+    has of exchanges, sum to the wei. Rows alike are a millisecond apart, or rotki would take the second for a duplicate.
+    """
+    seen: set[Row] = set()
+    for entry in entries:
+        fee_raw = _gas(entry)
+        for (spent, spent_raw), (received, received_raw) in _pairs(entry)[0]:
+            fee = (assets.amount(NATIVE, fee_raw), assets.name(NATIVE)) if fee_raw else ("", "")
+            amounts = (
+                assets.name(spent), assets.name(received), assets.amount(received, received_raw), assets.amount(spent, spent_raw),
+            )  # fmt: skip
+            at_ms = entry.chain_s * 1_000
+            while (*amounts, str(at_ms)) in seen:
+                at_ms += 1
+            seen.add((*amounts, str(at_ms)))
+            yield (TRADED_AT, *amounts, *fee, _told(entry), str(at_ms))
+            fee_raw = 0
+
+
+def events(entries: Iterable[Entry], assets: Assets) -> Iterator[Row]:
+    """What came and went without an exchange, and gas that belongs to none. What lies in a liquidity position is still the owner's."""
+    for entry in entries:
+        pairs, dust = _pairs(entry)
+        fee_raw = 0 if pairs else _gas(entry)
+        moved = [
+            (_EVENTS[one.account][0 if one.raw < 0 else 1], one.token, one.raw)
+            for one in entry.postings
+            if one.account in _EVENTS and one.raw
+        ]
+        for word, token, raw in (*moved, *((("Income" if raw > 0 else "Loss"), token, raw) for token, raw in dust)):
+            fee = (assets.amount(NATIVE, fee_raw), assets.name(NATIVE)) if fee_raw else ("", "")
+            yield (word, MOVED_AT, assets.name(token), assets.amount(token, raw), *fee, _told(entry), _milliseconds(entry))
+            fee_raw = 0
+        if fee_raw:
+            yield ("Spend", MOVED_AT, assets.name(NATIVE), assets.amount(NATIVE, fee_raw), "", "", _told(entry), _milliseconds(entry))
+
+
+Side = tuple[str, int]
+"""A token and base units of it."""
+
+
+def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
+    """Given and got, cut along their shares of either side's value, so that n and m tokens make at most n + m - 1 pairs; and with its
+    sign what finds no base unit of the other side. A piece whose other side is less than a base unit goes with a neighbour of its
+    token: no row has an amount of zero.
+    """
+    net: dict[str, int] = {}
+    worth: dict[str, Fraction] = {}
+    for posting in entry.postings:
+        if posting.account in (book.TRADING, book.FEES):
+            net[posting.token] = net.get(posting.token, 0) - posting.raw
+            worth[posting.token] = worth.get(posting.token, Fraction(0)) - (posting.value or Fraction(0))
+    gave, got = ([(token, raw) for token, raw in net.items() if raw * sign > 0] for sign in (-1, 1))
+    if not gave or not got:
+        return [], []
+    pieces = list(_pieces(gave, got, worth))
+    whole = {(given, taken): [raw_in, raw_out] for given, taken, raw_in, raw_out in pieces if raw_in and raw_out}
+    dust = []
+    for given, taken, raw_in, raw_out in pieces:
+        if bool(raw_in) == bool(raw_out):
+            continue
+        side, token, raw = (0, given, raw_in) if raw_in else (1, taken, raw_out)
+        home = next((amounts for pair, amounts in whole.items() if pair[side] == token), None)
+        if home is None:
+            dust.append((token, raw if side else -raw))
+        else:
+            home[side] += raw
+    return [((given, raw_in), (taken, raw_out)) for (given, taken), (raw_in, raw_out) in whole.items()], dust
+
+
+def _pieces(gave: list[Side], got: list[Side], worth: dict[str, Fraction]) -> Iterator[tuple[str, str, int, int]]:
+    """(given, got, base units given, base units got) of each piece; the units of either side sum to all of it."""
+    ends_in, ends_out = (_ends(side, worth) for side in (gave, got))
+    at_in = at_out = done_in = done_out = 0
+    while at_in < len(gave) and at_out < len(got):
+        end = min(ends_in[at_in], ends_out[at_out])
+        raw_in = _cut(gave, ends_in, at_in, end) - done_in
+        raw_out = _cut(got, ends_out, at_out, end) - done_out
+        yield gave[at_in][0], got[at_out][0], raw_in, raw_out
+        done_in, done_out = done_in + raw_in, done_out + raw_out
+        if end == ends_in[at_in]:
+            at_in, done_in = at_in + 1, 0
+        if end == ends_out[at_out]:
+            at_out, done_out = at_out + 1, 0
+
+
+def _ends(side: list[tuple[str, int]], worth: dict[str, Fraction]) -> list[Fraction]:
+    """Where each token's stretch of [0, 1] ends, by value; alike where nothing has a price."""
+    values = [abs(worth[token]) for token, _ in side]
+    whole = sum(values, Fraction(0))
+    values, whole = (values, whole) if whole and all(values) else ([Fraction(1)] * len(side), Fraction(len(side)))
+    total, found = Fraction(0), []
+    for value in values:
+        total += value
+        found.append(total / whole)
+    return found
+
+
+def _cut(side: list[tuple[str, int]], ends: list[Fraction], at: int, end: Fraction) -> int:
+    """Base units of the token up to `end`, all of them at its own end."""
+    first = ends[at - 1] if at else Fraction(0)
+    raw = abs(side[at][1])
+    return raw if end == ends[at] else floor_int(raw * (end - first) / (ends[at] - first))
+
+
+def _gas(entry: Entry) -> int:
+    return sum(one.raw for one in entry.postings if one.account == book.GAS)
+
+
+def _told(entry: Entry) -> str:
+    hand = " by hand" if entry.by_hand else ""
+    return f"trimtab {entry.kind.value}{hand} {entry.tx_hash or entry.id}"
+
+
+def _milliseconds(entry: Entry) -> str:
+    return str(entry.chain_s * 1_000)
+
+
+# --- The ledger, its disposals, open lots and values over time as tables of text: exact decimals, one header each.
+
+
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table: its columns, and rows of as many cells."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What tokens are called and how many decimals they have; of unknown ones the address, and base units."""
+
+    tokens: dict[str, Token]
+    numeraire: Token
+
+    def label(self, token: str) -> str:
+        """Symbol, or the address."""
+        return "native" if token == NATIVE else self.tokens[token].label if token in self.tokens else token
+
+    def decimals(self, token: str) -> int:
+        """18 for the native coin."""
+        return 18 if token == NATIVE else self.tokens[token].decimals if token in self.tokens else 0
+
+
+def sheets(entries: Sequence[Entry], found: TaxRun, valuations: Sequence[Valuation], names: Names, currency: str) -> tuple[Sheet, ...]:
+    """All of them. Disposals and lots are in the reporting `currency`, ledger and values over time in the numeraire."""
+    return _ledger(entries, names), _disposals(found, names, currency), _lots(found, names, currency), _values(valuations, names)
+
+
+def neutral(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula (T17): control codes out, an apostrophe before what would begin one."""
+    plain = "".join(" " if ord(char) < 32 or 127 <= ord(char) < 160 else char for char in text)
+    return f"'{plain}" if text.startswith(_STARTS_FORMULA) and not _NUMBER.fullmatch(text) else plain
+
+
+def utc(at_s: int) -> str:
+    """ISO time in UTC."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _ledger(entries: Iterable[Entry], names: Names) -> Sheet:
+    columns = (
+        "time",
+        "block",
+        "entry",
+        "kind",
+        "by_hand",
+        "transaction",
+        "account",
+        "token",
+        "address",
+        "amount",
+        "raw",
+        "value",
+        "currency",
+        "note",
+    )
+    rows = [
+        (
+            utc(entry.chain_s), str(entry.block), entry.id, entry.kind.value, str(entry.by_hand).lower(), entry.tx_hash, one.account,
+            names.label(one.token), one.token, decimal_text(one.raw, names.decimals(one.token)), str(one.raw),
+            "" if one.value is None else value_text(one.value, names.numeraire.decimals), names.numeraire.label,
+            entry.note,
+        )
+        for entry in entries
+        for one in entry.postings
+    ]  # fmt: skip
+    return Sheet("ledger", columns, tuple(rows))
+
+
+def _disposals(found: TaxRun, names: Names, currency: str) -> Sheet:
+    columns = ("time", "entry", "by_hand", "token", "address", "amount", "proceeds", "cost", "gain", "currency", "acquired", "held_days")
+    places = names.numeraire.decimals
+    rows = [
+        (
+            utc(one.disposed_s), one.entry, str(one.by_hand).lower(), names.label(one.token), one.token,
+            decimal_text(one.raw, names.decimals(one.token)), value_text(one.proceeds, places), value_text(one.cost, places),
+            value_text(one.gain, places), currency, "" if one.acquired_s is None else utc(one.acquired_s), str(one.held_s // 86_400),
+        )
+        for one in found.disposals
+    ]  # fmt: skip
+    return Sheet("disposals", columns, tuple(rows))
+
+
+def _lots(found: TaxRun, names: Names, currency: str) -> Sheet:
+    columns = ("acquired", "token", "address", "amount", "cost", "currency")
+    rows = [
+        (
+            utc(lot.acquired_s), names.label(lot.token), lot.token, decimal_text(lot.raw, names.decimals(lot.token)),
+            value_text(lot.cost, names.numeraire.decimals), currency,
+        )
+        for lot in found.open()
+    ]  # fmt: skip
+    return Sheet("lots", columns, tuple(rows))
+
+
+def _values(valuations: Iterable[Valuation], names: Names) -> Sheet:
+    columns = ("time", "block", "total", "token", "address", "in_wallet", "in_positions", "reserved", "value", "currency", "weight_bps")
+    places, rows = names.numeraire.decimals, []
+    for found in valuations:
+        weights = weights_bps(found)
+        for one in found.held:
+            decimals = names.decimals(one.token)
+            rows.append(
+                (
+                    utc(found.chain_s), str(found.block), value_text(found.managed, places), names.label(one.token), one.token,
+                    decimal_text(one.wallet_raw, decimals), decimal_text(one.lp_raw, decimals),
+                    decimal_text(one.reserved_raw, decimals),
+                    value_text((one.wallet_raw + one.lp_raw) * one.price, places), names.numeraire.label,
+                    str(weights.get(one.token, 0)),
+                )
+            )  # fmt: skip
+    return Sheet("values", columns, tuple(rows))
+
+
+def weights_bps(found: Valuation) -> dict[str, int]:
+    """Share of each token in the managed portfolio, basis points; empty where nothing is managed. Gas money and reserves are no part."""
+    managed = [one for one in found.held if not one.is_gas_money]
+    values = [one.managed_raw * one.price for one in managed]
+    if not any(values):
+        return {}
+    return dict(zip((one.token for one in managed), largest_remainder(values, BPS), strict=True))
+
+
+# --- A table of exchange rates over time, for reporting in another currency than the numeraire.
+
+
+LONGEST = 1_000_000
+"""Lines of a table, at most."""
+FIRST_S = 1_000_000_000
+"""Fewer Unix seconds are from before any chain: 20260131 is the day, not a second of 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateTable:
+    """Reporting units per numeraire unit, each from its time on; `name` is what errors call it."""
+
+    name: str
+    times: tuple[int, ...]
+    rates: tuple[Fraction, ...]
+
+    def at(self, at_s: int) -> Fraction:
+        """The last rate at or before a chain time. Raises ConfigError before the first."""
+        number = bisect_right(self.times, at_s)
+        if number == 0:
+            day = datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d")
+            raise ConfigError(f"{self.name}: no rate at or before {day}", "add earlier lines: time,rate")
+        return self.rates[number - 1]
+
+    def age_s(self, at_s: int) -> int:
+        """Seconds since the time of the rate that counts at a chain time. Raises ConfigError as `at`."""
+        self.at(at_s)
+        return at_s - self.times[bisect_right(self.times, at_s) - 1]
+
+
+def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
+    """Lines of `time,rate` after just that header; the time is a UTC date, an ISO time or Unix seconds.
+
+    Raises ConfigError naming the line.
+    """
+    found: list[tuple[int, Fraction]] = []
+    for number, line in enumerate(lines, 1):
+        cells = [cell.strip().strip('"') for cell in line.strip().lstrip("\ufeff").split(",")]
+        if (number == 1 and cells == ["time", "rate"]) or not any(cells):
+            continue
+        if number == 1 or len(cells) != 2 or number > LONGEST:
+            raise ConfigError(
+                f"{name}: line {number} is not time,rate", "write a header line time,rate and then lines such as 2026-01-31,0.92"
+            )
+        found.append((_time(name, number, cells[0]), _rate(name, number, cells[1])))
+        if len(found) > 1 and found[-1][0] <= found[-2][0]:
+            raise ConfigError(f"{name}: line {number} is not after the line before it", "sort the table by time, one line per time")
+    if not found:
+        raise ConfigError(f"{name}: the table is empty", "write lines such as 2026-01-31,0.92 after the header time,rate")
+    return RateTable(name, tuple(at_s for at_s, _ in found), tuple(rate for _, rate in found))
+
+
+def _time(name: str, number: int, text: str) -> int:
+    if text.isdecimal() and len(text) <= 11 and int(text) >= FIRST_S:
+        return int(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"{name}: line {number}: {text[:40]!r} is not a time", "write 2026-01-31, 2026-01-31T12:00:00Z or Unix seconds"
+        ) from None
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+
+
+def _rate(name: str, number: int, text: str) -> Fraction:
+    try:
+        found = Decimal(text)
+    except InvalidOperation:
+        found = Decimal(0)
+    if not found.is_finite() or found <= 0 or len(text) > 40 or abs(found.adjusted()) > 30:
+        raise ConfigError(
+            f"{name}: line {number}: {text[:40]!r} is not a rate above zero", "write reporting units per numeraire coin, such as 0.92"
+        )
+    return Fraction(found)

@@ -1,0 +1,414 @@
+"""Profit and loss of one period: against holding, against a benchmark, what it cost, what rebalancing earned, and a hint."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
+from itertools import pairwise
+
+from agent.accounting import entries as book
+from agent.accounting.entries import GAS, grained, summed
+from agent.errors import ConfigError
+from agent.model import Entry, EntryKind, Valuation
+from agent.units import NATIVE, YEAR_S, Value
+
+# --- Returns from values over time: time-weighted by exact chain-linking, held by units, and what came and went between.
+
+
+_EXTERNAL = (
+    EntryKind.OPENING, EntryKind.DEPOSIT, EntryKind.WITHDRAWAL, EntryKind.GIFT, EntryKind.GAS_MONEY, EntryKind.PAYOUT, EntryKind.OUTSIDE,
+)  # fmt: skip
+"""What is neither the market's doing nor the strategy's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Value that crossed the edge of the strategy: deposits above zero, withdrawals below, and what a swap by hand cost.
+
+    `native` is the part of it in native coin.
+    """
+
+    block: int
+    chain_s: int
+    value: Value
+    by_hand: bool
+    native: Value = Fraction(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From one valuation to the next; `crossed` is what came into the managed portfolio in between, taken to have come at the end.
+
+    `from_gas_money` is the part of it that gas money gave: gas that it paid, less what refilled it.
+    """
+
+    start: Valuation
+    end: Valuation
+    crossed: Value
+    from_gas_money: Value = Fraction(0)
+
+    @property
+    def factor(self) -> Fraction | None:
+        """Growth without what crossed; None from a value of nothing."""
+        return (self.end.managed - self.crossed) / self.start.managed if self.start.managed > 0 else None
+
+
+def crossings(entries: Iterable[Entry]) -> tuple[Crossing, ...]:
+    """Everything that is not the strategy's: what came and went, and the cost of what was done by hand. A fall that nobody has
+    explained is a loss, a rise a deposit.
+    """
+    found = []
+    for entry in entries:
+        if not (entry.kind in _EXTERNAL or entry.by_hand or entry.kind is EntryKind.UNEXPLAINED):
+            continue
+        accounts = ("assets:",) if entry.by_hand else ("assets:", GAS)  # gas that a payment burns is a cost
+        value = _sum(entry, accounts)
+        if entry.kind is not EntryKind.UNEXPLAINED or entry.by_hand or value > 0:
+            by_hand = entry.by_hand and entry.kind is not EntryKind.PAYOUT
+            found.append(Crossing(entry.block, entry.chain_s, value, by_hand, _sum(entry, accounts, NATIVE)))
+    return tuple(found)
+
+
+def _sum(entry: Entry, accounts: tuple[str, ...], token: str | None = None) -> Value:
+    return summed(
+        one.value
+        for one in entry.postings
+        if one.account.startswith(accounts) and one.value is not None and (token is None or one.token == token)
+    )
+
+
+def spans(valuations: Sequence[Valuation], crossed: Iterable[Crossing]) -> tuple[Span, ...]:
+    """Between neighbouring valuations; a block's own snapshot holds what happened in that block.
+
+    What is reserved more than before left the managed portfolio, what is reserved less came back, at the price of the end.
+    """
+    by_block = sorted(crossed, key=lambda one: one.block)
+    found, number = [], 0
+    for start, end in pairwise(valuations):
+        while number < len(by_block) and by_block[number].block <= start.block:
+            number += 1
+        total = native = Fraction(0)
+        while number < len(by_block) and by_block[number].block <= end.block:
+            total, native = total + by_block[number].value, native + by_block[number].native
+            number += 1
+        before, gas = {one.token: one.reserved_raw for one in start.held}, Fraction(0)
+        for one in end.held:
+            back = (before.pop(one.token, 0) - one.reserved_raw) * one.price
+            total += back
+            gas += back + native if one.is_gas_money else 0
+        found.append(Span(start, end, total, gas))
+    return tuple(found)
+
+
+def time_weighted(parts: Sequence[Span]) -> Fraction | None:
+    """Product of (end - crossed) / start, less one (Global Investment Performance Standards, time-weighted rate of return).
+
+    Exact: neighbours with nothing between them cancel. Spans from a value of nothing are left out; None where all are.
+    """
+    found, known = Fraction(1), False
+    first: Value | None = None
+    last = Fraction(0)
+    for part in parts:
+        if part.start.managed <= 0:
+            found, first = found * (last / first if first else 1), None
+            continue
+        known, first, last = True, part.start.managed if first is None else first, part.end.managed
+        if part.crossed:
+            found *= (last - part.crossed) / first
+            first = last if last > 0 else None
+    return found * (last / first if first else 1) - 1 if known else None
+
+
+def held(valuations: Sequence[Valuation], crossed: Iterable[Crossing]) -> tuple[Value, Fraction | None]:
+    """(profit, time-weighted return) of doing nothing: what was there at the first valuation stays, unit by unit; each deposit buys
+    at that block's targets and reference prices, at no cost; each withdrawal takes the same share of everything. Gas money is no part.
+    """
+    units = {one.token: Fraction(one.managed_raw) for one in valuations[0].held}
+    prices = {one.token: one.price for one in valuations[0].held}
+    start = before = valuations[0].managed
+    factor, came, known = Fraction(1), Fraction(0), start > 0
+    for part in spans(valuations, (one for one in crossed if not one.by_hand)):
+        prices |= {one.token: one.price for one in part.end.held}  # a token that has left the portfolio keeps its last price
+        deposited = part.crossed - part.from_gas_money
+        if not deposited and part.end is not valuations[-1]:
+            continue
+        worth = _worth(units, prices)
+        if before > 0:
+            factor, known = grained(factor * worth / before), True
+        came += deposited
+        if deposited > 0:
+            targets = [one for one in part.end.held if one.target_bps and one.price > 0]
+            whole = sum(one.target_bps for one in targets)
+            for one in targets:
+                units[one.token] = units.get(one.token, Fraction(0)) + grained(deposited * one.target_bps / whole / one.price)
+        elif deposited < 0 and worth > 0:
+            rest = max(Fraction(0), 1 + deposited / worth)
+            units = {token: grained(raw * rest) for token, raw in units.items()}
+        before = _worth(units, prices)
+    return before - start - came, factor - 1 if known else None
+
+
+def _worth(units: dict[str, Fraction], prices: dict[str, Fraction]) -> Value:
+    return sum((raw * prices[token] for token, raw in units.items()), Fraction(0))
+
+
+# --- Money-weighted return: the one rate at which all that came and went grew to what is there (internal rate of return).
+
+
+_DAYS = 36_500
+"""Days that a period is stretched or shrunk to: pyxirr counts in whole days, and this keeps a 36,500th of any period apart."""
+_ORIGIN = date(1970, 1, 1)
+_CLOSE = 1e-6
+"""How far from nothing all amounts may be together at the found rate, as a share of the largest of them, all at the period's end."""
+
+
+def money_weighted(start_s: int, end_s: int, start: Fraction, end: Fraction, crossed: Sequence[tuple[int, Fraction]]) -> float | None:
+    """Return over the whole period, not a year's: `crossed` are (chain time, value) of what came (above zero) and went.
+
+    None where there is none: nothing was there, no time passed, no rate answers, or money was there for so small a part of the
+    period that its return over all of it is no number. Sources: internal rate of return; pyxirr's xirr solves
+    sum of amount / (1 + rate)^(days / 365).
+    """
+    span_s = end_s - start_s
+    amounts = [(0, -start), *((_day(at_s, start_s, span_s), -value) for at_s, value in crossed), (_DAYS, end)]
+    if span_s <= 0 or not any(value < 0 for _, value in amounts) or end < 0:
+        return None
+    import pyxirr
+
+    most = max(abs(value) for _, value in amounts)
+    told = [(day, float(value / most)) for day, value in amounts if value]  # from an amount of nothing on pyxirr finds no true rate
+    try:
+        rate = pyxirr.xirr([_ORIGIN + timedelta(days=day) for day, _ in told], [value for _, value in told])
+    except pyxirr.InvalidPaymentsError:
+        return None
+    if rate is None or not math.isfinite(rate) or rate <= -1:
+        return None
+    growth = math.log1p(rate) / 365
+    try:  # discounted by much everything is near nothing, which pyxirr takes for an answer
+        ends = [value * math.exp(growth * (_DAYS - day)) for day, value in told]
+        whole = math.expm1(growth * _DAYS)
+    except OverflowError:
+        return None
+    return whole if whole > -1 and abs(math.fsum(ends)) <= _CLOSE * max(map(abs, ends)) else None
+
+
+def a_year(whole: float, span_s: int) -> float | None:
+    """The same as a yearly rate; None for less than 30 days, of which a year says nothing, and where it is no number."""
+    if span_s < 30 * 86_400 or whole <= -1:
+        return None
+    try:
+        return math.expm1(math.log1p(whole) * YEAR_S / span_s)
+    except OverflowError:
+        return None
+
+
+def _day(at_s: int, start_s: int, span_s: int) -> int:
+    return 0 if span_s <= 0 else min(_DAYS, max(0, round((at_s - start_s) * _DAYS / span_s)))
+
+
+ENOUGH_REBALANCES, ENOUGH_DAYS = 5, 28
+"""Fewer, or less time, say nothing about how often to rebalance."""
+TOO_DEAR, CHEAP = Fraction(1, 2), Fraction(1, 10)
+"""Shares of what rebalancing earned before its costs that these may be: above the first it is dear, below the second cheap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the strategy's transactions cost: pool fees, everything else that pools paid below the reference, and gas."""
+
+    fees: Value
+    impact: Value
+    gas: Value
+
+    @property
+    def total(self) -> Value:
+        """All of it."""
+        return self.fees + self.impact + self.gas
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """One period, from its first valuation to its last. Values in numeraire base units, returns per unit, not a year's.
+
+    Of the managed portfolio: `start.managed + came - went + by_hand + from_gas_money + profit = end.managed`, but for reserves that
+    changed. `came` and `went` are deposits and withdrawals, `by_hand` what swaps by hand changed and no part of `profit`,
+    `from_gas_money` gas that gas money paid less what refilled it. `effect` is profit less that of holding: what rebalancing earned,
+    its costs taken off. `benchmark` is the return of one token.
+    """
+
+    start: Valuation
+    end: Valuation
+    came: Value
+    went: Value
+    by_hand: Value
+    from_gas_money: Value
+    profit: Value
+    twr: Fraction | None
+    mwr: float | None
+    hold_profit: Value
+    hold_return: Fraction | None
+    benchmark: Fraction | None
+    effect: Value
+    rebalances: int
+    by_hand_swaps: int
+    turnover: Value
+    costs: Costs
+    parts: tuple[Span, ...]
+
+    @property
+    def hint(self) -> str:
+        """What the figures say about how often to rebalance, by a stated rule; empty where they say nothing."""
+        days = (self.end.chain_s - self.start.chain_s) // 86_400
+        if self.rebalances < ENOUGH_REBALANCES or days < ENOUGH_DAYS:
+            return ""
+        earned = self.effect + self.costs.total
+        if earned <= 0:
+            return (
+                "rebalancing earned nothing before its costs, as in a market that moves one way: wider bands or longer intervals cost less"
+            )
+        if self.costs.total > earned * TOO_DEAR:
+            return "costs took more than half of what rebalancing earned: wider bands or longer intervals may keep more of it"
+        if self.costs.total < earned * CHEAP:
+            return "costs took less than a tenth of what rebalancing earned: narrower bands or shorter intervals may earn more"
+        return ""
+
+
+def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_s: int, until_s: int, benchmark: str) -> Performance | None:
+    """From the last valuation at or before `from_s` (else the first after it) to the last before `until_s`; None where there are
+    not two. Of blocks of one second the first begins, so that what happened between them counts. Entries and valuations stand in
+    the order of the chain.
+    """
+    last = max(0, bisect_right(valuations, from_s, key=_valued_s) - 1)
+    first = bisect_left(valuations, valuations[last].chain_s, key=_valued_s) if valuations else 0
+    chosen = valuations[first : bisect_right(valuations, until_s - 1, key=_valued_s)]
+    if len(chosen) < 2:
+        return None
+    start, end = chosen[0], chosen[-1]
+    within = entries[bisect_right(entries, start.block, key=_block) : bisect_right(entries, end.block, key=_block)]
+    crossed = crossings(within)
+    parts = spans(chosen, crossed)
+    profit = end.managed - start.managed - sum((one.crossed for one in parts), Fraction(0))
+    hold_profit, hold_return = held(chosen, crossed)
+    apart = any(one.is_gas_money for one in end.held)
+    by_hand_gas = sum((one.native for one in crossed if one.by_hand and apart), Fraction(0))  # already in `by_hand`
+    from_gas_money = sum((one.from_gas_money for one in parts), Fraction(0)) - by_hand_gas
+    own = [entry for entry in within if not entry.by_hand]
+    return Performance(
+        start=start,
+        end=end,
+        came=_performance_sum(crossed, apart, above=True),
+        went=-_performance_sum(crossed, apart, above=False),
+        by_hand=sum((one.value for one in crossed if one.by_hand), Fraction(0)),
+        from_gas_money=from_gas_money,
+        profit=profit,
+        twr=time_weighted(parts),
+        mwr=money_weighted(start.chain_s, end.chain_s, start.managed, end.managed, [(one.end.chain_s, one.crossed) for one in parts]),
+        hold_profit=hold_profit,
+        hold_return=hold_return,
+        benchmark=_change(start, end, benchmark),
+        effect=profit - hold_profit,
+        rebalances=sum(map(_is_trade, own)),
+        by_hand_swaps=sum(_is_trade(entry) for entry in within if entry.by_hand),
+        turnover=summed(map(turnover, own)),
+        costs=costs(own),
+        parts=parts,
+    )
+
+
+def _valued_s(one: Valuation) -> int:
+    return one.chain_s
+
+
+def _block(entry: Entry) -> int:
+    return entry.block
+
+
+def costs(entries: Sequence[Entry]) -> Costs:
+    """Of trades their fees and what else they lost against the reference, of everything its gas."""
+    trades = [entry for entry in entries if entry.kind is EntryKind.TRADE]
+    return Costs(_posted(trades, book.FEES), _posted(trades, book.TRADING), _posted(entries, book.GAS))
+
+
+def turnover(entry: Entry) -> Value:
+    """Half of what a trade exchanged, both ways, at reference prices."""
+    if entry.kind is not EntryKind.TRADE:
+        return Fraction(0)
+    gas = {one.token: one.value for one in entry.postings if one.account == book.GAS and one.value}
+    moved = [(one.token, one.value) for one in entry.postings if one.account == book.WALLET and one.value]
+    return summed(abs(value + gas[token] if token in gas else value) for token, value in moved) / 2
+
+
+def _is_trade(entry: Entry) -> bool:
+    return entry.kind is EntryKind.TRADE
+
+
+def _posted(entries: Sequence[Entry], account: str) -> Value:
+    """All that was posted to one account."""
+    return summed(one.value for entry in entries for one in entry.postings if one.account == account and one.value is not None)
+
+
+def _performance_sum(crossed: Sequence[Crossing], apart: bool, *, above: bool) -> Value:
+    """What came or went and was no gas money."""
+    values = [one.value - one.native if apart else one.value for one in crossed if not one.by_hand]
+    return sum((value for value in values if (value > 0) == above), Fraction(0))
+
+
+def _change(start: Valuation, end: Valuation, token: str) -> Fraction | None:
+    """Return of one token's price; None where either valuation lacks it."""
+    before, after = ({one.token: one.price for one in found.held}.get(token) for found in (start, end))
+    return after / before - 1 if before and after else None
+
+
+# --- Days, weeks, months and years of UTC that a stretch of time touches.
+
+
+KINDS = ("day", "week", "month", "year", "all")
+
+
+def periods(kind: str, from_s: int, until_s: int) -> tuple[tuple[int, int], ...]:
+    """(first second, first second after) of each period from `from_s` to `until_s`; weeks begin on Monday. Raises ConfigError."""
+    if kind not in KINDS:
+        raise ConfigError(f"--period: {kind!r} is unknown", f"choose from {', '.join(KINDS)}")
+    if kind == "all":
+        return ((from_s, until_s + 1),)
+    found = []
+    at = _floor(kind, datetime.fromtimestamp(from_s, UTC))
+    while at.timestamp() <= until_s:
+        after = _next(kind, at)
+        found.append((int(at.timestamp()), int(after.timestamp())))
+        at = after
+    return tuple(found)
+
+
+def year_start_s(at_s: int) -> int:
+    """The first second of the year."""
+    return int(_floor("year", datetime.fromtimestamp(at_s, UTC)).timestamp())
+
+
+def _floor(kind: str, at: datetime) -> datetime:
+    day = at.replace(hour=0, minute=0, second=0, microsecond=0)
+    match kind:
+        case "week":
+            return day - timedelta(days=day.weekday())
+        case "month":
+            return day.replace(day=1)
+        case "year":
+            return day.replace(month=1, day=1)
+        case _:
+            return day
+
+
+def _next(kind: str, at: datetime) -> datetime:
+    match kind:
+        case "day":
+            return at + timedelta(days=1)
+        case "week":
+            return at + timedelta(days=7)
+        case "month":
+            return at.replace(year=at.year + at.month // 12, month=at.month % 12 + 1)
+        case _:
+            return at.replace(year=at.year + 1)

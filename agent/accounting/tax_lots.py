@@ -1,0 +1,503 @@
+"""From journal entries to acquisitions and disposals, and what they realised by a lot rule in a reporting currency.
+
+Values: an exchange is worth what was paid or got in the numeraire; between other tokens what was got counts at its reference
+price. Gas of an exchange lowers what it brought, or where nothing but the numeraire was given raises what was bought. Native coin
+that pays gas is disposed of at its reference price. What comes is acquired at its reference price; what the owner takes out
+leaves at cost, as a transfer to himself; what is lost is disposed of for nothing. Native coin and its wrapped token are one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from agent.accounting import entries as accounts
+from agent.accounting import entries as book
+from agent.accounting.entries import GRAIN, Change, Prices, grains, part, shared, valued
+from agent.model import Entry, Funding, LotMethod, OpenLot, Plan, TaxStanding
+from agent.units import NATIVE, Price, Value
+
+# --- Tax lots of every token: what each acquisition cost, and which of them a disposal takes, by four methods.
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a disposal took of one lot, base units, and what that had cost. `acquired_s` is None where no lot was there."""
+
+    raw: int
+    cost: Value
+    acquired_s: int | None
+
+
+class Lot(NamedTuple):
+    """Base units, what they had cost in the grain of the books, and when they came (None: no lot was known)."""
+
+    raw: int
+    cost: int
+    acquired_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A lot as a disposal comes to it: its base units, and of what they are a part, base units and their cost."""
+
+    raw: int
+    pool_raw: int
+    pool_cost: Value
+
+    def cost_of(self, raw: int) -> Value:
+        """What the first `raw` of them had cost."""
+        return self.pool_cost if raw == self.pool_raw else part(self.pool_cost, raw, self.pool_raw)
+
+
+class Lots:
+    """Open lots by token. A disposal takes them oldest first (fifo, and average for dates), newest first (lifo), or the dearest
+    per unit first (hifo, the older of two alike). With average cost every unit of a token costs the same.
+
+    Costs of what is taken are rounded down to the grid of accounting/entries.py; the rest stays with what is left, so that all that is
+    taken and all that is left cost exactly what was paid.
+    """
+
+    def __init__(self, method: LotMethod, lots: Iterable[OpenLot] = ()) -> None:
+        self.method = method
+        self._piles: dict[str, _Pile] = {}
+        self._owed: dict[str, int] = {}
+        for lot in lots:
+            self._pile(lot.token).add(Lot(lot.raw, grains(lot.cost), lot.acquired_s))
+
+    def acquire(self, token: str, raw: int, cost: Value, at_s: int) -> None:
+        """Base units that came for `cost`. What was disposed of before it came is taken from them first."""
+        self.come(token, raw, grains(cost), at_s)
+
+    def dispose(self, token: str, raw: int, at_cost: Value) -> tuple[Taken, ...]:
+        """Lots that `raw` base units take. Where lots are missing the rest counts as acquired at its share of `at_cost`: no gain."""
+        return tuple(Taken(lot.raw, valued(lot.cost), lot.acquired_s) for lot in self.go(token, raw, grains(at_cost)))
+
+    def come(self, token: str, raw: int, cost: int, at_s: int) -> None:
+        """`acquire` with the cost in the grain of the books."""
+        filled = min(raw, self._owed.get(token, 0))
+        if filled:
+            self._owed[token] -= filled
+        if raw > filled:
+            self._pile(token).add(Lot(raw - filled, cost - cost * filled // raw, at_s))
+
+    def go(self, token: str, raw: int, at_cost: int) -> list[Lot]:
+        """`dispose` with costs in the grain of the books."""
+        pile, left, found = self._pile(token), raw, []
+        while left > 0 and pile.raw:
+            found.append(pile.take(left))
+            left -= found[-1].raw
+        if left > 0:
+            found.append(Lot(left, at_cost if left == raw else at_cost * left // raw, None))
+            self._owed[token] = self._owed.get(token, 0) + left
+        return found
+
+    def stretches(self, token: str) -> Iterator[Stretch]:
+        """Each lot of a token in the order in which disposals take them; takes them as it goes."""
+        pile = self._pile(token)
+        while pile.raw:
+            found = pile.stretch()
+            pile.take(found.raw)
+            yield found
+
+    def open(self) -> tuple[OpenLot, ...]:
+        """Every lot that is left, by token, oldest first; with average cost each at the token's average."""
+        return tuple(
+            OpenLot(token, lot.raw, valued(lot.cost), lot.acquired_s or 0)
+            for token in sorted(self._piles)
+            for lot in self._piles[token].open()
+        )
+
+    def owed(self) -> dict[str, int]:
+        """Base units that went before any acquisition was known, by token; nothing in sound books."""
+        return {token: raw for token, raw in self._owed.items() if raw}
+
+    def _pile(self, token: str) -> _Pile:
+        return self._piles.setdefault(token, _Pile(self.method))
+
+
+class _Pile:
+    """One token's lots. A lot comes or goes without a look at all the others: books grow for years."""
+
+    def __init__(self, method: LotMethod) -> None:
+        self.method = method
+        self.raw = self._cost = self._count = 0
+        self._line: deque[Lot] = deque()
+        self._dearest: list[tuple[Fraction, int, Lot]] = []
+
+    def add(self, lot: Lot) -> None:
+        """Behind all others."""
+        self._put(lot, self._count)
+        self._count += 1
+        self.raw, self._cost = self.raw + lot.raw, self._cost + lot.cost
+
+    def take(self, most: int) -> Lot:
+        """All of the lot that is next, or `most` base units of it."""
+        lot, number = self._next()
+        raw = min(most, lot.raw)
+        if self.method is LotMethod.AVERAGE:  # costs are pooled: the pool pays, whichever lot the units come from
+            cost = self._cost if raw == self.raw else self._cost * raw // self.raw
+        else:
+            cost = lot.cost if raw == lot.raw else lot.cost * raw // lot.raw
+        if raw < lot.raw:
+            self._put(Lot(lot.raw - raw, lot.cost - cost, lot.acquired_s), number, back=True)
+        self.raw, self._cost = self.raw - raw, self._cost - cost
+        return Lot(raw, cost, lot.acquired_s)
+
+    def stretch(self) -> Stretch:
+        """What the next disposal takes first; costs of the average are pooled."""
+        lot, number = self._next()
+        self._put(lot, number, back=True)
+        raw, cost = (self.raw, self._cost) if self.method is LotMethod.AVERAGE else (lot.raw, lot.cost)
+        return Stretch(lot.raw, raw, valued(cost))
+
+    def open(self) -> list[Lot]:
+        """What is left, oldest first."""
+        if self.method is LotMethod.HIFO:
+            return [lot for _, _, lot in sorted(self._dearest, key=lambda one: one[1])]
+        if self.method is not LotMethod.AVERAGE:
+            return list(self._line)
+        found, raw, total = [], self.raw, self._cost
+        for lot in self._line:
+            cost = total * lot.raw // raw
+            total, raw = total - cost, raw - lot.raw
+            found.append(Lot(lot.raw, cost, lot.acquired_s))
+        return found
+
+    def _next(self) -> tuple[Lot, int]:
+        match self.method:
+            case LotMethod.FIFO | LotMethod.AVERAGE:
+                return self._line.popleft(), 0
+            case LotMethod.LIFO:
+                return self._line.pop(), 0
+            case LotMethod.HIFO:
+                _, number, lot = heappop(self._dearest)
+                return lot, number
+
+    def _put(self, lot: Lot, number: int, *, back: bool = False) -> None:
+        """`back`: the rest of a lot goes where it was taken from."""
+        match self.method:
+            case LotMethod.HIFO:
+                heappush(self._dearest, (Fraction(-lot.cost, lot.raw), number, lot))
+            case LotMethod.FIFO | LotMethod.AVERAGE if back:
+                self._line.appendleft(lot)
+            case _:
+                self._line.append(lot)
+
+
+Rate = Callable[[int], Fraction]
+"""Reporting units per numeraire unit at a chain time."""
+_LEAVES, _COMES = (accounts.WITHDRAWALS,), (accounts.OPENED, accounts.DEPOSITS)
+_INCOME = (accounts.GIFTS, accounts.REBASES, accounts.LP_INCOME)
+_LOST = (accounts.LOSSES, accounts.LP_LOSSES)
+_OF_EXCHANGES = (accounts.TRADING, accounts.FEES, accounts.GAS)
+
+
+@dataclass(slots=True)
+class Disposal:
+    """One lot, or a part of one, that was given; `acquired_s` is None where no lot was known. What it brought and had cost is kept in
+    the grain of the books.
+    """
+
+    entry: str
+    token: str
+    raw: int
+    brought: int
+    had_cost: int
+    acquired_s: int | None
+    disposed_s: int
+    by_hand: bool
+
+    @property
+    def proceeds(self) -> Value:
+        """Reporting units."""
+        return valued(self.brought)
+
+    @property
+    def cost(self) -> Value:
+        """Reporting units."""
+        return valued(self.had_cost)
+
+    @property
+    def gain(self) -> Value:
+        """Above zero a gain."""
+        return valued(self.brought - self.had_cost)
+
+    @property
+    def held_s(self) -> int:
+        """Holding period."""
+        return 0 if self.acquired_s is None else self.disposed_s - self.acquired_s
+
+
+@dataclass(slots=True)
+class TaxRun:
+    """What a run over the ledger found. `sums` are in the grain of the books: what came, went, was income, was carried (what transfers
+    to the owner were worth above their cost) and spent (gas that belongs to no exchange). `unpriced` are entries that came or went
+    without a price and count at zero.
+    """
+
+    lots: Lots
+    disposals: list[Disposal] = field(default_factory=list)
+    created: dict[str, int] = field(default_factory=dict)
+    consumed: dict[str, int] = field(default_factory=dict)
+    sums: Counter[str] = field(default_factory=Counter)
+    unpriced: list[str] = field(default_factory=list)
+
+    @property
+    def came(self) -> Value:
+        """Deposits and openings, reporting units."""
+        return valued(self.sums["came"])
+
+    @property
+    def went(self) -> Value:
+        """Withdrawals, reporting units."""
+        return valued(self.sums["went"])
+
+    @property
+    def income(self) -> Value:
+        """Gifts, rebases and fees of positions, reporting units."""
+        return valued(self.sums["income"])
+
+    @property
+    def spent(self) -> Value:
+        """Gas that belongs to no exchange, reporting units."""
+        return valued(self.sums["spent"])
+
+    @property
+    def carried(self) -> Value:
+        """What transfers to the owner were worth above their cost, reporting units."""
+        return valued(self.sums["carried"])
+
+    def realised(self, from_s: int = 0, until_s: int | None = None) -> Value:
+        """Gains less losses of disposals with from_s <= time < until_s."""
+        within = (one for one in self.disposals if from_s <= one.disposed_s and (until_s is None or one.disposed_s < until_s))
+        return gains(within)
+
+    def gained(self, from_s: int) -> Value:
+        """Of entries with from_s <= time what each gained, gains less losses in itself; one that lost takes nothing from the others."""
+        each: Counter[str] = Counter()
+        for one in self.disposals:
+            if from_s <= one.disposed_s:
+                each[one.entry] += one.brought - one.had_cost
+        return valued(sum(gain for gain in each.values() if gain > 0))
+
+    def open(self) -> tuple[OpenLot, ...]:
+        """Lots that are left."""
+        return self.lots.open()
+
+
+def gains(disposals: Iterable[Disposal]) -> Value:
+    """All of them, losses taken off."""
+    return valued(sum(one.brought - one.had_cost for one in disposals))
+
+
+def same_rate(_: int) -> Fraction:
+    """The numeraire itself is what is reported in."""
+    return Fraction(1)
+
+
+def run(entries: Iterable[Entry], method: LotMethod, numeraire: str, coin: str, rate: Rate = same_rate, lots: Lots | None = None) -> TaxRun:
+    """Goes through the ledger in its order, from `lots` on. Raises what `rate` raises where the table does not reach."""
+    found = TaxRun(lots or Lots(method))
+    for entry in entries:
+        _Step(found, entry, numeraire, coin, rate(entry.chain_s)).book()
+    return found
+
+
+class _Step:
+    """One entry's acquisitions and disposals, all values in the grain of the books."""
+
+    def __init__(self, found: TaxRun, entry: Entry, numeraire: str, coin: str, rate: Fraction) -> None:
+        self.run, self.entry, self.numeraire, self.coin = found, entry, numeraire, coin
+        self.rate = None if rate == 1 else rate
+        self.raw: dict[tuple[str, str], int] = {}
+        self.value: dict[tuple[str, str], int] = {}
+        for posting in entry.postings:
+            account = posting.account
+            if posting.value is None and not account.startswith(accounts.LP):
+                found.unpriced.append(entry.id)
+            if account.startswith("assets:"):  # what moved there is told by the other side
+                continue
+            key = (account, coin if posting.token == NATIVE else posting.token)
+            self.raw[key] = self.raw.get(key, 0) + posting.raw
+            self.value[key] = self.value.get(key, 0) + (0 if posting.value is None else grains(posting.value))
+
+    def book(self) -> None:
+        got, gave = self._exchanged()
+        gas_raw = self.raw.get((accounts.GAS, self.coin), 0)
+        gas = self._rated(self.value.get((accounts.GAS, self.coin), 0))
+        if not all(account in _OF_EXCHANGES for account, _ in self.raw):
+            for account in (*_COMES, *_INCOME, accounts.UNEXPLAINED):
+                self._external(account, True)
+            for account in (*_LEAVES, *_LOST):
+                self._external(account, False)
+        self._exchange(got, gave, gas)
+        if gas_raw:
+            self._dispose(self.coin, gas_raw, gas)
+            if not got and not gave:
+                self.run.sums["spent"] += gas
+
+    def _rated(self, number: int) -> int:
+        """Numeraire units as reporting units."""
+        return number if self.rate is None else round(number * self.rate)
+
+    def _exchanged(self) -> tuple[dict[str, int], dict[str, int]]:
+        """What an exchange got and gave, base units by token; fees were part of what was given."""
+        net: dict[str, int] = {}
+        for (account, token), raw in self.raw.items():
+            if account in (accounts.TRADING, accounts.FEES):
+                net[token] = net.get(token, 0) - raw
+        return {token: raw for token, raw in net.items() if raw > 0}, {token: -raw for token, raw in net.items() if raw < 0}
+
+    def _worth(self, token: str) -> int:
+        """Reference value of what was exchanged of a token, without sign."""
+        return self._rated(abs(self.value.get((accounts.TRADING, token), 0) + self.value.get((accounts.FEES, token), 0)))
+
+    def _exchange(self, got: dict[str, int], gave: dict[str, int], gas: int) -> None:
+        if not got and not gave:
+            return
+        bought, sold = sorted(set(got) - {self.numeraire}), sorted(set(gave) - {self.numeraire})
+        face_in, face_out = (self._rated(side.get(self.numeraire, 0) * GRAIN) for side in (got, gave))
+        worth_bought, worth_sold = ([self._worth(token) for token in side] for side in (bought, sold))
+        if not gave:  # for nothing: income
+            self.run.sums["income"] += face_in + sum(worth_bought)
+        if not got:
+            face_out = paid = costs = 0
+        elif face_out:  # what is sold beside the numeraire counts at its reference price, and what is bought costs both
+            paid = sum(worth_sold)
+            costs = face_out + paid
+        else:
+            costs = sum(worth_bought)
+            paid = face_in + costs
+        if sold:
+            for token, proceeds in zip(sold, shared(paid - gas, worth_sold), strict=True):
+                self._dispose(token, gave[token], proceeds)
+        if self.numeraire in gave:
+            self._dispose(self.numeraire, gave[self.numeraire], face_out if got or sold else -gas)
+        if bought:
+            for token, cost in zip(bought, shared(costs + (0 if sold else gas), worth_bought), strict=True):
+                self._acquire(token, got[token], cost)
+        if self.numeraire in got:
+            self._acquire(self.numeraire, got[self.numeraire], face_in + (0 if sold or bought else gas))
+
+    def _external(self, account: str, came: bool) -> None:
+        for (where, token), raw in self.raw.items():
+            if where != account or raw == 0:
+                continue
+            value = self._rated(abs(self.value[where, token]))
+            if raw < 0 and came:
+                self._acquire(token, -raw, value)
+                self.run.sums["income" if account in _INCOME else "came"] += value
+            elif account in _LOST or account in _INCOME:
+                self._dispose(token, abs(raw), 0)
+            else:
+                self._leave(token, abs(raw), value)
+
+    def _acquire(self, token: str, raw: int, cost: int) -> None:
+        self.run.created[token] = self.run.created.get(token, 0) + raw
+        self.run.lots.come(token, raw, cost, self.entry.chain_s)
+
+    def _leave(self, token: str, raw: int, value: int) -> None:
+        self.run.sums["went"] += value
+        self.run.sums["carried"] += value - sum(taken.cost for taken in self._take(token, raw, value))
+
+    def _dispose(self, token: str, raw: int, proceeds: int) -> None:
+        taken, entry = self._take(token, raw, proceeds), self.entry
+        for one, brought in zip(taken, shared(proceeds, [one.raw for one in taken]), strict=True):
+            self.run.disposals.append(Disposal(entry.id, token, one.raw, brought, one.cost, one.acquired_s, entry.chain_s, entry.by_hand))
+
+    def _take(self, token: str, raw: int, at_cost: int) -> list[Lot]:
+        self.run.consumed[token] = self.run.consumed.get(token, 0) + raw
+        return self.run.lots.go(token, raw, at_cost)
+
+
+# --- What a plan would realise: its taxable gain by the lot rule, per token, before anything is sent.
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGain:
+    """What a plan realises of one token, reporting units: base units that go, what they bring, what they had cost."""
+
+    token: str
+    raw: int
+    proceeds: Value
+    cost: Value
+    oldest_s: int | None
+    newest_s: int | None
+
+    @property
+    def gain(self) -> Value:
+        """Above zero a gain."""
+        return self.proceeds - self.cost
+
+
+def wallet_changes(plan: Plan) -> dict[str, int]:
+    """Net change of each wallet balance that the legs predict, base units."""
+    changes: dict[str, int] = {}
+    for leg in plan.legs:
+        if leg.source is Funding.WALLET:
+            changes[leg.token_in] = changes.get(leg.token_in, 0) - leg.amount_in_raw
+        if leg.sink is Funding.WALLET:
+            changes[leg.token_out] = changes.get(leg.token_out, 0) + leg.amount_out_raw
+    return changes
+
+
+def planned_gains(
+    plan: Plan, tax: TaxStanding, prices: Mapping[str, Price], numeraire: str, coin: str, now_s: int
+) -> tuple[PlannedGain, ...]:
+    """Of each token that the swaps and their gas dispose of. Approvals before them are not part of it."""
+    moved = wallet_changes(plan)
+    price = prices.get(coin)
+    gas_wei = round(plan.cost.gas / price) if price else 0
+    counted = {*moved, NATIVE}
+    change = Change("plan", plan.block, now_s, "", "", moved, gas_wei)
+    entry = book.exchange(change, Prices(prices, coin), counted, {})
+    found = run([entry], tax.method, numeraire, coin, lambda _: tax.rate, Lots(tax.method, tax.lots)).disposals
+    return tuple(_gain(token, [one for one in found if one.token == token]) for token in dict.fromkeys(one.token for one in found))
+
+
+def sellable(lots: Iterable[OpenLot], method: LotMethod, token: str, price: Value, gain: Value, most_raw: int) -> int:
+    """The most base units that may go at `price` (reporting units per base unit) while they realise no more than `gain` at any
+    lot's end on the way; at most `most_raw`. Losses of lots that go before make room for gains of those behind, and what no lot
+    is known of gains nothing.
+    """
+    if gain < 0:
+        return 0
+    total, sold = Fraction(0), 0
+    for stretch in Lots(method, (lot for lot in lots if lot.token == token)).stretches(token):
+        raw, before = min(stretch.raw, most_raw - sold), total
+        total = before + raw * price - stretch.cost_of(raw)
+        if total > gain:
+            return sold + _longest(stretch, price, gain - before, raw)
+        sold += raw
+        if sold == most_raw:
+            return sold
+    return most_raw
+
+
+def _longest(stretch: Stretch, price: Value, gain: Value, too_many: int) -> int:
+    """The most units of one lot that gain no more than that; within a lot each unit gains alike."""
+    low, high = 0, too_many - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if middle * price - stretch.cost_of(middle) <= gain:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _gain(token: str, parts: list[Disposal]) -> PlannedGain:
+    times = [one.acquired_s for one in parts if one.acquired_s is not None]
+    return PlannedGain(
+        token,
+        sum(one.raw for one in parts),
+        sum((one.proceeds for one in parts), Fraction(0)),
+        sum((one.cost for one in parts), Fraction(0)),
+        min(times, default=None),
+        max(times, default=None),
+    )

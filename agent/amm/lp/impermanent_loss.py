@@ -1,0 +1,186 @@
+"""What providing liquidity costs: impermanent loss at a price and on average, and loss versus rebalancing.
+
+Everything is relative: prices to the price now, losses to the value of the liquidity now or of holding. Floats are used
+within and leave through `exact` alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from itertools import pairwise
+
+from agent.amm.lp.positions import sqrt_price_x96
+from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
+from agent.floats import exp, log
+from agent.model import LpGone, LpPosition, LpV2Position, LpV3Position
+from agent.units import BPS, YEAR_S, Price
+
+# --- Integrals against the normal density, by panels of Gauss-Legendre quadrature: no sampling, the same answer every time.
+
+
+POINTS = 16
+"""Nodes per panel: exact for polynomials up to degree 31."""
+WIDEST = 1.0
+"""Standard deviations per panel."""
+FURTHEST = 9.0
+"""Standard deviations beyond which the density holds less than 1e-18."""
+
+
+def _cosine(angle: float) -> float:
+    """Of an angle between 0 and π by its series: good enough to begin with, and the same on every machine."""
+    term = value = 1.0
+    for order in range(2, 40, 2):
+        term *= -angle * angle / ((order - 1) * order)
+        value += term
+    return value
+
+
+def _legendre(count: int) -> tuple[tuple[float, float], ...]:
+    """Nodes and weights on [-1, 1]: roots of the Legendre polynomial by Newton's method (Abramowitz and Stegun 25.4.29)."""
+    found = []
+    for number in range(count):
+        x = _cosine(math.pi * (number + 0.75) / (count + 0.5))
+        slope = 1.0
+        for _ in range(100):
+            before, value = 1.0, x
+            for order in range(2, count + 1):
+                before, value = value, ((2 * order - 1) * x * value - (order - 1) * before) / order
+            slope = count * (x * value - before) / (x * x - 1)
+            step = value / slope
+            x -= step
+            if abs(step) < 1e-15:
+                break
+        found.append((x, 2 / ((1 - x * x) * slope * slope)))
+    return tuple(found)
+
+
+_NODES = _legendre(POINTS)
+
+
+def normal_mean(function: Callable[[float], float], kinks: Iterable[float], stretch: float = 0.0) -> float:
+    """Mean of function(z) for a standard normal z. `kinks` are where it is not smooth: no panel reaches across one.
+
+    `stretch` is how far functions that grow like exp(stretch·z) move the mass of the integral to the right.
+    """
+    low, high = -FURTHEST, FURTHEST + max(0.0, stretch)
+    edges = sorted({low, high, *(kink for kink in kinks if low < kink < high)})
+    total = 0.0
+    for start, end in pairwise(edges):
+        panels = max(1, math.ceil((end - start) / WIDEST))
+        half = (end - start) / panels / 2
+        for panel in range(panels):
+            middle = start + (2 * panel + 1) * half
+            for node, weight in _NODES:
+                z = middle + half * node
+                total += weight * half * exp(-z * z / 2) * function(z)
+    return total / math.sqrt(2 * math.pi)
+
+
+DAY_S = 86_400
+PLACES = 10**12
+"""Relative figures are exact to 1e-12."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Liquidity as a function of its price, per unit of L·√P: `low` and `high` are √(range end / price now).
+
+    Uniswap V2 is the range from 0 to infinity.
+    """
+
+    low: float
+    high: float
+
+    def amounts(self, x: float) -> tuple[float, float]:
+        """Token0 (in units worth 1 of token1 now) and token1 where the price is x times the price now (whitepaper v3, 6.29, 6.30)."""
+        inside = min(max(math.sqrt(x), self.low), self.high)
+        return 1 / inside - 1 / self.high, inside - self.low
+
+    def value(self, x: float) -> float:
+        """Worth in token1 at x."""
+        amount0, amount1 = self.amounts(x)
+        return x * amount0 + amount1
+
+    def hold(self, x: float) -> float:
+        """Worth at x of what the liquidity stands for now, merely held."""
+        amount0, amount1 = self.amounts(1.0)
+        return x * amount0 + amount1
+
+    @property
+    def in_range(self) -> bool:
+        """Whether it earns fees, and loses to arbitrage, at the price now."""
+        return self.low <= 1 < self.high
+
+
+V2_CURVE = Curve(0.0, math.inf)
+
+
+def curve(position: LpPosition, price0: Price, price1: Price) -> Curve | None:
+    """The position's curve around the reference price; None where there is no liquidity."""
+    match position:
+        case LpV2Position():
+            return V2_CURVE if position.liquidity > 0 else None
+        case LpV3Position():
+            if position.liquidity == 0:
+                return None
+            now_x96 = sqrt_price_x96(price0 / price1)
+            low, high = (get_sqrt_ratio_at_tick(tick) / now_x96 for tick in (position.tick_lower, position.tick_upper))
+            return Curve(low, high)
+        case LpGone():
+            return None
+
+
+def exact(share: float) -> Fraction:
+    """The one way in which a float leaves this room: half-even to 1e-12. Raises ValueError when it is no number."""
+    if not math.isfinite(share):
+        raise ValueError(f"{share} is not a finite number")
+    return Fraction(round(share * PLACES), PLACES)
+
+
+def loss_at(of: Curve, x: Fraction) -> Fraction:
+    """Impermanent loss at x times the price now, per unit of holding: 1 - V(x)/H(x), never negative.
+
+    V2: 1 - 2√x/(1 + x) (Angeris, Kao, Chiang, Noyes, Chitra, "An analysis of Uniswap markets", 2019, section 2.3); a range
+    of V3: Loesch, Hindman, Richardson, Welch, "Impermanent Loss in Uniswap v3", 2021.
+    """
+    held = of.hold(float(x))
+    return exact(max(0.0, 1 - of.value(float(x)) / held)) if held > 0 else Fraction(0)
+
+
+def worth_at(of: Curve, x: Fraction) -> Fraction:
+    """Worth of holding at x in token1, per unit of its worth now: to tell a relative loss in money."""
+    return exact(of.hold(float(x)) / of.hold(1.0))
+
+
+@lru_cache(maxsize=256)
+def expected_loss(of: Curve, volatility_bps: int, horizon_s: int) -> Fraction:
+    """Mean impermanent loss after `horizon_s` per unit of the liquidity's value now, for a lognormal price without drift.
+
+    E[H(x) - V(x)]/V(1) with x = exp(s·z - s²/2), s² = σ²T, by quadrature. V2: 1 - exp(-s²/8).
+    """
+    spread = volatility_bps / BPS * math.sqrt(horizon_s / YEAR_S)
+    if spread == 0:
+        return Fraction(0)
+
+    def loss(z: float) -> float:
+        x = exp(spread * z - spread * spread / 2)
+        return of.hold(x) - of.value(x)
+
+    edges = [2 * log(end) / spread + spread / 2 for end in (of.low, of.high) if 0 < end < math.inf]
+    return exact(max(0.0, normal_mean(loss, edges, spread) / of.value(1.0)))
+
+
+def lvr_per_day(of: Curve, volatility_bps: int) -> Fraction:
+    """Loss versus rebalancing in a day per unit of the liquidity's value, at the price now.
+
+    Rate σ²P²/2·|x'(P)| (Milionis, Moallemi, Roughgarden, Zhang, "Automated Market Making and Loss-Versus-Rebalancing", 2022,
+    theorem 1), which is σ²/4·L√P in a range and so σ²/8 of V2's value; none out of range.
+    """
+    if not of.in_range:
+        return Fraction(0)
+    sigma = volatility_bps / BPS
+    return exact(sigma * sigma / 4 / of.value(1.0) * DAY_S / YEAR_S)

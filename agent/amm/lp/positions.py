@@ -1,0 +1,402 @@
+"""What a position pays when it is taken out: burn, decreaseLiquidity and collect of the contracts, in exact integers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from math import isqrt
+
+from agent.amm.v3.sqrt_price_math import get_amount0_delta, get_amount1_delta
+from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, get_sqrt_ratio_at_tick
+from agent.errors import OperatorNeeded, Refused
+from agent.model import (
+    Collect,
+    ConfirmedPosition,
+    LiquidityAdded,
+    LpAction,
+    LpGone,
+    LpMove,
+    LpPosition,
+    LpTarget,
+    LpV2Position,
+    LpV3Position,
+    Provide,
+    Receipt,
+    V3Pool,
+    Withdraw,
+)
+from agent.units import Price, floor_int, mul_div_down
+
+Amounts = tuple[int, int]
+"""Base units of token0 and token1."""
+Q128 = 1 << 128
+_UINT128 = Q128 - 1
+_UINT256 = (1 << 256) - 1
+
+
+def principal(position: LpPosition, liquidity: int | None = None) -> Amounts:
+    """Base units that taking out `liquidity` (all of it unless said) pays at the pool's present price, V3 fees excluded."""
+    match position:
+        case LpV2Position():
+            return v2_burn(position, liquidity)
+        case LpV3Position():
+            taken = position.liquidity if liquidity is None else liquidity
+            return _within(position, position.sqrt_price_x96, taken)
+        case LpGone():
+            return 0, 0
+
+
+def uncollected(position: LpPosition) -> Amounts:
+    """Base units of fees that NonfungiblePositionManager.collect would pay now; of V2 none, whose fees are in the reserves.
+
+    The manager credits the growth of fees inside the range since it last looked; the pool pays from one account for all
+    tokens of the same range, which its own rounding may have left some wei short.
+    """
+    if not isinstance(position, LpV3Position):
+        return 0, 0
+    owed, core = position.owed, position.core_owed
+    if position.liquidity > 0:  # collect pokes the pool only then
+        inside = growth_inside_x128(position)
+        owed = credited(owed, inside, position.inside_last_x128, position.liquidity)
+        core = credited(core, inside, position.core_inside_last_x128, position.core_liquidity)
+    return min(owed[0], core[0]), min(owed[1], core[1])
+
+
+def redeemed(position: LpPosition) -> Amounts:
+    """Base units that taking out everything pays now: burn of V2, decreaseLiquidity and then collect of V3."""
+    return _sum(principal(position), uncollected(position))
+
+
+def v2_burn(position: LpV2Position, liquidity: int | None = None) -> Amounts:
+    """UniswapV2Pair.burn of that many of the wallet's LP tokens (all unless said).
+
+    The pair first mints its protocol's share, and pays from what it really holds. A burn that would pay nothing of one of the
+    tokens reverts, and so pays nothing.
+    """
+    burned = position.liquidity if liquidity is None else liquidity
+    supply = position.total_supply + v2_protocol_mint(position)
+    if burned <= 0 or supply <= 0:
+        return 0, 0
+    amount0, amount1 = (mul_div_down(burned, balance, supply) for balance in position.balances)
+    return (amount0, amount1) if amount0 > 0 and amount1 > 0 else (0, 0)
+
+
+def v2_protocol_mint(position: LpV2Position) -> int:
+    """LP tokens that UniswapV2Pair._mintFee makes first: a sixth of the growth of √k since the last mint or burn."""
+    if not position.protocol_fee or position.k_last == 0:
+        return 0
+    root_k, root_k_last = isqrt(position.reserves[0] * position.reserves[1]), isqrt(position.k_last)
+    if root_k <= root_k_last:
+        return 0
+    return position.total_supply * (root_k - root_k_last) // (root_k * 5 + root_k_last)
+
+
+def growth_inside_x128(position: LpV3Position) -> Amounts:
+    """Fee growth per unit of liquidity between the position's ticks (Tick.getFeeGrowthInside), modulo 2^256."""
+    sides = zip(position.growth_global_x128, position.growth_outside_lower_x128, position.growth_outside_upper_x128, strict=True)
+    inside = []
+    for whole, lower, upper in sides:
+        below = lower if position.tick >= position.tick_lower else whole - lower
+        above = upper if position.tick < position.tick_upper else whole - upper
+        inside.append((whole - below - above) & _UINT256)
+    return inside[0], inside[1]
+
+
+def at_reference(position: LpPosition, price0: Price, price1: Price) -> Amounts:
+    """Base units that the liquidity stands for where the pool's price is the reference: what weights and budgets go by.
+
+    A pushed pool changes what a withdrawal pays, not this (T3). V2: the same product of reserves, √(a0·a1) kept. Tokens that
+    someone sent to a pair without providing them may be skimmed by anyone and do not count (T11). Raises Refused when a price
+    is not positive.
+    """
+    if price0 <= 0 or price1 <= 0:
+        raise Refused(f"{position.name}: a reference price of its tokens is not positive", remedy="check the feeds")
+    ratio = price0 / price1
+    match position:
+        case LpV2Position():
+            product = Fraction(v2_product(position))
+            return _root(product / ratio), _root(product * ratio)
+        case LpV3Position():
+            return _within(position, sqrt_price_x96(ratio), position.liquidity)
+        case LpGone():
+            return 0, 0
+
+
+def v2_product(position: LpV2Position) -> int:
+    """a0·a1 of what the burn pays, as far as the reserves back it: it does not change when the pool's price does."""
+    counted = (min(position.balances[0], position.reserves[0]), min(position.balances[1], position.reserves[1]))
+    supply = position.total_supply + v2_protocol_mint(position)
+    if supply <= 0:
+        return 0
+    return mul_div_down(position.liquidity, counted[0], supply) * mul_div_down(position.liquidity, counted[1], supply)
+
+
+def held(position: LpPosition, price0: Price, price1: Price) -> Amounts:
+    """Base units that count as the owner's: liquidity at the reference price and uncollected fees."""
+    return _sum(at_reference(position, price0, price1), uncollected(position))
+
+
+def look_through(positions: Iterable[LpPosition], prices: Mapping[str, Price]) -> dict[str, int]:
+    """Base units by token that confirmed positions hold. `prices` are reference prices by token; raises Refused when one lacks."""
+    total: dict[str, int] = {}
+    for position in positions:
+        tokens = (position.token0, position.token1)
+        for token in tokens:
+            if token not in prices:
+                raise Refused(f"{position.name}: {token} has no reference price", remedy="see status for what has no price")
+        for token, raw in zip(tokens, held(position, prices[tokens[0]], prices[tokens[1]]), strict=True):
+            total[token] = total.get(token, 0) + raw
+    return total
+
+
+def pool_price(position: LpPosition) -> Fraction | None:
+    """Token1 base units per token0 base unit in the position's pool now; None where there is no price."""
+    match position:
+        case LpV2Position() if min(position.reserves) > 0:
+            return Fraction(position.reserves[1], position.reserves[0])
+        case LpV3Position():
+            return Fraction(position.sqrt_price_x96**2, 1 << 192)
+        case _:
+            return None
+
+
+def sqrt_price_x96(ratio: Fraction) -> int:
+    """√(token1 base units per token0 base unit) in Q96, rounded down, within what a pool can have."""
+    return min(max(isqrt((ratio.numerator << 192) // ratio.denominator), MIN_SQRT_RATIO), MAX_SQRT_RATIO - 1)
+
+
+def _within(position: LpV3Position, at_x96: int, liquidity: int) -> Amounts:
+    """UniswapV3Pool._modifyPosition for liquidity taken out, rounded down; whitepaper v3 eqs. 6.29 and 6.30."""
+    low, high = get_sqrt_ratio_at_tick(position.tick_lower), get_sqrt_ratio_at_tick(position.tick_upper)
+    inside = min(max(at_x96, low), high)
+    return get_amount0_delta(inside, high, liquidity, round_up=False), get_amount1_delta(low, inside, liquidity, round_up=False)
+
+
+def credited(owed: Amounts, inside: Amounts, last: Amounts, liquidity: int) -> Amounts:
+    """Position.update: fees owed after the growth since `last`, in uint128 as the contracts keep it."""
+    one, two = (
+        (before + ((now - then & _UINT256) * liquidity // Q128)) & _UINT128 for before, now, then in zip(owed, inside, last, strict=True)
+    )
+    return one, two
+
+
+def _root(value: Fraction) -> int:
+    return isqrt(value.numerator // value.denominator)
+
+
+def _sum(one: Amounts, other: Amounts) -> Amounts:
+    return one[0] + other[0], one[1] + other[1]
+
+
+# --- What a position is after liquidity was taken out, collected or put in: the next state by the contracts' own accounts.
+
+
+UNBORN = 0
+"""Stands for the number of a position that is yet to be minted."""
+
+
+def taken_out(position: LpV2Position | LpV3Position, liquidity: int) -> LpV2Position | LpV3Position:
+    """After a burn of so many LP tokens, or decreaseLiquidity and a collect of everything."""
+    paid = principal(position, liquidity)
+    if isinstance(position, LpV2Position):
+        gone = (-paid[0], -paid[1])
+        return _settled(position, position.liquidity - liquidity, -liquidity, gone)
+    left = collected(position)
+    return replace(left, liquidity=left.liquidity - liquidity, core_liquidity=left.core_liquidity - liquidity)
+
+
+def collected(position: LpV3Position) -> LpV3Position:
+    """After a collect of everything: both accounts are up to date, and what was paid is in neither."""
+    paid = uncollected(position)
+    owed, core = position.owed, position.core_owed
+    inside, core_inside = position.inside_last_x128, position.core_inside_last_x128
+    if position.liquidity > 0:
+        now = growth_inside_x128(position)
+        owed, inside = credited(owed, now, inside, position.liquidity), now
+        core, core_inside = credited(core, now, core_inside, position.core_liquidity), now
+    return replace(
+        position,
+        owed=(owed[0] - paid[0], owed[1] - paid[1]),
+        core_owed=(core[0] - paid[0], core[1] - paid[1]),
+        inside_last_x128=inside,
+        core_inside_last_x128=core_inside,
+    )
+
+
+def put_in(position: LpV2Position | LpV3Position, liquidity: int, amounts: Amounts) -> LpV2Position | LpV3Position:
+    """After increaseLiquidity or addLiquidity. Fees earned before are owed, not paid."""
+    if isinstance(position, LpV2Position):
+        return _settled(position, position.liquidity + liquidity, liquidity, amounts)
+    before = position
+    if position.liquidity > 0:
+        now = growth_inside_x128(position)
+        before = replace(
+            position,
+            owed=credited(position.owed, now, position.inside_last_x128, position.liquidity),
+            core_owed=credited(position.core_owed, now, position.core_inside_last_x128, position.core_liquidity),
+            inside_last_x128=now,
+            core_inside_last_x128=now,
+        )
+    return replace(before, liquidity=before.liquidity + liquidity, core_liquidity=before.core_liquidity + liquidity)
+
+
+def minted(target: LpTarget, pool: V3Pool, ticks: Amounts, liquidity: int) -> LpV3Position:
+    """A new position of the target's pool; it has earned nothing, and no number yet."""
+    none = (0, 0)
+    return LpV3Position(
+        venue=target.venue,
+        manager=target.contract,
+        token_id=UNBORN,
+        pool=target.pool,
+        token0=target.token0,
+        token1=target.token1,
+        fee_pips=target.fee_pips,
+        tick_lower=ticks[0],
+        tick_upper=ticks[1],
+        liquidity=liquidity,
+        inside_last_x128=none,
+        owed=none,
+        sqrt_price_x96=pool.sqrt_price_x96,
+        tick=pool.tick,
+        growth_global_x128=none,
+        growth_outside_lower_x128=none,
+        growth_outside_upper_x128=none,
+        core_liquidity=liquidity,
+        core_inside_last_x128=none,
+        core_owed=none,
+    )
+
+
+def _settled(position: LpV2Position, liquidity: int, minted_raw: int, moved: Amounts) -> LpV2Position:
+    """UniswapV2Pair._update after a mint or burn: the reserves are what is held, kLast their product while there is a feeTo."""
+    held = (position.balances[0] + moved[0], position.balances[1] + moved[1])
+    return replace(
+        position,
+        liquidity=liquidity,
+        total_supply=position.total_supply + v2_protocol_mint(position) + minted_raw,
+        reserves=held,
+        balances=held,
+        k_last=held[0] * held[1] if position.protocol_fee else 0,
+    )
+
+
+# --- What the agent itself did to positions, by the receipts of its transactions; and what it therefore owns and put in.
+
+
+def move(action: LpAction, receipt: Receipt, wallet: str) -> LpMove | None:
+    """What a mined `action` did; None where it changed no liquidity: a collect, or a transaction that reverted.
+
+    Raises OperatorNeeded when the receipt of liquidity that was provided does not tell of it: a position that nobody knows of
+    would be missing from every total.
+    """
+    if receipt.status != 1 or isinstance(action, Collect):
+        return None
+    if isinstance(action, Withdraw):
+        return LpMove(
+            action.venue, action.contract, action.token_id, action.pool, action.token0, action.token1,
+            0, None, -action.liquidity, action.held, (0, 0), receipt.block_number,
+        )  # fmt: skip
+    return _put_in_v2(action, receipt, wallet) if action.venue == "uniswap_v2" else _put_in_v3(action, receipt, wallet)
+
+
+def _put_in_v2(action: Provide, receipt: Receipt, wallet: str) -> LpMove:
+    net = receipt.net(wallet)
+    liquidity = net.get(action.contract, 0)
+    if liquidity <= 0:
+        raise _silent(action, receipt)
+    amounts = (-net.get(action.token0, 0), -net.get(action.token1, 0))
+    return _provided(action, None, liquidity, amounts, receipt)
+
+
+def _put_in_v3(action: Provide, receipt: Receipt, wallet: str) -> LpMove:
+    """The manager tells of a mint when all of it is done: of several events of one transaction the last is the outer call's."""
+    fits = [added for added in receipt.added if added.manager == action.contract and _fits(added, action, wallet)]
+    if not fits:
+        raise _silent(action, receipt)
+    return _provided(action, fits[-1].token_id, fits[-1].liquidity, fits[-1].amounts_raw, receipt)
+
+
+def _fits(added: LiquidityAdded, action: Provide, wallet: str) -> bool:
+    return added.minted_to == wallet if action.token_id is None else added.token_id == action.token_id
+
+
+def _provided(action: Provide, token_id: int | None, liquidity: int, amounts: tuple[int, int], receipt: Receipt) -> LpMove:
+    fresh = action.token_id is None and token_id is not None
+    return LpMove(
+        action.venue, action.contract, token_id, action.pool, action.token0, action.token1,
+        action.fee_pips if fresh else 0, action.ticks if fresh else None, liquidity, 0, amounts, receipt.block_number,
+    )  # fmt: skip
+
+
+def _silent(action: Provide, receipt: Receipt) -> OperatorNeeded:
+    return OperatorNeeded(
+        f"the receipt of {receipt.tx_hash} does not tell of the liquidity that it added to {action.name}",
+        "ask another endpoint; nothing is planned before it is known what the wallet has",
+    )
+
+
+def taken_over(mint: LpMove, amounts: tuple[int, int]) -> LpMove:
+    """The mint of a position that the owner hands over, as if `amounts` had been put in."""
+    return replace(mint, amounts_raw=amounts)
+
+
+def expected(action: LpAction) -> tuple[int, int]:
+    """Base units of (token0, token1) that an action brings the wallet by its plan; negative where it gives."""
+    match action:
+        case Withdraw():
+            return action.amounts_raw[0] + action.fees_raw[0], action.amounts_raw[1] + action.fees_raw[1]
+        case Collect():
+            return action.fees_raw
+        case Provide():
+            return -action.amounts_raw[0], -action.amounts_raw[1]
+
+
+def is_open(moves: Sequence[LpMove], name: str) -> bool:
+    """Whether the agent has put liquidity into a position and has not taken out all that it held.
+
+    Sums of its own moves would not tell: whoever likes may add to a position, and what is added counts.
+    """
+    done = [one.held + one.liquidity if one.liquidity < 0 else one.liquidity for one in moves if one.name == name]
+    return any(one.liquidity > 0 for one in moves if one.name == name) and done[-1] > 0
+
+
+def opened(moves: Sequence[LpMove]) -> tuple[LpMove, ...]:
+    """The mint of each V3 position that the agent opened and has not taken out wholly."""
+    return tuple(one for one in moves if one.ticks is not None and is_open(moves, one.name))
+
+
+def known(
+    confirmed: Sequence[ConfirmedPosition], targets: Sequence[LpTarget], moves: Sequence[LpMove], volatility_bps: int, horizon_s: int
+) -> tuple[ConfirmedPosition, ...]:
+    """Every position that counts: those of the config, V2 pairs that are targets, and what the agent opened and did not close.
+
+    A config's entry is what its owner put in; what the agent put in is added, and of what it took out its share of all is
+    gone. `volatility_bps` and `horizon_s` are for positions that neither the config names nor a target's pool holds.
+    """
+    found = {one.name: one for one in confirmed}
+    risks = {target.pool: (target.volatility_bps, target.horizon_s) for target in targets}
+
+    def add(at: LpTarget | LpMove, token_id: int | None, block: int | None) -> None:
+        risk = risks.get(at.pool, (volatility_bps, horizon_s))
+        one = ConfirmedPosition(at.venue, at.contract, token_id, at.token0, at.token1, (0, 0), block, *risk)
+        found.setdefault(one.name, one)
+
+    for target in targets:
+        if target.tick_spacing is None:
+            add(target, None, None)
+    for mint in opened(moves):
+        add(mint, mint.token_id, mint.block_number)
+    for done in moves:
+        if done.token_id is None and is_open(moves, done.name):
+            add(done, None, done.block_number)
+        if done.name in found:
+            found[done.name] = _after(found[done.name], done)
+    return tuple(found.values())
+
+
+def _after(one: ConfirmedPosition, done: LpMove) -> ConfirmedPosition:
+    if done.liquidity >= 0:
+        return replace(one, entry_raw=(one.entry_raw[0] + done.amounts_raw[0], one.entry_raw[1] + done.amounts_raw[1]))
+    rest = Fraction(max(0, done.held + done.liquidity), done.held) if done.held > 0 else Fraction(1)
+    return replace(one, entry_raw=(floor_int(one.entry_raw[0] * rest), floor_int(one.entry_raw[1] * rest)))

@@ -1,0 +1,68 @@
+"""One step of a V3 swap within one range of constant liquidity: SwapMath (v3-core).
+
+The amounts are those of sqrt_price_math, written out here because this is the innermost loop of every quote; a property
+test holds the two together. Without liquidity a step costs nothing and reaches its target, so no price is divided by it.
+"""
+
+from __future__ import annotations
+
+from agent.amm.v3.sqrt_price_math import get_next_sqrt_price_from_amount0_rounding_up, get_next_sqrt_price_from_amount1_rounding_down
+from agent.units import PIPS
+
+
+def compute_swap_step(
+    sqrt_ratio_current_x96: int, sqrt_ratio_target_x96: int, liquidity: int, amount_remaining: int, fee_pips: int
+) -> tuple[int, int, int, int]:
+    """(next sqrt price, amount in, amount out, fee) of SwapMath.computeSwapStep; amount_remaining < 0 asks for an output.
+
+    Amounts in base units; the fee is in the token that comes in, on top of amount in. Raises Reverts as the contract does.
+    """
+    current, target = sqrt_ratio_current_x96, sqrt_ratio_target_x96
+    if amount_remaining < 0:
+        return _step_exact_out(current, target, liquidity, -amount_remaining, fee_pips)
+    # An amount that falls short of the target in exact numbers falls short of it after rounding too, since prices round away
+    # from the target: below, `reached` is never the target, and what is left over of the input is fee.
+    less_fee = amount_remaining * (PIPS - fee_pips) // PIPS
+    if current >= target:
+        amount_in = -((liquidity * (target - current) << 96) // current // target)
+        if less_fee >= amount_in:
+            return target, amount_in, liquidity * (current - target) >> 96, -(-amount_in * fee_pips // (PIPS - fee_pips))
+        reached = get_next_sqrt_price_from_amount0_rounding_up(current, liquidity, less_fee, True)
+        amount_in = -((liquidity * (reached - current) << 96) // current // reached)
+        return reached, amount_in, liquidity * (current - reached) >> 96, amount_remaining - amount_in
+    amount_in = -(liquidity * (current - target) >> 96)
+    if less_fee >= amount_in:
+        amount_out = (liquidity * (target - current) << 96) // target // current
+        return target, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
+    reached = get_next_sqrt_price_from_amount1_rounding_down(current, liquidity, less_fee, True)
+    amount_in = -(liquidity * (current - reached) >> 96)
+    amount_out = (liquidity * (reached - current) << 96) // reached // current
+    return reached, amount_in, amount_out, amount_remaining - amount_in
+
+
+def whole_step(current: int, target: int, liquidity: int, fee_pips: int) -> tuple[int, int, int]:
+    """(amount in, amount out, fee) of a step with more than enough left to reach its target."""
+    if current >= target:
+        amount_in = -((liquidity * (target - current) << 96) // current // target)
+        amount_out = liquidity * (current - target) >> 96
+    else:
+        amount_in = -(liquidity * (current - target) >> 96)
+        amount_out = (liquidity * (target - current) << 96) // target // current
+    return amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
+
+
+def _step_exact_out(current: int, target: int, liquidity: int, wanted: int, fee_pips: int) -> tuple[int, int, int, int]:
+    """The branch of computeSwapStep for amountRemaining < 0. A price that stops short is rounded far enough to pay all that is wanted."""
+    if current >= target:
+        amount_out = liquidity * (current - target) >> 96
+        reached = target
+        if wanted < amount_out:
+            reached, amount_out = get_next_sqrt_price_from_amount1_rounding_down(current, liquidity, wanted, False), wanted
+        amount_in = -((liquidity * (reached - current) << 96) // current // reached)
+    else:
+        amount_out = (liquidity * (target - current) << 96) // target // current
+        reached = target
+        if wanted < amount_out:
+            reached, amount_out = get_next_sqrt_price_from_amount0_rounding_up(current, liquidity, wanted, False), wanted
+        amount_in = -(liquidity * (current - reached) >> 96)
+    return reached, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))

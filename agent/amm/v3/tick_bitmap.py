@@ -1,0 +1,248 @@
+"""What a V3 swap takes and pays up to every place where it stops, summed once, so that whole ranges are passed by bisection.
+
+A swap stops, and rounds, at initialised ticks and at the borders of bitmap words, whatever price it came from. So the sums
+belong to the ticks and not to one price: every state of a pool between two changes of its positions shares them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from enum import Enum
+from operator import lt
+from typing import NamedTuple
+
+from agent.amm.v3.swap_math import whole_step
+from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick, price_limit
+from agent.model import TickLiquidity, V3Pool
+
+# --- Where a V3 swap stops next: initialised ticks and the borders of 256-tick bitmap words (TickBitmap, v3-core).
+
+
+WORD_BITS = 8
+LAST_IN_WORD = 0xFF
+_KEPT_TABLES = 256
+
+
+class TickTable:
+    """The initialised ticks of one pool as plain tuples, ascending: what the swap loop bisects.
+
+    `stops` keeps what table.py sums up over these ticks.
+    """
+
+    __slots__ = ("indices", "nets", "stops")
+
+    def __init__(self, ticks: tuple[TickLiquidity, ...]) -> None:
+        self.indices = tuple([tick.index for tick in ticks])
+        self.nets = tuple([tick.liquidity_net for tick in ticks])
+        self.stops: dict[tuple[int, ...], StopTable] = {}
+        if not all(map(lt, self.indices, self.indices[1:])):
+            raise ValueError("ticks must ascend, each index once")
+
+
+_tables: dict[int, tuple[tuple[TickLiquidity, ...], TickTable]] = {}
+
+
+def tick_table(ticks: tuple[TickLiquidity, ...]) -> TickTable:
+    """The table of this very tuple, built once: states before and after a swap share their ticks. Raises ValueError if unsorted."""
+    known = _tables.get(id(ticks))
+    if known is not None and known[0] is ticks:  # the entry keeps the tuple alive, so its id is not given out again
+        return known[1]
+    table = TickTable(ticks)
+    if len(_tables) >= _KEPT_TABLES:
+        _tables.clear()
+    _tables[id(ticks)] = (ticks, table)
+    return table
+
+
+def next_initialized_tick_within_one_word(indices: tuple[int, ...], at: int, tick: int, tick_spacing: int, lte: bool) -> tuple[int, bool]:
+    """Next tick at which the contract stops and whether it is initialised (TickBitmap.nextInitializedTickWithinOneWord).
+
+    `at` is bisect_right(indices, tick): the number of initialised ticks not above `tick`, which a walk keeps by counting.
+    """
+    if lte:
+        border = (tick // tick_spacing >> WORD_BITS << WORD_BITS) * tick_spacing
+        return (indices[at - 1], True) if at and indices[at - 1] >= border else (border, False)
+    border = (tick // tick_spacing + 1 | LAST_IN_WORD) * tick_spacing
+    return (indices[at], True) if at < len(indices) and indices[at] <= border else (border, False)
+
+
+# --- Where a V3 swap stops next, and what lies beyond: one turn of the loop of UniswapV3Pool.swap, before any amount.
+
+
+UINT128_BITS = 128
+
+
+class End(Enum):
+    """Why a swap cannot go beyond a step: the range of prices ends, the ticks are not known, or the contract reverts."""
+
+    PRICES = 0
+    KNOWLEDGE = 1
+    REVERTS = 2
+
+
+def next_step(
+    pool: V3Pool, ticks: TickTable, at: int, tick: int, price_x96: int, liquidity: int, zero_for_one: bool
+) -> tuple[int, int, int, int, End | None]:
+    """(stop, sqrt price there, liquidity beyond it, `at` beyond it, why nothing lies beyond).
+
+    `at` counts the initialised ticks up to `tick`. Where knowledge ends, the price is that of the last known tick, or the
+    present one when that is already past it; where prices end, it is the last that a swap may reach.
+    """
+    if not pool.known_from_tick - 1 <= tick <= pool.known_to_tick:
+        return tick, price_x96, liquidity, at, End.KNOWLEDGE
+    stop, initialized = next_initialized_tick_within_one_word(ticks.indices, at, tick, pool.tick_spacing, zero_for_one)
+    if zero_for_one:
+        if stop < pool.known_from_tick and pool.known_from_tick > MIN_TICK:
+            return stop, min(price_x96, get_sqrt_ratio_at_tick(pool.known_from_tick)), liquidity, at, End.KNOWLEDGE
+        if stop <= MIN_TICK:
+            return MIN_TICK, price_limit(True), liquidity, at, End.PRICES
+        if not initialized:
+            return stop, get_sqrt_ratio_at_tick(stop), liquidity, at, None
+        at -= 1
+        liquidity -= ticks.nets[at]
+    else:
+        if stop > pool.known_to_tick and pool.known_to_tick < MAX_TICK:
+            return stop, max(price_x96, get_sqrt_ratio_at_tick(pool.known_to_tick)), liquidity, at, End.KNOWLEDGE
+        if stop >= MAX_TICK:
+            return MAX_TICK, price_limit(False), liquidity, at, End.PRICES
+        if not initialized:
+            return stop, get_sqrt_ratio_at_tick(stop), liquidity, at, None
+        liquidity += ticks.nets[at]
+        at += 1
+    return stop, get_sqrt_ratio_at_tick(stop), liquidity, at, None if 0 <= liquidity < 1 << UINT128_BITS else End.REVERTS
+
+
+_GROWTH = 8
+"""A table grows to what is asked of it, and by one part in this many: a small swap pays for its own stops, many for few copies."""
+_TABLE_KEPT_TABLES = 16
+"""Per tuple of ticks: two directions, and what pools that happen to share it need besides; the empty tuple is everybody's."""
+
+Row = tuple[int, int, int, int, int]
+
+
+class Sums(NamedTuple):
+    """Sums from the first stop of a table to each further one, in base units, and what lies beyond that stop.
+
+    `keys` are the ticks of the stops, negated for a falling price, so that they ascend. `costs` include fees. `rows` are
+    (cost, out, fee, sqrt price, liquidity beyond the stop). While `end` is None more stops can be had, and the last three
+    fields are those of the last one; else they belong to the end of the range beyond it.
+    """
+
+    keys: tuple[int, ...]
+    costs: tuple[int, ...]
+    outs: tuple[int, ...]
+    rows: tuple[Row, ...]
+    end: End | None
+    end_x96: int
+    end_cost: int
+    end_out: int
+
+
+class Skipped(NamedTuple):
+    """Whole steps that a swap makes: base units in (with fee), out, and fee; how many; where it stands then."""
+
+    cost: int
+    out: int
+    fee: int
+    stops: int
+    price_x96: int
+    tick: int
+    liquidity: int
+
+
+class StopTable:
+    """The stops of a pool in one direction, from some stop on. `sums` are replaced, never changed: threads may share them.
+
+    Whoever has found a place in some sums goes on with those, since another thread may have put back shorter ones.
+    """
+
+    __slots__ = ("_pool", "sums", "zero_for_one")
+
+    def __init__(self, pool: V3Pool, zero_for_one: bool, stop: int, liquidity: int) -> None:
+        """Starts at `stop`, an initialised tick or a word's border; `liquidity` is that beyond it."""
+        self._pool, self.zero_for_one = pool, zero_for_one
+        price = get_sqrt_ratio_at_tick(stop)
+        self.sums = Sums((-stop if zero_for_one else stop,), (0,), (0,), ((0, 0, 0, price, liquidity),), None, price, 0, 0)
+
+    def reach(self, sums: Sums, cost: int = -1, out: int = -1, tick: int | None = None) -> Sums:
+        """`sums`, of this table, or longer ones: to where more than this cost and out have flowed and past this tick, or to the end."""
+        key = -MAX_TICK if tick is None else -tick if self.zero_for_one else tick
+        while sums.end is None and (sums.end_cost <= cost or sums.end_out <= out or sums.keys[-1] <= key):
+            sums = self.sums = _grown(self._pool, self.zero_for_one, sums, cost, out, key)
+        return sums
+
+    def find(self, stop: int, liquidity: int) -> tuple[Sums, int] | None:
+        """Sums that hold a stop with this liquidity beyond it, and its place; None when it lies before the first one or beyond the end."""
+        key = -stop if self.zero_for_one else stop
+        sums = self.sums
+        if sums.keys[-1] < key:
+            sums = self.reach(sums, tick=stop)
+        at = bisect_left(sums.keys, key)
+        return (sums, at) if at < len(sums.keys) and sums.keys[at] == key and sums.rows[at][4] == liquidity else None
+
+    def within(self, sums: Sums, at: int, limit_x96: int) -> int:
+        """The last place up to `at` whose price is not past the limit, which the first one must not be."""
+        rows = sums.rows
+        if self.zero_for_one:
+            return at if rows[at][3] >= limit_x96 else bisect_right(rows, -limit_x96, 0, at, key=lambda row: -row[3]) - 1
+        return at if rows[at][3] <= limit_x96 else bisect_right(rows, limit_x96, 0, at, key=lambda row: row[3]) - 1
+
+    def skip(self, sums: Sums, start: int, remaining: int, limit_x96: int) -> Skipped:
+        """What a swap that stands at `start` does in whole steps, all but the last, with so much to take in (> 0) or to pay out (< 0)."""
+        if remaining > 0:
+            goal = sums.costs[start] + remaining
+            sums = self.reach(sums, cost=goal)
+            column = sums.costs
+        else:
+            goal = sums.outs[start] - remaining
+            sums = self.reach(sums, out=goal)
+            column = sums.outs
+        # Something is always left for a step of the swap's own: it ends where everything is used up, even if it could go on for nothing.
+        at = self.within(sums, bisect_left(column, goal, start) - 1, limit_x96)
+        cost, out, fee, _, _ = sums.rows[start]
+        end_cost, end_out, end_fee, price, liquidity = sums.rows[at]
+        tick = -sums.keys[at] - 1 if self.zero_for_one else sums.keys[at]
+        return Skipped(end_cost - cost, end_out - out, end_fee - fee, at - start, price, tick, liquidity)
+
+
+def stop_table(pool: V3Pool, zero_for_one: bool, stop: int, liquidity: int) -> tuple[StopTable, Sums, int]:
+    """A table with sums that hold this stop, with `liquidity` beyond it, at a place. All states with these ticks share it.
+
+    A table that starts too far on is made anew from this stop; so is one of other liquidity, which a pool has only when
+    its ticks do not explain it.
+    """
+    tables = tick_table(pool.ticks).stops
+    key = (zero_for_one, pool.fee_pips, pool.tick_spacing, pool.known_from_tick, pool.known_to_tick)
+    table = tables.get(key)
+    found = None if table is None else table.find(stop, liquidity)
+    if table is None or found is None:
+        if len(tables) >= _TABLE_KEPT_TABLES:
+            tables.clear()
+        table = tables[key] = StopTable(pool, zero_for_one, stop, liquidity)
+        found = table.sums, 0
+    return table, *found
+
+
+def _grown(pool: V3Pool, zero_for_one: bool, sums: Sums, past_cost: int, past_out: int, past_key: int) -> Sums:
+    """The sums with more stops: past all that is asked for, a few at least, or up to the end."""
+    ticks, fee_pips = tick_table(pool.ticks), pool.fee_pips
+    keys, costs, outs, rows = list(sums.keys), list(sums.costs), list(sums.outs), list(sums.rows)
+    key, (cost, out, fee, price, liquidity) = keys[-1], rows[-1]
+    tick = -key - 1 if zero_for_one else key
+    at = bisect_right(ticks.indices, tick)
+    fewest = len(keys) + 1 + len(keys) // _GROWTH
+    while cost <= past_cost or out <= past_out or key <= past_key or len(keys) < fewest:
+        stop, target, beyond, at, end = next_step(pool, ticks, at, tick, price, liquidity, zero_for_one)
+        step_in, step_out, step_fee = whole_step(price, target, liquidity, fee_pips)
+        cost += step_in + step_fee
+        out += step_out
+        fee += step_fee
+        price, liquidity = target, beyond
+        if end is not None:
+            return Sums(tuple(keys), tuple(costs), tuple(outs), tuple(rows), end, price, cost, out)
+        tick, key = (stop - 1, -stop) if zero_for_one else (stop, stop)
+        keys.append(key)
+        costs.append(cost)
+        outs.append(out)
+        rows.append((cost, out, fee, price, liquidity))
+    return Sums(tuple(keys), tuple(costs), tuple(outs), tuple(rows), None, price, cost, out)

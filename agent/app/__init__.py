@@ -1,0 +1,346 @@
+"""The public Python surface: what the commands do, typed. `open_agent` holds a connection; the other names are one call each."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.app.agent import Agent, Standing, TakenBack, open_agent, plan, quote, snapshot, step, swap_at
+    from agent.app.alerting import alerts, try_targets
+    from agent.app.backtests import (
+        Grids,
+        Market,
+        Prepared,
+        Shocks,
+        backtest,
+        backtest_figures,
+        check_report_path,
+        prepare_stress,
+        prepare_tune,
+        prices_file,
+        run_stress,
+        run_tune,
+        sample,
+        stress_figures,
+        tune_document,
+        write_report,
+        write_stress_report,
+        write_tune_report,
+    )
+    from agent.app.local import demo_world, move_market, serve_localchain
+    from agent.app.money.deposits import confirm_flows, flows, invest
+    from agent.app.money.emergency import Halted, pause_hard, revoke
+    from agent.app.money.rehearsal import rehearse
+    from agent.app.money.shutdown import stop
+    from agent.app.money.withdrawals import withdraw
+    from agent.app.offline import WhatIf, input_text, plan_from_input, replay, what_if
+    from agent.app.oracle import observations, raise_observations
+    from agent.app.paper import Start, agreed, on_paper, open_paper
+    from agent.app.positions.liquidity import Liquidity, forget_position, liquidity, take_position
+    from agent.app.positions.orders import arm_orders, disarm_orders, set_orders, standing_orders
+    from agent.app.positions.strategies import route_flows, strategies, take_over_strategies
+    from agent.app.records.ledger import against_chain, check_books, export, journal_of_books, open_books, pnl, refresh
+    from agent.app.records.price_history import fetch_prices, forget_prices, import_prices, prices, weights
+    from agent.app.records.step_history import (
+        at_price,
+        cancel_waiting,
+        explain,
+        history,
+        limit_prices,
+        order_document,
+        pause,
+        resume,
+        waiting_orders,
+    )
+    from agent.app.records.store_files import backup_store, check_store, restore_store, upgrade_store
+    from agent.app.records.tx_journal import cancel, reconcile, transactions, waiting
+    from agent.app.service import Service, StoppableClock, Stopped, serve
+    from agent.app.settings.editing import edit
+    from agent.app.settings.profiles import export_profile, import_profile
+    from agent.app.start.checks import doctor
+    from agent.app.start.setup import initialise, templates, trust
+    from agent.app.start.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
+    from agent.config.load import load_config
+    from agent.execution.step_context import Outcome, OutcomeKind
+
+
+_HOMES = {
+    "agent.app.agent": (
+        "Agent",
+        "Standing",
+        "open_agent",
+        "plan",
+        "quote",
+        "snapshot",
+        "step",
+        "TakenBack",
+        "swap_at",
+    ),
+    "agent.app.alerting": (
+        "alerts",
+        "try_targets",
+    ),
+    "agent.app.records.step_history": (
+        "explain",
+        "history",
+        "pause",
+        "resume",
+        "at_price",
+        "cancel_waiting",
+        "limit_prices",
+        "order_document",
+        "waiting_orders",
+    ),
+    "agent.app.local": (
+        "demo_world",
+        "move_market",
+        "serve_localchain",
+    ),
+    "agent.app.settings.editing": ("edit",),
+    "agent.app.money.shutdown": ("stop",),
+    "agent.app.money.deposits": (
+        "invest",
+        "confirm_flows",
+        "flows",
+    ),
+    "agent.app.money.rehearsal": ("rehearse",),
+    "agent.app.offline": (
+        "replay",
+        "input_text",
+        "plan_from_input",
+        "WhatIf",
+        "what_if",
+    ),
+    "agent.app.money.emergency": (
+        "revoke",
+        "Halted",
+        "pause_hard",
+    ),
+    "agent.app.money.withdrawals": ("withdraw",),
+    "agent.app.settings.profiles": (
+        "export_profile",
+        "import_profile",
+    ),
+    "agent.app.start.setup": (
+        "templates",
+        "initialise",
+        "trust",
+    ),
+    "agent.app.backtests": (
+        "backtest_figures",
+        "check_report_path",
+        "write_report",
+        "Prepared",
+        "Shocks",
+        "prepare_stress",
+        "run_stress",
+        "stress_figures",
+        "write_stress_report",
+        "Grids",
+        "prepare_tune",
+        "run_tune",
+        "tune_document",
+        "write_tune_report",
+        "Market",
+        "backtest",
+        "prices_file",
+        "sample",
+    ),
+    "agent.app.start.checks": ("doctor",),
+    "agent.app.records.ledger": (
+        "export",
+        "against_chain",
+        "check_books",
+        "journal_of_books",
+        "open_books",
+        "pnl",
+        "refresh",
+    ),
+    "agent.app.oracle": (
+        "observations",
+        "raise_observations",
+    ),
+    "agent.app.positions.orders": (
+        "arm_orders",
+        "disarm_orders",
+        "set_orders",
+        "standing_orders",
+    ),
+    "agent.app.records.price_history": (
+        "fetch_prices",
+        "forget_prices",
+        "import_prices",
+        "prices",
+        "weights",
+    ),
+    "agent.app.paper": (
+        "Start",
+        "agreed",
+        "on_paper",
+        "open_paper",
+    ),
+    "agent.app.positions.liquidity": (
+        "Liquidity",
+        "liquidity",
+        "forget_position",
+        "take_position",
+    ),
+    "agent.app.service": (
+        "Service",
+        "serve",
+        "StoppableClock",
+        "Stopped",
+    ),
+    "agent.app.positions.strategies": (
+        "route_flows",
+        "strategies",
+        "take_over_strategies",
+    ),
+    "agent.app.records.store_files": (
+        "backup_store",
+        "check_store",
+        "restore_store",
+        "upgrade_store",
+    ),
+    "agent.app.records.tx_journal": (
+        "cancel",
+        "reconcile",
+        "transactions",
+        "waiting",
+    ),
+    "agent.app.start.wallet": (
+        "Password",
+        "change_password",
+        "create_wallet",
+        "import_wallet",
+        "wallet_address",
+    ),
+    "agent.config.load": ("load_config",),
+    "agent.execution.step_context": (
+        "Outcome",
+        "OutcomeKind",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Agent",
+    "Grids",
+    "Halted",
+    "Liquidity",
+    "Market",
+    "Outcome",
+    "OutcomeKind",
+    "Password",
+    "Prepared",
+    "Service",
+    "Shocks",
+    "Standing",
+    "Start",
+    "StoppableClock",
+    "Stopped",
+    "TakenBack",
+    "WhatIf",
+    "against_chain",
+    "agreed",
+    "alerts",
+    "arm_orders",
+    "at_price",
+    "backtest",
+    "backtest_figures",
+    "backup_store",
+    "cancel",
+    "cancel_waiting",
+    "change_password",
+    "check_books",
+    "check_report_path",
+    "check_store",
+    "confirm_flows",
+    "create_wallet",
+    "demo_world",
+    "disarm_orders",
+    "doctor",
+    "edit",
+    "explain",
+    "export",
+    "export_profile",
+    "fetch_prices",
+    "flows",
+    "forget_position",
+    "forget_prices",
+    "history",
+    "import_prices",
+    "import_profile",
+    "import_wallet",
+    "initialise",
+    "input_text",
+    "invest",
+    "journal_of_books",
+    "limit_prices",
+    "liquidity",
+    "load_config",
+    "move_market",
+    "observations",
+    "on_paper",
+    "open_agent",
+    "open_books",
+    "open_paper",
+    "order_document",
+    "pause",
+    "pause_hard",
+    "plan",
+    "plan_from_input",
+    "pnl",
+    "prepare_stress",
+    "prepare_tune",
+    "prices",
+    "prices_file",
+    "quote",
+    "raise_observations",
+    "reconcile",
+    "refresh",
+    "rehearse",
+    "replay",
+    "restore_store",
+    "resume",
+    "revoke",
+    "route_flows",
+    "run_stress",
+    "run_tune",
+    "sample",
+    "serve",
+    "serve_localchain",
+    "set_orders",
+    "snapshot",
+    "standing_orders",
+    "step",
+    "stop",
+    "strategies",
+    "stress_figures",
+    "swap_at",
+    "take_over_strategies",
+    "take_position",
+    "templates",
+    "transactions",
+    "trust",
+    "try_targets",
+    "tune_document",
+    "upgrade_store",
+    "waiting",
+    "waiting_orders",
+    "wallet_address",
+    "weights",
+    "what_if",
+    "withdraw",
+    "write_report",
+    "write_stress_report",
+    "write_tune_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the module of a name on its first use: pausing loads no web3."""
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'agent.app' has no attribute {name!r}")

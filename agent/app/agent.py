@@ -1,0 +1,724 @@
+"""An agent connected to its chain: status, quote, plan, rebalance, swap, run."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agent import codec, engine, wiring
+from agent.accounting.tax_lots import wallet_changes as planned_changes
+from agent.amm.errors import TicksEnd
+from agent.amm.lp import positions as own
+from agent.app import describe as trigger_view
+from agent.app import withdrawal_parts as parting
+from agent.app.describe import Sandwich, parameters, sandwich
+from agent.app.records.step_history import limit_prices
+from agent.app.start import least_total as least
+from agent.app.start.endpoints import records
+from agent.chain.rpc import Transport
+from agent.config import schema as bounds
+from agent.config.fields import parse_address, parse_duration_s
+from agent.config.load import LoadedConfig, load_config
+from agent.errors import ConfigError, Refused, Retryable, TrimtabError
+from agent.execution.approvals import take_back
+from agent.execution.carrier import may_take
+from agent.execution.settlement import native_delta, settle
+from agent.execution.step_context import CaughtUp, Eyes, Further, Hands, Outcome, OutcomeKind, observed
+from agent.model import (
+    ByHand,
+    Halt,
+    Intent,
+    IntentKind,
+    IntentState,
+    LimitOrder,
+    OwnStrategy,
+    Portfolio,
+    Proposed,
+    StepInput,
+    Style,
+    Swap,
+    SwapAtPrice,
+    Underway,
+    Verdict,
+)
+from agent.planning import planner
+from agent.planning import proposals as strategies
+from agent.planning.planner import Quote
+from agent.policy import minimum
+from agent.policy import native_coin as coin
+from agent.policy.decide import Decided, decide
+from agent.policy.drift import overweight, total
+from agent.policy.liquidity import valuation as liquidity
+from agent.policy.orders.levels import late
+from agent.ports import Approval, Clock, Journal, SigningKey
+from agent.signing.keys import HandedIn
+from agent.store.config_versions import Edited
+from agent.store.files.locks import Held
+from agent.store.journal import family
+from agent.units import NATIVE, Token, decimal_text, parse_raw, price_text
+from agent.venues import composer as spending
+
+# --- When a long run looks again: clock, chance and work are handed in, so that a test runs a year in a moment.
+
+
+T = TypeVar("T")
+JITTER = 0.1
+"""Share of the interval by which each look is delayed at random, so that a schedule does not announce trades (T15)."""
+SLICE_S = 5.0
+"""A rest is slept in pieces of so many seconds: how long it takes at most until somebody who calls is heard."""
+
+
+def repeat(
+    look: Callable[[], T],
+    interval_s: float,
+    clock: Clock,
+    chance: Callable[[], float],
+    called: Callable[[], bool] = lambda: False,
+) -> Iterator[T]:
+    """Looks, rests, looks again, without end. `chance` gives numbers in [0, 1); `called` ends a rest early."""
+    while True:
+        yield look()
+        rest(interval_s * (1 + chance() * JITTER), clock, called)
+
+
+def rest(seconds: float, clock: Clock, called: Callable[[], bool]) -> None:
+    """Sleeps so long, or until `called` says yes."""
+    left_s = seconds
+    while left_s > 0 and not called():
+        clock.sleep(min(left_s, SLICE_S))
+        left_s -= SLICE_S
+
+
+# --- What goes on over time: rounds one after the other in one command, and orders by hand that wait for their price.
+
+
+Progress = Callable[[str], None]
+Confirm = Callable[[Outcome], bool]
+LONGEST_S = 90 * 86_400
+"""How long an order may wait."""
+POLL_S = 12.0
+"""Between two looks of an order that somebody waits for in the foreground."""
+GOES_ON = (OutcomeKind.DONE, OutcomeKind.HOLD)
+
+
+def step_in_rounds(desk: wiring.Desk, hands: Hands | None) -> Outcome:
+    """One look of a run: the orders that wait for their price, else the agent's own strategy."""
+    orders = tuple(order for order in desk.store.orders() if order.state == "open")
+    outcome = engine.step(desk.eyes, OwnStrategy(orders), desk.store, hands)
+    if orders and hands is not None:
+        settle_orders(desk, outcome.after or outcome.step_input)
+    return outcome
+
+
+def settle_orders(desk: wiring.Desk, step_input: StepInput) -> None:
+    """Writes down which orders are filled, and which are too late by chain time: those are never filled any more (T14)."""
+    chain_s = step_input.snapshot.head.timestamp_s
+    for order in desk.store.orders():
+        if order.state == "filled":
+            desk.store.end_campaign(order.id, order.state, order.why, chain_s)
+        elif order.state == "open" and (why := late(step_input, order)):
+            desk.store.end_campaign(order.id, "expired", why, chain_s)
+
+
+def go_on(wallet: wiring.Wallet, first: Outcome) -> Outcome:
+    """Carries a correction on that is under way in rounds, round after round, until it ends or a look says no.
+
+    Between two rounds the wallet is free for others, who find in the store what is under way. Each round is a step of its own,
+    decided anew; it was confirmed once, with the first of them. The outcome is that of the last round, with the transactions of all.
+    """
+    desk = wallet.desk
+    outcome, last, sent, rounds = first, first, list(first.transactions), 0
+    while (under := _spread(desk, outcome)) is not None and outcome.kind in GOES_ON:
+        rounds += outcome.kind is OutcomeKind.DONE
+        now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
+        wallet.progress(f"round {under.done + 1} of about {under.campaign.rounds} is due in {max(0, under.next_s - now_s)} s")
+        rest(max(1, under.next_s - now_s), desk.clock, lambda: False)
+        try:
+            with wallet.held() as hands:
+                outcome = engine.step(desk.eyes, OwnStrategy(), desk.store, hands)
+        except Edited as edited:  # what was sent by then is told with it
+            return replace(outcome, kind=OutcomeKind.REFUSED, reason=str(edited), transactions=tuple(sent), verdicts=edited.verdicts)
+        sent += outcome.transactions
+        last = outcome if outcome.kind is not OutcomeKind.HOLD else last
+    if outcome is first:
+        return first
+    if outcome.kind is OutcomeKind.HOLD and last.kind is OutcomeKind.DONE:
+        return replace(last, transactions=tuple(sent), reason=outcome.reason, after=outcome.step_input)
+    return replace(outcome, transactions=tuple(sent))
+
+
+def asked_once(confirm: Confirm) -> Confirm:
+    """Once somebody has said yes, that holds for every later round; not for what takes the place of what was refused."""
+    said: list[bool] = []
+
+    def answer(outcome: Outcome) -> bool:
+        if not said or not said[-1] or outcome.around:
+            said.append(confirm(outcome))
+        return said[-1]
+
+    return answer
+
+
+def _spread(desk: wiring.Desk, outcome: Outcome) -> Underway | None:
+    """The campaign in rounds that is under way in the store; None where there is none."""
+    now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
+    under = desk.store.history(now_s).campaign
+    return None if under is None or under.campaign.pace.style is Style.LIMIT else under
+
+
+# orders by hand
+def swap_at(
+    agent: Agent,
+    names: tuple[str, str],
+    amount: str,
+    price: str,
+    until: str,
+    *,
+    send: bool,
+    wait: bool,
+    confirm: Confirm,
+    progress: Progress,
+    sure: Callable[[dict[str, Any]], bool] = lambda _: True,
+) -> tuple[LimitOrder, Outcome]:
+    """Sells `amount` of the first of `names` for the second at `price` or better until then.
+
+    Without `send` it only looks. With it the order is written down, tried once, and with `wait` tried until it ends; else
+    `trimtab run --send` goes on with it. `sure` is asked with the limit beside the market's price (corrections.limit_prices). Raises
+    ConfigError for a price or time that is none.
+    """
+    desk = agent.desk
+    sold, bought = agent.token(names[0], "--in"), agent.token(names[1], "--out")
+    shown = engine.look(desk.eyes, strategies.one_order(made := _order(agent, (sold, bought), amount, price, until)))
+    if not send:
+        return made, shown
+    if not sure(limit_prices(made, shown.step_input)) or not confirm(shown):
+        return made, replace(shown, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was written down, nothing sent")
+    wallet = wiring.open_wallet(desk, lambda _: True, progress)
+    with wallet.held() as hands:
+        order = desk.store.add_order(made)
+        outcome = _tried(desk, order, hands)
+    while (order := next(one for one in desk.store.orders() if one.id == order.id)).state == "open" and wait:
+        progress(f"{order.note}: {outcome.reason}")
+        desk.clock.sleep(POLL_S)
+        with wallet.held() as hands:
+            outcome = _tried(desk, order, hands)
+    return order, outcome
+
+
+def _tried(desk: wiring.Desk, order: LimitOrder, hands: Hands) -> Outcome:
+    """One look whether the order fills."""
+    outcome = engine.step(desk.eyes, SwapAtPrice(order), desk.store, hands)
+    settle_orders(desk, outcome.after or outcome.step_input)
+    return outcome
+
+
+def _order(agent: Agent, tokens: tuple[Token, Token], amount: str, price: str, until: str) -> LimitOrder:
+    sold, bought = tokens
+    if sold == bought:
+        raise ConfigError("--out: the same token as --in", "name two tokens")
+    raw = parse_raw(amount, sold.decimals, "--amount")
+    if raw == 0:
+        raise ConfigError("--amount must be above 0", "for example --amount 0.1")
+    exact = Fraction(parse_raw(price, 36, "--limit"), 10**36) * Fraction(10) ** (bought.decimals - sold.decimals)
+    if exact == 0:
+        raise ConfigError("--limit must be above 0", "give the minimum --out per --in, or omit --limit")
+    head_s = agent.desk.eyes.reader.snapshot().head.timestamp_s
+    until_s = _until(until, head_s)
+    least = f"{price_text(exact, sold.decimals, bought.decimals)} {bought.label}"
+    note = f"sell {decimal_text(raw, sold.decimals)} {sold.label} at {least} or better"
+    return LimitOrder("", sold.address, bought.address, raw, exact, until_s, head_s, note=note)
+
+
+def _until(text: str, now_s: int) -> int:
+    """Chain seconds of a duration from now, or of a time such as 2027-01-31T18:00Z."""
+    try:
+        until_s = now_s + parse_duration_s(text, "--until")
+    except ConfigError:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise ConfigError(f"--until: {text!r} is neither a duration nor a time", "for example 4h, or 2027-01-31T18:00Z") from None
+        if moment.tzinfo is None:
+            raise ConfigError(f"--until: {text!r} has no time zone", "for example 2027-01-31T18:00Z") from None
+        until_s = int(moment.timestamp())
+    if not now_s < until_s <= now_s + LONGEST_S:
+        raise ConfigError(f"--until: {text!r} must be within 90 days of the newest block", "for example 4h")
+    return until_s
+
+
+# --- What a plan predicted of balances, against what the receipts say came of it.
+
+
+def realised(desk: wiring.Desk, outcome: Outcome) -> list[dict[str, Any]]:
+    """Planned against realised change of each balance by the receipts of the swap and of all actions with liquidity, base units."""
+    planned: dict[str, int] = {}
+    got: dict[str, int] = {}
+    for intent in outcome.transactions:
+        if intent.receipt is None or intent.kind not in (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.UNWRAP):
+            continue
+        owner = outcome.step_input.snapshot.owner
+        net = {NATIVE: native_delta(intent, owner, desk.portfolio.wrapped_native)} | intent.receipt.net(owner)
+        for token, raw in _planned(desk, intent).items():
+            planned[token] = planned.get(token, 0) + raw
+            got[token] = got.get(token, 0) + net.get(token, 0)
+    return [
+        {"symbol": desk.portfolio.token(token).label, "planned_raw": str(raw), "realised_raw": str(got[token])}
+        for token, raw in planned.items()
+    ]
+
+
+def _planned(desk: wiring.Desk, intent: Intent) -> dict[str, int]:
+    grant = desk.store.grant(intent.id)
+    if grant.action is not None:
+        return dict(zip((grant.action.token0, grant.action.token1), own.expected(grant.action), strict=True))
+    return {} if grant.plan is None else planned_changes(grant.plan)
+
+
+# --- The hard kill switch: cancels what waits, sets to zero what may still be taken, and trades nothing (T14).
+
+
+TAKEN_BACK = "retreat"
+"""The decision of such a look in the store: no trigger's, so that nobody decides it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What a hard pause is about: transactions that are in no block, and allowances above zero."""
+
+    step_input: StepInput
+    waiting: tuple[Intent, ...]
+    allowed: tuple[Approval, ...]
+
+
+def standing(eyes: Eyes, store: Journal) -> TakenBack:
+    """What waits and what may still be taken now; writes and sends nothing."""
+    step_input = _assembled(eyes)
+    return TakenBack(step_input, waiting(store), tuple(spending.left_over(step_input)))
+
+
+def waiting(store: Journal) -> tuple[Intent, ...]:
+    """Open transactions whose nonce no block has yet, each with what it was sent again as."""
+    found = store.open_intents()
+    mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
+    return tuple(intent for intent in found if intent.tx.nonce not in mined)
+
+
+def retreat(eyes: Eyes, store: Journal, hands: Hands, why: str) -> Outcome:
+    """Cancels, then revokes, each through journal and signer. What one token refuses stops no other.
+
+    HALT where nothing was left to do, DONE where all of it is done, FAILED where something stays, with what and why. Raises
+    Refused unless the switch stands at hard or is off, Retryable and OperatorNeeded like a step.
+    """
+    before = waiting(store)
+    hands.executor.abandon(why)
+    eyes = replace(eyes, reader=CaughtUp(eyes.reader, store, eyes.clock))
+    snapshot = eyes.reader.snapshot()
+    settle(store, snapshot, lambda: eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s)))
+    step_input = eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+    step_id = uuid.uuid4().hex[:12]
+    store.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input), codec.dumps(ByHand("pause --hard")))
+    allowed = spending.left_over(step_input)
+    sent, troubles = revoke(hands, step_id, step_input, allowed)
+    after = _assembled(eyes) if sent else step_input
+    if left := spending.left_over(after):
+        troubles.append(may_take(left))
+    troubles += [f"«{note}» still waits" for note in dict.fromkeys(intent.note for intent in waiting(store))]
+    cancels = _cancels(store, before)
+    reason = _told(why, before, cancels, sent, troubles)
+    kind = OutcomeKind.FAILED if troubles else OutcomeKind.DONE if before or sent else OutcomeKind.HALT
+    store.end_step(step_id, TAKEN_BACK, reason, None, kind.value)
+    decided = replace(decide(step_input), decision=Halt(reason))
+    return Outcome(step_id, kind, reason, step_input, decided, None, transactions=(*cancels, *sent), after=after)
+
+
+def revoke(hands: Hands, step_id: str, step_input: StepInput, allowed: Sequence[Approval]) -> tuple[list[Intent], list[str]]:
+    """Sends each of these approvals to zero; what was sent, and what stood against the others."""
+    sent: list[Intent] = []
+    if not hands.executor.ready(taking_back=True):
+        return sent, ["allowances wait for what waits"] if allowed else []
+    troubles = take_back(hands, step_id, step_input, allowed, sent)
+    return sent, troubles
+
+
+def _cancels(store: Journal, before: Sequence[Intent]) -> list[Intent]:
+    """What became of the transactions that waited, and of what was sent to cancel them."""
+    newest = {intent.tx.nonce: intent.id for intent in before}
+    return [intent for nonce, known in newest.items() for intent in family(store.intents_at(nonce), known)]
+
+
+def _told(why: str, before: Sequence[Intent], cancels: Sequence[Intent], sent: Sequence[Intent], troubles: Sequence[str]) -> str:
+    if not before and not sent and not troubles:
+        return f"hard pause ({why}): nothing waits, and nothing may be taken"
+    won = [intent for intent in cancels if intent.succeeded and intent.kind is not IntentKind.CANCEL]
+    nonces = len({intent.tx.nonce for intent in before})
+    parts = [f"{nonces - len(won)} of {nonces} waiting transactions taken back"] if before else []
+    parts += [f"«{intent.note}» was mined all the same" for intent in won]
+    parts += [f"{sum(intent.succeeded for intent in sent)} of {len(sent)} allowances set to zero"] if sent else []
+    return f"hard pause ({why}): {'; '.join([*parts, *troubles])}"
+
+
+def _assembled(eyes: Eyes) -> StepInput:
+    snapshot = eyes.reader.snapshot()
+    return eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+
+
+# --- How a run that goes on takes up a config that its owner has confirmed meanwhile; a file alone changes nothing.
+
+
+READ_ONCE = ("chain", "wallet", "execution", "store", "service", "alerts", "record")
+"""Tables that a process is set up with: endpoints, key, what may be sent where, and who is told."""
+TRIES = 3
+"""Looks at the file, a second apart: an edit writes it just before the store."""
+
+
+def taken_up(desk: wiring.Desk, wallet: wiring.Wallet | None, edited: Edited) -> tuple[wiring.Desk, wiring.Wallet | None]:
+    """Desk and wallet by the version that was confirmed last, made while nobody else has the wallet.
+
+    Raises `edited` where the file is another version than that, or the run is on paper; Edited where a table of READ_ONCE differs;
+    Held where another process keeps the wallet; Retryable from the endpoints.
+    """
+    if wallet is None:
+        return _reopened(desk, edited), None
+    with wallet.locked():
+        found = _reopened(desk, edited)
+    return found, replace(wallet, desk=found)
+
+
+def _reopened(desk: wiring.Desk, edited: Edited) -> wiring.Desk:
+    loaded = None if desk.loaded.paper else _confirmed(desk)
+    if loaded is None:
+        raise edited
+    changed = [f"[{name}]" for name in READ_ONCE if getattr(loaded.config, name) != getattr(desk.config, name)]
+    if changed:
+        verdict = Verdict("config", ", ".join(changed), "as it was when the run began", False)
+        raise Edited(f"the config was edited in {', '.join(changed)}, which a run reads when it begins", (verdict,), "start it again")
+    return wiring.reopened(desk, loaded)
+
+
+def _confirmed(desk: wiring.Desk) -> LoadedConfig | None:
+    """The config file, where it is the version that was confirmed last."""
+    for attempt in range(TRIES):
+        if attempt:
+            desk.clock.sleep(1)
+        with suppress(ConfigError):
+            loaded = load_config(desk.loaded.path)
+            if loaded.digest == desk.store.confirmed_config():
+                return loaded
+    return None
+
+
+SHORTEST_LOOK_S = 1
+LOOKING = "Reading the chain"
+
+
+def never(_: Outcome) -> bool:
+    """Confirms nothing."""
+    return False
+
+
+def silent(_: str) -> None:
+    """Shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a portfolio stands: `paused` tells the kill switch, `warnings` what the owner should know of its size.
+
+    `endpoints` tells how each endpoint did so far, `hard` whether the kill switch also takes back.
+    """
+
+    step_input: StepInput
+    decided: Decided
+    paused: bool
+    pause_reason: str
+    warnings: tuple[str, ...]
+    endpoints: tuple[dict[str, Any], ...] = ()
+    hard: bool = False
+
+    @property
+    def native(self) -> coin.NativeView:
+        """How the native coin stands beside its wrapped token."""
+        return coin.view(self.step_input)
+
+    @property
+    def least(self) -> dict[str, Any] | None:
+        """The least total at which all of this works, what a year costs, and what to change where the total is below it."""
+        drifts = self.decided.drifts
+        return least.standing(self.step_input, total(drifts)) if drifts else None
+
+    @property
+    def trigger(self) -> trigger_view.TriggerView:
+        """What decides when to act, in words."""
+        return trigger_view.view(self.step_input, self.decided)
+
+
+class Agent:
+    """What a connected agent can do. Nothing is sent unless `send` is true and `confirm` says yes."""
+
+    def __init__(self, desk: wiring.Desk) -> None:
+        self.desk = desk
+
+    @property
+    def portfolio(self) -> Portfolio:
+        """Tokens and targets."""
+        return self.desk.portfolio
+
+    @property
+    def on_paper(self) -> bool:
+        """Whether nothing that it does reaches a chain."""
+        return self.desk.loaded.paper
+
+    def step_input(self) -> StepInput:
+        """A fresh snapshot with the owner's wishes and the store's memory."""
+        eyes = self.desk.eyes
+        found = eyes.reader.snapshot()
+        return observed(eyes, eyes.assemble(found, eyes.history(found.head.timestamp_s)))
+
+    def status(self) -> Standing:
+        """Where the portfolio stands and what would be decided now."""
+        step_input = self.step_input()
+        stopped = self.desk.switch.read()
+        decided, paused = strategies.decision_at(step_input), stopped.paused is not False
+        told = (*minimum.warnings(self.portfolio), *overweight(decided.drifts), *liquidity.warnings(step_input))
+        warnings = (*told, *bounds.accepted(self.desk.config.limits))
+        return Standing(step_input, decided, paused, stopped.reason, warnings, self.endpoints(), stopped.hard)
+
+    def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:
+        """What selling `amount` whole coins of `token_in` would pay, over all pools or in one; more ticks are read where it needs them."""
+        sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
+        raw = self._amount(amount, sold)
+        step_input = self.step_input()
+        chosen = None if pool is None else parse_address(pool, "--pool")
+        try:
+            return step_input, planner.quote(step_input, sold.address, bought.address, raw, chosen)
+        except TicksEnd:
+            deeper = Further(self.desk.eyes.reader)(step_input)
+            if deeper is None:
+                raise
+        return deeper, planner.quote(deeper, sold.address, bought.address, raw, chosen)
+
+    def plan(self) -> Outcome:
+        """What a rebalance would do now, judged by every guard; writes nothing."""
+        return engine.look(self.desk.eyes, strategies.rebalance)
+
+    def rebalance(self, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent) -> Outcome:
+        """One step; under a style of rounds those that follow too, one after the other, until the correction is done."""
+        if not send:
+            return engine.step(self.desk.eyes, OwnStrategy(), self.desk.store, None)
+        wallet = wiring.open_wallet(self.desk, asked_once(confirm), progress)
+        with wallet.held() as hands:
+            first = engine.step(self.desk.eyes, OwnStrategy(), self.desk.store, hands)
+        return go_on(wallet, first)
+
+    def swap(
+        self, token_in: str, token_out: str, amount: str, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent
+    ) -> Outcome:
+        """One swap by hand, under the same guards."""
+        sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
+        return self._step(Swap(sold.address, bought.address, self._amount(amount, sold)), send, confirm, progress)
+
+    def run(
+        self, *, send: bool = False, confirm: Confirm = never, every: str = "10m", once: bool = False, progress: Progress = silent
+    ) -> Generator[Outcome | TrimtabError, None, None]:
+        """Steps on and on, yielding each outcome. What may be different at the next look is yielded too (network errors,
+        refusals before sending, a wallet that another process has); what needs a person is raised. With `send` the key is held
+        from first to last, the wallet during each look alone: between two looks other commands act for it, and each look begins
+        with what they left in the store. With `once` it serves nobody else.
+
+        Where the kill switch turns to hard a rest ends, and what waits is taken back instead of a step; where the bot was stopped
+        it ends without another act. A version of the config that its owner confirmed meanwhile is taken up between two acts, while
+        it holds the wallet, or Edited is raised (agent/app/agent.py). `progress` hears LOOKING before each look.
+        """
+        interval_s = parse_duration_s(every, "--every")
+        if interval_s < SHORTEST_LOOK_S:
+            raise ConfigError(f"--every: {every!r} is shorter than one second", "for example 10m")
+        if send:
+            self.require_not_stopped()
+        with self._serving(send, confirm, progress, once) as wallet:
+            turned, known, waits = [self.desk.switch.is_hard()], self.desk.store.confirmed_config(), False
+
+            def look() -> Outcome | TrimtabError | None:
+                nonlocal known, waits, wallet
+                progress(LOOKING)
+                try:
+                    try:
+                        return acted()
+                    except Edited as edited:
+                        if once:
+                            raise
+                        waits = True
+                        self.desk, wallet = taken_up(self.desk, wallet, edited)
+                        known, waits = self.desk.confirmed, False
+                    return acted()
+                except Edited:
+                    raise
+                except Held as held:
+                    if once:
+                        raise
+                    return Retryable(held.message, held.remedy)
+                except (Retryable, Refused) as error:
+                    return error
+                finally:
+                    progress(f"next look in {every}")
+
+            def acted() -> Outcome | None:
+                with nullcontext() if over() or wallet is None else wallet.held() as hands:
+                    return None if over() else self._look(hands, turned)
+
+            def over() -> bool:
+                """Whether its owner has stopped the bot. Raises Edited where he has confirmed another config."""
+                self.desk.store.require_present(self.desk.loaded.digest, known)
+                return wallet is not None and self.desk.store.stopping() is not None
+
+            def called() -> bool:
+                """Whether a rest ends early: there is something to do, or nothing any more."""
+                try:
+                    return over() or (wallet is not None and self.desk.switch.is_hard() and not turned[0])
+                except Edited:
+                    return not waits  # for an endpoint that did not answer, or for the wallet
+
+            for found in repeat(look, interval_s, self.desk.clock, self.desk.eyes.chance, called):
+                if found is None:
+                    return
+                yield found
+                if once:
+                    return
+
+    def _look(self, hands: Hands | None, turned: list[bool]) -> Outcome:
+        """One look of a run, while it holds the wallet. `turned` remembers whether the kill switch stood at hard."""
+        turned[0] = self.desk.switch.is_hard()
+        self.desk.store.prune(self.desk.config.service.keep_steps)
+        if turned[0] and hands is not None:
+            return retreat(self.desk.eyes, self.desk.store, hands, self.desk.switch.read().reason)
+        return parting.gone_on(self, hands, step_in_rounds(self.desk, hands))
+
+    def _serving(
+        self, send: bool, confirm: Confirm, progress: Progress, once: bool
+    ) -> AbstractContextManager[wiring.Wallet] | AbstractContextManager[None]:
+        if not send:
+            return nullcontext()
+        return nullcontext(wiring.open_wallet(self.desk, confirm, progress)) if once else wiring.open_service(self.desk, confirm, progress)
+
+    def require_not_stopped(self) -> None:
+        """Raises Refused while the bot is stopped, or being stopped: then only its owner's own commands act."""
+        if (request := self.desk.store.stopping()) is not None:
+            verdict = Verdict("stopped", f"by its owner, at {request.asked_s} of chain time", "running", False)
+            raise Refused("the bot was stopped by its owner", (verdict,), "trimtab resume lets it go on")
+
+    def takes_back(self) -> TakenBack:
+        """What a hard pause would cancel and set to zero now."""
+        return standing(self.desk.eyes, self.desk.store)
+
+    def retreat(self, why: str, progress: Progress = silent) -> Outcome:
+        """Cancels what waits and sets to zero what may still be taken, while the kill switch stands at hard."""
+        with wiring.open_wallet(self.desk, never, progress).held(takes_back=True) as hands:
+            return retreat(self.desk.eyes, self.desk.store, hands, why)
+
+    def adopt(self, *, nothing_lost: bool = False) -> int:
+        """Takes the chain's present nonce for ours and returns it: after the wallet was used by something else, or the store
+        was restored from a backup. Raises Retryable while a transaction is pending or open.
+
+        What the wallet did meanwhile the chain is asked at the next look, unless the owner says that `nothing_lost`.
+        """
+        with wiring.open_hands(self.desk, never, silent) as hands:
+            nonce = hands.executor.adopt()
+            self.desk.store.adopt_copy()
+            if nothing_lost:
+                self.desk.store.tell_day((), nonce)
+            return nonce
+
+    def _step(self, asked: Proposed, send: bool, confirm: Confirm, progress: Progress) -> Outcome:
+        with self._hands(send, confirm, progress) as hands:
+            return engine.step(self.desk.eyes, asked, self.desk.store, hands)
+
+    def _hands(self, send: bool, confirm: Confirm, progress: Progress) -> AbstractContextManager[Hands | None]:
+        return wiring.open_hands(self.desk, confirm, progress) if send else nullcontext()
+
+    def token(self, name: str, field: str) -> Token:
+        """The configured token with that symbol or address. Raises ConfigError listing what there is."""
+        known = [*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs]
+        for token in known:
+            if name in (token.symbol, token.address) or name.lower() == token.address.lower():
+                return token
+        raise ConfigError(f"{field}: {name!r} is not a configured token", f"choose from {', '.join(t.label for t in known)}")
+
+    def _amount(self, text: str, token: Token) -> int:
+        raw = parse_raw(text, token.decimals, "--amount")
+        if raw == 0:
+            raise ConfigError("--amount must be above 0", "for example --amount 0.1")
+        return raw
+
+    def weights(self, step_input: StepInput) -> dict[str, int]:
+        """Weights in bps by symbol."""
+        return {self.portfolio.token(d.token).label: d.weight_bps for d in decide(step_input).drifts}
+
+    def drifts(self, step_input: StepInput) -> dict[str, int]:
+        """Weight less target in bps by symbol."""
+        return {self.portfolio.token(d.token).label: d.drift_bps for d in decide(step_input).drifts}
+
+    def realised(self, outcome: Outcome) -> list[dict[str, Any]]:
+        """Planned against realised change of each balance by the receipts of the swap and of all actions with liquidity, base units."""
+        return realised(self.desk, outcome)
+
+    def endpoints(self) -> tuple[dict[str, Any], ...]:
+        """How each endpoint did so far: operator, state, score, latency, last trouble."""
+        return tuple(records(self.desk.panel))
+
+    def sandwich(self, outcome: Outcome) -> Sandwich:
+        """Who will see the plan's transaction, and what could be taken of it at most."""
+        return sandwich(self.desk.config, outcome)
+
+    def parameters(self) -> dict[str, str]:
+        """Everything that binds what is about to be sent, for the owner to confirm."""
+        return parameters(self.desk.config, self.desk.counted, self.desk.execution.router)
+
+
+# --- Opens an agent for a config, and the functions that need just one look.
+
+
+@contextmanager
+def open_agent(
+    config: LoadedConfig | Path | str = "trimtab.toml",
+    *,
+    transports: Sequence[Transport] | None = None,
+    clock: Clock | None = None,
+    key: SigningKey | None = None,
+    record: Path | None = None,
+) -> Iterator[Agent]:
+    """Connects to chain and store; closes them at the end of the block. `key` signs in place of the one that the config names.
+
+    With `record` each step is written into that folder, in place of the config's [record].
+    """
+    loaded = config if isinstance(config, LoadedConfig) else load_config(config)
+    with wiring.open_desk(loaded, transports, clock, record=record) as desk:
+        yield Agent(desk if key is None else replace(desk, key=HandedIn(key)))
+
+
+def snapshot(config: LoadedConfig | Path | str = "trimtab.toml") -> StepInput:
+    """One fresh StepInput."""
+    with open_agent(config) as agent:
+        return agent.step_input()
+
+
+def quote(token_in: str, token_out: str, amount: str, config: LoadedConfig | Path | str = "trimtab.toml", pool: str | None = None) -> Quote:
+    """What a swap would pay now."""
+    with open_agent(config) as agent:
+        return agent.quote(token_in, token_out, amount, pool)[1]
+
+
+def plan(config: LoadedConfig | Path | str = "trimtab.toml") -> Outcome:
+    """What a rebalance would do now."""
+    with open_agent(config) as agent:
+        return agent.plan()
+
+
+def step(config: LoadedConfig | Path | str = "trimtab.toml", *, send: bool = False, confirm: Confirm = never) -> Outcome:
+    """One step of the agent; sends only with `send` and a `confirm` that says yes."""
+    with open_agent(config) as agent:
+        return agent.rebalance(send=send, confirm=confirm)

@@ -1,0 +1,470 @@
+"""What a look is worth telling the owner, in our own words alone: no reason of a node, no name of a stranger (T17)."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from agent.config.alerts import AlertsTable, TargetTable
+from agent.config.load import LoadedConfig, load_config
+from agent.errors import EXIT_OPERATOR, ConfigError, Refused, Retryable, TrimtabError
+from agent.execution.step_context import Outcome, OutcomeKind
+from agent.model import (
+    Alert,
+    AlertKind,
+    AlertState,
+    AssetDrift,
+    Delivery,
+    IntentKind,
+    Letter,
+    OrderStage,
+    Plan,
+    Portfolio,
+    StepInput,
+    StuckExit,
+    TargetState,
+    Verdict,
+)
+from agent.model.strategies import Health
+from agent.observe.alerts import Quiet, Rules, plain
+from agent.observe.notify import Announcer, Courier, Listener, apprise_send, settle_all
+from agent.policy.cash_flows import balance_changes as flows
+from agent.policy.drift import alert_prices
+from agent.policy.orders import levels as order_levels
+from agent.policy.orders.exits import disarmed
+from agent.policy.text import band, percent
+from agent.policy.triggers import rules as max_weight
+from agent.store.alerts import Alerts
+from agent.units import BPS, Price, decimal_text, parse_raw, price_text
+
+if TYPE_CHECKING:
+    from agent.app.agent import Agent
+
+
+# --- Alerts about drift and reviews: one message a cause, with what would be traded, its cost and the command that does it.
+
+
+MOVED = Fraction(1, 100)
+"""An asset whose ratio of weight to target is within so much of the median did not move: others did."""
+MOST_NAMED = 3
+OPEN = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED)
+"""Ends that leave the drift as it was and say nothing of it themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An asset between the prices at which it leaves its band when it alone moves; None where no price does that."""
+
+    drift: AssetDrift
+    low: Price | None
+    high: Price | None
+
+    @property
+    def side(self) -> str:
+        """Where it stands: below or above its band, or inside; no band of some width has no sides."""
+        if self.drift.band_low_bps >= self.drift.band_high_bps or not self.drift.outside:
+            return "inside"
+        return "below" if self.drift.share * BPS < self.drift.band_low_bps else "above"
+
+
+def standings(drifts: tuple[AssetDrift, ...]) -> tuple[Standing, ...]:
+    """Every asset with its alert prices, those of agent/policy/drift.py."""
+    prices = alert_prices(drifts)
+    return tuple(Standing(drift, *prices[drift.token]) for drift in drifts)
+
+
+def causes(found: Sequence[Standing], numeraire: str) -> tuple[Standing, ...]:
+    """Assets outside their bands that moved themselves, widest first; all that are outside where none stands out. Never the numeraire.
+
+    Between two rebalances units stay, so that weight over target moves with an asset's price against the portfolio. What stays at
+    the median ratio did not move: it left its band because another asset did.
+    """
+    outside = [one for one in found if one.side != "inside" and one.drift.token != numeraire]
+    ratios = sorted(_ratio(one) for one in found if one.drift.target_bps > 0)
+    if not ratios:
+        return tuple(outside)
+    median = (ratios[len(ratios) // 2] + ratios[(len(ratios) - 1) // 2]) / 2
+    moved = [one for one in outside if one.drift.target_bps == 0 or abs(_ratio(one) - median) > MOVED * median]
+    return tuple(sorted(moved or outside, key=lambda one: (-abs(one.drift.drift_bps), one.drift.token)))
+
+
+def drifted(found: Outcome) -> Iterator[Alert]:
+    """One alert for what left its band, else one for a review. A rebalance, a refusal or a halt speaks for itself."""
+    if found.kind not in OPEN:
+        return
+    portfolio = found.step_input.portfolio
+    left = causes(standings(found.decided.drifts), portfolio.numeraire.address)
+    trades = traded(found.plan, portfolio)
+    planned = f" Would {trades}. trimtab rebalance --send does it." if trades else ""
+    if left:
+        named = "; ".join(_standing(one, portfolio) for one in left[:MOST_NAMED])
+        more = "" if len(left) <= MOST_NAMED else f"; and {len(left) - MOST_NAMED} more"
+        key = ",".join(f"{one.drift.token}:{one.side}" for one in sorted(left[:MOST_NAMED], key=lambda one: one.drift.token))
+        yield Alert(AlertKind.PRICE, f"price:{key}", f"{named}{more}.{planned or ' trimtab plan shows what would be traded.'}", True)
+    elif found.kind is OutcomeKind.PLANNED:
+        yield Alert(AlertKind.REVIEW, "planned", f"A rebalance is due: {found.reason}.{planned}", True)
+    elif over := max_weight.over(found.decided.drifts):
+        named = "; ".join(
+            f"{portfolio.token(one.token).label} is {percent(one.share)} of the portfolio, limits.max_weight {(one.max_bps or 0) / 100:g} %"
+            for one in over
+        )
+        key = ",".join(sorted(one.token for one in over))
+        yield Alert(AlertKind.PRICE, f"max_weight:{key}", f"{named}; it is not brought down: {found.reason}. trimtab status", True)
+    elif found.decided.reviews:
+        yield Alert(AlertKind.REVIEW, "review", f"Reviewed, nothing to trade: {found.reason}. trimtab status")
+
+
+def traded(plan: Plan | None, portfolio: Portfolio, tense: tuple[str, str] = ("sell", "buy")) -> str:
+    """Every asset but the numeraire, and the cost: "sell 0.5 WETH, buy 0.01 WBTC; cost 2.1 USDC (5 bps)". Empty without swaps."""
+    if plan is None or not plan.legs:
+        return ""
+    moves: dict[str, int] = {}
+    for leg in plan.legs:
+        moves[leg.token_in] = moves.get(leg.token_in, 0) - leg.amount_in_raw
+        moves[leg.token_out] = moves.get(leg.token_out, 0) + leg.amount_out_raw
+    numeraire, words = portfolio.numeraire, []
+    for asset in portfolio.assets:
+        raw = moves.get(asset.token.address, 0)
+        if raw and asset.token.address != numeraire.address:
+            words.append(f"{tense[raw > 0]} {_amount(abs(raw), asset.token.decimals)} {asset.token.label}")
+    share = f" ({decimal_text(round(plan.cost.total / plan.turnover * BPS * 10), 1)} bps)" if plan.turnover > 0 else ""
+    return f"{', '.join(words)}; cost {_amount(round(plan.cost.total), numeraire.decimals)} {numeraire.label}{share}"
+
+
+def _ratio(one: Standing) -> Fraction:
+    return one.drift.share * BPS / one.drift.target_bps
+
+
+def _standing(one: Standing, portfolio: Portfolio) -> str:
+    drift, numeraire = one.drift, portfolio.numeraire
+    limit = one.low if one.side == "below" else one.high
+    token = portfolio.token(drift.token)
+    text = (
+        f"{token.label} is {one.side} its band: {percent(drift.share)} of the portfolio, band {band(drift)}, "
+        f"price {price_text(drift.price, token.decimals, numeraire.decimals, 6)} {numeraire.label}"
+    )
+    if limit is not None:
+        text += f", alert-{'low' if one.side == 'below' else 'high'} {price_text(limit, token.decimals, numeraire.decimals, 6)}"
+    return text
+
+
+def _amount(raw: int, decimals: int) -> str:
+    """Rounded down to six places."""
+    cut = max(0, decimals - 6)
+    return decimal_text(raw // 10**cut, decimals - cut)
+
+
+LASTING = frozenset(AlertKind) - {AlertKind.REBALANCE, AlertKind.ERROR, AlertKind.TEST}
+ALWAYS_KNOWN = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
+"""What also a look that failed knows."""
+KILL_SWITCH = "kill_switch"
+"""What this guard alone refuses is told as the pause that it is."""
+FAILURES = "reverts_in_row"
+"""This guard lets exits go on, which its owner should know."""
+MOVING = (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.PAYOUT, IntentKind.UNWRAP)
+_FIGURE = re.compile(r"[-+]?[0-9][0-9,.]* ?(%|bps|s|gwei|wei|blocks?)?")
+_GUARD = re.compile(r"[a-z_]{1,40}")
+LONGEST_KEY = 200
+_STEP = re.compile(r"[0-9a-f]{1,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known beside the look: the kill switch, why no sign of life comes from it (empty where all is well), and the native
+    coin below which gas is low, in wei, None where nobody said.
+    """
+
+    paused: bool
+    silent: str
+    low_gas_wei: int | None
+
+
+def judged(found: Outcome | TrimtabError) -> frozenset[AlertKind]:
+    """Kinds of which this look knows all that lasts: what it does not tell is over."""
+    if isinstance(found, TrimtabError):
+        return ALWAYS_KNOWN | ({AlertKind.REFUSAL} if isinstance(found, Refused) else frozenset())
+    return LASTING if found.decided.drifts and found.kind in OPEN else LASTING - {AlertKind.PRICE, AlertKind.REVIEW}
+
+
+def raised_alerts(found: Outcome | TrimtabError, facts: Facts) -> tuple[Alert, ...]:
+    """What is worth telling of one look, in the order in which it came about."""
+    return tuple(Alert(one.kind, one.key, plain(one.text), one.lasting) for one in _alerts(found, facts))
+
+
+def _alerts(found: Outcome | TrimtabError, facts: Facts) -> Iterator[Alert]:
+    if isinstance(found, TrimtabError):
+        yield from _failed(found)
+    else:
+        yield from drifted(found)
+        yield from _orders(found.after or found.step_input)
+        yield from (_stuck(found.step_input, one) for one in found.decided.stuck)
+        yield from _strategies(found.after or found.step_input)
+        yield from _ended(found, facts.paused)
+        yield from _unexplained(found)
+        yield from _gas(found.after or found.step_input, facts.low_gas_wei)
+    if facts.paused:
+        yield Alert(AlertKind.PAUSED, "paused", "The kill switch is on: nothing is sent. trimtab resume switches it off.", True)
+    if facts.silent:
+        yield Alert(AlertKind.HEARTBEAT, "heartbeat", facts.silent, True)
+
+
+def _orders(step: StepInput) -> Iterator[Alert]:
+    """Orders that fired; each lasts until its owner arms it anew."""
+    for order in step.history.orders:
+        if order.stage not in (OrderStage.FIRED, OrderStage.DONE):
+            continue
+        at = "" if order.at is None else f" at {order_levels.price_words(step.portfolio, order.token, order.at)}"
+        then = "trimtab orders shows it, and arms it anew" if order.is_exit else "it may be bought"
+        what = order_levels.name(step.portfolio, order.terms)
+        yield Alert(AlertKind.ORDER, f"order:{order.token}:{order.kind.value}", f"Fired: {what}{at}; {then}.", True)
+
+
+def _stuck(step: StepInput, one: StuckExit) -> Alert:
+    """An exit that cannot be done; it lasts until it is done, or called off."""
+    label = order_levels.subject(step.portfolio, one.token)
+    text = (
+        f"{label} is to be sold by an order and cannot be sold now; everything else goes on. trimtab orders says why; {disarmed(step, one)}"
+    )
+    return Alert(AlertKind.ORDER, f"stuck:{one.token}", text, True)
+
+
+def _unexplained(found: Outcome) -> Iterator[Alert]:
+    """What holds purchases back while something else is done, and what was accepted as a deposit; a halt says the first itself."""
+    step = found.step_input
+    if found.kind is not OutcomeKind.HALT and (held := flows.halting(step)):
+        yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {held}", True)
+    for flow in step.history.accepted:
+        text = f"{flows.words(step, flow)}: accepted as a deposit, since nobody explained it. trimtab flows --all"
+        yield Alert(AlertKind.HALT, f"accepted:{flow.id}", text, True)
+
+
+def _strategies(step: StepInput) -> Iterator[Alert]:
+    """Strategies that the health rule has cut; each lasts until it is let back."""
+    for one in step.history.sleeves.sleeves if step.history.sleeves is not None else ():
+        if one.state.health is Health.PAUSED:
+            text = f"Strategy {one.name} is paused and waits in {step.portfolio.numeraire.label}: {one.state.reason}. trimtab strategies"
+            yield Alert(AlertKind.ORDER, f"strategy:{one.name}", text, True)
+
+
+def _ended(found: Outcome, paused: bool) -> Iterator[Alert]:
+    step = f"trimtab explain {found.step_id}" if _STEP.fullmatch(found.step_id) else "trimtab explain"
+    failing = [verdict for verdict in (*(found.plan.verdicts if found.plan else ()), *found.verdicts) if not verdict.passed]
+    match found.kind:
+        case OutcomeKind.DONE:
+            yield from _done(found, step)
+        case OutcomeKind.FAILED:
+            yield Alert(AlertKind.ERROR, "failed", f"A transaction did not succeed; nothing more was sent in that step. {step}")
+        case OutcomeKind.REFUSED if not (paused and {verdict.guard for verdict in failing} == {KILL_SWITCH}):
+            trades = traded(found.plan, found.step_input.portfolio)
+            yield _refusal(failing, f"{f'It would {trades}. ' if trades else ''}{step}")
+        case OutcomeKind.HALT if not paused:
+            yield Alert(AlertKind.HALT, "halt", f"Nothing is traded: {found.reason}", True)
+        case _:
+            pass
+
+
+def _done(found: Outcome, step: str) -> Iterator[Alert]:
+    moved = [intent for intent in found.transactions if intent.kind in MOVING and intent.succeeded]
+    if not moved:
+        return
+    what = "A rebalance is done" if any(intent.kind is IntentKind.SWAP for intent in moved) else "What was asked for is done"
+    blocks = [intent.receipt.block_number for intent in moved if intent.receipt is not None]
+    at = f", last at block {max(blocks)}" if blocks else ""
+    sent = len(found.transactions)
+    trades = traded(found.plan, found.step_input.portfolio, ("sold", "bought"))
+    text = f"{what}: {sent} {'transaction' if sent == 1 else 'transactions'}{at}. {f'Planned: {trades}. ' if trades else ''}{step}"
+    yield Alert(AlertKind.REBALANCE, "rebalance", text)
+
+
+def _refusal(failing: list[Verdict], step: str) -> Alert:
+    """Guards by their names; figures only where they are plain ones."""
+    told = {}
+    for verdict in failing:
+        name = verdict.guard if _GUARD.fullmatch(verdict.guard) else "a guard"
+        figures = [text.strip() for text in (verdict.measured, verdict.limit)]
+        told[name] = f"{name} ({figures[0]}, limit {figures[1]})" if all(map(_FIGURE.fullmatch, figures)) else name
+    why = f"by {', '.join(told.values())}" if told else "before anything was sent"
+    row = " Transactions failed in a row: rebalances stop until trimtab resume, exits go on with growing waits." if FAILURES in told else ""
+    return Alert(AlertKind.REFUSAL, f"refusal:{','.join(told)}"[:LONGEST_KEY], f"A plan was refused {why}.{row} {step}", True)
+
+
+def _gas(step: StepInput, low_wei: int | None) -> Iterator[Alert]:
+    found = step.snapshot.native_wei
+    if low_wei is not None and found < low_wei:
+        text = f"The wallet has {_coins(found)} of native coin for gas, less than {_coins(low_wei)}."
+        yield Alert(AlertKind.LOW_GAS, "low_gas", text, True)
+
+
+def _failed(error: TrimtabError) -> Iterator[Alert]:
+    """A network that fails once is no news: its silence is, once it lasts."""
+    if isinstance(error, Refused):
+        yield _refusal([verdict for verdict in error.verdicts if not verdict.passed], "See the log and trimtab doctor.")
+    elif not isinstance(error, Retryable):
+        yield ended(error)
+
+
+def ended(error: TrimtabError) -> Alert:
+    """A run that ends by an error. Its words may quote a node, so they stay in the log."""
+    who = "a person is needed" if error.exit_code == EXIT_OPERATOR else f"exit code {error.exit_code}"
+    return Alert(AlertKind.ERROR, "error", f"The run has ended: {who}. The log and trimtab doctor say why.")
+
+
+def hung() -> Alert:
+    """A look that gave no sign of life."""
+    return Alert(AlertKind.ERROR, "hung", "A look hung and the run has ended itself with exit code 13, to be started anew.")
+
+
+def _coins(wei: int) -> str:
+    """Rounded down to six places."""
+    return decimal_text(wei // 10**12, 6)
+
+
+def distance(price: Price, limit: Price | None) -> Fraction | None:
+    """How far the price is from a limit, as a share of the price with sign: what it has to move by."""
+    return None if limit is None or price == 0 else limit / price - 1
+
+
+# --- Puts together what tells the owner: targets from the environment, rules from [alerts], the store's memory; and tries targets out.
+
+
+Document = dict[str, Any]
+TEST = "This is a test of trimtab's alerts."
+SLACK_S = 10.0
+"""How much longer than all its tries a test waits for a target."""
+
+
+def announcer(table: AlertsTable, store: Alerts, failed: Callable[[Delivery], None]) -> Announcer | None:
+    """What tells the owner; None where nobody is to be told. Raises ConfigError for a target whose variable is not set."""
+    if not table.targets:
+        return None
+    return Announcer(store, listeners(table), rules(table), failed)
+
+
+def listeners(table: AlertsTable) -> list[Listener]:
+    """Every target with what it hears."""
+    return [Listener(_courier(table, target), _kinds(target.events or table.events)) for target in table.targets]
+
+
+def rules(table: AlertsTable) -> Rules:
+    """What is told, when not, and how often."""
+    minutes = table.quiet_minutes()
+    return Rules(
+        kinds=_kinds(table.events),
+        cooldown_s=table.cooldown,
+        cooldowns={AlertKind(event): seconds for event, seconds in table.cooldowns.items()},
+        repeat_s=table.repeat,
+        quiet=None if minutes is None else Quiet(*minutes, ZoneInfo(table.timezone or "UTC")),
+        urgent=_kinds(table.urgent),
+    )
+
+
+def low_gas_wei(loaded: LoadedConfig) -> int | None:
+    """Native coin below which gas is low, in wei; None where neither alerts.low_gas nor limits.native_floor says so."""
+    text = loaded.config.alerts.low_gas or loaded.config.limits.native_floor
+    return None if text is None else parse_raw(text, 18, "alerts.low_gas")
+
+
+def alerts(agent: Agent) -> Document:
+    """Alert prices of each asset now, what is on, and how each target did."""
+    standing = agent.status()
+    table, store = agent.desk.config.alerts, agent.desk.store
+    states, told = store.alert_states(), store.alert_targets()
+    names = {target.name for target in table.targets}
+    return {
+        "block": standing.step_input.snapshot.head.number,
+        "assets": [_asset(agent, one) for one in standings(standing.decided.drifts)],
+        "events": list(table.events),
+        "quiet": None if table.quiet is None else {"hours": table.quiet, "timezone": table.timezone, "urgent": list(table.urgent)},
+        "cooldown_s": table.cooldown,
+        "targets": [_target(target, told.get(target.name, TargetState(target.name)), table) for target in table.targets],
+        "forgotten_targets": sorted(set(told) - names),
+        "open": [_state(state) for state in states if state.since_s is not None or state.untold],
+        "last": [_state(state) for state in sorted(states, key=lambda one: one.told_s or 0, reverse=True) if state.told_s is not None][:10],
+    }
+
+
+def try_targets(config: LoadedConfig | Path | str) -> Document:
+    """Sends one letter to each target and waits for what becomes of it; no chain, no store. Raises ConfigError where there is none."""
+    table = (config if isinstance(config, LoadedConfig) else load_config(config)).config.alerts
+    if not table.targets:
+        raise ConfigError("alerts.targets: there is none", "write [[alerts.targets]] with name and url_env; see docs/alerts.md")
+    couriers = [_courier(table, target) for target in table.targets]
+    for number, courier in enumerate(couriers):
+        courier.put(Letter(number, courier.name, AlertKind.TEST, TEST, int(time.time())))
+    found = {one.letter.target: one.why for one in settle_all(couriers, table.timeout * table.attempts + SLACK_S)}
+    told = [(courier.name, found.get(courier.name, "no answer in time")) for courier in couriers]
+    return {"reached": not any(why for _, why in told), "targets": [{"name": n, "delivered": not why, "why": why} for n, why in told]}
+
+
+def _courier(table: AlertsTable, target: TargetTable) -> Courier:
+    send = apprise_send(target.resolve(), target.url_env, float(table.timeout))
+    return Courier(target.name, send, table.attempts, table.label)
+
+
+def _kinds(events: Sequence[str]) -> frozenset[AlertKind]:
+    return frozenset(AlertKind(event) for event in events)
+
+
+def _asset(agent: Agent, one: Standing) -> Document:
+    token, numeraire = agent.portfolio.token(one.drift.token), agent.portfolio.numeraire
+
+    def price(value: Any) -> str | None:
+        return None if value is None else price_text(value, token.decimals, numeraire.decimals)
+
+    def away(limit: Any) -> int | None:
+        found = distance(one.drift.price, limit)
+        return None if found is None else round(found * 10_000)
+
+    return {
+        "symbol": token.label,
+        "price": price(one.drift.price),
+        "alert_low": price(one.low),
+        "alert_high": price(one.high),
+        "to_low_bps": away(one.low),
+        "to_high_bps": away(one.high),
+        "weight_bps": one.drift.weight_bps,
+        "band_bps": [round(one.drift.band_low_bps), round(one.drift.band_high_bps)],
+        "side": one.side,
+    }
+
+
+def _target(target: TargetTable, told: TargetState, table: AlertsTable) -> Document:
+    try:
+        target.resolve()
+        ready = True
+    except ConfigError:
+        ready = False
+    return {
+        "name": target.name,
+        "ready": ready,
+        "url_env": target.url_env,
+        "events": list(target.events or table.events),
+        "delivered": _moment(told.delivered_s),
+        "failed": _moment(told.failed_s),
+        "failures_in_row": told.failures,
+        "why": told.why,
+        "waiting": told.waiting,
+        "lost": told.lost,
+    }
+
+
+def _state(state: AlertState) -> Document:
+    return {
+        "key": state.key,
+        "event": state.kind.value,
+        "text": state.text,
+        "since": _moment(state.since_s),
+        "told": _moment(state.told_s),
+        "waits": state.untold > 0,
+    }
+
+
+def _moment(at_s: int | None) -> str | None:
+    return None if at_s is None else datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,594 @@
+"""A backtest from what a command line says: a file of prices, a config or targets, and how the market is made."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from agent.app.offline import bands, pairs, target_bps
+from agent.backtest.data import PriceTable, only_wanted, priced_gas, read_flows, read_funding, read_gas, read_table, renamed
+from agent.backtest.kernel.sweep import cores_here
+from agent.backtest.market import read_pool
+from agent.backtest.report.backtest import page_of
+from agent.backtest.report.page import Page, write_document, write_page
+from agent.backtest.report.series import figures as backtest_figures
+from agent.backtest.result import SimulationResult as SimulationResult_of_result
+from agent.backtest.settings import (
+    DECIMALS,
+    HALT,
+    IN_NUMERAIRE,
+    ROUTER,
+    ROUTER_KIND,
+    Settings,
+    TaxRule,
+    Wanted,
+    parse_flow,
+    simple,
+    simulated,
+)
+from agent.backtest.simulate import Progress, SimulationResult, simulate
+from agent.backtest.stress.paths import Scenario, Severity
+from agent.backtest.stress.report import figures as stress_figures
+from agent.backtest.stress.report import page
+from agent.backtest.stress.run import MOST_BARS, StressResult, Wish, estimate_s, stress
+from agent.backtest.stress.run import Progress as Progress_of_stress
+from agent.backtest.stress.work import Done, Piece, Work, one_by_one
+from agent.backtest.tune.grid import Choice, calendar_of, grid_of
+from agent.backtest.tune.grid import named as named_of_tune_grid
+from agent.backtest.tune.jobs import ASK_ABOVE_S, Chunk, Engine, Estimate, Found, Job, Terms, estimated, wanted_of
+from agent.backtest.tune.report import document as tune_document
+from agent.backtest.tune.report import page as page_of_tune_report
+from agent.backtest.tune.search import Progress as Progress_of_tune
+from agent.backtest.tune.search import Search, Tuned, tune
+from agent.backtest.tune.statistics import Objective, Walk
+from agent.backtest.tune.workers import check_address, local, on_cluster
+from agent.backtest.workers import by_processes
+from agent.config import build_limits, build_policy, build_portfolio, build_reference
+from agent.config.build import build_split, starting_limits, with_allocators
+from agent.config.fields import parse_duration_s, parse_gas_price_wei
+from agent.config.load import LoadedConfig, load_config
+from agent.config.orders import build_pace
+from agent.config.schema import year_limit
+from agent.config.weights import build_weights
+from agent.errors import ConfigError, Refused
+from agent.model import Destination, Every, Execution, Hybrid, LotMethod, Method, Policy, Trigger
+from agent.policy.triggers.rules import validate_policy
+from agent.units import BPS, PIPS, Token, parse_raw, parse_share_bps
+
+__all__ = [
+    "Grids",
+    "Prepared",
+    "Shocks",
+    "backtest_figures",
+    "check_report_path",
+    "prepare_stress",
+    "prepare_tune",
+    "run_stress",
+    "run_tune",
+    "stress_figures",
+    "tune_document",
+    "write_pages",
+    "write_report",
+    "write_stress_report",
+    "write_tune_report",
+]
+EXPIRE_BLOCKS = 25
+MOST_DECIMALS = 36
+SAMPLE = Path(__file__).parent.parent / "backtest" / "sample"
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """How the market is made, as it is written: `cost` is the fee of every pool, `depth` what it holds on either side, `value` what
+    the wallet begins with, both in whole coins of the numeraire; `gas` a price such as "20 gwei", or `gas_prices` a file of them. `flows`
+    are such as 2021-03-01=+1000, `flow_file` has more of them; `pool_states` are such as WBTC/WETH=FILE.
+    """
+
+    cost: str = "10bps"
+    depth: str = "1000000000"
+    value: str = "10000"
+    pool: str = "v2"
+    gas: str = "0 wei"
+    latency: int = 0
+    seed: int = 0
+    gas_prices: Path | None = None
+    flows: tuple[str, ...] = ()
+    flow_file: Path | None = None
+    flows_in: str = IN_NUMERAIRE
+    gone: str = HALT
+    pool_states: tuple[str, ...] = ()
+
+    def settings(self, every_bar: bool) -> Settings:
+        """The same as numbers, but for what depends on the table. Raises ConfigError naming the option."""
+        flows = tuple(parse_flow(text) for text in self.flows)
+        return Settings(
+            depth=Fraction(parse_raw(self.depth, DECIMALS, "--depth"), 10**DECIMALS),
+            fee_pips=parse_share_bps(self.cost, "--cost") * (PIPS // BPS),
+            start_value=Fraction(parse_raw(self.value, DECIMALS, "--value"), 10**DECIMALS),
+            pool=self.pool,
+            gas_wei=parse_gas_price_wei(self.gas, "--gas"),
+            latency_bars=self.latency,
+            seed=self.seed,
+            looks_at_all=every_bar,
+            flows=flows if self.flow_file is None else (*flows, *read_flows(self.flow_file)),
+            flows_in=self.flows_in,
+            gone=self.gone,
+        )
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Symbols of token0 and token1 of each recorded pool."""
+        return tuple(pair for pair, _ in map(_pool_state, self.pool_states))
+
+    def for_table(self, settings: Settings, wanted: Wanted, table: PriceTable) -> Settings:
+        """With gas prices for each bar, and pools of the portfolio's tokens. Raises ConfigError."""
+        if self.gas_prices is not None:
+            if settings.gas_wei:
+                raise ConfigError("--gas-prices: --gas says another price", "give one of the two")
+            settings = replace(settings, gas_wei=read_gas(self.gas_prices, table.times_s))
+        tokens = {token.symbol: token for token in wanted.tokens}
+        pools = []
+        for (first, second), path in map(_pool_state, self.pool_states):
+            if strange := [symbol for symbol in (first, second) if symbol not in tokens]:
+                raise ConfigError(f"--pool-state: {strange[0]!r} is none of the portfolio", f"choose from {', '.join(tokens)}")
+            pools.append(read_pool(path, tokens[first], tokens[second]))
+        return replace(settings, recorded=tuple(pools))
+
+
+def _pool_state(text: str) -> tuple[tuple[str, str], Path]:
+    pair, equals, path = text.partition("=")
+    first, slash, second = pair.partition("/")
+    if not (equals and slash and first and second and path):
+        raise ConfigError(f"--pool-state: {text[:60]!r}", "write its tokens and its file: WBTC/WETH=pool.json")
+    return (first.strip(), second.strip()), Path(path)
+
+
+def sample() -> tuple[Path, Path]:
+    """The prices and the gas prices of 2021 that come with trimtab; agent/backtest/sample/README.md says where they are from."""
+    return SAMPLE / "prices_2021.csv", SAMPLE / "gas_2021.csv"
+
+
+def prices_file(prices: Path | None, of_sample: bool) -> Path:
+    """The file that is named, or that of the sample. Raises ConfigError for both and for neither."""
+    if of_sample == (prices is not None):
+        raise ConfigError("--prices or --sample is needed, and only one of them", "name a file, or try it out with --sample")
+    return sample()[0] if prices is None else prices
+
+
+def backtest(
+    prices: Path,
+    market: Market,
+    *,
+    config: Path | None = None,
+    target: str = "",
+    band: str = "",
+    every: str = "",
+    destination: str = "target",
+    numeraire: str = "",
+    native: str = "",
+    names: str = "",
+    decimals: str = "",
+    every_bar: bool = False,
+    funding: Path | None = None,
+    progress: Progress | None = None,
+) -> SimulationResult:
+    """Simulates the file's prices, by the config where one is named, else by targets with a band, a schedule, or both.
+
+    `names` are SYMBOL=SYMBOL, of a file and of the portfolio. `native` is the asset whose price pays the gas, `decimals` those of
+    tokens, as SYMBOL=NUMBER. With `every_bar` no bar is passed over, which changes no trade. `funding` is a file of funding rates, by
+    which the result tells what shorts of the holdings would have got. Raises ConfigError naming the option.
+    """
+    known_as, table = pairs(names, "--as") if names else {}, read_table(prices)
+    rates = () if funding is None else read_funding(funding)
+    of_rates_alone = {one.symbol for one in rates} - {*table.symbols}
+    table = named(table, {symbol: name for symbol, name in known_as.items() if symbol not in of_rates_alone})
+    rates = renamed(rates, known_as)
+    settings = market.settings(every_bar)
+    if config is not None:
+        if target or band or every:
+            raise ConfigError("--config: says targets and triggers itself", "leave --target, --band and --every away")
+        wanted = from_config(load_config(config))
+    else:
+        known = _decimals(decimals)
+        wanted = from_options(table, target, band, every, destination, numeraire, native, decimals=known, pools=market.pairs())
+    settings = market.for_table(settings, wanted, table)
+    require_priced_gas(settings, wanted, table)
+    return simulate(wanted, table, settings, progress, rates)
+
+
+def from_config(loaded: LoadedConfig) -> Wanted:
+    """What the config wants, on the simulated chain: its own router and feeds; tokens have the decimals that it names, else 18."""
+    config = loaded.config
+    listed = config.portfolio.listed
+    tokens = {one.address: Token(one.address, one.symbol, DECIMALS if one.decimals is None else one.decimals) for one in listed}
+    portfolio = build_portfolio(config, tokens)
+    portfolio = replace(portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent))
+    split = with_allocators(config, build_split(config), portfolio, loaded.path.parent)
+    execution = Execution(ROUTER_KIND, ROUTER, config.execution.deadline, EXPIRE_BLOCKS, (ROUTER,), pace=build_pace(config))
+    limits, tax = build_limits(config, portfolio.numeraire), config.tax
+    if tax is not None and tax.year_limit is not None and tax.currency is not None:
+        raise ConfigError("tax.year_limit in another currency is not simulated", "leave tax.currency out of the config of a backtest")
+    rule = TaxRule() if tax is None else TaxRule(LotMethod(tax.method), year_limit(tax.year_limit, portfolio.numeraire.decimals))
+    return simulated(Wanted(portfolio, build_policy(config), build_reference(config), limits, execution, (), split, rule))
+
+
+def _decimals(text: str) -> dict[str, int]:
+    found = pairs(text, "--decimals") if text else {}
+    for symbol, number in found.items():
+        if not number.isdecimal() or int(number) > MOST_DECIMALS:
+            raise ConfigError(f"--decimals {symbol}: {number!r}", f"write a whole number from 0 to {MOST_DECIMALS}: WBTC=8")
+    return {symbol: int(number) for symbol, number in found.items()}
+
+
+def from_options(
+    table: PriceTable,
+    target: str,
+    band: str,
+    every: str,
+    destination: str,
+    numeraire: str,
+    native: str,
+    *,
+    decimals: Mapping[str, int] | None = None,
+    pools: Sequence[tuple[str, str]] = (),
+) -> Wanted:
+    """What the options of a command line want, with every limit off. Raises ConfigError naming the option."""
+    targets, money = targets_of(table, target, numeraire)
+    if destination not in ("target", "band", "halfway"):
+        raise ConfigError(f"--destination: {destination!r}", "choose from target, band, halfway")
+    whole, own = bands(band, targets) if band else (None, {})
+    trigger: Trigger
+    if every:
+        schedule = Every(parse_duration_s(every, "--every"))
+        trigger = schedule if whole is None else Hybrid(whole, schedule)
+    elif whole is not None:
+        trigger = whole
+    else:
+        raise ConfigError("--band or --every is needed", "write when to act: --band 10%rel, --every 7d, or both")
+    wanted = simple(
+        targets,
+        trigger,
+        money,
+        destination=Destination(destination),
+        interval_s=table.interval_s,
+        native=native,
+        decimals=decimals,
+        pairs=pools,
+    )
+    _require_sound(wanted.policy)
+    assets = tuple(replace(asset, band=own.get(asset.token.symbol)) for asset in wanted.portfolio.assets)
+    return replace(wanted, portfolio=replace(wanted.portfolio, assets=assets))
+
+
+def _require_sound(policy: Policy) -> None:
+    """Raises ConfigError naming the option, in the place of the key of a config that says the same."""
+    try:
+        validate_policy(policy)
+    except ConfigError as error:
+        words = error.message.replace("policy.trigger.every", "--every").replace("policy.destination", "--destination")
+        raise ConfigError(words, error.remedy.replace("use a threshold or hybrid trigger", "give --band too")) from None
+
+
+def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str, int], str]:
+    """Targets in bps by symbol, and what all is counted in: `numeraire`, else the target that the file lacks. Raises ConfigError."""
+    if not target:
+        raise ConfigError("--target or --config is needed", "write for example --target BTC=50,USD=50 --band 10%rel")
+    targets = {symbol: target_bps(symbol, text) for symbol, text in pairs(target, "--target").items()}
+    money = numeraire or next((symbol for symbol in targets if symbol not in table.symbols), "USD")
+    strange = [symbol for symbol in targets if symbol not in table.symbols and symbol != money]
+    if strange:
+        raise ConfigError(f"--target: {strange[0]} is not in the file", f"its symbols are {', '.join(table.symbols)}")
+    return targets, money
+
+
+def named(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
+    """The table under other symbols: `names` are ours by those of the file. Raises ConfigError naming --as."""
+    strange = [name for name in names if name not in table.symbols]
+    if strange:
+        raise ConfigError(f"--as: {strange[0]!r} is not in the file", f"its symbols are {', '.join(table.symbols)}")
+    symbols = tuple(names.get(symbol, symbol) for symbol in table.symbols)
+    if len(set(symbols)) < len(symbols):
+        raise ConfigError(f"--as: two symbols of the file get the name {_twice(symbols)!r}", "give each a name of its own")
+    return replace(table, symbols=symbols)
+
+
+def _twice(names: Sequence[str]) -> str:
+    return next(name for name in names if names.count(name) > 1)
+
+
+def priced(prices: Path, names: str) -> PriceTable:
+    """The file's prices by our symbols: `names` are SYMBOL=SYMBOL, of the file and of the portfolio. Raises ConfigError."""
+    return named(read_table(prices), pairs(names, "--as") if names else {})
+
+
+def require_priced_gas(settings: Settings, wanted: Wanted, table: PriceTable) -> None:
+    """Raises ConfigError where gas costs something and nothing says in what."""
+    if settings.gas_wei and not priced_gas(wanted, table):
+        raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
+
+
+# --- Reports as files: where they may be written, and the writing.
+
+
+SUFFIXES = (".html", ".htm")
+
+
+def check_report_path(path: Path) -> None:
+    """Raises ConfigError before any work is done for a report that could not be written."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"--html: {path.name} is no name of a page", "let it end with .html; the same as JSON is written beside it")
+    for one in (path, path.with_suffix(".json")):
+        if not path.parent.is_dir() or one.is_dir():
+            raise ConfigError(f"--html: {one} cannot be written", "name a file in a folder that is there")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def write_pages(page: Page, path: Path) -> tuple[Path, Path]:
+    """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError where that cannot be."""
+    check_report_path(path)
+    beside = path.with_suffix(".json")
+    try:
+        write_page(page, path)
+        write_document(page, beside)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return path, beside
+
+
+def write_report(result: SimulationResult_of_result, path: Path) -> tuple[Path, Path]:
+    """The same of a simulation. Raises Refused without empyrical, too."""
+    check_report_path(path)
+    return write_pages(page_of(result), path)
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"--html: {path} cannot be written: {error.strerror}", "name a file in a folder that you may write to")
+
+
+# --- A stress test from what a command line says: the prices and wishes of a backtest, how many paths, and what is to go wrong.
+
+
+USUAL_BARS = 720
+"""A month of hours."""
+PLACES = 18
+SHARED_FROM_S = 15.0
+"""What takes one core less is done here: other processes take seconds to begin."""
+LOST = "a process of the stress test died, perhaps for lack of memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Shocks:
+    """What is to be tried, as it is written. `scenarios` "all" are those that the portfolio can meet; `block` empty is by rule."""
+
+    paths: int = 2_000
+    step_paths: int = 3
+    bars: int = 0
+    scenarios: str = "all"
+    block: str = ""
+    drift: str = "recorded"
+    crash: str = "50%"
+    crash_bars: int = 24
+    depeg: str = "10%"
+    gas: str = "500 gwei"
+    thin: str = "0.001"
+
+    def wish(self, table: PriceTable) -> Wish:
+        """The same as numbers. Raises ConfigError naming the option."""
+        if self.drift not in ("recorded", "none"):
+            raise ConfigError(f"--drift: {self.drift!r}", "choose recorded or none")
+        if self.bars < 0 or self.bars > MOST_BARS:
+            raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MOST_BARS:,} bars")
+        severity = Severity(
+            crash_bps=parse_share_bps(self.crash, "--crash"),
+            crash_bars=self.crash_bars,
+            depeg_bps=parse_share_bps(self.depeg, "--depeg"),
+            gas_wei=parse_gas_price_wei(self.gas, "--gas-spike"),
+            depth_part=_number(self.thin, "--thin"),
+        )
+        return Wish(
+            paths=self.paths,
+            step_paths=self.step_paths,
+            bars=self.bars or min(USUAL_BARS, table.bars),
+            scenarios=_scenarios(self.scenarios),
+            severity=severity,
+            block=float(_number(self.block, "--block")) if self.block else None,
+            drift=self.drift == "recorded",
+            named=self.scenarios != "all",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything that a stress test needs, checked, and how many seconds it may take on one core."""
+
+    wanted: Wanted
+    table: PriceTable
+    settings: Settings
+    wish: Wish
+    seconds: float
+
+
+def prepare_stress(
+    prices: Path,
+    market: Market,
+    shocks: Shocks,
+    *,
+    config: Path | None = None,
+    target: str = "",
+    band: str = "",
+    every: str = "",
+    destination: str = "target",
+    numeraire: str = "",
+    native: str = "",
+    names: str = "",
+    limits: str = "usual",
+) -> Prepared:
+    """As `backtest` reads them. Without a config the `limits` are "usual", those that `trimtab init` writes, or "off".
+
+    Raises ConfigError naming the option.
+    """
+    table = priced(prices, names)
+    settings = market.settings(every_bar=False)
+    if config is not None:
+        if target or band or every:
+            raise ConfigError("--config: says targets and triggers itself", "leave --target, --band and --every away")
+        wanted = from_config(load_config(config))
+    else:
+        if limits not in ("usual", "off"):
+            raise ConfigError(f"--limits: {limits!r}", "choose usual or off")
+        wanted = from_options(table, target, band, every, destination, numeraire, native)
+        if limits == "usual":
+            wanted = replace(wanted, limits=starting_limits(wanted.portfolio.numeraire))
+    require_priced_gas(settings, wanted, table)
+    wish = shocks.wish(table)
+    return Prepared(wanted, table, settings, wish, estimate_s(wish, wanted, settings))
+
+
+def run_stress(prepared: Prepared, progress: Progress_of_stress | None = None, cores: int = 0) -> StressResult:
+    """See agent/backtest/stress/run.py; on so many cores, 0 is all, which changes nothing of the result. What takes a few seconds is done
+    here. Raises ConfigError for what does not fit the prices, Retryable for a process that died.
+    """
+    many = cores or cores_here()
+
+    def share(work: Work, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Done]]:
+        return by_processes(work, pieces, min(many, len(pieces)), LOST)
+
+    alone = many == 1 or prepared.seconds < SHARED_FROM_S
+    return stress(prepared.wanted, prepared.table, prepared.settings, prepared.wish, progress, one_by_one if alone else share)
+
+
+def write_stress_report(found: StressResult, path: Path) -> tuple[Path, Path]:
+    """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError where nothing can be written."""
+    return write_pages(page(found), path)
+
+
+def _scenarios(text: str) -> tuple[Scenario, ...]:
+    every = tuple(one for one in Scenario if one is not Scenario.CALM)
+    if text == "all":
+        return every
+    known = {one.value: one for one in every}
+    asked = [part.strip() for part in text.split(",") if part.strip()]
+    strange = [name for name in asked if name not in known]
+    if strange or not asked:
+        raise ConfigError(f"--scenarios: {(strange or [text])[0]!r}", f"choose from {', '.join(known)}, or all")
+    return tuple(known[name] for name in dict.fromkeys(asked))
+
+
+def _number(text: str, option: str) -> Fraction:
+    return Fraction(parse_raw(text, PLACES, option), 10**PLACES)
+
+
+# --- A search for a setting from what a command line says: prices and wishes as of a backtest, a grid, and how sure one has to be.
+
+
+FEWEST_FOLDS, MOST_FOLDS = 1, 50
+
+
+@dataclass(frozen=True, slots=True)
+class Grids:
+    """What is tried out, and how it is judged, as it is written. `calendar` is the interval of the rule that has to be beaten; an
+    allocator chooses anew every `rechoose` from the prices of `window`. `full` rules the fast kernel out.
+    """
+
+    band: str = ""
+    every: str = ""
+    destination: str = "target"
+    allocator: str = "fixed"
+    trigger: str = ""
+    calendar: str = "28d"
+    objective: str = "growth"
+    walk: str = "anchored"
+    folds: int = 4
+    window: str = "60d"
+    rechoose: str = "7d"
+    full: bool = False
+
+
+def prepare_tune(
+    prices: Path,
+    market: Market,
+    grids: Grids,
+    *,
+    config: Path | None = None,
+    target: str = "",
+    numeraire: str = "",
+    native: str = "",
+    names: str = "",
+) -> Search:
+    """The search, checked before anything runs. With a config its limits hold, and its trigger and destination are those of the grid.
+
+    Raises ConfigError naming the option.
+    """
+    grid = grid_of(grids.band, grids.every, grids.destination, grids.allocator, grids.trigger)
+    calendar = calendar_of(grids.calendar)
+    if market.flows or market.flow_file is not None:
+        raise ConfigError("--flow: deposits would count as growth", "leave them away")
+    if not FEWEST_FOLDS <= grids.folds <= MOST_FOLDS:
+        raise ConfigError(f"--folds: {grids.folds}", f"write a number from {FEWEST_FOLDS} to {MOST_FOLDS}")
+    table = priced(prices, names)
+    if config is not None:
+        if target:
+            raise ConfigError("--config: says targets itself", "leave --target away")
+        wanted = from_config(load_config(config))
+        if wanted.split is not None:
+            raise ConfigError("--config: several strategies have triggers of their own", "search for the setting of each by itself")
+    else:
+        wanted = from_options(table, target, "", grids.calendar, "target", numeraire, native)
+    table = only_wanted(wanted, table)
+    settings = market.for_table(market.settings(False), wanted, table)
+    require_priced_gas(settings, wanted, table)
+    terms = Terms(parse_duration_s(grids.rechoose, "--rechoose"), parse_duration_s(grids.window, "--window"))
+    for method in grid.allocators:
+        if method is not Method.FIXED:
+            wanted_of(wanted, Choice(Every(terms.every_s), allocator=method), terms, table.interval_s)
+    objective = named_of_tune_grid(grids.objective, "--objective", {one.value: one for one in Objective})
+    walk = named_of_tune_grid(grids.walk, "--walk", {one.value: one for one in Walk})
+    return Search(table, wanted, settings, grid, calendar, terms, objective, walk, grids.folds, grids.full)
+
+
+def run_tune(
+    search: Search,
+    *,
+    cores: int = 0,
+    scheduler: str = "",
+    folder: Path | None = None,
+    confirm: Callable[[Estimate], bool] | None = None,
+    progress: Progress_of_tune | None = None,
+) -> Tuned:
+    """Does the search, or goes on with the one in `folder`. `cores` 0 takes all; `scheduler` is the address of a Dask scheduler, which
+    gets the runs of the full step. `confirm` is asked where it takes longer than five minutes; None goes on unasked.
+
+    Raises Refused where the answer is no, Retryable for a scheduler or process that is lost, ConfigError for a folder of another search.
+    """
+    many = cores or cores_here()
+    if scheduler:
+        check_address(scheduler)
+
+    def allow(job: Job, rest: Sequence[Chunk]) -> None:
+        if confirm is None:
+            return
+        estimate = estimated(job, rest, many)
+        if estimate.wall_s > ASK_ABOVE_S and not confirm(estimate):
+            raise Refused(f"not begun: {estimate.words}", remedy="begin it with --yes, or take a smaller grid or fewer bars")
+
+    def work(job: Job, rest: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Found]]]:
+        if not scheduler:
+            yield from local(job, rest, many)
+            return
+        yield from local(job, [chunk for chunk in rest if chunk.engine is Engine.KERNEL], many)
+        steps = [chunk for chunk in rest if chunk.engine is Engine.FULL]
+        if steps:
+            yield from on_cluster(job, steps, scheduler)
+
+    return tune(search, work, folder, allow, progress or (lambda _done, _runs: None))
+
+
+def write_tune_report(tuned: Tuned, path: Path) -> tuple[Path, Path]:
+    """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError where nothing can be written."""
+    return write_pages(page_of_tune_report(tuned), path)

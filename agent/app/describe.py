@@ -1,0 +1,429 @@
+"""Strategies as a document and in sentences; loads no chain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from agent.accounting.tax_lots import planned_gains
+from agent.config.build import build_policy, build_split
+from agent.config.orders import pace_text
+from agent.config.schema import Config, LimitsTable
+from agent.config.strategies import as_portfolio
+from agent.config.triggers import RiskTable
+from agent.config.weights import WeightsTable, weights_text
+from agent.execution.step_context import Outcome
+from agent.guards.market import Exposure, by_limits, of_plan, profit_of
+from agent.model import Destination, Flow, LpTarget, Only, Plan, Portfolio, StepInput
+from agent.model.strategies import Sleeve, Split, Strategy
+from agent.policy import text as words_module
+from agent.policy.cash_flows import balance_changes as aside
+from agent.policy.cash_flows import balance_changes as rules
+from agent.policy.decide import Decided
+from agent.policy.orders import levels as order_levels
+from agent.policy.strategies.accounting import ONE, unit_value
+from agent.policy.strategies.netting import SleevesView, SleeveWish, due_shares
+from agent.policy.text import span
+from agent.policy.triggers import rules as trigger_words
+from agent.reference import reference_prices
+from agent.units import BPS, Price, Value, decimal_text, value_text
+
+# --- Who sees a transaction before it is mined, and what a sandwich around it could take.
+
+
+PRIVATE, PUBLIC, EITHER = "private endpoint", "public mempool", "private endpoint, public mempool where it fails"
+
+ANNOUNCED = "an approval in public tells which token is sold, and how much of it, before the swap is sent"
+"""Part of the warning before public submission (T15)."""
+
+
+__all__ = ["Sandwich", "exposure", "of_plan", "sandwich", "submission", "submission_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sandwich:
+    """`public` says whether others may see the transaction in time; on a local chain there are none.
+
+    `at_most` of the plan's swaps, in numeraire base units, is exact for the plan (None: no plan, or a price is missing).
+    `at_most_bps` is that of the plan's turnover, rounded up. `by_limits` is what the limits let any plan lose. `profit_at_most`
+    is what anybody can earn with the plan, who also takes what it pays as fees, impact and skew whoever looks on.
+    """
+
+    submission: str
+    public: bool
+    at_most: Value | None
+    at_most_bps: int | None
+    by_limits: Exposure
+    profit_at_most: Value | None = None
+
+
+def submission(config: Config) -> str:
+    """Who gets the signed bytes."""
+    if not config.execution.submit_url.get_secret_value():
+        return PUBLIC
+    return EITHER if config.execution.submit_public_fallback else PRIVATE
+
+
+def exposure(config: Config) -> Exposure:
+    """What the limits let a sandwich take of public transactions."""
+    limits = config.limits
+    return by_limits(limits.plan_cost, limits.slippage, limits.turnover, limits.daily_turnover)
+
+
+def sandwich(config: Config, outcome: Outcome) -> Sandwich:
+    """What could be taken of the plan of a step."""
+    plan = outcome.plan
+    at_most = None if plan is None else of_plan(outcome.step_input, plan)
+    bps = None if plan is None or at_most is None or plan.turnover <= 0 else math.ceil(at_most / plan.turnover * BPS)
+    how = submission(config)
+    profit = None if plan is None else profit_of(plan, at_most)
+    return Sandwich(how, how != PRIVATE and not config.chain.local, at_most, bps, exposure(config), profit)
+
+
+def submission_text(config: Config) -> str:
+    """For the owner to confirm: who gets the bytes, and on a live chain what that could cost."""
+    how = submission(config)
+    return how if how == PRIVATE or config.chain.local else f"{how}: {exposure(config).words}; {ANNOUNCED}"
+
+
+Document = dict[str, Any]
+
+
+def netting(found: SleevesView | None, portfolio: Portfolio) -> Document | None:
+    """Who acts, what is exchanged inside and what that saves; None where one strategy has the whole wallet. Values in the numeraire."""
+    if found is None:
+        return None
+
+    def money(value: Fraction) -> str:
+        return value_text(value, portfolio.numeraire.decimals)
+
+    return {
+        "acting": [one.name for one in found.wishes if one.acts],
+        "reasons": {one.name: one.reason for one in found.wishes},
+        "capital_moved": [{"from": giver, "to": receiver, "value": money(value)} for giver, receiver, value in found.moved],
+        "netted": [
+            {
+                "symbol": portfolio.token(one.token).label,
+                "bought": money(one.bought),
+                "sold": money(one.sold),
+                "crossed": money(one.crossed),
+                "net": money(one.net),
+            }
+            for one in found.netted
+            if one.bought or one.sold
+        ],
+        "crossed": money(found.crossed),
+        "saved_fees": money(found.saved),
+    }
+
+
+def sentences(found: SleevesView | None, step: StepInput) -> list[str]:
+    """The same in words; nothing where one strategy has the whole wallet."""
+    told = netting(found, step.portfolio)
+    if found is None or told is None:
+        return []
+    unit = step.portfolio.numeraire.label
+    words = [f"Strategy {one.name} {'acted' if one.acts else 'waited'}: {one.reason}." for one in found.wishes]
+    words += [f"Capital worth {one['value']} {unit} went from {one['from']} to {one['to']}, inside." for one in told["capital_moved"]]
+    words += [
+        f"{one['symbol']}: {one['bought']} {unit} were wanted and {one['sold']} offered, {one['crossed']} exchanged inside, "
+        f"{one['net']} left for the market."
+        for one in told["netted"]
+    ]
+    return words + ([f"That saved at least {told['saved_fees']} {unit} of pool fees."] if found.saved else [])
+
+
+def sleeve(one: Sleeve, split: Split, wish: SleeveWish | None, due: Fraction, step: StepInput, prices: dict[str, Price]) -> Document:
+    """One strategy: capital, share, unit value, return, Sharpe ratio, state, and what it holds."""
+    portfolio = step.portfolio
+    decimals = portfolio.numeraire.decimals
+    value = sum((raw * prices[token] for token, raw in one.holdings if raw), Fraction(0))
+    unit = unit_value(value, one.units)
+    strategy = next(item for item in split.strategies if item.name == one.name)
+    whole = max(value, Fraction(1))
+    return {
+        "name": one.name,
+        "state": one.state.health.value,
+        "since_s": one.state.since_s,
+        "why": one.state.reason,
+        "capital": value_text(value, decimals),
+        "share_bps": None if wish is None else round(wish.share * BPS),
+        "target_share_bps": round(due * BPS),
+        "floor_bps": strategy.floor_bps,
+        "units": str(one.units),
+        "unit_value": None if unit is None else decimal_text(unit, 12),
+        "return_bps": None if unit is None else round(Fraction(unit - ONE, ONE) * BPS),
+        "sharpe": None if one.state.sharpe_milli is None else decimal_text(one.state.sharpe_milli, 3),
+        "sharpe_window_s": None if strategy.health is None else strategy.health.window_s,
+        "turning_since_s": one.state.turning_s,
+        "costs": value_text(one.costs, decimals),
+        "last_rebalance_s": one.last_rebalance_s,
+        "acts": wish is not None and wish.acts,
+        "reason": "" if wish is None else wish.reason,
+        "holdings": [
+            {
+                "symbol": portfolio.token(token).label,
+                "raw": str(raw),
+                "amount": value_text(Fraction(raw), portfolio.token(token).decimals),
+                "value": value_text(raw * prices[token], decimals),
+                "weight_bps": round(raw * prices[token] / whole * BPS),
+                "target_bps": dict(strategy.weights_bps).get(token, 0),
+            }
+            for token, raw in one.holdings
+        ],
+    }
+
+
+def shares_due(step: StepInput) -> dict[str, Fraction]:
+    """Share of the capital that each strategy of the config should have; those of the config where the books are other ones."""
+    split, books = step.split, step.history.sleeves
+    if split is None or books is None:
+        return {}
+    if {one.name for one in split.strategies} != set(books.named):
+        return {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
+    return due_shares(split, books.named)
+
+
+def strategy_parameters(split: Split | None, portfolio: Portfolio, chosen: Mapping[str, str]) -> dict[str, str]:
+    """What binds each strategy, and the split, in words by name; nothing where one strategy has the whole wallet.
+
+    `chosen` says by name how an allocator chooses its weights.
+    """
+    if split is None:
+        return {}
+    found = {f"strategy {one.name}": _bound(one, portfolio, chosen.get(one.name, "")) for one in split.strategies}
+    band = split.band
+    widths = [] if band.absolute_bps is None else [f"{band.absolute_bps / 100:g} points"]
+    widths += [] if band.relative_bps is None else [f"{band.relative_bps / 100:g}% of a share"]
+    return found | {"split": f"restored beyond {' or '.join(widths)}"}
+
+
+def _bound(one: Strategy, portfolio: Portfolio, chosen: str) -> str:
+    labels = {asset.token.address: asset.token.label for asset in portfolio.assets}
+    weights = ", ".join(f"{labels.get(token, token)} {bps / 100:g}%" for token, bps in one.weights_bps)
+    rule, health = one.health, "off"
+    if rule is not None:
+        low, high = decimal_text(rule.limit_milli, 3), decimal_text(rule.recover_milli, 3)
+        health = f"Sharpe ratio of {span(rule.window_s)} below {low} for {span(rule.period_s)}, back at {high} for {span(rule.recover_s)}"
+    parts = [f"{one.share_bps / 100:g}% of the capital, floor {one.floor_bps / 100:g}%", weights, *([chosen] if chosen else [])]
+    parts += [trigger_words.trigger(one.trigger, portfolio), one.destination.value, f"cooldown {span(one.cooldown_s)}", f"health {health}"]
+    return "; ".join(parts)
+
+
+# --- Every parameter that binds what is about to be sent, in words, for the owner to confirm.
+
+
+NATIVE_LIMITS = ("gas_per_day", "native_floor", "native_top_up")
+
+
+def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, str]:
+    """By name. No secret is among them: URLs show as their operators."""
+    chain, execution, reference = config.chain, config.execution, config.reference
+    operators = sorted({endpoint.operator for endpoint in chain.rpc})
+    numeraire, policy = portfolio.numeraire.label, build_policy(config)
+    found = {
+        "chain": f"{chain.chain_id}{' (a local fork)' if chain.fork else ''}",
+        "endpoints": f"{', '.join(operators)}; {chain.min_operators} must agree",
+        "wallet": config.wallet.address,
+        "key": _key(config),
+        "router": f"{execution.router} {router}",
+        "payout addresses": ", ".join(config.wallet.payout_addresses) or "none",
+        "submission": submission_text(config),
+        "deadline": f"{execution.deadline} s",
+        "style": pace_text(config),
+        "confirmations": str(chain.confirmations),
+        "targets": ", ".join(f"{a.token.label} {a.target_bps / 100:g}%" for a in portfolio.assets),
+        "reserves": ", ".join(f"{decimal_text(a.reserve_raw, a.token.decimals)} {a.token.label}" for a in portfolio.assets if a.reserve_raw)
+        or "none",
+        "weights": weights_text(config.portfolio),
+        "liquidity positions": ", ".join(position.name for position in portfolio.positions) or "none",
+        "liquidity targets": ", ".join(_wanted(target) for target in portfolio.lp_targets) or "none",
+        "orders": order_levels.orders_words(portfolio) or "none",
+        "trigger": trigger_words.trigger(policy.trigger, portfolio),
+        "bands of single assets": trigger_words.bands(portfolio) or "none",
+        "destination": config.policy.destination,
+        "only": "both sides" if policy.only is None else f"{policy.only.value}: {trigger_words.ONLY[policy.only]}",
+        "cooldown": f"{config.policy.cooldown} s",
+        "confirm_blocks": str(config.policy.confirm_blocks or 0),
+        "jitter": "off" if config.policy.jitter is None else f"{config.policy.jitter / 100:g}%",
+        "reference prices": ", then ".join(reference.kind),
+        "twap_window": f"{reference.twap_window} s",
+        "feed_max_age": f"{reference.feed_max_age} s",
+        "sequencer": f"{reference.sequencer_feed}, {reference.sequencer_grace} s" if reference.sequencer_feed else "off",
+        "max_live_value": limit_text("max_live_value", config.portfolio.max_live_value, numeraire),
+    }
+    if (portfolio.positions or portfolio.lp_targets) and config.lp is not None:
+        found["lp"] = f"volatility {config.lp.volatility / 100:g}% a year, horizon {config.lp.horizon} s"
+    chosen = {
+        one.name: weights_text(as_portfolio(config.portfolio, one)) for one in config.strategies if isinstance(one.allocator, WeightsTable)
+    }
+    found |= strategy_parameters(build_split(config), portfolio, chosen)
+    if config.policy.risk is not None:
+        found["risk"] = risk_text(config.policy.risk)
+    for name in LimitsTable.model_fields:
+        found[name] = limit_text(name, getattr(config.limits, name), numeraire)
+    return found
+
+
+def _wanted(target: LpTarget) -> str:
+    width = "" if target.width_bps is None else f", width {target.width_bps / 100:g}%"
+    return f"{target.share_bps / 100:g}% in {target.venue} {target.pool}{width}"
+
+
+def risk_text(table: RiskTable) -> str:
+    """Volatilities and correlations."""
+    parts = [f"volatility of {symbol} {bps / 100:g}%" for symbol, bps in table.volatilities.items()]
+    parts += [f"correlation of {pair} {bps / 100:g}%" for pair, bps in table.correlations.items()]
+    if (one := table.estimate) is not None:
+        parts.append(
+            f"all others from recorded prices: returns over {span(one.step)} of {span(one.window)}, at least {span(one.min_history)}, "
+            f"none older than {span(one.max_age)}"
+        )
+    parts += [f"of other pairs {table.correlation / 100:g}%"] if table.correlation is not None else []
+    return ", ".join(parts)
+
+
+def limit_text(name: str, value: int | str | list[str] | dict[str, int] | None, numeraire: str) -> str:
+    """A limit with its unit: shares in percent, gas prices in gwei, durations in seconds, the rest in coins."""
+    if value is None or value is True:
+        return "off" if value is None else "on"
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{symbol} {bps / 100:g}%" for symbol, bps in value.items())
+    if isinstance(value, str):
+        return f"{value} {'native' if name in NATIVE_LIMITS else numeraire}"
+    if name == "gas_price":
+        return f"{decimal_text(value, 9)} gwei"
+    return f"{value} s" if name in ("head_age", "balance_jump_wait", "first_purchase") else f"{value / 100:g}%"
+
+
+def _key(config: Config) -> str:
+    wallet = config.wallet
+    if wallet.mode == "propose":
+        return f"elsewhere: proposed to {'the owners of the Safe' if wallet.safe else 'its owner'} in {wallet.proposals}"
+    if wallet.keystore is not None:
+        return f"keystore {wallet.keystore}"
+    if wallet.keyring is not None:
+        return f"keyring entry {wallet.keyring}"
+    if wallet.key_env is not None:
+        return f"environment variable {wallet.key_env}"
+    if wallet.test_account is not None:
+        return f"published test account {wallet.test_account}"
+    return "typed at a prompt" if wallet.prompt else "none"
+
+
+# --- What decides when to act, in words: the trigger, bands of single assets, the side, and when it looks next.
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerView:
+    """`next_s` is when a schedule is due next, unix seconds, `next` the same in words; None: any look may act."""
+
+    words: str
+    bands: str
+    only: Only | None
+    only_words: str
+    destination: Destination
+    cooldown_s: int
+    next_s: int | None
+    next: str | None
+
+
+def view(step: StepInput, decided: Decided) -> TriggerView:
+    """The policy that a step decided by."""
+    policy = step.policy
+    return TriggerView(
+        words=trigger_words.trigger(policy.trigger, step.portfolio),
+        bands=trigger_words.bands(step.portfolio),
+        only=policy.only,
+        only_words="" if policy.only is None else trigger_words.ONLY[policy.only],
+        destination=policy.destination,
+        cooldown_s=policy.cooldown_s,
+        next_s=decided.next_s,
+        next=None if decided.next_s is None else words_module.moment(decided.next_s),
+    )
+
+
+# --- The taxable gain of a plan as a document; loads no chain.
+
+
+def document(step: StepInput, plan: Plan | None) -> dict[str, Any] | None:
+    """What each token would realise by the lot rule, and how the year stands; None without [tax]."""
+    tax, numeraire = step.history.tax, step.portfolio.numeraire
+    if tax is None:
+        return None
+
+    def money(value: Fraction) -> str:
+        return value_text(value, numeraire.decimals)
+
+    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    at_s, coin = step.snapshot.head.timestamp_s, step.portfolio.wrapped_native
+    gains = () if plan is None or not plan.legs else planned_gains(plan, tax, prices, numeraire.address, coin, at_s)
+    left = None if tax.year_limit is None else max(Fraction(0), tax.year_limit - tax.realised)
+    return {
+        "method": tax.method.value,
+        "currency": tax.currency or numeraire.label,
+        "gain": money(sum((one.gain for one in gains), Fraction(0))),
+        "disposals": [
+            {
+                "symbol": step.portfolio.token(one.token).label,
+                "raw": str(one.raw),
+                "proceeds": money(one.proceeds),
+                "cost": money(one.cost),
+                "gain": money(one.gain),
+                "oldest_days": None if one.oldest_s is None else max(0, at_s - one.oldest_s) // 86_400,
+                "newest_days": None if one.newest_s is None else max(0, at_s - one.newest_s) // 86_400,
+            }
+            for one in gains
+        ],
+        "realised_this_year": money(tax.realised),
+        "year_limit": None if tax.year_limit is None else money(tax.year_limit),
+        "left_this_year": None if left is None else money(left),
+    }
+
+
+def words(step: StepInput, plan: Plan | None) -> list[str]:
+    """The same in a sentence; nothing without [tax] or without a plan that disposes of something."""
+    found = document(step, plan)
+    if found is None or not found["disposals"]:
+        return []
+    limit = "" if found["year_limit"] is None else f" of at most {found['year_limit']}"
+    unit = found["currency"]
+    return [
+        f"By {found['method']} it would realise {found['gain']} {unit}; {found['realised_this_year']} {unit}{limit} stood realised then."
+    ]
+
+
+# --- One unexplained change of a balance as a document; loads no chain.
+
+
+def flow_document(step: StepInput, flow: Flow) -> dict[str, Any]:
+    """One flow; `id` is None while it is not written down, `told` while nobody has said what it was."""
+    value = None if flow.value is None else value_text(flow.value, step.portfolio.numeraire.decimals)
+    return {
+        "id": flow.id or None,
+        "symbol": rules.label(step, flow.token),
+        "address": flow.token,
+        "delta_raw": str(flow.delta_raw),
+        "value": value,
+        "since_block": flow.since_block,
+        "block": flow.block,
+        "chain_s": flow.chain_s,
+        "halts": flow.holds,
+        "counts_as_loss": flow.is_loss,
+        "told": None if flow.kind is None else flow.kind.value,
+        "words": rules.words(step, flow),
+    }
+
+
+def left_alone(step: StepInput) -> list[dict[str, Any]]:
+    """What of the wallet is no part of the portfolio now, each with the reason; raw amounts as decimal strings."""
+    found = []
+    for address, raw, why in aside.everything_left(step):
+        token = step.portfolio.token(address)
+        found.append({"symbol": token.label, "address": address, "raw": str(raw), "amount": decimal_text(raw, token.decimals), "why": why})
+    return found

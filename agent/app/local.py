@@ -1,0 +1,165 @@
+"""The embedded chain as a service: anvil with everything deployed, and a config that is ready for every command."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from agent.app.agent import Agent, open_agent
+from agent.app.start.setup import trust_now
+from agent.config.load import load_config
+from agent.errors import ConfigError
+from agent.localchain import WORLD, LocalChain, open_eth_tester
+from agent.localchain import market as moving
+from agent.localchain.serve import serve, write_atomically
+from agent.localchain.world import FIRST_LINE, Range, V2Spec, V3Spec
+from agent.units import floor_int
+
+Document = dict[str, Any]
+DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
+"""What the wallet of a served chain holds of its target: 40 % too much WETH, half of the USDC."""
+
+
+COOLDOWN = "10s"
+"""Of a served chain's config, so that the market can be moved and the agent seen to act."""
+
+
+def serve_localchain(port: int, write_config: Path | None, tell: Callable[[Document], None]) -> None:
+    """Runs until SIGINT or SIGTERM; `tell` hears when everything is ready, the config's contracts pinned in its store.
+
+    Raises ConfigError when the port is taken, or when there is a config or store that no served chain has written.
+    """
+    if write_config is not None:
+        _require_ours(write_config)
+
+    def ready(chain: LocalChain) -> None:
+        unbalance(chain)
+        if write_config is not None:
+            publish(chain, write_config)
+        tell(
+            {
+                "chain_id": chain.chain_id,
+                "url": chain.url,
+                "wallet": chain.wallet.address,
+                "tokens": {symbol: token.address for symbol, token in chain.tokens.items()},
+                "pools": chain.pools,
+                "feeds": dict(chain.feeds),
+                "config": None if write_config is None else str(write_config),
+            }
+        )
+
+    serve(port, None, ready)
+
+
+def move_market(port: int, moves: list[str]) -> Document:
+    """Moves the market of the chain that is served at `port`, such as WBTC=+30%. Raises ConfigError for what is no move or no chain."""
+    factors = moving.parse_moves(moves)
+    prices = moving.ask(port, factors)
+    return {"moved": {symbol: f"{float(factor - 1) * 100:+g}%" for symbol, factor in factors.items()}, "prices_usd": prices}
+
+
+def store_beside(config: Path) -> Path:
+    """The store of a served chain's config: one of its own name."""
+    return config.with_suffix(".db")
+
+
+def _require_ours(config: Path) -> None:
+    """Nothing is overwritten but what a served chain wrote: a real wallet's config or journal never is."""
+    if not config.parent.is_dir():
+        raise ConfigError(f"--write-config {config}: {config.parent} is no folder", "make it first")
+    if config.exists():
+        try:
+            ours = config.read_text(encoding="utf-8").startswith(FIRST_LINE)
+        except (OSError, UnicodeDecodeError):
+            ours = False
+        if not ours:
+            raise ConfigError(f"--write-config {config}: exists and is not of a local chain; nothing was changed", "name another file")
+    elif store_beside(config).exists():
+        raise ConfigError(
+            f"--write-config {config}: {store_beside(config).name} beside it belongs to something else; nothing was changed",
+            "name another file",
+        )
+
+
+def unbalance(chain: LocalChain) -> None:
+    """Gives the wallet a portfolio that has drifted, so that the first rebalance has something to do."""
+    for symbol, factor in DRIFT.items():
+        chain.set_balance(symbol, floor_int(chain.balance(symbol) * factor))
+
+
+def publish(chain: LocalChain, path: Path) -> None:
+    """Pins the chain's contracts in the store beside `path`, then lets the config appear there.
+
+    A store of an earlier served chain is set aside: its nonces and blocks are not this chain's.
+    """
+    path.unlink(missing_ok=True)
+    store = store_beside(path)
+    for ending in ("", "-wal", "-shm", ".paused"):
+        old = store.with_name(store.name + ending)
+        if old.exists():
+            old.replace(old.with_name(f"old-{os.getpid()}-{old.name}"))
+    draft = path.with_name(f".{path.name}.draft")
+    write_atomically(draft, chain.config_text(f"sqlite:///{store.name}").replace('cooldown = "1h"', f'cooldown = "{COOLDOWN}"'))
+    try:
+        trust_now(load_config(draft))
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+# --- The world of `trimtab demo`: an embedded chain in this process, a portfolio on target, and one call that moves the market.
+
+
+SHARES = (Range(None, None, 4_000), Range(-1_500, 2_000, 3_500), Range(-400, 300, 2_500))
+"""Ranges of each V3 pool: fewer than the whole world has, since every position costs a tenth of a second here."""
+SMALL_WORLD = replace(
+    WORLD,
+    tokens=tuple(WORLD.token(symbol) for symbol in ("WETH", "WBTC", "USDC")),
+    pools=(
+        V2Spec("WETH", "USDC", 20_000_000),
+        V2Spec("WBTC", "WETH", 12_000_000),
+        V3Spec("WETH", "USDC", 500, 40_000_000, SHARES),
+        V3Spec("WETH", "USDC", 3_000, 15_000_000, SHARES),
+        V3Spec("WBTC", "WETH", 500, 20_000_000, SHARES),
+        V3Spec("WBTC", "USDC", 3_000, 25_000_000, SHARES),
+    ),
+)
+TARGETS = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
+START_USD = {"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000}
+FACTORS = {"WBTC": Fraction(116, 75), "WETH": Fraction(6, 5)}
+"""Price moves after which 50/30/20 stands at 58/27/15 (worked case W2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoWorld:
+    """A connected agent and the chain under it."""
+
+    agent: Agent
+    chain: LocalChain
+
+    def move_market(self) -> dict[str, str]:
+        """Moves every pool and feed; returns the moves in words by symbol."""
+        usd = self.chain.books.prices_usd
+        self.chain.move_market({symbol: usd[symbol] * factor for symbol, factor in FACTORS.items()})
+        return {symbol: f"{float(factor - 1) * 100:+.1f} %" for symbol, factor in FACTORS.items()}
+
+
+@contextmanager
+def demo_world() -> Iterator[DemoWorld]:
+    """Starts everything; nothing remains of it afterwards."""
+    with open_eth_tester(SMALL_WORLD) as chain, tempfile.TemporaryDirectory(prefix="trimtab-demo-") as folder:
+        for symbol, usd in START_USD.items():
+            token = chain.tokens[symbol]
+            chain.set_balance(symbol, floor_int(usd / chain.books.prices_usd[symbol] * 10**token.decimals))
+        path = Path(folder) / "trimtab.toml"
+        write_atomically(path, chain.config_text(targets=TARGETS))
+        loaded = load_config(path)
+        trust_now(loaded, [chain.transport])
+        with open_agent(loaded, transports=[chain.transport], clock=chain.clock) as agent:
+            yield DemoWorld(agent, chain)

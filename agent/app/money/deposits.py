@@ -1,0 +1,187 @@
+"""Investing more: what came to the wallet is recognised from the chain, taken for a deposit, and spread over what lacks."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agent import engine, wiring
+from agent.app.agent import Agent, Progress, silent
+from agent.app.describe import flow_document as document
+from agent.config.load import load_config
+from agent.errors import ConfigError
+from agent.execution.approvals import present
+from agent.execution.settlement import settle
+from agent.execution.step_context import Eyes, Outcome, OutcomeKind
+from agent.model import Flow, FlowKind, History, Invest, Snapshot, StepInput, Underway
+from agent.planning.proposals import proposer
+from agent.policy import gradual_execution as campaign
+from agent.policy.cash_flows import balance_changes as aside
+from agent.policy.cash_flows import balance_changes as rules
+from agent.policy.cash_flows import purchase
+from agent.policy.drift import drift
+from agent.reference import reference_prices
+from agent.units import NATIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Investing:
+    """What came, and the plan that invests it or what became of that. `outcome` is None where nothing came.
+
+    `left` came too and is no part of it: portfolio.max_live_value has no room for it, or its owner named others. `told` says whether
+    the deposits are written down as such. `rest` is the top-up of which parts are still to come, None where all is invested.
+    """
+
+    step_input: StepInput
+    came: tuple[Flow, ...]
+    outcome: Outcome | None
+    told: bool = False
+    rest: Underway | None = None
+    left: tuple[Flow, ...] = ()
+
+    @property
+    def wallet(self) -> str:
+        """Where to send what shall be invested: the wallet is the agent's own, nobody else pays from here."""
+        return self.step_input.snapshot.owner
+
+
+Confirm = Callable[[Investing], bool]
+
+
+def invest(agent: Agent, *, only: Collection[int] = (), send: bool = False, confirm: Confirm, progress: Progress = silent) -> Investing:
+    """Looks for what came since the books were last compared. With `send` and a yes it is a deposit, and is invested.
+
+    What fell stays for `trimtab flows`: it is no business of a deposit. Where portfolio.max_live_value has no room for all that came,
+    the oldest that fits is invested and the rest left alone; `only` names the flows to invest instead. Raises Refused where none
+    fits, ConfigError for a number that is no rise.
+    """
+    desk = agent.desk
+    if not send:
+        found = _found(present(desk.eyes, desk.store), only)
+        return replace(found, outcome=engine.look(_eyes(desk.eyes, found), proposer(_asked(found)))) if found.came else found
+    asked: list[Investing] = []
+
+    def answer(outcome: Outcome) -> bool:
+        if outcome.kind is not OutcomeKind.PLANNED or not confirm(replace(found, outcome=outcome)):
+            return False
+        _tell(agent, found.came)
+        asked.append(found)
+        return True
+
+    with wiring.open_hands(desk, answer, progress) as hands:
+        hands.executor.reconcile()
+        found = _found(present(desk.eyes, desk.store), only)
+        if not found.came:
+            return found
+        outcome = engine.step(_eyes(desk.eyes, found), _asked(found), desk.store, hands)
+        if outcome.kind is OutcomeKind.HOLD and confirm(replace(found, outcome=outcome)):  # too little for a trade: a deposit all the same
+            _tell(agent, found.came)
+            asked.append(found)
+        return replace(found, outcome=outcome, told=bool(asked), rest=_rest(agent, outcome))
+
+
+def _asked(found: Investing) -> Invest:
+    under = purchase.under_way(found.step_input)
+    return Invest(tuple(_raw(found.step_input, found.came).items()), "" if under is None else under.id)
+
+
+def _rest(agent: Agent, outcome: Outcome) -> Underway | None:
+    """What of the top-up is still to come; one that is whole is written down as ended."""
+    step = agent.desk.eyes.assembled((outcome.after or outcome.step_input).snapshot)
+    under = purchase.under_way(step)
+    if under is None:
+        return None
+    prices = {token: one.price for token, one in reference_prices(step).prices.items()}
+    stands = campaign.course(step, drift(step, prices), prices)
+    if stands is None or not stands.ended:
+        return under
+    agent.desk.store.end_campaign(under.id, "ended", stands.ended, step.snapshot.head.timestamp_s)
+    return None
+
+
+def _found(step: StepInput, only: Collection[int]) -> Investing:
+    assets = {asset.token.address: asset for asset in step.portfolio.assets}
+    coin = step.portfolio.wrapped_native in assets and assets[step.portfolio.wrapped_native].native
+    ours = tuple(flow for flow in step.history.flows if flow.delta_raw > 0 and (flow.token in assets or (coin and flow.token == NATIVE)))
+    if strange := sorted({*only} - {flow.id for flow in ours}):
+        raise ConfigError(f"--flow {strange[0]}: no unexplained deposit has this number", "trimtab flows lists them")
+    came = aside.fitting(step, [flow for flow in ours if not only or flow.id in only])
+    return Investing(step, came, None, left=tuple(flow for flow in ours if flow not in came))
+
+
+def _raw(step: StepInput, flows: tuple[Flow, ...]) -> dict[str, int]:
+    """What came of each asset by these flows, base units; native coin counts as its wrapped token."""
+    came: dict[str, int] = {}
+    for flow in flows:
+        token = step.portfolio.wrapped_native if flow.token == NATIVE else flow.token
+        came[token] = came.get(token, 0) + flow.delta_raw
+    return came
+
+
+def _tell(agent: Agent, came: tuple[Flow, ...]) -> None:
+    """On disk before anything of it is spent."""
+    for flow in came:
+        if flow.id:
+            agent.desk.store.tell_flow(flow.id, FlowKind.DEPOSIT, agent.desk.clock.now_s())
+
+
+def _eyes(eyes: Eyes, found: Investing) -> Eyes:
+    """Looks as if the owner had said already that what came are deposits. The rest that came is left alone whatever it is worth, so that
+    it neither is invested nor holds the investment back; falls stay as they are.
+    """
+    known, came = {flow.id for flow in (*found.came, *found.left)}, Counter[str]()
+    for flow in found.came:
+        came[flow.token] += flow.delta_raw
+    left = _raw(found.step_input, found.left)
+
+    def assemble(snapshot: Snapshot, history: History) -> StepInput:
+        step = aside.given_back(eyes.assemble(snapshot, history))
+        rises = tuple((token, raw - came[token]) for token, raw in step.history.rises)
+        flows = tuple(flow for flow in step.history.flows if flow.id not in known)
+        step = replace(step, history=replace(step.history, flows=flows, rises=rises, left_rises=rises), aside_raw=())
+        return aside.set_aside(aside.left_alone(step, left, aside.NOT_ASKED))
+
+    return replace(eyes, assemble=assemble)
+
+
+# --- What came to the wallet and went from it without the agent: compared with the chain, listed, and told by the owner.
+
+
+Document = dict[str, Any]
+NAMES = tuple(kind.value for kind in (FlowKind.DEPOSIT, FlowKind.WITHDRAWAL, FlowKind.GIFT, FlowKind.LOSS))
+"""What an owner may call a flow."""
+
+
+def flows(agent: Agent, everything: bool = False, limit: int = 1000) -> Document:
+    """Compares balances with the books now, writes down what nobody explains, and lists it; `everything` what was told too."""
+    eyes, store = agent.desk.eyes, agent.desk.store
+    snapshot = eyes.reader.snapshot()
+
+    def present() -> StepInput:
+        return eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+
+    settle(store, snapshot, present)
+    step = present()
+    chosen = [flow for flow in reversed(store.flows(limit)) if everything or flow.is_open]
+    unwritten = [flow for flow in step.history.flows if flow.id == 0]
+    return {
+        "block": snapshot.head.number,
+        "numeraire": step.portfolio.numeraire.label,
+        "halts": rules.halting(step),
+        "flows": [document(step, flow) for flow in (*unwritten, *chosen)],
+    }
+
+
+def confirm_flows(config: Path | str, number: str, kind: str | None = None) -> Document:
+    """Writes down what open flows were, on the owner's word; `number` is an id or "all". Raises ConfigError for what does not fit."""
+    if number != "all" and not number.isdecimal():
+        raise ConfigError(f"flow: {number!r} is no number of a flow", "see trimtab flows, or write all")
+    if kind is not None and kind not in NAMES:
+        raise ConfigError(f"--as: {kind!r} is unknown", f"choose from {', '.join(NAMES)}")
+    with wiring.books(load_config(config)) as (store, _):
+        told = store.tell_flow(None if number == "all" else int(number), None if kind is None else FlowKind(kind), int(time.time()))
+    return {"confirmed": [{"id": flow.id, "as": flow.kind.value if flow.kind else None} for flow in told]}

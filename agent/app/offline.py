@@ -1,0 +1,465 @@
+"""What would be done with values that are only written down: no chain, no config, the same mathematics as every step."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from agent import codec, engine
+from agent.app.start import least_total as least
+from agent.config.build import starting_limits
+from agent.config.triggers import parse_band
+from agent.errors import EXIT_DIFFERS, EXIT_OK, EXIT_USAGE, ConfigError, TrimtabError, plain
+from agent.execution.step_context import Outcome
+from agent.model import (
+    AdjustLiquidity,
+    Asset,
+    AssetDrift,
+    ByHand,
+    Destination,
+    Every,
+    Halt,
+    History,
+    Hold,
+    Only,
+    Plan,
+    Rebalance,
+    StepInput,
+    Threshold,
+    TopUp,
+    V3Pool,
+)
+from agent.planning import proposals as asked
+from agent.planning import proposals as strategies
+from agent.planning.proposals import Proposer
+from agent.policy import minimum
+from agent.policy.drift import alert_prices, corrections, goal, ideal_trades, narrowed, total, unreachable, weigh
+from agent.policy.least_total import drift_of
+from agent.policy.triggers.rules import SHORTEST_S, fired, validate_band
+from agent.store import recorder
+from agent.store.recorder import RecordedStep
+from agent.units import BPS, Price, Token, Value, decimal_text, parse_bps, parse_raw, safe_label
+
+# --- Deciding again from a saved input: no chain, no store.
+
+
+MOST_DECIMALS = 255
+"""What a contract can answer."""
+WIDEST_SPACING = 16_383
+"""UniswapV3Factory.enableFeeAmount takes no wider one."""
+
+
+def input_text(step_input: StepInput) -> str:
+    """A StepInput as the text that `plan --save-input` writes."""
+    return codec.dumps(step_input) + "\n"
+
+
+def plan_from_input(text: str) -> Outcome:
+    """The plan that the same input gave; guards that need evidence of the moment do not judge it. Raises ConfigError."""
+    return plan_from(codec.loads(StepInput, text))
+
+
+def plan_from(step_input: StepInput) -> Outcome:
+    """The same from an input that was read already, of whatever file."""
+    require_possible(step_input)
+    try:
+        return engine.judge(step_input, strategies.rebalance, None)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # The file is well-formed, but its parts contradict each other, as no snapshot's do.
+        raise ConfigError(f"the input does not hang together: {error!r}", "hand in a file as plan --save-input wrote it") from None
+
+
+def require_possible(step: StepInput) -> None:
+    """Raises ConfigError for decimals that no contract answers, and for a tick spacing that no pool has: deciding would never be done."""
+    _require_decimals(step)
+    _require_spacing(step)
+
+
+def _require_decimals(step: StepInput) -> None:
+    """Powers of ten of them are taken exactly."""
+    portfolio = step.portfolio
+    tokens = (portfolio.numeraire, *(asset.token for asset in portfolio.assets), *portfolio.hubs)
+    for what, decimals in (*((one.address, one.decimals) for one in tokens), *((one.feed, one.decimals) for one in step.snapshot.feeds)):
+        if not 0 <= decimals <= MOST_DECIMALS:
+            raise ConfigError(f"the input says that {what} has {decimals} decimals", "hand in a file as plan --save-input wrote it")
+
+
+def _require_spacing(step: StepInput) -> None:
+    """Below zero a quote walks the ticks away from where it stands."""
+    for pool in step.snapshot.pools:
+        if isinstance(pool, V3Pool) and not 0 < pool.tick_spacing <= WIDEST_SPACING:
+            raise ConfigError(
+                f"the input says that pool {pool.address} has a tick spacing of {pool.tick_spacing}",
+                "hand in a file as plan --save-input wrote it",
+            )
+
+
+# --- Decides recorded steps again with the code of now, and says what is different. Reads files, and nothing else.
+
+
+Document = dict[str, Any]
+MOST_BYTES = 64 * 1024 * 1024
+"""No step is larger by far; a file that is was not written here."""
+MOST_SHOWN = 20
+"""Differences of one step that are told; the rest are counted."""
+SAME, DIFFERENT, BY_HAND, UNREADABLE = "same", "different", "by hand", "unreadable"
+DECIDED = tuple(kind.__name__.lower() for kind in (Hold, Halt, Rebalance, AdjustLiquidity, TopUp))
+"""Decisions that a step itself makes, where it does not say what asked for it; payouts and the like its owner made."""
+
+
+def replay(folder: Path) -> Document:
+    """Every step in the folder, in the order of the files' names. Raises ConfigError where there is none to read.
+
+    Each is proposed again by what proposed it: the agent's strategy, or what its owner asked for ("asked" says which command). A
+    file that is no step is named, and the rest goes on. Guards that need evidence of the moment do not judge again: what is compared
+    is the decision with its reason, and the plan as it was made. "exit" is the exit code that says what was found.
+    """
+    steps = [_told(path) for path in _files(folder)]
+    if not steps:
+        raise ConfigError(f"{folder}: holds no recorded steps", "name the folder of record.dir, or of trimtab run --record")
+    counted = Counter(step["result"] for step in steps)
+    code = EXIT_DIFFERS if counted[DIFFERENT] else EXIT_USAGE if counted[UNREADABLE] else EXIT_OK
+    return {
+        "folder": str(folder),
+        "version": version("trimtab"),
+        "steps": steps,
+        **{name.replace(" ", "_"): counted[name] for name in (SAME, DIFFERENT, BY_HAND, UNREADABLE)},
+        "exit": code,
+    }
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Names that end in .json, sorted; what lies in folders below is not looked at."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(".json") and not entry.name.startswith("."))
+    except OSError as error:
+        raise ConfigError(f"{folder}: {error.strerror}", "name a folder written by trimtab run --record") from None
+    yield from (folder / name for name in names)
+
+
+def _told(path: Path) -> Document:
+    """One file, whatever is in it."""
+    try:
+        found = recorder.loads(_read(path))
+        require_possible(found.input)
+        facts = _facts(found)
+    except TrimtabError as error:
+        return {"file": plain(path.name), "result": UNREADABLE, "why": error.message}
+    return {"file": plain(path.name), **facts, **_compared(found)}
+
+
+def _read(path: Path) -> str:
+    """The text of a regular file: no link is followed, and nothing is waited for."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+                raise ConfigError("not a regular file", "only regular files of up to 64 MiB are read")
+            return file.read(MOST_BYTES).decode()
+    except OSError as error:
+        raise ConfigError(f"it cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError("it is not text") from None
+
+
+def _facts(step: RecordedStep) -> Document:
+    head = step.input.snapshot.head
+    return {
+        "step": step.step,
+        "time": _utc(step.now_s),
+        "block": head.number,
+        "chain_id": head.chain_id,
+        "version": step.version,
+        "books": step.books,
+        "config": step.config,
+        "decision": step.decision,
+        "reason": step.reason,
+        "outcome": step.outcome,
+        "asked": None if step.asked is None else asked.named(step.asked),
+    }
+
+
+def _compared(step: RecordedStep) -> Document:
+    """What is different now: the decision, its reason, the plan."""
+    if step.decision is None:
+        return {"result": UNREADABLE, "why": "the step was interrupted before it decided"}
+    if (propose := _proposer(step)) is None:
+        return {"result": BY_HAND, "differs": [], "more": 0}
+    try:
+        differs = list(_differences(step, engine.judged_once(step.input, propose, None)))
+    except Exception as error:  # what was decided once, and cannot be any more, is told like any other difference
+        differs = [_difference("error", None, f"{type(error).__name__}: {plain(str(error))}")]
+    return {"result": DIFFERENT if differs else SAME, "differs": differs[:MOST_SHOWN], "more": max(0, len(differs) - MOST_SHOWN)}
+
+
+def _proposer(step: RecordedStep) -> Proposer | None:
+    """What it was proposed by; None where its owner did it and nothing was proposed."""
+    if step.asked is None:
+        return None if _by_hand(step) else strategies.rebalance
+    return None if isinstance(step.asked, ByHand) else asked.proposer(step.asked)
+
+
+def _by_hand(step: RecordedStep) -> bool:
+    """Whether its owner asked for it, of a step that does not say: a swap, a payment, something taken back. A halt that was no halt in
+    the end took back.
+    """
+    swapped = step.plan is not None and isinstance(step.plan.decision, Rebalance) and step.plan.decision.by_hand
+    return swapped or step.decision not in DECIDED or (step.decision == "halt" and step.outcome not in ("halt", "error"))
+
+
+def _differences(step: RecordedStep, found: Outcome) -> Iterator[Document]:
+    now = type(found.decision).__name__.lower()
+    if now != step.decision:
+        yield _difference("decision", step.decision, now)
+    if step.plan is None and found.plan is None and step.outcome != "error" and not (step.reason or "").endswith(found.reason):
+        yield _difference("reason", step.reason, found.reason)
+    yield from _between("plan", _bare(step.plan), _bare(found.plan))
+
+
+def _bare(plan: Plan | None) -> Any:
+    """A plan without verdicts, as JSON; None without one."""
+    return None if plan is None else codec.to_jsonable(replace(plan, verdicts=()))
+
+
+def _between(place: str, before: Any, now: Any) -> Iterator[Document]:
+    """Every leaf in which two trees differ; a branch that only one has as a whole."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            yield from _between(f"{place}.{key}", before.get(key), now.get(key))
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for number, (one, other) in enumerate(zip(before, now, strict=True)):
+            yield from _between(f"{place}[{number}]", one, other)
+    elif before != now:
+        yield _difference(place, before, now)
+
+
+def _difference(what: str, before: Any, now: Any) -> Document:
+    return {"what": what, "recorded": before, "now": now}
+
+
+def _utc(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, OSError, ValueError):
+        raise ConfigError(f"{seconds} is no time") from None
+
+
+PLACES = 18
+"""Decimal places that a value may have: amounts are integers of 10^-18."""
+FEWEST = 2
+DESTINATIONS = (Destination.TARGET, Destination.HALFWAY)
+NO_BAND = Every(SHORTEST_S)
+"""Without a band a schedule is meant: whatever is off its target is corrected when it is due."""
+_NEW = History(None, None, Fraction(0), Fraction(0), 0, 0, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Prices at which an asset that moves alone leaves its band; None with the reason why no price does that.
+
+    Prices are multiples of the price now, unless one was given.
+    """
+
+    low: Price | None
+    high: Price | None
+    price: Price
+    why_low: str
+    why_high: str
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """The answer. `trades` are what would be done, by symbol, in the unit of the values: nothing while it holds; `to_target` is
+    what it would take in any case. `drifts` are in units of 10^-18. `least` is the least total at which they work, at three gas prices.
+    """
+
+    drifts: tuple[AssetDrift, ...]
+    acts: bool
+    reason: str
+    trades: Mapping[str, Value]
+    to_target: Mapping[str, Value]
+    alerts: Mapping[str, Alert]
+    banded: bool
+    least: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def total(self) -> Value:
+        """Sum of all values."""
+        return total(self.drifts) / Fraction(10**PLACES)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What whoever chooses so many assets should know."""
+        return tuple(minimum.many(len(self.drifts)))
+
+    @property
+    def triggered(self) -> tuple[str, ...]:
+        """Symbols of what is outside its band."""
+        return tuple(drift.symbol for drift in self.drifts if self.banded and drift.outside)
+
+
+def what_if(
+    target: str,
+    value: str,
+    band: str = "",
+    *,
+    price: str = "",
+    destination: str = "target",
+    only: str = "",
+    numeraire: str = "",
+    native: str = "3000",
+) -> WhatIf:
+    """Drift, trades and alert prices, by the functions that every step decides with. Raises ConfigError naming the option.
+
+    `target`, `value` and `price` are SYMBOL=NUMBER with commas between; a bare number in `target` is percent. `band` is "10%rel" or
+    "5%abs" for all, and SYMBOL=… for one. `numeraire` is the symbol that values are counted in, which `only` needs;
+    `native` is the price of the native coin, for gas.
+    """
+    targets = {symbol: target_bps(symbol, text) for symbol, text in pairs(target, "--target").items()}
+    values = {symbol: parse_raw(text, PLACES, f"--value {symbol}") for symbol, text in pairs(value, "--value").items()}
+    _require_same(targets, values)
+    if sum(values.values()) == 0:
+        raise ConfigError("--value sums to 0", "give current values, such as BTC=5800,USD=1500")
+    whole, own = bands(band, targets)
+    if numeraire and numeraire not in targets:
+        raise ConfigError(f"--numeraire: {numeraire!r} is not an asset", f"choose from {', '.join(targets)}")
+    assets = [Asset(Token(symbol, symbol, PLACES), bps, 0, band=own.get(symbol)) for symbol, bps in targets.items()]
+    ones = dict.fromkeys(targets, Fraction(1))
+    trigger = whole or NO_BAND
+    drifts = weigh(assets, values, ones, trigger)
+    answer = fired(trigger, drifts, 0, _NEW)
+    side = _side(only, numeraire, whole is not None)
+    aim = narrowed(drifts, goal(drifts, _destination(destination)), side, numeraire)
+    trades = corrections(drifts, aim)
+    reason = answer.reason if whole is not None else "no band was given: this is what a schedule does when it is due"
+    return WhatIf(
+        drifts=drifts,
+        acts=answer.fired and any(trades.values()),
+        reason=reason if any(trades.values()) or not answer.fired else f"{reason}; nothing to do",
+        trades={symbol: amount / 10**PLACES if answer.fired else Fraction(0) for symbol, amount in trades.items()},
+        to_target={symbol: amount / 10**PLACES for symbol, amount in ideal_trades(drifts).items()},
+        alerts=_alerts(drifts, _prices(price, targets), whole is not None, numeraire),
+        banded=whole is not None,
+        least=_least(drifts, whole, numeraire, native),
+    )
+
+
+def _least(drifts: tuple[AssetDrift, ...], whole: Threshold | None, numeraire: str, native: str) -> tuple[dict[str, Any], ...]:
+    """By the limits of a new config."""
+    limits = starting_limits(Token("", numeraire or "USDC", 0))
+    rows = [(one.symbol, one.target_bps, drift_of(whole, one.target_bps, (one.band_low_bps, one.band_high_bps))) for one in drifts]
+    coin = Fraction(parse_raw(native, PLACES, "--native"), 10**PLACES)
+    least_trade = limits.min_trade or Fraction(0)
+    return tuple(least.of_values(rows, numeraire, limits.plan_cost_bps or 0, least_trade, coin, total(drifts) / 10**PLACES))
+
+
+def _alerts(drifts: tuple[AssetDrift, ...], prices: Mapping[str, Fraction], banded: bool, numeraire: str) -> dict[str, Alert]:
+    found = {}
+    for one in drifts:
+        now = prices.get(one.symbol, Fraction(1))
+        low, high = alert_prices(drifts)[one.token]
+        why = unreachable(one, drifts)
+        if not banded or one.symbol == numeraire:
+            low = high = None
+            why = ("no band was given" if not banded else "values are counted in it, so that it has no price of its own",) * 2
+        found[one.symbol] = Alert(None if low is None else low * now, None if high is None else high * now, now, *why)
+    return found
+
+
+def pairs(text: str, option: str) -> dict[str, str]:
+    """SYMBOL=TEXT with commas between, by symbol. Raises ConfigError naming the option."""
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        symbol, equals, rest = (piece.strip() for piece in part.partition("="))
+        if not equals or not rest or safe_label(symbol, "") != symbol or not symbol:
+            raise ConfigError(f"{option}: {part.strip()!r} is not SYMBOL=NUMBER", "for example BTC=50,ETH=30,USD=20")
+        if symbol in found:
+            raise ConfigError(f"{option}: {symbol} is given twice", "give each asset once")
+        found[symbol] = rest
+    return found
+
+
+def target_bps(symbol: str, text: str) -> int:
+    """Basis points of a target; a bare number is percent."""
+    bare = text.replace(".", "", 1).isdigit()
+    return parse_bps(f"{text}%" if bare else text, f"--target {symbol}")
+
+
+def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None:
+    for option, has, other in (("--value", values, targets), ("--target", targets, values)):
+        missing = [symbol for symbol in other if symbol not in has]
+        if missing:
+            raise ConfigError(f"{option}: {missing[0]} is missing", f"add it; {missing[0]}=0 if none is held")
+    if len(targets) < FEWEST:
+        raise ConfigError("--target needs at least two assets", "for example BTC=50,USD=50")
+    whole = sum(targets.values())
+    if whole != BPS:
+        raise ConfigError(
+            f"--target: sums to {decimal_text(whole, 2)}%, not 100%", "a bare number is percent here: write BTC=50 or BTC=50%"
+        )
+
+
+def bands(text: str, targets: Mapping[str, int]) -> tuple[Threshold | None, dict[str, Threshold]]:
+    """The band of all, both widths together where two are given, and those of single assets."""
+    whole: Threshold | None = None
+    own: dict[str, Threshold] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        symbol, equals, rest = (piece.strip() for piece in part.partition("="))
+        found = parse_band(rest if equals else part, "--band")
+        validate_band(found, "--band")
+        if equals and symbol not in targets:
+            raise ConfigError(f"--band: {symbol!r} is not an asset", f"choose from {', '.join(targets)}")
+        if equals:
+            own[symbol] = _both(own.get(symbol), found)
+        else:
+            whole = _both(whole, found)
+    if own and whole is None:
+        raise ConfigError("--band: only single assets have a band", "give the common band first, such as 10%rel,BTC=5%abs")
+    return whole, own
+
+
+def _both(before: Threshold | None, found: Threshold) -> Threshold:
+    if before is None:
+        return found
+    if (before.absolute_bps is None) == (found.absolute_bps is None):
+        raise ConfigError("--band: the same kind twice", "give one of each, such as 10%rel,5%abs; the narrower counts")
+    return replace(before, absolute_bps=before.absolute_bps or found.absolute_bps, relative_bps=before.relative_bps or found.relative_bps)
+
+
+def _prices(text: str, targets: Mapping[str, int]) -> dict[str, Fraction]:
+    found = {}
+    for symbol, written in pairs(text, "--price").items() if text else ():
+        if symbol not in targets:
+            raise ConfigError(f"--price: {symbol!r} is not an asset", f"choose from {', '.join(targets)}")
+        found[symbol] = Fraction(parse_raw(written, PLACES, f"--price {symbol}"), 10**PLACES)
+        if found[symbol] == 0:
+            raise ConfigError(f"--price {symbol}: must be above 0", "give its current price")
+    return found
+
+
+def _destination(text: str) -> Destination:
+    if text not in [one.value for one in DESTINATIONS]:
+        raise ConfigError(f"--destination: {text!r}", f"choose from {', '.join(one.value for one in DESTINATIONS)}")
+    return Destination(text)
+
+
+def _side(text: str, numeraire: str, banded: bool) -> Only | None:
+    if not text:
+        return None
+    if text not in [one.value for one in Only]:
+        raise ConfigError(f"--only: {text!r}", f"choose from {', '.join(one.value for one in Only)}")
+    side = Only(text)
+    if side in (Only.SELL, Only.BUY) and not numeraire:
+        raise ConfigError(f"--only {text}: needs --numeraire for the proceeds", "for example --numeraire USD")
+    if side in (Only.WINNERS, Only.LOSERS) and not banded:
+        raise ConfigError(f"--only {text}: needs --band", "for example --band 10%rel")
+    return side

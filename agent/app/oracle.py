@@ -1,0 +1,150 @@
+"""How far back the pools remember prices, and letting one remember more: shown with its cost first, sent only when asked to."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+from agent import codec, wiring
+from agent.app.agent import Agent, Progress, never, silent
+from agent.config.fields import parse_address
+from agent.errors import ConfigError, Refused, TrimtabError
+from agent.execution.settlement import settle
+from agent.execution.step_context import Hands
+from agent.model import ByHand, Intent, StepInput, V3Pool, Verdict
+from agent.reference import prices as means
+from agent.reference import reference_prices
+from agent.units import decimal_text, value_text
+
+Document = dict[str, Any]
+SLOT_GAS, CALL_GAS = 22_350, 45_000
+"""Gas units per observation that a pool is given room for (a storage word from zero, UniswapV3Pool), and of the call besides."""
+MOST_AT_ONCE = 500
+"""Observations per transaction: with a margin still below the 2^24 gas of a transaction (EIP-7825)."""
+DECISION = "oracle"
+
+
+def unasked(_: Document) -> bool:
+    """Confirms nothing."""
+    return False
+
+
+def observations(agent: Agent) -> Document:
+    """Every V3 pool that may be traded in: what it keeps, what would be enough for the window, whether its mean counts."""
+    step = agent.step_input()
+    pools = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool)]
+    return {
+        "block": step.snapshot.head.number,
+        "window_s": step.reference.twap_window_s,
+        "enough": _enough(step),
+        "pools": [_pool(step, pool) for pool in pools],
+    }
+
+
+def raise_observations(
+    agent: Agent, address: str, to: int, *, send: bool = False, confirm: Callable[[Document], bool] = unasked, progress: Progress = silent
+) -> Document:
+    """Lets a pinned pool keep `to` observations: the document before, and with `send` and a yes the transaction.
+
+    Raises ConfigError for a pool that is not traded in, a number that is no rise or too much at once; Refused for a pool that is
+    not pinned, and by gas limits, kill switch and signer like every transaction.
+    """
+    step = agent.step_input()
+    pool = _named(step, _address(address))
+    document = _document(step, pool, to)
+    if document["rises"] == 0 or not send:
+        return document
+    unpinned = means.not_pinned(step, pool)
+    if unpinned:
+        raise Refused(f"{pool.address}: {unpinned}", (Verdict("allowlist", unpinned, "all pinned", False),), "trimtab trust")
+    with wiring.open_hands(agent.desk, never, progress) as hands:
+        hands.executor.reconcile()
+        step = agent.step_input()
+        document = _document(step, _named(step, pool.address), to)
+        return document | _carry_out(agent, hands, step, document, lambda: confirm(document))
+
+
+def _carry_out(agent: Agent, hands: Hands, step: StepInput, document: Document, confirm: Callable[[], bool]) -> Document:
+    """The transaction through journal, signer and executor, like any other."""
+    journal, eyes, step_id = agent.desk.store, agent.desk.eyes, uuid.uuid4().hex[:12]
+    if document["rises"] == 0:
+        return {}
+    journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step), codec.dumps(ByHand("oracle")))
+    done, ended = f"{document['pool']} keeps {document['to']} price observations", "declined"
+    sent: list[Intent] = []
+    try:
+        prepared = hands.composer.oracle(step, document["pool"], document["to"])
+        price_wei = prepared.tx.max_fee_wei or prepared.tx.gas_price_wei or 0
+        document["most_native"] = decimal_text(prepared.tx.gas * price_wei, 18)
+        if confirm():
+            sent.append(hands.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note))
+            ended = "done" if sent[0].succeeded else "failed"
+        journal.end_step(step_id, DECISION, done if ended == "done" else f"{ended}: it stays as it is", None, ended)
+    except TrimtabError as error:
+        journal.end_step(step_id, DECISION, str(error), None, "refused" if isinstance(error, Refused) else "error")
+        raise
+    after = eyes.reader.snapshot()
+    settle(journal, after, lambda: eyes.assemble(after, eyes.history(after.head.timestamp_s)))
+    return {"outcome": ended, "transactions": sent}
+
+
+def _document(step: StepInput, pool: V3Pool, to: int) -> Document:
+    coming = (pool.observations or (0, 0))[1]
+    rises = max(0, to - coming)
+    if not 1 <= to <= means.MOST_SLOTS:
+        raise ConfigError(f"--to: {to} is not within 1 and {means.MOST_SLOTS}", f"{_enough(step)} are enough for the window")
+    if rises > MOST_AT_ONCE:
+        raise ConfigError(
+            f"--to: from {coming} to {to} at once is more than a transaction's gas", f"go on in steps: --to {coming + MOST_AT_ONCE}"
+        )
+    gas = CALL_GAS + SLOT_GAS * rises if rises else 0
+    head = step.snapshot.head
+    price_wei = step.snapshot.gas_price_wei if head.base_fee_wei is None else head.base_fee_wei + step.snapshot.priority_fee_wei
+    native = reference_prices(step).prices.get(step.portfolio.wrapped_native)
+    return {
+        **_pool(step, pool),
+        "block": head.number,
+        "enough": _enough(step),
+        "to": to,
+        "rises": rises,
+        "gas_units": gas,
+        "cost_native": decimal_text(gas * price_wei, 18),
+        "cost": None if native is None else value_text(Fraction(gas * price_wei) * native.price, step.portfolio.numeraire.decimals),
+        "most_native": None,
+        "outcome": "planned" if rises else "hold",
+        "transactions": [],
+    }
+
+
+def _address(given: str) -> str:
+    try:
+        return parse_address(given, "POOL")
+    except ConfigError as error:
+        raise ConfigError(error.message, "trimtab oracle lists the pools") from None
+
+
+def _named(step: StepInput, address: str) -> V3Pool:
+    found = next((pool for pool in step.snapshot.pools if isinstance(pool, V3Pool) and pool.address == address), None)
+    if found is None:
+        raise ConfigError(f"POOL: {address} is no V3 pool of this portfolio", "trimtab oracle lists them")
+    return found
+
+
+def _pool(step: StepInput, pool: V3Pool) -> Document:
+    kept, coming = pool.observations or (0, 0)
+    why = means.outside(step, pool)
+    return {
+        "pool": pool.address,
+        "tokens": [step.portfolio.token(address).label for address in (pool.token0, pool.token1)],
+        "fee_pips": pool.fee_pips,
+        "observations": kept,
+        "observations_next": coming,
+        "counts": why == "",
+        "why": why,
+    }
+
+
+def _enough(step: StepInput) -> int:
+    return means.enough_slots(step.snapshot.head.chain_id, step.reference.twap_window_s)

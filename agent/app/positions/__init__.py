@@ -1,0 +1,1 @@
+"""Orders, liquidity and strategies that stand."""

@@ -1,0 +1,170 @@
+"""Liquidity positions that the store does not know, or no longer should: taken over, or forgotten, on the owner's word."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from agent import wiring
+from agent.amm.lp import positions as exact
+from agent.amm.lp import positions as own
+from agent.app.agent import Agent
+from agent.chain.own_positions import Strays, find_strays
+from agent.chain.positions import resolve
+from agent.config.build import factories
+from agent.config.fields import parse_address
+from agent.config.load import load_config
+from agent.errors import ConfigError, Refused
+from agent.model import ConfirmedPosition, LpMove, StepInput
+from agent.model.liquidity import position_name
+from agent.policy.drift import drift, total
+from agent.policy.liquidity import valuation as rules
+from agent.policy.liquidity.decide import TargetReport, target_reports
+from agent.policy.liquidity.valuation import PositionReport
+from agent.reference import reference_prices
+from agent.units import BPS, Value
+
+# --- Liquidity positions: what each holds, cost and brought, what it stands to lose, and what the wallet holds besides that does not co
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A sum over all positions against its limit, in shares of the portfolio; None where it is unknown or off."""
+
+    value: Value | None
+    share: Fraction | None
+    limit_bps: int | None
+
+    @property
+    def within(self) -> bool | None:
+        """Whether it keeps to its limit; None when that cannot be said."""
+        if self.limit_bps is None:
+            return True
+        return None if self.share is None else self.share * BPS <= self.limit_bps
+
+
+@dataclass(frozen=True, slots=True)
+class Liquidity:
+    """All of it. `portfolio_value` is None while something in the portfolio is unknown; `unreadable` says which positions and why.
+
+    `targets` is empty then too.
+    """
+
+    step_input: StepInput
+    reports: tuple[PositionReport, ...]
+    unreadable: tuple[str, ...]
+    warnings: tuple[str, ...]
+    ignored: Strays
+    portfolio_value: Value | None
+    expected_loss: Bounded
+    weight: Bounded
+    targets: tuple[TargetReport, ...]
+
+
+def liquidity(agent: Agent) -> Liquidity:
+    """Reads the wallet's positions, the confirmed ones and the others. Nothing is written or sent."""
+    step = agent.step_input()
+    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    venue = agent.desk.config.venues.uniswap_v3
+    head = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
+    manager = None if venue is None else venue.position_manager
+    ignored = find_strays(agent.desk.line, step.snapshot.owner, manager, agent.desk.pools, step.portfolio.positions, head)
+    try:
+        whole: Value | None = total(drift(step, prices))
+        lost: Value | None = rules.expected_loss(step, prices)
+        worth: Value | None = rules.worth(step, prices)
+        targets = target_reports(step, prices)
+    except Refused:
+        whole, lost, worth, targets = None, None, None, ()
+    limits = step.limits
+    return Liquidity(
+        step_input=step,
+        reports=rules.reports(step, prices),
+        unreadable=rules.faults(step),
+        warnings=rules.warnings(step),
+        ignored=ignored,
+        portfolio_value=whole,
+        expected_loss=_bounded(lost, whole, limits.impermanent_loss_bps),
+        weight=_bounded(worth, whole, limits.lp_max_weight_bps),
+        targets=targets,
+    )
+
+
+def _bounded(value: Value | None, whole: Value | None, limit_bps: int | None) -> Bounded:
+    share = value / whole if value is not None and whole else None
+    return Bounded(value, share, limit_bps)
+
+
+Document = dict[str, Any]
+
+
+def take_position(agent: Agent, number: str) -> Document:
+    """From here on the V3 position of that number counts like one that the agent opened. Raises ConfigError for one that is not
+    the wallet's, holds nothing, or counts already.
+    """
+    if not number.isdecimal():
+        raise ConfigError(
+            f"position: {number!r} is no number of a V3 position", "see trimtab lp; a pair is confirmed in portfolio.positions"
+        )
+    desk, store = agent.desk, agent.desk.store
+    venue, lp = desk.config.venues.uniswap_v3, desk.config.lp
+    if venue is None or lp is None:
+        raise ConfigError("position: the config has no [venues.uniswap_v3] or no [lp]", "add them: they say how positions are judged")
+    name = position_name("uniswap_v3", venue.position_manager, int(number))
+    step = agent.step_input()
+    if name in {one.name for one in step.portfolio.positions}:
+        raise ConfigError(f"position {name} counts already", "see trimtab lp")
+    head = step.snapshot.head
+    at = {"blockHash": head.hash, "requireCanonical": True}
+    strays = find_strays(desk.line, step.snapshot.owner, venue.position_manager, (), (), at).found
+    stray = next((one for one in strays if one.name == name and one.liquidity > 0), None)
+    if stray is None:
+        raise ConfigError(f"position {name}: the wallet holds no such position with liquidity", "see trimtab lp")
+    one = ConfirmedPosition("uniswap_v3", venue.position_manager, int(number), *stray.tokens, (0, 0), None, lp.volatility, lp.horizon)
+    assets = {asset.token.address for asset in step.portfolio.assets}
+    if not set(stray.tokens) <= assets:
+        raise ConfigError(f"position {name} holds tokens that are no assets of the portfolio", "leave it: trimtab lp forget")
+    (ref,) = resolve(desk.line, (one,), factories(desk.config))
+    if ref.place is None:
+        raise ConfigError(f"position {name} does not exist", "see trimtab lp")
+    place = ref.place
+    mint = LpMove(
+        "uniswap_v3", venue.position_manager, int(number), place.pool, *stray.tokens, place.fee_pips,
+        (place.tick_lower, place.tick_upper), stray.liquidity, 0, (0, 0), head.number,
+    )  # fmt: skip
+    store.decide_position(name, mint, desk.clock.now_s())
+    amounts = _holds(agent, name)
+    store.decide_position(name, own.taken_over(mint, amounts), desk.clock.now_s())
+    return {"position": name, "taken": True, "amounts_raw": [str(raw) for raw in amounts]}
+
+
+def _holds(agent: Agent, name: str) -> tuple[int, int]:
+    """What it would pay now: that is what it counts as having cost."""
+    position = next((one for one in agent.step_input().snapshot.positions if one.name == name), None)
+    return (0, 0) if position is None else exact.principal(position)
+
+
+def forget_position(config: Path | str, which: str) -> Document:
+    """A position that the agent opened, or has found, no longer counts: `which` is the number of a V3 position, or a pair's address.
+
+    Raises ConfigError for one that the store does not know.
+    """
+    loaded = load_config(config)
+    venue = loaded.config.venues.uniswap_v3
+    if which.isdecimal():
+        name = position_name("uniswap_v3", "" if venue is None else venue.position_manager, int(which))
+    else:
+        name = position_name("uniswap_v2", parse_address(which, "position"), None)
+    with wiring.books(loaded) as (store, _):
+        now_s = int(time.time())
+        moves = store.liquidity_moves()
+        if name not in store.history(now_s).undecided and not own.is_open(moves, name):
+            raise ConfigError(
+                f"position {name}: the store does not know it as one of its own",
+                "see trimtab lp; what the config confirms is removed from portfolio.positions",
+            )
+        store.decide_position(name, None, now_s)
+    return {"position": name, "taken": False}

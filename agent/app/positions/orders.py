@@ -1,0 +1,217 @@
+"""Orders as their owner sees them, and what he says to them: arm, disarm, set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from agent import wiring
+from agent.app.agent import Agent
+from agent.app.records.step_history import limit_prices, order_document
+from agent.app.settings import config_versions as versions
+from agent.config.edits import edited, written
+from agent.config.load import load_config
+from agent.errors import ConfigError, Refused, Retryable
+from agent.model import PORTFOLIO, Order, OrderKind, OrderStage, StepInput, Terms, Verdict
+from agent.planning.proposals import decision_at
+from agent.policy import text as words
+from agent.policy.orders import exits as order_targets
+from agent.policy.orders import exits as stuck
+from agent.policy.orders import levels as order_levels
+from agent.policy.orders import levels as unit_value
+from agent.policy.orders.lifecycle import SOLD, unconfirmed
+from agent.reference import reference_prices
+from agent.units import BPS, Price, price_text
+
+Document = dict[str, Any]
+ALL = "all"
+
+
+def standing_orders(agent: Agent) -> Document:
+    """Every order with its level, the price now, the distance between them, its stage and since when; writes nothing."""
+    step = agent.step_input()
+    selling = any(order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders)
+    document = shown(agent.plan().step_input if selling else step)  # what a guard refuses shows in a plan alone
+    limits = [{**order_document(one), **limit_prices(one, step)} for one in agent.desk.store.orders() if one.state == "open"]
+    return {**document, "limit_orders": limits}
+
+
+def shown(step: StepInput) -> Document:
+    """The same of a given step."""
+    references, cannot = reference_prices(step), decision_at(step).stuck
+    return {
+        "block": step.snapshot.head.number,
+        "numeraire": step.portfolio.numeraire.label,
+        "absent": step.portfolio.orders.absent.value,
+        "hysteresis_bps": step.portfolio.orders.hysteresis_bps,
+        "confirm_blocks": step.policy.confirm_blocks,
+        "unit_worth": None if step.history.unit_value is None else price_text(_unit(step), 0, 0),
+        "contradictions": order_targets.faults(step, references),
+        "orders": [_row(step, order) for order in step.history.orders],
+        "told": list(step.wishes),
+        "stuck": [*(stuck.in_words(step, one) for one in cannot), *stuck.tried_again(step, {one.token for one in cannot})],
+    }
+
+
+def arm_orders(agent: Agent, subject: str) -> Document:
+    """Arms the orders of `subject` (a symbol, "portfolio" or "all") anew at the next look, so that what was out comes back in.
+
+    Raises ConfigError for a subject without orders, Refused where a level contradicts the price of now: nothing is written then.
+    """
+    step = agent.step_input()
+    tokens = _tokens(step, subject)
+    chosen = [terms for terms in step.portfolio.orders.terms if terms.token in tokens]
+    known = [order for order in step.history.orders if order.token in tokens]
+    if not chosen and not known:
+        raise ConfigError(f"orders: {_called(subject)} has none", "write stop_loss, take_profit, trailing_stop or entry in trimtab.toml")
+    for terms in chosen:
+        _require_level(step, terms, chosen)
+    now_s = step.snapshot.head.timestamp_s
+    waiting = [Order(terms.token, terms.kind, OrderStage.WAITING, terms, now_s) for terms in chosen]
+    _write(agent, {order.key for order in (*known, *waiting)}, waiting)
+    return {"armed": [_named(step, order) for order in waiting], "back_in": _back_in(step, known)}
+
+
+def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -> Document:
+    """Takes the orders of `subject` out of force, of these kinds or all, until they are armed; what they kept out comes back in.
+
+    Raises ConfigError where there is none.
+    """
+    step = agent.step_input()
+    tokens, wanted = _tokens(step, subject), set(kinds or OrderKind)
+    known = [order for order in step.history.orders if order.token in tokens and order.kind in wanted]
+    if not known:
+        raise ConfigError(f"orders: {_called(subject)} has none of that kind", "trimtab orders lists them")
+    now_s = step.snapshot.head.timestamp_s
+    off = [replace(order, stage=OrderStage.OFF, since_s=now_s) for order in known]
+    _write(agent, {order.key for order in off}, off)
+    return {"disarmed": [_named(step, order) for order in off], "back_in": _back_in(step, known)}
+
+
+def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> Document:
+    """Writes levels into the config, "off" takes one away; refused where the new file would be. The new version counts as confirmed
+    where the one before did, so that a run takes it up.
+    """
+    text, changes = edited(path, subject, levels)
+    if changes:
+        before = load_config(path)
+        written(path, text)
+        if wiring.store_file(before).exists():
+            with wiring.books(before) as (store, _):
+                if versions.changed(before, store) is None:
+                    versions.keep(before, store, versions.FIRST if store.confirmed_config() is None else versions.CONFIRMED)
+                    versions.keep(load_config(path), store, versions.EDITED)
+    return {"config": str(path), "subject": subject, "changes": changes}
+
+
+def _require_level(step: StepInput, terms: Terms, chosen: Sequence[Terms]) -> None:
+    price = _price(step, terms.token)
+    if price is None:
+        raise Refused(f"{order_levels.name(step.portfolio, terms)}: there is no reference price now", remedy="trimtab status says why")
+    book, label = step.portfolio.orders, order_levels.name(step.portfolio, terms)
+    entry = next((one for one in chosen if one.token == terms.token and one.kind is OrderKind.ENTRY), None)
+    try:
+        opened = None if entry is None else order_levels.armed(_waiting(entry), price, 0, book)
+        if not order_levels.waits_for(terms.kind, opened):
+            order_levels.armed(_waiting(terms), price, 0, book, opened)
+    except Refused as why:
+        at = order_levels.price_words(step.portfolio, terms.token, price)
+        verdict = Verdict(terms.kind.value, f"the price is {at}", why.message, False)
+        raise Refused(f"{label} cannot be armed at the price of {at}: {why.message}", (verdict,), why.remedy) from None
+
+
+def _waiting(terms: Terms) -> Order:
+    return Order(terms.token, terms.kind, OrderStage.WAITING, terms, 0)
+
+
+def _write(agent: Agent, keys: set[tuple[str, OrderKind]], changed: Sequence[Order]) -> None:
+    """Puts `changed` in the place of all orders of `keys`. Raises Retryable when a look of a running agent was faster."""
+    store = agent.desk.store
+    found, turn = store.standing_orders()
+    others = [order for order in found if order.key not in keys]
+    if not store.move_orders((*others, *changed), None, turn):
+        raise Retryable("the orders were changed by a look that ran meanwhile", "try again")
+
+
+def _tokens(step: StepInput, subject: str) -> set[str]:
+    if subject == ALL:
+        return {PORTFOLIO, *(asset.token.address for asset in step.portfolio.assets), *(one.token for one in step.history.orders)}
+    if subject == PORTFOLIO:
+        return {PORTFOLIO}
+    found = {asset.token.address for asset in step.portfolio.assets if subject in (asset.token.symbol, asset.token.address)}
+    if not found:
+        known = ", ".join(asset.token.label for asset in step.portfolio.assets)
+        raise ConfigError(f"orders: {subject!r} is no asset", f"choose from {known}, portfolio, all")
+    return found
+
+
+def _called(subject: str) -> str:
+    return "the portfolio" if subject in (ALL, PORTFOLIO) else subject
+
+
+def _back_in(step: StepInput, known: Sequence[Order]) -> list[str]:
+    """What was out, or on its way, because of these."""
+    gone = [order.token for order in known if order.is_exit and order.stage in SOLD]
+    return [order_levels.subject(step.portfolio, token) for token in dict.fromkeys(gone)]
+
+
+def _named(step: StepInput, order: Order) -> Document:
+    return {"subject": _subject(step, order.token), "kind": order.kind.value, "stage": order.stage.value}
+
+
+def _row(step: StepInput, order: Order) -> Document:
+    price, level = _price(step, order.token), order_levels.level(order)
+    away = None if price is None else order_levels.distance(order, price)
+    next_ = next((one for one in unconfirmed(step) if one.key == order.key and one.stage is not order.stage), None)
+    return {
+        **_named(step, order),
+        "terms": _terms(step, order.terms),
+        "level": _figure(step, order.token, level),
+        "price": _figure(step, order.token, price),
+        "distance_bps": None if away is None else round(away * BPS),
+        "basis": _figure(step, order.token, order.basis),
+        "highest": _figure(step, order.token, order.mark) if order.kind is OrderKind.TRAILING_STOP else None,
+        "fired_at": _figure(step, order.token, order.at),
+        "since_s": order.since_s,
+        "since": words.moment(order.since_s),
+        "unconfirmed": None if next_ is None else next_.stage.value,
+        "filled_at_once": order_levels.filled_at_once(order),
+    }
+
+
+def _terms(step: StepInput, terms: Terms) -> str:
+    """As the config writes it."""
+    if terms.share_bps is not None:
+        return f"{terms.share_bps / 100:g}%"
+    return _figure(step, terms.token, terms.price) or ""
+
+
+def _subject(step: StepInput, token: str) -> str:
+    return PORTFOLIO if token == PORTFOLIO else order_levels.subject(step.portfolio, token)
+
+
+def _figure(step: StepInput, token: str, price: Price | None) -> str | None:
+    """A price in whole coins of the numeraire; of the portfolio what a unit is worth."""
+    if price is None:
+        return None
+    if token == PORTFOLIO:
+        return price_text(price, 0, 0)
+    try:
+        return price_text(price, step.portfolio.token(token).decimals, step.portfolio.numeraire.decimals)
+    except KeyError:
+        return None
+
+
+def _price(step: StepInput, token: str) -> Price | None:
+    if token == PORTFOLIO:
+        return _unit(step)
+    found = reference_prices(step).prices.get(token)
+    return None if found is None else found.price
+
+
+def _unit(step: StepInput) -> Fraction:
+    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    return unit_value.worth_at(step.history.unit_value, prices)

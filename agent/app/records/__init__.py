@@ -1,0 +1,1 @@
+"""What was done: steps, transactions, ledger, prices, the store itself."""

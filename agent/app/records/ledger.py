@@ -1,0 +1,426 @@
+"""The double-entry ledger for its owner: profit and loss, what is in the books, whether they are sound; from the store alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent import codec, wiring
+from agent.accounting import entries as book
+from agent.accounting import export as rotki
+from agent.accounting.export import Names, Sheet, neutral, sheets, utc, weights_bps
+from agent.accounting.performance import Performance, Span, a_year, performance, periods
+from agent.accounting.tax_lots import Disposal, TaxRun, gains, run, same_rate
+from agent.app.agent import Agent
+from agent.config.load import LoadedConfig, Where, load_config
+from agent.config.schema import read_rates
+from agent.errors import ConfigError
+from agent.execution.bookkeeping import audited, keep
+from agent.execution.settlement import settle
+from agent.model import Entry, LotMethod, StepInput, Valuation
+from agent.units import BPS, NATIVE, Token, Value, value_text
+
+if TYPE_CHECKING:
+    from agent.store.store import Store
+
+
+# --- Volatility, Sharpe ratio and drawdown of daily returns, by empyrical-reloaded where the extra `analysis` is installed.
+
+
+DAY_S = 86_400
+DAYS_A_YEAR = 365
+FEWEST_DAYS = 5
+MISSING = "needs the extra analysis: pip install 'trimtab[analysis]'"
+
+
+def daily(parts: Sequence[Span]) -> list[float]:
+    """Return of each UTC day, what came and went left out; days without a look count as nothing happening."""
+    days: dict[int, float] = {}
+    for part in parts:
+        if part.factor is not None:
+            day = part.end.chain_s // DAY_S
+            days[day] = days.get(day, 1.0) * float(part.factor)
+    return [days.get(day, 1.0) - 1 for day in range(min(days), max(days) + 1)] if days else []
+
+
+def statistics(parts: Sequence[Span]) -> dict[str, Any] | None:
+    """Per year of 365 days, risk-free rate zero; None for fewer than five days, `missing` where the library is not installed."""
+    returns = daily(parts)
+    if len(returns) < FEWEST_DAYS:
+        return None
+    try:
+        import empyrical
+        import numpy as np
+    except ImportError:
+        return {"days": len(returns), "volatility": None, "sharpe": None, "max_drawdown": None, "missing": MISSING}
+    series = np.array(returns)
+    return {
+        "days": len(returns),
+        "volatility": _known(empyrical.annual_volatility(series, annualization=DAYS_A_YEAR)),
+        "sharpe": _known(empyrical.sharpe_ratio(series, annualization=DAYS_A_YEAR)),
+        "max_drawdown": _known(empyrical.max_drawdown(series)),
+    }
+
+
+def _known(value: Any) -> float | None:
+    found = float(value)
+    return round(found, 6) if math.isfinite(found) else None
+
+
+Document = dict[str, Any]
+MOST_PERIODS = 400
+LEDGERS_DAY_S, OLD_RATE_DAYS = 86_400, 31
+"""A rate may be so old without a word: tables of monthly rates are usual."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledgers:
+    """Everything that reports are made from."""
+
+    loaded: LoadedConfig
+    store: Store
+    numeraire: Token
+    coin: str
+    entries: tuple[Entry, ...]
+    valuations: tuple[Valuation, ...]
+    names: Names
+    runs: dict[bool, TaxRun] = field(default_factory=dict)
+    """What `taxed` found, by whether it is in another currency: a run over years of entries takes its time."""
+
+    def taxed(self, numeraire_only: bool = False) -> TaxRun:
+        """Lots and disposals by [tax], or first in, first out in the numeraire without it."""
+        tax = self.loaded.config.tax
+        table = None if numeraire_only else read_rates(self.loaded)
+        method = LotMethod.FIFO if tax is None else LotMethod(tax.method)
+        rated = table is not None
+        if rated not in self.runs:
+            rate = same_rate if table is None else table.at
+            self.runs[rated] = run(self.entries, method, self.numeraire.address, self.coin, rate)
+        return self.runs[rated]
+
+
+@contextmanager
+def ledgers(config: Where) -> Iterator[Ledgers]:
+    """Opens the books. Raises ConfigError while no look has opened them."""
+    loaded = load_config(config)
+    with wiring.books(loaded) as (store, _):
+        known = store.named_tokens()
+        if known is None:
+            raise ConfigError("the books are empty: nothing was looked at yet", "run trimtab pnl --now, or trimtab run, first")
+        names = Names({token.address: token for token in known.tokens}, known.numeraire)
+        yield Ledgers(loaded, store, known.numeraire, known.coin, store.ledger(), store.valuations(), names)
+
+
+def newest(store: Store) -> StepInput | None:
+    """What the newest step decided from."""
+    for line in store.steps(1):
+        record = store.step(line.id)
+        return None if record is None else codec.loads(StepInput, record.input_json)
+    return None
+
+
+def refresh(agent: Agent) -> None:
+    """Looks at the chain now and brings the books up to it; sends nothing."""
+    eyes, store = agent.desk.eyes, agent.desk.store
+    snapshot = eyes.reader.snapshot()
+
+    def present() -> StepInput:
+        return eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+
+    settle(store, snapshot, present)
+    keep(store, present(), force=True)
+
+
+def pnl(config: Where, period: str = "all", benchmark: str | None = None, last: int = 12) -> Document:
+    """Profit and loss of each period, newest last. Raises ConfigError for an unknown period or benchmark, or empty books."""
+    with ledgers(config) as found:
+        if not found.valuations:
+            raise ConfigError("the books hold no values yet", "run trimtab pnl --now, or trimtab run")
+        token = found.numeraire.address if benchmark is None else _token(found, benchmark)
+        first, final = found.valuations[0], found.valuations[-1]
+        spans = periods(period, first.chain_s, final.chain_s)[-min(last, MOST_PERIODS) :]
+        told = [performance(found.entries, found.valuations, start, end, token) for start, end in spans]
+        taxed = found.taxed(numeraire_only=True)  # once for all periods: what a disposal realised does not depend on those after it
+        blocks = {entry.id: entry.block for entry in found.entries}
+        rows = [_period(found, one, span, taxed, blocks) for one, span in zip(told, spans, strict=True) if one is not None]
+        return {
+            "numeraire": found.numeraire.label,
+            "benchmark": found.names.label(token),
+            "period": period,
+            "why_empty": "" if rows else _why_empty(found.valuations),
+            "since": utc(first.chain_s),
+            "until": utc(final.chain_s),
+            "value": _money(found, final.managed),
+            "gas_money": _money(found, final.gas_money),
+            "reserved": _money(found, final.reserved - final.gas_money),
+            "periods": rows,
+            "unrealised": _money(found, _unrealised(taxed, final)),
+            "method": taxed.lots.method.value,
+            "unpriced": sorted(set(taxed.unpriced)),
+            "tax": _tax(found),
+        }
+
+
+def check_books(config: Where, rebuild: bool = False) -> Document:
+    """Whether every entry balances and is what its transaction says; `rebuild` writes those anew that are not."""
+    with ledgers(config) as found:
+        step = newest(found.store)
+        unbalanced = [entry.id for entry in found.entries if book.unbalanced(entry)]
+        differing = [] if step is None else [pair for pair in audited(found.store, step) if pair.differs]
+        misstated = found.store.misstated()
+        if rebuild:
+            found.store.rewrite([(pair.intent, pair.derived) for pair in differing])
+            found.store.recount()
+        owed = found.taxed(numeraire_only=True).lots.owed()
+        kept = found.store.book_now()
+        return {
+            "book": None if kept is None else {"number": kept.number, "kind": kept.kind, "opened": utc(kept.opened_s), "note": kept.note},
+            "entries": len(found.entries),
+            "unbalanced": unbalanced,
+            "differing": [pair.intent.id for pair in differing],
+            "misstated": list(misstated),
+            "rebuilt": rebuild and bool(differing or misstated),
+            "missing_lots": {found.names.label(token): str(raw) for token, raw in owed.items()},
+            "sound": not unbalanced and (rebuild or not (differing or misstated)),
+        }
+
+
+def against_chain(agent: Agent) -> Document:
+    """What the ledger says of each balance and what the chain says, at one block."""
+    step = agent.step_input()
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings} | {NATIVE: step.snapshot.native_wei}
+    stands = agent.desk.store.stands(step.snapshot.head.number)
+    names = Names({asset.token.address: asset.token for asset in step.portfolio.assets}, step.portfolio.numeraire)
+    rows = [
+        {"symbol": names.label(one.token), "ledger_raw": str(one.raw), "chain_raw": str(held[one.token]) if one.token in held else None}
+        for one in stands
+    ]
+    unwritten = [flow for flow in step.history.flows if flow.id == 0]
+    return {"block": step.snapshot.head.number, "balances": rows, "disagreement": step.history.books, "unwritten_flows": len(unwritten)}
+
+
+def open_books(config: Path | str, note: str) -> Document:
+    """Ends the book and begins one that opens at the chain's balances with the next look."""
+    loaded = load_config(config)
+    with wiring.books(loaded) as (store, _):
+        made = store.open_book(wiring.SystemClock().now_s(), note)
+        return {"number": made.number, "kind": made.kind, "opened": utc(made.opened_s), "note": made.note}
+
+
+def journal_of_books(config: Where, limit: int) -> Document:
+    """The newest entries with their postings, newest first."""
+    with ledgers(config) as found:
+        return {
+            "numeraire": found.numeraire.label,
+            "entries": [
+                {
+                    "id": entry.id,
+                    "time": utc(entry.chain_s),
+                    "block": entry.block,
+                    "kind": entry.kind.value,
+                    "by_hand": entry.by_hand,
+                    "transaction": entry.tx_hash,
+                    "note": entry.note,
+                    "postings": [
+                        {
+                            "account": one.account,
+                            "token": found.names.label(one.token),
+                            "raw": str(one.raw),
+                            "decimals": found.names.decimals(one.token),
+                            "value": None if one.value is None else _money(found, one.value),
+                        }
+                        for one in entry.postings
+                    ],
+                }
+                for entry in reversed(found.entries[-limit:])
+            ],
+        }
+
+
+def _period(found: Ledgers, one: Performance, span: tuple[int, int], taxed: TaxRun, blocks: dict[str, int]) -> Document:
+    seconds = one.end.chain_s - one.start.chain_s
+    mwr_year = None if one.mwr is None else a_year(one.mwr, seconds)
+    disposals = [d for d in taxed.disposals if span[0] <= d.disposed_s < span[1] and blocks[d.entry] <= one.end.block]
+    costs = {"fees": one.costs.fees, "impact": one.costs.impact, "gas": one.costs.gas, "total": one.costs.total}
+    return {
+        "from": utc(one.start.chain_s),
+        "to": utc(one.end.chain_s),
+        "start_value": _money(found, one.start.managed),
+        "end_value": _money(found, one.end.managed),
+        "deposits": _money(found, one.came),
+        "withdrawals": _money(found, one.went),
+        "from_gas_money": _money(found, one.from_gas_money),
+        "profit": _money(found, one.profit),
+        "twr_bps": _bps(one.twr),
+        "mwr_bps": None if one.mwr is None else round(one.mwr * BPS, 2),
+        "mwr_year_bps": None if mwr_year is None else round(mwr_year * BPS, 2),
+        "hold_profit": _money(found, one.hold_profit),
+        "hold_return_bps": _bps(one.hold_return),
+        "benchmark_return_bps": _bps(one.benchmark),
+        "rebalancing_effect": _money(found, one.effect),
+        "rebalances": one.rebalances,
+        "turnover": _money(found, one.turnover),
+        "costs": {name: _money(found, value) for name, value in costs.items()},
+        "by_hand": {"swaps": one.by_hand_swaps, "effect": _money(found, one.by_hand)},
+        "realised": _money(found, gains(disposals)),
+        "realised_by_token": _by_token(found, disposals),
+        "weights_bps": {found.names.label(token): bps for token, bps in weights_bps(one.end).items()},
+        "hint": one.hint,
+        "statistics": statistics(one.parts),
+    }
+
+
+def _why_empty(valuations: Sequence[Valuation]) -> str:
+    """Why there is no period to tell of: each lies between two values."""
+    if len(valuations) == 1:
+        return f"the books hold one value so far, of {utc(valuations[0].chain_s)}; profit and loss lie between two"
+    return "no period holds two values"
+
+
+def _tax(found: Ledgers) -> Document | None:
+    """What each calendar year realised by [tax], in its currency; None without it."""
+    tax = found.loaded.config.tax
+    if tax is None:
+        return None
+    disposals = found.taxed().disposals
+    spans = periods("year", min(d.disposed_s for d in disposals), max(d.disposed_s for d in disposals)) if disposals else ()
+    within = {utc(start)[:4]: [d for d in disposals if start <= d.disposed_s < end] for start, end in spans}
+    years = {year: gains(chosen) for year, chosen in within.items() if chosen}
+    return {
+        "method": tax.method,
+        "currency": tax.currency or found.numeraire.label,
+        "years": {year: _money(found, gain) for year, gain in sorted(years.items())},
+        "year_limit": tax.year_limit,
+        "old_rate": _old_rate(found),
+    }
+
+
+def _old_rate(found: Ledgers) -> str:
+    """The entry whose rate is the oldest, where it is older than a month: a table with gaps, or one that ends too early."""
+    table = read_rates(found.loaded)
+    if table is None or not found.entries:
+        return ""
+    at_s = max((entry.chain_s for entry in found.entries), key=table.age_s)
+    days = table.age_s(at_s) // LEDGERS_DAY_S
+    return "" if days <= OLD_RATE_DAYS else f"{table.name}: the rate that counts on {utc(at_s)[:10]} is {days} days old; add newer lines"
+
+
+def _by_token(found: Ledgers, disposals: Sequence[Disposal]) -> dict[str, str]:
+    tokens = sorted({one.token for one in disposals})
+    return {found.names.label(token): _money(found, gains(d for d in disposals if d.token == token)) for token in tokens}
+
+
+def _unrealised(taxed: TaxRun, at: Valuation) -> Value:
+    """What is held at its value, less what its lots had cost; what positions hold counts as what they hold now."""
+    cost = sum((lot.cost for lot in taxed.open()), Fraction(0))
+    return at.value - cost
+
+
+def _token(found: Ledgers, name: str) -> str:
+    for address, token in found.names.tokens.items():
+        if name in (token.symbol, address) or name.lower() == address.lower():
+            return address
+    labels = ", ".join(token.label for token in found.names.tokens.values())
+    raise ConfigError(f"--benchmark: {name!r} is none of the tokens that were held", f"choose from {labels}")
+
+
+def _money(found: Ledgers, value: Value) -> str:
+    return value_text(value, found.numeraire.decimals)
+
+
+def _bps(value: Fraction | None) -> float | None:
+    return None if value is None else round(float(value * BPS), 2)
+
+
+# --- Writes the books to files: rotki's generic CSV, plain CSV, Parquet.
+
+
+FORMATS = ("rotki", "csv", "parquet")
+
+
+def export(config: Where, kind: str, folder: Path | str, force: bool = False, native: str | None = None) -> Document:
+    """Writes all of the book into `folder`, which is made if it is not there; files are their owner's alone, none is overwritten
+    unasked. `native` is what rotki calls the chain's native coin, known of itself where that is ether. Raises ConfigError.
+    """
+    if not str(folder).strip():
+        raise ConfigError("--out: it is empty", "name the folder to write to, for example books-2026")
+    folder = Path(folder)
+    if kind not in FORMATS:
+        raise ConfigError(f"--format: {kind!r} is unknown", f"choose from {', '.join(FORMATS)}")
+    if native is not None and not native.strip():
+        raise ConfigError("--native-asset: it is empty, and rotki would know no asset of that name", "write for example ETH")
+    with ledgers(config) as found:
+        tables = _rotki(found, native) if kind == "rotki" else _plain(found)
+    encoded = [(f"{sheet.name}.{'parquet' if kind == 'parquet' else 'csv'}", sheet) for sheet in tables]
+    _folder(folder)
+    taken = [name for name, _ in encoded if (folder / name).exists()]
+    if taken and not force:
+        raise ConfigError(f"--out {folder}: {', '.join(taken)} would be overwritten", "name another folder, or add --force")
+    for name, sheet in encoded:
+        _write(folder / name, _parquet(sheet) if kind == "parquet" else csv_text(sheet.columns, sheet.rows).encode())
+    return {"format": kind, "folder": str(folder), "files": [{"name": name, "rows": len(sheet.rows)} for name, sheet in encoded]}
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """RFC 4180 with Unix line ends; no cell that a spreadsheet would take for a formula (T17)."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([neutral(cell) for cell in row] for row in rows)
+    return out.getvalue()
+
+
+def _plain(found: Ledgers) -> tuple[Sheet, ...]:
+    tax = found.loaded.config.tax
+    currency = found.numeraire.label if tax is None or tax.currency is None else tax.currency
+    return sheets(found.entries, found.taxed(), found.valuations, found.names, currency)
+
+
+def _rotki(found: Ledgers, native: str | None) -> tuple[Sheet, ...]:
+    chain = found.loaded.config.chain
+    if native is None and not chain.local and chain.chain_id not in rotki.ETHER_CHAINS:
+        raise ConfigError(
+            f"--native-asset: what rotki calls the native coin of chain {chain.chain_id} is not known here",
+            "name it as rotki does, for example XDAI",
+        )
+    assets = rotki.Assets(chain.chain_id, native or "ETH", found.names.decimals)
+    return (
+        Sheet("rotki_generic_trades", rotki.TRADE_COLUMNS, tuple(rotki.trades(found.entries, assets))),
+        Sheet("rotki_generic_events", rotki.EVENT_COLUMNS, tuple(rotki.events(found.entries, assets))),
+    )
+
+
+def _parquet(sheet: Sheet) -> bytes:
+    """Columns of text: base units and values are exact, and no Parquet integer holds 256 bits."""
+    try:
+        import polars
+    except ImportError:
+        raise ConfigError("--format parquet needs polars", "pip install 'trimtab[analysis]', or choose csv") from None
+    columns = {name: [row[number] for row in sheet.rows] for number, name in enumerate(sheet.columns)}
+    out = io.BytesIO()
+    polars.DataFrame(columns, schema=dict.fromkeys(sheet.columns, polars.String)).write_parquet(out)
+    return out.getvalue()
+
+
+def _folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: {error.strerror}", "name a folder that can be written") from None
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise ConfigError(f"--out {path}: {error.strerror}", "make room there, or name another folder") from None

@@ -1,0 +1,365 @@
+"""What was done, and the kill switch: read from the store alone, without any chain."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent import codec, wiring
+from agent.accounting.export import Names, weights_bps
+from agent.accounting.export import utc as utc_of_sheets
+from agent.accounting.performance import costs
+from agent.app import describe as sleeve_words
+from agent.app import describe as tax_words
+from agent.app.pool_names import named, pool_names
+from agent.config.load import LoadedConfig, Where, load_config
+from agent.errors import ConfigError, TrimtabError
+from agent.model import AdjustLiquidity, Halt, Hold, Intent, LimitOrder, Plan, Rebalance, RequestState, StepInput
+from agent.planning import proposals as strategies
+from agent.planning.gas import NATIVE_VENUE
+from agent.policy.text import percent, span
+from agent.policy.triggers.no_trade_zone import ZoneView
+from agent.reference import reference_prices
+from agent.store.files.kill_switch import pause_file
+from agent.store.gradual_execution import PastCampaign
+from agent.units import BPS, Value, ceil_int, decimal_text, parse_raw, price_text, value_text
+from agent.venues import composer as spending
+
+if TYPE_CHECKING:
+    from agent.store.store import Store
+
+
+# --- What past steps really cost, by the ledger, and how weights went over time; from the store alone.
+
+
+Document = dict[str, Any]
+
+
+class Spent:
+    """What transactions cost by their entries, and what tokens are called."""
+
+    def __init__(self, store: Store) -> None:
+        known = store.named_tokens()
+        self._store = store
+        self._names = None if known is None else Names({token.address: token for token in known.tokens}, known.numeraire)
+
+    def cost(self, intents: Iterable[Intent]) -> dict[str, str] | None:
+        """Fees, impact, gas and their sum of these transactions in the numeraire; None while none of them is final."""
+        found = self._store.entries_of(intent.id for intent in intents)
+        if not found or self._names is None:
+            return None
+        spent, places = costs(found), self._names.numeraire.decimals
+        parts = {"fees": spent.fees, "impact": spent.impact, "gas": spent.gas, "total": spent.total}
+        return {name: value_text(value, places) for name, value in parts.items()}
+
+    def values(self, limit: int) -> list[Document]:
+        """The newest looks that were written down, newest first: the value of the managed portfolio, and each token's share of it."""
+        if self._names is None:
+            return []
+        names = self._names
+        return [
+            {
+                "time": utc_of_sheets(found.chain_s),
+                "block": found.block,
+                "value": value_text(found.managed, names.numeraire.decimals),
+                "weights_bps": {names.label(token): bps for token, bps in weights_bps(found).items()},
+            }
+            for found in self._store.newest_valuations(limit)
+        ]
+
+
+# --- Orders by hand that wait, and corrections over time, from the store alone: listed, and ended by name.
+
+
+LIMIT_DIGITS = 36
+
+
+def waiting_orders(config: Path | str) -> Document:
+    """Orders by hand and corrections over time, newest first, from the store alone."""
+    with wiring.books(load_config(config)) as (store, _):
+        orders = [order_document(order) for order in reversed(store.orders())]
+        return {"orders": orders, "corrections": [correction(one) for one in store.campaigns()]}
+
+
+def cancel_waiting(config: Path | str, wanted: str) -> Document:
+    """Ends an order or a correction over time by its id; what is sent already is not taken back. Raises ConfigError."""
+    with wiring.books(load_config(config)) as (store, _):
+        if not store.end_campaign(wanted, "cancelled", "by its owner", int(time.time())):
+            raise ConfigError(f"--cancel: {wanted!r} is no order that waits and no correction under way", "see trimtab limit")
+    return {"cancelled": wanted}
+
+
+def correction(one: PastCampaign) -> Document:
+    """A correction over time as a document; values in numeraire base units as decimal strings of whole units."""
+    under = one.underway
+    begun = under.campaign
+    return {
+        "id": under.id,
+        "style": begun.pace.style.value,
+        "state": one.state,
+        "why": one.why,
+        "began": utc(begun.began_s),
+        "expires": utc(begun.expires_s),
+        "rounds_done": under.done,
+        "rounds_about": begun.rounds,
+        "next": utc(under.next_s) if one.state == "open" else None,
+        "wish_raw": str(round(begun.wish)),
+        "moved_raw": str(round(under.moved)),
+        "spent_raw": str(round(under.spent)),
+        "budget_raw": None if begun.budget is None else str(round(begun.budget)),
+    }
+
+
+def told(step: StepInput, plan: Plan | None) -> list[str]:
+    """Of a past step: where a correction over time stood, and what rounds would have cost against one; nothing where there was neither."""
+    numeraire, words = step.portfolio.numeraire, []
+
+    def money(value: Value) -> str:
+        return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
+
+    if (under := step.history.campaign) is not None:
+        budget = "without a budget" if under.campaign.budget is None else f"of a budget of {money(under.campaign.budget)}"
+        words.append(
+            f"A correction was under way since {utc(under.campaign.began_s)}: {under.done} of about {under.campaign.rounds} rounds done, "
+            f"{money(under.moved)} of {money(under.campaign.wish)} moved, {money(under.spent)} lost {budget}."
+        )
+    if plan is not None and plan.pacing is not None:
+        words.append(f"Rounds against one: {plan.pacing.why}.")
+        words += [
+            f"  {one.rounds}: {money(one.total)} in all, fees {money(one.fees)}, impact {money(one.impact + one.skew)}, gas "
+            f"{money(one.gas)}, waiting {money(one.waiting)}, left undone {money(one.rest)}."
+            for one in plan.pacing.options
+        ]
+    return words
+
+
+def order_document(order: LimitOrder) -> Document:
+    """An order by hand as a document."""
+    return {"id": order.id, "what": order.note, "until": utc(order.until_s), "state": order.state, "why": order.why}
+
+
+def limit_prices(order: LimitOrder, step: StepInput) -> Document:
+    """The limit and the market's price, both ways round, in whole coins; `off_bps` is how far the limit is from the market, above zero
+    where it asks for more. The market's are None where a reference price is missing.
+    """
+    sold, bought = (step.portfolio.token(token) for token in (order.token_in, order.token_out))
+    known = reference_prices(step).prices
+    market = known[sold.address].price / known[bought.address].price if {sold.address, bought.address} <= set(known) else None
+
+    def both(price: Fraction) -> list[str]:
+        return [
+            f"{price_text(price, sold.decimals, bought.decimals)} {bought.label}/{sold.label}",
+            f"{price_text(1 / price, bought.decimals, sold.decimals)} {sold.label}/{bought.label}",
+        ]
+
+    return {
+        "limit": both(order.price),
+        "market": None if not market else both(market),
+        "off_bps": None if not market else round((order.price / market - 1) * BPS),
+    }
+
+
+def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
+    """What `--limit` takes, coins of `bought` for one of `sold`, of a price in either unit: bought/sold or sold/bought. Rounded up, so
+    that nobody sells for less than was said. Raises ConfigError for another unit, or a price that is none.
+    """
+    price = Fraction(parse_raw(amount, LIMIT_DIGITS, "--price"), 10**LIMIT_DIGITS)
+    if price == 0:
+        raise ConfigError("--price: 0 is any price", f"write for example --price 3100 {bought}/{sold}")
+    units = {f"{bought}/{sold}".lower(): price, f"{sold}/{bought}".lower(): 1 / price}
+    found = units.get(unit.lower())
+    if found is None:
+        raise ConfigError(f"--price: {unit!r} is no price of this swap", f"write its unit as {bought}/{sold} or {sold}/{bought}")
+    return decimal_text(ceil_int(found * 10**LIMIT_DIGITS), LIMIT_DIGITS)
+
+
+def utc(seconds: int) -> str:
+    """A chain time for people."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+INTERRUPTED = "interrupted"
+
+
+def history(config: Where, limit: int = 20) -> Document:
+    """The newest steps with their transactions and what those cost, newest first; what all was worth, and weights, over time."""
+    with wiring.books(load_config(config)) as (store, _):
+        told = Spent(store)
+        return {
+            "steps": [
+                {
+                    "step": line.id,
+                    "time": _utc(line.now_s),
+                    "decision": line.decision or INTERRUPTED,
+                    "outcome": line.outcome or INTERRUPTED,
+                    "reason": line.reason or "",
+                    "transactions": [_transaction(intent) for intent in store.intents(line.id)],
+                    "cost": told.cost(store.intents(line.id)),
+                }
+                for line in store.steps(limit)
+            ],
+            "corrections": [correction(one) for one in store.campaigns(limit)],
+            "values": told.values(limit),
+        }
+
+
+def explain(config: Where, step_id: str | None = None) -> Document:
+    """A past step in words, the newest unless one is named, re-decided from its stored input. Raises ConfigError for an unknown id."""
+    with wiring.books(load_config(config)) as (store, _):
+        if step_id is None:
+            step_id = next((line.id for line in store.steps(1)), None)
+        if step_id is None:
+            raise ConfigError("step: the store has none yet", "trimtab plan takes the first one")
+        record = store.step(step_id)
+        if record is None:
+            raise ConfigError(f"step: {step_id!r} is not in the store", "see trimtab history")
+        intents = store.intents(step_id)
+    step_input = codec.loads(StepInput, record.input_json)
+    plan = None if record.plan_json is None else codec.loads(Plan, record.plan_json)
+    decided = strategies.decision_at(step_input)
+    portfolio, head = step_input.portfolio, step_input.snapshot.head
+    words = [f"Step {step_id} at {_utc(record.line.now_s)} UTC, block {head.number} ({head.hash}) of chain {head.chain_id}."]
+    words += [f"Targets: {wish}." for wish in step_input.wishes]
+    numeraire = portfolio.numeraire
+    for drift in decided.drifts:
+        edges = f"band {float(drift.band_low_bps) / 100:g} to {float(drift.band_high_bps) / 100:g} %"
+        words.append(
+            f"{drift.symbol}: {value_text(drift.value, numeraire.decimals, 2)} {numeraire.label}, {drift.weight_bps / 100:.2f} % "
+            f"against {drift.target_bps / 100:g} % ({edges}){', outside' if drift.outside else ''}."
+        )
+    words += _zone_words(decided.zone, step_input)
+    words += told(step_input, plan)
+    words += sleeve_words.sentences(decided.sleeves, step_input)
+    by_hand = plan is not None and not plan.decision.reason.startswith(decided.decision.reason)
+    match decided.decision:
+        case _ if record.line.decision == "payout":
+            words.append("By its owner: a payment that a withdrawal or a stop asked for.")
+        case _ if by_hand and plan is not None:
+            words.append(f"By hand: {plan.decision.reason}.")
+        case Hold(reason):
+            words.append(f"It held: {reason}")
+        case Halt(reason):
+            words.append(f"It halted: {reason}")
+        case Rebalance(reason):
+            words.append(f"It decided to rebalance: {reason}")
+        case AdjustLiquidity(reason):
+            words.append(f"It decided to move liquidity: {reason}")
+    if plan is not None:
+        words += _plan_words(plan, step_input) + tax_words.words(step_input, plan)
+    words += [f"{intent.note}: {intent.state.value}, transaction {intent.tx_hash or 'never signed'}." for intent in intents]
+    words.append(f"Outcome: {record.line.outcome or INTERRUPTED}. {record.line.reason or ''}".rstrip())
+    return {
+        "step": step_id,
+        "outcome": record.line.outcome or INTERRUPTED,
+        "words": words,
+        "transactions": [_transaction(i) for i in intents],
+    }
+
+
+def by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
+    """Pauses by the file beside a store that cannot be opened. Raises that `error` where the file cannot be made either."""
+    file = pause_file(wiring.store_file(loaded))
+    try:
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
+    except OSError:
+        raise error from None
+    return file
+
+
+def pause(config: Path | str, reason: str) -> Document:
+    """Stops everything that sends until `resume`. Where the store cannot be opened the file beside it does, and `store` says why."""
+    loaded = load_config(config, guarded=False)
+    with ExitStack() as stack:
+        try:
+            _, switch = stack.enter_context(wiring.books(loaded))
+        except TrimtabError as error:
+            return {"paused": True, "hard": False, "reason": f"{by_file(loaded, error)} exists", "store": str(error)}
+        switch.pause(reason, int(time.time()))
+        return {"paused": True, "hard": switch.is_hard(), "reason": reason}
+
+
+def resume(config: Path | str) -> Document:
+    """Lifts the pause, and a stop; what a stop has sold or paid stays sold and paid."""
+    with wiring.books(load_config(config)) as (store, switch):
+        if (stopped := store.stopping()) is not None:
+            store.end_request(stopped.id, RequestState.RELEASED, int(time.time()))
+        switch.resume("resumed by the owner", int(time.time()))
+        return {"paused": switch.is_paused() is not False, "hard": switch.is_hard(), "reason": ""}
+
+
+def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
+    """What standing off cost, where each asset was left alone, and how the plan weighed; nothing without a zone."""
+    if found is None:
+        return []
+    portfolio = step_input.portfolio
+    numeraire = portfolio.numeraire
+
+    def money(value: Value) -> str:
+        return f"{value_text(value, numeraire.decimals, 4)} {numeraire.label}"
+
+    words = [f"Standing off the targets cost {money(found.risk)} of risk within {span(found.horizon_s)}."]
+    words += [f"Measured: {found.measured}."] if found.measured else []
+    for item in found.intervals:
+        label = portfolio.token(item.token).label
+        alone, beyond = f"{percent(item.low)} to {percent(item.high)}", f"{percent(item.trigger_low)} or {percent(item.trigger_high)}"
+        words.append(f"{label} is brought to {alone} where that pays; gas included it pays beyond {beyond}.")
+    saving = found.saving
+    if saving is not None:
+        parts = (
+            f"fees {money(saving.fees)}, impact {money(saving.impact)}, skew {money(saving.skew)}, gas {money(saving.gas)}, "
+            f"approvals {money(saving.approvals)}"
+        )
+        words.append(f"A plan saved {money(saving.saved)} of risk and cost {money(saving.cost)}: {parts}.")
+    return words
+
+
+def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
+    portfolio = step_input.portfolio
+    numeraire, names = portfolio.numeraire, pool_names(step_input)
+    cost = value_text(plan.cost.total, numeraire.decimals, 4)
+    turnover = value_text(plan.turnover, numeraire.decimals, 2)
+    if plan.actions:
+        count = "1 action" if len(plan.actions) == 1 else f"{len(plan.actions)} actions"
+        words = [f"The plan: {count} with liquidity, expected cost {cost} {numeraire.label}, in gas."]
+        words += [f"  {n}. {spending.action_note(step_input, action)}: {action.reason}." for n, action in enumerate(plan.actions, 1)]
+        return words + _left_out(plan, names)
+    swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
+    words = [f"The plan: {swaps} swaps, turnover {turnover} {numeraire.label}, expected cost {cost} {numeraire.label}."]
+    for number, leg in enumerate(plan.legs, 1):
+        sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
+        if leg.venue == NATIVE_VENUE:
+            words.append(f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} becomes {bought.label}, one for one.")
+            continue
+        words.append(
+            f"  {number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} for "
+            f"{decimal_text(leg.amount_out_raw, bought.decimals)} {bought.label}, at least "
+            f"{decimal_text(leg.min_out_raw, bought.decimals)}, in {names.get(leg.pool, leg.venue)} ({leg.pool}), "
+            f"impact {leg.impact_bps} bps."
+        )
+    return words + _left_out(plan, names)
+
+
+def _left_out(plan: Plan, names: dict[str, str]) -> list[str]:
+    refused = [f"Guard {v.guard} refused: {named(v.measured, names)} against {v.limit}." for v in plan.verdicts if not v.passed]
+    return refused + [f"Skipped {named(item.what, names, addresses=True)}: {named(item.why, names)}" for item in plan.skipped]
+
+
+def _transaction(intent: Intent) -> Document:
+    return {
+        "kind": intent.kind.value,
+        "status": intent.state.value,
+        "hash": intent.tx_hash or "",
+        "nonce": intent.tx.nonce,
+        "note": intent.note,
+        "block": intent.receipt.block_number if intent.receipt else None,
+    }
+
+
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,71 @@
+"""The store's file: copied while in use, put back, checked, brought to the present version; all without any chain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agent import wiring
+from agent.config.load import LoadedConfig, load_config
+from agent.errors import ConfigError
+from agent.store.files import backup as copying
+from agent.store.files.locks import service_lock, wallet_lock
+from agent.store.opening import REVISIONS, upgrade
+
+Document = dict[str, Any]
+
+
+def backup_store(config: Path | str, target: Path, force: bool = False) -> Document:
+    """A consistent copy of the store, which may be in use. Raises ConfigError for a file that is there already."""
+    source = wiring.store_file(load_config(config))
+    _require(source)
+    return {"backup": str(target), "bytes": copying.backup(source, target, force)}
+
+
+def restore_store(config: Path | str, source: Path, force: bool = False) -> Document:
+    """Puts a backup in the store's place; nothing is sent from it before it is adopted. An earlier store is kept beside it."""
+    loaded = load_config(config)
+    chain, wallet = loaded.config.chain, loaded.config.wallet.address
+    target = wiring.store_file(loaded)
+    with _alone(loaded):
+        kept = copying.restore(source, target, wallet, chain.chain_id, REVISIONS, force)
+    return {"store": str(target), "kept": None if kept is None else str(kept), "next": "trimtab db adopt"}
+
+
+def check_store(config: Path | str) -> Document:
+    """Reads every page of the store and compares what belongs together. Raises OperatorNeeded saying what is damaged."""
+    path = wiring.store_file(load_config(config))
+    _require(path)
+    found = copying.inspected(path)
+    return {
+        "store": str(path),
+        "bytes": path.stat().st_size,
+        "version": found.version,
+        "present_version": REVISIONS[-1],
+        "wallet": found.wallet,
+        "chain_id": found.chain_id,
+        "copy": found.copy,
+    }
+
+
+def upgrade_store(config: Path | str) -> Document:
+    """Brings the store to the present version; a copy of before lies beside it. Every command does so when it opens an older one."""
+    loaded = load_config(config)
+    _require(wiring.store_file(loaded))
+    with _alone(loaded):
+        before, now, kept = upgrade(loaded.store_url)
+    return {"before": before, "version": now, "backup": None if kept is None else str(kept)}
+
+
+@contextmanager
+def _alone(loaded: LoadedConfig) -> Iterator[None]:
+    """While inside nobody acts for the wallet and no run serves it, not even between two looks: the file is changed under it."""
+    with service_lock(*wiring.locks(loaded)), wallet_lock(*wiring.locks(loaded)):
+        yield
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise ConfigError(f"store.url: there is no store at {path}", "it is made by the first command that needs it")

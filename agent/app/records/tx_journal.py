@@ -1,0 +1,135 @@
+"""The journal as the owner sees it: what was sent, what waits, settling it against the chain, taking back what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent import wiring
+from agent.app.agent import Agent, never, silent
+from agent.config.load import LoadedConfig, load_config
+from agent.errors import Refused
+from agent.execution.settlement import settle
+from agent.model import Intent, IntentState, Verdict
+from agent.store.transitions import OPEN
+
+if TYPE_CHECKING:
+    from agent.store.store import Store
+
+
+Document = dict[str, Any]
+Progress = Callable[[str], None]
+WHY = "cancelled by the owner"
+
+
+def transactions(config: LoadedConfig | Path | str, limit: int = 20, open_only: bool = False) -> Document:
+    """The newest transactions, newest first, with every move of each; from the store alone."""
+    with wiring.books(_loaded(config)) as (store, _):
+        found = list(reversed(store.open_intents()))[:limit] if open_only else store.intents(limit=limit)
+        return {"transactions": [_whole(store, intent) for intent in found], **_standing(store)}
+
+
+def waiting(config: LoadedConfig | Path | str) -> Document:
+    """What a cancel would take back: sent or signed, and in no block as far as the store knows."""
+    with wiring.books(_loaded(config)) as (store, _):
+        return {"transactions": [_line(intent) for intent in _unfinished(store)], **_standing(store)}
+
+
+def reconcile(agent: Agent, *, send: bool = False, progress: Progress = silent) -> Document:
+    """Settles the journal against the chain and books what was mined. With `send` what is lost or late is sent again or cancelled.
+
+    Raises Refused when it should send while paused, OperatorNeeded for what only a person can resolve.
+    """
+    if send:
+        _require_running(agent)
+    store = agent.desk.store
+    with wiring.open_hands(agent.desk, never, progress, signs=send) as hands:
+        touched = hands.executor.reconcile(may_send=send)
+        booked = _book(agent)
+    return {"transactions": [_line(intent) for intent in touched], "booked": booked, **_standing(store)}
+
+
+def cancel(agent: Agent, *, progress: Progress = silent) -> Document:
+    """Takes the nonce back of everything that waits, and drops what was signed and never left; follows it to its end.
+
+    Raises Refused while paused or above the caps on gas money, OperatorNeeded for a cancel that the chain refuses.
+    """
+    store = agent.desk.store
+    before = {intent.tx.nonce for intent in _unfinished(store)}
+    with wiring.open_hands(agent.desk, never, progress) as hands:
+        hands.executor.abandon(WHY)
+        booked = _book(agent)
+    after = [intent for nonce in sorted(before) for intent in store.intents_at(nonce)]
+    return {"transactions": [_line(intent) for intent in after], "booked": booked, **_standing(store)}
+
+
+def _book(agent: Agent) -> int:
+    """Books what was mined and no budget knows yet; how many those were."""
+    desk = agent.desk
+    unbooked = desk.store.unbooked()
+    if not unbooked:
+        return 0
+    eyes = desk.eyes
+    found = eyes.reader.snapshot()
+    settle(desk.store, found, lambda: eyes.assemble(found, eyes.history(found.head.timestamp_s)))
+    return len(unbooked) - len(desk.store.unbooked())
+
+
+def _require_running(agent: Agent) -> None:
+    stopped = agent.desk.switch.read()
+    if stopped.paused is not False:
+        verdict = Verdict("kill_switch", "paused" if stopped.paused else "cannot be read", "off", False)
+        raise Refused(f"the kill switch is on ({stopped.reason}); nothing is sent", (verdict,), "trimtab resume, or leave --send away")
+
+
+def _unfinished(store: Store) -> Sequence[Intent]:
+    """Open transactions whose nonce no block has."""
+    found = store.open_intents()
+    mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
+    return [intent for intent in found if intent.tx.nonce not in mined]
+
+
+def _standing(store: Store) -> Document:
+    return {
+        "waiting": len({intent.tx.nonce for intent in _unfinished(store)}),
+        "confirming": sum(intent.state is IntentState.MINED for intent in store.open_intents()),
+        "next_nonce": store.expected_nonce(),
+    }
+
+
+def _line(intent: Intent) -> Document:
+    receipt, tx = intent.receipt, intent.tx
+    return {
+        "id": intent.id,
+        "step": intent.step_id,
+        "kind": intent.kind.value,
+        "status": intent.state.value,
+        "open": intent.state in OPEN,
+        "nonce": tx.nonce,
+        "hash": intent.tx_hash or "",
+        "replaces": intent.replaces,
+        "note": intent.note,
+        "created": _utc(intent.created_s),
+        "deadline": None if intent.deadline_s is None else _utc(intent.deadline_s),
+        "gas": tx.gas,
+        "max_fee_wei": str(tx.max_fee_wei if tx.max_fee_wei is not None else tx.gas_price_wei),
+        "block": None if receipt is None else receipt.block_number,
+        "succeeded": None if receipt is None else receipt.status == 1,
+        "gas_used": None if receipt is None else receipt.gas_used,
+        "gas_cost_wei": None if receipt is None else str(receipt.gas_cost_wei),
+    }
+
+
+def _whole(store: Store, intent: Intent) -> Document:
+    moves = [{"time": _utc(move.at_s), "status": move.after.value, "note": move.note} for move in store.transitions(intent.id)]
+    return {**_line(intent), "moves": moves}
+
+
+def _loaded(config: LoadedConfig | Path | str) -> LoadedConfig:
+    return config if isinstance(config, LoadedConfig) else load_config(config)
+
+
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

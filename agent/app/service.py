@@ -1,0 +1,399 @@
+"""A long run and everything that tells of it: each look as log line, figures, health and heartbeat; a look that hangs ends it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib.metadata import version
+from types import FrameType
+from typing import Any, NoReturn
+
+from agent import wiring
+from agent.app import alerting
+from agent.app import alerting as announcing
+from agent.app.agent import LOOKING, Agent
+from agent.config import load as redaction
+from agent.config.fields import parse_duration_s
+from agent.config.load import LoadedConfig
+from agent.errors import EXIT_HUNG, ConfigError, Retryable, TrimtabError
+from agent.execution.step_context import Outcome, OutcomeKind
+from agent.model import Delivery, StepInput
+from agent.observe.health import LOOKS_MISSED, Health, Heartbeat, Notifier, Watch
+from agent.observe.logs import Format, Log, configure
+from agent.observe.metrics import Look, Metrics, serving
+from agent.observe.notify import Announcer
+from agent.policy.decide import Decided
+from agent.ports import Clock
+from agent.units import BPS, value_text
+
+# --- One look of a run, as others want it: as figures, as log lines, and whether it was a good one.
+
+
+Fields = dict[str, object]
+_BAD = (OutcomeKind.HALT, OutcomeKind.FAILED)
+
+
+def look_trouble(found: Outcome | TrimtabError, paused: bool) -> str:
+    """Why a look was no good, empty where it was. A guard that refuses does its work; what halts or fails needs eyes."""
+    if isinstance(found, TrimtabError):
+        return found.message
+    if found.kind in _BAD and not (paused and found.kind is OutcomeKind.HALT):
+        return f"{found.kind.value}: {found.reason}"
+    return ""
+
+
+def figures(agent: Agent, found: Outcome | TrimtabError, took_s: float, paused: bool) -> Look:
+    """The look for Prometheus."""
+    endpoints = [(str(one["operator"]), float(one["score"])) for one in agent.endpoints()]
+    waiting = len(agent.desk.store.open_intents())
+    if isinstance(found, TrimtabError):
+        return Look("retryable" if isinstance(found, Retryable) else "error", took_s, paused, waiting, endpoints=endpoints)
+    step = found.after or found.step_input
+    portfolio = step.portfolio
+    total = _total(found.decided)
+    return Look(
+        found.kind.value,
+        took_s,
+        paused,
+        waiting,
+        value=float(total / 10**portfolio.numeraire.decimals),
+        drifts_bps=agent.drifts(step),
+        head_s=step.snapshot.head.timestamp_s,
+        transactions=Counter(f"{intent.kind.value} {intent.state.value}" for intent in found.transactions),
+        gas_24h_wei=step.history.gas_24h_wei,
+        loss_share=_loss_share(step, total),
+        endpoints=endpoints,
+    )
+
+
+def lines(agent: Agent, found: Outcome | TrimtabError, took_s: float) -> list[tuple[str, Fields]]:
+    """(event, fields) of the log: one for the look, one for each transaction."""
+    if isinstance(found, TrimtabError):
+        return [("look failed", {**failure(found), "took_s": round(took_s, 3)})]
+    numeraire = found.step_input.portfolio.numeraire
+    drifts = agent.drifts(found.after or found.step_input)
+    head = found.step_input.snapshot.head
+    told = filled(
+        outcome=found.kind.value,
+        reason=found.reason,
+        step=found.step_id,
+        block=head.number,
+        value=f"{value_text(_total(found.decided), numeraire.decimals, 2)} {numeraire.label}",
+        worst_drift_bps=max((abs(bps) for bps in drifts.values()), default=0),
+        refused_by=[verdict.guard for verdict in found.verdicts if not verdict.passed],
+        took_s=round(took_s, 3),
+    )
+    return [("look", told)] + [
+        (
+            "transaction",
+            filled(
+                kind=intent.kind.value,
+                state=intent.state.value,
+                what=intent.note,
+                nonce=intent.tx.nonce,
+                hash=intent.tx_hash,
+                block=intent.receipt.block_number if intent.receipt else None,
+                gas_wei=str(intent.receipt.gas_cost_wei) if intent.receipt else None,
+            ),
+        )
+        for intent in found.transactions
+    ]
+
+
+def summary(found: Outcome | TrimtabError) -> str:
+    """One line for the service manager."""
+    return found.message if isinstance(found, TrimtabError) else f"{found.kind.value}: {found.reason}"
+
+
+def failure(error: TrimtabError) -> Fields:
+    """An error as fields."""
+    return filled(kind=type(error).__name__, message=error.message, remedy=error.remedy, exit=error.exit_code)
+
+
+def who(agent: Agent) -> Fields:
+    """Which agent runs here."""
+    config = agent.desk.config
+    return {
+        **({"books": "paper"} if agent.desk.loaded.paper else {}),
+        "version": version("trimtab"),
+        "chain": config.chain.chain_id,
+        "wallet": config.wallet.address,
+        "operators": sorted({one.operator for one in config.chain.rpc}),
+    }
+
+
+def filled(**fields: object) -> Fields:
+    """Fields without those that say nothing."""
+    return {name: value for name, value in fields.items() if value not in (None, "", [], ())}
+
+
+def _total(decided: Decided) -> Fraction:
+    return sum((drift.value for drift in decided.drifts), Fraction(0))
+
+
+def _loss_share(step: StepInput, total: Fraction) -> float | None:
+    limit = step.limits.daily_loss_bps
+    if limit is None or total <= 0:
+        return None
+    return float(step.history.loss_24h / (total * limit / BPS)) if limit else float("inf")
+
+
+# --- How a long run ends when it is told to (SIGTERM, SIGINT): only where everything is written down, never in the middle.
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was told to stop and was at a place where it may. No `except Exception` on the way holds it up."""
+
+
+class StoppableClock:
+    """ports.Clock whose sleep ends with Stopped once the run was told to stop.
+
+    The agent sleeps only between looks and while a transaction that is in the journal waits for a block, so that what it
+    leaves is what the next run resumes. A second signal interrupts at once, and so does one while a question is asked.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        """`clock` is the machine's unless said."""
+        self._clock = clock or wiring.SystemClock()
+        self._told = threading.Event()
+        self._asking = False
+        self._watch: Watch | None = None
+
+    def now_s(self) -> int:
+        """Unix seconds."""
+        return self._clock.now_s()
+
+    def sleep(self, seconds: float) -> None:
+        """Waits, or raises Stopped."""
+        if self._watch is not None:
+            self._watch.beat("waiting")
+        if self._told.wait(seconds):
+            raise Stopped
+
+    def check(self) -> None:
+        """Raises Stopped when it is time to."""
+        self.sleep(0)
+
+    def watched(self, watch: Watch) -> None:
+        """From now on each sleep is a sign of life, and a question no silence."""
+        self._watch = watch
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Signals are heard inside. Call from the main thread."""
+        before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """While inside, the first signal interrupts: nothing was done yet."""
+        self._asking = True
+        try:
+            with self._watch.asking() if self._watch is not None else nullcontext():
+                yield
+        finally:
+            self._asking = False
+
+    def _hear(self, _signal: int, _frame: FrameType | None) -> None:
+        second = self._told.is_set()
+        self._told.set()
+        if second or self._asking:
+            raise Stopped
+
+
+PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name
+
+
+@dataclass
+class Service:
+    """Hears what the run does and passes it on."""
+
+    agent: Agent
+    log: Log
+    metrics: Metrics
+    health: Health
+    watch: Watch
+    notifier: Notifier
+    heartbeat: Heartbeat | None
+    logs: bool
+    announcer: Announcer | None = None
+    began: float = field(default_factory=time.monotonic)
+    paused: bool = False
+    port: int | None = None
+    unheard: int = 0
+    unheard_in_row: int = 0
+    unwritten: str = ""
+    taken_up: tuple[str, ...] = ()
+    """Lines of the config that changed with a version that was taken up, until somebody has told them."""
+
+    def __post_init__(self) -> None:
+        self._loaded = self.agent.desk.loaded
+
+    def heard(self, stage: str) -> None:
+        """What the run is about to do, as it tells its progress."""
+        if stage == LOOKING:
+            self.began = time.monotonic()
+        self.watch.beat(stage)
+
+    def looked(self, found: Outcome | TrimtabError) -> None:
+        """One look is over. A defect of what is told here is told, and ends nothing; a store that fails does."""
+        for tell in (self._tell, self._announce):
+            try:
+                tell(found)
+            except TrimtabError:
+                raise
+            except Exception as error:
+                self.log.error("telling failed", kind=type(error).__name__)
+
+    def _tell(self, found: Outcome | TrimtabError) -> None:
+        took_s = time.monotonic() - self.began
+        self.watch.beat("telling of the last look")
+        if (loaded := self.agent.desk.loaded) != self._loaded:
+            self.taken_up = redaction.changes(self._loaded.text, loaded.text) or ("comments alone",)
+            self.log.info("config taken up", digest=loaded.digest, changes=self.taken_up)
+            self._loaded = loaded
+        stopped = self.agent.desk.switch.read()
+        paused = stopped.paused is not False
+        trouble = look_trouble(found, paused)
+        self.health.looked(trouble, stopped.reason or "by its file" if paused else "")
+        self.metrics.looked(figures(self.agent, found, took_s, paused))
+        if paused is not self.paused:
+            self.log.warning("paused" if paused else "resumed", **filled(reason=stopped.reason, hard=stopped.hard or None))
+            self.paused = paused
+        for event, fields in lines(self.agent, found, took_s):
+            (self.log.warning if trouble else self.log.info)(event, **fields)
+        if self.health.state.looks == 1:
+            self.notifier.ready()
+        self.notifier.status(trouble or summary(found))
+        if not self.health.red() and self.heartbeat is not None:
+            self.heartbeat.beat()
+
+    def _announce(self, found: Outcome | TrimtabError) -> None:
+        """Hands what is worth telling to those who carry it; waits for nobody."""
+        if self.announcer is None:
+            return
+        self.unheard_in_row, self.unheard = (self.unheard_in_row + 1 if self.unheard else 0), 0
+        silent = self.health.silence()
+        if not silent and self.unheard_in_row >= LOOKS_MISSED:
+            silent = f"the heartbeat did not arrive {self.unheard_in_row} times in a row"
+        facts = alerting.Facts(self.paused, silent, announcing.low_gas_wei(self.agent.desk.loaded))
+        now_s = self.agent.desk.clock.now_s()
+        for told in self.announcer.looked(alerting.raised_alerts(found, facts), alerting.judged(found), now_s):
+            self.log.info("alert", about=told.kind.value, text=told.text)
+
+    def ended(self, error: TrimtabError) -> None:
+        """The run ends by an error: the last that its owner hears of it."""
+        self.log.error("ended", **failure(error))
+        if self.announcer is None:
+            return
+        with suppress(Exception):  # the store may be what failed; then it is told without being written down
+            self.announcer.looked((alerting.ended(error),), frozenset(), self.agent.desk.clock.now_s(), last=True)
+            return
+        self.announcer.cry(alerting.ended(error), self.agent.desk.clock.now_s())
+
+    def unrecorded(self, why: str) -> None:
+        """A step could not be written into its file; the run goes on without it."""
+        self.log.warning("record failed", why=why)
+        self.unwritten = why
+
+    def hung(self, why: str) -> NoReturn:
+        """Called from the watch's thread: says what hangs, and ends the process for its service manager to start it anew.
+
+        What was sent stands in the journal; this is no worse than a power failure between two acts, and milder than a run that
+        stands still for ever.
+        """
+        self.health.hangs(why)
+        self.log.error("hung", what=why, exit=EXIT_HUNG)
+        if self.announcer is not None:
+            self.announcer.cry(alerting.hung(), int(time.time()))
+        self.notifier.status(f"hung: {why}")
+        logging.shutdown()
+        os._exit(EXIT_HUNG)
+
+
+@contextmanager
+def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False, log_format: Format | None = None) -> Iterator[Service]:
+    """Everything that tells of a run, up while inside. `log_format` goes before the config's; with `once` nothing listens.
+
+    On paper there are log lines alone: no alerts, no heartbeat, nothing that listens, since those tell of the live agent.
+    """
+    table, paper = agent.desk.config.service, agent.desk.loaded.paper
+    secrets = secrets_of(agent.desk.loaded)
+    style = log_format or table.log_format
+    log = configure(style, secrets)
+    metrics, notifier = Metrics(), Notifier()
+    health = Health(parse_duration_s(every, "--every"))
+    metrics.health(lambda: not health.red())
+
+    def unheard(why: str) -> None:
+        metrics.heartbeat_failed()
+        service.unheard += 1
+        log.warning("heartbeat failed", why=why)
+
+    def given_up(found: Delivery) -> None:
+        log.warning("alert failed", target=found.letter.target, why=found.why, about=found.letter.kind.value)
+
+    url = None if paper else table.heartbeat()  # it would say that the live agent is well
+    heartbeat = None if url is None else Heartbeat(url, table.heartbeat_method, unheard)
+    watch = Watch(table.hang_after, period_s=notifier.watchdog_s)
+    announcer = None if paper else announcing.announcer(agent.desk.config.alerts, agent.desk.store, given_up)
+    service = Service(agent, log, metrics, health, watch, notifier, heartbeat, style is not None, announcer)
+    clock.watched(watch)
+    if agent.desk.recorder is not None:
+        agent.desk.recorder.tell = service.unrecorded
+    with ExitStack() as stack:
+        if table.address is not None and not once and not paper:
+            service.port = stack.enter_context(serving(*table.address, metrics, health))
+            log.info("listening", host=table.address[0], port=service.port)
+        stack.enter_context(watch.watching(service.hung, notifier.alive))
+        log.info("started", **who(agent), every=every)
+        try:
+            if announcer is not None:
+                announcer.begin()
+            yield service
+        except TrimtabError as error:
+            service.ended(error)
+            raise
+        finally:
+            health.stops()
+            notifier.stopping()
+            if announcer is not None:
+                with suppress(TrimtabError):  # what was delivered is told once more
+                    announcer.close()
+            if heartbeat is not None:
+                heartbeat.settle()
+            log.info("stopped", looks=health.state.looks)
+
+
+def secrets_of(loaded: LoadedConfig) -> list[str]:
+    """Every secret that this process knows of from its config and environment; keys in a keyring never become text."""
+    config = loaded.config
+    found: list[str] = []
+    for tell in (*(one.resolve for one in config.chain.rpc), config.service.heartbeat, config.execution.submit_url.get_secret_value):
+        found += _told(tell)
+    names = () if loaded.paper else (config.wallet.key_env, PASSWORD_ENV)  # paper trading reads no key, not even to hide it
+    found += config.alerts.secrets()
+    return found + [value for name in names if name and (value := os.environ.get(name))]
+
+
+def _told(tell: Callable[[], Any]) -> list[str]:
+    try:
+        value = tell()
+    except ConfigError:  # told where it is needed
+        return []
+    return [value] if value else []

@@ -1,0 +1,526 @@
+"""Changing a running bot: the edited config is validated whole, its transition planned and judged, then it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+from agent import engine, wiring
+from agent.amm import pools as amm
+from agent.app.agent import Agent, Progress, open_agent, silent
+from agent.app.pool_names import named, pool_names
+from agent.app.settings import config_versions as versions
+from agent.app.start import setup
+from agent.app.start.checks import tried_out
+from agent.chain.rpc import Transport
+from agent.config import load as redaction
+from agent.config.edits import Changes, applied, emptied, written
+from agent.config.load import NO_CONFIG, LoadedConfig, load_config, loaded_from
+from agent.config.orders import prices_in_words
+from agent.config.profile import DIRECTIONS
+from agent.config.schema import Config
+from agent.errors import ConfigError, Refused
+from agent.execution.step_context import Eyes, Outcome, OutcomeKind
+from agent.model import CodeHash, FlowKind, Halt, History, Intent, PoolState, ReferenceKind, SellOut, Snapshot, StepInput, V3Pool, Verdict
+from agent.planning import proposals as owner
+from agent.policy import minimum
+from agent.policy.drift import total
+from agent.ports import Clock
+from agent.reference import References, reference_prices
+from agent.reference import prices as means
+from agent.reference.checks import is_dollar
+from agent.store.files.private_files import require_private
+from agent.units import BPS, Token, ceil_int, decimal_text, value_text
+
+# --- Tokens that an edit takes in: their pools with liquidity and code, whether they move as they should, and what prices them.
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomers:
+    """`told` are lines about each token: its price with the source, and how it moved when it was tried. `rows` are the contracts as
+    `trimtab trust` shows them, pools with their `liquidity` in the numeraire; `backing` implementations of proxies.
+    """
+
+    told: tuple[str, ...] = ()
+    rows: tuple[dict[str, str], ...] = ()
+    backing: tuple[setup.Backing, ...] = ()
+
+    @property
+    def new(self) -> tuple[dict[str, str], ...]:
+        """What a yes pins: a contract that was pinned with other code before waits for `trimtab trust`."""
+        return tuple(row for row in self.rows if row["state"] == "new")
+
+
+NONE = Newcomers()
+
+
+def newcomers(desk: wiring.Desk, before: LoadedConfig | None) -> tuple[wiring.Desk, Newcomers]:
+    """What the config takes in that `before` had not, and the desk with prices by means of their pools, as after a yes.
+
+    Raises Refused for a token without price, one that does not move as it should, and an address without code.
+    """
+    known = {one.address for one in before.config.portfolio.listed} if before is not None else set(desk.tokens)
+    tokens = [address for address in desk.tokens if address not in known]
+    if not tokens:
+        return desk, NONE
+    snapshot = desk.reader.snapshot()
+    theirs = {pool.address for pool in desk.pools if {pool.token0, pool.token1} & set(tokens)} | set(tokens)
+    found, backing, empty = setup.contracts(desk, snapshot)
+    backing = [one for one in backing if one[0] in tokens]
+    theirs |= {address for _, address, _ in backing}
+    setup.require_code([one for one in empty if any(address in one.measured for address in theirs)])
+    rows = [row for row in found if row["address"] in theirs]
+    coming = [CodeHash(row["address"], row["code_hash"]) for row in rows if row["state"] == "new"]
+    desk = replace(desk, reference=replace(desk.reference, mean_pools=(*(desk.reference.mean_pools or ()), *coming)))
+    step = desk.assemble(snapshot, desk.store.history(snapshot.head.timestamp_s))
+    references = reference_prices(step)
+    _require_prices(desk, references, tokens)
+    told = [_priced(step, references, token, rows) for token in tokens]
+    labels = {desk.portfolio.token(token).label for token in tokens}
+    for label, one in tried_out(desk, step):
+        if label in labels and not one.finding.accepted:
+            verdict = Verdict("token_screen", f"{label}: {one.why}", "it moves as it should", False)
+            raise Refused(f"{label} is not taken in: {one.why}", (verdict,), one.finding.remedy)
+        told += [f"{label} was tried: {one.why}"] if label in labels else []
+    pools = {pool.address: pool for pool in step.snapshot.pools}
+    shown = tuple(row | {"liquidity": _liquidity(desk, references, pools.get(row["address"]))} for row in rows)
+    return desk, Newcomers(tuple(told), shown, tuple(backing))
+
+
+def _require_prices(desk: wiring.Desk, references: References, tokens: list[str]) -> None:
+    lacking = [one for one in references.unpriced if one.token in tokens]
+    if lacking:
+        said = "; ".join(f"{one.label}: {one.why}" for one in lacking)
+        raise Refused(
+            f"there is no price for {said}",
+            tuple(Verdict("price", f"{one.label}: {one.why}", "a source of reference.kind", False) for one in lacking),
+            f"name its feed in dollars: --set portfolio.assets.{lacking[0].label}.feed=0x…; "
+            'or let pools price it: reference.kind = ["feed", "twap"], see trimtab oracle',
+        )
+
+
+def _priced(step: StepInput, references: References, token: str, rows: Sequence[Mapping[str, str]]) -> str:
+    found, one, numeraire = references.prices[token], step.portfolio.token(token), step.portfolio.numeraire
+    counted = {
+        pool.address
+        for pool in step.snapshot.pools
+        if token in (pool.token0, pool.token1) and isinstance(pool, V3Pool) and not means.outside(step, pool)
+    }
+    names = ", ".join(row["what"] for row in rows if row["address"] in counted)
+    via = f" (its own that count: {names})" if found.source is ReferenceKind.TWAP else ""
+    price = value_text(found.price * 10**one.decimals, numeraire.decimals, 6)
+    return f"{one.label} is priced by {found.source.value}: {found.detail}{via}; now {price} {numeraire.label}"
+
+
+def _liquidity(desk: wiring.Desk, references: References, pool: PoolState | None) -> str:
+    """What counts as its depth on both sides, in the numeraire where both have a price; empty for what is no pool."""
+    if pool is None:
+        return ""
+    numeraire, sides = desk.portfolio.numeraire, (pool.token0, pool.token1)
+    if any(token not in references.prices for token in sides):
+        coins = [(desk.portfolio.token(token), amm.depth(pool, token)) for token in sides]
+        return " and ".join(f"{decimal_text(raw, token.decimals)} {token.label}" for token, raw in coins)
+    value = sum((amm.depth(pool, token) * references.prices[token].price for token in sides), Fraction(0))
+    return f"{value_text(value, numeraire.decimals, 0)} {numeraire.label}"
+
+
+# --- What the wallet holds of assets that an edit takes away: sold first where that pays its gas, else named and left.
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """`amount` in whole coins, "?" where the balance cannot be read. It is `dust` where its sale costs more gas than it brings."""
+
+    symbol: str
+    amount: str
+    dust: bool
+
+    @property
+    def named(self) -> str:
+        """Amount and symbol."""
+        return f"{self.amount} {self.symbol}"
+
+
+def left(before: LoadedConfig | None, after: LoadedConfig, transports: Sequence[Transport] | None, clock: Clock | None) -> list[Left]:
+    """What the wallet holds of assets of `before` that `after` has not. What has no price is no dust. Raises Retryable."""
+    if before is None:
+        return []
+    kept = {asset.address for asset in after.config.portfolio.assets}
+    if all(asset.address in kept for asset in before.config.portfolio.assets):
+        return []
+    with wiring.open_desk(before, transports, clock, untrusted_pools=True) as desk:
+        step = Agent(desk).step_input()
+    held, prices = {one.token: one.raw for one in step.snapshot.holdings}, reference_prices(step).prices
+    native, found = prices.get(desk.portfolio.wrapped_native), []
+    for token in (asset.token for asset in desk.portfolio.assets if asset.token.address not in kept):
+        raw, price = held.get(token.address), prices.get(token.address)
+        if raw is None:
+            found.append(Left(token.label, "?", False))
+        elif raw > 0:
+            worth_gas = native is None or price is None or raw * price.price > minimum.leg_gas_value(step.snapshot, native.price)
+            found.append(Left(token.label, decimal_text(raw, token.decimals), not worth_gas))
+    return found
+
+
+def told(found: Sequence[Left], keep_holdings: bool) -> tuple[str, ...]:
+    """What stays in the wallet, in words. Raises Refused for what is worth its sale, unless it is to stay."""
+    kept = [one for one in found if not one.dust]
+    if kept and not keep_holdings:
+        raise Refused(
+            f"the wallet holds {', '.join(one.named for one in kept)}, which would be left behind",
+            tuple(Verdict("holdings", one.named, "none", False) for one in kept),
+            f"first --target {kept[0].symbol}=0% and a rebalance, then --remove; or --keep-holdings leaves it in the wallet",
+        )
+    why = {True: ", worth less than the gas of its sale,", False: ""}
+    return tuple(f"{one.named}{why[one.dust]} stay in the wallet and are no part of the portfolio any more" for one in found)
+
+
+BREAKS = ("plan_cost", "daily_loss")
+"""Guards whose limits a transition may not break: the others judge the moment at which it is sent."""
+FIXED = ("chain.chain_id", "wallet.address", "store.url")
+"""What another wallet, chain or store has: a config and books of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Editing:
+    """An edit: the `changes` as lines, and the transition to its targets as one plan without limits of turnover (None: the targets
+    stay). `first` is its first part within those limits, where it goes in `rounds`.
+
+    `state` is unchanged, planned, declined, or written; `warnings` are what its owner should know, `following` what to do next.
+    """
+
+    changes: tuple[str, ...]
+    transition: Outcome | None
+    first: Outcome | None
+    rounds: int
+    warnings: tuple[str, ...]
+    following: tuple[str, ...]
+    state: str
+    backup: str | None = None
+    by_hand: tuple[str, ...] = ()
+    """Lines that somebody changed in the file before, and nobody has confirmed: a yes to this edit confirms them with it."""
+    taken_in: Newcomers = NONE
+    """Tokens that come into the portfolio, with what a yes pins."""
+
+
+Confirm = Callable[[Editing, Agent], bool]
+
+
+def edit(
+    path: Path | str,
+    make: Callable[[str], str],
+    *,
+    in_rounds: bool = False,
+    keep_holdings: bool = False,
+    sell_first: Callable[[str], str] | None = None,
+    pins: bool = False,
+    unseen: bool = False,
+    confirm: Confirm | None,
+    transports: Sequence[Transport] | None = None,
+    clock: Clock | None = None,
+) -> Editing:
+    """Makes another text of the config and writes it once `confirm` says yes; without a `confirm` it only shows. With `pins` that
+    yes also trusts the new contracts of tokens that come in; where nobody has seen them (`unseen`), on local chains alone. Where
+    the wallet holds more than dust of what is taken away, the text of `sell_first` takes its place, if there is one.
+
+    Raises ConfigError for a text that does not validate, Refused for a transition that breaks a limit (with `in_rounds` only if its
+    first round does), would halt the bot, or leaves a token behind that the wallet holds (unless `keep_holdings`). Then nothing is
+    written.
+    """
+    file = Path(path)
+    text = _read(file)
+    after_text = make(text)
+    after = loaded_from(after_text, file.resolve(), "the edited config")
+    before = _before(text, file)
+    found_left = left(before, after, transports, clock)
+    going = [one for one in found_left if not one.dust]
+    if going and sell_first is not None and not keep_holdings:
+        found_left, after_text = [], sell_first(text)
+        after = loaded_from(after_text, file.resolve(), "the edited config")
+    else:
+        going = []
+    stays = told(found_left, keep_holdings)
+    stays += tuple(
+        f"{one.named} is sold by the next rebalance; trimtab edit --remove {one.symbol} then takes it away, and with --send does both"
+        for one in going
+    )
+    same = after_text == text
+    _require_fixed(before, after)
+    with wiring.open_desk(after, transports, clock, untrusted_pools=True) as desk:
+        if same and versions.changed(after, desk.store) is None:
+            return Editing((), None, None, 0, stays, (), "unchanged")
+        seen, taken_in = newcomers(desk, before)
+        pinned = taken_in.new if pins and (not unseen or after.config.chain.local) else ()
+        agent = Agent(seen)
+        by_hand = () if before is None or same else versions.changed(before, desk.store) or ()
+        found = _judged(agent, before, in_rounds, same, {row["address"] for row in pinned})
+        found = replace(found, by_hand=by_hand, taken_in=taken_in, warnings=stays + found.warnings)
+        if confirm is None or not confirm(found, agent):
+            return found if confirm is None else replace(found, state="declined")
+        if pinned:
+            new = {row["address"] for row in pinned}
+            setup.pin(desk, pinned, [one for one in taken_in.backing if one[1] in new])
+        backup = None if same else _write(file, text, after_text)
+        if before is not None and not same:
+            versions.keep(before, desk.store, versions.FIRST if desk.store.confirmed_config() is None else versions.NOTICED)
+        versions.keep(after, desk.store, versions.CONFIRMED if same else versions.EDITED)
+        _let_go(before, after, desk)
+    return replace(found, state="written", backup=backup)
+
+
+def trusted(found: Editing, agent: Agent) -> bool:
+    """For machines, that ask nobody (`--yes`): raises Refused on a chain that is not local where the file was changed by hand before,
+    since who gave the edit may never have seen that.
+    """
+    if found.by_hand and not agent.desk.config.chain.local:
+        raise versions.unconfirmed(found.by_hand)
+    return True
+
+
+def _read(file: Path) -> str:
+    require_private(file, "config")
+    try:
+        return file.read_bytes().decode()
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file", NO_CONFIG) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from None
+
+
+def _before(text: str, file: Path) -> LoadedConfig | None:
+    """The config as it was; None where that did not validate, which an edit may mend."""
+    try:
+        return loaded_from(text, file.resolve(), str(file))
+    except ConfigError:
+        return None
+
+
+def _require_fixed(before: LoadedConfig | None, after: LoadedConfig) -> None:
+    if before is None:
+        return
+    for key in FIXED:
+        was, now = (_value(loaded, key) for loaded in (before, after))
+        if was != now:
+            raise ConfigError(f"{key}: cannot be changed: the store belongs to the old value", "write a new config: trimtab init --config")
+    _require_converted(before.config, after.config)
+
+
+def _require_converted(before: Config, after: Config) -> None:
+    """Raises ConfigError where another coin becomes the numeraire and caps that are counted in it stay as they are."""
+    was, now = (
+        next(Token(asset.address, asset.symbol, 18) for asset in config.portfolio.assets if asset.symbol == config.portfolio.numeraire)
+        for config in (before, after)
+    )
+    if was.address == now.address or (is_dollar(was) and is_dollar(now)):
+        return
+    caps = [("portfolio.max_live_value", before.portfolio.max_live_value, after.portfolio.max_live_value)]
+    caps += [(f"limits.{key}", getattr(before.limits, key), getattr(after.limits, key)) for key, one in DIRECTIONS.items() if one.coins]
+    kept = [key for key, old, new in caps if old == new and new is not None]
+    if kept:
+        raise ConfigError(
+            f"portfolio.numeraire: {was.label} becomes {now.label}, and {', '.join(kept)} would be counted in {now.label} unchanged",
+            f"set them in the same edit, such as --set {kept[0]}=…",
+        )
+
+
+def _value(loaded: LoadedConfig, key: str) -> object:
+    table, name = key.split(".")
+    return getattr(getattr(loaded.config, table), name)
+
+
+def _judged(agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bool, coming: Collection[str]) -> Editing:
+    """What the edit changes and leads to; a yes pins what is `coming`. Raises Refused where that may not be."""
+    loaded, desk = agent.desk.loaded, agent.desk
+    changes = (
+        (versions.changed(loaded, desk.store) or ()) if same else () if before is None else redaction.changes(before.text, loaded.text)
+    )
+    transition = engine.look(_eyes(desk.eyes), owner.wholly_to_targets)
+    if isinstance(transition.decision, Halt):
+        raise Refused(f"the edited config would halt: {transition.reason}", _failing(transition), "correct the edit, or run trimtab doctor")
+    first, rounds = None, _rounds(transition, desk.limits.turnover_bps)
+    breaks = [verdict for verdict in _failing(transition) if verdict.guard in BREAKS]
+    if breaks or rounds > 1:
+        first = engine.look(desk.eyes, owner.to_targets)
+    if breaks:
+        again = [verdict for verdict in _failing(first) if verdict.guard in BREAKS] if first is not None else breaks
+        if not in_rounds or again:
+            broken = again if in_rounds else breaks
+            said = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in broken)
+            raise Refused(
+                f"the transition breaks a limit: {said}",
+                broken,
+                "change less at a time, raise the limit, or wait" + ("" if in_rounds else "; --in-rounds lets it go in parts"),
+            )
+    pins = {pin.address for pin in desk.store.pins()}
+    unpinned = [pool for pool in (*desk.execution.pinned, *(pool.address for pool in desk.pools)) if pool not in pins]
+    unpaid = set(loaded.config.wallet.payout_addresses) - set(desk.store.payout_addresses())
+    waiting = unpaid or not set(unpinned) <= set(coming)
+    following = ("trimtab trust: contracts or payout addresses wait to be confirmed",) if waiting else ()
+    known = {} if before is None else prices_in_words(before.config.portfolio)
+    warnings = tuple(f"{key}: {words}" for key, words in prices_in_words(loaded.config.portfolio).items() if known.get(key) != words)
+    names = pool_names(transition.step_input)
+    warnings += tuple(named(note, names) for note in _notes(transition, unpinned))
+    return Editing(changes, transition, first, rounds, warnings, following, "planned")
+
+
+def _eyes(eyes: Eyes) -> Eyes:
+    """Looks without the limits of turnover, and without what stops the bot for now, so that the whole transition is seen."""
+
+    def assemble(snapshot: Snapshot, history: History) -> StepInput:
+        step = eyes.assemble(snapshot, history)
+        limits = replace(step.limits, turnover_bps=None, daily_turnover_bps=None)
+        return replace(step, limits=limits, history=replace(step.history, stopped="", claims=(), flows=()))
+
+    return replace(eyes, assemble=assemble)
+
+
+def _rounds(transition: Outcome, limit_bps: int | None) -> int:
+    """How many rebalances within limits.turnover the whole of it takes."""
+    plan = transition.plan
+    return 0 if plan is None else 1 if limit_bps is None else max(1, ceil_int(plan.turnover * BPS / (limit_bps * _whole(transition))))
+
+
+def _whole(transition: Outcome) -> Fraction:
+    return total(transition.decided.drifts) or Fraction(1)
+
+
+def _failing(outcome: Outcome) -> list[Verdict]:
+    verdicts = (*outcome.verdicts, *(() if outcome.plan is None else outcome.plan.verdicts))
+    return [verdict for verdict in dict.fromkeys(verdicts) if not verdict.passed]
+
+
+def _notes(transition: Outcome, unpinned: Sequence[str]) -> tuple[str, ...]:
+    """What stands in the way of sending it now, and what stays undone."""
+    passing = {"allowlist"} if unpinned else set()
+    said = [f"{v.guard} would refuse now: {v.measured}, limit {v.limit}" for v in _failing(transition) if v.guard not in passing]
+    if transition.kind is OutcomeKind.REFUSED and transition.plan is None:
+        said.append(f"no plan leads to these targets now: {transition.reason}")
+    plan = transition.plan
+    return tuple(said) + (() if plan is None else tuple(f"{item.what}: {item.why}" for item in plan.skipped))
+
+
+def _let_go(before: LoadedConfig | None, after: LoadedConfig, desk: wiring.Desk) -> None:
+    """What came unexplained of assets that the config no longer has is nobody's question any more: it stays in the wallet."""
+    gone = {one.address for one in ([] if before is None else before.config.portfolio.assets)}
+    gone -= {one.address for one in after.config.portfolio.assets}
+    for flow in desk.store.flows(1_000):
+        if flow.is_open and flow.token in gone and flow.delta_raw > 0:
+            desk.store.tell_flow(flow.id, FlowKind.GIFT, desk.clock.now_s())
+
+
+def _write(file: Path, before: str, after: str) -> str:
+    """Puts the new text in the old one's place, all or nothing, and the old one beside it; both for their owner's eyes alone."""
+    backup = file.with_name(f"{file.name}.bak")
+    if _read(file) != before:
+        raise Refused(f"{file} changed during the edit; nothing was written", remedy="check the file and edit again")
+    for place, text in ((backup, before), (file, after)):
+        written(place, text, 0o600)
+    return str(backup)
+
+
+def confirm_as_it_is(text: str) -> str:
+    """For a file that was changed by hand and is to be confirmed."""
+    return text
+
+
+# --- An asset leaves a running bot by one command: target 0 %, sold to the last base unit, then taken out of the config. Each act finds
+
+
+SALES = 12
+"""Plans in a row for one asset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removing:
+    """`edited` is what became of the config. `state` is that of the edit until it is written; then removed, or unfinished with `reason`
+    and how to go on, the asset at 0 %.
+    """
+
+    edited: Editing
+    state: str
+    reason: str
+    transactions: tuple[Intent, ...] = ()
+
+
+ConfirmSale = Callable[[Agent, Outcome], bool]
+
+
+def remove(
+    path: Path | str,
+    changes: Changes,
+    *,
+    in_rounds: bool = False,
+    keep_holdings: bool = False,
+    unseen: bool = False,
+    confirm: Confirm | None,
+    send: bool = False,
+    confirm_sale: ConfirmSale,
+    progress: Progress = silent,
+    transports: Sequence[Transport] | None = None,
+    clock: Clock | None = None,
+) -> Removing:
+    """Takes `changes.removes` away. What is held of them gets a target of 0 % first, and with `send` is sold at once and taken away.
+
+    Raises what an edit raises, and Refused while the bot is stopped.
+    """
+
+    def change(changed: Changes, asked: Confirm | None) -> Editing:
+        return edit(
+            path,
+            partial(applied, changes=changed),
+            in_rounds=in_rounds,
+            keep_holdings=keep_holdings,
+            sell_first=partial(applied, changes=emptied(changed)),
+            pins=True,
+            unseen=unseen,
+            confirm=asked,
+            transports=transports,
+            clock=clock,
+        )
+
+    first = change(changes, confirm)
+    symbols = [one.symbol for one in load_config(path).config.portfolio.assets if one.symbol in changes.removes]
+    if not symbols and first.state == "written":
+        return Removing(first, "removed", "")
+    if not send or first.state in ("planned", "declined"):
+        return Removing(first, first.state, "")
+    sent: list[Intent] = []
+    sold, why = _sold_out(path, symbols, confirm_sale, progress, transports, clock, sent)
+    last = change(Changes(removes=tuple(symbols)), lambda _edit, _agent: True) if sold else first
+    if {one.symbol for one in load_config(path).config.portfolio.assets} & set(symbols):
+        again = " ".join(f"--remove {one}" for one in symbols)
+        told = f"{', '.join(symbols)} stays at a target of 0 %: {why}; trimtab edit {again} --send goes on"
+        return Removing(first, "unfinished", told, tuple(sent))
+    joined = replace(last, changes=first.changes + last.changes, warnings=tuple(dict.fromkeys(last.warnings)))
+    return Removing(joined, "removed", "", tuple(sent))
+
+
+def _sold_out(
+    path: Path | str,
+    symbols: Sequence[str],
+    confirm: ConfirmSale,
+    progress: Progress,
+    transports: Sequence[Transport] | None,
+    clock: Clock | None,
+    sent: list[Intent],
+) -> tuple[bool, str]:
+    """Sells each as far as it goes; whether all may be taken away now, and what was said last."""
+    told = ""
+    with open_agent(path, transports=transports, clock=clock) as agent:
+        agent.require_not_stopped()
+        desk = agent.desk
+        with wiring.open_hands(desk, lambda outcome: confirm(agent, outcome), progress) as hands:
+            for symbol in symbols:
+                token = agent.token(symbol, "--remove").address
+                for _ in range(SALES):
+                    done = engine.step(desk.eyes, SellOut(token), desk.store, hands)
+                    sent += done.transactions
+                    told = done.reason
+                    if done.kind is OutcomeKind.HOLD:
+                        break
+                    if done.kind is not OutcomeKind.DONE:
+                        return False, told
+    return True, told

@@ -1,0 +1,230 @@
+"""Profiles: a portfolio's weights, trigger and limits into one file, and from one into a config, shown before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent import wiring
+from agent.app.agent import Agent
+from agent.app.describe import limit_text
+from agent.app.settings import editing
+from agent.app.settings.editing import Editing
+from agent.chain.rpc import Transport
+from agent.config.edits import written
+from agent.config.load import LoadedConfig, load_config, loaded_from
+from agent.config.profile import (
+    DIRECTIONS,
+    OFF,
+    POLICY_KEYS,
+    Found,
+    Limit,
+    Profile,
+    is_tighter,
+    merged,
+    profile_text,
+    read_limits,
+    read_profile,
+    require_addresses,
+    resolve,
+)
+from agent.config.schema import NATIVE, AssetTable
+from agent.config.template import read_token_list
+from agent.errors import ConfigError, Retryable
+
+Document = dict[str, Any]
+Confirm = Callable[[Document, Editing, Agent | None], bool]
+"""Shows what the profile changes, with the transition and the agent that it was planned by, where there is one; and asks."""
+COUNTED_ELSE = "counted in another numeraire"
+
+
+def export_profile(config: Path | str, target: Path) -> Document:
+    """Writes the config's profile; never over a file that is there. Raises ConfigError."""
+    loaded = load_config(config)
+    text, left_out = profile_text(loaded)
+    try:
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{target}: exists already; nothing was changed", "name another file") from None
+    except OSError as error:
+        raise ConfigError(f"{target}: cannot be written: {error.strerror}", "choose a folder that exists") from None
+    return {
+        "profile": str(target),
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "chain_id": loaded.config.chain.chain_id,
+        "left_out": list(left_out),
+    }
+
+
+def import_profile(
+    config: Path | str,
+    source: Path,
+    confirm: Confirm | None,
+    *,
+    sha256: str | None = None,
+    token_list: Path | None = None,
+    token_list_sha256: str | None = None,
+    sell_others: bool = False,
+    in_rounds: bool = False,
+    transports: Sequence[Transport] | None = None,
+) -> Document:
+    """Takes a profile over into the config: what changes, and the transition, are shown to `confirm`, and written where it says
+    yes; without a `confirm` nothing is written. A config that no look was taken with yet goes without a transition where its
+    chain cannot be asked.
+
+    Raises ConfigError for whatever a profile may not carry, another chain, a token that is unknown, ambiguous or drawn like
+    another, and where the new config would be refused; Refused for a transition that may not be (agent/app/settings/editing.py).
+    """
+    loaded = load_config(config)
+    chain_id = loaded.config.chain.chain_id
+    if token_list_sha256 is not None and token_list is None:
+        raise ConfigError("--token-list-sha256: there is no list to compare it with", "give the file by --token-list")
+    listed = () if token_list is None else read_token_list(token_list, chain_id, token_list_sha256).tokens
+    profile = read_profile(source, loaded, sha256)
+    tokens = [resolve(asset.symbol, loaded.config, listed, profile.origin) for asset in profile.table.assets]
+    require_addresses(profile)
+    limits = _limits(profile, loaded, tokens)
+    taken = {row["key"]: profile.raw["limits"][row["key"]] for row in limits if row["taken"]}
+    text = merged(loaded.path.read_text(encoding="utf-8"), loaded.config, profile, tokens, taken, sell_others)
+    new = loaded_from(text, loaded.path, f"{loaded.path} with the profile")
+    document: Document = {
+        "profile": profile.origin,
+        "sha256": profile.digest,
+        "config": str(loaded.path),
+        "chain_id": chain_id,
+        **_assets(profile, tokens, loaded, new),
+        "policy": _policy(loaded, new),
+        "limits": limits + _followed(loaded, new, taken),
+        "notes": _notes(new),
+    }
+
+    def shown(found: Editing, agent: Agent) -> bool:
+        return confirm is not None and confirm(document, found, agent)
+
+    try:
+        lines = wiring.open_transports(loaded.config) if transports is None else transports
+        unasked = ""
+    except ConfigError as error:
+        lines, unasked = (), error.message
+    if not unasked or wiring.store_file(loaded).exists():
+        try:
+            found = editing.edit(
+                loaded.path,
+                lambda _: text,
+                in_rounds=in_rounds,
+                keep_holdings=not sell_others,
+                confirm=None if confirm is None else shown,
+                transports=lines or None,
+            )
+            return {**document, "editing": found}
+        except Retryable as error:
+            if wiring.store_file(loaded).exists():
+                raise
+            unasked = error.message
+    warning = f"the chain cannot be asked, so that no transition is known: {unasked}"
+    found = Editing((), None, None, 0, (warning,), (), "planned")
+    if confirm is not None:
+        found = replace(found, state="written" if confirm(document, found, None) else "declined")
+    if found.state == "written":
+        written(loaded.path, text)
+    return {**document, "editing": found}
+
+
+def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[Found]) -> list[Document]:
+    """Every limit of the profile beside ours: taken where it is tighter and can be compared."""
+    mine, theirs = loaded.config.limits, read_limits(profile.table.limits, loaded.config.limits)
+    same = _same_numeraire(profile, loaded, tokens)
+    rows = []
+    for key, value in theirs.items():
+        ours: Limit = getattr(mine, key)
+        direction = DIRECTIONS.get(key)
+        comparable = direction is not None and (same or not direction.coins)
+        taken = comparable and is_tighter(key, value, ours)
+        why = "tighter" if taken else "the same" if value == ours else "yours is tighter" if comparable else COUNTED_ELSE
+        rows.append({"key": key, "yours": _limit(key, ours), "profile": _limit(key, value), "taken": taken, "why": why})
+    return rows
+
+
+def _same_numeraire(profile: Profile, loaded: LoadedConfig, tokens: list[Found]) -> bool:
+    """Whether coins in the limits are of our numeraire, by our own address of what the profile calls so."""
+    ours = next(asset for asset in loaded.config.portfolio.assets if asset.symbol == loaded.config.portfolio.numeraire)
+    theirs = next((token for token in tokens if token.symbol == profile.table.profile.numeraire), None)
+    return theirs is not None and theirs.address == (NATIVE if ours.native else ours.address)
+
+
+def _assets(profile: Profile, tokens: list[Found], loaded: LoadedConfig, new: LoadedConfig) -> Document:
+    """Targets before and after, each with our address beside that of the profile; and what is no longer managed."""
+    before = {_place(asset): asset for asset in loaded.config.portfolio.assets}
+    told = {token.symbol: (token.source, asset.address) for token, asset in zip(tokens, profile.table.assets, strict=True)}
+    rows = []
+    for asset in new.config.portfolio.assets:
+        source, theirs = told.get(asset.symbol, ("config", None))
+        old = before.get(_place(asset))
+        rows.append(
+            {
+                "symbol": asset.symbol,
+                "address": _place(asset),
+                "source": source,
+                "profile_address": theirs,
+                "differs": theirs is not None and theirs.lower() != _place(asset).lower(),
+                "feed": asset.feed,
+                "before_bps": None if old is None else old.target,
+                "after_bps": asset.target,
+            }
+        )
+    kept = {row["address"] for row in rows}
+    gone = [{"symbol": asset.symbol, "address": place, "before_bps": asset.target} for place, asset in before.items() if place not in kept]
+    return {"assets": rows, "left_alone": gone}
+
+
+def _policy(loaded: LoadedConfig, new: LoadedConfig) -> list[Document]:
+    """What changes of when to act and how far to go, and by what weights are chosen."""
+    pairs: list[tuple[str, object, object]] = [
+        (key, getattr(loaded.config.policy, key), getattr(new.config.policy, key)) for key in POLICY_KEYS
+    ]
+    pairs.append(("weights", loaded.config.portfolio.weights, new.config.portfolio.weights))
+    bands = [{one.symbol: str(one.band) for one in each.config.portfolio.assets if one.band} or None for each in (loaded, new)]
+    pairs.append(("bands", bands[0], bands[1]))
+    return [{"key": key, "before": _words(old), "after": _words(now)} for key, old, now in pairs if old != now]
+
+
+def _followed(loaded: LoadedConfig, new: LoadedConfig, taken: Mapping[str, object]) -> list[Document]:
+    """A limit that had to change with the assets."""
+    if "native_top_up" in taken or loaded.config.limits.native_top_up == new.config.limits.native_top_up:
+        return []
+    ours = _limit("native_top_up", loaded.config.limits.native_top_up)
+    why = "nothing can be unwrapped without the wrapped native coin among the assets"
+    return [{"key": "native_top_up", "yours": ours, "profile": OFF, "taken": True, "why": why}]
+
+
+def _notes(new: LoadedConfig) -> list[str]:
+    """What an owner should know of weights whose data did not come along."""
+    weights = new.config.portfolio.weights
+    if weights is None or weights.kind != "market_cap" or weights.supplies is not None:
+        return []
+    return ["market_cap counts coins on this chain alone: of wrapped ones what is wrapped here; see supplies in docs/weights.md"]
+
+
+def _limit(key: str, value: Limit) -> str:
+    return "on" if value is True else limit_text(key, value, "coins")
+
+
+def _place(asset: AssetTable) -> str:
+    return NATIVE if asset.native else asset.address
+
+
+def _words(value: object) -> str:
+    """A value as it is shown, "off" for none."""
+    if value is None:
+        return OFF
+    if isinstance(value, list):
+        return "; ".join(map(_words, value))
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return ", ".join(f"{key} {inner}" for key, inner in dump(exclude_unset=True).items())
+    return str(value)

@@ -1,0 +1,1 @@
+"""Set-up, checks, wallet and endpoints before the first trade."""

@@ -1,0 +1,100 @@
+"""How the endpoints do: asked one by one for the doctor, and their records so far for every command."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.chain.endpoints import Endpoint, Panel, operators
+from agent.chain.quorum import common_height, needed, uneven
+from agent.config.schema import ChainTable
+from agent.errors import EXIT_OPERATOR, EXIT_REFUSED, EXIT_RETRYABLE, TrimtabError
+from agent.model import Snapshot
+
+Document = dict[str, Any]
+MAX_CLOCK_SKEW_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One endpoint's answer: `head` is None where it failed or `lags`, then with the reason, what to do, and the exit code of that."""
+
+    endpoint: Endpoint
+    head: int | None
+    found: str
+    remedy: str = ""
+    exit: int = EXIT_REFUSED
+    lags: bool = False
+
+
+def probe(endpoints: Sequence[Endpoint], chain: ChainTable, now_s: Callable[[], float]) -> list[Probe]:
+    """Asks each for chain and head; the one that is too far behind the others is named."""
+    found = [_one(endpoint, chain.chain_id, now_s) for endpoint in endpoints]
+    newest = {one.endpoint: one.head for one in found if one.head is not None}
+    if len(operators(newest)) < chain.min_operators:
+        return found
+    panel = Panel(endpoints, chain.min_operators, max_lag_blocks=chain.max_lag_blocks)
+    uneven(panel, newest, common_height(newest, chain.min_operators))
+    return [_behind(one) for one in found]
+
+
+def enough(probes: Sequence[Probe], min_operators: int) -> bool:
+    """Whether enough operators have an endpoint that does as it should; one that lags counts among those to be outvoted."""
+    answer = operators(one.endpoint for one in probes if one.head is not None or one.lags)
+    return len(operators(one.endpoint for one in probes if one.head is not None)) >= needed(len(answer), min_operators)
+
+
+def records(panel: Panel) -> list[Document]:
+    """State, score from 0 to 1, mean time and last trouble of each endpoint, as this process has seen it."""
+    return [
+        {
+            "operator": operator,
+            "state": found.circuit.value,
+            "score": round(found.score, 4),
+            "latency_ms": None if found.latency_s is None else round(found.latency_s * 1000, 1),
+            "rest_s": round(found.rest_s, 1),
+            "why": found.why,
+        }
+        for operator, found in panel.standings()
+    ]
+
+
+def report(probes: Sequence[Probe]) -> list[Document]:
+    """The same for the doctor, with each endpoint's head (None where it has none to show)."""
+    heads = [{"head": one.head} for one in probes]
+    standings = [Panel([one.endpoint], 1) for one in probes]
+    return [records(panel)[0] | head for panel, head in zip(standings, heads, strict=True)]
+
+
+def outvoted(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    """Operator and reason of each endpoint that had no part in a snapshot."""
+    yield from ((item.address, item.why) for item in snapshot.quarantined if item.item == "endpoint")
+
+
+def _one(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> Probe:
+    try:
+        started = time.monotonic()
+        found = int(endpoint.call("eth_chainId", []), 16)
+        took_ms = (time.monotonic() - started) * 1000
+        block = endpoint.call("eth_getBlockByNumber", ["latest", False])
+        head, head_s = int(block["number"], 16), int(block["timestamp"], 16)
+    except TrimtabError as error:
+        return Probe(endpoint, None, error.message, error.remedy or "check the URL and the network", error.exit_code)
+    except (TypeError, ValueError, KeyError):
+        return Probe(endpoint, None, "answers with what no node says", "check its URL", EXIT_OPERATOR)
+    if found != chain_id:
+        why = f"chain {found}, the config says {chain_id}"
+        return Probe(endpoint, None, why, "correct chain.chain_id or the endpoint", EXIT_OPERATOR)
+    skew_s = head_s - int(now_s())
+    if skew_s > MAX_CLOCK_SKEW_S:
+        return Probe(endpoint, None, f"its head is {skew_s} s in the future", "set this machine's clock (NTP)")
+    return Probe(endpoint, head, f"chain {found}, {took_ms:.0f} ms, head {head}, {-skew_s} s old")
+
+
+def _behind(one: Probe) -> Probe:
+    if one.head is None or not one.endpoint.health.lagging:
+        return one
+    why = one.endpoint.health.standing.why
+    return Probe(one.endpoint, None, f"{one.found}: {why}", "ask its operator, or replace it", EXIT_RETRYABLE, lags=True)

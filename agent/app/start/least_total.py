@@ -1,0 +1,93 @@
+"""The least total as documents: of a running agent, of a new config, and of values that are only written down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from agent.config.build import build_policy
+from agent.config.schema import Config
+from agent.model import StepInput
+from agent.policy.drift import band
+from agent.policy.least_total import GWEI, USUAL_PIPS, Terms, Weighed, changes, drift_of, interval_s, least, summary, terms_of
+from agent.reference import reference_prices
+from agent.units import PIPS, Value, value_text
+
+Document = dict[str, Any]
+GAS_WEI = (GWEI // 20, GWEI, 30 * GWEI)
+"""Gas prices at which it is said where no chain is asked: 0.05, 1 and 30 gwei."""
+NATIVE_USD = 3_000
+"""Dollars per native coin where no chain is asked."""
+PLACES = 6
+"""Decimals of a value that is written down in coins: a whole coin may be worth thousands."""
+
+
+def standing(step: StepInput, total: Value) -> Document | None:
+    """Of a running agent, at the gas price of now; None where plan_cost is off or gas has no price."""
+    terms = terms_of(step, reference_prices(step))
+    return None if terms is None else document(terms, total, step.portfolio.numeraire.decimals, step.portfolio.numeraire.label)
+
+
+def document(terms: Terms, total: Value | None, decimals: int, unit: str) -> Document:
+    """What the least total is, and where `total` (None: not known) is below it what to change; values as decimal strings."""
+    found, ways = least(terms), () if total is None else changes(terms, total)
+    said = summary(terms, (found.total or Fraction(0)) if total is None else total, decimals, unit)
+    enough = None if total is None else found.total is not None and total >= found.total
+    return {
+        "total": None if found.total is None else value_text(found.total, decimals, min(decimals, PLACES)),
+        "first_purchase": None if found.purchase is None else value_text(found.purchase, decimals, min(decimals, PLACES)),
+        "unit": unit,
+        "by": found.binds,
+        "gas_gwei": value_text(Fraction(terms.gas_price_wei, GWEI), 0, 4),
+        "pool_fee_percent": value_text(Fraction(100 * terms.fee_pips, PIPS), 0, 4),
+        "corrections_a_year": value_text(found.a_year, 0, 1),
+        "cost_a_year": value_text(found.year_cost, decimals, min(decimals, PLACES)),
+        "enough": enough,
+        "changes": list(ways),
+        "summary": said,
+        "text": said if found.total is None or not ways else f"{said} To change that: {'; or '.join(ways)}.",
+    }
+
+
+def of_config(config: Config, dollars: Fraction) -> list[Document]:
+    """Of a new config, at three gas prices; `dollars` per coin of the numeraire. Nothing where plan_cost is off."""
+    table, trigger = config.portfolio, build_policy(config).trigger
+    if config.limits.plan_cost is None:
+        return []
+    rows = [(one.symbol, one.target, drift_of(trigger, one.target, band(trigger, one.target, one.band))) for one in table.assets]
+    least_trade, wei_value = Fraction(config.limits.min_trade or "0"), Fraction(NATIVE_USD) / dollars / 10**18
+    return _rows(rows, table.numeraire, config.limits.plan_cost, least_trade, wei_value, interval_s(trigger))
+
+
+def beyond(rows: Sequence[Document], ceiling: str | None) -> list[str]:
+    """What to tell of portfolio.max_live_value where less may be managed than works, by gas price; nothing where it is off."""
+    dear = [row for row in rows if row["total"] is not None and ceiling is not None and Fraction(row["total"]) > Fraction(ceiling)]
+    if not dear:
+        return []
+    at = " and ".join(f"at {row['gas_gwei']} gwei ({row['total']} {row['unit']})" for row in dear)
+    below = f"portfolio.max_live_value of {ceiling} {dear[0]['unit']} is below the least total {at}"
+    return [f"{below}: corrections are held there, and more may not be managed. Raise max_live_value, or change a setting named below."]
+
+
+def of_values(
+    rows: Sequence[tuple[str, int, Fraction]], home: str, plan_cost_bps: int, min_trade: Value, native: Fraction, total: Value
+) -> list[Document]:
+    """Of targets on the command line: (symbol, target in bps, drift at a correction), at three gas prices, in whole units of value."""
+    return _rows(rows, home, plan_cost_bps, min_trade, native / 10**18, None, total)
+
+
+def _rows(
+    rows: Sequence[tuple[str, int, Fraction]],
+    home: str,
+    plan_cost_bps: int,
+    min_trade: Value,
+    wei_value: Fraction,
+    every_s: int | None,
+    total: Value | None = None,
+) -> list[Document]:
+    assets = tuple(Weighed(name, bps, drift) for name, bps, drift in rows if name != home)
+    home_bps = next((bps for name, bps, _ in rows if name == home), 0)
+    unit = 10**PLACES
+    made = [Terms(assets, home_bps, plan_cost_bps, min_trade * unit, USUAL_PIPS, wei, wei_value * unit, every_s) for wei in GAS_WEI]
+    return [document(terms, None if total is None else total * unit, PLACES, home or "units") for terms in made]

@@ -1,0 +1,336 @@
+"""Before the first trade: writing a config, and pinning the contracts it names."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from agent import wiring
+from agent.app.settings import config_versions as versions
+from agent.app.start import least_total as least
+from agent.chain import watch as feeds
+from agent.chain.lens import ask
+from agent.chain.rpc import Transport
+from agent.config import load as environment
+from agent.config import template as starters
+from agent.config.build import fixed_contracts
+from agent.config.fields import parse_address, parse_variable
+from agent.config.load import LoadedConfig, load_config, parse_config
+from agent.config.presets import PRESETS, Preset
+from agent.config.schema import NATIVE, RpcTable
+from agent.config.template import Starter, TemplateAsset, read_token_list, refuse_look_alike, render
+from agent.errors import ConfigError, Refused, TrimtabError
+from agent.model import Snapshot, Verdict
+from agent.policy import minimum
+from agent.reference.checks import is_dollar
+from agent.units import Token, parse_bps, safe_label
+
+# --- What a coin of the numeraire is worth in dollars when a config is first written: its caps are meant in dollars.
+
+
+LONGEST_AGE_S = 90_000
+"""A feed's slowest heartbeat is a day."""
+MOST_APART = Fraction(101, 100)
+_PRICE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+
+
+def dollars_of(
+    numeraire: TemplateAsset, price: str | None, rpc: Sequence[tuple[str, str]], now_s: Callable[[], float] = time.time
+) -> Fraction:
+    """Dollars per coin: as told, 1 for a dollar, else by the token's feed at the endpoints whose variables are set.
+
+    `rpc` are (variable, operator) pairs. Raises ConfigError where there is no price, or where endpoints contradict each other.
+    """
+    if price is not None:
+        if not _PRICE.fullmatch(price) or Decimal(price) == 0:
+            raise ConfigError(f"--price: {price!r} is not a price in dollars", "write a plain number such as 3000")
+        return Fraction(Decimal(price))
+    if is_dollar(Token(numeraire.address, numeraire.symbol, 18)):
+        return Fraction(1)
+    found = [] if numeraire.feed is None else list(_answers(numeraire.feed, rpc, now_s()))
+    if not found or max(found) > min(found) * MOST_APART:
+        why = "is not known" if not found else "differs between endpoints"
+        raise ConfigError(
+            f"--numeraire {numeraire.symbol}: the config's caps are counted in it, and its price {why}",
+            f"give dollars per {numeraire.symbol} by --price, or export {rpc[0][0] if rpc else 'the --rpc variable'} to read its feed",
+        )
+    return min(found)
+
+
+def _answers(feed: str, rpc: Sequence[tuple[str, str]], now_s: float) -> Iterator[Fraction]:
+    """Dollars by each endpoint that answers with a fresh round."""
+    for variable, operator in rpc:
+        try:
+            line = wiring.open_transport(RpcTable(operator=operator, url_env=variable))
+            found, _ = feeds.read(feed, ask(line, [item for _, item in feeds.feed_questions(feed)]))
+        except TrimtabError:
+            continue
+        if found is not None and found.answer > 0 and now_s - found.updated_at_s <= LONGEST_AGE_S:
+            yield Fraction(found.answer, 10**found.decimals)
+
+
+Document = dict[str, Any]
+Backing = tuple[str, str, str]
+"""Token, implementation, its code hash."""
+NO_CODE = "0x" + "0" * 64
+EMPTY_CODE = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
+"""keccak256 of no code: EXTCODEHASH of an account that exists without code."""
+
+
+def initialise(
+    path: Path,
+    network: str,
+    wallet: str,
+    targets: Sequence[tuple[str, str]],
+    numeraire: str,
+    rpc: Sequence[tuple[str, str]],
+    token_list: Path | None = None,
+    token_list_sha256: str | None = None,
+    template: str | None = None,
+    stable: str | None = None,
+    price: str | None = None,
+) -> Document:
+    """Writes a commented config; `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs.
+
+    Its caps are worth the same in any numeraire; `price` is what a coin of it is worth in dollars, else its feed is read.
+    In place of targets a `template` is named, one of agent/config/template.py, with `stable` as its share of stable tokens.
+
+    Raises ConfigError when the file exists, a symbol is unknown or ambiguous, or the shares do not sum to 100 %.
+    """
+    if network not in PRESETS:
+        raise ConfigError(f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}, or write the config by hand")
+    preset = PRESETS[network]
+    if token_list_sha256 is not None and token_list is None:
+        raise ConfigError("--token-list-sha256: there is no list to compare it with", "give the file by --token-list")
+    read = None if token_list is None else read_token_list(token_list, preset.chain_id, token_list_sha256)
+    ready = _ready(template, stable, targets)
+    targets = targets if ready is None else starters.targets(ready, preset, stable)
+    assets = [_asset(name, share, preset, () if read is None else read.tokens) for name, share in targets]
+    symbols = [asset.symbol for asset in assets]
+    if numeraire not in symbols:
+        raise ConfigError(f"--numeraire: {numeraire!r} is none of the targets", f"choose from {', '.join(symbols)}, or add it as a target")
+    for variable, operator in rpc:
+        parse_variable(variable, "--rpc VARIABLE=OPERATOR")
+        if safe_label(operator, "") == "":
+            raise ConfigError("--rpc VARIABLE=OPERATOR: the operator is up to 16 letters, digits, . _ -", "for example RPC_URL_1=alchemy")
+    environment.take(path.absolute().parent, (variable for variable, _ in rpc))
+    dollars = dollars_of(assets[symbols.index(numeraire)], price, rpc)
+    text = render(preset, parse_address(wallet, "--wallet"), assets, _hubs(preset, assets), numeraire, rpc, dollars)
+    text = text if ready is None else starters.dress(text, ready)
+    parsed = parse_config(text, "the new config")
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ConfigError(f"{path}: exists already; nothing was changed", "name another file with --config") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}", "choose a folder that exists") from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    needs = least.of_config(parsed, dollars)
+    return {
+        "config": str(path),
+        "chain_id": preset.chain_id,
+        "token_list_sha256": None if read is None else read.digest,
+        "template": None if ready is None else ready.name,
+        "numeraire": numeraire,
+        "numeraire_usd": f"{float(dollars):.10g}",
+        "least_total": needs,
+        "assets": [{"symbol": a.symbol, "address": a.address, "target": a.target, "feed": a.feed} for a in assets],
+        "warnings": [*minimum.many(len(assets)), *least.beyond(needs, parsed.portfolio.max_live_value)],
+        "next": [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
+        + ([ready.todo] if ready is not None and ready.todo else [])
+        + [
+            f"trimtab {command}{'' if path == Path('trimtab.toml') else f' --config {shlex.quote(str(path))}'}"
+            for command in ("doctor", "trust")
+        ],
+    }
+
+
+def _ready(template: str | None, stable: str | None, targets: Sequence[tuple[str, str]]) -> Starter | None:
+    """The template that was named, where one was."""
+    if template is None:
+        if stable is not None:
+            raise ConfigError("--stable: belongs to --template stable-reserve", "give the stable token's share by --target")
+        if not targets:
+            raise ConfigError("--target: none given", "give each token by --target SYMBOL=SHARE, or a ready portfolio by --template")
+        return None
+    if targets:
+        raise ConfigError("--target: a template has its own targets", "leave --template or --target out")
+    return starters.starter(template)
+
+
+def trust(
+    config: LoadedConfig | Path | str,
+    confirm: Callable[[Document], bool],
+    transports: Sequence[Transport] | None = None,
+    *,
+    unseen: bool = False,
+) -> Document:
+    """Every contract of the config and the discovered pools with their code hashes; pins just these when `confirm` says yes.
+
+    `confirm` is not asked when all are pinned as they are. `unseen` says that it asks nobody: then a config that was changed by
+    hand pins nothing on a chain that is not local.
+
+    Raises Refused when an address holds no code.
+    """
+    loaded = config if isinstance(config, LoadedConfig) else load_config(config)
+    with wiring.open_desk(loaded, transports, untrusted_pools=True) as desk:
+        if unseen:
+            versions.require_unchanged(loaded, desk.store)
+        snapshot = desk.reader.snapshot()
+        rows, backing, empty = contracts(desk, snapshot)
+        rows += (paid := _payouts(desk))
+        require_code(empty)
+        known = all(row["state"] == "unchanged" for row in rows)
+        document: Document = {"block": snapshot.head.number, "pinned": known, "contracts": rows}
+        if not known and confirm(document):
+            for row in paid:
+                desk.store.confirm_payout_address(row["address"], desk.clock.now_s())
+            pin(desk, rows[: len(rows) - len(paid)], backing)
+            document["pinned"] = True
+        return document
+
+
+def contracts(desk: wiring.Desk, snapshot: Snapshot) -> tuple[list[dict[str, str]], list[Backing], list[Verdict]]:
+    """A row for every contract of the config, each pool found and each implementation of a proxy, with code hash and whether it is
+    pinned like that; the implementations once more, by token; and what holds no code.
+    """
+    hashes = {code.address: code.hash for code in snapshot.code_hashes}
+    names = _names(desk)
+    pins = {pin.address: pin.code_hash for pin in desk.store.pins()}
+    rows, empty = [], []
+    for address in (*desk.execution.pinned, *(pool.address for pool in desk.pools)):
+        found = hashes.get(address, NO_CODE)
+        if found in (NO_CODE, EMPTY_CODE):
+            empty.append(Verdict("code", f"{names[address]} at {address}: no code", "a contract", False))
+        before = pins.get(address)
+        state = "new" if before is None else "unchanged" if before == found else "CHANGED"
+        rows.append({"what": names[address], "address": address, "code_hash": found, "state": state})
+    trusted, backing = desk.store.implementations(), []
+    for one in snapshot.implementations:
+        now, pinned = (one.address, hashes.get(one.address, NO_CODE)), trusted.get(one.token)
+        what = f"implementation of {desk.portfolio.token(one.token).label}"
+        if now[1] in (NO_CODE, EMPTY_CODE):
+            empty.append(Verdict("code", f"{what} at {one.address}: no code, or it cannot be read", "a contract", False))
+        state = "new" if pinned is None else "unchanged" if pinned == now else "CHANGED"
+        rows.append({"what": what, "address": one.address, "code_hash": now[1], "state": state})
+        backing.append((one.token, *now))
+    return rows, backing, empty
+
+
+def require_code(empty: Sequence[Verdict]) -> None:
+    """Raises Refused where an address holds no code."""
+    if empty:
+        raise Refused("some addresses hold no code: " + "; ".join(v.measured for v in empty), empty, "correct the config")
+
+
+def pin(desk: wiring.Desk, rows: Sequence[Mapping[str, str]], backing: Sequence[Backing]) -> None:
+    """Trusts these contracts and implementations as they are in the rows; the owner has said yes to them."""
+    desk.store.pin({row["address"]: row["code_hash"] for row in rows}, desk.clock.now_s(), backing)
+
+
+def _payouts(desk: wiring.Desk) -> list[dict[str, str]]:
+    """Addresses that money may be paid to. Raises ConfigError for one that is none: what is sent there is lost, or comes back."""
+    wallet, known = desk.config.wallet, desk.store.payout_addresses()
+    ours = {wallet.address: "the wallet itself"} | dict.fromkeys(desk.execution.pinned, "a contract of the config")
+    for address in wallet.payout_addresses:
+        if address in ours or int(address, 16) == 0:
+            why = ours.get(address, "the zero address")
+            raise ConfigError(f"wallet.payout_addresses: {address} is {why}", "name the address of an account of yours")
+    return [
+        {"what": "payout address", "address": one, "code_hash": NO_CODE, "state": "unchanged" if one in known else "new"}
+        for one in wallet.payout_addresses
+    ]
+
+
+def trust_now(config: LoadedConfig, transports: Sequence[Transport] | None = None) -> Document:
+    """Pins everything as it stands: for chains that this process made itself."""
+    return trust(config, lambda _: True, transports)
+
+
+def _names(desk: wiring.Desk) -> dict[str, str]:
+    names = fixed_contracts(desk.config, desk.store.liquidity_moves())
+    names |= {t.address: f"token {t.label}" for t in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs)}
+    for pool in desk.pools:
+        tokens = "/".join(desk.portfolio.token(address).label for address in (pool.token0, pool.token1))
+        names[pool.address] = f"{pool.venue.removeprefix('uniswap_')} {tokens} {pool.fee_pips / 10_000:g}%"
+    return names
+
+
+def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset]:
+    """The wrapped native coin unless it is held: it prices gas, and most pools trade it."""
+    if {preset.wrapped_native, NATIVE} & {asset.address for asset in assets}:
+        return []
+    return [
+        TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
+        for token in preset.tokens
+        if token.address == preset.wrapped_native
+    ]
+
+
+def _coin(wrapped: TemplateAsset, target: str) -> TemplateAsset:
+    """The native coin under the name of its wrapped token without the W."""
+    return replace(wrapped, symbol=wrapped.symbol.removeprefix("W"), address=NATIVE, target=target)
+
+
+def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset]) -> TemplateAsset:
+    """The token meant by a symbol or an address, or "native", with its share as the config writes it."""
+    target = f"{parse_bps(share, f'--target {name}') / 100:g}%"
+    known = [TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals) for token in preset.tokens]
+    if name == NATIVE:
+        return next(_coin(token, target) for token in known if token.address == preset.wrapped_native)
+    feeds = {token.address: token.feed for token in preset.tokens}
+    if name.startswith("0x"):
+        address = parse_address(name, "--target")
+        unlisted = TemplateAsset(f"T{address[2:8]}", address, target, feeds.get(address))
+        return next((replace(token, target=target) for token in (*known, *listed) if token.address == address), unlisted)
+    # Our own entry comes first: it has the feed.
+    found = {token.address: token for token in reversed((*known, *listed)) if token.symbol == name}
+    refuse_look_alike(name, next(iter(found), None), known, listed)
+    if not found:
+        raise ConfigError(
+            f"--target: {name!r} is not a known token",
+            f"known are {', '.join(token.symbol for token in preset.tokens)}; name others by address, or by --token-list",
+        )
+    if len(found) > 1:
+        raise ConfigError(f"--target: {name!r} means several tokens: {', '.join(sorted(found))}", "give the address instead")
+    return replace(next(iter(found.values())), target=target)
+
+
+# --- The ready portfolios of `init --template`, as documents: what each holds on a network, when it acts, and what binds it.
+
+
+NO_FUTURES = "trimtab trades no futures yet: this bound is written as a comment and nothing reads it"
+
+
+def templates(network: str = "ethereum") -> Document:
+    """Every ready portfolio with its tokens on that network. Raises ConfigError for a network without a preset."""
+    if network not in PRESETS:
+        raise ConfigError(f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}")
+    preset = PRESETS[network]
+    addresses = {token.symbol: token.address for token in preset.tokens}
+    found = []
+    for one in starters.STARTERS.values():
+        tokens = starters.targets(one, preset)
+        found.append(
+            {
+                "name": one.name,
+                "about": one.about,
+                "shares_bps": dict(one.shares),
+                "tokens": [{"symbol": symbol, "address": addresses[symbol], "target": share} for symbol, share in tokens],
+                "policy": {name: dict(value) if isinstance(value, Mapping) else value for name, value in one.policy.items()},
+                "limits": dict(one.limits),
+                "weights": dict(one.weights) or None,
+                "todo": one.todo,
+                "futures_notional": None if one.futures is None else f"{one.futures}x",
+            }
+        )
+    return {"network": network, "chain_id": preset.chain_id, "templates": found, "futures": NO_FUTURES}

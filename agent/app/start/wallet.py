@@ -1,0 +1,228 @@
+"""Keys before and beside trading: made, taken over, locked with another password, and whose address they are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eth_account import Account
+
+from agent import codec
+from agent.config.fields import parse_address, parse_keyring, parse_variable
+from agent.config.load import key_source, load_config
+from agent.errors import ConfigError
+from agent.signing import keys, keystore
+from agent.signing import keystore as osring
+from agent.signing.secret import Key, Secret, disable_core_dumps, key_of
+
+Document = dict[str, Any]
+Ask = Callable[[str], str]
+"""Shows a prompt and returns what was typed, unseen."""
+LONGEST_INPUT = 4096
+STANDARD_STREAMS = 2
+MOST_ACCOUNTS = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """Where a password comes from: the environment variable `env`, the open file descriptor `fd`, else a prompt.
+
+    `env_option` and `fd_option` are how the user names them.
+    """
+
+    env: str | None = None
+    fd: int | None = None
+    env_option: str = "--password-env"
+    fd_option: str = "--password-fd"
+
+    @property
+    def given(self) -> bool:
+        """Whether it comes from somewhere else than a prompt."""
+        return self.env is not None or self.fd is not None
+
+
+def create_wallet(file: Path | None, keyring: str | None, password: Password, ask: Ask | None) -> Document:
+    """A new random key, locked in a keystore file, put into the keyring, or both. Raises ConfigError naming what is wrong.
+
+    The document names the address and where the key is; the key itself is shown nowhere.
+    """
+    disable_core_dumps()
+    entry = _places(file, keyring, password)
+    secret = None if file is None else _new_password(password, ask)
+    return _keep(Key(Account.create()), file, entry, secret)
+
+
+def import_wallet(file: Path | None, keyring: str | None, password: Password, ask: Ask | None, index: int = 0) -> Document:
+    """Like `create_wallet` for a key that is typed unseen, or comes on standard input where nobody can be asked.
+
+    64 hex digits, or a recovery phrase, of which account `index` is taken.
+    """
+    disable_core_dumps()
+    entry = _places(file, keyring, password)
+    if not 0 <= index < MOST_ACCOUNTS:
+        raise ConfigError(f"--index: {index} is not the number of an account", "the first one is 0")
+    early = password.given or ask is None  # what can be wrong without a question is told before one
+    secret = _new_password(password, ask) if file is not None and early else None
+    text = Secret(ask("Private key or recovery phrase: ")) if ask is not None else _standard_input()
+    found = key_of(text, "what was typed" if ask is not None else "standard input", index)
+    if isinstance(found, ConfigError):
+        raise found
+    if file is not None and secret is None:
+        secret = _new_password(password, ask)
+    return _keep(found, file, entry, secret)
+
+
+def change_password(file: Path, old: Password, new: Password, ask: Ask | None) -> Document:
+    """Locks a keystore file with another password. Raises ConfigError; the file is then as it was."""
+    disable_core_dumps()
+    found = keystore.change_password(file, _known_password(file, old, ask), _new_password(new, ask))
+    return {
+        "address": found.address,
+        "keystore": str(file),
+        "warnings": [f"copies and backups of {file} still open with the old password"],
+    }
+
+
+def wallet_address(
+    file: Path | None, keyring: str | None, config: Path | None, password: Password, ask: Ask | None, verify: bool
+) -> Document:
+    """Whose key it is. With `verify`, or from a keyring, the key itself is asked; else what the file or the config says."""
+    disable_core_dumps()
+    if sum(given is not None for given in (file, keyring, config)) > 1:
+        raise ConfigError("--keystore, --keyring and --config name three places", "give one of them")
+    if keyring is not None:
+        entry = parse_keyring(keyring, "--keyring")
+        return {"address": osring.load(_entry(entry)).address, "keyring": entry, "verified": True}
+    if config is not None:
+        return _of_config(config, ask, verify)
+    path = file or Path("wallet.json")
+    raw = keystore.read_private(path)
+    if not verify:
+        return {"address": _named(raw, path), "keystore": str(path), "verified": False}
+    found = keystore.open_keystore(raw, _known_password(path, password, ask), path)
+    if isinstance(found, ConfigError):
+        raise found
+    return {"address": found.address, "keystore": str(path), "verified": True}
+
+
+def _of_config(config: Path, ask: Ask | None, verify: bool) -> Document:
+    loaded = load_config(config)
+    wanted, chain = loaded.config.wallet.address, loaded.config.chain
+    if verify:
+        found = keys.load_key(key_source(loaded), chain.chain_id, ask=ask, fork=chain.fork).address
+        if found != wanted:
+            raise ConfigError(f"wallet.address {wanted} is not the address of the key, {found}", "correct one of the two")
+    return {"address": wanted, "config": str(config), "verified": verify}
+
+
+def _named(raw: bytes, path: Path) -> str:
+    """The address that a keystore says in the clear."""
+    try:
+        said = codec.read_json(raw.decode())["address"]
+        return parse_address("0x" + str(said).lower().removeprefix("0x"))
+    except (ValueError, KeyError, TypeError, ConfigError):
+        raise ConfigError(f"{path} does not say its address", "add --verify and its password") from None
+
+
+def _standard_input() -> Secret:
+    """Its first line."""
+    try:
+        return Secret(sys.stdin.readline(LONGEST_INPUT))
+    except (OSError, UnicodeDecodeError, AttributeError):
+        pass
+    raise ConfigError("standard input cannot be read", "type the key in a terminal, or write it there as one line of text")
+
+
+def _entry(name: str) -> tuple[str, str]:
+    service, _, user = name.partition("/")
+    return service, user
+
+
+def _places(file: Path | None, keyring: str | None, password: Password) -> tuple[str, str] | None:
+    """The keyring's entry, once nothing is where the key shall go; before anybody is asked for anything."""
+    if file is None and password.given:
+        raise ConfigError(f"{password.env_option}: a password is for a keystore file", "add --keystore, or leave it out")
+    entry = None if keyring is None else _entry(parse_keyring(keyring, "--keyring"))
+    if file is not None:
+        keystore.require_room(file)
+    if entry is not None:
+        osring.require_keyring_room(entry)
+    return entry
+
+
+def _keep(key: Key, file: Path | None, entry: tuple[str, str] | None, password: Secret | None) -> Document:
+    warnings = []
+    if file is not None and password is not None:
+        keystore.write(file, key, password)
+        warnings.append(f"whoever has {file} and its password has the money; without them nobody has it: keep a copy of both, apart")
+    if entry is not None:
+        try:
+            osring.store(entry, key)
+        except ConfigError as error:
+            kept = "" if file is None else f"; the keystore {file} is written"
+            raise ConfigError(error.message + kept, error.remedy) from None
+        if file is None:
+            warnings.append("the key is in this keyring and nowhere else: --keystore FILE beside --keyring writes a copy to keep")
+    if keys.is_published(key.address):
+        warnings.append("this key is published: on a live chain whoever sends it money loses it, and trimtab refuses it there")
+    return {
+        "address": key.address,
+        "keystore": None if file is None else str(file),
+        "keyring": None if entry is None else "/".join(entry),
+        "warnings": warnings,
+        "config": [f'address = "{key.address}"', f'keyring = "{"/".join(entry)}"' if entry is not None else f'keystore = "{file}"'],
+    }
+
+
+def _known_password(path: Path, password: Password, ask: Ask | None) -> Secret:
+    given = _given(password)
+    if given is not None:
+        return given
+    if ask is None:
+        raise ConfigError(f"{path} is locked and nobody can be asked for its password", f"{password.env_option} NAME, or run in a terminal")
+    return Secret(ask(f"Password of {path}: "))
+
+
+def _new_password(password: Password, ask: Ask | None) -> Secret:
+    """A password for locking: typed twice, or given; refused when it is weak, before anything is done with it."""
+    found = _given(password)
+    if found is None:
+        if ask is None:
+            remedy = f"{password.env_option} NAME with the name of an environment variable, or run in a terminal"
+            raise ConfigError("a password is needed and nobody can be asked", remedy)
+        found = Secret(ask("New password: "))
+        keystore.require_strong(found)
+        if Secret(ask("Again: ")).reveal() != found.reveal():
+            raise ConfigError("the two passwords differ; nothing was written", "type the same one twice")
+    keystore.require_strong(found)
+    return found
+
+
+def _given(password: Password) -> Secret | None:
+    if password.env is not None and password.fd is not None:
+        raise ConfigError(f"{password.env_option} and {password.fd_option} are both given", "give one of them")
+    if password.env is not None:
+        name = parse_variable(password.env, password.env_option)
+        if name not in os.environ:
+            raise ConfigError(f"{password.env_option}: the environment variable {name} is not set", f"export {name} before starting")
+        return Secret(os.environ[name])
+    return None if password.fd is None else _from_descriptor(password.fd, password.fd_option)
+
+
+def _from_descriptor(number: int, option: str) -> Secret:
+    """The first line of an open descriptor, without its end."""
+    if number <= STANDARD_STREAMS:
+        raise ConfigError(f"{option}: {number} is a standard stream", f"open another, such as {option} 3 with 3< in the shell")
+    try:
+        with os.fdopen(os.dup(number), "rb") as file:
+            return Secret(file.readline(LONGEST_INPUT).removesuffix(b"\n").removesuffix(b"\r").decode())
+    except OSError as error:
+        raise ConfigError(
+            f"{option}: descriptor {number} cannot be read ({error.strerror})", f"open it: {option} 3 with 3< in the shell"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{option}: descriptor {number} holds no text", "write the password as UTF-8") from None

@@ -1,0 +1,582 @@
+"""Reads CSV and Parquet: prices as time, symbol, close or one column of closes for each symbol; gas prices, flows, funding rates."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.backtest.settings import OwnerFlow, Wanted
+from agent.errors import ConfigError
+from agent.units import YEAR_S, Token, Value, floor_int, safe_label
+
+# --- Prices over time as a plain table: closes of symbols at rising times, with what is missing named.
+
+
+FEWEST_BARS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTable:
+    """`closes[i, j]` is what one whole `symbols[j]` costs at `times_s[i]` (Unix seconds, rising), NaN where the data have no price.
+
+    All closes are in one unit, that of the file. `notes` say in words what is missing.
+    """
+
+    symbols: tuple[str, ...]
+    times_s: NDArray[np.int64]
+    closes: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bars(self) -> int:
+        """Number of times."""
+        return len(self.times_s)
+
+    @property
+    def interval_s(self) -> int:
+        """The usual distance of two bars, seconds."""
+        return int(np.median(np.diff(self.times_s)))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of symbols, times and closes."""
+        found = hashlib.sha256("\n".join(self.symbols).encode())
+        found.update(np.ascontiguousarray(self.times_s, dtype="<i8").tobytes())
+        found.update(np.ascontiguousarray(self.closes, dtype="<f8").tobytes())
+        return found.hexdigest()
+
+    def only(self, symbols: Sequence[str]) -> PriceTable:
+        """The table of these symbols from the first bar on at which each has a price. Raises ConfigError where there is none."""
+        missing = [symbol for symbol in symbols if symbol not in self.symbols]
+        if missing:
+            raise ConfigError(f"--prices: has no {missing[0]}", f"its symbols are {', '.join(self.symbols)}")
+        closes = self.closes[:, [self.symbols.index(symbol) for symbol in symbols]]
+        known = np.logical_or.accumulate(~np.isnan(closes), axis=0).all(axis=1)
+        first = int(np.argmax(known))
+        if not known.any() or self.bars - first < FEWEST_BARS:
+            raise ConfigError(f"--prices: {', '.join(symbols)} never have prices at the same time", "leave out what starts too late")
+        filled = carried(closes)[first:].copy()
+        rows = np.where(np.arange(len(filled))[:, None] == 0, filled, closes[first:])
+        told = missing_data(symbols, self.times_s, closes, first)
+        return replace(self, symbols=tuple(symbols), times_s=self.times_s[first:], closes=rows, notes=(*self.notes, *told))
+
+
+def table_of(times_s: Sequence[int], closes: Mapping[str, Sequence[float]]) -> PriceTable:
+    """A table from plain numbers. Raises ConfigError for what `checked` refuses."""
+    array = np.column_stack([np.asarray(column, dtype=np.float64) for column in closes.values()])
+    return checked(PriceTable(tuple(closes), np.asarray(times_s, dtype=np.int64), array))
+
+
+def checked(table: PriceTable) -> PriceTable:
+    """The table itself. Raises ConfigError for too few bars, times that do not rise, names and closes that are none."""
+    if table.bars < FEWEST_BARS or not table.symbols:
+        what = f"--prices: {table.bars} bars of {len(table.symbols)} symbols"
+        raise ConfigError(what, f"give {FEWEST_BARS} bars or more, and the prices of a symbol at least")
+    for symbol in table.symbols:
+        if safe_label(symbol, "") != symbol:
+            raise ConfigError("--prices: a symbol is no plain name", "use letters, digits and ._- alone, at most 16")
+    steps = np.diff(table.times_s)
+    if (steps <= 0).any():
+        row = int(np.argmax(steps <= 0))
+        word = "comes twice" if steps[row] == 0 else "comes after a later one"
+        raise ConfigError(f"--prices: time {int(table.times_s[row + 1])} {word}", "sort the file by time, each time once")
+    bad = ~np.isnan(table.closes) & ~((table.closes > 0) & np.isfinite(table.closes))
+    if bad.any():
+        row, column = (int(found[0]) for found in np.nonzero(bad))
+        raise ConfigError(
+            f"--prices: {table.symbols[column]} costs {table.closes[row, column]} at time {int(table.times_s[row])}",
+            "a price is above zero; remove the row if there was none",
+        )
+    return table
+
+
+def carried(closes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each missing close replaced by the newest one before it; NaN where there is none yet."""
+    rows = np.where(np.isnan(closes), -1, np.arange(len(closes))[:, None])
+    newest = np.maximum.accumulate(rows, axis=0)
+    found: NDArray[np.float64] = np.where(newest >= 0, np.take_along_axis(closes, np.maximum(newest, 0), axis=0), np.nan)
+    return found
+
+
+def missing_data(symbols: Sequence[str], times_s: NDArray[np.int64], closes: NDArray[np.float64], first: int) -> tuple[str, ...]:
+    """In words: symbols that start late or end early, and gaps; a symbol's last price stands until its next one."""
+    told = []
+    known = ~np.isnan(closes)
+    for column, symbol in enumerate(symbols):
+        rows = np.nonzero(known[:, column])[0]
+        start, end = int(rows[0]), int(rows[-1])
+        if start > 0:
+            told.append(f"{symbol} starts {start} bars after the data do")
+        if end < len(closes) - 1:
+            told.append(f"{symbol} ends {len(closes) - 1 - end} bars before the data do, at {int(times_s[end])}")
+        holes = end - start + 1 - len(rows)
+        if holes:
+            told.append(f"{symbol} lacks {holes} prices in between, at most {int(np.diff(rows).max()) - 1} in a row")
+    if first > 0:
+        told.append(f"the simulation begins at bar {first}, the first at which every asset has a price")
+    steps = np.diff(times_s[first:])
+    wide = int((steps > np.median(steps)).sum())
+    if wide:
+        told.append(f"{wide} times follow later than usual, at most {int(steps.max())} s")
+    return tuple(told)
+
+
+# --- What a short perpetual as large as each holding would have got or paid as funding. No position is simulated: it is arithmetic. Fun
+
+
+DEAR = 1.0
+"""A usual rate that comes to more than the whole notional a year is more likely written in percent."""
+GAP = 1.5
+"""Of the usual distance: times of venues miss it by moments."""
+Times = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class FundingSeries:
+    """`rates[i]` is what longs paid shorts at `times_s[i]` (Unix seconds, rising), as a share of notional for the interval before."""
+
+    symbol: str
+    times_s: Times
+    rates: NDArray[np.float64]
+
+    @property
+    def usual_s(self) -> int:
+        """The usual distance of two times, seconds; 0 where there is one alone."""
+        return int(np.median(np.diff(self.times_s))) if len(self.times_s) > 1 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """What a short as large as what was held of `symbol` got (below zero: paid) at each of `times_s`, which lie within the simulation.
+
+    `payments` are numeraire base units, each rounded down, which is against the holder; `notionals` what was held, rounded down too.
+    `lengths_s` is the time that each rate is for.
+    """
+
+    symbol: str
+    times_s: Times
+    payments: tuple[int, ...]
+    notionals: tuple[int, ...]
+    lengths_s: tuple[int, ...]
+
+    @property
+    def total(self) -> Value:
+        """All payments, numeraire base units."""
+        return Fraction(sum(self.payments))
+
+    @property
+    def notional(self) -> Value:
+        """The mean of what was held at these times, numeraire base units."""
+        return Fraction(sum(self.notionals), len(self.notionals))
+
+    @property
+    def held_for(self) -> int:
+        """What was held times how long, base units and seconds."""
+        return sum(notional * length for notional, length in zip(self.notionals, self.lengths_s, strict=True))
+
+    @property
+    def yearly(self) -> float | None:
+        """Per year of 365 days, as a share of what it was held against; None where nothing was held or its time is not known."""
+        return _yearly([self])
+
+
+@dataclass(frozen=True, slots=True)
+class Funding:
+    """The carry of each symbol that the file has rates of; `digest` is SHA-256 of those rates."""
+
+    carries: tuple[Carry, ...]
+    digest: str
+
+    @property
+    def total(self) -> Value:
+        """Over all symbols, numeraire base units."""
+        return sum((one.total for one in self.carries), Fraction(0))
+
+    @property
+    def yearly(self) -> float | None:
+        """Of all symbols together; see Carry."""
+        return _yearly(self.carries)
+
+
+def _yearly(carries: Sequence[Carry]) -> float | None:
+    held = sum(one.held_for for one in carries)
+    return float(Fraction(sum(sum(one.payments) for one in carries) * YEAR_S, held)) if held else None
+
+
+def renamed(series: Sequence[FundingSeries], names: Mapping[str, str]) -> tuple[FundingSeries, ...]:
+    """The series under other symbols: `names` are ours by those of the file. Raises ConfigError where two become one."""
+    found = tuple(replace(one, symbol=names.get(one.symbol, one.symbol)) for one in series)
+    if len({one.symbol for one in found}) < len(found):
+        raise ConfigError("--as: two symbols of the file of funding get one name", "give each of them a name of its own")
+    return found
+
+
+def require_prices(series: Sequence[FundingSeries], symbols: Sequence[str], bars_s: Times) -> None:
+    """Raises ConfigError for rates of what the prices (`symbols`) lack, and for rates that all lie outside the bars of the simulation."""
+    for one in series:
+        if one.symbol not in symbols:
+            raise ConfigError(
+                f"--funding: {one.symbol} has rates and no prices",
+                f"give its prices, take its rows out, or name it as the prices do with --as; they have {', '.join(symbols)}",
+            )
+        if not within(one, bars_s).any():
+            rates, bars = (f"from {_when(times[0])} to {_when(times[-1])}" for times in (one.times_s, bars_s))
+            raise ConfigError(
+                f"--funding: the rates of {one.symbol}, {rates}, lie outside the simulation, {bars}",
+                "give prices and rates of the same time, or take its rows out",
+            )
+
+
+def carry(series: FundingSeries, bars_s: Times, held: Callable[[int], Value]) -> Carry:
+    """Payments at the times of the series within the bars. `held` is what was held after a bar, at its price, numeraire base units.
+
+    Asked is the newest bar until each time: no later price or trade changes a payment.
+    """
+    inside, usual = within(series, bars_s), series.usual_s
+    times_s = series.times_s[inside]
+    bars = np.searchsorted(bars_s, times_s, side="right") - 1
+    worth = [held(bar) for bar in bars.tolist()]
+    lengths = np.minimum(np.diff(series.times_s, prepend=series.times_s[0] - usual), usual)[inside]
+    rates = [Fraction(str(rate)) for rate in series.rates[inside].tolist()]
+    payments = tuple(floor_int(value * rate) for value, rate in zip(worth, rates, strict=True))
+    return Carry(series.symbol, times_s, payments, tuple(floor_int(value) for value in worth), tuple(lengths.tolist()))
+
+
+def told(series: FundingSeries, bars_s: Times) -> list[str]:
+    """In words: rates that start late, end early, lie outside the bars, follow at other distances, or look like percent."""
+    times_s, usual, found = series.times_s, series.usual_s, []
+    name, inside = f"funding: {series.symbol}", within(series, bars_s)
+    if times_s[0] - bars_s[0] > usual:
+        found.append(f"{name} starts at {_when(times_s[0])}, after the simulation does")
+    if bars_s[-1] - times_s[-1] > usual:
+        found.append(f"{name} ends at {_when(times_s[-1])}, before the simulation does")
+    if outside := int((~inside).sum()):
+        found.append(f"{name} has {outside} rates outside the simulation, they do not count")
+    steps = np.diff(times_s)
+    if wide := int((steps > GAP * usual).sum()):
+        found.append(f"{name} has {wide} times that follow later than usual, at most {int(steps.max())} s; what is missing counts zero")
+    if close := int((steps * GAP < usual).sum()):
+        found.append(f"{name} has {close} times that follow sooner than usual, at least {int(steps.min())} s")
+    a_year = float(np.median(np.abs(series.rates))) * YEAR_S / usual if usual else 0.0
+    if a_year > DEAR:
+        found.append(f"{name} has rates that come to {100 * a_year:,.0f}% a year: are they written in percent?")
+    return found
+
+
+def digest(series: Sequence[FundingSeries]) -> str:
+    """SHA-256 of symbols, times and rates."""
+    found = hashlib.sha256("\n".join(one.symbol for one in series).encode())
+    for one in series:
+        found.update(np.ascontiguousarray(one.times_s, dtype="<i8").tobytes())
+        found.update(np.ascontiguousarray(one.rates, dtype="<f8").tobytes())
+    return found.hexdigest()
+
+
+def within(series: FundingSeries, bars_s: Times) -> NDArray[np.bool_]:
+    """Which times of the series lie from the first bar to the last."""
+    found: NDArray[np.bool_] = (series.times_s >= bars_s[0]) & (series.times_s <= bars_s[-1])
+    return found
+
+
+def _when(time_s: int) -> str:
+    return f"{datetime.fromtimestamp(int(time_s), UTC):%Y-%m-%d %H:%M}"
+
+
+# --- Why a price file is no table, in our words: libraries speak of their own parts.
+
+
+PARQUET = b"PAR1"
+
+
+def why_unreadable(path: Path) -> str:
+    """What is wrong with a file that no table could be made of: its text, the first row that does not fit, its marks."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return f"cannot be opened: {error.strerror}"
+    if not data.strip():
+        return "is empty"
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return "is damaged" if data.startswith(PARQUET) and data.endswith(PARQUET) else "is no Parquet file"
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"is no UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}"
+    try:
+        rows = csv.reader(text.splitlines())
+        header = next(rows, [])
+        for number, row in enumerate(rows, 1):
+            if len(row) > len(header):
+                return f"has {len(row)} cells in row {number} and {len(header)} columns"
+    except csv.Error:
+        return "is no table of values between commas"
+    return "has rows that do not fit its header"
+
+
+TIMES = ("time", "date", "timestamp")
+BARS = {"open", "high", "low", "close", "volume"}
+READABLE = "give a header with the names of the columns, and a row for each time"
+_ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
+_EPOCH_S = 1_230_768_000
+"""2009-01-01: no price of any coin is older, so that times in milliseconds, or of spreadsheets, are noticed."""
+_LATEST_S = 4_102_444_800
+
+
+def read_table(path: Path) -> PriceTable:
+    """The file's prices. Times without a zone are taken for UTC.
+
+    Raises ConfigError for a missing package or column, mixed time zones, times that go back or come twice, closes that are zero,
+    negative or no number, and a negative volume.
+    """
+    polars = _polars()
+    frame = _frame(polars, path)
+    column = next((name for name in TIMES if name in frame.columns), None)
+    if column is None:
+        raise ConfigError(f"{path.name}: no column {' or '.join(TIMES)}; it has {', '.join(frame.columns)[:200]}", READABLE)
+    frame = frame.with_columns(_seconds(polars, frame[column], path).alias(column))
+    _require_unix(frame[column], path)
+    long = "symbol" in frame.columns
+    if long and "close" not in frame.columns:
+        raise ConfigError(f"{path.name}: has symbol and no close", "name the column of prices close")
+    if not long and (found := BARS & set(frame.columns)):
+        raise ConfigError(f"{path.name}: has {sorted(found)[0]} and no symbol", "add a column symbol")
+    return checked(_of_rows(polars, frame, column, path) if long else _of_columns(polars, frame, column, path))
+
+
+def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
+    """What a unit of gas costs at each of these times, wei: the newest row of the file's `time` and `gas_price_wei` until then.
+
+    Raises ConfigError as read_table does, and where the first row comes after the first time.
+    """
+    polars, option = _polars(), "--gas-prices"
+    frame = _frame(polars, path, option)
+    if not {"time", "gas_price_wei"} <= set(frame.columns):
+        raise ConfigError(f"{option}: {path.name} needs columns time and gas_price_wei; it has {', '.join(frame.columns)[:200]}", READABLE)
+    kind = frame["gas_price_wei"].dtype
+    if not kind.is_integer() or frame["gas_price_wei"].null_count() or frame["gas_price_wei"].min() < 0:
+        raise ConfigError(f"{option}: a gas price of {path.name} is no whole number of wei, 0 or more", "write for example 20000000000")
+    rows, prices = _seconds(polars, frame["time"], path).to_numpy(), frame["gas_price_wei"].to_list()
+    if (np.diff(rows) <= 0).any():
+        row = int(np.argmax(np.diff(rows) <= 0)) + 2
+        raise ConfigError(f"{option}: {path.name}, row {row}: its time is not later than that before", "sort the file, each time once")
+    newest = np.searchsorted(rows, times_s, side="right") - 1
+    if newest[0] < 0:
+        raise ConfigError(f"{option}: {path.name} begins at {int(rows[0])}, after the prices do", "leave out earlier prices")
+    return tuple(int(prices[row]) for row in newest)
+
+
+def read_flows(path: Path) -> tuple[OwnerFlow, ...]:
+    """Deposits and withdrawals of a file: columns time and amount, in whole coins of the numeraire. Raises ConfigError."""
+    polars, option = _polars(), "--flows"
+    frame = _frame(polars, path, option)
+    if not {"time", "amount"} <= set(frame.columns):
+        raise ConfigError(f"{option}: {path.name} needs columns time and amount; it has {', '.join(frame.columns)[:200]}", READABLE)
+    amounts = frame["amount"]
+    if not amounts.dtype.is_numeric() or amounts.null_count() or not np.isfinite(amounts.to_numpy()).all() or (amounts == 0).any():
+        raise ConfigError(f"{option}: an amount of {path.name} is no number, or zero", "write plain decimals such as -250.5")
+    times = _seconds(polars, frame["time"], path).to_list()
+    return tuple(OwnerFlow(int(at_s), Fraction(str(amount))) for at_s, amount in zip(times, amounts.to_list(), strict=True))
+
+
+def read_funding(path: Path) -> tuple[FundingSeries, ...]:
+    """Funding rates of a file, by symbol in its order: columns time, symbol, rate, a share of notional per interval, above zero where
+    longs pay shorts. Raises ConfigError as read_table does, and for rates that are no number or beyond the whole notional.
+    """
+    polars, option = _polars(), "--funding"
+    frame = _frame(polars, path, option)
+    column = next((name for name in TIMES if name in frame.columns), None)
+    if column is None or not {"symbol", "rate"} <= set(frame.columns):
+        raise ConfigError(
+            f"{option}: {path.name} needs columns time, symbol and rate; it has {', '.join(frame.columns)[:200]}",
+            "rate is the share of notional that longs pay shorts in an interval, such as 0.0001",
+        )
+    frame = frame.with_columns(_seconds(polars, frame[column], path).alias(column), polars.col("symbol").cast(polars.String))
+    _require_unix(frame[column], path)
+    for name in ("symbol", "rate"):
+        if frame[name].null_count():
+            row = int(frame[name].is_null().arg_true()[0])
+            raise ConfigError(f"{option}: {path.name}, row {row + 1}: it has no {name}", "remove rows that say nothing")
+    if not frame["rate"].dtype.is_numeric():
+        raise ConfigError(f"{option}: {path.name}: column 'rate' holds no numbers", "write plain decimals such as 0.0001")
+    frame = frame.with_columns(polars.col("rate").cast(polars.Float64)).with_row_index("row")
+    _require_rates(polars, frame, f"{option}: {path.name}")
+    later = frame.with_columns(polars.col(column).diff().over("symbol").alias("step")).filter(polars.col("step") <= 0)
+    if later.height:
+        word = "twice" if later["step"][0] == 0 else "after a later one"
+        raise ConfigError(
+            f"{option}: {path.name}, row {later['row'][0] + 1}: {later['symbol'][0]!r} has that time {word}",
+            "sort the file by time, each time once",
+        )
+    symbols = frame["symbol"].unique(maintain_order=True).to_list()
+    parts = [frame.filter(polars.col("symbol") == symbol) for symbol in symbols]
+    return tuple(FundingSeries(str(name), one[column].to_numpy(), one["rate"].to_numpy()) for name, one in zip(symbols, parts, strict=True))
+
+
+def _require_rates(polars: Any, frame: Any, where: str) -> None:
+    if any(safe_label(symbol, "") != symbol for symbol in frame["symbol"].unique().to_list()):
+        raise ConfigError(f"{where}: a symbol is no plain name", "use letters, digits and ._- alone, at most 16")
+    bad = frame.filter(~(polars.col("rate").abs() <= 1))  # NaN is neither
+    if bad.height:
+        found = bad["rate"][0]
+        said = f"{where}, row {bad['row'][0] + 1}: {bad['symbol'][0]!r} has a rate of {found}"
+        if np.isfinite(found):
+            raise ConfigError(f"{said}, more than the whole notional: it looks like percent", "write a share: 0.0001 for 0.01%")
+        raise ConfigError(said, "write a share of notional such as 0.0001; leave the row out if there was none")
+
+
+def _require_unix(times: Any, path: Path) -> None:
+    low, high = times.min(), times.max()
+    if low is not None and not _EPOCH_S <= int(low) <= int(high) <= _LATEST_S:
+        raise ConfigError(f"{path.name}: times from {low} to {high} are no Unix seconds", "write times such as 2021-04-04T21:00:00Z")
+
+
+def _polars() -> Any:
+    try:
+        return import_module("polars")
+    except ImportError:
+        raise ConfigError("price files need the package polars", "pip install 'trimtab[analysis]'") from None
+
+
+def _frame(polars: Any, path: Path, option: str = "--prices") -> Any:
+    if not path.is_file():
+        raise ConfigError(f"{option}: {str(path)!r} is no file", "name a .csv or .parquet file that is there")
+    reader = {".csv": polars.read_csv, ".parquet": polars.read_parquet}.get(path.suffix.lower())
+    if reader is None:
+        raise ConfigError(f"{option}: {path.name} is neither .csv nor .parquet", "write it as one of them, and name it so")
+    try:
+        # all rows say what a column holds: whole numbers in the first hundred do not make it one of whole numbers
+        frame = polars.read_csv(path, infer_schema_length=None) if reader is polars.read_csv else reader(path)
+    except (Exception, polars.exceptions.PanicException):  # whatever a broken file makes the library say
+        raise ConfigError(f"{option}: {path.name} {why_unreadable(path)}", READABLE) from None
+    if frame.height == 0:
+        raise ConfigError(f"{option}: {path.name} is empty", READABLE)
+    return frame
+
+
+def _seconds(polars: Any, times: Any, path: Path) -> Any:
+    """Unix seconds of a column of times."""
+    if times.null_count():
+        raise ConfigError(f"{path.name}: {times.null_count()} rows have no time", "remove rows that say nothing")
+    kind = times.dtype
+    if kind.is_integer():
+        return times.cast(polars.Int64)
+    if kind == polars.String:
+        times = _parsed(times, path)
+    elif kind == polars.Date:
+        times = times.cast(polars.Datetime("us"))
+    elif not isinstance(kind, polars.Datetime):
+        raise ConfigError(f"{path.name}: its times are neither text nor whole seconds", "write times such as 2021-04-04T21:00:00Z")
+    return times.dt.epoch("s")
+
+
+def _parsed(times: Any, path: Path) -> Any:
+    zones = times.str.extract(_ZONE).fill_null("").unique().to_list()
+    if len(zones) > 1:
+        raise ConfigError(
+            f"{path.name}: times of several zones: {', '.join(sorted(z or 'none' for z in zones))}", "write all of them in UTC"
+        )
+    plain = times.str.replace(_ZONE, "").str.replace("T", " ", literal=True).str.strip_chars()
+    letters = plain.str.len_chars()
+    whole = plain.zip_with(letters != len("2021-04-04"), plain + " 00:00:00")
+    whole = whole.zip_with(letters != len("2021-04-04 21:00"), whole + ":00")
+    found = whole.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
+    if found.null_count():
+        row = int(found.is_null().arg_true()[0])
+        raise ConfigError(f"{path.name}, row {row + 1}: its time is none", "write times such as 2021-04-04T21:00:00Z")
+    return found - _offset(zones[0])
+
+
+def _offset(zone: str) -> timedelta:
+    """How far clocks of that zone are ahead of UTC."""
+    if zone in ("", "Z"):
+        return timedelta(0)
+    digits = zone[1:].replace(":", "")
+    ahead = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return -ahead if zone[0] == "-" else ahead
+
+
+def _of_rows(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
+    """One row for each time and symbol; the rows of each symbol go forward in time."""
+    for name in ("symbol", "close"):
+        if frame[name].null_count():
+            raise ConfigError(f"{path.name}: {frame[name].null_count()} rows have no {name}", "remove rows that say nothing")
+    frame = _numbers(polars, frame, ["close", *({"volume"} & set(frame.columns))], path)
+    _require_prices(polars, frame, "close", path)
+    if "volume" in frame.columns and (bad := frame.with_row_index("row").filter(polars.col("volume") < 0)).height:
+        raise ConfigError(f"{path.name}, row {bad['row'][0] + 1}: a volume below zero", "the rows of this file cannot be believed")
+    later = polars.col(time).diff().over("symbol")
+    wrong = frame.with_row_index("row").with_columns(later.alias("step")).filter(polars.col("step") <= 0)
+    if wrong.height:
+        word = "twice" if wrong["step"][0] == 0 else "after a later one"
+        raise ConfigError(
+            f"{path.name}, row {wrong['row'][0] + 1}: {str(wrong['symbol'][0])[:16]!r} has that time {word}",
+            "sort the file by time, each time once",
+        )
+    symbols = frame["symbol"].cast(polars.String).unique(maintain_order=True).to_list()
+    wide = frame.select(time, polars.col("symbol").cast(polars.String), "close").pivot(on="symbol", index=time, values="close").sort(time)
+    return PriceTable(tuple(symbols), wide[time].to_numpy(), wide.select(symbols).to_numpy().astype(np.float64))
+
+
+def _of_columns(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
+    """One row for each time; an empty cell is a price that is missing."""
+    symbols = [name for name in frame.columns if name != time]
+    frame = _numbers(polars, frame, symbols, path)
+    for symbol in symbols:
+        _require_prices(polars, frame.filter(polars.col(symbol).is_not_null()), symbol, path)
+    closes = frame.select(polars.col(symbols).fill_null(float("nan"))).to_numpy().astype(np.float64)
+    return PriceTable(tuple(symbols), frame[time].to_numpy(), closes.reshape(frame.height, len(symbols)))
+
+
+def _numbers(polars: Any, frame: Any, names: list[str], path: Path) -> Any:
+    for name in names:
+        if not frame[name].dtype.is_numeric() and frame[name].dtype != polars.Null:
+            raise ConfigError(f"{path.name}: column {name[:16]!r} holds no numbers", "write plain decimals such as 1850.25")
+    return frame.with_columns([polars.col(name).cast(polars.Float64) for name in names])
+
+
+def _require_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
+    close = polars.col(name)
+    bad = frame.with_row_index("row").filter(close.is_nan() | close.is_infinite() | (close <= 0))
+    if bad.height:
+        what = bad["symbol"][0] if "symbol" in bad.columns else name
+        raise ConfigError(
+            f"{path.name}, row {bad['row'][0] + 1}: {str(what)[:16]!r} has a close of {bad[name][0]}",
+            "a price is above zero; leave the row out if there was none",
+        )
+
+
+# --- Where the tokens of a portfolio stand in a price table, and what they cost in the numeraire.
+
+
+def columns_of(wanted: Wanted, table: PriceTable) -> dict[str, int]:
+    """The table's column of each token, by address; the numeraire has none where closes are in it."""
+    return {address: table.symbols.index(symbol) for address, symbol in wanted.symbols if symbol in table.symbols}
+
+
+def only_wanted(wanted: Wanted, table: PriceTable) -> PriceTable:
+    """The table of the portfolio's symbols alone; see PriceTable.only. The numeraire may be missing. Raises ConfigError."""
+    money = wanted.portfolio.numeraire.address
+    return table.only([symbol for address, symbol in wanted.symbols if symbol in table.symbols or address != money])
+
+
+def prices_of(wanted: Wanted, table: PriceTable, closes: NDArray[np.float64], tokens: Sequence[Token]) -> NDArray[np.float64]:
+    """One column of prices in whole coins of the numeraire for each token, from closes in the table's order; NaN where there is none."""
+    columns, ones = columns_of(wanted, table), np.ones(len(closes))
+    each = {address: closes[:, column] for address, column in columns.items()}
+    found: NDArray[np.float64] = np.column_stack([each.get(token.address, ones) for token in tokens])
+    return found / each.get(wanted.portfolio.numeraire.address, ones)[:, None]
+
+
+def priced_gas(wanted: Wanted, table: PriceTable) -> bool:
+    """Whether it was said what the native coin is, and that is an asset or hub with prices."""
+    return wanted.gas_priced and wanted.portfolio.wrapped_native in columns_of(wanted, table)

@@ -1,0 +1,1 @@
+"""The compiled kernel and sweeps over it."""

@@ -1,0 +1,301 @@
+"""One run of fixed weights over a price table, as machine code: everything that numba compiles is in this file.
+
+The rules are those of agent/policy (drift, bands, schedules, goal) in floating point;
+agent/backtest/kernel/sweep.py says them in words. A file of its own, since numba's cache knows a function by its file, and since
+importing it takes a second.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+SAME, CHANGED, CLOSED = 0, 1, 2
+"""What a bar is: the assets of the last one trade, others than at the last one trade, nothing trades."""
+TARGET, HALFWAY, BAND = 0, 1, 2
+FINAL, HOLD, TURNOVER, COSTS, STRANDED, REBALANCES = range(6)
+"""Columns of what a run gives."""
+EDGE = 1e-12
+"""A share this far beyond its edge is still on it, and a correction this small, as a share, is none: floats are no closer."""
+_DEEPEST, _ROUNDS = 1.0 - 1e-9, 200
+BLOCK = 256
+"""Bars that are looked at side by side, at most."""
+
+
+def _compiled(function: Any) -> Any:
+    """Compiled at the first call, and kept on disk where there is a place to keep it."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no folder that could be written
+        return njit(nogil=True)(function)
+
+
+@_compiled
+def set_bands(targets: Floats, absolute: float, relative: float, open_: Any, wanted: Floats, bands: Floats) -> bool:
+    """Targets of the assets that trade, scaled to one, into `wanted`; False where none of them has any.
+
+    `bands` gets the edges of the bands, which what does not trade never leaves, and those of the intervals that a rebalance to the
+    bands may end in: the band, less what the others cannot make up for. Of two widths the narrower counts; NaN is no width
+    (agent/policy/drift.py).
+    """
+    whole = 0.0
+    for i in range(len(targets)):
+        if open_[i]:
+            whole += targets[i]
+    low, high, least, most = bands[0], bands[1], bands[2], bands[3]
+    lows, highs = 0.0, 0.0
+    for i in range(len(targets)):
+        wanted[i], low[i], high[i] = 0.0, 0.0, 1.0
+        if open_[i] and whole > 0.0:
+            wanted[i] = targets[i] / whole
+            width = absolute
+            if np.isnan(width) or relative * wanted[i] < width:
+                width = relative * wanted[i]
+            if np.isnan(width):
+                width = 0.0
+            low[i], high[i] = max(0.0, wanted[i] - width), min(1.0, wanted[i] + width)
+            lows, highs = lows + low[i], highs + high[i]
+    for i in range(len(targets)):
+        least[i], most[i] = 0.0, 0.0
+        if open_[i]:
+            least[i], most[i] = max(low[i], 1.0 - (highs - high[i])), min(high[i], 1.0 - (lows - low[i]))
+    return whole > 0.0
+
+
+@_compiled
+def landing(destination: int, shares: Floats, wanted: Floats, bands: Floats, land: Floats) -> float:
+    """Shares to end at, into `land`; the largest correction that the goal asks for, as a share (agent/policy/drift.py).
+
+    Target and halfway are points. To the bands each share goes to the nearest of its interval, which leaves too much or too little in
+    all; that is spread in proportion to the room that each still has in its interval, so that no more is moved than must be.
+    """
+    least, most = bands[2], bands[3]
+    largest, left, room = 0.0, 1.0, 0.0
+    for i in range(len(shares)):
+        if destination == BAND:
+            land[i] = min(max(shares[i], least[i]), most[i])
+        else:
+            land[i] = wanted[i] if destination == TARGET else 0.5 * (shares[i] + wanted[i])
+        largest = max(largest, abs(land[i] - shares[i]))
+        left -= land[i]
+    if destination != BAND:
+        return largest
+    for i in range(len(shares)):
+        room += most[i] - land[i] if left > 0.0 else land[i] - least[i]
+    part = min(1.0, abs(left) / room) if room > 0.0 else 0.0
+    for i in range(len(shares)):
+        land[i] += part * ((most[i] if left > 0.0 else least[i]) - land[i])
+    return largest
+
+
+@_compiled
+def left_over(values: Floats, land: Floats, fee: Floats, shallow: Floats, total: float) -> float:
+    """What of `total` is left once every asset stands at its share `land` of just that, after costs.
+
+    Selling x into a pool of depth D brings n / (1 + n / D) with n = x (1 - fee), as UniswapV2Library.getAmountOut; `shallow` is 1 / D,
+    zero where size does not matter. What sales bring less what purchases take is concave and falls in what is left, so that Newton's
+    steps from above never pass the root.
+    """
+    left, costly = total, False
+    for i in range(len(values)):
+        costly |= fee[i] > 0.0 or shallow[i] > 0.0
+        if shallow[i] > 0.0 and land[i] > 0.0:
+            left = min(left, (values[i] + _DEEPEST / shallow[i]) / land[i])
+    for _ in range(_ROUNDS if costly else 0):
+        surplus, slope = 0.0, 0.0
+        for i in range(len(values)):
+            gap, keep = land[i] * left - values[i], 1.0 - fee[i]
+            if gap < 0.0:
+                net = -gap * keep
+                room = 1.0 + net * shallow[i]
+                surplus += net / room
+                slope -= land[i] * keep / (room * room)
+            else:
+                room = 1.0 - gap * shallow[i]
+                surplus -= gap / (room * keep)
+                slope -= land[i] / (room * room * keep)
+        if slope == 0.0:
+            break
+        step = surplus / slope
+        if step <= 1e-16 * total:
+            break
+        left -= step
+    return left
+
+
+@_compiled
+def _worth(units: Floats, prices: Floats, t: int) -> float:
+    """Value of the holdings at bar `t`."""
+    total = 0.0
+    for i in range(len(units)):
+        total += units[i] * prices[i, t]
+    return total
+
+
+@_compiled
+def _beyond(units: Floats, prices: Floats, t: int, bands: Floats) -> bool:
+    """Whether any share is strictly beyond its band at bar `t`."""
+    total, found = _worth(units, prices, t), False
+    for i in range(len(units)):
+        value = units[i] * prices[i, t]
+        found |= (value > (bands[1, i] + EDGE) * total) | (value < (bands[0, i] - EDGE) * total)
+    return found
+
+
+@_compiled
+def first_beyond(units: Floats, prices: Floats, start: int, end: int, bands: Floats, whole: Floats) -> int:
+    """The first bar from `start` on that `_beyond` is true of, `end` where there is none before.
+
+    Holdings stand still between two trades, so that blocks of bars are looked at side by side, asset after asset; blocks grow, since
+    much is looked at in vain where bands are left often. `whole` is room for the totals of one block.
+    """
+    size = 16
+    while start < end:
+        stop = min(end, start + size)
+        many = stop - start
+        whole[:many] = 0.0
+        for i in range(len(units)):
+            held, row = units[i], prices[i, start:stop]
+            for b in range(many):
+                whole[b] += held * row[b]
+        found = 0
+        for i in range(len(units)):
+            held, row, least, most = units[i], prices[i, start:stop], bands[0, i] - EDGE, bands[1, i] + EDGE
+            for b in range(many):
+                value = held * row[b]
+                found |= (value > most * whole[b]) | (value < least * whole[b])
+        if found:
+            for t in range(start, stop):
+                if _beyond(units, prices, t, bands):
+                    return t
+        start, size = stop, min(len(whole), 2 * size)
+    return end
+
+
+@_compiled
+def run(
+    times_s: NDArray[np.int64],
+    traded: Floats,
+    shown: Floats,
+    state: NDArray[np.int8],
+    breaks: NDArray[np.int64],
+    value: float,
+    targets: Floats,
+    absolute: float,
+    relative: float,
+    every_s: int,
+    cooldown_s: int,
+    min_trade: float,
+    destination: int,
+    fee: Floats,
+    shallow: Floats,
+    marks: NDArray[np.int64],
+    found: Floats,
+    values_at: Floats,
+    traded_at: NDArray[np.bool_],
+    held_at: Floats,
+) -> None:
+    """One setting over all bars; results into `found`, the value at each bar of `marks` (rising) into `values_at`.
+
+    `traded` are prices by asset and bar, zero where an asset does not trade; `shown` the newest known ones, which everything counts
+    at. `breaks` are the bars that are not SAME, and the end. Where they are as long as the table, `traded_at` gets the bars that traded
+    and `held_at` what was held after the first buys and after each of them. A width of NaN is none, and so is an `every_s` of zero.
+    """
+    count, bars = traded.shape
+    units, first, values, shares = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count)
+    wanted, land, bands, whole = np.zeros(count), np.zeros(count), np.zeros((4, count)), np.zeros(BLOCK)
+    banded, timed = not (np.isnan(absolute) and np.isnan(relative)), every_s > 0
+    due_s, rested_s = times_s[0], times_s[0]
+    turnover, costs = 0.0, 0.0
+    t, rebalances, mark, next_break, opened, begun = 0, 0, 0, 0, False, False
+    while t < bars:
+        while breaks[next_break] < t:
+            next_break += 1
+        end = breaks[next_break]
+        if t < end:
+            if timed:
+                t += np.searchsorted(times_s[t:end], due_s)
+            elif opened and begun:
+                t += np.searchsorted(times_s[t:end], rested_s)
+                if banded:
+                    t = first_beyond(units, traded, t, end, bands, whole)
+            else:
+                t = end
+        while mark < len(marks) and marks[mark] < t:
+            values_at[mark] = _worth(units, shown, marks[mark]) if begun else value
+            mark += 1
+        if t >= bars:
+            break
+        if state[t] == CHANGED:
+            opened = set_bands(targets, absolute, relative, traded[:, t] > 0.0, wanted, bands)
+            if opened and not begun:
+                begun = True
+                for i in range(count):
+                    if wanted[i] > 0.0:
+                        units[i] = first[i] = value * wanted[i] / traded[i, t]
+                if len(traded_at) == bars:
+                    held_at[t] = units
+        if state[t] != CLOSED and opened and times_s[t] >= due_s:
+            total = _worth(units, traded, t)
+            fires = total > 0.0 and (not banded or _beyond(units, traded, t, bands))
+            if fires and times_s[t] >= rested_s:
+                for i in range(count):
+                    values[i] = units[i] * traded[i, t]
+                    shares[i] = values[i] / total
+                largest = landing(destination, shares, wanted, bands, land)
+                if largest > EDGE and largest * total >= min_trade:
+                    left = left_over(values, land, fee, shallow, total)
+                    for i in range(count):
+                        if traded[i, t] > 0.0:
+                            turnover += 0.5 * abs(land[i] * left - values[i])
+                            units[i] = land[i] * left / traded[i, t]
+                    costs += total - left
+                    rested_s = times_s[t] + cooldown_s
+                    rebalances += 1
+                    if len(traded_at) == bars:
+                        traded_at[t] = True
+                        held_at[t] = units
+                fires = False  # done: the review as well
+            due_s = due_s if fires else times_s[t] + every_s
+        if mark < len(marks) and marks[mark] == t:
+            values_at[mark] = _worth(units, shown, t) if begun else value
+            mark += 1
+        t += 1
+    found[FINAL] = _worth(units, shown, bars - 1) if begun else value
+    found[HOLD] = _worth(first, shown, bars - 1) if begun else value
+    for i in range(count):
+        if traded[i, bars - 1] == 0.0:
+            found[STRANDED] += units[i] * shown[i, bars - 1]
+    found[TURNOVER], found[COSTS], found[REBALANCES] = turnover, costs, float(rebalances)
+
+
+@_compiled
+def many(
+    times_s: NDArray[np.int64],
+    traded: Floats,
+    shown: Floats,
+    state: NDArray[np.int8],
+    breaks: NDArray[np.int64],
+    value: float,
+    targets: Floats,
+    numbers: Floats,
+    seconds: NDArray[np.int64],
+    destination: NDArray[np.int64],
+    fee: Floats,
+    shallow: Floats,
+    marks: NDArray[np.int64],
+    found: Floats,
+    values_at: Floats,
+) -> None:
+    """`run` for each row: `numbers` are widths absolute and relative and the least trade, `seconds` interval and cooldown."""
+    silent, nothing = np.zeros(0, dtype=np.bool_), np.zeros((0, targets.shape[1]))
+    for k in range(len(targets)):
+        run(
+            times_s, traded, shown, state, breaks, value, targets[k], numbers[k, 0], numbers[k, 1], seconds[k, 0], seconds[k, 1],
+            numbers[k, 2], destination[k], fee[k], shallow[k], marks, found[k], values_at[k], silent, nothing,
+        )  # fmt: skip

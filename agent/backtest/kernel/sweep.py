@@ -1,0 +1,390 @@
+"""Prices as the fast kernel takes them: checked, with what is missing decided bar by bar from the past alone, and said."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import inf, isfinite, isnan
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from agent.backtest.settings import Settings, Wanted
+from agent.errors import ConfigError, Refused
+from agent.model import Destination, Every, Hybrid, Policy, Threshold
+from agent.policy import text as words
+from agent.policy.triggers.rules import validate_policy
+from agent.units import BPS, PIPS
+
+Floats = NDArray[np.float64]
+SAME, CHANGED, CLOSED = 0, 1, 2
+"""As in agent/backtest/kernel/kernel.py, which is not imported before it is needed."""
+FEWEST_BARS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """A price table, ready to run: a row of prices in one numeraire for each asset, with a column for each bar.
+
+    `traded` is zero where an asset has no price, `shown` the newest price so far (zero before the first). `state` says which bars
+    trade, and `breaks` are those where that changes, and the end. An asset counts from its first price on. While one that had a
+    price has none, nothing trades at all, as the live agent does nothing while it does not know what it holds; after `patience_bars`
+    of that the others trade on without it, their targets scaled to one, and it counts at its newest price until it has one again.
+    None waits without end. `notes` say what was missing.
+    """
+
+    symbols: tuple[str, ...]
+    times_s: NDArray[np.int64]
+    traded: Floats
+    shown: Floats
+    state: NDArray[np.int8]
+    breaks: NDArray[np.int64]
+    notes: tuple[str, ...]
+
+
+def bars_of(
+    symbols: Sequence[str],
+    times_s: ArrayLike,
+    prices: ArrayLike,
+    patience_bars: int | None = None,
+) -> Bars:
+    """The table checked: `prices[bar, asset]`, NaN where there is none, at rising unix seconds `times_s`.
+
+    Raises ConfigError for times that repeat or fall, for prices that are zero, negative or infinite, and for an asset without any.
+    """
+    times, table = _shaped(symbols, times_s, prices)
+    if patience_bars is not None and patience_bars < 0:
+        raise ConfigError(f"patience_bars: {patience_bars} is negative", "write how many bars to wait for a price, or None")
+    _check_times(times)
+    _check_prices(symbols, times, table)
+    known = ~np.isnan(table)
+    prices_or_zero = np.where(known, table, 0.0)
+    traded = np.ascontiguousarray(prices_or_zero.T)
+    shown = traded if known.all() else np.ascontiguousarray(_newest(prices_or_zero, known).T)
+    state = _states(known, patience_bars)
+    breaks = np.append(np.nonzero(state != SAME)[0], len(times))
+    return Bars(tuple(symbols), times, traded, shown, state, breaks, _notes(symbols, times, known, patience_bars))
+
+
+def _shaped(symbols: Sequence[str], times_s: ArrayLike, prices: ArrayLike) -> tuple[NDArray[np.int64], Floats]:
+    given: NDArray[Any] = np.asarray(times_s)
+    if given.dtype.kind not in "iu":
+        raise ConfigError(f"times: {given.dtype} are no unix seconds", "give whole seconds, UTC")
+    table = np.array(prices, dtype=np.float64, order="C")
+    if table.ndim != 2 or table.shape != (len(given), len(symbols)):
+        raise ConfigError(f"prices: a table of {table.shape} for {len(given)} times and {len(symbols)} assets", "one row per time")
+    if len(given) < FEWEST_BARS or not symbols:
+        raise ConfigError(f"prices: {len(given)} bars of {len(symbols)} assets", f"at least {FEWEST_BARS} bars of one asset are needed")
+    if len(set(symbols)) != len(symbols):
+        raise ConfigError(f"prices: {max(symbols, key=list(symbols).count)} has two columns", "one column per asset")
+    return np.ascontiguousarray(given, dtype=np.int64), table
+
+
+def _check_times(times: NDArray[np.int64]) -> None:
+    steps = np.diff(times)
+    if (steps <= 0).any():
+        row = int(np.argmax(steps <= 0)) + 1
+        what = "is there twice" if steps[row - 1] == 0 else f"comes after {words.moment(int(times[row - 1]))}"
+        raise ConfigError(f"times: {words.moment(int(times[row]))} (row {row}) {what}", "sort the table by time, one row per time")
+
+
+def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Floats) -> None:
+    bad = ~np.isnan(table) & ~((table > 0) & np.isfinite(table))
+    if bad.any():
+        row, column = (int(part[0]) for part in np.nonzero(bad))
+        price = float(table[row, column])
+        what = "zero" if price == 0 else "negative" if price < 0 and np.isfinite(price) else "infinite"
+        raise ConfigError(
+            f"prices: {symbols[column]} is {what} ({price:g}) at {words.moment(int(times[row]))} (row {row})",
+            "leave a price out where there is none",
+        )
+    empty = np.isnan(table).all(axis=0)
+    if empty.any():
+        raise ConfigError(f"prices: {symbols[int(np.argmax(empty))]} has none (NaN in every bar)", "leave the asset out")
+
+
+def _newest(traded: Floats, known: NDArray[np.bool_]) -> Floats:
+    """Each missing price replaced by the newest before it, zero where there is none yet."""
+    rows = np.maximum.accumulate(np.where(known, np.arange(len(known))[:, None], 0), axis=0)
+    newest: Floats = np.take_along_axis(traded, rows, axis=0)
+    return newest
+
+
+def _missing_for(known: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For how many bars, this one included, each asset that had a price has had none; zero where it has one, or never had."""
+    rows = np.arange(len(known))[:, None]
+    last = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
+    found: NDArray[np.int64] = np.where(last >= 0, rows - last, 0)
+    return found
+
+
+def _states(known: NDArray[np.bool_], patience_bars: int | None) -> NDArray[np.int8]:
+    state = np.zeros(len(known), dtype=np.int8)
+    state[0] = CHANGED
+    if known.all():
+        return state
+    missing = _missing_for(known)
+    waits = (missing > 0) if patience_bars is None else (missing > 0) & (missing <= patience_bars)
+    closed = waits.any(axis=1)
+    state[closed] = CLOSED
+    open_rows = np.nonzero(~closed)[0]
+    sets = known[open_rows]
+    changed = np.ones(len(open_rows), dtype=bool)
+    changed[1:] = (sets[1:] != sets[:-1]).any(axis=1)
+    state[open_rows] = np.where(changed, CHANGED, SAME)
+    return state
+
+
+def _notes(symbols: Sequence[str], times: NDArray[np.int64], known: NDArray[np.bool_], patience_bars: int | None) -> tuple[str, ...]:
+    told = []
+    waiting = "nothing trades" if patience_bars is None else f"nothing trades for {patience_bars} bars, then the others without it"
+    for column, symbol in enumerate(symbols):
+        rows = np.nonzero(known[:, column])[0]
+        first, last = int(rows[0]), int(rows[-1])
+        if first > 0:
+            told.append(f"{symbol} has no price before {words.moment(int(times[first]))}: until then the others take its weight")
+        if holes := last - first + 1 - len(rows):
+            told.append(f"{symbol} lacks {holes} prices in between, {int(np.diff(rows).max()) - 1} in a row at most: {waiting}")
+        if last < len(known) - 1:
+            told.append(f"{symbol} has no price after {words.moment(int(times[last]))}: it counts at its last one; {waiting}")
+    steps = np.diff(times)
+    usual = int(np.median(steps))
+    if wide := int((steps > usual).sum()):
+        row = int(np.argmax(steps))
+        longest = f"the longest of {words.span(int(steps[row]))} after {words.moment(int(times[row]))}"
+        told.append(f"{wide} times bars are further apart than the usual {words.span(usual)}, {longest}")
+    return tuple(told)
+
+
+# --- What the fast kernel can try out: targets, when to act, where to go, what trading costs; and many of them as its rows.
+
+
+DESTINATIONS = {Destination.TARGET: 0, Destination.HALFWAY: 1, Destination.BAND: 2}
+"""Their numbers in agent/backtest/kernel/kernel.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What trading each asset costs, in the table's order: against the numeraire, so that what is sold pays and what is bought pays.
+
+    `fee_bps` is charged on what goes in. `depth` is the value, in the numeraire, of each side of the constant-product pool that the
+    asset trades in, at the recorded price before every rebalance; infinite where size does not matter.
+    """
+
+    fee_bps: tuple[float, ...]
+    depth: tuple[float, ...]
+
+    @classmethod
+    def proportional(cls, bps: float, assets: int, numeraire: int | None = None) -> Costs:
+        """The same `bps` for every asset but the one at index `numeraire`, which the others trade against and which costs nothing."""
+        return cls.pools(bps, inf, assets, numeraire)
+
+    @classmethod
+    def pools(cls, fee_bps: float, depth: float, assets: int, numeraire: int | None = None) -> Costs:
+        """A pool of that fee and depth for every asset but the numeraire."""
+        if numeraire is not None and not 0 <= numeraire < assets:
+            raise ConfigError(f"costs.numeraire: {numeraire} is none of {assets} assets", "give the index of its column, or None")
+        own = [i == numeraire for i in range(assets)]
+        return cls(tuple(0.0 if one else float(fee_bps) for one in own), tuple(inf if one else float(depth) for one in own))
+
+
+def costs_of(wanted: Wanted, settings: Settings) -> Costs:
+    """Those of the simulated market: a pool with the numeraire for each asset."""
+    assets = [asset.token.address for asset in wanted.portfolio.assets]
+    money = wanted.portfolio.numeraire.address
+    own = assets.index(money) if money in assets else None
+    return Costs.pools(settings.fee_pips * BPS / PIPS, float(settings.depth), len(assets), own)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One policy to try out. `targets_bps` sum to 10,000; `min_trade` is in the numeraire; a correction below it is left alone."""
+
+    targets_bps: tuple[int, ...]
+    trigger: Threshold | Every | Hybrid
+    destination: Destination
+    costs: Costs
+    cooldown_s: int = 0
+    min_trade: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Settings as arrays, one row each: shares, [width absolute, relative, least trade], [interval, cooldown], destination, costs."""
+
+    targets: Floats
+    numbers: Floats
+    seconds: NDArray[np.int64]
+    destination: NDArray[np.int64]
+    fee: Floats
+    shallow: Floats
+
+    def part(self, start: int, end: int) -> Rows:
+        """Some of them, without a copy."""
+        some = slice(start, end)
+        return Rows(self.targets[some], self.numbers[some], self.seconds[some], self.destination[some], self.fee[some], self.shallow[some])
+
+
+def rows_of(settings: Sequence[Setting], assets: int) -> Rows:
+    """The rows of some settings for a table of so many assets. Raises ConfigError for none at all, and for what makes no sense."""
+    if not settings:
+        raise ConfigError("settings: there are none", "give at least one")
+    for setting in settings:
+        _check(setting, assets)
+    every = [_parts(setting) for setting in settings]
+    return Rows(
+        np.array([setting.targets_bps for setting in settings], dtype=np.float64) / BPS,
+        np.array([[*widths, setting.min_trade] for (widths, _), setting in zip(every, settings, strict=True)], dtype=np.float64),
+        np.array([[every_s, setting.cooldown_s] for (_, every_s), setting in zip(every, settings, strict=True)], dtype=np.int64),
+        np.array([DESTINATIONS[setting.destination] for setting in settings], dtype=np.int64),
+        np.array([setting.costs.fee_bps for setting in settings], dtype=np.float64) / BPS,
+        1.0 / np.array([setting.costs.depth for setting in settings], dtype=np.float64),
+    )
+
+
+def _parts(setting: Setting) -> tuple[tuple[float, float], int]:
+    """Widths of the band as shares, NaN where there is none, and the interval in seconds, zero where there is none."""
+    match setting.trigger:
+        case Threshold():
+            threshold, schedule = setting.trigger, None
+        case Hybrid(banded, timed):
+            threshold, schedule = banded, timed
+        case Every():
+            threshold, schedule = Threshold(None, None), setting.trigger
+    absolute, relative = (np.nan if bps is None else bps / BPS for bps in (threshold.absolute_bps, threshold.relative_bps))
+    return (absolute, relative), schedule.every_s if isinstance(schedule, Every) else 0
+
+
+def _check(setting: Setting, assets: int) -> None:
+    trigger, costs = setting.trigger, setting.costs
+    if not isinstance(trigger, Threshold | Every | Hybrid) or (isinstance(trigger, Hybrid) and not isinstance(trigger.schedule, Every)):
+        raise ConfigError(
+            f"trigger: the fast kernel knows no {type(trigger).__name__} like this", "use bands, intervals, or both as hybrid"
+        )
+    validate_policy(Policy(trigger, setting.destination, setting.cooldown_s))
+    if len(setting.targets_bps) != assets or sum(setting.targets_bps) != BPS or min(setting.targets_bps) < 0:
+        raise ConfigError(f"targets: {setting.targets_bps} for {assets} assets", f"one of 0 or more for each, {BPS} in all")
+    if len(costs.fee_bps) != assets or len(costs.depth) != assets:
+        raise ConfigError(f"costs: {len(costs.fee_bps)} fees and {len(costs.depth)} depths for {assets} assets", "one of each per asset")
+    if not all(0 <= bps < BPS for bps in costs.fee_bps):
+        raise ConfigError(f"costs.fee_bps: {costs.fee_bps}", "a fee is at least 0 and below 10,000 bps")
+    if not all(depth > 0 and not isnan(depth) for depth in costs.depth):
+        raise ConfigError(f"costs.depth: {costs.depth}", "a depth is above zero, or infinite")
+    if not (setting.min_trade >= 0 and isfinite(setting.min_trade)):
+        raise ConfigError(f"min_trade: {setting.min_trade}", "write a value of 0 or more")
+
+
+# --- Thousands of settings over one price table: fixed weights, bands, intervals, costs, by a kernel of machine code on all cores. What
+
+
+PARTS_PER_CORE = 4
+"""Settings that trade often take longer: smaller parts keep all cores busy to the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What each setting came to, one number per setting, values in the numeraire.
+
+    `turnover` is half of what holdings changed by, `costs` what trading took, `stranded` what of `final_value` has no price at the
+    end, `hold_value` what the first holdings would be worth. `values[setting, mark]` are those at the bars asked for, after trading.
+    """
+
+    final_value: Floats
+    hold_value: Floats
+    turnover: Floats
+    costs: Floats
+    stranded: Floats
+    rebalances: NDArray[np.int64]
+    values: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The same of one setting. Where no path was asked for these are empty: `values` at every bar; `rebalanced`, the bars that traded;
+    `held[bar, asset]`, units after the first buys and after each trade, zero at all other bars.
+    """
+
+    final_value: float
+    hold_value: float
+    turnover: float
+    costs: float
+    stranded: float
+    rebalances: int
+    values: Floats
+    rebalanced: NDArray[np.int64]
+    held: Floats
+
+
+def run(bars: Bars, setting: Setting, value: float, *, path: bool = False) -> Run:
+    """One setting, beginning with `value` of the numeraire. Raises ConfigError for what makes no sense, Refused without numba."""
+    kernel, rows = _kernel(), rows_of([setting], len(bars.symbols))
+    _check_value(value)
+    marks = np.arange(len(bars.times_s)) if path else np.zeros(0, dtype=np.int64)
+    found, values = np.zeros(6), np.zeros(len(marks))
+    traded_at, held = np.zeros(len(marks), dtype=np.bool_), np.zeros((len(marks), len(bars.symbols)))
+    (absolute, relative, min_trade), (every_s, cooldown_s) = rows.numbers[0], rows.seconds[0]
+    kernel.run(
+        bars.times_s, bars.traded, bars.shown, bars.state, bars.breaks, float(value), rows.targets[0], absolute, relative, every_s,
+        cooldown_s, min_trade, rows.destination[0], rows.fee[0], rows.shallow[0], marks, found, values, traded_at, held,
+    )  # fmt: skip
+    final, hold, turnover, costs, stranded = (float(number) for number in found[:5])
+    return Run(final, hold, turnover, costs, stranded, int(found[5]), values, np.nonzero(traded_at)[0], held)
+
+
+def sweep(bars: Bars, settings: Sequence[Setting], value: float, *, marks: Sequence[int] = (), cores: int | None = None) -> Sweep:
+    """Each setting as `run` has it, on `cores` at once (all that this process may use). `marks` are rising numbers of bars.
+
+    Raises ConfigError for what makes no sense, Refused without numba.
+    """
+    kernel, rows = _kernel(), rows_of(settings, len(bars.symbols))
+    _check_value(value)
+    at = _marked(marks, len(bars.times_s))
+    count = len(settings)
+    found, values = np.zeros((count, 6)), np.zeros((count, len(at)))
+    threads = min(count, cores or cores_here())
+    size = -(-count // (threads * PARTS_PER_CORE)) if threads > 1 else count
+
+    def part(start: int) -> None:
+        some: Rows = rows.part(start, start + size)
+        kernel.many(
+            bars.times_s, bars.traded, bars.shown, bars.state, bars.breaks, float(value), some.targets, some.numbers, some.seconds,
+            some.destination, some.fee, some.shallow, at, found[start : start + size], values[start : start + size],
+        )  # fmt: skip
+
+    if threads == 1:
+        part(0)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(part, range(0, count, size)))
+    final, hold, turnover, costs, stranded = (np.ascontiguousarray(found[:, column]) for column in range(5))
+    return Sweep(final, hold, turnover, costs, stranded, found[:, 5].astype(np.int64), values)
+
+
+def _kernel() -> ModuleType:
+    """The compiled part; numba takes a second to load, and may not be there."""
+    try:
+        from agent.backtest.kernel import kernel as fast_kernel
+    except ModuleNotFoundError as missing:
+        raise Refused(f"{missing.name} is not installed", remedy="pip install 'trimtab[analysis]'") from None
+    return fast_kernel
+
+
+def cores_here() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_value(value: float) -> None:
+    if not (np.isfinite(value) and value > 0):
+        raise ConfigError(f"value: {value} is nothing to begin with", "write a value above zero")
+
+
+def _marked(marks: Sequence[int], bars: int) -> NDArray[np.int64]:
+    at = np.asarray(marks, dtype=np.int64)
+    if len(at) and not (at[0] >= 0 and at[-1] < bars and (np.diff(at) > 0).all()):
+        raise ConfigError("marks: these are no rising numbers of bars", f"bars are numbered from 0 to {bars - 1}")
+    return at

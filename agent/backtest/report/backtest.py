@@ -1,0 +1,448 @@
+"""What it cost and how it went, as sections: turnover, costs by kind, what rebalancing earned, tax per year, what was refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from fractions import Fraction
+
+import numpy as np
+
+from agent.backtest.data import Carry
+from agent.backtest.report import sections as report_sections
+from agent.backtest.report.page import (
+    NONE,
+    STRONG,
+    Fact,
+    Page,
+    Section,
+    Table,
+    Trace,
+    at,
+    bars,
+    counted,
+    day,
+    days,
+    length,
+    line,
+    milliseconds,
+    money,
+    named,
+    over_time,
+    percent,
+    ratio,
+)
+from agent.backtest.report.sections import Found
+from agent.backtest.report.series import DAY_S, Floats, Indices, course, fallen, risk, thinned
+from agent.backtest.result import SimulationResult
+from agent.units import YEAR_S, Value
+
+KINDS = (("fees", "--c1"), ("impact", "--c2"), ("gas", "--c5"))
+MOST_STEPS = 2_000
+SHOWN = 0.00005
+"""Less would be written as zero."""
+PERIODS = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, "month"))
+
+
+def costs(found: Found) -> Section:
+    """Costs by kind, adding up over time, and their sums."""
+    result = found.result
+    scale, done = 10.0**result.decimals, result.rebalances
+    if not done:
+        return Section("Costs", ("Nothing was traded, so nothing was paid.",))
+    rows = np.unique(np.linspace(0, len(done) - 1, min(len(done), MOST_STEPS)).astype(np.int64))
+    x = [int(result.times_s[0]) * 1_000, *(done[row].time_s * 1_000 for row in rows.tolist()), int(result.times_s[-1]) * 1_000]
+    traces: list[Trace] = []
+    for kind, colour in KINDS:
+        paid = np.cumsum([float(getattr(one, kind)) / scale for one in done])
+        y = [0.0, *(float(f"{paid[row]:.6g}") for row in rows), float(f"{paid[-1]:.6g}")]
+        traces.append(_stacked(x, y, kind, colour))
+    chart = over_time(traces, result.numeraire) | {
+        "title": f"Paid so far, in {result.numeraire}",
+        "says": "Fees, impact and gas stacked, each adding up over time",
+        "height": 280,
+    }
+    return Section(
+        "Costs",
+        (
+            "Fees are what pools keep, impact is the rest that swaps brought less than the reference price, gas includes approvals.",
+            "Costs count at the prices of their block." + ("" if result.gas_counted else " Gas is not counted: it had no price here."),
+        ),
+        (chart,),
+        (_cost_table(found),),
+    )
+
+
+def _stacked(x: list[int], y: list[float], name: str, colour: str) -> Trace:
+    return {
+        "type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "stackgroup": "costs", "yhoverformat": ",.2f",
+        "line": {"color": f"var({colour})", "width": 1, "shape": "hv"}, "fillcolor": f"var({colour})/0.35",
+    }  # fmt: skip
+
+
+def _cost_table(found: Found) -> Table:
+    result, years = found.result, max(found.course.years, 1e-9)
+    moved = sum((one.turnover for one in result.rebalances), Fraction(0))
+    sums: tuple[tuple[str, Value], ...] = (("fees", result.fees), ("impact", result.impact), ("gas", result.gas))
+    sums = (*sums, ("all", sum((value for _, value in sums), Fraction(0))))
+    rows = []
+    for name, value in sums:
+        share = float(value / result.start_value) if result.start_value else float("nan")
+        bps = f"{float(value / moved) * 10_000:,.1f} bps" if moved else NONE
+        if name == "gas" and not result.gas_counted:
+            rows.append((name, "not counted", NONE, NONE, NONE))
+            continue
+        rows.append((name, money(value, result.decimals), percent(share, 2), percent(share / years, 2), bps))
+    return Table(("kind", result.numeraire, "of the start", "a year", "of what was moved"), tuple(rows))
+
+
+def turnover(found: Found) -> Section:
+    """How much was moved, by period."""
+    result = found.result
+    if not result.rebalances:
+        return Section("Turnover", ("Nothing was moved.",))
+    keys, width = _periods(result)
+    moved, counts = np.zeros(len(keys)), np.zeros(len(keys), dtype=np.int64)
+    scale = 10.0**result.decimals
+    starts = np.array(keys)
+    for one in result.rebalances:
+        row = int(np.searchsorted(starts, one.time_s, side="right")) - 1
+        moved[row] += float(one.turnover) / scale / float(result.equity[one.bar])
+        counts[row] += one.succeeded
+    trace = bars([key * 1_000 for key in keys], [float(f"{one:.5g}") for one in moved], "turnover", "--c1", ".1%")
+    trace |= {"text": [counted(int(one), "rebalance") for one in counts], "hovertemplate": "%{y:.1%}, %{text}<extra></extra>"}
+    trace |= {"textposition": "none"}
+    chart = over_time([trace], "", ".0%", showlegend=False, bargap=0.25) | {
+        "title": f"Moved in each {width}, as a share of the portfolio",
+        "says": f"Bars, one for each {width}; the largest is {percent(float(moved.max()))}",
+        "height": 220,
+    }
+    whole = float(result.turnover)
+    words = (
+        "Half of all that was bought and sold, by what the portfolio was worth.",
+        f"In all {percent(whole)} of it, {percent(whole / max(found.course.years, 1e-9))} a year.",
+    )
+    return Section("Turnover", words, (chart,))
+
+
+def _periods(result: SimulationResult) -> tuple[list[int], str]:
+    """Starts of hours, days, months or years of UTC that cover the run, and their name."""
+    first, last = int(result.times_s[0]), int(result.times_s[-1])
+    name = next((name for longest, name in PERIODS if last - first <= longest), "year")
+    if name in ("hour", "day"):
+        step = 3_600 if name == "hour" else DAY_S
+        return list(range(first // step * step, last + 1, step)), name
+    at = datetime.fromtimestamp(first, UTC)
+    at = datetime(at.year, at.month if name == "month" else 1, 1, tzinfo=UTC)
+    found = []
+    while at.timestamp() <= last:
+        found.append(int(at.timestamp()))
+        months = at.month if name == "month" else 12
+        at = datetime(at.year + months // 12, months % 12 + 1, 1, tzinfo=UTC)
+    return found, name
+
+
+def earned(found: Found) -> Section | None:
+    """What rebalancing itself earned: the parts that add up to how far it is ahead of holding."""
+    harvest = found.result.harvest
+    if harvest is None or not any(one.succeeded for one in found.result.rebalances):
+        return None
+    ahead = math.log(float(found.course.index[-1] / found.course.hold_index[-1]))
+    beside = ahead - harvest.advantage
+    aside = [_aside(found.result, beside)]
+    parts: tuple[tuple[str, float, str], ...] = (
+        ("excess growth", harvest.excess_growth, "what moving winners into losers brought, bar by bar"),
+        ("off target", harvest.off_target, "what it brought that weights were not those of the start"),
+        ("dispersion", -harvest.dispersion, "what holding gained by letting winners grow"),
+        ("costs", -harvest.costs, "fees, impact and gas"),
+        *(aside if abs(beside) >= SHOWN else []),
+        ("ahead of holding", ahead, "the sum of all above"),
+    )
+    names, values = [name for name, _, _ in parts][::-1], [float(f"{value:.6g}") for _, value, _ in parts][::-1]
+    colours = ["var(--ink)", *("var(--c1)" if value >= 0 else "var(--c2)" for value in values[1:])]
+    trace = {
+        "type": "bar", "orientation": "h", "x": values, "y": names, "name": "growth", "xhoverformat": "+.2%",
+        "marker": {"color": colours},
+        "text": [percent(value, 2, signed=True) for value in values], "textposition": "auto", "hoverinfo": "skip", "cliponaxis": False,
+    }  # fmt: skip
+    chart = {
+        "data": [trace],
+        "layout": {
+            "xaxis": {"tickformat": "+~%", "showgrid": True, "showline": False, "zeroline": True, "title": {"text": "log growth"}},
+            "yaxis": {"showgrid": False},
+            "showlegend": False,
+            "hovermode": False,
+            "bargap": 0.35,
+        },
+        "title": "Where the difference to holding comes from",
+        "says": "Bars that add up to the last one, in logarithms of growth",
+        "height": 260,
+    }
+    words = (
+        "Excess growth is what trading assets into each other adds to the mean growth of the assets (Fernholz 2002, Stochastic Portfolio "
+        "Theory, 1.1.20). Holding has a gain of its own kind, dispersion. All are logarithms of growth, so that they add up.",
+        f"Excess growth came to {percent(harvest.excess_growth_yearly, 2)} a year; the formula expects "
+        f"{percent(harvest.expected_yearly, 2)} of the first weights and the covariance of these prices.",
+    )
+    rows = tuple((name, percent(value, 2, signed=True), says) for name, value, says in parts)
+    return Section("What rebalancing earned", words, (chart,), (Table(("part", "log growth", "what it is"), rows),))
+
+
+def _aside(result: SimulationResult, beside: float) -> tuple[str, float, str]:
+    """What the parts do not have: gas, and flows, which reach the held portfolio at weights of its own."""
+    gas = "gas is paid beside the portfolio: it did not share in its gains and losses"
+    flows = "deposits and withdrawals changed the weights of what was held"
+    if not result.flows:
+        return ("gas money", beside, gas)
+    return ("flows and gas money", beside, f"{flows}; {gas}") if result.gas else ("flows", beside, flows)
+
+
+def taxes(found: Found) -> Section | None:
+    """Realised gains of each calendar year."""
+    result = found.result
+    if not result.taxes:
+        return None
+    rows = tuple((str(one.year), money(one.realised, result.decimals)) for one in result.taxes)
+    total = sum((one.realised for one in result.taxes), Fraction(0))
+    words = (
+        f"Gains less losses that sales realised in each calendar year (UTC), by {result.lots}, in {result.numeraire}; no rate is applied "
+        "to them. This is arithmetic, not advice.",
+    )
+    table = Table(("year", f"realised ({result.numeraire})"), (*rows, ("all", money(total, result.decimals))))
+    return Section("Taxable gains", words, (), (table,))
+
+
+def course_of_steps(found: Found) -> Section:
+    """How many bars were looked at, and what kept the agent from acting."""
+    result = found.result
+    words = [f"{counted(result.bars, 'bar')}; a whole step looked at {result.looked:,} of them, the others were surely quiet."]
+    words.append(
+        f"{counted(result.halted, 'bar')} without a decision, since something was stale or contradictory."
+        if result.halted
+        else "None was without a decision."
+    )
+    failed = sum(not one.succeeded for one in result.rebalances)
+    if failed:
+        words.append(f"{counted(failed, 'swap')} reverted and paid gas alone.")
+    tables = [
+        _counts("Plans refused, by reason", result.refused),
+        _counts("Held though something was to be done, by setting", result.kept),
+    ]
+    notes = tuple((one,) for one in result.notes)
+    if notes:
+        tables.append(Table(("about the data",), notes, "Notes"))
+    return Section("How it went", tuple(words), (), tuple(one for one in tables if one is not None))
+
+
+def _counts(title: str, counts: Sequence[tuple[str, int]]) -> Table | None:
+    if not counts:
+        return None
+    return Table(("why", "bars"), tuple((why, f"{times:,}") for why, times in sorted(counts, key=lambda one: (-one[1], one[0]))), title)
+
+
+def total_costs(result: SimulationResult) -> Value:
+    """Fees, impact and gas, numeraire base units."""
+    return result.fees + result.impact + result.gas
+
+
+# --- What funding would have brought shorts of the holdings, as a section: adding up over time, and by asset.
+
+
+LINES = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
+"""Colours of single assets, the largest sums first; the table has all of them."""
+
+
+def funding(found: Found) -> Section | None:
+    """Carry adding up over time, and its sums; nothing where no rates were given."""
+    result = found.result
+    if result.funding is None:
+        return None
+    carries, scale = result.funding.carries, 10.0**result.decimals
+    times_s = np.unique(np.concatenate([one.times_s for one in carries]))
+    paths = {one.symbol: _so_far(one, times_s, scale) for one in carries}
+    whole: Floats = np.sum(list(paths.values()), axis=0)
+    shown = sorted(carries, key=lambda one: (-abs(one.total), one.symbol))[: len(LINES)] if len(carries) > 1 else []
+    kept = thinned([whole, *(paths[one.symbol] for one in shown)])
+    x = milliseconds(times_s, kept)
+    traces = [
+        *(_line(x, paths[one.symbol], kept, named(one.symbol), colour) for one, colour in zip(shown, LINES, strict=False)),
+        _line(x, whole, kept, "all", "--c1", STRONG),
+    ]
+    chart = over_time(traces, result.numeraire) | {
+        "title": f"Funding so far, in {result.numeraire}",
+        "says": f"Lines of what funding adds up to over time; all of it ends at {money(result.funding.total, result.decimals)}",
+        "height": 280,
+    }
+    words = (
+        "What a short perpetual as large as each holding would have got as funding, had it stood beside the portfolio all the time: at "
+        "each time of the rates the holding after the newest bar, at that bar's price, times the rate. Below zero is paid.",
+        "It is arithmetic beside the simulation: no position, margin, liquidation, fee or basis is simulated, and nothing of it is in the "
+        "worth of the portfolio.",
+    )
+    rows = tuple(
+        (
+            one.symbol,
+            money(one.total, result.decimals),
+            _share(one.yearly),
+            money(one.notional, result.decimals),
+            f"{len(one.payments):,}",
+        )
+        for one in carries
+    )
+    times = sum(len(one.payments) for one in carries)
+    rows = (*rows, ("all", money(result.funding.total, result.decimals), _share(result.funding.yearly), NONE, f"{times:,}"))
+    head = ("asset", f"got ({result.numeraire})", "a year, of what was held", "held on average", "times")
+    return Section("Funding of a full hedge", words, (chart,), (Table(head, rows),))
+
+
+def _so_far(one: Carry, times_s: Indices, scale: float) -> Floats:
+    """Whole coins until each of these times."""
+    sums = np.concatenate([[0.0], np.cumsum(np.array(one.payments, dtype=np.float64) / scale)])
+    found: Floats = sums[np.searchsorted(one.times_s, times_s, side="right")]
+    return found
+
+
+def _line(x: list[int], path: Floats, kept: Indices, name: str, colour: str, width: float = 1.6) -> dict[str, object]:
+    return line(x, at(path, kept), name, colour, width=width, form=",.2f", step=True)
+
+
+def _share(yearly: float | None) -> str:
+    return NONE if yearly is None else percent(yearly, 2, signed=True)
+
+
+# --- The report of one backtest: what came out in words, its figures, its sections, and by what it can be repeated.
+
+
+NO_DIFFERENCE = 0.0005
+"""Below a twentieth of a percent nobody should speak of a difference."""
+MOST_FLOWS = 24
+MOST_NAMES = 6
+UNSAID = ("", "None", "()", "False")
+NORMAL_95 = 1.96
+FEWEST_FOR_INTERVAL = 60
+
+
+def page_of(result: SimulationResult) -> Page:
+    """The page. Raises Refused where empyrical is not installed."""
+    grown = course(result)
+    found = Found(result, grown, risk(grown))
+    sections = (
+        report_sections.worth(found),
+        earned(found),
+        report_sections.weights(found),
+        report_sections.falls(found),
+        report_sections.trades(found),
+        turnover(found),
+        costs(found),
+        funding(found),
+        report_sections.risks(found),
+        taxes(found),
+        course_of_steps(found),
+    )
+    return Page(
+        title=_names(result),
+        kind=f"Backtest, {days(int(result.times_s[0]), int(result.times_s[-1]))}",
+        facts=_facts(found),
+        sections=tuple(one for one in sections if one is not None),
+        summary=_summary(found),
+        origin=_origin(result),
+    )
+
+
+def _names(result: SimulationResult) -> str:
+    first, left = [named(symbol) for symbol in result.symbols[:MOST_NAMES]], len(result.symbols) - MOST_NAMES
+    if left > 0:
+        return f"{', '.join(first)} and {left} more"
+    return " and ".join(", ".join(first).rsplit(", ", 1))
+
+
+def ahead_by(found: Found) -> float:
+    """Growth of the rebalanced portfolio over that of the held one, less one; flows leave it alone."""
+    return float(found.course.index[-1] / found.course.hold_index[-1]) - 1
+
+
+def _summary(found: Found) -> tuple[str, ...]:
+    result, unit, ahead = found.result, found.result.numeraire, ahead_by(found)
+    done = sum(one.succeeded for one in result.rebalances)
+    end, hold = (f"{money(value, result.decimals)} {unit}" for value in (result.final_value, result.hold_value))
+    if not done:
+        kept = "what kept it from that is told below" if result.refused or result.halted or result.kept else "nothing called for it"
+        first = f"In {_span(result)} it never rebalanced: {kept}. It ended at {end}, holding at {hold}."
+    elif not math.isfinite(ahead):
+        first = f"It ended at {end}; what holding would have brought is not known."
+    elif abs(ahead) < NO_DIFFERENCE:
+        first = f"Rebalancing made no difference here: it ended at {end}, holding the same start at {hold}."
+    elif ahead > 0:
+        first = f"Rebalancing ended {percent(ahead, _places(ahead))} ahead of holding: at {end}, against {hold}, with every cost paid."
+    else:
+        first = f"Rebalancing did not pay here: it ended at {end}, {percent(-ahead, _places(ahead))} behind holding, which came to {hold}."
+    spent, gas = total_costs(result), "" if result.gas_counted else ", gas not counted"
+    second = (
+        f"In {_span(result)} it traded {counted(done, 'time')}, moved {ratio(float(result.turnover))} times the portfolio and paid "
+        f"{money(spent, result.decimals)} {unit} for it{gas}. At its lowest it stood {percent(-_deepest(found))} below its highest before; "
+        f"holding stood {percent(-_deepest(found, held=True))} below."
+    )
+    moved = "Deposits and withdrawals enter both; what it was ahead or behind by is time-weighted." if result.flows else ""
+    return tuple(one for one in (first, second if done else "", moved, _chance(found) if done else "") if one)
+
+
+def _places(ahead: float) -> int:
+    return 1 if abs(ahead) >= 0.01 else 2
+
+
+def _span(result: SimulationResult) -> str:
+    return length(float(result.times_s[-1] - result.times_s[0]))
+
+
+def _chance(found: Found) -> str:
+    """A 95 % interval of the mean yearly difference to holding, by the normal distribution of a mean of independent samples."""
+    edge, error = found.risk.edge, found.risk.edge_error
+    if len(found.course.returns) < FEWEST_FOR_INTERVAL or not (math.isfinite(edge) and error > 0):
+        return "One history, and a short one: it says what was, not what will be."
+    low, high = (percent(edge + sign * NORMAL_95 * error, 1, signed=True) for sign in (-1, 1))
+    judged = "chance alone could do that" if abs(edge) <= NORMAL_95 * error else "more than chance alone would do, in this one history"
+    return (
+        f"Per year it grew {percent(abs(edge), 2)} {'faster' if edge > 0 else 'slower'} than holding. The 95% interval of that mean "
+        f"reaches from {low} to {high}: {judged}. It takes days for independent, and says what was, not what will be."
+    )
+
+
+def _deepest(found: Found, held: bool = False) -> float:
+    return float(fallen(found.course.hold_index if held else found.course.index).min())
+
+
+def _facts(found: Found) -> tuple[Fact, ...]:
+    result, ahead = found.result, ahead_by(found)
+    done, spent = sum(one.succeeded for one in result.rebalances), total_costs(result)
+    grown, gas = float(found.course.index[-1]) - 1, "" if result.gas_counted else ", without gas"
+    share = float(spent / result.start_value) if result.start_value else math.nan
+    started = f"{percent(grown, signed=True)} from {money(result.start_value, result.decimals)}"
+    return (
+        Fact(f"Final value, {result.numeraire}", money(result.final_value, result.decimals), started),
+        Fact("Ahead of holding", percent(ahead, 2, signed=True), f"held: {money(result.hold_value, result.decimals)}"),
+        Fact("Deepest fall", percent(_deepest(found)), f"held: {percent(_deepest(found, held=True))}"),
+        Fact("Sharpe ratio", ratio(found.risk.sharpe), f"held: {ratio(found.risk.hold_sharpe)}"),
+        Fact("Rebalances", f"{done:,}", f"{ratio(float(result.turnover))} times the portfolio"),
+        Fact("Costs", percent(share, 2), f"of the start: {money(spent, result.decimals)} {result.numeraire}{gas}" if spent else NONE),
+    )
+
+
+def _origin(result: SimulationResult) -> tuple[Fact, ...]:
+    given = {name: value for name, value in result.parameters if value not in UNSAID}
+    flows = result.flows if len(result.flows) <= MOST_FLOWS else ()  # of more the parameter has a hash
+    if flows:
+        given.pop("flows", None)
+    first = result.targets[0] if len(result.targets) else result.weights[0]
+    targets = ", ".join(f"{symbol} {percent(float(share), 2)}" for symbol, share in zip(result.symbols, first, strict=True))
+    return (
+        Fact("targets at the start", targets),
+        *([Fact("policy", result.policy)] if result.policy else []),
+        *(Fact(name.replace("_", " "), value) for name, value in given.items()),
+        *(Fact(f"flow, {day(one.time_s)}", f"{money(one.value, result.decimals)} {result.numeraire}") for one in flows),
+        *([] if "seed" in given else [Fact("seed", str(result.seed))]),
+        Fact("config hash", result.config_hash, "SHA-256"),
+        Fact("data hash", result.data_hash, "SHA-256"),
+        *([Fact("funding hash", result.funding.digest, "SHA-256")] if result.funding is not None else []),
+        *(Fact(name, version) for name, version in result.versions),
+    )

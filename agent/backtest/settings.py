@@ -1,0 +1,299 @@
+"""What a backtest tries out: the owner's wishes as a step carries them, and how the market is made."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from graphlib import CycleError, TopologicalSorter
+
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from agent.errors import ConfigError
+from agent.model import Asset, Destination, Execution, Limits, LotMethod, Policy, Portfolio, Reference, ReferenceKind, Trigger, V3Pool
+from agent.model.strategies import Split
+from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int
+
+# --- What the owner puts in and takes out while a simulation runs: how it is written, and what it does to the holdings.
+
+
+IN_NUMERAIRE, PRO_RATA = "numeraire", "pro-rata"
+WAYS = (IN_NUMERAIRE, PRO_RATA)
+MOST = 10**30
+EARLIEST_S, LATEST_S = 0, 4_102_444_800
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerFlow:
+    """A deposit (above zero) or withdrawal at the first bar of that time or later, whole coins of the numeraire."""
+
+    time_s: int
+    amount: Fraction
+
+
+def parse_flow(text: str) -> OwnerFlow:
+    """2021-03-01=+1000, or with a time of day; UTC unless a zone is named. Raises ConfigError."""
+    when, _, amount = text.partition("=")
+    try:
+        at = datetime.fromisoformat(when.strip())
+        found = OwnerFlow(int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()), Fraction(Decimal(amount.strip())))
+    except (ValueError, InvalidOperation, OverflowError):
+        raise ConfigError(f"--flow: {text[:40]!r}", "write a time and an amount of the numeraire: 2021-03-01=+1000") from None
+    if found.amount == 0:
+        raise ConfigError(f"--flow: {text[:40]!r} moves nothing", "write an amount above zero, or below it to take out")
+    if abs(found.amount) > MOST or not EARLIEST_S <= found.time_s <= LATEST_S:
+        raise ConfigError(f"--flow: {text[:40]!r} is beyond any time or amount", "write one such as 2021-03-01=+1000")
+    return found
+
+
+def bars_of(flows: Sequence[OwnerFlow], times_s: Sequence[int]) -> tuple[tuple[int, Fraction], ...]:
+    """(bar, whole coins) in the order of time. Raises ConfigError for one that lies outside of the simulation."""
+    found = []
+    for flow in sorted(flows, key=lambda one: one.time_s):
+        if not times_s[0] < flow.time_s <= times_s[-1]:
+            when = datetime.fromtimestamp(flow.time_s, UTC).isoformat(sep=" ")
+            raise ConfigError(f"--flow: {when} is not within the simulation", "what is there from the first bar on is said by --value")
+        bar = next(number for number, at_s in enumerate(times_s) if at_s >= flow.time_s)
+        found.append((bar, flow.amount))
+    return tuple(found)
+
+
+def moved(
+    balances: Mapping[str, int], prices: Mapping[str, Price], value: Value, way: str, money: str, assets: Collection[str]
+) -> dict[str, int]:
+    """Balances after that value (numeraire base units, with sign) came or went, each rounded against the wallet.
+
+    In the numeraire `money` comes and goes; what a withdrawal finds too little of it is taken of all else in proportion. Pro rata all
+    `assets` change in proportion to what is held. Raises ConfigError for a withdrawal of all that there is.
+    """
+    found = dict(balances)
+    whole = sum((raw * prices[token] for token, raw in balances.items()), Fraction(0))
+    if value <= -whole:
+        raise ConfigError("--flow: a withdrawal takes all that there is, or more", "leave something in the portfolio")
+    rest, among = value, [token for token in assets if balances[token] > 0]
+    if way == IN_NUMERAIRE:
+        taken = floor_int(value / prices[money]) if value > 0 else -min(balances[money], ceil_int(-value / prices[money]))
+        found[money] += taken
+        rest = min(Fraction(0), value - taken * prices[money]) if value < 0 else Fraction(0)
+        among = [token for token, raw in found.items() if token != money and raw > 0]
+    base = sum((found[token] * prices[token] for token in among), Fraction(0))
+    for token in among if rest and base else ():
+        found[token] = max(0, found[token] + floor_int(found[token] * rest / base))
+    return found
+
+
+DECIMALS = 18
+ROUTER_KIND = "swap_router_02"
+HALT, LEAVE = "halt", "leave"
+MAX_AGE_BARS = 2
+"""A feed that misses more bars than these is stale, where no config says when."""
+OPEN_LIMITS = Limits(
+    price_impact_bps=5_000,
+    slippage_bps=None,
+    plan_cost_bps=None,
+    turnover_bps=None,
+    daily_turnover_bps=None,
+    daily_loss_bps=None,
+    oracle_deviation_bps=None,
+    second_quote_deviation_bps=None,
+    depeg_bps=None,
+    gas_price_wei=None,
+    gas_per_day_wei=None,
+    native_floor_wei=None,
+    head_age_s=None,
+    min_trade=None,
+    pool_min_value=None,
+    impermanent_loss_bps=None,
+    balance_jump_bps=None,
+    max_live_value=None,
+    token_screen=None,
+)
+"""Every limit off but that of price impact, at half of the price: without it and slippage no minimum would bind a swap."""
+
+
+def simulated_address(name: str) -> str:
+    """The same address for the same name; nobody has a key for it."""
+    return to_checksum_address(keccak(text=f"trimtab backtest {name}")[-20:])
+
+
+ROUTER = simulated_address("router")
+WALLET = simulated_address("wallet")
+
+
+@dataclass(frozen=True, slots=True)
+class TaxRule:
+    """Which lots a sale takes, and the most that a year may gain in numeraire base units (None: no limit)."""
+
+    method: LotMethod = LotMethod.FIFO
+    year_limit: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Portfolio, policy, limits and strategies; `symbols` are tokens of the portfolio with their columns in the table.
+
+    The numeraire need not be in the table: then closes are taken to be in it. Without `gas_priced` nobody said which token the native
+    coin is, and no gas can be paid by its price.
+    """
+
+    portfolio: Portfolio
+    policy: Policy
+    reference: Reference
+    limits: Limits
+    execution: Execution
+    symbols: tuple[tuple[str, str], ...]
+    split: Split | None = None
+    tax: TaxRule = TaxRule()
+    gas_priced: bool = True
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """Assets and hubs."""
+        return (*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the market is made, and what the wallet begins with. Money in whole coins of the numeraire.
+
+    Each asset has one pool with the numeraire: `pool` "v2", or "v3" with liquidity over the full range, `depth` on either side, fee
+    `fee_pips`. `gas_wei` is what a unit of gas costs, one number or one for each bar. A swap is mined `latency_bars` later than it was
+    sent. With `looks_at_all` every bar is looked at by a whole step; without, only those where something can be due.
+    From a bar to before another, `silent` are those at which feeds say nothing new, `thin` those at which pools hold that part of `depth`.
+    `flows` are what the owner puts in and takes out, `flows_in` "numeraire" or "pro-rata". While an asset has had no price for so
+    long that a feed would be stale, the step halts as it does live; with `gone` "leave" it goes on without that asset, which stays
+    as it is. `recorded` are pools as they stood on a chain, beside the others or in the place of the one of their pair.
+    """
+
+    depth: Fraction
+    fee_pips: int
+    start_value: Fraction
+    pool: str = "v2"
+    gas_wei: int | Sequence[int] = field(default=0)
+    latency_bars: int = 0
+    seed: int = 0
+    looks_at_all: bool = False
+    silent: tuple[int, int] | None = None
+    thin: tuple[int, int, Fraction] | None = None
+    flows: tuple[OwnerFlow, ...] = ()
+    flows_in: str = IN_NUMERAIRE
+    gone: str = HALT
+    recorded: tuple[V3Pool, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError naming what cannot be."""
+        if self.pool not in ("v2", "v3"):
+            raise ConfigError(f"--pool: {self.pool!r}", "choose v2 or v3")
+        if not 0 <= self.fee_pips < PIPS // 2:
+            raise ConfigError(f"--cost: {100 * self.fee_pips / PIPS:g}%", "a fee is at least 0 and below 50%, such as 30bps")
+        for option, amount in (("--depth", self.depth), ("--value", self.start_value)):
+            if amount <= 0:
+                raise ConfigError(f"{option}: {float(amount):g} is nothing", "write an amount of the numeraire above zero, such as 10000")
+        for option, number in (("--latency", self.latency_bars), ("--seed", self.seed)):
+            if number < 0:
+                raise ConfigError(f"{option}: {number}", "write a whole number, 0 or more")
+        if self.flows_in not in WAYS:
+            raise ConfigError(f"--flows-in: {self.flows_in!r}", f"choose from {', '.join(WAYS)}")
+        if self.gone not in (HALT, LEAVE):
+            raise ConfigError(f"--gone: {self.gone!r}", f"choose {HALT} or {LEAVE}")
+
+
+def simple(
+    targets: Mapping[str, int],
+    trigger: Trigger,
+    numeraire: str,
+    *,
+    destination: Destination = Destination.TARGET,
+    interval_s: int = 3_600,
+    native: str = "",
+    limits: Limits = OPEN_LIMITS,
+    cooldown_s: int = 0,
+    decimals: Mapping[str, int] | None = None,
+    pairs: Sequence[tuple[str, str]] = (),
+) -> Wanted:
+    """A portfolio without any config: `targets` in bps by symbol, with open limits unless others are named, prices from simulated feeds.
+
+    `native` is the symbol whose price pays the gas (the numeraire where it is empty). A numeraire without a target is a hub. Tokens have
+    18 decimals unless `decimals` says otherwise; of each of `pairs` the first has the lower address, as in a pool.
+    """
+    if sum(targets.values()) != BPS:
+        whole = sum(targets.values())
+        rest = f"{abs(BPS - whole) / 100:g}% {'are missing' if whole < BPS else 'are too much'}"
+        raise ConfigError(
+            f"--target: sums to {whole / 100:g}%, not 100%", f"{rest}; a bare number is percent, such as BTC=50,ETH=30,USD=20"
+        )
+    symbols = list(dict.fromkeys((*targets, numeraire)))
+    for option, names in (("--decimals", (*(decimals or {}),)), ("--pool-state", tuple(symbol for pair in pairs for symbol in pair))):
+        if strange := [name for name in names if name not in symbols]:
+            raise ConfigError(f"{option}: {strange[0]!r} is none of the portfolio", f"choose from {', '.join(symbols)}")
+    known, addresses = decimals or {}, _addresses(symbols, pairs)
+    tokens = {symbol: Token(addresses[symbol], symbol, known.get(symbol, DECIMALS)) for symbol in symbols}
+    if native and native not in tokens:
+        raise ConfigError(f"--native: {native!r} is none of the portfolio", f"choose from {', '.join(tokens)}, or give it a target")
+    money = tokens[numeraire]
+    portfolio = Portfolio(
+        numeraire=money,
+        assets=tuple(Asset(tokens[symbol], bps, 0) for symbol, bps in targets.items()),
+        hubs=() if numeraire in targets else (money,),
+        wrapped_native=tokens[native or numeraire].address,
+    )
+    policy = Policy(trigger, destination, cooldown_s)
+    reference = Reference((ReferenceKind.FEED,), twap_window_s=1_800, feed_max_age_s=(MAX_AGE_BARS + 1) * interval_s - 1)
+    execution = Execution(ROUTER_KIND, ROUTER, deadline_s=90, expire_blocks=25, pinned=(ROUTER,))
+    return simulated(Wanted(portfolio, policy, reference, limits, execution, (), gas_priced=bool(native)))
+
+
+def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Made up from the names, and dealt out anew in rising order where pools need one."""
+    found = {symbol: simulated_address(f"token {symbol}") for symbol in symbols}
+    try:
+        order = tuple(TopologicalSorter({symbol: [low for low, high in pairs if high == symbol] for symbol in symbols}).static_order())
+    except CycleError:
+        raise ConfigError("--pool-state: no order of tokens fits all these pools", "name each pool's token0 first") from None
+    return dict(zip(order, sorted(found.values(), key=lambda one: int(one, 16)), strict=True)) if pairs else found
+
+
+def simulated(wanted: Wanted) -> Wanted:
+    """The same with what a simulation puts in the place of the chain: feeds of its own, its router, wrapped for native coin.
+
+    Raises ConfigError for what is not simulated: liquidity.
+    """
+    portfolio = wanted.portfolio
+    if portfolio.positions or portfolio.lp_targets:
+        raise ConfigError(
+            "liquidity positions are not simulated", "leave portfolio.positions and lp.targets out of the config of a backtest"
+        )
+    assets = tuple(_with_feed(asset) for asset in portfolio.assets)
+    renamed = {old.feed: new.feed for old, new in zip(portfolio.assets, assets, strict=True)}
+    ages = tuple((new, age_s) for old, age_s in wanted.reference.feed_ages if (new := renamed.get(old)) is not None)
+    tokens = (*(asset.token for asset in assets), *portfolio.hubs)
+    return Wanted(
+        portfolio=_replaced(portfolio, assets),
+        policy=wanted.policy,
+        reference=Reference((ReferenceKind.FEED,), wanted.reference.twap_window_s, wanted.reference.feed_max_age_s, ages),
+        limits=replace(wanted.limits, native_top_up_wei=None),  # native coin lies beside the portfolio, and is enough
+        execution=Execution(
+            ROUTER_KIND, ROUTER, wanted.execution.deadline_s, wanted.execution.expire_blocks, (ROUTER,), pace=wanted.execution.pace
+        ),
+        symbols=tuple((token.address, token.symbol) for token in tokens),
+        split=wanted.split,
+        tax=wanted.tax,
+        gas_priced=wanted.gas_priced,
+    )
+
+
+def _with_feed(asset: Asset) -> Asset:
+    feed = simulated_address(f"feed {asset.token.address}")
+    return Asset(
+        asset.token, asset.target_bps, asset.reserve_raw, feed, rebasing_bps=asset.rebasing_bps, band=asset.band, max_bps=asset.max_bps
+    )
+
+
+def _replaced(portfolio: Portfolio, assets: tuple[Asset, ...]) -> Portfolio:
+    feeds = tuple((hub.address, simulated_address(f"feed {hub.address}")) for hub in portfolio.hubs)
+    return Portfolio(
+        portfolio.numeraire, assets, portfolio.hubs, portfolio.wrapped_native, feeds, weights=portfolio.weights, orders=portfolio.orders
+    )

@@ -1,0 +1,290 @@
+"""Prices that could have been: blocks of what was recorded in another order, or a walk with jumps of the same covariance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.backtest.data import PriceTable, carried, priced_gas
+from agent.backtest.settings import Settings, Wanted
+from agent.backtest.tune.statistics import block_length
+from agent.errors import ConfigError
+from agent.reference.checks import is_dollar
+from agent.units import BPS
+
+Floats = NDArray[np.float64]
+FEWEST_RETURNS = 30
+"""Below so many returns neither blocks nor a covariance say anything."""
+JUMP_DEVIATIONS = 4.0
+"""A move of any asset beyond so many robust standard deviations counts as a jump."""
+MAD_TO_DEVIATION = 1.4826
+"""Median absolute deviation to standard deviation, of normal numbers."""
+
+
+class Method(Enum):
+    """How paths are made."""
+
+    BLOCKS = "blocks"
+    JUMPS = "jumps"
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What paths are made from: log returns by bar and asset, the prices they start at, and the distance of bars in seconds.
+
+    `left_out` counts bars of the table at which, or before which, an asset had no price: nothing is made up for them.
+    """
+
+    symbols: tuple[str, ...]
+    returns: Floats
+    last: Floats
+    end_s: int
+    interval_s: int
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Jumps:
+    """A walk of log returns per bar with jumps that come to all assets at once: Merton (1976), "Option pricing when underlying stock
+    returns are discontinuous", with vectors in the place of numbers. A bar has a normal move and Poisson(`rate`) normal jumps.
+    """
+
+    drift: Floats
+    covariance: Floats
+    rate: float
+    jump_mean: Floats
+    jump_covariance: Floats
+
+
+def past_of(table: PriceTable, drift: bool = True) -> Past:
+    """The log returns between neighbouring bars at which every asset has a price; without `drift` the mean growth of prices is taken off.
+
+    Raises ConfigError for too few.
+    """
+    known: NDArray[np.bool_] = np.logical_and.reduce(~np.isnan(table.closes), axis=1)
+    usable = known[1:] & known[:-1]
+    with np.errstate(invalid="ignore"):
+        returns = np.diff(np.log(table.closes), axis=0)[usable]
+    if len(returns) < FEWEST_RETURNS:
+        raise ConfigError(
+            f"--prices: {len(returns)} moves between bars at which all assets have a price", f"{FEWEST_RETURNS} or more are needed"
+        )
+    if not drift:
+        returns = returns - np.log(np.exp(returns).mean(axis=0))  # so that prices, not their logarithms, go nowhere
+    last = carried(table.closes)[-1]
+    return Past(table.symbols, returns, last, int(table.times_s[-1]), table.interval_s, table.bars - 1 - len(returns))
+
+
+def resampled(past: Past, bars: int, block: float, chance: np.random.Generator) -> PriceTable:
+    """A path of `bars` by the stationary bootstrap, with blocks of geometric length, `block` on average, that begin anywhere and go on
+    at the beginning past the end: Politis & Romano (1994), "The stationary bootstrap". All assets move together.
+    """
+    count, moves = len(past.returns), bars - 1
+    begins = chance.random(moves) < 1 / block
+    begins[:1] = True
+    starts = chance.integers(0, count, moves)
+    at = np.maximum.accumulate(np.where(begins, np.arange(moves), 0))
+    rows = (starts[at] + np.arange(moves) - at) % count
+    return _table(past, past.returns[rows])
+
+
+def jumped(past: Past, model: Jumps, bars: int, chance: np.random.Generator) -> PriceTable:
+    """A path of `bars` by the model."""
+    moves, assets = bars - 1, len(past.symbols)
+    normal = chance.standard_normal((moves, assets)) @ _root(model.covariance).T
+    times = chance.poisson(model.rate, moves)[:, None]
+    jumps = times * model.jump_mean + np.sqrt(times) * (chance.standard_normal((moves, assets)) @ _root(model.jump_covariance).T)
+    return _table(past, model.drift + normal + jumps)
+
+
+def jumps_of(past: Past) -> Jumps:
+    """The model of these returns: bars at which any asset moved further than JUMP_DEVIATIONS are its jumps, all others its walk.
+
+    By threshold as Mancini (2009), "Non-parametric threshold estimation for models with stochastic diffusion coefficient and jumps",
+    with the median absolute deviation for the scale, which jumps themselves do not move.
+    """
+    returns = past.returns
+    centre = np.median(returns, axis=0)
+    scale = MAD_TO_DEVIATION * np.median(np.abs(returns - centre), axis=0)
+    wild = (np.abs(returns - centre) > JUMP_DEVIATIONS * np.where(scale > 0, scale, np.inf)).any(axis=1)
+    calm = returns[~wild]
+    if len(calm) < 2:
+        calm, wild = returns, np.zeros(len(returns), dtype=np.bool_)
+    drift, covariance = calm.mean(axis=0), _covariance(calm)
+    sizes = returns[wild] - drift
+    zero = np.zeros(len(past.symbols))
+    if not len(sizes):
+        return Jumps(drift, covariance, 0.0, zero, np.zeros_like(covariance))
+    # A bar that jumps moves by its walk as well, which is in the covariance of the sizes: taken off, but never below zero.
+    spread = _covariance(sizes) - covariance if len(sizes) > 1 else np.zeros_like(covariance)
+    return Jumps(drift, covariance, float(wild.mean()), sizes.mean(axis=0), _not_negative(spread))
+
+
+def block_of(past: Past) -> float:
+    """The average length of blocks by the rule of Politis & White (agent/backtest/tune/statistics.py), the longest that any asset asks for.
+
+    Of absolute returns: it is the size of moves that clusters, their direction hardly depends on the past. No longer than the data.
+    """
+    asked = [block_length(np.abs(past.returns[:, column])) for column in range(past.returns.shape[1])]
+    return min(max(asked), float(len(past.returns)))
+
+
+def check_block(block: float, past: Past) -> None:
+    """Raises ConfigError for a block that is shorter than one bar, or longer than what there is to take it from."""
+    if not 1 <= block <= len(past.returns):
+        raise ConfigError(f"--block: {block:g} of {len(past.returns)} moves", "a block is at least 1 and no longer than the data")
+
+
+def _table(past: Past, returns: Floats) -> PriceTable:
+    paths = past.last * np.exp(np.vstack([np.zeros(len(past.symbols)), np.cumsum(returns, axis=0)]))
+    times = past.end_s + past.interval_s * np.arange(len(paths), dtype=np.int64)
+    return PriceTable(past.symbols, times, paths)
+
+
+def _covariance(returns: Floats) -> Floats:
+    found: Floats = np.atleast_2d(np.cov(returns, rowvar=False))
+    return found
+
+
+def _root(covariance: Floats) -> Floats:
+    """A matrix whose square is the covariance; one that has no inverse will do."""
+    values, vectors = np.linalg.eigh(covariance)
+    found: Floats = vectors * np.sqrt(np.maximum(values, 0.0))
+    return found
+
+
+def _not_negative(matrix: Floats) -> Floats:
+    """The nearest matrix that is a covariance."""
+    root = _root(matrix)
+    found: Floats = root @ root.T
+    return found
+
+
+# --- What may go wrong in a market, laid over a path of prices: crash, lost peg, dear gas, thin pools, feeds that fall silent.
+
+
+class Scenario(Enum):
+    """CALM is the path as it is."""
+
+    CALM = "calm"
+    CRASH = "crash"
+    DEPEG = "depeg"
+    GAS = "gas-spike"
+    POOL = "illiquid-pool"
+    ORACLE = "oracle-outage"
+
+
+@dataclass(frozen=True, slots=True)
+class Severity:
+    """How bad it gets. A crash takes `crash_bps` of every price that is no dollar's, over `crash_bars`, and nothing comes back; a dollar
+    loses `depeg_bps` of its worth; a unit of gas costs `gas_wei`; pools hold `depth_part` of what they did.
+    """
+
+    crash_bps: int = 5_000
+    crash_bars: int = 24
+    depeg_bps: int = 1_000
+    gas_wei: int = 500 * 10**9
+    depth_part: Fraction = Fraction(1, 1_000)
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError naming the option of what cannot be."""
+        for name, share in (("--crash", self.crash_bps), ("--depeg", self.depeg_bps)):
+            if not 0 < share < BPS:
+                raise ConfigError(f"{name}: {share / 100:g}%", "a fall is above 0 and below 100%")
+        if self.crash_bars < 1:
+            raise ConfigError(f"--crash-bars: {self.crash_bars}", "a fall takes 1 bar or more")
+        if not 0 < self.depth_part <= 1:
+            raise ConfigError(f"--thin: {float(self.depth_part):g}", "write what is left of the depth, above 0 and at most 1")
+        if self.gas_wei <= 0:
+            raise ConfigError(f"--gas-spike: {self.gas_wei} wei", "a price of gas is above 0, such as 500 gwei")
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """A path with a scenario laid over it. `unit` is what a coin of the numeraire is worth at each bar in what the file counts in,
+    where it is the numeraire itself that loses its peg, else 1.
+    """
+
+    table: PriceTable
+    settings: Settings
+    unit: NDArray[np.float64]
+
+
+def lay(scenario: Scenario, wanted: Wanted, table: PriceTable, settings: Settings, severity: Severity) -> Laid:
+    """The middle third of the path gets worse; a crash begins there and stays. Raises ConfigError for what this portfolio cannot meet."""
+    first = max(1, table.bars // 3)
+    end = max(first + 1, 2 * table.bars // 3)
+    plain = Laid(table, settings, np.ones(table.bars))
+    match scenario:
+        case Scenario.CALM:
+            return plain
+        case Scenario.CRASH:
+            return replace(plain, table=_crashed(wanted, table, severity, first))
+        case Scenario.DEPEG:
+            return _depegged(wanted, plain, severity, slice(first, end))
+        case Scenario.GAS:
+            _require_priced_gas(wanted, table)
+            usual = [settings.gas_wei] * table.bars if isinstance(settings.gas_wei, int) else list(settings.gas_wei)
+            dear = [severity.gas_wei if first <= bar < end else price for bar, price in enumerate(usual)]
+            return replace(plain, settings=replace(settings, gas_wei=tuple(dear)))
+        case Scenario.POOL:
+            return replace(plain, settings=replace(settings, thin=(first, end, severity.depth_part)))
+        case Scenario.ORACLE:
+            return replace(plain, settings=replace(settings, silent=(first, end)))
+
+
+def unfit(
+    scenarios: Sequence[Scenario], wanted: Wanted, table: PriceTable, settings: Settings, severity: Severity
+) -> list[tuple[str, str]]:
+    """Those that this portfolio cannot meet, and why."""
+    found = []
+    for scenario in scenarios:
+        try:
+            lay(scenario, wanted, table, settings, severity)
+        except ConfigError as error:
+            found.append((scenario.value, error.message.removeprefix(f"{scenario.value}: ")))
+    return found
+
+
+def dollar_of(wanted: Wanted) -> str:
+    """The first asset that its symbol marks as a dollar. Raises ConfigError where there is none."""
+    found = next((asset.token.symbol for asset in wanted.portfolio.assets if is_dollar(asset.token)), None)
+    if found is None:
+        raise ConfigError("depeg: no asset of this portfolio is a dollar by its symbol", "leave depeg out of --scenarios")
+    return found
+
+
+def _crashed(wanted: Wanted, table: PriceTable, severity: Severity, first: int) -> PriceTable:
+    numeraire = wanted.portfolio.numeraire.symbol
+    safe = {token.symbol for token in wanted.tokens if is_dollar(token)} | {numeraire}
+    falls = [column for column, symbol in enumerate(table.symbols) if symbol not in safe]
+    if not falls:
+        raise ConfigError("crash: every asset of this portfolio is a dollar or the numeraire", "leave crash out of --scenarios")
+    done = np.clip((np.arange(table.bars) - first + 1) / severity.crash_bars, 0, 1)
+    closes = table.closes.copy()
+    closes[:, falls] *= ((1 - severity.crash_bps / BPS) ** done)[:, None]
+    return replace(table, closes=closes)
+
+
+def _depegged(wanted: Wanted, plain: Laid, severity: Severity, during: slice) -> Laid:
+    symbol, table = dollar_of(wanted), plain.table
+    factor = np.ones(table.bars)
+    factor[during] = 1 - severity.depeg_bps / BPS
+    if symbol in table.symbols:
+        closes = table.closes.copy()
+        closes[:, table.symbols.index(symbol)] *= factor
+        fallen = replace(table, closes=closes)
+    else:
+        fallen = replace(table, symbols=(*table.symbols, symbol), closes=np.column_stack([table.closes, factor]))
+    unit = factor if symbol == wanted.portfolio.numeraire.symbol else plain.unit
+    return replace(plain, table=fallen, unit=unit)
+
+
+def _require_priced_gas(wanted: Wanted, table: PriceTable) -> None:
+    if not priced_gas(wanted, table):
+        raise ConfigError("gas-spike: no price of the native coin is known", "name the asset that it is: --native ETH")

@@ -1,0 +1,153 @@
+"""What a stress test found, as figures for a document and as a page of a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from agent.backtest.report.page import Fact, Figure, Page, Section, Table, counted, length
+from agent.backtest.stress.run import QUANTILES, WORST, Case, StressResult, expected_shortfall, quantiles
+from agent.backtest.stress.work import NAMES as CALM_NAMES
+
+BINS = 60
+NAMES = ("loss", "drawdown", "behind_hold", "turnover", "outside_bands")
+FIELDS = dict(zip(NAMES, ("loss", "drawdown", "behind", "turnover", "outside"), strict=True))
+TITLES = dict(zip(NAMES, ("Loss", "Worst fall", "Behind holding", "Turnover", "Time outside the bands"), strict=True))
+
+
+def figures(case: Case) -> dict[str, Any]:
+    """Of each measure its mean, worst, quantiles and the mean of the worst 5 %, as decimal strings; None where there is none."""
+    found: dict[str, Any] = {}
+    for name, field in FIELDS.items():
+        values = case.values(field)
+        parts = quantiles(values)
+        found[name] = parts and {
+            "mean": f"{values.mean():.6f}",
+            "worst": f"{values.max():.6f}",
+            "expected_shortfall": f"{expected_shortfall(values):.6f}",
+            "quantiles": {f"{q:.0%}": f"{value:.6f}" for q, value in zip(QUANTILES, parts, strict=True)},
+        }
+    return found
+
+
+def sections(found: StressResult) -> tuple[Section, ...]:
+    """Paths that could have been, then markets that break."""
+    many = [case for case in found.cases if case.by == "kernel" or case.name in CALM_NAMES.values()]
+    broken = [case for case in found.cases if case not in many]
+    span = f"{found.bars} bars of {length(found.interval_s)}"
+    made = (
+        f"Blocks of the recorded moves, {found.block:.1f} bars long on average, are drawn in another order (stationary bootstrap, Politis &"
+        f" Romano 1994); the jump diffusion (Merton 1976) has their covariance and {found.jump_rate * 1000:.2f} jumps in 1,000 bars."
+        f" Each path is {span}, made from {found.moves} moves."
+    )
+    meant = f"Expected shortfall is the mean of the worst {WORST:.0%} of paths, of too few for that the worst. A loss below zero is a gain."
+    first = Section(
+        "Prices that could have been",
+        (made, meant, *_off(found)),
+        tuple(_distribution(many, name) for name in ("loss", "turnover")),
+        tuple(_table(many, name) for name in NAMES if any(quantiles(case.values(FIELDS[name])) for case in many)),
+    )
+    words = (
+        "The live step, with its limits, over the recorded prices and resampled ones; in the middle third of a path the market is as bad as"
+        " it gets, and after a crash nothing comes back. Gas, limits, minimums and halts are in these.",
+        *(f"Left out: {name}: {why}." for name, why in found.skipped),
+    )
+    second = Section("Markets that break", words, (_bars(broken),), (_what_happened(broken), *(_table(broken, name) for name in NAMES[:3])))
+    return first, second
+
+
+def page(found: StressResult) -> Page:
+    """The whole report."""
+    worst = max(found.cases, key=lambda case: expected_shortfall(case.values("loss")))
+    facts = [
+        Fact(f"{case.name}: expected shortfall", _percent(expected_shortfall(case.values("loss"))), counted(len(case.measured), "path"))
+        for case in found.cases[:2]
+    ]
+    count = len(worst.measured)
+    few = "its only path" if count == 1 else f"the worst of its {count} paths"
+    which = few if count * WORST < 1 else f"the mean of its worst {WORST:.0%} of paths"  # the shortfall of so few is the worst one
+    loss = _percent(expected_shortfall(worst.values("loss")))
+    summary = (f"Of all that was tried, {worst.name} is the worst: {which} is a loss of {loss} within {found.bars} bars.",)
+    origin = (
+        *(Fact(name, value) for name, value in found.parameters),
+        Fact("config", found.config_hash),
+        Fact("data", found.data_hash),
+        Fact("seed", str(found.seed)),
+        *(Fact(name, value) for name, value in found.versions),
+    )
+    return Page("Stress test", tuple(facts), sections(found), summary, origin, kind="Stress")
+
+
+def _off(found: StressResult) -> tuple[str, ...]:
+    if found.kernel_off is None:
+        return ()
+    return (
+        "These paths went through the fast kernel, which knows neither gas nor limits: on the calm paths below, its final worth is off that"
+        f" of the live step by {found.kernel_off:.1e} at most.",
+    )
+
+
+def _distribution(cases: list[Case], name: str) -> Figure:
+    every = np.concatenate([case.values(FIELDS[name]) for case in cases])
+    edges = np.linspace(every.min(), every.max() + 1e-12, BINS + 1)
+    middles = (edges[1:] + edges[:-1]) / 2
+    traces = []
+    for case in cases:
+        counts, _ = np.histogram(case.values(FIELDS[name]), edges)
+        traces.append(
+            {"type": "scatter", "mode": "lines", "line": {"shape": "hvh"}, "x": middles, "y": counts / counts.sum(), "name": case.name}
+        )
+    axis: dict[str, Any] = {"title": {"text": TITLES[name] if name == "turnover" else f"{TITLES[name]} at the end"}}
+    if name != "turnover":
+        axis["tickformat"] = ".0%"
+    return {
+        "title": TITLES[name],
+        "says": f"How often each {TITLES[name].lower()} came out.",
+        "data": traces,
+        "layout": {"xaxis": axis, "yaxis": {"title": {"text": "Share of paths"}, "tickformat": ".0%"}},
+    }
+
+
+def _bars(cases: list[Case]) -> Figure:
+    names = [case.name for case in cases]
+    traces = [
+        {"type": "bar", "name": said, "x": names, "y": [measure(case.values("loss")) for case in cases]}
+        for said, measure in (("median", np.median), ("worst", np.max))
+    ]
+    return {
+        "title": "Loss at the end",
+        "says": "The loss of each scenario, its median and its worst.",
+        "data": traces,
+        "layout": {"yaxis": {"tickformat": ".0%"}, "barmode": "group"},
+    }
+
+
+def _table(cases: list[Case], name: str) -> Table:
+    header = ("", "paths", "mean", *(f"{q:.0%}" for q in QUANTILES), "shortfall", "worst")
+    rows = []
+    for case in cases:
+        values = case.values(FIELDS[name])
+        if (parts := quantiles(values)) is not None:
+            numbers = (values.mean(), *parts, expected_shortfall(values), values.max())
+            shown = tuple(f"{number:.3f}" if name == "turnover" else _percent(float(number)) for number in numbers)
+            rows.append((case.name, str(len(values)), *shown))
+    return Table(header, tuple(rows), TITLES[name])
+
+
+def _what_happened(cases: list[Case]) -> Table:
+    rows = tuple(
+        (
+            case.name,
+            str(len(case.measured)),
+            str(sum(one.rebalances for one in case.measured)),
+            str(sum(one.halted for one in case.measured)),
+            ", ".join(f"{why} ({times})" for why, times in case.refused) or "–",
+        )
+        for case in cases
+    )
+    return Table(("", "paths", "rebalances", "bars halted", "refused by"), rows, "What the step did, all paths together")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

@@ -1,0 +1,238 @@
+"""How bad it can get: a policy over thousands of prices that could have been, and the live step over markets that break."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from importlib.metadata import version
+from math import isnan
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.backtest.data import PriceTable, carried, only_wanted
+from agent.backtest.settings import Settings, Wanted
+from agent.backtest.simulate import digest
+from agent.backtest.stress.paths import Past, Scenario, Severity, block_of, check_block, lay, past_of, unfit
+from agent.backtest.stress.work import Done, Kind, Measured, Piece, Work, by_kernel, known, one_by_one
+from agent.errors import ConfigError
+from agent.model import Threshold
+
+Progress = Callable[[str, int, int], None]
+"""Is told which case is at work, and how many of how many paths of it are done."""
+Share = Callable[[Work, Sequence[Piece]], Iterable[tuple[Piece, Done]]]
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+WORST = 0.05
+"""The share of worst paths that the expected shortfall is the mean of."""
+MOST_PATHS, MOST_BARS = 1_000_000, 1_000_000
+MOST_CELLS = 20_000_000_000
+"""Bars of all paths together beyond which nothing is begun: days of work."""
+KERNEL_S, KERNEL_CELL_S, STEP_S, QUIET_S = 1e-3, 1.5e-7, 0.03, 0.003
+"""What a path takes of the kernel, and each price of it; a bar of the live step that is looked at; one of a policy of bands alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to try: `paths` of each method by the kernel, `step_paths` by the live step for each scenario, `bars` long.
+
+    `block` is the average length of blocks, None by the rule of Politis & White. Without `drift` prices go nowhere on average. With
+    `named` every scenario was asked for by name; else those that this portfolio cannot meet are left out and told.
+    """
+
+    paths: int
+    step_paths: int
+    bars: int
+    scenarios: tuple[Scenario, ...]
+    severity: Severity
+    block: float | None = None
+    drift: bool = True
+    named: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError naming the option of what is none or far too much."""
+        for name, number, most in (("--paths", self.paths, MOST_PATHS), ("--step-paths", self.step_paths, MOST_PATHS)):
+            if not 1 <= number <= most:
+                raise ConfigError(f"{name}: {number}", f"1 to {most:,} paths can be tried")
+        if not 3 <= self.bars <= MOST_BARS:
+            raise ConfigError(f"--bars: {self.bars}", f"a path has 3 to {MOST_BARS:,} bars")
+        if (cells := self.bars * (2 * self.paths + self.step_paths * (len(self.scenarios) + 1))) > MOST_CELLS:
+            raise ConfigError(f"--paths: {cells:,} bars in all would take days", "try fewer paths, or shorter ones by --bars")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kind of paths and what came of each, `by` "kernel" or "step". `refused` says by which limits, and how often in all."""
+
+    name: str
+    by: str
+    measured: tuple[Measured, ...]
+    refused: tuple[tuple[str, int], ...] = ()
+
+    def values(self, name: str) -> NDArray[np.float64]:
+        """One figure of every path."""
+        return np.array([getattr(one, name) for one in self.measured], dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class StressResult:
+    """All cases, what was left out and why, and what is needed to repeat it. `kernel_off` is by how much the kernel's final worth of the
+    calm paths differs from that of the live step at most, as a share; None where the kernel does not know the policy.
+    """
+
+    cases: tuple[Case, ...]
+    skipped: tuple[tuple[str, str], ...]
+    bars: int
+    interval_s: int
+    moves: int
+    block: float
+    jump_rate: float
+    kernel_off: float | None
+    notes: tuple[str, ...]
+    parameters: tuple[tuple[str, str], ...]
+    seed: int
+    config_hash: str
+    data_hash: str
+    versions: tuple[tuple[str, str], ...]
+
+
+def estimate_s(wish: Wish, wanted: Wanted, settings: Settings) -> float:
+    """Seconds that all of it may take on one core, at most about."""
+    quick = isinstance(wanted.policy.trigger, Threshold) and wanted.split is None and wanted.portfolio.weights is None
+    step_s = wish.step_paths * (len(wish.scenarios) + 1) * wish.bars * (QUIET_S if quick and not settings.looks_at_all else STEP_S)
+    if isinstance(known(wanted, settings), str):
+        return 2 * step_s
+    return step_s + 2 * wish.paths * (KERNEL_S + wish.bars * len(wanted.portfolio.assets) * KERNEL_CELL_S)
+
+
+def stress(
+    wanted: Wanted, table: PriceTable, settings: Settings, wish: Wish, progress: Progress | None = None, share: Share = one_by_one
+) -> StressResult:
+    """Paths begin at the newest prices of the table. The same seed gives the same paths, however many are asked for. `share` does the
+    pieces of the work, in any order: the result is the same to the last bit.
+
+    Raises ConfigError for too few prices, a block that does not fit, and a named scenario that this portfolio cannot meet.
+    """
+    table = only_wanted(wanted, table)
+    past = past_of(table, wish.drift)
+    block = block_of(past) if wish.block is None else wish.block
+    check_block(block, past)
+    recorded = _recorded(table, wish.bars)
+    for scenario in wish.scenarios if wish.named else ():
+        lay(scenario, wanted, recorded, settings, wish.severity)  # what cannot be met is refused before any path is gone through
+    work = Work.of(wanted, settings, wish.severity, past, block, recorded)
+    skipped = [] if wish.named else unfit(wish.scenarios, wanted, recorded, settings, wish.severity)
+    scenarios = (Scenario.CALM, *(one for one in wish.scenarios if one.value not in dict(skipped)))
+    pieces = work.pieces(wish.paths, wish.step_paths, scenarios)
+    done = _all(work, pieces, share, progress or (lambda *_: None))
+    calm = {one.start: found for one, found in zip(pieces, done, strict=True) if one.kind is Kind.LAID and one.scenario is Scenario.CALM}
+    if isinstance(work.setting, str):
+        skipped.append(("kernel", f"it does not know {work.setting}: those paths went through the live step"))
+    return StressResult(
+        cases=_cases(pieces, done),
+        skipped=tuple(skipped),
+        bars=wish.bars,
+        interval_s=past.interval_s,
+        moves=len(past.returns),
+        block=block,
+        jump_rate=work.jumps.rate,
+        kernel_off=_kernel_off(work, calm),
+        notes=(*table.notes, *_left_out(table, past)),
+        parameters=(*_told(wish), ("start_value", str(settings.start_value)), ("fee_pips", str(settings.fee_pips))),
+        seed=settings.seed,
+        config_hash=sha256(f"{digest(wanted, settings)}\n{wish!r}".encode()).hexdigest(),
+        data_hash=table.digest,
+        versions=(*calm[0].versions, ("numba", version("numba"))),
+    )
+
+
+def _all(work: Work, pieces: Sequence[Piece], share: Share, progress: Progress) -> list[Done]:
+    """What came of each piece, in their order, whoever was done first."""
+    found, counts, whole = dict[Piece, Done](), dict[str, int](), dict[str, int]()
+    for piece in pieces:
+        whole[piece.name] = whole.get(piece.name, 0) + piece.end - piece.start
+    for piece, done in share(work, pieces):
+        found[piece] = done
+        counts[piece.name] = counts.get(piece.name, 0) + piece.end - piece.start
+        progress(piece.name, counts[piece.name], whole[piece.name])
+    return [found[piece] for piece in pieces]
+
+
+def _cases(pieces: Sequence[Piece], done: Sequence[Done]) -> tuple[Case, ...]:
+    cases = []
+    for name in dict.fromkeys(piece.name for piece in pieces):
+        mine = [(piece, found) for piece, found in zip(pieces, done, strict=True) if piece.name == name]
+        refused: dict[str, int] = {}
+        for why, times in (one for _, found in mine for one in found.refused):
+            refused[why] = refused.get(why, 0) + times
+        by = "kernel" if mine[0][0].kind is Kind.KERNEL else "step"
+        cases.append(Case(name, by, tuple(one for _, found in mine for one in found.measured), tuple(sorted(refused.items()))))
+    return tuple(cases)
+
+
+def _kernel_off(work: Work, calm: Mapping[int, Done]) -> float | None:
+    """See StressResult; `calm` is what the live step made of the calm paths, by their numbers. Paths with gaps are left out, since each
+    waits in its own way.
+    """
+    if isinstance(work.setting, str):
+        return None
+    value, off = float(work.settings.start_value), []
+    for number, found in calm.items():
+        path = work.calm(number)
+        if not np.isnan(path.closes).any():
+            off.append(abs((1 - by_kernel(work.wanted, work.setting, path, value).loss) / found.grown[0] - 1))
+    return max(off, default=None)
+
+
+def expected_shortfall(losses: NDArray[np.float64], worst: float = WORST) -> float:
+    """The mean of the worst share of losses, a path counting in part where that is no whole number of them; of so few that the share is
+    less than one, the worst. Acerbi & Tasche (2002), "On the coherence of expected shortfall", (4.1).
+    """
+    ordered = np.sort(losses)[::-1]
+    weights = np.clip(max(worst * len(ordered), 1.0) - np.arange(len(ordered)), 0, 1)
+    return float(ordered @ weights / weights.sum())
+
+
+def quantiles(values: NDArray[np.float64]) -> tuple[float, ...] | None:
+    """At QUANTILES, between neighbours in proportion; None where there is nothing to measure."""
+    if any(isnan(value) for value in values):
+        return None
+    return tuple(float(one) for one in np.quantile(values, QUANTILES))
+
+
+def _recorded(table: PriceTable, bars: int) -> PriceTable:
+    """The last bars as they were, up to the newest at which every asset has a price. Raises ConfigError where there are fewer."""
+    end = _complete(table)
+    if end < bars:
+        raise ConfigError(f"--bars: {bars} of {end} that the file has", f"ask for {end} or fewer")
+    here = slice(end - bars, end)
+    closes = table.closes[here].copy()
+    closes[0] = carried(table.closes)[end - bars]
+    return replace(table, times_s=table.times_s[here], closes=closes, notes=())
+
+
+def _complete(table: PriceTable) -> int:
+    """How many bars there are up to the newest one at which every asset has a price."""
+    known = np.logical_and.reduce(~np.isnan(table.closes), axis=1)
+    return int(np.nonzero(known)[0][-1]) + 1
+
+
+def _left_out(table: PriceTable, past: Past) -> list[str]:
+    late = table.bars - _complete(table)
+    told = [f"{past.left_out} moves at which a price is missing are left out"] if past.left_out else []
+    return [*told, f"the recorded path ends {late} bars before the data do, where an asset has no price any more"] if late else told
+
+
+def _told(wish: Wish) -> tuple[tuple[str, str], ...]:
+    severity = wish.severity
+    return (
+        ("paths", str(wish.paths)),
+        ("step_paths", str(wish.step_paths)),
+        ("bars", str(wish.bars)),
+        ("block", "by rule" if wish.block is None else f"{wish.block:g}"),
+        ("drift", "as recorded" if wish.drift else "none"),
+        ("crash", f"{severity.crash_bps} bps over {severity.crash_bars} bars"),
+        ("depeg", f"{severity.depeg_bps} bps"),
+        ("gas", f"{severity.gas_wei} wei"),
+        ("depth", str(severity.depth_part)),
+    )

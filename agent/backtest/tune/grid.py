@@ -1,0 +1,208 @@
+"""Which settings are tried out: every combination of bands, intervals, destinations and allocators that makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+from agent.config.fields import parse_duration_s
+from agent.config.triggers import parse_band
+from agent.errors import ConfigError
+from agent.model import Destination, Every, Hybrid, Method, Threshold
+from agent.policy.text import span
+from agent.policy.triggers.rules import LONGEST_S, SHORTEST_S, validate_band
+
+One = TypeVar("One")
+MOST_SETTINGS = 1_000_000
+MOST_POINTS = 10_000
+ALLOCATORS = (Method.FIXED, Method.EQUAL, Method.INVERSE_VOLATILITY, Method.MINIMUM_VARIANCE, Method.RISK_PARITY, Method.HRP)
+"""Those that prices alone decide: market caps are in no price file."""
+DESTINATIONS = (Destination.TARGET, Destination.HALFWAY, Destination.BAND)
+
+
+class Kind(Enum):
+    """When a setting acts: beyond its band, at its interval, or at reviews at which it is beyond its band."""
+
+    BAND = "band"
+    EVERY = "every"
+    HYBRID = "hybrid"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One setting: when it acts, where a rebalance ends, by what the weights are chosen."""
+
+    trigger: Threshold | Every | Hybrid
+    destination: Destination = Destination.TARGET
+    allocator: Method = Method.FIXED
+
+    @property
+    def band(self) -> Threshold | None:
+        """The band, where it has one."""
+        match self.trigger:
+            case Threshold():
+                return self.trigger
+            case Hybrid(band, _):
+                return band
+            case Every():
+                return None
+
+    @property
+    def every_s(self) -> int | None:
+        """The interval, where it has one."""
+        schedule = self.trigger.schedule if isinstance(self.trigger, Hybrid) else self.trigger
+        return schedule.every_s if isinstance(schedule, Every) else None
+
+    @property
+    def label(self) -> str:
+        """In words: "band 10% rel, every 7 d, to halfway"."""
+        parts = [] if self.band is None else [f"band {band_text(self.band)}"]
+        parts += [] if self.every_s is None else [f"every {span(self.every_s)}"]
+        parts += [] if self.destination is Destination.TARGET else [f"to {self.destination.value}"]
+        parts += [] if self.allocator is Method.FIXED else [f"weights {self.allocator.value}"]
+        return ", ".join(parts)
+
+    @property
+    def options(self) -> str:
+        """The same as options of `trimtab backtest`, apart from the allocator, which a config says."""
+        parts = [] if self.band is None else [f"--band {band_option(self.band)}"]
+        parts += [] if self.every_s is None else [f"--every {self.every_s}s"]
+        parts += [] if self.destination is Destination.TARGET else [f"--destination {self.destination.value}"]
+        return " ".join(parts)
+
+
+def band_option(band: Threshold) -> str:
+    """As it is typed: "10%rel"."""
+    widths = ((band.relative_bps, "rel"), (band.absolute_bps, "abs"))
+    return ",".join(f"{bps / 100:g}%{kind}" for bps, kind in widths if bps is not None)
+
+
+def band_text(band: Threshold) -> str:
+    """For reading: "10% rel"."""
+    return band_option(band).replace("%", "% ").replace(",", " and ")
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What is combined, each in the order in which it was asked for. `everys` are seconds."""
+
+    bands: tuple[Threshold, ...]
+    everys: tuple[int, ...]
+    destinations: tuple[Destination, ...] = (Destination.TARGET,)
+    allocators: tuple[Method, ...] = (Method.FIXED,)
+    kinds: tuple[Kind, ...] = (Kind.BAND, Kind.EVERY, Kind.HYBRID)
+
+    @property
+    def count(self) -> int:
+        """How many settings there are, without making them."""
+        bands, everys = len(self.bands), len(self.everys)
+        banded = bands * (Kind.BAND in self.kinds) + bands * everys * (Kind.HYBRID in self.kinds)
+        timed = everys * (Kind.EVERY in self.kinds)
+        points = len(self.destinations) - (Destination.BAND in self.destinations)
+        return len(self.allocators) * (banded * len(self.destinations) + timed * points)
+
+    def choices(self) -> tuple[Choice, ...]:
+        """All of them, allocator after allocator; an interval alone knows no band to end in."""
+        return tuple(self._each())
+
+    def _each(self) -> Iterator[Choice]:
+        for allocator in self.allocators:
+            for trigger in self._triggers():
+                for destination in self.destinations:
+                    if not (isinstance(trigger, Every) and destination is Destination.BAND):
+                        yield Choice(trigger, destination, allocator)
+
+    def _triggers(self) -> Iterator[Threshold | Every | Hybrid]:
+        for band in self.bands:
+            if Kind.BAND in self.kinds:
+                yield band
+            if Kind.HYBRID in self.kinds:
+                yield from (Hybrid(band, Every(every_s)) for every_s in self.everys)
+        if Kind.EVERY in self.kinds:
+            yield from (Every(every_s) for every_s in self.everys)
+
+
+def grid_of(band: str, every: str, destination: str, allocator: str, kinds: str = "") -> Grid:
+    """A grid from what is typed: lists with commas, and ranges `1%rel..30%rel:12`, both ends included, in equal steps.
+
+    Raises ConfigError naming the option, for a grid without any setting, and for one of more than MOST_SETTINGS.
+    """
+    bands = tuple(dict.fromkeys(one for part in _parts(band) for one in _bands(part)))
+    everys = tuple(dict.fromkeys(one for part in _parts(every) for one in _everys(part)))
+    destinations = tuple(named(part, "--destination", {one.value: one for one in DESTINATIONS}) for part in _parts(destination))
+    allocators = tuple(named(part, "--allocator", {one.value: one for one in ALLOCATORS}) for part in _parts(allocator))
+    wanted = tuple(named(part, "--trigger", {one.value: one for one in Kind}) for part in _parts(kinds)) or tuple(Kind)
+    found = Grid(
+        bands, everys, tuple(dict.fromkeys(destinations)), tuple(dict.fromkeys(allocators)) or (Method.FIXED,), tuple(dict.fromkeys(wanted))
+    )
+    if found.count == 0:
+        raise ConfigError("the grid is empty: no setting comes of it", "write for example --band 1%rel..30%rel:12 --every 1d,7d,28d")
+    if found.count > MOST_SETTINGS:
+        raise ConfigError(f"the grid has {found.count:,} settings, more than {MOST_SETTINGS:,}", "take wider steps, or fewer values")
+    return found
+
+
+def calendar_of(text: str) -> Choice:
+    """The calendar rule that has to be beaten, as its one interval is typed. Raises ConfigError naming the option."""
+    return Choice(Every(_interval_s(parse_duration_s(text, "--calendar"), text, "--calendar")))
+
+
+def _interval_s(seconds: int, text: str, option: str) -> int:
+    if not SHORTEST_S <= seconds <= LONGEST_S:
+        raise ConfigError(f"{option}: {text!r} is not within the intervals that a policy may have", "write times from 30m to 28d")
+    return seconds
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def named(part: str, option: str, known: Mapping[str, One]) -> One:
+    """What that name stands for. Raises ConfigError naming the option and all names."""
+    if part not in known:
+        raise ConfigError(f"{option}: {part!r}", f"choose from {', '.join(known)}")
+    return known[part]
+
+
+def _bands(part: str) -> list[Threshold]:
+    low, high, points = _range(part, "--band")
+    first, last = parse_band(low, "--band"), parse_band(high, "--band")
+    if (first.absolute_bps is None) != (last.absolute_bps is None):
+        raise ConfigError(f"--band: {part!r} goes from one kind of band to another", "write both ends as rel, or both as abs")
+    found = []
+    for width in _between(_width(first), _width(last), points, part, "--band"):
+        one = Threshold(None, width) if first.absolute_bps is None else Threshold(width, None)
+        validate_band(one, "--band")
+        found.append(one)
+    return found
+
+
+def _width(band: Threshold) -> int:
+    return next(width for width in (band.absolute_bps, band.relative_bps) if width is not None)
+
+
+def _everys(part: str) -> list[int]:
+    low, high, points = _range(part, "--every")
+    found = _between(parse_duration_s(low, "--every"), parse_duration_s(high, "--every"), points, part, "--every")
+    return [_interval_s(every_s, part, "--every") for every_s in found]
+
+
+def _range(part: str, option: str) -> tuple[str, str, int]:
+    """Both ends and how many values; a single value is both ends of a range of one."""
+    if ".." not in part:
+        return part, part, 1
+    low, _, rest = part.partition("..")
+    high, _, points = rest.partition(":")
+    if not points.isdecimal() or not 2 <= int(points) <= MOST_POINTS:
+        raise ConfigError(
+            f"{option}: {part!r} does not say in how many values", f"write for example 1%rel..30%rel:12, 2 to {MOST_POINTS:,}"
+        )
+    return low, high, int(points)
+
+
+def _between(low: int, high: int, points: int, part: str, option: str) -> list[int]:
+    if points > 1 and high <= low:
+        raise ConfigError(f"{option}: {part!r} does not go up", "write the smaller end first")
+    return [low + round((high - low) * step / max(points - 1, 1)) for step in range(points)]

@@ -1,0 +1,351 @@
+"""A search as a page of a report: the verdict, the heat map, walk-forward, and how sure all of it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.backtest.report.page import Fact, Figure, Page, Section, Table
+from agent.backtest.tune.grid import Choice
+from agent.backtest.tune.search import Tuned
+from agent.backtest.tune.statistics import DRAWS, LEVEL, Claim, HeatMap, Interval, Objective, percent
+from agent.units import YEAR_S
+
+# --- What a search found as one plain document: ratios and values as decimal strings.
+
+
+Document = dict[str, Any]
+SHOWN = 20
+"""Settings that the document lists, the best first; the files of --out have all."""
+
+
+def document(tuned: Tuned) -> Document:
+    """Everything that the table, the report and a machine need."""
+    search, stable = tuned.search, tuned.stability
+    order = np.argsort(-tuned.score, kind="stable")[:SHOWN]
+    near, risk, sure = tuned.neighbours, tuned.overfitting, tuned.deflated
+    return {
+        "recommendation": _choice(tuned.choices[tuned.best]) if tuned.verdict.recommended else None,
+        "verdict": list(tuned.verdict.words),
+        "safe_default": tuned.verdict.safe_default,
+        "best": _setting(tuned, tuned.best),
+        "settings": len(tuned.choices),
+        "engines": dict(tuned.engines),
+        "resumed": tuned.resumed,
+        "objective": search.objective.value,
+        "numeraire": search.wanted.portfolio.numeraire.symbol,
+        "bars": search.table.bars,
+        "from": int(search.table.times_s[0]),
+        "last_quarter_from": tuned.last_from_s,
+        "until": int(search.table.times_s[-1]),
+        "period_s": round(tuned.period_s),
+        "calendar": _choice(search.calendar),
+        "last_quarter": {
+            "claims": [_claim(one) for one in tuned.claims],
+            "final_value": _number(tuned.last[0].final_value),
+            "calendar_value": _number(tuned.last[1].final_value),
+            "hold_value": _number(tuned.hold_final),
+            "settings_judged": tuned.looks,
+            "costs": _number(tuned.last[0].costs),
+            "rebalances": tuned.last[0].rebalances,
+        },
+        "walk_forward": {
+            "walk": search.walk.value,
+            "folds": [
+                {
+                    "chosen": tuned.choices[one.choice].label,
+                    "inside": _number(one.inside),
+                    "outside": _number(one.outside),
+                    "over_hold": _number(yearly(tuned, over_hold)),
+                    "over_calendar": _number(yearly(tuned, over_calendar)),
+                    "periods": one.fold.judged_to - one.fold.judged_from,
+                }
+                for one, over_hold, over_calendar in tuned.walk
+            ],
+            "claims": [_claim(one) for one in tuned.walk_claims],
+        },
+        "deflated_sharpe": None
+        if sure is None
+        else {
+            "sharpe": _number(sure.sharpe),
+            "threshold": _number(sure.threshold),
+            "trials": sure.trials,
+            "probability": _number(sure.probability),
+        },
+        "overfitting": None
+        if risk is None
+        else {"probability": _number(risk.probability), "ways": risk.ways, "blocks": risk.blocks},
+        "stability": {
+            "down": stable.down.name,
+            "across": stable.across.name,
+            "rows": list(stable.down.labels),
+            "columns": list(stable.across.labels),
+            "values": [[None if np.isnan(value) else _number(value) for value in row] for row in stable.values.tolist()],
+            "best": list(stable.best),
+            "neighbours": None
+            if near is None
+            else {
+                "count": near.count,
+                "mean_fall": _number(near.mean_fall),
+                "largest_fall": _number(near.largest_fall),
+                "spread": _number(near.spread),
+            },
+        },
+        "ranked": [_setting(tuned, int(number)) for number in order],
+        "notes": list(search.table.notes),
+        "grid_hash": tuned.stamp["grid"],
+        "config_hash": tuned.stamp["settings"],
+        "data_hash": tuned.stamp["data"],
+        "seed": search.settings.seed,
+        "version": tuned.stamp["version"],
+    }  # fmt: skip
+
+
+def yearly(tuned: Tuned, returns: NDArray[np.float64]) -> float:
+    """The mean of log returns per period, per year."""
+    return float(returns.mean()) * YEAR_S / tuned.period_s
+
+
+def _number(value: float) -> str:
+    return f"{value:.6f}"
+
+
+def _choice(choice: Choice) -> Document:
+    band = choice.band
+    return {
+        "label": choice.label,
+        "options": choice.options,
+        "band_relative_bps": None if band is None else band.relative_bps,
+        "band_absolute_bps": None if band is None else band.absolute_bps,
+        "every_s": choice.every_s,
+        "destination": choice.destination.value,
+        "allocator": choice.allocator.value,
+    }
+
+
+def _setting(tuned: Tuned, number: int) -> Document:
+    found = tuned.found[number]
+    return {
+        **_choice(tuned.choices[number]),
+        "objective": _number(float(tuned.score[number])),
+        "over_hold": _number(float(tuned.excess[number])),
+        "final_value": _number(found.final_value),
+        "turnover": _number(found.turnover),
+        "costs": _number(found.costs),
+        "rebalances": found.rebalances,
+    }
+
+
+def _claim(claim: Claim) -> Document:
+    one: Interval | None = claim.interval
+    if one is None:
+        return {"over": claim.rival, "mean": None, "low": None, "high": None, "level": str(LEVEL), "periods": None, "block": None}
+    return {
+        "over": claim.rival,
+        "mean": _number(one.mean),
+        "low": _number(one.low),
+        "high": _number(one.high),
+        "level": str(LEVEL),
+        "periods": one.periods,
+        "block": f"{one.block:.2f}",
+    }
+
+
+LISTED = 20
+CELL_PX, LARGEST_PX, SMALLEST_PX = 560, 34, 8
+SCALE = ((0.0, "#7a3b69"), (0.5, "#d9d4cf"), (1.0, "#1f6f6b"))
+
+
+def page(tuned: Tuned) -> Page:
+    """The whole report."""
+    stamp, search = tuned.stamp, tuned.search
+    verdict = "recommended" if tuned.verdict.recommended else "no edge"
+    facts = [
+        Fact("Verdict", verdict, tuned.choices[tuned.best].label),
+        *(_claim_fact(claim) for claim in tuned.claims),
+        Fact("Settings tried", f"{len(tuned.choices):,}", ", ".join(f"{count} {name}" for name, count in tuned.engines)),
+    ]
+    if tuned.overfitting is not None:
+        ways = f"{tuned.overfitting.ways:,} ways to halve the data"
+        facts.append(Fact("Chance of over-fitting", f"{tuned.overfitting.probability:.0%}", ways))
+    if tuned.deflated is not None:
+        facts.append(Fact("Deflated Sharpe ratio", f"{tuned.deflated.probability:.1%}", f"best of {tuned.deflated.trials} trials"))
+    origin = (
+        Fact("version", stamp["version"]),
+        Fact("grid", stamp["grid"]),
+        Fact("config", stamp["settings"]),
+        Fact("data", stamp["data"]),
+        Fact("seed", str(search.settings.seed)),
+        Fact("objective", search.objective.value),
+        Fact("calendar rule", search.calendar.label),
+        Fact("walk-forward", f"{search.walk.value}, {search.folds} folds"),
+    )
+    return Page("Search for a setting", tuple(facts), sections(tuned), tuned.verdict.words, origin, kind="Tune")
+
+
+def sections(tuned: Tuned) -> tuple[Section, ...]:
+    """The last quarter, what was tried, whether the best stands on a plateau, and what walking forward gave."""
+    return _last(tuned), _ranked(tuned), _stability(tuned), _walk(tuned), _sure(tuned)
+
+
+def _claim_fact(claim: Claim) -> Fact:
+    one = claim.interval
+    rival = claim.rival.partition(" (")[0]
+    if one is None:
+        return Fact(f"Over {rival}, last quarter", "–", "too few periods")
+    return Fact(f"Over {rival}, last quarter", f"{percent(one.mean)} a year", f"{percent(one.low)} to {percent(one.high)}")
+
+
+def _shown(tuned: Tuned, value: float) -> str:
+    return percent(value) if tuned.search.objective is Objective.GROWTH else f"{value:.3f}"
+
+
+def _last(tuned: Tuned) -> Section:
+    times = [time_s * 1000 for time_s in tuned.last_times_s.tolist()]
+    paths = (
+        (tuned.choices[tuned.best].label, tuned.last[0].values),
+        (f"calendar, {tuned.search.calendar.label}", tuned.last[1].values),
+        ("hold", tuned.last_hold),
+    )
+    figure = {
+        "title": "Growth in the last quarter",
+        "says": "What each came to in the last quarter of the data, from the same first bar.",
+        "data": [{"type": "scatter", "mode": "lines", "x": times, "y": values / values[0] - 1, "name": name} for name, values in paths],
+        "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".0%"}},
+    }
+    return Section("The last quarter", ("The search never saw it. Whatever is claimed, is claimed from here.",), (figure,))
+
+
+def _ranked(tuned: Tuned) -> Section:
+    order = np.argsort(-tuned.score, kind="stable")[:LISTED]
+    rows = tuple(
+        (
+            tuned.choices[i].label,
+            _shown(tuned, float(tuned.score[i])),
+            percent(float(tuned.excess[i])),
+            f"{tuned.found[i].turnover:.2f}",
+            f"{tuned.found[i].costs:.2f}",
+            str(tuned.found[i].rebalances),
+        )
+        for i in order
+    )
+    header = ("setting", f"{tuned.search.objective.value} a year", "over hold a year", "turnover", "costs", "rebalances")
+    words = ("The first three quarters of the data, in which the setting was chosen. The best of many looks better here than it is.",)
+    return Section("Settings tried", words, (), (Table(header, rows, f"The best {len(rows)} of {len(tuned.choices):,}"),))
+
+
+def _stability(tuned: Tuned) -> Section:
+    found, near = tuned.stability, tuned.neighbours
+    words = []
+    if near is not None:
+        words.append(
+            f"One step beside the best, on {near.count} settings, the objective falls by {_fall(tuned, near.mean_fall)} on the mean and by "
+            f"{_fall(tuned, near.largest_fall)} at most; from the best to the median of all it falls by {_fall(tuned, near.spread)}."
+        )
+    words.append("All that is not on the axes is as in the best setting, which is ringed.")
+    return Section("Stability of the optimum", tuple(words), (heat_figure(found, tuned.search.objective),))
+
+
+def _fall(tuned: Tuned, value: float) -> str:
+    return f"{value * 100:.2f} points a year" if tuned.search.objective is Objective.GROWTH else f"{value:.3f}"
+
+
+def heat_figure(found: HeatMap, objective: Objective) -> Figure:
+    """Squares coloured by the objective: Plotly's basic bundle has no heat maps."""
+    down, across = np.nonzero(~np.isnan(found.values))
+    values = found.values[down, across]
+    growth = objective is Objective.GROWTH
+    size = max(SMALLEST_PX, min(LARGEST_PX, CELL_PX // max(len(found.across.labels), 1)))
+    named = [f"{found.down.labels[i]}, {found.across.labels[j]}" for i, j in zip(down, across, strict=True)]
+    marker: dict[str, Any] = {
+        "symbol": "square",
+        "size": size,
+        "color": values,
+        "colorscale": [list(stop) for stop in SCALE],
+        "showscale": True,
+        "colorbar": {"tickformat": "+.1%" if growth else ".2f", "title": {"text": f"{objective.value} a year"}},
+    }
+    squares = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [found.across.labels[j] for j in across],
+        "y": [found.down.labels[i] for i in down],
+        "text": named,
+        "marker": marker,
+        "showlegend": False,
+        "hovertemplate": "%{text}<br>%{marker.color:+.2%}<extra></extra>" if growth else "%{text}<br>%{marker.color:.3f}<extra></extra>",
+    }
+    ring = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [found.across.labels[found.best[1]]],
+        "y": [found.down.labels[found.best[0]]],
+        "marker": {"symbol": "square-open", "size": size + 4, "color": "var(--ink)", "line": {"width": 2}},
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+    axes = (("xaxis", found.across), ("yaxis", found.down))
+    return {
+        "title": f"{objective.value.capitalize()} by {found.down.name} and {found.across.name}",
+        "says": f"The objective for each {found.down.name} and {found.across.name}; the best setting is ringed.",
+        "height": max(320, 60 + (size + 6) * len(found.down.labels)),
+        "data": [squares, ring],
+        "layout": {
+            name: {"type": "category", "categoryorder": "array", "categoryarray": list(axis.labels), "title": {"text": axis.name}}
+            for name, axis in axes
+        },
+    }
+
+
+def _walk(tuned: Tuned) -> Section:
+    if not tuned.walk:
+        return Section("Walk-forward", ("The data are too short for the folds.",))
+    begins, step, rows = int(tuned.search.table.times_s[0]) * 1000, round(tuned.period_s) * 1000, []
+    times: list[int] = []
+    for one, over_hold, over_calendar in tuned.walk:
+        first, last = one.fold.judged_from, one.fold.judged_to
+        excesses = (percent(yearly(tuned, excess)) for excess in (over_hold, over_calendar))
+        rows.append((tuned.choices[one.choice].label, _shown_date(begins + first * step), *excesses))
+        times += [begins + (period + 1) * step for period in range(first, last)]
+    figure = {
+        "title": "Log growth over its rivals, out of sample",
+        "says": "The sum of excess log returns of what each fold chose, in the stretch after the one in which it was chosen.",
+        "data": [
+            {"type": "scatter", "mode": "lines", "x": times, "y": np.cumsum(np.concatenate(parts)), "name": name}
+            for name, parts in (("over hold", [one[1] for one in tuned.walk]), ("over the calendar rule", [one[2] for one in tuned.walk]))
+        ],
+        "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".1%"}},
+    }
+    words = (
+        "In each fold the best setting of the past is judged in what comes next.",
+        *(f"All folds together {claim.words}." for claim in tuned.walk_claims),
+    )
+    header = ("chosen", "judged from", "over hold a year", "over the calendar rule a year")
+    return Section("Walk-forward", words, (figure,), (Table(header, tuple(rows)),))
+
+
+def _shown_date(milliseconds: int) -> str:
+    return str(np.datetime64(milliseconds // 1000, "s").astype("datetime64[D]"))
+
+
+def _sure(tuned: Tuned) -> Section:
+    words = [
+        f"Intervals are those of the mean of excess log returns per period of {tuned.period_s / 3600:.0f} h, by {DRAWS:,} resamples of the "
+        "stationary bootstrap (Politis & Romano 1994), widened for short series as docs/tune.md says. They know no market but this one."
+    ]
+    if tuned.deflated is not None:
+        one = tuned.deflated
+        words.append(
+            f"The Sharpe ratio of the excess over hold is {one.sharpe:.4f} per period in the data it was chosen in; the best of "
+            f"{one.trials} trials without skill would be expected at {one.threshold:.4f}. The true one is above that with "
+            f"probability {one.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
+        )
+    if tuned.overfitting is not None:
+        risk = tuned.overfitting
+        words.append(
+            f"In {risk.probability:.0%} of {risk.ways:,} ways to halve the data, the best of one half was below the median in the other "
+            "(probability of back-test over-fitting, Bailey, Borwein, López de Prado & Zhu 2017)."
+        )
+    return Section("How sure this is", tuple(words))

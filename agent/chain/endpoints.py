@@ -1,0 +1,336 @@
+"""All endpoints together: asked at the same time, the sick left to rest, the slow not waited for once enough have answered."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+from agent.chain.rpc import Overloaded, Transport
+from agent.chain.wire import Call, only
+from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
+
+# --- How well an endpoint does: a decaying score of what it answered and how fast, and when it is left to rest.
+
+
+HALF_LIFE_S = 60.0
+"""After so long a success, a failure or a measured time counts half."""
+FAILURES = 3
+"""Failures in a row after which an endpoint rests."""
+FIRST_REST_S, LONGEST_REST_S = 5.0, 300.0
+"""A rest after failures; twice as long each time the trial after it fails too. Nor is a Retry-After believed beyond the longest."""
+SLOW_S = 1.0
+"""An endpoint that takes so long counts half as much as one that answers at once."""
+
+
+class Circuit(Enum):
+    """Whether an endpoint is asked."""
+
+    CLOSED = "in service"
+    TRIAL = "on trial"
+    OPEN = "resting"
+    LAGGING = "lagging"
+    WAIT = "asked us to wait"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of one endpoint now; `why` is its last failure, or what it said otherwise than the others."""
+
+    circuit: Circuit
+    score: float
+    latency_s: float | None
+    rest_s: float
+    why: str
+
+
+class Health:
+    """One endpoint's record. `now` is a clock that only goes forward, in seconds."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._at = now()
+        self._good = self._bad = self._took = 0.0
+        self._in_a_row = 0
+        self._rests = 0
+        self._until = self._wait_until = self._at
+        self._why = ""
+        self.lagging = False
+
+    def success(self, took_s: float) -> None:
+        """It answered, refusals of single calls included; whatever it said counts elsewhere."""
+        self._decay()
+        self._good += 1
+        self._took += took_s
+        self._in_a_row = self._rests = 0
+
+    def failure(self, why: str, wait_s: float | None = None) -> None:
+        """It did not answer, or with what no node says. With `wait_s` it asked to be left alone for so long."""
+        self._decay()
+        self._bad += 1
+        self._in_a_row += 1
+        self._why = why
+        if wait_s is not None:
+            self._wait_until = max(self._wait_until, self._at + min(max(wait_s, 0.0), LONGEST_REST_S))
+        if self._in_a_row >= FAILURES or self._rests:
+            self._until = self._at + min(FIRST_REST_S * 2**self._rests, LONGEST_REST_S)
+            self._rests = min(self._rests + 1, 16)
+            self._in_a_row = 0
+
+    def blame(self, why: str) -> None:
+        """Others outvoted it. It is asked all the same, but after the others: it may be the honest one."""
+        self._decay()
+        self._bad += 1
+        self._why = why
+
+    def lags(self, why: str) -> None:
+        """Its newest block is too old. What it says of blocks counts no more, but it is asked for its height, until it has caught up."""
+        self.blame(why)
+        self.lagging = True
+
+    def caught_up(self) -> None:
+        """Its newest block is as new as that of the others."""
+        self.lagging = False
+
+    @property
+    def circuit(self) -> Circuit:
+        """On trial after a rest: one more failure and it rests twice as long, one success and it is in service."""
+        now = self._now()
+        if now < self._wait_until:
+            return Circuit.WAIT
+        if now < self._until:
+            return Circuit.OPEN
+        if self.lagging:
+            return Circuit.LAGGING
+        return Circuit.TRIAL if self._rests else Circuit.CLOSED
+
+    @property
+    def score(self) -> float:
+        """From 0 to 1: the share of good answers by decayed weight, less for slowness; one of which nothing is known has 1."""
+        self._decay()
+        latency_s = self._latency_s
+        return (self._good + 1) / (self._good + self._bad + 1) / (1 + (latency_s or 0.0) / SLOW_S)
+
+    @property
+    def standing(self) -> Standing:
+        """All of it at once."""
+        score, now = self.score, self._now()
+        return Standing(self.circuit, score, self._latency_s, max(0.0, self._wait_until - now, self._until - now), self._why)
+
+    @property
+    def _latency_s(self) -> float | None:
+        return self._took / self._good if self._good > 0 else None
+
+    def _decay(self) -> None:
+        now = self._now()
+        kept = 0.5 ** ((now - self._at) / HALF_LIFE_S)
+        self._good, self._bad, self._took, self._at = self._good * kept, self._bad * kept, self._took * kept, now
+
+
+T = TypeVar("T")
+
+GRACE_S = 2.0
+"""How long the others are waited for once those that have answered are enough and agree."""
+
+
+MAX_LAG_BLOCKS = 3
+"""How far behind the others an endpoint may be before it is left out (chain.max_lag_blocks)."""
+
+
+class Resting(Retryable):
+    """The endpoint was not asked at all."""
+
+
+class Endpoint:
+    """A transport with a record of how it does; one request at a time."""
+
+    def __init__(self, line: Transport, now: Callable[[], float] = time.monotonic) -> None:
+        self._line = line
+        self._now = now
+        self._lock = threading.Lock()
+        self.health = Health(now)
+        self.operator = line.operator
+        self.name = getattr(line, "name", f"endpoint {line.operator!r}")
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.name})"
+
+    @property
+    def requests(self) -> int:
+        """See Transport."""
+        return self._line.requests
+
+    @property
+    def busy(self) -> bool:
+        """Whether it still works on an earlier question."""
+        return self._lock.locked()
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return only(self.name, method, self.batch([(method, params)])[0])
+
+    def batch(self, calls: Sequence[Call]) -> list[Any]:
+        """See Transport. Raises Resting while the endpoint has asked to be left alone."""
+        with self._lock:
+            found = self.health.standing
+            if found.circuit is Circuit.WAIT:
+                raise Resting(f"{self.name} asked us to wait, {found.rest_s:.0f} s more: {found.why}")
+            started = self._now()
+            try:
+                answers = self._line.batch(calls)
+            except TrimtabError as error:
+                self.health.failure(error.message, error.retry_after_s if isinstance(error, Overloaded) else None)
+                raise
+            self.health.success(self._now() - started)
+            return answers
+
+
+@dataclass(frozen=True, slots=True)
+class Heard(Generic[T]):
+    """Who answered what, in the order of the config, and why the others did not."""
+
+    answers: dict[Endpoint, T]
+    lost: dict[Endpoint, TrimtabError]
+
+    @property
+    def operators(self) -> set[str]:
+        """Operators of whom at least one endpoint answered."""
+        return operators(self.answers)
+
+
+class Panel:
+    """The endpoints of the config. `min_operators` different operators must say the same before money moves.
+
+    An endpoint more than `max_lag_blocks` behind the others is named and left out; nearer ones are merely slower.
+    """
+
+    def __init__(
+        self, lines: Sequence[Transport], min_operators: int, *, max_lag_blocks: int = MAX_LAG_BLOCKS, grace_s: float = GRACE_S
+    ) -> None:
+        """Raises ConfigError when the endpoints are of too few operators."""
+        self.endpoints = tuple(line if isinstance(line, Endpoint) else Endpoint(line) for line in lines)
+        self.min_operators = min_operators
+        self.max_lag_blocks = max_lag_blocks
+        self.tell: Callable[[str], None] = lambda text: None
+        self._grace_s = grace_s
+        known = sorted(operators(self.endpoints))
+        if len(known) < max(1, min_operators):
+            raise ConfigError(
+                f"chain.rpc names endpoints of {len(known)} operator(s) ({', '.join(known)}), {min_operators} must agree",
+                "add an endpoint that another operator runs, or allow the one by name in chain.single_operator",
+            )
+
+    @property
+    def requests(self) -> int:
+        """HTTP requests of all endpoints so far."""
+        return sum(endpoint.requests for endpoint in self.endpoints)
+
+    @property
+    def ranked(self) -> list[Endpoint]:
+        """All endpoints, the healthiest first."""
+        return sorted(self.endpoints, key=lambda endpoint: -endpoint.health.score)
+
+    def ask(
+        self,
+        question: Callable[[Endpoint], T],
+        among: Iterable[Endpoint] | None = None,
+        enough: Callable[[Mapping[Endpoint, T]], bool] = lambda answers: False,
+    ) -> Heard[T]:
+        """Asks at the same time all that are in service. Once `enough` says so the rest have only a moment left.
+
+        Errors of endpoints are handed back; any other error is raised.
+        """
+        called = self.ranked if among is None else list(among)
+        asked = self._in_service(called)
+        lost: dict[Endpoint, TrimtabError] = {one: _resting(one) for one in called if one not in asked}
+        answers: dict[Endpoint, T] = {}
+        results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]] = queue.SimpleQueue()
+        for endpoint in asked[1:]:
+            # daemon threads: one that hangs holds back neither the step nor the end of the process
+            threading.Thread(target=_run, args=(question, endpoint, results), daemon=True).start()
+        if len(asked) == 1:
+            _run(question, asked[0], results)
+        elif asked:
+            threading.Thread(target=_run, args=(question, asked[0], results), daemon=True).start()
+        pending, until = set(asked), None
+        while pending:
+            try:
+                left_s = None if until is None else max(0.0, until - time.monotonic())
+                endpoint, result, failed = results.get(timeout=left_s)
+            except queue.Empty:
+                break
+            pending.discard(endpoint)
+            if not failed:
+                answers[endpoint] = result  # type: ignore[assignment]  # an answer unless `failed`
+            elif isinstance(result, Retryable | OperatorNeeded):
+                lost[endpoint] = result
+            else:
+                raise result  # type: ignore[misc]  # an error, since `failed`
+            if not failed and until is None and pending and enough(answers):
+                until = time.monotonic() + self._grace_s
+        lost |= {late: Retryable(f"{late.name} had not answered when enough others had") for late in pending}
+        return Heard({one: answers[one] for one in self.endpoints if one in answers}, lost)
+
+    def require(self, heard: Heard[T]) -> None:
+        """Raises unless enough operators answered: OperatorNeeded where nothing but a person can help, else Retryable."""
+        if len(heard.operators) >= self.min_operators:
+            return
+        if len(self.endpoints) == 1:
+            raise next(iter(heard.lost.values()))
+        told = "; ".join(named(endpoint, failure) for endpoint, failure in heard.lost.items())
+        kind = OperatorNeeded if heard.lost and all(isinstance(f, OperatorNeeded) for f in heard.lost.values()) else Retryable
+        remedy = next((failure.remedy for failure in heard.lost.values() if failure.remedy), "")
+        raise kind(f"{len(heard.operators)} of {self.min_operators} operators answered: {told}", remedy)
+
+    def blame(self, endpoint: Endpoint, why: str, *, outvoted: bool = True) -> None:
+        """Names an endpoint that differs from others, who `outvoted` it or are as few; `tell` hears of it once."""
+        if endpoint.health.standing.why != why:
+            self.tell(f"{endpoint.name} {why}; the others outvoted it" if outvoted else f"{endpoint.name} {why}")
+        endpoint.health.blame(why)
+
+    def lags(self, endpoint: Endpoint, why: str) -> None:
+        """Names an endpoint whose newest block is too old; `tell` hears of it once until it has caught up."""
+        if not endpoint.health.lagging:
+            self.tell(f"{endpoint.name} {why}")
+        endpoint.health.lags(why)
+
+    def standings(self) -> list[tuple[str, Standing]]:
+        """Operator and record of each endpoint, in the order of the config."""
+        return [(endpoint.operator, endpoint.health.standing) for endpoint in self.endpoints]
+
+    def _in_service(self, called: Sequence[Endpoint]) -> list[Endpoint]:
+        """Those that neither rest nor are busy; where that leaves too few operators the others are tried all the same.
+
+        One that asked us to wait is not.
+        """
+        willing = [one for one in called if one.health.circuit is not Circuit.WAIT]
+        fit = [one for one in willing if one.health.circuit is not Circuit.OPEN and not one.busy]
+        return fit if len(operators(fit)) >= max(1, self.min_operators) else willing
+
+
+def operators(endpoints: Iterable[Endpoint]) -> set[str]:
+    """Different operators among endpoints."""
+    return {endpoint.operator for endpoint in endpoints}
+
+
+def named(endpoint: Endpoint, failure: TrimtabError) -> str:
+    """A failure's message, with the endpoint's name once."""
+    return failure.message if endpoint.name in failure.message else f"{endpoint.name}: {failure.message}"
+
+
+def _resting(endpoint: Endpoint) -> Resting:
+    found = endpoint.health.standing
+    if found.rest_s > 0:
+        return Resting(f"{endpoint.name} {found.circuit.value}, {found.rest_s:.0f} s more: {found.why}")
+    return Resting(f"{endpoint.name} still works on an earlier question")
+
+
+def _run(question: Callable[[Endpoint], T], endpoint: Endpoint, results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]]) -> None:
+    try:
+        results.put((endpoint, question(endpoint), False))
+    except Exception as error:
+        results.put((endpoint, error, True))

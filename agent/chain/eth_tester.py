@@ -1,0 +1,206 @@
+"""The in-process eth-tester chain behind the same transport as a node: wire values in, wire values out."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from agent.chain.wire import Call, RpcFault, fault_from, only, scrub
+from agent.errors import Retryable
+
+if TYPE_CHECKING:
+    from web3 import EthereumTesterProvider
+    from web3.types import RPCEndpoint
+
+
+# --- What a node answers and eth-tester does not, or slowly: calls from addresses without a key, storage at a block, events.
+
+
+CALL_GAS = 25_000_000
+
+
+def storage_at(tester: Any, address: str, slot: str, number: int) -> bytes:
+    """The 32 bytes at a storage slot (0x-hex) after that block; `tester` is an EthereumTester."""
+    state = _vm(tester, number).state
+    return int(state.get_storage(_raw(address), int(slot, 16))).to_bytes(32, "big")
+
+
+def call_as(tester: Any, tx: dict[str, Any], number: int) -> bytes:
+    """Output of a call to a contract as whoever `tx["from"]` names, after that block. Raises eth-tester's TransactionFailed."""
+    from eth_tester.exceptions import TransactionFailed
+
+    vm = _vm(tester, number)
+    sender, to = _raw(tx["from"]), _raw(tx["to"])
+    data = bytes.fromhex(str(tx.get("data", "0x"))[2:])
+    done = vm.execute_bytecode(
+        origin=sender, gas_price=0, gas=CALL_GAS, to=to, sender=sender, value=0, data=data, code=vm.state.get_code(to), code_address=to
+    )
+    if done.is_error:
+        raise TransactionFailed(repr(bytes(done.output)))
+    return bytes(done.output)
+
+
+def _vm(tester: Any, number: int) -> Any:
+    chain = tester.backend.chain
+    return chain.get_vm(at_header=chain.get_canonical_block_header_by_number(number))
+
+
+def _raw(address: str) -> bytes:
+    return bytes.fromhex(address[2:])
+
+
+def logs(tester: Any, wanted: dict[str, Any], first: int, last: int) -> list[dict[str, Any]]:
+    """Events of `wanted["address"]` with its topics (None: any) in those blocks: eth-tester looks through every receipt instead."""
+    from eth_bloom.bloom import BloomFilter
+
+    chain, address = tester.backend.chain, _raw(wanted["address"])
+    topics = [None if topic is None else int(topic, 16) for topic in wanted.get("topics", ())]
+    found = []
+    for number in range(first, last + 1):
+        block = chain.get_canonical_block_by_number(number)
+        if address not in BloomFilter(block.header.bloom):
+            continue
+        found += [
+            {
+                "address": wanted["address"],
+                "blockNumber": number,
+                "data": bytes(entry.data),
+                "topics": [topic.to_bytes(32, "big") for topic in entry.topics],
+            }
+            for receipt in block.get_receipts(chain.chaindb)
+            for entry in receipt.logs
+            if entry.address == address and _fits(entry.topics, topics)
+        ]
+    return found
+
+
+def _fits(topics: tuple[int, ...], wanted: list[int | None]) -> bool:
+    return len(topics) >= len(wanted) and all(want in (None, topic) for topic, want in zip(topics, wanted, strict=False))
+
+
+EXECUTION_REVERTED = 3
+BLOCK_UNKNOWN = -32001
+_NEGATIVE_GAS = "gas cannot be negative"
+"""How py-evm 0.12 words a gas limit that does not pay for the transaction itself; 0.10 says "Insufficient gas"."""
+_UNKNOWN_TO_TESTER = ("type", "chainId")
+
+
+class TesterTransport:
+    """JSON-RPC as a node would answer it, from eth-tester. A batch counts as one request; CCIP-read never happens here."""
+
+    def __init__(self, provider: EthereumTesterProvider, operator: str = "eth-tester") -> None:
+        from web3 import Web3
+        from web3.datastructures import NamedElementOnion
+
+        # The provider's own middleware turns RPC names into eth-tester's; web3's validation and CCIP layers stay out.
+        view = Web3(provider)
+        provider.global_ccip_read_enabled = False
+        self._request = provider.request_func(view, NamedElementOnion([]))
+        self._tester = provider.ethereum_tester
+        self._caller = view.eth.accounts[-1]
+        self.operator = operator
+        self.name = f"endpoint {operator!r} in process"
+        self.requests = 0
+
+    def __repr__(self) -> str:
+        return f"TesterTransport({self.name})"
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return only(self.name, method, self.batch([(method, params)])[0])
+
+    def batch(self, calls: Sequence[Call]) -> list[Any]:
+        """See Transport."""
+        self.requests += 1
+        return [self._answer(method, params) for method, params in calls]
+
+    def _answer(self, method: str, params: list[Any]) -> Any:
+        from eth_tester.exceptions import BlockNotFound, TransactionFailed
+        from web3.exceptions import ContractPanicError, OffchainLookup
+
+        try:
+            if method == "eth_getStorageAt":
+                return _wire(storage_at(self._tester, params[0], params[1], self._number(method, params[2])))
+            if method == "eth_call" and set(params[0]) == {"from", "to", "data"}:  # nothing of a transaction to be: anybody may ask
+                return _wire(call_as(self._tester, params[0], self._number(method, params[1])))
+            if method == "eth_getLogs" and isinstance(params[0].get("address"), str):
+                first, last = (self._number(method, params[0].get(key, "latest")) for key in ("fromBlock", "toBlock"))
+                return _wire(logs(self._tester, params[0], first, last))
+            response = self._request(cast("RPCEndpoint", method), [self._param(method, p) for p in params])
+        except (TransactionFailed, OffchainLookup, ContractPanicError) as error:
+            return _reverted(error)
+        except _BlockUnknown as error:
+            return RpcFault(BLOCK_UNKNOWN, str(error))
+        except BlockNotFound:
+            return RpcFault(BLOCK_UNKNOWN, "block not found")
+        except Exception as error:  # eth-tester answers bad input by many exception types; a node answers by one error
+            said = f"{type(error).__name__}: {error}"
+            return RpcFault(-32000, "intrinsic gas too low" if _NEGATIVE_GAS in said else scrub(said))
+        if "error" in response:
+            return fault_from(response["error"])
+        return _wire(response.get("result"))
+
+    def _number(self, method: str, at: object) -> int:
+        """The block's number that a parameter means."""
+        found = self._param(method, at)
+        return int(str(self._answer("eth_blockNumber", []) if found == "latest" else found), 16)
+
+    def _param(self, method: str, param: object) -> object:
+        """eth-tester knows no block hash as a parameter: the number whose canonical header has that hash (EIP-1898)."""
+        if isinstance(param, Mapping) and "blockHash" in param and method in _BY_BLOCK:
+            found = self._answer("eth_getBlockByHash", [param["blockHash"], False])
+            if not isinstance(found, Mapping):
+                raise _BlockUnknown("block hash is unknown")
+            canonical = self._answer("eth_getBlockByNumber", [found["number"], False])
+            if not isinstance(canonical, Mapping) or canonical["hash"] != found["hash"]:
+                raise _BlockUnknown("block hash is not canonical")
+            return found["number"]
+        if isinstance(param, Mapping) and method in ("eth_call", "eth_estimateGas"):
+            tx = {key: value for key, value in param.items() if key not in _UNKNOWN_TO_TESTER}
+            # eth-tester charges whoever calls: by default the last of its accounts, not the first, which a test may empty.
+            tx.setdefault("from", self._caller)
+            if "input" in tx:
+                tx["data"] = tx.pop("input")
+            return tx
+        return param
+
+
+_BY_BLOCK = frozenset({"eth_call", "eth_getBalance", "eth_getCode", "eth_getTransactionCount", "eth_getStorageAt"})
+
+
+class _BlockUnknown(Retryable):
+    """The block asked for by hash is not on the chain (any more)."""
+
+
+def _reverted(error: Exception) -> RpcFault:
+    """eth-tester puts the revert data into the message, as the text of a Python bytes literal."""
+    text = str(error.args[0]) if error.args else ""
+    literal = text.removeprefix("execution reverted: ")
+    data = getattr(error, "data", None)
+    if isinstance(data, str) and data.startswith("0x"):
+        return RpcFault(EXECUTION_REVERTED, "execution reverted", data)
+    try:
+        raw = ast.literal_eval(literal)
+    except (ValueError, SyntaxError):
+        raw = None
+    if isinstance(raw, bytes):
+        return RpcFault(EXECUTION_REVERTED, "execution reverted", "0x" + raw.hex())
+    return RpcFault(EXECUTION_REVERTED, scrub(f"execution reverted: {literal}"))
+
+
+def _wire(value: Any) -> object:
+    """Python values of eth-tester as JSON-RPC sends them."""
+    match value:
+        case bool() | None | str():
+            return value
+        case int():
+            return hex(value)
+        case bytes():
+            return "0x" + value.hex()
+        case Mapping():
+            return {str(key): _wire(part) for key, part in value.items()}
+        case list() | tuple():
+            return [_wire(part) for part in value]
+        case _:
+            return str(value)

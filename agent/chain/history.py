@@ -1,0 +1,384 @@
+"""Which transactions a wallet sent in the last 24 hours, and what came of them, as the chain tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent.chain.endpoints import Panel
+from agent.chain.lens import LATEST_ROUND_DATA, signed, word
+from agent.chain.quorum import agreed
+from agent.chain.receipts import parse_receipt
+from agent.chain.rpc import RpcFault as RpcFault_of_rpc
+from agent.chain.rpc import Transport
+from agent.chain.wire import Call, RpcFault, hex_data, octets, only, quantity, recipient
+from agent.errors import Retryable, TrimtabError
+from agent.model import Head, Receipt, V3Pool
+from agent.signing.calldata import address_of
+
+# --- What a price feed said before: its rounds read backwards over all phases of its proxy, within a bounded number of requests.
+
+
+GET_ROUND_DATA = bytes.fromhex("9a6fc8f5")
+PHASE_AGGREGATORS = bytes.fromhex("c1597304")
+LATEST_ROUND = bytes.fromhex("668a0f02")
+PHASE_BITS = 64
+"""A proxy's round is the phase of its aggregator, shifted by 64 bits, and that aggregator's own round (Chainlink docs, data feeds)."""
+AT_ONCE = 100
+MOST_REQUESTS = 80
+"""8,000 rounds: over a year of one an hour, three months of one every quarter of an hour."""
+MOST_PHASES = 20
+_ROUND_BYTES = 160
+
+
+@dataclass(frozen=True, slots=True)
+class PastRound:
+    """A complete round: its answer in the feed's decimals from `at_s` on."""
+
+    at_s: int
+    answer: int
+
+
+def past_rounds(line: Transport, feed: str, head: Head, since_s: int) -> tuple[tuple[PastRound, ...], bool]:
+    """(rounds updated at or after `since_s`, and the one before it; whether they reach back so far), oldest first.
+
+    Rounds that hold no answer are left out. What enough operators tell alike counts, where `line` asks several.
+    """
+    at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
+    latest = _round(only(line.name, "eth_call of a feed", line.batch([_call(feed, LATEST_ROUND_DATA, at)])[0]))
+    found: dict[int, PastRound] = {}
+    for requests, ids in enumerate(_backwards(line, feed, latest[0], at), 1):
+        for answer in line.batch([_call(feed, GET_ROUND_DATA + word(number), at) for number in ids]):
+            if isinstance(answer, RpcFault):
+                continue  # a round that the aggregator skipped
+            number, price, started_s, updated_s = _round(answer)
+            if price > 0 and started_s > 0 and 0 < updated_s <= head.timestamp_s:
+                found[number] = PastRound(updated_s, price)
+        if found and min(one.at_s for one in found.values()) < since_s:
+            return _cut(found, since_s), True
+        if requests == MOST_REQUESTS:
+            break
+    return _cut(found, since_s), False
+
+
+def _backwards(line: Transport, feed: str, latest: int, at: dict[str, object]) -> Iterator[Sequence[int]]:
+    """Numbers of rounds in pages, newest first, down to the first round of the first phase that can be asked."""
+    phase, number = latest >> PHASE_BITS, latest & (2**PHASE_BITS - 1)
+    for _ in range(MOST_PHASES):
+        while number > 0:
+            yield [phase << PHASE_BITS | one for one in range(number, max(number - AT_ONCE, 0), -1)]
+            number = max(number - AT_ONCE, 0)
+        phase -= 1
+        if phase <= 0:
+            return
+        number = _last_of(line, feed, phase, at)
+
+
+def _last_of(line: Transport, feed: str, phase: int, at: dict[str, object]) -> int:
+    """The last round of an aggregator that the feed's proxy no longer names; 0 where it does not say."""
+    named = line.batch([_call(feed, PHASE_AGGREGATORS + word(phase), at)])[0]
+    if isinstance(named, RpcFault):
+        return 0
+    aggregator = int.from_bytes(octets(named, "an aggregator", 32), "big")
+    if not 0 < aggregator < 2**160:
+        return 0
+    told = line.batch([_call(address_of(aggregator), LATEST_ROUND, at)])[0]
+    return 0 if isinstance(told, RpcFault) else int.from_bytes(octets(told, "a round", 32), "big") & (2**PHASE_BITS - 1)
+
+
+def _cut(found: dict[int, PastRound], since_s: int) -> tuple[PastRound, ...]:
+    """In the order of rounds, times that go backwards left out, from the last one before `since_s` on."""
+    rising: list[PastRound] = []
+    for _, one in sorted(found.items()):
+        if not rising or one.at_s >= rising[-1].at_s:
+            rising.append(one)
+    before = [one for one in rising if one.at_s < since_s]
+    return (*before[-1:], *(one for one in rising if one.at_s >= since_s))
+
+
+def _call(to: str, data: bytes, at: dict[str, object]) -> Call:
+    return ("eth_call", [{"to": to, "data": hex_data(data)}, at])
+
+
+def _round(answer: object) -> tuple[int, int, int, int]:
+    """(round, answer, started, updated) of AggregatorV3Interface.getRoundData."""
+    raw = octets(answer, "a round of a feed", _ROUND_BYTES)
+    number, price, started_s, updated_s, _ = (int.from_bytes(raw[start : start + 32], "big") for start in range(0, _ROUND_BYTES, 32))
+    if number >> 80 or started_s >> 63 or updated_s >> 63:
+        raise Retryable("the feed's answer is not a round")
+    return number, signed(price), started_s, updated_s
+
+
+# --- What V3 pools remember of themselves: their mean price in each hour, as far back as their observations go.
+
+
+OBSERVE = bytes.fromhex("883bdbfd")
+MEANS_AT_ONCE = 48
+MEANS_MOST_REQUESTS = 60
+"""Four months of hours for all pools together; few pools remember more than days."""
+_UINT160_MAX = 2**160 - 1
+_WORDS = 8
+
+
+def past_means(
+    line: Transport, pools: Sequence[V3Pool], head: Head, ends_s: Sequence[int], window_s: int
+) -> Mapping[int, tuple[V3Pool, ...]]:
+    """Pools as their observations tell them by the end of each window (`ends_s`, chain seconds, newest first), with mean tick and
+    harmonic mean liquidity of the `window_s` before it; a pool is not asked beyond what it remembers. UniswapV3Pool.observe.
+    """
+    at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
+    found: dict[int, list[V3Pool]] = {}
+    requests = 0
+    for pool in pools:
+        for start in range(0, len(ends_s), MEANS_AT_ONCE):
+            page = [end_s for end_s in ends_s[start : start + MEANS_AT_ONCE] if end_s <= head.timestamp_s]
+            if not page or requests == MEANS_MOST_REQUESTS:
+                break
+            requests += 1
+            answers = line.batch([_means_call(pool.address, head.timestamp_s - end_s, window_s, at) for end_s in page])
+            told = [(end_s, _mean(pool, answer, window_s)) for end_s, answer in zip(page, answers, strict=True)]
+            for end_s, mean in told:
+                found.setdefault(end_s, []).extend([] if mean is None else [mean])
+            if told[-1][1] is None:  # reverts OLD: nothing further back is remembered either
+                break
+    return {end_s: tuple(means) for end_s, means in found.items()}
+
+
+def _means_call(pool: str, ago_s: int, window_s: int, at: dict[str, object]) -> Call:
+    """observe(uint32[]) of both ends of the window."""
+    data = OBSERVE + word(32) + word(2) + word(ago_s + window_s) + word(ago_s)
+    return ("eth_call", [{"to": pool, "data": hex_data(data)}, at])
+
+
+def _mean(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
+    """OracleLibrary.consult over the window: the mean tick towards minus infinity, liquidity as harmonic mean."""
+    if isinstance(answer, RpcFault):
+        return None
+    raw = octets(answer, "observations of a pool", 32 * _WORDS)
+    _, _, _, tick_before, tick_after, _, seconds_before, seconds_after = (
+        int.from_bytes(raw[start : start + 32], "big") for start in range(0, 32 * _WORDS, 32)
+    )
+    ticks = signed(tick_after) - signed(tick_before)
+    seconds = (seconds_after - seconds_before) % 2**160
+    if seconds == 0:
+        return None
+    liquidity = min(window_s * _UINT160_MAX // (seconds << 32), 2**128 - 1)
+    return replace(pool, twap_tick=ticks // window_s, twap_liquidity=liquidity, twap_window_s=window_s)
+
+
+DAY_S = 86_400
+MOST_SENT = 128
+"""Transactions of a day that are looked at; a wallet with more is not told."""
+SCANNED = 256
+"""So few blocks are read whole where a node keeps no old states, by which the wallet's transactions are found else."""
+BATCH = 32
+PROBES = 15
+
+
+class CannotTell(Retryable):
+    """The chain does not say what happened: old states or blocks are missing, or there is too much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A mined transaction of the wallet, and the time of its block. `answers` are those of price feeds just before it, by feed;
+    none where it moved no token, or the node does not keep that state.
+    """
+
+    nonce: int
+    to: str
+    value_wei: int
+    chain_s: int
+    receipt: Receipt
+    answers: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """All of it, oldest first. `since_block` is the first block of the 24 hours."""
+
+    since_block: int
+    sent: tuple[Sent, ...]
+
+
+def last_day(panel: Panel, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()) -> Day:
+    """The 24 h up to `head`, in which `owner`'s next nonce is `nonce`, as enough operators tell it alike.
+
+    Raises CannotTell, or Retryable where too few answer. Takes at most eighty requests of each endpoint, and four more for
+    each of `feeds`, whose answers of then are asked for.
+    """
+    heard = panel.ask(lambda line: _told(line, owner, head, nonce, feeds))
+    days = [(line.operator, day) for line, day in heard.answers.items() if isinstance(day, Day)]
+    if not days:
+        reasons = [day for day in heard.answers.values() if isinstance(day, str)] + [lost.message for lost in heard.lost.values()]
+        raise CannotTell(reasons[0] if reasons else "no endpoint answers")
+    if len({operator for operator, _ in days}) < panel.min_operators:
+        raise CannotTell("too few operators can tell what the wallet did in the last 24 h")
+    return agreed(days, panel.min_operators, "what the wallet did in the last 24 h")
+
+
+def _told(line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str]) -> Day | str:
+    try:
+        return told_by(line, owner, head, nonce, feeds)
+    except CannotTell as why:
+        return why.message
+
+
+def told_by(line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()) -> Day:
+    """The same from one endpoint. Raises CannotTell, Retryable."""
+    since = _first_block(line, head, head.timestamp_s - DAY_S)
+    blocks = _blocks(line, owner, since, head, nonce)
+    sent = _receipts(line, owner, blocks)
+    ours = [one.nonce for one in sent]
+    complete = ours == list(range(nonce - len(ours), nonce))
+    if not complete or (since == 0 and len(ours) != nonce):
+        raise CannotTell(f"of the wallet's transactions up to nonce {nonce} some were not found in the last 24 h")
+    return Day(since, _priced(line, owner, sent, feeds))
+
+
+def _first_block(line: Transport, head: Head, since_s: int) -> int:
+    """The first block after `since_s`, found by its header's time."""
+    (genesis,) = _all(line, [("eth_getBlockByNumber", ["0x0", False])], "the header of block 0")
+    if _time(genesis) > since_s:
+        return 0
+    low, high = 0, head.number  # the first is not after it, the second is
+    while high - low > 1:
+        gap = max(1, (high - low) // (PROBES + 1))
+        heights = list(range(low + gap, high, gap))[:PROBES]
+        headers = _all(line, [("eth_getBlockByNumber", [hex(height), False]) for height in heights], "old headers")
+        for height, header in zip(heights, headers, strict=True):
+            if _time(header) > since_s:
+                high = height
+                break
+            low = height
+    return high
+
+
+def _blocks(line: Transport, owner: str, since: int, head: Head, nonce: int) -> list[Mapping[str, Any]]:
+    """Whole blocks that hold every transaction of `owner` from block `since` on."""
+    if nonce == 0:
+        return []
+    try:
+        return _whole(line, _heights(line, owner, since, head, nonce))
+    except CannotTell:
+        if head.number - since >= SCANNED:
+            raise
+    return _whole(line, list(range(since, head.number + 1)))
+
+
+def _heights(line: Transport, owner: str, since: int, head: Head, nonce: int) -> list[int]:
+    """Blocks after which the wallet's nonce is another than before them, by bisection over old states."""
+    before = 0 if since == 0 else _nonces(line, owner, [since - 1])[0]
+    if nonce - before > MOST_SENT:
+        raise CannotTell(f"the wallet sent {nonce - before} transactions in the last 24 h, more than {MOST_SENT} are not looked at")
+    spans = [(max(since - 1, 0), head.number, before, nonce)] if nonce > before else []
+    found: list[int] = []
+    while spans:
+        middles = [(low + high) // 2 for low, high, _, _ in spans]
+        halves = []
+        for (low, high, first, last), middle, at in zip(spans, middles, _nonces(line, owner, middles), strict=True):
+            halves += [(low, middle, first, at), (middle, high, at, last)]
+        changed = [span for span in halves if span[3] > span[2]]
+        found += [high for low, high, _, _ in changed if high - low <= 1]
+        spans = [span for span in changed if span[1] - span[0] > 1]
+    return sorted({*found, *([0] if since == 0 else [])})
+
+
+def _nonces(line: Transport, owner: str, heights: Sequence[int]) -> list[int]:
+    answers = []
+    for at in range(0, len(heights), BATCH):
+        part = heights[at : at + BATCH]
+        answers += _all(line, [("eth_getTransactionCount", [owner, hex(height)]) for height in part], "states of a day ago")
+    return [quantity(answer, "nonce") for answer in answers]
+
+
+def _whole(line: Transport, heights: Sequence[int]) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
+    for at in range(0, len(heights), BATCH):
+        calls: list[Call] = [("eth_getBlockByNumber", [hex(height), True]) for height in heights[at : at + BATCH]]
+        for block in _all(line, calls, "old blocks"):
+            if not isinstance(block, Mapping) or not isinstance(block.get("transactions"), list):
+                raise CannotTell("the endpoint keeps no old blocks")
+            found.append(block)
+    return found
+
+
+def _receipts(line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]) -> tuple[Sent, ...]:
+    """The wallet's transactions in these blocks with what came of them, by nonce."""
+    ours = [
+        (tx, quantity(block.get("timestamp"), "block timestamp"))
+        for block in blocks
+        for tx in block["transactions"]
+        if isinstance(tx, Mapping) and str(tx.get("from", "")).lower() == owner.lower()
+    ]
+    if len(ours) > MOST_SENT:
+        raise CannotTell(f"the wallet sent {len(ours)} transactions in the last 24 h, more than {MOST_SENT} are not looked at")
+    hashes = [hex_data(octets(tx.get("hash"), "transaction hash", 32)) for tx, _ in ours]
+    raw: list[Any] = []
+    for at in range(0, len(hashes), BATCH):
+        raw += _all(line, [("eth_getTransactionReceipt", [one]) for one in hashes[at : at + BATCH]], "old receipts")
+    sent = []
+    for (tx, chain_s), tx_hash, found in zip(ours, hashes, raw, strict=True):
+        if not isinstance(found, Mapping):
+            raise CannotTell("the endpoint keeps no old receipts")
+        sent.append(
+            Sent(
+                nonce=quantity(tx.get("nonce"), "nonce"),
+                to=recipient(tx.get("to")),
+                value_wei=quantity(tx.get("value", "0x0"), "value"),
+                chain_s=chain_s,
+                receipt=parse_receipt(found, tx_hash),
+            )
+        )
+    return tuple(sorted(sent, key=lambda one: one.nonce))
+
+
+def _priced(line: Transport, owner: str, sent: Sequence[Sent], feeds: Sequence[str]) -> tuple[Sent, ...]:
+    """The transactions with what every feed said in the block before; all feeds of a transaction, or none."""
+    asked = [one for one in sent if feeds and any(one.receipt.net(owner).values())]
+    calls: list[Call] = [
+        ("eth_call", [{"to": feed, "data": "0x" + LATEST_ROUND_DATA.hex()}, hex(one.receipt.block_number - 1)])
+        for one in asked
+        for feed in feeds
+    ]
+    said: list[int | None] = []
+    for at in range(0, len(calls), BATCH):
+        said += [_answer(answer) for answer in line.batch(calls[at : at + BATCH])]
+    answers = {}
+    for number, one in enumerate(asked):
+        mine = said[number * len(feeds) : (number + 1) * len(feeds)]
+        answers[one.receipt.tx_hash] = tuple((feed, answer) for feed, answer in zip(feeds, mine, strict=True) if answer is not None)
+    return tuple(
+        replace(one, answers=found) if len(found := answers.get(one.receipt.tx_hash, ())) == len(feeds) and found else one for one in sent
+    )
+
+
+def _answer(said: object) -> int | None:
+    """The answer of latestRoundData; None where the node has none."""
+    try:
+        raw = b"" if isinstance(said, RpcFault_of_rpc) else octets(said, "a price feed")
+    except Retryable:
+        return None
+    answer = int.from_bytes(raw[32:64], "big", signed=True) if len(raw) == _ROUND_BYTES else 0
+    return answer if answer > 0 else None
+
+
+def _all(line: Transport, calls: Sequence[Call], what: str) -> list[Any]:
+    """Answers of one batch. Raises CannotTell when the node refuses one of them."""
+    try:
+        answers = line.batch(calls)
+    except Retryable:
+        raise
+    except TrimtabError as error:
+        raise CannotTell(f"the endpoint does not tell {what}: {error.message}") from None
+    refused = next((answer for answer in answers if isinstance(answer, RpcFault_of_rpc)), None)
+    if refused is not None:
+        raise CannotTell(f"{line.name} does not tell {what}: {refused.message}")
+    return answers
+
+
+def _time(header: object) -> int:
+    if not isinstance(header, Mapping):
+        raise CannotTell("the endpoint keeps no old headers")
+    return quantity(header.get("timestamp"), "block timestamp")

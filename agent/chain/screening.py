@@ -1,0 +1,500 @@
+"""Tries out every token that a plan moves, at its amounts and its block: whether what goes in comes out, for us, here, now.
+
+Nothing needs the node's good will beyond eth_call: the pools themselves lend the tokens (TokenScreen), and single calls run as
+the wallet, a pool or the router, which eth_call allows anybody. docs/tokens.md says what this shows, and what it cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from agent.amm import pools as amm
+from agent.artifacts import own
+from agent.chain.lens import (
+    BALANCE_OF,
+    Answer,
+    CallItem,
+    Status,
+    address_call,
+    address_word,
+    complete,
+    decode,
+    page_calls,
+    pages,
+    uint,
+    word,
+)
+from agent.chain.rpc import RpcFault as RpcFault_of_rpc
+from agent.chain.rpc import Transport
+from agent.chain.wire import Call, RpcFault, hex_data, octets
+from agent.errors import Retryable
+from agent.model import Finding, Funding, Plan, PoolState, Provide, ScreenedToken, StepInput, V3Pool
+from agent.units import BPS, NATIVE
+
+# --- What a plan moves of each token: from which pools to whom, and from whom into which pools.
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """`raw` base units of a token that a pool pays to `payee`, or takes from the wallet by the hand of `spender`.
+
+    One of both is set; a sale of what an earlier leg left in the router has neither.
+    """
+
+    token: str
+    pool: PoolState
+    raw: int
+    payee: str | None = None
+    spender: str | None = None
+
+    @property
+    def kind(self) -> int:
+        """As TokenScreen reads it: bit 0 the token is token1, bit 1 the pool is V3."""
+        return (self.token == self.pool.token1) + 2 * isinstance(self.pool, V3Pool)
+
+
+def moves(step: StepInput, plan: Plan) -> tuple[Move, ...]:
+    """Everything that legs exchange and that is provided as liquidity, in the plan's order."""
+    return tuple(move for move in (*_legs(step, plan), *_provided(step, plan)) if move.raw > 0)
+
+
+def _legs(step: StepInput, plan: Plan) -> Iterator[Move]:
+    pools = {pool.address: pool for pool in step.snapshot.pools}
+    router, wallet = step.execution.router, step.snapshot.owner
+    for leg in plan.legs:
+        pool = pools.get(leg.pool)
+        if pool is None or NATIVE in (leg.token_in, leg.token_out):
+            continue  # wrapping: the wrapped token is tried where it is exchanged
+        yield Move(leg.token_in, pool, leg.amount_in_raw, spender=router if leg.source is Funding.WALLET else None)
+        yield Move(leg.token_out, pool, leg.amount_out_raw, payee=wallet if leg.sink is Funding.WALLET else router)
+
+
+def _provided(step: StepInput, plan: Plan) -> Iterator[Move]:
+    pools = {pool.address: pool for pool in step.snapshot.pools}
+    for action in plan.actions:
+        pool = pools.get(action.pool)
+        if isinstance(action, Provide) and pool is not None:
+            for token, raw in zip((action.token0, action.token1), action.desired_raw, strict=True):
+                yield Move(token, pool, raw, spender=action.contract)
+
+
+def first_look(step: StepInput) -> tuple[Move, ...]:
+    """A move of each token without a plan: all that the wallet holds, or a hundredth of its deepest pool, into and out of that."""
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    found = []
+    for token in (*(asset.token for asset in step.portfolio.assets), *step.portfolio.hubs):
+        depths = [(amm.depth(pool, token.address), pool) for pool in step.snapshot.pools if token.address in (pool.token0, pool.token1)]
+        deepest_raw, pool = max(depths, key=lambda one: one[0], default=(0, None))
+        raw = min(held.get(token.address, 0) or deepest_raw // 100, deepest_raw // 2)
+        if pool is not None and raw > 0:
+            found.append(Move(token.address, pool, raw, step.snapshot.owner, step.execution.router))
+    return tuple(found)
+
+
+def largest(found: tuple[Move, ...]) -> dict[str, Move]:
+    """The largest move of each token."""
+    chosen: dict[str, Move] = {}
+    for move in found:
+        if move.token not in chosen or move.raw > chosen[move.token].raw:
+            chosen[move.token] = move
+    return chosen
+
+
+# --- What trying a token out means: the record of TokenScreen and the answers to single calls, as a finding.
+
+
+RECORD_BYTES = 385
+FORMAT = 1
+_UNKNOWN = 2**256 - 1
+SHARES = 2
+"""Base units by which tokens that count in shares round a transfer."""
+Result = tuple[Finding, str]
+
+
+class Answered(Enum):
+    """How a token answered a call that moves something; the first five as ScreenHand numbers them."""
+
+    FAILED = 0
+    SILENT = 1
+    TRUE = 2
+    FALSE = 3
+    ODD = 4
+    UNTRIED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One try of TokenScreen: base units lent, balances on the way (see contracts/src/TokenScreen.sol), hooks heard."""
+
+    status: int
+    lent: int
+    pool_before: int
+    came: int
+    pool_lent: int
+    transfer: Answered
+    passed_on: int
+    kept: int
+    approve: Answered
+    transfer_from: Answered
+    pool_after: int
+    left: int
+    hooks: int
+
+
+def records(page: bytes, count: int) -> list[Record]:
+    """The records of one answer. Raises Retryable when the bytes are not an answer to `count` tries."""
+    if len(page) != 1 + count * RECORD_BYTES or page[0] != FORMAT:
+        raise Retryable("the endpoint's answer to the token screen is not its format", "it must allow eth_call of creation code")
+    found = []
+    for number in range(count):
+        at = 1 + number * RECORD_BYTES
+        w = [int.from_bytes(page[at + 1 + 32 * i : at + 33 + 32 * i], "big") for i in range(12)]
+        if page[at] > 4 or max(w[4], w[7], w[8]) > 4:
+            raise Retryable("the endpoint's answer to the token screen has an unknown status")
+        moves = (Answered(w[4]), Answered(w[7]), Answered(w[8]))
+        found.append(Record(page[at], w[0], w[1], w[2], w[3], moves[0], w[5], w[6], moves[1], moves[2], w[9], w[10], w[11]))
+    return found
+
+
+def tried(record: Record) -> Result:
+    """What one try says. A pool that did not lend is UNKNOWN: why, further questions have to say."""
+    if record.status == 4:
+        return Finding.UNKNOWN, "the endpoint gives too little gas"
+    if record.status == 3:
+        return Finding.UNREADABLE, "the pool's balance"
+    if record.status == 2:
+        return Finding.UNKNOWN, "the pool holds none of it"
+    if record.status == 1:
+        return Finding.UNKNOWN, "the pool could not pay it out"
+    balances = (record.pool_before, record.came, record.pool_lent, record.passed_on, record.kept, record.pool_after, record.left)
+    if _UNKNOWN in balances:
+        return Finding.UNREADABLE, "a balance in the middle of a transfer"
+    answers = {"transfer": record.transfer, "approve": record.approve, "transferFrom": record.transfer_from}
+    for name, answer in answers.items():
+        if answer in (Answered.FALSE, Answered.ODD):
+            return Finding.FALSE_RETURNING, f"{name} answered {'false' if answer is Answered.FALSE else 'neither true nor nothing'}"
+    for name, answer in answers.items():
+        if answer is Answered.FAILED:
+            return Finding.HONEYPOT, f"{name} of {record.lent} base units that a pool had paid reverts"
+    if record.hooks:
+        return Finding.CALLBACK, "whoever sends or receives is called"
+    return _balanced(record, Answered.SILENT in answers.values())
+
+
+def _balanced(record: Record, silent: bool) -> Result:
+    """Whether every balance changed by what was moved."""
+    steps = (
+        ("a pool pays", record.lent, record.came),
+        ("it is passed on", record.came, record.passed_on),
+        ("it is sold into a pool", record.passed_on, record.pool_after - record.pool_lent),
+    )
+    lost = max(sent - got for _, sent, got in steps)
+    if lost > SHARES:
+        when, sent, got = max(steps, key=lambda one: one[1] - one[2])
+        return Finding.FEE_ON_TRANSFER, f"of {sent} base units {got} arrive when {when}, {-(-(sent - got) * BPS // sent)} bps less"
+    exact = all(sent == got for _, sent, got in steps) and not record.kept and not record.left
+    if not exact or record.pool_before - record.pool_lent != record.lent:
+        return Finding.REBASING, "balances do not change by what is moved"
+    return (Finding.NO_RETURN_VALUE if silent else Finding.CLEAN), ""
+
+
+def answered(answer: object) -> Answered | None:
+    """How a token answered a call by eth_call; None where the node could not run it."""
+    if isinstance(answer, RpcFault):
+        return Answered.FAILED if _reverted(answer) else None
+    if answer == "0x":
+        return Answered.SILENT
+    word = word_of(answer)
+    return Answered.ODD if word not in (0, 1) else Answered.TRUE if word else Answered.FALSE
+
+
+def word_of(answer: object) -> int | None:
+    """The one word of an answer; None when it is something else."""
+    try:
+        return int.from_bytes(octets(answer, "a word", 32), "big")
+    except Retryable:
+        return None
+
+
+def _reverted(fault: RpcFault) -> bool:
+    """Whether the call ran and failed; nodes word it differently."""
+    text = fault.message.lower()
+    ran = ("revert", "invalid opcode", "out of gas", "outofgas", "stack", "invalid jump")
+    return fault.code == 3 or bool(fault.data) or any(word in text for word in ran)
+
+
+# --- Why a token does not move: paused for all, shut to one address, or something that only its issuer knows.
+
+
+NOBODY = "0x000000000000000000000000000000007472696D"
+"""An address that nobody has reason to shut out."""
+_PAUSED = bytes.fromhex("5c975abb")
+_LISTS = ("fe575a87", "e47d6060", "dbac26e9", "fbac3951", "59bf1abe")
+"""isBlacklisted, isBlackListed, blacklisted, isBlocked, getBlackListStatus, all (address)."""
+_TRANSFER, _TRANSFER_FROM = bytes.fromhex("a9059cbb"), bytes.fromhex("23b872dd")
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A single call that did not go through: of which move, made for whom ("payee", "wallet", "spender"), and how it ended."""
+
+    move: Move
+    who: str
+    how: Answered | None
+
+
+def explain(line: Transport, step: StepInput, move: Move, result: Result, suspects: Sequence[Suspect], at: object) -> Result:
+    """The finding for one token that could not be tried, or that some calls refused; asks in one request more."""
+    if result[0] is not Finding.UNKNOWN and not result[0].accepted:
+        return result
+    if any(one.how in (Answered.FALSE, Answered.ODD) for one in suspects):
+        return Finding.FALSE_RETURNING, "a transfer answered false, or neither true nor nothing"
+    wallet, places = step.snapshot.owner, {step.snapshot.owner: "the wallet"}
+    for one in (move, *(suspect.move for suspect in suspects)):
+        places |= {one.pool.address: f"pool {one.pool.address}", one.payee or wallet: places.get(one.payee or wallet, "the router")}
+        places |= {one.spender or wallet: places.get(one.spender or wallet, "the router")}
+    items = [CallItem(move.token, _PAUSED)]
+    items += [CallItem(move.token, address_call(bytes.fromhex(view), address)) for address in places for view in _LISTS]
+    sized = pages(items)
+    held = next((held.raw for held in step.snapshot.holdings if held.token == move.token), 0)
+    calls = [
+        _as(move.token, move.pool.address, _TRANSFER + address_word(NOBODY) + word(move.raw), at),
+        _as(move.token, wallet, _TRANSFER + address_word(NOBODY) + word(min(held, move.raw)), at),
+        _as(move.token, NOBODY, _TRANSFER_FROM + address_word(wallet) + address_word(move.pool.address) + word(0), at),
+    ]
+    told = line.batch([*calls, *page_calls(items, sized, at)])
+    by_pool, by_wallet, by_nobody = (answered(answer) for answer in told[:3])
+    said = [uint(answer) for answer in complete(line, items, sized, told[3:], at)]
+    if said[0] == 1:
+        return Finding.PAUSED, "paused() says so"
+    for number, place in enumerate(places.values()):
+        if 1 in said[1 + number * len(_LISTS) : 1 + (number + 1) * len(_LISTS)]:
+            return Finding.BLOCKLISTED, f"{place} is on its list"
+    if Answered.FALSE in (by_pool, by_wallet) or Answered.ODD in (by_pool, by_wallet):
+        return Finding.FALSE_RETURNING, "a transfer answered false, or neither true nor nothing"
+    if result[0] is Finding.UNKNOWN:
+        return _not_lent(move, result, by_pool, by_wallet if held else None)
+    return _refused(result, suspects, by_nobody)
+
+
+def _as(token: str, sender: str, data: bytes, at: object) -> Call:
+    return "eth_call", [{"from": sender, "to": token, "data": hex_data(data)}, at]
+
+
+def _not_lent(move: Move, result: Result, by_pool: Answered | None, by_wallet: Answered | None) -> Result:
+    """The pool did not lend it."""
+    if by_pool is not Answered.FAILED:
+        return result
+    if by_wallet in (Answered.TRUE, Answered.SILENT):
+        return Finding.BLOCKLISTED, f"pool {move.pool.address} may not send it"
+    return Finding.PAUSED, "pools cannot send it" if by_wallet is None else "neither pools nor the wallet can send it"
+
+
+def _refused(result: Result, suspects: Sequence[Suspect], by_nobody: Answered | None) -> Result:
+    """Between strangers it moves; one of ours could not move it."""
+    for one in suspects:
+        if one.how is None:
+            return Finding.UNKNOWN, "the endpoint runs no call from there"
+        if one.who == "payee":
+            return Finding.BLOCKLISTED, f"{one.move.payee} may not receive it from pool {one.move.pool.address}"
+        if one.who == "wallet":
+            return Finding.BLOCKLISTED, f"the wallet may not send it into pool {one.move.pool.address}"
+        if by_nobody in (Answered.TRUE, Answered.SILENT):
+            return Finding.BLOCKLISTED, f"{one.move.spender} may not spend it"
+    return result  # a token that moves no zero: nothing was approved yet, so nothing more could be tried
+
+
+TRIES_PER_CALL = 1
+"""What one token does stays in its own call: a hand keeps what it heard, and a token can see to it that this is not undone."""
+BLOCKS_BACK = 64
+"""Over so many blocks a wallet's balance must have changed by its transfers alone; nodes keep 128 states."""
+TRANSFER = bytes.fromhex("a9059cbb")
+TRANSFER_FROM = bytes.fromhex("23b872dd")
+TRANSFER_TOPIC = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
+_BY_SHARES = {
+    "sharesOf": bytes.fromhex("f5eb42dc"),
+    "scaledBalanceOf": bytes.fromhex("1da24f3e"),
+    "gonsForBalance": bytes.fromhex("1bd39674"),
+}
+_GRANULARITY = bytes.fromhex("556f0dc7")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScreen:
+    """Screens tokens through one line. `wrapped_native` changes balances by deposits too, without a transfer."""
+
+    line: Transport
+    wrapped_native: str
+
+    def __call__(self, step: StepInput, plan: Plan) -> tuple[ScreenedToken, ...]:
+        """One finding for each token that the plan moves, in one request where nothing is wrong. Raises Retryable."""
+        return self.screen(step, moves(step, plan))
+
+    def screen(self, step: StepInput, found: tuple[Move, ...]) -> tuple[ScreenedToken, ...]:
+        """The same for given moves."""
+        chosen = list(largest(found).values())
+        if not chosen:
+            return ()
+        at: dict[str, object] = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
+        asked, single = _tries(chosen, at), [call for move in found for call in _single(step, move, at)]
+        habits = [item for move in chosen for item in _habits(step, move.token)]
+        sized = pages(habits)
+        balances = [CallItem(move.token, address_call(BALANCE_OF, step.snapshot.owner)) for move in chosen]
+        past = page_calls(balances, pages(balances), hex(_since(step)))
+        told = iter(self.line.batch([*asked, *past, *(call for _, _, call in single), *page_calls(habits, sized, at)]))
+        results = self._tried(chosen, [next(told) for _ in asked], at)
+        before = _before(balances, [next(told) for _ in past])
+        moved = [_in_time(self.line, next(told)) for _ in single]
+        suspects = [
+            Suspect(move, who, how) for (move, who, _), one in zip(single, moved, strict=True) if (how := answered(one)) not in _FINE
+        ]
+        seen = complete(self.line, habits, sized, list(told), at)
+        screened = []
+        for number, move in enumerate(chosen):
+            about = [one for one in suspects if one.move.token == move.token]
+            result = results[number]
+            if result[0] is Finding.UNKNOWN or about:
+                result = explain(self.line, step, move, result, about, at)
+            if result[0].accepted:
+                result = _habit(seen[4 * number : 4 * number + 4]) or self._moved_alone(step, move.token, before[number]) or result
+            screened.append(ScreenedToken(move.token, *result))
+        return tuple(screened)
+
+    def _tried(self, chosen: Sequence[Move], told: Sequence[object], at: object) -> list[Result]:
+        """What became of each try. What the node refused is asked once more; refused again a token may be why, and is UNKNOWN.
+
+        Raises Retryable where it refuses all: that says nothing of tokens, and none must be left alone, and others traded, for it.
+        """
+        results: list[Result | None] = []
+        for start, answer in zip(range(0, len(chosen), TRIES_PER_CALL), told, strict=True):
+            results += _read(_in_time(self.line, answer), min(TRIES_PER_CALL, len(chosen) - start))
+        refused = [number for number, result in enumerate(results) if result is None]
+        if refused:
+            again = self.line.batch([_tries([chosen[number]], at)[0] for number in refused])
+            for number, answer in zip(refused, again, strict=True):
+                (results[number],) = _read(_in_time(self.line, answer), 1)
+        if not any(results):
+            raise Retryable(f"{self.line.name} refuses the token screen", "it must allow eth_call of creation code")
+        return [result or (Finding.UNKNOWN, "the endpoint refuses the screen") for result in results]
+
+    def _moved_alone(self, step: StepInput, token: str, then: int | None) -> Result | None:
+        """REBASING where the wallet's balance changed over the last blocks by something else than transfers.
+
+        Nothing where the node has no such state any more, or no logs: this looks back, and is no ground to trust a token.
+        """
+        now = next((held.raw for held in step.snapshot.holdings if held.token == token), None)
+        if token == self.wrapped_native or now is None or then in (None, now):
+            return None
+        wallet = hex_data(address_word(step.snapshot.owner))
+        span = {"address": token, "fromBlock": hex(_since(step) + 1), "toBlock": hex(step.snapshot.head.number)}
+        asked: list[Call] = [
+            ("eth_getLogs", [{**span, "topics": topics}]) for topics in ([TRANSFER_TOPIC, None, wallet], [TRANSFER_TOPIC, wallet])
+        ]
+        came, went = (_sum(logs) for logs in self.line.batch(asked))
+        if then is None or came is None or went is None or then + came - went == now:
+            return None
+        return (
+            Finding.REBASING,
+            f"since block {_since(step)} the wallet's balance changed by {now - then - came + went} base units without a transfer",
+        )
+
+
+_LIMITED = (-32005, 429)
+"""Codes of a call that a node refuses because of its limits, among others that it answers (EIP-1474, and usage)."""
+_FINE = (Answered.TRUE, Answered.SILENT)
+
+
+def _tries(chosen: Sequence[Move], at: object) -> list[Call]:
+    """Calls of TokenScreen's creation code, some tokens each."""
+    found: list[Call] = []
+    for start in range(0, len(chosen), TRIES_PER_CALL):
+        part = chosen[start : start + TRIES_PER_CALL]
+        request = bytes([len(part)]) + b"".join(_packed(move) for move in part)
+        argument = word(32) + word(len(request)) + request + bytes(-len(request) % 32)
+        found.append(("eth_call", [{"data": own("TokenScreen").bytecode + argument.hex()}, at]))
+    return found
+
+
+def _packed(move: Move) -> bytes:
+    addresses = bytes.fromhex(move.token[2:]) + bytes.fromhex(move.pool.address[2:])
+    return addresses + bytes([move.kind]) + min(move.raw, 2**128 - 1).to_bytes(16, "big")
+
+
+def _read(answer: object, count: int) -> list[Result | None]:
+    """What `count` tries of one call say; None each where the node refused it."""
+    if isinstance(answer, RpcFault_of_rpc):
+        return [None] * count
+    return [tried(record) for record in records(octets(answer, "the token screen"), count)]
+
+
+def _in_time(line: Transport, answer: object) -> object:
+    """The answer, unless it only says that too much is asked now: then Retryable, since that says nothing of a token."""
+    if isinstance(answer, RpcFault_of_rpc) and answer.code in _LIMITED:
+        raise Retryable(f"{line.name} refuses a part of the token screen: {answer.message}", "ask less often, or use another endpoint")
+    return answer
+
+
+def _single(step: StepInput, move: Move, at: object) -> list[tuple[Move, str, Call]]:
+    """Calls as whoever really moves the token: (move, who, call). Nothing is asked that the balance does not allow."""
+    wallet, found = step.snapshot.owner, []
+    if move.payee is not None:
+        found.append((move, "payee", transfer(move.token, move.pool.address, move.payee, move.raw, at)))
+    held = next((held.raw for held in step.snapshot.holdings if held.token == move.token), 0)
+    if move.spender is not None and held > 0:
+        raw = min(move.raw, held)
+        found.append((move, "wallet", transfer(move.token, wallet, move.pool.address, raw, at)))
+        open_raw = next((a.raw for a in step.snapshot.allowances if (a.token, a.spender) == (move.token, move.spender)), 0)
+        found.append((move, "spender", transfer_from(move.token, move.spender, wallet, move.pool.address, min(raw, open_raw), at)))
+    return found
+
+
+def transfer(token: str, sender: str, to: str, raw: int, at: object) -> Call:
+    """A transfer of `raw` base units to `to`, as `sender`."""
+    return "eth_call", [{"from": sender, "to": token, "data": hex_data(TRANSFER + address_word(to) + word(raw))}, at]
+
+
+def transfer_from(token: str, spender: str, sender: str, to: str, raw: int, at: object) -> Call:
+    """The same by the hand of `spender`: transferFrom."""
+    data = TRANSFER_FROM + address_word(sender) + address_word(to) + word(raw)
+    return "eth_call", [{"from": spender, "to": token, "data": hex_data(data)}, at]
+
+
+def _habits(step: StepInput, token: str) -> list[CallItem]:
+    """Functions that only tokens with such habits have."""
+    owner = step.snapshot.owner
+    asked = [address_call(_BY_SHARES["sharesOf"], owner), address_call(_BY_SHARES["scaledBalanceOf"], owner)]
+    return [CallItem(token, data) for data in (*asked, _BY_SHARES["gonsForBalance"] + word(10**6), _GRANULARITY)]
+
+
+def _habit(told: Sequence[Answer]) -> Result | None:
+    for name, answer in zip(_BY_SHARES, told, strict=False):
+        if isinstance(uint(answer), int):
+            return Finding.REBASING, f"it counts in shares: {name}()"
+    if isinstance(uint(told[3]), int):
+        return Finding.CALLBACK, "it is an ERC-777 token: granularity()"
+    return None
+
+
+def _since(step: StepInput) -> int:
+    return max(0, step.snapshot.head.number - BLOCKS_BACK)
+
+
+def _before(items: Sequence[CallItem], told: Sequence[object]) -> list[int | None]:
+    """Balances at an earlier block; None where there is no answer (any more)."""
+    found: list[int | None] = []
+    for page, answer in zip(pages(items), told, strict=True):
+        asked = [items[index] for index in page]
+        read = [Status.FAILED] * len(asked) if isinstance(answer, RpcFault_of_rpc) else decode(asked, octets(answer, "earlier balances"))
+        values = [uint(one) for one in read]
+        found += [value if isinstance(value, int) else None for value in values]
+    return found
+
+
+def _sum(logs: object) -> int | None:
+    """Base units that Transfer events moved; None where the node has no logs for us."""
+    if not isinstance(logs, list):
+        return None
+    amounts = [word_of(log.get("data")) if isinstance(log, dict) and len(log.get("topics", ())) == 3 else None for log in logs]
+    return sum(raw for raw in amounts if raw is not None) if None not in amounts else None

@@ -1,0 +1,322 @@
+"""Reads everything that one step needs, at one block, in two requests per endpoint, agreed by a quorum of operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from agent.chain import tokens as proxies
+from agent.chain.endpoints import Endpoint, Heard, Panel, operators
+from agent.chain.lens import Answer, Item, complete, page_calls, pages
+from agent.chain.quorum import NO_MAJORITY_REMEDY as REMEDY
+from agent.chain.quorum import (
+    AgreedTransport,
+    Agreement,
+    NoQuorum,
+    Testimony,
+    agree,
+    agreed,
+    backed,
+    common_height,
+    difference,
+    needed,
+    sufficing,
+    uneven,
+    vouched,
+)
+from agent.chain.rpc import RpcFault, Transport
+from agent.chain.watch import PoolKind, Watch, deep_item, deepened, parts, questions
+from agent.chain.wire import Call, only, parse_head, quantity
+from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
+from agent.model import Head, PastPrices, Quarantined, Snapshot
+from agent.ports import Clock
+
+# --- Reads what the blocks just before a head say of prices: feeds and pools of each block by its hash, agreed by enough operators.
+
+
+Told = tuple[tuple[Head, tuple[Answer, ...]], ...]
+"""What one endpoint says: each block's header, and the lens's answers there."""
+
+
+def read_past(panel: Panel, min_operators: int, watch: Watch, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+    """Newest first; fewer where the chain is younger. Two requests per endpoint.
+
+    Full nodes keep the state of the newest 128 blocks, so that none needs an archive. Raises NoQuorum where too few operators
+    say the same, Retryable where too few answer or the chain was reorganised meanwhile.
+    """
+    heights = range(head.number - 1, max(-1, head.number - 1 - blocks), -1)
+    if not heights:
+        return ()
+    narrow = replace(watch, tokens=(), spenders=(), code=(), positions=(), lp_spender=None, supplies=())
+    items = [question.item for question in questions(narrow)]
+    sized, what = pages(items), f"the prices of the {len(heights)} blocks before block {head.number}"
+
+    def tell(line: Endpoint) -> Told:
+        now, *before = _headers(line, head, heights)
+        if now.hash != head.hash:
+            raise Retryable(f"{line.name} no longer has block {head.number} as it was a moment ago", "a reorganisation; look again")
+        places = [{"blockHash": one.hash, "requireCanonical": True} for one in before]
+        answered = line.batch([call for at in places for call in page_calls(items, sized, at)])
+        return tuple(
+            (one, tuple(complete(line, items, sized, answered[number * len(sized) : (number + 1) * len(sized)], at)))
+            for number, (one, at) in enumerate(zip(before, places, strict=True))
+        )
+
+    def settled(answers: Mapping[Endpoint, Told]) -> bool:
+        try:
+            _agreed(answers, min_operators, what)
+        except NoQuorum:
+            return False
+        return True
+
+    heard = panel.ask(tell, enough=settled)
+    panel.require(heard)
+    chosen = _agreed(heard.answers, min_operators, what)
+    for endpoint, told in heard.answers.items():
+        if told != chosen:
+            panel.blame(endpoint, f"differs in {what}")
+    read = [(one, parts(narrow, answers)) for one, answers in chosen]
+    return tuple(PastPrices(one, found.feeds, found.pools) for one, found in read)
+
+
+def _headers(line: Endpoint, head: Head, heights: range) -> list[Head]:
+    calls: list[Call] = [("eth_getBlockByNumber", [hex(height), False]) for height in (head.number, *heights)]
+    answers = line.batch(calls)
+    found = [parse_head(only(line.name, "eth_getBlockByNumber", answer), head.chain_id) for answer in answers]
+    if [one.number for one in found] != [head.number, *heights]:
+        raise Retryable(f"{line.name} gives other blocks than those it was asked for")
+    return found
+
+
+def _agreed(answers: Mapping[Endpoint, Told], min_operators: int, what: str) -> Told:
+    return agreed([(endpoint.operator, told) for endpoint, told in answers.items()], min_operators, what)
+
+
+@dataclass(frozen=True, slots=True)
+class _First:
+    """What trip 1 says; `nonce_pending` counts what the endpoint's own pool holds."""
+
+    head: Head
+    nonce_pending: int
+    priority_fee_wei: int
+    gas_price_wei: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What trip 2 ended in: the agreement, trip 1 of those behind it, and why the others have no part in it."""
+
+    agreement: Agreement
+    alike: dict[Endpoint, _First]
+    lost: dict[Endpoint, TrimtabError]
+
+
+class ChainReader:
+    """Implements ports.Reader over one or more endpoints."""
+
+    def __init__(self, lines: Sequence[Transport] | Panel, chain_id: int, watch: Watch, clock: Clock, min_operators: int) -> None:
+        """`min_operators` different operators must agree; 1 is for those who allowed a single one by name. Raises ConfigError."""
+        panel = lines if isinstance(lines, Panel) else Panel(lines, min_operators)
+        self._panel = panel
+        self._chain_id = chain_id
+        self._clock = clock
+        self._min_operators = min_operators
+        self.watch = watch
+
+    def snapshot(self) -> Snapshot:
+        """See ports.Reader. Endpoints that failed, lag or differ while enough others agree are named in `quarantined`.
+
+        Read at the newest block that enough operators have. Where they disagree there, once more at an older one, within
+        chain.max_lag_blocks, that those a little behind have too: they may outvote one that lies. Raises NoQuorum where the
+        newest blocks of too few are near it: it may be old, or made up (T19).
+        """
+        before, watch, now_s = self._panel.requests, self.watch, self._clock.now_s()
+        firsts = self._firsts(watch.owner)
+        head = _newest(firsts.answers, self._min_operators)
+        if told := uneven(self._panel, {line: first.head.number for line, first in firsts.answers.items()}, head.number):
+            raise NoQuorum(told, REMEDY)
+        try:
+            read = self._read(head, firsts, watch)
+        except (Refused, Retryable):
+            older = self._older(head, firsts.answers)
+            if older is None:
+                raise
+            read = self._read(older, firsts, watch)
+        return self._assemble(watch, read, now_s, self._panel.requests - before)
+
+    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+        """See ports.Reader."""
+        return read_past(self._panel, self._min_operators, self.watch, head, blocks)
+
+    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """See ports.Reader."""
+        before, at = self._panel.requests, {"blockHash": snapshot.head.hash, "requireCanonical": True}
+        refs = [ref for ref in self.watch.pools if ref.kind is PoolKind.V3 and ref.address in pools]
+        items = [deep_item(ref) for ref in refs]
+        line, sized = AgreedTransport(self._panel), pages(items)
+        answers = complete(line, items, sized, line.batch(page_calls(items, sized, at)), at)
+        found = {ref.address: answer for ref, answer in zip(refs, answers, strict=True)}
+        read = tuple(deepened(pool, found[pool.address]) if pool.address in found else pool for pool in snapshot.pools)
+        return replace(snapshot, pools=read, requests=snapshot.requests + self._panel.requests - before)
+
+    def _firsts(self, owner: str) -> Heard[_First]:
+        """Trip 1. One endpoint of another chain among others is left out; where it is as good as half of them it is the operator's."""
+        wanted = needed(len(operators(self._panel.endpoints)), self._min_operators)
+        heard = self._panel.ask(lambda line: self._first(line, owner), enough=lambda answers: len(operators(answers)) >= wanted)
+        strays = [failure for failure in heard.lost.values() if isinstance(failure, WrongChain)]
+        if strays and (len(strays) >= len(heard.answers) or len(heard.operators) < self._min_operators):
+            raise strays[0]
+        self._panel.require(heard)
+        return heard
+
+    def _read(self, head: Head, firsts: Heard[_First], watch: Watch) -> _Read:
+        """Trip 2 at one block: what enough operators say alike, and who did not."""
+        able = [line for line, first in firsts.answers.items() if first.head.number >= head.number]
+        lost = dict(firsts.lost)
+        for line, first in firsts.answers.items():
+            if (lag := head.number - first.head.number) > self._panel.max_lag_blocks:
+                lost[line] = Retryable(f"{line.name} is {lag} blocks behind block {head.number}")
+        asked = questions(watch)
+        items = [question.item for question in asked]
+        names = [question.name for question in asked] + proxies.names(watch.proxies)
+
+        def settled(answers: Mapping[Endpoint, Testimony]) -> bool:
+            try:
+                agree(list(answers.values()), names, self._min_operators)
+            except Refused:
+                return False
+            return True
+
+        heard = self._panel.ask(lambda line: self._second(line, head, watch, items), among=able, enough=settled)
+        lost |= heard.lost
+        self._panel.require(Heard(heard.answers, lost))
+        agreement = agree(list(heard.answers.values()), names, self._min_operators)
+        for line, one in heard.answers.items():
+            if one.says != agreement.testimony.says:
+                self._panel.blame(line, f"differs in {difference(agreement.testimony, one, names)}")
+        alike = {line: firsts.answers[line] for line, one in heard.answers.items() if one.says == agreement.testimony.says}
+        return _Read(agreement, alike, lost)
+
+    def _older(self, head: Head, firsts: Mapping[Endpoint, _First]) -> Head | None:
+        """The newest block that all have who are not too far behind, by vote on its header; None where that is no other, or no help."""
+        near = [line for line, first in firsts.items() if first.head.number >= head.number - self._panel.max_lag_blocks]
+        if len(operators(near)) <= needed(len(operators(firsts)), self._min_operators):
+            return None
+        height = min(firsts[line].head.number for line in near)
+        heard = self._panel.ask(lambda line: self._header(line, height), among=near)
+        votes = [(line.operator, found) for line, found in heard.answers.items()]
+        try:
+            older = agreed(votes, self._min_operators, f"block {height}")
+        except NoQuorum:
+            return None
+        return None if older == head else older
+
+    def _header(self, line: Transport, height: int) -> Head:
+        return parse_head(line.call("eth_getBlockByNumber", [hex(height), False]), self._chain_id)
+
+    def _first(self, transport: Transport, owner: str) -> _First:
+        """Trip 1. The fee suggestions may be missing: legacy chains know no priority fee."""
+        block, chain, pending, priority, price = transport.batch(
+            [
+                ("eth_getBlockByNumber", ["latest", False]),
+                ("eth_chainId", []),
+                ("eth_getTransactionCount", [owner, "pending"]),
+                ("eth_maxPriorityFeePerGas", []),
+                ("eth_gasPrice", []),
+            ]
+        )
+        found = quantity(only(transport.name, "eth_chainId", chain), "chain id")
+        if found != self._chain_id:
+            raise WrongChain(
+                f"{transport.name} is on chain {found}, the config says {self._chain_id}", "fix chain.chain_id or the endpoint's url"
+            )
+        head = parse_head(only(transport.name, "eth_getBlockByNumber", block), found)
+        suggested = 0 if isinstance(priority, RpcFault) else quantity(priority, "priority fee")
+        gas_price = quantity(only(transport.name, "eth_gasPrice", price), "gas price")
+        count = quantity(only(transport.name, "eth_getTransactionCount", pending), "pending nonce")
+        return _First(head, count, suggested, gas_price)
+
+    def _second(self, transport: Transport, head: Head, watch: Watch, items: Sequence[Item]) -> Testimony:
+        """Trip 2, all at the head's hash; a third one for what did not fit. Implementations of tokens come after the items."""
+        at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
+        sized, further = pages(items), proxies.calls(watch.proxies, at)
+        block, nonce, native, *answered = transport.batch(
+            [
+                ("eth_getBlockByNumber", [hex(head.number), False]),
+                ("eth_getTransactionCount", [watch.owner, at]),
+                ("eth_getBalance", [watch.owner, at]),
+                *further,
+                *page_calls(items, sized, at),
+            ]
+        )
+        told, answered = answered[: len(further)], answered[len(further) :]
+        canonical = parse_head(only(transport.name, "eth_getBlockByNumber", block), self._chain_id)
+        if canonical.hash != head.hash:
+            raise Retryable(f"{transport.name} no longer has block {head.number} as it was a moment ago", "a reorganisation; look again")
+        return Testimony(
+            transport.operator,
+            canonical,
+            quantity(only(transport.name, "eth_getTransactionCount by block hash", nonce), "nonce"),
+            quantity(only(transport.name, "eth_getBalance by block hash", native), "native balance"),
+            (*complete(transport, items, sized, answered, at), *proxies.answers(told)),
+        )
+
+    def _assemble(self, watch: Watch, found: _Read, now_s: int, requests: int) -> Snapshot:
+        agreement = found.agreement
+        told = agreement.testimony.items
+        count = len(told) - len(proxies.names(watch.proxies))
+        read, backing = parts(watch, told[:count]), proxies.implementations(watch.proxies, told[count:])
+        self._also_watch(one.address for one in backing)
+        failed = tuple(Quarantined("endpoint", line.operator, failure.message) for line, failure in found.lost.items())
+        differing = tuple(Quarantined("endpoint", operator, f"differs in {what}") for operator, what in agreement.dissent)
+        nonce = agreement.testimony.nonce
+        # Pools of transactions and suggested fees differ; a majority is believed, and of two the careful one: more pending, less paid.
+        alike = found.alike
+        enough = needed(len(operators(alike)), self._min_operators)
+        pending = _by_operator(alike, lambda first: first.nonce_pending, max)
+        return Snapshot(
+            head=agreement.testimony.head,
+            now_s=now_s,
+            owner=watch.owner,
+            native_wei=agreement.testimony.native_wei,
+            nonce_latest=nonce,
+            nonce_pending=max(nonce, sufficing(pending, enough)),
+            priority_fee_wei=vouched(_by_operator(alike, lambda first: first.priority_fee_wei, min), enough),
+            gas_price_wei=vouched(_by_operator(alike, lambda first: first.gas_price_wei, min), enough),
+            holdings=read.holdings,
+            allowances=read.allowances,
+            pools=read.pools,
+            feeds=read.feeds,
+            code_hashes=read.code_hashes,
+            quarantined=read.quarantined + failed + differing,
+            operators=agreement.operators,
+            requests=requests,
+            positions=read.positions,
+            implementations=backing,
+            supplies=read.supplies,
+        )
+
+    def _also_watch(self, found: Iterable[str]) -> None:
+        """From the next snapshot on the code of implementations that were put in since is read too."""
+        new = [address for address in found if address not in (*self.watch.code, proxies.UNREADABLE)]
+        if new:
+            self.watch = replace(self.watch, code=(*self.watch.code, *new))
+
+
+def _newest(firsts: Mapping[Endpoint, _First], min_operators: int) -> Head:
+    """The highest block that enough operators have; of several headers at that height the one that most give."""
+    height = common_height({line: first.head.number for line, first in firsts.items()}, min_operators)
+    backing = backed((line.operator, first.head) for line, first in firsts.items() if first.head.number == height)
+    return max(backing, key=lambda head: len(backing[head]))
+
+
+def _by_operator(firsts: Mapping[Endpoint, _First], field: Callable[[_First], int], choose: Callable[[int, int], int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for line, first in firsts.items():
+        value = field(first)
+        found[line.operator] = choose(found.get(line.operator, value), value)
+    return found
+
+
+class WrongChain(OperatorNeeded):
+    """An endpoint serves another chain than the config names."""

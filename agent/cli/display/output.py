@@ -1,0 +1,215 @@
+"""Where a command's words go: one JSON document on stdout, or tables for people; errors with their exit codes; questions."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.status import Status
+from rich.text import Text
+
+from agent.errors import ConfigError, Refused, TrimtabError
+
+PIPED_COLUMNS = 100_000
+"""Width of what is piped, unless COLUMNS says another: a line breaks where its text does, a table is as wide as it likes."""
+
+
+class Output(Console):
+    """A console whose free text is broken by the terminal alone: paths and figures stay whole where it is copied or piped."""
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def size(self) -> ConsoleDimensions:
+        """As wide as the terminal, or as COLUMNS says."""
+        found = super().size
+        if self.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+            return found
+        return ConsoleDimensions(PIPED_COLUMNS, found.height)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """As Console does; text alone is not broken where nobody looks."""
+        if not self.is_terminal and all(isinstance(one, str | Text) or getattr(one, "is_text", False) for one in objects):
+            how.setdefault("soft_wrap", True)
+        super().print(*objects, **how)
+
+
+err = Output(stderr=True, highlight=False)
+out = Output(highlight=False)
+
+PATIENCE_S = 300.0
+"""How long a question waits for its answer: who asks may have the wallet, and a run beside it cannot act meanwhile."""
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""Control codes, and marks that reorder or hide text: whoever could bring them here would write on the owner's terminal (T17)."""
+
+
+def printable(text: str) -> str:
+    """The text with everything that could steer a terminal written out."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def cell(text: object, style: str = "") -> Text:
+    """Free text for a table: no markup, no control codes; long words fold instead of being cut."""
+    return Text(printable(str(text)), style=style, overflow="fold")
+
+
+def say(text: str) -> None:
+    """A line of free text on stdout."""
+    out.print(cell(text))
+
+
+def note(text: str) -> None:
+    """A line of free text on stderr."""
+    err.print(cell(text))
+
+
+def emit(document: dict[str, Any], as_json: bool, show: Callable[[], None], lines: bool = False) -> None:
+    """Prints the document as JSON, or calls `show` for people. `lines`: one document per line, for commands that print many."""
+    if as_json:
+        sys.stdout.write(json.dumps(document, indent=None if lines else 2) + "\n")
+        sys.stdout.flush()
+    else:
+        show()
+
+
+def error_document(error: TrimtabError) -> dict[str, Any]:
+    """The JSON document of an error."""
+    body: dict[str, Any] = {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy, "exit": error.exit_code}
+    if isinstance(error, Refused):
+        body["verdicts"] = [{"guard": v.guard, "measured": v.measured, "limit": v.limit, "passed": v.passed} for v in error.verdicts]
+    if (place := getattr(error, "place", None)) is not None:  # a proposal that waits for its signer
+        body["proposal"] = {"file": place, **getattr(error, "document", {})}
+    return {"error": body}
+
+
+def fail(error: TrimtabError, as_json: bool, lines: bool = False) -> int:
+    """Prints an error where it belongs; returns its exit code."""
+    if as_json:
+        emit(error_document(error), True, lambda: None, lines)
+    err.print(f"[bold red]{HEADS.get(error.exit_code, 'Error')}[/]:", cell(error.message))
+    if error.remedy:
+        note(f"  What to do: {error.remedy}")
+    return error.exit_code
+
+
+HEADS = {2: "Wrong input", 10: "Refused", 11: "Try again later", 12: "Operator needed", 130: "Interrupted"}
+
+
+def interactive() -> bool:
+    """Whether somebody sits there who can be asked: the question goes to stderr, the answer comes from stdin."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def require_answerable(yes: bool) -> None:
+    """Raises ConfigError before any work when a confirmation will be needed and nobody can give it."""
+    if not yes and not interactive():
+        raise ConfigError("this needs a confirmation and nobody can be asked here", "add --yes, or run it in a terminal")
+
+
+def ask(question: str) -> bool:
+    """Only "y" or "yes" is a yes; the end of the input is a no, and so is no answer within PATIENCE_S."""
+    until = time.monotonic() + PATIENCE_S
+    err.print(cell(f"{question} [y/N]: "), end="")
+    # A signal between the last look at signals and a read that blocks would be heard only after the answer.
+    while not select.select([sys.stdin], [], [], 0.2)[0]:
+        if time.monotonic() >= until:
+            note(f"\nNo answer within {PATIENCE_S:.0f} s: that is a no.")
+            return False
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def asked(lines: tuple[str, ...], question: str) -> bool:
+    """The same; what was changed in the config since it was last confirmed is told first."""
+    if lines:
+        note("The config was changed since it was last confirmed:")
+        for line in lines:
+            note(f"  {line}")
+    return ask(question)
+
+
+def in_words(stage: str) -> str:
+    """What is being done, for people: moments of a transaction's way have names of their own (execution's Event)."""
+    match stage.split(":"):
+        case ["before", "send"]:
+            return "sending"
+        case ["after", "send"]:
+            return "sent"
+        case ["before", state]:
+            return f"writing down: {state}"
+        case ["after", state]:
+            return f"written down: {state}"
+        case _:
+            return stage
+
+
+class Waiting:
+    """What is being waited for, shown on stderr; silent where nobody looks."""
+
+    def __init__(self, status: Status | None) -> None:
+        self._status = status
+
+    def update(self, text: str) -> None:
+        """Changes the text."""
+        if self._status is not None:
+            self._status.update(cell(in_words(text)))
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Out of the way, while something else is shown or asked."""
+        if self._status is None:
+            yield
+            return
+        self._status.stop()
+        try:
+            yield
+        finally:
+            self._status.start()
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[Waiting]:
+    """A spinner on stderr while something takes its time, where that is a terminal."""
+    if not err.is_terminal:
+        yield Waiting(None)
+        return
+    with err.status(cell(text)) as status:
+        yield Waiting(status)
+
+
+# --- A weight beside its target as a bar, as wide as there is room for.
+
+
+BAR_CELLS, FEWEST_CELLS = 24, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A weight as a bar as wide as there is room for, `full_bps` the whole of it; what is too much or missing stands out."""
+
+    weight_bps: int
+    target_bps: int
+    full_bps: int
+    outside: bool
+
+    def __rich_measure__(self, _console: Console, _options: ConsoleOptions) -> Measurement:
+        return Measurement(FEWEST_CELLS, BAR_CELLS)
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(options.max_width, BAR_CELLS)
+        weight, target = (round(value / max(1, self.full_bps) * (width - 1)) for value in (self.weight_bps, self.target_bps))
+        off = "red" if self.outside else "green"
+        both, more = min(weight, target), abs(weight - target)
+        yield Text.assemble(
+            ("━" * both, "green" if weight >= target else off),
+            ("╌" * more if weight < target else "", off),
+            ("┃", "bold"),
+            ("━" * more if weight > target else "", off),
+        )

@@ -1,0 +1,161 @@
+"""A plan for people: on one screen what moves, what it costs, the worst case and what failed; with --verbose everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from agent.app.pool_names import named
+from agent.cli import ledger as ledger_tables
+from agent.cli import money as flows
+from agent.cli.display import documents as actions
+from agent.cli.display import documents as rounds
+from agent.cli.display.output import cell
+from agent.cli.display.tables import FigureTable, Notice, amount, bps, brief, coins, decision, money, table, zone
+
+Document = dict[str, Any]
+MOST_ROWS, FEWEST_ROWS = 6, 2
+"""Of swaps on the short screen, which has 24 lines with the question; fewest where guards that failed need the room."""
+
+
+def show_plan(
+    console: Console,
+    document: Document,
+    decimals: dict[str, int],
+    *,
+    verbose: bool = False,
+    with_decision: bool = True,
+    more: str = "--json",
+) -> None:
+    """A plan; `more` is the option of the command that shows what the short screen leaves out."""
+    if with_decision:
+        console.print(decision(document))
+    refused = document["outcome"] == "refused"
+    if document["legs"]:
+        most = len(document["legs"]) if verbose else FEWEST_ROWS if refused else MOST_ROWS
+        console.print(legs(document, decimals, most))
+        if len(document["legs"]) > most:
+            console.print(cell(f"and {len(document['legs']) - most} more swaps"))
+    if document["actions"]:
+        console.print(actions.table(document["actions"], decimals))
+        console.print(cell("After each of them the agent plans anew; what follows is sent too, within the same limits."))
+    if verbose:
+        _details(console, document)
+    else:
+        _summary(console, document, more)
+    if document["flows"]:
+        console.print(flows.table(document["flows"]))
+    if document["outcome"] == "refused":
+        console.print(
+            Notice(document["reason"] if verbose else named(document["reason"], document["pools"]), "refused: nothing was exchanged", "red")
+        )
+
+
+def _summary(console: Console, document: Document, more: str) -> None:
+    """Cost, worst case and weights in a line each, guards that failed, and how much there is beyond that."""
+    unit = document["numeraire"]
+    if document["legs"] or document["actions"]:
+        parts = ", ".join(f"{name} {amount(part, 4)}" for name, part in document["cost"].items() if name != "total" and float(part))
+        of = f", for {money(document['turnover'])} {unit} of turnover"
+        console.print(cell(f"Cost: {amount(document['cost']['total'], 4)} {unit}{of}{f' ({parts})' if parts else ''}"))
+        if (worst := document.get("worst_case")) is not None:
+            console.print(cell(f"Worst case: {amount(worst, 4)} {unit}, if every swap pays only its minimum"))
+    if document["outcome"] != "refused" and document["legs"]:
+        after = ", ".join(f"{symbol} {bps(weight)}" for symbol, weight in document["weights_after_bps"].items())
+        console.print(cell(f"Weights after: {after}"))
+    if document["zone"] is not None and document["zone"]["plan"] is not None:
+        weighed = document["zone"]["plan"]
+        console.print(cell(f"Zone: saves {amount(weighed['saved_risk'], 4)} {unit} of risk for {amount(weighed['cost'], 4)} {unit}"))
+    if (tax := document.get("tax")) is not None and tax["disposals"]:
+        console.print(cell(f"Taxable gain: {money(tax['gain'])} {tax['currency']}, by {tax['method']}"))
+    if document.get("campaign") is not None:
+        console.print(cell(rounds.sentence(document["campaign"], unit)))
+    failed = [item for item in document["verdicts"] if not item["passed"]]
+    if failed:
+        console.print(verdicts(failed, document["pools"]))
+    if document["verdicts"]:
+        told = f"Guards: {len(document['verdicts']) - len(failed)} of {len(document['verdicts'])} passed"
+        skipped = f"; {len(document['skipped'])} pools or assets skipped" if document["skipped"] else ""
+        console.print(cell(f"{told}{skipped} (all of it: {more})", "" if not failed else "bold red"))
+
+
+def _details(console: Console, document: Document) -> None:
+    for pool in dict.fromkeys(leg["pool"] for leg in document["legs"]):
+        console.print(cell(f"{document['pools'].get(pool, 'pool')}: {pool}", "dim"))
+    if document["legs"] or document["actions"]:
+        console.print(costs(document))
+    if document["zone"] is not None:
+        console.print(zone(document["zone"], document["numeraire"]))
+    ledger_tables.show_tax(console, document.get("tax"))
+    rounds.show(console, document)
+    if document["verdicts"]:
+        console.print(verdicts(document["verdicts"], document["pools"]))
+    for item in document["skipped"]:
+        console.print(
+            cell(f"Skipped {named(item['what'], document['pools'], addresses=True)}: {named(item['why'], document['pools'])}", "yellow")
+        )
+
+
+def legs(document: Document, decimals: dict[str, int], most: int) -> FigureTable:
+    """The first `most` swaps of a plan."""
+    made = table("Swaps", ("#", "pool"), ("sell", "buy", "at least", "impact"))
+    for number, leg in enumerate(document["legs"][:most], 1):
+        sold, bought = decimals[leg["token_in"]], decimals[leg["token_out"]]
+        name = document["pools"].get(leg["pool"], f"{leg['pool'][:6]}…{leg['pool'][-4:]} {leg['fee_pips'] / 10_000:g} %")
+        made.add_row(
+            str(number) + (" ↳" if leg["source"] == "router" else ""),
+            name,
+            cell(f"{brief(coins(leg['amount_in_raw'], sold))} {leg['token_in']}"),
+            cell(f"{brief(coins(leg['amount_out_raw'], bought))} {leg['token_out']}"),
+            brief(coins(leg["min_out_raw"], bought)),
+            f"{leg['impact_bps']} bps",
+        )
+    return made
+
+
+def show_quote(console: Console, document: Document, decimals: dict[str, int]) -> None:
+    """A whole quote."""
+    console.print(legs(document, decimals, MOST_ROWS))
+    if len(document["legs"]) > MOST_ROWS:
+        console.print(cell(f"and {len(document['legs']) - MOST_ROWS} more swaps (all of them: --json)"))
+    sold, bought = document["token_in"], document["token_out"]
+    given, got = (amount(coins(document[key], decimals[token]), 18) for key, token in (("amount_in_raw", sold), ("amount_out_raw", bought)))
+    console.print(cell(f"{given} {sold} would pay {got} {bought}; fees {amount(document['fee'])} {document['numeraire']}"))
+
+
+def costs(document: Document) -> FigureTable:
+    """What the plan costs, in the numeraire."""
+    made = table(f"Cost in {document['numeraire']}", ("part",), ("amount",))
+    made.show_header = False
+    for name in ("fees", "impact", "skew", "gas", "approvals", "total"):
+        made.add_row(name, amount(document["cost"][name], 4), style="bold" if name == "total" else "")
+    if document.get("worst_case") is not None:
+        made.add_row("worst case, every swap at its minimum", amount(document["worst_case"], 4))
+    made.add_row("turnover", money(document["turnover"]))
+    if document.get("gap_bps") is not None:
+        made.add_row("optimality gap, at most", f"{document['gap_bps']:.3f} bps of turnover, gas and min_trade included")
+    return made
+
+
+def verdicts(found: list[Document], pools: dict[str, str]) -> FigureTable:
+    """Guards with what each measured and its limit."""
+    made = table("Guards", ("", "guard", "measured", "limit"))
+    for item in found:
+        mark = cell("✓", "green") if item["passed"] else cell("refused", "bold red")
+        made.add_row(mark, cell(item["guard"]), cell(named(item["measured"], pools)), cell(named(item["limit"], pools)))
+    return made
+
+
+def parameters(found: dict[str, str]) -> FigureTable:
+    """Every parameter that binds what is about to be sent."""
+    made = table("Parameters", ("name", "value"))
+    made.show_header = False
+    for name, value in found.items():
+        made.add_row(name, cell(value))
+    return made
+
+
+def signing(found: dict[str, str]) -> str:
+    """By whom and how a plan would be sent, in one sentence."""
+    return f"Signs: {found['key']}, for {found['wallet']} on chain {found['chain']}; to {found['submission'].partition(':')[0]}"

@@ -1,0 +1,294 @@
+"""How documents look to people: tables that cut no figure, and the words around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.panel import Panel
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from agent.cli import money as flows
+from agent.cli.display import documents as triggers
+from agent.cli.display.output import BAR_CELLS, FEWEST_CELLS, Bar, cell, printable
+from agent.units import decimal_text
+
+Document = dict[str, Any]
+KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}
+STATE_STYLES = {"final": "green", "mined": "green", "reverted": "red", "cancelled": "yellow", "replaced": "red"}
+GAP = 2
+"""Spaces between two columns."""
+NARROWEST = 14
+"""Words wrap in no less than that: narrower columns are stacked instead."""
+
+
+@dataclass(slots=True)
+class FigureTable:
+    """Rows below a heading; no figure and no name is ever cut. Where the columns do not fit side by side, free text wraps between words,
+    then bars are left out, then each row is stacked: its first name, below it a line for each figure.
+    """
+
+    heading: Text
+    names: tuple[str, ...]
+    right: frozenset[str]
+    note: str = ""
+    show_header: bool = True
+    rows: list[tuple[tuple[Text | Bar, ...], str]] = field(default_factory=list)
+
+    def add_row(self, *cells: str | Text | Bar, style: str = "") -> None:
+        """One row; cells that are missing at its end are empty."""
+        made = [cell(one) if isinstance(one, str) else one for one in cells]
+        self.rows.append((tuple(made + [Text()] * (len(self.names) - len(made))), style))
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.heading.plain:
+            yield self.heading
+        bars = {at for cells, _ in self.rows for at, one in enumerate(cells) if isinstance(one, Bar)}
+        without = [at for at in range(len(self.names)) if at not in bars]
+        for shown in (list(range(len(self.names))), without):
+            if (widths := self._widths(shown, options.max_width)) is not None:
+                yield self._beside(shown, widths)
+                break
+        else:
+            for cells, style in self.rows:
+                yield from self._stacked([(self.names[at], cells[at]) for at in without], style, options.max_width)
+        if self.note:
+            yield cell(self.note, "italic dim")
+        yield Text()
+
+    def _widths(self, shown: Sequence[int], room: int) -> list[int] | None:
+        """Of each column: what it wants where there is room, else no less than it needs; None where even that is too wide."""
+        least, most = zip(*(self._measure(at) for at in shown), strict=True) if shown else ((), ())
+        spare = room - GAP * (len(shown) - 1) - sum(least)
+        wanting = sum(most) - sum(least)
+        if spare < 0:
+            return None
+        return [low + (high - low if wanting <= spare else spare * (high - low) // wanting) for low, high in zip(least, most, strict=True)]
+
+    def _measure(self, at: int) -> tuple[int, int]:
+        """Fewest and most cells of a column: a figure is one piece, free text wraps between its words."""
+        head = self.names[at] if self.show_header else ""
+        cells = [cells[at] for cells, _ in self.rows]
+        if any(isinstance(one, Bar) for one in cells):
+            return FEWEST_CELLS, BAR_CELLS
+        texts = [one.plain for one in cells if isinstance(one, Text)]
+        most = max((cell_len(line) for text in (head, *texts) for line in text.splitlines()), default=0)
+        least = _longest_word(head, *texts)
+        if self.names[at] in self.right:
+            return max(least, *map(cell_len, texts), 0), most
+        return max(least, min(most, NARROWEST)), most
+
+    def _beside(self, shown: Sequence[int], widths: Sequence[int]) -> Table:
+        made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        made.show_header = self.show_header
+        for at, width in zip(shown, widths, strict=True):
+            made.add_column(self.names[at], justify="right" if self.names[at] in self.right else "left", width=width, overflow="fold")
+        for cells, style in self.rows:
+            made.add_row(*(cells[at] for at in shown), style=style)
+        return made
+
+    def _stacked(self, named: Sequence[tuple[str, Text | Bar]], style: str, room: int) -> RenderResult:
+        """One row as lines: what names it first, then each figure behind what it is, or below where the line is too short."""
+        texts = [(name.strip(), one) for name, one in named if isinstance(one, Text)]
+        first = next((at for at, (name, _) in enumerate(texts) if name not in ("", "#")), 0)
+        title = Text(" ").join(one for _, one in texts[: first + 1] if one.plain)
+        title.stylize(Style.combine([Style(bold=True), Style.parse(style)]))
+        if title.plain:
+            yield title
+        pairs: list[tuple[str, Text]] = []
+        for name, one in texts[first + 1 :]:
+            if not name and pairs and self.show_header:
+                pairs[-1] = (pairs[-1][0], Text(" ").join(part for part in (pairs[-1][1], one) if part.plain))
+            elif one.plain:
+                pairs.append((name if self.show_header else "", one))
+        lead = max((cell_len(name) + GAP for name, _ in pairs if name), default=0) + GAP
+        for name, one in pairs:
+            whole = cell_len(one.plain) if name in self.right else _longest_word(one.plain)
+            if lead + whole <= room:
+                line = Table.grid(padding=(0, 0))
+                line.add_column(width=lead)
+                line.add_column(overflow="fold")
+                line.add_row(Text(" " * GAP + name, "dim"), one, style=style)
+                yield line
+                continue
+            if name:
+                yield Text(" " * GAP + name, "dim")
+            yield Text.assemble(" " * min(GAP, max(0, room - whole)), one, style=style)
+
+
+def _longest_word(*texts: str) -> int:
+    return max((cell_len(word) for text in texts for word in text.split()), default=0)
+
+
+def table(title: str, left: Sequence[str], right: Sequence[str] = (), *, order: Sequence[str] = ()) -> FigureTable:
+    """An empty table; `left` and `right` name the columns by alignment, `order` their order (left first unless given).
+
+    Figures stand in `right`, in one piece each; free text and names in `left`.
+    """
+    return FigureTable(cell(title, "bold"), tuple(order or (*left, *right)), frozenset(right))
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A sentence that matters: in a box at a terminal, one line where it is piped."""
+
+    text: str
+    title: str
+    style: str
+    is_text: ClassVar[bool] = True
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        if not options.is_terminal:
+            yield Text(printable(f"{self.title}: {self.text}"), style=self.style)
+            return
+        title = cell(self.title, f"bold {self.style}")
+        yield Panel(cell(self.text), title=title, border_style=self.style, title_align="left", box=box.ROUNDED)
+
+
+def bps(value: int) -> str:
+    """4250 -> 42.50 %."""
+    return f"{value / 100:.2f} %"
+
+
+def amount(text: str, places: int = 6) -> str:
+    """A decimal string with thousands separators, cut to `places` for reading; what is then zero has no sign."""
+    whole, _, part = text.lstrip("-").partition(".")
+    shown = part[:places].rstrip("0")
+    below = text.startswith("-") and (int(whole or 0) or shown)
+    return ("-" if below else "") + f"{int(whole or 0):,}" + (f".{shown}" if shown else "")
+
+
+def money(text: str) -> str:
+    """A decimal string with thousands separators and two places, cut, for reading."""
+    return "{0}.{2:0<2}".format(*amount(text, 2).partition("."))
+
+
+def brief(text: str) -> str:
+    """A decimal string at six significant figures, two places at least, for reading; the JSON has them all."""
+    whole, _, part = text.lstrip("-").partition(".")
+    figures = len(whole) if int(whole or 0) else -(len(part) - len(part.lstrip("0")))
+    return amount(text, max(2, 6 - figures))
+
+
+def holdings(document: Document, title: str = "Holdings") -> FigureTable:
+    """Balances, prices, weights against targets and bands."""
+    total = f"{money(document['total_value'])} {document['numeraire']}"
+    full_bps = max((max(item["weight_bps"], item["target_bps"]) for item in document["holdings"]), default=0)
+    figures = ("amount", "price", "value", "weight", "target", "band")
+    made = table(f"{title} at block {document['block']}: {total}", ("token", ""), figures, order=("token", *figures, ""))
+    for item in document["holdings"]:
+        low, high = item["band_bps"]
+        outside = not low <= item["weight_bps"] <= high
+        made.add_row(
+            cell(item["symbol"]),
+            amount(item["amount"]),
+            amount(item["price"], 4),
+            money(item["value"]),
+            cell(bps(item["weight_bps"]), "bold red" if outside else ""),
+            bps(item["target_bps"]),
+            f"{low / 100:g}-{high / 100:g}" if (low, high) != (0, 10_000) else "none",
+            Bar(item["weight_bps"], item["target_bps"], full_bps, outside),
+        )
+    return made
+
+
+def show_status(console: Console, document: Document) -> None:
+    """A whole status."""
+    if document["holdings"]:
+        console.print(holdings(document))
+        in_positions = [
+            f"{coins(item['lp_raw'], item['decimals'])} {item['symbol']}" for item in document["holdings"] if item["lp_raw"] != "0"
+        ]
+        if in_positions:
+            console.print(cell(f"Values and weights count what lies in liquidity positions too: {', '.join(in_positions)} (trimtab lp)"))
+    console.print(cell(native(document["native"])))
+    console.print(cell(triggers.line(document["trigger"])))
+    if (least := document["least_total"]) is not None:
+        console.print(cell(least["text"], "" if least["enough"] else "yellow"))
+    for item in document["quarantined"]:
+        console.print(cell(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow"))
+    for one in document["screen"]:
+        console.print(cell(f"In quarantine: {one['symbol']} {one['why']}. {one['remedy']}", "yellow"))
+    for warning in document["warnings"]:
+        console.print(cell(f"Note: {warning}", "yellow"))
+    if document["left_alone"]:
+        console.print(flows.left_table(document["left_alone"]))
+    if document["flows"]:
+        console.print(flows.table(document["flows"]))
+    if document["paused"]:
+        paused = f"Paused{' hard' * document['pause_hard']}: {document['pause_reason']}. Nothing is sent until: trimtab resume"
+        console.print(cell(paused, "bold yellow"))
+    if document["zone"] is not None:
+        console.print(zone(document["zone"], document["numeraire"]))
+    console.print(decision(document))
+
+
+def native(found: Document) -> str:
+    """The native coin in one sentence."""
+    kept = "" if found["kept_wei"] == "0" else f", of which {coins(found['kept_wei'], 18)} are kept for gas"
+    beside = f"Native coin: {amount(coins(found['native_wei'], 18))}{kept}"
+    refill = "" if found["top_up_wei"] is None else f"; refilled up to {coins(found['top_up_wei'], 18)} by unwrapping"
+    if not found["counts"]:
+        return f"{beside}; it pays gas and does not count{refill}"
+    return f"{beside}; with {amount(coins(found['wrapped_raw'] or '0', 18))} wrapped it is the {found['symbol']} of the portfolio{refill}"
+
+
+def transactions(document: Document) -> FigureTable:
+    """What was sent."""
+    made = table(
+        "Transactions", ("kind", "status", "hash"), ("nonce", "block", "gas"), order=("kind", "nonce", "status", "block", "gas", "hash")
+    )
+    for item in document["transactions"]:
+        mined = item["block"] is not None and item["block"] >= 0
+        made.add_row(
+            item["kind"],
+            str(item["nonce"]),
+            cell(item["status"], STATE_STYLES.get(item["status"], "yellow")),
+            str(item["block"]) if mined else "",
+            f"{item['gas_used']:,}" if mined else "",
+            cell(item["hash"]),
+        )
+    return made
+
+
+def realised(document: Document, decimals: dict[str, int]) -> FigureTable:
+    """Planned against realised change of each balance."""
+    made = table("Planned against realised", ("token",), ("planned", "realised", "difference in base units"))
+    for item in document["realised"]:
+        places = decimals[item["symbol"]]
+        planned, got = item["planned_raw"], item["realised_raw"]
+        made.add_row(cell(item["symbol"]), amount(coins(planned, places)), amount(coins(got, places)), str(int(got) - int(planned)))
+    return made
+
+
+def coins(raw: str, decimals: int) -> str:
+    """Base units as a decimal string of coins."""
+    return decimal_text(int(raw), decimals)
+
+
+def zone(found: Document, numeraire: str) -> FigureTable:
+    """To where each asset is brought back, beyond what it is moved, what standing off costs, and a plan on the scales."""
+    risk = f"{amount(found['risk'], 4)} {numeraire} of risk within {found['horizon_s'] / 86_400:g} d"
+    made = table(f"Zone: standing off the targets costs {risk}", ("token",), ("brought back to", "moved beyond"))
+    for item in found["assets"]:
+        edges = (item["no_trade_bps"], item["trigger_bps"])
+        made.add_row(cell(item["symbol"]), *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges))
+    plan, told = found["plan"], [found["measured"]] if found["measured"] else []
+    if plan is not None:
+        parts = ", ".join(f"{name} {amount(plan[name], 4)}" for name in ("fees", "impact", "skew", "gas", "approvals"))
+        told.append(f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs {amount(plan['cost'], 4)}: {parts}")
+    made.note = "\n".join(told)
+    return made
+
+
+def decision(document: Document) -> Notice:
+    """What would be done, and why."""
+    kind = document["decision"]["kind"]
+    title = {"adjustliquidity": "liquidity"}.get(kind, kind)
+    return Notice(document["decision"]["reason"], title, KIND_STYLES.get(kind, "white"))

@@ -1,0 +1,374 @@
+"""Commands around the life of a bot: stop, revoke, rehearse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli import money as acting
+from agent.cli.display.output import ask, cell, emit, err, note, out, require_answerable, say, waiting
+from agent.cli.money import payment, show_remedies, show_sale, show_sent
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Verbose, Yes
+from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, EXITS, ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agent.app import Agent, Halted, TakenBack
+    from agent.app.money.emergency import Revoking
+    from agent.app.money.rehearsal import Leg, Rehearsal
+    from agent.app.money.shutdown import Ending
+    from agent.cli.display.tables import FigureTable
+
+
+# --- Commands of the kill switch: pause, softly or hard, and resume.
+
+
+Document = dict[str, Any]
+
+HANDED_OVER = "a run takes them back once it has the wallet; where none goes on, nobody does: do this again when the wallet is free"
+"""Who has the wallet may be a command as well, which only ends."""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    for command in (pause, resume):
+        app.command()(command)
+
+
+def pause(
+    reason: Annotated[str, typer.Option("--reason", help="Reason, shown with the pause.")] = "paused by the owner",
+    hard: Annotated[bool, typer.Option("--hard", help="Also cancel pending transactions and set allowances to zero.")] = False,
+    send: Send = False,
+    yes: Yes = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Stops all sending at once, until resume. Sent transactions are still watched.
+
+    With --hard it also shows what waits for a block and what contracts may still take, and with --send takes both back; a
+    trimtab that runs does it instead of this command.
+    """
+    from agent import app as api
+
+    if not hard:
+        if send or yes:
+            raise ConfigError("--send and --yes go with --hard: a soft pause sends nothing", "leave them out, or add --hard")
+        paused = api.pause(config, reason)
+        emit(paused, as_json, lambda: say(f"Paused: {paused['reason']}. Nothing is sent until: trimtab resume"))
+        if "store" in paused:
+            note(f"Only the file says so: {paused['store']}")
+        return
+    if send:
+        require_answerable(yes)
+    with waiting("Paused. Reading the chain") as wait:
+
+        def confirm(found: TakenBack) -> bool:
+            if not found.waiting and not found.allowed:
+                return True
+            with wait.aside():
+                err.print(_table(_waits(found)))
+                return ask("Paused. Take all of this back?")
+
+        halted = api.pause_hard(config, reason, send=send, sure=yes, confirm=confirm, progress=wait.update)
+    document = _document(halted, send)
+    emit(document, as_json, lambda: _show(document))
+    raise typer.Exit({"declined": EXIT_REFUSED, "failed": EXIT_RETRYABLE, "handed over": EXIT_RETRYABLE}.get(document["outcome"], 0))
+
+
+def resume(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Lifts the pause."""
+    from agent import app as api
+
+    document = api.resume(config)
+    emit(document, as_json, lambda: say("Resumed."))
+
+
+def _waits(found: TakenBack) -> Document:
+    from agent.cli.display import documents
+
+    return {
+        "cancel": [documents.transaction(intent) for intent in found.waiting],
+        "revoke": [{"token": one.token, "symbol": one.label, "spender": one.spender, "holder": one.holder} for one in found.allowed],
+    }
+
+
+def _document(halted: Halted, send: bool) -> Document:
+    """`outcome`: planned, declined, clear (nothing was left), done, failed (something stays), or handed over: a run will, where one is."""
+    from agent.cli.display import documents
+
+    found = _waits(halted.found)
+    clear = not found["cancel"] and not found["revoke"]
+    if halted.outcome is not None:
+        outcome, told = halted.outcome.kind.value.replace("halt", "clear"), halted.outcome.reason
+    elif halted.held and not clear:
+        outcome, told = "handed over", f"{halted.held}; {HANDED_OVER}"
+    elif clear:
+        outcome, told = "clear", "nothing waits, and nothing may be taken"
+    else:
+        outcome = "declined" if send else "planned"
+        told = "not confirmed; paused all the same" if send else "paused; to take this back: trimtab pause --hard --send"
+    sent = () if halted.outcome is None else halted.outcome.transactions
+    return {
+        "paused": True,
+        "hard": halted.hard,
+        "reason": halted.reason,
+        "outcome": outcome,
+        "told": told,
+        **found,
+        "transactions": [documents.transaction(intent) for intent in sent],
+    }
+
+
+def _show(document: Document) -> None:
+    from agent.cli.display import tables
+
+    if document["outcome"] in ("planned", "declined", "handed over"):
+        out.print(_table(document))
+    if document["transactions"]:
+        out.print(tables.transactions(document))
+    say(f"Paused ({'hard' if document['hard'] else 'soft'}): {document['reason']}. {document['outcome']}: {document['told']}")
+    say("Nothing is traded until: trimtab resume")
+
+
+def _table(document: Document) -> FigureTable:
+    """What would be taken back."""
+    from agent.cli.display import tables
+
+    made = tables.table("Takes back", ("", "what", "of"))
+    for item in document["cancel"]:
+        made.add_row(cell("cancel"), cell(item["note"]), cell(f"{item['hash'] or 'never signed'}, nonce {item['nonce']}"))
+    for item in document["revoke"]:
+        made.add_row(cell("to zero"), cell(f"allowance of {item['symbol']}"), cell(f"{item['holder']} {item['spender']}"))
+    return made
+
+
+def register_ending(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    for command in (stop, revoke, rehearse):
+        app.command()(command)
+
+
+def stop(
+    keep: Annotated[bool, typer.Option("--keep", help="Keep all coins (default).")] = False,
+    to_stable: Annotated[bool, typer.Option("--to-stable", help="Sell everything for the numeraire, after withdrawing liquidity.")] = False,
+    send_to: Annotated[str | None, typer.Option("--send-to", help="Pay the remaining balances to this confirmed address.")] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ends the bot: cancels pending transactions, sets allowances to zero, and sells and pays out if asked. Resumes an interrupted stop.
+
+    run and rebalance then refuse until trimtab resume.
+    """
+    from agent.app.money import shutdown as ending
+
+    if keep and (to_stable or send_to is not None):
+        raise ConfigError("--keep cannot be combined with --to-stable or --send-to", "use one of them")
+    with acting.opened(config, send=send, yes=yes) as (agent, wait):
+
+        def show(console: Console, document: Document) -> None:
+            _show_ending(console, document, agent, verbose=verbose)
+
+        def confirm(found: Ending) -> bool:
+            if yes and not found.to_stable and found.to is None:
+                return True  # an end that sells and pays nothing is never held up
+            return acting.sure(agent, wait, _ending(found, agent), show, "Stop the bot like this?", yes=yes)
+
+        found = ending.stop(agent, to_stable=to_stable, send_to=send_to, send=send, confirm=confirm, progress=wait.update)
+        document = _ending(found, agent)
+        acting.acting_told(wait, document, show, as_json=as_json)
+    raise typer.Exit(EXITS.get(document["state"], 0))
+
+
+def revoke(
+    tokens: Annotated[list[str] | None, typer.Argument(help="Symbols or addresses; every token of the config unless said.")] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Lists the allowances of routers, position managers and Permit2; with --send sets them to zero."""
+    from agent.app.money import emergency as revoking
+
+    with acting.opened(config, send=send, yes=yes) as (agent, wait):
+
+        def confirm(found: Revoking) -> bool:
+            if yes:
+                return True
+            with wait.aside():
+                _show_revoking(err, _revoking(found))
+                return ask("Set all of this to zero?")
+
+        document = _revoking(revoking.revoke(agent, tokens or (), send=send, confirm=confirm, progress=wait.update))
+        acting.acting_told(wait, document, _show_revoking, as_json=as_json)
+    raise typer.Exit(EXITS.get(document["state"], 0))
+
+
+def rehearse(
+    token: Annotated[str | None, typer.Option("--token", help="Asset to trade; default: the largest target.")] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Swaps the smallest allowed amount out and back, and compares both swaps with the prediction."""
+    from agent.app.money import rehearsal as rehearsing
+
+    with acting.opened(config, send=send, yes=yes) as (agent, wait):
+
+        def show(console: Console, document: Document) -> None:
+            _show_rehearsal(console, document, agent)
+
+        def confirm(found: Rehearsal) -> bool:
+            return acting.sure(agent, wait, _rehearsal(found, agent), show, "Trade this there and back?", yes=yes)
+
+        if send:
+            agent.require_not_stopped()
+        document = _rehearsal(rehearsing.rehearse(agent, token, send=send, confirm=confirm, progress=wait.update), agent)
+        acting.acting_told(wait, document, show, as_json=as_json)
+    raise typer.Exit(EXITS.get(document["state"], 0))
+
+
+def _ending(found: Ending, agent: Agent) -> Document:
+    from agent.cli.display import documents
+
+    return {
+        "state": found.state,
+        "reason": found.reason,
+        "to_stable": found.to_stable,
+        "to": found.to,
+        "cancel": [documents.transaction(one) for one in found.waiting],
+        "revoke": [{"token": one.token, "symbol": one.label, "spender": one.spender, "holder": one.holder} for one in found.allowed],
+        "sale": None if found.sale is None else documents.plan(found.sale),
+        "payments": [payment(one, agent.portfolio) for one in found.payments],
+        "verdicts": [documents.verdict(one) for one in found.verdicts],
+        "remedies": list(found.remedies),
+        "transactions": [documents.transaction(one) for one in found.transactions],
+        "left": list(found.left),
+        "block": found.step_input.snapshot.head.number,
+    }
+
+
+def _show_ending(console: Console, document: Document, agent: Agent, *, verbose: bool) -> None:
+    from agent.cli.display import tables
+
+    if document["state"] in ("planned", "refused"):
+        made = tables.table("To stop", ("", "what"))
+        for one in document["cancel"]:
+            made.add_row(cell("cancel"), cell(one["note"]))
+        for one in document["revoke"]:
+            made.add_row(cell("to zero"), cell(f"allowance of {one['symbol']}, {one['holder']} {one['spender']}"))
+        made.add_row(cell("sell"), cell("everything for the numeraire" if document["to_stable"] else "nothing"))
+        for one in document["payments"]:
+            made.add_row(cell("pay"), cell(f"{one['amount']} {one['symbol']} to {document['to']}"))
+        console.print(made)
+        if document["sale"] is not None:
+            show_sale(console, document["sale"], agent, verbose=verbose)
+    show_sent(console, document)
+    for line in document["left"] if document["state"] not in ("planned", "refused", "declined") else ():
+        console.print(cell(f"stays in the wallet: {line}"))
+    if document["state"] == "planned":
+        if console is out:
+            say("Dry run: nothing was sent. Add --send to stop the bot.")
+    else:
+        console.print(cell(f"{document['state']}: {document['reason']}"))
+    show_remedies(console, document)
+
+
+def _revoking(found: Revoking) -> Document:
+    from agent.cli.display import documents
+
+    rows = [
+        {
+            "token": one.token,
+            "symbol": one.label,
+            "spender": one.spender,
+            "holder": one.holder,
+            "raw": None if one.raw is None else str(one.raw),
+        }
+        for one in found.found
+    ]
+    sent = [documents.transaction(one) for one in found.transactions]
+    return {"state": found.state, "reason": found.reason, "allowances": rows, "transactions": sent}
+
+
+def _show_revoking(console: Console, document: Document) -> None:
+    from agent.cli.display import tables
+
+    if document["allowances"]:
+        made = tables.table("May be taken", ("token", "by", "spender"), ("base units",), order=("token", "base units", "by", "spender"))
+        for one in document["allowances"]:
+            made.add_row(cell(one["symbol"]), one["raw"] or "cannot be read", cell(one["holder"]), cell(one["spender"]))
+        console.print(made)
+    show_sent(console, document)
+    told = {"clear": "No contract that is known here may take anything.", "planned": "Add --send to set this to zero."}
+    console.print(cell(told.get(document["state"], f"{document['state']}: {document['reason']}")))
+
+
+def _rehearsal(found: Rehearsal, agent: Agent) -> Document:
+    from agent.cli.display import documents
+
+    sent = [documents.transaction(one) for outcome in found.outcomes for one in outcome.transactions]
+    return {
+        "state": found.state,
+        "verdict": found.verdict,
+        "numeraire": agent.portfolio.numeraire.label,
+        "plan": documents.plan(found.outcomes[0]),
+        "ways": [_way(one, agent) for one in found.ways],
+        "cost": documents.money(found.cost, agent.portfolio),
+        "predicted_cost": documents.money(found.predicted, agent.portfolio),
+        "transactions": sent,
+    }
+
+
+def _way(one: Leg, agent: Agent) -> Document:
+    from agent.cli.display import documents
+
+    return {
+        "token_in": one.sold.label,
+        "token_out": one.bought.label,
+        "amount_in_raw": str(one.in_raw),
+        "predicted_raw": str(one.predicted_raw),
+        "realised_raw": str(one.got_raw),
+        "slippage_bps": float(one.slippage_bps),
+        "gas_predicted": one.gas_predicted,
+        "gas_used": one.gas_used,
+        "gas_value": documents.money(one.gas_value, agent.portfolio),
+    }
+
+
+def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
+    from agent.cli.display import documents, tables
+    from agent.units import decimal_text
+
+    if document["state"] in ("planned", "refused"):
+        show_sale(console, document["plan"], agent)
+    if document["ways"]:
+        decimals = documents.decimals(agent.portfolio)
+        heads = ("sold", "predicted", "realised", "slippage bps", "gas predicted", "gas used")
+        made = tables.table("There and back", ("",), heads)
+        for one in document["ways"]:
+            out_of = decimals[one["token_out"]]
+            made.add_row(
+                cell(f"{one['token_in']} for {one['token_out']}"),
+                decimal_text(int(one["amount_in_raw"]), decimals[one["token_in"]]),
+                *(decimal_text(int(one[name]), out_of) for name in ("predicted_raw", "realised_raw")),
+                f"{one['slippage_bps']:.2f}",
+                str(one["gas_predicted"]),
+                str(one["gas_used"]),
+            )
+        console.print(made)
+        unit = document["numeraire"]
+        console.print(
+            cell(f"It cost {document['cost']} {unit}, gas and approvals included; predicted: {document['predicted_cost']} {unit}")
+        )
+    show_sent(console, document)
+    if document["state"] == "planned":
+        if console is out:
+            say("Dry run: nothing was sent. Add --send to trade it there and back.")
+    else:
+        console.print(cell(f"{document['state']}: {document['verdict']}"))

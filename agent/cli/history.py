@@ -1,0 +1,299 @@
+"""Commands about transactions: txs, cancel, reconcile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli.display.output import ask, cell, emit, err, note, out, require_answerable, say, waiting
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Yes, books_of, marked
+from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE
+
+if TYPE_CHECKING:
+    from agent.cli.display.tables import FigureTable
+
+
+# --- Commands about what was done: history, explain.
+
+
+LONGEST_REASON = 100
+"""Characters of a reason in a list of steps; explain tells all of it."""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    for command in (history, explain):
+        app.command()(command)
+
+
+def history(
+    config: ConfigPath = DEFAULT_CONFIG,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Number of steps, newest first.")] = 20,
+    configs: Annotated[bool, typer.Option("--configs", help="List config versions instead.")] = False,
+    version: Annotated[int | None, typer.Option("--config-version", help="Show one config version and its changes.")] = None,
+    paper: OnPaper = False,
+    as_json: AsJson = False,
+) -> None:
+    """Lists past steps with decisions and transactions, or config versions without secrets."""
+    from agent import app as api
+    from agent.cli import ledger as ledger_tables
+    from agent.cli.display import documents as rounds
+
+    if configs or version is not None:
+        from agent.app.settings import config_versions as versions
+        from agent.cli import profiles as config_versions
+
+        if version is not None:
+            one = versions.compared(books_of(config, paper), version)
+            emit(one, as_json, lambda: config_versions.show_one(one))
+        else:
+            found = versions.history(books_of(config, paper), limit)
+            emit(found, as_json, lambda: config_versions.show_all(found))
+        return
+    document = marked(api.history(books_of(config, paper), limit), paper)
+
+    def show() -> None:
+        out.print(steps(document))
+        if out.is_terminal and any(len(row["reason"]) > LONGEST_REASON for row in document["steps"]):
+            note("Reasons are cut. All of one: trimtab explain STEP")
+        if document["corrections"]:
+            out.print(rounds.corrections(document["corrections"]))
+        ledger_tables.show_values(out, document)
+
+    emit(document, as_json, show)
+
+
+def explain(
+    step: Annotated[str | None, typer.Argument(help="Id of a step, as history shows it; the newest if none is given.")] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    paper: OnPaper = False,
+    as_json: AsJson = False,
+) -> None:
+    """Explains a past step: snapshot, decision, reason, transactions, result."""
+    from agent import app as api
+
+    document = marked(api.explain(books_of(config, paper), step), paper)
+
+    def show() -> None:
+        for line in document["words"]:
+            say(line)
+
+    emit(document, as_json, show)
+
+
+def steps(document: dict[str, Any]) -> FigureTable:
+    """Past steps; their reasons cut at a terminal, whole where they are piped."""
+    from agent.cli.display.tables import table
+
+    made = table("Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason"))
+    for row in document["steps"]:
+        sent = ", ".join(f"{item['kind']} {item['status']}" for item in row["transactions"])
+        reason = shorten(row["reason"], LONGEST_REASON, placeholder=" …") if out.is_terminal else row["reason"]
+        made.add_row(row["step"], row["time"], row["outcome"], cell(sent), cell(reason))
+    return made
+
+
+Document = dict[str, Any]
+
+
+def register_journal(app: typer.Typer) -> None:
+    """Adds this module's commands."""
+    for command in (txs, cancel, reconcile):
+        app.command()(command)
+
+
+def txs(
+    config: ConfigPath = DEFAULT_CONFIG,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Number of rows, newest first.")] = 20,
+    open_only: Annotated[bool, typer.Option("--open", help="Only pending transactions.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Lists recorded transactions with their outcome, and those still pending. Reads only the store; sends nothing."""
+    from agent import app as api
+
+    document = api.transactions(config, limit, open_only)
+    emit(document, as_json, lambda: _show(document, "open" if open_only else "written down"))
+
+
+def cancel(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Cancels pending transactions (same nonce, higher fee). Without --send it only shows them.
+
+    Exit code 0 if nothing is pending, 11 while a cancel is unmined.
+    """
+    from agent import app as api
+
+    found = api.waiting(config)
+    if not found["transactions"] or not send:
+        emit(found, as_json, lambda: _shown(found, "To cancel them: trimtab cancel --send"))
+        raise typer.Exit
+    if not yes:
+        require_answerable(yes)
+        err.print(_table(found))
+        if not ask("Cancel this?"):
+            emit(found, as_json, lambda: say("Nothing was sent."))
+            raise typer.Exit(EXIT_REFUSED)
+    with api.open_agent(config) as agent, waiting("Cancelling") as wait:
+        document = api.cancel(agent, progress=wait.update)
+    emit(document, as_json, lambda: _shown(document, "Some still wait: trimtab cancel --send once more, or trimtab reconcile"))
+    raise typer.Exit(EXIT_RETRYABLE if document["waiting"] else 0)
+
+
+def reconcile(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Settles the journal against the chain and books what was mined. With --send it resends or cancels lost and late transactions.
+
+    Exit code 0 if nothing is pending, 11 if a transaction is, 12 if an operator is needed.
+    """
+    from agent import app as api
+
+    if send and not yes:
+        require_answerable(yes)
+        found = api.waiting(config)
+        if found["transactions"]:
+            err.print(_table(found))
+        if not ask("Send again what is lost, and cancel what is late?"):
+            emit(found, as_json, lambda: say("Nothing was sent."))
+            raise typer.Exit(EXIT_REFUSED)
+    with api.open_agent(config) as agent, waiting("Reading the chain") as wait:
+        document = api.reconcile(agent, send=send, progress=wait.update)
+    emit(document, as_json, lambda: _shown(document, "To send again what is lost, and cancel what is late: trimtab reconcile --send"))
+    raise typer.Exit(EXIT_RETRYABLE if document["waiting"] else 0)
+
+
+def _shown(document: Document, hint: str) -> None:
+    """What was open, what is left, and what can be done."""
+    if document["transactions"]:
+        _show(document)
+    if document.get("booked"):
+        say(f"Booked: {document['booked']}.")
+    if document["waiting"]:
+        note(hint)
+    else:
+        say("Nothing waits.")
+
+
+def _show(document: Document, which: str = "written down") -> None:
+    if not document["transactions"]:
+        say(f"No transaction is {which}.")
+        return
+    out.print(_table(document))
+    say(f"{document['waiting']} waiting, {document['confirming']} waiting for confirmations.")
+
+
+def _table(document: Document) -> Any:
+    from agent.cli.display import tables
+
+    made = tables.table(
+        "Transactions",
+        ("kind", "status", "hash", "what"),
+        ("nonce", "block", "gwei"),
+        order=("nonce", "kind", "status", "gwei", "block", "what", "hash"),
+    )
+    for item in document["transactions"]:
+        status = item["status"]
+        made.add_row(
+            str(item["nonce"]),
+            item["kind"],
+            cell(status, tables.STATE_STYLES.get(status, "yellow")),
+            f"{int(item['max_fee_wei']) / 10**9:.3g}",
+            "" if item["block"] is None else str(item["block"]),
+            cell(item["note"]),
+            cell(item["hash"]),
+        )
+    return made
+
+
+# --- The command by which an owner says that this store goes on for the wallet: adopt.
+
+
+def adopt(
+    config: ConfigPath = DEFAULT_CONFIG,
+    nothing_lost: Annotated[
+        bool, typer.Option("--nothing-lost", help="Confirms that the wallet had no losses in the last 24 h outside this store.")
+    ] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Resyncs to the wallet's current nonce after another program used the wallet or the store was restored. Sends nothing."""
+    from agent import app as api
+
+    if not yes:
+        require_answerable(yes)
+        note("Whatever else uses this wallet must have stopped: two at once could trade twice.")
+        if not ask("Go on from the chain's present nonce?"):
+            emit({"nonce": None}, as_json, lambda: say("Nothing was adopted."))
+            raise typer.Exit(EXIT_REFUSED)
+    with api.open_agent(config) as agent, waiting("Reading the chain"):
+        document = {"nonce": agent.adopt(nothing_lost=nothing_lost)}
+    emit(document, as_json, lambda: say(f"Adopted: the next transaction has nonce {document['nonce']}."))
+
+
+# --- Commands about the store's file: db backup, restore, check, upgrade, adopt.
+
+
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
+group = typer.Typer(help="The store: back up, restore, check, upgrade.", no_args_is_help=True)
+
+
+def register_db(app: typer.Typer) -> None:
+    """Adds this module's commands; adopt keeps its old name too."""
+    for command in (backup, restore, check, upgrade, adopt):
+        group.command()(command)
+    app.add_typer(group, name="db")
+    app.command()(adopt)
+
+
+def backup(
+    path: Annotated[Path, typer.Argument(help="The file to write.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Writes a consistent copy of the store, even during a run. It contains no key and no signed transaction."""
+    from agent import app as api
+
+    document = api.backup_store(config, path, force)
+    emit(document, as_json, lambda: say(f"Copied to {document['backup']} ({document['bytes']:,} bytes)."))
+
+
+def restore(
+    path: Annotated[Path, typer.Argument(help="A file that db backup wrote.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Restores a backup. Nothing is sent until trimtab adopt; with --force the old store is kept beside it."""
+    from agent import app as api
+
+    document = api.restore_store(config, path, force)
+
+    def show() -> None:
+        say(f"Restored to {document['store']}.")
+        if document["kept"] is not None:
+            say(f"The store before it is kept as {document['kept']}.")
+        say("Nothing is sent from it until: trimtab db adopt")
+
+    emit(document, as_json, show)
+
+
+def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Checks the whole store for damage."""
+    from agent import app as api
+
+    document = api.check_store(config)
+    copy = "" if document["copy"] is None else f", a copy ({document['copy']}) that nobody has adopted"
+    text = f"{document['store']} is sound: version {document['version']}, wallet {document['wallet']}, chain {document['chain_id']}{copy}."
+    emit(document, as_json, lambda: say(text))
+
+
+def upgrade(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Upgrades the store to this version and keeps a copy. Any command does the same with an older store."""
+    from agent import app as api
+
+    document = api.upgrade_store(config)
+
+    def show() -> None:
+        if document["before"] == document["version"]:
+            say(f"The store is of version {document['version']} already.")
+            return
+        say(f"The store went from version {document['before']} to {document['version']}; before is kept as {document['backup']}.")
+
+    emit(document, as_json, show)

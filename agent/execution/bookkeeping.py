@@ -1,0 +1,391 @@
+"""Keeps the double-entry ledger: an entry for each transaction that is final, openings of what came into the books, values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Protocol
+
+from agent.accounting import entries as book
+from agent.accounting.entries import Change, Prices, grained
+from agent.accounting.tax_lots import wallet_changes
+from agent.amm.lp import positions as exact
+from agent.amm.lp import positions as own
+from agent.chain.endpoints import Panel
+from agent.chain.history import CannotTell, Day, Sent, last_day
+from agent.errors import Refused, Retryable, TrimtabError
+from agent.execution.settlement import loss, own_step, realised, reviewed_s, turnover
+from agent.execution.step_context import Eyes
+from agent.model import (
+    Collect,
+    Earlier,
+    Entry,
+    EntryKind,
+    Held,
+    History,
+    Intent,
+    IntentKind,
+    IntentState,
+    LpAction,
+    LpV2Position,
+    LpV3Position,
+    Plan,
+    Provide,
+    Rebalance,
+    StepInput,
+    UnsignedTx,
+    Valuation,
+    Withdraw,
+)
+from agent.policy import native_coin as coin
+from agent.policy.cash_flows import balance_changes as flows
+from agent.policy.cash_flows.balance_changes import label
+from agent.policy.liquidity import valuation as liquidity
+from agent.ports import Grant, Journal
+from agent.reference import reference_prices
+from agent.reference.checks import confirmed
+from agent.units import NATIVE, PIPS, Price
+
+Principal = Callable[[str], Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What was entered for a transaction, and what its receipt and step say now."""
+
+    intent: Intent
+    entered: Entry | None
+    derived: Entry
+
+    @property
+    def differs(self) -> bool:
+        """Whether something else was entered."""
+        return self.entered is not None and self.entered != self.derived
+
+
+def keep(journal: Journal, step: StepInput, force: bool = False) -> None:
+    """Enters what has become final, opens what is new, and writes down what all is worth: at most once an hour, and after each
+    change of a balance that was not the market's, or where it is forced.
+    """
+    for intent in journal.unentered():
+        journal.enter(intent, entry_of(journal, intent, step, journal.counted(intent.id), journal.principal))
+    prices = prices_of(step)
+    found = valuation(step, prices)
+    if found is None:
+        return
+    portfolio = step.portfolio
+    journal.name_tokens([*(asset.token for asset in portfolio.assets), *portfolio.hubs], portfolio.numeraire, portfolio.wrapped_native)
+    places = _places(step, prices)
+    opened: tuple[tuple[str, str], ...] = ()
+    if not journal.has_places(places):
+        opened = journal.open_places(step.snapshot, places)
+        if not journal.has_places(places):  # what is not in the books yet must not look like a profit
+            return
+    known, books = journal.valued_block(), journal.books()
+    moved = [*(change.block for change in books.own), *(flow.block for flow in books.flows)]
+    journal.value(found, force or bool(opened) or any(known < block <= found.block for block in moved))
+
+
+def audited(journal: Journal, present: StepInput) -> tuple[Audited, ...]:
+    """Every entry of the book beside what is derived anew from journal and receipts, in the order of the chain."""
+    written = {entry.id: entry for entry in journal.entered()}
+    found: list[Audited] = []
+    before = [entry for entry in journal.ledger() if entry.kind is EntryKind.OPENING]
+
+    def principal(position: str) -> dict[str, int]:
+        sums = book.balances([*before, *(one.derived for one in found)])
+        return {token: raw for (account, token), raw in sums.items() if account == f"{book.LP}:{position}"}
+
+    for intent in journal.enterable():
+        found.append(Audited(intent, written.get(intent.id), entry_of(journal, intent, present, journal.counted(intent.id), principal)))
+    return tuple(found)
+
+
+def entry_of(journal: Journal, intent: Intent, present: StepInput, counted: frozenset[str], principal: Principal) -> Entry:
+    """The entry of a final transaction at the reference prices of its own step; of `present` where that cannot be read any more.
+
+    `principal` says what was put into a position and not taken out before it.
+    """
+    receipt = intent.receipt
+    if receipt is None:
+        raise ValueError(f"intent {intent.id} has no receipt to enter")
+    basis, grant, owner = own_step(journal, intent) or present, journal.grant(intent.id), present.snapshot.owner
+    prices, coin = prices_of(basis), basis.portfolio.wrapped_native
+    moved = dict(receipt.net(owner)) if receipt.status == 1 else {}
+    if wei := intent.coins(owner, coin):
+        moved[NATIVE] = moved.get(NATIVE, 0) + wei
+    chain_s = basis.snapshot.head.timestamp_s
+    by_hand = journal.by_hand(intent.id) if grant.plan is None else _by_hand(grant.plan)
+    change = Change(intent.id, receipt.block_number, chain_s, receipt.tx_hash, intent.note, moved, receipt.gas_cost_wei, by_hand)
+    if intent.kind is IntentKind.LIQUIDITY and grant.action is not None and receipt.status == 1:
+        return _liquidity(change, grant.action, intent, owner, prices, counted, principal)
+    if intent.kind is IntentKind.PAYOUT:
+        return book.payout(change, prices, counted)
+    kind = EntryKind.WRAP if intent.kind is IntentKind.UNWRAP else EntryKind.TRADE
+    return book.exchange(change, prices, counted, _fees(grant, intent, counted), kind)
+
+
+def valuation(step: StepInput, prices: Prices) -> Valuation | None:
+    """What all that the books hold is worth at the step's block; None while a balance, a price or a position of it is unknown."""
+    sure, targets = flows.balances_of(step.snapshot), {asset.token.address: asset.target_bps for asset in step.portfolio.assets}
+    unknown = [token for token in targets if token not in sure or prices.of(token) is None]
+    if unknown:
+        return None
+    try:
+        in_positions = exact.look_through([position for _, position in liquidity.counted(step)], prices.by_token)
+    except Refused:
+        return None
+    reserved = _reserved(step, sure)
+    held = []
+    for token in (*targets, NATIVE):
+        price = prices.of(token) or Fraction(0)
+        held.append(Held(token, sure[token], in_positions.get(token, 0), price, targets.get(token, 0), reserved.get(token, 0)))
+    value = sum(((one.wallet_raw + one.lp_raw) * one.price for one in held), Fraction(0))
+    return Valuation(step.snapshot.head.number, step.snapshot.head.timestamp_s, grained(value), tuple(held))
+
+
+def _reserved(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
+    """Base units in the wallet that are not managed: reserves, and the native coin unless it is an asset. What the native asset keeps
+    is kept in native coin first.
+    """
+    found = {asset.token.address: min(balances[asset.token.address], asset.reserve_raw) for asset in step.portfolio.assets}
+    native = next((asset for asset in step.portfolio.assets if asset.native), None)
+    if native is None:
+        return found | {NATIVE: balances[NATIVE]}
+    kept, token = coin.kept_raw(step, native), native.token.address
+    return found | {NATIVE: min(balances[NATIVE], kept), token: min(balances[token], max(0, kept - balances[NATIVE]))}
+
+
+def _places(step: StepInput, prices: Prices) -> dict[tuple[str, str], tuple[int, Fraction | None]]:
+    """What the wallet and each position hold of every asset and of the native coin, with its value."""
+    sure = flows.balances_of(step.snapshot)
+    found = {("", token): sure[token] for token in (*(asset.token.address for asset in step.portfolio.assets), NATIVE)}
+    for _, position in liquidity.counted(step):
+        if isinstance(position, LpV2Position | LpV3Position):
+            price0, price1 = prices.of(position.token0), prices.of(position.token1)
+            for token, raw in zip(
+                (position.token0, position.token1), exact.held(position, price0 or Fraction(1), price1 or Fraction(1)), strict=True
+            ):
+                found[position.name, token] = raw
+    priced = {}
+    for (place, token), raw in found.items():
+        price = prices.of(token)
+        priced[place, token] = (raw, None if price is None else grained(raw * price))
+    return priced
+
+
+def _liquidity(
+    change: Change, action: LpAction, intent: Intent, owner: str, prices: Prices, counted: frozenset[str], principal: Principal
+) -> Entry:
+    tokens, receipt = (action.token0, action.token1), intent.receipt
+    match action:
+        case Collect():
+            return book.taken_out(change, prices, counted, action.name, {}, Fraction(0), dict(change.moved))
+        case Withdraw():
+            share = Fraction(action.liquidity, action.held) if action.held > 0 else Fraction(1)
+            fees = dict(zip(tokens, action.fees_raw, strict=True))
+            return book.taken_out(change, prices, counted, action.name, principal(action.name), min(share, Fraction(1)), fees)
+        case Provide():
+            done = None if receipt is None else own.move(action, receipt, owner)
+            return book.provided(change, prices, counted, action.name if done is None else done.name)
+
+
+def _fees(grant: Grant, intent: Intent, counted: frozenset[str]) -> dict[str, int]:
+    """Pool fees of each leg by the token that it took, base units rounded up; amounts by the receipt, else as planned."""
+    if grant.plan is None or intent.receipt is None or intent.receipt.status != 1 or not counted:
+        return {}
+    found: dict[str, int] = {}
+    for leg, done in zip(grant.plan.legs, realised(grant.plan, intent.receipt), strict=True):
+        raw = leg.amount_in_raw if done.amount_in_raw is None else done.amount_in_raw
+        found[leg.token_in] = found.get(leg.token_in, 0) - (-raw * leg.fee_pips // PIPS)
+    return {token: raw for token, raw in found.items() if raw}
+
+
+def _by_hand(plan: Plan) -> bool:
+    return isinstance(plan.decision, Rebalance) and plan.decision.by_hand
+
+
+def prices_of(step: StepInput) -> Prices:
+    """Reference prices of a step, as entries are valued by."""
+    return Prices({token: found.price for token, found in reference_prices(step).prices.items()}, step.portfolio.wrapped_native)
+
+
+# --- What is mined or on its way and not in the ledger yet, as entries: so that a year's gain is not realised twice.
+
+
+_MINED = (IntentState.MINED, IntentState.FINAL, IntentState.REVERTED)
+
+
+def pending(journal: Journal, present: StepInput) -> tuple[Entry, ...]:
+    """One entry of each nonce: by the receipt where there is one, else as planned and without gas, which would lower the gain.
+
+    Of what shares its nonce because it was sent again for more, what is mined counts, else the first. `present` stands in for a
+    step that cannot be read any more.
+    """
+    by_nonce: dict[int, Intent] = {}
+    for intent in journal.unsettled():
+        known = by_nonce.get(intent.tx.nonce)
+        if known is None or (intent.state in _MINED and known.state not in _MINED):
+            by_nonce[intent.tx.nonce] = intent
+    found = []
+    for intent in by_nonce.values():
+        if intent.receipt is not None:
+            found.append(entry_of(journal, intent, present, journal.counted(intent.id), journal.principal))
+        elif (planned := _planned(journal, intent, present)) is not None:
+            found.append(planned)
+    return tuple(found)
+
+
+def _planned(journal: Journal, intent: Intent, present: StepInput) -> Entry | None:
+    """What a transaction without a receipt does where it goes as planned; nothing where it exchanges nothing."""
+    plan = journal.grant(intent.id).plan
+    if plan is None:
+        return None
+    basis = own_step(journal, intent) or present
+    head, moved = basis.snapshot.head, wallet_changes(plan)
+    change = Change(intent.id, head.number, head.timestamp_s, intent.tx_hash or "", intent.note, moved, 0)
+    return book.exchange(change, prices_of(basis), {*moved, NATIVE}, {})
+
+
+# --- Writes the reference prices of a look down, at most once an hour: what triggers, allocators and books know of the past.
+
+
+def keep_choice(step: StepInput, journal: Journal) -> None:
+    """Writes down the weights that this step chose, so that a restart goes by the same."""
+    chosen = step.history.allocation
+    if chosen is not None and chosen != journal.allocation():
+        journal.note_allocation(chosen)
+
+
+def record(eyes: Eyes, step: StepInput, journal: Journal) -> None:
+    """The first look of each hour whose prices are confirmed writes them down.
+
+    Where policy.confirm_blocks is set, the blocks before are read for it once an hour; where they cannot be, the next look
+    tries again: a look never fails for this.
+    """
+    at_s, numeraire = reviewed_s(step.snapshot), step.portfolio.numeraire.address
+    if journal.has_prices(numeraire, at_s):
+        return
+    past, wanted = step.snapshot.past, step.policy.confirm_blocks
+    if len(past) < wanted:
+        try:
+            past = eyes.reader.past(step.snapshot.head, wanted)
+        except (Refused, Retryable):
+            return
+    points = confirmed(step, past, at_s)
+    if points:
+        journal.note_prices(numeraire, points)
+
+
+# --- Makes the limits of a day whole when a store is new, or adopted: what the wallet did before is told by the chain (T6).
+
+
+REMEDY = "an endpoint that keeps old states can tell; or wait a day; or vouch for it with trimtab db adopt --nothing-lost"
+
+
+class Memory(Protocol):
+    """The part of a store that remembers what was before it."""
+
+    def day_is_known(self, chain_now_s: int) -> bool:
+        """Whether all of the last 24 h is in the books."""
+        ...
+
+    def ask_day(self, chain_now_s: int) -> None:
+        """Remembers since when the chain was asked in vain."""
+        ...
+
+    def tell_day(self, found: Iterable[Earlier], nonce: int) -> None:
+        """Writes down what the chain told up to the wallet's next nonce."""
+        ...
+
+    def history(self, chain_now_s: int) -> History:
+        """Sums over the last 24 h."""
+        ...
+
+
+def recall(step: StepInput, memory: Memory, panel: Panel, contract: bool = False) -> StepInput:
+    """The step with a history that covers the last 24 h: asks the chain once. Where it cannot tell, the history says so, and the
+    limits of a day refuse until the store itself has seen a whole day, or the owner vouches for it: no budget starts empty.
+
+    An exchange is valued at the reference prices just before it, as far as price feeds tell them and the node remembers, else at
+    those of now; what it gained counts nothing, and its loss is at least its gas. What only went out, unless to the router, was
+    the owner's own act: it costs its gas, and counts as paid out (limits.payout_per_day), as what an exchange elsewhere lost does.
+    What others had a wallet do that is a `contract`, no nonce of its tells.
+    """
+    snapshot = step.snapshot
+    now_s = snapshot.head.timestamp_s
+    if memory.day_is_known(now_s):
+        return step
+    try:
+        if contract and snapshot.nonce_latest:
+            raise CannotTell("what its owners had the Safe do before is not looked for")
+        feeds = [feed.feed for feed in snapshot.feeds if feed.feed in step.portfolio.feeds()]
+        found = last_day(panel, snapshot.owner, snapshot.head, snapshot.nonce_latest, feeds) if snapshot.nonce_latest else Day(0, ())
+        told = entries(step, found)
+    except TrimtabError as error:
+        memory.ask_day(now_s)
+        why = f"what the wallet did in the last 24 h is not known ({error.message}); {REMEDY}"
+        return replace(step, history=replace(step.history, unknown=step.history.unknown or why))
+    memory.tell_day(told, snapshot.nonce_latest)
+    return replace(step, history=memory.history(now_s))
+
+
+def entries(step: StepInput, day: Day) -> tuple[Earlier, ...]:
+    """What each transaction used up, at the reference prices of then where they are known, else of now.
+
+    Raises CannotTell where one moved an asset that has neither: counted without it, it would be written down as no loss for good.
+    """
+    assets = {asset.token.address for asset in step.portfolio.assets} | {step.portfolio.wrapped_native}
+    now = _prices(step)
+    found = []
+    for one in day.sent:
+        prices = {**now, **_prices(_as_of(step, one))} if one.answers else now
+        moved = {token for token, raw in one.receipt.net(step.snapshot.owner).items() if raw} | {step.portfolio.wrapped_native}
+        for token in sorted((moved & assets) - prices.keys()):
+            raise CannotTell(f"{label(step, token)} has no reference price")
+        found.append(_entry(step, one, {token: price for token, price in prices.items() if token in assets}))
+    return tuple(found)
+
+
+def _prices(step: StepInput) -> dict[str, Price]:
+    return {token: found.price for token, found in reference_prices(step).prices.items()}
+
+
+def _as_of(step: StepInput, sent: Sent) -> StepInput:
+    """The step with what its feeds said then, as if they said it now."""
+    then, now_s = dict(sent.answers), step.snapshot.head.timestamp_s
+    feeds = tuple(
+        replace(feed, answer=then[feed.feed], started_at_s=now_s, updated_at_s=now_s) if feed.feed in then else feed
+        for feed in step.snapshot.feeds
+    )
+    return replace(step, snapshot=replace(step.snapshot, feeds=feeds))
+
+
+def _entry(step: StepInput, sent: Sent, prices: dict[str, Price]) -> Earlier:
+    coin, wallet, receipt = step.portfolio.wrapped_native, step.snapshot.owner, sent.receipt
+    native = prices.get(coin, Fraction(0))
+    intent = _as_intent(sent)
+    deltas = {token: raw for token, raw in receipt.net(wallet).items() if token in prices and raw}
+    if wei := intent.coins(wallet, coin):
+        deltas[coin] = deltas.get(coin, 0) + wei
+    gas_value = receipt.gas_cost_wei * native
+    exchanged = any(raw > 0 for raw in deltas.values()) and any(raw < 0 for raw in deltas.values())
+    traded = exchanged or sent.to == step.execution.router
+    lost = max(gas_value, loss({}, deltas, prices, gas_value)) if traded else gas_value
+    moved = turnover(deltas, prices) if traded else Fraction(0)
+    if sent.to == step.execution.router:
+        paid = Fraction(0)
+    elif traded:  # a crumb in return does not make a payment an exchange
+        paid = lost - gas_value
+    else:
+        paid = sum((-raw * prices[token] for token, raw in deltas.items() if raw < 0), Fraction(0))
+    changes = tuple(sorted(intent.changes(wallet, coin).items()))
+    return Earlier(receipt.tx_hash, receipt.block_number, sent.chain_s, moved, lost, receipt.gas_cost_wei, changes, paid)
+
+
+def _as_intent(sent: Sent) -> Intent:
+    """The transaction as if it were ours, to read its receipt by the same rules."""
+    tx = UnsignedTx(0, sent.nonce, sent.to or NATIVE, sent.value_wei, "0x", 0, None, None, None)
+    state = IntentState.FINAL if sent.receipt.status == 1 else IntentState.REVERTED
+    return Intent("", "", IntentKind.SWAP, state, tx, "", sent.chain_s, None, sent.receipt.tx_hash, sent.receipt)

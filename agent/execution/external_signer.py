@@ -1,0 +1,201 @@
+"""Shows each transaction to somebody who signs elsewhere, and settles it later from the chain; nothing here holds a key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from agent import codec
+from agent.errors import OperatorNeeded, Retryable
+from agent.execution.carrier import OnEvent, Settings, ignore
+from agent.execution.executor import Executor
+from agent.model import Intent, IntentKind, IntentState, SignedTx, UnsignedTx
+from agent.ports import Clock, ForeignSigner, Grant, Journal, Outbox, ProposalBook, Sender
+
+FORMAT = 1
+"""Version of the file's layout."""
+
+
+class Proposed(Retryable):
+    """A transaction was shown to its signer and waits for him. `document` is what was shown, `place` where it lies."""
+
+    def __init__(self, message: str, remedy: str, document: dict[str, Any], place: str) -> None:
+        super().__init__(message, remedy)
+        self.document = document
+        self.place = place
+
+
+class NoKey:
+    """ports.Signer of a wallet whose key is elsewhere: signs nothing."""
+
+    def __init__(self, owner: ForeignSigner) -> None:
+        self.address = owner.address
+
+    def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
+        """Always raises."""
+        raise OperatorNeeded(
+            f"nothing is signed here for {self.address}: wallet.mode is propose, and a transaction of another mode is open",
+            "let the mode or the signer that sent it send it again; or have its nonce used by something else, then trimtab adopt",
+        )
+
+
+class ProposingExecutor(Executor):
+    """The engine's executor where somebody else signs. What it writes down it does not send: it is shown, and waited for.
+
+    Intents stay PLANNED until the chain has what was proposed; then they go through the journal's table like any other. The
+    intent is on disk before anybody is shown anything, and what it shows is made from the journal alone.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        book: ProposalBook,
+        owner: ForeignSigner,
+        sender: Sender,
+        outbox: Outbox,
+        clock: Clock,
+        settings: Settings,
+        is_paused: Callable[[], bool | None],
+        on_event: OnEvent = ignore,
+        is_hard: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__(journal, NoKey(owner), sender, clock, settings, is_paused, on_event, is_hard)
+        self._journal, self._book, self._owner, self._sender, self._outbox = journal, book, owner, sender, outbox
+
+    def reconcile(self, *, may_send: bool = True) -> list[Intent]:
+        """Settles what was proposed: mined by somebody, expired, or still waiting.
+
+        Raises Proposed while one waits, OperatorNeeded when something else took its nonce, or an expired one was sent after all.
+        """
+        proposed, open_before = self._book.proposed(), self._journal.open_intents()
+        for intent in open_before:
+            if intent.state is IntentState.PLANNED and intent.id in proposed:
+                self._settle(intent, proposed[intent.id])
+        self._require_none_late(proposed)
+        self._reconciler.run(may_send=False)
+        return [self._now(intent) for intent in open_before]
+
+    def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
+        """Writes the transaction down and shows it. Always raises: Proposed when it waits for its signer.
+
+        Refused before it is shown, by the kill switch, the simulation, the nonce, or the rules that a signer here would go by.
+        """
+        carrier = self._carrier
+        carrier.require_running(grant)
+        self._require_final_mint(grant)
+        self._require_turn(tx)
+        head = carrier.rehearse(tx, grant.deadline_s, grant).head
+        self._owner.require(tx, grant)
+        intent = carrier.plan(step_id, kind, tx, grant, note, grant.deadline_s)
+        self._book.mark_proposed(intent.id, head.number)
+        raise self._waiting(intent)
+
+    def abandon(self, why: str) -> list[Intent]:
+        """Takes every proposal back; whoever has seen one can still send it until its deadline on chain.
+
+        One that the chain has already is settled. Raises OperatorNeeded where something else took its nonce.
+        """
+        proposed = self._book.proposed()
+        waiting = [one for one in self._journal.open_intents() if one.state is IntentState.PLANNED and one.id in proposed]
+        for intent in waiting:
+            self._outbox.take_back(intent.id)
+        for intent in waiting:
+            if not self._on_its_way(intent, proposed[intent.id]):
+                self._give_up(intent, why)
+        followed = super().abandon(why)
+        return [*(self._now(intent) for intent in waiting if intent.id not in {one.id for one in followed}), *followed]
+
+    def _settle(self, intent: Intent, since_block: int) -> None:
+        """One proposal that waits: on its way when the chain has it, given up when it is late, else still waiting."""
+        head = self._sender.head()  # before the nonce: none that is free after a late head was used in time
+        if self._on_its_way(intent, since_block):
+            return
+        if intent.deadline_s is not None and head.timestamp_s >= intent.deadline_s:
+            self._give_up(intent, f"the proposal {intent.id} expired at {_time(intent.deadline_s)} and nobody sent it")
+            return
+        raise self._waiting(intent)
+
+    def _on_its_way(self, intent: Intent, since_block: int) -> bool:
+        """Whether the chain has it; then it goes through the journal's table from here on. Raises OperatorNeeded for another."""
+        latest, _ = self._sender.nonces(self._owner.address)
+        found = self._owner.carried(intent.tx, since_block) if latest > intent.tx.nonce else None
+        if found is not None and found.same:
+            self._carrier.move(intent, IntentState.SIGNED, "signed elsewhere, found on the chain", tx_hash=found.tx_hash)
+            self._outbox.take_back(intent.id)
+            return True
+        if latest > intent.tx.nonce:
+            by = "something that was not proposed" if found is None else f"{found.tx_hash}, which does something else"
+            raise OperatorNeeded(
+                f"nonce {intent.tx.nonce} of {self._owner.address} was used by {by}, in the place of {intent.id} («{intent.note}»)",
+                "find out who signed it; check the balances, then trimtab adopt",
+            )
+        return False
+
+    def _waiting(self, intent: Intent) -> Proposed:
+        document = self._document(intent)
+        place = self._outbox.put(intent.id, json.dumps(document, indent=2) + "\n")
+        until = "" if intent.deadline_s is None else f" until {_time(intent.deadline_s)}"
+        return Proposed(
+            f"«{intent.note}» is proposed and waits for its signature{until}: {place}",
+            "have it signed and sent, then run the command again: it settles it from the chain and goes on",
+            document,
+            place,
+        )
+
+    def _document(self, intent: Intent) -> dict[str, Any]:
+        grant = self._journal.grant(intent.id)
+        plan = None if grant.plan is None else json.loads(codec.dumps(grant.plan))
+        return {
+            "proposal": FORMAT,
+            "id": intent.id,
+            "what": intent.note,
+            "purpose": intent.kind.value,
+            "chain_id": intent.tx.chain_id,
+            "created_s": intent.created_s,
+            "expires_s": intent.deadline_s,
+            **self._owner.shown(intent.tx),
+            "plan": plan,
+        }
+
+    def _give_up(self, intent: Intent, why: str) -> None:
+        self._carrier.drop(intent, why)
+        self._outbox.take_back(intent.id)
+
+    def _require_none_late(self, proposed: dict[str, int]) -> None:
+        """Raises OperatorNeeded when what was given up was sent after all: an approval knows no deadline, a swap would revert."""
+        expected = self._journal.expected_nonce()
+        latest, _ = self._sender.nonces(self._owner.address)
+        if expected is None or latest <= expected:
+            return
+        at_nonce = self._journal.intents_at(expected)
+        if any(intent.tx_hash is not None for intent in at_nonce):  # what came of these is followed by their hashes
+            return
+        for intent in at_nonce:
+            if intent.state is not IntentState.CANCELLED or intent.id not in proposed:
+                continue
+            found = self._owner.carried(intent.tx, proposed[intent.id])
+            if found is not None and found.same:
+                raise OperatorNeeded(
+                    f"the proposal {intent.id} («{intent.note}») was given up and sent after all, by {found.tx_hash}",
+                    "check the balances, then trimtab adopt",
+                )
+
+    def _now(self, intent: Intent) -> Intent:
+        return next(other for other in self._journal.intents_at(intent.tx.nonce) if other.id == intent.id)
+
+
+def require_none_open(journal: Journal, book: ProposalBook) -> None:
+    """Raises OperatorNeeded while a proposal waits: who signs here would drop it, and its signer could send it all the same."""
+    proposed = book.proposed()
+    for intent in journal.open_intents():
+        if intent.state is IntentState.PLANNED and intent.id in proposed:
+            raise OperatorNeeded(
+                f"the proposal {intent.id} («{intent.note}») waits for a signer elsewhere",
+                'run once more with wallet.mode = "propose" when it was sent, or when it has expired',
+            )
+
+
+def _time(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

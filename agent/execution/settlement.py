@@ -1,0 +1,412 @@
+"""Books what was mined: at the prices before the trade where they are known, and in no case so that the agent stands still for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
+
+from agent import codec
+from agent.amm.lp import positions as change
+from agent.amm.lp import positions as exact
+from agent.amm.lp import positions as own
+from agent.errors import ConfigError, OperatorNeeded
+from agent.model import (
+    Collect,
+    Flow,
+    Intent,
+    IntentKind,
+    Leg,
+    LpAction,
+    LpMove,
+    LpPosition,
+    LpV2Position,
+    LpV3Position,
+    Payout,
+    Plan,
+    Provide,
+    Rebalance,
+    Receipt,
+    Snapshot,
+    StepInput,
+    Withdraw,
+)
+from agent.planning.gas import NATIVE_VENUE
+from agent.policy.cash_flows import balance_changes as flows
+from agent.ports import Journal
+from agent.reference import reference_prices
+from agent.units import NATIVE, Price, Value
+
+# --- What a mined transaction really did: amounts leg by leg, turnover, and its loss at the prices before the trade (T6).
+
+
+@dataclass(frozen=True, slots=True)
+class RealisedLeg:
+    """Amounts that one leg exchanged by its pool's Transfer events, base units; None where no event fits the leg."""
+
+    pool: str
+    token_in: str
+    token_out: str
+    amount_in_raw: int | None
+    amount_out_raw: int | None
+    planned_in_raw: int
+    planned_out_raw: int
+
+
+def realised(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
+    """The plan's legs as they happened. Pools that serve several legs are matched in the order of the legs.
+
+    What goes from one pool straight into the next is what one leg brings and what the other takes.
+    """
+    outgoing, incoming = list(receipt.transfers), list(receipt.transfers)
+
+    def take(token: str, pool: str, *, into_pool: bool) -> int | None:
+        unused = incoming if into_pool else outgoing
+        for position, transfer in enumerate(unused):
+            if transfer.token == token and (transfer.recipient if into_pool else transfer.sender) == pool:
+                return unused.pop(position).raw
+        return None
+
+    turned = list(receipt.wrapped)
+
+    def turn(leg: Leg) -> int | None:
+        for position, made in enumerate(turned):
+            if (made.token, NATIVE) == (leg.pool, made.sender if leg.token_in == NATIVE else made.recipient):
+                return turned.pop(position).raw
+        return None
+
+    return tuple(
+        _turned(leg, turn(leg))
+        if leg.venue == NATIVE_VENUE
+        else RealisedLeg(
+            pool=leg.pool,
+            token_in=leg.token_in,
+            token_out=leg.token_out,
+            amount_in_raw=take(leg.token_in, leg.pool, into_pool=True),
+            amount_out_raw=take(leg.token_out, leg.pool, into_pool=False),
+            planned_in_raw=leg.amount_in_raw,
+            planned_out_raw=leg.amount_out_raw,
+        )
+        for leg in plan.legs
+    )
+
+
+def _turned(leg: Leg, raw: int | None) -> RealisedLeg:
+    return RealisedLeg(leg.pool, leg.token_in, leg.token_out, raw, raw, leg.amount_in_raw, leg.amount_out_raw)
+
+
+def native_delta(intent: Intent, wallet: str, coin: str) -> int:
+    """Change of the wallet's native coin by a mined intent, its gas left aside, wei: what it sent along, and what came back of
+    the wrapped native coin `coin` that the wallet or the contract it called unwrapped.
+    """
+    receipt = intent.receipt
+    if receipt is None or receipt.status != 1:
+        return 0
+    return receipt.unwrapped(coin, wallet, intent.tx.to) - (intent.tx.value_wei if intent.tx.to != wallet else 0)
+
+
+def loss(before: Mapping[str, int], after: Mapping[str, int], prices: Mapping[str, Fraction], gas_value: Fraction) -> Fraction:
+    """Numeraire base units lost (negative: gained): balances before minus after at the prices before the trade, plus gas.
+
+    Balances in base units per token; `prices` in numeraire base units per token base unit. A token without a price
+    counts nothing when it grew; when it shrank its loss cannot be valued: OperatorNeeded.
+    """
+    total = gas_value
+    for token in sorted({*before, *after}):
+        delta = after.get(token, 0) - before.get(token, 0)
+        price = prices.get(token)
+        if price is None and delta < 0:
+            raise OperatorNeeded(
+                f"{-delta} base units of {token} went and have no reference price", "check the receipt, then add a feed for it"
+            )
+        total -= delta * (price or 0)
+    return total
+
+
+def turnover(deltas: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fraction:
+    """Half the sum of absolute changes in value, numeraire base units; tokens without a price are left out."""
+    return sum((abs(delta) * prices.get(token, Fraction(0)) for token, delta in deltas.items()), Fraction(0)) / 2
+
+
+def book(
+    journal: Journal,
+    intent: Intent,
+    wallet: str,
+    prices: Mapping[str, Fraction],
+    native_price: Fraction,
+    chain_s: int,
+    balances: tuple[Mapping[str, int], Mapping[str, int]] | None = None,
+    gain_counts: bool = True,
+    coin: str = "",
+    payout: Payout | None = None,
+    apart: Fraction = Fraction(0),
+) -> Fraction:
+    """Books a mined intent, reverted and cancelling ones too, and returns its loss; booking again changes nothing.
+
+    `prices` are the reference prices before the trade, `native_price` that of one wei. `balances` are those before and
+    after, where they were read: the loss is the worse of what they and what the receipt's events say, so that neither a
+    token that lies in its events nor a deposit in between hides one. `chain_s` is the time of the block, or later.
+    Only tokens in `prices` count. Without `gain_counts` the loss is at least the gas: prices of another time prove no gain.
+    Native coin counts as `coin`, its wrapped token, so that wrapping is no loss. What a payout pays is no loss either, but an outflow.
+    `apart` is the value of a purchase or of a withdrawal's sale, which limits of turnover do not count.
+    """
+    receipt = intent.receipt
+    if receipt is None:
+        raise ValueError(f"intent {intent.id} has no receipt to book")
+    gas_value = receipt.gas_cost_wei * native_price
+    deltas = {token: raw for token, raw in receipt.net(wallet).items() if token in prices}
+    native_wei = native_delta(intent, wallet, coin)
+    if native_wei and coin in prices:
+        deltas[coin] = deltas.get(coin, 0) + native_wei
+    paid, outflow = _paid(receipt, payout, coin), Fraction(0)
+    for token, raw in paid.items():
+        deltas[token], outflow = deltas.get(token, 0) + raw, outflow + raw * prices.get(token, Fraction(0))
+    lost = loss({}, deltas, prices, gas_value)
+    if balances is not None:
+        lost = max(lost, loss(*balances, prices, gas_value))
+    if not gain_counts:
+        lost = max(lost, gas_value)
+    moved = max(Fraction(0), turnover(deltas, prices) - apart) if payout is None else Fraction(0)
+    journal.book(intent, moved, lost, receipt.gas_cost_wei, chain_s, outflow)
+    return lost
+
+
+def _paid(receipt: Receipt, payout: Payout | None, coin: str) -> dict[str, int]:
+    """What a payout that succeeded paid by its owner's wish, base units by token."""
+    if payout is None or receipt.status != 1:
+        return {}
+    return {coin if payout.token == NATIVE else payout.token: payout.raw}
+
+
+# --- What an action with liquidity really cost: wallet and positions together, before and after, at one set of reference prices.
+
+
+NO_FEES = (0, 0)
+
+
+def book_liquidity(
+    journal: Journal,
+    intent: Intent,
+    basis: StepInput | None,
+    after: Snapshot | None,
+    prices: Mapping[str, Price],
+    native_price: Price,
+    chain_s: int,
+) -> Value:
+    """Books a mined action, a reverted one too, and returns its loss in numeraire base units; it turns nothing over.
+
+    `basis` is the step that it was planned in (None: not readable any more, then only its gas is known to be lost), `after` a
+    snapshot read right after it. The loss is the worse of what the receipt and of what both snapshots say: what the wallet
+    paid and got, and what the positions that changed stand for at reference prices. A withdrawal that pays less than the
+    liquidity stood for is a loss, and so is liquidity that was bought too dear.
+    """
+    receipt = intent.receipt
+    if receipt is None:
+        raise ValueError(f"intent {intent.id} has no receipt to book")
+    gas_value = receipt.gas_cost_wei * native_price
+    action = journal.grant(intent.id).action
+    lost = gas_value
+    if basis is not None and action is not None and receipt.status == 1:
+        done = own.move(action, receipt, basis.snapshot.owner)
+        told = [_by_receipt(action, done, basis, receipt, prices)]
+        if after is not None:
+            told.append(_by_snapshots(action, done, basis.snapshot, after, prices))
+        lost += max((loss for loss in told if loss is not None), default=Fraction(0))
+    journal.book(intent, Fraction(0), lost, receipt.gas_cost_wei, chain_s)
+    return lost
+
+
+def _by_receipt(action: LpAction, done: LpMove | None, basis: StepInput, receipt: Receipt, prices: Mapping[str, Price]) -> Value | None:
+    """Lost by the receipt's transfers, and by the contracts' own account of the position as it was read before."""
+    before = next((position for position in basis.snapshot.positions if position.name == action.name), None)
+    after = _became(action, done, before)
+    if after is None:
+        return None
+    change_of_position = _worth(after, prices) - (Fraction(0) if before is None else _worth(before, prices))
+    moved = receipt.net(basis.snapshot.owner)
+    return -sum((raw * prices[token] for token, raw in moved.items() if token in prices), Fraction(0)) - change_of_position
+
+
+def _became(action: LpAction, done: LpMove | None, before: LpPosition | None) -> LpPosition | None:
+    """The position after the action; None where that cannot be said."""
+    match action, before:
+        case Collect(), LpV3Position():
+            return change.collected(before)
+        case Provide(token_id=None, ticks=tuple()), None if done is not None:
+            return _minted(action, done)
+        case _, LpV2Position() | LpV3Position() if done is not None:
+            return (
+                change.put_in(before, done.liquidity, done.amounts_raw) if done.liquidity > 0 else change.taken_out(before, -done.liquidity)
+            )
+        case _:
+            return None
+
+
+def _minted(action: Provide, done: LpMove) -> LpV3Position:
+    """What was minted, as far as its worth goes: it has earned nothing yet."""
+    lower, upper = done.ticks or (0, 0)
+    return LpV3Position(
+        action.venue, action.contract, done.token_id or 0, action.pool, action.token0, action.token1, action.fee_pips, lower, upper,
+        done.liquidity, NO_FEES, NO_FEES, 0, lower, NO_FEES, NO_FEES, NO_FEES, done.liquidity, NO_FEES, NO_FEES,
+    )  # fmt: skip
+
+
+def _by_snapshots(action: LpAction, done: LpMove | None, before: Snapshot, after: Snapshot, prices: Mapping[str, Price]) -> Value | None:
+    """Lost by balances and positions read before and after; None while the position that changed could not be read."""
+    name = action.name if done is None else done.name
+    had, has = ({position.name: position for position in read.positions} for read in (before, after))
+    known = {*had, name}
+    if isinstance(action, Withdraw) and action.liquidity == action.held and name not in has:
+        known.discard(name)  # nothing is left of it, so that it is read no more
+    if not known <= set(has):
+        return None
+    return _total(before, list(had.values()), after, prices) - _total(after, [has[one] for one in known], before, prices)
+
+
+def _total(read: Snapshot, positions: list[LpPosition], other: Snapshot, prices: Mapping[str, Price]) -> Value:
+    """Value of the positions and of the tokens with a price that both snapshots could read."""
+    both = {holding.token for holding in other.holdings} & set(prices)
+    held = sum((holding.raw * prices[holding.token] for holding in read.holdings if holding.token in both), Fraction(0))
+    return held + sum((_worth(position, prices) for position in positions), Fraction(0))
+
+
+def _worth(position: LpPosition, prices: Mapping[str, Price]) -> Value:
+    """At reference prices, uncollected fees included; nothing where a token has none: it counted nothing before either."""
+    if not {position.token0, position.token1} <= set(prices):
+        return Fraction(0)
+    price0, price1 = prices[position.token0], prices[position.token1]
+    raw0, raw1 = exact.held(position, price0, price1)
+    return raw0 * price0 + raw1 * price1
+
+
+# --- Compares the wallet's balances with the books before each step, and writes down what nobody of ours has moved.
+
+
+def note(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput]) -> tuple[Flow, ...]:
+    """Writes unexplained changes of balances down, and the balances of `snapshot` as those to go on from; returns what it wrote:
+    new flows, and older ones that now have a value or are accepted.
+
+    `present` is asked only where something changed or may have. A snapshot that cannot be compared leaves the books as they are, and so
+    does one that another process was faster with: the next look compares again.
+    """
+    books = journal.books()
+    if not flows.comparable(snapshot, books):
+        return ()
+    found: tuple[Flow, ...] = ()
+    if flows.differences(snapshot, books) or flows.may_change(books):
+        step = present()
+        books = journal.books()  # what the wallet did elsewhere may have become known meanwhile
+        found = flows.changed(step, books)
+    return found if journal.note_balances(snapshot, flows.balances_of(snapshot), found, books.turn) else ()
+
+
+AHEAD_S = 30
+"""How far a block's time may be ahead of the agent's clock, in seconds, before it is not believed."""
+
+
+def settle(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput], before: Snapshot | None = None) -> None:
+    """Books every mined transaction that no budget knows yet, at the reference prices of its own step.
+
+    `present` is asked only where that step cannot be read any more (another version wrote it): then the prices of now
+    count, and no gain. While a token that went has no price even now, the transaction waits unbooked: nothing is planned
+    without that price either. With the snapshot `before` the last trade its loss is the worse of what balances and what
+    events say, unless the books know every balance: then what events do not say is a flow, and counts there. Tokens that had
+    no price, strangers' among them, count nothing: a plan cannot spend them, and events of a contract that nobody asked for
+    prove nothing (T11). Then balances are compared with the books.
+    """
+    kept = {opening.token for opening in journal.books().openings}
+    for intent in journal.unbooked():
+        own = own_step(journal, intent)
+        basis = own or present()
+        prices = {token: found.price for token, found in reference_prices(basis).prices.items()}
+        if own is None and _unpriced(intent, basis, prices):
+            continue
+        native = prices.get(basis.portfolio.wrapped_native, Fraction(0))
+        if intent.kind is IntentKind.LIQUIDITY:
+            after = None if before is None else snapshot
+            book_liquidity(journal, intent, own, after, prices, native, _chain_s(snapshot, own))
+            continue
+        coin = basis.portfolio.wrapped_native
+        trade = before is not None and intent.kind in (IntentKind.SWAP, IntentKind.UNWRAP)
+        trade = trade and not kept >= {holding.token for holding in snapshot.holdings}
+        balances = _balances(before, snapshot, prices) if trade and before is not None else None
+        if balances is not None and before is not None and native_delta(intent, snapshot.owner, coin):
+            balances = _with_native(balances, (before, snapshot), intent, coin)
+        paid = journal.grant(intent.id).payout if intent.kind is IntentKind.PAYOUT else None
+        at_s, apart = _chain_s(snapshot, own), _apart(journal, intent)
+        book(journal, intent, snapshot.owner, prices, native, at_s, balances, own is not None, coin, paid, apart)
+    note(journal, snapshot, present)
+
+
+def _apart(journal: Journal, intent: Intent) -> Fraction:
+    """What of a swap limits of turnover do not count, by the plan that was granted."""
+    plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
+    return plan.decision.apart if plan is not None and isinstance(plan.decision, Rebalance) else Fraction(0)
+
+
+def reviewed_s(snapshot: Snapshot) -> int:
+    """Chain time to remember a review by: a header from the future must not keep every later step waiting for that day."""
+    return min(snapshot.head.timestamp_s, snapshot.now_s + AHEAD_S)
+
+
+def poorer(step_input: StepInput, intent: Intent) -> StepInput:
+    """The same input after the gas money of `intent`."""
+    paid_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
+    history, snapshot = step_input.history, step_input.snapshot
+    return replace(
+        step_input,
+        history=replace(history, gas_24h_wei=history.gas_24h_wei + paid_wei),
+        snapshot=replace(snapshot, native_wei=max(0, snapshot.native_wei - paid_wei)),
+    )
+
+
+def own_step(journal: Journal, intent: Intent) -> StepInput | None:
+    """What the step decided from that an intent belongs to; None where that cannot be read any more."""
+    try:
+        text = journal.step_input(intent.step_id)
+        return None if text is None else _read(text)
+    except (ConfigError, OperatorNeeded):
+        return None
+
+
+@lru_cache(maxsize=2)
+def _read(text: str) -> StepInput:
+    """The step of a record. The transactions of a step are booked and entered one by one, and ask for the same one again."""
+    return codec.loads(StepInput, text)
+
+
+def _unpriced(intent: Intent, basis: StepInput, prices: dict[str, Fraction]) -> bool:
+    """Whether a token of ours went that cannot be valued now."""
+    if intent.receipt is None:
+        return False
+    ours = {asset.token.address for asset in basis.portfolio.assets}
+    return any(raw < 0 and token in ours and token not in prices for token, raw in intent.receipt.net(basis.snapshot.owner).items())
+
+
+def _balances(before: Snapshot, after: Snapshot, prices: dict[str, Fraction]) -> tuple[dict[str, int], dict[str, int]]:
+    """Balances by token, of tokens with a price that were read both times: one that could not be read has not become zero."""
+    had = {holding.token: holding.raw for holding in before.holdings}
+    has = {holding.token: holding.raw for holding in after.holdings}
+    both = had.keys() & has.keys() & prices.keys()
+    return {token: had[token] for token in both}, {token: has[token] for token in both}
+
+
+def _with_native(
+    balances: tuple[dict[str, int], dict[str, int]], snapshots: tuple[Snapshot, Snapshot], intent: Intent, coin: str
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The same with native coin counted as its wrapped token, before the gas of `intent`."""
+    gas_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
+    natives_wei = snapshots[0].native_wei, snapshots[1].native_wei + gas_wei
+    had, has = (
+        {token: raw + (wei if token == coin else 0) for token, raw in held.items()} for held, wei in zip(balances, natives_wei, strict=True)
+    )
+    return had, has
+
+
+def _chain_s(snapshot: Snapshot, own: StepInput | None) -> int:
+    """Time to book at. A header from the future is not believed beyond the clock, nor the clock before the trade's own step:
+    neither halts the agent until that day, nor takes an entry out of the last 24 hours (T6).
+    """
+    believed_s = max(snapshot.now_s + AHEAD_S, 0 if own is None else own.snapshot.head.timestamp_s)
+    return min(snapshot.head.timestamp_s, believed_s)

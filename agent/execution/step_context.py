@@ -1,0 +1,229 @@
+"""What a step reads through, and reading until enough was seen: our own last transaction, and the blocks that confirm a price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from agent.amm.errors import TicksEnd
+from agent.errors import Refused, Retryable
+from agent.model import Decision, Evidence, Head, History, Intent, PastPrices, Plan, Snapshot, StepInput, V3Pool, Verdict
+from agent.planning.draft import ticks_end
+from agent.planning.proposals import Proposal, Proposer, RefusedBesides
+from agent.policy import price_confirmation as confirm
+from agent.policy import quarantine
+from agent.policy.decide import Decided, decide
+from agent.policy.orders import lifecycle as order_moves
+from agent.policy.quarantine import quarantine as quarantine_of_quarantine
+from agent.ports import Clock, Composer, EvidenceSource, Executor, Journal, Reader
+from agent.reference import depegged, reference_prices
+
+LOOKS = 10
+PAUSE_S = 2.0
+"""Together twenty seconds: more than a block of any chain this is for."""
+
+
+class CaughtUp:
+    """ports.Reader whose snapshots are at or after every transaction that the journal knows to be mined."""
+
+    def __init__(self, reader: Reader, journal: Journal, clock: Clock) -> None:
+        self._reader = reader
+        self._journal = journal
+        self._clock = clock
+
+    def snapshot(self) -> Snapshot:
+        """See ports.Reader. Raises Retryable when the endpoints that agree stay behind."""
+        ours = self._journal.expected_nonce() or 0
+        found = self._reader.snapshot()
+        for _ in range(LOOKS):
+            if found.nonce_latest >= ours:
+                return found
+            self._clock.sleep(PAUSE_S)
+            found = self._reader.snapshot()
+        raise Retryable(
+            f"the endpoints agree on block {found.head.number} only, which is behind our transaction of nonce {ours - 1}",
+            "try again when the slower endpoint has caught up",
+        )
+
+    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+        """See ports.Reader."""
+        return self._reader.past(head, blocks)
+
+    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        """See ports.Reader."""
+        return self._reader.deeper(snapshot, pools)
+
+
+class Further:
+    """Reads more ticks of all V3 pools of a step, once: a second time it could read no more."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._done = False
+
+    def __call__(self, step: StepInput) -> StepInput | None:
+        """The step with more ticks; None where they were read already, there are no more, or endpoints do not agree on them."""
+        if self._done:
+            return None
+        self._done = True
+        pools = [pool.address for pool in step.snapshot.pools if isinstance(pool, V3Pool)]
+        try:
+            snapshot = self._reader.deeper(step.snapshot, pools)
+        except Retryable:
+            return None
+        return None if snapshot.pools == step.snapshot.pools else replace(step, snapshot=snapshot)
+
+
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """What a step reads through: chain, memory, evidence. `assemble` adds the owner's wishes to a snapshot.
+
+    `chance` gives numbers in [0, 1) that nobody can foresee.
+    """
+
+    reader: Reader
+    assemble: Callable[[Snapshot, History], StepInput]
+    history: Callable[[int], History]
+    evidence: EvidenceSource
+    clock: Clock
+    chance: Callable[[], float]
+
+    def assembled(self, snapshot: Snapshot) -> StepInput:
+        """What a step decides from at that snapshot, by what is remembered now."""
+        return self.assemble(snapshot, self.history(snapshot.head.timestamp_s))
+
+
+def observed(eyes: Eyes, step: StepInput, journal: Journal | None = None) -> StepInput:
+    """The same with the blocks before it, where prices make it act and policy.confirm_blocks wants them to agree.
+
+    Dollars that left their peg, or came back, are written down: what was off has to come closer than what never was. So are
+    balances that could not be read: what stays unread for long is left alone. So is what came above the ceiling, which stays left
+    alone. And so is how every order stands, before anything is done about it.
+    """
+    if journal is not None and (off := depegged(step, reference_prices(step))) != step.history.depegged:
+        journal.mark_depegged(off)
+    if journal is not None and (unread := quarantine.unread(step)) != step.history.unread:
+        journal.mark_unread(unread)
+    if journal is not None and step.aside and step.history.left_rises != step.history.rises:
+        journal.mark_left_alone()
+    stirs = order_moves.stirring(step)
+    if stirs or confirm.wants(step, lambda other: decide(other).asks):
+        past = eyes.reader.past(step.snapshot.head, step.policy.confirm_blocks)
+        snapshot = replace(step.snapshot, past=past)
+        step = _anew(eyes, step, snapshot) if stirs else replace(step, snapshot=snapshot)
+    if journal is not None and (step.history.orders or step.history.unit_value is not None or step.portfolio.orders.terms):
+        history = step.history
+        if not journal.move_orders(history.orders, history.unit_value, history.orders_turn):
+            raise Retryable("orders were changed while the chain was read", "look again")
+    return step
+
+
+def _anew(eyes: Eyes, step: StepInput, snapshot: Snapshot) -> StepInput:
+    """The step from the same block with those before it: orders that they confirm move, and targets with them."""
+    found = eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+    before = step.history
+    history = replace(found.history, last_rebalance_s=before.last_rebalance_s, last_liquidity_s=before.last_liquidity_s)
+    return replace(found, history=history, spend_caps=step.spend_caps, spent_gas_wei=step.spent_gas_wei, acted=step.acted)
+
+
+# --- How a step ended, what it did, and what it acts with.
+
+
+class OutcomeKind(Enum):
+    """How a step ended."""
+
+    HOLD = "hold"
+    HALT = "halt"
+    PLANNED = "planned"
+    REFUSED = "refused"
+    DECLINED = "declined"
+    DONE = "done"
+    FAILED = "failed"
+
+
+REVIEWED = (OutcomeKind.HOLD, OutcomeKind.DECLINED, OutcomeKind.DONE)
+"""Ends after which a schedule's review is done. What was refused or failed is looked at again at the next tick."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything a step saw, decided and did. `after` is the snapshot read once the swap was mined.
+
+    `verdicts` are those of a refusal that came before or after the guards of a plan: its own are in the plan. `around` are tokens
+    whose exits were refused in this step when they were about to be sent: what was confirmed before is not what this does.
+    """
+
+    step_id: str
+    kind: OutcomeKind
+    reason: str
+    step_input: StepInput
+    decided: Decided
+    plan: Plan | None
+    transactions: tuple[Intent, ...] = ()
+    after: StepInput | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    around: tuple[str, ...] = ()
+
+    @property
+    def decision(self) -> Decision:
+        """What was decided."""
+        return self.decided.decision
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What a step acts with; without hands it only looks. `confirm` is asked before anything is sent, and once more
+    for each plan that takes the place of one that was refused after it was confirmed.
+    """
+
+    executor: Executor
+    composer: Composer
+    confirm: Callable[[Outcome], bool]
+
+
+# --- What a step proposes once the tokens that it would move have been tried out: those that fail are left as they are.
+
+
+FurtherProposing = Callable[[StepInput], StepInput | None]
+"""The same step with more ticks of its pools; None where there are none to be had."""
+
+
+def propose_screened(
+    step: StepInput, propose: Proposer, evidence: EvidenceSource | None, further: FurtherProposing | None = None
+) -> tuple[StepInput, Proposal | Refused, Evidence | None]:
+    """The step as it was decided from, what is proposed, and the evidence for its plan; a refusal comes back in its place.
+
+    What comes to the end of the ticks read is proposed anew with more of them. Tokens that the evidence finds to move otherwise
+    than they are told go into quarantine, and the step is proposed anew without them. Without an evidence source, or without a
+    plan, nothing is tried out.
+    """
+    while True:
+        proposal = _proposed(step, propose)
+        if further is not None and _at_their_end(step, proposal) and (deeper := further(step)) is not None:
+            step = deeper
+            proposal = _proposed(step, propose)
+        if isinstance(proposal, Refused):
+            return (proposal.step if isinstance(proposal, RefusedBesides) else step), proposal, None
+        step = proposal.step or step
+        if proposal.plan is None or evidence is None:
+            return step, proposal, None
+        seen = evidence.gather(step, proposal.plan)
+        left = quarantine_of_quarantine(step, seen.screens or ())
+        if left is step:
+            return step, proposal, seen
+        step = left
+
+
+def _proposed(step: StepInput, propose: Proposer) -> Proposal | Refused:
+    try:
+        return propose(step)
+    except Refused as refusal:
+        return refusal
+
+
+def _at_their_end(step: StepInput, proposal: Proposal | Refused) -> bool:
+    """Whether the ticks read are what ends it."""
+    if isinstance(proposal, Refused):
+        return isinstance(proposal, TicksEnd)
+    return proposal.ticks_end or (proposal.plan is not None and bool(ticks_end(step, proposal.plan.legs)))

@@ -1,0 +1,229 @@
+"""Guards on the block a plan stands on: its age, the plan's expiry, the balances it spends, the predictions it makes."""
+
+from __future__ import annotations
+
+from agent.guards.case import Case, Measured, Missing, seconds
+from agent.guards.replay import Flow
+from agent.model import Collect, Funding, LpAction, Plan, Provide, Withdraw
+from agent.policy import failures
+from agent.policy.native_coin import floor_wei
+from agent.policy.text import moment
+from agent.units import NATIVE
+
+FUTURE_TOLERANCE_S = 30
+"""How far a block's time may be ahead of the agent's clock: consensus lets block producers be some seconds fast."""
+
+
+def head_age(case: Case, limit_s: int) -> Measured:
+    """Agent's clock less the head's timestamp; a head from the future means a wrong clock or a lying endpoint."""
+    age = case.evidence.now_s - case.step.snapshot.head.timestamp_s
+    if age < 0:
+        return Measured(f"{seconds(-age)} in the future", age >= -FUTURE_TOLERANCE_S)
+    return Measured(seconds(age), age <= limit_s)
+
+
+def expiry(case: Case) -> Measured:
+    """The plan was made at this snapshot's block, and may be used now."""
+    head = case.step.snapshot.head.number
+    current = case.plan.block == head <= case.plan.expires_block
+    return Measured(f"plan of block {case.plan.block}, valid to {case.plan.expires_block}, head {head}", current)
+
+
+def balance(case: Case) -> Measured:
+    """Every wallet-funded leg spends what is investable or was bought by the legs before it, and nothing stays in the router.
+
+    What is provided as liquidity is investable, or surely paid by the actions before.
+    """
+    for action in case.actions():
+        if isinstance(action.action, Provide):
+            for token, raw in zip((action.action.token0, action.action.token1), action.action.desired_raw, strict=True):
+                short = raw - action.before.spendable(token)
+                if short > 0:
+                    return Measured(f"action {action.number} provides {short} base units of {case.label(token)} too much", False)
+    case.runs()
+    wallet = _Wallet(case)
+    for flow in case.replay.flows:
+        short = wallet.run(flow)
+        if short > 0:
+            return Measured(f"leg {flow.number} spends {short} base units of {case.label(flow.leg.token_in)} too much", False)
+    if case.replay.stranded:
+        left = "; ".join(f"{raw} base units of {case.label(token)}" for token, raw in case.replay.stranded.items())
+        return Measured(f"{left} stay in the router", False)
+    return Measured("every leg is funded", True)
+
+
+class _Wallet:
+    """What legs may still spend: of each asset, and of the two forms of the native asset each for itself."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._left: dict[str, int] = {}
+        self._forms: dict[str, int] = {}
+        self._wrapped = next((asset.token.address for asset in case.step.portfolio.assets if asset.native), None)
+        if self._wrapped is not None:
+            self._forms = {NATIVE: case.balance(NATIVE) - floor_wei(case.step), self._wrapped: case.balance(self._wrapped)}
+
+    def run(self, flow: Flow) -> int:
+        """Books one leg; base units that it spends too much."""
+        leg, short = flow.leg, 0
+        given, got = self._asset(leg.token_in), self._asset(leg.token_out)
+        turns = given == got and leg.source is leg.sink
+        if leg.source is Funding.WALLET:
+            short = max(0 if turns else -self._add(self._left, given, -flow.amount_in_raw), -self._form(leg.token_in, -flow.amount_in_raw))
+        if leg.sink is Funding.WALLET:
+            self._form(leg.token_out, flow.amount_out_raw)
+            if not turns:
+                self._add(self._left, got, flow.amount_out_raw)
+        return short
+
+    def _asset(self, token: str) -> str:
+        return self._wrapped if token == NATIVE and self._wrapped is not None else token
+
+    def _form(self, token: str, raw: int) -> int:
+        return self._add(self._forms, token, raw) if token in self._forms else 0
+
+    def _add(self, ledger: dict[str, int], token: str, raw: int) -> int:
+        ledger[token] = (ledger[token] if token in ledger else self._spendable(token)) + raw
+        return ledger[token]
+
+    def _spendable(self, token: str) -> int:
+        """Balance less reserve of an asset, negative where the reserve is not filled; of a hub nothing: it is not ours to invest."""
+        for asset in self._case.step.portfolio.assets:
+            if asset.token.address == token:
+                return self._case.spendable(asset)
+        return 0
+
+
+def prediction(case: Case) -> Measured:
+    """What the plan predicts is what the simulation gives: amounts of every leg, balances after."""
+    case.runs()
+    for run in case.replay.flows:
+        if (run.leg.amount_in_raw, run.leg.amount_out_raw) != (run.amount_in_raw, run.amount_out_raw):
+            return Measured(
+                f"leg {run.number} gives {run.amount_out_raw} for {run.amount_in_raw}, "
+                f"the plan says {run.leg.amount_out_raw} for {run.leg.amount_in_raw}",
+                False,
+            )
+    predicted = dict(case.plan.holdings_after)
+    for action in case.actions():
+        found, said = (action.liquidity, action.amounts, action.fees), _said(action.action)
+        if said != found:
+            return Measured(f"action {action.number} moves {found}, the plan says {said}", False)
+    if case.plan.actions and not isinstance(case.lp, str):
+        for token, raw in predicted.items():
+            if case.lp.after.held.get(token) != raw:
+                ends = case.lp.after.held.get(token)
+                return Measured(f"{case.label(token)} ends at {ends} base units, the plan says {raw}", False)
+    if case.plan.native_after_wei is not None:
+        predicted[NATIVE] = case.plan.native_after_wei
+    for token, moved in case.replay.moved.items():
+        after = case.balance(token) + moved if token in predicted else None
+        if after != predicted.get(token):
+            return Measured(f"{case.label(token)} ends at {after} base units, the plan says {predicted.get(token)}", False)
+    return Measured("as simulated", True)
+
+
+def _said(action: LpAction) -> tuple[int, tuple[int, int], tuple[int, int]]:
+    """Liquidity, amounts and fees that an action predicts."""
+    match action:
+        case Withdraw():
+            return action.liquidity, action.amounts_raw, action.fees_raw
+        case Collect():
+            return 0, (0, 0), action.fees_raw
+        case Provide():
+            return action.liquidity, action.amounts_raw, (0, 0)
+
+
+# --- Guards on whom a plan deals with and whether the agent may act at all.
+
+
+NO_CODE = "0x" + "0" * 64
+SCREENED = "all move what they are told to"
+
+
+def allowlist(case: Case) -> Measured:
+    """Every pool, token, router, factory and position manager of the plan is pinned by address and by the code that the snapshot found.
+
+    Tokens must also belong to the portfolio, as asset or hub. The native coin has no code; what wraps it is such a token.
+    """
+    portfolio, execution = case.step.portfolio, case.step.execution
+    known = {token.address for token in (*(a.token for a in portfolio.assets), *portfolio.hubs, portfolio.numeraire)}
+    legs, actions = case.plan.legs, case.plan.actions
+    traded = [token for leg in legs for token in (leg.token_in, leg.token_out) if token != NATIVE]
+    tokens = dict.fromkeys((*traded, *(token for action in actions for token in (action.token0, action.token1))))
+    pools = dict.fromkeys((*(leg.pool for leg in legs), *(place for action in actions for place in (action.pool, action.contract))))
+    shut = {one.token for one in case.step.quarantine}  # what is left alone may have changed; it is named already
+    needed = dict.fromkeys((*pools, *tokens, execution.router, *(address for address in execution.pinned if address not in shut)))
+    code = {entry.address.lower(): entry.hash.lower() for entry in case.step.snapshot.code_hashes}
+    trusted = {(address.lower(), pinned.lower()) for address, pinned in case.evidence.trusted}
+    pinned_addresses = {address for address, _ in trusted}
+    complaints = [f"{token} is no token of the portfolio" for token in tokens if token not in known]
+    for address in needed:
+        found = code.get(address.lower())
+        if found is None:
+            complaints.append(f"code at {address} was not read")
+        elif found == NO_CODE:
+            complaints.append(f"no code at {address}")
+        elif address.lower() not in pinned_addresses:
+            complaints.append(f"{address} is not pinned")
+        elif (address.lower(), found) not in trusted:
+            complaints.append(f"code at {address} changed since it was pinned")
+    return Measured("; ".join(complaints) or f"{len(needed)} of {len(needed)} pinned", not complaints)
+
+
+def token_screen(case: Case, _: bool) -> Measured:
+    """Every token that the plan moves was tried out at its amounts, and moves what it is told to; none is in quarantine.
+
+    Taking liquidity out, and unwrapping, is not held back.
+    """
+    moved = moved_tokens(case.plan)
+    screens = case.evidence.screens
+    if moved and screens is None:
+        raise Missing("no token was tried out")
+    found = {one.token: one for one in screens or ()} | {one.token: one for one in case.step.quarantine}
+    complaints = [f"{case.label(token)} was not tried out" for token in moved if token not in found]
+    refused = [found[token] for token in moved if token in found and not found[token].finding.accepted]
+    complaints += [f"{case.label(one.token)} {one.why}" for one in refused]
+    return Measured("; ".join(complaints) or f"{len(moved)} of {len(moved)} move what they are told to", not complaints)
+
+
+def moved_tokens(plan: Plan) -> tuple[str, ...]:
+    """Tokens that legs exchange or that are provided as liquidity, each once. Wrapping and unwrapping exchange nothing."""
+    traded = [token for leg in plan.legs if NATIVE not in (leg.token_in, leg.token_out) for token in (leg.token_in, leg.token_out)]
+    provided = [token for action in plan.actions if isinstance(action, Provide) for token in (action.token0, action.token1)]
+    return tuple(dict.fromkeys((*traded, *provided)))
+
+
+def kill_switch(case: Case) -> Measured:
+    """Paused by the owner, or the switch cannot be read, which counts as paused (T14)."""
+    match case.evidence.paused:
+        case False:
+            return Measured("not paused", True)
+        case True:
+            return Measured(f"paused: {case.evidence.pause_reason}" if case.evidence.pause_reason else "paused", False)
+        case None:
+            return Measured("cannot be read, which counts as paused", False)
+
+
+def quorum(case: Case) -> Measured:
+    """Enough operators gave the same snapshot, byte for byte (T2)."""
+    return Measured(f"{len(set(case.step.snapshot.operators))} operator(s) agree", case.evidence.quorum)
+
+
+def reverts_in_row(case: Case) -> Measured:
+    """Fewer transactions in a row reverted, and fewer steps approved without a swap, than make the agent stop until its owner resumes
+    (T6). An exit is tried again after a wait that grows, since anybody can make it revert (T20).
+    """
+    history = case.step.history
+    reverts, approvals = history.reverts_in_row, history.approvals_in_row
+    told = f"{reverts} reverts, {approvals} steps of approvals without a swap"
+    if not case.only_leaves():
+        since = "; more since the owner resumed" if history.failures_stop and not failures.too_many(reverts, approvals) else ""
+        return Measured(told + since, not failures.stopped(history))
+    wait_s = failures.wait_s(history)
+    if wait_s == 0 or case.step.spend_caps:  # what this step approved was let through when it began
+        return Measured(told, True)
+    if history.failed_s is None:
+        raise Missing("when the last transaction failed")
+    again_s = history.failed_s + wait_s
+    return Measured(f"{told}; an exit is tried again at {moment(again_s)}", case.step.snapshot.head.timestamp_s >= again_s)

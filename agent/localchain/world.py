@@ -1,0 +1,379 @@
+"""The world of the embedded chain in data: tokens, seeded prices, pools with their ranges of liquidity, what the wallet holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from functools import lru_cache
+from math import floor, isqrt, log, sqrt
+from typing import TYPE_CHECKING
+
+from agent.units import BPS, PIPS
+
+if TYPE_CHECKING:
+    from agent.localchain.chain import LocalChain
+
+
+class TokenKind(Enum):
+    """Which contract a token is."""
+
+    WRAPPED_NATIVE = "WETH9"
+    STANDARD = "TestToken"
+    TETHER = "TetherLike"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSpec:
+    """A token: seeded USD price per whole coin, share of the portfolio as the config writes it, what the wallet holds in base units."""
+
+    symbol: str
+    decimals: int
+    price_usd: Fraction
+    target: str
+    wallet_raw: int
+    kind: TokenKind = TokenKind.STANDARD
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Liquidity between two relative distances from the seeded price, in bps (None: to the end of the ticks).
+
+    `share_bps` is the part of the pool's value that lies in this range. Ranges overlap, so that ticks are many; a
+    range that does not hold the price is one-sided, as a limit order is.
+    """
+
+    from_bps: int | None
+    to_bps: int | None
+    share_bps: int
+
+
+@dataclass(frozen=True, slots=True)
+class V2Spec:
+    """A Uniswap V2 pair with this much USD in it."""
+
+    token_a: str
+    token_b: str
+    value_usd: int
+
+    @property
+    def name(self) -> str:
+        """Key in LocalChain.pools."""
+        return f"v2 {self.token_a}/{self.token_b}"
+
+
+@dataclass(frozen=True, slots=True)
+class V3Spec:
+    """A Uniswap V3 pool: fee in pips, USD in it, and the ranges it lies in."""
+
+    token_a: str
+    token_b: str
+    fee_pips: int
+    value_usd: int
+    ranges: tuple[Range, ...]
+
+    @property
+    def name(self) -> str:
+        """Key in LocalChain.pools."""
+        return f"v3 {self.token_a}/{self.token_b} {self.fee_pips}"
+
+
+PoolSpec = V2Spec | V3Spec
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that is deployed, in order. `history_s` is how long the pools have traded before the present."""
+
+    tokens: tuple[TokenSpec, ...]
+    pools: tuple[PoolSpec, ...]
+    wallet_native_wei: int
+    numeraire: str
+    history_s: int = 3 * 3600
+
+    def token(self, symbol: str) -> TokenSpec:
+        """The token of that symbol; KeyError when there is none."""
+        for spec in self.tokens:
+            if spec.symbol == symbol:
+                return spec
+        raise KeyError(symbol)
+
+
+STABLE_RANGES = (
+    Range(None, None, 500),
+    Range(-200, 200, 2_500),
+    Range(-50, 40, 3_000),
+    Range(-10, 10, 3_000),
+    Range(20, 120, 1_000),
+)
+DEEP_RANGES = (
+    Range(None, None, 2_000),
+    Range(-4_500, 8_000, 2_000),
+    Range(-1_200, 1_500, 2_500),
+    Range(-400, 300, 1_500),
+    Range(-150, 250, 1_000),
+    Range(100, 600, 500),
+    Range(-700, -200, 500),
+)
+WIDE_RANGES = (
+    Range(None, None, 4_000),
+    Range(-5_000, 10_000, 3_000),
+    Range(-1_500, 2_000, 2_000),
+    Range(-500, 1_000, 1_000),
+)
+
+WORLD = World(
+    tokens=(
+        TokenSpec("WETH", 18, Fraction(3_000), "30%", 10**18, TokenKind.WRAPPED_NATIVE),
+        TokenSpec("WBTC", 8, Fraction(60_000), "25%", 4_166_667),
+        TokenSpec("USDC", 6, Fraction(1), "20%", 2_000 * 10**6),
+        TokenSpec("USDT", 6, Fraction(1), "15%", 1_500 * 10**6, TokenKind.TETHER),
+        TokenSpec("LINK", 18, Fraction(15), "10%", 66_666_666_666_666_666_667),
+    ),
+    pools=(
+        V2Spec("WETH", "USDC", 20_000_000),
+        V2Spec("WBTC", "WETH", 12_000_000),
+        V2Spec("WETH", "USDT", 8_000_000),
+        V2Spec("LINK", "WETH", 3_000_000),
+        V3Spec("USDC", "USDT", 100, 30_000_000, STABLE_RANGES),
+        V3Spec("WETH", "USDC", 500, 40_000_000, DEEP_RANGES),
+        V3Spec("WETH", "USDC", 3_000, 15_000_000, DEEP_RANGES),
+        V3Spec("WBTC", "WETH", 500, 20_000_000, DEEP_RANGES),
+        V3Spec("WBTC", "WETH", 3_000, 25_000_000, DEEP_RANGES),
+        V3Spec("WETH", "USDT", 500, 20_000_000, DEEP_RANGES),
+        V3Spec("WBTC", "USDC", 3_000, 8_000_000, DEEP_RANGES),
+        V3Spec("LINK", "WETH", 3_000, 10_000_000, DEEP_RANGES),
+        V3Spec("LINK", "USDC", 10_000, 400_000, WIDE_RANGES),
+        V3Spec("WBTC", "USDT", 10_000, 250_000, WIDE_RANGES),
+    ),
+    wallet_native_wei=10 * 10**18,
+    numeraire="USDC",
+)
+"""Five tokens at 3,000 / 60,000 / 1 / 1 / 15 USD, fourteen pools over V2 and every V3 fee tier, a wallet of 10,000 USD at its targets."""
+
+
+# --- From USD prices to pool prices, ticks and amounts of liquidity, for seeding and moving local pools.
+
+
+MAX_TICK = 887_272
+TICK_SPACINGS = {100: 1, 500: 10, 3_000: 60, 10_000: 200}
+"""Uniswap V3 factory; the 100 pips tier was enabled later by governance (feeAmountTickSpacing)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A range of ticks and the base units of both tokens to provide in it."""
+
+    tick_lower: int
+    tick_upper: int
+    amount0_raw: int
+    amount1_raw: int
+
+
+def sqrt_price_x96(price: Fraction) -> int:
+    """floor(sqrt(token1 base units per token0 base unit) · 2^96), as the V3 pool stores it."""
+    return isqrt((price.numerator << 192) // price.denominator)
+
+
+def full_range(spacing: int) -> tuple[int, int]:
+    """The widest range whose ends are multiples of the spacing."""
+    last = MAX_TICK // spacing * spacing
+    return -last, last
+
+
+def ticks_of(price: Fraction, part: Range, spacing: int) -> tuple[int, int]:
+    """Ends of a range as usable ticks, at least one spacing apart."""
+    first, last = full_range(spacing)
+
+    def tick(distance_bps: int) -> int:
+        return floor(log(float(price) * (1 + distance_bps / BPS)) / log(1.0001) / spacing) * spacing
+
+    lower = first if part.from_bps is None else tick(part.from_bps)
+    upper = last if part.to_bps is None else tick(part.to_bps)
+    return lower, max(upper, lower + spacing)
+
+
+def position(price: Fraction, tick_lower: int, tick_upper: int, value1_raw: float) -> Position:
+    """Amounts worth `value1_raw` base units of token1 in all (LiquidityAmounts.getAmountsForLiquidity).
+
+    Floats: this is how much a made-up provider brings, the contract decides the liquidity.
+    """
+    low, high, now = 1.0001 ** (tick_lower / 2), 1.0001 ** (tick_upper / 2), sqrt(float(price))
+    inside = min(max(now, low), high)
+    amount0, amount1 = 1 / inside - 1 / high, inside - low
+    scale = value1_raw / (amount0 * float(price) + amount1)
+    return Position(tick_lower, tick_upper, _generous(amount0 * scale), _generous(amount1 * scale))
+
+
+def _generous(amount: float) -> int:
+    return floor(amount * 1.000001) + 1 if amount > 0 else 0
+
+
+def v2_input_to_reach(reserve_in: int, reserve_out: int, price: Fraction, fee_pips: int = 3_000) -> int:
+    """Largest input after which the pair still pays at least `price` token_out per token_in at the margin, fee excluded.
+
+    UniswapV2Library.getAmountOut in integers, bisected.
+    """
+
+    def pays(amount_in: int) -> bool:
+        with_fee = amount_in * (PIPS - fee_pips)
+        out = with_fee * reserve_out // (reserve_in * PIPS + with_fee)
+        return Fraction(reserve_out - out, reserve_in + amount_in) >= price
+
+    if not pays(0):
+        return 0
+    low, high = 0, reserve_in
+    while pays(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if pays(middle) else (low, middle)
+    return low
+
+
+# --- The development accounts that every local node knows, derived from the well-known test mnemonic.
+
+
+TEST_MNEMONIC = "test test test test test test test test test test test junk"
+"""Public: whoever sends real money to these accounts has lost it."""
+HD_PATH = "m/44'/60'/0'/0"
+COUNT = 10
+WALLET, WHALE = 0, 1
+"""Account 0 is the wallet that the agent trims, account 1 deploys, provides liquidity and moves the market."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestAccount:
+    """Checksummed address and 0x-hex key of a development account."""
+
+    __test__ = False  # pytest takes every Test* for a test class
+
+    address: str
+    key: str
+
+
+@lru_cache(maxsize=1)
+def test_accounts() -> tuple[TestAccount, ...]:
+    """The ten accounts, in order (BIP-44 path m/44'/60'/0'/0/i)."""
+    from eth_account.hdaccount import key_from_seed, seed_from_mnemonic
+    from eth_keys.main import KeyAPI
+
+    seed = seed_from_mnemonic(TEST_MNEMONIC, "")
+    keys = [KeyAPI().PrivateKey(key_from_seed(seed, f"{HD_PATH}/{i}")) for i in range(COUNT)]
+    return tuple(TestAccount(key.public_key.to_checksum_address(), key.to_hex()) for key in keys)
+
+
+# --- The trimtab.toml of an embedded chain: every key, ready for every command.
+
+
+IN_PROCESS_URL = "eth-tester://in-process"
+"""Stands in the file where there is no HTTP address; whoever loads it brings the transport."""
+
+_ASSET = """[[portfolio.assets]]
+symbol = "{symbol}"
+address = "{address}"
+target = "{target}"
+reserve = "0"
+feed = "{feed}"
+"""
+
+FIRST_LINE = "# An embedded chain of trimtab: public test keys, worthless coins.\n"
+"""By which a config of ours is told from one of a real wallet."""
+
+_TEMPLATE = """[chain]
+chain_id = {chain_id}
+confirmations = 1
+wrapped_native = "{at.weth}"
+[[chain.rpc]]
+url = "{url}"
+operator = "local"
+
+[wallet]
+address = "{wallet}"
+test_account = {account}
+payout_addresses = []
+
+[portfolio]
+numeraire = "{numeraire}"
+max_live_value = "100000"
+{assets}
+[reference]
+kind = ["feed", "twap"]
+twap_window = "30m"
+feed_max_age = "25h"
+
+[venues.uniswap_v2]
+factory = "{at.v2_factory}"
+router = "{at.v2_router}"
+[venues.uniswap_v3]
+factory = "{at.v3_factory}"
+router = "{at.swap_router_02}"
+quoter = "{at.quoter_v2}"
+quoter_v1 = "{at.quoter_v1}"
+position_manager = "{at.position_manager}"
+fee_tiers = [100, 500, 3000, 10000]
+
+[policy]
+trigger = {{ kind = "threshold", relative = "10%" }}
+destination = "target"
+cooldown = "1h"
+confirm_blocks = 0
+jitter = "off"
+
+[limits]
+price_impact = "1%"
+slippage = "0.3%"
+plan_cost = "0.5%"
+turnover = "30%"
+daily_turnover = "60%"
+daily_loss = "1%"
+oracle_deviation = "1.5%"
+second_quote_deviation = "0.5%"
+depeg = "2%"
+gas_price = "60 gwei"
+gas_per_day = "0.05"
+native_floor = "0.05"
+head_age = "90s"
+min_trade = "10"
+pool_min_value = "50000"
+impermanent_loss = "1%"
+lp_max_weight = "25%"
+balance_jump = "2%"
+first_purchase = "1m"
+payout_per_day = "100000"
+token_screen = "on"
+
+[execution]
+router = "{router}"
+rebalancer = "{at.rebalancer}"
+deadline = "90s"
+submit_url = ""
+style = "market"
+
+[lp]
+volatility = "60%"
+horizon = "30d"
+
+[store]
+url = "{store_url}"
+"""
+
+
+def config_text(chain: LocalChain, store_url: str, targets: Mapping[str, str], router: str) -> str:
+    """See LocalChain.config_text."""
+    assets = "".join(
+        _ASSET.format(symbol=symbol, address=chain.tokens[symbol].address, target=target, feed=chain.feeds[symbol])
+        for symbol, target in targets.items()
+    )
+    return FIRST_LINE + _TEMPLATE.format(
+        chain_id=chain.chain_id,
+        at=chain.addresses,
+        url=chain.url or IN_PROCESS_URL,
+        wallet=chain.wallet.address,
+        account=WALLET,
+        numeraire=chain.world.numeraire,
+        assets=assets,
+        store_url=store_url,
+        router=router,
+    )

@@ -1,0 +1,262 @@
+"""What was read from the chain at one block: the Snapshot and its parts. Addresses are checksummed strings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from agent.model.liquidity import LpPosition
+from agent.model.weights import Supply
+from agent.units import Price
+
+# --- What a screen found out about a token: whether it may be traded, why not, and what the owner can do.
+
+
+class Finding(Enum):
+    """What a token does. The first two are no reason not to trade it."""
+
+    CLEAN = "clean"
+    NO_RETURN_VALUE = "no_return_value"
+    FEE_ON_TRANSFER = "fee_on_transfer"
+    REBASING = "rebasing"
+    FALSE_RETURNING = "false_returning"
+    PAUSED = "paused"
+    BLOCKLISTED = "blocklisted"
+    CALLBACK = "callback"
+    HONEYPOT = "honeypot"
+    UNREADABLE = "unreadable"
+    CODE_CHANGED = "code_changed"
+    IMPLEMENTATION_CHANGED = "implementation_changed"
+    UNKNOWN = "unknown"
+
+    @property
+    def accepted(self) -> bool:
+        """Whether such a token may be traded."""
+        return self in (Finding.CLEAN, Finding.NO_RETURN_VALUE)
+
+    @property
+    def words(self) -> str:
+        """What it means."""
+        return _WORDS[self][0]
+
+    @property
+    def remedy(self) -> str:
+        """What the owner can do."""
+        return _WORDS[self][1]
+
+
+_OUT = "take it out of the portfolio; what the wallet holds of it stays untouched"
+_WAIT = "nothing; it is tried again before each plan, and traded when it moves again"
+_WORDS = {
+    Finding.CLEAN: ("moves what it is told to", ""),
+    Finding.NO_RETURN_VALUE: ("moves what it is told to and returns nothing", ""),
+    Finding.FEE_ON_TRANSFER: ("keeps a part of each transfer", _OUT),
+    Finding.REBASING: ("its balances change by themselves", f"{_OUT}; many such tokens have a wrapped form that does not"),
+    Finding.FALSE_RETURNING: ("answers a transfer with false or with nonsense", _OUT),
+    Finding.PAUSED: ("moves for nobody now", _WAIT),
+    Finding.BLOCKLISTED: ("shuts somebody out who has to move it", "ask its issuer; it is tried again before each plan"),
+    Finding.CALLBACK: ("calls others in the middle of a transfer", _OUT),
+    Finding.HONEYPOT: ("can be bought and not sold", _OUT),
+    Finding.UNREADABLE: ("does not tell its balances", _OUT),
+    Finding.CODE_CHANGED: ("its code is another than trimtab trust pinned", "find out why, then: trimtab trust"),
+    Finding.IMPLEMENTATION_CHANGED: ("its implementation is another than trimtab trust pinned", "find out why, then: trimtab trust"),
+    Finding.UNKNOWN: ("could not be tried", 'ask another endpoint, or switch the screen off by limits.token_screen = "off"'),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenedToken:
+    """One token's finding; `detail` carries what was measured, in our own words."""
+
+    token: str
+    finding: Finding
+    detail: str = ""
+
+    @property
+    def why(self) -> str:
+        """In words, with what was measured."""
+        return f"{self.finding.words} ({self.detail})" if self.detail else self.finding.words
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """Where a proxy that is a token hands its calls on to, at the snapshot's block."""
+
+    token: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The block that everything in a snapshot was read at. `base_fee_wei` is None on chains without EIP-1559."""
+
+    chain_id: int
+    number: int
+    hash: str
+    timestamp_s: int
+    base_fee_wei: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Balance of the wallet in one token, base units."""
+
+    token: str
+    raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What `spender` may take of the wallet's `token`, base units."""
+
+    token: str
+    spender: str
+    raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class V2Pool:
+    """State of a Uniswap V2 pair; reserves in base units of token0 and token1. `venue` is the config's name.
+
+    `unwritten` says whether the price accumulators are still zero: a trade then costs more gas, and trades all the same.
+    """
+
+    address: str
+    venue: str
+    token0: str
+    token1: str
+    reserve0: int
+    reserve1: int
+    fee_pips: int = 3000
+    unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TickLiquidity:
+    """An initialised tick: liquidity added when price crosses it upwards."""
+
+    index: int
+    liquidity_net: int
+
+
+@dataclass(frozen=True, slots=True)
+class V3Pool:
+    """State of a Uniswap V3 pool.
+
+    `ticks` holds every initialised tick with known_from_tick <= index <= known_to_tick, ascending; beyond that window
+    nothing is known, and a quote that leaves it refuses. `twap_tick` is the time-weighted mean tick over
+    `twap_window_s` (None where the pool's observations do not reach back), `twap_liquidity` the harmonic mean
+    in-range liquidity of the same window (OracleLibrary.consult). `observations` are how many price observations it keeps
+    and how many it is to keep (slot0.observationCardinality and -Next). `unwritten` says whether the fee growth of
+    (token0, token1) is still zero: a trade that writes it costs more gas.
+    """
+
+    address: str
+    venue: str
+    token0: str
+    token1: str
+    fee_pips: int
+    tick_spacing: int
+    sqrt_price_x96: int
+    tick: int
+    liquidity: int
+    ticks: tuple[TickLiquidity, ...]
+    known_from_tick: int
+    known_to_tick: int
+    twap_tick: int | None = None
+    twap_liquidity: int | None = None
+    twap_window_s: int | None = None
+    observations: tuple[int, int] | None = field(default=None, compare=False)
+    unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
+
+
+PoolState = V2Pool | V3Pool
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRound:
+    """Latest round of a price feed with the Chainlink AggregatorV3 interface; answer in 10^-decimals of its quote (USD).
+
+    `min_answer` and `max_answer` are the bounds that its aggregator cuts answers off at; None where it names none.
+    """
+
+    feed: str
+    decimals: int
+    round_id: int
+    answer: int
+    started_at_s: int
+    updated_at_s: int
+    answered_in_round: int
+    min_answer: int | None = None
+    max_answer: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CodeHash:
+    """keccak256 of the runtime code at an address (EXTCODEHASH); zero where there is no code."""
+
+    address: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """An item that could not be read: it is left out and named, never taken for zero."""
+
+    item: str
+    address: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PastPrices:
+    """What an earlier block says of prices: its head, the feeds' rounds and the pools, as they were then."""
+
+    head: Head
+    feeds: tuple[FeedRound, ...]
+    pools: tuple[PoolState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything one step knows of the chain. `now_s` is the agent's clock when it was read.
+
+    `operators` are the operators whose endpoints answered byte for byte alike; `requests` is the number of HTTP
+    requests that reading took. A token that is neither in `holdings` nor in `quarantined` was not asked for. `positions`
+    are the liquidity positions that the owner confirmed, as far as they could be read. `past` are the blocks just before,
+    newest first, of the same chain; they are read only when something is about to be done. `supplies` are coins that exist of the
+    tokens whose weight goes by it; one that could not be read is not there.
+    """
+
+    head: Head
+    now_s: int
+    owner: str
+    native_wei: int
+    nonce_latest: int
+    nonce_pending: int
+    priority_fee_wei: int
+    gas_price_wei: int
+    holdings: tuple[Holding, ...]
+    allowances: tuple[Allowance, ...]
+    pools: tuple[PoolState, ...]
+    feeds: tuple[FeedRound, ...]
+    code_hashes: tuple[CodeHash, ...]
+    quarantined: tuple[Quarantined, ...]
+    operators: tuple[str, ...]
+    requests: int
+    positions: tuple[LpPosition, ...] = ()
+    past: tuple[PastPrices, ...] = ()
+    implementations: tuple[Implementation, ...] = ()
+    supplies: tuple[Supply, ...] = ()
+
+
+# --- One price of the past, as it was written down or read from a file or a chain.
+
+
+@dataclass(frozen=True, slots=True)
+class PricePoint:
+    """Worth of one token at chain time `at_s`: numeraire base units per token base unit."""
+
+    token: str
+    at_s: int
+    price: Price

@@ -1,0 +1,266 @@
+"""What is done: transactions as intents that move through states, and their receipts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from agent.units import NATIVE
+
+
+class IntentKind(Enum):
+    """What a transaction is for."""
+
+    APPROVE = "approve"
+    SWAP = "swap"
+    CANCEL = "cancel"
+    LIQUIDITY = "liquidity"
+    UNWRAP = "unwrap"
+    ORACLE = "oracle"
+    PAYOUT = "payout"
+
+
+class IntentState(Enum):
+    """States of design section 9; PLANNED to MINED are open, the others are ends until a reorganisation takes their block."""
+
+    PLANNED = "planned"
+    SIGNED = "signed"
+    BROADCAST = "broadcast"
+    MINED = "mined"
+    FINAL = "final"
+    REVERTED = "reverted"
+    REPLACED = "replaced"
+    CANCELLED = "cancelled"
+
+
+class IntentEvent(Enum):
+    """What happens to an intent after it was written down; `agent.store.transitions` says in which state what may."""
+
+    SIGN = "sign"
+    DROP = "drop"
+    SEND = "send"
+    MINE = "mine"
+    UNMINE = "unmine"
+    CONFIRM = "confirm"
+    FAIL = "fail"
+    LOSE = "lose"
+    YIELD = "yield"
+    REOPEN = "reopen"
+
+
+@dataclass(frozen=True, slots=True)
+class UnsignedTx:
+    """A transaction without signature. EIP-1559 when `max_fee_wei` is set, legacy when `gas_price_wei` is. `data` is 0x-hex."""
+
+    chain_id: int
+    nonce: int
+    to: str
+    value_wei: int
+    data: str
+    gas: int
+    max_fee_wei: int | None
+    max_priority_fee_wei: int | None
+    gas_price_wei: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedTx:
+    """Signed bytes, only ever in memory and never shown (T8), and their hash."""
+
+    raw: bytes = field(repr=False)
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """An ERC-20 Transfer event of a receipt."""
+
+    token: str
+    sender: str
+    recipient: str
+    raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class LiquidityAdded:
+    """An IncreaseLiquidity event of a position manager: base units taken of (token0, token1), and whom the token was minted to.
+
+    `minted_to` is None where the token existed before.
+    """
+
+    manager: str
+    token_id: int
+    liquidity: int
+    amounts_raw: tuple[int, int]
+    minted_to: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the chain says of a mined transaction. `status` is 1 for success, 0 for revert.
+
+    `wrapped` are the Deposit and Withdrawal events of tokens such as WETH9, as transfers from and to the zero address.
+    """
+
+    tx_hash: str
+    status: int
+    block_number: int
+    block_hash: str
+    gas_used: int
+    effective_gas_price_wei: int
+    transfers: tuple[Transfer, ...]
+    added: tuple[LiquidityAdded, ...] = ()
+    wrapped: tuple[Transfer, ...] = ()
+
+    @property
+    def gas_cost_wei(self) -> int:
+        """What the gas of this transaction cost."""
+        return self.gas_used * self.effective_gas_price_wei
+
+    def net(self, wallet: str) -> dict[str, int]:
+        """Net base units per token that this transaction moved into (+) or out of (-) `wallet`, by its Transfer events.
+
+        A token that wraps native coin without such an event, as WETH9, counts by its own.
+        """
+        deltas: dict[str, int] = {}
+        for transfer in (*self.transfers, *(one for one in self.wrapped if one not in self.transfers)):
+            sign = (transfer.recipient == wallet) - (transfer.sender == wallet)
+            if sign:
+                deltas[transfer.token] = deltas.get(transfer.token, 0) + sign * transfer.raw
+        return deltas
+
+    def unwrapped(self, token: str, *holders: str) -> int:
+        """Base units of `token` that one of `holders` turned into native coin."""
+        return sum(one.raw for one in self.wrapped if (one.token, one.recipient) == (token, NATIVE) and one.sender in holders)
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One transaction on its way. `tx` is stored, signed bytes never are; `tx_hash` is known from SIGNED on.
+
+    `note` says in words what it does; `deadline_s` is chain time after which it must not be sent again; `replaces` is
+    the id of the intent whose nonce it takes: by paying more for the same, or as a CANCEL.
+    """
+
+    id: str
+    step_id: str
+    kind: IntentKind
+    state: IntentState
+    tx: UnsignedTx
+    note: str
+    created_s: int
+    deadline_s: int | None
+    tx_hash: str | None
+    receipt: Receipt | None
+    replaces: str | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it is in a block and did what it should. A reverted one may be MINED too, until its block is final."""
+        mined = self.state in (IntentState.MINED, IntentState.FINAL)
+        return mined and self.receipt is not None and self.receipt.status == 1
+
+    def changes(self, wallet: str, coin: str) -> dict[str, int]:
+        """What it did to each balance of `wallet`, base units by token: tokens by their events, units.NATIVE for the native coin.
+
+        Native coin is what it paid for gas, sent along, and got back of the wrapped native coin `coin` that the wallet or the
+        contract it called unwrapped. A Withdrawal of any other token is that token's word alone.
+        """
+        receipt = self.receipt
+        if receipt is None:
+            return {}
+        found = {token: raw for token, raw in receipt.net(wallet).items() if raw}
+        wei = self.coins(wallet, coin) - receipt.gas_cost_wei
+        return {**found, NATIVE: wei} if wei else found
+
+    def coins(self, wallet: str, coin: str) -> int:
+        """The same for the native coin, its gas left aside, wei."""
+        if self.receipt is None or self.receipt.status != 1:
+            return 0
+        if self.kind is IntentKind.PAYOUT:  # whoever is paid may unwrap what he likes meanwhile
+            return -self.tx.value_wei
+        return self.receipt.unwrapped(coin, wallet, self.tx.to) - (self.tx.value_wei if self.tx.to != wallet else 0)
+
+
+# --- What the owner asked of a running bot beside trading: money paid out or set aside, and the end of the bot.
+
+
+class RequestKind(Enum):
+    """A withdrawal of some money, or the end of the bot."""
+
+    WITHDRAW = "withdraw"
+    STOP = "stop"
+
+
+class RequestState(Enum):
+    """OPEN until everything of it is done; RELEASED where its owner took it back."""
+
+    OPEN = "open"
+    DONE = "done"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """Base units of an asset that leave, or are set aside; with `native` they are paid as native coin, `token` being its wrapped one."""
+
+    token: str
+    raw: int
+    native: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """How far a withdrawal is that is raised in parts: `done` of about `count`, the next from `next_s` on; a run goes on with it until
+    `until_s`. Both in chain time. `lacked_raw` is what lacked in base units when the part under way began; 0 while none is.
+    """
+
+    count: int
+    done: int
+    next_s: int
+    until_s: int
+    lacked_raw: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. `to` is the confirmed payout address (None: nothing is paid). `to_stable`: everything is sold for the numeraire.
+
+    `payments` of a withdrawal are fixed when it is asked for; a stop pays what there is in the end. `asked_s` is chain time.
+    `parts` says how far one is that the market does not give at once (None: it is raised in one plan).
+    """
+
+    id: int
+    kind: RequestKind
+    payments: tuple[Payment, ...]
+    to: str | None
+    to_stable: bool
+    state: RequestState
+    asked_s: int
+    parts: Parts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A payment of an open withdrawal that was not made yet: so much of the asset is no part of the portfolio any more.
+
+    `parts` is that of its withdrawal.
+    """
+
+    request: int
+    payment: Payment
+    parts: Parts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Payout:
+    """One transaction that pays: `token` (units.NATIVE for the native coin) to `to`, exactly `raw` base units, for a request.
+
+    `most_raw` is the most that limits.payout_per_day leaves for it, worked out apart from the amount.
+    """
+
+    token: str
+    to: str
+    raw: int
+    most_raw: int
+    request: int

@@ -1,0 +1,211 @@
+"""Carries alerts to their targets: one thread for each, so that whoever answers slowly, or never, holds up nobody else."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from tenacity import RetryCallState, Retrying, retry_if_result, sleep_using_event, stop_after_attempt, stop_when_event_set, wait_exponential
+
+from agent.errors import ConfigError
+from agent.model import Alert, AlertKind, AlertState, Delivery, Letter
+from agent.observe.alerts import Rules, judge
+from agent.store.alerts import Alerts
+
+Send = Callable[[str, str], str]
+"""Takes title and text, returns why it failed, empty where it arrived."""
+MOST_WAITING = 100
+FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
+TITLES = {
+    AlertKind.PRICE: "a price left its band",
+    AlertKind.REVIEW: "reviewed",
+    AlertKind.REBALANCE: "rebalanced",
+    AlertKind.REFUSAL: "refused",
+    AlertKind.HALT: "halted",
+    AlertKind.ERROR: "needs a person",
+    AlertKind.LOW_GAS: "low gas",
+    AlertKind.ORDER: "an order fired",
+    AlertKind.PAUSED: "paused",
+    AlertKind.HEARTBEAT: "no sign of life",
+    AlertKind.TEST: "test",
+}
+
+
+class Courier:
+    """One target. `put` never waits; results are collected by whoever has the time. Waits between tries double, up to five minutes."""
+
+    def __init__(self, name: str, send: Send, attempts: int, label: str, first_wait_s: float = FIRST_WAIT_S) -> None:
+        self.name = name
+        self._send = send
+        self._label = label
+        self._closing = threading.Event()
+        self._waiting: queue.Queue[Letter | None] = queue.Queue(MOST_WAITING)
+        self._done: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._retrying = Retrying(
+            stop=stop_after_attempt(attempts) | stop_when_event_set(self._closing),
+            wait=wait_exponential(first_wait_s, max=LONGEST_WAIT_S),
+            retry=retry_if_result(bool),
+            sleep=sleep_using_event(self._closing),
+            retry_error_callback=_last_word,
+        )
+
+    def __repr__(self) -> str:
+        return f"Courier({self.name})"
+
+    def put(self, letter: Letter) -> None:
+        """Takes a letter; where too many wait already the oldest is given up."""
+        while True:
+            try:
+                self._waiting.put_nowait(letter)
+                break
+            except queue.Full:
+                with suppress(queue.Empty):
+                    self._waiting.get_nowait()
+                    self._waiting.task_done()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._carry, name=f"trimtab alerts {self.name}", daemon=True)
+            self._thread.start()
+
+    def collected(self) -> list[Delivery]:
+        """What became of letters since the last call."""
+        found = []
+        while not self._done.empty():
+            found.append(self._done.get())
+        return found
+
+    def close(self, within_s: float) -> None:
+        """Waits so long for what is on its way, then lets go of it; what did not arrive is not counted as failed."""
+        end = time.monotonic() + within_s
+        while self._thread is not None and self._waiting.unfinished_tasks and time.monotonic() < end:
+            time.sleep(0.02)
+        self._closing.set()
+        with suppress(queue.Full):  # then the thread is busy, and sees that it is over when it is done
+            self._waiting.put_nowait(None)
+
+    def _carry(self) -> None:
+        while not self._closing.is_set() and (letter := self._waiting.get()) is not None:
+            why = str(self._retrying(self._try, letter))
+            if not (why and self._closing.is_set()):
+                self._done.put(Delivery(letter, why, int(time.time())))
+            self._waiting.task_done()
+
+    def _try(self, letter: Letter) -> str:
+        """Why it failed, in our own words: what a target answered is foreign text, and its address a secret."""
+        try:
+            return self._send(f"{self._label}: {TITLES[letter.kind]}", letter.text)
+        except Exception as error:  # whatever a service's plugin raises ends no run
+            return type(error).__name__
+
+
+def _last_word(state: RetryCallState) -> str:
+    return "" if state.outcome is None else str(state.outcome.result())
+
+
+def apprise_send(url: str, variable: str, timeout_s: float) -> Send:
+    """Sends through apprise. Raises ConfigError, without the address, where it is none that apprise knows."""
+    import apprise
+
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 10)  # its lines name hosts and answers; what failed is told by us
+    asset = apprise.AppriseAsset(async_mode=False, http_redirects=False, interpret_escapes=False, interpret_emojis=False)
+    target = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
+    if target is None:
+        raise ConfigError(
+            f"alerts.targets.url_env: environment variable {variable} holds no address that apprise knows",
+            "for example mailtos://user:password@example.org, or jsons://host/path; see docs/alerts.md",
+        )
+    target.socket_connect_timeout = target.socket_read_timeout = timeout_s
+    bundle = apprise.Apprise(asset=asset)
+    bundle.add(target)
+
+    def send(title: str, text: str) -> str:
+        began = time.monotonic()
+        if bundle.notify(body=text, title=title, body_format=apprise.NotifyFormat.TEXT):
+            return ""
+        return "no answer in time" if time.monotonic() - began >= timeout_s else "not taken"
+
+    return send
+
+
+def settle_all(couriers: Iterable[Courier], within_s: float) -> list[Delivery]:
+    """Lets all finish, so long together at most; returns what became of their letters."""
+    couriers, end = list(couriers), time.monotonic() + within_s
+    for courier in couriers:
+        courier.close(max(0.0, end - time.monotonic()))
+    return [one for courier in couriers for one in courier.collected()]
+
+
+# --- Tells the owner: takes each look's alerts, writes down what is told before it leaves, hands it over, and never waits.
+
+
+CLOSING_S = 5.0
+"""How long an end waits for what is on its way; the rest goes out when the run begins again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A target and the kinds that it hears."""
+
+    courier: Courier
+    kinds: frozenset[AlertKind]
+
+
+class Announcer:
+    """Called from the run's own thread alone; deliveries are in threads of their own, which touch no store.
+
+    `failed` hears of deliveries that were given up, for the log.
+    """
+
+    def __init__(self, store: Alerts, listeners: Sequence[Listener], rules: Rules, failed: Callable[[Delivery], None]) -> None:
+        self._store = store
+        self._listeners = {listener.courier.name: listener for listener in listeners}
+        self._rules = rules
+        self._failed = failed
+
+    def begin(self) -> None:
+        """Hands over what an earlier run did not get delivered."""
+        letters = self._store.letters()
+        gone = {letter.target for letter in letters} - set(self._listeners)
+        if gone:
+            self._store.drop_letters(gone)
+        self._hand_over(letter for letter in letters if letter.target not in gone)
+
+    def looked(self, alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, last: bool = False) -> tuple[AlertState, ...]:
+        """One look's alerts, at Unix seconds; returns what is told of them now. `judged` as in alerts.judge. What is the last of
+        a run waits for no quiet hours to end: nobody would be there to tell it then.
+        """
+        self._settle([one for listener in self._listeners.values() for one in listener.courier.collected()])
+        rules = replace(self._rules, quiet=None) if last else self._rules
+        found = judge(self._store.alert_states(), alerts, judged, now_s, rules)
+        letters = [(name, state) for state in found.told for name, listener in self._listeners.items() if state.kind in listener.kinds]
+        if found.changed or letters:
+            self._hand_over(self._store.note_alerts(found.changed, letters, now_s))
+        return found.told
+
+    def close(self, within_s: float = CLOSING_S) -> None:
+        """Waits so long for what is on its way."""
+        self._settle(settle_all((listener.courier for listener in self._listeners.values()), within_s))
+
+    def cry(self, alert: Alert, now_s: int, within_s: float = CLOSING_S) -> None:
+        """Tells one thing at once, and waits for it, where the process is about to end and its store may be what hangs."""
+        for name, listener in self._listeners.items():
+            if alert.kind in listener.kinds and alert.kind in self._rules.kinds:
+                listener.courier.put(Letter(0, name, alert.kind, alert.text, now_s))
+        settle_all((listener.courier for listener in self._listeners.values()), within_s)
+
+    def _hand_over(self, letters: Iterable[Letter]) -> None:
+        for letter in letters:
+            self._listeners[letter.target].courier.put(letter)
+
+    def _settle(self, found: Sequence[Delivery]) -> None:
+        if not found:
+            return
+        self._store.settle_letters(found)
+        for one in found:
+            if one.why:
+                self._failed(one)

@@ -1,0 +1,248 @@
+"""Which way value may run through the tokens, so that pools off the reference are used for what they pay and nothing runs in a circle.
+
+A pool that pays more than the reference is welcome on a way that has to be gone anyhow, and no reason to go one (T9). So first
+the flows are found for which nothing counts as worth more than the reference; no cycle can pay then, and no token is moved past
+its goal. With every token kept between where it is and where those flows or its goal take it, the pools' real prices then decide
+which way is best, circles left out (agent/planning/cycles.py). The flows found put the tokens in an order, along which the plan
+runs.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.floats import Numbers
+from agent.planning.dual import Answers, Solution
+from agent.planning.pool_curves import Stack
+from agent.planning.problem import Market, Positions
+from agent.planning.utility import UNMOVED, Search
+
+# --- The best flows between tokens that do not run in a circle: branch and bound over which exchange to do without. Solved without furt
+
+
+NODES = 20
+"""Most problems solved before other ways are tried; one to nine are usual."""
+ENOUGH = 1e-7
+"""Worth per unit of scale below which one plan counts as good as another."""
+
+Edge = tuple[int, int]
+"""Token in, token out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Pairs of tokens between which the best acyclic flows known run. `proven`: no other acyclic flows are worth more.
+
+    `cut` are those of the flows with circles, cut where they carry least: another way to begin.
+    """
+
+    edges: frozenset[Edge]
+    cut: frozenset[Edge]
+    proven: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """Flows found without some exchanges. What `bound` says no flows that leave these out exceed."""
+
+    without: frozenset[Edge]
+    solution: Solution
+    edges: Mapping[Edge, float]
+
+    @property
+    def bound(self) -> float:
+        return self.solution.bound
+
+
+def break_circles(stack: Stack, search: Search) -> Broken:
+    """The best flows over a stack that do not run in a circle, as far as NODES problems find them."""
+    pairs = list(zip(stack.source.tolist(), stack.target.tolist(), strict=True))
+
+    best: _Node | None = None
+
+    def node(without: frozenset[Edge], near: Solution | None) -> _Node:
+        rows = np.array([row for row, pair in enumerate(pairs) if pair not in without], dtype=np.intp)
+        part = stack.rows(rows)
+        found = search.solve(part, near, -np.inf if best is None else best.bound + ENOUGH)
+        return _Node(without, found, edges_of(part, found))
+
+    begin = node(frozenset(), None)
+    queue = [(-begin.bound, 0, begin)]
+    solved = 1
+    while queue and solved < NODES:
+        # Until some flows without a circle are known, on from the last; then always the most promising ones.
+        _, _, here = queue.pop() if best is None else heapq.heappop(queue)
+        if best is not None and here.bound <= best.bound + ENOUGH:
+            queue = []
+            break
+        circle = shortest_circle(here.edges)
+        if not circle:
+            best = here
+            heapq.heapify(queue)
+            continue
+        after = []
+        for pair in circle:
+            child = node(here.without | {pair}, here.solution)
+            solved += 1
+            if best is None or child.bound > best.bound + ENOUGH:
+                after.append((-child.bound, solved, child))
+        queue += sorted(after, reverse=True)
+        if best is not None:
+            heapq.heapify(queue)
+    cut = frozenset(_cut_open(begin.edges))
+    if best is None:
+        return Broken(cut, cut, proven=False)
+    return Broken(frozenset(best.edges), cut, proven=not queue or -min(queue)[0] <= best.bound + ENOUGH)
+
+
+def edges_of(stack: Stack, found: Solution) -> dict[Edge, float]:
+    """What flows between pairs of tokens."""
+    sums: dict[Edge, float] = {}
+    for source, target, taken in zip(stack.source.tolist(), stack.target.tolist(), found.taken.tolist(), strict=True):
+        if taken > UNMOVED:
+            sums[source, target] = sums.get((source, target), 0.0) + taken
+    return sums
+
+
+def shortest_circle(edges: Mapping[Edge, float]) -> list[Edge]:
+    """The circle of fewest exchanges, of these the one whose narrowest part carries most; none where nothing runs in a circle."""
+    found = [circle for edge in edges if (circle := _back(edges, edge))]
+    return min(found, key=lambda circle: (len(circle), -min(edges[edge] for edge in circle)), default=[])
+
+
+def _back(edges: Iterable[Edge], first: Edge) -> list[Edge]:
+    """The shortest circle that begins with an edge."""
+    start, token = first
+    came: dict[int, int] = {token: start}
+    ring = [token]
+    while ring and start not in came:
+        ring = [b for a in ring for source, b in edges if source == a and b not in came and came.setdefault(b, a) == a]
+    if start not in came:
+        return []
+    circle, here = [], start
+    while here != token:
+        circle.append((came[here], here))
+        here = came[here]
+    return [first, *reversed(circle)]
+
+
+def _cut_open(edges: Mapping[Edge, float]) -> dict[Edge, float]:
+    """Flows less all that runs in circles: each circle loses what its narrowest part carries."""
+    left = dict(edges)
+    while circle := shortest_circle(left):
+        least = min(left[edge] for edge in circle)
+        left = {edge: carried - (least if edge in circle else 0.0) for edge, carried in left.items()}
+        left = {edge: carried for edge, carried in left.items() if carried > 0}
+    return left
+
+
+ALIKE = 1e-5
+"""Prices that differ less put tokens in no order: their sides do, and how many pools trade them."""
+TRIES = 16
+"""Most changes of the order."""
+PAIRS = 12
+"""Pairs of tokens that are tried the other way round for each."""
+WORTH_A_TRY = 1e-7
+"""Least surplus, per unit of scale, for which a change of the order is tried or kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Tokens by rank: swaps run from lower to higher ones. Bounds on where each token may end, as in Search."""
+
+    rank: NDArray[np.intp]
+    least: Numbers
+    most: Numbers
+    ways: Numbers
+    firm: bool
+
+    @property
+    def order(self) -> list[int]:
+        """Tokens from first to last."""
+        return [int(token) for token in np.argsort(self.rank, kind="stable")]
+
+    def rows(self, stack: Stack, rows: Positions) -> Positions:
+        """Those rows that run along the course."""
+        return rows[self.rank[stack.source[rows]] < self.rank[stack.target[rows]]]
+
+    def search(self, search: Search) -> Search:
+        """The same search within the course's bounds."""
+        least, most = np.maximum(search.least, self.least), np.minimum(search.most, self.most)
+        return replace(search, least=least, most=most, ways=self.ways, firm=self.firm)
+
+
+def chart(market: Market, rows: Positions, search: Search) -> Course:
+    """The best course found for a search over some rows of the market."""
+    counted, real = market.counted.rows(rows), market.real.rows(rows)
+    first = search.solve(counted)
+    course = _bounded(search, search.ends(counted, first))
+    size, trades = len(first.prices), np.bincount(real.source, minlength=len(first.prices))
+    side = search.side(np.arange(size))
+    keys = [(round(float(first.prices[i]) / ALIKE), float(side[i]), float(side[i] * trades[i]), i) for i in range(size)]
+    within = course.search(search)
+    found = break_circles(real, within)
+    if found.proven:
+        return replace(course, rank=_ranks(size, found.edges, keys))
+    starts = dict.fromkeys((frozenset(edges_of(counted, first)), found.edges, found.cut))
+    tried = [_improved(market, rows, within, replace(course, rank=_ranks(size, edges, keys))) for edges in starts]
+    return max(tried, key=lambda pair: pair[1])[0]
+
+
+def _ranks(size: int, edges: Iterable[Edge], keys: Sequence[tuple[float, ...]]) -> NDArray[np.intp]:
+    """Ranks in which every edge runs forward, by `keys` where edges leave a choice (Kahn's algorithm)."""
+    left, rank = set(range(size)), np.zeros(size, dtype=np.intp)
+    edges = list(edges)
+    for number in range(size):
+        open_now = left - {target for source, target in edges if source in left}
+        token = min(open_now or left, key=lambda i: keys[i])
+        rank[token] = number
+        left.remove(token)
+    return rank
+
+
+def _bounded(search: Search, ends: Numbers) -> Course:
+    """Point goals are not passed; tokens of other goals go no further than the first flows took them, but one that may be all there is."""
+    worth, held = search.worth, search.held
+    rank = np.arange(len(held), dtype=np.intp)
+    if worth.risk is None and bool((worth.low == worth.high).all()):
+        ways = np.where(search.side(rank) > 0, 1.0, -1.0)
+        return Course(rank, np.where(ways > 0, held, -np.inf), np.where(ways < 0, held, np.inf), ways, firm=True)
+    most = np.where((ends > held) & (worth.high >= 1), np.inf, np.maximum(held, ends))
+    return Course(rank, np.minimum(held, ends), most, np.where(ends > held, 1.0, -1.0), firm=False)
+
+
+def _improved(market: Market, rows: Positions, within: Search, course: Course) -> tuple[Course, float]:
+    """Puts a token elsewhere in the order where an arc against it would bring something, as long as that pays; and the worth."""
+    stack = market.real.rows(course.rows(market.real, rows))
+    best = within.solve(stack)
+    for _ in range(TRIES):
+        against = market.real.rows(rows[course.rank[market.real.source[rows]] > course.rank[market.real.target[rows]]])
+        surplus = Answers(against, best.prices - 1).surplus
+        pairs = {
+            (int(against.source[k]), int(against.target[k])): None for k in np.argsort(-surplus, kind="stable") if surplus[k] > WORTH_A_TRY
+        }
+        for source, target in list(pairs)[:PAIRS]:
+            trials = []
+            for rank in (_moved(course.rank, source, target, -0.5), _moved(course.rank, target, source, 0.5)):
+                turned = replace(course, rank=rank)
+                wider = market.real.rows(turned.rows(market.real, rows))
+                trials.append((within.solve(wider, best, best.bound + WORTH_A_TRY), turned, wider))
+            trial, turned, wider = max(trials, key=lambda found: found[0].bound)
+            if trial.bound > best.bound + WORTH_A_TRY:
+                best, course, stack = trial, turned, wider
+                break
+        else:
+            break
+    return course, best.bound
+
+
+def _moved(rank: NDArray[np.intp], token: int, beside: int, step: float) -> NDArray[np.intp]:
+    """Ranks with a token put just before or after another."""
+    keys = rank.astype(np.float64)
+    keys[token] = keys[beside] + step
+    return np.asarray(np.argsort(np.argsort(keys, kind="stable"), kind="stable"), dtype=np.intp)

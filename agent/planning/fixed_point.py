@@ -1,0 +1,343 @@
+"""Rounds between the continuous core and exact integers, until the plan ends where the core said, within every limit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import numpy as np
+
+from agent.errors import Refused
+from agent.floats import Numbers
+from agent.planning.cycles import Course, chart
+from agent.planning.draft import Draft
+from agent.planning.dual import Solution, solve
+from agent.planning.pool_curves import Stack
+from agent.planning.pool_selection import Choice, Chooser
+from agent.planning.problem import Aim, Market, Positions, Problem
+from agent.planning.rounding import run_all
+from agent.planning.routes import Path, Route, Routes, decompose, uses
+from agent.planning.utility import Search, must_sell
+from agent.units import BPS, Value, floor_int
+
+ROUNDS = 20
+"""Most rounds; two are usual, each limit that first has to be met takes one more."""
+SETTLED = 5e-8
+"""Worth of a change in what pools give beyond the core's count, per unit of scale, at which rounds end."""
+LEAST_PRICE = 1e-6
+"""Where limits.plan_cost is zero nothing may cost anything, and rounds end all the same."""
+SLACK = Fraction(10**7 - 1, 10**7)
+"""Taken off a turnover that has to shrink, so that it does not end above its limit again."""
+WORTH_A_ROUTE = 1e-6
+"""Part of the scale above which a cut chain is worth another way."""
+FULL = 1 - 1e-6
+"""Part of what a pool takes within its bounds from which on it counts as full."""
+USED_UP = 1 - 1e-4
+"""Part of the limit of turnover from which on it is what bounds a plan: within bands flows end a little below it."""
+DUST = "less than limits.min_trade"
+HAIR = Fraction(1, 100_000)
+"""Part of the portfolio, a tenth of a basis point, below which what a pool's floor forbids is dust: the route alone is left out."""
+UNFAIR = Fraction(1, 2)
+"""Part of what a pool trades beside it, up to which that holds too."""
+UNMOVED = 1e-8
+"""Part of the scale below which a token counts as where it was."""
+
+
+@dataclass(slots=True)
+class Settled:
+    """Where the rounds ended: legs, and what was left out by reason.
+
+    `still` says why tokens do not move, by position; `dropped` pools are left out, those of `unfair` for their floors, and `banned`
+    arcs (pool, source), through which only chains of too many legs ran. `part` of the turnover limit is aimed at, and `bounded`
+    says that it counts; `held_back` that more would be sold than the step has approved. `course` is set where pools pay more than
+    the reference.
+    """
+
+    draft: Draft
+    part: Fraction = Fraction(1)
+    bounded: bool = False
+    held_back: bool = False
+    course: Course | None = None
+    still: dict[int, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    banned: set[tuple[str, int]] = field(default_factory=set)
+    unfair: set[str] = field(default_factory=set)
+
+
+def settle(
+    market: Market,
+    aim: Aim,
+    budget: Value | None,
+    min_trade: Value | None,
+    dropped: Mapping[str, str],
+    still: Mapping[int, str] | None = None,
+) -> Settled:
+    """Plans for `aim`. `budget` bounds turnover, tokens that move less than `min_trade` stay put, and so do those of `still`.
+
+    `dropped` are pools to do without, with the reason. Raises Refused where no round keeps to the limits.
+    """
+    began = Settled(Draft(), dropped=dict(dropped), still=dict(still or {}))
+    rounds = _Rounds(market, aim, budget, min_trade, began, np.zeros(len(aim.held)))
+    spent = 0
+    while spent < ROUNDS + len(rounds.state.unfair) and not rounds.go():
+        spent += 1
+    if rounds.kept is None:
+        raise _unsettled(budget, min_trade)
+    return rounds.kept
+
+
+def _unsettled(budget: Value | None, min_trade: Value | None) -> Refused:
+    """The refusal where no round kept to the limits, which names those that are on."""
+    raised = [] if budget is None else ["raise limits.turnover or limits.daily_turnover"]
+    lowered = [] if min_trade is None else ["lower limits.min_trade"]
+    limits = [*("its limit of turnover" for _ in raised), *("limits.min_trade" for _ in lowered)] or ["the floors of its legs"]
+    remedy = " or ".join((*raised, *lowered)) or "wait for the next look, or leave out tokens of which one base unit is worth much"
+    return Refused(f"no plan was found that keeps to {' and '.join(limits)}", remedy=remedy)
+
+
+@dataclass(slots=True)
+class _Rounds:
+    """`extra` is what pools gave in the last round beyond the core's count; `pruned` says that its pools are worth their gas.
+
+    `near` is the last solution; `kept` is the round within all limits that settled, until then the best one.
+    """
+
+    market: Market
+    aim: Aim
+    budget: Value | None
+    min_trade: Value | None
+    state: Settled
+    extra: Numbers
+    pruned: bool = False
+    near: Solution | None = None
+    kept: Settled | None = None
+
+    def go(self) -> bool:
+        """One round; True when nothing changes any more."""
+        state = self.state
+        still = {token: float(self.aim.held[token]) for token in state.still}
+        search = self.aim.search(self.market.scale, self.extra, still, None if self.budget is None else float(self.budget * state.part))
+        rows = self.market.rows(state.dropped, state.banned)
+        if self.market.gains and not self.pruned:
+            state.course, self.near = chart(self.market, rows, search), None
+        if state.course is not None:
+            rows, search = state.course.rows(self.market.real, rows), state.course.search(search)
+        choice = self._chosen(search, rows)
+        routes = None if choice is None else self._routed(choice)
+        return choice is not None and routes is not None and self._drafted(choice, routes)
+
+    def _chosen(self, search: Search, rows: Positions) -> Choice | None:
+        """The best flows through pools that are worth their gas; None when a token turns out to move too little and is set still."""
+        market, state = self.market, self.state
+        least = 0.0 if self.min_trade is None else float(self.min_trade) / market.scale
+        if not self.pruned:
+            stack = market.real.rows(rows)
+            self.near = search.solve(stack, self.near)
+            state.bounded = search.budget is not None and search.turnover(stack, self.near) > search.budget * USED_UP
+            if self._set_still(self.near.moved(stack), least):
+                return None
+        chooser = Chooser(market, search.solve, 0.0 if self.pruned else least, self._legs)
+        choice = chooser.pruned(rows, self.near) if self.pruned else chooser.best(rows, self.near)
+        state.dropped |= choice.dropped
+        stack = market.real.rows(choice.rows)
+        self.pruned, self.near = True, choice.solution
+        state.held_back = any(market.problem.nodes[token].cap_raw is not None for token in search.pressed(choice.solution))
+        if self._set_still(choice.solution.moved(stack), least):
+            self.pruned = False
+            return None
+        return choice
+
+    def _set_still(self, moves: Numbers, least: float) -> bool:
+        """Sets the token still that moves least, if that is less than is worth a trade."""
+        still = self.state.still
+        small = [(abs(move), token) for token, move in enumerate(moves.tolist()) if UNMOVED < abs(move) < least and token not in still]
+        if small:
+            still[min(small)[1]] = DUST
+        return bool(small)
+
+    def _routes(self, choice: Choice) -> Routes:
+        """Flows as routes. What reaches a hub goes on whole: neither it nor a token whose goal is nothing keeps any."""
+        moves = choice.solution.moved(self.market.real.rows(choice.rows))
+        givers = frozenset(np.flatnonzero((moves < -UNMOVED) & (self.aim.held > 0)).tolist())
+        keepers = frozenset(np.flatnonzero((moves > UNMOVED) & (self.aim.high > 0)).tolist())
+        order = np.argsort(choice.solution.prices, kind="stable").tolist() if self.state.course is None else self.state.course.order
+        return decompose(choice.flows, order, givers, keepers)
+
+    def _legs(self, choice: Choice) -> Mapping[tuple[str, int], int]:
+        """Legs through each arc once routes are gathered."""
+        return legs_of(self._routes(choice))
+
+    def _routed(self, choice: Choice) -> Routes | None:
+        """Flows as routes; None when a chain has too many legs, and an arc of it is done without."""
+        state, routes = self.state, self._routes(choice)
+        long = [path for path in routes.cut if path.taken > WORTH_A_ROUTE]
+        if not long:
+            return routes
+        state.banned |= {_narrowest(path) for path in long}
+        state.dropped = {pool: why for pool, why in state.dropped.items() if pool not in choice.dropped}
+        self.pruned = False
+        return None
+
+    def _worth(self, draft: Draft) -> float:
+        """Worth of where a draft ends, less its gas, in units of the scale."""
+        problem, scale = self.market.problem, self.market.scale
+        ends = self.aim.held + np.array([float(draft.delta.get(node.address, 0) * node.price) for node in problem.nodes])
+        return self.aim.worth(scale, {}).of(ends / scale) - float(draft.cost(problem).gas) / scale
+
+    def _drafted(self, choice: Choice, routes: Routes) -> bool:
+        """Runs the routes in integers; True when that gives what the core counted on, within all limits."""
+        market, state = self.market, self.state
+        state.draft = run_all(market.problem, to_routes(market, routes), self._worth)
+        state.draft.full |= {flow.arc.pool for flow in choice.flows if flow.taken >= FULL * flow.arc.offer.real.capacity}
+        given = _given(market, state.draft, choice.solution.moved(market.real.rows(choice.rows)))
+        coarse = max(float(node.price) / market.scale for node in market.problem.nodes)
+        settled = float(np.abs(given - self.extra).max(initial=0.0)) <= max(SETTLED / max(self.aim.price, LEAST_PRICE), 2 * coarse)
+        self.extra = given
+        if _broken(market, state, self.budget, self.min_trade, settled):
+            return False
+        if settled or self.kept is None or self._worth(state.draft) >= self._worth(self.kept.draft):
+            self.kept = replace(state, still=dict(state.still), dropped=dict(state.dropped))
+        return settled
+
+
+def legs_of(routes: Routes) -> Mapping[tuple[str, int], int]:
+    """How many legs go through each arc (pool, source) once routes are gathered, those that are too long too."""
+    return uses([[(flow.arc.pool, flow.arc.source) for flow in path.flows] for path in (*routes.paths, *routes.cut)])
+
+
+def _narrowest(path: Path) -> tuple[str, int]:
+    """The arc of a path that carries the least: doing without it costs least."""
+    arc = min(path.flows, key=lambda flow: flow.taken).arc
+    return arc.pool, arc.source
+
+
+def to_routes(market: Market, routes: Routes) -> list[Route]:
+    """Paths as integer routes, in their order."""
+    nodes = market.problem.nodes
+    result = []
+    for path in routes.paths:
+        amount_raw = floor_int(Fraction(path.taken) * Fraction(market.scale) / nodes[path.source].price)
+        hops = tuple((flow.arc.pool, nodes[flow.arc.source].address) for flow in path.flows)
+        result.append(Route(hops, amount_raw))
+    return _to_the_last(market.problem, result)
+
+
+def _to_the_last(problem: Problem, routes: list[Route]) -> list[Route]:
+    """The same, and the base units that rounding down takes from tokens that leave go with the last route of each."""
+    last = {route.hops[0][1]: number for number, route in enumerate(routes)}
+    for token in problem.leaving & last.keys():
+        own = [route for route in routes if route.hops[0][1] == token]
+        rest = problem.nodes[problem.position[token]].spendable_raw - sum(route.amount_raw for route in own)
+        if 0 < rest <= len(own):
+            routes[last[token]] = replace(routes[last[token]], amount_raw=routes[last[token]].amount_raw + rest)
+    return routes
+
+
+def _given(market: Market, draft: Draft, moves: Numbers) -> Numbers:
+    """What each token ends with beyond what the counted flows would leave it, in units of the scale."""
+    found = [float(draft.delta.get(node.address, 0) * node.price) / market.scale for node in market.problem.nodes]
+    return np.array(found) - moves
+
+
+def _broken(market: Market, state: Settled, budget: Value | None, min_trade: Value | None, settled: bool) -> bool:
+    """Whether a draft breaks a limit; what then has to be left out is noted in `state`.
+
+    Too much turnover (aimed lower only once rounds have settled), a token that moves less than min_trade, a pool of which more than
+    dust is below its floor.
+    """
+    problem, draft, broken = market.problem, state.draft, False
+    for pool, why in draft.barred.items():
+        traded = sum((leg.amount_in_raw * problem.price(leg.token_in) for leg in draft.legs if leg.pool == pool), Fraction(0))
+        if pool not in state.dropped and draft.unfair[pool] > max(HAIR * problem.total, UNFAIR * traded):
+            state.dropped[pool], broken = why, True
+            state.unfair.add(pool)
+    turnover = draft.turnover(problem)
+    if budget is not None and turnover > budget:
+        broken = True
+        if settled:
+            state.part *= (budget / turnover * SLACK).limit_denominator(10**12)
+    if min_trade is not None:
+        for token, raw in (*draft.sold.items(), *draft.bought.items()):
+            position = problem.position[token]
+            if raw * problem.price(token) < min_trade:
+                state.still[position], broken = DUST, True
+    return broken
+
+
+# --- An exit's whole amount, tried in exact integers before what the search leaves unsold is believed. The search weighs the last unit
+
+
+ANY_PRICE = 0.9
+"""Range of the dual price of what is sold: at whatever it brings, within impact bounds and floors."""
+SOLD = 1 - 1e-7
+"""Part of a token from which on a solve sells all of it."""
+TRIES = 4
+"""Most times that it is tried anew without pools that pay less than their floor."""
+
+
+def sold_whole(market: Market, settled: Settled, into: int, min_trade: Value | None) -> Settled:
+    """The same with legs that sell tokens that leave whole, where those found leave some of one and these keep to all limits.
+
+    What is set still stays so, and what is worth less than `min_trade`.
+    """
+    problem = market.problem
+    goes = [i for i in range(len(problem.nodes)) if i != into and _may_go(problem, settled, i, min_trade or Fraction(0))]
+    if all(_left(problem, settled.draft, i) == 0 for i in goes):
+        return settled
+    free = replace(market, real=market.counted)  # nothing runs in a circle where no pool pays more than the reference
+    dropped: dict[str, str] = {}
+    for _ in range(TRIES):
+        draft, sold = _drafted(free, goes, into, dropped)
+        if not draft.barred.keys() - dropped.keys():
+            break
+        dropped |= draft.barred
+    limit_bps = problem.plan_cost_bps
+    whole = bool(sold) and all(_left(problem, draft, i) == 0 for i in sold)
+    less = any(_left(problem, settled.draft, i) > 0 for i in sold)
+    none = all(problem.nodes[i].address not in settled.draft.sold for i in goes if i not in sold)
+    cheap = limit_bps is None or draft.cost(problem).total * BPS <= limit_bps * draft.turnover(problem)
+    return replace(settled, draft=draft, course=None, bounded=False) if whole and less and none and cheap else settled
+
+
+def _may_go(problem: Problem, settled: Settled, token: int, least: Value) -> bool:
+    """Whether all of a token is to be sold, and enough of it to be worth a trade."""
+    node = problem.nodes[token]
+    known = node.address in problem.leaving and settled.still.get(token, DUST) == DUST
+    return known and node.spendable_raw > 0 and node.spendable_raw * node.price >= least
+
+
+def _left(problem: Problem, draft: Draft, token: int) -> int:
+    """Base units of a token that a draft leaves of what may be spent."""
+    node = problem.nodes[token]
+    return node.spendable_raw + draft.delta.get(node.address, 0)
+
+
+def _drafted(market: Market, goes: list[int], into: int, dropped: dict[str, str]) -> tuple[Draft, list[int]]:
+    """Legs that sell those of these tokens that pools take whole, for the most, gas counted; and which those are."""
+    nodes, rows = market.problem.nodes, market.rows(dropped)
+    stack, sold = market.real.rows(rows), list(goes)
+    while sold:
+        start = np.array([float(node.spendable_raw * node.price) / market.scale if i in sold else 0.0 for i, node in enumerate(nodes)])
+        program = must_sell(start, {i: 0.0 for i in range(len(nodes)) if i != into}, ANY_PRICE)
+        full = solve(program, stack)
+        moved = full.moved(stack)
+        taken = [i for i in sold if -moved[i] >= SOLD * start[i]]
+        if taken == sold:
+            break
+        sold = taken
+    if not sold:
+        return Draft(), []
+
+    def seek(part: Stack, near: Solution | None) -> Solution:
+        """The best flows; worth nothing where they leave some of it."""
+        found = solve(program, part, near)
+        gone = found.moved(part)
+        return found if all(-gone[i] >= SOLD * start[i] for i in sold) else replace(found, bound=-np.inf)
+
+    def routes(choice: Choice) -> Routes:
+        order = np.argsort(choice.solution.prices, kind="stable").tolist()
+        return decompose(choice.flows, order, frozenset(sold), frozenset({into}))
+
+    chosen = Chooser(market, seek, 0.0, lambda choice: legs_of(routes(choice))).best(rows, full)
+    return run_all(market.problem, to_routes(market, routes(chosen)), lambda made: float(made.turnover(market.problem))), sold

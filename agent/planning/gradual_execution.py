@@ -1,0 +1,541 @@
+"""One round against several: each is simulated in exact integers, on pools that come back between rounds, and priced alike.
+
+cost(n) = Σ (fees + impact + skew + gas with approvals) + waiting + rest. Impact of a trade grows with its square where pools are
+smooth, so that n rounds on pools that come back pay about a n-th of it (Almgren, Chriss, "Optimal Execution of Portfolio
+Transactions", 2000, with temporary impact); gas and waiting grow with n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import isqrt
+
+from agent.amm import pools as amm
+from agent.amm.errors import TicksEnd
+from agent.errors import Refused
+from agent.floats import DECIMAL
+from agent.model import (
+    Campaign,
+    Draw,
+    Funding,
+    Goal,
+    GoalWeight,
+    Hold,
+    Holding,
+    Leg,
+    Pace,
+    Pacing,
+    Plan,
+    PoolState,
+    Rebalance,
+    RoundsCost,
+    StepInput,
+    Style,
+    Underway,
+    V2Pool,
+    Verdict,
+    Zone,
+)
+from agent.planning import planner
+from agent.planning import planner as taxed
+from agent.planning.draft import ticks_end
+from agent.planning.gas import NATIVE_VENUE
+from agent.policy import approvals
+from agent.policy import native_coin as coin
+from agent.policy import text as words_module
+from agent.policy.cash_flows import balance_changes as aside
+from agent.policy.decide import Decided
+from agent.policy.drift import corrections, drift, total
+from agent.policy.gradual_execution import MILLION, budget_left, budget_words, course, partial, spent_before, targets, times
+from agent.policy.risk import penalty
+from agent.reference import References, reference_prices
+from agent.units import BPS, NATIVE, Price, Value, ceil_int, price_text, value_text
+
+HOUR_S = 3_600
+PRECISION = 10**12
+"""What is left of a move is rounded up to one part in so many: a pool never comes back further than assumed."""
+ALL = 2**127
+"""More than any pool takes: what brings it back to a price stops there."""
+
+
+def compare(step: StepInput, decision: Rebalance, goal: Goal, whole: Plan, references: References) -> Pacing:
+    """What the way to `goal` costs in one round, which is `whole`, and in each number of rounds up to execution.pace.max_rounds.
+
+    Rounds are alike and stand a mean interval apart; prices stay. Rounds smaller than limits.min_trade are none.
+    """
+    pace, prices = step.execution.pace, {token: found.price for token, found in references.prices.items()}
+    wish = to_move(step, goal, prices)
+    tried = [_Trial(step, decision, goal, references, prices, pace, count) for count in range(1, most_rounds(step, wish) + 1)]
+    costs = [trial.cost(wish, whole if trial.count == 1 else None) for trial in tried]
+    options = tuple(replace(cost, rest=cost.rest * _dearest(step, costs)) for cost in costs)
+    chosen = min(options, key=lambda option: (option.total, option.rounds))
+    return Pacing(options, chosen.rounds, _why(step, options[0], chosen, options))
+
+
+def to_move(step: StepInput, goal: Goal, prices: Mapping[str, Price]) -> Value:
+    """Value to sell, or to buy where that is more, until the goal is reached."""
+    lacks = corrections(drift(step, prices), goal).values()
+    return max(sum((-lack for lack in lacks if lack < 0), Fraction(0)), sum((lack for lack in lacks if lack > 0), Fraction(0)))
+
+
+def most_rounds(step: StepInput, wish: Value) -> int:
+    """As many as the config allows, and as leave the smallest of them above limits.min_trade; at least one."""
+    pace, least = step.execution.pace, step.limits.min_trade
+    smallest = 1 - Fraction(pace.size_jitter_bps, BPS)
+    return pace.max_rounds if not least else max(1, min(pace.max_rounds, int(wish * smallest / least)))
+
+
+def recovered(now: PoolState, start: PoolState, left: Fraction) -> PoolState:
+    """The pool after its price came back to where it was at `start`, but for `left` of the way, on its own curve.
+
+    The way is measured in square roots of prices; what is left is rounded away from the start. What a pool was off the reference
+    before stays: that others take that away at no cost to us is not assumed.
+    """
+    if now == start:
+        return now
+    if isinstance(now, V2Pool):
+        if not isinstance(start, V2Pool):
+            raise ValueError("a pool does not change its kind")
+        target = _between(_root(start.reserve1, start.reserve0), _root(now.reserve1, now.reserve0), left)
+        product = now.reserve0 * now.reserve1
+        return replace(now, reserve0=isqrt((product << 192) // target**2), reserve1=isqrt(product * target**2 >> 192))
+    if isinstance(start, V2Pool):
+        raise ValueError("a pool does not change its kind")
+    target = _between(start.sqrt_price_x96, now.sqrt_price_x96, left)
+    if target == now.sqrt_price_x96:
+        return now
+    token_in = now.token1 if target > now.sqrt_price_x96 else now.token0
+    return amm.swap_exact_in(now, token_in, ALL, target).after
+
+
+def left_after(seconds: int, half_life_s: int) -> Fraction:
+    """Part of a move that is left after so long: 2^(-seconds / half-life), rounded up."""
+    share = DECIMAL.power(2, DECIMAL.divide(-seconds, half_life_s))
+    return Fraction(min(PRECISION, int(share * PRECISION) + 1), PRECISION)
+
+
+@dataclass(slots=True)
+class _Trial:
+    """So many rounds, one after the other, on a step that each of them changes."""
+
+    step: StepInput
+    decision: Rebalance
+    goal: Goal
+    references: References
+    prices: Mapping[str, Price]
+    pace: Pace
+    count: int
+
+    def cost(self, wish: Value, whole: Plan | None) -> RoundsCost:
+        """`rest` is what stays to be moved, in value. `whole` is the plan of a single round, where that is known."""
+        fees = impact = skew = gas = waiting = moved = sold = Fraction(0)
+        left = left_after(self.pace.interval_s, self.pace.recovery_s)
+        start = {pool.address: pool for pool in self.step.snapshot.pools}
+        for number in range(1, self.count + 1):
+            plan = whole or self._plan(Fraction(1, self.count - number + 1))
+            if plan is not None:
+                fees, impact, skew = fees + plan.cost.fees, impact + plan.cost.impact, skew + plan.cost.skew
+                gas += plan.cost.gas + plan.cost.approvals
+                moved += plan.turnover
+                sold += self._sold(plan)
+                self.step = _after(self.step, plan)
+            if number < self.count:
+                waiting += self._waiting(max(Fraction(0), wish - sold))
+                pools = tuple(recovered(pool, start[pool.address], left) for pool in self.step.snapshot.pools)
+                self.step = replace(self.step, snapshot=replace(self.step.snapshot, pools=pools))
+        return RoundsCost(self.count, moved, fees, impact, skew, gas, waiting, max(Fraction(0), wish - sold))
+
+    def _plan(self, part: Fraction) -> Plan | None:
+        goal = partial(drift(self.step, self.prices), self.goal, part)
+        try:
+            return planner.plan(self.step, replace(self.decision, goal=goal), self.references)
+        except Refused:  # what is left then counts as rest
+            return None
+
+    def _sold(self, plan: Plan) -> Value:
+        held = {holding.token: holding.raw for holding in self.step.snapshot.holdings}
+        changes = {token: raw - held[token] for token, raw in plan.holdings_after}
+        if plan.native_after_wei is not None:
+            coin = self.step.portfolio.wrapped_native
+            changes[coin] = changes.get(coin, 0) + plan.native_after_wei - self.step.snapshot.native_wei
+        return sum((-raw * self.prices[token] for token, raw in changes.items() if raw < 0), Fraction(0))
+
+    def _waiting(self, unmoved: Value) -> Value:
+        """What an interval costs while this much is not moved yet, or while the portfolio stands as it does, by the zone's risk."""
+        trigger = self.step.policy.trigger
+        if self.pace.waiting_bps_hour is None and isinstance(trigger, Zone):
+            drifts = drift(self.step, self.prices)
+            values, tokens = [one.value for one in drifts], [one.token for one in drifts]
+            points = [Fraction(one.target_bps, BPS) for one in drifts]
+            standing = penalty(trigger.risk, tokens, points, values, sum(values, Fraction(0)))
+            return standing * Fraction(self.pace.interval_s, trigger.risk.horizon_s)
+        return unmoved * (self.pace.waiting_bps_hour or 0) / BPS * Fraction(self.pace.interval_s, HOUR_S)
+
+
+def _after(step: StepInput, plan: Plan) -> StepInput:
+    """The step once the plan is carried out: pools, balances, what may be taken, and the turnover of the day."""
+    pools = {pool.address: pool for pool in step.snapshot.pools}
+    for leg in plan.legs:
+        if leg.venue != NATIVE_VENUE:
+            pools[leg.pool] = amm.swap_exact_in(pools[leg.pool], leg.token_in, leg.amount_in_raw).after
+    after, spent = dict(plan.holdings_after), approvals.spent(plan.legs)
+    snapshot = step.snapshot
+    allowances = tuple(
+        replace(one, raw=max(0, one.raw - spent.get(one.token, 0))) if one.spender == step.execution.router else one
+        for one in snapshot.allowances
+    )
+    return replace(
+        step,
+        snapshot=replace(
+            snapshot,
+            pools=tuple(pools[pool.address] for pool in snapshot.pools),
+            holdings=tuple(Holding(one.token, after.get(one.token, one.raw)) for one in snapshot.holdings),
+            allowances=allowances,
+            native_wei=snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei,
+        ),
+        history=replace(step.history, turnover_24h=step.history.turnover_24h + plan.turnover),
+    )
+
+
+def _root(one: int, other: int) -> int:
+    """Square root of their ratio, times 2^96."""
+    return isqrt((one << 192) // other)
+
+
+def _between(start: int, now: int, left: Fraction) -> int:
+    """`left` of the way from start to now, rounded towards now."""
+    way = (abs(now - start) * left.numerator + left.denominator - 1) // left.denominator
+    return start + way if now > start else start - way
+
+
+def _dearest(step: StepInput, costs: list[RoundsCost]) -> Fraction:
+    """What a unit that stays unmoved counts: limits.plan_cost, the most that moving it may cost; else the dearest of all ways."""
+    if step.limits.plan_cost_bps is not None:
+        return Fraction(step.limits.plan_cost_bps, BPS)
+    return max((_paid(cost) / cost.moved for cost in costs if cost.moved > 0), default=Fraction(0))
+
+
+def _paid(cost: RoundsCost) -> Value:
+    return cost.fees + cost.impact + cost.skew + cost.gas + cost.waiting
+
+
+def _why(step: StepInput, one: RoundsCost, chosen: RoundsCost, options: tuple[RoundsCost, ...]) -> str:
+    numeraire = step.portfolio.numeraire
+
+    def money(value: Value) -> str:
+        return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
+
+    if len(options) == 1:
+        return "what is to be moved is too small for more than one round"
+    if chosen.rounds == 1:
+        best = min(options[1:], key=lambda option: option.total)
+        return f"all at once costs {money(one.total)}, {best.rounds} rounds would cost {money(best.total)}"
+    swaps = (one.fees + one.impact + one.skew + one.rest) - (chosen.fees + chosen.impact + chosen.skew + chosen.rest)
+    more = (chosen.gas + chosen.waiting) - (one.gas + one.waiting)
+    return (
+        f"{chosen.rounds} rounds cost {money(chosen.total)}, all at once {money(one.total)}: the pools take {money(swaps)} less, "
+        f"gas and waiting {money(more)} more"
+    )
+
+
+# --- Plans within what is left of limits.daily_loss: where the worst case of the whole exceeds it, a part of it goes now.
+
+
+DAILY_LOSS = "limits.daily_loss"
+TRIES = 8
+"""Plans in search of one that fits."""
+MARGIN = Fraction(99, 100)
+"""Part of what seems to fit that is asked for: fees and impact of a smaller plan differ a little per unit."""
+SHOWN_BPS = 10
+"""A setting that would do it at once is rounded up to a tenth of a percent."""
+
+
+def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | None = None) -> Plan:
+    """taxed.plan; where its worst case exceeds what is left of the day, a smaller one that fits, cheapest moves first.
+
+    An exit is never held back. Where no part is worth a trade the whole comes back, which the guard refuses. `whole` is
+    taxed.plan's answer where it is known. Raises Refused like taxed.plan.
+    """
+    whole = whole or taxed.plan_after_tax(step, decision)
+    if decision.exit or (room := left(step)) is None:
+        return whole
+    if fits(step, whole):
+        return _named(step, decision, whole, whole) if step.spend_caps else whole
+    found, loses = whole, at_worst(step, whole)
+    for _ in range(TRIES):
+        gas = gas_at_worst(step, found)
+        if room <= gas or loses <= gas:
+            return whole
+        try:
+            found = taxed.plan_after_tax(step, decision, (found.turnover * (room - gas) / (loses - gas) * MARGIN, DAILY_LOSS))
+        except planner.NothingPlanned:
+            return whole
+        if (loses := at_worst(step, found)) <= room:
+            return _named(step, decision, found, whole)
+    return whole
+
+
+def fits(step: StepInput, found: Plan) -> bool:
+    """Whether its worst case is no more than what is left of the day; of an exit its predicted cost, as the guard counts it."""
+    room = left_to_exits(step) if found.exits else left(step)
+    return room is None or max(found.cost.total if found.exits else at_worst(step, found), Fraction(0)) <= room
+
+
+def _named(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Plan:
+    """The plan, told as a part where limits.daily_loss is why it is one: what this step has approved is no reason."""
+    whole = unapproved(step, decision, whole)
+    if fits(step, whole) or not found.turnover:
+        return found
+    parts = max(2, ceil_int(whole.turnover / found.turnover))
+    told = f"{decision.reason}; part 1 of about {parts}: {words(step, at_worst(step, whole))}"
+    return replace(found, decision=replace(decision, reason=told))
+
+
+def unapproved(step: StepInput, decision: Rebalance, whole: Plan) -> Plan:
+    """`whole`, the step's own plan, as it would be had nothing been approved yet."""
+    return taxed.plan_after_tax(replace(step, spend_caps=()), decision) if step.spend_caps else whole
+
+
+def left(step: StepInput) -> Value | None:
+    """The most that a plan may lose at worst now, numeraire base units; None where no limit says, or the day is unknown, which refuses."""
+    limit_bps, history = step.limits.daily_loss_bps, step.history
+    return None if limit_bps is None or history.unknown else _total(step) * Fraction(limit_bps, BPS) - history.loss_24h
+
+
+def left_to_exits(step: StepInput) -> Value | None:
+    """The same for an exit, which answers for what trades lost alone."""
+    history, room = step.history, left(step)
+    lost = history.fell_24h + history.wasted_24h_wei * _prices(step).get(step.portfolio.wrapped_native, Fraction(0))
+    return None if room is None else room + min(lost, max(Fraction(0), history.loss_24h))
+
+
+def at_worst(step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None) -> Value:
+    """The most that a plan may lose: every leg at its minimum, gas and approvals at their highest price.
+
+    Against reference prices of now, unless others are given; numeraire base units.
+    """
+    known = with_native(step, _prices(step) if prices is None else prices)
+    got = (leg.min_out_raw * known.get(leg.token_out, Fraction(0)) for leg in exchanges(found) if leg.sink is Funding.WALLET)
+    return gives(found, known) - sum(got, Fraction(0)) + gas_at_worst(step, found, known)
+
+
+def gas_at_worst(step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None) -> Value:
+    """The part of it that is gas."""
+    known = with_native(step, _prices(step) if prices is None else prices)
+    units = ceil_int((found.gas_units + approvals.gas_units(step, found)) * coin.GAS_MARGIN)
+    return units * coin.worst_price_wei(step) * known.get(NATIVE, Fraction(0))
+
+
+def words(step: StepInput, worst: Value) -> str:
+    """Why a part goes now, when the rest follows, and the setting that would do it all at once."""
+    limit_bps, whole = step.limits.daily_loss_bps or 0, _total(step)
+    wanted_bps = ceil_int((max(step.history.loss_24h, Fraction(0)) + worst) * BPS / whole / SHOWN_BPS) * SHOWN_BPS if whole else 0
+    return (
+        f"the worst case of all of it is more than {DAILY_LOSS} of {limit_bps / 100:g}% leaves; the rest follows as the losses of the day "
+        f'get 24 h old, and {DAILY_LOSS} = "{wanted_bps / 100:g}%" would do it at once'
+    )
+
+
+def waits(step: StepInput) -> str:
+    """Why nothing goes now."""
+    numeraire, lost = step.portfolio.numeraire, step.history.loss_24h
+    told = (value_text(value, numeraire.decimals, 2) for value in (lost, (left(step) or Fraction(0)) + lost))
+    return f"waits for {DAILY_LOSS}: {' of '.join(told)} {numeraire.label} were lost in 24 h; the next part follows as that gets older"
+
+
+def gives(found: Plan, prices: Mapping[str, Price]) -> Value:
+    """What a plan takes from the wallet, at these prices."""
+    given = (leg.amount_in_raw * prices.get(leg.token_in, Fraction(0)) for leg in exchanges(found) if leg.source is Funding.WALLET)
+    return sum(given, Fraction(0))
+
+
+def exchanges(found: Plan) -> list[Leg]:
+    """Its legs but for what only turns the wallet's native coin into its wrapped form, or back."""
+    return [leg for leg in found.legs if leg.venue != NATIVE_VENUE or leg.source is not leg.sink]
+
+
+def with_native(step: StepInput, prices: Mapping[str, Price]) -> dict[str, Price]:
+    """The prices with that of the native coin, its wrapped token's."""
+    return {**prices, NATIVE: prices.get(step.portfolio.wrapped_native, Fraction(0))}
+
+
+def _total(step: StepInput) -> Value:
+    return total(drift(step, _prices(step)))
+
+
+def _prices(step: StepInput) -> dict[str, Price]:
+    return {token: found.price for token, found in reference_prices(step).prices.items()}
+
+
+# --- What becomes of a plan in time: sent at once, begun as a campaign of rounds, or kept until its price is there.
+
+
+EVEN = Draw(MILLION // 2, MILLION // 2)
+"""What is shown while nothing was drawn: a fair share."""
+Found = tuple[Decided, Plan | None]
+
+
+def paced(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan) -> Found:
+    """The decision and its plan by execution.style. What goes out of the market at once, an exit, or what the step has approved
+    already, is never spread; the latter keeps to its price, and to a budget that others have begun to spend.
+    """
+    pace = step.execution.pace
+    if decided.round is not None:
+        return _round(step, decided, whole)
+    if pace.style is Style.MARKET or decision.exit or decision.by_hand or step.split is not None:
+        return decided, whole
+    goal = _reached(decision.goal, whole)
+    if pace.style is Style.LIMIT:
+        campaign = _campaign(step, decided, goal, 1)
+        return _at_price(step, replace(decided, begins=campaign), whole, campaign)
+    pacing, count = None, 1
+    if pace.style is Style.ROUNDS and not step.spend_caps:
+        pacing = compare(step, decision, goal, whole, decided.references)
+        count = pacing.chosen
+    elif not step.spend_caps:
+        count = most_rounds(step, to_move(step, goal, _paced_prices(decided)))
+    if count == 1 and (pace.budget_bps is None or spent_before(step) is None):
+        return decided, replace(whole, pacing=pacing)
+    return _begun(step, decided, decision, replace(whole, pacing=pacing), _campaign(step, decided, goal, count))
+
+
+def limit_reached(plan: Plan, prices: Mapping[str, Price], least: Value) -> bool:
+    """Whether the plan's exact outputs are worth at least `least` at these prices."""
+    return _brings(plan, prices) >= least
+
+
+def at_least(plan: Plan, prices: Mapping[str, Price], least: Value) -> Plan:
+    """The plan with minimums raised so that together they are worth `least` at these prices: the chain holds it to the limit too.
+
+    Each minimum rises to the same part of what its leg is planned to bring, never above that and never below where it was. What is
+    paid out as native coin keeps its minimum.
+    """
+    brings = _brings(plan, prices)
+    if brings <= 0:
+        return plan
+    legs = tuple(
+        replace(leg, min_out_raw=max(leg.min_out_raw, min(leg.amount_out_raw, ceil_int(leg.amount_out_raw * least / brings))))
+        if leg.sink is Funding.WALLET and leg.venue != NATIVE_VENUE
+        else leg
+        for leg in plan.legs
+    )
+    return replace(plan, legs=legs)
+
+
+def _begun(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan, campaign: Campaign) -> Found:
+    """The campaign's first round, decided as each later one will be."""
+    under = Underway("", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first)
+    begun = replace(step, history=replace(step.history, campaign=under))
+    found = course(begun, decided.drifts, _paced_prices(decided))
+    if found is None or found.round is None or not isinstance(found.decision, Rebalance):
+        why = decision.reason if found is None else f"{decision.reason}; {found.decision.reason}"
+        return replace(decided, decision=Hold(why), reviewed=False), None  # what may not begin in rounds is not sent all at once instead
+    first = replace(decision, reason=f"{decision.reason}; {found.decision.reason}", goal=found.decision.goal)
+    plan = plan_within_daily_loss(step, first)
+    return _round(begun, replace(decided, decision=first, round=found.round, begins=campaign), replace(plan, pacing=whole.pacing))
+
+
+def _round(step: StepInput, decided: Decided, plan: Plan) -> Found:
+    """A round within the budget; else the campaign ends with it."""
+    under = step.history.campaign
+    if under is None:
+        return decided, plan
+    begun = under.campaign
+    if begun.pace.style is Style.LIMIT:
+        return _at_price(step, decided, plan, begun)
+    worst = at_worst(step, plan, dict(begun.arrival))
+    if begun.budget is None or under.spent + worst <= begun.budget:
+        return decided, plan
+    why = (
+        f"round {under.done + 1} may cost {_money(step, worst)} at worst; {_money(step, under.spent)} of its budget of "
+        f"{budget_words(step, begun)} are spent"
+    )
+    return replace(decided, decision=Hold(aside.beside(step, f"the correction is over: {why}")), round=None, ended=why, begins=None), None
+
+
+def _at_price(step: StepInput, decided: Decided, plan: Plan, campaign: Campaign) -> Found:
+    """The plan where it brings enough at the prices of the start; else it waits."""
+    prices = with_native(step, dict(campaign.arrival))
+    least = gives(plan, prices) * Fraction(BPS - campaign.pace.limit_bps, BPS)
+    if limit_reached(plan, prices, least):
+        return decided, at_least(plan, prices, least)
+    why = (
+        f"{decided.decision.reason}; waits for its price: it would bring {_money(step, _brings(plan, prices))} and wants "
+        f"{_money(step, least)}, at the prices of {words_module.moment(campaign.began_s)}, until {words_module.moment(campaign.expires_s)}"
+    )
+    return replace(decided, decision=Hold(why), round=None), None
+
+
+def _campaign(step: StepInput, decided: Decided, goal: Goal, count: int) -> Campaign:
+    pace, prices, now_s = step.execution.pace, _paced_prices(decided), step.snapshot.head.timestamp_s
+    wish, before = to_move(step, goal, prices), spent_before(step)
+    ends_s, expires_s = times(pace, count, now_s)
+    arrival = prices | ({} if before is None else {token: price for token, price in before.arrival if token in prices})
+    lacks = corrections(decided.drifts, goal)
+    return Campaign(
+        pace=pace,
+        targets_bps=targets(step),
+        destination=step.policy.destination,
+        goal=goal,
+        arrival=tuple(sorted(arrival.items())),
+        sides=tuple((token, 1 if lack > 0 else -1) for token, lack in lacks.items() if lack),
+        wish=wish,
+        rounds=count,
+        budget=budget_left(pace, wish, before),
+        began_s=now_s,
+        ends_s=ends_s,
+        expires_s=expires_s,
+        first=step.history.draw or EVEN,
+        only=step.policy.only,
+        before=before,
+    )
+
+
+def _reached(goal: Goal, whole: Plan) -> Goal:
+    """Where a campaign goes: the goal; of a zone what its plan leads to, since going further does not pay."""
+    if goal.risk is None:
+        return goal
+    return Goal(tuple(GoalWeight(token, Fraction(bps, BPS), Fraction(bps, BPS)) for token, bps in whole.weights_after_bps))
+
+
+def _brings(plan: Plan, prices: Mapping[str, Price]) -> Value:
+    return sum(
+        (leg.amount_out_raw * prices.get(leg.token_out, Fraction(0)) for leg in exchanges(plan) if leg.sink is Funding.WALLET), Fraction(0)
+    )
+
+
+def _paced_prices(decided: Decided) -> dict[str, Price]:
+    return {token: found.price for token, found in decided.references.prices.items()}
+
+
+def _money(step: StepInput, value: Value) -> str:
+    numeraire = step.portfolio.numeraire
+    return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
+
+
+def limit_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, price: Fraction) -> tuple[Plan | None, str]:
+    """A swap by hand whose exact outcome, fee and impact included, is `price` or better, with minimums to match; else why it waits.
+
+    `price` is base units of `token_out` per base unit of `token_in`. Raises TicksEnd where more ticks of its pools might give it.
+    """
+    try:
+        plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
+    except TicksEnd as end:
+        raise TicksEnd(f"it cannot be planned now: {end.message}", end.verdicts[0], end.remedy, end.pools) from None
+    except Refused as refusal:
+        return None, f"it cannot be planned now: {refusal.message}"
+    units = {token_out: Fraction(1), **({NATIVE: Fraction(1)} if token_out == step.portfolio.wrapped_native else {})}
+    least = amount_in_raw * price
+    if limit_reached(plan, units, least):
+        return at_least(plan, units, least), ""
+    why = f"its price is {_shown(_brings(plan, units) / amount_in_raw, step, token_in, token_out)} now"
+    if pools := ticks_end(step, plan.legs):
+        raise TicksEnd(why, Verdict("known_ticks", "all that were read", "more of them", False), "", pools)
+    return None, why
+
+
+def _shown(price: Fraction, step: StepInput, token_in: str, token_out: str) -> str:
+    from_, to = step.portfolio.token(token_in), step.portfolio.token(token_out)
+    return f"{price_text(price, from_.decimals, to.decimals)} {to.label} per {from_.label}"

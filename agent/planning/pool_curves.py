@@ -1,0 +1,268 @@
+"""How much a pool takes, and pays, down to a wanted marginal price: float response curves in value units, one per direction.
+
+In value units every token is worth 1 at its reference price, so that a pool on the reference has marginal price 1. With
+s the square root of the marginal price (token out per token in) and L the liquidity, a range takes L·(1/s₁ − 1/s₀) net of
+fee and pays L·(s₀ − s₁) (Uniswap v3 whitepaper, section 6.2; a V2 pair is one range with L = √(x·y)).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick
+from agent.floats import Numbers, log, power
+from agent.model import PoolState, V2Pool, V3Pool
+from agent.units import BPS, PIPS
+
+SHADE = 1e-6
+"""A hundredth of a basis point: how far below the reference the rates lie to which everything better is levelled."""
+HALF_GAIN = 0.05
+WIDTH = 0.1
+"""How pools are ordered within that hair: by the gain of their first unit, this one in its middle; and the least part of it that
+a pool's better rates are spread over, so that prices tell amounts apart."""
+TINY = 1e-300
+MOST = 100.0
+"""Value in, per unit of scale, beyond which no curve is followed: a plan moves about one, and digits are lost on what lies beyond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One direction of one pool. `roots` of the price descend from the start to the bound; prefix sums belong to each of them.
+
+    `rates` are keep·roots² − 1, the gain of a unit over the reference. `depths[k]` lies below roots[k], none below the last.
+    `net_in[k]`, `out[k]` are cumulative to roots[k]; `over[k]` is ∫(s² − roots[k]²)·dx up to there, kept as a sum of positive
+    terms, so that no digits cancel when two prices nearly meet.
+    """
+
+    keep: float
+    rates: Numbers
+    roots: Numbers
+    depths: Numbers
+    net_in: Numbers
+    out: Numbers
+    over: Numbers
+
+    @property
+    def best_rate(self) -> float:
+        """Value out per value in of the first unit, after fee."""
+        return float(1 + self.rates[0])
+
+    @property
+    def capacity(self) -> float:
+        """Largest value in, gross of fee, within the bound."""
+        return float(self.net_in[-1] / self.keep)
+
+    def pays(self, taken: float) -> float:
+        """Value out for a value in, gross of fee; what goes beyond the capacity brings nothing."""
+        net = taken * self.keep
+        k = int(np.searchsorted(self.net_in, net, side="right")) - 1
+        depth, root, rest = float(self.depths[k]), float(self.roots[k]), net - float(self.net_in[k])
+        if depth <= 0:
+            return float(self.out[k])
+        return float(self.out[k]) + root * root * rest / (1 + root * rest / depth)
+
+    def takes(self, paid: float) -> float:
+        """Value in, gross of fee, for a value out; the capacity where it does not pay that much."""
+        k = int(np.searchsorted(self.out, paid, side="right")) - 1
+        depth, root, rest = float(self.depths[k]), float(self.roots[k]), paid - float(self.out[k])
+        if depth <= 0:
+            return self.capacity if k == len(self.out) - 1 else float(self.net_in[k]) / self.keep
+        return (float(self.net_in[k]) + rest / (root * (root - rest / depth))) / self.keep
+
+    def edges_passed(self, taken: float) -> int:
+        """Range ends on the way of a value in, the bound itself not counted."""
+        k = int(np.searchsorted(self.net_in, taken * self.keep, side="right")) - 1
+        return max(0, min(k, len(self.roots) - 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One direction of one pool as it is and as it counts: the same where no unit pays more than the reference."""
+
+    real: Curve
+    counted: Curve
+
+
+def build_offer(
+    pool: PoolState,
+    token_in: str,
+    price_in: Fraction,
+    price_out: Fraction,
+    scale: float,
+    impact_bps: int,
+    least_rate: Fraction = Fraction(0),
+) -> Offer | None:
+    """Curves of one direction in value units of `scale` numeraire base units; None when nothing can be traded that way.
+
+    `impact_bps` bounds the move of the marginal price, `least_rate` what a unit must bring after fee. As it counts, a unit is
+    never worth more than what it costs at reference prices: a pool off the market is free of charge, not a source of profit.
+    """
+    forward = token_in == pool.token0
+    if isinstance(pool, V2Pool):
+        found = _v2_roots(pool, forward, impact_bps)
+    else:
+        found = _v3_roots(pool, forward, impact_bps)
+    if found is None:
+        return None
+    stretch = math.sqrt(float(price_out / price_in))
+    weight = math.sqrt(float(price_in)) * math.sqrt(float(price_out)) / scale
+    roots, depths = found[0] * stretch, found[1] * weight
+    keep = 1 - pool.fee_pips / PIPS
+    real = _sum_up(keep, np.maximum(keep * roots * roots - 1, float(least_rate - 1)), depths) if keep > 0 else None
+    if real is None or real.net_in[-1] <= 0:
+        return None
+    real = _up_to(real, MOST)
+    return Offer(real, _levelled(real))
+
+
+def _v2_roots(pool: V2Pool, forward: bool, impact_bps: int) -> tuple[Numbers, Numbers] | None:
+    """Roots and depths of a pair. The bound is on its price with the fee in it: (1 + x)^(1+φ) = 1/(1 − impact), x in reserves.
+
+    That is the most that any number of swaps can bring in; a single one can by some millionths less.
+    """
+    reserve_in, reserve_out = (pool.reserve0, pool.reserve1) if forward else (pool.reserve1, pool.reserve0)
+    if reserve_in <= 0 or reserve_out <= 0:
+        return None
+    start, kept = math.sqrt(reserve_out / reserve_in), 1 - pool.fee_pips / PIPS
+    grown = power(1 - _share(impact_bps), -1 / (1 + kept)) - 1
+    return np.array([start, start / (1 + kept * grown)]), np.array([math.sqrt(reserve_in) * math.sqrt(reserve_out)])
+
+
+def _v3_roots(pool: V3Pool, forward: bool, impact_bps: int) -> tuple[Numbers, Numbers] | None:
+    """Roots and depths from the current price to the bound or the end of the known window."""
+    if pool.sqrt_price_x96 <= 0:
+        return None
+    start = pool.sqrt_price_x96 / 2**96
+    start = start if forward else 1 / start
+    stop = start * math.sqrt(1 - _share(impact_bps))
+    reach = _reach(impact_bps)
+    ticks = pool.ticks
+    here = bisect_right(ticks, pool.tick, key=lambda tick: tick.index)
+    if forward:
+        first = bisect_left(ticks, pool.tick - reach, key=lambda tick: tick.index)
+        near = ticks[first:here][::-1]
+        ends = [_root(tick.index) for tick in near] + [_root(pool.known_from_tick)]
+        steps = [-tick.liquidity_net for tick in near]
+    else:
+        last = bisect_right(ticks, pool.tick + reach, key=lambda tick: tick.index)
+        near = ticks[here:last]
+        ends = [1 / _root(tick.index) for tick in near] + [1 / _root(pool.known_to_tick)]
+        steps = [tick.liquidity_net for tick in near]
+    edges = np.minimum.accumulate(np.clip(np.array(ends), stop, start))
+    depths = np.array([float(depth) for depth in accumulate(steps, initial=pool.liquidity)])
+    return np.concatenate(([start], edges)), np.maximum(depths, 0.0)
+
+
+def _root(tick: int) -> float:
+    """Root of the price at a tick, or at the end of all ticks before it."""
+    return get_sqrt_ratio_at_tick(min(max(tick, MIN_TICK), MAX_TICK)) / Q96
+
+
+@lru_cache(maxsize=64)
+def _reach(impact_bps: int) -> int:
+    """Ticks that a price may move within the bound, with two to spare."""
+    return math.ceil(-log(1 - _share(impact_bps)) / log(1.0001)) + 2
+
+
+def _share(impact_bps: int) -> float:
+    return min(impact_bps, BPS - 1) / BPS
+
+
+def _sum_up(keep: float, rates: Numbers, depths: Numbers) -> Curve:
+    """Prefix sums over ranges that are not empty, from rates and depths."""
+    wide = rates[:-1] > rates[1:]
+    if not wide.all():
+        rates, depths = rates[np.concatenate(([True], wide))], depths[wide]
+    roots = np.sqrt((1 + rates) / keep)
+    tops, ends = roots[:-1], roots[1:]
+    gaps = (rates[:-1] - rates[1:]) / (keep * (tops + ends))
+    net_in = _prefix(depths * gaps / (tops * ends))
+    over = _prefix(gaps * ((tops + ends) * net_in[:-1] + depths * gaps / tops))
+    return Curve(keep, rates, roots, np.concatenate((depths, [0.0])), net_in, _prefix(depths * gaps), over)
+
+
+def _up_to(curve: Curve, most: float) -> Curve:
+    """The curve up to `most` value in, net of fee."""
+    if curve.net_in[-1] <= most:
+        return curve
+    k = int(np.searchsorted(curve.net_in, most)) - 1
+    root = 1 / (1 / curve.roots[k] + (most - curve.net_in[k]) / curve.depths[k])
+    return _sum_up(curve.keep, np.append(curve.rates[: k + 1], curve.keep * root * root - 1), curve.depths[: k + 1])
+
+
+def _prefix(parts: Numbers) -> Numbers:
+    return np.concatenate(([0.0], np.cumsum(parts)))
+
+
+def _levelled(curve: Curve) -> Curve:
+    """The same amounts, at rates below the reference: better ones are pressed into a hair below it, the best pools first."""
+    if curve.rates[0] <= -SHADE:
+        return curve
+    above = int(np.count_nonzero(curve.rates > -SHADE))
+    rates, depths = curve.rates, curve.depths[:-1]
+    if above < len(rates):  # the range that passes the line is split there
+        rates, depths = np.insert(rates, above, -SHADE), np.insert(depths, above, depths[above - 1])
+    roots = np.sqrt((1 + rates) / curve.keep)
+    parts = depths * (roots[:-1] - roots[1:]) / (roots[:-1] * roots[1:])
+    left = np.concatenate((np.cumsum(parts[:above][::-1])[::-1], np.zeros(len(rates) - len(parts[:above]))))
+    gain = float(curve.rates[0]) + SHADE
+    order = WIDTH + (1 - 2 * WIDTH) * gain / (gain + HALF_GAIN)
+    pressed = np.where(left > 0, -SHADE + SHADE * order * left / max(left[0], TINY), rates)
+    if above == len(rates):
+        pressed[-1] = -SHADE
+    ends = np.sqrt((1 + pressed) / curve.keep)
+    gaps = (pressed[:-1] - pressed[1:]) / (curve.keep * (ends[:-1] + ends[1:]))
+    level = parts * ends[:-1] * ends[1:] / np.maximum(gaps, TINY)
+    return _sum_up(curve.keep, pressed, np.where(left[:-1] > 0, level, depths))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Curves side by side, so that all answer at once: one row each, padded.
+
+    `flat` holds rates, roots, depths, net_in, out and over one row after another; `first` is where each row begins there, with a
+    cell that trades nothing: what a pool answers whose rates are all too low.
+    """
+
+    source: NDArray[np.intp]
+    target: NDArray[np.intp]
+    keep: Numbers
+    rates: Numbers
+    first: NDArray[np.intp]
+    flat: Numbers
+    known: dict[Hashable, Any] = field(default_factory=dict, compare=False)
+    """What was found over some of its rows, by what was asked: the same question comes back within a plan."""
+
+    def __len__(self) -> int:
+        return len(self.keep)
+
+    def rows(self, chosen: NDArray[Any]) -> Stack:
+        """Some of the curves."""
+        return Stack(
+            self.source[chosen], self.target[chosen], self.keep[chosen], self.rates[chosen], self.first[chosen], self.flat, self.known
+        )
+
+
+def build_stack(arcs: Sequence[tuple[int, int, Curve]]) -> Stack:
+    """Curves with the positions of the tokens that go in and come out."""
+    width = max((len(curve.roots) for _, _, curve in arcs), default=1) + 1
+    parts = np.zeros((6, len(arcs), width))
+    parts[0], parts[1, :, 0] = -np.inf, 1.0
+    parts[0, :, 0] = 0.0
+    for number, (_, _, curve) in enumerate(arcs):
+        for part, values in enumerate((curve.rates, curve.roots, curve.depths, curve.net_in, curve.out, curve.over)):
+            parts[part, number, 1 : len(values) + 1] = values
+    ends = np.array([(source, target) for source, target, _ in arcs], dtype=np.intp).reshape(-1, 2)
+    first = np.arange(len(arcs), dtype=np.intp) * width
+    keep = np.array([curve.keep for _, _, curve in arcs])
+    return Stack(ends[:, 0], ends[:, 1], keep, parts[0, :, 1:], first, parts.reshape(6, -1))

@@ -1,0 +1,696 @@
+"""What is wanted of one snapshot: a decision, and the plan that carries it out; pure, so that any step can be proposed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from agent.amm.errors import TicksEnd
+from agent.errors import Refused
+from agent.model import (
+    PORTFOLIO,
+    AdjustLiquidity,
+    Asked,
+    ByHand,
+    Campaign,
+    Decision,
+    Destination,
+    Draw,
+    Funding,
+    Goal,
+    GoalWeight,
+    Halt,
+    Hold,
+    Invest,
+    LimitOrder,
+    OwnStrategy,
+    Plan,
+    Proposed,
+    Purchase,
+    RaiseMoney,
+    Rebalance,
+    Round,
+    SellEverything,
+    SellOut,
+    StepInput,
+    StuckExit,
+    Swap,
+    SwapAtPrice,
+    TopUp,
+    Unwrap,
+    Verdict,
+)
+from agent.planning import gradual_execution as daily
+from agent.planning import planner
+from agent.planning import planner as taxed
+from agent.planning.draft import ticks_end
+from agent.planning.gradual_execution import limit_swap, paced
+from agent.planning.liquidity import plan_liquidity
+from agent.planning.plan_builder import MIN_TRADE, PLAN_COST
+from agent.policy import minimum
+from agent.policy import native_coin as coin
+from agent.policy import text as words
+from agent.policy.cash_flows import balance_changes as aside
+from agent.policy.cash_flows import balance_changes as flows
+from agent.policy.cash_flows import purchase
+from agent.policy.cash_flows import purchase as bought
+from agent.policy.cash_flows import withdrawals as outflow
+from agent.policy.cash_flows import withdrawals as raising
+from agent.policy.cash_flows.balance_changes import DAY_S
+from agent.policy.decide import Decided, decide, or_liquidity
+from agent.policy.drift import corrections, goal, total
+from agent.policy.gradual_execution import MILLION, partial, targets
+from agent.policy.orders import exits as stuck
+from agent.policy.orders import levels as order_levels
+from agent.policy.orders import lifecycle as order_moves
+from agent.policy.orders.exits import exit_goal
+from agent.policy.orders.levels import late
+from agent.policy.triggers.no_trade_zone import not_worth_it, nothing_pays
+from agent.units import NATIVE, Value, ceil_int, decimal_text
+
+# --- A purchase as a plan: whole where the pools take it, else the same part of every asset, so that no part is one-sided.
+
+
+TRIES = 8
+"""Plans in search of the part that all assets reach."""
+WHOLE = Fraction(97, 100)
+"""Of what an asset lacks: what counts as reached, since fees and impact take their share."""
+USEFUL = Fraction(1, 4)
+"""Of limits.daily_loss: with less of it left a part waits for the next day, unless it is the last."""
+EVEN = Draw(MILLION // 2, MILLION // 2)
+Found = tuple[Decided, Plan | None]
+
+
+def planned(step: StepInput, decided: Decided, decision: Rebalance, kind: Purchase) -> Found:
+    """The purchase in one plan, or its next part; `begins` where it is the first of several. Raises Refused like the planner.
+
+    No plan, and a hold, while what limits.daily_loss has left is too little for a part that follows.
+    """
+    wish = _moves(decided, decision.goal)
+    whole = taxed.plan_after_tax(step, decision)
+    plan, part = proportional(step, decided, decision, whole)
+    under = purchase.under_way(step)
+    follows = under is not None and not step.history.invested
+    if follows and not daily.fits(step, plan):
+        held = Hold(f"{decision.reason}; {daily.waits(step)}", kept_by=daily.DAILY_LOSS)
+        return replace(decided, decision=held, round=None), None
+    if follows and under is not None:
+        named = replace(decision, reason=f"{decision.reason}{_told(step, decision, whole)}")
+        return replace(decided, decision=named, round=Round(under.done + 1, part, wish)), replace(plan, decision=named)
+    if part == 1 and kind is Purchase.FIRST:
+        return decided, plan
+    if under is not None:
+        kind = under.campaign.purchase or kind
+    campaign = _campaign(step, decided, decision.goal, kind, wish, ceil_int(1 / part))
+    told = decision.reason if part == 1 else f"{decision.reason}; {purchase.words(campaign, 0)}{_told(step, decision, whole)}"
+    named = replace(decision, reason=told)
+    round_ = Round(1, part, wish)
+    return replace(decided, decision=named, begins=campaign, round=round_), replace(plan, decision=named)
+
+
+def proportional(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan) -> tuple[Plan, Fraction]:
+    """The plan, and which part of the goal it reaches: 1 where it is `whole`, or where an asset cannot move at all.
+
+    One that does not fit in what limits.daily_loss has left, where none does.
+    """
+    lacks = {token: value for token, value in corrections(decided.drifts, decision.goal).items() if abs(value) >= _least(step)}
+    reached, fits = min(_reached(step, decided, whole, lacks).values(), default=Fraction(1)), _part_that_fits(step, whole)
+    if fits == 1 and reached >= WHOLE:
+        return whole, Fraction(1)
+    if fits < 1 and not _useful(step):
+        return whole, Fraction(1)
+    part, found = Fraction(1), whole
+    for _ in range(TRIES if lacks else 0):
+        part *= min(fits, max(reached * Fraction(99, 100), Fraction(1, 2)) if reached < WHOLE else 1)
+        part = part.limit_denominator(1_000)
+        if part * min(abs(value) for value in lacks.values()) < _least(step):
+            break
+        wanted = {token: value * part for token, value in lacks.items()}
+        try:
+            found = taxed.plan_after_tax(step, replace(decision, goal=partial(decided.drifts, decision.goal, part)))
+        except planner.NothingPlanned:
+            break
+        reached, fits = min(_reached(step, decided, found, wanted).values(), default=Fraction(1)), _part_that_fits(step, found)
+        if fits == 1 and reached >= WHOLE:
+            return replace(found, decision=decision), part
+    if daily.fits(step, whole):
+        return whole, Fraction(1)  # what cannot move is named in the plan, and holds up nothing else
+    found = replace(daily.plan_within_daily_loss(step, decision, whole), decision=decision)
+    return found, min(Fraction(1), found.turnover / whole.turnover) if whole.turnover else Fraction(1)
+
+
+def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
+    """How much of a plan like this one fits in what limits.daily_loss has left: its gas whole, the rest in proportion."""
+    if daily.fits(step, plan):
+        return Fraction(1)
+    if plan.exits:
+        room, gas, loses = daily.left_to_exits(step) or Fraction(0), plan.cost.gas + plan.cost.approvals, plan.cost.total
+    else:
+        room, gas, loses = daily.left(step) or Fraction(0), daily.gas_at_worst(step, plan), daily.at_worst(step, plan)
+    return (room - gas) / (loses - gas) * daily.MARGIN if room > gas else Fraction(0)
+
+
+def _useful(step: StepInput) -> bool:
+    """Whether enough is left of limits.daily_loss for a part."""
+    whole = daily.left(replace(step, history=replace(step.history, loss_24h=Fraction(0))))
+    return whole is None or (daily.left(step) or Fraction(0)) >= whole * USEFUL
+
+
+def _told(step: StepInput, decision: Rebalance, whole: Plan) -> str:
+    """That limits.daily_loss is why a part goes now; empty where it is not. What this step has approved is no reason."""
+    if daily.left(step) is None:
+        return ""
+    whole = daily.unapproved(step, decision, whole)
+    return "" if daily.fits(step, whole) else f"; {daily.words(step, daily.at_worst(step, whole))}"
+
+
+def _reached(step: StepInput, decided: Decided, plan: Plan, lacks: dict[str, Value]) -> dict[str, Fraction]:
+    """By token what part of what it lacks, or has too much, the plan moves; the numeraire pays the costs and is left aside."""
+    prices = {one.token: one.price for one in decided.drifts}
+    moved = dict.fromkeys(prices, Fraction(0))
+    for leg in plan.legs:
+        for token, raw, outside in (
+            (leg.token_in, -leg.amount_in_raw, leg.source is Funding.WALLET),
+            (leg.token_out, leg.amount_out_raw, leg.sink is Funding.WALLET),
+        ):
+            known = step.portfolio.wrapped_native if token == NATIVE else token
+            if outside and known in moved:
+                moved[known] += raw * prices[known]
+    home = step.portfolio.numeraire.address
+    return {token: max(Fraction(0), moved[token] / value) for token, value in lacks.items() if token != home}
+
+
+def _campaign(step: StepInput, decided: Decided, goal: Goal, kind: Purchase, wish: Value, parts: int) -> Campaign:
+    now_s, lacks = step.snapshot.head.timestamp_s, corrections(decided.drifts, goal)
+    over_s = now_s + max(purchase.LASTS_S, (parts + 1) * DAY_S)
+    return Campaign(
+        pace=purchase.pace(step, parts),
+        targets_bps=targets(step),
+        destination=step.policy.destination,
+        goal=goal,
+        arrival=tuple(sorted((token, found.price) for token, found in decided.references.prices.items())),
+        sides=tuple((token, 1 if lack > 0 else -1) for token, lack in lacks.items() if lack),
+        wish=purchase.allowed(step) if step.history.invested else wish,
+        rounds=parts,
+        budget=None,
+        began_s=now_s,
+        ends_s=over_s,
+        expires_s=over_s,
+        first=EVEN,
+        only=step.policy.only,
+        purchase=kind,
+        came=tuple(sorted(purchase.came_left(step).items())) if kind is Purchase.TOP_UP else (),
+    )
+
+
+def _moves(decided: Decided, goal: Goal) -> Value:
+    lacks = corrections(decided.drifts, goal).values()
+    return max(sum((lack for lack in lacks if lack > 0), Fraction(0)), -sum((lack for lack in lacks if lack < 0), Fraction(0)))
+
+
+def _least(step: StepInput) -> Value:
+    return max(step.limits.min_trade or Fraction(0), Fraction(1))
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a strategy wants of one snapshot: the decision with its drifts, and a plan when it wants to trade.
+
+    `step` is what it was decided from where that is another than was given: with exits that are stuck, with or without what is left
+    alone. `ticks_end` says that something waits for a price that more ticks might give.
+    """
+
+    decided: Decided
+    plan: Plan | None
+    step: StepInput | None = None
+    ticks_end: bool = False
+
+
+class RefusedBesides(Refused):
+    """What goes on besides exits that are stuck is refused, too; `step` is what it was decided from."""
+
+    def __init__(self, step: StepInput, why: Refused) -> None:
+        super().__init__("; ".join(said for said in (why.message, stuck.named(step), step.aside) if said), why.verdicts, why.remedy)
+        self.step = step
+
+
+WORTH = (PLAN_COST, MIN_TRADE)
+"""What holds a rebalance that is not worth it."""
+Proposer = Callable[[StepInput], Proposal]
+
+
+def rebalance(step_input: StepInput) -> Proposal:
+    """The agent's own strategy: trade when a trigger fires, in a zone when the plan also saves more risk than it costs.
+
+    An exit goes before; one that the market does not take within the limits is left as it is, and the rest goes on. So is a rise that
+    nobody explains, where with it the portfolio is worth more than portfolio.max_live_value.
+    """
+    return _rebalanced(step_input, _exits_first(step_input))
+
+
+def _rebalanced(step_input: StepInput, first: Proposal) -> Proposal:
+    """The same once exits were tried."""
+    if first.plan is not None:
+        return first
+    step = first.step or step_input
+    try:
+        return replace(_carried_out(step, first.decided), step=first.step)
+    except Refused as why:
+        if first.step is not None or step.aside:
+            raise RefusedBesides(step, why) from None
+        raise
+
+
+def _carried_out(step: StepInput, decided: Decided) -> Proposal:
+    match decided.decision:
+        case Rebalance() as decision:
+            return _planned(step, decided, decision)
+        case AdjustLiquidity() as decision:
+            return Proposal(decided, plan_liquidity(step, decision))
+        case TopUp() as decision:
+            return Proposal(decided, planner.plan_top_up(step, decision))
+        case Hold() | Halt():
+            return Proposal(decided, None)
+
+
+def _exits_first(step_input: StepInput) -> Proposal:
+    """The exit that can be done now, with its plan; else what is decided without those that cannot, or rest.
+
+    An exit takes what is left alone above portfolio.max_live_value too; nothing else does.
+    """
+    whole = step = aside.given_back(step_input)
+    decided = decide(step)
+    plan: Plan | None = None
+    if resting := stuck.resting(step, decided.leaves):
+        step = stuck.left_alone(step, resting)
+        decided = decide(step)
+    while decided.leaves and plan is None and isinstance(decision := decided.decision, Rebalance):
+        try:
+            plan = taxed.plan_after_tax(step, decision)
+            whys = _unsold(step, decided, plan)
+        except planner.NothingPlanned as nothing:
+            whys = dict.fromkeys(decided.leaves, nothing.message)
+        if whys:
+            step = stuck.left_alone(step, [StuckExit(token, why, stuck.REMEDY) for token, why in whys.items()])
+            decided, plan = decide(step), None
+    if plan is None and (left := aside.set_aside(step_input if step is whole else step)) is not step:
+        step, decided = left, decide(left)
+    return Proposal(decided, plan, None if step is step_input else step)
+
+
+def _unsold(step: StepInput, decided: Decided, plan: Plan) -> dict[str, str]:
+    """What of an exit its plan leaves wholly where it is, with the reason."""
+    coin = step.portfolio.wrapped_native
+    sold = {coin if leg.token_in == NATIVE else leg.token_in for leg in plan.legs if leg.source is Funding.WALLET}
+    whys = {item.what: item.why for item in plan.skipped}
+    left = [token for token in decided.leaves if token not in sold]
+    return {token: whys.get(step.portfolio.token(token).label, "the market takes none of it within the limits") for token in left}
+
+
+def decision_at(step_input: StepInput) -> Decided:
+    """What is decided, a zone's plan weighed, exits tried, and a hold where nothing is worth its cost; a plan that is refused leaves the
+    decision as it was.
+    """
+    step_input = aside.set_aside(step_input)
+    decided = decide(step_input)
+    tried = decided.zone is not None or bool(decided.leaves) or bool(step_input.aside and decide(aside.given_back(step_input)).leaves)
+    if not tried and not isinstance(decided.decision, Rebalance):
+        return decided
+    try:
+        found = rebalance(step_input).decided if tried else _worth_it(step_input, decided)
+    except Refused:
+        return decided
+    held = isinstance(found.decision, Hold) and found.decision.kept_by in WORTH
+    return found if held or tried else decided
+
+
+def _worth_it(step: StepInput, decided: Decided) -> Decided:
+    """The decision, or a hold where nothing is worth its cost. The plan of the whole says so: no parts are planned.
+
+    Raises Refused where the plan is refused for anything else.
+    """
+    if isinstance(decision := decided.decision, Rebalance) and decided.zone is None:
+        try:
+            taxed.plan_after_tax(step, decision)
+        except planner.NothingPlanned as nothing:
+            if not nothing.kept_by:
+                raise
+            return _not_worth_it(step, decided, decision, nothing).decided
+    return decided
+
+
+def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Proposal:
+    """The plan; in a zone nothing instead where it would not save more than it costs, or where no move pays."""
+    zone = decided.zone
+    try:
+        if decision.apart and zone is None:
+            return Proposal(*planned(step_input, decided, decision, Purchase.FIRST))
+        plan = daily.plan_within_daily_loss(step_input, decision)
+    except planner.NothingPlanned as nothing:
+        if zone is None:
+            if not nothing.kept_by:
+                raise
+            return _not_worth_it(step_input, decided, decision, nothing)
+        return _left_alone(step_input, decided, nothing_pays(decision.reason, nothing.message, zone, step_input))
+    if isinstance(plan.decision, Rebalance):
+        decision = plan.decision
+        decided = replace(decided, decision=decision)
+    if zone is None or plan.saving is None:
+        return _in_time(step_input, decided, decision, plan)
+    weighed = replace(decided, zone=replace(zone, saving=plan.saving))
+    if plan.saving.worth_it:
+        return _in_time(step_input, weighed, decision, plan)
+    return _left_alone(step_input, weighed, not_worth_it(decision.reason, plan.saving, step_input, zone.horizon_s))
+
+
+def _in_time(step: StepInput, decided: Decided, decision: Rebalance, plan: Plan) -> Proposal:
+    decided, found = paced(step, decided, decision, plan)
+    return Proposal(decided, found, ticks_end=found is None and bool(ticks_end(step, plan.legs)))
+
+
+def _not_worth_it(step: StepInput, decided: Decided, decision: Rebalance, nothing: planner.NothingPlanned) -> Proposal:
+    """What costs more than limits.plan_cost, or is less than a trade, is a hold with the reason; the review is done."""
+    again = "" if decided.next_s is None else f"; next review {words.moment(decided.next_s)}"
+    held = Hold(f"{decision.reason}; {minimum.not_worth(step, decided.references, nothing.drift)}{again}", decided.next_s, nothing.kept_by)
+    return Proposal(replace(decided, decision=held, round=None, begins=None, crosses=False), None)
+
+
+def _left_alone(step_input: StepInput, decided: Decided, why: str) -> Proposal:
+    """No swap is worth it in a zone: then liquidity gets what its targets ask for, as while no trigger fires."""
+    prices = {token: found.price for token, found in decided.references.prices.items()}
+    instead = or_liquidity(step_input, prices, Hold(why))
+    plan = plan_liquidity(step_input, instead) if isinstance(instead, AdjustLiquidity) else None
+    return Proposal(replace(decided, decision=instead), plan)
+
+
+def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
+    """A strategy for one swap by hand; triggers are not asked, guards are."""
+
+    def propose(step_input: StepInput) -> Proposal:
+        step = aside.set_aside(step_input)
+        plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
+        found = decide(step)  # a round of a correction that was due stays due, and an exit that fired is none of this
+        return Proposal(replace(found, decision=plan.decision, reviewed=False, round=None, ended="", crosses=False, leaves=()), plan, step)
+
+    return propose
+
+
+def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
+    """A strategy that fills the first of `orders` whose price is there, and else rebalances.
+
+    Where anything is unknown, stale or contradictory no order is filled either. What an exit can sell now goes first, and what is
+    out of the market is bought by none.
+    """
+
+    def propose(step_input: StepInput) -> Proposal:
+        first = _exits_first(step_input)
+        filled, ended = None, False
+        if not isinstance(first.decided.decision, Halt) and first.plan is None:
+            filled, _, ended = _filled(step_input, first.decided, orders)
+        if filled is not None:
+            return filled
+        found = _rebalanced(step_input, first)
+        return replace(found, ticks_end=found.ticks_end or ended)
+
+    return propose
+
+
+def _filled(step_input: StepInput, decided: Decided, orders: Sequence[LimitOrder]) -> tuple[Proposal | None, str, bool]:
+    """The first order whose price is there; where it is for none, why the last one waits, and whether more ticks might give one."""
+    why, ended, step_input = "", False, aside.set_aside(step_input)
+    for order in orders:
+        if why := late(step_input, order) or _out(step_input, order) or flows.halting(step_input) or outflow.unfinished(step_input):
+            continue
+        try:
+            plan, why = limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)
+        except TicksEnd as end:
+            why, ended = end.message, True
+            continue
+        if plan is not None:
+            filled = replace(decided, decision=plan.decision, reviewed=False, round=None, order=order.id)
+            return Proposal(filled, plan, step_input, ended), "", ended
+    return None, why, ended
+
+
+def _out(step_input: StepInput, order: LimitOrder) -> str:
+    """Why what the order buys may not be bought: a standing order keeps it out, and would sell it again. Empty where it may."""
+    known, portfolio = step_input.history.orders, step_input.portfolio
+    if order.token_out == portfolio.numeraire.address:
+        return ""
+    by = order_moves.out_of(known, PORTFOLIO) or order_moves.out_of(known, order.token_out)
+    return "" if by is None else f"waits: {portfolio.token(order.token_out).label} is out by {order_levels.name(portfolio, by)}"
+
+
+def one_order(order: LimitOrder) -> Proposer:
+    """The same for a single order: until its price is there it holds and says what is lacking."""
+
+    def propose(step_input: StepInput) -> Proposal:
+        first = _exits_first(step_input)
+        decided = first.decided
+        if isinstance(decided.decision, Halt):
+            return Proposal(replace(decided, reviewed=False), None)
+        why, ended = f"waits: {decided.decision.reason}", False
+        if first.plan is None:
+            filled, why, ended = _filled(step_input, decided, (order,))
+            if filled is not None:
+                return filled
+        return Proposal(replace(decided, decision=Hold(why), reviewed=False, round=None, ended=""), None, ticks_end=ended)
+
+    return propose
+
+
+# --- What an owner asks for beside the strategy, as proposals: money raised or invested, everything sold, an edit carried out.
+
+
+def raise_money(token: str) -> Proposer:
+    """Sells what is lacking of `token` for what is set aside: all of it, or as much of each asset as the limits of its market allow, where
+    limits.first_purchase lets parts follow; where limits.daily_loss allows less, the same part of each. Else that is refused.
+    """
+
+    def propose(step: StepInput) -> Proposal:
+        label = step.portfolio.token(token).label
+        aim = raising.goal_to_raise(step, token)
+        wanted = Rebalance(f"{label} is raised for a withdrawal", aim, exit=True, apart=raising.gross(step, token))
+        plan = planner.plan(step, wanted)
+        done = outflow.parts_done(step, token)
+        short = still_short(step, plan, token) > 0
+        if step.limits.first_purchase_s is not None and (short or not daily.fits(step, plan)):
+            decided = replace(decide(step), decision=wanted)
+            part = plan if daily.fits(step, plan) else proportional(step, decided, wanted, plan)[0]
+            lacks, left = outflow.lacking(step, token), still_short(step, part, token)
+            if left < lacks and (short or left > 0):
+                wanted = replace(
+                    wanted, reason=f"{wanted.reason}, part {done + 1} of about {done + ceil_int(Fraction(lacks, lacks - left))}"
+                )
+                return _by_owner(step, wanted, replace(part, decision=wanted))
+        _require_raised(step, plan, token)
+        if done:
+            plan = replace(plan, decision=replace(wanted, reason=f"{wanted.reason}, part {done + 1} of {done + 1}"))
+        return _by_owner(step, plan.decision, plan)
+
+    return propose
+
+
+def invest(came: Mapping[str, int], before: str = "") -> Proposer:
+    """Spreads what came over what is below its target; holds where that is less than a trade.
+
+    Together with what is left of the purchase `before` (its id), if one is under way; any other under way is this one by now.
+    """
+
+    def propose(step: StepInput) -> Proposal:
+        if step.limits.first_purchase_s is None:
+            wanted = Rebalance(aside.beside(step, "what came is invested"), raising.goal_to_invest(step, came), by_owner=True)
+            try:
+                plan = daily.plan_within_daily_loss(step, wanted)
+            except planner.NothingPlanned as nothing:
+                return _by_owner(step, Hold(aside.beside(step, f"what came stays as it is for now: {nothing.message}")), None)
+            return _by_owner(step, plan.decision, plan)
+        under = bought.under_way(step)
+        if under is None or under.id == before:
+            step = replace(step, history=replace(step.history, invested=tuple(sorted(came.items()))))
+        decided = _by_owner(step, Hold(""), None).decided
+        told = aside.beside(step, "what came is invested")
+        wanted = Rebalance(told, bought.goal_of(step, decided.drifts), by_owner=True, apart=bought.allowed(step))
+        decided = replace(decided, decision=wanted)
+        try:
+            decided, made = planned(step, decided, wanted, Purchase.TOP_UP)
+        except planner.NothingPlanned as nothing:
+            return _by_owner(step, Hold(aside.beside(step, f"what came stays as it is for now: {nothing.message}")), None)
+        return Proposal(decided, made, step)
+
+    return propose
+
+
+def sell_everything(step: StepInput) -> Proposal:
+    """Everything into the numeraire, liquidity first; holds once nothing more can be sold within the limits.
+
+    What came or went unexplained holds it back no more than any exit, and is sold too.
+    """
+    return replace(_everything_sold(given := aside.given_back(step)), step=given)
+
+
+def _everything_sold(step: StepInput) -> Proposal:
+    if step.portfolio.positions:
+        none_wanted = replace(
+            step,
+            limits=replace(step.limits, lp_max_weight_bps=0),
+            portfolio=replace(step.portfolio, lp_targets=()),
+            history=replace(step.history, stopped="", flows=()),
+        )
+        out = decide(none_wanted).decision
+        if isinstance(out, Halt):
+            return _by_owner(step, out, None)
+        if isinstance(out, AdjustLiquidity):
+            plan = plan_liquidity(none_wanted, out)
+            if plan is not None and plan.actions:
+                return _by_owner(step, plan.decision, plan)
+    if (drifts := decide(step).drifts) and total(drifts) == 0:
+        return _by_owner(step, Hold("there is nothing to sell: all balances are zero or set aside"), None)
+    home = step.portfolio.numeraire.address
+    shares = ((asset.token.address, Fraction(int(asset.token.address == home))) for asset in step.portfolio.assets)
+    wanted = Goal(tuple(GoalWeight(token, share, share) for token, share in shares))
+    try:
+        plan = planner.plan(step, Rebalance("everything is sold for the numeraire", wanted, exit=True))
+    except planner.NothingPlanned as nothing:
+        return _by_owner(step, Hold(f"nothing more is sold: {nothing.message}"), None)
+    return replace(proposal := _by_owner(step, plan.decision, plan), decided=replace(proposal.decided, leaves=_sold(step, plan)))
+
+
+def sell_out(token: str) -> Proposer:
+    """Sells all of one token for the numeraire, to the last base unit, and trades nothing else; holds once nothing of it is left."""
+
+    def sold_out(step: StepInput) -> Proposal:
+        label, decided = step.portfolio.token(token).label, decide(step)
+        drifts = decided.drifts
+        if isinstance(decided.decision, Halt) and not drifts:
+            return _by_owner(step, decided.decision, None)
+        if not any(one.token == token and one.investable_raw for one in drifts):
+            return _by_owner(step, Hold(f"nothing of {label} is left to sell"), None)
+        wanted = Rebalance(f"{label} is sold out", exit_goal(step.portfolio, drifts, {token}), exit=True)
+        try:
+            plan = planner.plan(step, wanted)
+        except planner.NothingPlanned as nothing:
+            return _by_owner(step, Hold(f"nothing more of {label} is sold: {nothing.message}"), None)
+        return replace(proposal := _by_owner(step, plan.decision, plan), decided=replace(proposal.decided, leaves=_sold(step, plan)))
+
+    return lambda step: replace(sold_out(given := aside.given_back(step)), step=given)
+
+
+def to_targets(step: StepInput) -> Proposal:
+    """Onto the targets whatever trigger and cooldown say: what an edit leads to, or a part of it that limits.daily_loss has room for."""
+    return _to_targets(step, daily.plan_within_daily_loss)
+
+
+def wholly_to_targets(step: StepInput) -> Proposal:
+    """The same whatever limits.daily_loss says: the guards judge it."""
+    return _to_targets(step, taxed.plan_after_tax)
+
+
+def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]) -> Proposal:
+    decided = decide(step)
+    if isinstance(decided.decision, Halt):
+        return Proposal(decided, None)
+    if why := outflow.unfinished(step):
+        return Proposal(replace(decided, decision=Halt(why)), None)
+    try:
+        wanted = Rebalance(aside.beside(step, "the transition to these targets"), goal(decided.drifts, Destination.TARGET), by_owner=True)
+        plan = planned(step, wanted)
+    except planner.NothingPlanned as nothing:
+        return _by_owner(step, Hold(nothing.message), None)
+    return _by_owner(step, plan.decision, plan)
+
+
+def unwrap(raw: int) -> Proposer:
+    """Turns so much of the wrapped native coin into native coin, to be paid out."""
+
+    def propose(step: StepInput) -> Proposal:
+        token = step.portfolio.token(step.portfolio.wrapped_native)
+        decision = TopUp(f"{decimal_text(raw, token.decimals)} {token.label} is unwrapped to be paid out", raw)
+        return _by_owner(step, decision, planner.plan_top_up(step, decision))
+
+    return propose
+
+
+def _sold(step: StepInput, plan: Plan) -> tuple[str, ...]:
+    """What legs take from the wallet beside the numeraire, in the portfolio's order."""
+    portfolio = step.portfolio
+    taken = {portfolio.wrapped_native if leg.token_in == NATIVE else leg.token_in for leg in plan.legs if leg.source is Funding.WALLET}
+    return tuple(one.token.address for one in portfolio.assets if one.token.address in taken - {portfolio.numeraire.address})
+
+
+def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposal:
+    """What is by hand neither does nor ends a round that was due, and nothing that prices asked for is done with it."""
+    found = decide(step)
+    return Proposal(replace(found, decision=decision, reviewed=False, zone=None, round=None, ended="", crosses=False, leaves=()), plan)
+
+
+def still_short(step: StepInput, plan: Plan, token: str) -> int:
+    """Base units of what is set aside of `token` that lack by the plan's prediction; zero or less where it fills them."""
+    asset = next(one for one in step.portfolio.assets if one.token.address == token)
+    after = dict(plan.holdings_after)[token]
+    if asset.native:
+        after += step.snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
+    return coin.kept_raw(step, asset) - after
+
+
+def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
+    """Raises Refused unless the plan's prediction fills what is set aside."""
+    asset = next(one for one in step.portfolio.assets if one.token.address == token)
+    if (short := still_short(step, plan, token)) > 0:
+        amount = f"{decimal_text(short, asset.token.decimals)} {asset.token.label}"
+        left = "; ".join(f"{item.what}: {item.why}" for item in plan.skipped) or "the limits leave no more"
+        raise Refused(
+            f"{amount} less than asked for can be raised now: {left}",
+            (Verdict("withdrawal", f"{amount} short", "all of it in one plan", False),),
+            "ask for less, or set limits.first_purchase, which lets parts follow each other",
+        )
+
+
+# --- What asked for a step, as the proposer that it was made by and in words: what was written down is proposed again by the same.
+
+
+OWN = "agent"
+"""What asks for the agent's own strategy."""
+
+
+def proposer(asked: Proposed) -> Proposer:
+    """What proposes it, pure: the same StepInput gives the same proposal."""
+    match asked:
+        case OwnStrategy():
+            return waiting_orders(asked.orders) if asked.orders else rebalance
+        case Swap():
+            return manual_swap(asked.token_in, asked.token_out, asked.amount_in_raw)
+        case SwapAtPrice():
+            return one_order(asked.order)
+        case Invest():
+            return invest(dict(asked.came), asked.before)
+        case RaiseMoney():
+            return raise_money(asked.token)
+        case Unwrap():
+            return unwrap(asked.raw)
+        case SellEverything():
+            return sell_everything
+        case SellOut():
+            return sell_out(asked.token)
+
+
+def named(asked: Asked) -> str:
+    """What asks for it: OWN, or the command of its owner."""
+    match asked:
+        case OwnStrategy():
+            return OWN
+        case ByHand():
+            return asked.what
+        case Swap():
+            return "swap"
+        case SwapAtPrice():
+            return "swap --limit"
+        case Invest():
+            return "invest"
+        case RaiseMoney() | Unwrap():
+            return "withdraw"
+        case SellEverything():
+            return "stop"
+        case SellOut():
+            return "edit --remove"

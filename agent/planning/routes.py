@@ -1,0 +1,189 @@
+"""From flows to routes: each unit that leaves a token is followed, through few hubs, to the token that keeps it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from agent.planning.problem import Flow
+
+MAX_LEGS = 8
+"""Longest chain through the router: up to seven hubs, where no shorter way is cheaper, gas counted."""
+CRUMB = 1e-9
+"""Part of the scale below which a flow is rounding noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Flows to run one after another, and the value that enters the first of them, in units of the scale."""
+
+    flows: tuple[Flow, ...]
+    taken: float
+
+    @property
+    def source(self) -> int:
+        """Position of the token that is sold."""
+        return self.flows[0].arc.source
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """`paths` in the order in which they have to run. `cut` would need more legs than MAX_LEGS; nothing is planned for them."""
+
+    paths: tuple[Path, ...]
+    cut: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lot:
+    """Value standing at a token: the route it came by, what it was at the start, what is here, and its turn in pools that it shares.
+
+    `before` is what each pool of the route has taken before it. Turns are kept when lots are split, so that all pools are passed
+    in the same order.
+    """
+
+    route: tuple[Flow, ...]
+    before: tuple[float, ...]
+    begun: float
+    here: float
+    turn: tuple[int, ...]
+
+    def split(self, amount: float) -> tuple[_Lot, _Lot]:
+        """The first part, of which `amount` is here, and the rest, which goes through each pool after it."""
+        need, passed = amount, []
+        for flow, before in zip(reversed(self.route), reversed(self.before), strict=True):
+            curve = flow.arc.offer.real
+            need = curve.takes(curve.pays(before) + need) - before
+            passed.append(before + need)
+        first = _Lot(self.route, self.before, need, amount, (*self.turn, 0))
+        return first, _Lot(self.route, tuple(reversed(passed)), self.begun - need, self.here - amount, (*self.turn, 1))
+
+
+def decompose(flows: Sequence[Flow], order: Sequence[int], givers: frozenset[int], keepers: frozenset[int]) -> Routes:
+    """Splits acyclic flows into paths from `givers` to `keepers`. `order` lists tokens so that every flow runs forward.
+
+    What stays at a keeper is taken from the longest routes first, what runs on from the shortest, so that routes stay
+    short; those that would be longer than MAX_LEGS are cut. The first path through a pool gets a better rate than the last: each
+    is given what its own part of the curve pays. Raises ValueError when a flow runs backward, which would be a cycle.
+    """
+    rank = {token: number for number, token in enumerate(order)}
+    out: dict[int, list[Flow]] = {token: [] for token in order}
+    inflow = dict.fromkeys(order, 0.0)
+    for flow in flows:
+        if flow.taken <= CRUMB or flow.paid <= 0:
+            continue
+        if rank[flow.arc.source] >= rank[flow.arc.target]:
+            raise ValueError("flows run in a cycle")
+        out[flow.arc.source].append(flow)
+        inflow[flow.arc.target] += flow.paid
+    onward = {token: math.fsum(flow.taken for flow in out[token]) / inflow[token] if inflow[token] > 0 else 0.0 for token in order}
+    lots: dict[int, list[_Lot]] = {token: [] for token in order}
+    ended: list[_Lot] = []
+    cut: list[_Lot] = []
+    for token in order:
+        arrived = sorted(lots[token], key=lambda lot: (-len(lot.route), -lot.here))
+        leaving = math.fsum(flow.taken for flow in out[token])
+        present = math.fsum(lot.here for lot in arrived)
+        if token in keepers:
+            kept, arrived = _take(arrived, max(0.0, present - leaving))
+            ended += kept
+        elif token in givers and present < leaving:
+            arrived.append(_Lot((), (), leaving - present, leaving - present, (rank[token],)))
+        cut += [lot for lot in arrived if len(lot.route) >= MAX_LEGS]
+        _send(sorted(out[token], key=lambda flow: onward[flow.arc.target]), [lot for lot in arrived if len(lot.route) < MAX_LEGS], lots)
+    return Routes(_paths(ended), _paths(cut))
+
+
+def _take(lots: Sequence[_Lot], amount: float) -> tuple[list[_Lot], list[_Lot]]:
+    """Splits lots, in their order, into those that make up `amount` and the rest."""
+    taken, rest = [], []
+    for lot in lots:
+        if amount <= CRUMB:
+            rest.append(lot)
+        elif lot.here <= amount + CRUMB:
+            taken.append(lot)
+            amount -= lot.here
+        else:
+            first, second = lot.split(amount)
+            taken.append(first)
+            rest.append(second)
+            amount = 0.0
+    return taken, rest
+
+
+def _send(flows: Sequence[Flow], lots: Sequence[_Lot], arrivals: dict[int, list[_Lot]]) -> None:
+    """Hands lots, longest routes first, to flows, those first whose target keeps the most."""
+    present, leaving = math.fsum(lot.here for lot in lots), math.fsum(flow.taken for flow in flows)
+    if leaving <= 0 or present <= 0:
+        return
+    rest = list(lots)
+    for number, flow in enumerate(flows):
+        wanted = flow.taken * present / leaving
+        sent, rest = (rest, []) if number == len(flows) - 1 else _take(rest, wanted)
+        sent = sorted((lot for lot in sent if lot.here > CRUMB), key=lambda lot: lot.turn)
+        whole = math.fsum(lot.here for lot in sent)
+        curve, entered = flow.arc.offer.real, 0.0
+        for lot in sent:
+            before, entered = entered, entered + flow.taken * lot.here / whole
+            paid = curve.pays(entered) - curve.pays(before)
+            arrivals[flow.arc.target].append(_Lot((*lot.route, flow), (*lot.before, before), lot.begun, paid, lot.turn))
+
+
+def _paths(lots: Sequence[_Lot]) -> tuple[Path, ...]:
+    return tuple(Path(lot.route, lot.begun) for lot in sorted(lots, key=lambda lot: lot.turn) if lot.route)
+
+
+# --- Routes that end through the same pools as one: what they bring gathers in the router, and one leg carries it on.
+
+
+Hop = tuple[str, str]
+"""A pool, and the token that enters it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Pools to go through, first to last, with the token that enters each.
+
+    Its first pool takes `amount_raw` base units from the wallet, or else all that `feeds` pay, one after another.
+    """
+
+    hops: tuple[Hop, ...]
+    amount_raw: int = 0
+    feeds: tuple[Route, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Route, ...]:
+        """The routes that begin at the wallet, in the order in which they run."""
+        return tuple(source for feed in self.feeds for source in feed.sources) if self.feeds else (self,)
+
+
+def gather(routes: Sequence[Route]) -> list[Route]:
+    """Single routes, in their order, as fewer legs: those with the same last hops share them.
+
+    A leg is paid by the wallet or by all that waits in the router, never by both: a route that begins at a hub stays apart.
+    """
+    groups: dict[Hop, list[Route]] = {}
+    for route in routes:
+        groups.setdefault(route.hops[-1], []).append(route)
+    return [made for last, group in groups.items() for made in _joined(last, group)]
+
+
+def _joined(last: Hop, group: Sequence[Route]) -> Iterable[Route]:
+    whole = [route.amount_raw for route in group if len(route.hops) == 1]
+    if whole:
+        yield Route((last,), sum(whole, 0))
+    feeds = gather([Route(route.hops[:-1], route.amount_raw) for route in group if len(route.hops) > 1])
+    if len(feeds) == 1:
+        yield replace(feeds[0], hops=(*feeds[0].hops, last))
+    elif feeds:
+        yield Route((last,), 0, tuple(feeds))
+
+
+def uses(chains: Iterable[Sequence[tuple[str, int]]]) -> dict[tuple[str, int], int]:
+    """How many legs go through each arc (pool, source) once chains of them are gathered: one for each way on from it, and one
+    more for those that begin there.
+    """
+    ways = {(tuple(chain[at:]), at == 0) for chain in chains for at in range(len(chain))}
+    return Counter(rest[0] for rest, _ in ways)

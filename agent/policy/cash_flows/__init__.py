@@ -1,0 +1,1 @@
+"""Money that comes and goes: first purchases, withdrawals, balance changes."""

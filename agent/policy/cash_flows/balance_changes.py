@@ -1,0 +1,454 @@
+"""Whether the wallet's balances are what the books explain; if not, what came or went, and whether it is too much to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.errors import Refused
+from agent.model import PORTFOLIO, Asset, Books, Flow, FlowKind, Snapshot, StepInput, Verdict
+from agent.policy import native_coin as coin
+from agent.policy import text as at_time
+from agent.policy.drift import drift, total
+from agent.policy.liquidity import valuation as liquidity
+from agent.policy.orders import exits as stuck
+from agent.policy.orders import lifecycle as order_moves
+from agent.reference import reference_prices
+from agent.units import BPS, NATIVE, Price, Value, ceil_int, decimal_text, value_text
+
+DAY_S = 86_400
+SPELL_S = 30 * DAY_S
+"""In so much chain time all rises together hold something back for limits.balance_jump_wait, which is no longer than this."""
+SHOWN = 5
+FRESH_S, LOST_BLOCKS = 60, 1_000
+"""No chain makes so many blocks in so many seconds, and none takes so many back."""
+
+
+def comparable(snapshot: Snapshot, books: Books) -> bool:
+    """Whether the two can be compared: not a snapshot from before the books, nor one that may hold a transaction of ours whose
+    receipt the journal lacks.
+
+    A block of just now that is far below the books shows that these were taken at a height that never was: one lie of an only
+    endpoint must not keep every later look from being compared.
+    """
+    if books.unsettled_nonce is not None and books.unsettled_nonce < snapshot.nonce_latest:
+        return False
+    number, fresh = snapshot.head.number, abs(snapshot.now_s - snapshot.head.timestamp_s) <= FRESH_S
+    return all(opening.block <= number or (fresh and opening.block > number + LOST_BLOCKS) for opening in books.openings)
+
+
+def differences(snapshot: Snapshot, books: Books) -> dict[str, tuple[int, int]]:
+    """By token what a balance differs by from what the books explain, base units, and the block since when."""
+    if not comparable(snapshot, books):
+        return {}
+    balances = balances_of(snapshot)
+    own: dict[str, int] = {}
+    for change in books.own:
+        if change.block <= snapshot.head.number:
+            own[change.token] = own.get(change.token, 0) + change.delta_raw
+    found = {}
+    for opening in books.openings:
+        if opening.token in balances:
+            delta = balances[opening.token] - own.get(opening.token, 0) - opening.raw
+            if delta:
+                found[opening.token] = (delta, opening.block)
+    return found
+
+
+def balances_of(snapshot: Snapshot) -> dict[str, int]:
+    """Every balance that was read and does not contradict itself, base units by token; units.NATIVE is the native coin."""
+    unsure = {item.address for item in snapshot.quarantined}
+    read: dict[str, set[int]] = {}
+    for holding in snapshot.holdings:
+        read.setdefault(holding.token, set()).add(holding.raw)
+    sure = {token: next(iter(raws)) for token, raws in read.items() if len(raws) == 1 and token not in unsure}
+    return {**sure, NATIVE: snapshot.native_wei}
+
+
+def unexplained(step: StepInput, books: Books) -> tuple[Flow, ...]:
+    """The changes of assets and native coin that the books do not explain, as flows that are not written down yet.
+
+    A token that changes by itself is told by what its owner allowed for it (`rebasing`). Native coin that comes while it is no
+    asset is gas money. What brings back an open fall ends it. Everything else waits for the owner.
+    """
+    return tuple(flow for flow in changed(step, books) if flow.id == 0)
+
+
+def changed(step: StepInput, books: Books) -> tuple[Flow, ...]:
+    """Every flow to write down at this look: new ones, and open ones as they are now (by their id). One that had no price gets its
+    value once there is one; a rise that held something back for limits.balance_jump_wait is accepted as a deposit, or stays unexplained
+    and holds nothing back any more where portfolio.max_live_value is exceeded (agent/policy/cash_flows/balance_changes.py).
+    """
+    moved = differences(step.snapshot, books)
+    assets = {asset.token.address: asset for asset in step.portfolio.assets}
+    changes = {token: change for token, change in moved.items() if token in assets or token == NATIVE}
+    if not changes and not (may_change(books) and comparable(step.snapshot, books)):
+        return ()
+    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    chain_s = step.snapshot.head.timestamp_s  # no clock of ours: one set back would take a fall out of the last 24 h (T6)
+    flows = []
+    for token, (delta, since) in sorted(changes.items()):
+        undoes = _undone(token, delta, books.flows)
+        kind = FlowKind.UNDONE if undoes else _by_itself(step, assets.get(token), token, delta, books.flows, chain_s)
+        flow = Flow(0, token, delta, None, since, step.snapshot.head.number, chain_s, False, kind, undoes)
+        flows.append(_valued(step, prices, flow))
+    before = [flow for flow in books.flows if flow.id not in _ends(flows)]
+    late = [made for flow in before if flow.is_open and flow.value is None and (made := _valued(step, prices, flow)) != flow]
+    judged = {flow.id: flow for flow in late}
+    fresh = _judged(step, prices, (*flows, *late), [flow for flow in before if flow.id not in judged], chain_s)
+    judged = {flow.id: flow for flow in fresh if flow.id}
+    limit = step.limits.max_live_value
+    capped = limit is not None and _worth(step, prices) > limit
+    now = [(flow, _aged(step, judged.get(flow.id, flow), capped)) for flow in before if flow.is_open]
+    return (*(flow for flow in fresh if flow.id == 0), *(is_now for was, is_now in now if is_now != was))
+
+
+def may_change(books: Books) -> bool:
+    """Whether an open flow may change though no balance does: it has no value yet, or is a rise that holds something back."""
+    return any(flow.is_open and (flow.value is None or (flow.halts and flow.delta_raw > 0)) for flow in books.flows)
+
+
+def _valued(step: StepInput, prices: dict[str, Price], flow: Flow) -> Flow:
+    price = prices.get(step.portfolio.wrapped_native if flow.token == NATIVE else flow.token)
+    return flow if price is None else replace(flow, value=flow.delta_raw * price)
+
+
+def _aged(step: StepInput, flow: Flow, capped: bool) -> Flow:
+    """A rise that holds something back, once it has done so for long enough; a header from the future makes it wait no longer."""
+    if not flow.holds or flow.delta_raw < 0:
+        return flow
+    now_s = min(step.snapshot.head.timestamp_s, step.snapshot.now_s + FRESH_S)
+    if now_s >= accepted_s(step, flow):
+        return replace(flow, halts=False) if capped else replace(flow, kind=FlowKind.ACCEPTED)
+    return replace(flow, chain_s=min(flow.chain_s, step.snapshot.head.timestamp_s))
+
+
+def accepted_s(step: StepInput, flow: Flow) -> int:
+    """Chain time from which a rise that holds something back counts as a deposit: that of the first of all that came in SPELL_S, so
+    that gifts one after another prolong nothing.
+    """
+    first_s = step.history.rose_s
+    began_s = first_s if first_s is not None and first_s <= flow.chain_s < first_s + SPELL_S else flow.chain_s
+    return began_s + (step.limits.balance_jump_wait_s or 0)
+
+
+def _undone(token: str, delta: int, before: Iterable[Flow]) -> tuple[int, ...]:
+    """Ids of the newest open falls of `token` that a rise by `delta` brings back to the base unit; none where it is another amount.
+
+    The endpoint that told of them was wrong, or the money came back: either way nothing is missing. A rise that falls again is
+    not taken for undone: the owner may have sent it, and a thief taken it.
+    """
+    rest, ids = delta, []
+    for flow in reversed([one for one in before if one.token == token]):
+        if flow.is_open and flow.delta_raw < 0 < rest:
+            ids.append(flow.id)
+        elif flow.kind is not FlowKind.GAS_MONEY:  # a part of it may have come as gas money, while an endpoint was still wrong
+            break
+        rest += flow.delta_raw
+        if ids and rest == 0:
+            return tuple(ids)
+    return ()
+
+
+def _ends(flows: Iterable[Flow]) -> set[int]:
+    return {one for flow in flows for one in flow.undoes}
+
+
+def _by_itself(step: StepInput, asset: Asset | None, token: str, delta: int, before: Iterable[Flow], now_s: int) -> FlowKind | None:
+    if token == NATIVE:
+        return FlowKind.GAS_MONEY if delta > 0 and not coin.is_native(step.portfolio) else None
+    if asset is None or asset.rebasing_bps == 0:
+        return None
+    day = sum(abs(f.delta_raw) for f in before if f.token == token and f.kind is FlowKind.REBASE and f.chain_s > now_s - DAY_S)
+    was = balances_of(step.snapshot).get(token, 0) - delta
+    return FlowKind.REBASE if (day + abs(delta)) * BPS <= asset.rebasing_bps * was else None
+
+
+def _judged(step: StepInput, prices: dict[str, Price], found: tuple[Flow, ...], before: Iterable[Flow], now_s: int) -> tuple[Flow, ...]:
+    """The flows with `halts` set where they go beyond limits.balance_jump of the portfolio, before or after, whichever is smaller.
+
+    A rise counts with all that is open since a day ago, a fall with all falls of that: no stranger makes a small fall a large one.
+    A fall without a price is beyond any limit, a rise without one is judged when it has one.
+    """
+    limit_bps, worth = step.limits.balance_jump_bps, _worth(step, prices)
+    base = min(worth, worth - sum((flow.value for flow in found if flow.value is not None), Fraction(0)))
+    recent = [flow for flow in before if flow.is_open and not flow.halts and flow.chain_s > now_s - DAY_S]
+    opened = [flow for flow in (*found, *recent) if flow.is_open and flow.value is not None]
+    rose_or_fell, fell = (_sum(flows) for flows in (opened, [flow for flow in opened if flow.delta_raw < 0]))
+
+    def halts(flow: Flow) -> bool:
+        if not flow.is_open or limit_bps is None:
+            return False
+        if flow.value is None:
+            return flow.delta_raw < 0
+        return (fell if flow.delta_raw < 0 else rose_or_fell) * BPS > limit_bps * base
+
+    return tuple(replace(flow, halts=halts(flow)) for flow in found)
+
+
+def _sum(flows: Iterable[Flow]) -> Value:
+    return sum((abs(flow.value) for flow in flows if flow.value is not None), Fraction(0))
+
+
+def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
+    """What is known of the portfolio at reference prices, reserves included: never more than the whole. A price that lacks for one
+    look must not let dust of another token halt the agent until its owner comes.
+    """
+    held, sure = coin.held(step), balances_of(step.snapshot)
+    known = {asset.token.address for asset in step.portfolio.assets} & held.keys() & sure.keys() & prices.keys()
+    free = sum((held[token] * prices[token] for token in known), Fraction(0))
+    try:
+        return free + liquidity.worth(step, prices)
+    except Refused:
+        return free
+
+
+def seen(step: StepInput, books: Books) -> StepInput:
+    """The step with every open flow in its history as it is now, those that are not written down yet too, and falls in the losses."""
+    found = changed(step, books)
+    if not found:
+        return step
+    history, ended, is_now = step.history, _ends(found), {flow.id: flow for flow in found if flow.id}
+    day_s = step.snapshot.head.timestamp_s - DAY_S
+    gone = [flow for flow in history.flows if flow.id in ended or flow.id in is_now]
+    ever = _lost(found) - _lost(gone)
+    day = _lost(flow for flow in found if flow.chain_s > day_s) - _lost(flow for flow in gone if flow.chain_s > day_s)
+    left = tuple(is_now.get(flow.id, flow) for flow in history.flows if flow.id not in ended)
+    fresh = [flow for flow in found if flow.id == 0]
+    rises = dict(history.rises)
+    for flow, sign in (*((flow, -1) for flow in books.flows if flow.id in ended or flow.id in is_now), *((flow, 1) for flow in found)):
+        if flow.is_open and flow.delta_raw > 0:
+            rises[flow.token] = rises.get(flow.token, 0) + sign * flow.delta_raw
+    unpriced = [flow for flow in (*left, *fresh) if flow.is_loss and flow.value is None and flow.chain_s > day_s]
+    unknown = "" if history.unknown in map(unpriced_fall, gone) else history.unknown
+    return replace(
+        step,
+        history=replace(
+            history,
+            flows=tuple(flow for flow in (*left, *fresh) if flow.is_open),
+            loss_24h=max(Fraction(0), history.loss_24h + day),
+            loss_total=max(Fraction(0), history.loss_total + ever),
+            fell_24h=max(Fraction(0), history.fell_24h + day),
+            fell_total=max(Fraction(0), history.fell_total + ever),
+            rises=tuple(sorted(rises.items())),
+            unknown=unknown or "; ".join(f"{label(step, flow.token)} fell and has no price" for flow in unpriced),
+            accepted=(*history.accepted, *(flow for flow in found if flow.kind is FlowKind.ACCEPTED)),
+        ),
+    )
+
+
+def unpriced_fall(flow: Flow) -> str:
+    """Why the losses of a day cannot be told while a fall has no price."""
+    return f"flow {flow.id}, a fall of {flow.token}, has no price: say what it was (trimtab flows)"
+
+
+def _lost(flows: Iterable[Flow]) -> Value:
+    return sum((-flow.value for flow in flows if flow.is_loss and flow.value is not None), Fraction(0))
+
+
+def halting(step: StepInput) -> str:
+    """Why nothing is bought or rebalanced now, and until when; empty when nothing is in the way."""
+    holding = [flow for flow in step.history.flows if flow.holds]
+    if not holding:
+        return ""
+    told = "; ".join(words(step, flow) for flow in holding[:SHOWN])
+    more = f"; and {len(holding) - SHOWN} more" if len(holding) > SHOWN else ""
+    limit = step.limits.balance_jump_bps
+    beyond = "" if limit is None else f" beyond limits.balance_jump of {limit / 100:g} %"
+    until = "until they are explained"
+    if all(flow.delta_raw > 0 for flow in holding):
+        last_s = max(accepted_s(step, flow) for flow in holding)
+        until += f", or accepted as deposits at {at_time.moment(last_s)}"
+    return (
+        f"unexplained balance changes{beyond}: {told}{more}; nothing is bought or rebalanced {until}: trimtab flows confirm; "
+        "exits, withdrawals and stop go on"
+    )
+
+
+def accepted(step: StepInput) -> str:
+    """Rises that were accepted as deposits in the last 24 h, in words; empty when there are none."""
+    told = [words(step, flow) for flow in step.history.accepted]
+    more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    return f"accepted as a deposit, since nobody explained it: {'; '.join(told[:SHOWN])}{more}" if told else ""
+
+
+def words(step: StepInput, flow: Flow) -> str:
+    """One flow in words."""
+    went = "rose" if flow.delta_raw > 0 else "fell"
+    numeraire = step.portfolio.numeraire
+    worth = "without a price" if flow.value is None else f"{value_text(abs(flow.value), numeraire.decimals, 2)} {numeraire.label}"
+    return f"{label(step, flow.token)} {went} by {amount(step, flow)} ({worth}) between blocks {flow.since_block} and {flow.block}"
+
+
+def amount(step: StepInput, flow: Flow) -> str:
+    """How much came or went, in whole coins; of a token that is no longer in the portfolio in base units."""
+    try:
+        return decimal_text(abs(flow.delta_raw), step.portfolio.token(flow.token).decimals)
+    except KeyError:
+        return f"{abs(flow.delta_raw)} base units"
+
+
+def label(step: StepInput, token: str) -> str:
+    """What a token is called; a token that is no longer in the portfolio by its address."""
+    if token == NATIVE:
+        return "native coin"
+    try:
+        return step.portfolio.token(token).label
+    except KeyError:
+        return token
+
+
+# --- What came unexplained and takes the portfolio above portfolio.max_live_value: it is left alone, and the rest goes on.
+
+
+ABOVE = "it came unexplained, above portfolio.max_live_value; trimtab flows confirm, then withdraw it or raise that"
+NOT_ASKED = "it came unexplained and is no part of this investment; trimtab invest or trimtab flows confirm later"
+
+
+def set_aside(step: StepInput) -> StepInput:
+    """The step in which unexplained rises are a reserve, named by `aside`, where the whole is worth more than the limit, and those that
+    were one before; else the same. So a whole that wobbles around the limit neither buys nor sells with a gift.
+
+    Nothing of them is managed, and guards judge the rest. What an exit was given back is taken out again. Without a price: the same.
+    """
+    if step.aside:
+        return step
+    if step.aside_raw:
+        return left_alone(step, dict(step.aside_raw), ABOVE)
+    limit, rises = step.limits.max_live_value, rises_of(step)
+    if limit is None or not any(rises.values()):
+        return step
+    prices = _prices(step)
+    try:
+        standing = drift(step, prices)
+    except Refused:
+        return step
+    if total(standing) > limit:
+        return left_alone(step, _with_sold(step, rises, prices), ABOVE)
+    before = _assets_of(step, step.history.left_rises)
+    return left_alone(step, {token: min(raw, rises.get(token, 0)) for token, raw in before.items()}, ABOVE)
+
+
+def left_alone(step: StepInput, raws: Mapping[str, int], why: str) -> StepInput:
+    """The step in which so much of each asset (base units by token) is a reserve, no more than is free; `aside` says so with `why`."""
+    portfolio, held = step.portfolio, coin.held(step)
+    left = {}
+    for asset in portfolio.assets:
+        free = held.get(asset.token.address, 0) - coin.kept_raw(step, asset)
+        left[asset.token.address] = max(0, min(free, raws.get(asset.token.address, 0)))
+    if not any(left.values()):
+        return step
+    assets = tuple(replace(asset, reserve_raw=asset.reserve_raw + left[asset.token.address]) for asset in portfolio.assets)
+    told = ", ".join(
+        f"{decimal_text(raw, portfolio.token(token).decimals)} {portfolio.token(token).label}" for token, raw in left.items() if raw
+    )
+    kept = tuple((token, raw) for token, raw in left.items() if raw)
+    return replace(step, portfolio=replace(portfolio, assets=assets), aside=f"{told} left alone: {why}", aside_raw=kept)
+
+
+def given_back(step: StepInput) -> StepInput:
+    """The step in which it is no reserve: an exit, a payment and the end take everything. What is sealed stays sealed."""
+    if not step.aside:
+        return step
+    raws, shut = dict(step.aside_raw), stuck.kept(step)
+    assets = tuple(
+        asset if asset.token.address in shut else replace(asset, reserve_raw=max(0, asset.reserve_raw - raws.get(asset.token.address, 0)))
+        for asset in step.portfolio.assets
+    )
+    return replace(step, portfolio=replace(step.portfolio, assets=assets), aside="")
+
+
+def beside(step: StepInput, reason: str) -> str:
+    """The reason, with what is left alone."""
+    return f"{reason}; {step.aside}" if step.aside else reason
+
+
+def rises_of(step: StepInput) -> dict[str, int]:
+    """Base units of each asset that rose and nobody has explained; native coin counts as its wrapped token where it is an asset."""
+    return _assets_of(step, step.history.rises)
+
+
+def _assets_of(step: StepInput, found: tuple[tuple[str, int], ...]) -> dict[str, int]:
+    rises = dict(found)
+    if coin.is_native(step.portfolio):
+        wrapped = step.portfolio.wrapped_native
+        rises[wrapped] = rises.get(wrapped, 0) + rises.get(NATIVE, 0)
+    return rises
+
+
+def _with_sold(step: StepInput, rises: Mapping[str, int], prices: Mapping[str, Price]) -> dict[str, int]:
+    """The rises, with what the wallet no longer holds of them as numeraire, at the prices of now: an exit sold it."""
+    held, home = coin.held(step), step.portfolio.numeraire.address
+    gone = ((token, raw - held[token]) for token, raw in rises.items() if token in held and token in prices and token != home)
+    sold = sum((raw * prices[token] for token, raw in gone if raw > 0), Fraction(0))
+    return {**rises, home: rises.get(home, 0) + ceil_int(sold)}
+
+
+def everything_left(step: StepInput) -> tuple[tuple[str, int, str], ...]:
+    """(token, base units, why) of all that is no part of the portfolio now, in its order; what is in quarantine or stuck is told there."""
+    held, shut, found = coin.held(step), stuck.kept(step), []
+    rises = {} if not step.aside else dict(step.aside_raw)
+    for asset in step.portfolio.assets:
+        token = asset.token.address
+        if token in shut:
+            continue
+        claimed = [claim for claim in step.history.claims if claim.payment.token == token]
+        free = held.get(token, 0)
+        out = order_moves.out_of(step.history.orders, token) or order_moves.out_of(step.history.orders, PORTFOLIO)
+        rest = asset.reserve_raw - rises.get(token, 0) - sum(claim.payment.raw for claim in claimed)
+        why = "dust that an order leaves, and the reserve" if out is not None and asset.target_bps == 0 else "reserve of the config"
+        reasons = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claimed]
+        reasons += [
+            (rises.get(token, 0), ABOVE),
+            (rest, why),
+            (coin.floor_wei(step) if asset.native else 0, "limits.native_floor, for gas"),
+        ]
+        for raw, told in reasons:
+            if (kept := min(raw, free)) > 0:
+                found.append((token, kept, told))
+                free -= kept
+    return tuple(found)
+
+
+def fitting(step: StepInput, came: Sequence[Flow]) -> tuple[Flow, ...]:
+    """Of these rises, oldest first, those that its owner may invest below portfolio.max_live_value: the oldest first, each whole,
+    so that what comes later takes no room from a deposit of before.
+
+    Raises Refused where not one of them fits: then it is his own ceiling.
+    """
+    limit, whole = step.limits.max_live_value, given_back(step)
+    if limit is None or not came:
+        return tuple(came)
+    prices = _prices(whole)
+    try:
+        standing = drift(whole, prices)
+    except Refused:
+        return tuple(came)  # unknown: planning says why it refuses
+    free = {one.token: one.investable_raw for one in standing}
+    risen = _with_sold(whole, rises_of(whole), prices)
+    rose = sum((min(free.get(token, 0), max(0, raw)) * prices[token] for token, raw in risen.items() if token in free), Fraction(0))
+    room, taken = limit - (total(standing) - rose), list[Flow]()
+    for flow in came:
+        if (value := _value(whole, flow, prices)) <= room:
+            taken.append(flow)
+            room -= value
+    if not taken:
+        numeraire = step.portfolio.numeraire
+        managed, most = (f"{value_text(one, numeraire.decimals, 2)} {numeraire.label}" for one in (total(standing) - rose, limit))
+        smallest = min(_value(whole, flow, prices) for flow in came)
+        came_words = f"{value_text(smallest, numeraire.decimals, 2)} {numeraire.label}"
+        raise Refused(
+            f"{came_words} invested on top of {managed} would be above portfolio.max_live_value of {most}",
+            (Verdict("max_live_value", f"{managed} and {came_words} more", f"at most {most}", False),),
+            "raise it by trimtab edit --set portfolio.max_live_value=AMOUNT, or send less",
+        )
+    return tuple(taken)
+
+
+def _value(step: StepInput, flow: Flow, prices: Mapping[str, Price]) -> Fraction:
+    return flow.delta_raw * prices[step.portfolio.wrapped_native if flow.token == NATIVE else flow.token]
+
+
+def _prices(step: StepInput) -> dict[str, Price]:
+    return {token: found.price for token, found in reference_prices(step).prices.items()}

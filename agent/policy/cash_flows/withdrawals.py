@@ -1,0 +1,264 @@
+"""Which assets to sell when money is wanted: as little as serves, the most overweight first; and where money that came goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.errors import Refused
+from agent.model import Asset, AssetDrift, Claim, Goal, GoalWeight, Parts, Payment, StepInput, Verdict
+from agent.policy import native_coin as coin
+from agent.policy import text as words
+from agent.policy.cash_flows import balance_changes as aside
+from agent.policy.cash_flows import balance_changes as flows
+from agent.policy.drift import drift, total
+from agent.reference import reference_prices
+from agent.units import BPS, NATIVE, UINT256_MAX, Price, Value, decimal_text, floor_int, value_text
+
+# --- How much may still be paid out today, and what stays for what the owner has set aside.
+
+
+def price_of(step: StepInput, token: str) -> Price | None:
+    """Reference price of a token, numeraire base units per base unit; the native coin is worth its wrapped token."""
+    found = reference_prices(step).prices.get(step.portfolio.wrapped_native if token == NATIVE else token)
+    return None if found is None or found.price <= 0 else found.price
+
+
+def left(step: StepInput) -> Value | None:
+    """What limits.payout_per_day leaves of the last 24 h of chain time, numeraire base units; None while the limit is off."""
+    limit = step.limits.payout_per_day
+    return None if limit is None else max(Fraction(0), limit - step.history.outflow_24h)
+
+
+def most_raw(step: StepInput, token: str) -> int:
+    """The same in base units of a token, rounded down: nothing without a price, or while the last 24 h cannot be told."""
+    room, price = left(step), price_of(step, token)
+    if room is None:
+        return UINT256_MAX
+    return 0 if price is None or step.history.unknown else floor_int(room / price)
+
+
+def set_aside(step: StepInput) -> StepInput:
+    """The step in which open withdrawals are reserves of their assets: targets do not touch them."""
+    return _reserved(step, step.history.claims)
+
+
+def claimed(step: StepInput, more: tuple[Claim, ...]) -> StepInput:
+    """The same with claims that are not written down yet; those of the history are reserves already."""
+    history = replace(step.history, claims=(*step.history.claims, *more))
+    return _reserved(replace(step, history=history), more)
+
+
+def kept_back(step: StepInput) -> StepInput:
+    """The step in which rises that hold something back are reserves of their assets: a withdrawal takes what was there before, and what
+    is left alone above portfolio.max_live_value.
+
+    No more than there is of each, without what is set aside for withdrawals already.
+    """
+    step = aside.given_back(step)
+    came: dict[str, int] = {}
+    for flow in step.history.flows:
+        if flow.holds and flow.delta_raw > 0:
+            token = step.portfolio.wrapped_native if flow.token == NATIVE else flow.token
+            came[token] = came.get(token, 0) + flow.delta_raw
+    if not came:
+        return step
+    held = coin.held(step)
+
+    def kept(asset: Asset) -> Asset:
+        token = asset.token.address
+        claimed = sum(claim.payment.raw for claim in step.history.claims if claim.payment.token == token)
+        there = held.get(token, 0) - coin.kept_raw(step, asset) + claimed
+        return replace(asset, reserve_raw=asset.reserve_raw + max(0, min(came.get(token, 0), there)))
+
+    return replace(step, portfolio=replace(step.portfolio, assets=tuple(map(kept, step.portfolio.assets))))
+
+
+def _reserved(step: StepInput, claims: tuple[Claim, ...]) -> StepInput:
+    if not claims:
+        return step
+    kept: dict[str, int] = {}
+    for claim in claims:
+        kept[claim.payment.token] = kept.get(claim.payment.token, 0) + claim.payment.raw
+    assets = tuple(replace(asset, reserve_raw=asset.reserve_raw + kept.get(asset.token.address, 0)) for asset in step.portfolio.assets)
+    return replace(step, portfolio=replace(step.portfolio, assets=assets))
+
+
+def lacking(step: StepInput, token: str) -> int:
+    """Base units of an asset that its reserve, what is set aside among it, still lacks; zero where it is filled."""
+    asset = next((one for one in step.portfolio.assets if one.token.address == token), None)
+    return 0 if asset is None else max(0, coin.kept_raw(step, asset) - coin.held(step).get(token, 0))
+
+
+def unfinished(step: StepInput) -> str:
+    """Why nothing is traded while a withdrawal waits for more than there is; empty when there is enough of everything set aside."""
+    for claim in step.history.claims:
+        short, label = lacking(step, claim.payment.token), step.portfolio.token(claim.payment.token).label
+        if (parts := claim.parts) is not None and goes_on(step, parts):
+            lacks = f"{amount(step, Payment(claim.payment.token, short))} {label} lack" if short else "all is there, to be paid"
+            number = counted(step, parts, claim.payment.token).done + 1
+            told = f"part {number} of about {max(parts.count, number)} next at {words.moment(parts.next_s)} by"
+            return (
+                f"withdrawal {claim.request}: {lacks}; {told if short else 'the next look of'} trimtab run --send; "
+                f"trimtab withdraw --release {claim.request} takes it back"
+            )
+        if short > 0:
+            return (
+                f"withdrawal {claim.request} lacks {amount(step, Payment(claim.payment.token, short))} {label}: "
+                f"trimtab withdraw --resume {claim.request} goes on with it, --release {claim.request} takes it back"
+            )
+    return ""
+
+
+def goes_on(step: StepInput, parts: Parts) -> bool:
+    """Whether a run goes on with a withdrawal in parts; after its time its owner has to."""
+    return step.snapshot.head.timestamp_s < parts.until_s
+
+
+def next_part_s(step: StepInput) -> int | None:
+    """Chain time from which a run goes on with an open withdrawal in parts; None where there is none."""
+    return next((one.parts.next_s for one in step.history.claims if one.parts is not None and goes_on(step, one.parts)), None)
+
+
+def parts_done(step: StepInput, token: str) -> int:
+    """How many parts of the withdrawal that lacks `token` have been raised."""
+    found = (claim.parts for claim in step.history.claims if claim.payment.token == token and claim.parts is not None)
+    return next((counted(step, parts, token).done for parts in found), 0)
+
+
+def counted(step: StepInput, parts: Parts, token: str) -> Parts:
+    """The parts with the one under way among those done, where less of `token` lacks than when it began: its process ended too soon."""
+    if lacking(step, token) >= parts.lacked_raw:
+        return parts
+    return replace(parts, done=parts.done + 1, lacked_raw=0)
+
+
+def amount(step: StepInput, payment: Payment) -> str:
+    """How much, in whole coins."""
+    return decimal_text(payment.raw, step.portfolio.token(payment.token).decimals)
+
+
+OFF_BPS = 100
+"""In place of limits.plan_cost and limits.slippage where one is off."""
+
+
+def goal_to_raise(step: StepInput, token: str) -> Goal:
+    """Shares at which nothing of `token` is lacking any more that is set aside (`agent.policy.cash_flows.withdrawals`).
+
+    What is sold is what lacks and at most what limits.plan_cost and limits.slippage may take of it: of the asset that is furthest
+    above its target of what will be left, then of the next, so that few assets are sold and none falls below its target
+    before all others are at theirs. Raises Refused when everything else together is worth less than what lacks.
+    """
+    drifts, price = _drifts(step), price_of(step, token)
+    if price is None:
+        raise Refused(f"{step.portfolio.token(token).label} has no reference price", remedy="give the asset a feed")
+    need = lacking(step, token) * price
+    others = [one for one in drifts if one.token != token]
+    free = {one.token: one.investable_raw * one.price for one in others}
+    if need > (there := sum(free.values(), Fraction(0))):
+        raise above_holdings(step, need, there)
+    gross = _gross(step, need, there)
+    left = total(drifts) - need
+    over = {one.token: min(free[one.token], max(Fraction(0), one.value - left * Fraction(one.target_bps, BPS))) for one in others}
+    sold = _taken(over, gross, step.limits.min_trade or Fraction(0), free)
+    rest = gross - sum(sold.values(), Fraction(0))
+    if rest > 0:  # everything is at its target or below: the rest in parts alike
+        room = {name: free[name] - sold.get(name, Fraction(0)) for name in free}
+        whole = sum(room.values(), Fraction(0))
+        sold = {name: sold.get(name, Fraction(0)) + (rest * room[name] / whole if whole else 0) for name in free}
+    return _moved(drifts, {name: -value for name, value in sold.items()} | {token: sum(sold.values(), Fraction(0))})
+
+
+def gross(step: StepInput, token: str) -> Value:
+    """What is sold at most for what `token` lacks, numeraire base units: no drift, so limits of turnover do not count it."""
+    price = price_of(step, token) or Fraction(0)
+    there = sum((one.investable_raw * one.price for one in _drifts(step) if one.token != token), Fraction(0))
+    return _gross(step, lacking(step, token) * price, there)
+
+
+def _gross(step: StepInput, need: Value, there: Value) -> Value:
+    return min(there, max(need * (1 + _margin(step)), step.limits.min_trade or Fraction(0)))
+
+
+def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
+    """Shares at which what came (base units by asset) is spread over what is below its target; nothing else is sold.
+
+    Of an asset that came only what is above its own target is sold, and what the swaps cost is taken from nothing else. Where the
+    shortfalls are smaller, the rest stays.
+    """
+    drifts = _drifts(step)
+    whole = total(drifts)
+    missing = {one.token: Fraction(one.target_bps, BPS) * whole - one.value for one in drifts}
+    spare = {
+        one.token: min(came[one.token] * one.price, one.investable_raw * one.price, -missing[one.token])
+        for one in drifts
+        if came.get(one.token, 0) > 0 and missing[one.token] < 0
+    }
+    short = {name: value for name, value in missing.items() if value > 0}
+    moved = min(sum(spare.values(), Fraction(0)), sum(short.values(), Fraction(0)))
+    if moved <= 0:
+        return _moved(drifts, {})
+    out, into = moved / sum(spare.values(), Fraction(0)), moved / sum(short.values(), Fraction(0))
+    goal = _moved(drifts, {name: -value * out for name, value in spare.items()} | {name: value * into for name, value in short.items()})
+    most = tuple((one.token, min(came[one.token], one.investable_raw)) for one in drifts if one.token in spare)
+    return replace(goal, unsold=tuple(one.token for one in drifts if one.token not in spare), sell_at_most=most)
+
+
+def above_holdings(step: StepInput, asked: Value, there: Value) -> Refused:
+    """More is asked for than there is, in numbers; what came unexplained is held back, and is named."""
+    numeraire = step.portfolio.numeraire
+    wanted, found, short = (f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}" for value in (asked, there, asked - there))
+    return Refused(
+        f"insufficient balance: short by {short}; what is free for it is worth {found}",
+        (Verdict("holdings", wanted, found, False),),
+        f"ask for less; reserves, gas money and liquidity positions are left alone{'; ' * bool(held := flows.halting(step))}{held}",
+    )
+
+
+def free_raw(step: StepInput) -> dict[str, int]:
+    """Base units of each asset that neither a reserve nor gas money nor a position holds, in the portfolio's order."""
+    return {one.token: one.investable_raw for one in _drifts(step)}
+
+
+def parts(step: StepInput, value: Value) -> dict[str, int]:
+    """The same part of every free asset, together worth `value` at reference prices; each rounded down to a base unit.
+
+    Raises Refused when there is less.
+    """
+    free = {one.token: (one.investable_raw, one.price) for one in _drifts(step)}
+    there = sum((raw * price for raw, price in free.values()), Fraction(0))
+    if value > there:
+        raise above_holdings(step, value, there)
+    return {name: part for name, (raw, _) in free.items() if (part := floor_int(raw * value / there)) > 0}
+
+
+def _taken(over: Mapping[str, Value], gross: Value, least: Value, free: Mapping[str, Value]) -> dict[str, Value]:
+    """From the largest surplus to the smallest until `gross` is there; the last at least `least`, where it is free."""
+    sold: dict[str, Value] = {}
+    for name in sorted(over, key=lambda one: over[one], reverse=True):
+        wanted = gross - sum(sold.values(), Fraction(0))
+        if wanted <= 0 or over[name] <= 0:
+            break
+        part = min(over[name], wanted)
+        sold[name] = part if part >= least else min(least, free[name])
+    return sold
+
+
+def _moved(drifts: tuple[AssetDrift, ...], changes: Mapping[str, Value]) -> Goal:
+    whole = total(drifts)
+    shares = [(one.token, (one.value + changes.get(one.token, Fraction(0))) / whole if whole else Fraction(0)) for one in drifts]
+    return Goal(tuple(GoalWeight(token, share, share) for token, share in shares))
+
+
+def _margin(step: StepInput) -> Fraction:
+    limits = step.limits
+    return Fraction(sum(OFF_BPS if bps is None else bps for bps in (limits.plan_cost_bps, limits.slippage_bps)), BPS)
+
+
+def _drifts(step: StepInput) -> tuple[AssetDrift, ...]:
+    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    lacking = [asset.token.label for asset in step.portfolio.assets if asset.token.address not in prices]
+    if lacking:
+        raise Refused(f"{', '.join(lacking)}: no reference price", remedy="trimtab doctor tells why")
+    return drift(step, prices)

@@ -1,0 +1,280 @@
+"""Where a correction that is under way stands at this block: due, waiting, or ended, and by what name.
+
+Nothing of a round is remembered from one to the next but what began them all: each is decided anew, from this snapshot, and the
+campaign ends where what began it no longer holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from agent.model import (
+    AssetDrift,
+    Campaign,
+    Decision,
+    Draw,
+    Goal,
+    Hold,
+    Pace,
+    Purchase,
+    Rebalance,
+    Round,
+    Spent,
+    StepInput,
+    Style,
+    Underway,
+)
+from agent.policy import price_confirmation as confirm
+from agent.policy import text as words
+from agent.policy.cash_flows import purchase
+from agent.policy.drift import corrections, drift
+from agent.policy.triggers.rules import Signal
+from agent.units import BPS, Price, Value, ceil_int, value_text
+
+# --- The arithmetic of rounds: how large the next one is, when it is due, and what chance has to say about both.
+
+
+MILLION = 1_000_000
+LATE = 2
+"""Rounds that are cheaper than impact may take so many times their mean time in all."""
+
+
+def spread(ppm: int, jitter_bps: int) -> Fraction:
+    """Chance in millionths as a factor around one: from 1 - jitter to 1 + jitter, evenly."""
+    jitter = Fraction(jitter_bps, BPS)
+    return 1 - jitter + 2 * jitter * Fraction(ppm, MILLION - 1)
+
+
+def fair_share(campaign: Campaign) -> Value:
+    """What a round moves on average, numeraire base units."""
+    return campaign.wish / campaign.rounds
+
+
+def size(campaign: Campaign, draw: Draw) -> Value:
+    """What the next round moves, unless less is left: each is drawn by itself, so that no round tells of another (T15)."""
+    return fair_share(campaign) * spread(draw.size_ppm, campaign.pace.size_jitter_bps)
+
+
+def part(campaign: Campaign, draw: Draw, left: Value) -> Fraction:
+    """The same as a part of what is `left` to move; the round that finds no more than its size takes all of it."""
+    wanted = size(campaign, draw)
+    return Fraction(1) if left <= wanted else wanted / left
+
+
+def interval_s(pace: Pace, rounds: int) -> int:
+    """Mean time between two rounds, seconds."""
+    return max(1, pace.over_s // rounds if pace.style is Style.TWAP else pace.interval_s)
+
+
+def wait_s(campaign: Campaign, draw: Draw) -> int:
+    """Seconds from one round to the next."""
+    return ceil_int(interval_s(campaign.pace, campaign.rounds) * spread(draw.wait_ppm, campaign.pace.time_jitter_bps))
+
+
+def times(pace: Pace, rounds: int, began_s: int) -> tuple[int, int]:
+    """Until when a round may begin, and when a campaign is over, chain seconds: a mean wait later, since it may have been paused."""
+    if pace.style is Style.LIMIT:
+        return began_s + pace.patience_s, began_s + pace.patience_s
+    mean_s = interval_s(pace, rounds)
+    length_s = pace.over_s if pace.style is Style.TWAP else LATE * rounds * mean_s
+    return began_s + length_s, began_s + length_s + mean_s
+
+
+SAME_BPS = 25
+"""By how much a target may differ and count as the same: what allocators and strategies want moves a little at every look."""
+WANTED = "what is wanted of the portfolio changed"
+"""Why a campaign ends whose targets moved: the next goes on with its prices and its budget."""
+MUCH = 10
+"""What part of a fair share has to go the other way before prices count as turned: rounds end where they end, give or take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What a campaign asks for now. `round` is there while one is due, `ended` says why there will be none any more."""
+
+    decision: Decision
+    round: Round | None = None
+    ended: str = ""
+
+
+def renounced(step: StepInput) -> str:
+    """What of the config or the targets is no longer as it was when the campaign began; empty while it holds, or there is none."""
+    if step.history.campaign is None:
+        return ""
+    begun = step.history.campaign.campaign
+    if begun.purchase is not None:
+        return ""
+    if step.split is not None:
+        return "strategies share the wallet by now"
+    if _other(dict(targets(step)), dict(begun.targets_bps)):
+        return WANTED
+    if step.policy.destination is not begun.destination:
+        return "policy.destination was changed"
+    if step.policy.only is not begun.only:
+        return "policy.only was changed"
+    return "" if step.execution.pace == begun.pace else "[execution] was changed"
+
+
+def _other(now_bps: Mapping[str, int], then_bps: Mapping[str, int]) -> bool:
+    """Other tokens, another order of them, which goals go by, or other targets: none at all is another one, however small it was."""
+    if [*now_bps] != [*then_bps]:
+        return True
+    return any(abs(bps - then_bps[token]) > SAME_BPS or (bps == 0) != (then_bps[token] == 0) for token, bps in now_bps.items())
+
+
+def targets(step: StepInput) -> tuple[tuple[str, int], ...]:
+    """What a campaign is bound to: the target of each token."""
+    return tuple((asset.token.address, asset.target_bps) for asset in step.portfolio.assets)
+
+
+def course(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]) -> Course | None:
+    """What the campaign under way asks for; None where there is none, or it was renounced."""
+    under = step.history.campaign
+    if under is None or renounced(step):
+        return None
+    begun, now_s = under.campaign, step.snapshot.head.timestamp_s
+    if begun.purchase is not None:
+        return _purchase(step, drifts, under)
+    left = _left(drifts, begun)
+    if why := _over(step, drifts, under, left):
+        return Course(Hold(f"the correction from {words.moment(begun.began_s)} is over: {why}"), ended=why)
+    told = f"round {under.done + 1} of about {begun.rounds}" if begun.pace.style is not Style.LIMIT else "the correction at a price"
+    told = f"{told} from {words.moment(begun.began_s)}, {_money(step, left)} to move"
+    if now_s < under.next_s:
+        return Course(Hold(f"{told}: due {words.moment(under.next_s)}", under.next_s, "execution.style"))
+    found = Round(under.done + 1, _part(under, left, now_s), left)
+    if not_yet := confirm.lacking(step, prices, by_campaign):
+        return Course(Hold(f"{told}; but {not_yet}; looks again at the next tick", kept_by="policy.confirm_blocks"))
+    return Course(Rebalance(told, partial(drifts, begun.goal, found.part)), found)
+
+
+def _purchase(step: StepInput, drifts: Sequence[AssetDrift], under: Underway) -> Course:
+    """The next part of a purchase, which its owner has confirmed: no price asked for it, and targets of now are bought."""
+    begun, now_s, goal = under.campaign, step.snapshot.head.timestamp_s, purchase.goal_of(step, drifts)
+    lacks = corrections(drifts, goal).values()
+    allowed, left = purchase.allowed(step), sum((lack for lack in lacks if lack > 0), Fraction(0))
+    what = f"the {begun.purchase.value if begun.purchase else ''} from {words.moment(begun.began_s)}"
+    parts = "1 part" if under.done == 1 else f"{under.done} parts"
+    least = max(Fraction(1), step.limits.min_trade or Fraction(0))
+    if min(left, allowed) < least or max(abs(lack) for lack in lacks) < least:
+        why = f"done in {parts}"
+    elif now_s >= begun.expires_s:
+        why = f"its time ended {words.moment(begun.expires_s)} after {parts}; {_money(step, left)} are left, and count as drift"
+    elif now_s < under.next_s:
+        told = f"{purchase.words(begun, under.done)}: {_money(step, left)} to buy, next at {words.moment(under.next_s)}"
+        return Course(Hold(told, under.next_s, "limits.first_purchase"))
+    else:
+        told = f"{purchase.words(begun, under.done)}: {_money(step, left)} to buy"
+        by_owner = begun.purchase is Purchase.TOP_UP
+        return Course(Rebalance(told, goal, by_owner=by_owner, apart=allowed), Round(under.done + 1, Fraction(1), left))
+    return Course(Hold(f"{what} is over: {why}"), ended=why)
+
+
+def by_campaign(step: StepInput, prices: Mapping[str, Price]) -> frozenset[Signal]:
+    """Which tokens still have to move the way that the campaign began with. Raises Refused."""
+    under = step.history.campaign
+    if under is None:
+        return frozenset()
+    lacks, sides = corrections(drift(step, prices), under.campaign.goal), dict(under.campaign.sides)
+    return frozenset(("too little" if lack > 0 else "too much", token) for token, lack in lacks.items() if lack * sides.get(token, 0) > 0)
+
+
+def partial(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Goal:
+    """The goal, with each edge that is not reached yet only so far away as `part` of the way to it."""
+    weights = tuple(
+        replace(
+            wanted,
+            low=one.share + part * (wanted.low - one.share) if one.share < wanted.low else wanted.low,
+            high=one.share + part * (wanted.high - one.share) if one.share > wanted.high else wanted.high,
+        )
+        if wanted.low != wanted.high
+        else replace(wanted, low=(point := one.share + part * (wanted.low - one.share)), high=point)
+        for one, wanted in zip(drifts, goal.weights, strict=True)
+    )
+    return replace(goal, weights=weights)
+
+
+def spent_before(step: StepInput) -> Spent | None:
+    """What of the budget of a correction that begins now is taken already; None where it has one of its own.
+
+    By the one that this look ends, or that the store remembers, as long as the first of them had time.
+    """
+    under = step.history.campaign
+    found = step.history.spent if under is None or under.campaign.purchase is not None else taken(under, renounced(step))
+    return found if found is not None and step.snapshot.head.timestamp_s < found.until_s else None
+
+
+def taken(under: Underway, why: str) -> Spent:
+    """What a correction that ended by `why` leaves to the next: gains make no room."""
+    begun = under.campaign
+    before = begun.before or Spent(begun.expires_s, Fraction(0), Fraction(0))
+    lost = before.spent + max(Fraction(0), under.spent)
+    return Spent(before.until_s, max(before.wish, begun.wish), lost, begun.arrival if why == WANTED else ())
+
+
+def budget_left(pace: Pace, wish: Value, before: Spent | None) -> Value | None:
+    """What a correction of this value may lose: its part, and of all that share one budget no more than the largest of them might.
+
+    None where there is no budget.
+    """
+    if pace.budget_bps is None:
+        return None
+    part = Fraction(pace.budget_bps, BPS)
+    own = wish * part
+    return own if before is None else max(Fraction(0), min(own, max(wish, before.wish) * part - before.spent))
+
+
+def budget_words(step: StepInput, begun: Campaign) -> str:
+    """How large its budget is, and that it is a rest where it is one."""
+    shown = _money(step, begun.budget or Fraction(0))
+    return shown if begun.before is None else f"{shown}, the rest of one that corrections share until {words.moment(begun.before.until_s)}"
+
+
+def _part(under: Underway, left: Value, now_s: int) -> Fraction:
+    """How much of what is left the round does: all of it where no further one would begin in time."""
+    begun = under.campaign
+    soonest_s = interval_s(begun.pace, begun.rounds) * spread(0, begun.pace.time_jitter_bps)
+    if begun.pace.style is Style.LIMIT or now_s + soonest_s > begun.ends_s:
+        return Fraction(1)
+    return part(begun, under.draw, left)
+
+
+def _over(step: StepInput, drifts: Sequence[AssetDrift], under: Underway, left: Value) -> str:
+    """Why there is no further round; empty while there may be one."""
+    begun, least = under.campaign, step.limits.min_trade or Fraction(0)
+    rounds = "1 round" if under.done == 1 else f"{under.done} rounds"
+    if begun.pace.style is Style.LIMIT and under.done:
+        return "done at its price"
+    if turned := _turned(drifts, begun, max(least, fair_share(begun) / MUCH)):
+        return f"after {rounds} prices have turned: {turned}"
+    if left == 0 or left < least:
+        return f"done in {rounds}" if under.done else "the drift is gone"
+    if step.snapshot.head.timestamp_s >= begun.expires_s:
+        return f"its time ended {words.moment(begun.expires_s)} after {rounds}; {_money(step, left)} are left"
+    if begun.budget is not None and under.spent >= begun.budget:
+        lost = f"it has lost {_money(step, under.spent)} against the prices at its start"
+        return f"after {rounds} {lost}, its budget is {budget_words(step, begun)}"
+    return ""
+
+
+def _left(drifts: Sequence[AssetDrift], begun: Campaign) -> Value:
+    """Value that still has to move the way that it began with."""
+    lacks, sides = corrections(drifts, begun.goal), dict(begun.sides)
+    sold = sum((-lack for token, lack in lacks.items() if lack < 0 and sides.get(token) == -1), Fraction(0))
+    bought = sum((lack for token, lack in lacks.items() if lack > 0 and sides.get(token) == 1), Fraction(0))
+    return max(sold, bought)
+
+
+def _turned(drifts: Sequence[AssetDrift], begun: Campaign, least: Value) -> str:
+    sides = dict(begun.sides)
+    for one, lack in zip(drifts, corrections(drifts, begun.goal).values(), strict=True):
+        if abs(lack) > least and lack * sides.get(one.token, 0) < 0:
+            return f"{one.symbol} would have to be {'bought' if lack > 0 else 'sold'}, and was to be {'sold' if lack > 0 else 'bought'}"
+    return ""
+
+
+def _money(step: StepInput, value: Value) -> str:
+    numeraire = step.portfolio.numeraire
+    return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"

@@ -1,0 +1,263 @@
+"""Wallet and liquidity positions as they become while moves are put together: what is there, what it is expected to lose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from agent.amm import pools
+from agent.amm.lp import minting as floors
+from agent.amm.lp import positions as change
+from agent.amm.lp import positions as exact
+from agent.model import (
+    Asset,
+    ConfirmedPosition,
+    Limits,
+    LpAction,
+    LpPosition,
+    LpTarget,
+    LpV2Position,
+    LpV3Position,
+    PoolState,
+    Skipped,
+    StepInput,
+    V3Pool,
+)
+from agent.policy import native_coin as coin
+from agent.policy.liquidity import valuation as liquidity
+from agent.units import BPS, Price, Value
+
+# --- What may be wanted of liquidity positions, before it becomes exact actions.
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """Takes `liquidity` out of a position."""
+
+    one: ConfirmedPosition
+    position: LpV2Position | LpV3Position
+    liquidity: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fees:
+    """Collects what a V3 position has earned."""
+
+    one: ConfirmedPosition
+    position: LpV3Position
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class In:
+    """Provides at most `desired` base units: to the position `one`, or where that is None to a new one of `ticks` (V2 has none)."""
+
+    target: LpTarget
+    one: ConfirmedPosition | None
+    ticks: tuple[int, int] | None
+    desired: tuple[int, int]
+    reason: str
+
+
+Move = Out | Fees | In
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be done, in order, and why; what is left and why. `over` says that a budget is exceeded: an exit.
+
+    An exit without moves cannot be done now: `skipped` says what stands in its way.
+    """
+
+    moves: tuple[Move, ...]
+    reason: str
+    skipped: tuple[Skipped, ...]
+    over: bool = False
+
+
+NOTHING = Wish((), "", ())
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What liquidity may lose and weigh, in shares of the portfolio; None where it is off."""
+
+    loss: Fraction | None
+    weight: Fraction | None
+
+    def scaled(self, by: Fraction) -> Bounds:
+        """A part of both."""
+        return Bounds(None if self.loss is None else self.loss * by, None if self.weight is None else self.weight * by)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What liquidity is expected to lose and is worth, and the portfolio's total, numeraire base units."""
+
+    loss: Value
+    weight: Value
+    total: Value
+
+    def within(self, bounds: Bounds) -> bool:
+        """Whether both are at or below their bounds."""
+        return not self.over_loss(bounds) and not self.over_weight(bounds)
+
+    def over_loss(self, bounds: Bounds) -> bool:
+        """Whether the expected loss is above its bound."""
+        return bounds.loss is not None and self.loss > bounds.loss * self.total
+
+    def over_weight(self, bounds: Bounds) -> bool:
+        """Whether the worth is above its bound."""
+        return bounds.weight is not None and self.weight > bounds.weight * self.total
+
+
+Amounts = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """`held` are the wallet's base units by token, `unsure` what of them is predicted and may come out less, `pairs` the positions."""
+
+    step: StepInput
+    prices: Mapping[str, Price]
+    held: Mapping[str, int]
+    unsure: Mapping[str, int]
+    pairs: tuple[tuple[ConfirmedPosition, LpPosition], ...]
+
+    def load(self) -> Load:
+        """What liquidity loses and weighs here. Raises Refused where a price lacks."""
+        worth = liquidity.worth_of(self.pairs, self.prices)
+        free = sum((max(0, self.counted(asset)) * self.prices[asset.token.address] for asset in self.step.portfolio.assets), Fraction(0))
+        return Load(liquidity.expected_of(self.pairs, self.prices), worth, free + worth)
+
+    def counted(self, asset: Asset) -> int:
+        """Base units of an asset outside of positions that count, negative where the reserve is not filled."""
+        native_wei = self.step.snapshot.native_wei if asset.native else 0
+        return self.held[asset.token.address] + native_wei - coin.kept_raw(self.step, asset)
+
+    def spendable(self, token: str) -> int:
+        """Base units that may be provided: what is surely there, less the reserve, and no more than this step has approved."""
+        asset = next((asset for asset in self.step.portfolio.assets if asset.token.address == token), None)
+        if asset is None:
+            return 0
+        doubt = self.unsure.get(token, 0)
+        free = max(0, min(self.held[token], self.counted(asset)) - doubt)
+        return min(free, dict(self.step.spend_caps).get(token, free))
+
+    def taken(self, one: ConfirmedPosition, liquidity_out: int, least: Amounts) -> Book:
+        """After liquidity was taken out of a position; at least `least` and the fees are sure to come."""
+        position = self.at(one)
+        if not isinstance(position, LpV2Position | LpV3Position):
+            return self
+        paid, fees = exact.principal(position, liquidity_out), exact.uncollected(position)
+        return self._with(one, change.taken_out(position, liquidity_out))._moved(
+            one, (paid[0] + fees[0], paid[1] + fees[1]), (paid[0] - least[0], paid[1] - least[1])
+        )
+
+    def collected(self, one: ConfirmedPosition) -> Book:
+        """After a collect."""
+        position = self.at(one)
+        if not isinstance(position, LpV3Position):
+            return self
+        return self._with(one, change.collected(position))._moved(one, exact.uncollected(position), (0, 0))
+
+    def put(self, one: ConfirmedPosition, liquidity_in: int, amounts: Amounts) -> Book:
+        """After liquidity was added to a position."""
+        position = self.at(one)
+        if not isinstance(position, LpV2Position | LpV3Position):
+            return self
+        return self._with(one, change.put_in(position, liquidity_in, amounts))._moved(one, (-amounts[0], -amounts[1]), (0, 0))
+
+    def minted(self, target: LpTarget, position: LpV3Position, amounts: Amounts) -> Book:
+        """After a new position was minted."""
+        one = confirmed_new(target)
+        return replace(self, pairs=(*self.pairs, (one, position)))._moved(one, (-amounts[0], -amounts[1]), (0, 0))
+
+    def at(self, one: ConfirmedPosition) -> LpPosition:
+        """What a confirmed position is now."""
+        return next(position for known, position in self.pairs if known.name == one.name)
+
+    def ratio(self, of: ConfirmedPosition | LpTarget | LpAction) -> Fraction:
+        """Reference price of token0 in token1, base units."""
+        return self.prices[of.token0] / self.prices[of.token1]
+
+    def value(self, of: ConfirmedPosition | LpTarget | LpAction, raw: Amounts) -> Value:
+        """Worth of a pair of amounts at reference prices."""
+        return raw[0] * self.prices[of.token0] + raw[1] * self.prices[of.token1]
+
+    def bare(self, one: ConfirmedPosition, position: LpPosition) -> Value:
+        """Worth of a position's liquidity, fees left aside."""
+        return self.value(one, exact.at_reference(position, self.prices[one.token0], self.prices[one.token1]))
+
+    def worth(self, one: ConfirmedPosition, position: LpPosition) -> Value:
+        """Worth of a position, uncollected fees included."""
+        return self.bare(one, position) + self.value(one, exact.uncollected(position))
+
+    def overpaid(self, action: LpTarget | LpAction, amounts: Amounts, after: Book) -> Value:
+        """What providing `amounts` costs above what the liquidity is worth in the book after it, since its pool is off (T1)."""
+        gained = liquidity.worth_of(after.pairs, self.prices) - liquidity.worth_of(self.pairs, self.prices)
+        return max(Fraction(0), self.value(action, amounts) - gained)
+
+    def _with(self, one: ConfirmedPosition, after: LpPosition) -> Book:
+        return replace(self, pairs=tuple((known, after if known.name == one.name else position) for known, position in self.pairs))
+
+    def _moved(self, of: ConfirmedPosition, raw: Amounts, unsure: Amounts) -> Book:
+        held, doubt = dict(self.held), dict(self.unsure)
+        for token, amount, may_lack in zip((of.token0, of.token1), raw, unsure, strict=True):
+            held[token] = held.get(token, 0) + amount
+            doubt[token] = doubt.get(token, 0) + may_lack
+        return replace(self, held=held, unsure=doubt)
+
+
+def open_book(step: StepInput, prices: Mapping[str, Price]) -> Book:
+    """As the snapshot has it. Raises Refused when a position is unknown."""
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    return Book(step, prices, held, {}, liquidity.counted(step))
+
+
+def confirmed_new(target: LpTarget) -> ConfirmedPosition:
+    """The owner's word for what is provided to a target: he wrote the target. What was put in is not known here."""
+    token_id = None if target.tick_spacing is None else change.UNBORN
+    return ConfirmedPosition(
+        target.venue, target.contract, token_id, target.token0, target.token1, (0, 0), None, target.volatility_bps, target.horizon_s
+    )
+
+
+def bounds(limits: Limits) -> Bounds:
+    """The budget and the largest weight."""
+    return Bounds(
+        None if limits.impermanent_loss_bps is None else Fraction(limits.impermanent_loss_bps, BPS),
+        None if limits.lp_max_weight_bps is None else Fraction(limits.lp_max_weight_bps, BPS),
+    )
+
+
+def band_bps(limits: Limits) -> int | None:
+    """How far from the reference a pool may trade while liquidity is moved: oracle_deviation and slippage; None with both off.
+
+    Nothing is begun beyond oracle_deviation; the slippage limit is what prices may move until the transaction is mined.
+    """
+    parts = [bps for bps in (limits.oracle_deviation_bps, limits.slippage_bps) if bps is not None]
+    return sum(parts) if parts else None
+
+
+def pool_price(pool: PoolState) -> Fraction | None:
+    """Token1 base units per token0 base unit; None where the pool has no price."""
+    empty = pool.sqrt_price_x96 <= 0 if isinstance(pool, V3Pool) else min(pool.reserve0, pool.reserve1) <= 0
+    return None if empty else pools.marginal_price(pool, pool.token0)
+
+
+def too_far(limits: Limits, price: Fraction | None, reference: Fraction) -> str:
+    """Why a pool at this price is not touched (T11); empty when it may be."""
+    band = band_bps(limits)
+    if band is None:
+        return "limits.oracle_deviation and limits.slippage are both off: nothing bounds the price"
+    if price is None:
+        return "its pool has no price"
+    off = abs(price / reference - 1)
+    if limits.oracle_deviation_bps is not None and off * BPS > limits.oracle_deviation_bps:
+        return f"its pool is {float(off * BPS):.2f} bps off the reference, limits.oracle_deviation is {limits.oracle_deviation_bps} bps"
+    if not floors.inside(price, reference, band):
+        return f"its pool is {float(off * BPS):.2f} bps off the reference, at most {band} bps are allowed"
+    return ""

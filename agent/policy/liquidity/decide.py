@@ -1,0 +1,113 @@
+"""What is to be done with liquidity at this block: first what a budget demands, else what the targets ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from agent.amm.lp import positions as exact
+from agent.errors import Refused
+from agent.model import LpTarget, StepInput, Verdict
+from agent.policy.liquidity.book import NOTHING, In, Wish, open_book, pool_price
+from agent.policy.liquidity.targets import Course, beside, exits, follow, mine, named
+from agent.units import Price, Value
+
+
+def must_go(step: StepInput, prices: Mapping[str, Price]) -> Wish:
+    """What has to be taken out because a limit is exceeded; NOTHING while both hold. Raises Refused when something is unknown."""
+    if not step.portfolio.positions:
+        return NOTHING
+    return exits(open_book(step, prices), gas_unit_value(step, prices, needed=False))
+
+
+def asked_for(step: StepInput, prices: Mapping[str, Price]) -> Wish:
+    """What the targets ask for, within budget. Raises Refused when something is unknown."""
+    if not step.portfolio.lp_targets:
+        return NOTHING
+    course = Course(open_book(step, prices), gas_unit_value(step, prices, needed=step.limits.plan_cost_bps is not None))
+    for target in step.portfolio.lp_targets:
+        follow(course, target)
+    return Wish(tuple(course.moves), "; ".join(course.reasons), tuple(course.skipped))
+
+
+def wish(step: StepInput, prices: Mapping[str, Price]) -> Wish:
+    """The one or the other."""
+    first = must_go(step, prices)
+    return first if first.over else asked_for(step, prices)
+
+
+def within(step: StepInput, pools: Collection[str]) -> StepInput:
+    """The step with the targets in these pools alone; all of them where none is named."""
+    if not pools:
+        return step
+    kept = tuple(target for target in step.portfolio.lp_targets if target.pool in pools)
+    return replace(step, portfolio=replace(step.portfolio, lp_targets=kept))
+
+
+def gas_unit_value(step: StepInput, prices: Mapping[str, Price], needed: bool) -> Value:
+    """Worth of a unit of gas in numeraire base units; zero where it has no price and is not `needed`, else Refused."""
+    native = prices.get(step.portfolio.wrapped_native)
+    base_wei = step.snapshot.head.base_fee_wei
+    price_wei = step.snapshot.gas_price_wei if base_wei is None else base_wei + step.snapshot.priority_fee_wei
+    if native is not None:
+        return price_wei * native
+    if needed:
+        raise Refused(
+            "gas cannot be valued: the wrapped native coin has no reference price",
+            (Verdict("plan_cost", "gas without a price", f"{step.limits.plan_cost_bps} bps", False),),
+            "add the wrapped native coin to portfolio.hubs, or give it a feed",
+        )
+    return Fraction(0)
+
+
+# --- Where each liquidity target stands: what its pool holds of the portfolio, and what is asked for or left now, and why.
+
+
+@dataclass(frozen=True, slots=True)
+class TargetReport:
+    """One target. `value` lies in its pool with `fees` uncollected of it, `share` of the portfolio that is (None: of nothing).
+
+    `left_range` are positions whose range the reference price has left. `pool_off` is how far the pool is from the reference.
+    `asks` is what the target asks for now, before triggers and cooldown; `leaves` what it leaves, with the reasons.
+    """
+
+    target: LpTarget
+    value: Value
+    fees: Value
+    share: Fraction | None
+    left_range: tuple[str, ...]
+    pool_off: Fraction | None
+    asks: tuple[str, ...]
+    leaves: tuple[str, ...]
+
+
+def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[TargetReport, ...]:
+    """Every target in the order of the config. Raises Refused while a position or price is unknown."""
+    if not step.portfolio.lp_targets:
+        return ()
+    book, wanted = open_book(step, prices), wish(step, prices)
+    total = book.load().total
+    pools = {pool.address: pool for pool in step.snapshot.pools}
+    found = []
+    for target in step.portfolio.lp_targets:
+        own = mine(book, target)
+        value = sum((book.worth(one, position) for one, position in own), Fraction(0))
+        fees = sum((book.value(one, exact.uncollected(position)) for one, position in own), Fraction(0))
+        price = pool_price(pools[target.pool]) if target.pool in pools else None
+        names = {one.name for one, _ in own}
+        asks = [move.reason for move in wanted.moves if (move.target is target if isinstance(move, In) else move.one.name in names)]
+        leaves = [item.why for item in wanted.skipped if item.what == named(target) or item.what in names]
+        found.append(
+            TargetReport(
+                target=target,
+                value=value,
+                fees=fees,
+                share=value / total if total > 0 else None,
+                left_range=tuple(one.name for one, position in own if beside(position, book.ratio(target))),
+                pool_off=None if price is None else abs(price / book.ratio(target) - 1),
+                asks=tuple(asks),
+                leaves=tuple(leaves),
+            )
+        )
+    return tuple(found)

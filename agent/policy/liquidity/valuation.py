@@ -1,0 +1,233 @@
+"""What the confirmed liquidity positions hold, are worth, and stand to lose: at reference prices, never at a pool's spot alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from math import isqrt
+
+from agent.amm.lp import impermanent_loss as loss
+from agent.amm.lp import positions as exact
+from agent.errors import Refused
+from agent.model import ConfirmedPosition, LpGone, LpPosition, LpV2Position, StepInput
+from agent.units import BPS, Price, Value, safe_label
+
+Pairs = Iterable[tuple[ConfirmedPosition, LpPosition]]
+"""Positions with what the owner said of them."""
+MOVES_BPS = (-5_000, -2_500, -1_000, 1_000, 2_500, 5_000)
+"""Price moves that a forecast tells."""
+REMEDY = "see trimtab lp; correct or remove it in portfolio.positions"
+
+
+class State(Enum):
+    """Where the reference price stands to a position's range."""
+
+    WHOLE = "every price"
+    INSIDE = "in range"
+    BELOW = "below its range"
+    ABOVE = "above its range"
+    EMPTY = "no liquidity"
+    GONE = "gone: burned or never minted"
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Impermanent loss when the price of `moving` changes by `move_bps` and the other token's does not, from now on.
+
+    `loss` is per unit of merely holding, `loss_value` in numeraire base units.
+    """
+
+    move_bps: int
+    moving: str
+    loss: Fraction
+    loss_value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class PositionReport:
+    """One confirmed position. Raw pairs are (token0, token1) base units, values numeraire base units at reference prices.
+
+    `redeemable_raw` and `fees_raw` are what the contracts pay now, `counted_raw` what weights count. `value` is that of
+    `counted_raw`, `hold` of what was provided, `fees` what was earned and is not collected, `loss` holding less liquidity,
+    fees left out (negative: a gain). `pool_off` is how far the pool's price is from the reference.
+    """
+
+    confirmed: ConfirmedPosition
+    state: State
+    redeemable_raw: tuple[int, int]
+    fees_raw: tuple[int, int]
+    counted_raw: tuple[int, int]
+    value: Value
+    hold: Value
+    fees: Value
+    loss: Value
+    lvr_per_day: Value
+    forecasts: tuple[Forecast, ...]
+    expected_loss: Value
+    pool_off: Fraction | None
+
+
+def faults(step: StepInput) -> tuple[str, ...]:
+    """Why a confirmed position cannot be counted: it was not read, or its tokens are no assets. Unknown is never zero."""
+    read = {position.name for position in step.snapshot.positions}
+    why_not = {item.item: item.why for item in step.snapshot.quarantined}
+    assets = {asset.token.address for asset in step.portfolio.assets}
+    found = []
+    for one in step.portfolio.positions:
+        strange = [token for token in (one.token0, one.token1) if token not in assets]
+        if strange:
+            found.append(f"position {one.name} holds {' and '.join(strange)}, no asset of the portfolio")
+        elif one.name not in read:
+            found.append(f"position {one.name}: {why_not.get(f'position {one.name}', 'it was not read')}")
+    return tuple(found)
+
+
+def unknown_to_the_store(step: StepInput) -> str:
+    """Why nothing is traded before the owner has said whose some positions are; empty when there are none."""
+    if not step.history.undecided:
+        return ""
+    named = ", ".join(step.history.undecided)
+    return (
+        f"the wallet holds liquidity that this store does not know ({named}); take it over or leave it: trimtab lp take, trimtab lp forget"
+    )
+
+
+def counted(step: StepInput) -> tuple[tuple[ConfirmedPosition, LpPosition], ...]:
+    """Every confirmed position with what was read of it; what was read beside them does not count (T11). Raises Refused."""
+    wrong = faults(step)
+    if wrong:
+        raise Refused("; ".join(wrong), remedy=REMEDY)
+    read = {position.name: position for position in step.snapshot.positions}
+    return tuple((one, read[one.name]) for one in step.portfolio.positions)
+
+
+def holdings(step: StepInput, prices: Mapping[str, Price]) -> dict[str, int]:
+    """Base units by token in confirmed positions, uncollected fees included. Raises Refused when a position or price is unknown."""
+    return exact.look_through([position for _, position in counted(step)], prices)
+
+
+def worth(step: StepInput, prices: Mapping[str, Price]) -> Value:
+    """Value of all confirmed positions. Raises Refused when one is unknown."""
+    return worth_of(counted(step), prices)
+
+
+def worth_of(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
+    """Value of these positions. Raises Refused where a price lacks."""
+    raw = exact.look_through([position for _, position in pairs], prices)
+    return sum((amount * prices[token] for token, amount in raw.items()), Fraction(0))
+
+
+def expected_loss(step: StepInput, prices: Mapping[str, Price]) -> Value:
+    """Mean impermanent loss of all confirmed positions over their horizons. Raises Refused when one is unknown."""
+    return expected_of(counted(step), prices)
+
+
+def expected_of(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
+    """Mean impermanent loss of these positions over their horizons. Raises Refused where a price lacks."""
+    return sum((_expected(one, position, prices) for one, position in pairs), Fraction(0))
+
+
+def reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[PositionReport, ...]:
+    """Every confirmed position that was read and can be valued, in full; `faults` and missing prices tell of the others."""
+    read = {position.name: position for position in step.snapshot.positions}
+    return tuple(
+        _report(step, one, read[one.name], prices)
+        for one in step.portfolio.positions
+        if one.name in read and {one.token0, one.token1} <= set(prices)
+    )
+
+
+def warnings(step: StepInput) -> tuple[str, ...]:
+    """What an owner should know of his positions; never a reason to stop."""
+    gone = [position for _, position in counted(step) if isinstance(position, LpGone)] if not faults(step) else []
+    return tuple(f"position {one.name} does not exist: it was burned or never minted; remove it from portfolio.positions" for one in gone)
+
+
+def _report(step: StepInput, one: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]) -> PositionReport:
+    price0, price1 = _prices(position, prices)
+    liquidity, fees_raw = exact.at_reference(position, price0, price1), exact.uncollected(position)
+    bare = _value(liquidity, price0, price1)
+    hold = _value(one.entry_raw, price0, price1)
+    fees = _v2_fees(position, one, price0, price1) if isinstance(position, LpV2Position) else _value(fees_raw, price0, price1)
+    without_fees = bare - fees if isinstance(position, LpV2Position) else bare
+    curve = loss.curve(position, price0, price1)
+    return PositionReport(
+        confirmed=one,
+        state=_state(position, curve),
+        redeemable_raw=exact.principal(position),
+        fees_raw=fees_raw,
+        counted_raw=(liquidity[0] + fees_raw[0], liquidity[1] + fees_raw[1]),
+        value=bare + _value(fees_raw, price0, price1),
+        hold=hold,
+        fees=fees,
+        loss=hold - without_fees,
+        lvr_per_day=Fraction(0) if curve is None else bare * loss.lvr_per_day(curve, one.volatility_bps),
+        forecasts=_forecasts(step, position, curve, bare),
+        expected_loss=_expected(one, position, prices),
+        pool_off=_pool_off(position, price0 / price1),
+    )
+
+
+def _expected(one: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]) -> Value:
+    price0, price1 = _prices(position, prices)
+    curve = loss.curve(position, price0, price1)
+    if curve is None:
+        return Fraction(0)
+    bare = _value(exact.at_reference(position, price0, price1), price0, price1)
+    return bare * loss.expected_loss(curve, one.volatility_bps, one.horizon_s)
+
+
+def _forecasts(step: StepInput, position: LpPosition, curve: loss.Curve | None, bare: Value) -> tuple[Forecast, ...]:
+    """The price of the token that is not the numeraire moves; of two others the first."""
+    moves_first = position.token0 != step.portfolio.numeraire.address
+    moving = step.portfolio.token(position.token0 if moves_first else position.token1).label
+    if curve is None:
+        return ()
+    found = []
+    for move_bps in MOVES_BPS:
+        factor = Fraction(BPS + move_bps, BPS)
+        x, unit = (factor, Fraction(1)) if moves_first else (1 / factor, factor)
+        share = loss.loss_at(curve, x)
+        found.append(Forecast(move_bps, moving, share, bare * loss.worth_at(curve, x) * unit * share))
+    return tuple(found)
+
+
+def _v2_fees(position: LpV2Position, one: ConfirmedPosition, price0: Price, price1: Price) -> Value:
+    """What a pair's share has grown by: √(a0·a1) now against √(e0·e1) provided (whitepaper v2, section 2.4), in value.
+
+    2·√(a0·a1·p0·p1) is the value of a share whose pool stands at the reference.
+    """
+    grown = isqrt(exact.v2_product(position)) - isqrt(one.entry_raw[0] * one.entry_raw[1])
+    if grown <= 0:
+        return Fraction(0)
+    share = Fraction(grown, isqrt(exact.v2_product(position)))
+    return _value(exact.at_reference(position, price0, price1), price0, price1) * share
+
+
+def _state(position: LpPosition, curve: loss.Curve | None) -> State:
+    if isinstance(position, LpGone):
+        return State.GONE
+    if curve is None:
+        return State.EMPTY
+    if isinstance(position, LpV2Position):
+        return State.WHOLE
+    return State.INSIDE if curve.in_range else State.BELOW if curve.low > 1 else State.ABOVE
+
+
+def _pool_off(position: LpPosition, reference: Fraction) -> Fraction | None:
+    """Relative distance of the pool's price from the reference; None where there is no price."""
+    price = exact.pool_price(position)
+    return None if price is None else abs(price / reference - 1)
+
+
+def _prices(position: LpPosition, prices: Mapping[str, Price]) -> tuple[Price, Price]:
+    for token in (position.token0, position.token1):
+        if token not in prices:
+            raise Refused(f"{position.name}: {safe_label('', token)} has no reference price", remedy="see status for what has no price")
+    return prices[position.token0], prices[position.token1]
+
+
+def _value(raw: tuple[int, int], price0: Price, price1: Price) -> Value:
+    return raw[0] * price0 + raw[1] * price1

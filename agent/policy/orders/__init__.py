@@ -1,0 +1,1 @@
+"""Stop losses, take profits and entries."""

@@ -1,0 +1,182 @@
+"""At which price an order acts, whether it may be armed at a price, and how that is said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.errors import Refused
+from agent.model import PORTFOLIO, AssetDrift, LimitOrder, Order, OrderKind, Orders, OrderStage, Portfolio, StepInput, Terms, UnitValue
+from agent.policy import text as words
+from agent.units import BPS, Price, floor_int, price_text
+
+FIGURES = 7
+"""Significant figures of a price in a sentence."""
+
+
+def level(order: Order) -> Price | None:
+    """The price at which it acts, numeraire base units per token base unit; None while what it counts from is not fixed."""
+    terms, sign = order.terms, 1 if order.kind is OrderKind.TAKE_PROFIT else -1
+    if order.kind is OrderKind.TRAILING_STOP:
+        if order.mark is None:
+            return None
+        return order.mark - terms.price if terms.price is not None else order.mark * (1 - _share(terms))
+    if terms.price is not None:
+        return terms.price
+    return None if order.basis is None else order.basis * (1 + sign * _share(terms))
+
+
+def armed(order: Order, price: Price, now_s: int, book: Orders, entry: Order | None = None) -> Order:
+    """The order with its level fixed at `price`, watching. Shares of exits count from the level of `entry`, where one is in force.
+
+    Raises Refused, saying why, for a level that could never be met, or that the price has met already: what would fire at once
+    is no order but a trade.
+    """
+    counts_from = price if entry is None or not order.is_exit else level(entry) or price
+    return fitted(replace(order, stage=OrderStage.ARMED, basis=counts_from, mark=price, at=None, since_s=now_s), price, book)
+
+
+def fitted(order: Order, price: Price, book: Orders) -> Order:
+    """The order, if its level fits `price`. Raises Refused otherwise."""
+    at, room = level(order), Fraction(book.hysteresis_bps, BPS)
+    if at is None or at <= 0:
+        raise Refused("its level is at or below zero, so that it can never act", remedy="write a price above zero, or less than 100%")
+    match order.kind:
+        case OrderKind.ENTRY:
+            if at >= price and book.refuse_filled:
+                raise Refused("its level is at or above the price, so that it is bought at once", remedy="lower it, or remove it")
+        case OrderKind.TAKE_PROFIT:
+            if at <= price:
+                raise Refused("its level is not above the price", remedy="raise it, or sell by hand")
+            if at < price * (1 + room):
+                raise Refused(f"its level is within the hysteresis of {words.percent(room)} of the price", remedy="raise it")
+        case OrderKind.STOP_LOSS | OrderKind.TRAILING_STOP:
+            if at >= price:
+                raise Refused("its level is not below the price", remedy="lower it, or sell by hand")
+            if at > price * (1 - room):
+                raise Refused(f"its level is within the hysteresis of {words.percent(room)} of the price", remedy="lower it")
+    return order
+
+
+def waits_for(kind: OrderKind, entry: Order | None) -> bool:
+    """Whether an order is armed only once the entry has opened: before that there is no profit to take and no highest price. A stop
+    loss is armed at once, so that prices that leap over both buy nothing.
+    """
+    if entry is None or kind in (OrderKind.ENTRY, OrderKind.STOP_LOSS):
+        return False
+    return entry.stage is not OrderStage.FIRED and entry.at is None
+
+
+def filled_at_once(order: Order) -> bool:
+    """Whether an entry stood at or above the price when it was armed: it then held nothing back."""
+    at = level(order)
+    return order.kind is OrderKind.ENTRY and order.basis is not None and at is not None and at >= order.basis
+
+
+def distance(order: Order, price: Price) -> Fraction | None:
+    """By which part of itself the price has to move until the order acts, with sign; None while its level is not fixed."""
+    at = level(order)
+    return None if at is None or price <= 0 else at / price - 1
+
+
+def name(portfolio: Portfolio, order: Order | Terms) -> str:
+    """What an order is called: "stop_loss of WETH"."""
+    return f"{order.kind.value} of {subject(portfolio, order.token)}"
+
+
+def subject(portfolio: Portfolio, token: str) -> str:
+    """What an order is about: a symbol, the portfolio, or the address of a token that is no asset any more."""
+    if token == PORTFOLIO:
+        return "the portfolio"
+    try:
+        return portfolio.token(token).label
+    except KeyError:
+        return token
+
+
+def price_words(portfolio: Portfolio, token: str, price: Price | None) -> str:
+    """A price in whole coins of the numeraire; of the portfolio what a unit of it is worth, which began at 1."""
+    if price is None:
+        return "not fixed"
+    if token == PORTFOLIO:
+        return f"{price_text(price, 0, 0, 6)} a unit"
+    try:
+        decimals = portfolio.token(token).decimals
+    except KeyError:
+        return "unknown"
+    return f"{price_text(price, decimals, portfolio.numeraire.decimals, FIGURES)} {portfolio.numeraire.label}"
+
+
+def orders_words(portfolio: Portfolio) -> str:
+    """All orders as their owner set them, and where the weight of what is out goes; empty without orders."""
+    book = portfolio.orders
+    if not book.terms:
+        return ""
+    levels = (price_words(portfolio, one.token, one.price) if one.share_bps is None else f"{one.share_bps / 100:g}%" for one in book.terms)
+    told = [f"{name(portfolio, one)} {level}" for one, level in zip(book.terms, levels, strict=True)]
+    filled = "refused" if book.refuse_filled else "bought at once"
+    return (
+        f"{', '.join(told)}; absent: {book.absent.value}, hysteresis {book.hysteresis_bps / 100:g}%, an entry above the price is {filled}"
+    )
+
+
+def by_key(orders: tuple[Order, ...]) -> Mapping[tuple[str, OrderKind], Order]:
+    """Orders by what there is one of."""
+    return {order.key: order for order in orders}
+
+
+def _share(terms: Terms) -> Fraction:
+    return Fraction(terms.share_bps or 0, BPS)
+
+
+# --- Whether an order that waited is too late: it is never sent so that it could still be mined after its time (T14).
+
+
+def late(step: StepInput, order: LimitOrder) -> str:
+    """Why nothing of the order may be sent any more at this block; empty while it may. A transaction counts until its deadline."""
+    now_s, deadline_s = step.snapshot.head.timestamp_s, step.execution.deadline_s
+    if now_s >= order.until_s:
+        return f"expired {words.moment(order.until_s)}"
+    if now_s + deadline_s > order.until_s:
+        return f"expires {words.moment(order.until_s)}, sooner than a transaction of now would (execution.deadline {deadline_s} s)"
+    return ""
+
+
+# --- What a unit of the portfolio is worth: what it gained or lost in price and by its own trades, whatever was put in or taken out. Ti
+
+
+UNIT_VALUE_FIGURES = 10**12
+"""Parts of a unit to which its worth is kept, rounded down: products of exact fractions would grow without end."""
+MOVED = Fraction(1, 1_000)
+"""Part of the portfolio by which holdings must differ for a new span to begin, so that dust makes nobody write."""
+
+
+def worth_at(kept: UnitValue | None, prices: Mapping[str, Price]) -> Fraction:
+    """What a unit is worth at these prices; 1 before anything was written down. Tokens that lack a price then or now stay out."""
+    if kept is None:
+        return Fraction(1)
+    then = dict(kept.prices)
+    both = [(raw, then[token], prices[token]) for token, raw in kept.holdings if token in then and token in prices]
+    before = sum((raw * price for raw, price, _ in both), Fraction(0))
+    after = sum((raw * price for raw, _, price in both), Fraction(0)) - kept.lost
+    return kept.worth if before <= 0 else max(Fraction(0), kept.worth * after / before)
+
+
+def known_at(kept: UnitValue | None, prices: Mapping[str, Price]) -> bool:
+    """Whether these prices tell what a unit is worth: without that of one holding it would be another portfolio's."""
+    return kept is None or all(token in prices for token, raw in kept.holdings if raw)
+
+
+def carried(step: StepInput, prices: Mapping[str, Price], drifts: Sequence[AssetDrift]) -> UnitValue:
+    """What is to be written down: the same while holdings are alike, else a new span that begins at this block."""
+    kept = step.history.unit_value
+    held = {drift.token: drift.investable_raw + drift.lp_raw for drift in drifts}
+    had = {} if kept is None else dict(kept.holdings)
+    if kept is not None and had.keys() == held.keys():
+        moved = sum((abs(raw - had[token]) * prices[token] for token, raw in held.items()), Fraction(0))
+        if moved <= MOVED * sum((drift.value for drift in drifts), Fraction(0)):
+            return kept
+    worth = Fraction(floor_int(worth_at(kept, prices) * UNIT_VALUE_FIGURES), UNIT_VALUE_FIGURES)
+    kept_prices = tuple((token, prices[token]) for token in held)
+    return UnitValue(worth, step.snapshot.head.timestamp_s, tuple(held.items()), kept_prices)

@@ -1,0 +1,88 @@
+"""Is a strategy healthy: the Sharpe ratio of its own unit values, and when a bad one takes its capital, and a good one gives it back.
+
+The Sharpe ratio is the mean of daily returns over their standard deviation (n - 1), times the root of 365, without a riskless
+rate (Sharpe, The Sharpe Ratio, Journal of Portfolio Management 21, 1994). A day's value is the last one noted in it (UTC). Whole
+numbers throughout: returns in 10^-12, the ratio in thousandths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+from math import isqrt
+
+from agent.model.strategies import Health, HealthRule, SleeveState, Strategy, UnitPoint
+from agent.policy import text as words
+from agent.units import BPS, Price, decimal_text, floor_int
+
+DAY_S = 86_400
+DAYS_A_YEAR = 365
+ONE = 10**12
+ENOUGH = (2, 3)
+"""Of the days of a window so many must have a value; with fewer nothing is said."""
+
+
+def sharpe_milli(points: Sequence[UnitPoint], window_s: int, now_s: int) -> int | None:
+    """Annual Sharpe ratio over the window that ends now, in thousandths, rounded down; None where too little is known.
+
+    Too little: values do not reach back to the beginning of the window, days are missing, or nothing ever moved.
+    """
+    day = {point.at_s // DAY_S: point.index for point in sorted(points, key=lambda one: one.at_s) if point.at_s <= now_s}
+    first = (now_s - window_s) // DAY_S
+    closes = [index for number, index in sorted(day.items()) if number >= first]
+    days = window_s // DAY_S
+    reaches = any(number <= first for number in day)
+    if not reaches or len(closes) * ENOUGH[1] < days * ENOUGH[0] or len(closes) < 3 or min(closes) <= 0:
+        return None
+    returns = [(now * ONE) // before - ONE for before, now in pairwise(closes)]
+    count, total = len(returns), sum(returns)
+    spread = count * sum(one * one for one in returns) - total * total  # n·Σr² - (Σr)² = n·(n - 1)·variance
+    if spread <= 0:
+        return None
+    # mean / deviation = Σr / n · sqrt(n·(n - 1) / spread); squared, times 365, in thousandths
+    squared = total * total * (count - 1) * DAYS_A_YEAR * 10**6
+    root = isqrt(squared // (count * spread))
+    return root if total >= 0 else -root - (root * root * count * spread != squared)
+
+
+def judged(state: SleeveState, rule: HealthRule, sharpe: int | None, now_s: int) -> SleeveState:
+    """The state after a look: paused once the ratio was below the limit for the period, back once it was at the higher one for its own.
+
+    An unknown ratio begins both periods anew: too little history neither cuts nor lets back.
+    """
+    active = state.health is Health.ACTIVE
+    turning = sharpe is not None and (sharpe < rule.limit_milli if active else sharpe >= rule.recover_milli)
+    if sharpe is None or not turning:
+        return replace(state, sharpe_milli=sharpe, turning_s=None)
+    since_s = now_s if state.turning_s is None else state.turning_s
+    limit, period_s = (rule.limit_milli, rule.period_s) if active else (rule.recover_milli, rule.recover_s)
+    if now_s - since_s < period_s:
+        return replace(state, sharpe_milli=sharpe, turning_s=since_s)
+    side = "below" if active else "at or above"
+    reason = (
+        f"the Sharpe ratio of {words.span(rule.window_s)} has been {side} {decimal_text(limit, 3)} "
+        f"since {words.moment(since_s)}, now {decimal_text(sharpe, 3)}"
+    )
+    return replace(
+        state, health=Health.PAUSED if active else Health.ACTIVE, since_s=now_s, reason=reason, sharpe_milli=sharpe, turning_s=None
+    )
+
+
+def noted(state: SleeveState, strategy: Strategy, unit: int | None, prices: Mapping[str, Price], now_s: int) -> SleeveState:
+    """The state with its unit value of now (None: it has no units, so the last one stands) and its index carried on.
+
+    The index follows the unit value; while the strategy is paused it follows its weights at reference prices, without costs.
+    """
+    unit = state.unit if unit is None else unit
+    marks = tuple((token, prices[token]) for token, _ in strategy.weights_bps if token in prices)
+    before = dict(state.marks)
+    if state.health is Health.ACTIVE:
+        index = state.index * unit // state.unit if state.unit > 0 else state.index
+    elif all(before.get(token, 0) > 0 for token, bps in strategy.weights_bps if bps):
+        grown = sum((Fraction(bps, BPS) * prices[token] / before[token] for token, bps in strategy.weights_bps if bps), Fraction(0))
+        index = floor_int(state.index * grown)
+    else:
+        index = state.index
+    return replace(state, noted_s=now_s, unit=unit, index=index, marks=marks)

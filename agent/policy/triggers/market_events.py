@@ -1,0 +1,161 @@
+"""Events of the market, from prices of the past: a fall from the highest of some hours, a jump of volatility.
+
+Recorded prices are at most one an hour and token, reference prices that the blocks before confirmed. Falls: 1 - p / max of the
+window. Volatility: realised variance per second, the sum of squared returns over the time that they took (Andersen and Bollerslev,
+Answering the Skeptics, 1998, eq. 6, per second since the points are not evenly spaced); returns are p'/p - 1 in integers of 1/UNIT.
+An event is answered once: what lies before the last rebalance is no reason for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from math import isqrt
+
+from agent.model import AnyOf, AssetDrift, Drawdown, Event, History, Policy, Portfolio, PricePoint, Trigger, VolatilityJump
+from agent.model.strategies import Split
+from agent.policy import text as words
+from agent.units import BPS, YEAR_S, Price
+
+HOUR_S = 3_600
+DAY_S = 86_400
+MARGIN_S = DAY_S
+"""How much further back than its window a fall looks for one price, so that it can say whether the record covers the window."""
+UNIT = 10**12
+"""Returns are rounded to the nearest 1/UNIT, half to even."""
+CALM_BPS = 100
+"""The long window counts as at least 1 % a year: beside a price that does not move at all, anything would be a jump."""
+FEWEST_SHORT, FEWEST_LONG = 6, 24
+"""Returns that the windows need."""
+COVERED = Fraction(3, 4)
+"""Share of each window that returns have to span."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an event says of one asset: how far it is on its way (1: at its limit, fires beyond), in words; or why it cannot say."""
+
+    token: str
+    symbol: str
+    reach: Fraction
+    words: str
+    unknown: str = ""
+
+    @property
+    def fired(self) -> bool:
+        """Whether it happened."""
+        return not self.unknown and self.reach > 1
+
+
+def look(event: Event, drifts: Sequence[AssetDrift], now_s: int, history: History) -> tuple[Seen, ...]:
+    """Each asset that counts, at the prices in `drifts` and what `history` remembers."""
+    found = []
+    for one in drifts:
+        if not event.tokens or one.token in event.tokens:
+            points = [point for point in history.prices if point.token == one.token and point.at_s <= now_s]
+            found.append(_seen(event, one, points, now_s, history))
+    return tuple(found)
+
+
+def memory_s(trigger: Trigger) -> int:
+    """Seconds of recorded prices that a trigger needs."""
+    match trigger:
+        case Drawdown(_, within_s):
+            return within_s + MARGIN_S
+        case VolatilityJump(short_s, long_s):
+            return short_s + long_s + 2 * HOUR_S
+        case AnyOf(triggers):
+            return max(map(memory_s, triggers))
+        case _:
+            return 0
+
+
+def lookback(_: Portfolio, policy: Policy) -> int:
+    """The same of a policy, as agent/policy/triggers/market_events.py asks for it."""
+    return memory_s(policy.trigger)
+
+
+def _seen(event: Event, drift: AssetDrift, points: Sequence[PricePoint], now_s: int, history: History) -> Seen:
+    match event:
+        case Drawdown():
+            return _fall(event, drift, points, now_s, history.last_rebalance_s)
+        case VolatilityJump():
+            return _jump(event, drift, points, now_s, history.last_rebalance_s)
+
+
+def _fall(event: Drawdown, drift: AssetDrift, points: Sequence[PricePoint], now_s: int, rebalanced_s: int | None) -> Seen:
+    """From every recorded high in the window at once: a shorter record can only miss a higher one."""
+    if not points:
+        return _unknown(drift, "no price of it is recorded yet")
+    start_s = now_s - event.within_s
+    since_s = start_s if rebalanced_s is None else max(start_s, rebalanced_s)
+    highest = f"highest {_since(event, since_s, start_s, points[0].at_s)}"
+    peak, peak_s = max(((point.price, point.at_s) for point in points if point.at_s >= since_s), default=(drift.price, now_s))
+    if peak <= drift.price:
+        return Seen(drift.token, drift.symbol, Fraction(0), f"{drift.symbol} is at its {highest}")
+    fall = 1 - drift.price / peak
+    told = f"{drift.symbol} is {words.percent(fall)} below its {highest}, that of {words.moment(peak_s)}"
+    return Seen(drift.token, drift.symbol, fall * BPS / event.fall_bps, told)
+
+
+def _since(event: Drawdown, since_s: int, start_s: int, first_s: int) -> str:
+    if first_s > since_s:
+        return f"recorded since {words.moment(first_s)}"
+    return f"of {words.span(event.within_s)}" if since_s == start_s else "since the last rebalance"
+
+
+def _jump(event: VolatilityJump, drift: AssetDrift, points: Sequence[PricePoint], now_s: int, rebalanced_s: int | None) -> Seen:
+    border_s = now_s - event.short_s
+    if rebalanced_s is not None and rebalanced_s > border_s:
+        return _unknown(drift, f"the last rebalance answered for it until {words.moment(rebalanced_s + event.short_s)}")
+    series = [(point.at_s, point.price) for point in points if now_s - event.short_s - event.long_s <= point.at_s < now_s]
+    series.append((now_s, drift.price))
+    moves = [(start_s, at_s, _return(before, price)) for (start_s, before), (at_s, price) in pairwise(series)]
+    short = _variance([move for move in moves if move[0] >= border_s], event.short_s, FEWEST_SHORT)
+    long = _variance([move for move in moves if move[1] <= border_s], event.long_s, FEWEST_LONG)
+    if short is None or long is None:
+        window_s = event.short_s if short is None else event.long_s
+        return _unknown(drift, f"too few of its prices are known of the {'last' if short is None else 'long'} {words.span(window_s)}")
+    calm = max(long, Fraction(CALM_BPS**2, BPS**2 * YEAR_S))
+    told = (
+        f"the volatility of {drift.symbol} is {_yearly(short)} a year over {words.span(event.short_s)}, "
+        f"{_yearly(calm)} over the {words.span(event.long_s)} before"
+    )
+    return Seen(drift.token, drift.symbol, short * BPS**2 / (calm * event.factor_bps**2), told)
+
+
+def _return(before: Price, after: Price) -> int:
+    return round((after / before - 1) * UNIT)
+
+
+def _variance(moves: Sequence[tuple[int, int, int]], window_s: int, fewest: int) -> Fraction | None:
+    """Realised variance per second; None where too little of the window is known."""
+    spanned_s = sum(until_s - start_s for start_s, until_s, _ in moves)
+    if len(moves) < fewest or spanned_s < COVERED * window_s:
+        return None
+    return Fraction(sum(change**2 for *_, change in moves), UNIT**2 * spanned_s)
+
+
+def _yearly(variance: Fraction) -> str:
+    yearly = variance * YEAR_S
+    return words.percent(Fraction(isqrt(yearly.numerator * UNIT**2 // yearly.denominator), UNIT))
+
+
+def _unknown(drift: AssetDrift, why: str) -> Seen:
+    return Seen(drift.token, drift.symbol, Fraction(0), "", why)
+
+
+# --- How far back in recorded prices a policy looks, so that a step carries no more of the past than it decides from.
+
+
+Need = Callable[[Portfolio, Policy], int]
+NEEDS: tuple[Need, ...] = (lookback,)
+"""Each says how many seconds of hourly prices one part of the policy wants; 0 where it wants none."""
+
+
+def needed_s(portfolio: Portfolio, policy: Policy, split: Split | None = None) -> int:
+    """Seconds of recorded hourly prices that a step of this config carries in `History.prices`; strategies may look further back."""
+    triggers = [policy.trigger, *(one.trigger for one in (split.strategies if split is not None else ()))]
+    return max((need(portfolio, replace(policy, trigger=trigger)) for need in NEEDS for trigger in triggers), default=0)

@@ -1,0 +1,256 @@
+"""Where trading pays: the no-trade zone that proportional costs leave around the targets, and the wider one that gas leaves.
+
+With costs in proportion to what is traded it is best to do nothing inside a zone, and outside to trade to its edge, where the
+risk saved by the last unit is what it costs (Davis and Norman, Portfolio Selection with Transaction Costs, 1990; Leland 1999). A
+fixed cost F on top makes the trigger wider than the destination: going back over a distance x to the edge saves ½·k·x², so that
+it pays from x = √(2F/k) on.
+
+The costs here are the least that any trade could have: fees of the cheapest route at prices of now, and what pools are worse than
+the reference; what they are better is no reason to trade. Whether a plan pays with its impact and its gas, the planner says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import isqrt
+
+from agent.amm import pools as amm
+from agent.model import AssetDrift, Destination, PoolState, Saving, StepInput, TrackingRisk, V3Pool, Zone
+from agent.policy import minimum
+from agent.policy import risk as risks
+from agent.policy import text as words
+from agent.policy.risk import aversion, covariance, dot, penalty, times
+from agent.policy.triggers.rules import Fired
+from agent.reference import References
+from agent.units import BPS, PIPS, Price, Value, ceil_int, decimal_text, value_text
+
+ONE = 10**12
+"""Rates of routes are kept to this precision, rounded up, so that costs are never overstated."""
+ROOT = 10**12
+Costs = Mapping[tuple[int, int], Fraction]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Shares within which one asset is left alone while all others keep to each other as their targets do.
+
+    `low` and `high` are where the last unit pays, the destination; `trigger_low` and `trigger_high` where a whole swap does, gas
+    and approval included.
+    """
+
+    token: str
+    low: Fraction
+    high: Fraction
+    trigger_low: Fraction
+    trigger_high: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The exchange that pays best: what the next unit from `source` to `target` saves and costs, per unit of value."""
+
+    source: str
+    target: str
+    saves: Fraction
+    costs: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneView:
+    """How a portfolio stands in its zone. `risk` is what standing off costs over the horizon, `gas` what one swap does, both in value.
+
+    `pair` is None where nothing could be moved; `saving` weighs the plan that was made, where one was. `measured` says of what prices
+    the risk is, where they told it.
+    """
+
+    risk: Value
+    gas: Value
+    horizon_s: int
+    intervals: tuple[Interval, ...]
+    pair: Pair | None
+    saving: Saving | None = None
+    measured: str = ""
+
+
+def view(
+    step: StepInput, risk: TrackingRisk, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]
+) -> tuple[ZoneView, tuple[AssetDrift, ...]]:
+    """The zone now, and the same drifts with the trigger's bands. `prices` are of all tokens, numeraire base units per base unit."""
+    tokens = [drift.token for drift in drifts]
+    targets = [Fraction(drift.target_bps, BPS) for drift in drifts]
+    values = [drift.value for drift in drifts]
+    total = sum(values, Fraction(0))
+    sigma, scale = covariance(risk, tokens), aversion(risk)
+    costs = _costs(step, tokens, prices)
+    gas = minimum.leg_gas_value(step.snapshot, prices[step.portfolio.wrapped_native], minimum.LEG_GAS + minimum.APPROVAL_GAS)
+    intervals = []
+    for number, token in enumerate(tokens):
+        way = _alone(targets, number)
+        slope = [scale * entry for entry in times(sigma, way)]
+        fixed = _root(2 * gas / (total * dot(way, slope)))
+        up, down = _edge(slope, costs), _edge([-entry for entry in slope], costs)
+        edges = [_within(targets[number] + move) for move in (-down, up, -down - fixed, up + fixed)]
+        intervals.append(Interval(token, *edges))
+    off = [scale * entry for entry in times(sigma, [drift.share - target for drift, target in zip(drifts, targets, strict=True)])]
+    sellable = {number: cost for number, cost in costs.items() if drifts[number[0]].investable_raw > 0}
+    found = ZoneView(
+        penalty(risk, tokens, targets, values, total),
+        gas,
+        risk.horizon_s,
+        tuple(intervals),
+        _best(tokens, off, sellable),
+        None,
+        risk.measured,
+    )
+    return found, tuple(_banded(drift, interval) for drift, interval in zip(drifts, intervals, strict=True))
+
+
+def faults(step: StepInput, references: References) -> list[str]:
+    """Why a zone cannot be judged; empty when it can, or when the trigger is none."""
+    trigger, zone = step.policy.trigger, step.policy.destination is Destination.ZONE
+    if not isinstance(trigger, Zone):
+        return ["the destination is a zone, but the trigger is none"] if zone else []
+    found = (
+        []
+        if trigger.risk.unmeasured
+        else [what for what, _ in risks.faults(trigger.risk, {asset.token.address: asset.token.label for asset in step.portfolio.assets})]
+    )
+    if not zone:
+        found.append(f"the trigger is a zone, but the destination is {step.policy.destination.value}")
+    if step.limits.plan_cost_bps is None:
+        found.append("the trigger is a zone, but limits.plan_cost is off")
+    if step.portfolio.wrapped_native not in references.prices:
+        found.append("gas cannot be valued: the wrapped native coin has no reference price")
+    return found
+
+
+def fired(found: ZoneView, drifts: Sequence[AssetDrift]) -> Fired:
+    """Whether a first unit pays for itself. A plan may still cost more than it saves: then the engine holds after all."""
+    pair = found.pair
+    if pair is None:
+        return Fired(False, "nothing to move: no usable pool joins what is too much with what is missing", None)
+    if pair.saves <= 0:
+        return Fired(False, "within the no-trade zone: no exchange would save any risk", None)
+    labels = {drift.token: drift.symbol for drift in drifts}
+    exchange = f"from {labels[pair.source]} to {labels[pair.target]}"
+    if pair.saves > pair.costs:
+        reason = f"outside the no-trade zone: the first unit {exchange} saves {_bps(pair.saves)} of risk and costs {_bps(pair.costs)}"
+        return Fired(True, reason, None)
+    furthest = max(drifts, key=lambda drift: abs(drift.share - Fraction(drift.target_bps, BPS)))
+    reason = (
+        f"within the no-trade zone: the next unit {exchange} would save {_bps(pair.saves)} of risk and cost at least {_bps(pair.costs)}; "
+        f"{furthest.symbol} at {words.percent(furthest.share)} is moved beyond {words.band(furthest)}"
+    )
+    return Fired(False, reason, None)
+
+
+def unmeasured(risk: TrackingRisk) -> Fired:
+    """The answer of a zone whose risk is not known: it holds."""
+    remedy = "wait for the agent's own looks, or trimtab prices import, trimtab prices fetch, or tell volatilities in [policy.risk]"
+    return Fired(False, f"the zone cannot weigh anything yet: {risk.unmeasured}; {remedy}", None)
+
+
+def not_worth_it(reason: str, saving: Saving, step: StepInput, horizon_s: int) -> str:
+    """Why a plan was turned down, with all figures in the numeraire."""
+    decimals, label = step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
+
+    def money(value: Value) -> str:
+        return value_text(value, decimals, 4)
+
+    parts = ("fees", "impact", "skew", "gas", "approvals")
+    listed = ", ".join(f"{name} {money(getattr(saving, name))}" for name in parts)
+    return (
+        f"{reason}; but the whole plan would save {money(saving.saved)} {label} of risk within {words.span(horizon_s)} and cost "
+        f"{money(saving.cost)} ({listed}); looks again at the next tick"
+    )
+
+
+def nothing_pays(reason: str, why: str, found: ZoneView, step: StepInput) -> str:
+    """Why no plan was made, with what it could have saved at most."""
+    decimals, label = step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
+    risk, gas = (value_text(value, decimals, 4) for value in (found.risk, found.gas))
+    most = f"all of the risk within {words.span(found.horizon_s)} is {risk} {label}, a swap with its approval costs {gas} of gas"
+    return f"{reason}; but {most}; {why}; looks again at the next tick"
+
+
+def _alone(targets: Sequence[Fraction], number: int) -> list[Fraction]:
+    """Change of all shares when one rises by one: the others give way in proportion to their targets."""
+    rest = 1 - targets[number]
+    shares = [-target / rest if rest else Fraction(-1, len(targets) - 1) for target in targets]
+    shares[number] = Fraction(1)
+    return shares
+
+
+def _edge(slope: Sequence[Fraction], costs: Costs) -> Fraction:
+    """How far a deviation may grow until some exchange against it pays; 1 when none ever does."""
+    edges = [cost / (slope[i] - slope[j]) for (i, j), cost in costs.items() if slope[i] > slope[j]]
+    return min([*edges, Fraction(1)])
+
+
+def _within(share: Fraction) -> Fraction:
+    return min(max(share, Fraction(0)), Fraction(1))
+
+
+def _best(tokens: Sequence[str], off: Sequence[Fraction], costs: Costs) -> Pair | None:
+    pairs = [Pair(tokens[i], tokens[j], off[i] - off[j], cost) for (i, j), cost in costs.items()]
+    return max(pairs, key=lambda pair: pair.saves / max(pair.costs, Fraction(1, ONE)), default=None)
+
+
+def _banded(drift: AssetDrift, interval: Interval) -> AssetDrift:
+    outside = not interval.trigger_low <= drift.share <= interval.trigger_high
+    return replace(drift, band_low_bps=interval.trigger_low * BPS, band_high_bps=interval.trigger_high * BPS, outside=outside)
+
+
+def _costs(step: StepInput, tokens: Sequence[str], prices: Mapping[str, Price]) -> Costs:
+    """Least cost per unit of value of exchanging token i for j over any route, where limits.plan_cost allows it (Floyd-Warshall)."""
+    hubs = [hub.address for hub in step.portfolio.hubs if hub.address in prices and hub.address not in tokens]
+    nodes = [*tokens, *hubs]
+    size = range(len(nodes))
+    rates = [[0] * len(nodes) for _ in size]
+    position = {token: number for number, token in enumerate(nodes)}
+    for pool in step.snapshot.pools:
+        if not _usable(step, pool, position, prices):
+            continue
+        for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
+            i, j = position[token_in], position[token_out]
+            rates[i][j] = max(rates[i][j], _rate(pool, token_in, prices[token_in], prices[token_out]))
+    for middle in size:
+        for i in size:
+            for j in size:
+                rates[i][j] = max(rates[i][j], -(-rates[i][middle] * rates[middle][j] // ONE))
+    most = ONE if step.limits.plan_cost_bps is None else ONE * step.limits.plan_cost_bps // BPS
+    few = range(len(tokens))
+    return {(i, j): Fraction(ONE - rates[i][j], ONE) for i in few for j in few if i != j and rates[i][j] > 0 and ONE - rates[i][j] <= most}
+
+
+def _rate(pool: PoolState, token_in: str, price_in: Price, price_out: Price) -> int:
+    """Value out per value in of a first unit, fee off, in units of 1/ONE; what a pool pays above the reference does not count."""
+    fair = min(Fraction(1), amm.marginal_price(pool, token_in) * price_out / price_in)
+    return ceil_int(fair * ONE * (PIPS - amm.fee_pips(pool)) / PIPS)
+
+
+def _usable(step: StepInput, pool: PoolState, position: Mapping[str, int], prices: Mapping[str, Price]) -> bool:
+    """Whether the planner would trade in it: known tokens, readable, not empty, deep enough."""
+    if (
+        pool.token0 not in position
+        or pool.token1 not in position
+        or any(item.address == pool.address for item in step.snapshot.quarantined)
+    ):
+        return False
+    if isinstance(pool, V3Pool):
+        empty = pool.sqrt_price_x96 <= 0 or (pool.liquidity == 0 and not pool.ticks)
+    else:
+        empty = pool.reserve0 <= 0 or pool.reserve1 <= 0
+    least = step.limits.pool_min_value
+    return not empty and (least is None or sum(amm.depth(pool, token) * prices[token] for token in (pool.token0, pool.token1)) >= least)
+
+
+def _root(value: Fraction) -> Fraction:
+    """Square root, rounded down to 1/ROOT."""
+    return Fraction(isqrt(value.numerator * ROOT**2 // value.denominator), ROOT)
+
+
+def _bps(share: Fraction) -> str:
+    return f"{decimal_text(round(share * BPS * 100), 2)} bps"

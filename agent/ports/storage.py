@@ -1,0 +1,298 @@
+"""What the engine remembers by: the write-ahead journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Protocol
+
+from agent.model import (
+    Allocation,
+    Books,
+    Campaign,
+    Draw,
+    Entry,
+    Flow,
+    History,
+    Intent,
+    IntentEvent,
+    IntentKind,
+    IntentState,
+    LateRefusal,
+    Order,
+    PricePoint,
+    Receipt,
+    Snapshot,
+    Stand,
+    UnitValue,
+    UnsignedTx,
+    Valuation,
+)
+from agent.model.strategies import Booking, SleeveLedger, SleeveState, UnitPoint
+from agent.ports.execution import Grant
+from agent.units import Token
+
+# --- What the double-entry ledger needs of a store: entries of final intents, what places opened with, values over time.
+
+
+class Ledger(Protocol):
+    """Kept with the journal: an entry goes in one transaction with the receipt that a reorganisation takes."""
+
+    def unentered(self) -> tuple[Intent, ...]:
+        """Final and reverted intents that the book lacks, oldest first."""
+        ...
+
+    def unsettled(self) -> tuple[Intent, ...]:
+        """Intents that have not ended, or ended in a block and are not in the book yet, oldest first."""
+        ...
+
+    def enterable(self) -> tuple[Intent, ...]:
+        """All final and reverted intents since the book opened, in the order of the chain, whether they are in it or not."""
+        ...
+
+    def entered(self) -> tuple[Entry, ...]:
+        """Entries of intents, as they were written."""
+        ...
+
+    def ledger(self) -> tuple[Entry, ...]:
+        """Every entry of the book, in the order of the chain."""
+        ...
+
+    def counted(self, intent_id: str) -> frozenset[str]:
+        """Tokens whose movements by that intent belong into the book."""
+        ...
+
+    def by_hand(self, intent_id: str) -> bool:
+        """Whether the plan of that intent's step was asked for by hand."""
+        ...
+
+    def principal(self, position: str) -> dict[str, int]:
+        """What was put into a liquidity position and not taken out, base units by token."""
+        ...
+
+    def enter(self, intent: Intent, entry: Entry) -> bool:
+        """Writes the entry of a final intent; False where it has one, or another receipt by now."""
+        ...
+
+    def open_places(self, snapshot: Snapshot, found: Mapping[tuple[str, str], tuple[int, Fraction | None]]) -> tuple[tuple[str, str], ...]:
+        """Takes (place, token) with (base units, value) into the book that are not in it, once nothing of ours is on its way."""
+        ...
+
+    def has_places(self, places: Iterable[tuple[str, str]]) -> bool:
+        """Whether all of these are in the book, or are positions of the agent's own making."""
+        ...
+
+    def stands(self, head_block: int) -> tuple[Stand, ...]:
+        """What the wallet should hold at that block by the ledger."""
+        ...
+
+    def name_tokens(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
+        """Remembers what tokens are called, also once they have left the portfolio."""
+        ...
+
+    def value(self, found: Valuation, forced: bool) -> bool:
+        """Writes down what all is worth; at most once an hour unless `forced`."""
+        ...
+
+    def valued_block(self) -> int:
+        """Block of the newest valuation; -1 where there is none."""
+        ...
+
+
+# --- What the engine remembers corrections over time by.
+
+
+class CampaignBook(Protocol):
+    """Every method has committed to disk before it returns. How far a campaign is comes with the history."""
+
+    def draw_ahead(self, draw: Draw) -> None:
+        """Remembers the draw for the first round of the next campaign, unless there is one already."""
+        ...
+
+    def begin_campaign(self, campaign: Campaign) -> str:
+        """Writes a campaign down and returns its id; its first draw is used up. Raises OperatorNeeded while another is open."""
+        ...
+
+    def begin_round(self, campaign_id: str, number: int, step_id: str, at_s: int, draw: Draw) -> None:
+        """Writes a round, or a try at it, down before it is sent; `draw` is for the round after it, drawn once for all tries."""
+        ...
+
+    def end_campaign(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
+        """Ends a campaign or an order by name; False when none of that id is open."""
+        ...
+
+
+# --- What strategies over one wallet need of a store: their books, states and unit values.
+
+
+class SleeveJournal(Protocol):
+    """Kept with the journal: what a transaction did to the books goes when a reorganisation takes its block."""
+
+    def sleeve_ledger(self) -> SleeveLedger:
+        """The books of strategies, and what happened to the wallet that is not booked yet."""
+        ...
+
+    def note_sleeves(self, bookings: Sequence[Booking], at_turn: int) -> bool:
+        """Writes bookings down; False, and nothing written, when the books of `at_turn` have been turned since."""
+        ...
+
+    def note_units(self, states: Sequence[SleeveState], points: Mapping[str, UnitPoint]) -> None:
+        """Writes down how strategies stand and what their units are worth, the first of each hour for good."""
+        ...
+
+    def unit_points(self, name: str, since_s: int) -> tuple[UnitPoint, ...]:
+        """Unit values of one strategy since then, oldest first."""
+        ...
+
+
+class Journal(Ledger, CampaignBook, SleeveJournal, Protocol):
+    """The write-ahead journal: every method that changes something has committed to disk before it returns."""
+
+    def begin_step(self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None) -> None:
+        """Records what a step decides from and what asked for it; once more, with another input, when a token was shut out meanwhile."""
+        ...
+
+    def end_step(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
+        """Records what it decided and what came of it."""
+        ...
+
+    def step_input(self, step_id: str) -> str | None:
+        """What a step decided from, as JSON; None for a step that was not begun."""
+        ...
+
+    def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
+        """Remembers when a schedule last reviewed the portfolio, and how late the next review is, in millionths of its window.
+
+        `reviews` names the schedules whose review it was.
+        """
+        ...
+
+    def mark_depegged(self, tokens: Sequence[str]) -> None:
+        """Remembers which dollars left their peg and are not back at it."""
+        ...
+
+    def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
+        """Remembers (token, chain time) of assets whose balance could not be read, and since when."""
+        ...
+
+    def mark_left_alone(self) -> None:
+        """Remembers that every rise that nobody has explained is left alone, until somebody does."""
+        ...
+
+    def mark_late(self, found: Sequence[LateRefusal]) -> None:
+        """Remembers exits that were refused when they were about to be sent, in the place of all that it knew of before."""
+        ...
+
+    def move_orders(self, orders: Sequence[Order], unit_value: UnitValue | None, at_turn: int) -> bool:
+        """Writes how orders stand and what a unit of the portfolio is worth; False when somebody else wrote since `at_turn`."""
+        ...
+
+    def intend(
+        self,
+        step_id: str,
+        kind: IntentKind,
+        tx: UnsignedTx,
+        grant: Grant,
+        note: str,
+        now_s: int,
+        deadline_s: int | None,
+        replaces: str | None = None,
+    ) -> Intent:
+        """New intent in state PLANNED, with the grant that a restart needs to sign the same bytes again.
+
+        `deadline_s` is the chain time after which it must not be sent any more (None: it does not expire). `replaces` is the
+        newest open intent at that nonce, whose bytes are out: this one pays more for the same, or cancels it.
+        Raises OperatorNeeded when the nonce already carries an open intent that it may not replace.
+        """
+        ...
+
+    def grant(self, intent_id: str) -> Grant:
+        """The grant an intent was written down with."""
+        ...
+
+    def advance(
+        self,
+        intent_id: str,
+        to: IntentState,
+        now_s: int,
+        tx_hash: str | None = None,
+        receipt: Receipt | None = None,
+        note: str = "",
+        event: IntentEvent | None = None,
+    ) -> Intent:
+        """Moves an intent along the transition table, by `event` where it is named. Raises ValueError on what the table forbids."""
+        ...
+
+    def open_intents(self) -> Sequence[Intent]:
+        """Intents that are not at an end, oldest first."""
+        ...
+
+    def intents_at(self, nonce: int) -> Sequence[Intent]:
+        """Every intent of that nonce, ended ones too, oldest first."""
+        ...
+
+    def undecided_at(self, nonce: int) -> Sequence[Intent]:
+        """Ended intents of that nonce that may be mined after all, since what ended them lost its block."""
+        ...
+
+    def ended_in_block(self, limit: int) -> Sequence[Intent]:
+        """The newest intents that ended final or reverted since the operator last adopted a nonce, newest first."""
+        ...
+
+    def unbooked(self) -> Sequence[Intent]:
+        """Intents with a receipt that no budget knows yet, oldest first."""
+        ...
+
+    def expected_nonce(self) -> int | None:
+        """The chain's next nonce as far as this journal knows; None before a nonce was adopted."""
+        ...
+
+    def adopt_nonce(self, nonce: int, now_s: int) -> None:
+        """Takes `nonce` for the chain's next one: on first use, or because the operator says so."""
+        ...
+
+    def history(self, chain_now_s: int) -> History:
+        """Sums over the last 24 h of chain time."""
+        ...
+
+    def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)) -> None:
+        """Adds a finished intent to the loss, turnover and gas budgets; a second call for the same intent changes nothing."""
+        ...
+
+    def books(self) -> Books:
+        """What balances should be, and the newest flows."""
+        ...
+
+    def note_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[Flow], turn: int) -> bool:
+        """Writes unexplained flows down, and the balances `found` as those to go on from; False when the books of `turn` have
+        been turned since, and then nothing was written.
+        """
+        ...
+
+    def allocation(self, owner: str = "") -> Allocation | None:
+        """The weights chosen last for the portfolio, or a strategy of it; None before the first choice."""
+        ...
+
+    def note_allocation(self, chosen: Allocation, owner: str = "") -> None:
+        """Writes chosen weights down; the same ones a second time change nothing."""
+        ...
+
+    def has_prices(self, numeraire: str, at_s: int) -> bool:
+        """Whether a look has written prices down in the hour of `at_s` already."""
+        ...
+
+    def note_prices(self, numeraire: str, points: Sequence[PricePoint]) -> int:
+        """Writes prices in base units of `numeraire` down, the first of each token and hour for good; how many were new."""
+        ...
+
+
+class ProposalBook(Protocol):
+    """Which intents were shown to somebody who signs elsewhere."""
+
+    def mark_proposed(self, intent_id: str, since_block: int) -> None:
+        """Remembers that an intent is shown from that block on."""
+        ...
+
+    def proposed(self) -> dict[str, int]:
+        """Since which block each was shown, by the id of its intent; those that were given up too."""
+        ...

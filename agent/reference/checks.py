@@ -1,0 +1,214 @@
+"""Dollar tokens against a dollar: which are off their peg, by how much, and when one that left it is back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from fractions import Fraction
+
+from agent.model import Asset, FeedRound, PastPrices, PricePoint, ReferenceKind, StepInput
+from agent.reference import prices as rounds
+from agent.reference.prices import References, prices_at, reference_prices
+from agent.units import BPS, Price, Token
+
+# --- Whether the sequencer of a rollup has been up long enough for prices, and everybody's answers to them, to have caught up.
+
+
+def sequencer_fault(step: StepInput) -> str:
+    """Why nothing may be traded by what the sequencer's uptime feed says (T13); empty when it may, or where there is no such feed.
+
+    Chainlink's L2 uptime feeds answer 0 while the sequencer is up and 1 while it is down; a round starts with each change. Age
+    says nothing: a sequencer that never stops never writes a round.
+    """
+    feed, now_s = step.reference.sequencer_feed, step.snapshot.head.timestamp_s
+    if feed is None:
+        return ""
+    told = next((found for found in step.snapshot.feeds if found.feed == feed), None)
+    if told is None:
+        why = next((f": {item.why}" for item in step.snapshot.quarantined if item.address == feed), "")
+        return f"the sequencer's uptime feed was not read{why}"
+    if told.answer not in (0, 1):
+        return f"the sequencer's uptime feed answers {told.answer}, neither up (0) nor down (1)"
+    if told.started_at_s <= 0:
+        return "the sequencer's uptime feed has no round yet"
+    since_s = now_s - told.started_at_s
+    if since_s < 0:
+        return f"the sequencer's uptime feed is dated {-since_s} s after the block"
+    if told.answer == 1:
+        return f"the sequencer is down, since {since_s} s"
+    if since_s < step.reference.sequencer_grace_s:
+        return f"the sequencer is up again since {since_s} s only, reference.sequencer_grace is {step.reference.sequencer_grace_s} s"
+    return ""
+
+
+# --- Whether two sources of one price contradict each other: a feed, and the mean of the pools.
+
+
+_TWO = (ReferenceKind.FEED, ReferenceKind.TWAP)
+
+
+def distances(step: StepInput) -> Iterator[tuple[Fraction, str]]:
+    """(relative distance of the mean from the feed, token) where both are configured sources and both have a price."""
+    if not set(_TWO) <= set(step.reference.kinds):
+        return
+    by_feed, by_mean = (_by(step, kind) for kind in _TWO)
+    for token in by_feed.keys() & by_mean.keys():
+        yield abs(by_mean[token] / by_feed[token] - 1), token
+
+
+def contradiction(step: StepInput) -> str:
+    """Why neither source is believed, with the token furthest apart; empty where they agree within limits.oracle_deviation."""
+    limit_bps = step.limits.oracle_deviation_bps
+    apart, token = max(distances(step), default=(Fraction(0), ""))
+    if limit_bps is None or apart * BPS <= limit_bps:
+        return ""
+    return (
+        f"sources contradict each other: the mean of {step.portfolio.token(token).label} is {float(apart * BPS):.2f} bps off its feed, "
+        f"limits.oracle_deviation is {limit_bps} bps; after a sharp move the mean follows within {step.reference.twap_window_s} s"
+    )
+
+
+def _by(step: StepInput, kind: ReferenceKind) -> dict[str, Fraction]:
+    """Prices by one source alone."""
+    alone = replace(step, reference=replace(step.reference, kinds=(kind,)))
+    return {token: found.price for token, found in reference_prices(alone).prices.items()}
+
+
+# --- Which reference prices of a look are written down for later: those that nothing contradicts and the blocks before confirm.
+
+
+FIGURES = 18
+"""Significant decimal figures that a recorded price keeps; the last one is rounded to the nearest, half to even."""
+_ROUND = Context(prec=FIGURES, rounding=ROUND_HALF_EVEN)
+
+
+def confirmed(step: StepInput, past: Sequence[PastPrices], at_s: int) -> tuple[PricePoint, ...]:
+    """The price of each token but the numeraire: the median of this block and of the policy.confirm_blocks before it (T3).
+
+    One block, or fewer than half of them, move no recorded price. A token that has no reference price in one of them is left
+    out, and so is all while the blocks before are not known, the sequencer is down or two sources contradict each other.
+    """
+    wanted, head = step.policy.confirm_blocks, step.snapshot.head.number
+    before = past[:wanted]
+    if [one.head.number for one in before] != list(range(head - 1, head - 1 - wanted, -1)):
+        return ()
+    if sequencer_fault(step) or contradiction(step):
+        return ()
+    all_prices = [reference_prices(step).prices, *(prices_at(step, one).prices for one in before)]
+    tokens = [token for token in all_prices[0] if token != step.portfolio.numeraire.address]
+    known = [token for token in tokens if all(token in found for found in all_prices)]
+    return tuple(PricePoint(token, at_s, rounded(_median([found[token].price for found in all_prices]))) for token in known)
+
+
+def rounded(price: Price) -> Price:
+    """The price to FIGURES significant figures: mean prices of pools have hundreds, which no later use needs."""
+    with_figures: Decimal = _ROUND.divide(Decimal(price.numerator), Decimal(price.denominator))
+    return Fraction(with_figures)
+
+
+def _median(prices: Sequence[Price]) -> Price:
+    """The lower of the two in the middle where their number is even."""
+    return sorted(prices)[(len(prices) - 1) // 2]
+
+
+DOLLAR_NAMES = frozenset({"DAI", "FRAX", "GHO", "MIM", "DOLA"})
+"""Dollar tokens whose symbol does not contain USD."""
+ABOVE_PEG = Fraction(6, 5)
+"""A token worth more than this many dollars is not pegged to one, whatever its name: interest-bearing dollars grow."""
+BACK = Fraction(1, 2)
+"""A token that left its peg counts as back only within this part of the limit: around the limit it would come and go."""
+
+
+class Unknown(Exception):
+    """What a dollar is worth cannot be told; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peg:
+    """One dollar token: dollars per whole token, how far that is from one, and the limit for it now in bps."""
+
+    token: Token
+    usd: Fraction
+    limit_bps: Fraction
+
+    @property
+    def distance(self) -> Fraction:
+        """Relative distance from a dollar."""
+        return abs(self.usd - 1)
+
+    @property
+    def off(self) -> bool:
+        """Whether it is beyond its limit."""
+        return self.distance * BPS > self.limit_bps
+
+
+def pegs(step: StepInput, references: References, limit_bps: int) -> Iterator[Peg]:
+    """Every asset that its symbol marks as a dollar, at the limit for it. Raises Unknown.
+
+    The price is the token's own USD feed, else its reference price times the numeraire's USD feed.
+    """
+    for asset in step.portfolio.assets:
+        if is_dollar(asset.token):
+            usd = _usd(step, references, asset)
+            if usd <= ABOVE_PEG:
+                left = asset.token.address in step.history.depegged
+                yield Peg(asset.token, usd, limit_bps * BACK if left else Fraction(limit_bps))
+
+
+def depegged(step: StepInput, references: References) -> tuple[str, ...]:
+    """Addresses of the dollars that are off their peg now. While their price is unknown those that were off still are."""
+    limit_bps = step.limits.depeg_bps
+    if limit_bps is None:
+        return ()
+    try:
+        return tuple(peg.token.address for peg in pegs(step, references, limit_bps) if peg.off)
+    except Unknown:
+        held = {asset.token.address for asset in step.portfolio.assets}
+        return tuple(token for token in step.history.depegged if token in held)
+
+
+def depeg_fault(step: StepInput, references: References) -> str:
+    """Why nothing is traded while a dollar is off its peg; empty when none is.
+
+    What falls would be bought, and by whose price? Where the price of a dollar is unknown, the guard of the same name decides.
+    """
+    limit_bps = step.limits.depeg_bps
+    off = depegged(step, references)
+    if limit_bps is None or not off:
+        return ""
+    try:
+        found = [peg for peg in pegs(step, references, limit_bps) if peg.off]
+    except Unknown as why:
+        names = ", ".join(step.portfolio.token(token).label for token in off)
+        return f"{names} left the peg to the dollar, and it is not known whether it is back: {why}"
+    back = f"limits.depeg is {limit_bps} bps, and it counts as back within {float(limit_bps * BACK):g} bps"
+    return "; ".join(f"{peg.token.label} has left its peg: {float(peg.usd):.4f} USD, {back}" for peg in found)
+
+
+def is_dollar(token: Token) -> bool:
+    """A symbol marks a dollar when it contains USD in any case or is one of DOLLAR_NAMES."""
+    return "USD" in token.symbol.upper() or token.symbol.upper() in DOLLAR_NAMES
+
+
+def _usd(step: StepInput, references: References, asset: Asset) -> Fraction:
+    if asset.feed is not None:
+        return _answer(step, asset)
+    numeraire = step.portfolio.numeraire
+    unit = next((found for found in step.portfolio.assets if found.token.address == numeraire.address), None)
+    price = references.prices.get(asset.token.address)
+    if unit is None or unit.feed is None:
+        raise Unknown(f"no USD feed of {asset.token.label} or of the numeraire")
+    if price is None:
+        raise Unknown(f"no reference price of {asset.token.label}")
+    return price.price * Fraction(10) ** (asset.token.decimals - numeraire.decimals) * _answer(step, unit)
+
+
+def _answer(step: StepInput, asset: Asset) -> Fraction:
+    told: FeedRound | None = next((found for found in step.snapshot.feeds if found.feed == asset.feed), None)
+    if told is None:
+        raise Unknown(f"feed of {asset.token.label} was not read")
+    unfit = rounds.round_fault(step, told)
+    if unfit:
+        raise Unknown(f"feed of {asset.token.label} {unfit}")
+    return Fraction(told.answer, 10**told.decimals)

@@ -1,0 +1,162 @@
+"""What every rule of the signer's table judges by, and how it says no."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from agent.errors import Refused
+from agent.model import Payout, UnsignedTx, Verdict
+from agent.ports import Grant
+from agent.signing.calldata import NotUnderstood, Words
+from agent.units import NATIVE
+
+BUMP_NUMERATOR, BUMP_DENOMINATOR = 9, 8
+"""A replacement pays at least 12.5 % more in every fee field; nodes ask for 10 %."""
+PRIORITY_CAP_WEI = 5 * 10**9
+"""The highest tip that an endpoint's suggestion is believed for, and that is signed where nothing is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningRules:
+    """What never changes from one transaction to the next. Addresses are checksummed.
+
+    `routers` (SwapRouter02), `rebalancers` and `tokens` are contracts whose address and code hash are pinned in the store
+    and were compared with the chain in this step; an address that was not compared does not belong here.
+    `managers` (V3 position managers), `v2_routers` and `pairs` (V2) are for liquidity alone, pinned likewise.
+    `oracles` (V3 pools) may be told to remember more prices.
+    Money goes to none but `payouts`, addresses that the owner confirmed and the config names.
+    `max_deadline_s` bounds, in seconds from the grant's chain time, how long a swap may stay valid. `max_fee_wei` is
+    limits.gas_price: the most that one unit of gas may cost, None where that limit is off. `wrapped_native` is the token that
+    the native coin may be exchanged for.
+    """
+
+    chain_id: int
+    wallet: str
+    routers: tuple[str, ...]
+    tokens: tuple[str, ...]
+    max_deadline_s: int
+    max_fee_wei: int | None
+    rebalancers: tuple[str, ...] = ()
+    wrapped_native: str | None = None
+    managers: tuple[str, ...] = ()
+    v2_routers: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
+    oracles: tuple[str, ...] = ()
+    payouts: tuple[str, ...] = ()
+
+
+Nonces = Mapping[int, int | None]
+"""Nonces that the journal lets be signed now, each with the highest tip, wei per gas, signed there so far; None where nothing was."""
+
+
+def dearer_wei(wei: int) -> int:
+    """What replaces a fee of `wei`: 12.5 % more, rounded up."""
+    return max(wei + 1, -(-wei * BUMP_NUMERATOR // BUMP_DENOMINATOR))
+
+
+def no(rule: str, measured: object, limit: object) -> NoReturn:
+    """Raises Refused for `rule`, with the verdict."""
+    verdict = Verdict(f"signer.{rule}", str(measured), str(limit), False)
+    raise Refused(f"the signer refuses by rule {rule!r}: got {measured}, allows {limit}", (verdict,))
+
+
+def require_deadline(deadline_s: int, grant: Grant, rules: SigningRules) -> None:
+    """A swap ends soon, in chain time."""
+    last_s = min(grant.deadline_s, grant.now_s + rules.max_deadline_s)
+    if not grant.now_s < deadline_s <= last_s:
+        no("deadline", deadline_s, f"after {grant.now_s} and at most {last_s}")
+
+
+# --- Decides whether a pool may be told to remember more prices: the granted pool, the granted number, nothing else.
+
+
+INCREASE = bytes.fromhex("32148f67")
+"""increaseObservationCardinalityNext(uint16) of a V3 pool: anybody may call it, and pays for the slots."""
+SLOT_BITS = 16
+
+
+def judge_oracle(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
+    """Returns when the call may be signed; raises Refused naming the rule that says no."""
+    try:
+        words = Words(data[4:])
+        slots = words.uint(SLOT_BITS)
+        words.end()
+    except NotUnderstood as error:
+        no("call", error.message, "the canonical encoding of a call of the table")
+    if grant.oracle is None:
+        no("oracle", f"{slots} observations", "none: the grant names no pool")
+    pool, granted = grant.oracle
+    if tx.to not in rules.oracles:
+        no("contract", tx.to, "a pinned V3 pool")
+    if tx.to != pool:
+        no("contract", tx.to, f"the granted pool {pool}")
+    if slots != granted:
+        no("observations", slots, f"exactly {granted}")
+
+
+def encode(slots: int) -> str:
+    """0x-hex calldata that lets a pool keep so many observations."""
+    return "0x" + (INCREASE + slots.to_bytes(32, "big")).hex()
+
+
+# --- Decides whether money may leave the wallet: to a confirmed payout address, the granted amount to the unit, nothing else (T4, T14).
+
+
+TRANSFER = bytes.fromhex("a9059cbb")
+"""transfer(address,uint256) of ERC-20."""
+
+
+def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
+    """Returns when the transfer of a token may be signed; raises Refused naming the rule that says no."""
+    try:
+        words = Words(data[4:])
+        to, raw = words.address(), words.uint()
+        words.end()
+    except NotUnderstood as error:
+        no("call", error.message, "the canonical encoding of a call of the table")
+    payout = _granted(grant)
+    if tx.to not in rules.tokens:
+        no("contract", tx.to, "a pinned token")
+    if tx.to != payout.token:
+        no("contract", tx.to, f"the granted token {payout.token}")
+    _to(to, payout, rules)
+    _amount(raw, payout)
+
+
+def judge_coin(tx: UnsignedTx, _data: bytes, grant: Grant, rules: SigningRules) -> None:
+    """The same for native coin: no data, and the value is the amount."""
+    payout = _granted(grant)
+    if payout.token != NATIVE:
+        no("contract", "native coin", f"the granted token {payout.token}")
+    _to(tx.to, payout, rules)
+    _amount(tx.value_wei, payout)
+
+
+def encode_payout(to: str, raw: int) -> str:
+    """0x-hex calldata of `transfer(to, raw)`; `raw` in base units."""
+    return "0x" + (TRANSFER + bytes(12) + bytes.fromhex(to[2:]) + raw.to_bytes(32, "big")).hex()
+
+
+def _granted(grant: Grant) -> Payout:
+    if grant.payout is None:
+        no("payout", "a payment", "none: the grant names no payment")
+    return grant.payout
+
+
+def _to(to: str, payout: Payout, rules: SigningRules) -> None:
+    if to != payout.to:
+        no("recipient", to, f"the granted address {payout.to}")
+    if to not in rules.payouts:
+        no("recipient", to, "a payout address that its owner has confirmed")
+    ours = (rules.wallet, *rules.tokens, *rules.routers, *rules.rebalancers, *rules.managers, *rules.v2_routers, *rules.pairs)
+    if to in (*ours, *rules.oracles) or int(to, 16) == 0:
+        no("recipient", to, "somebody who is paid: neither the wallet, nor a token or contract that it trades with")
+
+
+def _amount(raw: int, payout: Payout) -> None:
+    if raw != payout.raw or raw <= 0:
+        no("payout_amount", raw, f"exactly {payout.raw}, and more than nothing")
+    if raw > payout.most_raw:
+        no("payout_per_day", raw, f"at most {payout.most_raw}, which limits.payout_per_day leaves")

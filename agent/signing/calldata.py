@@ -1,0 +1,418 @@
+"""Says what calldata means: a strict decoder for the few calls the agent sends, apart from whatever encoded them.
+
+Only the one canonical encoding of a call is understood (offsets in order, padding zero, nothing left over), so two
+different byte strings never mean the same call. Layout: Solidity contract ABI specification, "Formal Specification".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from agent.errors import Refused
+
+# --- Reads calldata word by word, and only in its one canonical encoding.
+
+
+WORD = 32
+
+
+@lru_cache(maxsize=4_096)
+def address_of(value: int) -> str:
+    """Checksummed address of an ABI word below 2^160. It takes a hash, and the same few are read again and again."""
+    return str(to_checksum_address(value.to_bytes(20, "big")))
+
+
+class NotUnderstood(Refused):
+    """Calldata that is not the canonical encoding of a known call."""
+
+
+class Words:
+    """Arguments read word by word; `end` proves that nothing was left over."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def uint(self, bits: int = 256) -> int:
+        """The next word as an unsigned integer of `bits` bits, higher bits zero."""
+        value = int.from_bytes(self.take(WORD), "big")
+        if value >> bits:
+            raise NotUnderstood(f"calldata: a number does not fit its {bits} bits")
+        return value
+
+    def signed(self, bits: int = 256) -> int:
+        """The next word as a signed integer of `bits` bits, its sign carried through the whole word."""
+        value = int.from_bytes(self.take(WORD), "big", signed=True)
+        if not -(1 << bits - 1) <= value < 1 << bits - 1:
+            raise NotUnderstood(f"calldata: a number does not fit its {bits} bits")
+        return value
+
+    def address(self) -> str:
+        """The next word as a checksummed address."""
+        return address_of(self.uint(160))
+
+    def exactly(self, expected: int, what: str) -> None:
+        """The next word, which canonical encoding fixes."""
+        if self.uint() != expected:
+            raise NotUnderstood(f"calldata: {what} is not where it belongs")
+
+    def count(self, most: int, what: str) -> int:
+        """The next word as a length of at most `most`."""
+        value = self.uint()
+        if value > most:
+            raise NotUnderstood(f"calldata: {value} {what}, at most {most} are understood")
+        return value
+
+    def take(self, length: int) -> bytes:
+        """The next `length` bytes."""
+        part = self._data[self._at : self._at + length]
+        if len(part) != length:
+            raise NotUnderstood("calldata: it ends too early")
+        self._at += length
+        return part
+
+    def padded(self, length: int) -> bytes:
+        """`length` bytes followed by zeros up to a whole word."""
+        part = self.take(length)
+        if any(self.take(-length % WORD)):
+            raise NotUnderstood("calldata: padding is not zero")
+        return part
+
+    def end(self) -> None:
+        """Raises unless everything was read."""
+        if self._at != len(self._data):
+            raise NotUnderstood("calldata: bytes are left over")
+
+
+# --- Says what a program of the Rebalancer means: a strict reader of its packed bytes, apart from whatever packed them. Layout: contrac
+
+
+LEG_BYTES = 39
+
+
+class Venue(Enum):
+    """What a leg trades in: a V2 pair, a V3 pool, or the contract that wraps the native coin."""
+
+    V2 = 0
+    V3 = 1
+    NATIVE = 2
+
+
+class Place(Enum):
+    """From where a leg is paid and where it pays to: the caller, the Rebalancer (all it has), or the next leg's V2 pair."""
+
+    WALLET = 0
+    HERE = 1
+    PAIR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A token whose balance in the wallet is checked: it changes by `bound_raw` or more, and counts at its price.
+
+    `price_x128` is numeraire base units per token base unit, times 2^128. A negative bound is the most that is spent.
+    """
+
+    token: str
+    price_x128: int
+    bound_raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramLeg:
+    """One swap, amounts in base units. `amount_raw` is 0 unless the wallet pays; `pair_with` is set when the sink is a pair.
+
+    The pool is the one that the venue's factory made for both tokens and the fee, whatever address a plan names.
+    """
+
+    venue: Venue
+    source: Place
+    sink: Place
+    token_in: str
+    token_out: str
+    pair_with: str | None
+    fee_pips: int
+    amount_raw: int
+    least_raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rebalance:
+    """Rebalancer.rebalance(program): all or nothing, not after `deadline_s` (Unix seconds of the block).
+
+    The watched balances' changes times their prices sum up to `floor_raw` numeraire base units or more.
+    """
+
+    deadline_s: int
+    floor_raw: int
+    watched: tuple[Watched, ...]
+    further: tuple[str, ...]
+    legs: tuple[ProgramLeg, ...]
+
+
+class _Bytes:
+    """Big-endian fields, one after the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, length: int, signed: bool = False) -> int:
+        part = self._data[self._at : self._at + length]
+        if len(part) != length:
+            raise ValueError("the program ends too early")
+        self._at += length
+        return int.from_bytes(part, "big", signed=signed)
+
+    def address(self) -> str:
+        return address_of(self.take(20))
+
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._at
+
+
+def read(data: bytes) -> Rebalance:
+    """The program in `data`. Raises ValueError naming what is wrong."""
+    source = _Bytes(data)
+    deadline_s, watched_count, count = source.take(5), source.take(1), source.take(1)
+    floor_raw = source.take(16, signed=True)
+    if watched_count > count:
+        raise ValueError("the program watches more tokens than it lists")
+    tokens = tuple(source.address() for _ in range(count))
+    watched = tuple(Watched(token, source.take(24), source.take(16, signed=True)) for token in tokens[:watched_count])
+    if len(set(tokens)) != len(tokens):
+        raise ValueError("the program lists a token twice")
+    if source.left == 0 or source.left % LEG_BYTES:
+        raise ValueError("the program's legs are not whole")
+    legs = tuple(_leg(source, tokens) for _ in range(source.left // LEG_BYTES))
+    if unused := set(tokens) - {token for leg in legs for token in (leg.token_in, leg.token_out, leg.pair_with)}:
+        raise ValueError(f"the program lists {', '.join(sorted(unused))} and does not trade it")
+    return Rebalance(deadline_s, floor_raw, watched, tokens[watched_count:], legs)
+
+
+def _leg(source: _Bytes, tokens: tuple[str, ...]) -> ProgramLeg:
+    kind, number_in, number_out, number_next = (source.take(1) for _ in range(4))
+    fee_pips, amount_raw, least_raw = source.take(3), source.take(16), source.take(16)
+    if kind >> 6 or 3 in (kind & 3, kind >> 2 & 3, kind >> 4 & 3):
+        raise ValueError(f"a leg of kind {kind} is not known")
+    venue, paid_from, paid_to = Venue(kind & 3), Place(kind >> 2 & 3), Place(kind >> 4 & 3)
+    if max(number_in, number_out, number_next) >= len(tokens):
+        raise ValueError("a leg names a token that is not listed")
+    if number_next and paid_to is not Place.PAIR:
+        raise ValueError("a leg names a next token without paying to its pair")
+    if amount_raw and paid_from is not Place.WALLET:
+        raise ValueError("a leg names an amount that the wallet does not pay")
+    pair_with = tokens[number_next] if paid_to is Place.PAIR else None
+    return ProgramLeg(venue, paid_from, paid_to, tokens[number_in], tokens[number_out], pair_with, fee_pips, amount_raw, least_raw)
+
+
+MAX_CALLS = 64
+"""More calls in one multicall than any plan needs; bounds the work on hostile calldata."""
+MAX_PATH = 8
+
+_HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
+
+
+@dataclass(frozen=True, slots=True)
+class Approve:
+    """ERC-20 approve(spender, amount), base units."""
+
+    spender: str
+    raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExactInputSingle:
+    """SwapRouter02 exactInputSingle: one V3 pool, amounts in base units. `amount_in_raw` 0 spends the router's balance."""
+
+    token_in: str
+    token_out: str
+    fee_pips: int
+    recipient: str
+    amount_in_raw: int
+    min_out_raw: int
+    sqrt_price_limit_x96: int
+
+
+@dataclass(frozen=True, slots=True)
+class SwapExactTokens:
+    """SwapRouter02 swapExactTokensForTokens: V2 pairs along `path`. `amount_in_raw` 0 spends the router's balance."""
+
+    amount_in_raw: int
+    min_out_raw: int
+    path: tuple[str, ...]
+    recipient: str
+
+
+Swap = ExactInputSingle | SwapExactTokens
+
+
+@dataclass(frozen=True, slots=True)
+class WrapEth:
+    """SwapRouter02 wrapETH: wraps so much of the native coin that was sent along; the router keeps it."""
+
+    value_wei: int
+
+
+@dataclass(frozen=True, slots=True)
+class SweepToken:
+    """SwapRouter02 sweepToken: all that the router has of a token goes to `recipient`, at least `min_raw` base units."""
+
+    token: str
+    min_raw: int
+    recipient: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """SwapRouter02 pull: takes `raw` base units of the caller's token into the router."""
+
+    token: str
+    raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnwrapWeth9:
+    """SwapRouter02 unwrapWETH9: all wrapped coin of the router goes to `recipient` as native coin, at least `min_raw`."""
+
+    min_raw: int
+    recipient: str
+
+
+Inner = Swap | WrapEth | SweepToken | Pull | UnwrapWeth9
+"""What may stand inside a multicall."""
+
+
+@dataclass(frozen=True, slots=True)
+class Multicall:
+    """SwapRouter02 multicall(deadline, calls): all or nothing, not after `deadline_s` (Unix seconds of the block)."""
+
+    deadline_s: int
+    calls: tuple[Inner, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """WETH9 withdraw(amount): the caller's wrapped coin becomes native coin, base units."""
+
+    raw: int
+
+
+Call = Approve | Multicall | Rebalance | Withdraw | Inner
+
+
+def selector(signature: str) -> bytes:
+    """First four bytes of keccak256 of a function signature."""
+    return bytes(keccak(text=signature))[:4]
+
+
+APPROVE = selector("approve(address,uint256)")
+MULTICALL = selector("multicall(uint256,bytes[])")
+EXACT_INPUT_SINGLE = selector("exactInputSingle((address,address,uint24,address,uint256,uint256,uint160))")
+SWAP_EXACT_TOKENS = selector("swapExactTokensForTokens(uint256,uint256,address[],address)")
+WRAP_ETH = selector("wrapETH(uint256)")
+SWEEP_TOKEN = selector("sweepToken(address,uint256,address)")
+PULL = selector("pull(address,uint256)")
+UNWRAP_WETH9 = selector("unwrapWETH9(uint256,address)")
+WITHDRAW = selector("withdraw(uint256)")
+REBALANCE = selector("rebalance(bytes)")
+
+
+def data_bytes(data: str) -> bytes:
+    """Bytes of 0x-hex calldata. Raises NotUnderstood on anything else."""
+    if not _HEX.fullmatch(data):
+        raise NotUnderstood("calldata: not 0x-hex")
+    return bytes.fromhex(data[2:])
+
+
+def decode(data: str | bytes) -> Call:
+    """The call that `data` (bytes or 0x-hex) encodes. Raises NotUnderstood naming what is wrong."""
+    raw = data_bytes(data) if isinstance(data, str) else bytes(data)
+    return _decode(raw, _DECODERS)
+
+
+def _decode(raw: bytes, decoders: dict[bytes, Callable[[Words], Call]]) -> Call:
+    decoder = decoders.get(raw[:4])
+    if decoder is None:
+        raise NotUnderstood(f"calldata: unknown function 0x{raw[:4].hex()}")
+    words = Words(raw[4:])
+    call = decoder(words)
+    words.end()
+    return call
+
+
+def _approve(words: Words) -> Approve:
+    return Approve(spender=words.address(), raw=words.uint())
+
+
+def _exact_input_single(words: Words) -> ExactInputSingle:
+    return ExactInputSingle(
+        token_in=words.address(),
+        token_out=words.address(),
+        fee_pips=words.uint(24),
+        recipient=words.address(),
+        amount_in_raw=words.uint(),
+        min_out_raw=words.uint(),
+        sqrt_price_limit_x96=words.uint(160),
+    )
+
+
+def _swap_exact_tokens(words: Words) -> SwapExactTokens:
+    amount_in_raw, min_out_raw = words.uint(), words.uint()
+    words.exactly(4 * WORD, "the path")
+    recipient = words.address()
+    path = tuple(words.address() for _ in range(words.count(MAX_PATH, "tokens in a path")))
+    return SwapExactTokens(amount_in_raw, min_out_raw, path, recipient)
+
+
+def _multicall(words: Words) -> Multicall:
+    deadline_s = words.uint()
+    words.exactly(2 * WORD, "the list of calls")
+    count = words.count(MAX_CALLS, "calls")
+    offsets = [words.uint() for _ in range(count)]
+    calls: list[Inner] = []
+    expected = count * WORD
+    for offset in offsets:
+        if offset != expected:
+            raise NotUnderstood("calldata: a call is not where it belongs")
+        length = words.count(1 << 16, "bytes in a call")
+        call = _decode(words.padded(length), _INNER)
+        if not isinstance(call, Inner):
+            raise NotUnderstood("calldata: only swaps and payments may stand inside a multicall")
+        calls.append(call)
+        expected += WORD + length + -length % WORD
+    return Multicall(deadline_s, tuple(calls))
+
+
+def _rebalance(words: Words) -> Rebalance:
+    words.exactly(WORD, "the program")
+    data = words.padded(words.count(1 << 16, "bytes in a program"))
+    try:
+        return read(data)
+    except ValueError as error:
+        raise NotUnderstood(f"calldata: {error}") from None
+
+
+_INNER: dict[bytes, Callable[[Words], Call]] = {
+    EXACT_INPUT_SINGLE: _exact_input_single,
+    SWAP_EXACT_TOKENS: _swap_exact_tokens,
+    WRAP_ETH: lambda words: WrapEth(words.uint()),
+    SWEEP_TOKEN: lambda words: SweepToken(words.address(), words.uint(), words.address()),
+    PULL: lambda words: Pull(words.address(), words.uint()),
+    UNWRAP_WETH9: lambda words: UnwrapWeth9(words.uint(), words.address()),
+}
+_DECODERS: dict[bytes, Callable[[Words], Call]] = {
+    APPROVE: _approve,
+    MULTICALL: _multicall,
+    REBALANCE: _rebalance,
+    WITHDRAW: lambda words: Withdraw(words.uint()),
+    **_INNER,
+}

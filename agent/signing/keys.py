@@ -1,0 +1,195 @@
+"""Loads the signing key from where the config says, and keeps it out of everything that could be read later (T18)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from agent.errors import ConfigError
+from agent.ports import SigningKey
+from agent.signing import keystore as osring
+from agent.signing.keystore import open_keystore, read_private
+from agent.signing.secret import KEY_PATH, Key, Secret, disable_core_dumps, key_of
+
+__all__ = [
+    "Ask",
+    "HandedIn",
+    "Key",
+    "KeyEnv",
+    "KeyPrompt",
+    "KeySource",
+    "KeyringEntry",
+    "KeystoreFile",
+    "Secret",
+    "TestAccount",
+    "disable_core_dumps",
+    "is_published",
+    "load_key",
+]
+
+LOCAL_CHAIN_IDS = (31337, 131277322940537)
+"""anvil's and eth-tester's."""
+TEST_MNEMONIC = "test test test test test test test test test test test junk"
+"""The published mnemonic of anvil and hardhat: whoever sends money to its accounts loses it within seconds."""
+TEST_ACCOUNTS = 20
+_PUBLISHED = """
+    0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC
+    0x90F79bf6EB2c4f870365E785982E1f101E93b906 0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65 0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc
+    0x976EA74026E726554dB657fA54763abd0C3a0aa9 0x14dC79964da2C08b23698B3D3cc7Ca32193d9955 0x23618e81E3f5cdF7f54C3d65f7FBc0aBf5B21E8f
+    0xa0Ee7A142d267C1f36714E4a8F75612F20a79720 0xBcd4042DE499D14e55001CcbB24a551F3b954096 0x71bE63f3384f5fb98995898A86B02Fb2426c5788
+    0xFABB0ac9d68B0B445fB7357272Ff202C5651694a 0x1CBd3b2770909D4e10f157cABC84C7264073C9Ec 0xdF3e18d64BC6A983f673Ab319CCaE4f1a57C7097
+    0xcd3B766CCDd6AE721141F452C550Ca635964ce71 0x2546BcD3c84621e976D8185a91A922aE77ECEc30 0xbDA5747bFD65F08deb54cb465eB87D40e51B197E
+    0xdD2FD4581271e230360230F9337D5c0430Bf44C0 0x8626f6940E2eb28930eFb4CeF49B2d1F2C9C1199
+    0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf 0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF 0x6813Eb9362372EEF6200f3b1dbC3f819671cBA69
+    0x1efF47bc3a10a45D4B230B5d10E37751FE6AA718 0xe1AB8145F7E55DC933d51a18c793F901A3A0b276 0xE57bFE9F44b819898F47BF37E5AF72a0783e1141
+    0xd41c057fd1c78805AAC12B0A94a405c0461A6FBb 0xF1F6619B38A98d6De0800F1DefC0a6399eB6d30C 0xF7Edc8FA1eCc32967F827C9043FcAe6ba73afA5c
+    0x4CCeBa2d7D2B4fdcE4304d3e09a1fea9fbEb1528 0x3DA8D322CB2435dA26E9C9fEE670f9fB7Fe74E49 0xDbc23AE43a150ff8884B02Cea117b22D1c3b9796
+    0x68E527780872cda0216Ba0d8fBD58b67a5D5e351 0x5A83529ff76Ac5723A87008c4D9B436AD4CA7d28 0x8735015837bD10e05d9cf5EA43A2486Bf4Be156F
+    0xfaE394561e33e242c551d15D4625309EA4c0B97f 0x252Dae0A4b9d9b80F504F6418acd2d364C0c59cD 0x79196B90D1E952C5A43d4847CAA08d50b967c34A
+    0x4bd1280852Cadb002734647305AFC1db7ddD6Acb 0x811da72aCA31e56F770Fc33DF0e45fD08720E157
+"""
+PUBLISHED = frozenset(_PUBLISHED.split())
+"""Addresses of keys that everybody knows: the first accounts of the test mnemonic, then the numbers from 1 as keys (eth-tester's)."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeystoreFile:
+    """An encrypted keystore (version 3). The password comes from the variable `password_env` if set, else from a prompt."""
+
+    path: Path
+    password_env: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEnv:
+    """A private key in the environment variable `name`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPrompt:
+    """A private key typed at a prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestAccount:
+    """Account `index` of the published test mnemonic; on local chains only."""
+
+    __test__ = False
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyringEntry:
+    """A key in the keyring of the operating system, under a service and a name."""
+
+    service: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandedIn:
+    """A key that the calling program has, such as one in a key service."""
+
+    key: SigningKey
+
+
+KeySource = KeystoreFile | KeyEnv | KeyPrompt | KeyringEntry | TestAccount | HandedIn
+
+Ask = Callable[[str], str]
+"""Shows a prompt and returns what was typed, unseen (getpass.getpass)."""
+
+
+def load_key(source: KeySource, chain_id: int, *, ask: Ask | None, fork: bool = False) -> SigningKey:
+    """The key that `source` names, checked against the chain it is for.
+
+    `ask` is None where nobody can be asked. With `fork` (a copy of a live chain, under its chain id) only published test
+    keys are accepted; elsewhere they are accepted on local chain ids only.
+    Raises ConfigError naming the field and the remedy; no message, traceback or local variable of it holds the key.
+    """
+    disable_core_dumps()
+    local = chain_id in LOCAL_CHAIN_IDS
+    found: SigningKey | ConfigError
+    match source:
+        case HandedIn(key):
+            found = key
+        case TestAccount(index):
+            if not (local or fork):
+                raise ConfigError(
+                    f"wallet.test_account: its key is published and chain {chain_id} is not a local one",
+                    "use wallet.keystore or wallet.key_env",
+                )
+            if not 0 <= index < TEST_ACCOUNTS:
+                raise ConfigError(f"wallet.test_account: {index} is not between 0 and {TEST_ACCOUNTS - 1}")
+            return _test_account(index)
+        case KeystoreFile(path, password_env):
+            found = open_keystore(read_private(path), _password(path, password_env, ask), path)
+        case KeyEnv(name):
+            found = key_of(_variable(name), f"wallet.key_env {name}")
+        case KeyringEntry(service, name):
+            found = osring.load((service, name))
+        case KeyPrompt():
+            if ask is None:
+                raise ConfigError("the key must be typed and nobody can be asked", "run in a terminal, or set wallet.keystore")
+            found = key_of(Secret(ask("Private key: ")), "the typed key")
+    if isinstance(found, ConfigError):
+        raise found
+    published = is_published(found.address)
+    if published and not (local or fork):
+        raise ConfigError(f"the key of {found.address} is published, and chain {chain_id} is not a local one", "use a key of your own")
+    if fork and not published:
+        raise ConfigError(
+            f"the key of {found.address} is not a test key, and this is a fork: what is signed here is valid on chain {chain_id}",
+            "use wallet.test_account",
+        )
+    return found
+
+
+def _variable(name: str) -> Secret:
+    if not os.environ.get(name):
+        raise ConfigError(f"wallet.key_env: the environment variable {name} is not set", f"export {name} before starting")
+    return Secret(os.environ[name])
+
+
+def _password(path: Path, password_env: str, ask: Ask | None) -> Secret:
+    if password_env and os.environ.get(password_env):
+        return Secret(os.environ[password_env])
+    if ask is None:
+        remedy = f"export {password_env} with its password" if password_env else "run in a terminal and type its password"
+        raise ConfigError(f"wallet.keystore: {path} is locked and nobody can be asked for its password", remedy)
+    return Secret(ask(f"Password of {path}: "))
+
+
+def is_published(address: str) -> bool:
+    """Whether the key of `address` is one of the test mnemonic's or of eth-tester's (the numbers from 1)."""
+    return address in PUBLISHED
+
+
+@cache
+def _test_account(index: int) -> Key:
+    """Worked out once: the path of a mnemonic's account takes milliseconds of elliptic curve."""
+    return _account(_test_key(index))
+
+
+def _account(key: bytes) -> Key:
+    from eth_account import Account
+
+    return Key(Account.from_key(key))
+
+
+def _test_key(index: int) -> bytes:
+    """Private key of BIP-44 path m/44'/60'/0'/0/index; seed by BIP-39 (PBKDF2-HMAC-SHA512, salt "mnemonic", 2048 rounds)."""
+    from eth_account.hdaccount import key_from_seed
+
+    return bytes(key_from_seed(_test_seed(), f"{KEY_PATH}{index}"))
+
+
+@cache
+def _test_seed() -> bytes:
+    return hashlib.pbkdf2_hmac("sha512", TEST_MNEMONIC.encode(), b"mnemonic", 2048)

@@ -1,0 +1,114 @@
+"""A key that lies elsewhere and signs 32-byte hashes, as the key services of clouds do: DER in, an Ethereum transaction out.
+
+An adapter needs two calls of its service: the public key once (`address_of`), and a signature of a digest for each
+transaction (`RemoteKey`). For AWS KMS that is GetPublicKey, and Sign with MessageType DIGEST and ECDSA_SHA_256 on a key of
+ECC_SECG_P256K1; other services give the same bytes. docs/keys.md has the whole of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from eth_account import Account
+from eth_keys.datatypes import PublicKey, Signature
+from eth_keys.exceptions import BadSignature
+from eth_utils.exceptions import ValidationError
+
+from agent.errors import OperatorNeeded, Retryable, TrimtabError
+from agent.model import SignedTx, UnsignedTx
+from agent.signing.rules import Vrs, signed_by
+
+ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+"""Order of secp256k1 (SEC 2, section 2.4.1)."""
+_SPKI = bytes.fromhex("3056301006072a8648ce3d020106052b8104000a03420004")
+"""SubjectPublicKeyInfo (RFC 5480) of an uncompressed point on secp256k1, up to its coordinates."""
+_SEQUENCE, _INTEGER = 0x30, 0x02
+
+
+class NotASignature(ValueError):
+    """What a service sent is no DER signature of this key over this hash."""
+
+
+class RemoteKey:
+    """ports.SigningKey over a service that signs digests. It need not give the same signature twice.
+
+    What comes back is believed only once it recovers to `address`.
+    """
+
+    def __init__(self, address: str, sign_digest: Callable[[bytes], bytes]) -> None:
+        """`sign_digest` takes 32 bytes and gives the DER signature; what it raises counts as a service out of reach."""
+        self.address = address
+        self._sign_digest = sign_digest
+
+    def __repr__(self) -> str:
+        return f"RemoteKey({self.address})"
+
+    def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
+        """See ports.SigningKey. Raises Retryable when the service gives nothing, OperatorNeeded when what it gives is not ours."""
+        signed = signed_by(tx, self._vrs)
+        if Account.recover_transaction(signed.raw) != self.address:
+            raise OperatorNeeded("the key service's signature makes a transaction of another wallet", "check wallet.address and the key")
+        return signed
+
+    def _vrs(self, digest: bytes) -> Vrs:
+        try:
+            der = self._sign_digest(digest)
+        except TrimtabError:
+            raise
+        except Exception as error:  # each service has errors of its own
+            raise Retryable(
+                f"the key service did not sign ({type(error).__name__})",
+                "nothing was sent; check the service and its permissions, try again",
+            ) from None
+        try:
+            return recoverable(der, digest, self.address)
+        except NotASignature as error:
+            raise OperatorNeeded(
+                f"the key service's answer is no signature of {self.address}: {error}", "check that it is this key"
+            ) from None
+
+
+def recoverable(der: bytes, digest: bytes, address: str) -> Vrs:
+    """Recovery bit, r and s of a DER signature over `digest`, s in the lower half of the order (EIP-2).
+
+    The signature says nothing of the recovery bit: it is the one whose public key is that of `address`. Raises NotASignature.
+    """
+    r, s = _integers(der)
+    if not (0 < r < ORDER and 0 < s < ORDER):
+        raise NotASignature("its numbers are not below the curve's order")
+    s = min(s, ORDER - s)
+    for bit in (0, 1):
+        try:
+            found = Signature(vrs=(bit, r, s)).recover_public_key_from_msg_hash(digest)
+        except (BadSignature, ValidationError, ValueError):
+            continue
+        if found.to_checksum_address() == address:
+            return bit, r, s
+    raise NotASignature("it recovers to another key")
+
+
+def address_of(public_key_der: bytes) -> str:
+    """Checksummed address of a public key as services give it (SubjectPublicKeyInfo, RFC 5480). Raises NotASignature."""
+    if len(public_key_der) != len(_SPKI) + 64 or not public_key_der.startswith(_SPKI):
+        raise NotASignature("the public key is not an uncompressed one on secp256k1")
+    return PublicKey(public_key_der[len(_SPKI) :]).to_checksum_address()
+
+
+def _integers(der: bytes) -> tuple[int, int]:
+    """Both numbers of ECDSA-Sig-Value (RFC 3279, 2.2.3) in the one DER encoding they have."""
+    if len(der) < 2 or der[0] != _SEQUENCE or der[1] != len(der) - 2 or der[1] >= 0x80:
+        raise NotASignature("not one DER sequence")
+    r, rest = _integer(der[2:])
+    s, rest = _integer(rest)
+    if rest:
+        raise NotASignature("more than two integers")
+    return r, s
+
+
+def _integer(data: bytes) -> tuple[int, bytes]:
+    if len(data) < 3 or data[0] != _INTEGER or not 0 < data[1] <= 33 or len(data) < 2 + data[1]:
+        raise NotASignature("not a DER integer of at most 33 bytes")
+    body, rest = data[2 : 2 + data[1]], data[2 + data[1] :]
+    if body[0] & 0x80 or (len(body) > 1 and body[0] == 0 and not body[1] & 0x80):
+        raise NotASignature("a negative or padded integer")
+    return int.from_bytes(body, "big"), rest

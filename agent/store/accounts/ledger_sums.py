@@ -1,0 +1,273 @@
+"""Sums kept beside the rows that they sum, in the same transaction: balances by book, all losses, and how far everything is settled.
+
+So a look reads as much of old books as of new ones. `trimtab books check` proves the balances from the entries.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Select, bindparam, delete, exists, func, or_, select, update
+
+from agent.accounting.entries import GRAIN, WALLET
+from agent.model import Entry, EntryKind, Held, Posting
+from agent.store import database as meta
+from agent.store import records
+from agent.store.database import highest, put, values
+from agent.store.tables import BookOpeningRow, BookRow, BudgetRow, EntryRow, FlowRow, IntentRow, RunningRow
+from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
+from agent.units import ceil_int
+
+# --- Entries and valuations from their stored JSON, many at a time: what codec.loads reads, without going through its general rules. Wh
+
+
+_KINDS = {kind.value: kind for kind in EntryKind}
+_ENTRY = {"id", "kind", "block", "chain_s", "tx_hash", "note", "postings", "by_hand"}
+_POSTING = {"account", "token", "raw", "value"}
+_HELD = {"token", "wallet_raw", "lp_raw", "price", "target_bps"}
+_RESERVED = _HELD | {"reserved_raw"}
+"""Valuations from before gas money was told apart have no `reserved_raw`: all of them counts as managed."""
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Without the garbage collector, which would go through thousands of new objects again and again, though all of them stay."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+class _Unusual(Exception):
+    """Not as codec.dumps writes it."""
+
+
+def entry(text: str) -> Entry:
+    """One entry. Raises OperatorNeeded where the row is damaged."""
+    try:
+        return _entry(json.loads(text))
+    except (_Unusual, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
+        return records.loaded(Entry, text)
+
+
+def held(text: str) -> tuple[Held, ...]:
+    """What a valuation counted. Raises OperatorNeeded where the row is damaged."""
+    try:
+        return tuple(map(_held, json.loads(text)))
+    except (_Unusual, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
+        return records.loaded(tuple[Held, ...], text)
+
+
+def _entry(data: dict[str, Any]) -> Entry:
+    if data.keys() != _ENTRY or type(data["by_hand"]) is not bool or type(data["postings"]) is not list:
+        raise _Unusual
+    return Entry(
+        _text(data["id"]),
+        _KINDS[data["kind"]],
+        _integer(data["block"]),
+        _integer(data["chain_s"]),
+        _text(data["tx_hash"]),
+        _text(data["note"]),
+        tuple(map(_posting, data["postings"])),
+        data["by_hand"],
+    )
+
+
+def _posting(data: dict[str, Any]) -> Posting:
+    if data.keys() != _POSTING:
+        raise _Unusual
+    value = data["value"]
+    return Posting(_text(data["account"]), _text(data["token"]), _integer(data["raw"]), None if value is None else _fraction(value))
+
+
+def _held(data: dict[str, Any]) -> Held:
+    if data.keys() not in (_RESERVED, _HELD):
+        raise _Unusual
+    return Held(
+        _text(data["token"]),
+        _integer(data["wallet_raw"]),
+        _integer(data["lp_raw"]),
+        _fraction(data["price"]),
+        _integer(data["target_bps"]),
+        _integer(data.get("reserved_raw", 0)),
+    )
+
+
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise _Unusual
+    return value
+
+
+def _integer(value: object) -> int:
+    """A JSON integer, or from 2^53 on the text of one."""
+    if type(value) is int:
+        return value
+    if type(value) is str and value.isascii() and value.removeprefix("-").isdecimal():
+        return int(value)
+    raise _Unusual
+
+
+def _fraction(value: str) -> Fraction:
+    above, _, below = value.partition("/")
+    if not below.isdecimal():
+        raise _Unusual
+    return Fraction(_integer(above), _integer(below))
+
+
+SETTLED_TO = "settled_to"
+"""Key of the newest intent up to which every one has ended, is booked, and is entered in the ledger or older than its book."""
+LOSS_TOTAL = "loss_total"
+"""Key of what all booked intents lost, in the grain of accounting/entries.py; what gained makes no room."""
+ENTRIES_TURN = "entries_turn"
+"""Key of how often entries or flows were written."""
+_OPEN, _CONSUMED, _ENDED = (tuple(state.value for state in states) for states in (OPEN, CONSUMED, ENDED_IN_BLOCK))
+
+
+def balances(db: Connection, book: int) -> dict[str, int]:
+    """Base units by token: what the wallet opened with, all flows since and all entries of the book."""
+    return {token: int(raw) for token, raw in db.execute(_balances(), {"of": book})}
+
+
+def begin(db: Connection, book: int, found: Mapping[str, int]) -> None:
+    """Tokens came into the book with so many base units in the wallet."""
+    put(db, RunningRow, [{"book": book, "token": token, "raw": str(raw)} for token, raw in found.items()])
+
+
+def add(db: Connection, book: int, moved: Mapping[str, int], sign: int = 1) -> None:
+    """What an entry moved in the wallet; with sign -1 an entry that goes."""
+    meta.write(db, {ENTRIES_TURN: turn(db) + 1})
+    kept = balances(db, book)
+    changed = [{"of": book, "token_of": token, "raw": str(kept[token] + sign * raw)} for token, raw in moved.items() if token in kept]
+    if changed:
+        db.execute(_changed(), changed)
+
+
+def flowed(db: Connection, token: str, raw: int) -> None:
+    """A flow was written down: it belongs to the book that is kept."""
+    if book := highest(db, BookRow.seq):
+        add(db, book, {token: raw})
+
+
+def proven(db: Connection, book: int) -> tuple[str, ...]:
+    """Where what is kept of the book is not what its openings, flows and entries come to: in words, nothing in sound books."""
+    kept, summed = balances(db, book), summed_up(db, book)
+    wrong = [
+        f"balance of {token}: {kept.get(token)} is kept, its entries come to {summed.get(token)}"
+        for token in sorted({*kept, *summed})
+        if kept.get(token) != summed.get(token)
+    ]
+    if (grains := _losses(db)) != meta.number(db, LOSS_TOTAL):
+        wrong.append(f"losses: {meta.number(db, LOSS_TOTAL)} grains are kept, budgets come to {grains}")
+    if settled_to(db) > _settled(db, 0, book):
+        wrong.append(f"settled: up to transaction {settled_to(db)} is kept, one before it waits")
+    return tuple(wrong)
+
+
+def recount(db: Connection, book: int) -> None:
+    """Puts all of it in order by what it sums."""
+    db.execute(delete(RunningRow).where(RunningRow.book == book))
+    begin(db, book, summed_up(db, book))
+    meta.write(db, {ENTRIES_TURN: turn(db) + 1, LOSS_TOTAL: _losses(db), SETTLED_TO: 0})
+    settle(db)
+
+
+def summed_up(db: Connection, book: int) -> dict[str, int]:
+    """What the wallet opened with, all flows since, and what the postings of all entries moved in it, base units by token."""
+    opened = select(BookOpeningRow.token, BookOpeningRow.raw, BookOpeningRow.after_flow)
+    rows = db.execute(opened.where(BookOpeningRow.book == book, BookOpeningRow.place == "")).all()
+    found, after = {token: int(raw) for token, raw, _ in rows}, {token: flow for token, _, flow in rows}
+    for seq, token, delta in db.execute(select(FlowRow.seq, FlowRow.token, FlowRow.delta_raw)):
+        if token in found and seq > after[token]:
+            found[token] += int(delta)
+    for text in values(db, select(EntryRow.entry_json).where(EntryRow.book == book)):
+        for token, raw in wallet_moves(entry(text)).items():
+            if token in found:
+                found[token] += raw
+    return found
+
+
+def wallet_moves(entry: Entry) -> dict[str, int]:
+    """What an entry moved in the wallet, base units by token."""
+    return {one.token: one.raw for one in entry.postings if one.account == WALLET}
+
+
+def turn(db: Connection) -> int:
+    """A number that changes whenever an entry comes, goes or is written anew."""
+    return meta.number(db, ENTRIES_TURN)
+
+
+def loss_total(facts: Mapping[str, str]) -> Fraction:
+    """What all booked intents lost by the fact LOSS_TOTAL, numeraire base units."""
+    return Fraction(meta.whole(LOSS_TOTAL, facts.get(LOSS_TOTAL)), GRAIN)
+
+
+def lost(db: Connection, loss: Fraction, sign: int = 1) -> None:
+    """The loss of one intent, rounded up; with sign -1 that of one whose receipt a reorganisation took."""
+    if (grains := grains_up(loss)) > 0:
+        meta.write(db, {LOSS_TOTAL: meta.number(db, LOSS_TOTAL) + sign * grains})
+
+
+def grains_up(loss: Fraction) -> int:
+    """A loss in the grain of the books, rounded up; nothing for a gain."""
+    return max(0, ceil_int(loss * GRAIN))
+
+
+def settled_to(db: Connection) -> int:
+    """Number of the newest intent up to which nothing waits to be booked or entered."""
+    return meta.number(db, SETTLED_TO)
+
+
+def settle(db: Connection) -> None:
+    """Moves that number on as far as it goes."""
+    book = highest(db, BookRow.seq)
+    if book and (now := _settled(db, known := settled_to(db), book)) != known:
+        meta.write(db, {SETTLED_TO: now})
+
+
+def _settled(db: Connection, known: int, book: int) -> int:
+    """How far all is settled, as far as `known` it is. What came before the book's first opening never enters it."""
+    newest = highest(db, IntentRow.seq)
+    if newest == known:  # all of them are
+        return known
+    first = db.scalar(_first_opening(), {"of": book})
+    next_one = db.scalar(_next_one(), {"known": known, "first": newest if first is None else first})
+    return int(newest if next_one is None else next_one - 1)
+
+
+def unsettle(db: Connection, seq: int) -> None:
+    """The intent of that number moved: whatever it is now has to be looked at again."""
+    if seq <= settled_to(db):
+        meta.write(db, {SETTLED_TO: seq - 1})
+
+
+def _losses(db: Connection) -> int:
+    return sum(grains_up(Fraction(loss)) for loss in values(db, select(BudgetRow.loss)) if loss != "0")
+
+
+_balances = cache(lambda: select(RunningRow.token, RunningRow.raw).where(RunningRow.book == bindparam("of")))
+_changed = cache(lambda: update(RunningRow).where(RunningRow.book == bindparam("of"), RunningRow.token == bindparam("token_of")))
+_first_opening = cache(lambda: select(func.min(BookOpeningRow.after_intent)).where(BookOpeningRow.book == bindparam("of")))
+
+
+@cache
+def _next_one() -> Select[Any]:
+    """The first intent beyond those known as settled that waits for something; none before the book's first opening is entered."""
+    unbooked = IntentRow.state.in_(_CONSUMED) & ~exists().where(BudgetRow.intent_id == IntentRow.id)
+    unentered = (
+        IntentRow.state.in_(_ENDED)
+        & IntentRow.receipt_json.is_not(None)
+        & (IntentRow.seq > bindparam("first"))
+        & ~exists().where(EntryRow.intent_id == IntentRow.id)
+    )
+    waits = or_(IntentRow.state.in_(_OPEN), unbooked, unentered)
+    return select(IntentRow.seq).where(IntentRow.seq > bindparam("known"), waits).order_by(IntentRow.seq).limit(1)

@@ -1,0 +1,366 @@
+"""Budgets and movements: what finished intents used up, and the sums over the last 24 hours of chain time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from typing import Any, cast
+
+from sqlalchemy import Connection, Select, bindparam, delete, select
+
+from agent.errors import OperatorNeeded
+from agent.model import History, Intent, IntentKind, IntentState, LateRefusal, Plan, Rebalance, Receipt, UnsignedTx
+from agent.policy import failures
+from agent.ports import Grant
+from agent.store import database as meta
+from agent.store import orders, requests
+from agent.store.accounts import balances
+from agent.store.accounts import balances as positions
+from agent.store.accounts import ledger as ledger_rows
+from agent.store.accounts import ledger_sums as running
+from agent.store.database import add, every, first, highest, values
+from agent.store.records import Movement, loaded, unpacked
+from agent.store.tables import BudgetRow, EarlierRow, EntryRow, IntentRow, MovementRow, SleeveBookingRow, Step
+from agent.store.transitions import CONSUMED
+from agent.units import NATIVE
+
+# --- Transactions that failed in a row: how many, since when, and whether there were ever too many since the owner resumed.
+
+
+FEW = 20
+"""Transactions that are read at once from the newest on, where only the newest are wanted."""
+RESUMED_AFTER = "resumed_after"
+"""Key of the newest intent's number when the owner resumed last: failures up to it have been looked at."""
+STOP = "failures_stop"
+"""Key that says that too many failed in a row since the owner resumed; empty where not."""
+_CONSUMED = tuple(state.value for state in CONSUMED)
+_TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
+"""What everything else, approvals above all, is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Reverts, and steps that approved or took back, since the last success. `newest_s` is chain time of the newest of them, None
+    while there are not too many; `stops` says that there were too many since the owner resumed.
+    """
+
+    reverts: int
+    approvals: int
+    newest_s: int | None
+    stops: bool
+
+
+def failed_row(db: Connection, facts: Mapping[str, str], late: Mapping[str, int], chain_now_s: int) -> Row:
+    """How many failed in a row, by the facts STOP and RESUMED_AFTER. `late` are numbers of the newest intent by token, up to
+    which its approvals count in no row.
+
+    What is not booked yet counts as of now.
+    """
+    found = _since_success(db, facts, late)
+    reverts, approvals = _counted(found)
+    newest_s = None
+    if failures.too_many(reverts, approvals):
+        booked_s = db.scalar(select(BudgetRow.chain_s).where(BudgetRow.intent_id == found[0].id))
+        newest_s = chain_now_s if booked_s is None else booked_s
+    return Row(reverts, approvals, newest_s, bool(facts.get(STOP)))
+
+
+def note(db: Connection, late: Mapping[str, int]) -> None:
+    """Remembers too many in a row: exits go on, and one that succeeds must not let rebalances go on with them."""
+    if failures.too_many(*_counted(_since_success(db, meta.read(db, RESUMED_AFTER), late))):
+        meta.write(db, {STOP: 1})
+
+
+def forget(db: Connection, newest_intent: int) -> None:
+    """The owner has looked at everything up to that intent."""
+    meta.write(db, {STOP: "", RESUMED_AFTER: newest_intent})
+
+
+def _counted(found: list[IntentRow]) -> tuple[int, int]:
+    """Reverts, and steps that approved something or took it back."""
+    return sum(map(_reverted, found)), len({one.step_id for one in found if one.kind == IntentKind.APPROVE.value})
+
+
+def _since_success(db: Connection, facts: Mapping[str, str], late: Mapping[str, int]) -> list[IntentRow]:
+    """What was mined after the last swap or action on liquidity that succeeded, and after the owner resumed last, newest first.
+
+    Only such a success ends a row of reverts. Cancels neither count nor interrupt, and neither do approvals that succeed: each new
+    try may need one. Nor what was approved for exits that were refused late: how often those are tried is bounded by itself
+    (agent/policy/orders/exits.py), and one that never goes must not stop the others.
+    """
+    found: list[IntentRow] = []
+    # A few at a time, in the order in which they lie: the row ends soon, and before it are the transactions of years.
+    newest_first = db.execute(_newest_first(), {"resumed": int(facts.get(RESUMED_AFTER) or 0)}).yield_per(FEW)
+    for one in cast("Iterable[IntentRow]", newest_first):
+        if one.state not in _CONSUMED or one.kind == IntentKind.CANCEL.value:
+            continue
+        if one.kind in _TRADES and not _reverted(one):
+            break
+        if not late or one.kind != IntentKind.APPROVE.value or one.seq > late.get(loaded(UnsignedTx, one.tx_json).to, 0):
+            found.append(one)
+    newest_first.close()
+    return found
+
+
+def _reverted(one: IntentRow) -> bool:
+    return one.receipt_json is not None and loaded(Receipt, one.receipt_json).status != 1
+
+
+_newest_first = cache(lambda: select(IntentRow).where(IntentRow.seq > bindparam("resumed")).order_by(IntentRow.seq.desc()))
+
+
+DAY_S = 86_400
+LAST_REVIEW = "last_review_s"
+DELAY = "delay_ppm"
+REVIEWS = "reviews"
+"""Key of the schedules and when each was reviewed last, as JSON."""
+MOST_REVIEWS = 32
+"""Schedules that are remembered, the newest: those of a config long gone are forgotten."""
+DEPEGGED = "depegged"
+UNREAD = "unread"
+"""Key of the assets whose balance could not be read, each as address:chain time since when."""
+LATE = "late"
+"""Key of the exits that were refused when about to be sent, as JSON."""
+SWAP_BESIDES = "swap_besides"
+"""Kind of a budget of a swap that is no rebalance of the policy: an exit, a withdrawal, an investment, one by hand."""
+_KINDS = (*(kind.value for kind in IntentKind), SWAP_BESIDES)
+"""Every kind of a budget: named so that few are read by their index."""
+FACTS = (
+    *(LAST_REVIEW, DELAY, REVIEWS, DEPEGGED, UNREAD, LATE, orders.TURN, orders.UNIT, running.LOSS_TOTAL),
+    *(balances.ACCEPTED, balances.ROSE, balances.LEFT_ALONE, STOP, RESUMED_AFTER),
+)
+"""Keys of all that a history tells of facts."""
+_NO_TRADES = (IntentKind.APPROVE.value, IntentKind.CANCEL.value)
+
+
+def book(
+    db: Connection,
+    wallet: str,
+    coin: str,
+    intent: Intent,
+    turnover: Fraction,
+    loss: Fraction,
+    gas_wei: int,
+    chain_s: int,
+    outflow: Fraction = Fraction(0),
+) -> None:
+    """Adds one intent to the budgets, and what its receipt moved to the movements; once per intent, then nothing changes.
+
+    Nothing either where the journal has another receipt by now: another process has seen a reorganisation meanwhile.
+    """
+    known = db.scalar(_receipt(), {"of": intent.id})
+    if db.scalar(_loss(), {"of": intent.id}) is not None or (None if known is None else loaded(Receipt, known)) != intent.receipt:
+        return
+    succeeded = intent.state is not IntentState.REVERTED and (intent.receipt is None or intent.receipt.status == 1)
+    budget = {
+        "intent_id": intent.id,
+        "kind": _kind(db, intent),
+        "succeeded": succeeded,
+        "chain_s": chain_s,
+        "turnover": str(turnover),
+        "loss": str(loss),
+        "gas_wei": str(gas_wei),
+        "outflow": str(outflow) if outflow else None,
+    }
+    add(db, BudgetRow, [budget])
+    running.lost(db, loss)
+    running.settle(db)
+    if not succeeded or intent.kind is IntentKind.APPROVE:
+        note(db, _late_seqs(meta.read(db, LATE)))
+    rows = [
+        {
+            "token": movement.token,
+            "delta_raw": str(movement.delta_raw),
+            "kind": movement.kind,
+            "block_number": movement.block_number,
+            "chain_s": movement.chain_s,
+            "tx_hash": movement.tx_hash,
+        }
+        for movement in movements(intent, wallet, coin, chain_s)
+    ]
+    add(db, MovementRow, rows)
+
+
+def _kind(db: Connection, intent: Intent) -> str:
+    """What a budget calls an intent: a swap that no trigger of the policy asked for is told from a rebalance.
+
+    By the plan of its grant, else of its step; one that is not known by either counts as a rebalance.
+    """
+    if intent.kind is not IntentKind.SWAP:
+        return str(intent.kind.value)
+    found = db.execute(_plans(), {"of": intent.id}).one_or_none()
+    plan = None if found is None else loaded(Grant, unpacked(found.grant_z)).plan
+    if plan is None and found is not None and found.plan_z is not None:
+        plan = loaded(Plan, unpacked(found.plan_z))
+    if plan is None or not isinstance(plan.decision, Rebalance) or plan.decision.by_trigger:
+        return IntentKind.SWAP.value
+    return SWAP_BESIDES
+
+
+def unbook(db: Connection, intent: Intent) -> None:
+    """Takes an intent out of budgets, movements and ledger: a reorganisation took the block of its receipt."""
+    if (loss := db.scalar(_loss(), {"of": intent.id})) is not None:
+        running.lost(db, _fraction(loss), -1)
+        db.execute(delete(BudgetRow).where(BudgetRow.intent_id == intent.id))
+    if (entered := first(db, ledger_rows.entry_of(), EntryRow, of=intent.id)) is not None:
+        running.add(db, entered.book, ledger_rows.moved(entered.wallet_json), -1)
+        db.execute(delete(EntryRow).where(EntryRow.intent_id == intent.id))
+    db.execute(delete(SleeveBookingRow).where(SleeveBookingRow.source == intent.id))
+    if intent.receipt is not None:
+        db.execute(delete(MovementRow).where(MovementRow.tx_hash == intent.receipt.tx_hash))
+
+
+def movements(intent: Intent, wallet: str, coin: str, chain_s: int) -> tuple[Movement, ...]:
+    """What the receipt of `intent` changed in the balances of `wallet`: tokens by their events, native coin sent or unwrapped, gas.
+
+    Native coin is unwrapped of `coin` alone: any contract may emit a Withdrawal.
+    """
+    receipt = intent.receipt
+    if receipt is None:
+        return ()
+    changes = [(token, delta, intent.kind.value) for token, delta in sorted(receipt.net(wallet).items()) if delta]
+    if native_wei := intent.coins(wallet, coin):
+        changes.append((NATIVE, native_wei, intent.kind.value))
+    if receipt.gas_cost_wei:
+        changes.append((NATIVE, -receipt.gas_cost_wei, "gas"))
+    return tuple(Movement(token, delta, kind, receipt.block_number, chain_s, receipt.tx_hash) for token, delta, kind in changes)
+
+
+def history(db: Connection, chain_now_s: int) -> History:
+    """Sums of all entries younger than 24 h of chain time; entries from the future count too, so no clock resets a budget (T6).
+
+    A trade that gained makes no room for later losses. Falls of balances that nobody has called a withdrawal are losses, and so
+    is what transactions from before this store lost; what those gave away counts as paid out.
+    """
+    facts = meta.read(db, *FACTS)
+    own = every(db, _spent(), BudgetRow, since=chain_now_s - DAY_S)
+    late = _late(facts)
+    row = failed_row(db, facts, _seqs(late), chain_now_s)
+    before = every(db, _earlier(), EarlierRow)
+    rows: list[BudgetRow | EarlierRow] = [*own, *(one for one in before if one.chain_s > chain_now_s - DAY_S)]
+    fell = balances.lost(db, chain_now_s)
+    lost_before = sum((max(Fraction(0), _fraction(one.loss)) for one in before), Fraction(0))
+    return History(
+        last_rebalance_s=last_rebalance(db),
+        last_review_s=int(facts[LAST_REVIEW]) if facts.get(LAST_REVIEW) else None,
+        turnover_24h=sum((_fraction(row.turnover) for row in rows), Fraction(0)),
+        loss_24h=sum((max(Fraction(0), _fraction(row.loss)) for row in rows), fell.day),
+        gas_24h_wei=sum(int(row.gas_wei) for row in rows),
+        reverts_in_row=row.reverts,
+        approvals_in_row=row.approvals,
+        failed_s=row.newest_s,
+        failures_stop=row.stops,
+        last_liquidity_s=_newest(db, IntentKind.LIQUIDITY),
+        started_s=db.scalar(_started()),
+        flows=balances.opened(db),
+        unknown=fell.unknown,
+        undecided=positions.undecided(db),
+        delay_ppm=int(facts.get(DELAY) or 0),
+        orders=orders.found(db),
+        orders_turn=meta.whole(orders.TURN, facts.get(orders.TURN)),
+        unit_value=orders.unit_value(db, facts),
+        depegged=tuple(facts.get(DEPEGGED, "").split()),
+        loss_total=running.loss_total(facts) + lost_before + fell.total,
+        outflow_24h=sum((_fraction(row.outflow) for row in rows if row.outflow is not None), Fraction(0)),
+        claims=requests.claims(db),
+        stopped=requests.stopped_words(db),
+        reviews=_reviews(facts),
+        unread=tuple((token, int(since)) for token, since in (one.split(":") for one in facts.get(UNREAD, "").split())),
+        late=tuple(one for one, _ in late),
+        fell_24h=fell.day,
+        fell_total=fell.total,
+        accepted=balances.accepted(db, facts, chain_now_s),
+        rises=balances.rises(db),
+        rose_s=balances.rose_s(facts),
+        left_rises=balances.left_rises(db, facts),
+        wasted_24h_wei=sum(int(row.gas_wei) for row in own if not row.succeeded or row.kind in _NO_TRADES),
+        wasted_wei=sum(map(int, values(db, _wasted()))),
+    )
+
+
+def mark_review(db: Connection, chain_s: int, delay_ppm: int, reviews: Sequence[str]) -> None:
+    """Remembers a review at `chain_s`, and for the schedules in `reviews` that it was theirs."""
+    reviewed: dict[str, object] = {LAST_REVIEW: chain_s, DELAY: delay_ppm}
+    if reviews:
+        before = _reviews(meta.read(db, REVIEWS))
+        known = [(name, at_s) for name, at_s in before if name not in reviews] + [(name, chain_s) for name in reviews]
+        reviewed[REVIEWS] = json.dumps(known[-MOST_REVIEWS:])
+    meta.write(db, reviewed)
+
+
+def _reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    try:
+        return tuple((str(name), int(at_s)) for name, at_s in json.loads(facts.get(REVIEWS) or "[]"))
+    except (ValueError, TypeError) as error:
+        raise OperatorNeeded(f"store: what it remembers of reviews is damaged: {error}", "restore a backup") from None
+
+
+def mark_late(db: Connection, found: Sequence[LateRefusal]) -> None:
+    """Remembers exits that were refused when about to be sent, and no others; what was approved for them by now counts in no row."""
+    newest = highest(db, IntentRow.seq)
+    meta.write(db, {LATE: json.dumps([(one.token, one.at_s, one.times, one.why, newest) for one in found])})
+
+
+def _late(facts: Mapping[str, str]) -> list[tuple[LateRefusal, int]]:
+    """Each with the number of the newest intent by then."""
+    try:
+        known = json.loads(facts.get(LATE) or "[]")
+        return [(LateRefusal(str(token), int(at_s), int(times), str(why)), int(seq)) for token, at_s, times, why, seq in known]
+    except (ValueError, TypeError) as error:
+        raise OperatorNeeded(f"store: what it remembers of exits is damaged: {error}", "restore a backup") from None
+
+
+def _late_seqs(facts: Mapping[str, str]) -> dict[str, int]:
+    return _seqs(_late(facts))
+
+
+def _seqs(late: Sequence[tuple[LateRefusal, int]]) -> dict[str, int]:
+    """By token that was refused late, the number of the newest intent by then."""
+    return {one.token: seq for one, seq in late}
+
+
+def last_rebalance(db: Connection) -> int | None:
+    """Chain time of the newest swap that the policy's trigger asked for and that succeeded."""
+    return _newest(db, IntentKind.SWAP)
+
+
+def _newest(db: Connection, kind: IntentKind) -> int | None:
+    found: int | None = db.scalar(_done(), {"kind": kind.value})
+    return found
+
+
+def resumed(db: Connection) -> None:
+    """The owner has looked at what failed: rows of failures start anew, and what was refused late is tried again."""
+    mark_late(db, ())
+    forget(db, highest(db, IntentRow.seq))
+
+
+def _fraction(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise OperatorNeeded(f"store: a budget entry is damaged: {error}", "restore a backup, compare it with the chain") from None
+
+
+_receipt = cache(lambda: select(IntentRow.receipt_json).where(IntentRow.id == bindparam("of")))
+_loss = cache(lambda: select(BudgetRow.loss).where(BudgetRow.intent_id == bindparam("of")))
+_spent = cache(lambda: select(BudgetRow).where(BudgetRow.chain_s > bindparam("since")))
+_earlier = cache(lambda: select(EarlierRow))
+_started = cache(lambda: select(Step.now_s).order_by(Step.seq).limit(1))
+_wasted = cache(lambda: select(BudgetRow.gas_wei).where(BudgetRow.kind.in_(_KINDS), BudgetRow.succeeded.is_(False)))
+
+
+@cache
+def _plans() -> Select[bytes, bytes | None]:
+    """The grant of an intent, and the plan of its step."""
+    return select(IntentRow.grant_z, Step.plan_z).join(Step, IntentRow.step_id == Step.id).where(IntentRow.id == bindparam("of"))
+
+
+@cache
+def _done() -> Select[Any]:
+    """When those of a kind succeeded, newest first."""
+    done = select(BudgetRow.chain_s).where(BudgetRow.kind == bindparam("kind"), BudgetRow.succeeded.is_(True))
+    return done.order_by(BudgetRow.chain_s.desc()).limit(1)

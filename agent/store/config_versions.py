@@ -1,0 +1,82 @@
+"""Every version of the config that was used or seen: its hash, its text without secrets, and how it came to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Select, bindparam, or_, select
+
+from agent.errors import Refused
+from agent.model import Verdict
+from agent.store import records
+from agent.store.database import Database, add, every
+from agent.store.tables import ConfigRow
+
+NOTICED = "noticed"
+"""How a version came that was changed by hand and that nobody has confirmed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigVersion:
+    """`text` is the config in one canonical form, without comments and secrets; None where only the hash was kept."""
+
+    number: int
+    digest: str
+    at_s: int
+    how: str
+    text: str | None
+
+
+class Edited(Refused):
+    """A process acts by a config that is no longer its owner's."""
+
+
+class Versions(Database):
+    """Config versions; each method is a transaction of its own."""
+
+    def confirm_config(self, config_hash: str, now_s: int, text: str | None = None, how: str = "confirmed") -> None:
+        """Remembers a config file that the owner has confirmed; or, as NOTICED, one that he has not."""
+        with self._write("write the config's hash") as db:
+            packed = None if text is None else records.packed(text)
+            add(db, ConfigRow, [{"config_hash": config_hash, "at_s": now_s, "text_z": packed, "how": how}])
+
+    def confirmed_config(self) -> str | None:
+        """Hash of the config file that was confirmed last."""
+        with self._read("read the config's hash") as db:
+            found: str | None = db.scalar(_confirmed())
+            return found
+
+    def require_present(self, digest: str, known: str | None) -> None:
+        """For a process that acts by the config `digest` and began while `known` was the confirmed version: raises Edited once its
+        owner has confirmed another than these.
+        """
+        now = self.confirmed_config()
+        if now not in (known, digest):
+            verdict = Verdict("config", digest[:16], str(now)[:16], False)
+            raise Edited("the config was edited; this process acts by the version before", (verdict,), "start it again")
+
+    def configs(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
+        """The newest versions, newest first."""
+        with self._read("read the configs") as db:
+            rows = every(db, _newest(), ConfigRow, limit=limit)
+            return tuple(
+                ConfigVersion(
+                    row.seq,
+                    row.config_hash,
+                    row.at_s,
+                    row.how or "confirmed",
+                    None if row.text_z is None else records.unpacked(row.text_z),
+                )
+                for row in rows
+            )
+
+
+_newest = cache(lambda: select(ConfigRow).order_by(ConfigRow.seq.desc()).limit(bindparam("limit")))
+
+
+@cache
+def _confirmed() -> Select[Any]:
+    confirmed = or_(ConfigRow.how.is_(None), ConfigRow.how != NOTICED)
+    return select(ConfigRow.config_hash).where(confirmed).order_by(ConfigRow.seq.desc()).limit(1)

@@ -1,0 +1,1 @@
+"""Files beside the database: backups, locks, the kill switch."""

@@ -1,0 +1,193 @@
+"""Copies of a store: made while it is in use, checked, put in its place; a copy may not send before its owner adopts it (T8)."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import ConfigError, OperatorNeeded
+from agent.store.database import reported
+
+COPY = "copy_of"
+"""Key that every copy carries until it is adopted, and the store that it was made from does not."""
+BOOKS = "books"
+"""Key that a store of paper books carries from its first transaction on, and no other."""
+_SIDES = ("-wal", "-shm", "-journal")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a file holds: version of the store, owner, and `copy`, when it was made where it is a copy that nobody has adopted.
+
+    `books` are "live" or "paper".
+    """
+
+    version: str
+    wallet: str
+    chain_id: str
+    copy: str | None
+    books: str = "live"
+
+
+def backup(source: Path, target: Path, force: bool = False) -> int:
+    """A consistent copy of the store at `source`, which may be in use; returns its bytes. The file is the owner's alone.
+
+    Whole or not there: it is written beside its place, checked, and put there at once. Raises ConfigError when there is a file
+    already and `force` is not given, OperatorNeeded when the store is damaged or the copy cannot be written.
+    """
+    _require_free(target, force)
+    if target.exists() and source.samefile(target):
+        raise ConfigError(f"{target} is the store itself", "name another file")
+    if any(target.with_name(target.name + side).exists() for side in _SIDES):
+        raise ConfigError(f"{target} looks like a store in use: its log lies beside it", "name another file")
+    with reported("make the backup"), _beside(target) as part:
+        _copied(source, part)
+        with closing(sqlite3.connect(part, isolation_level=None)) as copy:
+            copy.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (COPY, f"{source.name}, {_utc()}"))
+        inspected(part)
+        part.replace(target)
+        _sync(target.parent)
+    return target.stat().st_size
+
+
+def restore(source: Path, target: Path, wallet: str, chain_id: int, known: tuple[str, ...], force: bool = False) -> Path | None:
+    """Puts the backup at `source` in the place of the store; returns where the earlier store lies now, None when there was none.
+
+    Nothing is overwritten: with `force` the earlier store is kept beside. The restored store is a copy and sends nothing before
+    it is adopted. Hold the wallet's lock. Raises ConfigError or OperatorNeeded, and then everything is as it was.
+    """
+    if not source.is_file():
+        raise ConfigError(f"backup {source}: there is no such file", "name a file that trimtab db backup wrote")
+    if target.exists() and source.samefile(target):
+        raise ConfigError(f"{source} is the store itself", "name a file that trimtab db backup wrote")
+    found = inspected(source)
+    if found.wallet.lower() != wallet.lower() or found.chain_id != str(chain_id):
+        raise OperatorNeeded(
+            f"backup {source}: belongs to wallet {found.wallet} on chain {found.chain_id}, the config says {wallet} on chain {chain_id}",
+            "name a backup of this wallet and chain",
+        )
+    if found.books != "live":
+        raise OperatorNeeded(f"backup {source}: holds {found.books} books, nothing live goes on from them", "name one of the live store")
+    if found.version not in known:
+        raise OperatorNeeded(
+            f"backup {source}: written by a newer trimtab (store version {found.version}, this program knows up to {known[-1]})",
+            "install the newer trimtab",
+        )
+    _require_free(target, force)
+    with reported("restore the backup"), _beside(target) as part:
+        _copied(source, part)
+        with closing(sqlite3.connect(part, isolation_level=None)) as copy:
+            copy.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (COPY, f"{source.name}, {_utc()}"))
+        inspected(part)
+        kept = _kept_aside(target) if target.exists() else None
+        part.replace(target)
+        _sync(target.parent)
+    return kept
+
+
+def inspected(path: Path) -> Found:
+    """What a store's file holds, all of it checked: pages, keys, and that each transaction stands where its last move left it.
+
+    Nothing is written. Raises OperatorNeeded saying what is damaged.
+    """
+    with reported(f"read {path}"), closing(reading(path)) as store:
+        try:
+            pages = store.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            tables = {name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        except sqlite3.DatabaseError as error:
+            raise _damaged(path, str(error)) from None
+        if not {"alembic_version", "meta", "intents", "transitions"} <= tables:
+            raise OperatorNeeded(f"{path} is not a trimtab store", "name a file that trimtab db backup wrote")
+        if pages != "ok":
+            raise _damaged(path, pages)
+        lost = store.execute("PRAGMA foreign_key_check").fetchone()
+        if lost is not None:
+            raise _damaged(path, f"a row of {lost[0]} points at nothing")
+        torn = store.execute(_TORN).fetchone()
+        if torn is not None:
+            raise _damaged(path, f"transaction {torn[0]} is {torn[1]}, its last move led to {torn[2]}")
+        meta = dict(store.execute("SELECT key, value FROM meta"))
+        (version,) = store.execute("SELECT version_num FROM alembic_version").fetchone()
+    return Found(version, meta.get("wallet", "nobody"), meta.get("chain_id", "none"), meta.get(COPY), meta.get(BOOKS, "live"))
+
+
+_TORN = """
+SELECT intents.id, intents.state, transitions.after FROM intents
+LEFT JOIN transitions ON transitions.seq = (SELECT MAX(seq) FROM transitions WHERE intent_id = intents.id)
+WHERE transitions.after IS NULL OR transitions.after <> intents.state LIMIT 1
+"""
+
+
+def _damaged(path: Path, why: str) -> OperatorNeeded:
+    return OperatorNeeded(
+        f"{path} is damaged: {why}", "keep the file, restore another backup (trimtab db restore), compare it with the chain"
+    )
+
+
+def reading(path: Path) -> sqlite3.Connection:
+    """A connection that only reads, whoever writes meanwhile."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5)
+
+
+def _copied(source: Path, part: Path) -> None:
+    """SQLite's own backup: all that was committed, whoever writes meanwhile; then one file without a log beside it."""
+    with closing(reading(source)) as old, closing(sqlite3.connect(part, isolation_level=None)) as new:
+        old.backup(new)
+        new.execute("PRAGMA journal_mode = DELETE")
+        new.execute("PRAGMA synchronous = FULL")
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A new file of the owner's alone beside `target`, gone again unless it was put in its place."""
+    if not target.parent.is_dir():
+        raise ConfigError(f"folder {str(target.parent)!r} does not exist; create it or name another")
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        yield part
+    finally:
+        for name in (part.name, *(part.name + side for side in _SIDES)):
+            part.with_name(name).unlink(missing_ok=True)
+
+
+def _require_free(target: Path, force: bool) -> None:
+    if target.is_dir():
+        raise ConfigError(f"{target} is a folder", "name a file in it")
+    if target.exists() and not force:
+        raise ConfigError(f"{target} exists and is not overwritten", "name another file, or add --force")
+
+
+def _kept_aside(target: Path) -> Path:
+    """The store under another name, log and all, so that nothing of it is lost and nothing of it reaches the one that follows."""
+    kept = target.with_name(f"{target.name}.before-restore-{_utc().replace(':', '')}")
+    number = 1
+    while kept.exists():
+        number += 1
+        kept = kept.with_name(f"{target.name}.before-restore-{_utc().replace(':', '')}-{number}")
+    with suppress(sqlite3.Error), closing(sqlite3.connect(target, isolation_level=None, timeout=5)) as old:
+        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # a damaged one keeps its log, which then goes along
+    for side in _SIDES:
+        if (beside := target.with_name(target.name + side)).exists():
+            beside.replace(kept.with_name(kept.name + side))
+    os.link(target, kept)
+    return kept
+
+
+def _sync(folder: Path) -> None:
+    """A new name is on the disk only once its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _utc() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

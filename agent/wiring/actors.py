@@ -1,0 +1,165 @@
+"""What acting needs: signer, executor, composer, made once; and the lock of the wallet, which is taken for each act."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agent.chain.endpoints import Endpoint
+from agent.chain.rpc import HttpTransport
+from agent.chain.safe import foreign_signer
+from agent.chain.sender import PanelSender
+from agent.chain.watch import PoolKind, PoolRef
+from agent.config.load import LoadedConfig, key_source
+from agent.config.schema import Config
+from agent.execution.carrier import Settings, signable
+from agent.execution.executor import Executor, Onlooker
+from agent.execution.external_signer import ProposingExecutor, require_none_open
+from agent.execution.step_context import Hands, Outcome
+from agent.model import Execution, Limits
+from agent.ports import Sender, SigningKey
+from agent.signing import keys
+from agent.signing.rules import LocalSigner, SigningRules
+from agent.store.files.locks import awaited_lock, beside_store, lock_path, service_lock
+from agent.store.store import FileOutbox
+from agent.venues.composer import RouterComposer
+from agent.wiring.context import Desk, paper_hands, store_file
+
+
+def signing_rules(
+    config: Config,
+    limits: Limits,
+    execution: Execution,
+    tokens: tuple[str, ...],
+    pools: Sequence[PoolRef] = (),
+    payouts: tuple[str, ...] = (),
+) -> SigningRules:
+    """What may be signed here: the configured router alone, as what it is; and what liquidity goes through."""
+    routers, rebalancers = ((), (execution.router,)) if execution.router_kind == "rebalancer" else ((execution.router,), ())
+    chain_id, wallet, deadline_s = config.chain.chain_id, config.wallet.address, config.execution.deadline
+    rules = SigningRules(chain_id, wallet, routers, tokens, deadline_s, limits.gas_price_wei, rebalancers, config.chain.wrapped_native)
+    through = dict(execution.liquidity)
+    return replace(
+        rules,
+        managers=(through["uniswap_v3"],) if "uniswap_v3" in through else (),
+        v2_routers=(through["uniswap_v2"],) if "uniswap_v2" in through else (),
+        oracles=tuple(pool.address for pool in pools if pool.kind is PoolKind.V3),
+        payouts=payouts,
+        pairs=tuple(pool.address for pool in pools if pool.kind is PoolKind.V2) if "uniswap_v2" in through else (),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    """What a process acts with for as long as it lives: its key, asked for once. It holds no lock of its own."""
+
+    desk: Desk
+    confirm: Callable[[Outcome], bool]
+    progress: Callable[[str], None]
+    key: SigningKey | None
+    submit: Endpoint | None
+
+    @contextmanager
+    def held(self, *, takes_back: bool = False) -> Iterator[Hands]:
+        """The hands of one act: waits for the wallet's lock, and lets go of it in the end. Raises Held where that takes too long,
+        Edited where another config than this one was confirmed since the desk was opened: its limits are not the owner's any more,
+        unless it only `takes_back` what waits or may be taken.
+
+        They are made anew for each act, by what the store says now: another process may have sent, paid or confirmed meanwhile.
+        """
+        with self.locked():
+            if not takes_back:
+                self.desk.store.require_present(self.desk.loaded.digest, self.desk.confirmed)
+            yield self._hands()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else acts for the wallet meanwhile, and nothing is signed. Raises Held where waiting for it takes too long."""
+        desk, wait_s = self.desk, self.desk.config.service.wallet_wait
+        with awaited_lock(*locks(desk.loaded), patience_s=wait_s, sleep=desk.clock.sleep, tell=self.progress):
+            yield
+
+    def _hands(self) -> Hands:
+        desk, config = self.desk, self.desk.config
+        rules = signing_rules(config, desk.limits, desk.execution, desk.tokens, desk.pools, desk.payouts)
+        nonces = partial(signable, desk.store)
+        desk.panel.tell = self.progress
+        if desk.paper is not None:
+            return paper_hands(desk, rules, settings(config, desk.limits), self.confirm, self.progress)
+        sender: Sender = PanelSender(desk.panel, config.chain.chain_id, self.submit, config.execution.submit_public_fallback)
+        acting: dict[str, Any] = {
+            "journal": desk.store,
+            "clock": desk.clock,
+            "settings": settings(config, desk.limits),
+            "is_paused": desk.switch.is_paused,
+            "is_hard": desk.switch.is_hard,
+            "on_event": lambda event: self.progress(event.text or event.name),
+        }
+        if config.wallet.mode == "propose":
+            owner, sender = foreign_signer(rules, nonces, desk.panel, sender, desk.line, safe=config.wallet.safe)
+            outbox = FileOutbox(desk.loaded.proposals_path)
+            executor: Executor = ProposingExecutor(book=desk.store, owner=owner, sender=sender, outbox=outbox, **acting)
+        else:
+            require_none_open(desk.store, desk.store)
+            signer = Onlooker(config.wallet.address) if self.key is None else LocalSigner(self.key, rules, nonces)
+            executor = Executor(signer=signer, sender=sender, **acting)
+        return Hands(executor, RouterComposer(sender, config.wallet.address, desk.clock), self.confirm)
+
+
+@contextmanager
+def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callable[[str], None], *, signs: bool = True) -> Iterator[Hands]:
+    """What one act needs: the wallet's lock, its key, the executor; until the block ends. Without `signs` it needs no key."""
+    with open_wallet(desk, confirm, progress, signs=signs).held() as hands:
+        yield hands
+
+
+@contextmanager
+def open_service(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callable[[str], None]) -> Iterator[Wallet]:
+    """What a run acts with: it serves the wallet until the block ends, and holds it for each act alone. Raises Held at once where
+    another run serves it.
+    """
+    with service_lock(*locks(desk.loaded)):
+        yield open_wallet(desk, confirm, progress)
+
+
+def open_wallet(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callable[[str], None], *, signs: bool = True) -> Wallet:
+    """For acts that take the wallet one by one: the key is loaded here, nothing is held. Without `signs`, or where somebody else
+    signs, it needs none, and for paper trading none is ever loaded.
+    """
+    config = desk.config
+    if desk.paper is not None:
+        return Wallet(desk, confirm, progress, None, None)
+    submit_url = config.execution.submit_url.get_secret_value()
+    submit = Endpoint(HttpTransport(submit_url, "submit")) if submit_url else None
+    key = None
+    if signs and config.wallet.mode != "propose":
+        ask = getpass.getpass if sys.stdin.isatty() else None
+        key = keys.load_key(desk.key or key_source(desk.loaded), config.chain.chain_id, ask=ask, fork=config.chain.fork)
+    return Wallet(desk, confirm, progress, key, submit)
+
+
+def locks(loaded: LoadedConfig) -> tuple[Path, int, str, Path]:
+    """Where the lock of the config's wallet lies, with what it locks, chain id and wallet; and the one beside its store."""
+    chain, wallet, file = loaded.config.chain, loaded.config.wallet.address, store_file(loaded).resolve()
+    alone = chain.local or loaded.paper  # paper books never hold up the wallet itself
+    return lock_path(chain.chain_id, wallet, file, local_chain=alone), chain.chain_id, wallet, beside_store(file)
+
+
+def settings(config: Config, limits: Limits) -> Settings:
+    """How patiently transactions are followed: blocks of live chains come every 2 to 12 s, of local ones at once."""
+    local = config.chain.local
+    return Settings(
+        confirmations=config.chain.confirmations,
+        poll_s=0.2 if local else 2.0,
+        mined_timeout_s=30.0 if local else 180.0,
+        final_timeout_s=10.0 if local else 30.0 * config.chain.confirmations,
+        max_fee_wei=limits.gas_price_wei,
+        bump_after_s=20.0 if local else 30.0,
+        gas_per_day_wei=limits.gas_per_day_wei,
+    )

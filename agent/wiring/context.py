@@ -1,0 +1,407 @@
+"""Names the concrete adapters and puts them together: the only place that knows which chain, store, key and clock are real."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from secrets import SystemRandom
+
+from agent.accounting.performance import year_start_s
+from agent.accounting.tax_lots import Lots, TaxRun, run, same_rate
+from agent.backtest.router import Place
+from agent.backtest.world import KeylessSigner
+from agent.chain.endpoints import Panel
+from agent.chain.evidence import GatheredEvidence
+from agent.chain.own_positions import PositionReader
+from agent.chain.positions import resolve
+from agent.chain.quorum import AgreedTransport
+from agent.chain.rpc import HttpTransport, Transport
+from agent.chain.safe import SafeContract, SafeReader
+from agent.chain.screening import TokenScreen
+from agent.chain.second_quote import Unanimous, V2Contracts, V3Contracts, opinions
+from agent.chain.sender import PanelSender
+from agent.chain.snapshot import ChainReader
+from agent.chain.tokens import find_proxies, read_tokens
+from agent.chain.watch import PoolRef, Watch
+from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference
+from agent.config.build import all_supplies, build_split, factories, fixed_contracts, known_positions, liquidity_contracts, with_allocators
+from agent.config.liquidity import build_targets
+from agent.config.load import LoadedConfig
+from agent.config.schema import FILES, MEGABYTES, Config, RpcTable, read_rates, year_limit
+from agent.config.weights import build_weights
+from agent.errors import ConfigError, OperatorNeeded
+from agent.execution.assemble_input import remembered, take_stock
+from agent.execution.bookkeeping import pending, recall
+from agent.execution.carrier import Settings, signable
+from agent.execution.executor import Executor
+from agent.execution.step_context import Eyes, Hands, Outcome
+from agent.model import Execution, History, Limits, LotMethod, Policy, Portfolio, Reference, Snapshot, StepInput, TaxStanding
+from agent.model.strategies import Split
+from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
+from agent.policy import quarantine
+from agent.ports import Clock, Reader
+from agent.signing import keys
+from agent.signing.rules import SigningRules
+from agent.store.files.kill_switch import KillSwitch, pause_file
+from agent.store.opening import open_store
+from agent.store.recorder import Bounds, Recorder
+from agent.store.store import Store
+from agent.venues.composer import RouterComposer
+from agent.venues.discovery import discover
+from agent.venues.rebalancer import require_ours
+
+# --- Where steps are written down as files, if anywhere.
+
+
+MEGABYTE = 10**6
+PAPER_FOLDER = "paper"
+"""Steps on paper go into a folder of their own below record.dir."""
+
+
+def open_recorder(loaded: LoadedConfig, folder: Path | None) -> Recorder | None:
+    """A recorder into `folder`, else into record.dir beside the config; None where neither is named. Raises ConfigError."""
+    table, books = loaded.config.record, "paper" if loaded.paper else "live"
+    files, megabytes = (FILES, MEGABYTES) if table is None else (table.keep_files, table.keep_megabytes)
+    bounds = Bounds(files, megabytes * MEGABYTE)
+    if folder is not None:
+        return Recorder(folder, loaded.digest, books, bounds)
+    if table is None:
+        return None
+    place = loaded.path.parent / table.dir
+    if not loaded.paper:
+        return Recorder(place, loaded.digest, books, bounds)
+    Recorder(place, loaded.digest, books, bounds)
+    return Recorder(place / PAPER_FOLDER, loaded.digest, books, bounds)
+
+
+# --- What a plan's taxable gain is told by: lots and this year's gains of the ledger, by the rules of [tax].
+
+
+class TaxKeeper:
+    """Runs over the ledger once for each of its states."""
+
+    def __init__(self, loaded: LoadedConfig, portfolio: Portfolio) -> None:
+        self._loaded = loaded
+        self._portfolio = portfolio
+        self._mark: tuple[int, ...] | None = None
+        self._found: TaxRun | None = None
+
+    def standing(self, store: Store, present: StepInput, now_s: int) -> TaxStanding | None:
+        """What is mined or on its way counts with its gain, and makes no room by a loss: a reorganisation may take it. None without
+        [tax], and where no limit depends on it and the rate table does not reach. Raises ConfigError where one does.
+        """
+        tax = self._loaded.config.tax
+        if tax is None:
+            return None
+        try:
+            table = read_rates(self._loaded)
+            rate = same_rate if table is None else table.at
+            method = LotMethod(tax.method)
+            found = self._run(store, method, rate)
+            numeraire, coin, since_s = self._portfolio.numeraire, self._portfolio.wrapped_native, year_start_s(now_s)
+            later = run(pending(store, present), method, numeraire.address, coin, rate, Lots(method, found.open()))
+            realised = found.realised(since_s) + later.gained(since_s)
+            limit = year_limit(tax.year_limit, numeraire.decimals)
+            return TaxStanding(method, tax.currency or "", Fraction(rate(now_s)), later.open(), realised, limit)
+        except ConfigError:
+            if tax.year_limit is not None:
+                raise
+            return None
+
+    def _run(self, store: Store, method: LotMethod, rate: Callable[[int], Fraction]) -> TaxRun:
+        """All of the ledger; again only where it has changed."""
+        mark = store.ledger_mark()
+        if self._found is None or mark != self._mark:
+            self._found = run(store.ledger(), method, self._portfolio.numeraire.address, self._portfolio.wrapped_native, rate)
+            self._mark = mark
+        return self._found
+
+
+# --- What paper trading is put together from: the real chain to read, a chain of its own to act on, and no key.
+
+
+def prepare(loaded: LoadedConfig, store: Store) -> None:
+    """Lets the paper store trust what the live one trusts now. Raises ConfigError for what is not simulated."""
+    config = loaded.config
+    if config.portfolio.positions or (config.lp is not None and config.lp.targets):
+        raise ConfigError("paper: liquidity positions are not simulated", "leave positions and lp.targets out of a copy of the config")
+    if config.execution.router != "swap_router_02":
+        raise ConfigError("paper: SwapRouter02 alone is simulated", 'write execution.router = "swap_router_02" into a copy of the config')
+    store.trust_as(live_file(loaded))
+
+
+def live_file(loaded: LoadedConfig) -> Path:
+    """The file of the live store, which is only read."""
+    return Path(loaded.live_url.removeprefix("sqlite:///"))
+
+
+def paper_chain(config: Config, execution: Execution, panel: Panel, store: Store, reader: Reader) -> PaperChain:
+    """The chain of paper trading. Of what could send it gets the newest header alone."""
+    sender = PanelSender(panel, config.chain.chain_id)
+    return PaperChain(store, reader, sender.head, Place(config.wallet.address, execution.router, config.chain.wrapped_native))
+
+
+def paper_hands(
+    desk: Desk, rules: SigningRules, patience: Settings, confirm: Callable[[Outcome], bool], progress: Callable[[str], None]
+) -> Hands:
+    """Executor and composer over the paper chain. What pays the block's fee is in it, the rest waits: there is nobody to outbid."""
+    if desk.paper is None or not desk.loaded.paper:
+        raise OperatorNeeded("this desk is not about paper trading", "open it by trimtab paper")
+    executor = Executor(
+        journal=desk.store,
+        signer=KeylessSigner(rules, partial(signable, desk.store)),
+        sender=desk.paper,
+        clock=desk.clock,
+        settings=replace(patience, bump_after_s=None),
+        is_paused=desk.switch.is_paused,
+        is_hard=desk.switch.is_hard,
+        on_event=lambda event: progress(event.text or event.name),
+    )
+    return Hands(executor, RouterComposer(desk.paper, desk.config.wallet.address, desk.clock), confirm)
+
+
+UNBOUNDED_IMPACT_BPS = 1_000
+"""How far ticks are read when the owner switched the impact limit off."""
+
+
+class SystemClock:
+    """ports.Clock of the machine."""
+
+    def now_s(self) -> int:
+        """Unix seconds."""
+        return int(time.time())
+
+    def sleep(self, seconds: float) -> None:
+        """Waits."""
+        time.sleep(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Everything that looking needs, and what acting is made from. `line` answers what enough operators of `panel` agree on."""
+
+    loaded: LoadedConfig
+    panel: Panel
+    line: Transport
+    portfolio: Portfolio
+    pools: tuple[PoolRef, ...]
+    policy: Policy
+    reference: Reference
+    limits: Limits
+    execution: Execution
+    store: Store
+    switch: KillSwitch
+    clock: Clock
+    reader: PositionReader
+    quoter: Unanimous
+    """One for all looks: the caches of uniswap-python keep each of its objects for good."""
+    key: keys.KeySource | None = None  # in place of the config's, where the calling program has one
+    split: Split | None = None
+    tax: TaxKeeper | None = None
+    paper: PaperChain | None = None
+    """What stands for the chain where this is about paper trading."""
+    recorder: Recorder | None = None
+    confirmed: str | None = None
+    """Hash of the config that was confirmed when this was opened."""
+
+    @property
+    def config(self) -> Config:
+        """The config's tables."""
+        return self.loaded.config
+
+    @property
+    def counted(self) -> Portfolio:
+        """The portfolio with what the agent opened itself, which counts like confirmed positions."""
+        return replace(self.portfolio, positions=known_positions(self.config, self.portfolio, self.store.liquidity_moves()))
+
+    def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
+        """A snapshot with the owner's wishes and the store's memory, what the books do not explain among it."""
+        step = StepInput(snapshot, self.counted, self.policy, self.reference, self.limits, self.execution, history, split=self.split)
+        venue = self.config.venues.uniswap_v3
+        step = recall(step, self.store, self.panel, self.config.wallet.safe)
+        step = take_stock(step, self.store, self.line, None if venue is None else venue.position_manager)
+        standing = None if self.tax is None else partial(self.tax.standing, self.store, step)
+        seen = remembered(step, self.store, standing)
+        pins = {pin.address: pin.code_hash for pin in self.store.pins()}
+        return quarantine.quarantine(seen, quarantine.changed(snapshot, self.tokens, pins, self.store.implementations()))
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Addresses of assets and hubs."""
+        return tuple(token.address for token in (*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs))
+
+    @property
+    def payouts(self) -> tuple[str, ...]:
+        """Where money may be paid: what the config names and the owner has confirmed."""
+        confirmed = self.store.payout_addresses()
+        return tuple(address for address in self.config.wallet.payout_addresses if address in confirmed)
+
+    @property
+    def screen(self) -> TokenScreen:
+        """What tries tokens out."""
+        return TokenScreen(self.line, self.config.chain.wrapped_native)
+
+    @property
+    def eyes(self) -> Eyes:
+        """What a step reads through."""
+        evidence = GatheredEvidence(
+            paused=self._paused,
+            pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.pins()],
+            quoter=self.quoter,
+            clock=self.clock,
+            min_operators=self.config.chain.min_operators,
+            screen=self.screen,
+        )
+        if self.paper is not None:
+            reading, source = PaperReader(self.reader, self.paper), PaperEvidence(evidence, self.paper)
+            return Eyes(reading, self.assemble, self.store.history, source, self.clock, SystemRandom().random)
+        safe = SafeContract(self.line, self.config.wallet.address)
+        reader: Reader = SafeReader(self.reader, safe) if self.config.wallet.safe else self.reader
+        return Eyes(reader, self.assemble, self.store.history, evidence, self.clock, SystemRandom().random)
+
+    def _paused(self) -> tuple[bool, str]:
+        stopped = self.switch.read()
+        return stopped.paused is not False, stopped.reason
+
+
+def second_venues(config: Config) -> list[V2Contracts | V3Contracts]:
+    """The venues as second quotes need them."""
+    found: list[V2Contracts | V3Contracts] = []
+    if (v2 := config.venues.uniswap_v2) is not None:
+        found.append(V2Contracts("uniswap_v2", v2.factory, v2.router))
+    if (v3 := config.venues.uniswap_v3) is not None:
+        found.append(V3Contracts("uniswap_v3", v3.factory, v3.quoter_v1, v3.quoter))
+    return found
+
+
+def store_file(loaded: LoadedConfig) -> Path:
+    """The SQLite file of the store; the pause file and local locks lie beside it."""
+    url = loaded.store_url
+    if not url.startswith("sqlite:///"):
+        raise ConfigError(f"store.url: {url.split(':')[0]} stores are not supported yet", "use sqlite:///trimtab.db")
+    return Path(url.removeprefix("sqlite:///"))
+
+
+@contextmanager
+def books(loaded: LoadedConfig) -> Iterator[tuple[Store, KillSwitch]]:
+    """The store and the kill switch, without any chain."""
+    chain = loaded.config.chain
+    kind = "paper" if loaded.paper else "live"
+    store = open_store(loaded.store_url, chain.chain_id, loaded.config.wallet.address, chain.wrapped_native, kind)
+    try:
+        yield store, KillSwitch(pause_file(store_file(loaded)), store)
+    finally:
+        store.close()
+
+
+def open_transports(config: Config) -> tuple[Transport, ...]:
+    """One transport per endpoint of the config."""
+    tries = 3 if len(config.chain.rpc) == 1 else 2  # where there are others they answer meanwhile
+    return tuple(open_transport(one, tries) for one in config.chain.rpc)
+
+
+def open_transport(endpoint: RpcTable, attempts: int = 1) -> Transport:
+    """The transport of one endpoint. Raises ConfigError where its variable is not set."""
+    return HttpTransport(endpoint.resolve(), endpoint.operator, float(endpoint.timeout), attempts=attempts)
+
+
+def open_panel(config: Config, transports: Sequence[Transport] | None = None) -> Panel:
+    """The endpoints of the config, or those given, as one. Raises ConfigError when they are of too few operators."""
+    lines = open_transports(config) if transports is None else transports
+    return Panel(lines, config.chain.min_operators, max_lag_blocks=config.chain.max_lag_blocks)
+
+
+@contextmanager
+def open_desk(
+    loaded: LoadedConfig,
+    transports: Sequence[Transport] | None = None,
+    clock: Clock | None = None,
+    untrusted_pools: bool = False,
+    record: Path | None = None,
+) -> Iterator[Desk]:
+    """Connects to the chain and the store; reads tokens, discovers pools.
+
+    Once pools are pinned, those that are not are left out: what a factory made since `trimtab trust` waits for the owner.
+    `untrusted_pools` takes them in, to show them. With `record`, or [record] in the config, each step is written down there.
+    """
+    panel = open_panel(loaded.config, transports)
+    portfolio, split = _wishes(loaded, panel)
+    with books(loaded) as (store, switch):
+        confirmed = store.confirmed_config()
+        if loaded.paper:
+            prepare(loaded, store)
+        if (recorder := open_recorder(loaded, record)) is not None:
+            store.heard = recorder.hear
+        made = _desk(loaded, portfolio, split, panel, store, switch, clock or SystemClock(), untrusted_pools=untrusted_pools)
+        yield replace(made, recorder=recorder, confirmed=confirmed)
+
+
+def reopened(desk: Desk, loaded: LoadedConfig) -> Desk:
+    """The desk by a version of its config that was confirmed since, over the same endpoints, store, clock and key."""
+    made = _desk(loaded, *_wishes(loaded, desk.panel), desk.panel, desk.store, desk.switch, desk.clock, untrusted_pools=False)
+    if desk.recorder is not None:
+        desk.recorder.config = loaded.digest
+    return replace(made, recorder=desk.recorder, confirmed=loaded.digest, key=desk.key)
+
+
+def _wishes(loaded: LoadedConfig, panel: Panel) -> tuple[Portfolio, Split | None]:
+    """What the owner wants to hold, in the tokens that the chain tells of."""
+    config = loaded.config
+    tokens = {token.address: token for token in read_tokens(AgreedTransport(panel), [one.address for one in config.portfolio.listed])}
+    portfolio = build_portfolio(config, tokens)
+    portfolio = replace(portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent))
+    return portfolio, with_allocators(config, build_split(config), portfolio, loaded.path.parent)
+
+
+def _desk(
+    loaded: LoadedConfig,
+    portfolio: Portfolio,
+    split: Split | None,
+    panel: Panel,
+    store: Store,
+    switch: KillSwitch,
+    clock: Clock,
+    *,
+    untrusted_pools: bool,
+) -> Desk:
+    """Discovers pools, and puts together what looks at them."""
+    config, line = loaded.config, AgreedTransport(panel)
+    limits, through = build_limits(config, portfolio.numeraire), (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
+    asked = [token.address for token in through]
+    pools = discover(line, config.venues, through, portfolio.hubs)
+    portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
+    pins = {pin.address: pin.code_hash for pin in store.pins()}
+    reference = build_reference(config, [(pool.address, pins[pool.address]) for pool in pools if pool.address in pins])
+    if not untrusted_pools:
+        pools = tuple(pool for pool in pools if pool.address in pins) or pools
+    pinned = tuple(dict.fromkeys((*fixed_contracts(config, store.liquidity_moves()), *asked)))
+    execution = replace(build_execution(config, pinned), liquidity=liquidity_contracts(config, store.liquidity_moves()))
+    if execution.router_kind == "rebalancer":
+        require_ours(line, execution.router, config.chain.wrapped_native, factories(config))
+    watch = Watch(
+        owner=config.wallet.address,
+        tokens=through,
+        spenders=(execution.router, *(contract for _, contract in execution.liquidity)),
+        pools=pools,
+        proxies=(proxies := find_proxies(line, asked)),
+        supplies=all_supplies(portfolio, split),
+        feeds=(*portfolio.feeds(), *reference.uptime),
+        code=tuple(dict.fromkeys((*pinned, *(pool.address for pool in pools), *(proxy.first for proxy in proxies)))),
+        twap_window_s=reference.twap_window_s,
+        impact_bps=UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps,
+        lp_spender=dict(execution.liquidity).get("uniswap_v2"),
+    )
+    chain = ChainReader(panel, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators)
+    found = resolve(line, known_positions(config, portfolio, ()), factories(config))
+    known = partial(known_positions, config, portfolio)
+    reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
+    policy, quoter = build_policy(config), opinions(line, second_venues(config))
+    shared = (loaded, panel, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
+    paper = paper_chain(config, execution, panel, store, reader) if loaded.paper else None
+    tax = TaxKeeper(loaded, portfolio)
+    return Desk(*shared, split=split, tax=tax, paper=paper)
