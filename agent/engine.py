@@ -31,7 +31,7 @@ MAX_ACTIONS = 8
 """Actions with liquidity in one step, each on a plan of its own; what is left waits for the next."""
 
 
-def look(
+def look(  # noqa: PLR0913
     eyes: Eyes,
     propose: Proposer,
     step_id: str = "",
@@ -133,7 +133,7 @@ def step(eyes: Eyes, asked: Proposed, journal: Journal, hands: Hands | None) -> 
     return outcome
 
 
-def _rounds(eyes: Eyes, asked: Proposed, journal: Journal, hands: Hands | None) -> Outcome:
+def _rounds(eyes: Eyes, asked: Proposed, journal: Journal, hands: Hands | None) -> Outcome:  # noqa: C901, PLR0915
     propose = proposer(asked)
 
     def judged(step: StepInput) -> Outcome:
@@ -234,7 +234,7 @@ def _act(eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome, plan: Pla
     return _carry_out(eyes, hands, journal, outcome, prepared, sent, f"«{prepared.note}»", "no liquidity was moved")
 
 
-def _carry_out(
+def _carry_out(  # noqa: PLR0913
     eyes: Eyes, hands: Hands, journal: Journal, outcome: Outcome, prepared: Prepared, sent: list[Intent], what: str, otherwise: str
 ) -> Outcome:
     """Sends what was planned, then reads again and books it."""

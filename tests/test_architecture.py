@@ -1,4 +1,4 @@
-"""The shape of the house, proven from the syntax trees: imports point one way, pure rooms stay pure, files stay short."""
+"""The shape of the house, proven from the syntax trees: imports point one way, pure packages stay pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ import pytest
 ROOT = Path(__file__).parent.parent
 AGENT = ROOT / "agent"
 
-LAYERS = [
-    "errors", "units", "floats", "model", "ports", "codec", "amm", "reference", "weights", "accounting", "policy", "planning", "guards",
-    "artifacts", "signing", "chain", "venues", "store", "observe", "execution", "engine", "config", "localchain", "backtest", "paper",
-    "wiring", "app", "cli",
-]  # fmt: skip
 PURE = {
     "units",
     "floats",
@@ -34,13 +29,9 @@ PURE = {
     "planning",
     "guards",
 }
-IMPURE_MODULES = {
-    "web3", "eth_tester", "requests", "sqlalchemy", "alembic", "logging", "structlog", "socket", "subprocess", "time", "os", "io",
-    "pathlib", "random", "urllib", "http", "typer", "rich", "uniswap", "eth_account", "shutil", "tempfile", "threading", "asyncio",
-}  # fmt: skip
 IMPURE_CALLS = {"open", "print", "input"}
-WEB3_ROOMS = {"chain", "venues", "localchain"}
-ADAPTER_NAMERS = {"wiring", "localchain", "backtest"}
+ADAPTER_NAMERS = {"wiring", "localchain", "backtest", "chain", "venues", "store"}
+"""Packages that may name adapters: their own, and those that wire them."""
 ADAPTERS = {
     "agent.chain.snapshot.ChainReader",
     "agent.signing.rules.LocalSigner",
@@ -66,15 +57,13 @@ IN_BLAS_OR_LIBM = {"statistics", "cmath", "scipy", "sklearn", "cvxpy"}
 CHOOSES_WHAT_IS_READ = {"chain/watch.py"}
 """Outside the pure rooms: what decides which ticks a step sees."""
 NOT_DECIDING = {"accounting/performance.py": "rates of return that are shown; nothing is decided by it"}
-CLI_MAY_NOT = {"amm", "signing", "planning", "guards", "chain", "venues", "store", "execution", "policy", "reference", "weights"}
-LONGEST = 740
 
 
 def modules() -> list[Path]:
     return sorted(path for path in AGENT.rglob("*.py") if "migrations" not in path.parts)
 
 
-def room(path: Path) -> str:
+def package(path: Path) -> str:
     return path.relative_to(AGENT).parts[0].removesuffix(".py")
 
 
@@ -101,29 +90,21 @@ def imported(path: Path, top_level_only: bool = False) -> set[str]:
     return found
 
 
-def rooms_used(path: Path) -> set[str]:
-    return {name.split(".")[1] for name in imported(path) if name.startswith("agent.")}
-
-
 def named(found: Iterable[tuple[Path, object]]) -> dict[str, object]:
     """What was found by file, where anything was: a test over all files names each that fails."""
     return {str(path.relative_to(ROOT)): wrong for path, wrong in found if wrong}
 
 
-def test_every_room_has_its_place_in_the_list() -> None:
-    assert {room(path) for path in modules()} - {"__init__", "__main__"} <= {*LAYERS}
+def test_imports_keep_the_contracts() -> None:
+    """Layers, no cycle, pure packages, web3's place and what the command line may not import: [tool.importlinter] in pyproject.toml."""
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_imports_point_up_the_list_of_rooms() -> None:
-    known = [path for path in modules() if room(path) in LAYERS]
-    later = {own: {*LAYERS[LAYERS.index(own) + 1 :]} for own in LAYERS}
-    assert not named((path, rooms_used(path) & later[room(path)]) for path in known)
-
-
-def test_pure_rooms_do_no_io() -> None:
-    pure = [path for path in modules() if room(path) in PURE]
-    assert len(pure) > 100
-    assert not named((path, {name.split(".")[0] for name in imported(path)} & IMPURE_MODULES) for path in pure)
+def test_pure_packages_open_and_print_nothing() -> None:
+    pure = [path for path in modules() if package(path) in PURE]
+    assert len(pure) > 80
     assert not named((path, called(parsed(path)) & IMPURE_CALLS) for path in pure)
 
 
@@ -179,10 +160,12 @@ def is_whole(node: ast.AST) -> bool:
     return False
 
 
-def test_pure_rooms_calculate_the_same_on_every_machine() -> None:
+def test_pure_packages_calculate_the_same_on_every_machine() -> None:
     """docs/architecture.md, Determinism; tests/unit/test_machines.py shows it on other machines."""
     inside = {path: str(path.relative_to(AGENT)) for path in modules()}
-    deciding = [path for path, name in inside.items() if (room(path) in PURE or name in CHOOSES_WHAT_IS_READ) and name not in NOT_DECIDING]
+    deciding = [
+        path for path, name in inside.items() if (package(path) in PURE or name in CHOOSES_WHAT_IS_READ) and name not in NOT_DECIDING
+    ]
     assert {*CHOOSES_WHAT_IS_READ, *NOT_DECIDING} <= {*inside.values()}
     assert not named((path, may_differ(parsed(path))) for path in deciding), "take it from agent/floats.py"
 
@@ -198,24 +181,9 @@ def test_what_machines_calculate_differently_is_found(text: str) -> None:
     assert may_differ(ast.parse(text))
 
 
-def test_web3_stays_in_its_rooms() -> None:
-    others = [path for path in modules() if room(path) not in WEB3_ROOMS]
-    assert not named((path, {name.split(".")[0] for name in imported(path)} & {"web3", "eth_tester", "uniswap"}) for path in others)
-
-
 def test_only_the_wiring_names_adapters() -> None:
-    others = [path for path in modules() if room(path) in {*LAYERS} - ADAPTER_NAMERS - WEB3_ROOMS - {"store"}]
+    others = [path for path in modules() if package(path) not in ADAPTER_NAMERS]
     assert not named((path, imported(path) & ADAPTERS) for path in others)
-
-
-def test_the_command_line_decides_nothing() -> None:
-    assert not named((path, rooms_used(path) & CLI_MAY_NOT) for path in modules() if room(path) == "cli")
-
-
-def test_files_stay_short() -> None:
-    every = [*modules(), *(ROOT / "tests").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
-    lines = {path: len(path.read_text().splitlines()) for path in every}
-    assert not named((path, count * (count > LONGEST)) for path, count in lines.items())
 
 
 def test_every_module_says_what_it_answers() -> None:

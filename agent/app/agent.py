@@ -173,7 +173,7 @@ def _spread(desk: wiring.Desk, outcome: Outcome) -> Underway | None:
 
 
 # orders by hand
-def swap_at(
+def swap_at(  # noqa: PLR0913
     agent: Agent,
     names: tuple[str, str],
     amount: str,
@@ -523,7 +523,7 @@ class Agent:
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
         return self._step(Swap(sold.address, bought.address, self._amount(amount, sold)), send, confirm, progress)
 
-    def run(
+    def run(  # noqa: C901
         self, *, send: bool = False, confirm: Confirm = never, every: str = "10m", once: bool = False, progress: Progress = silent
     ) -> Generator[Outcome | TrimtabError, None, None]:
         """Steps on and on, yielding each outcome. What may be different at the next look is yielded too (network errors,

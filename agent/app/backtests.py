@@ -157,7 +157,7 @@ def prices_file(prices: Path | None, of_sample: bool) -> Path:
     return sample()[0] if prices is None else prices
 
 
-def backtest(
+def backtest(  # noqa: PLR0913
     prices: Path,
     market: Market,
     *,
@@ -222,7 +222,7 @@ def _decimals(text: str) -> dict[str, int]:
     return {symbol: int(number) for symbol, number in found.items()}
 
 
-def from_options(
+def from_options(  # noqa: PLR0913
     table: PriceTable,
     target: str,
     band: str,
@@ -414,7 +414,7 @@ class Prepared:
     seconds: float
 
 
-def prepare_stress(
+def prepare_stress(  # noqa: PLR0913
     prices: Path,
     market: Market,
     shocks: Shocks,
@@ -510,7 +510,7 @@ class Grids:
     full: bool = False
 
 
-def prepare_tune(
+def prepare_tune(  # noqa: PLR0913
     prices: Path,
     market: Market,
     grids: Grids,

@@ -307,7 +307,7 @@ class WhatIf:
         return tuple(drift.symbol for drift in self.drifts if self.banded and drift.outside)
 
 
-def what_if(
+def what_if(  # noqa: PLR0913
     target: str,
     value: str,
     band: str = "",

@@ -80,7 +80,7 @@ class Effects:
     gas: int = 0
 
 
-def run(
+def run(  # noqa: PLR0913
     to: str,
     data: str,
     balances: Mapping[str, int],

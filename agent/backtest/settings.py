@@ -201,7 +201,7 @@ class Settings:
             raise ConfigError(f"--gone: {self.gone!r}", f"choose {HALT} or {LEAVE}")
 
 
-def simple(
+def simple(  # noqa: PLR0913
     targets: Mapping[str, int],
     trigger: Trigger,
     numeraire: str,

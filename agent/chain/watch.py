@@ -249,7 +249,7 @@ def _unwritten(pool: PoolRef, answers: Sequence[Answer]) -> tuple[bool, bool]:
     return zero[0], zero[-1]
 
 
-def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:
+def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:  # noqa: C901
     """Typed parts of the snapshot; whatever could not be read is quarantined by name and is nowhere else."""
     asked = questions(watch)
     bad: list[Quarantined] = []

@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
     app.command()(interruptible(backtest))
 
 
-def backtest(
+def backtest(  # noqa: PLR0913
     prices: Annotated[
         Path | None, typer.Option("--prices", help="CSV or Parquet: time, symbol, close; or time and a column for each symbol.")
     ] = None,
@@ -234,7 +234,7 @@ def harvest_words(earned: Document, twr: float, hold_twr: float) -> str:
     )
 
 
-def _show(made: Document) -> None:
+def _show(made: Document) -> None:  # noqa: C901
     from agent.cli.display.tables import money, table
 
     unit, figures = made["numeraire"], made["figures"]
@@ -300,7 +300,7 @@ def register_stress(app: typer.Typer) -> None:
     app.command()(interruptible(stress))
 
 
-def stress(
+def stress(  # noqa: PLR0913
     prices: Annotated[
         Path | None, typer.Option("--prices", help="CSV or Parquet as for backtest; paths start at its newest prices.")
     ] = None,
@@ -467,7 +467,7 @@ def register_tune(app: typer.Typer) -> None:
     app.command()(interruptible(tune))
 
 
-def tune(
+def tune(  # noqa: PLR0913
     prices: Annotated[Path | None, typer.Option("--prices", help="CSV or Parquet as for backtest.")] = None,
     sample: Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")] = False,
     config: Annotated[

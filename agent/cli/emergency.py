@@ -150,7 +150,7 @@ def register_ending(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def stop(
+def stop(  # noqa: PLR0913
     keep: Annotated[bool, typer.Option("--keep", help="Keep all coins (default).")] = False,
     to_stable: Annotated[bool, typer.Option("--to-stable", help="Sell everything for the numeraire, after withdrawing liquidity.")] = False,
     send_to: Annotated[str | None, typer.Option("--send-to", help="Pay the remaining balances to this confirmed address.")] = None,

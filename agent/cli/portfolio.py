@@ -101,7 +101,7 @@ def rebalance(
             raise typer.Exit(show_outcome(outcome, as_json, agent, sent=send, verbose=verbose))
 
 
-def swap(
+def swap(  # noqa: PLR0913
     token_in: Annotated[str, typer.Option("--in", help="Token to sell.")],
     token_out: Annotated[str, typer.Option("--out", help="Token to buy.")],
     amount: Annotated[str, typer.Option("--amount", help="Amount to sell, in whole coins.")],
@@ -166,7 +166,7 @@ def confirmer(
     return confirm
 
 
-def show_outcome(
+def show_outcome(  # noqa: PLR0913
     outcome: Outcome,
     as_json: bool,
     agent: Agent | None,

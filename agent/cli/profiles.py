@@ -80,7 +80,7 @@ def export_profile(
     emit(document, as_json, show)
 
 
-def import_profile(
+def import_profile(  # noqa: PLR0913
     file: Annotated[Path, typer.Argument(help="A file that export-profile wrote.")],
     sha256: Annotated[str | None, typer.Option("--sha256", help="Expected SHA-256 of the file.")] = None,
     token_list: Annotated[Path | None, typer.Option("--token-list", help="Token list file for more symbols.")] = None,
@@ -156,7 +156,7 @@ def register_editing(app: typer.Typer) -> None:
     app.command()(edit)
 
 
-def edit(
+def edit(  # noqa: PLR0913
     sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as policy.cooldown=2h.")] = None,
     targets: Annotated[list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, such as WETH=40%.")] = None,
     adds: Annotated[list[str] | None, typer.Option("--add", help="SYMBOL=ADDRESS:SHARE, a new asset.")] = None,
@@ -271,7 +271,7 @@ def removing_document(found: Removing) -> Document:
     return editing_document(found.edited) | {"state": found.state, "reason": found.reason, "transactions": sent}
 
 
-def show_editing(console: Console, document: Document, decimals: dict[str, int] | None, *, verbose: bool = False) -> None:
+def show_editing(console: Console, document: Document, decimals: dict[str, int] | None, *, verbose: bool = False) -> None:  # noqa: C901
     """An edit for people; with the decimals of its tokens its plan too."""
     from agent.app.pool_names import named
     from agent.cli.display import plan_tables, tables

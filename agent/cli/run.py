@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
 
 
-def run(
+def run(  # noqa: PLR0913
     config: ConfigPath = DEFAULT_CONFIG,
     once: Annotated[bool, typer.Option("--once", help="Run one step, then exit.")] = False,
     every: Annotated[str, typer.Option("--every", help="Interval between looks, such as 10m.")] = "10m",
@@ -69,7 +69,7 @@ def run(
     raise typer.Exit(code)
 
 
-def looking(
+def looking(  # noqa: PLR0913
     opened: AbstractContextManager[Agent],
     clock: StoppableClock,
     confirming: Callable[[Agent, Waiting], Callable[[Outcome], bool]],
@@ -140,7 +140,7 @@ def register_paper(app: typer.Typer) -> None:
     app.command()(paper)
 
 
-def paper(
+def paper(  # noqa: PLR0913
     config: ConfigPath = DEFAULT_CONFIG,
     once: Annotated[bool, typer.Option("--once", help="Run one step, then exit.")] = False,
     every: Annotated[str, typer.Option("--every", help="Interval between looks, such as 10m.")] = "10m",

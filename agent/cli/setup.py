@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def init(
+def init(  # noqa: PLR0913
     wallet: Annotated[str, typer.Option("--wallet", help="Address of the wallet.")],
     rpc: Annotated[list[str], typer.Option("--rpc", help="VARIABLE=OPERATOR, once per endpoint; the variable holds the URL.")],
     target: Annotated[list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, once per token: WETH=50%.")] = None,

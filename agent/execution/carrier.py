@@ -68,7 +68,7 @@ def refusal(guard: str, measured: str, limit: str, message: str, remedy: str = "
 class Carrier:
     """Holds the ports. A method that moves an intent has written the move before it acts on it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         journal: Journal,
         signer: Signer,

@@ -15,7 +15,7 @@ from agent.ports import Clock, Grant, Journal, Sender, Signer
 class Executor:
     """Implements the engine's executor over the ports; one per process, wallet and chain (see store.lock)."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         journal: Journal,
         signer: Signer,

@@ -48,7 +48,7 @@ class ProposingExecutor(Executor):
     intent is on disk before anybody is shown anything, and what it shows is made from the journal alone.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         journal: Journal,
         book: ProposalBook,

@@ -129,7 +129,7 @@ def turnover(deltas: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fract
     return sum((abs(delta) * prices.get(token, Fraction(0)) for token, delta in deltas.items()), Fraction(0)) / 2
 
 
-def book(
+def book(  # noqa: PLR0913
     journal: Journal,
     intent: Intent,
     wallet: str,

@@ -88,7 +88,7 @@ class Replay:
         return tuple(dict.fromkeys((*self.sold, *self.bought)))
 
 
-def replay(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Replay:
+def replay(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Replay:  # noqa: C901
     """Runs the legs on the snapshot's pools with the contracts' arithmetic; a wallet leg spends its amount, a router leg what is there.
 
     `wrapped_native` alone is exchanged for the native coin, one for one.

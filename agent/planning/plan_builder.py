@@ -97,7 +97,7 @@ def left_undone(step: StepInput, market: Market, aim: Aim, settled: Settled, tur
     return found
 
 
-def _why(
+def _why(  # noqa: C901
     market: Market, settled: Settled, token: int, sells: bool, others: frozenset[int], turnover_limit: str, zone: bool
 ) -> tuple[str, str]:
     """Why a token does not get where it should (no route, the impact bound, a limit of routes, what the market asks), and `kept_by`.

@@ -158,7 +158,7 @@ def decide(step: StepInput) -> Decided:
     return replace(found, decision=replace(found.decision, reason=told))
 
 
-def _decided(step: StepInput) -> Decided:
+def _decided(step: StepInput) -> Decided:  # noqa: C901
     references = reference_prices(step)
     faults = faults_of(step, references)
     if faults:

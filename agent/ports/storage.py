@@ -187,7 +187,7 @@ class Journal(Ledger, CampaignBook, SleeveJournal, Protocol):
         """Writes how orders stand and what a unit of the portfolio is worth; False when somebody else wrote since `at_turn`."""
         ...
 
-    def intend(
+    def intend(  # noqa: PLR0913
         self,
         step_id: str,
         kind: IntentKind,

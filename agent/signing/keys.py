@@ -106,7 +106,7 @@ Ask = Callable[[str], str]
 """Shows a prompt and returns what was typed, unseen (getpass.getpass)."""
 
 
-def load_key(source: KeySource, chain_id: int, *, ask: Ask | None, fork: bool = False) -> SigningKey:
+def load_key(source: KeySource, chain_id: int, *, ask: Ask | None, fork: bool = False) -> SigningKey:  # noqa: C901
     """The key that `source` names, checked against the chain it is for.
 
     `ask` is None where nobody can be asked. With `fork` (a copy of a live chain, under its chain id) only published test

@@ -152,7 +152,7 @@ def _pair(where: str, swap: Swap, leg: Leg) -> tuple[str, str]:
             return swap.path[0], swap.path[1]
 
 
-def _router_emptied(calls: Sequence[Inner], legs: Sequence[Leg], value_wei: int, rules: SigningRules) -> None:
+def _router_emptied(calls: Sequence[Inner], legs: Sequence[Leg], value_wei: int, rules: SigningRules) -> None:  # noqa: C901
     """What a call leaves in the router is spent by a later one; whatever stays there belongs to whoever comes first.
 
     PeripheryPayments.pay takes native coin for a payment in wrapped coin whenever there is enough of it, whoever should pay:

@@ -136,7 +136,7 @@ FACTS = (
 _NO_TRADES = (IntentKind.APPROVE.value, IntentKind.CANCEL.value)
 
 
-def book(
+def book(  # noqa: PLR0913
     db: Connection,
     wallet: str,
     coin: str,

@@ -30,7 +30,7 @@ _CONSUMED = tuple(state.value for state in CONSUMED)
 _ENDED = tuple(state.value for state in ENDED_IN_BLOCK)
 
 
-def intend(
+def intend(  # noqa: PLR0913
     db: Connection,
     step_id: str,
     kind: IntentKind,
@@ -88,7 +88,7 @@ def _place(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | None) 
     return None
 
 
-def advance(
+def advance(  # noqa: PLR0913
     db: Connection,
     wallet: str,
     intent_id: str,

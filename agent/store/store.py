@@ -168,7 +168,7 @@ class Store(Proposals, PaperBook):
         return None if record is None else record.input_json
 
     # intents
-    def intend(
+    def intend(  # noqa: PLR0913
         self,
         step_id: str,
         kind: IntentKind,

@@ -358,7 +358,7 @@ def _wishes(loaded: LoadedConfig, panel: Panel) -> tuple[Portfolio, Split | None
     return portfolio, with_allocators(config, build_split(config), portfolio, loaded.path.parent)
 
 
-def _desk(
+def _desk(  # noqa: PLR0913
     loaded: LoadedConfig,
     portfolio: Portfolio,
     split: Split | None,

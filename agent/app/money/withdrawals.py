@@ -97,7 +97,7 @@ class Withdrawing:
 Confirm = Callable[[Withdrawing], bool]
 
 
-def withdraw(
+def withdraw(  # noqa: PLR0913
     agent: Agent,
     amount: str,
     token: str | None = None,

@@ -209,7 +209,7 @@ class Editing:
 Confirm = Callable[[Editing, Agent], bool]
 
 
-def edit(
+def edit(  # noqa: PLR0913
     path: Path | str,
     make: Callable[[str], str],
     *,
@@ -448,7 +448,7 @@ class Removing:
 ConfirmSale = Callable[[Agent, Outcome], bool]
 
 
-def remove(
+def remove(  # noqa: PLR0913
     path: Path | str,
     changes: Changes,
     *,

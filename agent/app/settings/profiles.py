@@ -61,7 +61,7 @@ def export_profile(config: Path | str, target: Path) -> Document:
     }
 
 
-def import_profile(
+def import_profile(  # noqa: PLR0913
     config: Path | str,
     source: Path,
     confirm: Confirm | None,

@@ -85,7 +85,7 @@ EMPTY_CODE = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470
 """keccak256 of no code: EXTCODEHASH of an account that exists without code."""
 
 
-def initialise(
+def initialise(  # noqa: PLR0913
     path: Path,
     network: str,
     wallet: str,

@@ -178,7 +178,7 @@ def first_beyond(units: Floats, prices: Floats, start: int, end: int, bands: Flo
 
 
 @_compiled
-def run(
+def run(  # noqa: C901, PLR0913, PLR0915
     times_s: NDArray[np.int64],
     traded: Floats,
     shown: Floats,
@@ -275,7 +275,7 @@ def run(
 
 
 @_compiled
-def many(
+def many(  # noqa: PLR0913
     times_s: NDArray[np.int64],
     traded: Floats,
     shown: Floats,

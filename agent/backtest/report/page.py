@@ -443,7 +443,7 @@ THIN, MIDDLE, STRONG = 1.2, 1.6, 2.2
 DOT = 7
 
 
-def line(
+def line(  # noqa: PLR0913
     x: Any, y: Any, name: str, colour: str, *, width: float = MIDDLE, dash: str = "solid", form: str = "", step: bool = False
 ) -> Trace:
     """A line; `form` is how values are written when pointed at."""

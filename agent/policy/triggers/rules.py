@@ -203,7 +203,7 @@ _SOME_DAY_S = 1_700_000_000
 """Cron expressions are tried from here on; any day does, since the calendar has no end."""
 
 
-def validate(trigger: Trigger) -> None:
+def validate(trigger: Trigger) -> None:  # noqa: C901
     """Raises ConfigError for a trigger that could never fire, or whose figures make no sense."""
     match trigger:
         case Threshold():

@@ -155,7 +155,7 @@ def books(db: Connection, wallet: str, coin: str) -> Books:
     )
 
 
-def note(db: Connection, wallet: str, coin: str, snapshot: Snapshot, balances: Mapping[str, int], found: Sequence[Flow], turn: int) -> bool:
+def note(db: Connection, wallet: str, coin: str, snapshot: Snapshot, balances: Mapping[str, int], found: Sequence[Flow], turn: int) -> bool:  # noqa: C901
     """Writes flows down, and what balances are to be from here on. False, and nothing written, when the books of that turn are
     no longer those of now: another process was faster.
     """
