@@ -65,13 +65,13 @@ def _read(path: Path, what: str, remedy: str) -> Artifact:
 
 
 @lru_cache(maxsize=64)
-def own(name: str) -> Artifact:
+def own_artifact(name: str) -> Artifact:
     """Artifact of one of our own contracts, such as "PortfolioLens". Raises ConfigError when it is missing."""
     return _read(abis_dir() / f"{name}.json", name, "run scripts/compile_contracts.py")
 
 
 @lru_cache(maxsize=64)
-def npm(package_path: str) -> Artifact:
+def npm_artifact(package_path: str) -> Artifact:
     """Artifact inside an npm package, such as "@uniswap/v2-core/build/UniswapV2Pair.json". Raises ConfigError."""
     return _read(npm_root() / package_path, package_path, "run npm install in contracts/, with the committed lockfile")
 

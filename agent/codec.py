@@ -15,7 +15,7 @@ from cattrs.errors import ForbiddenExtraKeysError, IterableValidationError, Iter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from agent.errors import ConfigError
-from agent.model import Asked, Decision, LpPosition, PoolState, Schedule, Trigger
+from agent.model import Decision, LpPosition, PoolState, Schedule, StepRequest, Trigger
 
 T = TypeVar("T")
 
@@ -23,7 +23,18 @@ TAG = "type"
 """Key that names the class of a value that may be one of several."""
 _SAFE_INT = 2**53
 """From here on other readers of JSON round, so that larger integers are written as strings."""
-_UNIONS: tuple[Any, ...] = (PoolState, LpPosition, Decision, Trigger, Schedule, Asked)
+_UNIONS: tuple[Any, ...] = (PoolState, LpPosition, Decision, Trigger, Schedule, StepRequest)
+_TAGS = {
+    "LpMissingPosition": "LpGone",
+    "NoTradeZone": "Zone",
+    "HybridTrigger": "Hybrid",
+    "StagedTrigger": "Staged",
+    "AgentCycle": "OwnStrategy",
+    "ManualAction": "ByHand",
+    "RaiseForWithdrawal": "RaiseMoney",
+    "SellEntireBalance": "SellOut",
+}
+"""What is stored for a class under "type" where that is not its name: stores and recorded inputs keep what they were written with."""
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _RATIO = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
@@ -183,9 +194,14 @@ def _build() -> Converter:
     return converter
 
 
+def _tag(cls: Any) -> str:
+    name: str = cls.__name__
+    return _TAGS.get(name, name)
+
+
 def _tagging(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:
     fields = make_dict_unstructure_fn(cls, converter)
-    return lambda value: {TAG: cls.__name__, **fields(value)}
+    return lambda value: {TAG: _tag(cls), **fields(value)}
 
 
 def _object_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
@@ -224,7 +240,7 @@ def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[A
 
 
 def _one_of(members: tuple[Any, ...], converter: Converter) -> Callable[[Any, Any], Any]:
-    readers = {cls.__name__: (_object_reader(cls, converter), cls) for cls in members if cls is not types.NoneType}
+    readers = {_tag(cls): (_object_reader(cls, converter), cls) for cls in members if cls is not types.NoneType}
 
     def read(data: Any, _target: Any) -> Any:
         if data is None and types.NoneType in members:

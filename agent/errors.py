@@ -22,7 +22,7 @@ EXIT_INTERRUPTED = 130
 """A command without a chain that Ctrl-C has ended."""
 
 
-EXITS = {
+EXPLAINED_EXITS = {
     "refused": EXIT_REFUSED,
     "halt": EXIT_REFUSED,
     "declined": EXIT_REFUSED,
@@ -37,7 +37,7 @@ LONGEST_WORD, LONGEST_TEXT = 300, 8_000
 """What of one word, and of a whole text, is shown: whatever stood in a file or came from a node may be quoted in it."""
 
 
-def plain(text: str) -> str:
+def printable_text(text: str) -> str:
     """The text with everything written out that could steer a terminal or turn a line around, and too long words cut (T17)."""
     shown = text
     if not text.isprintable():
@@ -53,9 +53,9 @@ class TrimtabError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(plain(message))
-        self.message = plain(message)
-        self.remedy = plain(remedy)
+        super().__init__(printable_text(message))
+        self.message = printable_text(message)
+        self.remedy = printable_text(remedy)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.remedy})" if self.remedy else self.message
@@ -77,7 +77,7 @@ class Refused(TrimtabError):
         self.verdicts = tuple(verdicts)
 
 
-class Unfit(Refused):
+class UnsendableTransaction(Refused):
     """What refuses is in the transaction itself, its legs or its token: it would revert, or it cannot be written. Nothing about its
     time, its nonce, its fee, the endpoints, or whether anything may be sent at all.
     """

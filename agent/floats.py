@@ -17,7 +17,7 @@ from operator import mul
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 DECIMAL = Context(prec=40)
 """libmpdec calculates in integers: exp and ln of as many digits are the same everywhere, and floats of them rounded once."""
 _LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")
@@ -25,22 +25,22 @@ _LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.
 _EXP_TERMS = tuple(1 / math.factorial(power) for power in range(13, -1, -1))
 
 
-def total(values: Numbers) -> float:
+def fsum_array(values: FloatArray) -> float:
     """The sum, exact but for one rounding."""
     return math.fsum(values.tolist())
 
 
-def dot(one: Numbers, other: Numbers) -> float:
+def dot(one: FloatArray, other: FloatArray) -> float:
     """Sum of products, each rounded, and their sum rounded once."""
     return math.fsum((one * other).tolist())
 
 
-def times(matrix: Numbers, vector: Numbers) -> Numbers:
+def matvec(matrix: FloatArray, vector: FloatArray) -> FloatArray:
     """Matrix times vector, summed by index."""
     return np.asarray(np.add.accumulate(matrix * vector, axis=1)[:, -1])
 
 
-def gram(rows: Numbers, weights: Numbers) -> Numbers:
+def gram(rows: FloatArray, weights: FloatArray) -> FloatArray:
     """Sum of weight · row·rowᵀ by index: positive semidefinite but for rounding, for weights above zero."""
     if not len(rows):
         return np.zeros((rows.shape[1], rows.shape[1]))
@@ -48,16 +48,16 @@ def gram(rows: Numbers, weights: Numbers) -> Numbers:
     return np.asarray(np.add.accumulate(parts, axis=0)[-1])
 
 
-def solved(rows: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
+def solve_positive_definite(rows: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
     """The x with rows·x = right, for a symmetric positive definite matrix: Gaussian elimination in the order of the unknowns.
 
     Such a matrix needs no pivoting (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, theorem 10.3). Only entries on
     and above the diagonal are read. Raises ValueError when the matrix is not positive definite.
     """
-    return eliminated([[value, *reversed(row[k:])] for k, (row, value) in enumerate(zip(rows, right, strict=True))])
+    return solve_packed([[value, *reversed(row[k:])] for k, (row, value) in enumerate(zip(rows, right, strict=True))])
 
 
-def eliminated(upper: list[list[float]]) -> list[float]:
+def solve_packed(upper: list[list[float]]) -> list[float]:
     """The same for rows of the right side, then the entries from the last unknown to the diagonal; they are used up.
 
     Two pivots at a time: each entry loses the first one's part, then the second's, as if they came one after another.
@@ -86,11 +86,11 @@ def _pivot(row: Sequence[float]) -> float:
     return row[-1]
 
 
-def inverse(matrix: Numbers) -> Numbers:
+def inverse(matrix: FloatArray) -> FloatArray:
     """Of a symmetric positive definite matrix. Raises ValueError when it is not."""
     rows = matrix.tolist()
     units = np.eye(len(rows)).tolist()
-    return np.array([solved(rows, unit) for unit in units]).reshape(matrix.shape)
+    return np.array([solve_positive_definite(rows, unit) for unit in units]).reshape(matrix.shape)
 
 
 def exp(x: float) -> float:

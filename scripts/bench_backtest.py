@@ -28,8 +28,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.backtest.data import PriceTable
-from agent.backtest.kernel.sweep import Bars, Costs, Run, Setting, bars_of, run, sweep
-from agent.backtest.settings import Settings, simple
+from agent.backtest.kernel.sweep import KernelPrices, KernelResult, KernelSetting, TradingCosts, prepare_prices, run_kernel, sweep
+from agent.backtest.settings import SimulationSettings, make_spec
 from agent.backtest.simulate import simulate
 from agent.model import Destination, Threshold
 from scripts.quote_peers import Missing, install
@@ -64,9 +64,11 @@ def prices(bars: int) -> tuple[Floats, Floats]:
     return START_S + HOUR_S * np.arange(bars), 100 * np.exp(walks)
 
 
-def band(bps: int, depth: float = float("inf")) -> Setting:
+def band(bps: int, depth: float = float("inf")) -> KernelSetting:
     """Equal weights in a band of so many points."""
-    return Setting((10_000 // ASSETS,) * ASSETS, Threshold(bps, None), Destination.TARGET, Costs.pools(COST_BPS, depth, ASSETS))
+    return KernelSetting(
+        (10_000 // ASSETS,) * ASSETS, Threshold(bps, None), Destination.TARGET, TradingCosts.pools(COST_BPS, depth, ASSETS)
+    )
 
 
 def by_loop(table: Floats, pays: Pays, told: Sequence[int] | None = None) -> tuple[float, list[int]]:
@@ -116,15 +118,15 @@ def on_credit(values: Floats, share: float, cash: float) -> tuple[Floats, float]
     return np.full(ASSETS, share), cash - gap.sum() - FEE * np.abs(gap).sum()
 
 
-def measure_kernel(ready: Bars, table: Floats, count: int) -> tuple[dict[str, Any], Run]:
+def measure_kernel(ready: KernelPrices, table: Floats, count: int) -> tuple[dict[str, Any], KernelResult]:
     """The kernel once and over many settings. Raises AssertionError where the loop comes to something else."""
     one = band(BAND_BPS)
-    found = run(ready, one, VALUE, path=True)
+    found = run_kernel(ready, one, VALUE, path=True)
     value, traded = by_loop(table, together)
     off = abs(found.final_value / value - 1)
     if off > 1e-9 or found.rebalanced.tolist() != traded:
         raise AssertionError(f"the loop comes to {value}, the kernel to {found.final_value}")
-    once = timed(lambda: run(ready, one, VALUE), RUNS)
+    once = timed(lambda: run_kernel(ready, one, VALUE), RUNS)
     settings = [band(300 + i) for i in range(count)]
     many = timed(lambda: sweep(ready, settings, VALUE), 5)
     return {
@@ -140,14 +142,14 @@ def measure_kernel(ready: Bars, table: Floats, count: int) -> tuple[dict[str, An
     }, found
 
 
-def measure_step(times: Floats, table: Floats, ready: Bars) -> dict[str, Any]:
+def measure_step(times: Floats, table: Floats, ready: KernelPrices) -> dict[str, Any]:
     """One run of the live step over all bars. Raises AssertionError where the kernel with its pools comes to something else."""
-    wanted = simple(dict.fromkeys(SYMBOLS, 10_000 // ASSETS), Threshold(BAND_BPS, None), "USD")
-    made = Settings(Fraction(DEPTH), int(COST_BPS * 100), Fraction(int(VALUE)))
+    wanted = make_spec(dict.fromkeys(SYMBOLS, 10_000 // ASSETS), Threshold(BAND_BPS, None), "USD")
+    made = SimulationSettings(Fraction(DEPTH), int(COST_BPS * 100), Fraction(int(VALUE)))
     began, spent = perf_counter(), process_time()
     found = simulate(wanted, PriceTable(SYMBOLS, times.astype(np.int64), table), made)
     clock, busy = perf_counter() - began, process_time() - spent
-    kernel = run(ready, band(BAND_BPS, DEPTH), VALUE)
+    kernel = run_kernel(ready, band(BAND_BPS, DEPTH), VALUE)
     off = abs(kernel.final_value / float(found.final_value / 10**18) - 1)
     if off > 1e-5 or kernel.rebalances != len(found.rebalances):
         raise AssertionError(f"the live step comes to {float(found.final_value / 10**18)}, the kernel to {kernel.final_value}")
@@ -166,7 +168,7 @@ def timed(work: Any, times: int) -> Timed:
     return Timed(round(float(np.median(clock)), 4), round(float(np.median(busy)), 4))
 
 
-def measure_peers(names: Sequence[str], python: Path | None, times: Floats, table: Floats, found: Run) -> dict[str, Any]:
+def measure_peers(names: Sequence[str], python: Path | None, times: Floats, table: Floats, found: KernelResult) -> dict[str, Any]:
     """What each takes and comes to; `missing` with the reason for one that cannot be had."""
     made: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as scratch:
@@ -231,7 +233,7 @@ def main() -> None:
     parser.add_argument("--peers-python", type=Path, help="an interpreter that has them, in place of an environment made for it")
     options = parser.parse_args()
     times, table = prices(max(2, options.bars))
-    ready = bars_of(SYMBOLS, times, table)
+    ready = prepare_prices(SYMBOLS, times, table)
     ours, found = measure_kernel(ready, table, max(1, options.settings))
     if not options.no_step:
         ours |= measure_step(times, table, ready)

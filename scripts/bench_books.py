@@ -26,20 +26,19 @@ from sqlalchemy import insert
 
 from agent import app as api
 from agent import codec, wiring
-from agent.accounting import entries as book
-from agent.accounting.entries import Change, Prices
+from agent.accounting import entries
+from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.app.start.setup import initialise
 from agent.config.load import LoadedConfig, load_config
-from agent.execution import settlement as flows
-from agent.execution.assemble_input import remembered
-from agent.execution.bookkeeping import keep
-from agent.model import Entry, Held, Holding, IntentKind, IntentState, Receipt, StepInput, Transfer
+from agent.execution import settlement
+from agent.execution.assemble_input import with_history
+from agent.execution.bookkeeping import update_ledger
+from agent.model import Entry, Holding, IntentKind, IntentState, Receipt, StepInput, Transfer, ValuedHolding
 from agent.store import Store, records
-from agent.store.accounts import ledger as ledger_rows
-from agent.store.accounts import ledger_sums as running
-from agent.store.tables import BudgetRow, IntentRow, Step, TransitionRow, ValuationRow
+from agent.store.accounts import ledger, ledger_sums
+from agent.store.tables import BudgetRow, IntentRow, StepRow, TransitionRow, ValuationRow
 from agent.units import NATIVE
-from agent.wiring.context import TaxKeeper
+from agent.wiring.context import TaxRunCache
 from tests import ledgers
 from tests.scripted import OTHER, WALLET, grant, tx
 
@@ -59,8 +58,8 @@ def main() -> None:
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as thrown_away:
         loaded = config(wanted.keep or Path(thrown_away))
-        with wiring.books(loaded) as (store, _):
-            if store.book_now() is None:
+        with wiring.open_store_offline(loaded) as (store, _):
+            if store.current_book() is None:
                 build(store, wanted.entries, wanted.days)
         machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
         print(json.dumps({"entries": wanted.entries, "machine": machine, **measured(loaded)}, indent=1))
@@ -68,30 +67,30 @@ def main() -> None:
 
 def measured(loaded: LoadedConfig) -> dict[str, Any]:
     """Seconds of each reading."""
-    with wiring.books(loaded) as (store, _):
+    with wiring.open_store_offline(loaded) as (store, _):
         step = _later(store)
     at_s, at_block = step.snapshot.head.timestamp_s, step.snapshot.head.number
 
     def opened(act: Callable[[Store], object]) -> dict[str, float]:
-        with wiring.books(loaded) as (store, _):
+        with wiring.open_store_offline(loaded) as (store, _):
             return timed(lambda: act(store))
 
     def status(store: Store, *, taxed: bool) -> StepInput:
-        keeper = TaxKeeper(loaded, step.portfolio)
+        keeper = TaxRunCache(loaded, step.portfolio)
         tax = (lambda now_s: keeper.standing(store, step, now_s)) if taxed else None
-        return remembered(replace(step, history=store.history(at_s)), store, tax)
+        return with_history(replace(step, history=store.history(at_s)), store, tax)
 
     look: dict[str, Callable[[Store], object]] = {
-        "stands": lambda store: store.stands(at_block),
+        "stands": lambda store: store.ledger_balances(at_block),
         "history": lambda store: store.history(at_s),
         "books": lambda store: store.books(),
         "unbooked": lambda store: store.unbooked(),
-        "unentered": lambda store: store.unentered(),
+        "unentered": lambda store: store.intents_without_entry(),
         "expected_nonce": lambda store: store.expected_nonce(),
         "open_intents": lambda store: store.open_intents(),
         "prune": lambda store: store.prune(1_000),
-        "ledger_mark": lambda store: store.ledger_mark(),
-        "valued_block": lambda store: store.valued_block(),
+        "ledger_mark": lambda store: store.ledger_version(),
+        "valued_block": lambda store: store.last_valuation_block(),
     }
     return {
         "look": {name: opened(act) for name, act in look.items()},
@@ -125,39 +124,39 @@ def build(store: Store, count: int, days: int) -> None:
     """One WETH sold and bought back, over and over: final, booked and entered, in the rows that the store itself writes."""
     start = ledgers.at()
     begun_s, every_s = start.snapshot.head.timestamp_s, days * 86_400 // count
-    store.adopt_nonce(0, 1)
+    store.set_expected_nonce(0, 1)
     store.begin_step("first", 1, codec.dumps(start))
-    flows.note(store, start.snapshot, lambda: start)
-    keep(store, start)
-    known = store.book_now()
+    settlement.record_balance_changes(store, start.snapshot, lambda: start)
+    update_ledger(store, start)
+    known = store.current_book()
     if known is None:
         raise RuntimeError("no book is open")
-    step_z, grant_z = records.packed(codec.dumps(start)), records.packed(codec.dumps(grant()))
+    step_z, grant_z = records.compress_text(codec.dumps(start)), records.compress_text(codec.dumps(grant()))
     for first in range(0, count, AT_ONCE):
         numbers = range(first, min(count, first + AT_ONCE))
         with store._write("build") as session:
             steps = sorted({number // A_STEP for number in numbers})
             session.execute(
-                insert(Step), [{"id": f"s{one}", "now_s": begun_s + one, "input_z": step_z, "outcome": "done"} for one in steps]
+                insert(StepRow), [{"id": f"s{one}", "now_s": begun_s + one, "input_z": step_z, "outcome": "done"} for one in steps]
             )
             session.execute(insert(IntentRow), [{**_intent(number), "grant_z": grant_z} for number in numbers])
             session.execute(insert(TransitionRow), [_moved(number) for number in numbers])
             session.execute(insert(BudgetRow), [_budget(number, begun_s + number * every_s) for number in numbers])
             for number in numbers:
-                ledger_rows.add_entry(session, known, number + 1, _entry(number, begun_s + number * every_s))
+                ledger.add_entry(session, known, number + 1, _entry(number, begun_s + number * every_s))
     blocks_an_hour = count // (days * 24) or 1
     with store._write("build") as session:
         worth = [_worth(known.number, hour, FIRST_BLOCK + hour * blocks_an_hour, begun_s + hour * HOUR_S) for hour in range(1, days * 24)]
         session.execute(insert(ValuationRow), worth)
-        running.settle(session)
+        ledger_sums.advance_settled(session)
     now = _later(store)
-    flows.note(store, now.snapshot, lambda: now)
+    settlement.record_balance_changes(store, now.snapshot, lambda: now)
 
 
 def _later(store: Store) -> StepInput:
     """A look long after the last trade, at the balances that the ledger says."""
     step = ledgers.at(FIRST_BLOCK + 10_000_000, later_s=400 * 86_400)
-    held = {one.token: one.raw for one in store.stands(step.snapshot.head.number)}
+    held = {one.token: one.raw for one in store.ledger_balances(step.snapshot.head.number)}
     holdings = tuple(Holding(token, held[token]) for token in (WETH.address, USDC.address))
     return replace(step, snapshot=replace(step.snapshot, holdings=holdings, native_wei=held[NATIVE]))
 
@@ -198,19 +197,19 @@ def _budget(number: int, at_s: int) -> dict[str, object]:
 
 
 def _entry(number: int, at_s: int) -> Entry:
-    prices = Prices({WETH.address: _price(number), USDC.address: Fraction(1)}, WETH.address)
+    prices = EntryPrices({WETH.address: _price(number), USDC.address: Fraction(1)}, WETH.address)
     moved = _moves(number)
     fee = {token: -raw * FEE_PIPS // 10**6 for token, raw in moved.items() if raw < 0}
-    change = Change(f"i{number}", FIRST_BLOCK + number, at_s, _hash(number), "swap", moved, GAS * GAS_PRICE_WEI)
-    return book.exchange(change, prices, {*moved, NATIVE}, fee)
+    change = SettledTransaction(f"i{number}", FIRST_BLOCK + number, at_s, _hash(number), "swap", moved, GAS * GAS_PRICE_WEI)
+    return entries.trade_entry(change, prices, {*moved, NATIVE}, fee)
 
 
 def _worth(number: int, hour: int, block: int, at_s: int) -> dict[str, object]:
     price = _price(hour)
-    held = [Held(WETH.address, 10 * COIN, 0, price, 5_000), Held(USDC.address, 20_000 * DOLLAR, 0, Fraction(1), 5_000)]
+    held = [ValuedHolding(WETH.address, 10 * COIN, 0, price, 5_000), ValuedHolding(USDC.address, 20_000 * DOLLAR, 0, Fraction(1), 5_000)]
     value = 10 * COIN * price + 20_000 * DOLLAR
     return {
-        "book": number, "block_number": block, "chain_s": at_s, "value": str(value), "held_z": records.packed(codec.dumps(held)),
+        "book": number, "block_number": block, "chain_s": at_s, "value": str(value), "held_z": records.compress_text(codec.dumps(held)),
     }  # fmt: skip
 
 

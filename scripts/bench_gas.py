@@ -21,17 +21,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from eth_abi.abi import encode as abi_encode
 
-from agent.artifacts import npm
+from agent.artifacts import npm_artifact
 from agent.chain.tokens import encode_approve
 from agent.localchain import LocalChain, open_anvil
-from agent.model import Cost, Funding, Goal, Leg, Plan, Rebalance
+from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Rebalance
 from agent.signing.calldata import EXACT_INPUT_SINGLE, SWAP_EXACT_TOKENS
 from agent.venues import rebalancer, swap_router_02
 
-W, R = Funding.WALLET, Funding.ROUTER
+W, R = LegFunding.WALLET, LegFunding.ROUTER
 QUOTER = "@uniswap/v3-periphery/artifacts/contracts/lens/QuoterV2.sol/QuoterV2.json"
 ROUTER = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
-SWAPS: dict[str, list[tuple[str, str, Fraction, Funding, Funding]]] = {
+SWAPS: dict[str, list[tuple[str, str, Fraction, LegFunding, LegFunding]]] = {
     "four V3 pools": [
         ("v3 WETH/USDC 500", "WETH", Fraction(1, 10), W, W),
         ("v3 WETH/USDT 500", "WETH", Fraction(1, 10), W, W),
@@ -80,8 +80,8 @@ def quoted(chain: LocalChain, pool: str, token_in: str, raw: int) -> int:
     sold = chain.tokens[token_in].address
     bought = info.token1.address if info.token0.address == sold else info.token0.address
     if info.version == 2:
-        return int(chain.contract(chain.addresses.v2_router, npm(ROUTER)).functions.getAmountsOut(raw, [sold, bought]).call()[-1])
-    quoter = chain.contract(chain.addresses.quoter_v2, npm(QUOTER))
+        return int(chain.contract(chain.addresses.v2_router, npm_artifact(ROUTER)).functions.getAmountsOut(raw, [sold, bought]).call()[-1])
+    quoter = chain.contract(chain.addresses.quoter_v2, npm_artifact(QUOTER))
     return int(quoter.functions.quoteExactInputSingle((sold, bought, raw, info.fee_pips, 0)).call()[0])
 
 
@@ -102,7 +102,7 @@ def plan_of(legs: tuple[Leg, ...]) -> Plan:
     """A plan of these legs; what else it predicts costs no gas."""
     zero = Fraction(0)
     goal = Rebalance("benchmark", Goal(()))
-    return Plan(0, goal, legs, (), (), Cost(zero, zero, zero, zero), zero, zero, 0, None, (), (), 0)
+    return Plan(0, goal, legs, (), (), PlanCost(zero, zero, zero, zero), zero, zero, 0, None, (), (), 0)
 
 
 def single(leg: Leg, wallet: str) -> str:
@@ -132,7 +132,7 @@ def measure_one(chain: LocalChain, name: str) -> dict[str, int]:
     prices = {token.address: usd[symbol] * 10**6 / 10**token.decimals for symbol, token in chain.tokens.items()}
     plan = plan_of(legs)
     ways = {
-        "rebalancer": (at.rebalancer, [rebalancer.encode(plan, deadline_s, rebalancer.Terms(prices, -(10**9)))]),
+        "rebalancer": (at.rebalancer, [rebalancer.encode(plan, deadline_s, rebalancer.RebalancerTerms(prices, -(10**9)))]),
         "multicall": (at.swap_router_02, [swap_router_02.encode(plan, wallet, deadline_s)]),
         "transactions": (at.swap_router_02, [single(replace(leg, source=W, sink=W), wallet) for leg in legs]),
     }

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.errors import Refused
 from agent.model import Plan, Rebalance, StepInput
-from agent.planning.draft import Draft
+from agent.planning.draft import PlanDraft
 from agent.planning.planner import plan
 from agent.planning.problem import build_problem
 from agent.reference import reference_prices
@@ -39,7 +39,7 @@ from tests.builders import with_limits
 from tests.planning_peers import grid, objective, sequential
 from tests.planning_worlds import any_problem, any_problem_with_gas, goal, random_step
 
-OTHERS: dict[str, Callable[[StepInput, Rebalance], Draft]] = {"sequential swaps": sequential, "grid of 5 %": grid}
+OTHERS: dict[str, Callable[[StepInput, Rebalance], PlanDraft]] = {"sequential swaps": sequential, "grid of 5 %": grid}
 TIMED_AT_MOST = 300
 CVXPY = " and ".join(planner_peers.CVXPY).replace("==", " ")
 

@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.amm import pools
-from agent.amm.v3 import pool as bounds
+from agent.amm.v3 import pool
 from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
 from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
 from scripts.quote_peers import PEERS, Missing, Peer, Worker, as_json, our_worker
@@ -47,7 +47,7 @@ def workload() -> dict[str, tuple[PoolState, int]]:
     v2 = V2Pool(POOL, "uniswap_v2", TOKEN0, TOKEN1, 5_000 * 10**18, 15_000_000 * 10**6)
     v3 = v3_pool()
     # The tick at 0 is the first one downwards: the fifth lies at -4 spacings.
-    amounts = {count: bounds.largest_in(v3, True, get_sqrt_ratio_at_tick(SPACING // 2 - count * SPACING)) for count in (5, 50)}
+    amounts = {count: pool.largest_in(v3, True, get_sqrt_ratio_at_tick(SPACING // 2 - count * SPACING)) for count in (5, 50)}
     return {
         "v2": (v2, 10**18),
         "v3_within_one_tick": (v3, 10**12),

@@ -18,17 +18,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from web3 import HTTPProvider, Web3
 
-from agent.artifacts import npm, own
+from agent.artifacts import npm_artifact, own_artifact
 from agent.chain.rpc import HttpTransport
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
-from agent.chain.watch import LEAST_WINDOW_BPS, PoolKind, PoolRef, Watch, window_ticks
+from agent.chain.watch import LEAST_WINDOW_BPS, PoolKind, PoolRef, SnapshotScope, window_ticks
 from agent.localchain import LocalChain, open_anvil
 from agent.model import Snapshot, V3Pool
-from agent.venues.discovery import discover
+from agent.venues.discovery import discover_pools
 
-V3_POOL = npm("@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV3Pool.json").abi
-V2_PAIR = npm("@uniswap/v2-core/build/UniswapV2Pair.json").abi
+V3_POOL = npm_artifact("@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV3Pool.json").abi
+V2_PAIR = npm_artifact("@uniswap/v2-core/build/UniswapV2Pair.json").abi
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,18 @@ class CountingProvider(HTTPProvider):
         return super().make_request(method, params)
 
 
-def whole_watch(chain: LocalChain, line: HttpTransport) -> Watch:
+def whole_watch(chain: LocalChain, line: HttpTransport) -> SnapshotScope:
     at = chain.addresses
     tokens = read_tokens(line, [token.address for token in chain.tokens.values()])
-    pools = discover(line, Venues(Factory(at.v2_factory), Factory(at.v3_factory)), tokens, ())
-    return Watch(chain.wallet.address, tokens, (at.swap_router_02,), pools, tuple(chain.feeds.values()), (at.swap_router_02,), 1_800, 100)
+    pools = discover_pools(line, Venues(Factory(at.v2_factory), Factory(at.v3_factory)), tokens, ())
+    return SnapshotScope(
+        chain.wallet.address, tokens, (at.swap_router_02,), pools, tuple(chain.feeds.values()), (at.swap_router_02,), 1_800, 100
+    )
 
 
-def one_by_one(w3: Web3, watch: Watch) -> dict[str, Any]:
+def one_by_one(w3: Web3, watch: SnapshotScope) -> dict[str, Any]:
     """What the snapshot holds, the way most scripts read it."""
-    eth, token_abi = w3.eth, own("TestToken").abi
+    eth, token_abi = w3.eth, own_artifact("TestToken").abi
     seen: dict[str, Any] = {"head": eth.get_block("latest")["number"], "chain_id": eth.chain_id}
     seen["nonces"] = [eth.get_transaction_count(watch.owner, block) for block in ("latest", "pending")]
     seen["fees"] = [eth.max_priority_fee, eth.gas_price]
@@ -82,7 +84,7 @@ def one_by_one(w3: Web3, watch: Watch) -> dict[str, Any]:
     for pool in watch.pools:
         seen[pool.address] = pool_one_by_one(w3, watch, pool)
     for feed in watch.feeds:
-        functions = eth.contract(address=feed, abi=own("PriceFeed").abi).functions
+        functions = eth.contract(address=feed, abi=own_artifact("PriceFeed").abi).functions
         functions.latestRoundData().call()
         functions.decimals().call()
     for address in watch.code:
@@ -90,7 +92,7 @@ def one_by_one(w3: Web3, watch: Watch) -> dict[str, Any]:
     return seen
 
 
-def pool_one_by_one(w3: Web3, watch: Watch, pool: PoolRef) -> Any:
+def pool_one_by_one(w3: Web3, watch: SnapshotScope, pool: PoolRef) -> Any:
     if pool.kind is PoolKind.V2:
         return w3.eth.contract(address=pool.address, abi=V2_PAIR).functions.getReserves().call()[:2]
     functions = w3.eth.contract(address=pool.address, abi=V3_POOL).functions

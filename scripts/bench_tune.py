@@ -22,12 +22,12 @@ from functools import partial
 import numpy as np
 from distributed import Client
 
-from agent.backtest.data import table_of
-from agent.backtest.kernel.sweep import cores_here
-from agent.backtest.settings import Settings, simple
-from agent.backtest.tune.grid import grid_of
-from agent.backtest.tune.jobs import Chunk, Job, Terms
-from agent.backtest.tune.workers import local, on_cluster
+from agent.backtest.data import make_price_table
+from agent.backtest.kernel.sweep import available_cores
+from agent.backtest.settings import SimulationSettings, make_spec
+from agent.backtest.tune.grid import parse_grid
+from agent.backtest.tune.jobs import AllocatorSchedule, TuneChunk, TuneJob
+from agent.backtest.tune.workers import run_locally, run_on_cluster
 from agent.localchain.nodes import free_port
 from agent.model import Every
 
@@ -35,17 +35,17 @@ DAY_S = 86_400
 WARM = 4
 
 
-def job_of(settings: int, bars: int) -> Job:
+def job_of(settings: int, bars: int) -> TuneJob:
     """Bands over two random walks, day by day; all take about as long."""
     paths = np.round(100 * np.exp(np.cumsum(np.random.default_rng(1).normal(0, 0.03, (bars, 2)), axis=0)), 6)
-    table = table_of([1_600_000_000 + DAY_S * bar for bar in range(bars)], {"A": paths[:, 0].tolist(), "B": paths[:, 1].tolist()})
-    wanted = simple({"A": 4_000, "B": 3_000, "USD": 3_000}, Every(28 * DAY_S), "USD", interval_s=DAY_S)
-    grid = grid_of(f"8%rel..12%rel:{settings}", "", "target", "")
-    market = Settings(Fraction(10**8), 1_000, Fraction(10_000))
-    return Job(table, wanted, market, grid.choices(), (0, bars - 1), Terms(7 * DAY_S, 60 * DAY_S), full=True)
+    table = make_price_table([1_600_000_000 + DAY_S * bar for bar in range(bars)], {"A": paths[:, 0].tolist(), "B": paths[:, 1].tolist()})
+    wanted = make_spec({"A": 4_000, "B": 3_000, "USD": 3_000}, Every(28 * DAY_S), "USD", interval_s=DAY_S)
+    grid = parse_grid(f"8%rel..12%rel:{settings}", "", "target", "")
+    market = SimulationSettings(Fraction(10**8), 1_000, Fraction(10_000))
+    return TuneJob(table, wanted, market, grid.choices(), (0, bars - 1), AllocatorSchedule(7 * DAY_S, 60 * DAY_S), full=True)
 
 
-def timed(work: Callable[[Job, Sequence[Chunk]], Iterable[object]], job: Job) -> float:
+def timed(work: Callable[[TuneJob, Sequence[TuneChunk]], Iterable[object]], job: TuneJob) -> float:
     began = time.perf_counter()
     done = len(list(work(job, job.chunks())))
     taken = time.perf_counter() - began
@@ -63,7 +63,7 @@ def started(module: str, *args: str, stack: ExitStack) -> None:
     stack.callback(process.kill)
 
 
-def ready(workers: int, job: Job, stack: ExitStack) -> Callable[[Job, Sequence[Chunk]], Iterable[object]]:
+def ready(workers: int, job: TuneJob, stack: ExitStack) -> Callable[[TuneJob, Sequence[TuneChunk]], Iterable[object]]:
     """Work for a cluster of so many workers that have done something like it before."""
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
@@ -72,8 +72,8 @@ def ready(workers: int, job: Job, stack: ExitStack) -> Callable[[Job, Sequence[C
         started("dask_worker", address, "--nthreads", "1", "--no-nanny", stack=stack)
     with Client(address, timeout=120, set_as_default=False) as client:
         client.wait_for_workers(workers, timeout=120)
-    work = partial(on_cluster, address=address)
-    list(work(job, [Chunk(-1 - i, 0, 1, job.chunks()[0].engine) for i in range(WARM * workers)]))
+    work = partial(run_on_cluster, address=address)
+    list(work(job, [TuneChunk(-1 - i, 0, 1, job.chunks()[0].engine) for i in range(WARM * workers)]))
     return work
 
 
@@ -96,7 +96,7 @@ def main() -> None:
     result = {
         "runs": len(job.runs),
         "bars": asked.bars,
-        "cores": cores_here(),
+        "cores": available_cores(),
         "one_worker_s": [round(one, 2) for one in times[1]],
         "two_workers_s": [round(one, 2) for one in times[2]],
         "speedup_of_best": round(min(times[1]) / min(times[2]), 2),
@@ -104,7 +104,7 @@ def main() -> None:
         "load": [round(one, 1) for one in load],
     }
     if asked.processes:
-        result["processes_s"] = {str(cores): round(timed(partial(local, cores=cores), job), 2) for cores in (1, 2)}
+        result["processes_s"] = {str(cores): round(timed(partial(run_locally, cores=cores), job), 2) for cores in (1, 2)}
     print(json.dumps(result, indent=1))
 
 

@@ -23,16 +23,16 @@ import requests
 import tomlkit
 
 from agent import app as api
-from agent.app.start.setup import trust_now
+from agent.app.start.setup import pin_all
 from agent.chain.rpc import HttpTransport
 from agent.cli.display import documents
-from agent.cli.display.output import in_words, note
+from agent.cli.display.output import format_stage, note
 from agent.config.fields import parse_address
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.localchain import run_anvil
 from agent.localchain.nodes import AnvilNode
-from agent.localchain.world import WALLET, test_accounts
+from agent.localchain.world import WALLET_INDEX, dev_accounts
 from agent.units import parse_raw
 
 DEPOSIT = "0xd0e30db0"
@@ -46,7 +46,7 @@ def fork_config(path: Path, url: str, folder: Path) -> Path:
     chain["fork"] = True
     chain["confirmations"] = 1
     chain["rpc"] = [{"url": url, "operator": "fork"}]
-    document["wallet"] = {"address": test_accounts()[WALLET].address, "test_account": WALLET}
+    document["wallet"] = {"address": dev_accounts()[WALLET_INDEX].address, "test_account": WALLET_INDEX}
     document["store"] = {"url": "sqlite:///trimtab.db"}
     document["execution"]["submit_url"] = ""
     target = folder / "trimtab.toml"
@@ -56,7 +56,7 @@ def fork_config(path: Path, url: str, folder: Path) -> Path:
 
 def fund(node: AnvilNode, wrapped_native: str, wei: int) -> None:
     """Gives the test account `wei` to wrap and as much for gas, and wraps it."""
-    wallet = test_accounts()[WALLET].address
+    wallet = dev_accounts()[WALLET_INDEX].address
     node.set_native(wallet, 2 * wei + 10**18)
     node.rpc("anvil_impersonateAccount", wallet)
     node.rpc("eth_sendTransaction", {"from": wallet, "to": wrapped_native, "value": hex(wei), "data": DEPOSIT, "gas": hex(200_000)})
@@ -108,10 +108,10 @@ def run(config: Path, upstream: str, native: str) -> dict:
     ):
         loaded = load_config(fork_config(config, url, Path(folder)))
         fund(AnvilNode(url), parse_address(loaded.config.chain.wrapped_native), parse_raw(native, 18, "--native"))
-        trust_now(loaded)
+        pin_all(loaded)
         with api.open_agent(loaded) as agent:
             before = documents.status(agent.status())
-            outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda stage: note(in_words(stage)))
+            outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda stage: note(format_stage(stage)))
             done = documents.rebalance(outcome, agent.realised(outcome))
             after = documents.status(agent.status())
     return {"before": before, "rebalance": done, "after": after}

@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.localchain import LocalChain, open_anvil
-from agent.localchain.nodes import AnvilNode, Node
+from agent.localchain.nodes import AnvilNode, LocalNode
 from tests.faults.invariants import violations
 from tests.faults.probe import finished, process, started
 from tests.faults.scene import Scene, scene
@@ -42,7 +42,7 @@ BLOCK_S = 0.05
 class LiveClock:
     """Chain time; sleeping is real and short, and mines nothing."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: LocalNode) -> None:
         self._node = node
 
     def now_s(self) -> int:

@@ -21,8 +21,8 @@ from scipy.optimize import minimize
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent.planning.problem import Market, aim_at, build_problem, open_market
-from agent.planning.utility import Search
+from agent.planning.problem import PoolGraph, build_pool_graph, build_problem, objective_for_goal
+from agent.planning.utility import FlowOptimizer
 from agent.reference import reference_prices
 from scripts.quote_peers import Missing, install
 from tests.builders import with_limits
@@ -45,17 +45,23 @@ class Timed:
 class Continuous:
     """One continuous problem: the pools as curves, and what is looked for."""
 
-    market: Market
-    search: Search
+    market: PoolGraph
+    search: FlowOptimizer
 
     def as_json(self) -> dict[str, Any]:
         """Holdings, shares, price of what is off, and per direction of a pool: tokens, fee, roots of prices and depth of each range."""
-        arcs = [
-            [arc.source, arc.target, arc.offer.real.keep, arc.offer.real.roots.tolist(), arc.offer.real.depths[:-1].tolist()]
-            for arc in self.market.arcs
+        pool_edges = [
+            [
+                pool_edge.source,
+                pool_edge.target,
+                pool_edge.offer.real.keep,
+                pool_edge.offer.real.roots.tolist(),
+                pool_edge.offer.real.depths[:-1].tolist(),
+            ]
+            for pool_edge in self.market.pool_edges
         ]
         worth = self.search.worth
-        return {"held": self.search.held.tolist(), "shares": worth.low.tolist(), "price": worth.price, "arcs": arcs}
+        return {"held": self.search.held.tolist(), "shares": worth.low.tolist(), "price": worth.price, "arcs": pool_edges}
 
 
 def continuous(seed: int) -> Continuous:
@@ -64,8 +70,8 @@ def continuous(seed: int) -> Continuous:
     step = random_step(seed, TOKENS, POOLS, depth)
     step = without_gas(with_limits(step, pool_min_value=None, min_trade=None, turnover_bps=None, daily_turnover_bps=None))
     problem = build_problem(step, reference_prices(step))
-    aim = aim_at(problem, goal(step).goal)
-    market = open_market(problem, aim.off)
+    aim = objective_for_goal(problem, goal(step).goal)
+    market = build_pool_graph(problem, aim.off)
     return Continuous(market, aim.search(market.scale, np.zeros(TOKENS), {}, None))
 
 
@@ -79,8 +85,8 @@ def ours(problem: Continuous) -> Timed:
 
 def slsqp(problem: Continuous) -> Timed:
     """One unknown per direction of a pool, one per token for its distance; derivatives given."""
-    curves = [arc.offer.real for arc in problem.market.arcs]
-    ends = [(arc.source, arc.target) for arc in problem.market.arcs]
+    curves = [pool_edge.offer.real for pool_edge in problem.market.pool_edges]
+    ends = [(pool_edge.source, pool_edge.target) for pool_edge in problem.market.pool_edges]
     held, shares, price = problem.search.held, problem.search.worth.low, problem.search.worth.price
     size, count = len(held), len(curves)
 

@@ -89,7 +89,7 @@ def question(step: StepInput, prices: dict[str, Fraction]) -> dict[str, Any] | N
     position = {at: number for number, at in enumerate((*tokens, *hubs))}
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     total = sum((held[at] * prices[at] for at in tokens), Fraction(0))
-    arcs = []
+    pool_edges = []
     for pool in step.snapshot.pools:
         if not {pool.token0, pool.token1} <= set(position):
             continue
@@ -98,8 +98,8 @@ def question(step: StepInput, prices: dict[str, Fraction]) -> dict[str, Any] | N
             if found is not None:
                 if found[0] * found[1][0] ** 2 >= 1 - 1e-6:
                     return None
-                arcs.append([position[token_in], position[token_out], *found])
-    if not arcs:
+                pool_edges.append([position[token_in], position[token_out], *found])
+    if not pool_edges:
         return None
     limits = step.limits
     return {
@@ -108,7 +108,7 @@ def question(step: StepInput, prices: dict[str, Fraction]) -> dict[str, Any] | N
         "price": MOST_PRICE if limits.plan_cost_bps is None else min(limits.plan_cost_bps / BPS, MOST_PRICE),
         "hubs": list(range(len(tokens), len(position))),
         "budget": None if limits.turnover_bps is None else limits.turnover_bps / BPS,
-        "arcs": arcs,
+        "arcs": pool_edges,
     }
 
 

@@ -9,12 +9,12 @@ Without --send nothing leaves this machine. The same guards hold as for the agen
 import argparse
 import sys
 
-from agent.app import Outcome, open_agent
+from agent.app import StepOutcome, open_agent
 from agent.errors import TrimtabError
 from agent.units import decimal_text
 
 
-def describe(outcome: Outcome) -> None:
+def describe(outcome: StepOutcome) -> None:
     """Prints the legs; what a guard refuses stands in the outcome's reason."""
     portfolio = outcome.step_input.portfolio
     for leg in outcome.plan.legs if outcome.plan else ():
@@ -35,7 +35,7 @@ def main() -> int:
     if args.send and not (args.yes or sys.stdin.isatty()):
         parser.error("nobody can be asked here: add --yes")
 
-    def confirm(outcome: Outcome) -> bool:
+    def confirm(outcome: StepOutcome) -> bool:
         describe(outcome)
         return args.yes or input("Sign and send? [y/N] ").strip().lower() == "y"
 

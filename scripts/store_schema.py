@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, create_engine
 
-from agent.store.opening import HEAD, run_migrations
+from agent.store.opening import HEAD_SCHEMA, run_migrations
 
 _STAMP = "SELECT 'INSERT INTO alembic_version (version_num) VALUES (''' || version_num || ''')' FROM alembic_version"
 
@@ -30,4 +30,4 @@ def statements(connection: Connection) -> list[str]:
 
 
 if __name__ == "__main__":
-    HEAD.write_text(migrated())
+    HEAD_SCHEMA.write_text(migrated())

@@ -13,14 +13,14 @@ import tomlkit
 from agent import app as api
 from agent import wiring
 from agent.app.agent import Agent, open_agent, planned_changes
-from agent.app.start.setup import trust_now
+from agent.app.start.setup import pin_all
 from agent.chain.rpc import Transport
 from agent.config.load import LoadedConfig, load_config
 from agent.config.schema import CEILINGS
-from agent.execution.settlement import realised
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.settlement import realised_legs
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.model import Intent, IntentKind, IntentState, Leg, Plan, Receipt, Skipped, Verdict
+from agent.model import Intent, IntentKind, IntentState, Leg, Plan, Receipt, SkippedItem, Verdict
 from agent.ports import Clock
 from agent.units import BPS, floor_int, parse_share_bps
 from tests.world import price_now
@@ -68,10 +68,10 @@ def trusted(
 ) -> LoadedConfig:
     """The same, with everything pinned as it stands now. `vouched`: what the wallet did to set the world up is no loss of it."""
     loaded = config(chain, folder, changes, targets)
-    trust_now(loaded, [chain.transport])
+    pin_all(loaded, [chain.transport])
     if vouched:
-        with wiring.books(loaded) as (store, _):
-            store.tell_day((), purse(chain).nonce)
+        with wiring.open_store_offline(loaded) as (store, _):
+            store.record_prior_day((), purse(chain).nonce)
     return loaded
 
 
@@ -98,15 +98,15 @@ def again(
         yield agent
 
 
-def yes(_: Outcome) -> bool:
+def yes(_: StepOutcome) -> bool:
     """The owner confirms."""
     return True
 
 
-def meanwhile(happens: Callable[[], object]) -> Callable[[Outcome], bool]:
+def meanwhile(happens: Callable[[], object]) -> Callable[[StepOutcome], bool]:
     """The owner confirms, and while he read something happened."""
 
-    def confirm(_: Outcome) -> bool:
+    def confirm(_: StepOutcome) -> bool:
         happens()
         return True
 
@@ -140,8 +140,8 @@ def fund(chain: LocalChain, usd: Mapping[str, int | Fraction]) -> None:
 
 def explained(agent: Agent) -> None:
     """The owner says of everything that came or went that it was he."""
-    api.flows(agent)
-    agent.desk.store.tell_flow(None, None, agent.desk.clock.now_s())
+    api.list_transfers(agent)
+    agent.desk.store.classify_transfer(None, None, agent.desk.clock.now_s())
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def off_target(chain: LocalChain, targets: Mapping[str, str]) -> dict[str, Fract
     return {s: abs(bps - Fraction(targets[s].rstrip("%")) * 100) for s, bps in weights(chain, targets).items()}
 
 
-def swap_of(outcome: Outcome) -> tuple[Plan, Intent, Receipt]:
+def swap_of(outcome: StepOutcome) -> tuple[Plan, Intent, Receipt]:
     """Plan, swap and receipt of a step that is done, in exactly one swap transaction beside its approvals."""
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
     assert outcome.plan is not None
@@ -197,11 +197,11 @@ def swap_of(outcome: Outcome) -> tuple[Plan, Intent, Receipt]:
     return outcome.plan, swap, swap.receipt
 
 
-def require_exact(chain: LocalChain, outcome: Outcome, before: Purse) -> None:
+def require_exact(chain: LocalChain, outcome: StepOutcome, before: Purse) -> None:
     """One swap transaction did to the wei what the plan says: each leg, the wallet's events, its balances; all gas is known."""
     plan, _, receipt = swap_of(outcome)
     assert receipt.status == 1
-    for leg in realised(plan, receipt):
+    for leg in realised_legs(plan, receipt):
         assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
     moved = {token: raw for token, raw in planned_changes(plan).items() if raw}
     assert {token: raw for token, raw in receipt.net(chain.wallet.address).items() if raw} == moved
@@ -233,18 +233,18 @@ def moved_bps(before: Fraction, after: Fraction) -> Fraction:
     return max(abs(after / before - 1), abs(before / after - 1)) * BPS
 
 
-def failed(outcome: Outcome) -> list[Verdict]:
+def failed(outcome: StepOutcome) -> list[Verdict]:
     """Verdicts that refuse."""
     assert outcome.plan is not None, outcome.reason
     return [verdict for verdict in outcome.plan.verdicts if not verdict.passed]
 
 
-def legs_of(outcome: Outcome) -> tuple[Leg, ...]:
+def legs_of(outcome: StepOutcome) -> tuple[Leg, ...]:
     """The legs of the plan."""
     assert outcome.plan is not None, outcome.reason
     return outcome.plan.legs
 
 
-def said(skipped: Sequence[Skipped]) -> str:
+def said(skipped: Sequence[SkippedItem]) -> str:
     """Everything a plan left out, in one text."""
     return "; ".join(f"{item.what}: {item.why}" for item in skipped)

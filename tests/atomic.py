@@ -10,15 +10,15 @@ from eth_abi.abi import encode as abi_encode
 from agent.localchain import LocalChain
 from agent.model import IntentKind, Leg, Plan, Receipt, UnsignedTx
 from agent.ports import Simulation
-from agent.signing.calldata import REBALANCE, Place, Venue
+from agent.signing.calldata import REBALANCE, FundsLocation, Venue
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE, floor_int
-from agent.venues.rebalancer import Terms, bounds, encode, native_wei
+from agent.venues.rebalancer import RebalancerTerms, encode, min_balance_changes, native_wei
 from tests.desk import DEADLINE_S, LIMIT_WEI, Desk
 
 NEVER_S = 2**40 - 1
 V2, V3, COIN = Venue
-OWN, HERE, PAIR = Place
+OWN, HERE, PAIR = FundsLocation
 
 
 class AtomicDesk(Desk):
@@ -38,12 +38,12 @@ class AtomicDesk(Desk):
         found = {token.address: usd[symbol] * 10**6 / 10**token.decimals for symbol, token in self.chain.tokens.items()}
         return found | {NATIVE: found[self.at("WETH")]}
 
-    def terms(self, legs: Sequence[Leg]) -> Terms:
+    def terms(self, legs: Sequence[Leg]) -> RebalancerTerms:
         """Prices, and the value that the minimums come to."""
-        least, prices = bounds(legs), self.prices
-        return Terms(prices, floor_int(sum((raw * prices[token] for token, raw in least.items()), Fraction(0))) - 1)
+        least, prices = min_balance_changes(legs), self.prices
+        return RebalancerTerms(prices, floor_int(sum((raw * prices[token] for token, raw in least.items()), Fraction(0))) - 1)
 
-    def swap_tx(self, plan: Plan, legacy: bool = False, terms: Terms | None = None, **changes: object) -> UnsignedTx:
+    def swap_tx(self, plan: Plan, legacy: bool = False, terms: RebalancerTerms | None = None, **changes: object) -> UnsignedTx:
         """The plan as one call."""
         data = encode(plan, self.sender.head().timestamp_s + DEADLINE_S, terms or self.terms(plan.legs))
         return self.tx(self.router, data, legacy, **{"value_wei": native_wei(plan)} | changes)
@@ -52,7 +52,7 @@ class AtomicDesk(Desk):
         """Sends the plan; its floors are its minimums."""
         kept = self.terms(plan.legs)
         floors = tuple(leg.min_out_raw for leg in plan.legs)
-        prices = tuple((token, kept.prices[token]) for token in bounds(plan.legs))
+        prices = tuple((token, kept.prices[token]) for token in min_balance_changes(plan.legs))
         grant = self.grant(IntentKind.SWAP, plan=plan, floors_raw=floors, prices=prices, value_floor_raw=kept.floor_raw)
         return self.run(self.swap_tx(plan, legacy, **changes), grant)
 
@@ -68,8 +68,8 @@ def raw_leg(
     token_in: str,
     token_out: str,
     *,
-    source: Place = OWN,
-    sink: Place = OWN,
+    source: FundsLocation = OWN,
+    sink: FundsLocation = OWN,
     pair_with: str | None = None,
     fee: int = 3000,
     raw: int = 0,

@@ -12,10 +12,10 @@ from typing import Any
 
 from eth_abi.abi import encode as abi_encode
 
-from agent.artifacts import Artifact, own
+from agent.artifacts import Artifact, own_artifact
 from agent.localchain import LocalChain, TokenKind
-from agent.localchain.market import provide
-from agent.localchain.world import Range
+from agent.localchain.market import provide_liquidity
+from agent.localchain.world import LiquidityRange
 from agent.signing.calldata import selector
 from agent.units import Token
 from tests.atomic import AtomicDesk
@@ -36,7 +36,7 @@ def attack(name: str) -> Artifact:
 
 def error(name: str) -> bytes:
     """Selector of an error of the Rebalancer."""
-    (entry,) = [e for e in own("Rebalancer").abi if e["type"] == "error" and e["name"] == name]
+    (entry,) = [e for e in own_artifact("Rebalancer").abi if e["type"] == "error" and e["name"] == name]
     return selector(f"{name}({','.join(value['type'] for value in entry['inputs'])})")
 
 
@@ -71,7 +71,7 @@ class Stage:
             self.evil = add_foreign(chain, "EVIL", attack("HookedToken"))
             chain.add_v2_pool("EVIL", "USDC", 1_000_000)
             chain.add_v2_pool("EVIL", "WETH", 1_000_000)
-            provide(chain, chain.add_v3_pool("EVIL", "WETH", 3_000), 1_000_000, (Range(None, None, 10_000),))
+            provide_liquidity(chain, chain.add_v3_pool("EVIL", "WETH", 3_000), 1_000_000, (LiquidityRange(None, None, 10_000),))
             chain.set_balance("EVIL", LOOT_USD * 10**18)
         self.desk = AtomicDesk(chain)
         self.rebalancer, self.victim = self.desk.router, self.desk.wallet

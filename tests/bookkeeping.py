@@ -7,9 +7,9 @@ from fractions import Fraction
 
 from hypothesis import strategies as st
 
-from agent.accounting import entries as book
-from agent.accounting.entries import Change, Prices, grained
-from agent.model import BookOpening, Entry, Flow, FlowKind
+from agent.accounting import entries
+from agent.accounting.entries import EntryPrices, SettledTransaction, quantize
+from agent.model import Entry, ExternalTransfer, ExternalTransferKind, LedgerOpening
 from agent.units import NATIVE
 from tests.builders import address
 
@@ -30,25 +30,25 @@ class Wallet:
         self.entries: list[Entry] = []
         self.usd = {WETH: Fraction(2_000), WBTC: Fraction(60_000)}
         for token, raw in START.items():
-            value = grained(raw * (self.prices().of(token) or 0))
-            self.entries.append(book.opened(BookOpening("", token, raw, value, 1, self.now_s)))
+            value = quantize(raw * (self.prices().of(token) or 0))
+            self.entries.append(entries.opening_entry(LedgerOpening("", token, raw, value, 1, self.now_s)))
 
     @property
     def now_s(self) -> int:
         return 1_700_000_000 + HOUR_S * (0 if not hasattr(self, "entries") else len(self.entries))
 
-    def prices(self) -> Prices:
-        return Prices(
+    def prices(self) -> EntryPrices:
+        return EntryPrices(
             {WETH: self.usd[WETH] * 10**6 / 10**18, WBTC: self.usd[WBTC] * 10**6 / 10**8, USDC: Fraction(1)},
             WETH,
         )
 
-    def change(self, moved: dict[str, int], gas_wei: int) -> Change:
+    def change(self, moved: dict[str, int], gas_wei: int) -> SettledTransaction:
         gas_wei = min(gas_wei, self.held[NATIVE] + min(0, moved.get(NATIVE, 0)))
         for token, raw in (*moved.items(), (NATIVE, -gas_wei)):
             self.held[token] += raw
         number = len(self.entries)
-        return Change(f"i{number}", number, self.now_s, f"0x{number:064x}", "", moved, gas_wei, number % 3 == 0)
+        return SettledTransaction(f"i{number}", number, self.now_s, f"0x{number:064x}", "", moved, gas_wei, number % 3 == 0)
 
     def swap(self, give: str, get: str, share: int, cost_bps: int) -> None:
         given = self.held[give] * share // 100
@@ -58,22 +58,22 @@ class Wallet:
         if give == get or given == 0:
             return
         change = self.change({give: -given, get: got}, 10**14)
-        self.entries.append(book.exchange(change, prices, COUNTED, {give: given * 3 // 1_000}))
+        self.entries.append(entries.trade_entry(change, prices, COUNTED, {give: given * 3 // 1_000}))
 
-    def flow(self, token: str, share: int, kind: FlowKind | None) -> None:
+    def flow(self, token: str, share: int, kind: ExternalTransferKind | None) -> None:
         raw = max(1, self.held[token] * abs(share) // 100) * (1 if share >= 0 else -1)
         if self.held[token] + raw < 0:
             return
         self.held[token] += raw
         value = raw * (self.prices().of(token) or 0)
         number = len(self.entries)
-        self.entries.append(book.flowed(Flow(number, token, raw, value, number, number, self.now_s, False, kind)))
+        self.entries.append(entries.transfer_entry(ExternalTransfer(number, token, raw, value, number, number, self.now_s, False, kind)))
 
     def provide(self, share: int) -> None:
         moved = {token: -(self.held[token] * share // 100) for token in (WETH, USDC)}
         for token, raw in moved.items():
             self.lp[token] = self.lp.get(token, 0) - raw
-        self.entries.append(book.provided(self.change(moved, 10**14), self.prices(), COUNTED, POSITION))
+        self.entries.append(entries.provision_entry(self.change(moved, 10**14), self.prices(), COUNTED, POSITION))
 
     def take_out(self, share: int, skew: int) -> None:
         part = Fraction(share, 100)
@@ -81,7 +81,7 @@ class Wallet:
         moved = {WETH: back.get(WETH, 0) * (100 + skew) // 100, USDC: back.get(USDC, 0) * (100 - skew) // 100}
         fees = {WETH: moved[WETH] // 1_000, USDC: moved[USDC] // 1_000}
         change = self.change(moved, 10**14)
-        self.entries.append(book.taken_out(change, self.prices(), COUNTED, POSITION, dict(self.lp), part, fees))
+        self.entries.append(entries.withdrawal_entry(change, self.prices(), COUNTED, POSITION, dict(self.lp), part, fees))
         for token, raw in back.items():
             self.lp[token] -= raw
 
@@ -93,8 +93,10 @@ class Wallet:
 
 
 Act = Callable[[Wallet], None]
-_rises = st.sampled_from([FlowKind.DEPOSIT, FlowKind.GIFT, FlowKind.REBASE, FlowKind.GAS_MONEY, None])
-_falls = st.sampled_from([FlowKind.WITHDRAWAL, FlowKind.LOSS, FlowKind.REBASE, None])
+_rises = st.sampled_from(
+    [ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT, ExternalTransferKind.REBASE, ExternalTransferKind.GAS_MONEY, None]
+)
+_falls = st.sampled_from([ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.LOSS, ExternalTransferKind.REBASE, None])
 _tokens = st.sampled_from((WETH, WBTC, USDC))
 
 
@@ -112,14 +114,14 @@ ACTS: st.SearchStrategy[Act] = st.one_of(
     st.builds(lambda n: lambda w: w.provide(n), st.integers(1, 100)),
     st.builds(lambda n, s: lambda w: w.take_out(n, s), st.integers(1, 100), st.integers(-60, 60)),
     st.builds(_priced, st.sampled_from((WETH, WBTC)), st.integers(-70, 200)),
-    st.just(lambda w: w.entries.append(book.exchange(w.change({}, 10**14), w.prices(), COUNTED, {}))),
+    st.just(lambda w: w.entries.append(entries.trade_entry(w.change({}, 10**14), w.prices(), COUNTED, {}))),
     st.builds(lambda n: lambda w: _wrap(w, n), st.integers(1, 100)),
 )
 
 
 def _wrap(wallet: Wallet, share: int) -> None:
     raw = wallet.held[NATIVE] * share // 200
-    wallet.entries.append(book.exchange(wallet.change({NATIVE: -raw, WETH: raw}, 0), wallet.prices(), COUNTED, {}))
+    wallet.entries.append(entries.trade_entry(wallet.change({NATIVE: -raw, WETH: raw}, 0), wallet.prices(), COUNTED, {}))
 
 
 def histories(most: int = 25) -> st.SearchStrategy[Wallet]:

@@ -8,16 +8,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from agent.artifacts import npm
-from agent.chain.fees import fees
+from agent.artifacts import npm_artifact
+from agent.chain.fees import gas_fees
 from agent.chain.sender import NodeSender
-from agent.chain.tokens import encode_approve, needed
-from agent.execution.carrier import Settings, signable
+from agent.chain.tokens import encode_approve, needed_approvals
+from agent.execution.carrier import SubmissionSettings, signable_nonces
 from agent.localchain import LocalChain
-from agent.localchain.world import WALLET
-from agent.model import Allowance, Funding, IntentKind, Leg, Plan, Receipt, UnsignedTx
+from agent.localchain.world import WALLET_INDEX
+from agent.model import Allowance, IntentKind, Leg, LegFunding, Plan, Receipt, UnsignedTx
 from agent.ports import Grant, Simulation
-from agent.signing.keys import TestAccount, load_key
+from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.rules import LocalSigner, SigningRules
 from agent.store import Store
 from agent.venues.swap_router_02 import encode, native_wei
@@ -30,7 +30,7 @@ MAX_GAS_WEI = 10**18
 DEADLINE_S = 90
 QUOTER_V2 = "@uniswap/v3-periphery/artifacts/contracts/lens/QuoterV2.sol/QuoterV2.json"
 ROUTER_V2 = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
-W, R = Funding.WALLET, Funding.ROUTER
+W, R = LegFunding.WALLET, LegFunding.ROUTER
 
 
 class Desk:
@@ -43,31 +43,31 @@ class Desk:
         self.sender = NodeSender(chain.transport)
         tokens = tuple(token.address for token in chain.tokens.values())
         self.rules = SigningRules(chain.chain_id, self.wallet, (self.router,), tokens, DEADLINE_S, LIMIT_WEI, (), self.at("WETH"))
-        self.key = load_key(TestAccount(WALLET), chain.chain_id, ask=None)
+        self.key = load_key(TestAccountKey(WALLET_INDEX), chain.chain_id, ask=None)
 
     @property
     def signer(self) -> LocalSigner:
         """Signs at the chain's next nonce, and again at those it has used: without a journal."""
         return LocalSigner(self.key, self.rules, lambda: dict.fromkeys(range(self.sender.nonces(self.wallet)[0] + 1)))
 
-    def signer_of(self, store: Store, settings: Settings) -> LocalSigner:
+    def signer_of(self, store: Store, settings: SubmissionSettings) -> LocalSigner:
         """The signer of an agent with this store and ceiling of fees."""
-        return LocalSigner(self.key, replace(self.rules, max_fee_wei=settings.max_fee_wei), partial(signable, store))
+        return LocalSigner(self.key, replace(self.rules, max_fee_wei=settings.max_fee_wei), partial(signable_nonces, store))
 
     def at(self, symbol: str) -> str:
         """Address of a token."""
         return self.chain.tokens[symbol].address
 
-    def leg(self, pool: str, token_in: str, amount_in_raw: int, source: Funding = W, sink: Funding = W) -> Leg:
+    def leg(self, pool: str, token_in: str, amount_in_raw: int, source: LegFunding = W, sink: LegFunding = W) -> Leg:
         """A leg whose output is what the deployed quoters say now, and whose minimum is exactly that."""
         info = self.chain.books.pool_info[pool]
         start = self.at(token_in)
         end = info.token1.address if info.token0.address == start else info.token0.address
         if info.version == 2:
-            router = self.chain.contract(self.chain.addresses.v2_router, npm(ROUTER_V2))
+            router = self.chain.contract(self.chain.addresses.v2_router, npm_artifact(ROUTER_V2))
             out = int(router.functions.getAmountsOut(amount_in_raw, [start, end]).call()[-1])
         else:
-            quoter = self.chain.contract(self.chain.addresses.quoter_v2, npm(QUOTER_V2))
+            quoter = self.chain.contract(self.chain.addresses.quoter_v2, npm_artifact(QUOTER_V2))
             out = int(quoter.functions.quoteExactInputSingle((start, end, amount_in_raw, info.fee_pips, 0)).call()[0])
         fee_raw = amount_in_raw * info.fee_pips // 10**6
         return Leg(info.address, f"uniswap_v{info.version}", start, end, info.fee_pips, amount_in_raw, out, out, fee_raw, 0, source, sink)
@@ -77,7 +77,7 @@ class Desk:
         head = self.sender.head()
         if legacy:
             head = replace(head, base_fee_wei=None)
-        paid = fees(head, GWEI, 10 * GWEI, limit_wei=LIMIT_WEI, priority_cap_wei=2 * GWEI)
+        paid = gas_fees(head, GWEI, 10 * GWEI, limit_wei=LIMIT_WEI, priority_cap_wei=2 * GWEI)
         nonce = self.sender.nonces(self.wallet)[0]
         plain = UnsignedTx(self.chain.chain_id, nonce, to, 0, data, 0, paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei)
         return replace(plain, **changes)  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ class Desk:
     def approvals_needed(self, plan: Plan) -> Sequence[tuple[str, int]]:
         """What `needed` says on the allowances of now."""
         allowances = tuple(Allowance(self.at(symbol), self.router, self.allowance(symbol)) for symbol in self.chain.tokens)
-        return needed(plan, builders.snapshot(allowances=allowances), self.router)
+        return needed_approvals(plan, builders.snapshot(allowances=allowances), self.router)
 
     def approve(self, token: str, raw: int, legacy: bool = False) -> Receipt:
         """Sends one approval."""

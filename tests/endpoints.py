@@ -17,7 +17,7 @@ from typing import Any
 
 import requests
 
-from agent.chain.rpc import Call, CallFailed, RpcFault
+from agent.chain.rpc import CallFailed, RpcCall, RpcFault
 
 
 @dataclass
@@ -143,7 +143,7 @@ class Script:
     def requests(self) -> int:
         return len(self.asked)
 
-    def batch(self, calls: Sequence[Call]) -> list[object]:
+    def batch(self, calls: Sequence[RpcCall]) -> list[object]:
         self.asked += [method for method, _ in calls]
         return [self._answer(method, params) for method, params in calls]
 

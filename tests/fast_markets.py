@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from agent.backtest.kernel.sweep import Costs, Setting
-from agent.model import Destination, Every, Hybrid, Threshold
+from agent.backtest.kernel.sweep import KernelSetting, TradingCosts
+from agent.model import Destination, Every, HybridTrigger, Threshold
 
 START_S, HOUR_S = 1_600_000_000, 3_600
 EDGE = 1e-12
@@ -44,26 +44,26 @@ def market(seed: int, bars: int, assets: int, missing: bool = False) -> tuple[ND
 
 
 @st.composite
-def settings_of(draw: st.DrawFn, assets: int) -> Setting:
+def settings_of(draw: st.DrawFn, assets: int) -> KernelSetting:
     """Any trigger, destination and cost that the kernel knows."""
     cuts = sorted(draw(st.lists(st.integers(0, 10_000), min_size=assets - 1, max_size=assets - 1)))
     targets = tuple(b - a for a, b in zip([0, *cuts], [*cuts, 10_000], strict=True))
     absolute, relative = draw(st.sampled_from([(300, None), (800, None), (None, 1_000), (None, 2_500), (500, 2_000)]))
     band, every = Threshold(absolute, relative), Every(draw(st.sampled_from([3_600, 18_000, 86_400, 250_000])))
-    trigger = draw(st.sampled_from([band, every, Hybrid(band, every)]))
+    trigger = draw(st.sampled_from([band, every, HybridTrigger(band, every)]))
     destination = draw(st.sampled_from([Destination.TARGET, Destination.HALFWAY, Destination.BAND]))
     if isinstance(trigger, Every) and destination is Destination.BAND:
         destination = Destination.TARGET
     fee, depth = draw(st.sampled_from([0.0, 10.0, 300.0])), draw(st.sampled_from([inf, 1e8, 3e5]))
     numeraire = draw(st.sampled_from([None, 0]))
     cooldown_s, least = draw(st.sampled_from([0, 0, 30_000])), draw(st.sampled_from([0.0, 0.0, 20_000.0]))
-    return Setting(targets, trigger, destination, Costs.pools(fee, depth, assets, numeraire), cooldown_s, least)
+    return KernelSetting(targets, trigger, destination, TradingCosts.pools(fee, depth, assets, numeraire), cooldown_s, least)
 
 
-def parts(setting: Setting) -> tuple[Threshold | None, int]:
+def parts(setting: KernelSetting) -> tuple[Threshold | None, int]:
     """Band and interval of a trigger."""
     match setting.trigger:
-        case Hybrid(threshold, Every(every_s)):
+        case HybridTrigger(threshold, Every(every_s)):
             return threshold, every_s
         case Every(every_s):
             return None, every_s
@@ -112,7 +112,7 @@ def left_after(values: list[float], land: list[float], fee: list[float], depth: 
     return (low + high) / 2
 
 
-def plain(times: NDArray[np.int64], prices: NDArray[np.float64], setting: Setting, patience: int | None = None) -> Plain:
+def plain(times: NDArray[np.int64], prices: NDArray[np.float64], setting: KernelSetting, patience: int | None = None) -> Plain:
     """The whole run, one bar after another."""
     bars, count = prices.shape
     band, every_s = parts(setting)

@@ -8,7 +8,7 @@ from typing import Any
 from eth_utils.crypto import keccak
 
 from agent.chain.rpc import Transport
-from agent.chain.wire import Call, RpcFault, only
+from agent.chain.wire import RpcCall, RpcFault, require_result
 from agent.errors import Retryable
 
 Alter = Callable[[Any], Any]
@@ -75,9 +75,9 @@ class Faulty:
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
-        return only(self.name, method, self.batch([(method, params)])[0])
+        return require_result(self.name, method, self.batch([(method, params)])[0])
 
-    def batch(self, calls: Sequence[Call]) -> list[Any]:
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport."""
         self.requests += 1
         if self.mood == "down" or (self.mood == "every third request fails" and self.requests % 3 == 0):
@@ -112,9 +112,9 @@ class Remembering:
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
-        return only(self.name, method, self.batch([(method, params)])[0])
+        return require_result(self.name, method, self.batch([(method, params)])[0])
 
-    def batch(self, calls: Sequence[Call]) -> list[Any]:
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport."""
         self.sent += ["0x" + bytes(keccak(hexstr=params[0])).hex() for method, params in calls if method == SEND]
         return self._line.batch(calls)

@@ -8,36 +8,36 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from agent import codec, engine
-from agent.errors import Unfit
+from agent.errors import UnsendableTransaction
 from agent.execution import approvals as approving
-from agent.execution.step_context import Eyes, Hands, Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
 from agent.model import (
+    AgentCycle,
     Head,
     History,
     Holding,
     Intent,
     IntentKind,
     IntentState,
-    LateRefusal,
-    OwnStrategy,
     PastPrices,
     Plan,
     Snapshot,
     StepInput,
+    SubmissionRefusal,
     Transfer,
     UnsignedTx,
     Verdict,
 )
-from agent.planning import proposals as strategies
-from agent.policy.approvals import spent
-from agent.policy.orders.exits import ordered
-from agent.ports import Approval, Grant, Prepared
+from agent.planning import proposals
+from agent.policy.approvals import swap_spend
+from agent.policy.orders.exits import apply_orders
+from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import Store
 from tests.builders import NOW_S, OWNER
 from tests.scripted import grant, receipt, tx
 from tests.unit.test_stuck_exits import USDC, Sees, moved
 
-NO = Unfit("simulated: no", (Verdict("simulation", "no", "success", False),))
+NO = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))
 
 
 class World:
@@ -51,14 +51,14 @@ class World:
     ) -> None:
         self.store, self.step, self.reverts, self.lacks, self.composed = store, step, reverts, {*lacks}, composed
         self.sold: list[set[str]] = []
-        self.asked: list[Outcome] = []
+        self.asked: list[StepOutcome] = []
         self.approved: Callable[[str, int], None] = lambda token_, raw: self.lacks.discard(token_)
         self.left: list[Approval] = []
-        store.adopt_nonce(step.snapshot.nonce_latest, NOW_S)
-        assert store.move_orders(step.history.orders, step.history.unit_value, 0)
+        store.set_expected_nonce(step.snapshot.nonce_latest, NOW_S)
+        assert store.update_orders(step.history.orders, step.history.unit_value, 0)
 
     @property
-    def late(self) -> tuple[LateRefusal, ...]:
+    def late(self) -> tuple[SubmissionRefusal, ...]:
         """What the journal remembers of exits that were refused."""
         return self.store.history(NOW_S).late
 
@@ -81,26 +81,26 @@ class World:
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         return ()
 
-    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         return snapshot
 
     # composer
     def approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
-        return [Approval(one, "router", raw, one, "router") for one, raw in spent(plan.legs).items() if one in self.lacks]
+        return [Approval(one, "router", raw, one, "router") for one, raw in swap_spend(plan.legs).items() if one in self.lacks]
 
-    def approve(self, step: StepInput, approval: Approval) -> Prepared:
+    def approve(self, step: StepInput, approval: Approval) -> PreparedTransaction:
         granted = replace(grant(IntentKind.APPROVE), approve=(approval.token, approval.spender, approval.raw))
-        return Prepared(replace(tx(step.snapshot.nonce_latest), to=approval.token), granted, str(approval.raw))
+        return PreparedTransaction(replace(tx(step.snapshot.nonce_latest), to=approval.token), granted, str(approval.raw))
 
-    def swap(self, step: StepInput, plan: Plan) -> Prepared:
+    def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         if self.composed and self.reverts(moved(plan) - {USDC.address}):
             raise NO
-        return Prepared(tx(step.snapshot.nonce_latest), replace(grant(), plan=plan), "swap")
+        return PreparedTransaction(tx(step.snapshot.nonce_latest), replace(grant(), plan=plan), "swap")
 
     def require_fresh(self, step: StepInput, plan: Plan) -> None:
         pass
 
-    def left_over(self, step: StepInput) -> list[Approval]:
+    def open_approvals(self, step: StepInput) -> list[Approval]:
         return self.left
 
     # executor
@@ -138,26 +138,26 @@ class World:
         self.store.advance(intent.id, IntentState.MINED, NOW_S, receipt=done)
         return self.store.advance(intent.id, IntentState.FINAL, NOW_S, receipt=done)
 
-    def rounds(self) -> Outcome:
-        return engine._rounds(self.eyes(), OwnStrategy(), self.store, self.hands())
+    def rounds(self) -> StepOutcome:
+        return engine._run_until_done(self.readers(), AgentCycle(), self.store, self.actors())
 
-    def tidy(self, kind: OutcomeKind, reason: str) -> Outcome:
+    def tidy(self, kind: OutcomeKind, reason: str) -> StepOutcome:
         """What a step of that end still takes back."""
         step_id = f"s{len(self.store.steps(100))}"
         self.store.begin_step(step_id, NOW_S, codec.dumps(self.step))
-        before = Outcome(step_id, kind, reason, self.step, strategies.rebalance(self.step).decided, None)
-        return approving.tidy(self.eyes(), self.hands(), self.store, before)
+        before = StepOutcome(step_id, kind, reason, self.step, proposals.rebalance(self.step).decided, None)
+        return approving.revoke_leftovers(self.readers(), self.actors(), self.store, before)
 
-    def eyes(self) -> Eyes:
+    def readers(self) -> StepReaders:
         def assemble(snapshot: Snapshot, history: History) -> StepInput:
-            return ordered(replace(self.step, snapshot=snapshot, history=history))
+            return apply_orders(replace(self.step, snapshot=snapshot, history=history))
 
         clock = SimpleNamespace(now_s=lambda: NOW_S)
-        return Eyes(self, assemble, self.store.history, Sees(), cast(Any, clock), lambda: 0.5)
+        return StepReaders(self, assemble, self.store.history, Sees(), cast(Any, clock), lambda: 0.5)
 
-    def hands(self) -> Hands:
-        def yes(outcome: Outcome) -> bool:
+    def actors(self) -> StepActors:
+        def yes(outcome: StepOutcome) -> bool:
             self.asked.append(outcome)
             return True
 
-        return Hands(cast(Any, self), cast(Any, self), yes)
+        return StepActors(cast(Any, self), cast(Any, self), yes)

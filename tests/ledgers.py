@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent import codec
-from agent.execution import settlement as noting
+from agent.execution import settlement
 from agent.model import Holding, IntentKind, IntentState, StepInput, Transfer
-from agent.policy.cash_flows import balance_changes as flows
+from agent.policy.cash_flows import balance_changes
 from agent.store import Store
 from tests import builders
 from tests.scripted import GWEI, OTHER, WALLET, grant, receipt, tx
@@ -31,13 +31,13 @@ def at(block: int = 1_000, weth: str = "10", usdc: int = 20_000, native: int = C
 
 def looked(store: Store, step: StepInput) -> StepInput:
     """One look of the agent: books, then the step as it decides from it."""
-    noting.note(store, step.snapshot, lambda: step)
+    settlement.record_balance_changes(store, step.snapshot, lambda: step)
     return remembered(store, step)
 
 
 def remembered(store: Store, step: StepInput) -> StepInput:
     """The step with what the store knows, and with what it does not know yet."""
-    return flows.seen(replace(step, history=store.history(step.snapshot.head.timestamp_s)), store.books())
+    return balance_changes.apply_balance_changes(replace(step, history=store.history(step.snapshot.head.timestamp_s)), store.books())
 
 
 def opened(store: Store, step: StepInput) -> list[tuple[str, int, bool]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent.chain.rpc import Transport
-from agent.chain.wire import Call, only
+from agent.chain.wire import RpcCall, require_result
 
 Alter = Callable[[str, list[Any], Any], Any]
 """Method, parameters and true answer to the answer that is given."""
@@ -24,9 +24,9 @@ class Liar:
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
-        return only(self.name, method, self.batch([(method, params)])[0])
+        return require_result(self.name, method, self.batch([(method, params)])[0])
 
-    def batch(self, calls: Sequence[Call]) -> list[Any]:
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport."""
         self.requests += 1
         return [self._alter(method, params, answer) for (method, params), answer in zip(calls, self._line.batch(calls), strict=True)]
@@ -66,9 +66,9 @@ class Slow:
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
-        return only(self.name, method, self.batch([(method, params)])[0])
+        return require_result(self.name, method, self.batch([(method, params)])[0])
 
-    def batch(self, calls: Sequence[Call]) -> list[Any]:
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport."""
         self.requests += 1
         height = int(self._line.call("eth_blockNumber", []), 16) - self.lag
@@ -94,9 +94,9 @@ class Frozen:
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
-        return only(self.name, method, self.batch([(method, params)])[0])
+        return require_result(self.name, method, self.batch([(method, params)])[0])
 
-    def batch(self, calls: Sequence[Call]) -> list[Any]:
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Signed bytes that it gets thaw it: it follows its own transactions."""
         self.requests += 1
         if any(method == "eth_sendRawTransaction" for method, _ in calls):

@@ -7,12 +7,12 @@ from typing import Any
 
 from web3.logs import DISCARD
 
-from agent.artifacts import npm
+from agent.artifacts import npm_artifact
 from agent.chain import positions
 from agent.chain.positions import PositionRef
 from agent.chain.snapshot import ChainReader
-from agent.chain.watch import Watch
-from agent.localchain import LocalChain, PoolInfo
+from agent.chain.watch import SnapshotScope
+from agent.localchain import LocalChain, LocalPool
 from agent.localchain.chain import FAR_FUTURE_S
 from agent.localchain.market import POSITION_MANAGER, V2_FACTORY, V2_PAIR, V2_ROUTER
 from agent.model import ConfirmedPosition, LpPosition, Snapshot
@@ -23,19 +23,19 @@ MONTH_S = 30 * 86_400
 
 def manager(chain: LocalChain) -> Any:
     """The position manager."""
-    return chain.contract(chain.addresses.position_manager, npm(POSITION_MANAGER)).functions
+    return chain.contract(chain.addresses.position_manager, npm_artifact(POSITION_MANAGER)).functions
 
 
 def pair_of(chain: LocalChain, pool: str) -> Any:
     """A V2 pair."""
-    return chain.contract(chain.pools[pool], npm(V2_PAIR)).functions
+    return chain.contract(chain.pools[pool], npm_artifact(V2_PAIR)).functions
 
 
 def provide_v2(chain: LocalChain, pool: str, usd: int, owner: str | None = None) -> ConfirmedPosition:
     """LP tokens for the wallet (or `owner`) worth about this much, paid by the whale; the owner confirms them."""
     info = chain.books.pool_info[pool]
     amounts = [int(usd / 2 / chain.books.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
-    router = chain.contract(chain.addresses.v2_router, npm(V2_ROUTER)).functions
+    router = chain.contract(chain.addresses.v2_router, npm_artifact(V2_ROUTER)).functions
     to = owner or chain.wallet.address
     chain.send(router.addLiquidity(info.token0.address, info.token1.address, *amounts, 0, 0, to, FAR_FUTURE_S))
     return confirmed(info, info.address, None, (amounts[0], amounts[1]))
@@ -55,13 +55,15 @@ def provide_v3(
     mint = (info.token0.address, info.token1.address, info.fee_pips, *ends, *amounts, 0, 0, to, FAR_FUTURE_S)
     receipt = chain.w3.eth.get_transaction_receipt(chain.send(manager(chain).mint(mint)))
     [used] = (
-        chain.contract(chain.addresses.position_manager, npm(POSITION_MANAGER)).events.IncreaseLiquidity().process_receipt(receipt, DISCARD)
+        chain.contract(chain.addresses.position_manager, npm_artifact(POSITION_MANAGER))
+        .events.IncreaseLiquidity()
+        .process_receipt(receipt, DISCARD)
     )
     token_id, entry = used["args"]["tokenId"], (used["args"]["amount0"], used["args"]["amount1"])
     return confirmed(info, chain.addresses.position_manager, token_id, entry)
 
 
-def confirmed(info: PoolInfo, contract: str, token_id: int | None, entry_raw: tuple[int, int]) -> ConfirmedPosition:
+def confirmed(info: LocalPool, contract: str, token_id: int | None, entry_raw: tuple[int, int]) -> ConfirmedPosition:
     """The owner's word for a position."""
     venue = f"uniswap_v{info.version}"
     return ConfirmedPosition(venue, contract, token_id, info.token0.address, info.token1.address, entry_raw, None, 6_000, MONTH_S)
@@ -77,12 +79,12 @@ def tick(chain: LocalChain, pool: str) -> int:
 def refs(chain: LocalChain, own: Sequence[ConfirmedPosition]) -> tuple[PositionRef, ...]:
     """Where they stand."""
     at = chain.addresses
-    return positions.resolve(chain.transport, own, {"uniswap_v2": at.v2_factory, "uniswap_v3": at.v3_factory})
+    return positions.resolve_positions(chain.transport, own, {"uniswap_v2": at.v2_factory, "uniswap_v3": at.v3_factory})
 
 
 def look(chain: LocalChain, found: Sequence[PositionRef], owner: str | None = None) -> Snapshot:
     """A snapshot of nothing but these positions."""
-    watch = Watch(owner or chain.wallet.address, (), (), (), (), (), 0, 100, tuple(found))
+    watch = SnapshotScope(owner or chain.wallet.address, (), (), (), (), (), 0, 100, tuple(found))
     return ChainReader((chain.transport,), chain.chain_id, watch, chain.clock, 1).snapshot()
 
 
@@ -97,7 +99,7 @@ def read(chain: LocalChain, own: ConfirmedPosition) -> LpPosition:
 
 def set_fee_to(chain: LocalChain, recipient: str) -> None:
     """Switches the V2 protocol fee on, or off for the zero address."""
-    chain.send(chain.contract(chain.addresses.v2_factory, npm(V2_FACTORY)).functions.setFeeTo(recipient))
+    chain.send(chain.contract(chain.addresses.v2_factory, npm_artifact(V2_FACTORY)).functions.setFeeTo(recipient))
 
 
 def balances(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
@@ -111,7 +113,7 @@ def take_out(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
     before = balances(chain, own)
     wallet = chain.wallet.address
     if own.token_id is None:
-        pair = chain.contract(own.contract, npm(V2_PAIR)).functions
+        pair = chain.contract(own.contract, npm_artifact(V2_PAIR)).functions
         chain.send(pair.transfer(own.contract, pair.balanceOf(wallet).call()), wallet)
         chain.send(pair.burn(wallet), wallet)
     else:

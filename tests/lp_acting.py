@@ -7,7 +7,7 @@ from typing import Any
 
 from web3.logs import DISCARD
 
-from agent.artifacts import npm
+from agent.artifacts import npm_artifact
 from agent.localchain import LocalChain
 from agent.localchain.chain import FAR_FUTURE_S
 from agent.localchain.market import POSITION_MANAGER, V2_PAIR, V2_ROUTER
@@ -40,9 +40,9 @@ def act(chain: LocalChain, action: LpAction) -> Done:
         case Provide():
             liquidity, gas, token_id = _add_v3(chain, action)
         case Withdraw(token_id=None):
-            pair = chain.contract(action.pool, npm(V2_PAIR)).functions
+            pair = chain.contract(action.pool, npm_artifact(V2_PAIR)).functions
             _send(chain, pair.approve(spender, action.liquidity))
-            router = chain.contract(spender, npm(V2_ROUTER)).functions
+            router = chain.contract(spender, npm_artifact(V2_ROUTER)).functions
             call = router.removeLiquidity(
                 action.token0, action.token1, action.liquidity, *action.min_raw, chain.wallet.address, FAR_FUTURE_S
             )
@@ -68,8 +68,8 @@ def expected(action: LpAction) -> tuple[int, int]:
 
 
 def _add_v2(chain: LocalChain, action: Provide) -> tuple[int, int, None]:
-    pair = chain.contract(action.pool, npm(V2_PAIR)).functions
-    router = chain.contract(chain.addresses.v2_router, npm(V2_ROUTER)).functions
+    pair = chain.contract(action.pool, npm_artifact(V2_PAIR)).functions
+    router = chain.contract(chain.addresses.v2_router, npm_artifact(V2_ROUTER)).functions
     before = pair.balanceOf(chain.wallet.address).call()
     amounts = (*action.desired_raw, *action.min_raw)
     gas = _send(chain, router.addLiquidity(action.token0, action.token1, *amounts, chain.wallet.address, FAR_FUTURE_S))
@@ -84,7 +84,7 @@ def _add_v3(chain: LocalChain, action: Provide) -> tuple[int, int, int]:
     else:
         call = manager(chain).increaseLiquidity((action.token_id, *action.desired_raw, *action.min_raw, FAR_FUTURE_S))
     receipt = chain.w3.eth.get_transaction_receipt(chain.send(call, chain.wallet.address, gas=1_000_000))
-    events = chain.contract(action.contract, npm(POSITION_MANAGER)).events.IncreaseLiquidity().process_receipt(receipt, DISCARD)
+    events = chain.contract(action.contract, npm_artifact(POSITION_MANAGER)).events.IncreaseLiquidity().process_receipt(receipt, DISCARD)
     [told] = [event["args"] for event in events]
     return int(told["liquidity"]), int(receipt["gasUsed"]), int(told["tokenId"])
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
-from agent.model import ConfirmedPosition, LpGone, LpV2Position, LpV3Position
+from agent.model import ConfirmedPosition, LpMissingPosition, LpV2Position, LpV3Position
 from tests import builders
 
 TOKENS = tuple(sorted((builders.token("WETH").address, builders.token("USDC").address), key=lambda a: int(a, 16)))
@@ -31,12 +31,14 @@ def v3(lower: int = -6_000, upper: int = 6_000, liquidity: int = 10**20, tick: i
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
 
 
-def gone() -> LpGone:
+def gone() -> LpMissingPosition:
     """A burned token."""
-    return LpGone("uniswap_v3", MANAGER, 42, *TOKENS)
+    return LpMissingPosition("uniswap_v3", MANAGER, 42, *TOKENS)
 
 
-def confirmed(position: LpV2Position | LpV3Position | LpGone, entry_raw: tuple[int, int] = (1, 1), **changes: object) -> ConfirmedPosition:
+def confirmed(
+    position: LpV2Position | LpV3Position | LpMissingPosition, entry_raw: tuple[int, int] = (1, 1), **changes: object
+) -> ConfirmedPosition:
     """The owner's word for a position: 60 % a year, a month ahead."""
     at = position.pair if isinstance(position, LpV2Position) else position.manager
     token_id = None if isinstance(position, LpV2Position) else position.token_id

@@ -10,8 +10,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent import guards
-from agent.amm.lp import minting as mint
-from agent.amm.lp import positions as exact
+from agent.amm.lp import minting, positions
 from agent.model import (
     AdjustLiquidity,
     CodeHash,
@@ -32,7 +31,7 @@ from agent.model import (
 )
 from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
-from agent.policy.liquidity.book import Book, open_book
+from agent.policy.liquidity.book import PositionBook, open_position_book
 from agent.reference import reference_prices
 from tests import lp_positions as lp
 from tests.builders import ETHER, limits, step_input, threshold, token, v2_pool, v3_pool, with_snapshot
@@ -63,7 +62,7 @@ def ranged(
     """A position worth about `usd` at the reference, between two prices of WETH in USDC (2,000 is the reference)."""
     place = pool or v3_at()
     ticks = _ticks(Fraction(low), Fraction(high))
-    unit = mint.amounts_in(exact.sqrt_price_x96(RATIO), mint.ends(ticks), 1 << 100)
+    unit = minting.mint_amounts(positions.sqrt_price_x96(RATIO), minting.sqrt_price_range(ticks), 1 << 100)
     worth = unit[0] * PRICES[USDC.address] + unit[1] * PRICES[WETH.address]
     liquidity = int((1 << 100) * usd * USD / worth)
     here = lp.v3(*ticks, liquidity, pool=place.address, token_id=number, sqrt_price_x96=place.sqrt_price_x96)
@@ -72,7 +71,7 @@ def ranged(
 
 def _ticks(low: Fraction, high: Fraction) -> tuple[int, int]:
     """WETH is token1, so that a high price of it is a low tick."""
-    lower, upper = (mint.range_around(RATIO * 2_000 / price, 0, SPACING)[0] for price in (high, low))
+    lower, upper = (minting.range_around(RATIO * 2_000 / price, 0, SPACING)[0] for price in (high, low))
     return lower, max(upper, lower + SPACING)
 
 
@@ -119,9 +118,9 @@ def world(
     return replace(step, portfolio=replace(step.portfolio, positions=own, lp_targets=tuple(targets)))
 
 
-def book(step: StepInput) -> Book:
+def book(step: StepInput) -> PositionBook:
     """Wallet and positions of the snapshot."""
-    return open_book(step, {address: found.price for address, found in reference_prices(step).prices.items()})
+    return open_position_book(step, {address: found.price for address, found in reference_prices(step).prices.items()})
 
 
 def planned(step: StepInput) -> Plan:

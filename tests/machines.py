@@ -28,7 +28,7 @@ from agent.errors import Refused
 from agent.model import StepInput
 from agent.planning.planner import plan
 from agent.policy.decide import decide
-from agent.policy.effective_targets import wanted
+from agent.policy.effective_targets import apply_effective_targets
 from tests.planning_worlds import goal
 from tests.recorded import recorded
 
@@ -127,7 +127,7 @@ def main(role: str, plans: Path, steps: Path, folder: Path, *orders: str) -> int
     The role "record" writes the whole steps into the folder; "replay" decides them again as soon as a line on stdin says that they
     are there. One process does it all, since imports take longer than most of it.
     """
-    here = [wanted(step) if step.portfolio.weights is not None else step for step in pickle.loads(steps.read_bytes())]
+    here = [apply_effective_targets(step) if step.portfolio.weights is not None else step for step in pickle.loads(steps.read_bytes())]
     if role == "record":
         recorded(folder, here)
     found: dict[str, Any] = {

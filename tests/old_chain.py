@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.chain.history import Day, told_by
-from agent.chain.wire import Call, RpcFault
+from agent.chain.history import RecentTransactions, recent_transactions_from
+from agent.chain.wire import RpcCall, RpcFault
 from agent.model import Head
 from tests import builders
 from tests.ledgers import COIN, DOLLAR, USDC, WETH
@@ -56,7 +56,7 @@ class Node:
     def call(self, method: str, params: list[Any]) -> Any:
         return self.batch([(method, params)])[0]
 
-    def batch(self, calls: Sequence[Call]) -> list[Any]:
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         self.requests += 1
         self.largest = max(self.largest, len(calls))
         return [self.answer(method, params) for method, params in calls]
@@ -105,5 +105,5 @@ OLD, RECENT = 20_000 - DAY_BLOCKS - 5, (20_000 - DAY_BLOCKS + 1, 15_000, 15_001,
 SWAP = [event(WETH.address, WALLET, OTHER, COIN), event(USDC.address, OTHER, WALLET, 1_990 * DOLLAR)]
 
 
-def told(node: Node) -> Day:
-    return told_by(node, WALLET, node.head, node.nonce)
+def told(node: Node) -> RecentTransactions:
+    return recent_transactions_from(node, WALLET, node.head, node.nonce)

@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.pool import StaticPool
 
 from agent.errors import Refused, Retryable
-from agent.execution import Executor, Settings
+from agent.execution import JournaledExecutor, SubmissionSettings
 from agent.model import Intent, IntentKind, IntentState
 from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store import Store, open_store
@@ -30,7 +30,7 @@ CONFIRMATIONS = 2
 KILLS = ("after:signed", "before:send", "after:final", "before:signed", "after:mined")
 """Each leaves another state behind: signed, broadcast and not sent, ended before the others of its nonce, planned, mined."""
 DEEP = 3
-SETTINGS = Settings(CONFIRMATIONS, 1, 1, 1, CEILING_WEI, bump_after_s=1, gas_per_day_wei=None)
+SETTINGS = SubmissionSettings(CONFIRMATIONS, 1, 1, 1, CEILING_WEI, bump_after_s=1, gas_per_day_wei=None)
 
 
 class Memory:
@@ -71,7 +71,7 @@ class Walk:
         """An original that was sent and waits."""
         chain = ScriptedChain(automine=False)
         self.store.begin_step("s", START_S, "{}")
-        self.store.adopt_nonce(0, START_S)
+        self.store.set_expected_nonce(0, START_S)
         intent = self.store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, START_S + 90)
         signed = ScriptedSigner(chain).sign(tx(0), grant())
         self.store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=signed.hash)
@@ -130,7 +130,7 @@ class Walk:
 
         return look
 
-    def _executor(self, chain: ScriptedChain, kill: str | None, now_s: int) -> Executor:
+    def _executor(self, chain: ScriptedChain, kill: str | None, now_s: int) -> JournaledExecutor:
         clock = ManualClock()
         clock.now = now_s
 
@@ -138,7 +138,7 @@ class Walk:
             if kill is not None and getattr(moment, "name", "") == kill:
                 raise Killed
 
-        return Executor(self.store, ScriptedSigner(chain), chain, clock, SETTINGS, lambda: False, tell)
+        return JournaledExecutor(self.store, ScriptedSigner(chain), chain, clock, SETTINGS, lambda: False, tell)
 
     def require_agreement(self, chain: ScriptedChain) -> None:
         """After a whole look: what the chain has is what the journal has, in state, budgets, movements and next nonce."""

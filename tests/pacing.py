@@ -9,9 +9,9 @@ from fractions import Fraction
 
 from agent.localchain import LocalChain
 from agent.localchain.market import arbitrage
-from agent.model import Campaign, Draw, Holding, Pace, Plan, StepInput, Style, Underway
-from agent.planning import proposals as strategies
-from agent.policy.gradual_execution import wait_s
+from agent.model import ExecutionPace, ExecutionProgress, ExecutionStyle, GradualExecution, Holding, Plan, SliceDraw, StepInput
+from agent.planning import proposals
+from agent.policy.gradual_execution import slice_wait_s
 from tests.builders import step_input, with_limits, with_snapshot
 
 LARGE = {
@@ -68,8 +68,8 @@ class Recovering:
 
 
 # pure
-PACE = Pace(
-    Style.ROUNDS,
+PACE = ExecutionPace(
+    ExecutionStyle.ROUNDS,
     max_rounds=6,
     interval_s=600,
     recovery_s=600,
@@ -80,7 +80,7 @@ PACE = Pace(
 )
 
 
-def paced(step: StepInput, pace: Pace | None = None, **changes: object) -> StepInput:
+def paced(step: StepInput, pace: ExecutionPace | None = None, **changes: object) -> StepInput:
     """The step under this pace, PACE with `changes` unless said."""
     wanted = replace(pace or PACE, **changes)  # type: ignore[arg-type]  # fields by name
     return replace(step, execution=replace(step.execution, pace=wanted))
@@ -130,7 +130,7 @@ def market(step: StepInput, price: Fraction) -> StepInput:
 class Run:
     """A whole campaign without a chain: what each round moved, and what all of it lost at the prices of its start."""
 
-    campaign: Campaign
+    campaign: GradualExecution
     steps: list[StepInput]
     plans: list[Plan]
     sizes: list[Fraction]
@@ -145,20 +145,20 @@ def run(step: StepInput, dice: random.Random, moves: Callable[[StepInput, int], 
     `moves` changes the step after each round, by its number. Receipts take place exactly as planned, at the fees of the snapshot.
     """
 
-    def draw() -> Draw:
-        return Draw(int(dice.random() * 1_000_000), int(dice.random() * 1_000_000))
+    def draw() -> SliceDraw:
+        return SliceDraw(int(dice.random() * 1_000_000), int(dice.random() * 1_000_000))
 
     step = replace(step, history=replace(step.history, draw=draw()))
-    first = strategies.rebalance(step)
+    first = proposals.rebalance(step)
     assert first.plan is not None, first.decided.decision.reason
     assert first.decided.begins is not None, first.decided.decision.reason
     campaign = first.decided.begins
-    under = Underway("test", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first)
+    under = ExecutionProgress("test", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first)
     done = Run(campaign, [], [], [], [], Fraction(0), "")
     prices = dict(campaign.arrival)
     for _ in range(100):
         now = replace(step, history=replace(step.history, campaign=under))
-        found = strategies.rebalance(now)
+        found = proposals.rebalance(now)
         if found.decided.ended:
             done.ended = found.decided.ended
             return done
@@ -177,7 +177,7 @@ def run(step: StepInput, dice: random.Random, moves: Callable[[StepInput, int], 
         done.times_s.append(step.snapshot.head.timestamp_s)
         done.spent += lost
         following = draw()
-        next_s = step.snapshot.head.timestamp_s + wait_s(campaign, following)
-        under = Underway("test", campaign, under.done + 1, under.moved + plan.turnover, done.spent, next_s, following)
+        next_s = step.snapshot.head.timestamp_s + slice_wait_s(campaign, following)
+        under = ExecutionProgress("test", campaign, under.done + 1, under.moved + plan.turnover, done.spent, next_s, following)
         step = moves(carried(step, plan, 1), under.done)
     raise AssertionError("a campaign that does not end")

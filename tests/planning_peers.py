@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from agent.amm import pools as amm
-from agent.amm.errors import BeyondKnownTicks, Reverts
+from agent.amm.errors import BeyondKnownTicks, ContractRevert
 from agent.model import PoolState, Rebalance, StepInput
-from agent.planning.draft import Draft
-from agent.planning.problem import Aim, Problem, aim_at, build_problem, turnover_left
-from agent.planning.rounding import Walk
+from agent.planning.draft import PlanDraft
+from agent.planning.problem import PlanObjective, Problem, build_problem, objective_for_goal, turnover_left
+from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route
 from agent.reference import reference_prices
 from agent.units import BPS, Value, floor_int
@@ -29,8 +29,8 @@ class Peer:
     """A rebalancing by pairs: the token that is most above its goal is sold for the one most below it."""
 
     problem: Problem
-    aim: Aim
-    walk: Walk
+    objective: PlanObjective
+    walk: RouteSimulator
     budget: Value | None
     edges: set[tuple[str, str]] = field(default_factory=set)
     ways: dict[tuple[int, int], list[Hops]] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Peer:
         """Value above (below zero: lacking to) each goal share of the total now."""
         ends = self.ends()
         total = sum(ends, Fraction(0))
-        return [end - Fraction(float(share)) * total for end, share in zip(ends, self.aim.low, strict=True)]
+        return [end - Fraction(float(share)) * total for end, share in zip(ends, self.objective.low, strict=True)]
 
     def routes(self, source: int, target: int) -> list[Hops]:
         """Direct pools, and two pools through any token between, that close no circle with the swaps so far."""
@@ -99,7 +99,7 @@ class Peer:
                     break
                 try:
                     amount = amm.quote_exact_in(self.walk.now[pool], token_in, amount) if amount else 0
-                except (BeyondKnownTicks, Reverts):
+                except (BeyondKnownTicks, ContractRevert):
                     return 0, 0
             else:
                 return (amount_raw, amount) if amount else (0, 0)
@@ -127,7 +127,7 @@ class Peer:
                 found = (rate, taken, hops)
         return None if found is None else (found[2], found[1])
 
-    def rebalance(self, slices: int) -> Draft:
+    def rebalance(self, slices: int) -> PlanDraft:
         """Pairs until nothing is left that can be mended; each amount in `slices` parts, every part by the best route then."""
         done: set[tuple[int, int]] = set()
         for _ in range(SWAPS):
@@ -161,15 +161,15 @@ class Peer:
 def open_peer(step: StepInput, decision: Rebalance) -> Peer:
     """A peer at its start."""
     problem = build_problem(step, reference_prices(step))
-    return Peer(problem, aim_at(problem, decision.goal), Walk(problem), turnover_left(step, problem.total)[0])
+    return Peer(problem, objective_for_goal(problem, decision.goal), RouteSimulator(problem), turnover_left(step, problem.total)[0])
 
 
-def sequential(step: StepInput, decision: Rebalance) -> Draft:
+def sequential(step: StepInput, decision: Rebalance) -> PlanDraft:
     """One swap after another, each through the best single route of one or two pools, as rebalancing bots do."""
     return open_peer(step, decision).rebalance(1)
 
 
-def grid(step: StepInput, decision: Rebalance) -> Draft:
+def grid(step: StepInput, decision: Rebalance) -> PlanDraft:
     """The same, each swap split over routes in slices of 5 %, as smart order routers do."""
     return open_peer(step, decision).rebalance(SLICES)
 
@@ -178,4 +178,4 @@ def objective(step: StepInput, decision: Rebalance, delta: dict[str, int]) -> Va
     """Value less the price of what is off the goal, numeraire base units, real gains included."""
     problem = build_problem(step, reference_prices(step))
     ends = [node.value + delta.get(node.address, 0) * node.price for node in problem.nodes]
-    return aim_at(problem, decision.goal).worth(1.0, {}).exactly(ends)
+    return objective_for_goal(problem, decision.goal).worth(1.0, {}).exactly(ends)

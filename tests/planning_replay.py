@@ -12,7 +12,7 @@ from fractions import Fraction
 from graphlib import CycleError, TopologicalSorter
 
 from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
-from agent.model import Funding, Plan, StepInput, V2Pool, V3Pool
+from agent.model import LegFunding, Plan, StepInput, V2Pool, V3Pool
 from tests.builders import price_of
 
 Q96, PIPS, BPS = 2**96, 10**6, 10**4
@@ -140,13 +140,13 @@ def carry_out(step: StepInput, plan: Plan, price: Callable[[str], Fraction]) -> 
     start = pools_of(step)
     edges: dict[str, set[str]] = {}
     for leg in plan.legs:
-        spent = leg.amount_in_raw if leg.source is Funding.WALLET else router.pop(leg.token_in, 0)
+        spent = leg.amount_in_raw if leg.source is LegFunding.WALLET else router.pop(leg.token_in, 0)
         found.check(spent == leg.amount_in_raw > 0, "amount in")
         paid = now[leg.pool].swap(leg.token_in, spent)
         found.check(paid == leg.amount_out_raw, "amount out")
-        if leg.source is Funding.WALLET:
+        if leg.source is LegFunding.WALLET:
             found.moved[leg.token_in] = found.moved.get(leg.token_in, 0) - spent
-        book = router if leg.sink is Funding.ROUTER else found.moved
+        book = router if leg.sink is LegFunding.ROUTER else found.moved
         book[leg.token_out] = book.get(leg.token_out, 0) + paid
         impact = Fraction(limits.price_impact_bps if limits.price_impact_bps is not None else BPS, BPS)
         rate = max(Fraction(0), 1 - Fraction(leg.fee_pips, PIPS) - impact) * (1 - Fraction(limits.slippage_bps or 0, BPS))

@@ -10,7 +10,7 @@ from fractions import Fraction
 from graphlib import TopologicalSorter
 
 from agent.amm import pools as amm
-from agent.model import Funding, Goal, GoalWeight, Plan, PoolState, Rebalance, StepInput, TickLiquidity, V3Pool
+from agent.model import Goal, GoalWeight, LegFunding, Plan, PoolState, Rebalance, StepInput, TickLiquidity, V3Pool
 from tests.builders import Number, price_of, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
 
 SYMBOLS = ("USDC", "WETH", "WBTC", "DAI", "LINK", "UNI", "AAVE", "MKR", "CRV", "SNX", "LDO", "GRT")
@@ -188,15 +188,15 @@ def check_legs(step: StepInput, found: Plan) -> None:
     for leg in found.legs:
         swapped = amm.swap_exact_in(states[leg.pool], leg.token_in, leg.amount_in_raw)
         assert (swapped.amount_in_raw, swapped.amount_out_raw) == (leg.amount_in_raw, leg.amount_out_raw)
-        assert amm.move_bps(states[leg.pool], swapped.after, leg.token_in) == leg.impact_bps
+        assert amm.price_move_bps(states[leg.pool], swapped.after, leg.token_in) == leg.impact_bps
         assert 0 < leg.min_out_raw <= leg.amount_out_raw
         states[leg.pool] = swapped.after
-        if leg.source is Funding.WALLET:
+        if leg.source is LegFunding.WALLET:
             assert leg.token_in not in router, "what the wallet pays does not mix with what waits in the router"
             spent[leg.token_in] = spent.get(leg.token_in, 0) + leg.amount_in_raw
         else:
             assert router.pop(leg.token_in) == leg.amount_in_raw
-        if leg.sink is Funding.ROUTER:
+        if leg.sink is LegFunding.ROUTER:
             router[leg.token_out] = router.get(leg.token_out, 0) + leg.amount_out_raw
         else:
             assert not router, "the leg that pays the wallet is the last of its group and leaves the router empty"
@@ -208,7 +208,7 @@ def check_legs(step: StepInput, found: Plan) -> None:
     assert all(raw <= held[at] - reserves[at] for at, raw in spent.items())
     bound = step.limits.price_impact_bps
     for pool in step.snapshot.pools:
-        moved = amm.move_bps(pool, states[pool.address], pool.token0), amm.move_bps(pool, states[pool.address], pool.token1)
+        moved = amm.price_move_bps(pool, states[pool.address], pool.token0), amm.price_move_bps(pool, states[pool.address], pool.token1)
         assert bound is None or min(moved) <= bound
     pairs = {(leg.token_in, leg.token_out) for leg in found.legs}
     into: dict[str, set[str]] = {}

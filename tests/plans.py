@@ -10,25 +10,25 @@ from agent import guards
 from agent.amm import pools
 from agent.guards.safety import moved_tokens
 from agent.model import (
-    Cost,
     Evidence,
-    Finding,
-    Funding,
     Goal,
     Leg,
+    LegFunding,
     Plan,
+    PlanCost,
     PoolState,
     Rebalance,
     ScreenedToken,
     SecondQuote,
     StepInput,
+    TokenFinding,
     Verdict,
 )
 from agent.planning.problem import fair_floor, min_out
 from agent.reference import reference_prices
 from tests.builders import raw, token, with_snapshot
 
-W, R = Funding.WALLET, Funding.ROUTER
+W, R = LegFunding.WALLET, LegFunding.ROUTER
 GAS_UNITS = 200_000
 
 
@@ -39,8 +39,8 @@ class Swap:
     pool: PoolState
     token_in: str
     amount_in_raw: int = 0
-    source: Funding = W
-    sink: Funding = W
+    source: LegFunding = W
+    sink: LegFunding = W
 
 
 def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) -> Plan:
@@ -70,7 +70,7 @@ def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) 
                 amount_out_raw=done.amount_out_raw,
                 min_out_raw=floor_of(step, before, swap.token_in, amount_in, done.amount_out_raw),
                 fee_raw=done.fee_raw,
-                impact_bps=pools.move_bps(before, done.after, swap.token_in),
+                impact_bps=pools.price_move_bps(before, done.after, swap.token_in),
                 source=swap.source,
                 sink=swap.sink,
             )
@@ -82,7 +82,7 @@ def plan_of(step: StepInput, swaps: Sequence[Swap], gas_units: int = GAS_UNITS) 
         legs=tuple(legs),
         holdings_after=tuple(held.items()),
         weights_after_bps=(),
-        cost=Cost(zero, zero, zero, zero),
+        cost=PlanCost(zero, zero, zero, zero),
         turnover=zero,
         gross_volume=zero,
         gas_units=gas_units,
@@ -125,7 +125,7 @@ def evidence(step: StepInput, plan: Plan, **changes: object) -> Evidence:
         second_quotes=tuple(SecondQuote(number, leg.amount_out_raw) for number, leg in enumerate(plan.legs)),
         quorum=True,
         now_s=step.snapshot.head.timestamp_s,
-        screens=tuple(ScreenedToken(token, Finding.CLEAN) for token in moved_tokens(plan)),
+        screens=tuple(ScreenedToken(token, TokenFinding.CLEAN) for token in moved_tokens(plan)),
     )
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 

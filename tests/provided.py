@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from fractions import Fraction
 
 from agent.app.agent import Agent
-from agent.artifacts import npm
-from agent.execution.step_context import Outcome
+from agent.artifacts import npm_artifact
+from agent.execution.step_context import StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.market import V2_PAIR
 from agent.model import ConfirmedPosition, IntentKind, IntentState
-from agent.policy.drift import total
+from agent.policy.drift import investable_total
 from tests import agents, lp_acting
 from tests import liquidity as lp
 from tests.agents import USD
@@ -20,7 +20,7 @@ from tests.agents import USD
 EVEN = {"WETH": "50%", "USDC": "50%"}
 
 
-def kinds(outcome: Outcome) -> list[str]:
+def kinds(outcome: StepOutcome) -> list[str]:
     return [intent.kind.value for intent in outcome.transactions]
 
 
@@ -32,11 +32,11 @@ def allowances(chain: LocalChain) -> set[int]:
         int(chain.token_contract(symbol).functions.allowance(wallet, spender).call()) for symbol in chain.tokens for spender in spenders
     }
     pairs = [info.address for info in chain.books.pool_info.values() if info.version == 2]
-    return held | {int(chain.contract(pair, npm(V2_PAIR)).functions.allowance(wallet, at.v2_router).call()) for pair in pairs}
+    return held | {int(chain.contract(pair, npm_artifact(V2_PAIR)).functions.allowance(wallet, at.v2_router).call()) for pair in pairs}
 
 
 @contextmanager
-def stepping(agent: Agent, chain: LocalChain) -> Iterator[list[Outcome]]:
+def stepping(agent: Agent, chain: LocalChain) -> Iterator[list[StepOutcome]]:
     """Checks from outside that whatever happened inside is known, paid and booked, and that nothing may still be taken."""
     before, done = agents.purse(chain), []
     yield done
@@ -50,13 +50,13 @@ def stepping(agent: Agent, chain: LocalChain) -> Iterator[list[Outcome]]:
     assert allowances(chain) == {0}
 
 
-def send(agent: Agent, chain: LocalChain) -> Outcome:
+def send(agent: Agent, chain: LocalChain) -> StepOutcome:
     with stepping(agent, chain) as done:
         done.append(agent.rebalance(send=True, confirm=agents.yes))
     return done[0]
 
 
-def exactly(chain: LocalChain, agent: Agent, outcome: Outcome) -> list[tuple[str, str]]:
+def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple[str, str]]:
     """Each action moved what its own plan says, to the wei; (verb, position) in order."""
     told = []
     for intent in outcome.transactions:
@@ -73,7 +73,7 @@ def exactly(chain: LocalChain, agent: Agent, outcome: Outcome) -> list[tuple[str
 
 def worth(agent: Agent) -> Fraction:
     """The portfolio's total in dollars."""
-    return total(agent.status().decided.drifts) / USD
+    return investable_total(agent.status().decided.drifts) / USD
 
 
 def positions(agent: Agent) -> dict[str, ConfirmedPosition]:

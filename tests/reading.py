@@ -9,10 +9,10 @@ from typing import Any
 from agent.chain.rpc import Transport
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
-from agent.chain.watch import PoolRef, Watch
+from agent.chain.watch import PoolRef, SnapshotScope
 from agent.localchain import LocalChain
 from agent.units import Token
-from agent.venues.discovery import discover
+from agent.venues.discovery import discover_pools
 
 FEE_TIERS = (100, 500, 3000, 10_000)
 TWAP_WINDOW_S = 1_800
@@ -47,10 +47,10 @@ def tokens(chain: LocalChain) -> tuple[Token, ...]:
 
 def pools(chain: LocalChain) -> tuple[PoolRef, ...]:
     """All pools of the world, discovered."""
-    return discover(chain.transport, venues(chain), tokens(chain), ())
+    return discover_pools(chain.transport, venues(chain), tokens(chain), ())
 
 
-def watch(chain: LocalChain, **changes: Any) -> Watch:
+def watch(chain: LocalChain, **changes: Any) -> SnapshotScope:
     """Everything on the chain."""
     at = chain.addresses
     parts: dict[str, Any] = {
@@ -64,7 +64,7 @@ def watch(chain: LocalChain, **changes: Any) -> Watch:
         "impact_bps": 100,
         **changes,
     }
-    return Watch(**parts)
+    return SnapshotScope(**parts)
 
 
 def reader(chain: LocalChain, *lines: Transport, min_operators: int = 1, chain_id: int | None = None, **changes: Any) -> ChainReader:

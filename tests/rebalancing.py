@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.model import Funding, IntentKind, Leg, Plan, UnsignedTx
+from agent.model import IntentKind, Leg, LegFunding, Plan, UnsignedTx
 from agent.ports import Grant
 from agent.units import NATIVE, floor_int
-from agent.venues.rebalancer import Terms, bounds, encode, native_wei
+from agent.venues.rebalancer import RebalancerTerms, encode, min_balance_changes, native_wei
 from tests.builders import address
 from tests.signing import DEADLINE_S, MAX_GAS_WEI, NOW_S, PLAN, RULES, USDC, USDT, WBTC, WETH, leg, plan_of, tx
 
@@ -21,7 +21,7 @@ PRICES = {
     USDT: Fraction(1),
     WBTC: Fraction(60_000 * 10**6, 10**8),
 }
-R = Funding.ROUTER
+R = LegFunding.ROUTER
 
 
 def native_leg(token_in: str, token_out: str, raw: int, **changes: object) -> Leg:
@@ -44,11 +44,11 @@ COIN = plan_of(
 PLANS = {"pairs": PLAN, "hub": HUB, "coin": COIN}
 
 
-def conditions(plan: Plan) -> Terms:
+def conditions(plan: Plan) -> RebalancerTerms:
     """Prices of what the wallet gives and gets, and the value that the minimums come to."""
-    least = bounds(plan.legs)
+    least = min_balance_changes(plan.legs)
     value = sum((raw * PRICES[token] for token, raw in least.items()), Fraction(0))
-    return Terms({token: PRICES[token] for token in least}, floor_int(value) - 1)
+    return RebalancerTerms({token: PRICES[token] for token in least}, floor_int(value) - 1)
 
 
 def grant_of(plan: Plan, **changes: object) -> Grant:
@@ -59,7 +59,7 @@ def grant_of(plan: Plan, **changes: object) -> Grant:
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
 
 
-def rebalance_tx(plan: Plan, deadline_s: int = DEADLINE_S, terms: Terms | None = None, **changes: object) -> UnsignedTx:
+def rebalance_tx(plan: Plan, deadline_s: int = DEADLINE_S, terms: RebalancerTerms | None = None, **changes: object) -> UnsignedTx:
     """The plan as one call of the Rebalancer."""
     return tx(REBALANCER, encode(plan, deadline_s, terms or conditions(plan)), **{"value_wei": native_wei(plan)} | changes)
 

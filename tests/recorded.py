@@ -11,21 +11,21 @@ from agent import codec
 from agent.app.offline import plan_from
 from agent.model import StepInput
 from agent.store import open_store
-from agent.store.recorder import Bounds, Recorder
+from agent.store.recorder import RecorderLimits, StepRecorder
 from tests import builders
 
 DIGEST = "ab" * 32
-ROOMY = Bounds(1_000, 10**9)
+ROOMY = RecorderLimits(1_000, 10**9)
 DRIFTED = {"WETH": 7_000, "USDC": 3_000}
 STEPS = (builders.step_input(), builders.step_input(values=DRIFTED), builders.without_feed(builders.step_input(values=DRIFTED), "WETH"))
 """A hold, a rebalance, a halt."""
 
 
-def recorded(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: Bounds = ROOMY) -> Path:
+def recorded(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: RecorderLimits = ROOMY) -> Path:
     """The folder of files that these steps left, each under an id of its own; told again it goes on there."""
     store = open_store(f"sqlite:///{folder}/trimtab.db", 31_337, builders.OWNER)
     place = folder / "steps"
-    store.heard = Recorder(place, DIGEST, "live", bounds).hear
+    store.heard = StepRecorder(place, DIGEST, "live", bounds).write_step
     known = len(store.steps(1_000))
     for number, step in enumerate(steps, known):
         name, found = f"{number:012x}", plan_from(step)

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from agent.backtest.result import Flowed, Rebalanced, SimulationResult, YearGain, harvest
+from agent.backtest.result import AppliedTransfer, RebalanceRecord, SimulationResult, YearGain, rebalancing_premium
 
 START_S = 1_609_459_200
 """2021-01-01, UTC."""
@@ -47,7 +47,7 @@ def result_of(
     for bar in range(bars):
         if bar in came:
             before, hold_before = units @ prices[bar], held @ prices[bar]
-            found.append(Flowed(bar, START_S + bar * bar_s, exact(came[bar]), exact(before), exact(hold_before)))
+            found.append(AppliedTransfer(bar, START_S + bar * bar_s, exact(came[bar]), exact(before), exact(hold_before)))
             units, held = units * (1 + came[bar] / before), held * (1 + came[bar] / hold_before)
         whole = units @ prices[bar]
         if every and bar and bar % every == 0:
@@ -56,7 +56,7 @@ def result_of(
             paid, shares[bar] = paid + taken, taken / whole
             whole -= taken
             units = whole / count / prices[bar]
-            done.append(Rebalanced(bar, START_S + bar * bar_s, exact(moved), exact(taken), Fraction(0), Fraction(0), True))
+            done.append(RebalanceRecord(bar, START_S + bar * bar_s, exact(moved), exact(taken), Fraction(0), Fraction(0), True))
         equity[bar], hold[bar] = whole, held @ prices[bar]
         weights[bar] = units * prices[bar] / whole
     targets = np.full((bars, count), 1 / count)
@@ -93,7 +93,7 @@ def result_of(
         bands=np.stack([targets * 0.9, targets * 1.1], axis=2),
         taxes=(YearGain(2021, exact(12.5)), YearGain(2022, exact(-3.25))),
         parameters=(("depth", "1000000"), ("seed", str(seed))),
-        harvest=harvest(prices, weights, shares, times_s),
+        harvest=rebalancing_premium(prices, weights, shares, times_s),
     )
 
 

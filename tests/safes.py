@@ -9,9 +9,9 @@ from typing import Any
 from eth_account import Account
 from web3.contract import Contract
 
-from agent.artifacts import npm
+from agent.artifacts import npm_artifact
 from agent.localchain import LocalChain
-from agent.localchain.world import test_accounts
+from agent.localchain.world import dev_accounts
 from agent.units import NATIVE
 
 SAFE = "@safe-global/safe-contracts/build/artifacts/contracts/Safe.sol/Safe.json"
@@ -38,7 +38,7 @@ class SafeWallet:
 
     def execute(self, document: Mapping[str, Any]) -> str:
         """Somebody who is no owner carries out what the owners signed; the hash of his transaction."""
-        call, executor = document["safe_tx"], test_accounts()[9].address
+        call, executor = document["safe_tx"], dev_accounts()[9].address
         fields = [call["to"], int(call["value"]), call["data"], call["operation"], 0, 0, 0, call["gasToken"], call["refundReceiver"]]
         signed = self.contract.functions.execTransaction(*fields, self.signatures(document["typed_data"]))
         return self.chain.send(signed, executor)
@@ -49,10 +49,10 @@ class SafeWallet:
 
 def deploy_safe(chain: LocalChain, owners: Sequence[int] = (5, 6, 7), threshold: int = 2) -> SafeWallet:
     """A proxy of the real singleton, owned by these test accounts."""
-    accounts = tuple(test_accounts()[index] for index in owners)
-    singleton = chain.contract(chain.deploy(npm(SAFE)), npm(SAFE))
-    factory = chain.contract(chain.deploy(npm(FACTORY)), npm(FACTORY))
+    accounts = tuple(dev_accounts()[index] for index in owners)
+    singleton = chain.contract(chain.deploy(npm_artifact(SAFE)), npm_artifact(SAFE))
+    factory = chain.contract(chain.deploy(npm_artifact(FACTORY)), npm_artifact(FACTORY))
     setup = singleton.encode_abi("setup", [[one.address for one in accounts], threshold, NATIVE, b"", NATIVE, NATIVE, 0, NATIVE])
     receipt = chain.w3.eth.get_transaction_receipt(chain.send(factory.functions.createProxyWithNonce(singleton.address, setup, 7)))
     made = factory.events.ProxyCreation().process_receipt(receipt)[0]["args"]["proxy"]
-    return SafeWallet(chain, chain.contract(made, npm(SAFE)), accounts, threshold)
+    return SafeWallet(chain, chain.contract(made, npm_artifact(SAFE)), accounts, threshold)

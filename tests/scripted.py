@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Retryable
-from agent.execution import Event, Executor, Settings
+from agent.execution import JournaledExecutor, SubmissionEvent, SubmissionSettings
 from agent.model import Head, IntentKind, Receipt, SignedTx, UnsignedTx
-from agent.ports import Grant, Simulation, TxSeen
+from agent.ports import Grant, Simulation, TransactionStatus
 from agent.store import Store, open_store
 
 CHAIN_ID = 31337
@@ -84,7 +84,7 @@ class ScriptedChain:
     nonces_of: dict[str, int] = field(default_factory=dict)
     foreign: dict[int, str] = field(default_factory=dict)
     simulation: str = ""
-    uneven: str = ""
+    height_disagreement: str = ""
     base_fee_wei: int = GWEI
     status: int = 1
     send_error: Exception | None = None
@@ -119,7 +119,9 @@ class ScriptedChain:
         if (unsigned.max_fee_wei or 0) < self.base_fee_wei:
             return Simulation(False, "its fee is below the base fee", 0, head)
         ok = cancels or not self.simulation
-        return Simulation(ok, "" if ok else self.simulation, 21_000 if cancels else 60_000, head, uneven=self.uneven)
+        return Simulation(
+            ok, "" if ok else self.simulation, 21_000 if cancels else 60_000, head, height_disagreement=self.height_disagreement
+        )
 
     def send(self, signed: SignedTx) -> None:
         self.sent.append(signed.hash)
@@ -131,19 +133,19 @@ class ScriptedChain:
             error, self.send_error = self.send_error, None
             raise error
 
-    def look(self, tx_hash: str) -> TxSeen:
+    def look(self, tx_hash: str) -> TransactionStatus:
         self._online()
         for number, block in enumerate(self.blocks):
             if tx_hash in block:
-                return TxSeen("mined", receipt(tx_hash, number, self._hash(number), self.status))
-        return TxSeen("pending" if tx_hash in self.pool else "unknown", None)
+                return TransactionStatus("mined", receipt(tx_hash, number, self._hash(number), self.status))
+        return TransactionStatus("pending" if tx_hash in self.pool else "unknown", None)
 
     def nonces(self, _owner: str) -> tuple[int, int]:
         self._online()
         latest = max([self.base_nonce, *(n + 1 for block in self.blocks for n in block.values())])
         return latest, max([latest, *(n + 1 for n in self.pool.values())])
 
-    def taker(self, _owner: str, nonce: int) -> str | None:
+    def conflicting_tx(self, _owner: str, nonce: int) -> str | None:
         return self.foreign.get(nonce)
 
     def block_hash(self, number: int) -> str | None:
@@ -164,19 +166,21 @@ class Bench:
     signer: ScriptedSigner
     clock: ManualClock
     store: Store
-    settings: Settings
+    settings: SubmissionSettings
     paused: bool | None = False
     hard: bool = False
-    events: list[Event] = field(default_factory=list)
+    events: list[SubmissionEvent] = field(default_factory=list)
     on_event: object = None
 
-    def executor(self) -> Executor:
-        def tell(event: Event) -> None:
+    def executor(self) -> JournaledExecutor:
+        def tell(event: SubmissionEvent) -> None:
             self.events.append(event)
             if callable(self.on_event):
                 self.on_event(event)
 
-        return Executor(self.store, self.signer, self.chain, self.clock, self.settings, lambda: self.paused, tell, lambda: self.hard)
+        return JournaledExecutor(
+            self.store, self.signer, self.chain, self.clock, self.settings, lambda: self.paused, tell, lambda: self.hard
+        )
 
     def run(self, nonce: int = 0, **changes: object):
         unsigned = replace(tx(nonce), **changes)
@@ -192,7 +196,7 @@ class Bench:
 
 def bench(folder: Path, *, automine: bool = True, confirmations: int = 1) -> Bench:
     path = folder / "trimtab.db"
-    settings = Settings(confirmations, poll_s=1, mined_timeout_s=5, final_timeout_s=5, max_fee_wei=100 * GWEI)
+    settings = SubmissionSettings(confirmations, poll_s=1, mined_timeout_s=5, final_timeout_s=5, max_fee_wei=100 * GWEI)
     chain = ScriptedChain(automine)
     return Bench(path, chain, ScriptedSigner(chain), ManualClock(), open_store(f"sqlite:///{path}", CHAIN_ID, WALLET), settings)
 

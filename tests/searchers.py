@@ -11,14 +11,14 @@ from fractions import Fraction
 from typing import Any
 
 from agent.app.agent import Agent
-from agent.artifacts import npm
-from agent.execution.settlement import realised
-from agent.execution.step_context import Outcome, OutcomeKind
-from agent.localchain import LocalChain, PoolInfo
+from agent.artifacts import npm_artifact
+from agent.execution.settlement import realised_legs
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain, LocalPool
 from agent.localchain.market import SWAP_ROUTER_02, V2_PAIR, arbitrage
 from agent.localchain.nodes import AnvilNode
 from agent.localchain.world import sqrt_price_x96, v2_input_to_reach
-from agent.model import Funding, IntentKind, Plan
+from agent.model import IntentKind, LegFunding, Plan
 from agent.units import BPS, PIPS
 from tests.agents import USD, explained, fund, lost, purse, yes
 from tests.world import price_now
@@ -124,7 +124,7 @@ class Searcher:
             arbitrage(chain, chain.books.pool_info[name])
         return turn
 
-    def turn(self, outcome: Outcome, size_usd: Fraction, profit: Fraction, lost_usd: Fraction) -> Turn:
+    def turn(self, outcome: StepOutcome, size_usd: Fraction, profit: Fraction, lost_usd: Fraction) -> Turn:
         """The figures of a step that was attacked."""
         assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.FAILED, OutcomeKind.REFUSED), outcome.reason
         done = outcome.kind is OutcomeKind.DONE
@@ -136,8 +136,8 @@ class Searcher:
             return Turn(size_usd, outcome.kind, profit, lost_usd, gas, Fraction(0))
         (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
         assert swap.receipt is not None
-        legs = zip(plan.legs, realised(plan, swap.receipt), strict=True)
-        ends = [(leg, real) for leg, real in legs if leg.sink is Funding.WALLET]
+        legs = zip(plan.legs, realised_legs(plan, swap.receipt), strict=True)
+        ends = [(leg, real) for leg, real in legs if leg.sink is LegFunding.WALLET]
         short = sum((self.worth(leg.token_out, leg.amount_out_raw - real.amount_out_raw) for leg, real in ends), Fraction(0))
         shown = self.agent.sandwich(outcome)
         assert shown.at_most is not None and shown.profit_at_most is not None
@@ -211,7 +211,7 @@ class Searcher:
         limit_x96 = sqrt_price_x96(self._kept(info, up=sold == info.token0.symbol))
         return [self._swap(info, bought.symbol, self.chain.balance(bought.symbol, self.chain.whale.address) // 10, limit_x96)]
 
-    def harvest(self, info: PoolInfo) -> None:
+    def harvest(self, info: LocalPool) -> None:
         """Trades a pool to where no more is to be earned from it after its fee."""
         now_x96, whale = sqrt_price_x96(price_now(self.chain, info.name)), self.chain.whale.address
         for given, target, off in ((info.token0, self._kept(info, up=False), 1), (info.token1, self._kept(info, up=True), -1)):
@@ -220,21 +220,21 @@ class Searcher:
             if info.version == 3:
                 call = self._swap(info, given.symbol, self.chain.balance(given.symbol, whale) // 10, sqrt_price_x96(target))
             else:
-                reserves = self.chain.contract(info.address, npm(V2_PAIR)).functions.getReserves().call()[:2]
+                reserves = self.chain.contract(info.address, npm_artifact(V2_PAIR)).functions.getReserves().call()[:2]
                 there = v2_input_to_reach(*reserves, target) if off > 0 else v2_input_to_reach(*reversed(reserves), 1 / target)
                 if there == 0:
                     continue
                 call = self._swap(info, given.symbol, there, 0)
             self.chain.send(call)
 
-    def _kept(self, info: PoolInfo, up: bool) -> Fraction:
+    def _kept(self, info: LocalPool, up: bool) -> Fraction:
         """The price (token1 per token0) up to which buying token0, or down to which selling it, pays after the fee."""
         fair, keeps = self.chain.pool_price(info.token0.symbol, info.token1.symbol), 1 - Fraction(info.fee_pips, PIPS)
         return fair * keeps if up else fair / keeps
 
-    def _swap(self, info: PoolInfo, given: str, raw: int, limit_x96: int) -> Any:
+    def _swap(self, info: LocalPool, given: str, raw: int, limit_x96: int) -> Any:
         chain = self.chain
-        router = chain.contract(chain.addresses.swap_router_02, npm(SWAP_ROUTER_02)).functions
+        router = chain.contract(chain.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02)).functions
         sold = chain.tokens[given]
         bought = info.token1 if info.token0.symbol == given else info.token0
         if info.version == 2:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from agent.model import IntentKind, Payout, UnsignedTx
 from agent.planning.gas import unwrap
 from agent.ports import Grant
-from agent.signing import base as oracle_rule
-from agent.signing import base as payout_rule
+from agent.signing import base
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE
 from agent.venues.swap_router_02 import encode, native_wei
@@ -56,12 +55,12 @@ SIGNABLES: dict[str, Signable] = {
     **{name: Signable(*pair, providing.LP_RULES) for name, pair in providing.ALLOWED.items()},
     **_native(),
     "memory of a pool": Signable(
-        tx(POOL, oracle_rule.encode(120)),
+        tx(POOL, base.encode_observations(120)),
         Grant(IntentKind.ORACLE, NOW_S, NOW_S + 90, MAX_GAS_WEI, oracle=(POOL, 120)),
         replace(RULES, oracles=(POOL,)),
     ),
     "payout": Signable(
-        tx(WETH, payout_rule.encode_payout(HOME, 10**18)),
+        tx(WETH, base.encode_payout(HOME, 10**18)),
         Grant(IntentKind.PAYOUT, NOW_S, NOW_S + 90, MAX_GAS_WEI, payout=Payout(WETH, HOME, 10**18, 2 * 10**18, 1)),
         replace(RULES, payouts=(HOME,)),
     ),

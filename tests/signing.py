@@ -9,10 +9,10 @@ import pytest
 
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused
-from agent.model import Cost, Funding, Goal, IntentKind, Leg, Plan, Rebalance, UnsignedTx
+from agent.model import Goal, IntentKind, Leg, LegFunding, Plan, PlanCost, Rebalance, UnsignedTx
 from agent.ports import Grant
-from agent.signing.keys import TestAccount, load_key
-from agent.signing.rules import LocalSigner, Nonces, SigningRules
+from agent.signing.keys import TestAccountKey, load_key
+from agent.signing.rules import LocalSigner, SignableNonces, SigningRules
 from agent.venues.swap_router_02 import encode
 from tests.builders import address
 
@@ -22,7 +22,7 @@ DEADLINE_S = NOW_S + 60
 GWEI = 10**9
 MAX_FEE_WEI = 15 * GWEI
 """limits.gas_price of the rules."""
-KEY = load_key(TestAccount(0), CHAIN_ID, ask=None)
+KEY = load_key(TestAccountKey(0), CHAIN_ID, ask=None)
 WALLET = KEY.address
 ROUTER = address("router")
 STRANGER = address("stranger")
@@ -30,7 +30,7 @@ WETH, USDC, WBTC, USDT = (address(name) for name in ("weth", "usdc", "wbtc", "us
 RULES = SigningRules(CHAIN_ID, WALLET, routers=(ROUTER,), tokens=(WETH, USDC, WBTC, USDT), max_deadline_s=90, max_fee_wei=MAX_FEE_WEI)
 MAX_GAS_WEI = 10**16
 NONCE = 7
-NONCES: Nonces = {NONCE: None}
+NONCES: SignableNonces = {NONCE: None}
 """The journal's next nonce, at which nothing was signed yet."""
 
 
@@ -47,8 +47,8 @@ def leg(token_in: str, token_out: str, amount_in: int, amount_out: int, **change
         min_out_raw=amount_out * 99 // 100,
         fee_raw=amount_in * 3 // 1000,
         impact_bps=10,
-        source=Funding.WALLET,
-        sink=Funding.WALLET,
+        source=LegFunding.WALLET,
+        sink=LegFunding.WALLET,
     )
     return replace(base, **changes)  # type: ignore[arg-type]
 
@@ -62,7 +62,7 @@ def plan_of(*legs: Leg) -> Plan:
         legs=legs,
         holdings_after=(),
         weights_after_bps=(),
-        cost=Cost(nothing, nothing, nothing, nothing),
+        cost=PlanCost(nothing, nothing, nothing, nothing),
         turnover=nothing,
         gross_volume=nothing,
         gas_units=400_000,
@@ -76,8 +76,8 @@ def plan_of(*legs: Leg) -> Plan:
 PLAN = plan_of(
     leg(WETH, USDC, 10**18, 3_000_000_000),
     leg(WETH, USDC, 2 * 10**17, 590_000_000, venue="uniswap_v2"),
-    leg(USDT, USDC, 500_000_000, 499_000_000, fee_pips=100, sink=Funding.ROUTER),
-    leg(USDC, WBTC, 499_000_000, 800_000, venue="uniswap_v2", source=Funding.ROUTER),
+    leg(USDT, USDC, 500_000_000, 499_000_000, fee_pips=100, sink=LegFunding.ROUTER),
+    leg(USDC, WBTC, 499_000_000, 800_000, venue="uniswap_v2", source=LegFunding.ROUTER),
 )
 FLOORS = tuple(one.min_out_raw - 1 for one in PLAN.legs)
 SWAP_GRANT = Grant(IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, PLAN, FLOORS)

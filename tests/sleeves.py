@@ -6,15 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.model import Destination, Flow, Intent, StepInput, Threshold, Trigger
-from agent.model.strategies import UNITS, Booking, BookingKind, HealthRule, SleeveBooks, SleeveLedger, SleeveState, Split, Strategy
-from agent.policy.strategies import accounting as sleeve_keeping
-from agent.policy.strategies import netting as sleeves
-from agent.policy.strategies.netting import combined
+from agent.model import Destination, ExternalTransfer, Intent, StepInput, Threshold, Trigger
+from agent.model.strategies import (
+    STRATEGY_UNITS,
+    CapitalSplit,
+    Strategy,
+    StrategyBooking,
+    StrategyBookingKind,
+    StrategyBooks,
+    StrategyHealthRule,
+    StrategyLedger,
+    StrategyState,
+)
+from agent.policy.strategies import accounting, netting
+from agent.policy.strategies.netting import combine_strategy_targets
 from tests.builders import raw, threshold, token
 
 DAY_S = 86_400
-RULE = HealthRule(limit_milli=500, recover_milli=800, window_s=30 * DAY_S, period_s=30 * DAY_S, recover_s=10 * DAY_S)
+RULE = StrategyHealthRule(limit_milli=500, recover_milli=800, window_s=30 * DAY_S, period_s=30 * DAY_S, recover_s=10 * DAY_S)
 
 
 def strategy(
@@ -25,16 +34,16 @@ def strategy(
     destination: Destination = Destination.TARGET,
     cooldown_s: int = 0,
     floor_bps: int = 0,
-    health: HealthRule | None = None,
+    health: StrategyHealthRule | None = None,
 ) -> Strategy:
     """One strategy with weights by symbol; the template's band unless another trigger is given."""
     weights = tuple((token(symbol).address, bps) for symbol, bps in weights_bps.items())
     return Strategy(name, share_bps, weights, trigger or threshold(), destination, cooldown_s, floor_bps, health)
 
 
-def split(*strategies: Strategy, absolute_bps: int | None = None, relative_bps: int | None = 2_000) -> Split:
+def split(*strategies: Strategy, absolute_bps: int | None = None, relative_bps: int | None = 2_000) -> CapitalSplit:
     """Several; the split itself is restored beyond 20 % of a share unless told otherwise."""
-    return Split(strategies, Threshold(absolute_bps, relative_bps))
+    return CapitalSplit(strategies, Threshold(absolute_bps, relative_bps))
 
 
 def none_own(_: Intent) -> StepInput | None:
@@ -43,31 +52,34 @@ def none_own(_: Intent) -> StepInput | None:
 
 
 def brought_up(
-    step: StepInput, ledger: SleeveLedger | None = None, fresh: Sequence[Flow] = (), own: sleeve_keeping.Own = none_own
+    step: StepInput,
+    ledger: StrategyLedger | None = None,
+    fresh: Sequence[ExternalTransfer] = (),
+    own: accounting.IntentStep = none_own,
 ) -> StepInput:
     """The step with its books in its history and the targets of all strategies together."""
-    found = sleeve_keeping.brought_up(step, ledger or SleeveLedger(), own, sleeves.wished, fresh)
-    return combined(replace(step, history=replace(step.history, sleeves=found)))
+    found = accounting.update_books(step, ledger or StrategyLedger(), own, netting.strategy_adjustments, fresh)
+    return combine_strategy_targets(replace(step, history=replace(step.history, sleeves=found)))
 
 
-def books_of(step: StepInput) -> SleeveBooks:
+def books_of(step: StepInput) -> StrategyBooks:
     """The books in a step."""
     assert step.history.sleeves is not None
     return step.history.sleeves
 
 
-def written(ledger: SleeveLedger, step: StepInput) -> SleeveLedger:
+def written(ledger: StrategyLedger, step: StepInput) -> StrategyLedger:
     """The ledger once what the step found is written down."""
     return replace(ledger, bookings=(*ledger.bookings, *books_of(step).pending), turn=ledger.turn + 1)
 
 
-def opening(holdings: Mapping[str, Mapping[str, Fraction | int | str]], block: int = 1) -> SleeveLedger:
+def opening(holdings: Mapping[str, Mapping[str, Fraction | int | str]], block: int = 1) -> StrategyLedger:
     """Books that hold so many whole coins by strategy and symbol; each got a million units for a numeraire coin's base unit."""
     changes: list[tuple[str, str, int]] = []
     for name, coins in holdings.items():
         changes += [(name, token(symbol).address, raw(amount, token(symbol))) for symbol, amount in coins.items()]
-        changes.append((name, UNITS, 10**18))
-    return SleeveLedger((Booking("open", BookingKind.OPEN, block, 1, tuple(changes)),))
+        changes.append((name, STRATEGY_UNITS, 10**18))
+    return StrategyLedger((StrategyBooking("open", StrategyBookingKind.OPEN, block, 1, tuple(changes)),))
 
 
 def of(step: StepInput, name: str, symbol: str) -> Fraction:
@@ -76,7 +88,7 @@ def of(step: StepInput, name: str, symbol: str) -> Fraction:
     return Fraction(books_of(step).named[name].raw(one.address), 10**one.decimals)
 
 
-def with_state(step: StepInput, state: SleeveState) -> StepInput:
+def with_state(step: StepInput, state: StrategyState) -> StepInput:
     """The step with another state of one strategy."""
     books = books_of(step)
     changed = tuple(replace(one, state=state) if one.name == state.name else one for one in books.sleeves)

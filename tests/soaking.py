@@ -16,7 +16,7 @@ from agent.app.agent import Agent
 from agent.app.service import Service, serve
 from agent.errors import TrimtabError
 from agent.localchain import LocalChain
-from agent.observe.health import Watch
+from agent.observe.health import Watchdog
 from tests.agents import ROOMY, again, fund, trusted, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -33,7 +33,7 @@ class Ticking:
 
     def __init__(self, chain: LocalChain) -> None:
         self._chain = chain
-        self._watch: Watch | None = None
+        self._watch: Watchdog | None = None
 
     def now_s(self) -> int:
         return self._chain.now_s()
@@ -43,7 +43,7 @@ class Ticking:
             self._watch.beat("waiting")
         self._chain.clock.sleep(seconds)
 
-    def watched(self, watch: Watch) -> None:
+    def watched(self, watch: Watchdog) -> None:
         self._watch = watch
 
 

@@ -8,26 +8,26 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import (
-    Absent,
+    ConditionalOrder,
     Decision,
     Head,
     History,
     Hold,
     Holding,
-    Order,
     OrderKind,
-    Orders,
+    OrdersConfig,
     OrderStage,
+    OrderTerms,
     PastPrices,
     Plan,
+    PriceSource,
     Rebalance,
-    ReferenceKind,
     StepInput,
-    Terms,
+    WeightReallocation,
 )
 from agent.planning.planner import plan
 from agent.policy.decide import decide
-from agent.policy.orders.exits import ordered
+from agent.policy.orders.exits import apply_orders
 from tests.builders import NOW_S, Number, feed_round, history, step_input, token, unit_price, with_limits
 
 USDC = token("USDC")
@@ -37,12 +37,12 @@ WIDE = {"turnover_bps": 1, "daily_turnover_bps": 1, "daily_loss_bps": None, "pla
 FREE = {**WIDE, "turnover_bps": None, "daily_turnover_bps": None}
 
 
-def terms(symbol: str, kind: OrderKind, price: Number | None = None, share_bps: int | None = None) -> Terms:
+def terms(symbol: str, kind: OrderKind, price: Number | None = None, share_bps: int | None = None) -> OrderTerms:
     """An order by whole-coin price, or by share; of the portfolio where the symbol is empty."""
     if symbol == "":
-        return Terms("portfolio", kind, None, share_bps)
+        return OrderTerms("portfolio", kind, None, share_bps)
     exact = None if price is None else unit_price(token(symbol), price, USDC)
-    return Terms(token(symbol).address, kind, exact, share_bps)
+    return OrderTerms(token(symbol).address, kind, exact, share_bps)
 
 
 def price_of(symbol: str, price: Number) -> Fraction:
@@ -56,7 +56,7 @@ class Bot:
 
     targets_bps: Mapping[str, int]
     coins: dict[str, Fraction]
-    book: Orders
+    book: OrdersConfig
     confirm: int = 0
     limits: Mapping[str, object] = field(default_factory=lambda: FREE)
     memory: History = field(default_factory=history)
@@ -72,7 +72,7 @@ class Bot:
         values = {symbol: coins * every[symbol] for symbol, coins in self.coins.items()}
         now_s = NOW_S + self.looks * 600
         step = step_input(
-            self.targets_bps, values, every, kinds=[ReferenceKind.FEED], depth=50_000_000, past=self.memory, cooldown_s=0, now_s=now_s
+            self.targets_bps, values, every, kinds=[PriceSource.FEED], depth=50_000_000, past=self.memory, cooldown_s=0, now_s=now_s
         )
         head = replace(step.snapshot.head, number=step.snapshot.head.number + 50 * self.looks)
         feeds = tuple(feed_round(symbol, price, now_s - 60) for symbol, price in every.items())
@@ -86,7 +86,7 @@ class Bot:
 
     def look(self, prices: Mapping[str, Number], before: Sequence[Mapping[str, Number]] | None = None) -> Decision:
         """One look with everything that follows from it; the store is what is remembered."""
-        self.step = ordered(self.seen(prices, before))
+        self.step = apply_orders(self.seen(prices, before))
         found = self.step.history
         self.memory = replace(self.memory, orders=found.orders, unit_value=found.unit_value)
         self.looks, self.plan, self.refused = self.looks + 1, None, ""
@@ -102,7 +102,7 @@ class Bot:
                 self.coins[labels[address]] = Fraction(raw, 10 ** token(labels[address]).decimals)
         return self.decision
 
-    def order(self, symbol: str, kind: OrderKind) -> Order:
+    def order(self, symbol: str, kind: OrderKind) -> ConditionalOrder:
         """How one of them stands."""
         at = "portfolio" if symbol == "" else token(symbol).address
         return next(order for order in self.memory.orders if (order.token, order.kind) == (at, kind))
@@ -130,14 +130,14 @@ def _block(head: Head, back: int, prices: Mapping[str, Number], now_s: int) -> P
     return PastPrices(then, tuple(feed_round(symbol, price, at_s - 5) for symbol, price in prices.items()), ())
 
 
-def two(*orders: Terms, weth: Number = 5_000, usdc: Number = 5_000, confirm: int = 0, **changes: object) -> Bot:
+def two(*orders: OrderTerms, weth: Number = 5_000, usdc: Number = 5_000, confirm: int = 0, **changes: object) -> Bot:
     """Half WETH at 2,000 and half USDC, with these orders."""
     coins = {"WETH": Fraction(weth) / 2_000, "USDC": Fraction(usdc)}
-    return Bot({"WETH": 5_000, "USDC": 5_000}, coins, Orders(orders, **changes), confirm)  # type: ignore[arg-type]  # fields of Orders
+    return Bot({"WETH": 5_000, "USDC": 5_000}, coins, OrdersConfig(orders, **changes), confirm)  # type: ignore[arg-type]  # fields of Orders
 
 
-def three(*orders: Terms, absent: Absent = Absent.CASH, **changes: object) -> Bot:
+def three(*orders: OrderTerms, absent: WeightReallocation = WeightReallocation.CASH, **changes: object) -> Bot:
     """WETH 50, WBTC 30, USDC 20 on target, with these orders."""
     coins = {"WETH": Fraction(5_000, 2_000), "WBTC": Fraction(3_000, 60_000), "USDC": Fraction(2_000)}
-    book = Orders(orders, absent, **changes)  # type: ignore[arg-type]  # fields of Orders
+    book = OrdersConfig(orders, absent, **changes)  # type: ignore[arg-type]  # fields of Orders
     return Bot({"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, coins, book)

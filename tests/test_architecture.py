@@ -36,9 +36,9 @@ ADAPTERS = {
     "agent.chain.snapshot.ChainReader",
     "agent.signing.rules.LocalSigner",
     "agent.chain.sender.NodeSender",
-    "agent.chain.sender.PanelSender",
+    "agent.chain.sender.QuorumSender",
     "agent.chain.rpc.HttpTransport",
-    "agent.chain.rpc.TesterTransport",
+    "agent.chain.rpc.EthTesterTransport",
     "agent.store.store.Store",
     "agent.venues.composer.RouterComposer",
 }

@@ -9,26 +9,26 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.backtest.data import PriceTable, table_of
-from agent.backtest.settings import Settings, simple
-from agent.backtest.tune.grid import grid_of
-from agent.backtest.tune.jobs import Chunk, Job, Terms
-from agent.backtest.tune.search import Search, Tuned, Work, tune
-from agent.backtest.tune.workers import local
+from agent.backtest.data import PriceTable, make_price_table
+from agent.backtest.settings import SimulationSettings, make_spec
+from agent.backtest.tune.grid import parse_grid
+from agent.backtest.tune.jobs import AllocatorSchedule, TuneChunk, TuneJob
+from agent.backtest.tune.search import ChunkRunner, TuneResult, TuneSpec, tune
+from agent.backtest.tune.workers import run_locally
 from agent.model import Every
 from tests.simulating import START_S
 
 DAY_S = 86_400
-CALENDAR = grid_of("", "28d", "target", "").choices()[0]
-FAIR = Settings(Fraction(10**9), 1_000, Fraction(10_000))
-TERMS = Terms(7 * DAY_S, 20 * DAY_S)
+CALENDAR = parse_grid("", "28d", "target", "").choices()[0]
+FAIR = SimulationSettings(Fraction(10**9), 1_000, Fraction(10_000))
+TERMS = AllocatorSchedule(7 * DAY_S, 20 * DAY_S)
 WALKING = {"A": 4_000, "B": 3_000, "USD": 3_000}
 
 
 def daily(closes: dict[str, Sequence[float]]) -> PriceTable:
     """One bar a day."""
     bars = len(next(iter(closes.values())))
-    return table_of([START_S + DAY_S * bar for bar in range(bars)], closes)
+    return make_price_table([START_S + DAY_S * bar for bar in range(bars)], closes)
 
 
 def walks(seed: int, bars: int, volatility: float = 0.04) -> PriceTable:
@@ -47,18 +47,20 @@ def swinging(bars: int, seed: int = 0) -> PriceTable:
     return daily({"A": (100 * np.exp(swing + noise[:, 0])).tolist(), "B": (100 * np.exp(-swing + noise[:, 1])).tolist()})
 
 
-def search(table: PriceTable, band: str = "2%rel..20%rel:4", every: str = "", **changes: object) -> Search:
+def search(table: PriceTable, band: str = "2%rel..20%rel:4", every: str = "", **changes: object) -> TuneSpec:
     """A search over bands, and whatever is said besides."""
-    grid = grid_of(band, every, str(changes.pop("destination", "target")), str(changes.pop("allocator", "")))
-    wanted = simple(WALKING, Every(28 * DAY_S), "USD", interval_s=table.interval_s)
-    made = Search(table, wanted, FAIR, grid, CALENDAR, TERMS)
+    grid = parse_grid(band, every, str(changes.pop("destination", "target")), str(changes.pop("allocator", "")))
+    wanted = make_spec(WALKING, Every(28 * DAY_S), "USD", interval_s=table.interval_s)
+    made = TuneSpec(table, wanted, FAIR, grid, CALENDAR, TERMS)
     return replace(made, **changes)  # type: ignore[arg-type]  # field names, checked by replace
 
 
-def allowed(_job: Job, _rest: Sequence[Chunk]) -> None:
+def allowed(_job: TuneJob, _rest: Sequence[TuneChunk]) -> None:
     """No question asked."""
 
 
-def tuned(asked: Search, folder: Path | None = None, work: Work | None = None, progress: Callable[[int, int], None] | None = None) -> Tuned:
+def tuned(
+    asked: TuneSpec, folder: Path | None = None, work: ChunkRunner | None = None, progress: Callable[[int, int], None] | None = None
+) -> TuneResult:
     """The search, done here."""
-    return tune(asked, work or (lambda job, rest: local(job, rest, 1)), folder, allowed, progress or (lambda _done, _runs: None))
+    return tune(asked, work or (lambda job, rest: run_locally(job, rest, 1)), folder, allowed, progress or (lambda _done, _runs: None))

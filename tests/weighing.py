@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.model import Method, PricePoint, StepInput, Supply, UntilChosen, WeightLimit, Weights
+from agent.model import AllocationMethod, AllocatorConfig, InitialWeights, PricePoint, StepInput, TokenSupply, WeightLimit
 from agent.weights.returns import Floats
 from tests.builders import NOW_S, history, price_of, step_input, token, unit_price
 
@@ -23,9 +23,9 @@ PLAIN = {"WETH": 2_500, "WBTC": 2_500, "LINK": 1_500, "UNI": 1_500, "USDC": 2_00
 """Targets of a portfolio of four coins and a reserve of 20 %."""
 
 
-def allocator(method: Method, fixed: Sequence[str] = ("USDC",), **changes: object) -> Weights:
+def allocator(method: AllocationMethod, fixed: Sequence[str] = ("USDC",), **changes: object) -> AllocatorConfig:
     """Ninety days of daily returns, chosen anew each week; 20 % of USDC stay."""
-    plain = Weights(
+    plain = AllocatorConfig(
         method=method,
         every_s=7 * DAY_S,
         window_s=90 * DAY_S,
@@ -34,7 +34,7 @@ def allocator(method: Method, fixed: Sequence[str] = ("USDC",), **changes: objec
         max_age_s=2 * DAY_S,
         keep_s=14 * DAY_S,
         churn_bps=0,
-        until_chosen=UntilChosen.WAIT,
+        until_chosen=InitialWeights.WAIT,
         fixed=tuple(token(symbol).address for symbol in fixed),
         limits=(),
     )
@@ -74,7 +74,7 @@ def recorded(returns: Floats, symbols: Sequence[str] = COINS, until_s: int = NOW
 
 
 def weighed(
-    weights: Weights,
+    weights: AllocatorConfig,
     prices: Sequence[PricePoint] = (),
     targets: Mapping[str, int] | None = None,
     supplies: Sequence[tuple[str, int]] = (),
@@ -82,7 +82,7 @@ def weighed(
 ) -> StepInput:
     """A step of a portfolio with this allocator; `supplies` are (symbol, whole coins) by the chain."""
     step = step_input(targets_bps=targets or PLAIN, past=history(prices=tuple(prices), **past))
-    told = tuple(Supply(token(symbol).address, coins * 10 ** token(symbol).decimals) for symbol, coins in supplies)
+    told = tuple(TokenSupply(token(symbol).address, coins * 10 ** token(symbol).decimals) for symbol, coins in supplies)
     snapshot = replace(step.snapshot, supplies=told)
     return replace(step, snapshot=snapshot, portfolio=replace(step.portfolio, weights=weights))
 

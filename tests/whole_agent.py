@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from agent.app.agent import Agent
 from agent.chain.rpc import HttpTransport
 from agent.errors import OperatorNeeded, TrimtabError
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.chain import TWAP_WINDOW_S
 from agent.localchain.market import TWAP_MARGIN_S, arbitrage
@@ -94,13 +94,13 @@ class WholeAgent(RuleBasedStateMachine):
         """Nothing that the model knows of is in the way of a step."""
         return self.bad.mood == "honest" and not (self.paused or self.foreign or self.clock.held)
 
-    def act(self, send: bool = True, die_at: int | None = None) -> Outcome | TrimtabError | None:
+    def act(self, send: bool = True, die_at: int | None = None) -> StepOutcome | TrimtabError | None:
         """One step; None when the process ended in it. Nothing but an error of ours may come out of it."""
         mined, sent = self.ledger.count(), len(self.sent)
         try:
             agent = self.running()
             with dying(agent, die_at) as progress:
-                found: Outcome | TrimtabError = agent.rebalance(send=send, confirm=yes, progress=progress)
+                found: StepOutcome | TrimtabError = agent.rebalance(send=send, confirm=yes, progress=progress)
         except Killed:
             self.ends()
             return None
@@ -156,7 +156,7 @@ class WholeAgent(RuleBasedStateMachine):
     @rule()
     def the_owner_adopts(self) -> None:
         try:
-            self.running().adopt()
+            self.running().resync_nonce()
             self.foreign = False
         except TrimtabError:
             assert not self.healthy() or self.store.open_intents()
@@ -180,7 +180,7 @@ class WholeAgent(RuleBasedStateMachine):
     @rule()
     def a_dry_run(self) -> None:
         found = self.act(send=False)
-        if self.healthy() and isinstance(found, Outcome) and outside_band(self.chain, self.targets) is False:
+        if self.healthy() and isinstance(found, StepOutcome) and outside_band(self.chain, self.targets) is False:
             assert found.kind is OutcomeKind.HOLD, found.reason
 
     @precondition(lambda self: not self.clock.held)
@@ -190,7 +190,7 @@ class WholeAgent(RuleBasedStateMachine):
         found = self.act(die_at=None if self.healthy() else PATIENCE)
         if not self.healthy() or open_before:
             return
-        assert isinstance(found, Outcome), found
+        assert isinstance(found, StepOutcome), found
         if found.kind is OutcomeKind.REFUSED:
             assert "reverts_in_row" in found.reason, found.reason
         elif drifted is not None:
@@ -281,11 +281,11 @@ class WholeAgent(RuleBasedStateMachine):
                 found = self.act()
                 if isinstance(found, OperatorNeeded):
                     assert self.foreign, found
-                    self.running().adopt()
+                    self.running().resync_nonce()
                     self.foreign = False
-                elif isinstance(found, Outcome) and found.kind is OutcomeKind.DONE:
+                elif isinstance(found, StepOutcome) and found.kind is OutcomeKind.DONE:
                     self.require_done()
-                elif isinstance(found, Outcome) and found.kind is OutcomeKind.HOLD and not self.store.open_intents():
+                elif isinstance(found, StepOutcome) and found.kind is OutcomeKind.HOLD and not self.store.open_intents():
                     assert outside_band(self.chain, self.targets) is not True
                     break
                 self.node.mine(CONFIRMATIONS)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from agent.artifacts import npm
-from agent.localchain import LocalChain, PoolInfo
+from agent.artifacts import npm_artifact
+from agent.localchain import LocalChain, LocalPool
 from agent.localchain.market import V2_PAIR, V3_POOL, mint_positions
 from agent.localchain.world import MAX_TICK
 from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
@@ -30,9 +30,9 @@ def missing(why: str) -> None:
     pytest.skip(why)
 
 
-def pool_contract(chain: LocalChain, pool: PoolInfo) -> Any:
+def pool_contract(chain: LocalChain, pool: LocalPool) -> Any:
     """The pair's or pool's contract."""
-    return chain.contract(pool.address, npm(V2_PAIR if pool.version == 2 else V3_POOL))
+    return chain.contract(pool.address, npm_artifact(V2_PAIR if pool.version == 2 else V3_POOL))
 
 
 def read_pool(chain: LocalChain, name: str) -> PoolState:
@@ -41,13 +41,13 @@ def read_pool(chain: LocalChain, name: str) -> PoolState:
     return read_v2(chain, pool) if pool.version == 2 else read_v3(chain, pool)
 
 
-def read_v2(chain: LocalChain, pool: PoolInfo) -> V2Pool:
+def read_v2(chain: LocalChain, pool: LocalPool) -> V2Pool:
     """Reserves of a pair."""
     reserve0, reserve1, _ = pool_contract(chain, pool).functions.getReserves().call()
     return V2Pool(pool.address, "uniswap_v2", pool.token0.address, pool.token1.address, reserve0, reserve1)
 
 
-def read_v3(chain: LocalChain, pool: PoolInfo) -> V3Pool:
+def read_v3(chain: LocalChain, pool: LocalPool) -> V3Pool:
     """Slot 0, liquidity and all ticks of a pool. Where positions end is in the chain's books, the rest says the contract."""
     functions = pool_contract(chain, pool).functions
     answers = [(index, functions.ticks(index).call()) for index in sorted(chain.books.ticks.get(pool.name, ()))]
@@ -103,7 +103,7 @@ def recorded_pool(path: Path = MAINNET_POOL) -> RecordedPool:
     )
 
 
-def mint_ticks(chain: LocalChain, pool: PoolInfo, net_by_tick: Mapping[int, int]) -> None:
+def mint_ticks(chain: LocalChain, pool: LocalPool, net_by_tick: Mapping[int, int]) -> None:
     """Gives an empty pool these ticks: one position per gap between neighbours, as deep as the nets below it add up to."""
     depth, positions = 0, []
     for lower, upper in pairwise(sorted(net_by_tick)):
@@ -113,7 +113,7 @@ def mint_ticks(chain: LocalChain, pool: PoolInfo, net_by_tick: Mapping[int, int]
     mint_positions(chain, pool, positions)
 
 
-def mint_mainnet_pool(chain: LocalChain) -> PoolInfo:
+def mint_mainnet_pool(chain: LocalChain) -> LocalPool:
     """The recorded WBTC/WETH pool between two new tokens of 8 and 18 decimals, in the recorded order."""
     recorded = recorded_pool()
     symbols: list[str] = []

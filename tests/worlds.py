@@ -23,9 +23,9 @@ from web3.utils import abi as abis
 from agent.chain import second_quote
 from agent.chain.rpc import Transport
 from agent.chain.second_quote import V2Contracts, V3Contracts
-from agent.localchain import WORLD, LocalChain, open_eth_tester, run_anvil
+from agent.localchain import DEFAULT_WORLD, LocalChain, open_eth_tester, run_anvil
 from agent.localchain.nodes import CHAIN_ID, AnvilNode, TesterNode
-from agent.localchain.world import test_accounts
+from agent.localchain.world import dev_accounts
 from agent.store import opening
 
 RUN = "PYTEST_XDIST_TESTRUNUID"
@@ -113,7 +113,7 @@ def _state(chain: LocalChain) -> bytes:
 
 def _restored(state: bytes) -> LocalChain:
     stored, header, books, addresses = pickle.loads(state)
-    chain = LocalChain(TesterNode(_GENESIS_S, WORLD.wallet_native_wei), WORLD)
+    chain = LocalChain(TesterNode(_GENESIS_S, DEFAULT_WORLD.wallet_native_wei), DEFAULT_WORLD)
     blocks, chain.books, chain.addresses = _blocks(chain), books, addresses
     database = blocks.chaindb.db.wrapped_db.kv_store
     database.clear()
@@ -152,7 +152,7 @@ def compiled_once() -> Iterator[None]:
 @contextmanager
 def derived_once() -> Iterator[None]:
     """While it lasts, the public keys of the local chains' published keys are worked out once per process; no other key is kept."""
-    derive, known, kept = native.private_key_to_public_key, {bytes.fromhex(account.key[2:]) for account in test_accounts()}, {}
+    derive, known, kept = native.private_key_to_public_key, {bytes.fromhex(account.key[2:]) for account in dev_accounts()}, {}
 
     def derived(key: bytes) -> bytes:
         if key not in known:
@@ -194,7 +194,7 @@ def checked_once() -> Iterator[None]:
 @contextmanager
 def opened_once() -> Iterator[None]:
     """While it lasts, what uniswap-python makes of a venue's contracts serves all agents of a thread, each at its own endpoints."""
-    make, kept = second_quote._open_desk, threading.local()
+    make, kept = second_quote._open_library, threading.local()
 
     def opened(transport: Transport, venue: V2Contracts | V3Contracts) -> Any:
         desks = vars(kept).setdefault("desks", {})
@@ -202,8 +202,8 @@ def opened_once() -> Iterator[None]:
             desks[venue] = make(transport, venue)
         return desks[venue]
 
-    second_quote._open_desk = opened
+    second_quote._open_library = opened
     try:
         yield
     finally:
-        second_quote._open_desk = make
+        second_quote._open_library = make

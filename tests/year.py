@@ -10,14 +10,14 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent import app as api
-from agent.accounting import entries as book
+from agent.accounting import entries
 from agent.app.agent import Agent
 from agent.app.money.deposits import invest
 from agent.app.money.withdrawals import withdraw
 from agent.app.settings.editing import edit
-from agent.config.edits import Changes, applied
+from agent.config.edits import ConfigChanges, apply_changes
 from agent.config.load import LoadedConfig, load_config
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.chain import FEED_DECIMALS
 from agent.units import NATIVE
@@ -82,7 +82,7 @@ class Year:
 
     def valued(self, agent: Agent, came: Fraction = Fraction(0)) -> None:
         """A valuation by books and observer; `came` are dollars that came, or left, just before it."""
-        api.refresh(agent)
+        api.refresh_ledger(agent)
         self.linked(self.value(), came)
 
     def linked(self, now: Fraction, came: Fraction = Fraction(0)) -> None:
@@ -92,7 +92,7 @@ class Year:
             self.growth *= (now - came - gas) / self.since
         self.since = now
 
-    def fortnight(self, agent: Agent, prices: dict[str, Fraction]) -> Outcome:
+    def fortnight(self, agent: Agent, prices: dict[str, Fraction]) -> StepOutcome:
         """Two weeks go by, the market moves, the agent looks and does what it wants; the ledger is the chain to the wei."""
         self.chain.warp(LOOKS_S, refresh_feeds=False)
         self.chain.move_market(prices)
@@ -106,11 +106,11 @@ class Year:
 
     def require_equal(self, agent: Agent) -> None:
         """What the ledger says the wallet holds is what the contracts say."""
-        api.refresh(agent)
+        api.refresh_ledger(agent)
         now = purse(self.chain)
-        sums = book.balances(agent.desk.store.ledger())
-        assert {s: sums.get((book.WALLET, self.chain.tokens[s].address), 0) for s in HELD_USD} == {s: now.raw[s] for s in HELD_USD}
-        assert sums.get((book.WALLET, NATIVE), 0) == now.native_wei
+        sums = entries.account_balances(agent.desk.store.ledger())
+        assert {s: sums.get((entries.WALLET, self.chain.tokens[s].address), 0) for s in HELD_USD} == {s: now.raw[s] for s in HELD_USD}
+        assert sums.get((entries.WALLET, NATIVE), 0) == now.native_wei
 
     # what the owner does
     def deposit(self, agent: Agent, symbol: str, amount: int) -> None:
@@ -131,11 +131,11 @@ class Year:
         assert self.chain.balance("USDC", HOME) - had == amount * 10**6
         self.valued(agent, -Fraction(amount))
 
-    def edited(self, changes: Changes) -> None:
+    def edited(self, changes: ConfigChanges) -> None:
         """The owner changes the file by command; a new process reads it."""
         made = edit(
             self.loaded.path,
-            lambda text: applied(text, changes),
+            lambda text: apply_changes(text, changes),
             confirm=lambda _edit, _agent: True,
             transports=[self.chain.transport],
             clock=self.chain.clock,
@@ -157,7 +157,7 @@ def year(chain: LocalChain, folder: Path) -> Iterator[Year]:
     fund(chain, HELD_USD)
     made = Year(chain, folder, trusted(chain, folder, SETTINGS, TARGETS))
     with made.process() as agent:
-        api.refresh(agent)
+        api.refresh_ledger(agent)
         made.since = made.value()
         made.native_wei = purse(chain).native_wei
     yield made

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from agent.model import Destination, StepInput, TrackingRisk, Zone
+from agent.model import Destination, NoTradeZone, StepInput, TrackingRisk
 from tests.builders import Number, step_input, token
 
 MONTH_S = 30 * 86_400
@@ -35,5 +35,5 @@ def tracking(
 
 def zoned(targets_bps: Mapping[str, int], values: Mapping[str, Number], risk: Mapping[str, Any] | None = None, **step: Any) -> StepInput:
     """A step that a zone decides; `risk` as for tracking."""
-    trigger = Zone(tracking(*targets_bps, **(risk or {})))
+    trigger = NoTradeZone(tracking(*targets_bps, **(risk or {})))
     return step_input(targets_bps, values, trigger=trigger, destination=Destination.ZONE, **step)

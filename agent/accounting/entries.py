@@ -6,50 +6,50 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model import BookOpening, Entry, EntryKind, Flow, FlowKind, Posting
+from agent.model import Entry, EntryKind, ExternalTransfer, ExternalTransferKind, LedgerOpening, Posting
 from agent.units import NATIVE, Price, Value, floor_int
 
 # --- One grid for every value of the books, so that sums of any number of entries stay exact and small.
 
 
-GRAIN = 10**12
+QUANTA_PER_UNIT = 10**12
 """Parts of a numeraire base unit that values are kept in: a millionth of a millionth."""
 
 
-def grained(value: Fraction) -> Value:
+def quantize(value: Fraction) -> Value:
     """The value on the grid, half to even."""
-    return Fraction(round(value * GRAIN), GRAIN)
+    return Fraction(round(value * QUANTA_PER_UNIT), QUANTA_PER_UNIT)
 
 
-def grains(value: Value) -> int:
+def to_quanta(value: Value) -> int:
     """The value as so many of its parts, half to even; books go through thousands of entries in whole numbers."""
-    number, rest = divmod(value.numerator * GRAIN, value.denominator)
-    return number if rest == 0 else round(value * GRAIN)
+    number, rest = divmod(value.numerator * QUANTA_PER_UNIT, value.denominator)
+    return number if rest == 0 else round(value * QUANTA_PER_UNIT)
 
 
-def valued(number: int) -> Value:
+def from_quanta(number: int) -> Value:
     """So many parts as a value."""
-    return Fraction(number, GRAIN)
+    return Fraction(number, QUANTA_PER_UNIT)
 
 
-def summed(values: Iterable[Value]) -> Value:
+def exact_sum(values: Iterable[Value]) -> Value:
     """The exact sum; much quicker than adding fractions one by one where they are on the grid."""
     number, rest = 0, Fraction(0)
     for value in values:
-        times, off = divmod(GRAIN, value.denominator)
+        times, off = divmod(QUANTA_PER_UNIT, value.denominator)
         if off:
             rest += value
         else:
             number += value.numerator * times
-    return valued(number) + rest
+    return from_quanta(number) + rest
 
 
-def part(value: Value, raw: int, of_raw: int) -> Value:
+def prorated_value(value: Value, raw: int, of_raw: int) -> Value:
     """That part of a value which `raw` is of `of_raw`, rounded down to the grid; `value` less this is exactly the rest."""
-    return Fraction(floor_int(value * raw / of_raw * GRAIN), GRAIN)
+    return Fraction(floor_int(value * raw / of_raw * QUANTA_PER_UNIT), QUANTA_PER_UNIT)
 
 
-def shared(number: int, weights: list[int]) -> list[int]:
+def split_quanta(number: int, weights: list[int]) -> list[int]:
     """So many parts by weights that are not negative, rounded down; the last one with a weight takes what rounding left. Alike where
     all are zero.
     """
@@ -65,28 +65,28 @@ def shared(number: int, weights: list[int]) -> list[int]:
 
 
 WALLET, LP, TRADING = "assets:wallet", "assets:lp", "trading"
-OPENED, DEPOSITS, WITHDRAWALS, UNEXPLAINED = "equity:opening", "equity:deposits", "equity:withdrawals", "equity:unexplained"
+OPENING, DEPOSITS, WITHDRAWALS, UNEXPLAINED = "equity:opening", "equity:deposits", "equity:withdrawals", "equity:unexplained"
 UNDONE = "equity:undone"
 """What was gone and is back to the base unit: neither a loss nor a deposit, and its lots are what they were."""
 GIFTS, REBASES, LP_INCOME = "income:gifts", "income:rebases", "income:lp"
 GAS, FEES, LOSSES, LP_LOSSES = "expenses:gas", "expenses:fees", "expenses:losses", "expenses:lp"
-Raws = Mapping[str, int]
+RawAmounts = Mapping[str, int]
 
-_FLOWS: dict[FlowKind | None, tuple[EntryKind, str]] = {
+_TRANSFER_ACCOUNTS: dict[ExternalTransferKind | None, tuple[EntryKind, str]] = {
     None: (EntryKind.UNEXPLAINED, UNEXPLAINED),
-    FlowKind.DEPOSIT: (EntryKind.DEPOSIT, DEPOSITS),
-    FlowKind.ACCEPTED: (EntryKind.DEPOSIT, DEPOSITS),
-    FlowKind.GAS_MONEY: (EntryKind.GAS_MONEY, DEPOSITS),
-    FlowKind.WITHDRAWAL: (EntryKind.WITHDRAWAL, WITHDRAWALS),
-    FlowKind.GIFT: (EntryKind.GIFT, GIFTS),
-    FlowKind.LOSS: (EntryKind.LOSS, LOSSES),
-    FlowKind.REBASE: (EntryKind.REBASE, REBASES),
-    FlowKind.UNDONE: (EntryKind.UNDONE, UNDONE),
+    ExternalTransferKind.DEPOSIT: (EntryKind.DEPOSIT, DEPOSITS),
+    ExternalTransferKind.ACCEPTED: (EntryKind.DEPOSIT, DEPOSITS),
+    ExternalTransferKind.GAS_MONEY: (EntryKind.GAS_MONEY, DEPOSITS),
+    ExternalTransferKind.WITHDRAWAL: (EntryKind.WITHDRAWAL, WITHDRAWALS),
+    ExternalTransferKind.GIFT: (EntryKind.GIFT, GIFTS),
+    ExternalTransferKind.LOSS: (EntryKind.LOSS, LOSSES),
+    ExternalTransferKind.REBASE: (EntryKind.REBASE, REBASES),
+    ExternalTransferKind.UNDONE: (EntryKind.UNDONE, UNDONE),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Prices:
+class EntryPrices:
     """Reference prices of an entry's step by token; the native coin is worth what its wrapped token is."""
 
     by_token: Mapping[str, Price]
@@ -98,7 +98,7 @@ class Prices:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class SettledTransaction:
     """What a final transaction did: base units by token in the wallet without its gas, and pool fees paid by token."""
 
     id: str
@@ -106,16 +106,18 @@ class Change:
     chain_s: int
     tx_hash: str
     note: str
-    moved: Raws
+    moved: RawAmounts
     gas_wei: int
     by_hand: bool = False
 
 
-def exchange(change: Change, prices: Prices, counted: Collection[str], fees: Raws, kind: EntryKind = EntryKind.TRADE) -> Entry:
+def trade_entry(
+    change: SettledTransaction, prices: EntryPrices, counted: Collection[str], fees: RawAmounts, kind: EntryKind = EntryKind.TRADE
+) -> Entry:
     """A trade, an unwrapping, or a transaction that only paid gas. Fees were part of what was paid, in whatever token a leg took:
     they are posted apart, against the rest of the exchange.
     """
-    book = _Book(prices)
+    book = _EntryBuilder(prices)
     for token, raw in _counted(change.moved, counted).items():
         book.move(WALLET, TRADING, token, raw)
     for token, raw in sorted(fees.items()):
@@ -124,29 +126,35 @@ def exchange(change: Change, prices: Prices, counted: Collection[str], fees: Raw
     return book.entry(change, kind if traded else EntryKind.GAS, counted)
 
 
-def payout(change: Change, prices: Prices, counted: Collection[str]) -> Entry:
+def payout_entry(change: SettledTransaction, prices: EntryPrices, counted: Collection[str]) -> Entry:
     """What the wallet paid to an address of its owner."""
-    book = _Book(prices)
+    book = _EntryBuilder(prices)
     for token, raw in _counted(change.moved, counted).items():
         book.move(WALLET, WITHDRAWALS, token, raw)
     return book.entry(change, EntryKind.PAYOUT, counted)
 
 
-def provided(change: Change, prices: Prices, counted: Collection[str], position: str) -> Entry:
+def provision_entry(change: SettledTransaction, prices: EntryPrices, counted: Collection[str], position: str) -> Entry:
     """Tokens that went into a liquidity position: from one pocket into another."""
-    book = _Book(prices)
+    book = _EntryBuilder(prices)
     for token, raw in _counted(change.moved, counted).items():
         book.move(WALLET, f"{LP}:{position}", token, raw)
     return book.entry(change, EntryKind.PROVIDE, counted)
 
 
-def taken_out(
-    change: Change, prices: Prices, counted: Collection[str], position: str, principal: Raws, share: Fraction, fees: Raws
+def withdrawal_entry(
+    change: SettledTransaction,
+    prices: EntryPrices,
+    counted: Collection[str],
+    position: str,
+    principal: RawAmounts,
+    share: Fraction,
+    fees: RawAmounts,
 ) -> Entry:
     """Tokens that came out of a position of which `principal` was put in: its `share` comes back, `fees` are income, and the rest
     is what the pool exchanged meanwhile. Where it gave both or took both, that is income, or a loss. A collect has share 0.
     """
-    book = _Book(prices)
+    book = _EntryBuilder(prices)
     moved = _counted(change.moved, counted)
     tokens = sorted({*moved, *(token for token in principal if token in counted)})
     rest = {}
@@ -162,37 +170,37 @@ def taken_out(
     return book.entry(change, EntryKind.WITHDRAW if share else EntryKind.COLLECT, counted)
 
 
-def outside(tx_hash: str, block: int, chain_s: int, moved: Raws, prices: Prices, counted: Collection[str]) -> Entry:
+def external_entry(tx_hash: str, block: int, chain_s: int, moved: RawAmounts, prices: EntryPrices, counted: Collection[str]) -> Entry:
     """A transaction of the wallet that this store did not send: one that gave and got was an exchange by hand, gas included."""
     found = _counted(moved, counted)
     both = any(raw > 0 for raw in found.values()) and any(raw < 0 for raw in found.values())
-    book = _Book(prices)
+    book = _EntryBuilder(prices)
     for token, raw in found.items():
         book.move(WALLET, TRADING if both else DEPOSITS if raw > 0 else WITHDRAWALS, token, raw)
-    change = Change(tx_hash, block, chain_s, tx_hash, "sent without this store", {}, 0, True)
+    change = SettledTransaction(tx_hash, block, chain_s, tx_hash, "sent without this store", {}, 0, True)
     return book.entry(change, EntryKind.OUTSIDE, counted)
 
 
-def flowed(flow: Flow) -> Entry:
+def transfer_entry(flow: ExternalTransfer) -> Entry:
     """A change that no transaction of the agent made, by what its owner called it, at its value when it was found."""
-    kind, account = _FLOWS[flow.kind]
-    value = None if flow.value is None else grained(flow.value)
+    kind, account = _TRANSFER_ACCOUNTS[flow.kind]
+    value = None if flow.value is None else quantize(flow.value)
     postings = (Posting(WALLET, flow.token, flow.delta_raw, value), Posting(account, flow.token, -flow.delta_raw, _minus(value)))
     return Entry(f"flow {flow.id}", kind, flow.block, flow.chain_s, "", "", postings)
 
 
-def opened(opening: BookOpening) -> Entry:
+def opening_entry(opening: LedgerOpening) -> Entry:
     """What was there when a place came into the books."""
     account = f"{LP}:{opening.place}" if opening.place else WALLET
     postings = (
         Posting(account, opening.token, opening.raw, opening.value),
-        Posting(OPENED, opening.token, -opening.raw, _minus(opening.value)),
+        Posting(OPENING, opening.token, -opening.raw, _minus(opening.value)),
     )
     name = f"opening {opening.place or 'wallet'} {opening.token}"
     return Entry(name, EntryKind.OPENING, opening.block, opening.chain_s, "", "", postings)
 
 
-def unbalanced(entry: Entry) -> tuple[str, ...]:
+def unbalanced_tokens(entry: Entry) -> tuple[str, ...]:
     """Tokens whose postings do not sum to zero; none in sound books."""
     sums: dict[str, int] = {}
     for posting in entry.postings:
@@ -200,7 +208,7 @@ def unbalanced(entry: Entry) -> tuple[str, ...]:
     return tuple(sorted(token for token, raw in sums.items() if raw))
 
 
-def balances(entries: Sequence[Entry]) -> dict[tuple[str, str], int]:
+def account_balances(entries: Sequence[Entry]) -> dict[tuple[str, str], int]:
     """Base units by (account, token)."""
     found: dict[tuple[str, str], int] = {}
     for entry in entries:
@@ -210,10 +218,10 @@ def balances(entries: Sequence[Entry]) -> dict[tuple[str, str], int]:
     return found
 
 
-class _Book:
+class _EntryBuilder:
     """Collects postings of one entry, one per account and token."""
 
-    def __init__(self, prices: Prices) -> None:
+    def __init__(self, prices: EntryPrices) -> None:
         self.prices = prices
         self.found: dict[tuple[str, str], int] = {}
 
@@ -223,7 +231,7 @@ class _Book:
             for account, sign in ((into, 1), (out_of, -1)):
                 self.found[account, token] = self.found.get((account, token), 0) + sign * raw
 
-    def entry(self, change: Change, kind: EntryKind, counted: Collection[str]) -> Entry:
+    def entry(self, change: SettledTransaction, kind: EntryKind, counted: Collection[str]) -> Entry:
         """All of it with the gas, which the native coin paid."""
         if NATIVE in counted:
             self.move(GAS, WALLET, NATIVE, change.gas_wei)
@@ -231,11 +239,11 @@ class _Book:
         for (account, token), raw in self.found.items():
             price = self.prices.of(token)
             if raw:
-                postings.append(Posting(account, token, raw, None if price is None else grained(raw * price)))
+                postings.append(Posting(account, token, raw, None if price is None else quantize(raw * price)))
         return Entry(change.id, kind, change.block, change.chain_s, change.tx_hash, change.note, tuple(postings), change.by_hand)
 
 
-def _counted(moved: Raws, counted: Collection[str]) -> dict[str, int]:
+def _counted(moved: RawAmounts, counted: Collection[str]) -> dict[str, int]:
     return {token: raw for token, raw in sorted(moved.items()) if token in counted and raw}
 
 

@@ -17,7 +17,7 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
 from agent.accounting import entries as book
-from agent.accounting.tax_lots import TaxRun
+from agent.accounting.tax_lots import TaxLotRun
 from agent.errors import ConfigError
 from agent.model import Entry, Valuation
 from agent.units import BPS, NATIVE, Token, decimal_text, floor_int, largest_remainder, value_text
@@ -26,12 +26,12 @@ TRADE_COLUMNS = (
     "Location", "Spend Currency", "Receive Currency", "Receive Amount", "Spend Amount", "Fee", "Fee Currency", "Description", "Timestamp",
 )  # fmt: skip
 EVENT_COLUMNS = ("Type", "Location", "Currency", "Amount", "Fee", "Fee Currency", "Description", "Timestamp")
-TRADED_AT, MOVED_AT = "uniswap", "blockchain"
+TRADE_LOCATION, TRANSFER_LOCATION = "uniswap", "blockchain"
 """Of rotki's supported locations: where swaps took place, and everything else."""
 ETHER_CHAINS = frozenset({1, 10, 8_453, 42_161, 59_144, 534_352})
 """Chains whose native coin is ether, which rotki calls ETH."""
 _EVENTS = {
-    book.OPENED: ("Deposit", "Deposit"),
+    book.OPENING: ("Deposit", "Deposit"),
     book.DEPOSITS: ("Deposit", "Withdrawal"),
     book.WITHDRAWALS: ("Deposit", "Withdrawal"),
     book.UNEXPLAINED: ("Deposit", "Withdrawal"),
@@ -42,11 +42,11 @@ _EVENTS = {
     book.LP_LOSSES: ("Income", "Loss"),
 }
 """By account: the event for what came to the wallet, and for what went."""
-Row = tuple[str, ...]
+CsvRow = tuple[str, ...]
 Decimals = Callable[[str], int]
 
 
-class Assets:
+class RotkiAssets:
     """Names of assets as rotki knows them: CAIP-19 for tokens of an EVM chain, a name of its own for the native coin."""
 
     def __init__(self, chain_id: int, native: str, decimals: Decimals) -> None:
@@ -61,11 +61,11 @@ class Assets:
         return decimal_text(abs(raw), 18 if token == NATIVE else self._decimals(token))
 
 
-def trades(entries: Iterable[Entry], assets: Assets) -> Iterator[Row]:
+def rotki_trades(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvRow]:
     """One row per pair of tokens that an entry exchanged; its gas is the fee of the first. Amounts of all rows, with what `events`
     has of exchanges, sum to the wei. Rows alike are a millisecond apart, or rotki would take the second for a duplicate.
     """
-    seen: set[Row] = set()
+    seen: set[CsvRow] = set()
     for entry in entries:
         fee_raw = _gas(entry)
         for (spent, spent_raw), (received, received_raw) in _pairs(entry)[0]:
@@ -77,11 +77,11 @@ def trades(entries: Iterable[Entry], assets: Assets) -> Iterator[Row]:
             while (*amounts, str(at_ms)) in seen:
                 at_ms += 1
             seen.add((*amounts, str(at_ms)))
-            yield (TRADED_AT, *amounts, *fee, _told(entry), str(at_ms))
+            yield (TRADE_LOCATION, *amounts, *fee, _description(entry), str(at_ms))
             fee_raw = 0
 
 
-def events(entries: Iterable[Entry], assets: Assets) -> Iterator[Row]:
+def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvRow]:
     """What came and went without an exchange, and gas that belongs to none. What lies in a liquidity position is still the owner's."""
     for entry in entries:
         pairs, dust = _pairs(entry)
@@ -93,10 +93,19 @@ def events(entries: Iterable[Entry], assets: Assets) -> Iterator[Row]:
         ]
         for word, token, raw in (*moved, *((("Income" if raw > 0 else "Loss"), token, raw) for token, raw in dust)):
             fee = (assets.amount(NATIVE, fee_raw), assets.name(NATIVE)) if fee_raw else ("", "")
-            yield (word, MOVED_AT, assets.name(token), assets.amount(token, raw), *fee, _told(entry), _milliseconds(entry))
+            yield (word, TRANSFER_LOCATION, assets.name(token), assets.amount(token, raw), *fee, _description(entry), _milliseconds(entry))
             fee_raw = 0
         if fee_raw:
-            yield ("Spend", MOVED_AT, assets.name(NATIVE), assets.amount(NATIVE, fee_raw), "", "", _told(entry), _milliseconds(entry))
+            yield (
+                "Spend",
+                TRANSFER_LOCATION,
+                assets.name(NATIVE),
+                assets.amount(NATIVE, fee_raw),
+                "",
+                "",
+                _description(entry),
+                _milliseconds(entry),
+            )
 
 
 Side = tuple[str, int]
@@ -171,7 +180,7 @@ def _gas(entry: Entry) -> int:
     return sum(one.raw for one in entry.postings if one.account == book.GAS)
 
 
-def _told(entry: Entry) -> str:
+def _description(entry: Entry) -> str:
     hand = " by hand" if entry.by_hand else ""
     return f"trimtab {entry.kind.value}{hand} {entry.tx_hash or entry.id}"
 
@@ -188,7 +197,7 @@ _STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class ExportTable:
     """A table: its columns, and rows of as many cells."""
 
     name: str
@@ -197,7 +206,7 @@ class Sheet:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class TokenNames:
     """What tokens are called and how many decimals they have; of unknown ones the address, and base units."""
 
     tokens: dict[str, Token]
@@ -212,23 +221,25 @@ class Names:
         return 18 if token == NATIVE else self.tokens[token].decimals if token in self.tokens else 0
 
 
-def sheets(entries: Sequence[Entry], found: TaxRun, valuations: Sequence[Valuation], names: Names, currency: str) -> tuple[Sheet, ...]:
+def export_tables(
+    entries: Sequence[Entry], found: TaxLotRun, valuations: Sequence[Valuation], names: TokenNames, currency: str
+) -> tuple[ExportTable, ...]:
     """All of them. Disposals and lots are in the reporting `currency`, ledger and values over time in the numeraire."""
     return _ledger(entries, names), _disposals(found, names, currency), _lots(found, names, currency), _values(valuations, names)
 
 
-def neutral(text: str) -> str:
+def escape_formula(text: str) -> str:
     """A cell that no spreadsheet takes for a formula (T17): control codes out, an apostrophe before what would begin one."""
     plain = "".join(" " if ord(char) < 32 or 127 <= ord(char) < 160 else char for char in text)
     return f"'{plain}" if text.startswith(_STARTS_FORMULA) and not _NUMBER.fullmatch(text) else plain
 
 
-def utc(at_s: int) -> str:
+def format_utc(at_s: int) -> str:
     """ISO time in UTC."""
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _ledger(entries: Iterable[Entry], names: Names) -> Sheet:
+def _ledger(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
     columns = (
         "time",
         "block",
@@ -247,7 +258,7 @@ def _ledger(entries: Iterable[Entry], names: Names) -> Sheet:
     )
     rows = [
         (
-            utc(entry.chain_s), str(entry.block), entry.id, entry.kind.value, str(entry.by_hand).lower(), entry.tx_hash, one.account,
+            format_utc(entry.chain_s), str(entry.block), entry.id, entry.kind.value, str(entry.by_hand).lower(), entry.tx_hash, one.account,
             names.label(one.token), one.token, decimal_text(one.raw, names.decimals(one.token)), str(one.raw),
             "" if one.value is None else value_text(one.value, names.numeraire.decimals), names.numeraire.label,
             entry.note,
@@ -255,36 +266,36 @@ def _ledger(entries: Iterable[Entry], names: Names) -> Sheet:
         for entry in entries
         for one in entry.postings
     ]  # fmt: skip
-    return Sheet("ledger", columns, tuple(rows))
+    return ExportTable("ledger", columns, tuple(rows))
 
 
-def _disposals(found: TaxRun, names: Names, currency: str) -> Sheet:
+def _disposals(found: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
     columns = ("time", "entry", "by_hand", "token", "address", "amount", "proceeds", "cost", "gain", "currency", "acquired", "held_days")
     places = names.numeraire.decimals
     rows = [
         (
-            utc(one.disposed_s), one.entry, str(one.by_hand).lower(), names.label(one.token), one.token,
+            format_utc(one.disposed_s), one.entry, str(one.by_hand).lower(), names.label(one.token), one.token,
             decimal_text(one.raw, names.decimals(one.token)), value_text(one.proceeds, places), value_text(one.cost, places),
-            value_text(one.gain, places), currency, "" if one.acquired_s is None else utc(one.acquired_s), str(one.held_s // 86_400),
+            value_text(one.gain, places), currency, "" if one.acquired_s is None else format_utc(one.acquired_s), str(one.held_s // 86_400),
         )
         for one in found.disposals
     ]  # fmt: skip
-    return Sheet("disposals", columns, tuple(rows))
+    return ExportTable("disposals", columns, tuple(rows))
 
 
-def _lots(found: TaxRun, names: Names, currency: str) -> Sheet:
+def _lots(found: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
     columns = ("acquired", "token", "address", "amount", "cost", "currency")
     rows = [
         (
-            utc(lot.acquired_s), names.label(lot.token), lot.token, decimal_text(lot.raw, names.decimals(lot.token)),
+            format_utc(lot.acquired_s), names.label(lot.token), lot.token, decimal_text(lot.raw, names.decimals(lot.token)),
             value_text(lot.cost, names.numeraire.decimals), currency,
         )
         for lot in found.open()
     ]  # fmt: skip
-    return Sheet("lots", columns, tuple(rows))
+    return ExportTable("lots", columns, tuple(rows))
 
 
-def _values(valuations: Iterable[Valuation], names: Names) -> Sheet:
+def _values(valuations: Iterable[Valuation], names: TokenNames) -> ExportTable:
     columns = ("time", "block", "total", "token", "address", "in_wallet", "in_positions", "reserved", "value", "currency", "weight_bps")
     places, rows = names.numeraire.decimals, []
     for found in valuations:
@@ -293,14 +304,14 @@ def _values(valuations: Iterable[Valuation], names: Names) -> Sheet:
             decimals = names.decimals(one.token)
             rows.append(
                 (
-                    utc(found.chain_s), str(found.block), value_text(found.managed, places), names.label(one.token), one.token,
+                    format_utc(found.chain_s), str(found.block), value_text(found.managed, places), names.label(one.token), one.token,
                     decimal_text(one.wallet_raw, decimals), decimal_text(one.lp_raw, decimals),
                     decimal_text(one.reserved_raw, decimals),
                     value_text((one.wallet_raw + one.lp_raw) * one.price, places), names.numeraire.label,
                     str(weights.get(one.token, 0)),
                 )
             )  # fmt: skip
-    return Sheet("values", columns, tuple(rows))
+    return ExportTable("values", columns, tuple(rows))
 
 
 def weights_bps(found: Valuation) -> dict[str, int]:
@@ -315,9 +326,9 @@ def weights_bps(found: Valuation) -> dict[str, int]:
 # --- A table of exchange rates over time, for reporting in another currency than the numeraire.
 
 
-LONGEST = 1_000_000
+MAX_RATE_LINES = 1_000_000
 """Lines of a table, at most."""
-FIRST_S = 1_000_000_000
+MIN_UNIX_S = 1_000_000_000
 """Fewer Unix seconds are from before any chain: 20260131 is the day, not a second of 1970."""
 
 
@@ -353,7 +364,7 @@ def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
         cells = [cell.strip().strip('"') for cell in line.strip().lstrip("\ufeff").split(",")]
         if (number == 1 and cells == ["time", "rate"]) or not any(cells):
             continue
-        if number == 1 or len(cells) != 2 or number > LONGEST:
+        if number == 1 or len(cells) != 2 or number > MAX_RATE_LINES:
             raise ConfigError(
                 f"{name}: line {number} is not time,rate", "write a header line time,rate and then lines such as 2026-01-31,0.92"
             )
@@ -366,7 +377,7 @@ def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
 
 
 def _time(name: str, number: int, text: str) -> int:
-    if text.isdecimal() and len(text) <= 11 and int(text) >= FIRST_S:
+    if text.isdecimal() and len(text) <= 11 and int(text) >= MIN_UNIX_S:
         return int(text)
     try:
         found = datetime.fromisoformat(text)

@@ -11,7 +11,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from agent.accounting import entries as book
-from agent.accounting.entries import GAS, grained, summed
+from agent.accounting.entries import GAS, exact_sum, quantize
 from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, Valuation
 from agent.units import NATIVE, YEAR_S, Value
@@ -26,7 +26,7 @@ _EXTERNAL = (
 
 
 @dataclass(frozen=True, slots=True)
-class Crossing:
+class ExternalCashFlow:
     """Value that crossed the edge of the strategy: deposits above zero, withdrawals below, and what a swap by hand cost.
 
     `native` is the part of it in native coin.
@@ -40,7 +40,7 @@ class Crossing:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ReturnPeriod:
     """From one valuation to the next; `crossed` is what came into the managed portfolio in between, taken to have come at the end.
 
     `from_gas_money` is the part of it that gas money gave: gas that it paid, less what refilled it.
@@ -57,7 +57,7 @@ class Span:
         return (self.end.managed - self.crossed) / self.start.managed if self.start.managed > 0 else None
 
 
-def crossings(entries: Iterable[Entry]) -> tuple[Crossing, ...]:
+def external_cash_flows(entries: Iterable[Entry]) -> tuple[ExternalCashFlow, ...]:
     """Everything that is not the strategy's: what came and went, and the cost of what was done by hand. A fall that nobody has
     explained is a loss, a rise a deposit.
     """
@@ -69,19 +69,19 @@ def crossings(entries: Iterable[Entry]) -> tuple[Crossing, ...]:
         value = _sum(entry, accounts)
         if entry.kind is not EntryKind.UNEXPLAINED or entry.by_hand or value > 0:
             by_hand = entry.by_hand and entry.kind is not EntryKind.PAYOUT
-            found.append(Crossing(entry.block, entry.chain_s, value, by_hand, _sum(entry, accounts, NATIVE)))
+            found.append(ExternalCashFlow(entry.block, entry.chain_s, value, by_hand, _sum(entry, accounts, NATIVE)))
     return tuple(found)
 
 
 def _sum(entry: Entry, accounts: tuple[str, ...], token: str | None = None) -> Value:
-    return summed(
+    return exact_sum(
         one.value
         for one in entry.postings
         if one.account.startswith(accounts) and one.value is not None and (token is None or one.token == token)
     )
 
 
-def spans(valuations: Sequence[Valuation], crossed: Iterable[Crossing]) -> tuple[Span, ...]:
+def return_periods(valuations: Sequence[Valuation], crossed: Iterable[ExternalCashFlow]) -> tuple[ReturnPeriod, ...]:
     """Between neighbouring valuations; a block's own snapshot holds what happened in that block.
 
     What is reserved more than before left the managed portfolio, what is reserved less came back, at the price of the end.
@@ -100,11 +100,11 @@ def spans(valuations: Sequence[Valuation], crossed: Iterable[Crossing]) -> tuple
             back = (before.pop(one.token, 0) - one.reserved_raw) * one.price
             total += back
             gas += back + native if one.is_gas_money else 0
-        found.append(Span(start, end, total, gas))
+        found.append(ReturnPeriod(start, end, total, gas))
     return tuple(found)
 
 
-def time_weighted(parts: Sequence[Span]) -> Fraction | None:
+def time_weighted(parts: Sequence[ReturnPeriod]) -> Fraction | None:
     """Product of (end - crossed) / start, less one (Global Investment Performance Standards, time-weighted rate of return).
 
     Exact: neighbours with nothing between them cancel. Spans from a value of nothing are left out; None where all are.
@@ -123,7 +123,7 @@ def time_weighted(parts: Sequence[Span]) -> Fraction | None:
     return found * (last / first if first else 1) - 1 if known else None
 
 
-def held(valuations: Sequence[Valuation], crossed: Iterable[Crossing]) -> tuple[Value, Fraction | None]:
+def buy_and_hold(valuations: Sequence[Valuation], crossed: Iterable[ExternalCashFlow]) -> tuple[Value, Fraction | None]:
     """(profit, time-weighted return) of doing nothing: what was there at the first valuation stays, unit by unit; each deposit buys
     at that block's targets and reference prices, at no cost; each withdrawal takes the same share of everything. Gas money is no part.
     """
@@ -131,23 +131,23 @@ def held(valuations: Sequence[Valuation], crossed: Iterable[Crossing]) -> tuple[
     prices = {one.token: one.price for one in valuations[0].held}
     start = before = valuations[0].managed
     factor, came, known = Fraction(1), Fraction(0), start > 0
-    for part in spans(valuations, (one for one in crossed if not one.by_hand)):
+    for part in return_periods(valuations, (one for one in crossed if not one.by_hand)):
         prices |= {one.token: one.price for one in part.end.held}  # a token that has left the portfolio keeps its last price
         deposited = part.crossed - part.from_gas_money
         if not deposited and part.end is not valuations[-1]:
             continue
         worth = _worth(units, prices)
         if before > 0:
-            factor, known = grained(factor * worth / before), True
+            factor, known = quantize(factor * worth / before), True
         came += deposited
         if deposited > 0:
             targets = [one for one in part.end.held if one.target_bps and one.price > 0]
             whole = sum(one.target_bps for one in targets)
             for one in targets:
-                units[one.token] = units.get(one.token, Fraction(0)) + grained(deposited * one.target_bps / whole / one.price)
+                units[one.token] = units.get(one.token, Fraction(0)) + quantize(deposited * one.target_bps / whole / one.price)
         elif deposited < 0 and worth > 0:
             rest = max(Fraction(0), 1 + deposited / worth)
-            units = {token: grained(raw * rest) for token, raw in units.items()}
+            units = {token: quantize(raw * rest) for token, raw in units.items()}
         before = _worth(units, prices)
     return before - start - came, factor - 1 if known else None
 
@@ -196,7 +196,7 @@ def money_weighted(start_s: int, end_s: int, start: Fraction, end: Fraction, cro
     return whole if whole > -1 and abs(math.fsum(ends)) <= _CLOSE * max(map(abs, ends)) else None
 
 
-def a_year(whole: float, span_s: int) -> float | None:
+def annualize(whole: float, span_s: int) -> float | None:
     """The same as a yearly rate; None for less than 30 days, of which a year says nothing, and where it is no number."""
     if span_s < 30 * 86_400 or whole <= -1:
         return None
@@ -210,14 +210,14 @@ def _day(at_s: int, start_s: int, span_s: int) -> int:
     return 0 if span_s <= 0 else min(_DAYS, max(0, round((at_s - start_s) * _DAYS / span_s)))
 
 
-ENOUGH_REBALANCES, ENOUGH_DAYS = 5, 28
+MIN_REBALANCES, MIN_DAYS = 5, 28
 """Fewer, or less time, say nothing about how often to rebalance."""
-TOO_DEAR, CHEAP = Fraction(1, 2), Fraction(1, 10)
+HIGH_COST_SHARE, LOW_COST_SHARE = Fraction(1, 2), Fraction(1, 10)
 """Shares of what rebalancing earned before its costs that these may be: above the first it is dear, below the second cheap."""
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class PerformanceCosts:
     """What the strategy's transactions cost: pool fees, everything else that pools paid below the reference, and gas."""
 
     fees: Value
@@ -256,23 +256,23 @@ class Performance:
     rebalances: int
     by_hand_swaps: int
     turnover: Value
-    costs: Costs
-    parts: tuple[Span, ...]
+    costs: PerformanceCosts
+    parts: tuple[ReturnPeriod, ...]
 
     @property
     def hint(self) -> str:
         """What the figures say about how often to rebalance, by a stated rule; empty where they say nothing."""
         days = (self.end.chain_s - self.start.chain_s) // 86_400
-        if self.rebalances < ENOUGH_REBALANCES or days < ENOUGH_DAYS:
+        if self.rebalances < MIN_REBALANCES or days < MIN_DAYS:
             return ""
         earned = self.effect + self.costs.total
         if earned <= 0:
             return (
                 "rebalancing earned nothing before its costs, as in a market that moves one way: wider bands or longer intervals cost less"
             )
-        if self.costs.total > earned * TOO_DEAR:
+        if self.costs.total > earned * HIGH_COST_SHARE:
             return "costs took more than half of what rebalancing earned: wider bands or longer intervals may keep more of it"
-        if self.costs.total < earned * CHEAP:
+        if self.costs.total < earned * LOW_COST_SHARE:
             return "costs took less than a tenth of what rebalancing earned: narrower bands or shorter intervals may earn more"
         return ""
 
@@ -289,10 +289,10 @@ def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_
         return None
     start, end = chosen[0], chosen[-1]
     within = entries[bisect_right(entries, start.block, key=_block) : bisect_right(entries, end.block, key=_block)]
-    crossed = crossings(within)
-    parts = spans(chosen, crossed)
+    crossed = external_cash_flows(within)
+    parts = return_periods(chosen, crossed)
     profit = end.managed - start.managed - sum((one.crossed for one in parts), Fraction(0))
-    hold_profit, hold_return = held(chosen, crossed)
+    hold_profit, hold_return = buy_and_hold(chosen, crossed)
     apart = any(one.is_gas_money for one in end.held)
     by_hand_gas = sum((one.native for one in crossed if one.by_hand and apart), Fraction(0))  # already in `by_hand`
     from_gas_money = sum((one.from_gas_money for one in parts), Fraction(0)) - by_hand_gas
@@ -313,8 +313,8 @@ def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_
         effect=profit - hold_profit,
         rebalances=sum(map(_is_trade, own)),
         by_hand_swaps=sum(_is_trade(entry) for entry in within if entry.by_hand),
-        turnover=summed(map(turnover, own)),
-        costs=costs(own),
+        turnover=exact_sum(map(turnover, own)),
+        costs=performance_costs(own),
         parts=parts,
     )
 
@@ -327,10 +327,10 @@ def _block(entry: Entry) -> int:
     return entry.block
 
 
-def costs(entries: Sequence[Entry]) -> Costs:
+def performance_costs(entries: Sequence[Entry]) -> PerformanceCosts:
     """Of trades their fees and what else they lost against the reference, of everything its gas."""
     trades = [entry for entry in entries if entry.kind is EntryKind.TRADE]
-    return Costs(_posted(trades, book.FEES), _posted(trades, book.TRADING), _posted(entries, book.GAS))
+    return PerformanceCosts(_posted(trades, book.FEES), _posted(trades, book.TRADING), _posted(entries, book.GAS))
 
 
 def turnover(entry: Entry) -> Value:
@@ -339,7 +339,7 @@ def turnover(entry: Entry) -> Value:
         return Fraction(0)
     gas = {one.token: one.value for one in entry.postings if one.account == book.GAS and one.value}
     moved = [(one.token, one.value) for one in entry.postings if one.account == book.WALLET and one.value]
-    return summed(abs(value + gas[token] if token in gas else value) for token, value in moved) / 2
+    return exact_sum(abs(value + gas[token] if token in gas else value) for token, value in moved) / 2
 
 
 def _is_trade(entry: Entry) -> bool:
@@ -348,10 +348,10 @@ def _is_trade(entry: Entry) -> bool:
 
 def _posted(entries: Sequence[Entry], account: str) -> Value:
     """All that was posted to one account."""
-    return summed(one.value for entry in entries for one in entry.postings if one.account == account and one.value is not None)
+    return exact_sum(one.value for entry in entries for one in entry.postings if one.account == account and one.value is not None)
 
 
-def _performance_sum(crossed: Sequence[Crossing], apart: bool, *, above: bool) -> Value:
+def _performance_sum(crossed: Sequence[ExternalCashFlow], apart: bool, *, above: bool) -> Value:
     """What came or went and was no gas money."""
     values = [one.value - one.native if apart else one.value for one in crossed if not one.by_hand]
     return sum((value for value in values if (value > 0) == above), Fraction(0))
@@ -366,13 +366,13 @@ def _change(start: Valuation, end: Valuation, token: str) -> Fraction | None:
 # --- Days, weeks, months and years of UTC that a stretch of time touches.
 
 
-KINDS = ("day", "week", "month", "year", "all")
+PERIOD_KINDS = ("day", "week", "month", "year", "all")
 
 
-def periods(kind: str, from_s: int, until_s: int) -> tuple[tuple[int, int], ...]:
+def calendar_periods(kind: str, from_s: int, until_s: int) -> tuple[tuple[int, int], ...]:
     """(first second, first second after) of each period from `from_s` to `until_s`; weeks begin on Monday. Raises ConfigError."""
-    if kind not in KINDS:
-        raise ConfigError(f"--period: {kind!r} is unknown", f"choose from {', '.join(KINDS)}")
+    if kind not in PERIOD_KINDS:
+        raise ConfigError(f"--period: {kind!r} is unknown", f"choose from {', '.join(PERIOD_KINDS)}")
     if kind == "all":
         return ((from_s, until_s + 1),)
     found = []

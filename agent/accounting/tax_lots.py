@@ -17,15 +17,15 @@ from typing import NamedTuple
 
 from agent.accounting import entries as accounts
 from agent.accounting import entries as book
-from agent.accounting.entries import GRAIN, Change, Prices, grains, part, shared, valued
-from agent.model import Entry, Funding, LotMethod, OpenLot, Plan, TaxStanding
+from agent.accounting.entries import QUANTA_PER_UNIT, EntryPrices, SettledTransaction, from_quanta, prorated_value, split_quanta, to_quanta
+from agent.model import Entry, LegFunding, LotMethod, OpenLot, Plan, TaxState
 from agent.units import NATIVE, Price, Value
 
 # --- Tax lots of every token: what each acquisition cost, and which of them a disposal takes, by four methods.
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class LotPortion:
     """What a disposal took of one lot, base units, and what that had cost. `acquired_s` is None where no lot was there."""
 
     raw: int
@@ -42,7 +42,7 @@ class Lot(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class NextLot:
     """A lot as a disposal comes to it: its base units, and of what they are a part, base units and their cost."""
 
     raw: int
@@ -51,7 +51,7 @@ class Stretch:
 
     def cost_of(self, raw: int) -> Value:
         """What the first `raw` of them had cost."""
-        return self.pool_cost if raw == self.pool_raw else part(self.pool_cost, raw, self.pool_raw)
+        return self.pool_cost if raw == self.pool_raw else prorated_value(self.pool_cost, raw, self.pool_raw)
 
 
 class Lots:
@@ -64,18 +64,18 @@ class Lots:
 
     def __init__(self, method: LotMethod, lots: Iterable[OpenLot] = ()) -> None:
         self.method = method
-        self._piles: dict[str, _Pile] = {}
+        self._piles: dict[str, _TokenLots] = {}
         self._owed: dict[str, int] = {}
         for lot in lots:
-            self._pile(lot.token).add(Lot(lot.raw, grains(lot.cost), lot.acquired_s))
+            self._pile(lot.token).add(Lot(lot.raw, to_quanta(lot.cost), lot.acquired_s))
 
     def acquire(self, token: str, raw: int, cost: Value, at_s: int) -> None:
         """Base units that came for `cost`. What was disposed of before it came is taken from them first."""
-        self.come(token, raw, grains(cost), at_s)
+        self.come(token, raw, to_quanta(cost), at_s)
 
-    def dispose(self, token: str, raw: int, at_cost: Value) -> tuple[Taken, ...]:
+    def dispose(self, token: str, raw: int, at_cost: Value) -> tuple[LotPortion, ...]:
         """Lots that `raw` base units take. Where lots are missing the rest counts as acquired at its share of `at_cost`: no gain."""
-        return tuple(Taken(lot.raw, valued(lot.cost), lot.acquired_s) for lot in self.go(token, raw, grains(at_cost)))
+        return tuple(LotPortion(lot.raw, from_quanta(lot.cost), lot.acquired_s) for lot in self.go(token, raw, to_quanta(at_cost)))
 
     def come(self, token: str, raw: int, cost: int, at_s: int) -> None:
         """`acquire` with the cost in the grain of the books."""
@@ -96,7 +96,7 @@ class Lots:
             self._owed[token] = self._owed.get(token, 0) + left
         return found
 
-    def stretches(self, token: str) -> Iterator[Stretch]:
+    def lots_in_order(self, token: str) -> Iterator[NextLot]:
         """Each lot of a token in the order in which disposals take them; takes them as it goes."""
         pile = self._pile(token)
         while pile.raw:
@@ -107,7 +107,7 @@ class Lots:
     def open(self) -> tuple[OpenLot, ...]:
         """Every lot that is left, by token, oldest first; with average cost each at the token's average."""
         return tuple(
-            OpenLot(token, lot.raw, valued(lot.cost), lot.acquired_s or 0)
+            OpenLot(token, lot.raw, from_quanta(lot.cost), lot.acquired_s or 0)
             for token in sorted(self._piles)
             for lot in self._piles[token].open()
         )
@@ -116,11 +116,11 @@ class Lots:
         """Base units that went before any acquisition was known, by token; nothing in sound books."""
         return {token: raw for token, raw in self._owed.items() if raw}
 
-    def _pile(self, token: str) -> _Pile:
-        return self._piles.setdefault(token, _Pile(self.method))
+    def _pile(self, token: str) -> _TokenLots:
+        return self._piles.setdefault(token, _TokenLots(self.method))
 
 
-class _Pile:
+class _TokenLots:
     """One token's lots. A lot comes or goes without a look at all the others: books grow for years."""
 
     def __init__(self, method: LotMethod) -> None:
@@ -148,12 +148,12 @@ class _Pile:
         self.raw, self._cost = self.raw - raw, self._cost - cost
         return Lot(raw, cost, lot.acquired_s)
 
-    def stretch(self) -> Stretch:
+    def stretch(self) -> NextLot:
         """What the next disposal takes first; costs of the average are pooled."""
         lot, number = self._next()
         self._put(lot, number, back=True)
         raw, cost = (self.raw, self._cost) if self.method is LotMethod.AVERAGE else (lot.raw, lot.cost)
-        return Stretch(lot.raw, raw, valued(cost))
+        return NextLot(lot.raw, raw, from_quanta(cost))
 
     def open(self) -> list[Lot]:
         """What is left, oldest first."""
@@ -191,7 +191,7 @@ class _Pile:
 
 Rate = Callable[[int], Fraction]
 """Reporting units per numeraire unit at a chain time."""
-_LEAVES, _COMES = (accounts.WITHDRAWALS,), (accounts.OPENED, accounts.DEPOSITS)
+_LEAVES, _COMES = (accounts.WITHDRAWALS,), (accounts.OPENING, accounts.DEPOSITS)
 _INCOME = (accounts.GIFTS, accounts.REBASES, accounts.LP_INCOME)
 _LOST = (accounts.LOSSES, accounts.LP_LOSSES)
 _OF_EXCHANGES = (accounts.TRADING, accounts.FEES, accounts.GAS)
@@ -206,8 +206,8 @@ class Disposal:
     entry: str
     token: str
     raw: int
-    brought: int
-    had_cost: int
+    proceeds_quanta: int
+    cost_quanta: int
     acquired_s: int | None
     disposed_s: int
     by_hand: bool
@@ -215,17 +215,17 @@ class Disposal:
     @property
     def proceeds(self) -> Value:
         """Reporting units."""
-        return valued(self.brought)
+        return from_quanta(self.proceeds_quanta)
 
     @property
     def cost(self) -> Value:
         """Reporting units."""
-        return valued(self.had_cost)
+        return from_quanta(self.cost_quanta)
 
     @property
     def gain(self) -> Value:
         """Above zero a gain."""
-        return valued(self.brought - self.had_cost)
+        return from_quanta(self.proceeds_quanta - self.cost_quanta)
 
     @property
     def held_s(self) -> int:
@@ -234,7 +234,7 @@ class Disposal:
 
 
 @dataclass(slots=True)
-class TaxRun:
+class TaxLotRun:
     """What a run over the ledger found. `sums` are in the grain of the books: what came, went, was income, was carried (what transfers
     to the owner were worth above their cost) and spent (gas that belongs to no exchange). `unpriced` are entries that came or went
     without a price and count at zero.
@@ -250,68 +250,70 @@ class TaxRun:
     @property
     def came(self) -> Value:
         """Deposits and openings, reporting units."""
-        return valued(self.sums["came"])
+        return from_quanta(self.sums["came"])
 
     @property
     def went(self) -> Value:
         """Withdrawals, reporting units."""
-        return valued(self.sums["went"])
+        return from_quanta(self.sums["went"])
 
     @property
     def income(self) -> Value:
         """Gifts, rebases and fees of positions, reporting units."""
-        return valued(self.sums["income"])
+        return from_quanta(self.sums["income"])
 
     @property
     def spent(self) -> Value:
         """Gas that belongs to no exchange, reporting units."""
-        return valued(self.sums["spent"])
+        return from_quanta(self.sums["spent"])
 
     @property
     def carried(self) -> Value:
         """What transfers to the owner were worth above their cost, reporting units."""
-        return valued(self.sums["carried"])
+        return from_quanta(self.sums["carried"])
 
     def realised(self, from_s: int = 0, until_s: int | None = None) -> Value:
         """Gains less losses of disposals with from_s <= time < until_s."""
         within = (one for one in self.disposals if from_s <= one.disposed_s and (until_s is None or one.disposed_s < until_s))
-        return gains(within)
+        return net_gain(within)
 
     def gained(self, from_s: int) -> Value:
         """Of entries with from_s <= time what each gained, gains less losses in itself; one that lost takes nothing from the others."""
         each: Counter[str] = Counter()
         for one in self.disposals:
             if from_s <= one.disposed_s:
-                each[one.entry] += one.brought - one.had_cost
-        return valued(sum(gain for gain in each.values() if gain > 0))
+                each[one.entry] += one.proceeds_quanta - one.cost_quanta
+        return from_quanta(sum(gain for gain in each.values() if gain > 0))
 
     def open(self) -> tuple[OpenLot, ...]:
         """Lots that are left."""
         return self.lots.open()
 
 
-def gains(disposals: Iterable[Disposal]) -> Value:
+def net_gain(disposals: Iterable[Disposal]) -> Value:
     """All of them, losses taken off."""
-    return valued(sum(one.brought - one.had_cost for one in disposals))
+    return from_quanta(sum(one.proceeds_quanta - one.cost_quanta for one in disposals))
 
 
-def same_rate(_: int) -> Fraction:
+def identity_rate(_: int) -> Fraction:
     """The numeraire itself is what is reported in."""
     return Fraction(1)
 
 
-def run(entries: Iterable[Entry], method: LotMethod, numeraire: str, coin: str, rate: Rate = same_rate, lots: Lots | None = None) -> TaxRun:
+def run_tax_lots(
+    entries: Iterable[Entry], method: LotMethod, numeraire: str, coin: str, rate: Rate = identity_rate, lots: Lots | None = None
+) -> TaxLotRun:
     """Goes through the ledger in its order, from `lots` on. Raises what `rate` raises where the table does not reach."""
-    found = TaxRun(lots or Lots(method))
+    found = TaxLotRun(lots or Lots(method))
     for entry in entries:
-        _Step(found, entry, numeraire, coin, rate(entry.chain_s)).book()
+        _EntryLots(found, entry, numeraire, coin, rate(entry.chain_s)).book()
     return found
 
 
-class _Step:
+class _EntryLots:
     """One entry's acquisitions and disposals, all values in the grain of the books."""
 
-    def __init__(self, found: TaxRun, entry: Entry, numeraire: str, coin: str, rate: Fraction) -> None:
+    def __init__(self, found: TaxLotRun, entry: Entry, numeraire: str, coin: str, rate: Fraction) -> None:
         self.run, self.entry, self.numeraire, self.coin = found, entry, numeraire, coin
         self.rate = None if rate == 1 else rate
         self.raw: dict[tuple[str, str], int] = {}
@@ -324,7 +326,7 @@ class _Step:
                 continue
             key = (account, coin if posting.token == NATIVE else posting.token)
             self.raw[key] = self.raw.get(key, 0) + posting.raw
-            self.value[key] = self.value.get(key, 0) + (0 if posting.value is None else grains(posting.value))
+            self.value[key] = self.value.get(key, 0) + (0 if posting.value is None else to_quanta(posting.value))
 
     def book(self) -> None:
         got, gave = self._exchanged()
@@ -361,7 +363,7 @@ class _Step:
         if not got and not gave:
             return
         bought, sold = sorted(set(got) - {self.numeraire}), sorted(set(gave) - {self.numeraire})
-        face_in, face_out = (self._rated(side.get(self.numeraire, 0) * GRAIN) for side in (got, gave))
+        face_in, face_out = (self._rated(side.get(self.numeraire, 0) * QUANTA_PER_UNIT) for side in (got, gave))
         worth_bought, worth_sold = ([self._worth(token) for token in side] for side in (bought, sold))
         if not gave:  # for nothing: income
             self.run.sums["income"] += face_in + sum(worth_bought)
@@ -374,12 +376,12 @@ class _Step:
             costs = sum(worth_bought)
             paid = face_in + costs
         if sold:
-            for token, proceeds in zip(sold, shared(paid - gas, worth_sold), strict=True):
+            for token, proceeds in zip(sold, split_quanta(paid - gas, worth_sold), strict=True):
                 self._dispose(token, gave[token], proceeds)
         if self.numeraire in gave:
             self._dispose(self.numeraire, gave[self.numeraire], face_out if got or sold else -gas)
         if bought:
-            for token, cost in zip(bought, shared(costs + (0 if sold else gas), worth_bought), strict=True):
+            for token, cost in zip(bought, split_quanta(costs + (0 if sold else gas), worth_bought), strict=True):
                 self._acquire(token, got[token], cost)
         if self.numeraire in got:
             self._acquire(self.numeraire, got[self.numeraire], face_in + (0 if sold or bought else gas))
@@ -407,7 +409,7 @@ class _Step:
 
     def _dispose(self, token: str, raw: int, proceeds: int) -> None:
         taken, entry = self._take(token, raw, proceeds), self.entry
-        for one, brought in zip(taken, shared(proceeds, [one.raw for one in taken]), strict=True):
+        for one, brought in zip(taken, split_quanta(proceeds, [one.raw for one in taken]), strict=True):
             self.run.disposals.append(Disposal(entry.id, token, one.raw, brought, one.cost, one.acquired_s, entry.chain_s, entry.by_hand))
 
     def _take(self, token: str, raw: int, at_cost: int) -> list[Lot]:
@@ -439,28 +441,26 @@ def wallet_changes(plan: Plan) -> dict[str, int]:
     """Net change of each wallet balance that the legs predict, base units."""
     changes: dict[str, int] = {}
     for leg in plan.legs:
-        if leg.source is Funding.WALLET:
+        if leg.source is LegFunding.WALLET:
             changes[leg.token_in] = changes.get(leg.token_in, 0) - leg.amount_in_raw
-        if leg.sink is Funding.WALLET:
+        if leg.sink is LegFunding.WALLET:
             changes[leg.token_out] = changes.get(leg.token_out, 0) + leg.amount_out_raw
     return changes
 
 
-def planned_gains(
-    plan: Plan, tax: TaxStanding, prices: Mapping[str, Price], numeraire: str, coin: str, now_s: int
-) -> tuple[PlannedGain, ...]:
+def planned_gains(plan: Plan, tax: TaxState, prices: Mapping[str, Price], numeraire: str, coin: str, now_s: int) -> tuple[PlannedGain, ...]:
     """Of each token that the swaps and their gas dispose of. Approvals before them are not part of it."""
     moved = wallet_changes(plan)
     price = prices.get(coin)
     gas_wei = round(plan.cost.gas / price) if price else 0
     counted = {*moved, NATIVE}
-    change = Change("plan", plan.block, now_s, "", "", moved, gas_wei)
-    entry = book.exchange(change, Prices(prices, coin), counted, {})
-    found = run([entry], tax.method, numeraire, coin, lambda _: tax.rate, Lots(tax.method, tax.lots)).disposals
+    change = SettledTransaction("plan", plan.block, now_s, "", "", moved, gas_wei)
+    entry = book.trade_entry(change, EntryPrices(prices, coin), counted, {})
+    found = run_tax_lots([entry], tax.method, numeraire, coin, lambda _: tax.rate, Lots(tax.method, tax.lots)).disposals
     return tuple(_gain(token, [one for one in found if one.token == token]) for token in dict.fromkeys(one.token for one in found))
 
 
-def sellable(lots: Iterable[OpenLot], method: LotMethod, token: str, price: Value, gain: Value, most_raw: int) -> int:
+def max_sellable_raw(lots: Iterable[OpenLot], method: LotMethod, token: str, price: Value, gain: Value, most_raw: int) -> int:
     """The most base units that may go at `price` (reporting units per base unit) while they realise no more than `gain` at any
     lot's end on the way; at most `most_raw`. Losses of lots that go before make room for gains of those behind, and what no lot
     is known of gains nothing.
@@ -468,7 +468,7 @@ def sellable(lots: Iterable[OpenLot], method: LotMethod, token: str, price: Valu
     if gain < 0:
         return 0
     total, sold = Fraction(0), 0
-    for stretch in Lots(method, (lot for lot in lots if lot.token == token)).stretches(token):
+    for stretch in Lots(method, (lot for lot in lots if lot.token == token)).lots_in_order(token):
         raw, before = min(stretch.raw, most_raw - sold), total
         total = before + raw * price - stretch.cost_of(raw)
         if total > gain:
@@ -479,7 +479,7 @@ def sellable(lots: Iterable[OpenLot], method: LotMethod, token: str, price: Valu
     return most_raw
 
 
-def _longest(stretch: Stretch, price: Value, gain: Value, too_many: int) -> int:
+def _longest(stretch: NextLot, price: Value, gain: Value, too_many: int) -> int:
     """The most units of one lot that gain no more than that; within a lot each unit gains alike."""
     low, high = 0, too_many - 1
     while low < high:

@@ -6,7 +6,7 @@ from agent.errors import Refused
 from agent.model import Verdict
 
 
-class Reverts(Refused):
+class ContractRevert(Refused):
     """The deployed contract would revert. `reason` is its revert string ("" for a bare require), `where` the function."""
 
     def __init__(self, where: str, reason: str, remedy: str = "") -> None:
@@ -16,7 +16,7 @@ class Reverts(Refused):
         self.reason = reason
 
 
-class TicksEnd(Refused):
+class KnownTicksExceeded(Refused):
     """The amount goes beyond the ticks that were read of `pools`: with more of them it may fit."""
 
     def __init__(self, message: str, verdict: Verdict, remedy: str, pools: tuple[str, ...]) -> None:
@@ -24,7 +24,7 @@ class TicksEnd(Refused):
         self.pools = pools
 
 
-class BeyondKnownTicks(TicksEnd):
+class BeyondKnownTicks(KnownTicksExceeded):
     """A quote needs ticks that were not read. `largest_raw` base units is the most that can be quoted on `side` ("in" or "out")."""
 
     def __init__(self, pool: str, side: str, asked_raw: int, largest_raw: int, known_from_tick: int, known_to_tick: int) -> None:

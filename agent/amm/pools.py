@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import isqrt
 
-from agent.amm import v2 as v2_math
+from agent.amm import v2
 from agent.amm.errors import BeyondKnownTicks
-from agent.amm.v3 import pool as bounds
+from agent.amm.v3 import pool
 from agent.amm.v3.pool import SwapState, swap
 from agent.amm.v3.pool import quoter as quoter_v3
 from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick, price_limit
@@ -23,7 +23,7 @@ DEPTH_BPS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Swapped:
+class SwapResult:
     """What a swap exchanged, base units, and the pool after it. `fee_raw` is the part of amount_in_raw that is fee.
 
     `amount_in_raw` and `amount_out_raw` are what really moves: a swap that meets its price limit fills in part.
@@ -64,7 +64,7 @@ def quoter(state: PoolState, token_in: str) -> Callable[[int], int]:
     """
     zero_for_one = is_zero_for_one(state, token_in)
     if isinstance(state, V2Pool):
-        return v2_math.quoter(*_reserves(state, zero_for_one), state.fee_pips)
+        return v2.quoter(*_reserves(state, zero_for_one), state.fee_pips)
     return quoter_v3(state, zero_for_one, lambda amount_in_raw: quote_exact_in(state, token_in, amount_in_raw))
 
 
@@ -73,11 +73,11 @@ def quote_exact_in(state: PoolState, token_in: str, amount_in_raw: int) -> int:
     zero_for_one = is_zero_for_one(state, token_in)
     if isinstance(state, V2Pool):
         reserve_in, reserve_out = _reserves(state, zero_for_one)
-        return v2_math.get_amount_out(amount_in_raw, reserve_in, reserve_out, state.fee_pips)
+        return v2.get_amount_out(amount_in_raw, reserve_in, reserve_out, state.fee_pips)
     return _swap_v3(state, zero_for_one, max(amount_in_raw, 0), None).amount_calculated
 
 
-def swap_exact_in(state: PoolState, token_in: str, amount_in_raw: int, sqrt_price_limit_x96: int | None = None) -> Swapped:
+def swap_exact_in(state: PoolState, token_in: str, amount_in_raw: int, sqrt_price_limit_x96: int | None = None) -> SwapResult:
     """Swaps up to amount_in_raw base units of token_in, to the wei of UniswapV2Pair.swap (by Router02) or UniswapV3Pool.swap.
 
     Without a limit a V3 swap may go to the end of the price range, as through a router. Raises Reverts where the contract
@@ -87,19 +87,19 @@ def swap_exact_in(state: PoolState, token_in: str, amount_in_raw: int, sqrt_pric
     if isinstance(state, V2Pool):
         _no_limit(sqrt_price_limit_x96)
         reserve_in, reserve_out = _reserves(state, zero_for_one)
-        amount_out = v2_math.get_amount_out(amount_in_raw, reserve_in, reserve_out, state.fee_pips)
+        amount_out = v2.get_amount_out(amount_in_raw, reserve_in, reserve_out, state.fee_pips)
         return _swapped_v2(state, zero_for_one, amount_in_raw, amount_out)
     ended = _swap_v3(state, zero_for_one, max(amount_in_raw, 0), sqrt_price_limit_x96)
     return _swapped_v3(state, ended, amount_in_raw - ended.amount_remaining, ended.amount_calculated)
 
 
-def swap_exact_out(state: PoolState, token_in: str, amount_out_raw: int, sqrt_price_limit_x96: int | None = None) -> Swapped:
+def swap_exact_out(state: PoolState, token_in: str, amount_out_raw: int, sqrt_price_limit_x96: int | None = None) -> SwapResult:
     """Swaps token_in for up to amount_out_raw base units of the other token; limits and errors as in swap_exact_in."""
     zero_for_one = is_zero_for_one(state, token_in)
     if isinstance(state, V2Pool):
         _no_limit(sqrt_price_limit_x96)
         reserve_in, reserve_out = _reserves(state, zero_for_one)
-        amount_in = v2_math.get_amount_in(amount_out_raw, reserve_in, reserve_out, state.fee_pips)
+        amount_in = v2.get_amount_in(amount_out_raw, reserve_in, reserve_out, state.fee_pips)
         return _swapped_v2(state, zero_for_one, amount_in, amount_out_raw)
     ended = _swap_v3(state, zero_for_one, -max(amount_out_raw, 0), sqrt_price_limit_x96)
     return _swapped_v3(state, ended, ended.amount_calculated, amount_out_raw + ended.amount_remaining)
@@ -111,7 +111,7 @@ def marginal_price(state: PoolState, token_in: str) -> Fraction:
     return Fraction(numerator, denominator)
 
 
-def move_bps(before: PoolState, after: PoolState, token_in: str) -> int:
+def price_move_bps(before: PoolState, after: PoolState, token_in: str) -> int:
     """Relative move of the marginal price between two states of a pool, in bps of the price before, rounded up; 0: unmoved."""
     zero_for_one = is_zero_for_one(before, token_in)
     old, old_unit = _price_terms(before, zero_for_one)
@@ -119,19 +119,19 @@ def move_bps(before: PoolState, after: PoolState, token_in: str) -> int:
     return mul_div_up(abs(new * old_unit - old * new_unit), BPS, old * new_unit)
 
 
-def max_in(state: PoolState, token_in: str, impact_bps: int) -> int:
+def max_input_raw(state: PoolState, token_in: str, impact_bps: int) -> int:
     """Largest input, base units, after which move_bps is at most impact_bps, within the known ticks and the contract's sizes.
 
     Exact: one unit more moves the price further, leaves the known ticks, or is not taken whole.
     """
     zero_for_one = is_zero_for_one(state, token_in)
     if isinstance(state, V3Pool):
-        return bounds.largest_in(state, zero_for_one, _impact_bound(state, zero_for_one, impact_bps))
+        return pool.largest_in(state, zero_for_one, _impact_bound(state, zero_for_one, impact_bps))
     reserve_in, reserve_out = _reserves(state, zero_for_one)
     return _v2_max_in(reserve_in, reserve_out, state.fee_pips, impact_bps)
 
 
-def ticks_end(state: PoolState, token_in: str, impact_bps: int) -> bool:
+def runs_out_of_ticks(state: PoolState, token_in: str, impact_bps: int) -> bool:
     """Whether the ticks read of a pool end before selling `token_in` has moved its price by impact_bps."""
     if not isinstance(state, V3Pool):
         return False
@@ -149,15 +149,15 @@ def best_response(state: PoolState, token_in: str, price: Fraction, impact_bps: 
     """
     zero_for_one = is_zero_for_one(state, token_in)
     if price <= 0:
-        return max_in(state, token_in, impact_bps)
+        return max_input_raw(state, token_in, impact_bps)
     p, q, kept = price.numerator, price.denominator, PIPS - state.fee_pips
     if isinstance(state, V3Pool):
         bound = _impact_bound(state, zero_for_one, impact_bps)
         if zero_for_one:
-            bound = max(bound, bounds.price_floor(p * PIPS, q * kept))
+            bound = max(bound, pool.price_floor(p * PIPS, q * kept))
         else:
-            bound = min(bound, bounds.price_ceiling(q * kept, p * PIPS))
-        return bounds.largest_in(state, zero_for_one, bound)
+            bound = min(bound, pool.price_ceiling(q * kept, p * PIPS))
+        return pool.largest_in(state, zero_for_one, bound)
     reserve_in, reserve_out = _reserves(state, zero_for_one)
     best = (isqrt(kept * PIPS * reserve_in * reserve_out * q // p) - reserve_in * PIPS) // kept
     return min(best, _v2_max_in(reserve_in, reserve_out, state.fee_pips, impact_bps)) if best > 0 else 0
@@ -173,7 +173,7 @@ def depth(state: PoolState, token: str) -> int:
     if isinstance(state, V2Pool):
         return state.reserve0 if is_token0 else state.reserve1
     squared = state.sqrt_price_x96**2 * (BPS + (DEPTH_BPS if is_token0 else -DEPTH_BPS)) // BPS
-    return bounds.amount_between(state, not is_token0, isqrt(squared))
+    return pool.amount_between(state, not is_token0, isqrt(squared))
 
 
 def _reserves(state: V2Pool, zero_for_one: bool) -> tuple[int, int]:
@@ -194,13 +194,13 @@ def _no_limit(sqrt_price_limit_x96: int | None) -> None:
         raise ValueError("a V2 pair has no price limit")
 
 
-def _swapped_v2(state: V2Pool, zero_for_one: bool, amount_in: int, amount_out: int) -> Swapped:
+def _swapped_v2(state: V2Pool, zero_for_one: bool, amount_in: int, amount_out: int) -> SwapResult:
     reserve_in, reserve_out = _reserves(state, zero_for_one)
-    v2_math.require_pair_swaps(amount_in, amount_out, reserve_in, reserve_out)
+    v2.require_pair_swaps(amount_in, amount_out, reserve_in, reserve_out)
     reserve_in, reserve_out = reserve_in + amount_in, reserve_out - amount_out
     reserve0, reserve1 = (reserve_in, reserve_out) if zero_for_one else (reserve_out, reserve_in)
     fee = mul_div_up(amount_in, state.fee_pips, PIPS)
-    return Swapped(amount_in, amount_out, fee, replace(state, reserve0=reserve0, reserve1=reserve1), 0)
+    return SwapResult(amount_in, amount_out, fee, replace(state, reserve0=reserve0, reserve1=reserve1), 0)
 
 
 def _swap_v3(state: V3Pool, zero_for_one: bool, amount_specified: int, limit_x96: int | None) -> SwapState:
@@ -209,16 +209,16 @@ def _swap_v3(state: V3Pool, zero_for_one: bool, amount_specified: int, limit_x96
     if ended.left_known_ticks:
         if amount_specified > 0:
             end = price_limit(zero_for_one)
-            side, largest = "in", bounds.largest_in(state, zero_for_one, end)
+            side, largest = "in", pool.largest_in(state, zero_for_one, end)
         else:
-            side, largest = "out", bounds.largest_out(state, zero_for_one)
+            side, largest = "out", pool.largest_out(state, zero_for_one)
         raise BeyondKnownTicks(state.address, side, abs(amount_specified), largest, state.known_from_tick, state.known_to_tick)
     return ended
 
 
-def _swapped_v3(state: V3Pool, ended: SwapState, amount_in: int, amount_out: int) -> Swapped:
+def _swapped_v3(state: V3Pool, ended: SwapState, amount_in: int, amount_out: int) -> SwapResult:
     after = replace(state, sqrt_price_x96=ended.sqrt_price_x96, tick=ended.end_tick(), liquidity=ended.liquidity)
-    return Swapped(amount_in, amount_out, ended.fee, after, ended.ticks_crossed, ended.stops)
+    return SwapResult(amount_in, amount_out, ended.fee, after, ended.ticks_crossed, ended.stops)
 
 
 def _impact_bound(state: V3Pool, zero_for_one: bool, impact_bps: int) -> int:
@@ -236,7 +236,7 @@ def _v2_max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int
 
     The output is rounded down, so that the pair's price moves less than in exact numbers: the root always fits.
     """
-    most = v2_math.UINT112_MAX - reserve_in
+    most = v2.UINT112_MAX - reserve_in
     kept = max(0, BPS - impact_bps)
     if kept == 0 or reserve_in <= 0 or reserve_out <= 0:
         return max(most, 0) if reserve_in > 0 and reserve_out > 0 else 0
@@ -244,7 +244,7 @@ def _v2_max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int
     def fits(amount_in: int) -> bool:
         if amount_in > most:
             return False
-        left = reserve_out - v2_math.get_amount_out(amount_in, reserve_in, reserve_out, fee_pips)
+        left = reserve_out - v2.get_amount_out(amount_in, reserve_in, reserve_out, fee_pips)
         return left * reserve_in * BPS >= kept * reserve_out * (reserve_in + amount_in)
 
     linear = reserve_in * (2 * PIPS - fee_pips)
@@ -268,7 +268,7 @@ def _last_that_fits(fits: Callable[[int], bool], near: int) -> int:
 # --- Time-weighted price of a V3 pool from the mean tick of its own oracle.
 
 
-def price(pool_state: V3Pool, token: str) -> Fraction:
+def twap_price(pool_state: V3Pool, token: str) -> Fraction:
     """Base units of the other token per base unit of `token` at twap_tick (OracleLibrary.getQuoteAtTick, unrounded).
 
     Raises Refused when the pool's observations do not reach back over the window.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import gcd
 
-from agent.amm.errors import Reverts
+from agent.amm.errors import ContractRevert
 from agent.units import PIPS, UINT256_MAX
 
 UINT112_MAX = 2**112 - 1
@@ -17,9 +17,9 @@ _SAFE_BITS = 112
 def get_amount_out(amount_in: int, reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> int:
     """Base units paid for amount_in, rounded down (UniswapV2Library.getAmountOut). Raises Reverts as the library does."""
     if amount_in <= 0:
-        raise Reverts("UniswapV2Library.getAmountOut", "UniswapV2Library: INSUFFICIENT_INPUT_AMOUNT")
+        raise ContractRevert("UniswapV2Library.getAmountOut", "UniswapV2Library: INSUFFICIENT_INPUT_AMOUNT")
     if reserve_in <= 0 or reserve_out <= 0:
-        raise Reverts("UniswapV2Library.getAmountOut", "UniswapV2Library: INSUFFICIENT_LIQUIDITY")
+        raise ContractRevert("UniswapV2Library.getAmountOut", "UniswapV2Library: INSUFFICIENT_LIQUIDITY")
     amount_in_with_fee = amount_in * (PIPS - fee_pips)
     if amount_in >> _SAFE_BITS:
         _require_fits(amount_in_with_fee, reserve_in, reserve_out, fee_pips)
@@ -29,16 +29,16 @@ def get_amount_out(amount_in: int, reserve_in: int, reserve_out: int, fee_pips: 
 def get_amount_in(amount_out: int, reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> int:
     """Base units that buy amount_out, rounded up (UniswapV2Library.getAmountIn). Raises Reverts as the library does."""
     if amount_out <= 0:
-        raise Reverts("UniswapV2Library.getAmountIn", "UniswapV2Library: INSUFFICIENT_OUTPUT_AMOUNT")
+        raise ContractRevert("UniswapV2Library.getAmountIn", "UniswapV2Library: INSUFFICIENT_OUTPUT_AMOUNT")
     if reserve_in <= 0 or reserve_out <= 0:
-        raise Reverts("UniswapV2Library.getAmountIn", "UniswapV2Library: INSUFFICIENT_LIQUIDITY")
+        raise ContractRevert("UniswapV2Library.getAmountIn", "UniswapV2Library: INSUFFICIENT_LIQUIDITY")
     numerator = reserve_in * amount_out * PIPS
     if numerator > UINT256_MAX * _finer(fee_pips):
-        raise Reverts("UniswapV2Library.getAmountIn", "ds-math-mul-overflow")
+        raise ContractRevert("UniswapV2Library.getAmountIn", "ds-math-mul-overflow")
     if amount_out > reserve_out:
-        raise Reverts("UniswapV2Library.getAmountIn", "ds-math-sub-underflow", "ask for less than the reserve")
+        raise ContractRevert("UniswapV2Library.getAmountIn", "ds-math-sub-underflow", "ask for less than the reserve")
     if amount_out == reserve_out:  # Solidity's division by zero
-        raise Reverts("UniswapV2Library.getAmountIn", "", "ask for less than the reserve")
+        raise ContractRevert("UniswapV2Library.getAmountIn", "", "ask for less than the reserve")
     return numerator // ((reserve_out - amount_out) * (PIPS - fee_pips)) + 1
 
 
@@ -65,11 +65,11 @@ def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[
 def require_pair_swaps(amount_in: int, amount_out: int, reserve_in: int, reserve_out: int) -> None:
     """The checks of UniswapV2Pair.swap that amounts from this module can still fail. Raises Reverts."""
     if amount_out <= 0:
-        raise Reverts("UniswapV2Pair.swap", "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT", "trade more: this buys less than one base unit")
+        raise ContractRevert("UniswapV2Pair.swap", "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT", "trade more: this buys less than one base unit")
     if amount_out >= reserve_out:
-        raise Reverts("UniswapV2Pair.swap", "UniswapV2: INSUFFICIENT_LIQUIDITY")
+        raise ContractRevert("UniswapV2Pair.swap", "UniswapV2: INSUFFICIENT_LIQUIDITY")
     if reserve_in + amount_in > UINT112_MAX:
-        raise Reverts("UniswapV2Pair.swap", "UniswapV2: OVERFLOW", "trade less: a reserve is at most 2^112 - 1")
+        raise ContractRevert("UniswapV2Pair.swap", "UniswapV2: OVERFLOW", "trade less: a reserve is at most 2^112 - 1")
 
 
 def _finer(fee_pips: int) -> int:
@@ -81,6 +81,6 @@ def _require_fits(amount_in_with_fee: int, reserve_in: int, reserve_out: int, fe
     """SafeMath of getAmountOut, in the contract's own scale."""
     most = UINT256_MAX * _finer(fee_pips)
     if amount_in_with_fee * reserve_out > most:
-        raise Reverts("UniswapV2Library.getAmountOut", "ds-math-mul-overflow")
+        raise ContractRevert("UniswapV2Library.getAmountOut", "ds-math-mul-overflow")
     if reserve_in * PIPS + amount_in_with_fee > most:
-        raise Reverts("UniswapV2Library.getAmountOut", "ds-math-add-overflow")
+        raise ContractRevert("UniswapV2Library.getAmountOut", "ds-math-add-overflow")

@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.app.agent import Agent, Standing, TakenBack, open_agent, plan, quote, snapshot, step, swap_at
+    from agent.app.agent import Agent, OpenExposure, PortfolioStatus, open_agent, plan, quote, snapshot, step, swap_at_limit
     from agent.app.alerting import alerts, try_targets
     from agent.app.backtests import (
-        Grids,
-        Market,
-        Prepared,
-        Shocks,
+        MarketOptions,
+        PreparedStressTest,
+        StressOptions,
+        TuneOptions,
         backtest,
         backtest_figures,
         check_report_path,
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
         write_tune_report,
     )
     from agent.app.local import demo_world, move_market, serve_localchain
-    from agent.app.money.deposits import confirm_flows, flows, invest
-    from agent.app.money.emergency import Halted, pause_hard, revoke
-    from agent.app.money.rehearsal import rehearse
+    from agent.app.money.deposits import confirm_transfers, invest, list_transfers
+    from agent.app.money.emergency import HardPauseReport, pause_hard, revoke
+    from agent.app.money.rehearsal import rehearse_trade
     from agent.app.money.shutdown import stop
     from agent.app.money.withdrawals import withdraw
     from agent.app.offline import WhatIf, input_text, plan_from_input, replay, what_if
     from agent.app.oracle import observations, raise_observations
-    from agent.app.paper import Start, agreed, on_paper, open_paper
-    from agent.app.positions.liquidity import Liquidity, forget_position, liquidity, take_position
+    from agent.app.paper import PaperStart, always_confirm, on_paper, open_paper
+    from agent.app.positions.liquidity import LiquidityReport, forget_position, liquidity, take_position
     from agent.app.positions.orders import arm_orders, disarm_orders, set_orders, standing_orders
-    from agent.app.positions.strategies import route_flows, strategies, take_over_strategies
-    from agent.app.records.ledger import against_chain, check_books, export, journal_of_books, open_books, pnl, refresh
+    from agent.app.positions.strategies import route_transfers, strategies, take_over_strategies
+    from agent.app.records.ledger import check_books, compare_with_chain, export, list_entries, open_books, pnl, refresh_ledger
     from agent.app.records.price_history import fetch_prices, forget_prices, import_prices, prices, weights
     from agent.app.records.step_history import (
         at_price,
@@ -54,28 +54,28 @@ if TYPE_CHECKING:
         waiting_orders,
     )
     from agent.app.records.store_files import backup_store, check_store, restore_store, upgrade_store
-    from agent.app.records.tx_journal import cancel, reconcile, transactions, waiting
-    from agent.app.service import Service, StoppableClock, Stopped, serve
+    from agent.app.records.tx_journal import cancel, pending_transactions, reconcile, transactions
+    from agent.app.service import Service, StoppableClock, StopRequested, serve
     from agent.app.settings.editing import edit
     from agent.app.settings.profiles import export_profile, import_profile
     from agent.app.start.checks import doctor
     from agent.app.start.setup import initialise, templates, trust
     from agent.app.start.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
     from agent.config.load import load_config
-    from agent.execution.step_context import Outcome, OutcomeKind
+    from agent.execution.step_context import OutcomeKind, StepOutcome
 
 
 _HOMES = {
     "agent.app.agent": (
         "Agent",
-        "Standing",
+        "PortfolioStatus",
         "open_agent",
         "plan",
         "quote",
         "snapshot",
         "step",
-        "TakenBack",
-        "swap_at",
+        "OpenExposure",
+        "swap_at_limit",
     ),
     "agent.app.alerting": (
         "alerts",
@@ -101,10 +101,10 @@ _HOMES = {
     "agent.app.money.shutdown": ("stop",),
     "agent.app.money.deposits": (
         "invest",
-        "confirm_flows",
-        "flows",
+        "confirm_transfers",
+        "list_transfers",
     ),
-    "agent.app.money.rehearsal": ("rehearse",),
+    "agent.app.money.rehearsal": ("rehearse_trade",),
     "agent.app.offline": (
         "replay",
         "input_text",
@@ -114,7 +114,7 @@ _HOMES = {
     ),
     "agent.app.money.emergency": (
         "revoke",
-        "Halted",
+        "HardPauseReport",
         "pause_hard",
     ),
     "agent.app.money.withdrawals": ("withdraw",),
@@ -131,18 +131,18 @@ _HOMES = {
         "backtest_figures",
         "check_report_path",
         "write_report",
-        "Prepared",
-        "Shocks",
+        "PreparedStressTest",
+        "StressOptions",
         "prepare_stress",
         "run_stress",
         "stress_figures",
         "write_stress_report",
-        "Grids",
+        "TuneOptions",
         "prepare_tune",
         "run_tune",
         "tune_document",
         "write_tune_report",
-        "Market",
+        "MarketOptions",
         "backtest",
         "prices_file",
         "sample",
@@ -150,12 +150,12 @@ _HOMES = {
     "agent.app.start.checks": ("doctor",),
     "agent.app.records.ledger": (
         "export",
-        "against_chain",
+        "compare_with_chain",
         "check_books",
-        "journal_of_books",
+        "list_entries",
         "open_books",
         "pnl",
-        "refresh",
+        "refresh_ledger",
     ),
     "agent.app.oracle": (
         "observations",
@@ -175,13 +175,13 @@ _HOMES = {
         "weights",
     ),
     "agent.app.paper": (
-        "Start",
-        "agreed",
+        "PaperStart",
+        "always_confirm",
         "on_paper",
         "open_paper",
     ),
     "agent.app.positions.liquidity": (
-        "Liquidity",
+        "LiquidityReport",
         "liquidity",
         "forget_position",
         "take_position",
@@ -190,10 +190,10 @@ _HOMES = {
         "Service",
         "serve",
         "StoppableClock",
-        "Stopped",
+        "StopRequested",
     ),
     "agent.app.positions.strategies": (
-        "route_flows",
+        "route_transfers",
         "strategies",
         "take_over_strategies",
     ),
@@ -207,7 +207,7 @@ _HOMES = {
         "cancel",
         "reconcile",
         "transactions",
-        "waiting",
+        "pending_transactions",
     ),
     "agent.app.start.wallet": (
         "Password",
@@ -218,7 +218,7 @@ _HOMES = {
     ),
     "agent.config.load": ("load_config",),
     "agent.execution.step_context": (
-        "Outcome",
+        "StepOutcome",
         "OutcomeKind",
     ),
 }
@@ -226,25 +226,24 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Agent",
-    "Grids",
-    "Halted",
-    "Liquidity",
-    "Market",
-    "Outcome",
+    "HardPauseReport",
+    "LiquidityReport",
+    "MarketOptions",
+    "OpenExposure",
     "OutcomeKind",
+    "PaperStart",
     "Password",
-    "Prepared",
+    "PortfolioStatus",
+    "PreparedStressTest",
     "Service",
-    "Shocks",
-    "Standing",
-    "Start",
+    "StepOutcome",
+    "StopRequested",
     "StoppableClock",
-    "Stopped",
-    "TakenBack",
+    "StressOptions",
+    "TuneOptions",
     "WhatIf",
-    "against_chain",
-    "agreed",
     "alerts",
+    "always_confirm",
     "arm_orders",
     "at_price",
     "backtest",
@@ -256,7 +255,8 @@ __all__ = [
     "check_books",
     "check_report_path",
     "check_store",
-    "confirm_flows",
+    "compare_with_chain",
+    "confirm_transfers",
     "create_wallet",
     "demo_world",
     "disarm_orders",
@@ -266,7 +266,6 @@ __all__ = [
     "export",
     "export_profile",
     "fetch_prices",
-    "flows",
     "forget_position",
     "forget_prices",
     "history",
@@ -276,9 +275,10 @@ __all__ = [
     "initialise",
     "input_text",
     "invest",
-    "journal_of_books",
     "limit_prices",
     "liquidity",
+    "list_entries",
+    "list_transfers",
     "load_config",
     "move_market",
     "observations",
@@ -289,6 +289,7 @@ __all__ = [
     "order_document",
     "pause",
     "pause_hard",
+    "pending_transactions",
     "plan",
     "plan_from_input",
     "pnl",
@@ -299,13 +300,13 @@ __all__ = [
     "quote",
     "raise_observations",
     "reconcile",
-    "refresh",
-    "rehearse",
+    "refresh_ledger",
+    "rehearse_trade",
     "replay",
     "restore_store",
     "resume",
     "revoke",
-    "route_flows",
+    "route_transfers",
     "run_stress",
     "run_tune",
     "sample",
@@ -318,7 +319,7 @@ __all__ = [
     "stop",
     "strategies",
     "stress_figures",
-    "swap_at",
+    "swap_at_limit",
     "take_over_strategies",
     "take_position",
     "templates",
@@ -327,7 +328,6 @@ __all__ = [
     "try_targets",
     "tune_document",
     "upgrade_store",
-    "waiting",
     "waiting_orders",
     "wallet_address",
     "weights",

@@ -13,56 +13,53 @@ from typing import Any, TypeVar
 
 from agent import codec, engine, wiring
 from agent.accounting.tax_lots import wallet_changes as planned_changes
-from agent.amm.errors import TicksEnd
-from agent.amm.lp import positions as own
-from agent.app import describe as trigger_view
-from agent.app import withdrawal_parts as parting
+from agent.amm.errors import KnownTicksExceeded
+from agent.amm.lp import positions
+from agent.app import describe, withdrawal_parts
 from agent.app.describe import Sandwich, parameters, sandwich
 from agent.app.records.step_history import limit_prices
-from agent.app.start import least_total as least
-from agent.app.start.endpoints import records
+from agent.app.start import least_total
+from agent.app.start.endpoints import endpoint_records
 from agent.chain.rpc import Transport
-from agent.config import schema as bounds
+from agent.config import schema
 from agent.config.fields import parse_address, parse_duration_s
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
-from agent.execution.approvals import take_back
-from agent.execution.carrier import may_take
-from agent.execution.settlement import native_delta, settle
-from agent.execution.step_context import CaughtUp, Eyes, Further, Hands, Outcome, OutcomeKind, observed
+from agent.execution.approvals import set_to_zero
+from agent.execution.carrier import format_open_allowances
+from agent.execution.settlement import native_delta, settle_mined
+from agent.execution.step_context import CaughtUpReader, OutcomeKind, StepActors, StepOutcome, StepReaders, TickExtender, confirm_prices
 from agent.model import (
-    ByHand,
+    AgentCycle,
+    ExecutionProgress,
+    ExecutionStyle,
     Halt,
     Intent,
     IntentKind,
     IntentState,
     LimitOrder,
-    OwnStrategy,
+    ManualAction,
+    PlanRequest,
     Portfolio,
-    Proposed,
     StepInput,
-    Style,
     Swap,
     SwapAtPrice,
-    Underway,
     Verdict,
 )
-from agent.planning import planner
-from agent.planning import proposals as strategies
+from agent.planning import planner, proposals
 from agent.planning.planner import Quote
-from agent.policy import minimum
-from agent.policy import native_coin as coin
-from agent.policy.decide import Decided, decide
-from agent.policy.drift import overweight, total
-from agent.policy.liquidity import valuation as liquidity
-from agent.policy.orders.levels import late
+from agent.policy import minimum, native_coin
+from agent.policy.decide import DecisionResult, decide
+from agent.policy.drift import investable_total, overweight_messages
+from agent.policy.liquidity import valuation
+from agent.policy.orders.levels import expiry_reason
 from agent.ports import Approval, Clock, Journal, SigningKey
-from agent.signing.keys import HandedIn
-from agent.store.config_versions import Edited
-from agent.store.files.locks import Held
+from agent.signing.keys import SuppliedKey
+from agent.store.config_versions import ConfigChanged
+from agent.store.files.locks import LockHeld
 from agent.store.journal import family
 from agent.units import NATIVE, Token, decimal_text, parse_raw, price_text
-from agent.venues import composer as spending
+from agent.venues import composer
 
 # --- When a long run looks again: clock, chance and work are handed in, so that a test runs a year in a moment.
 
@@ -70,11 +67,11 @@ from agent.venues import composer as spending
 T = TypeVar("T")
 JITTER = 0.1
 """Share of the interval by which each look is delayed at random, so that a schedule does not announce trades (T15)."""
-SLICE_S = 5.0
+SLEEP_SLICE_S = 5.0
 """A rest is slept in pieces of so many seconds: how long it takes at most until somebody who calls is heard."""
 
 
-def repeat(
+def run_periodically(
     look: Callable[[], T],
     interval_s: float,
     clock: Clock,
@@ -84,49 +81,49 @@ def repeat(
     """Looks, rests, looks again, without end. `chance` gives numbers in [0, 1); `called` ends a rest early."""
     while True:
         yield look()
-        rest(interval_s * (1 + chance() * JITTER), clock, called)
+        interruptible_sleep(interval_s * (1 + chance() * JITTER), clock, called)
 
 
-def rest(seconds: float, clock: Clock, called: Callable[[], bool]) -> None:
+def interruptible_sleep(seconds: float, clock: Clock, called: Callable[[], bool]) -> None:
     """Sleeps so long, or until `called` says yes."""
     left_s = seconds
     while left_s > 0 and not called():
-        clock.sleep(min(left_s, SLICE_S))
-        left_s -= SLICE_S
+        clock.sleep(min(left_s, SLEEP_SLICE_S))
+        left_s -= SLEEP_SLICE_S
 
 
 # --- What goes on over time: rounds one after the other in one command, and orders by hand that wait for their price.
 
 
 Progress = Callable[[str], None]
-Confirm = Callable[[Outcome], bool]
-LONGEST_S = 90 * 86_400
+Confirm = Callable[[StepOutcome], bool]
+MAX_ORDER_S = 90 * 86_400
 """How long an order may wait."""
 POLL_S = 12.0
 """Between two looks of an order that somebody waits for in the foreground."""
-GOES_ON = (OutcomeKind.DONE, OutcomeKind.HOLD)
+CONTINUE_KINDS = (OutcomeKind.DONE, OutcomeKind.HOLD)
 
 
-def step_in_rounds(desk: wiring.Desk, hands: Hands | None) -> Outcome:
+def run_cycle(desk: wiring.AgentContext, actors: StepActors | None) -> StepOutcome:
     """One look of a run: the orders that wait for their price, else the agent's own strategy."""
     orders = tuple(order for order in desk.store.orders() if order.state == "open")
-    outcome = engine.step(desk.eyes, OwnStrategy(orders), desk.store, hands)
-    if orders and hands is not None:
-        settle_orders(desk, outcome.after or outcome.step_input)
+    outcome = engine.run_step(desk.readers, AgentCycle(orders), desk.store, actors)
+    if orders and actors is not None:
+        close_orders(desk, outcome.after or outcome.step_input)
     return outcome
 
 
-def settle_orders(desk: wiring.Desk, step_input: StepInput) -> None:
+def close_orders(desk: wiring.AgentContext, step_input: StepInput) -> None:
     """Writes down which orders are filled, and which are too late by chain time: those are never filled any more (T14)."""
     chain_s = step_input.snapshot.head.timestamp_s
     for order in desk.store.orders():
         if order.state == "filled":
-            desk.store.end_campaign(order.id, order.state, order.why, chain_s)
-        elif order.state == "open" and (why := late(step_input, order)):
-            desk.store.end_campaign(order.id, "expired", why, chain_s)
+            desk.store.end_gradual_execution(order.id, order.state, order.why, chain_s)
+        elif order.state == "open" and (why := expiry_reason(step_input, order)):
+            desk.store.end_gradual_execution(order.id, "expired", why, chain_s)
 
 
-def go_on(wallet: wiring.Wallet, first: Outcome) -> Outcome:
+def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> StepOutcome:
     """Carries a correction on that is under way in rounds, round after round, until it ends or a look says no.
 
     Between two rounds the wallet is free for others, who find in the store what is under way. Each round is a step of its own,
@@ -134,15 +131,15 @@ def go_on(wallet: wiring.Wallet, first: Outcome) -> Outcome:
     """
     desk = wallet.desk
     outcome, last, sent, rounds = first, first, list(first.transactions), 0
-    while (under := _spread(desk, outcome)) is not None and outcome.kind in GOES_ON:
+    while (under := _open_execution(desk, outcome)) is not None and outcome.kind in CONTINUE_KINDS:
         rounds += outcome.kind is OutcomeKind.DONE
         now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
         wallet.progress(f"round {under.done + 1} of about {under.campaign.rounds} is due in {max(0, under.next_s - now_s)} s")
-        rest(max(1, under.next_s - now_s), desk.clock, lambda: False)
+        interruptible_sleep(max(1, under.next_s - now_s), desk.clock, lambda: False)
         try:
-            with wallet.held() as hands:
-                outcome = engine.step(desk.eyes, OwnStrategy(), desk.store, hands)
-        except Edited as edited:  # what was sent by then is told with it
+            with wallet.held() as actors:
+                outcome = engine.run_step(desk.readers, AgentCycle(), desk.store, actors)
+        except ConfigChanged as edited:  # what was sent by then is told with it
             return replace(outcome, kind=OutcomeKind.REFUSED, reason=str(edited), transactions=tuple(sent), verdicts=edited.verdicts)
         sent += outcome.transactions
         last = outcome if outcome.kind is not OutcomeKind.HOLD else last
@@ -153,11 +150,11 @@ def go_on(wallet: wiring.Wallet, first: Outcome) -> Outcome:
     return replace(outcome, transactions=tuple(sent))
 
 
-def asked_once(confirm: Confirm) -> Confirm:
+def confirm_once(confirm: Confirm) -> Confirm:
     """Once somebody has said yes, that holds for every later round; not for what takes the place of what was refused."""
     said: list[bool] = []
 
-    def answer(outcome: Outcome) -> bool:
+    def answer(outcome: StepOutcome) -> bool:
         if not said or not said[-1] or outcome.around:
             said.append(confirm(outcome))
         return said[-1]
@@ -165,15 +162,15 @@ def asked_once(confirm: Confirm) -> Confirm:
     return answer
 
 
-def _spread(desk: wiring.Desk, outcome: Outcome) -> Underway | None:
+def _open_execution(desk: wiring.AgentContext, outcome: StepOutcome) -> ExecutionProgress | None:
     """The campaign in rounds that is under way in the store; None where there is none."""
     now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
     under = desk.store.history(now_s).campaign
-    return None if under is None or under.campaign.pace.style is Style.LIMIT else under
+    return None if under is None or under.campaign.pace.style is ExecutionStyle.LIMIT else under
 
 
 # orders by hand
-def swap_at(  # noqa: PLR0913
+def swap_at_limit(  # noqa: PLR0913
     agent: Agent,
     names: tuple[str, str],
     amount: str,
@@ -185,7 +182,7 @@ def swap_at(  # noqa: PLR0913
     confirm: Confirm,
     progress: Progress,
     sure: Callable[[dict[str, Any]], bool] = lambda _: True,
-) -> tuple[LimitOrder, Outcome]:
+) -> tuple[LimitOrder, StepOutcome]:
     """Sells `amount` of the first of `names` for the second at `price` or better until then.
 
     Without `send` it only looks. With it the order is written down, tried once, and with `wait` tried until it ends; else
@@ -194,27 +191,27 @@ def swap_at(  # noqa: PLR0913
     """
     desk = agent.desk
     sold, bought = agent.token(names[0], "--in"), agent.token(names[1], "--out")
-    shown = engine.look(desk.eyes, strategies.one_order(made := _order(agent, (sold, bought), amount, price, until)))
+    shown = engine.evaluate(desk.readers, proposals.single_order(made := _order(agent, (sold, bought), amount, price, until)))
     if not send:
         return made, shown
     if not sure(limit_prices(made, shown.step_input)) or not confirm(shown):
         return made, replace(shown, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was written down, nothing sent")
-    wallet = wiring.open_wallet(desk, lambda _: True, progress)
-    with wallet.held() as hands:
+    wallet = wiring.open_wallet_session(desk, lambda _: True, progress)
+    with wallet.held() as actors:
         order = desk.store.add_order(made)
-        outcome = _tried(desk, order, hands)
+        outcome = _try_order(desk, order, actors)
     while (order := next(one for one in desk.store.orders() if one.id == order.id)).state == "open" and wait:
         progress(f"{order.note}: {outcome.reason}")
         desk.clock.sleep(POLL_S)
-        with wallet.held() as hands:
-            outcome = _tried(desk, order, hands)
+        with wallet.held() as actors:
+            outcome = _try_order(desk, order, actors)
     return order, outcome
 
 
-def _tried(desk: wiring.Desk, order: LimitOrder, hands: Hands) -> Outcome:
+def _try_order(desk: wiring.AgentContext, order: LimitOrder, actors: StepActors) -> StepOutcome:
     """One look whether the order fills."""
-    outcome = engine.step(desk.eyes, SwapAtPrice(order), desk.store, hands)
-    settle_orders(desk, outcome.after or outcome.step_input)
+    outcome = engine.run_step(desk.readers, SwapAtPrice(order), desk.store, actors)
+    close_orders(desk, outcome.after or outcome.step_input)
     return outcome
 
 
@@ -228,7 +225,7 @@ def _order(agent: Agent, tokens: tuple[Token, Token], amount: str, price: str, u
     exact = Fraction(parse_raw(price, 36, "--limit"), 10**36) * Fraction(10) ** (bought.decimals - sold.decimals)
     if exact == 0:
         raise ConfigError("--limit must be above 0", "give the minimum --out per --in, or omit --limit")
-    head_s = agent.desk.eyes.reader.snapshot().head.timestamp_s
+    head_s = agent.desk.readers.reader.snapshot().head.timestamp_s
     until_s = _until(until, head_s)
     least = f"{price_text(exact, sold.decimals, bought.decimals)} {bought.label}"
     note = f"sell {decimal_text(raw, sold.decimals)} {sold.label} at {least} or better"
@@ -247,7 +244,7 @@ def _until(text: str, now_s: int) -> int:
         if moment.tzinfo is None:
             raise ConfigError(f"--until: {text!r} has no time zone", "for example 2027-01-31T18:00Z") from None
         until_s = int(moment.timestamp())
-    if not now_s < until_s <= now_s + LONGEST_S:
+    if not now_s < until_s <= now_s + MAX_ORDER_S:
         raise ConfigError(f"--until: {text!r} must be within 90 days of the newest block", "for example 4h")
     return until_s
 
@@ -255,7 +252,7 @@ def _until(text: str, now_s: int) -> int:
 # --- What a plan predicted of balances, against what the receipts say came of it.
 
 
-def realised(desk: wiring.Desk, outcome: Outcome) -> list[dict[str, Any]]:
+def realised_changes(desk: wiring.AgentContext, outcome: StepOutcome) -> list[dict[str, Any]]:
     """Planned against realised change of each balance by the receipts of the swap and of all actions with liquidity, base units."""
     planned: dict[str, int] = {}
     got: dict[str, int] = {}
@@ -273,22 +270,22 @@ def realised(desk: wiring.Desk, outcome: Outcome) -> list[dict[str, Any]]:
     ]
 
 
-def _planned(desk: wiring.Desk, intent: Intent) -> dict[str, int]:
+def _planned(desk: wiring.AgentContext, intent: Intent) -> dict[str, int]:
     grant = desk.store.grant(intent.id)
     if grant.action is not None:
-        return dict(zip((grant.action.token0, grant.action.token1), own.expected(grant.action), strict=True))
+        return dict(zip((grant.action.token0, grant.action.token1), positions.expected_amounts(grant.action), strict=True))
     return {} if grant.plan is None else planned_changes(grant.plan)
 
 
 # --- The hard kill switch: cancels what waits, sets to zero what may still be taken, and trades nothing (T14).
 
 
-TAKEN_BACK = "retreat"
+HARD_PAUSE_DECISION = "retreat"
 """The decision of such a look in the store: no trigger's, so that nobody decides it again."""
 
 
 @dataclass(frozen=True, slots=True)
-class TakenBack:
+class OpenExposure:
     """What a hard pause is about: transactions that are in no block, and allowances above zero."""
 
     step_input: StepInput
@@ -296,53 +293,55 @@ class TakenBack:
     allowed: tuple[Approval, ...]
 
 
-def standing(eyes: Eyes, store: Journal) -> TakenBack:
+def open_exposure(readers: StepReaders, store: Journal) -> OpenExposure:
     """What waits and what may still be taken now; writes and sends nothing."""
-    step_input = _assembled(eyes)
-    return TakenBack(step_input, waiting(store), tuple(spending.left_over(step_input)))
+    step_input = _assembled(readers)
+    return OpenExposure(step_input, pending_intents(store), tuple(composer.revocations(step_input)))
 
 
-def waiting(store: Journal) -> tuple[Intent, ...]:
+def pending_intents(store: Journal) -> tuple[Intent, ...]:
     """Open transactions whose nonce no block has yet, each with what it was sent again as."""
     found = store.open_intents()
     mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
     return tuple(intent for intent in found if intent.tx.nonce not in mined)
 
 
-def retreat(eyes: Eyes, store: Journal, hands: Hands, why: str) -> Outcome:
+def cancel_and_revoke(readers: StepReaders, store: Journal, actors: StepActors, why: str) -> StepOutcome:
     """Cancels, then revokes, each through journal and signer. What one token refuses stops no other.
 
     HALT where nothing was left to do, DONE where all of it is done, FAILED where something stays, with what and why. Raises
     Refused unless the switch stands at hard or is off, Retryable and OperatorNeeded like a step.
     """
-    before = waiting(store)
-    hands.executor.abandon(why)
-    eyes = replace(eyes, reader=CaughtUp(eyes.reader, store, eyes.clock))
-    snapshot = eyes.reader.snapshot()
-    settle(store, snapshot, lambda: eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s)))
-    step_input = eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+    before = pending_intents(store)
+    actors.executor.cancel_pending(why)
+    readers = replace(readers, reader=CaughtUpReader(readers.reader, store, readers.clock))
+    snapshot = readers.reader.snapshot()
+    settle_mined(store, snapshot, lambda: readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s)))
+    step_input = readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
     step_id = uuid.uuid4().hex[:12]
-    store.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step_input), codec.dumps(ByHand("pause --hard")))
-    allowed = spending.left_over(step_input)
-    sent, troubles = revoke(hands, step_id, step_input, allowed)
-    after = _assembled(eyes) if sent else step_input
-    if left := spending.left_over(after):
-        troubles.append(may_take(left))
-    troubles += [f"«{note}» still waits" for note in dict.fromkeys(intent.note for intent in waiting(store))]
+    store.begin_step(step_id, readers.clock.now_s(), codec.dumps(step_input), codec.dumps(ManualAction("pause --hard")))
+    allowed = composer.revocations(step_input)
+    sent, troubles = revoke_allowances(actors, step_id, step_input, allowed)
+    after = _assembled(readers) if sent else step_input
+    if left := composer.revocations(after):
+        troubles.append(format_open_allowances(left))
+    troubles += [f"«{note}» still waits" for note in dict.fromkeys(intent.note for intent in pending_intents(store))]
     cancels = _cancels(store, before)
-    reason = _told(why, before, cancels, sent, troubles)
+    reason = _cancel_summary(why, before, cancels, sent, troubles)
     kind = OutcomeKind.FAILED if troubles else OutcomeKind.DONE if before or sent else OutcomeKind.HALT
-    store.end_step(step_id, TAKEN_BACK, reason, None, kind.value)
+    store.end_step(step_id, HARD_PAUSE_DECISION, reason, None, kind.value)
     decided = replace(decide(step_input), decision=Halt(reason))
-    return Outcome(step_id, kind, reason, step_input, decided, None, transactions=(*cancels, *sent), after=after)
+    return StepOutcome(step_id, kind, reason, step_input, decided, None, transactions=(*cancels, *sent), after=after)
 
 
-def revoke(hands: Hands, step_id: str, step_input: StepInput, allowed: Sequence[Approval]) -> tuple[list[Intent], list[str]]:
+def revoke_allowances(
+    actors: StepActors, step_id: str, step_input: StepInput, allowed: Sequence[Approval]
+) -> tuple[list[Intent], list[str]]:
     """Sends each of these approvals to zero; what was sent, and what stood against the others."""
     sent: list[Intent] = []
-    if not hands.executor.ready(taking_back=True):
+    if not actors.executor.ready(for_revoking=True):
         return sent, ["allowances wait for what waits"] if allowed else []
-    troubles = take_back(hands, step_id, step_input, allowed, sent)
+    troubles = set_to_zero(actors, step_id, step_input, allowed, sent)
     return sent, troubles
 
 
@@ -352,7 +351,7 @@ def _cancels(store: Journal, before: Sequence[Intent]) -> list[Intent]:
     return [intent for nonce, known in newest.items() for intent in family(store.intents_at(nonce), known)]
 
 
-def _told(why: str, before: Sequence[Intent], cancels: Sequence[Intent], sent: Sequence[Intent], troubles: Sequence[str]) -> str:
+def _cancel_summary(why: str, before: Sequence[Intent], cancels: Sequence[Intent], sent: Sequence[Intent], troubles: Sequence[str]) -> str:
     if not before and not sent and not troubles:
         return f"hard pause ({why}): nothing waits, and nothing may be taken"
     won = [intent for intent in cancels if intent.succeeded and intent.kind is not IntentKind.CANCEL]
@@ -363,21 +362,23 @@ def _told(why: str, before: Sequence[Intent], cancels: Sequence[Intent], sent: S
     return f"hard pause ({why}): {'; '.join([*parts, *troubles])}"
 
 
-def _assembled(eyes: Eyes) -> StepInput:
-    snapshot = eyes.reader.snapshot()
-    return eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+def _assembled(readers: StepReaders) -> StepInput:
+    snapshot = readers.reader.snapshot()
+    return readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
 
 
 # --- How a run that goes on takes up a config that its owner has confirmed meanwhile; a file alone changes nothing.
 
 
-READ_ONCE = ("chain", "wallet", "execution", "store", "service", "alerts", "record")
+FIXED_WHILE_RUNNING = ("chain", "wallet", "execution", "store", "service", "alerts", "record")
 """Tables that a process is set up with: endpoints, key, what may be sent where, and who is told."""
-TRIES = 3
+CONFIG_READ_ATTEMPTS = 3
 """Looks at the file, a second apart: an edit writes it just before the store."""
 
 
-def taken_up(desk: wiring.Desk, wallet: wiring.Wallet | None, edited: Edited) -> tuple[wiring.Desk, wiring.Wallet | None]:
+def with_confirmed_config(
+    desk: wiring.AgentContext, wallet: wiring.WalletSession | None, edited: ConfigChanged
+) -> tuple[wiring.AgentContext, wiring.WalletSession | None]:
     """Desk and wallet by the version that was confirmed last, made while nobody else has the wallet.
 
     Raises `edited` where the file is another version than that, or the run is on paper; Edited where a table of READ_ONCE differs;
@@ -390,20 +391,22 @@ def taken_up(desk: wiring.Desk, wallet: wiring.Wallet | None, edited: Edited) ->
     return found, replace(wallet, desk=found)
 
 
-def _reopened(desk: wiring.Desk, edited: Edited) -> wiring.Desk:
+def _reopened(desk: wiring.AgentContext, edited: ConfigChanged) -> wiring.AgentContext:
     loaded = None if desk.loaded.paper else _confirmed(desk)
     if loaded is None:
         raise edited
-    changed = [f"[{name}]" for name in READ_ONCE if getattr(loaded.config, name) != getattr(desk.config, name)]
+    changed = [f"[{name}]" for name in FIXED_WHILE_RUNNING if getattr(loaded.config, name) != getattr(desk.config, name)]
     if changed:
         verdict = Verdict("config", ", ".join(changed), "as it was when the run began", False)
-        raise Edited(f"the config was edited in {', '.join(changed)}, which a run reads when it begins", (verdict,), "start it again")
-    return wiring.reopened(desk, loaded)
+        raise ConfigChanged(
+            f"the config was edited in {', '.join(changed)}, which a run reads when it begins", (verdict,), "start it again"
+        )
+    return wiring.reopen_context(desk, loaded)
 
 
-def _confirmed(desk: wiring.Desk) -> LoadedConfig | None:
+def _confirmed(desk: wiring.AgentContext) -> LoadedConfig | None:
     """The config file, where it is the version that was confirmed last."""
-    for attempt in range(TRIES):
+    for attempt in range(CONFIG_READ_ATTEMPTS):
         if attempt:
             desk.clock.sleep(1)
         with suppress(ConfigError):
@@ -413,28 +416,28 @@ def _confirmed(desk: wiring.Desk) -> LoadedConfig | None:
     return None
 
 
-SHORTEST_LOOK_S = 1
-LOOKING = "Reading the chain"
+MIN_INTERVAL_S = 1
+READING_STAGE = "Reading the chain"
 
 
-def never(_: Outcome) -> bool:
+def never_confirm(_: StepOutcome) -> bool:
     """Confirms nothing."""
     return False
 
 
-def silent(_: str) -> None:
+def ignore_progress(_: str) -> None:
     """Shows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PortfolioStatus:
     """Where a portfolio stands: `paused` tells the kill switch, `warnings` what the owner should know of its size.
 
     `endpoints` tells how each endpoint did so far, `hard` whether the kill switch also takes back.
     """
 
     step_input: StepInput
-    decided: Decided
+    decided: DecisionResult
     paused: bool
     pause_reason: str
     warnings: tuple[str, ...]
@@ -442,26 +445,26 @@ class Standing:
     hard: bool = False
 
     @property
-    def native(self) -> coin.NativeView:
+    def native(self) -> native_coin.NativeView:
         """How the native coin stands beside its wrapped token."""
-        return coin.view(self.step_input)
+        return native_coin.native_view(self.step_input)
 
     @property
     def least(self) -> dict[str, Any] | None:
         """The least total at which all of this works, what a year costs, and what to change where the total is below it."""
         drifts = self.decided.drifts
-        return least.standing(self.step_input, total(drifts)) if drifts else None
+        return least_total.least_total_now(self.step_input, investable_total(drifts)) if drifts else None
 
     @property
-    def trigger(self) -> trigger_view.TriggerView:
+    def trigger(self) -> describe.TriggerView:
         """What decides when to act, in words."""
-        return trigger_view.view(self.step_input, self.decided)
+        return describe.trigger_view(self.step_input, self.decided)
 
 
 class Agent:
     """What a connected agent can do. Nothing is sent unless `send` is true and `confirm` says yes."""
 
-    def __init__(self, desk: wiring.Desk) -> None:
+    def __init__(self, desk: wiring.AgentContext) -> None:
         self.desk = desk
 
     @property
@@ -476,18 +479,18 @@ class Agent:
 
     def step_input(self) -> StepInput:
         """A fresh snapshot with the owner's wishes and the store's memory."""
-        eyes = self.desk.eyes
-        found = eyes.reader.snapshot()
-        return observed(eyes, eyes.assemble(found, eyes.history(found.head.timestamp_s)))
+        readers = self.desk.readers
+        found = readers.reader.snapshot()
+        return confirm_prices(readers, readers.assemble(found, readers.history(found.head.timestamp_s)))
 
-    def status(self) -> Standing:
+    def status(self) -> PortfolioStatus:
         """Where the portfolio stands and what would be decided now."""
         step_input = self.step_input()
         stopped = self.desk.switch.read()
-        decided, paused = strategies.decision_at(step_input), stopped.paused is not False
-        told = (*minimum.warnings(self.portfolio), *overweight(decided.drifts), *liquidity.warnings(step_input))
-        warnings = (*told, *bounds.accepted(self.desk.config.limits))
-        return Standing(step_input, decided, paused, stopped.reason, warnings, self.endpoints(), stopped.hard)
+        decided, paused = proposals.decision_at(step_input), stopped.paused is not False
+        told = (*minimum.warnings(self.portfolio), *overweight_messages(decided.drifts), *valuation.warnings(step_input))
+        warnings = (*told, *schema.accepted_limits(self.desk.config.limits))
+        return PortfolioStatus(step_input, decided, paused, stopped.reason, warnings, self.endpoints(), stopped.hard)
 
     def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:
         """What selling `amount` whole coins of `token_in` would pay, over all pools or in one; more ticks are read where it needs them."""
@@ -497,35 +500,48 @@ class Agent:
         chosen = None if pool is None else parse_address(pool, "--pool")
         try:
             return step_input, planner.quote(step_input, sold.address, bought.address, raw, chosen)
-        except TicksEnd:
-            deeper = Further(self.desk.eyes.reader)(step_input)
+        except KnownTicksExceeded:
+            deeper = TickExtender(self.desk.readers.reader)(step_input)
             if deeper is None:
                 raise
         return deeper, planner.quote(deeper, sold.address, bought.address, raw, chosen)
 
-    def plan(self) -> Outcome:
+    def plan(self) -> StepOutcome:
         """What a rebalance would do now, judged by every guard; writes nothing."""
-        return engine.look(self.desk.eyes, strategies.rebalance)
+        return engine.evaluate(self.desk.readers, proposals.rebalance)
 
-    def rebalance(self, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent) -> Outcome:
+    def rebalance(self, *, send: bool = False, confirm: Confirm = never_confirm, progress: Progress = ignore_progress) -> StepOutcome:
         """One step; under a style of rounds those that follow too, one after the other, until the correction is done."""
         if not send:
-            return engine.step(self.desk.eyes, OwnStrategy(), self.desk.store, None)
-        wallet = wiring.open_wallet(self.desk, asked_once(confirm), progress)
-        with wallet.held() as hands:
-            first = engine.step(self.desk.eyes, OwnStrategy(), self.desk.store, hands)
-        return go_on(wallet, first)
+            return engine.run_step(self.desk.readers, AgentCycle(), self.desk.store, None)
+        wallet = wiring.open_wallet_session(self.desk, confirm_once(confirm), progress)
+        with wallet.held() as actors:
+            first = engine.run_step(self.desk.readers, AgentCycle(), self.desk.store, actors)
+        return continue_execution(wallet, first)
 
     def swap(
-        self, token_in: str, token_out: str, amount: str, *, send: bool = False, confirm: Confirm = never, progress: Progress = silent
-    ) -> Outcome:
+        self,
+        token_in: str,
+        token_out: str,
+        amount: str,
+        *,
+        send: bool = False,
+        confirm: Confirm = never_confirm,
+        progress: Progress = ignore_progress,
+    ) -> StepOutcome:
         """One swap by hand, under the same guards."""
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
         return self._step(Swap(sold.address, bought.address, self._amount(amount, sold)), send, confirm, progress)
 
     def run(  # noqa: C901
-        self, *, send: bool = False, confirm: Confirm = never, every: str = "10m", once: bool = False, progress: Progress = silent
-    ) -> Generator[Outcome | TrimtabError, None, None]:
+        self,
+        *,
+        send: bool = False,
+        confirm: Confirm = never_confirm,
+        every: str = "10m",
+        once: bool = False,
+        progress: Progress = ignore_progress,
+    ) -> Generator[StepOutcome | TrimtabError, None, None]:
         """Steps on and on, yielding each outcome. What may be different at the next look is yielded too (network errors,
         refusals before sending, a wallet that another process has); what needs a person is raised. With `send` the key is held
         from first to last, the wallet during each look alone: between two looks other commands act for it, and each look begins
@@ -536,29 +552,29 @@ class Agent:
         it holds the wallet, or Edited is raised (agent/app/agent.py). `progress` hears LOOKING before each look.
         """
         interval_s = parse_duration_s(every, "--every")
-        if interval_s < SHORTEST_LOOK_S:
+        if interval_s < MIN_INTERVAL_S:
             raise ConfigError(f"--every: {every!r} is shorter than one second", "for example 10m")
         if send:
             self.require_not_stopped()
         with self._serving(send, confirm, progress, once) as wallet:
             turned, known, waits = [self.desk.switch.is_hard()], self.desk.store.confirmed_config(), False
 
-            def look() -> Outcome | TrimtabError | None:
+            def look() -> StepOutcome | TrimtabError | None:
                 nonlocal known, waits, wallet
-                progress(LOOKING)
+                progress(READING_STAGE)
                 try:
                     try:
                         return acted()
-                    except Edited as edited:
+                    except ConfigChanged as edited:
                         if once:
                             raise
                         waits = True
-                        self.desk, wallet = taken_up(self.desk, wallet, edited)
+                        self.desk, wallet = with_confirmed_config(self.desk, wallet, edited)
                         known, waits = self.desk.confirmed, False
                     return acted()
-                except Edited:
+                except ConfigChanged:
                     raise
-                except Held as held:
+                except LockHeld as held:
                     if once:
                         raise
                     return Retryable(held.message, held.remedy)
@@ -567,9 +583,9 @@ class Agent:
                 finally:
                     progress(f"next look in {every}")
 
-            def acted() -> Outcome | None:
-                with nullcontext() if over() or wallet is None else wallet.held() as hands:
-                    return None if over() else self._look(hands, turned)
+            def acted() -> StepOutcome | None:
+                with nullcontext() if over() or wallet is None else wallet.held() as actors:
+                    return None if over() else self._look(actors, turned)
 
             def over() -> bool:
                 """Whether its owner has stopped the bot. Raises Edited where he has confirmed another config."""
@@ -580,30 +596,34 @@ class Agent:
                 """Whether a rest ends early: there is something to do, or nothing any more."""
                 try:
                     return over() or (wallet is not None and self.desk.switch.is_hard() and not turned[0])
-                except Edited:
+                except ConfigChanged:
                     return not waits  # for an endpoint that did not answer, or for the wallet
 
-            for found in repeat(look, interval_s, self.desk.clock, self.desk.eyes.chance, called):
+            for found in run_periodically(look, interval_s, self.desk.clock, self.desk.readers.chance, called):
                 if found is None:
                     return
                 yield found
                 if once:
                     return
 
-    def _look(self, hands: Hands | None, turned: list[bool]) -> Outcome:
+    def _look(self, actors: StepActors | None, turned: list[bool]) -> StepOutcome:
         """One look of a run, while it holds the wallet. `turned` remembers whether the kill switch stood at hard."""
         turned[0] = self.desk.switch.is_hard()
         self.desk.store.prune(self.desk.config.service.keep_steps)
-        if turned[0] and hands is not None:
-            return retreat(self.desk.eyes, self.desk.store, hands, self.desk.switch.read().reason)
-        return parting.gone_on(self, hands, step_in_rounds(self.desk, hands))
+        if turned[0] and actors is not None:
+            return cancel_and_revoke(self.desk.readers, self.desk.store, actors, self.desk.switch.read().reason)
+        return withdrawal_parts.continue_withdrawal(self, actors, run_cycle(self.desk, actors))
 
     def _serving(
         self, send: bool, confirm: Confirm, progress: Progress, once: bool
-    ) -> AbstractContextManager[wiring.Wallet] | AbstractContextManager[None]:
+    ) -> AbstractContextManager[wiring.WalletSession] | AbstractContextManager[None]:
         if not send:
             return nullcontext()
-        return nullcontext(wiring.open_wallet(self.desk, confirm, progress)) if once else wiring.open_service(self.desk, confirm, progress)
+        return (
+            nullcontext(wiring.open_wallet_session(self.desk, confirm, progress))
+            if once
+            else wiring.open_service(self.desk, confirm, progress)
+        )
 
     def require_not_stopped(self) -> None:
         """Raises Refused while the bot is stopped, or being stopped: then only its owner's own commands act."""
@@ -611,34 +631,34 @@ class Agent:
             verdict = Verdict("stopped", f"by its owner, at {request.asked_s} of chain time", "running", False)
             raise Refused("the bot was stopped by its owner", (verdict,), "trimtab resume lets it go on")
 
-    def takes_back(self) -> TakenBack:
+    def takes_back(self) -> OpenExposure:
         """What a hard pause would cancel and set to zero now."""
-        return standing(self.desk.eyes, self.desk.store)
+        return open_exposure(self.desk.readers, self.desk.store)
 
-    def retreat(self, why: str, progress: Progress = silent) -> Outcome:
+    def cancel_and_revoke(self, why: str, progress: Progress = ignore_progress) -> StepOutcome:
         """Cancels what waits and sets to zero what may still be taken, while the kill switch stands at hard."""
-        with wiring.open_wallet(self.desk, never, progress).held(takes_back=True) as hands:
-            return retreat(self.desk.eyes, self.desk.store, hands, why)
+        with wiring.open_wallet_session(self.desk, never_confirm, progress).held(takes_back=True) as actors:
+            return cancel_and_revoke(self.desk.readers, self.desk.store, actors, why)
 
-    def adopt(self, *, nothing_lost: bool = False) -> int:
+    def resync_nonce(self, *, nothing_lost: bool = False) -> int:
         """Takes the chain's present nonce for ours and returns it: after the wallet was used by something else, or the store
         was restored from a backup. Raises Retryable while a transaction is pending or open.
 
         What the wallet did meanwhile the chain is asked at the next look, unless the owner says that `nothing_lost`.
         """
-        with wiring.open_hands(self.desk, never, silent) as hands:
-            nonce = hands.executor.adopt()
+        with wiring.open_actors(self.desk, never_confirm, ignore_progress) as actors:
+            nonce = actors.executor.resync_nonce()
             self.desk.store.adopt_copy()
             if nothing_lost:
-                self.desk.store.tell_day((), nonce)
+                self.desk.store.record_prior_day((), nonce)
             return nonce
 
-    def _step(self, asked: Proposed, send: bool, confirm: Confirm, progress: Progress) -> Outcome:
-        with self._hands(send, confirm, progress) as hands:
-            return engine.step(self.desk.eyes, asked, self.desk.store, hands)
+    def _step(self, asked: PlanRequest, send: bool, confirm: Confirm, progress: Progress) -> StepOutcome:
+        with self._actors(send, confirm, progress) as actors:
+            return engine.run_step(self.desk.readers, asked, self.desk.store, actors)
 
-    def _hands(self, send: bool, confirm: Confirm, progress: Progress) -> AbstractContextManager[Hands | None]:
-        return wiring.open_hands(self.desk, confirm, progress) if send else nullcontext()
+    def _actors(self, send: bool, confirm: Confirm, progress: Progress) -> AbstractContextManager[StepActors | None]:
+        return wiring.open_actors(self.desk, confirm, progress) if send else nullcontext()
 
     def token(self, name: str, field: str) -> Token:
         """The configured token with that symbol or address. Raises ConfigError listing what there is."""
@@ -662,15 +682,15 @@ class Agent:
         """Weight less target in bps by symbol."""
         return {self.portfolio.token(d.token).label: d.drift_bps for d in decide(step_input).drifts}
 
-    def realised(self, outcome: Outcome) -> list[dict[str, Any]]:
+    def realised(self, outcome: StepOutcome) -> list[dict[str, Any]]:
         """Planned against realised change of each balance by the receipts of the swap and of all actions with liquidity, base units."""
-        return realised(self.desk, outcome)
+        return realised_changes(self.desk, outcome)
 
     def endpoints(self) -> tuple[dict[str, Any], ...]:
         """How each endpoint did so far: operator, state, score, latency, last trouble."""
-        return tuple(records(self.desk.panel))
+        return tuple(endpoint_records(self.desk.panel))
 
-    def sandwich(self, outcome: Outcome) -> Sandwich:
+    def sandwich(self, outcome: StepOutcome) -> Sandwich:
         """Who will see the plan's transaction, and what could be taken of it at most."""
         return sandwich(self.desk.config, outcome)
 
@@ -696,8 +716,8 @@ def open_agent(
     With `record` each step is written into that folder, in place of the config's [record].
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
-    with wiring.open_desk(loaded, transports, clock, record=record) as desk:
-        yield Agent(desk if key is None else replace(desk, key=HandedIn(key)))
+    with wiring.open_context(loaded, transports, clock, record=record) as desk:
+        yield Agent(desk if key is None else replace(desk, key=SuppliedKey(key)))
 
 
 def snapshot(config: LoadedConfig | Path | str = "trimtab.toml") -> StepInput:
@@ -712,13 +732,13 @@ def quote(token_in: str, token_out: str, amount: str, config: LoadedConfig | Pat
         return agent.quote(token_in, token_out, amount, pool)[1]
 
 
-def plan(config: LoadedConfig | Path | str = "trimtab.toml") -> Outcome:
+def plan(config: LoadedConfig | Path | str = "trimtab.toml") -> StepOutcome:
     """What a rebalance would do now."""
     with open_agent(config) as agent:
         return agent.plan()
 
 
-def step(config: LoadedConfig | Path | str = "trimtab.toml", *, send: bool = False, confirm: Confirm = never) -> Outcome:
+def step(config: LoadedConfig | Path | str = "trimtab.toml", *, send: bool = False, confirm: Confirm = never_confirm) -> StepOutcome:
     """One step of the agent; sends only with `send` and a `confirm` that says yes."""
     with open_agent(config) as agent:
         return agent.rebalance(send=send, confirm=confirm)

@@ -12,36 +12,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from agent.config.alerts import AlertsTable, TargetTable
+from agent.config.alerts import AlertsTable, AlertTargetTable
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import EXIT_OPERATOR, ConfigError, Refused, Retryable, TrimtabError
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
     Alert,
     AlertKind,
+    AlertMessage,
     AlertState,
+    AlertTargetState,
     AssetDrift,
+    BlockedExit,
     Delivery,
     IntentKind,
-    Letter,
     OrderStage,
     Plan,
     Portfolio,
     StepInput,
-    StuckExit,
-    TargetState,
     Verdict,
 )
-from agent.model.strategies import Health
-from agent.observe.alerts import Quiet, Rules, plain
-from agent.observe.notify import Announcer, Courier, Listener, apprise_send, settle_all
-from agent.policy.cash_flows import balance_changes as flows
+from agent.model.strategies import StrategyHealth
+from agent.observe.alerts import AlertRules, QuietHours, sanitize_text
+from agent.observe.notify import AlertChannel, AlertNotifier, ChannelSubscription, apprise_send, drain_channels
+from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import alert_prices
-from agent.policy.orders import levels as order_levels
-from agent.policy.orders.exits import disarmed
-from agent.policy.text import band, percent
-from agent.policy.triggers import rules as max_weight
-from agent.store.alerts import Alerts
+from agent.policy.orders import levels
+from agent.policy.orders.exits import disarm_command
+from agent.policy.text import format_band, format_percent
+from agent.policy.triggers import rules
+from agent.store.alerts import AlertStore
 from agent.units import BPS, Price, decimal_text, parse_raw, price_text
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 # --- Alerts about drift and reviews: one message a cause, with what would be traded, its cost and the command that does it.
 
 
-MOVED = Fraction(1, 100)
+UNMOVED_TOLERANCE = Fraction(1, 100)
 """An asset whose ratio of weight to target is within so much of the median did not move: others did."""
 MOST_NAMED = 3
 OPEN = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED)
@@ -59,7 +59,7 @@ OPEN = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AssetBand:
     """An asset between the prices at which it leaves its band when it alone moves; None where no price does that."""
 
     drift: AssetDrift
@@ -74,13 +74,13 @@ class Standing:
         return "below" if self.drift.share * BPS < self.drift.band_low_bps else "above"
 
 
-def standings(drifts: tuple[AssetDrift, ...]) -> tuple[Standing, ...]:
+def asset_bands(drifts: tuple[AssetDrift, ...]) -> tuple[AssetBand, ...]:
     """Every asset with its alert prices, those of agent/policy/drift.py."""
     prices = alert_prices(drifts)
-    return tuple(Standing(drift, *prices[drift.token]) for drift in drifts)
+    return tuple(AssetBand(drift, *prices[drift.token]) for drift in drifts)
 
 
-def causes(found: Sequence[Standing], numeraire: str) -> tuple[Standing, ...]:
+def drift_causes(found: Sequence[AssetBand], numeraire: str) -> tuple[AssetBand, ...]:
     """Assets outside their bands that moved themselves, widest first; all that are outside where none stands out. Never the numeraire.
 
     Between two rebalances units stay, so that weight over target moves with an asset's price against the portfolio. What stays at
@@ -91,28 +91,29 @@ def causes(found: Sequence[Standing], numeraire: str) -> tuple[Standing, ...]:
     if not ratios:
         return tuple(outside)
     median = (ratios[len(ratios) // 2] + ratios[(len(ratios) - 1) // 2]) / 2
-    moved = [one for one in outside if one.drift.target_bps == 0 or abs(_ratio(one) - median) > MOVED * median]
+    moved = [one for one in outside if one.drift.target_bps == 0 or abs(_ratio(one) - median) > UNMOVED_TOLERANCE * median]
     return tuple(sorted(moved or outside, key=lambda one: (-abs(one.drift.drift_bps), one.drift.token)))
 
 
-def drifted(found: Outcome) -> Iterator[Alert]:
+def drift_alerts(found: StepOutcome) -> Iterator[Alert]:
     """One alert for what left its band, else one for a review. A rebalance, a refusal or a halt speaks for itself."""
     if found.kind not in OPEN:
         return
     portfolio = found.step_input.portfolio
-    left = causes(standings(found.decided.drifts), portfolio.numeraire.address)
-    trades = traded(found.plan, portfolio)
+    left = drift_causes(asset_bands(found.decided.drifts), portfolio.numeraire.address)
+    trades = format_trades(found.plan, portfolio)
     planned = f" Would {trades}. trimtab rebalance --send does it." if trades else ""
     if left:
-        named = "; ".join(_standing(one, portfolio) for one in left[:MOST_NAMED])
+        named = "; ".join(_format_band(one, portfolio) for one in left[:MOST_NAMED])
         more = "" if len(left) <= MOST_NAMED else f"; and {len(left) - MOST_NAMED} more"
         key = ",".join(f"{one.drift.token}:{one.side}" for one in sorted(left[:MOST_NAMED], key=lambda one: one.drift.token))
         yield Alert(AlertKind.PRICE, f"price:{key}", f"{named}{more}.{planned or ' trimtab plan shows what would be traded.'}", True)
     elif found.kind is OutcomeKind.PLANNED:
         yield Alert(AlertKind.REVIEW, "planned", f"A rebalance is due: {found.reason}.{planned}", True)
-    elif over := max_weight.over(found.decided.drifts):
+    elif over := rules.overweight_assets(found.decided.drifts):
         named = "; ".join(
-            f"{portfolio.token(one.token).label} is {percent(one.share)} of the portfolio, limits.max_weight {(one.max_bps or 0) / 100:g} %"
+            f"{portfolio.token(one.token).label} is {format_percent(one.share)} of the portfolio, limits.max_weight "
+            f"{(one.max_bps or 0) / 100:g} %"
             for one in over
         )
         key = ",".join(sorted(one.token for one in over))
@@ -121,7 +122,7 @@ def drifted(found: Outcome) -> Iterator[Alert]:
         yield Alert(AlertKind.REVIEW, "review", f"Reviewed, nothing to trade: {found.reason}. trimtab status")
 
 
-def traded(plan: Plan | None, portfolio: Portfolio, tense: tuple[str, str] = ("sell", "buy")) -> str:
+def format_trades(plan: Plan | None, portfolio: Portfolio, tense: tuple[str, str] = ("sell", "buy")) -> str:
     """Every asset but the numeraire, and the cost: "sell 0.5 WETH, buy 0.01 WBTC; cost 2.1 USDC (5 bps)". Empty without swaps."""
     if plan is None or not plan.legs:
         return ""
@@ -138,16 +139,16 @@ def traded(plan: Plan | None, portfolio: Portfolio, tense: tuple[str, str] = ("s
     return f"{', '.join(words)}; cost {_amount(round(plan.cost.total), numeraire.decimals)} {numeraire.label}{share}"
 
 
-def _ratio(one: Standing) -> Fraction:
+def _ratio(one: AssetBand) -> Fraction:
     return one.drift.share * BPS / one.drift.target_bps
 
 
-def _standing(one: Standing, portfolio: Portfolio) -> str:
+def _format_band(one: AssetBand, portfolio: Portfolio) -> str:
     drift, numeraire = one.drift, portfolio.numeraire
     limit = one.low if one.side == "below" else one.high
     token = portfolio.token(drift.token)
     text = (
-        f"{token.label} is {one.side} its band: {percent(drift.share)} of the portfolio, band {band(drift)}, "
+        f"{token.label} is {one.side} its band: {format_percent(drift.share)} of the portfolio, band {format_band(drift)}, "
         f"price {price_text(drift.price, token.decimals, numeraire.decimals, 6)} {numeraire.label}"
     )
     if limit is not None:
@@ -161,8 +162,8 @@ def _amount(raw: int, decimals: int) -> str:
     return decimal_text(raw // 10**cut, decimals - cut)
 
 
-LASTING = frozenset(AlertKind) - {AlertKind.REBALANCE, AlertKind.ERROR, AlertKind.TEST}
-ALWAYS_KNOWN = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
+LASTING_KINDS = frozenset(AlertKind) - {AlertKind.REBALANCE, AlertKind.ERROR, AlertKind.TEST}
+ALWAYS_COVERED_KINDS = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
 """What also a look that failed knows."""
 KILL_SWITCH = "kill_switch"
 """What this guard alone refuses is told as the pause that it is."""
@@ -176,7 +177,7 @@ _STEP = re.compile(r"[0-9a-f]{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RunFacts:
     """What is known beside the look: the kill switch, why no sign of life comes from it (empty where all is well), and the native
     coin below which gas is low, in wei, None where nobody said.
     """
@@ -186,25 +187,25 @@ class Facts:
     low_gas_wei: int | None
 
 
-def judged(found: Outcome | TrimtabError) -> frozenset[AlertKind]:
+def covered_kinds(found: StepOutcome | TrimtabError) -> frozenset[AlertKind]:
     """Kinds of which this look knows all that lasts: what it does not tell is over."""
     if isinstance(found, TrimtabError):
-        return ALWAYS_KNOWN | ({AlertKind.REFUSAL} if isinstance(found, Refused) else frozenset())
-    return LASTING if found.decided.drifts and found.kind in OPEN else LASTING - {AlertKind.PRICE, AlertKind.REVIEW}
+        return ALWAYS_COVERED_KINDS | ({AlertKind.REFUSAL} if isinstance(found, Refused) else frozenset())
+    return LASTING_KINDS if found.decided.drifts and found.kind in OPEN else LASTING_KINDS - {AlertKind.PRICE, AlertKind.REVIEW}
 
 
-def raised_alerts(found: Outcome | TrimtabError, facts: Facts) -> tuple[Alert, ...]:
+def cycle_alerts(found: StepOutcome | TrimtabError, facts: RunFacts) -> tuple[Alert, ...]:
     """What is worth telling of one look, in the order in which it came about."""
-    return tuple(Alert(one.kind, one.key, plain(one.text), one.lasting) for one in _alerts(found, facts))
+    return tuple(Alert(one.kind, one.key, sanitize_text(one.text), one.lasting) for one in _alerts(found, facts))
 
 
-def _alerts(found: Outcome | TrimtabError, facts: Facts) -> Iterator[Alert]:
+def _alerts(found: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Alert]:
     if isinstance(found, TrimtabError):
         yield from _failed(found)
     else:
-        yield from drifted(found)
+        yield from drift_alerts(found)
         yield from _orders(found.after or found.step_input)
-        yield from (_stuck(found.step_input, one) for one in found.decided.stuck)
+        yield from (_blocked_exit_alert(found.step_input, one) for one in found.decided.stuck)
         yield from _strategies(found.after or found.step_input)
         yield from _ended(found, facts.paused)
         yield from _unexplained(found)
@@ -220,40 +221,41 @@ def _orders(step: StepInput) -> Iterator[Alert]:
     for order in step.history.orders:
         if order.stage not in (OrderStage.FIRED, OrderStage.DONE):
             continue
-        at = "" if order.at is None else f" at {order_levels.price_words(step.portfolio, order.token, order.at)}"
+        at = "" if order.at is None else f" at {levels.format_order_price(step.portfolio, order.token, order.at)}"
         then = "trimtab orders shows it, and arms it anew" if order.is_exit else "it may be bought"
-        what = order_levels.name(step.portfolio, order.terms)
+        what = levels.order_name(step.portfolio, order.terms)
         yield Alert(AlertKind.ORDER, f"order:{order.token}:{order.kind.value}", f"Fired: {what}{at}; {then}.", True)
 
 
-def _stuck(step: StepInput, one: StuckExit) -> Alert:
+def _blocked_exit_alert(step: StepInput, one: BlockedExit) -> Alert:
     """An exit that cannot be done; it lasts until it is done, or called off."""
-    label = order_levels.subject(step.portfolio, one.token)
+    label = levels.order_subject(step.portfolio, one.token)
     text = (
-        f"{label} is to be sold by an order and cannot be sold now; everything else goes on. trimtab orders says why; {disarmed(step, one)}"
+        f"{label} is to be sold by an order and cannot be sold now; everything else goes on. trimtab orders says why; "
+        f"{disarm_command(step, one)}"
     )
     return Alert(AlertKind.ORDER, f"stuck:{one.token}", text, True)
 
 
-def _unexplained(found: Outcome) -> Iterator[Alert]:
+def _unexplained(found: StepOutcome) -> Iterator[Alert]:
     """What holds purchases back while something else is done, and what was accepted as a deposit; a halt says the first itself."""
     step = found.step_input
-    if found.kind is not OutcomeKind.HALT and (held := flows.halting(step)):
+    if found.kind is not OutcomeKind.HALT and (held := balance_changes.halt_reason(step)):
         yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {held}", True)
     for flow in step.history.accepted:
-        text = f"{flows.words(step, flow)}: accepted as a deposit, since nobody explained it. trimtab flows --all"
+        text = f"{balance_changes.format_change(step, flow)}: accepted as a deposit, since nobody explained it. trimtab flows --all"
         yield Alert(AlertKind.HALT, f"accepted:{flow.id}", text, True)
 
 
 def _strategies(step: StepInput) -> Iterator[Alert]:
     """Strategies that the health rule has cut; each lasts until it is let back."""
     for one in step.history.sleeves.sleeves if step.history.sleeves is not None else ():
-        if one.state.health is Health.PAUSED:
+        if one.state.health is StrategyHealth.PAUSED:
             text = f"Strategy {one.name} is paused and waits in {step.portfolio.numeraire.label}: {one.state.reason}. trimtab strategies"
             yield Alert(AlertKind.ORDER, f"strategy:{one.name}", text, True)
 
 
-def _ended(found: Outcome, paused: bool) -> Iterator[Alert]:
+def _ended(found: StepOutcome, paused: bool) -> Iterator[Alert]:
     step = f"trimtab explain {found.step_id}" if _STEP.fullmatch(found.step_id) else "trimtab explain"
     failing = [verdict for verdict in (*(found.plan.verdicts if found.plan else ()), *found.verdicts) if not verdict.passed]
     match found.kind:
@@ -262,7 +264,7 @@ def _ended(found: Outcome, paused: bool) -> Iterator[Alert]:
         case OutcomeKind.FAILED:
             yield Alert(AlertKind.ERROR, "failed", f"A transaction did not succeed; nothing more was sent in that step. {step}")
         case OutcomeKind.REFUSED if not (paused and {verdict.guard for verdict in failing} == {KILL_SWITCH}):
-            trades = traded(found.plan, found.step_input.portfolio)
+            trades = format_trades(found.plan, found.step_input.portfolio)
             yield _refusal(failing, f"{f'It would {trades}. ' if trades else ''}{step}")
         case OutcomeKind.HALT if not paused:
             yield Alert(AlertKind.HALT, "halt", f"Nothing is traded: {found.reason}", True)
@@ -270,7 +272,7 @@ def _ended(found: Outcome, paused: bool) -> Iterator[Alert]:
             pass
 
 
-def _done(found: Outcome, step: str) -> Iterator[Alert]:
+def _done(found: StepOutcome, step: str) -> Iterator[Alert]:
     moved = [intent for intent in found.transactions if intent.kind in MOVING and intent.succeeded]
     if not moved:
         return
@@ -278,7 +280,7 @@ def _done(found: Outcome, step: str) -> Iterator[Alert]:
     blocks = [intent.receipt.block_number for intent in moved if intent.receipt is not None]
     at = f", last at block {max(blocks)}" if blocks else ""
     sent = len(found.transactions)
-    trades = traded(found.plan, found.step_input.portfolio, ("sold", "bought"))
+    trades = format_trades(found.plan, found.step_input.portfolio, ("sold", "bought"))
     text = f"{what}: {sent} {'transaction' if sent == 1 else 'transactions'}{at}. {f'Planned: {trades}. ' if trades else ''}{step}"
     yield Alert(AlertKind.REBALANCE, "rebalance", text)
 
@@ -307,16 +309,16 @@ def _failed(error: TrimtabError) -> Iterator[Alert]:
     if isinstance(error, Refused):
         yield _refusal([verdict for verdict in error.verdicts if not verdict.passed], "See the log and trimtab doctor.")
     elif not isinstance(error, Retryable):
-        yield ended(error)
+        yield run_ended_alert(error)
 
 
-def ended(error: TrimtabError) -> Alert:
+def run_ended_alert(error: TrimtabError) -> Alert:
     """A run that ends by an error. Its words may quote a node, so they stay in the log."""
     who = "a person is needed" if error.exit_code == EXIT_OPERATOR else f"exit code {error.exit_code}"
     return Alert(AlertKind.ERROR, "error", f"The run has ended: {who}. The log and trimtab doctor say why.")
 
 
-def hung() -> Alert:
+def run_hung_alert() -> Alert:
     """A look that gave no sign of life."""
     return Alert(AlertKind.ERROR, "hung", "A look hung and the run has ended itself with exit code 13, to be started anew.")
 
@@ -326,7 +328,7 @@ def _coins(wei: int) -> str:
     return decimal_text(wei // 10**12, 6)
 
 
-def distance(price: Price, limit: Price | None) -> Fraction | None:
+def price_distance(price: Price, limit: Price | None) -> Fraction | None:
     """How far the price is from a limit, as a share of the price with sign: what it has to move by."""
     return None if limit is None or price == 0 else limit / price - 1
 
@@ -340,27 +342,27 @@ SLACK_S = 10.0
 """How much longer than all its tries a test waits for a target."""
 
 
-def announcer(table: AlertsTable, store: Alerts, failed: Callable[[Delivery], None]) -> Announcer | None:
+def open_notifier(table: AlertsTable, store: AlertStore, failed: Callable[[Delivery], None]) -> AlertNotifier | None:
     """What tells the owner; None where nobody is to be told. Raises ConfigError for a target whose variable is not set."""
     if not table.targets:
         return None
-    return Announcer(store, listeners(table), rules(table), failed)
+    return AlertNotifier(store, open_subscriptions(table), alert_rules(table), failed)
 
 
-def listeners(table: AlertsTable) -> list[Listener]:
+def open_subscriptions(table: AlertsTable) -> list[ChannelSubscription]:
     """Every target with what it hears."""
-    return [Listener(_courier(table, target), _kinds(target.events or table.events)) for target in table.targets]
+    return [ChannelSubscription(_open_channel(table, target), _kinds(target.events or table.events)) for target in table.targets]
 
 
-def rules(table: AlertsTable) -> Rules:
+def alert_rules(table: AlertsTable) -> AlertRules:
     """What is told, when not, and how often."""
     minutes = table.quiet_minutes()
-    return Rules(
+    return AlertRules(
         kinds=_kinds(table.events),
         cooldown_s=table.cooldown,
         cooldowns={AlertKind(event): seconds for event, seconds in table.cooldowns.items()},
         repeat_s=table.repeat,
-        quiet=None if minutes is None else Quiet(*minutes, ZoneInfo(table.timezone or "UTC")),
+        quiet=None if minutes is None else QuietHours(*minutes, ZoneInfo(table.timezone or "UTC")),
         urgent=_kinds(table.urgent),
     )
 
@@ -379,11 +381,11 @@ def alerts(agent: Agent) -> Document:
     names = {target.name for target in table.targets}
     return {
         "block": standing.step_input.snapshot.head.number,
-        "assets": [_asset(agent, one) for one in standings(standing.decided.drifts)],
+        "assets": [_asset(agent, one) for one in asset_bands(standing.decided.drifts)],
         "events": list(table.events),
         "quiet": None if table.quiet is None else {"hours": table.quiet, "timezone": table.timezone, "urgent": list(table.urgent)},
         "cooldown_s": table.cooldown,
-        "targets": [_target(target, told.get(target.name, TargetState(target.name)), table) for target in table.targets],
+        "targets": [_target(target, told.get(target.name, AlertTargetState(target.name)), table) for target in table.targets],
         "forgotten_targets": sorted(set(told) - names),
         "open": [_state(state) for state in states if state.since_s is not None or state.untold],
         "last": [_state(state) for state in sorted(states, key=lambda one: one.told_s or 0, reverse=True) if state.told_s is not None][:10],
@@ -395,31 +397,31 @@ def try_targets(config: LoadedConfig | Path | str) -> Document:
     table = (config if isinstance(config, LoadedConfig) else load_config(config)).config.alerts
     if not table.targets:
         raise ConfigError("alerts.targets: there is none", "write [[alerts.targets]] with name and url_env; see docs/alerts.md")
-    couriers = [_courier(table, target) for target in table.targets]
-    for number, courier in enumerate(couriers):
-        courier.put(Letter(number, courier.name, AlertKind.TEST, TEST, int(time.time())))
-    found = {one.letter.target: one.why for one in settle_all(couriers, table.timeout * table.attempts + SLACK_S)}
-    told = [(courier.name, found.get(courier.name, "no answer in time")) for courier in couriers]
+    channels = [_open_channel(table, target) for target in table.targets]
+    for number, channel in enumerate(channels):
+        channel.put(AlertMessage(number, channel.name, AlertKind.TEST, TEST, int(time.time())))
+    found = {one.letter.target: one.why for one in drain_channels(channels, table.timeout * table.attempts + SLACK_S)}
+    told = [(channel.name, found.get(channel.name, "no answer in time")) for channel in channels]
     return {"reached": not any(why for _, why in told), "targets": [{"name": n, "delivered": not why, "why": why} for n, why in told]}
 
 
-def _courier(table: AlertsTable, target: TargetTable) -> Courier:
+def _open_channel(table: AlertsTable, target: AlertTargetTable) -> AlertChannel:
     send = apprise_send(target.resolve(), target.url_env, float(table.timeout))
-    return Courier(target.name, send, table.attempts, table.label)
+    return AlertChannel(target.name, send, table.attempts, table.label)
 
 
 def _kinds(events: Sequence[str]) -> frozenset[AlertKind]:
     return frozenset(AlertKind(event) for event in events)
 
 
-def _asset(agent: Agent, one: Standing) -> Document:
+def _asset(agent: Agent, one: AssetBand) -> Document:
     token, numeraire = agent.portfolio.token(one.drift.token), agent.portfolio.numeraire
 
     def price(value: Any) -> str | None:
         return None if value is None else price_text(value, token.decimals, numeraire.decimals)
 
     def away(limit: Any) -> int | None:
-        found = distance(one.drift.price, limit)
+        found = price_distance(one.drift.price, limit)
         return None if found is None else round(found * 10_000)
 
     return {
@@ -435,7 +437,7 @@ def _asset(agent: Agent, one: Standing) -> Document:
     }
 
 
-def _target(target: TargetTable, told: TargetState, table: AlertsTable) -> Document:
+def _target(target: AlertTargetTable, told: AlertTargetState, table: AlertsTable) -> Document:
     try:
         target.resolve()
         ready = True

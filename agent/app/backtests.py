@@ -8,12 +8,21 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from agent.app.offline import bands, pairs, target_bps
-from agent.backtest.data import PriceTable, only_wanted, priced_gas, read_flows, read_funding, read_gas, read_table, renamed
-from agent.backtest.kernel.sweep import cores_here
+from agent.app.offline import parse_bands, parse_pairs, target_bps
+from agent.backtest.data import (
+    PriceTable,
+    has_gas_price,
+    read_funding,
+    read_gas,
+    read_owner_transfers,
+    read_table,
+    rename_funding_symbols,
+    select_spec_symbols,
+)
+from agent.backtest.kernel.sweep import available_cores
 from agent.backtest.market import read_pool
-from agent.backtest.report.backtest import page_of
-from agent.backtest.report.page import Page, write_document, write_page
+from agent.backtest.report.backtest import backtest_page
+from agent.backtest.report.page import ReportPage, write_document, write_page
 from agent.backtest.report.series import figures as backtest_figures
 from agent.backtest.result import SimulationResult as SimulationResult_of_result
 from agent.backtest.settings import (
@@ -22,30 +31,40 @@ from agent.backtest.settings import (
     IN_NUMERAIRE,
     ROUTER,
     ROUTER_KIND,
-    Settings,
+    BacktestSpec,
+    SimulationSettings,
     TaxRule,
-    Wanted,
-    parse_flow,
-    simple,
-    simulated,
+    make_spec,
+    parse_owner_transfer,
+    simulated_spec,
 )
 from agent.backtest.simulate import Progress, SimulationResult, simulate
 from agent.backtest.stress.paths import Scenario, Severity
 from agent.backtest.stress.report import figures as stress_figures
-from agent.backtest.stress.report import page
-from agent.backtest.stress.run import MOST_BARS, StressResult, Wish, estimate_s, stress
+from agent.backtest.stress.report import stress_page
+from agent.backtest.stress.run import MOST_BARS, StressResult, StressSpec, estimate_s, run_stress_test
 from agent.backtest.stress.run import Progress as Progress_of_stress
-from agent.backtest.stress.work import Done, Piece, Work, one_by_one
-from agent.backtest.tune.grid import Choice, calendar_of, grid_of
-from agent.backtest.tune.grid import named as named_of_tune_grid
-from agent.backtest.tune.jobs import ASK_ABOVE_S, Chunk, Engine, Estimate, Found, Job, Terms, estimated, wanted_of
+from agent.backtest.stress.work import PieceResult, StressPiece, StressWork, run_sequentially
+from agent.backtest.tune.grid import PolicyChoice, parse_calendar_rule, parse_grid
+from agent.backtest.tune.grid import parse_choice as named_of_tune_grid
+from agent.backtest.tune.jobs import (
+    CONFIRM_ABOVE_S,
+    AllocatorSchedule,
+    RunEngine,
+    RunResult,
+    TuneChunk,
+    TuneJob,
+    WorkEstimate,
+    estimate_work,
+    spec_for_choice,
+)
 from agent.backtest.tune.report import document as tune_document
-from agent.backtest.tune.report import page as page_of_tune_report
+from agent.backtest.tune.report import tune_page as page_of_tune_report
 from agent.backtest.tune.search import Progress as Progress_of_tune
-from agent.backtest.tune.search import Search, Tuned, tune
-from agent.backtest.tune.statistics import Objective, Walk
-from agent.backtest.tune.workers import check_address, local, on_cluster
-from agent.backtest.workers import by_processes
+from agent.backtest.tune.search import TuneResult, TuneSpec, tune
+from agent.backtest.tune.statistics import Objective, WalkForwardMode
+from agent.backtest.tune.workers import check_address, run_locally, run_on_cluster
+from agent.backtest.workers import run_in_processes
 from agent.config import build_limits, build_policy, build_portfolio, build_reference
 from agent.config.build import build_split, starting_limits, with_allocators
 from agent.config.fields import parse_duration_s, parse_gas_price_wei
@@ -54,14 +73,14 @@ from agent.config.orders import build_pace
 from agent.config.schema import year_limit
 from agent.config.weights import build_weights
 from agent.errors import ConfigError, Refused
-from agent.model import Destination, Every, Execution, Hybrid, LotMethod, Method, Policy, Trigger
+from agent.model import AllocationMethod, Destination, Every, ExecutionConfig, HybridTrigger, LotMethod, Policy, Trigger
 from agent.policy.triggers.rules import validate_policy
 from agent.units import BPS, PIPS, Token, parse_raw, parse_share_bps
 
 __all__ = [
-    "Grids",
-    "Prepared",
-    "Shocks",
+    "PreparedStressTest",
+    "StressOptions",
+    "TuneOptions",
     "backtest_figures",
     "check_report_path",
     "prepare_stress",
@@ -81,7 +100,7 @@ SAMPLE = Path(__file__).parent.parent / "backtest" / "sample"
 
 
 @dataclass(frozen=True, slots=True)
-class Market:
+class MarketOptions:
     """How the market is made, as it is written: `cost` is the fee of every pool, `depth` what it holds on either side, `value` what
     the wallet begins with, both in whole coins of the numeraire; `gas` a price such as "20 gwei", or `gas_prices` a file of them. `flows`
     are such as 2021-03-01=+1000, `flow_file` has more of them; `pool_states` are such as WBTC/WETH=FILE.
@@ -101,10 +120,10 @@ class Market:
     gone: str = HALT
     pool_states: tuple[str, ...] = ()
 
-    def settings(self, every_bar: bool) -> Settings:
+    def settings(self, every_bar: bool) -> SimulationSettings:
         """The same as numbers, but for what depends on the table. Raises ConfigError naming the option."""
-        flows = tuple(parse_flow(text) for text in self.flows)
-        return Settings(
+        flows = tuple(parse_owner_transfer(text) for text in self.flows)
+        return SimulationSettings(
             depth=Fraction(parse_raw(self.depth, DECIMALS, "--depth"), 10**DECIMALS),
             fee_pips=parse_share_bps(self.cost, "--cost") * (PIPS // BPS),
             start_value=Fraction(parse_raw(self.value, DECIMALS, "--value"), 10**DECIMALS),
@@ -113,7 +132,7 @@ class Market:
             latency_bars=self.latency,
             seed=self.seed,
             looks_at_all=every_bar,
-            flows=flows if self.flow_file is None else (*flows, *read_flows(self.flow_file)),
+            flows=flows if self.flow_file is None else (*flows, *read_owner_transfers(self.flow_file)),
             flows_in=self.flows_in,
             gone=self.gone,
         )
@@ -122,7 +141,7 @@ class Market:
         """Symbols of token0 and token1 of each recorded pool."""
         return tuple(pair for pair, _ in map(_pool_state, self.pool_states))
 
-    def for_table(self, settings: Settings, wanted: Wanted, table: PriceTable) -> Settings:
+    def for_table(self, settings: SimulationSettings, wanted: BacktestSpec, table: PriceTable) -> SimulationSettings:
         """With gas prices for each bar, and pools of the portfolio's tokens. Raises ConfigError."""
         if self.gas_prices is not None:
             if settings.gas_wei:
@@ -159,7 +178,7 @@ def prices_file(prices: Path | None, of_sample: bool) -> Path:
 
 def backtest(  # noqa: PLR0913
     prices: Path,
-    market: Market,
+    market: MarketOptions,
     *,
     config: Path | None = None,
     target: str = "",
@@ -180,25 +199,25 @@ def backtest(  # noqa: PLR0913
     tokens, as SYMBOL=NUMBER. With `every_bar` no bar is passed over, which changes no trade. `funding` is a file of funding rates, by
     which the result tells what shorts of the holdings would have got. Raises ConfigError naming the option.
     """
-    known_as, table = pairs(names, "--as") if names else {}, read_table(prices)
+    known_as, table = parse_pairs(names, "--as") if names else {}, read_table(prices)
     rates = () if funding is None else read_funding(funding)
     of_rates_alone = {one.symbol for one in rates} - {*table.symbols}
-    table = named(table, {symbol: name for symbol, name in known_as.items() if symbol not in of_rates_alone})
-    rates = renamed(rates, known_as)
+    table = rename_symbols(table, {symbol: name for symbol, name in known_as.items() if symbol not in of_rates_alone})
+    rates = rename_funding_symbols(rates, known_as)
     settings = market.settings(every_bar)
     if config is not None:
         if target or band or every:
             raise ConfigError("--config: says targets and triggers itself", "leave --target, --band and --every away")
-        wanted = from_config(load_config(config))
+        wanted = spec_from_config(load_config(config))
     else:
         known = _decimals(decimals)
-        wanted = from_options(table, target, band, every, destination, numeraire, native, decimals=known, pools=market.pairs())
+        wanted = spec_from_options(table, target, band, every, destination, numeraire, native, decimals=known, pools=market.pairs())
     settings = market.for_table(settings, wanted, table)
     require_priced_gas(settings, wanted, table)
     return simulate(wanted, table, settings, progress, rates)
 
 
-def from_config(loaded: LoadedConfig) -> Wanted:
+def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
     """What the config wants, on the simulated chain: its own router and feeds; tokens have the decimals that it names, else 18."""
     config = loaded.config
     listed = config.portfolio.listed
@@ -206,23 +225,23 @@ def from_config(loaded: LoadedConfig) -> Wanted:
     portfolio = build_portfolio(config, tokens)
     portfolio = replace(portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent))
     split = with_allocators(config, build_split(config), portfolio, loaded.path.parent)
-    execution = Execution(ROUTER_KIND, ROUTER, config.execution.deadline, EXPIRE_BLOCKS, (ROUTER,), pace=build_pace(config))
+    execution = ExecutionConfig(ROUTER_KIND, ROUTER, config.execution.deadline, EXPIRE_BLOCKS, (ROUTER,), pace=build_pace(config))
     limits, tax = build_limits(config, portfolio.numeraire), config.tax
     if tax is not None and tax.year_limit is not None and tax.currency is not None:
         raise ConfigError("tax.year_limit in another currency is not simulated", "leave tax.currency out of the config of a backtest")
     rule = TaxRule() if tax is None else TaxRule(LotMethod(tax.method), year_limit(tax.year_limit, portfolio.numeraire.decimals))
-    return simulated(Wanted(portfolio, build_policy(config), build_reference(config), limits, execution, (), split, rule))
+    return simulated_spec(BacktestSpec(portfolio, build_policy(config), build_reference(config), limits, execution, (), split, rule))
 
 
 def _decimals(text: str) -> dict[str, int]:
-    found = pairs(text, "--decimals") if text else {}
+    found = parse_pairs(text, "--decimals") if text else {}
     for symbol, number in found.items():
         if not number.isdecimal() or int(number) > MOST_DECIMALS:
             raise ConfigError(f"--decimals {symbol}: {number!r}", f"write a whole number from 0 to {MOST_DECIMALS}: WBTC=8")
     return {symbol: int(number) for symbol, number in found.items()}
 
 
-def from_options(  # noqa: PLR0913
+def spec_from_options(  # noqa: PLR0913
     table: PriceTable,
     target: str,
     band: str,
@@ -233,21 +252,21 @@ def from_options(  # noqa: PLR0913
     *,
     decimals: Mapping[str, int] | None = None,
     pools: Sequence[tuple[str, str]] = (),
-) -> Wanted:
+) -> BacktestSpec:
     """What the options of a command line want, with every limit off. Raises ConfigError naming the option."""
     targets, money = targets_of(table, target, numeraire)
     if destination not in ("target", "band", "halfway"):
         raise ConfigError(f"--destination: {destination!r}", "choose from target, band, halfway")
-    whole, own = bands(band, targets) if band else (None, {})
+    whole, own = parse_bands(band, targets) if band else (None, {})
     trigger: Trigger
     if every:
         schedule = Every(parse_duration_s(every, "--every"))
-        trigger = schedule if whole is None else Hybrid(whole, schedule)
+        trigger = schedule if whole is None else HybridTrigger(whole, schedule)
     elif whole is not None:
         trigger = whole
     else:
         raise ConfigError("--band or --every is needed", "write when to act: --band 10%rel, --every 7d, or both")
-    wanted = simple(
+    wanted = make_spec(
         targets,
         trigger,
         money,
@@ -275,7 +294,7 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
     """Targets in bps by symbol, and what all is counted in: `numeraire`, else the target that the file lacks. Raises ConfigError."""
     if not target:
         raise ConfigError("--target or --config is needed", "write for example --target BTC=50,USD=50 --band 10%rel")
-    targets = {symbol: target_bps(symbol, text) for symbol, text in pairs(target, "--target").items()}
+    targets = {symbol: target_bps(symbol, text) for symbol, text in parse_pairs(target, "--target").items()}
     money = numeraire or next((symbol for symbol in targets if symbol not in table.symbols), "USD")
     strange = [symbol for symbol in targets if symbol not in table.symbols and symbol != money]
     if strange:
@@ -283,7 +302,7 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
     return targets, money
 
 
-def named(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
+def rename_symbols(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
     """The table under other symbols: `names` are ours by those of the file. Raises ConfigError naming --as."""
     strange = [name for name in names if name not in table.symbols]
     if strange:
@@ -298,14 +317,14 @@ def _twice(names: Sequence[str]) -> str:
     return next(name for name in names if names.count(name) > 1)
 
 
-def priced(prices: Path, names: str) -> PriceTable:
+def load_prices(prices: Path, names: str) -> PriceTable:
     """The file's prices by our symbols: `names` are SYMBOL=SYMBOL, of the file and of the portfolio. Raises ConfigError."""
-    return named(read_table(prices), pairs(names, "--as") if names else {})
+    return rename_symbols(read_table(prices), parse_pairs(names, "--as") if names else {})
 
 
-def require_priced_gas(settings: Settings, wanted: Wanted, table: PriceTable) -> None:
+def require_priced_gas(settings: SimulationSettings, wanted: BacktestSpec, table: PriceTable) -> None:
     """Raises ConfigError where gas costs something and nothing says in what."""
-    if settings.gas_wei and not priced_gas(wanted, table):
+    if settings.gas_wei and not has_gas_price(wanted, table):
         raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
 
 
@@ -329,7 +348,7 @@ def check_report_path(path: Path) -> None:
         raise _unwritable(path, error) from None
 
 
-def write_pages(page: Page, path: Path) -> tuple[Path, Path]:
+def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
     """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError where that cannot be."""
     check_report_path(path)
     beside = path.with_suffix(".json")
@@ -344,7 +363,7 @@ def write_pages(page: Page, path: Path) -> tuple[Path, Path]:
 def write_report(result: SimulationResult_of_result, path: Path) -> tuple[Path, Path]:
     """The same of a simulation. Raises Refused without empyrical, too."""
     check_report_path(path)
-    return write_pages(page_of(result), path)
+    return write_pages(backtest_page(result), path)
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:
@@ -354,7 +373,7 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
 # --- A stress test from what a command line says: the prices and wishes of a backtest, how many paths, and what is to go wrong.
 
 
-USUAL_BARS = 720
+DEFAULT_BARS = 720
 """A month of hours."""
 PLACES = 18
 SHARED_FROM_S = 15.0
@@ -363,7 +382,7 @@ LOST = "a process of the stress test died, perhaps for lack of memory"
 
 
 @dataclass(frozen=True, slots=True)
-class Shocks:
+class StressOptions:
     """What is to be tried, as it is written. `scenarios` "all" are those that the portfolio can meet; `block` empty is by rule."""
 
     paths: int = 2_000
@@ -378,7 +397,7 @@ class Shocks:
     gas: str = "500 gwei"
     thin: str = "0.001"
 
-    def wish(self, table: PriceTable) -> Wish:
+    def wish(self, table: PriceTable) -> StressSpec:
         """The same as numbers. Raises ConfigError naming the option."""
         if self.drift not in ("recorded", "none"):
             raise ConfigError(f"--drift: {self.drift!r}", "choose recorded or none")
@@ -391,10 +410,10 @@ class Shocks:
             gas_wei=parse_gas_price_wei(self.gas, "--gas-spike"),
             depth_part=_number(self.thin, "--thin"),
         )
-        return Wish(
+        return StressSpec(
             paths=self.paths,
             step_paths=self.step_paths,
-            bars=self.bars or min(USUAL_BARS, table.bars),
+            bars=self.bars or min(DEFAULT_BARS, table.bars),
             scenarios=_scenarios(self.scenarios),
             severity=severity,
             block=float(_number(self.block, "--block")) if self.block else None,
@@ -404,20 +423,20 @@ class Shocks:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedStressTest:
     """Everything that a stress test needs, checked, and how many seconds it may take on one core."""
 
-    wanted: Wanted
+    wanted: BacktestSpec
     table: PriceTable
-    settings: Settings
-    wish: Wish
+    settings: SimulationSettings
+    wish: StressSpec
     seconds: float
 
 
 def prepare_stress(  # noqa: PLR0913
     prices: Path,
-    market: Market,
-    shocks: Shocks,
+    market: MarketOptions,
+    shocks: StressOptions,
     *,
     config: Path | None = None,
     target: str = "",
@@ -428,44 +447,46 @@ def prepare_stress(  # noqa: PLR0913
     native: str = "",
     names: str = "",
     limits: str = "usual",
-) -> Prepared:
+) -> PreparedStressTest:
     """As `backtest` reads them. Without a config the `limits` are "usual", those that `trimtab init` writes, or "off".
 
     Raises ConfigError naming the option.
     """
-    table = priced(prices, names)
+    table = load_prices(prices, names)
     settings = market.settings(every_bar=False)
     if config is not None:
         if target or band or every:
             raise ConfigError("--config: says targets and triggers itself", "leave --target, --band and --every away")
-        wanted = from_config(load_config(config))
+        wanted = spec_from_config(load_config(config))
     else:
         if limits not in ("usual", "off"):
             raise ConfigError(f"--limits: {limits!r}", "choose usual or off")
-        wanted = from_options(table, target, band, every, destination, numeraire, native)
+        wanted = spec_from_options(table, target, band, every, destination, numeraire, native)
         if limits == "usual":
             wanted = replace(wanted, limits=starting_limits(wanted.portfolio.numeraire))
     require_priced_gas(settings, wanted, table)
     wish = shocks.wish(table)
-    return Prepared(wanted, table, settings, wish, estimate_s(wish, wanted, settings))
+    return PreparedStressTest(wanted, table, settings, wish, estimate_s(wish, wanted, settings))
 
 
-def run_stress(prepared: Prepared, progress: Progress_of_stress | None = None, cores: int = 0) -> StressResult:
+def run_stress(prepared: PreparedStressTest, progress: Progress_of_stress | None = None, cores: int = 0) -> StressResult:
     """See agent/backtest/stress/run.py; on so many cores, 0 is all, which changes nothing of the result. What takes a few seconds is done
     here. Raises ConfigError for what does not fit the prices, Retryable for a process that died.
     """
-    many = cores or cores_here()
+    many = cores or available_cores()
 
-    def share(work: Work, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Done]]:
-        return by_processes(work, pieces, min(many, len(pieces)), LOST)
+    def share(work: StressWork, pieces: Sequence[StressPiece]) -> Iterator[tuple[StressPiece, PieceResult]]:
+        return run_in_processes(work, pieces, min(many, len(pieces)), LOST)
 
     alone = many == 1 or prepared.seconds < SHARED_FROM_S
-    return stress(prepared.wanted, prepared.table, prepared.settings, prepared.wish, progress, one_by_one if alone else share)
+    return run_stress_test(
+        prepared.wanted, prepared.table, prepared.settings, prepared.wish, progress, run_sequentially if alone else share
+    )
 
 
 def write_stress_report(found: StressResult, path: Path) -> tuple[Path, Path]:
     """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError where nothing can be written."""
-    return write_pages(page(found), path)
+    return write_pages(stress_page(found), path)
 
 
 def _scenarios(text: str) -> tuple[Scenario, ...]:
@@ -491,7 +512,7 @@ FEWEST_FOLDS, MOST_FOLDS = 1, 50
 
 
 @dataclass(frozen=True, slots=True)
-class Grids:
+class TuneOptions:
     """What is tried out, and how it is judged, as it is written. `calendar` is the interval of the rule that has to be beaten; an
     allocator chooses anew every `rechoose` from the prices of `window`. `full` rules the fast kernel out.
     """
@@ -512,83 +533,83 @@ class Grids:
 
 def prepare_tune(  # noqa: PLR0913
     prices: Path,
-    market: Market,
-    grids: Grids,
+    market: MarketOptions,
+    grids: TuneOptions,
     *,
     config: Path | None = None,
     target: str = "",
     numeraire: str = "",
     native: str = "",
     names: str = "",
-) -> Search:
+) -> TuneSpec:
     """The search, checked before anything runs. With a config its limits hold, and its trigger and destination are those of the grid.
 
     Raises ConfigError naming the option.
     """
-    grid = grid_of(grids.band, grids.every, grids.destination, grids.allocator, grids.trigger)
-    calendar = calendar_of(grids.calendar)
+    grid = parse_grid(grids.band, grids.every, grids.destination, grids.allocator, grids.trigger)
+    calendar = parse_calendar_rule(grids.calendar)
     if market.flows or market.flow_file is not None:
         raise ConfigError("--flow: deposits would count as growth", "leave them away")
     if not FEWEST_FOLDS <= grids.folds <= MOST_FOLDS:
         raise ConfigError(f"--folds: {grids.folds}", f"write a number from {FEWEST_FOLDS} to {MOST_FOLDS}")
-    table = priced(prices, names)
+    table = load_prices(prices, names)
     if config is not None:
         if target:
             raise ConfigError("--config: says targets itself", "leave --target away")
-        wanted = from_config(load_config(config))
+        wanted = spec_from_config(load_config(config))
         if wanted.split is not None:
             raise ConfigError("--config: several strategies have triggers of their own", "search for the setting of each by itself")
     else:
-        wanted = from_options(table, target, "", grids.calendar, "target", numeraire, native)
-    table = only_wanted(wanted, table)
+        wanted = spec_from_options(table, target, "", grids.calendar, "target", numeraire, native)
+    table = select_spec_symbols(wanted, table)
     settings = market.for_table(market.settings(False), wanted, table)
     require_priced_gas(settings, wanted, table)
-    terms = Terms(parse_duration_s(grids.rechoose, "--rechoose"), parse_duration_s(grids.window, "--window"))
+    terms = AllocatorSchedule(parse_duration_s(grids.rechoose, "--rechoose"), parse_duration_s(grids.window, "--window"))
     for method in grid.allocators:
-        if method is not Method.FIXED:
-            wanted_of(wanted, Choice(Every(terms.every_s), allocator=method), terms, table.interval_s)
+        if method is not AllocationMethod.FIXED:
+            spec_for_choice(wanted, PolicyChoice(Every(terms.every_s), allocator=method), terms, table.interval_s)
     objective = named_of_tune_grid(grids.objective, "--objective", {one.value: one for one in Objective})
-    walk = named_of_tune_grid(grids.walk, "--walk", {one.value: one for one in Walk})
-    return Search(table, wanted, settings, grid, calendar, terms, objective, walk, grids.folds, grids.full)
+    walk = named_of_tune_grid(grids.walk, "--walk", {one.value: one for one in WalkForwardMode})
+    return TuneSpec(table, wanted, settings, grid, calendar, terms, objective, walk, grids.folds, grids.full)
 
 
 def run_tune(
-    search: Search,
+    search: TuneSpec,
     *,
     cores: int = 0,
     scheduler: str = "",
     folder: Path | None = None,
-    confirm: Callable[[Estimate], bool] | None = None,
+    confirm: Callable[[WorkEstimate], bool] | None = None,
     progress: Progress_of_tune | None = None,
-) -> Tuned:
+) -> TuneResult:
     """Does the search, or goes on with the one in `folder`. `cores` 0 takes all; `scheduler` is the address of a Dask scheduler, which
     gets the runs of the full step. `confirm` is asked where it takes longer than five minutes; None goes on unasked.
 
     Raises Refused where the answer is no, Retryable for a scheduler or process that is lost, ConfigError for a folder of another search.
     """
-    many = cores or cores_here()
+    many = cores or available_cores()
     if scheduler:
         check_address(scheduler)
 
-    def allow(job: Job, rest: Sequence[Chunk]) -> None:
+    def allow(job: TuneJob, rest: Sequence[TuneChunk]) -> None:
         if confirm is None:
             return
-        estimate = estimated(job, rest, many)
-        if estimate.wall_s > ASK_ABOVE_S and not confirm(estimate):
+        estimate = estimate_work(job, rest, many)
+        if estimate.wall_s > CONFIRM_ABOVE_S and not confirm(estimate):
             raise Refused(f"not begun: {estimate.words}", remedy="begin it with --yes, or take a smaller grid or fewer bars")
 
-    def work(job: Job, rest: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Found]]]:
+    def work(job: TuneJob, rest: Sequence[TuneChunk]) -> Iterator[tuple[TuneChunk, list[RunResult]]]:
         if not scheduler:
-            yield from local(job, rest, many)
+            yield from run_locally(job, rest, many)
             return
-        yield from local(job, [chunk for chunk in rest if chunk.engine is Engine.KERNEL], many)
-        steps = [chunk for chunk in rest if chunk.engine is Engine.FULL]
+        yield from run_locally(job, [chunk for chunk in rest if chunk.engine is RunEngine.KERNEL], many)
+        steps = [chunk for chunk in rest if chunk.engine is RunEngine.FULL]
         if steps:
-            yield from on_cluster(job, steps, scheduler)
+            yield from run_on_cluster(job, steps, scheduler)
 
     return tune(search, work, folder, allow, progress or (lambda _done, _runs: None))
 
 
-def write_tune_report(tuned: Tuned, path: Path) -> tuple[Path, Path]:
+def write_tune_report(tuned: TuneResult, path: Path) -> tuple[Path, Path]:
     """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError where nothing can be written."""
     return write_pages(page_of_tune_report(tuned), path)

@@ -12,22 +12,21 @@ from agent.accounting.tax_lots import planned_gains
 from agent.config.build import build_policy, build_split
 from agent.config.orders import pace_text
 from agent.config.schema import Config, LimitsTable
-from agent.config.strategies import as_portfolio
+from agent.config.strategies import strategy_as_portfolio
 from agent.config.triggers import RiskTable
 from agent.config.weights import WeightsTable, weights_text
-from agent.execution.step_context import Outcome
-from agent.guards.market import Exposure, by_limits, of_plan, profit_of
-from agent.model import Destination, Flow, LpTarget, Only, Plan, Portfolio, StepInput
-from agent.model.strategies import Sleeve, Split, Strategy
-from agent.policy import text as words_module
-from agent.policy.cash_flows import balance_changes as aside
-from agent.policy.cash_flows import balance_changes as rules
-from agent.policy.decide import Decided
-from agent.policy.orders import levels as order_levels
+from agent.execution.step_context import StepOutcome
+from agent.guards.market import SandwichExposure, max_extractable_profit, plan_sandwich_loss, sandwich_exposure
+from agent.model import Destination, ExternalTransfer, LpTarget, Plan, Portfolio, StepInput, TradeSide
+from agent.model.strategies import CapitalSplit, Strategy, StrategyBook
+from agent.policy import text
+from agent.policy.cash_flows import balance_changes
+from agent.policy.decide import DecisionResult
+from agent.policy.orders import levels
 from agent.policy.strategies.accounting import ONE, unit_value
-from agent.policy.strategies.netting import SleevesView, SleeveWish, due_shares
-from agent.policy.text import span
-from agent.policy.triggers import rules as trigger_words
+from agent.policy.strategies.netting import NettingResult, StrategyAdjustment, target_capital_shares
+from agent.policy.text import format_duration
+from agent.policy.triggers import rules
 from agent.reference import reference_prices
 from agent.units import BPS, Price, Value, decimal_text, value_text
 
@@ -36,11 +35,11 @@ from agent.units import BPS, Price, Value, decimal_text, value_text
 
 PRIVATE, PUBLIC, EITHER = "private endpoint", "public mempool", "private endpoint, public mempool where it fails"
 
-ANNOUNCED = "an approval in public tells which token is sold, and how much of it, before the swap is sent"
+APPROVAL_LEAK = "an approval in public tells which token is sold, and how much of it, before the swap is sent"
 """Part of the warning before public submission (T15)."""
 
 
-__all__ = ["Sandwich", "exposure", "of_plan", "sandwich", "submission", "submission_text"]
+__all__ = ["Sandwich", "exposure", "plan_sandwich_loss", "sandwich", "submission", "submission_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Sandwich:
     public: bool
     at_most: Value | None
     at_most_bps: int | None
-    by_limits: Exposure
+    by_limits: SandwichExposure
     profit_at_most: Value | None = None
 
 
@@ -67,32 +66,32 @@ def submission(config: Config) -> str:
     return EITHER if config.execution.submit_public_fallback else PRIVATE
 
 
-def exposure(config: Config) -> Exposure:
+def exposure(config: Config) -> SandwichExposure:
     """What the limits let a sandwich take of public transactions."""
     limits = config.limits
-    return by_limits(limits.plan_cost, limits.slippage, limits.turnover, limits.daily_turnover)
+    return sandwich_exposure(limits.plan_cost, limits.slippage, limits.turnover, limits.daily_turnover)
 
 
-def sandwich(config: Config, outcome: Outcome) -> Sandwich:
+def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
     """What could be taken of the plan of a step."""
     plan = outcome.plan
-    at_most = None if plan is None else of_plan(outcome.step_input, plan)
+    at_most = None if plan is None else plan_sandwich_loss(outcome.step_input, plan)
     bps = None if plan is None or at_most is None or plan.turnover <= 0 else math.ceil(at_most / plan.turnover * BPS)
     how = submission(config)
-    profit = None if plan is None else profit_of(plan, at_most)
+    profit = None if plan is None else max_extractable_profit(plan, at_most)
     return Sandwich(how, how != PRIVATE and not config.chain.local, at_most, bps, exposure(config), profit)
 
 
 def submission_text(config: Config) -> str:
     """For the owner to confirm: who gets the bytes, and on a live chain what that could cost."""
     how = submission(config)
-    return how if how == PRIVATE or config.chain.local else f"{how}: {exposure(config).words}; {ANNOUNCED}"
+    return how if how == PRIVATE or config.chain.local else f"{how}: {exposure(config).words}; {APPROVAL_LEAK}"
 
 
 Document = dict[str, Any]
 
 
-def netting(found: SleevesView | None, portfolio: Portfolio) -> Document | None:
+def netting_document(found: NettingResult | None, portfolio: Portfolio) -> Document | None:
     """Who acts, what is exchanged inside and what that saves; None where one strategy has the whole wallet. Values in the numeraire."""
     if found is None:
         return None
@@ -120,9 +119,9 @@ def netting(found: SleevesView | None, portfolio: Portfolio) -> Document | None:
     }
 
 
-def sentences(found: SleevesView | None, step: StepInput) -> list[str]:
+def netting_sentences(found: NettingResult | None, step: StepInput) -> list[str]:
     """The same in words; nothing where one strategy has the whole wallet."""
-    told = netting(found, step.portfolio)
+    told = netting_document(found, step.portfolio)
     if found is None or told is None:
         return []
     unit = step.portfolio.numeraire.label
@@ -136,7 +135,9 @@ def sentences(found: SleevesView | None, step: StepInput) -> list[str]:
     return words + ([f"That saved at least {told['saved_fees']} {unit} of pool fees."] if found.saved else [])
 
 
-def sleeve(one: Sleeve, split: Split, wish: SleeveWish | None, due: Fraction, step: StepInput, prices: dict[str, Price]) -> Document:
+def strategy_document(
+    one: StrategyBook, split: CapitalSplit, wish: StrategyAdjustment | None, due: Fraction, step: StepInput, prices: dict[str, Price]
+) -> Document:
     """One strategy: capital, share, unit value, return, Sharpe ratio, state, and what it holds."""
     portfolio = step.portfolio
     decimals = portfolio.numeraire.decimals
@@ -177,17 +178,17 @@ def sleeve(one: Sleeve, split: Split, wish: SleeveWish | None, due: Fraction, st
     }
 
 
-def shares_due(step: StepInput) -> dict[str, Fraction]:
+def target_shares(step: StepInput) -> dict[str, Fraction]:
     """Share of the capital that each strategy of the config should have; those of the config where the books are other ones."""
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
         return {}
     if {one.name for one in split.strategies} != set(books.named):
         return {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
-    return due_shares(split, books.named)
+    return target_capital_shares(split, books.named)
 
 
-def strategy_parameters(split: Split | None, portfolio: Portfolio, chosen: Mapping[str, str]) -> dict[str, str]:
+def strategy_parameters(split: CapitalSplit | None, portfolio: Portfolio, chosen: Mapping[str, str]) -> dict[str, str]:
     """What binds each strategy, and the split, in words by name; nothing where one strategy has the whole wallet.
 
     `chosen` says by name how an allocator chooses its weights.
@@ -207,9 +208,17 @@ def _bound(one: Strategy, portfolio: Portfolio, chosen: str) -> str:
     rule, health = one.health, "off"
     if rule is not None:
         low, high = decimal_text(rule.limit_milli, 3), decimal_text(rule.recover_milli, 3)
-        health = f"Sharpe ratio of {span(rule.window_s)} below {low} for {span(rule.period_s)}, back at {high} for {span(rule.recover_s)}"
+        health = (
+            f"Sharpe ratio of {format_duration(rule.window_s)} below {low} for {format_duration(rule.period_s)}, back at "
+            f"{high} for {format_duration(rule.recover_s)}"
+        )
     parts = [f"{one.share_bps / 100:g}% of the capital, floor {one.floor_bps / 100:g}%", weights, *([chosen] if chosen else [])]
-    parts += [trigger_words.trigger(one.trigger, portfolio), one.destination.value, f"cooldown {span(one.cooldown_s)}", f"health {health}"]
+    parts += [
+        rules.format_trigger(one.trigger, portfolio),
+        one.destination.value,
+        f"cooldown {format_duration(one.cooldown_s)}",
+        f"health {health}",
+    ]
     return "; ".join(parts)
 
 
@@ -240,12 +249,12 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         or "none",
         "weights": weights_text(config.portfolio),
         "liquidity positions": ", ".join(position.name for position in portfolio.positions) or "none",
-        "liquidity targets": ", ".join(_wanted(target) for target in portfolio.lp_targets) or "none",
-        "orders": order_levels.orders_words(portfolio) or "none",
-        "trigger": trigger_words.trigger(policy.trigger, portfolio),
-        "bands of single assets": trigger_words.bands(portfolio) or "none",
+        "liquidity targets": ", ".join(_format_target(target) for target in portfolio.lp_targets) or "none",
+        "orders": levels.format_orders(portfolio) or "none",
+        "trigger": rules.format_trigger(policy.trigger, portfolio),
+        "bands of single assets": rules.format_bands(portfolio) or "none",
         "destination": config.policy.destination,
-        "only": "both sides" if policy.only is None else f"{policy.only.value}: {trigger_words.ONLY[policy.only]}",
+        "only": "both sides" if policy.only is None else f"{policy.only.value}: {rules.ONLY[policy.only]}",
         "cooldown": f"{config.policy.cooldown} s",
         "confirm_blocks": str(config.policy.confirm_blocks or 0),
         "jitter": "off" if config.policy.jitter is None else f"{config.policy.jitter / 100:g}%",
@@ -258,7 +267,9 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
     if (portfolio.positions or portfolio.lp_targets) and config.lp is not None:
         found["lp"] = f"volatility {config.lp.volatility / 100:g}% a year, horizon {config.lp.horizon} s"
     chosen = {
-        one.name: weights_text(as_portfolio(config.portfolio, one)) for one in config.strategies if isinstance(one.allocator, WeightsTable)
+        one.name: weights_text(strategy_as_portfolio(config.portfolio, one))
+        for one in config.strategies
+        if isinstance(one.allocator, WeightsTable)
     }
     found |= strategy_parameters(build_split(config), portfolio, chosen)
     if config.policy.risk is not None:
@@ -268,7 +279,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
     return found
 
 
-def _wanted(target: LpTarget) -> str:
+def _format_target(target: LpTarget) -> str:
     width = "" if target.width_bps is None else f", width {target.width_bps / 100:g}%"
     return f"{target.share_bps / 100:g}% in {target.venue} {target.pool}{width}"
 
@@ -279,8 +290,9 @@ def risk_text(table: RiskTable) -> str:
     parts += [f"correlation of {pair} {bps / 100:g}%" for pair, bps in table.correlations.items()]
     if (one := table.estimate) is not None:
         parts.append(
-            f"all others from recorded prices: returns over {span(one.step)} of {span(one.window)}, at least {span(one.min_history)}, "
-            f"none older than {span(one.max_age)}"
+            f"all others from recorded prices: returns over {format_duration(one.step)} of {format_duration(one.window)}, at "
+            f"least {format_duration(one.min_history)}, "
+            f"none older than {format_duration(one.max_age)}"
         )
     parts += [f"of other pairs {table.correlation / 100:g}%"] if table.correlation is not None else []
     return ", ".join(parts)
@@ -325,7 +337,7 @@ class TriggerView:
 
     words: str
     bands: str
-    only: Only | None
+    only: TradeSide | None
     only_words: str
     destination: Destination
     cooldown_s: int
@@ -333,25 +345,25 @@ class TriggerView:
     next: str | None
 
 
-def view(step: StepInput, decided: Decided) -> TriggerView:
+def trigger_view(step: StepInput, decided: DecisionResult) -> TriggerView:
     """The policy that a step decided by."""
     policy = step.policy
     return TriggerView(
-        words=trigger_words.trigger(policy.trigger, step.portfolio),
-        bands=trigger_words.bands(step.portfolio),
+        words=rules.format_trigger(policy.trigger, step.portfolio),
+        bands=rules.format_bands(step.portfolio),
         only=policy.only,
-        only_words="" if policy.only is None else trigger_words.ONLY[policy.only],
+        only_words="" if policy.only is None else rules.ONLY[policy.only],
         destination=policy.destination,
         cooldown_s=policy.cooldown_s,
         next_s=decided.next_s,
-        next=None if decided.next_s is None else words_module.moment(decided.next_s),
+        next=None if decided.next_s is None else text.format_time(decided.next_s),
     )
 
 
 # --- The taxable gain of a plan as a document; loads no chain.
 
 
-def document(step: StepInput, plan: Plan | None) -> dict[str, Any] | None:
+def tax_document(step: StepInput, plan: Plan | None) -> dict[str, Any] | None:
     """What each token would realise by the lot rule, and how the year stands; None without [tax]."""
     tax, numeraire = step.history.tax, step.portfolio.numeraire
     if tax is None:
@@ -386,9 +398,9 @@ def document(step: StepInput, plan: Plan | None) -> dict[str, Any] | None:
     }
 
 
-def words(step: StepInput, plan: Plan | None) -> list[str]:
+def tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     """The same in a sentence; nothing without [tax] or without a plan that disposes of something."""
-    found = document(step, plan)
+    found = tax_document(step, plan)
     if found is None or not found["disposals"]:
         return []
     limit = "" if found["year_limit"] is None else f" of at most {found['year_limit']}"
@@ -401,12 +413,12 @@ def words(step: StepInput, plan: Plan | None) -> list[str]:
 # --- One unexplained change of a balance as a document; loads no chain.
 
 
-def flow_document(step: StepInput, flow: Flow) -> dict[str, Any]:
+def transfer_document(step: StepInput, flow: ExternalTransfer) -> dict[str, Any]:
     """One flow; `id` is None while it is not written down, `told` while nobody has said what it was."""
     value = None if flow.value is None else value_text(flow.value, step.portfolio.numeraire.decimals)
     return {
         "id": flow.id or None,
-        "symbol": rules.label(step, flow.token),
+        "symbol": balance_changes.token_label(step, flow.token),
         "address": flow.token,
         "delta_raw": str(flow.delta_raw),
         "value": value,
@@ -416,14 +428,14 @@ def flow_document(step: StepInput, flow: Flow) -> dict[str, Any]:
         "halts": flow.holds,
         "counts_as_loss": flow.is_loss,
         "told": None if flow.kind is None else flow.kind.value,
-        "words": rules.words(step, flow),
+        "words": balance_changes.format_change(step, flow),
     }
 
 
-def left_alone(step: StepInput) -> list[dict[str, Any]]:
+def excluded_holdings(step: StepInput) -> list[dict[str, Any]]:
     """What of the wallet is no part of the portfolio now, each with the reason; raw amounts as decimal strings."""
     found = []
-    for address, raw, why in aside.everything_left(step):
+    for address, raw, why in balance_changes.excluded_amounts(step):
         token = step.portfolio.token(address)
         found.append({"symbol": token.label, "address": address, "raw": str(raw), "amount": decimal_text(raw, token.decimals), "why": why})
     return found

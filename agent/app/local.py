@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.app.agent import Agent, open_agent
-from agent.app.start.setup import trust_now
+from agent.app.start.setup import pin_all
 from agent.config.load import load_config
 from agent.errors import ConfigError
-from agent.localchain import WORLD, LocalChain, open_eth_tester
-from agent.localchain import market as moving
+from agent.localchain import DEFAULT_WORLD, LocalChain, market, open_eth_tester
 from agent.localchain.serve import serve, write_atomically
-from agent.localchain.world import FIRST_LINE, Range, V2Spec, V3Spec
+from agent.localchain.world import CONFIG_MARKER, LiquidityRange, V2Spec, V3Spec
 from agent.units import floor_int
 
 Document = dict[str, Any]
@@ -59,8 +58,8 @@ def serve_localchain(port: int, write_config: Path | None, tell: Callable[[Docum
 
 def move_market(port: int, moves: list[str]) -> Document:
     """Moves the market of the chain that is served at `port`, such as WBTC=+30%. Raises ConfigError for what is no move or no chain."""
-    factors = moving.parse_moves(moves)
-    prices = moving.ask(port, factors)
+    factors = market.parse_moves(moves)
+    prices = market.request_move(port, factors)
     return {"moved": {symbol: f"{float(factor - 1) * 100:+g}%" for symbol, factor in factors.items()}, "prices_usd": prices}
 
 
@@ -75,7 +74,7 @@ def _require_ours(config: Path) -> None:
         raise ConfigError(f"--write-config {config}: {config.parent} is no folder", "make it first")
     if config.exists():
         try:
-            ours = config.read_text(encoding="utf-8").startswith(FIRST_LINE)
+            ours = config.read_text(encoding="utf-8").startswith(CONFIG_MARKER)
         except (OSError, UnicodeDecodeError):
             ours = False
         if not ours:
@@ -107,7 +106,7 @@ def publish(chain: LocalChain, path: Path) -> None:
     draft = path.with_name(f".{path.name}.draft")
     write_atomically(draft, chain.config_text(f"sqlite:///{store.name}").replace('cooldown = "1h"', f'cooldown = "{COOLDOWN}"'))
     try:
-        trust_now(load_config(draft))
+        pin_all(load_config(draft))
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -116,11 +115,11 @@ def publish(chain: LocalChain, path: Path) -> None:
 # --- The world of `trimtab demo`: an embedded chain in this process, a portfolio on target, and one call that moves the market.
 
 
-SHARES = (Range(None, None, 4_000), Range(-1_500, 2_000, 3_500), Range(-400, 300, 2_500))
+SHARES = (LiquidityRange(None, None, 4_000), LiquidityRange(-1_500, 2_000, 3_500), LiquidityRange(-400, 300, 2_500))
 """Ranges of each V3 pool: fewer than the whole world has, since every position costs a tenth of a second here."""
 SMALL_WORLD = replace(
-    WORLD,
-    tokens=tuple(WORLD.token(symbol) for symbol in ("WETH", "WBTC", "USDC")),
+    DEFAULT_WORLD,
+    tokens=tuple(DEFAULT_WORLD.token(symbol) for symbol in ("WETH", "WBTC", "USDC")),
     pools=(
         V2Spec("WETH", "USDC", 20_000_000),
         V2Spec("WBTC", "WETH", 12_000_000),
@@ -160,6 +159,6 @@ def demo_world() -> Iterator[DemoWorld]:
         path = Path(folder) / "trimtab.toml"
         write_atomically(path, chain.config_text(targets=TARGETS))
         loaded = load_config(path)
-        trust_now(loaded, [chain.transport])
+        pin_all(loaded, [chain.transport])
         with open_agent(loaded, transports=[chain.transport], clock=chain.clock) as agent:
             yield DemoWorld(agent, chain)

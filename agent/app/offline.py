@@ -14,36 +14,44 @@ from pathlib import Path
 from typing import Any
 
 from agent import codec, engine
-from agent.app.start import least_total as least
+from agent.app.start import least_total
 from agent.config.build import starting_limits
 from agent.config.triggers import parse_band
-from agent.errors import EXIT_DIFFERS, EXIT_OK, EXIT_USAGE, ConfigError, TrimtabError, plain
-from agent.execution.step_context import Outcome
+from agent.errors import EXIT_DIFFERS, EXIT_OK, EXIT_USAGE, ConfigError, TrimtabError, printable_text
+from agent.execution.step_context import StepOutcome
 from agent.model import (
     AdjustLiquidity,
     Asset,
     AssetDrift,
-    ByHand,
     Destination,
     Every,
     Halt,
     History,
     Hold,
-    Only,
+    ManualAction,
     Plan,
     Rebalance,
     StepInput,
     Threshold,
     TopUp,
+    TradeSide,
     V3Pool,
 )
-from agent.planning import proposals as asked
-from agent.planning import proposals as strategies
+from agent.planning import proposals
 from agent.planning.proposals import Proposer
 from agent.policy import minimum
-from agent.policy.drift import alert_prices, corrections, goal, ideal_trades, narrowed, total, unreachable, weigh
-from agent.policy.least_total import drift_of
-from agent.policy.triggers.rules import SHORTEST_S, fired, validate_band
+from agent.policy.drift import (
+    alert_prices,
+    corrections,
+    drifts_from_balances,
+    ideal_trades,
+    investable_total,
+    rebalance_goal,
+    restrict_to_side,
+    unreachable_reasons,
+)
+from agent.policy.least_total import correction_drift
+from agent.policy.triggers.rules import SHORTEST_S, evaluate_trigger, validate_band
 from agent.store import recorder
 from agent.store.recorder import RecordedStep
 from agent.units import BPS, Price, Token, Value, decimal_text, parse_bps, parse_raw, safe_label
@@ -62,16 +70,16 @@ def input_text(step_input: StepInput) -> str:
     return codec.dumps(step_input) + "\n"
 
 
-def plan_from_input(text: str) -> Outcome:
+def plan_from_input(text: str) -> StepOutcome:
     """The plan that the same input gave; guards that need evidence of the moment do not judge it. Raises ConfigError."""
     return plan_from(codec.loads(StepInput, text))
 
 
-def plan_from(step_input: StepInput) -> Outcome:
+def plan_from(step_input: StepInput) -> StepOutcome:
     """The same from an input that was read already, of whatever file."""
     require_possible(step_input)
     try:
-        return engine.judge(step_input, strategies.rebalance, None)
+        return engine.evaluate_input(step_input, proposals.rebalance, None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # The file is well-formed, but its parts contradict each other, as no snapshot's do.
         raise ConfigError(f"the input does not hang together: {error!r}", "hand in a file as plan --save-input wrote it") from None
@@ -122,7 +130,7 @@ def replay(folder: Path) -> Document:
     file that is no step is named, and the rest goes on. Guards that need evidence of the moment do not judge again: what is compared
     is the decision with its reason, and the plan as it was made. "exit" is the exit code that says what was found.
     """
-    steps = [_told(path) for path in _files(folder)]
+    steps = [_replay_document(path) for path in _files(folder)]
     if not steps:
         raise ConfigError(f"{folder}: holds no recorded steps", "name the folder of record.dir, or of trimtab run --record")
     counted = Counter(step["result"] for step in steps)
@@ -145,15 +153,15 @@ def _files(folder: Path) -> Iterator[Path]:
     yield from (folder / name for name in names)
 
 
-def _told(path: Path) -> Document:
+def _replay_document(path: Path) -> Document:
     """One file, whatever is in it."""
     try:
-        found = recorder.loads(_read(path))
+        found = recorder.load_recorded_step(_read(path))
         require_possible(found.input)
         facts = _facts(found)
     except TrimtabError as error:
-        return {"file": plain(path.name), "result": UNREADABLE, "why": error.message}
-    return {"file": plain(path.name), **facts, **_compared(found)}
+        return {"file": printable_text(path.name), "result": UNREADABLE, "why": error.message}
+    return {"file": printable_text(path.name), **facts, **_compared(found)}
 
 
 def _read(path: Path) -> str:
@@ -184,7 +192,7 @@ def _facts(step: RecordedStep) -> Document:
         "decision": step.decision,
         "reason": step.reason,
         "outcome": step.outcome,
-        "asked": None if step.asked is None else asked.named(step.asked),
+        "asked": None if step.asked is None else proposals.requester_name(step.asked),
     }
 
 
@@ -195,20 +203,20 @@ def _compared(step: RecordedStep) -> Document:
     if (propose := _proposer(step)) is None:
         return {"result": BY_HAND, "differs": [], "more": 0}
     try:
-        differs = list(_differences(step, engine.judged_once(step.input, propose, None)))
+        differs = list(_differences(step, engine.evaluate_input_once(step.input, propose, None)))
     except Exception as error:  # what was decided once, and cannot be any more, is told like any other difference
-        differs = [_difference("error", None, f"{type(error).__name__}: {plain(str(error))}")]
+        differs = [_difference("error", None, f"{type(error).__name__}: {printable_text(str(error))}")]
     return {"result": DIFFERENT if differs else SAME, "differs": differs[:MOST_SHOWN], "more": max(0, len(differs) - MOST_SHOWN)}
 
 
 def _proposer(step: RecordedStep) -> Proposer | None:
     """What it was proposed by; None where its owner did it and nothing was proposed."""
     if step.asked is None:
-        return None if _by_hand(step) else strategies.rebalance
-    return None if isinstance(step.asked, ByHand) else asked.proposer(step.asked)
+        return None if _is_manual(step) else proposals.rebalance
+    return None if isinstance(step.asked, ManualAction) else proposals.proposer(step.asked)
 
 
-def _by_hand(step: RecordedStep) -> bool:
+def _is_manual(step: RecordedStep) -> bool:
     """Whether its owner asked for it, of a step that does not say: a swap, a payment, something taken back. A halt that was no halt in
     the end took back.
     """
@@ -216,7 +224,7 @@ def _by_hand(step: RecordedStep) -> bool:
     return swapped or step.decision not in DECIDED or (step.decision == "halt" and step.outcome not in ("halt", "error"))
 
 
-def _differences(step: RecordedStep, found: Outcome) -> Iterator[Document]:
+def _differences(step: RecordedStep, found: StepOutcome) -> Iterator[Document]:
     now = type(found.decision).__name__.lower()
     if now != step.decision:
         yield _difference("decision", step.decision, now)
@@ -255,7 +263,7 @@ def _utc(seconds: int) -> str:
 
 PLACES = 18
 """Decimal places that a value may have: amounts are integers of 10^-18."""
-FEWEST = 2
+MIN_ASSETS = 2
 DESTINATIONS = (Destination.TARGET, Destination.HALFWAY)
 NO_BAND = Every(SHORTEST_S)
 """Without a band a schedule is meant: whatever is off its target is corrected when it is due."""
@@ -263,7 +271,7 @@ _NEW = History(None, None, Fraction(0), Fraction(0), 0, 0, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Alert:
+class AlertPrices:
     """Prices at which an asset that moves alone leaves its band; None with the reason why no price does that.
 
     Prices are multiples of the price now, unless one was given.
@@ -287,19 +295,19 @@ class WhatIf:
     reason: str
     trades: Mapping[str, Value]
     to_target: Mapping[str, Value]
-    alerts: Mapping[str, Alert]
+    alerts: Mapping[str, AlertPrices]
     banded: bool
     least: tuple[dict[str, Any], ...] = ()
 
     @property
     def total(self) -> Value:
         """Sum of all values."""
-        return total(self.drifts) / Fraction(10**PLACES)
+        return investable_total(self.drifts) / Fraction(10**PLACES)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What whoever chooses so many assets should know."""
-        return tuple(minimum.many(len(self.drifts)))
+        return tuple(minimum.asset_count_warnings(len(self.drifts)))
 
     @property
     def triggered(self) -> tuple[str, ...]:
@@ -324,21 +332,21 @@ def what_if(  # noqa: PLR0913
     "5%abs" for all, and SYMBOL=… for one. `numeraire` is the symbol that values are counted in, which `only` needs;
     `native` is the price of the native coin, for gas.
     """
-    targets = {symbol: target_bps(symbol, text) for symbol, text in pairs(target, "--target").items()}
-    values = {symbol: parse_raw(text, PLACES, f"--value {symbol}") for symbol, text in pairs(value, "--value").items()}
+    targets = {symbol: target_bps(symbol, text) for symbol, text in parse_pairs(target, "--target").items()}
+    values = {symbol: parse_raw(text, PLACES, f"--value {symbol}") for symbol, text in parse_pairs(value, "--value").items()}
     _require_same(targets, values)
     if sum(values.values()) == 0:
         raise ConfigError("--value sums to 0", "give current values, such as BTC=5800,USD=1500")
-    whole, own = bands(band, targets)
+    whole, own = parse_bands(band, targets)
     if numeraire and numeraire not in targets:
         raise ConfigError(f"--numeraire: {numeraire!r} is not an asset", f"choose from {', '.join(targets)}")
     assets = [Asset(Token(symbol, symbol, PLACES), bps, 0, band=own.get(symbol)) for symbol, bps in targets.items()]
     ones = dict.fromkeys(targets, Fraction(1))
     trigger = whole or NO_BAND
-    drifts = weigh(assets, values, ones, trigger)
-    answer = fired(trigger, drifts, 0, _NEW)
+    drifts = drifts_from_balances(assets, values, ones, trigger)
+    answer = evaluate_trigger(trigger, drifts, 0, _NEW)
     side = _side(only, numeraire, whole is not None)
-    aim = narrowed(drifts, goal(drifts, _destination(destination)), side, numeraire)
+    aim = restrict_to_side(drifts, rebalance_goal(drifts, _destination(destination)), side, numeraire)
     trades = corrections(drifts, aim)
     reason = answer.reason if whole is not None else "no band was given: this is what a schedule does when it is due"
     return WhatIf(
@@ -356,26 +364,30 @@ def what_if(  # noqa: PLR0913
 def _least(drifts: tuple[AssetDrift, ...], whole: Threshold | None, numeraire: str, native: str) -> tuple[dict[str, Any], ...]:
     """By the limits of a new config."""
     limits = starting_limits(Token("", numeraire or "USDC", 0))
-    rows = [(one.symbol, one.target_bps, drift_of(whole, one.target_bps, (one.band_low_bps, one.band_high_bps))) for one in drifts]
+    rows = [(one.symbol, one.target_bps, correction_drift(whole, one.target_bps, (one.band_low_bps, one.band_high_bps))) for one in drifts]
     coin = Fraction(parse_raw(native, PLACES, "--native"), 10**PLACES)
     least_trade = limits.min_trade or Fraction(0)
-    return tuple(least.of_values(rows, numeraire, limits.plan_cost_bps or 0, least_trade, coin, total(drifts) / 10**PLACES))
+    return tuple(
+        least_total.least_totals_of_values(
+            rows, numeraire, limits.plan_cost_bps or 0, least_trade, coin, investable_total(drifts) / 10**PLACES
+        )
+    )
 
 
-def _alerts(drifts: tuple[AssetDrift, ...], prices: Mapping[str, Fraction], banded: bool, numeraire: str) -> dict[str, Alert]:
+def _alerts(drifts: tuple[AssetDrift, ...], prices: Mapping[str, Fraction], banded: bool, numeraire: str) -> dict[str, AlertPrices]:
     found = {}
     for one in drifts:
         now = prices.get(one.symbol, Fraction(1))
         low, high = alert_prices(drifts)[one.token]
-        why = unreachable(one, drifts)
+        why = unreachable_reasons(one, drifts)
         if not banded or one.symbol == numeraire:
             low = high = None
             why = ("no band was given" if not banded else "values are counted in it, so that it has no price of its own",) * 2
-        found[one.symbol] = Alert(None if low is None else low * now, None if high is None else high * now, now, *why)
+        found[one.symbol] = AlertPrices(None if low is None else low * now, None if high is None else high * now, now, *why)
     return found
 
 
-def pairs(text: str, option: str) -> dict[str, str]:
+def parse_pairs(text: str, option: str) -> dict[str, str]:
     """SYMBOL=TEXT with commas between, by symbol. Raises ConfigError naming the option."""
     found: dict[str, str] = {}
     for part in text.split(","):
@@ -399,7 +411,7 @@ def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None
         missing = [symbol for symbol in other if symbol not in has]
         if missing:
             raise ConfigError(f"{option}: {missing[0]} is missing", f"add it; {missing[0]}=0 if none is held")
-    if len(targets) < FEWEST:
+    if len(targets) < MIN_ASSETS:
         raise ConfigError("--target needs at least two assets", "for example BTC=50,USD=50")
     whole = sum(targets.values())
     if whole != BPS:
@@ -408,7 +420,7 @@ def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None
         )
 
 
-def bands(text: str, targets: Mapping[str, int]) -> tuple[Threshold | None, dict[str, Threshold]]:
+def parse_bands(text: str, targets: Mapping[str, int]) -> tuple[Threshold | None, dict[str, Threshold]]:
     """The band of all, both widths together where two are given, and those of single assets."""
     whole: Threshold | None = None
     own: dict[str, Threshold] = {}
@@ -437,7 +449,7 @@ def _both(before: Threshold | None, found: Threshold) -> Threshold:
 
 def _prices(text: str, targets: Mapping[str, int]) -> dict[str, Fraction]:
     found = {}
-    for symbol, written in pairs(text, "--price").items() if text else ():
+    for symbol, written in parse_pairs(text, "--price").items() if text else ():
         if symbol not in targets:
             raise ConfigError(f"--price: {symbol!r} is not an asset", f"choose from {', '.join(targets)}")
         found[symbol] = Fraction(parse_raw(written, PLACES, f"--price {symbol}"), 10**PLACES)
@@ -452,14 +464,14 @@ def _destination(text: str) -> Destination:
     return Destination(text)
 
 
-def _side(text: str, numeraire: str, banded: bool) -> Only | None:
+def _side(text: str, numeraire: str, banded: bool) -> TradeSide | None:
     if not text:
         return None
-    if text not in [one.value for one in Only]:
-        raise ConfigError(f"--only: {text!r}", f"choose from {', '.join(one.value for one in Only)}")
-    side = Only(text)
-    if side in (Only.SELL, Only.BUY) and not numeraire:
+    if text not in [one.value for one in TradeSide]:
+        raise ConfigError(f"--only: {text!r}", f"choose from {', '.join(one.value for one in TradeSide)}")
+    side = TradeSide(text)
+    if side in (TradeSide.SELL, TradeSide.BUY) and not numeraire:
         raise ConfigError(f"--only {text}: needs --numeraire for the proceeds", "for example --numeraire USD")
-    if side in (Only.WINNERS, Only.LOSERS) and not banded:
+    if side in (TradeSide.WINNERS, TradeSide.LOSERS) and not banded:
         raise ConfigError(f"--only {text}: needs --band", "for example --band 10%rel")
     return side

@@ -8,14 +8,13 @@ from fractions import Fraction
 from typing import Any
 
 from agent import codec, wiring
-from agent.app.agent import Agent, Progress, never, silent
+from agent.app.agent import Agent, Progress, ignore_progress, never_confirm
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused, TrimtabError
-from agent.execution.settlement import settle
-from agent.execution.step_context import Hands
-from agent.model import ByHand, Intent, StepInput, V3Pool, Verdict
-from agent.reference import prices as means
-from agent.reference import reference_prices
+from agent.execution.settlement import settle_mined
+from agent.execution.step_context import StepActors
+from agent.model import Intent, ManualAction, StepInput, V3Pool, Verdict
+from agent.reference import prices, reference_prices
 from agent.units import decimal_text, value_text
 
 Document = dict[str, Any]
@@ -26,7 +25,7 @@ MOST_AT_ONCE = 500
 DECISION = "oracle"
 
 
-def unasked(_: Document) -> bool:
+def decline_document(_: Document) -> bool:
     """Confirms nothing."""
     return False
 
@@ -44,7 +43,13 @@ def observations(agent: Agent) -> Document:
 
 
 def raise_observations(
-    agent: Agent, address: str, to: int, *, send: bool = False, confirm: Callable[[Document], bool] = unasked, progress: Progress = silent
+    agent: Agent,
+    address: str,
+    to: int,
+    *,
+    send: bool = False,
+    confirm: Callable[[Document], bool] = decline_document,
+    progress: Progress = ignore_progress,
 ) -> Document:
     """Lets a pinned pool keep `to` observations: the document before, and with `send` and a yes the transaction.
 
@@ -52,49 +57,49 @@ def raise_observations(
     not pinned, and by gas limits, kill switch and signer like every transaction.
     """
     step = agent.step_input()
-    pool = _named(step, _address(address))
+    pool = _named_pool(step, _address(address))
     document = _document(step, pool, to)
     if document["rises"] == 0 or not send:
         return document
-    unpinned = means.not_pinned(step, pool)
+    unpinned = prices.pin_rejection(step, pool)
     if unpinned:
         raise Refused(f"{pool.address}: {unpinned}", (Verdict("allowlist", unpinned, "all pinned", False),), "trimtab trust")
-    with wiring.open_hands(agent.desk, never, progress) as hands:
-        hands.executor.reconcile()
+    with wiring.open_actors(agent.desk, never_confirm, progress) as actors:
+        actors.executor.reconcile()
         step = agent.step_input()
-        document = _document(step, _named(step, pool.address), to)
-        return document | _carry_out(agent, hands, step, document, lambda: confirm(document))
+        document = _document(step, _named_pool(step, pool.address), to)
+        return document | _carry_out(agent, actors, step, document, lambda: confirm(document))
 
 
-def _carry_out(agent: Agent, hands: Hands, step: StepInput, document: Document, confirm: Callable[[], bool]) -> Document:
+def _carry_out(agent: Agent, actors: StepActors, step: StepInput, document: Document, confirm: Callable[[], bool]) -> Document:
     """The transaction through journal, signer and executor, like any other."""
-    journal, eyes, step_id = agent.desk.store, agent.desk.eyes, uuid.uuid4().hex[:12]
+    journal, readers, step_id = agent.desk.store, agent.desk.readers, uuid.uuid4().hex[:12]
     if document["rises"] == 0:
         return {}
-    journal.begin_step(step_id, eyes.clock.now_s(), codec.dumps(step), codec.dumps(ByHand("oracle")))
+    journal.begin_step(step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("oracle")))
     done, ended = f"{document['pool']} keeps {document['to']} price observations", "declined"
     sent: list[Intent] = []
     try:
-        prepared = hands.composer.oracle(step, document["pool"], document["to"])
+        prepared = actors.composer.oracle(step, document["pool"], document["to"])
         price_wei = prepared.tx.max_fee_wei or prepared.tx.gas_price_wei or 0
         document["most_native"] = decimal_text(prepared.tx.gas * price_wei, 18)
         if confirm():
-            sent.append(hands.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note))
+            sent.append(actors.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note))
             ended = "done" if sent[0].succeeded else "failed"
         journal.end_step(step_id, DECISION, done if ended == "done" else f"{ended}: it stays as it is", None, ended)
     except TrimtabError as error:
         journal.end_step(step_id, DECISION, str(error), None, "refused" if isinstance(error, Refused) else "error")
         raise
-    after = eyes.reader.snapshot()
-    settle(journal, after, lambda: eyes.assemble(after, eyes.history(after.head.timestamp_s)))
+    after = readers.reader.snapshot()
+    settle_mined(journal, after, lambda: readers.assemble(after, readers.history(after.head.timestamp_s)))
     return {"outcome": ended, "transactions": sent}
 
 
 def _document(step: StepInput, pool: V3Pool, to: int) -> Document:
     coming = (pool.observations or (0, 0))[1]
     rises = max(0, to - coming)
-    if not 1 <= to <= means.MOST_SLOTS:
-        raise ConfigError(f"--to: {to} is not within 1 and {means.MOST_SLOTS}", f"{_enough(step)} are enough for the window")
+    if not 1 <= to <= prices.MAX_OBSERVATIONS:
+        raise ConfigError(f"--to: {to} is not within 1 and {prices.MAX_OBSERVATIONS}", f"{_enough(step)} are enough for the window")
     if rises > MOST_AT_ONCE:
         raise ConfigError(
             f"--to: from {coming} to {to} at once is more than a transaction's gas", f"go on in steps: --to {coming + MOST_AT_ONCE}"
@@ -125,7 +130,7 @@ def _address(given: str) -> str:
         raise ConfigError(error.message, "trimtab oracle lists the pools") from None
 
 
-def _named(step: StepInput, address: str) -> V3Pool:
+def _named_pool(step: StepInput, address: str) -> V3Pool:
     found = next((pool for pool in step.snapshot.pools if isinstance(pool, V3Pool) and pool.address == address), None)
     if found is None:
         raise ConfigError(f"POOL: {address} is no V3 pool of this portfolio", "trimtab oracle lists them")
@@ -134,7 +139,7 @@ def _named(step: StepInput, address: str) -> V3Pool:
 
 def _pool(step: StepInput, pool: V3Pool) -> Document:
     kept, coming = pool.observations or (0, 0)
-    why = means.outside(step, pool)
+    why = prices.twap_rejection(step, pool)
     return {
         "pool": pool.address,
         "tokens": [step.portfolio.token(address).label for address in (pool.token0, pool.token1)],
@@ -147,4 +152,4 @@ def _pool(step: StepInput, pool: V3Pool) -> Document:
 
 
 def _enough(step: StepInput) -> int:
-    return means.enough_slots(step.snapshot.head.chain_id, step.reference.twap_window_s)
+    return prices.required_observations(step.snapshot.head.chain_id, step.reference.twap_window_s)

@@ -10,23 +10,23 @@ from pathlib import Path
 
 from agent import wiring
 from agent.app.agent import Agent, open_agent
-from agent.app.offline import pairs
-from agent.app.settings import config_versions as versions
+from agent.app.offline import parse_pairs
+from agent.app.settings import config_versions
 from agent.chain.rpc import Transport
-from agent.config.load import LoadedConfig, Where, load_config
+from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError
-from agent.execution.step_context import Outcome
-from agent.model import History, Paper, StepInput
-from agent.paper import chain as start
+from agent.execution.step_context import StepOutcome
+from agent.model import History, PaperWallet, StepInput
+from agent.paper import chain
 from agent.ports import Clock
 from agent.units import parse_raw
-from agent.wiring.context import live_file
+from agent.wiring.context import live_store_file
 
 NATIVE_DECIMALS, VALUE_DECIMALS = 18, 18
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class PaperStart:
     """What the paper wallet begins with, as it is written: a `value` in whole coins of the numeraire, spread over the targets;
     `amounts` as SYMBOL=NUMBER; or neither, then what the real wallet holds. `native` are coins for gas, beside the first two.
     """
@@ -41,11 +41,11 @@ class Start:
         return bool(self.value or self.amounts)
 
 
-START = Start()
+DEFAULT_START = PaperStart()
 """With what the real wallet holds."""
 
 
-def on_paper(config: Where) -> LoadedConfig:
+def on_paper(config: ConfigSource) -> LoadedConfig:
     """The config about its paper books, to be handed to what reads them. Raises ConfigError while there are none."""
     loaded = replace(load_config(config), paper=True)
     if not wiring.store_file(loaded).is_file():
@@ -55,8 +55,8 @@ def on_paper(config: Where) -> LoadedConfig:
 
 @contextmanager
 def open_paper(
-    config: Where,
-    begin: Start = START,
+    config: ConfigSource,
+    begin: PaperStart = DEFAULT_START,
     *,
     clock: Clock | None = None,
     transports: Sequence[Transport] | None = None,
@@ -73,40 +73,40 @@ def open_paper(
         store = agent.desk.store
         if store.paper() is None:
             begun = _begun(agent, begin)
-            store.tell_day((), begun.nonce)  # this wallet did nothing before
-            store.recall_prices(live_file(loaded))
+            store.record_prior_day((), begun.nonce)  # this wallet did nothing before
+            store.copy_prices(live_store_file(loaded))
             store.begin_paper(begun)
         elif begin.told:
             raise ConfigError(
                 "paper trading has begun already; --value and --start come too late",
                 f"leave them away; to begin anew remove {wiring.store_file(loaded)}",
             )
-        versions.keep(loaded, store, versions.BY_YES)
+        config_versions.record_version(loaded, store, config_versions.BY_YES)
         yield agent
 
 
-def agreed(_: Outcome) -> bool:
+def always_confirm(_: StepOutcome) -> bool:
     """Nobody need be asked: nothing is sent."""
     return True
 
 
-def _begun(agent: Agent, begin: Start) -> Paper:
+def _begun(agent: Agent, begin: PaperStart) -> PaperWallet:
     desk = agent.desk
     snapshot = desk.reader.snapshot()
     if not begin.told:
-        return start.as_the_wallet(snapshot, desk.tokens)
+        return chain.paper_from_wallet(snapshot, desk.tokens)
     native_wei = parse_raw(begin.native, NATIVE_DECIMALS, "--native")
     if begin.amounts:
         raw = dict.fromkeys(desk.tokens, 0)
-        for symbol, text in pairs(begin.amounts, "--start").items():
+        for symbol, text in parse_pairs(begin.amounts, "--start").items():
             token = agent.token(symbol, "--start")
             raw[token.address] = parse_raw(text, token.decimals, f"--start {symbol}")
-        return start.with_amounts(snapshot, raw, native_wei)
+        return chain.paper_from_amounts(snapshot, raw, native_wei)
     value = Fraction(parse_raw(begin.value, VALUE_DECIMALS, "--value"), 10**VALUE_DECIMALS)
     if value == 0:
         raise ConfigError("--value: 0 is nothing to begin with", "write for example --value 10000")
     bare = StepInput(snapshot, desk.portfolio, desk.policy, desk.reference, desk.limits, desk.execution, _nothing())
-    return start.with_value(bare, value, native_wei)
+    return chain.paper_from_value(bare, value, native_wei)
 
 
 def _nothing() -> History:

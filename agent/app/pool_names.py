@@ -27,7 +27,7 @@ def pool_names(step: StepInput) -> dict[str, str]:
     return names
 
 
-def named(text: str, names: Mapping[str, str], *, addresses: bool = False) -> str:
+def replace_pool_addresses(text: str, names: Mapping[str, str], *, addresses: bool = False) -> str:
     """The text with the names of pools in place of their addresses, or with both."""
 
     def name(found: re.Match[str]) -> str:

@@ -18,19 +18,18 @@ from typing import Any, NoReturn
 
 from agent import wiring
 from agent.app import alerting
-from agent.app import alerting as announcing
-from agent.app.agent import LOOKING, Agent
-from agent.config import load as redaction
+from agent.app.agent import READING_STAGE, Agent
+from agent.config import load
 from agent.config.fields import parse_duration_s
 from agent.config.load import LoadedConfig
 from agent.errors import EXIT_HUNG, ConfigError, Retryable, TrimtabError
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import Delivery, StepInput
-from agent.observe.health import LOOKS_MISSED, Health, Heartbeat, Notifier, Watch
+from agent.observe.health import MAX_MISSED_CYCLES, Heartbeat, RunHealth, SystemdNotifier, Watchdog
 from agent.observe.logs import Format, Log, configure
-from agent.observe.metrics import Look, Metrics, serving
-from agent.observe.notify import Announcer
-from agent.policy.decide import Decided
+from agent.observe.metrics import CycleFigures, Metrics, serving
+from agent.observe.notify import AlertNotifier
+from agent.policy.decide import DecisionResult
 from agent.ports import Clock
 from agent.units import BPS, value_text
 
@@ -41,7 +40,7 @@ Fields = dict[str, object]
 _BAD = (OutcomeKind.HALT, OutcomeKind.FAILED)
 
 
-def look_trouble(found: Outcome | TrimtabError, paused: bool) -> str:
+def cycle_trouble(found: StepOutcome | TrimtabError, paused: bool) -> str:
     """Why a look was no good, empty where it was. A guard that refuses does its work; what halts or fails needs eyes."""
     if isinstance(found, TrimtabError):
         return found.message
@@ -50,16 +49,16 @@ def look_trouble(found: Outcome | TrimtabError, paused: bool) -> str:
     return ""
 
 
-def figures(agent: Agent, found: Outcome | TrimtabError, took_s: float, paused: bool) -> Look:
+def cycle_figures(agent: Agent, found: StepOutcome | TrimtabError, took_s: float, paused: bool) -> CycleFigures:
     """The look for Prometheus."""
     endpoints = [(str(one["operator"]), float(one["score"])) for one in agent.endpoints()]
     waiting = len(agent.desk.store.open_intents())
     if isinstance(found, TrimtabError):
-        return Look("retryable" if isinstance(found, Retryable) else "error", took_s, paused, waiting, endpoints=endpoints)
+        return CycleFigures("retryable" if isinstance(found, Retryable) else "error", took_s, paused, waiting, endpoints=endpoints)
     step = found.after or found.step_input
     portfolio = step.portfolio
     total = _total(found.decided)
-    return Look(
+    return CycleFigures(
         found.kind.value,
         took_s,
         paused,
@@ -74,14 +73,14 @@ def figures(agent: Agent, found: Outcome | TrimtabError, took_s: float, paused: 
     )
 
 
-def lines(agent: Agent, found: Outcome | TrimtabError, took_s: float) -> list[tuple[str, Fields]]:
+def log_lines(agent: Agent, found: StepOutcome | TrimtabError, took_s: float) -> list[tuple[str, Fields]]:
     """(event, fields) of the log: one for the look, one for each transaction."""
     if isinstance(found, TrimtabError):
         return [("look failed", {**failure(found), "took_s": round(took_s, 3)})]
     numeraire = found.step_input.portfolio.numeraire
     drifts = agent.drifts(found.after or found.step_input)
     head = found.step_input.snapshot.head
-    told = filled(
+    told = nonempty_fields(
         outcome=found.kind.value,
         reason=found.reason,
         step=found.step_id,
@@ -94,7 +93,7 @@ def lines(agent: Agent, found: Outcome | TrimtabError, took_s: float) -> list[tu
     return [("look", told)] + [
         (
             "transaction",
-            filled(
+            nonempty_fields(
                 kind=intent.kind.value,
                 state=intent.state.value,
                 what=intent.note,
@@ -108,17 +107,17 @@ def lines(agent: Agent, found: Outcome | TrimtabError, took_s: float) -> list[tu
     ]
 
 
-def summary(found: Outcome | TrimtabError) -> str:
+def summary(found: StepOutcome | TrimtabError) -> str:
     """One line for the service manager."""
     return found.message if isinstance(found, TrimtabError) else f"{found.kind.value}: {found.reason}"
 
 
 def failure(error: TrimtabError) -> Fields:
     """An error as fields."""
-    return filled(kind=type(error).__name__, message=error.message, remedy=error.remedy, exit=error.exit_code)
+    return nonempty_fields(kind=type(error).__name__, message=error.message, remedy=error.remedy, exit=error.exit_code)
 
 
-def who(agent: Agent) -> Fields:
+def agent_fields(agent: Agent) -> Fields:
     """Which agent runs here."""
     config = agent.desk.config
     return {
@@ -130,12 +129,12 @@ def who(agent: Agent) -> Fields:
     }
 
 
-def filled(**fields: object) -> Fields:
+def nonempty_fields(**fields: object) -> Fields:
     """Fields without those that say nothing."""
     return {name: value for name, value in fields.items() if value not in (None, "", [], ())}
 
 
-def _total(decided: Decided) -> Fraction:
+def _total(decided: DecisionResult) -> Fraction:
     return sum((drift.value for drift in decided.drifts), Fraction(0))
 
 
@@ -152,7 +151,7 @@ def _loss_share(step: StepInput, total: Fraction) -> float | None:
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stopped(KeyboardInterrupt):
+class StopRequested(KeyboardInterrupt):
     """The run was told to stop and was at a place where it may. No `except Exception` on the way holds it up."""
 
 
@@ -168,7 +167,7 @@ class StoppableClock:
         self._clock = clock or wiring.SystemClock()
         self._told = threading.Event()
         self._asking = False
-        self._watch: Watch | None = None
+        self._watch: Watchdog | None = None
 
     def now_s(self) -> int:
         """Unix seconds."""
@@ -179,13 +178,13 @@ class StoppableClock:
         if self._watch is not None:
             self._watch.beat("waiting")
         if self._told.wait(seconds):
-            raise Stopped
+            raise StopRequested
 
     def check(self) -> None:
         """Raises Stopped when it is time to."""
         self.sleep(0)
 
-    def watched(self, watch: Watch) -> None:
+    def watched(self, watch: Watchdog) -> None:
         """From now on each sleep is a sign of life, and a question no silence."""
         self._watch = watch
 
@@ -213,7 +212,7 @@ class StoppableClock:
         second = self._told.is_set()
         self._told.set()
         if second or self._asking:
-            raise Stopped
+            raise StopRequested
 
 
 PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name
@@ -226,19 +225,19 @@ class Service:
     agent: Agent
     log: Log
     metrics: Metrics
-    health: Health
-    watch: Watch
-    notifier: Notifier
+    health: RunHealth
+    watch: Watchdog
+    notifier: SystemdNotifier
     heartbeat: Heartbeat | None
     logs: bool
-    announcer: Announcer | None = None
+    alert_notifier: AlertNotifier | None = None
     began: float = field(default_factory=time.monotonic)
     paused: bool = False
     port: int | None = None
-    unheard: int = 0
-    unheard_in_row: int = 0
+    failed_heartbeats: int = 0
+    failed_heartbeats_in_row: int = 0
     unwritten: str = ""
-    taken_up: tuple[str, ...] = ()
+    config_changes: tuple[str, ...] = ()
     """Lines of the config that changed with a version that was taken up, until somebody has told them."""
 
     def __post_init__(self) -> None:
@@ -246,11 +245,11 @@ class Service:
 
     def heard(self, stage: str) -> None:
         """What the run is about to do, as it tells its progress."""
-        if stage == LOOKING:
+        if stage == READING_STAGE:
             self.began = time.monotonic()
         self.watch.beat(stage)
 
-    def looked(self, found: Outcome | TrimtabError) -> None:
+    def looked(self, found: StepOutcome | TrimtabError) -> None:
         """One look is over. A defect of what is told here is told, and ends nothing; a store that fails does."""
         for tell in (self._tell, self._announce):
             try:
@@ -260,51 +259,51 @@ class Service:
             except Exception as error:
                 self.log.error("telling failed", kind=type(error).__name__)
 
-    def _tell(self, found: Outcome | TrimtabError) -> None:
+    def _tell(self, found: StepOutcome | TrimtabError) -> None:
         took_s = time.monotonic() - self.began
         self.watch.beat("telling of the last look")
         if (loaded := self.agent.desk.loaded) != self._loaded:
-            self.taken_up = redaction.changes(self._loaded.text, loaded.text) or ("comments alone",)
-            self.log.info("config taken up", digest=loaded.digest, changes=self.taken_up)
+            self.config_changes = load.config_diff(self._loaded.text, loaded.text) or ("comments alone",)
+            self.log.info("config taken up", digest=loaded.digest, changes=self.config_changes)
             self._loaded = loaded
         stopped = self.agent.desk.switch.read()
         paused = stopped.paused is not False
-        trouble = look_trouble(found, paused)
+        trouble = cycle_trouble(found, paused)
         self.health.looked(trouble, stopped.reason or "by its file" if paused else "")
-        self.metrics.looked(figures(self.agent, found, took_s, paused))
+        self.metrics.looked(cycle_figures(self.agent, found, took_s, paused))
         if paused is not self.paused:
-            self.log.warning("paused" if paused else "resumed", **filled(reason=stopped.reason, hard=stopped.hard or None))
+            self.log.warning("paused" if paused else "resumed", **nonempty_fields(reason=stopped.reason, hard=stopped.hard or None))
             self.paused = paused
-        for event, fields in lines(self.agent, found, took_s):
+        for event, fields in log_lines(self.agent, found, took_s):
             (self.log.warning if trouble else self.log.info)(event, **fields)
         if self.health.state.looks == 1:
             self.notifier.ready()
         self.notifier.status(trouble or summary(found))
-        if not self.health.red() and self.heartbeat is not None:
+        if not self.health.unhealthy_reason() and self.heartbeat is not None:
             self.heartbeat.beat()
 
-    def _announce(self, found: Outcome | TrimtabError) -> None:
+    def _announce(self, found: StepOutcome | TrimtabError) -> None:
         """Hands what is worth telling to those who carry it; waits for nobody."""
-        if self.announcer is None:
+        if self.alert_notifier is None:
             return
-        self.unheard_in_row, self.unheard = (self.unheard_in_row + 1 if self.unheard else 0), 0
+        self.failed_heartbeats_in_row, self.failed_heartbeats = (self.failed_heartbeats_in_row + 1 if self.failed_heartbeats else 0), 0
         silent = self.health.silence()
-        if not silent and self.unheard_in_row >= LOOKS_MISSED:
-            silent = f"the heartbeat did not arrive {self.unheard_in_row} times in a row"
-        facts = alerting.Facts(self.paused, silent, announcing.low_gas_wei(self.agent.desk.loaded))
+        if not silent and self.failed_heartbeats_in_row >= MAX_MISSED_CYCLES:
+            silent = f"the heartbeat did not arrive {self.failed_heartbeats_in_row} times in a row"
+        facts = alerting.RunFacts(self.paused, silent, alerting.low_gas_wei(self.agent.desk.loaded))
         now_s = self.agent.desk.clock.now_s()
-        for told in self.announcer.looked(alerting.raised_alerts(found, facts), alerting.judged(found), now_s):
+        for told in self.alert_notifier.looked(alerting.cycle_alerts(found, facts), alerting.covered_kinds(found), now_s):
             self.log.info("alert", about=told.kind.value, text=told.text)
 
     def ended(self, error: TrimtabError) -> None:
         """The run ends by an error: the last that its owner hears of it."""
         self.log.error("ended", **failure(error))
-        if self.announcer is None:
+        if self.alert_notifier is None:
             return
         with suppress(Exception):  # the store may be what failed; then it is told without being written down
-            self.announcer.looked((alerting.ended(error),), frozenset(), self.agent.desk.clock.now_s(), last=True)
+            self.alert_notifier.looked((alerting.run_ended_alert(error),), frozenset(), self.agent.desk.clock.now_s(), last=True)
             return
-        self.announcer.cry(alerting.ended(error), self.agent.desk.clock.now_s())
+        self.alert_notifier.send_now(alerting.run_ended_alert(error), self.agent.desk.clock.now_s())
 
     def unrecorded(self, why: str) -> None:
         """A step could not be written into its file; the run goes on without it."""
@@ -319,8 +318,8 @@ class Service:
         """
         self.health.hangs(why)
         self.log.error("hung", what=why, exit=EXIT_HUNG)
-        if self.announcer is not None:
-            self.announcer.cry(alerting.hung(), int(time.time()))
+        if self.alert_notifier is not None:
+            self.alert_notifier.send_now(alerting.run_hung_alert(), int(time.time()))
         self.notifier.status(f"hung: {why}")
         logging.shutdown()
         os._exit(EXIT_HUNG)
@@ -336,13 +335,13 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
     secrets = secrets_of(agent.desk.loaded)
     style = log_format or table.log_format
     log = configure(style, secrets)
-    metrics, notifier = Metrics(), Notifier()
-    health = Health(parse_duration_s(every, "--every"))
-    metrics.health(lambda: not health.red())
+    metrics, notifier = Metrics(), SystemdNotifier()
+    health = RunHealth(parse_duration_s(every, "--every"))
+    metrics.health(lambda: not health.unhealthy_reason())
 
     def unheard(why: str) -> None:
         metrics.heartbeat_failed()
-        service.unheard += 1
+        service.failed_heartbeats += 1
         log.warning("heartbeat failed", why=why)
 
     def given_up(found: Delivery) -> None:
@@ -350,8 +349,8 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
 
     url = None if paper else table.heartbeat()  # it would say that the live agent is well
     heartbeat = None if url is None else Heartbeat(url, table.heartbeat_method, unheard)
-    watch = Watch(table.hang_after, period_s=notifier.watchdog_s)
-    announcer = None if paper else announcing.announcer(agent.desk.config.alerts, agent.desk.store, given_up)
+    watch = Watchdog(table.hang_after, period_s=notifier.watchdog_s)
+    announcer = None if paper else alerting.open_notifier(agent.desk.config.alerts, agent.desk.store, given_up)
     service = Service(agent, log, metrics, health, watch, notifier, heartbeat, style is not None, announcer)
     clock.watched(watch)
     if agent.desk.recorder is not None:
@@ -361,7 +360,7 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
             service.port = stack.enter_context(serving(*table.address, metrics, health))
             log.info("listening", host=table.address[0], port=service.port)
         stack.enter_context(watch.watching(service.hung, notifier.alive))
-        log.info("started", **who(agent), every=every)
+        log.info("started", **agent_fields(agent), every=every)
         try:
             if announcer is not None:
                 announcer.begin()
@@ -385,13 +384,13 @@ def secrets_of(loaded: LoadedConfig) -> list[str]:
     config = loaded.config
     found: list[str] = []
     for tell in (*(one.resolve for one in config.chain.rpc), config.service.heartbeat, config.execution.submit_url.get_secret_value):
-        found += _told(tell)
+        found += _optional_secret(tell)
     names = () if loaded.paper else (config.wallet.key_env, PASSWORD_ENV)  # paper trading reads no key, not even to hide it
     found += config.alerts.secrets()
     return found + [value for name in names if name and (value := os.environ.get(name))]
 
 
-def _told(tell: Callable[[], Any]) -> list[str]:
+def _optional_secret(tell: Callable[[], Any]) -> list[str]:
     try:
         value = tell()
     except ConfigError:  # told where it is needed

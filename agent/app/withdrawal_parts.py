@@ -8,11 +8,11 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import Refused
-from agent.execution.step_context import Hands, Outcome, OutcomeKind
-from agent.model import Parts, Request, RequestKind, StepInput
-from agent.planning import proposals as owner
-from agent.policy import text as words
-from agent.policy.cash_flows import withdrawals as outflow
+from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
+from agent.model import OwnerRequest, RequestKind, StepInput, WithdrawalProgress
+from agent.planning import proposals
+from agent.policy import text
+from agent.policy.cash_flows import withdrawals
 from agent.policy.cash_flows.purchase import LASTS_S
 from agent.units import ceil_int
 
@@ -24,55 +24,56 @@ if TYPE_CHECKING:
 KINDS = {"refused": OutcomeKind.REFUSED, "failed": OutcomeKind.FAILED}
 
 
-def begun(store: Store, request: Request, sale: Outcome, token: str) -> None:
+def begun(store: Store, request: OwnerRequest, sale: StepOutcome, token: str) -> None:
     """Writes down, before anything of it is sent, that a part is sold: a process that ends on the way neither makes the next one follow
     at once nor leaves the rest to its owner. Nothing where the plan raises all that lacks.
     """
     step, plan = sale.step_input, sale.plan
-    if (every_s := step.limits.first_purchase_s) is None or plan is None or (short := owner.still_short(step, plan, token)) <= 0:
+    if (every_s := step.limits.first_purchase_s) is None or plan is None or (short := proposals.shortfall_raw(step, plan, token)) <= 0:
         return
-    lacks, now_s, done = outflow.lacking(step, token), step.snapshot.head.timestamp_s, _done(step, request, token)
+    lacks, now_s, done = withdrawals.shortfall_raw(step, token), step.snapshot.head.timestamp_s, _done(step, request, token)
     count = done + (ceil_int(Fraction(lacks, lacks - short)) if lacks > short else 1)
-    store.raised(request.id, Parts(count, done, now_s + every_s, _until_s(request, now_s), lacks))
+    store.record_parts_raised(request.id, WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s), lacks))
 
 
-def parted(store: Store, request: Request, sale: Outcome, step: StepInput, token: str) -> str:
+def record_part(store: Store, request: OwnerRequest, sale: StepOutcome, step: StepInput, token: str) -> str:
     """Writes down that a sale for a withdrawal raised a part of it, and says what follows; empty where it was to raise all.
 
     `step` is that after the sale, with the withdrawal set aside.
     """
     every_s, plan = step.limits.first_purchase_s, sale.plan
-    if every_s is None or plan is None or owner.still_short(sale.step_input, plan, token) <= 0:
+    if every_s is None or plan is None or proposals.shortfall_raw(sale.step_input, plan, token) <= 0:
         return ""
-    lacked, lacks = outflow.lacking(sale.step_input, token), outflow.lacking(step, token)
+    lacked, lacks = withdrawals.shortfall_raw(sale.step_input, token), withdrawals.shortfall_raw(step, token)
     done, now_s = 1 + _done(sale.step_input, request, token), step.snapshot.head.timestamp_s
     count = done + (ceil_int(Fraction(lacks, lacked - lacks)) if lacked > lacks else 1)
-    parts = Parts(count, done, now_s + every_s, _until_s(request, now_s))
-    store.raised(request.id, parts)
+    parts = WithdrawalProgress(count, done, now_s + every_s, _until_s(request, now_s))
+    store.record_parts_raised(request.id, parts)
     return (
-        f"part {done} of about {count} is raised for withdrawal {request.id}; next at {words.moment(parts.next_s)}: trimtab run --send "
+        f"part {done} of about {count} is raised for withdrawal {request.id}; next at {text.format_time(parts.next_s)}: "
+        "trimtab run --send "
         f"goes on with it and pays when all is there, or trimtab withdraw --resume {request.id} --send"
     )
 
 
-def _done(step: StepInput, request: Request, token: str) -> int:
+def _done(step: StepInput, request: OwnerRequest, token: str) -> int:
     """How many parts of it are raised, with one whose process ended before it was written down."""
-    return 0 if request.parts is None else outflow.counted(step, request.parts, token).done
+    return 0 if request.parts is None else withdrawals.counted(step, request.parts, token).done
 
 
-def _until_s(request: Request, now_s: int) -> int:
+def _until_s(request: OwnerRequest, now_s: int) -> int:
     return now_s + LASTS_S if request.parts is None or request.parts.until_s <= now_s else request.parts.until_s
 
 
-def require_due(request: Request | None, step: StepInput) -> None:
+def require_due(request: OwnerRequest | None, step: StepInput) -> None:
     """Raises Refused while the next part of a withdrawal is not due; what only has to be paid waits for nothing."""
     if request is None or request.parts is None or step.snapshot.head.timestamp_s >= request.parts.next_s:
         return
-    token = next((one.token for one in request.payments if outflow.lacking(step, one.token) > 0), None)
+    token = next((one.token for one in request.payments if withdrawals.shortfall_raw(step, one.token) > 0), None)
     if token is None:
         return
     raise Refused(
-        f"withdrawal {request.id}: {_words(outflow.counted(step, request.parts, token))}",
+        f"withdrawal {request.id}: {_words(withdrawals.counted(step, request.parts, token))}",
         remedy="wait until then: parts follow each other limits.first_purchase apart",
     )
 
@@ -81,41 +82,41 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
     """Raises Refused while an earlier withdrawal in parts still lacks one of these tokens: its part would be raised at once."""
     wanted = {*tokens}
     for claim in step.history.claims:
-        if claim.parts is not None and claim.payment.token in wanted and outflow.lacking(step, claim.payment.token) > 0:
-            raised = _words(outflow.counted(step, claim.parts, claim.payment.token))
+        if claim.parts is not None and claim.payment.token in wanted and withdrawals.shortfall_raw(step, claim.payment.token) > 0:
+            raised = _words(withdrawals.counted(step, claim.parts, claim.payment.token))
             raise Refused(
                 f"withdrawal {claim.request}: {raised}; another one of the same asset follows it",
                 remedy=f"wait until it is paid, or take it back: trimtab withdraw --release {claim.request}",
             )
 
 
-def document(parts: Parts) -> dict[str, Any]:
+def progress_document(parts: WithdrawalProgress) -> dict[str, Any]:
     """How far a withdrawal in parts is; times in chain seconds."""
     return {"count": parts.count, "done": parts.done, "next_s": parts.next_s, "until_s": parts.until_s, "words": _words(parts)}
 
 
-def _words(parts: Parts) -> str:
-    return f"{parts.done} of about {parts.count} parts raised, next at {words.moment(parts.next_s)}"
+def _words(parts: WithdrawalProgress) -> str:
+    return f"{parts.done} of about {parts.count} parts raised, next at {text.format_time(parts.next_s)}"
 
 
-def _lacks(request: Request, step: StepInput) -> bool:
-    return any(outflow.lacking(step, one.token) > 0 for one in request.payments)
+def _has_shortfall(request: OwnerRequest, step: StepInput) -> bool:
+    return any(withdrawals.shortfall_raw(step, one.token) > 0 for one in request.payments)
 
 
-def is_next(request: Request, step: StepInput) -> bool:
+def is_next(request: OwnerRequest, step: StepInput) -> bool:
     """Whether a run goes on with this withdrawal now: its next part is due, or its payment, and its time is not over."""
     if request.kind is not RequestKind.WITHDRAW or (parts := request.parts) is None:
         return False
     now_s = step.snapshot.head.timestamp_s
-    return now_s < parts.until_s and (now_s >= parts.next_s or not _lacks(request, step))
+    return now_s < parts.until_s and (now_s >= parts.next_s or not _has_shortfall(request, step))
 
 
-def gone_on(agent: Agent, hands: Hands | None, found: Outcome) -> Outcome:
+def continue_withdrawal(agent: Agent, actors: StepActors | None, found: StepOutcome) -> StepOutcome:
     """The outcome of a look; where it does nothing and a withdrawal in parts is due, that of its next part, or of its payment.
 
     Its owner confirmed all of it once, with the first part. An exit goes before, and after its time a run leaves it to its owner.
     """
-    if hands is None or found.kind is not OutcomeKind.HOLD:
+    if actors is None or found.kind is not OutcomeKind.HOLD:
         return found
     store, head = agent.desk.store, (found.after or found.step_input).snapshot.head
     every_s = agent.desk.limits.first_purchase_s
@@ -123,14 +124,14 @@ def gone_on(agent: Agent, hands: Hands | None, found: Outcome) -> Outcome:
     request = next((one for one in store.requests(1_000, open_only=True) if is_next(one, step)), None)
     if request is None or request.parts is None or every_s is None:
         return found
-    if _lacks(request, step):  # whatever becomes of this try
+    if _has_shortfall(request, step):  # whatever becomes of this try
         request = replace(request, parts=replace(request.parts, next_s=head.timestamp_s + every_s))
-        store.raised(request.id, request.parts)
-    from agent.app.money.withdrawals import Asked
+        store.record_parts_raised(request.id, request.parts)
+    from agent.app.money.withdrawals import WithdrawalRun
 
     unpaid = tuple(claim.payment for claim in step.history.claims if claim.request == request.id)
-    asked = Asked(agent, unpaid, request.to, request, sure=True)
-    done = asked.carried_out(replace(hands, confirm=lambda sale: asked.confirmed(sale, lambda _: True)), lambda _: True)
+    asked = WithdrawalRun(agent, unpaid, request.to, request, sure=True)
+    done = asked.execute(replace(actors, confirm=lambda sale: asked.confirmed(sale, lambda _: True)), lambda _: True)
     if done.state in KINDS and done.sale is not None and done.sale.kind is not OutcomeKind.DONE:
         return done.sale
     told = done.sale or found

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.settings import OwnerFlow, Wanted
+from agent.backtest.settings import BacktestSpec, OwnerTransfer
 from agent.errors import ConfigError
 from agent.units import YEAR_S, Token, Value, floor_int, safe_label
 
@@ -65,19 +65,19 @@ class PriceTable:
         first = int(np.argmax(known))
         if not known.any() or self.bars - first < FEWEST_BARS:
             raise ConfigError(f"--prices: {', '.join(symbols)} never have prices at the same time", "leave out what starts too late")
-        filled = carried(closes)[first:].copy()
+        filled = forward_fill(closes)[first:].copy()
         rows = np.where(np.arange(len(filled))[:, None] == 0, filled, closes[first:])
-        told = missing_data(symbols, self.times_s, closes, first)
+        told = price_gap_notes(symbols, self.times_s, closes, first)
         return replace(self, symbols=tuple(symbols), times_s=self.times_s[first:], closes=rows, notes=(*self.notes, *told))
 
 
-def table_of(times_s: Sequence[int], closes: Mapping[str, Sequence[float]]) -> PriceTable:
+def make_price_table(times_s: Sequence[int], closes: Mapping[str, Sequence[float]]) -> PriceTable:
     """A table from plain numbers. Raises ConfigError for what `checked` refuses."""
     array = np.column_stack([np.asarray(column, dtype=np.float64) for column in closes.values()])
-    return checked(PriceTable(tuple(closes), np.asarray(times_s, dtype=np.int64), array))
+    return validate_prices(PriceTable(tuple(closes), np.asarray(times_s, dtype=np.int64), array))
 
 
-def checked(table: PriceTable) -> PriceTable:
+def validate_prices(table: PriceTable) -> PriceTable:
     """The table itself. Raises ConfigError for too few bars, times that do not rise, names and closes that are none."""
     if table.bars < FEWEST_BARS or not table.symbols:
         what = f"--prices: {table.bars} bars of {len(table.symbols)} symbols"
@@ -100,7 +100,7 @@ def checked(table: PriceTable) -> PriceTable:
     return table
 
 
-def carried(closes: NDArray[np.float64]) -> NDArray[np.float64]:
+def forward_fill(closes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Each missing close replaced by the newest one before it; NaN where there is none yet."""
     rows = np.where(np.isnan(closes), -1, np.arange(len(closes))[:, None])
     newest = np.maximum.accumulate(rows, axis=0)
@@ -108,7 +108,7 @@ def carried(closes: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def missing_data(symbols: Sequence[str], times_s: NDArray[np.int64], closes: NDArray[np.float64], first: int) -> tuple[str, ...]:
+def price_gap_notes(symbols: Sequence[str], times_s: NDArray[np.int64], closes: NDArray[np.float64], first: int) -> tuple[str, ...]:
     """In words: symbols that start late or end early, and gaps; a symbol's last price stands until its next one."""
     told = []
     known = ~np.isnan(closes)
@@ -134,7 +134,7 @@ def missing_data(symbols: Sequence[str], times_s: NDArray[np.int64], closes: NDA
 # --- What a short perpetual as large as each holding would have got or paid as funding. No position is simulated: it is arithmetic. Fun
 
 
-DEAR = 1.0
+HIGH_YEARLY_RATE = 1.0
 """A usual rate that comes to more than the whole notional a year is more likely written in percent."""
 GAP = 1.5
 """Of the usual distance: times of venues miss it by moments."""
@@ -142,7 +142,7 @@ Times = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class FundingSeries:
+class FundingRateSeries:
     """`rates[i]` is what longs paid shorts at `times_s[i]` (Unix seconds, rising), as a share of notional for the interval before."""
 
     symbol: str
@@ -156,7 +156,7 @@ class FundingSeries:
 
 
 @dataclass(frozen=True, slots=True)
-class Carry:
+class FundingCarry:
     """What a short as large as what was held of `symbol` got (below zero: paid) at each of `times_s`, which lie within the simulation.
 
     `payments` are numeraire base units, each rounded down, which is against the holder; `notionals` what was held, rounded down too.
@@ -191,10 +191,10 @@ class Carry:
 
 
 @dataclass(frozen=True, slots=True)
-class Funding:
+class FundingSummary:
     """The carry of each symbol that the file has rates of; `digest` is SHA-256 of those rates."""
 
-    carries: tuple[Carry, ...]
+    carries: tuple[FundingCarry, ...]
     digest: str
 
     @property
@@ -208,12 +208,12 @@ class Funding:
         return _yearly(self.carries)
 
 
-def _yearly(carries: Sequence[Carry]) -> float | None:
+def _yearly(carries: Sequence[FundingCarry]) -> float | None:
     held = sum(one.held_for for one in carries)
     return float(Fraction(sum(sum(one.payments) for one in carries) * YEAR_S, held)) if held else None
 
 
-def renamed(series: Sequence[FundingSeries], names: Mapping[str, str]) -> tuple[FundingSeries, ...]:
+def rename_funding_symbols(series: Sequence[FundingRateSeries], names: Mapping[str, str]) -> tuple[FundingRateSeries, ...]:
     """The series under other symbols: `names` are ours by those of the file. Raises ConfigError where two become one."""
     found = tuple(replace(one, symbol=names.get(one.symbol, one.symbol)) for one in series)
     if len({one.symbol for one in found}) < len(found):
@@ -221,7 +221,7 @@ def renamed(series: Sequence[FundingSeries], names: Mapping[str, str]) -> tuple[
     return found
 
 
-def require_prices(series: Sequence[FundingSeries], symbols: Sequence[str], bars_s: Times) -> None:
+def require_prices(series: Sequence[FundingRateSeries], symbols: Sequence[str], bars_s: Times) -> None:
     """Raises ConfigError for rates of what the prices (`symbols`) lack, and for rates that all lie outside the bars of the simulation."""
     for one in series:
         if one.symbol not in symbols:
@@ -229,7 +229,7 @@ def require_prices(series: Sequence[FundingSeries], symbols: Sequence[str], bars
                 f"--funding: {one.symbol} has rates and no prices",
                 f"give its prices, take its rows out, or name it as the prices do with --as; they have {', '.join(symbols)}",
             )
-        if not within(one, bars_s).any():
+        if not rates_within(one, bars_s).any():
             rates, bars = (f"from {_when(times[0])} to {_when(times[-1])}" for times in (one.times_s, bars_s))
             raise ConfigError(
                 f"--funding: the rates of {one.symbol}, {rates}, lie outside the simulation, {bars}",
@@ -237,25 +237,25 @@ def require_prices(series: Sequence[FundingSeries], symbols: Sequence[str], bars
             )
 
 
-def carry(series: FundingSeries, bars_s: Times, held: Callable[[int], Value]) -> Carry:
+def funding_carry(series: FundingRateSeries, bars_s: Times, held: Callable[[int], Value]) -> FundingCarry:
     """Payments at the times of the series within the bars. `held` is what was held after a bar, at its price, numeraire base units.
 
     Asked is the newest bar until each time: no later price or trade changes a payment.
     """
-    inside, usual = within(series, bars_s), series.usual_s
+    inside, usual = rates_within(series, bars_s), series.usual_s
     times_s = series.times_s[inside]
     bars = np.searchsorted(bars_s, times_s, side="right") - 1
     worth = [held(bar) for bar in bars.tolist()]
     lengths = np.minimum(np.diff(series.times_s, prepend=series.times_s[0] - usual), usual)[inside]
     rates = [Fraction(str(rate)) for rate in series.rates[inside].tolist()]
     payments = tuple(floor_int(value * rate) for value, rate in zip(worth, rates, strict=True))
-    return Carry(series.symbol, times_s, payments, tuple(floor_int(value) for value in worth), tuple(lengths.tolist()))
+    return FundingCarry(series.symbol, times_s, payments, tuple(floor_int(value) for value in worth), tuple(lengths.tolist()))
 
 
-def told(series: FundingSeries, bars_s: Times) -> list[str]:
+def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
     """In words: rates that start late, end early, lie outside the bars, follow at other distances, or look like percent."""
     times_s, usual, found = series.times_s, series.usual_s, []
-    name, inside = f"funding: {series.symbol}", within(series, bars_s)
+    name, inside = f"funding: {series.symbol}", rates_within(series, bars_s)
     if times_s[0] - bars_s[0] > usual:
         found.append(f"{name} starts at {_when(times_s[0])}, after the simulation does")
     if bars_s[-1] - times_s[-1] > usual:
@@ -268,12 +268,12 @@ def told(series: FundingSeries, bars_s: Times) -> list[str]:
     if close := int((steps * GAP < usual).sum()):
         found.append(f"{name} has {close} times that follow sooner than usual, at least {int(steps.min())} s")
     a_year = float(np.median(np.abs(series.rates))) * YEAR_S / usual if usual else 0.0
-    if a_year > DEAR:
+    if a_year > HIGH_YEARLY_RATE:
         found.append(f"{name} has rates that come to {100 * a_year:,.0f}% a year: are they written in percent?")
     return found
 
 
-def digest(series: Sequence[FundingSeries]) -> str:
+def funding_digest(series: Sequence[FundingRateSeries]) -> str:
     """SHA-256 of symbols, times and rates."""
     found = hashlib.sha256("\n".join(one.symbol for one in series).encode())
     for one in series:
@@ -282,7 +282,7 @@ def digest(series: Sequence[FundingSeries]) -> str:
     return found.hexdigest()
 
 
-def within(series: FundingSeries, bars_s: Times) -> NDArray[np.bool_]:
+def rates_within(series: FundingRateSeries, bars_s: Times) -> NDArray[np.bool_]:
     """Which times of the series lie from the first bar to the last."""
     found: NDArray[np.bool_] = (series.times_s >= bars_s[0]) & (series.times_s <= bars_s[-1])
     return found
@@ -323,9 +323,9 @@ def why_unreadable(path: Path) -> str:
     return "has rows that do not fit its header"
 
 
-TIMES = ("time", "date", "timestamp")
-BARS = {"open", "high", "low", "close", "volume"}
-READABLE = "give a header with the names of the columns, and a row for each time"
+TIME_COLUMNS = ("time", "date", "timestamp")
+OHLCV_COLUMNS = {"open", "high", "low", "close", "volume"}
+FORMAT_HINT = "give a header with the names of the columns, and a row for each time"
 _ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
 _EPOCH_S = 1_230_768_000
 """2009-01-01: no price of any coin is older, so that times in milliseconds, or of spreadsheets, are noticed."""
@@ -340,17 +340,17 @@ def read_table(path: Path) -> PriceTable:
     """
     polars = _polars()
     frame = _frame(polars, path)
-    column = next((name for name in TIMES if name in frame.columns), None)
+    column = next((name for name in TIME_COLUMNS if name in frame.columns), None)
     if column is None:
-        raise ConfigError(f"{path.name}: no column {' or '.join(TIMES)}; it has {', '.join(frame.columns)[:200]}", READABLE)
+        raise ConfigError(f"{path.name}: no column {' or '.join(TIME_COLUMNS)}; it has {', '.join(frame.columns)[:200]}", FORMAT_HINT)
     frame = frame.with_columns(_seconds(polars, frame[column], path).alias(column))
     _require_unix(frame[column], path)
     long = "symbol" in frame.columns
     if long and "close" not in frame.columns:
         raise ConfigError(f"{path.name}: has symbol and no close", "name the column of prices close")
-    if not long and (found := BARS & set(frame.columns)):
+    if not long and (found := OHLCV_COLUMNS & set(frame.columns)):
         raise ConfigError(f"{path.name}: has {sorted(found)[0]} and no symbol", "add a column symbol")
-    return checked(_of_rows(polars, frame, column, path) if long else _of_columns(polars, frame, column, path))
+    return validate_prices(_from_long_format(polars, frame, column, path) if long else _from_wide_format(polars, frame, column, path))
 
 
 def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
@@ -361,7 +361,9 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
     polars, option = _polars(), "--gas-prices"
     frame = _frame(polars, path, option)
     if not {"time", "gas_price_wei"} <= set(frame.columns):
-        raise ConfigError(f"{option}: {path.name} needs columns time and gas_price_wei; it has {', '.join(frame.columns)[:200]}", READABLE)
+        raise ConfigError(
+            f"{option}: {path.name} needs columns time and gas_price_wei; it has {', '.join(frame.columns)[:200]}", FORMAT_HINT
+        )
     kind = frame["gas_price_wei"].dtype
     if not kind.is_integer() or frame["gas_price_wei"].null_count() or frame["gas_price_wei"].min() < 0:
         raise ConfigError(f"{option}: a gas price of {path.name} is no whole number of wei, 0 or more", "write for example 20000000000")
@@ -375,26 +377,26 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
     return tuple(int(prices[row]) for row in newest)
 
 
-def read_flows(path: Path) -> tuple[OwnerFlow, ...]:
+def read_owner_transfers(path: Path) -> tuple[OwnerTransfer, ...]:
     """Deposits and withdrawals of a file: columns time and amount, in whole coins of the numeraire. Raises ConfigError."""
     polars, option = _polars(), "--flows"
     frame = _frame(polars, path, option)
     if not {"time", "amount"} <= set(frame.columns):
-        raise ConfigError(f"{option}: {path.name} needs columns time and amount; it has {', '.join(frame.columns)[:200]}", READABLE)
+        raise ConfigError(f"{option}: {path.name} needs columns time and amount; it has {', '.join(frame.columns)[:200]}", FORMAT_HINT)
     amounts = frame["amount"]
     if not amounts.dtype.is_numeric() or amounts.null_count() or not np.isfinite(amounts.to_numpy()).all() or (amounts == 0).any():
         raise ConfigError(f"{option}: an amount of {path.name} is no number, or zero", "write plain decimals such as -250.5")
     times = _seconds(polars, frame["time"], path).to_list()
-    return tuple(OwnerFlow(int(at_s), Fraction(str(amount))) for at_s, amount in zip(times, amounts.to_list(), strict=True))
+    return tuple(OwnerTransfer(int(at_s), Fraction(str(amount))) for at_s, amount in zip(times, amounts.to_list(), strict=True))
 
 
-def read_funding(path: Path) -> tuple[FundingSeries, ...]:
+def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
     """Funding rates of a file, by symbol in its order: columns time, symbol, rate, a share of notional per interval, above zero where
     longs pay shorts. Raises ConfigError as read_table does, and for rates that are no number or beyond the whole notional.
     """
     polars, option = _polars(), "--funding"
     frame = _frame(polars, path, option)
-    column = next((name for name in TIMES if name in frame.columns), None)
+    column = next((name for name in TIME_COLUMNS if name in frame.columns), None)
     if column is None or not {"symbol", "rate"} <= set(frame.columns):
         raise ConfigError(
             f"{option}: {path.name} needs columns time, symbol and rate; it has {', '.join(frame.columns)[:200]}",
@@ -419,7 +421,9 @@ def read_funding(path: Path) -> tuple[FundingSeries, ...]:
         )
     symbols = frame["symbol"].unique(maintain_order=True).to_list()
     parts = [frame.filter(polars.col("symbol") == symbol) for symbol in symbols]
-    return tuple(FundingSeries(str(name), one[column].to_numpy(), one["rate"].to_numpy()) for name, one in zip(symbols, parts, strict=True))
+    return tuple(
+        FundingRateSeries(str(name), one[column].to_numpy(), one["rate"].to_numpy()) for name, one in zip(symbols, parts, strict=True)
+    )
 
 
 def _require_rates(polars: Any, frame: Any, where: str) -> None:
@@ -457,9 +461,9 @@ def _frame(polars: Any, path: Path, option: str = "--prices") -> Any:
         # all rows say what a column holds: whole numbers in the first hundred do not make it one of whole numbers
         frame = polars.read_csv(path, infer_schema_length=None) if reader is polars.read_csv else reader(path)
     except (Exception, polars.exceptions.PanicException):  # whatever a broken file makes the library say
-        raise ConfigError(f"{option}: {path.name} {why_unreadable(path)}", READABLE) from None
+        raise ConfigError(f"{option}: {path.name} {why_unreadable(path)}", FORMAT_HINT) from None
     if frame.height == 0:
-        raise ConfigError(f"{option}: {path.name} is empty", READABLE)
+        raise ConfigError(f"{option}: {path.name} is empty", FORMAT_HINT)
     return frame
 
 
@@ -505,7 +509,7 @@ def _offset(zone: str) -> timedelta:
     return -ahead if zone[0] == "-" else ahead
 
 
-def _of_rows(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
+def _from_long_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
     """One row for each time and symbol; the rows of each symbol go forward in time."""
     for name in ("symbol", "close"):
         if frame[name].null_count():
@@ -527,7 +531,7 @@ def _of_rows(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
     return PriceTable(tuple(symbols), wide[time].to_numpy(), wide.select(symbols).to_numpy().astype(np.float64))
 
 
-def _of_columns(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
+def _from_wide_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
     """One row for each time; an empty cell is a price that is missing."""
     symbols = [name for name in frame.columns if name != time]
     frame = _numbers(polars, frame, symbols, path)
@@ -558,25 +562,25 @@ def _require_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
 # --- Where the tokens of a portfolio stand in a price table, and what they cost in the numeraire.
 
 
-def columns_of(wanted: Wanted, table: PriceTable) -> dict[str, int]:
+def columns_by_token(wanted: BacktestSpec, table: PriceTable) -> dict[str, int]:
     """The table's column of each token, by address; the numeraire has none where closes are in it."""
     return {address: table.symbols.index(symbol) for address, symbol in wanted.symbols if symbol in table.symbols}
 
 
-def only_wanted(wanted: Wanted, table: PriceTable) -> PriceTable:
+def select_spec_symbols(wanted: BacktestSpec, table: PriceTable) -> PriceTable:
     """The table of the portfolio's symbols alone; see PriceTable.only. The numeraire may be missing. Raises ConfigError."""
     money = wanted.portfolio.numeraire.address
     return table.only([symbol for address, symbol in wanted.symbols if symbol in table.symbols or address != money])
 
 
-def prices_of(wanted: Wanted, table: PriceTable, closes: NDArray[np.float64], tokens: Sequence[Token]) -> NDArray[np.float64]:
+def numeraire_prices(wanted: BacktestSpec, table: PriceTable, closes: NDArray[np.float64], tokens: Sequence[Token]) -> NDArray[np.float64]:
     """One column of prices in whole coins of the numeraire for each token, from closes in the table's order; NaN where there is none."""
-    columns, ones = columns_of(wanted, table), np.ones(len(closes))
+    columns, ones = columns_by_token(wanted, table), np.ones(len(closes))
     each = {address: closes[:, column] for address, column in columns.items()}
     found: NDArray[np.float64] = np.column_stack([each.get(token.address, ones) for token in tokens])
     return found / each.get(wanted.portfolio.numeraire.address, ones)[:, None]
 
 
-def priced_gas(wanted: Wanted, table: PriceTable) -> bool:
+def has_gas_price(wanted: BacktestSpec, table: PriceTable) -> bool:
     """Whether it was said what the native coin is, and that is an asset or hub with prices."""
-    return wanted.gas_priced and wanted.portfolio.wrapped_native in columns_of(wanted, table)
+    return wanted.gas_priced and wanted.portfolio.wrapped_native in columns_by_token(wanted, table)

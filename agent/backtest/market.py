@@ -23,7 +23,7 @@ SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
 UINT112_MAX = 2**112 - 1
 
 
-def pool_at(kind: str, token: Token, money: Token, price: Price, depth_raw: int, fee_pips: int) -> PoolState:
+def make_pool(kind: str, token: Token, money: Token, price: Price, depth_raw: int, fee_pips: int) -> PoolState:
     """A pool in which one base unit of `token` costs `price` base units of `money`, with `depth_raw` of `money` on that side.
 
     "v2" is a pair, "v3" a pool whose liquidity spans every tick; of that `depth_raw` is the virtual reserve.
@@ -103,7 +103,7 @@ def _pool(data: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
     )
 
 
-def arbitraged(pool: V3Pool, price: Ratio) -> V3Pool:
+def arbitrage_pool(pool: V3Pool, price: Ratio) -> V3Pool:
     """The pool after a swap that ends where a base unit of token0 costs `price` of token1, over every tick in between.
 
     Real arbitrage stops a fee short of that on either side. Raises ConfigError for a price that no pool can have.

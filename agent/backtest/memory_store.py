@@ -14,21 +14,21 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, func, select
 
-from agent.model import Allocation, Books, Flow, History, Intent, Snapshot, Stand, Valuation
+from agent.model import Allocation, ExpectedBalances, ExternalTransfer, History, Intent, LedgerBalance, Snapshot, Valuation
 from agent.store import open_store
 from agent.store.accounts.ledger import Place
-from agent.store.database import WRITE, reported
+from agent.store.database import WRITE, database_errors
 from agent.store.store import Store
 from agent.store.tables import BudgetRow
 from agent.units import Token
 
 Answer = TypeVar("Answer")
 DAY_S = 86_400
-FREE = ("write the step", "write the outcome of the step", "write prices down")
+CACHE_SAFE_WRITES = ("write the step", "write the outcome of the step", "write prices down")
 """Writes that change none of the answers that are kept."""
 
 
-class QuickStore(Store):
+class InMemoryStore(Store):
     """A store that nobody else writes to. What all is worth at each look is not written down: the simulation knows it anyway.
 
     Without `keeps_prices` recorded prices are not either, where no trigger and no allocator looks back.
@@ -49,14 +49,14 @@ class QuickStore(Store):
 
     @contextmanager
     def _read(self, what: str) -> Iterator[Connection]:
-        with reported(what), self._db.begin():
+        with database_errors(what), self._db.begin():
             yield self._db
 
     @contextmanager
     def _write(self, what: str) -> Iterator[Connection]:
-        with reported(what), self._db.begin():
+        with database_errors(what), self._db.begin():
             yield self._db
-        if what not in FREE:
+        if what not in CACHE_SAFE_WRITES:
             self._known.clear()
             self._noted = None
 
@@ -66,13 +66,13 @@ class QuickStore(Store):
         found: Answer = self._known[key]
         return found
 
-    def books(self) -> Books:
+    def books(self) -> ExpectedBalances:
         """See Store."""
         return self._once("books", super().books)
 
-    def stands(self, head_block: int) -> tuple[Stand, ...]:
+    def ledger_balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
         """See Store: no entry is of a block that the head has not reached."""
-        return self._once("stands", lambda: super(QuickStore, self).stands(head_block))
+        return self._once("stands", lambda: super(InMemoryStore, self).ledger_balances(head_block))
 
     def open_intents(self) -> Sequence[Intent]:
         """See Store."""
@@ -82,13 +82,13 @@ class QuickStore(Store):
         """See Store."""
         return self._once("unbooked", super().unbooked)
 
-    def unentered(self) -> tuple[Intent, ...]:
+    def intents_without_entry(self) -> tuple[Intent, ...]:
         """See Store."""
-        return self._once("unentered", super().unentered)
+        return self._once("unentered", super().intents_without_entry)
 
     def ended_in_block(self, limit: int) -> Sequence[Intent]:
         """See Store: the newest alone, since no block of a simulation is ever taken back."""
-        return self._once("ended", lambda: super(QuickStore, self).ended_in_block(min(limit, 1)))
+        return self._once("ended", lambda: super(InMemoryStore, self).ended_in_block(min(limit, 1)))
 
     def expected_nonce(self) -> int | None:
         """See Store."""
@@ -96,12 +96,12 @@ class QuickStore(Store):
 
     def allocation(self, owner: str = "") -> Allocation | None:
         """See Store."""
-        return self._once(("allocation", owner), lambda: super(QuickStore, self).allocation(owner))
+        return self._once(("allocation", owner), lambda: super(InMemoryStore, self).allocation(owner))
 
     def has_places(self, places: Iterable[Place]) -> bool:
         """See Store."""
         wanted = frozenset(places)
-        return self._once(("places", wanted), lambda: super(QuickStore, self).has_places(wanted))
+        return self._once(("places", wanted), lambda: super(InMemoryStore, self).has_places(wanted))
 
     def history(self, chain_now_s: int) -> History:
         """See Store: until something is written its sums of a day change only when the oldest of that day is a day old."""
@@ -115,18 +115,18 @@ class QuickStore(Store):
             self._known["history"] = (found, None if oldest is None else oldest + DAY_S)
         return found
 
-    def name_tokens(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
+    def record_token_names(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
         """See Store."""
         key = ("names", tuple(tokens), numeraire, coin)
         if key not in self._known:
-            super().name_tokens(tokens, numeraire, coin)
+            super().record_token_names(tokens, numeraire, coin)
             self._known[key] = True
 
-    def note_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[Flow], turn: int) -> bool:
+    def record_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[ExternalTransfer], turn: int) -> bool:
         """See Store: balances that are those of before need no new opening."""
         if not flows and self._noted == found:
             return True
-        done = super().note_balances(snapshot, found, flows, turn)
+        done = super().record_balances(snapshot, found, flows, turn)
         self._noted = dict(found) if done else None
         return done
 
@@ -138,17 +138,17 @@ class QuickStore(Store):
         """See Store: nothing is written."""
         return False
 
-    def valued_block(self) -> int:
+    def last_valuation_block(self) -> int:
         """See Store."""
         return -1
 
 
-def quick_store(folder: Path, chain_id: int, wallet: str, coin: str, keeps_prices: bool) -> QuickStore:
+def open_memory_store(folder: Path, chain_id: int, wallet: str, coin: str, keeps_prices: bool) -> InMemoryStore:
     """A new one in `folder`."""
     path = folder / "backtest.db"
     path.write_bytes(_empty(chain_id, wallet, coin))
     store = open_store(f"sqlite:///{path}", chain_id, wallet, coin)
-    return QuickStore(store.engine, wallet, coin, keeps_prices)
+    return InMemoryStore(store.engine, wallet, coin, keeps_prices)
 
 
 @lru_cache(maxsize=4)

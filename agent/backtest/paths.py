@@ -10,13 +10,13 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.accounting.performance import periods, year_start_s
-from agent.accounting.tax_lots import TaxRun, run
-from agent.backtest.data import prices_of
-from agent.backtest.result import Flowed, Harvest, Rebalanced, YearGain, harvest
+from agent.accounting.performance import calendar_periods, year_start_s
+from agent.accounting.tax_lots import TaxLotRun, run_tax_lots
+from agent.backtest.data import numeraire_prices
+from agent.backtest.result import AppliedTransfer, RebalanceRecord, RebalancingPremium, YearGain, rebalancing_premium
 from agent.backtest.settings import TaxRule
-from agent.backtest.world import World
-from agent.model import AssetDrift, Portfolio, TaxStanding
+from agent.backtest.world import SimulatedWorld
+from agent.model import AssetDrift, Portfolio, TaxState
 from agent.store import Store
 from agent.units import BPS, NATIVE
 
@@ -24,7 +24,7 @@ Path = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Aims:
+class TargetBands:
     """Targets and bands as shares by token, from a bar on."""
 
     bar: int
@@ -32,15 +32,15 @@ class Aims:
     bands: dict[str, tuple[float, float]]
 
 
-def aims_of(bar: int, drifts: Sequence[AssetDrift], banded: bool) -> Aims:
+def target_bands(bar: int, drifts: Sequence[AssetDrift], banded: bool) -> TargetBands:
     """What a step aimed at; edges only where its trigger has such, and where they leave out anything."""
     edges = {one.token: (float(one.band_low_bps) / BPS, float(one.band_high_bps) / BPS) for one in drifts}
     bands = {token: found for token, found in edges.items() if banded and found != (0.0, 1.0)}
-    return Aims(bar, {one.token: one.target_bps / BPS for one in drifts}, bands)
+    return TargetBands(bar, {one.token: one.target_bps / BPS for one in drifts}, bands)
 
 
 @dataclass(frozen=True, slots=True)
-class Paths:
+class PortfolioPaths:
     """One value or row for each bar, money in whole coins of the numeraire; columns are the portfolio's assets."""
 
     equity: Path
@@ -51,11 +51,11 @@ class Paths:
     bands: Path
 
 
-def paths_of(world: World, aims: Sequence[Aims]) -> Paths:
+def portfolio_paths(world: SimulatedWorld, aims: Sequence[TargetBands]) -> PortfolioPaths:
     """All of them, from what was kept of each bar that changed something."""
     table, told = world.table, world.told
     tokens, assets = world.tokens, [asset.token.address for asset in world.wanted.portfolio.assets]
-    prices = prices_of(world.wanted, table, world.closes, tokens)
+    prices = numeraire_prices(world.wanted, table, world.closes, tokens)
     coins = np.array([10.0**token.decimals for token in tokens])
     equity, hold, values = np.empty(table.bars), np.empty(table.bars), np.empty((table.bars, len(tokens)))
     for number, one in enumerate(told):
@@ -70,10 +70,10 @@ def paths_of(world: World, aims: Sequence[Aims]) -> Paths:
         here = slice(aim.bar, aims[number + 1].bar if number + 1 < len(aims) else table.bars)
         targets[here] = [aim.targets.get(token, 0.0) for token in assets]
         bands[here] = [aim.bands.get(token, (np.nan, np.nan)) for token in assets]
-    return Paths(equity, hold, weights / weights.sum(axis=1, keepdims=True), prices[:, : len(assets)], targets, bands)
+    return PortfolioPaths(equity, hold, weights / weights.sum(axis=1, keepdims=True), prices[:, : len(assets)], targets, bands)
 
 
-def time_weighted(start: Fraction, end: Fraction, flows: Sequence[tuple[Fraction, Fraction]]) -> float:
+def time_weighted_return(start: Fraction, end: Fraction, flows: Sequence[tuple[Fraction, Fraction]]) -> float:
     """Product of growth between flows, less one (Global Investment Performance Standards); `flows` are (worth before, what came)."""
     found, base = 1.0, start
     for before, came in flows:
@@ -82,17 +82,17 @@ def time_weighted(start: Fraction, end: Fraction, flows: Sequence[tuple[Fraction
     return found * float(end / base) - 1
 
 
-def returns(world: World, start: Fraction, flows: Sequence[Flowed]) -> tuple[float, float]:
+def time_weighted_returns(world: SimulatedWorld, start: Fraction, flows: Sequence[AppliedTransfer]) -> tuple[float, float]:
     """Time-weighted: of what was rebalanced, gas taken off, and of what was held."""
     last = world.told[-1]
     end, held = world.value(last.balances) - last.gas, world.value(last.hold)
     return (
-        time_weighted(start, end, [(one.before, one.value) for one in flows]),
-        time_weighted(start, held, [(one.hold_before, one.value) for one in flows]),
+        time_weighted_return(start, end, [(one.before, one.value) for one in flows]),
+        time_weighted_return(start, held, [(one.hold_before, one.value) for one in flows]),
     )
 
 
-def harvested(world: World, paths: Paths, done: Sequence[Rebalanced]) -> Harvest | None:
+def premium_of_simulation(world: SimulatedWorld, paths: PortfolioPaths, done: Sequence[RebalanceRecord]) -> RebalancingPremium | None:
     """See agent/backtest/result.py: each bar's costs are shares of what was held before them; None where gas ate all."""
     taken = np.zeros(world.table.bars)
     for one in done:
@@ -102,36 +102,36 @@ def harvested(world: World, paths: Paths, done: Sequence[Rebalanced]) -> Harvest
     first = world.told[0].hold  # what there was before the first bar's trades: no flow comes so early
     tokens = world.tokens[: paths.weights.shape[1]]
     bought = np.array([float(first[token.address]) / 10.0**token.decimals for token in tokens]) * paths.prices[0]
-    return harvest(paths.prices, paths.weights, taken / (paths.equity + taken), world.table.times_s, bought / bought.sum())
+    return rebalancing_premium(paths.prices, paths.weights, taken / (paths.equity + taken), world.table.times_s, bought / bought.sum())
 
 
 # --- Realised gains by the books of a simulation. The native coin that pays gas lies beside the portfolio and is left out of them.
 
 
-class TaxBooks:
+class TaxLotLedger:
     """Runs over the ledger once for each of its states."""
 
     def __init__(self, store: Store, portfolio: Portfolio, rule: TaxRule) -> None:
         self._store, self._portfolio, self._rule = store, portfolio, rule
         self._mark: tuple[int, ...] | None = None
-        self._found: TaxRun | None = None
+        self._found: TaxLotRun | None = None
 
-    def standing(self, now_s: int) -> TaxStanding | None:
+    def standing(self, now_s: int) -> TaxState | None:
         """What a plan's gain is told by; None where no limit depends on it."""
         if self._rule.year_limit is None:
             return None
-        mark = self._store.ledger_mark()
+        mark = self._store.ledger_version()
         if self._found is None or mark != self._mark:
             self._found, self._mark = self._run(), mark
         realised = self._found.realised(year_start_s(now_s))
-        return TaxStanding(self._rule.method, "", Fraction(1), self._found.open(), realised, self._rule.year_limit)
+        return TaxState(self._rule.method, "", Fraction(1), self._found.open(), realised, self._rule.year_limit)
 
     def years(self, from_s: int, until_s: int) -> tuple[YearGain, ...]:
         """Every calendar year that the simulation touches."""
         found = self._run()
-        spans = periods("year", from_s, until_s)
+        spans = calendar_periods("year", from_s, until_s)
         return tuple(YearGain(datetime.fromtimestamp(start, UTC).year, found.realised(start, end)) for start, end in spans)
 
-    def _run(self) -> TaxRun:
+    def _run(self) -> TaxLotRun:
         entries = [replace(one, postings=tuple(p for p in one.postings if p.token != NATIVE)) for one in self._store.ledger()]
-        return run(entries, self._rule.method, self._portfolio.numeraire.address, self._portfolio.wrapped_native)
+        return run_tax_lots(entries, self._rule.method, self._portfolio.numeraire.address, self._portfolio.wrapped_native)

@@ -18,17 +18,17 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.data import Funding
+from agent.backtest.data import FundingSummary
 from agent.errors import ConfigError
 from agent.units import YEAR_S, Price, Value
 
 Floats = NDArray[np.float64]
-SHARE_SLACK = 1e-9
+WEIGHT_TOLERANCE = 1e-9
 """By how much weights may miss one: what floats lose."""
 
 
 @dataclass(frozen=True, slots=True)
-class Harvest:
+class RebalancingPremium:
     """All as logarithms of growth over the whole time, but for the last two, which are such per year of 365 days.
 
     `advantage` is that of the rebalanced portfolio after costs less that of holding. `excess_growth` is what trading moves into each
@@ -46,7 +46,9 @@ class Harvest:
     expected_yearly: float
 
 
-def harvest(prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64], bought: Floats | None = None) -> Harvest:
+def rebalancing_premium(
+    prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64], bought: Floats | None = None
+) -> RebalancingPremium:
     """`prices[bar, asset]` in one unit, `weights[bar, asset]` held after the trades of each bar, `cost_shares[bar]` of all that was
     held before those trades what they took; Unix seconds. `bought` are the weights before the trades of the first bar, which holding
     keeps; None where there were none. What those trades took is in `costs`. Flows from and to the owner change none of it.
@@ -55,7 +57,7 @@ def harvest(prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArr
     costs that are not below all.
     """
     _check(prices, weights, cost_shares, times_s)
-    if bought is not None and not (bought.shape == weights[0].shape and abs(bought.sum() - 1) <= SHARE_SLACK):
+    if bought is not None and not (bought.shape == weights[0].shape and abs(bought.sum() - 1) <= WEIGHT_TOLERANCE):
         raise ConfigError("harvest: what was bought does not sum to one", "give shares of everything that is held, as of each bar")
     logs = np.diff(np.log(prices), axis=0)
     held, start = weights[:-1], weights[0] if bought is None else bought
@@ -68,7 +70,7 @@ def harvest(prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArr
     dispersion = holding - float(start @ whole)
     costs = float(-np.log1p(-cost_shares).sum())
     years = (int(times_s[-1]) - int(times_s[0])) / YEAR_S
-    return Harvest(
+    return RebalancingPremium(
         advantage=float(gross.sum()) - costs - holding,
         excess_growth=excess,
         off_target=off_target,
@@ -101,7 +103,7 @@ def _check(prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArra
         )
     if not (np.isfinite(prices).all() and (prices > 0).all()):
         raise ConfigError("harvest: a price is not above zero", "fill what is missing with the newest price before it")
-    if not (np.abs(weights.sum(axis=1) - 1) <= SHARE_SLACK).all():
+    if not (np.abs(weights.sum(axis=1) - 1) <= WEIGHT_TOLERANCE).all():
         raise ConfigError("harvest: weights do not sum to one", "give shares of everything that is held")
     if not ((cost_shares < 1).all() and np.isfinite(cost_shares).all()):
         raise ConfigError("harvest: costs are all there was, or no number", "give them as shares of what was held")
@@ -111,7 +113,7 @@ def _check(prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArra
 
 
 @dataclass(frozen=True, slots=True)
-class Rebalanced:
+class RebalanceRecord:
     """One rebalance, at the bar whose prices it was carried out at. Values in numeraire base units, gas that of its approvals too."""
 
     bar: int
@@ -124,7 +126,7 @@ class Rebalanced:
 
 
 @dataclass(frozen=True, slots=True)
-class Flowed:
+class AppliedTransfer:
     """What the owner put in (above zero) or took out, at the prices of its bar. `before` is what the portfolio was worth just before
     with all gas taken off, `hold_before` what holding was worth. Values in numeraire base units.
     """
@@ -145,7 +147,7 @@ class YearGain:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class DelistedHolding:
     """One holding, base units of `decimals`; `price` is its last one, in numeraire base units per base unit, of `time_s`. `share` is
     what of the final value it makes; None where that is nothing.
     """
@@ -185,7 +187,7 @@ class SimulationResult:
     equity: NDArray[np.float64]
     hold: NDArray[np.float64]
     weights: NDArray[np.float64]
-    rebalances: tuple[Rebalanced, ...]
+    rebalances: tuple[RebalanceRecord, ...]
     final_value: Value
     hold_value: Value
     start_value: Value
@@ -204,7 +206,7 @@ class SimulationResult:
     seed: int
     versions: tuple[tuple[str, str], ...]
     kept: tuple[tuple[str, int], ...] = ()
-    flows: tuple[Flowed, ...] = ()
+    flows: tuple[AppliedTransfer, ...] = ()
     twr: float = 0.0
     hold_twr: float = 0.0
     prices: NDArray[np.float64] = field(default_factory=_no_path)
@@ -214,9 +216,9 @@ class SimulationResult:
     taxes: tuple[YearGain, ...] = ()
     parameters: tuple[tuple[str, str], ...] = ()
     policy: str = ""
-    harvest: Harvest | None = None
-    ended: tuple[Ended, ...] = ()
-    funding: Funding | None = None
+    harvest: RebalancingPremium | None = None
+    ended: tuple[DelistedHolding, ...] = ()
+    funding: FundingSummary | None = None
 
     @property
     def gas_counted(self) -> bool:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.amm.errors import BeyondKnownTicks, Reverts
-from agent.amm.pools import Swapped, swap_exact_in
+from agent.amm.errors import BeyondKnownTicks, ContractRevert
+from agent.amm.pools import SwapResult, swap_exact_in
 from agent.backtest.settings import ROUTER, WALLET
-from agent.model import Funding, Leg, PoolState, Transfer, V2Pool, V3Pool
-from agent.planning.gas import NATIVE_VENUE, GasFacts, leg_units, plan_units
+from agent.model import Leg, LegFunding, PoolState, Transfer, V2Pool, V3Pool
+from agent.planning.gas import NATIVE_VENUE, GasInputs, leg_gas_units, plan_gas_units
 from agent.signing.calldata import (
     Approve,
     ExactInputSingle,
     Multicall,
-    NotUnderstood,
     Pull,
     SwapExactTokens,
     SweepToken,
+    UndecodableCalldata,
     UnwrapWeth9,
-    Withdraw,
+    WithdrawWeth9,
     WrapEth,
     decode,
 )
@@ -36,16 +36,16 @@ FAILED_UNITS = 60_000
 """Gas of a swap that reverts, about what SwapRouter02 uses until a minimum is missed."""
 
 
-class Reverted(Exception):
+class TransactionReverted(Exception):
     """The transaction fails; the message says why."""
 
 
-class Beyond(Reverted):
+class TicksExhausted(TransactionReverted):
     """A swap goes beyond the ticks that were read: with more of them it may not revert."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RouterAddresses:
     """Who is who: the wallet, the router, and the token that wraps the native coin (empty: nothing is wrapped)."""
 
     wallet: str
@@ -53,12 +53,12 @@ class Place:
     coin: str = ""
 
 
-SIMULATED = Place(WALLET, ROUTER)
+SIMULATED_ADDRESSES = RouterAddresses(WALLET, ROUTER)
 """The backtest's own."""
 
 
 @dataclass(slots=True)
-class Effects:
+class TransactionEffects:
     """What a transaction changes: balances and allowances of the wallet, pools; and what it tells. Nothing of it is applied yet.
 
     `native_wei` is the wallet's native coin, its gas left aside; `wrapped` are deposits and withdrawals of the wrapped coin; `met` says
@@ -68,45 +68,45 @@ class Effects:
     balances: dict[str, int]
     allowances: dict[str, int]
     pools: dict[str, PoolState]
-    place: Place = SIMULATED
+    place: RouterAddresses = SIMULATED_ADDRESSES
     native_wei: int = 0
     router: dict[str, int] = field(default_factory=dict)
     router_wei: int = 0
     transfers: list[Transfer] = field(default_factory=list)
     wrapped: list[Transfer] = field(default_factory=list)
-    swaps: list[tuple[str, str, Swapped]] = field(default_factory=list)
-    met: list[tuple[PoolState, Swapped]] = field(default_factory=list)
+    swaps: list[tuple[str, str, SwapResult]] = field(default_factory=list)
+    met: list[tuple[PoolState, SwapResult]] = field(default_factory=list)
     legs: list[Leg] = field(default_factory=list)
     gas: int = 0
 
 
-def run(  # noqa: PLR0913
+def execute(  # noqa: PLR0913
     to: str,
     data: str,
     balances: Mapping[str, int],
     allowances: Mapping[str, int],
     pools: Mapping[str, PoolState],
     now_s: int,
-    place: Place = SIMULATED,
+    place: RouterAddresses = SIMULATED_ADDRESSES,
     value_wei: int = 0,
     native_wei: int = 0,
-) -> Effects:
+) -> TransactionEffects:
     """Runs a transaction of the wallet at `now_s`; `allowances` are the router's, by token. Raises Reverted where the contracts would,
     and where the ticks that were read do not tell what they would do.
     """
-    done = Effects(dict(balances), dict(allowances), dict(pools), place, native_wei)
+    done = TransactionEffects(dict(balances), dict(allowances), dict(pools), place, native_wei)
     if (to, data, value_wei) == (place.wallet, "0x", 0):
         done.gas = CANCEL_UNITS
         return done
     try:
         call = decode(data)
-    except NotUnderstood as error:
-        raise Reverted(str(error)) from None
+    except UndecodableCalldata as error:
+        raise TransactionReverted(str(error)) from None
     match call:
         case Approve(spender=spender, raw=raw) if spender == place.router and not value_wei:
             done.allowances[to] = raw
             done.gas = APPROVE_UNITS
-        case Withdraw(raw=raw) if to == place.coin and not value_wei:
+        case WithdrawWeth9(raw=raw) if to == place.coin and not value_wei:
             _unwrap(done, place.wallet, done.balances, raw)
             done.native_wei += raw
             done.gas = UNWRAP_UNITS
@@ -114,15 +114,15 @@ def run(  # noqa: PLR0913
             _multicall(done, call, value_wei, now_s)
             done.gas = _gas(done, balances, allowances, pools)
         case other:
-            raise Reverted(f"{type(other).__name__} at {to} is not simulated")
+            raise TransactionReverted(f"{type(other).__name__} at {to} is not simulated")
     return done
 
 
-def _multicall(done: Effects, call: Multicall, value_wei: int, now_s: int) -> None:
+def _multicall(done: TransactionEffects, call: Multicall, value_wei: int, now_s: int) -> None:
     if now_s > call.deadline_s:
-        raise Reverted("Transaction too old")
+        raise TransactionReverted("Transaction too old")
     if value_wei > done.native_wei:
-        raise Reverted("insufficient funds for gas * price + value")
+        raise TransactionReverted("insufficient funds for gas * price + value")
     done.native_wei -= value_wei
     done.router_wei += value_wei
     for inner in call.calls:
@@ -140,18 +140,18 @@ def _multicall(done: Effects, call: Multicall, value_wei: int, now_s: int) -> No
                 _unwrap_all(done, least, recipient)
 
 
-def _swap(done: Effects, call: ExactInputSingle | SwapExactTokens) -> None:
+def _swap(done: TransactionEffects, call: ExactInputSingle | SwapExactTokens) -> None:
     place = done.place
     token_in, token_out = pair = (call.token_in, call.token_out) if isinstance(call, ExactInputSingle) else (call.path[0], call.path[-1])
     pool = _pool(done.pools, call, pair)
     amount_raw = call.amount_in_raw or done.router.get(token_in, 0)
-    source = Funding.WALLET if call.amount_in_raw else Funding.ROUTER
-    sink = Funding.ROUTER if call.recipient == ROUTER_ITSELF else Funding.WALLET
-    if sink is Funding.WALLET and call.recipient != place.wallet:
-        raise Reverted(f"a swap that pays {call.recipient} is not simulated")
+    source = LegFunding.WALLET if call.amount_in_raw else LegFunding.ROUTER
+    sink = LegFunding.ROUTER if call.recipient == ROUTER_ITSELF else LegFunding.WALLET
+    if sink is LegFunding.WALLET and call.recipient != place.wallet:
+        raise TransactionReverted(f"a swap that pays {call.recipient} is not simulated")
     swapped = _swapped(pool, token_in, amount_raw)
     if swapped.amount_out_raw < call.min_out_raw:
-        raise Reverted("Too little received")
+        raise TransactionReverted("Too little received")
     if isinstance(pool, V2Pool):  # a pair is paid before it pays, a pool of V3 in its callback
         source = _pay(done, token_in, swapped.amount_in_raw, source, pool.address)
         _receive(done, token_out, swapped.amount_out_raw, sink, pool.address)
@@ -179,11 +179,11 @@ def _swap(done: Effects, call: ExactInputSingle | SwapExactTokens) -> None:
     )
 
 
-def _swapped(pool: PoolState, token_in: str, amount_raw: int) -> Swapped:
+def _swapped(pool: PoolState, token_in: str, amount_raw: int) -> SwapResult:
     try:
         return swap_exact_in(pool, token_in, amount_raw)
-    except (Reverts, BeyondKnownTicks) as error:
-        raise (Beyond if isinstance(error, BeyondKnownTicks) else Reverted)(str(error)) from None
+    except (ContractRevert, BeyondKnownTicks) as error:
+        raise (TicksExhausted if isinstance(error, BeyondKnownTicks) else TransactionReverted)(str(error)) from None
 
 
 def _pool(pools: Mapping[str, PoolState], call: ExactInputSingle | SwapExactTokens, pair: tuple[str, str]) -> PoolState:
@@ -194,85 +194,85 @@ def _pool(pools: Mapping[str, PoolState], call: ExactInputSingle | SwapExactToke
         )
         if fits and {pool.token0, pool.token1} == set(pair):
             return pool
-    raise Reverted("no such pool")
+    raise TransactionReverted("no such pool")
 
 
-def _receive(done: Effects, token: str, raw: int, sink: Funding, pool: str) -> None:
-    into, holder = (done.router, done.place.router) if sink is Funding.ROUTER else (done.balances, done.place.wallet)
+def _receive(done: TransactionEffects, token: str, raw: int, sink: LegFunding, pool: str) -> None:
+    into, holder = (done.router, done.place.router) if sink is LegFunding.ROUTER else (done.balances, done.place.wallet)
     into[token] = into.get(token, 0) + raw
     done.transfers.append(Transfer(token, pool, holder, raw))
 
 
-def _pay(done: Effects, token: str, raw: int, source: Funding, pool: str) -> Funding:
+def _pay(done: TransactionEffects, token: str, raw: int, source: LegFunding, pool: str) -> LegFunding:
     """PeripheryPaymentsExtended.pay: native coin that the router has goes first, whoever should pay. Returns who paid."""
     router = done.place.router
     if token == done.place.coin and 0 < raw <= done.router_wei:
-        _wrap(done, raw, Funding.ROUTER)
-        source = Funding.ROUTER
-    if source is Funding.WALLET:
+        _wrap(done, raw, LegFunding.ROUTER)
+        source = LegFunding.ROUTER
+    if source is LegFunding.WALLET:
         _from_wallet(done, token, raw, pool)
         return source
     if done.router.get(token, 0) < raw:
-        raise Reverted("ST")
+        raise TransactionReverted("ST")
     done.router[token] -= raw
     done.transfers.append(Transfer(token, router, pool, raw))
     return source
 
 
-def _from_wallet(done: Effects, token: str, raw: int, to: str) -> None:
+def _from_wallet(done: TransactionEffects, token: str, raw: int, to: str) -> None:
     if done.allowances.get(token, 0) < raw or done.balances.get(token, 0) < raw:
-        raise Reverted("STF")
+        raise TransactionReverted("STF")
     done.allowances[token] -= raw
     done.balances[token] -= raw
     done.transfers.append(Transfer(token, done.place.wallet, to, raw))
 
 
-def _wrap(done: Effects, raw: int, sink: Funding = Funding.WALLET) -> None:
+def _wrap(done: TransactionEffects, raw: int, sink: LegFunding = LegFunding.WALLET) -> None:
     """`sink` says where the leg ends that this is the beginning of: wrapped for a swap, or to be swept to the wallet."""
     if raw > done.router_wei:
-        raise Reverted("Insufficient ETH")
+        raise TransactionReverted("Insufficient ETH")
     coin, router = done.place.coin, done.place.router
     done.router_wei -= raw
     done.router[coin] = done.router.get(coin, 0) + raw
     done.wrapped.append(Transfer(coin, NATIVE, router, raw))
-    done.legs.append(_native_leg(coin, NATIVE, coin, raw, Funding.WALLET, sink))
+    done.legs.append(_native_leg(coin, NATIVE, coin, raw, LegFunding.WALLET, sink))
 
 
-def _sweep(done: Effects, token: str, least_raw: int, recipient: str) -> None:
+def _sweep(done: TransactionEffects, token: str, least_raw: int, recipient: str) -> None:
     raw = done.router.get(token, 0)
     if raw < least_raw:
-        raise Reverted("Insufficient token")
+        raise TransactionReverted("Insufficient token")
     if recipient != done.place.wallet:
-        raise Reverted(f"a sweep to {recipient} is not simulated")
+        raise TransactionReverted(f"a sweep to {recipient} is not simulated")
     done.router[token] = 0
     done.balances[token] = done.balances.get(token, 0) + raw
     if raw:
         done.transfers.append(Transfer(token, done.place.router, recipient, raw))
 
 
-def _unwrap_all(done: Effects, least_raw: int, recipient: str) -> None:
+def _unwrap_all(done: TransactionEffects, least_raw: int, recipient: str) -> None:
     coin, raw = done.place.coin, done.router.get(done.place.coin, 0)
     if raw < least_raw:
-        raise Reverted("Insufficient WETH9")
+        raise TransactionReverted("Insufficient WETH9")
     if recipient != done.place.wallet:
-        raise Reverted(f"native coin for {recipient} is not simulated")
+        raise TransactionReverted(f"native coin for {recipient} is not simulated")
     pulled = bool(done.transfers) and (done.transfers[-1].sender, done.transfers[-1].recipient) == (done.place.wallet, done.place.router)
     _unwrap(done, done.place.router, done.router, raw)
     done.native_wei += raw
-    source = Funding.WALLET if pulled else Funding.ROUTER
-    done.legs.append(_native_leg(coin, coin, NATIVE, raw, source, Funding.WALLET))
+    source = LegFunding.WALLET if pulled else LegFunding.ROUTER
+    done.legs.append(_native_leg(coin, coin, NATIVE, raw, source, LegFunding.WALLET))
 
 
-def _unwrap(done: Effects, holder: str, held: dict[str, int], raw: int) -> None:
+def _unwrap(done: TransactionEffects, holder: str, held: dict[str, int], raw: int) -> None:
     """WETH9.withdraw of `holder`, whose balances are `held`; who gets the native coin is the caller's to say."""
     coin = done.place.coin
     if held.get(coin, 0) < raw:
-        raise Reverted("WETH9: balance")
+        raise TransactionReverted("WETH9: balance")
     held[coin] -= raw
     done.wrapped.append(Transfer(coin, holder, NATIVE, raw))
 
 
-def _native_leg(coin: str, token_in: str, token_out: str, raw: int, source: Funding, sink: Funding) -> Leg:
+def _native_leg(coin: str, token_in: str, token_out: str, raw: int, source: LegFunding, sink: LegFunding) -> Leg:
     return Leg(
         pool=coin,
         venue=NATIVE_VENUE,
@@ -289,11 +289,11 @@ def _native_leg(coin: str, token_in: str, token_out: str, raw: int, source: Fund
     )
 
 
-def _gas(done: Effects, balances: Mapping[str, int], allowances: Mapping[str, int], pools: Mapping[str, PoolState]) -> int:
+def _gas(done: TransactionEffects, balances: Mapping[str, int], allowances: Mapping[str, int], pools: Mapping[str, PoolState]) -> int:
     """By the model that plans are made with; a pool writes down once in a transaction that its tick moved."""
     units, written = 0, set[str]()
     for before, one in done.met:
         moves = isinstance(before, V3Pool) and isinstance(one.after, V3Pool) and before.tick != one.after.tick
-        units += leg_units(before, one.ticks_crossed, one.steps, moved=moves and before.address not in written)
+        units += leg_gas_units(before, one.ticks_crossed, one.steps, moved=moves and before.address not in written)
         written |= {before.address} if moves else set()
-    return plan_units(GasFacts(balances=balances, allowances=allowances, pools=pools), done.legs, units)
+    return plan_gas_units(GasInputs(balances=balances, allowances=allowances, pools=pools), done.legs, units)

@@ -13,43 +13,55 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from agent.errors import ConfigError
-from agent.model import Asset, Destination, Execution, Limits, LotMethod, Policy, Portfolio, Reference, ReferenceKind, Trigger, V3Pool
-from agent.model.strategies import Split
+from agent.model import (
+    Asset,
+    Destination,
+    ExecutionConfig,
+    Limits,
+    LotMethod,
+    Policy,
+    Portfolio,
+    PriceSource,
+    ReferenceConfig,
+    Trigger,
+    V3Pool,
+)
+from agent.model.strategies import CapitalSplit
 from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int
 
 # --- What the owner puts in and takes out while a simulation runs: how it is written, and what it does to the holdings.
 
 
 IN_NUMERAIRE, PRO_RATA = "numeraire", "pro-rata"
-WAYS = (IN_NUMERAIRE, PRO_RATA)
-MOST = 10**30
+TRANSFER_MODES = (IN_NUMERAIRE, PRO_RATA)
+MAX_TRANSFER = 10**30
 EARLIEST_S, LATEST_S = 0, 4_102_444_800
 
 
 @dataclass(frozen=True, slots=True)
-class OwnerFlow:
+class OwnerTransfer:
     """A deposit (above zero) or withdrawal at the first bar of that time or later, whole coins of the numeraire."""
 
     time_s: int
     amount: Fraction
 
 
-def parse_flow(text: str) -> OwnerFlow:
+def parse_owner_transfer(text: str) -> OwnerTransfer:
     """2021-03-01=+1000, or with a time of day; UTC unless a zone is named. Raises ConfigError."""
     when, _, amount = text.partition("=")
     try:
         at = datetime.fromisoformat(when.strip())
-        found = OwnerFlow(int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()), Fraction(Decimal(amount.strip())))
+        found = OwnerTransfer(int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()), Fraction(Decimal(amount.strip())))
     except (ValueError, InvalidOperation, OverflowError):
         raise ConfigError(f"--flow: {text[:40]!r}", "write a time and an amount of the numeraire: 2021-03-01=+1000") from None
     if found.amount == 0:
         raise ConfigError(f"--flow: {text[:40]!r} moves nothing", "write an amount above zero, or below it to take out")
-    if abs(found.amount) > MOST or not EARLIEST_S <= found.time_s <= LATEST_S:
+    if abs(found.amount) > MAX_TRANSFER or not EARLIEST_S <= found.time_s <= LATEST_S:
         raise ConfigError(f"--flow: {text[:40]!r} is beyond any time or amount", "write one such as 2021-03-01=+1000")
     return found
 
 
-def bars_of(flows: Sequence[OwnerFlow], times_s: Sequence[int]) -> tuple[tuple[int, Fraction], ...]:
+def transfers_by_bar(flows: Sequence[OwnerTransfer], times_s: Sequence[int]) -> tuple[tuple[int, Fraction], ...]:
     """(bar, whole coins) in the order of time. Raises ConfigError for one that lies outside of the simulation."""
     found = []
     for flow in sorted(flows, key=lambda one: one.time_s):
@@ -61,7 +73,7 @@ def bars_of(flows: Sequence[OwnerFlow], times_s: Sequence[int]) -> tuple[tuple[i
     return tuple(found)
 
 
-def moved(
+def apply_transfer(
     balances: Mapping[str, int], prices: Mapping[str, Price], value: Value, way: str, money: str, assets: Collection[str]
 ) -> dict[str, int]:
     """Balances after that value (numeraire base units, with sign) came or went, each rounded against the wallet.
@@ -90,7 +102,7 @@ ROUTER_KIND = "swap_router_02"
 HALT, LEAVE = "halt", "leave"
 MAX_AGE_BARS = 2
 """A feed that misses more bars than these is stale, where no config says when."""
-OPEN_LIMITS = Limits(
+PERMISSIVE_LIMITS = Limits(
     price_impact_bps=5_000,
     slippage_bps=None,
     plan_cost_bps=None,
@@ -132,7 +144,7 @@ class TaxRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BacktestSpec:
     """Portfolio, policy, limits and strategies; `symbols` are tokens of the portfolio with their columns in the table.
 
     The numeraire need not be in the table: then closes are taken to be in it. Without `gas_priced` nobody said which token the native
@@ -141,11 +153,11 @@ class Wanted:
 
     portfolio: Portfolio
     policy: Policy
-    reference: Reference
+    reference: ReferenceConfig
     limits: Limits
-    execution: Execution
+    execution: ExecutionConfig
     symbols: tuple[tuple[str, str], ...]
-    split: Split | None = None
+    split: CapitalSplit | None = None
     tax: TaxRule = TaxRule()
     gas_priced: bool = True
 
@@ -156,7 +168,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SimulationSettings:
     """How the market is made, and what the wallet begins with. Money in whole coins of the numeraire.
 
     Each asset has one pool with the numeraire: `pool` "v2", or "v3" with liquidity over the full range, `depth` on either side, fee
@@ -178,7 +190,7 @@ class Settings:
     looks_at_all: bool = False
     silent: tuple[int, int] | None = None
     thin: tuple[int, int, Fraction] | None = None
-    flows: tuple[OwnerFlow, ...] = ()
+    flows: tuple[OwnerTransfer, ...] = ()
     flows_in: str = IN_NUMERAIRE
     gone: str = HALT
     recorded: tuple[V3Pool, ...] = ()
@@ -195,13 +207,13 @@ class Settings:
         for option, number in (("--latency", self.latency_bars), ("--seed", self.seed)):
             if number < 0:
                 raise ConfigError(f"{option}: {number}", "write a whole number, 0 or more")
-        if self.flows_in not in WAYS:
-            raise ConfigError(f"--flows-in: {self.flows_in!r}", f"choose from {', '.join(WAYS)}")
+        if self.flows_in not in TRANSFER_MODES:
+            raise ConfigError(f"--flows-in: {self.flows_in!r}", f"choose from {', '.join(TRANSFER_MODES)}")
         if self.gone not in (HALT, LEAVE):
             raise ConfigError(f"--gone: {self.gone!r}", f"choose {HALT} or {LEAVE}")
 
 
-def simple(  # noqa: PLR0913
+def make_spec(  # noqa: PLR0913
     targets: Mapping[str, int],
     trigger: Trigger,
     numeraire: str,
@@ -209,11 +221,11 @@ def simple(  # noqa: PLR0913
     destination: Destination = Destination.TARGET,
     interval_s: int = 3_600,
     native: str = "",
-    limits: Limits = OPEN_LIMITS,
+    limits: Limits = PERMISSIVE_LIMITS,
     cooldown_s: int = 0,
     decimals: Mapping[str, int] | None = None,
     pairs: Sequence[tuple[str, str]] = (),
-) -> Wanted:
+) -> BacktestSpec:
     """A portfolio without any config: `targets` in bps by symbol, with open limits unless others are named, prices from simulated feeds.
 
     `native` is the symbol whose price pays the gas (the numeraire where it is empty). A numeraire without a target is a hub. Tokens have
@@ -241,9 +253,9 @@ def simple(  # noqa: PLR0913
         wrapped_native=tokens[native or numeraire].address,
     )
     policy = Policy(trigger, destination, cooldown_s)
-    reference = Reference((ReferenceKind.FEED,), twap_window_s=1_800, feed_max_age_s=(MAX_AGE_BARS + 1) * interval_s - 1)
-    execution = Execution(ROUTER_KIND, ROUTER, deadline_s=90, expire_blocks=25, pinned=(ROUTER,))
-    return simulated(Wanted(portfolio, policy, reference, limits, execution, (), gas_priced=bool(native)))
+    reference = ReferenceConfig((PriceSource.FEED,), twap_window_s=1_800, feed_max_age_s=(MAX_AGE_BARS + 1) * interval_s - 1)
+    execution = ExecutionConfig(ROUTER_KIND, ROUTER, deadline_s=90, expire_blocks=25, pinned=(ROUTER,))
+    return simulated_spec(BacktestSpec(portfolio, policy, reference, limits, execution, (), gas_priced=bool(native)))
 
 
 def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -256,7 +268,7 @@ def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict
     return dict(zip(order, sorted(found.values(), key=lambda one: int(one, 16)), strict=True)) if pairs else found
 
 
-def simulated(wanted: Wanted) -> Wanted:
+def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
     """The same with what a simulation puts in the place of the chain: feeds of its own, its router, wrapped for native coin.
 
     Raises ConfigError for what is not simulated: liquidity.
@@ -270,12 +282,12 @@ def simulated(wanted: Wanted) -> Wanted:
     renamed = {old.feed: new.feed for old, new in zip(portfolio.assets, assets, strict=True)}
     ages = tuple((new, age_s) for old, age_s in wanted.reference.feed_ages if (new := renamed.get(old)) is not None)
     tokens = (*(asset.token for asset in assets), *portfolio.hubs)
-    return Wanted(
+    return BacktestSpec(
         portfolio=_replaced(portfolio, assets),
         policy=wanted.policy,
-        reference=Reference((ReferenceKind.FEED,), wanted.reference.twap_window_s, wanted.reference.feed_max_age_s, ages),
+        reference=ReferenceConfig((PriceSource.FEED,), wanted.reference.twap_window_s, wanted.reference.feed_max_age_s, ages),
         limits=replace(wanted.limits, native_top_up_wei=None),  # native coin lies beside the portfolio, and is enough
-        execution=Execution(
+        execution=ExecutionConfig(
             ROUTER_KIND, ROUTER, wanted.execution.deadline_s, wanted.execution.expire_blocks, (ROUTER,), pace=wanted.execution.pace
         ),
         symbols=tuple((token.address, token.symbol) for token in tokens),

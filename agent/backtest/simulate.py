@@ -19,35 +19,59 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent import codec
-from agent.backtest.data import Funding, FundingSeries, PriceTable, carry, only_wanted, prices_of, require_prices, told, within
-from agent.backtest.data import digest as digest_of_funding
-from agent.backtest.memory_store import quick_store
-from agent.backtest.paths import Aims, TaxBooks, aims_of, harvested, paths_of, returns
-from agent.backtest.result import Ended, Rebalanced, SimulationResult
-from agent.backtest.settings import IN_NUMERAIRE, LEAVE, ROUTER, WALLET, Settings, Wanted
+from agent.backtest.data import (
+    FundingRateSeries,
+    FundingSummary,
+    PriceTable,
+    funding_carry,
+    funding_notes,
+    numeraire_prices,
+    rates_within,
+    require_prices,
+    select_spec_symbols,
+)
+from agent.backtest.data import funding_digest as digest_of_funding
+from agent.backtest.memory_store import open_memory_store
+from agent.backtest.paths import TargetBands, TaxLotLedger, portfolio_paths, premium_of_simulation, target_bands, time_weighted_returns
+from agent.backtest.result import DelistedHolding, RebalanceRecord, SimulationResult
+from agent.backtest.settings import IN_NUMERAIRE, LEAVE, ROUTER, WALLET, BacktestSpec, SimulationSettings
 from agent.backtest.world import (
     CHAIN_ID,
-    EndOfTable,
+    EndOfPrices,
     Fill,
-    KeylessSigner,
+    NullSigner,
     ReplayReader,
     SimulatedChain,
     SimulatedEvidence,
-    Wallet,
-    World,
-    at_targets,
+    SimulatedWallet,
+    SimulatedWorld,
+    balances_at_targets,
 )
-from agent.engine import step
+from agent.engine import run_step
 from agent.errors import ConfigError, Refused, Retryable
-from agent.execution.assemble_input import remembered
-from agent.execution.carrier import Settings as Patience
-from agent.execution.carrier import signable
-from agent.execution.executor import Executor
-from agent.execution.step_context import Eyes, Hands, Outcome, OutcomeKind
-from agent.model import Cron, Every, Finding, History, Hold, Hybrid, OwnStrategy, ScreenedToken, Snapshot, StepInput, Style, Threshold, Zone
+from agent.execution.assemble_input import with_history
+from agent.execution.carrier import SubmissionSettings as Patience
+from agent.execution.carrier import signable_nonces
+from agent.execution.executor import JournaledExecutor
+from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
+from agent.model import (
+    AgentCycle,
+    Cron,
+    Every,
+    ExecutionStyle,
+    History,
+    Hold,
+    HybridTrigger,
+    NoTradeZone,
+    ScreenedToken,
+    Snapshot,
+    StepInput,
+    Threshold,
+    TokenFinding,
+)
 from agent.policy.drift import band, has_band
-from agent.policy.quarantine import quarantine
-from agent.policy.triggers.market_events import needed_s
+from agent.policy.quarantine import quarantine_tokens
+from agent.policy.triggers.market_events import required_history_s
 from agent.reference.checks import is_dollar
 from agent.signing.rules import SigningRules
 from agent.store import Store
@@ -57,55 +81,55 @@ from agent.venues.composer import RouterComposer
 # --- Puts a simulated step together: the engine, its journal and its booking are those of a live one.
 
 
-MEMORY = Path("/dev/shm")  # noqa: S108  a folder in memory, where the system has one; the store's file in it is the owner's alone
+RAM_DISK = Path("/dev/shm")  # noqa: S108  a folder in memory, where the system has one; the store's file in it is the owner's alone
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class SimulationContext:
     """What looking and acting needs, over a world instead of a chain."""
 
-    world: World
+    world: SimulatedWorld
     store: Store
-    eyes: Eyes
-    hands: Hands
+    readers: StepReaders
+    actors: StepActors
 
-    def step(self) -> Outcome:
+    def step(self) -> StepOutcome:
         """One step at the world's bar. Raises EndOfTable when it waits beyond the last."""
-        return step(self.eyes, OwnStrategy(), self.store, self.hands)
+        return run_step(self.readers, AgentCycle(), self.store, self.actors)
 
 
 @contextmanager
-def open_desk(world: World) -> Iterator[Desk]:
+def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
     """A desk with a store of its own, which is gone afterwards. The world stands at a bar."""
-    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-        store = quick_store(Path(folder), CHAIN_ID, WALLET, world.wanted.portfolio.wrapped_native, _looks_back(world.wanted))
+    with TemporaryDirectory(dir=RAM_DISK if RAM_DISK.is_dir() else None) as folder:
+        store = open_memory_store(Path(folder), CHAIN_ID, WALLET, world.wanted.portfolio.wrapped_native, _needs_price_history(world.wanted))
         try:
-            store.tell_day((), 0)  # a wallet that was never used
-            yield _desk(world, store)
+            store.record_prior_day((), 0)  # a wallet that was never used
+            yield _build_context(world, store)
         finally:
             store.close()
 
 
-def _looks_back(wanted: Wanted) -> bool:
+def _needs_price_history(wanted: BacktestSpec) -> bool:
     """Whether anything in this policy asks for recorded prices."""
     chosen = wanted.portfolio.weights is not None or any(one.allocator for one in (wanted.split.strategies if wanted.split else ()))
-    return chosen or needed_s(wanted.portfolio, wanted.policy, wanted.split) > 0
+    return chosen or required_history_s(wanted.portfolio, wanted.policy, wanted.split) > 0
 
 
-def _desk(world: World, store: Store) -> Desk:
+def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
     wanted = world.wanted
     reach_s = (world.settings.latency_bars + 1) * world.table.interval_s if world.settings.latency_bars else 0
     execution = replace(wanted.execution, deadline_s=wanted.execution.deadline_s + reach_s)
 
-    taxes = TaxBooks(store, wanted.portfolio, wanted.tax)
+    taxes = TaxLotLedger(store, wanted.portfolio, wanted.tax)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         if world.flowed and any(flow.is_open for flow in history.flows):  # the owner says at once what he did
-            store.tell_flow(None, None, snapshot.now_s)
+            store.classify_transfer(None, None, snapshot.now_s)
             history = store.history(snapshot.head.timestamp_s)
         bare = StepInput(snapshot, wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, execution, history, split=wanted.split)
-        left = [ScreenedToken(token, Finding.PAUSED, "it has no price any more") for token in sorted(world.gone)]
-        return quarantine(remembered(bare, store, taxes.standing), left)
+        left = [ScreenedToken(token, TokenFinding.PAUSED, "it has no price any more") for token in sorted(world.gone)]
+        return quarantine_tokens(with_history(bare, store, taxes.standing), left)
 
     chain = SimulatedChain(world)
     chance = random.Random(world.settings.seed).random
@@ -120,20 +144,20 @@ def _desk(world: World, store: Store) -> Desk:
         max_fee_wei=ceiling_wei,
         gas_per_day_wei=wanted.limits.gas_per_day_wei,
     )
-    executor = Executor(store, KeylessSigner(rules, partial(signable, store)), chain, world, patience, lambda: False)
-    eyes = Eyes(ReplayReader(world), assemble, store.history, SimulatedEvidence(world), world, chance)
-    return Desk(world, store, eyes, Hands(executor, RouterComposer(chain, WALLET, world), lambda _: True))
+    executor = JournaledExecutor(store, NullSigner(rules, partial(signable_nonces, store)), chain, world, patience, lambda: False)
+    readers = StepReaders(ReplayReader(world), assemble, store.history, SimulatedEvidence(world), world, chance)
+    return SimulationContext(world, store, readers, StepActors(executor, RouterComposer(chain, WALLET, world), lambda _: True))
 
 
 # --- Which bars need no look: those at which a whole step would surely hold, told from prices and times alone.
 
 
-SURE = 1e-6
+BAND_MARGIN = 1e-6
 """Distance to a band's edge, as a share of the portfolio, below which the exact step decides: far above what floats lose."""
 AT_ONCE = 0
 
 
-class Quiet:
+class DueBarFinder:
     """Finds the next bar at which something may be due, for policies of bands or of one schedule alone; of any other: every bar.
 
     Under bands a bar is quiet where every weight is inside its band by more than SURE, under a schedule while no review is due: there
@@ -141,23 +165,23 @@ class Quiet:
     them where it goes on without it. Prices of a bar are compared with the holdings of now, so that no later bar counts.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SimulatedWorld) -> None:
         self._world = world
-        self._fits, self._leaves = _plain(world), world.settings.gone == LEAVE
+        self._fits, self._leaves = _may_skip_bars(world), world.settings.gone == LEAVE
         self._by_time = not isinstance(world.wanted.policy.trigger, Threshold)
         self._due_s = AT_ONCE
         if not self._fits:
             return
         portfolio, trigger = world.wanted.portfolio, world.wanted.policy.trigger
         tokens = [asset.token for asset in portfolio.assets]
-        self._prices = prices_of(world.wanted, world.table, world.closes, tokens)
+        self._prices = numeraire_prices(world.wanted, world.table, world.closes, tokens)
         edges = [band(trigger, asset.target_bps, asset.band, asset.max_bps) for asset in portfolio.assets]
         self._bands = np.array([(float(low) / BPS, float(high) / BPS) for low, high in edges])
         named = dict.fromkeys(token.address for token in (*tokens, portfolio.numeraire))
         used = [world.columns[one] for one in named if one in world.columns]
         self._stale: NDArray[np.bool_] = np.logical_or.reduce(world.stale[:, used], axis=1)
 
-    def looked(self, outcome: Outcome | None) -> None:
+    def looked(self, outcome: StepOutcome | None) -> None:
         """Remembers when the schedule is due next, by the last look; at once where its review is not done."""
         if outcome is None or outcome.kind is OutcomeKind.HALT:
             return
@@ -173,7 +197,7 @@ class Quiet:
         start, size = after + 1, 64
         while start < bars:
             end = min(bars, start + size)
-            loud = self._loud(start, end)
+            loud = self._due_bars(start, end)
             if loud.any():
                 return start + int(np.argmax(loud))
             start, size = end, 2 * size
@@ -183,16 +207,16 @@ class Quiet:
         """How many of the bars from `start` to before `end`, none of them looked at, have a price that is stale."""
         return int(self._stale[start:end].sum()) if self._fits and not self._leaves else 0
 
-    def waited(self, start: int, end: int) -> int:
+    def count_waiting(self, start: int, end: int) -> int:
         """At how many of those a weight is outside its band while the schedule is not due; none where there is no band."""
-        if not self._fits or not isinstance(self._world.wanted.policy.trigger, Hybrid) or end <= start:
+        if not self._fits or not isinstance(self._world.wanted.policy.trigger, HybridTrigger) or end <= start:
             return 0
         return int((self._outside(start, end, 0) & ~self._stale[start:end]).sum())
 
-    def _loud(self, start: int, end: int) -> NDArray[np.bool_]:
+    def _due_bars(self, start: int, end: int) -> NDArray[np.bool_]:
         stale = self._stale[start:end]
         begins = stale if self._leaves else stale & ~self._stale[start - 1 : end - 1]
-        due = self._world.table.times_s[start:end] >= self._due_s if self._by_time else self._outside(start, end, SURE)
+        due = self._world.table.times_s[start:end] >= self._due_s if self._by_time else self._outside(start, end, BAND_MARGIN)
         found: NDArray[np.bool_] = (due & ~stale) | begins
         return found
 
@@ -206,17 +230,17 @@ class Quiet:
         return found
 
 
-def _plain(world: World) -> bool:
+def _may_skip_bars(world: SimulatedWorld) -> bool:
     """Whether bands around fixed targets, or one schedule without jitter, are all that can make this policy act, and nothing else is
     remembered between looks.
     """
     wanted = world.wanted
     portfolio, limits, trigger = wanted.portfolio, wanted.limits, wanted.policy.trigger
-    known = isinstance(trigger, Threshold) or (isinstance(trigger, Every | Cron | Hybrid) and wanted.policy.jitter_bps == 0)
+    known = isinstance(trigger, Threshold) or (isinstance(trigger, Every | Cron | HybridTrigger) and wanted.policy.jitter_bps == 0)
     if not isinstance(trigger, Threshold):
         known = known and all(asset.max_bps is None for asset in portfolio.assets)  # which any bar may exceed
     plain = known and wanted.split is None and wanted.policy.only is None
-    fixed = portfolio.weights is None and not portfolio.orders.terms and wanted.execution.pace.style is Style.MARKET
+    fixed = portfolio.weights is None and not portfolio.orders.terms and wanted.execution.pace.style is ExecutionStyle.MARKET
     whole = all(asset.reserve_raw == 0 for asset in portfolio.assets)
     pegged = limits.depeg_bps is not None and any(is_dollar(a.token) and a.token.address in world.columns for a in portfolio.assets)
     return plain and fixed and whole and not pegged
@@ -229,7 +253,7 @@ SHOWN = 2
 """Decimal places of a value in words."""
 
 
-def ended(world: World, final_value: Value) -> tuple[Ended, ...]:
+def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[DelistedHolding, ...]:
     """Those whose last price is too old for a step to go by at the world's bar, which is its last."""
     found = []
     for token in world.tokens:
@@ -238,11 +262,13 @@ def ended(world: World, final_value: Value) -> tuple[Ended, ...]:
             continue
         price, value = world.prices[token.address], raw * world.prices[token.address]
         at_s = int(world.table.times_s[world.newest[world.bar, column]])
-        found.append(Ended(token.label, token.decimals, raw, price, at_s, value, value / final_value if final_value > 0 else None))
+        found.append(
+            DelistedHolding(token.label, token.decimals, raw, price, at_s, value, value / final_value if final_value > 0 else None)
+        )
     return tuple(found)
 
 
-def words(one: Ended, money: str, decimals: int) -> str:
+def format_delisted(one: DelistedHolding, money: str, decimals: int) -> str:
     """In a sentence."""
     day = datetime.fromtimestamp(one.time_s, UTC).strftime("%Y-%m-%d %H:%M")
     share = "" if one.share is None else f", {float(100 * one.share):.2f} % of the final value"
@@ -255,27 +281,27 @@ def words(one: Ended, money: str, decimals: int) -> str:
 # --- Puts the holdings of a finished simulation beside funding rates: the carry of each symbol, and what is missing, in words.
 
 
-def funded(world: World, series: Sequence[FundingSeries]) -> tuple[Funding, tuple[str, ...]]:
+def funding_of_holdings(world: SimulatedWorld, series: Sequence[FundingRateSeries]) -> tuple[FundingSummary, tuple[str, ...]]:
     """The carry of each series, in its order, and notes; what the simulation's portfolio lacks counts zero."""
     tokens, bars_s = {token.symbol: token for token in world.tokens}, world.table.times_s
     told_from = np.array([one.bar for one in world.told])
     carries, notes = [], []
     for one in series:
         token = tokens.get(one.symbol)
-        carries.append(carry(one, bars_s, partial(_held, world, token, told_from)))
-        notes += told(one, bars_s)
+        carries.append(funding_carry(one, bars_s, partial(_held_value, world, token, told_from)))
+        notes += funding_notes(one, bars_s)
         if token is None:
             notes.append(f"funding: {one.symbol} is not held, its rates count zero")
-        elif (stood := _stood(world, one)) > 0:
+        elif (stood := _count_missing_prices(world, one)) > 0:
             notes.append(f"funding: at {stood} times {one.symbol} had no price, the last one stood in")
     with_rates = {one.symbol for one in series} | {world.money.symbol}
     without = [asset.token.symbol for asset in world.wanted.portfolio.assets if asset.token.symbol not in with_rates]
     if without:
         notes.append(f"funding: no rates of {', '.join(without)}, what a short of it would have got is not known")
-    return Funding(tuple(carries), digest_of_funding(series)), tuple(notes)
+    return FundingSummary(tuple(carries), digest_of_funding(series)), tuple(notes)
 
 
-def _held(world: World, token: Token | None, told_from: NDArray[np.int64], bar: int) -> Value:
+def _held_value(world: SimulatedWorld, token: Token | None, told_from: NDArray[np.int64], bar: int) -> Value:
     """What was held of it after that bar, at the bar's price."""
     if token is None:
         return Fraction(0)
@@ -283,11 +309,11 @@ def _held(world: World, token: Token | None, told_from: NDArray[np.int64], bar: 
     return world.told[newest].balances.get(token.address, 0) * world.price(token, bar)
 
 
-def _stood(world: World, series: FundingSeries) -> int:
+def _count_missing_prices(world: SimulatedWorld, series: FundingRateSeries) -> int:
     """At how many times of the series an older price stood in."""
     if series.symbol not in world.table.symbols:
         return 0
-    bars = np.searchsorted(world.table.times_s, series.times_s[within(series, world.table.times_s)], side="right") - 1
+    bars = np.searchsorted(world.table.times_s, series.times_s[rates_within(series, world.table.times_s)], side="right") - 1
     return int(np.isnan(world.table.closes[bars, world.table.symbols.index(series.symbol)]).sum())
 
 
@@ -295,18 +321,22 @@ Progress = Callable[[int, int], None]
 """Is told how many bars of how many are done."""
 LONGEST = 200
 LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
-__all__ = ["Progress", "Rebalanced", "Run", "SimulationResult", "digest", "parameters", "run", "simulate"]
+__all__ = ["Progress", "RebalanceRecord", "SimulationResult", "SimulationRun", "open_run", "parameter_texts", "simulate", "spec_digest"]
 
 
 def simulate(
-    wanted: Wanted, table: PriceTable, settings: Settings, progress: Progress | None = None, funding: Sequence[FundingSeries] = ()
+    wanted: BacktestSpec,
+    table: PriceTable,
+    settings: SimulationSettings,
+    progress: Progress | None = None,
+    funding: Sequence[FundingRateSeries] = (),
 ) -> SimulationResult:
     """The whole of it. The wallet begins at its targets, at the first bar at which each of its symbols has a price.
 
     `funding` changes nothing that is done; what shorts of the holdings would have got by it is told beside the rest.
     Raises ConfigError for symbols that the table lacks, and whatever a step raises that is no refusal and no network.
     """
-    with run(wanted, table, settings) as going:
+    with open_run(wanted, table, settings) as going:
         require_prices(funding, table.symbols, going.world.table.times_s)
         while going.next():
             if progress is not None:
@@ -314,26 +344,26 @@ def simulate(
         found = going.result()
         if not funding:
             return found
-        carried, notes = funded(going.world, funding)
+        carried, notes = funding_of_holdings(going.world, funding)
         return replace(found, funding=carried, notes=(*found.notes, *notes))
 
 
-class Run:
+class SimulationRun:
     """A simulation under way: each `next` goes on to the next bar that has to be looked at. A context that closes its store."""
 
-    def __init__(self, wanted: Wanted, table: PriceTable, settings: Settings) -> None:
+    def __init__(self, wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings) -> None:
         self.world = _world(wanted, table, settings)
-        self.outcome: Outcome | None = None
-        self._context = open_desk(self.world)
-        self._aims: list[Aims] = []
+        self.outcome: StepOutcome | None = None
+        self._context = open_simulation(self.world)
+        self._aims: list[TargetBands] = []
         self._looked = self._halted = 0
         self._refused: dict[str, int] = {}
         self._kept: dict[str, int] = {}
         self._ended: tuple[str, ...] = ()
-        self._quiet = Quiet(self.world)
+        self._quiet = DueBarFinder(self.world)
 
-    def __enter__(self) -> Run:
-        self.desk: Desk = self._context.__enter__()
+    def __enter__(self) -> SimulationRun:
+        self.desk: SimulationContext = self._context.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -343,17 +373,17 @@ class Run:
         """Looks at the next bar; False once there is none."""
         world, every = self.world, self.world.settings.looks_at_all
         begun = self._looked > 0
-        bar = world.bar if not begun else world.bar + 1 if every else min(self._quiet.next_bar(world.bar), world.next_flow())
+        bar = world.bar if not begun else world.bar + 1 if every else min(self._quiet.next_bar(world.bar), world.next_transfer_bar())
         if begun and not every:
             self._halted += self._quiet.halted(world.bar + 1, bar)
-            _count(self._kept, "policy.trigger", self._quiet.waited(world.bar + 1, bar))
+            _count(self._kept, "policy.trigger", self._quiet.count_waiting(world.bar + 1, bar))
         if bar >= world.table.bars:
             return False
         try:
             if begun:
-                world.go_to(bar)
+                world.advance_to(bar)
             self._look()
-        except EndOfTable:
+        except EndOfPrices:
             self._ended = (f"{len(world.pending)} transaction was on its way when the data ended",)
             return False
         return True
@@ -370,7 +400,7 @@ class Run:
         drifts, wanted = outcome.decided.drifts, self.world.wanted
         banded = has_band(wanted.policy.trigger) and wanted.split is None
         if drifts:
-            aims = aims_of(self.world.bar, drifts, banded or isinstance(wanted.policy.trigger, Zone))
+            aims = target_bands(self.world.bar, drifts, banded or isinstance(wanted.policy.trigger, NoTradeZone))
             if not self._aims or (aims.targets, aims.bands) != (self._aims[-1].targets, self._aims[-1].bands):
                 self._aims.append(aims if self._aims else replace(aims, bar=0))
         self._halted += outcome.kind is OutcomeKind.HALT
@@ -386,17 +416,17 @@ class Run:
         """What was found so far, up to the last bar of the table."""
         world, wanted, money = self.world, self.world.wanted, self.world.money
         if world.bar < world.table.bars - 1:
-            world.go_to(world.table.bars - 1)
+            world.advance_to(world.table.bars - 1)
         world.tell()
-        paths, flows, fills = paths_of(world, self._aims), tuple(world.flowed), world.fills
+        paths, flows, fills = portfolio_paths(world, self._aims), tuple(world.flowed), world.fills
         rebalances = _rebalances(world, fills)
         scale = 10**money.decimals
         shares = [one.turnover / (Fraction(float(paths.equity[one.bar])) * scale) for one in rebalances]
         start = world.settings.start_value * scale
-        twr, hold_twr = returns(world, start, flows)
+        twr, hold_twr = time_weighted_returns(world, start, flows)
         final = world.value(world.wallet.balances) - world.gas_paid
-        gone = ended(world, final)
-        books = TaxBooks(self.desk.store, wanted.portfolio, wanted.tax)
+        gone = delisted_holdings(world, final)
+        books = TaxLotLedger(self.desk.store, wanted.portfolio, wanted.tax)
         return SimulationResult(
             symbols=tuple(asset.token.symbol for asset in wanted.portfolio.assets),
             numeraire=money.symbol,
@@ -418,8 +448,8 @@ class Run:
             looked=self._looked,
             halted=self._halted,
             refused=tuple(sorted(self._refused.items())),
-            notes=(*world.table.notes, *self._ended, *(words(one, money.symbol, money.decimals) for one in gone)),
-            config_hash=digest(wanted, world.settings),
+            notes=(*world.table.notes, *self._ended, *(format_delisted(one, money.symbol, money.decimals) for one in gone)),
+            config_hash=spec_digest(wanted, world.settings),
             data_hash=world.table.digest,
             seed=world.settings.seed,
             versions=_versions(),
@@ -432,19 +462,19 @@ class Run:
             bands=paths.bands,
             lots=wanted.tax.method.value,
             taxes=books.years(int(world.table.times_s[0]), int(world.table.times_s[-1])),
-            parameters=parameters(world.settings),
+            parameters=parameter_texts(world.settings),
             policy=codec.dumps(wanted.policy),
-            harvest=harvested(world, paths, rebalances),
+            harvest=premium_of_simulation(world, paths, rebalances),
             ended=gone,
         )
 
 
-def run(wanted: Wanted, table: PriceTable, settings: Settings) -> Run:
+def open_run(wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings) -> SimulationRun:
     """A simulation to be gone through bar by bar."""
-    return Run(wanted, table, settings)
+    return SimulationRun(wanted, table, settings)
 
 
-def parameters(settings: Settings) -> tuple[tuple[str, str], ...]:
+def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]:
     """How the market was made, in words that fit a page; long series by their hash."""
     found = []
     for one in fields(settings):
@@ -454,26 +484,26 @@ def parameters(settings: Settings) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def digest(wanted: Wanted, settings: Settings) -> str:
+def spec_digest(wanted: BacktestSpec, settings: SimulationSettings) -> str:
     """SHA-256 of what is tried out and how the market is made, but for `looks_at_all`, which changes nothing."""
     parts = (wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, wanted.execution, wanted.split)
     texts = [codec.dumps(part) for part in parts if part is not None]
-    texts += [repr(wanted.tax), *(f"{name}={text}" for name, text in parameters(settings) if name != "looks_at_all")]
+    texts += [repr(wanted.tax), *(f"{name}={text}" for name, text in parameter_texts(settings) if name != "looks_at_all")]
     return sha256("\n".join(texts).encode()).hexdigest()
 
 
-def _world(wanted: Wanted, table: PriceTable, settings: Settings) -> World:
+def _world(wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings) -> SimulatedWorld:
     money = wanted.portfolio.numeraire
-    used = only_wanted(wanted, table)
+    used = select_spec_symbols(wanted, table)
     if not isinstance(settings.gas_wei, int):
         if len(settings.gas_wei) != table.bars:
             raise ConfigError(f"gas prices for {len(settings.gas_wei)} bars, and the table has {table.bars}")
         settings = replace(settings, gas_wei=tuple(settings.gas_wei)[table.bars - used.bars :])
     if settings.flows and settings.flows_in == IN_NUMERAIRE and all(asset.token != money for asset in wanted.portfolio.assets):
         raise ConfigError(f"--flow: {money.symbol} is no asset of the portfolio", "let it come and go pro rata: --flows-in pro-rata")
-    world = World(wanted, used, settings, Wallet({}, {}))
-    world.go_to(0)
-    world.wallet.balances = at_targets(world)
+    world = SimulatedWorld(wanted, used, settings, SimulatedWallet({}, {}))
+    world.advance_to(0)
+    world.wallet.balances = balances_at_targets(world)
     world.hold = dict(world.wallet.balances)
     return world
 
@@ -483,14 +513,14 @@ def _count(found: dict[str, int], why: str, times: int = 1) -> None:
         found[why] = found.get(why, 0) + times
 
 
-def _rebalances(world: World, fills: list[Fill]) -> tuple[Rebalanced, ...]:
+def _rebalances(world: SimulatedWorld, fills: list[Fill]) -> tuple[RebalanceRecord, ...]:
     """Swaps with the gas of the approvals before them."""
     found, gas = [], Fraction(0)
     for fill in fills:
         gas += fill.gas
         if fill.swap:
             time_s = int(world.table.times_s[fill.bar])
-            found.append(Rebalanced(fill.bar, time_s, fill.turnover, fill.fees, fill.impact, gas, fill.succeeded))
+            found.append(RebalanceRecord(fill.bar, time_s, fill.turnover, fill.fees, fill.impact, gas, fill.succeeded))
             gas = Fraction(0)
     return tuple(found)
 

@@ -21,17 +21,17 @@ C_contra = TypeVar("C_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 _AHEAD = 2
 """Chunks that wait for each process, so that none is idle."""
-_job: Doer[Any, Any] | None = None
+_job: ChunkWorker[Any, Any] | None = None
 
 
-class Doer(Protocol[C_contra, R_co]):
+class ChunkWorker(Protocol[C_contra, R_co]):
     """Work of which each chunk can be done by itself, in another process too."""
 
     def do(self, chunk: C_contra, /) -> R_co:
         """What comes of a chunk."""
 
 
-def by_processes(job: Doer[C, R], chunks: Sequence[C], processes: int, lost: str) -> Iterator[tuple[C, R]]:
+def run_in_processes(job: ChunkWorker[C, R], chunks: Sequence[C], processes: int, lost: str) -> Iterator[tuple[C, R]]:
     """The chunks with what came of them, in the order in which they are done, by so many processes. Raises what a chunk raises;
     Retryable saying `lost` for a process that died.
     """
@@ -42,7 +42,7 @@ def by_processes(job: Doer[C, R], chunks: Sequence[C], processes: int, lost: str
         try:
             while True:
                 while len(waiting) < _AHEAD * processes and (chunk := next(rest, None)) is not None:
-                    with _deaf():
+                    with _sigint_blocked():
                         waiting[pool.submit(_do, chunk)] = chunk
                 if not waiting:
                     return
@@ -56,7 +56,7 @@ def by_processes(job: Doer[C, R], chunks: Sequence[C], processes: int, lost: str
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
+def _sigint_blocked() -> Iterator[None]:
     """Processes that are begun inside never hear Ctrl-C, which a terminal sends to them too: who began them ends them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -68,7 +68,7 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(job: Doer[Any, Any]) -> None:
+def _begin(job: ChunkWorker[Any, Any]) -> None:
     """In a new process: the job, and a watch that ends it with whoever began it, who may be killed and unable to."""
     global _job  # noqa: PLW0603  what a process of a pool knows is its own, and set once
     _job = job

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent import codec
-from agent.amm.errors import BeyondKnownTicks, Reverts
+from agent.amm.errors import BeyondKnownTicks, ContractRevert
 from agent.amm.pools import swap_exact_in
 from agent.backtest import router
-from agent.backtest.data import PriceTable, carried, columns_of
-from agent.backtest.market import arbitraged, pool_at
-from agent.backtest.result import Flowed
-from agent.backtest.router import FAILED_UNITS, Effects, Reverted
-from agent.backtest.settings import LEAVE, ROUTER, WALLET, Settings, Wanted, bars_of, moved
+from agent.backtest.data import PriceTable, columns_by_token, forward_fill
+from agent.backtest.market import arbitrage_pool, make_pool
+from agent.backtest.result import AppliedTransfer
+from agent.backtest.router import FAILED_UNITS, TransactionEffects, TransactionReverted
+from agent.backtest.settings import LEAVE, ROUTER, WALLET, BacktestSpec, SimulationSettings, apply_transfer, transfers_by_bar
 from agent.errors import ConfigError
 from agent.model import (
     Allowance,
@@ -40,10 +40,10 @@ from agent.model import (
     UnsignedTx,
     V3Pool,
 )
-from agent.model.market import Finding
+from agent.model.market import TokenFinding
 from agent.model.strategies import Strategy
-from agent.ports import Grant, Simulation, TxSeen
-from agent.signing.rules import Nonces, SigningRules, check
+from agent.ports import Grant, Simulation, TransactionStatus
+from agent.signing.rules import SignableNonces, SigningRules, require_signable
 from agent.units import BPS, Price, Token, floor_int
 
 CHAIN_ID = 31337
@@ -53,12 +53,12 @@ NATIVE_WEI = 10**24
 FIRST_BLOCK = 1_000
 
 
-class EndOfTable(Exception):
+class EndOfPrices(Exception):
     """There is no later bar."""
 
 
 @dataclass(slots=True)
-class Wallet:
+class SimulatedWallet:
     """What the wallet has and allows, base units by token."""
 
     balances: dict[str, int]
@@ -81,7 +81,7 @@ class Fill:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HoldingsRecord:
     """What there is from the end of a bar on: balances, those of holding, and what gas has cost so far (numeraire base units)."""
 
     bar: int
@@ -91,13 +91,13 @@ class Held:
 
 
 @dataclass(slots=True)
-class World:
+class SimulatedWorld:
     """ports.Clock over a table: sleeping goes on to the next bar. Raises EndOfTable after the last."""
 
-    wanted: Wanted
+    wanted: BacktestSpec
     table: PriceTable
-    settings: Settings
-    wallet: Wallet
+    settings: SimulationSettings
+    wallet: SimulatedWallet
     bar: int = -1
     block: int = FIRST_BLOCK
     prices: dict[str, Price] = field(default_factory=dict)
@@ -108,9 +108,9 @@ class World:
     fills: list[Fill] = field(default_factory=list)
     hold: dict[str, int] = field(default_factory=dict)
     flows: tuple[tuple[int, Fraction], ...] = ()
-    flowed: list[Flowed] = field(default_factory=list)
+    flowed: list[AppliedTransfer] = field(default_factory=list)
     gas_paid: Fraction = Fraction(0)
-    told: list[Held] = field(default_factory=list)
+    told: list[HoldingsRecord] = field(default_factory=list)
     columns: dict[str, int] = field(init=False)
     closes: NDArray[np.float64] = field(init=False)
     newest: NDArray[np.int64] = field(init=False)
@@ -118,8 +118,8 @@ class World:
 
     def __post_init__(self) -> None:
         """Columns by token; what stands in for missing prices: of each symbol the newest before; `stale` where that is too old to count."""
-        self.columns = columns_of(self.wanted, self.table)
-        self.closes = carried(self.table.closes)
+        self.columns = columns_by_token(self.wanted, self.table)
+        self.closes = forward_fill(self.table.closes)
         rows = np.where(np.isnan(self.table.closes), 0, np.arange(self.table.bars)[:, None])
         self.newest = np.maximum.accumulate(rows, axis=0)
         if self.settings.silent is not None:
@@ -127,7 +127,7 @@ class World:
             self.newest[first:end] = self.newest[max(first - 1, 0)]
         ages_s = self.table.times_s[:, None] - self.table.times_s[self.newest]
         self.stale = ages_s > np.array([self._max_age_s(symbol) for symbol in self.table.symbols])
-        self.flows = bars_of(self.settings.flows, self.table.times_s.tolist()) if self.settings.flows else ()
+        self.flows = transfers_by_bar(self.settings.flows, self.table.times_s.tolist()) if self.settings.flows else ()
 
     @property
     def tokens(self) -> tuple[Token, ...]:
@@ -164,16 +164,16 @@ class World:
 
     def sleep(self, seconds: float) -> None:
         """See ports.Clock: whoever waits, waits for the next bar."""
-        self.go_to(self.bar + 1)
+        self.advance_to(self.bar + 1)
 
     def head(self) -> Head:
         """The newest block."""
         return Head(CHAIN_ID, self.block, block_hash(self.block), self.now_s(), self.gas_wei)
 
-    def go_to(self, bar: int) -> None:
+    def advance_to(self, bar: int) -> None:
         """Time passes to that bar: prices of then, pools traded to them, and nothing left of what this wallet did to them."""
         if bar >= self.table.bars:
-            raise EndOfTable
+            raise EndOfPrices
         self.tell()
         self.block += bar - self.bar
         self.bar = bar
@@ -183,12 +183,12 @@ class World:
 
     def tell(self) -> None:
         """Keeps what there is at the end of this bar, where it differs from what there was."""
-        now = Held(self.bar, self.wallet.balances, self.hold, self.gas_paid)
+        now = HoldingsRecord(self.bar, self.wallet.balances, self.hold, self.gas_paid)
         last = self.told[-1] if self.told else None
         if self.wallet.balances and (last is None or (last.balances, last.hold, last.gas) != (now.balances, now.hold, now.gas)):
             self.told.append(replace(now, balances=dict(now.balances), hold=dict(now.hold)))
 
-    def next_flow(self) -> int:
+    def next_transfer_bar(self) -> int:
         """The bar at which the owner next puts something in or takes something out; the number of bars when he does not."""
         return self.flows[0][0] if self.flows else self.table.bars
 
@@ -215,11 +215,11 @@ class World:
         while self.flows and self.flows[0][0] <= self.bar:
             amount, self.flows = self.flows[0][1], self.flows[1:]
             value, before = amount * 10**self.money.decimals, self.value(self.wallet.balances)
-            self.flowed.append(Flowed(self.bar, self.bar_s, value, before - self.gas_paid, self.value(self.hold)))
+            self.flowed.append(AppliedTransfer(self.bar, self.bar_s, value, before - self.gas_paid, self.value(self.hold)))
             assets = [asset.token.address for asset in self.wanted.portfolio.assets]
             way, money = self.settings.flows_in, self.money.address
-            self.wallet.balances = moved(self.wallet.balances, self.prices, value, way, money, assets)
-            self.hold = moved(self.hold, self.prices, value, way, money, assets)
+            self.wallet.balances = apply_transfer(self.wallet.balances, self.prices, value, way, money, assets)
+            self.hold = apply_transfer(self.hold, self.prices, value, way, money, assets)
 
     def _max_age_s(self, symbol: str) -> int:
         wanted = self.wanted
@@ -246,14 +246,14 @@ class World:
         depth_raw = floor_int(settings.depth * (part if first <= self.bar < end else 1) * 10**money.decimals)
         gone, recorded = self.gone, [(pool, {pool.token0, pool.token1}) for pool in settings.recorded]
         made = [
-            pool_at(settings.pool, token, money, self.prices[token.address], depth_raw, settings.fee_pips)
+            make_pool(settings.pool, token, money, self.prices[token.address], depth_raw, settings.fee_pips)
             for token in self.tokens
             if token.address not in (money.address, *gone) and all(pair != {token.address, money.address} for _, pair in recorded)
         ]
         for pool, pair in recorded:
             stood = self.pools.get(pool.address, pool)
             if isinstance(stood, V3Pool) and not pair & gone:
-                made.append(arbitraged(stood, self.prices[pool.token0] / self.prices[pool.token1]))
+                made.append(arbitrage_pool(stood, self.prices[pool.token0] / self.prices[pool.token1]))
         self.pools = {pool.address: pool for pool in made}
 
 
@@ -262,7 +262,7 @@ def block_hash(number: int) -> str:
     return f"0x{number:064x}"
 
 
-def at_targets(world: World) -> dict[str, int]:
+def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     """What the wallet begins with: the settings' value at this bar's prices, spread over the targets and rounded down, and reserves.
 
     What waits for an entry order begins as numeraire, where that is an asset. Where strategies say their weights, those count.
@@ -275,7 +275,7 @@ def at_targets(world: World) -> dict[str, int]:
     targets = {asset.token.address: Fraction(asset.target_bps) for asset in portfolio.assets}
     split = world.wanted.split
     if split is not None and all(one.weights_bps for one in split.strategies):
-        targets = {token: sum((_wants(one, token) for one in split.strategies), Fraction(0)) for token in targets}
+        targets = {token: sum((_strategy_target_bps(one, token) for one in split.strategies), Fraction(0)) for token in targets}
     for asset in portfolio.assets:
         token = waits_as if waits_as and asset.token.address in waiting else asset.token.address
         bought = floor_int(whole * targets[asset.token.address] / BPS / world.prices[token])
@@ -289,7 +289,7 @@ def at_targets(world: World) -> dict[str, int]:
     return found
 
 
-def _wants(one: Strategy, token: str) -> Fraction:
+def _strategy_target_bps(one: Strategy, token: str) -> Fraction:
     """What a strategy wants of a token, bps of the whole."""
     return Fraction(one.share_bps * dict(one.weights_bps).get(token, 0), BPS)
 
@@ -303,7 +303,7 @@ OPERATORS = ("simulated",)
 class ReplayReader:
     """ports.Reader over a world: pools and feeds at the prices of its bar, the wallet as its transactions left it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SimulatedWorld) -> None:
         self._world = world
 
     def snapshot(self) -> Snapshot:
@@ -329,7 +329,7 @@ class ReplayReader:
             requests=0,
         )
 
-    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader: there is no more to read."""
         return snapshot
 
@@ -353,7 +353,7 @@ class SimulatedEvidence:
     Second quotes are the pools' own, leg after leg.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SimulatedWorld) -> None:
         self._world = world
 
     def gather(self, step: StepInput, plan: Plan) -> Evidence:
@@ -366,7 +366,7 @@ class SimulatedEvidence:
             second_quotes=self._quotes(plan),
             quorum=True,
             now_s=self._world.now_s(),
-            screens=tuple(ScreenedToken(token, Finding.CLEAN) for token in tokens),
+            screens=tuple(ScreenedToken(token, TokenFinding.CLEAN) for token in tokens),
         )
 
     def _quotes(self, plan: Plan) -> tuple[SecondQuote, ...]:
@@ -374,7 +374,7 @@ class SimulatedEvidence:
         for number, leg in enumerate(plan.legs):
             try:
                 swapped = swap_exact_in(pools[leg.pool], leg.token_in, leg.amount_in_raw)
-            except (Reverts, BeyondKnownTicks) as error:
+            except (ContractRevert, BeyondKnownTicks) as error:
                 found.append(SecondQuote(number, None, error.message))
                 continue
             pools[leg.pool] = swapped.after
@@ -395,10 +395,10 @@ def code_hash(address: str) -> str:
 # --- A signer without a key: what the real table of rules lets pass gets a name, and no chain would take it for signed.
 
 
-class KeylessSigner:
+class NullSigner:
     """ports.Signer: the bytes are the transaction's fields as JSON, the hash theirs; the same for the same transaction."""
 
-    def __init__(self, rules: SigningRules, nonces: Callable[[], Nonces]) -> None:
+    def __init__(self, rules: SigningRules, nonces: Callable[[], SignableNonces]) -> None:
         self._rules, self._nonces = rules, nonces
 
     @property
@@ -408,12 +408,12 @@ class KeylessSigner:
 
     def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
         """See ports.Signer."""
-        check(tx, grant, self._rules, self._nonces())
+        require_signable(tx, grant, self._rules, self._nonces())
         raw = codec.dumps(tx).encode()
         return SignedTx(raw, "0x" + hashlib.sha256(raw).hexdigest())
 
 
-def unsigned(signed: SignedTx) -> UnsignedTx:
+def decode_unsigned(signed: SignedTx) -> UnsignedTx:
     """The fields of what such a signer made. Raises ConfigError for anything else."""
     return codec.loads(UnsignedTx, signed.raw.decode(errors="replace"))
 
@@ -424,7 +424,7 @@ def unsigned(signed: SignedTx) -> UnsignedTx:
 class SimulatedChain:
     """ports.Sender over a world. Approvals are mined at once, swaps `latency_bars` after the bar they were sent at."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SimulatedWorld) -> None:
         self._world = world
 
     def head(self) -> Head:
@@ -446,23 +446,23 @@ class SimulatedChain:
         """See ports.Sender."""
         try:
             done = self._run(tx)
-        except Reverted as error:
+        except TransactionReverted as error:
             return Simulation(False, str(error), 0, self._world.head())
         return Simulation(True, "", done.gas, self._world.head())
 
     def send(self, signed: SignedTx) -> None:
         """See ports.Sender."""
-        tx = unsigned(signed)
+        tx = decode_unsigned(signed)
         swap = tx.to == ROUTER
         self._world.pending.append((self._world.bar + (self._world.settings.latency_bars if swap else 0), signed.hash, tx))
         self._mine()
 
-    def look(self, tx_hash: str) -> TxSeen:
+    def look(self, tx_hash: str) -> TransactionStatus:
         """See ports.Sender."""
         self._mine()
         if (receipt := self._world.receipts.get(tx_hash)) is not None:
-            return TxSeen("mined", receipt)
-        return TxSeen("pending" if any(waits == tx_hash for _, waits, _ in self._world.pending) else "unknown", None)
+            return TransactionStatus("mined", receipt)
+        return TransactionStatus("pending" if any(waits == tx_hash for _, waits, _ in self._world.pending) else "unknown", None)
 
     def _mine(self) -> None:
         """What is due at this bar is put into a block, each into one of its own."""
@@ -472,17 +472,17 @@ class SimulatedChain:
             world.begin_block()
             world.receipts[tx_hash] = self._apply(tx, tx_hash)
 
-    def _run(self, tx: UnsignedTx) -> Effects:
+    def _run(self, tx: UnsignedTx) -> TransactionEffects:
         world = self._world
         wallet = world.wallet
-        return router.run(tx.to, tx.data, wallet.balances, wallet.allowances, world.pools, world.now_s())
+        return router.execute(tx.to, tx.data, wallet.balances, wallet.allowances, world.pools, world.now_s())
 
     def _apply(self, tx: UnsignedTx, tx_hash: str) -> Receipt:
         world, wallet = self._world, self._world.wallet
         wallet.nonce += 1
         try:
             done = self._run(tx)
-        except Reverted:
+        except TransactionReverted:
             done = None
         units = FAILED_UNITS if done is None else done.gas
         wallet.native_wei -= units * world.gas_wei
@@ -492,7 +492,7 @@ class SimulatedChain:
         transfers = () if done is None else tuple(done.transfers)
         return Receipt(tx_hash, int(done is not None), world.block, block_hash(world.block), units, world.gas_wei, transfers)
 
-    def _fill(self, tx: UnsignedTx, done: Effects | None, units: int) -> Fill:
+    def _fill(self, tx: UnsignedTx, done: TransactionEffects | None, units: int) -> Fill:
         world = self._world
         prices = world.prices
         gas = units * world.gas_wei * prices[world.wanted.portfolio.wrapped_native]

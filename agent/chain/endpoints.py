@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from agent.chain.rpc import Overloaded, Transport
-from agent.chain.wire import Call, only
+from agent.chain.rpc import EndpointOverloaded, Transport
+from agent.chain.wire import RpcCall, require_result
 from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 
 # --- How well an endpoint does: a decaying score of what it answered and how fast, and when it is left to rest.
@@ -38,7 +38,7 @@ class Circuit(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class EndpointState:
     """What is known of one endpoint now; `why` is its last failure, or what it said otherwise than the others."""
 
     circuit: Circuit
@@ -48,7 +48,7 @@ class Standing:
     why: str
 
 
-class Health:
+class EndpointHealth:
     """One endpoint's record. `now` is a clock that only goes forward, in seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -116,10 +116,10 @@ class Health:
         return (self._good + 1) / (self._good + self._bad + 1) / (1 + (latency_s or 0.0) / SLOW_S)
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> EndpointState:
         """All of it at once."""
         score, now = self.score, self._now()
-        return Standing(self.circuit, score, self._latency_s, max(0.0, self._wait_until - now, self._until - now), self._why)
+        return EndpointState(self.circuit, score, self._latency_s, max(0.0, self._wait_until - now, self._until - now), self._why)
 
     @property
     def _latency_s(self) -> float | None:
@@ -141,7 +141,7 @@ MAX_LAG_BLOCKS = 3
 """How far behind the others an endpoint may be before it is left out (chain.max_lag_blocks)."""
 
 
-class Resting(Retryable):
+class EndpointResting(Retryable):
     """The endpoint was not asked at all."""
 
 
@@ -152,7 +152,7 @@ class Endpoint:
         self._line = line
         self._now = now
         self._lock = threading.Lock()
-        self.health = Health(now)
+        self.health = EndpointHealth(now)
         self.operator = line.operator
         self.name = getattr(line, "name", f"endpoint {line.operator!r}")
 
@@ -171,26 +171,26 @@ class Endpoint:
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
-        return only(self.name, method, self.batch([(method, params)])[0])
+        return require_result(self.name, method, self.batch([(method, params)])[0])
 
-    def batch(self, calls: Sequence[Call]) -> list[Any]:
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Raises Resting while the endpoint has asked to be left alone."""
         with self._lock:
             found = self.health.standing
             if found.circuit is Circuit.WAIT:
-                raise Resting(f"{self.name} asked us to wait, {found.rest_s:.0f} s more: {found.why}")
+                raise EndpointResting(f"{self.name} asked us to wait, {found.rest_s:.0f} s more: {found.why}")
             started = self._now()
             try:
                 answers = self._line.batch(calls)
             except TrimtabError as error:
-                self.health.failure(error.message, error.retry_after_s if isinstance(error, Overloaded) else None)
+                self.health.failure(error.message, error.retry_after_s if isinstance(error, EndpointOverloaded) else None)
                 raise
             self.health.success(self._now() - started)
             return answers
 
 
 @dataclass(frozen=True, slots=True)
-class Heard(Generic[T]):
+class PollResult(Generic[T]):
     """Who answered what, in the order of the config, and why the others did not."""
 
     answers: dict[Endpoint, T]
@@ -199,10 +199,10 @@ class Heard(Generic[T]):
     @property
     def operators(self) -> set[str]:
         """Operators of whom at least one endpoint answered."""
-        return operators(self.answers)
+        return operators_of(self.answers)
 
 
-class Panel:
+class EndpointPool:
     """The endpoints of the config. `min_operators` different operators must say the same before money moves.
 
     An endpoint more than `max_lag_blocks` behind the others is named and left out; nearer ones are merely slower.
@@ -217,7 +217,7 @@ class Panel:
         self.max_lag_blocks = max_lag_blocks
         self.tell: Callable[[str], None] = lambda text: None
         self._grace_s = grace_s
-        known = sorted(operators(self.endpoints))
+        known = sorted(operators_of(self.endpoints))
         if len(known) < max(1, min_operators):
             raise ConfigError(
                 f"chain.rpc names endpoints of {len(known)} operator(s) ({', '.join(known)}), {min_operators} must agree",
@@ -239,7 +239,7 @@ class Panel:
         question: Callable[[Endpoint], T],
         among: Iterable[Endpoint] | None = None,
         enough: Callable[[Mapping[Endpoint, T]], bool] = lambda answers: False,
-    ) -> Heard[T]:
+    ) -> PollResult[T]:
         """Asks at the same time all that are in service. Once `enough` says so the rest have only a moment left.
 
         Errors of endpoints are handed back; any other error is raised.
@@ -273,15 +273,15 @@ class Panel:
             if not failed and until is None and pending and enough(answers):
                 until = time.monotonic() + self._grace_s
         lost |= {late: Retryable(f"{late.name} had not answered when enough others had") for late in pending}
-        return Heard({one: answers[one] for one in self.endpoints if one in answers}, lost)
+        return PollResult({one: answers[one] for one in self.endpoints if one in answers}, lost)
 
-    def require(self, heard: Heard[T]) -> None:
+    def require(self, heard: PollResult[T]) -> None:
         """Raises unless enough operators answered: OperatorNeeded where nothing but a person can help, else Retryable."""
         if len(heard.operators) >= self.min_operators:
             return
         if len(self.endpoints) == 1:
             raise next(iter(heard.lost.values()))
-        told = "; ".join(named(endpoint, failure) for endpoint, failure in heard.lost.items())
+        told = "; ".join(failure_text(endpoint, failure) for endpoint, failure in heard.lost.items())
         kind = OperatorNeeded if heard.lost and all(isinstance(f, OperatorNeeded) for f in heard.lost.values()) else Retryable
         remedy = next((failure.remedy for failure in heard.lost.values() if failure.remedy), "")
         raise kind(f"{len(heard.operators)} of {self.min_operators} operators answered: {told}", remedy)
@@ -298,7 +298,7 @@ class Panel:
             self.tell(f"{endpoint.name} {why}")
         endpoint.health.lags(why)
 
-    def standings(self) -> list[tuple[str, Standing]]:
+    def endpoint_states(self) -> list[tuple[str, EndpointState]]:
         """Operator and record of each endpoint, in the order of the config."""
         return [(endpoint.operator, endpoint.health.standing) for endpoint in self.endpoints]
 
@@ -309,24 +309,24 @@ class Panel:
         """
         willing = [one for one in called if one.health.circuit is not Circuit.WAIT]
         fit = [one for one in willing if one.health.circuit is not Circuit.OPEN and not one.busy]
-        return fit if len(operators(fit)) >= max(1, self.min_operators) else willing
+        return fit if len(operators_of(fit)) >= max(1, self.min_operators) else willing
 
 
-def operators(endpoints: Iterable[Endpoint]) -> set[str]:
+def operators_of(endpoints: Iterable[Endpoint]) -> set[str]:
     """Different operators among endpoints."""
     return {endpoint.operator for endpoint in endpoints}
 
 
-def named(endpoint: Endpoint, failure: TrimtabError) -> str:
+def failure_text(endpoint: Endpoint, failure: TrimtabError) -> str:
     """A failure's message, with the endpoint's name once."""
     return failure.message if endpoint.name in failure.message else f"{endpoint.name}: {failure.message}"
 
 
-def _resting(endpoint: Endpoint) -> Resting:
+def _resting(endpoint: Endpoint) -> EndpointResting:
     found = endpoint.health.standing
     if found.rest_s > 0:
-        return Resting(f"{endpoint.name} {found.circuit.value}, {found.rest_s:.0f} s more: {found.why}")
-    return Resting(f"{endpoint.name} still works on an earlier question")
+        return EndpointResting(f"{endpoint.name} {found.circuit.value}, {found.rest_s:.0f} s more: {found.why}")
+    return EndpointResting(f"{endpoint.name} still works on an earlier question")
 
 
 def _run(question: Callable[[Endpoint], T], endpoint: Endpoint, results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]]) -> None:

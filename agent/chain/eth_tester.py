@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from agent.chain.wire import Call, RpcFault, fault_from, only, scrub
+from agent.chain.wire import RpcCall, RpcFault, parse_fault, require_result, scrub
 from agent.errors import Retryable
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ _NEGATIVE_GAS = "gas cannot be negative"
 _UNKNOWN_TO_TESTER = ("type", "chainId")
 
 
-class TesterTransport:
+class EthTesterTransport:
     """JSON-RPC as a node would answer it, from eth-tester. A batch counts as one request; CCIP-read never happens here."""
 
     def __init__(self, provider: EthereumTesterProvider, operator: str = "eth-tester") -> None:
@@ -108,9 +108,9 @@ class TesterTransport:
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
-        return only(self.name, method, self.batch([(method, params)])[0])
+        return require_result(self.name, method, self.batch([(method, params)])[0])
 
-    def batch(self, calls: Sequence[Call]) -> list[Any]:
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport."""
         self.requests += 1
         return [self._answer(method, params) for method, params in calls]
@@ -138,7 +138,7 @@ class TesterTransport:
             said = f"{type(error).__name__}: {error}"
             return RpcFault(-32000, "intrinsic gas too low" if _NEGATIVE_GAS in said else scrub(said))
         if "error" in response:
-            return fault_from(response["error"])
+            return parse_fault(response["error"])
         return _wire(response.get("result"))
 
     def _number(self, method: str, at: object) -> int:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from agent.errors import Refused
 from agent.model import Head, Verdict
-from agent.signing.base import dearer_wei
+from agent.signing.base import replacement_fee_wei
 
 
 @dataclass(frozen=True, slots=True)
-class Fees:
+class GasFees:
     """Wei per gas, named as in UnsignedTx: the first two for EIP-1559, the last for legacy chains."""
 
     max_fee_wei: int | None
@@ -24,7 +24,7 @@ class Fees:
         return most if most is not None else 0
 
 
-def fees(head: Head, priority_fee_wei: int, gas_price_wei: int, *, limit_wei: int | None, priority_cap_wei: int) -> Fees:
+def gas_fees(head: Head, priority_fee_wei: int, gas_price_wei: int, *, limit_wei: int | None, priority_cap_wei: int) -> GasFees:
     """Fees for a transaction sent now.
 
     With a base fee (EIP-1559): tip = the endpoint's `priority_fee_wei`, at most `priority_cap_wei`; max fee =
@@ -33,17 +33,19 @@ def fees(head: Head, priority_fee_wei: int, gas_price_wei: int, *, limit_wei: in
     """
     if head.base_fee_wei is None:
         _within(gas_price_wei, limit_wei)
-        return Fees(None, None, max(gas_price_wei, 1))
+        return GasFees(None, None, max(gas_price_wei, 1))
     tip = max(0, min(priority_fee_wei, priority_cap_wei))
     now = head.base_fee_wei + tip
     _within(now, limit_wei)
     most = 2 * head.base_fee_wei + tip
-    return Fees(max(1, most if limit_wei is None else min(most, limit_wei)), tip, None)
+    return GasFees(max(1, most if limit_wei is None else min(most, limit_wei)), tip, None)
 
 
-def bumped(paid: Fees, *, limit_wei: int | None) -> Fees:
+def bump_fees(paid: GasFees, *, limit_wei: int | None) -> GasFees:
     """Fees that replace a pending transaction: every field 12.5 % more, rounded up. Raises Refused above `limit_wei`."""
-    more = Fees(*(None if wei is None else dearer_wei(wei) for wei in (paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei)))
+    more = GasFees(
+        *(None if wei is None else replacement_fee_wei(wei) for wei in (paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei))
+    )
     _within(more.most_wei, limit_wei)
     return more
 

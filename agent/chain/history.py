@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.chain.endpoints import Panel
-from agent.chain.lens import LATEST_ROUND_DATA, signed, word
-from agent.chain.quorum import agreed
+from agent.chain.endpoints import EndpointPool
+from agent.chain.lens import LATEST_ROUND_DATA, to_signed, uint_word
+from agent.chain.quorum import confirmed_value
 from agent.chain.receipts import parse_receipt
 from agent.chain.rpc import RpcFault as RpcFault_of_rpc
 from agent.chain.rpc import Transport
-from agent.chain.wire import Call, RpcFault, hex_data, octets, only, quantity, recipient
+from agent.chain.wire import RpcCall, RpcFault, hex_data, parse_bytes, parse_quantity, parse_recipient, require_result
 from agent.errors import Retryable, TrimtabError
 from agent.model import Head, Receipt, V3Pool
-from agent.signing.calldata import address_of
+from agent.signing.calldata import address_from_word
 
 # --- What a price feed said before: its rounds read backwards over all phases of its proxy, within a bounded number of requests.
 
@@ -46,10 +46,10 @@ def past_rounds(line: Transport, feed: str, head: Head, since_s: int) -> tuple[t
     Rounds that hold no answer are left out. What enough operators tell alike counts, where `line` asks several.
     """
     at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
-    latest = _round(only(line.name, "eth_call of a feed", line.batch([_call(feed, LATEST_ROUND_DATA, at)])[0]))
+    latest = _round(require_result(line.name, "eth_call of a feed", line.batch([_call(feed, LATEST_ROUND_DATA, at)])[0]))
     found: dict[int, PastRound] = {}
     for requests, ids in enumerate(_backwards(line, feed, latest[0], at), 1):
-        for answer in line.batch([_call(feed, GET_ROUND_DATA + word(number), at) for number in ids]):
+        for answer in line.batch([_call(feed, GET_ROUND_DATA + uint_word(number), at) for number in ids]):
             if isinstance(answer, RpcFault):
                 continue  # a round that the aggregator skipped
             number, price, started_s, updated_s = _round(answer)
@@ -77,14 +77,14 @@ def _backwards(line: Transport, feed: str, latest: int, at: dict[str, object]) -
 
 def _last_of(line: Transport, feed: str, phase: int, at: dict[str, object]) -> int:
     """The last round of an aggregator that the feed's proxy no longer names; 0 where it does not say."""
-    named = line.batch([_call(feed, PHASE_AGGREGATORS + word(phase), at)])[0]
+    named = line.batch([_call(feed, PHASE_AGGREGATORS + uint_word(phase), at)])[0]
     if isinstance(named, RpcFault):
         return 0
-    aggregator = int.from_bytes(octets(named, "an aggregator", 32), "big")
+    aggregator = int.from_bytes(parse_bytes(named, "an aggregator", 32), "big")
     if not 0 < aggregator < 2**160:
         return 0
-    told = line.batch([_call(address_of(aggregator), LATEST_ROUND, at)])[0]
-    return 0 if isinstance(told, RpcFault) else int.from_bytes(octets(told, "a round", 32), "big") & (2**PHASE_BITS - 1)
+    told = line.batch([_call(address_from_word(aggregator), LATEST_ROUND, at)])[0]
+    return 0 if isinstance(told, RpcFault) else int.from_bytes(parse_bytes(told, "a round", 32), "big") & (2**PHASE_BITS - 1)
 
 
 def _cut(found: dict[int, PastRound], since_s: int) -> tuple[PastRound, ...]:
@@ -97,31 +97,31 @@ def _cut(found: dict[int, PastRound], since_s: int) -> tuple[PastRound, ...]:
     return (*before[-1:], *(one for one in rising if one.at_s >= since_s))
 
 
-def _call(to: str, data: bytes, at: dict[str, object]) -> Call:
+def _call(to: str, data: bytes, at: dict[str, object]) -> RpcCall:
     return ("eth_call", [{"to": to, "data": hex_data(data)}, at])
 
 
 def _round(answer: object) -> tuple[int, int, int, int]:
     """(round, answer, started, updated) of AggregatorV3Interface.getRoundData."""
-    raw = octets(answer, "a round of a feed", _ROUND_BYTES)
+    raw = parse_bytes(answer, "a round of a feed", _ROUND_BYTES)
     number, price, started_s, updated_s, _ = (int.from_bytes(raw[start : start + 32], "big") for start in range(0, _ROUND_BYTES, 32))
     if number >> 80 or started_s >> 63 or updated_s >> 63:
         raise Retryable("the feed's answer is not a round")
-    return number, signed(price), started_s, updated_s
+    return number, to_signed(price), started_s, updated_s
 
 
 # --- What V3 pools remember of themselves: their mean price in each hour, as far back as their observations go.
 
 
 OBSERVE = bytes.fromhex("883bdbfd")
-MEANS_AT_ONCE = 48
-MEANS_MOST_REQUESTS = 60
+TWAPS_AT_ONCE = 48
+TWAP_MOST_REQUESTS = 60
 """Four months of hours for all pools together; few pools remember more than days."""
 _UINT160_MAX = 2**160 - 1
 _WORDS = 8
 
 
-def past_means(
+def past_twaps(
     line: Transport, pools: Sequence[V3Pool], head: Head, ends_s: Sequence[int], window_s: int
 ) -> Mapping[int, tuple[V3Pool, ...]]:
     """Pools as their observations tell them by the end of each window (`ends_s`, chain seconds, newest first), with mean tick and
@@ -131,13 +131,13 @@ def past_means(
     found: dict[int, list[V3Pool]] = {}
     requests = 0
     for pool in pools:
-        for start in range(0, len(ends_s), MEANS_AT_ONCE):
-            page = [end_s for end_s in ends_s[start : start + MEANS_AT_ONCE] if end_s <= head.timestamp_s]
-            if not page or requests == MEANS_MOST_REQUESTS:
+        for start in range(0, len(ends_s), TWAPS_AT_ONCE):
+            page = [end_s for end_s in ends_s[start : start + TWAPS_AT_ONCE] if end_s <= head.timestamp_s]
+            if not page or requests == TWAP_MOST_REQUESTS:
                 break
             requests += 1
-            answers = line.batch([_means_call(pool.address, head.timestamp_s - end_s, window_s, at) for end_s in page])
-            told = [(end_s, _mean(pool, answer, window_s)) for end_s, answer in zip(page, answers, strict=True)]
+            answers = line.batch([_twap_call(pool.address, head.timestamp_s - end_s, window_s, at) for end_s in page])
+            told = [(end_s, _twap(pool, answer, window_s)) for end_s, answer in zip(page, answers, strict=True)]
             for end_s, mean in told:
                 found.setdefault(end_s, []).extend([] if mean is None else [mean])
             if told[-1][1] is None:  # reverts OLD: nothing further back is remembered either
@@ -145,21 +145,21 @@ def past_means(
     return {end_s: tuple(means) for end_s, means in found.items()}
 
 
-def _means_call(pool: str, ago_s: int, window_s: int, at: dict[str, object]) -> Call:
+def _twap_call(pool: str, ago_s: int, window_s: int, at: dict[str, object]) -> RpcCall:
     """observe(uint32[]) of both ends of the window."""
-    data = OBSERVE + word(32) + word(2) + word(ago_s + window_s) + word(ago_s)
+    data = OBSERVE + uint_word(32) + uint_word(2) + uint_word(ago_s + window_s) + uint_word(ago_s)
     return ("eth_call", [{"to": pool, "data": hex_data(data)}, at])
 
 
-def _mean(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
+def _twap(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
     """OracleLibrary.consult over the window: the mean tick towards minus infinity, liquidity as harmonic mean."""
     if isinstance(answer, RpcFault):
         return None
-    raw = octets(answer, "observations of a pool", 32 * _WORDS)
+    raw = parse_bytes(answer, "observations of a pool", 32 * _WORDS)
     _, _, _, tick_before, tick_after, _, seconds_before, seconds_after = (
         int.from_bytes(raw[start : start + 32], "big") for start in range(0, 32 * _WORDS, 32)
     )
-    ticks = signed(tick_after) - signed(tick_before)
+    ticks = to_signed(tick_after) - to_signed(tick_before)
     seconds = (seconds_after - seconds_before) % 2**160
     if seconds == 0:
         return None
@@ -176,12 +176,12 @@ BATCH = 32
 PROBES = 15
 
 
-class CannotTell(Retryable):
+class HistoryUnavailable(Retryable):
     """The chain does not say what happened: old states or blocks are missing, or there is too much."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class MinedTx:
     """A mined transaction of the wallet, and the time of its block. `answers` are those of price feeds just before it, by feed;
     none where it moved no token, or the node does not keep that state.
     """
@@ -195,37 +195,37 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
+class RecentTransactions:
     """All of it, oldest first. `since_block` is the first block of the 24 hours."""
 
     since_block: int
-    sent: tuple[Sent, ...]
+    sent: tuple[MinedTx, ...]
 
 
-def last_day(panel: Panel, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()) -> Day:
+def recent_transactions(panel: EndpointPool, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()) -> RecentTransactions:
     """The 24 h up to `head`, in which `owner`'s next nonce is `nonce`, as enough operators tell it alike.
 
     Raises CannotTell, or Retryable where too few answer. Takes at most eighty requests of each endpoint, and four more for
     each of `feeds`, whose answers of then are asked for.
     """
-    heard = panel.ask(lambda line: _told(line, owner, head, nonce, feeds))
-    days = [(line.operator, day) for line, day in heard.answers.items() if isinstance(day, Day)]
+    heard = panel.ask(lambda line: _transactions_or_reason(line, owner, head, nonce, feeds))
+    days = [(line.operator, day) for line, day in heard.answers.items() if isinstance(day, RecentTransactions)]
     if not days:
         reasons = [day for day in heard.answers.values() if isinstance(day, str)] + [lost.message for lost in heard.lost.values()]
-        raise CannotTell(reasons[0] if reasons else "no endpoint answers")
+        raise HistoryUnavailable(reasons[0] if reasons else "no endpoint answers")
     if len({operator for operator, _ in days}) < panel.min_operators:
-        raise CannotTell("too few operators can tell what the wallet did in the last 24 h")
-    return agreed(days, panel.min_operators, "what the wallet did in the last 24 h")
+        raise HistoryUnavailable("too few operators can tell what the wallet did in the last 24 h")
+    return confirmed_value(days, panel.min_operators, "what the wallet did in the last 24 h")
 
 
-def _told(line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str]) -> Day | str:
+def _transactions_or_reason(line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str]) -> RecentTransactions | str:
     try:
-        return told_by(line, owner, head, nonce, feeds)
-    except CannotTell as why:
+        return recent_transactions_from(line, owner, head, nonce, feeds)
+    except HistoryUnavailable as why:
         return why.message
 
 
-def told_by(line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()) -> Day:
+def recent_transactions_from(line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()) -> RecentTransactions:
     """The same from one endpoint. Raises CannotTell, Retryable."""
     since = _first_block(line, head, head.timestamp_s - DAY_S)
     blocks = _blocks(line, owner, since, head, nonce)
@@ -233,8 +233,8 @@ def told_by(line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence
     ours = [one.nonce for one in sent]
     complete = ours == list(range(nonce - len(ours), nonce))
     if not complete or (since == 0 and len(ours) != nonce):
-        raise CannotTell(f"of the wallet's transactions up to nonce {nonce} some were not found in the last 24 h")
-    return Day(since, _priced(line, owner, sent, feeds))
+        raise HistoryUnavailable(f"of the wallet's transactions up to nonce {nonce} some were not found in the last 24 h")
+    return RecentTransactions(since, _priced(line, owner, sent, feeds))
 
 
 def _first_block(line: Transport, head: Head, since_s: int) -> int:
@@ -261,7 +261,7 @@ def _blocks(line: Transport, owner: str, since: int, head: Head, nonce: int) -> 
         return []
     try:
         return _whole(line, _heights(line, owner, since, head, nonce))
-    except CannotTell:
+    except HistoryUnavailable:
         if head.number - since >= SCANNED:
             raise
     return _whole(line, list(range(since, head.number + 1)))
@@ -271,7 +271,7 @@ def _heights(line: Transport, owner: str, since: int, head: Head, nonce: int) ->
     """Blocks after which the wallet's nonce is another than before them, by bisection over old states."""
     before = 0 if since == 0 else _nonces(line, owner, [since - 1])[0]
     if nonce - before > MOST_SENT:
-        raise CannotTell(f"the wallet sent {nonce - before} transactions in the last 24 h, more than {MOST_SENT} are not looked at")
+        raise HistoryUnavailable(f"the wallet sent {nonce - before} transactions in the last 24 h, more than {MOST_SENT} are not looked at")
     spans = [(max(since - 1, 0), head.number, before, nonce)] if nonce > before else []
     found: list[int] = []
     while spans:
@@ -290,43 +290,43 @@ def _nonces(line: Transport, owner: str, heights: Sequence[int]) -> list[int]:
     for at in range(0, len(heights), BATCH):
         part = heights[at : at + BATCH]
         answers += _all(line, [("eth_getTransactionCount", [owner, hex(height)]) for height in part], "states of a day ago")
-    return [quantity(answer, "nonce") for answer in answers]
+    return [parse_quantity(answer, "nonce") for answer in answers]
 
 
 def _whole(line: Transport, heights: Sequence[int]) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
     for at in range(0, len(heights), BATCH):
-        calls: list[Call] = [("eth_getBlockByNumber", [hex(height), True]) for height in heights[at : at + BATCH]]
+        calls: list[RpcCall] = [("eth_getBlockByNumber", [hex(height), True]) for height in heights[at : at + BATCH]]
         for block in _all(line, calls, "old blocks"):
             if not isinstance(block, Mapping) or not isinstance(block.get("transactions"), list):
-                raise CannotTell("the endpoint keeps no old blocks")
+                raise HistoryUnavailable("the endpoint keeps no old blocks")
             found.append(block)
     return found
 
 
-def _receipts(line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]) -> tuple[Sent, ...]:
+def _receipts(line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]) -> tuple[MinedTx, ...]:
     """The wallet's transactions in these blocks with what came of them, by nonce."""
     ours = [
-        (tx, quantity(block.get("timestamp"), "block timestamp"))
+        (tx, parse_quantity(block.get("timestamp"), "block timestamp"))
         for block in blocks
         for tx in block["transactions"]
         if isinstance(tx, Mapping) and str(tx.get("from", "")).lower() == owner.lower()
     ]
     if len(ours) > MOST_SENT:
-        raise CannotTell(f"the wallet sent {len(ours)} transactions in the last 24 h, more than {MOST_SENT} are not looked at")
-    hashes = [hex_data(octets(tx.get("hash"), "transaction hash", 32)) for tx, _ in ours]
+        raise HistoryUnavailable(f"the wallet sent {len(ours)} transactions in the last 24 h, more than {MOST_SENT} are not looked at")
+    hashes = [hex_data(parse_bytes(tx.get("hash"), "transaction hash", 32)) for tx, _ in ours]
     raw: list[Any] = []
     for at in range(0, len(hashes), BATCH):
         raw += _all(line, [("eth_getTransactionReceipt", [one]) for one in hashes[at : at + BATCH]], "old receipts")
     sent = []
     for (tx, chain_s), tx_hash, found in zip(ours, hashes, raw, strict=True):
         if not isinstance(found, Mapping):
-            raise CannotTell("the endpoint keeps no old receipts")
+            raise HistoryUnavailable("the endpoint keeps no old receipts")
         sent.append(
-            Sent(
-                nonce=quantity(tx.get("nonce"), "nonce"),
-                to=recipient(tx.get("to")),
-                value_wei=quantity(tx.get("value", "0x0"), "value"),
+            MinedTx(
+                nonce=parse_quantity(tx.get("nonce"), "nonce"),
+                to=parse_recipient(tx.get("to")),
+                value_wei=parse_quantity(tx.get("value", "0x0"), "value"),
                 chain_s=chain_s,
                 receipt=parse_receipt(found, tx_hash),
             )
@@ -334,10 +334,10 @@ def _receipts(line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]) 
     return tuple(sorted(sent, key=lambda one: one.nonce))
 
 
-def _priced(line: Transport, owner: str, sent: Sequence[Sent], feeds: Sequence[str]) -> tuple[Sent, ...]:
+def _priced(line: Transport, owner: str, sent: Sequence[MinedTx], feeds: Sequence[str]) -> tuple[MinedTx, ...]:
     """The transactions with what every feed said in the block before; all feeds of a transaction, or none."""
     asked = [one for one in sent if feeds and any(one.receipt.net(owner).values())]
-    calls: list[Call] = [
+    calls: list[RpcCall] = [
         ("eth_call", [{"to": feed, "data": "0x" + LATEST_ROUND_DATA.hex()}, hex(one.receipt.block_number - 1)])
         for one in asked
         for feed in feeds
@@ -357,28 +357,28 @@ def _priced(line: Transport, owner: str, sent: Sequence[Sent], feeds: Sequence[s
 def _answer(said: object) -> int | None:
     """The answer of latestRoundData; None where the node has none."""
     try:
-        raw = b"" if isinstance(said, RpcFault_of_rpc) else octets(said, "a price feed")
+        raw = b"" if isinstance(said, RpcFault_of_rpc) else parse_bytes(said, "a price feed")
     except Retryable:
         return None
     answer = int.from_bytes(raw[32:64], "big", signed=True) if len(raw) == _ROUND_BYTES else 0
     return answer if answer > 0 else None
 
 
-def _all(line: Transport, calls: Sequence[Call], what: str) -> list[Any]:
+def _all(line: Transport, calls: Sequence[RpcCall], what: str) -> list[Any]:
     """Answers of one batch. Raises CannotTell when the node refuses one of them."""
     try:
         answers = line.batch(calls)
     except Retryable:
         raise
     except TrimtabError as error:
-        raise CannotTell(f"the endpoint does not tell {what}: {error.message}") from None
+        raise HistoryUnavailable(f"the endpoint does not tell {what}: {error.message}") from None
     refused = next((answer for answer in answers if isinstance(answer, RpcFault_of_rpc)), None)
     if refused is not None:
-        raise CannotTell(f"{line.name} does not tell {what}: {refused.message}")
+        raise HistoryUnavailable(f"{line.name} does not tell {what}: {refused.message}")
     return answers
 
 
 def _time(header: object) -> int:
     if not isinstance(header, Mapping):
-        raise CannotTell("the endpoint keeps no old headers")
-    return quantity(header.get("timestamp"), "block timestamp")
+        raise HistoryUnavailable("the endpoint keeps no old headers")
+    return parse_quantity(header.get("timestamp"), "block timestamp")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from agent.artifacts import own
+from agent.artifacts import own_artifact
 from agent.chain.rpc import CallFailed, RpcFault, Transport
-from agent.chain.wire import Call, octets
+from agent.chain.wire import RpcCall, parse_bytes
 from agent.errors import Retryable
 
 PAGE_BYTES = 24_576
@@ -27,7 +27,7 @@ _V3_HEAD_BYTES = 80
 _V3_TICK_BYTES = 19
 
 
-class Status(Enum):
+class CallStatus(Enum):
     """Why an item has no answer; numbers as in the contract, MALFORMED and above are ours."""
 
     FAILED = 1
@@ -44,12 +44,12 @@ class Status(Enum):
 
 
 _WHY = {
-    Status.FAILED: "the call reverted or used up its gas cap",
-    Status.TOO_LONG: "the answer is longer than its bound",
-    Status.NO_CODE: "there is no contract at this address",
-    Status.UNREAD: "the endpoint gives too little gas to read it",
-    Status.NOT_INITIALISED: "the pool has no price yet",
-    Status.MALFORMED: "the answer is not what this kind of contract gives",
+    CallStatus.FAILED: "the call reverted or used up its gas cap",
+    CallStatus.TOO_LONG: "the answer is longer than its bound",
+    CallStatus.NO_CODE: "there is no contract at this address",
+    CallStatus.UNREAD: "the endpoint gives too little gas to read it",
+    CallStatus.NOT_INITIALISED: "the pool has no price yet",
+    CallStatus.MALFORMED: "the answer is not what this kind of contract gives",
 }
 
 
@@ -142,7 +142,7 @@ class V3Item:
         return 1 + _V3_HEAD_BYTES + self.likely_ticks * _V3_TICK_BYTES
 
 
-Item = CallItem | CodeItem | V3Item | ViaItem
+LensItem = CallItem | CodeItem | V3Item | ViaItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +162,11 @@ class V3Answer:
     observations: tuple[int, int] = (0, 0)
 
 
-Answer = bytes | V3Answer | Status
+LensAnswer = bytes | V3Answer | CallStatus
 """Data of a call, a code hash, a pool, or why there is none."""
 
 
-def pages(items: Sequence[Item], page_gas: int = PAGE_GAS) -> list[list[int]]:
+def split_into_pages(items: Sequence[LensItem], page_gas: int = PAGE_GAS) -> list[list[int]]:
     """Indexes of `items` in pages that fit in bytes and, likely, in gas; filled in the order of the items."""
     sized: list[list[int]] = []
     room_bytes = room_request = room_gas = 0
@@ -180,16 +180,16 @@ def pages(items: Sequence[Item], page_gas: int = PAGE_GAS) -> list[list[int]]:
     return sized
 
 
-def creation_code(items: Sequence[Item]) -> str:
+def creation_code(items: Sequence[LensItem]) -> str:
     """0x-hex of the lens with its request as constructor argument (ABI: one `bytes`)."""
     request = len(items).to_bytes(2, "big") + b"".join(item.packed() for item in items)
     argument = (32).to_bytes(32, "big") + len(request).to_bytes(32, "big") + request + bytes(-len(request) % 32)
-    return own("PortfolioLens").bytecode + argument.hex()
+    return own_artifact("PortfolioLens").bytecode + argument.hex()
 
 
-def decode(items: Sequence[Item], page: bytes) -> list[Answer]:
+def decode_page(items: Sequence[LensItem], page: bytes) -> list[LensAnswer]:
     """Answers in the order of `items`. Raises Retryable when the bytes are not an answer to exactly these items."""
-    read = _Bytes(page)
+    read = _PageReader(page)
     if read.uint(1) != FORMAT:
         raise Retryable("the endpoint's answer to the lens is not its format", "the endpoint may not run calls without a recipient")
     answers = [_decode(item, read) for item in items]
@@ -197,12 +197,12 @@ def decode(items: Sequence[Item], page: bytes) -> list[Answer]:
     return answers
 
 
-def _decode(item: Item, read: _Bytes) -> Answer:
+def _decode(item: LensItem, read: _PageReader) -> LensAnswer:
     status = read.uint(1)
     if status:
         if status not in _CONTRACT_STATUS:
             raise Retryable("the endpoint's answer to the lens has an unknown status")
-        return Status(status)
+        return CallStatus(status)
     match item:
         case CallItem() | ViaItem():
             size = read.uint(2)
@@ -215,7 +215,7 @@ def _decode(item: Item, read: _Bytes) -> Answer:
             return _decode_v3(read)
 
 
-def _decode_v3(read: _Bytes) -> Answer:
+def _decode_v3(read: _PageReader) -> LensAnswer:
     price, tick, observations = read.uint(20), read.signed(3), (read.uint(2), read.uint(2))
     liquidity = read.uint(16)
     from_tick, to_tick = read.signed(3), read.signed(3)
@@ -225,15 +225,15 @@ def _decode_v3(read: _Bytes) -> Answer:
     ticks = sorted((read.signed(3), read.signed(16)) for _ in range(read.uint(2)))
     indexes = [index for index, _ in ticks]
     if len(set(indexes)) != len(indexes) or any(not from_tick <= index <= to_tick for index in indexes):
-        return Status.MALFORMED
+        return CallStatus.MALFORMED
     twap = (tick_delta, seconds_delta) if seen else None
     return V3Answer(price, tick, liquidity, from_tick, to_tick, tuple(ticks), twap, observations)
 
 
-_CONTRACT_STATUS = frozenset(status.value for status in Status if status is not Status.MALFORMED)
+_CONTRACT_STATUS = frozenset(status.value for status in CallStatus if status is not CallStatus.MALFORMED)
 
 
-class _Bytes:
+class _PageReader:
     """Reads big-endian fields one after the other; a short page raises Retryable."""
 
     def __init__(self, data: bytes) -> None:
@@ -262,21 +262,21 @@ def _address(address: str) -> bytes:
     return bytes.fromhex(address[2:])
 
 
-def words(data: Answer, count: int) -> tuple[int, ...] | Status:
+def answer_words(data: LensAnswer, count: int) -> tuple[int, ...] | CallStatus:
     """The first `count` 32-byte words of a call's answer as unsigned integers; a shorter answer is MALFORMED, a failure stays."""
-    if isinstance(data, Status):
+    if isinstance(data, CallStatus):
         return data
     if not isinstance(data, bytes) or len(data) < 32 * count:
-        return Status.MALFORMED
+        return CallStatus.MALFORMED
     return tuple(int.from_bytes(data[32 * i : 32 * i + 32], "big") for i in range(count))
 
 
-def uint(data: Answer, bits: int = 256) -> int | Status:
+def answer_uint(data: LensAnswer, bits: int = 256) -> int | CallStatus:
     """One unsigned integer of at most `bits` bits."""
-    read = words(data, 1)
-    if isinstance(read, Status):
+    read = answer_words(data, 1)
+    if isinstance(read, CallStatus):
         return read
-    return read[0] if read[0] >> bits == 0 else Status.MALFORMED
+    return read[0] if read[0] >> bits == 0 else CallStatus.MALFORMED
 
 
 # --- Puts lens items to one endpoint: pages in one batch, and one more batch for what did not fit.
@@ -285,34 +285,34 @@ def uint(data: Answer, bits: int = 256) -> int | Status:
 _SMALLER = 8
 
 
-def ask(transport: Transport, items: Sequence[Item], at: object = "latest") -> list[Answer]:
+def query_lens(transport: Transport, items: Sequence[LensItem], at: object = "latest") -> list[LensAnswer]:
     """Answers to `items` at one block, in one request, two when the node gave too little gas. Raises Retryable."""
     if not items:
         return []
-    sized = pages(items)
-    answers = complete(transport, items, sized, transport.batch(page_calls(items, sized, at)), at)
-    if Status.UNREAD in answers:
+    sized = split_into_pages(items)
+    answers = complete_answers(transport, items, sized, transport.batch(page_calls(items, sized, at)), at)
+    if CallStatus.UNREAD in answers:
         raise Retryable(f"{transport.name} gives too little gas to read one item", "use an endpoint that gives eth_call more gas")
     return answers
 
 
-def page_calls(items: Sequence[Item], sized: Sequence[Sequence[int]], at: object) -> list[Call]:
+def page_calls(items: Sequence[LensItem], sized: Sequence[Sequence[int]], at: object) -> list[RpcCall]:
     """The JSON-RPC calls of all pages."""
     return [("eth_call", [{"data": creation_code([items[i] for i in page])}, at]) for page in sized]
 
 
-def complete(
-    transport: Transport, items: Sequence[Item], sized: Sequence[Sequence[int]], answered: Sequence[object], at: object
-) -> list[Answer]:
+def complete_answers(
+    transport: Transport, items: Sequence[LensItem], sized: Sequence[Sequence[int]], answered: Sequence[object], at: object
+) -> list[LensAnswer]:
     """All answers in the order of `items`; what lacked gas, or was on a page that the node refused, is asked once more.
 
     Raises CallFailed when the node refuses smaller pages too. An item that still lacks gas is Status.UNREAD.
     """
     answers = _decoded(transport, items, sized, answered)
-    unread = [i for i in range(len(items)) if answers.get(i, Status.UNREAD) is Status.UNREAD]
+    unread = [i for i in range(len(items)) if answers.get(i, CallStatus.UNREAD) is CallStatus.UNREAD]
     if unread:
         rest = [items[i] for i in unread]
-        smaller = pages(rest, PAGE_GAS // _SMALLER)
+        smaller = split_into_pages(rest, PAGE_GAS // _SMALLER)
         answered = transport.batch(page_calls(rest, smaller, at))
         refused = next((answer for answer in answered if isinstance(answer, RpcFault)), None)
         if refused is not None:
@@ -322,12 +322,14 @@ def complete(
     return [answers[i] for i in range(len(items))]
 
 
-def _decoded(transport: Transport, items: Sequence[Item], sized: Sequence[Sequence[int]], answered: Sequence[object]) -> dict[int, Answer]:
+def _decoded(
+    transport: Transport, items: Sequence[LensItem], sized: Sequence[Sequence[int]], answered: Sequence[object]
+) -> dict[int, LensAnswer]:
     """Answers by index of item; pages that the node refused are left out."""
-    answers: dict[int, Answer] = {}
+    answers: dict[int, LensAnswer] = {}
     for page, answer in zip(sized, answered, strict=True):
         if not isinstance(answer, RpcFault):
-            read = decode([items[i] for i in page], octets(answer, f"the lens from {transport.name}"))
+            read = decode_page([items[i] for i in page], parse_bytes(answer, f"the lens from {transport.name}"))
             answers |= dict(zip(page, read, strict=True))
     return answers
 
@@ -367,17 +369,17 @@ FEE_GROWTH_GLOBAL_1 = bytes.fromhex("46141319")
 PRICE_0_CUMULATIVE = bytes.fromhex("5909c0d5")
 
 
-def word(value: int) -> bytes:
+def uint_word(value: int) -> bytes:
     """An unsigned integer as one ABI word."""
     return value.to_bytes(32, "big")
 
 
-def signed_word(value: int) -> bytes:
+def int_word(value: int) -> bytes:
     """A signed integer as one ABI word."""
     return value.to_bytes(32, "big", signed=True)
 
 
-def signed(value: int) -> int:
+def to_signed(value: int) -> int:
     """A word as the signed integer it stands for."""
     return value - (value >> 255 << 256)
 

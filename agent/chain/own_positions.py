@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from agent.amm.lp import positions as own
-from agent.chain.lens import BALANCE_OF, MANAGER_POSITIONS, TOKEN_OF_OWNER_BY_INDEX, CallItem, Status, address_call, ask, uint, word, words
-from agent.chain.positions import Place, PositionRef
+from agent.amm.lp import positions
+from agent.chain.lens import (
+    BALANCE_OF,
+    MANAGER_POSITIONS,
+    TOKEN_OF_OWNER_BY_INDEX,
+    CallItem,
+    CallStatus,
+    address_call,
+    answer_uint,
+    answer_words,
+    query_lens,
+    uint_word,
+)
+from agent.chain.positions import PositionRange, PositionRef
 from agent.chain.rpc import Transport
 from agent.chain.snapshot import ChainReader
 from agent.chain.watch import PoolKind, PoolRef
-from agent.model import ConfirmedPosition, Head, LpMove, PastPrices, Snapshot
+from agent.model import ConfirmedPosition, Head, LpPositionChange, PastPrices, Snapshot
 from agent.model.liquidity import position_name
-from agent.signing.calldata import address_of
+from agent.signing.calldata import address_from_word
 
 # --- A reader that also watches what the agent itself opened: positions become part of the snapshot as soon as the store knows them.
 
@@ -30,8 +41,8 @@ class PositionReader:
         reader: ChainReader,
         found: Sequence[PositionRef],
         factories: dict[str, str],
-        moves: Callable[[], Sequence[LpMove]],
-        known: Callable[[Sequence[LpMove]], tuple[ConfirmedPosition, ...]],
+        moves: Callable[[], Sequence[LpPositionChange]],
+        known: Callable[[Sequence[LpPositionChange]], tuple[ConfirmedPosition, ...]],
     ) -> None:
         self.chain = reader
         self._found = {ref.confirmed.name: ref for ref in found}
@@ -51,22 +62,22 @@ class PositionReader:
         """See ports.Reader."""
         return self.chain.past(head, blocks)
 
-    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""
-        return self.chain.deeper(snapshot, pools)
+        return self.chain.with_more_ticks(snapshot, pools)
 
-    def _ref(self, one: ConfirmedPosition, moves: Sequence[LpMove]) -> PositionRef:
+    def _ref(self, one: ConfirmedPosition, moves: Sequence[LpPositionChange]) -> PositionRef:
         found = self._found.get(one.name)
         if found is not None:
             return replace(found, confirmed=one)
         return PositionRef(
-            one, self._factories[one.venue], next((_place(mint) for mint in own.opened(moves) if mint.name == one.name), None)
+            one, self._factories[one.venue], next((_place(mint) for mint in positions.open_mints(moves) if mint.name == one.name), None)
         )
 
 
-def _place(mint: LpMove) -> Place:
+def _place(mint: LpPositionChange) -> PositionRange:
     lower, upper = mint.ticks or (0, 0)
-    return Place(mint.pool, mint.fee_pips, lower, upper)
+    return PositionRange(mint.pool, mint.fee_pips, lower, upper)
 
 
 MOST = 100
@@ -75,7 +86,7 @@ _ADDRESS = (1 << 160) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Stray:
+class UnsolicitedPosition:
     """A position that does not count. `tokens` are addresses: names that strangers chose are not shown (T17)."""
 
     name: str
@@ -86,16 +97,16 @@ class Stray:
 
 
 @dataclass(frozen=True, slots=True)
-class Strays:
+class UnsolicitedPositions:
     """What was found; `more` tokens of the manager were not looked at."""
 
-    found: tuple[Stray, ...]
+    found: tuple[UnsolicitedPosition, ...]
     more: int
 
 
-def find_strays(
+def find_unsolicited_positions(
     transport: Transport, owner: str, manager: str | None, pools: Iterable[PoolRef], confirmed: Sequence[ConfirmedPosition], at: object
-) -> Strays:
+) -> UnsolicitedPositions:
     """LP tokens of the known pairs and tokens of the manager that `owner` holds and did not confirm, at one block.
 
     Takes up to three requests. Raises Retryable from the endpoint. LP tokens of pairs that are not in `pools` are not looked for.
@@ -103,28 +114,30 @@ def find_strays(
     known = {one.name for one in confirmed}
     pairs = [pool for pool in pools if pool.kind is PoolKind.V2]
     contracts = [*(pool.address for pool in pairs), *([] if manager is None else [manager])]
-    balances = [uint(answer) for answer in ask(transport, [CallItem(one, address_call(BALANCE_OF, owner)) for one in contracts], at)]
+    balances = [
+        answer_uint(answer) for answer in query_lens(transport, [CallItem(one, address_call(BALANCE_OF, owner)) for one in contracts], at)
+    ]
     found = [
-        Stray(position_name(pool.venue, pool.address, None), pool.address, None, (pool.token0, pool.token1), raw)
+        UnsolicitedPosition(position_name(pool.venue, pool.address, None), pool.address, None, (pool.token0, pool.token1), raw)
         for pool, raw in zip(pairs, balances[: len(pairs)], strict=True)
-        if not isinstance(raw, Status) and raw > 0
+        if not isinstance(raw, CallStatus) and raw > 0
     ]
     count = balances[-1] if manager is not None else 0
-    held = 0 if isinstance(count, Status) else count
+    held = 0 if isinstance(count, CallStatus) else count
     if manager is not None and held:
         found += _tokens(transport, owner, manager, min(held, MOST), at)
-    return Strays(tuple(stray for stray in found if stray.name not in known), max(0, held - MOST))
+    return UnsolicitedPositions(tuple(stray for stray in found if stray.name not in known), max(0, held - MOST))
 
 
-def _tokens(transport: Transport, owner: str, manager: str, count: int, at: object) -> list[Stray]:
+def _tokens(transport: Transport, owner: str, manager: str, count: int, at: object) -> list[UnsolicitedPosition]:
     """The first `count` tokens of the manager that the owner holds."""
-    asked = [CallItem(manager, address_call(TOKEN_OF_OWNER_BY_INDEX, owner) + word(index)) for index in range(count)]
-    ids = [read for read in map(uint, ask(transport, asked, at)) if not isinstance(read, Status)]
-    shapes = ask(transport, [CallItem(manager, MANAGER_POSITIONS + word(token_id), longest=384) for token_id in ids], at)
+    asked = [CallItem(manager, address_call(TOKEN_OF_OWNER_BY_INDEX, owner) + uint_word(index)) for index in range(count)]
+    ids = [read for read in map(answer_uint, query_lens(transport, asked, at)) if not isinstance(read, CallStatus)]
+    shapes = query_lens(transport, [CallItem(manager, MANAGER_POSITIONS + uint_word(token_id), longest=384) for token_id in ids], at)
     found = []
     for token_id, answer in zip(ids, shapes, strict=True):
-        read = words(answer, 12)
-        if not isinstance(read, Status):
-            tokens = (address_of(read[2] & _ADDRESS), address_of(read[3] & _ADDRESS))
-            found.append(Stray(position_name("uniswap_v3", manager, token_id), manager, token_id, tokens, read[7]))
+        read = answer_words(answer, 12)
+        if not isinstance(read, CallStatus):
+            tokens = (address_from_word(read[2] & _ADDRESS), address_from_word(read[3] & _ADDRESS))
+            found.append(UnsolicitedPosition(position_name("uniswap_v3", manager, token_id), manager, token_id, tokens, read[7]))
     return found

@@ -25,25 +25,25 @@ from agent.chain.lens import (
     TOKEN0,
     TOKEN1,
     TOTAL_SUPPLY,
-    Answer,
     CallItem,
-    Status,
+    CallStatus,
+    LensAnswer,
     address_call,
-    ask,
-    signed,
-    signed_word,
-    uint,
-    word,
-    words,
+    answer_uint,
+    answer_words,
+    int_word,
+    query_lens,
+    to_signed,
+    uint_word,
 )
 from agent.chain.rpc import Transport
 from agent.errors import ConfigError
-from agent.model import ConfirmedPosition, LpGone, LpPosition, LpV2Position, LpV3Position
-from agent.signing.calldata import address_of
+from agent.model import ConfirmedPosition, LpMissingPosition, LpPosition, LpV2Position, LpV3Position
+from agent.signing.calldata import address_from_word
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PositionRange:
     """Where a V3 token's liquidity lies; it never changes while the token exists."""
 
     pool: str
@@ -63,28 +63,30 @@ class PositionRef:
 
     confirmed: ConfirmedPosition
     factory: str
-    place: Place | None = None
+    place: PositionRange | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PositionQuestion:
     """One thing to ask for a position, and what it is called."""
 
     what: str
     item: CallItem
 
 
-class _Unread(Exception):
+class _PositionUnreadable(Exception):
     """Why a position cannot be read."""
 
 
-def resolve(transport: Transport, confirmed: Sequence[ConfirmedPosition], factories: Mapping[str, str]) -> tuple[PositionRef, ...]:
+def resolve_positions(
+    transport: Transport, confirmed: Sequence[ConfirmedPosition], factories: Mapping[str, str]
+) -> tuple[PositionRef, ...]:
     """Finds each position's pool, in two requests. `factories` by venue.
 
     Raises ConfigError where the config's word and the chain contradict each other: other tokens, a pair or a manager that
     the factory does not know. A V3 token that does not exist is no error: it may have been burned.
     """
-    answers = iter(ask(transport, [item for one in confirmed for item in _first_items(one, factories[one.venue])]))
+    answers = iter(query_lens(transport, [item for one in confirmed for item in _first_items(one, factories[one.venue])]))
     found = [
         _v2_ref(one, factories[one.venue], [next(answers) for _ in range(3)])
         if one.token_id is None
@@ -93,7 +95,7 @@ def resolve(transport: Transport, confirmed: Sequence[ConfirmedPosition], factor
     ]
     shapes = [(ref, shape) for ref, shape in found if shape is not None]
     asked = [_get_pool(ref.factory, ref.confirmed, shape[0]) for ref, shape in shapes]
-    pools = {ref.confirmed: uint(answer, 160) for (ref, _), answer in zip(shapes, ask(transport, asked), strict=True)}
+    pools = {ref.confirmed: answer_uint(answer, 160) for (ref, _), answer in zip(shapes, query_lens(transport, asked), strict=True)}
     return tuple(_placed(ref, shape, pools.get(ref.confirmed)) for ref, shape in found)
 
 
@@ -103,41 +105,41 @@ def _first_items(one: ConfirmedPosition, factory: str) -> list[CallItem]:
     return [CallItem(one.contract, FACTORY), CallItem(one.contract, TOTAL_SUPPLY), _manager_position(one)]
 
 
-def _v2_ref(one: ConfirmedPosition, factory: str, answers: Sequence[Answer]) -> tuple[PositionRef, None]:
-    tokens = [uint(answer, 160) for answer in answers[:2]]
+def _v2_ref(one: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]) -> tuple[PositionRef, None]:
+    tokens = [answer_uint(answer, 160) for answer in answers[:2]]
     for read in tokens:
-        if isinstance(read, Status):
+        if isinstance(read, CallStatus):
             raise ConfigError(f"{_where(one)}: {read.why}", "is it a Uniswap V2 pair?")
-    _require_tokens(one, [address_of(read) for read in tokens if not isinstance(read, Status)])
-    known = uint(answers[2], 160)
-    if isinstance(known, Status) or address_of(known) != one.contract:
+    _require_tokens(one, [address_from_word(read) for read in tokens if not isinstance(read, CallStatus)])
+    known = answer_uint(answers[2], 160)
+    if isinstance(known, CallStatus) or address_from_word(known) != one.contract:
         raise ConfigError(f"{_where(one)}: was not made by the factory {factory}", "remove it; it may be a trap")
     return PositionRef(one, factory), None
 
 
-def _v3_shape(one: ConfirmedPosition, factory: str, answers: Sequence[Answer]) -> tuple[PositionRef, tuple[int, int, int] | None]:
+def _v3_shape(one: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]) -> tuple[PositionRef, tuple[int, int, int] | None]:
     """The reference, and (fee, lower, upper tick) where the token exists."""
-    known, supply = uint(answers[0], 160), uint(answers[1])
+    known, supply = answer_uint(answers[0], 160), answer_uint(answers[1])
     # Routers know the factory too; what counts its tokens and knows them is a position manager.
-    if isinstance(known, Status) or isinstance(supply, Status) or address_of(known) != factory:
+    if isinstance(known, CallStatus) or isinstance(supply, CallStatus) or address_from_word(known) != factory:
         raise ConfigError(
             f"venues.{one.venue}.position_manager {one.contract}: is no position manager of the factory {factory}", "check both addresses"
         )
-    if answers[2] is Status.FAILED:
+    if answers[2] is CallStatus.FAILED:
         return PositionRef(one, factory), None
-    read = words(answers[2], 12)
-    if isinstance(read, Status):
+    read = answer_words(answers[2], 12)
+    if isinstance(read, CallStatus):
         raise ConfigError(f"{_where(one)}: {read.why}", "check venues.uniswap_v3.position_manager")
-    _require_tokens(one, [address_of(value & (1 << 160) - 1) for value in read[2:4]])
-    return PositionRef(one, factory), (read[4], signed(read[5]), signed(read[6]))
+    _require_tokens(one, [address_from_word(value & (1 << 160) - 1) for value in read[2:4]])
+    return PositionRef(one, factory), (read[4], to_signed(read[5]), to_signed(read[6]))
 
 
-def _placed(ref: PositionRef, shape: tuple[int, int, int] | None, pool: int | Status | None) -> PositionRef:
+def _placed(ref: PositionRef, shape: tuple[int, int, int] | None, pool: int | CallStatus | None) -> PositionRef:
     if shape is None:
         return ref
-    if pool is None or isinstance(pool, Status) or pool == 0:
+    if pool is None or isinstance(pool, CallStatus) or pool == 0:
         raise ConfigError(f"{_where(ref.confirmed)}: the factory {ref.factory} knows no pool for it", "check the addresses of the venue")
-    return PositionRef(ref.confirmed, ref.factory, Place(address_of(pool), *shape))
+    return PositionRef(ref.confirmed, ref.factory, PositionRange(address_from_word(pool), *shape))
 
 
 def _require_tokens(one: ConfirmedPosition, found: Sequence[str]) -> None:
@@ -152,55 +154,55 @@ def _where(one: ConfirmedPosition) -> str:
     return f"portfolio.positions: {one.name}"
 
 
-def questions(ref: PositionRef, owner: str) -> list[Asked]:
+def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
     """What a snapshot asks; `read` takes the answers in the same order."""
     one = ref.confirmed
     if one.token_id is None:
         pair = one.contract
         return [
-            Asked("LP tokens", CallItem(pair, address_call(BALANCE_OF, owner))),
-            Asked("LP tokens in all", CallItem(pair, TOTAL_SUPPLY)),
-            Asked("reserves", CallItem(pair, GET_RESERVES, longest=96)),
-            Asked("kLast", CallItem(pair, K_LAST)),
-            Asked("balance of token0", CallItem(one.token0, address_call(BALANCE_OF, pair))),
-            Asked("balance of token1", CallItem(one.token1, address_call(BALANCE_OF, pair))),
-            Asked("feeTo", CallItem(ref.factory, FEE_TO)),
-            Asked("pair of the factory", _get_pair(ref.factory, one)),
+            PositionQuestion("LP tokens", CallItem(pair, address_call(BALANCE_OF, owner))),
+            PositionQuestion("LP tokens in all", CallItem(pair, TOTAL_SUPPLY)),
+            PositionQuestion("reserves", CallItem(pair, GET_RESERVES, longest=96)),
+            PositionQuestion("kLast", CallItem(pair, K_LAST)),
+            PositionQuestion("balance of token0", CallItem(one.token0, address_call(BALANCE_OF, pair))),
+            PositionQuestion("balance of token1", CallItem(one.token1, address_call(BALANCE_OF, pair))),
+            PositionQuestion("feeTo", CallItem(ref.factory, FEE_TO)),
+            PositionQuestion("pair of the factory", _get_pair(ref.factory, one)),
         ]
     asked = [
-        Asked("owner", CallItem(one.contract, OWNER_OF + word(one.token_id))),
-        Asked("position", _manager_position(one)),
+        PositionQuestion("owner", CallItem(one.contract, OWNER_OF + uint_word(one.token_id))),
+        PositionQuestion("position", _manager_position(one)),
     ]
     if ref.place is None:
         return asked
     pool, ticks = ref.place.pool, (ref.place.tick_lower, ref.place.tick_upper)
     return [
         *asked,
-        Asked("pool of the factory", _get_pool(ref.factory, one, ref.place.fee_pips)),
-        Asked("price", CallItem(pool, SLOT0, longest=224)),
-        Asked("fee growth of token0", CallItem(pool, FEE_GROWTH_GLOBAL_0)),
-        Asked("fee growth of token1", CallItem(pool, FEE_GROWTH_GLOBAL_1)),
-        *(Asked(f"tick {tick}", CallItem(pool, TICKS + signed_word(tick), longest=256)) for tick in ticks),
-        Asked("account of the range", CallItem(pool, POOL_POSITIONS + ref.place.key(one.contract), longest=160)),
+        PositionQuestion("pool of the factory", _get_pool(ref.factory, one, ref.place.fee_pips)),
+        PositionQuestion("price", CallItem(pool, SLOT0, longest=224)),
+        PositionQuestion("fee growth of token0", CallItem(pool, FEE_GROWTH_GLOBAL_0)),
+        PositionQuestion("fee growth of token1", CallItem(pool, FEE_GROWTH_GLOBAL_1)),
+        *(PositionQuestion(f"tick {tick}", CallItem(pool, TICKS + int_word(tick), longest=256)) for tick in ticks),
+        PositionQuestion("account of the range", CallItem(pool, POOL_POSITIONS + ref.place.key(one.contract), longest=160)),
     ]
 
 
-def read(ref: PositionRef, owner: str, answers: Sequence[Answer]) -> LpPosition | str:
+def read_position(ref: PositionRef, owner: str, answers: Sequence[LensAnswer]) -> LpPosition | str:
     """The position, or why it cannot be counted: something of it was not read, or it belongs to somebody else."""
-    asked = questions(ref, owner)
+    asked = position_questions(ref, owner)
     try:
         return _read_v2(ref, asked, answers) if ref.confirmed.token_id is None else _read_v3(ref, asked, answers, owner)
-    except _Unread as unread:
+    except _PositionUnreadable as unread:
         return str(unread)
 
 
-def _read_v2(ref: PositionRef, asked: Sequence[Asked], answers: Sequence[Answer]) -> LpV2Position:
+def _read_v2(ref: PositionRef, asked: Sequence[PositionQuestion], answers: Sequence[LensAnswer]) -> LpV2Position:
     one = ref.confirmed
     liquidity, supply, reserves, k_last, balance0, balance1, fee_to, pair = (
         _words(question, answer, 2 if question.what == "reserves" else 1) for question, answer in zip(asked, answers, strict=True)
     )
-    if address_of(_bits(pair[0], 160)) != one.contract:
-        raise _Unread(f"the factory {ref.factory} does not know this pair")
+    if address_from_word(_bits(pair[0], 160)) != one.contract:
+        raise _PositionUnreadable(f"the factory {ref.factory} does not know this pair")
     return LpV2Position(
         venue=one.venue,
         pair=one.contract,
@@ -215,27 +217,29 @@ def _read_v2(ref: PositionRef, asked: Sequence[Asked], answers: Sequence[Answer]
     )
 
 
-def _read_v3(ref: PositionRef, asked: Sequence[Asked], answers: Sequence[Answer], owner: str) -> LpV3Position | LpGone:
+def _read_v3(
+    ref: PositionRef, asked: Sequence[PositionQuestion], answers: Sequence[LensAnswer], owner: str
+) -> LpV3Position | LpMissingPosition:
     one, place = ref.confirmed, ref.place
     token_id = one.token_id or 0
-    if answers[0] is Status.FAILED and answers[1] is Status.FAILED:  # both revert for a token that does not exist, and only then
-        return LpGone(one.venue, one.contract, token_id, one.token0, one.token1)
-    holder = address_of(_bits(_words(asked[0], answers[0], 1)[0], 160))
+    if answers[0] is CallStatus.FAILED and answers[1] is CallStatus.FAILED:  # both revert for a token that does not exist, and only then
+        return LpMissingPosition(one.venue, one.contract, token_id, one.token0, one.token1)
+    holder = address_from_word(_bits(_words(asked[0], answers[0], 1)[0], 160))
     if holder != owner:
-        raise _Unread(f"it belongs to {holder}, not to the wallet {owner}")
+        raise _PositionUnreadable(f"it belongs to {holder}, not to the wallet {owner}")
     if place is None:
-        raise _Unread("it did not exist when the agent started: start the agent again")
+        raise _PositionUnreadable("it did not exist when the agent started: start the agent again")
     taken = (12, 1, 2, 1, 1, 4, 4, 5)
     own, pool, slot0, growth0, growth1, lower, upper, core = (
         _words(question, answer, count) for question, answer, count in zip(asked[1:], answers[1:], taken, strict=True)
     )
-    found = (*(address_of(_bits(value, 160)) for value in own[2:4]), own[4], signed(own[5]), signed(own[6]))
+    found = (*(address_from_word(_bits(value, 160)) for value in own[2:4]), own[4], to_signed(own[5]), to_signed(own[6]))
     if found != (one.token0, one.token1, place.fee_pips, place.tick_lower, place.tick_upper):
-        raise _Unread("it is not what it was when the agent started")
-    if address_of(_bits(pool[0], 160)) != place.pool:
-        raise _Unread(f"the factory {ref.factory} does not know its pool {place.pool}")
+        raise _PositionUnreadable("it is not what it was when the agent started")
+    if address_from_word(_bits(pool[0], 160)) != place.pool:
+        raise _PositionUnreadable(f"the factory {ref.factory} does not know its pool {place.pool}")
     if _bits(slot0[0], 160) == 0:
-        raise _Unread("its pool has no price")
+        raise _PositionUnreadable("its pool has no price")
     return LpV3Position(
         venue=one.venue,
         manager=one.contract,
@@ -250,7 +254,7 @@ def _read_v3(ref: PositionRef, asked: Sequence[Asked], answers: Sequence[Answer]
         inside_last_x128=(own[8], own[9]),
         owed=(_bits(own[10], 128), _bits(own[11], 128)),
         sqrt_price_x96=slot0[0],
-        tick=signed(slot0[1]),
+        tick=to_signed(slot0[1]),
         growth_global_x128=(growth0[0], growth1[0]),
         growth_outside_lower_x128=(lower[2], lower[3]),
         growth_outside_upper_x128=(upper[2], upper[3]),
@@ -260,21 +264,21 @@ def _read_v3(ref: PositionRef, asked: Sequence[Asked], answers: Sequence[Answer]
     )
 
 
-def _words(question: Asked, answer: Answer, count: int) -> tuple[int, ...]:
-    found = words(answer, count)
-    if isinstance(found, Status):
-        raise _Unread(f"{question.what}: {found.why}")
+def _words(question: PositionQuestion, answer: LensAnswer, count: int) -> tuple[int, ...]:
+    found = answer_words(answer, count)
+    if isinstance(found, CallStatus):
+        raise _PositionUnreadable(f"{question.what}: {found.why}")
     return found
 
 
 def _bits(value: int, bits: int) -> int:
     if value >> bits:
-        raise _Unread(Status.MALFORMED.why)
+        raise _PositionUnreadable(CallStatus.MALFORMED.why)
     return value
 
 
 def _manager_position(one: ConfirmedPosition) -> CallItem:
-    return CallItem(one.contract, MANAGER_POSITIONS + word(one.token_id or 0), longest=384)
+    return CallItem(one.contract, MANAGER_POSITIONS + uint_word(one.token_id or 0), longest=384)
 
 
 def _get_pair(factory: str, one: ConfirmedPosition) -> CallItem:
@@ -282,4 +286,4 @@ def _get_pair(factory: str, one: ConfirmedPosition) -> CallItem:
 
 
 def _get_pool(factory: str, one: ConfirmedPosition, fee_pips: int) -> CallItem:
-    return CallItem(factory, address_call(GET_POOL, one.token0, one.token1) + word(fee_pips), likely_gas=8_000)
+    return CallItem(factory, address_call(GET_POOL, one.token0, one.token1) + uint_word(fee_pips), likely_gas=8_000)

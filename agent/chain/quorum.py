@@ -7,9 +7,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from agent.chain.endpoints import Endpoint, Panel, operators
-from agent.chain.lens import Answer
-from agent.chain.wire import Call, RpcFault, only, parse_head, quantity
+from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
+from agent.chain.lens import LensAnswer
+from agent.chain.wire import RpcCall, RpcFault, parse_head, parse_quantity, require_result
 from agent.errors import Refused, Retryable
 from agent.model import Head, Verdict
 
@@ -20,14 +20,14 @@ REMEDY = "ask the endpoints' operators, or replace the endpoint that is wrong; n
 
 
 @dataclass(frozen=True, slots=True)
-class Testimony:
+class EndpointAnswer:
     """All that one endpoint says of one block. `items` are the lens's answers, code hashes among them."""
 
     operator: str
     head: Head
     nonce: int
     native_wei: int
-    items: tuple[Answer, ...]
+    items: tuple[LensAnswer, ...]
 
     @property
     def says(self) -> tuple[object, ...]:
@@ -36,21 +36,21 @@ class Testimony:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class QuorumAgreement:
     """The testimony that counts, the operators behind it, and (operator, what it says otherwise) of the others."""
 
-    testimony: Testimony
+    endpoint_answer: EndpointAnswer
     operators: tuple[str, ...]
     dissent: tuple[tuple[str, str], ...]
 
 
-def agree(heard: Sequence[Testimony], names: Sequence[str], min_operators: int) -> Agreement:
+def find_quorum(heard: Sequence[EndpointAnswer], names: Sequence[str], min_operators: int) -> QuorumAgreement:
     """The answer that most operators give, if at least `min_operators` do and no other has as many behind it.
 
     Several endpoints of one operator count once; an operator whose own endpoints differ counts for neither answer.
     `names` are the items' names, for the report. Raises Refused with a verdict that names who differs and in what.
     """
-    groups: dict[tuple[object, ...], list[Testimony]] = {}
+    groups: dict[tuple[object, ...], list[EndpointAnswer]] = {}
     for one in heard:
         groups.setdefault(one.says, []).append(one)
     two_faced = {one.operator for one in heard if len({other.says for other in heard if other.operator == one.operator}) > 1}
@@ -61,10 +61,10 @@ def agree(heard: Sequence[Testimony], names: Sequence[str], min_operators: int) 
     contested = len(ranked) > 1 and len(backing[ranked[1]]) == len(backing[best])
     if contested or len(backing[best]) < min_operators:
         raise Refused(_refusal(heard, backing[best], dissent), [_verdict(backing[best], dissent, min_operators)], REMEDY)
-    return Agreement(groups[best][0], tuple(backing[best]), dissent)
+    return QuorumAgreement(groups[best][0], tuple(backing[best]), dissent)
 
 
-def difference(one: Testimony, other: Testimony, names: Sequence[str]) -> str:
+def difference(one: EndpointAnswer, other: EndpointAnswer, names: Sequence[str]) -> str:
     """The first thing in which two testimonies differ, by name."""
     if one.head != other.head:
         return f"the header of block {one.head.number}"
@@ -78,7 +78,7 @@ def difference(one: Testimony, other: Testimony, names: Sequence[str]) -> str:
     return "nothing"
 
 
-def _refusal(heard: Sequence[Testimony], backing: Sequence[str], dissent: Sequence[tuple[str, str]]) -> str:
+def _refusal(heard: Sequence[EndpointAnswer], backing: Sequence[str], dissent: Sequence[tuple[str, str]]) -> str:
     block = heard[0].head.number
     if not dissent:
         return f"only {', '.join(backing) or 'nobody'} vouches for block {block}"
@@ -103,15 +103,15 @@ class NoQuorum(Retryable):
     """Too few operators say the same: nothing is known, so nothing is done."""
 
 
-def needed(operators: int, min_operators: int) -> int:
+def quorum_size(operators: int, min_operators: int) -> int:
     """How many must say the same when `operators` different ones answered: a majority, and never fewer than the config wants."""
     return max(min_operators, operators // 2 + 1)
 
 
-def agreed(votes: Sequence[tuple[str, H]], min_operators: int, what: str) -> H:
+def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, what: str) -> H:
     """The one value that enough operators give. An operator that gives two counts for neither. Raises NoQuorum naming who differs."""
-    enough = needed(len({operator for operator, _ in votes}), min_operators)
-    backing = backed(votes)
+    enough = quorum_size(len({operator for operator, _ in votes}), min_operators)
+    backing = operators_by_value(votes)
     ranked = sorted(backing, key=lambda value: len(backing[value]), reverse=True)
     if not ranked or len(backing[ranked[0]]) < enough:
         # what they say is not repeated: it is foreign text (T17)
@@ -120,7 +120,7 @@ def agreed(votes: Sequence[tuple[str, H]], min_operators: int, what: str) -> H:
     return ranked[0]
 
 
-def backed(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
+def operators_by_value(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
     """Operators behind each value; those that contradict themselves are behind none."""
     said: dict[str, set[H]] = {}
     values: dict[H, set[str]] = {}
@@ -133,7 +133,7 @@ def backed(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
     return values
 
 
-def vouched(values: Mapping[str, int], enough: int) -> int:
+def highest_confirmed(values: Mapping[str, int], enough: int) -> int:
     """The most that `enough` operators vouch for, where whoever has seen n has seen all below: heights, used nonces.
 
     Fewer than `enough` liars can neither raise it above what an honest one has seen, nor lower it while enough are honest.
@@ -141,7 +141,7 @@ def vouched(values: Mapping[str, int], enough: int) -> int:
     return sorted(values.values(), reverse=True)[enough - 1]
 
 
-def sufficing(values: Mapping[str, int], enough: int) -> int:
+def lowest_sufficient(values: Mapping[str, int], enough: int) -> int:
     """The least that `enough` operators say is all there is: gas needed, nonces pending. Of two operators the higher word counts."""
     return sorted(values.values())[enough - 1]
 
@@ -151,18 +151,18 @@ def sufficing(values: Mapping[str, int], enough: int) -> int:
 
 def common_height(newest: Mapping[Endpoint, int], min_operators: int) -> int:
     """The highest block that enough operators have, by the newest of each; of one operator alone all its endpoints must have it."""
-    enough = needed(len(operators(newest)), min_operators)
-    return vouched(_heights(newest, alone=enough == 1), enough)
+    enough = quorum_size(len(operators_of(newest)), min_operators)
+    return highest_confirmed(_heights(newest, alone=enough == 1), enough)
 
 
-def uneven(panel: Panel, newest: Mapping[Endpoint, int], height: int) -> str:
+def height_disagreement(panel: EndpointPool, newest: Mapping[Endpoint, int], height: int) -> str:
     """Who stands where, when the newest blocks of too few operators are within chain.max_lag_blocks of block `height`; else "".
 
     Too few can be one of two that lags, or one of two that names a block from the future. The records say who lags and who is ahead.
     """
     most, heights = panel.max_lag_blocks, _heights(newest)
     near = sum(abs(number - height) <= most for number in heights.values())
-    level = near >= needed(len(heights), panel.min_operators)
+    level = near >= quorum_size(len(heights), panel.min_operators)
     top = height if level else max(heights.values())
     for endpoint, number in newest.items():
         if top - number > most:
@@ -194,14 +194,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class AtBlock(Generic[T]):
+class BlockAnswers(Generic[T]):
     """Answers about one block, by endpoint. `uneven` says why that block may be old or made up; "" where endpoints are level."""
 
     said: list[tuple[Endpoint, T]]
-    uneven: str
+    height_disagreement: str
 
 
-def at_one_block(panel: Panel, question: Callable[[Endpoint, int | None], T], head_of: Callable[[T], Head]) -> AtBlock[T]:
+def ask_at_one_block(panel: EndpointPool, question: Callable[[Endpoint, int | None], T], head_of: Callable[[T], Head]) -> BlockAnswers[T]:
     """Answers of the operators, enough of them, that give the same header; `question` gets a height, None for the newest.
 
     One round where the endpoints are level. Where they are not, a second one about the highest block that enough of them
@@ -210,8 +210,8 @@ def at_one_block(panel: Panel, question: Callable[[Endpoint, int | None], T], he
 
     def same(answers: Mapping[Endpoint, T]) -> list[tuple[Endpoint, T]]:
         heads = {endpoint: head_of(answer) for endpoint, answer in answers.items()}
-        backing = backed((endpoint.operator, head) for endpoint, head in heads.items())
-        enough = needed(len(operators(answers)), panel.min_operators)
+        backing = operators_by_value((endpoint.operator, head) for endpoint, head in heads.items())
+        enough = quorum_size(len(operators_of(answers)), panel.min_operators)
         best = max(backing, key=lambda head: len(backing[head]), default=None)
         if best is None or len(backing[best]) < enough:
             return []
@@ -233,51 +233,51 @@ def at_one_block(panel: Panel, question: Callable[[Endpoint, int | None], T], he
             told = "; ".join(f"{endpoint.operator}: {heads[endpoint].hash}" for endpoint in again.answers)
             raise NoQuorum(f"endpoints disagree on block {height} ({told})", NO_MAJORITY_REMEDY)
     common = head_of(found[0][1])
-    told = uneven(panel, newest, common.number)
+    told = height_disagreement(panel, newest, common.number)
     for endpoint, head in heads.items():
         if head.number == common.number and head != common:
             panel.blame(endpoint, f"differs in the header of block {common.number}")
-    return AtBlock(found, told)
+    return BlockAnswers(found, told)
 
 
 _FAULT = "an error"
 
 
-class AgreedTransport:
+class QuorumTransport:
     """Implements Transport over a panel. "latest" means the newest block that enough operators agree on.
 
     Nodes word their errors differently: one error counts as much as another.
     """
 
-    def __init__(self, panel: Panel) -> None:
-        self._panel = panel
+    def __init__(self, panel: EndpointPool) -> None:
+        self._endpoint_pool = panel
         self.operator = ", ".join(sorted({endpoint.operator for endpoint in panel.endpoints}))
         self.name = f"endpoints of {self.operator}" if len(panel.endpoints) > 1 else panel.endpoints[0].name
 
     @property
     def requests(self) -> int:
         """See Transport."""
-        return self._panel.requests
+        return self._endpoint_pool.requests
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
-        return only(self.name, method, self.batch([(method, params)])[0])
+        return require_result(self.name, method, self.batch([(method, params)])[0])
 
-    def batch(self, calls: Sequence[Call]) -> list[Any]:
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Raises NoQuorum when too few give the same answer to one of the calls."""
-        if not calls or len(self._panel.endpoints) == 1:
-            return self._panel.endpoints[0].batch(calls)
+        if not calls or len(self._endpoint_pool.endpoints) == 1:
+            return self._endpoint_pool.endpoints[0].batch(calls)
         if any("latest" in params for _, params in calls):
             calls = _pinned(calls, self._head())
-        heard = self._panel.ask(lambda endpoint: endpoint.batch(calls))
-        self._panel.require(heard)
+        heard = self._endpoint_pool.ask(lambda endpoint: endpoint.batch(calls))
+        self._endpoint_pool.require(heard)
         answers = []
         for number, (method, _) in enumerate(calls):
             votes = [(endpoint.operator, _key(said[number])) for endpoint, said in heard.answers.items()]
-            chosen = agreed(votes, self._panel.min_operators, f"the answer to {method}")
+            chosen = confirmed_value(votes, self._endpoint_pool.min_operators, f"the answer to {method}")
             for endpoint, said in heard.answers.items():
                 if _key(said[number]) != chosen:
-                    self._panel.blame(endpoint, f"differs in the answer to {method}")
+                    self._endpoint_pool.blame(endpoint, f"differs in the answer to {method}")
             answers.append(_usual([said[number] for said in heard.answers.values() if _key(said[number]) == chosen]))
         return answers
 
@@ -290,16 +290,16 @@ class AgreedTransport:
         def newest(endpoint: Any, height: int | None) -> Head:
             tag = "latest" if height is None else hex(height)
             chain_id, block = endpoint.batch([("eth_chainId", []), ("eth_getBlockByNumber", [tag, False])])
-            found = quantity(only(endpoint.name, "eth_chainId", chain_id), "chain id")
-            return parse_head(only(endpoint.name, "eth_getBlockByNumber", block), found)
+            found = parse_quantity(require_result(endpoint.name, "eth_chainId", chain_id), "chain id")
+            return parse_head(require_result(endpoint.name, "eth_getBlockByNumber", block), found)
 
-        found = at_one_block(self._panel, newest, lambda head: head)
-        if found.uneven:
-            raise NoQuorum(found.uneven, NO_MAJORITY_REMEDY)
+        found = ask_at_one_block(self._endpoint_pool, newest, lambda head: head)
+        if found.height_disagreement:
+            raise NoQuorum(found.height_disagreement, NO_MAJORITY_REMEDY)
         return found.said[0][1]
 
 
-def _pinned(calls: Sequence[Call], head: Head) -> list[Call]:
+def _pinned(calls: Sequence[RpcCall], head: Head) -> list[RpcCall]:
     at = {"blockHash": head.hash, "requireCanonical": True}
     return [(method, [at if param == "latest" else param for param in params]) for method, params in calls]
 

@@ -9,10 +9,10 @@ from typing import TypeVar
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from agent.chain.endpoints import Panel
-from agent.chain.quorum import agreed
+from agent.chain.endpoints import EndpointPool
+from agent.chain.quorum import confirmed_value
 from agent.chain.rpc import Transport
-from agent.chain.wire import hex_data, octets, quantity, recipient
+from agent.chain.wire import hex_data, parse_bytes, parse_quantity, parse_recipient
 from agent.errors import Retryable
 from agent.model import LiquidityAdded, Receipt, Transfer
 from agent.units import NATIVE
@@ -30,7 +30,7 @@ Log = Mapping[str, object]
 
 def parse_receipt(raw: Mapping[str, object], tx_hash: str) -> Receipt:
     """The receipt of the model. Raises Retryable when it is another transaction's or makes no sense."""
-    if hex_data(octets(raw.get("transactionHash"), "transaction hash", 32)) != tx_hash.lower():
+    if hex_data(parse_bytes(raw.get("transactionHash"), "transaction hash", 32)) != tx_hash.lower():
         raise Retryable("the endpoint sent the receipt of another transaction")
     logs = raw.get("logs")
     if not isinstance(logs, list):
@@ -39,11 +39,11 @@ def parse_receipt(raw: Mapping[str, object], tx_hash: str) -> Receipt:
         raise Retryable("the endpoint's receipt has a log entry that is not an object")
     return Receipt(
         tx_hash=tx_hash,
-        status=quantity(raw.get("status"), "receipt status"),
-        block_number=quantity(raw.get("blockNumber"), "block number"),
-        block_hash=hex_data(octets(raw.get("blockHash"), "block hash", 32)),
-        gas_used=quantity(raw.get("gasUsed"), "gas used"),
-        effective_gas_price_wei=quantity(raw.get("effectiveGasPrice"), "effective gas price"),
+        status=parse_quantity(raw.get("status"), "receipt status"),
+        block_number=parse_quantity(raw.get("blockNumber"), "block number"),
+        block_hash=hex_data(parse_bytes(raw.get("blockHash"), "block hash", 32)),
+        gas_used=parse_quantity(raw.get("gasUsed"), "gas used"),
+        effective_gas_price_wei=parse_quantity(raw.get("effectiveGasPrice"), "effective gas price"),
         transfers=tuple(transfer for log in logs if (transfer := _transfer(log)) is not None),
         added=_added(logs),
         wrapped=tuple(made for log in logs if (made := _wrapped(log)) is not None),
@@ -55,7 +55,7 @@ def _transfer(log: Log) -> Transfer | None:
     topics, data = _topics(log, TRANSFER, 3), log.get("data")
     if topics is None:
         return None
-    raw = octets(data, "log data")
+    raw = parse_bytes(data, "log data")
     if len(raw) != 32:
         return None
     return Transfer(
@@ -70,7 +70,7 @@ def _wrapped(log: Log) -> Transfer | None:
     """The Deposit or Withdrawal of WETH9 that a log entry is, as a transfer from or to nobody."""
     for event in (DEPOSIT, WITHDRAWAL):
         topics = _topics(log, event, 2)
-        if topics is not None and len(data := octets(log.get("data"), "log data")) == 32:
+        if topics is not None and len(data := parse_bytes(log.get("data"), "log data")) == 32:
             holder = _address(topics[1])
             ends = (NATIVE, holder) if event == DEPOSIT else (holder, NATIVE)
             return Transfer(_emitter(log), *ends, int.from_bytes(data, "big"))
@@ -88,7 +88,7 @@ def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
         topics = _topics(log, INCREASE_LIQUIDITY, 2)
         if topics is None:
             continue
-        data = octets(log.get("data"), "log data")
+        data = parse_bytes(log.get("data"), "log data")
         if len(data) != 96:
             continue
         liquidity, amount0, amount1 = (int.from_bytes(data[at : at + 32], "big") for at in (0, 32, 64))
@@ -104,15 +104,15 @@ def _topics(log: Log, event: str, count: int) -> list[object] | None:
 
 
 def _emitter(log: Log) -> str:
-    return to_checksum_address(octets(log.get("address"), "log address", 20))
+    return to_checksum_address(parse_bytes(log.get("address"), "log address", 20))
 
 
 def _address(topic: object) -> str:
-    return to_checksum_address(octets(topic, "log topic", 32)[12:])
+    return to_checksum_address(parse_bytes(topic, "log topic", 32)[12:])
 
 
 def _number(topic: object) -> int:
-    return int.from_bytes(octets(topic, "log topic", 32), "big")
+    return int.from_bytes(parse_bytes(topic, "log topic", 32), "big")
 
 
 LOGS_AT_ONCE = 1_000
@@ -127,7 +127,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class NonceTx:
     """A mined transaction of the wallet: hash, block and what it does."""
 
     tx_hash: str
@@ -138,34 +138,34 @@ class Used:
 
 
 @dataclass(frozen=True, slots=True)
-class Executed:
+class SafeExecution:
     """A mined transaction in which a Safe carried out one call."""
 
     tx_hash: str
     block: int
 
 
-def used_by(panel: Panel, owner: str, nonce: int, since_block: int, head_block: int) -> Used | None:
+def find_tx_by_nonce(panel: EndpointPool, owner: str, nonce: int, since_block: int, head_block: int) -> NonceTx | None:
     """The transaction of `owner` with `nonce` between these blocks, as enough operators tell it; None when it is not there."""
     return _agreed(panel, lambda line: _used(line, owner, nonce, since_block, head_block), f"the transaction of nonce {nonce}")
 
 
-def executed_in(panel: Panel, safe: str, safe_tx_hash: str, since_block: int, head_block: int) -> Executed | None:
+def find_safe_execution(panel: EndpointPool, safe: str, safe_tx_hash: str, since_block: int, head_block: int) -> SafeExecution | None:
     """The transaction in which `safe` carried out the call of that hash, as enough operators tell it; None when it is not there."""
     return _agreed(panel, lambda line: _executed(line, safe, safe_tx_hash, since_block, head_block), "what the Safe carried out")
 
 
-def _agreed(panel: Panel, question: Callable[[Transport], T], what: str) -> T:
+def _agreed(panel: EndpointPool, question: Callable[[Transport], T], what: str) -> T:
     heard = panel.ask(question)
     panel.require(heard)
-    return agreed([(line.operator, said) for line, said in heard.answers.items()], panel.min_operators, what)
+    return confirmed_value([(line.operator, said) for line, said in heard.answers.items()], panel.min_operators, what)
 
 
-def _used(line: Transport, owner: str, nonce: int, since_block: int, head_block: int) -> Used | None:
+def _used(line: Transport, owner: str, nonce: int, since_block: int, head_block: int) -> NonceTx | None:
     low, high = max(0, since_block - 1), head_block  # after the first it is not used, after the second it is
 
     def count(block: int) -> int:
-        return quantity(line.call("eth_getTransactionCount", [owner, hex(block)]), "nonce")
+        return parse_quantity(line.call("eth_getTransactionCount", [owner, hex(block)]), "nonce")
 
     if count(high) <= nonce:
         return None
@@ -181,18 +181,22 @@ def _used(line: Transport, owner: str, nonce: int, since_block: int, head_block:
     if not isinstance(listed, list):
         raise Retryable(f"{line.name} does not show block {high}")
     for tx in listed:
-        if isinstance(tx, Mapping) and str(tx.get("from", "")).lower() == owner.lower() and quantity(tx.get("nonce"), "nonce") == nonce:
-            return Used(
-                hex_data(octets(tx.get("hash"), "transaction hash", 32)),
+        if (
+            isinstance(tx, Mapping)
+            and str(tx.get("from", "")).lower() == owner.lower()
+            and parse_quantity(tx.get("nonce"), "nonce") == nonce
+        ):
+            return NonceTx(
+                hex_data(parse_bytes(tx.get("hash"), "transaction hash", 32)),
                 high,
-                recipient(tx.get("to")),
-                quantity(tx.get("value"), "value"),
-                hex_data(octets(tx.get("input"), "calldata")),
+                parse_recipient(tx.get("to")),
+                parse_quantity(tx.get("value"), "value"),
+                hex_data(parse_bytes(tx.get("input"), "calldata")),
             )
     raise Retryable(f"{line.name} says that block {high} used nonce {nonce}, and does not show how")
 
 
-def _executed(line: Transport, safe: str, safe_tx_hash: str, since_block: int, head_block: int) -> Executed | None:
+def _executed(line: Transport, safe: str, safe_tx_hash: str, since_block: int, head_block: int) -> SafeExecution | None:
     if (head_block - since_block) // LOGS_AT_ONCE >= MOST_REQUESTS:
         since_block = head_block - LOGS_AT_ONCE * MOST_REQUESTS  # a proposal that old has long expired
     for start in range(since_block, head_block + 1, LOGS_AT_ONCE):
@@ -203,8 +207,8 @@ def _executed(line: Transport, safe: str, safe_tx_hash: str, since_block: int, h
             raise Retryable(f"{line.name} sent events that are no list")
         for log in logs:
             if isinstance(log, Mapping) and _names(log, safe, safe_tx_hash):
-                tx_hash = hex_data(octets(log.get("transactionHash"), "transaction hash", 32))
-                return Executed(tx_hash, quantity(log.get("blockNumber"), "block number"))
+                tx_hash = hex_data(parse_bytes(log.get("transactionHash"), "transaction hash", 32))
+                return SafeExecution(tx_hash, parse_quantity(log.get("blockNumber"), "block number"))
     return None
 
 
@@ -213,5 +217,5 @@ def _names(log: Mapping[str, object], safe: str, safe_tx_hash: str) -> bool:
     topics = log.get("topics")
     if str(log.get("address", "")).lower() != safe.lower() or not isinstance(topics, list) or topics[:1] != [EXECUTION_SUCCESS]:
         return False
-    named = topics[1] if len(topics) > 1 else hex_data(octets(log.get("data"), "log data")[:32])
+    named = topics[1] if len(topics) > 1 else hex_data(parse_bytes(log.get("data"), "log data")[:32])
     return str(named).lower() == safe_tx_hash

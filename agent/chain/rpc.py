@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import requests
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from agent.chain.eth_tester import TesterTransport
-from agent.chain.wire import Call, CallFailed, RpcFault, fault_from, only, scrub
+from agent.chain.eth_tester import EthTesterTransport
+from agent.chain.wire import CallFailed, RpcCall, RpcFault, parse_fault, require_result, scrub
 from agent.errors import ConfigError, OperatorNeeded, Retryable
 
 # --- Connections to endpoints, with what the environment says of them.
@@ -56,7 +56,7 @@ def _opened(url: str) -> requests.Session:
     return session
 
 
-__all__ = ["Call", "CallFailed", "HttpTransport", "Overloaded", "RpcFault", "TesterTransport", "Transport"]
+__all__ = ["CallFailed", "EndpointOverloaded", "EthTesterTransport", "HttpTransport", "RpcCall", "RpcFault", "Transport"]
 
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 """Its lines for debugging, and its warning of bad headers, repeat the whole URL (T18); what went wrong is told by our own errors."""
@@ -86,7 +86,7 @@ _READS = frozenset(
 )
 
 
-class Overloaded(Retryable):
+class EndpointOverloaded(Retryable):
     """The endpoint says that it is asked too much; `retry_after_s` is for how long it wants to be left alone, if it says so."""
 
     def __init__(self, message: str, remedy: str = "", retry_after_s: float | None = None) -> None:
@@ -112,7 +112,7 @@ class Transport(Protocol):
         """HTTP requests so far, retries included."""
         ...
 
-    def batch(self, calls: Sequence[Call]) -> list[Any]:
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """Results in the order of `calls`; a call that the node refused is an RpcFault in its place.
 
         Raises Retryable (endpoint down, slow, overloaded, answers that make no sense) or OperatorNeeded (not a node,
@@ -164,9 +164,9 @@ class HttpTransport:
 
     def call(self, method: str, params: list[Any]) -> Any:
         """See Transport."""
-        return only(self.name, method, self.batch([(method, params)])[0])
+        return require_result(self.name, method, self.batch([(method, params)])[0])
 
-    def batch(self, calls: Sequence[Call]) -> list[Any]:
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport."""
         if not calls:
             return []
@@ -174,7 +174,7 @@ class HttpTransport:
             return self._once(calls)
         return self._retrying(self._once, calls)
 
-    def _once(self, calls: Sequence[Call]) -> list[Any]:
+    def _once(self, calls: Sequence[RpcCall]) -> list[Any]:
         ids = list(range(self._next_id, self._next_id + len(calls)))
         self._next_id += len(calls)
         asked = [{"jsonrpc": "2.0", "id": i, "method": m, "params": p} for i, (m, p) in zip(ids, calls, strict=True)]
@@ -227,9 +227,11 @@ class HttpTransport:
             return
         after_s = retry_after_s(patience, self._wall()) if status in _HEEDED else None
         if status == requests.codes.too_many_requests:
-            raise Overloaded(f"{self.name} says too many requests (HTTP 429)", "ask less often or use a plan with more requests", after_s)
+            raise EndpointOverloaded(
+                f"{self.name} says too many requests (HTTP 429)", "ask less often or use a plan with more requests", after_s
+            )
         if status in _RETRY_STATUS:
-            raise Overloaded(
+            raise EndpointOverloaded(
                 f"{self.name} failed (HTTP {status})", "it may be overloaded; try again, or configure a second endpoint", after_s
             )
         if text.lstrip()[:1] in (b"{", b"["):
@@ -268,7 +270,7 @@ class HttpTransport:
         return [by_id[i] for i in ids]
 
     def _fault(self, error: object) -> RpcFault:
-        fault = fault_from(error)
+        fault = parse_fault(error)
         parts = urlsplit(self._url)
         secrets = [self._url, parts.query, parts.path.strip("/"), parts.username or "", parts.password or "", *parts.path.split("/")]
         return RpcFault(fault.code, scrub(fault.message, secrets), fault.data)
@@ -292,14 +294,14 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
 
 def _soon(error: BaseException) -> bool:
     """Whether the same endpoint is worth another try now."""
-    patience = error.retry_after_s if isinstance(error, Overloaded) else None
+    patience = error.retry_after_s if isinstance(error, EndpointOverloaded) else None
     return isinstance(error, Retryable) and (patience is None or patience <= _WAITED_FOR_S)
 
 
 def _pause(state: RetryCallState) -> float:
     """Random and growing, and never shorter than what the endpoint asked for."""
     error = state.outcome.exception() if state.outcome is not None else None
-    asked_s = error.retry_after_s if isinstance(error, Overloaded) else None
+    asked_s = error.retry_after_s if isinstance(error, EndpointOverloaded) else None
     return max(_BACKOFF(state), asked_s or 0.0)
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 from eth_utils.crypto import keccak
 
-from agent.chain.endpoints import Panel
+from agent.chain.endpoints import EndpointPool
 from agent.chain.lens import abi_decode, abi_encode
-from agent.chain.receipts import executed_in, used_by
+from agent.chain.receipts import find_safe_execution, find_tx_by_nonce
 from agent.chain.rpc import Transport
-from agent.chain.wire import hex_data, octets
+from agent.chain.wire import hex_data, parse_bytes
 from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 from agent.model import Head, PastPrices, SignedTx, Snapshot, UnsignedTx
-from agent.ports import Carried, ForeignSigner, Grant, Reader, Sender, Simulation, TxSeen
-from agent.signing.rules import Nonces, SigningRules, check, fields_of
+from agent.ports import ExternalSigner, Grant, MinedTransaction, Reader, Sender, Simulation, TransactionStatus
+from agent.signing.rules import SignableNonces, SigningRules, require_signable, transaction_fields
 from agent.units import NATIVE
 
 VERSIONS = ("1.3.0", "1.4.1")
@@ -104,7 +104,7 @@ class SafeContract:
     def require_hash(self, tx: UnsignedTx) -> str:
         """The hash to sign. Raises OperatorNeeded when the Safe itself works out another."""
         ours, fields = safe_tx_hash(self.address, tx), safe_tx(tx)
-        values = [octets(fields[name], name) if kind == "bytes" else fields[name] for kind, name in _FIELDS]
+        values = [parse_bytes(fields[name], name) if kind == "bytes" else fields[name] for kind, name in _FIELDS]
         signature = f"getTransactionHash({','.join(kind for kind, _ in _FIELDS)})"
         theirs = hex_data(self._view(signature, [kind for kind, _ in _FIELDS], values, ["bytes32"])[0])
         if theirs != ours:
@@ -115,7 +115,7 @@ class SafeContract:
 
     def _view(self, signature: str, kinds: list[str], values: list[Any], answers: list[str], at: object = "latest") -> tuple[Any, ...]:
         data = hex_data(keccak(text=signature)[:4] + abi_encode(kinds, values))
-        raw = octets(self.line.call("eth_call", [{"to": self.address, "data": data}, at]), signature)
+        raw = parse_bytes(self.line.call("eth_call", [{"to": self.address, "data": data}, at]), signature)
         try:
             return tuple(abi_decode(answers, raw))
         except Exception as error:  # eth-abi has many errors of its own
@@ -142,9 +142,9 @@ class SafeReader:
         """See ports.Reader."""
         return self.reader.past(head, blocks)
 
-    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""
-        return self.reader.deeper(snapshot, pools)
+        return self.reader.with_more_ticks(snapshot, pools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class SafeSender:
         """Always raises: a Safe sends nothing by itself."""
         raise OperatorNeeded("a Safe sends no transactions by itself", "its owners sign what is proposed, and anybody executes it")
 
-    def look(self, tx_hash: str) -> TxSeen:
+    def look(self, tx_hash: str) -> TransactionStatus:
         """See ports.Sender; the receipt says what it cost the Safe: no gas."""
         seen = self.sender.look(tx_hash)
         return seen if seen.receipt is None else replace(seen, receipt=replace(seen.receipt, effective_gas_price_wei=0))
@@ -192,8 +192,8 @@ class WalletOwner:
     """
 
     rules: SigningRules
-    nonces: Callable[[], Nonces]
-    panel: Panel
+    nonces: Callable[[], SignableNonces]
+    panel: EndpointPool
     sender: Sender
 
     @property
@@ -203,24 +203,24 @@ class WalletOwner:
 
     def require(self, tx: UnsignedTx, grant: Grant) -> None:
         """See ports.ForeignSigner."""
-        check(tx, grant, self.rules, self.nonces())
+        require_signable(tx, grant, self.rules, self.nonces())
 
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
         """The transaction as wallets take it, and the hash that is signed."""
         from eth_account._utils.legacy_transactions import serializable_unsigned_transaction_from_dict
 
-        fields = {name: hex(value) if isinstance(value, int) else value for name, value in fields_of(tx).items()}
-        unsigned = serializable_unsigned_transaction_from_dict(fields_of(tx))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in 0.11
+        fields = {name: hex(value) if isinstance(value, int) else value for name, value in transaction_fields(tx).items()}
+        unsigned = serializable_unsigned_transaction_from_dict(transaction_fields(tx))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in 0.11
         return {"kind": "transaction", "from": self.address, "transaction": fields, "signing_hash": hex_data(bytes(unsigned.hash()))}
 
-    def carried(self, tx: UnsignedTx, since_block: int) -> Carried | None:
+    def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """See ports.ForeignSigner."""
         head = self.sender.head().number
-        found = used_by(self.panel, self.address, tx.nonce, since_block, head)
+        found = find_tx_by_nonce(self.panel, self.address, tx.nonce, since_block, head)
         if found is None:
             return None
         same = (found.to, found.value_wei, found.data) == (tx.to, tx.value_wei, tx.data.lower())
-        return Carried(found.tx_hash, found.block, same)
+        return MinedTransaction(found.tx_hash, found.block, same)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +228,8 @@ class SafeOwners:
     """ports.ForeignSigner: the owners of a Safe, who sign the hash of one call; anybody executes it then."""
 
     rules: SigningRules
-    nonces: Callable[[], Nonces]
-    panel: Panel
+    nonces: Callable[[], SignableNonces]
+    panel: EndpointPool
     sender: Sender
     safe: SafeContract
 
@@ -240,7 +240,7 @@ class SafeOwners:
 
     def require(self, tx: UnsignedTx, grant: Grant) -> None:
         """See ports.ForeignSigner; also that the Safe itself works out the hash that is shown."""
-        check(replace(tx, gas=max(tx.gas, 21_000)), grant, self.rules, self.nonces())
+        require_signable(replace(tx, gas=max(tx.gas, 21_000)), grant, self.rules, self.nonces())
         self.safe.require_hash(tx)
 
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
@@ -250,15 +250,15 @@ class SafeOwners:
         signed = {**typed_data(self.address, tx), "message": fields}  # as text: wallets read numbers of JSON to 53 bits only
         return {"kind": "safe", "safe": self.address, "safe_tx": fields, "safe_tx_hash": digest, "typed_data": signed}
 
-    def carried(self, tx: UnsignedTx, since_block: int) -> Carried | None:
+    def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """See ports.ForeignSigner; another call at the same nonce of the Safe has no hash that would be known here."""
-        found = executed_in(self.panel, self.address, safe_tx_hash(self.address, tx), since_block, self.sender.head().number)
-        return None if found is None else Carried(found.tx_hash, found.block, True)
+        found = find_safe_execution(self.panel, self.address, safe_tx_hash(self.address, tx), since_block, self.sender.head().number)
+        return None if found is None else MinedTransaction(found.tx_hash, found.block, True)
 
 
 def foreign_signer(
-    rules: SigningRules, nonces: Callable[[], Nonces], panel: Panel, sender: Sender, line: Transport, *, safe: bool
-) -> tuple[ForeignSigner, Sender]:
+    rules: SigningRules, nonces: Callable[[], SignableNonces], panel: EndpointPool, sender: Sender, line: Transport, *, safe: bool
+) -> tuple[ExternalSigner, Sender]:
     """Who signs for the wallet of `rules`, and the sender that knows its nonce. Raises ConfigError when it is no Safe as said."""
     if not safe:
         return WalletOwner(rules, nonces, panel, sender), sender

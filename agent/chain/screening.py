@@ -11,33 +11,33 @@ from dataclasses import dataclass
 from enum import Enum
 
 from agent.amm import pools as amm
-from agent.artifacts import own
+from agent.artifacts import own_artifact
 from agent.chain.lens import (
     BALANCE_OF,
-    Answer,
     CallItem,
-    Status,
+    CallStatus,
+    LensAnswer,
     address_call,
     address_word,
-    complete,
-    decode,
+    answer_uint,
+    complete_answers,
+    decode_page,
     page_calls,
-    pages,
-    uint,
-    word,
+    split_into_pages,
+    uint_word,
 )
 from agent.chain.rpc import RpcFault as RpcFault_of_rpc
 from agent.chain.rpc import Transport
-from agent.chain.wire import Call, RpcFault, hex_data, octets
+from agent.chain.wire import RpcCall, RpcFault, hex_data, parse_bytes
 from agent.errors import Retryable
-from agent.model import Finding, Funding, Plan, PoolState, Provide, ScreenedToken, StepInput, V3Pool
+from agent.model import LegFunding, Plan, PoolState, Provide, ScreenedToken, StepInput, TokenFinding, V3Pool
 from agent.units import BPS, NATIVE
 
 # --- What a plan moves of each token: from which pools to whom, and from whom into which pools.
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class TokenMove:
     """`raw` base units of a token that a pool pays to `payee`, or takes from the wallet by the hand of `spender`.
 
     One of both is set; a sale of what an earlier leg left in the router has neither.
@@ -55,32 +55,32 @@ class Move:
         return (self.token == self.pool.token1) + 2 * isinstance(self.pool, V3Pool)
 
 
-def moves(step: StepInput, plan: Plan) -> tuple[Move, ...]:
+def plan_token_moves(step: StepInput, plan: Plan) -> tuple[TokenMove, ...]:
     """Everything that legs exchange and that is provided as liquidity, in the plan's order."""
     return tuple(move for move in (*_legs(step, plan), *_provided(step, plan)) if move.raw > 0)
 
 
-def _legs(step: StepInput, plan: Plan) -> Iterator[Move]:
+def _legs(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
     pools = {pool.address: pool for pool in step.snapshot.pools}
     router, wallet = step.execution.router, step.snapshot.owner
     for leg in plan.legs:
         pool = pools.get(leg.pool)
         if pool is None or NATIVE in (leg.token_in, leg.token_out):
             continue  # wrapping: the wrapped token is tried where it is exchanged
-        yield Move(leg.token_in, pool, leg.amount_in_raw, spender=router if leg.source is Funding.WALLET else None)
-        yield Move(leg.token_out, pool, leg.amount_out_raw, payee=wallet if leg.sink is Funding.WALLET else router)
+        yield TokenMove(leg.token_in, pool, leg.amount_in_raw, spender=router if leg.source is LegFunding.WALLET else None)
+        yield TokenMove(leg.token_out, pool, leg.amount_out_raw, payee=wallet if leg.sink is LegFunding.WALLET else router)
 
 
-def _provided(step: StepInput, plan: Plan) -> Iterator[Move]:
+def _provided(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
     pools = {pool.address: pool for pool in step.snapshot.pools}
     for action in plan.actions:
         pool = pools.get(action.pool)
         if isinstance(action, Provide) and pool is not None:
             for token, raw in zip((action.token0, action.token1), action.desired_raw, strict=True):
-                yield Move(token, pool, raw, spender=action.contract)
+                yield TokenMove(token, pool, raw, spender=action.contract)
 
 
-def first_look(step: StepInput) -> tuple[Move, ...]:
+def initial_token_moves(step: StepInput) -> tuple[TokenMove, ...]:
     """A move of each token without a plan: all that the wallet holds, or a hundredth of its deepest pool, into and out of that."""
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     found = []
@@ -89,13 +89,13 @@ def first_look(step: StepInput) -> tuple[Move, ...]:
         deepest_raw, pool = max(depths, key=lambda one: one[0], default=(0, None))
         raw = min(held.get(token.address, 0) or deepest_raw // 100, deepest_raw // 2)
         if pool is not None and raw > 0:
-            found.append(Move(token.address, pool, raw, step.snapshot.owner, step.execution.router))
+            found.append(TokenMove(token.address, pool, raw, step.snapshot.owner, step.execution.router))
     return tuple(found)
 
 
-def largest(found: tuple[Move, ...]) -> dict[str, Move]:
+def largest_moves(found: tuple[TokenMove, ...]) -> dict[str, TokenMove]:
     """The largest move of each token."""
-    chosen: dict[str, Move] = {}
+    chosen: dict[str, TokenMove] = {}
     for move in found:
         if move.token not in chosen or move.raw > chosen[move.token].raw:
             chosen[move.token] = move
@@ -110,10 +110,10 @@ FORMAT = 1
 _UNKNOWN = 2**256 - 1
 SHARES = 2
 """Base units by which tokens that count in shares round a transfer."""
-Result = tuple[Finding, str]
+ScreenResult = tuple[TokenFinding, str]
 
 
-class Answered(Enum):
+class TransferOutcome(Enum):
     """How a token answered a call that moves something; the first five as ScreenHand numbers them."""
 
     FAILED = 0
@@ -125,7 +125,7 @@ class Answered(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class TrialRecord:
     """One try of TokenScreen: base units lent, balances on the way (see contracts/src/TokenScreen.sol), hooks heard."""
 
     status: int
@@ -133,17 +133,17 @@ class Record:
     pool_before: int
     came: int
     pool_lent: int
-    transfer: Answered
+    transfer: TransferOutcome
     passed_on: int
     kept: int
-    approve: Answered
-    transfer_from: Answered
+    approve: TransferOutcome
+    transfer_from: TransferOutcome
     pool_after: int
     left: int
     hooks: int
 
 
-def records(page: bytes, count: int) -> list[Record]:
+def decode_records(page: bytes, count: int) -> list[TrialRecord]:
     """The records of one answer. Raises Retryable when the bytes are not an answer to `count` tries."""
     if len(page) != 1 + count * RECORD_BYTES or page[0] != FORMAT:
         raise Retryable("the endpoint's answer to the token screen is not its format", "it must allow eth_call of creation code")
@@ -153,37 +153,40 @@ def records(page: bytes, count: int) -> list[Record]:
         w = [int.from_bytes(page[at + 1 + 32 * i : at + 33 + 32 * i], "big") for i in range(12)]
         if page[at] > 4 or max(w[4], w[7], w[8]) > 4:
             raise Retryable("the endpoint's answer to the token screen has an unknown status")
-        moves = (Answered(w[4]), Answered(w[7]), Answered(w[8]))
-        found.append(Record(page[at], w[0], w[1], w[2], w[3], moves[0], w[5], w[6], moves[1], moves[2], w[9], w[10], w[11]))
+        moves = (TransferOutcome(w[4]), TransferOutcome(w[7]), TransferOutcome(w[8]))
+        found.append(TrialRecord(page[at], w[0], w[1], w[2], w[3], moves[0], w[5], w[6], moves[1], moves[2], w[9], w[10], w[11]))
     return found
 
 
-def tried(record: Record) -> Result:
+def judge_trial(record: TrialRecord) -> ScreenResult:
     """What one try says. A pool that did not lend is UNKNOWN: why, further questions have to say."""
     if record.status == 4:
-        return Finding.UNKNOWN, "the endpoint gives too little gas"
+        return TokenFinding.UNKNOWN, "the endpoint gives too little gas"
     if record.status == 3:
-        return Finding.UNREADABLE, "the pool's balance"
+        return TokenFinding.UNREADABLE, "the pool's balance"
     if record.status == 2:
-        return Finding.UNKNOWN, "the pool holds none of it"
+        return TokenFinding.UNKNOWN, "the pool holds none of it"
     if record.status == 1:
-        return Finding.UNKNOWN, "the pool could not pay it out"
+        return TokenFinding.UNKNOWN, "the pool could not pay it out"
     balances = (record.pool_before, record.came, record.pool_lent, record.passed_on, record.kept, record.pool_after, record.left)
     if _UNKNOWN in balances:
-        return Finding.UNREADABLE, "a balance in the middle of a transfer"
+        return TokenFinding.UNREADABLE, "a balance in the middle of a transfer"
     answers = {"transfer": record.transfer, "approve": record.approve, "transferFrom": record.transfer_from}
     for name, answer in answers.items():
-        if answer in (Answered.FALSE, Answered.ODD):
-            return Finding.FALSE_RETURNING, f"{name} answered {'false' if answer is Answered.FALSE else 'neither true nor nothing'}"
+        if answer in (TransferOutcome.FALSE, TransferOutcome.ODD):
+            return (
+                TokenFinding.FALSE_RETURNING,
+                f"{name} answered {'false' if answer is TransferOutcome.FALSE else 'neither true nor nothing'}",
+            )
     for name, answer in answers.items():
-        if answer is Answered.FAILED:
-            return Finding.HONEYPOT, f"{name} of {record.lent} base units that a pool had paid reverts"
+        if answer is TransferOutcome.FAILED:
+            return TokenFinding.HONEYPOT, f"{name} of {record.lent} base units that a pool had paid reverts"
     if record.hooks:
-        return Finding.CALLBACK, "whoever sends or receives is called"
-    return _balanced(record, Answered.SILENT in answers.values())
+        return TokenFinding.CALLBACK, "whoever sends or receives is called"
+    return _balanced(record, TransferOutcome.SILENT in answers.values())
 
 
-def _balanced(record: Record, silent: bool) -> Result:
+def _balanced(record: TrialRecord, silent: bool) -> ScreenResult:
     """Whether every balance changed by what was moved."""
     steps = (
         ("a pool pays", record.lent, record.came),
@@ -193,27 +196,27 @@ def _balanced(record: Record, silent: bool) -> Result:
     lost = max(sent - got for _, sent, got in steps)
     if lost > SHARES:
         when, sent, got = max(steps, key=lambda one: one[1] - one[2])
-        return Finding.FEE_ON_TRANSFER, f"of {sent} base units {got} arrive when {when}, {-(-(sent - got) * BPS // sent)} bps less"
+        return TokenFinding.FEE_ON_TRANSFER, f"of {sent} base units {got} arrive when {when}, {-(-(sent - got) * BPS // sent)} bps less"
     exact = all(sent == got for _, sent, got in steps) and not record.kept and not record.left
     if not exact or record.pool_before - record.pool_lent != record.lent:
-        return Finding.REBASING, "balances do not change by what is moved"
-    return (Finding.NO_RETURN_VALUE if silent else Finding.CLEAN), ""
+        return TokenFinding.REBASING, "balances do not change by what is moved"
+    return (TokenFinding.NO_RETURN_VALUE if silent else TokenFinding.CLEAN), ""
 
 
-def answered(answer: object) -> Answered | None:
+def transfer_outcome(answer: object) -> TransferOutcome | None:
     """How a token answered a call by eth_call; None where the node could not run it."""
     if isinstance(answer, RpcFault):
-        return Answered.FAILED if _reverted(answer) else None
+        return TransferOutcome.FAILED if _reverted(answer) else None
     if answer == "0x":
-        return Answered.SILENT
+        return TransferOutcome.SILENT
     word = word_of(answer)
-    return Answered.ODD if word not in (0, 1) else Answered.TRUE if word else Answered.FALSE
+    return TransferOutcome.ODD if word not in (0, 1) else TransferOutcome.TRUE if word else TransferOutcome.FALSE
 
 
 def word_of(answer: object) -> int | None:
     """The one word of an answer; None when it is something else."""
     try:
-        return int.from_bytes(octets(answer, "a word", 32), "big")
+        return int.from_bytes(parse_bytes(answer, "a word", 32), "big")
     except Retryable:
         return None
 
@@ -237,72 +240,74 @@ _TRANSFER, _TRANSFER_FROM = bytes.fromhex("a9059cbb"), bytes.fromhex("23b872dd")
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
+class FailedCall:
     """A single call that did not go through: of which move, made for whom ("payee", "wallet", "spender"), and how it ended."""
 
-    move: Move
+    move: TokenMove
     who: str
-    how: Answered | None
+    how: TransferOutcome | None
 
 
-def explain(line: Transport, step: StepInput, move: Move, result: Result, suspects: Sequence[Suspect], at: object) -> Result:
+def explain_failure(
+    line: Transport, step: StepInput, move: TokenMove, result: ScreenResult, suspects: Sequence[FailedCall], at: object
+) -> ScreenResult:
     """The finding for one token that could not be tried, or that some calls refused; asks in one request more."""
-    if result[0] is not Finding.UNKNOWN and not result[0].accepted:
+    if result[0] is not TokenFinding.UNKNOWN and not result[0].accepted:
         return result
-    if any(one.how in (Answered.FALSE, Answered.ODD) for one in suspects):
-        return Finding.FALSE_RETURNING, "a transfer answered false, or neither true nor nothing"
+    if any(one.how in (TransferOutcome.FALSE, TransferOutcome.ODD) for one in suspects):
+        return TokenFinding.FALSE_RETURNING, "a transfer answered false, or neither true nor nothing"
     wallet, places = step.snapshot.owner, {step.snapshot.owner: "the wallet"}
     for one in (move, *(suspect.move for suspect in suspects)):
         places |= {one.pool.address: f"pool {one.pool.address}", one.payee or wallet: places.get(one.payee or wallet, "the router")}
         places |= {one.spender or wallet: places.get(one.spender or wallet, "the router")}
     items = [CallItem(move.token, _PAUSED)]
     items += [CallItem(move.token, address_call(bytes.fromhex(view), address)) for address in places for view in _LISTS]
-    sized = pages(items)
+    sized = split_into_pages(items)
     held = next((held.raw for held in step.snapshot.holdings if held.token == move.token), 0)
     calls = [
-        _as(move.token, move.pool.address, _TRANSFER + address_word(NOBODY) + word(move.raw), at),
-        _as(move.token, wallet, _TRANSFER + address_word(NOBODY) + word(min(held, move.raw)), at),
-        _as(move.token, NOBODY, _TRANSFER_FROM + address_word(wallet) + address_word(move.pool.address) + word(0), at),
+        _as(move.token, move.pool.address, _TRANSFER + address_word(NOBODY) + uint_word(move.raw), at),
+        _as(move.token, wallet, _TRANSFER + address_word(NOBODY) + uint_word(min(held, move.raw)), at),
+        _as(move.token, NOBODY, _TRANSFER_FROM + address_word(wallet) + address_word(move.pool.address) + uint_word(0), at),
     ]
     told = line.batch([*calls, *page_calls(items, sized, at)])
-    by_pool, by_wallet, by_nobody = (answered(answer) for answer in told[:3])
-    said = [uint(answer) for answer in complete(line, items, sized, told[3:], at)]
+    by_pool, by_wallet, by_nobody = (transfer_outcome(answer) for answer in told[:3])
+    said = [answer_uint(answer) for answer in complete_answers(line, items, sized, told[3:], at)]
     if said[0] == 1:
-        return Finding.PAUSED, "paused() says so"
+        return TokenFinding.PAUSED, "paused() says so"
     for number, place in enumerate(places.values()):
         if 1 in said[1 + number * len(_LISTS) : 1 + (number + 1) * len(_LISTS)]:
-            return Finding.BLOCKLISTED, f"{place} is on its list"
-    if Answered.FALSE in (by_pool, by_wallet) or Answered.ODD in (by_pool, by_wallet):
-        return Finding.FALSE_RETURNING, "a transfer answered false, or neither true nor nothing"
-    if result[0] is Finding.UNKNOWN:
+            return TokenFinding.BLOCKLISTED, f"{place} is on its list"
+    if TransferOutcome.FALSE in (by_pool, by_wallet) or TransferOutcome.ODD in (by_pool, by_wallet):
+        return TokenFinding.FALSE_RETURNING, "a transfer answered false, or neither true nor nothing"
+    if result[0] is TokenFinding.UNKNOWN:
         return _not_lent(move, result, by_pool, by_wallet if held else None)
     return _refused(result, suspects, by_nobody)
 
 
-def _as(token: str, sender: str, data: bytes, at: object) -> Call:
+def _as(token: str, sender: str, data: bytes, at: object) -> RpcCall:
     return "eth_call", [{"from": sender, "to": token, "data": hex_data(data)}, at]
 
 
-def _not_lent(move: Move, result: Result, by_pool: Answered | None, by_wallet: Answered | None) -> Result:
+def _not_lent(move: TokenMove, result: ScreenResult, by_pool: TransferOutcome | None, by_wallet: TransferOutcome | None) -> ScreenResult:
     """The pool did not lend it."""
-    if by_pool is not Answered.FAILED:
+    if by_pool is not TransferOutcome.FAILED:
         return result
-    if by_wallet in (Answered.TRUE, Answered.SILENT):
-        return Finding.BLOCKLISTED, f"pool {move.pool.address} may not send it"
-    return Finding.PAUSED, "pools cannot send it" if by_wallet is None else "neither pools nor the wallet can send it"
+    if by_wallet in (TransferOutcome.TRUE, TransferOutcome.SILENT):
+        return TokenFinding.BLOCKLISTED, f"pool {move.pool.address} may not send it"
+    return TokenFinding.PAUSED, "pools cannot send it" if by_wallet is None else "neither pools nor the wallet can send it"
 
 
-def _refused(result: Result, suspects: Sequence[Suspect], by_nobody: Answered | None) -> Result:
+def _refused(result: ScreenResult, suspects: Sequence[FailedCall], by_nobody: TransferOutcome | None) -> ScreenResult:
     """Between strangers it moves; one of ours could not move it."""
     for one in suspects:
         if one.how is None:
-            return Finding.UNKNOWN, "the endpoint runs no call from there"
+            return TokenFinding.UNKNOWN, "the endpoint runs no call from there"
         if one.who == "payee":
-            return Finding.BLOCKLISTED, f"{one.move.payee} may not receive it from pool {one.move.pool.address}"
+            return TokenFinding.BLOCKLISTED, f"{one.move.payee} may not receive it from pool {one.move.pool.address}"
         if one.who == "wallet":
-            return Finding.BLOCKLISTED, f"the wallet may not send it into pool {one.move.pool.address}"
-        if by_nobody in (Answered.TRUE, Answered.SILENT):
-            return Finding.BLOCKLISTED, f"{one.move.spender} may not spend it"
+            return TokenFinding.BLOCKLISTED, f"the wallet may not send it into pool {one.move.pool.address}"
+        if by_nobody in (TransferOutcome.TRUE, TransferOutcome.SILENT):
+            return TokenFinding.BLOCKLISTED, f"{one.move.spender} may not spend it"
     return result  # a token that moves no zero: nothing was approved yet, so nothing more could be tried
 
 
@@ -330,44 +335,46 @@ class TokenScreen:
 
     def __call__(self, step: StepInput, plan: Plan) -> tuple[ScreenedToken, ...]:
         """One finding for each token that the plan moves, in one request where nothing is wrong. Raises Retryable."""
-        return self.screen(step, moves(step, plan))
+        return self.screen(step, plan_token_moves(step, plan))
 
-    def screen(self, step: StepInput, found: tuple[Move, ...]) -> tuple[ScreenedToken, ...]:
+    def screen(self, step: StepInput, found: tuple[TokenMove, ...]) -> tuple[ScreenedToken, ...]:
         """The same for given moves."""
-        chosen = list(largest(found).values())
+        chosen = list(largest_moves(found).values())
         if not chosen:
             return ()
         at: dict[str, object] = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
         asked, single = _tries(chosen, at), [call for move in found for call in _single(step, move, at)]
         habits = [item for move in chosen for item in _habits(step, move.token)]
-        sized = pages(habits)
+        sized = split_into_pages(habits)
         balances = [CallItem(move.token, address_call(BALANCE_OF, step.snapshot.owner)) for move in chosen]
-        past = page_calls(balances, pages(balances), hex(_since(step)))
+        past = page_calls(balances, split_into_pages(balances), hex(_since(step)))
         told = iter(self.line.batch([*asked, *past, *(call for _, _, call in single), *page_calls(habits, sized, at)]))
         results = self._tried(chosen, [next(told) for _ in asked], at)
         before = _before(balances, [next(told) for _ in past])
         moved = [_in_time(self.line, next(told)) for _ in single]
         suspects = [
-            Suspect(move, who, how) for (move, who, _), one in zip(single, moved, strict=True) if (how := answered(one)) not in _FINE
+            FailedCall(move, who, how)
+            for (move, who, _), one in zip(single, moved, strict=True)
+            if (how := transfer_outcome(one)) not in _FINE
         ]
-        seen = complete(self.line, habits, sized, list(told), at)
+        seen = complete_answers(self.line, habits, sized, list(told), at)
         screened = []
         for number, move in enumerate(chosen):
             about = [one for one in suspects if one.move.token == move.token]
             result = results[number]
-            if result[0] is Finding.UNKNOWN or about:
-                result = explain(self.line, step, move, result, about, at)
+            if result[0] is TokenFinding.UNKNOWN or about:
+                result = explain_failure(self.line, step, move, result, about, at)
             if result[0].accepted:
                 result = _habit(seen[4 * number : 4 * number + 4]) or self._moved_alone(step, move.token, before[number]) or result
             screened.append(ScreenedToken(move.token, *result))
         return tuple(screened)
 
-    def _tried(self, chosen: Sequence[Move], told: Sequence[object], at: object) -> list[Result]:
+    def _tried(self, chosen: Sequence[TokenMove], told: Sequence[object], at: object) -> list[ScreenResult]:
         """What became of each try. What the node refused is asked once more; refused again a token may be why, and is UNKNOWN.
 
         Raises Retryable where it refuses all: that says nothing of tokens, and none must be left alone, and others traded, for it.
         """
-        results: list[Result | None] = []
+        results: list[ScreenResult | None] = []
         for start, answer in zip(range(0, len(chosen), TRIES_PER_CALL), told, strict=True):
             results += _read(_in_time(self.line, answer), min(TRIES_PER_CALL, len(chosen) - start))
         refused = [number for number, result in enumerate(results) if result is None]
@@ -377,9 +384,9 @@ class TokenScreen:
                 (results[number],) = _read(_in_time(self.line, answer), 1)
         if not any(results):
             raise Retryable(f"{self.line.name} refuses the token screen", "it must allow eth_call of creation code")
-        return [result or (Finding.UNKNOWN, "the endpoint refuses the screen") for result in results]
+        return [result or (TokenFinding.UNKNOWN, "the endpoint refuses the screen") for result in results]
 
-    def _moved_alone(self, step: StepInput, token: str, then: int | None) -> Result | None:
+    def _moved_alone(self, step: StepInput, token: str, then: int | None) -> ScreenResult | None:
         """REBASING where the wallet's balance changed over the last blocks by something else than transfers.
 
         Nothing where the node has no such state any more, or no logs: this looks back, and is no ground to trust a token.
@@ -389,44 +396,44 @@ class TokenScreen:
             return None
         wallet = hex_data(address_word(step.snapshot.owner))
         span = {"address": token, "fromBlock": hex(_since(step) + 1), "toBlock": hex(step.snapshot.head.number)}
-        asked: list[Call] = [
+        asked: list[RpcCall] = [
             ("eth_getLogs", [{**span, "topics": topics}]) for topics in ([TRANSFER_TOPIC, None, wallet], [TRANSFER_TOPIC, wallet])
         ]
         came, went = (_sum(logs) for logs in self.line.batch(asked))
         if then is None or came is None or went is None or then + came - went == now:
             return None
         return (
-            Finding.REBASING,
+            TokenFinding.REBASING,
             f"since block {_since(step)} the wallet's balance changed by {now - then - came + went} base units without a transfer",
         )
 
 
 _LIMITED = (-32005, 429)
 """Codes of a call that a node refuses because of its limits, among others that it answers (EIP-1474, and usage)."""
-_FINE = (Answered.TRUE, Answered.SILENT)
+_FINE = (TransferOutcome.TRUE, TransferOutcome.SILENT)
 
 
-def _tries(chosen: Sequence[Move], at: object) -> list[Call]:
+def _tries(chosen: Sequence[TokenMove], at: object) -> list[RpcCall]:
     """Calls of TokenScreen's creation code, some tokens each."""
-    found: list[Call] = []
+    found: list[RpcCall] = []
     for start in range(0, len(chosen), TRIES_PER_CALL):
         part = chosen[start : start + TRIES_PER_CALL]
         request = bytes([len(part)]) + b"".join(_packed(move) for move in part)
-        argument = word(32) + word(len(request)) + request + bytes(-len(request) % 32)
-        found.append(("eth_call", [{"data": own("TokenScreen").bytecode + argument.hex()}, at]))
+        argument = uint_word(32) + uint_word(len(request)) + request + bytes(-len(request) % 32)
+        found.append(("eth_call", [{"data": own_artifact("TokenScreen").bytecode + argument.hex()}, at]))
     return found
 
 
-def _packed(move: Move) -> bytes:
+def _packed(move: TokenMove) -> bytes:
     addresses = bytes.fromhex(move.token[2:]) + bytes.fromhex(move.pool.address[2:])
     return addresses + bytes([move.kind]) + min(move.raw, 2**128 - 1).to_bytes(16, "big")
 
 
-def _read(answer: object, count: int) -> list[Result | None]:
+def _read(answer: object, count: int) -> list[ScreenResult | None]:
     """What `count` tries of one call say; None each where the node refused it."""
     if isinstance(answer, RpcFault_of_rpc):
         return [None] * count
-    return [tried(record) for record in records(octets(answer, "the token screen"), count)]
+    return [judge_trial(record) for record in decode_records(parse_bytes(answer, "the token screen"), count)]
 
 
 def _in_time(line: Transport, answer: object) -> object:
@@ -436,7 +443,7 @@ def _in_time(line: Transport, answer: object) -> object:
     return answer
 
 
-def _single(step: StepInput, move: Move, at: object) -> list[tuple[Move, str, Call]]:
+def _single(step: StepInput, move: TokenMove, at: object) -> list[tuple[TokenMove, str, RpcCall]]:
     """Calls as whoever really moves the token: (move, who, call). Nothing is asked that the balance does not allow."""
     wallet, found = step.snapshot.owner, []
     if move.payee is not None:
@@ -450,14 +457,14 @@ def _single(step: StepInput, move: Move, at: object) -> list[tuple[Move, str, Ca
     return found
 
 
-def transfer(token: str, sender: str, to: str, raw: int, at: object) -> Call:
+def transfer(token: str, sender: str, to: str, raw: int, at: object) -> RpcCall:
     """A transfer of `raw` base units to `to`, as `sender`."""
-    return "eth_call", [{"from": sender, "to": token, "data": hex_data(TRANSFER + address_word(to) + word(raw))}, at]
+    return "eth_call", [{"from": sender, "to": token, "data": hex_data(TRANSFER + address_word(to) + uint_word(raw))}, at]
 
 
-def transfer_from(token: str, spender: str, sender: str, to: str, raw: int, at: object) -> Call:
+def transfer_from(token: str, spender: str, sender: str, to: str, raw: int, at: object) -> RpcCall:
     """The same by the hand of `spender`: transferFrom."""
-    data = TRANSFER_FROM + address_word(sender) + address_word(to) + word(raw)
+    data = TRANSFER_FROM + address_word(sender) + address_word(to) + uint_word(raw)
     return "eth_call", [{"from": spender, "to": token, "data": hex_data(data)}, at]
 
 
@@ -465,15 +472,15 @@ def _habits(step: StepInput, token: str) -> list[CallItem]:
     """Functions that only tokens with such habits have."""
     owner = step.snapshot.owner
     asked = [address_call(_BY_SHARES["sharesOf"], owner), address_call(_BY_SHARES["scaledBalanceOf"], owner)]
-    return [CallItem(token, data) for data in (*asked, _BY_SHARES["gonsForBalance"] + word(10**6), _GRANULARITY)]
+    return [CallItem(token, data) for data in (*asked, _BY_SHARES["gonsForBalance"] + uint_word(10**6), _GRANULARITY)]
 
 
-def _habit(told: Sequence[Answer]) -> Result | None:
+def _habit(told: Sequence[LensAnswer]) -> ScreenResult | None:
     for name, answer in zip(_BY_SHARES, told, strict=False):
-        if isinstance(uint(answer), int):
-            return Finding.REBASING, f"it counts in shares: {name}()"
-    if isinstance(uint(told[3]), int):
-        return Finding.CALLBACK, "it is an ERC-777 token: granularity()"
+        if isinstance(answer_uint(answer), int):
+            return TokenFinding.REBASING, f"it counts in shares: {name}()"
+    if isinstance(answer_uint(told[3]), int):
+        return TokenFinding.CALLBACK, "it is an ERC-777 token: granularity()"
     return None
 
 
@@ -484,10 +491,14 @@ def _since(step: StepInput) -> int:
 def _before(items: Sequence[CallItem], told: Sequence[object]) -> list[int | None]:
     """Balances at an earlier block; None where there is no answer (any more)."""
     found: list[int | None] = []
-    for page, answer in zip(pages(items), told, strict=True):
+    for page, answer in zip(split_into_pages(items), told, strict=True):
         asked = [items[index] for index in page]
-        read = [Status.FAILED] * len(asked) if isinstance(answer, RpcFault_of_rpc) else decode(asked, octets(answer, "earlier balances"))
-        values = [uint(one) for one in read]
+        read = (
+            [CallStatus.FAILED] * len(asked)
+            if isinstance(answer, RpcFault_of_rpc)
+            else decode_page(asked, parse_bytes(answer, "earlier balances"))
+        )
+        values = [answer_uint(one) for one in read]
         found += [value if isinstance(value, int) else None for value in values]
     return found
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
-from agent.chain.lens import GET_PAIR, GET_POOL, abi_encode, address_call, word
+from agent.chain.lens import GET_PAIR, GET_POOL, abi_encode, address_call, uint_word
 from agent.chain.rpc import Transport
-from agent.chain.wire import CallFailed, hex_data, octets, only
+from agent.chain.wire import CallFailed, hex_data, parse_bytes, require_result
 from agent.errors import TrimtabError
 from agent.model import Leg, Plan, SecondQuote
 from agent.planning.gas import NATIVE_VENUE
@@ -131,7 +131,7 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
     return tuple(quotes)
 
 
-class UniswapPython:
+class UniswapPythonQuoter:
     """uniswap-python over our transport, without key, one library object per venue; it can do nothing but `eth_call`.
 
     It checks with the venue's factory that the library means the same pool as the leg, once for each pool: a factory names
@@ -146,7 +146,7 @@ class UniswapPython:
     def __init__(self, transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> None:
         self._transport = transport
         self._venues = {venue.venue: venue for venue in venues}
-        self._desks: dict[str, _Desk] = {}
+        self._libraries: dict[str, _LibraryQuoter] = {}
         self._named: set[tuple[str, str, int, str]] = set()
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
@@ -156,19 +156,19 @@ class UniswapPython:
             raise NoSecondQuote(f"venue {leg.venue} has no addresses for a second quote")
         if isinstance(venue, V2Contracts) and leg.fee_pips != V2_FEE_PIPS:
             raise NoSecondQuote("the library knows V2 pools with a fee of 0.3 % only")
-        desk = self._desks.get(leg.venue) or _open_desk(self._transport, venue)
-        self._desks[leg.venue] = desk
+        desk = self._libraries.get(leg.venue) or _open_library(self._transport, venue)
+        self._libraries[leg.venue] = desk
         desk.view.transport, desk.view.block_hash = self._transport, block_hash
         pool = (leg.token_in, leg.token_out, leg.fee_pips, leg.pool)
         if pool not in self._named:
-            if named(lambda: desk.find_pool(leg)).lower() != leg.pool.lower():
+            if without_foreign_errors(lambda: desk.find_pool(leg)).lower() != leg.pool.lower():
                 raise NoSecondQuote("the venue's factory names another pool for this pair and fee")
             self._named.add(pool)
-        return named(lambda: desk.ask(leg, amount_in_raw))
+        return without_foreign_errors(lambda: desk.ask(leg, amount_in_raw))
 
 
 @dataclass(frozen=True, slots=True)
-class _Desk:
+class _LibraryQuoter:
     view: _View
     find_pool: Callable[[Leg], str]
     ask: Callable[[Leg, int], int]
@@ -196,14 +196,14 @@ class _View:
                 raise NoSecondQuote(f"the library asked for {method}, which is not allowed")
 
 
-def _open_desk(transport: Transport, venue: V2Contracts | V3Contracts) -> _Desk:
+def _open_library(transport: Transport, venue: V2Contracts | V3Contracts) -> _LibraryQuoter:
     view = _View(transport)
     w3 = _web3_over(view)
     match venue:
         case V2Contracts():
-            return _v2_desk(w3, view, venue)
+            return _open_v2_library(w3, view, venue)
         case V3Contracts():
-            return _v3_desk(w3, view, venue)
+            return _open_v3_library(w3, view, venue)
 
 
 def _web3_over(view: _View) -> Web3:
@@ -221,7 +221,7 @@ def _web3_over(view: _View) -> Web3:
     return Web3(Provider(), [])
 
 
-def _v2_desk(w3: Web3, view: _View, venue: V2Contracts) -> _Desk:
+def _open_v2_library(w3: Web3, view: _View, venue: V2Contracts) -> _LibraryQuoter:
     library = _library(w3, 2, venue.factory, venue.router)
 
     def find_pool(leg: Leg) -> str:
@@ -231,10 +231,10 @@ def _v2_desk(w3: Web3, view: _View, venue: V2Contracts) -> _Desk:
         # Without an explicit route the library would go through WETH.
         return int(library.get_price_input(leg.token_in, leg.token_out, amount_in_raw, route=[leg.token_in, leg.token_out]))
 
-    return _Desk(view, find_pool, ask)
+    return _LibraryQuoter(view, find_pool, ask)
 
 
-def _v3_desk(w3: Web3, view: _View, venue: V3Contracts) -> _Desk:
+def _open_v3_library(w3: Web3, view: _View, venue: V3Contracts) -> _LibraryQuoter:
     """The library knows mainnet's V3 contracts only; its interface at the addresses of the config takes their place."""
     library = _library(w3, 3)
     library.factory_contract = type(library.factory_contract)(w3.to_checksum_address(venue.factory))
@@ -246,7 +246,7 @@ def _v3_desk(w3: Web3, view: _View, venue: V3Contracts) -> _Desk:
     def ask(leg: Leg, amount_in_raw: int) -> int:
         return int(library.get_price_input(leg.token_in, leg.token_out, amount_in_raw, fee=leg.fee_pips))
 
-    return _Desk(view, find_pool, ask)
+    return _LibraryQuoter(view, find_pool, ask)
 
 
 def _library(w3: Web3, version: int, factory: str | None = None, router: str | None = None) -> Any:
@@ -256,7 +256,7 @@ def _library(w3: Web3, version: int, factory: str | None = None, router: str | N
     return Uniswap(NATIVE, None, web3=w3, version=version, factory_contract_addr=factory, router_contract_addr=router)
 
 
-def named(ask: Callable[[], T]) -> T:
+def without_foreign_errors(ask: Callable[[], T]) -> T:
     """Runs `ask`; whatever goes wrong in it becomes a NoSecondQuote without foreign text (T17)."""
     try:
         return ask()
@@ -279,7 +279,7 @@ _AMOUNTS_OF_TWO = (32, 2)
 """Where getAmountsOut's list for a path of two tokens begins, and how long it is."""
 
 
-class ContractQuotes:
+class ContractQuoter:
     """Quoter that asks the venue's contracts themselves, over a transport whose answers enough operators give alike."""
 
     def __init__(self, transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> None:
@@ -288,7 +288,7 @@ class ContractQuotes:
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         """See Quoter. The venue's factory has to name the leg's pool, in the same request."""
-        return named(lambda: self._quote(leg, amount_in_raw, block_hash))
+        return without_foreign_errors(lambda: self._quote(leg, amount_in_raw, block_hash))
 
     def _quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         match self._venues.get(leg.venue):
@@ -306,7 +306,7 @@ class ContractQuotes:
                     raise NoSecondQuote("Router02 answered with something else than two amounts")
                 return out_raw
             case V3Contracts() as venue:
-                find = address_call(GET_POOL, leg.token_in, leg.token_out) + word(leg.fee_pips)
+                find = address_call(GET_POOL, leg.token_in, leg.token_out) + uint_word(leg.fee_pips)
                 terms = (leg.token_in, leg.token_out, amount_in_raw, leg.fee_pips, 0)
                 ask = QUOTE_EXACT_INPUT_SINGLE + abi_encode(["(address,address,uint256,uint24,uint160)"], [terms])
                 pool, paid = self._ask(venue.factory, find, venue.quoter_v2, ask, block_hash)
@@ -316,7 +316,7 @@ class ContractQuotes:
     def _ask(self, factory: str, find: bytes, desk: str, ask: bytes, block_hash: str) -> tuple[object, object]:
         at_block = {"blockHash": block_hash, "requireCanonical": True}
         calls = [("eth_call", [{"to": to, "data": hex_data(data)}, at_block]) for to, data in ((factory, find), (desk, ask))]
-        pool, paid = (only(self._transport.name, "eth_call", said) for said in self._transport.batch(calls))
+        pool, paid = (require_result(self._transport.name, "eth_call", said) for said in self._transport.batch(calls))
         return pool, paid
 
     def _require_pool(self, leg: Leg, found: object) -> None:
@@ -325,7 +325,7 @@ class ContractQuotes:
 
 
 @dataclass(frozen=True, slots=True)
-class Unanimous:
+class UnanimousQuoter:
     """Quoter of several, by name, that answers only what all of them say, to the base unit: each asks exact contracts at one block."""
 
     quoters: tuple[tuple[str, Quoter], ...]
@@ -338,15 +338,15 @@ class Unanimous:
         return next(iter(said.values()))
 
 
-def opinions(transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> Unanimous:
+def build_quoter(transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> UnanimousQuoter:
     """The venues' contracts and, where uniswap-python is installed, that library, which decodes and routes by code of its own."""
-    quoters: list[tuple[str, Quoter]] = [("the venue's contracts", ContractQuotes(transport, venues))]
-    if UniswapPython.installed():
-        quoters.append(("uniswap-python", UniswapPython(transport, venues)))
-    return Unanimous(tuple(quoters))
+    quoters: list[tuple[str, Quoter]] = [("the venue's contracts", ContractQuoter(transport, venues))]
+    if UniswapPythonQuoter.installed():
+        quoters.append(("uniswap-python", UniswapPythonQuoter(transport, venues)))
+    return UnanimousQuoter(tuple(quoters))
 
 
 def _words(answer: object, count: int) -> list[int]:
     """So many ABI words as unsigned integers; longer and shorter answers are refused."""
-    raw = octets(answer, "a quote", 32 * count)
+    raw = parse_bytes(answer, "a quote", 32 * count)
     return [int.from_bytes(raw[at : at + 32], "big") for at in range(0, len(raw), 32)]

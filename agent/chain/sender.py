@@ -9,16 +9,24 @@ from typing import TypeVar
 
 from eth_utils.address import to_checksum_address
 
-from agent.chain.endpoints import Endpoint, Panel, Resting, operators
+from agent.chain.endpoints import Endpoint, EndpointPool, EndpointResting, operators_of
 from agent.chain.lens import abi_decode
-from agent.chain.quorum import NoQuorum, agreed, at_one_block, backed, needed, sufficing, vouched
-from agent.chain.receipts import RECENT_BLOCKS, parse_receipt, used_by
+from agent.chain.quorum import (
+    NoQuorum,
+    ask_at_one_block,
+    confirmed_value,
+    highest_confirmed,
+    lowest_sufficient,
+    operators_by_value,
+    quorum_size,
+)
+from agent.chain.receipts import RECENT_BLOCKS, find_tx_by_nonce, parse_receipt
 from agent.chain.rpc import CallFailed, Transport
 from agent.chain.rpc import RpcFault as RpcFault_of_rpc
-from agent.chain.wire import RpcFault, hex_data, octets, parse_head, quantity, scrub
+from agent.chain.wire import RpcFault, hex_data, parse_bytes, parse_head, parse_quantity, scrub
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import Head, SignedTx, UnsignedTx, Verdict
-from agent.ports import Simulation, TxSeen
+from agent.ports import Simulation, TransactionStatus
 from agent.signing.calldata import APPROVE, selector
 
 # --- Says in words why a transaction would revert: Error(string), Panic(uint256), custom errors, Uniswap's terse codes.
@@ -32,7 +40,7 @@ _PREFIXES = ("execution reverted: ", "execution reverted", "VM Exception while p
 _TOO_LITTLE = "a pool would pay less than the plan's minimum: the market moved since the snapshot"
 _UNPAID = "a token could not be taken from the wallet: balance or allowance is too small, or the token forbids it"
 
-WORDS = {
+REVERT_MESSAGES = {
     "Too little received": _TOO_LITTLE,
     "UniswapV2Router: INSUFFICIENT_OUTPUT_AMOUNT": _TOO_LITTLE,
     "Too much requested": "a pool would ask for more than the plan's maximum: the market moved since the snapshot",
@@ -117,20 +125,20 @@ def revert_reason(fault: RpcFault) -> str:
     for prefix in _PREFIXES:
         text = text.removeprefix(prefix)
     text = text.strip(" :'")
-    return in_words(text) if text else "reverted without a reason"
+    return revert_message(text) if text else "reverted without a reason"
 
 
-def in_words(code: str) -> str:
+def revert_message(code: str) -> str:
     """Words for a contract's text, or the text itself, cut and harmless, when the table lacks it."""
     shown = scrub(code)[:_MAX_TEXT]
-    return f"{WORDS[code]} ({shown})" if code in WORDS else shown
+    return f"{REVERT_MESSAGES[code]} ({shown})" if code in REVERT_MESSAGES else shown
 
 
 def _from_data(data: bytes) -> str:
     head, body = data[:4], data[4:]
     if head == _ERROR:
         try:
-            return in_words(str(abi_decode(["string"], body)[0]))
+            return revert_message(str(abi_decode(["string"], body)[0]))
         except Exception:  # eth_abi raises many kinds on malformed bytes, all of which mean this
             return "reverted with a reason that cannot be read"
     if head == _PANIC and len(body) == 32:
@@ -139,11 +147,11 @@ def _from_data(data: bytes) -> str:
     if head in CUSTOM:
         signature, words = CUSTOM[head]
         name, _, types = signature.rstrip(")").partition("(")
-        return f"{words.format(_told(types, body))} ({name})"
+        return f"{words.format(_error_argument(types, body))} ({name})"
     return f"reverted with custom error 0x{head.hex()}" if len(head) == 4 else "reverted with data that cannot be read"
 
 
-def _told(kind: str, body: bytes) -> str:
+def _error_argument(kind: str, body: bytes) -> str:
     """The one value that an error of ours carries."""
     word = body[:32]
     if len(word) != 32:
@@ -164,7 +172,7 @@ class SendRefused(Refused):
     """The node did not take the transaction and says so. The verdict's guard is `send.<why>`."""
 
 
-class _Said(Enum):
+class _RefusalKind(Enum):
     """What a node's refusal of a transaction means."""
 
     KNOWN = "known"
@@ -175,14 +183,14 @@ class _Said(Enum):
     UNFIT = "unfit"
 
 
-_PHRASES: tuple[tuple[_Said, tuple[str, ...]], ...] = (
-    (_Said.KNOWN, ("already known", "alreadyknown", "known transaction", "already imported", "already in pool", "already exists")),
+_PHRASES: tuple[tuple[_RefusalKind, tuple[str, ...]], ...] = (
+    (_RefusalKind.KNOWN, ("already known", "alreadyknown", "known transaction", "already imported", "already in pool", "already exists")),
     (
-        _Said.NONCE_LOW,
+        _RefusalKind.NONCE_LOW,
         ("nonce too low", "nonce is too low", "oldnonce", "old nonce", "invalid transaction nonce", "nonce has already been used"),
     ),
     (
-        _Said.UNDERPRICED,
+        _RefusalKind.UNDERPRICED,
         (
             "underpriced",
             "fee too low",
@@ -194,17 +202,20 @@ _PHRASES: tuple[tuple[_Said, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        _Said.NO_FUNDS,
+        _RefusalKind.NO_FUNDS,
         ("insufficient funds", "insufficient balance", "not enough funds", "does not have enough balance", "cannot afford"),
     ),
-    (_Said.BAD_GAS, ("intrinsic gas", "gas limit", "gas required exceeds", "insufficient gas", "out of gas")),
-    (_Said.UNFIT, ("invalid sender", "invalid signature", "invalid chain", "chain id", "not supported", "not allowed", "nonce too high")),
+    (_RefusalKind.BAD_GAS, ("intrinsic gas", "gas limit", "gas required exceeds", "insufficient gas", "out of gas")),
+    (
+        _RefusalKind.UNFIT,
+        ("invalid sender", "invalid signature", "invalid chain", "chain id", "not supported", "not allowed", "nonce too high"),
+    ),
 )
 _REMEDIES = {
-    _Said.UNDERPRICED: "raise limits.gas_price, or wait until gas is cheaper",
-    _Said.NO_FUNDS: "send the wallet native coin for gas",
-    _Said.BAD_GAS: "the plan needs more gas than the transaction allows; plan again",
-    _Said.UNFIT: "the node rejects the transaction's form; check chain_id and the endpoint",
+    _RefusalKind.UNDERPRICED: "raise limits.gas_price, or wait until gas is cheaper",
+    _RefusalKind.NO_FUNDS: "send the wallet native coin for gas",
+    _RefusalKind.BAD_GAS: "the plan needs more gas than the transaction allows; plan again",
+    _RefusalKind.UNFIT: "the node rejects the transaction's form; check chain_id and the endpoint",
 }
 
 
@@ -231,15 +242,15 @@ class NodeSender:
                 ("eth_estimateGas", [request, at]),
             ]
         )
-        head = parse_head(_result(block, "the head"), quantity(_result(chain_id, "the chain id"), "chain id"))
+        head = parse_head(_result(block, "the head"), parse_quantity(_result(chain_id, "the chain id"), "chain id"))
         if head.base_fee_wei is not None and _most_wei(tx) < head.base_fee_wei:
             return Simulation(False, f"its fee of {_most_wei(tx)} wei per gas is below the base fee of {head.base_fee_wei} wei", 0, head)
         for outcome in (answer, gas):
             if isinstance(outcome, RpcFault_of_rpc):
                 return Simulation(False, _failure(outcome), 0, head, reverted=_by_contracts(outcome, tx))
-        if tx.data.startswith(hex_data(APPROVE)) and _not_true(octets(answer, "the simulated call")):
+        if tx.data.startswith(hex_data(APPROVE)) and _not_true(parse_bytes(answer, "the simulated call")):
             return Simulation(False, "the token answers false, not true: it refuses the approval", 0, head, reverted=True)
-        return Simulation(True, "", quantity(gas, "the gas estimate"), head)
+        return Simulation(True, "", parse_quantity(gas, "the gas estimate"), head)
 
     def send(self, signed: SignedTx) -> None:
         """Hands the signed bytes to the node, once; a transaction that the node has already is success.
@@ -266,41 +277,41 @@ class NodeSender:
         if not isinstance(answer, str) or answer.lower() != signed.hash:
             raise Retryable(f"{unknown}: the node answers another hash", "look for its hash before sending anything else")
 
-    def look(self, tx_hash: str) -> TxSeen:
+    def look(self, tx_hash: str) -> TransactionStatus:
         """Whether the hash is unknown, pending or mined (with its receipt). Raises Retryable when the node cannot tell."""
         found, known = self._transport.batch([("eth_getTransactionReceipt", [tx_hash]), ("eth_getTransactionByHash", [tx_hash])])
         receipt, body = _maybe(found, "the receipt"), _maybe(known, "the transaction")
         if receipt is not None and receipt.get("blockHash") is not None:
-            return TxSeen("mined", parse_receipt(receipt, tx_hash))
+            return TransactionStatus("mined", parse_receipt(receipt, tx_hash))
         if body is not None:
-            return TxSeen("pending", None)
-        return TxSeen("unknown", None)
+            return TransactionStatus("pending", None)
+        return TransactionStatus("unknown", None)
 
     def nonces(self, owner: str) -> tuple[int, int]:
         """Next nonce of `owner` by (latest, pending)."""
         latest, pending = self._transport.batch(
             [("eth_getTransactionCount", [owner, "latest"]), ("eth_getTransactionCount", [owner, "pending"])]
         )
-        return quantity(_result(latest, "the nonce"), "nonce"), quantity(_result(pending, "the nonce"), "nonce")
+        return parse_quantity(_result(latest, "the nonce"), "nonce"), parse_quantity(_result(pending, "the nonce"), "nonce")
 
     def head(self, height: int | None = None) -> Head:
         """The newest block's header, or that of a height."""
         chain_id, block = self._transport.batch([("eth_chainId", []), ("eth_getBlockByNumber", [_tag(height), False])])
-        return parse_head(_result(block, "the head"), quantity(_result(chain_id, "the chain id"), "chain id"))
+        return parse_head(_result(block, "the head"), parse_quantity(_result(chain_id, "the chain id"), "chain id"))
 
     def block_hash(self, number: int) -> str | None:
         """Hash of the canonical block at that height; None when there is none."""
         (block,) = self._transport.batch([("eth_getBlockByNumber", [hex(number), False])])
         found = _maybe(block, "the block")
-        return None if found is None else hex_data(octets(found.get("hash"), "block hash", 32))
+        return None if found is None else hex_data(parse_bytes(found.get("hash"), "block hash", 32))
 
 
 def _refused(tx_hash: str, fault: RpcFault_of_rpc) -> None:
     """Returns when the node says that it has the transaction already; else raises what its refusal means."""
     said = _meaning(fault)
-    if said is _Said.KNOWN:
+    if said is _RefusalKind.KNOWN:
         return
-    if said is _Said.NONCE_LOW:
+    if said is _RefusalKind.NONCE_LOW:
         raise NonceUsed(
             f"the nonce of transaction {tx_hash} is used by another transaction ({fault.message})",
             "something else sends from this wallet; find out what before going on",
@@ -343,7 +354,7 @@ def _maybe(answer: object, what: str) -> Mapping[str, object] | None:
     raise Retryable(f"the endpoint's answer for {what} is not an object")
 
 
-def _meaning(fault: RpcFault_of_rpc) -> _Said | None:
+def _meaning(fault: RpcFault_of_rpc) -> _RefusalKind | None:
     text = fault.message.lower()
     return next((said for said, phrases in _PHRASES if any(phrase in text for phrase in phrases)), None)
 
@@ -353,7 +364,7 @@ def _failure(fault: RpcFault_of_rpc) -> str:
     if _reverts(fault):
         return revert_reason(fault)
     said = _meaning(fault)
-    if said is None or said is _Said.KNOWN:
+    if said is None or said is _RefusalKind.KNOWN:
         raise Retryable(f"the endpoint cannot simulate: {fault.message}", "try again, or use another endpoint")
     remedy = _REMEDIES.get(said)
     return f"{fault.message}; {remedy}" if remedy else fault.message
@@ -367,7 +378,7 @@ def _by_contracts(fault: RpcFault_of_rpc, tx: UnsignedTx) -> bool:
     """Whether contracts refused, or burned all the gas there was. "gas required exceeds" may also be the wallet that cannot pay, but
     where neither gas nor price was named.
     """
-    burned = tx.gas == 0 and _meaning(fault) is _Said.BAD_GAS
+    burned = tx.gas == 0 and _meaning(fault) is _RefusalKind.BAD_GAS
     return _reverts(fault) or burned or "out of gas" in fault.message.lower()
 
 
@@ -379,11 +390,11 @@ def _not_true(returned: bytes) -> bool:
 # --- Names the transaction that has a nonce of the wallet, in a block or on its way to one: for a person to read, never to decide by.
 
 
-def taker(panel: Panel, owner: str, nonce: int, head_block: int) -> str | None:
+def find_conflicting_tx(panel: EndpointPool, owner: str, nonce: int, head_block: int) -> str | None:
     """Hash of the transaction of `owner` with `nonce`; None where no endpoint can tell."""
     for since_block in (max(0, head_block - RECENT_BLOCKS), 0):
         try:
-            found = used_by(panel, owner, nonce, since_block, head_block)
+            found = find_tx_by_nonce(panel, owner, nonce, since_block, head_block)
         except TrimtabError:
             continue
         if found is not None:
@@ -397,8 +408,12 @@ def _pending(line: Transport, owner: str, nonce: int) -> str | None:
     listed = block.get("transactions") if isinstance(block, Mapping) else None
     for tx in listed if isinstance(listed, list) else []:
         try:
-            if isinstance(tx, Mapping) and str(tx.get("from", "")).lower() == owner.lower() and quantity(tx.get("nonce"), "nonce") == nonce:
-                return hex_data(octets(tx.get("hash"), "transaction hash", 32))
+            if (
+                isinstance(tx, Mapping)
+                and str(tx.get("from", "")).lower() == owner.lower()
+                and parse_quantity(tx.get("nonce"), "nonce") == nonce
+            ):
+                return hex_data(parse_bytes(tx.get("hash"), "transaction hash", 32))
         except Retryable:
             continue
     return None
@@ -412,7 +427,7 @@ R = TypeVar("R")
 Refusal = NonceUsed | SendRefused
 
 
-class PanelSender:
+class QuorumSender:
     """Implements ports.Sender over a panel; with one endpoint it is that endpoint's word.
 
     Receipts, headers and block hashes must be alike from enough operators (a majority of those who answer, and the
@@ -422,23 +437,23 @@ class PanelSender:
     stand in the transaction itself.
     """
 
-    def __init__(self, panel: Panel, chain_id: int, submit: Endpoint | None = None, public_fallback: bool = False) -> None:
+    def __init__(self, panel: EndpointPool, chain_id: int, submit: Endpoint | None = None, public_fallback: bool = False) -> None:
         """With `submit` signed bytes go there alone; with `public_fallback` also to the panel where `submit` does not take them."""
-        self._panel = panel
+        self._endpoint_pool = panel
         self._chain_id = chain_id
         self._submit = submit
         self._public_fallback = public_fallback
 
     def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
         """See ports.Sender; all at the newest block that enough operators have. Gas is that of the operators who say it succeeds."""
-        asked = at_one_block(
-            self._panel, lambda one, height: self._here(NodeSender(one).simulate(tx, sender, height)), lambda found: found.head
+        asked = ask_at_one_block(
+            self._endpoint_pool, lambda one, height: self._here(NodeSender(one).simulate(tx, sender, height)), lambda found: found.head
         )
-        return replace(self._verdict(asked.said), uneven=asked.uneven)
+        return replace(self._verdict(asked.said), height_disagreement=asked.height_disagreement)
 
     def _verdict(self, said: Sequence[tuple[Endpoint, Simulation]]) -> Simulation:
-        enough = needed(len({endpoint.operator for endpoint, _ in said}), self._panel.min_operators)
-        verdicts = backed((endpoint.operator, found.ok) for endpoint, found in said)
+        enough = quorum_size(len({endpoint.operator for endpoint, _ in said}), self._endpoint_pool.min_operators)
+        verdicts = operators_by_value((endpoint.operator, found.ok) for endpoint, found in said)
         good, bad = verdicts.get(True, set()), verdicts.get(False, set())
         self._blame(said, lambda found: (len(good) >= enough and not found.ok) or (len(bad) >= enough and found.ok), "the simulation")
         if len(good) >= enough:
@@ -446,10 +461,10 @@ class PanelSender:
             for endpoint, found in said:
                 if endpoint.operator in good:
                     gas[endpoint.operator] = max(gas.get(endpoint.operator, 0), found.gas)
-            return Simulation(True, "", sufficing(gas, enough), said[0][1].head)
+            return Simulation(True, "", lowest_sufficient(gas, enough), said[0][1].head)
         failed = [(endpoint, found) for endpoint, found in said if not found.ok]
         if len(bad) >= enough:
-            by_contracts = backed((endpoint.operator, found.reverted) for endpoint, found in failed).get(True, set())
+            by_contracts = operators_by_value((endpoint.operator, found.reverted) for endpoint, found in failed).get(True, set())
             return replace(failed[0][1], reverted=len(by_contracts) >= enough)
         told = "; ".join(f"{endpoint.operator}: {found.reason}" for endpoint, found in failed)
         succeeded = ", ".join(sorted(good)) or "nobody"
@@ -465,7 +480,7 @@ class PanelSender:
         taken, refusals, lost = self._offer_all(signed)
         if taken:
             return
-        unknown = [failure for failure in lost if not isinstance(failure, Resting)]
+        unknown = [failure for failure in lost if not isinstance(failure, EndpointResting)]
         if lost and not refusals and all(isinstance(failure, OperatorNeeded) for failure in lost):
             raise lost[0]
         if unknown or not refusals:
@@ -479,7 +494,7 @@ class PanelSender:
         if self.look(signed.hash).state == "unknown":
             raise refusals[0]
 
-    def look(self, tx_hash: str) -> TxSeen:
+    def look(self, tx_hash: str) -> TransactionStatus:
         """See ports.Sender. Mined when enough operators show the same receipt; unknown only when nobody knows the hash."""
         heard = self._hear(lambda node: node.look(tx_hash), lambda answers: self._seen(answers).state != "unknown")
         found = self._seen(heard)
@@ -496,57 +511,59 @@ class PanelSender:
         for endpoint, (used, queued) in heard.items():
             latest[endpoint.operator] = min(latest.get(endpoint.operator, used), used)
             pending[endpoint.operator] = max(pending.get(endpoint.operator, 0), queued if queued > used else 0)
-        enough = needed(len(latest), self._panel.min_operators)
-        common = vouched(latest, enough)
+        enough = quorum_size(len(latest), self._endpoint_pool.min_operators)
+        common = highest_confirmed(latest, enough)
         self._blame(heard.items(), lambda said: said[0] > common, "the wallet's nonce")
-        return common, max(common, sufficing(pending, enough))
+        return common, max(common, lowest_sufficient(pending, enough))
 
     def head(self) -> Head:
         """See ports.Sender: the newest header that enough operators have alike."""
-        return at_one_block(self._panel, lambda one, height: self._on_chain(NodeSender(one).head(height)), lambda head: head).said[0][1]
+        return ask_at_one_block(
+            self._endpoint_pool, lambda one, height: self._on_chain(NodeSender(one).head(height)), lambda head: head
+        ).said[0][1]
 
     def block_hash(self, number: int) -> str | None:
         """See ports.Sender."""
 
         def vote(answers: Mapping[Endpoint, str | None]) -> str | None:
             said = [(endpoint.operator, found) for endpoint, found in answers.items()]
-            return agreed(said, self._panel.min_operators, f"block {number}")
+            return confirmed_value(said, self._endpoint_pool.min_operators, f"block {number}")
 
         heard = self._hear(lambda node: node.block_hash(number), lambda answers: _decided(vote, answers))
         found = vote(heard)
         self._blame(heard.items(), lambda said: said is not None and said != found, f"block {number}")
         return found
 
-    def taker(self, owner: str, nonce: int) -> str | None:
+    def conflicting_tx(self, owner: str, nonce: int) -> str | None:
         """See ports.NamesTakers."""
-        return taker(self._panel, owner, nonce, self.head().number)
+        return find_conflicting_tx(self._endpoint_pool, owner, nonce, self.head().number)
 
     def _hear(self, question: Callable[[NodeSender], T], settled: Callable[[Mapping[Endpoint, T]], bool]) -> dict[Endpoint, T]:
         """Answers of at least the operators that the config wants; `settled` says when the rest is not waited for."""
-        wanted = needed(len(operators(self._panel.endpoints)), self._panel.min_operators)
-        heard = self._panel.ask(
+        wanted = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._endpoint_pool.min_operators)
+        heard = self._endpoint_pool.ask(
             lambda endpoint: question(NodeSender(endpoint)),
-            enough=lambda answers: len(operators(answers)) >= wanted and settled(answers),
+            enough=lambda answers: len(operators_of(answers)) >= wanted and settled(answers),
         )
-        self._panel.require(heard)
+        self._endpoint_pool.require(heard)
         return heard.answers
 
-    def _seen(self, answers: Mapping[Endpoint, TxSeen]) -> TxSeen:
+    def _seen(self, answers: Mapping[Endpoint, TransactionStatus]) -> TransactionStatus:
         """What several looks at one hash amount to: a receipt that too few show is a transaction that is still on its way."""
-        enough = needed(len(operators(answers)), self._panel.min_operators)
-        for seen, behind in backed((endpoint.operator, found) for endpoint, found in answers.items()).items():
+        enough = quorum_size(len(operators_of(answers)), self._endpoint_pool.min_operators)
+        for seen, behind in operators_by_value((endpoint.operator, found) for endpoint, found in answers.items()).items():
             if seen.receipt is not None and len(behind) >= enough:
                 return seen
         known = any(found.state != "unknown" for found in answers.values())
-        return TxSeen("pending" if known else "unknown", None)
+        return TransactionStatus("pending" if known else "unknown", None)
 
     def _offer_all(self, signed: SignedTx) -> tuple[bool, list[Refusal], list[Retryable | OperatorNeeded]]:
         """Whether anybody took it; the refusals; the failures after which nobody knows."""
         refusals: list[Refusal] = []
         lost: list[Retryable | OperatorNeeded] = []
-        targets = [Panel([self._submit], 1)] if self._submit is not None else []
+        targets = [EndpointPool([self._submit], 1)] if self._submit is not None else []
         if self._submit is None or self._public_fallback:
-            targets.append(self._panel)
+            targets.append(self._endpoint_pool)
         for target in targets:
             heard = target.ask(lambda endpoint: _offer(endpoint, signed), enough=lambda answers: None in answers.values())
             if None in heard.answers.values():
@@ -558,7 +575,7 @@ class PanelSender:
     def _blame(self, said: Iterable[tuple[Endpoint, T]], wrong: Callable[[T], bool], what: str) -> None:
         for endpoint, found in said:
             if wrong(found):
-                self._panel.blame(endpoint, f"differs in {what}")
+                self._endpoint_pool.blame(endpoint, f"differs in {what}")
 
     def _here(self, found: Simulation) -> Simulation:
         self._on_chain(found.head)

@@ -5,40 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from agent.chain import tokens as proxies
-from agent.chain.endpoints import Endpoint, Heard, Panel, operators
-from agent.chain.lens import Answer, Item, complete, page_calls, pages
+from agent.chain import tokens
+from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
+from agent.chain.lens import LensAnswer, LensItem, complete_answers, page_calls, split_into_pages
 from agent.chain.quorum import NO_MAJORITY_REMEDY as REMEDY
 from agent.chain.quorum import (
-    AgreedTransport,
-    Agreement,
+    EndpointAnswer,
     NoQuorum,
-    Testimony,
-    agree,
-    agreed,
-    backed,
+    QuorumAgreement,
+    QuorumTransport,
     common_height,
+    confirmed_value,
     difference,
-    needed,
-    sufficing,
-    uneven,
-    vouched,
+    find_quorum,
+    height_disagreement,
+    highest_confirmed,
+    lowest_sufficient,
+    operators_by_value,
+    quorum_size,
 )
 from agent.chain.rpc import RpcFault, Transport
-from agent.chain.watch import PoolKind, Watch, deep_item, deepened, parts, questions
-from agent.chain.wire import Call, only, parse_head, quantity
+from agent.chain.watch import PoolKind, SnapshotScope, deep_pool_item, snapshot_parts, snapshot_questions, with_deeper_ticks
+from agent.chain.wire import RpcCall, parse_head, parse_quantity, require_result
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.model import Head, PastPrices, Quarantined, Snapshot
+from agent.model import Head, PastPrices, QuarantinedItem, Snapshot
 from agent.ports import Clock
 
 # --- Reads what the blocks just before a head say of prices: feeds and pools of each block by its hash, agreed by enough operators.
 
 
-Told = tuple[tuple[Head, tuple[Answer, ...]], ...]
+PastAnswers = tuple[tuple[Head, tuple[LensAnswer, ...]], ...]
 """What one endpoint says: each block's header, and the lens's answers there."""
 
 
-def read_past(panel: Panel, min_operators: int, watch: Watch, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+def read_past_prices(panel: EndpointPool, min_operators: int, watch: SnapshotScope, head: Head, blocks: int) -> tuple[PastPrices, ...]:
     """Newest first; fewer where the chain is younger. Two requests per endpoint.
 
     Full nodes keep the state of the newest 128 blocks, so that none needs an archive. Raises NoQuorum where too few operators
@@ -48,21 +48,21 @@ def read_past(panel: Panel, min_operators: int, watch: Watch, head: Head, blocks
     if not heights:
         return ()
     narrow = replace(watch, tokens=(), spenders=(), code=(), positions=(), lp_spender=None, supplies=())
-    items = [question.item for question in questions(narrow)]
-    sized, what = pages(items), f"the prices of the {len(heights)} blocks before block {head.number}"
+    items = [question.item for question in snapshot_questions(narrow)]
+    sized, what = split_into_pages(items), f"the prices of the {len(heights)} blocks before block {head.number}"
 
-    def tell(line: Endpoint) -> Told:
+    def tell(line: Endpoint) -> PastAnswers:
         now, *before = _headers(line, head, heights)
         if now.hash != head.hash:
             raise Retryable(f"{line.name} no longer has block {head.number} as it was a moment ago", "a reorganisation; look again")
         places = [{"blockHash": one.hash, "requireCanonical": True} for one in before]
         answered = line.batch([call for at in places for call in page_calls(items, sized, at)])
         return tuple(
-            (one, tuple(complete(line, items, sized, answered[number * len(sized) : (number + 1) * len(sized)], at)))
+            (one, tuple(complete_answers(line, items, sized, answered[number * len(sized) : (number + 1) * len(sized)], at)))
             for number, (one, at) in enumerate(zip(before, places, strict=True))
         )
 
-    def settled(answers: Mapping[Endpoint, Told]) -> bool:
+    def settled(answers: Mapping[Endpoint, PastAnswers]) -> bool:
         try:
             _agreed(answers, min_operators, what)
         except NoQuorum:
@@ -75,25 +75,25 @@ def read_past(panel: Panel, min_operators: int, watch: Watch, head: Head, blocks
     for endpoint, told in heard.answers.items():
         if told != chosen:
             panel.blame(endpoint, f"differs in {what}")
-    read = [(one, parts(narrow, answers)) for one, answers in chosen]
+    read = [(one, snapshot_parts(narrow, answers)) for one, answers in chosen]
     return tuple(PastPrices(one, found.feeds, found.pools) for one, found in read)
 
 
 def _headers(line: Endpoint, head: Head, heights: range) -> list[Head]:
-    calls: list[Call] = [("eth_getBlockByNumber", [hex(height), False]) for height in (head.number, *heights)]
+    calls: list[RpcCall] = [("eth_getBlockByNumber", [hex(height), False]) for height in (head.number, *heights)]
     answers = line.batch(calls)
-    found = [parse_head(only(line.name, "eth_getBlockByNumber", answer), head.chain_id) for answer in answers]
+    found = [parse_head(require_result(line.name, "eth_getBlockByNumber", answer), head.chain_id) for answer in answers]
     if [one.number for one in found] != [head.number, *heights]:
         raise Retryable(f"{line.name} gives other blocks than those it was asked for")
     return found
 
 
-def _agreed(answers: Mapping[Endpoint, Told], min_operators: int, what: str) -> Told:
-    return agreed([(endpoint.operator, told) for endpoint, told in answers.items()], min_operators, what)
+def _agreed(answers: Mapping[Endpoint, PastAnswers], min_operators: int, what: str) -> PastAnswers:
+    return confirmed_value([(endpoint.operator, told) for endpoint, told in answers.items()], min_operators, what)
 
 
 @dataclass(frozen=True, slots=True)
-class _First:
+class _HeadAnswer:
     """What trip 1 says; `nonce_pending` counts what the endpoint's own pool holds."""
 
     head: Head
@@ -103,21 +103,23 @@ class _First:
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _BlockReading:
     """What trip 2 ended in: the agreement, trip 1 of those behind it, and why the others have no part in it."""
 
-    agreement: Agreement
-    alike: dict[Endpoint, _First]
+    agreement: QuorumAgreement
+    alike: dict[Endpoint, _HeadAnswer]
     lost: dict[Endpoint, TrimtabError]
 
 
 class ChainReader:
     """Implements ports.Reader over one or more endpoints."""
 
-    def __init__(self, lines: Sequence[Transport] | Panel, chain_id: int, watch: Watch, clock: Clock, min_operators: int) -> None:
+    def __init__(
+        self, lines: Sequence[Transport] | EndpointPool, chain_id: int, watch: SnapshotScope, clock: Clock, min_operators: int
+    ) -> None:
         """`min_operators` different operators must agree; 1 is for those who allowed a single one by name. Raises ConfigError."""
-        panel = lines if isinstance(lines, Panel) else Panel(lines, min_operators)
-        self._panel = panel
+        panel = lines if isinstance(lines, EndpointPool) else EndpointPool(lines, min_operators)
+        self._endpoint_pool = panel
         self._chain_id = chain_id
         self._clock = clock
         self._min_operators = min_operators
@@ -130,10 +132,12 @@ class ChainReader:
         chain.max_lag_blocks, that those a little behind have too: they may outvote one that lies. Raises NoQuorum where the
         newest blocks of too few are near it: it may be old, or made up (T19).
         """
-        before, watch, now_s = self._panel.requests, self.watch, self._clock.now_s()
+        before, watch, now_s = self._endpoint_pool.requests, self.watch, self._clock.now_s()
         firsts = self._firsts(watch.owner)
         head = _newest(firsts.answers, self._min_operators)
-        if told := uneven(self._panel, {line: first.head.number for line, first in firsts.answers.items()}, head.number):
+        if told := height_disagreement(
+            self._endpoint_pool, {line: first.head.number for line, first in firsts.answers.items()}, head.number
+        ):
             raise NoQuorum(told, REMEDY)
         try:
             read = self._read(head, firsts, watch)
@@ -142,71 +146,71 @@ class ChainReader:
             if older is None:
                 raise
             read = self._read(older, firsts, watch)
-        return self._assemble(watch, read, now_s, self._panel.requests - before)
+        return self._assemble(watch, read, now_s, self._endpoint_pool.requests - before)
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
         """See ports.Reader."""
-        return read_past(self._panel, self._min_operators, self.watch, head, blocks)
+        return read_past_prices(self._endpoint_pool, self._min_operators, self.watch, head, blocks)
 
-    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""
-        before, at = self._panel.requests, {"blockHash": snapshot.head.hash, "requireCanonical": True}
+        before, at = self._endpoint_pool.requests, {"blockHash": snapshot.head.hash, "requireCanonical": True}
         refs = [ref for ref in self.watch.pools if ref.kind is PoolKind.V3 and ref.address in pools]
-        items = [deep_item(ref) for ref in refs]
-        line, sized = AgreedTransport(self._panel), pages(items)
-        answers = complete(line, items, sized, line.batch(page_calls(items, sized, at)), at)
+        items = [deep_pool_item(ref) for ref in refs]
+        line, sized = QuorumTransport(self._endpoint_pool), split_into_pages(items)
+        answers = complete_answers(line, items, sized, line.batch(page_calls(items, sized, at)), at)
         found = {ref.address: answer for ref, answer in zip(refs, answers, strict=True)}
-        read = tuple(deepened(pool, found[pool.address]) if pool.address in found else pool for pool in snapshot.pools)
-        return replace(snapshot, pools=read, requests=snapshot.requests + self._panel.requests - before)
+        read = tuple(with_deeper_ticks(pool, found[pool.address]) if pool.address in found else pool for pool in snapshot.pools)
+        return replace(snapshot, pools=read, requests=snapshot.requests + self._endpoint_pool.requests - before)
 
-    def _firsts(self, owner: str) -> Heard[_First]:
+    def _firsts(self, owner: str) -> PollResult[_HeadAnswer]:
         """Trip 1. One endpoint of another chain among others is left out; where it is as good as half of them it is the operator's."""
-        wanted = needed(len(operators(self._panel.endpoints)), self._min_operators)
-        heard = self._panel.ask(lambda line: self._first(line, owner), enough=lambda answers: len(operators(answers)) >= wanted)
+        wanted = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._min_operators)
+        heard = self._endpoint_pool.ask(lambda line: self._first(line, owner), enough=lambda answers: len(operators_of(answers)) >= wanted)
         strays = [failure for failure in heard.lost.values() if isinstance(failure, WrongChain)]
         if strays and (len(strays) >= len(heard.answers) or len(heard.operators) < self._min_operators):
             raise strays[0]
-        self._panel.require(heard)
+        self._endpoint_pool.require(heard)
         return heard
 
-    def _read(self, head: Head, firsts: Heard[_First], watch: Watch) -> _Read:
+    def _read(self, head: Head, firsts: PollResult[_HeadAnswer], watch: SnapshotScope) -> _BlockReading:
         """Trip 2 at one block: what enough operators say alike, and who did not."""
         able = [line for line, first in firsts.answers.items() if first.head.number >= head.number]
         lost = dict(firsts.lost)
         for line, first in firsts.answers.items():
-            if (lag := head.number - first.head.number) > self._panel.max_lag_blocks:
+            if (lag := head.number - first.head.number) > self._endpoint_pool.max_lag_blocks:
                 lost[line] = Retryable(f"{line.name} is {lag} blocks behind block {head.number}")
-        asked = questions(watch)
+        asked = snapshot_questions(watch)
         items = [question.item for question in asked]
-        names = [question.name for question in asked] + proxies.names(watch.proxies)
+        names = [question.name for question in asked] + tokens.proxy_call_names(watch.proxies)
 
-        def settled(answers: Mapping[Endpoint, Testimony]) -> bool:
+        def settled(answers: Mapping[Endpoint, EndpointAnswer]) -> bool:
             try:
-                agree(list(answers.values()), names, self._min_operators)
+                find_quorum(list(answers.values()), names, self._min_operators)
             except Refused:
                 return False
             return True
 
-        heard = self._panel.ask(lambda line: self._second(line, head, watch, items), among=able, enough=settled)
+        heard = self._endpoint_pool.ask(lambda line: self._second(line, head, watch, items), among=able, enough=settled)
         lost |= heard.lost
-        self._panel.require(Heard(heard.answers, lost))
-        agreement = agree(list(heard.answers.values()), names, self._min_operators)
+        self._endpoint_pool.require(PollResult(heard.answers, lost))
+        agreement = find_quorum(list(heard.answers.values()), names, self._min_operators)
         for line, one in heard.answers.items():
-            if one.says != agreement.testimony.says:
-                self._panel.blame(line, f"differs in {difference(agreement.testimony, one, names)}")
-        alike = {line: firsts.answers[line] for line, one in heard.answers.items() if one.says == agreement.testimony.says}
-        return _Read(agreement, alike, lost)
+            if one.says != agreement.endpoint_answer.says:
+                self._endpoint_pool.blame(line, f"differs in {difference(agreement.endpoint_answer, one, names)}")
+        alike = {line: firsts.answers[line] for line, one in heard.answers.items() if one.says == agreement.endpoint_answer.says}
+        return _BlockReading(agreement, alike, lost)
 
-    def _older(self, head: Head, firsts: Mapping[Endpoint, _First]) -> Head | None:
+    def _older(self, head: Head, firsts: Mapping[Endpoint, _HeadAnswer]) -> Head | None:
         """The newest block that all have who are not too far behind, by vote on its header; None where that is no other, or no help."""
-        near = [line for line, first in firsts.items() if first.head.number >= head.number - self._panel.max_lag_blocks]
-        if len(operators(near)) <= needed(len(operators(firsts)), self._min_operators):
+        near = [line for line, first in firsts.items() if first.head.number >= head.number - self._endpoint_pool.max_lag_blocks]
+        if len(operators_of(near)) <= quorum_size(len(operators_of(firsts)), self._min_operators):
             return None
         height = min(firsts[line].head.number for line in near)
-        heard = self._panel.ask(lambda line: self._header(line, height), among=near)
+        heard = self._endpoint_pool.ask(lambda line: self._header(line, height), among=near)
         votes = [(line.operator, found) for line, found in heard.answers.items()]
         try:
-            older = agreed(votes, self._min_operators, f"block {height}")
+            older = confirmed_value(votes, self._min_operators, f"block {height}")
         except NoQuorum:
             return None
         return None if older == head else older
@@ -214,7 +218,7 @@ class ChainReader:
     def _header(self, line: Transport, height: int) -> Head:
         return parse_head(line.call("eth_getBlockByNumber", [hex(height), False]), self._chain_id)
 
-    def _first(self, transport: Transport, owner: str) -> _First:
+    def _first(self, transport: Transport, owner: str) -> _HeadAnswer:
         """Trip 1. The fee suggestions may be missing: legacy chains know no priority fee."""
         block, chain, pending, priority, price = transport.batch(
             [
@@ -225,21 +229,21 @@ class ChainReader:
                 ("eth_gasPrice", []),
             ]
         )
-        found = quantity(only(transport.name, "eth_chainId", chain), "chain id")
+        found = parse_quantity(require_result(transport.name, "eth_chainId", chain), "chain id")
         if found != self._chain_id:
             raise WrongChain(
                 f"{transport.name} is on chain {found}, the config says {self._chain_id}", "fix chain.chain_id or the endpoint's url"
             )
-        head = parse_head(only(transport.name, "eth_getBlockByNumber", block), found)
-        suggested = 0 if isinstance(priority, RpcFault) else quantity(priority, "priority fee")
-        gas_price = quantity(only(transport.name, "eth_gasPrice", price), "gas price")
-        count = quantity(only(transport.name, "eth_getTransactionCount", pending), "pending nonce")
-        return _First(head, count, suggested, gas_price)
+        head = parse_head(require_result(transport.name, "eth_getBlockByNumber", block), found)
+        suggested = 0 if isinstance(priority, RpcFault) else parse_quantity(priority, "priority fee")
+        gas_price = parse_quantity(require_result(transport.name, "eth_gasPrice", price), "gas price")
+        count = parse_quantity(require_result(transport.name, "eth_getTransactionCount", pending), "pending nonce")
+        return _HeadAnswer(head, count, suggested, gas_price)
 
-    def _second(self, transport: Transport, head: Head, watch: Watch, items: Sequence[Item]) -> Testimony:
+    def _second(self, transport: Transport, head: Head, watch: SnapshotScope, items: Sequence[LensItem]) -> EndpointAnswer:
         """Trip 2, all at the head's hash; a third one for what did not fit. Implementations of tokens come after the items."""
         at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
-        sized, further = pages(items), proxies.calls(watch.proxies, at)
+        sized, further = split_into_pages(items), tokens.proxy_calls(watch.proxies, at)
         block, nonce, native, *answered = transport.batch(
             [
                 ("eth_getBlockByNumber", [hex(head.number), False]),
@@ -250,39 +254,39 @@ class ChainReader:
             ]
         )
         told, answered = answered[: len(further)], answered[len(further) :]
-        canonical = parse_head(only(transport.name, "eth_getBlockByNumber", block), self._chain_id)
+        canonical = parse_head(require_result(transport.name, "eth_getBlockByNumber", block), self._chain_id)
         if canonical.hash != head.hash:
             raise Retryable(f"{transport.name} no longer has block {head.number} as it was a moment ago", "a reorganisation; look again")
-        return Testimony(
+        return EndpointAnswer(
             transport.operator,
             canonical,
-            quantity(only(transport.name, "eth_getTransactionCount by block hash", nonce), "nonce"),
-            quantity(only(transport.name, "eth_getBalance by block hash", native), "native balance"),
-            (*complete(transport, items, sized, answered, at), *proxies.answers(told)),
+            parse_quantity(require_result(transport.name, "eth_getTransactionCount by block hash", nonce), "nonce"),
+            parse_quantity(require_result(transport.name, "eth_getBalance by block hash", native), "native balance"),
+            (*complete_answers(transport, items, sized, answered, at), *tokens.proxy_answers(told)),
         )
 
-    def _assemble(self, watch: Watch, found: _Read, now_s: int, requests: int) -> Snapshot:
+    def _assemble(self, watch: SnapshotScope, found: _BlockReading, now_s: int, requests: int) -> Snapshot:
         agreement = found.agreement
-        told = agreement.testimony.items
-        count = len(told) - len(proxies.names(watch.proxies))
-        read, backing = parts(watch, told[:count]), proxies.implementations(watch.proxies, told[count:])
+        told = agreement.endpoint_answer.items
+        count = len(told) - len(tokens.proxy_call_names(watch.proxies))
+        read, backing = snapshot_parts(watch, told[:count]), tokens.proxy_implementations(watch.proxies, told[count:])
         self._also_watch(one.address for one in backing)
-        failed = tuple(Quarantined("endpoint", line.operator, failure.message) for line, failure in found.lost.items())
-        differing = tuple(Quarantined("endpoint", operator, f"differs in {what}") for operator, what in agreement.dissent)
-        nonce = agreement.testimony.nonce
+        failed = tuple(QuarantinedItem("endpoint", line.operator, failure.message) for line, failure in found.lost.items())
+        differing = tuple(QuarantinedItem("endpoint", operator, f"differs in {what}") for operator, what in agreement.dissent)
+        nonce = agreement.endpoint_answer.nonce
         # Pools of transactions and suggested fees differ; a majority is believed, and of two the careful one: more pending, less paid.
         alike = found.alike
-        enough = needed(len(operators(alike)), self._min_operators)
+        enough = quorum_size(len(operators_of(alike)), self._min_operators)
         pending = _by_operator(alike, lambda first: first.nonce_pending, max)
         return Snapshot(
-            head=agreement.testimony.head,
+            head=agreement.endpoint_answer.head,
             now_s=now_s,
             owner=watch.owner,
-            native_wei=agreement.testimony.native_wei,
+            native_wei=agreement.endpoint_answer.native_wei,
             nonce_latest=nonce,
-            nonce_pending=max(nonce, sufficing(pending, enough)),
-            priority_fee_wei=vouched(_by_operator(alike, lambda first: first.priority_fee_wei, min), enough),
-            gas_price_wei=vouched(_by_operator(alike, lambda first: first.gas_price_wei, min), enough),
+            nonce_pending=max(nonce, lowest_sufficient(pending, enough)),
+            priority_fee_wei=highest_confirmed(_by_operator(alike, lambda first: first.priority_fee_wei, min), enough),
+            gas_price_wei=highest_confirmed(_by_operator(alike, lambda first: first.gas_price_wei, min), enough),
             holdings=read.holdings,
             allowances=read.allowances,
             pools=read.pools,
@@ -298,19 +302,21 @@ class ChainReader:
 
     def _also_watch(self, found: Iterable[str]) -> None:
         """From the next snapshot on the code of implementations that were put in since is read too."""
-        new = [address for address in found if address not in (*self.watch.code, proxies.UNREADABLE)]
+        new = [address for address in found if address not in (*self.watch.code, tokens.UNREADABLE)]
         if new:
             self.watch = replace(self.watch, code=(*self.watch.code, *new))
 
 
-def _newest(firsts: Mapping[Endpoint, _First], min_operators: int) -> Head:
+def _newest(firsts: Mapping[Endpoint, _HeadAnswer], min_operators: int) -> Head:
     """The highest block that enough operators have; of several headers at that height the one that most give."""
     height = common_height({line: first.head.number for line, first in firsts.items()}, min_operators)
-    backing = backed((line.operator, first.head) for line, first in firsts.items() if first.head.number == height)
+    backing = operators_by_value((line.operator, first.head) for line, first in firsts.items() if first.head.number == height)
     return max(backing, key=lambda head: len(backing[head]))
 
 
-def _by_operator(firsts: Mapping[Endpoint, _First], field: Callable[[_First], int], choose: Callable[[int, int], int]) -> dict[str, int]:
+def _by_operator(
+    firsts: Mapping[Endpoint, _HeadAnswer], field: Callable[[_HeadAnswer], int], choose: Callable[[int, int], int]
+) -> dict[str, int]:
     found: dict[str, int] = {}
     for line, first in firsts.items():
         value = field(first)

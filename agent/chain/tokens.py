@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.chain.lens import ALLOWANCE, DECIMALS, SYMBOL, Answer, CallItem, Status, abi_encode, address_word, ask, uint
+from agent.chain.lens import (
+    ALLOWANCE,
+    DECIMALS,
+    SYMBOL,
+    CallItem,
+    CallStatus,
+    LensAnswer,
+    abi_encode,
+    address_word,
+    answer_uint,
+    query_lens,
+)
 from agent.chain.rpc import Transport
-from agent.chain.wire import Call, hex_data, only, quantity
+from agent.chain.wire import RpcCall, hex_data, parse_quantity, require_result
 from agent.errors import ConfigError, Refused, Retryable
-from agent.model import Implementation, Plan, Snapshot
-from agent.policy.approvals import spent
-from agent.signing.calldata import APPROVE, address_of
+from agent.model import Plan, ProxyImplementation, Snapshot
+from agent.policy.approvals import swap_spend
+from agent.signing.calldata import APPROVE, address_from_word
 from agent.units import Token, safe_label
 
 # --- Which tokens stand at given addresses: decimals and a symbol that may be shown, in one request.
@@ -27,20 +38,20 @@ def read_tokens(transport: Transport, addresses: Sequence[str]) -> tuple[Token, 
     Raises ConfigError when an address holds no contract, or none that answers `decimals`; Retryable from the endpoint.
     """
     asked = [item for address in addresses for item in (CallItem(address, DECIMALS), CallItem(address, SYMBOL, longest=_SYMBOL_BYTES))]
-    answers = ask(transport, asked)
+    answers = query_lens(transport, asked)
     return tuple(_token(address, answers[2 * i], answers[2 * i + 1]) for i, address in enumerate(addresses))
 
 
-def _token(address: str, decimals: Answer, symbol: Answer) -> Token:
-    read = uint(decimals, 8)
-    if isinstance(read, Status):
+def _token(address: str, decimals: LensAnswer, symbol: LensAnswer) -> Token:
+    read = answer_uint(decimals, 8)
+    if isinstance(read, CallStatus):
         raise ConfigError(f"token {address}: {read.why} (decimals)", "check the address and the chain id")
     if read > MOST_DECIMALS:
         raise ConfigError(f"token {address}: {read} decimals", f"tokens with more than {MOST_DECIMALS} are not supported")
     return Token(address, safe_label(symbol_text(symbol), address), read)
 
 
-def symbol_text(answer: Answer) -> str:
+def symbol_text(answer: LensAnswer) -> str:
     """A symbol as `string`, or as `bytes32` as older tokens give it; empty when it is neither."""
     if not isinstance(answer, bytes):
         return ""
@@ -76,7 +87,7 @@ class ProxyRef:
     asked: str | None
     first: str
 
-    def calls(self, at: object) -> Iterator[Call]:
+    def calls(self, at: object) -> Iterator[RpcCall]:
         """What is asked of a node at one block."""
         if self.slot is not None:
             yield ("eth_getStorageAt", [self.token, self.slot, at])
@@ -90,11 +101,11 @@ def find_proxies(line: Transport, tokens: Sequence[str]) -> tuple[ProxyRef, ...]
     stored = line.batch([("eth_getStorageAt", [token, slot, "latest"]) for token, slot in wanted])
     held: dict[str, tuple[str, str]] = {}
     for (token, slot), answer in zip(wanted, stored, strict=True):
-        value = quantity(only(line.name, "eth_getStorageAt", answer), "a storage slot")
+        value = parse_quantity(require_result(line.name, "eth_getStorageAt", answer), "a storage slot")
         if value and token not in held:
-            held[token] = (slot, address_of(value & (1 << 160) - 1))
+            held[token] = (slot, address_from_word(value & (1 << 160) - 1))
     askable = [held[token][1] if token in held and held[token][0] == BEACON_SLOT else token for token in tokens]
-    told = ask(line, [CallItem(address, IMPLEMENTATION) for address in askable])
+    told = query_lens(line, [CallItem(address, IMPLEMENTATION) for address in askable])
     found = []
     for token, asked, answer in zip(tokens, askable, told, strict=True):
         slot, stands_at = held.get(token, ("", ""))
@@ -105,29 +116,29 @@ def find_proxies(line: Transport, tokens: Sequence[str]) -> tuple[ProxyRef, ...]
     return tuple(found)
 
 
-def calls(refs: Sequence[ProxyRef], at: object) -> list[Call]:
+def proxy_calls(refs: Sequence[ProxyRef], at: object) -> list[RpcCall]:
     """What is asked of a node at one block, for all of them."""
     return [call for ref in refs for call in ref.calls(at)]
 
 
-def names(refs: Sequence[ProxyRef]) -> list[str]:
+def proxy_call_names(refs: Sequence[ProxyRef]) -> list[str]:
     """What each of those calls is about."""
     return [f"implementation of {ref.token}" for ref in refs for _ in ref.calls(None)]
 
 
-def answers(told: Sequence[object]) -> tuple[Answer, ...]:
+def proxy_answers(told: Sequence[object]) -> tuple[LensAnswer, ...]:
     """A node's answers as words; Status.FAILED for whatever is none."""
     return tuple(_word(answer) for answer in told)
 
 
-def _word(answer: object) -> Answer:
+def _word(answer: object) -> LensAnswer:
     try:
-        return quantity(answer, "an implementation").to_bytes(32, "big")
+        return parse_quantity(answer, "an implementation").to_bytes(32, "big")
     except Retryable:
-        return Status.FAILED
+        return CallStatus.FAILED
 
 
-def implementations(refs: Sequence[ProxyRef], told: Sequence[Answer]) -> tuple[Implementation, ...]:
+def proxy_implementations(refs: Sequence[ProxyRef], told: Sequence[LensAnswer]) -> tuple[ProxyImplementation, ...]:
     """Where each proxy stands now. What cannot be read is address zero, which nobody pins; another beacon is not the old one."""
     left = iter(told)
     found = []
@@ -135,13 +146,13 @@ def implementations(refs: Sequence[ProxyRef], told: Sequence[Answer]) -> tuple[I
         said = [_address(next(left)) for _ in ref.calls(None)]
         if ref.slot == BEACON_SLOT and said[0] != ref.asked:
             said = said[:1]
-        found.append(Implementation(ref.token, said[-1]))
+        found.append(ProxyImplementation(ref.token, said[-1]))
     return tuple(found)
 
 
-def _address(answer: Answer) -> str:
-    value = uint(answer, 160)
-    return UNREADABLE if isinstance(value, Status) else address_of(value)
+def _address(answer: LensAnswer) -> str:
+    value = answer_uint(answer, 160)
+    return UNREADABLE if isinstance(value, CallStatus) else address_from_word(value)
 
 
 # --- What contracts may take of the wallet's tokens, asked of the tokens themselves.
@@ -154,19 +165,19 @@ PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
 def read_allowances(line: Transport, owner: str, pairs: Sequence[tuple[str, str]]) -> tuple[int | None, ...]:
     """Base units that each (token, spender) may move of `owner`; None where the token does not say. Raises Retryable."""
     asked = [CallItem(token, ALLOWANCE + address_word(owner) + address_word(spender)) for token, spender in pairs]
-    found = (uint(answer) for answer in ask(line, asked))
-    return tuple(None if isinstance(one, Status) else one for one in found)
+    found = (answer_uint(answer) for answer in query_lens(line, asked))
+    return tuple(None if isinstance(one, CallStatus) else one for one in found)
 
 
 # --- Says which allowances a plan still needs, exactly, and encodes them; what is left over goes back to zero.
 
 
-def needed(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple[str, int], ...]:
+def needed_approvals(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple[str, int], ...]:
     """Approvals of `router` to mine before `plan`, in order, as (token, base units); empty when allowances suffice."""
-    return lacking(spent(plan.legs), snapshot, router)
+    return lacking_approvals(swap_spend(plan.legs), snapshot, router)
 
 
-def lacking(amounts: Mapping[str, int], snapshot: Snapshot, spender: str) -> tuple[tuple[str, int], ...]:
+def lacking_approvals(amounts: Mapping[str, int], snapshot: Snapshot, spender: str) -> tuple[tuple[str, int], ...]:
     """Approvals of `spender` until it may take these base units, in order, as (token, base units).
 
     Each is exactly what is taken. An allowance that is neither zero nor enough is first set to zero, since
@@ -189,7 +200,7 @@ def lacking(amounts: Mapping[str, int], snapshot: Snapshot, spender: str) -> tup
     return tuple(approvals)
 
 
-def left_over(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
+def open_allowances(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
     """(token, spender) of every allowance above zero: nothing but an open plan needs one."""
     return tuple((a.token, a.spender) for a in snapshot.allowances if a.raw > 0)
 

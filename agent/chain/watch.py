@@ -21,24 +21,36 @@ from agent.chain.lens import (
     MIN_ANSWER,
     PRICE_0_CUMULATIVE,
     TOTAL_SUPPLY,
-    Answer,
     CallItem,
+    CallStatus,
     CodeItem,
-    Item,
-    Status,
+    LensAnswer,
+    LensItem,
     V3Answer,
     V3Item,
     ViaItem,
     address_call,
     allowance_call,
-    signed,
-    uint,
-    words,
+    answer_uint,
+    answer_words,
+    to_signed,
 )
 from agent.chain.positions import PositionRef
 from agent.chain.tokens import ProxyRef
 from agent.errors import ConfigError, Retryable
-from agent.model import Allowance, CodeHash, FeedRound, Holding, LpPosition, PoolState, Quarantined, Supply, TickLiquidity, V2Pool, V3Pool
+from agent.model import (
+    Allowance,
+    CodeHash,
+    FeedRound,
+    Holding,
+    LpPosition,
+    PoolState,
+    QuarantinedItem,
+    TickLiquidity,
+    TokenSupply,
+    V2Pool,
+    V3Pool,
+)
 from agent.units import BPS, Token
 
 # --- What is asked of a price feed, and how its answers become a round: decimals, latest round, bounds of its aggregator.
@@ -47,7 +59,7 @@ from agent.units import BPS, Token
 ITEMS = 4
 
 
-def feed_questions(feed: str) -> list[tuple[str, Item]]:
+def feed_questions(feed: str) -> list[tuple[str, LensItem]]:
     """(name, item) in the order that `read` takes the answers in.
 
     A Chainlink proxy names its aggregator, which cuts answers off at two bounds; a feed without either says nothing of bounds.
@@ -60,34 +72,34 @@ def feed_questions(feed: str) -> list[tuple[str, Item]]:
     ]
 
 
-def read(feed: str, answers: Sequence[Answer]) -> tuple[FeedRound | None, tuple[Quarantined, ...]]:
+def read_feed(feed: str, answers: Sequence[LensAnswer]) -> tuple[FeedRound | None, tuple[QuarantinedItem, ...]]:
     """The latest round, or what could not be read of it."""
     asked = [name for name, _ in feed_questions(feed)]
-    decimals, latest = uint(answers[0], 8), _round(answers[1])
+    decimals, latest = answer_uint(answers[0], 8), _round(answers[1])
     bad = [(asked[0], decimals), (asked[1], latest), *((name, told) for name, told in zip(asked[2:], answers[2:], strict=True))]
     # Whether there are bounds is the feed's to say; whether there was gas to ask is not.
-    lost = [(name, told) for at, (name, told) in enumerate(bad) if isinstance(told, Status) and (at < 2 or told is Status.UNREAD)]
-    if isinstance(decimals, Status) or isinstance(latest, Status) or lost:
-        return None, tuple(Quarantined(name, feed, told.why) for name, told in lost if isinstance(told, Status))
+    lost = [(name, told) for at, (name, told) in enumerate(bad) if isinstance(told, CallStatus) and (at < 2 or told is CallStatus.UNREAD)]
+    if isinstance(decimals, CallStatus) or isinstance(latest, CallStatus) or lost:
+        return None, tuple(QuarantinedItem(name, feed, told.why) for name, told in lost if isinstance(told, CallStatus))
     round_id, answer, started_s, updated_s, answered_in = latest
     return FeedRound(feed, decimals, round_id, answer, started_s, updated_s, answered_in, _bound(answers[2]), _bound(answers[3])), ()
 
 
-def _round(answer: Answer) -> tuple[int, int, int, int, int] | Status:
+def _round(answer: LensAnswer) -> tuple[int, int, int, int, int] | CallStatus:
     """AggregatorV3Interface.latestRoundData: (uint80, int256, uint256, uint256, uint80)."""
-    told = words(answer, 5)
-    if isinstance(told, Status):
+    told = answer_words(answer, 5)
+    if isinstance(told, CallStatus):
         return told
     round_id, price, started_s, updated_s, answered_in = told
     if round_id >> 80 or answered_in >> 80 or started_s >> 64 or updated_s >> 64:
-        return Status.MALFORMED
-    return round_id, signed(price), started_s, updated_s, answered_in
+        return CallStatus.MALFORMED
+    return round_id, to_signed(price), started_s, updated_s, answered_in
 
 
-def _bound(answer: Answer) -> int | None:
+def _bound(answer: LensAnswer) -> int | None:
     """A signed word; None where the feed has no such bound."""
-    told = words(answer, 1)
-    return None if isinstance(told, Status) else signed(told[0])
+    told = answer_words(answer, 1)
+    return None if isinstance(told, CallStatus) else to_signed(told[0])
 
 
 MOST_TICKS_PER_POOL = 256
@@ -124,7 +136,7 @@ class PoolRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class SnapshotScope:
     """Everything a snapshot covers. `code` are addresses whose code hash is wanted; `twap_window_s` 0 reads no TWAP.
 
     `lp_spender` may hold allowances of LP tokens: those of the V2 positions are read (None: nobody does). `proxies` are the
@@ -149,7 +161,7 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class SnapshotParts:
     """What the lens contributes to a Snapshot."""
 
     holdings: tuple[Holding, ...]
@@ -158,17 +170,17 @@ class Parts:
     feeds: tuple[FeedRound, ...]
     code_hashes: tuple[CodeHash, ...]
     positions: tuple[LpPosition, ...]
-    quarantined: tuple[Quarantined, ...]
-    supplies: tuple[Supply, ...]
+    quarantined: tuple[QuarantinedItem, ...]
+    supplies: tuple[TokenSupply, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class LensQuestion:
     """One lens item and the name under which its failure is reported."""
 
     name: str
     address: str
-    item: Item
+    item: LensItem
 
 
 def window_ticks(impact_bps: int) -> int:
@@ -179,52 +191,54 @@ def window_ticks(impact_bps: int) -> int:
     return get_tick_at_sqrt_ratio(root - 1) + 2
 
 
-def questions(watch: Watch) -> list[Question]:
+def snapshot_questions(watch: SnapshotScope) -> list[LensQuestion]:
     """All items in one fixed order; `parts` reads the answers in the same order."""
-    asked: list[Question] = []
+    asked: list[LensQuestion] = []
     for token in watch.tokens:
         balance = CallItem(token.address, address_call(BALANCE_OF, watch.owner))
-        asked.append(Question(f"balance of {token.label}", token.address, balance))
-        asked.append(Question(f"decimals of {token.label}", token.address, CallItem(token.address, DECIMALS)))
+        asked.append(LensQuestion(f"balance of {token.label}", token.address, balance))
+        asked.append(LensQuestion(f"decimals of {token.label}", token.address, CallItem(token.address, DECIMALS)))
         for spender in watch.spenders:
             item = CallItem(token.address, allowance_call(watch.owner, spender))
-            asked.append(Question(f"allowance of {token.label} to {spender}", token.address, item))
+            asked.append(LensQuestion(f"allowance of {token.label} to {spender}", token.address, item))
     window = window_ticks(max(watch.impact_bps, LEAST_WINDOW_BPS))
     for pool in watch.pools:
-        asked.append(Question(f"pool of {pool.venue}", pool.address, _pool_item(pool, window, watch.twap_window_s)))
+        asked.append(LensQuestion(f"pool of {pool.venue}", pool.address, _pool_item(pool, window, watch.twap_window_s)))
     for feed in watch.feeds:
-        asked += [Question(name, feed, item) for name, item in feed_questions(feed)]
-    asked.extend(Question("code", address, CodeItem(address)) for address in watch.code)
+        asked += [LensQuestion(name, feed, item) for name, item in feed_questions(feed)]
+    asked.extend(LensQuestion("code", address, CodeItem(address)) for address in watch.code)
     for ref in watch.positions:
         own = ref.confirmed
-        asked += [Question(f"{own.name}: {part.what}", own.contract, part.item) for part in positions.questions(ref, watch.owner)]
+        asked += [
+            LensQuestion(f"{own.name}: {part.what}", own.contract, part.item) for part in positions.position_questions(ref, watch.owner)
+        ]
     asked += [
-        Question(f"allowance of LP tokens to {spender}", pair, CallItem(pair, allowance_call(watch.owner, spender)))
+        LensQuestion(f"allowance of LP tokens to {spender}", pair, CallItem(pair, allowance_call(watch.owner, spender)))
         for pair, spender in _lp_allowances(watch)
     ]
-    asked += [Question("storage of a pool", pool.address, item) for pool in watch.pools for item in _written(pool)]
-    return asked + [Question("supply", token, CallItem(token, TOTAL_SUPPLY)) for token in watch.supplies]
+    asked += [LensQuestion("storage of a pool", pool.address, item) for pool in watch.pools for item in _written(pool)]
+    return asked + [LensQuestion("supply", token, CallItem(token, TOTAL_SUPPLY)) for token in watch.supplies]
 
 
-def _lp_allowances(watch: Watch) -> list[tuple[str, str]]:
+def _lp_allowances(watch: SnapshotScope) -> list[tuple[str, str]]:
     """(pair, spender) of every V2 position."""
     if watch.lp_spender is None:
         return []
     return [(ref.confirmed.contract, watch.lp_spender) for ref in watch.positions if ref.confirmed.token_id is None]
 
 
-def _pool_item(pool: PoolRef, window: int, twap_window_s: int) -> Item:
+def _pool_item(pool: PoolRef, window: int, twap_window_s: int) -> LensItem:
     if pool.kind is PoolKind.V2:
         return CallItem(pool.address, GET_RESERVES, longest=96, gas=_POOL_GAS, likely_gas=12_000)
     return V3Item(pool.address, pool.tick_spacing, window, MOST_TICKS_PER_POOL, twap_window_s)
 
 
-def deep_item(pool: PoolRef) -> V3Item:
+def deep_pool_item(pool: PoolRef) -> V3Item:
     """As many ticks of a V3 pool as one answer holds; of all prices, but for pools of the least tick spacings."""
     return V3Item(pool.address, pool.tick_spacing, min(2 * MAX_TICK, DEEP_WORDS * 128 * pool.tick_spacing), DEEP_TICKS, 0)
 
 
-def deepened(pool: PoolState, answer: Answer) -> PoolState:
+def with_deeper_ticks(pool: PoolState, answer: LensAnswer) -> PoolState:
     """The pool with all ticks of an answer at its own block; as it was, where that has no more. Raises Retryable where they differ."""
     if not isinstance(pool, V3Pool) or not isinstance(answer, V3Answer):
         return pool
@@ -243,28 +257,28 @@ def _written(pool: PoolRef) -> list[CallItem]:
     return [CallItem(pool.address, data, gas=_POOL_GAS, likely_gas=6_000) for data in asked]
 
 
-def _unwritten(pool: PoolRef, answers: Sequence[Answer]) -> tuple[bool, bool]:
+def _unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, bool]:
     """Which of it is zero for sure, for (token0, token1); of V2 both or none. It decides on gas alone: unknown is written."""
-    zero = [uint(answer) == 0 for answer in answers]
+    zero = [answer_uint(answer) == 0 for answer in answers]
     return zero[0], zero[-1]
 
 
-def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:  # noqa: C901
+def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> SnapshotParts:  # noqa: C901
     """Typed parts of the snapshot; whatever could not be read is quarantined by name and is nowhere else."""
-    asked = questions(watch)
-    bad: list[Quarantined] = []
+    asked = snapshot_questions(watch)
+    bad: list[QuarantinedItem] = []
     left = iter(zip(asked, answers, strict=True))
 
     def value(bits: int = 256) -> int | None:
         question, answer = next(left)
-        read = uint(answer, bits)
-        if not isinstance(read, Status):
+        read = answer_uint(answer, bits)
+        if not isinstance(read, CallStatus):
             return read
         quarantine(question, read)
         return None
 
-    def quarantine(question: Question, status: Status) -> None:
-        bad.append(Quarantined(question.name, question.address, status.why))
+    def quarantine(question: LensQuestion, status: CallStatus) -> None:
+        bad.append(QuarantinedItem(question.name, question.address, status.why))
 
     holdings: list[Holding] = []
     allowances: list[Allowance] = []
@@ -272,7 +286,7 @@ def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:  # noqa: C901
         balance, decimals = value(), value(8)
         if decimals is not None and decimals != token.decimals:
             why = f"the contract says {decimals} decimals, expected are {token.decimals}"
-            bad.append(Quarantined(f"decimals of {token.label}", token.address, why))
+            bad.append(QuarantinedItem(f"decimals of {token.label}", token.address, why))
         elif balance is not None and decimals is not None:
             holdings.append(Holding(token.address, balance))
         for spender in watch.spenders:
@@ -283,13 +297,13 @@ def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:  # noqa: C901
     for pool in watch.pools:
         question, answer = next(left)
         state = _v2(pool, answer) if pool.kind is PoolKind.V2 else _v3(pool, answer, watch.twap_window_s)
-        if isinstance(state, Status):
+        if isinstance(state, CallStatus):
             quarantine(question, state)
         else:
             pools.append(state)
     feeds: list[FeedRound] = []
     for feed in watch.feeds:
-        latest, lost = read(feed, [next(left)[1] for _ in range(ITEMS)])
+        latest, lost = read_feed(feed, [next(left)[1] for _ in range(ITEMS)])
         feeds += [] if latest is None else [latest]
         bad += lost
     codes: list[CodeHash] = []
@@ -298,13 +312,13 @@ def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:  # noqa: C901
         if isinstance(answer, bytes):
             codes.append(CodeHash(address, "0x" + answer.hex()))
         else:
-            quarantine(question, answer if isinstance(answer, Status) else Status.MALFORMED)
+            quarantine(question, answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED)
     lp: list[LpPosition] = []
     for ref in watch.positions:
-        told = [next(left)[1] for _ in positions.questions(ref, watch.owner)]
-        position = positions.read(ref, watch.owner, told)
+        told = [next(left)[1] for _ in positions.position_questions(ref, watch.owner)]
+        position = positions.read_position(ref, watch.owner, told)
         if isinstance(position, str):
-            bad.append(Quarantined(f"position {ref.confirmed.name}", ref.confirmed.contract, position))
+            bad.append(QuarantinedItem(f"position {ref.confirmed.name}", ref.confirmed.contract, position))
         else:
             lp.append(position)
     for pair, spender in _lp_allowances(watch):
@@ -313,25 +327,25 @@ def parts(watch: Watch, answers: Sequence[Answer]) -> Parts:  # noqa: C901
             allowances.append(Allowance(pair, spender, raw))
     fresh = {pool.address: _unwritten(pool, [next(left)[1] for _ in _written(pool)]) for pool in watch.pools}
     pools = [replace(state, unwritten=fresh[state.address]) for state in pools]
-    told_supplies = [(token, uint(next(left)[1])) for token in watch.supplies]
-    supplies = tuple(Supply(token, raw) for token, raw in told_supplies if not isinstance(raw, Status))
-    return Parts(tuple(holdings), tuple(allowances), tuple(pools), tuple(feeds), tuple(codes), tuple(lp), tuple(bad), supplies)
+    told_supplies = [(token, answer_uint(next(left)[1])) for token in watch.supplies]
+    supplies = tuple(TokenSupply(token, raw) for token, raw in told_supplies if not isinstance(raw, CallStatus))
+    return SnapshotParts(tuple(holdings), tuple(allowances), tuple(pools), tuple(feeds), tuple(codes), tuple(lp), tuple(bad), supplies)
 
 
-def _v2(pool: PoolRef, answer: Answer) -> V2Pool | Status:
+def _v2(pool: PoolRef, answer: LensAnswer) -> V2Pool | CallStatus:
     """UniswapV2Pair.getReserves: (uint112, uint112, uint32)."""
-    read = words(answer, 3)
-    if isinstance(read, Status):
+    read = answer_words(answer, 3)
+    if isinstance(read, CallStatus):
         return read
     reserve0, reserve1, _ = read
     if reserve0 >> 112 or reserve1 >> 112:
-        return Status.MALFORMED
+        return CallStatus.MALFORMED
     return V2Pool(pool.address, pool.venue, pool.token0, pool.token1, reserve0, reserve1, pool.fee_pips)
 
 
-def _v3(pool: PoolRef, answer: Answer, twap_window_s: int) -> V3Pool | Status:
+def _v3(pool: PoolRef, answer: LensAnswer, twap_window_s: int) -> V3Pool | CallStatus:
     if not isinstance(answer, V3Answer):
-        return answer if isinstance(answer, Status) else Status.MALFORMED
+        return answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED
     twap_tick = twap_liquidity = None
     if answer.twap is not None and answer.twap[1] > 0:
         # OracleLibrary.consult: mean tick rounds towards minus infinity, liquidity is the harmonic mean.

@@ -20,7 +20,7 @@ _MAX_MESSAGE = 200
 _SECRET_LENGTH = 6
 
 
-Call = tuple[str, list[Any]]
+RpcCall = tuple[str, list[Any]]
 """Method and params of one JSON-RPC call."""
 
 
@@ -41,21 +41,21 @@ class CallFailed(Retryable):
         self.fault = fault
 
 
-def only(name: str, method: str, answer: object) -> object:
+def require_result(name: str, method: str, answer: object) -> object:
     """The answer, unless it is a fault: then CallFailed."""
     if isinstance(answer, RpcFault):
         raise CallFailed(f"{name} refused {method}: {answer.message}", answer)
     return answer
 
 
-def quantity(value: object, what: str) -> int:
+def parse_quantity(value: object, what: str) -> int:
     """Non-negative integer of a JSON-RPC quantity. Raises Retryable naming `what`."""
     if isinstance(value, str) and _QUANTITY.fullmatch(value):
         return int(value, 16)
     raise Retryable(f"the endpoint's answer for {what} is not a number")
 
 
-def octets(value: object, what: str, length: int | None = None) -> bytes:
+def parse_bytes(value: object, what: str, length: int | None = None) -> bytes:
     """Bytes of JSON-RPC data, exactly `length` of them when given. Raises Retryable naming `what`."""
     if isinstance(value, str) and _DATA.fullmatch(value):
         raw = bytes.fromhex(value[2:])
@@ -64,9 +64,9 @@ def octets(value: object, what: str, length: int | None = None) -> bytes:
     raise Retryable(f"the endpoint's answer for {what} is not {'data' if length is None else f'{length} bytes'}")
 
 
-def recipient(value: object) -> str:
+def parse_recipient(value: object) -> str:
     """Checksummed address that a transaction goes to; "" where it makes a contract. Raises Retryable on anything else."""
-    return "" if value is None or value == "" else str(to_checksum_address(octets(value, "a recipient", 20)))
+    return "" if value is None or value == "" else str(to_checksum_address(parse_bytes(value, "a recipient", 20)))
 
 
 def hex_data(raw: bytes) -> str:
@@ -81,10 +81,10 @@ def parse_head(block: object, chain_id: int) -> Head:
     base_fee = block.get("baseFeePerGas")
     return Head(
         chain_id=chain_id,
-        number=_moderate(quantity(block.get("number"), "block number"), "block number"),
-        hash=hex_data(octets(block.get("hash"), "block hash", 32)),
-        timestamp_s=_moderate(quantity(block.get("timestamp"), "block timestamp"), "block timestamp"),
-        base_fee_wei=None if base_fee is None else quantity(base_fee, "base fee"),
+        number=_moderate(parse_quantity(block.get("number"), "block number"), "block number"),
+        hash=hex_data(parse_bytes(block.get("hash"), "block hash", 32)),
+        timestamp_s=_moderate(parse_quantity(block.get("timestamp"), "block timestamp"), "block timestamp"),
+        base_fee_wei=None if base_fee is None else parse_quantity(base_fee, "base fee"),
     )
 
 
@@ -103,7 +103,7 @@ def scrub(message: str, secrets: Sequence[str] = ()) -> str:
     return plain[:_MAX_MESSAGE]
 
 
-def fault_from(error: object) -> RpcFault:
+def parse_fault(error: object) -> RpcFault:
     """RpcFault of a JSON-RPC error object, however odd."""
     if not isinstance(error, Mapping):
         return RpcFault(0, scrub(str(error)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from agent.cli.display.output import cell, emit, note, out, say, waiting
+from agent.cli.display.output import cell, emit, note, out, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
 from agent.errors import EXIT_RETRYABLE
 
@@ -31,7 +31,7 @@ def alerts(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
         return
     from agent import app as api
 
-    with waiting("Reading the chain"), api.open_agent(config) as agent:
+    with spinner("Reading the chain"), api.open_agent(config) as agent:
         document = api.alerts(agent)
 
     def show() -> None:
@@ -50,7 +50,7 @@ def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Sends a test message to each target. Exit code 11 if one was not delivered."""
     from agent import app as api
 
-    with waiting("Sending to each target"):
+    with spinner("Sending to each target"):
         document = api.try_targets(config)
 
     def show() -> None:

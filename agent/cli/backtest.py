@@ -21,10 +21,10 @@ from agent.units import decimal_text, price_text, value_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.backtest.data import Funding
+    from agent.backtest.data import FundingSummary
     from agent.backtest.simulate import SimulationResult
     from agent.backtest.stress.run import StressResult
-    from agent.backtest.tune.jobs import Estimate
+    from agent.backtest.tune.jobs import WorkEstimate
 
 
 Document = dict[str, Any]
@@ -84,7 +84,7 @@ def backtest(  # noqa: PLR0913
     file = api.prices_file(prices, sample)
     if sample and native and gas_prices is None and gas == FREE:
         gas_prices = api.sample()[1]
-    market = api.Market(
+    market = api.MarketOptions(
         cost,
         depth,
         value,
@@ -197,7 +197,7 @@ def document(found: SimulationResult) -> Document:
     }
 
 
-def _funding(found: Funding, money: Callable[[Fraction], str]) -> Document:
+def _funding(found: FundingSummary, money: Callable[[Fraction], str]) -> Document:
     def share(yearly: float | None) -> str | None:
         return None if yearly is None else f"{yearly:.6f}"
 
@@ -220,7 +220,7 @@ def _funding(found: Funding, money: Callable[[Fraction], str]) -> Document:
     }
 
 
-def harvest_words(earned: Document, twr: float, hold_twr: float) -> str:
+def format_premium(earned: Document, twr: float, hold_twr: float) -> str:
     """The log return against holding, as the values above it tell, and its parts; what they lack is gas money and flows."""
     part = {name: f"{100 * float(number):+.3f}%" for name, number in earned.items()}
     advantage = float(earned["advantage"])
@@ -257,7 +257,7 @@ def _show(made: Document) -> None:  # noqa: C901
         say(f"time-weighted return {100 * float(made['twr']):+.2f}%, held {100 * float(made['hold_twr']):+.2f}%")
     say(f"{made['rebalances']} rebalances, turnover {made['turnover']} times the portfolio")
     if (earned := made["harvest"]) is not None:
-        say(harvest_words(earned, float(made["twr"]), float(made["hold_twr"])))
+        say(format_premium(earned, float(made["twr"]), float(made["hold_twr"])))
     if (funding := made["funding"]) is not None:
         _show_funding(funding, unit)
     if made["halted"]:
@@ -347,8 +347,8 @@ def stress(  # noqa: PLR0913
     file = api.prices_file(prices, sample)
     prepared = api.prepare_stress(
         file,
-        api.Market(cost=cost, depth=depth, value=value, pool=pool, gas=gas, seed=seed),
-        api.Shocks(paths, step_paths, bars, scenarios, block, drift, crash, crash_bars, depeg, gas_spike, thin),
+        api.MarketOptions(cost=cost, depth=depth, value=value, pool=pool, gas=gas, seed=seed),
+        api.StressOptions(paths, step_paths, bars, scenarios, block, drift, crash, crash_bars, depeg, gas_spike, thin),
         config=config,
         target=target,
         band=band,
@@ -512,8 +512,8 @@ def tune(  # noqa: PLR0913
     if html is not None:
         api.check_report_path(html)
     file = api.prices_file(prices, sample)
-    market = api.Market(cost, depth, value, pool, gas, latency, seed, gas_prices=gas_prices)
-    grids = api.Grids(band, every, destination, allocator, trigger, calendar, objective, walk, folds, window, rechoose, full)
+    market = api.MarketOptions(cost, depth, value, pool, gas, latency, seed, gas_prices=gas_prices)
+    grids = api.TuneOptions(band, every, destination, allocator, trigger, calendar, objective, walk, folds, window, rechoose, full)
     search = api.prepare_tune(file, market, grids, config=config, target=target, numeraire=numeraire, native=native, names=names)
     shown = nullcontext() if as_json or not err.is_terminal else err.status("measuring")
     with shown as status:
@@ -522,7 +522,7 @@ def tune(  # noqa: PLR0913
             if status is not None:
                 status.update(f"{done:,} of {runs:,} runs")
 
-        def confirm(estimate: Estimate) -> bool:
+        def confirm(estimate: WorkEstimate) -> bool:
             if as_json or not interactive():
                 return False
             if status is not None:

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli import money as acting
-from agent.cli.display.output import ask, cell, emit, err, note, out, require_answerable, say, waiting
+from agent.cli import money
+from agent.cli.display.output import ask, cell, emit, err, note, out, require_answerable, say, spinner
 from agent.cli.money import payment, show_remedies, show_sale, show_sent
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Verbose, Yes
-from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, EXITS, ConfigError
+from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agent.app import Agent, Halted, TakenBack
-    from agent.app.money.emergency import Revoking
-    from agent.app.money.rehearsal import Leg, Rehearsal
-    from agent.app.money.shutdown import Ending
+    from agent.app import Agent, HardPauseReport, OpenExposure
+    from agent.app.money.emergency import RevocationReport
+    from agent.app.money.rehearsal import Rehearsal, RehearsalLeg
+    from agent.app.money.shutdown import ShutdownReport
     from agent.cli.display.tables import FigureTable
 
 
@@ -62,13 +62,13 @@ def pause(
         return
     if send:
         require_answerable(yes)
-    with waiting("Paused. Reading the chain") as wait:
+    with spinner("Paused. Reading the chain") as wait:
 
-        def confirm(found: TakenBack) -> bool:
+        def confirm(found: OpenExposure) -> bool:
             if not found.waiting and not found.allowed:
                 return True
             with wait.aside():
-                err.print(_table(_waits(found)))
+                err.print(_table(_pending_document(found)))
                 return ask("Paused. Take all of this back?")
 
         halted = api.pause_hard(config, reason, send=send, sure=yes, confirm=confirm, progress=wait.update)
@@ -85,7 +85,7 @@ def resume(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
     emit(document, as_json, lambda: say("Resumed."))
 
 
-def _waits(found: TakenBack) -> Document:
+def _pending_document(found: OpenExposure) -> Document:
     from agent.cli.display import documents
 
     return {
@@ -94,11 +94,11 @@ def _waits(found: TakenBack) -> Document:
     }
 
 
-def _document(halted: Halted, send: bool) -> Document:
+def _document(halted: HardPauseReport, send: bool) -> Document:
     """`outcome`: planned, declined, clear (nothing was left), done, failed (something stays), or handed over: a run will, where one is."""
     from agent.cli.display import documents
 
-    found = _waits(halted.found)
+    found = _pending_document(halted.found)
     clear = not found["cancel"] and not found["revoke"]
     if halted.outcome is not None:
         outcome, told = halted.outcome.kind.value.replace("halt", "clear"), halted.outcome.reason
@@ -164,24 +164,24 @@ def stop(  # noqa: PLR0913
 
     run and rebalance then refuse until trimtab resume.
     """
-    from agent.app.money import shutdown as ending
+    from agent.app.money import shutdown
 
     if keep and (to_stable or send_to is not None):
         raise ConfigError("--keep cannot be combined with --to-stable or --send-to", "use one of them")
-    with acting.opened(config, send=send, yes=yes) as (agent, wait):
+    with money.open_for_command(config, send=send, yes=yes) as (agent, wait):
 
         def show(console: Console, document: Document) -> None:
-            _show_ending(console, document, agent, verbose=verbose)
+            _show_shutdown(console, document, agent, verbose=verbose)
 
-        def confirm(found: Ending) -> bool:
+        def confirm(found: ShutdownReport) -> bool:
             if yes and not found.to_stable and found.to is None:
                 return True  # an end that sells and pays nothing is never held up
-            return acting.sure(agent, wait, _ending(found, agent), show, "Stop the bot like this?", yes=yes)
+            return money.ask_owner(agent, wait, _shutdown_document(found, agent), show, "Stop the bot like this?", yes=yes)
 
-        found = ending.stop(agent, to_stable=to_stable, send_to=send_to, send=send, confirm=confirm, progress=wait.update)
-        document = _ending(found, agent)
-        acting.acting_told(wait, document, show, as_json=as_json)
-    raise typer.Exit(EXITS.get(document["state"], 0))
+        found = shutdown.stop(agent, to_stable=to_stable, send_to=send_to, send=send, confirm=confirm, progress=wait.update)
+        document = _shutdown_document(found, agent)
+        money.show_result(wait, document, show, as_json=as_json)
+    raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
 
 
 def revoke(
@@ -192,20 +192,20 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Lists the allowances of routers, position managers and Permit2; with --send sets them to zero."""
-    from agent.app.money import emergency as revoking
+    from agent.app.money import emergency
 
-    with acting.opened(config, send=send, yes=yes) as (agent, wait):
+    with money.open_for_command(config, send=send, yes=yes) as (agent, wait):
 
-        def confirm(found: Revoking) -> bool:
+        def confirm(found: RevocationReport) -> bool:
             if yes:
                 return True
             with wait.aside():
                 _show_revoking(err, _revoking(found))
                 return ask("Set all of this to zero?")
 
-        document = _revoking(revoking.revoke(agent, tokens or (), send=send, confirm=confirm, progress=wait.update))
-        acting.acting_told(wait, document, _show_revoking, as_json=as_json)
-    raise typer.Exit(EXITS.get(document["state"], 0))
+        document = _revoking(emergency.revoke(agent, tokens or (), send=send, confirm=confirm, progress=wait.update))
+        money.show_result(wait, document, _show_revoking, as_json=as_json)
+    raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
 
 
 def rehearse(
@@ -216,24 +216,24 @@ def rehearse(
     as_json: AsJson = False,
 ) -> None:
     """Swaps the smallest allowed amount out and back, and compares both swaps with the prediction."""
-    from agent.app.money import rehearsal as rehearsing
+    from agent.app.money import rehearsal
 
-    with acting.opened(config, send=send, yes=yes) as (agent, wait):
+    with money.open_for_command(config, send=send, yes=yes) as (agent, wait):
 
         def show(console: Console, document: Document) -> None:
             _show_rehearsal(console, document, agent)
 
         def confirm(found: Rehearsal) -> bool:
-            return acting.sure(agent, wait, _rehearsal(found, agent), show, "Trade this there and back?", yes=yes)
+            return money.ask_owner(agent, wait, _rehearsal(found, agent), show, "Trade this there and back?", yes=yes)
 
         if send:
             agent.require_not_stopped()
-        document = _rehearsal(rehearsing.rehearse(agent, token, send=send, confirm=confirm, progress=wait.update), agent)
-        acting.acting_told(wait, document, show, as_json=as_json)
-    raise typer.Exit(EXITS.get(document["state"], 0))
+        document = _rehearsal(rehearsal.rehearse_trade(agent, token, send=send, confirm=confirm, progress=wait.update), agent)
+        money.show_result(wait, document, show, as_json=as_json)
+    raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
 
 
-def _ending(found: Ending, agent: Agent) -> Document:
+def _shutdown_document(found: ShutdownReport, agent: Agent) -> Document:
     from agent.cli.display import documents
 
     return {
@@ -253,7 +253,7 @@ def _ending(found: Ending, agent: Agent) -> Document:
     }
 
 
-def _show_ending(console: Console, document: Document, agent: Agent, *, verbose: bool) -> None:
+def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbose: bool) -> None:
     from agent.cli.display import tables
 
     if document["state"] in ("planned", "refused"):
@@ -279,7 +279,7 @@ def _show_ending(console: Console, document: Document, agent: Agent, *, verbose:
     show_remedies(console, document)
 
 
-def _revoking(found: Revoking) -> Document:
+def _revoking(found: RevocationReport) -> Document:
     from agent.cli.display import documents
 
     rows = [
@@ -318,14 +318,14 @@ def _rehearsal(found: Rehearsal, agent: Agent) -> Document:
         "verdict": found.verdict,
         "numeraire": agent.portfolio.numeraire.label,
         "plan": documents.plan(found.outcomes[0]),
-        "ways": [_way(one, agent) for one in found.ways],
+        "ways": [_leg_document(one, agent) for one in found.ways],
         "cost": documents.money(found.cost, agent.portfolio),
         "predicted_cost": documents.money(found.predicted, agent.portfolio),
         "transactions": sent,
     }
 
 
-def _way(one: Leg, agent: Agent) -> Document:
+def _leg_document(one: RehearsalLeg, agent: Agent) -> Document:
     from agent.cli.display import documents
 
     return {

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import ask, cell, emit, err, note, out, require_answerable, say, waiting
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Yes, books_of, marked
+from agent.cli.display.output import ask, cell, emit, err, note, out, require_answerable, say, spinner
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Yes, mark_paper, paper_or_live
 from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE
 
 if TYPE_CHECKING:
@@ -39,29 +39,29 @@ def history(
 ) -> None:
     """Lists past steps with decisions and transactions, or config versions without secrets."""
     from agent import app as api
-    from agent.cli import ledger as ledger_tables
-    from agent.cli.display import documents as rounds
+    from agent.cli import ledger
+    from agent.cli.display import documents
 
     if configs or version is not None:
-        from agent.app.settings import config_versions as versions
-        from agent.cli import profiles as config_versions
+        from agent.app.settings import config_versions
+        from agent.cli import profiles
 
         if version is not None:
-            one = versions.compared(books_of(config, paper), version)
-            emit(one, as_json, lambda: config_versions.show_one(one))
+            one = config_versions.show_version(paper_or_live(config, paper), version)
+            emit(one, as_json, lambda: profiles.show_one(one))
         else:
-            found = versions.history(books_of(config, paper), limit)
-            emit(found, as_json, lambda: config_versions.show_all(found))
+            found = config_versions.list_versions(paper_or_live(config, paper), limit)
+            emit(found, as_json, lambda: profiles.show_all(found))
         return
-    document = marked(api.history(books_of(config, paper), limit), paper)
+    document = mark_paper(api.history(paper_or_live(config, paper), limit), paper)
 
     def show() -> None:
         out.print(steps(document))
         if out.is_terminal and any(len(row["reason"]) > LONGEST_REASON for row in document["steps"]):
             note("Reasons are cut. All of one: trimtab explain STEP")
         if document["corrections"]:
-            out.print(rounds.corrections(document["corrections"]))
-        ledger_tables.show_values(out, document)
+            out.print(documents.executions_table(document["corrections"]))
+        ledger.show_values(out, document)
 
     emit(document, as_json, show)
 
@@ -75,7 +75,7 @@ def explain(
     """Explains a past step: snapshot, decision, reason, transactions, result."""
     from agent import app as api
 
-    document = marked(api.explain(books_of(config, paper), step), paper)
+    document = mark_paper(api.explain(paper_or_live(config, paper), step), paper)
 
     def show() -> None:
         for line in document["words"]:
@@ -125,7 +125,7 @@ def cancel(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = F
     """
     from agent import app as api
 
-    found = api.waiting(config)
+    found = api.pending_transactions(config)
     if not found["transactions"] or not send:
         emit(found, as_json, lambda: _shown(found, "To cancel them: trimtab cancel --send"))
         raise typer.Exit
@@ -135,7 +135,7 @@ def cancel(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = F
         if not ask("Cancel this?"):
             emit(found, as_json, lambda: say("Nothing was sent."))
             raise typer.Exit(EXIT_REFUSED)
-    with api.open_agent(config) as agent, waiting("Cancelling") as wait:
+    with api.open_agent(config) as agent, spinner("Cancelling") as wait:
         document = api.cancel(agent, progress=wait.update)
     emit(document, as_json, lambda: _shown(document, "Some still wait: trimtab cancel --send once more, or trimtab reconcile"))
     raise typer.Exit(EXIT_RETRYABLE if document["waiting"] else 0)
@@ -150,13 +150,13 @@ def reconcile(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes 
 
     if send and not yes:
         require_answerable(yes)
-        found = api.waiting(config)
+        found = api.pending_transactions(config)
         if found["transactions"]:
             err.print(_table(found))
         if not ask("Send again what is lost, and cancel what is late?"):
             emit(found, as_json, lambda: say("Nothing was sent."))
             raise typer.Exit(EXIT_REFUSED)
-    with api.open_agent(config) as agent, waiting("Reading the chain") as wait:
+    with api.open_agent(config) as agent, spinner("Reading the chain") as wait:
         document = api.reconcile(agent, send=send, progress=wait.update)
     emit(document, as_json, lambda: _shown(document, "To send again what is lost, and cancel what is late: trimtab reconcile --send"))
     raise typer.Exit(EXIT_RETRYABLE if document["waiting"] else 0)
@@ -225,8 +225,8 @@ def adopt(
         if not ask("Go on from the chain's present nonce?"):
             emit({"nonce": None}, as_json, lambda: say("Nothing was adopted."))
             raise typer.Exit(EXIT_REFUSED)
-    with api.open_agent(config) as agent, waiting("Reading the chain"):
-        document = {"nonce": agent.adopt(nothing_lost=nothing_lost)}
+    with api.open_agent(config) as agent, spinner("Reading the chain"):
+        document = {"nonce": agent.resync_nonce(nothing_lost=nothing_lost)}
     emit(document, as_json, lambda: say(f"Adopted: the next transaction has nonce {document['nonce']}."))
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from agent.cli.display.output import cell, emit, out, say, waiting
+from agent.cli.display.output import cell, emit, out, say, spinner
 from agent.cli.display.tables import FigureTable, amount, brief, money, table
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, books_of, marked
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, mark_paper, paper_or_live
 from agent.units import decimal_text
 
 # --- Commands about the ledger: pnl, export, books check, books journal, books open.
@@ -41,11 +41,11 @@ def pnl(
     """Shows profit and loss per period against holding and a benchmark, with costs, realised and unrealised gains."""
     from agent import app as api
 
-    books = books_of(config, paper)
+    books = paper_or_live(config, paper)
     if now:
-        with waiting("Reading the chain"), api.open_agent(books) as agent:
-            api.refresh(agent)
-    document = marked(api.pnl(books, period, benchmark, last), paper)
+        with spinner("Reading the chain"), api.open_agent(books) as agent:
+            api.refresh_ledger(agent)
+    document = mark_paper(api.pnl(books, period, benchmark, last), paper)
     emit(document, as_json, lambda: show_pnl(out, document))
 
 
@@ -63,7 +63,7 @@ def export(
     """Writes the books to files: rotki's generic trades and events, plain CSV, or Parquet."""
     from agent import app as api
 
-    document = marked(api.export(books_of(config, paper), kind, folder, force, native), paper)
+    document = mark_paper(api.export(paper_or_live(config, paper), kind, folder, force, native), paper)
 
     def show() -> None:
         for file in document["files"]:
@@ -88,8 +88,8 @@ def check(
     document = api.check_books(config, rebuild)
     document["chain"] = None
     if not offline:
-        with waiting("Reading the chain"), api.open_agent(config) as agent:
-            document["chain"] = api.against_chain(agent)
+        with spinner("Reading the chain"), api.open_agent(config) as agent:
+            document["chain"] = api.compare_with_chain(agent)
         document["sound"] = document["sound"] and not document["chain"]["disagreement"]
     emit(document, as_json, lambda: show_check(document))
     raise typer.Exit(0 if document["sound"] else EXIT_OPERATOR)
@@ -103,7 +103,7 @@ def journal(
     """Lists the newest entries with their postings. Reads only the store."""
     from agent import app as api
 
-    document = api.journal_of_books(config, limit)
+    document = api.list_entries(config, limit)
     emit(document, as_json, lambda: show_journal(out, document))
 
 
@@ -133,7 +133,8 @@ def show_pnl(console: Console, document: Document) -> None:
         costs = one["costs"]
         rows.append((
             one["from"][:10], money(one["end_value"]), money(one["deposits"]), money(one["withdrawals"]), money(one["profit"]),
-            share(one["twr_bps"]), share(one["mwr_bps"]), share(one["hold_return_bps"]), share(one["benchmark_return_bps"]),
+            format_share(one["twr_bps"]), format_share(one["mwr_bps"]),
+            format_share(one["hold_return_bps"]), format_share(one["benchmark_return_bps"]),
             money(one["rebalancing_effect"]), str(one["rebalances"]), money(costs["fees"]), money(costs["impact"]), money(costs["gas"]),
             money(one["realised"]),
         ))  # fmt: skip
@@ -180,7 +181,7 @@ def show_values(console: Console, document: Document) -> None:
         for row in document["values"]:
             shares = (row["weights_bps"].get(name) for name in symbols)
             when = row["time"][:19].replace("T", " ")
-            rows.append((when, money(row["value"]), *(share(one) for one in shares)))
+            rows.append((when, money(row["value"]), *(format_share(one) for one in shares)))
         console.print(figures("Weights over time", ("time (UTC)", "value", *symbols), rows))
 
 
@@ -241,6 +242,6 @@ def show_tax(console: Console, found: Document | None) -> None:
     say(f"Realised this year: {money(found['realised_this_year'])}{limit}.")
 
 
-def share(bps: float | None) -> str:
+def format_share(bps: float | None) -> str:
     """-12 -> -0.12 %; empty where it is not known, and what is rounded to zero has no sign."""
     return "" if bps is None else f"{bps / 100:z.2f} %"

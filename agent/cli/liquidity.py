@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import cell, emit, out, say, waiting
+from agent.cli.display.output import cell, emit, out, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
 from agent.units import BPS, decimal_text, value_text
 
 if TYPE_CHECKING:
-    from agent.app.positions.liquidity import Bounded, Liquidity
-    from agent.chain.own_positions import Stray
+    from agent.app.positions.liquidity import LimitedSum, LiquidityReport
+    from agent.chain.own_positions import UnsolicitedPosition
     from agent.cli.display.tables import FigureTable
     from agent.model import Portfolio
     from agent.policy.liquidity.decide import TargetReport
@@ -38,7 +38,7 @@ def lp(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJ
         return
     from agent import app as api
 
-    with waiting("Reading the chain"), api.open_agent(config) as agent:
+    with spinner("Reading the chain"), api.open_agent(config) as agent:
         found = api.liquidity(agent)
     document = to_document(found)
     emit(document, as_json, lambda: show(document))
@@ -52,7 +52,7 @@ def take(
     """Starts counting a position as the agent's own, for example after restoring a store."""
     from agent import app as api
 
-    with waiting("Reading the chain"), api.open_agent(config) as agent:
+    with spinner("Reading the chain"), api.open_agent(config) as agent:
         document = api.take_position(agent, number)
     emit(document, as_json, lambda: say(f"{document['position']} counts from here on."))
 
@@ -69,7 +69,7 @@ def forget(
     emit(document, as_json, lambda: say(f"{document['position']} is no longer counted."))
 
 
-def to_document(found: Liquidity) -> Document:
+def to_document(found: LiquidityReport) -> Document:
     """Raw amounts and values as decimal strings, shares in bps as decimal strings."""
     step = found.step_input
     portfolio, head = step.portfolio, step.snapshot.head
@@ -145,7 +145,7 @@ def _target(report: TargetReport, portfolio: Portfolio) -> Document:
     }
 
 
-def _stray(stray: Stray) -> Document:
+def _stray(stray: UnsolicitedPosition) -> Document:
     return {
         "position": stray.name,
         "contract": stray.contract,
@@ -155,7 +155,7 @@ def _stray(stray: Stray) -> Document:
     }
 
 
-def _bounded(found: Bounded, portfolio: Portfolio) -> Document:
+def _bounded(found: LimitedSum, portfolio: Portfolio) -> Document:
     return {
         "value": _money(found.value, portfolio),
         "share_bps": None if found.share is None else _bps(found.share),

@@ -77,7 +77,7 @@ def demo(
     file = io.StringIO() if as_json else None
     columns, drawn = (None, None) if svg is None else (PICTURE_COLUMNS, True)
     console = Output(file=file, record=svg is not None, highlight=False, width=columns, force_terminal=drawn)
-    document = play(console)
+    document = run_demo(console)
     if svg is not None:
         _save_picture(svg, console.export_svg(title="trimtab demo", unique_id="demo"))
     emit(document, as_json, lambda: say("Try it yourself: trimtab localchain --write-config local.toml"))
@@ -97,7 +97,7 @@ def _save_picture(path: Path, svg: str) -> None:
 Document = dict[str, Any]
 
 
-def play(console: Console) -> Document:
+def run_demo(console: Console) -> Document:
     """Runs the demo and prints it to `console`; returns everything as one document."""
     starting = nullcontext() if console.record else console.status("Starting an embedded chain with Uniswap V2 and V3")
     with starting, api.demo_world() as world:

@@ -12,24 +12,25 @@ from typing import Annotated
 import click
 import typer
 
-from agent.cli import alerts, backtest, ledger, liquidity, local, money, orders, portfolio, profiles, run, setup, weights, whatif
-from agent.cli import backtest as stress
-from agent.cli import backtest as tune
-from agent.cli import emergency as ending
-from agent.cli import emergency as killswitch
-from agent.cli import history as books
-from agent.cli import history as db
-from agent.cli import history as journal
-from agent.cli import money as flows
-from agent.cli import portfolio as limit
-from agent.cli import profiles as editing
-from agent.cli import run as paper
-from agent.cli import run as replay
-from agent.cli import setup as wallet
-from agent.cli import strategies as sleeves
-from agent.cli import weights as oracle
-from agent.cli.display import terminal as interrupting
-from agent.cli.display import terminal as streams
+from agent.cli import (
+    alerts,
+    backtest,
+    emergency,
+    history,
+    ledger,
+    liquidity,
+    local,
+    money,
+    orders,
+    portfolio,
+    profiles,
+    run,
+    setup,
+    strategies,
+    weights,
+    whatif,
+)
+from agent.cli.display import terminal
 from agent.cli.display.output import fail
 from agent.errors import ConfigError, Interrupted, OperatorNeeded, TrimtabError
 
@@ -87,32 +88,32 @@ TYPER_INTERRUPTED = 128 + 2
 """What Typer makes of Ctrl-C; no command of ours ends with it."""
 for register in (
     setup.register,
-    limit.register_limit,
+    portfolio.register_limit,
     profiles.register,
-    wallet.register_wallet,
+    setup.register_wallet,
     portfolio.register,
     weights.register,
-    sleeves.register,
+    strategies.register,
     run.register,
     liquidity.register,
-    oracle.register_oracle,
+    weights.register_oracle,
     orders.register,
-    books.register,
+    history.register,
     ledger.register,
-    journal.register_journal,
-    flows.register_flows,
-    db.register_db,
-    killswitch.register,
+    history.register_journal,
+    money.register_flows,
+    history.register_db,
+    emergency.register,
     money.register,
-    editing.register_editing,
-    ending.register_ending,
+    profiles.register_editing,
+    emergency.register_ending,
     alerts.register,
     whatif.register,
     backtest.register,
-    paper.register_paper,
-    replay.register_replay,
-    stress.register_stress,
-    tune.register_tune,
+    run.register_paper,
+    run.register_replay,
+    backtest.register_stress,
+    backtest.register_tune,
     local.register,
 ):
     register(app)
@@ -160,21 +161,21 @@ def main() -> None:
     """
     gc.set_threshold(GARBAGE)
     atexit.register(gc.freeze)  # what lives at the end goes with the process: the collector need not take it apart, for as long as a look
-    streams.settle()
-    as_json, ending = "--json" in sys.argv, interrupting.live()
+    terminal.replace_unencodable()
+    as_json, ending = "--json" in sys.argv, terminal.sending_exit()
     try:
-        with interrupting.within_seconds(ending):
+        with terminal.exit_in_time(ending):
             code = _run(as_json, ending)
             sys.stdout.flush()
     except KeyboardInterrupt:  # while signals were only beginning to be heard, or no longer were
         code = _interrupted(as_json, ending)
     except OSError as error:  # what could not be told; what was done is in the journal
-        streams.give_up(error)
+        terminal.give_up(error)
         code = OperatorNeeded.exit_code
     sys.exit(code)
 
 
-def _run(as_json: bool, ending: interrupting.Ending) -> int:
+def _run(as_json: bool, ending: terminal.ProcessExit) -> int:
     """One command; its exit code. Raises OSError where an output takes no more."""
     try:
         code = app(standalone_mode=False)
@@ -186,18 +187,18 @@ def _run(as_json: bool, ending: interrupting.Ending) -> int:
     except click.ClickException as error:
         code = fail(ConfigError(_unrepeated(error), f"see {_help_of(error)}"), as_json)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        if sys.argv[1:2] and sys.argv[1] in interrupting.OFFLINE:
-            return fail(Interrupted(interrupting.MESSAGE), as_json)
+        if sys.argv[1:2] and sys.argv[1] in terminal.OFFLINE:
+            return fail(Interrupted(terminal.MESSAGE), as_json)
         code = _interrupted(as_json, ending)
     except TrimtabError as error:
         code = fail(error, as_json)
     except Exception as error:  # a defect of ours: the traceback is for the report, the document for machines
-        if isinstance(error, OSError) and streams.failed(error):
+        if isinstance(error, OSError) and terminal.is_output_error(error):
             raise
         traceback.print_exc()
         code = fail(TrimtabError(f"internal error: {type(error).__name__}", "this is a defect; report it with the lines above"), as_json)
     return code if isinstance(code, int) else 0
 
 
-def _interrupted(as_json: bool, ending: interrupting.Ending) -> int:
+def _interrupted(as_json: bool, ending: terminal.ProcessExit) -> int:
     return fail(ending.error, as_json) if ending.told() else ending.error.exit_code

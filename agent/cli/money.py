@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import Waiting, asked, cell, emit, err, out, require_answerable, say, waiting
+from agent.cli.display.output import Spinner, ask_with_changes, cell, emit, err, out, require_answerable, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Verbose, Yes
 from agent.cli.portfolio import READING
-from agent.errors import EXITS, ConfigError
+from agent.errors import EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from agent.app import Agent
-    from agent.app.money.deposits import Investing
-    from agent.app.money.withdrawals import Withdrawing
+    from agent.app.money.deposits import InvestmentReport
+    from agent.app.money.withdrawals import WithdrawalReport
     from agent.cli.display.tables import FigureTable
-    from agent.model import Intent, Payment, Portfolio, Request, StepInput
+    from agent.model import Intent, OwnerRequest, Payment, Portfolio, StepInput
 
 
 # --- What every command of the owner has in common that may act: opened, shown, asked, told.
@@ -33,28 +33,28 @@ Show = Callable[["Console", Document], None]
 
 
 @contextmanager
-def opened(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[Agent, Waiting]]:
+def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[Agent, Spinner]]:
     """The agent, and where progress is shown. Raises ConfigError before any work where nobody could answer the question to come."""
     from agent import app as api
 
     if send:
         require_answerable(yes)
-    with api.open_agent(config) as agent, waiting(READING) as wait:
+    with api.open_agent(config) as agent, spinner(READING) as wait:
         yield agent, wait
 
 
-def sure(agent: Agent, wait: Waiting, document: Document, show: Show, question: str, *, yes: bool) -> bool:
+def ask_owner(agent: Agent, wait: Spinner, document: Document, show: Show, question: str, *, yes: bool) -> bool:
     """The owner's answer to what is shown to him, changes of the config by hand among it; with `yes` nobody is asked."""
-    from agent.app.settings import config_versions as versions
+    from agent.app.settings import config_versions
 
     if yes:
-        return versions.trusted(agent)
+        return config_versions.require_trusted_config(agent)
     with wait.aside():
         show(err, document)
-        return versions.confirmed(agent, lambda lines: asked(lines, question))
+        return config_versions.confirm_changes(agent, lambda lines: ask_with_changes(lines, question))
 
 
-def acting_told(wait: Waiting, document: Document, show: Show, *, as_json: bool) -> None:
+def show_result(wait: Spinner, document: Document, show: Show, *, as_json: bool) -> None:
     """The end of a command, for people or machines."""
     with wait.aside():
         emit(document, as_json, lambda: show(out, document))
@@ -78,23 +78,23 @@ def invest(
 
     Send tokens of the portfolio to the agent's wallet, then run this.
     """
-    from agent.app.money import deposits as investing
+    from agent.app.money import deposits
 
-    with opened(config, send=send, yes=yes) as (agent, wait):
+    with open_for_command(config, send=send, yes=yes) as (agent, wait):
 
         def show(console: Console, document: Document) -> None:
             _show_investing(console, document, agent, hint=not send, verbose=verbose)
 
-        def confirm(found: Investing) -> bool:
+        def confirm(found: InvestmentReport) -> bool:
             question = "Take this for a deposit, and invest it?"
-            return sure(agent, wait, _investing(found, agent, sent=send), show, question, yes=yes)
+            return ask_owner(agent, wait, _investing(found, agent, sent=send), show, question, yes=yes)
 
         if send:
             agent.require_not_stopped()
-        found = investing.invest(agent, only=flow or (), send=send, confirm=confirm, progress=wait.update)
+        found = deposits.invest(agent, only=flow or (), send=send, confirm=confirm, progress=wait.update)
         told = _investing(found, agent, sent=send)
-        acting_told(wait, told, show, as_json=as_json)
-    raise typer.Exit(EXITS.get(told["outcome"], 0))
+        show_result(wait, told, show, as_json=as_json)
+    raise typer.Exit(EXPLAINED_EXITS.get(told["outcome"], 0))
 
 
 def withdraw(  # noqa: PLR0913
@@ -113,7 +113,7 @@ def withdraw(  # noqa: PLR0913
     as_json: AsJson = False,
 ) -> None:
     """Withdraws money to a confirmed address, exactly once. Raises a shortfall from the most overweight assets first."""
-    from agent.app.money import withdrawals as withdrawing
+    from agent.app.money import withdrawals
 
     if sum(given is not None for given in (amount, resume, release)) > 1:
         raise ConfigError("AMOUNT, --resume and --release cannot be combined", "use one of them")
@@ -121,10 +121,10 @@ def withdraw(  # noqa: PLR0913
         raise ConfigError("--in and --pro-rata need an AMOUNT", "give the amount in whole coins")
     if amount is None and resume is None and (to is not None or (send and release is None)):
         raise ConfigError("AMOUNT is missing", "give the amount in whole coins, or --resume NUMBER")
-    with opened(config, send=send, yes=yes) as (agent, wait):
+    with open_for_command(config, send=send, yes=yes) as (agent, wait):
         if amount is None and resume is None:
             if release is not None:
-                withdrawing.release(agent, release, wait.update)
+                withdrawals.release(agent, release, wait.update)
             listed: Document = {"withdrawals": [_request(one, agent.portfolio) for one in agent.desk.store.requests() if one.payments]}
             emit(listed, as_json, lambda: _show_requests(listed))
             raise typer.Exit
@@ -132,21 +132,21 @@ def withdraw(  # noqa: PLR0913
         def show(console: Console, document: Document) -> None:
             _show_withdrawing(console, document, agent, verbose=verbose)
 
-        def confirm(found: Withdrawing) -> bool:
-            return sure(agent, wait, withdrawing_document(found, agent), show, "Withdraw this?", yes=yes)
+        def confirm(found: WithdrawalReport) -> bool:
+            return ask_owner(agent, wait, withdrawing_document(found, agent), show, "Withdraw this?", yes=yes)
 
         if resume is not None:
-            found = withdrawing.resume(agent, resume, to=to, send=send, confirm=confirm, progress=wait.update)
+            found = withdrawals.resume(agent, resume, to=to, send=send, confirm=confirm, progress=wait.update)
         else:
-            found = withdrawing.withdraw(
+            found = withdrawals.withdraw(
                 agent, amount or "", token, pro_rata=pro_rata, to=to, send=send, confirm=confirm, progress=wait.update
             )
         told = withdrawing_document(found, agent)
-        acting_told(wait, told, show, as_json=as_json)
-    raise typer.Exit(EXITS.get(told["state"], 0))
+        show_result(wait, told, show, as_json=as_json)
+    raise typer.Exit(EXPLAINED_EXITS.get(told["state"], 0))
 
 
-def withdrawing_document(found: Withdrawing, agent: Agent) -> Document:
+def withdrawing_document(found: WithdrawalReport, agent: Agent) -> Document:
     """A withdrawal. `sale` is the plan that comes first, None where enough lies there."""
     from agent.cli.display import documents
 
@@ -199,8 +199,8 @@ def show_sent(console: Console, document: Document) -> None:
         console.print(tables.transactions(document))
 
 
-def _request(found: Request, portfolio: Portfolio) -> Document:
-    from agent.app import withdrawal_parts as parting
+def _request(found: OwnerRequest, portfolio: Portfolio) -> Document:
+    from agent.app import withdrawal_parts
 
     return {
         "number": found.id,
@@ -208,7 +208,7 @@ def _request(found: Request, portfolio: Portfolio) -> Document:
         "to": found.to,
         "payments": [payment(one, portfolio) for one in found.payments],
         "asked_s": found.asked_s,
-        "parts": None if found.parts is None else parting.document(found.parts),
+        "parts": None if found.parts is None else withdrawal_parts.progress_document(found.parts),
     }
 
 
@@ -248,10 +248,9 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
     show_remedies(console, document)
 
 
-def _investing(found: Investing, agent: Agent, *, sent: bool) -> Document:
-    from agent.app import describe as flow_words
+def _investing(found: InvestmentReport, agent: Agent, *, sent: bool) -> Document:
+    from agent.app import describe
     from agent.cli.display import documents
-    from agent.cli.display import documents as rounds
 
     outcome = found.outcome
     plan = None if outcome is None else documents.rebalance(outcome, agent.realised(outcome)) if sent else documents.plan(outcome)
@@ -259,11 +258,11 @@ def _investing(found: Investing, agent: Agent, *, sent: bool) -> Document:
     return {
         "wallet": found.wallet,
         "chain_id": found.step_input.snapshot.head.chain_id,
-        "came": [flow_words.flow_document(found.step_input, flow) for flow in found.came],
-        "left": [flow_words.flow_document(found.step_input, flow) for flow in found.left],
+        "came": [describe.transfer_document(found.step_input, flow) for flow in found.came],
+        "left": [describe.transfer_document(found.step_input, flow) for flow in found.left],
         "told": found.told,
         "outcome": "nothing came" if outcome is None else "part" if sent and found.rest is not None else outcome.kind.value,
-        "purchase": rounds.underway(found.rest, agent.portfolio) if found.rest is not None else None,
+        "purchase": documents.progress_document(found.rest, agent.portfolio) if found.rest is not None else None,
         "reason": "" if outcome is None else outcome.reason,
         "plan": plan,
         "transactions": [documents.transaction(one) for one in transactions],
@@ -271,8 +270,7 @@ def _investing(found: Investing, agent: Agent, *, sent: bool) -> Document:
 
 
 def _show_investing(console: Console, document: Document, agent: Agent, *, hint: bool, verbose: bool) -> None:
-    from agent.cli.display import documents as rounds
-    from agent.cli.display import tables
+    from agent.cli.display import documents, tables
 
     if not document["came"]:
         console.print(cell("Nothing came to the wallet that is not known already."))
@@ -292,7 +290,7 @@ def _show_investing(console: Console, document: Document, agent: Agent, *, hint:
         show_sale(console, document["plan"], agent, verbose=verbose)
     show_sent(console, document)
     if (rest := document["purchase"]) is not None:
-        console.print(cell(f"{rounds.sentence(rest, agent.portfolio.numeraire.label)}. trimtab run --send goes on with it."))
+        console.print(cell(f"{documents.format_execution(rest, agent.portfolio.numeraire.label)}. trimtab run --send goes on with it."))
     elif document["outcome"] not in ("planned", "refused"):
         console.print(cell(f"{document['outcome']}: {document['reason']}"))
     if hint and console is out:
@@ -323,9 +321,9 @@ def flows(
         return
     from agent import app as api
 
-    with waiting("Reading the chain"), api.open_agent(config) as agent:
-        document = api.flows(agent, everything)
-    emit(document, as_json, lambda: show(document))
+    with spinner("Reading the chain"), api.open_agent(config) as agent:
+        document = api.list_transfers(agent, everything)
+    emit(document, as_json, lambda: show_transfers(document))
 
 
 def confirm(
@@ -339,7 +337,7 @@ def confirm(
     """Confirms a balance change: a deposit or a withdrawal by default. A withdrawal is not a loss."""
     from agent import app as api
 
-    document = api.confirm_flows(config, number, kind)
+    document = api.confirm_transfers(config, number, kind)
 
     def told() -> None:
         for item in document["confirmed"]:
@@ -350,31 +348,31 @@ def confirm(
     emit(document, as_json, told)
 
 
-def show(document: Document) -> None:
+def show_transfers(document: Document) -> None:
     """A whole list of flows."""
     if not document["flows"]:
         say("Every change of every balance is explained.")
         return
-    out.print(table(document["flows"]))
+    out.print(transfers_table(document["flows"]))
     if document["halts"]:
         out.print(cell("Nothing is bought or rebalanced until these are explained or accepted: trimtab flows confirm", "bold red"))
 
 
-def documents(step: StepInput) -> list[Document]:
+def transfer_documents(step: StepInput) -> list[Document]:
     """Changes of balances that nobody has explained yet, as documents."""
-    from agent.app import describe as flow_words
+    from agent.app import describe
 
-    return [flow_words.flow_document(step, flow) for flow in step.history.flows]
+    return [describe.transfer_document(step, flow) for flow in step.history.flows]
 
 
-def left_alone(step: StepInput) -> list[Document]:
+def excluded_holdings(step: StepInput) -> list[Document]:
     """What of the wallet is no part of the portfolio now, each with the reason."""
-    from agent.app import describe as flow_words
+    from agent.app import describe
 
-    return flow_words.left_alone(step)
+    return describe.excluded_holdings(step)
 
 
-def left_table(found: list[Document]) -> FigureTable:
+def excluded_table(found: list[Document]) -> FigureTable:
     """The same to be read."""
     from agent.cli.display import tables
 
@@ -384,7 +382,7 @@ def left_table(found: list[Document]) -> FigureTable:
     return made
 
 
-def table(found: list[Document]) -> FigureTable:
+def transfers_table(found: list[Document]) -> FigureTable:
     """Flows, newest first."""
     from agent.cli.display import tables
 

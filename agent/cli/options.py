@@ -21,7 +21,7 @@ Record = Annotated[Path | None, typer.Option("--record", help="Record each step 
 DEFAULT_CONFIG = Path("trimtab.toml")
 
 
-def books_of(config: Path, paper: bool) -> LoadedConfig | Path:
+def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
     """The config whose books are meant; says so on stderr where they are paper ones. Raises ConfigError while there are none."""
     if not paper:
         return config
@@ -33,6 +33,6 @@ def books_of(config: Path, paper: bool) -> LoadedConfig | Path:
     return found
 
 
-def marked(document: dict[str, Any], paper: bool) -> dict[str, Any]:
+def mark_paper(document: dict[str, Any], paper: bool) -> dict[str, Any]:
     """The document; one about paper books says so."""
     return {**document, "books": "paper"} if paper else document

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agent.cli.display.output import ask, cell, emit, note, out, require_answerable, say, waiting
+from agent.cli.display.output import ask, cell, emit, note, out, require_answerable, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
 from agent.errors import EXIT_REFUSED, ConfigError
 
@@ -33,7 +33,7 @@ def orders(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
         return
     from agent import app as api
 
-    with waiting(READING), api.open_agent(config) as agent:
+    with spinner(READING), api.open_agent(config) as agent:
         document = api.standing_orders(agent)
     emit(document, as_json, lambda: show(document))
 
@@ -69,7 +69,7 @@ def set_(
 
 def arm(subject: Subject, config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
     """Re-arms orders. The next rebalance buys the asset back; levels count from its price then."""
-    _told("arm", subject, config, yes, as_json)
+    _change_orders("arm", subject, config, yes, as_json)
 
 
 def disarm(
@@ -80,10 +80,10 @@ def disarm(
     as_json: AsJson = False,
 ) -> None:
     """Disarms orders until re-armed. The next rebalance buys back what they kept out."""
-    _told("disarm", subject, config, yes, as_json, kind or ())
+    _change_orders("disarm", subject, config, yes, as_json, kind or ())
 
 
-def _told(verb: str, subject: str, config: ConfigPath, yes: bool, as_json: bool, kinds: list[str] | tuple[str, ...] = ()) -> None:
+def _change_orders(verb: str, subject: str, config: ConfigPath, yes: bool, as_json: bool, kinds: list[str] | tuple[str, ...] = ()) -> None:
     from agent import app as api
     from agent.model import OrderKind
 
@@ -91,7 +91,7 @@ def _told(verb: str, subject: str, config: ConfigPath, yes: bool, as_json: bool,
     if strange := [kind for kind in kinds if kind not in names]:
         raise ConfigError(f"--only: {strange[0]!r} is no kind of order", f"choose from {', '.join(names)}")
     require_answerable(yes)
-    with waiting(READING) as wait, api.open_agent(config) as agent:
+    with spinner(READING) as wait, api.open_agent(config) as agent:
         with wait.aside():
             if not yes and not ask(f"{verb} the orders of {subject}; what they kept out is bought back by the next rebalance"):
                 raise typer.Exit(EXIT_REFUSED)
@@ -100,10 +100,10 @@ def _told(verb: str, subject: str, config: ConfigPath, yes: bool, as_json: bool,
         else:
             document = api.disarm_orders(agent, subject, [OrderKind(kind) for kind in kinds])
         with wait.aside():
-            emit(document, as_json, lambda: _said(document))
+            emit(document, as_json, lambda: _show_change(document))
 
 
-def _said(document: Document) -> None:
+def _show_change(document: Document) -> None:
     armed = "armed" in document
     for item in document["armed" if armed else "disarmed"]:
         state = "is armed at the next look" if armed else "is out of force"

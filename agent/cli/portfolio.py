@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from agent.cli.display.output import Waiting, ask, asked, cell, emit, err, note, out, require_answerable, say, waiting
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Verbose, Yes, books_of, marked
-from agent.errors import EXIT_OK, EXIT_REFUSED, EXITS, ConfigError
+from agent.cli.display.output import Spinner, ask, ask_with_changes, cell, emit, err, note, out, require_answerable, say, spinner
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Verbose, Yes, mark_paper, paper_or_live
+from agent.errors import EXIT_OK, EXIT_REFUSED, EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
     from agent.app import Agent, StoppableClock
-    from agent.execution.step_context import Outcome
+    from agent.execution.step_context import StepOutcome
 
 
 READING = "Reading the chain"
@@ -32,16 +32,15 @@ def status(config: ConfigPath = DEFAULT_CONFIG, paper: OnPaper = False, as_json:
     """Shows holdings, weights, bands and the agent's next decision."""
     from agent import app as api
     from agent.cli.display import documents, tables
-    from agent.cli.display import documents as rounds
 
-    with waiting(READING), api.open_agent(books_of(config, paper)) as agent:
+    with spinner(READING), api.open_agent(paper_or_live(config, paper)) as agent:
         found = agent.status()
-    document = marked(documents.status(found), paper)
+    document = mark_paper(documents.status(found), paper)
 
     def show() -> None:
         tables.show_status(out, document)
-        _wishes(document)
-        rounds.show(out, document)
+        _show_target_reasons(document)
+        documents.show_execution(out, document)
 
     emit(document, as_json, show)
 
@@ -58,7 +57,7 @@ def quote(
     from agent import app as api
     from agent.cli.display import documents, plan_tables
 
-    with waiting(READING), api.open_agent(config) as agent:
+    with spinner(READING), api.open_agent(config) as agent:
         step, found = agent.quote(token_in, token_out, amount, pool)
     document = documents.quote(found, step)
     emit(document, as_json, lambda: plan_tables.show_quote(out, document, documents.decimals(step.portfolio)))
@@ -78,7 +77,7 @@ def plan(
     if input_file is not None:
         outcome = api.plan_from_input(_read(input_file))
     else:
-        with waiting(READING), api.open_agent(config) as about:
+        with spinner(READING), api.open_agent(config) as about:
             outcome = about.plan()
     if save_input is not None:
         _write(save_input, api.input_text(outcome.step_input))
@@ -94,7 +93,7 @@ def rebalance(
 
     if send:
         require_answerable(yes)
-    with api.open_agent(config) as agent, waiting(READING) as wait:
+    with api.open_agent(config) as agent, spinner(READING) as wait:
         confirm = confirmer(agent, yes, wait, verbose=verbose)
         outcome = agent.rebalance(send=send, confirm=confirm, progress=wait.update)
         with wait.aside():
@@ -131,9 +130,9 @@ def swap(  # noqa: PLR0913
     if send:
         require_answerable(yes)
     if limit is not None and until is not None:
-        terms = Terms(token_in, token_out, amount, limit, until, stay, verbose)
-        raise typer.Exit(place(config, terms, send=send, yes=yes, as_json=as_json))
-    with api.open_agent(config) as agent, waiting(READING) as wait:
+        terms = LimitOrderInput(token_in, token_out, amount, limit, until, stay, verbose)
+        raise typer.Exit(place_limit_order(config, terms, send=send, yes=yes, as_json=as_json))
+    with api.open_agent(config) as agent, spinner(READING) as wait:
         confirm = confirmer(agent, yes, wait, verbose=verbose)
         outcome = agent.swap(token_in, token_out, amount, send=send, confirm=confirm, progress=wait.update)
         by_hand = {"kind": "rebalance", "reason": f"manual swap of {amount} {token_in} for {token_out}", "outcome": outcome.kind.value}
@@ -143,15 +142,15 @@ def swap(  # noqa: PLR0913
 
 
 def confirmer(
-    agent: Agent, yes: bool, wait: Waiting, clock: StoppableClock | None = None, *, verbose: bool = False
-) -> Callable[[Outcome], bool]:
+    agent: Agent, yes: bool, wait: Spinner, clock: StoppableClock | None = None, *, verbose: bool = False
+) -> Callable[[StepOutcome], bool]:
     """Asks once before anything is sent, after showing the plan and the parameters that bind it."""
 
-    def confirm(outcome: Outcome) -> bool:
-        from agent.app.settings import config_versions as versions
+    def confirm(outcome: StepOutcome) -> bool:
+        from agent.app.settings import config_versions
 
         if yes:
-            return versions.trusted(agent)
+            return config_versions.require_trusted_config(agent)
         from agent.cli.display import documents, plan_tables
 
         with wait.aside(), clock.asking() if clock else nullcontext():
@@ -161,13 +160,13 @@ def confirmer(
                 err.print(plan_tables.parameters(binding))
             else:
                 note(plan_tables.signing(binding))
-            return versions.confirmed(agent, lambda lines: asked(lines, "Sign and send this?"))
+            return config_versions.confirm_changes(agent, lambda lines: ask_with_changes(lines, "Sign and send this?"))
 
     return confirm
 
 
 def show_outcome(  # noqa: PLR0913
-    outcome: Outcome,
+    outcome: StepOutcome,
     as_json: bool,
     agent: Agent | None,
     *,
@@ -182,7 +181,7 @@ def show_outcome(  # noqa: PLR0913
 
     document = documents.rebalance(outcome, agent.realised(outcome)) if agent is not None and sent else documents.plan(outcome)
     document |= extra or {}
-    document = marked(document, agent is not None and agent.on_paper)
+    document = mark_paper(document, agent is not None and agent.on_paper)
     if agent is not None:
         if sent and outcome.after is not None:
             document["weights_after_bps"] = agent.weights(outcome.after)
@@ -194,7 +193,7 @@ def show_outcome(  # noqa: PLR0913
         kind = document["outcome"]
         if kind not in ("done", "failed", "declined"):
             plan_tables.show_plan(out, document, decimals, verbose=verbose, more="--verbose")
-            _wishes(document)
+            _show_target_reasons(document)
         if document.get("transactions"):
             out.print(tables.transactions(document))
             out.print(tables.realised(document, decimals))
@@ -210,10 +209,10 @@ def show_outcome(  # noqa: PLR0913
             say(hint or "Dry run: nothing was sent. Add --send to sign and send.")
 
     emit(document, as_json, show, lines)
-    return EXITS.get(document["outcome"], 0)
+    return EXPLAINED_EXITS.get(document["outcome"], 0)
 
 
-def _wishes(document: dict[str, object]) -> None:
+def _show_target_reasons(document: dict[str, object]) -> None:
     """Why targets are other than those of the config."""
     for wish in cast(list[str], document["wishes"]):
         say(f"Targets: {wish}.")
@@ -244,7 +243,7 @@ FAR_BPS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LimitOrderInput:
     """What was asked for, as it was typed."""
 
     token_in: str
@@ -277,13 +276,13 @@ def limit(
     emit(document, as_json, lambda: _show(document))
 
 
-def place(config: Path, terms: Terms, *, send: bool, yes: bool, as_json: bool) -> int:
+def place_limit_order(config: Path, terms: LimitOrderInput, *, send: bool, yes: bool, as_json: bool) -> int:
     """Places an order, or shows what it would do; returns the exit code."""
     from agent import app as api
     from agent.cli.portfolio import READING, confirmer, show_outcome
 
-    with api.open_agent(config) as agent, waiting(READING) as wait:
-        order, outcome = api.swap_at(
+    with api.open_agent(config) as agent, spinner(READING) as wait:
+        order, outcome = api.swap_at_limit(
             agent,
             (terms.token_in, terms.token_out),
             terms.amount,
@@ -315,7 +314,7 @@ def _words(prices: Document) -> str:
     return f"Limit {' or '.join(prices['limit'])}; {market}."
 
 
-def _far(prices: Document, wait: Waiting) -> bool:
+def _far(prices: Document, wait: Spinner) -> bool:
     """Asks where the limit is further from the market than anybody usually means."""
     if prices["off_bps"] is None or abs(prices["off_bps"]) <= FAR_BPS:
         return True
@@ -325,8 +324,7 @@ def _far(prices: Document, wait: Waiting) -> bool:
 
 
 def _show(document: Document) -> None:
-    from agent.cli.display import documents as rounds
-    from agent.cli.display import tables
+    from agent.cli.display import documents, tables
 
     if not document["orders"] and not document["corrections"]:
         say("No limit orders and no corrections under way. To place an order: trimtab swap --price, or --limit")
@@ -335,4 +333,4 @@ def _show(document: Document) -> None:
     for item in document["orders"]:
         made.add_row(cell(item["id"]), cell(item["what"]), item["until"], cell(f"{item['state']} {item['why']}".rstrip()))
     out.print(made)
-    out.print(rounds.corrections(document["corrections"]))
+    out.print(documents.executions_table(document["corrections"]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import typer
 
-from agent.cli.display.output import ask, cell, emit, err, interactive, out, require_answerable, say, waiting
+from agent.cli.display.output import ask, cell, emit, err, interactive, out, require_answerable, say, spinner
 from agent.cli.money import show_sent
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Verbose, Yes
 from agent.errors import EXIT_REFUSED, ConfigError
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agent.app import Agent
-    from agent.app.settings.editing import Editing, Removing
-    from agent.execution.step_context import Outcome
+    from agent.app.settings.editing import EditReport, RemovalReport
+    from agent.execution.step_context import StepOutcome
 
 
 # --- Commands about whole portfolios: templates, export-profile, import-profile.
@@ -93,15 +93,15 @@ def import_profile(  # noqa: PLR0913
 ) -> None:
     """Imports weights, trigger and tighter limits of a profile. Shows the transition and asks; sends nothing."""
     from agent import app as api
-    from agent.app.settings import editing as editing_api
+    from agent.app.settings import editing
     from agent.cli.display import documents
 
     answerable = yes or interactive()  # a spinner takes the terminal's place
-    with waiting("Reading the chain") as wait:
+    with spinner("Reading the chain") as wait:
 
-        def answer(found: Document, edited: Editing, agent: Agent | None) -> bool:
+        def answer(found: Document, edited: EditReport, agent: Agent | None) -> bool:
             if yes:
-                return agent is None or editing_api.trusted(edited, agent)
+                return agent is None or editing.accept_edit(edited, agent)
             with wait.aside():
                 _show(err, found)
                 decimals = None if agent is None else documents.decimals(agent.portfolio)
@@ -175,10 +175,9 @@ def edit(  # noqa: PLR0913
     Nothing is sent without --send; a run uses the new config at its next look. Without a terminal it only shows the change, unless --yes.
     """
     from agent.app.settings import editing
-    from agent.app.settings import editing as removing
     from agent.cli.display import documents
     from agent.cli.portfolio import confirmer
-    from agent.config.edits import applied, parse_changes
+    from agent.config.edits import apply_changes, parse_changes
 
     changes = parse_changes(sets or (), targets or (), adds or (), removes or ())
     if confirm and changes.any:
@@ -194,14 +193,14 @@ def edit(  # noqa: PLR0913
     def make(text: str) -> str:
         if confirm:
             return text
-        return applied(text, changes) if changes.any else _edited(text)
+        return apply_changes(text, changes) if changes.any else _edited(text)
 
     asking = yes or interactive()
-    with waiting("Reading the chain") as wait:
+    with spinner("Reading the chain") as wait:
 
-        def answer(found: Editing, agent: Agent) -> bool:
+        def answer(found: EditReport, agent: Agent) -> bool:
             if yes:
-                return editing.trusted(found, agent)
+                return editing.accept_edit(found, agent)
             with wait.aside():
                 show_editing(err, editing_document(found), documents.decimals(agent.portfolio), verbose=verbose)
                 return ask("Confirm this?" if confirm else "Write this?")
@@ -209,10 +208,10 @@ def edit(  # noqa: PLR0913
         asked = answer if asking else None
         if changes.removes:
 
-            def sale(agent: Agent, outcome: Outcome) -> bool:
+            def sale(agent: Agent, outcome: StepOutcome) -> bool:
                 return confirmer(agent, yes, wait, verbose=verbose)(outcome)
 
-            removed = removing.remove(
+            removed = editing.remove(
                 config,
                 changes,
                 in_rounds=in_rounds,
@@ -242,7 +241,7 @@ def _edited(text: str) -> str:
         raise ConfigError(f"$EDITOR: {error.format_message()}", "nothing was changed; set EDITOR, or use --set") from None
 
 
-def editing_document(found: Editing) -> Document:
+def editing_document(found: EditReport) -> Document:
     """An edit as a document."""
     from agent.cli.display import documents
 
@@ -255,15 +254,15 @@ def editing_document(found: Editing) -> Document:
         "rounds": found.rounds,
         "warnings": list(found.warnings),
         "next": list(found.following),
-        "taken_in": list(found.taken_in.told),
-        "contracts": list(found.taken_in.rows),
+        "taken_in": list(found.new_tokens.told),
+        "contracts": list(found.new_tokens.rows),
         "backup": found.backup,
         "reason": "",
         "transactions": [],
     }
 
 
-def removing_document(found: Removing) -> Document:
+def removing_document(found: RemovalReport) -> Document:
     """The same of an asset that leaves, with what was sent for it."""
     from agent.cli.display import documents
 
@@ -273,7 +272,7 @@ def removing_document(found: Removing) -> Document:
 
 def show_editing(console: Console, document: Document, decimals: dict[str, int] | None, *, verbose: bool = False) -> None:  # noqa: C901
     """An edit for people; with the decimals of its tokens its plan too."""
-    from agent.app.pool_names import named
+    from agent.app.pool_names import replace_pool_addresses
     from agent.cli.display import plan_tables, tables
 
     if document["state"] == "unchanged":
@@ -298,7 +297,7 @@ def show_editing(console: Console, document: Document, decimals: dict[str, int] 
     if decimals is not None and plan is not None and plan["legs"]:
         plan_tables.show_plan(console, plan, decimals, verbose=verbose, more="--verbose")
     if plan is not None:
-        unit, cost = plan["numeraire"], named(plan["reason"], plan["pools"])
+        unit, cost = plan["numeraire"], replace_pool_addresses(plan["reason"], plan["pools"])
         if plan["legs"]:
             cost = f"{tables.money(plan['turnover'])} {unit} of turnover for {tables.amount(plan['cost']['total'], 4)} {unit}"
         console.print(cell(f"The transition: {cost}; rebalances within limits.turnover: {document['rounds']}"))

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import Waiting, cell, emit, fail, note, out, require_answerable, say, waiting
+from agent.cli.display.output import Spinner, cell, emit, fail, note, out, require_answerable, say, spinner
 from agent.cli.display.terminal import interruptible
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Record, Send, Verbose, Yes
 from agent.cli.portfolio import READING, confirmer, show_outcome
-from agent.errors import EXITS, TrimtabError
+from agent.errors import EXPLAINED_EXITS, TrimtabError
 
 if TYPE_CHECKING:
     from agent.app import Agent, StoppableClock
-    from agent.execution.step_context import Outcome
+    from agent.execution.step_context import StepOutcome
     from agent.observe.logs import Format
 
 
@@ -61,18 +61,18 @@ def run(  # noqa: PLR0913
         require_answerable(yes)
     clock = api.StoppableClock()
 
-    def confirming(agent: Agent, wait: Waiting) -> Callable[[Outcome], bool]:
+    def confirming(agent: Agent, wait: Spinner) -> Callable[[StepOutcome], bool]:
         return confirmer(agent, yes, wait, clock, verbose=verbose)
 
     opened = api.open_agent(config, clock=clock, record=record)
-    code = looking(opened, clock, confirming, send=send, every=every, once=once, as_json=as_json, log_format=log_format, verbose=verbose)
+    code = run_loop(opened, clock, confirming, send=send, every=every, once=once, as_json=as_json, log_format=log_format, verbose=verbose)
     raise typer.Exit(code)
 
 
-def looking(  # noqa: PLR0913
+def run_loop(  # noqa: PLR0913
     opened: AbstractContextManager[Agent],
     clock: StoppableClock,
-    confirming: Callable[[Agent, Waiting], Callable[[Outcome], bool]],
+    confirming: Callable[[Agent, Spinner], Callable[[StepOutcome], bool]],
     *,
     send: bool,
     every: str,
@@ -91,7 +91,7 @@ def looking(  # noqa: PLR0913
             clock.listening(),
             opened as agent,
             api.serve(agent, clock, every, once=once, log_format=style) as service,
-            waiting(READING) as wait,
+            spinner(READING) as wait,
         ):
 
             def progress(stage: str) -> None:
@@ -104,9 +104,9 @@ def looking(  # noqa: PLR0913
                     service.looked(found)
                     with wait.aside():
                         code = _tell(found, agent, as_json, send, lines=not once, logged=service.logs, verbose=verbose)
-                        if service.taken_up:
-                            note(f"The edited config was taken up: {'; '.join(service.taken_up)}")
-                            service.taken_up = ()
+                        if service.config_changes:
+                            note(f"The edited config was taken up: {'; '.join(service.config_changes)}")
+                            service.config_changes = ()
                         if service.unwritten:
                             note(service.unwritten)
                             service.unwritten = ""
@@ -114,16 +114,16 @@ def looking(  # noqa: PLR0913
         if not once:  # looks end by themselves for one reason alone
             note("The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it again.")
             code = 0
-    except api.Stopped:
+    except api.StopRequested:
         note("Stopped. Sent transactions are in the journal; the next run settles them.")
         code = 0
     return code
 
 
-def _tell(found: Outcome | TrimtabError, agent: Agent, as_json: bool, send: bool, *, lines: bool, logged: bool, verbose: bool) -> int:
+def _tell(found: StepOutcome | TrimtabError, agent: Agent, as_json: bool, send: bool, *, lines: bool, logged: bool, verbose: bool) -> int:
     """Prints a look, unless the log has told it and nobody asked for documents; returns its exit code."""
     if logged and not as_json:
-        return found.exit_code if isinstance(found, TrimtabError) else EXITS.get(found.kind.value, 0)
+        return found.exit_code if isinstance(found, TrimtabError) else EXPLAINED_EXITS.get(found.kind.value, 0)
     if isinstance(found, TrimtabError):
         return fail(found, as_json, lines=lines)
     return show_outcome(found, as_json, agent, sent=send, lines=lines, verbose=verbose)
@@ -159,13 +159,13 @@ def paper(  # noqa: PLR0913
     from agent import app as api
 
     clock = api.StoppableClock()
-    opened = api.open_paper(config, api.Start(value, start, native), clock=clock, record=record)
+    opened = api.open_paper(config, api.PaperStart(value, start, native), clock=clock, record=record)
     note(BANNER)
 
-    def confirming(_agent: Agent, _wait: Waiting) -> Callable[[Outcome], bool]:
-        return api.agreed
+    def confirming(_agent: Agent, _wait: Spinner) -> Callable[[StepOutcome], bool]:
+        return api.always_confirm
 
-    raise typer.Exit(looking(opened, clock, confirming, send=True, every=every, once=once, as_json=as_json, log_format=log_format))
+    raise typer.Exit(run_loop(opened, clock, confirming, send=True, every=every, once=once, as_json=as_json, log_format=log_format))
 
 
 # --- `trimtab replay`: recorded steps, decided again.
@@ -192,7 +192,7 @@ def replay(
     """
     from agent import app as api
 
-    with waiting("Deciding again"):
+    with spinner("Deciding again"):
         document = api.replay(folder)
     emit(document, as_json, lambda: _show(document))
     raise typer.Exit(int(document["exit"]))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import ask, cell, emit, err, interactive, note, out, say, waiting
+from agent.cli.display.output import ask, cell, emit, err, interactive, note, out, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Yes
 from agent.errors import EXIT_REFUSED, ConfigError
 
@@ -79,7 +79,7 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
     """Checks config, endpoints, contracts, tokens, prices, key, store and clock, with a remedy for each problem."""
     from agent import app as api
 
-    with waiting("Checking"):
+    with spinner("Checking"):
         document = api.doctor(config)
 
     def show() -> None:
@@ -98,7 +98,7 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     """Pins all contracts of the config and the pools found, by address and code hash. No other contract is ever called."""
     from agent import app as api
 
-    with waiting("Reading code hashes") as wait:
+    with spinner("Reading code hashes") as wait:
 
         def confirm(found: dict[str, Any]) -> bool:
             if yes:

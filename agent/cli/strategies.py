@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import ask, cell, emit, err, out, require_answerable, say, waiting
+from agent.cli.display.output import ask, cell, emit, err, out, require_answerable, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Yes
 from agent.errors import EXIT_REFUSED
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agent.model import Portfolio
-    from agent.policy.decide import Decided
+    from agent.policy.decide import DecisionResult
 
 
 Document = dict[str, Any]
@@ -36,7 +36,7 @@ def strategies(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_j
         return
     from agent import app as api
 
-    with waiting("Reading the chain"), api.open_agent(config) as agent:
+    with spinner("Reading the chain"), api.open_agent(config) as agent:
         document = api.strategies(agent)
     emit(document, as_json, lambda: show(out, document))
 
@@ -45,7 +45,7 @@ def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     """Reconciles the strategy books with wallet and config: closes, opens and splits in kind, after confirmation."""
     from agent import app as api
 
-    with api.open_agent(config) as agent, waiting("Reading the chain") as wait:
+    with api.open_agent(config) as agent, spinner("Reading the chain") as wait:
 
         def sure(document: Document) -> bool:
             require_answerable(yes)  # only where there is something to ask
@@ -69,18 +69,18 @@ def deposits_to(
     """Sets the strategy that receives deposits and pays withdrawals; all shares them by capital."""
     from agent import app as api
 
-    document = api.route_flows(config, name)
+    document = api.route_transfers(config, name)
     to = document["flows_to"]
     emit(document, as_json, lambda: say("Shared by capital." if to is None else f"Deposits and withdrawals are of {to} from now on."))
 
 
-def netting(decided: Decided, portfolio: Portfolio) -> Document | None:
+def netting(decided: DecisionResult, portfolio: Portfolio) -> Document | None:
     """Who acts, what is exchanged inside and what that saves; None where one strategy has the whole wallet."""
     if decided.sleeves is None:
         return None
-    from agent.app import describe as sleeve_words
+    from agent.app import describe
 
-    return sleeve_words.netting(decided.sleeves, portfolio)
+    return describe.netting_document(decided.sleeves, portfolio)
 
 
 def show(console: Console, document: Document) -> None:
@@ -119,7 +119,7 @@ def show(console: Console, document: Document) -> None:
             console.print(cell(f"{one['name']} is {one['state']}: {one['why']}", "yellow"))
     if document["fault"]:
         console.print(cell(document["fault"], "bold red"))
-    for line in lines(document["together"], unit):
+    for line in netting_lines(document["together"], unit):
         console.print(cell(line))
 
 
@@ -139,7 +139,7 @@ def holdings(one: Document, unit: str) -> Any:
     return made
 
 
-def lines(found: Document | None, unit: str) -> list[str]:
+def netting_lines(found: Document | None, unit: str) -> list[str]:
     """What strategies exchange among themselves, a sentence each; nothing where there are none."""
     if found is None:
         return []

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import ask, cell, emit, note, out, require_answerable, say, waiting
+from agent.cli.display.output import ask, cell, emit, note, out, require_answerable, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
-from agent.errors import EXITS, ConfigError
+from agent.errors import EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
@@ -34,7 +34,7 @@ def weights(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> Non
     """Shows the weights the allocator would choose now, its data and reason, and the last choice. Writes nothing."""
     from agent import app as api
 
-    with waiting("Reading the chain"), api.open_agent(config) as agent:
+    with spinner("Reading the chain"), api.open_agent(config) as agent:
         document = api.weights(agent)
     emit(document, as_json, lambda: _show_weights(document))
 
@@ -45,7 +45,7 @@ def prices(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
         return
     from agent import app as api
 
-    with waiting("Reading the chain"), api.open_agent(config) as agent:
+    with spinner("Reading the chain"), api.open_agent(config) as agent:
         document = api.prices(agent)
     emit(document, as_json, lambda: _show_prices(document))
 
@@ -65,7 +65,7 @@ def import_file(
     """Imports missing hours from a price file. Repeating it changes nothing."""
     from agent import app as api
 
-    with waiting("Reading the file"), api.open_agent(config) as agent:
+    with spinner("Reading the file"), api.open_agent(config) as agent:
         document = api.import_prices(agent, file, names or [], bar, check)
     emit(document, as_json, lambda: _show_import(document))
 
@@ -79,7 +79,7 @@ def fetch(
     """Fetches missing hours from earlier rounds of price feeds and from V3 observations."""
     from agent import app as api
 
-    with waiting("Asking feeds and pools"), api.open_agent(config) as agent:
+    with spinner("Asking feeds and pools"), api.open_agent(config) as agent:
         document = api.fetch_prices(agent, source, back)
     emit(document, as_json, lambda: _show_fetched(document))
 
@@ -90,7 +90,7 @@ def forget(
     """Removes the prices of one source, except those of the agent's own looks."""
     from agent import app as api
 
-    with waiting("Reading the chain"), api.open_agent(config) as agent:
+    with spinner("Reading the chain"), api.open_agent(config) as agent:
         document = api.forget_prices(agent, source)
     emit(document, as_json, lambda: say(f"{document['removed']} prices of source {source} removed."))
 
@@ -217,7 +217,7 @@ def oracle(
         raise ConfigError("--send: there is nothing to send without POOL and --to", "trimtab oracle shows the pools")
     if send:
         require_answerable(yes)
-    with waiting("Reading the chain") as wait, api.open_agent(config) as agent:
+    with spinner("Reading the chain") as wait, api.open_agent(config) as agent:
         if pool is None or to is None:
             listed = api.observations(agent)
             with wait.aside():
@@ -234,7 +234,7 @@ def oracle(
         document["transactions"] = [transaction(intent) for intent in document["transactions"]]
         with wait.aside():
             emit(document, as_json, lambda: _show(document, send))
-    raise typer.Exit(EXITS.get(document["outcome"], 0))
+    raise typer.Exit(EXPLAINED_EXITS.get(document["outcome"], 0))
 
 
 def _list(document: Document) -> None:

@@ -14,7 +14,7 @@ from agent.cli.options import AsJson
 from agent.units import decimal_text, value_text
 
 if TYPE_CHECKING:
-    from agent.app.offline import Alert, WhatIf
+    from agent.app.offline import AlertPrices, WhatIf
 
 
 Document = dict[str, Any]
@@ -73,7 +73,7 @@ def document(found: WhatIf) -> Document:
     }
 
 
-def _alert(alert: Alert) -> Document:
+def _alert(alert: AlertPrices) -> Document:
     return {
         "price": _text(alert.price),
         "low": None if alert.low is None else _text(alert.low),

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
-from agent.config.fields import DecimalOrOff, Duration, DurationOrOff, Table, Variable
+from agent.config.fields import ConfigTable, DecimalOrOff, Duration, DurationOrOff, Variable
 from agent.errors import ConfigError
 
 Event = Literal["price", "review", "rebalance", "refusal", "halt", "error", "low_gas", "order", "paused", "heartbeat"]
@@ -21,7 +21,7 @@ LONGEST_TIMEOUT_S = 120
 _QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9]) ?- ?([01][0-9]|2[0-3]):([0-5][0-9])")
 
 
-class TargetTable(Table):
+class AlertTargetTable(ConfigTable):
     """One address in apprise's form, which is a secret and stands in an environment variable; `events` narrows what it hears."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")
@@ -42,7 +42,7 @@ class TargetTable(Table):
         return [one for part in (value, *parts) for one in {part, unquote(part)} if len(one) >= SHORTEST_SECRET]
 
 
-class AlertsTable(Table):
+class AlertsTable(ConfigTable):
     """`quiet` is "22:00-07:00" in `timezone`: what happens then is told when it is over, but for `urgent` events.
 
     The same thing is not told again within `cooldown`, or that of its event in `cooldowns`; what lasts is told once, and again
@@ -61,7 +61,7 @@ class AlertsTable(Table):
     timeout: Duration = 15
     attempts: int = Field(default=4, ge=1, le=10)
     label: str = Field(default="trimtab", pattern=r"^[A-Za-z0-9._-]{1,32}$")
-    targets: list[TargetTable] = Field(default_factory=list)
+    targets: list[AlertTargetTable] = Field(default_factory=list)
 
     @field_validator("timezone")
     @classmethod

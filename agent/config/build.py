@@ -12,30 +12,30 @@ from agent.amm.lp import positions as own
 from agent.config.liquidity import build_positions
 from agent.config.orders import build_orders, build_pace
 from agent.config.presets import ETHEREUM
-from agent.config.schema import AssetTable, Config, HubTable, LimitsTable, most_bps
-from agent.config.strategies import StrategyTable, as_portfolio
+from agent.config.schema import AssetTable, Config, HubTable, LimitsTable, max_weight_bps
+from agent.config.strategies import StrategyTable, strategy_as_portfolio
 from agent.config.template import render
 from agent.config.triggers import ZoneTable, build_trigger, build_zone
-from agent.config.weights import build_weights, supplies_of
+from agent.config.weights import build_weights, supply_tokens
 from agent.errors import ConfigError
 from agent.model import (
+    AllocationMethod,
     Asset,
     CodeHash,
     ConfirmedPosition,
     Destination,
-    Execution,
+    ExecutionConfig,
     Limits,
-    LpMove,
-    Method,
-    Only,
+    LpPositionChange,
     Policy,
     Portfolio,
-    Reference,
-    ReferenceKind,
+    PriceSource,
+    ReferenceConfig,
     Threshold,
+    TradeSide,
 )
-from agent.model.strategies import HealthRule, Split, Strategy
-from agent.policy.triggers import rules as trigger_rules
+from agent.model.strategies import CapitalSplit, Strategy, StrategyHealthRule
+from agent.policy.triggers import rules
 from agent.units import Token, largest_remainder, parse_raw
 
 EXPIRE_BLOCKS = 25
@@ -66,7 +66,7 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
             native=a.native,
             rebasing_bps=a.rebasing,
             band=a.band,
-            max_bps=most_bps(config, a.symbol),
+            max_bps=max_weight_bps(config, a.symbol),
         )
         for a in table.assets
     )
@@ -89,15 +89,15 @@ def build_policy(config: Config) -> Policy:
         cooldown_s=policy.cooldown,
         confirm_blocks=policy.confirm_blocks or 0,
         jitter_bps=policy.jitter or 0,
-        only=None if policy.only is None else Only(policy.only),
+        only=None if policy.only is None else TradeSide(policy.only),
     )
 
 
-def build_reference(config: Config, pins: Iterable[tuple[str, str]] | None = None) -> Reference:
+def build_reference(config: Config, pins: Iterable[tuple[str, str]] | None = None) -> ReferenceConfig:
     """Sources of reference prices; `pins` are (address, code hash) of what the owner trusts: only means of such pools count."""
     table = config.reference
-    return Reference(
-        kinds=tuple(ReferenceKind(kind) for kind in table.kind),
+    return ReferenceConfig(
+        kinds=tuple(PriceSource(kind) for kind in table.kind),
         twap_window_s=table.twap_window,
         feed_max_age_s=table.feed_max_age,
         feed_ages=tuple((one.feed, one.feed_max_age) for one in config.portfolio.listed if one.feed and one.feed_max_age),
@@ -109,16 +109,16 @@ def build_reference(config: Config, pins: Iterable[tuple[str, str]] | None = Non
 
 def build_limits(config: Config, numeraire: Token) -> Limits:
     """Limits in exact units: values in the numeraire's base units, gas in wei."""
-    return limits_of(config.limits, config.portfolio.max_live_value, numeraire)
+    return build_limits_from_table(config.limits, config.portfolio.max_live_value, numeraire)
 
 
 def starting_limits(numeraire: Token) -> Limits:
     """The limits of the config that `trimtab init` writes, for those who have none yet; how much it may manage is left open."""
     text = render(ETHEREUM, "", (), (), numeraire.symbol, (("RPC_URL", "any"),))
-    return limits_of(LimitsTable.model_validate(tomllib.loads(text)["limits"]), None, numeraire)
+    return build_limits_from_table(LimitsTable.model_validate(tomllib.loads(text)["limits"]), None, numeraire)
 
 
-def limits_of(table: LimitsTable, max_live_value: str | None, numeraire: Token) -> Limits:
+def build_limits_from_table(table: LimitsTable, max_live_value: str | None, numeraire: Token) -> Limits:
     """The same of the table alone."""
 
     def value(text: str | None, field: str) -> Fraction | None:
@@ -156,7 +156,7 @@ def limits_of(table: LimitsTable, max_live_value: str | None, numeraire: Token) 
     )
 
 
-def build_execution(config: Config, pinned: tuple[str, ...]) -> Execution:
+def build_execution(config: Config, pinned: tuple[str, ...]) -> ExecutionConfig:
     """How plans are sent; `pinned` are the addresses whose code must be pinned."""
     table, venue = config.execution, config.venues.uniswap_v3
     if table.router == "rebalancer":
@@ -164,27 +164,27 @@ def build_execution(config: Config, pinned: tuple[str, ...]) -> Execution:
             raise ConfigError(
                 "execution.rebalancer: router = 'rebalancer' needs the contract's address", "deploy it, or use swap_router_02"
             )
-        return Execution(table.router, table.rebalancer, table.deadline, EXPIRE_BLOCKS, pinned, pace=build_pace(config))
+        return ExecutionConfig(table.router, table.rebalancer, table.deadline, EXPIRE_BLOCKS, pinned, pace=build_pace(config))
     if venue is None:
         raise ConfigError("execution.router: swap_router_02 needs [venues.uniswap_v3] with its router")
-    return Execution(table.router, venue.router, table.deadline, EXPIRE_BLOCKS, pinned, pace=build_pace(config))
+    return ExecutionConfig(table.router, venue.router, table.deadline, EXPIRE_BLOCKS, pinned, pace=build_pace(config))
 
 
 # --- Which liquidity positions count, those of the agent's own included, and which contracts they are reached through.
 
 
-def known_positions(config: Config, portfolio: Portfolio, moves: Sequence[LpMove]) -> tuple[ConfirmedPosition, ...]:
+def known_positions(config: Config, portfolio: Portfolio, moves: Sequence[LpPositionChange]) -> tuple[ConfirmedPosition, ...]:
     """Every position that counts. Raises ConfigError when the agent has opened some, and the config no longer says how to judge them."""
     if config.lp is not None:
         venues = {"uniswap_v2": config.venues.uniswap_v2, "uniswap_v3": config.venues.uniswap_v3}
         for move in moves:
-            if venues.get(move.venue) is None and own.is_open(moves, move.name):
+            if venues.get(move.venue) is None and own.is_position_open(moves, move.name):
                 raise ConfigError(
                     f"venues.{move.venue}: missing, and the agent has liquidity in {move.name}",
                     f"leave [venues.{move.venue}] in the config; a target's share of 0% takes liquidity out",
                 )
-        return own.known(portfolio.positions, portfolio.lp_targets, moves, config.lp.volatility, config.lp.horizon)
-    if open_still := {move.name for move in moves if own.is_open(moves, move.name)}:
+        return own.tracked_positions(portfolio.positions, portfolio.lp_targets, moves, config.lp.volatility, config.lp.horizon)
+    if open_still := {move.name for move in moves if own.is_position_open(moves, move.name)}:
         raise ConfigError(
             f"lp: missing, and the agent has liquidity in {', '.join(sorted(open_still))}",
             "leave [lp] with its volatility and horizon in the config; a target's share of 0% takes liquidity out",
@@ -192,14 +192,14 @@ def known_positions(config: Config, portfolio: Portfolio, moves: Sequence[LpMove
     return portfolio.positions
 
 
-def lp_venues(config: Config, moves: Sequence[LpMove]) -> frozenset[str]:
+def lp_venues(config: Config, moves: Sequence[LpPositionChange]) -> frozenset[str]:
     """Venues in which liquidity is confirmed, wanted, or put by the agent itself."""
     wanted = () if config.lp is None else config.lp.targets
     places = [place.kind for place in (*config.portfolio.positions, *wanted)]
-    return frozenset(places) | {move.venue for move in moves if own.is_open(moves, move.name)}
+    return frozenset(places) | {move.venue for move in moves if own.is_position_open(moves, move.name)}
 
 
-def liquidity_contracts(config: Config, moves: Sequence[LpMove]) -> tuple[tuple[str, str], ...]:
+def liquidity_contracts(config: Config, moves: Sequence[LpPositionChange]) -> tuple[tuple[str, str], ...]:
     """(venue, contract) through which liquidity is provided and taken out, of the venues that have any."""
     v2, v3, used = config.venues.uniswap_v2, config.venues.uniswap_v3, lp_venues(config, moves)
     through = {"uniswap_v2": v2.router if v2 else None, "uniswap_v3": v3.position_manager if v3 else None}
@@ -215,7 +215,7 @@ def factories(config: Config) -> dict[str, str]:
     return {name: venue.factory for name, venue in venues.items() if venue is not None}
 
 
-def fixed_contracts(config: Config, moves: Sequence[LpMove] = ()) -> dict[str, str]:
+def fixed_contracts(config: Config, moves: Sequence[LpPositionChange] = ()) -> dict[str, str]:
     """Routers and factories, by address: the contracts that the config names besides tokens and pools.
 
     The position manager is one of them once a position of it counts or is wanted: weights go by what it says, and `moves` are
@@ -235,7 +235,7 @@ def fixed_contracts(config: Config, moves: Sequence[LpMove] = ()) -> dict[str, s
 # --- From [[strategies]] and [split] to the model: each strategy with the weights, trigger and health rule that hold for it.
 
 
-def build_split(config: Config) -> Split | None:
+def build_split(config: Config) -> CapitalSplit | None:
     """The strategies of the config; None where there are none. Raises ConfigError for a trigger that is none."""
     if not config.strategies or config.split is None:
         return None
@@ -249,29 +249,29 @@ def build_split(config: Config) -> Split | None:
         else:
             weights = {address[symbol]: bps for symbol, bps in table.weights.items()}
         rule = table.health
-        health = None if rule is None else HealthRule(rule.sharpe, rule.recover, rule.window, rule.period, rule.recover_period)
+        health = None if rule is None else StrategyHealthRule(rule.sharpe, rule.recover, rule.window, rule.period, rule.recover_period)
         found.append(
             Strategy(table.name, table.share, tuple(weights.items()), own.trigger, own.destination, own.cooldown_s, table.floor, health)
         )
-    return Split(tuple(found), Threshold(config.split.absolute, config.split.relative))
+    return CapitalSplit(tuple(found), Threshold(config.split.absolute, config.split.relative))
 
 
-def with_allocators(config: Config, split: Split | None, portfolio: Portfolio, folder: Path) -> Split | None:
+def with_allocators(config: Config, split: CapitalSplit | None, portfolio: Portfolio, folder: Path) -> CapitalSplit | None:
     """The same with each strategy's allocator by token address; files of supplies are relative to `folder`. Raises ConfigError."""
     if split is None:
         return None
     tables = {one.name: one for one in config.strategies}
     found = []
     for one in split.strategies:
-        weights = build_weights(as_portfolio(config.portfolio, tables[one.name]), portfolio, folder)
-        found.append(replace(one, allocator=None if weights is None or weights.method is Method.FIXED else weights))
+        weights = build_weights(strategy_as_portfolio(config.portfolio, tables[one.name]), portfolio, folder)
+        found.append(replace(one, allocator=None if weights is None or weights.method is AllocationMethod.FIXED else weights))
     return replace(split, strategies=tuple(found))
 
 
-def all_supplies(portfolio: Portfolio, split: Split | None) -> tuple[str, ...]:
+def allocator_supply_tokens(portfolio: Portfolio, split: CapitalSplit | None) -> tuple[str, ...]:
     """Tokens of which the chain has to say how many coins exist, for the portfolio's allocator or a strategy's."""
     allocators = [portfolio.weights, *(one.allocator for one in (() if split is None else split.strategies))]
-    return tuple(dict.fromkeys(token for weights in allocators for token in supplies_of(replace(portfolio, weights=weights))))
+    return tuple(dict.fromkeys(token for weights in allocators for token in supply_tokens(replace(portfolio, weights=weights))))
 
 
 def _own_policy(config: Config, policy: Policy, table: StrategyTable) -> Policy:
@@ -286,7 +286,7 @@ def _own_policy(config: Config, policy: Policy, table: StrategyTable) -> Policy:
             destination=policy.destination if table.destination is None else Destination(table.destination),
             cooldown_s=policy.cooldown_s if table.cooldown is None else table.cooldown,
         )
-        trigger_rules.validate_policy(own)
+        rules.validate_policy(own)
     except ConfigError as error:
         raise ConfigError(error.message.replace("policy.", f"strategies.{table.name}.", 1), error.remedy) from None
     return own

@@ -16,7 +16,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT, Array
 
-from agent.config import load as redaction
+from agent.config import load
 from agent.config.fields import OFF, parse_address
 from agent.config.load import parse_config
 from agent.config.presets import PRESETS
@@ -31,7 +31,7 @@ _ANY_HEADER = re.compile(r"\s*\[")
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class ConfigChanges:
     """What to change: `sets` are (dotted key, value), `targets` (symbol, share), `adds` (symbol, address, share), `removes` symbols."""
 
     sets: tuple[tuple[str, str], ...] = ()
@@ -45,7 +45,7 @@ class Changes:
         return bool(self.sets or self.targets or self.adds or self.removes)
 
 
-def parse_changes(sets: Sequence[str], targets: Sequence[str], adds: Sequence[str], removes: Sequence[str]) -> Changes:
+def parse_changes(sets: Sequence[str], targets: Sequence[str], adds: Sequence[str], removes: Sequence[str]) -> ConfigChanges:
     """From options: KEY=VALUE, SYMBOL=SHARE, SYMBOL=ADDRESS:SHARE, SYMBOL. Raises ConfigError; a secret is refused and not repeated."""
     added = []
     for text in adds:
@@ -56,23 +56,23 @@ def parse_changes(sets: Sequence[str], targets: Sequence[str], adds: Sequence[st
         added.append((symbol, address if address == NATIVE else parse_address(address, "--add"), share))
     pairs = tuple(_pair(text, "--set KEY=VALUE") for text in sets)
     for key, value in pairs:
-        if redaction.is_secret(value) or key.rpartition(".")[2].endswith("url"):
+        if load.is_secret(value) or key.rpartition(".")[2].endswith("url"):
             raise ConfigError(
                 "--set: a URL or a key is a secret and does not belong on a command line",
                 "name an environment variable (url_env), or write it into the file by trimtab edit without options",
             )
-    return Changes(pairs, tuple(_pair(text, "--target SYMBOL=SHARE") for text in targets), tuple(added), tuple(removes))
+    return ConfigChanges(pairs, tuple(_pair(text, "--target SYMBOL=SHARE") for text in targets), tuple(added), tuple(removes))
 
 
-def applied(text: str, changes: Changes) -> str:
+def apply_changes(text: str, changes: ConfigChanges) -> str:
     """The text with these changes made. Raises ConfigError for a place that is not there, or a token that is there already or is not.
 
     Whether the outcome is a config that makes sense is for its reader to say.
     """
     for symbol in changes.removes:
-        text = _without(text, symbol)
+        text = _without_asset(text, symbol)
     for symbol, address, share in changes.adds:
-        text = _with(text, symbol, address, share)
+        text = _with_asset(text, symbol, address, share)
     try:
         document = tomlkit.parse(text)
     except TOMLKitError as error:
@@ -85,7 +85,7 @@ def applied(text: str, changes: Changes) -> str:
     return tomlkit.dumps(document)
 
 
-def emptied(changes: Changes) -> Changes:
+def sell_removed_assets(changes: ConfigChanges) -> ConfigChanges:
     """The same with a target of 0 % and no reserve for each asset that would be removed, so that the next rebalance sells it whole."""
     targets = (*changes.targets, *((symbol, "0%") for symbol in changes.removes))
     sets = (*changes.sets, *((f"portfolio.assets.{symbol}.reserve", "0") for symbol in changes.removes))
@@ -146,7 +146,7 @@ def _toml(value: str) -> Any:
     return found if isinstance(found, str | bool | int | float | list | dict) else value
 
 
-def _without(text: str, symbol: str) -> str:
+def _without_asset(text: str, symbol: str) -> str:
     """The text without an asset's own lines; comments after them stay."""
     before = _loaded(text)
     place = next((n for n, asset in enumerate(_list(before)) if asset.get("symbol") == symbol), None)
@@ -159,7 +159,7 @@ def _without(text: str, symbol: str) -> str:
     return _require_same(after, before, "--remove")
 
 
-def _with(text: str, symbol: str, address: str, share: str) -> str:
+def _with_asset(text: str, symbol: str, address: str, share: str) -> str:
     """The text with an asset behind the last one."""
     before = _loaded(text)
     if safe_label(symbol, "") != symbol:
@@ -225,10 +225,10 @@ def _require_same(text: str, wanted: dict[str, Any], option: str) -> str:
 # --- Changes one order's levels in trimtab.toml and leaves everything else of the file as its owner wrote it.
 
 
-KINDS = tuple(kind.value for kind in OrderKind)
+ORDER_KINDS = tuple(kind.value for kind in OrderKind)
 
 
-def edited(path: Path, subject: str, levels: Mapping[str, str]) -> tuple[str, dict[str, tuple[str | None, str | None]]]:
+def edit_order_levels(path: Path, subject: str, levels: Mapping[str, str]) -> tuple[str, dict[str, tuple[str | None, str | None]]]:
     """The file's text with these levels by kind, "off" takes one away, and what changes as (before, after).
 
     Raises ConfigError for a file that cannot be read, a subject that is no asset, or a config that would be refused.
@@ -254,7 +254,7 @@ def edited(path: Path, subject: str, levels: Mapping[str, str]) -> tuple[str, di
     return text, changes
 
 
-def written(path: Path, text: str, mode: int | None = None) -> None:
+def replace_file(path: Path, text: str, mode: int | None = None) -> None:
     """Puts the new text in the file's place, whole or not at all, with this mode or the one that the file has."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
     try:

@@ -93,7 +93,7 @@ def _switch(value: object) -> bool | None:
     raise ValueError(f"{value!r} is neither 'on' nor 'off'")
 
 
-def relayed(error: ConfigError) -> ValueError:
+def to_value_error(error: ConfigError) -> ValueError:
     """The same as pydantic takes it, remedy and all: pydantic supplies the field's name, so ours is left out."""
     return ValueError("; ".join(filter(None, (error.message.removeprefix("value: "), error.remedy))))
 
@@ -105,7 +105,7 @@ def _relay(parse: _Parser) -> _Parser:
         try:
             return parse(value)
         except ConfigError as error:
-            raise relayed(error) from None
+            raise to_value_error(error) from None
 
     return validate
 
@@ -137,7 +137,7 @@ DecimalOrOff = Annotated[str | None, BeforeValidator(_or_off(_plain_decimal))]
 # --- What all tables of the config have in common: unknown keys are refused, nothing changes after reading.
 
 
-class Table(BaseModel):
+class ConfigTable(BaseModel):
     """A table of trimtab.toml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from agent.config.fields import Address, DecimalOrOff, Duration, PlainDecimal, Share, Table
+from agent.config.fields import Address, ConfigTable, DecimalOrOff, Duration, PlainDecimal, Share
 from agent.errors import ConfigError
 from agent.model import ConfirmedPosition, LpTarget, Portfolio
 from agent.units import BPS, Token, parse_raw
@@ -31,7 +31,7 @@ def sane_volatility(value: int) -> int:
     return value
 
 
-class _Target(Table):
+class _LpTargetTable(ConfigTable):
     """`share` of the portfolio; 0% takes everything out. `volatility` replaces that of [lp] for this pair."""
 
     share: Share
@@ -50,7 +50,7 @@ class _Target(Table):
         return None if value is None else sane_volatility(value)
 
 
-class V2TargetTable(_Target):
+class V2TargetTable(_LpTargetTable):
     """Liquidity in a Uniswap V2 pair; its fees stay in it by themselves."""
 
     kind: Literal["uniswap_v2"]
@@ -62,7 +62,7 @@ class V2TargetTable(_Target):
         return self.pair
 
 
-class V3TargetTable(_Target):
+class V3TargetTable(_LpTargetTable):
     """Liquidity in a range of a Uniswap V3 pool: from price / (1 + width) to price · (1 + width)."""
 
     kind: Literal["uniswap_v3"]
@@ -83,7 +83,7 @@ class V3TargetTable(_Target):
         return self.pool
 
 
-TargetTable = Annotated[V2TargetTable | V3TargetTable, Field(discriminator="kind")]
+LpTargetTable = Annotated[V2TargetTable | V3TargetTable, Field(discriminator="kind")]
 
 
 def require_targets(config: Config) -> None:
@@ -160,7 +160,7 @@ def _build(config: Config, number: int, portfolio: Portfolio, pools: Sequence[Po
 LONGEST_HORIZON_S = 365 * 86_400
 
 
-class LpTable(Table):
+class LpTable(ConfigTable):
     """By what the risk of liquidity is measured: annual volatility of a pair's price, and how far a forecast looks.
 
     `targets` are the pools in which liquidity is wanted.
@@ -168,7 +168,7 @@ class LpTable(Table):
 
     volatility: Share
     horizon: Duration
-    targets: list[TargetTable] = Field(default_factory=list)
+    targets: list[LpTargetTable] = Field(default_factory=list)
 
     _sane = field_validator("volatility")(sane_volatility)
 
@@ -180,7 +180,7 @@ class LpTable(Table):
         return value
 
 
-class _Position(Table):
+class _LpPositionTable(ConfigTable):
     """`entry` is what was provided, in whole coins by symbol; `volatility` replaces that of [lp] for this pair."""
 
     entry: dict[str, PlainDecimal]
@@ -200,7 +200,7 @@ class _Position(Table):
         return None if value is None else sane_volatility(value)
 
 
-class V2PositionTable(_Position):
+class V2PositionTable(_LpPositionTable):
     """LP tokens in a Uniswap V2 pair."""
 
     kind: Literal["uniswap_v2"]
@@ -212,7 +212,7 @@ class V2PositionTable(_Position):
         return self.pair
 
 
-class V3PositionTable(_Position):
+class V3PositionTable(_LpPositionTable):
     """A token of the Uniswap V3 position manager."""
 
     kind: Literal["uniswap_v3"]
@@ -224,7 +224,7 @@ class V3PositionTable(_Position):
         return f"token_id {self.token_id}"
 
 
-PositionTable = Annotated[V2PositionTable | V3PositionTable, Field(discriminator="kind")]
+LpPositionTable = Annotated[V2PositionTable | V3PositionTable, Field(discriminator="kind")]
 
 
 def require_usable(config: Config) -> None:

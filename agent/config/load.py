@@ -16,11 +16,10 @@ from pydantic import ValidationError
 
 from agent.config.build import build_policy, build_split
 from agent.config.schema import Config
-from agent.config.validation_errors import mistakes
+from agent.config.validation_errors import describe_errors
 from agent.errors import ConfigError
-from agent.policy.triggers import rules as trigger_rules
-from agent.signing import keys
-from agent.signing import keystore as osring
+from agent.policy.triggers import rules
+from agent.signing import keys, keystore
 from agent.store.files.private_files import require_private
 
 # --- The text of a config that may be kept: its values in one canonical form, without comments, and without anything that is secret.
@@ -33,14 +32,14 @@ _PHRASE = re.compile(r"([A-Za-z]+\s+){11,}[A-Za-z]+")
 _PLAIN_STORE = "sqlite:///"
 
 
-def kept(values: Mapping[str, Any]) -> str:
+def redacted_text(values: Mapping[str, Any]) -> str:
     """TOML of these values. Whatever is, or looks like, a URL, a key or a recovery phrase is hidden, wherever it stands."""
     import tomlkit
 
     return tomlkit.dumps(_cleaned(values))
 
 
-def changes(before: str, after: str) -> tuple[str, ...]:
+def config_diff(before: str, after: str) -> tuple[str, ...]:
     """Lines that were taken away ("- …") and added ("+ …") between two kept texts, each under its table."""
     lines = difflib.unified_diff(_placed(before), _placed(after), n=0, lineterm="")
     return tuple(f"{line[0]} {line[1:]}" for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
@@ -89,18 +88,18 @@ def _placed(text: str) -> list[str]:
 # --- `.env` beside the config: variables that the environment lacks, such as the URLs of endpoints. It is a secret like a keystore.
 
 
-NAME = ".env"
-OURS = "TRIMTAB_"
+ENV_FILE = ".env"
+ENV_PREFIX = "TRIMTAB_"
 """What every variable that no config names begins with, such as TRIMTAB_KEYSTORE_PASSWORD."""
 
 
-def take(folder: Path, wanted: Iterable[str]) -> None:
+def load_env_file(folder: Path, wanted: Iterable[str]) -> None:
     """Sets the variables of `folder`/.env that are `wanted`, or begin with TRIMTAB_, and are not set yet: the environment wins.
 
     All else in the file is left alone. Raises ConfigError for a line that is no NAME=VALUE, and where others may read or write the
     file, or own it, although something is taken from it; nothing of its content is repeated.
     """
-    file = folder / NAME
+    file = folder / ENV_FILE
     try:
         with file.open(encoding="utf-8") as lines:
             mode, read = os.fstat(lines.fileno()).st_mode, dict(_lines(file, lines))
@@ -109,25 +108,25 @@ def take(folder: Path, wanted: Iterable[str]) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read ({type(error).__name__})", "make it a text that you may read, or remove it") from None
     names = {*wanted}
-    found = {name: value for name, value in read.items() if (name in names or name.startswith(OURS)) and name not in os.environ}
+    found = {name: value for name, value in read.items() if (name in names or name.startswith(ENV_PREFIX)) and name not in os.environ}
     if found and mode & 0o077:
         raise ConfigError(f"{file}: others can read or change it (mode {mode & 0o777:04o}), and it holds secrets", f"run: chmod 600 {file}")
     if found:
-        require_private(file, NAME)
+        require_private(file, ENV_FILE)
     os.environ.update(found)
 
 
-def named(table: Any) -> Iterator[str]:
+def referenced_env_variables(table: Any) -> Iterator[str]:
     """Every environment variable that a config names: the values of keys that end with "_env"."""
     if isinstance(table, dict):
         for key, value in table.items():
             if key.endswith("_env") and isinstance(value, str):
                 yield value
             else:
-                yield from named(value)
+                yield from referenced_env_variables(value)
     elif isinstance(table, list):
         for inner in table:
-            yield from named(inner)
+            yield from referenced_env_variables(inner)
 
 
 def _lines(file: Path, lines: Any) -> Iterator[tuple[str, str]]:
@@ -162,7 +161,7 @@ class LoadedConfig:
     @property
     def text(self) -> str:
         """What may be kept of it: its values in one canonical form, without comments, which nobody can judge, and without secrets."""
-        return kept(self.values)
+        return redacted_text(self.values)
 
     @property
     def store_url(self) -> str:
@@ -214,18 +213,20 @@ def _checked(data: dict[str, Any], origin: str) -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: " + "; ".join(mistakes(error, data, Config)), "correct these keys, then trimtab doctor") from None
+        raise ConfigError(
+            f"{origin}: " + "; ".join(describe_errors(error, data, Config)), "correct these keys, then trimtab doctor"
+        ) from None
     bands = {asset.symbol: asset.band for asset in config.portfolio.assets if asset.band is not None}
-    trigger_rules.validate_policy(build_policy(config), bands)
+    rules.validate_policy(build_policy(config), bands)
     build_split(config)
     return config
 
 
-Where = LoadedConfig | Path | str
+ConfigSource = LoadedConfig | Path | str
 """A config file, or what was read of it."""
 
 
-def load_config(path: Where = "trimtab.toml", *, guarded: bool = True) -> LoadedConfig:
+def load_config(path: ConfigSource = "trimtab.toml", *, guarded: bool = True) -> LoadedConfig:
     """Reads and checks a config file; one that was read already is handed back. Raises ConfigError naming what is wrong.
 
     Where others may change it, it is refused, unless not `guarded`: a pause has to work whoever wrote there.
@@ -242,15 +243,15 @@ def load_config(path: Where = "trimtab.toml", *, guarded: bool = True) -> Loaded
         raise ConfigError(f"{file}: no such file", NO_CONFIG) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}", "name a file of text that you may read") from None
-    return loaded_from(text, file.resolve(), str(file), guarded=guarded)
+    return load_config_text(text, file.resolve(), str(file), guarded=guarded)
 
 
-def loaded_from(text: str, path: Path, origin: str, *, guarded: bool = True) -> LoadedConfig:
+def load_config_text(text: str, path: Path, origin: str, *, guarded: bool = True) -> LoadedConfig:
     """The same from a text that may not be in its file yet. What .env beside it has is taken, unless not `guarded`."""
     values = _values(text, origin)
     found = LoadedConfig(_checked(values, origin), path, hashlib.sha256(text.encode()).hexdigest(), values)
     if guarded:
-        take(path.parent, named(values))
+        load_env_file(path.parent, referenced_env_variables(values))
     return found
 
 
@@ -259,7 +260,7 @@ def loaded_from(text: str, path: Path, origin: str, *, guarded: bool = True) -> 
 
 def keyring_backend() -> str:
     """Name of the keyring of this system. Raises ConfigError when there is none."""
-    return osring.require_backend()
+    return keystore.require_keyring()
 
 
 def key_source(loaded: LoadedConfig) -> keys.KeySource:
@@ -272,7 +273,7 @@ def key_source(loaded: LoadedConfig) -> keys.KeySource:
     if wallet.keyring is not None:
         return keys.KeyringEntry(*wallet.keyring.split("/"))
     if wallet.test_account is not None:
-        return keys.TestAccount(wallet.test_account)
+        return keys.TestAccountKey(wallet.test_account)
     if wallet.prompt:
         return keys.KeyPrompt()
     raise ConfigError("wallet: no key source, so nothing can be signed", "set keystore, keyring, key_env or prompt = true")

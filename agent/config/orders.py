@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from agent.config.fields import Duration, Share, ShareOrOff, Table
+from agent.config.fields import ConfigTable, Duration, Share, ShareOrOff
 from agent.config.triggers import ZoneTable
-from agent.model import PORTFOLIO, Absent, Asset, OrderKind, Orders, Pace, Style, Terms
+from agent.model import PORTFOLIO, Asset, ExecutionPace, ExecutionStyle, OrderKind, OrdersConfig, OrderTerms, WeightReallocation
 from agent.units import BPS, Token
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ _LEVEL = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(%|bps)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class OrderLevel:
     """As written: a price in whole coins of the numeraire per whole token, or a share in bps."""
 
     price: Fraction | None
     share_bps: int | None
 
 
-def parse_level(value: object) -> Level:
+def parse_level(value: object) -> OrderLevel:
     """Price or share: "1500" and 1500 are prices, "10%" and "1000bps" are shares. A bare number below 1 may be meant as either.
 
     Raises ValueError.
@@ -43,7 +43,7 @@ def parse_level(value: object) -> Level:
             raise ValueError(
                 f'{value!r} may be a price or a share; write a price in quotes such as "{value!r}", or a distance such as "10%"'
             )
-        return Level(Fraction(Decimal(repr(value))), None)
+        return OrderLevel(Fraction(Decimal(repr(value))), None)
     match = _LEVEL.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f'{value!r} is no level; write a price in the numeraire such as "1500", or a distance such as "10%"')
@@ -51,17 +51,17 @@ def parse_level(value: object) -> Level:
     if number == 0:
         raise ValueError(f'{value!r}: at zero it can never act; write a price above zero, or a distance such as "10%"')
     if match[2] is None:
-        return Level(number, None)
+        return OrderLevel(number, None)
     bps = number * (100 if match[2] == "%" else 1)
     if bps.denominator != 1:
         raise ValueError(f"{value!r} is finer than a basis point")
-    return Level(None, bps.numerator)
+    return OrderLevel(None, bps.numerator)
 
 
-LevelKey = Annotated[Level, BeforeValidator(parse_level)]
+LevelKey = Annotated[OrderLevel, BeforeValidator(parse_level)]
 
 
-class ExitKeys(Table):
+class ExitKeys(ConfigTable):
     """Keys of what sells: at or below a price, at or above one, or so far below the highest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -107,7 +107,7 @@ def require_orders(portfolio: PortfolioTable) -> None:
         _require_order(asset)
 
 
-def prices_in_words(portfolio: PortfolioTable) -> dict[str, str]:
+def price_level_notes(portfolio: PortfolioTable) -> dict[str, str]:
     """What each level that is a number of coins means, by symbol and kind: whoever meant a share should see it."""
     found = [(asset.symbol, kind, level.price) for asset in portfolio.assets for kind, level in _levels(asset) if level.price is not None]
     return {
@@ -121,7 +121,7 @@ def _plain(price: Fraction) -> str:
     return f"{Decimal(price.numerator) / Decimal(price.denominator):f}"
 
 
-def require_alone(config: Config) -> None:
+def require_strategy_orders(config: Config) -> None:
     """Raises ValueError for orders that strategies over one wallet cannot follow: their books know exits into the numeraire alone."""
     portfolio = config.portfolio
     if not config.strategies:
@@ -135,24 +135,24 @@ def require_alone(config: Config) -> None:
         raise ValueError('portfolio.orders.absent: with strategies the weight of what is out waits in the numeraire; write "cash"')
 
 
-def build_orders(portfolio: PortfolioTable, assets: Iterable[Asset], numeraire: Token) -> Orders:
+def build_orders(portfolio: PortfolioTable, assets: Iterable[Asset], numeraire: Token) -> OrdersConfig:
     """The orders in exact units, by token address."""
     table, tokens = portfolio.orders or OrdersTable(), {asset.token.symbol: asset.token for asset in assets}
-    terms = [Terms(PORTFOLIO, kind, None, level.share_bps) for kind, level in _levels(table)]
+    terms = [OrderTerms(PORTFOLIO, kind, None, level.share_bps) for kind, level in _levels(table)]
     for asset in portfolio.assets:
         token = tokens[asset.symbol]
         unit = Fraction(10) ** (numeraire.decimals - token.decimals)
         for kind, level in _levels(asset):
-            terms.append(Terms(token.address, kind, None if level.price is None else level.price * unit, level.share_bps))
-    return Orders(tuple(terms), Absent(table.absent), table.hysteresis, table.entry_above_price == "refuse")
+            terms.append(OrderTerms(token.address, kind, None if level.price is None else level.price * unit, level.share_bps))
+    return OrdersConfig(tuple(terms), WeightReallocation(table.absent), table.hysteresis, table.entry_above_price == "refuse")
 
 
-def _levels(table: ExitKeys) -> list[tuple[OrderKind, Level]]:
+def _levels(table: ExitKeys) -> list[tuple[OrderKind, OrderLevel]]:
     found = [(kind, getattr(table, kind.value, None)) for kind in OrderKind]
     return [(kind, level) for kind, level in found if level is not None]
 
 
-def _require(where: str, kind: OrderKind, level: Level, hysteresis_bps: int) -> None:
+def _require(where: str, kind: OrderKind, level: OrderLevel, hysteresis_bps: int) -> None:
     bps = level.share_bps
     if bps is None:
         return
@@ -184,7 +184,7 @@ ZONE = "zone"
 SHORTEST_S, LONGEST_S = 12, 28 * 86_400
 MOST_SIZE_BPS, MOST_TIME_BPS = 5_000, 9_000
 MOST_OFF_BPS = 2_000
-NEEDED = {
+STYLE_KEYS = {
     "market": (),
     "rounds": ("max_rounds", "interval", "recovery", "waiting_cost", "size_jitter", "time_jitter", "budget"),
     "twap": ("max_rounds", "over", "size_jitter", "time_jitter", "budget"),
@@ -236,11 +236,11 @@ def _signed_bps(value: object) -> int:
     return int(found)
 
 
-Hourly = Annotated[Fraction | str, BeforeValidator(_hourly)]
+BpsPerHour = Annotated[Fraction | str, BeforeValidator(_hourly)]
 SignedBps = Annotated[int, BeforeValidator(_signed_bps)]
 
 
-class PaceTable(Table):
+class PaceTable(ConfigTable):
     """The keys of a style; `budget`, `size_jitter` and `time_jitter` may be "off". See docs/rounds.md."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -249,7 +249,7 @@ class PaceTable(Table):
     max_rounds: int | None = Field(default=None, ge=2, le=24)
     interval: Duration | None = None
     recovery: Duration | None = None
-    waiting_cost: Hourly | None = None
+    waiting_cost: BpsPerHour | None = None
     size_jitter: ShareOrOff = None
     time_jitter: ShareOrOff = None
     budget: ShareOrOff = None
@@ -261,7 +261,7 @@ class PaceTable(Table):
 def require_pace(config: Config) -> None:
     """Raises ValueError naming field and remedy when the style of execution cannot be carried out."""
     table = config.execution
-    missing = [key for key in NEEDED[table.style] if key not in table.model_fields_set]
+    missing = [key for key in STYLE_KEYS[table.style] if key not in table.model_fields_set]
     if missing:
         raise ValueError(f"execution.{missing[0]}: missing; style = {table.style!r} needs it, for example {EXAMPLES[missing[0]]}")
     for key in ("interval", "recovery", "over", "patience"):
@@ -279,12 +279,12 @@ def require_pace(config: Config) -> None:
         raise ValueError('execution.waiting_cost: "zone" needs a trigger of that kind; write what an hour costs, such as "0.5bps"')
 
 
-def build_pace(config: Config) -> Pace:
+def build_pace(config: Config) -> ExecutionPace:
     """How a correction is spread over time."""
     table = config.execution
     cost = table.waiting_cost
-    return Pace(
-        style=Style(table.style),
+    return ExecutionPace(
+        style=ExecutionStyle(table.style),
         max_rounds=table.max_rounds or 1,
         interval_s=table.interval or 0,
         over_s=table.over or 0,
@@ -301,7 +301,7 @@ def build_pace(config: Config) -> Pace:
 def pace_text(config: Config) -> str:
     """What binds in time, in words."""
     table = config.execution
-    shown = {key: getattr(table, key) for key in NEEDED[table.style]}
+    shown = {key: getattr(table, key) for key in STYLE_KEYS[table.style]}
     words = [f"{key} {_shown(key, value)}" for key, value in shown.items()]
     return ", ".join([table.style, *words])
 

@@ -15,13 +15,13 @@ from typing import Any, Literal
 import tomlkit
 from pydantic import Field, ValidationError
 
-from agent.config.fields import Duration, Table, Weight, parse_address
+from agent.config.fields import ConfigTable, Duration, Weight, parse_address
 from agent.config.load import LoadedConfig, is_secret
 from agent.config.presets import PRESETS
 from agent.config.schema import NATIVE, AssetTable, Config, LimitsTable
 from agent.config.template import TemplateAsset, refuse_look_alike
 from agent.config.triggers import Band, RiskTable, TriggerTable
-from agent.config.validation_errors import mistakes
+from agent.config.validation_errors import describe_errors
 from agent.config.weights import WeightsTable
 from agent.errors import ConfigError
 from agent.units import safe_label
@@ -32,7 +32,7 @@ from agent.units import safe_label
 Limit = int | str | bool | None
 
 
-class Tight(Enum):
+class TighterDirection(Enum):
     """What makes a limit tighter: less, more, either with "off" as the tightest, or being on at all. Else "off" is the loosest."""
 
     LESS = "less"
@@ -42,19 +42,19 @@ class Tight(Enum):
     ON = "on"
 
 
-OFF_IS_TIGHTEST = (Tight.LESS_OR_OFF, Tight.MORE_OR_OFF)
+OFF_IS_TIGHTEST = (TighterDirection.LESS_OR_OFF, TighterDirection.MORE_OR_OFF)
 
 
 @dataclass(frozen=True, slots=True)
-class Direction:
+class LimitTightness:
     """How a limit gets tighter; `coins` says that it is counted in the numeraire, so that only the same numeraire compares."""
 
-    tight: Tight
+    tight: TighterDirection
     coins: bool = False
 
 
-_LESS, _MORE = Direction(Tight.LESS), Direction(Tight.MORE)
-DIRECTIONS: Mapping[str, Direction] = {
+_LESS, _MORE = LimitTightness(TighterDirection.LESS), LimitTightness(TighterDirection.MORE)
+LIMIT_TIGHTNESS: Mapping[str, LimitTightness] = {
     "price_impact": _LESS,
     "slippage": _LESS,
     "plan_cost": _LESS,
@@ -68,17 +68,17 @@ DIRECTIONS: Mapping[str, Direction] = {
     "gas_price": _LESS,
     "gas_per_day": _LESS,
     "native_floor": _MORE,
-    "native_top_up": Direction(Tight.LESS_OR_OFF),
+    "native_top_up": LimitTightness(TighterDirection.LESS_OR_OFF),
     "head_age": _LESS,
-    "min_trade": Direction(Tight.MORE, coins=True),
-    "pool_min_value": Direction(Tight.MORE, coins=True),
+    "min_trade": LimitTightness(TighterDirection.MORE, coins=True),
+    "pool_min_value": LimitTightness(TighterDirection.MORE, coins=True),
     "impermanent_loss": _LESS,
     "lp_max_weight": _LESS,
     "balance_jump": _LESS,
     "balance_jump_wait": _MORE,
-    "first_purchase": Direction(Tight.MORE_OR_OFF),
-    "token_screen": Direction(Tight.ON),
-    "payout_per_day": Direction(Tight.LESS, coins=True),
+    "first_purchase": LimitTightness(TighterDirection.MORE_OR_OFF),
+    "token_screen": LimitTightness(TighterDirection.ON),
+    "payout_per_day": LimitTightness(TighterDirection.LESS, coins=True),
 }
 """Every key of [limits] that a profile may have; a test compares. `i_accept` is none, since only the owner accepts
 (T21), and `max_weight` is none, since it names his assets.
@@ -87,20 +87,20 @@ DIRECTIONS: Mapping[str, Direction] = {
 
 def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
     """Whether `theirs` binds strictly more than `mine`, both as LimitsTable reads them; None is "off"."""
-    direction = DIRECTIONS.get(key)
+    direction = LIMIT_TIGHTNESS.get(key)
     if direction is None or theirs == mine:
         return False
     if theirs is None or mine is None:
         return (theirs is None) is (direction.tight in OFF_IS_TIGHTEST)
-    if direction.tight is Tight.ON:
+    if direction.tight is TighterDirection.ON:
         return False
     less = Decimal(theirs) < Decimal(mine)  # of two that differ
-    return less is (direction.tight in (Tight.LESS, Tight.LESS_OR_OFF))
+    return less is (direction.tight in (TighterDirection.LESS, TighterDirection.LESS_OR_OFF))
 
 
 def read_limits(raw: Mapping[str, object], mine: LimitsTable) -> dict[str, Limit]:
     """The limits of a profile as LimitsTable reads them; `raw` is as its file has them. Raises pydantic's ValidationError."""
-    known = {name: getattr(mine, name) for name in DIRECTIONS}
+    known = {name: getattr(mine, name) for name in LIMIT_TIGHTNESS}
     written = {name: "off" if value is None else "on" if value is True else value for name, value in known.items()}
     texts = {name: _text(name, value) for name, value in written.items()}
     parsed = LimitsTable.model_validate({**texts, **raw})
@@ -137,7 +137,7 @@ HEAD = """\
 _SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 
 
-class HeadTable(Table):
+class ProfileHeaderTable(ConfigTable):
     """What the rest is about. The numeraire is what coins in the limits are counted in."""
 
     format: Literal[1]
@@ -145,7 +145,7 @@ class HeadTable(Table):
     numeraire: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
 
 
-class ShareTable(Table):
+class ProfileAssetTable(ConfigTable):
     """One target. `address` is what the token had where the profile comes from. What a symbol may be is judged where it is looked up,
     so that one that is drawn like another is named as that.
     """
@@ -156,7 +156,7 @@ class ShareTable(Table):
     band: Band | None = None
 
 
-class WhenTable(Table):
+class ProfilePolicyTable(ConfigTable):
     """Keys of [policy] that say when to act and how far to go; what confirms prices and hides times stays everybody's own."""
 
     trigger: TriggerTable
@@ -166,13 +166,13 @@ class WhenTable(Table):
     risk: RiskTable | None = None
 
 
-class ProfileTable(Table):
+class ProfileTable(ConfigTable):
     """The whole file."""
 
-    profile: HeadTable
-    assets: list[ShareTable] = Field(min_length=2, max_length=MOST_ASSETS)
+    profile: ProfileHeaderTable
+    assets: list[ProfileAssetTable] = Field(min_length=2, max_length=MOST_ASSETS)
     weights: WeightsTable | None = None
-    policy: WhenTable
+    policy: ProfilePolicyTable
     limits: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -194,15 +194,15 @@ def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
         "profile": {"format": FORMAT, "chain_id": raw["chain"]["chain_id"], "numeraire": portfolio["numeraire"]},
         "assets": [{key: asset[key] for key in ASSET_KEYS if key in asset} for asset in portfolio["assets"]],
         "policy": {key: raw["policy"][key] for key in POLICY_KEYS if key in raw["policy"]},
-        "limits": {key: value for key, value in raw["limits"].items() if key in DIRECTIONS},
+        "limits": {key: value for key, value in raw["limits"].items() if key in LIMIT_TIGHTNESS},
     }
     if "weights" in portfolio:
         found["weights"] = {key: value for key, value in portfolio["weights"].items() if key not in FILES}
-    secret = next((place for place, value in _leaves(found, "") if isinstance(value, str) and is_secret(value)), None)
+    secret = next((place for place, value in _leaf_values(found, "") if isinstance(value, str) and is_secret(value)), None)
     if secret is not None:
         raise ConfigError(f"{secret}: looks like a secret, so no profile was written", "correct the config first")
     kept = {name for name in ("strategies", "split") if raw.get(name)} | ({"lp.targets"} if raw.get("lp", {}).get("targets") else set())
-    kept |= {f"limits.{name}" for name in raw["limits"] if name not in DIRECTIONS}
+    kept |= {f"limits.{name}" for name in raw["limits"] if name not in LIMIT_TIGHTNESS}
     kept |= {f"portfolio.{name}" for name in ("orders", "positions") if portfolio.get(name)}
     kept |= {f"portfolio.weights.{name}" for name in FILES if name in portfolio.get("weights", {})}
     return HEAD + tomlkit.dumps(found), tuple(sorted(kept))
@@ -229,12 +229,12 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
     try:
         table = ProfileTable.model_validate(raw)
     except ValidationError as error:
-        found = mistakes(error, raw, ProfileTable)
+        found = describe_errors(error, raw, ProfileTable)
     else:
         try:
             read_limits(table.limits, loaded.config.limits)
         except ValidationError as error:
-            found = [f"limits.{line}" for line in mistakes(error, table.limits, LimitsTable)]
+            found = [f"limits.{line}" for line in describe_errors(error, table.limits, LimitsTable)]
     if found:
         raise ConfigError(f"{path}: {'; '.join(found)}", "give a file that trimtab export-profile wrote")
     symbols = [asset.symbol for asset in table.assets]
@@ -269,13 +269,13 @@ def _refuse_foreign(raw: Mapping[str, Any], origin: str) -> None:
 def _foreign(raw: Mapping[str, Any]) -> Iterator[str]:
     for name, value in raw.items():
         if name not in TABLES:
-            yield from (place for place, _ in _leaves(value, name))
+            yield from (place for place, _ in _leaf_values(value, name))
     assets = raw.get("assets")
     for asset in assets if isinstance(assets, list) else ():
         yield from _others(asset, "assets", ASSET_KEYS)
-    yield from _others(raw.get("profile"), "profile", tuple(HeadTable.model_fields))
+    yield from _others(raw.get("profile"), "profile", tuple(ProfileHeaderTable.model_fields))
     yield from _others(raw.get("policy"), "policy", POLICY_KEYS)
-    yield from _others(raw.get("limits"), "limits", tuple(DIRECTIONS))
+    yield from _others(raw.get("limits"), "limits", tuple(LIMIT_TIGHTNESS))
     yield from _others(raw.get("weights"), "weights", tuple(name for name in WeightsTable.model_fields if name not in FILES))
 
 
@@ -284,14 +284,14 @@ def _others(table: Any, name: str, known: tuple[str, ...]) -> Iterator[str]:
         yield from (f"{name}.{key}" for key in table if key not in known)
 
 
-def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+def _leaf_values(value: Any, place: str) -> Iterator[tuple[str, Any]]:
     """(place, value) of everything that holds no more; an empty table is one itself."""
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
-            yield from _leaves(inner, f"{place}.{name}" if place else name)
+            yield from _leaf_values(inner, f"{place}.{name}" if place else name)
     elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
         for inner in value:
-            yield from _leaves(inner, place)
+            yield from _leaf_values(inner, place)
     else:
         yield place, value
 
@@ -300,7 +300,7 @@ def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ResolvedToken:
     """A token as this config has it: `address` may be "native", `source` is where it was found."""
 
     symbol: str
@@ -310,7 +310,7 @@ class Found:
     source: str
 
 
-def resolve(symbol: str, config: Config, listed: Sequence[TemplateAsset], origin: str) -> Found:
+def resolve_token(symbol: str, config: Config, listed: Sequence[TemplateAsset], origin: str) -> ResolvedToken:
     """The token of that symbol. Raises ConfigError for one that is unknown, ambiguous, or drawn like another that is known."""
     own = [
         TemplateAsset(one.symbol, NATIVE if isinstance(one, AssetTable) and one.native else one.address, "", one.feed, one.decimals)
@@ -320,7 +320,7 @@ def resolve(symbol: str, config: Config, listed: Sequence[TemplateAsset], origin
     field = f"{origin}: symbol"
     mine = next((token for token in own if token.symbol == symbol), None)
     if mine is not None:
-        return Found(symbol, mine.address, mine.decimals, mine.feed, "config")
+        return ResolvedToken(symbol, mine.address, mine.decimals, mine.feed, "config")
     found = {token.address: token for token in reversed((*preset, *listed)) if token.symbol == symbol}
     refuse_look_alike(symbol, next(iter(found), None), (*own, *preset), listed, field)
     if safe_label(symbol, "") == "":
@@ -332,7 +332,7 @@ def resolve(symbol: str, config: Config, listed: Sequence[TemplateAsset], origin
             f"{field}: {symbol!r} means several tokens: {', '.join(sorted(found))}", "add the one you mean to your config first"
         )
     token = next(iter(found.values()))
-    return Found(symbol, token.address, token.decimals, token.feed, "preset" if token in preset else "token list")
+    return ResolvedToken(symbol, token.address, token.decimals, token.feed, "preset" if token in preset else "token list")
 
 
 def known_tokens(chain_id: int) -> tuple[TemplateAsset, ...]:
@@ -352,8 +352,8 @@ def known_tokens(chain_id: int) -> tuple[TemplateAsset, ...]:
 OFF = "off"
 
 
-def merged(
-    text: str, config: Config, profile: Profile, tokens: Sequence[Found], limits: Mapping[str, object], sell_others: bool = False
+def merge_profile(
+    text: str, config: Config, profile: Profile, tokens: Sequence[ResolvedToken], limits: Mapping[str, object], sell_others: bool = False
 ) -> str:
     """The config's `text`, which reads as `config`, with the profile in it. `tokens` are those of its assets, in order; `limits`
     those to be taken.
@@ -395,7 +395,7 @@ def _share(asset: Any, written: Mapping[str, Any]) -> None:
         asset["band"] = written["band"]
 
 
-def _table(token: Found, reserve: bool = True) -> Any:
+def _table(token: ResolvedToken, reserve: bool = True) -> Any:
     """A token as the config has it; what is held of it counts from here on."""
     made = tomlkit.table()
     for key, value in (("symbol", token.symbol), ("address", token.address), ("decimals", token.decimals), ("feed", token.feed)):
@@ -407,7 +407,7 @@ def _table(token: Found, reserve: bool = True) -> Any:
     return made
 
 
-def _hubs(portfolio: Any, held: Set[str], wrapped: Found | None) -> None:
+def _hubs(portfolio: Any, held: Set[str], wrapped: ResolvedToken | None) -> None:
     """Hubs that are not held now; and the wrapped native coin, where it is none and not held: it prices gas."""
     hubs = portfolio.get("hubs", [])
     for number in reversed(range(len(hubs))):
@@ -421,17 +421,17 @@ def _hubs(portfolio: Any, held: Set[str], wrapped: Found | None) -> None:
         portfolio.pop("hubs")
 
 
-def _wrapped(config: Config, wrapped: str) -> Found:
+def _wrapped(config: Config, wrapped: str) -> ResolvedToken:
     own = [one for one in config.portfolio.listed if one.address == wrapped and not getattr(one, "native", False)]
     if own:
-        return Found(own[0].symbol, wrapped, own[0].decimals, own[0].feed, "config")
+        return ResolvedToken(own[0].symbol, wrapped, own[0].decimals, own[0].feed, "config")
     preset = next((one for one in known_tokens(config.chain.chain_id) if one.address == wrapped), None)
     if preset is None:
         raise ConfigError(
             "portfolio.hubs: without the native coin among the assets gas has no price",
             "add its wrapped token to [[portfolio.hubs]] first",
         )
-    return Found(preset.symbol, wrapped, preset.decimals, preset.feed, "preset")
+    return ResolvedToken(preset.symbol, wrapped, preset.decimals, preset.feed, "preset")
 
 
 def _weights(portfolio: Any, profile: Profile) -> None:

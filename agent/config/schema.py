@@ -17,6 +17,7 @@ from agent.config.fields import (
     OFF,
     Address,
     AddressOrOff,
+    ConfigTable,
     DecimalOrOff,
     Duration,
     DurationOrOff,
@@ -26,18 +27,17 @@ from agent.config.fields import (
     Share,
     ShareOrOff,
     Switch,
-    Table,
     Variable,
     Weight,
 )
-from agent.config.liquidity import LpTable, PositionTable, require_usable
-from agent.config.orders import OrderKeys, OrdersTable, PaceTable, require_alone, require_orders, require_pace
+from agent.config.liquidity import LpPositionTable, LpTable, require_usable
+from agent.config.orders import OrderKeys, OrdersTable, PaceTable, require_orders, require_pace, require_strategy_orders
 from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE
 from agent.config.strategies import SplitTable, StrategyTable, require_strategies
 from agent.config.triggers import Band, RiskTable, TriggerTable, require_zone
-from agent.config.weights import WeightsTable, bounds_of, require_weights
+from agent.config.weights import WeightsTable, require_weights, weight_bounds
 from agent.errors import ConfigError
-from agent.model import Method
+from agent.model import AllocationMethod
 from agent.units import BPS
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ LOCAL_CHAIN_IDS = frozenset({1337, 31337, 131277322940537})
 LONGEST_TIMEOUT_S = 60
 
 
-class RpcTable(Table):
+class RpcTable(ConfigTable):
     """One endpoint. Endpoints of one operator count once for the quorum. The URL is a secret. `timeout` bounds one request."""
 
     operator: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
@@ -80,7 +80,7 @@ class RpcTable(Table):
         return value
 
 
-class ChainTable(Table):
+class ChainTable(ConfigTable):
     """Which chain. `single_operator` names the one operator that may decide alone; local chains need none.
 
     `fork` says that the endpoint is a local copy of a live chain under that chain's id: only published test keys sign.
@@ -129,7 +129,7 @@ class ChainTable(Table):
 # --- [venues]: the exchanges to trade on.
 
 
-class UniswapV2Table(Table):
+class UniswapV2Table(ConfigTable):
     """Uniswap V2: `pools` replaces discovery by an explicit list."""
 
     factory: Address
@@ -137,7 +137,7 @@ class UniswapV2Table(Table):
     pools: list[Address] | None = None
 
 
-class UniswapV3Table(Table):
+class UniswapV3Table(ConfigTable):
     """Uniswap V3: `router` is SwapRouter02, `quoter` QuoterV2, `quoter_v1` what uniswap-python asks where it is installed."""
 
     factory: Address
@@ -149,7 +149,7 @@ class UniswapV3Table(Table):
     pools: list[Address] | None = None
 
 
-class VenuesTable(Table):
+class VenuesTable(ConfigTable):
     """Where to trade; at least one venue."""
 
     uniswap_v2: UniswapV2Table | None = None
@@ -165,7 +165,7 @@ class VenuesTable(Table):
 # --- [wallet]: whose portfolio, and where its key is.
 
 
-class WalletTable(Table):
+class WalletTable(ConfigTable):
     """Whose portfolio; a key source is needed only to send. `keyring` is service/name in the keyring of the operating system.
 
     In mode "propose" nothing is signed here: transactions are written into the folder `proposals` for somebody who signs
@@ -205,7 +205,7 @@ LONGEST_WAIT_S = 3_600
 """A look that waits longer for the wallet has told nobody for an hour that it cannot act."""
 
 
-class ServiceTable(Table):
+class ServiceTable(ConfigTable):
     """`listen` serves metrics and health on loopback; an address beyond it has to be named once more in `listen_beyond_loopback`.
 
     `heartbeat_url` is a secret and is asked after each good look. A look without a sign of life for `hang_after` ends the
@@ -289,7 +289,7 @@ FILES, MEGABYTES = 10_000, 1_000
 """What is kept where nobody says otherwise: some months of looks every ten minutes."""
 
 
-class RecordTable(Table):
+class RecordTable(ConfigTable):
     """`dir` is relative to the config file. Of the files that trimtab wrote there the newest `keep_files` stay, of them as many as
     fit into `keep_megabytes`.
     """
@@ -302,7 +302,7 @@ class RecordTable(Table):
 # --- The keys of [tax]: which lots a sale takes, in what it is reported, and how much gain a year may realise.
 
 
-class TaxTable(Table):
+class TaxTable(ConfigTable):
     """`rates` is a CSV file of time,rate: units of `currency` per coin of the numeraire. `year_limit` is in that currency, else in the
     numeraire.
     """
@@ -343,7 +343,7 @@ def year_limit(text: str | None, decimals: int) -> Fraction | None:
 NATIVE = "native"
 
 
-def resolve(data: object) -> object:
+def resolve_native_asset(data: object) -> object:
     """The file's tables with every asset of address "native" at the wrapped token's address, and marked.
 
     Native coin and wrapped token are one asset: both at once are refused. Raises ValueError, as pydantic's validators expect.
@@ -374,7 +374,7 @@ def resolve(data: object) -> object:
     return {**data, "portfolio": {**portfolio, "assets": found}}
 
 
-def require_sensible(config: Config) -> None:
+def require_native_top_up(config: Config) -> None:
     """limits.native_top_up refills above the floor from an asset. Raises ValueError naming the field."""
     target, floor = config.limits.native_top_up, config.limits.native_floor
     if target is None:
@@ -392,7 +392,7 @@ def _same(address: object, wrapped: object) -> bool:
 # --- Values that take a protection away without saying "off": refused, since their owner may not know.
 
 
-SHORTEST_MEAN_S = 1_800
+MIN_TWAP_WINDOW_S = 1_800
 """A mean price over less can be pushed within a few blocks (T3)."""
 LONGEST_DEADLINE_S = 1_800
 """A swap that stays valid for longer is a free option for whoever holds it back (T7)."""
@@ -412,7 +412,7 @@ def require_protection(config: Config) -> None:
         raise ValueError(
             "reference.kind: spot prices can be moved by anyone for a block; use feed or twap, or set reference.allow_spot = true"
         )
-    if "twap" in config.reference.kind and config.reference.twap_window < SHORTEST_MEAN_S and not config.chain.local:
+    if "twap" in config.reference.kind and config.reference.twap_window < MIN_TWAP_WINDOW_S and not config.chain.local:
         raise ValueError("reference.twap_window: a mean over less than 30m can be pushed within a few blocks; write 30m or more")
     _require_settled_prices(config)
     if not 0 < config.execution.deadline <= LONGEST_DEADLINE_S:
@@ -423,7 +423,7 @@ def require_protection(config: Config) -> None:
         raise ValueError("limits.slippage: 100% or more takes any price; write less, such as 0.3%")
 
 
-def loose(limits: LimitsTable) -> dict[str, str]:
+def limits_beyond_ceiling(limits: LimitsTable) -> dict[str, str]:
     """Each limit that is off or above its ceiling, by key, with its value in words."""
     values = {key: getattr(limits, key) for key in CEILINGS}
     beyond = {key: bps for key, bps in values.items() if bps is None or bps > CEILINGS[key]}
@@ -433,14 +433,14 @@ def loose(limits: LimitsTable) -> dict[str, str]:
     }
 
 
-def accepted(limits: LimitsTable) -> list[str]:
+def accepted_limits(limits: LimitsTable) -> list[str]:
     """What limits.i_accept lets pass, in words."""
-    return [f"{words}, accepted by limits.i_accept" for key, words in loose(limits).items() if key in limits.i_accept]
+    return [f"{words}, accepted by limits.i_accept" for key, words in limits_beyond_ceiling(limits).items() if key in limits.i_accept]
 
 
-def needless(limits: LimitsTable) -> list[str]:
+def needless_acceptances(limits: LimitsTable) -> list[str]:
     """Names in limits.i_accept whose limit is within its ceiling."""
-    return sorted({*limits.i_accept} - loose(limits).keys())
+    return sorted({*limits.i_accept} - limits_beyond_ceiling(limits).keys())
 
 
 def require_accepted(config: Config) -> None:
@@ -449,7 +449,7 @@ def require_accepted(config: Config) -> None:
     strange = next((name for name in limits.i_accept if name not in CEILINGS), None)
     if strange is not None:
         raise ValueError(f"limits.i_accept: {strange!r} is no limit with a ceiling; choose from {', '.join(CEILINGS)}")
-    refused = {key: words for key, words in loose(limits).items() if key not in limits.i_accept}
+    refused = {key: words for key, words in limits_beyond_ceiling(limits).items() if key not in limits.i_accept}
     if refused:
         names = ", ".join(f'"{name}"' for name in (*limits.i_accept, *refused))
         raise ValueError(f"{'; '.join(refused.values())}; write less, or accept it by i_accept = [{names}] in [limits]")
@@ -491,7 +491,7 @@ MaxWeight = Annotated[dict[str, Share] | None, BeforeValidator(_table)]
 """Bps by symbol; "any" is for every asset without a line of its own but the numeraire, into which exits go."""
 
 
-def most_bps(config: Config, symbol: str) -> int | None:
+def max_weight_bps(config: Config, symbol: str) -> int | None:
     """The most that an asset may be of the portfolio; None without a limit."""
     table = config.limits.max_weight or {}
     return table.get(symbol, None if symbol == config.portfolio.numeraire else table.get(ANY))
@@ -505,7 +505,7 @@ def require_max_weight(config: Config) -> None:
     if strange is not None:
         raise ValueError(f"limits.max_weight.{strange}: none of the assets; choose from {', '.join(symbols)}, or write any")
     for symbol in symbols:
-        most = most_bps(config, symbol)
+        most = max_weight_bps(config, symbol)
         if most is None:
             continue
         if not 0 < most <= BPS:
@@ -536,10 +536,10 @@ def _of_strategy(one: StrategyTable, symbol: str, assets: int) -> int:
 
 def _of_allocator(weights: WeightsTable, symbol: str) -> int:
     """The most that it may choose; nothing of what keeps its target."""
-    return 0 if weights.method is Method.FIXED or symbol in weights.fixed else bounds_of(weights, symbol)[1]
+    return 0 if weights.method is AllocationMethod.FIXED or symbol in weights.fixed else weight_bounds(weights, symbol)[1]
 
 
-class HubTable(Table):
+class HubTable(ConfigTable):
     """A token that routes may pass through without being held. `decimals`, if given, must be the chain's.
 
     `feed_max_age` is that of its own feed, where its heartbeat is another than that of the rest.
@@ -567,14 +567,14 @@ class AssetTable(HubTable, OrderKeys):
     band: Band | None = None
 
 
-class PortfolioTable(Table):
+class PortfolioTable(ConfigTable):
     """Targets that sum to 100 %."""
 
     numeraire: str
     max_live_value: DecimalOrOff
     assets: list[AssetTable] = Field(min_length=2)
     hubs: list[HubTable] = Field(default_factory=list)
-    positions: list[PositionTable] = Field(default_factory=list)
+    positions: list[LpPositionTable] = Field(default_factory=list)
     weights: WeightsTable | None = None
     orders: OrdersTable | None = None
 
@@ -608,7 +608,7 @@ class PortfolioTable(Table):
         return [*self.assets, *self.hubs]
 
 
-class ReferenceTable(Table):
+class ReferenceTable(ConfigTable):
     """Where reference prices come from, in order; on a rollup, whose feed says that its sequencer is up."""
 
     kind: list[Literal["feed", "twap", "spot"]] = Field(min_length=1)
@@ -619,7 +619,7 @@ class ReferenceTable(Table):
     allow_spot: bool = False
 
 
-class PolicyTable(Table):
+class PolicyTable(ConfigTable):
     """When to act, how far to go, how long to rest; `risk` is what a zone is measured by.
 
     Prices fire a trigger once those of `confirm_blocks` blocks before agree; a schedule is late by up to `jitter` of its interval.
@@ -635,7 +635,7 @@ class PolicyTable(Table):
     risk: RiskTable | None = None
 
 
-class LimitsTable(Table):
+class LimitsTable(ConfigTable):
     """Every guard's limit; each may be "off". `i_accept` names those that are off, or above their ceilings, on purpose."""
 
     price_impact: ShareOrOff
@@ -688,13 +688,13 @@ class ExecutionTable(PaceTable):
         return self
 
 
-class StoreTable(Table):
+class StoreTable(ConfigTable):
     """Where the journal lives; relative SQLite paths are relative to the config file."""
 
     url: str
 
 
-class Config(Table):
+class Config(ConfigTable):
     """The whole file."""
 
     chain: ChainTable
@@ -714,7 +714,7 @@ class Config(Table):
     tax: TaxTable | None = None
     record: RecordTable | None = None
 
-    _native = model_validator(mode="before")(resolve)
+    _native = model_validator(mode="before")(resolve_native_asset)
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -725,8 +725,8 @@ class Config(Table):
             require_zone,
             require_pace,
             require_strategies,
-            require_alone,
-            require_sensible,
+            require_strategy_orders,
+            require_native_top_up,
             require_accepted,
         ):
             check(self)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from agent.config.fields import Duration, Share, Table, Weight
+from agent.config.fields import ConfigTable, Duration, Share, Weight
 from agent.config.triggers import TriggerTable, ZoneTable
 from agent.config.weights import WeightsTable, require_weights
 from agent.units import BPS
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DAY_S = 86_400
 SHORTEST_WINDOW_S, LONGEST_WINDOW_S = 7 * DAY_S, 730 * DAY_S
-MOST = 12
+MAX_STRATEGIES = 12
 _RATIO = re.compile(r"-?[0-9]{1,2}(\.[0-9]{1,3})?")
 
 
@@ -38,7 +38,7 @@ def _off(value: object) -> object:
 Ratio = Annotated[int, BeforeValidator(_milli)]
 
 
-class HealthTable(Table):
+class HealthTable(ConfigTable):
     """A Sharpe ratio over `window` below `sharpe` for `period` cuts a strategy to its floor; at `recover` for `recover_period` it is
     back.
     """
@@ -60,7 +60,7 @@ class HealthTable(Table):
         return self
 
 
-class StrategyTable(Table):
+class StrategyTable(ConfigTable):
     """One strategy. What it has no trigger, destination or cooldown for is that of [policy]."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
@@ -88,7 +88,7 @@ class StrategyTable(Table):
         return self
 
 
-class SplitTable(Table):
+class SplitTable(ConfigTable):
     """When the split of capital is restored: beyond `absolute` points or `relative` of a share, whichever is narrower."""
 
     absolute: Share | None = None
@@ -110,8 +110,8 @@ def require_strategies(config: Config) -> None:
         if split is not None:
             raise ValueError("split: there are no [[strategies]] to split capital over; add them, or remove it")
         return
-    if not 2 <= len(found) <= MOST:
-        raise ValueError(f"strategies: {len(found)} of them; between two and {MOST} share a wallet, and one alone needs no table")
+    if not 2 <= len(found) <= MAX_STRATEGIES:
+        raise ValueError(f"strategies: {len(found)} of them; between two and {MAX_STRATEGIES} share a wallet, and one alone needs no table")
     if split is None:
         raise ValueError('split: missing; strategies need it, for example [split] with relative = "20%"')
     names = [one.name for one in found]
@@ -127,13 +127,13 @@ def require_strategies(config: Config) -> None:
             raise ValueError(f"strategies.{one.name}.weights: {strange[0]} is none of the assets; choose from {', '.join(symbols)}")
         if isinstance(one.allocator, WeightsTable):
             try:
-                require_weights(as_portfolio(config.portfolio, one))
+                require_weights(strategy_as_portfolio(config.portfolio, one))
             except ValueError as error:
                 raise ValueError(f"strategies.{one.name}: {str(error).replace('weights.', 'allocator.', 1)}") from None
     _require_alone(config)
 
 
-def as_portfolio(table: PortfolioTable, one: StrategyTable) -> PortfolioTable:
+def strategy_as_portfolio(table: PortfolioTable, one: StrategyTable) -> PortfolioTable:
     """What the portfolio would be with one strategy's weights as targets and its allocator."""
     weights = one.weights or {}
     assets = [asset.model_copy(update={"target": weights.get(asset.symbol, 0)}) for asset in table.assets]

@@ -37,7 +37,7 @@ class TemplateAsset:
 
 
 @dataclass(frozen=True, slots=True)
-class _Coins:
+class _DollarCaps:
     """Caps meant in dollars, as lines counted in a numeraire that is worth `dollars` a coin."""
 
     numeraire: str
@@ -72,7 +72,7 @@ def render(
 
     `dollars` is what a coin of the numeraire is worth: caps are meant in dollars and written in it.
     """
-    coins = _Coins(numeraire, dollars)
+    coins = _DollarCaps(numeraire, dollars)
     rpc = "\n".join(
         f'[[chain.rpc]]\nurl_env = "{env}"      # the URL is a secret: it stays in the environment\noperator = "{who}"'
         for env, who in rpc_envs
@@ -302,12 +302,12 @@ CLASSES: Mapping[int, Mapping[str, tuple[str, ...]]] = {
 """Symbols of the preset by class and chain id: large and long known, worth one dollar, and what moves more than the market."""
 
 
-BEFORE = "[reference]\n"
+ALLOCATOR_ANCHOR = "[reference]\n"
 """The table of the config that follows on the portfolio's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Starter:
+class PortfolioTemplate:
     """A ready portfolio: `shares` in bps by class, split evenly over its tokens; `policy` and `limits` as the config writes them.
 
     `futures` is how much the notional of futures may be at most, times spot value. `adjustable` says that the share of stable
@@ -330,10 +330,10 @@ def _threshold(**widths: str) -> dict[str, str]:
     return {"kind": "threshold", **widths}
 
 
-STARTERS = {
+PORTFOLIO_TEMPLATES = {
     starter.name: starter
     for starter in (
-        Starter(
+        PortfolioTemplate(
             "conservative",
             "mostly large coins, small trades, seldom",
             {CORE: 7_000, STABLE: 2_000, HIGH_BETA: 1_000},
@@ -350,7 +350,7 @@ STARTERS = {
             },
             "1.5",
         ),
-        Starter(
+        PortfolioTemplate(
             "moderate",
             "half large coins, a third stable, some that move more",
             {CORE: 5_000, STABLE: 3_000, HIGH_BETA: 2_000},
@@ -358,7 +358,7 @@ STARTERS = {
             {"price_impact": "1%", "slippage": "0.3%", "plan_cost": "0.5%", "turnover": "30%", "daily_turnover": "60%", "daily_loss": "1%"},
             "2.5",
         ),
-        Starter(
+        PortfolioTemplate(
             "aggressive",
             "mostly coins that move more than the market, wide bands against churning",
             {CORE: 3_000, STABLE: 1_000, HIGH_BETA: 6_000},
@@ -373,14 +373,14 @@ STARTERS = {
             },
             "4.0",
         ),
-        Starter(
+        PortfolioTemplate(
             "60/40",
             "sixty of large coins, forty stable, back at five points",
             {CORE: 6_000, STABLE: 4_000},
             {"trigger": _threshold(absolute="5%"), "destination": "target", "cooldown": "1d"},
             {"turnover": "20%", "daily_turnover": "20%"},
         ),
-        Starter(
+        PortfolioTemplate(
             "equal",
             "the same of each, whatever its price did",
             {CORE: 4_000, HIGH_BETA: 4_000, STABLE: 2_000},
@@ -388,7 +388,7 @@ STARTERS = {
             {"turnover": "30%", "daily_turnover": "30%"},
             weights={"kind": "equal", "every": "7d", "keep": "14d", "churn": "1%", "until_chosen": "targets"},
         ),
-        Starter(
+        PortfolioTemplate(
             "market-cap",
             "by what all coins of a kind are worth, none above 40 %, beside a tenth in stable coins",
             {CORE: 6_000, HIGH_BETA: 3_000, STABLE: 1_000},
@@ -408,7 +408,7 @@ STARTERS = {
             todo=f"write {SUPPLIES} beside the config with lines symbol,supply,as_of for {', '.join(CLASSES[1][CORE])}: "
             "on this chain only wrapped coins can be counted",
         ),
-        Starter(
+        PortfolioTemplate(
             "stable-reserve",
             "large coins beside a stable reserve that is filled from gains and spent in falls; --stable sets its size",
             {CORE: 8_000, STABLE: 2_000},
@@ -420,19 +420,21 @@ STARTERS = {
 }
 
 
-def starter(name: str) -> Starter:
+def find_template(name: str) -> PortfolioTemplate:
     """The ready portfolio of that name. Raises ConfigError listing what there is."""
-    if name not in STARTERS:
-        raise ConfigError(f"--template: {name!r} is not known", f"choose from {', '.join(STARTERS)}; trimtab templates shows them")
-    return STARTERS[name]
+    if name not in PORTFOLIO_TEMPLATES:
+        raise ConfigError(
+            f"--template: {name!r} is not known", f"choose from {', '.join(PORTFOLIO_TEMPLATES)}; trimtab templates shows them"
+        )
+    return PORTFOLIO_TEMPLATES[name]
 
 
-def shares_of(one: Starter, stable: str | None) -> Mapping[str, int]:
+def template_shares(one: PortfolioTemplate, stable: str | None) -> Mapping[str, int]:
     """Bps by class, with `stable` as the share of stable tokens where the owner chose one; the others keep their proportions."""
     if stable is None:
         return one.shares
     if not one.adjustable:
-        fit = ", ".join(name for name, other in STARTERS.items() if other.adjustable)
+        fit = ", ".join(name for name, other in PORTFOLIO_TEMPLATES.items() if other.adjustable)
         raise ConfigError(f"--stable: the shares of {one.name} are fixed", f"leave --stable out, or use --template {fit}")
     bps = parse_share_bps(stable, "--stable")
     if not 0 < bps < BPS:
@@ -442,20 +444,20 @@ def shares_of(one: Starter, stable: str | None) -> Mapping[str, int]:
     return {**dict(zip(others, rest, strict=True)), STABLE: bps}
 
 
-def targets(one: Starter, preset: Preset, stable: str | None = None) -> list[tuple[str, str]]:
+def template_targets(one: PortfolioTemplate, preset: Preset, stable: str | None = None) -> list[tuple[str, str]]:
     """(symbol, share) of each token on that network, each class split evenly. Raises ConfigError where its tokens are not known."""
     classes = CLASSES.get(preset.chain_id)
     if classes is None:
         raise ConfigError(f"--template: no tokens are known for chain {preset.chain_id}", "give every token by --target")
     found: list[tuple[str, str]] = []
-    for name, share in shares_of(one, stable).items():
+    for name, share in template_shares(one, stable).items():
         symbols = classes[name]
         for symbol, bps in zip(symbols, largest_remainder([Fraction(1)] * len(symbols), share), strict=True):
             found.append((symbol, f"{bps / 100:g}%"))
     return found
 
 
-def dress(text: str, one: Starter) -> str:
+def apply_template(text: str, one: PortfolioTemplate) -> str:
     """The commented config with this portfolio's trigger and limits; comments stay where they are."""
     import tomlkit
 
@@ -467,18 +469,18 @@ def dress(text: str, one: Starter) -> str:
         limits[key] = value
     made = tomlkit.dumps(document)
     if one.weights:
-        made = made.replace(BEFORE, f"{_allocator(one)}\n{BEFORE}", 1)
+        made = made.replace(ALLOCATOR_ANCHOR, f"{_allocator(one)}\n{ALLOCATOR_ANCHOR}", 1)
     return f"# Template: {one.name}, {one.about}.\n{_futures(one)}{made}"
 
 
-def _allocator(one: Starter) -> str:
+def _allocator(one: PortfolioTemplate) -> str:
     lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in one.weights.items())
     todo = f"# Before anything is traded: {one.todo}.\n" if one.todo else ""
     about = "# Targets are chosen anew from data; those above are only where it begins (docs/weights.md)."
     return f"{about}\n{todo}[portfolio.weights]\n{lines}\n"
 
 
-def _futures(one: Starter) -> str:
+def _futures(one: PortfolioTemplate) -> str:
     if one.futures is None:
         return ""
     return (
@@ -509,7 +511,7 @@ def _inline(values: Mapping[str, str]) -> Item:
 
 _SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 # Letters that are drawn alike: Unicode Technical Standard 39, confusables, as far as symbols of tokens go.
-_DRAWN_ALIKE = str.maketrans(
+_CONFUSABLES = str.maketrans(
     "01|!il5$82" + "аеорсухіѕјһԁѡвкмнтгьԛ" + "αορυνικτχβεηγ" + "ᴀʙᴄᴅᴇɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
     "ollllls" + "sbz" + "aeopcyxlsjhdwbkmhtrbq" + "aopuvlktxbeny" + "abcdeghljklmnoprstuvwyz",
 )
@@ -551,11 +553,11 @@ def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> Tok
     return TokenList(found, digest)
 
 
-def drawn(symbol: str) -> str:
+def confusable_skeleton(symbol: str) -> str:
     """What a symbol looks like: letters that are drawn alike are the same letter, case and separators do not count."""
     plain = unicodedata.normalize("NFKD", symbol).casefold()
     kept = "".join(char for char in plain if unicodedata.category(char)[0] in "LNS" or char in "|!")
-    return kept.translate(_DRAWN_ALIKE).replace("rn", "m").replace("vv", "w")
+    return kept.translate(_CONFUSABLES).replace("rn", "m").replace("vv", "w")
 
 
 def refuse_look_alike(
@@ -569,7 +571,7 @@ def refuse_look_alike(
     if any(token.symbol == name for token in known):
         return
     for token in (*known, *listed):
-        if token.symbol != name and token.address != address and drawn(token.symbol) == drawn(name):
+        if token.symbol != name and token.address != address and confusable_skeleton(token.symbol) == confusable_skeleton(name):
             raise ConfigError(
                 f"{field}: {name!r} looks like {token.symbol}, which is another token ({token.address})",
                 "give the address of the one you mean instead",

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from agent.config.fields import Duration, Share, Table, relayed
-from agent.config.weights import require_times
+from agent.config.fields import ConfigTable, Duration, Share, to_value_error
+from agent.config.weights import require_sampling
 from agent.errors import ConfigError
 from agent.model import (
     AnyOf,
     Cron,
     Drawdown,
     Every,
-    Hybrid,
-    Measuring,
+    HybridTrigger,
+    NoTradeZone,
+    RiskEstimationWindow,
     Schedule,
-    Single,
-    Staged,
+    SingleTrigger,
+    StagedTrigger,
     Threshold,
     TrackingRisk,
     VolatilityJump,
-    Zone,
 )
 from agent.policy import risk
 from agent.units import BPS, parse_share_bps
@@ -59,21 +59,21 @@ def _signed(value: object) -> int:
     return int(number)
 
 
-Cost = Annotated[Fraction, BeforeValidator(_cost)]
+YearlyCost = Annotated[Fraction, BeforeValidator(_cost)]
 Correlation = Annotated[int, BeforeValidator(_signed)]
 
 
-class ZoneTable(Table):
+class ZoneTable(ConfigTable):
     """Act when a plan saves more risk than it costs. `tracking_error_cost` is what 1 % of tracking error is worth a year."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     kind: Literal["zone"]
-    tracking_error_cost: Cost
+    tracking_error_cost: YearlyCost
     horizon: Duration
 
 
-class EstimateTable(Table):
+class EstimateTable(ConfigTable):
     """Which recorded prices volatilities and correlations are estimated from, as those of an allocator are."""
 
     window: Duration
@@ -83,11 +83,11 @@ class EstimateTable(Table):
 
     @model_validator(mode="after")
     def _possible(self) -> EstimateTable:
-        require_times(None, self.step, self.window, self.min_history, self.max_age)
+        require_sampling(None, self.step, self.window, self.min_history, self.max_age)
         return self
 
 
-class RiskTable(Table):
+class RiskTable(ConfigTable):
     """Annual volatilities by symbol; `correlation` is that of every pair that `correlations` does not name as "A/B".
 
     With `estimate` recorded prices tell what is not told here.
@@ -150,13 +150,13 @@ def _pair(name: str, symbols: list[str]) -> frozenset[str]:
     return frozenset(pair)
 
 
-def build_zone(config: Config) -> Zone:
+def build_zone(config: Config) -> NoTradeZone:
     """The trigger with its risk, by token address. Raises ConfigError without its table."""
     trigger, table = config.policy.trigger, config.policy.risk
     if not isinstance(trigger, ZoneTable) or table is None:
         raise ConfigError("policy.risk: missing", "write [policy.risk] with volatilities and correlations")
     addresses = {asset.symbol: asset.address for asset in config.portfolio.assets}
-    return Zone(
+    return NoTradeZone(
         TrackingRisk(
             trigger.tracking_error_cost,
             trigger.horizon,
@@ -167,8 +167,8 @@ def build_zone(config: Config) -> Zone:
     )
 
 
-def _measuring(estimate: EstimateTable) -> Measuring:
-    return Measuring(estimate.window, estimate.step, -(-estimate.min_history // estimate.step), estimate.max_age)
+def _measuring(estimate: EstimateTable) -> RiskEstimationWindow:
+    return RiskEstimationWindow(estimate.window, estimate.step, -(-estimate.min_history // estimate.step), estimate.max_age)
 
 
 def _correlations(table: RiskTable, addresses: Mapping[str, str]) -> list[tuple[str, str, int]]:
@@ -191,7 +191,7 @@ def _correlations(table: RiskTable, addresses: Mapping[str, str]) -> list[tuple[
 SINGLE, SEVERAL = "single", "several"
 
 
-class ThresholdTable(Table):
+class ThresholdTable(ConfigTable):
     """Act beyond a band."""
 
     kind: Literal["threshold"]
@@ -199,7 +199,7 @@ class ThresholdTable(Table):
     relative: Share | None = None
 
 
-class TimeTable(Table):
+class TimeTable(ConfigTable):
     """Act on a schedule."""
 
     kind: Literal["time"]
@@ -208,7 +208,7 @@ class TimeTable(Table):
     timezone: str | None = None
 
 
-class HybridTable(Table):
+class HybridTable(ConfigTable):
     """Look on a schedule, act beyond a band."""
 
     kind: Literal["hybrid"]
@@ -225,7 +225,7 @@ class EitherTable(HybridTable):
     kind: Literal["either"]  # type: ignore[assignment]  # the discriminator of another table with the same keys
 
 
-class ReviewTable(Table):
+class ReviewTable(ConfigTable):
     """Review on one schedule and say what would be done; act on another, with a band only beyond it."""
 
     kind: Literal["review"]
@@ -238,7 +238,7 @@ class ReviewTable(Table):
     relative: Share | None = None
 
 
-class DrawdownTable(Table):
+class DrawdownTable(ConfigTable):
     """Act when a price has fallen by so much within so long; `assets` are symbols, none named: all but the numeraire."""
 
     kind: Literal["drawdown"]
@@ -247,7 +247,7 @@ class DrawdownTable(Table):
     assets: list[str] = Field(default_factory=list)
 
 
-class VolatilityJumpTable(Table):
+class VolatilityJumpTable(ConfigTable):
     """Act when the volatility of a short time exceeds `jump` of that of the long time before it."""
 
     kind: Literal["volatility_jump"]
@@ -258,14 +258,14 @@ class VolatilityJumpTable(Table):
 
 
 SingleTable = ThresholdTable | TimeTable | HybridTable | EitherTable | ReviewTable | DrawdownTable | VolatilityJumpTable
-OneTable = Annotated[SingleTable | ZoneTable, Field(discriminator="kind")]
+AnyTriggerTable = Annotated[SingleTable | ZoneTable, Field(discriminator="kind")]
 
 
 def _how_many(value: object) -> str:
     return SEVERAL if isinstance(value, list) else SINGLE
 
 
-TriggerTable = Annotated[Annotated[OneTable, Tag(SINGLE)] | Annotated[list[OneTable], Tag(SEVERAL)], Discriminator(_how_many)]
+TriggerTable = Annotated[Annotated[AnyTriggerTable, Tag(SINGLE)] | Annotated[list[AnyTriggerTable], Tag(SEVERAL)], Discriminator(_how_many)]
 """One trigger, or a list of them, any of which fires."""
 
 
@@ -283,14 +283,14 @@ def _band(value: object) -> Threshold:
     try:
         return parse_band(value, "value")
     except ConfigError as error:
-        raise relayed(error) from None
+        raise to_value_error(error) from None
 
 
 Band = Annotated[Any, BeforeValidator(_band)]
 """Becomes a Threshold."""
 
 
-def build_trigger(table: SingleTable | list[SingleTable | ZoneTable], tokens: Mapping[str, str]) -> Single | AnyOf:
+def build_trigger(table: SingleTable | list[SingleTable | ZoneTable], tokens: Mapping[str, str]) -> SingleTrigger | AnyOf:
     """The trigger of the policy table, where it is none of risk. `tokens` are addresses by symbol, without the numeraire."""
     if isinstance(table, list):
         return AnyOf(tuple(_one_of_several(one, tokens) for one in table))
@@ -299,7 +299,7 @@ def build_trigger(table: SingleTable | list[SingleTable | ZoneTable], tokens: Ma
     return _single(table, tokens)
 
 
-def _one_of_several(table: SingleTable | ZoneTable, tokens: Mapping[str, str]) -> Single:
+def _one_of_several(table: SingleTable | ZoneTable, tokens: Mapping[str, str]) -> SingleTrigger:
     match table:
         case EitherTable():
             raise ConfigError("policy.trigger: either within a list", "write its threshold and its time as two triggers of the list")
@@ -309,18 +309,18 @@ def _one_of_several(table: SingleTable | ZoneTable, tokens: Mapping[str, str]) -
             return _single(table, tokens)
 
 
-def _single(table: SingleTable, tokens: Mapping[str, str]) -> Single:
+def _single(table: SingleTable, tokens: Mapping[str, str]) -> SingleTrigger:
     match table:
         case ThresholdTable():
             return _threshold(table)
         case TimeTable():
             return _schedule(table)
         case HybridTable():
-            return Hybrid(_threshold(table), _schedule(table))
+            return HybridTrigger(_threshold(table), _schedule(table))
         case ReviewTable():
             band = None if table.absolute is None and table.relative is None else Threshold(table.absolute, table.relative)
             review = _times(table.review_every, table.review_cron, table.timezone, "review_")
-            return Staged(review, _times(table.execute_every, table.execute_cron, table.timezone, "execute_"), band)
+            return StagedTrigger(review, _times(table.execute_every, table.execute_cron, table.timezone, "execute_"), band)
         case DrawdownTable():
             return Drawdown(table.fall, table.within, _addresses(table.assets, tokens))
         case VolatilityJumpTable():

@@ -36,7 +36,7 @@ _BOUNDS = {
 }
 
 
-def mistakes(error: ValidationError, data: object, root: type[BaseModel]) -> list[str]:
+def describe_errors(error: ValidationError, data: object, root: type[BaseModel]) -> list[str]:
     """One line for each of `data` that `root` refuses, naming field, value and remedy; what may be a secret is not repeated."""
     lines = []
     for item in error.errors(include_url=False):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from agent.config.fields import Duration, Share, Table
+from agent.config.fields import ConfigTable, Duration, Share
 from agent.errors import ConfigError
-from agent.model import Method, Portfolio, Supply, UntilChosen, WeightLimit, Weights
-from agent.policy.text import span
+from agent.model import AllocationMethod, AllocatorConfig, InitialWeights, Portfolio, TokenSupply, WeightLimit
+from agent.policy.text import format_duration
 from agent.units import BPS, floor_int, safe_label
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ _ALWAYS = ("every", "keep", "churn", "until_chosen")
 _OF_RETURNS = ("window", "step", "min_history", "max_age")
 
 
-class LimitTable(Table):
+class WeightLimitTable(ConfigTable):
     """Bounds of one asset's weight."""
 
     min: Share = 0
     max: Share = BPS
 
 
-class WeightsTable(Table):
+class WeightsTable(ConfigTable):
     """An allocator. Which keys belong to which kind is in docs/weights.md; those that belong have no default."""
 
     kind: Literal["fixed", "equal", "market_cap", "inverse_volatility", "minimum_variance", "risk_parity", "hrp"]
@@ -51,30 +51,30 @@ class WeightsTable(Table):
     until_chosen: Literal["targets", "wait"] | None = None
     fixed: list[str] = Field(default_factory=list)
     cap: Share | None = None
-    limits: dict[str, LimitTable] = Field(default_factory=dict)
+    limits: dict[str, WeightLimitTable] = Field(default_factory=dict)
     supplies: str | None = None
 
     @property
-    def method(self) -> Method:
+    def method(self) -> AllocationMethod:
         """The same as a type."""
-        return Method(self.kind)
+        return AllocationMethod(self.kind)
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> WeightsTable:
         method = self.method
-        belong = {*()} if method is Method.FIXED else {*_ALWAYS, "fixed", "cap", "limits"}
-        belong |= {*_OF_RETURNS} if method.needs_returns else {"max_age", "supplies"} if method is Method.MARKET_CAP else set()
+        belong = {*()} if method is AllocationMethod.FIXED else {*_ALWAYS, "fixed", "cap", "limits"}
+        belong |= {*_OF_RETURNS} if method.needs_returns else {"max_age", "supplies"} if method is AllocationMethod.MARKET_CAP else set()
         strange = sorted((self.model_fields_set - {"kind"}) - belong)
         if strange:
             raise ValueError(f"{strange[0]}: belongs to other kinds than {self.kind}; remove it")
         needed = [name for name in (*_ALWAYS, *_OF_RETURNS) if name in belong and getattr(self, name) is None]
         if needed:
             raise ValueError(f"{needed[0]}: missing; kind = {self.kind!r} needs it, see docs/weights.md")
-        require_times(self.every, self.step, self.window, self.min_history, self.max_age)
+        require_sampling(self.every, self.step, self.window, self.min_history, self.max_age)
         return self
 
 
-def require_times(every: int | None, step: int | None, window: int | None, least: int | None, age: int | None) -> None:
+def require_sampling(every: int | None, step: int | None, window: int | None, least: int | None, age: int | None) -> None:
     """Raises ValueError where recorded prices, one an hour, cannot be had or held like that; all in seconds."""
     if every is not None and every < HOUR_S:
         raise ValueError(f"every: {every} s is shorter than an hour, and prices are recorded once an hour; write for example 7d")
@@ -93,7 +93,7 @@ def require_times(every: int | None, step: int | None, window: int | None, least
 def require_weights(table: PortfolioTable) -> None:
     """Raises ValueError where the allocator does not fit the assets: names, room for weights, the numeraire's missing volatility."""
     weights = table.weights
-    if weights is None or weights.method is Method.FIXED:
+    if weights is None or weights.method is AllocationMethod.FIXED:
         return
     targets = {asset.symbol: asset.target for asset in table.assets}
     for field, names in (("fixed", weights.fixed), ("limits", list(weights.limits))):
@@ -117,7 +117,7 @@ def require_weights(table: PortfolioTable) -> None:
             "write a longer one"
         )
     rest = BPS - sum(targets[symbol] for symbol in weights.fixed)
-    low, high = zip(*(bounds_of(weights, symbol) for symbol in free), strict=True)
+    low, high = zip(*(weight_bounds(weights, symbol) for symbol in free), strict=True)
     if not sum(low) <= rest <= sum(high):
         raise ValueError(
             f"weights.limits: they allow {sum(low) / 100:g}% to {sum(high) / 100:g}% in all, and {rest / 100:g}% is left to choose; "
@@ -125,7 +125,7 @@ def require_weights(table: PortfolioTable) -> None:
         )
 
 
-def build_weights(table: PortfolioTable, portfolio: Portfolio, folder: Path) -> Weights | None:
+def build_weights(table: PortfolioTable, portfolio: Portfolio, folder: Path) -> AllocatorConfig | None:
     """The allocator by token address. Reads the file of supplies, a path relative to `folder`. Raises ConfigError."""
     weights = table.weights
     if weights is None:
@@ -133,7 +133,7 @@ def build_weights(table: PortfolioTable, portfolio: Portfolio, folder: Path) -> 
     tokens = {asset.token.symbol: asset.token.address for asset in portfolio.assets}
     free = [symbol for symbol in tokens if symbol not in weights.fixed]
     step_s = weights.step or HOUR_S
-    return Weights(
+    return AllocatorConfig(
         method=weights.method,
         every_s=weights.every or 0,
         window_s=weights.window or 0,
@@ -142,17 +142,17 @@ def build_weights(table: PortfolioTable, portfolio: Portfolio, folder: Path) -> 
         max_age_s=weights.max_age or 0,
         keep_s=weights.keep or 0,
         churn_bps=weights.churn or 0,
-        until_chosen=UntilChosen(weights.until_chosen or "wait"),
+        until_chosen=InitialWeights(weights.until_chosen or "wait"),
         fixed=tuple(tokens[symbol] for symbol in weights.fixed),
-        limits=tuple(WeightLimit(tokens[symbol], *bounds_of(weights, symbol)) for symbol in free),
+        limits=tuple(WeightLimit(tokens[symbol], *weight_bounds(weights, symbol)) for symbol in free),
         supplies=() if weights.supplies is None else tuple(_supplies(folder / weights.supplies, portfolio)),
     )
 
 
-def supplies_of(portfolio: Portfolio) -> tuple[str, ...]:
+def supply_tokens(portfolio: Portfolio) -> tuple[str, ...]:
     """Tokens of which the chain has to say how many coins exist."""
     weights = portfolio.weights
-    if weights is None or weights.method is not Method.MARKET_CAP:
+    if weights is None or weights.method is not AllocationMethod.MARKET_CAP:
         return ()
     told = {*weights.fixed, *(supply.token for supply in weights.supplies)}
     return tuple(asset.token.address for asset in portfolio.assets if asset.token.address not in told)
@@ -161,20 +161,28 @@ def supplies_of(portfolio: Portfolio) -> tuple[str, ...]:
 def weights_text(table: PortfolioTable) -> str:
     """The allocator in words, for the owner to confirm."""
     weights = table.weights
-    if weights is None or weights.method is Method.FIXED:
+    if weights is None or weights.method is AllocationMethod.FIXED:
         return "the targets, fixed"
     free = [asset.symbol for asset in table.assets if asset.symbol not in weights.fixed]
-    over = f" from returns of {span(weights.step)} over {span(weights.window)}" if weights.step and weights.window else ""
-    parts = [f"{weights.kind}, chosen every {span(weights.every or 0)}{over}"]
-    parts += [f"at least {span(weights.min_history)}, none older than {span(weights.max_age or 0)}"] if weights.min_history else []
+    over = (
+        f" from returns of {format_duration(weights.step)} over {format_duration(weights.window)}"
+        if weights.step and weights.window
+        else ""
+    )
+    parts = [f"{weights.kind}, chosen every {format_duration(weights.every or 0)}{over}"]
+    parts += (
+        [f"at least {format_duration(weights.min_history)}, none older than {format_duration(weights.max_age or 0)}"]
+        if weights.min_history
+        else []
+    )
     parts += [f"{', '.join(weights.fixed)} fixed"] if weights.fixed else []
-    parts += [f"{symbol} {low / 100:g}% to {high / 100:g}%" for symbol in free for low, high in [bounds_of(weights, symbol)]]
+    parts += [f"{symbol} {low / 100:g}% to {high / 100:g}%" for symbol in free for low, high in [weight_bounds(weights, symbol)]]
     parts += [f"changes of up to {(weights.churn or 0) / 100:g}% left alone"]
-    parts += [f"kept for {span(weights.keep or 0)} where none can be chosen", f"until the first choice: {weights.until_chosen}"]
+    parts += [f"kept for {format_duration(weights.keep or 0)} where none can be chosen", f"until the first choice: {weights.until_chosen}"]
     return "; ".join(parts)
 
 
-def bounds_of(weights: WeightsTable, symbol: str) -> tuple[int, int]:
+def weight_bounds(weights: WeightsTable, symbol: str) -> tuple[int, int]:
     """Least and most that the allocator may choose of an asset, in bps."""
     own = weights.limits.get(symbol)
     cap = BPS if weights.cap is None else weights.cap
@@ -183,7 +191,7 @@ def bounds_of(weights: WeightsTable, symbol: str) -> tuple[int, int]:
     return own.min, own.max if "max" in own.model_fields_set else cap
 
 
-def _supplies(path: Path, portfolio: Portfolio) -> list[Supply]:
+def _supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
     """Coins by token from a CSV with the columns symbol, supply and, if it likes, as_of. Raises ConfigError with the line."""
     tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
     field = f"portfolio.weights.supplies: {path.name}"
@@ -191,7 +199,7 @@ def _supplies(path: Path, portfolio: Portfolio) -> list[Supply]:
         lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     except (OSError, ValueError, csv.Error) as error:  # ValueError: no text, or no path
         raise ConfigError(f"{field}: cannot be read: {error}", "write a CSV with the columns symbol,supply,as_of") from None
-    found: dict[str, Supply] = {}
+    found: dict[str, TokenSupply] = {}
     for number, line in enumerate(lines, 2):
         symbol, text = (line.get("symbol") or "").strip(), (line.get("supply") or "").strip()
         if symbol not in tokens:
@@ -203,7 +211,7 @@ def _supplies(path: Path, portfolio: Portfolio) -> list[Supply]:
         as_of = (line.get("as_of") or "").strip()
         told = f"{safe_label(path.name, 'a file')}{f' of {as_of}' if _DATE.fullmatch(as_of) else ''}"
         token = tokens[symbol]
-        found[symbol] = Supply(token.address, floor_int(Fraction(text) * 10**token.decimals), told)
+        found[symbol] = TokenSupply(token.address, floor_int(Fraction(text) * 10**token.decimals), told)
     if not found:
         raise ConfigError(f"{field}: holds no supplies", "write a CSV with the columns symbol,supply,as_of")
     return list(found.values())

@@ -1,6 +1,6 @@
 """Carries transactions from intention to finality, through the journal, so that a crash neither loses nor repeats one."""
 
-from agent.execution.carrier import Event, Settings
-from agent.execution.executor import Executor
+from agent.execution.carrier import SubmissionEvent, SubmissionSettings
+from agent.execution.executor import JournaledExecutor
 
-__all__ = ["Event", "Executor", "Settings"]
+__all__ = ["JournaledExecutor", "SubmissionEvent", "SubmissionSettings"]

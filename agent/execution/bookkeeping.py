@@ -7,22 +7,20 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Protocol
 
-from agent.accounting import entries as book
-from agent.accounting.entries import Change, Prices, grained
+from agent.accounting import entries
+from agent.accounting.entries import EntryPrices, SettledTransaction, quantize
 from agent.accounting.tax_lots import wallet_changes
-from agent.amm.lp import positions as exact
-from agent.amm.lp import positions as own
-from agent.chain.endpoints import Panel
-from agent.chain.history import CannotTell, Day, Sent, last_day
+from agent.amm.lp import positions
+from agent.chain.endpoints import EndpointPool
+from agent.chain.history import HistoryUnavailable, MinedTx, RecentTransactions, recent_transactions
 from agent.errors import Refused, Retryable, TrimtabError
-from agent.execution.settlement import loss, own_step, realised, reviewed_s, turnover
-from agent.execution.step_context import Eyes
+from agent.execution.settlement import originating_step, realised_legs, review_time_s, trade_loss, trade_turnover
+from agent.execution.step_context import StepReaders
 from agent.model import (
     Collect,
-    Earlier,
     Entry,
     EntryKind,
-    Held,
+    ExternalTransaction,
     History,
     Intent,
     IntentKind,
@@ -36,22 +34,23 @@ from agent.model import (
     StepInput,
     UnsignedTx,
     Valuation,
+    ValuedHolding,
     Withdraw,
 )
-from agent.policy import native_coin as coin
-from agent.policy.cash_flows import balance_changes as flows
-from agent.policy.cash_flows.balance_changes import label
+from agent.policy import native_coin
+from agent.policy.cash_flows import balance_changes
+from agent.policy.cash_flows.balance_changes import token_label
 from agent.policy.liquidity import valuation as liquidity
 from agent.ports import Grant, Journal
 from agent.reference import reference_prices
-from agent.reference.checks import confirmed
+from agent.reference.checks import confirmed_prices
 from agent.units import NATIVE, PIPS, Price
 
 Principal = Callable[[str], Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Audited:
+class AuditedEntry:
     """What was entered for a transaction, and what its receipt and step say now."""
 
     intent: Intent
@@ -64,45 +63,49 @@ class Audited:
         return self.entered is not None and self.entered != self.derived
 
 
-def keep(journal: Journal, step: StepInput, force: bool = False) -> None:
+def update_ledger(journal: Journal, step: StepInput, force: bool = False) -> None:
     """Enters what has become final, opens what is new, and writes down what all is worth: at most once an hour, and after each
     change of a balance that was not the market's, or where it is forced.
     """
-    for intent in journal.unentered():
-        journal.enter(intent, entry_of(journal, intent, step, journal.counted(intent.id), journal.principal))
-    prices = prices_of(step)
+    for intent in journal.intents_without_entry():
+        journal.enter(intent, derive_entry(journal, intent, step, journal.counted(intent.id), journal.principal))
+    prices = entry_prices(step)
     found = valuation(step, prices)
     if found is None:
         return
     portfolio = step.portfolio
-    journal.name_tokens([*(asset.token for asset in portfolio.assets), *portfolio.hubs], portfolio.numeraire, portfolio.wrapped_native)
-    places = _places(step, prices)
+    journal.record_token_names(
+        [*(asset.token for asset in portfolio.assets), *portfolio.hubs], portfolio.numeraire, portfolio.wrapped_native
+    )
+    places = _holdings_by_place(step, prices)
     opened: tuple[tuple[str, str], ...] = ()
     if not journal.has_places(places):
         opened = journal.open_places(step.snapshot, places)
         if not journal.has_places(places):  # what is not in the books yet must not look like a profit
             return
-    known, books = journal.valued_block(), journal.books()
+    known, books = journal.last_valuation_block(), journal.books()
     moved = [*(change.block for change in books.own), *(flow.block for flow in books.flows)]
     journal.value(found, force or bool(opened) or any(known < block <= found.block for block in moved))
 
 
-def audited(journal: Journal, present: StepInput) -> tuple[Audited, ...]:
+def audit_entries(journal: Journal, present: StepInput) -> tuple[AuditedEntry, ...]:
     """Every entry of the book beside what is derived anew from journal and receipts, in the order of the chain."""
     written = {entry.id: entry for entry in journal.entered()}
-    found: list[Audited] = []
+    found: list[AuditedEntry] = []
     before = [entry for entry in journal.ledger() if entry.kind is EntryKind.OPENING]
 
     def principal(position: str) -> dict[str, int]:
-        sums = book.balances([*before, *(one.derived for one in found)])
-        return {token: raw for (account, token), raw in sums.items() if account == f"{book.LP}:{position}"}
+        sums = entries.account_balances([*before, *(one.derived for one in found)])
+        return {token: raw for (account, token), raw in sums.items() if account == f"{entries.LP}:{position}"}
 
-    for intent in journal.enterable():
-        found.append(Audited(intent, written.get(intent.id), entry_of(journal, intent, present, journal.counted(intent.id), principal)))
+    for intent in journal.enterable_intents():
+        found.append(
+            AuditedEntry(intent, written.get(intent.id), derive_entry(journal, intent, present, journal.counted(intent.id), principal))
+        )
     return tuple(found)
 
 
-def entry_of(journal: Journal, intent: Intent, present: StepInput, counted: frozenset[str], principal: Principal) -> Entry:
+def derive_entry(journal: Journal, intent: Intent, present: StepInput, counted: frozenset[str], principal: Principal) -> Entry:
     """The entry of a final transaction at the reference prices of its own step; of `present` where that cannot be read any more.
 
     `principal` says what was put into a position and not taken out before it.
@@ -110,39 +113,41 @@ def entry_of(journal: Journal, intent: Intent, present: StepInput, counted: froz
     receipt = intent.receipt
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to enter")
-    basis, grant, owner = own_step(journal, intent) or present, journal.grant(intent.id), present.snapshot.owner
-    prices, coin = prices_of(basis), basis.portfolio.wrapped_native
+    basis, grant, owner = originating_step(journal, intent) or present, journal.grant(intent.id), present.snapshot.owner
+    prices, coin = entry_prices(basis), basis.portfolio.wrapped_native
     moved = dict(receipt.net(owner)) if receipt.status == 1 else {}
     if wei := intent.coins(owner, coin):
         moved[NATIVE] = moved.get(NATIVE, 0) + wei
     chain_s = basis.snapshot.head.timestamp_s
-    by_hand = journal.by_hand(intent.id) if grant.plan is None else _by_hand(grant.plan)
-    change = Change(intent.id, receipt.block_number, chain_s, receipt.tx_hash, intent.note, moved, receipt.gas_cost_wei, by_hand)
+    by_hand = journal.by_hand(intent.id) if grant.plan is None else _is_manual(grant.plan)
+    change = SettledTransaction(
+        intent.id, receipt.block_number, chain_s, receipt.tx_hash, intent.note, moved, receipt.gas_cost_wei, by_hand
+    )
     if intent.kind is IntentKind.LIQUIDITY and grant.action is not None and receipt.status == 1:
         return _liquidity(change, grant.action, intent, owner, prices, counted, principal)
     if intent.kind is IntentKind.PAYOUT:
-        return book.payout(change, prices, counted)
+        return entries.payout_entry(change, prices, counted)
     kind = EntryKind.WRAP if intent.kind is IntentKind.UNWRAP else EntryKind.TRADE
-    return book.exchange(change, prices, counted, _fees(grant, intent, counted), kind)
+    return entries.trade_entry(change, prices, counted, _fees(grant, intent, counted), kind)
 
 
-def valuation(step: StepInput, prices: Prices) -> Valuation | None:
+def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     """What all that the books hold is worth at the step's block; None while a balance, a price or a position of it is unknown."""
-    sure, targets = flows.balances_of(step.snapshot), {asset.token.address: asset.target_bps for asset in step.portfolio.assets}
+    sure, targets = balance_changes.balances_of(step.snapshot), {asset.token.address: asset.target_bps for asset in step.portfolio.assets}
     unknown = [token for token in targets if token not in sure or prices.of(token) is None]
     if unknown:
         return None
     try:
-        in_positions = exact.look_through([position for _, position in liquidity.counted(step)], prices.by_token)
+        in_positions = positions.look_through([position for _, position in liquidity.confirmed_positions(step)], prices.by_token)
     except Refused:
         return None
     reserved = _reserved(step, sure)
     held = []
     for token in (*targets, NATIVE):
         price = prices.of(token) or Fraction(0)
-        held.append(Held(token, sure[token], in_positions.get(token, 0), price, targets.get(token, 0), reserved.get(token, 0)))
+        held.append(ValuedHolding(token, sure[token], in_positions.get(token, 0), price, targets.get(token, 0), reserved.get(token, 0)))
     value = sum(((one.wallet_raw + one.lp_raw) * one.price for one in held), Fraction(0))
-    return Valuation(step.snapshot.head.number, step.snapshot.head.timestamp_s, grained(value), tuple(held))
+    return Valuation(step.snapshot.head.number, step.snapshot.head.timestamp_s, quantize(value), tuple(held))
 
 
 def _reserved(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
@@ -153,42 +158,50 @@ def _reserved(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
     native = next((asset for asset in step.portfolio.assets if asset.native), None)
     if native is None:
         return found | {NATIVE: balances[NATIVE]}
-    kept, token = coin.kept_raw(step, native), native.token.address
+    kept, token = native_coin.reserved_raw(step, native), native.token.address
     return found | {NATIVE: min(balances[NATIVE], kept), token: min(balances[token], max(0, kept - balances[NATIVE]))}
 
 
-def _places(step: StepInput, prices: Prices) -> dict[tuple[str, str], tuple[int, Fraction | None]]:
+def _holdings_by_place(step: StepInput, prices: EntryPrices) -> dict[tuple[str, str], tuple[int, Fraction | None]]:
     """What the wallet and each position hold of every asset and of the native coin, with its value."""
-    sure = flows.balances_of(step.snapshot)
+    sure = balance_changes.balances_of(step.snapshot)
     found = {("", token): sure[token] for token in (*(asset.token.address for asset in step.portfolio.assets), NATIVE)}
-    for _, position in liquidity.counted(step):
+    for _, position in liquidity.confirmed_positions(step):
         if isinstance(position, LpV2Position | LpV3Position):
             price0, price1 = prices.of(position.token0), prices.of(position.token1)
             for token, raw in zip(
-                (position.token0, position.token1), exact.held(position, price0 or Fraction(1), price1 or Fraction(1)), strict=True
+                (position.token0, position.token1),
+                positions.owned_amounts(position, price0 or Fraction(1), price1 or Fraction(1)),
+                strict=True,
             ):
                 found[position.name, token] = raw
     priced = {}
     for (place, token), raw in found.items():
         price = prices.of(token)
-        priced[place, token] = (raw, None if price is None else grained(raw * price))
+        priced[place, token] = (raw, None if price is None else quantize(raw * price))
     return priced
 
 
 def _liquidity(
-    change: Change, action: LpAction, intent: Intent, owner: str, prices: Prices, counted: frozenset[str], principal: Principal
+    change: SettledTransaction,
+    action: LpAction,
+    intent: Intent,
+    owner: str,
+    prices: EntryPrices,
+    counted: frozenset[str],
+    principal: Principal,
 ) -> Entry:
     tokens, receipt = (action.token0, action.token1), intent.receipt
     match action:
         case Collect():
-            return book.taken_out(change, prices, counted, action.name, {}, Fraction(0), dict(change.moved))
+            return entries.withdrawal_entry(change, prices, counted, action.name, {}, Fraction(0), dict(change.moved))
         case Withdraw():
             share = Fraction(action.liquidity, action.held) if action.held > 0 else Fraction(1)
             fees = dict(zip(tokens, action.fees_raw, strict=True))
-            return book.taken_out(change, prices, counted, action.name, principal(action.name), min(share, Fraction(1)), fees)
+            return entries.withdrawal_entry(change, prices, counted, action.name, principal(action.name), min(share, Fraction(1)), fees)
         case Provide():
-            done = None if receipt is None else own.move(action, receipt, owner)
-            return book.provided(change, prices, counted, action.name if done is None else done.name)
+            done = None if receipt is None else positions.position_change(action, receipt, owner)
+            return entries.provision_entry(change, prices, counted, action.name if done is None else done.name)
 
 
 def _fees(grant: Grant, intent: Intent, counted: frozenset[str]) -> dict[str, int]:
@@ -196,19 +209,19 @@ def _fees(grant: Grant, intent: Intent, counted: frozenset[str]) -> dict[str, in
     if grant.plan is None or intent.receipt is None or intent.receipt.status != 1 or not counted:
         return {}
     found: dict[str, int] = {}
-    for leg, done in zip(grant.plan.legs, realised(grant.plan, intent.receipt), strict=True):
+    for leg, done in zip(grant.plan.legs, realised_legs(grant.plan, intent.receipt), strict=True):
         raw = leg.amount_in_raw if done.amount_in_raw is None else done.amount_in_raw
         found[leg.token_in] = found.get(leg.token_in, 0) - (-raw * leg.fee_pips // PIPS)
     return {token: raw for token, raw in found.items() if raw}
 
 
-def _by_hand(plan: Plan) -> bool:
+def _is_manual(plan: Plan) -> bool:
     return isinstance(plan.decision, Rebalance) and plan.decision.by_hand
 
 
-def prices_of(step: StepInput) -> Prices:
+def entry_prices(step: StepInput) -> EntryPrices:
     """Reference prices of a step, as entries are valued by."""
-    return Prices({token: found.price for token, found in reference_prices(step).prices.items()}, step.portfolio.wrapped_native)
+    return EntryPrices({token: found.price for token, found in reference_prices(step).prices.items()}, step.portfolio.wrapped_native)
 
 
 # --- What is mined or on its way and not in the ledger yet, as entries: so that a year's gain is not realised twice.
@@ -217,7 +230,7 @@ def prices_of(step: StepInput) -> Prices:
 _MINED = (IntentState.MINED, IntentState.FINAL, IntentState.REVERTED)
 
 
-def pending(journal: Journal, present: StepInput) -> tuple[Entry, ...]:
+def pending_entries(journal: Journal, present: StepInput) -> tuple[Entry, ...]:
     """One entry of each nonce: by the receipt where there is one, else as planned and without gas, which would lower the gain.
 
     Of what shares its nonce because it was sent again for more, what is mined counts, else the first. `present` stands in for a
@@ -231,7 +244,7 @@ def pending(journal: Journal, present: StepInput) -> tuple[Entry, ...]:
     found = []
     for intent in by_nonce.values():
         if intent.receipt is not None:
-            found.append(entry_of(journal, intent, present, journal.counted(intent.id), journal.principal))
+            found.append(derive_entry(journal, intent, present, journal.counted(intent.id), journal.principal))
         elif (planned := _planned(journal, intent, present)) is not None:
             found.append(planned)
     return tuple(found)
@@ -242,40 +255,40 @@ def _planned(journal: Journal, intent: Intent, present: StepInput) -> Entry | No
     plan = journal.grant(intent.id).plan
     if plan is None:
         return None
-    basis = own_step(journal, intent) or present
+    basis = originating_step(journal, intent) or present
     head, moved = basis.snapshot.head, wallet_changes(plan)
-    change = Change(intent.id, head.number, head.timestamp_s, intent.tx_hash or "", intent.note, moved, 0)
-    return book.exchange(change, prices_of(basis), {*moved, NATIVE}, {})
+    change = SettledTransaction(intent.id, head.number, head.timestamp_s, intent.tx_hash or "", intent.note, moved, 0)
+    return entries.trade_entry(change, entry_prices(basis), {*moved, NATIVE}, {})
 
 
 # --- Writes the reference prices of a look down, at most once an hour: what triggers, allocators and books know of the past.
 
 
-def keep_choice(step: StepInput, journal: Journal) -> None:
+def record_allocation(step: StepInput, journal: Journal) -> None:
     """Writes down the weights that this step chose, so that a restart goes by the same."""
     chosen = step.history.allocation
     if chosen is not None and chosen != journal.allocation():
-        journal.note_allocation(chosen)
+        journal.record_allocation(chosen)
 
 
-def record(eyes: Eyes, step: StepInput, journal: Journal) -> None:
+def record_hourly_prices(readers: StepReaders, step: StepInput, journal: Journal) -> None:
     """The first look of each hour whose prices are confirmed writes them down.
 
     Where policy.confirm_blocks is set, the blocks before are read for it once an hour; where they cannot be, the next look
     tries again: a look never fails for this.
     """
-    at_s, numeraire = reviewed_s(step.snapshot), step.portfolio.numeraire.address
+    at_s, numeraire = review_time_s(step.snapshot), step.portfolio.numeraire.address
     if journal.has_prices(numeraire, at_s):
         return
     past, wanted = step.snapshot.past, step.policy.confirm_blocks
     if len(past) < wanted:
         try:
-            past = eyes.reader.past(step.snapshot.head, wanted)
+            past = readers.reader.past(step.snapshot.head, wanted)
         except (Refused, Retryable):
             return
-    points = confirmed(step, past, at_s)
+    points = confirmed_prices(step, past, at_s)
     if points:
-        journal.note_prices(numeraire, points)
+        journal.record_prices(numeraire, points)
 
 
 # --- Makes the limits of a day whole when a store is new, or adopted: what the wallet did before is told by the chain (T6).
@@ -284,18 +297,18 @@ def record(eyes: Eyes, step: StepInput, journal: Journal) -> None:
 REMEDY = "an endpoint that keeps old states can tell; or wait a day; or vouch for it with trimtab db adopt --nothing-lost"
 
 
-class Memory(Protocol):
+class PriorDayStore(Protocol):
     """The part of a store that remembers what was before it."""
 
-    def day_is_known(self, chain_now_s: int) -> bool:
+    def prior_day_known(self, chain_now_s: int) -> bool:
         """Whether all of the last 24 h is in the books."""
         ...
 
-    def ask_day(self, chain_now_s: int) -> None:
+    def mark_day_asked(self, chain_now_s: int) -> None:
         """Remembers since when the chain was asked in vain."""
         ...
 
-    def tell_day(self, found: Iterable[Earlier], nonce: int) -> None:
+    def record_prior_day(self, found: Iterable[ExternalTransaction], nonce: int) -> None:
         """Writes down what the chain told up to the wallet's next nonce."""
         ...
 
@@ -304,7 +317,7 @@ class Memory(Protocol):
         ...
 
 
-def recall(step: StepInput, memory: Memory, panel: Panel, contract: bool = False) -> StepInput:
+def with_prior_day(step: StepInput, memory: PriorDayStore, panel: EndpointPool, contract: bool = False) -> StepInput:
     """The step with a history that covers the last 24 h: asks the chain once. Where it cannot tell, the history says so, and the
     limits of a day refuse until the store itself has seen a whole day, or the owner vouches for it: no budget starts empty.
 
@@ -315,23 +328,27 @@ def recall(step: StepInput, memory: Memory, panel: Panel, contract: bool = False
     """
     snapshot = step.snapshot
     now_s = snapshot.head.timestamp_s
-    if memory.day_is_known(now_s):
+    if memory.prior_day_known(now_s):
         return step
     try:
         if contract and snapshot.nonce_latest:
-            raise CannotTell("what its owners had the Safe do before is not looked for")
+            raise HistoryUnavailable("what its owners had the Safe do before is not looked for")
         feeds = [feed.feed for feed in snapshot.feeds if feed.feed in step.portfolio.feeds()]
-        found = last_day(panel, snapshot.owner, snapshot.head, snapshot.nonce_latest, feeds) if snapshot.nonce_latest else Day(0, ())
-        told = entries(step, found)
+        found = (
+            recent_transactions(panel, snapshot.owner, snapshot.head, snapshot.nonce_latest, feeds)
+            if snapshot.nonce_latest
+            else RecentTransactions(0, ())
+        )
+        told = prior_day_usage(step, found)
     except TrimtabError as error:
-        memory.ask_day(now_s)
+        memory.mark_day_asked(now_s)
         why = f"what the wallet did in the last 24 h is not known ({error.message}); {REMEDY}"
         return replace(step, history=replace(step.history, unknown=step.history.unknown or why))
-    memory.tell_day(told, snapshot.nonce_latest)
+    memory.record_prior_day(told, snapshot.nonce_latest)
     return replace(step, history=memory.history(now_s))
 
 
-def entries(step: StepInput, day: Day) -> tuple[Earlier, ...]:
+def prior_day_usage(step: StepInput, day: RecentTransactions) -> tuple[ExternalTransaction, ...]:
     """What each transaction used up, at the reference prices of then where they are known, else of now.
 
     Raises CannotTell where one moved an asset that has neither: counted without it, it would be written down as no loss for good.
@@ -340,11 +357,11 @@ def entries(step: StepInput, day: Day) -> tuple[Earlier, ...]:
     now = _prices(step)
     found = []
     for one in day.sent:
-        prices = {**now, **_prices(_as_of(step, one))} if one.answers else now
+        prices = {**now, **_prices(_with_feeds_as_of(step, one))} if one.answers else now
         moved = {token for token, raw in one.receipt.net(step.snapshot.owner).items() if raw} | {step.portfolio.wrapped_native}
         for token in sorted((moved & assets) - prices.keys()):
-            raise CannotTell(f"{label(step, token)} has no reference price")
-        found.append(_entry(step, one, {token: price for token, price in prices.items() if token in assets}))
+            raise HistoryUnavailable(f"{token_label(step, token)} has no reference price")
+        found.append(_prior_usage(step, one, {token: price for token, price in prices.items() if token in assets}))
     return tuple(found)
 
 
@@ -352,7 +369,7 @@ def _prices(step: StepInput) -> dict[str, Price]:
     return {token: found.price for token, found in reference_prices(step).prices.items()}
 
 
-def _as_of(step: StepInput, sent: Sent) -> StepInput:
+def _with_feeds_as_of(step: StepInput, sent: MinedTx) -> StepInput:
     """The step with what its feeds said then, as if they said it now."""
     then, now_s = dict(sent.answers), step.snapshot.head.timestamp_s
     feeds = tuple(
@@ -362,7 +379,7 @@ def _as_of(step: StepInput, sent: Sent) -> StepInput:
     return replace(step, snapshot=replace(step.snapshot, feeds=feeds))
 
 
-def _entry(step: StepInput, sent: Sent, prices: dict[str, Price]) -> Earlier:
+def _prior_usage(step: StepInput, sent: MinedTx, prices: dict[str, Price]) -> ExternalTransaction:
     coin, wallet, receipt = step.portfolio.wrapped_native, step.snapshot.owner, sent.receipt
     native = prices.get(coin, Fraction(0))
     intent = _as_intent(sent)
@@ -372,8 +389,8 @@ def _entry(step: StepInput, sent: Sent, prices: dict[str, Price]) -> Earlier:
     gas_value = receipt.gas_cost_wei * native
     exchanged = any(raw > 0 for raw in deltas.values()) and any(raw < 0 for raw in deltas.values())
     traded = exchanged or sent.to == step.execution.router
-    lost = max(gas_value, loss({}, deltas, prices, gas_value)) if traded else gas_value
-    moved = turnover(deltas, prices) if traded else Fraction(0)
+    lost = max(gas_value, trade_loss({}, deltas, prices, gas_value)) if traded else gas_value
+    moved = trade_turnover(deltas, prices) if traded else Fraction(0)
     if sent.to == step.execution.router:
         paid = Fraction(0)
     elif traded:  # a crumb in return does not make a payment an exchange
@@ -381,10 +398,10 @@ def _entry(step: StepInput, sent: Sent, prices: dict[str, Price]) -> Earlier:
     else:
         paid = sum((-raw * prices[token] for token, raw in deltas.items() if raw < 0), Fraction(0))
     changes = tuple(sorted(intent.changes(wallet, coin).items()))
-    return Earlier(receipt.tx_hash, receipt.block_number, sent.chain_s, moved, lost, receipt.gas_cost_wei, changes, paid)
+    return ExternalTransaction(receipt.tx_hash, receipt.block_number, sent.chain_s, moved, lost, receipt.gas_cost_wei, changes, paid)
 
 
-def _as_intent(sent: Sent) -> Intent:
+def _as_intent(sent: MinedTx) -> Intent:
     """The transaction as if it were ours, to read its receipt by the same rules."""
     tx = UnsignedTx(0, sent.nonce, sent.to or NATIVE, sent.value_wei, "0x", 0, None, None, None)
     state = IntentState.FINAL if sent.receipt.status == 1 else IntentState.REVERTED

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from agent.chain.quorum import NO_MAJORITY_REMEDY as REMEDY
 from agent.chain.quorum import NoQuorum
-from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError, Unfit
+from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError, UnsendableTransaction
 from agent.model import Intent, IntentEvent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx, Verdict
 from agent.ports import Approval, Clock, Grant, Journal, Sender, Signer, Simulation
 
@@ -15,7 +15,7 @@ from agent.ports import Approval, Clock, Grant, Journal, Sender, Signer, Simulat
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SubmissionSettings:
     """`confirmations` counts the block of the transaction itself. `max_fee_wei` is limits.gas_price (None: off).
 
     A transaction that waits longer than `bump_after_s` is sent again for more, or cancelled (None: it is left to wait).
@@ -35,7 +35,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class SubmissionEvent:
     """One moment of a transaction's way, for progress display and for tests.
 
     Names: `before:<state>` and `after:<state>` around each durable write, `before:send`, `after:send`, `fate-unknown`,
@@ -47,25 +47,25 @@ class Event:
     text: str = ""
 
 
-OnEvent = Callable[[Event], None]
+OnEvent = Callable[[SubmissionEvent], None]
 
 
-def ignore(_event: Event) -> None:
+def ignore_event(_event: SubmissionEvent) -> None:
     """Listens to nothing."""
 
 
-FLYING = (IntentState.BROADCAST, IntentState.MINED)
+IN_FLIGHT_STATES = (IntentState.BROADCAST, IntentState.MINED)
 """States whose bytes may be anywhere."""
 _SURE = 5
 """Looks in a row that find the chain's next nonce below ours: an endpoint that lags has caught up by then."""
 
 
-def refusal(guard: str, measured: str, limit: str, message: str, remedy: str = "", kind: type[Refused] = Refused) -> Refused:
+def guard_refusal(guard: str, measured: str, limit: str, message: str, remedy: str = "", kind: type[Refused] = Refused) -> Refused:
     """A refusal with its one verdict."""
     return kind(message, (Verdict(guard, measured, limit, False),), remedy)
 
 
-class Carrier:
+class Submitter:
     """Holds the ports. A method that moves an intent has written the move before it acts on it."""
 
     def __init__(  # noqa: PLR0913
@@ -74,7 +74,7 @@ class Carrier:
         signer: Signer,
         sender: Sender,
         clock: Clock,
-        settings: Settings,
+        settings: SubmissionSettings,
         is_paused: Callable[[], bool | None],
         on_event: OnEvent,
         is_hard: Callable[[], bool] = lambda: False,
@@ -92,11 +92,11 @@ class Carrier:
     def require_running(self, grant: Grant | None = None) -> None:
         """Raises Refused unless the kill switch was read and is off, or at hard and `grant` only takes back (T14)."""
         paused = self.is_paused()
-        if paused is not False and not (grant is not None and takes_back(grant) and self.is_hard()):
+        if paused is not False and not (grant is not None and only_undoes(grant) and self.is_hard()):
             measured = "paused" if paused else "cannot be read"
-            raise refusal("kill_switch", measured, "off", f"the kill switch is on ({measured}); nothing is sent", "trimtab resume")
+            raise guard_refusal("kill_switch", measured, "off", f"the kill switch is on ({measured}); nothing is sent", "trimtab resume")
 
-    def rehearse(self, tx: UnsignedTx, deadline_s: int | None, grant: Grant) -> Simulation:
+    def simulate(self, tx: UnsignedTx, deadline_s: int | None, grant: Grant) -> Simulation:
         """Simulates the exact transaction at the head. Raises Refused when it fails, lacks gas, or is late by chain time; NoQuorum
         where that head may be old or made up (T19), unless `grant` only takes back.
         """
@@ -106,15 +106,18 @@ class Carrier:
             raise OperatorNeeded(
                 f"the endpoint is on chain {head.chain_id}, the transaction is for {tx.chain_id}", "check [chain] in the config"
             )
-        require_time(head.timestamp_s, deadline_s)
-        if simulation.uneven and not takes_back(grant):
-            raise NoQuorum(simulation.uneven, REMEDY)
+        require_before_deadline(head.timestamp_s, deadline_s)
+        if simulation.height_disagreement and not only_undoes(grant):
+            raise NoQuorum(simulation.height_disagreement, REMEDY)
         if not simulation.ok:
-            kind, said = (Unfit if simulation.reverted else Refused), f"simulated at block {head.number}: {simulation.reason}"
-            raise refusal("simulation", simulation.reason, "succeeds at the head", said, kind=kind)
+            kind, said = (
+                (UnsendableTransaction if simulation.reverted else Refused),
+                f"simulated at block {head.number}: {simulation.reason}",
+            )
+            raise guard_refusal("simulation", simulation.reason, "succeeds at the head", said, kind=kind)
         if simulation.gas > tx.gas > 0:
             needs = "the transaction now needs more gas than it carries"
-            raise refusal("gas", f"{simulation.gas} gas", f"{tx.gas} gas", needs, "plan again", Unfit)
+            raise guard_refusal("gas", f"{simulation.gas} gas", f"{tx.gas} gas", needs, "plan again", UnsendableTransaction)
         return simulation
 
     # durable writes
@@ -122,9 +125,9 @@ class Carrier:
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, deadline_s: int | None, replaces: str | None = None
     ) -> Intent:
         """Writes the intention down; with `replaces` in the place of that one at its nonce."""
-        self.tell(Event("before:planned", None, note))
+        self.tell(SubmissionEvent("before:planned", None, note))
         intent = self.journal.intend(step_id, kind, tx, grant, note, self.clock.now_s(), deadline_s, replaces)
-        self.tell(Event("after:planned", intent))
+        self.tell(SubmissionEvent("after:planned", intent))
         return intent
 
     def move(
@@ -138,9 +141,9 @@ class Carrier:
         event: IntentEvent | None = None,
     ) -> Intent:
         """Writes a transition down, by no other event than `event` where it is named."""
-        self.tell(Event(f"before:{to.value}", intent, note))
+        self.tell(SubmissionEvent(f"before:{to.value}", intent, note))
         intent = self.journal.advance(intent.id, to, self.clock.now_s(), tx_hash, receipt, note, event)
-        self.tell(Event(f"after:{to.value}", intent, note))
+        self.tell(SubmissionEvent(f"after:{to.value}", intent, note))
         return intent
 
     def drop(self, intent: Intent, why: str) -> Intent:
@@ -158,7 +161,7 @@ class Carrier:
         intent = self.move(intent, IntentState.SIGNED, tx_hash=signed.hash)
         try:
             self.require_running(grant)
-            require_time(self.sender.head().timestamp_s, deadline_s)
+            require_before_deadline(self.sender.head().timestamp_s, deadline_s)
         except TrimtabError as error:
             self.drop(intent, error.message)
             raise
@@ -167,19 +170,21 @@ class Carrier:
     def send(self, intent: Intent, signed: SignedTx) -> Intent:
         """BROADCAST is on disk before the bytes leave. A send of unknown fate is left for `look` to tell."""
         intent = self.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
-        self.tell(Event("before:send", intent))
+        self.tell(SubmissionEvent("before:send", intent))
         try:
             self.sender.send(signed)
         except Retryable as error:
-            self.tell(Event("fate-unknown", intent, error.message))
-        self.tell(Event("after:send", intent))
+            self.tell(SubmissionEvent("fate-unknown", intent, error.message))
+        self.tell(SubmissionEvent("after:send", intent))
         return intent
 
     def sign_again(self, intent: Intent, now_s: int) -> SignedTx:
         """The same bytes as before. Raises Refused when the rules say no by now, or the signer gives other bytes."""
         signed = self.signer.sign(intent.tx, replace(self.journal.grant(intent.id), now_s=now_s))
         if signed.hash != intent.tx_hash:
-            raise refusal("hash", signed.hash, str(intent.tx_hash), "the signer does not repeat its signature; the old bytes are lost")
+            raise guard_refusal(
+                "hash", signed.hash, str(intent.tx_hash), "the signer does not repeat its signature; the old bytes are lost"
+            )
         return signed
 
     # waiting
@@ -210,13 +215,13 @@ class Carrier:
                     raise trouble
                 return None
             meanwhile(waited)
-            self.tell(Event("waiting", None, f"nonce {nonce}: waiting {waited:.0f} s to be mined"))
+            self.tell(SubmissionEvent("waiting", None, f"nonce {nonce}: waiting {waited:.0f} s to be mined"))
             self.clock.sleep(self.settings.poll_s)
             waited += self.settings.poll_s
 
     def find_mined(self, nonce: int) -> Intent | None:
         """Looks once for a block that holds one of our transactions at `nonce`. Whichever had one before has it no more then."""
-        flying = self.flying(nonce)
+        flying = self.in_flight(nonce)
         mined = [intent for intent in flying if intent.state is IntentState.MINED]
         for intent in flying:
             if intent.state is IntentState.MINED:
@@ -237,9 +242,9 @@ class Carrier:
         mined = {intent.tx.nonce for intent in intents if intent.state is IntentState.MINED}
         return [intent for intent in intents if intent.tx.nonce not in mined]
 
-    def flying(self, nonce: int) -> list[Intent]:
+    def in_flight(self, nonce: int) -> list[Intent]:
         """Our transactions at `nonce` whose bytes may be anywhere, newest first."""
-        return [intent for intent in reversed(self.journal.intents_at(nonce)) if intent.state in FLYING]
+        return [intent for intent in reversed(self.journal.intents_at(nonce)) if intent.state in IN_FLIGHT_STATES]
 
     def await_final(self, intent: Intent) -> Intent:
         """FINAL or REVERTED once its block is deep enough and canonical; MINED when that takes too long; BROADCAST when a
@@ -254,7 +259,7 @@ class Carrier:
                 return self.close(intent)
             if waited >= self.settings.final_timeout_s:
                 return intent
-            self.tell(Event("confirming", intent, f"waiting {waited:.0f} s for {self.settings.confirmations} confirmations"))
+            self.tell(SubmissionEvent("confirming", intent, f"waiting {waited:.0f} s for {self.settings.confirmations} confirmations"))
             self.clock.sleep(self.settings.poll_s)
             waited += self.settings.poll_s
 
@@ -269,7 +274,7 @@ class Carrier:
                 return intent, height - receipt.block_number + 1 >= self.settings.confirmations
             seen = self.sender.look(receipt.tx_hash)
         except Retryable as error:
-            self.tell(Event("confirming", intent, error.message))
+            self.tell(SubmissionEvent("confirming", intent, error.message))
             return intent, False
         if seen.receipt == receipt:  # an endpoint that lags does not know the block yet
             return intent, False
@@ -294,26 +299,26 @@ class Carrier:
         return winner
 
 
-def takes_back(grant: Grant) -> bool:
+def only_undoes(grant: Grant) -> bool:
     """Whether a transaction can only undo: a cancel, or an allowance set to zero."""
     return grant.kind is IntentKind.CANCEL or (grant.kind is IntentKind.APPROVE and grant.approve is not None and grant.approve[2] == 0)
 
 
-def require_time(now_s: int, deadline_s: int | None) -> None:
+def require_before_deadline(now_s: int, deadline_s: int | None) -> None:
     """Raises Refused once chain time has reached the deadline: the next block would be too late."""
     if deadline_s is not None and now_s >= deadline_s:
-        raise refusal("deadline", f"chain time {now_s}", f"before {deadline_s}", "the transaction's deadline is over", "plan again")
+        raise guard_refusal("deadline", f"chain time {now_s}", f"before {deadline_s}", "the transaction's deadline is over", "plan again")
 
 
 # --- What a step has sent so far: its gas money, and who may still take what because of it.
 
 
-def gas_wei(sent: Sequence[Intent]) -> int:
+def gas_spent_wei(sent: Sequence[Intent]) -> int:
     """Gas money of all that was mined, wei."""
     return sum(intent.receipt.gas_cost_wei for intent in sent if intent.receipt is not None)
 
 
-def may_take(allowed: Sequence[Approval]) -> str:
+def format_open_allowances(allowed: Sequence[Approval]) -> str:
     """Who may still take what, in words."""
     labels: dict[str, list[str]] = {}
     for approval in allowed:
@@ -327,7 +332,7 @@ def may_take(allowed: Sequence[Approval]) -> str:
 _OUT = (IntentState.SIGNED, IntentState.BROADCAST)
 
 
-def signable(journal: Journal) -> dict[int, int | None]:
+def signable_nonces(journal: Journal) -> dict[int, int | None]:
     """The next nonce, and those of transactions that were signed and that no block has; each with the highest tip signed there.
 
     An intent that is only planned does not count: its nonce is the caller's word. Nothing where the journal knows no nonce yet.

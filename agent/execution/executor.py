@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from agent.errors import Refused, Retryable
-from agent.execution.carrier import FLYING, Carrier, OnEvent, Settings, ignore, refusal
-from agent.execution.reconcile import Reconciler, Replacer
+from agent.execution.carrier import IN_FLIGHT_STATES, OnEvent, SubmissionSettings, Submitter, guard_refusal, ignore_event
+from agent.execution.reconcile import Reconciler, TxReplacer
 from agent.model import Intent, IntentKind, Provide, UnsignedTx
 from agent.ports import Clock, Grant, Journal, Sender, Signer
 
 
-class Executor:
+class JournaledExecutor:
     """Implements the engine's executor over the ports; one per process, wallet and chain (see store.lock)."""
 
     def __init__(  # noqa: PLR0913
@@ -21,13 +21,13 @@ class Executor:
         signer: Signer,
         sender: Sender,
         clock: Clock,
-        settings: Settings,
+        settings: SubmissionSettings,
         is_paused: Callable[[], bool | None],
-        on_event: OnEvent = ignore,
+        on_event: OnEvent = ignore_event,
         is_hard: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._carrier = Carrier(journal, signer, sender, clock, settings, is_paused, on_event, is_hard)
-        self._replacer = Replacer(self._carrier)
+        self._carrier = Submitter(journal, signer, sender, clock, settings, is_paused, on_event, is_hard)
+        self._replacer = TxReplacer(self._carrier)
         self._reconciler = Reconciler(self._carrier, self._replacer)
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
@@ -38,29 +38,29 @@ class Executor:
         """
         return self._reconciler.run(may_send=may_send)
 
-    def abandon(self, why: str) -> list[Intent]:
+    def cancel_pending(self, why: str) -> list[Intent]:
         """Cancels every transaction that waits for a block and drops what never left; returns them as they stand then.
 
         Sends only while the kill switch stands at hard or is off. Raises Refused otherwise, OperatorNeeded for a cancel that
         cannot be sent, Retryable when the endpoint cannot tell.
         """
-        return self._reconciler.abandon(why)
+        return self._reconciler.cancel_pending(why)
 
-    def adopt(self) -> int:
+    def resync_nonce(self) -> int:
         """Takes the chain's present nonce for ours, because the operator says so; returns it.
 
         For a wallet that was used by hand, or a store restored from a backup. Raises Retryable while anything of ours
         is open.
         """
-        return self._reconciler.adopt()
+        return self._reconciler.resync_nonce()
 
-    def ready(self, *, taking_back: bool = False) -> bool:
+    def ready(self, *, for_revoking: bool = False) -> bool:
         """Whether anything may be sent now: the kill switch was read and is off, and no transaction of ours is unfinished.
 
         `taking_back`: the same where the switch stands at hard, for what sets allowances to zero.
         """
         unfinished = self._carrier.unfinished()
-        allowed = self._carrier.is_paused() is False or (taking_back and self._carrier.is_hard())
+        allowed = self._carrier.is_paused() is False or (for_revoking and self._carrier.is_hard())
         return allowed and not unfinished
 
     def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
@@ -77,7 +77,7 @@ class Executor:
         carrier.require_running(grant)
         self._require_final_mint(grant)
         self._require_turn(tx)
-        carrier.rehearse(tx, grant.deadline_s, grant)
+        carrier.simulate(tx, grant.deadline_s, grant)
         intent = carrier.plan(step_id, kind, tx, grant, note, grant.deadline_s)
         intent = carrier.launch(intent, grant, grant.deadline_s)
         mined = carrier.await_mined(tx.nonce, self._replacer.while_waiting(tx.nonce))
@@ -108,17 +108,19 @@ class Executor:
         """The nonce is the chain's next one, ours, and free."""
         if unfinished := self._carrier.unfinished():
             first = unfinished[0]
-            what = f"{first.note}, {first.tx_hash}" if first.state in FLYING else first.note
+            what = f"{first.note}, {first.tx_hash}" if first.state in IN_FLIGHT_STATES else first.note
             raise Retryable(f"an earlier transaction is not finished: {what}", "reconcile first")
         expected = self._reconciler.require_known_nonce()
         if tx.nonce != expected:
-            raise refusal("nonce", str(tx.nonce), str(expected), "the wallet's nonce moved since the transaction was made", "plan again")
+            raise guard_refusal(
+                "nonce", str(tx.nonce), str(expected), "the wallet's nonce moved since the transaction was made", "plan again"
+            )
 
 
 # --- A signer without a key, for looks that send nothing.
 
 
-class Onlooker:
+class ReadOnlySigner:
     """ports.Signer of a wallet that is only watched."""
 
     def __init__(self, address: str) -> None:

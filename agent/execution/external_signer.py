@@ -9,16 +9,16 @@ from typing import Any
 
 from agent import codec
 from agent.errors import OperatorNeeded, Retryable
-from agent.execution.carrier import OnEvent, Settings, ignore
-from agent.execution.executor import Executor
+from agent.execution.carrier import OnEvent, SubmissionSettings, ignore_event
+from agent.execution.executor import JournaledExecutor
 from agent.model import Intent, IntentKind, IntentState, SignedTx, UnsignedTx
-from agent.ports import Clock, ForeignSigner, Grant, Journal, Outbox, ProposalBook, Sender
+from agent.ports import Clock, ExternalSigner, Grant, Journal, Outbox, ProposalJournal, Sender
 
 FORMAT = 1
 """Version of the file's layout."""
 
 
-class Proposed(Retryable):
+class AwaitingExternalSignature(Retryable):
     """A transaction was shown to its signer and waits for him. `document` is what was shown, `place` where it lies."""
 
     def __init__(self, message: str, remedy: str, document: dict[str, Any], place: str) -> None:
@@ -27,10 +27,10 @@ class Proposed(Retryable):
         self.place = place
 
 
-class NoKey:
+class RefusingSigner:
     """ports.Signer of a wallet whose key is elsewhere: signs nothing."""
 
-    def __init__(self, owner: ForeignSigner) -> None:
+    def __init__(self, owner: ExternalSigner) -> None:
         self.address = owner.address
 
     def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
@@ -41,7 +41,7 @@ class NoKey:
         )
 
 
-class ProposingExecutor(Executor):
+class ProposingExecutor(JournaledExecutor):
     """The engine's executor where somebody else signs. What it writes down it does not send: it is shown, and waited for.
 
     Intents stay PLANNED until the chain has what was proposed; then they go through the journal's table like any other. The
@@ -51,17 +51,17 @@ class ProposingExecutor(Executor):
     def __init__(  # noqa: PLR0913
         self,
         journal: Journal,
-        book: ProposalBook,
-        owner: ForeignSigner,
+        book: ProposalJournal,
+        owner: ExternalSigner,
         sender: Sender,
         outbox: Outbox,
         clock: Clock,
-        settings: Settings,
+        settings: SubmissionSettings,
         is_paused: Callable[[], bool | None],
-        on_event: OnEvent = ignore,
+        on_event: OnEvent = ignore_event,
         is_hard: Callable[[], bool] = lambda: False,
     ) -> None:
-        super().__init__(journal, NoKey(owner), sender, clock, settings, is_paused, on_event, is_hard)
+        super().__init__(journal, RefusingSigner(owner), sender, clock, settings, is_paused, on_event, is_hard)
         self._journal, self._book, self._owner, self._sender, self._outbox = journal, book, owner, sender, outbox
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
@@ -86,13 +86,13 @@ class ProposingExecutor(Executor):
         carrier.require_running(grant)
         self._require_final_mint(grant)
         self._require_turn(tx)
-        head = carrier.rehearse(tx, grant.deadline_s, grant).head
+        head = carrier.simulate(tx, grant.deadline_s, grant).head
         self._owner.require(tx, grant)
         intent = carrier.plan(step_id, kind, tx, grant, note, grant.deadline_s)
         self._book.mark_proposed(intent.id, head.number)
         raise self._waiting(intent)
 
-    def abandon(self, why: str) -> list[Intent]:
+    def cancel_pending(self, why: str) -> list[Intent]:
         """Takes every proposal back; whoever has seen one can still send it until its deadline on chain.
 
         One that the chain has already is settled. Raises OperatorNeeded where something else took its nonce.
@@ -100,11 +100,11 @@ class ProposingExecutor(Executor):
         proposed = self._book.proposed()
         waiting = [one for one in self._journal.open_intents() if one.state is IntentState.PLANNED and one.id in proposed]
         for intent in waiting:
-            self._outbox.take_back(intent.id)
+            self._outbox.remove_proposal(intent.id)
         for intent in waiting:
             if not self._on_its_way(intent, proposed[intent.id]):
                 self._give_up(intent, why)
-        followed = super().abandon(why)
+        followed = super().cancel_pending(why)
         return [*(self._now(intent) for intent in waiting if intent.id not in {one.id for one in followed}), *followed]
 
     def _settle(self, intent: Intent, since_block: int) -> None:
@@ -123,7 +123,7 @@ class ProposingExecutor(Executor):
         found = self._owner.carried(intent.tx, since_block) if latest > intent.tx.nonce else None
         if found is not None and found.same:
             self._carrier.move(intent, IntentState.SIGNED, "signed elsewhere, found on the chain", tx_hash=found.tx_hash)
-            self._outbox.take_back(intent.id)
+            self._outbox.remove_proposal(intent.id)
             return True
         if latest > intent.tx.nonce:
             by = "something that was not proposed" if found is None else f"{found.tx_hash}, which does something else"
@@ -133,11 +133,11 @@ class ProposingExecutor(Executor):
             )
         return False
 
-    def _waiting(self, intent: Intent) -> Proposed:
+    def _waiting(self, intent: Intent) -> AwaitingExternalSignature:
         document = self._document(intent)
         place = self._outbox.put(intent.id, json.dumps(document, indent=2) + "\n")
         until = "" if intent.deadline_s is None else f" until {_time(intent.deadline_s)}"
-        return Proposed(
+        return AwaitingExternalSignature(
             f"«{intent.note}» is proposed and waits for its signature{until}: {place}",
             "have it signed and sent, then run the command again: it settles it from the chain and goes on",
             document,
@@ -161,7 +161,7 @@ class ProposingExecutor(Executor):
 
     def _give_up(self, intent: Intent, why: str) -> None:
         self._carrier.drop(intent, why)
-        self._outbox.take_back(intent.id)
+        self._outbox.remove_proposal(intent.id)
 
     def _require_none_late(self, proposed: dict[str, int]) -> None:
         """Raises OperatorNeeded when what was given up was sent after all: an approval knows no deadline, a swap would revert."""
@@ -186,7 +186,7 @@ class ProposingExecutor(Executor):
         return next(other for other in self._journal.intents_at(intent.tx.nonce) if other.id == intent.id)
 
 
-def require_none_open(journal: Journal, book: ProposalBook) -> None:
+def require_no_open_proposals(journal: Journal, book: ProposalJournal) -> None:
     """Raises OperatorNeeded while a proposal waits: who signs here would drop it, and its signer could send it all the same."""
     proposed = book.proposed()
     for intent in journal.open_intents():

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from agent.chain.fees import Fees, bumped
+from agent.chain.fees import GasFees, bump_fees
 from agent.chain.sender import NonceUsed, SendRefused
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.execution.carrier import Carrier, Event, refusal
+from agent.execution.carrier import SubmissionEvent, Submitter, guard_refusal
 from agent.model import Head, Intent, IntentEvent, IntentKind, IntentState, UnsignedTx
-from agent.ports import Grant, NamesTakers
+from agent.ports import ConflictingTransactionFinder, Grant
 from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store.journal import family
 from agent.store.transitions import ENDED_IN_BLOCK, OPEN
@@ -18,16 +18,16 @@ from agent.store.transitions import ENDED_IN_BLOCK, OPEN
 # --- Finds what was final and is in the chain no more: a reorganisation took its block, after its confirmations.
 
 
-WATCHED_BLOCKS = 64
+REORG_WATCH_BLOCKS = 64
 """How deep a transaction may lie, its own block counted, to be sent again or cancelled when its block goes. Below, a person decides."""
 _MOST = 256
 """Ended transactions that are looked at: more than one wallet sends in so many blocks."""
 
 
-class Rewinder:
+class ReorgHandler:
     """Compares the blocks of ended transactions with the chain; remembers, while the process lives, up to where they were found."""
 
-    def __init__(self, carrier: Carrier) -> None:
+    def __init__(self, carrier: Submitter) -> None:
         self._carrier = carrier
         self._anchor: Head | None = None
 
@@ -48,10 +48,10 @@ class Rewinder:
             stands = self._canonical(intent)
             sure = sure and stands is not None
             if stands is False:
-                if depth > WATCHED_BLOCKS:
+                if depth > REORG_WATCH_BLOCKS:
                     raise self._too_deep(intent, depth)
                 gone.append(intent)
-            elif depth > WATCHED_BLOCKS:  # what lies deeper still lies under it
+            elif depth > REORG_WATCH_BLOCKS:  # what lies deeper still lies under it
                 break
         for intent in reversed(gone):
             self._move_back(intent)
@@ -65,7 +65,7 @@ class Rewinder:
         head = self._carrier.sender.head()
         for intent in self._carrier.journal.ended_in_block(_MOST):
             depth = head.number - _block(intent)[0] + 1
-            if intent.tx.nonce == nonce and depth > WATCHED_BLOCKS and self._canonical(intent) is False:
+            if intent.tx.nonce == nonce and depth > REORG_WATCH_BLOCKS and self._canonical(intent) is False:
                 raise self._too_deep(intent, depth)
 
     def _unchecked(self, ended: Sequence[Intent]) -> Sequence[Intent]:
@@ -92,7 +92,7 @@ class Rewinder:
         number, block_hash = _block(intent)
         return OperatorNeeded(
             f"transaction {intent.tx_hash} ({intent.note}) was {intent.state.value} in block {number} ({block_hash}), {depth} deep, "
-            f"and the chain has another block there: a reorganisation of more than {WATCHED_BLOCKS} blocks, or another chain",
+            f"and the chain has another block there: a reorganisation of more than {REORG_WATCH_BLOCKS} blocks, or another chain",
             "check the endpoints and the balances; to go on from the chain as it is now: trimtab adopt",
         )
 
@@ -106,17 +106,17 @@ def _block(intent: Intent) -> tuple[int, str]:
 # --- Brings what waits too long to an end: the same once more for a higher fee, or its nonce taken back (T7). A bump is judged like a f
 
 
-GAS_FOLD = 4
+MAX_GAS_MULTIPLE = 4
 """How many times its first gas money one transaction may cost after all bumps, cancels included."""
-RESERVED_STEPS = 2
+RESERVED_BUMPS = 2
 """Steps of 12.5 % below the ceiling that bumps leave free, so that a cancel, and a bump of it, can still be paid."""
 _MIN_GAS = 21_000
 
 
-class Replacer:
+class TxReplacer:
     """Decides and sends replacements through a carrier."""
 
-    def __init__(self, carrier: Carrier) -> None:
+    def __init__(self, carrier: Submitter) -> None:
         self._carrier = carrier
         self._journal = carrier.journal
 
@@ -138,13 +138,13 @@ class Replacer:
                 return
             tried_s = waited_s
             try:
-                self.hurry(nonce)
+                self.bump_or_cancel(nonce)
             except (Refused, Retryable) as error:
-                self._carrier.tell(Event("waiting", newest, f"nonce {nonce} waits on: {error.message}"))
+                self._carrier.tell(SubmissionEvent("waiting", newest, f"nonce {nonce} waits on: {error.message}"))
 
         return look_after
 
-    def hurry(self, nonce: int) -> None:
+    def bump_or_cancel(self, nonce: int) -> None:
         """Sends what waits at `nonce` again for more; where that may not be, cancels it. Nothing, when it is in a block already.
 
         Raises Refused where neither may be sent now (kill switch, caps on gas money), OperatorNeeded where a cancel fails.
@@ -168,7 +168,7 @@ class Replacer:
         Raises Refused above the ceiling or the caps on gas money, OperatorNeeded when the chain refuses it.
         """
         carrier, settings = self._carrier, self._carrier.settings
-        tx = cancelling(waiting.tx, carrier.signer.address, carrier.sender.head(), settings.max_fee_wei)
+        tx = cancel_transaction(waiting.tx, carrier.signer.address, carrier.sender.head(), settings.max_fee_wei)
         simulation = carrier.sender.simulate(tx, carrier.signer.address)
         if not simulation.ok:
             raise OperatorNeeded(
@@ -178,7 +178,7 @@ class Replacer:
         tx = replace(tx, gas=max(_MIN_GAS, simulation.gas * 6 // 5))
         now_s, ceiling_wei = simulation.head.timestamp_s, settings.max_fee_wei
         # a cancel that the first gas money cannot pay for may cost what the owner's ceiling allows
-        most_wei = max(GAS_FOLD * self._first_gas_wei(waiting), 0 if ceiling_wei is None else tx.gas * ceiling_wei)
+        most_wei = max(MAX_GAS_MULTIPLE * self._first_gas_wei(waiting), 0 if ceiling_wei is None else tx.gas * ceiling_wei)
         self._require_gas_money(tx, waiting, most_wei, now_s)
         grant = _cancel_grant(now_s, max(self._journal.grant(waiting.id).deadline_s, now_s), most_wei)
         note = waiting.note if waiting.kind is IntentKind.CANCEL else f"cancel of {waiting.note}: {why}"
@@ -189,9 +189,9 @@ class Replacer:
         granted = self._journal.grant(waiting.id)
         self._carrier.require_running(granted)
         head = self._carrier.sender.head()
-        most_wei = GAS_FOLD * self._first_gas_wei(waiting)
-        tx = dearer(waiting.tx, head, _room(self._carrier.settings.max_fee_wei), most_wei // waiting.tx.gas)
-        simulation = self._carrier.rehearse(tx, waiting.deadline_s, granted)
+        most_wei = MAX_GAS_MULTIPLE * self._first_gas_wei(waiting)
+        tx = with_bumped_fees(waiting.tx, head, _bump_ceiling_wei(self._carrier.settings.max_fee_wei), most_wei // waiting.tx.gas)
+        simulation = self._carrier.simulate(tx, waiting.deadline_s, granted)
         now_s = simulation.head.timestamp_s
         self._require_gas_money(tx, waiting, most_wei, now_s)
         grant = replace(granted, now_s=now_s, max_gas_wei=_worst_wei(tx))
@@ -207,11 +207,11 @@ class Replacer:
         try:
             carrier.launch(intent, grant, deadline_s)
         except (NonceUsed, SendRefused) as error:
-            carrier.tell(Event("not-taken", intent, error.message))
+            carrier.tell(SubmissionEvent("not-taken", intent, error.message))
 
     def _newest(self, nonce: int) -> Intent | None:
         """The newest at `nonce` whose bytes are out; None when there is none, or one is in a block."""
-        flying = self._carrier.flying(nonce)
+        flying = self._carrier.in_flight(nonce)
         return flying[0] if flying and all(intent.state is IntentState.BROADCAST for intent in flying) else None
 
     def _first_gas_wei(self, waiting: Intent) -> int:
@@ -226,28 +226,30 @@ class Replacer:
         """Caps on gas money, for this transaction and for the day of chain time. One of a nonce is mined: what is at stake counts once."""
         worst_wei, day_wei = _worst_wei(tx), self._carrier.settings.gas_per_day_wei
         if worst_wei > most_wei:
-            raise refusal("gas_cost", f"{worst_wei} wei", f"{most_wei} wei", "sent again it would cost more gas money than one may", "wait")
-        if day_wei is None or worst_wei <= max(_worst_wei(intent.tx) for intent in self._carrier.flying(waiting.tx.nonce)):
+            raise guard_refusal(
+                "gas_cost", f"{worst_wei} wei", f"{most_wei} wei", "sent again it would cost more gas money than one may", "wait"
+            )
+        if day_wei is None or worst_wei <= max(_worst_wei(intent.tx) for intent in self._carrier.in_flight(waiting.tx.nonce)):
             return
         unbooked_wei = sum(intent.receipt.gas_cost_wei for intent in self._journal.unbooked() if intent.receipt is not None)
         total_wei = self._journal.history(now_s).gas_24h_wei + unbooked_wei + worst_wei
         if total_wei > day_wei:
             message = "sent again it could burn more gas money than a day may"
-            raise refusal("gas_per_day", f"{total_wei} wei", f"{day_wei} wei", message, "wait, or raise limits.gas_per_day")
+            raise guard_refusal("gas_per_day", f"{total_wei} wei", f"{day_wei} wei", message, "wait, or raise limits.gas_per_day")
 
 
-def dearer(paid: UnsignedTx, head: Head, limit_wei: int | None, aim_wei: int | None = None) -> UnsignedTx:
+def with_bumped_fees(paid: UnsignedTx, head: Head, limit_wei: int | None, aim_wei: int | None = None) -> UnsignedTx:
     """The same with every fee at least 12.5 % more, and enough for six full blocks from `head` where limit and aim allow.
 
     Raises Refused above `limit_wei` per gas, or where that is below the base fee.
     """
-    more = bumped(Fees(paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei), limit_wei=None)
+    more = bump_fees(GasFees(paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei), limit_wei=None)
     if more.max_fee_wei is not None and head.base_fee_wei is not None:
         enough = 2 * head.base_fee_wei + (more.max_priority_fee_wei or 0)
         enough = min(enough, *(wei for wei in (limit_wei, aim_wei) if wei is not None), enough)
         more = replace(more, max_fee_wei=max(more.max_fee_wei, enough))
     if limit_wei is not None and max(more.most_wei, head.base_fee_wei or 0) > limit_wei:
-        raise refusal(
+        raise guard_refusal(
             "gas_price",
             f"{max(more.most_wei, head.base_fee_wei or 0)} wei",
             f"{limit_wei} wei",
@@ -257,17 +259,17 @@ def dearer(paid: UnsignedTx, head: Head, limit_wei: int | None, aim_wei: int | N
     return replace(paid, max_fee_wei=more.max_fee_wei, max_priority_fee_wei=more.max_priority_fee_wei, gas_price_wei=more.gas_price_wei)
 
 
-def cancelling(original: UnsignedTx, wallet: str, head: Head, limit_wei: int | None) -> UnsignedTx:
+def cancel_transaction(original: UnsignedTx, wallet: str, head: Head, limit_wei: int | None) -> UnsignedTx:
     """A transfer of nothing to ourselves at the nonce of `original`: every fee at least 12.5 % more, and enough for now.
 
     Raises Refused above `limit_wei` per gas. `gas` is 0: still to be estimated.
     """
-    return replace(dearer(original, head, limit_wei), to=wallet, value_wei=0, data="0x", gas=0)
+    return replace(with_bumped_fees(original, head, limit_wei), to=wallet, value_wei=0, data="0x", gas=0)
 
 
-def _room(ceiling_wei: int | None) -> int | None:
+def _bump_ceiling_wei(ceiling_wei: int | None) -> int | None:
     """The ceiling of bumps: so far below the owner's that a cancel, and a bump of it, still fit."""
-    return None if ceiling_wei is None else ceiling_wei * BUMP_DENOMINATOR**RESERVED_STEPS // BUMP_NUMERATOR**RESERVED_STEPS
+    return None if ceiling_wei is None else ceiling_wei * BUMP_DENOMINATOR**RESERVED_BUMPS // BUMP_NUMERATOR**RESERVED_BUMPS
 
 
 def _cancel_grant(now_s: int, deadline_s: int, most_wei: int) -> Grant:
@@ -276,20 +278,20 @@ def _cancel_grant(now_s: int, deadline_s: int, most_wei: int) -> Grant:
 
 def _worst_wei(tx: UnsignedTx) -> int:
     """The most that it can cost."""
-    return tx.gas * Fees(tx.max_fee_wei, tx.max_priority_fee_wei, tx.gas_price_wei).most_wei
+    return tx.gas * GasFees(tx.max_fee_wei, tx.max_priority_fee_wei, tx.gas_price_wei).most_wei
 
 
-_LOOKS = 3
+_NONCE_CHECKS = 3
 """Times a used nonce without a known hash is looked at before it counts as foreign: endpoints behind one address lag."""
 
 
 class Reconciler:
     """One nonce after the other, oldest first: a nonce is done only when one known hash is final."""
 
-    def __init__(self, carrier: Carrier, replacer: Replacer) -> None:
+    def __init__(self, carrier: Submitter, replacer: TxReplacer) -> None:
         self._carrier = carrier
         self._replacer = replacer
-        self._rewinder = Rewinder(carrier)
+        self._rewinder = ReorgHandler(carrier)
         self._journal = carrier.journal
         self._sender = carrier.sender
 
@@ -306,7 +308,7 @@ class Reconciler:
             self.require_known_nonce()
         return [self._now(intent) for intent in open_before]
 
-    def abandon(self, why: str) -> list[Intent]:
+    def cancel_pending(self, why: str) -> list[Intent]:
         """Takes back all that is in no block: drops what never left, takes the nonce of what waits; returns them as they stand then.
 
         For a kill switch at hard, which is read again before each cancel leaves.
@@ -324,7 +326,7 @@ class Reconciler:
         for intent in self._journal.intents_at(nonce):
             if intent.state is IntentState.SIGNED:
                 self._carrier.drop(intent, why)
-        flying = self._carrier.flying(nonce)
+        flying = self._carrier.in_flight(nonce)
         if flying and not any(intent.kind is IntentKind.CANCEL for intent in flying):
             self._replacer.cancel(flying[0], why)
 
@@ -349,13 +351,13 @@ class Reconciler:
                 "something else uses this wallet, or this is a restored store: stop the other, wait until it is mined, then trimtab adopt",
             )
         if expected is None:
-            self._journal.adopt_nonce(latest, self._carrier.clock.now_s())
+            self._journal.set_expected_nonce(latest, self._carrier.clock.now_s())
             return latest
         if latest > expected:
             raise self._foreign(expected, latest)
         return latest
 
-    def adopt(self) -> int:
+    def resync_nonce(self) -> int:
         """Takes the chain's nonce for ours, and ends what foreign transactions replaced; only on the operator's word.
 
         Raises Retryable while a transaction of ours, or any at all, may still be mined.
@@ -368,7 +370,7 @@ class Reconciler:
             known = intent.tx_hash is not None and self._sender.look(intent.tx_hash).state != "unknown"
             if known or intent.tx.nonce >= latest:
                 raise Retryable(f"{intent.note} ({intent.tx_hash}) is open", "run the command that resolves it first, then adopt")
-        self._journal.adopt_nonce(latest, self._carrier.clock.now_s())  # first, since only then may a stranger's have won
+        self._journal.set_expected_nonce(latest, self._carrier.clock.now_s())  # first, since only then may a stranger's have won
         for intent in unfinished:
             if intent.state is IntentState.BROADCAST:
                 self._carrier.move(intent, IntentState.REPLACED, "a foreign transaction took the nonce; adopted by the operator")
@@ -398,7 +400,7 @@ class Reconciler:
         if seen == "unknown":
             if may_send and self._may_leave(alive[-1]):
                 self._bring_back(alive)
-                if self._carrier.flying(nonce):
+                if self._carrier.in_flight(nonce):
                     self._follow(nonce, may_send)
         elif not self._follow(nonce, may_send) and may_send and self._carrier.is_paused() is False:
             self._cancel_late(nonce)
@@ -406,7 +408,7 @@ class Reconciler:
     def _look(self, alive: list[Intent], nonce: int) -> str:
         """Where the best known transaction at `nonce` stands; a hash seen on the chain counts as broadcast from then on."""
         latest = 0
-        for attempt in range(_LOOKS):
+        for attempt in range(_NONCE_CHECKS):
             if attempt:
                 self._carrier.clock.sleep(self._carrier.settings.poll_s)
             latest, _ = self._nonces()
@@ -436,10 +438,10 @@ class Reconciler:
         """No node knows our transactions at this nonce: the newest goes out again as it was, for more, or is cancelled."""
         for intent in reversed(alive):
             if intent.state is IntentState.BROADCAST and self._too_cheap(intent):
-                self._replacer.hurry(intent.tx.nonce)
+                self._replacer.bump_or_cancel(intent.tx.nonce)
                 return
             try:
-                simulation = self._carrier.rehearse(intent.tx, intent.deadline_s, self._journal.grant(intent.id))
+                simulation = self._carrier.simulate(intent.tx, intent.deadline_s, self._journal.grant(intent.id))
                 signed = self._carrier.sign_again(intent, simulation.head.timestamp_s)
                 self._carrier.require_running(self._journal.grant(intent.id))
             except Refused as error:
@@ -463,7 +465,7 @@ class Reconciler:
     def _too_cheap(self, intent: Intent) -> bool:
         """Whether no block takes it at the base fee of now: the same bytes would only wait."""
         base_fee_wei = self._sender.head().base_fee_wei
-        fees = Fees(intent.tx.max_fee_wei, intent.tx.max_priority_fee_wei, intent.tx.gas_price_wei)
+        fees = GasFees(intent.tx.max_fee_wei, intent.tx.max_priority_fee_wei, intent.tx.gas_price_wei)
         return base_fee_wei is not None and fees.most_wei < base_fee_wei
 
     def _still_unknown(self, alive: list[Intent]) -> bool:
@@ -472,7 +474,7 @@ class Reconciler:
 
     def _cancel_late(self, nonce: int) -> None:
         """A pending transaction whose deadline is over would only burn gas: its nonce is taken back."""
-        flying = self._carrier.flying(nonce)
+        flying = self._carrier.in_flight(nonce)
         if not flying or any(intent.kind is IntentKind.CANCEL for intent in flying):
             return
         now_s, deadline_s = self._sender.head().timestamp_s, flying[0].deadline_s
@@ -491,10 +493,10 @@ class Reconciler:
 
     def _named(self, nonce: int) -> str:
         """Its hash behind a colon, where an endpoint can tell what has the nonce."""
-        if not isinstance(self._sender, NamesTakers):
+        if not isinstance(self._sender, ConflictingTransactionFinder):
             return ""
         try:
-            found = self._sender.taker(self._carrier.signer.address, nonce)
+            found = self._sender.conflicting_tx(self._carrier.signer.address, nonce)
         except TrimtabError:
             return ""
         return "" if found is None else f": {found}"

@@ -14,13 +14,13 @@ from agent.amm.lp import positions as own
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import (
     Collect,
-    Flow,
+    ExternalTransfer,
     Intent,
     IntentKind,
     Leg,
     LpAction,
-    LpMove,
     LpPosition,
+    LpPositionChange,
     LpV2Position,
     LpV3Position,
     Payout,
@@ -33,7 +33,7 @@ from agent.model import (
     Withdraw,
 )
 from agent.planning.gas import NATIVE_VENUE
-from agent.policy.cash_flows import balance_changes as flows
+from agent.policy.cash_flows import balance_changes
 from agent.ports import Journal
 from agent.reference import reference_prices
 from agent.units import NATIVE, Price, Value
@@ -54,7 +54,7 @@ class RealisedLeg:
     planned_out_raw: int
 
 
-def realised(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
+def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
     """The plan's legs as they happened. Pools that serve several legs are matched in the order of the legs.
 
     What goes from one pool straight into the next is what one leg brings and what the other takes.
@@ -106,7 +106,7 @@ def native_delta(intent: Intent, wallet: str, coin: str) -> int:
     return receipt.unwrapped(coin, wallet, intent.tx.to) - (intent.tx.value_wei if intent.tx.to != wallet else 0)
 
 
-def loss(before: Mapping[str, int], after: Mapping[str, int], prices: Mapping[str, Fraction], gas_value: Fraction) -> Fraction:
+def trade_loss(before: Mapping[str, int], after: Mapping[str, int], prices: Mapping[str, Fraction], gas_value: Fraction) -> Fraction:
     """Numeraire base units lost (negative: gained): balances before minus after at the prices before the trade, plus gas.
 
     Balances in base units per token; `prices` in numeraire base units per token base unit. A token without a price
@@ -124,12 +124,12 @@ def loss(before: Mapping[str, int], after: Mapping[str, int], prices: Mapping[st
     return total
 
 
-def turnover(deltas: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fraction:
+def trade_turnover(deltas: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fraction:
     """Half the sum of absolute changes in value, numeraire base units; tokens without a price are left out."""
     return sum((abs(delta) * prices.get(token, Fraction(0)) for token, delta in deltas.items()), Fraction(0)) / 2
 
 
-def book(  # noqa: PLR0913
+def book_intent(  # noqa: PLR0913
     journal: Journal,
     intent: Intent,
     wallet: str,
@@ -162,12 +162,12 @@ def book(  # noqa: PLR0913
     paid, outflow = _paid(receipt, payout, coin), Fraction(0)
     for token, raw in paid.items():
         deltas[token], outflow = deltas.get(token, 0) + raw, outflow + raw * prices.get(token, Fraction(0))
-    lost = loss({}, deltas, prices, gas_value)
+    lost = trade_loss({}, deltas, prices, gas_value)
     if balances is not None:
-        lost = max(lost, loss(*balances, prices, gas_value))
+        lost = max(lost, trade_loss(*balances, prices, gas_value))
     if not gain_counts:
         lost = max(lost, gas_value)
-    moved = max(Fraction(0), turnover(deltas, prices) - apart) if payout is None else Fraction(0)
+    moved = max(Fraction(0), trade_turnover(deltas, prices) - apart) if payout is None else Fraction(0)
     journal.book(intent, moved, lost, receipt.gas_cost_wei, chain_s, outflow)
     return lost
 
@@ -185,7 +185,7 @@ def _paid(receipt: Receipt, payout: Payout | None, coin: str) -> dict[str, int]:
 NO_FEES = (0, 0)
 
 
-def book_liquidity(
+def book_liquidity_action(
     journal: Journal,
     intent: Intent,
     basis: StepInput | None,
@@ -208,7 +208,7 @@ def book_liquidity(
     action = journal.grant(intent.id).action
     lost = gas_value
     if basis is not None and action is not None and receipt.status == 1:
-        done = own.move(action, receipt, basis.snapshot.owner)
+        done = own.position_change(action, receipt, basis.snapshot.owner)
         told = [_by_receipt(action, done, basis, receipt, prices)]
         if after is not None:
             told.append(_by_snapshots(action, done, basis.snapshot, after, prices))
@@ -217,33 +217,37 @@ def book_liquidity(
     return lost
 
 
-def _by_receipt(action: LpAction, done: LpMove | None, basis: StepInput, receipt: Receipt, prices: Mapping[str, Price]) -> Value | None:
+def _by_receipt(
+    action: LpAction, done: LpPositionChange | None, basis: StepInput, receipt: Receipt, prices: Mapping[str, Price]
+) -> Value | None:
     """Lost by the receipt's transfers, and by the contracts' own account of the position as it was read before."""
     before = next((position for position in basis.snapshot.positions if position.name == action.name), None)
     after = _became(action, done, before)
     if after is None:
         return None
-    change_of_position = _worth(after, prices) - (Fraction(0) if before is None else _worth(before, prices))
+    change_of_position = _position_value(after, prices) - (Fraction(0) if before is None else _position_value(before, prices))
     moved = receipt.net(basis.snapshot.owner)
     return -sum((raw * prices[token] for token, raw in moved.items() if token in prices), Fraction(0)) - change_of_position
 
 
-def _became(action: LpAction, done: LpMove | None, before: LpPosition | None) -> LpPosition | None:
+def _became(action: LpAction, done: LpPositionChange | None, before: LpPosition | None) -> LpPosition | None:
     """The position after the action; None where that cannot be said."""
     match action, before:
         case Collect(), LpV3Position():
-            return change.collected(before)
+            return change.after_collect(before)
         case Provide(token_id=None, ticks=tuple()), None if done is not None:
             return _minted(action, done)
         case _, LpV2Position() | LpV3Position() if done is not None:
             return (
-                change.put_in(before, done.liquidity, done.amounts_raw) if done.liquidity > 0 else change.taken_out(before, -done.liquidity)
+                change.after_provision(before, done.liquidity, done.amounts_raw)
+                if done.liquidity > 0
+                else change.after_withdrawal(before, -done.liquidity)
             )
         case _:
             return None
 
 
-def _minted(action: Provide, done: LpMove) -> LpV3Position:
+def _minted(action: Provide, done: LpPositionChange) -> LpV3Position:
     """What was minted, as far as its worth goes: it has earned nothing yet."""
     lower, upper = done.ticks or (0, 0)
     return LpV3Position(
@@ -252,7 +256,9 @@ def _minted(action: Provide, done: LpMove) -> LpV3Position:
     )  # fmt: skip
 
 
-def _by_snapshots(action: LpAction, done: LpMove | None, before: Snapshot, after: Snapshot, prices: Mapping[str, Price]) -> Value | None:
+def _by_snapshots(
+    action: LpAction, done: LpPositionChange | None, before: Snapshot, after: Snapshot, prices: Mapping[str, Price]
+) -> Value | None:
     """Lost by balances and positions read before and after; None while the position that changed could not be read."""
     name = action.name if done is None else done.name
     had, has = ({position.name: position for position in read.positions} for read in (before, after))
@@ -268,22 +274,22 @@ def _total(read: Snapshot, positions: list[LpPosition], other: Snapshot, prices:
     """Value of the positions and of the tokens with a price that both snapshots could read."""
     both = {holding.token for holding in other.holdings} & set(prices)
     held = sum((holding.raw * prices[holding.token] for holding in read.holdings if holding.token in both), Fraction(0))
-    return held + sum((_worth(position, prices) for position in positions), Fraction(0))
+    return held + sum((_position_value(position, prices) for position in positions), Fraction(0))
 
 
-def _worth(position: LpPosition, prices: Mapping[str, Price]) -> Value:
+def _position_value(position: LpPosition, prices: Mapping[str, Price]) -> Value:
     """At reference prices, uncollected fees included; nothing where a token has none: it counted nothing before either."""
     if not {position.token0, position.token1} <= set(prices):
         return Fraction(0)
     price0, price1 = prices[position.token0], prices[position.token1]
-    raw0, raw1 = exact.held(position, price0, price1)
+    raw0, raw1 = exact.owned_amounts(position, price0, price1)
     return raw0 * price0 + raw1 * price1
 
 
 # --- Compares the wallet's balances with the books before each step, and writes down what nobody of ours has moved.
 
 
-def note(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput]) -> tuple[Flow, ...]:
+def record_balance_changes(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput]) -> tuple[ExternalTransfer, ...]:
     """Writes unexplained changes of balances down, and the balances of `snapshot` as those to go on from; returns what it wrote:
     new flows, and older ones that now have a value or are accepted.
 
@@ -291,21 +297,21 @@ def note(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput])
     does one that another process was faster with: the next look compares again.
     """
     books = journal.books()
-    if not flows.comparable(snapshot, books):
+    if not balance_changes.is_comparable(snapshot, books):
         return ()
-    found: tuple[Flow, ...] = ()
-    if flows.differences(snapshot, books) or flows.may_change(books):
+    found: tuple[ExternalTransfer, ...] = ()
+    if balance_changes.differences(snapshot, books) or balance_changes.may_change(books):
         step = present()
         books = journal.books()  # what the wallet did elsewhere may have become known meanwhile
-        found = flows.changed(step, books)
-    return found if journal.note_balances(snapshot, flows.balances_of(snapshot), found, books.turn) else ()
+        found = balance_changes.changes_to_record(step, books)
+    return found if journal.record_balances(snapshot, balance_changes.balances_of(snapshot), found, books.turn) else ()
 
 
-AHEAD_S = 30
+MAX_CLOCK_LEAD_S = 30
 """How far a block's time may be ahead of the agent's clock, in seconds, before it is not believed."""
 
 
-def settle(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput], before: Snapshot | None = None) -> None:
+def settle_mined(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput], before: Snapshot | None = None) -> None:
     """Books every mined transaction that no budget knows yet, at the reference prices of its own step.
 
     `present` is asked only where that step cannot be read any more (another version wrote it): then the prices of now
@@ -317,7 +323,7 @@ def settle(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput
     """
     kept = {opening.token for opening in journal.books().openings}
     for intent in journal.unbooked():
-        own = own_step(journal, intent)
+        own = originating_step(journal, intent)
         basis = own or present()
         prices = {token: found.price for token, found in reference_prices(basis).prices.items()}
         if own is None and _unpriced(intent, basis, prices):
@@ -325,7 +331,7 @@ def settle(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput
         native = prices.get(basis.portfolio.wrapped_native, Fraction(0))
         if intent.kind is IntentKind.LIQUIDITY:
             after = None if before is None else snapshot
-            book_liquidity(journal, intent, own, after, prices, native, _chain_s(snapshot, own))
+            book_liquidity_action(journal, intent, own, after, prices, native, _chain_s(snapshot, own))
             continue
         coin = basis.portfolio.wrapped_native
         trade = before is not None and intent.kind in (IntentKind.SWAP, IntentKind.UNWRAP)
@@ -334,23 +340,23 @@ def settle(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput
         if balances is not None and before is not None and native_delta(intent, snapshot.owner, coin):
             balances = _with_native(balances, (before, snapshot), intent, coin)
         paid = journal.grant(intent.id).payout if intent.kind is IntentKind.PAYOUT else None
-        at_s, apart = _chain_s(snapshot, own), _apart(journal, intent)
-        book(journal, intent, snapshot.owner, prices, native, at_s, balances, own is not None, coin, paid, apart)
-    note(journal, snapshot, present)
+        at_s, apart = _chain_s(snapshot, own), _exempt_turnover(journal, intent)
+        book_intent(journal, intent, snapshot.owner, prices, native, at_s, balances, own is not None, coin, paid, apart)
+    record_balance_changes(journal, snapshot, present)
 
 
-def _apart(journal: Journal, intent: Intent) -> Fraction:
+def _exempt_turnover(journal: Journal, intent: Intent) -> Fraction:
     """What of a swap limits of turnover do not count, by the plan that was granted."""
     plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
     return plan.decision.apart if plan is not None and isinstance(plan.decision, Rebalance) else Fraction(0)
 
 
-def reviewed_s(snapshot: Snapshot) -> int:
+def review_time_s(snapshot: Snapshot) -> int:
     """Chain time to remember a review by: a header from the future must not keep every later step waiting for that day."""
-    return min(snapshot.head.timestamp_s, snapshot.now_s + AHEAD_S)
+    return min(snapshot.head.timestamp_s, snapshot.now_s + MAX_CLOCK_LEAD_S)
 
 
-def poorer(step_input: StepInput, intent: Intent) -> StepInput:
+def after_gas(step_input: StepInput, intent: Intent) -> StepInput:
     """The same input after the gas money of `intent`."""
     paid_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
     history, snapshot = step_input.history, step_input.snapshot
@@ -361,7 +367,7 @@ def poorer(step_input: StepInput, intent: Intent) -> StepInput:
     )
 
 
-def own_step(journal: Journal, intent: Intent) -> StepInput | None:
+def originating_step(journal: Journal, intent: Intent) -> StepInput | None:
     """What the step decided from that an intent belongs to; None where that cannot be read any more."""
     try:
         text = journal.step_input(intent.step_id)
@@ -408,5 +414,5 @@ def _chain_s(snapshot: Snapshot, own: StepInput | None) -> int:
     """Time to book at. A header from the future is not believed beyond the clock, nor the clock before the trade's own step:
     neither halts the agent until that day, nor takes an entry out of the last 24 hours (T6).
     """
-    believed_s = max(snapshot.now_s + AHEAD_S, 0 if own is None else own.snapshot.head.timestamp_s)
+    believed_s = max(snapshot.now_s + MAX_CLOCK_LEAD_S, 0 if own is None else own.snapshot.head.timestamp_s)
     return min(snapshot.head.timestamp_s, believed_s)

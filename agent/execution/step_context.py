@@ -6,25 +6,24 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from agent.amm.errors import TicksEnd
+from agent.amm.errors import KnownTicksExceeded
 from agent.errors import Refused, Retryable
 from agent.model import Decision, Evidence, Head, History, Intent, PastPrices, Plan, Snapshot, StepInput, V3Pool, Verdict
-from agent.planning.draft import ticks_end
-from agent.planning.proposals import Proposal, Proposer, RefusedBesides
-from agent.policy import price_confirmation as confirm
-from agent.policy import quarantine
-from agent.policy.decide import Decided, decide
-from agent.policy.orders import lifecycle as order_moves
-from agent.policy.quarantine import quarantine as quarantine_of_quarantine
+from agent.planning.draft import plan_pools_out_of_ticks
+from agent.planning.proposals import Proposal, Proposer, RefusedWithBlockedExits
+from agent.policy import price_confirmation, quarantine
+from agent.policy.decide import DecisionResult, decide
+from agent.policy.orders import lifecycle
+from agent.policy.quarantine import quarantine_tokens as quarantine_of_quarantine
 from agent.ports import Clock, Composer, EvidenceSource, Executor, Journal, Reader
-from agent.reference import depegged, reference_prices
+from agent.reference import depegged_tokens, reference_prices
 
-LOOKS = 10
-PAUSE_S = 2.0
+CATCH_UP_ATTEMPTS = 10
+CATCH_UP_PAUSE_S = 2.0
 """Together twenty seconds: more than a block of any chain this is for."""
 
 
-class CaughtUp:
+class CaughtUpReader:
     """ports.Reader whose snapshots are at or after every transaction that the journal knows to be mined."""
 
     def __init__(self, reader: Reader, journal: Journal, clock: Clock) -> None:
@@ -36,10 +35,10 @@ class CaughtUp:
         """See ports.Reader. Raises Retryable when the endpoints that agree stay behind."""
         ours = self._journal.expected_nonce() or 0
         found = self._reader.snapshot()
-        for _ in range(LOOKS):
+        for _ in range(CATCH_UP_ATTEMPTS):
             if found.nonce_latest >= ours:
                 return found
-            self._clock.sleep(PAUSE_S)
+            self._clock.sleep(CATCH_UP_PAUSE_S)
             found = self._reader.snapshot()
         raise Retryable(
             f"the endpoints agree on block {found.head.number} only, which is behind our transaction of nonce {ours - 1}",
@@ -50,12 +49,12 @@ class CaughtUp:
         """See ports.Reader."""
         return self._reader.past(head, blocks)
 
-    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""
-        return self._reader.deeper(snapshot, pools)
+        return self._reader.with_more_ticks(snapshot, pools)
 
 
-class Further:
+class TickExtender:
     """Reads more ticks of all V3 pools of a step, once: a second time it could read no more."""
 
     def __init__(self, reader: Reader) -> None:
@@ -69,14 +68,14 @@ class Further:
         self._done = True
         pools = [pool.address for pool in step.snapshot.pools if isinstance(pool, V3Pool)]
         try:
-            snapshot = self._reader.deeper(step.snapshot, pools)
+            snapshot = self._reader.with_more_ticks(step.snapshot, pools)
         except Retryable:
             return None
         return None if snapshot.pools == step.snapshot.pools else replace(step, snapshot=snapshot)
 
 
 @dataclass(frozen=True, slots=True)
-class Eyes:
+class StepReaders:
     """What a step reads through: chain, memory, evidence. `assemble` adds the owner's wishes to a snapshot.
 
     `chance` gives numbers in [0, 1) that nobody can foresee.
@@ -89,39 +88,39 @@ class Eyes:
     clock: Clock
     chance: Callable[[], float]
 
-    def assembled(self, snapshot: Snapshot) -> StepInput:
+    def step_input_at(self, snapshot: Snapshot) -> StepInput:
         """What a step decides from at that snapshot, by what is remembered now."""
         return self.assemble(snapshot, self.history(snapshot.head.timestamp_s))
 
 
-def observed(eyes: Eyes, step: StepInput, journal: Journal | None = None) -> StepInput:
+def confirm_prices(readers: StepReaders, step: StepInput, journal: Journal | None = None) -> StepInput:
     """The same with the blocks before it, where prices make it act and policy.confirm_blocks wants them to agree.
 
     Dollars that left their peg, or came back, are written down: what was off has to come closer than what never was. So are
     balances that could not be read: what stays unread for long is left alone. So is what came above the ceiling, which stays left
     alone. And so is how every order stands, before anything is done about it.
     """
-    if journal is not None and (off := depegged(step, reference_prices(step))) != step.history.depegged:
+    if journal is not None and (off := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
         journal.mark_depegged(off)
-    if journal is not None and (unread := quarantine.unread(step)) != step.history.unread:
+    if journal is not None and (unread := quarantine.unread_balances(step)) != step.history.unread:
         journal.mark_unread(unread)
     if journal is not None and step.aside and step.history.left_rises != step.history.rises:
         journal.mark_left_alone()
-    stirs = order_moves.stirring(step)
-    if stirs or confirm.wants(step, lambda other: decide(other).asks):
-        past = eyes.reader.past(step.snapshot.head, step.policy.confirm_blocks)
+    stirs = lifecycle.needs_past_prices(step)
+    if stirs or price_confirmation.needs_past_blocks(step, lambda other: decide(other).asks):
+        past = readers.reader.past(step.snapshot.head, step.policy.confirm_blocks)
         snapshot = replace(step.snapshot, past=past)
-        step = _anew(eyes, step, snapshot) if stirs else replace(step, snapshot=snapshot)
+        step = _reassemble(readers, step, snapshot) if stirs else replace(step, snapshot=snapshot)
     if journal is not None and (step.history.orders or step.history.unit_value is not None or step.portfolio.orders.terms):
         history = step.history
-        if not journal.move_orders(history.orders, history.unit_value, history.orders_turn):
+        if not journal.update_orders(history.orders, history.unit_value, history.orders_turn):
             raise Retryable("orders were changed while the chain was read", "look again")
     return step
 
 
-def _anew(eyes: Eyes, step: StepInput, snapshot: Snapshot) -> StepInput:
+def _reassemble(readers: StepReaders, step: StepInput, snapshot: Snapshot) -> StepInput:
     """The step from the same block with those before it: orders that they confirm move, and targets with them."""
-    found = eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+    found = readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
     before = step.history
     history = replace(found.history, last_rebalance_s=before.last_rebalance_s, last_liquidity_s=before.last_liquidity_s)
     return replace(found, history=history, spend_caps=step.spend_caps, spent_gas_wei=step.spent_gas_wei, acted=step.acted)
@@ -142,12 +141,12 @@ class OutcomeKind(Enum):
     FAILED = "failed"
 
 
-REVIEWED = (OutcomeKind.HOLD, OutcomeKind.DECLINED, OutcomeKind.DONE)
+REVIEW_DONE_KINDS = (OutcomeKind.HOLD, OutcomeKind.DECLINED, OutcomeKind.DONE)
 """Ends after which a schedule's review is done. What was refused or failed is looked at again at the next tick."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StepOutcome:
     """Everything a step saw, decided and did. `after` is the snapshot read once the swap was mined.
 
     `verdicts` are those of a refusal that came before or after the guards of a plan: its own are in the plan. `around` are tokens
@@ -158,7 +157,7 @@ class Outcome:
     kind: OutcomeKind
     reason: str
     step_input: StepInput
-    decided: Decided
+    decided: DecisionResult
     plan: Plan | None
     transactions: tuple[Intent, ...] = ()
     after: StepInput | None = None
@@ -172,25 +171,25 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Hands:
+class StepActors:
     """What a step acts with; without hands it only looks. `confirm` is asked before anything is sent, and once more
     for each plan that takes the place of one that was refused after it was confirmed.
     """
 
     executor: Executor
     composer: Composer
-    confirm: Callable[[Outcome], bool]
+    confirm: Callable[[StepOutcome], bool]
 
 
 # --- What a step proposes once the tokens that it would move have been tried out: those that fail are left as they are.
 
 
-FurtherProposing = Callable[[StepInput], StepInput | None]
+ExtendTicks = Callable[[StepInput], StepInput | None]
 """The same step with more ticks of its pools; None where there are none to be had."""
 
 
 def propose_screened(
-    step: StepInput, propose: Proposer, evidence: EvidenceSource | None, further: FurtherProposing | None = None
+    step: StepInput, propose: Proposer, evidence: EvidenceSource | None, further: ExtendTicks | None = None
 ) -> tuple[StepInput, Proposal | Refused, Evidence | None]:
     """The step as it was decided from, what is proposed, and the evidence for its plan; a refusal comes back in its place.
 
@@ -200,11 +199,11 @@ def propose_screened(
     """
     while True:
         proposal = _proposed(step, propose)
-        if further is not None and _at_their_end(step, proposal) and (deeper := further(step)) is not None:
+        if further is not None and _ran_out_of_ticks(step, proposal) and (deeper := further(step)) is not None:
             step = deeper
             proposal = _proposed(step, propose)
         if isinstance(proposal, Refused):
-            return (proposal.step if isinstance(proposal, RefusedBesides) else step), proposal, None
+            return (proposal.step if isinstance(proposal, RefusedWithBlockedExits) else step), proposal, None
         step = proposal.step or step
         if proposal.plan is None or evidence is None:
             return step, proposal, None
@@ -222,8 +221,8 @@ def _proposed(step: StepInput, propose: Proposer) -> Proposal | Refused:
         return refusal
 
 
-def _at_their_end(step: StepInput, proposal: Proposal | Refused) -> bool:
+def _ran_out_of_ticks(step: StepInput, proposal: Proposal | Refused) -> bool:
     """Whether the ticks read are what ends it."""
     if isinstance(proposal, Refused):
-        return isinstance(proposal, TicksEnd)
-    return proposal.ticks_end or (proposal.plan is not None and bool(ticks_end(step, proposal.plan.legs)))
+        return isinstance(proposal, KnownTicksExceeded)
+    return proposal.ticks_end or (proposal.plan is not None and bool(plan_pools_out_of_ticks(step, proposal.plan.legs)))

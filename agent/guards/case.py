@@ -8,26 +8,23 @@ from fractions import Fraction
 from functools import cached_property
 
 from agent.errors import Refused
-from agent.guards.replay import ActionRun, LegRun, LpReplay, Replay, dearest, replay, replay_actions
-from agent.model import Asset, Evidence, Funding, Plan, Provide, Rebalance, StepInput, TopUp
-from agent.policy import approvals
-from agent.policy import native_coin as coin
-from agent.policy.cash_flows import purchase
-from agent.policy.cash_flows import withdrawals as outflow
-from agent.policy.cash_flows import withdrawals as raising
-from agent.policy.liquidity import valuation as liquidity
-from agent.policy.liquidity.book import Book, Load, bounds, open_book
+from agent.guards.replay import LpReplay, Replay, SimulatedAction, SimulatedSwap, replay_actions, replay_legs, worst_overpayment_share
+from agent.model import Asset, Evidence, LegFunding, Plan, Provide, Rebalance, StepInput, TopUp
+from agent.policy import approvals, native_coin
+from agent.policy.cash_flows import purchase, withdrawals
+from agent.policy.liquidity import valuation
+from agent.policy.liquidity.book import LiquidityExposure, PositionBook, liquidity_limits, open_position_book
 from agent.policy.native_coin import GAS_MARGIN
-from agent.reference import References, reference_prices, spot_prices
+from agent.reference import ReferencePrices, reference_prices, spot_prices
 from agent.units import BPS, NATIVE, Token, ceil_int, decimal_text, value_text
 
 
-class Missing(Exception):
+class MissingData(Exception):
     """What a guard needs is not known; the message says what. The guard then refuses."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class GuardMeasurement:
     """What a guard found, in words with unit, and whether it is within the limit; `limit` in words where it is not the config's alone."""
 
     text: str
@@ -36,7 +33,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Case:
+class GuardCase:
     """`prices` and `spots` are numeraire base units per token base unit, by token address; `unpriced` says why one lacks.
 
     `lp` is what the plan's actions do to positions, or why that cannot be said.
@@ -50,7 +47,7 @@ class Case:
     spots: Mapping[str, Fraction]
     replay: Replay
     lp: LpReplay | str
-    references: References
+    references: ReferencePrices
 
     @property
     def numeraire(self) -> Token:
@@ -68,52 +65,52 @@ class Case:
         """Reference price; the native coin is worth its wrapped token. Raises Missing."""
         price = self.prices.get(self.step.portfolio.wrapped_native if address == NATIVE else address)
         if price is None or price <= 0:
-            raise Missing(f"no reference price of {self.label(address)}: {self.unpriced.get(address, 'no token of the portfolio')}")
+            raise MissingData(f"no reference price of {self.label(address)}: {self.unpriced.get(address, 'no token of the portfolio')}")
         return price
 
-    def runs(self) -> tuple[LegRun, ...]:
+    def runs(self) -> tuple[SimulatedSwap, ...]:
         """The legs as simulated. Raises Missing when one of them cannot run."""
         if self.replay.fault is not None:
-            raise Missing(self.replay.fault)
+            raise MissingData(self.replay.fault)
         return self.replay.runs
 
-    def actions(self) -> tuple[ActionRun, ...]:
+    def actions(self) -> tuple[SimulatedAction, ...]:
         """The actions with liquidity as worked out anew; none for a plan of swaps. Raises Missing when one of them cannot run."""
         if not self.plan.actions:
             return ()
         if isinstance(self.lp, str):
-            raise Missing(self.lp)
+            raise MissingData(self.lp)
         if self.lp.fault is not None:
-            raise Missing(self.lp.fault)
+            raise MissingData(self.lp.fault)
         return self.lp.runs
 
-    def loads(self) -> tuple[Load, Load]:
+    def loads(self) -> tuple[LiquidityExposure, LiquidityExposure]:
         """What liquidity loses and weighs before the plan's actions and after them. Raises Missing."""
         self.actions()
         if isinstance(self.lp, str):
-            raise Missing(self.lp)
+            raise MissingData(self.lp)
         return self.book().load(), self.lp.after.load()
 
-    def book(self) -> Book:
+    def book(self) -> PositionBook:
         """Wallet and positions in the snapshot. Raises Missing."""
         try:
-            return open_book(self.step, self.prices)
+            return open_position_book(self.step, self.prices)
         except Refused as why:
-            raise Missing(why.message) from None
+            raise MissingData(why.message) from None
 
     def is_exit(self) -> bool:
         """Whether the plan only takes out, and a limit of liquidity is exceeded: neither cost nor size holds that back."""
-        return self._only_out() and not self.loads()[0].within(bounds(self.step.limits))
+        return self._only_out() and not self.loads()[0].within(liquidity_limits(self.step.limits))
 
-    def only_leaves(self) -> bool:
+    def is_risk_reducing(self) -> bool:
         """Whether the plan buys nothing besides the numeraire, recomputed from its legs and actions: an exit, liquidity that is taken
         out, or gas money for either. Raises Missing.
         """
         if isinstance(self.plan.decision, TopUp):
             return not self.plan.actions and self.turnover() == 0
-        return self.sells_only() or self._only_out()
+        return self.is_sell_only() or self._only_out()
 
-    def sells_only(self) -> bool:
+    def is_sell_only(self) -> bool:
         """Whether the plan is an exit by its decision and by its legs: no token is bought but the numeraire and what open withdrawals
         lack, for no more than raising that may take. Raises Missing.
         """
@@ -137,7 +134,7 @@ class Case:
         """
         return max(Fraction(0), self._limited() - self.apart())
 
-    def uncounted_turnover(self) -> Fraction:
+    def exempt_turnover(self) -> Fraction:
         """What of it `apart` covers. Raises Missing."""
         return min(self._limited(), self.apart())
 
@@ -159,7 +156,7 @@ class Case:
         decision = self.plan.decision
         if not isinstance(decision, Rebalance) or decision.apart <= 0:
             return Fraction(0)
-        return min(decision.apart, purchase.allowed(self.step))
+        return min(decision.apart, purchase.turnover_allowance(self.step))
 
     def _raised(self) -> Fraction:
         """What limits of turnover leave alone of an exit that buys what withdrawals lack, worked out anew. Raises Missing."""
@@ -172,14 +169,14 @@ class Case:
     def _lacked(self) -> set[str]:
         """Assets besides the numeraire that open withdrawals lack."""
         claimed = {claim.payment.token for claim in self.step.history.claims} - {self.numeraire.address}
-        return {token for token in claimed if outflow.lacking(self.step, token) > 0}
+        return {token for token in claimed if withdrawals.shortfall_raw(self.step, token) > 0}
 
     def _gross(self, tokens: set[str]) -> Fraction:
         """What raising these may sell at most, in value. Raises Missing."""
         try:
-            return sum((raising.gross(self.step, token) for token in sorted(tokens)), Fraction(0))
+            return sum((withdrawals.gross_sale_value(self.step, token) for token in sorted(tokens)), Fraction(0))
         except Refused as why:
-            raise Missing(why.message) from None
+            raise MissingData(why.message) from None
 
     def balance(self, address: str) -> int:
         """Wallet's balance of a token, or of native coin, in base units. Raises Missing when it was not read."""
@@ -188,7 +185,7 @@ class Case:
         for holding in self.step.snapshot.holdings:
             if holding.token == address:
                 return holding.raw
-        raise Missing(f"balance of {self.label(address)} was not read")
+        raise MissingData(f"balance of {self.label(address)} was not read")
 
     def investable(self, asset: Asset) -> int:
         """Balance less reserve, base units, never below zero; of the native asset both forms, less the floor. Raises Missing."""
@@ -197,12 +194,12 @@ class Case:
     def spendable(self, asset: Asset) -> int:
         """The same, negative where the reserve is not filled. Raises Missing."""
         native_wei = self.balance(NATIVE) if asset.native else 0
-        return self.balance(asset.token.address) + native_wei - coin.kept_raw(self.step, asset)
+        return self.balance(asset.token.address) + native_wei - native_coin.reserved_raw(self.step, asset)
 
     def require_known_day(self) -> None:
         """Raises Missing while it cannot be told what the wallet did in the last 24 h: no limit of a day starts empty (T6)."""
         if self.step.history.unknown:
-            raise Missing(self.step.history.unknown)
+            raise MissingData(self.step.history.unknown)
 
     def total(self) -> Fraction:
         """Value of all investable balances and confirmed liquidity positions at reference prices. Raises Missing."""
@@ -212,9 +209,9 @@ class Case:
     def lp_value(self) -> Fraction:
         """Value of all confirmed liquidity positions at reference prices. Raises Missing."""
         try:
-            return liquidity.worth(self.step, self.prices)
+            return valuation.total_value(self.step, self.prices)
         except Refused as why:
-            raise Missing(why.message) from None
+            raise MissingData(why.message) from None
 
     def turnover(self) -> Fraction:
         """Half the sum of absolute changes of the wallet's balances in value. Raises Missing."""
@@ -227,28 +224,28 @@ class Case:
         self.runs()
         return -sum((self.replay.delta(token) * self.price(token) for token in self.replay.tokens), Fraction(0))
 
-    def overpaid(self) -> Fraction:
+    def overpayment(self) -> Fraction:
         """What the liquidity that the plan provides costs above its worth at reference prices. Raises Missing."""
         provided = [run for run in self.actions() if isinstance(run.action, Provide)]
         try:
-            return sum((run.before.overpaid(run.action, run.amounts, run.after) for run in provided), Fraction(0))
+            return sum((run.before.overpayment(run.action, run.amounts, run.after) for run in provided), Fraction(0))
         except Refused as why:
-            raise Missing(why.message) from None
+            raise MissingData(why.message) from None
 
     def cost(self) -> Fraction:
         """Trading cost, what liquidity is overpaid by, and the gas of the plan and of approvals that it still needs. Raises Missing."""
         gas = self.gas_units() * self.gas_price_wei() * self.price(self.step.portfolio.wrapped_native)
-        return self.trading_cost() + self.overpaid() + gas
+        return self.trading_cost() + self.overpayment() + gas
 
     def worst_cost(self) -> Fraction:
         """Cost if each swap pays its minimum, liquidity costs the most that its minimums allow, and all gas is burned. Raises Missing."""
         self.runs()
-        ends = [flow for flow in self.replay.flows if flow.leg.sink is Funding.WALLET]
+        ends = [flow for flow in self.replay.flows if flow.leg.sink is LegFunding.WALLET]
         short = sum((max(0, flow.amount_out_raw - flow.leg.min_out_raw) * self.price(flow.leg.token_out) for flow in ends), Fraction(0))
         provided = [run for run in self.actions() if isinstance(run.action, Provide)]
-        dear = sum((run.value * dearest(run, self.step.limits) for run in provided), Fraction(0))
+        dear = sum((run.value * worst_overpayment_share(run, self.step.limits) for run in provided), Fraction(0))
         gas = self.worst_gas_wei() * self.price(self.step.portfolio.wrapped_native)
-        return self.trading_cost() + short + max(self.overpaid(), dear) + gas
+        return self.trading_cost() + short + max(self.overpayment(), dear) + gas
 
     def gas_units(self) -> int:
         """Expected gas of the plan's transaction, and of the approvals that have to be mined before it."""
@@ -265,21 +262,21 @@ class Case:
 
         That is how they are sent: a gas limit is the estimate and a quarter, the fee cap never above limits.gas_price.
         """
-        return ceil_int(self.gas_units() * GAS_MARGIN) * coin.worst_price_wei(self.step)
+        return ceil_int(self.gas_units() * GAS_MARGIN) * native_coin.worst_price_wei(self.step)
 
 
-def open_case(step: StepInput, plan: Plan, evidence: Evidence) -> Case:
+def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCase:
     """Recomputes prices and the plan's legs from the snapshot."""
     references = reference_prices(step)
     prices = {token: found.price for token, found in references.prices.items()}
     unpriced = {lacking.token: lacking.why for lacking in references.unpriced}
-    legs = replay(step.snapshot, plan, step.portfolio.wrapped_native)
-    return Case(step, plan, evidence, prices, unpriced, spot_prices(step), legs, _actions(step, plan, prices), references)
+    legs = replay_legs(step.snapshot, plan, step.portfolio.wrapped_native)
+    return GuardCase(step, plan, evidence, prices, unpriced, spot_prices(step), legs, _actions(step, plan, prices), references)
 
 
 def _actions(step: StepInput, plan: Plan, prices: Mapping[str, Fraction]) -> LpReplay | str:
     try:
-        return replay_actions(open_book(step, prices), plan.actions)
+        return replay_actions(open_position_book(step, prices), plan.actions)
     except Refused as why:
         return why.message
 
@@ -290,31 +287,31 @@ def _actions(step: StepInput, plan: Plan, prices: Mapping[str, Fraction]) -> LpR
 OFF = "off"
 
 
-def bps(limit: int) -> str:
+def format_bps(limit: int) -> str:
     """Limit in basis points: 100 -> "100 bps"."""
     return f"{limit} bps"
 
 
-def ratio(share: Fraction) -> str:
+def format_ratio(share: Fraction) -> str:
     """Exact share as basis points, rounded up at two places, so that a breach never reads like the limit."""
     return f"{decimal_text(ceil_int(share * BPS * 100), 2)} bps"
 
 
-def money(value: Fraction, numeraire: Token) -> str:
+def format_money(value: Fraction, numeraire: Token) -> str:
     """Value in numeraire base units as whole coins."""
     return f"{value_text(value, numeraire.decimals)} {numeraire.label}"
 
 
-def gwei(wei: int) -> str:
+def format_gwei(wei: int) -> str:
     """Gas price."""
     return f"{decimal_text(wei, 9)} gwei"
 
 
-def native(wei: int) -> str:
+def format_native(wei: int) -> str:
     """Amount of the native coin in whole coins."""
     return f"{decimal_text(wei, 18)} native"
 
 
-def seconds(number: int) -> str:
+def format_seconds(number: int) -> str:
     """Duration."""
     return f"{number} s"

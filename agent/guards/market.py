@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.guards.case import Case, Measured, Missing, money, ratio, seconds
-from agent.guards.replay import LegRun, dearest
-from agent.model import Asset, Collect, FeedRound, Funding, LpAction, Plan, PoolState, Provide, ReferenceKind, StepInput
+from agent.guards.case import GuardCase, GuardMeasurement, MissingData, format_money, format_ratio, format_seconds
+from agent.guards.replay import SimulatedSwap, worst_overpayment_share
+from agent.model import Asset, Collect, FeedRound, LegFunding, LpAction, Plan, PoolState, PriceSource, Provide, StepInput
 from agent.planning.problem import fair_floor
 from agent.reference import reference_prices, sequencer_fault
-from agent.reference.checks import Unknown, distances, pegs
-from agent.reference.prices import at_bound, fallen
+from agent.reference.checks import PegUnknown, dollar_pegs, source_deviations
+from agent.reference.prices import answer_bound_fault, round_regression_fault
 from agent.units import BPS, Value
 
 
-def price_impact(case: Case, limit_bps: int) -> Measured:
+def price_impact(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Largest move of a pool's marginal price, fees excluded, from the snapshot to after any leg, all its legs together."""
-    moved = [(pools.move_bps(run.start, run.after, run.leg.token_in), run.leg.pool) for run in case.runs()]
+    moved = [(pools.price_move_bps(run.start, run.after, run.leg.token_in), run.leg.pool) for run in case.runs()]
     if not moved:
-        return Measured("no trade", True)
+        return GuardMeasurement("no trade", True)
     worst, pool = max(moved)
-    return Measured(f"{worst} bps in {pool}", worst <= limit_bps)
+    return GuardMeasurement(f"{worst} bps in {pool}", worst <= limit_bps)
 
 
-def slippage(case: Case, limit_bps: int) -> Measured:
+def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Least slippage limit, whole bps, that allows each minimum output; one above the simulated output could only revert.
 
     A floor of out · (1 − s) is rounded down to a base unit, so floor ≥ ⌊out · (1 − s)⌋ is what counts. Of actions with liquidity:
@@ -39,14 +39,14 @@ def slippage(case: Case, limit_bps: int) -> Measured:
     for run in case.runs():
         floor, out = run.leg.min_out_raw, run.amount_out_raw
         if floor > out:
-            return Measured(f"leg {run.number} asks for {floor} where the pool pays {out}", False)
+            return GuardMeasurement(f"leg {run.number} asks for {floor} where the pool pays {out}", False)
         if floor <= 0:
-            return Measured(f"leg {run.number} has no minimum output", False)
+            return GuardMeasurement(f"leg {run.number} has no minimum output", False)
         worst = max(worst, BPS * (out - floor - 1) // out + 1)
-    return Measured(f"{worst} bps", worst <= limit_bps)
+    return GuardMeasurement(f"{worst} bps", worst <= limit_bps)
 
 
-def fair_floor_kept(case: Case) -> Measured:
+def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
     """Every minimum output is at or above fair value at reference prices less fee, impact limit and slippage limit (T1).
 
     It has no switch of its own. With one of the two limits off the other one bounds the price; with both off nothing would,
@@ -55,44 +55,44 @@ def fair_floor_kept(case: Case) -> Measured:
     for action in case.actions():
         for least, given in zip(action.least, _minimums(action.action), strict=True):
             if given < least:
-                return Measured(f"action {action.number} accepts {given} where the reference asks for {least}", False)
+                return GuardMeasurement(f"action {action.number} accepts {given} where the reference asks for {least}", False)
     if case.plan.actions:
-        return Measured("every action at or above it", True)
+        return GuardMeasurement("every action at or above it", True)
     if case.step.limits.slippage_bps is None and case.step.limits.price_impact_bps is None:
-        return Measured("any price: limits.slippage and limits.price_impact are both off", False)
+        return GuardMeasurement("any price: limits.slippage and limits.price_impact are both off", False)
     for run in case.runs():
         least = _least_out(case, run)
         if run.leg.min_out_raw < least:
-            return Measured(f"leg {run.number} accepts {run.leg.min_out_raw} where the reference asks for {least}", False)
-    return Measured("every leg at or above it", True)
+            return GuardMeasurement(f"leg {run.number} accepts {run.leg.min_out_raw} where the reference asks for {least}", False)
+    return GuardMeasurement("every leg at or above it", True)
 
 
-def pool_min_value(case: Case, limit: Fraction) -> Measured:
+def pool_min_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Smallest depth of a pool used, both sides together in value at reference prices."""
     depths = [(_depth_value(case, run.start), run.leg.pool) for run in case.runs()]
     provided = {action.pool for action in case.plan.actions if isinstance(action, Provide)}
     depths += [(_depth_value(case, pool), pool.address) for pool in case.step.snapshot.pools if pool.address in provided]
     if not depths:
-        return Measured("no trade", True)
+        return GuardMeasurement("no trade", True)
     smallest, pool = min(depths)
-    return Measured(f"{money(smallest, case.numeraire)} in {pool}", smallest >= limit)
+    return GuardMeasurement(f"{format_money(smallest, case.numeraire)} in {pool}", smallest >= limit)
 
 
-def second_quote(case: Case, limit_bps: int) -> Measured:
+def second_quote(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Largest difference of an independent library's quote from our simulation, either way; no quote for a leg refuses."""
     quotes = {quote.leg: quote for quote in case.evidence.second_quotes}
     worst = Fraction(0)
     for run in case.runs():
         quote = quotes.get(run.number)
         if quote is None:
-            raise Missing(f"no second quote for leg {run.number}")
+            raise MissingData(f"no second quote for leg {run.number}")
         if quote.amount_out_raw is None:
-            raise Missing(f"no second quote for leg {run.number}: {quote.error or 'no reason given'}")
+            raise MissingData(f"no second quote for leg {run.number}: {quote.error or 'no reason given'}")
         worst = max(worst, Fraction(abs(quote.amount_out_raw - run.amount_out_raw), run.amount_out_raw))
-    return Measured(ratio(worst), worst * BPS <= limit_bps)
+    return GuardMeasurement(format_ratio(worst), worst * BPS <= limit_bps)
 
 
-def _least_out(case: Case, run: LegRun) -> int:
+def _least_out(case: GuardCase, run: SimulatedSwap) -> int:
     limits = case.step.limits
     return fair_floor(
         run.amount_in_raw,
@@ -104,18 +104,18 @@ def _least_out(case: Case, run: LegRun) -> int:
     )
 
 
-def _depth_value(case: Case, pool: PoolState) -> Fraction:
+def _depth_value(case: GuardCase, pool: PoolState) -> Fraction:
     return sum((pools.depth(pool, token) * case.price(token) for token in (pool.token0, pool.token1)), Fraction(0))
 
 
-def _overpaid(case: Case, limit_bps: int) -> Measured:
+def _overpaid(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     worst = Fraction(0)
     for run in case.actions():
         action = run.action
         if not isinstance(action, Collect) and any(given > real for given, real in zip(action.min_raw, run.amounts, strict=True)):
-            return Measured(f"action {run.number} asks for {action.min_raw} where the contracts move {run.amounts}", False)
-        worst = max(worst, dearest(run, case.step.limits))
-    return Measured(ratio(worst), worst * BPS <= limit_bps)
+            return GuardMeasurement(f"action {run.number} asks for {action.min_raw} where the contracts move {run.amounts}", False)
+        worst = max(worst, worst_overpayment_share(run, case.step.limits))
+    return GuardMeasurement(format_ratio(worst), worst * BPS <= limit_bps)
 
 
 def _minimums(action: LpAction) -> tuple[int, int]:
@@ -125,7 +125,7 @@ def _minimums(action: LpAction) -> tuple[int, int]:
 # --- Guards on prices: pools against the reference, feeds against the clock, averages against feeds, dollars against a dollar.
 
 
-def oracle_deviation(case: Case, limit_bps: int) -> Measured:
+def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Largest relative distance from the reference: of each asset's spot price, of each pool that the plan uses, of a feed from its mean.
 
     An asset whose spot price no pool tells refuses. Feed and TWAP are compared where both are configured sources and
@@ -133,70 +133,72 @@ def oracle_deviation(case: Case, limit_bps: int) -> Measured:
     """
     deviations = [*_assets(case), *_pools(case), *_means(case)]
     worst, what = max(deviations, default=(Fraction(0), "nothing to compare"))
-    return Measured(f"{ratio(worst)} ({what})", worst * BPS <= limit_bps)
+    return GuardMeasurement(f"{format_ratio(worst)} ({what})", worst * BPS <= limit_bps)
 
 
-def feed_health(case: Case, max_age_s: int) -> Measured:
+def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
     """Age of the feed that is nearest its greatest age, of any asset, by block time; a round that was not read or does not count refuses.
 
     Stricter than the reference price, which may fall back to a TWAP: a feed that is configured must answer before money moves.
     """
-    if ReferenceKind.FEED not in case.step.reference.kinds:
-        return Measured("no feed in use", True)
+    if PriceSource.FEED not in case.step.reference.kinds:
+        return GuardMeasurement("no feed in use", True)
     found = [(_age(case, asset), asset, asset.feed) for asset in case.step.portfolio.assets if asset.feed is not None]
     if not found:
-        return Measured("0 s (no feed in use)", True)
+        return GuardMeasurement("0 s (no feed in use)", True)
     ages = [(age_s - case.step.reference.max_age_s(feed), age_s, asset.token.label, feed) for age_s, asset, feed in found]
     over_s, oldest_s, label, feed = max(ages)
     most_s = case.step.reference.max_age_s(feed)
-    return Measured(f"{seconds(oldest_s)} ({label}{'' if most_s == max_age_s else f', at most {seconds(most_s)}'})", over_s <= 0)
+    return GuardMeasurement(
+        f"{format_seconds(oldest_s)} ({label}{'' if most_s == max_age_s else f', at most {format_seconds(most_s)}'})", over_s <= 0
+    )
 
 
-def sequencer(case: Case, _grace_s: int) -> Measured:
+def sequencer(case: GuardCase, _grace_s: int) -> GuardMeasurement:
     """The rollup's sequencer is up, and was for the time of grace (T13)."""
-    return Measured(sequencer_fault(case.step) or "up", not sequencer_fault(case.step))
+    return GuardMeasurement(sequencer_fault(case.step) or "up", not sequencer_fault(case.step))
 
 
-def depeg(case: Case, limit_bps: int) -> Measured:
+def depeg(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Largest distance from 1 USD of a dollar token: the numeraire and every asset that its symbol marks as a dollar.
 
     Tokens above 1.20 USD are no dollars (savings tokens), while one that fell counts however far it fell. One that left its peg
     must come back within half of the limit. Where a price is unknown the guard refuses. A portfolio without dollars passes.
     """
     try:
-        found = list(pegs(case.step, case.references, limit_bps))
-    except Unknown as why:
-        raise Missing(str(why)) from None
+        found = list(dollar_pegs(case.step, case.references, limit_bps))
+    except PegUnknown as why:
+        raise MissingData(str(why)) from None
     if not found:
-        return Measured("no dollar token", True)
+        return GuardMeasurement("no dollar token", True)
     worst = max(found, key=lambda peg: peg.distance - peg.limit_bps / BPS)
-    left = "" if worst.limit_bps == limit_bps else f", which left its peg: at most {ratio(worst.limit_bps / BPS)}"
-    return Measured(f"{ratio(worst.distance)} ({worst.token.label}{left})", not worst.off)
+    left = "" if worst.limit_bps == limit_bps else f", which left its peg: at most {format_ratio(worst.limit_bps / BPS)}"
+    return GuardMeasurement(f"{format_ratio(worst.distance)} ({worst.token.label}{left})", not worst.off)
 
 
-def _assets(case: Case) -> Iterator[tuple[Fraction, str]]:
+def _assets(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     alone = {one.token for one in case.step.stuck}  # no plan touches it, and often it is stuck for lack of any pool
     for asset in case.step.portfolio.assets:
         if asset.token.address in alone:
             continue
         spot = case.spots.get(asset.token.address)
         if spot is None:
-            raise Missing(f"no pool tells the spot price of {asset.token.label}")
+            raise MissingData(f"no pool tells the spot price of {asset.token.label}")
         yield _distance(spot, case.price(asset.token.address)), f"spot of {asset.token.label}"
 
 
-def _pools(case: Case) -> Iterator[tuple[Fraction, str]]:
+def _pools(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     for run in case.runs():
         fair = case.price(run.leg.token_in) / case.price(run.leg.token_out)
         yield _distance(pools.marginal_price(run.start, run.leg.token_in), fair), f"pool {run.leg.pool}"
     for action in case.actions():
         if action.off is None:
-            raise Missing(f"pool {action.action.pool} has no price")
+            raise MissingData(f"pool {action.action.pool} has no price")
         yield action.off, f"pool {action.action.pool}"
 
 
-def _means(case: Case) -> Iterator[tuple[Fraction, str]]:
-    for apart, token in distances(case.step):
+def _means(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
+    for apart, token in source_deviations(case.step):
         yield apart, f"TWAP of {case.label(token)} against its feed"
 
 
@@ -204,25 +206,25 @@ def _distance(price: Fraction, reference: Fraction) -> Fraction:
     return abs(price / reference - 1)
 
 
-def _round(case: Case, asset: Asset) -> FeedRound:
+def _round(case: GuardCase, asset: Asset) -> FeedRound:
     """The asset's latest round (AggregatorV3Interface.latestRoundData). Raises Missing when it cannot count."""
     answer = next((found for found in case.step.snapshot.feeds if found.feed == asset.feed), None)
     label = asset.token.label
     if answer is None:
-        raise Missing(f"feed of {label} was not read")
+        raise MissingData(f"feed of {label} was not read")
     if answer.answer <= 0:
-        raise Missing(f"feed of {label} answers {answer.answer}")
+        raise MissingData(f"feed of {label} answers {answer.answer}")
     if answer.updated_at_s <= 0 or answer.answered_in_round < answer.round_id:
-        raise Missing(f"feed of {label} has an unfinished round")
+        raise MissingData(f"feed of {label} has an unfinished round")
     if answer.updated_at_s > case.step.snapshot.head.timestamp_s:
-        raise Missing(f"feed of {label} is dated after the block")
-    unfit = at_bound(answer) or fallen(case.step.snapshot, answer)
+        raise MissingData(f"feed of {label} is dated after the block")
+    unfit = answer_bound_fault(answer) or round_regression_fault(case.step.snapshot, answer)
     if unfit:
-        raise Missing(f"feed of {label} {unfit}")
+        raise MissingData(f"feed of {label} {unfit}")
     return answer
 
 
-def _age(case: Case, asset: Asset) -> int:
+def _age(case: GuardCase, asset: Asset) -> int:
     return case.step.snapshot.head.timestamp_s - _round(case, asset).updated_at_s
 
 
@@ -230,7 +232,7 @@ def _age(case: Case, asset: Asset) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Exposure:
+class SandwichExposure:
     """Most that the limits let a sandwich take, in bps: of what is exchanged, and of the portfolio per rebalance and per day.
 
     None where a limit that it depends on is off.
@@ -242,7 +244,9 @@ class Exposure:
     words: str
 
 
-def by_limits(plan_cost_bps: int | None, slippage_bps: int | None, turnover_bps: int | None, daily_turnover_bps: int | None) -> Exposure:
+def sandwich_exposure(
+    plan_cost_bps: int | None, slippage_bps: int | None, turnover_bps: int | None, daily_turnover_bps: int | None
+) -> SandwichExposure:
     """(slippage + plan cost) × turnover.
 
     Where pools were pushed before the snapshot the skew is a cost, which plan_cost bounds at reference prices. Whatever
@@ -251,7 +255,7 @@ def by_limits(plan_cost_bps: int | None, slippage_bps: int | None, turnover_bps:
     """
     if plan_cost_bps is None or slippage_bps is None:
         off = " and ".join(f"limits.{name}" for name, value in (("plan_cost", plan_cost_bps), ("slippage", slippage_bps)) if value is None)
-        return Exposure(None, None, None, f"a sandwich may take an unknown part of what is exchanged, since {off} is off")
+        return SandwichExposure(None, None, None, f"a sandwich may take an unknown part of what is exchanged, since {off} is off")
     most_bps = min(plan_cost_bps + slippage_bps, BPS)
     words = [f"a sandwich may take up to {_percent(most_bps)} of what is exchanged (slippage + plan_cost)"]
     shares = []
@@ -259,22 +263,22 @@ def by_limits(plan_cost_bps: int | None, slippage_bps: int | None, turnover_bps:
         share = None if limit_bps is None else math.ceil(Fraction(most_bps * limit_bps, BPS))
         shares.append(share)
         words.append(f"without bound {when}, since {name} is off" if share is None else f"{_percent(share)} of the portfolio {when}")
-    return Exposure(most_bps, shares[0], shares[1], ", ".join(words))
+    return SandwichExposure(most_bps, shares[0], shares[1], ", ".join(words))
 
 
-def of_plan(step: StepInput, plan: Plan) -> Value | None:
+def plan_sandwich_loss(step: StepInput, plan: Plan) -> Value | None:
     """What a sandwich around one plan could take of its prediction: each swap to the wallet pays its minimum only.
 
     At reference prices; None where a token received has none. What skew has cost before stands in the plan's cost.
     """
     prices = reference_prices(step).prices
-    ends = [leg for leg in plan.legs if leg.sink is Funding.WALLET]
+    ends = [leg for leg in plan.legs if leg.sink is LegFunding.WALLET]
     if any(leg.token_out not in prices for leg in ends):
         return None
     return sum((max(0, leg.amount_out_raw - leg.min_out_raw) * prices[leg.token_out].price for leg in ends), Fraction(0))
 
 
-def profit_of(plan: Plan, short: Value | None) -> Value | None:
+def max_extractable_profit(plan: Plan, short: Value | None) -> Value | None:
     """The most that anybody earns with one plan, sandwiched or not: nobody gains more of it than it loses at reference prices.
 
     That is what it predicts of fees, impact and skew, and what its outputs may fall short of that (`short`, by of_plan).

@@ -8,18 +8,27 @@ from fractions import Fraction
 
 from agent.accounting.tax_lots import planned_gains
 from agent.errors import Refused
-from agent.guards.case import OFF, Case, Measured, Missing, bps, gwei, money, native, ratio
+from agent.guards.case import (
+    OFF,
+    GuardCase,
+    GuardMeasurement,
+    MissingData,
+    format_bps,
+    format_gwei,
+    format_money,
+    format_native,
+    format_ratio,
+)
 from agent.model import Payout, Provide, Rebalance, StepInput, TopUp, Verdict
-from agent.policy import native_coin as coin
-from agent.policy.cash_flows import purchase
-from agent.policy.cash_flows import withdrawals as outflow
+from agent.policy import native_coin
+from agent.policy.cash_flows import purchase, withdrawals
 from agent.policy.cash_flows.balance_changes import DAY_S
-from agent.policy.liquidity import valuation as liquidity
-from agent.policy.liquidity.book import Load
+from agent.policy.liquidity import valuation
+from agent.policy.liquidity.book import LiquidityExposure
 from agent.units import BPS, NATIVE, Value, decimal_text, value_text
 
 
-def plan_cost(case: Case, limit_bps: int) -> Measured:
+def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Fees, impact, skew and gas, recomputed, per unit of value moved. A plan that moves nothing costs nothing,
     except that gas money may be refilled: limits.gas_price and limits.gas_per_day bound that.
 
@@ -30,43 +39,43 @@ def plan_cost(case: Case, limit_bps: int) -> Measured:
         return _action_cost(case, limit_bps)
     turnover, cost = case.turnover(), case.cost()
     if isinstance(case.plan.decision, TopUp):
-        return Measured(f"{money(cost, case.numeraire)} of gas, nothing moved", turnover == 0)
+        return GuardMeasurement(f"{format_money(cost, case.numeraire)} of gas, nothing moved", turnover == 0)
     if turnover == 0:
-        return Measured(money(cost, case.numeraire), cost <= 0)
-    return Measured(f"{ratio(cost / turnover)} ({money(cost, case.numeraire)})", cost * BPS <= limit_bps * turnover)
+        return GuardMeasurement(format_money(cost, case.numeraire), cost <= 0)
+    return GuardMeasurement(f"{format_ratio(cost / turnover)} ({format_money(cost, case.numeraire)})", cost * BPS <= limit_bps * turnover)
 
 
-def turnover(case: Case, limit_bps: int) -> Measured:
+def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Value moved by this plan over the investable total. What an exit sells for the numeraire is not held back by it."""
     moved = case.counted_turnover()
     if moved == 0 and case.plan.exits and not case.apart():
-        return Measured("an exit into the numeraire", True)
+        return GuardMeasurement("an exit into the numeraire", True)
     return _beside(case, _share(case, moved, limit_bps), limit_bps)
 
 
-def daily_turnover(case: Case, limit_bps: int) -> Measured:
+def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Value moved in the last 24 h of chain time and by this plan, over the investable total.
 
     An exit that buys nothing besides the numeraire passes whatever was moved before, known or not.
     """
     moved = case.counted_turnover()
     if moved == 0 and case.plan.exits:
-        return _beside(case, Measured("an exit into the numeraire", True), limit_bps)
+        return _beside(case, GuardMeasurement("an exit into the numeraire", True), limit_bps)
     case.require_known_day()
     return _beside(case, _share(case, case.step.history.turnover_24h + moved, limit_bps), limit_bps)
 
 
-def _beside(case: Case, measured: Measured, limit_bps: int) -> Measured:
+def _beside(case: GuardCase, measured: GuardMeasurement, limit_bps: int) -> GuardMeasurement:
     """The same with what a purchase or a withdrawal moves besides, and the most that it may."""
     most = case.apart()
     if most == 0:
         return measured
-    name = "withdrawal" if case.plan.exits else "first rebalance" if purchase.is_first(case.step) else "purchase"
-    moved, most_text = (money(value, case.numeraire) for value in (case.uncounted_turnover(), most))
-    return replace(measured, text=f"{moved} of the {name}; besides {measured.text}", limit=f"{most_text}; besides {bps(limit_bps)}")
+    name = "withdrawal" if case.plan.exits else "first rebalance" if purchase.is_first_purchase(case.step) else "purchase"
+    moved, most_text = (format_money(value, case.numeraire) for value in (case.exempt_turnover(), most))
+    return replace(measured, text=f"{moved} of the {name}; besides {measured.text}", limit=f"{most_text}; besides {format_bps(limit_bps)}")
 
 
-def daily_loss(case: Case, limit_bps: int) -> Measured:
+def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Loss of the last 24 h of chain time and the worst case of this plan, over the investable total (T6, T21).
 
     The worst case is what is given up if every swap pays its minimum only, gas included; of an exit, which must not wait for what
@@ -75,12 +84,12 @@ def daily_loss(case: Case, limit_bps: int) -> Measured:
     last 24 h cannot be told it refuses.
     """
     case.require_known_day()
-    history, leaves = case.step.history, case.sells_only() or case.is_exit()
+    history, leaves = case.step.history, case.is_sell_only() or case.is_exit()
     lost = _held_against(case, history.loss_24h, history.fell_24h, history.wasted_24h_wei)
     return _share(case, lost + max(case.cost() if leaves else case.worst_cost(), Fraction(0)), limit_bps)
 
 
-def total_loss(case: Case, limit_bps: int) -> Measured:
+def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Loss since the store began and this plan's cost, over the investable total: what a day each forgives adds up.
 
     For an exit without falls and the gas of reverts, as in daily_loss.
@@ -90,32 +99,32 @@ def total_loss(case: Case, limit_bps: int) -> Measured:
     return _share(case, lost + max(case.cost(), Fraction(0)), limit_bps)
 
 
-def _held_against(case: Case, lost: Fraction, fell: Fraction, wasted_wei: int) -> Fraction:
+def _held_against(case: GuardCase, lost: Fraction, fell: Fraction, wasted_wei: int) -> Fraction:
     """The part of a loss that this plan answers for: all of it, but of an exit what trades lost. Raises Missing."""
-    if not case.only_leaves():
+    if not case.is_risk_reducing():
         return lost
     return max(Fraction(0), lost - fell - wasted_wei * case.price(case.step.portfolio.wrapped_native))
 
 
-def balance_jump(case: Case, limit_bps: int) -> Measured:
+def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Changes of balances that nobody has explained, found in the last 24 h of chain time, over the investable total.
 
     One that went beyond the limit when it was found refuses until its owner has said what it was, or a rise is accepted. A rise
     without a price counts once it has one: what is planned never rests on it. An exit is not held back.
     """
-    if case.only_leaves():
-        return Measured("an exit is not held back", True)
+    if case.is_risk_reducing():
+        return GuardMeasurement("an exit is not held back", True)
     since_s = case.step.snapshot.head.timestamp_s - DAY_S
     opened = [flow for flow in case.step.history.flows if flow.halts or flow.chain_s > since_s]
     if not opened:
-        return Measured("every balance is explained", True)
+        return GuardMeasurement("every balance is explained", True)
     if any(flow.value is None and flow.delta_raw < 0 for flow in opened):
-        raise Missing("a balance changed and its token has no reference price")
+        raise MissingData("a balance changed and its token has no reference price")
     measured = _share(case, sum((abs(flow.value) for flow in opened if flow.value is not None), Fraction(0)), limit_bps)
     return replace(measured, passed=measured.passed and not any(flow.halts for flow in opened))
 
 
-def min_trade(case: Case, limit: Fraction) -> Measured:
+def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Smallest net trade: what the plan sells or buys of one token, its legs taken together, in value at reference prices.
 
     Of actions with liquidity the smallest; what a limit of liquidity demands may be smaller.
@@ -125,61 +134,61 @@ def min_trade(case: Case, limit: Fraction) -> Measured:
     case.runs()
     sizes = [(raw * case.price(token), token) for side in (case.replay.sold, case.replay.bought) for token, raw in side.items()]
     if not sizes:
-        return Measured("no trade", True)
+        return GuardMeasurement("no trade", True)
     smallest, token = min(sizes)
-    return Measured(f"{money(smallest, case.numeraire)} of {case.label(token)}", smallest >= limit)
+    return GuardMeasurement(f"{format_money(smallest, case.numeraire)} of {case.label(token)}", smallest >= limit)
 
 
-def max_live_value(case: Case, limit: Fraction) -> Measured:
+def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Value that the agent manages: all investable balances. An exit lowers what is at risk, and no gift may hold it back."""
     total = case.total()
-    if case.only_leaves():
-        return Measured(f"{money(total, case.numeraire)}, an exit", True)
-    return Measured(money(total, case.numeraire), total <= limit)
+    if case.is_risk_reducing():
+        return GuardMeasurement(f"{format_money(total, case.numeraire)}, an exit", True)
+    return GuardMeasurement(format_money(total, case.numeraire), total <= limit)
 
 
-def _action_cost(case: Case, limit_bps: int) -> Measured:
+def _action_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     moved, cost = sum((run.value for run in case.actions()), Fraction(0)), case.cost()
-    said = money(cost, case.numeraire)
+    said = format_money(cost, case.numeraire)
     if case.is_exit():
-        return Measured(f"{said} of gas: liquidity above its limit goes at any cost", True)
+        return GuardMeasurement(f"{said} of gas: liquidity above its limit goes at any cost", True)
     if moved == 0:
-        return Measured(said, cost <= 0)
-    return Measured(f"{ratio(cost / moved)} ({said})", cost * BPS <= limit_bps * moved)
+        return GuardMeasurement(said, cost <= 0)
+    return GuardMeasurement(f"{format_ratio(cost / moved)} ({said})", cost * BPS <= limit_bps * moved)
 
 
-def _smallest_action(case: Case, limit: Fraction) -> Measured:
+def _smallest_action(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     smallest, name = min((run.value, run.action.name) for run in case.actions())
-    said = f"{money(smallest, case.numeraire)} of {name}"
+    said = f"{format_money(smallest, case.numeraire)} of {name}"
     if case.is_exit():
-        return Measured(f"{said}: liquidity above its limit goes whatever its size", True)
-    return Measured(said, smallest >= limit)
+        return GuardMeasurement(f"{said}: liquidity above its limit goes whatever its size", True)
+    return GuardMeasurement(said, smallest >= limit)
 
 
-def _share(case: Case, value: Fraction, limit_bps: int) -> Measured:
+def _share(case: GuardCase, value: Fraction, limit_bps: int) -> GuardMeasurement:
     total = case.total()
     if total == 0:
-        return Measured(f"{money(value, case.numeraire)} of nothing", value == 0)
-    return Measured(f"{ratio(value / total)} ({money(value, case.numeraire)})", value * BPS <= limit_bps * total)
+        return GuardMeasurement(f"{format_money(value, case.numeraire)} of nothing", value == 0)
+    return GuardMeasurement(f"{format_ratio(value / total)} ({format_money(value, case.numeraire)})", value * BPS <= limit_bps * total)
 
 
 # --- Guards on gas money: its price, what a day may burn, what must stay in the wallet.
 
 
-def gas_price(case: Case, limit_wei: int) -> Measured:
+def gas_price(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     """Price of a unit of gas now; the fee cap of the transaction is held to the same limit when it is sent."""
     price = case.gas_price_wei()
-    return Measured(gwei(price), price <= limit_wei)
+    return GuardMeasurement(format_gwei(price), price <= limit_wei)
 
 
-def gas_per_day(case: Case, limit_wei: int) -> Measured:
+def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     """Gas money of the last 24 h of chain time and the most that this plan may burn."""
     case.require_known_day()
     total = case.step.history.gas_24h_wei + case.worst_gas_wei()
-    return Measured(native(total), total <= limit_wei)
+    return GuardMeasurement(format_native(total), total <= limit_wei)
 
 
-def native_floor(case: Case, limit_wei: int) -> Measured:
+def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     """Native coin that is left when this plan burns the most it may; what it wraps and unwraps counts.
 
     A plan that only refills passes wherever its own gas is there and less than it unwraps, since below the floor nothing else can.
@@ -188,35 +197,37 @@ def native_floor(case: Case, limit_wei: int) -> Measured:
     turned_wei = case.replay.moved.get(NATIVE, 0)
     left_wei = had_wei + turned_wei - gas_wei
     if isinstance(case.plan.decision, TopUp):
-        return Measured(f"{native(left_wei)} after unwrapping {native(turned_wei)}", gas_wei <= had_wei and gas_wei < turned_wei)
-    return Measured(native(left_wei), left_wei >= limit_wei)
+        return GuardMeasurement(
+            f"{format_native(left_wei)} after unwrapping {format_native(turned_wei)}", gas_wei <= had_wei and gas_wei < turned_wei
+        )
+    return GuardMeasurement(format_native(left_wei), left_wei >= limit_wei)
 
 
 # --- Guard on the taxable gain of a plan, by the lots of the ledger and all that is mined or on its way.
 
 
-def year_limit(case: Case, limit: Value) -> Measured:
+def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
     """What this plan would realise at its predicted amounts, with what the year has realised already, losses taken off.
 
     A plan that realises no gain passes, and so do exits and what was asked for by hand. Gas counts as the plan expects it.
     """
     tax, plan, decision = case.step.history.tax, case.plan, case.plan.decision
     if tax is None or not plan.legs or not isinstance(decision, Rebalance):
-        return Measured("no gain", True)
+        return GuardMeasurement("no gain", True)
     at_s, coin = case.step.snapshot.head.timestamp_s, case.step.portfolio.wrapped_native
     found = planned_gains(plan, tax, case.prices, case.numeraire.address, coin, at_s)
     gain = sum((one.gain for one in found), Fraction(0))
-    free = " (not held back)" if decision.by_hand or case.sells_only() else ""
+    free = " (not held back)" if decision.by_hand or case.is_sell_only() else ""
     words = f"{_money(case, gain)} with {_money(case, tax.realised)} realised this year{free}"
-    return Measured(words, bool(free) or gain <= max(limit - tax.realised, Fraction(0)))
+    return GuardMeasurement(words, bool(free) or gain <= max(limit - tax.realised, Fraction(0)))
 
 
-def limit_words(limit: Value, currency: str, label: str, decimals: int) -> str:
+def format_year_limit(limit: Value, currency: str, label: str, decimals: int) -> str:
     """The limit in the reporting currency."""
     return f"{value_text(limit, decimals)} {currency or label} a year"
 
 
-def _money(case: Case, value: Value) -> str:
+def _money(case: GuardCase, value: Value) -> str:
     tax = case.step.history.tax
     return f"{value_text(value, case.numeraire.decimals)} {(tax.currency if tax else '') or case.numeraire.label}"
 
@@ -224,10 +235,10 @@ def _money(case: Case, value: Value) -> str:
 # --- Guards on liquidity positions: what they are expected to lose, and how much of the portfolio they are, after the plan. A plan that
 
 
-NONE = Measured("no liquidity position", True)
+NONE = GuardMeasurement("no liquidity position", True)
 
 
-def impermanent_loss(case: Case, limit_bps: int) -> Measured:
+def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Mean impermanent loss of all confirmed positions over their horizon, over the portfolio that the plan leaves.
 
     Prices are references, so that a pushed pool moves nothing here (T3). Swaps do not change what positions stand for.
@@ -238,13 +249,13 @@ def impermanent_loss(case: Case, limit_bps: int) -> Measured:
     if not case.step.portfolio.positions:
         return NONE
     try:
-        lost = liquidity.expected_loss(case.step, case.prices)
+        lost = valuation.expected_loss(case.step, case.prices)
     except Refused as why:
-        raise Missing(why.message) from None
+        raise MissingData(why.message) from None
     return _liquidity_share(case, lost, limit_bps, "expected")
 
 
-def lp_max_weight(case: Case, limit_bps: int) -> Measured:
+def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Value of all confirmed positions over the portfolio that the plan leaves."""
     if case.plan.actions:
         before, after = case.loads()
@@ -254,29 +265,31 @@ def lp_max_weight(case: Case, limit_bps: int) -> Measured:
     return _liquidity_share(case, case.lp_value(), limit_bps, "in positions")
 
 
-def _liquidity_share(case: Case, value: Fraction, limit_bps: int, what: str) -> Measured:
+def _liquidity_share(case: GuardCase, value: Fraction, limit_bps: int, what: str) -> GuardMeasurement:
     left = case.total() - max(Fraction(0), case.trading_cost())
     if left <= 0:
-        return Measured(f"{money(value, case.numeraire)} {what} of nothing", value == 0)
-    return Measured(f"{ratio(value / left)} ({money(value, case.numeraire)} {what})", value * BPS <= limit_bps * left)
+        return GuardMeasurement(f"{format_money(value, case.numeraire)} {what} of nothing", value == 0)
+    return GuardMeasurement(f"{format_ratio(value / left)} ({format_money(value, case.numeraire)} {what})", value * BPS <= limit_bps * left)
 
 
-def _after(case: Case, limit_bps: int, before: Load, after: Load, sums: tuple[Fraction, Fraction], what: str) -> Measured:
+def _after(
+    case: GuardCase, limit_bps: int, before: LiquidityExposure, after: LiquidityExposure, sums: tuple[Fraction, Fraction], what: str
+) -> GuardMeasurement:
     """The sum over what the actions leave; above the limit it passes only when the plan does nothing but lower it."""
     if min(before.total, after.total) <= 0:
-        return Measured(f"{money(sums[1], case.numeraire)} {what} of nothing", sums[1] == 0)
+        return GuardMeasurement(f"{format_money(sums[1], case.numeraire)} {what} of nothing", sums[1] == 0)
     was, will = sums[0] / before.total, sums[1] / after.total
-    said = f"{ratio(will)} ({money(sums[1], case.numeraire)} {what})"
+    said = f"{format_ratio(will)} ({format_money(sums[1], case.numeraire)} {what})"
     if will * BPS <= limit_bps:
-        return Measured(said, True)
+        return GuardMeasurement(said, True)
     lowers = will < was and not any(isinstance(action, Provide) for action in case.plan.actions)
-    return Measured(f"{said}, lowered from {ratio(was)}" if lowers else said, lowers)
+    return GuardMeasurement(f"{said}, lowered from {format_ratio(was)}" if lowers else said, lowers)
 
 
 # --- Guards on money that leaves: confirmed address, cap of a day, what there is, kill switch; each a verdict with its numbers.
 
 
-REMEDIES = {
+PAYOUT_REMEDIES = {
     "kill_switch": "trimtab resume, once you know why it was paused",
     "payout_address": "add it to wallet.payout_addresses (trimtab edit), then confirm it: trimtab trust",
     "payout_per_day": "pay less, wait until what was paid is a day old, or raise limits.payout_per_day",
@@ -285,7 +298,9 @@ REMEDIES = {
 """What its owner can do about each."""
 
 
-def permission(step: StepInput, payouts: Sequence[Payout], confirmed: Sequence[str], paused: bool = False) -> tuple[Verdict, ...]:
+def judge_payout_permission(
+    step: StepInput, payouts: Sequence[Payout], confirmed: Sequence[str], paused: bool = False
+) -> tuple[Verdict, ...]:
     """Whether payments that belong together may be made at all; what there is of it is judged when each is made."""
     return (
         Verdict("kill_switch", "paused" if paused else "off", "not paused", not paused),
@@ -294,22 +309,22 @@ def permission(step: StepInput, payouts: Sequence[Payout], confirmed: Sequence[s
     )
 
 
-def judge(step: StepInput, payout: Payout, confirmed: Sequence[str]) -> tuple[Verdict, ...]:
+def judge_payout(step: StepInput, payout: Payout, confirmed: Sequence[str]) -> tuple[Verdict, ...]:
     """The verdict of every guard on one payment, passed ones too. The kill switch is read once more where it is sent."""
-    return (*permission(step, (payout,), confirmed), _balance(step, payout))
+    return (*judge_payout_permission(step, (payout,), confirmed), _balance(step, payout))
 
 
-def require(verdicts: Sequence[Verdict]) -> None:
+def require_payout_allowed(verdicts: Sequence[Verdict]) -> None:
     """Raises Refused, with all verdicts, when one of them says no."""
     refusing = [verdict for verdict in verdicts if not verdict.passed]
     if refusing:
         said = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in refusing)
-        raise Refused(f"refused by {said}", verdicts, "; ".join(f"{v.guard}: {REMEDIES[v.guard]}" for v in refusing))
+        raise Refused(f"refused by {said}", verdicts, "; ".join(f"{v.guard}: {PAYOUT_REMEDIES[v.guard]}" for v in refusing))
 
 
-def remedies(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+def payout_remedies(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     """What its owner can do about each limit that says no."""
-    return tuple(REMEDIES[verdict.guard] for verdict in verdicts if not verdict.passed)
+    return tuple(PAYOUT_REMEDIES[verdict.guard] for verdict in verdicts if not verdict.passed)
 
 
 def _address(payouts: Sequence[Payout], confirmed: Sequence[str]) -> Verdict:
@@ -323,21 +338,21 @@ def _cap(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
     if limit is None:
         return Verdict("payout_per_day", "not measured", OFF, True)
     if step.history.unknown:
-        return Verdict("payout_per_day", f"unknown: {step.history.unknown}", money(limit, numeraire), False)
+        return Verdict("payout_per_day", f"unknown: {step.history.unknown}", format_money(limit, numeraire), False)
     total = step.history.outflow_24h
     for payout in payouts:
-        price = outflow.price_of(step, payout.token)
+        price = withdrawals.token_price(step, payout.token)
         if price is None:
-            return Verdict("payout_per_day", f"unknown: no reference price of {payout.token}", money(limit, numeraire), False)
+            return Verdict("payout_per_day", f"unknown: no reference price of {payout.token}", format_money(limit, numeraire), False)
         total += payout.raw * price
-    return Verdict("payout_per_day", f"{money(total, numeraire)} in 24 h", money(limit, numeraire), total <= limit)
+    return Verdict("payout_per_day", f"{format_money(total, numeraire)} in 24 h", format_money(limit, numeraire), total <= limit)
 
 
 def _balance(step: StepInput, payout: Payout) -> Verdict:
     """What there is of it, gas money and reserves left alone; what was set aside for this very request counts."""
     token = step.portfolio.token(payout.token)
     if payout.token == NATIVE:
-        there = step.snapshot.native_wei - coin.floor_wei(step)
+        there = step.snapshot.native_wei - native_coin.floor_wei(step)
     else:
         asset = next((one for one in step.portfolio.assets if one.token.address == payout.token), None)
         own = sum(c.payment.raw for c in step.history.claims if (c.request, c.payment.token) == (payout.request, payout.token))
@@ -350,37 +365,37 @@ def _balance(step: StepInput, payout: Payout) -> Verdict:
 # --- Guard on the weight of a single asset: what a plan buys may not end above the most that its asset may be.
 
 
-def max_weight(case: Case, most: Mapping[str, int]) -> Measured:
+def max_weight(case: GuardCase, most: Mapping[str, int]) -> GuardMeasurement:
     """Largest weight after the plan of what it buys, in whole bps, against the limits `most` by token.
 
     What is sold, or rises by its price alone, is not judged: selling is never held back. Nor is an exit, or the numeraire that a
     swap by hand brings. Actions with liquidity exchange nothing.
     """
-    if case.sells_only():
-        return Measured("an exit", True)
+    if case.is_sell_only():
+        return GuardMeasurement("an exit", True)
     if not case.plan.legs:
-        return Measured("nothing is exchanged", True)
+        return GuardMeasurement("nothing is exchanged", True)
     case.runs()
     decision, cash = case.plan.decision, case.numeraire.address
     free = {cash} if isinstance(decision, Rebalance) and decision.by_hand else set()
     bought = [token for token in most if token not in free and case.replay.delta(token) > 0]
     if not bought:
-        return Measured("nothing is bought that has one", True)
+        return GuardMeasurement("nothing is bought that has one", True)
     values = _weight_after(case)
     whole = sum(values.values(), Fraction(0))
     if whole <= 0:
-        return Measured("nothing is left", False)
+        return GuardMeasurement("nothing is left", False)
     beyond = {token: values[token] / whole * BPS // 1 - most[token] for token in bought}
     worst = max(bought, key=lambda token: beyond[token])
-    return Measured(f"{case.label(worst)} at {ratio(values[worst] / whole)}", beyond[worst] <= 0)
+    return GuardMeasurement(f"{case.label(worst)} at {format_ratio(values[worst] / whole)}", beyond[worst] <= 0)
 
 
-def _weight_after(case: Case) -> dict[str, Fraction]:
+def _weight_after(case: GuardCase) -> dict[str, Fraction]:
     """Value of each asset after the plan by token, what lies in liquidity positions included. Raises Missing."""
     try:
-        in_positions = liquidity.holdings(case.step, case.prices)
+        in_positions = valuation.holdings(case.step, case.prices)
     except Refused as why:
-        raise Missing(why.message) from None
+        raise MissingData(why.message) from None
     found = {}
     for asset in case.step.portfolio.assets:
         token = asset.token.address

@@ -7,17 +7,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.amm.lp import minting as floors
-from agent.amm.lp import minting as mint
-from agent.amm.lp import positions as change
-from agent.amm.lp import positions as exact
+from agent.amm.lp import minting, positions
 from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK
 from agent.errors import Refused
 from agent.model import (
     Collect,
     ConfirmedPosition,
-    Funding,
     Leg,
+    LegFunding,
     Limits,
     LpAction,
     LpTarget,
@@ -31,15 +28,15 @@ from agent.model import (
     Withdraw,
 )
 from agent.planning.gas import NATIVE_VENUE
-from agent.planning.liquidity import floors_in
-from agent.policy.liquidity.book import Amounts, Book, band_bps
+from agent.planning.liquidity import least_amounts_in_book
+from agent.policy.liquidity.book import Amounts, PositionBook, band_bps
 from agent.units import NATIVE
 
 # --- What a plan's legs do to the snapshot's pools and to the wallet, simulated anew leg after leg.
 
 
 @dataclass(frozen=True, slots=True)
-class LegRun:
+class SimulatedSwap:
     """One leg as it really runs. `start` is the pool in the snapshot, `before` and `after` around this leg."""
 
     number: int
@@ -52,7 +49,7 @@ class LegRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class LegFlow:
     """What one leg, a swap or not, really takes and brings, base units."""
 
     number: int
@@ -70,12 +67,12 @@ class Replay:
     numbers then mean nothing.
     """
 
-    runs: tuple[LegRun, ...]
+    runs: tuple[SimulatedSwap, ...]
     sold: Mapping[str, int]
     bought: Mapping[str, int]
     stranded: Mapping[str, int]
     fault: str | None
-    flows: tuple[Flow, ...] = ()
+    flows: tuple[LegFlow, ...] = ()
     moved: Mapping[str, int] = field(default_factory=dict)
 
     def delta(self, token: str) -> int:
@@ -88,34 +85,34 @@ class Replay:
         return tuple(dict.fromkeys((*self.sold, *self.bought)))
 
 
-def replay(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Replay:  # noqa: C901
+def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Replay:  # noqa: C901
     """Runs the legs on the snapshot's pools with the contracts' arithmetic; a wallet leg spends its amount, a router leg what is there.
 
     `wrapped_native` alone is exchanged for the native coin, one for one.
     """
     start = {pool.address: pool for pool in snapshot.pools}
     now = dict(start)
-    runs: list[LegRun] = []
+    runs: list[SimulatedSwap] = []
     sold: dict[str, int] = {}
     bought: dict[str, int] = {}
     router: dict[str, int] = {}
     moved: dict[str, int] = {}
-    flows: list[Flow] = []
+    flows: list[LegFlow] = []
 
     def ended(why: str | None) -> Replay:
         stranded = {token: raw for token, raw in router.items() if raw}
         return Replay(tuple(runs), sold, bought, stranded, why, tuple(flows), moved)
 
-    def book(flow: Flow) -> None:
+    def book(flow: LegFlow) -> None:
         leg, coin = flow.leg, {NATIVE: wrapped_native}
-        turns = leg.venue == NATIVE_VENUE and leg.source is leg.sink is Funding.WALLET
+        turns = leg.venue == NATIVE_VENUE and leg.source is leg.sink is LegFunding.WALLET
         flows.append(flow)
-        if leg.source is Funding.WALLET:
+        if leg.source is LegFunding.WALLET:
             moved[leg.token_in] = moved.get(leg.token_in, 0) - flow.amount_in_raw
             if not turns:
                 token = coin.get(leg.token_in, leg.token_in)
                 sold[token] = sold.get(token, 0) + flow.amount_in_raw
-        if leg.sink is Funding.ROUTER:
+        if leg.sink is LegFunding.ROUTER:
             router[leg.token_out] = router.get(leg.token_out, 0) + flow.amount_out_raw
         else:
             moved[leg.token_out] = moved.get(leg.token_out, 0) + flow.amount_out_raw
@@ -124,11 +121,11 @@ def replay(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Replay: 
                 bought[token] = bought.get(token, 0) + flow.amount_out_raw
 
     for number, leg in enumerate(plan.legs):
-        amount_in = leg.amount_in_raw if leg.source is Funding.WALLET else router.pop(leg.token_in, 0)
+        amount_in = leg.amount_in_raw if leg.source is LegFunding.WALLET else router.pop(leg.token_in, 0)
         if leg.venue == NATIVE_VENUE:
             if leg.pool != wrapped_native or {leg.token_in, leg.token_out} != {NATIVE, wrapped_native} or amount_in <= 0:
                 return ended(f"leg {number}: {amount_in} of {leg.token_in} do not turn into {leg.token_out} in {leg.pool}")
-            book(Flow(number, leg, amount_in, amount_in))
+            book(LegFlow(number, leg, amount_in, amount_in))
             continue
         before = now.get(leg.pool)
         if before is None:
@@ -146,13 +143,13 @@ def replay(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Replay: 
         if swapped.amount_out_raw <= 0:
             return ended(f"leg {number}: pool {leg.pool} pays nothing for {amount_in}")
         now[leg.pool] = swapped.after
-        runs.append(LegRun(number, leg, start[leg.pool], before, swapped.after, amount_in, swapped.amount_out_raw))
-        book(Flow(number, leg, amount_in, swapped.amount_out_raw))
+        runs.append(SimulatedSwap(number, leg, start[leg.pool], before, swapped.after, amount_in, swapped.amount_out_raw))
+        book(LegFlow(number, leg, amount_in, swapped.amount_out_raw))
     return ended(None)
 
 
 @dataclass(frozen=True, slots=True)
-class ActionRun:
+class SimulatedAction:
     """One action as it really runs: liquidity and base units of (token0, token1), fees beside them, and the book around it.
 
     `least` are the lowest minimums by reference prices. `price` is the pool's.
@@ -160,8 +157,8 @@ class ActionRun:
 
     number: int
     action: LpAction
-    before: Book
-    after: Book
+    before: PositionBook
+    after: PositionBook
     liquidity: int
     amounts: Amounts
     fees: Amounts
@@ -183,14 +180,14 @@ class ActionRun:
 class LpReplay:
     """All actions, and the book after them; `fault` says why one cannot be what it says, and the rest then means nothing."""
 
-    runs: tuple[ActionRun, ...]
-    after: Book
+    runs: tuple[SimulatedAction, ...]
+    after: PositionBook
     fault: str | None
 
 
-def replay_actions(book: Book, actions: tuple[LpAction, ...]) -> LpReplay:
+def replay_actions(book: PositionBook, actions: tuple[LpAction, ...]) -> LpReplay:
     """Runs the actions on the snapshot's positions and pools with the contracts' arithmetic."""
-    runs: list[ActionRun] = []
+    runs: list[SimulatedAction] = []
     for number, action in enumerate(actions):
         try:
             run = _run(number, action, book)
@@ -201,15 +198,15 @@ def replay_actions(book: Book, actions: tuple[LpAction, ...]) -> LpReplay:
     return LpReplay(tuple(runs), book, None)
 
 
-def dearest(run: ActionRun, limits: Limits) -> Fraction:
+def worst_overpayment_share(run: SimulatedAction, limits: Limits) -> Fraction:
     """Most that what the run provides costs above its worth, per unit of worth, within the band that its minimums leave."""
     if not isinstance(run.action, Provide):
         return Fraction(0)
-    within, ratio = None if run.action.ticks is None else mint.ends(run.action.ticks), run.before.ratio(run.action)
-    return floors.overpaid(within, ratio, floors.widest(within, ratio, band_bps(limits) or 0, limits.slippage_bps))
+    within, ratio = None if run.action.ticks is None else minting.sqrt_price_range(run.action.ticks), run.before.ratio(run.action)
+    return minting.max_overpayment(within, ratio, minting.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps))
 
 
-def _run(number: int, action: LpAction, book: Book) -> ActionRun:
+def _run(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
     unpriced = [token for token in (action.token0, action.token1) if book.prices.get(token, 0) <= 0]
     if unpriced:
         raise Refused(f"no reference price of {unpriced[0]}")
@@ -218,18 +215,22 @@ def _run(number: int, action: LpAction, book: Book) -> ActionRun:
             one, position = _own(book, action)
             if not 0 < action.liquidity <= position.liquidity:
                 raise Refused(f"{action.name} has {position.liquidity} of liquidity, not {action.liquidity}")
-            amounts, fees, least = exact.principal(position, action.liquidity), exact.uncollected(position), floors_in(book, action)
+            amounts, fees, least = (
+                positions.principal(position, action.liquidity),
+                positions.uncollected_fees(position),
+                least_amounts_in_book(book, action),
+            )
             after = book.taken(one, action.liquidity, action.min_raw)
-            return ActionRun(number, action, book, after, action.liquidity, amounts, fees, least, exact.pool_price(position))
+            return SimulatedAction(number, action, book, after, action.liquidity, amounts, fees, least, positions.pool_price(position))
         case Collect():
             one, position = _own(book, action)
-            fees = exact.uncollected(position)
-            return ActionRun(number, action, book, book.collected(one), 0, (0, 0), fees, (0, 0), exact.pool_price(position))
+            fees = positions.uncollected_fees(position)
+            return SimulatedAction(number, action, book, book.collected(one), 0, (0, 0), fees, (0, 0), positions.pool_price(position))
         case Provide():
             return _provided(number, action, book)
 
 
-def _provided(number: int, action: Provide, book: Book) -> ActionRun:
+def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedAction:
     target = next((wanted for wanted in book.step.portfolio.lp_targets if wanted.pool == action.pool), None)
     if target is None or _identity(target) != _identity(action) or target.fee_pips != action.fee_pips:
         raise Refused(f"no liquidity target of this kind names {action.pool}")
@@ -240,9 +241,9 @@ def _provided(number: int, action: Provide, book: Book) -> ActionRun:
     if isinstance(pool, V3Pool) != (action.ticks is not None):
         raise Refused(f"{action.pool} and a range do not go together")
     if isinstance(pool, V3Pool) and action.ticks is not None:
-        liquidity, amounts = mint.provided(None, pool.sqrt_price_x96, _range(action.ticks, pool), action.desired_raw)
+        liquidity, amounts = minting.provided_liquidity(None, pool.sqrt_price_x96, _range(action.ticks, pool), action.desired_raw)
         if action.token_id is None:
-            after = book.minted(target, change.minted(target, pool, action.ticks, liquidity), amounts)
+            after = book.minted(target, positions.new_position(target, pool, action.ticks, liquidity), amounts)
         else:
             one, position = _own(book, action)
             if not isinstance(position, LpV3Position) or (position.tick_lower, position.tick_upper) != action.ticks:
@@ -250,14 +251,16 @@ def _provided(number: int, action: Provide, book: Book) -> ActionRun:
             after = book.put(one, liquidity, amounts)
     else:
         one, position = _own(book, action)
-        liquidity, amounts = mint.provided(position if isinstance(position, LpV2Position) else None, 0, None, action.desired_raw)
+        liquidity, amounts = minting.provided_liquidity(
+            position if isinstance(position, LpV2Position) else None, 0, None, action.desired_raw
+        )
         after = book.put(one, liquidity, amounts)
     if liquidity <= 0:
         raise Refused("it provides nothing")
-    return ActionRun(number, action, book, after, liquidity, amounts, (0, 0), floors_in(book, action), price)
+    return SimulatedAction(number, action, book, after, liquidity, amounts, (0, 0), least_amounts_in_book(book, action), price)
 
 
-def _own(book: Book, action: LpAction) -> tuple[ConfirmedPosition, LpV2Position | LpV3Position]:
+def _own(book: PositionBook, action: LpAction) -> tuple[ConfirmedPosition, LpV2Position | LpV3Position]:
     """The confirmed position that an action names, if it is what the action says of it."""
     for one, position in book.pairs:
         if one.name == action.name and isinstance(position, LpV2Position | LpV3Position):
@@ -272,10 +275,10 @@ def _identity(of: LpAction | LpTarget) -> tuple[str, str, str, str]:
     return of.venue, of.contract, of.token0, of.token1
 
 
-def _range(ticks: Amounts, pool: V3Pool) -> mint.Range:
+def _range(ticks: Amounts, pool: V3Pool) -> minting.SqrtPriceRange:
     if not MIN_TICK <= ticks[0] < ticks[1] <= MAX_TICK or ticks[0] % pool.tick_spacing or ticks[1] % pool.tick_spacing:
         raise Refused(f"{ticks} is no range of {pool.address}")
-    return mint.ends(ticks)
+    return minting.sqrt_price_range(ticks)
 
 
 def _has_price(pool: PoolState) -> bool:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from agent.guards.case import Case, Measured, Missing, seconds
-from agent.guards.replay import Flow
-from agent.model import Collect, Funding, LpAction, Plan, Provide, Withdraw
+from agent.guards.case import GuardCase, GuardMeasurement, MissingData, format_seconds
+from agent.guards.replay import LegFlow
+from agent.model import Collect, LegFunding, LpAction, Plan, Provide, Withdraw
 from agent.policy import failures
 from agent.policy.native_coin import floor_wei
-from agent.policy.text import moment
+from agent.policy.text import format_time
 from agent.units import NATIVE
 
 FUTURE_TOLERANCE_S = 30
 """How far a block's time may be ahead of the agent's clock: consensus lets block producers be some seconds fast."""
 
 
-def head_age(case: Case, limit_s: int) -> Measured:
+def head_age(case: GuardCase, limit_s: int) -> GuardMeasurement:
     """Agent's clock less the head's timestamp; a head from the future means a wrong clock or a lying endpoint."""
     age = case.evidence.now_s - case.step.snapshot.head.timestamp_s
     if age < 0:
-        return Measured(f"{seconds(-age)} in the future", age >= -FUTURE_TOLERANCE_S)
-    return Measured(seconds(age), age <= limit_s)
+        return GuardMeasurement(f"{format_seconds(-age)} in the future", age >= -FUTURE_TOLERANCE_S)
+    return GuardMeasurement(format_seconds(age), age <= limit_s)
 
 
-def expiry(case: Case) -> Measured:
+def expiry(case: GuardCase) -> GuardMeasurement:
     """The plan was made at this snapshot's block, and may be used now."""
     head = case.step.snapshot.head.number
     current = case.plan.block == head <= case.plan.expires_block
-    return Measured(f"plan of block {case.plan.block}, valid to {case.plan.expires_block}, head {head}", current)
+    return GuardMeasurement(f"plan of block {case.plan.block}, valid to {case.plan.expires_block}, head {head}", current)
 
 
-def balance(case: Case) -> Measured:
+def balance(case: GuardCase) -> GuardMeasurement:
     """Every wallet-funded leg spends what is investable or was bought by the legs before it, and nothing stays in the router.
 
     What is provided as liquidity is investable, or surely paid by the actions before.
@@ -39,23 +39,23 @@ def balance(case: Case) -> Measured:
             for token, raw in zip((action.action.token0, action.action.token1), action.action.desired_raw, strict=True):
                 short = raw - action.before.spendable(token)
                 if short > 0:
-                    return Measured(f"action {action.number} provides {short} base units of {case.label(token)} too much", False)
+                    return GuardMeasurement(f"action {action.number} provides {short} base units of {case.label(token)} too much", False)
     case.runs()
     wallet = _Wallet(case)
     for flow in case.replay.flows:
         short = wallet.run(flow)
         if short > 0:
-            return Measured(f"leg {flow.number} spends {short} base units of {case.label(flow.leg.token_in)} too much", False)
+            return GuardMeasurement(f"leg {flow.number} spends {short} base units of {case.label(flow.leg.token_in)} too much", False)
     if case.replay.stranded:
         left = "; ".join(f"{raw} base units of {case.label(token)}" for token, raw in case.replay.stranded.items())
-        return Measured(f"{left} stay in the router", False)
-    return Measured("every leg is funded", True)
+        return GuardMeasurement(f"{left} stay in the router", False)
+    return GuardMeasurement("every leg is funded", True)
 
 
 class _Wallet:
     """What legs may still spend: of each asset, and of the two forms of the native asset each for itself."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: GuardCase) -> None:
         self._case = case
         self._left: dict[str, int] = {}
         self._forms: dict[str, int] = {}
@@ -63,14 +63,14 @@ class _Wallet:
         if self._wrapped is not None:
             self._forms = {NATIVE: case.balance(NATIVE) - floor_wei(case.step), self._wrapped: case.balance(self._wrapped)}
 
-    def run(self, flow: Flow) -> int:
+    def run(self, flow: LegFlow) -> int:
         """Books one leg; base units that it spends too much."""
         leg, short = flow.leg, 0
         given, got = self._asset(leg.token_in), self._asset(leg.token_out)
         turns = given == got and leg.source is leg.sink
-        if leg.source is Funding.WALLET:
+        if leg.source is LegFunding.WALLET:
             short = max(0 if turns else -self._add(self._left, given, -flow.amount_in_raw), -self._form(leg.token_in, -flow.amount_in_raw))
-        if leg.sink is Funding.WALLET:
+        if leg.sink is LegFunding.WALLET:
             self._form(leg.token_out, flow.amount_out_raw)
             if not turns:
                 self._add(self._left, got, flow.amount_out_raw)
@@ -94,12 +94,12 @@ class _Wallet:
         return 0
 
 
-def prediction(case: Case) -> Measured:
+def prediction(case: GuardCase) -> GuardMeasurement:
     """What the plan predicts is what the simulation gives: amounts of every leg, balances after."""
     case.runs()
     for run in case.replay.flows:
         if (run.leg.amount_in_raw, run.leg.amount_out_raw) != (run.amount_in_raw, run.amount_out_raw):
-            return Measured(
+            return GuardMeasurement(
                 f"leg {run.number} gives {run.amount_out_raw} for {run.amount_in_raw}, "
                 f"the plan says {run.leg.amount_out_raw} for {run.leg.amount_in_raw}",
                 False,
@@ -108,19 +108,19 @@ def prediction(case: Case) -> Measured:
     for action in case.actions():
         found, said = (action.liquidity, action.amounts, action.fees), _said(action.action)
         if said != found:
-            return Measured(f"action {action.number} moves {found}, the plan says {said}", False)
+            return GuardMeasurement(f"action {action.number} moves {found}, the plan says {said}", False)
     if case.plan.actions and not isinstance(case.lp, str):
         for token, raw in predicted.items():
             if case.lp.after.held.get(token) != raw:
                 ends = case.lp.after.held.get(token)
-                return Measured(f"{case.label(token)} ends at {ends} base units, the plan says {raw}", False)
+                return GuardMeasurement(f"{case.label(token)} ends at {ends} base units, the plan says {raw}", False)
     if case.plan.native_after_wei is not None:
         predicted[NATIVE] = case.plan.native_after_wei
     for token, moved in case.replay.moved.items():
         after = case.balance(token) + moved if token in predicted else None
         if after != predicted.get(token):
-            return Measured(f"{case.label(token)} ends at {after} base units, the plan says {predicted.get(token)}", False)
-    return Measured("as simulated", True)
+            return GuardMeasurement(f"{case.label(token)} ends at {after} base units, the plan says {predicted.get(token)}", False)
+    return GuardMeasurement("as simulated", True)
 
 
 def _said(action: LpAction) -> tuple[int, tuple[int, int], tuple[int, int]]:
@@ -141,7 +141,7 @@ NO_CODE = "0x" + "0" * 64
 SCREENED = "all move what they are told to"
 
 
-def allowlist(case: Case) -> Measured:
+def allowlist(case: GuardCase) -> GuardMeasurement:
     """Every pool, token, router, factory and position manager of the plan is pinned by address and by the code that the snapshot found.
 
     Tokens must also belong to the portfolio, as asset or hub. The native coin has no code; what wraps it is such a token.
@@ -168,10 +168,10 @@ def allowlist(case: Case) -> Measured:
             complaints.append(f"{address} is not pinned")
         elif (address.lower(), found) not in trusted:
             complaints.append(f"code at {address} changed since it was pinned")
-    return Measured("; ".join(complaints) or f"{len(needed)} of {len(needed)} pinned", not complaints)
+    return GuardMeasurement("; ".join(complaints) or f"{len(needed)} of {len(needed)} pinned", not complaints)
 
 
-def token_screen(case: Case, _: bool) -> Measured:
+def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
     """Every token that the plan moves was tried out at its amounts, and moves what it is told to; none is in quarantine.
 
     Taking liquidity out, and unwrapping, is not held back.
@@ -179,12 +179,12 @@ def token_screen(case: Case, _: bool) -> Measured:
     moved = moved_tokens(case.plan)
     screens = case.evidence.screens
     if moved and screens is None:
-        raise Missing("no token was tried out")
+        raise MissingData("no token was tried out")
     found = {one.token: one for one in screens or ()} | {one.token: one for one in case.step.quarantine}
     complaints = [f"{case.label(token)} was not tried out" for token in moved if token not in found]
     refused = [found[token] for token in moved if token in found and not found[token].finding.accepted]
     complaints += [f"{case.label(one.token)} {one.why}" for one in refused]
-    return Measured("; ".join(complaints) or f"{len(moved)} of {len(moved)} move what they are told to", not complaints)
+    return GuardMeasurement("; ".join(complaints) or f"{len(moved)} of {len(moved)} move what they are told to", not complaints)
 
 
 def moved_tokens(plan: Plan) -> tuple[str, ...]:
@@ -194,36 +194,36 @@ def moved_tokens(plan: Plan) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*traded, *provided)))
 
 
-def kill_switch(case: Case) -> Measured:
+def kill_switch(case: GuardCase) -> GuardMeasurement:
     """Paused by the owner, or the switch cannot be read, which counts as paused (T14)."""
     match case.evidence.paused:
         case False:
-            return Measured("not paused", True)
+            return GuardMeasurement("not paused", True)
         case True:
-            return Measured(f"paused: {case.evidence.pause_reason}" if case.evidence.pause_reason else "paused", False)
+            return GuardMeasurement(f"paused: {case.evidence.pause_reason}" if case.evidence.pause_reason else "paused", False)
         case None:
-            return Measured("cannot be read, which counts as paused", False)
+            return GuardMeasurement("cannot be read, which counts as paused", False)
 
 
-def quorum(case: Case) -> Measured:
+def quorum(case: GuardCase) -> GuardMeasurement:
     """Enough operators gave the same snapshot, byte for byte (T2)."""
-    return Measured(f"{len(set(case.step.snapshot.operators))} operator(s) agree", case.evidence.quorum)
+    return GuardMeasurement(f"{len(set(case.step.snapshot.operators))} operator(s) agree", case.evidence.quorum)
 
 
-def reverts_in_row(case: Case) -> Measured:
+def reverts_in_row(case: GuardCase) -> GuardMeasurement:
     """Fewer transactions in a row reverted, and fewer steps approved without a swap, than make the agent stop until its owner resumes
     (T6). An exit is tried again after a wait that grows, since anybody can make it revert (T20).
     """
     history = case.step.history
     reverts, approvals = history.reverts_in_row, history.approvals_in_row
     told = f"{reverts} reverts, {approvals} steps of approvals without a swap"
-    if not case.only_leaves():
+    if not case.is_risk_reducing():
         since = "; more since the owner resumed" if history.failures_stop and not failures.too_many(reverts, approvals) else ""
-        return Measured(told + since, not failures.stopped(history))
-    wait_s = failures.wait_s(history)
+        return GuardMeasurement(told + since, not failures.is_stopped(history))
+    wait_s = failures.retry_wait_s(history)
     if wait_s == 0 or case.step.spend_caps:  # what this step approved was let through when it began
-        return Measured(told, True)
+        return GuardMeasurement(told, True)
     if history.failed_s is None:
-        raise Missing("when the last transaction failed")
+        raise MissingData("when the last transaction failed")
     again_s = history.failed_s + wait_s
-    return Measured(f"{told}; an exit is tried again at {moment(again_s)}", case.step.snapshot.head.timestamp_s >= again_s)
+    return GuardMeasurement(f"{told}; an exit is tried again at {format_time(again_s)}", case.step.snapshot.head.timestamp_s >= again_s)

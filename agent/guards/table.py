@@ -9,16 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from agent.errors import Refused
 from agent.guards import case as words
-from agent.guards import market
-from agent.guards import market as oracle
-from agent.guards import portfolio as cost
-from agent.guards import portfolio as gas
-from agent.guards import portfolio as liquidity
-from agent.guards import portfolio as max_weight
-from agent.guards import portfolio as tax
-from agent.guards import safety as chain
-from agent.guards import safety as trust
-from agent.guards.case import Case, Measured, Missing, open_case
+from agent.guards import market, portfolio, safety
+from agent.guards.case import GuardCase, GuardMeasurement, MissingData, build_guard_case
 from agent.model import Evidence, Plan, StepInput, Verdict
 from agent.policy import failures
 
@@ -73,35 +65,35 @@ class Guard(Generic[T]):
     name: str
     limit: Callable[[StepInput], T | None]
     words: Callable[[T, StepInput], str]
-    measure: Callable[[Case, T], Measured]
+    measure: Callable[[GuardCase, T], GuardMeasurement]
 
-    def judge(self, case: Case) -> Verdict:
+    def judge(self, case: GuardCase) -> Verdict:
         """One verdict; what is missing refuses, what is off passes."""
         limit = self.limit(case.step)
         if limit is None:
             return Verdict(self.name, "not measured", words.OFF, True)
         try:
             measured = self.measure(case, limit)
-        except Missing as why:
-            measured = Measured(f"unknown: {why}", False)
+        except MissingData as why:
+            measured = GuardMeasurement(f"unknown: {why}", False)
         return Verdict(self.name, measured.text, measured.limit or self.words(limit, case.step), measured.passed)
 
 
-def _always(name: str, rule: str, measure: Callable[[Case], Measured]) -> Guard[bool]:
+def _always(name: str, rule: str, measure: Callable[[GuardCase], GuardMeasurement]) -> Guard[bool]:
     """A guard that no config switches off; `rule` is its limit in words."""
     return Guard(name, lambda _: True, lambda _, __: rule, lambda case, _: measure(case))
 
 
 def _bps(limit: int, _: StepInput) -> str:
-    return words.bps(limit)
+    return words.format_bps(limit)
 
 
 def _native(limit: int, _: StepInput) -> str:
-    return words.native(limit)
+    return words.format_native(limit)
 
 
 def _at_least(limit: Fraction, step: StepInput) -> str:
-    return f"at least {words.money(limit, step.portfolio.numeraire)}"
+    return f"at least {words.format_money(limit, step.portfolio.numeraire)}"
 
 
 def _feed_max_age(step: StepInput) -> int | None:
@@ -116,7 +108,7 @@ def _year_limit(step: StepInput) -> Fraction | None:
 
 def _a_year(limit: Fraction, step: StepInput) -> str:
     numeraire, known = step.portfolio.numeraire, step.history.tax
-    return tax.limit_words(limit, "" if known is None else known.currency, numeraire.label, numeraire.decimals)
+    return portfolio.format_year_limit(limit, "" if known is None else known.currency, numeraire.label, numeraire.decimals)
 
 
 def _sequencer_grace(step: StepInput) -> int | None:
@@ -130,50 +122,55 @@ def _capped(step: StepInput) -> dict[str, int] | None:
 
 
 def _caps(limit: dict[str, int], step: StepInput) -> str:
-    return ", ".join(f"{step.portfolio.token(token).label} {words.bps(most)}" for token, most in limit.items())
+    return ", ".join(f"{step.portfolio.token(token).label} {words.format_bps(most)}" for token, most in limit.items())
 
 
 GUARDS: tuple[Guard[Any], ...] = (
-    _always("kill_switch", "not paused", trust.kill_switch),
-    _always("quorum", "as many as configured", trust.quorum),
-    _always("allowlist", "all pinned", trust.allowlist),
-    Guard("token_screen", lambda s: s.limits.token_screen, lambda _, __: trust.SCREENED, trust.token_screen),
-    _always("reverts_in_row", f"fewer than {failures.MAX_REVERTS_IN_ROW} and {failures.MAX_APPROVALS_IN_ROW}", trust.reverts_in_row),
-    Guard("head_age", lambda s: s.limits.head_age_s, lambda limit, _: words.seconds(limit), chain.head_age),
-    _always("expiry", "made at the head, not expired", chain.expiry),
-    _always("balance", "investable balance", chain.balance),
-    _always("prediction", "equal to the simulation", chain.prediction),
+    _always("kill_switch", "not paused", safety.kill_switch),
+    _always("quorum", "as many as configured", safety.quorum),
+    _always("allowlist", "all pinned", safety.allowlist),
+    Guard("token_screen", lambda s: s.limits.token_screen, lambda _, __: safety.SCREENED, safety.token_screen),
+    _always("reverts_in_row", f"fewer than {failures.MAX_REVERTS_IN_ROW} and {failures.MAX_APPROVALS_IN_ROW}", safety.reverts_in_row),
+    Guard("head_age", lambda s: s.limits.head_age_s, lambda limit, _: words.format_seconds(limit), safety.head_age),
+    _always("expiry", "made at the head, not expired", safety.expiry),
+    _always("balance", "investable balance", safety.balance),
+    _always("prediction", "equal to the simulation", safety.prediction),
     Guard("price_impact", lambda s: s.limits.price_impact_bps, _bps, market.price_impact),
     Guard("slippage", lambda s: s.limits.slippage_bps, _bps, market.slippage),
     _always("fair_floor", "reference less fee, impact and slippage limits", market.fair_floor_kept),
     Guard("pool_min_value", lambda s: s.limits.pool_min_value, _at_least, market.pool_min_value),
-    Guard("plan_cost", lambda s: s.limits.plan_cost_bps, _bps, cost.plan_cost),
-    Guard("turnover", lambda s: s.limits.turnover_bps, _bps, cost.turnover),
-    Guard("daily_turnover", lambda s: s.limits.daily_turnover_bps, _bps, cost.daily_turnover),
-    Guard("daily_loss", lambda s: s.limits.daily_loss_bps, _bps, cost.daily_loss),
-    Guard("total_loss", lambda s: s.limits.total_loss_bps, _bps, cost.total_loss),
-    Guard("balance_jump", lambda s: s.limits.balance_jump_bps, _bps, cost.balance_jump),
-    Guard("year_limit", _year_limit, _a_year, tax.year_limit),
-    Guard("max_weight", _capped, _caps, max_weight.max_weight),
-    Guard("min_trade", lambda s: s.limits.min_trade, _at_least, cost.min_trade),
-    Guard("max_live_value", lambda s: s.limits.max_live_value, lambda v, s: words.money(v, s.portfolio.numeraire), cost.max_live_value),
-    Guard("impermanent_loss", lambda s: s.limits.impermanent_loss_bps, _bps, liquidity.impermanent_loss),
-    Guard("lp_max_weight", lambda s: s.limits.lp_max_weight_bps, _bps, liquidity.lp_max_weight),
-    Guard("oracle_deviation", lambda s: s.limits.oracle_deviation_bps, _bps, oracle.oracle_deviation),
-    Guard("feed_health", _feed_max_age, lambda limit, _: words.seconds(limit), oracle.feed_health),
-    Guard("sequencer", _sequencer_grace, lambda limit, _: f"up for {words.seconds(limit)}", oracle.sequencer),
+    Guard("plan_cost", lambda s: s.limits.plan_cost_bps, _bps, portfolio.plan_cost),
+    Guard("turnover", lambda s: s.limits.turnover_bps, _bps, portfolio.turnover),
+    Guard("daily_turnover", lambda s: s.limits.daily_turnover_bps, _bps, portfolio.daily_turnover),
+    Guard("daily_loss", lambda s: s.limits.daily_loss_bps, _bps, portfolio.daily_loss),
+    Guard("total_loss", lambda s: s.limits.total_loss_bps, _bps, portfolio.total_loss),
+    Guard("balance_jump", lambda s: s.limits.balance_jump_bps, _bps, portfolio.balance_jump),
+    Guard("year_limit", _year_limit, _a_year, portfolio.year_limit),
+    Guard("max_weight", _capped, _caps, portfolio.max_weight),
+    Guard("min_trade", lambda s: s.limits.min_trade, _at_least, portfolio.min_trade),
+    Guard(
+        "max_live_value",
+        lambda s: s.limits.max_live_value,
+        lambda v, s: words.format_money(v, s.portfolio.numeraire),
+        portfolio.max_live_value,
+    ),
+    Guard("impermanent_loss", lambda s: s.limits.impermanent_loss_bps, _bps, portfolio.impermanent_loss),
+    Guard("lp_max_weight", lambda s: s.limits.lp_max_weight_bps, _bps, portfolio.lp_max_weight),
+    Guard("oracle_deviation", lambda s: s.limits.oracle_deviation_bps, _bps, market.oracle_deviation),
+    Guard("feed_health", _feed_max_age, lambda limit, _: words.format_seconds(limit), market.feed_health),
+    Guard("sequencer", _sequencer_grace, lambda limit, _: f"up for {words.format_seconds(limit)}", market.sequencer),
     Guard("second_quote_deviation", lambda s: s.limits.second_quote_deviation_bps, _bps, market.second_quote),
-    Guard("depeg", lambda s: s.limits.depeg_bps, _bps, oracle.depeg),
-    Guard("gas_price", lambda s: s.limits.gas_price_wei, lambda v, _: words.gwei(v), gas.gas_price),
-    Guard("gas_per_day", lambda s: s.limits.gas_per_day_wei, _native, gas.gas_per_day),
-    Guard("native_floor", lambda s: s.limits.native_floor_wei, lambda v, _: f"at least {words.native(v)}", gas.native_floor),
+    Guard("depeg", lambda s: s.limits.depeg_bps, _bps, market.depeg),
+    Guard("gas_price", lambda s: s.limits.gas_price_wei, lambda v, _: words.format_gwei(v), portfolio.gas_price),
+    Guard("gas_per_day", lambda s: s.limits.gas_per_day_wei, _native, portfolio.gas_per_day),
+    Guard("native_floor", lambda s: s.limits.native_floor_wei, lambda v, _: f"at least {words.format_native(v)}", portfolio.native_floor),
 )
 """Every guard, in the order of their verdicts."""
 
 
 def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...]:
     """The verdict of every guard, passed ones too. Raises nothing that a plan or a chain could cause."""
-    case = open_case(step, plan, evidence)
+    case = build_guard_case(step, plan, evidence)
     return tuple(guard.judge(case) for guard in GUARDS)
 
 

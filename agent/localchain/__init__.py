@@ -6,24 +6,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agent.localchain.chain import LocalChain, PoolInfo
+from agent.localchain.chain import LocalChain, LocalPool
 from agent.localchain.deploy import deploy_world
 from agent.localchain.nodes import WHALE_WEI, AnvilNode, TesterNode, run_anvil
 from agent.localchain.serve import serve
-from agent.localchain.world import WHALE, WORLD, TokenKind, World, test_accounts
+from agent.localchain.world import DEFAULT_WORLD, WHALE_INDEX, LocalWorld, TokenKind, dev_accounts
 
-__all__ = ["WORLD", "LocalChain", "PoolInfo", "TokenKind", "World", "open_anvil", "open_eth_tester", "run_anvil", "serve"]
+__all__ = ["DEFAULT_WORLD", "LocalChain", "LocalPool", "LocalWorld", "TokenKind", "open_anvil", "open_eth_tester", "run_anvil", "serve"]
 
 
 @contextmanager
-def open_eth_tester(world: World = WORLD) -> Iterator[LocalChain]:
+def open_eth_tester(world: LocalWorld = DEFAULT_WORLD) -> Iterator[LocalChain]:
     """The world in this process, chain id 131277322940537; a block per transaction. Takes some seconds."""
     now_s = int(time.time())
     yield deploy_world(TesterNode(now_s - world.history_s, world.wallet_native_wei), world)
 
 
 @contextmanager
-def open_anvil(port: int | None = None, world: World = WORLD, **options: str | int | bool) -> Iterator[LocalChain]:
+def open_anvil(port: int | None = None, world: LocalWorld = DEFAULT_WORLD, **options: str | int | bool) -> Iterator[LocalChain]:
     """The world on an anvil process, chain id 31337, which ends with the context.
 
     `options` are anvil's flags with underscores: block_time=2, hardfork="cancun", no_cors=True. Raises ConfigError.
@@ -35,5 +35,5 @@ def open_anvil(port: int | None = None, world: World = WORLD, **options: str | i
             flags += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     with run_anvil(port, flags, genesis_s=now_s - world.history_s) as url:
         node = AnvilNode(url)
-        node.set_native(test_accounts()[WHALE].address, WHALE_WEI)
+        node.set_native(dev_accounts()[WHALE_INDEX].address, WHALE_WEI)
         yield deploy_world(node, world)

@@ -13,8 +13,8 @@ from eth_utils.address import to_checksum_address
 from web3.contract.contract import Contract
 
 from agent import artifacts
-from agent.localchain.nodes import Node, TesterNode
-from agent.localchain.world import WALLET, WHALE, TestAccount, TokenKind, World, test_accounts
+from agent.localchain.nodes import LocalNode, TesterNode
+from agent.localchain.world import WALLET_INDEX, WHALE_INDEX, DevAccount, LocalWorld, TokenKind, dev_accounts
 from agent.units import UINT256_MAX, Token
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _WETH_ARTIFACT = "@uniswap/v2-periphery/build/WETH9.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Addresses:
+class ProtocolAddresses:
     """The protocol contracts of the embedded chain."""
 
     weth: str
@@ -49,7 +49,7 @@ class Addresses:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolInfo:
+class LocalPool:
     """A local pool. `fee_pips` is 3000 for V2; tokens are sorted as the contracts sort them."""
 
     name: str
@@ -61,29 +61,29 @@ class PoolInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class ChainContents:
     """What is known of the chain's contents; goes back with a snapshot. `ticks` are the ends of all positions, by pool name."""
 
     tokens: Mapping[str, Token]
     kinds: Mapping[str, TokenKind]
     prices_usd: Mapping[str, Fraction]
     feeds: Mapping[str, str]
-    pool_info: Mapping[str, PoolInfo]
+    pool_info: Mapping[str, LocalPool]
     ticks: Mapping[str, frozenset[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class ChainSnapshot:
     """A remembered state of the chain together with its books."""
 
     node: str
-    books: Books = field(repr=False)
+    books: ChainContents = field(repr=False)
 
 
 class ChainClock:
     """The agent's clock on an embedded chain: the newest block's time. Sleeping mines."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: LocalNode) -> None:
         self._node = node
 
     def now_s(self) -> int:
@@ -98,16 +98,16 @@ class ChainClock:
 class LocalChain:
     """An embedded chain with everything deployed. Changes are sent by the whale, never by the wallet."""
 
-    def __init__(self, node: Node, world: World) -> None:
+    def __init__(self, node: LocalNode, world: LocalWorld) -> None:
         self.node, self.world = node, world
         self.w3: Web3 = node.w3
         self.chain_id: int = self.w3.eth.chain_id
-        self.accounts: tuple[TestAccount, ...] = test_accounts()
-        self.wallet, self.whale = self.accounts[WALLET], self.accounts[WHALE]
+        self.accounts: tuple[DevAccount, ...] = dev_accounts()
+        self.wallet, self.whale = self.accounts[WALLET_INDEX], self.accounts[WHALE_INDEX]
         self.clock = ChainClock(node)
-        self.books = Books({}, {}, {}, {}, {}, {})
+        self.books = ChainContents({}, {}, {}, {}, {}, {})
         self._contracts: dict[tuple[str, int], tuple[artifacts.Artifact, Contract]] = {}
-        self.addresses: Addresses  # set by deploy, before anyone else sees the chain
+        self.addresses: ProtocolAddresses  # set by deploy, before anyone else sees the chain
 
     # what there is
 
@@ -120,9 +120,9 @@ class LocalChain:
     def transport(self) -> Transport:
         """A transport of chain.rpc to this node, by the operator "local"."""
         if isinstance(self.node, TesterNode):
-            from agent.chain.eth_tester import TesterTransport
+            from agent.chain.eth_tester import EthTesterTransport
 
-            return TesterTransport(self.node.provider, "local")
+            return EthTesterTransport(self.node.provider, "local")
         from agent.chain.rpc import HttpTransport
 
         return HttpTransport(self.url or "", "local", 30)
@@ -157,7 +157,7 @@ class LocalChain:
     def token_contract(self, symbol: str) -> Contract:
         """The ERC-20 of that symbol, with mint and burn where it has them."""
         kind = self.books.kinds[symbol]
-        artifact = artifacts.npm(_WETH_ARTIFACT) if kind is TokenKind.WRAPPED_NATIVE else artifacts.own(kind.value)
+        artifact = artifacts.npm_artifact(_WETH_ARTIFACT) if kind is TokenKind.WRAPPED_NATIVE else artifacts.own_artifact(kind.value)
         return self.contract(self.tokens[symbol].address, artifact)
 
     def balance(self, symbol: str, owner: str | None = None) -> int:
@@ -239,13 +239,13 @@ class LocalChain:
 
     def feed_contract(self, symbol: str) -> Contract:
         """The price feed of a token; anyone may write its rounds."""
-        return self.contract(self.feeds[symbol], artifacts.own("PriceFeed"))
+        return self.contract(self.feeds[symbol], artifacts.own_artifact("PriceFeed"))
 
-    def snapshot(self) -> Mark:
+    def snapshot(self) -> ChainSnapshot:
         """Remembers chain and books."""
-        return Mark(self.node.snapshot(), self.books)
+        return ChainSnapshot(self.node.snapshot(), self.books)
 
-    def revert(self, mark: Mark) -> None:
+    def revert(self, mark: ChainSnapshot) -> None:
         """Back to a mark, which can be used once."""
         self.node.revert(mark.node)
         self.books = mark.books
@@ -258,13 +258,13 @@ class LocalChain:
 
         return add_token(self, symbol, decimals, Fraction(price_usd), kind)
 
-    def add_v2_pool(self, token_a: str, token_b: str, value_usd: int) -> PoolInfo:
+    def add_v2_pool(self, token_a: str, token_b: str, value_usd: int) -> LocalPool:
         """A pair at the current prices with this much USD in it, named "v2 A/B"."""
         from agent.localchain.market import add_v2_pool
 
         return add_v2_pool(self, token_a, token_b, value_usd)
 
-    def add_v3_pool(self, token_a: str, token_b: str, fee_pips: int, price: Fraction | None = None) -> PoolInfo:
+    def add_v3_pool(self, token_a: str, token_b: str, fee_pips: int, price: Fraction | None = None) -> LocalPool:
         """An initialised pool without liquidity, at the current prices unless `price` (token1 per token0, base units) is given."""
         from agent.localchain.market import add_v3_pool
 

@@ -8,11 +8,11 @@ from fractions import Fraction
 
 from eth_utils.crypto import keccak
 
-from agent.artifacts import npm, own
-from agent.localchain.chain import FEED_DECIMALS, WHALE_USD, Addresses, LocalChain
-from agent.localchain.market import V2_PAIR, V3_POOL, add_v2_pool, add_v3_pool, provide
-from agent.localchain.nodes import Node
-from agent.localchain.world import TokenKind, V2Spec, World
+from agent.artifacts import npm_artifact, own_artifact
+from agent.localchain.chain import FEED_DECIMALS, WHALE_USD, LocalChain, ProtocolAddresses
+from agent.localchain.market import V2_PAIR, V3_POOL, add_v2_pool, add_v3_pool, provide_liquidity
+from agent.localchain.nodes import LocalNode
+from agent.localchain.world import LocalWorld, TokenKind, V2Spec
 from agent.units import UINT256_MAX, Token
 
 _V3_CORE = "@uniswap/v3-core/artifacts/contracts"
@@ -24,7 +24,7 @@ _NO_DESCRIPTOR = "0x0000000000000000000000000000000000000000"
 """Draws the picture of a position; nothing here looks at it."""
 
 
-def deploy_world(node: Node, world: World) -> LocalChain:
+def deploy_world(node: LocalNode, world: LocalWorld) -> LocalChain:
     """The world on that node, whose genesis lies `history_s` back: pools have a past, feeds are fresh, the newest block is of now."""
     chain = LocalChain(node, world)
     with node.past():
@@ -35,7 +35,7 @@ def deploy_world(node: Node, world: World) -> LocalChain:
             if isinstance(pool, V2Spec):
                 add_v2_pool(chain, pool.token_a, pool.token_b, pool.value_usd)
             else:
-                provide(chain, add_v3_pool(chain, pool.token_a, pool.token_b, pool.fee_pips), pool.value_usd, pool.ranges)
+                provide_liquidity(chain, add_v3_pool(chain, pool.token_a, pool.token_b, pool.fee_pips), pool.value_usd, pool.ranges)
         weth = next(spec.symbol for spec in world.tokens if spec.kind is TokenKind.WRAPPED_NATIVE)
         # So that set_balance can take it back later without touching the wallet's nonce.
         chain.send(chain.token_contract(weth).functions.approve(chain.whale.address, UINT256_MAX), chain.wallet.address, gas=100_000)
@@ -50,27 +50,29 @@ def deploy_world(node: Node, world: World) -> LocalChain:
 
 def _protocol(chain: LocalChain) -> None:
     """Uniswap V2 and V3 as on mainnet, 0.01 % tier included."""
-    weth = chain.deploy(npm("@uniswap/v2-periphery/build/WETH9.json"))
-    v2_factory = chain.deploy(npm("@uniswap/v2-core/build/UniswapV2Factory.json"), chain.whale.address)
-    v2_router = chain.deploy(npm("@uniswap/v2-periphery/build/UniswapV2Router02.json"), v2_factory, weth)
-    factory_artifact = npm(f"{_V3_CORE}/UniswapV3Factory.sol/UniswapV3Factory.json")
+    weth = chain.deploy(npm_artifact("@uniswap/v2-periphery/build/WETH9.json"))
+    v2_factory = chain.deploy(npm_artifact("@uniswap/v2-core/build/UniswapV2Factory.json"), chain.whale.address)
+    v2_router = chain.deploy(npm_artifact("@uniswap/v2-periphery/build/UniswapV2Router02.json"), v2_factory, weth)
+    factory_artifact = npm_artifact(f"{_V3_CORE}/UniswapV3Factory.sol/UniswapV3Factory.json")
     v3_factory = chain.deploy(factory_artifact)
     chain.send(chain.contract(v3_factory, factory_artifact).functions.enableFeeAmount(100, 1))
-    pair_hash, pool_hash = (keccak(hexstr=npm(path).bytecode) for path in (V2_PAIR, V3_POOL))
+    pair_hash, pool_hash = (keccak(hexstr=npm_artifact(path).bytecode) for path in (V2_PAIR, V3_POOL))
     position_manager = chain.deploy(
-        npm(f"{_V3_PERIPHERY}/NonfungiblePositionManager.sol/NonfungiblePositionManager.json"), v3_factory, weth, _NO_DESCRIPTOR
+        npm_artifact(f"{_V3_PERIPHERY}/NonfungiblePositionManager.sol/NonfungiblePositionManager.json"), v3_factory, weth, _NO_DESCRIPTOR
     )
-    chain.addresses = Addresses(
+    chain.addresses = ProtocolAddresses(
         weth=weth,
         v2_factory=v2_factory,
         v2_router=v2_router,
         v3_factory=v3_factory,
-        swap_router_02=chain.deploy(npm(f"{_ROUTERS}/SwapRouter02.sol/SwapRouter02.json"), v2_factory, v3_factory, position_manager, weth),
-        quoter_v2=chain.deploy(npm(f"{_V3_PERIPHERY}/lens/QuoterV2.sol/QuoterV2.json"), v3_factory, weth),
-        quoter_v1=chain.deploy(npm(f"{_V3_PERIPHERY}/lens/Quoter.sol/Quoter.json"), v3_factory, weth),
+        swap_router_02=chain.deploy(
+            npm_artifact(f"{_ROUTERS}/SwapRouter02.sol/SwapRouter02.json"), v2_factory, v3_factory, position_manager, weth
+        ),
+        quoter_v2=chain.deploy(npm_artifact(f"{_V3_PERIPHERY}/lens/QuoterV2.sol/QuoterV2.json"), v3_factory, weth),
+        quoter_v1=chain.deploy(npm_artifact(f"{_V3_PERIPHERY}/lens/Quoter.sol/Quoter.json"), v3_factory, weth),
         position_manager=position_manager,
-        pool_minter=chain.deploy(own("PoolMinter")),
-        rebalancer=chain.deploy(own("Rebalancer"), weth, v2_factory, pair_hash, v3_factory, pool_hash),
+        pool_minter=chain.deploy(own_artifact("PoolMinter")),
+        rebalancer=chain.deploy(own_artifact("Rebalancer"), weth, v2_factory, pair_hash, v3_factory, pool_hash),
     )
 
 
@@ -79,8 +81,8 @@ def add_token(chain: LocalChain, symbol: str, decimals: int, price_usd: Fraction
     if symbol in chain.tokens:
         raise ValueError(f"{symbol} is already on this chain")
     wrapped = kind is TokenKind.WRAPPED_NATIVE
-    address = chain.addresses.weth if wrapped else chain.deploy(own(kind.value), symbol, symbol, decimals)
-    feed = chain.deploy(own("PriceFeed"), f"{symbol} / USD", FEED_DECIMALS)
+    address = chain.addresses.weth if wrapped else chain.deploy(own_artifact(kind.value), symbol, symbol, decimals)
+    feed = chain.deploy(own_artifact("PriceFeed"), f"{symbol} / USD", FEED_DECIMALS)
     token, books = Token(address, symbol, decimals), chain.books
     chain.books = replace(
         chain.books,

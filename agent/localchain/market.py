@@ -16,10 +16,20 @@ from typing import Any
 from platformdirs import user_state_path
 
 from agent.amm.v2 import get_amount_out
-from agent.artifacts import npm, own
+from agent.artifacts import npm_artifact, own_artifact
 from agent.errors import ConfigError, Retryable
-from agent.localchain.chain import FAR_FUTURE_S, FEED_DECIMALS, TWAP_WINDOW_S, LocalChain, PoolInfo
-from agent.localchain.world import TICK_SPACINGS, Range, TokenKind, V2Spec, V3Spec, position, sqrt_price_x96, ticks_of, v2_input_to_reach
+from agent.localchain.chain import FAR_FUTURE_S, FEED_DECIMALS, TWAP_WINDOW_S, LocalChain, LocalPool
+from agent.localchain.world import (
+    TICK_SPACINGS,
+    LiquidityRange,
+    TokenKind,
+    V2Spec,
+    V3Spec,
+    position_amounts,
+    range_ticks,
+    sqrt_price_x96,
+    v2_input_to_reach,
+)
 from agent.units import BPS, Token
 
 # --- Pools and positions of the embedded chain, made by the whale at the current prices.
@@ -41,16 +51,16 @@ def _sorted(chain: LocalChain, token_a: str, token_b: str) -> tuple[str, str]:
     return first, second
 
 
-def _raw_worth(chain: LocalChain, symbol: str, usd: Fraction) -> int:
+def _raw_for_usd(chain: LocalChain, symbol: str, usd: Fraction) -> int:
     return int(usd / chain.books.prices_usd[symbol] * 10 ** chain.tokens[symbol].decimals)
 
 
-def _know(chain: LocalChain, info: PoolInfo) -> PoolInfo:
+def _register_pool(chain: LocalChain, info: LocalPool) -> LocalPool:
     chain.books = replace(chain.books, pool_info={**chain.books.pool_info, info.name: info})
     return info
 
 
-def _know_ticks(chain: LocalChain, pool: PoolInfo, ends: Iterable[int]) -> None:
+def _register_ticks(chain: LocalChain, pool: LocalPool, ends: Iterable[int]) -> None:
     known = chain.books.ticks
     chain.books = replace(chain.books, ticks={**known, pool.name: known.get(pool.name, frozenset()) | frozenset(ends)})
 
@@ -60,57 +70,57 @@ def _pair(chain: LocalChain, token_a: str, token_b: str) -> tuple[Token, Token]:
     return chain.tokens[first], chain.tokens[second]
 
 
-def add_v2_pool(chain: LocalChain, token_a: str, token_b: str, value_usd: int) -> PoolInfo:
+def add_v2_pool(chain: LocalChain, token_a: str, token_b: str, value_usd: int) -> LocalPool:
     """See LocalChain.add_v2_pool."""
     token0, token1 = _pair(chain, token_a, token_b)
-    amounts = [_raw_worth(chain, token.symbol, Fraction(value_usd, 2)) for token in (token0, token1)]
-    router = chain.contract(chain.addresses.v2_router, npm(V2_ROUTER))
+    amounts = [_raw_for_usd(chain, token.symbol, Fraction(value_usd, 2)) for token in (token0, token1)]
+    router = chain.contract(chain.addresses.v2_router, npm_artifact(V2_ROUTER))
     chain.send(
         router.functions.addLiquidity(token0.address, token1.address, *amounts, *amounts, chain.whale.address, FAR_FUTURE_S), gas=5_000_000
     )
-    factory = chain.contract(chain.addresses.v2_factory, npm(V2_FACTORY))
+    factory = chain.contract(chain.addresses.v2_factory, npm_artifact(V2_FACTORY))
     address = str(factory.functions.getPair(token0.address, token1.address).call())
-    return _know(chain, PoolInfo(V2Spec(token_a, token_b, value_usd).name, address, 2, token0, token1, 3_000))
+    return _register_pool(chain, LocalPool(V2Spec(token_a, token_b, value_usd).name, address, 2, token0, token1, 3_000))
 
 
 def add_v3_pool(
     chain: LocalChain, token_a: str, token_b: str, fee_pips: int, price: Fraction | None = None, observations: int = OBSERVATIONS
-) -> PoolInfo:
+) -> LocalPool:
     """See LocalChain.add_v3_pool. A pool of the factory keeps one price observation until somebody pays for more."""
     token0, token1 = _pair(chain, token_a, token_b)
     at = chain.pool_price(token0.symbol, token1.symbol) if price is None else price
-    manager = chain.contract(chain.addresses.position_manager, npm(POSITION_MANAGER))
+    manager = chain.contract(chain.addresses.position_manager, npm_artifact(POSITION_MANAGER))
     pair = (token0.address, token1.address, fee_pips)
     chain.send(manager.functions.createAndInitializePoolIfNecessary(*pair, sqrt_price_x96(at)), gas=8_000_000)
-    address = str(chain.contract(chain.addresses.v3_factory, npm(V3_FACTORY)).functions.getPool(*pair).call())
-    chain.send(chain.contract(address, npm(V3_POOL)).functions.increaseObservationCardinalityNext(observations), gas=5_000_000)
-    return _know(chain, PoolInfo(V3Spec(token_a, token_b, fee_pips, 0, ()).name, address, 3, token0, token1, fee_pips))
+    address = str(chain.contract(chain.addresses.v3_factory, npm_artifact(V3_FACTORY)).functions.getPool(*pair).call())
+    chain.send(chain.contract(address, npm_artifact(V3_POOL)).functions.increaseObservationCardinalityNext(observations), gas=5_000_000)
+    return _register_pool(chain, LocalPool(V3Spec(token_a, token_b, fee_pips, 0, ()).name, address, 3, token0, token1, fee_pips))
 
 
-def provide(chain: LocalChain, pool: PoolInfo, value_usd: int, ranges: Sequence[Range]) -> None:
+def provide_liquidity(chain: LocalChain, pool: LocalPool, value_usd: int, ranges: Sequence[LiquidityRange]) -> None:
     """Positions of the whale worth `value_usd` in all, spread over the ranges, through the real position manager."""
-    manager = chain.contract(chain.addresses.position_manager, npm(POSITION_MANAGER))
+    manager = chain.contract(chain.addresses.position_manager, npm_artifact(POSITION_MANAGER))
     price = chain.pool_price(pool.token0.symbol, pool.token1.symbol)
     spacing = TICK_SPACINGS[pool.fee_pips]
     mints, ends = [], set()
     for part in ranges:
-        value1_raw = _raw_worth(chain, pool.token1.symbol, Fraction(value_usd * part.share_bps, BPS))
-        made = position(price, *ticks_of(price, part, spacing), float(value1_raw))
+        value1_raw = _raw_for_usd(chain, pool.token1.symbol, Fraction(value_usd * part.share_bps, BPS))
+        made = position_amounts(price, *range_ticks(price, part, spacing), float(value1_raw))
         pair = (pool.token0.address, pool.token1.address, pool.fee_pips, made.tick_lower, made.tick_upper)
         mint = (*pair, made.amount0_raw, made.amount1_raw, 0, 0, chain.whale.address, FAR_FUTURE_S)
         mints.append(manager.encode_abi("mint", args=[mint]))
         ends |= {made.tick_lower, made.tick_upper}
     chain.send(manager.functions.multicall(mints))
-    _know_ticks(chain, pool, ends)
+    _register_ticks(chain, pool, ends)
 
 
-def mint_positions(chain: LocalChain, pool: PoolInfo, positions: Sequence[tuple[int, int, int]]) -> None:
+def mint_positions(chain: LocalChain, pool: LocalPool, positions: Sequence[tuple[int, int, int]]) -> None:
     """Exact liquidity (tick_lower, tick_upper, liquidity), owned by the PoolMinter, paid by the whale."""
-    minter = chain.contract(chain.addresses.pool_minter, own("PoolMinter"))
+    minter = chain.contract(chain.addresses.pool_minter, own_artifact("PoolMinter"))
     for start in range(0, len(positions), MINTS_PER_TX):
         lowers, uppers, liquidities = zip(*positions[start : start + MINTS_PER_TX], strict=True)
         chain.send(minter.functions.mint(pool.address, lowers, uppers, liquidities))
-    _know_ticks(chain, pool, {end for lower, upper, _ in positions for end in (lower, upper)})
+    _register_ticks(chain, pool, {end for lower, upper, _ in positions for end in (lower, upper)})
 
 
 # --- Moves the market of the embedded chain: real swaps bring every pool to the new world price, then feeds and time follow.
@@ -137,7 +147,7 @@ def move_market(chain: LocalChain, prices_usd: Mapping[str, Fraction], twap_foll
         chain.refresh_feeds(chain.feeds if twap_follows else prices_usd)
 
 
-def arbitrage(chain: LocalChain, pool: PoolInfo) -> None:
+def arbitrage(chain: LocalChain, pool: LocalPool) -> None:
     """The whale trades until the pool's marginal price, fee excluded, is the current cross price."""
     target = chain.pool_price(pool.token0.symbol, pool.token1.symbol)
     if pool.version == 2:
@@ -146,7 +156,7 @@ def arbitrage(chain: LocalChain, pool: PoolInfo) -> None:
         _arbitrage_v3(chain, pool, target)
 
 
-def swap(chain: LocalChain, pool: PoolInfo, token_in: str, amount_in_raw: int) -> int:
+def swap(chain: LocalChain, pool: LocalPool, token_in: str, amount_in_raw: int) -> int:
     """See LocalChain.swap."""
     given = pool.token0 if pool.token0.symbol == token_in else pool.token1
     wanted = pool.token1 if given is pool.token0 else pool.token0
@@ -158,8 +168,8 @@ def swap(chain: LocalChain, pool: PoolInfo, token_in: str, amount_in_raw: int) -
     return chain.balance(wanted.symbol, chain.whale.address) - before
 
 
-def _arbitrage_v2(chain: LocalChain, pool: PoolInfo, target: Fraction) -> None:
-    reserve0, reserve1, _ = chain.contract(pool.address, npm(V2_PAIR)).functions.getReserves().call()
+def _arbitrage_v2(chain: LocalChain, pool: LocalPool, target: Fraction) -> None:
+    reserve0, reserve1, _ = chain.contract(pool.address, npm_artifact(V2_PAIR)).functions.getReserves().call()
     sell0 = v2_input_to_reach(reserve0, reserve1, target)
     sell1 = v2_input_to_reach(reserve1, reserve0, 1 / target)
     # A pair refuses a trade so small that it pays nothing for it.
@@ -169,8 +179,8 @@ def _arbitrage_v2(chain: LocalChain, pool: PoolInfo, target: Fraction) -> None:
         _swap_v2(chain, pool.token1, pool.token0, sell1)
 
 
-def _arbitrage_v3(chain: LocalChain, pool: PoolInfo, target: Fraction) -> None:
-    now_x96 = int(chain.contract(pool.address, npm(V3_POOL)).functions.slot0().call()[0])
+def _arbitrage_v3(chain: LocalChain, pool: LocalPool, target: Fraction) -> None:
+    now_x96 = int(chain.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0().call()[0])
     limit_x96 = sqrt_price_x96(target)
     if now_x96 == limit_x96:
         return
@@ -179,19 +189,19 @@ def _arbitrage_v3(chain: LocalChain, pool: PoolInfo, target: Fraction) -> None:
 
 
 def _swap_v2(chain: LocalChain, given: Token, wanted: Token, amount_in_raw: int) -> None:
-    router = chain.contract(chain.addresses.swap_router_02, npm(SWAP_ROUTER_02))
+    router = chain.contract(chain.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
     path = [given.address, wanted.address]
     chain.send(router.functions.swapExactTokensForTokens(amount_in_raw, 0, path, chain.whale.address))
 
 
-def _swap_v3(chain: LocalChain, pool: PoolInfo, given: Token, wanted: Token, amount_in_raw: int, limit_x96: int) -> None:
+def _swap_v3(chain: LocalChain, pool: LocalPool, given: Token, wanted: Token, amount_in_raw: int, limit_x96: int) -> None:
     """Exact input up to a price limit: what the limit leaves over is never taken from the whale."""
-    router = chain.contract(chain.addresses.swap_router_02, npm(SWAP_ROUTER_02))
+    router = chain.contract(chain.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
     order = (given.address, wanted.address, pool.fee_pips, chain.whale.address, amount_in_raw, 0, limit_x96)
     chain.send(router.functions.exactInputSingle(order))
 
 
-PATIENCE_S = 120.0
+ANSWER_TIMEOUT_S = 120.0
 LEAST, MOST = Fraction(1, 20), Fraction(10)
 """Of a price: what one move may leave of it, or make of it."""
 FIRST_OBSERVATION = 8
@@ -211,23 +221,23 @@ def parse_moves(texts: list[str]) -> dict[str, Fraction]:
     return found
 
 
-def door(port: int) -> Path:
+def move_socket_path(port: int) -> Path:
     """Where the served chain of that port listens for moves; the owner's alone."""
     return user_state_path("trimtab", ensure_exists=True) / f"localchain-{port}.sock"
 
 
-class Door:
+class MarketMoveServer:
     """Listens for moves while a chain is served."""
 
     def __init__(self, port: int) -> None:
-        self._path = door(port)
+        self._path = move_socket_path(port)
         self._path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(str(self._path))
         self._path.chmod(0o600)
         self._socket.listen()
 
-    def __enter__(self) -> Door:
+    def __enter__(self) -> MarketMoveServer:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -240,21 +250,21 @@ class Door:
             return
         line, _ = self._socket.accept()
         with line, line.makefile("rw", encoding="utf-8") as stream:
-            line.settimeout(PATIENCE_S)
+            line.settimeout(ANSWER_TIMEOUT_S)
             try:
                 wanted = {symbol: Fraction(factor) for symbol, factor in json.loads(stream.readline()).items()}
-                answer: dict[str, Any] = {"prices_usd": {name: str(float(price)) for name, price in moved(chain, wanted).items()}}
+                answer: dict[str, Any] = {"prices_usd": {name: str(float(price)) for name, price in apply_move(chain, wanted).items()}}
             except (ConfigError, ValueError, AttributeError, RuntimeError) as error:
                 answer = {"error": str(error)}
             stream.write(json.dumps(answer) + "\n")
 
 
-def ask(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
+def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
     """Moves the market of the chain served at that port; the new prices in USD. Raises ConfigError where there is none."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-            line.settimeout(PATIENCE_S)
-            line.connect(str(door(port)))
+            line.settimeout(ANSWER_TIMEOUT_S)
+            line.connect(str(move_socket_path(port)))
             with line.makefile("rw", encoding="utf-8") as stream:
                 stream.write(json.dumps({symbol: str(factor) for symbol, factor in factors.items()}) + "\n")
                 stream.flush()
@@ -268,7 +278,7 @@ def ask(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
     return dict(answer["prices_usd"])
 
 
-def moved(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, Fraction]:
+def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, Fraction]:
     """Moves prices from where the feeds stand; the whale trades in the pools. What V3 pools remember is written as if the new price had
     held all along, so that means follow at once and no block lies in the future. Returns the new USD prices.
     """
@@ -280,17 +290,17 @@ def moved(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, Fract
     chain.move_market(wanted, twap_follows=False)
     for pool in chain.books.pool_info.values():
         if pool.version == 3:
-            _remember(chain, pool)
+            _rewrite_observations(chain, pool)
     chain.mine()
     while (ahead := chain.now_s() - time.time()) > 0:  # each trade is a block, and blocks are a second apart at least
         time.sleep(ahead)
     return wanted
 
 
-def _remember(chain: LocalChain, pool: PoolInfo) -> None:
+def _rewrite_observations(chain: LocalChain, pool: LocalPool) -> None:
     """Writes the pool's observations so that the tick of now is its mean over any window."""
     rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
-    slot0 = chain.contract(pool.address, npm(V3_POOL)).functions.slot0().call()
+    slot0 = chain.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0().call()
     tick, newest, count = int(slot0[1]), int(slot0[2]), int(slot0[3])
     words = [int(rpc("eth_getStorageAt", pool.address, hex(FIRST_OBSERVATION + at), "latest"), 16) for at in range(count)]
     last_s, last = words[newest] & 0xFFFFFFFF, words[newest] >> 32 & (1 << 56) - 1

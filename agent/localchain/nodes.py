@@ -27,7 +27,7 @@ from web3.types import RPCEndpoint, RPCResponse
 
 from agent.artifacts import anvil_binary
 from agent.errors import ConfigError, Retryable
-from agent.localchain.world import COUNT, HD_PATH, TEST_MNEMONIC, WHALE, test_accounts
+from agent.localchain.world import ACCOUNT_COUNT, HD_PATH, TEST_MNEMONIC, WHALE_INDEX, dev_accounts
 
 # --- web3's way to a node on this machine: one kept connection per thread, without what the open internet asks for.
 
@@ -93,7 +93,7 @@ _TRIES, _PAUSE_S = 50, 0.02
 """How often, and how far apart, a block is tried again that anvil refuses because another one is just being made."""
 
 
-class Node(Protocol):
+class LocalNode(Protocol):
     """What the embedded chain needs of a node, beyond web3."""
 
     @property
@@ -285,10 +285,10 @@ class TesterNode:
         from eth_utils.address import to_canonical_address
         from web3 import EthereumTesterProvider
 
-        balances = [wallet_wei] + [WHALE_WEI if i == WHALE else OTHERS_WEI for i in range(1, COUNT)]
+        balances = [wallet_wei] + [WHALE_WEI if i == WHALE_INDEX else OTHERS_WEI for i in range(1, ACCOUNT_COUNT)]
         state = {
             to_canonical_address(account.address): {"balance": wei, "nonce": 0, "code": b"", "storage": {}}
-            for account, wei in zip(test_accounts(), balances, strict=True)
+            for account, wei in zip(dev_accounts(), balances, strict=True)
         }
         params = get_default_genesis_params({"gas_limit": BLOCK_GAS, "timestamp": genesis_s})
         backend = PyEVMBackend(params, state, mnemonic=TEST_MNEMONIC, hd_path=HD_PATH)
@@ -300,10 +300,10 @@ class TesterNode:
 
     def ask(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
         """See Node."""
-        from agent.chain.eth_tester import TesterTransport
+        from agent.chain.eth_tester import EthTesterTransport
         from agent.chain.wire import RpcFault
 
-        answers = TesterTransport(self.provider).batch(calls)
+        answers = EthTesterTransport(self.provider).batch(calls)
         for answer in answers:
             if isinstance(answer, RpcFault):
                 raise RuntimeError(answer.message)

@@ -13,7 +13,7 @@ from types import FrameType
 
 from agent.errors import Retryable
 from agent.localchain.chain import LocalChain
-from agent.localchain.market import Door
+from agent.localchain.market import MarketMoveServer
 
 HEARTBEAT_S = 10
 """An idle chain gets a block this often: agents refuse to act on an old head. Not while automine is off: then its user says when."""
@@ -36,7 +36,7 @@ def serve(port: int, write_config: Path | None = None, on_ready: Callable[[Local
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with open_anvil(port) as chain, Door(port) as door:
+        with open_anvil(port) as chain, MarketMoveServer(port) as door:
             if write_config is not None:
                 write_atomically(write_config, chain.config_text())
             if on_ready is not None:

@@ -37,7 +37,7 @@ class TokenSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class LiquidityRange:
     """Liquidity between two relative distances from the seeded price, in bps (None: to the end of the ticks).
 
     `share_bps` is the part of the pool's value that lies in this range. Ranges overlap, so that ticks are many; a
@@ -71,7 +71,7 @@ class V3Spec:
     token_b: str
     fee_pips: int
     value_usd: int
-    ranges: tuple[Range, ...]
+    ranges: tuple[LiquidityRange, ...]
 
     @property
     def name(self) -> str:
@@ -83,7 +83,7 @@ PoolSpec = V2Spec | V3Spec
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class LocalWorld:
     """Everything that is deployed, in order. `history_s` is how long the pools have traded before the present."""
 
     tokens: tuple[TokenSpec, ...]
@@ -101,29 +101,29 @@ class World:
 
 
 STABLE_RANGES = (
-    Range(None, None, 500),
-    Range(-200, 200, 2_500),
-    Range(-50, 40, 3_000),
-    Range(-10, 10, 3_000),
-    Range(20, 120, 1_000),
+    LiquidityRange(None, None, 500),
+    LiquidityRange(-200, 200, 2_500),
+    LiquidityRange(-50, 40, 3_000),
+    LiquidityRange(-10, 10, 3_000),
+    LiquidityRange(20, 120, 1_000),
 )
 DEEP_RANGES = (
-    Range(None, None, 2_000),
-    Range(-4_500, 8_000, 2_000),
-    Range(-1_200, 1_500, 2_500),
-    Range(-400, 300, 1_500),
-    Range(-150, 250, 1_000),
-    Range(100, 600, 500),
-    Range(-700, -200, 500),
+    LiquidityRange(None, None, 2_000),
+    LiquidityRange(-4_500, 8_000, 2_000),
+    LiquidityRange(-1_200, 1_500, 2_500),
+    LiquidityRange(-400, 300, 1_500),
+    LiquidityRange(-150, 250, 1_000),
+    LiquidityRange(100, 600, 500),
+    LiquidityRange(-700, -200, 500),
 )
 WIDE_RANGES = (
-    Range(None, None, 4_000),
-    Range(-5_000, 10_000, 3_000),
-    Range(-1_500, 2_000, 2_000),
-    Range(-500, 1_000, 1_000),
+    LiquidityRange(None, None, 4_000),
+    LiquidityRange(-5_000, 10_000, 3_000),
+    LiquidityRange(-1_500, 2_000, 2_000),
+    LiquidityRange(-500, 1_000, 1_000),
 )
 
-WORLD = World(
+DEFAULT_WORLD = LocalWorld(
     tokens=(
         TokenSpec("WETH", 18, Fraction(3_000), "30%", 10**18, TokenKind.WRAPPED_NATIVE),
         TokenSpec("WBTC", 8, Fraction(60_000), "25%", 4_166_667),
@@ -162,7 +162,7 @@ TICK_SPACINGS = {100: 1, 500: 10, 3_000: 60, 10_000: 200}
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class PositionAmounts:
     """A range of ticks and the base units of both tokens to provide in it."""
 
     tick_lower: int
@@ -182,7 +182,7 @@ def full_range(spacing: int) -> tuple[int, int]:
     return -last, last
 
 
-def ticks_of(price: Fraction, part: Range, spacing: int) -> tuple[int, int]:
+def range_ticks(price: Fraction, part: LiquidityRange, spacing: int) -> tuple[int, int]:
     """Ends of a range as usable ticks, at least one spacing apart."""
     first, last = full_range(spacing)
 
@@ -194,7 +194,7 @@ def ticks_of(price: Fraction, part: Range, spacing: int) -> tuple[int, int]:
     return lower, max(upper, lower + spacing)
 
 
-def position(price: Fraction, tick_lower: int, tick_upper: int, value1_raw: float) -> Position:
+def position_amounts(price: Fraction, tick_lower: int, tick_upper: int, value1_raw: float) -> PositionAmounts:
     """Amounts worth `value1_raw` base units of token1 in all (LiquidityAmounts.getAmountsForLiquidity).
 
     Floats: this is how much a made-up provider brings, the contract decides the liquidity.
@@ -203,7 +203,7 @@ def position(price: Fraction, tick_lower: int, tick_upper: int, value1_raw: floa
     inside = min(max(now, low), high)
     amount0, amount1 = 1 / inside - 1 / high, inside - low
     scale = value1_raw / (amount0 * float(price) + amount1)
-    return Position(tick_lower, tick_upper, _generous(amount0 * scale), _generous(amount1 * scale))
+    return PositionAmounts(tick_lower, tick_upper, _generous(amount0 * scale), _generous(amount1 * scale))
 
 
 def _generous(amount: float) -> int:
@@ -238,13 +238,13 @@ def v2_input_to_reach(reserve_in: int, reserve_out: int, price: Fraction, fee_pi
 TEST_MNEMONIC = "test test test test test test test test test test test junk"
 """Public: whoever sends real money to these accounts has lost it."""
 HD_PATH = "m/44'/60'/0'/0"
-COUNT = 10
-WALLET, WHALE = 0, 1
+ACCOUNT_COUNT = 10
+WALLET_INDEX, WHALE_INDEX = 0, 1
 """Account 0 is the wallet that the agent trims, account 1 deploys, provides liquidity and moves the market."""
 
 
 @dataclass(frozen=True, slots=True)
-class TestAccount:
+class DevAccount:
     """Checksummed address and 0x-hex key of a development account."""
 
     __test__ = False  # pytest takes every Test* for a test class
@@ -254,14 +254,14 @@ class TestAccount:
 
 
 @lru_cache(maxsize=1)
-def test_accounts() -> tuple[TestAccount, ...]:
+def dev_accounts() -> tuple[DevAccount, ...]:
     """The ten accounts, in order (BIP-44 path m/44'/60'/0'/0/i)."""
     from eth_account.hdaccount import key_from_seed, seed_from_mnemonic
     from eth_keys.main import KeyAPI
 
     seed = seed_from_mnemonic(TEST_MNEMONIC, "")
-    keys = [KeyAPI().PrivateKey(key_from_seed(seed, f"{HD_PATH}/{i}")) for i in range(COUNT)]
-    return tuple(TestAccount(key.public_key.to_checksum_address(), key.to_hex()) for key in keys)
+    keys = [KeyAPI().PrivateKey(key_from_seed(seed, f"{HD_PATH}/{i}")) for i in range(ACCOUNT_COUNT)]
+    return tuple(DevAccount(key.public_key.to_checksum_address(), key.to_hex()) for key in keys)
 
 
 # --- The trimtab.toml of an embedded chain: every key, ready for every command.
@@ -278,7 +278,7 @@ reserve = "0"
 feed = "{feed}"
 """
 
-FIRST_LINE = "# An embedded chain of trimtab: public test keys, worthless coins.\n"
+CONFIG_MARKER = "# An embedded chain of trimtab: public test keys, worthless coins.\n"
 """By which a config of ours is told from one of a real wallet."""
 
 _TEMPLATE = """[chain]
@@ -366,12 +366,12 @@ def config_text(chain: LocalChain, store_url: str, targets: Mapping[str, str], r
         _ASSET.format(symbol=symbol, address=chain.tokens[symbol].address, target=target, feed=chain.feeds[symbol])
         for symbol, target in targets.items()
     )
-    return FIRST_LINE + _TEMPLATE.format(
+    return CONFIG_MARKER + _TEMPLATE.format(
         chain_id=chain.chain_id,
         at=chain.addresses,
         url=chain.url or IN_PROCESS_URL,
         wallet=chain.wallet.address,
-        account=WALLET,
+        account=WALLET_INDEX,
         numeraire=chain.world.numeraire,
         assets=assets,
         store_url=store_url,

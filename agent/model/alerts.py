@@ -51,7 +51,7 @@ class AlertState:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class AlertMessage:
     """One alert on its way to one target. `id` is its number in the store."""
 
     id: int
@@ -65,13 +65,13 @@ class Letter:
 class Delivery:
     """What became of a letter: empty `why` where it arrived."""
 
-    letter: Letter
+    letter: AlertMessage
     why: str
     at_s: int
 
 
 @dataclass(frozen=True, slots=True)
-class TargetState:
+class AlertTargetState:
     """How a target did: last success and failure in Unix seconds, failures in a row with the last reason, letters given up
     because too many waited, and letters that still wait.
     """

@@ -8,7 +8,7 @@ from agent.model.gradual_execution import LimitOrder
 
 
 @dataclass(frozen=True, slots=True)
-class OwnStrategy:
+class AgentCycle:
     """The agent itself, at a look: its strategy, and before it the `orders` at a price that were open."""
 
     orders: tuple[LimitOrder, ...] = ()
@@ -39,7 +39,7 @@ class Invest:
 
 
 @dataclass(frozen=True, slots=True)
-class RaiseMoney:
+class RaiseForWithdrawal:
     """What lacks of `token` for a withdrawal."""
 
     token: str
@@ -58,19 +58,19 @@ class SellEverything:
 
 
 @dataclass(frozen=True, slots=True)
-class SellOut:
+class SellEntireBalance:
     """One `token` that leaves the config, sold to the last base unit."""
 
     token: str
 
 
 @dataclass(frozen=True, slots=True)
-class ByHand:
+class ManualAction:
     """An act that nothing is proposed for: a payout, or allowances taken back by the command that is named."""
 
     what: str
 
 
-Proposed = OwnStrategy | Swap | SwapAtPrice | Invest | RaiseMoney | Unwrap | SellEverything | SellOut
+PlanRequest = AgentCycle | Swap | SwapAtPrice | Invest | RaiseForWithdrawal | Unwrap | SellEverything | SellEntireBalance
 """What a plan is made for."""
-Asked = Proposed | ByHand
+StepRequest = PlanRequest | ManualAction

@@ -7,11 +7,11 @@ from enum import Enum
 from fractions import Fraction
 
 from agent.model.plan import Goal
-from agent.model.portfolio import Destination, Only, Pace
+from agent.model.portfolio import Destination, ExecutionPace, TradeSide
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class SliceDraw:
     """Chance in millionths, from 0 to 999,999: for the size of a round, and for the wait after it."""
 
     size_ppm: int
@@ -19,7 +19,7 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class BudgetCarryover:
     """What corrections before one have taken of its budget, since they began in the time that the first of them had.
 
     `wish` is the largest value that one of them was to move and `spent` what they lost together, in numeraire base units; at chain
@@ -32,7 +32,7 @@ class Spent:
     arrival: tuple[tuple[str, Fraction], ...] = ()
 
 
-class Purchase(Enum):
+class PurchaseKind(Enum):
     """What is no drift: the first purchase of a portfolio, and a deposit that is invested."""
 
     FIRST = "first purchase"
@@ -40,7 +40,7 @@ class Purchase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Campaign:
+class GradualExecution:
     """One correction that is carried out over time, as it began. Values in numeraire base units.
 
     It goes towards `goal`, as long as the config's `targets_bps` by token, `destination`, `only` and `pace` stay what they were.
@@ -51,7 +51,7 @@ class Campaign:
     a purchase in parts, to the targets of then; of a top-up `came` is what it invests, base units by token.
     """
 
-    pace: Pace
+    pace: ExecutionPace
     targets_bps: tuple[tuple[str, int], ...]
     destination: Destination
     goal: Goal
@@ -63,15 +63,15 @@ class Campaign:
     began_s: int
     ends_s: int
     expires_s: int
-    first: Draw
-    only: Only | None = None
-    before: Spent | None = None
-    purchase: Purchase | None = None
+    first: SliceDraw
+    only: TradeSide | None = None
+    before: BudgetCarryover | None = None
+    purchase: PurchaseKind | None = None
     came: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Underway:
+class ExecutionProgress:
     """How far a campaign is, by the receipts of its transactions: rounds `done`, value `moved` and `spent` at arrival prices.
 
     `spent` is what was given less what was got, and the gas of everything that was mined for it. The next round is due at
@@ -80,17 +80,17 @@ class Underway:
     """
 
     id: str
-    campaign: Campaign
+    campaign: GradualExecution
     done: int
     moved: Fraction
     spent: Fraction
     next_s: int
-    draw: Draw
+    draw: SliceDraw
     sold: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class ExecutionSlice:
     """One round of a campaign: its number, the `part` of what is left that it does, and what is left, numeraire base units."""
 
     number: int

@@ -62,7 +62,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class BookOpening:
+class LedgerOpening:
     """What one place ("" for the wallet, else the name of a liquidity position) held of a token when it came into the books."""
 
     place: str
@@ -74,7 +74,7 @@ class BookOpening:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ValuedHolding:
     """What was held of one token at a look, base units: in the wallet, and in liquidity positions; units.NATIVE is the native coin.
 
     `reserved_raw` of the wallet's is no part of the managed portfolio: gas money, and what reserves and limits.native_floor keep.
@@ -105,7 +105,7 @@ class Valuation:
     block: int
     chain_s: int
     value: Value
-    held: tuple[Held, ...]
+    held: tuple[ValuedHolding, ...]
 
     @property
     def gas_money(self) -> Value:
@@ -124,7 +124,7 @@ class Valuation:
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
+class LedgerBalance:
     """What the ledger says that the wallet holds of a token, with what is mined and not final yet; base units."""
 
     token: str
@@ -132,7 +132,7 @@ class Stand:
 
 
 @dataclass(frozen=True, slots=True)
-class BookTokens:
+class LedgerTokens:
     """What the tokens of the books are called, those that left the portfolio too; the numeraire; the wrapped native coin."""
 
     tokens: tuple[Token, ...]
@@ -160,7 +160,7 @@ class OpenLot:
 
 
 @dataclass(frozen=True, slots=True)
-class TaxStanding:
+class TaxState:
     """What a plan's taxable gain is told by: lots, what this year realised, and the most that it may (None: no limit).
 
     `rate` is reporting units per numeraire base unit now; `currency` is its name, empty for the numeraire itself.
@@ -177,7 +177,7 @@ class TaxStanding:
 # --- Changes of the wallet's balances that the books do not explain, and what the books say of each balance.
 
 
-class FlowKind(Enum):
+class ExternalTransferKind(Enum):
     """What an unexplained change was. REBASE, GAS_MONEY, UNDONE and ACCEPTED are told by themselves, the others by the owner.
 
     UNDONE is a fall that came back to the last base unit, and the rise that brought it back. ACCEPTED is a rise that nobody
@@ -194,12 +194,12 @@ class FlowKind(Enum):
     ACCEPTED = "accepted"
 
 
-FALLS_OF_OTHERS = (FlowKind.WITHDRAWAL, FlowKind.UNDONE)
+NON_LOSS_KINDS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.UNDONE)
 """Kinds of a fall that is nobody's loss. Every other fall counts as one, also while nobody has said what it was."""
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class ExternalTransfer:
     """A change of one balance between two blocks that no transaction of the agent made, base units with sign.
 
     `value` is in numeraire base units with sign at the reference price when it was found, or once there was one (None: no price
@@ -216,7 +216,7 @@ class Flow:
     block: int
     chain_s: int
     halts: bool
-    kind: FlowKind | None
+    kind: ExternalTransferKind | None
     undoes: tuple[int, ...] = ()
 
     @property
@@ -232,11 +232,11 @@ class Flow:
     @property
     def is_loss(self) -> bool:
         """Whether it counts against limits.daily_loss: every fall that the owner has not called a withdrawal."""
-        return self.delta_raw < 0 and self.kind not in FALLS_OF_OTHERS
+        return self.delta_raw < 0 and self.kind not in NON_LOSS_KINDS
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class OpeningBalance:
     """What a balance was at `block` with every transaction in Books.own taken off; units.NATIVE is the native coin."""
 
     token: str
@@ -245,7 +245,7 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnChange:
+class OwnBalanceChange:
     """What one mined transaction of the agent did to one balance, its gas included."""
 
     token: str
@@ -254,22 +254,22 @@ class OwnChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class ExpectedBalances:
     """What balances should be: openings, own transactions since, and the newest flows.
 
     `unsettled_nonce` is the lowest nonce of ours whose end the journal does not know yet; `turn` counts how often the openings
     were written, so that two processes do not write one flow twice.
     """
 
-    openings: tuple[Opening, ...]
-    own: tuple[OwnChange, ...]
-    flows: tuple[Flow, ...]
+    openings: tuple[OpeningBalance, ...]
+    own: tuple[OwnBalanceChange, ...]
+    flows: tuple[ExternalTransfer, ...]
     unsettled_nonce: int | None
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
+class ExternalTransaction:
     """A transaction of the wallet that the store did not send: what it used up of the limits of a day, and did to balances.
 
     Values in numeraire base units, `changes` as (token, base units with sign), gas included. `outflow` is what it gave away for

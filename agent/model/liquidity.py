@@ -93,7 +93,7 @@ class LpV3Position:
 
 
 @dataclass(frozen=True, slots=True)
-class LpGone:
+class LpMissingPosition:
     """A confirmed token of the position manager that does not exist: it was burned, or never minted. It holds nothing."""
 
     venue: str
@@ -108,11 +108,11 @@ class LpGone:
         return position_name(self.venue, self.manager, self.token_id)
 
 
-LpPosition = LpV2Position | LpV3Position | LpGone
+LpPosition = LpV2Position | LpV3Position | LpMissingPosition
 
 
 @dataclass(frozen=True, slots=True)
-class LpMove:
+class LpPositionChange:
     """What one mined transaction of the agent did to a position: `liquidity` put in, or taken out where it is negative.
 
     `amounts_raw` were put in (zero otherwise); `held` is all that the position had before something was taken out. A new V3

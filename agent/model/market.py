@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from agent.model.liquidity import LpPosition
-from agent.model.weights import Supply
+from agent.model.weights import TokenSupply
 from agent.units import Price
 
 # --- What a screen found out about a token: whether it may be traded, why not, and what the owner can do.
 
 
-class Finding(Enum):
+class TokenFinding(Enum):
     """What a token does. The first two are no reason not to trade it."""
 
     CLEAN = "clean"
@@ -32,7 +32,7 @@ class Finding(Enum):
     @property
     def accepted(self) -> bool:
         """Whether such a token may be traded."""
-        return self in (Finding.CLEAN, Finding.NO_RETURN_VALUE)
+        return self in (TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE)
 
     @property
     def words(self) -> str:
@@ -48,19 +48,19 @@ class Finding(Enum):
 _OUT = "take it out of the portfolio; what the wallet holds of it stays untouched"
 _WAIT = "nothing; it is tried again before each plan, and traded when it moves again"
 _WORDS = {
-    Finding.CLEAN: ("moves what it is told to", ""),
-    Finding.NO_RETURN_VALUE: ("moves what it is told to and returns nothing", ""),
-    Finding.FEE_ON_TRANSFER: ("keeps a part of each transfer", _OUT),
-    Finding.REBASING: ("its balances change by themselves", f"{_OUT}; many such tokens have a wrapped form that does not"),
-    Finding.FALSE_RETURNING: ("answers a transfer with false or with nonsense", _OUT),
-    Finding.PAUSED: ("moves for nobody now", _WAIT),
-    Finding.BLOCKLISTED: ("shuts somebody out who has to move it", "ask its issuer; it is tried again before each plan"),
-    Finding.CALLBACK: ("calls others in the middle of a transfer", _OUT),
-    Finding.HONEYPOT: ("can be bought and not sold", _OUT),
-    Finding.UNREADABLE: ("does not tell its balances", _OUT),
-    Finding.CODE_CHANGED: ("its code is another than trimtab trust pinned", "find out why, then: trimtab trust"),
-    Finding.IMPLEMENTATION_CHANGED: ("its implementation is another than trimtab trust pinned", "find out why, then: trimtab trust"),
-    Finding.UNKNOWN: ("could not be tried", 'ask another endpoint, or switch the screen off by limits.token_screen = "off"'),
+    TokenFinding.CLEAN: ("moves what it is told to", ""),
+    TokenFinding.NO_RETURN_VALUE: ("moves what it is told to and returns nothing", ""),
+    TokenFinding.FEE_ON_TRANSFER: ("keeps a part of each transfer", _OUT),
+    TokenFinding.REBASING: ("its balances change by themselves", f"{_OUT}; many such tokens have a wrapped form that does not"),
+    TokenFinding.FALSE_RETURNING: ("answers a transfer with false or with nonsense", _OUT),
+    TokenFinding.PAUSED: ("moves for nobody now", _WAIT),
+    TokenFinding.BLOCKLISTED: ("shuts somebody out who has to move it", "ask its issuer; it is tried again before each plan"),
+    TokenFinding.CALLBACK: ("calls others in the middle of a transfer", _OUT),
+    TokenFinding.HONEYPOT: ("can be bought and not sold", _OUT),
+    TokenFinding.UNREADABLE: ("does not tell its balances", _OUT),
+    TokenFinding.CODE_CHANGED: ("its code is another than trimtab trust pinned", "find out why, then: trimtab trust"),
+    TokenFinding.IMPLEMENTATION_CHANGED: ("its implementation is another than trimtab trust pinned", "find out why, then: trimtab trust"),
+    TokenFinding.UNKNOWN: ("could not be tried", 'ask another endpoint, or switch the screen off by limits.token_screen = "off"'),
 }
 
 
@@ -69,7 +69,7 @@ class ScreenedToken:
     """One token's finding; `detail` carries what was measured, in our own words."""
 
     token: str
-    finding: Finding
+    finding: TokenFinding
     detail: str = ""
 
     @property
@@ -79,7 +79,7 @@ class ScreenedToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Implementation:
+class ProxyImplementation:
     """Where a proxy that is a token hands its calls on to, at the snapshot's block."""
 
     token: str
@@ -200,7 +200,7 @@ class CodeHash:
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantined:
+class QuarantinedItem:
     """An item that could not be read: it is left out and named, never taken for zero."""
 
     item: str
@@ -241,13 +241,13 @@ class Snapshot:
     pools: tuple[PoolState, ...]
     feeds: tuple[FeedRound, ...]
     code_hashes: tuple[CodeHash, ...]
-    quarantined: tuple[Quarantined, ...]
+    quarantined: tuple[QuarantinedItem, ...]
     operators: tuple[str, ...]
     requests: int
     positions: tuple[LpPosition, ...] = ()
     past: tuple[PastPrices, ...] = ()
-    implementations: tuple[Implementation, ...] = ()
-    supplies: tuple[Supply, ...] = ()
+    implementations: tuple[ProxyImplementation, ...] = ()
+    supplies: tuple[TokenSupply, ...] = ()
 
 
 # --- One price of the past, as it was written down or read from a file or a chain.

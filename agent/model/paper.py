@@ -18,7 +18,7 @@ class PaperTx:
 
 
 @dataclass(frozen=True, slots=True)
-class Paper:
+class PaperWallet:
     """What the wallet has, allows and has sent, as of `block`: base units, wei. Only `waiting` is still to be carried out.
 
     `receipts` are the newest ones, `blocks` (number, hash) of the newest blocks that held a transaction of its own.

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from agent.model.liquidity import LpAction
 from agent.model.market import ScreenedToken
-from agent.model.portfolio import Pacing, Saving, Threshold, TrackingRisk
+from agent.model.portfolio import RiskCostTradeoff, SlicingComparison, Threshold, TrackingRisk
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Verdict:
     passed: bool
 
 
-class Funding(Enum):
+class LegFunding(Enum):
     """Whose balance a leg spends or fills: the wallet's, or what the previous leg left in the router."""
 
     WALLET = "wallet"
@@ -163,12 +163,12 @@ class Leg:
     min_out_raw: int
     fee_raw: int
     impact_bps: int
-    source: Funding
-    sink: Funding
+    source: LegFunding
+    sink: LegFunding
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class PlanCost:
     """Predicted cost in numeraire base units: pool fees, price impact, skew of pools off the reference, gas of the transaction, and
     gas of the approvals that it still needs.
     """
@@ -186,7 +186,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class SkippedItem:
     """Something the plan left undone, and why: the impact bound, dust, a missing route.
 
     `kept_by` names the limit of cost or size where the move is possible and not worth it; empty otherwise.
@@ -213,18 +213,18 @@ class Plan:
     legs: tuple[Leg, ...]
     holdings_after: tuple[tuple[str, int], ...]
     weights_after_bps: tuple[tuple[str, int], ...]
-    cost: Cost
+    cost: PlanCost
     turnover: Fraction
     gross_volume: Fraction
     gas_units: int
     gap_bps: Fraction | None
     verdicts: tuple[Verdict, ...]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedItem, ...]
     expires_block: int
     actions: tuple[LpAction, ...] = ()
     native_after_wei: int | None = None
-    saving: Saving | None = None
-    pacing: Pacing | None = None
+    saving: RiskCostTradeoff | None = None
+    pacing: SlicingComparison | None = None
 
     @property
     def exits(self) -> bool:

@@ -8,14 +8,14 @@ from fractions import Fraction
 
 from agent.model.liquidity import ConfirmedPosition, LpTarget
 from agent.model.market import CodeHash
-from agent.model.weights import Weights
+from agent.model.weights import AllocatorConfig
 from agent.units import NATIVE, Price, Token
 
 # --- What standing off the targets costs: the owner's aversion, volatilities and correlations; and what a plan saves of it.
 
 
 @dataclass(frozen=True, slots=True)
-class Measuring:
+class RiskEstimationWindow:
     """What volatilities are estimated from: returns of each `step_s` within `window_s` of recorded prices, of which each token needs
     `min_returns`, the newest price at most `max_age_s` old.
     """
@@ -39,20 +39,20 @@ class TrackingRisk:
     horizon_s: int
     volatilities_bps: tuple[tuple[str, int], ...]
     correlations_bps: tuple[tuple[str, str, int], ...]
-    measuring: Measuring | None = None
+    measuring: RiskEstimationWindow | None = None
     measured: str = ""
     unmeasured: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Zone:
+class NoTradeZone:
     """Acts when a plan saves more risk than it costs, and goes as far as its last unit does."""
 
     risk: TrackingRisk
 
 
 @dataclass(frozen=True, slots=True)
-class Saving:
+class RiskCostTradeoff:
     """What a plan saves of the risk over the horizon, and what it costs, in numeraire base units.
 
     `skew` is below zero where pools pay more than the reference: that may make the exchange free, and never more. `approvals`
@@ -117,7 +117,7 @@ Schedule = Every | Cron
 
 
 @dataclass(frozen=True, slots=True)
-class Hybrid:
+class HybridTrigger:
     """Reviews on `schedule`, acts only if `threshold` is exceeded then."""
 
     threshold: Threshold
@@ -125,7 +125,7 @@ class Hybrid:
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class StagedTrigger:
     """Reviews on `review` and says what it would do; acts on `execution` alone, with a `threshold` only beyond its band."""
 
     review: Schedule
@@ -158,18 +158,18 @@ class VolatilityJump:
     tokens: tuple[str, ...] = ()
 
 
-Event = Drawdown | VolatilityJump
-Single = Threshold | Every | Cron | Hybrid | Staged | Drawdown | VolatilityJump
+MarketEventTrigger = Drawdown | VolatilityJump
+SingleTrigger = Threshold | Every | Cron | HybridTrigger | StagedTrigger | Drawdown | VolatilityJump
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
     """Acts when any of several triggers does, each by its own band and its own schedule."""
 
-    triggers: tuple[Single, ...]
+    triggers: tuple[SingleTrigger, ...]
 
 
-Trigger = Threshold | Every | Cron | Hybrid | Staged | Drawdown | VolatilityJump | AnyOf | Zone
+Trigger = Threshold | Every | Cron | HybridTrigger | StagedTrigger | Drawdown | VolatilityJump | AnyOf | NoTradeZone
 
 
 PORTFOLIO = "portfolio"
@@ -199,7 +199,7 @@ class OrderStage(Enum):
     OFF = "off"
 
 
-class Absent(Enum):
+class WeightReallocation(Enum):
     """Where the weight of an asset goes that is out, or waits for its entry: into the numeraire, or to the others in proportion."""
 
     CASH = "cash"
@@ -207,7 +207,7 @@ class Absent(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class OrderTerms:
     """One order of the config. Exactly one of `price` and `share_bps`.
 
     `price` is in numeraire base units per token base unit, of a trailing stop its distance from the highest price; `share_bps` is
@@ -221,22 +221,22 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class OrdersConfig:
     """The orders of a portfolio. `hysteresis_bps` is how far from its level a price must be for an order to be armed, and how far
     below it for an entry that closed to open again. An entry above the price fills at once: refused with `refuse_filled`, else told.
     """
 
-    terms: tuple[Terms, ...] = ()
-    absent: Absent = Absent.CASH
+    terms: tuple[OrderTerms, ...] = ()
+    absent: WeightReallocation = WeightReallocation.CASH
     hysteresis_bps: int = 100
     refuse_filled: bool = False
 
 
-NO_ORDERS = Orders()
+NO_ORDERS = OrdersConfig()
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ConditionalOrder:
     """How one order stands. `basis` is the price that a share counts from, `mark` the highest confirmed price of a trailing stop,
     `at` the price that it fired or closed at (None: not yet), `since_s` the chain time of its last change of stage. Of the
     portfolio prices are what a unit of it is worth, which began at 1.
@@ -245,7 +245,7 @@ class Order:
     token: str
     kind: OrderKind
     stage: OrderStage
-    terms: Terms
+    terms: OrderTerms
     since_s: int
     basis: Price | None = None
     mark: Price | None = None
@@ -263,7 +263,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class UnitValue:
+class NavPerShare:
     """What a unit of the portfolio was worth at an earlier look: `worth` with these holdings (token, base units) at these prices.
 
     What came or went since does not change it: the worth follows what those holdings gained or lost in price. `lost` is what
@@ -278,7 +278,7 @@ class UnitValue:
 
 
 @dataclass(frozen=True, slots=True)
-class StuckExit:
+class BlockedExit:
     """An asset that an order sells and that cannot be sold now, `why`, and what its owner can do about it. It keeps what it has."""
 
     token: str
@@ -287,7 +287,7 @@ class StuckExit:
 
 
 @dataclass(frozen=True, slots=True)
-class LateRefusal:
+class SubmissionRefusal:
     """An exit that passed every guard and was refused when it was about to be sent, `why`: `times` in a row, the last at `at_s` of
     chain time.
     """
@@ -336,8 +336,8 @@ class Portfolio:
     hub_feeds: tuple[tuple[str, str], ...] = ()
     positions: tuple[ConfirmedPosition, ...] = ()
     lp_targets: tuple[LpTarget, ...] = ()
-    weights: Weights | None = None
-    orders: Orders = NO_ORDERS
+    weights: AllocatorConfig | None = None
+    orders: OrdersConfig = NO_ORDERS
 
     def feed(self, address: str) -> str | None:
         """USD price feed of the token at `address`; None when it has none."""
@@ -368,7 +368,7 @@ class Destination(Enum):
     ZONE = "zone"
 
 
-class Only(Enum):
+class TradeSide(Enum):
     """Which side of a rebalance is traded (agent/policy/drift.py says exactly what)."""
 
     SELL = "sell"
@@ -390,13 +390,13 @@ class Policy:
     cooldown_s: int
     confirm_blocks: int = 0
     jitter_bps: int = 0
-    only: Only | None = None
+    only: TradeSide | None = None
 
 
 # --- How a correction is spread over time: what the owner allows, and what each number of rounds would cost.
 
 
-class Style(Enum):
+class ExecutionStyle(Enum):
     """At once; in rounds where they are cheaper; over a stated time; or only at a price that is good enough."""
 
     MARKET = "market"
@@ -406,7 +406,7 @@ class Style(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ExecutionPace:
     """What [execution] says of time. Shares in bps.
 
     ROUNDS: up to `max_rounds`, `interval_s` apart on average, while pools go half of the way back to where they were within
@@ -417,7 +417,7 @@ class Pace:
     `patience_s`.
     """
 
-    style: Style = Style.MARKET
+    style: ExecutionStyle = ExecutionStyle.MARKET
     max_rounds: int = 1
     interval_s: int = 0
     over_s: int = 0
@@ -431,7 +431,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundsCost:
+class SlicingCost:
     """What it costs to do a correction in so many equal rounds, numeraire base units at the reference prices of now.
 
     `gas` includes that of approvals. `waiting` prices what is moved later, `rest` what is not moved at all. `moved` is the
@@ -454,10 +454,10 @@ class RoundsCost:
 
 
 @dataclass(frozen=True, slots=True)
-class Pacing:
+class SlicingComparison:
     """The comparison of one round with several: each in `options`, fewest first, the one that is `chosen`, and `why`."""
 
-    options: tuple[RoundsCost, ...]
+    options: tuple[SlicingCost, ...]
     chosen: int
     why: str
 
@@ -465,7 +465,7 @@ class Pacing:
 # --- What binds: where reference prices come from, every limit, and how a plan becomes a transaction.
 
 
-class ReferenceKind(Enum):
+class PriceSource(Enum):
     """Source of a reference price: Chainlink feed, V3 TWAP, or spot (local chains only unless allowed)."""
 
     FEED = "feed"
@@ -474,7 +474,7 @@ class ReferenceKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ReferenceConfig:
     """Sources of the reference price in order of preference; a feed older than `feed_max_age_s` does not count.
 
     `feed_ages` are other ages by feed, in seconds. `mean_pools` are the pools whose means count, with the code that was pinned;
@@ -482,7 +482,7 @@ class Reference:
     been up again for `sequencer_grace_s`, nothing is traded.
     """
 
-    kinds: tuple[ReferenceKind, ...]
+    kinds: tuple[PriceSource, ...]
     twap_window_s: int
     feed_max_age_s: int
     feed_ages: tuple[tuple[str, int], ...] = ()
@@ -538,7 +538,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Execution:
+class ExecutionConfig:
     """How a plan becomes a transaction. `router` is the spender's address, `router_kind` its encoder's name.
 
     `liquidity` are (venue, contract) through which liquidity is provided and taken out: V2 router, V3 position manager.
@@ -551,4 +551,4 @@ class Execution:
     expire_blocks: int
     pinned: tuple[str, ...]
     liquidity: tuple[tuple[str, str], ...] = ()
-    pace: Pace = field(default_factory=Pace)
+    pace: ExecutionPace = field(default_factory=ExecutionPace)

@@ -5,12 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model.gradual_execution import Draw, Spent, Underway
-from agent.model.ledger import Flow, TaxStanding
+from agent.model.gradual_execution import BudgetCarryover, ExecutionProgress, SliceDraw
+from agent.model.ledger import ExternalTransfer, TaxState
 from agent.model.market import PricePoint, ScreenedToken, Snapshot
-from agent.model.portfolio import Execution, LateRefusal, Limits, Order, Policy, Portfolio, Reference, StuckExit, UnitValue
-from agent.model.strategies import SleeveBooks, Split
-from agent.model.transactions import Claim
+from agent.model.portfolio import (
+    BlockedExit,
+    ConditionalOrder,
+    ExecutionConfig,
+    Limits,
+    NavPerShare,
+    Policy,
+    Portfolio,
+    ReferenceConfig,
+    SubmissionRefusal,
+)
+from agent.model.strategies import CapitalSplit, StrategyBooks
+from agent.model.transactions import PendingPayment
 from agent.model.weights import Allocation
 
 
@@ -54,7 +64,7 @@ class History:
     started_s: int | None
     approvals_in_row: int = 0
     last_liquidity_s: int | None = None
-    flows: tuple[Flow, ...] = ()
+    flows: tuple[ExternalTransfer, ...] = ()
     unknown: str = ""
     undecided: tuple[str, ...] = ()
     delay_ppm: int = 0
@@ -65,24 +75,24 @@ class History:
     allocation: Allocation | None = None
     unchosen: str = ""
     outflow_24h: Fraction = Fraction(0)
-    claims: tuple[Claim, ...] = ()
+    claims: tuple[PendingPayment, ...] = ()
     stopped: str = ""
     reviews: tuple[tuple[str, int], ...] = ()
     books: str = ""
-    tax: TaxStanding | None = None
-    campaign: Underway | None = None
+    tax: TaxState | None = None
+    campaign: ExecutionProgress | None = None
     campaign_ended_s: int | None = None
-    draw: Draw | None = None
-    spent: Spent | None = None
-    orders: tuple[Order, ...] = ()
+    draw: SliceDraw | None = None
+    spent: BudgetCarryover | None = None
+    orders: tuple[ConditionalOrder, ...] = ()
     orders_turn: int = 0
-    unit_value: UnitValue | None = None
-    sleeves: SleeveBooks | None = None
-    late: tuple[LateRefusal, ...] = ()
+    unit_value: NavPerShare | None = None
+    sleeves: StrategyBooks | None = None
+    late: tuple[SubmissionRefusal, ...] = ()
     invested: tuple[tuple[str, int], ...] = ()
     fell_24h: Fraction = Fraction(0)
     fell_total: Fraction = Fraction(0)
-    accepted: tuple[Flow, ...] = ()
+    accepted: tuple[ExternalTransfer, ...] = ()
     failed_s: int | None = None
     failures_stop: bool = False
     wasted_24h_wei: int = 0
@@ -109,16 +119,16 @@ class StepInput:
     snapshot: Snapshot
     portfolio: Portfolio
     policy: Policy
-    reference: Reference
+    reference: ReferenceConfig
     limits: Limits
-    execution: Execution
+    execution: ExecutionConfig
     history: History
     spend_caps: tuple[tuple[str, int], ...] = ()
     spent_gas_wei: int = 0
     acted: bool = False
     quarantine: tuple[ScreenedToken, ...] = ()
     wishes: tuple[str, ...] = ()
-    split: Split | None = None
-    stuck: tuple[StuckExit, ...] = ()
+    split: CapitalSplit | None = None
+    stuck: tuple[BlockedExit, ...] = ()
     aside: str = ""
     aside_raw: tuple[tuple[str, int], ...] = ()

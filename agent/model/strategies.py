@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 
-from agent.model.ledger import Flow
+from agent.model.ledger import ExternalTransfer
 from agent.model.portfolio import Destination, Threshold, Trigger
 from agent.model.transactions import Intent
-from agent.model.weights import Allocation, Weights
+from agent.model.weights import Allocation, AllocatorConfig
 
-UNITS = "units"
+STRATEGY_UNITS = "units"
 """Stands for a strategy's own units where a token's address is asked for."""
-ASIDE = ""
+UNALLOCATED = ""
 """Whose the wallet's balance is that is left alone: reserves, and native coin for gas."""
 
 
 @dataclass(frozen=True, slots=True)
-class HealthRule:
+class StrategyHealthRule:
     """Cuts a strategy to its floor once its Sharpe ratio over `window_s` was below `limit_milli` for `period_s`, and lets it back once
     it was at or above `recover_milli` for `recover_s`. Ratios are annual, in thousandths, without a riskless rate.
     """
@@ -45,26 +45,26 @@ class Strategy:
     destination: Destination
     cooldown_s: int
     floor_bps: int = 0
-    health: HealthRule | None = None
-    allocator: Weights | None = None
+    health: StrategyHealthRule | None = None
+    allocator: AllocatorConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class CapitalSplit:
     """How capital is split over strategies, shares summing to 10,000; beyond `band` of a share the split itself is restored."""
 
     strategies: tuple[Strategy, ...]
     band: Threshold
 
 
-class Health(Enum):
+class StrategyHealth(Enum):
     """Whether a strategy works with its share, or waits at its floor in the numeraire."""
 
     ACTIVE = "active"
     PAUSED = "paused"
 
 
-class BookingKind(Enum):
+class StrategyBookingKind(Enum):
     """What moved the books of strategies."""
 
     OPEN = "open"
@@ -76,14 +76,14 @@ class BookingKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Booking:
+class StrategyBooking:
     """One thing that happened to the books: (strategy, token or UNITS, base units with sign). `source` says what it was, once each.
 
     `acted` are the strategies whose own wish it carried out, `costs` what a trade cost each, in numeraire base units.
     """
 
     source: str
-    kind: BookingKind
+    kind: StrategyBookingKind
     block: int
     at_s: int
     changes: tuple[tuple[str, str, int], ...]
@@ -92,7 +92,7 @@ class Booking:
 
 
 @dataclass(frozen=True, slots=True)
-class SleeveState:
+class StrategyState:
     """What is remembered of a strategy beside its holdings.
 
     `since_s` is when `health` began, `turning_s` since when its Sharpe ratio asks for the other state. `unit` is the value of a unit
@@ -101,7 +101,7 @@ class SleeveState:
     """
 
     name: str
-    health: Health
+    health: StrategyHealth
     since_s: int
     reason: str = ""
     turning_s: int | None = None
@@ -113,13 +113,13 @@ class SleeveState:
 
 
 @dataclass(frozen=True, slots=True)
-class Sleeve:
+class StrategyBook:
     """The books of one strategy: base units by token, its units, and the chain time of its last rebalance."""
 
     name: str
     holdings: tuple[tuple[str, int], ...]
     units: int
-    state: SleeveState
+    state: StrategyState
     last_rebalance_s: int | None = None
     costs: Fraction = Fraction(0)
 
@@ -129,27 +129,27 @@ class Sleeve:
 
 
 @dataclass(frozen=True, slots=True)
-class SleeveBooks:
+class StrategyBooks:
     """All strategies at one block; `fault` says why they cannot be told, `pending` are bookings that are not written down yet.
 
     `choices` are the weights that allocators chose last, by strategy; `unchosen` says which strategy has none to go by, and why.
     """
 
-    sleeves: tuple[Sleeve, ...]
+    sleeves: tuple[StrategyBook, ...]
     fault: str = ""
-    pending: tuple[Booking, ...] = ()
+    pending: tuple[StrategyBooking, ...] = ()
     turn: int = 0
     choices: tuple[tuple[str, Allocation], ...] = ()
     unchosen: str = ""
 
     @property
-    def named(self) -> dict[str, Sleeve]:
+    def named(self) -> dict[str, StrategyBook]:
         """By name."""
         return {sleeve.name: sleeve for sleeve in self.sleeves}
 
 
 @dataclass(frozen=True, slots=True)
-class UnitPoint:
+class NavPoint:
     """A strategy's unit value and health index at a time, in 10^-12."""
 
     at_s: int
@@ -158,17 +158,17 @@ class UnitPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class SleeveLedger:
+class StrategyLedger:
     """What the store has of strategies: bookings oldest first, states, and what happened to the wallet that is not booked yet.
 
     `earlier` are (transaction, block, changes of balances) of what the wallet sent without this store. `flows_to` is the strategy
     that deposits and withdrawals are of (None: shared by capital).
     """
 
-    bookings: tuple[Booking, ...] = ()
-    states: tuple[SleeveState, ...] = ()
+    bookings: tuple[StrategyBooking, ...] = ()
+    states: tuple[StrategyState, ...] = ()
     intents: tuple[Intent, ...] = ()
-    flows: tuple[Flow, ...] = ()
+    flows: tuple[ExternalTransfer, ...] = ()
     earlier: tuple[tuple[str, int, tuple[tuple[str, int], ...]], ...] = ()
     flows_to: str | None = None
     turn: int = 0

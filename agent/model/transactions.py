@@ -210,7 +210,7 @@ class Payment:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class WithdrawalProgress:
     """How far a withdrawal is that is raised in parts: `done` of about `count`, the next from `next_s` on; a run goes on with it until
     `until_s`. Both in chain time. `lacked_raw` is what lacked in base units when the part under way began; 0 while none is.
     """
@@ -223,7 +223,7 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class OwnerRequest:
     """One request. `to` is the confirmed payout address (None: nothing is paid). `to_stable`: everything is sold for the numeraire.
 
     `payments` of a withdrawal are fixed when it is asked for; a stop pays what there is in the end. `asked_s` is chain time.
@@ -237,11 +237,11 @@ class Request:
     to_stable: bool
     state: RequestState
     asked_s: int
-    parts: Parts | None = None
+    parts: WithdrawalProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class PendingPayment:
     """A payment of an open withdrawal that was not made yet: so much of the asset is no part of the portfolio any more.
 
     `parts` is that of its withdrawal.
@@ -249,7 +249,7 @@ class Claim:
 
     request: int
     payment: Payment
-    parts: Parts | None = None
+    parts: WithdrawalProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)

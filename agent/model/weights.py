@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Method(Enum):
+class AllocationMethod(Enum):
     """By what the weights of the free assets are chosen."""
 
     FIXED = "fixed"
@@ -20,15 +20,20 @@ class Method(Enum):
     @property
     def needs_returns(self) -> bool:
         """Whether it looks at how prices moved."""
-        return self in (Method.INVERSE_VOLATILITY, Method.MINIMUM_VARIANCE, Method.RISK_PARITY, Method.HRP)
+        return self in (
+            AllocationMethod.INVERSE_VOLATILITY,
+            AllocationMethod.MINIMUM_VARIANCE,
+            AllocationMethod.RISK_PARITY,
+            AllocationMethod.HRP,
+        )
 
     @property
     def needs_correlations(self) -> bool:
         """Whether it also looks at how they moved together."""
-        return self.needs_returns and self is not Method.INVERSE_VOLATILITY
+        return self.needs_returns and self is not AllocationMethod.INVERSE_VOLATILITY
 
 
-class UntilChosen(Enum):
+class InitialWeights(Enum):
     """What counts while no weights were ever chosen: the targets of the config, or nothing, and then nothing is traded."""
 
     TARGETS = "targets"
@@ -45,7 +50,7 @@ class WeightLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class Supply:
+class TokenSupply:
     """Coins of a token that exist, base units; `source` says who told it, empty for the token's own contract."""
 
     token: str
@@ -54,7 +59,7 @@ class Supply:
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class AllocatorConfig:
     """An allocator and its bounds. `fixed` are tokens whose target is that of the config, whatever is chosen for the others.
 
     Chosen anew every `every_s` from the returns of each `step_s` within `window_s`, of which each asset needs `min_returns`, the
@@ -62,7 +67,7 @@ class Weights:
     weight by more than `churn_bps` changes nothing. `supplies` are those that the owner told, which count before the chain's.
     """
 
-    method: Method
+    method: AllocationMethod
     every_s: int
     window_s: int
     step_s: int
@@ -70,10 +75,10 @@ class Weights:
     max_age_s: int
     keep_s: int
     churn_bps: int
-    until_chosen: UntilChosen
+    until_chosen: InitialWeights
     fixed: tuple[str, ...]
     limits: tuple[WeightLimit, ...]
-    supplies: tuple[Supply, ...] = ()
+    supplies: tuple[TokenSupply, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ class Allocation:
     """
 
     at_s: int
-    method: Method
+    method: AllocationMethod
     weights_bps: tuple[tuple[str, int], ...]
     basis: str
     data: str

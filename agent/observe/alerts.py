@@ -16,14 +16,14 @@ _APOSTROPHE = re.compile(r"(?<=[a-z])'(?=s\b)")
 """Nothing of this is needed to say what happened; all of it could be markup, an escape, a formula or a link somewhere (T17)."""
 
 
-def plain(text: str) -> str:
+def sanitize_text(text: str) -> str:
     """The text with harmless characters only, in one line, cut where it is long; a genitive loses its apostrophe."""
     found = " ".join(_FOREIGN.sub("?", _APOSTROPHE.sub("", text)).split()).replace("://", ": ")
     return found if len(found) <= LONGEST_TEXT else found[: LONGEST_TEXT - 3] + "..."
 
 
 @dataclass(frozen=True, slots=True)
-class Quiet:
+class QuietHours:
     """Hours of the day, in minutes of a time zone, in which nothing is told but what is urgent; they may pass midnight."""
 
     begin_min: int
@@ -45,14 +45,14 @@ class Quiet:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class AlertRules:
     """What is told, when not, and how often: `cooldowns` in seconds by kind, `repeat_s` for what lasts, None for never again."""
 
     kinds: frozenset[AlertKind]
     cooldown_s: int
     cooldowns: Mapping[AlertKind, int] = field(default_factory=dict)
     repeat_s: int | None = None
-    quiet: Quiet | None = None
+    quiet: QuietHours | None = None
     urgent: frozenset[AlertKind] = frozenset()
 
     def due_s(self, state: AlertState, now_s: int) -> int:
@@ -64,14 +64,16 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class AlertDecision:
     """`changed` states, and of these the ones to tell now, with the text to tell, in the order in which they were raised."""
 
     changed: tuple[AlertState, ...]
     told: tuple[AlertState, ...]
 
 
-def judge(states: Sequence[AlertState], alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, rules: Rules) -> Judged:
+def decide_alerts(
+    states: Sequence[AlertState], alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, rules: AlertRules
+) -> AlertDecision:
     """What a look's alerts make of what is known. Of the kinds in `judged` the look knows all that lasts: what it does not hand in
     is over, and is dropped where it was not told yet. Pure; the same states and alerts give the same answer.
     """
@@ -94,10 +96,10 @@ def judge(states: Sequence[AlertState], alerts: Iterable[Alert], judged: frozens
             found[state.key] = replace(state, untold=0, told_s=now_s)
             told.append(replace(state, text=_counted(state)))
     known = {state.key: state for state in states}
-    return Judged(tuple(state for key, state in found.items() if state != known.get(key)), tuple(told))
+    return AlertDecision(tuple(state for key, state in found.items() if state != known.get(key)), tuple(told))
 
 
-def _lasting(state: AlertState, alert: Alert, now_s: int, rules: Rules) -> AlertState:
+def _lasting(state: AlertState, alert: Alert, now_s: int, rules: AlertRules) -> AlertState:
     if state.since_s is None:
         return replace(state, text=alert.text, since_s=now_s, untold=1, raised_s=now_s)
     again = rules.repeat_s is not None and state.told_s is not None and now_s >= state.told_s + rules.repeat_s

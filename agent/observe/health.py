@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 import requests
 
 Document = dict[str, Any]
-LOOKS_MISSED = 3
+MAX_MISSED_CYCLES = 3
 """Intervals without a good look after which health is red."""
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class RunState:
     """What is known of the run. Times are of a clock that only goes forward, in seconds.
 
     `trouble` is why the last look was no good, empty where it was; `hung` what the watch says. `good_at` is None before the
@@ -38,17 +38,17 @@ class State:
     stopping: bool = False
 
 
-class Health:
+class RunHealth:
     """Written by the run, read by whoever asks."""
 
     def __init__(self, interval_s: float, now: Callable[[], float] = time.monotonic) -> None:
         self._interval_s = interval_s
         self._now = now
         self._lock = threading.Lock()
-        self._state = State(now())
+        self._state = RunState(now())
 
     @property
-    def state(self) -> State:
+    def state(self) -> RunState:
         """As it stands."""
         with self._lock:
             return self._state
@@ -69,7 +69,7 @@ class Health:
         with self._lock:
             self._state = replace(self._state, stopping=True)
 
-    def red(self) -> list[str]:
+    def unhealthy_reason(self) -> list[str]:
         """Why the run is not healthy; empty where it is. A pause is the owner's wish and no illness."""
         state = self.state
         found = [f"it hangs: {state.hung}"] if state.hung else []
@@ -81,13 +81,13 @@ class Health:
         """For how long no look was good, where that is too long; empty where it is not."""
         state = self.state
         since_s = self._now() - (state.started_at if state.good_at is None else state.good_at)
-        late_s = LOOKS_MISSED * self._interval_s + 60
+        late_s = MAX_MISSED_CYCLES * self._interval_s + 60
         return f"no good look for {since_s:.0f} s, longer than {late_s:.0f} s" if since_s > late_s else ""
 
-    def unready(self) -> list[str]:
+    def not_ready_reason(self) -> list[str]:
         """Why nothing would be traded now, as far as that is known before a plan: red, paused, stopping, or no look yet."""
         state = self.state
-        found = self.red()
+        found = self.unhealthy_reason()
         if state.good_at is None:
             found.append("no good look yet")
         if state.paused:
@@ -168,12 +168,12 @@ def _host(url: str) -> str:
 # --- Watches the run from a thread of its own: a look that hangs is named and the process ends, never in the middle of a broadcast.
 
 
-SENDING = "before:send"
+SENDING_STAGE = "before:send"
 """What the executor tells just before bytes leave; whatever it tells next, they have left."""
 LONGEST_PERIOD_S = 5.0
 
 
-class Watch:
+class Watchdog:
     """Hears signs of life. `now` is a clock that only goes forward, in seconds; `bound_s` how long a silence may last.
 
     Every event of a step is a sign of life, each piece of a rest too.
@@ -206,7 +206,7 @@ class Watch:
     def hangs(self) -> str | None:
         """What hangs since when, in words; None while all is well, a person is asked, or bytes are on their way to a node."""
         stage, silent_s = self._stage, self._now() - self._at
-        if self._asking or stage == SENDING or silent_s <= self._bound_s:
+        if self._asking or stage == SENDING_STAGE or silent_s <= self._bound_s:
             return None
         return f"no sign of life for {silent_s:.0f} s, longer than {self._bound_s:g} s, since «{stage}»"
 
@@ -245,7 +245,7 @@ class Watch:
 # --- Tells systemd how the run does (sd_notify(3)): ready, alive, stopping, and one line of status.
 
 
-class Notifier:
+class SystemdNotifier:
     """Silent where no service manager listens. A message that cannot be sent is dropped: it never harms the run."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 
 from agent.errors import ConfigError
-from agent.observe.health import Health
+from agent.observe.health import RunHealth
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types there; when a counter was made tells nothing here
 
@@ -25,7 +25,7 @@ OUTCOMES = ("hold", "halt", "planned", "refused", "declined", "done", "failed", 
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class CycleFigures:
     """One look, as figures. `value` and `loss` are whole coins of the numeraire, `drifts_bps` by symbol.
 
     `loss_share` is the loss of 24 h over limits.daily_loss of the portfolio, None where that limit is off; `endpoints` are
@@ -71,7 +71,7 @@ class Metrics:
         head_age = self._gauge("trimtab_head_age_seconds", "Age of the head of the last snapshot; NaN before the first")
         head_age.set_function(lambda: float("nan") if self._head_s is None else self._now_s() - self._head_s)
 
-    def looked(self, look: Look) -> None:
+    def looked(self, look: CycleFigures) -> None:
         """Takes one look over."""
         self._looks.labels(look.outcome).inc()
         self._took.set(look.took_s)
@@ -197,7 +197,7 @@ def _names_loopback(host: str) -> bool:
 
 
 @contextmanager
-def serving(host: str, port: int, metrics: Metrics, health: Health) -> Iterator[int]:
+def serving(host: str, port: int, metrics: Metrics, health: RunHealth) -> Iterator[int]:
     """Serves while inside; yields the port, which the system chooses for port 0. Raises ConfigError when it cannot listen."""
     try:
         server = _Server((host, port), lambda path: _answers(path, metrics, health))
@@ -213,17 +213,17 @@ def serving(host: str, port: int, metrics: Metrics, health: Health) -> Iterator[
         thread.join(_PATIENCE_S)
 
 
-def _answers(path: str, metrics: Metrics, health: Health) -> Answer | None:
+def _answers(path: str, metrics: Metrics, health: RunHealth) -> Answer | None:
     match path:
         case "/metrics":
             return 200, CONTENT_TYPE_LATEST, metrics.text()
         case "/health":
-            return _told(health, health.red())
+            return _health_answer(health, health.unhealthy_reason())
         case "/ready":
-            return _told(health, health.unready())
+            return _health_answer(health, health.not_ready_reason())
         case _:
             return None
 
 
-def _told(health: Health, reasons: list[str]) -> Answer:
+def _health_answer(health: RunHealth, reasons: list[str]) -> Answer:
     return (503 if reasons else 200), "application/json", json.dumps(health.document(reasons)).encode() + b"\n"

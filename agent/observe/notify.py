@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from tenacity import RetryCallState, Retrying, retry_if_result, sleep_using_event, stop_after_attempt, stop_when_event_set, wait_exponential
 
 from agent.errors import ConfigError
-from agent.model import Alert, AlertKind, AlertState, Delivery, Letter
-from agent.observe.alerts import Rules, judge
-from agent.store.alerts import Alerts
+from agent.model import Alert, AlertKind, AlertMessage, AlertState, Delivery
+from agent.observe.alerts import AlertRules, decide_alerts
+from agent.store.alerts import AlertStore
 
-Send = Callable[[str, str], str]
+SendMessage = Callable[[str, str], str]
 """Takes title and text, returns why it failed, empty where it arrived."""
-MOST_WAITING = 100
+MAX_QUEUED = 100
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
 TITLES = {
     AlertKind.PRICE: "a price left its band",
@@ -36,15 +36,15 @@ TITLES = {
 }
 
 
-class Courier:
+class AlertChannel:
     """One target. `put` never waits; results are collected by whoever has the time. Waits between tries double, up to five minutes."""
 
-    def __init__(self, name: str, send: Send, attempts: int, label: str, first_wait_s: float = FIRST_WAIT_S) -> None:
+    def __init__(self, name: str, send: SendMessage, attempts: int, label: str, first_wait_s: float = FIRST_WAIT_S) -> None:
         self.name = name
         self._send = send
         self._label = label
         self._closing = threading.Event()
-        self._waiting: queue.Queue[Letter | None] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[AlertMessage | None] = queue.Queue(MAX_QUEUED)
         self._done: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._retrying = Retrying(
@@ -58,7 +58,7 @@ class Courier:
     def __repr__(self) -> str:
         return f"Courier({self.name})"
 
-    def put(self, letter: Letter) -> None:
+    def put(self, letter: AlertMessage) -> None:
         """Takes a letter; where too many wait already the oldest is given up."""
         while True:
             try:
@@ -95,7 +95,7 @@ class Courier:
                 self._done.put(Delivery(letter, why, int(time.time())))
             self._waiting.task_done()
 
-    def _try(self, letter: Letter) -> str:
+    def _try(self, letter: AlertMessage) -> str:
         """Why it failed, in our own words: what a target answered is foreign text, and its address a secret."""
         try:
             return self._send(f"{self._label}: {TITLES[letter.kind]}", letter.text)
@@ -107,7 +107,7 @@ def _last_word(state: RetryCallState) -> str:
     return "" if state.outcome is None else str(state.outcome.result())
 
 
-def apprise_send(url: str, variable: str, timeout_s: float) -> Send:
+def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
     """Sends through apprise. Raises ConfigError, without the address, where it is none that apprise knows."""
     import apprise
 
@@ -132,12 +132,12 @@ def apprise_send(url: str, variable: str, timeout_s: float) -> Send:
     return send
 
 
-def settle_all(couriers: Iterable[Courier], within_s: float) -> list[Delivery]:
+def drain_channels(channels: Iterable[AlertChannel], within_s: float) -> list[Delivery]:
     """Lets all finish, so long together at most; returns what became of their letters."""
-    couriers, end = list(couriers), time.monotonic() + within_s
-    for courier in couriers:
-        courier.close(max(0.0, end - time.monotonic()))
-    return [one for courier in couriers for one in courier.collected()]
+    channels, end = list(channels), time.monotonic() + within_s
+    for channel in channels:
+        channel.close(max(0.0, end - time.monotonic()))
+    return [one for channel in channels for one in channel.collected()]
 
 
 # --- Tells the owner: takes each look's alerts, writes down what is told before it leaves, hands it over, and never waits.
@@ -148,64 +148,66 @@ CLOSING_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class ChannelSubscription:
     """A target and the kinds that it hears."""
 
-    courier: Courier
+    channel: AlertChannel
     kinds: frozenset[AlertKind]
 
 
-class Announcer:
+class AlertNotifier:
     """Called from the run's own thread alone; deliveries are in threads of their own, which touch no store.
 
     `failed` hears of deliveries that were given up, for the log.
     """
 
-    def __init__(self, store: Alerts, listeners: Sequence[Listener], rules: Rules, failed: Callable[[Delivery], None]) -> None:
+    def __init__(
+        self, store: AlertStore, listeners: Sequence[ChannelSubscription], rules: AlertRules, failed: Callable[[Delivery], None]
+    ) -> None:
         self._store = store
-        self._listeners = {listener.courier.name: listener for listener in listeners}
+        self._listeners = {listener.channel.name: listener for listener in listeners}
         self._rules = rules
         self._failed = failed
 
     def begin(self) -> None:
         """Hands over what an earlier run did not get delivered."""
-        letters = self._store.letters()
+        letters = self._store.pending_messages()
         gone = {letter.target for letter in letters} - set(self._listeners)
         if gone:
-            self._store.drop_letters(gone)
+            self._store.drop_messages(gone)
         self._hand_over(letter for letter in letters if letter.target not in gone)
 
     def looked(self, alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, last: bool = False) -> tuple[AlertState, ...]:
         """One look's alerts, at Unix seconds; returns what is told of them now. `judged` as in alerts.judge. What is the last of
         a run waits for no quiet hours to end: nobody would be there to tell it then.
         """
-        self._settle([one for listener in self._listeners.values() for one in listener.courier.collected()])
+        self._settle([one for listener in self._listeners.values() for one in listener.channel.collected()])
         rules = replace(self._rules, quiet=None) if last else self._rules
-        found = judge(self._store.alert_states(), alerts, judged, now_s, rules)
+        found = decide_alerts(self._store.alert_states(), alerts, judged, now_s, rules)
         letters = [(name, state) for state in found.told for name, listener in self._listeners.items() if state.kind in listener.kinds]
         if found.changed or letters:
-            self._hand_over(self._store.note_alerts(found.changed, letters, now_s))
+            self._hand_over(self._store.record_alerts(found.changed, letters, now_s))
         return found.told
 
     def close(self, within_s: float = CLOSING_S) -> None:
         """Waits so long for what is on its way."""
-        self._settle(settle_all((listener.courier for listener in self._listeners.values()), within_s))
+        self._settle(drain_channels((listener.channel for listener in self._listeners.values()), within_s))
 
-    def cry(self, alert: Alert, now_s: int, within_s: float = CLOSING_S) -> None:
+    def send_now(self, alert: Alert, now_s: int, within_s: float = CLOSING_S) -> None:
         """Tells one thing at once, and waits for it, where the process is about to end and its store may be what hangs."""
         for name, listener in self._listeners.items():
             if alert.kind in listener.kinds and alert.kind in self._rules.kinds:
-                listener.courier.put(Letter(0, name, alert.kind, alert.text, now_s))
-        settle_all((listener.courier for listener in self._listeners.values()), within_s)
+                listener.channel.put(AlertMessage(0, name, alert.kind, alert.text, now_s))
+        drain_channels((listener.channel for listener in self._listeners.values()), within_s)
 
-    def _hand_over(self, letters: Iterable[Letter]) -> None:
+    def _hand_over(self, letters: Iterable[AlertMessage]) -> None:
         for letter in letters:
-            self._listeners[letter.target].courier.put(letter)
+            self._listeners[letter.target].channel.put(letter)
 
     def _settle(self, found: Sequence[Delivery]) -> None:
         if not found:
             return
-        self._store.settle_letters(found)
+        self._store.record_deliveries(found)
         for one in found:
             if one.why:
                 self._failed(one)

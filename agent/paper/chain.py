@@ -8,16 +8,16 @@ from fractions import Fraction
 from typing import Protocol
 
 from agent.backtest import router
-from agent.backtest.router import FAILED_UNITS, Beyond, Effects, Place, Reverted
-from agent.backtest.world import unsigned
+from agent.backtest.router import FAILED_UNITS, RouterAddresses, TicksExhausted, TransactionEffects, TransactionReverted
+from agent.backtest.world import decode_unsigned
 from agent.errors import ConfigError, OperatorNeeded, Retryable
 from agent.model import (
     Allowance,
     Evidence,
     Head,
     Holding,
-    Paper,
     PaperTx,
+    PaperWallet,
     PastPrices,
     Plan,
     PoolState,
@@ -29,7 +29,7 @@ from agent.model import (
     V3Pool,
 )
 from agent.policy.cash_flows.balance_changes import balances_of
-from agent.ports import EvidenceSource, Reader, Simulation, TxSeen
+from agent.ports import EvidenceSource, Reader, Simulation, TransactionStatus
 from agent.reference import reference_prices
 from agent.units import BPS, floor_int
 
@@ -37,14 +37,14 @@ RECEIPTS, BLOCKS = 16, 256
 """How many of the newest are kept: a journal asks for receipts of what is not final, and for blocks of what was lately."""
 
 
-class Book(Protocol):
+class PaperWalletStore(Protocol):
     """Where the paper wallet is kept; what a method wrote is on disk when it returns."""
 
-    def paper(self) -> Paper | None:
+    def paper(self) -> PaperWallet | None:
         """The wallet; None before it began."""
         ...
 
-    def keep_paper(self, state: Paper) -> None:
+    def save_paper(self, state: PaperWallet) -> None:
         """Writes how it stands now."""
         ...
 
@@ -56,7 +56,7 @@ class PaperChain:
     has the real ones. The gas is that of the planner's model at the header's fees. Its own blocks are never reorganised away.
     """
 
-    def __init__(self, book: Book, reader: Reader, heads: Callable[[], Head], place: Place) -> None:
+    def __init__(self, book: PaperWalletStore, reader: Reader, heads: Callable[[], Head], place: RouterAddresses) -> None:
         """`reader` reads the real chain, `heads` its newest header; neither can send."""
         self._book = book
         self._reader = reader
@@ -65,7 +65,7 @@ class PaperChain:
         self._seen: Snapshot | None = None
 
     # what reading needs
-    def state(self) -> Paper:
+    def state(self) -> PaperWallet:
         """The wallet as it stands. Raises OperatorNeeded before it began."""
         found = self._book.paper()
         if found is None:
@@ -108,15 +108,15 @@ class PaperChain:
         try:
             try:
                 done = self._run(tx, self.state(), _pools(seen), seen.head)
-            except Beyond:
+            except TicksExhausted:
                 done = self._run(tx, self.state(), _pools(self._deeper(seen)), seen.head)
-        except Reverted as error:
+        except TransactionReverted as error:
             return Simulation(False, str(error), 0, seen.head, reverted=True)
         return Simulation(True, "", done.gas, seen.head)
 
     def send(self, signed: SignedTx) -> None:
         """See ports.Sender. What is at the same nonce already makes way, as in a pool of transactions."""
-        state, tx = self.state(), unsigned(signed)
+        state, tx = self.state(), decode_unsigned(signed)
         if any(one.hash == signed.hash for one in state.waiting) or any(one.tx_hash == signed.hash for one in state.receipts):
             return
         if tx.nonce < state.nonce:
@@ -124,16 +124,16 @@ class PaperChain:
         sent_block = max(self._heads().number, 0 if self._seen is None else self._seen.head.number)
         others = tuple(one for one in state.waiting if one.tx.nonce != tx.nonce)
         waiting = tuple(sorted((*others, PaperTx(signed.hash, tx, sent_block)), key=lambda one: one.tx.nonce))
-        self._book.keep_paper(replace(state, waiting=waiting))
+        self._book.save_paper(replace(state, waiting=waiting))
 
-    def look(self, tx_hash: str) -> TxSeen:
+    def look(self, tx_hash: str) -> TransactionStatus:
         """See ports.Sender."""
         self._catch_up(None)
         state = self.state()
         for receipt in state.receipts:
             if receipt.tx_hash == tx_hash:
-                return TxSeen("mined", receipt)
-        return TxSeen("pending" if any(one.hash == tx_hash for one in state.waiting) else "unknown", None)
+                return TransactionStatus("mined", receipt)
+        return TransactionStatus("pending" if any(one.hash == tx_hash for one in state.waiting) else "unknown", None)
 
     # filling
     def _catch_up(self, head: Head | None) -> None:
@@ -148,17 +148,17 @@ class PaperChain:
         if seen.head.number > since:
             self._fill(state, seen)
 
-    def _fill(self, state: Paper, seen: Snapshot) -> None:
+    def _fill(self, state: PaperWallet, seen: Snapshot) -> None:
         """The next nonces, one after the other in one block, as far as each was sent before it and pays the block's fee."""
         try:
             filled, left = self._filled(state, _pools(seen), seen.head, further=True)
-        except Beyond:
+        except TicksExhausted:
             filled, left = self._filled(state, _pools(self._deeper(seen)), seen.head, further=False)
         if len(left) < len(state.waiting):
             blocks = (*state.blocks, (seen.head.number, seen.head.hash))[-BLOCKS:]
-            self._book.keep_paper(replace(filled, waiting=tuple(left), block=seen.head.number, blocks=blocks))
+            self._book.save_paper(replace(filled, waiting=tuple(left), block=seen.head.number, blocks=blocks))
 
-    def _filled(self, state: Paper, pools: dict[str, PoolState], head: Head, *, further: bool) -> tuple[Paper, list[PaperTx]]:
+    def _filled(self, state: PaperWallet, pools: dict[str, PoolState], head: Head, *, further: bool) -> tuple[PaperWallet, list[PaperTx]]:
         """The wallet after them, and what still waits. Raises Beyond where one needs more ticks than were read, and there may be some."""
         left = list(state.waiting)
         while left and left[0].tx.nonce == state.nonce and left[0].sent_block < head.number:
@@ -170,16 +170,16 @@ class PaperChain:
 
     def _deeper(self, seen: Snapshot) -> Snapshot:
         """The same with more ticks of its V3 pools."""
-        return self._reader.deeper(seen, [pool.address for pool in seen.pools if isinstance(pool, V3Pool)])
+        return self._reader.with_more_ticks(seen, [pool.address for pool in seen.pools if isinstance(pool, V3Pool)])
 
     def _applied(
-        self, state: Paper, one: PaperTx, pools: dict[str, PoolState], head: Head, price_wei: int, further: bool
-    ) -> tuple[Paper, dict[str, PoolState]]:
+        self, state: PaperWallet, one: PaperTx, pools: dict[str, PoolState], head: Head, price_wei: int, further: bool
+    ) -> tuple[PaperWallet, dict[str, PoolState]]:
         """The wallet and the pools after a transaction, which may have reverted."""
         try:
-            done: Effects | None = self._run(one.tx, state, pools, head)
-        except Reverted as error:
-            if further and isinstance(error, Beyond):
+            done: TransactionEffects | None = self._run(one.tx, state, pools, head)
+        except TransactionReverted as error:
+            if further and isinstance(error, TicksExhausted):
                 raise
             done = None
         units = min(one.tx.gas, FAILED_UNITS) if done is None else done.gas
@@ -207,8 +207,8 @@ class PaperChain:
         allowances = tuple(Allowance(token, self._place.router, raw) for token, raw in sorted(done.allowances.items()))
         return replace(state, balances=balances, allowances=allowances), done.pools
 
-    def _run(self, tx: UnsignedTx, state: Paper, pools: Mapping[str, PoolState], head: Head) -> Effects:
-        return router.run(
+    def _run(self, tx: UnsignedTx, state: PaperWallet, pools: Mapping[str, PoolState], head: Head) -> TransactionEffects:
+        return router.execute(
             tx.to,
             tx.data,
             {held.token: held.raw for held in state.balances},
@@ -266,9 +266,9 @@ class PaperReader:
         """See ports.Reader."""
         return self._reader.past(head, blocks)
 
-    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader. What is planned on them is carried out on more ticks of a later snapshot too."""
-        return self._reader.deeper(snapshot, pools)
+        return self._reader.with_more_ticks(snapshot, pools)
 
 
 class PaperEvidence:
@@ -289,21 +289,21 @@ class PaperEvidence:
 # --- What a paper wallet begins with: the chain's balances, so much of each token, or a value spread over the targets.
 
 
-def as_the_wallet(snapshot: Snapshot, tokens: Sequence[str]) -> Paper:
+def paper_from_wallet(snapshot: Snapshot, tokens: Sequence[str]) -> PaperWallet:
     """Balances of `tokens`, allowances and native coin of the real wallet now. Raises ConfigError for a balance that cannot be read."""
     sure = balances_of(snapshot)
     if unread := [token for token in tokens if token not in sure]:
         raise ConfigError(f"the balance of {unread[0]} cannot be read now", "try again, or begin with --start")
     balances = tuple(Holding(token, sure[token]) for token in sorted(tokens))
-    return Paper(balances, snapshot.allowances, snapshot.native_wei, snapshot.nonce_latest, snapshot.head.number)
+    return PaperWallet(balances, snapshot.allowances, snapshot.native_wei, snapshot.nonce_latest, snapshot.head.number)
 
 
-def with_amounts(snapshot: Snapshot, raw: Mapping[str, int], native_wei: int) -> Paper:
+def paper_from_amounts(snapshot: Snapshot, raw: Mapping[str, int], native_wei: int) -> PaperWallet:
     """So many base units by token, and so much native coin."""
-    return Paper(tuple(Holding(token, raw[token]) for token in sorted(raw)), (), native_wei, 0, snapshot.head.number)
+    return PaperWallet(tuple(Holding(token, raw[token]) for token in sorted(raw)), (), native_wei, 0, snapshot.head.number)
 
 
-def with_value(step: StepInput, value: Fraction, native_wei: int) -> Paper:
+def paper_from_value(step: StepInput, value: Fraction, native_wei: int) -> PaperWallet:
     """`value` in whole coins of the numeraire, spread over the targets at reference prices and rounded down; reserves beside it.
 
     Raises ConfigError for an asset that has no price now.
@@ -316,4 +316,4 @@ def with_value(step: StepInput, value: Fraction, native_wei: int) -> Paper:
         if price is None and asset.target_bps:
             raise ConfigError(f"--value: {asset.token.label} has no reference price now", "try again, or begin with --start")
         raw[asset.token.address] = asset.reserve_raw + (0 if price is None else floor_int(whole * asset.target_bps / BPS / price.price))
-    return with_amounts(step.snapshot, raw, native_wei)
+    return paper_from_amounts(step.snapshot, raw, native_wei)

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.floats import Numbers
-from agent.planning.dual import Answers, Solution
-from agent.planning.pool_curves import Stack
-from agent.planning.problem import Market, Positions
-from agent.planning.utility import UNMOVED, Search
+from agent.floats import FloatArray
+from agent.planning.dual import PoolResponses, Solution
+from agent.planning.pool_curves import CurveStack
+from agent.planning.problem import IndexArray, PoolGraph
+from agent.planning.utility import UNMOVED, FlowOptimizer
 
 # --- The best flows between tokens that do not run in a circle: branch and bound over which exchange to do without. Solved without furt
 
@@ -30,46 +30,46 @@ NODES = 20
 ENOUGH = 1e-7
 """Worth per unit of scale below which one plan counts as good as another."""
 
-Edge = tuple[int, int]
+TokenEdge = tuple[int, int]
 """Token in, token out."""
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class AcyclicFlows:
     """Pairs of tokens between which the best acyclic flows known run. `proven`: no other acyclic flows are worth more.
 
     `cut` are those of the flows with circles, cut where they carry least: another way to begin.
     """
 
-    edges: frozenset[Edge]
-    cut: frozenset[Edge]
+    edges: frozenset[TokenEdge]
+    cut: frozenset[TokenEdge]
     proven: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Node:
+class _BranchNode:
     """Flows found without some exchanges. What `bound` says no flows that leave these out exceed."""
 
-    without: frozenset[Edge]
+    without: frozenset[TokenEdge]
     solution: Solution
-    edges: Mapping[Edge, float]
+    edges: Mapping[TokenEdge, float]
 
     @property
     def bound(self) -> float:
         return self.solution.bound
 
 
-def break_circles(stack: Stack, search: Search) -> Broken:
+def break_cycles(stack: CurveStack, search: FlowOptimizer) -> AcyclicFlows:
     """The best flows over a stack that do not run in a circle, as far as NODES problems find them."""
     pairs = list(zip(stack.source.tolist(), stack.target.tolist(), strict=True))
 
-    best: _Node | None = None
+    best: _BranchNode | None = None
 
-    def node(without: frozenset[Edge], near: Solution | None) -> _Node:
+    def node(without: frozenset[TokenEdge], near: Solution | None) -> _BranchNode:
         rows = np.array([row for row, pair in enumerate(pairs) if pair not in without], dtype=np.intp)
         part = stack.rows(rows)
         found = search.solve(part, near, -np.inf if best is None else best.bound + ENOUGH)
-        return _Node(without, found, edges_of(part, found))
+        return _BranchNode(without, found, flows_by_token_pair(part, found))
 
     begin = node(frozenset(), None)
     queue = [(-begin.bound, 0, begin)]
@@ -80,13 +80,13 @@ def break_circles(stack: Stack, search: Search) -> Broken:
         if best is not None and here.bound <= best.bound + ENOUGH:
             queue = []
             break
-        circle = shortest_circle(here.edges)
-        if not circle:
+        cycle = shortest_cycle(here.edges)
+        if not cycle:
             best = here
             heapq.heapify(queue)
             continue
         after = []
-        for pair in circle:
+        for pair in cycle:
             child = node(here.without | {pair}, here.solution)
             solved += 1
             if best is None or child.bound > best.bound + ENOUGH:
@@ -94,28 +94,28 @@ def break_circles(stack: Stack, search: Search) -> Broken:
         queue += sorted(after, reverse=True)
         if best is not None:
             heapq.heapify(queue)
-    cut = frozenset(_cut_open(begin.edges))
+    cut = frozenset(_without_cycles(begin.edges))
     if best is None:
-        return Broken(cut, cut, proven=False)
-    return Broken(frozenset(best.edges), cut, proven=not queue or -min(queue)[0] <= best.bound + ENOUGH)
+        return AcyclicFlows(cut, cut, proven=False)
+    return AcyclicFlows(frozenset(best.edges), cut, proven=not queue or -min(queue)[0] <= best.bound + ENOUGH)
 
 
-def edges_of(stack: Stack, found: Solution) -> dict[Edge, float]:
+def flows_by_token_pair(stack: CurveStack, found: Solution) -> dict[TokenEdge, float]:
     """What flows between pairs of tokens."""
-    sums: dict[Edge, float] = {}
+    sums: dict[TokenEdge, float] = {}
     for source, target, taken in zip(stack.source.tolist(), stack.target.tolist(), found.taken.tolist(), strict=True):
         if taken > UNMOVED:
             sums[source, target] = sums.get((source, target), 0.0) + taken
     return sums
 
 
-def shortest_circle(edges: Mapping[Edge, float]) -> list[Edge]:
+def shortest_cycle(edges: Mapping[TokenEdge, float]) -> list[TokenEdge]:
     """The circle of fewest exchanges, of these the one whose narrowest part carries most; none where nothing runs in a circle."""
-    found = [circle for edge in edges if (circle := _back(edges, edge))]
-    return min(found, key=lambda circle: (len(circle), -min(edges[edge] for edge in circle)), default=[])
+    found = [cycle for edge in edges if (cycle := _back(edges, edge))]
+    return min(found, key=lambda cycle: (len(cycle), -min(edges[edge] for edge in cycle)), default=[])
 
 
-def _back(edges: Iterable[Edge], first: Edge) -> list[Edge]:
+def _back(edges: Iterable[TokenEdge], first: TokenEdge) -> list[TokenEdge]:
     """The shortest circle that begins with an edge."""
     start, token = first
     came: dict[int, int] = {token: start}
@@ -124,19 +124,19 @@ def _back(edges: Iterable[Edge], first: Edge) -> list[Edge]:
         ring = [b for a in ring for source, b in edges if source == a and b not in came and came.setdefault(b, a) == a]
     if start not in came:
         return []
-    circle, here = [], start
+    cycle, here = [], start
     while here != token:
-        circle.append((came[here], here))
+        cycle.append((came[here], here))
         here = came[here]
-    return [first, *reversed(circle)]
+    return [first, *reversed(cycle)]
 
 
-def _cut_open(edges: Mapping[Edge, float]) -> dict[Edge, float]:
+def _without_cycles(edges: Mapping[TokenEdge, float]) -> dict[TokenEdge, float]:
     """Flows less all that runs in circles: each circle loses what its narrowest part carries."""
     left = dict(edges)
-    while circle := shortest_circle(left):
-        least = min(left[edge] for edge in circle)
-        left = {edge: carried - (least if edge in circle else 0.0) for edge, carried in left.items()}
+    while cycle := shortest_cycle(left):
+        least = min(left[edge] for edge in cycle)
+        left = {edge: carried - (least if edge in cycle else 0.0) for edge, carried in left.items()}
         left = {edge: carried for edge, carried in left.items() if carried > 0}
     return left
 
@@ -152,31 +152,31 @@ WORTH_A_TRY = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class TokenOrder:
     """Tokens by rank: swaps run from lower to higher ones. Bounds on where each token may end, as in Search."""
 
     rank: NDArray[np.intp]
-    least: Numbers
-    most: Numbers
-    ways: Numbers
-    firm: bool
+    least: FloatArray
+    most: FloatArray
+    ways: FloatArray
+    has_hard_goals: bool
 
     @property
     def order(self) -> list[int]:
         """Tokens from first to last."""
         return [int(token) for token in np.argsort(self.rank, kind="stable")]
 
-    def rows(self, stack: Stack, rows: Positions) -> Positions:
+    def rows(self, stack: CurveStack, rows: IndexArray) -> IndexArray:
         """Those rows that run along the course."""
         return rows[self.rank[stack.source[rows]] < self.rank[stack.target[rows]]]
 
-    def search(self, search: Search) -> Search:
+    def search(self, search: FlowOptimizer) -> FlowOptimizer:
         """The same search within the course's bounds."""
         least, most = np.maximum(search.least, self.least), np.minimum(search.most, self.most)
-        return replace(search, least=least, most=most, ways=self.ways, firm=self.firm)
+        return replace(search, least=least, most=most, ways=self.ways, has_hard_goals=self.has_hard_goals)
 
 
-def chart(market: Market, rows: Positions, search: Search) -> Course:
+def order_tokens(market: PoolGraph, rows: IndexArray, search: FlowOptimizer) -> TokenOrder:
     """The best course found for a search over some rows of the market."""
     counted, real = market.counted.rows(rows), market.real.rows(rows)
     first = search.solve(counted)
@@ -185,15 +185,15 @@ def chart(market: Market, rows: Positions, search: Search) -> Course:
     side = search.side(np.arange(size))
     keys = [(round(float(first.prices[i]) / ALIKE), float(side[i]), float(side[i] * trades[i]), i) for i in range(size)]
     within = course.search(search)
-    found = break_circles(real, within)
+    found = break_cycles(real, within)
     if found.proven:
         return replace(course, rank=_ranks(size, found.edges, keys))
-    starts = dict.fromkeys((frozenset(edges_of(counted, first)), found.edges, found.cut))
+    starts = dict.fromkeys((frozenset(flows_by_token_pair(counted, first)), found.edges, found.cut))
     tried = [_improved(market, rows, within, replace(course, rank=_ranks(size, edges, keys))) for edges in starts]
     return max(tried, key=lambda pair: pair[1])[0]
 
 
-def _ranks(size: int, edges: Iterable[Edge], keys: Sequence[tuple[float, ...]]) -> NDArray[np.intp]:
+def _ranks(size: int, edges: Iterable[TokenEdge], keys: Sequence[tuple[float, ...]]) -> NDArray[np.intp]:
     """Ranks in which every edge runs forward, by `keys` where edges leave a choice (Kahn's algorithm)."""
     left, rank = set(range(size)), np.zeros(size, dtype=np.intp)
     edges = list(edges)
@@ -205,24 +205,24 @@ def _ranks(size: int, edges: Iterable[Edge], keys: Sequence[tuple[float, ...]]) 
     return rank
 
 
-def _bounded(search: Search, ends: Numbers) -> Course:
+def _bounded(search: FlowOptimizer, ends: FloatArray) -> TokenOrder:
     """Point goals are not passed; tokens of other goals go no further than the first flows took them, but one that may be all there is."""
     worth, held = search.worth, search.held
     rank = np.arange(len(held), dtype=np.intp)
     if worth.risk is None and bool((worth.low == worth.high).all()):
         ways = np.where(search.side(rank) > 0, 1.0, -1.0)
-        return Course(rank, np.where(ways > 0, held, -np.inf), np.where(ways < 0, held, np.inf), ways, firm=True)
+        return TokenOrder(rank, np.where(ways > 0, held, -np.inf), np.where(ways < 0, held, np.inf), ways, has_hard_goals=True)
     most = np.where((ends > held) & (worth.high >= 1), np.inf, np.maximum(held, ends))
-    return Course(rank, np.minimum(held, ends), most, np.where(ends > held, 1.0, -1.0), firm=False)
+    return TokenOrder(rank, np.minimum(held, ends), most, np.where(ends > held, 1.0, -1.0), has_hard_goals=False)
 
 
-def _improved(market: Market, rows: Positions, within: Search, course: Course) -> tuple[Course, float]:
+def _improved(market: PoolGraph, rows: IndexArray, within: FlowOptimizer, course: TokenOrder) -> tuple[TokenOrder, float]:
     """Puts a token elsewhere in the order where an arc against it would bring something, as long as that pays; and the worth."""
     stack = market.real.rows(course.rows(market.real, rows))
     best = within.solve(stack)
     for _ in range(TRIES):
         against = market.real.rows(rows[course.rank[market.real.source[rows]] > course.rank[market.real.target[rows]]])
-        surplus = Answers(against, best.prices - 1).surplus
+        surplus = PoolResponses(against, best.prices - 1).surplus
         pairs = {
             (int(against.source[k]), int(against.target[k])): None for k in np.argsort(-surplus, kind="stable") if surplus[k] > WORTH_A_TRY
         }

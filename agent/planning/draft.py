@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from agent.amm import pools as amm
-from agent.model import Cost, Funding, Leg, PoolState, StepInput
-from agent.planning.gas import gas_value, paid, plan_units
+from agent.model import Leg, LegFunding, PlanCost, PoolState, StepInput
+from agent.planning.gas import gas_value, plan_gas_units, with_payment_legs
 from agent.planning.problem import UNBOUNDED_BPS, Problem
 from agent.policy import approvals
 from agent.policy.minimum import APPROVAL_GAS
@@ -17,7 +17,7 @@ from agent.units import Value
 
 
 @dataclass(slots=True)
-class Draft:
+class PlanDraft:
     """Legs so far with what they do. `barred` names pools whose leg fell below its fair floor, with the reason, and `unfair` what
     was not traded for it, in value: the routes that such a leg was part of.
     """
@@ -37,18 +37,18 @@ class Draft:
 
     def gas_units(self, problem: Problem) -> int:
         """Gas of the transaction, payment in native coin included; none without legs."""
-        return plan_units(problem.gas, paid(problem.coin, self.legs), sum(self.leg_gas))
+        return plan_gas_units(problem.gas, with_payment_legs(problem.coin, self.legs), sum(self.leg_gas))
 
     def chains(self) -> list[list[int]]:
         """Positions of the legs of each chain, in order: up to the one that pays the wallet."""
-        ends = [number + 1 for number, leg in enumerate(self.legs) if leg.sink is Funding.WALLET]
+        ends = [number + 1 for number, leg in enumerate(self.legs) if leg.sink is LegFunding.WALLET]
         return [list(range(a, b)) for a, b in zip([0, *ends], ends, strict=False)]
 
-    def cost(self, problem: Problem) -> Cost:
+    def cost(self, problem: Problem) -> PlanCost:
         """Cost of all legs in numeraire base units, with the approvals that the snapshot lacks for them."""
-        needed = approvals.count(approvals.spent(paid(problem.coin, self.legs)), problem.gas.allowances)
+        needed = approvals.count(approvals.swap_spend(with_payment_legs(problem.coin, self.legs)), problem.gas.allowances)
         swaps, before = (gas_value(units, 1, problem.gas_unit_value) for units in (self.gas_units(problem), APPROVAL_GAS * needed))
-        return Cost(self.fees, self.impact, self.skew, swaps, before)
+        return PlanCost(self.fees, self.impact, self.skew, swaps, before)
 
     def turnover(self, problem: Problem) -> Value:
         """Half the sum of absolute changes of holdings in value."""
@@ -62,14 +62,14 @@ FULL = Fraction(999, 1_000)
 """Part of what the ticks read take from which on a leg came to their end: the solve stops a little before a bound."""
 
 
-def ticks_end(step: StepInput, legs: Iterable[Leg]) -> tuple[str, ...]:
+def plan_pools_out_of_ticks(step: StepInput, legs: Iterable[Leg]) -> tuple[str, ...]:
     """Pools in which the legs of a plan for this step come to the end of the ticks read, before limits.price_impact binds."""
     limit_bps = step.limits.price_impact_bps
     bound_bps = UNBOUNDED_BPS if limit_bps is None else min(limit_bps, UNBOUNDED_BPS)
-    return at_their_end({pool.address: pool for pool in step.snapshot.pools}, legs, bound_bps)
+    return pools_out_of_ticks({pool.address: pool for pool in step.snapshot.pools}, legs, bound_bps)
 
 
-def at_their_end(pools: Mapping[str, PoolState], legs: Iterable[Leg], impact_bps: int) -> tuple[str, ...]:
+def pools_out_of_ticks(pools: Mapping[str, PoolState], legs: Iterable[Leg], impact_bps: int) -> tuple[str, ...]:
     """Pools in which the legs come to the end of the ticks read, before they have moved the price by `impact_bps`."""
     sold: Counter[tuple[str, str]] = Counter()
     for leg in legs:
@@ -78,5 +78,5 @@ def at_their_end(pools: Mapping[str, PoolState], legs: Iterable[Leg], impact_bps
     return tuple(
         pool
         for (pool, token_in), raw in sorted(sold.items())
-        if amm.ticks_end(pools[pool], token_in, impact_bps) and raw >= FULL * amm.max_in(pools[pool], token_in, impact_bps)
+        if amm.runs_out_of_ticks(pools[pool], token_in, impact_bps) and raw >= FULL * amm.max_input_raw(pools[pool], token_in, impact_bps)
     )

@@ -14,8 +14,8 @@ from operator import mul
 
 import numpy as np
 
-from agent.floats import Numbers, dot, eliminated, gram, times, total
-from agent.planning.pool_curves import Stack
+from agent.floats import FloatArray, dot, fsum_array, gram, matvec, solve_packed
+from agent.planning.pool_curves import CurveStack
 
 # --- The minimum of a convex quadratic within a box: exact, for a few dozen unknowns, and the same to the bit on every machine. LAPACK
 
@@ -36,7 +36,9 @@ LEAST = 1e-9
 Row = list[float]
 
 
-def box_minimum(matrix: Numbers, slope: Numbers, low: Numbers, high: Numbers, near: Sequence[int] = ()) -> tuple[Numbers, list[int]]:
+def box_minimum(
+    matrix: FloatArray, slope: FloatArray, low: FloatArray, high: FloatArray, near: Sequence[int] = ()
+) -> tuple[FloatArray, list[int]]:
     """Minimum of slope·p + ½ p·matrix·p over low ≤ p ≤ high, for low ≤ 0 ≤ high and a positive semidefinite matrix.
 
     With it the sides at which unknowns are held there: −1 at the low end, 1 at the high end, else 0. `near` are those of a problem
@@ -47,14 +49,14 @@ def box_minimum(matrix: Numbers, slope: Numbers, low: Numbers, high: Numbers, ne
     rows = (matrix * unit[:, None] * unit).tolist()
     for number, row in enumerate(rows):
         row[number] += RIDGE * len(rows)
-    box = _Box(rows, (slope * unit).tolist(), (low / unit).tolist(), (high / unit).tolist())
+    box = _BoxQp(rows, (slope * unit).tolist(), (low / unit).tolist(), (high / unit).tolist())
     step, sides = box.minimum(near)
     held = np.array(sides)
     return np.where(held < 0, low, np.where(held > 0, high, np.clip(np.array(step) * unit, low, high))), sides
 
 
 @dataclass(frozen=True, slots=True)
-class _Box:
+class _BoxQp:
     """The problem with unknowns scaled to curvature one, solved by a primal active set: always within the bounds, always down."""
 
     rows: list[Row]
@@ -118,7 +120,7 @@ class _Box:
             row = self.rows[i]
             pull = self._pull(i, there) if away else self.slope[i]
             upper.append([-pull, *[row[j] for j in last[: len(free) - k]]])
-        for i, place in zip(free, eliminated(upper), strict=True):
+        for i, place in zip(free, solve_packed(upper), strict=True):
             there[i] = place
         return there
 
@@ -160,11 +162,11 @@ class Program:
     """
 
     base: float
-    rise: Numbers
-    cost: Numbers
-    bend: Numbers | None
-    low: Numbers
-    high: Numbers
+    rise: FloatArray
+    cost: FloatArray
+    bend: FloatArray | None
+    low: FloatArray
+    high: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,22 +177,22 @@ class Solution:
     the largest imbalance left, per unit of scale.
     """
 
-    multipliers: Numbers
-    prices: Numbers
+    multipliers: FloatArray
+    prices: FloatArray
     bound: float
     slack: float
-    taken: Numbers
-    paid: Numbers
-    surplus: Numbers
+    taken: FloatArray
+    paid: FloatArray
+    surplus: FloatArray
 
-    def moved(self, stack: Stack) -> Numbers:
+    def moved(self, stack: CurveStack) -> FloatArray:
         """Change of each token by all flows."""
         size = len(self.prices)
         into, out_of = np.bincount(stack.target, self.paid, size), np.bincount(stack.source, self.taken, size)
         return np.asarray(into - out_of)
 
 
-def solve(program: Program, stack: Stack, near: Solution | None = None, below: float = -np.inf) -> Solution:
+def solve_dual(program: Program, stack: CurveStack, near: Solution | None = None, below: float = -np.inf) -> Solution:
     """The least value of the dual, from the multipliers of an earlier solution if they fit, else from zero.
 
     Newton steps, each to the minimum of the local quadratic within the box, shortened where pools begin to answer on the way.
@@ -204,7 +206,7 @@ def solve(program: Program, stack: Stack, near: Solution | None = None, below: f
     return found
 
 
-def _solved(program: Program, stack: Stack, near: Solution | None, below: float) -> Solution:
+def _solved(program: Program, stack: CurveStack, near: Solution | None, below: float) -> Solution:
     begin = near.multipliers if near is not None and len(near.multipliers) == len(program.low) else np.zeros(len(program.low))
     here = _Point(program, stack, np.clip(begin, program.low, program.high))
     felt, sides = np.zeros(len(stack)), list[int]()
@@ -221,7 +223,7 @@ def _solved(program: Program, stack: Stack, near: Solution | None, below: float)
     return _polished(program, stack, here, sides).solution(program)
 
 
-def _polished(program: Program, stack: Stack, here: _Point, sides: list[int]) -> _Point:
+def _polished(program: Program, stack: CurveStack, here: _Point, sides: list[int]) -> _Point:
     """A few whole Newton steps more, each taken where it halves the imbalance."""
     for _ in range(POLISH):
         slack = here.slack(program)
@@ -236,17 +238,17 @@ def _polished(program: Program, stack: Stack, here: _Point, sides: list[int]) ->
     return here
 
 
-def evaluate(program: Program, stack: Stack, multipliers: Numbers) -> Solution:
+def evaluate_dual(program: Program, stack: CurveStack, multipliers: FloatArray) -> Solution:
     """The dual at these multipliers, which bounds what flows are worth as it does at its minimum, only less tightly."""
     return _Point(program, stack, multipliers).solution(program)
 
 
-class Answers:
+class PoolResponses:
     """What every row of a stack answers to prices, given as their distance from one, so that what is near one keeps its digits."""
 
     __slots__ = ("asked", "depth", "into", "paid", "priced", "root", "surplus", "taken")
 
-    def __init__(self, stack: Stack, above: Numbers) -> None:
+    def __init__(self, stack: CurveStack, above: FloatArray) -> None:
         real = above.take(stack.target)
         target = np.maximum(real, LEAST_PRICE - 1)
         self.priced = target <= real
@@ -264,21 +266,21 @@ class Answers:
         self.surplus = (over + gap * (both * net + more / edge)) * into
 
 
-class _Point(Answers):
+class _Point(PoolResponses):
     """The dual at one z: value, slope, and what the pools answer."""
 
     __slots__ = ("above", "slope", "value", "z")
 
-    def __init__(self, program: Program, stack: Stack, z: Numbers) -> None:
+    def __init__(self, program: Program, stack: CurveStack, z: FloatArray) -> None:
         self.z = z
-        bent = None if program.bend is None else times(program.bend, z)
-        self.above = above = times(program.rise, z)
+        bent = None if program.bend is None else matvec(program.bend, z)
+        self.above = above = matvec(program.rise, z)
         super().__init__(stack, above)
         paid = np.where(self.priced, self.paid, 0.0)
         into, out_of = np.bincount(stack.target, paid, len(above)), np.bincount(stack.source, self.taken, len(above))
         moved = np.asarray(into - out_of, dtype=np.float64)
-        self.value = dot(program.cost, z) + (0.0 if bent is None else 0.5 * dot(bent, z)) + total(self.surplus)
-        self.slope = (program.cost if bent is None else program.cost + bent) + times(program.rise.T, moved)
+        self.value = dot(program.cost, z) + (0.0 if bent is None else 0.5 * dot(bent, z)) + fsum_array(self.surplus)
+        self.slope = (program.cost if bent is None else program.cost + bent) + matvec(program.rise.T, moved)
 
     def solution(self, program: Program) -> Solution:
         """What is known here."""
@@ -289,7 +291,7 @@ class _Point(Answers):
         free = np.where(self.slope > 0, self.z > program.low, self.z < program.high)
         return float(np.abs(self.slope[free]).max(initial=0.0))
 
-    def curvature(self, program: Program, stack: Stack, felt: Numbers) -> Numbers:
+    def curvature(self, program: Program, stack: CurveStack, felt: FloatArray) -> FloatArray:
         """Second derivatives of the dual in z; a pool adds one direction, the price pair that it answers.
 
         `felt` is how steeply each pool was found to answer along the last steps, where that is steeper than here.
@@ -302,7 +304,7 @@ class _Point(Answers):
         found = gram(rows, steep[live])
         return found if program.bend is None else found + program.bend
 
-    def bend_to(self, other: _Point) -> Numbers:
+    def bend_to(self, other: _Point) -> FloatArray:
         """How much less each pool takes per unit of rate asked more, on the way to another point."""
         gap = other.asked - self.asked
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -310,13 +312,13 @@ class _Point(Answers):
         return np.asarray(np.where(np.abs(gap) > 1e-15, np.maximum(found, 0.0), 0.0))
 
 
-def _within(program: Program, z: Numbers) -> Numbers:
+def _within(program: Program, z: FloatArray) -> FloatArray:
     """The same within its ranges, and at their very ends where only rounding keeps it away."""
     z = np.where(z - program.low <= SNAP, program.low, z)
     return np.asarray(np.where(program.high - z <= SNAP, program.high, z))
 
 
-def _search(program: Program, stack: Stack, here: _Point, step: Numbers) -> _Point | None:
+def _search(program: Program, stack: CurveStack, here: _Point, step: FloatArray) -> _Point | None:
     """The lowest point found along a step: its whole length unless it overshoots, else near where the slope turns; beyond it while
     nothing bends.
 

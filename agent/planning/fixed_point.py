@@ -9,16 +9,16 @@ from fractions import Fraction
 import numpy as np
 
 from agent.errors import Refused
-from agent.floats import Numbers
-from agent.planning.cycles import Course, chart
-from agent.planning.draft import Draft
-from agent.planning.dual import Solution, solve
-from agent.planning.pool_curves import Stack
-from agent.planning.pool_selection import Choice, Chooser
-from agent.planning.problem import Aim, Market, Positions, Problem
-from agent.planning.rounding import run_all
-from agent.planning.routes import Path, Route, Routes, decompose, uses
-from agent.planning.utility import Search, must_sell
+from agent.floats import FloatArray
+from agent.planning.cycles import TokenOrder, order_tokens
+from agent.planning.draft import PlanDraft
+from agent.planning.dual import Solution, solve_dual
+from agent.planning.pool_curves import CurveStack
+from agent.planning.pool_selection import PoolSelection, PoolSelector
+from agent.planning.problem import IndexArray, PlanObjective, PoolGraph, Problem
+from agent.planning.rounding import run_routes
+from agent.planning.routes import FlowPath, FlowPaths, Route, decompose_flows, merged_leg_counts
+from agent.planning.utility import FlowOptimizer, sell_program
 from agent.units import BPS, Value, floor_int
 
 ROUNDS = 20
@@ -45,7 +45,7 @@ UNMOVED = 1e-8
 
 
 @dataclass(slots=True)
-class Settled:
+class FixedPoint:
     """Where the rounds ended: legs, and what was left out by reason.
 
     `still` says why tokens do not move, by position; `dropped` pools are left out, those of `unfair` for their floors, and `banned`
@@ -54,40 +54,40 @@ class Settled:
     the reference.
     """
 
-    draft: Draft
+    draft: PlanDraft
     part: Fraction = Fraction(1)
     bounded: bool = False
     held_back: bool = False
-    course: Course | None = None
-    still: dict[int, str] = field(default_factory=dict)
+    course: TokenOrder | None = None
+    unmoved: dict[int, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     banned: set[tuple[str, int]] = field(default_factory=set)
     unfair: set[str] = field(default_factory=set)
 
 
-def settle(
-    market: Market,
-    aim: Aim,
+def find_fixed_point(
+    market: PoolGraph,
+    aim: PlanObjective,
     budget: Value | None,
     min_trade: Value | None,
     dropped: Mapping[str, str],
-    still: Mapping[int, str] | None = None,
-) -> Settled:
+    unmoved: Mapping[int, str] | None = None,
+) -> FixedPoint:
     """Plans for `aim`. `budget` bounds turnover, tokens that move less than `min_trade` stay put, and so do those of `still`.
 
     `dropped` are pools to do without, with the reason. Raises Refused where no round keeps to the limits.
     """
-    began = Settled(Draft(), dropped=dict(dropped), still=dict(still or {}))
-    rounds = _Rounds(market, aim, budget, min_trade, began, np.zeros(len(aim.held)))
+    began = FixedPoint(PlanDraft(), dropped=dict(dropped), unmoved=dict(unmoved or {}))
+    rounds = _FixedPointIteration(market, aim, budget, min_trade, began, np.zeros(len(aim.held)))
     spent = 0
     while spent < ROUNDS + len(rounds.state.unfair) and not rounds.go():
         spent += 1
     if rounds.kept is None:
-        raise _unsettled(budget, min_trade)
+        raise _no_fixed_point(budget, min_trade)
     return rounds.kept
 
 
-def _unsettled(budget: Value | None, min_trade: Value | None) -> Refused:
+def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:
     """The refusal where no round kept to the limits, which names those that are on."""
     raised = [] if budget is None else ["raise limits.turnover or limits.daily_turnover"]
     lowered = [] if min_trade is None else ["lower limits.min_trade"]
@@ -97,37 +97,39 @@ def _unsettled(budget: Value | None, min_trade: Value | None) -> Refused:
 
 
 @dataclass(slots=True)
-class _Rounds:
+class _FixedPointIteration:
     """`extra` is what pools gave in the last round beyond the core's count; `pruned` says that its pools are worth their gas.
 
     `near` is the last solution; `kept` is the round within all limits that settled, until then the best one.
     """
 
-    market: Market
-    aim: Aim
+    market: PoolGraph
+    objective: PlanObjective
     budget: Value | None
     min_trade: Value | None
-    state: Settled
-    extra: Numbers
+    state: FixedPoint
+    extra: FloatArray
     pruned: bool = False
     near: Solution | None = None
-    kept: Settled | None = None
+    kept: FixedPoint | None = None
 
     def go(self) -> bool:
         """One round; True when nothing changes any more."""
         state = self.state
-        still = {token: float(self.aim.held[token]) for token in state.still}
-        search = self.aim.search(self.market.scale, self.extra, still, None if self.budget is None else float(self.budget * state.part))
+        unmoved = {token: float(self.objective.held[token]) for token in state.unmoved}
+        search = self.objective.search(
+            self.market.scale, self.extra, unmoved, None if self.budget is None else float(self.budget * state.part)
+        )
         rows = self.market.rows(state.dropped, state.banned)
-        if self.market.gains and not self.pruned:
-            state.course, self.near = chart(self.market, rows, search), None
+        if self.market.has_gains and not self.pruned:
+            state.course, self.near = order_tokens(self.market, rows, search), None
         if state.course is not None:
             rows, search = state.course.rows(self.market.real, rows), state.course.search(search)
         choice = self._chosen(search, rows)
         routes = None if choice is None else self._routed(choice)
         return choice is not None and routes is not None and self._drafted(choice, routes)
 
-    def _chosen(self, search: Search, rows: Positions) -> Choice | None:
+    def _chosen(self, search: FlowOptimizer, rows: IndexArray) -> PoolSelection | None:
         """The best flows through pools that are worth their gas; None when a token turns out to move too little and is set still."""
         market, state = self.market, self.state
         least = 0.0 if self.min_trade is None else float(self.min_trade) / market.scale
@@ -137,7 +139,7 @@ class _Rounds:
             state.bounded = search.budget is not None and search.turnover(stack, self.near) > search.budget * USED_UP
             if self._set_still(self.near.moved(stack), least):
                 return None
-        chooser = Chooser(market, search.solve, 0.0 if self.pruned else least, self._legs)
+        chooser = PoolSelector(market, search.solve, 0.0 if self.pruned else least, self._legs)
         choice = chooser.pruned(rows, self.near) if self.pruned else chooser.best(rows, self.near)
         state.dropped |= choice.dropped
         stack = market.real.rows(choice.rows)
@@ -148,27 +150,27 @@ class _Rounds:
             return None
         return choice
 
-    def _set_still(self, moves: Numbers, least: float) -> bool:
+    def _set_still(self, moves: FloatArray, least: float) -> bool:
         """Sets the token still that moves least, if that is less than is worth a trade."""
-        still = self.state.still
-        small = [(abs(move), token) for token, move in enumerate(moves.tolist()) if UNMOVED < abs(move) < least and token not in still]
+        unmoved = self.state.unmoved
+        small = [(abs(move), token) for token, move in enumerate(moves.tolist()) if UNMOVED < abs(move) < least and token not in unmoved]
         if small:
-            still[min(small)[1]] = DUST
+            unmoved[min(small)[1]] = DUST
         return bool(small)
 
-    def _routes(self, choice: Choice) -> Routes:
+    def _routes(self, choice: PoolSelection) -> FlowPaths:
         """Flows as routes. What reaches a hub goes on whole: neither it nor a token whose goal is nothing keeps any."""
         moves = choice.solution.moved(self.market.real.rows(choice.rows))
-        givers = frozenset(np.flatnonzero((moves < -UNMOVED) & (self.aim.held > 0)).tolist())
-        keepers = frozenset(np.flatnonzero((moves > UNMOVED) & (self.aim.high > 0)).tolist())
+        sold_tokens = frozenset(np.flatnonzero((moves < -UNMOVED) & (self.objective.held > 0)).tolist())
+        bought_tokens = frozenset(np.flatnonzero((moves > UNMOVED) & (self.objective.high > 0)).tolist())
         order = np.argsort(choice.solution.prices, kind="stable").tolist() if self.state.course is None else self.state.course.order
-        return decompose(choice.flows, order, givers, keepers)
+        return decompose_flows(choice.flows, order, sold_tokens, bought_tokens)
 
-    def _legs(self, choice: Choice) -> Mapping[tuple[str, int], int]:
+    def _legs(self, choice: PoolSelection) -> Mapping[tuple[str, int], int]:
         """Legs through each arc once routes are gathered."""
-        return legs_of(self._routes(choice))
+        return legs_by_edge(self._routes(choice))
 
-    def _routed(self, choice: Choice) -> Routes | None:
+    def _routed(self, choice: PoolSelection) -> FlowPaths | None:
         """Flows as routes; None when a chain has too many legs, and an arc of it is done without."""
         state, routes = self.state, self._routes(choice)
         long = [path for path in routes.cut if path.taken > WORTH_A_ROUTE]
@@ -179,46 +181,48 @@ class _Rounds:
         self.pruned = False
         return None
 
-    def _worth(self, draft: Draft) -> float:
+    def _worth(self, draft: PlanDraft) -> float:
         """Worth of where a draft ends, less its gas, in units of the scale."""
         problem, scale = self.market.problem, self.market.scale
-        ends = self.aim.held + np.array([float(draft.delta.get(node.address, 0) * node.price) for node in problem.nodes])
-        return self.aim.worth(scale, {}).of(ends / scale) - float(draft.cost(problem).gas) / scale
+        ends = self.objective.held + np.array([float(draft.delta.get(node.address, 0) * node.price) for node in problem.nodes])
+        return self.objective.worth(scale, {}).of(ends / scale) - float(draft.cost(problem).gas) / scale
 
-    def _drafted(self, choice: Choice, routes: Routes) -> bool:
+    def _drafted(self, choice: PoolSelection, routes: FlowPaths) -> bool:
         """Runs the routes in integers; True when that gives what the core counted on, within all limits."""
         market, state = self.market, self.state
-        state.draft = run_all(market.problem, to_routes(market, routes), self._worth)
-        state.draft.full |= {flow.arc.pool for flow in choice.flows if flow.taken >= FULL * flow.arc.offer.real.capacity}
+        state.draft = run_routes(market.problem, to_routes(market, routes), self._worth)
+        state.draft.full |= {flow.pool_edge.pool for flow in choice.flows if flow.taken >= FULL * flow.pool_edge.offer.real.capacity}
         given = _given(market, state.draft, choice.solution.moved(market.real.rows(choice.rows)))
         coarse = max(float(node.price) / market.scale for node in market.problem.nodes)
-        settled = float(np.abs(given - self.extra).max(initial=0.0)) <= max(SETTLED / max(self.aim.price, LEAST_PRICE), 2 * coarse)
+        settled = float(np.abs(given - self.extra).max(initial=0.0)) <= max(SETTLED / max(self.objective.price, LEAST_PRICE), 2 * coarse)
         self.extra = given
         if _broken(market, state, self.budget, self.min_trade, settled):
             return False
         if settled or self.kept is None or self._worth(state.draft) >= self._worth(self.kept.draft):
-            self.kept = replace(state, still=dict(state.still), dropped=dict(state.dropped))
+            self.kept = replace(state, unmoved=dict(state.unmoved), dropped=dict(state.dropped))
         return settled
 
 
-def legs_of(routes: Routes) -> Mapping[tuple[str, int], int]:
+def legs_by_edge(routes: FlowPaths) -> Mapping[tuple[str, int], int]:
     """How many legs go through each arc (pool, source) once routes are gathered, those that are too long too."""
-    return uses([[(flow.arc.pool, flow.arc.source) for flow in path.flows] for path in (*routes.paths, *routes.cut)])
+    return merged_leg_counts(
+        [[(flow.pool_edge.pool, flow.pool_edge.source) for flow in path.flows] for path in (*routes.paths, *routes.cut)]
+    )
 
 
-def _narrowest(path: Path) -> tuple[str, int]:
+def _narrowest(path: FlowPath) -> tuple[str, int]:
     """The arc of a path that carries the least: doing without it costs least."""
-    arc = min(path.flows, key=lambda flow: flow.taken).arc
-    return arc.pool, arc.source
+    pool_edge = min(path.flows, key=lambda flow: flow.taken).pool_edge
+    return pool_edge.pool, pool_edge.source
 
 
-def to_routes(market: Market, routes: Routes) -> list[Route]:
+def to_routes(market: PoolGraph, routes: FlowPaths) -> list[Route]:
     """Paths as integer routes, in their order."""
     nodes = market.problem.nodes
     result = []
     for path in routes.paths:
         amount_raw = floor_int(Fraction(path.taken) * Fraction(market.scale) / nodes[path.source].price)
-        hops = tuple((flow.arc.pool, nodes[flow.arc.source].address) for flow in path.flows)
+        hops = tuple((flow.pool_edge.pool, nodes[flow.pool_edge.source].address) for flow in path.flows)
         result.append(Route(hops, amount_raw))
     return _to_the_last(market.problem, result)
 
@@ -234,13 +238,13 @@ def _to_the_last(problem: Problem, routes: list[Route]) -> list[Route]:
     return routes
 
 
-def _given(market: Market, draft: Draft, moves: Numbers) -> Numbers:
+def _given(market: PoolGraph, draft: PlanDraft, moves: FloatArray) -> FloatArray:
     """What each token ends with beyond what the counted flows would leave it, in units of the scale."""
     found = [float(draft.delta.get(node.address, 0) * node.price) / market.scale for node in market.problem.nodes]
     return np.array(found) - moves
 
 
-def _broken(market: Market, state: Settled, budget: Value | None, min_trade: Value | None, settled: bool) -> bool:
+def _broken(market: PoolGraph, state: FixedPoint, budget: Value | None, min_trade: Value | None, settled: bool) -> bool:
     """Whether a draft breaks a limit; what then has to be left out is noted in `state`.
 
     Too much turnover (aimed lower only once rounds have settled), a token that moves less than min_trade, a pool of which more than
@@ -261,7 +265,7 @@ def _broken(market: Market, state: Settled, budget: Value | None, min_trade: Val
         for token, raw in (*draft.sold.items(), *draft.bought.items()):
             position = problem.position[token]
             if raw * problem.price(token) < min_trade:
-                state.still[position], broken = DUST, True
+                state.unmoved[position], broken = DUST, True
     return broken
 
 
@@ -276,7 +280,7 @@ TRIES = 4
 """Most times that it is tried anew without pools that pay less than their floor."""
 
 
-def sold_whole(market: Market, settled: Settled, into: int, min_trade: Value | None) -> Settled:
+def sell_exits_whole(market: PoolGraph, settled: FixedPoint, into: int, min_trade: Value | None) -> FixedPoint:
     """The same with legs that sell tokens that leave whole, where those found leave some of one and these keep to all limits.
 
     What is set still stays so, and what is worth less than `min_trade`.
@@ -300,44 +304,44 @@ def sold_whole(market: Market, settled: Settled, into: int, min_trade: Value | N
     return replace(settled, draft=draft, course=None, bounded=False) if whole and less and none and cheap else settled
 
 
-def _may_go(problem: Problem, settled: Settled, token: int, least: Value) -> bool:
+def _may_go(problem: Problem, settled: FixedPoint, token: int, least: Value) -> bool:
     """Whether all of a token is to be sold, and enough of it to be worth a trade."""
     node = problem.nodes[token]
-    known = node.address in problem.leaving and settled.still.get(token, DUST) == DUST
+    known = node.address in problem.leaving and settled.unmoved.get(token, DUST) == DUST
     return known and node.spendable_raw > 0 and node.spendable_raw * node.price >= least
 
 
-def _left(problem: Problem, draft: Draft, token: int) -> int:
+def _left(problem: Problem, draft: PlanDraft, token: int) -> int:
     """Base units of a token that a draft leaves of what may be spent."""
     node = problem.nodes[token]
     return node.spendable_raw + draft.delta.get(node.address, 0)
 
 
-def _drafted(market: Market, goes: list[int], into: int, dropped: dict[str, str]) -> tuple[Draft, list[int]]:
+def _drafted(market: PoolGraph, goes: list[int], into: int, dropped: dict[str, str]) -> tuple[PlanDraft, list[int]]:
     """Legs that sell those of these tokens that pools take whole, for the most, gas counted; and which those are."""
     nodes, rows = market.problem.nodes, market.rows(dropped)
     stack, sold = market.real.rows(rows), list(goes)
     while sold:
         start = np.array([float(node.spendable_raw * node.price) / market.scale if i in sold else 0.0 for i, node in enumerate(nodes)])
-        program = must_sell(start, {i: 0.0 for i in range(len(nodes)) if i != into}, ANY_PRICE)
-        full = solve(program, stack)
+        program = sell_program(start, {i: 0.0 for i in range(len(nodes)) if i != into}, ANY_PRICE)
+        full = solve_dual(program, stack)
         moved = full.moved(stack)
         taken = [i for i in sold if -moved[i] >= SOLD * start[i]]
         if taken == sold:
             break
         sold = taken
     if not sold:
-        return Draft(), []
+        return PlanDraft(), []
 
-    def seek(part: Stack, near: Solution | None) -> Solution:
+    def solve_flows(part: CurveStack, near: Solution | None) -> Solution:
         """The best flows; worth nothing where they leave some of it."""
-        found = solve(program, part, near)
+        found = solve_dual(program, part, near)
         gone = found.moved(part)
         return found if all(-gone[i] >= SOLD * start[i] for i in sold) else replace(found, bound=-np.inf)
 
-    def routes(choice: Choice) -> Routes:
+    def routes(choice: PoolSelection) -> FlowPaths:
         order = np.argsort(choice.solution.prices, kind="stable").tolist()
-        return decompose(choice.flows, order, frozenset(sold), frozenset({into}))
+        return decompose_flows(choice.flows, order, frozenset(sold), frozenset({into}))
 
-    chosen = Chooser(market, seek, 0.0, lambda choice: legs_of(routes(choice))).best(rows, full)
-    return run_all(market.problem, to_routes(market, routes(chosen)), lambda made: float(made.turnover(market.problem))), sold
+    chosen = PoolSelector(market, solve_flows, 0.0, lambda choice: legs_by_edge(routes(choice))).best(rows, full)
+    return run_routes(market.problem, to_routes(market, routes(chosen)), lambda made: float(made.turnover(market.problem))), sold

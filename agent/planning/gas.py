@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from agent.model import Funding, Leg, PoolState, Snapshot, StepInput, V2Pool
-from agent.policy import native_coin as policy
+from agent.model import Leg, LegFunding, PoolState, Snapshot, StepInput, V2Pool
+from agent.policy import native_coin
 from agent.units import NATIVE, Value
 
 # --- How legs are paid in the wrapped native coin: from its balance, by native coin sent along, or both; and what is unwrapped for gas.
@@ -23,7 +23,7 @@ NATIVE_VENUE = "wrapped_native"
 
 
 @dataclass(frozen=True, slots=True)
-class Coin:
+class WrappedNative:
     """The wrapped native coin as an asset, in wei of either form.
 
     `wrapped_raw` is its balance, of which legs may take `approved_raw` where the step has approved just so much; `free_wei`
@@ -48,18 +48,18 @@ class Coin:
         return max(0, min(most_raw, max(self.approved_raw - self.refill_raw, self.free_wei)))
 
 
-def coin_of(step: StepInput) -> Coin | None:
+def wrapped_native_of(step: StepInput) -> WrappedNative | None:
     """The wrapped native coin of this step; None where it is no asset."""
-    asset = policy.wrapped_asset(step.portfolio)
+    asset = native_coin.wrapped_asset(step.portfolio)
     if asset is None:
         return None
     token = asset.token.address
     balance = next((holding.raw for holding in step.snapshot.holdings if holding.token == token), 0)
-    refill_raw = min(policy.refill_raw(step), policy.wrapped_raw(step))
-    return Coin(token, balance, dict(step.spend_caps).get(token), policy.free_wei(step), refill_raw, asset.native)
+    refill_raw = min(native_coin.refill_raw(step), native_coin.wrapped_raw(step))
+    return WrappedNative(token, balance, dict(step.spend_caps).get(token), native_coin.free_wei(step), refill_raw, asset.native)
 
 
-def paid(coin: Coin | None, legs: Sequence[Leg]) -> tuple[Leg, ...]:
+def with_payment_legs(coin: WrappedNative | None, legs: Sequence[Leg]) -> tuple[Leg, ...]:
     """The legs with everything that their payment takes; the same trades, to the wei.
 
     Wrapped coin pays where it suffices. Where native coin alone does, each leg that sells begins with a wrap of its own and
@@ -68,7 +68,7 @@ def paid(coin: Coin | None, legs: Sequence[Leg]) -> tuple[Leg, ...]:
     """
     if coin is None or not legs:
         return tuple(legs)
-    sold = sum(leg.amount_in_raw for leg in legs if leg.token_in == coin.token and leg.source is Funding.WALLET)
+    sold = sum(leg.amount_in_raw for leg in legs if leg.token_in == coin.token and leg.source is LegFunding.WALLET)
     most_raw = coin.wrapped_raw if coin.approved_raw is None else min(coin.wrapped_raw, coin.approved_raw)
     if coin.refill_raw and coin.counts and (chain := _bought(coin, legs)) is not None:
         return _refilled_from(legs, chain)
@@ -78,53 +78,53 @@ def paid(coin: Coin | None, legs: Sequence[Leg]) -> tuple[Leg, ...]:
     if sold <= coin.free_wei and not refill:
         return tuple(part for leg in legs for part in _by_value(coin, leg))
     missing = max(0, sold + coin.refill_raw - coin.wrapped_raw)
-    first = (wrap(coin.token, missing, Funding.WALLET),) if missing else ()
+    first = (wrap(coin.token, missing, LegFunding.WALLET),) if missing else ()
     return (*first, *legs, *refill)
 
 
-def wrap(token: str, raw: int, sink: Funding) -> Leg:
+def wrap(token: str, raw: int, sink: LegFunding) -> Leg:
     """Native coin of the wallet as wrapped coin, one for one."""
-    return Leg(token, NATIVE_VENUE, NATIVE, token, 0, raw, raw, raw, 0, 0, Funding.WALLET, sink)
+    return Leg(token, NATIVE_VENUE, NATIVE, token, 0, raw, raw, raw, 0, 0, LegFunding.WALLET, sink)
 
 
-def unwrap(token: str, raw: int, source: Funding = Funding.WALLET, min_raw: int | None = None) -> Leg:
+def unwrap(token: str, raw: int, source: LegFunding = LegFunding.WALLET, min_raw: int | None = None) -> Leg:
     """Wrapped coin as native coin of the wallet, one for one."""
-    return Leg(token, NATIVE_VENUE, token, NATIVE, 0, raw, raw, raw if min_raw is None else min_raw, 0, 0, source, Funding.WALLET)
+    return Leg(token, NATIVE_VENUE, token, NATIVE, 0, raw, raw, raw if min_raw is None else min_raw, 0, 0, source, LegFunding.WALLET)
 
 
-def changes(legs: Sequence[Leg]) -> dict[str, int]:
+def balance_deltas(legs: Sequence[Leg]) -> dict[str, int]:
     """What the legs do to each of the wallet's balances, base units; native coin, its gas left aside, under NATIVE."""
     moved: dict[str, int] = {}
     for leg in legs:
-        if leg.source is Funding.WALLET:
+        if leg.source is LegFunding.WALLET:
             moved[leg.token_in] = moved.get(leg.token_in, 0) - leg.amount_in_raw
-        if leg.sink is Funding.WALLET:
+        if leg.sink is LegFunding.WALLET:
             moved[leg.token_out] = moved.get(leg.token_out, 0) + leg.amount_out_raw
     return moved
 
 
-def _by_value(coin: Coin, leg: Leg) -> tuple[Leg, ...]:
-    if leg.token_in != coin.token or leg.source is not Funding.WALLET:
+def _by_value(coin: WrappedNative, leg: Leg) -> tuple[Leg, ...]:
+    if leg.token_in != coin.token or leg.source is not LegFunding.WALLET:
         return (leg,)
-    return wrap(coin.token, leg.amount_in_raw, Funding.ROUTER), replace(leg, source=Funding.ROUTER)
+    return wrap(coin.token, leg.amount_in_raw, LegFunding.ROUTER), replace(leg, source=LegFunding.ROUTER)
 
 
-def _bought(coin: Coin, legs: Sequence[Leg]) -> int | None:
+def _bought(coin: WrappedNative, legs: Sequence[Leg]) -> int | None:
     """The leg with the smallest output that refills alone; None when none does, or when the coin is sold too."""
-    if any(leg.token_in == coin.token and leg.source is Funding.WALLET for leg in legs):
+    if any(leg.token_in == coin.token and leg.source is LegFunding.WALLET for leg in legs):
         return None
     enough = [
         (leg.amount_out_raw, number)
         for number, leg in enumerate(legs)
-        if leg.token_out == coin.token and leg.sink is Funding.WALLET and leg.min_out_raw >= coin.refill_raw
+        if leg.token_out == coin.token and leg.sink is LegFunding.WALLET and leg.min_out_raw >= coin.refill_raw
     ]
     return min(enough)[1] if enough else None
 
 
 def _refilled_from(legs: Sequence[Leg], chain: int) -> tuple[Leg, ...]:
     last = legs[chain]
-    unwrapped = unwrap(last.token_out, last.amount_out_raw, Funding.ROUTER, last.min_out_raw)
-    return (*legs[:chain], replace(last, sink=Funding.ROUTER), unwrapped, *legs[chain + 1 :])
+    unwrapped = unwrap(last.token_out, last.amount_out_raw, LegFunding.ROUTER, last.min_out_raw)
+    return (*legs[:chain], replace(last, sink=LegFunding.ROUTER), unwrapped, *legs[chain + 1 :])
 
 
 V2_VENUE = "uniswap_v2"
@@ -151,7 +151,7 @@ WORD_UNITS = 7_400
 
 
 @dataclass(frozen=True, slots=True)
-class Router:
+class RouterGas:
     """Gas of one router: the transaction with its frame, a swap of each kind, what is kept where a V2 pair is paid directly by the
     leg before it, and what each balance of the wallet costs that is watched.
 
@@ -170,24 +170,26 @@ class Router:
     unwraps_bought: int
 
 
-ROUTERS = {
-    "swap_router_02": Router(24_000, 65_600, 65_600, 0, False, 0, 7_700, 18_300, 27_200, 18_300),
-    "rebalancer": Router(27_000, 54_700, 56_600, 2_500, True, 4_000, 11_500, 12_900, 21_200, 18_300),
+ROUTER_GAS = {
+    "swap_router_02": RouterGas(24_000, 65_600, 65_600, 0, False, 0, 7_700, 18_300, 27_200, 18_300),
+    "rebalancer": RouterGas(27_000, 54_700, 56_600, 2_500, True, 4_000, 11_500, 12_900, 21_200, 18_300),
 }
 """By name of execution.router."""
 
 
 @dataclass(frozen=True, slots=True)
-class GasFacts:
+class GasInputs:
     """What of the snapshot decides the price of writes: the wallet's balances, and what the router may take, base units."""
 
-    router: Router = ROUTERS["swap_router_02"]
+    router: RouterGas = ROUTER_GAS["swap_router_02"]
     balances: Mapping[str, int] = field(default_factory=dict)
     allowances: Mapping[str, int] = field(default_factory=dict)
     pools: Mapping[str, PoolState] = field(default_factory=dict)
 
 
-def leg_units(pool: PoolState, ticks_crossed: int, steps: int = 1, router: Router = ROUTERS["swap_router_02"], moved: bool = True) -> int:
+def leg_gas_units(
+    pool: PoolState, ticks_crossed: int, steps: int = 1, router: RouterGas = ROUTER_GAS["swap_router_02"], moved: bool = True
+) -> int:
     """Gas units of one swap in `pool`, tokens left aside; `moved` says that a V3 pool's tick changes."""
     if isinstance(pool, V2Pool):
         return router.v2
@@ -195,20 +197,20 @@ def leg_units(pool: PoolState, ticks_crossed: int, steps: int = 1, router: Route
     return router.v3 + stops + (MOVED_UNITS if moved or ticks_crossed else 0)
 
 
-def again_units(pool: PoolState, router: Router) -> int:
+def repeat_leg_gas_units(pool: PoolState, router: RouterGas) -> int:
     """Gas units of a further swap through a pool that a leg before it has used the same way; its tick is written once."""
     return router.v2 - AGAIN_V2_UNITS if isinstance(pool, V2Pool) else router.v3 - AGAIN_V3_UNITS
 
 
-def plan_units(facts: GasFacts, legs: Sequence[Leg], swap_units: int) -> int:
+def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> int:
     """Gas of the transaction of these legs, whose swaps cost `swap_units` by themselves; none without legs."""
     if not legs:
         return 0
     router = facts.router
-    sold = {leg.token_in for leg in legs if leg.source is Funding.WALLET} - {NATIVE}
-    bought = {leg.token_out for leg in legs if leg.sink is Funding.WALLET} - {NATIVE}
+    sold = {leg.token_in for leg in legs if leg.source is LegFunding.WALLET} - {NATIVE}
+    bought = {leg.token_out for leg in legs if leg.sink is LegFunding.WALLET} - {NATIVE}
     tokens = {token for leg in legs for token in (leg.token_in, leg.token_out)} - {NATIVE}
-    moved = changes(legs)
+    moved = balance_deltas(legs)
     units = router.base + swap_units + TOKEN_UNITS * len(tokens)
     units += 2 * SLOT_UNITS * len(sold) + SLOT_UNITS * len(bought - sold) + router.watched * len(moved)
     units += FIRST_WRITE_UNITS * sum(facts.balances.get(token, 1) == 0 for token in bought) + _pool_writes(facts, legs)
@@ -218,9 +220,9 @@ def plan_units(facts: GasFacts, legs: Sequence[Leg], swap_units: int) -> int:
     for number, leg in enumerate(legs):
         if leg.venue == NATIVE_VENUE:
             units += _native_units(router, leg)
-        if leg.sink is Funding.WALLET or (leg.venue == NATIVE_VENUE and leg.token_in == NATIVE):
+        if leg.sink is LegFunding.WALLET or (leg.venue == NATIVE_VENUE and leg.token_in == NATIVE):
             continue
-        spender = next(later for later in legs[number + 1 :] if later.source is Funding.ROUTER and later.token_in == leg.token_out)
+        spender = next(later for later in legs[number + 1 :] if later.source is LegFunding.ROUTER and later.token_in == leg.token_out)
         if router.direct and isinstance(facts.pools.get(spender.pool), V2Pool):
             units -= router.fed
         else:
@@ -239,7 +241,7 @@ def gas_value(units: int, wei_per_unit: int, native_price: Fraction) -> Value:
     return units * wei_per_unit * native_price
 
 
-def _pool_writes(facts: GasFacts, legs: Sequence[Leg]) -> int:
+def _pool_writes(facts: GasInputs, legs: Sequence[Leg]) -> int:
     """Slots that the first trades of a pool write: of V2 both price accumulators, of V3 the fee growth of what comes in."""
     units = 0
     for address, token_in in dict.fromkeys((leg.pool, leg.token_in) for leg in legs):
@@ -260,10 +262,10 @@ def _warm(legs: Sequence[Leg]) -> int:
 
 
 def _spent(legs: Sequence[Leg], token: str) -> int:
-    return sum(leg.amount_in_raw for leg in legs if leg.token_in == token and leg.source is Funding.WALLET)
+    return sum(leg.amount_in_raw for leg in legs if leg.token_in == token and leg.source is LegFunding.WALLET)
 
 
-def _native_units(router: Router, leg: Leg) -> int:
+def _native_units(router: RouterGas, leg: Leg) -> int:
     if leg.token_in == NATIVE:
-        return router.wraps if leg.sink is Funding.WALLET else router.by_value
-    return router.unwraps if leg.source is Funding.WALLET else router.unwraps_bought
+        return router.wraps if leg.sink is LegFunding.WALLET else router.by_value
+    return router.unwraps if leg.source is LegFunding.WALLET else router.unwraps_bought

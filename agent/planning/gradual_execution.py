@@ -13,44 +13,50 @@ from fractions import Fraction
 from math import isqrt
 
 from agent.amm import pools as amm
-from agent.amm.errors import TicksEnd
+from agent.amm.errors import KnownTicksExceeded
 from agent.errors import Refused
 from agent.floats import DECIMAL
 from agent.model import (
-    Campaign,
-    Draw,
-    Funding,
+    ExecutionPace,
+    ExecutionProgress,
+    ExecutionStyle,
     Goal,
     GoalWeight,
+    GradualExecution,
     Hold,
     Holding,
     Leg,
-    Pace,
-    Pacing,
+    LegFunding,
+    NoTradeZone,
     Plan,
     PoolState,
     Rebalance,
-    RoundsCost,
+    SliceDraw,
+    SlicingComparison,
+    SlicingCost,
     StepInput,
-    Style,
-    Underway,
     V2Pool,
     Verdict,
-    Zone,
 )
 from agent.planning import planner
-from agent.planning import planner as taxed
-from agent.planning.draft import ticks_end
+from agent.planning.draft import plan_pools_out_of_ticks
 from agent.planning.gas import NATIVE_VENUE
-from agent.policy import approvals
-from agent.policy import native_coin as coin
-from agent.policy import text as words_module
-from agent.policy.cash_flows import balance_changes as aside
-from agent.policy.decide import Decided
-from agent.policy.drift import corrections, drift, total
-from agent.policy.gradual_execution import MILLION, budget_left, budget_words, course, partial, spent_before, targets, times
+from agent.policy import approvals, native_coin, text
+from agent.policy.cash_flows import balance_changes
+from agent.policy.decide import DecisionResult
+from agent.policy.drift import compute_drifts, corrections, investable_total
+from agent.policy.gradual_execution import (
+    MILLION,
+    budget_left,
+    decide_slice,
+    execution_deadlines,
+    format_budget,
+    partial_goal,
+    prior_budget_use,
+    target_weights,
+)
 from agent.policy.risk import penalty
-from agent.reference import References, reference_prices
+from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, NATIVE, Price, Value, ceil_int, price_text, value_text
 
 HOUR_S = 3_600
@@ -60,34 +66,34 @@ ALL = 2**127
 """More than any pool takes: what brings it back to a price stops there."""
 
 
-def compare(step: StepInput, decision: Rebalance, goal: Goal, whole: Plan, references: References) -> Pacing:
+def compare_slice_counts(step: StepInput, decision: Rebalance, goal: Goal, whole: Plan, references: ReferencePrices) -> SlicingComparison:
     """What the way to `goal` costs in one round, which is `whole`, and in each number of rounds up to execution.pace.max_rounds.
 
     Rounds are alike and stand a mean interval apart; prices stay. Rounds smaller than limits.min_trade are none.
     """
     pace, prices = step.execution.pace, {token: found.price for token, found in references.prices.items()}
-    wish = to_move(step, goal, prices)
-    tried = [_Trial(step, decision, goal, references, prices, pace, count) for count in range(1, most_rounds(step, wish) + 1)]
+    wish = value_to_move(step, goal, prices)
+    tried = [_SliceSimulation(step, decision, goal, references, prices, pace, count) for count in range(1, max_slices(step, wish) + 1)]
     costs = [trial.cost(wish, whole if trial.count == 1 else None) for trial in tried]
     options = tuple(replace(cost, rest=cost.rest * _dearest(step, costs)) for cost in costs)
     chosen = min(options, key=lambda option: (option.total, option.rounds))
-    return Pacing(options, chosen.rounds, _why(step, options[0], chosen, options))
+    return SlicingComparison(options, chosen.rounds, _why(step, options[0], chosen, options))
 
 
-def to_move(step: StepInput, goal: Goal, prices: Mapping[str, Price]) -> Value:
+def value_to_move(step: StepInput, goal: Goal, prices: Mapping[str, Price]) -> Value:
     """Value to sell, or to buy where that is more, until the goal is reached."""
-    lacks = corrections(drift(step, prices), goal).values()
+    lacks = corrections(compute_drifts(step, prices), goal).values()
     return max(sum((-lack for lack in lacks if lack < 0), Fraction(0)), sum((lack for lack in lacks if lack > 0), Fraction(0)))
 
 
-def most_rounds(step: StepInput, wish: Value) -> int:
+def max_slices(step: StepInput, wish: Value) -> int:
     """As many as the config allows, and as leave the smallest of them above limits.min_trade; at least one."""
     pace, least = step.execution.pace, step.limits.min_trade
     smallest = 1 - Fraction(pace.size_jitter_bps, BPS)
     return pace.max_rounds if not least else max(1, min(pace.max_rounds, int(wish * smallest / least)))
 
 
-def recovered(now: PoolState, start: PoolState, left: Fraction) -> PoolState:
+def recovered_pool(now: PoolState, start: PoolState, left: Fraction) -> PoolState:
     """The pool after its price came back to where it was at `start`, but for `left` of the way, on its own curve.
 
     The way is measured in square roots of prices; what is left is rounded away from the start. What a pool was off the reference
@@ -110,28 +116,28 @@ def recovered(now: PoolState, start: PoolState, left: Fraction) -> PoolState:
     return amm.swap_exact_in(now, token_in, ALL, target).after
 
 
-def left_after(seconds: int, half_life_s: int) -> Fraction:
+def remaining_impact(seconds: int, half_life_s: int) -> Fraction:
     """Part of a move that is left after so long: 2^(-seconds / half-life), rounded up."""
     share = DECIMAL.power(2, DECIMAL.divide(-seconds, half_life_s))
     return Fraction(min(PRECISION, int(share * PRECISION) + 1), PRECISION)
 
 
 @dataclass(slots=True)
-class _Trial:
+class _SliceSimulation:
     """So many rounds, one after the other, on a step that each of them changes."""
 
     step: StepInput
     decision: Rebalance
     goal: Goal
-    references: References
+    references: ReferencePrices
     prices: Mapping[str, Price]
-    pace: Pace
+    pace: ExecutionPace
     count: int
 
-    def cost(self, wish: Value, whole: Plan | None) -> RoundsCost:
+    def cost(self, wish: Value, whole: Plan | None) -> SlicingCost:
         """`rest` is what stays to be moved, in value. `whole` is the plan of a single round, where that is known."""
         fees = impact = skew = gas = waiting = moved = sold = Fraction(0)
-        left = left_after(self.pace.interval_s, self.pace.recovery_s)
+        left = remaining_impact(self.pace.interval_s, self.pace.recovery_s)
         start = {pool.address: pool for pool in self.step.snapshot.pools}
         for number in range(1, self.count + 1):
             plan = whole or self._plan(Fraction(1, self.count - number + 1))
@@ -143,12 +149,12 @@ class _Trial:
                 self.step = _after(self.step, plan)
             if number < self.count:
                 waiting += self._waiting(max(Fraction(0), wish - sold))
-                pools = tuple(recovered(pool, start[pool.address], left) for pool in self.step.snapshot.pools)
+                pools = tuple(recovered_pool(pool, start[pool.address], left) for pool in self.step.snapshot.pools)
                 self.step = replace(self.step, snapshot=replace(self.step.snapshot, pools=pools))
-        return RoundsCost(self.count, moved, fees, impact, skew, gas, waiting, max(Fraction(0), wish - sold))
+        return SlicingCost(self.count, moved, fees, impact, skew, gas, waiting, max(Fraction(0), wish - sold))
 
     def _plan(self, part: Fraction) -> Plan | None:
-        goal = partial(drift(self.step, self.prices), self.goal, part)
+        goal = partial_goal(compute_drifts(self.step, self.prices), self.goal, part)
         try:
             return planner.plan(self.step, replace(self.decision, goal=goal), self.references)
         except Refused:  # what is left then counts as rest
@@ -165,8 +171,8 @@ class _Trial:
     def _waiting(self, unmoved: Value) -> Value:
         """What an interval costs while this much is not moved yet, or while the portfolio stands as it does, by the zone's risk."""
         trigger = self.step.policy.trigger
-        if self.pace.waiting_bps_hour is None and isinstance(trigger, Zone):
-            drifts = drift(self.step, self.prices)
+        if self.pace.waiting_bps_hour is None and isinstance(trigger, NoTradeZone):
+            drifts = compute_drifts(self.step, self.prices)
             values, tokens = [one.value for one in drifts], [one.token for one in drifts]
             points = [Fraction(one.target_bps, BPS) for one in drifts]
             standing = penalty(trigger.risk, tokens, points, values, sum(values, Fraction(0)))
@@ -180,7 +186,7 @@ def _after(step: StepInput, plan: Plan) -> StepInput:
     for leg in plan.legs:
         if leg.venue != NATIVE_VENUE:
             pools[leg.pool] = amm.swap_exact_in(pools[leg.pool], leg.token_in, leg.amount_in_raw).after
-    after, spent = dict(plan.holdings_after), approvals.spent(plan.legs)
+    after, spent = dict(plan.holdings_after), approvals.swap_spend(plan.legs)
     snapshot = step.snapshot
     allowances = tuple(
         replace(one, raw=max(0, one.raw - spent.get(one.token, 0))) if one.spender == step.execution.router else one
@@ -210,18 +216,18 @@ def _between(start: int, now: int, left: Fraction) -> int:
     return start + way if now > start else start - way
 
 
-def _dearest(step: StepInput, costs: list[RoundsCost]) -> Fraction:
+def _dearest(step: StepInput, costs: list[SlicingCost]) -> Fraction:
     """What a unit that stays unmoved counts: limits.plan_cost, the most that moving it may cost; else the dearest of all ways."""
     if step.limits.plan_cost_bps is not None:
         return Fraction(step.limits.plan_cost_bps, BPS)
     return max((_paid(cost) / cost.moved for cost in costs if cost.moved > 0), default=Fraction(0))
 
 
-def _paid(cost: RoundsCost) -> Value:
+def _paid(cost: SlicingCost) -> Value:
     return cost.fees + cost.impact + cost.skew + cost.gas + cost.waiting
 
 
-def _why(step: StepInput, one: RoundsCost, chosen: RoundsCost, options: tuple[RoundsCost, ...]) -> str:
+def _why(step: StepInput, one: SlicingCost, chosen: SlicingCost, options: tuple[SlicingCost, ...]) -> str:
     numeraire = step.portfolio.numeraire
 
     def money(value: Value) -> str:
@@ -258,77 +264,77 @@ def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | N
     An exit is never held back. Where no part is worth a trade the whole comes back, which the guard refuses. `whole` is
     taxed.plan's answer where it is known. Raises Refused like taxed.plan.
     """
-    whole = whole or taxed.plan_after_tax(step, decision)
-    if decision.exit or (room := left(step)) is None:
+    whole = whole or planner.plan_after_tax(step, decision)
+    if decision.exit or (room := daily_loss_left(step)) is None:
         return whole
-    if fits(step, whole):
+    if fits_daily_loss(step, whole):
         return _named(step, decision, whole, whole) if step.spend_caps else whole
-    found, loses = whole, at_worst(step, whole)
+    found, loses = whole, worst_case_loss(step, whole)
     for _ in range(TRIES):
-        gas = gas_at_worst(step, found)
+        gas = worst_case_gas(step, found)
         if room <= gas or loses <= gas:
             return whole
         try:
-            found = taxed.plan_after_tax(step, decision, (found.turnover * (room - gas) / (loses - gas) * MARGIN, DAILY_LOSS))
+            found = planner.plan_after_tax(step, decision, (found.turnover * (room - gas) / (loses - gas) * MARGIN, DAILY_LOSS))
         except planner.NothingPlanned:
             return whole
-        if (loses := at_worst(step, found)) <= room:
+        if (loses := worst_case_loss(step, found)) <= room:
             return _named(step, decision, found, whole)
     return whole
 
 
-def fits(step: StepInput, found: Plan) -> bool:
+def fits_daily_loss(step: StepInput, found: Plan) -> bool:
     """Whether its worst case is no more than what is left of the day; of an exit its predicted cost, as the guard counts it."""
-    room = left_to_exits(step) if found.exits else left(step)
-    return room is None or max(found.cost.total if found.exits else at_worst(step, found), Fraction(0)) <= room
+    room = daily_loss_left_for_exits(step) if found.exits else daily_loss_left(step)
+    return room is None or max(found.cost.total if found.exits else worst_case_loss(step, found), Fraction(0)) <= room
 
 
 def _named(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Plan:
     """The plan, told as a part where limits.daily_loss is why it is one: what this step has approved is no reason."""
-    whole = unapproved(step, decision, whole)
-    if fits(step, whole) or not found.turnover:
+    whole = plan_before_approvals(step, decision, whole)
+    if fits_daily_loss(step, whole) or not found.turnover:
         return found
     parts = max(2, ceil_int(whole.turnover / found.turnover))
-    told = f"{decision.reason}; part 1 of about {parts}: {words(step, at_worst(step, whole))}"
+    told = f"{decision.reason}; part 1 of about {parts}: {partial_plan_reason(step, worst_case_loss(step, whole))}"
     return replace(found, decision=replace(decision, reason=told))
 
 
-def unapproved(step: StepInput, decision: Rebalance, whole: Plan) -> Plan:
+def plan_before_approvals(step: StepInput, decision: Rebalance, whole: Plan) -> Plan:
     """`whole`, the step's own plan, as it would be had nothing been approved yet."""
-    return taxed.plan_after_tax(replace(step, spend_caps=()), decision) if step.spend_caps else whole
+    return planner.plan_after_tax(replace(step, spend_caps=()), decision) if step.spend_caps else whole
 
 
-def left(step: StepInput) -> Value | None:
+def daily_loss_left(step: StepInput) -> Value | None:
     """The most that a plan may lose at worst now, numeraire base units; None where no limit says, or the day is unknown, which refuses."""
     limit_bps, history = step.limits.daily_loss_bps, step.history
     return None if limit_bps is None or history.unknown else _total(step) * Fraction(limit_bps, BPS) - history.loss_24h
 
 
-def left_to_exits(step: StepInput) -> Value | None:
+def daily_loss_left_for_exits(step: StepInput) -> Value | None:
     """The same for an exit, which answers for what trades lost alone."""
-    history, room = step.history, left(step)
+    history, room = step.history, daily_loss_left(step)
     lost = history.fell_24h + history.wasted_24h_wei * _prices(step).get(step.portfolio.wrapped_native, Fraction(0))
     return None if room is None else room + min(lost, max(Fraction(0), history.loss_24h))
 
 
-def at_worst(step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None) -> Value:
+def worst_case_loss(step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None) -> Value:
     """The most that a plan may lose: every leg at its minimum, gas and approvals at their highest price.
 
     Against reference prices of now, unless others are given; numeraire base units.
     """
     known = with_native(step, _prices(step) if prices is None else prices)
-    got = (leg.min_out_raw * known.get(leg.token_out, Fraction(0)) for leg in exchanges(found) if leg.sink is Funding.WALLET)
-    return gives(found, known) - sum(got, Fraction(0)) + gas_at_worst(step, found, known)
+    got = (leg.min_out_raw * known.get(leg.token_out, Fraction(0)) for leg in swap_legs(found) if leg.sink is LegFunding.WALLET)
+    return value_sold(found, known) - sum(got, Fraction(0)) + worst_case_gas(step, found, known)
 
 
-def gas_at_worst(step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None) -> Value:
+def worst_case_gas(step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None) -> Value:
     """The part of it that is gas."""
     known = with_native(step, _prices(step) if prices is None else prices)
-    units = ceil_int((found.gas_units + approvals.gas_units(step, found)) * coin.GAS_MARGIN)
-    return units * coin.worst_price_wei(step) * known.get(NATIVE, Fraction(0))
+    units = ceil_int((found.gas_units + approvals.gas_units(step, found)) * native_coin.GAS_MARGIN)
+    return units * native_coin.worst_price_wei(step) * known.get(NATIVE, Fraction(0))
 
 
-def words(step: StepInput, worst: Value) -> str:
+def partial_plan_reason(step: StepInput, worst: Value) -> str:
     """Why a part goes now, when the rest follows, and the setting that would do it all at once."""
     limit_bps, whole = step.limits.daily_loss_bps or 0, _total(step)
     wanted_bps = ceil_int((max(step.history.loss_24h, Fraction(0)) + worst) * BPS / whole / SHOWN_BPS) * SHOWN_BPS if whole else 0
@@ -338,20 +344,20 @@ def words(step: StepInput, worst: Value) -> str:
     )
 
 
-def waits(step: StepInput) -> str:
+def daily_loss_wait_reason(step: StepInput) -> str:
     """Why nothing goes now."""
     numeraire, lost = step.portfolio.numeraire, step.history.loss_24h
-    told = (value_text(value, numeraire.decimals, 2) for value in (lost, (left(step) or Fraction(0)) + lost))
+    told = (value_text(value, numeraire.decimals, 2) for value in (lost, (daily_loss_left(step) or Fraction(0)) + lost))
     return f"waits for {DAILY_LOSS}: {' of '.join(told)} {numeraire.label} were lost in 24 h; the next part follows as that gets older"
 
 
-def gives(found: Plan, prices: Mapping[str, Price]) -> Value:
+def value_sold(found: Plan, prices: Mapping[str, Price]) -> Value:
     """What a plan takes from the wallet, at these prices."""
-    given = (leg.amount_in_raw * prices.get(leg.token_in, Fraction(0)) for leg in exchanges(found) if leg.source is Funding.WALLET)
+    given = (leg.amount_in_raw * prices.get(leg.token_in, Fraction(0)) for leg in swap_legs(found) if leg.source is LegFunding.WALLET)
     return sum(given, Fraction(0))
 
 
-def exchanges(found: Plan) -> list[Leg]:
+def swap_legs(found: Plan) -> list[Leg]:
     """Its legs but for what only turns the wallet's native coin into its wrapped form, or back."""
     return [leg for leg in found.legs if leg.venue != NATIVE_VENUE or leg.source is not leg.sink]
 
@@ -362,7 +368,7 @@ def with_native(step: StepInput, prices: Mapping[str, Price]) -> dict[str, Price
 
 
 def _total(step: StepInput) -> Value:
-    return total(drift(step, _prices(step)))
+    return investable_total(compute_drifts(step, _prices(step)))
 
 
 def _prices(step: StepInput) -> dict[str, Price]:
@@ -372,33 +378,35 @@ def _prices(step: StepInput) -> dict[str, Price]:
 # --- What becomes of a plan in time: sent at once, begun as a campaign of rounds, or kept until its price is there.
 
 
-EVEN = Draw(MILLION // 2, MILLION // 2)
+EVEN = SliceDraw(MILLION // 2, MILLION // 2)
 """What is shown while nothing was drawn: a fair share."""
-Found = tuple[Decided, Plan | None]
+ScheduledPlan = tuple[DecisionResult, Plan | None]
 
 
-def paced(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan) -> Found:
+def schedule_plan(step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan) -> ScheduledPlan:
     """The decision and its plan by execution.style. What goes out of the market at once, an exit, or what the step has approved
     already, is never spread; the latter keeps to its price, and to a budget that others have begun to spend.
     """
     pace = step.execution.pace
     if decided.round is not None:
-        return _round(step, decided, whole)
-    if pace.style is Style.MARKET or decision.exit or decision.by_hand or step.split is not None:
+        return _plan_slice(step, decided, whole)
+    if pace.style is ExecutionStyle.MARKET or decision.exit or decision.by_hand or step.split is not None:
         return decided, whole
     goal = _reached(decision.goal, whole)
-    if pace.style is Style.LIMIT:
-        campaign = _campaign(step, decided, goal, 1)
+    if pace.style is ExecutionStyle.LIMIT:
+        campaign = _new_gradual_execution(step, decided, goal, 1)
         return _at_price(step, replace(decided, begins=campaign), whole, campaign)
     pacing, count = None, 1
-    if pace.style is Style.ROUNDS and not step.spend_caps:
-        pacing = compare(step, decision, goal, whole, decided.references)
+    if pace.style is ExecutionStyle.ROUNDS and not step.spend_caps:
+        pacing = compare_slice_counts(step, decision, goal, whole, decided.references)
         count = pacing.chosen
     elif not step.spend_caps:
-        count = most_rounds(step, to_move(step, goal, _paced_prices(decided)))
-    if count == 1 and (pace.budget_bps is None or spent_before(step) is None):
+        count = max_slices(step, value_to_move(step, goal, _paced_prices(decided)))
+    if count == 1 and (pace.budget_bps is None or prior_budget_use(step) is None):
         return decided, replace(whole, pacing=pacing)
-    return _begun(step, decided, decision, replace(whole, pacing=pacing), _campaign(step, decided, goal, count))
+    return _begin_gradual_execution(
+        step, decided, decision, replace(whole, pacing=pacing), _new_gradual_execution(step, decided, goal, count)
+    )
 
 
 def limit_reached(plan: Plan, prices: Mapping[str, Price], least: Value) -> bool:
@@ -406,7 +414,7 @@ def limit_reached(plan: Plan, prices: Mapping[str, Price], least: Value) -> bool
     return _brings(plan, prices) >= least
 
 
-def at_least(plan: Plan, prices: Mapping[str, Price], least: Value) -> Plan:
+def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], least: Value) -> Plan:
     """The plan with minimums raised so that together they are worth `least` at these prices: the chain holds it to the limit too.
 
     Each minimum rises to the same part of what its leg is planned to bring, never above that and never below where it was. What is
@@ -417,66 +425,71 @@ def at_least(plan: Plan, prices: Mapping[str, Price], least: Value) -> Plan:
         return plan
     legs = tuple(
         replace(leg, min_out_raw=max(leg.min_out_raw, min(leg.amount_out_raw, ceil_int(leg.amount_out_raw * least / brings))))
-        if leg.sink is Funding.WALLET and leg.venue != NATIVE_VENUE
+        if leg.sink is LegFunding.WALLET and leg.venue != NATIVE_VENUE
         else leg
         for leg in plan.legs
     )
     return replace(plan, legs=legs)
 
 
-def _begun(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan, campaign: Campaign) -> Found:
+def _begin_gradual_execution(
+    step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan, campaign: GradualExecution
+) -> ScheduledPlan:
     """The campaign's first round, decided as each later one will be."""
-    under = Underway("", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first)
+    under = ExecutionProgress("", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first)
     begun = replace(step, history=replace(step.history, campaign=under))
-    found = course(begun, decided.drifts, _paced_prices(decided))
+    found = decide_slice(begun, decided.drifts, _paced_prices(decided))
     if found is None or found.round is None or not isinstance(found.decision, Rebalance):
         why = decision.reason if found is None else f"{decision.reason}; {found.decision.reason}"
         return replace(decided, decision=Hold(why), reviewed=False), None  # what may not begin in rounds is not sent all at once instead
     first = replace(decision, reason=f"{decision.reason}; {found.decision.reason}", goal=found.decision.goal)
     plan = plan_within_daily_loss(step, first)
-    return _round(begun, replace(decided, decision=first, round=found.round, begins=campaign), replace(plan, pacing=whole.pacing))
+    return _plan_slice(begun, replace(decided, decision=first, round=found.round, begins=campaign), replace(plan, pacing=whole.pacing))
 
 
-def _round(step: StepInput, decided: Decided, plan: Plan) -> Found:
+def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> ScheduledPlan:
     """A round within the budget; else the campaign ends with it."""
     under = step.history.campaign
     if under is None:
         return decided, plan
     begun = under.campaign
-    if begun.pace.style is Style.LIMIT:
+    if begun.pace.style is ExecutionStyle.LIMIT:
         return _at_price(step, decided, plan, begun)
-    worst = at_worst(step, plan, dict(begun.arrival))
+    worst = worst_case_loss(step, plan, dict(begun.arrival))
     if begun.budget is None or under.spent + worst <= begun.budget:
         return decided, plan
     why = (
         f"round {under.done + 1} may cost {_money(step, worst)} at worst; {_money(step, under.spent)} of its budget of "
-        f"{budget_words(step, begun)} are spent"
+        f"{format_budget(step, begun)} are spent"
     )
-    return replace(decided, decision=Hold(aside.beside(step, f"the correction is over: {why}")), round=None, ended=why, begins=None), None
+    return replace(
+        decided, decision=Hold(balance_changes.append_excluded(step, f"the correction is over: {why}")), round=None, ended=why, begins=None
+    ), None
 
 
-def _at_price(step: StepInput, decided: Decided, plan: Plan, campaign: Campaign) -> Found:
+def _at_price(step: StepInput, decided: DecisionResult, plan: Plan, campaign: GradualExecution) -> ScheduledPlan:
     """The plan where it brings enough at the prices of the start; else it waits."""
     prices = with_native(step, dict(campaign.arrival))
-    least = gives(plan, prices) * Fraction(BPS - campaign.pace.limit_bps, BPS)
+    least = value_sold(plan, prices) * Fraction(BPS - campaign.pace.limit_bps, BPS)
     if limit_reached(plan, prices, least):
-        return decided, at_least(plan, prices, least)
+        return decided, with_raised_minimums(plan, prices, least)
     why = (
         f"{decided.decision.reason}; waits for its price: it would bring {_money(step, _brings(plan, prices))} and wants "
-        f"{_money(step, least)}, at the prices of {words_module.moment(campaign.began_s)}, until {words_module.moment(campaign.expires_s)}"
+        f"{_money(step, least)}, at the prices of {text.format_time(campaign.began_s)}, until "
+        f"{text.format_time(campaign.expires_s)}"
     )
     return replace(decided, decision=Hold(why), round=None), None
 
 
-def _campaign(step: StepInput, decided: Decided, goal: Goal, count: int) -> Campaign:
+def _new_gradual_execution(step: StepInput, decided: DecisionResult, goal: Goal, count: int) -> GradualExecution:
     pace, prices, now_s = step.execution.pace, _paced_prices(decided), step.snapshot.head.timestamp_s
-    wish, before = to_move(step, goal, prices), spent_before(step)
-    ends_s, expires_s = times(pace, count, now_s)
+    wish, before = value_to_move(step, goal, prices), prior_budget_use(step)
+    ends_s, expires_s = execution_deadlines(pace, count, now_s)
     arrival = prices | ({} if before is None else {token: price for token, price in before.arrival if token in prices})
     lacks = corrections(decided.drifts, goal)
-    return Campaign(
+    return GradualExecution(
         pace=pace,
-        targets_bps=targets(step),
+        targets_bps=target_weights(step),
         destination=step.policy.destination,
         goal=goal,
         arrival=tuple(sorted(arrival.items())),
@@ -502,11 +515,12 @@ def _reached(goal: Goal, whole: Plan) -> Goal:
 
 def _brings(plan: Plan, prices: Mapping[str, Price]) -> Value:
     return sum(
-        (leg.amount_out_raw * prices.get(leg.token_out, Fraction(0)) for leg in exchanges(plan) if leg.sink is Funding.WALLET), Fraction(0)
+        (leg.amount_out_raw * prices.get(leg.token_out, Fraction(0)) for leg in swap_legs(plan) if leg.sink is LegFunding.WALLET),
+        Fraction(0),
     )
 
 
-def _paced_prices(decided: Decided) -> dict[str, Price]:
+def _paced_prices(decided: DecisionResult) -> dict[str, Price]:
     return {token: found.price for token, found in decided.references.prices.items()}
 
 
@@ -522,17 +536,17 @@ def limit_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: in
     """
     try:
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
-    except TicksEnd as end:
-        raise TicksEnd(f"it cannot be planned now: {end.message}", end.verdicts[0], end.remedy, end.pools) from None
+    except KnownTicksExceeded as end:
+        raise KnownTicksExceeded(f"it cannot be planned now: {end.message}", end.verdicts[0], end.remedy, end.pools) from None
     except Refused as refusal:
         return None, f"it cannot be planned now: {refusal.message}"
     units = {token_out: Fraction(1), **({NATIVE: Fraction(1)} if token_out == step.portfolio.wrapped_native else {})}
     least = amount_in_raw * price
     if limit_reached(plan, units, least):
-        return at_least(plan, units, least), ""
+        return with_raised_minimums(plan, units, least), ""
     why = f"its price is {_shown(_brings(plan, units) / amount_in_raw, step, token_in, token_out)} now"
-    if pools := ticks_end(step, plan.legs):
-        raise TicksEnd(why, Verdict("known_ticks", "all that were read", "more of them", False), "", pools)
+    if pools := plan_pools_out_of_ticks(step, plan.legs):
+        raise KnownTicksExceeded(why, Verdict("known_ticks", "all that were read", "more of them", False), "", pools)
     return None, why
 
 

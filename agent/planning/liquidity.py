@@ -6,30 +6,36 @@ from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.amm.lp import minting as floors
-from agent.amm.lp import minting as gas
-from agent.amm.lp import minting as mint
-from agent.amm.lp import positions as exact
+from agent.amm.lp import minting, positions
 from agent.errors import Refused
 from agent.model import (
     AdjustLiquidity,
     Asset,
     Collect,
-    Cost,
     LpAction,
     LpV2Position,
     LpV3Position,
     Plan,
+    PlanCost,
     Provide,
-    Skipped,
+    SkippedItem,
     StepInput,
     Verdict,
     Withdraw,
 )
 from agent.policy import approvals
-from agent.policy.liquidity.book import Amounts, Book, Fees, In, Move, Out, band_bps, open_book
-from agent.policy.liquidity.decide import gas_unit_value, wish, within
-from agent.policy.liquidity.targets import after_in, quote, take
+from agent.policy.liquidity.book import (
+    Amounts,
+    CollectMove,
+    PlannedMove,
+    PositionBook,
+    ProvideMove,
+    WithdrawMove,
+    band_bps,
+    open_position_book,
+)
+from agent.policy.liquidity.decide import gas_unit_value, next_adjustment, restrict_to_pools
+from agent.policy.liquidity.targets import book_after_provision, book_after_withdrawal, quote_provision
 from agent.reference import reference_prices
 from agent.units import Value, largest_remainder
 
@@ -42,14 +48,14 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
     What stays is named in `skipped`. Raises Refused when nothing can be done now, with the reasons.
     """
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
-    wanted = wish(within(step, decision.pools), prices)
-    book = open_book(step, prices)
+    wanted = next_adjustment(restrict_to_pools(step, decision.pools), prices)
+    book = open_position_book(step, prices)
     actions: list[LpAction] = []
     skew = Fraction(0)
     for move in wanted.moves:
         action, after = _action(book, move)
         if isinstance(action, Provide):
-            skew += book.overpaid(action, action.amounts_raw, after)
+            skew += book.overpayment(action, action.amounts_raw, after)
         actions.append(action)
         book = after
     if not actions:
@@ -57,26 +63,28 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
         verdicts = (Verdict("impermanent_loss", wanted.reason, "a withdrawal that can be made now", False),) if wanted.over else ()
         raise Refused(f"nothing can be done with liquidity now: {why}", verdicts, "see the reasons; trimtab lp shows every position")
     unit = gas_unit_value(step, prices, needed=False)
-    found = _plan(step, decision, actions, book, Cost(ZERO, ZERO, skew, unit * sum(action.gas_units for action in actions)), wanted.skipped)
+    found = _plan(
+        step, decision, actions, book, PlanCost(ZERO, ZERO, skew, unit * sum(action.gas_units for action in actions)), wanted.skipped
+    )
     return replace(found, cost=replace(found.cost, approvals=unit * approvals.gas_units(step, found)))
 
 
-def _action(book: Book, move: Move) -> tuple[LpAction, Book]:
+def _action(book: PositionBook, move: PlannedMove) -> tuple[LpAction, PositionBook]:
     """One move with its exact amounts and minimums, and the book after it."""
     match move:
-        case Out():
-            return _withdraw(book, move), take(book, move.one, move.position, move.liquidity)
-        case Fees():
+        case WithdrawMove():
+            return _withdraw(book, move), book_after_withdrawal(book, move.one, move.position, move.liquidity)
+        case CollectMove():
             return _collect(book, move), book.collected(move.one)
-        case In():
+        case ProvideMove():
             return _provide(book, move)
 
 
-def _withdraw(book: Book, move: Out) -> Withdraw:
+def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
     one, position = move.one, move.position
     pair = isinstance(position, LpV2Position)
-    amounts = exact.principal(position, move.liquidity)
-    least = floors.out_floor(position, move.liquidity, book.ratio(one), band_bps(book.step.limits) or 0)
+    amounts = positions.principal(position, move.liquidity)
+    least = minting.withdrawal_minimums(position, move.liquidity, book.ratio(one), band_bps(book.step.limits) or 0)
     return Withdraw(
         venue=one.venue,
         contract=one.contract,
@@ -86,15 +94,15 @@ def _withdraw(book: Book, move: Out) -> Withdraw:
         token1=one.token1,
         liquidity=move.liquidity,
         amounts_raw=amounts,
-        min_raw=floors.something(least, amounts),
-        fees_raw=exact.uncollected(position),
-        gas_units=gas.V2_REMOVE_UNITS if pair else gas.V3_WITHDRAW_UNITS,
+        min_raw=minting.nonzero_minimums(least, amounts),
+        fees_raw=positions.uncollected_fees(position),
+        gas_units=minting.V2_REMOVE_UNITS if pair else minting.V3_WITHDRAW_UNITS,
         reason=move.reason,
         held=position.liquidity,
     )
 
 
-def _collect(book: Book, move: Fees) -> Collect:
+def _collect(book: PositionBook, move: CollectMove) -> Collect:
     one, position = move.one, move.position
     return Collect(
         venue=one.venue,
@@ -103,20 +111,20 @@ def _collect(book: Book, move: Fees) -> Collect:
         pool=position.pool,
         token0=one.token0,
         token1=one.token1,
-        fees_raw=exact.uncollected(position),
-        gas_units=gas.V3_COLLECT_UNITS,
+        fees_raw=positions.uncollected_fees(position),
+        gas_units=minting.V3_COLLECT_UNITS,
         reason=move.reason,
     )
 
 
-def _provide(book: Book, move: In) -> tuple[Provide, Book]:
+def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBook]:
     target, one = move.target, move.one
     pool = next(found for found in book.step.snapshot.pools if found.address == target.pool)
-    liquidity, amounts = quote(book, pool, one, move.ticks, move.desired)
-    within = None if move.ticks is None else mint.ends(move.ticks)
+    liquidity, amounts = quote_provision(book, pool, one, move.ticks, move.desired)
+    within = None if move.ticks is None else minting.sqrt_price_range(move.ticks)
     limits, ratio = book.step.limits, book.ratio(target)
-    band = floors.widest(within, ratio, band_bps(limits) or 0, limits.slippage_bps)
-    after = after_in(book, target, pool, one, move.ticks, move.desired)
+    band = minting.widest_band_bps(within, ratio, band_bps(limits) or 0, limits.slippage_bps)
+    after = book_after_provision(book, target, pool, one, move.ticks, move.desired)
     if after is None:
         raise Refused(f"liquidity in {target.pool}: what could be provided comes to nothing")
     action = Provide(
@@ -131,16 +139,18 @@ def _provide(book: Book, move: In) -> tuple[Provide, Book]:
         liquidity=liquidity,
         desired_raw=move.desired,
         amounts_raw=amounts,
-        min_raw=floors.something(floors.in_floor(within, move.desired, ratio, band), amounts),
-        gas_units=gas.V2_ADD_UNITS if within is None else gas.V3_MINT_UNITS if one is None else gas.V3_INCREASE_UNITS,
+        min_raw=minting.nonzero_minimums(minting.provision_minimums(within, move.desired, ratio, band), amounts),
+        gas_units=minting.V2_ADD_UNITS if within is None else minting.V3_MINT_UNITS if one is None else minting.V3_INCREASE_UNITS,
         reason=move.reason,
     )
     return action, after
 
 
-def _plan(step: StepInput, decision: AdjustLiquidity, actions: list[LpAction], after: Book, cost: Cost, skipped: Iterable[Skipped]) -> Plan:
+def _plan(
+    step: StepInput, decision: AdjustLiquidity, actions: list[LpAction], after: PositionBook, cost: PlanCost, skipped: Iterable[SkippedItem]
+) -> Plan:
     """Predictions after the actions; nothing is exchanged or turned over: they cost gas, and skew where liquidity is overpaid."""
-    in_positions = exact.look_through([position for _, position in after.pairs], after.prices)
+    in_positions = positions.look_through([position for _, position in after.pairs], after.prices)
 
     def value(asset: Asset) -> Value:
         address = asset.token.address
@@ -176,10 +186,10 @@ def least_amounts(step: StepInput, action: LpAction) -> Amounts:
     unknown = [token for token in (action.token0, action.token1) if token not in prices]
     if unknown:
         raise Refused(f"{action.name}: {unknown[0]} has no reference price", remedy="see status for what has no price")
-    return floors_in(open_book(step, prices), action)
+    return least_amounts_in_book(open_position_book(step, prices), action)
 
 
-def floors_in(book: Book, action: LpAction) -> Amounts:
+def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
     """The same where the book is at hand. A collect pays what was earned, whatever the price."""
     ratio, limits = book.prices[action.token0] / book.prices[action.token1], book.step.limits
     band = band_bps(limits)
@@ -190,16 +200,18 @@ def floors_in(book: Book, action: LpAction) -> Amounts:
             position = next((found for _, found in book.pairs if found.name == action.name), None)
             if not isinstance(position, LpV2Position | LpV3Position):
                 raise Refused(f"{action.name} is no position of the wallet")
-            return floors.out_floor(position, action.liquidity, ratio, band)
+            return minting.withdrawal_minimums(position, action.liquidity, ratio, band)
         case Provide():
             ticks = action.ticks if action.token_id is None else _ticks(book, action)
-            within = None if ticks is None else mint.ends(ticks)
-            return floors.in_floor(within, action.desired_raw, ratio, floors.widest(within, ratio, band, limits.slippage_bps))
+            within = None if ticks is None else minting.sqrt_price_range(ticks)
+            return minting.provision_minimums(
+                within, action.desired_raw, ratio, minting.widest_band_bps(within, ratio, band, limits.slippage_bps)
+            )
         case Collect():
             return 0, 0
 
 
-def _ticks(book: Book, action: Provide) -> tuple[int, int]:
+def _ticks(book: PositionBook, action: Provide) -> tuple[int, int]:
     """The range of a position that grows: its own, whatever the action says."""
     position = next((found for _, found in book.pairs if found.name == action.name), None)
     if not isinstance(position, LpV3Position):

@@ -8,32 +8,32 @@ from fractions import Fraction
 
 import numpy as np
 
-from agent.amm import pools as amm
-from agent.floats import Numbers
-from agent.model import Plan, Rebalance, Skipped, StepInput
-from agent.planning.draft import Draft, at_their_end
-from agent.planning.fixed_point import DUST, Settled
-from agent.planning.gas import changes, paid
+from agent.amm import pools
+from agent.floats import FloatArray
+from agent.model import Plan, Rebalance, SkippedItem, StepInput
+from agent.planning.draft import PlanDraft, pools_out_of_ticks
+from agent.planning.fixed_point import DUST, FixedPoint
+from agent.planning.gas import balance_deltas, with_payment_legs
 from agent.planning.pool_selection import COSTLY, DEAR, OVER_COST
-from agent.planning.problem import FAR, UNBOUNDED_BPS, Aim, Market, Problem
+from agent.planning.problem import FAR, UNBOUNDED_BPS, PlanObjective, PoolGraph, Problem
 from agent.planning.routes import MAX_LEGS
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
 PLAN_COST, MIN_TRADE = "limits.plan_cost", "limits.min_trade"
 LIFTED = 0.999
 """Part of what a token is off from which on its rest counts as the same without the limit of turnover."""
-Free = tuple[Market, Settled]
+Free = tuple[PoolGraph, FixedPoint]
 WORTH_SAYING = 1e-5
 """Part of the total (a tenth of a basis point) below which a rest is rounding, not something left undone."""
 
 
-def assemble(
-    step: StepInput, problem: Problem, decision: Rebalance, draft: Draft, skipped: Sequence[Skipped], gap_bps: Fraction | None
+def assemble_plan(
+    step: StepInput, problem: Problem, decision: Rebalance, draft: PlanDraft, skipped: Sequence[SkippedItem], gap_bps: Fraction | None
 ) -> Plan:
     """A plan of these legs with its certificate. Guards have not judged it yet."""
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    legs = paid(problem.coin, draft.legs)
-    moved = changes(legs)
+    legs = with_payment_legs(problem.coin, draft.legs)
+    moved = balance_deltas(legs)
     after = tuple((node.address, held[node.address] + moved.get(node.address, 0)) for node in problem.assets)
     values = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.assets]
     return Plan(
@@ -54,17 +54,19 @@ def assemble(
     )
 
 
-def left_undone(step: StepInput, market: Market, aim: Aim, settled: Settled, turnover_limit: str, free: Free | None) -> list[Skipped]:
+def skipped_items(
+    step: StepInput, market: PoolGraph, aim: PlanObjective, settled: FixedPoint, turnover_limit: str, free: Free | None
+) -> list[SkippedItem]:
     """What the plan leaves out, each with its reason. `free` is the answer without the limit of turnover, where that may be what binds:
     what stays as far off there is kept by something else.
     """
     problem, draft = market.problem, settled.draft
     found = list(problem.notes)
-    found += [Skipped(f"pool {pool}", why) for pool, why in settled.dropped.items()]
-    found += [Skipped(f"pool {pool}", f"pays over {FAR:g} times the reference price: one of both is wrong") for pool in market.far]
+    found += [SkippedItem(f"pool {pool}", why) for pool, why in settled.dropped.items()]
+    found += [SkippedItem(f"pool {pool}", f"pays over {FAR:g} times the reference price: one of both is wrong") for pool in market.far]
     if settled.bounded and (free is None or free[1].draft.turnover(problem) > draft.turnover(problem)):
         moved = value_text(draft.turnover(problem), step.portfolio.numeraire.decimals, 2)
-        found.append(Skipped("part of the drift", f"{turnover_limit} lets this plan move {moved}; what is cheapest to move goes first"))
+        found.append(SkippedItem("part of the drift", f"{turnover_limit} lets this plan move {moved}; what is cheapest to move goes first"))
     total, below, above = _off(problem, aim, draft)
     stays = np.maximum(*_off(problem, aim, free[1].draft)[1:]) if free is not None else None
     for token, node in enumerate(problem.nodes):
@@ -73,13 +75,15 @@ def left_undone(step: StepInput, market: Market, aim: Aim, settled: Settled, tur
             continue
         others = [int(i) for i in np.flatnonzero((below if above[token] > 0 else above) > WORTH_SAYING * total)]
         if above[token] > 0 and aim.locked[token] > aim.high[token] * total:
-            found.append(Skipped(node.label, f"{_money(step, rest)} above its goal stay in liquidity positions, which swaps do not spend"))
+            found.append(
+                SkippedItem(node.label, f"{_money(step, rest)} above its goal stay in liquidity positions, which swaps do not spend")
+            )
             continue
         kept_by, bounded = "", settled.bounded if stays is None else bool(stays[token] < rest * LIFTED)
         seen, found_there = (market, settled) if free is None or bounded else free
-        fixed = {i for i in range(len(below)) if i in found_there.still or aim.locked[i] > aim.high[i] * total}
-        if token in found_there.still:
-            why = found_there.still[token]
+        fixed = {i for i in range(len(below)) if i in found_there.unmoved or aim.locked[i] > aim.high[i] * total}
+        if token in found_there.unmoved:
+            why = found_there.unmoved[token]
             kept_by = MIN_TRADE if why == DUST and not bounded else ""
             if step.limits.min_trade is not None and rest >= step.limits.min_trade:
                 gas = "gas" if DEAR in found_there.dropped.values() else ""
@@ -88,32 +92,32 @@ def left_undone(step: StepInput, market: Market, aim: Aim, settled: Settled, tur
                 why = f"what {' and '.join(bounds)} {'lets' if bounded else 'let'} it move is {DUST}"
         elif others and fixed.issuperset(others):
             why = f"{' and '.join(problem.nodes[i].label for i in others)} would be the other side"
-            kept_by = MIN_TRADE if not bounded and all(found_there.still.get(i) == DUST for i in others) else ""
+            kept_by = MIN_TRADE if not bounded and all(found_there.unmoved.get(i) == DUST for i in others) else ""
         else:
             sells = bool(above[token] > 0)
             limit = turnover_limit if bounded else ""
             why, kept_by = _why(seen, found_there, token, sells, frozenset(others), limit, zone=aim.risk is not None)
-        found.append(Skipped(node.label, f"{_money(step, rest)} off target: {why}", kept_by))
+        found.append(SkippedItem(node.label, f"{_money(step, rest)} off target: {why}", kept_by))
     return found
 
 
 def _why(  # noqa: C901
-    market: Market, settled: Settled, token: int, sells: bool, others: frozenset[int], turnover_limit: str, zone: bool
+    market: PoolGraph, settled: FixedPoint, token: int, sells: bool, others: frozenset[int], turnover_limit: str, zone: bool
 ) -> tuple[str, str]:
     """Why a token does not get where it should (no route, the impact bound, a limit of routes, what the market asks), and `kept_by`.
 
     `turnover_limit` is empty where it is not what binds.
     """
     problem = market.problem
-    own = [arc for arc in market.arcs if (arc.source if sells else arc.target) == token]
-    poor = [pool for pool, source, target in market.poor if (source if sells else target) == token]
+    own = [pool_edge for pool_edge in market.pool_edges if (pool_edge.source if sells else pool_edge.target) == token]
+    poor = [pool for pool, source, target in market.below_floor if (source if sells else target) == token]
     if not own and poor:
         return f"{', '.join(poor)} pays less than the floor, for which the reference price asks", ""
     if not own:
         return "no usable pool trades it", ""
     if not _connected(market, token, sells, others):
         return "no route of usable pools joins it with a token that needs the other side", ""
-    reasons = {settled.dropped.get(arc.pool, "") for arc in own}
+    reasons = {settled.dropped.get(pool_edge.pool, "") for pool_edge in own}
     if "" not in reasons:
         why = f"no pool of it is used: {'; '.join(sorted(reasons))}"
         if not all(reason.startswith(COSTLY) for reason in reasons):
@@ -129,9 +133,9 @@ def _why(  # noqa: C901
         coin = problem.coin
         kept = coin is not None and coin.counts and coin.approved_raw is None
         return "the rest of the native coin is kept for gas" if kept else "this step has approved no more", ""
-    full = sorted({arc.pool for arc in own} & settled.draft.full) or sorted(settled.draft.full)
+    full = sorted({pool_edge.pool for pool_edge in own} & settled.draft.full) or sorted(settled.draft.full)
     parts = []
-    ended = at_their_end(problem.pools, settled.draft.legs, problem.impact_bps)
+    ended = pools_out_of_ticks(problem.pools, settled.draft.legs, problem.impact_bps)
     if ended and set(full) & set(ended):
         parts.append(f"the ticks read end in {', '.join(ended)}")
     elif full and problem.impact_bps != UNBOUNDED_BPS:
@@ -142,23 +146,27 @@ def _why(  # noqa: C901
         parts.append(f"{'elsewhere ' if full else ''}the next unit costs more than the risk it saves, or than limits.plan_cost")
     elif problem.plan_cost_bps is not None:
         parts.append(f"{'elsewhere ' if full else ''}trading it would cost more than limits.plan_cost of {problem.plan_cost_bps} bps")
-    fees = [amm.fee_pips(problem.pools[arc.pool]) for arc in own]
+    fees = [pools.fee_pips(problem.pools[pool_edge.pool]) for pool_edge in own]
     dear = problem.plan_cost_bps is not None and all(pips * BPS >= problem.plan_cost_bps * PIPS for pips in fees)  # else the pools are off
     return "; ".join(parts) or "the usable pools take no more", PLAN_COST if dear and not full and not zone else ""
 
 
-def _off(problem: Problem, aim: Aim, draft: Draft) -> tuple[float, Numbers, Numbers]:
+def _off(problem: Problem, aim: PlanObjective, draft: PlanDraft) -> tuple[float, FloatArray, FloatArray]:
     """The total after a draft, and by position how far each token is below what it should be then, and above it."""
     ends = [has + float(draft.delta.get(node.address, 0) * node.price) for has, node in zip(aim.held, problem.nodes, strict=True)]
     total = math.fsum(ends)
     return total, aim.low * total - ends, ends - aim.high * total
 
 
-def _connected(market: Market, token: int, sells: bool, others: frozenset[int]) -> bool:
+def _connected(market: PoolGraph, token: int, sells: bool, others: frozenset[int]) -> bool:
     """True when a chain that is not too long joins the token with one that is to move the other way."""
     reached = {token}
     for _ in range(MAX_LEGS):
-        reached |= {arc.target if sells else arc.source for arc in market.arcs if (arc.source if sells else arc.target) in reached}
+        reached |= {
+            pool_edge.target if sells else pool_edge.source
+            for pool_edge in market.pool_edges
+            if (pool_edge.source if sells else pool_edge.target) in reached
+        }
     return bool(reached & others)
 
 
@@ -176,7 +184,7 @@ DIGITS = 10**6
 """A gap is rounded up to a millionth of a basis point."""
 
 
-def gap_bps(market: Market, aim: Aim, settled: Settled, budget: Value | None) -> Fraction:
+def gap_bps(market: PoolGraph, aim: PlanObjective, settled: FixedPoint, budget: Value | None) -> Fraction:
     """(bound − achieved) / max(turnover, 1 bp of the total), in bps, rounded up; the larger of both gaps, at least zero."""
     problem, draft, scale = market.problem, settled.draft, Fraction(market.scale)
     held = [node.value / scale for node in problem.nodes]

@@ -7,22 +7,46 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.accounting.tax_lots import PlannedGain, planned_gains, sellable, wallet_changes
+from agent.accounting.tax_lots import PlannedGain, max_sellable_raw, planned_gains, wallet_changes
 from agent.amm.pools import fee_pips
 from agent.errors import Refused
-from agent.model import Cost, Goal, Holding, Leg, Plan, Rebalance, Saving, Skipped, StepInput, TaxStanding, TopUp, TrackingRisk, Verdict
-from agent.planning.draft import Draft
-from agent.planning.fixed_point import DUST, Settled, settle, sold_whole
-from agent.planning.gas import changes, gas_price_wei, gas_value, unwrap
-from agent.planning.plan_builder import MIN_TRADE, PLAN_COST, assemble, gap_bps, left_undone
+from agent.model import (
+    Goal,
+    Holding,
+    Leg,
+    Plan,
+    PlanCost,
+    Rebalance,
+    RiskCostTradeoff,
+    SkippedItem,
+    StepInput,
+    TaxState,
+    TopUp,
+    TrackingRisk,
+    Verdict,
+)
+from agent.planning.draft import PlanDraft
+from agent.planning.fixed_point import DUST, FixedPoint, find_fixed_point, sell_exits_whole
+from agent.planning.gas import balance_deltas, gas_price_wei, gas_value, unwrap
+from agent.planning.plan_builder import MIN_TRADE, PLAN_COST, assemble_plan, gap_bps, skipped_items
 from agent.planning.pool_selection import OVER_COST
-from agent.planning.problem import Aim, Market, Problem, aim_at, build_problem, for_exit, leaving, open_market, turnover_left
+from agent.planning.problem import (
+    PlanObjective,
+    PoolGraph,
+    Problem,
+    build_pool_graph,
+    build_problem,
+    leaving_tokens,
+    objective_for_exit,
+    objective_for_goal,
+    turnover_left,
+)
 from agent.planning.swaps import Quote, plan_swap, quote
-from agent.policy import native_coin as coin
-from agent.policy.drift import drift
+from agent.policy import native_coin
+from agent.policy.drift import compute_drifts
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.policy.risk import penalty
-from agent.reference import References, reference_prices
+from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, NATIVE, PIPS, Price, Value, value_text
 
 # --- The plan that only refills gas money: wrapped coin unwrapped by the wallet itself, without router or approval.
@@ -35,11 +59,11 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
     if token not in prices:
         raise Refused("the wrapped native coin has no reference price", remedy="give it a feed")
     legs = (unwrap(token, decision.raw),)
-    moved = changes(legs)
+    moved = balance_deltas(legs)
     snapshot = step.snapshot
     holdings = tuple(Holding(held.token, held.raw + moved.get(held.token, 0)) for held in snapshot.holdings)
     native_wei = snapshot.native_wei + moved[NATIVE]
-    drifts = drift(replace(step, snapshot=replace(snapshot, holdings=holdings, native_wei=native_wei)), prices)
+    drifts = compute_drifts(replace(step, snapshot=replace(snapshot, holdings=holdings, native_wei=native_wei)), prices)
     raw = {held.token: held.raw for held in holdings}
     nothing = Fraction(0)
     return Plan(
@@ -48,10 +72,10 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
         legs=legs,
         holdings_after=tuple((one.token, raw[one.token]) for one in drifts),
         weights_after_bps=tuple((one.token, one.weight_bps) for one in drifts),
-        cost=Cost(nothing, nothing, nothing, gas_value(coin.UNWRAP_GAS, gas_price_wei(snapshot), prices[token])),
+        cost=PlanCost(nothing, nothing, nothing, gas_value(native_coin.UNWRAP_GAS, gas_price_wei(snapshot), prices[token])),
         turnover=nothing,
         gross_volume=nothing,
-        gas_units=coin.UNWRAP_GAS,
+        gas_units=native_coin.UNWRAP_GAS,
         gap_bps=None,
         verdicts=(),
         skipped=(),
@@ -63,7 +87,7 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
 # --- A zone's plan on the scales: the risk it takes away against everything it costs.
 
 
-def saving(problem: Problem, goal: Goal, risk: TrackingRisk, found: Plan, delta: Mapping[str, int]) -> Saving:
+def zone_saving(problem: Problem, goal: Goal, risk: TrackingRisk, found: Plan, delta: Mapping[str, int]) -> RiskCostTradeoff:
     """What `found` saves of the risk over the horizon, at reference prices, and its costs, approvals that are short included.
 
     `delta` is what its swaps change of each token in base units, native coin counted as its wrapped token.
@@ -71,7 +95,7 @@ def saving(problem: Problem, goal: Goal, risk: TrackingRisk, found: Plan, delta:
     before = {node.address: node.value for node in problem.assets}
     after = {token: value + delta.get(token, 0) * problem.price(token) for token, value in before.items()}
     cost = found.cost
-    return Saving(
+    return RiskCostTradeoff(
         before=_penalty(problem, goal, risk, before),
         after=_penalty(problem, goal, risk, after),
         fees=cost.fees,
@@ -96,7 +120,7 @@ CHURN = Fraction(105, 100)
 """Turnover per unit of drift corrected and of money found on the way."""
 
 
-def beyond(problem: Problem, aim: Aim, draft: Draft) -> str:
+def overshoot_reason(problem: Problem, aim: PlanObjective, draft: PlanDraft) -> str:
     """What a draft does beyond correcting the drift, in exact numbers; empty when nothing.
 
     It sells a token below its goal's low share of the final total, or buys one above its high one (what was beyond a goal
@@ -132,7 +156,7 @@ def _off(values: Sequence[Value], low: Sequence[Fraction], high: Sequence[Fracti
     return max(above, below)
 
 
-def best_paying(problem: Problem, draft: Draft, too_far: str) -> tuple[str, str]:
+def best_paying(problem: Problem, draft: PlanDraft, too_far: str) -> tuple[str, str]:
     """The pool of the leg that pays most per unit at reference prices, and why it is done without: with it the plan goes `too_far`."""
 
     def rate(leg: Leg) -> Fraction:
@@ -146,23 +170,23 @@ def best_paying(problem: Problem, draft: Draft, too_far: str) -> tuple[str, str]
 # --- Goals that trade one side alone: which tokens a plan leaves as they are, and which it would have moved the wrong way.
 
 
-LEFT = "policy.only leaves it as it is"
+NOT_TRADABLE = "policy.only leaves it as it is"
 
 
-def untouched(problem: Problem, goal: Goal) -> dict[int, str]:
+def untradable_tokens(problem: Problem, goal: Goal) -> dict[int, str]:
     """Tokens of which nothing is sold nor bought, by position, with the reason."""
     kept = set(goal.unsold) & set(goal.unbought)
-    return {position: LEFT for position, node in enumerate(problem.nodes) if node.address in kept}
+    return {position: NOT_TRADABLE for position, node in enumerate(problem.nodes) if node.address in kept}
 
 
-def crossed(problem: Problem, goal: Goal, draft: Draft) -> dict[int, str]:
+def wrong_side_tokens(problem: Problem, goal: Goal, draft: PlanDraft) -> dict[int, str]:
     """Tokens of which a draft would sell, or buy, although they may not be: they stay, whatever that leaves undone.
 
     The search keeps to their bounds as far as floats and what pools pay beyond their count let it; this is exact.
     """
     wrong = {token for token in goal.unsold if draft.delta.get(token, 0) < 0}
     wrong |= {token for token in goal.unbought if draft.delta.get(token, 0) > 0}
-    return {position: LEFT for position, node in enumerate(problem.nodes) if node.address in wrong}
+    return {position: NOT_TRADABLE for position, node in enumerate(problem.nodes) if node.address in wrong}
 
 
 __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "plan_top_up", "quote"]
@@ -190,7 +214,7 @@ class NothingPlanned(Refused):
         self.kept_by, self.drift = kept_by, drift
 
 
-def plan(step: StepInput, decision: Rebalance, references: References | None = None, *, most: tuple[Value, str] | None = None) -> Plan:
+def plan(step: StepInput, decision: Rebalance, references: ReferencePrices | None = None, *, most: tuple[Value, str] | None = None) -> Plan:
     """The swaps that restore the decision's goal within all bounds; what does not fit is left and named in `skipped`.
 
     A zone's plan comes with what it saves and costs; whether that is worth it, the caller says. `references` are other prices than
@@ -201,23 +225,23 @@ def plan(step: StepInput, decision: Rebalance, references: References | None = N
     problem = build_problem(step, references or reference_prices(step))
     if problem.total <= 0:
         raise Refused("there is nothing to invest: every balance is zero or reserved", remedy="fund the wallet or lower the reserves")
-    aim = aim_at(problem, decision.goal)
-    problem = replace(problem, leaving=leaving(problem, decision.goal))
+    aim = objective_for_goal(problem, decision.goal)
+    problem = replace(problem, leaving=leaving_tokens(problem, decision.goal))
     into = problem.position[step.portfolio.numeraire.address]
     if decision.exit:
-        aim = for_exit(aim, into)
+        aim = objective_for_exit(aim, into)
     budget, turnover_limit = (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
     asks = budget is not None and not step.spend_caps  # what is approved was sized by that limit
     if most is not None and (budget is None or most[0] < budget):
         budget, turnover_limit, asks = *most, False
-    at_rest = _at_rest(step, problem, aim) if decision.exit else untouched(problem, decision.goal)
-    market, settled = _affordable(problem, aim, decision.goal, budget, step.limits.min_trade, at_rest)
+    at_rest = _at_rest(step, problem, aim) if decision.exit else untradable_tokens(problem, decision.goal)
+    market, settled = _within_plan_cost(problem, aim, decision.goal, budget, step.limits.min_trade, at_rest)
     if decision.exit:
-        settled = sold_whole(market, settled, into, step.limits.min_trade)
+        settled = sell_exits_whole(market, settled, into, step.limits.min_trade)
     free = None
-    if asks and (settled.bounded or not settled.draft.legs or DUST in settled.still.values()):
-        free = _affordable(problem, aim, decision.goal, None, step.limits.min_trade, at_rest)
-    skipped = left_undone(step, market, aim, settled, turnover_limit, free)
+    if asks and (settled.bounded or not settled.draft.legs or DUST in settled.unmoved.values()):
+        free = _within_plan_cost(problem, aim, decision.goal, None, step.limits.min_trade, at_rest)
+    skipped = skipped_items(step, market, aim, settled, turnover_limit, free)
     if not settled.draft.legs:
         bound = (turnover_limit, budget) if budget is not None and free is not None and free[1].draft.legs else None
         raise _nothing(step, problem, aim.off, skipped, bound)
@@ -225,12 +249,12 @@ def plan(step: StepInput, decision: Rebalance, references: References | None = N
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
     }:
         skipped = [one for one in skipped if one.what != step.portfolio.numeraire.label]  # it lacks only what the exit has cost
-    found = assemble(step, problem, decision, settled.draft, skipped, gap_bps(market, aim, settled, budget))
+    found = assemble_plan(step, problem, decision, settled.draft, skipped, gap_bps(market, aim, settled, budget))
     risk = decision.goal.risk
-    return found if risk is None else replace(found, saving=saving(problem, decision.goal, risk, found, settled.draft.delta))
+    return found if risk is None else replace(found, saving=zone_saving(problem, decision.goal, risk, found, settled.draft.delta))
 
 
-def _at_rest(step: StepInput, problem: Problem, aim: Aim) -> dict[int, str]:
+def _at_rest(step: StepInput, problem: Problem, aim: PlanObjective) -> dict[int, str]:
     """What an exit leaves as it is, by position: all that is where it should be, but the numeraire, for which it sells."""
     total, numeraire = float(problem.total), step.portfolio.numeraire.address
     within = (aim.low * total <= aim.held) & (aim.held <= aim.high * total)
@@ -241,9 +265,9 @@ def _at_rest(step: StepInput, problem: Problem, aim: Aim) -> dict[int, str]:
     }
 
 
-def _affordable(
-    problem: Problem, aim: Aim, goal: Goal, budget: Fraction | None, min_trade: Fraction | None, still: Mapping[int, str]
-) -> tuple[Market, Settled]:
+def _within_plan_cost(
+    problem: Problem, aim: PlanObjective, goal: Goal, budget: Fraction | None, min_trade: Fraction | None, unmoved: Mapping[int, str]
+) -> tuple[PoolGraph, FixedPoint]:
     """Settles; while the plan with its gas costs more than plan_cost per unit moved, the dearest chain's pool is done without.
 
     So is the best paying pool while the plan would go beyond the drift. In a zone no swap's unit is dearer than plan_cost. Chains of
@@ -251,15 +275,15 @@ def _affordable(
     """
     scale, limit_bps = max(aim.off, float(problem.total) / BPS), problem.plan_cost_bps
     dearest = None if aim.risk is None or limit_bps is None else Fraction(limit_bps, BPS)
-    market, tighter = open_market(problem, scale, dearest), 0
+    market, tighter = build_pool_graph(problem, scale, dearest), 0
     dropped: dict[str, str] = {}
     while True:
-        settled = settle(market, aim, budget, min_trade, dropped, still)
-        wrong = crossed(problem, goal, settled.draft)
-        if wrong.keys() - still.keys():
-            still = {**still, **wrong}
+        settled = find_fixed_point(market, aim, budget, min_trade, dropped, unmoved)
+        wrong = wrong_side_tokens(problem, goal, settled.draft)
+        if wrong.keys() - unmoved.keys():
+            unmoved = {**unmoved, **wrong}
             continue
-        too_far = beyond(problem, aim, settled.draft)
+        too_far = overshoot_reason(problem, aim, settled.draft)
         if too_far:
             pool, why = best_paying(problem, settled.draft, too_far)
             dropped[pool] = why
@@ -271,12 +295,12 @@ def _affordable(
         left, swaps = Fraction(limit_bps, BPS) * moved - gas, cost.total - gas
         if dearest is not None and tighter < TIGHTER and 0 < left < swaps:
             dearest, tighter = (dearest * min(left / swaps, SHRINK)).limit_denominator(10**9), tighter + 1
-            market = open_market(problem, scale, dearest)
+            market = build_pool_graph(problem, scale, dearest)
         else:
             dropped[_dearest(problem, settled.draft)] = f"{OVER_COST} of {limit_bps} bps"
 
 
-def _dearest(problem: Problem, draft: Draft) -> str:
+def _dearest(problem: Problem, draft: PlanDraft) -> str:
     """The pool of the chain that costs most per unit moved, gas included; of its pools the one that carries the least besides."""
 
     def per_unit(chain: list[int]) -> Fraction:
@@ -290,7 +314,9 @@ def _dearest(problem: Problem, draft: Draft) -> str:
     return min((draft.legs[leg].pool for leg in worst), key=lambda pool: uses[pool])
 
 
-def _nothing(step: StepInput, problem: Problem, drift: float, skipped: list[Skipped], bound: tuple[str, Value] | None) -> NothingPlanned:
+def _nothing(
+    step: StepInput, problem: Problem, drift: float, skipped: list[SkippedItem], bound: tuple[str, Value] | None
+) -> NothingPlanned:
     """Why there is no leg at all, with the limits in question; `bound` is the limit of turnover and what it leaves, where that is it."""
     numeraire, limits = step.portfolio.numeraire, step.limits
     amount = f"{value_text(Fraction(round(drift)), numeraire.decimals, 2)} {numeraire.label}"
@@ -318,7 +344,7 @@ def _nothing(step: StepInput, problem: Problem, drift: float, skipped: list[Skip
     )
 
 
-def _kept_by(problem: Problem, skipped: Sequence[Skipped], drift: float) -> str:
+def _kept_by(problem: Problem, skipped: Sequence[SkippedItem], drift: float) -> str:
     """The limit of cost or size that alone keeps back every asset that is off; empty where anything else does."""
     kept = {item.what: item.kept_by for item in skipped}
     found = {node: kept[node.label] for node in problem.assets if node.label in kept}
@@ -371,12 +397,12 @@ def plan_after_tax(step: StepInput, decision: Rebalance, most: tuple[Value, str]
             raise NothingPlanned(f"{nothing.message}; {_why(step, tax)}", nothing.verdicts, nothing.remedy) from None
         gains = _gains(step, tax, found)
         if _total(gains) <= room:
-            note = [Skipped(step.portfolio.token(token).label, _why(step, tax)) for token in sorted(wanted & set(caps))]
+            note = [SkippedItem(step.portfolio.token(token).label, _why(step, tax)) for token in sorted(wanted & set(caps))]
             return replace(found, decision=decision, skipped=(*found.skipped, *note))
     raise NothingPlanned(f"no plan stays within the year's gain: {_why(step, tax)}", (), "raise tax.year_limit, or wait for the new year")
 
 
-def _caps(step: StepInput, tax: TaxStanding, gains: tuple[PlannedGain, ...], room: Value) -> dict[str, int]:
+def _caps(step: StepInput, tax: TaxState, gains: tuple[PlannedGain, ...], room: Value) -> dict[str, int]:
     """Base units that may be sold of each asset: tokens that gain share the room by their gains, others may gain nothing."""
     prices, whole = _prices(step), sum((max(one.gain, Fraction(0)) for one in gains), Fraction(0))
     shares = {one.token: max(one.gain, Fraction(0)) / whole for one in gains} if whole else {}
@@ -387,11 +413,11 @@ def _caps(step: StepInput, tax: TaxStanding, gains: tuple[PlannedGain, ...], roo
             continue
         held = sum(lot.raw for lot in tax.lots if lot.token == token)
         share = shares.get(token, Fraction(0)) * room
-        caps[token] = sellable(tax.lots, tax.method, token, prices[token] * tax.rate, share, held)
+        caps[token] = max_sellable_raw(tax.lots, tax.method, token, prices[token] * tax.rate, share, held)
     return caps
 
 
-def _gains(step: StepInput, tax: TaxStanding, found: Plan) -> tuple[PlannedGain, ...]:
+def _gains(step: StepInput, tax: TaxState, found: Plan) -> tuple[PlannedGain, ...]:
     at_s, portfolio = step.snapshot.head.timestamp_s, step.portfolio
     return (
         planned_gains(found, tax, _prices(step), portfolio.numeraire.address, portfolio.wrapped_native, at_s)
@@ -408,7 +434,7 @@ def _prices(step: StepInput) -> dict[str, Price]:
     return {token: found.price for token, found in reference_prices(step).prices.items()}
 
 
-def _why(step: StepInput, tax: TaxStanding) -> str:
+def _why(step: StepInput, tax: TaxState) -> str:
     decimals, unit = step.portfolio.numeraire.decimals, tax.currency or step.portfolio.numeraire.label
     limit, done = (value_text(value, decimals, 2) for value in (tax.year_limit or Fraction(0), tax.realised))
     return f"tax.year_limit of {limit} {unit} leaves what would gain more: {done} {unit} are realised this year"

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick
-from agent.floats import Numbers, log, power
+from agent.floats import FloatArray, log, power
 from agent.model import PoolState, V2Pool, V3Pool
 from agent.units import BPS, PIPS
 
@@ -36,7 +36,7 @@ MOST = 100.0
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class PoolCurve:
     """One direction of one pool. `roots` of the price descend from the start to the bound; prefix sums belong to each of them.
 
     `rates` are keep·roots² − 1, the gain of a unit over the reference. `depths[k]` lies below roots[k], none below the last.
@@ -45,12 +45,12 @@ class Curve:
     """
 
     keep: float
-    rates: Numbers
-    roots: Numbers
-    depths: Numbers
-    net_in: Numbers
-    out: Numbers
-    over: Numbers
+    rates: FloatArray
+    roots: FloatArray
+    depths: FloatArray
+    net_in: FloatArray
+    out: FloatArray
+    over: FloatArray
 
     @property
     def best_rate(self) -> float:
@@ -86,14 +86,14 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class TradeCurves:
     """One direction of one pool as it is and as it counts: the same where no unit pays more than the reference."""
 
-    real: Curve
-    counted: Curve
+    real: PoolCurve
+    counted: PoolCurve
 
 
-def build_offer(
+def build_trade_curves(
     pool: PoolState,
     token_in: str,
     price_in: Fraction,
@@ -101,7 +101,7 @@ def build_offer(
     scale: float,
     impact_bps: int,
     least_rate: Fraction = Fraction(0),
-) -> Offer | None:
+) -> TradeCurves | None:
     """Curves of one direction in value units of `scale` numeraire base units; None when nothing can be traded that way.
 
     `impact_bps` bounds the move of the marginal price, `least_rate` what a unit must bring after fee. As it counts, a unit is
@@ -122,10 +122,10 @@ def build_offer(
     if real is None or real.net_in[-1] <= 0:
         return None
     real = _up_to(real, MOST)
-    return Offer(real, _levelled(real))
+    return TradeCurves(real, _capped_at_reference(real))
 
 
-def _v2_roots(pool: V2Pool, forward: bool, impact_bps: int) -> tuple[Numbers, Numbers] | None:
+def _v2_roots(pool: V2Pool, forward: bool, impact_bps: int) -> tuple[FloatArray, FloatArray] | None:
     """Roots and depths of a pair. The bound is on its price with the fee in it: (1 + x)^(1+φ) = 1/(1 − impact), x in reserves.
 
     That is the most that any number of swaps can bring in; a single one can by some millionths less.
@@ -138,7 +138,7 @@ def _v2_roots(pool: V2Pool, forward: bool, impact_bps: int) -> tuple[Numbers, Nu
     return np.array([start, start / (1 + kept * grown)]), np.array([math.sqrt(reserve_in) * math.sqrt(reserve_out)])
 
 
-def _v3_roots(pool: V3Pool, forward: bool, impact_bps: int) -> tuple[Numbers, Numbers] | None:
+def _v3_roots(pool: V3Pool, forward: bool, impact_bps: int) -> tuple[FloatArray, FloatArray] | None:
     """Roots and depths from the current price to the bound or the end of the known window."""
     if pool.sqrt_price_x96 <= 0:
         return None
@@ -178,7 +178,7 @@ def _share(impact_bps: int) -> float:
     return min(impact_bps, BPS - 1) / BPS
 
 
-def _sum_up(keep: float, rates: Numbers, depths: Numbers) -> Curve:
+def _sum_up(keep: float, rates: FloatArray, depths: FloatArray) -> PoolCurve:
     """Prefix sums over ranges that are not empty, from rates and depths."""
     wide = rates[:-1] > rates[1:]
     if not wide.all():
@@ -188,10 +188,10 @@ def _sum_up(keep: float, rates: Numbers, depths: Numbers) -> Curve:
     gaps = (rates[:-1] - rates[1:]) / (keep * (tops + ends))
     net_in = _prefix(depths * gaps / (tops * ends))
     over = _prefix(gaps * ((tops + ends) * net_in[:-1] + depths * gaps / tops))
-    return Curve(keep, rates, roots, np.concatenate((depths, [0.0])), net_in, _prefix(depths * gaps), over)
+    return PoolCurve(keep, rates, roots, np.concatenate((depths, [0.0])), net_in, _prefix(depths * gaps), over)
 
 
-def _up_to(curve: Curve, most: float) -> Curve:
+def _up_to(curve: PoolCurve, most: float) -> PoolCurve:
     """The curve up to `most` value in, net of fee."""
     if curve.net_in[-1] <= most:
         return curve
@@ -200,11 +200,11 @@ def _up_to(curve: Curve, most: float) -> Curve:
     return _sum_up(curve.keep, np.append(curve.rates[: k + 1], curve.keep * root * root - 1), curve.depths[: k + 1])
 
 
-def _prefix(parts: Numbers) -> Numbers:
+def _prefix(parts: FloatArray) -> FloatArray:
     return np.concatenate(([0.0], np.cumsum(parts)))
 
 
-def _levelled(curve: Curve) -> Curve:
+def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
     """The same amounts, at rates below the reference: better ones are pressed into a hair below it, the best pools first."""
     if curve.rates[0] <= -SHADE:
         return curve
@@ -227,7 +227,7 @@ def _levelled(curve: Curve) -> Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Stack:
+class CurveStack:
     """Curves side by side, so that all answer at once: one row each, padded.
 
     `flat` holds rates, roots, depths, net_in, out and over one row after another; `first` is where each row begins there, with a
@@ -236,33 +236,33 @@ class Stack:
 
     source: NDArray[np.intp]
     target: NDArray[np.intp]
-    keep: Numbers
-    rates: Numbers
+    keep: FloatArray
+    rates: FloatArray
     first: NDArray[np.intp]
-    flat: Numbers
+    flat: FloatArray
     known: dict[Hashable, Any] = field(default_factory=dict, compare=False)
     """What was found over some of its rows, by what was asked: the same question comes back within a plan."""
 
     def __len__(self) -> int:
         return len(self.keep)
 
-    def rows(self, chosen: NDArray[Any]) -> Stack:
+    def rows(self, chosen: NDArray[Any]) -> CurveStack:
         """Some of the curves."""
-        return Stack(
+        return CurveStack(
             self.source[chosen], self.target[chosen], self.keep[chosen], self.rates[chosen], self.first[chosen], self.flat, self.known
         )
 
 
-def build_stack(arcs: Sequence[tuple[int, int, Curve]]) -> Stack:
+def stack_curves(pool_edges: Sequence[tuple[int, int, PoolCurve]]) -> CurveStack:
     """Curves with the positions of the tokens that go in and come out."""
-    width = max((len(curve.roots) for _, _, curve in arcs), default=1) + 1
-    parts = np.zeros((6, len(arcs), width))
+    width = max((len(curve.roots) for _, _, curve in pool_edges), default=1) + 1
+    parts = np.zeros((6, len(pool_edges), width))
     parts[0], parts[1, :, 0] = -np.inf, 1.0
     parts[0, :, 0] = 0.0
-    for number, (_, _, curve) in enumerate(arcs):
+    for number, (_, _, curve) in enumerate(pool_edges):
         for part, values in enumerate((curve.rates, curve.roots, curve.depths, curve.net_in, curve.out, curve.over)):
             parts[part, number, 1 : len(values) + 1] = values
-    ends = np.array([(source, target) for source, target, _ in arcs], dtype=np.intp).reshape(-1, 2)
-    first = np.arange(len(arcs), dtype=np.intp) * width
-    keep = np.array([curve.keep for _, _, curve in arcs])
-    return Stack(ends[:, 0], ends[:, 1], keep, parts[0, :, 1:], first, parts.reshape(6, -1))
+    ends = np.array([(source, target) for source, target, _ in pool_edges], dtype=np.intp).reshape(-1, 2)
+    first = np.arange(len(pool_edges), dtype=np.intp) * width
+    keep = np.array([curve.keep for _, _, curve in pool_edges])
+    return CurveStack(ends[:, 0], ends[:, 1], keep, parts[0, :, 1:], first, parts.reshape(6, -1))

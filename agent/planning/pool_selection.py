@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from agent.planning.dual import Answers, Solution
-from agent.planning.pool_curves import TINY, Stack
-from agent.planning.problem import Flow, Market, Positions, flow_gas, gas_again
+from agent.planning.dual import PoolResponses, Solution
+from agent.planning.pool_curves import TINY, CurveStack
+from agent.planning.problem import EdgeFlow, IndexArray, PoolGraph, first_leg_gas, repeat_leg_gas
 
 HOPES = 8
 """Most pools that were dropped and are tried again, the most promising ones first."""
@@ -22,25 +22,25 @@ DUST = "its part would be below limits.min_trade"
 REST = "its share is below limits.min_trade once pools that are not worth their gas are left out"
 COSTLY = (DEAR, OVER_COST, DUST, REST)
 """How reasons begin that say of a pool that it is not worth its cost: nothing is wrong with it."""
-Arcs = tuple[str, int]
+EdgeKey = tuple[str, int]
 """A pool, and the position of the token that enters it."""
-Seek = Callable[[Stack, Solution | None], Solution]
+FlowSolver = Callable[[CurveStack, Solution | None], Solution]
 """Best flows over some of the arcs, from an earlier solution."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PoolSelection:
     """A solution over some rows of the market, its flows, and the pools it does without, each with the reason.
 
     `legs` counts the legs through each arc; `gas` is the worth of the first of them, in units of the scale, `again` of each other.
     """
 
     solution: Solution
-    rows: Positions
-    flows: tuple[Flow, ...]
-    legs: Mapping[Arcs, int] = field(default_factory=dict)
-    gas: Mapping[Arcs, float] = field(default_factory=dict)
-    again: Mapping[Arcs, float] = field(default_factory=dict)
+    rows: IndexArray
+    flows: tuple[EdgeFlow, ...]
+    legs: Mapping[EdgeKey, int] = field(default_factory=dict)
+    gas: Mapping[EdgeKey, float] = field(default_factory=dict)
+    again: Mapping[EdgeKey, float] = field(default_factory=dict)
     dropped: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -48,35 +48,35 @@ class Choice:
         """The worth less the gas of every leg."""
         return self.solution.bound - math.fsum(map(self._gas, self.gas))
 
-    def beyond_gas(self, flow: Flow, shared: bool) -> float:
+    def surplus_after_gas(self, flow: EdgeFlow, shared: bool) -> float:
         """What a flow brings beyond its gas; with `shared` only that of one leg, as if all others came for nothing."""
-        arc = (flow.arc.pool, flow.arc.source)
-        if arc not in self.gas:
+        pool_edge = (flow.pool_edge.pool, flow.pool_edge.source)
+        if pool_edge not in self.gas:
             return flow.surplus
-        return flow.surplus - (self.gas[arc] if shared else self._gas(arc))
+        return flow.surplus - (self.gas[pool_edge] if shared else self._gas(pool_edge))
 
-    def _gas(self, arc: Arcs) -> float:
-        return self.gas[arc] + self.again[arc] * (self.legs.get(arc, 1) - 1)
+    def _gas(self, pool_edge: EdgeKey) -> float:
+        return self.gas[pool_edge] + self.again[pool_edge] * (self.legs.get(pool_edge, 1) - 1)
 
 
-Legs = Callable[[Choice], Mapping[Arcs, int]]
+LegCounter = Callable[[PoolSelection], Mapping[EdgeKey, int]]
 """How many legs go through each arc."""
 
 
 @dataclass(slots=True)
-class Chooser:
+class PoolSelector:
     """Chooses flows through pools that are worth their gas and trade at least `least`, in units of the scale.
 
     What was solved once for some rows is kept: ways to drop pools meet again and again.
     """
 
-    market: Market
-    seek: Seek
+    market: PoolGraph
+    solve_flows: FlowSolver
     least: float
-    legs: Legs
-    known: dict[bytes, Choice] = field(default_factory=dict)
+    legs: LegCounter
+    known: dict[bytes, PoolSelection] = field(default_factory=dict)
 
-    def best(self, rows: Positions, near: Solution | None = None) -> Choice:
+    def best(self, rows: IndexArray, near: Solution | None = None) -> PoolSelection:
         """Flows over some rows, the best found.
 
         Drops the pool whose removal costs less than its gas, and repeats. Then goes on dropping the pool that brings least beyond
@@ -88,32 +88,32 @@ class Chooser:
         best = self._descended(first, shared=False)
         if any(count > 1 for count in first.legs.values()):
             best = _better(best, self._descended(first, shared=True))
-        more: Choice | None = best
+        more: PoolSelection | None = best
         while more is not None and self.market.gas_unit > 0:
             best, more = more, self._with_one_more(rows, more)
         return best
 
-    def pruned(self, rows: Positions, near: Solution | None = None) -> Choice:
+    def pruned(self, rows: IndexArray, near: Solution | None = None) -> PoolSelection:
         """Flows over rows that were chosen before; only what is not worth its gas any more is dropped."""
         return self._pruned(self._sought(rows, near), shared=False)
 
-    def _descended(self, first: Choice, shared: bool) -> Choice:
+    def _descended(self, first: PoolSelection, shared: bool) -> PoolSelection:
         best = here = self._pruned(first, shared)
         while here.gas and here.solution.bound > best.net:
-            weakest = min(here.flows, key=lambda flow: here.beyond_gas(flow, shared))
-            here = self._pruned(self._without(here, {weakest.arc.pool}, DEAR), shared)
+            weakest = min(here.flows, key=lambda flow: here.surplus_after_gas(flow, shared))
+            here = self._pruned(self._without(here, {weakest.pool_edge.pool}, DEAR), shared)
             best = _better(best, here)
         return best
 
-    def _pruned(self, best: Choice, shared: bool) -> Choice:
+    def _pruned(self, best: PoolSelection, shared: bool) -> PoolSelection:
         """Drops pools as long as that pays. Those beside a larger one of the same pair are tried together first: it costs little."""
         needed: set[str] = set()
         while True:
             dust = _dust(best.flows, self.least)
-            dear = [flow for flow in best.flows if flow.arc.pool not in needed and best.beyond_gas(flow, shared) < 0]
-            beside = {flow.arc.pool for flow in dear if _larger_beside(flow, best.flows)}
-            weakest = min(dear, key=lambda flow: best.beyond_gas(flow, shared), default=None)
-            tries = [dust] if dust else [beside, {weakest.arc.pool}] if weakest else []
+            dear = [flow for flow in best.flows if flow.pool_edge.pool not in needed and best.surplus_after_gas(flow, shared) < 0]
+            beside = {flow.pool_edge.pool for flow in dear if _larger_beside(flow, best.flows)}
+            weakest = min(dear, key=lambda flow: best.surplus_after_gas(flow, shared), default=None)
+            tries = [dust] if dust else [beside, {weakest.pool_edge.pool}] if weakest else []
             for pools in (tried for tried in tries if tried):
                 trial = self._without(best, pools, DEAR if not dust else REST if DEAR in best.dropped.values() else DUST)
                 if dust or trial.net >= best.net:
@@ -124,22 +124,22 @@ class Chooser:
             if not tries:
                 return best
 
-    def _with_one_more(self, rows: Positions, best: Choice) -> Choice | None:
+    def _with_one_more(self, rows: IndexArray, best: PoolSelection) -> PoolSelection | None:
         """A better choice with one more of the pools that were dropped, and perhaps without others; None if there is none.
 
         What an arc would bring at the present prices bounds what it can bring (weak duality): only those above their gas are tried,
         with all that is not dropped, and else beside the pools in use alone: several that go on from it may each seem needed.
         """
         market = self.market
-        away = np.array([row for row in rows.tolist() if market.arcs[row].pool in best.dropped], dtype=np.intp)
-        answers = Answers(market.real.rows(away), best.solution.prices - 1)
+        away = np.array([row for row in rows.tolist() if market.pool_edges[row].pool in best.dropped], dtype=np.intp)
+        answers = PoolResponses(market.real.rows(away), best.solution.prices - 1)
         found = zip(away.tolist(), answers.taken.tolist(), answers.paid.tolist(), answers.surplus.tolist(), strict=True)
-        flows = [Flow(market.arcs[row], *numbers) for row, *numbers in found]
-        hopes = [flow for flow in flows if flow.taken >= max(self.least, TINY) and flow.surplus > flow_gas(market, flow)]
-        used, in_use = set(best.rows.tolist()), {flow.arc.pool for flow in best.flows}
+        flows = [EdgeFlow(market.pool_edges[row], *numbers) for row, *numbers in found]
+        hopes = [flow for flow in flows if flow.taken >= max(self.least, TINY) and flow.surplus > first_leg_gas(market, flow)]
+        used, in_use = set(best.rows.tolist()), {flow.pool_edge.pool for flow in best.flows}
         for hope in sorted(hopes, key=lambda flow: -flow.surplus)[:HOPES]:
-            pool = hope.arc.pool
-            fitting = np.array([row for row in rows.tolist() if row in used or market.arcs[row].pool == pool], dtype=np.intp)
+            pool = hope.pool_edge.pool
+            fitting = np.array([row for row in rows.tolist() if row in used or market.pool_edges[row].pool == pool], dtype=np.intp)
             wider = self._sought(fitting, best.solution)
             more = self._pruned(wider, shared=False)
             if more.net <= best.net * (1 + SURE):
@@ -148,54 +148,54 @@ class Chooser:
                 return replace(more, dropped={name: why for name, why in best.dropped.items() if name != pool} | dict(more.dropped))
         return None
 
-    def _beside(self, choice: Choice, kept: set[str]) -> Choice:
+    def _beside(self, choice: PoolSelection, kept: set[str]) -> PoolSelection:
         """The flows through some pools alone; those that others take in their place are dropped too."""
-        while others := {flow.arc.pool for flow in choice.flows} - kept:
+        while others := {flow.pool_edge.pool for flow in choice.flows} - kept:
             choice = self._without(choice, others, DEAR)
         return choice
 
-    def _without(self, choice: Choice, pools: set[str], why: str) -> Choice:
+    def _without(self, choice: PoolSelection, pools: set[str], why: str) -> PoolSelection:
         """The flows without some pools."""
-        fewer = choice.rows[[self.market.arcs[row].pool not in pools for row in choice.rows]]
+        fewer = choice.rows[[self.market.pool_edges[row].pool not in pools for row in choice.rows]]
         found = self._sought(fewer, choice.solution)
         return replace(found, dropped={**choice.dropped, **dict.fromkeys(sorted(pools), why)})
 
-    def _sought(self, rows: Positions, near: Solution | None) -> Choice:
+    def _sought(self, rows: IndexArray, near: Solution | None) -> PoolSelection:
         key = rows.tobytes()
         if key not in self.known:
             self.known[key] = self._solved(rows, near)
         return self.known[key]
 
-    def _solved(self, rows: Positions, near: Solution | None) -> Choice:
+    def _solved(self, rows: IndexArray, near: Solution | None) -> PoolSelection:
         market = self.market
-        found = self.seek(market.real.rows(rows), near)
+        found = self.solve_flows(market.real.rows(rows), near)
         flows = tuple(
-            Flow(market.arcs[rows[k]], float(found.taken[k]), float(found.paid[k]), float(found.surplus[k]))
+            EdgeFlow(market.pool_edges[rows[k]], float(found.taken[k]), float(found.paid[k]), float(found.surplus[k]))
             for k in np.flatnonzero(found.taken > 0).tolist()
         )
-        choice = Choice(found, rows, flows)
+        choice = PoolSelection(found, rows, flows)
         if market.gas_unit <= 0:
             return choice
-        gas = {(flow.arc.pool, flow.arc.source): flow_gas(market, flow) for flow in flows}
-        again = {(flow.arc.pool, flow.arc.source): gas_again(market, flow.arc) for flow in flows}
+        gas = {(flow.pool_edge.pool, flow.pool_edge.source): first_leg_gas(market, flow) for flow in flows}
+        again = {(flow.pool_edge.pool, flow.pool_edge.source): repeat_leg_gas(market, flow.pool_edge) for flow in flows}
         return replace(choice, gas=gas, again=again, legs=self.legs(choice))
 
 
-def _better(one: Choice, other: Choice) -> Choice:
+def _better(one: PoolSelection, other: PoolSelection) -> PoolSelection:
     return other if other.net > one.net else one
 
 
-def _dust(flows: Sequence[Flow], least: float) -> set[str]:
+def _dust(flows: Sequence[EdgeFlow], least: float) -> set[str]:
     """Pools to try without next because they trade less than `least`: those beside a larger one, else the smallest alone.
 
     What one of them gives up may lift the next above `least`: a small trade that was split is a trade all the same.
     """
     small = [flow for flow in flows if flow.taken < least]
-    beside = {flow.arc.pool for flow in small if _larger_beside(flow, flows)}
-    return beside or {min(small, key=lambda flow: flow.taken).arc.pool} if small else set()
+    beside = {flow.pool_edge.pool for flow in small if _larger_beside(flow, flows)}
+    return beside or {min(small, key=lambda flow: flow.taken).pool_edge.pool} if small else set()
 
 
-def _larger_beside(flow: Flow, flows: Sequence[Flow]) -> bool:
+def _larger_beside(flow: EdgeFlow, flows: Sequence[EdgeFlow]) -> bool:
     """True when another pool carries more between the same two tokens the same way."""
-    pair = (flow.arc.source, flow.arc.target)
-    return any((other.arc.source, other.arc.target) == pair and other.taken > flow.taken for other in flows)
+    pair = (flow.pool_edge.source, flow.pool_edge.target)
+    return any((other.pool_edge.source, other.pool_edge.target) == pair and other.taken > flow.taken for other in flows)

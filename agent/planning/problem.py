@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from agent.amm import pools as amm
 from agent.errors import Refused
-from agent.floats import Numbers, times, total
-from agent.model import Goal, PoolState, Skipped, StepInput, TrackingRisk, V3Pool, Verdict
-from agent.planning.gas import ROUTERS, Coin, GasFacts, again_units, coin_of, gas_price_wei, leg_units
-from agent.planning.pool_curves import Offer, Stack, build_offer, build_stack
-from agent.planning.utility import WIDE, Risk, Search, Worth, risk_of
-from agent.policy import native_coin as purse
-from agent.policy.liquidity import valuation as liquidity
+from agent.floats import FloatArray, fsum_array, matvec
+from agent.model import Goal, PoolState, SkippedItem, StepInput, TrackingRisk, V3Pool, Verdict
+from agent.planning.gas import ROUTER_GAS, GasInputs, WrappedNative, gas_price_wei, leg_gas_units, repeat_leg_gas_units, wrapped_native_of
+from agent.planning.pool_curves import CurveStack, TradeCurves, build_trade_curves, stack_curves
+from agent.planning.utility import WIDE, DeviationRisk, FlowOptimizer, PlanUtility, build_deviation_risk
+from agent.policy import native_coin
+from agent.policy.liquidity import valuation
 from agent.policy.risk import aversion, correlations, volatilities
-from agent.reference import References
+from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Price, Value, floor_int
 
 # --- The least a leg must bring: from the reference price, never from a pool alone (threat T1).
@@ -57,7 +57,7 @@ UNBOUNDED_BPS = BPS - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class TokenNode:
     """A token that value may flow through. A hub that is no asset has nothing to invest and must end empty.
 
     `cap_raw` bounds what legs may take from the wallet: what this step has approved, or what of native coin is not kept for
@@ -96,20 +96,20 @@ class Problem:
     `gas` what decides how much of it a plan takes; of tokens that are `leaving` the goal keeps nothing that can be spent.
     """
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[TokenNode, ...]
     position: dict[str, int]
     pools: dict[str, PoolState]
     impact_bps: int
     slippage_bps: int | None
     plan_cost_bps: int | None
     gas_unit_value: Value
-    notes: tuple[Skipped, ...]
-    coin: Coin | None = None
-    gas: GasFacts = field(default_factory=GasFacts)
+    notes: tuple[SkippedItem, ...]
+    coin: WrappedNative | None = None
+    gas: GasInputs = field(default_factory=GasInputs)
     leaving: frozenset[str] = frozenset()
 
     @property
-    def assets(self) -> tuple[Node, ...]:
+    def assets(self) -> tuple[TokenNode, ...]:
         """The nodes that have a target."""
         return tuple(node for node in self.nodes if node.is_asset)
 
@@ -133,22 +133,24 @@ class Problem:
         return amm.best_response(pool, token_in, self.least_rate(pool) * self.price(token_in) / self.price(token_out), self.impact_bps)
 
 
-def build_problem(step: StepInput, references: References) -> Problem:
+def build_problem(step: StepInput, references: ReferencePrices) -> Problem:
     """Raises Refused when an asset's price or balance is unknown, or gas cannot be valued while plan_cost is on."""
-    notes: list[Skipped] = []
+    notes: list[SkippedItem] = []
     nodes = (*_assets(step, references), *_hubs(step, references, notes))
-    return open_problem(step, nodes, _gas_unit_value(step, references, notes), notes)
+    return problem_for_tokens(step, nodes, _gas_unit_value(step, references, notes), notes)
 
 
-def open_problem(step: StepInput, nodes: tuple[Node, ...], gas_unit_value: Value, notes: list[Skipped]) -> Problem:
+def problem_for_tokens(step: StepInput, nodes: tuple[TokenNode, ...], gas_unit_value: Value, notes: list[SkippedItem]) -> Problem:
     """The problem over these tokens, with the pools of the snapshot that may be used between them."""
     position = {node.address: number for number, node in enumerate(nodes)}
     limits = step.limits
     notes += [
-        Skipped(f"token {step.portfolio.token(one.token).label}", f"in quarantine: {one.why}; {one.finding.remedy}")
+        SkippedItem(f"token {step.portfolio.token(one.token).label}", f"in quarantine: {one.why}; {one.finding.remedy}")
         for one in step.quarantine
     ]
-    notes += [Skipped(f"token {step.portfolio.token(one.token).label}", f"its exit cannot be done now: {one.why}") for one in step.stuck]
+    notes += [
+        SkippedItem(f"token {step.portfolio.token(one.token).label}", f"its exit cannot be done now: {one.why}") for one in step.stuck
+    ]
     return Problem(
         nodes=nodes,
         position=position,
@@ -158,27 +160,27 @@ def open_problem(step: StepInput, nodes: tuple[Node, ...], gas_unit_value: Value
         plan_cost_bps=limits.plan_cost_bps,
         gas_unit_value=gas_unit_value,
         notes=tuple(notes),
-        coin=coin_of(step),
+        coin=wrapped_native_of(step),
         gas=_gas_facts(step),
     )
 
 
-def _gas_facts(step: StepInput) -> GasFacts:
+def _gas_facts(step: StepInput) -> GasInputs:
     snapshot, execution = step.snapshot, step.execution
-    return GasFacts(
-        ROUTERS.get(execution.router_kind, ROUTERS["swap_router_02"]),
+    return GasInputs(
+        ROUTER_GAS.get(execution.router_kind, ROUTER_GAS["swap_router_02"]),
         {holding.token: holding.raw for holding in snapshot.holdings},
         {allowance.token: allowance.raw for allowance in snapshot.allowances if allowance.spender == execution.router},
         {pool.address: pool for pool in snapshot.pools},
     )
 
 
-def _assets(step: StepInput, references: References) -> list[Node]:
-    held, coin = purse.held(step), coin_of(step)
+def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
+    held, coin = native_coin.held_balances(step), wrapped_native_of(step)
     why_not = {item.token: item.why for item in references.unpriced}
     faults = {item.address: item.why for item in step.snapshot.quarantined}
     caps = dict(step.spend_caps)
-    in_positions = liquidity.holdings(step, {token: found.price for token, found in references.prices.items()})
+    in_positions = valuation.holdings(step, {token: found.price for token, found in references.prices.items()})
     nodes = []
     for asset in step.portfolio.assets:
         token = asset.token
@@ -195,16 +197,16 @@ def _assets(step: StepInput, references: References) -> list[Node]:
                 (Verdict("balance", f"{token.label} unknown", "the balance of every asset", False),),
                 "unknown is not zero: wait for the next snapshot, or take the asset out of the portfolio",
             )
-        investable_raw, cap_raw = max(0, held[token.address] - purse.kept_raw(step, asset)), caps.get(token.address)
+        investable_raw, cap_raw = max(0, held[token.address] - native_coin.reserved_raw(step, asset)), caps.get(token.address)
         if coin is not None and token.address == coin.token:
             investable_raw -= 0 if coin.counts else coin.refill_raw
             cap_raw = coin.cap_raw
         lp_raw = in_positions.get(token.address, 0)
-        nodes.append(Node(token.address, token.label, price.price, investable_raw, True, cap_raw, lp_raw))
+        nodes.append(TokenNode(token.address, token.label, price.price, investable_raw, True, cap_raw, lp_raw))
     return nodes
 
 
-def _hubs(step: StepInput, references: References, notes: list[Skipped]) -> list[Node]:
+def _hubs(step: StepInput, references: ReferencePrices, notes: list[SkippedItem]) -> list[TokenNode]:
     known = {asset.token.address for asset in step.portfolio.assets}
     quarantined = {item.address: item.why for item in step.snapshot.quarantined}
     nodes = []
@@ -214,15 +216,15 @@ def _hubs(step: StepInput, references: References, notes: list[Skipped]) -> list
         known.add(token.address)
         price = references.prices.get(token.address)
         if token.address in quarantined:
-            notes.append(Skipped(f"hub {token.label}", f"quarantined: {quarantined[token.address]}"))
+            notes.append(SkippedItem(f"hub {token.label}", f"quarantined: {quarantined[token.address]}"))
         elif price is None or price.price <= 0:
-            notes.append(Skipped(f"hub {token.label}", "no reference price, so that no floor could be set on a leg through it"))
+            notes.append(SkippedItem(f"hub {token.label}", "no reference price, so that no floor could be set on a leg through it"))
         else:
-            nodes.append(Node(token.address, token.label, price.price, 0, False))
+            nodes.append(TokenNode(token.address, token.label, price.price, 0, False))
     return nodes
 
 
-def _usable(step: StepInput, pool: PoolState, nodes: tuple[Node, ...], position: dict[str, int], notes: list[Skipped]) -> bool:
+def _usable(step: StepInput, pool: PoolState, nodes: tuple[TokenNode, ...], position: dict[str, int], notes: list[SkippedItem]) -> bool:
     """Whether a pool may be traded in; the reason is noted where the owner could wonder."""
     if pool.token0 not in position or pool.token1 not in position:
         return False
@@ -231,17 +233,17 @@ def _usable(step: StepInput, pool: PoolState, nodes: tuple[Node, ...], position:
     name = f"pool {pool.address}"
     fault = next((item.why for item in step.snapshot.quarantined if item.address == pool.address), None)
     if fault is not None:
-        notes.append(Skipped(name, f"quarantined: {fault}"))
+        notes.append(SkippedItem(name, f"quarantined: {fault}"))
         return False
     if _is_empty(pool):
-        notes.append(Skipped(name, "no liquidity"))
+        notes.append(SkippedItem(name, "no liquidity"))
         return False
     least = step.limits.pool_min_value
     if least is None:
         return True
     value = sum((amm.depth(pool, token) * nodes[position[token]].price for token in (pool.token0, pool.token1)), Fraction(0))
     if value < least:
-        notes.append(Skipped(name, "holds less than limits.pool_min_value"))
+        notes.append(SkippedItem(name, "holds less than limits.pool_min_value"))
         return False
     return True
 
@@ -252,7 +254,7 @@ def _is_empty(pool: PoolState) -> bool:
     return pool.reserve0 <= 0 or pool.reserve1 <= 0
 
 
-def _gas_unit_value(step: StepInput, references: References, notes: list[Skipped]) -> Value:
+def _gas_unit_value(step: StepInput, references: ReferencePrices, notes: list[SkippedItem]) -> Value:
     native = references.prices.get(step.portfolio.wrapped_native)
     if native is not None:
         return gas_price_wei(step.snapshot) * native.price
@@ -262,40 +264,40 @@ def _gas_unit_value(step: StepInput, references: References, notes: list[Skipped
             (Verdict("plan_cost", "gas without a price", f"{step.limits.plan_cost_bps} bps", False),),
             "add the wrapped native coin to portfolio.hubs, or give it a feed",
         )
-    notes.append(Skipped("gas", "not valued: the wrapped native coin has no reference price"))
+    notes.append(SkippedItem("gas", "not valued: the wrapped native coin has no reference price"))
     return Fraction(0)
 
 
 # --- The usable pools as arcs of the continuous core, with what one unit of gas is worth there.
 
 
-Positions = NDArray[np.intp]
+IndexArray = NDArray[np.intp]
 FAR = 1.25
 """Value out per value in from which on a pool contradicts the reference so much that it is not traded: one of them is broken."""
 
 
 @dataclass(frozen=True, slots=True)
-class Arc:
+class PoolEdge:
     """One direction of one pool between two tokens, by their positions."""
 
     pool: str
     source: int
     target: int
-    offer: Offer
+    offer: TradeCurves
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class EdgeFlow:
     """What one arc trades at the dual prices; `surplus` bounds from below what the arc brings over doing without it."""
 
-    arc: Arc
+    pool_edge: PoolEdge
     taken: float
     paid: float
     surplus: float
 
 
 @dataclass(frozen=True, slots=True)
-class Market:
+class PoolGraph:
     """Both directions of every usable pool, in units of `scale` numeraire base units, and what one unit of gas is worth in them.
 
     `real` are the curves as they are, `counted` as they count where no unit is worth more than the reference; `gains` says that
@@ -305,50 +307,56 @@ class Market:
 
     problem: Problem
     scale: float
-    arcs: tuple[Arc, ...]
-    real: Stack
-    counted: Stack
-    gains: bool
+    pool_edges: tuple[PoolEdge, ...]
+    real: CurveStack
+    counted: CurveStack
+    has_gains: bool
     gas_unit: float
-    poor: tuple[tuple[str, int, int], ...]
+    below_floor: tuple[tuple[str, int, int], ...]
     far: tuple[str, ...]
 
-    def rows(self, without: Iterable[str] = (), banned: Collection[tuple[str, int]] = ()) -> Positions:
+    def rows(self, without: Iterable[str] = (), banned: Collection[tuple[str, int]] = ()) -> IndexArray:
         """Arcs of all pools but some, and without some directions (pool, source)."""
         left = set(without)
-        kept = (number for number, arc in enumerate(self.arcs) if arc.pool not in left and (arc.pool, arc.source) not in banned)
+        kept = (
+            number
+            for number, pool_edge in enumerate(self.pool_edges)
+            if pool_edge.pool not in left and (pool_edge.pool, pool_edge.source) not in banned
+        )
         return np.array(list(kept), dtype=np.intp)
 
 
-def open_market(problem: Problem, scale: float, dearest: Fraction | None = None) -> Market:
+def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = None) -> PoolGraph:
     """Builds the curves once. In no pool a unit is traded that costs more than `dearest` per unit of value."""
-    arcs, poor, far = [], [], []
+    pool_edges, poor, far = [], [], []
     for pool in problem.pools.values():
         least = problem.least_rate(pool) if dearest is None else max(problem.least_rate(pool), 1 - dearest)
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
             prices, ends = (problem.price(token_in), problem.price(token_out)), (problem.position[token_in], problem.position[token_out])
-            offer = build_offer(pool, token_in, *prices, scale, problem.impact_bps, least)
+            offer = build_trade_curves(pool, token_in, *prices, scale, problem.impact_bps, least)
             if offer is None:
                 poor.append((pool.address, *ends))
             elif offer.real.best_rate > FAR:
                 far.append(pool.address)
             else:
-                arcs.append(Arc(pool.address, *ends, offer))
-    real = build_stack([(arc.source, arc.target, arc.offer.real) for arc in arcs])
-    gains = any(arc.offer.counted is not arc.offer.real for arc in arcs)
-    counted = build_stack([(arc.source, arc.target, arc.offer.counted) for arc in arcs]) if gains else real
-    return Market(problem, scale, tuple(arcs), real, counted, gains, float(problem.gas_unit_value) / scale, tuple(poor), tuple(far))
+                pool_edges.append(PoolEdge(pool.address, *ends, offer))
+    real = stack_curves([(pool_edge.source, pool_edge.target, pool_edge.offer.real) for pool_edge in pool_edges])
+    gains = any(pool_edge.offer.counted is not pool_edge.offer.real for pool_edge in pool_edges)
+    counted = stack_curves([(pool_edge.source, pool_edge.target, pool_edge.offer.counted) for pool_edge in pool_edges]) if gains else real
+    return PoolGraph(
+        problem, scale, tuple(pool_edges), real, counted, gains, float(problem.gas_unit_value) / scale, tuple(poor), tuple(far)
+    )
 
 
-def flow_gas(market: Market, flow: Flow) -> float:
+def first_leg_gas(market: PoolGraph, flow: EdgeFlow) -> float:
     """Worth of the gas of one leg of such a flow, in units of the scale."""
-    pool = market.problem.pools[flow.arc.pool]
-    return leg_units(pool, flow.arc.offer.real.edges_passed(flow.taken), router=market.problem.gas.router) * market.gas_unit
+    pool = market.problem.pools[flow.pool_edge.pool]
+    return leg_gas_units(pool, flow.pool_edge.offer.real.edges_passed(flow.taken), router=market.problem.gas.router) * market.gas_unit
 
 
-def gas_again(market: Market, arc: Arc) -> float:
+def repeat_leg_gas(market: PoolGraph, pool_edge: PoolEdge) -> float:
     """Worth of the gas of a further leg through an arc, in units of the scale: what the first one has touched is cheaper."""
-    return again_units(market.problem.pools[arc.pool], market.problem.gas.router) * market.gas_unit
+    return repeat_leg_gas_units(market.problem.pools[pool_edge.pool], market.problem.gas.router) * market.gas_unit
 
 
 # --- What a goal asks for: shares of the final total by token, what a unit off them is worth, and the turnover that is left.
@@ -367,39 +375,39 @@ HAIR = 5e-5
 
 
 @dataclass(frozen=True, slots=True)
-class Aim:
+class PlanObjective:
     """Shares of the final total wanted by node (hubs zero), values held now, what a unit that has to move may cost, and θ.
 
     `least` is the value below which a token cannot be sold, since it lies in positions, is not approved or must not be sold; no
     token is bought beyond `most`. `off` is the value that has to move; in a zone `risk` prices what does not.
     """
 
-    held: Numbers
-    locked: Numbers
-    least: Numbers
-    most: Numbers
-    low: Numbers
-    high: Numbers
+    held: FloatArray
+    locked: FloatArray
+    least: FloatArray
+    most: FloatArray
+    low: FloatArray
+    high: FloatArray
     hubs: tuple[int, ...]
     price: float
-    lean: float
+    tie_break: float
     off: float
-    risk: Risk | None = None
+    risk: DeviationRisk | None = None
 
-    def worth(self, scale: float, still: Mapping[int, float]) -> Worth:
+    def worth(self, scale: float, unmoved: Mapping[int, float]) -> PlanUtility:
         """The worth in units of `scale`; tokens in `still` end at the value given there."""
-        pinned = dict.fromkeys(self.hubs, 0.0) | {token: value / scale for token, value in still.items()}
-        risk = None if self.risk is None else Risk(self.risk.volatility, self.risk.bend / scale)
-        return Worth(self.low, self.high, self.price if risk is None else REACH, self.lean, pinned, risk)
+        pinned = dict.fromkeys(self.hubs, 0.0) | {token: value / scale for token, value in unmoved.items()}
+        risk = None if self.risk is None else DeviationRisk(self.risk.volatility, self.risk.bend / scale)
+        return PlanUtility(self.low, self.high, self.price if risk is None else REACH, self.tie_break, pinned, risk)
 
-    def search(self, scale: float, extra: Numbers, still: Mapping[int, float], budget: float | None) -> Search:
+    def search(self, scale: float, extra: FloatArray, unmoved: Mapping[int, float], budget: float | None) -> FlowOptimizer:
         """Looks for the best flows when pools give `extra` (in units of `scale`) beyond what they count for; `budget` bounds turnover."""
         held = self.held / scale
         bounds = self.least / scale, self.most / scale
-        return Search(self.worth(scale, still), held, held + extra, *bounds, None if budget is None else budget / scale)
+        return FlowOptimizer(self.worth(scale, unmoved), held, held + extra, *bounds, None if budget is None else budget / scale)
 
 
-def aim_at(problem: Problem, goal: Goal) -> Aim:
+def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
     """The goal's shares, intervals a hair narrower; P is plan_cost."""
     by_token = {weight.token: weight for weight in goal.weights}
     if set(by_token) != {node.address for node in problem.assets}:
@@ -410,49 +418,49 @@ def aim_at(problem: Problem, goal: Goal) -> Aim:
     high = np.array([float(weight.high) if weight else 0.0 for weight in wanted])
     hair = np.minimum(HAIR, (high - low) / 4)
     low, high = low + hair, high - hair
-    whole = total(held)
-    above, below = total(np.maximum(held - high * whole, 0.0)), total(np.maximum(low * whole - held, 0.0))
+    whole = fsum_array(held)
+    above, below = fsum_array(np.maximum(held - high * whole, 0.0)), fsum_array(np.maximum(low * whole - held, 0.0))
     points = bool((low == high).all())
-    lean = 0.5 if points or above + below <= 0 else above / (above + below)
+    tie_break = 0.5 if points or above + below <= 0 else above / (above + below)
     price = WIDE if problem.plan_cost_bps is None else min(problem.plan_cost_bps / BPS, WIDE)
     locked = np.array([float(node.locked) for node in problem.nodes])
     least = np.array([float(_kept(node, goal)) for node in problem.nodes])
     most = np.array([float(node.value) if node.address in goal.unbought else np.inf for node in problem.nodes])
     hubs = tuple(number for number, node in enumerate(problem.nodes) if not node.is_asset)
     risk = None if goal.risk is None else _risk(problem, goal.risk, held - low * whole)
-    return Aim(held, locked, least, most, low, high, hubs, price, lean, max(above, below), risk)
+    return PlanObjective(held, locked, least, most, low, high, hubs, price, tie_break, max(above, below), risk)
 
 
-def leaving(problem: Problem, goal: Goal) -> frozenset[str]:
+def leaving_tokens(problem: Problem, goal: Goal) -> frozenset[str]:
     """Tokens of which the goal leaves nothing that can be spent: all of it is to be sold, to the last base unit."""
     high = {weight.token: weight.high for weight in goal.weights}
     return frozenset(node.address for node in problem.assets if high[node.address] * problem.total <= node.locked * (1 + FUZZ))
 
 
-def for_exit(aim: Aim, into: int) -> Aim:
+def objective_for_exit(aim: PlanObjective, into: int) -> PlanObjective:
     """The aim of an exit into a token that lacks value: any amount of it is welcome, and what leaves saves the whole price by itself.
 
     Else the last part of what leaves would stay where pools pay more for the others, once the token has its share.
     """
-    if aim.held[into] >= aim.low[into] * total(aim.held) or aim.high[into] >= 1:
+    if aim.held[into] >= aim.low[into] * fsum_array(aim.held) or aim.high[into] >= 1:
         return aim
     high = aim.high.copy()
     high[into] = 1.0
-    return replace(aim, high=high, lean=1.0)
+    return replace(aim, high=high, tie_break=1.0)
 
 
-def _risk(problem: Problem, risk: TrackingRisk, off: Numbers) -> Risk:
+def _risk(problem: Problem, risk: TrackingRisk, off: FloatArray) -> DeviationRisk:
     """The zone's risk in value: its factor is λ·H / V. `off` is the deviation now."""
     tokens = [node.address for node in problem.assets]
     known = dict(zip(tokens, volatilities(risk, tokens), strict=True))
     spread = np.array([float(known.get(node.address, 0)) for node in problem.nodes])
     related = np.array([[float(entry) for entry in row] for row in correlations(risk, tokens)])
     factor = float(aversion(risk) / problem.total)
-    slopes = factor * spread[: len(tokens)] * times(related, (spread * off)[: len(tokens)])
-    return risk_of(spread, related, factor * min(1.0, MOST_SAVED / max(float(np.ptp(slopes)), MOST_SAVED)))
+    slopes = factor * spread[: len(tokens)] * matvec(related, (spread * off)[: len(tokens)])
+    return build_deviation_risk(spread, related, factor * min(1.0, MOST_SAVED / max(float(np.ptp(slopes)), MOST_SAVED)))
 
 
-def _kept(node: Node, goal: Goal) -> Value:
+def _kept(node: TokenNode, goal: Goal) -> Value:
     """Value below which the goal lets a token not go."""
     if node.address in goal.unsold:
         return node.value
@@ -462,7 +470,7 @@ def _kept(node: Node, goal: Goal) -> Value:
     return max(_least(node), node.value - caps[node.address] * node.price)
 
 
-def _least(node: Node) -> Value:
+def _least(node: TokenNode) -> Value:
     """What lies in positions, or is held beyond what the step has approved.
 
     The wish goes a hair beyond an approval, so that the legs, which stop exactly there, leave no crumb of it.

@@ -6,67 +6,56 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.amm.errors import TicksEnd
+from agent.amm.errors import KnownTicksExceeded
 from agent.errors import Refused
 from agent.model import (
     PORTFOLIO,
     AdjustLiquidity,
-    Asked,
-    ByHand,
-    Campaign,
+    AgentCycle,
+    BlockedExit,
     Decision,
     Destination,
-    Draw,
-    Funding,
+    ExecutionSlice,
     Goal,
     GoalWeight,
+    GradualExecution,
     Halt,
     Hold,
     Invest,
+    LegFunding,
     LimitOrder,
-    OwnStrategy,
+    ManualAction,
     Plan,
-    Proposed,
-    Purchase,
-    RaiseMoney,
+    PlanRequest,
+    PurchaseKind,
+    RaiseForWithdrawal,
     Rebalance,
-    Round,
+    SellEntireBalance,
     SellEverything,
-    SellOut,
+    SliceDraw,
     StepInput,
-    StuckExit,
+    StepRequest,
     Swap,
     SwapAtPrice,
     TopUp,
     Unwrap,
     Verdict,
 )
-from agent.planning import gradual_execution as daily
-from agent.planning import planner
-from agent.planning import planner as taxed
-from agent.planning.draft import ticks_end
-from agent.planning.gradual_execution import limit_swap, paced
+from agent.planning import gradual_execution, planner
+from agent.planning.draft import plan_pools_out_of_ticks
+from agent.planning.gradual_execution import limit_swap, schedule_plan
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.plan_builder import MIN_TRADE, PLAN_COST
-from agent.policy import minimum
-from agent.policy import native_coin as coin
-from agent.policy import text as words
-from agent.policy.cash_flows import balance_changes as aside
-from agent.policy.cash_flows import balance_changes as flows
-from agent.policy.cash_flows import purchase
-from agent.policy.cash_flows import purchase as bought
-from agent.policy.cash_flows import withdrawals as outflow
-from agent.policy.cash_flows import withdrawals as raising
+from agent.policy import minimum, native_coin, text
+from agent.policy.cash_flows import balance_changes, purchase, withdrawals
 from agent.policy.cash_flows.balance_changes import DAY_S
-from agent.policy.decide import Decided, decide, or_liquidity
-from agent.policy.drift import corrections, goal, total
-from agent.policy.gradual_execution import MILLION, partial, targets
-from agent.policy.orders import exits as stuck
-from agent.policy.orders import levels as order_levels
-from agent.policy.orders import lifecycle as order_moves
+from agent.policy.decide import DecisionResult, decide, liquidity_or_hold
+from agent.policy.drift import corrections, investable_total, rebalance_goal
+from agent.policy.gradual_execution import MILLION, partial_goal, target_weights
+from agent.policy.orders import exits, levels, lifecycle
 from agent.policy.orders.exits import exit_goal
-from agent.policy.orders.levels import late
-from agent.policy.triggers.no_trade_zone import not_worth_it, nothing_pays
+from agent.policy.orders.levels import expiry_reason
+from agent.policy.triggers.no_trade_zone import no_plan_reason, uneconomic_plan_reason
 from agent.units import NATIVE, Value, ceil_int, decimal_text
 
 # --- A purchase as a plan: whole where the pools take it, else the same part of every asset, so that no part is one-sided.
@@ -78,38 +67,42 @@ WHOLE = Fraction(97, 100)
 """Of what an asset lacks: what counts as reached, since fees and impact take their share."""
 USEFUL = Fraction(1, 4)
 """Of limits.daily_loss: with less of it left a part waits for the next day, unless it is the last."""
-EVEN = Draw(MILLION // 2, MILLION // 2)
-Found = tuple[Decided, Plan | None]
+EVEN = SliceDraw(MILLION // 2, MILLION // 2)
+PurchasePlan = tuple[DecisionResult, Plan | None]
 
 
-def planned(step: StepInput, decided: Decided, decision: Rebalance, kind: Purchase) -> Found:
+def plan_purchase(step: StepInput, decided: DecisionResult, decision: Rebalance, kind: PurchaseKind) -> PurchasePlan:
     """The purchase in one plan, or its next part; `begins` where it is the first of several. Raises Refused like the planner.
 
     No plan, and a hold, while what limits.daily_loss has left is too little for a part that follows.
     """
     wish = _moves(decided, decision.goal)
-    whole = taxed.plan_after_tax(step, decision)
-    plan, part = proportional(step, decided, decision, whole)
-    under = purchase.under_way(step)
+    whole = planner.plan_after_tax(step, decision)
+    plan, part = plan_proportional_part(step, decided, decision, whole)
+    under = purchase.active_purchase(step)
     follows = under is not None and not step.history.invested
-    if follows and not daily.fits(step, plan):
-        held = Hold(f"{decision.reason}; {daily.waits(step)}", kept_by=daily.DAILY_LOSS)
+    if follows and not gradual_execution.fits_daily_loss(step, plan):
+        held = Hold(f"{decision.reason}; {gradual_execution.daily_loss_wait_reason(step)}", kept_by=gradual_execution.DAILY_LOSS)
         return replace(decided, decision=held, round=None), None
     if follows and under is not None:
-        named = replace(decision, reason=f"{decision.reason}{_told(step, decision, whole)}")
-        return replace(decided, decision=named, round=Round(under.done + 1, part, wish)), replace(plan, decision=named)
-    if part == 1 and kind is Purchase.FIRST:
+        named = replace(decision, reason=f"{decision.reason}{_daily_loss_reason(step, decision, whole)}")
+        return replace(decided, decision=named, round=ExecutionSlice(under.done + 1, part, wish)), replace(plan, decision=named)
+    if part == 1 and kind is PurchaseKind.FIRST:
         return decided, plan
     if under is not None:
         kind = under.campaign.purchase or kind
-    campaign = _campaign(step, decided, decision.goal, kind, wish, ceil_int(1 / part))
-    told = decision.reason if part == 1 else f"{decision.reason}; {purchase.words(campaign, 0)}{_told(step, decision, whole)}"
+    campaign = _purchase_execution(step, decided, decision.goal, kind, wish, ceil_int(1 / part))
+    told = (
+        decision.reason
+        if part == 1
+        else f"{decision.reason}; {purchase.format_progress(campaign, 0)}{_daily_loss_reason(step, decision, whole)}"
+    )
     named = replace(decision, reason=told)
-    round_ = Round(1, part, wish)
+    round_ = ExecutionSlice(1, part, wish)
     return replace(decided, decision=named, begins=campaign, round=round_), replace(plan, decision=named)
 
 
-def proportional(step: StepInput, decided: Decided, decision: Rebalance, whole: Plan) -> tuple[Plan, Fraction]:
+def plan_proportional_part(step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan) -> tuple[Plan, Fraction]:
     """The plan, and which part of the goal it reaches: 1 where it is `whole`, or where an asset cannot move at all.
 
     One that does not fit in what limits.daily_loss has left, where none does.
@@ -128,51 +121,63 @@ def proportional(step: StepInput, decided: Decided, decision: Rebalance, whole: 
             break
         wanted = {token: value * part for token, value in lacks.items()}
         try:
-            found = taxed.plan_after_tax(step, replace(decision, goal=partial(decided.drifts, decision.goal, part)))
+            found = planner.plan_after_tax(step, replace(decision, goal=partial_goal(decided.drifts, decision.goal, part)))
         except planner.NothingPlanned:
             break
         reached, fits = min(_reached(step, decided, found, wanted).values(), default=Fraction(1)), _part_that_fits(step, found)
         if fits == 1 and reached >= WHOLE:
             return replace(found, decision=decision), part
-    if daily.fits(step, whole):
+    if gradual_execution.fits_daily_loss(step, whole):
         return whole, Fraction(1)  # what cannot move is named in the plan, and holds up nothing else
-    found = replace(daily.plan_within_daily_loss(step, decision, whole), decision=decision)
+    found = replace(gradual_execution.plan_within_daily_loss(step, decision, whole), decision=decision)
     return found, min(Fraction(1), found.turnover / whole.turnover) if whole.turnover else Fraction(1)
 
 
 def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
     """How much of a plan like this one fits in what limits.daily_loss has left: its gas whole, the rest in proportion."""
-    if daily.fits(step, plan):
+    if gradual_execution.fits_daily_loss(step, plan):
         return Fraction(1)
     if plan.exits:
-        room, gas, loses = daily.left_to_exits(step) or Fraction(0), plan.cost.gas + plan.cost.approvals, plan.cost.total
+        room, gas, loses = (
+            gradual_execution.daily_loss_left_for_exits(step) or Fraction(0),
+            plan.cost.gas + plan.cost.approvals,
+            plan.cost.total,
+        )
     else:
-        room, gas, loses = daily.left(step) or Fraction(0), daily.gas_at_worst(step, plan), daily.at_worst(step, plan)
-    return (room - gas) / (loses - gas) * daily.MARGIN if room > gas else Fraction(0)
+        room, gas, loses = (
+            gradual_execution.daily_loss_left(step) or Fraction(0),
+            gradual_execution.worst_case_gas(step, plan),
+            gradual_execution.worst_case_loss(step, plan),
+        )
+    return (room - gas) / (loses - gas) * gradual_execution.MARGIN if room > gas else Fraction(0)
 
 
 def _useful(step: StepInput) -> bool:
     """Whether enough is left of limits.daily_loss for a part."""
-    whole = daily.left(replace(step, history=replace(step.history, loss_24h=Fraction(0))))
-    return whole is None or (daily.left(step) or Fraction(0)) >= whole * USEFUL
+    whole = gradual_execution.daily_loss_left(replace(step, history=replace(step.history, loss_24h=Fraction(0))))
+    return whole is None or (gradual_execution.daily_loss_left(step) or Fraction(0)) >= whole * USEFUL
 
 
-def _told(step: StepInput, decision: Rebalance, whole: Plan) -> str:
+def _daily_loss_reason(step: StepInput, decision: Rebalance, whole: Plan) -> str:
     """That limits.daily_loss is why a part goes now; empty where it is not. What this step has approved is no reason."""
-    if daily.left(step) is None:
+    if gradual_execution.daily_loss_left(step) is None:
         return ""
-    whole = daily.unapproved(step, decision, whole)
-    return "" if daily.fits(step, whole) else f"; {daily.words(step, daily.at_worst(step, whole))}"
+    whole = gradual_execution.plan_before_approvals(step, decision, whole)
+    return (
+        ""
+        if gradual_execution.fits_daily_loss(step, whole)
+        else f"; {gradual_execution.partial_plan_reason(step, gradual_execution.worst_case_loss(step, whole))}"
+    )
 
 
-def _reached(step: StepInput, decided: Decided, plan: Plan, lacks: dict[str, Value]) -> dict[str, Fraction]:
+def _reached(step: StepInput, decided: DecisionResult, plan: Plan, lacks: dict[str, Value]) -> dict[str, Fraction]:
     """By token what part of what it lacks, or has too much, the plan moves; the numeraire pays the costs and is left aside."""
     prices = {one.token: one.price for one in decided.drifts}
     moved = dict.fromkeys(prices, Fraction(0))
     for leg in plan.legs:
         for token, raw, outside in (
-            (leg.token_in, -leg.amount_in_raw, leg.source is Funding.WALLET),
-            (leg.token_out, leg.amount_out_raw, leg.sink is Funding.WALLET),
+            (leg.token_in, -leg.amount_in_raw, leg.source is LegFunding.WALLET),
+            (leg.token_out, leg.amount_out_raw, leg.sink is LegFunding.WALLET),
         ):
             known = step.portfolio.wrapped_native if token == NATIVE else token
             if outside and known in moved:
@@ -181,17 +186,19 @@ def _reached(step: StepInput, decided: Decided, plan: Plan, lacks: dict[str, Val
     return {token: max(Fraction(0), moved[token] / value) for token, value in lacks.items() if token != home}
 
 
-def _campaign(step: StepInput, decided: Decided, goal: Goal, kind: Purchase, wish: Value, parts: int) -> Campaign:
+def _purchase_execution(
+    step: StepInput, decided: DecisionResult, goal: Goal, kind: PurchaseKind, wish: Value, parts: int
+) -> GradualExecution:
     now_s, lacks = step.snapshot.head.timestamp_s, corrections(decided.drifts, goal)
     over_s = now_s + max(purchase.LASTS_S, (parts + 1) * DAY_S)
-    return Campaign(
+    return GradualExecution(
         pace=purchase.pace(step, parts),
-        targets_bps=targets(step),
+        targets_bps=target_weights(step),
         destination=step.policy.destination,
         goal=goal,
         arrival=tuple(sorted((token, found.price) for token, found in decided.references.prices.items())),
         sides=tuple((token, 1 if lack > 0 else -1) for token, lack in lacks.items() if lack),
-        wish=purchase.allowed(step) if step.history.invested else wish,
+        wish=purchase.turnover_allowance(step) if step.history.invested else wish,
         rounds=parts,
         budget=None,
         began_s=now_s,
@@ -200,11 +207,11 @@ def _campaign(step: StepInput, decided: Decided, goal: Goal, kind: Purchase, wis
         first=EVEN,
         only=step.policy.only,
         purchase=kind,
-        came=tuple(sorted(purchase.came_left(step).items())) if kind is Purchase.TOP_UP else (),
+        came=tuple(sorted(purchase.uninvested_deposits(step).items())) if kind is PurchaseKind.TOP_UP else (),
     )
 
 
-def _moves(decided: Decided, goal: Goal) -> Value:
+def _moves(decided: DecisionResult, goal: Goal) -> Value:
     lacks = corrections(decided.drifts, goal).values()
     return max(sum((lack for lack in lacks if lack > 0), Fraction(0)), -sum((lack for lack in lacks if lack < 0), Fraction(0)))
 
@@ -221,21 +228,23 @@ class Proposal:
     alone. `ticks_end` says that something waits for a price that more ticks might give.
     """
 
-    decided: Decided
+    decided: DecisionResult
     plan: Plan | None
     step: StepInput | None = None
     ticks_end: bool = False
 
 
-class RefusedBesides(Refused):
+class RefusedWithBlockedExits(Refused):
     """What goes on besides exits that are stuck is refused, too; `step` is what it was decided from."""
 
     def __init__(self, step: StepInput, why: Refused) -> None:
-        super().__init__("; ".join(said for said in (why.message, stuck.named(step), step.aside) if said), why.verdicts, why.remedy)
+        super().__init__(
+            "; ".join(said for said in (why.message, exits.format_blocked_exits(step), step.aside) if said), why.verdicts, why.remedy
+        )
         self.step = step
 
 
-WORTH = (PLAN_COST, MIN_TRADE)
+NOT_WORTH_IT_LIMITS = (PLAN_COST, MIN_TRADE)
 """What holds a rebalance that is not worth it."""
 Proposer = Callable[[StepInput], Proposal]
 
@@ -258,11 +267,11 @@ def _rebalanced(step_input: StepInput, first: Proposal) -> Proposal:
         return replace(_carried_out(step, first.decided), step=first.step)
     except Refused as why:
         if first.step is not None or step.aside:
-            raise RefusedBesides(step, why) from None
+            raise RefusedWithBlockedExits(step, why) from None
         raise
 
 
-def _carried_out(step: StepInput, decided: Decided) -> Proposal:
+def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
     match decided.decision:
         case Rebalance() as decision:
             return _planned(step, decided, decision)
@@ -279,60 +288,64 @@ def _exits_first(step_input: StepInput) -> Proposal:
 
     An exit takes what is left alone above portfolio.max_live_value too; nothing else does.
     """
-    whole = step = aside.given_back(step_input)
+    whole = step = balance_changes.restore_excluded(step_input)
     decided = decide(step)
     plan: Plan | None = None
-    if resting := stuck.resting(step, decided.leaves):
-        step = stuck.left_alone(step, resting)
+    if resting := exits.exits_backing_off(step, decided.leaves):
+        step = exits.exclude_blocked_exits(step, resting)
         decided = decide(step)
     while decided.leaves and plan is None and isinstance(decision := decided.decision, Rebalance):
         try:
-            plan = taxed.plan_after_tax(step, decision)
+            plan = planner.plan_after_tax(step, decision)
             whys = _unsold(step, decided, plan)
         except planner.NothingPlanned as nothing:
             whys = dict.fromkeys(decided.leaves, nothing.message)
         if whys:
-            step = stuck.left_alone(step, [StuckExit(token, why, stuck.REMEDY) for token, why in whys.items()])
+            step = exits.exclude_blocked_exits(step, [BlockedExit(token, why, exits.REMEDY) for token, why in whys.items()])
             decided, plan = decide(step), None
-    if plan is None and (left := aside.set_aside(step_input if step is whole else step)) is not step:
+    if plan is None and (left := balance_changes.exclude_unexplained_rises(step_input if step is whole else step)) is not step:
         step, decided = left, decide(left)
     return Proposal(decided, plan, None if step is step_input else step)
 
 
-def _unsold(step: StepInput, decided: Decided, plan: Plan) -> dict[str, str]:
+def _unsold(step: StepInput, decided: DecisionResult, plan: Plan) -> dict[str, str]:
     """What of an exit its plan leaves wholly where it is, with the reason."""
     coin = step.portfolio.wrapped_native
-    sold = {coin if leg.token_in == NATIVE else leg.token_in for leg in plan.legs if leg.source is Funding.WALLET}
+    sold = {coin if leg.token_in == NATIVE else leg.token_in for leg in plan.legs if leg.source is LegFunding.WALLET}
     whys = {item.what: item.why for item in plan.skipped}
     left = [token for token in decided.leaves if token not in sold]
     return {token: whys.get(step.portfolio.token(token).label, "the market takes none of it within the limits") for token in left}
 
 
-def decision_at(step_input: StepInput) -> Decided:
+def decision_at(step_input: StepInput) -> DecisionResult:
     """What is decided, a zone's plan weighed, exits tried, and a hold where nothing is worth its cost; a plan that is refused leaves the
     decision as it was.
     """
-    step_input = aside.set_aside(step_input)
+    step_input = balance_changes.exclude_unexplained_rises(step_input)
     decided = decide(step_input)
-    tried = decided.zone is not None or bool(decided.leaves) or bool(step_input.aside and decide(aside.given_back(step_input)).leaves)
+    tried = (
+        decided.zone is not None
+        or bool(decided.leaves)
+        or bool(step_input.aside and decide(balance_changes.restore_excluded(step_input)).leaves)
+    )
     if not tried and not isinstance(decided.decision, Rebalance):
         return decided
     try:
         found = rebalance(step_input).decided if tried else _worth_it(step_input, decided)
     except Refused:
         return decided
-    held = isinstance(found.decision, Hold) and found.decision.kept_by in WORTH
+    held = isinstance(found.decision, Hold) and found.decision.kept_by in NOT_WORTH_IT_LIMITS
     return found if held or tried else decided
 
 
-def _worth_it(step: StepInput, decided: Decided) -> Decided:
+def _worth_it(step: StepInput, decided: DecisionResult) -> DecisionResult:
     """The decision, or a hold where nothing is worth its cost. The plan of the whole says so: no parts are planned.
 
     Raises Refused where the plan is refused for anything else.
     """
     if isinstance(decision := decided.decision, Rebalance) and decided.zone is None:
         try:
-            taxed.plan_after_tax(step, decision)
+            planner.plan_after_tax(step, decision)
         except planner.NothingPlanned as nothing:
             if not nothing.kept_by:
                 raise
@@ -340,19 +353,19 @@ def _worth_it(step: StepInput, decided: Decided) -> Decided:
     return decided
 
 
-def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Proposal:
+def _planned(step_input: StepInput, decided: DecisionResult, decision: Rebalance) -> Proposal:
     """The plan; in a zone nothing instead where it would not save more than it costs, or where no move pays."""
     zone = decided.zone
     try:
         if decision.apart and zone is None:
-            return Proposal(*planned(step_input, decided, decision, Purchase.FIRST))
-        plan = daily.plan_within_daily_loss(step_input, decision)
+            return Proposal(*plan_purchase(step_input, decided, decision, PurchaseKind.FIRST))
+        plan = gradual_execution.plan_within_daily_loss(step_input, decision)
     except planner.NothingPlanned as nothing:
         if zone is None:
             if not nothing.kept_by:
                 raise
             return _not_worth_it(step_input, decided, decision, nothing)
-        return _left_alone(step_input, decided, nothing_pays(decision.reason, nothing.message, zone, step_input))
+        return _liquidity_instead(step_input, decided, no_plan_reason(decision.reason, nothing.message, zone, step_input))
     if isinstance(plan.decision, Rebalance):
         decision = plan.decision
         decided = replace(decided, decision=decision)
@@ -361,25 +374,27 @@ def _planned(step_input: StepInput, decided: Decided, decision: Rebalance) -> Pr
     weighed = replace(decided, zone=replace(zone, saving=plan.saving))
     if plan.saving.worth_it:
         return _in_time(step_input, weighed, decision, plan)
-    return _left_alone(step_input, weighed, not_worth_it(decision.reason, plan.saving, step_input, zone.horizon_s))
+    return _liquidity_instead(step_input, weighed, uneconomic_plan_reason(decision.reason, plan.saving, step_input, zone.horizon_s))
 
 
-def _in_time(step: StepInput, decided: Decided, decision: Rebalance, plan: Plan) -> Proposal:
-    decided, found = paced(step, decided, decision, plan)
-    return Proposal(decided, found, ticks_end=found is None and bool(ticks_end(step, plan.legs)))
+def _in_time(step: StepInput, decided: DecisionResult, decision: Rebalance, plan: Plan) -> Proposal:
+    decided, found = schedule_plan(step, decided, decision, plan)
+    return Proposal(decided, found, ticks_end=found is None and bool(plan_pools_out_of_ticks(step, plan.legs)))
 
 
-def _not_worth_it(step: StepInput, decided: Decided, decision: Rebalance, nothing: planner.NothingPlanned) -> Proposal:
+def _not_worth_it(step: StepInput, decided: DecisionResult, decision: Rebalance, nothing: planner.NothingPlanned) -> Proposal:
     """What costs more than limits.plan_cost, or is less than a trade, is a hold with the reason; the review is done."""
-    again = "" if decided.next_s is None else f"; next review {words.moment(decided.next_s)}"
-    held = Hold(f"{decision.reason}; {minimum.not_worth(step, decided.references, nothing.drift)}{again}", decided.next_s, nothing.kept_by)
-    return Proposal(replace(decided, decision=held, round=None, begins=None, crosses=False), None)
+    again = "" if decided.next_s is None else f"; next review {text.format_time(decided.next_s)}"
+    held = Hold(
+        f"{decision.reason}; {minimum.not_worth_reason(step, decided.references, nothing.drift)}{again}", decided.next_s, nothing.kept_by
+    )
+    return Proposal(replace(decided, decision=held, round=None, begins=None, is_netting_only=False), None)
 
 
-def _left_alone(step_input: StepInput, decided: Decided, why: str) -> Proposal:
+def _liquidity_instead(step_input: StepInput, decided: DecisionResult, why: str) -> Proposal:
     """No swap is worth it in a zone: then liquidity gets what its targets ask for, as while no trigger fires."""
     prices = {token: found.price for token, found in decided.references.prices.items()}
-    instead = or_liquidity(step_input, prices, Hold(why))
+    instead = liquidity_or_hold(step_input, prices, Hold(why))
     plan = plan_liquidity(step_input, instead) if isinstance(instead, AdjustLiquidity) else None
     return Proposal(replace(decided, decision=instead), plan)
 
@@ -388,10 +403,12 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
     """A strategy for one swap by hand; triggers are not asked, guards are."""
 
     def propose(step_input: StepInput) -> Proposal:
-        step = aside.set_aside(step_input)
+        step = balance_changes.exclude_unexplained_rises(step_input)
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
         found = decide(step)  # a round of a correction that was due stays due, and an exit that fired is none of this
-        return Proposal(replace(found, decision=plan.decision, reviewed=False, round=None, ended="", crosses=False, leaves=()), plan, step)
+        return Proposal(
+            replace(found, decision=plan.decision, reviewed=False, round=None, ended="", is_netting_only=False, leaves=()), plan, step
+        )
 
     return propose
 
@@ -416,15 +433,20 @@ def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
     return propose
 
 
-def _filled(step_input: StepInput, decided: Decided, orders: Sequence[LimitOrder]) -> tuple[Proposal | None, str, bool]:
+def _filled(step_input: StepInput, decided: DecisionResult, orders: Sequence[LimitOrder]) -> tuple[Proposal | None, str, bool]:
     """The first order whose price is there; where it is for none, why the last one waits, and whether more ticks might give one."""
-    why, ended, step_input = "", False, aside.set_aside(step_input)
+    why, ended, step_input = "", False, balance_changes.exclude_unexplained_rises(step_input)
     for order in orders:
-        if why := late(step_input, order) or _out(step_input, order) or flows.halting(step_input) or outflow.unfinished(step_input):
+        if (
+            why := expiry_reason(step_input, order)
+            or _out(step_input, order)
+            or balance_changes.halt_reason(step_input)
+            or withdrawals.open_withdrawal_reason(step_input)
+        ):
             continue
         try:
             plan, why = limit_swap(step_input, order.token_in, order.token_out, order.amount_in_raw, order.price)
-        except TicksEnd as end:
+        except KnownTicksExceeded as end:
             why, ended = end.message, True
             continue
         if plan is not None:
@@ -438,11 +460,11 @@ def _out(step_input: StepInput, order: LimitOrder) -> str:
     known, portfolio = step_input.history.orders, step_input.portfolio
     if order.token_out == portfolio.numeraire.address:
         return ""
-    by = order_moves.out_of(known, PORTFOLIO) or order_moves.out_of(known, order.token_out)
-    return "" if by is None else f"waits: {portfolio.token(order.token_out).label} is out by {order_levels.name(portfolio, by)}"
+    by = lifecycle.fired_exit_order(known, PORTFOLIO) or lifecycle.fired_exit_order(known, order.token_out)
+    return "" if by is None else f"waits: {portfolio.token(order.token_out).label} is out by {levels.order_name(portfolio, by)}"
 
 
-def one_order(order: LimitOrder) -> Proposer:
+def single_order(order: LimitOrder) -> Proposer:
     """The same for a single order: until its price is there it holds and says what is lacking."""
 
     def propose(step_input: StepInput) -> Proposal:
@@ -470,15 +492,15 @@ def raise_money(token: str) -> Proposer:
 
     def propose(step: StepInput) -> Proposal:
         label = step.portfolio.token(token).label
-        aim = raising.goal_to_raise(step, token)
-        wanted = Rebalance(f"{label} is raised for a withdrawal", aim, exit=True, apart=raising.gross(step, token))
+        aim = withdrawals.goal_to_raise(step, token)
+        wanted = Rebalance(f"{label} is raised for a withdrawal", aim, exit=True, apart=withdrawals.gross_sale_value(step, token))
         plan = planner.plan(step, wanted)
-        done = outflow.parts_done(step, token)
-        short = still_short(step, plan, token) > 0
-        if step.limits.first_purchase_s is not None and (short or not daily.fits(step, plan)):
+        done = withdrawals.parts_done(step, token)
+        short = shortfall_raw(step, plan, token) > 0
+        if step.limits.first_purchase_s is not None and (short or not gradual_execution.fits_daily_loss(step, plan)):
             decided = replace(decide(step), decision=wanted)
-            part = plan if daily.fits(step, plan) else proportional(step, decided, wanted, plan)[0]
-            lacks, left = outflow.lacking(step, token), still_short(step, part, token)
+            part = plan if gradual_execution.fits_daily_loss(step, plan) else plan_proportional_part(step, decided, wanted, plan)[0]
+            lacks, left = withdrawals.shortfall_raw(step, token), shortfall_raw(step, part, token)
             if left < lacks and (short or left > 0):
                 wanted = replace(
                     wanted, reason=f"{wanted.reason}, part {done + 1} of about {done + ceil_int(Fraction(lacks, lacks - left))}"
@@ -500,23 +522,29 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
 
     def propose(step: StepInput) -> Proposal:
         if step.limits.first_purchase_s is None:
-            wanted = Rebalance(aside.beside(step, "what came is invested"), raising.goal_to_invest(step, came), by_owner=True)
+            wanted = Rebalance(
+                balance_changes.append_excluded(step, "what came is invested"), withdrawals.goal_to_invest(step, came), by_owner=True
+            )
             try:
-                plan = daily.plan_within_daily_loss(step, wanted)
+                plan = gradual_execution.plan_within_daily_loss(step, wanted)
             except planner.NothingPlanned as nothing:
-                return _by_owner(step, Hold(aside.beside(step, f"what came stays as it is for now: {nothing.message}")), None)
+                return _by_owner(
+                    step, Hold(balance_changes.append_excluded(step, f"what came stays as it is for now: {nothing.message}")), None
+                )
             return _by_owner(step, plan.decision, plan)
-        under = bought.under_way(step)
+        under = purchase.active_purchase(step)
         if under is None or under.id == before:
             step = replace(step, history=replace(step.history, invested=tuple(sorted(came.items()))))
         decided = _by_owner(step, Hold(""), None).decided
-        told = aside.beside(step, "what came is invested")
-        wanted = Rebalance(told, bought.goal_of(step, decided.drifts), by_owner=True, apart=bought.allowed(step))
+        told = balance_changes.append_excluded(step, "what came is invested")
+        wanted = Rebalance(told, purchase.purchase_goal(step, decided.drifts), by_owner=True, apart=purchase.turnover_allowance(step))
         decided = replace(decided, decision=wanted)
         try:
-            decided, made = planned(step, decided, wanted, Purchase.TOP_UP)
+            decided, made = plan_purchase(step, decided, wanted, PurchaseKind.TOP_UP)
         except planner.NothingPlanned as nothing:
-            return _by_owner(step, Hold(aside.beside(step, f"what came stays as it is for now: {nothing.message}")), None)
+            return _by_owner(
+                step, Hold(balance_changes.append_excluded(step, f"what came stays as it is for now: {nothing.message}")), None
+            )
         return Proposal(decided, made, step)
 
     return propose
@@ -527,7 +555,7 @@ def sell_everything(step: StepInput) -> Proposal:
 
     What came or went unexplained holds it back no more than any exit, and is sold too.
     """
-    return replace(_everything_sold(given := aside.given_back(step)), step=given)
+    return replace(_everything_sold(given := balance_changes.restore_excluded(step)), step=given)
 
 
 def _everything_sold(step: StepInput) -> Proposal:
@@ -545,7 +573,7 @@ def _everything_sold(step: StepInput) -> Proposal:
             plan = plan_liquidity(none_wanted, out)
             if plan is not None and plan.actions:
                 return _by_owner(step, plan.decision, plan)
-    if (drifts := decide(step).drifts) and total(drifts) == 0:
+    if (drifts := decide(step).drifts) and investable_total(drifts) == 0:
         return _by_owner(step, Hold("there is nothing to sell: all balances are zero or set aside"), None)
     home = step.portfolio.numeraire.address
     shares = ((asset.token.address, Fraction(int(asset.token.address == home))) for asset in step.portfolio.assets)
@@ -574,27 +602,31 @@ def sell_out(token: str) -> Proposer:
             return _by_owner(step, Hold(f"nothing more of {label} is sold: {nothing.message}"), None)
         return replace(proposal := _by_owner(step, plan.decision, plan), decided=replace(proposal.decided, leaves=_sold(step, plan)))
 
-    return lambda step: replace(sold_out(given := aside.given_back(step)), step=given)
+    return lambda step: replace(sold_out(given := balance_changes.restore_excluded(step)), step=given)
 
 
-def to_targets(step: StepInput) -> Proposal:
+def rebalance_to_targets(step: StepInput) -> Proposal:
     """Onto the targets whatever trigger and cooldown say: what an edit leads to, or a part of it that limits.daily_loss has room for."""
-    return _to_targets(step, daily.plan_within_daily_loss)
+    return _to_targets(step, gradual_execution.plan_within_daily_loss)
 
 
-def wholly_to_targets(step: StepInput) -> Proposal:
+def rebalance_wholly_to_targets(step: StepInput) -> Proposal:
     """The same whatever limits.daily_loss says: the guards judge it."""
-    return _to_targets(step, taxed.plan_after_tax)
+    return _to_targets(step, planner.plan_after_tax)
 
 
 def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]) -> Proposal:
     decided = decide(step)
     if isinstance(decided.decision, Halt):
         return Proposal(decided, None)
-    if why := outflow.unfinished(step):
+    if why := withdrawals.open_withdrawal_reason(step):
         return Proposal(replace(decided, decision=Halt(why)), None)
     try:
-        wanted = Rebalance(aside.beside(step, "the transition to these targets"), goal(decided.drifts, Destination.TARGET), by_owner=True)
+        wanted = Rebalance(
+            balance_changes.append_excluded(step, "the transition to these targets"),
+            rebalance_goal(decided.drifts, Destination.TARGET),
+            by_owner=True,
+        )
         plan = planned(step, wanted)
     except planner.NothingPlanned as nothing:
         return _by_owner(step, Hold(nothing.message), None)
@@ -615,29 +647,31 @@ def unwrap(raw: int) -> Proposer:
 def _sold(step: StepInput, plan: Plan) -> tuple[str, ...]:
     """What legs take from the wallet beside the numeraire, in the portfolio's order."""
     portfolio = step.portfolio
-    taken = {portfolio.wrapped_native if leg.token_in == NATIVE else leg.token_in for leg in plan.legs if leg.source is Funding.WALLET}
+    taken = {portfolio.wrapped_native if leg.token_in == NATIVE else leg.token_in for leg in plan.legs if leg.source is LegFunding.WALLET}
     return tuple(one.token.address for one in portfolio.assets if one.token.address in taken - {portfolio.numeraire.address})
 
 
 def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposal:
     """What is by hand neither does nor ends a round that was due, and nothing that prices asked for is done with it."""
     found = decide(step)
-    return Proposal(replace(found, decision=decision, reviewed=False, zone=None, round=None, ended="", crosses=False, leaves=()), plan)
+    return Proposal(
+        replace(found, decision=decision, reviewed=False, zone=None, round=None, ended="", is_netting_only=False, leaves=()), plan
+    )
 
 
-def still_short(step: StepInput, plan: Plan, token: str) -> int:
+def shortfall_raw(step: StepInput, plan: Plan, token: str) -> int:
     """Base units of what is set aside of `token` that lack by the plan's prediction; zero or less where it fills them."""
     asset = next(one for one in step.portfolio.assets if one.token.address == token)
     after = dict(plan.holdings_after)[token]
     if asset.native:
         after += step.snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
-    return coin.kept_raw(step, asset) - after
+    return native_coin.reserved_raw(step, asset) - after
 
 
 def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
     """Raises Refused unless the plan's prediction fills what is set aside."""
     asset = next(one for one in step.portfolio.assets if one.token.address == token)
-    if (short := still_short(step, plan, token)) > 0:
+    if (short := shortfall_raw(step, plan, token)) > 0:
         amount = f"{decimal_text(short, asset.token.decimals)} {asset.token.label}"
         left = "; ".join(f"{item.what}: {item.why}" for item in plan.skipped) or "the limits leave no more"
         raise Refused(
@@ -650,37 +684,37 @@ def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
 # --- What asked for a step, as the proposer that it was made by and in words: what was written down is proposed again by the same.
 
 
-OWN = "agent"
+OWN_STRATEGY = "agent"
 """What asks for the agent's own strategy."""
 
 
-def proposer(asked: Proposed) -> Proposer:
+def proposer(asked: PlanRequest) -> Proposer:
     """What proposes it, pure: the same StepInput gives the same proposal."""
     match asked:
-        case OwnStrategy():
+        case AgentCycle():
             return waiting_orders(asked.orders) if asked.orders else rebalance
         case Swap():
             return manual_swap(asked.token_in, asked.token_out, asked.amount_in_raw)
         case SwapAtPrice():
-            return one_order(asked.order)
+            return single_order(asked.order)
         case Invest():
             return invest(dict(asked.came), asked.before)
-        case RaiseMoney():
+        case RaiseForWithdrawal():
             return raise_money(asked.token)
         case Unwrap():
             return unwrap(asked.raw)
         case SellEverything():
             return sell_everything
-        case SellOut():
+        case SellEntireBalance():
             return sell_out(asked.token)
 
 
-def named(asked: Asked) -> str:
+def requester_name(asked: StepRequest) -> str:
     """What asks for it: OWN, or the command of its owner."""
     match asked:
-        case OwnStrategy():
-            return OWN
-        case ByHand():
+        case AgentCycle():
+            return OWN_STRATEGY
+        case ManualAction():
             return asked.what
         case Swap():
             return "swap"
@@ -688,9 +722,9 @@ def named(asked: Asked) -> str:
             return "swap --limit"
         case Invest():
             return "invest"
-        case RaiseMoney() | Unwrap():
+        case RaiseForWithdrawal() | Unwrap():
             return "withdraw"
         case SellEverything():
             return "stop"
-        case SellOut():
+        case SellEntireBalance():
             return "edit --remove"

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
 
-from agent.amm import pools as amm
-from agent.amm.errors import BeyondKnownTicks, Reverts
-from agent.model import Funding, Leg, PoolState, V3Pool
-from agent.planning.draft import Draft
-from agent.planning.gas import leg_units
+from agent.amm import pools
+from agent.amm.errors import BeyondKnownTicks, ContractRevert
+from agent.model import Leg, LegFunding, PoolState, V3Pool
+from agent.planning.draft import PlanDraft
+from agent.planning.gas import leg_gas_units
 from agent.planning.problem import UNBOUNDED_BPS, Problem, fair_floor, min_out
-from agent.planning.routes import Route, gather
+from agent.planning.routes import Route, merge_routes
 from agent.units import BPS, Value, floor_int
 
-CRUMB = 10**6
+DUST_DIVISOR = 10**6
 """One part in so many of an approval goes with the last route: a plan made again after its approval ends that near, and what it left
 would cost a transaction that takes the allowance back."""
 NOTHING: Mapping[tuple[str, str], int] = MappingProxyType({})
@@ -31,12 +31,12 @@ RETRIES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _SimulatedLeg:
     """One leg simulated: the pool before and after it, whether the wallet pays it and gets what it pays, and which sources feed it."""
 
     token_in: str
     token_out: str
-    swapped: amm.Swapped
+    swapped: pools.SwapResult
     before: PoolState
     first: bool
     last: bool
@@ -44,25 +44,25 @@ class _Run:
 
 
 @dataclass(slots=True)
-class _Trial:
+class _RouteTrial:
     """Legs of a route that are not booked yet, with the pools as they leave them. Where one does not fit, `short` are the sources
     that pay it, and the part of their amounts to try next.
     """
 
     amounts: list[int]
-    runs: list[_Run] = field(default_factory=list)
+    runs: list[_SimulatedLeg] = field(default_factory=list)
     now: dict[str, PoolState] = field(default_factory=dict)
     spent: dict[tuple[str, str], int] = field(default_factory=dict)
     short: tuple[range, Fraction] | None = None
 
 
-class Walk:
+class RouteSimulator:
     """Runs routes on the changing state of the pools and keeps what they did in `draft`; an `exact` one trims no amounts."""
 
     def __init__(self, problem: Problem, exact: bool = False) -> None:
         self.problem, self.exact = problem, exact
         self.now: dict[str, PoolState] = dict(problem.pools)
-        self.draft = Draft()
+        self.draft = PlanDraft()
         self._room: dict[tuple[str, str], int] = {}
         self._spent: dict[tuple[str, str], int] = {}
 
@@ -91,11 +91,11 @@ class Walk:
             amounts = self._without(route, trial, legs[unfair[0]], trial.runs[unfair[0]].sources)
         return [0] * len(amounts)
 
-    def _fitting(self, route: Route, amounts: Sequence[int]) -> _Trial | None:
+    def _fitting(self, route: Route, amounts: Sequence[int]) -> _RouteTrial | None:
         """The route with as much of the amounts as all its legs take; None where that is nothing."""
         amounts = list(amounts)
         for _ in range(RETRIES):
-            trial = _Trial(amounts)
+            trial = _RouteTrial(amounts)
             if self._follow(route, trial, last=True) == 0:
                 return None
             if trial.short is None:
@@ -104,7 +104,7 @@ class Walk:
             amounts = [max(0, min(raw - 1, floor_int(raw * share))) if at in sources else raw for at, raw in enumerate(amounts)]
         return None
 
-    def _without(self, route: Route, trial: _Trial, leg: Leg, sources: range) -> list[int]:
+    def _without(self, route: Route, trial: _RouteTrial, leg: Leg, sources: range) -> list[int]:
         """The amounts of a trial without those sources, whose leg is unfair; that is noted."""
         draft, problem = self.draft, self.problem
         draft.barred[leg.pool] = f"pays {leg.amount_out_raw} base units where the reference price asks for at least {leg.min_out_raw}"
@@ -113,7 +113,7 @@ class Walk:
         draft.unfair[leg.pool] = draft.unfair.get(leg.pool, Fraction(0)) + lost
         return [0 if at in sources else raw for at, raw in enumerate(trial.amounts)]
 
-    def _trimmed(self, route: Route, trial: _Trial, whole: bool) -> _Trial:
+    def _trimmed(self, route: Route, trial: _RouteTrial, whole: bool) -> _RouteTrial:
         """The least amounts that still pay as much, where a base unit of a token on the way is a part of the trade worth naming.
 
         A leg pays whole base units: what it takes beyond those goes to the pool for nothing. With `whole`, tokens that leave are
@@ -128,7 +128,7 @@ class Walk:
             less, enough, least = -1, trial.amounts[at], trial
             while enough - less > 1:
                 middle = (less + enough) // 2
-                tried = _Trial([*trial.amounts[:at], middle, *trial.amounts[at + 1 :]])
+                tried = _RouteTrial([*trial.amounts[:at], middle, *trial.amounts[at + 1 :]])
                 if self._follow(route, tried, last=True) >= paid_raw and tried.short is None:
                     least, enough = tried, middle
                 else:
@@ -143,20 +143,20 @@ class Walk:
         amounts = []
         for token, raw in zip(tokens, wanted, strict=True):
             amount = min(raw, left[token])
-            if self._is_crumb(token, left[token] - amount):
+            if self._is_dust(token, left[token] - amount):
                 amount = left[token]
             left[token] -= amount
             amounts.append(max(0, amount))
         return amounts
 
-    def _is_crumb(self, token: str, raw: int) -> bool:
+    def _is_dust(self, token: str, raw: int) -> bool:
         """Whether so little would stay, of what is approved or of a token that leaves, that only floating point left it."""
         node = self.problem.nodes[self.problem.position[token]]
         if token in self.problem.leaving and raw * node.price <= UNSOLD * self.problem.total:
             return True
-        return node.cap_raw is not None and raw * CRUMB <= node.spendable_raw
+        return node.cap_raw is not None and raw * DUST_DIVISOR <= node.spendable_raw
 
-    def _follow(self, route: Route, trial: _Trial, last: bool, begin: int = 0) -> int:
+    def _follow(self, route: Route, trial: _RouteTrial, last: bool, begin: int = 0) -> int:
         """Runs a route, whose sources are numbered from `begin`; base units paid at its end, or what came to a leg that does not fit."""
         end, amount = begin, 0
         for feed in route.feeds:
@@ -173,13 +173,13 @@ class Walk:
                 return amount
             first, ends = number == 0 and not route.feeds, last and number == len(route.hops) - 1
             before = trial.now.get(pool, self.now[pool])
-            trial.runs.append(_Run(token_in, amm.token_out(before, token_in), found, before, first, ends, range(begin, end)))
+            trial.runs.append(_SimulatedLeg(token_in, pools.token_out(before, token_in), found, before, first, ends, range(begin, end)))
             trial.now[pool] = found.after
             trial.spent[pool, token_in] = trial.spent.get((pool, token_in), 0) + amount
             amount = found.amount_out_raw
         return amount
 
-    def _leg_fits(self, trial: _Trial, pool_address: str, token_in: str, amount: int) -> amm.Swapped | Fraction:
+    def _leg_fits(self, trial: _RouteTrial, pool_address: str, token_in: str, amount: int) -> pools.SwapResult | Fraction:
         """One leg's swap when it fits, else the part of the amount to try next."""
         before = trial.now.get(pool_address, self.now[pool_address])
         room = self.room(pool_address, token_in, trial.spent)
@@ -187,13 +187,13 @@ class Walk:
             self.draft.full.add(pool_address)
             return Fraction(room, amount)
         try:
-            swapped = amm.swap_exact_in(before, token_in, amount)
+            swapped = pools.swap_exact_in(before, token_in, amount)
         except BeyondKnownTicks as error:
             self.draft.full.add(pool_address)
             return Fraction(min(error.largest_raw, amount - 1), amount)
-        except Reverts:
+        except ContractRevert:
             return Fraction(0)
-        if amm.move_bps(self.problem.pools[pool_address], swapped.after, token_in) > self.problem.impact_bps:
+        if pools.price_move_bps(self.problem.pools[pool_address], swapped.after, token_in) > self.problem.impact_bps:
             self.draft.full.add(pool_address)
             return Fraction(BPS - 1, BPS)
         if swapped.amount_in_raw != amount or swapped.amount_out_raw <= 0:
@@ -203,14 +203,14 @@ class Walk:
     def room(self, pool_address: str, token_in: str, more: Mapping[tuple[str, str], int] = NOTHING) -> int:
         """Base units the pool still takes within its bounds; none once it has traded the other way. `more` is spent besides."""
         key, start = (pool_address, token_in), self.problem.pools[pool_address]
-        back = (pool_address, amm.token_out(start, token_in))
+        back = (pool_address, pools.token_out(start, token_in))
         if back in self._spent or back in more:
             return 0
         if key not in self._room:
             self._room[key] = self.problem.room(start, token_in)
         return self._room[key] - self._spent.get(key, 0) - more.get(key, 0)
 
-    def _book(self, trial: _Trial, legs: Sequence[Leg]) -> None:
+    def _book(self, trial: _RouteTrial, legs: Sequence[Leg]) -> None:
         """Keeps a trial."""
         draft = self.draft
         for run, leg in zip(trial.runs, legs, strict=True):
@@ -226,13 +226,13 @@ class Walk:
                 draft.delta[leg.token_out] = draft.delta.get(leg.token_out, 0) + leg.amount_out_raw
         draft.legs += legs
 
-    def _leg(self, run: _Run) -> Leg:
+    def _leg(self, run: _SimulatedLeg) -> Leg:
         problem, swapped = self.problem, run.swapped
         floor = fair_floor(
             swapped.amount_in_raw,
             problem.price(run.token_in),
             problem.price(run.token_out),
-            amm.fee_pips(run.before),
+            pools.fee_pips(run.before),
             BPS if problem.impact_bps == UNBOUNDED_BPS else problem.impact_bps,
             problem.slippage_bps or 0,
         )
@@ -241,22 +241,22 @@ class Walk:
             venue=run.before.venue,
             token_in=run.token_in,
             token_out=run.token_out,
-            fee_pips=amm.fee_pips(run.before),
+            fee_pips=pools.fee_pips(run.before),
             amount_in_raw=swapped.amount_in_raw,
             amount_out_raw=swapped.amount_out_raw,
             min_out_raw=max(1, min_out(swapped.amount_out_raw, floor, problem.slippage_bps)),
             fee_raw=swapped.fee_raw,
-            impact_bps=amm.move_bps(run.before, swapped.after, run.token_in),
-            source=Funding.WALLET if run.first else Funding.ROUTER,
-            sink=Funding.WALLET if run.last else Funding.ROUTER,
+            impact_bps=pools.price_move_bps(run.before, swapped.after, run.token_in),
+            source=LegFunding.WALLET if run.first else LegFunding.ROUTER,
+            sink=LegFunding.WALLET if run.last else LegFunding.ROUTER,
         )
 
-    def _price_in(self, run: _Run, leg: Leg) -> None:
+    def _price_in(self, run: _SimulatedLeg, leg: Leg) -> None:
         """Splits what a leg loses at reference prices: fee, impact against the pool's price in the snapshot, and its skew."""
         problem, draft = self.problem, self.draft
         price_in, price_out = problem.price(leg.token_in), problem.price(leg.token_out)
         net_raw = leg.amount_in_raw - leg.fee_raw
-        unmoved = net_raw * amm.marginal_price(problem.pools[leg.pool], leg.token_in) * price_out
+        unmoved = net_raw * pools.marginal_price(problem.pools[leg.pool], leg.token_in) * price_out
         draft.fees += leg.fee_raw * price_in
         draft.impact += unmoved - leg.amount_out_raw * price_out
         draft.skew += net_raw * price_in - unmoved
@@ -265,32 +265,32 @@ class Walk:
         if isinstance(run.before, V3Pool) and isinstance(after, V3Pool):
             start = problem.pools[leg.pool]  # the oracle writes once in a block
             moved = run.before.tick != after.tick and isinstance(start, V3Pool) and start.tick == run.before.tick
-        draft.leg_gas.append(leg_units(run.before, run.swapped.ticks_crossed, run.swapped.steps, problem.gas.router, moved))
+        draft.leg_gas.append(leg_gas_units(run.before, run.swapped.ticks_crossed, run.swapped.steps, problem.gas.router, moved))
 
 
-def run_all(problem: Problem, routes: Sequence[Route], worth: Callable[[Draft], float], exact: bool = False) -> Draft:
+def run_routes(problem: Problem, routes: Sequence[Route], worth: Callable[[PlanDraft], float], exact: bool = False) -> PlanDraft:
     """Runs routes gathered. Where that leaves something unsold, because what gathers passes pools in another order than routes of
     their own, those are run too, and the draft with the higher worth counts.
     """
     coin = problem.coin
     native = [route for route in routes if coin is not None and coin.free_wei and route.hops[0][1] == coin.token]
-    found, unsold = _run(problem, (*native, *gather([route for route in routes if route not in native])), exact)
+    found, unsold = _run(problem, (*native, *merge_routes([route for route in routes if route not in native])), exact)
     if unsold <= UNSOLD * found.gross:
         return found
     return max(found, _run(problem, (*native, *(route for route in routes if route not in native)), exact)[0], key=worth)
 
 
-def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[Draft, Value]:
+def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[PlanDraft, Value]:
     """Runs routes in order; the draft, and the value that is left unsold.
 
     What one cannot take goes to the next that joins the same two tokens, so that nothing overshoots. What sells native coin goes
     first and alone: SwapRouter02 pays anything in wrapped coin with native coin while some is there.
     """
-    walk = Walk(problem, exact)
+    walk = RouteSimulator(problem, exact)
     left: dict[tuple[str, str], int] = {}
     for route in routes:
         last_pool, last_in = route.hops[-1]
-        end = amm.token_out(problem.pools[last_pool], last_in)
+        end = pools.token_out(problem.pools[last_pool], last_in)
         ends = [(source.hops[0][1], end) for source in route.sources]
         wanted = [source.amount_raw + left.pop(pair, 0) for source, pair in zip(route.sources, ends, strict=True)]
         for pair, asked, taken in zip(ends, wanted, walk.run(route, wanted), strict=True):

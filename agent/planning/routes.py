@@ -7,61 +7,63 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from agent.planning.problem import Flow
+from agent.planning.problem import EdgeFlow
 
 MAX_LEGS = 8
 """Longest chain through the router: up to seven hubs, where no shorter way is cheaper, gas counted."""
-CRUMB = 1e-9
+DUST_FLOW = 1e-9
 """Part of the scale below which a flow is rounding noise."""
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class FlowPath:
     """Flows to run one after another, and the value that enters the first of them, in units of the scale."""
 
-    flows: tuple[Flow, ...]
+    flows: tuple[EdgeFlow, ...]
     taken: float
 
     @property
     def source(self) -> int:
         """Position of the token that is sold."""
-        return self.flows[0].arc.source
+        return self.flows[0].pool_edge.source
 
 
 @dataclass(frozen=True, slots=True)
-class Routes:
+class FlowPaths:
     """`paths` in the order in which they have to run. `cut` would need more legs than MAX_LEGS; nothing is planned for them."""
 
-    paths: tuple[Path, ...]
-    cut: tuple[Path, ...]
+    paths: tuple[FlowPath, ...]
+    cut: tuple[FlowPath, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Lot:
+class _Parcel:
     """Value standing at a token: the route it came by, what it was at the start, what is here, and its turn in pools that it shares.
 
     `before` is what each pool of the route has taken before it. Turns are kept when lots are split, so that all pools are passed
     in the same order.
     """
 
-    route: tuple[Flow, ...]
+    route: tuple[EdgeFlow, ...]
     before: tuple[float, ...]
     begun: float
     here: float
     turn: tuple[int, ...]
 
-    def split(self, amount: float) -> tuple[_Lot, _Lot]:
+    def split(self, amount: float) -> tuple[_Parcel, _Parcel]:
         """The first part, of which `amount` is here, and the rest, which goes through each pool after it."""
         need, passed = amount, []
         for flow, before in zip(reversed(self.route), reversed(self.before), strict=True):
-            curve = flow.arc.offer.real
+            curve = flow.pool_edge.offer.real
             need = curve.takes(curve.pays(before) + need) - before
             passed.append(before + need)
-        first = _Lot(self.route, self.before, need, amount, (*self.turn, 0))
-        return first, _Lot(self.route, tuple(reversed(passed)), self.begun - need, self.here - amount, (*self.turn, 1))
+        first = _Parcel(self.route, self.before, need, amount, (*self.turn, 0))
+        return first, _Parcel(self.route, tuple(reversed(passed)), self.begun - need, self.here - amount, (*self.turn, 1))
 
 
-def decompose(flows: Sequence[Flow], order: Sequence[int], givers: frozenset[int], keepers: frozenset[int]) -> Routes:
+def decompose_flows(
+    flows: Sequence[EdgeFlow], order: Sequence[int], sold_tokens: frozenset[int], bought_tokens: frozenset[int]
+) -> FlowPaths:
     """Splits acyclic flows into paths from `givers` to `keepers`. `order` lists tokens so that every flow runs forward.
 
     What stays at a keeper is taken from the longest routes first, what runs on from the shortest, so that routes stay
@@ -69,40 +71,42 @@ def decompose(flows: Sequence[Flow], order: Sequence[int], givers: frozenset[int
     is given what its own part of the curve pays. Raises ValueError when a flow runs backward, which would be a cycle.
     """
     rank = {token: number for number, token in enumerate(order)}
-    out: dict[int, list[Flow]] = {token: [] for token in order}
+    out: dict[int, list[EdgeFlow]] = {token: [] for token in order}
     inflow = dict.fromkeys(order, 0.0)
     for flow in flows:
-        if flow.taken <= CRUMB or flow.paid <= 0:
+        if flow.taken <= DUST_FLOW or flow.paid <= 0:
             continue
-        if rank[flow.arc.source] >= rank[flow.arc.target]:
+        if rank[flow.pool_edge.source] >= rank[flow.pool_edge.target]:
             raise ValueError("flows run in a cycle")
-        out[flow.arc.source].append(flow)
-        inflow[flow.arc.target] += flow.paid
+        out[flow.pool_edge.source].append(flow)
+        inflow[flow.pool_edge.target] += flow.paid
     onward = {token: math.fsum(flow.taken for flow in out[token]) / inflow[token] if inflow[token] > 0 else 0.0 for token in order}
-    lots: dict[int, list[_Lot]] = {token: [] for token in order}
-    ended: list[_Lot] = []
-    cut: list[_Lot] = []
+    lots: dict[int, list[_Parcel]] = {token: [] for token in order}
+    ended: list[_Parcel] = []
+    cut: list[_Parcel] = []
     for token in order:
         arrived = sorted(lots[token], key=lambda lot: (-len(lot.route), -lot.here))
         leaving = math.fsum(flow.taken for flow in out[token])
         present = math.fsum(lot.here for lot in arrived)
-        if token in keepers:
+        if token in bought_tokens:
             kept, arrived = _take(arrived, max(0.0, present - leaving))
             ended += kept
-        elif token in givers and present < leaving:
-            arrived.append(_Lot((), (), leaving - present, leaving - present, (rank[token],)))
+        elif token in sold_tokens and present < leaving:
+            arrived.append(_Parcel((), (), leaving - present, leaving - present, (rank[token],)))
         cut += [lot for lot in arrived if len(lot.route) >= MAX_LEGS]
-        _send(sorted(out[token], key=lambda flow: onward[flow.arc.target]), [lot for lot in arrived if len(lot.route) < MAX_LEGS], lots)
-    return Routes(_paths(ended), _paths(cut))
+        _send(
+            sorted(out[token], key=lambda flow: onward[flow.pool_edge.target]), [lot for lot in arrived if len(lot.route) < MAX_LEGS], lots
+        )
+    return FlowPaths(_paths(ended), _paths(cut))
 
 
-def _take(lots: Sequence[_Lot], amount: float) -> tuple[list[_Lot], list[_Lot]]:
+def _take(lots: Sequence[_Parcel], amount: float) -> tuple[list[_Parcel], list[_Parcel]]:
     """Splits lots, in their order, into those that make up `amount` and the rest."""
     taken, rest = [], []
     for lot in lots:
-        if amount <= CRUMB:
+        if amount <= DUST_FLOW:
             rest.append(lot)
-        elif lot.here <= amount + CRUMB:
+        elif lot.here <= amount + DUST_FLOW:
             taken.append(lot)
             amount -= lot.here
         else:
@@ -113,7 +117,7 @@ def _take(lots: Sequence[_Lot], amount: float) -> tuple[list[_Lot], list[_Lot]]:
     return taken, rest
 
 
-def _send(flows: Sequence[Flow], lots: Sequence[_Lot], arrivals: dict[int, list[_Lot]]) -> None:
+def _send(flows: Sequence[EdgeFlow], lots: Sequence[_Parcel], arrivals: dict[int, list[_Parcel]]) -> None:
     """Hands lots, longest routes first, to flows, those first whose target keeps the most."""
     present, leaving = math.fsum(lot.here for lot in lots), math.fsum(flow.taken for flow in flows)
     if leaving <= 0 or present <= 0:
@@ -122,17 +126,17 @@ def _send(flows: Sequence[Flow], lots: Sequence[_Lot], arrivals: dict[int, list[
     for number, flow in enumerate(flows):
         wanted = flow.taken * present / leaving
         sent, rest = (rest, []) if number == len(flows) - 1 else _take(rest, wanted)
-        sent = sorted((lot for lot in sent if lot.here > CRUMB), key=lambda lot: lot.turn)
+        sent = sorted((lot for lot in sent if lot.here > DUST_FLOW), key=lambda lot: lot.turn)
         whole = math.fsum(lot.here for lot in sent)
-        curve, entered = flow.arc.offer.real, 0.0
+        curve, entered = flow.pool_edge.offer.real, 0.0
         for lot in sent:
             before, entered = entered, entered + flow.taken * lot.here / whole
             paid = curve.pays(entered) - curve.pays(before)
-            arrivals[flow.arc.target].append(_Lot((*lot.route, flow), (*lot.before, before), lot.begun, paid, lot.turn))
+            arrivals[flow.pool_edge.target].append(_Parcel((*lot.route, flow), (*lot.before, before), lot.begun, paid, lot.turn))
 
 
-def _paths(lots: Sequence[_Lot]) -> tuple[Path, ...]:
-    return tuple(Path(lot.route, lot.begun) for lot in sorted(lots, key=lambda lot: lot.turn) if lot.route)
+def _paths(lots: Sequence[_Parcel]) -> tuple[FlowPath, ...]:
+    return tuple(FlowPath(lot.route, lot.begun) for lot in sorted(lots, key=lambda lot: lot.turn) if lot.route)
 
 
 # --- Routes that end through the same pools as one: what they bring gathers in the router, and one leg carries it on.
@@ -159,7 +163,7 @@ class Route:
         return tuple(source for feed in self.feeds for source in feed.sources) if self.feeds else (self,)
 
 
-def gather(routes: Sequence[Route]) -> list[Route]:
+def merge_routes(routes: Sequence[Route]) -> list[Route]:
     """Single routes, in their order, as fewer legs: those with the same last hops share them.
 
     A leg is paid by the wallet or by all that waits in the router, never by both: a route that begins at a hub stays apart.
@@ -174,14 +178,14 @@ def _joined(last: Hop, group: Sequence[Route]) -> Iterable[Route]:
     whole = [route.amount_raw for route in group if len(route.hops) == 1]
     if whole:
         yield Route((last,), sum(whole, 0))
-    feeds = gather([Route(route.hops[:-1], route.amount_raw) for route in group if len(route.hops) > 1])
+    feeds = merge_routes([Route(route.hops[:-1], route.amount_raw) for route in group if len(route.hops) > 1])
     if len(feeds) == 1:
         yield replace(feeds[0], hops=(*feeds[0].hops, last))
     elif feeds:
         yield Route((last,), 0, tuple(feeds))
 
 
-def uses(chains: Iterable[Sequence[tuple[str, int]]]) -> dict[tuple[str, int], int]:
+def merged_leg_counts(chains: Iterable[Sequence[tuple[str, int]]]) -> dict[tuple[str, int], int]:
     """How many legs go through each arc (pool, source) once chains of them are gathered: one for each way on from it, and one
     more for those that begin there.
     """

@@ -8,22 +8,22 @@ from functools import partial
 
 import numpy as np
 
-from agent.amm import pools as amm
-from agent.amm.errors import TicksEnd
+from agent.amm import pools
+from agent.amm.errors import KnownTicksExceeded
 from agent.errors import ConfigError, Refused
-from agent.model import Funding, Goal, GoalWeight, Leg, Plan, PoolState, Rebalance, Skipped, StepInput, Verdict
-from agent.planning.draft import Draft, at_their_end
-from agent.planning.dual import Program, Solution, solve
-from agent.planning.fixed_point import legs_of, to_routes
+from agent.model import Goal, GoalWeight, Leg, LegFunding, Plan, PoolState, Rebalance, SkippedItem, StepInput, Verdict
+from agent.planning.draft import PlanDraft, pools_out_of_ticks
+from agent.planning.dual import Program, Solution, solve_dual
+from agent.planning.fixed_point import legs_by_edge, to_routes
 from agent.planning.gas import gas_price_wei
-from agent.planning.plan_builder import assemble, rounded_gap
-from agent.planning.pool_curves import Stack
-from agent.planning.pool_selection import Choice, Chooser
-from agent.planning.problem import UNBOUNDED_BPS, Node, Problem, build_problem, min_out, open_market, open_problem
-from agent.planning.rounding import run_all
-from agent.planning.routes import Routes, decompose
-from agent.planning.utility import must_sell
-from agent.policy.cash_flows import balance_changes as aside
+from agent.planning.plan_builder import assemble_plan, rounded_gap
+from agent.planning.pool_curves import CurveStack
+from agent.planning.pool_selection import PoolSelection, PoolSelector
+from agent.planning.problem import UNBOUNDED_BPS, Problem, TokenNode, build_pool_graph, build_problem, min_out, problem_for_tokens
+from agent.planning.rounding import run_routes
+from agent.planning.routes import FlowPaths, decompose_flows
+from agent.planning.utility import sell_program
+from agent.policy.cash_flows import balance_changes
 from agent.reference import reference_prices, spot_prices
 from agent.units import Value, decimal_text
 
@@ -65,15 +65,15 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         raise Refused(
             f"{asked} {seller.label} exceed the spendable balance",
             (Verdict("balance", f"{asked} {seller.label}", f"{spendable} {seller.label} less reserve", False),),
-            aside.beside(step, "sell less, or lower the reserve"),
+            balance_changes.append_excluded(step, "sell less, or lower the reserve"),
         )
     split = _best(problem, token_in, token_out, amount_in_raw)
     _require_whole(step, problem, split, token_in, amount_in_raw)
-    skipped = (*problem.notes, *(Skipped(f"pool {pool}", why) for pool, why in (split.barred | split.spared).items()))
+    skipped = (*problem.notes, *(SkippedItem(f"pool {pool}", why) for pool, why in (split.barred | split.not_worth_gas).items()))
     reason = f"manual swap of {decimal_text(amount_in_raw, step.portfolio.token(token_in).decimals)} {seller.label}"
-    reason = aside.beside(step, reason)
+    reason = balance_changes.append_excluded(step, reason)
     decision = Rebalance(reason, _goal_after(problem, split.draft), by_hand=True)
-    return assemble(step, problem, decision, split.draft, skipped, split.gap_bps)
+    return assemble_plan(step, problem, decision, split.draft, skipped, split.gap_bps)
 
 
 def quote(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, pool: str | None = None) -> Quote:
@@ -96,7 +96,7 @@ def quote(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, po
     return Quote(
         legs=tuple(legs),
         amount_in_raw=amount_in_raw,
-        amount_out_raw=sum(leg.amount_out_raw for leg in legs if leg.sink is Funding.WALLET),
+        amount_out_raw=sum(leg.amount_out_raw for leg in legs if leg.sink is LegFunding.WALLET),
         price_impact_bps=max(leg.impact_bps for leg in legs),
         fee=sum((leg.fee_raw * prices.get(leg.token_in, Fraction(0)) for leg in legs), Fraction(0)),
     )
@@ -127,9 +127,9 @@ def _check(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -
 class _Split:
     """The best split: what it does, the pools that pay less than their fair floor, those not worth their gas, and its gap."""
 
-    draft: Draft
+    draft: PlanDraft
     barred: dict[str, str]
-    spared: dict[str, str]
+    not_worth_gas: dict[str, str]
     gap_bps: Fraction
 
 
@@ -137,45 +137,45 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
     """The split that pays the most, gas counted, along routes of one or two pools."""
     source, target = problem.position[token_in], problem.position[token_out]
     value = amount_in_raw * problem.nodes[source].price
-    market = open_market(problem, float(value))
+    market = build_pool_graph(problem, float(value))
     ends = {node: 0.0 for node in range(len(problem.nodes)) if node != target}
     start = np.array([1.0 if node == source else 0.0 for node in range(len(problem.nodes))])
-    program = must_sell(start, ends, ANY_PRICE)
+    program = sell_program(start, ends, ANY_PRICE)
 
-    def paths(choice: Choice) -> Routes:
-        return decompose(choice.flows, [source, *(set(ends) - {source}), target], frozenset({source}), frozenset({target}))
+    def paths(choice: PoolSelection) -> FlowPaths:
+        return decompose_flows(choice.flows, [source, *(set(ends) - {source}), target], frozenset({source}), frozenset({target}))
 
     def serves(row: int) -> bool:
-        arc = market.arcs[row]
-        return arc.source != target and arc.target != source and (arc.source == source or arc.target == target)
+        pool_edge = market.pool_edges[row]
+        return pool_edge.source != target and pool_edge.target != source and (pool_edge.source == source or pool_edge.target == target)
 
     barred = {
         pool: "pays less than the floor, for which the reference price asks"
-        for pool, start_, end in market.poor
+        for pool, start_, end in market.below_floor
         if start_ == source or end == target
     }
     bound = None
     while True:
         rows = np.array([row for row in market.rows(barred).tolist() if serves(row)], dtype=np.intp)
-        full = solve(program, market.real.rows(rows))
+        full = solve_dual(program, market.real.rows(rows))
         bound = full.bound if bound is None else bound
         sold = -float(full.moved(market.real.rows(rows))[source]) * SOLD
-        seek = partial(_selling, program, source, sold)
-        chosen = Chooser(market, seek, 0.0, lambda choice: legs_of(paths(choice))).best(rows, full)
+        solve_flows = partial(_selling, program, source, sold)
+        chosen = PoolSelector(market, solve_flows, 0.0, lambda choice: legs_by_edge(paths(choice))).best(rows, full)
         routes = to_routes(market, paths(chosen))
         if routes:
             rest = amount_in_raw - sum(route.amount_raw for route in routes)
             routes[0] = replace(routes[0], amount_raw=max(0, routes[0].amount_raw + rest))
-        draft = run_all(problem, routes, lambda draft: float(draft.sold.get(token_in, 0)), exact=True)
+        draft = run_routes(problem, routes, lambda draft: float(draft.sold.get(token_in, 0)), exact=True)
         if not draft.barred or draft.sold.get(token_in) == amount_in_raw:
             got = draft.bought.get(token_out, 0) * problem.nodes[target].price / value
             return _Split(draft, barred, dict(chosen.dropped), rounded_gap(Fraction(bound) - got, Fraction(1)))
         barred |= draft.barred
 
 
-def _selling(program: Program, source: int, least: float, stack: Stack, near: Solution | None) -> Solution:
+def _selling(program: Program, source: int, least: float, stack: CurveStack, near: Solution | None) -> Solution:
     """The best flows; worth nothing where they sell less than `least`, since gas is no reason to leave a part unsold."""
-    found = solve(program, stack, near)
+    found = solve_dual(program, stack, near)
     return found if -float(found.moved(stack)[source]) >= least else replace(found, bound=-np.inf)
 
 
@@ -202,13 +202,15 @@ def _require_whole(step: StepInput, problem: Problem, split: _Split, token_in: s
         )
     verdict = Verdict("price_impact", f"{asked} {token.label}", f"{fits} {token.label}", False)
     remedy = f"sell at most {fits} {token.label} at a time"
-    if ended := at_their_end(problem.pools, draft.legs, problem.impact_bps):
-        raise TicksEnd(f"only {fits} of {asked} {token.label} fit within the ticks read of {', '.join(ended)}", verdict, remedy, ended)
+    if ended := pools_out_of_ticks(problem.pools, draft.legs, problem.impact_bps):
+        raise KnownTicksExceeded(
+            f"only {fits} of {asked} {token.label} fit within the ticks read of {', '.join(ended)}", verdict, remedy, ended
+        )
     bound = "what the pools hold" if problem.impact_bps == UNBOUNDED_BPS else f"limits.price_impact of {problem.impact_bps} bps"
     raise Refused(f"only {fits} of {asked} {token.label} fit within {bound}", (verdict,), remedy)
 
 
-def _goal_after(problem: Problem, draft: Draft) -> Goal:
+def _goal_after(problem: Problem, draft: PlanDraft) -> Goal:
     """The shares that the swap leads to: a plan by hand has no other goal."""
     values = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.assets]
     total = sum(values, Fraction(0))
@@ -227,13 +229,13 @@ def _quote_problem(step: StepInput, prices: dict[str, Fraction], token_in: str, 
     portfolio = step.portfolio
     tokens = {token.address: token for token in (*(asset.token for asset in portfolio.assets), *portfolio.hubs, portfolio.numeraire)}
     nodes = tuple(
-        Node(address, token.label, prices[address], amount_in_raw if address == token_in else 0, False)
+        TokenNode(address, token.label, prices[address], amount_in_raw if address == token_in else 0, False)
         for address, token in tokens.items()
         if address in prices
     )
     gas_unit_value = gas_price_wei(step.snapshot) * prices.get(portfolio.wrapped_native, Fraction(0))
     limits = replace(step.limits, price_impact_bps=None, plan_cost_bps=None)
-    return open_problem(replace(step, limits=limits), nodes, gas_unit_value, [])
+    return problem_for_tokens(replace(step, limits=limits), nodes, gas_unit_value, [])
 
 
 def _find(step: StepInput, pool: str, token_in: str, token_out: str) -> PoolState:
@@ -246,7 +248,7 @@ def _find(step: StepInput, pool: str, token_in: str, token_out: str) -> PoolStat
 
 
 def _single(step: StepInput, pool: PoolState, token_in: str, amount_in_raw: int) -> Leg:
-    swapped = amm.swap_exact_in(pool, token_in, amount_in_raw)
+    swapped = pools.swap_exact_in(pool, token_in, amount_in_raw)
     if swapped.amount_in_raw < amount_in_raw:
         token = step.portfolio.token(token_in)
         asked, fits = decimal_text(amount_in_raw, token.decimals), decimal_text(swapped.amount_in_raw, token.decimals)
@@ -258,13 +260,13 @@ def _single(step: StepInput, pool: PoolState, token_in: str, amount_in_raw: int)
         pool=pool.address,
         venue=pool.venue,
         token_in=token_in,
-        token_out=amm.token_out(pool, token_in),
-        fee_pips=amm.fee_pips(pool),
+        token_out=pools.token_out(pool, token_in),
+        fee_pips=pools.fee_pips(pool),
         amount_in_raw=swapped.amount_in_raw,
         amount_out_raw=swapped.amount_out_raw,
         min_out_raw=min_out(swapped.amount_out_raw, 1, slippage_bps),
         fee_raw=swapped.fee_raw,
-        impact_bps=amm.move_bps(pool, swapped.after, token_in),
-        source=Funding.WALLET,
-        sink=Funding.WALLET,
+        impact_bps=pools.price_move_bps(pool, swapped.after, token_in),
+        source=LegFunding.WALLET,
+        sink=LegFunding.WALLET,
     )

@@ -18,11 +18,11 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.floats import Numbers, dot, inverse, times, total
-from agent.planning.dual import Program, Solution, box_minimum, evaluate, solve
-from agent.planning.pool_curves import Stack
+from agent.floats import FloatArray, dot, fsum_array, inverse, matvec
+from agent.planning.dual import Program, Solution, box_minimum, evaluate_dual, solve_dual
+from agent.planning.pool_curves import CurveStack
 
-Positions = NDArray[np.intp]
+IndexArray = NDArray[np.intp]
 WIDE = 0.9
 """The largest P, and P where the plan cost limit is off. At 1, losing what is to be sold whole would cost nothing."""
 UNMOVED = 1e-7
@@ -36,7 +36,7 @@ TURNS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Risk:
+class DeviationRisk:
     """Risk of the deviation d = y − w·Y over a horizon: ½·a·dᵀΣd with Σ = D·R·D, volatilities D (hubs 0) and correlations R.
 
     Deviations sum to zero, so that marginal risks Σd matter up to a common shift: only their differences are what a move saves.
@@ -45,60 +45,60 @@ class Risk:
     (R⁻¹ − R⁻¹u·uᵀR⁻¹ / uᵀR⁻¹u) / a with u = D⁻¹1, the least of r·R⁻¹·r / a over all shifts.
     """
 
-    volatility: Numbers
-    bend: Numbers
+    volatility: FloatArray
+    bend: FloatArray
 
     @property
-    def tokens(self) -> Positions:
+    def tokens(self) -> IndexArray:
         """Tokens whose deviation counts: all but hubs, those that do not move among them."""
         return np.flatnonzero(self.volatility)
 
-    def cap(self, most: float) -> Numbers:
+    def cap(self, most: float) -> FloatArray:
         """Largest |r| of each of its tokens."""
         return np.asarray(most / self.volatility[self.tokens])
 
-    def cost(self, off: Numbers, most: float) -> float:
+    def cost(self, off: FloatArray, most: float) -> float:
         """What a deviation costs: the largest (D·r)·d − ½ r·bend·r within the cap."""
         weight, cap = (self.volatility * off)[self.tokens], self.cap(most)
         best, _ = box_minimum(self.bend, -weight, -cap, cap)
-        return dot(weight, best) - 0.5 * dot(times(self.bend, best), best)
+        return dot(weight, best) - 0.5 * dot(matvec(self.bend, best), best)
 
 
-def risk_of(volatility: Numbers, related: Numbers, aversion: float) -> Risk:
+def build_deviation_risk(volatility: FloatArray, related: FloatArray, aversion: float) -> DeviationRisk:
     """The risk with factor a = `aversion`. `related` are the correlations R of the tokens that have a volatility, positive definite."""
     calm = 1 / volatility[volatility > 0]
     turned = inverse(related)
-    pulled = times(turned, calm)
-    return Risk(volatility, (turned - np.outer(pulled, pulled) / dot(calm, pulled)) / aversion)
+    pulled = matvec(turned, calm)
+    return DeviationRisk(volatility, (turned - np.outer(pulled, pulled) / dot(calm, pulled)) / aversion)
 
 
 @dataclass(frozen=True, slots=True)
-class Worth:
+class PlanUtility:
     """Goal shares by position, the price P of a unit that has to move, θ as `lean`, and the risk that replaces the distance in a zone.
 
     `pinned` are tokens that must end at a value of their own, such as empty hubs, in units of the scale.
     """
 
-    low: Numbers
-    high: Numbers
+    low: FloatArray
+    high: FloatArray
     price: float
-    lean: float
+    tie_break: float
     pinned: Mapping[int, float]
-    risk: Risk | None = None
+    risk: DeviationRisk | None = None
 
     @property
-    def goals(self) -> Positions:
+    def goals(self) -> IndexArray:
         """Tokens that have a goal."""
         return np.array([number for number in range(len(self.low)) if number not in self.pinned], dtype=np.intp)
 
-    def of(self, ends: Numbers) -> float:
+    def of(self, ends: FloatArray) -> float:
         """Worth of where the tokens end, in units of the scale."""
-        whole, goals = total(ends), self.goals
+        whole, goals = fsum_array(ends), self.goals
         if self.risk is not None:
             return whole - self.risk.cost(ends - self.low * whole, self.price / 2)
-        above = total(np.maximum(ends - self.high * whole, 0.0)[goals])
-        below = total(np.maximum(self.low * whole - ends, 0.0)[goals])
-        return whole - self.price * (self.lean * above + (1 - self.lean) * below)
+        above = fsum_array(np.maximum(ends - self.high * whole, 0.0)[goals])
+        below = fsum_array(np.maximum(self.low * whole - ends, 0.0)[goals])
+        return whole - self.price * (self.tie_break * above + (1 - self.tie_break) * below)
 
     def exactly(self, ends: Sequence[Fraction]) -> Fraction:
         """The same in exact numbers, and never more than it is where risk is only known in floats."""
@@ -108,12 +108,12 @@ class Worth:
             return whole - Fraction(max(loss, 0.0) * (1 + 1e-9))
         above = sum((max(Fraction(0), ends[i] - Fraction(float(self.high[i])) * whole) for i in goals), Fraction(0))
         below = sum((max(Fraction(0), Fraction(float(self.low[i])) * whole - ends[i]) for i in goals), Fraction(0))
-        lean = Fraction(self.lean)
-        return whole - Fraction(self.price) * (lean * above + (1 - lean) * below)
+        tie_break = Fraction(self.tie_break)
+        return whole - Fraction(self.price) * (tie_break * above + (1 - tie_break) * below)
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class FlowOptimizer:
     """Finds the best flows for a worth: from `start` holdings (with what pools give on top), under a limit of turnover.
 
     `held` is what turnover counts from; `budget` bounds it, None does not. Tokens end between `least` and `most`. `ways`, if
@@ -121,23 +121,23 @@ class Search:
     `firm` they do not pass point goals, whatever that would bring.
     """
 
-    worth: Worth
-    held: Numbers
-    start: Numbers
-    least: Numbers
-    most: Numbers
+    worth: PlanUtility
+    held: FloatArray
+    start: FloatArray
+    least: FloatArray
+    most: FloatArray
     budget: float | None
-    ways: Numbers | None = None
-    firm: bool = False
+    ways: FloatArray | None = None
+    has_hard_goals: bool = False
 
-    def solve(self, stack: Stack, near: Solution | None = None, below: float = -np.inf) -> Solution:
+    def solve(self, stack: CurveStack, near: Solution | None = None, below: float = -np.inf) -> Solution:
         """The dual's minimum over `stack`. Where turnover is limited, tokens that do not move the way that was guessed are turned.
 
         Where the ways are known it ends early once flows are sure to be worth less than `below`.
         """
         if self.ways is not None:
-            return solve(self._program(-self.ways[self.worth.goals]), stack, near, below)
-        found = solve(self._program(None), stack, near)
+            return solve_dual(self._program(-self.ways[self.worth.goals]), stack, near, below)
+        found = solve_dual(self._program(None), stack, near)
         if self.budget is None or self.turnover(stack, found) <= self.budget:
             return found
         goals = self.worth.goals
@@ -146,22 +146,22 @@ class Search:
         away = np.where(np.where(unsure, self.side(goals), moves) > 0, -1.0, 1.0)
         for _ in range(TURNS):
             program = self._program(away)
-            found = solve(program, stack, found)
+            found = solve_dual(program, stack, found)
             stays, most = found.multipliers[-len(goals) - 1 : -1], found.multipliers[-1]
             wrong = stays > most * (1 + 1e-9) + 1e-15
             if not wrong.any():
                 return found
             away = np.where(wrong, -away, away)
         # Beyond μ a token's multiplier would pay it for not moving, and the dual would bound nothing.
-        return evaluate(program, stack, np.concatenate((found.multipliers[: -len(goals) - 1], np.minimum(stays, most), [most])))
+        return evaluate_dual(program, stack, np.concatenate((found.multipliers[: -len(goals) - 1], np.minimum(stays, most), [most])))
 
-    def ends(self, stack: Stack, found: Solution) -> Numbers:
+    def ends(self, stack: CurveStack, found: Solution) -> FloatArray:
         """What each token ends with."""
         return self.start + found.moved(stack)
 
-    def turnover(self, stack: Stack, found: Solution) -> float:
+    def turnover(self, stack: CurveStack, found: Solution) -> float:
         """Half the sum of absolute changes."""
-        return total(np.abs(self.ends(stack, found) - self.held)) / 2
+        return fsum_array(np.abs(self.ends(stack, found) - self.held)) / 2
 
     @property
     def _bottoms(self) -> list[int]:
@@ -183,13 +183,13 @@ class Search:
         first = sum(1 if worth.low[i] == worth.high[i] else 2 for i in worth.goals) if worth.risk is None else len(worth.risk.tokens)
         return [i for number, i in enumerate(self._bottoms) if found.multipliers[first + number] > PRESSED * worth.price]
 
-    def side(self, goals: Positions) -> Numbers:
+    def side(self, goals: IndexArray) -> FloatArray:
         """Positive for tokens that lack value, or that are inside their goal while others have too much."""
-        worth, whole = self.worth, total(self.start)
+        worth, whole = self.worth, fsum_array(self.start)
         ends, low, high = self.start[goals], worth.low[goals] * whole, worth.high[goals] * whole
-        return np.where(ends > high, -1.0, np.where(ends < low, 1.0, worth.lean - 0.5))
+        return np.where(ends > high, -1.0, np.where(ends < low, 1.0, worth.tie_break - 0.5))
 
-    def _program(self, away: Numbers | None) -> Program:
+    def _program(self, away: FloatArray | None) -> Program:
         """`away` is +1 for each goal token that may only shrink, −1 for those that may only grow; None without a limit.
 
         The limit adds μ·(budget − turnover); a token that stays where it is pays less than its half of μ, by a multiplier of its
@@ -197,19 +197,19 @@ class Search:
         """
         worth, size, goals = self.worth, len(self.held), self.worth.goals
         unit, price, sure = np.eye(size), worth.price, worth.price + SURE
-        rows: list[tuple[Numbers, float, float, float]] = []
+        rows: list[tuple[FloatArray, float, float, float]] = []
         if worth.risk is not None:
             for i, cap in zip(worth.risk.tokens, worth.risk.cap(price / 2).tolist(), strict=True):
                 rows.append(((worth.low[i] - unit[i]) * worth.risk.volatility[i], 0.0, -cap, cap))
         for i in goals if worth.risk is None else ():
             if worth.low[i] == worth.high[i]:
-                least, most = -price * (1 - worth.lean), price * worth.lean
-                way = self.ways[i] if self.firm and self.ways is not None else 0
+                least, most = -price * (1 - worth.tie_break), price * worth.tie_break
+                way = self.ways[i] if self.has_hard_goals and self.ways is not None else 0
                 ends = way < 0 or worth.low[i] == 0  # no market takes more of a token than there is
                 rows.append((worth.low[i] - unit[i], 0.0, -sure if ends else least, sure if way > 0 else most))
             else:
-                rows.append((worth.high[i] - unit[i], 0.0, 0.0, price * worth.lean))
-                rows.append((unit[i] - worth.low[i], 0.0, 0.0, price * (1 - worth.lean)))
+                rows.append((worth.high[i] - unit[i], 0.0, 0.0, price * worth.tie_break))
+                rows.append((unit[i] - worth.low[i], 0.0, 0.0, price * (1 - worth.tie_break)))
         rows += [(unit[i], -self.least[i], 0.0, sure) for i in self._bottoms]
         rows += [(-unit[i], self.most[i], 0.0, sure) for i in self._tops]
         rows += [(-unit[i], end, -sure, sure) for i, end in worth.pinned.items()]
@@ -225,14 +225,14 @@ class Search:
         if worth.risk is not None:
             bend = np.zeros((len(rows), len(rows)))
             bend[: len(worth.risk.bend), : len(worth.risk.bend)] = worth.risk.bend
-        cost = times(rise.T, self.start) + np.array(extra)
-        return Program(total(self.start), rise, cost, bend, np.array(low), np.array(high))
+        cost = matvec(rise.T, self.start) + np.array(extra)
+        return Program(fsum_array(self.start), rise, cost, bend, np.array(low), np.array(high))
 
 
-def must_sell(start: Numbers, pinned: Mapping[int, float], reach: float) -> Program:
+def sell_program(start: FloatArray, pinned: Mapping[int, float], reach: float) -> Program:
     """The program of a swap by hand: every token but the one that is bought, whose price is 1, must end where it is pinned."""
     unit = np.eye(len(start))
     rise = np.array([-unit[i] for i in pinned]).T
     cost = np.array([end - start[i] for i, end in pinned.items()])
     edge = np.full(len(cost), reach)
-    return Program(total(start), rise, cost, None, -edge, edge)
+    return Program(fsum_array(start), rise, cost, None, -edge, edge)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from agent.model import Funding, Leg, LpAction, Plan, Provide, StepInput, TopUp, Withdraw
+from agent.model import Leg, LegFunding, LpAction, Plan, Provide, StepInput, TopUp, Withdraw
 from agent.policy.minimum import APPROVAL_GAS
 from agent.units import NATIVE
 
 
-def spent(legs: Sequence[Leg]) -> dict[str, int]:
+def swap_spend(legs: Sequence[Leg]) -> dict[str, int]:
     """Base units that swaps take from the wallet, by token; native coin is sent along and needs no approval."""
     amounts: dict[str, int] = {}
     for leg in legs:
-        if leg.source is Funding.WALLET and leg.token_in != NATIVE:
+        if leg.source is LegFunding.WALLET and leg.token_in != NATIVE:
             amounts[leg.token_in] = amounts.get(leg.token_in, 0) + leg.amount_in_raw
     return amounts
 
 
-def taken(action: LpAction) -> dict[str, int]:
+def action_spend(action: LpAction) -> dict[str, int]:
     """Base units that an action with liquidity takes from the wallet at most, by token; LP tokens are the pair's own."""
     match action:
         case Provide():
@@ -40,9 +40,9 @@ def gas_units(step: StepInput, plan: Plan) -> int:
     """Gas of the approvals that the plan still needs. A top-up unwraps from the wallet itself, and needs none."""
     if isinstance(plan.decision, TopUp):
         return 0
-    needed = count(spent(plan.legs), _allowed(step, step.execution.router))
+    needed = count(swap_spend(plan.legs), _allowed(step, step.execution.router))
     contracts = dict(step.execution.liquidity)
-    needed += sum(count(taken(action), _allowed(step, contracts.get(action.venue, ""))) for action in plan.actions)
+    needed += sum(count(action_spend(action), _allowed(step, contracts.get(action.venue, ""))) for action in plan.actions)
     return APPROVAL_GAS * needed
 
 

@@ -11,51 +11,42 @@ from agent.errors import Refused
 from agent.model import (
     AdjustLiquidity,
     AssetDrift,
-    Books,
-    Campaign,
+    BlockedExit,
     Decision,
     Destination,
+    ExecutionSlice,
+    ExpectedBalances,
     Goal,
+    GradualExecution,
     Halt,
     History,
     Hold,
+    LedgerBalance,
+    NoTradeZone,
     Rebalance,
-    Round,
-    Stand,
     StepInput,
-    StuckExit,
-    Zone,
 )
-from agent.policy import failures, minimum, quarantine
-from agent.policy import gradual_execution as campaign
-from agent.policy import native_coin as coin
-from agent.policy import price_confirmation as confirm
-from agent.policy import targets as allocation
-from agent.policy import text as words
-from agent.policy.cash_flows import balance_changes as flows
-from agent.policy.cash_flows import purchase
-from agent.policy.cash_flows import withdrawals as outflow
-from agent.policy.drift import corrections, drift, goal, has_band, narrowed
+from agent.policy import failures, gradual_execution, minimum, native_coin, price_confirmation, quarantine, targets, text
+from agent.policy.cash_flows import balance_changes, purchase, withdrawals
+from agent.policy.drift import compute_drifts, corrections, has_band, rebalance_goal, restrict_to_side
 from agent.policy.liquidity import decide as lp_wish
-from agent.policy.liquidity import valuation as liquidity
-from agent.policy.liquidity.book import Out
-from agent.policy.minimum import money
-from agent.policy.orders import exits as order_targets
-from agent.policy.orders import exits as stuck
-from agent.policy.strategies import netting as sleeves
-from agent.policy.strategies.netting import SleevesView
-from agent.policy.triggers import no_trade_zone as zone
-from agent.policy.triggers import rules as max_weight
+from agent.policy.liquidity import valuation
+from agent.policy.liquidity.book import WithdrawMove
+from agent.policy.minimum import format_money
+from agent.policy.orders import exits
+from agent.policy.strategies import netting
+from agent.policy.strategies.netting import NettingResult
+from agent.policy.triggers import no_trade_zone, rules
 from agent.policy.triggers.no_trade_zone import ZoneView
-from agent.policy.triggers.rules import Fired, fired
-from agent.policy.triggers.schedules import last_look_s
-from agent.reference import References, contradiction, depeg_fault, reference_prices, sequencer_fault
+from agent.policy.triggers.rules import TriggerResult, evaluate_trigger
+from agent.policy.triggers.schedules import last_evaluation_s
+from agent.reference import ReferencePrices, depeg_fault, reference_prices, sequencer_fault, source_conflict
 from agent.units import BPS, NATIVE, Price, Value, decimal_text
 
 # --- What a decision cannot rest on: balances that are not known for certain, and a memory that is ahead of the chain.
 
 
-def balances(step: StepInput) -> list[str]:
+def unknown_balances(step: StepInput) -> list[str]:
     """Assets whose balance is unknown: quarantined, not read, or read twice with different answers."""
     faults = []
     for asset in step.portfolio.assets:
@@ -71,28 +62,28 @@ def balances(step: StepInput) -> list[str]:
     return faults
 
 
-def from_the_future(history: History, now_s: int) -> list[str]:
+def store_ahead_faults(history: History, now_s: int) -> list[str]:
     """A store that knows a later time than the block has seen another chain, or an endpoint lags behind."""
-    last_s = last_look_s(history)
+    last_s = last_evaluation_s(history)
     if last_s is None or last_s <= now_s:
         return []
-    return [f"the last action in the store is of {words.moment(last_s)}, the block only of {words.moment(now_s)}"]
+    return [f"the last action in the store is of {text.format_time(last_s)}, the block only of {text.format_time(now_s)}"]
 
 
 # --- Why a step cannot be decided: everything in it that is unknown, stale or contradictory.
 
 
-def faults_of(step: StepInput, references: References) -> list[str]:
+def decision_faults(step: StepInput, references: ReferencePrices) -> list[str]:
     """Everything that is unknown, stale or contradictory; empty when the step can be decided."""
     assets = step.portfolio.assets
-    if len(assets) < minimum.FEWEST:
-        return [f"a portfolio needs at least {minimum.FEWEST} assets, this one has {len(assets)}"]
+    if len(assets) < minimum.MIN_ASSETS:
+        return [f"a portfolio needs at least {minimum.MIN_ASSETS} assets, this one has {len(assets)}"]
     faults = []
     if (
         step.quarantine
-        and len(assets) - len({one.token for one in step.quarantine} & {asset.token.address for asset in assets}) < minimum.FEWEST
+        and len(assets) - len({one.token for one in step.quarantine} & {asset.token.address for asset in assets}) < minimum.MIN_ASSETS
     ):
-        faults.append(f"fewer than {minimum.FEWEST} assets are left that may be traded")
+        faults.append(f"fewer than {minimum.MIN_ASSETS} assets are left that may be traded")
     weights_bps = sum(asset.target_bps for asset in assets)
     if weights_bps != BPS or any(asset.target_bps < 0 for asset in assets):
         faults.append(f"targets sum to {weights_bps} bps instead of {BPS}, or one is negative")
@@ -100,19 +91,19 @@ def faults_of(step: StepInput, references: References) -> list[str]:
     faults += [f"{step.portfolio.token(address).label} is listed {times} times" for address, times in listed.items() if times > 1]
     if step.policy.destination is Destination.BAND and not has_band(step.policy.trigger):
         faults.append("the destination is a band, but the trigger has none")
-    faults += [fault for fault in (sequencer_fault(step), depeg_fault(step, references), contradiction(step)) if fault]
-    faults += [fault for fault in (sleeves.fault(step),) if fault]
-    faults += order_targets.faults(step, references)
-    faults += balances(step)
-    faults += liquidity.faults(step)
-    faults += zone.faults(step, references)
-    faults += from_the_future(step.history, step.snapshot.head.timestamp_s)
+    faults += [fault for fault in (sequencer_fault(step), depeg_fault(step, references), source_conflict(step)) if fault]
+    faults += [fault for fault in (netting.strategies_fault(step),) if fault]
+    faults += exits.faults(step, references)
+    faults += unknown_balances(step)
+    faults += valuation.faults(step)
+    faults += no_trade_zone.faults(step, references)
+    faults += store_ahead_faults(step.history, step.snapshot.head.timestamp_s)
     faults += [f"{gap.label} has no reference price ({gap.why})" for gap in references.unpriced if gap.token in listed]
     return faults
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class DecisionResult:
     """A decision with what it rests on. `drifts` is empty when balances or prices are unknown.
 
     `reviewed` says that a schedule was due and its review is now done, so that the next one counts from this block; `reviews` are
@@ -125,211 +116,230 @@ class Decided:
 
     decision: Decision
     drifts: tuple[AssetDrift, ...]
-    references: References
+    references: ReferencePrices
     reviewed: bool = False
     zone: ZoneView | None = None
     reviews: tuple[str, ...] = ()
     next_s: int | None = None
-    round: Round | None = None
+    round: ExecutionSlice | None = None
     ended: str = ""
-    begins: Campaign | None = None
+    begins: GradualExecution | None = None
     order: str = ""
-    sleeves: SleevesView | None = None
-    crosses: bool = False
+    sleeves: NettingResult | None = None
+    is_netting_only: bool = False
     leaves: tuple[str, ...] = ()
-    stuck: tuple[StuckExit, ...] = ()
+    stuck: tuple[BlockedExit, ...] = ()
 
     @property
     def asks(self) -> Decision:
         """The decision; exchanges between strategies count as the rebalance that prices asked for."""
-        return Rebalance(self.decision.reason, self.sleeves.goal) if self.crosses and self.sleeves is not None else self.decision
+        return Rebalance(self.decision.reason, self.sleeves.goal) if self.is_netting_only and self.sleeves is not None else self.decision
 
 
-def decide(step: StepInput) -> Decided:
+def decide(step: StepInput) -> DecisionResult:
     """Decides from the snapshot alone; the same input gives the same decision. Raises ConfigError for a schedule that is none.
 
     Whatever it is, the reason names the tokens in quarantine, the exits that are stuck, and rises accepted as deposits.
     """
     found = replace(_decided(step), stuck=step.stuck)
-    if renounced := campaign.renounced(step):
+    if renounced := gradual_execution.invalidation_reason(step):
         found = replace(found, ended=renounced)
-    besides = (quarantine.named(step), stuck.named(step), step.aside, flows.accepted(step))
+    besides = (
+        quarantine.format_quarantine(step),
+        exits.format_blocked_exits(step),
+        step.aside,
+        balance_changes.format_accepted_deposits(step),
+    )
     told = "; ".join(said for said in (found.decision.reason, *besides) if said)
     return replace(found, decision=replace(found.decision, reason=told))
 
 
-def _decided(step: StepInput) -> Decided:  # noqa: C901
+def _decided(step: StepInput) -> DecisionResult:  # noqa: C901
     references = reference_prices(step)
-    faults = faults_of(step, references)
+    faults = decision_faults(step, references)
     if faults:
-        return Decided(Halt("; ".join(faults)), (), references)
+        return DecisionResult(Halt("; ".join(faults)), (), references)
     prices = {token: found.price for token, found in references.prices.items()}
-    drifts = drift(step, prices)
-    stopped = step.history.stopped or step.history.books or liquidity.unknown_to_the_store(step)
-    if not stopped and (leaving := order_targets.exit_now(step, drifts, prices)) is not None:
-        first = coin.top_up(step, leaving)
-        sold = order_targets.leaves(step, drifts) if first is None and isinstance(leaving, Rebalance) else ()
-        return Decided(first or leaving, drifts, references, leaves=sold)
-    held_back = "; ".join(why for why in (outflow.unfinished(step), flows.halting(step)) if why)  # holds no exit, and no liquidity out
-    if stopped := stopped or allocation.fault(step):
-        return Decided(Halt(f"{held_back}; {stopped}" if held_back else stopped), drifts, references)
-    if not held_back and (little := minimum.too_small(step, drifts)):
-        return Decided(Hold(f"nothing else is traded: {little}") if step.stuck else Halt(little), drifts, references)
-    too_much = lp_wish.must_go(step, prices)
+    drifts = compute_drifts(step, prices)
+    stopped = step.history.stopped or step.history.books or valuation.undecided_positions_reason(step)
+    if not stopped and (leaving := exits.triggered_exit(step, drifts, prices)) is not None:
+        first = native_coin.top_up(step, leaving)
+        sold = exits.exit_tokens(step, drifts) if first is None and isinstance(leaving, Rebalance) else ()
+        return DecisionResult(first or leaving, drifts, references, leaves=sold)
+    held_back = "; ".join(
+        why for why in (withdrawals.open_withdrawal_reason(step), balance_changes.halt_reason(step)) if why
+    )  # holds no exit, and no liquidity out
+    if stopped := stopped or targets.missing_weights_reason(step):
+        return DecisionResult(Halt(f"{held_back}; {stopped}" if held_back else stopped), drifts, references)
+    if not held_back and (little := minimum.too_small_reason(step, drifts)):
+        return DecisionResult(Hold(f"nothing else is traded: {little}") if step.stuck else Halt(little), drifts, references)
+    too_much = lp_wish.limit_adjustment(step, prices)
     if too_much.over:
-        not_yet = confirm.lacking(step, prices, confirm.by_limits)
-        out = _again(too_much.reason, not_yet) if not_yet else AdjustLiquidity(too_much.reason)
-        return Decided(coin.top_up(step, out) or out, drifts, references)
+        not_yet = price_confirmation.unconfirmed_reason(step, prices, price_confirmation.limit_signals)
+        out = _unconfirmed_hold(too_much.reason, not_yet) if not_yet else AdjustLiquidity(too_much.reason)
+        return DecisionResult(native_coin.top_up(step, out) or out, drifts, references)
     if held_back:
-        next_s = outflow.next_part_s(step)
+        next_s = withdrawals.next_part_s(step)
         held = Halt(held_back) if next_s is None else Hold(held_back, next_s, "limits.first_purchase")
-        return Decided(held, drifts, references)
-    if (course := campaign.course(step, drifts, prices)) is not None:
-        first = None if course.round is None else coin.top_up(step, course.decision)
-        return Decided(
+        return DecisionResult(held, drifts, references)
+    if (course := gradual_execution.decide_slice(step, drifts, prices)) is not None:
+        first = None if course.round is None else native_coin.top_up(step, course.decision)
+        return DecisionResult(
             first or course.decision,
             drifts,
             references,
             round=None if first else course.round,
             ended=course.ended,
-            sleeves=None if step.split is None else sleeves.view(step, prices),
+            sleeves=None if step.split is None else netting.net_strategies(step, prices),
         )
     if step.split is not None:
         return _of_strategies(step, drifts, references, prices)
     trigger, found = step.policy.trigger, None
-    if isinstance(trigger, Zone) and trigger.risk.unmeasured:
-        answer = zone.unmeasured(trigger.risk)
-    elif isinstance(trigger, Zone):
-        found, drifts = zone.view(step, trigger.risk, drifts, prices)
-        answer = replace(zone.fired(found, drifts), fired=False) if max_weight.asks(step, drifts) else zone.fired(found, drifts)
+    if isinstance(trigger, NoTradeZone) and trigger.risk.unmeasured:
+        answer = no_trade_zone.unmeasured_result(trigger.risk)
+    elif isinstance(trigger, NoTradeZone):
+        found, drifts = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, prices)
+        answer = (
+            replace(no_trade_zone.zone_result(found, drifts), fired=False)
+            if rules.must_reduce_weight(step, drifts)
+            else no_trade_zone.zone_result(found, drifts)
+        )
     else:
-        answer = fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps)
-    answer = max_weight.fired_by_max_weight(step, drifts, answer)
+        answer = evaluate_trigger(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps)
+    answer = rules.apply_max_weight(step, drifts, answer)
     if answer.fired:
         decision, reviewed = _act(step, drifts, references, answer)
         if isinstance(decision, Rebalance):
             decision, reviewed = _confirmed(step, prices, decision, reviewed, answer.by_time)
-        out_first = _out_first(step, prices) if isinstance(decision, Rebalance) else None
+        out_first = _withdraw_liquidity_first(step, prices) if isinstance(decision, Rebalance) else None
         decision, reviewed = (decision, reviewed) if out_first is None else (out_first, False)
     else:
-        decision, reviewed = or_liquidity(step, prices, _hold(_forecast(step, drifts, answer))), answer.due
-    first = coin.top_up(step, decision)
+        decision, reviewed = liquidity_or_hold(step, prices, _hold(_forecast(step, drifts, answer))), answer.due
+    first = native_coin.top_up(step, decision)
     if first is not None:
-        return Decided(first, drifts, references, False, found, next_s=answer.next_s)
-    return Decided(decision, drifts, references, reviewed, found, answer.reviews if reviewed else (), answer.next_s)
+        return DecisionResult(first, drifts, references, False, found, next_s=answer.next_s)
+    return DecisionResult(decision, drifts, references, reviewed, found, answer.reviews if reviewed else (), answer.next_s)
 
 
-def _of_strategies(step: StepInput, drifts: tuple[AssetDrift, ...], references: References, prices: Mapping[str, Price]) -> Decided:
+def _of_strategies(
+    step: StepInput, drifts: tuple[AssetDrift, ...], references: ReferencePrices, prices: Mapping[str, Price]
+) -> DecisionResult:
     """Each by its own trigger and cooldown, all towards one goal; what is left after exchanges inside must be worth a trade."""
-    view = sleeves.view(step, prices)
-    answer = max_weight.fired_by_max_weight(step, drifts, view.answer)
-    wanted = view.goal if view.answer.fired else max_weight.down(drifts)
+    view = netting.net_strategies(step, prices)
+    answer = rules.apply_max_weight(step, drifts, view.answer)
+    wanted = view.goal if view.answer.fired else rules.reduction_goal(drifts)
     decision, reviewed = _act(step, drifts, references, answer, wanted) if answer.fired else (_hold(answer), answer.due)
     if isinstance(decision, Rebalance) and not view.answer.fired:
         decision, reviewed = _confirmed(step, prices, decision, reviewed, False)
     crosses = view.answer.fired and isinstance(decision, Hold) and not _worth_it(step, _largest(drifts, view.goal))
-    if (first := coin.top_up(step, decision)) is not None:
-        return Decided(first, drifts, references, next_s=answer.next_s, sleeves=view)
+    if (first := native_coin.top_up(step, decision)) is not None:
+        return DecisionResult(first, drifts, references, next_s=answer.next_s, sleeves=view)
     reviews = answer.reviews if reviewed else ()
-    return Decided(decision, drifts, references, reviewed, None, reviews, answer.next_s, sleeves=view, crosses=crosses)
+    return DecisionResult(decision, drifts, references, reviewed, None, reviews, answer.next_s, sleeves=view, is_netting_only=crosses)
 
 
 def _confirmed(step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool, by_time: bool) -> tuple[Decision, bool]:
     """The rebalance, where the blocks before ask for it too, or no price was asked; else a hold whose review stays due."""
-    not_yet = "" if by_time else confirm.lacking(step, prices, confirm.by_trigger)
-    return (_again(decision.reason, not_yet), False) if not_yet else (decision, reviewed)
+    not_yet = "" if by_time else price_confirmation.unconfirmed_reason(step, prices, price_confirmation.trigger_signals)
+    return (_unconfirmed_hold(decision.reason, not_yet), False) if not_yet else (decision, reviewed)
 
 
-def _again(reason: str, not_yet: str) -> Hold:
+def _unconfirmed_hold(reason: str, not_yet: str) -> Hold:
     return Hold(f"{reason}; but {not_yet}; looks again at the next tick", kept_by="policy.confirm_blocks")
 
 
-def _hold(answer: Fired) -> Hold:
-    when = "looks again at the next tick" if answer.next_s is None else f"next review {words.moment(answer.next_s)}"
+def _hold(answer: TriggerResult) -> Hold:
+    when = "looks again at the next tick" if answer.next_s is None else f"next review {text.format_time(answer.next_s)}"
     return Hold(answer.reason if when in answer.reason else f"{answer.reason}; {when}", answer.next_s)
 
 
-def _forecast(step: StepInput, drifts: tuple[AssetDrift, ...], answer: Fired) -> Fired:
+def _forecast(step: StepInput, drifts: tuple[AssetDrift, ...], answer: TriggerResult) -> TriggerResult:
     """A review whose execution is later says what would be done if it were now."""
     if answer.waits_s is None:
         return answer
     found = [
-        f"{'sell' if value < 0 else 'buy'} {drift.symbol} worth {money(step, abs(value))}"
+        f"{'sell' if value < 0 else 'buy'} {drift.symbol} worth {format_money(step, abs(value))}"
         for drift, value in zip(drifts, corrections(drifts, _wanted(step, drifts)).values(), strict=True)
         if drift.token != step.portfolio.numeraire.address and abs(value) >= max(Fraction(1), step.limits.min_trade or Fraction(1))
     ]
     told = f"a rebalance would {', '.join(found)}" if found else "nothing would be worth a trade"
-    return replace(answer, reason=f"{answer.reason}; {told}; executed from {words.moment(answer.waits_s)} on, at the prices of then")
+    return replace(answer, reason=f"{answer.reason}; {told}; executed from {text.format_time(answer.waits_s)} on, at the prices of then")
 
 
 def _wanted(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
     """Where a rebalance would go now."""
     trigger, policy = step.policy.trigger, step.policy
-    if isinstance(trigger, Zone):
-        if max_weight.asks(step, drifts):
-            return max_weight.down(drifts)
-        return replace(goal(drifts, policy.destination), risk=trigger.risk)
-    wanted = max_weight.bounded(drifts, goal(drifts, policy.destination))
-    return narrowed(drifts, wanted, policy.only, step.portfolio.numeraire.address)
+    if isinstance(trigger, NoTradeZone):
+        if rules.must_reduce_weight(step, drifts):
+            return rules.reduction_goal(drifts)
+        return replace(rebalance_goal(drifts, policy.destination), risk=trigger.risk)
+    wanted = rules.cap_goal(drifts, rebalance_goal(drifts, policy.destination))
+    return restrict_to_side(drifts, wanted, policy.only, step.portfolio.numeraire.address)
 
 
-def _out_first(step: StepInput, prices: Mapping[str, Price]) -> AdjustLiquidity | Hold | None:
+def _withdraw_liquidity_first(step: StepInput, prices: Mapping[str, Price]) -> AdjustLiquidity | Hold | None:
     """Liquidity that its targets want out, before swaps: they could not spend it. What they want in waits until no swap is asked for.
 
     While liquidity rests after an action none of it goes: prices that go to and fro would move it at every look.
     """
-    if _cooldown(step, liquidity_too=True) or failures.stopped(step.history):
+    if _cooldown(step, liquidity_too=True) or failures.is_stopped(step.history):
         return None
     try:
-        wanted = lp_wish.asked_for(step, prices)
+        wanted = lp_wish.target_adjustment(step, prices)
     except Refused:
         return None
-    if not any(isinstance(move, Out) for move in wanted.moves):
+    if not any(isinstance(move, WithdrawMove) for move in wanted.moves):
         return None
-    not_yet = confirm.lacking(step, prices, confirm.by_targets, every=True)
-    return _again(wanted.reason, not_yet) if not_yet else AdjustLiquidity(wanted.reason)
+    not_yet = price_confirmation.unconfirmed_reason(step, prices, price_confirmation.liquidity_signals, every=True)
+    return _unconfirmed_hold(wanted.reason, not_yet) if not_yet else AdjustLiquidity(wanted.reason)
 
 
-def or_liquidity(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Hold | AdjustLiquidity:
+def liquidity_or_hold(step: StepInput, prices: Mapping[str, Price], hold: Hold) -> Hold | AdjustLiquidity:
     """No swap is asked for: what the liquidity targets ask for, unless it is too soon; else the hold, with what they leave and why."""
     try:
-        wanted = lp_wish.asked_for(step, prices)
+        wanted = lp_wish.target_adjustment(step, prices)
     except Refused as unknown:
         return replace(hold, reason=f"{hold.reason}; liquidity stays as it is: {unknown.message}")
     left = "".join(f"; {item.what}: {item.why}" for item in wanted.skipped)
     if not wanted.moves:
         return replace(hold, reason=hold.reason + left)
-    if failures.stopped(step.history):
+    if failures.is_stopped(step.history):
         return replace(hold, reason=f"{hold.reason}; {wanted.reason}, but too many transactions failed in a row: trimtab resume")
     resting = _cooldown(step, liquidity_too=True)
     if resting:
         return replace(hold, reason=f"{hold.reason}; {wanted.reason}; {resting[0]}", next_s=hold.next_s or resting[1])
-    not_yet = confirm.lacking(step, prices, confirm.by_targets, every=True)
+    not_yet = price_confirmation.unconfirmed_reason(step, prices, price_confirmation.liquidity_signals, every=True)
     return replace(hold, reason=f"{hold.reason}; {wanted.reason}, but {not_yet}") if not_yet else AdjustLiquidity(wanted.reason)
 
 
 def _act(
-    step: StepInput, drifts: tuple[AssetDrift, ...], references: References, answer: Fired, together: Goal | None = None
+    step: StepInput, drifts: tuple[AssetDrift, ...], references: ReferencePrices, answer: TriggerResult, together: Goal | None = None
 ) -> tuple[Decision, bool]:
     """A trigger fired: rebalance, unless it is too soon, gas is too dear, or nothing is worth a trade. And: is the review done?"""
     resting = _cooldown(step) if together is None else None  # strategies rest each by itself
     if resting:
         return Hold(f"{answer.reason}; {resting[0]}", resting[1], "policy.cooldown"), False
-    dear = minimum.gas_too_dear(step, drifts, references)
+    dear = minimum.gas_too_high_reason(step, drifts, references)
     if dear:
         return Hold(f"{answer.reason}; {dear}", kept_by="gas"), False
-    first = purchase.is_first(step)
-    wanted = together or (purchase.goal_of(step, drifts) if first and not isinstance(step.policy.trigger, Zone) else _wanted(step, drifts))
+    first = purchase.is_first_purchase(step)
+    wanted = together or (
+        purchase.purchase_goal(step, drifts) if first and not isinstance(step.policy.trigger, NoTradeZone) else _wanted(step, drifts)
+    )
     largest = _largest(drifts, wanted)
     if not _worth_it(step, largest):
         least = (
-            "" if largest == 0 else f": the largest correction is {money(step, largest)}, min_trade {money(step, step.limits.min_trade)}"
+            ""
+            if largest == 0
+            else f": the largest correction is {format_money(step, largest)}, min_trade {format_money(step, step.limits.min_trade)}"
         )
         side = "" if step.policy.only is None else f" under policy.only = {step.policy.only.value}"
-        hold = _hold(Fired(False, f"{answer.reason}; nothing to do{side}{least}", answer.next_s))
+        hold = _hold(TriggerResult(False, f"{answer.reason}; nothing to do{side}{least}", answer.next_s))
         return replace(hold, kept_by="limits.min_trade" if largest else "policy.only" if side else ""), answer.due
     if first:
-        return Rebalance(f"{purchase.first_words(step, drifts, wanted)}; {answer.reason}", wanted, apart=purchase.allowed(step)), answer.due
+        return Rebalance(
+            f"{purchase.first_rebalance_name(step, drifts, wanted)}; {answer.reason}", wanted, apart=purchase.turnover_allowance(step)
+        ), answer.due
     return Rebalance(answer.reason, wanted), answer.due
 
 
@@ -354,7 +364,7 @@ def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] |
     if last_s is None or step.snapshot.head.timestamp_s >= last_s + step.policy.cooldown_s:
         return None
     until_s = last_s + step.policy.cooldown_s
-    return f"but the last {what} was at {words.moment(last_s)} and the cooldown lasts until {words.moment(until_s)}", until_s
+    return f"but the last {what} was at {text.format_time(last_s)} and the cooldown lasts until {text.format_time(until_s)}", until_s
 
 
 # --- Whether the ledger and the chain agree on every balance; where they do not, which balance, and by how much.
@@ -363,21 +373,21 @@ def _cooldown(step: StepInput, liquidity_too: bool = False) -> tuple[str, int] |
 REMEDY = "see which entry with trimtab books check, or begin anew at the chain's balances with trimtab books open"
 
 
-def agreed(step: StepInput, books: Books, stands: Iterable[Stand]) -> StepInput:
+def reconcile_ledger(step: StepInput, books: ExpectedBalances, stands: Iterable[LedgerBalance]) -> StepInput:
     """The step with what disagrees in its history. Changes that nobody made and that are not written down yet are no disagreement:
     they are flows. A snapshot that cannot be compared with the books is not compared with the ledger either.
     """
-    if not flows.comparable(step.snapshot, books):
+    if not balance_changes.is_comparable(step.snapshot, books):
         return step
-    unwritten = {token: delta for token, (delta, _) in flows.differences(step.snapshot, books).items()}
-    sure = flows.balances_of(step.snapshot)
+    unwritten = {token: delta for token, (delta, _) in balance_changes.differences(step.snapshot, books).items()}
+    sure = balance_changes.balances_of(step.snapshot)
     counted = {asset.token.address for asset in step.portfolio.assets} | {NATIVE}
     wrong = []
     for stand in stands:
         expected = stand.raw + unwritten.get(stand.token, 0)
         if stand.token in counted and stand.token in sure and sure[stand.token] != expected:
             said, has = (_amount(step, stand.token, raw) for raw in (expected, sure[stand.token]))
-            wrong.append(f"{flows.label(step, stand.token)}: {said} by the ledger, {has} on the chain")
+            wrong.append(f"{balance_changes.token_label(step, stand.token)}: {said} by the ledger, {has} on the chain")
     if not wrong:
         return step
     told = f"ledger and chain disagree at block {step.snapshot.head.number}: {'; '.join(wrong)}; {REMEDY}"

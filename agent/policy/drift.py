@@ -7,16 +7,29 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import AnyOf, Asset, AssetDrift, Destination, Goal, GoalWeight, Hybrid, Only, Staged, StepInput, Threshold, Trigger, Zone
-from agent.policy import native_coin as coin
-from agent.policy import text as words
-from agent.policy.liquidity import valuation as liquidity
+from agent.model import (
+    AnyOf,
+    Asset,
+    AssetDrift,
+    Destination,
+    Goal,
+    GoalWeight,
+    HybridTrigger,
+    NoTradeZone,
+    StagedTrigger,
+    StepInput,
+    Threshold,
+    TradeSide,
+    Trigger,
+)
+from agent.policy import native_coin, text
+from agent.policy.liquidity import valuation
 from agent.units import BPS, Price, Value, largest_remainder
 
 # --- How wide the band around a target is: the trigger's widths, an asset's own, the narrower where several count.
 
 
-Edges = tuple[Fraction, Fraction]
+BandEdges = tuple[Fraction, Fraction]
 
 
 def has_band(trigger: Trigger) -> bool:
@@ -24,14 +37,14 @@ def has_band(trigger: Trigger) -> bool:
     return bool(_thresholds(trigger))
 
 
-def band(trigger: Trigger, target_bps: int, own: Threshold | None = None, most_bps: int | None = None) -> Edges:
+def band(trigger: Trigger, target_bps: int, own: Threshold | None = None, most_bps: int | None = None) -> BandEdges:
     """Edges of the band around a target in bps, exact, within 0 and 10,000.
 
     `own` is the asset's, in place of the trigger's widths. A band ends at `most_bps`, where that is above the target. With an
     absolute and a relative width the narrower counts, and so it does with several triggers. One that knows no band has one of no
     width, and a zone's depends on the market (agent/policy/triggers/no_trade_zone.py).
     """
-    if isinstance(trigger, Zone):
+    if isinstance(trigger, NoTradeZone):
         return Fraction(0), Fraction(BPS)
     thresholds = _thresholds(trigger)
     widths = [_width(own or threshold, target_bps) for threshold in thresholds]
@@ -40,7 +53,7 @@ def band(trigger: Trigger, target_bps: int, own: Threshold | None = None, most_b
     return max(Fraction(0), target_bps - width), min(Fraction(most), target_bps + width)
 
 
-def banded(drifts: Sequence[AssetDrift], trigger: Trigger) -> tuple[AssetDrift, ...]:
+def with_trigger_bands(drifts: Sequence[AssetDrift], trigger: Trigger) -> tuple[AssetDrift, ...]:
     """The same standing by the bands of another trigger: one of several judges by its own."""
     whole = sum((drift.value for drift in drifts), Fraction(0))
     result = []
@@ -55,7 +68,7 @@ def _thresholds(trigger: Trigger) -> list[Threshold]:
     match trigger:
         case Threshold():
             return [trigger]
-        case Hybrid(threshold) | Staged(_, _, threshold):
+        case HybridTrigger(threshold) | StagedTrigger(_, _, threshold):
             return [] if threshold is None else [threshold]
         case AnyOf(triggers):
             return [threshold for one in triggers for threshold in _thresholds(one)]
@@ -69,17 +82,17 @@ def _width(threshold: Threshold, target_bps: int) -> Fraction:
     return min(widths, default=Fraction(0))
 
 
-def drift(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
+def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
     """Every asset's standing, in the portfolio's order. `prices` are numeraire base units per token base unit, by address.
 
     Confirmed liquidity positions count by what they stand for at these prices (R1.2). Raises Refused when a balance, position or
     price is missing: unknown is never taken for zero. Of the native asset both balances count, and the floor for gas does not.
     """
-    assets = [replace(asset, reserve_raw=coin.kept_raw(step, asset)) for asset in step.portfolio.assets]
-    return weigh(assets, coin.held(step), prices, step.policy.trigger, liquidity.holdings(step, prices))
+    assets = [replace(asset, reserve_raw=native_coin.reserved_raw(step, asset)) for asset in step.portfolio.assets]
+    return drifts_from_balances(assets, native_coin.held_balances(step), prices, step.policy.trigger, valuation.holdings(step, prices))
 
 
-def weigh(
+def drifts_from_balances(
     assets: Sequence[Asset],
     held: Mapping[str, int],
     prices: Mapping[str, Price],
@@ -128,30 +141,30 @@ def weigh(
 
 def ideal_trades(drifts: Sequence[AssetDrift]) -> dict[str, Value]:
     """Value to buy (positive) or sell of each token to stand exactly on target, at reference prices without costs; sums to zero."""
-    whole = total(drifts)
+    whole = investable_total(drifts)
     return {drift.token: whole * drift.target_bps / BPS - drift.value for drift in drifts}
 
 
 def corrections(drifts: Sequence[AssetDrift], goal: Goal) -> dict[str, Value]:
     """Value that each token lacks (positive) or has too much of, to the nearest share that the goal allows."""
-    whole = total(drifts)
+    whole = investable_total(drifts)
     result = {}
     for drift, wanted in zip(drifts, goal.weights, strict=True):
         result[drift.token] = whole * (min(max(drift.share, wanted.low), wanted.high) - drift.share)
     return result
 
 
-def overweight(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
+def overweight_messages(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
     """Which assets are above limits.max_weight, in words."""
     return tuple(
-        f"{drift.symbol} is {words.percent(drift.share)} of the portfolio, above limits.max_weight of {drift.max_bps / 100:g} %: "
+        f"{drift.symbol} is {text.format_percent(drift.share)} of the portfolio, above limits.max_weight of {drift.max_bps / 100:g} %: "
         "nothing more of it is bought, and it is brought down where that is worth its cost"
         for drift in drifts
         if drift.max_bps is not None and drift.share * BPS > drift.max_bps
     )
 
 
-def total(drifts: Sequence[AssetDrift]) -> Value:
+def investable_total(drifts: Sequence[AssetDrift]) -> Value:
     """Investable value of the portfolio, numeraire base units."""
     return sum((drift.value for drift in drifts), Fraction(0))
 
@@ -162,7 +175,7 @@ def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, 
     A share e = v / (v + rest) is reached at v = rest · e / (1 - e): a band of 45 to 55 % is left at -18.2 % and +22.2 %.
     Amounts in liquidity positions are taken as they are now, although they change with the price.
     """
-    whole = total(drifts)
+    whole = investable_total(drifts)
     result = {}
     for drift in drifts:
         rest = whole - drift.value
@@ -172,11 +185,11 @@ def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, 
     return result
 
 
-def unreachable(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tuple[str, str]:
+def unreachable_reasons(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tuple[str, str]:
     """Why there is no alert price below, and above; empty where there is one."""
     if drift.investable_raw + drift.lp_raw == 0:
         return ("none of it is held, so that no price changes its share",) * 2
-    if total(drifts) == drift.value:
+    if investable_total(drifts) == drift.value:
         return ("nothing else has any value, so that its share is 100 % at every price",) * 2
     low = "its band reaches down to 0 %, below which no price takes it" if drift.band_low_bps <= 0 else ""
     return low, "its band reaches up to 100 %, above which no price takes it" if drift.band_high_bps >= BPS else ""
@@ -191,7 +204,7 @@ def _price_at(share: Fraction, rest: Value, counted_raw: int) -> Price | None:
 # --- Where a rebalance goes: onto the target, to the edge of the band, half of the way, or towards the target as far as it pays.
 
 
-def goal(drifts: Sequence[AssetDrift], destination: Destination) -> Goal:
+def rebalance_goal(drifts: Sequence[AssetDrift], destination: Destination) -> Goal:
     """Wanted shares of all assets, in order. Points sum to one; from every interval each share can be met by the others."""
     match destination:
         case Destination.TARGET | Destination.ZONE:
@@ -224,11 +237,11 @@ def _bands(drifts: Sequence[AssetDrift]) -> Goal:
 # --- One side of a rebalance alone: what is sold or bought under policy.only, and where the proceeds or the money come from. - sell: wh
 
 
-Changes = dict[str, Fraction]
+ShareChanges = dict[str, Fraction]
 """Changes of shares by token; what is not in it is not moved."""
 
 
-def narrowed(drifts: Sequence[AssetDrift], goal: Goal, only: Only | None, numeraire: str) -> Goal:
+def restrict_to_side(drifts: Sequence[AssetDrift], goal: Goal, only: TradeSide | None, numeraire: str) -> Goal:
     """The goal where one side alone is traded, as above; the same without `only`.
 
     All else may neither be sold nor bought; under sell and buy the numeraire takes the other side, so that it may grow, or shrink,
@@ -238,33 +251,33 @@ def narrowed(drifts: Sequence[AssetDrift], goal: Goal, only: Only | None, numera
         return goal
     off = {one.token: min(max(one.share, want.low), want.high) - one.share for one, want in zip(drifts, goal.weights, strict=True)}
     match only:
-        case Only.SELL:
+        case TradeSide.SELL:
             changes = {token: change for token, change in off.items() if change < 0 and token != numeraire}
-        case Only.BUY:
+        case TradeSide.BUY:
             lacks = {token: change for token, change in off.items() if change > 0 and token != numeraire}
             changes = _scaled(lacks, max(Fraction(0), -_short(drifts).get(numeraire, Fraction(0))))
-        case Only.WINNERS:
+        case TradeSide.WINNERS:
             sold = {one.token: off[one.token] for one in drifts if one.outside and off[one.token] < 0}
             changes = sold | _scaled({token: lack for token, lack in _short(drifts).items() if lack > 0}, -sum(sold.values()))
-        case Only.LOSERS:
+        case TradeSide.LOSERS:
             bought = {one.token: off[one.token] for one in drifts if one.outside and off[one.token] > 0}
             changes = bought | _scaled({token: lack for token, lack in _short(drifts).items() if lack < 0}, sum(bought.values()))
-    return _goal(drifts, changes, numeraire if only in (Only.SELL, Only.BUY) else None, only is Only.SELL)
+    return _goal(drifts, changes, numeraire if only in (TradeSide.SELL, TradeSide.BUY) else None, only is TradeSide.SELL)
 
 
-def _short(drifts: Sequence[AssetDrift]) -> Changes:
+def _short(drifts: Sequence[AssetDrift]) -> ShareChanges:
     """What each share lacks of its target; below zero where it has too much."""
     return {one.token: Fraction(one.target_bps, BPS) - one.share for one in drifts}
 
 
-def _scaled(wanted: Mapping[str, Fraction], money: Fraction | int) -> Changes:
+def _scaled(wanted: Mapping[str, Fraction], money: Fraction | int) -> ShareChanges:
     """`wanted`, all of one sign, in the same proportion, so that they sum to `money` at most."""
     whole = abs(sum(wanted.values(), Fraction(0)))
     part = min(Fraction(1), money / whole) if whole else Fraction(0)
     return {token: change * part for token, change in wanted.items() if part}
 
 
-def _goal(drifts: Sequence[AssetDrift], changes: Changes, money: str | None, grows: bool) -> Goal:
+def _goal(drifts: Sequence[AssetDrift], changes: ShareChanges, money: str | None, grows: bool) -> Goal:
     """Points for all: what is not moved stays at its share. `money` takes the other side of what is not balanced in itself."""
     rest = -sum(changes.values(), Fraction(0))
     ends = {one.token: one.share + changes.get(one.token, rest if one.token == money else Fraction(0)) for one in drifts}

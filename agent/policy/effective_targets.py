@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.model import StepInput
-from agent.policy.orders.exits import ordered
-from agent.policy.risk import measured
-from agent.policy.strategies.netting import combined
-from agent.policy.targets import allocated
+from agent.policy.orders.exits import apply_orders
+from agent.policy.risk import apply_measured_risk
+from agent.policy.strategies.netting import combine_strategy_targets
+from agent.policy.targets import apply_allocation
 
-Change = Callable[[StepInput], StepInput]
-CHANGES: tuple[Change, ...] = (allocated, combined, ordered, measured)
+TargetAdjustment = Callable[[StepInput], StepInput]
+TARGET_ADJUSTMENTS: tuple[TargetAdjustment, ...] = (apply_allocation, combine_strategy_targets, apply_orders, apply_measured_risk)
 """Each reads what the store remembers in `step.history` and returns the step with other targets and the reason among `wishes`;
 in order: what an allocator chose, what strategies hold of it, what orders keep out of the market; and how much risk lies in it."""
 
 
-def wanted(step: StepInput) -> StepInput:
+def apply_effective_targets(step: StepInput) -> StepInput:
     """The step with the targets that count now. Quarantine comes after it: what may not be traded is nobody's wish."""
-    for change in CHANGES:
+    for change in TARGET_ADJUSTMENTS:
         step = change(step)
     return step

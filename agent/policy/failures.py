@@ -17,12 +17,12 @@ def too_many(reverts: int, approvals: int) -> bool:
     return reverts >= MAX_REVERTS_IN_ROW or approvals >= MAX_APPROVALS_IN_ROW
 
 
-def stopped(history: History) -> bool:
+def is_stopped(history: History) -> bool:
     """Whether rebalances, and liquidity that targets want moved, wait for the owner."""
     return history.failures_stop or too_many(history.reverts_in_row, history.approvals_in_row)
 
 
-def wait_s(history: History) -> int:
+def retry_wait_s(history: History) -> int:
     """Chain time that an exit waits after the newest failure; 0 while few enough failed."""
     if not too_many(history.reverts_in_row, history.approvals_in_row):
         return 0

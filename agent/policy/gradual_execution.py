@@ -12,24 +12,23 @@ from fractions import Fraction
 
 from agent.model import (
     AssetDrift,
-    Campaign,
+    BudgetCarryover,
     Decision,
-    Draw,
+    ExecutionPace,
+    ExecutionProgress,
+    ExecutionSlice,
+    ExecutionStyle,
     Goal,
+    GradualExecution,
     Hold,
-    Pace,
-    Purchase,
+    PurchaseKind,
     Rebalance,
-    Round,
-    Spent,
+    SliceDraw,
     StepInput,
-    Style,
-    Underway,
 )
-from agent.policy import price_confirmation as confirm
-from agent.policy import text as words
+from agent.policy import price_confirmation, text
 from agent.policy.cash_flows import purchase
-from agent.policy.drift import corrections, drift
+from agent.policy.drift import compute_drifts, corrections
 from agent.policy.triggers.rules import Signal
 from agent.units import BPS, Price, Value, ceil_int, value_text
 
@@ -37,69 +36,69 @@ from agent.units import BPS, Price, Value, ceil_int, value_text
 
 
 MILLION = 1_000_000
-LATE = 2
+MAX_DURATION_FACTOR = 2
 """Rounds that are cheaper than impact may take so many times their mean time in all."""
 
 
-def spread(ppm: int, jitter_bps: int) -> Fraction:
+def jitter_factor(ppm: int, jitter_bps: int) -> Fraction:
     """Chance in millionths as a factor around one: from 1 - jitter to 1 + jitter, evenly."""
     jitter = Fraction(jitter_bps, BPS)
     return 1 - jitter + 2 * jitter * Fraction(ppm, MILLION - 1)
 
 
-def fair_share(campaign: Campaign) -> Value:
+def mean_slice_value(campaign: GradualExecution) -> Value:
     """What a round moves on average, numeraire base units."""
     return campaign.wish / campaign.rounds
 
 
-def size(campaign: Campaign, draw: Draw) -> Value:
+def slice_value(campaign: GradualExecution, draw: SliceDraw) -> Value:
     """What the next round moves, unless less is left: each is drawn by itself, so that no round tells of another (T15)."""
-    return fair_share(campaign) * spread(draw.size_ppm, campaign.pace.size_jitter_bps)
+    return mean_slice_value(campaign) * jitter_factor(draw.size_ppm, campaign.pace.size_jitter_bps)
 
 
-def part(campaign: Campaign, draw: Draw, left: Value) -> Fraction:
+def slice_fraction(campaign: GradualExecution, draw: SliceDraw, left: Value) -> Fraction:
     """The same as a part of what is `left` to move; the round that finds no more than its size takes all of it."""
-    wanted = size(campaign, draw)
+    wanted = slice_value(campaign, draw)
     return Fraction(1) if left <= wanted else wanted / left
 
 
-def interval_s(pace: Pace, rounds: int) -> int:
+def mean_interval_s(pace: ExecutionPace, rounds: int) -> int:
     """Mean time between two rounds, seconds."""
-    return max(1, pace.over_s // rounds if pace.style is Style.TWAP else pace.interval_s)
+    return max(1, pace.over_s // rounds if pace.style is ExecutionStyle.TWAP else pace.interval_s)
 
 
-def wait_s(campaign: Campaign, draw: Draw) -> int:
+def slice_wait_s(campaign: GradualExecution, draw: SliceDraw) -> int:
     """Seconds from one round to the next."""
-    return ceil_int(interval_s(campaign.pace, campaign.rounds) * spread(draw.wait_ppm, campaign.pace.time_jitter_bps))
+    return ceil_int(mean_interval_s(campaign.pace, campaign.rounds) * jitter_factor(draw.wait_ppm, campaign.pace.time_jitter_bps))
 
 
-def times(pace: Pace, rounds: int, began_s: int) -> tuple[int, int]:
+def execution_deadlines(pace: ExecutionPace, rounds: int, began_s: int) -> tuple[int, int]:
     """Until when a round may begin, and when a campaign is over, chain seconds: a mean wait later, since it may have been paused."""
-    if pace.style is Style.LIMIT:
+    if pace.style is ExecutionStyle.LIMIT:
         return began_s + pace.patience_s, began_s + pace.patience_s
-    mean_s = interval_s(pace, rounds)
-    length_s = pace.over_s if pace.style is Style.TWAP else LATE * rounds * mean_s
+    mean_s = mean_interval_s(pace, rounds)
+    length_s = pace.over_s if pace.style is ExecutionStyle.TWAP else MAX_DURATION_FACTOR * rounds * mean_s
     return began_s + length_s, began_s + length_s + mean_s
 
 
 SAME_BPS = 25
 """By how much a target may differ and count as the same: what allocators and strategies want moves a little at every look."""
-WANTED = "what is wanted of the portfolio changed"
+TARGETS_CHANGED = "what is wanted of the portfolio changed"
 """Why a campaign ends whose targets moved: the next goes on with its prices and its budget."""
-MUCH = 10
+REVERSAL_DIVISOR = 10
 """What part of a fair share has to go the other way before prices count as turned: rounds end where they end, give or take."""
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class SliceDecision:
     """What a campaign asks for now. `round` is there while one is due, `ended` says why there will be none any more."""
 
     decision: Decision
-    round: Round | None = None
+    round: ExecutionSlice | None = None
     ended: str = ""
 
 
-def renounced(step: StepInput) -> str:
+def invalidation_reason(step: StepInput) -> str:
     """What of the config or the targets is no longer as it was when the campaign began; empty while it holds, or there is none."""
     if step.history.campaign is None:
         return ""
@@ -108,8 +107,8 @@ def renounced(step: StepInput) -> str:
         return ""
     if step.split is not None:
         return "strategies share the wallet by now"
-    if _other(dict(targets(step)), dict(begun.targets_bps)):
-        return WANTED
+    if _other(dict(target_weights(step)), dict(begun.targets_bps)):
+        return TARGETS_CHANGED
     if step.policy.destination is not begun.destination:
         return "policy.destination was changed"
     if step.policy.only is not begun.only:
@@ -124,64 +123,66 @@ def _other(now_bps: Mapping[str, int], then_bps: Mapping[str, int]) -> bool:
     return any(abs(bps - then_bps[token]) > SAME_BPS or (bps == 0) != (then_bps[token] == 0) for token, bps in now_bps.items())
 
 
-def targets(step: StepInput) -> tuple[tuple[str, int], ...]:
+def target_weights(step: StepInput) -> tuple[tuple[str, int], ...]:
     """What a campaign is bound to: the target of each token."""
     return tuple((asset.token.address, asset.target_bps) for asset in step.portfolio.assets)
 
 
-def course(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]) -> Course | None:
+def decide_slice(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]) -> SliceDecision | None:
     """What the campaign under way asks for; None where there is none, or it was renounced."""
     under = step.history.campaign
-    if under is None or renounced(step):
+    if under is None or invalidation_reason(step):
         return None
     begun, now_s = under.campaign, step.snapshot.head.timestamp_s
     if begun.purchase is not None:
         return _purchase(step, drifts, under)
     left = _left(drifts, begun)
     if why := _over(step, drifts, under, left):
-        return Course(Hold(f"the correction from {words.moment(begun.began_s)} is over: {why}"), ended=why)
-    told = f"round {under.done + 1} of about {begun.rounds}" if begun.pace.style is not Style.LIMIT else "the correction at a price"
-    told = f"{told} from {words.moment(begun.began_s)}, {_money(step, left)} to move"
+        return SliceDecision(Hold(f"the correction from {text.format_time(begun.began_s)} is over: {why}"), ended=why)
+    told = (
+        f"round {under.done + 1} of about {begun.rounds}" if begun.pace.style is not ExecutionStyle.LIMIT else "the correction at a price"
+    )
+    told = f"{told} from {text.format_time(begun.began_s)}, {_money(step, left)} to move"
     if now_s < under.next_s:
-        return Course(Hold(f"{told}: due {words.moment(under.next_s)}", under.next_s, "execution.style"))
-    found = Round(under.done + 1, _part(under, left, now_s), left)
-    if not_yet := confirm.lacking(step, prices, by_campaign):
-        return Course(Hold(f"{told}; but {not_yet}; looks again at the next tick", kept_by="policy.confirm_blocks"))
-    return Course(Rebalance(told, partial(drifts, begun.goal, found.part)), found)
+        return SliceDecision(Hold(f"{told}: due {text.format_time(under.next_s)}", under.next_s, "execution.style"))
+    found = ExecutionSlice(under.done + 1, _part(under, left, now_s), left)
+    if not_yet := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
+        return SliceDecision(Hold(f"{told}; but {not_yet}; looks again at the next tick", kept_by="policy.confirm_blocks"))
+    return SliceDecision(Rebalance(told, partial_goal(drifts, begun.goal, found.part)), found)
 
 
-def _purchase(step: StepInput, drifts: Sequence[AssetDrift], under: Underway) -> Course:
+def _purchase(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress) -> SliceDecision:
     """The next part of a purchase, which its owner has confirmed: no price asked for it, and targets of now are bought."""
-    begun, now_s, goal = under.campaign, step.snapshot.head.timestamp_s, purchase.goal_of(step, drifts)
+    begun, now_s, goal = under.campaign, step.snapshot.head.timestamp_s, purchase.purchase_goal(step, drifts)
     lacks = corrections(drifts, goal).values()
-    allowed, left = purchase.allowed(step), sum((lack for lack in lacks if lack > 0), Fraction(0))
-    what = f"the {begun.purchase.value if begun.purchase else ''} from {words.moment(begun.began_s)}"
+    allowed, left = purchase.turnover_allowance(step), sum((lack for lack in lacks if lack > 0), Fraction(0))
+    what = f"the {begun.purchase.value if begun.purchase else ''} from {text.format_time(begun.began_s)}"
     parts = "1 part" if under.done == 1 else f"{under.done} parts"
     least = max(Fraction(1), step.limits.min_trade or Fraction(0))
     if min(left, allowed) < least or max(abs(lack) for lack in lacks) < least:
         why = f"done in {parts}"
     elif now_s >= begun.expires_s:
-        why = f"its time ended {words.moment(begun.expires_s)} after {parts}; {_money(step, left)} are left, and count as drift"
+        why = f"its time ended {text.format_time(begun.expires_s)} after {parts}; {_money(step, left)} are left, and count as drift"
     elif now_s < under.next_s:
-        told = f"{purchase.words(begun, under.done)}: {_money(step, left)} to buy, next at {words.moment(under.next_s)}"
-        return Course(Hold(told, under.next_s, "limits.first_purchase"))
+        told = f"{purchase.format_progress(begun, under.done)}: {_money(step, left)} to buy, next at {text.format_time(under.next_s)}"
+        return SliceDecision(Hold(told, under.next_s, "limits.first_purchase"))
     else:
-        told = f"{purchase.words(begun, under.done)}: {_money(step, left)} to buy"
-        by_owner = begun.purchase is Purchase.TOP_UP
-        return Course(Rebalance(told, goal, by_owner=by_owner, apart=allowed), Round(under.done + 1, Fraction(1), left))
-    return Course(Hold(f"{what} is over: {why}"), ended=why)
+        told = f"{purchase.format_progress(begun, under.done)}: {_money(step, left)} to buy"
+        by_owner = begun.purchase is PurchaseKind.TOP_UP
+        return SliceDecision(Rebalance(told, goal, by_owner=by_owner, apart=allowed), ExecutionSlice(under.done + 1, Fraction(1), left))
+    return SliceDecision(Hold(f"{what} is over: {why}"), ended=why)
 
 
-def by_campaign(step: StepInput, prices: Mapping[str, Price]) -> frozenset[Signal]:
+def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset[Signal]:
     """Which tokens still have to move the way that the campaign began with. Raises Refused."""
     under = step.history.campaign
     if under is None:
         return frozenset()
-    lacks, sides = corrections(drift(step, prices), under.campaign.goal), dict(under.campaign.sides)
+    lacks, sides = corrections(compute_drifts(step, prices), under.campaign.goal), dict(under.campaign.sides)
     return frozenset(("too little" if lack > 0 else "too much", token) for token, lack in lacks.items() if lack * sides.get(token, 0) > 0)
 
 
-def partial(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Goal:
+def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Goal:
     """The goal, with each edge that is not reached yet only so far away as `part` of the way to it."""
     weights = tuple(
         replace(
@@ -196,25 +197,25 @@ def partial(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Goal:
     return replace(goal, weights=weights)
 
 
-def spent_before(step: StepInput) -> Spent | None:
+def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
     """What of the budget of a correction that begins now is taken already; None where it has one of its own.
 
     By the one that this look ends, or that the store remembers, as long as the first of them had time.
     """
     under = step.history.campaign
-    found = step.history.spent if under is None or under.campaign.purchase is not None else taken(under, renounced(step))
+    found = step.history.spent if under is None or under.campaign.purchase is not None else carried_budget(under, invalidation_reason(step))
     return found if found is not None and step.snapshot.head.timestamp_s < found.until_s else None
 
 
-def taken(under: Underway, why: str) -> Spent:
+def carried_budget(under: ExecutionProgress, why: str) -> BudgetCarryover:
     """What a correction that ended by `why` leaves to the next: gains make no room."""
     begun = under.campaign
-    before = begun.before or Spent(begun.expires_s, Fraction(0), Fraction(0))
+    before = begun.before or BudgetCarryover(begun.expires_s, Fraction(0), Fraction(0))
     lost = before.spent + max(Fraction(0), under.spent)
-    return Spent(before.until_s, max(before.wish, begun.wish), lost, begun.arrival if why == WANTED else ())
+    return BudgetCarryover(before.until_s, max(before.wish, begun.wish), lost, begun.arrival if why == TARGETS_CHANGED else ())
 
 
-def budget_left(pace: Pace, wish: Value, before: Spent | None) -> Value | None:
+def budget_left(pace: ExecutionPace, wish: Value, before: BudgetCarryover | None) -> Value | None:
     """What a correction of this value may lose: its part, and of all that share one budget no more than the largest of them might.
 
     None where there is no budget.
@@ -226,40 +227,42 @@ def budget_left(pace: Pace, wish: Value, before: Spent | None) -> Value | None:
     return own if before is None else max(Fraction(0), min(own, max(wish, before.wish) * part - before.spent))
 
 
-def budget_words(step: StepInput, begun: Campaign) -> str:
+def format_budget(step: StepInput, begun: GradualExecution) -> str:
     """How large its budget is, and that it is a rest where it is one."""
     shown = _money(step, begun.budget or Fraction(0))
-    return shown if begun.before is None else f"{shown}, the rest of one that corrections share until {words.moment(begun.before.until_s)}"
+    return (
+        shown if begun.before is None else f"{shown}, the rest of one that corrections share until {text.format_time(begun.before.until_s)}"
+    )
 
 
-def _part(under: Underway, left: Value, now_s: int) -> Fraction:
+def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:
     """How much of what is left the round does: all of it where no further one would begin in time."""
     begun = under.campaign
-    soonest_s = interval_s(begun.pace, begun.rounds) * spread(0, begun.pace.time_jitter_bps)
-    if begun.pace.style is Style.LIMIT or now_s + soonest_s > begun.ends_s:
+    soonest_s = mean_interval_s(begun.pace, begun.rounds) * jitter_factor(0, begun.pace.time_jitter_bps)
+    if begun.pace.style is ExecutionStyle.LIMIT or now_s + soonest_s > begun.ends_s:
         return Fraction(1)
-    return part(begun, under.draw, left)
+    return slice_fraction(begun, under.draw, left)
 
 
-def _over(step: StepInput, drifts: Sequence[AssetDrift], under: Underway, left: Value) -> str:
+def _over(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress, left: Value) -> str:
     """Why there is no further round; empty while there may be one."""
     begun, least = under.campaign, step.limits.min_trade or Fraction(0)
     rounds = "1 round" if under.done == 1 else f"{under.done} rounds"
-    if begun.pace.style is Style.LIMIT and under.done:
+    if begun.pace.style is ExecutionStyle.LIMIT and under.done:
         return "done at its price"
-    if turned := _turned(drifts, begun, max(least, fair_share(begun) / MUCH)):
+    if turned := _turned(drifts, begun, max(least, mean_slice_value(begun) / REVERSAL_DIVISOR)):
         return f"after {rounds} prices have turned: {turned}"
     if left == 0 or left < least:
         return f"done in {rounds}" if under.done else "the drift is gone"
     if step.snapshot.head.timestamp_s >= begun.expires_s:
-        return f"its time ended {words.moment(begun.expires_s)} after {rounds}; {_money(step, left)} are left"
+        return f"its time ended {text.format_time(begun.expires_s)} after {rounds}; {_money(step, left)} are left"
     if begun.budget is not None and under.spent >= begun.budget:
         lost = f"it has lost {_money(step, under.spent)} against the prices at its start"
-        return f"after {rounds} {lost}, its budget is {budget_words(step, begun)}"
+        return f"after {rounds} {lost}, its budget is {format_budget(step, begun)}"
     return ""
 
 
-def _left(drifts: Sequence[AssetDrift], begun: Campaign) -> Value:
+def _left(drifts: Sequence[AssetDrift], begun: GradualExecution) -> Value:
     """Value that still has to move the way that it began with."""
     lacks, sides = corrections(drifts, begun.goal), dict(begun.sides)
     sold = sum((-lack for token, lack in lacks.items() if lack < 0 and sides.get(token) == -1), Fraction(0))
@@ -267,7 +270,7 @@ def _left(drifts: Sequence[AssetDrift], begun: Campaign) -> Value:
     return max(sold, bought)
 
 
-def _turned(drifts: Sequence[AssetDrift], begun: Campaign, least: Value) -> str:
+def _turned(drifts: Sequence[AssetDrift], begun: GradualExecution, least: Value) -> str:
     sides = dict(begun.sides)
     for one, lack in zip(drifts, corrections(drifts, begun.goal).values(), strict=True):
         if abs(lack) > least and lack * sides.get(one.token, 0) < 0:

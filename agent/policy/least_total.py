@@ -14,10 +14,10 @@ from decimal import Decimal
 from fractions import Fraction
 
 from agent.amm import pools as amm
-from agent.model import AnyOf, Cron, Every, Hybrid, PoolState, Staged, StepInput, Trigger
+from agent.model import AnyOf, Cron, Every, HybridTrigger, PoolState, StagedTrigger, StepInput, Trigger
 from agent.policy.drift import band
 from agent.policy.minimum import APPROVAL_GAS, GAS_MULTIPLE, LEG_GAS
-from agent.reference import References
+from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Value, ceil_int, value_text
 
 VOLATILITY = Fraction(60, 100)
@@ -33,7 +33,7 @@ GWEI = 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class AssetThreshold:
     """One asset: its label, target in bps, and how far it is from the target when a correction is due, as a share of the portfolio."""
 
     symbol: str
@@ -42,13 +42,13 @@ class Weighed:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class MinimumTotalInputs:
     """What decides: assets but the numeraire, its target, limits, fee, gas price in wei, the worth of a wei in base units of the
     numeraire. `interval_s` is the shortest time between two reviews (None: at every look). `bought`: the first purchase is done.
     """
 
-    assets: tuple[Weighed, ...]
-    home_bps: int
+    assets: tuple[AssetThreshold, ...]
+    numeraire_bps: int
     plan_cost_bps: int
     min_trade: Value
     fee_pips: int
@@ -59,7 +59,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Least:
+class MinimumTotal:
     """`total` is None where no total works: the fee alone is more than plan_cost allows. `binds` says in words what decides it.
 
     `purchase` is the least total of the first purchase alone (None: it is done).
@@ -68,7 +68,7 @@ class Least:
     """
 
     total: Value | None
-    binds: str
+    binding_limit: str
     gas: Value
     a_year: Fraction
     cost: Value
@@ -76,7 +76,7 @@ class Least:
     purchase: Value | None = None
 
 
-def least(terms: Terms) -> Least:
+def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
     """The least total by these terms."""
     units = max(1, len(terms.assets)) * LEG_GAS + APPROVAL_GAS
     gas = units * terms.gas_price_wei * terms.wei_value
@@ -85,12 +85,12 @@ def least(terms: Terms) -> Least:
     wanted = [one for one in terms.assets if one.target_bps > 0]
     if room <= 0 or not wanted:
         why = f"a pool fee of {_percent(fee)} is not below limits.plan_cost" if wanted else "nothing but the numeraire is wanted"
-        return Least(None, why, gas, Fraction(0), Fraction(0), Fraction(0))
+        return MinimumTotal(None, why, gas, Fraction(0), Fraction(0), Fraction(0))
     first, low = min(wanted, key=lambda one: (one.drift, one.symbol)), min(wanted, key=lambda one: (one.target_bps, one.symbol))
-    smallest_bps = min(low.target_bps, terms.home_bps or low.target_bps)
+    smallest_bps = min(low.target_bps, terms.numeraire_bps or low.target_bps)
     needs = {
         f"the gas of a correction of {first.symbol} at its band": gas / (first.drift * room),
-        "the gas of the first purchase": gas / (Fraction(BPS - terms.home_bps, BPS) * room),
+        "the gas of the first purchase": gas / (Fraction(BPS - terms.numeraire_bps, BPS) * room),
         f"{GAS_MULTIPLE} times the gas of a swap for the smallest target": leg * GAS_MULTIPLE * BPS / smallest_bps,
         f"limits.min_trade for a correction of {first.symbol} at its band": terms.min_trade / first.drift,
         "limits.min_trade for the smallest target": terms.min_trade * BPS / smallest_bps,
@@ -105,12 +105,12 @@ def least(terms: Terms) -> Least:
         a_year = min(a_year, Fraction(YEAR_S, terms.interval_s))
     cost = gas + first.drift * total * fee
     purchase = None if terms.bought else Fraction(ceil_int(max(needs[name] for name in bought)))
-    return Least(total, binds, gas, a_year, cost, a_year * cost, purchase)
+    return MinimumTotal(total, binds, gas, a_year, cost, a_year * cost, purchase)
 
 
-def changes(terms: Terms, total: Value) -> tuple[str, ...]:
+def suggested_settings(terms: MinimumTotalInputs, total: Value) -> tuple[str, ...]:
     """Which setting makes this total work, in words; nothing where it works already."""
-    found, room, fee = least(terms), _room(terms), Fraction(terms.fee_pips, PIPS)
+    found, room, fee = compute_minimum_total(terms), _room(terms), Fraction(terms.fee_pips, PIPS)
     if found.total is not None and total >= found.total:
         return ()
     wanted = [one for one in terms.assets if one.target_bps > 0]
@@ -125,13 +125,13 @@ def changes(terms: Terms, total: Value) -> tuple[str, ...]:
     if terms.plan_cost_bps < need_bps <= MOST_COST_BPS and first.drift * total >= terms.min_trade:
         ways.append(f'limits.plan_cost = "{need_bps}bps", which costs more each time')
     ways.append("a zone as trigger, which waits until a correction pays")
-    if found.total is not None and "gas" in found.binds:
+    if found.total is not None and "gas" in found.binding_limit:
         below = Fraction(terms.gas_price_wei, GWEI) * total / found.total
         ways.append(f"a chain, or an hour, with gas below {_short(below)} gwei")
     return tuple(ways)
 
 
-def terms_of(step: StepInput, references: References) -> Terms | None:
+def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> MinimumTotalInputs | None:
     """The terms of a running agent; None where plan_cost is off or gas has no price, so that nothing can be said."""
     native = references.prices.get(step.portfolio.wrapped_native)
     if step.limits.plan_cost_bps is None or native is None:
@@ -140,16 +140,16 @@ def terms_of(step: StepInput, references: References) -> Terms | None:
     base_wei = snapshot.head.base_fee_wei
     price_wei = snapshot.gas_price_wei if base_wei is None else base_wei + snapshot.priority_fee_wei
     weighed = tuple(
-        Weighed(
+        AssetThreshold(
             one.token.label,
             one.target_bps,
-            drift_of(step.policy.trigger, one.target_bps, band(step.policy.trigger, one.target_bps, one.band)),
+            correction_drift(step.policy.trigger, one.target_bps, band(step.policy.trigger, one.target_bps, one.band)),
         )
         for one in step.portfolio.assets
         if one.token.address != home
     )
     fees = [_cheapest(snapshot.pools, one.token.address) for one in step.portfolio.assets if one.token.address != home and one.target_bps]
-    return Terms(
+    return MinimumTotalInputs(
         weighed,
         next((one.target_bps for one in step.portfolio.assets if one.token.address == home), 0),
         step.limits.plan_cost_bps,
@@ -157,42 +157,42 @@ def terms_of(step: StepInput, references: References) -> Terms | None:
         max((fee for fee in fees if fee is not None), default=USUAL_PIPS),
         price_wei,
         native.price,
-        interval_s(step.policy.trigger),
+        review_interval_s(step.policy.trigger),
         step.history.last_rebalance_s is not None,
     )
 
 
-def drift_of(trigger: Trigger | None, target_bps: int, edges: tuple[Fraction, Fraction]) -> Fraction:
+def correction_drift(trigger: Trigger | None, target_bps: int, edges: tuple[Fraction, Fraction]) -> Fraction:
     """How far from its target an asset is when a correction is due, as a share of the portfolio."""
     width = min(target_bps - edges[0], edges[1] - target_bps)
     banded = trigger is not None and width > 0 and edges != (Fraction(0), Fraction(BPS))
     return width / BPS if banded else UNBANDED * target_bps / BPS
 
 
-def interval_s(trigger: Trigger) -> int | None:
+def review_interval_s(trigger: Trigger) -> int | None:
     """Seconds between two reviews of a fixed interval; None where every look may act, or a calendar says."""
     match trigger:
         case Every(every_s):
             return every_s
-        case Hybrid(_, Every(every_s)) | Staged(_, Every(every_s), _):
+        case HybridTrigger(_, Every(every_s)) | StagedTrigger(_, Every(every_s), _):
             return every_s
         case Cron() | AnyOf() | _:
             return None
 
 
-def summary(terms: Terms, total: Value, decimals: int, unit: str) -> str:
+def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int, unit: str) -> str:
     """The least total, what a year costs, and what a total below it means; what to change is told by `changes`."""
-    found, gwei = least(terms), _short(Fraction(terms.gas_price_wei, GWEI))
+    found, gwei = compute_minimum_total(terms), _short(Fraction(terms.gas_price_wei, GWEI))
     if found.total is None:
-        return f"No total works: {found.binds} of {terms.plan_cost_bps} bps. Raise limits.plan_cost, or add a cheaper pool."
+        return f"No total works: {found.binding_limit} of {terms.plan_cost_bps} bps. Raise limits.plan_cost, or add a cheaper pool."
 
     def money(value: Value) -> str:
-        return f"{coins_text(value, decimals)} {unit}"
+        return f"{format_coins(value, decimals)} {unit}"
 
     often = (
         f"About {_short(found.a_year)} corrections a year (assumed volatility {_percent(VOLATILITY)}) then cost {money(found.year_cost)}"
     )
-    whole = f"Least total at {gwei} gwei: {money(found.total)}, for {found.binds}. {often}"
+    whole = f"Least total at {gwei} gwei: {money(found.total)}, for {found.binding_limit}. {often}"
     if total >= found.total:
         return f"{whole}."
     if found.purchase is None:
@@ -204,7 +204,7 @@ def summary(terms: Terms, total: Value, decimals: int, unit: str) -> str:
     return f"{whole}. {money(total)} is less: {held} held until they pay."
 
 
-def coins_text(value: Value, decimals: int) -> str:
+def format_coins(value: Value, decimals: int) -> str:
     """A value in base units as coins for reading: whole from 100 on, two places below it, and more where two figures need them."""
     whole, places = value / 10**decimals, 0
     if whole < 100:
@@ -214,11 +214,11 @@ def coins_text(value: Value, decimals: int) -> str:
     return f"{Decimal(value_text(value, decimals, places)):,f}"
 
 
-def _room(terms: Terms) -> Fraction:
+def _room(terms: MinimumTotalInputs) -> Fraction:
     return Fraction(terms.plan_cost_bps, BPS) - Fraction(terms.fee_pips, PIPS)
 
 
-def _a_year(one: Weighed) -> Fraction:
+def _a_year(one: AssetThreshold) -> Fraction:
     weight = Fraction(one.target_bps, BPS)
     return (weight * (1 - weight) * VOLATILITY / one.drift) ** 2 if one.drift else Fraction(0)
 
@@ -235,6 +235,6 @@ def _short(number: Fraction) -> str:
     return value_text(number, 0, 0 if number >= 20 else 1 if number >= 1 else 3)
 
 
-def by_gas(terms: Terms, prices_wei: Sequence[int]) -> Mapping[int, Least]:
+def by_gas(terms: MinimumTotalInputs, prices_wei: Sequence[int]) -> Mapping[int, MinimumTotal]:
     """The least total at each of these gas prices."""
-    return {price: least(replace(terms, gas_price_wei=price)) for price in prices_wei}
+    return {price: compute_minimum_total(replace(terms, gas_price_wei=price)) for price in prices_wei}

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from agent.model import AssetDrift, Portfolio, Snapshot, StepInput
-from agent.policy.drift import total
-from agent.reference import References
+from agent.policy.drift import investable_total
+from agent.reference import ReferencePrices
 from agent.units import BPS, Price, Value, value_text
 
-FEWEST = 2
+MIN_ASSETS = 2
 MOST = 12
 """More assets work, with a warning."""
 EASY = 6
@@ -38,10 +38,10 @@ def leg_gas_value(snapshot: Snapshot, native_price: Price, units: int = LEG_GAS)
 
 def warnings(portfolio: Portfolio) -> tuple[str, ...]:
     """What an owner should know of the portfolio's size; never a reason to refuse."""
-    return tuple(many(len(portfolio.assets), MOST))
+    return tuple(asset_count_warnings(len(portfolio.assets), MOST))
 
 
-def many(count: int, above: int = EASY) -> list[str]:
+def asset_count_warnings(count: int, above: int = EASY) -> list[str]:
     """What to tell somebody who chooses `count` assets, where they are more than `above` (R1.1)."""
     if count <= above:
         return []
@@ -49,9 +49,9 @@ def many(count: int, above: int = EASY) -> list[str]:
     return [f"{more}: 4 to 6 are easier to manage and cheaper to rebalance"]
 
 
-def too_small(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
+def too_small_reason(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     """Why there is too little to invest; empty when there is enough (R1.5)."""
-    value = total(drifts)
+    value = investable_total(drifts)
     if value == 0:
         held = any(drift.raw > 0 for drift in drifts)
         return "all balances are reserved, nothing is left to invest" if held else "the wallet holds none of the portfolio's assets"
@@ -61,12 +61,12 @@ def too_small(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     if value >= least:
         return ""
     return (
-        f"the investable total of {money(step, value)} makes the smallest target worth less than min_trade "
-        f"{money(step, step.limits.min_trade)}; at least {money(step, least)} would work"
+        f"the investable total of {format_money(step, value)} makes the smallest target worth less than min_trade "
+        f"{format_money(step, step.limits.min_trade)}; at least {format_money(step, least)} would work"
     )
 
 
-def gas_too_dear(step: StepInput, drifts: Sequence[AssetDrift], references: References) -> str:
+def gas_too_high_reason(step: StepInput, drifts: Sequence[AssetDrift], references: ReferencePrices) -> str:
     """Why gas forbids trading now (R1.5); empty when it does not, or when min_trade is off.
 
     Where native coin has no reference price, no plan passes its cost guard, so that nothing needs to be judged here.
@@ -76,25 +76,25 @@ def gas_too_dear(step: StepInput, drifts: Sequence[AssetDrift], references: Refe
         return ""
     leg = leg_gas_value(step.snapshot, native.price) * GAS_MULTIPLE
     least = smallest_total(step.portfolio, leg)
-    if total(drifts) >= least:
+    if investable_total(drifts) >= least:
         return ""
-    needs = f"which needs a total of {money(step, least)}"
-    return f"gas is too dear now: {GAS_MULTIPLE} times that of a swap is {money(step, leg)}, {needs}"
+    needs = f"which needs a total of {format_money(step, least)}"
+    return f"gas is too dear now: {GAS_MULTIPLE} times that of a swap is {format_money(step, leg)}, {needs}"
 
 
-def not_worth(step: StepInput, references: References, moved: Value) -> str:
+def not_worth_reason(step: StepInput, references: ReferencePrices, moved: Value) -> str:
     """Why a correction of that value holds: its cost in numbers, with the setting that decides."""
     limit, native = step.limits.plan_cost_bps, references.prices.get(step.portfolio.wrapped_native)
     if limit is None or native is None:
-        return f"not worth a trade: {money(step, moved)} to move, limits.min_trade is {money(step, step.limits.min_trade)}"
+        return f"not worth a trade: {format_money(step, moved)} to move, limits.min_trade is {format_money(step, step.limits.min_trade)}"
     gas, most = leg_gas_value(step.snapshot, native.price), moved * Fraction(limit, BPS)
     return (
-        f"not worth its cost: moving {money(step, moved)} may cost {money(step, most)} (limits.plan_cost, {limit} bps); "
-        f"the gas of one swap is about {money(step, gas)}, and pool fees come on top"
+        f"not worth its cost: moving {format_money(step, moved)} may cost {format_money(step, most)} (limits.plan_cost, {limit} bps); "
+        f"the gas of one swap is about {format_money(step, gas)}, and pool fees come on top"
     )
 
 
-def money(step: StepInput, value: Value | None) -> str:
+def format_money(step: StepInput, value: Value | None) -> str:
     """A value in whole coins of the numeraire."""
     numeraire = step.portfolio.numeraire
     return f"{value_text(value or Fraction(0), numeraire.decimals, 2)} {numeraire.label}"

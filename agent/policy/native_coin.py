@@ -14,7 +14,7 @@ UNWRAP_GAS = 36_000
 """Gas units of WETH9.withdraw by a wallet that keeps some wrapped coin: 35,116 on the embedded chain."""
 GAS_MARGIN = Fraction(5, 4)
 """Gas limit of a transaction over the estimate."""
-WORTH = 4
+MIN_UNWRAP_GAS_MULTIPLE = 4
 """Wrapped coin worth less than so many times the gas of unwrapping it stays wrapped."""
 
 
@@ -33,12 +33,12 @@ class NativeView:
     top_up_wei: int | None
 
 
-def view(step: StepInput) -> NativeView:
+def native_view(step: StepInput) -> NativeView:
     """How the native coin stands, for the owner to see."""
     asset = wrapped_asset(step.portfolio)
     return NativeView(
         symbol=None if asset is None else asset.token.label,
-        counts=is_native(step.portfolio),
+        counts=has_native_asset(step.portfolio),
         native_wei=step.snapshot.native_wei,
         wrapped_raw=next((held.raw for held in step.snapshot.holdings if held.token == step.portfolio.wrapped_native), None),
         kept_wei=floor_wei(step),
@@ -51,12 +51,12 @@ def wrapped_asset(portfolio: Portfolio) -> Asset | None:
     return next((asset for asset in portfolio.assets if asset.token.address == portfolio.wrapped_native), None)
 
 
-def is_native(portfolio: Portfolio) -> bool:
+def has_native_asset(portfolio: Portfolio) -> bool:
     """Whether the native coin counts as an asset, together with its wrapped token."""
     return any(asset.native for asset in portfolio.assets)
 
 
-def held(step: StepInput) -> dict[str, int]:
+def held_balances(step: StepInput) -> dict[str, int]:
     """Base units of each asset by token: the balance, and of the native asset the wallet's native coin with it.
 
     What this step has paid for approvals still counts, so that the plan made after them is the one that they were for.
@@ -68,17 +68,17 @@ def held(step: StepInput) -> dict[str, int]:
     return found
 
 
-def kept_raw(step: StepInput, asset: Asset) -> int:
+def reserved_raw(step: StepInput, asset: Asset) -> int:
     """Base units that are left alone: the reserve, and of the native asset what limits.native_floor leaves for gas."""
     return asset.reserve_raw + (floor_wei(step) if asset.native else 0)
 
 
-def sealed_raw(step: StepInput, asset: Asset) -> int:
+def full_reserve_raw(step: StepInput, asset: Asset) -> int:
     """The reserve under which nothing of the asset may be spent, base units; what its owner keeps of it lacks no more than it did.
 
     Without a known balance it is one that no balance exceeds.
     """
-    there = held(step).get(asset.token.address)
+    there = held_balances(step).get(asset.token.address)
     return UINT256_MAX if there is None else max(asset.reserve_raw, there - (floor_wei(step) if asset.native else 0))
 
 
@@ -107,7 +107,7 @@ def margin_wei(step: StepInput) -> int:
 
 def free_wei(step: StepInput) -> int:
     """Native coin that legs may wrap: the balance less floor and margin, and nothing unless the native coin is an asset."""
-    if not is_native(step.portfolio):
+    if not has_native_asset(step.portfolio):
         return 0
     return max(0, step.snapshot.native_wei - floor_wei(step) - margin_wei(step))
 
@@ -154,7 +154,12 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
             return None
     raw = min(refill_raw(step), wrapped_raw(step))
     dear = step.limits.gas_price_wei is not None and _price_wei(step) > step.limits.gas_price_wei
-    if native >= needed_wei or raw < max(1, WORTH * cost_wei) or native < cost_wei or (dear and isinstance(decision, Hold)):
+    if (
+        native >= needed_wei
+        or raw < max(1, MIN_UNWRAP_GAS_MULTIPLE * cost_wei)
+        or native < cost_wei
+        or (dear and isinstance(decision, Hold))
+    ):
         return None
     token = step.portfolio.token(step.portfolio.wrapped_native)
     short = f"{decimal_text(native, 18)} native coin is less than {what} of {decimal_text(needed_wei, 18)}"

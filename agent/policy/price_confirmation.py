@@ -11,46 +11,47 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agent.errors import Refused
-from agent.model import AdjustLiquidity, PastPrices, Rebalance, StepInput, Zone
-from agent.policy.drift import drift
-from agent.policy.liquidity import decide as lp_wish
-from agent.policy.liquidity.book import In, bounds, open_book
-from agent.policy.triggers import no_trade_zone as zone
-from agent.policy.triggers import rules as max_weight
-from agent.policy.triggers.rules import Signal, fired
-from agent.reference import prices_at
+from agent.model import AdjustLiquidity, NoTradeZone, PastPrices, Rebalance, StepInput
+from agent.policy.drift import compute_drifts
+from agent.policy.liquidity import decide
+from agent.policy.liquidity.book import ProvideMove, liquidity_limits, open_position_book
+from agent.policy.triggers import no_trade_zone, rules
+from agent.policy.triggers.rules import Signal, evaluate_trigger
+from agent.reference import reference_prices_at
 from agent.units import Price
 
 Prices = Mapping[str, Price]
-Signals = Callable[[StepInput, Prices], frozenset[Signal]]
+SignalSource = Callable[[StepInput, Prices], frozenset[Signal]]
 
 
-def by_trigger(step: StepInput, prices: Prices) -> frozenset[Signal]:
+def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
     """What of prices fires the trigger, by side and token, what a zone would exchange, what is above its limit. Raises Refused."""
-    drifts, trigger = drift(step, prices), step.policy.trigger
-    if isinstance(trigger, Zone):
-        pair = zone.view(step, trigger.risk, drifts, prices)[0].pair
+    drifts, trigger = compute_drifts(step, prices), step.policy.trigger
+    if isinstance(trigger, NoTradeZone):
+        pair = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, prices)[0].pair
         pays = pair is not None and pair.saves > pair.costs
         moves = frozenset({("too much", pair.source), ("too little", pair.target)}) if pays and pair is not None else frozenset[Signal]()
-        return max_weight.signals(drifts) or moves
-    found = fired(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps)
-    return max_weight.signals(drifts) | frozenset(found.signals)
+        return rules.overweight_signals(drifts) or moves
+    found = evaluate_trigger(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps)
+    return rules.overweight_signals(drifts) | frozenset(found.signals)
 
 
-def by_limits(step: StepInput, prices: Prices) -> frozenset[Signal]:
+def limit_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
     """Which limits of liquidity are exceeded. Raises Refused."""
-    load, most = open_book(step, prices).load(), bounds(step.limits)
-    over = {"impermanent_loss": load.over_loss(most), "lp_max_weight": load.over_weight(most)}
+    load, most = open_position_book(step, prices).load(), liquidity_limits(step.limits)
+    over = {"impermanent_loss": load.exceeds_loss(most), "lp_max_weight": load.exceeds_weight(most)}
     return frozenset(("limit", name) for name, exceeded in over.items() if exceeded)
 
 
-def by_targets(step: StepInput, prices: Prices) -> frozenset[Signal]:
+def liquidity_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
     """What the targets of liquidity want moved. Raises Refused."""
-    moves = lp_wish.asked_for(step, prices).moves
-    return frozenset(("In", move.target.pool) if isinstance(move, In) else (type(move).__name__, move.one.name) for move in moves)
+    moves = decide.target_adjustment(step, prices).moves
+    return frozenset(
+        ("ProvideMove", move.target.pool) if isinstance(move, ProvideMove) else (type(move).__name__, move.one.name) for move in moves
+    )
 
 
-def lacking(step: StepInput, prices: Prices, signals: Signals, every: bool = False) -> str:
+def unconfirmed_reason(step: StepInput, prices: Prices, signals: SignalSource, every: bool = False) -> str:
     """Why the blocks before do not confirm what `prices`, those of now, ask for; empty when they do, or need not.
 
     One signal must hold in all of the blocks; with `every` all of them must.
@@ -71,7 +72,7 @@ def lacking(step: StepInput, prices: Prices, signals: Signals, every: bool = Fal
     return ""
 
 
-def wants(step: StepInput, decided: Callable[[StepInput], object]) -> bool:
+def needs_past_blocks(step: StepInput, decided: Callable[[StepInput], object]) -> bool:
     """Whether prices alone make the step act, so that the blocks before have to be read."""
     if step.policy.confirm_blocks == 0 or step.snapshot.past:
         return False
@@ -79,9 +80,9 @@ def wants(step: StepInput, decided: Callable[[StepInput], object]) -> bool:
     return isinstance(alone, Rebalance | AdjustLiquidity)
 
 
-def _then(step: StepInput, past: PastPrices, signals: Signals) -> tuple[frozenset[Signal], str]:
+def _then(step: StepInput, past: PastPrices, signals: SignalSource) -> tuple[frozenset[Signal], str]:
     """What the prices and pools of that block ask for of the wallet of now, or why that cannot be said."""
-    found = prices_at(step, past)
+    found = reference_prices_at(step, past)
     unpriced = [f"{gap.label} had no reference price" for gap in found.unpriced if _is_asset(step, gap.token)]
     if unpriced:
         return frozenset(), "; ".join(unpriced)

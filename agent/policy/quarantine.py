@@ -10,16 +10,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.model import Finding, ScreenedToken, Snapshot, StepInput
-from agent.policy import native_coin as coin
-from agent.policy import text as words
+from agent.model import ScreenedToken, Snapshot, StepInput, TokenFinding
+from agent.policy import native_coin, text
 from agent.units import largest_remainder
 
 SILENT_S = 3_600
 """Chain time for which an asset must not have told its balance until the others trade without it; before that nothing does."""
 
 
-def quarantine(step: StepInput, found: Iterable[ScreenedToken]) -> StepInput:
+def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepInput:
     """The step with these tokens in quarantine too; what is accepted, or there already, changes nothing."""
     told = {holding.token for holding in step.snapshot.holdings}
     already = {one.token for one in step.quarantine}
@@ -32,7 +31,11 @@ def quarantine(step: StepInput, found: Iterable[ScreenedToken]) -> StepInput:
     targets = [Fraction(0) if asset.token.address in shut else Fraction(asset.target_bps) for asset in assets]
     shares = largest_remainder(targets) if sum(targets) > 0 else [0] * len(assets)
     left = tuple(
-        replace(asset, target_bps=bps, reserve_raw=coin.sealed_raw(step, asset) if asset.token.address in shut else asset.reserve_raw)
+        replace(
+            asset,
+            target_bps=bps,
+            reserve_raw=native_coin.full_reserve_raw(step, asset) if asset.token.address in shut else asset.reserve_raw,
+        )
         for asset, bps in zip(assets, shares, strict=True)
         if asset.token.address not in silent
     )
@@ -41,7 +44,7 @@ def quarantine(step: StepInput, found: Iterable[ScreenedToken]) -> StepInput:
     return replace(step, portfolio=portfolio, quarantine=(*step.quarantine, *new.values()))
 
 
-def unread(step: StepInput) -> tuple[tuple[str, int], ...]:
+def unread_balances(step: StepInput) -> tuple[tuple[str, int], ...]:
     """(token, chain time since when) of assets whose balance is not known at this block, by what the store remembers."""
     known, now_s = dict(step.history.unread), step.snapshot.head.timestamp_s
     told = {holding.token for holding in step.snapshot.holdings}
@@ -49,7 +52,7 @@ def unread(step: StepInput) -> tuple[tuple[str, int], ...]:
     return tuple((token, known.get(token, now_s)) for token in dict.fromkeys(wanted) if token not in told)
 
 
-def silent(step: StepInput) -> list[ScreenedToken]:
+def silent_assets(step: StepInput) -> list[ScreenedToken]:
     """Assets that have not told their balance for so long that waiting for them would only keep the others from moving (T10).
 
     Not the numeraire, whose share is where the rest is measured and paid, nor what lies in liquidity or pays for gas.
@@ -58,11 +61,11 @@ def silent(step: StepInput) -> list[ScreenedToken]:
     bound = {portfolio.numeraire.address, portfolio.wrapped_native}
     bound |= {token for held in portfolio.positions for token in (held.token0, held.token1)}
     bound |= {token for target in portfolio.lp_targets for token in (target.token0, target.token1)}
-    waited = [(token, since_s) for token, since_s in unread(step) if token not in bound and now_s - since_s >= SILENT_S]
-    return [ScreenedToken(token, Finding.UNREADABLE, f"for {words.span(now_s - since_s)}") for token, since_s in waited]
+    waited = [(token, since_s) for token, since_s in unread_balances(step) if token not in bound and now_s - since_s >= SILENT_S]
+    return [ScreenedToken(token, TokenFinding.UNREADABLE, f"for {text.format_duration(now_s - since_s)}") for token, since_s in waited]
 
 
-def changed(
+def changed_tokens(
     snapshot: Snapshot, tokens: Sequence[str], pins: Mapping[str, str], backing: Mapping[str, tuple[str, str]]
 ) -> list[ScreenedToken]:
     """Which of `tokens` are other than pinned: `pins` are code hashes, `backing` (implementation, its code hash), by token.
@@ -78,10 +81,10 @@ def changed(
         if token not in pins:
             continue
         if token in code and code[token] != pins[token]:
-            found.append(ScreenedToken(token, Finding.CODE_CHANGED))
+            found.append(ScreenedToken(token, TokenFinding.CODE_CHANGED))
         elif token in now or token in backing:
             detail = _other(now.get(token, []), backing.get(token), code)
-            found += [ScreenedToken(token, Finding.IMPLEMENTATION_CHANGED, detail)] if detail else []
+            found += [ScreenedToken(token, TokenFinding.IMPLEMENTATION_CHANGED, detail)] if detail else []
     return found
 
 
@@ -95,7 +98,7 @@ def _other(now: Sequence[str], pinned: tuple[str, str] | None, code: Mapping[str
     return "" if code.get(address) == code_hash else f"the code at {address} is another"
 
 
-def named(step: StepInput, only: Collection[str] | None = None) -> str:
+def format_quarantine(step: StepInput, only: Collection[str] | None = None) -> str:
     """Every token in quarantine, or of those `only` some, with its reason; empty when there is none."""
     told = [one for one in step.quarantine if only is None or one.token in only]
     return "; ".join(f"{step.portfolio.token(one.token).label} is in quarantine: {one.why}" for one in told)

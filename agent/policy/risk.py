@@ -12,11 +12,11 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import Policy, StepInput, TrackingRisk, Zone
-from agent.policy import text as words
-from agent.policy.targets import believed_s
+from agent.model import NoTradeZone, Policy, StepInput, TrackingRisk
+from agent.policy import text
+from agent.policy.targets import trusted_time_s
 from agent.units import BPS, YEAR_S, Value
-from agent.weights.returns import Measured, measure
+from agent.weights.returns import RiskEstimate, estimate_risk
 
 LEAST_VOLATILITY_BPS = 10
 """0.1 % a year: even a stable token moves, and two tokens without risk could be swapped for ever."""
@@ -56,7 +56,7 @@ def covariance(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
     return [[spread[i] * spread[j] * related[i][j] for j in range(len(tokens))] for i in range(len(tokens))]
 
 
-def times(matrix: Matrix, vector: Sequence[Fraction]) -> list[Fraction]:
+def matrix_times_vector(matrix: Matrix, vector: Sequence[Fraction]) -> list[Fraction]:
     """Matrix times vector."""
     return [sum((a * b for a, b in zip(row, vector, strict=True)), Fraction(0)) for row in matrix]
 
@@ -70,7 +70,7 @@ def penalty(risk: TrackingRisk, tokens: Sequence[str], targets: Sequence[Fractio
     """What it costs over the horizon to hold `values` instead of `targets` of them, in a portfolio worth `total` when it was decided."""
     whole = sum(values, Fraction(0))
     off = [value - target * whole for value, target in zip(values, targets, strict=True)]
-    return aversion(risk) / (2 * total) * dot(off, times(covariance(risk, tokens), off))
+    return aversion(risk) / (2 * total) * dot(off, matrix_times_vector(covariance(risk, tokens), off))
 
 
 def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -140,27 +140,27 @@ TOWARDS_NONE = Fraction(99, 100)
 """By how much correlations are drawn together at a time, until every mix of tokens keeps some risk of its own."""
 
 
-def needs(policy: Policy) -> tuple[int, int]:
+def price_history_needed(policy: Policy) -> tuple[int, int]:
     """(seconds, step in seconds) of recorded prices that the zone measures; (0, 0) where it measures nothing."""
-    risk = policy.trigger.risk if isinstance(policy.trigger, Zone) else None
+    risk = policy.trigger.risk if isinstance(policy.trigger, NoTradeZone) else None
     window = None if risk is None else risk.measuring
     return (0, 0) if window is None else (window.window_s + window.step_s, window.step_s)
 
 
-def measured(step: StepInput) -> StepInput:
+def apply_measured_risk(step: StepInput) -> StepInput:
     """The step with the volatilities and correlations of its recorded prices in its zone; what the owner told stays as it is.
 
     The numeraire, whose price in itself never moves, counts with the least volatility there is and goes with nothing. Where prices
     are missing or too old, `unmeasured` says so, and the zone holds.
     """
     trigger = step.policy.trigger
-    if not isinstance(trigger, Zone) or trigger.risk.measuring is None:
+    if not isinstance(trigger, NoTradeZone) or trigger.risk.measuring is None:
         return step
     risk, names = trigger.risk, {asset.token.address: asset.token.label for asset in step.portfolio.assets}
     told = {step.portfolio.numeraire.address: LEAST_VOLATILITY_BPS} | dict(risk.volatilities_bps)
     asked = [token for token in names if token not in told]
     try:
-        found = measure(trigger.risk.measuring, asked, names, step.history.prices, believed_s(step.snapshot)) if asked else None
+        found = estimate_risk(trigger.risk.measuring, asked, names, step.history.prices, trusted_time_s(step.snapshot)) if asked else None
     except Refused as why:
         return _with(step, replace(risk, unmeasured=why.message))
     spread = told | {token: _within(bps) for token, bps in (() if found is None else found.volatilities_bps)}
@@ -177,7 +177,7 @@ def measured(step: StepInput) -> StepInput:
 
 
 def _with(step: StepInput, risk: TrackingRisk) -> StepInput:
-    return replace(step, policy=replace(step.policy, trigger=Zone(risk)))
+    return replace(step, policy=replace(step.policy, trigger=NoTradeZone(risk)))
 
 
 def _within(bps: int) -> int:
@@ -200,12 +200,15 @@ def _matrix(pairs: Mapping[tuple[str, str], int], tokens: list[str]) -> Matrix:
     return [[Fraction(1) if one == other else Fraction(known[frozenset((one, other))], BPS) for other in tokens] for one in tokens]
 
 
-def _words(risk: TrackingRisk, names: Mapping[str, str], found: Measured | None) -> str:
+def _words(risk: TrackingRisk, names: Mapping[str, str], found: RiskEstimate | None) -> str:
     """What was measured, and of what."""
     if found is None or risk.measuring is None:
         return "volatilities as told"
     spread, own = dict(risk.volatilities_bps), [token for token, _ in found.volatilities_bps]
     listed = [f"{names[token]} {spread[token] / 100:g} %" for token in own]
     listed += [f"{names[one]}/{names[other]} {bps / 100:g} %" for one, other, bps in risk.correlations_bps if one in own and other in own]
-    of = f"{found.count} returns over {words.span(risk.measuring.step_s)}, {words.moment(found.from_s)} to {words.moment(found.until_s)}"
+    of = (
+        f"{found.count} returns over {text.format_duration(risk.measuring.step_s)}, {text.format_time(found.from_s)} to "
+        f"{text.format_time(found.until_s)}"
+    )
     return f"volatilities a year and correlations of {of}: {', '.join(listed)}"

@@ -7,15 +7,15 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import Allocation, Method, Portfolio, Snapshot, StepInput, UntilChosen, Weights
+from agent.model import Allocation, AllocationMethod, AllocatorConfig, InitialWeights, Portfolio, Snapshot, StepInput
 from agent.reference import reference_prices
 from agent.weights import choose
-from agent.weights.allocators import Facts
+from agent.weights.allocators import AllocatorData
 
 # --- Other targets than before, with the reason why.
 
 
-def retargeted(step: StepInput, targets_bps: Mapping[str, int], why: str) -> StepInput:
+def with_targets(step: StepInput, targets_bps: Mapping[str, int], why: str) -> StepInput:
     """The step with these targets by token address, which sum to 10,000 over all assets; `why` is told with every decision."""
     assets = tuple(replace(asset, target_bps=targets_bps[asset.token.address]) for asset in step.portfolio.assets)
     return replace(step, portfolio=replace(step.portfolio, assets=assets), wishes=(*step.wishes, why))
@@ -25,7 +25,7 @@ AHEAD_S = 30
 """How far a block's time may be ahead of the agent's clock, in seconds, before it is not believed."""
 
 
-def allocated(step: StepInput) -> StepInput:
+def apply_allocation(step: StepInput) -> StepInput:
     """The step with chosen targets, and in its history the choice that they are.
 
     Where a choice is due it is made here, from recorded prices alone, so that the same step chooses the same; the engine writes
@@ -33,57 +33,57 @@ def allocated(step: StepInput) -> StepInput:
     `history.unchosen` says why there are no weights, and decide halts.
     """
     weights = step.portfolio.weights
-    if weights is None or weights.method is Method.FIXED:
+    if weights is None or weights.method is AllocationMethod.FIXED:
         return step
-    assets, now_s = step.portfolio.assets, believed_s(step.snapshot)
-    last = choose.counting(weights, assets, step.history.allocation)
-    if not choose.due(weights, assets, last, now_s) and last is not None:
-        return _with(step, last, choose.in_words(last))
+    assets, now_s = step.portfolio.assets, trusted_time_s(step.snapshot)
+    last = choose.valid_allocation(weights, assets, step.history.allocation)
+    if not choose.is_allocation_due(weights, assets, last, now_s) and last is not None:
+        return _with(step, last, choose.format_allocation(last))
     try:
-        chosen = choose.choose(weights, assets, facts(step), last)
+        chosen = choose.choose_allocation(weights, assets, allocator_inputs(step), last)
     except Refused as missing:
         return _without(step, weights, last, missing.message)
-    return _with(step, chosen, choose.in_words(chosen))
+    return _with(step, chosen, choose.format_allocation(chosen))
 
 
-def facts(step: StepInput) -> Facts:
+def allocator_inputs(step: StepInput) -> AllocatorData:
     """What the allocator may know: recorded prices, the numeraire's among them, which is 1 by definition."""
     portfolio = step.portfolio
     current = {portfolio.numeraire.address: Fraction(1)}
     if step.policy.confirm_blocks == 0:
         current |= {token: found.price for token, found in reference_prices(step).prices.items()}
     names = {asset.token.address: asset.token.label for asset in portfolio.assets}
-    return Facts(believed_s(step.snapshot), step.history.prices, names, step.snapshot.supplies, current)
+    return AllocatorData(trusted_time_s(step.snapshot), step.history.prices, names, step.snapshot.supplies, current)
 
 
-def looks_back_s(portfolio: Portfolio, last: Allocation | None, now_s: int) -> int:
+def allocation_history_s(portfolio: Portfolio, last: Allocation | None, now_s: int) -> int:
     """Seconds of recorded prices that a choice needs, one per `step_s`; 0 while none is due, so that few steps carry them."""
     weights = portfolio.weights
-    if weights is None or not choose.due(weights, portfolio.assets, last, now_s):
+    if weights is None or not choose.is_allocation_due(weights, portfolio.assets, last, now_s):
         return 0
     return weights.window_s + weights.step_s if weights.method.needs_returns else weights.max_age_s
 
 
-def believed_s(snapshot: Snapshot) -> int:
+def trusted_time_s(snapshot: Snapshot) -> int:
     """Chain time, but no later than the agent's clock says: a header from the future chooses nothing for good (T6)."""
     return min(snapshot.head.timestamp_s, snapshot.now_s + AHEAD_S)
 
 
-def fault(step: StepInput) -> str:
+def missing_weights_reason(step: StepInput) -> str:
     """Why nothing may be traded while there are no weights; empty where there are."""
     return f"no weights to go by: {step.history.unchosen}" if step.history.unchosen else ""
 
 
 def _with(step: StepInput, chosen: Allocation, why: str) -> StepInput:
     history = replace(step.history, allocation=chosen, unchosen="")
-    return retargeted(replace(step, history=history), dict(chosen.weights_bps), why)
+    return with_targets(replace(step, history=history), dict(chosen.weights_bps), why)
 
 
-def _without(step: StepInput, weights: Weights, last: Allocation | None, why: str) -> StepInput:
+def _without(step: StepInput, weights: AllocatorConfig, last: Allocation | None, why: str) -> StepInput:
     """Nothing could be chosen: what was before, where that may stand."""
-    if last is not None and believed_s(step.snapshot) <= last.at_s + weights.every_s + weights.keep_s:
-        return _with(step, last, f"{choose.in_words(last)}; they stay, since no others could be chosen: {why}")
-    if last is None and weights.until_chosen is UntilChosen.TARGETS:
+    if last is not None and trusted_time_s(step.snapshot) <= last.at_s + weights.every_s + weights.keep_s:
+        return _with(step, last, f"{choose.format_allocation(last)}; they stay, since no others could be chosen: {why}")
+    if last is None and weights.until_chosen is InitialWeights.TARGETS:
         told = f"targets of the config, until weights by {weights.method.value} can be chosen: {why}"
         return replace(step, history=replace(step.history, allocation=None), wishes=(*step.wishes, told))
     stood = "" if last is None else "; the last ones are older than portfolio.weights.keep lets them stand"

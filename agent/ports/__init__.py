@@ -8,21 +8,21 @@ from typing import Protocol
 from agent.model import Evidence, Head, PastPrices, Plan, Snapshot, StepInput
 from agent.ports.execution import (
     Approval,
-    Carried,
     Composer,
+    ConflictingTransactionFinder,
     Executor,
-    ForeignSigner,
+    ExternalSigner,
     Grant,
-    NamesTakers,
+    MinedTransaction,
     Outbox,
-    Prepared,
+    PreparedTransaction,
     Sender,
     Signer,
     SigningKey,
     Simulation,
-    TxSeen,
+    TransactionStatus,
 )
-from agent.ports.storage import Journal, ProposalBook
+from agent.ports.storage import Journal, ProposalJournal
 
 
 class Clock(Protocol):
@@ -48,7 +48,7 @@ class Reader(Protocol):
         """Prices of so many blocks before `head`, newest first, of the chain that `head` is the end of, agreed likewise."""
         ...
 
-    def deeper(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """The same with more ticks of these V3 pools, read at its block in one more request, agreed likewise; where there are no
         more, or none can be read, as it is. Raises Retryable.
         """
@@ -68,22 +68,22 @@ class EvidenceSource(Protocol):
 
 __all__ = [
     "Approval",
-    "Carried",
     "Clock",
     "Composer",
+    "ConflictingTransactionFinder",
     "EvidenceSource",
     "Executor",
-    "ForeignSigner",
+    "ExternalSigner",
     "Grant",
     "Journal",
-    "NamesTakers",
+    "MinedTransaction",
     "Outbox",
-    "Prepared",
-    "ProposalBook",
+    "PreparedTransaction",
+    "ProposalJournal",
     "Reader",
     "Sender",
     "Signer",
     "SigningKey",
     "Simulation",
-    "TxSeen",
+    "TransactionStatus",
 ]

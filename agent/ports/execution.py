@@ -38,7 +38,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedTransaction:
     """A transaction ready for the executor, with what the signer may sign for it; `note` says in words what it does."""
 
     tx: UnsignedTx
@@ -68,15 +68,15 @@ class Composer(Protocol):
         """Approvals that the plan, of actions the first one, lacks, in order; a reset to zero is one of its own."""
         ...
 
-    def approve(self, step: StepInput, approval: Approval) -> Prepared:
+    def approve(self, step: StepInput, approval: Approval) -> PreparedTransaction:
         """One approval."""
         ...
 
-    def liquidity(self, step: StepInput, plan: Plan) -> Prepared:
+    def liquidity(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """The plan's first action with liquidity as a transaction of its own."""
         ...
 
-    def swap(self, step: StepInput, plan: Plan) -> Prepared:
+    def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """The whole plan as one transaction."""
         ...
 
@@ -84,15 +84,15 @@ class Composer(Protocol):
         """Raises Refused once the plan has expired: an answer that came late confirms nothing."""
         ...
 
-    def oracle(self, step: StepInput, pool: str, slots: int) -> Prepared:
+    def oracle(self, step: StepInput, pool: str, slots: int) -> PreparedTransaction:
         """Lets a V3 pool keep so many price observations."""
         ...
 
-    def payout(self, step: StepInput, payout: Payout) -> Prepared:
+    def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
         """A payment to a confirmed payout address."""
         ...
 
-    def left_over(self, step: StepInput) -> Sequence[Approval]:
+    def open_approvals(self, step: StepInput) -> Sequence[Approval]:
         """Approvals to zero of what may still be taken, though nothing is planned."""
         ...
 
@@ -108,15 +108,15 @@ class Executor(Protocol):
         """Carries one transaction from PLANNED to its end."""
         ...
 
-    def abandon(self, why: str) -> Sequence[Intent]:
+    def cancel_pending(self, why: str) -> Sequence[Intent]:
         """Takes back everything that is in no block; for a kill switch at hard."""
         ...
 
-    def adopt(self) -> int:
+    def resync_nonce(self) -> int:
         """Takes the chain's present nonce for ours, because the operator says so; returns it."""
         ...
 
-    def ready(self, *, taking_back: bool = False) -> bool:
+    def ready(self, *, for_revoking: bool = False) -> bool:
         """Whether anything may be sent now: the kill switch was read and is off, and no transaction is unfinished.
 
         `taking_back`: the same where the switch stands at hard, for what sets allowances to zero.
@@ -161,7 +161,7 @@ class Signer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class MinedTransaction:
     """A mined transaction at a proposal's nonce; `same` says whether it does what was proposed."""
 
     tx_hash: str
@@ -169,7 +169,7 @@ class Carried:
     same: bool
 
 
-class ForeignSigner(Protocol):
+class ExternalSigner(Protocol):
     """Somebody who signs elsewhere what is shown to him: the owner of a wallet, or the owners of a Safe. Holds no key."""
 
     @property
@@ -185,7 +185,7 @@ class ForeignSigner(Protocol):
         """What he signs, as JSON; the same for the same transaction."""
         ...
 
-    def carried(self, tx: UnsignedTx, since_block: int) -> Carried | None:
+    def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """What was mined at the nonce of `tx` since that block; None when nothing was. Raises Retryable when nobody can tell."""
         ...
 
@@ -197,7 +197,7 @@ class Outbox(Protocol):
         """Writes a proposal, or leaves it as it is when it is there; says where. Raises OperatorNeeded when it cannot."""
         ...
 
-    def take_back(self, name: str) -> None:
+    def remove_proposal(self, name: str) -> None:
         """Removes a proposal; nothing happens when it is not there."""
         ...
 
@@ -215,11 +215,11 @@ class Simulation:
     gas: int
     head: Head
     reverted: bool = False
-    uneven: str = ""
+    height_disagreement: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class TxSeen:
+class TransactionStatus:
     """Where a transaction hash stands: "unknown", "pending" or "mined" (then with its receipt)."""
 
     state: str
@@ -227,10 +227,10 @@ class TxSeen:
 
 
 @runtime_checkable
-class NamesTakers(Protocol):
+class ConflictingTransactionFinder(Protocol):
     """A Sender that can also name what has a nonce of ours: for messages to a person, nothing is decided by it."""
 
-    def taker(self, owner: str, nonce: int) -> str | None:
+    def conflicting_tx(self, owner: str, nonce: int) -> str | None:
         """Hash of the transaction of `owner` with `nonce`, in a block or pending; None where nobody can tell."""
         ...
 
@@ -246,7 +246,7 @@ class Sender(Protocol):
         """Hands the signed bytes to the node. "already known" is success. Raises Retryable when the fate is unknown."""
         ...
 
-    def look(self, tx_hash: str) -> TxSeen:
+    def look(self, tx_hash: str) -> TransactionStatus:
         """Where the hash stands now."""
         ...
 

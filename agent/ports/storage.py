@@ -8,37 +8,37 @@ from typing import Protocol
 
 from agent.model import (
     Allocation,
-    Books,
-    Campaign,
-    Draw,
+    ConditionalOrder,
     Entry,
-    Flow,
+    ExpectedBalances,
+    ExternalTransfer,
+    GradualExecution,
     History,
     Intent,
     IntentEvent,
     IntentKind,
     IntentState,
-    LateRefusal,
-    Order,
+    LedgerBalance,
+    NavPerShare,
     PricePoint,
     Receipt,
+    SliceDraw,
     Snapshot,
-    Stand,
-    UnitValue,
+    SubmissionRefusal,
     UnsignedTx,
     Valuation,
 )
-from agent.model.strategies import Booking, SleeveLedger, SleeveState, UnitPoint
+from agent.model.strategies import NavPoint, StrategyBooking, StrategyLedger, StrategyState
 from agent.ports.execution import Grant
 from agent.units import Token
 
 # --- What the double-entry ledger needs of a store: entries of final intents, what places opened with, values over time.
 
 
-class Ledger(Protocol):
+class LedgerJournal(Protocol):
     """Kept with the journal: an entry goes in one transaction with the receipt that a reorganisation takes."""
 
-    def unentered(self) -> tuple[Intent, ...]:
+    def intents_without_entry(self) -> tuple[Intent, ...]:
         """Final and reverted intents that the book lacks, oldest first."""
         ...
 
@@ -46,7 +46,7 @@ class Ledger(Protocol):
         """Intents that have not ended, or ended in a block and are not in the book yet, oldest first."""
         ...
 
-    def enterable(self) -> tuple[Intent, ...]:
+    def enterable_intents(self) -> tuple[Intent, ...]:
         """All final and reverted intents since the book opened, in the order of the chain, whether they are in it or not."""
         ...
 
@@ -82,11 +82,11 @@ class Ledger(Protocol):
         """Whether all of these are in the book, or are positions of the agent's own making."""
         ...
 
-    def stands(self, head_block: int) -> tuple[Stand, ...]:
+    def ledger_balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
         """What the wallet should hold at that block by the ledger."""
         ...
 
-    def name_tokens(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
+    def record_token_names(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
         """Remembers what tokens are called, also once they have left the portfolio."""
         ...
 
@@ -94,7 +94,7 @@ class Ledger(Protocol):
         """Writes down what all is worth; at most once an hour unless `forced`."""
         ...
 
-    def valued_block(self) -> int:
+    def last_valuation_block(self) -> int:
         """Block of the newest valuation; -1 where there is none."""
         ...
 
@@ -102,22 +102,22 @@ class Ledger(Protocol):
 # --- What the engine remembers corrections over time by.
 
 
-class CampaignBook(Protocol):
+class GradualExecutionJournal(Protocol):
     """Every method has committed to disk before it returns. How far a campaign is comes with the history."""
 
-    def draw_ahead(self, draw: Draw) -> None:
+    def store_next_draw(self, draw: SliceDraw) -> None:
         """Remembers the draw for the first round of the next campaign, unless there is one already."""
         ...
 
-    def begin_campaign(self, campaign: Campaign) -> str:
+    def begin_gradual_execution(self, campaign: GradualExecution) -> str:
         """Writes a campaign down and returns its id; its first draw is used up. Raises OperatorNeeded while another is open."""
         ...
 
-    def begin_round(self, campaign_id: str, number: int, step_id: str, at_s: int, draw: Draw) -> None:
+    def begin_slice(self, campaign_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw) -> None:
         """Writes a round, or a try at it, down before it is sent; `draw` is for the round after it, drawn once for all tries."""
         ...
 
-    def end_campaign(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
+    def end_gradual_execution(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
         """Ends a campaign or an order by name; False when none of that id is open."""
         ...
 
@@ -125,27 +125,27 @@ class CampaignBook(Protocol):
 # --- What strategies over one wallet need of a store: their books, states and unit values.
 
 
-class SleeveJournal(Protocol):
+class StrategyJournal(Protocol):
     """Kept with the journal: what a transaction did to the books goes when a reorganisation takes its block."""
 
-    def sleeve_ledger(self) -> SleeveLedger:
+    def strategy_ledger(self) -> StrategyLedger:
         """The books of strategies, and what happened to the wallet that is not booked yet."""
         ...
 
-    def note_sleeves(self, bookings: Sequence[Booking], at_turn: int) -> bool:
+    def record_strategy_bookings(self, bookings: Sequence[StrategyBooking], at_version: int) -> bool:
         """Writes bookings down; False, and nothing written, when the books of `at_turn` have been turned since."""
         ...
 
-    def note_units(self, states: Sequence[SleeveState], points: Mapping[str, UnitPoint]) -> None:
+    def record_strategy_states(self, states: Sequence[StrategyState], points: Mapping[str, NavPoint]) -> None:
         """Writes down how strategies stand and what their units are worth, the first of each hour for good."""
         ...
 
-    def unit_points(self, name: str, since_s: int) -> tuple[UnitPoint, ...]:
+    def nav_points(self, name: str, since_s: int) -> tuple[NavPoint, ...]:
         """Unit values of one strategy since then, oldest first."""
         ...
 
 
-class Journal(Ledger, CampaignBook, SleeveJournal, Protocol):
+class Journal(LedgerJournal, GradualExecutionJournal, StrategyJournal, Protocol):
     """The write-ahead journal: every method that changes something has committed to disk before it returns."""
 
     def begin_step(self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None) -> None:
@@ -179,11 +179,11 @@ class Journal(Ledger, CampaignBook, SleeveJournal, Protocol):
         """Remembers that every rise that nobody has explained is left alone, until somebody does."""
         ...
 
-    def mark_late(self, found: Sequence[LateRefusal]) -> None:
+    def mark_submission_refusals(self, found: Sequence[SubmissionRefusal]) -> None:
         """Remembers exits that were refused when they were about to be sent, in the place of all that it knew of before."""
         ...
 
-    def move_orders(self, orders: Sequence[Order], unit_value: UnitValue | None, at_turn: int) -> bool:
+    def update_orders(self, orders: Sequence[ConditionalOrder], unit_value: NavPerShare | None, at_version: int) -> bool:
         """Writes how orders stand and what a unit of the portfolio is worth; False when somebody else wrote since `at_turn`."""
         ...
 
@@ -247,7 +247,7 @@ class Journal(Ledger, CampaignBook, SleeveJournal, Protocol):
         """The chain's next nonce as far as this journal knows; None before a nonce was adopted."""
         ...
 
-    def adopt_nonce(self, nonce: int, now_s: int) -> None:
+    def set_expected_nonce(self, nonce: int, now_s: int) -> None:
         """Takes `nonce` for the chain's next one: on first use, or because the operator says so."""
         ...
 
@@ -259,11 +259,11 @@ class Journal(Ledger, CampaignBook, SleeveJournal, Protocol):
         """Adds a finished intent to the loss, turnover and gas budgets; a second call for the same intent changes nothing."""
         ...
 
-    def books(self) -> Books:
+    def books(self) -> ExpectedBalances:
         """What balances should be, and the newest flows."""
         ...
 
-    def note_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[Flow], turn: int) -> bool:
+    def record_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[ExternalTransfer], turn: int) -> bool:
         """Writes unexplained flows down, and the balances `found` as those to go on from; False when the books of `turn` have
         been turned since, and then nothing was written.
         """
@@ -273,7 +273,7 @@ class Journal(Ledger, CampaignBook, SleeveJournal, Protocol):
         """The weights chosen last for the portfolio, or a strategy of it; None before the first choice."""
         ...
 
-    def note_allocation(self, chosen: Allocation, owner: str = "") -> None:
+    def record_allocation(self, chosen: Allocation, owner: str = "") -> None:
         """Writes chosen weights down; the same ones a second time change nothing."""
         ...
 
@@ -281,12 +281,12 @@ class Journal(Ledger, CampaignBook, SleeveJournal, Protocol):
         """Whether a look has written prices down in the hour of `at_s` already."""
         ...
 
-    def note_prices(self, numeraire: str, points: Sequence[PricePoint]) -> int:
+    def record_prices(self, numeraire: str, points: Sequence[PricePoint]) -> int:
         """Writes prices in base units of `numeraire` down, the first of each token and hour for good; how many were new."""
         ...
 
 
-class ProposalBook(Protocol):
+class ProposalJournal(Protocol):
     """Which intents were shown to somebody who signs elsewhere."""
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:

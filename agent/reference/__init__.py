@@ -1,17 +1,17 @@
 """What a thing is worth, and whether that may be acted on: reference prices, their sources, and the sequencer of a rollup."""
 
-from agent.reference.checks import contradiction, depeg_fault, depegged, sequencer_fault
-from agent.reference.prices import References, RefPrice, Unpriced, prices_at, reference_prices, spot_prices
+from agent.reference.checks import depeg_fault, depegged_tokens, sequencer_fault, source_conflict
+from agent.reference.prices import ReferencePrice, ReferencePrices, UnpricedToken, reference_prices, reference_prices_at, spot_prices
 
 __all__ = [
-    "RefPrice",
-    "References",
-    "Unpriced",
-    "contradiction",
+    "ReferencePrice",
+    "ReferencePrices",
+    "UnpricedToken",
     "depeg_fault",
-    "depegged",
-    "prices_at",
+    "depegged_tokens",
     "reference_prices",
+    "reference_prices_at",
     "sequencer_fault",
+    "source_conflict",
     "spot_prices",
 ]

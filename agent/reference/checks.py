@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 
-from agent.model import Asset, FeedRound, PastPrices, PricePoint, ReferenceKind, StepInput
+from agent.model import Asset, FeedRound, PastPrices, PricePoint, PriceSource, StepInput
 from agent.reference import prices as rounds
-from agent.reference.prices import References, prices_at, reference_prices
+from agent.reference.prices import ReferencePrices, reference_prices, reference_prices_at
 from agent.units import BPS, Price, Token
 
 # --- Whether the sequencer of a rollup has been up long enough for prices, and everybody's answers to them, to have caught up.
@@ -45,10 +45,10 @@ def sequencer_fault(step: StepInput) -> str:
 # --- Whether two sources of one price contradict each other: a feed, and the mean of the pools.
 
 
-_TWO = (ReferenceKind.FEED, ReferenceKind.TWAP)
+_TWO = (PriceSource.FEED, PriceSource.TWAP)
 
 
-def distances(step: StepInput) -> Iterator[tuple[Fraction, str]]:
+def source_deviations(step: StepInput) -> Iterator[tuple[Fraction, str]]:
     """(relative distance of the mean from the feed, token) where both are configured sources and both have a price."""
     if not set(_TWO) <= set(step.reference.kinds):
         return
@@ -57,10 +57,10 @@ def distances(step: StepInput) -> Iterator[tuple[Fraction, str]]:
         yield abs(by_mean[token] / by_feed[token] - 1), token
 
 
-def contradiction(step: StepInput) -> str:
+def source_conflict(step: StepInput) -> str:
     """Why neither source is believed, with the token furthest apart; empty where they agree within limits.oracle_deviation."""
     limit_bps = step.limits.oracle_deviation_bps
-    apart, token = max(distances(step), default=(Fraction(0), ""))
+    apart, token = max(source_deviations(step), default=(Fraction(0), ""))
     if limit_bps is None or apart * BPS <= limit_bps:
         return ""
     return (
@@ -69,7 +69,7 @@ def contradiction(step: StepInput) -> str:
     )
 
 
-def _by(step: StepInput, kind: ReferenceKind) -> dict[str, Fraction]:
+def _by(step: StepInput, kind: PriceSource) -> dict[str, Fraction]:
     """Prices by one source alone."""
     alone = replace(step, reference=replace(step.reference, kinds=(kind,)))
     return {token: found.price for token, found in reference_prices(alone).prices.items()}
@@ -78,12 +78,12 @@ def _by(step: StepInput, kind: ReferenceKind) -> dict[str, Fraction]:
 # --- Which reference prices of a look are written down for later: those that nothing contradicts and the blocks before confirm.
 
 
-FIGURES = 18
+PRICE_FIGURES = 18
 """Significant decimal figures that a recorded price keeps; the last one is rounded to the nearest, half to even."""
-_ROUND = Context(prec=FIGURES, rounding=ROUND_HALF_EVEN)
+_ROUND = Context(prec=PRICE_FIGURES, rounding=ROUND_HALF_EVEN)
 
 
-def confirmed(step: StepInput, past: Sequence[PastPrices], at_s: int) -> tuple[PricePoint, ...]:
+def confirmed_prices(step: StepInput, past: Sequence[PastPrices], at_s: int) -> tuple[PricePoint, ...]:
     """The price of each token but the numeraire: the median of this block and of the policy.confirm_blocks before it (T3).
 
     One block, or fewer than half of them, move no recorded price. A token that has no reference price in one of them is left
@@ -93,15 +93,15 @@ def confirmed(step: StepInput, past: Sequence[PastPrices], at_s: int) -> tuple[P
     before = past[:wanted]
     if [one.head.number for one in before] != list(range(head - 1, head - 1 - wanted, -1)):
         return ()
-    if sequencer_fault(step) or contradiction(step):
+    if sequencer_fault(step) or source_conflict(step):
         return ()
-    all_prices = [reference_prices(step).prices, *(prices_at(step, one).prices for one in before)]
+    all_prices = [reference_prices(step).prices, *(reference_prices_at(step, one).prices for one in before)]
     tokens = [token for token in all_prices[0] if token != step.portfolio.numeraire.address]
     known = [token for token in tokens if all(token in found for found in all_prices)]
-    return tuple(PricePoint(token, at_s, rounded(_median([found[token].price for found in all_prices]))) for token in known)
+    return tuple(PricePoint(token, at_s, round_price(_median([found[token].price for found in all_prices]))) for token in known)
 
 
-def rounded(price: Price) -> Price:
+def round_price(price: Price) -> Price:
     """The price to FIGURES significant figures: mean prices of pools have hundreds, which no later use needs."""
     with_figures: Decimal = _ROUND.divide(Decimal(price.numerator), Decimal(price.denominator))
     return Fraction(with_figures)
@@ -116,16 +116,16 @@ DOLLAR_NAMES = frozenset({"DAI", "FRAX", "GHO", "MIM", "DOLA"})
 """Dollar tokens whose symbol does not contain USD."""
 ABOVE_PEG = Fraction(6, 5)
 """A token worth more than this many dollars is not pegged to one, whatever its name: interest-bearing dollars grow."""
-BACK = Fraction(1, 2)
+REPEG_SHARE = Fraction(1, 2)
 """A token that left its peg counts as back only within this part of the limit: around the limit it would come and go."""
 
 
-class Unknown(Exception):
+class PegUnknown(Exception):
     """What a dollar is worth cannot be told; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Peg:
+class DollarPeg:
     """One dollar token: dollars per whole token, how far that is from one, and the limit for it now in bps."""
 
     token: Token
@@ -143,7 +143,7 @@ class Peg:
         return self.distance * BPS > self.limit_bps
 
 
-def pegs(step: StepInput, references: References, limit_bps: int) -> Iterator[Peg]:
+def dollar_pegs(step: StepInput, references: ReferencePrices, limit_bps: int) -> Iterator[DollarPeg]:
     """Every asset that its symbol marks as a dollar, at the limit for it. Raises Unknown.
 
     The price is the token's own USD feed, else its reference price times the numeraire's USD feed.
@@ -153,36 +153,36 @@ def pegs(step: StepInput, references: References, limit_bps: int) -> Iterator[Pe
             usd = _usd(step, references, asset)
             if usd <= ABOVE_PEG:
                 left = asset.token.address in step.history.depegged
-                yield Peg(asset.token, usd, limit_bps * BACK if left else Fraction(limit_bps))
+                yield DollarPeg(asset.token, usd, limit_bps * REPEG_SHARE if left else Fraction(limit_bps))
 
 
-def depegged(step: StepInput, references: References) -> tuple[str, ...]:
+def depegged_tokens(step: StepInput, references: ReferencePrices) -> tuple[str, ...]:
     """Addresses of the dollars that are off their peg now. While their price is unknown those that were off still are."""
     limit_bps = step.limits.depeg_bps
     if limit_bps is None:
         return ()
     try:
-        return tuple(peg.token.address for peg in pegs(step, references, limit_bps) if peg.off)
-    except Unknown:
+        return tuple(peg.token.address for peg in dollar_pegs(step, references, limit_bps) if peg.off)
+    except PegUnknown:
         held = {asset.token.address for asset in step.portfolio.assets}
         return tuple(token for token in step.history.depegged if token in held)
 
 
-def depeg_fault(step: StepInput, references: References) -> str:
+def depeg_fault(step: StepInput, references: ReferencePrices) -> str:
     """Why nothing is traded while a dollar is off its peg; empty when none is.
 
     What falls would be bought, and by whose price? Where the price of a dollar is unknown, the guard of the same name decides.
     """
     limit_bps = step.limits.depeg_bps
-    off = depegged(step, references)
+    off = depegged_tokens(step, references)
     if limit_bps is None or not off:
         return ""
     try:
-        found = [peg for peg in pegs(step, references, limit_bps) if peg.off]
-    except Unknown as why:
+        found = [peg for peg in dollar_pegs(step, references, limit_bps) if peg.off]
+    except PegUnknown as why:
         names = ", ".join(step.portfolio.token(token).label for token in off)
         return f"{names} left the peg to the dollar, and it is not known whether it is back: {why}"
-    back = f"limits.depeg is {limit_bps} bps, and it counts as back within {float(limit_bps * BACK):g} bps"
+    back = f"limits.depeg is {limit_bps} bps, and it counts as back within {float(limit_bps * REPEG_SHARE):g} bps"
     return "; ".join(f"{peg.token.label} has left its peg: {float(peg.usd):.4f} USD, {back}" for peg in found)
 
 
@@ -191,24 +191,24 @@ def is_dollar(token: Token) -> bool:
     return "USD" in token.symbol.upper() or token.symbol.upper() in DOLLAR_NAMES
 
 
-def _usd(step: StepInput, references: References, asset: Asset) -> Fraction:
+def _usd(step: StepInput, references: ReferencePrices, asset: Asset) -> Fraction:
     if asset.feed is not None:
         return _answer(step, asset)
     numeraire = step.portfolio.numeraire
     unit = next((found for found in step.portfolio.assets if found.token.address == numeraire.address), None)
     price = references.prices.get(asset.token.address)
     if unit is None or unit.feed is None:
-        raise Unknown(f"no USD feed of {asset.token.label} or of the numeraire")
+        raise PegUnknown(f"no USD feed of {asset.token.label} or of the numeraire")
     if price is None:
-        raise Unknown(f"no reference price of {asset.token.label}")
+        raise PegUnknown(f"no reference price of {asset.token.label}")
     return price.price * Fraction(10) ** (asset.token.decimals - numeraire.decimals) * _answer(step, unit)
 
 
 def _answer(step: StepInput, asset: Asset) -> Fraction:
     told: FeedRound | None = next((found for found in step.snapshot.feeds if found.feed == asset.feed), None)
     if told is None:
-        raise Unknown(f"feed of {asset.token.label} was not read")
-    unfit = rounds.round_fault(step, told)
+        raise PegUnknown(f"feed of {asset.token.label} was not read")
+    unfit = rounds.feed_round_fault(step, told)
     if unfit:
-        raise Unknown(f"feed of {asset.token.label} {unfit}")
+        raise PegUnknown(f"feed of {asset.token.label} {unfit}")
     return Fraction(told.answer, 10**told.decimals)

@@ -9,21 +9,21 @@ from fractions import Fraction
 
 from agent.amm import pools
 from agent.amm import pools as twap
-from agent.model import FeedRound, PastPrices, PoolState, ReferenceKind, Snapshot, StepInput, V2Pool, V3Pool
+from agent.model import FeedRound, PastPrices, PoolState, PriceSource, Snapshot, StepInput, V2Pool, V3Pool
 from agent.units import Price, Token, floor_int, safe_label
 
 # --- Whose mean prices count: pinned V3 pools whose observations cover the whole window; and what would let another one count.
 
 
-MOST_SLOTS = 65_535
+MAX_OBSERVATIONS = 65_535
 """What a pool can keep (uint16)."""
 _SECONDS_PER_BLOCK = {1: 12, 10: 2, 137: 2, 8453: 2}
 """A pool writes at most one observation a block, and at most one a second. Chains that are not listed may write each second."""
 
 
-def outside(step: StepInput, pool: V3Pool) -> str:
+def twap_rejection(step: StepInput, pool: V3Pool) -> str:
     """Why the pool's mean does not count, with the remedy; empty when it does."""
-    unpinned = not_pinned(step, pool)
+    unpinned = pin_rejection(step, pool)
     if unpinned:
         return unpinned
     window_s = step.reference.twap_window_s
@@ -32,7 +32,7 @@ def outside(step: StepInput, pool: V3Pool) -> str:
     return f"its oldest observation is younger than {window_s} s{_kept(step, pool)}"
 
 
-def not_pinned(step: StepInput, pool: V3Pool) -> str:
+def pin_rejection(step: StepInput, pool: V3Pool) -> str:
     """Why the owner did not choose this pool; empty when he did. Where nothing says which pools count, every one does."""
     pins = step.reference.mean_pools
     if pins is None:
@@ -44,16 +44,16 @@ def not_pinned(step: StepInput, pool: V3Pool) -> str:
     return "" if found == pinned else "its code is not the one that was pinned: find out why before trimtab trust"
 
 
-def enough_slots(chain_id: int, window_s: int) -> int:
+def required_observations(chain_id: int, window_s: int) -> int:
     """Observations that cover the window even if every block trades."""
-    return min(MOST_SLOTS, -(-window_s // _SECONDS_PER_BLOCK.get(chain_id, 1)) + 1)
+    return min(MAX_OBSERVATIONS, -(-window_s // _SECONDS_PER_BLOCK.get(chain_id, 1)) + 1)
 
 
 def _kept(step: StepInput, pool: V3Pool) -> str:
     if pool.observations is None:
         return ""
     kept, coming = pool.observations
-    enough = enough_slots(step.snapshot.head.chain_id, step.reference.twap_window_s)
+    enough = required_observations(step.snapshot.head.chain_id, step.reference.twap_window_s)
     if coming >= enough:
         return f", though it is to keep {coming}: they fill with its next trades"
     soon = f", soon {coming}" if coming > kept else ""
@@ -63,17 +63,17 @@ def _kept(step: StepInput, pool: V3Pool) -> str:
 # --- Whether the round of a price feed counts: complete, of its time, within its aggregator's bounds, not older than one seen before.
 
 
-def round_fault(step: StepInput, answer: FeedRound) -> str:
+def feed_round_fault(step: StepInput, answer: FeedRound) -> str:
     """Why a round does not count (AggregatorV3Interface.latestRoundData); empty when it does. Age is by block timestamp."""
     now_s = step.snapshot.head.timestamp_s
-    unfit = incomplete(answer, now_s) or at_bound(answer) or fallen(step.snapshot, answer)
+    unfit = incomplete_round_fault(answer, now_s) or answer_bound_fault(answer) or round_regression_fault(step.snapshot, answer)
     if unfit:
         return unfit
     age_s, most_s = now_s - answer.updated_at_s, step.reference.max_age_s(answer.feed)
     return f"is {age_s} s old, at most {most_s} s count" if age_s > most_s else ""
 
 
-def incomplete(answer: FeedRound, now_s: int) -> str:
+def incomplete_round_fault(answer: FeedRound, now_s: int) -> str:
     """Why a round is none: no positive answer, never begun or ended, carried over from an earlier one, dated after the block."""
     if answer.answer <= 0:
         return f"answers {answer.answer}"
@@ -85,7 +85,7 @@ def incomplete(answer: FeedRound, now_s: int) -> str:
     return f"is dated {latest_s - now_s} s after the block" if latest_s > now_s else ""
 
 
-def at_bound(answer: FeedRound) -> str:
+def answer_bound_fault(answer: FeedRound) -> str:
     """An aggregator cuts answers off at its bounds: one that stands there is a bound and no price. Empty when it does not."""
     if answer.min_answer is not None and answer.answer <= answer.min_answer:
         return f"answers {answer.answer}, its least answer is {answer.min_answer}: the price may be any below"
@@ -94,7 +94,7 @@ def at_bound(answer: FeedRound) -> str:
     return ""
 
 
-def fallen(snapshot: Snapshot, answer: FeedRound) -> str:
+def round_regression_fault(snapshot: Snapshot, answer: FeedRound) -> str:
     """Rounds only rise along a chain: one that is lower than in a block before is another feed's. Empty when none is."""
     before = [(found.round_id, past.head.number) for past in snapshot.past for found in past.feeds if found.feed == answer.feed]
     highest, block = max(before, default=(0, 0))
@@ -102,17 +102,17 @@ def fallen(snapshot: Snapshot, answer: FeedRound) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class RefPrice:
+class ReferencePrice:
     """Worth of one token: numeraire base units per token base unit, where it comes from, and the figures behind it."""
 
     token: str
     price: Price
-    source: ReferenceKind
+    source: PriceSource
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class Unpriced:
+class UnpricedToken:
     """A token without a price, and what each source lacked."""
 
     token: str
@@ -121,11 +121,11 @@ class Unpriced:
 
 
 @dataclass(frozen=True, slots=True)
-class References:
+class ReferencePrices:
     """Prices by token address, for every asset and hub, the numeraire (exactly 1) and wrapped native, as far as known."""
 
-    prices: dict[str, RefPrice]
-    unpriced: tuple[Unpriced, ...]
+    prices: dict[str, ReferencePrice]
+    unpriced: tuple[UnpricedToken, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +145,20 @@ class _NoPrice(Exception):
     """One source has no price; the message says why."""
 
 
-def reference_prices(step: StepInput) -> References:
+def reference_prices(step: StepInput) -> ReferencePrices:
     """The price of each token by the first configured source that has one; whoever has none is named with the reasons."""
-    prices: dict[str, RefPrice] = {}
-    unpriced: list[Unpriced] = []
-    for address, label in _wanted(step):
+    prices: dict[str, ReferencePrice] = {}
+    unpriced: list[UnpricedToken] = []
+    for address, label in _tokens_to_price(step):
         found, why = _first(step, address)
         if found is None:
-            unpriced.append(Unpriced(address, label, why))
+            unpriced.append(UnpricedToken(address, label, why))
         else:
             prices[address] = found
-    return References(prices, tuple(unpriced))
+    return ReferencePrices(prices, tuple(unpriced))
 
 
-def prices_at(step: StepInput, past: PastPrices) -> References:
+def reference_prices_at(step: StepInput, past: PastPrices) -> ReferencePrices:
     """The same by what an earlier block says: its feeds, its pools, its time, and the blocks before it."""
     before = tuple(other for other in step.snapshot.past if other.head.number < past.head.number)
     then = replace(step.snapshot, head=past.head, feeds=past.feeds, pools=past.pools, past=before)
@@ -168,15 +168,15 @@ def prices_at(step: StepInput, past: PastPrices) -> References:
 def spot_prices(step: StepInput) -> dict[str, Price]:
     """What the pools say at this very block, for comparison with the reference; tokens that no pool prices are left out."""
     prices: dict[str, Price] = {}
-    for address, _ in _wanted(step):
+    for address, _ in _tokens_to_price(step):
         try:
-            prices[address] = _price(step, address, ReferenceKind.SPOT).price
+            prices[address] = _price(step, address, PriceSource.SPOT).price
         except _NoPrice:
             continue
     return prices
 
 
-def _wanted(step: StepInput) -> list[tuple[str, str]]:
+def _tokens_to_price(step: StepInput) -> list[tuple[str, str]]:
     """(address, label) of everything that something is valued in, without repeats."""
     portfolio = step.portfolio
     tokens: tuple[Token, ...] = (*(asset.token for asset in portfolio.assets), *portfolio.hubs, portfolio.numeraire)
@@ -185,7 +185,7 @@ def _wanted(step: StepInput) -> list[tuple[str, str]]:
     return [(address, labels[address]) for address in order]
 
 
-def _first(step: StepInput, address: str) -> tuple[RefPrice | None, str]:
+def _first(step: StepInput, address: str) -> tuple[ReferencePrice | None, str]:
     """The price by the first source that has one, or the reasons of all of them."""
     reasons = []
     for kind in step.reference.kinds:
@@ -196,23 +196,23 @@ def _first(step: StepInput, address: str) -> tuple[RefPrice | None, str]:
     return None, "; ".join(reasons) or "no source of reference prices is configured"
 
 
-def _price(step: StepInput, address: str, kind: ReferenceKind) -> RefPrice:
+def _price(step: StepInput, address: str, kind: PriceSource) -> ReferencePrice:
     if address == step.portfolio.numeraire.address:
-        return RefPrice(address, Fraction(1), kind, "the numeraire")
+        return ReferencePrice(address, Fraction(1), kind, "the numeraire")
     match kind:
-        case ReferenceKind.FEED:
+        case PriceSource.FEED:
             price, detail = _by_feeds(step, address)
-        case ReferenceKind.TWAP:
+        case PriceSource.TWAP:
             window_s = step.reference.twap_window_s
             try:
-                market = _by_pools(step, address, lambda pool, token: _mean_market(step, pool, token), f"a mean over {window_s} s")
+                market = _by_pools(step, address, lambda pool, token: _twap_market(step, pool, token), f"a mean over {window_s} s")
             except _NoPrice as none:
-                raise _NoPrice(f"{none}{_lacking(step, address)}") from None
+                raise _NoPrice(f"{none}{_rejected_pools(step, address)}") from None
             price, detail = market.price, f"mean over {window_s} s of {market.pools} pool(s)"
-        case ReferenceKind.SPOT:
+        case PriceSource.SPOT:
             market = _by_pools(step, address, _spot_market, "liquidity at its price")
             price, detail = market.price, f"spot price of {market.pools} pool(s) at block {step.snapshot.head.number}"
-    return RefPrice(address, price, kind, detail)
+    return ReferencePrice(address, price, kind, detail)
 
 
 def _by_feeds(step: StepInput, address: str) -> tuple[Fraction, str]:
@@ -235,7 +235,7 @@ def _round(step: StepInput, address: str) -> tuple[Token, FeedRound]:
     if answer is None:
         why = next((f": {item.why}" for item in step.snapshot.quarantined if item.address == feed), "")
         raise _NoPrice(f"the feed of {label} was not read{why}")
-    fault = round_fault(step, answer)
+    fault = feed_round_fault(step, answer)
     if fault:
         raise _NoPrice(f"the feed of {label} {fault}")
     return step.portfolio.token(address), answer
@@ -248,22 +248,22 @@ def _label(step: StepInput, address: str) -> str:
         return safe_label("", address)
 
 
-def _mean_market(step: StepInput, pool: PoolState, token: str) -> _Market | None:
+def _twap_market(step: StepInput, pool: PoolState, token: str) -> _Market | None:
     """Time-weighted mean price and harmonic mean liquidity of a pool whose mean counts.
 
     Time-weighted: what somebody adds for a few blocks gives a pool hardly more weight.
     """
-    if not isinstance(pool, V3Pool) or outside(step, pool):
+    if not isinstance(pool, V3Pool) or twap_rejection(step, pool):
         return None
-    price = twap.price(pool, token)
+    price = twap.twap_price(pool, token)
     return _Market(price, _virtual_raw(pool.twap_liquidity or 0, price), 1)
 
 
-def _lacking(step: StepInput, address: str) -> str:
+def _rejected_pools(step: StepInput, address: str) -> str:
     """Why the V3 pools of a token with the numeraire or a hub do not count, each with its remedy."""
     others = {step.portfolio.numeraire.address, *(hub.address for hub in step.portfolio.hubs)} - {address}
     near = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool) and {pool.token0, pool.token1} - others == {address}]
-    return "".join(f"; pool {pool.address}: {why}" for pool in near if (why := outside(step, pool)))
+    return "".join(f"; pool {pool.address}: {why}" for pool in near if (why := twap_rejection(step, pool)))
 
 
 def _spot_market(pool: PoolState, token: str) -> _Market | None:

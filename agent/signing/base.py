@@ -9,7 +9,7 @@ from typing import NoReturn
 from agent.errors import Refused
 from agent.model import Payout, UnsignedTx, Verdict
 from agent.ports import Grant
-from agent.signing.calldata import NotUnderstood, Words
+from agent.signing.calldata import CalldataReader, UndecodableCalldata
 from agent.units import NATIVE
 
 BUMP_NUMERATOR, BUMP_DENOMINATOR = 9, 8
@@ -47,16 +47,16 @@ class SigningRules:
     payouts: tuple[str, ...] = ()
 
 
-Nonces = Mapping[int, int | None]
+SignableNonces = Mapping[int, int | None]
 """Nonces that the journal lets be signed now, each with the highest tip, wei per gas, signed there so far; None where nothing was."""
 
 
-def dearer_wei(wei: int) -> int:
+def replacement_fee_wei(wei: int) -> int:
     """What replaces a fee of `wei`: 12.5 % more, rounded up."""
     return max(wei + 1, -(-wei * BUMP_NUMERATOR // BUMP_DENOMINATOR))
 
 
-def no(rule: str, measured: object, limit: object) -> NoReturn:
+def refuse(rule: str, measured: object, limit: object) -> NoReturn:
     """Raises Refused for `rule`, with the verdict."""
     verdict = Verdict(f"signer.{rule}", str(measured), str(limit), False)
     raise Refused(f"the signer refuses by rule {rule!r}: got {measured}, allows {limit}", (verdict,))
@@ -66,13 +66,13 @@ def require_deadline(deadline_s: int, grant: Grant, rules: SigningRules) -> None
     """A swap ends soon, in chain time."""
     last_s = min(grant.deadline_s, grant.now_s + rules.max_deadline_s)
     if not grant.now_s < deadline_s <= last_s:
-        no("deadline", deadline_s, f"after {grant.now_s} and at most {last_s}")
+        refuse("deadline", deadline_s, f"after {grant.now_s} and at most {last_s}")
 
 
 # --- Decides whether a pool may be told to remember more prices: the granted pool, the granted number, nothing else.
 
 
-INCREASE = bytes.fromhex("32148f67")
+INCREASE_OBSERVATIONS = bytes.fromhex("32148f67")
 """increaseObservationCardinalityNext(uint16) of a V3 pool: anybody may call it, and pays for the slots."""
 SLOT_BITS = 16
 
@@ -80,25 +80,25 @@ SLOT_BITS = 16
 def judge_oracle(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
     """Returns when the call may be signed; raises Refused naming the rule that says no."""
     try:
-        words = Words(data[4:])
+        words = CalldataReader(data[4:])
         slots = words.uint(SLOT_BITS)
         words.end()
-    except NotUnderstood as error:
-        no("call", error.message, "the canonical encoding of a call of the table")
+    except UndecodableCalldata as error:
+        refuse("call", error.message, "the canonical encoding of a call of the table")
     if grant.oracle is None:
-        no("oracle", f"{slots} observations", "none: the grant names no pool")
+        refuse("oracle", f"{slots} observations", "none: the grant names no pool")
     pool, granted = grant.oracle
     if tx.to not in rules.oracles:
-        no("contract", tx.to, "a pinned V3 pool")
+        refuse("contract", tx.to, "a pinned V3 pool")
     if tx.to != pool:
-        no("contract", tx.to, f"the granted pool {pool}")
+        refuse("contract", tx.to, f"the granted pool {pool}")
     if slots != granted:
-        no("observations", slots, f"exactly {granted}")
+        refuse("observations", slots, f"exactly {granted}")
 
 
-def encode(slots: int) -> str:
+def encode_observations(slots: int) -> str:
     """0x-hex calldata that lets a pool keep so many observations."""
-    return "0x" + (INCREASE + slots.to_bytes(32, "big")).hex()
+    return "0x" + (INCREASE_OBSERVATIONS + slots.to_bytes(32, "big")).hex()
 
 
 # --- Decides whether money may leave the wallet: to a confirmed payout address, the granted amount to the unit, nothing else (T4, T14).
@@ -111,25 +111,25 @@ TRANSFER = bytes.fromhex("a9059cbb")
 def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
     """Returns when the transfer of a token may be signed; raises Refused naming the rule that says no."""
     try:
-        words = Words(data[4:])
+        words = CalldataReader(data[4:])
         to, raw = words.address(), words.uint()
         words.end()
-    except NotUnderstood as error:
-        no("call", error.message, "the canonical encoding of a call of the table")
+    except UndecodableCalldata as error:
+        refuse("call", error.message, "the canonical encoding of a call of the table")
     payout = _granted(grant)
     if tx.to not in rules.tokens:
-        no("contract", tx.to, "a pinned token")
+        refuse("contract", tx.to, "a pinned token")
     if tx.to != payout.token:
-        no("contract", tx.to, f"the granted token {payout.token}")
+        refuse("contract", tx.to, f"the granted token {payout.token}")
     _to(to, payout, rules)
     _amount(raw, payout)
 
 
-def judge_coin(tx: UnsignedTx, _data: bytes, grant: Grant, rules: SigningRules) -> None:
+def judge_native_payout(tx: UnsignedTx, _data: bytes, grant: Grant, rules: SigningRules) -> None:
     """The same for native coin: no data, and the value is the amount."""
     payout = _granted(grant)
     if payout.token != NATIVE:
-        no("contract", "native coin", f"the granted token {payout.token}")
+        refuse("contract", "native coin", f"the granted token {payout.token}")
     _to(tx.to, payout, rules)
     _amount(tx.value_wei, payout)
 
@@ -141,22 +141,22 @@ def encode_payout(to: str, raw: int) -> str:
 
 def _granted(grant: Grant) -> Payout:
     if grant.payout is None:
-        no("payout", "a payment", "none: the grant names no payment")
+        refuse("payout", "a payment", "none: the grant names no payment")
     return grant.payout
 
 
 def _to(to: str, payout: Payout, rules: SigningRules) -> None:
     if to != payout.to:
-        no("recipient", to, f"the granted address {payout.to}")
+        refuse("recipient", to, f"the granted address {payout.to}")
     if to not in rules.payouts:
-        no("recipient", to, "a payout address that its owner has confirmed")
+        refuse("recipient", to, "a payout address that its owner has confirmed")
     ours = (rules.wallet, *rules.tokens, *rules.routers, *rules.rebalancers, *rules.managers, *rules.v2_routers, *rules.pairs)
     if to in (*ours, *rules.oracles) or int(to, 16) == 0:
-        no("recipient", to, "somebody who is paid: neither the wallet, nor a token or contract that it trades with")
+        refuse("recipient", to, "somebody who is paid: neither the wallet, nor a token or contract that it trades with")
 
 
 def _amount(raw: int, payout: Payout) -> None:
     if raw != payout.raw or raw <= 0:
-        no("payout_amount", raw, f"exactly {payout.raw}, and more than nothing")
+        refuse("payout_amount", raw, f"exactly {payout.raw}, and more than nothing")
     if raw > payout.most_raw:
-        no("payout_per_day", raw, f"at most {payout.most_raw}, which limits.payout_per_day leaves")
+        refuse("payout_per_day", raw, f"at most {payout.most_raw}, which limits.payout_per_day leaves")

@@ -24,16 +24,16 @@ WORD = 32
 
 
 @lru_cache(maxsize=4_096)
-def address_of(value: int) -> str:
+def address_from_word(value: int) -> str:
     """Checksummed address of an ABI word below 2^160. It takes a hash, and the same few are read again and again."""
     return str(to_checksum_address(value.to_bytes(20, "big")))
 
 
-class NotUnderstood(Refused):
+class UndecodableCalldata(Refused):
     """Calldata that is not the canonical encoding of a known call."""
 
 
-class Words:
+class CalldataReader:
     """Arguments read word by word; `end` proves that nothing was left over."""
 
     def __init__(self, data: bytes) -> None:
@@ -44,37 +44,37 @@ class Words:
         """The next word as an unsigned integer of `bits` bits, higher bits zero."""
         value = int.from_bytes(self.take(WORD), "big")
         if value >> bits:
-            raise NotUnderstood(f"calldata: a number does not fit its {bits} bits")
+            raise UndecodableCalldata(f"calldata: a number does not fit its {bits} bits")
         return value
 
     def signed(self, bits: int = 256) -> int:
         """The next word as a signed integer of `bits` bits, its sign carried through the whole word."""
         value = int.from_bytes(self.take(WORD), "big", signed=True)
         if not -(1 << bits - 1) <= value < 1 << bits - 1:
-            raise NotUnderstood(f"calldata: a number does not fit its {bits} bits")
+            raise UndecodableCalldata(f"calldata: a number does not fit its {bits} bits")
         return value
 
     def address(self) -> str:
         """The next word as a checksummed address."""
-        return address_of(self.uint(160))
+        return address_from_word(self.uint(160))
 
     def exactly(self, expected: int, what: str) -> None:
         """The next word, which canonical encoding fixes."""
         if self.uint() != expected:
-            raise NotUnderstood(f"calldata: {what} is not where it belongs")
+            raise UndecodableCalldata(f"calldata: {what} is not where it belongs")
 
     def count(self, most: int, what: str) -> int:
         """The next word as a length of at most `most`."""
         value = self.uint()
         if value > most:
-            raise NotUnderstood(f"calldata: {value} {what}, at most {most} are understood")
+            raise UndecodableCalldata(f"calldata: {value} {what}, at most {most} are understood")
         return value
 
     def take(self, length: int) -> bytes:
         """The next `length` bytes."""
         part = self._data[self._at : self._at + length]
         if len(part) != length:
-            raise NotUnderstood("calldata: it ends too early")
+            raise UndecodableCalldata("calldata: it ends too early")
         self._at += length
         return part
 
@@ -82,13 +82,13 @@ class Words:
         """`length` bytes followed by zeros up to a whole word."""
         part = self.take(length)
         if any(self.take(-length % WORD)):
-            raise NotUnderstood("calldata: padding is not zero")
+            raise UndecodableCalldata("calldata: padding is not zero")
         return part
 
     def end(self) -> None:
         """Raises unless everything was read."""
         if self._at != len(self._data):
-            raise NotUnderstood("calldata: bytes are left over")
+            raise UndecodableCalldata("calldata: bytes are left over")
 
 
 # --- Says what a program of the Rebalancer means: a strict reader of its packed bytes, apart from whatever packed them. Layout: contrac
@@ -105,7 +105,7 @@ class Venue(Enum):
     NATIVE = 2
 
 
-class Place(Enum):
+class FundsLocation(Enum):
     """From where a leg is paid and where it pays to: the caller, the Rebalancer (all it has), or the next leg's V2 pair."""
 
     WALLET = 0
@@ -114,7 +114,7 @@ class Place(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchedBalance:
     """A token whose balance in the wallet is checked: it changes by `bound_raw` or more, and counts at its price.
 
     `price_x128` is numeraire base units per token base unit, times 2^128. A negative bound is the most that is spent.
@@ -133,8 +133,8 @@ class ProgramLeg:
     """
 
     venue: Venue
-    source: Place
-    sink: Place
+    source: FundsLocation
+    sink: FundsLocation
     token_in: str
     token_out: str
     pair_with: str | None
@@ -144,7 +144,7 @@ class ProgramLeg:
 
 
 @dataclass(frozen=True, slots=True)
-class Rebalance:
+class RebalanceCall:
     """Rebalancer.rebalance(program): all or nothing, not after `deadline_s` (Unix seconds of the block).
 
     The watched balances' changes times their prices sum up to `floor_raw` numeraire base units or more.
@@ -152,12 +152,12 @@ class Rebalance:
 
     deadline_s: int
     floor_raw: int
-    watched: tuple[Watched, ...]
+    watched: tuple[WatchedBalance, ...]
     further: tuple[str, ...]
     legs: tuple[ProgramLeg, ...]
 
 
-class _Bytes:
+class _ProgramReader:
     """Big-endian fields, one after the other."""
 
     def __init__(self, data: bytes) -> None:
@@ -172,22 +172,22 @@ class _Bytes:
         return int.from_bytes(part, "big", signed=signed)
 
     def address(self) -> str:
-        return address_of(self.take(20))
+        return address_from_word(self.take(20))
 
     @property
     def left(self) -> int:
         return len(self._data) - self._at
 
 
-def read(data: bytes) -> Rebalance:
+def decode_program(data: bytes) -> RebalanceCall:
     """The program in `data`. Raises ValueError naming what is wrong."""
-    source = _Bytes(data)
+    source = _ProgramReader(data)
     deadline_s, watched_count, count = source.take(5), source.take(1), source.take(1)
     floor_raw = source.take(16, signed=True)
     if watched_count > count:
         raise ValueError("the program watches more tokens than it lists")
     tokens = tuple(source.address() for _ in range(count))
-    watched = tuple(Watched(token, source.take(24), source.take(16, signed=True)) for token in tokens[:watched_count])
+    watched = tuple(WatchedBalance(token, source.take(24), source.take(16, signed=True)) for token in tokens[:watched_count])
     if len(set(tokens)) != len(tokens):
         raise ValueError("the program lists a token twice")
     if source.left == 0 or source.left % LEG_BYTES:
@@ -195,22 +195,22 @@ def read(data: bytes) -> Rebalance:
     legs = tuple(_leg(source, tokens) for _ in range(source.left // LEG_BYTES))
     if unused := set(tokens) - {token for leg in legs for token in (leg.token_in, leg.token_out, leg.pair_with)}:
         raise ValueError(f"the program lists {', '.join(sorted(unused))} and does not trade it")
-    return Rebalance(deadline_s, floor_raw, watched, tokens[watched_count:], legs)
+    return RebalanceCall(deadline_s, floor_raw, watched, tokens[watched_count:], legs)
 
 
-def _leg(source: _Bytes, tokens: tuple[str, ...]) -> ProgramLeg:
+def _leg(source: _ProgramReader, tokens: tuple[str, ...]) -> ProgramLeg:
     kind, number_in, number_out, number_next = (source.take(1) for _ in range(4))
     fee_pips, amount_raw, least_raw = source.take(3), source.take(16), source.take(16)
     if kind >> 6 or 3 in (kind & 3, kind >> 2 & 3, kind >> 4 & 3):
         raise ValueError(f"a leg of kind {kind} is not known")
-    venue, paid_from, paid_to = Venue(kind & 3), Place(kind >> 2 & 3), Place(kind >> 4 & 3)
+    venue, paid_from, paid_to = Venue(kind & 3), FundsLocation(kind >> 2 & 3), FundsLocation(kind >> 4 & 3)
     if max(number_in, number_out, number_next) >= len(tokens):
         raise ValueError("a leg names a token that is not listed")
-    if number_next and paid_to is not Place.PAIR:
+    if number_next and paid_to is not FundsLocation.PAIR:
         raise ValueError("a leg names a next token without paying to its pair")
-    if amount_raw and paid_from is not Place.WALLET:
+    if amount_raw and paid_from is not FundsLocation.WALLET:
         raise ValueError("a leg names an amount that the wallet does not pay")
-    pair_with = tokens[number_next] if paid_to is Place.PAIR else None
+    pair_with = tokens[number_next] if paid_to is FundsLocation.PAIR else None
     return ProgramLeg(venue, paid_from, paid_to, tokens[number_in], tokens[number_out], pair_with, fee_pips, amount_raw, least_raw)
 
 
@@ -252,7 +252,7 @@ class SwapExactTokens:
     recipient: str
 
 
-Swap = ExactInputSingle | SwapExactTokens
+RouterSwap = ExactInputSingle | SwapExactTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +287,7 @@ class UnwrapWeth9:
     recipient: str
 
 
-Inner = Swap | WrapEth | SweepToken | Pull | UnwrapWeth9
+MulticallItem = RouterSwap | WrapEth | SweepToken | Pull | UnwrapWeth9
 """What may stand inside a multicall."""
 
 
@@ -296,17 +296,17 @@ class Multicall:
     """SwapRouter02 multicall(deadline, calls): all or nothing, not after `deadline_s` (Unix seconds of the block)."""
 
     deadline_s: int
-    calls: tuple[Inner, ...]
+    calls: tuple[MulticallItem, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Withdraw:
+class WithdrawWeth9:
     """WETH9 withdraw(amount): the caller's wrapped coin becomes native coin, base units."""
 
     raw: int
 
 
-Call = Approve | Multicall | Rebalance | Withdraw | Inner
+Call = Approve | Multicall | RebalanceCall | WithdrawWeth9 | MulticallItem
 
 
 def selector(signature: str) -> bytes:
@@ -329,7 +329,7 @@ REBALANCE = selector("rebalance(bytes)")
 def data_bytes(data: str) -> bytes:
     """Bytes of 0x-hex calldata. Raises NotUnderstood on anything else."""
     if not _HEX.fullmatch(data):
-        raise NotUnderstood("calldata: not 0x-hex")
+        raise UndecodableCalldata("calldata: not 0x-hex")
     return bytes.fromhex(data[2:])
 
 
@@ -339,21 +339,21 @@ def decode(data: str | bytes) -> Call:
     return _decode(raw, _DECODERS)
 
 
-def _decode(raw: bytes, decoders: dict[bytes, Callable[[Words], Call]]) -> Call:
+def _decode(raw: bytes, decoders: dict[bytes, Callable[[CalldataReader], Call]]) -> Call:
     decoder = decoders.get(raw[:4])
     if decoder is None:
-        raise NotUnderstood(f"calldata: unknown function 0x{raw[:4].hex()}")
-    words = Words(raw[4:])
+        raise UndecodableCalldata(f"calldata: unknown function 0x{raw[:4].hex()}")
+    words = CalldataReader(raw[4:])
     call = decoder(words)
     words.end()
     return call
 
 
-def _approve(words: Words) -> Approve:
+def _approve(words: CalldataReader) -> Approve:
     return Approve(spender=words.address(), raw=words.uint())
 
 
-def _exact_input_single(words: Words) -> ExactInputSingle:
+def _exact_input_single(words: CalldataReader) -> ExactInputSingle:
     return ExactInputSingle(
         token_in=words.address(),
         token_out=words.address(),
@@ -365,7 +365,7 @@ def _exact_input_single(words: Words) -> ExactInputSingle:
     )
 
 
-def _swap_exact_tokens(words: Words) -> SwapExactTokens:
+def _swap_exact_tokens(words: CalldataReader) -> SwapExactTokens:
     amount_in_raw, min_out_raw = words.uint(), words.uint()
     words.exactly(4 * WORD, "the path")
     recipient = words.address()
@@ -373,35 +373,35 @@ def _swap_exact_tokens(words: Words) -> SwapExactTokens:
     return SwapExactTokens(amount_in_raw, min_out_raw, path, recipient)
 
 
-def _multicall(words: Words) -> Multicall:
+def _multicall(words: CalldataReader) -> Multicall:
     deadline_s = words.uint()
     words.exactly(2 * WORD, "the list of calls")
     count = words.count(MAX_CALLS, "calls")
     offsets = [words.uint() for _ in range(count)]
-    calls: list[Inner] = []
+    calls: list[MulticallItem] = []
     expected = count * WORD
     for offset in offsets:
         if offset != expected:
-            raise NotUnderstood("calldata: a call is not where it belongs")
+            raise UndecodableCalldata("calldata: a call is not where it belongs")
         length = words.count(1 << 16, "bytes in a call")
         call = _decode(words.padded(length), _INNER)
-        if not isinstance(call, Inner):
-            raise NotUnderstood("calldata: only swaps and payments may stand inside a multicall")
+        if not isinstance(call, MulticallItem):
+            raise UndecodableCalldata("calldata: only swaps and payments may stand inside a multicall")
         calls.append(call)
         expected += WORD + length + -length % WORD
     return Multicall(deadline_s, tuple(calls))
 
 
-def _rebalance(words: Words) -> Rebalance:
+def _rebalance(words: CalldataReader) -> RebalanceCall:
     words.exactly(WORD, "the program")
     data = words.padded(words.count(1 << 16, "bytes in a program"))
     try:
-        return read(data)
+        return decode_program(data)
     except ValueError as error:
-        raise NotUnderstood(f"calldata: {error}") from None
+        raise UndecodableCalldata(f"calldata: {error}") from None
 
 
-_INNER: dict[bytes, Callable[[Words], Call]] = {
+_INNER: dict[bytes, Callable[[CalldataReader], Call]] = {
     EXACT_INPUT_SINGLE: _exact_input_single,
     SWAP_EXACT_TOKENS: _swap_exact_tokens,
     WRAP_ETH: lambda words: WrapEth(words.uint()),
@@ -409,10 +409,10 @@ _INNER: dict[bytes, Callable[[Words], Call]] = {
     PULL: lambda words: Pull(words.address(), words.uint()),
     UNWRAP_WETH9: lambda words: UnwrapWeth9(words.uint(), words.address()),
 }
-_DECODERS: dict[bytes, Callable[[Words], Call]] = {
+_DECODERS: dict[bytes, Callable[[CalldataReader], Call]] = {
     APPROVE: _approve,
     MULTICALL: _multicall,
     REBALANCE: _rebalance,
-    WITHDRAW: lambda words: Withdraw(words.uint()),
+    WITHDRAW: lambda words: WithdrawWeth9(words.uint()),
     **_INNER,
 }

@@ -11,21 +11,21 @@ from pathlib import Path
 
 from agent.errors import ConfigError
 from agent.ports import SigningKey
-from agent.signing import keystore as osring
-from agent.signing.keystore import open_keystore, read_private
-from agent.signing.secret import KEY_PATH, Key, Secret, disable_core_dumps, key_of
+from agent.signing import keystore
+from agent.signing.keystore import open_keystore, read_private_file
+from agent.signing.secret import KEY_PATH, PrivateKey, Secret, disable_core_dumps, parse_private_key
 
 __all__ = [
-    "Ask",
-    "HandedIn",
-    "Key",
     "KeyEnv",
     "KeyPrompt",
     "KeySource",
     "KeyringEntry",
     "KeystoreFile",
+    "PrivateKey",
     "Secret",
-    "TestAccount",
+    "SecretPrompt",
+    "SuppliedKey",
+    "TestAccountKey",
     "disable_core_dumps",
     "is_published",
     "load_key",
@@ -35,7 +35,7 @@ LOCAL_CHAIN_IDS = (31337, 131277322940537)
 """anvil's and eth-tester's."""
 TEST_MNEMONIC = "test test test test test test test test test test test junk"
 """The published mnemonic of anvil and hardhat: whoever sends money to its accounts loses it within seconds."""
-TEST_ACCOUNTS = 20
+TEST_ACCOUNT_COUNT = 20
 _PUBLISHED = """
     0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC
     0x90F79bf6EB2c4f870365E785982E1f101E93b906 0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65 0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc
@@ -52,7 +52,7 @@ _PUBLISHED = """
     0xfaE394561e33e242c551d15D4625309EA4c0B97f 0x252Dae0A4b9d9b80F504F6418acd2d364C0c59cD 0x79196B90D1E952C5A43d4847CAA08d50b967c34A
     0x4bd1280852Cadb002734647305AFC1db7ddD6Acb 0x811da72aCA31e56F770Fc33DF0e45fD08720E157
 """
-PUBLISHED = frozenset(_PUBLISHED.split())
+PUBLISHED_ADDRESSES = frozenset(_PUBLISHED.split())
 """Addresses of keys that everybody knows: the first accounts of the test mnemonic, then the numbers from 1 as keys (eth-tester's)."""
 
 
@@ -77,7 +77,7 @@ class KeyPrompt:
 
 
 @dataclass(frozen=True, slots=True)
-class TestAccount:
+class TestAccountKey:
     """Account `index` of the published test mnemonic; on local chains only."""
 
     __test__ = False
@@ -94,19 +94,19 @@ class KeyringEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class HandedIn:
+class SuppliedKey:
     """A key that the calling program has, such as one in a key service."""
 
     key: SigningKey
 
 
-KeySource = KeystoreFile | KeyEnv | KeyPrompt | KeyringEntry | TestAccount | HandedIn
+KeySource = KeystoreFile | KeyEnv | KeyPrompt | KeyringEntry | TestAccountKey | SuppliedKey
 
-Ask = Callable[[str], str]
+SecretPrompt = Callable[[str], str]
 """Shows a prompt and returns what was typed, unseen (getpass.getpass)."""
 
 
-def load_key(source: KeySource, chain_id: int, *, ask: Ask | None, fork: bool = False) -> SigningKey:  # noqa: C901
+def load_key(source: KeySource, chain_id: int, *, ask: SecretPrompt | None, fork: bool = False) -> SigningKey:  # noqa: C901
     """The key that `source` names, checked against the chain it is for.
 
     `ask` is None where nobody can be asked. With `fork` (a copy of a live chain, under its chain id) only published test
@@ -117,27 +117,27 @@ def load_key(source: KeySource, chain_id: int, *, ask: Ask | None, fork: bool = 
     local = chain_id in LOCAL_CHAIN_IDS
     found: SigningKey | ConfigError
     match source:
-        case HandedIn(key):
+        case SuppliedKey(key):
             found = key
-        case TestAccount(index):
+        case TestAccountKey(index):
             if not (local or fork):
                 raise ConfigError(
                     f"wallet.test_account: its key is published and chain {chain_id} is not a local one",
                     "use wallet.keystore or wallet.key_env",
                 )
-            if not 0 <= index < TEST_ACCOUNTS:
-                raise ConfigError(f"wallet.test_account: {index} is not between 0 and {TEST_ACCOUNTS - 1}")
+            if not 0 <= index < TEST_ACCOUNT_COUNT:
+                raise ConfigError(f"wallet.test_account: {index} is not between 0 and {TEST_ACCOUNT_COUNT - 1}")
             return _test_account(index)
         case KeystoreFile(path, password_env):
-            found = open_keystore(read_private(path), _password(path, password_env, ask), path)
+            found = open_keystore(read_private_file(path), _password(path, password_env, ask), path)
         case KeyEnv(name):
-            found = key_of(_variable(name), f"wallet.key_env {name}")
+            found = parse_private_key(_variable(name), f"wallet.key_env {name}")
         case KeyringEntry(service, name):
-            found = osring.load((service, name))
+            found = keystore.load_from_keyring((service, name))
         case KeyPrompt():
             if ask is None:
                 raise ConfigError("the key must be typed and nobody can be asked", "run in a terminal, or set wallet.keystore")
-            found = key_of(Secret(ask("Private key: ")), "the typed key")
+            found = parse_private_key(Secret(ask("Private key: ")), "the typed key")
     if isinstance(found, ConfigError):
         raise found
     published = is_published(found.address)
@@ -157,7 +157,7 @@ def _variable(name: str) -> Secret:
     return Secret(os.environ[name])
 
 
-def _password(path: Path, password_env: str, ask: Ask | None) -> Secret:
+def _password(path: Path, password_env: str, ask: SecretPrompt | None) -> Secret:
     if password_env and os.environ.get(password_env):
         return Secret(os.environ[password_env])
     if ask is None:
@@ -168,19 +168,19 @@ def _password(path: Path, password_env: str, ask: Ask | None) -> Secret:
 
 def is_published(address: str) -> bool:
     """Whether the key of `address` is one of the test mnemonic's or of eth-tester's (the numbers from 1)."""
-    return address in PUBLISHED
+    return address in PUBLISHED_ADDRESSES
 
 
 @cache
-def _test_account(index: int) -> Key:
+def _test_account(index: int) -> PrivateKey:
     """Worked out once: the path of a mnemonic's account takes milliseconds of elliptic curve."""
     return _account(_test_key(index))
 
 
-def _account(key: bytes) -> Key:
+def _account(key: bytes) -> PrivateKey:
     from eth_account import Account
 
-    return Key(Account.from_key(key))
+    return PrivateKey(Account.from_key(key))
 
 
 def _test_key(index: int) -> bytes:

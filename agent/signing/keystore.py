@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError
-from agent.signing.secret import Key, Secret, key_of
+from agent.signing.secret import PrivateKey, Secret, parse_private_key
 
 MAX_KEYSTORE_BYTES = 64 * 1024
 SCRYPT_N = 2**18
 """Work factor of scrypt (with r = 8, p = 1 it takes 256 MB and about a second to try one password): that of geth."""
-SHORTEST_PASSWORD = 12
-FEWEST_CHARACTERS = 6
+MIN_PASSWORD_LENGTH = 12
+MIN_DISTINCT_CHARACTERS = 6
 """Different characters that a password has at least: a row of one letter is long and guessed at once."""
 _COMMON = ("password", "passwort", "qwertyuiop", "1234567890", "abcdefghij", "letmein", "iloveyou", "changeme", "trimtab")
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
-def read_private(path: Path) -> bytes:
+def read_private_file(path: Path) -> bytes:
     """The file's bytes, if only its owner may read it. What is open is what is checked."""
     try:
         with path.open("rb") as file:
@@ -46,7 +46,7 @@ def read_private(path: Path) -> bytes:
         raise ConfigError(f"wallet.keystore: {path} cannot be read ({error.strerror})", "check the path") from None
 
 
-def open_keystore(raw: bytes, password: Secret, path: Path) -> Key | ConfigError:
+def open_keystore(raw: bytes, password: Secret, path: Path) -> PrivateKey | ConfigError:
     """The key inside; an error is returned, not raised, so that the frames that saw the key are gone when it is shown."""
     from eth_account import Account
     from eth_keyfile.keyfile import decode_keyfile_json
@@ -59,7 +59,7 @@ def open_keystore(raw: bytes, password: Secret, path: Path) -> Key | ConfigError
         return ConfigError(f"wallet.keystore: {path} is not a version 3 keystore", "write one with: trimtab wallet create")
     try:
         utf8: Any = password.reveal().encode()  # eth-keyfile 0.8 is typed for text, which it would read as Latin-1
-        return Key(Account.from_key(decode_keyfile_json(sheet, utf8)))
+        return PrivateKey(Account.from_key(decode_keyfile_json(sheet, utf8)))
     except ValueError as error:
         if "MAC mismatch" in str(error):
             return ConfigError(f"wallet.keystore: wrong password for {path}", "type the password that it was written with")
@@ -71,21 +71,21 @@ def open_keystore(raw: bytes, password: Secret, path: Path) -> Key | ConfigError
 def require_strong(password: Secret) -> None:
     """Raises ConfigError for a password that is empty or soon guessed; the words do not repeat it."""
     text = password.reveal()
-    remedy = f"take at least {SHORTEST_PASSWORD} characters that nobody guesses: four random words, or one of a password manager"
+    remedy = f"take at least {MIN_PASSWORD_LENGTH} characters that nobody guesses: four random words, or one of a password manager"
     if not text.strip():
         raise ConfigError("the password is empty", remedy)
-    if len(text) < SHORTEST_PASSWORD:
-        raise ConfigError(f"the password has fewer than {SHORTEST_PASSWORD} characters", remedy)
-    if len(set(text)) < FEWEST_CHARACTERS:
-        raise ConfigError(f"the password has fewer than {FEWEST_CHARACTERS} different characters", remedy)
+    if len(text) < MIN_PASSWORD_LENGTH:
+        raise ConfigError(f"the password has fewer than {MIN_PASSWORD_LENGTH} characters", remedy)
+    if len(set(text)) < MIN_DISTINCT_CHARACTERS:
+        raise ConfigError(f"the password has fewer than {MIN_DISTINCT_CHARACTERS} different characters", remedy)
     left = text.lower()
     for common in _COMMON:
         left = left.replace(common, "")
-    if len(left) < SHORTEST_PASSWORD // 2:
+    if len(left) < MIN_PASSWORD_LENGTH // 2:
         raise ConfigError("the password is one of the first that are tried", remedy)
 
 
-def require_room(path: Path) -> None:
+def require_free_path(path: Path) -> None:
     """Raises ConfigError when something is at `path` already, or its folder is missing; before anybody is asked for anything."""
     if os.path.lexists(path):
         raise ConfigError(f"{path} exists already; nothing was changed", "name another file, or move that one away")
@@ -93,16 +93,16 @@ def require_room(path: Path) -> None:
         raise ConfigError(f"{path}: folder {path.parent} does not exist", "create it, or name another file")
 
 
-def write(path: Path, key: Key, password: Secret) -> None:
+def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
     """A new keystore at `path`, mode 0600, whole or not at all, never over a file that is there. It was opened once before it counts.
 
     Raises ConfigError naming what is wrong.
     """
     require_strong(password)
-    require_room(path)
+    require_free_path(path)
     draft = _draft(path, key, password)
     try:
-        _place(draft, path)
+        _link_into_place(draft, path)
     except FileExistsError:
         raise ConfigError(f"{path} exists already; nothing was changed", "name another file, or move that one away") from None
     except OSError as error:
@@ -110,15 +110,15 @@ def write(path: Path, key: Key, password: Secret) -> None:
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
-    _settle(path.parent)
+    _sync_folder(path.parent)
 
 
-def change_password(path: Path, old: Secret, new: Secret) -> Key:
+def change_password(path: Path, old: Secret, new: Secret) -> PrivateKey:
     """Locks the keystore at `path` with another password: the old file until the new one is whole, read back and in its place.
 
     Returns its key. Raises ConfigError naming what is wrong; the old file is then as it was.
     """
-    found = open_keystore(read_private(path), old, path)
+    found = open_keystore(read_private_file(path), old, path)
     if isinstance(found, ConfigError):
         raise found
     require_strong(new)
@@ -133,28 +133,28 @@ def change_password(path: Path, old: Secret, new: Secret) -> Key:
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
-    _settle(real.parent)
+    _sync_folder(real.parent)
     return found
 
 
-def _draft(path: Path, key: Key, password: Secret) -> Path:
+def _draft(path: Path, key: PrivateKey, password: Secret) -> Path:
     """A file beside `path` with the locked key in it, on the disk, and opened once with the password."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
-    sealed = _sealed(key, password)
+    sealed = _encrypted_key(key, password)
     if isinstance(sealed, ConfigError):
         raise sealed
     try:
         _new_file(draft, sealed)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror})", "choose a folder that you may write to") from None
-    again = open_keystore(read_private(draft), password, draft)
+    again = open_keystore(read_private_file(draft), password, draft)
     if isinstance(again, ConfigError) or again.address != key.address:
         draft.unlink()
         raise ConfigError(f"{path}: what was written does not open again; nothing was changed", "check this disk before anything else")
     return draft
 
 
-def _sealed(key: Key, password: Secret) -> bytes | ConfigError:
+def _encrypted_key(key: PrivateKey, password: Secret) -> bytes | ConfigError:
     """The locked key; an error is returned, not raised, as in `open_keystore`: scrypt may find too little memory."""
     from eth_account import Account
 
@@ -165,7 +165,7 @@ def _sealed(key: Key, password: Secret) -> bytes | ConfigError:
     return (json.dumps(sheet, indent=1) + "\n").encode()
 
 
-def _place(draft: Path, path: Path) -> None:
+def _link_into_place(draft: Path, path: Path) -> None:
     """Gives the draft its name, which nothing may have. Raises FileExistsError."""
     try:
         os.link(draft, path)
@@ -188,7 +188,7 @@ def _new_file(path: Path, data: bytes) -> None:
         raise
 
 
-def _settle(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """The file's name is on the disk too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -205,34 +205,34 @@ _PLAIN = ("null", "plaintext", "alt.file", "uncrypted")
 """Parts of the names of backends that keep nothing, or keep it readable."""
 
 
-def load(entry: tuple[str, str]) -> Key:
+def load_from_keyring(entry: tuple[str, str]) -> PrivateKey:
     """The key under (service, name). Raises ConfigError when there is no keyring, no such entry, or it holds no key."""
     text = _read(entry)
     if text is None:
         raise ConfigError(f"wallet.keyring: {_shown(entry)} is not in the keyring", f"trimtab wallet create --keyring {_shown(entry)}")
-    found = key_of(text, f"wallet.keyring: {_shown(entry)}")
+    found = parse_private_key(text, f"wallet.keyring: {_shown(entry)}")
     if isinstance(found, ConfigError):
         raise found
     return found
 
 
-def require_keyring_room(entry: tuple[str, str]) -> None:
+def require_free_keyring_entry(entry: tuple[str, str]) -> None:
     """Raises ConfigError when there is no keyring, or it has that entry already: a key is never written over."""
     if _read(entry) is not None:
         raise ConfigError(f"keyring: {_shown(entry)} is taken; nothing was changed", "choose another name, such as trimtab/second")
 
 
-def store(entry: tuple[str, str], key: Key) -> None:
+def save_to_keyring(entry: tuple[str, str], key: PrivateKey) -> None:
     """Puts the key under (service, name), where nothing may be, and reads it back. Raises ConfigError."""
-    require_keyring_room(entry)
+    require_free_keyring_entry(entry)
     failed = _write(entry, key)
     if failed is not None:
         raise failed
-    if load(entry).address != key.address:
+    if load_from_keyring(entry).address != key.address:
         raise ConfigError(f"keyring: {_shown(entry)} does not come back as it was written", "use a keystore file")
 
 
-def require_backend() -> str:
+def require_keyring() -> str:
     """Name of the keyring that would be used. Raises ConfigError when there is none that keeps secrets."""
     import keyring
     from keyring.backends import fail
@@ -254,7 +254,7 @@ def require_backend() -> str:
 def _read(entry: tuple[str, str]) -> Secret | None:
     import keyring
 
-    require_backend()
+    require_keyring()
     try:
         text = keyring.get_password(*entry)
     except Exception as error:  # a locked keyring, a missing service, a refused prompt: each backend has errors of its own
@@ -264,7 +264,7 @@ def _read(entry: tuple[str, str]) -> Secret | None:
     raise failed
 
 
-def _write(entry: tuple[str, str], key: Key) -> ConfigError | None:
+def _write(entry: tuple[str, str], key: PrivateKey) -> ConfigError | None:
     """An error is returned, not raised: the frames of a backend hold the key."""
     import keyring
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agent.signing.calldata import WORD, NotUnderstood, Words, selector
+from agent.signing.calldata import WORD, CalldataReader, UndecodableCalldata, selector
 
 T = TypeVar("T")
 UINT128_MAX = 2**128 - 1
@@ -40,7 +40,7 @@ class CollectOwed:
 
 
 @dataclass(frozen=True, slots=True)
-class TakeOut:
+class DecreaseAndCollect:
     """The manager's multicall of decreaseLiquidity and then collect; its deadline is that of the first."""
 
     decrease: DecreaseLiquidity
@@ -95,55 +95,55 @@ class RemoveLiquidity:
     deadline_s: int
 
 
-LiquidityCall = TakeOut | CollectOwed | IncreaseLiquidity | MintPosition | AddLiquidity | RemoveLiquidity
+LiquidityCall = DecreaseAndCollect | CollectOwed | IncreaseLiquidity | MintPosition | AddLiquidity | RemoveLiquidity
 
 
 def decode(data: bytes) -> LiquidityCall:
     """The call that `data` encodes. Raises NotUnderstood naming what is wrong."""
     decoder = _DECODERS.get(data[:4])
     if decoder is None:
-        raise NotUnderstood(f"calldata: unknown function 0x{data[:4].hex()}")
+        raise UndecodableCalldata(f"calldata: unknown function 0x{data[:4].hex()}")
     return _whole(data[4:], decoder)
 
 
-def _whole(data: bytes, decoder: Callable[[Words], T]) -> T:
-    words = Words(data)
+def _whole(data: bytes, decoder: Callable[[CalldataReader], T]) -> T:
+    words = CalldataReader(data)
     call = decoder(words)
     words.end()
     return call
 
 
-def _two(words: Words, bits: int = 256) -> tuple[int, int]:
+def _two(words: CalldataReader, bits: int = 256) -> tuple[int, int]:
     return words.uint(bits), words.uint(bits)
 
 
-def _decrease(words: Words) -> DecreaseLiquidity:
+def _decrease(words: CalldataReader) -> DecreaseLiquidity:
     return DecreaseLiquidity(words.uint(), words.uint(128), _two(words), words.uint())
 
 
-def _collect(words: Words) -> CollectOwed:
+def _collect(words: CalldataReader) -> CollectOwed:
     return CollectOwed(words.uint(), words.address(), _two(words, 128))
 
 
-def _increase(words: Words) -> IncreaseLiquidity:
+def _increase(words: CalldataReader) -> IncreaseLiquidity:
     return IncreaseLiquidity(words.uint(), _two(words), _two(words), words.uint())
 
 
-def _mint(words: Words) -> MintPosition:
+def _mint(words: CalldataReader) -> MintPosition:
     tokens, fee_pips = (words.address(), words.address()), words.uint(24)
     ticks = words.signed(24), words.signed(24)
     return MintPosition(*tokens, fee_pips, ticks, _two(words), _two(words), words.address(), words.uint())
 
 
-def _add(words: Words) -> AddLiquidity:
+def _add(words: CalldataReader) -> AddLiquidity:
     return AddLiquidity(words.address(), words.address(), _two(words), _two(words), words.address(), words.uint())
 
 
-def _remove(words: Words) -> RemoveLiquidity:
+def _remove(words: CalldataReader) -> RemoveLiquidity:
     return RemoveLiquidity(words.address(), words.address(), words.uint(), _two(words), words.address(), words.uint())
 
 
-def _take_out(words: Words) -> TakeOut:
+def _take_out(words: CalldataReader) -> DecreaseAndCollect:
     """Exactly two calls, each where canonical encoding puts it."""
     words.exactly(WORD, "the list of calls")
     words.exactly(2, "the number of calls")
@@ -151,18 +151,18 @@ def _take_out(words: Words) -> TakeOut:
     first = 2 * WORD
     words.exactly(first, "the first call")
     words.exactly(first + WORD + lengths[0] + -lengths[0] % WORD, "the second call")
-    return TakeOut(_inner(words, lengths[0], DECREASE, _decrease), _inner(words, lengths[1], COLLECT, _collect))
+    return DecreaseAndCollect(_inner(words, lengths[0], DECREASE, _decrease), _inner(words, lengths[1], COLLECT, _collect))
 
 
-def _inner(words: Words, length: int, wanted: bytes, decoder: Callable[[Words], T]) -> T:
+def _inner(words: CalldataReader, length: int, wanted: bytes, decoder: Callable[[CalldataReader], T]) -> T:
     words.exactly(length, "the length of a call")
     data = words.padded(length)
     if data[:4] != wanted:
-        raise NotUnderstood("calldata: only decreaseLiquidity and then collect may stand inside the manager's multicall")
+        raise UndecodableCalldata("calldata: only decreaseLiquidity and then collect may stand inside the manager's multicall")
     return _whole(data[4:], decoder)
 
 
-_DECODERS: dict[bytes, Callable[[Words], LiquidityCall]] = {
+_DECODERS: dict[bytes, Callable[[CalldataReader], LiquidityCall]] = {
     MANAGER_MULTICALL: _take_out,
     COLLECT: _collect,
     INCREASE: _increase,

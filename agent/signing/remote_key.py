@@ -16,16 +16,16 @@ from eth_utils.exceptions import ValidationError
 
 from agent.errors import OperatorNeeded, Retryable, TrimtabError
 from agent.model import SignedTx, UnsignedTx
-from agent.signing.rules import Vrs, signed_by
+from agent.signing.rules import Vrs, sign_with
 
-ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 """Order of secp256k1 (SEC 2, section 2.4.1)."""
 _SPKI = bytes.fromhex("3056301006072a8648ce3d020106052b8104000a03420004")
 """SubjectPublicKeyInfo (RFC 5480) of an uncompressed point on secp256k1, up to its coordinates."""
 _SEQUENCE, _INTEGER = 0x30, 0x02
 
 
-class NotASignature(ValueError):
+class InvalidSignature(ValueError):
     """What a service sent is no DER signature of this key over this hash."""
 
 
@@ -45,7 +45,7 @@ class RemoteKey:
 
     def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
         """See ports.SigningKey. Raises Retryable when the service gives nothing, OperatorNeeded when what it gives is not ours."""
-        signed = signed_by(tx, self._vrs)
+        signed = sign_with(tx, self._vrs)
         if Account.recover_transaction(signed.raw) != self.address:
             raise OperatorNeeded("the key service's signature makes a transaction of another wallet", "check wallet.address and the key")
         return signed
@@ -61,22 +61,22 @@ class RemoteKey:
                 "nothing was sent; check the service and its permissions, try again",
             ) from None
         try:
-            return recoverable(der, digest, self.address)
-        except NotASignature as error:
+            return recover_vrs(der, digest, self.address)
+        except InvalidSignature as error:
             raise OperatorNeeded(
                 f"the key service's answer is no signature of {self.address}: {error}", "check that it is this key"
             ) from None
 
 
-def recoverable(der: bytes, digest: bytes, address: str) -> Vrs:
+def recover_vrs(der: bytes, digest: bytes, address: str) -> Vrs:
     """Recovery bit, r and s of a DER signature over `digest`, s in the lower half of the order (EIP-2).
 
     The signature says nothing of the recovery bit: it is the one whose public key is that of `address`. Raises NotASignature.
     """
     r, s = _integers(der)
-    if not (0 < r < ORDER and 0 < s < ORDER):
-        raise NotASignature("its numbers are not below the curve's order")
-    s = min(s, ORDER - s)
+    if not (0 < r < CURVE_ORDER and 0 < s < CURVE_ORDER):
+        raise InvalidSignature("its numbers are not below the curve's order")
+    s = min(s, CURVE_ORDER - s)
     for bit in (0, 1):
         try:
             found = Signature(vrs=(bit, r, s)).recover_public_key_from_msg_hash(digest)
@@ -84,31 +84,31 @@ def recoverable(der: bytes, digest: bytes, address: str) -> Vrs:
             continue
         if found.to_checksum_address() == address:
             return bit, r, s
-    raise NotASignature("it recovers to another key")
+    raise InvalidSignature("it recovers to another key")
 
 
-def address_of(public_key_der: bytes) -> str:
+def address_from_public_key(public_key_der: bytes) -> str:
     """Checksummed address of a public key as services give it (SubjectPublicKeyInfo, RFC 5480). Raises NotASignature."""
     if len(public_key_der) != len(_SPKI) + 64 or not public_key_der.startswith(_SPKI):
-        raise NotASignature("the public key is not an uncompressed one on secp256k1")
+        raise InvalidSignature("the public key is not an uncompressed one on secp256k1")
     return PublicKey(public_key_der[len(_SPKI) :]).to_checksum_address()
 
 
 def _integers(der: bytes) -> tuple[int, int]:
     """Both numbers of ECDSA-Sig-Value (RFC 3279, 2.2.3) in the one DER encoding they have."""
     if len(der) < 2 or der[0] != _SEQUENCE or der[1] != len(der) - 2 or der[1] >= 0x80:
-        raise NotASignature("not one DER sequence")
+        raise InvalidSignature("not one DER sequence")
     r, rest = _integer(der[2:])
     s, rest = _integer(rest)
     if rest:
-        raise NotASignature("more than two integers")
+        raise InvalidSignature("more than two integers")
     return r, s
 
 
 def _integer(data: bytes) -> tuple[int, bytes]:
     if len(data) < 3 or data[0] != _INTEGER or not 0 < data[1] <= 33 or len(data) < 2 + data[1]:
-        raise NotASignature("not a DER integer of at most 33 bytes")
+        raise InvalidSignature("not a DER integer of at most 33 bytes")
     body, rest = data[2 : 2 + data[1]], data[2 + data[1] :]
     if body[0] & 0x80 or (len(body) > 1 and body[0] == 0 and not body[1] & 0x80):
-        raise NotASignature("a negative or padded integer")
+        raise InvalidSignature("a negative or padded integer")
     return int.from_bytes(body, "big"), rest

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import SignedTx, UnsignedTx
-from agent.signing.rules import fields_of
+from agent.signing.rules import transaction_fields
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
@@ -41,7 +41,7 @@ class Secret:
         raise TypeError("a secret is not pickled or copied")
 
 
-class Key:
+class PrivateKey:
     """A private key that can sign, and shows nothing but its address; it cannot be pickled or copied."""
 
     __slots__ = ("__account", "address")
@@ -59,7 +59,7 @@ class Key:
 
     def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
         """See ports.SigningKey: the same bytes each time (RFC 6979, by eth-account)."""
-        return self.sign(fields_of(tx))
+        return self.sign(transaction_fields(tx))
 
     def reveal(self) -> bytes:
         """The 32 bytes of the key itself, to lock them away; whoever asks keeps them out of everything else."""
@@ -74,13 +74,13 @@ class Key:
         return SignedTx(bytes(raw), "0x" + bytes(digest).hex())
 
     def __repr__(self) -> str:
-        return f"Key({self.address})"
+        return f"PrivateKey({self.address})"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a key is not pickled or copied")
 
 
-def key_of(text: Secret, field: str, index: int = 0) -> Key | ConfigError:
+def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | ConfigError:
     """The key of 64 hex digits with or without 0x, or account `index` of a BIP-39 phrase in English.
 
     An error is returned, not raised, so that the frames that saw the key are gone when it is shown.
@@ -91,13 +91,13 @@ def key_of(text: Secret, field: str, index: int = 0) -> Key | ConfigError:
     words = text.reveal().split()
     if len(words) in _MNEMONIC_WORDS:
         try:
-            return Key(Account.from_key(key_from_seed(seed_from_mnemonic(" ".join(words), ""), f"{KEY_PATH}{index}")))
+            return PrivateKey(Account.from_key(key_from_seed(seed_from_mnemonic(" ".join(words), ""), f"{KEY_PATH}{index}")))
         except Exception:  # the library's message repeats the phrase
             return ConfigError(f"{field} is not a recovery phrase", "check each word and their order; its last word is a checksum")
     try:
         raw = bytes.fromhex(text.reveal().strip().removeprefix("0x"))
         if len(raw) == 32:
-            return Key(Account.from_key(raw))
+            return PrivateKey(Account.from_key(raw))
     except Exception:  # noqa: S110 told below, without the value and without the frames that hold it
         pass
     return ConfigError(f"{field} is not a private key", "it has 64 hex digits")

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from agent.model import Funding, Leg, UnsignedTx
+from agent.model import Leg, LegFunding, UnsignedTx
 from agent.ports import Grant
-from agent.signing.base import SigningRules, no, require_deadline
+from agent.signing.base import SigningRules, refuse, require_deadline
 from agent.signing.calldata import (
     ExactInputSingle,
-    Inner,
+    FundsLocation,
     Multicall,
-    Place,
+    MulticallItem,
     ProgramLeg,
     Pull,
-    Rebalance,
-    Swap,
+    RebalanceCall,
+    RouterSwap,
     SwapExactTokens,
     SweepToken,
     UnwrapWeth9,
@@ -35,21 +35,21 @@ NATIVE_VENUE = "wrapped_native"
 def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: SigningRules) -> None:
     """Returns when `call` may be signed; raises Refused naming the rule that says no."""
     if tx.to not in rules.routers:
-        no("contract", tx.to, "a pinned router")
+        refuse("contract", tx.to, "a pinned router")
     if grant.plan is None:
-        no("plan", "a swap", "none: the grant holds no plan")
+        refuse("plan", "a swap", "none: the grant holds no plan")
     require_deadline(call.deadline_s, grant, rules)
     legs = grant.plan.legs
     if len(grant.floors_raw) != len(legs):
-        no("floor", f"{len(grant.floors_raw)} floors", f"one for each of {len(legs)} legs")
+        refuse("floor", f"{len(grant.floors_raw)} floors", f"one for each of {len(legs)} legs")
     wrapped_wei = sum(leg.amount_in_raw for leg in legs if leg.token_in == NATIVE)
     if tx.value_wei != wrapped_wei:
-        no("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
+        refuse("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
     for number, (leg, floor) in enumerate(zip(legs, grant.floors_raw, strict=True), 1):
         _pinned(f"leg {number}: ", leg, floor, rules)
     expected = _groups(legs)
     if not legs or len(call.calls) != sum(len(group) for group in expected):
-        no("legs", f"{len(call.calls)} calls", f"those of the {len(legs)} legs of the plan, at least one")
+        refuse("legs", f"{len(call.calls)} calls", f"those of the {len(legs)} legs of the plan, at least one")
     left = list(call.calls)
     for group in expected:
         for number, leg, form in group:
@@ -66,21 +66,21 @@ def _groups(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
     paid_wei: int | None = None
     for number, leg in enumerate(legs, 1):
         if paid_wei is not None:
-            if leg.venue == NATIVE_VENUE or leg.source is not Funding.ROUTER or leg.amount_in_raw != paid_wei:
-                no("native", f"leg {number} after {paid_wei} wei were wrapped for it", "a swap of exactly that, from the router")
+            if leg.venue == NATIVE_VENUE or leg.source is not LegFunding.ROUTER or leg.amount_in_raw != paid_wei:
+                refuse("native", f"leg {number} after {paid_wei} wei were wrapped for it", "a swap of exactly that, from the router")
             groups.append([(number, leg, "paid")])
             paid_wei = None
         elif leg.venue != NATIVE_VENUE:
             groups.append([(number, leg, "swap")])
-        elif leg.token_in == NATIVE and leg.sink is Funding.ROUTER:
+        elif leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER:
             paid_wei = leg.amount_in_raw
         elif leg.token_in == NATIVE:
             groups.append([(number, leg, "wrap"), (number, leg, "sweep")])
         else:
-            pull = [(number, leg, "pull")] if leg.source is Funding.WALLET else []
+            pull = [(number, leg, "pull")] if leg.source is LegFunding.WALLET else []
             groups.append([*pull, (number, leg, "unwrap")])
     if paid_wei is not None:
-        no("native", f"{paid_wei} wei wrapped for no swap", "a swap after every wrap into the router")
+        refuse("native", f"{paid_wei} wei wrapped for no swap", "a swap after every wrap into the router")
     return groups
 
 
@@ -89,70 +89,70 @@ def _pinned(where: str, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
     ends = {leg.token_in, leg.token_out}
     if leg.venue == NATIVE_VENUE:
         if ends != {NATIVE, rules.wrapped_native}:
-            no("tokens", f"{where}{leg.token_in} to {leg.token_out}", f"the native coin and {rules.wrapped_native}")
-        if leg.source is leg.sink is Funding.ROUTER or (leg.token_in == NATIVE and leg.source is Funding.ROUTER):
-            no("source", f"{where}from {leg.source.value} to {leg.sink.value}", "the wallet's native coin at one end")
-        if leg.token_out == NATIVE and leg.sink is not Funding.WALLET:
-            no("recipient", f"{where}native coin to {leg.sink.value}", "the wallet")
+            refuse("tokens", f"{where}{leg.token_in} to {leg.token_out}", f"the native coin and {rules.wrapped_native}")
+        if leg.source is leg.sink is LegFunding.ROUTER or (leg.token_in == NATIVE and leg.source is LegFunding.ROUTER):
+            refuse("source", f"{where}from {leg.source.value} to {leg.sink.value}", "the wallet's native coin at one end")
+        if leg.token_out == NATIVE and leg.sink is not LegFunding.WALLET:
+            refuse("recipient", f"{where}native coin to {leg.sink.value}", "the wallet")
     elif len(ends) != 2 or not ends <= set(rules.tokens):
-        no("tokens", f"{where}{leg.token_in} to {leg.token_out}", "two different pinned tokens")
+        refuse("tokens", f"{where}{leg.token_in} to {leg.token_out}", "two different pinned tokens")
     if leg.amount_in_raw <= 0:
-        no("amount_in", f"{where}{leg.amount_in_raw}", "more than nothing")
+        refuse("amount_in", f"{where}{leg.amount_in_raw}", "more than nothing")
     if leg.min_out_raw < max(1, floor_raw):
-        no("floor", f"{where}minimum of the plan {leg.min_out_raw}", f"at least the floor {floor_raw}, and above zero")
+        refuse("floor", f"{where}minimum of the plan {leg.min_out_raw}", f"at least the floor {floor_raw}, and above zero")
 
 
-def _call(where: str, call: Inner, leg: Leg, form: str, rules: SigningRules) -> None:
+def _call(where: str, call: MulticallItem, leg: Leg, form: str, rules: SigningRules) -> None:
     """One call of the multicall is what its leg asks for."""
     if form in ("swap", "paid"):
         if not isinstance(call, ExactInputSingle | SwapExactTokens):
-            no("call", f"{where}{type(call).__name__}", "a swap")
-        _swap(where, call, leg, leg.amount_in_raw if form == "paid" or leg.source is Funding.WALLET else 0, rules)
+            refuse("call", f"{where}{type(call).__name__}", "a swap")
+        _swap(where, call, leg, leg.amount_in_raw if form == "paid" or leg.source is LegFunding.WALLET else 0, rules)
         return
     wrapped = leg.token_out if leg.token_in == NATIVE else leg.token_in
-    expected: dict[str, Inner] = {
+    expected: dict[str, MulticallItem] = {
         "wrap": WrapEth(leg.amount_in_raw),
         "sweep": SweepToken(wrapped, leg.min_out_raw, rules.wallet),
         "pull": Pull(wrapped, leg.amount_in_raw),
         "unwrap": UnwrapWeth9(leg.min_out_raw, rules.wallet),
     }
     if call != expected[form]:
-        no("native", f"{where}{call}", expected[form])
+        refuse("native", f"{where}{call}", expected[form])
 
 
-def _swap(where: str, swap: Swap, leg: Leg, amount_in_raw: int, rules: SigningRules) -> None:
+def _swap(where: str, swap: RouterSwap, leg: Leg, amount_in_raw: int, rules: SigningRules) -> None:
     token_in, token_out = _pair(where, swap, leg)
     if (token_in, token_out) != (leg.token_in, leg.token_out):
-        no("tokens", f"{where}{token_in} to {token_out}", f"{leg.token_in} to {leg.token_out}")
+        refuse("tokens", f"{where}{token_in} to {token_out}", f"{leg.token_in} to {leg.token_out}")
     if swap.amount_in_raw != amount_in_raw:
-        no("amount_in", f"{where}{swap.amount_in_raw}", f"exactly {amount_in_raw}")
+        refuse("amount_in", f"{where}{swap.amount_in_raw}", f"exactly {amount_in_raw}")
     if swap.min_out_raw != leg.min_out_raw:
-        no("min_out", f"{where}{swap.min_out_raw}", f"exactly the plan's {leg.min_out_raw}")
-    recipient = rules.wallet if leg.sink is Funding.WALLET else ROUTER_ITSELF
+        refuse("min_out", f"{where}{swap.min_out_raw}", f"exactly the plan's {leg.min_out_raw}")
+    recipient = rules.wallet if leg.sink is LegFunding.WALLET else ROUTER_ITSELF
     if swap.recipient != recipient:
-        no("recipient", f"{where}{swap.recipient}", recipient)
+        refuse("recipient", f"{where}{swap.recipient}", recipient)
 
 
-def _pair(where: str, swap: Swap, leg: Leg) -> tuple[str, str]:
+def _pair(where: str, swap: RouterSwap, leg: Leg) -> tuple[str, str]:
     """Tokens of a swap, once it is seen to use the kind of pool that the plan names."""
     match swap:
         case ExactInputSingle():
             if leg.venue != V3_VENUE:
-                no("venue", f"{where}a V3 swap", leg.venue)
+                refuse("venue", f"{where}a V3 swap", leg.venue)
             if swap.fee_pips != leg.fee_pips:
-                no("pool_fee", f"{where}{swap.fee_pips}", leg.fee_pips)
+                refuse("pool_fee", f"{where}{swap.fee_pips}", leg.fee_pips)
             if swap.sqrt_price_limit_x96 != 0:
-                no("price_limit", f"{where}{swap.sqrt_price_limit_x96}", "0: a partial swap would leave tokens behind")
+                refuse("price_limit", f"{where}{swap.sqrt_price_limit_x96}", "0: a partial swap would leave tokens behind")
             return swap.token_in, swap.token_out
         case SwapExactTokens():
             if leg.venue != V2_VENUE:
-                no("venue", f"{where}a V2 swap", leg.venue)
+                refuse("venue", f"{where}a V2 swap", leg.venue)
             if len(swap.path) != 2:
-                no("tokens", f"{where}a path of {len(swap.path)} tokens", "a path of 2")
+                refuse("tokens", f"{where}a path of {len(swap.path)} tokens", "a path of 2")
             return swap.path[0], swap.path[1]
 
 
-def _router_emptied(calls: Sequence[Inner], legs: Sequence[Leg], value_wei: int, rules: SigningRules) -> None:  # noqa: C901
+def _router_emptied(calls: Sequence[MulticallItem], legs: Sequence[Leg], value_wei: int, rules: SigningRules) -> None:  # noqa: C901
     """What a call leaves in the router is spent by a later one; whatever stays there belongs to whoever comes first.
 
     PeripheryPayments.pay takes native coin for a payment in wrapped coin whenever there is enough of it, whoever should pay:
@@ -161,44 +161,46 @@ def _router_emptied(calls: Sequence[Inner], legs: Sequence[Leg], value_wei: int,
     held: set[str] = set()
     waiting_wei = value_wei
     wrapped = rules.wrapped_native or NATIVE
-    paid = iter([leg.amount_in_raw for leg in legs if leg.token_in == NATIVE and leg.sink is Funding.ROUTER])
+    paid = iter([leg.amount_in_raw for leg in legs if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER])
     due_wei = next(paid, 0)
     for call in calls:
         match call:
             case WrapEth(value):
                 waiting_wei -= value
-                _free(wrapped, held)
+                _require_not_held(wrapped, held)
                 held.add(wrapped)
             case SweepToken(token, _, _):
                 held.discard(token)
             case Pull(token, _):
-                _free(token, held)
+                _require_not_held(token, held)
                 held.add(token)
             case UnwrapWeth9():
                 if wrapped not in held:
-                    no("router_balance", f"unwrapping of the router's {wrapped}", "only what a call before it left there")
+                    refuse("router_balance", f"unwrapping of the router's {wrapped}", "only what a call before it left there")
                 held.discard(wrapped)
             case ExactInputSingle() | SwapExactTokens():
                 path = (call.token_in, call.token_out) if isinstance(call, ExactInputSingle) else call.path
                 if path[0] == wrapped and waiting_wei > 0:
                     if call.amount_in_raw != due_wei:
-                        no("native", f"a swap of {wrapped} while {waiting_wei} wei wait in the router", "swaps paid in native coin first")
+                        refuse(
+                            "native", f"a swap of {wrapped} while {waiting_wei} wei wait in the router", "swaps paid in native coin first"
+                        )
                     waiting_wei, due_wei = waiting_wei - due_wei, next(paid, 0)
                 elif call.amount_in_raw == 0:
                     if path[0] not in held:
-                        no("router_balance", f"a swap of the router's {path[0]}", "only what a call before it left there")
+                        refuse("router_balance", f"a swap of the router's {path[0]}", "only what a call before it left there")
                     held.discard(path[0])
                 if call.recipient == ROUTER_ITSELF:
                     held.add(path[-1])
     if held:
-        no("router_balance", f"{', '.join(sorted(held))} left in the router", "nothing")
+        refuse("router_balance", f"{', '.join(sorted(held))} left in the router", "nothing")
     if waiting_wei != 0:
-        no("native", f"{waiting_wei} wei left in the router", "nothing")
+        refuse("native", f"{waiting_wei} wei left in the router", "nothing")
 
 
-def _free(token: str, held: set[str]) -> None:
+def _require_not_held(token: str, held: set[str]) -> None:
     if token in held:
-        no("router_balance", f"{token} on top of what waits in the router", "one amount at a time")
+        refuse("router_balance", f"{token} on top of what waits in the router", "one amount at a time")
 
 
 # --- The signer's rule for the Rebalancer: its program is the granted plan, leg by leg, and its conditions hold nothing back.
@@ -207,108 +209,108 @@ def _free(token: str, held: set[str]) -> None:
 VENUES = {Venue.V2: "uniswap_v2", Venue.V3: "uniswap_v3", Venue.NATIVE: "wrapped_native"}
 
 
-def judge_rebalance(tx: UnsignedTx, call: Rebalance, grant: Grant, rules: SigningRules) -> None:
+def judge_rebalance(tx: UnsignedTx, call: RebalanceCall, grant: Grant, rules: SigningRules) -> None:
     """Returns when `call` may be signed; raises Refused naming the rule that says no."""
     if tx.to not in rules.rebalancers:
-        no("contract", tx.to, "a pinned Rebalancer")
+        refuse("contract", tx.to, "a pinned Rebalancer")
     if grant.plan is None:
-        no("plan", "a rebalance", "none: the grant holds no plan")
+        refuse("plan", "a rebalance", "none: the grant holds no plan")
     require_deadline(call.deadline_s, grant, rules)
     legs = grant.plan.legs
     if not legs or len(call.legs) != len(legs):
-        no("legs", f"{len(call.legs)} swaps", f"the {len(legs)} of the plan, at least one")
+        refuse("legs", f"{len(call.legs)} swaps", f"the {len(legs)} of the plan, at least one")
     if len(grant.floors_raw) != len(legs):
-        no("floor", f"{len(grant.floors_raw)} floors", f"one for each of {len(legs)} legs")
+        refuse("floor", f"{len(grant.floors_raw)} floors", f"one for each of {len(legs)} legs")
     for number, (swap, leg, floor) in enumerate(zip(call.legs, legs, grant.floors_raw, strict=True), 1):
         _leg(f"leg {number}: ", swap, leg, floor, rules)
     wrapped_wei = sum(leg.amount_in_raw for leg in legs if leg.token_in == NATIVE)
     if tx.value_wei != wrapped_wei:
-        no("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
-    _nothing_stays(call)
+        refuse("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
+    _require_nothing_left(call)
     _conditions(call, legs, grant)
 
 
 def _leg(where: str, swap: ProgramLeg, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
     if VENUES[swap.venue] != leg.venue:
-        no("venue", f"{where}{VENUES[swap.venue]}", leg.venue)
+        refuse("venue", f"{where}{VENUES[swap.venue]}", leg.venue)
     if (swap.token_in, swap.token_out) != (leg.token_in, leg.token_out):
-        no("tokens", f"{where}{swap.token_in} to {swap.token_out}", f"{leg.token_in} to {leg.token_out}")
+        refuse("tokens", f"{where}{swap.token_in} to {swap.token_out}", f"{leg.token_in} to {leg.token_out}")
     if swap.venue is Venue.NATIVE:
         if {swap.token_in, swap.token_out} != {NATIVE, rules.wrapped_native}:
-            no("tokens", f"{where}{swap.token_in} to {swap.token_out}", f"the native coin and {rules.wrapped_native}")
+            refuse("tokens", f"{where}{swap.token_in} to {swap.token_out}", f"the native coin and {rules.wrapped_native}")
     elif swap.token_in == swap.token_out or not {swap.token_in, swap.token_out} <= set(rules.tokens):
-        no("tokens", f"{where}{swap.token_in} to {swap.token_out}", "two different pinned tokens")
+        refuse("tokens", f"{where}{swap.token_in} to {swap.token_out}", "two different pinned tokens")
     fee_pips = 0 if swap.venue is Venue.NATIVE else leg.fee_pips
     if swap.fee_pips != fee_pips:
-        no("pool_fee", f"{where}{swap.fee_pips}", fee_pips)
-    if (swap.source is Place.WALLET) != (leg.source is Funding.WALLET):
-        no("source", f"{where}paid from {swap.source.value}", leg.source.value)
-    if (swap.sink is Place.WALLET) != (leg.sink is Funding.WALLET):
-        no("recipient", f"{where}pays to {swap.sink.name.lower()}", leg.sink.value)
-    amount_in = leg.amount_in_raw if leg.source is Funding.WALLET else 0
+        refuse("pool_fee", f"{where}{swap.fee_pips}", fee_pips)
+    if (swap.source is FundsLocation.WALLET) != (leg.source is LegFunding.WALLET):
+        refuse("source", f"{where}paid from {swap.source.value}", leg.source.value)
+    if (swap.sink is FundsLocation.WALLET) != (leg.sink is LegFunding.WALLET):
+        refuse("recipient", f"{where}pays to {swap.sink.name.lower()}", leg.sink.value)
+    amount_in = leg.amount_in_raw if leg.source is LegFunding.WALLET else 0
     if swap.amount_raw != amount_in or leg.amount_in_raw <= 0:
-        no("amount_in", f"{where}{swap.amount_raw}", f"exactly {amount_in}, and more than nothing in the plan")
+        refuse("amount_in", f"{where}{swap.amount_raw}", f"exactly {amount_in}, and more than nothing in the plan")
     if leg.min_out_raw < max(1, floor_raw):
-        no("floor", f"{where}minimum of the plan {leg.min_out_raw}", f"at least the floor {floor_raw}, and above zero")
+        refuse("floor", f"{where}minimum of the plan {leg.min_out_raw}", f"at least the floor {floor_raw}, and above zero")
     if swap.least_raw != leg.min_out_raw:
-        no("min_out", f"{where}{swap.least_raw}", f"exactly the plan's {leg.min_out_raw}")
+        refuse("min_out", f"{where}{swap.least_raw}", f"exactly the plan's {leg.min_out_raw}")
 
 
-def _nothing_stays(call: Rebalance) -> None:
+def _require_nothing_left(call: RebalanceCall) -> None:
     """What a leg leaves in the contract or sends to a pair is spent by a later one, and no other leg comes between it and its pair."""
     here: set[str] = set()
     pairs: dict[frozenset[str], str] = {}
     for number, leg in enumerate(call.legs, 1):
         where, own = f"leg {number}", frozenset((leg.token_in, leg.token_out))
-        if leg.source is Place.HERE:
+        if leg.source is FundsLocation.HERE:
             if leg.token_in not in here:
-                no("router_balance", f"{where} spends the contract's {leg.token_in}", "only what a leg before it left there")
+                refuse("router_balance", f"{where} spends the contract's {leg.token_in}", "only what a leg before it left there")
             here.discard(leg.token_in)
         if leg.venue is Venue.V2:
             waiting = pairs.pop(own, None)
-            if waiting != (leg.token_in if leg.source is Place.PAIR else None):
-                no("router_balance", f"{where} trades in a pair where {waiting} waits", "the leg that it waits for, paid by it")
-        elif leg.source is Place.PAIR:
-            no("router_balance", f"{where} is paid in its pool", "a V2 pair")
-        if leg.sink is Place.HERE:
+            if waiting != (leg.token_in if leg.source is FundsLocation.PAIR else None):
+                refuse("router_balance", f"{where} trades in a pair where {waiting} waits", "the leg that it waits for, paid by it")
+        elif leg.source is FundsLocation.PAIR:
+            refuse("router_balance", f"{where} is paid in its pool", "a V2 pair")
+        if leg.sink is FundsLocation.HERE:
             here.add(leg.token_out)
-        elif leg.sink is Place.PAIR and leg.pair_with is not None:
+        elif leg.sink is FundsLocation.PAIR and leg.pair_with is not None:
             to = frozenset((leg.token_out, leg.pair_with))
             if len(to) != 2 or (leg.venue is Venue.V2 and to == own) or pairs.setdefault(to, leg.token_out) != leg.token_out:
-                no("router_balance", f"{where} pays to a pair that is in use", "a pair of its own")
+                refuse("router_balance", f"{where} pays to a pair that is in use", "a pair of its own")
     if here or pairs:
-        no("router_balance", f"{', '.join(sorted(here | set(pairs.values())))} left behind", "nothing")
+        refuse("router_balance", f"{', '.join(sorted(here | set(pairs.values())))} left behind", "nothing")
 
 
-def _conditions(call: Rebalance, legs: tuple[Leg, ...], grant: Grant) -> None:
+def _conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant) -> None:
     """Every balance that the plan changes is watched, at the granted price, and may lose no more than the plan's minimums allow."""
     prices = dict(grant.prices)
     expected: dict[str, int] = {}
     for leg in legs:
-        if leg.source is Funding.WALLET:
+        if leg.source is LegFunding.WALLET:
             expected[leg.token_in] = expected.get(leg.token_in, 0) - leg.amount_in_raw
-        if leg.sink is Funding.WALLET:
+        if leg.sink is LegFunding.WALLET:
             expected[leg.token_out] = expected.get(leg.token_out, 0) + leg.min_out_raw
     found = {entry.token: entry.bound_raw for entry in call.watched}
     if found != expected:
-        no("bounds", f"{len(found)} balances with bounds {found}", f"those of the plan {expected}")
+        refuse("bounds", f"{len(found)} balances with bounds {found}", f"those of the plan {expected}")
     for entry in call.watched:
         price = prices.get(entry.token, Fraction(0))
         if price <= 0 or entry.price_x128 != floor_int(price * 2**128):
-            no("price", f"{entry.token} at {entry.price_x128}", f"the granted price {price} times 2^128")
+            refuse("price", f"{entry.token} at {entry.price_x128}", f"the granted price {price} times 2^128")
     if call.floor_raw != grant.value_floor_raw:
-        no("value_floor", call.floor_raw, f"the granted {grant.value_floor_raw}")
+        refuse("value_floor", call.floor_raw, f"the granted {grant.value_floor_raw}")
     least_raw = _least_value(legs, grant.floors_raw, prices)
     if call.floor_raw < least_raw:
-        no("value_floor", call.floor_raw, f"at least {least_raw}, which the floors of the legs come to")
+        refuse("value_floor", call.floor_raw, f"at least {least_raw}, which the floors of the legs come to")
 
 
 def _least_value(legs: tuple[Leg, ...], floors_raw: tuple[int, ...], prices: Mapping[str, Fraction]) -> int:
     """Change of the wallet's value when every leg brings its floor and no more, less one base unit for the rounding of prices."""
     value = Fraction(0)
     for leg, floor in zip(legs, floors_raw, strict=True):
-        if leg.source is Funding.WALLET:
+        if leg.source is LegFunding.WALLET:
             value -= leg.amount_in_raw * prices[leg.token_in]
-        if leg.sink is Funding.WALLET:
+        if leg.sink is LegFunding.WALLET:
             value += floor * prices[leg.token_out]
     return floor_int(value) - 1

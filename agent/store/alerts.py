@@ -9,25 +9,27 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, select
 
 from agent.errors import OperatorNeeded
-from agent.model import AlertKind, AlertState, Delivery, Letter, TargetState
-from agent.store.database import Database, added, every, first, put
-from agent.store.tables import AlertRow, AlertTargetRow, LetterRow
+from agent.model import AlertKind, AlertMessage, AlertState, AlertTargetState, Delivery
+from agent.store.database import Database, all_rows, first_row, insert_returning_id, upsert_rows
+from agent.store.tables import AlertMessageRow, AlertRow, AlertTargetRow
 
-MOST_LETTERS = 100
+MAX_PENDING_MESSAGES = 100
 """Letters to one target that may wait; beyond it the oldest are given up, and counted."""
-FORGOTTEN_S = 90 * 86_400
+RETENTION_S = 90 * 86_400
 """What neither lasts nor waits and was told so long ago is forgotten."""
 
 
-class Alerts(Database):
+class AlertStore(Database):
     """Alerts of this wallet; each method is a transaction of its own. Times are Unix seconds of this machine."""
 
     def alert_states(self) -> tuple[AlertState, ...]:
         """Every alert that is remembered, oldest first."""
         with self._read("read the alerts") as db:
-            return tuple(_state(row) for row in every(db, _alerts(), AlertRow))
+            return tuple(_state(row) for row in all_rows(db, _alerts(), AlertRow))
 
-    def note_alerts(self, states: Iterable[AlertState], letters: Sequence[tuple[str, AlertState]], now_s: int) -> tuple[Letter, ...]:
+    def record_alerts(
+        self, states: Iterable[AlertState], letters: Sequence[tuple[str, AlertState]], now_s: int
+    ) -> tuple[AlertMessage, ...]:
         """Writes states down and makes a letter of each (target, state); returns the letters, in order."""
         with self._write("write the alerts") as db:
             rows = [
@@ -42,23 +44,29 @@ class Alerts(Database):
                 }
                 for state in states
             ]
-            put(db, AlertRow, rows)
+            upsert_rows(db, AlertRow, rows)
             made = [
-                Letter(added(db, LetterRow, target=to, kind=one.kind.value, text=one.text, made_s=now_s), to, one.kind, one.text, now_s)
+                AlertMessage(
+                    insert_returning_id(db, AlertMessageRow, target=to, kind=one.kind.value, text=one.text, made_s=now_s),
+                    to,
+                    one.kind,
+                    one.text,
+                    now_s,
+                )
                 for to, one in letters
             ]
             for target in {target for target, _ in letters}:
                 _trim(db, target)
-            old = (AlertRow.since_s.is_(None), AlertRow.untold == 0, AlertRow.told_s < now_s - FORGOTTEN_S)
+            old = (AlertRow.since_s.is_(None), AlertRow.untold == 0, AlertRow.told_s < now_s - RETENTION_S)
             db.execute(delete(AlertRow).where(*old))
             return tuple(made)
 
-    def letters(self) -> tuple[Letter, ...]:
+    def pending_messages(self) -> tuple[AlertMessage, ...]:
         """Letters that did not arrive yet and were not given up, oldest first."""
         with self._read("read what waits to be told") as db:
-            return tuple(_letter(row) for row in every(db, _letters(), LetterRow))
+            return tuple(_message(row) for row in all_rows(db, _select_messages(), AlertMessageRow))
 
-    def settle_letters(self, found: Iterable[Delivery]) -> None:
+    def record_deliveries(self, found: Iterable[Delivery]) -> None:
         """Writes down what became of letters; none of them waits any longer."""
         with self._write("write what was told") as db:
             for one in found:
@@ -66,33 +74,38 @@ class Alerts(Database):
                 kept = _target(db, one.letter.target)
                 told = {"delivered_s": one.at_s, "failures": 0, "why": ""}
                 failed = {"failed_s": one.at_s, "failures": kept["failures"] + 1, "why": one.why}
-                put(db, AlertTargetRow, [kept | (failed if one.why else told)])
+                upsert_rows(db, AlertTargetRow, [kept | (failed if one.why else told)])
 
-    def drop_letters(self, targets: Iterable[str]) -> None:
+    def drop_messages(self, targets: Iterable[str]) -> None:
         """Gives up what waits for targets that are no more."""
         with self._write("write what was told") as db:
-            db.execute(delete(LetterRow).where(LetterRow.target.in_(list(targets))))
+            db.execute(delete(AlertMessageRow).where(AlertMessageRow.target.in_(list(targets))))
 
-    def alert_targets(self) -> dict[str, TargetState]:
+    def alert_targets(self) -> dict[str, AlertTargetState]:
         """How each target did so far, by its name."""
         with self._read("read what was told") as db:
-            waiting = dict(db.execute(select(LetterRow.target, func.count()).group_by(LetterRow.target)).all())
-            rows = {row.name: row for row in every(db, select(AlertTargetRow), AlertTargetRow)}
-            return {name: _told(name, rows.get(name), waiting.get(name, 0)) for name in sorted({*rows, *waiting})}
+            waiting = dict(db.execute(select(AlertMessageRow.target, func.count()).group_by(AlertMessageRow.target)).all())
+            rows = {row.name: row for row in all_rows(db, select(AlertTargetRow), AlertTargetRow)}
+            return {name: _target_state(name, rows.get(name), waiting.get(name, 0)) for name in sorted({*rows, *waiting})}
 
 
 def _trim(db: Connection, target: str) -> None:
-    over = select(LetterRow.seq).where(LetterRow.target == target).order_by(LetterRow.seq.desc()).offset(MOST_LETTERS)
+    over = (
+        select(AlertMessageRow.seq)
+        .where(AlertMessageRow.target == target)
+        .order_by(AlertMessageRow.seq.desc())
+        .offset(MAX_PENDING_MESSAGES)
+    )
     gone = list(db.scalars(over))
     if gone:
-        db.execute(delete(LetterRow).where(LetterRow.seq.in_(gone)))
+        db.execute(delete(AlertMessageRow).where(AlertMessageRow.seq.in_(gone)))
         kept = _target(db, target)
-        put(db, AlertTargetRow, [kept | {"lost": kept["lost"] + len(gone)}])
+        upsert_rows(db, AlertTargetRow, [kept | {"lost": kept["lost"] + len(gone)}])
 
 
 def _target(db: Connection, name: str) -> dict[str, Any]:
     """The columns of a target; of one that is not there yet as they begin."""
-    row = first(db, _by_name(), AlertTargetRow, of=name)
+    row = first_row(db, _by_name(), AlertTargetRow, of=name)
     if row is None:
         return {"name": name, "delivered_s": None, "failed_s": None, "failures": 0, "why": "", "lost": 0}
     return {column: getattr(row, column) for column in ("name", "delivered_s", "failed_s", "failures", "why", "lost")}
@@ -109,17 +122,17 @@ def _state(row: AlertRow) -> AlertState:
     return AlertState(row.key, _kind(row.kind), row.text, row.raised_s, row.since_s, row.untold, row.told_s)
 
 
-def _letter(row: LetterRow) -> Letter:
-    return Letter(row.seq, row.target, _kind(row.kind), row.text, row.made_s)
+def _message(row: AlertMessageRow) -> AlertMessage:
+    return AlertMessage(row.seq, row.target, _kind(row.kind), row.text, row.made_s)
 
 
-def _told(name: str, row: AlertTargetRow | None, waiting: int) -> TargetState:
+def _target_state(name: str, row: AlertTargetRow | None, waiting: int) -> AlertTargetState:
     if row is None:
-        return TargetState(name, waiting=waiting)
-    return TargetState(name, row.delivered_s, row.failed_s, row.failures, row.why, row.lost, waiting)
+        return AlertTargetState(name, waiting=waiting)
+    return AlertTargetState(name, row.delivered_s, row.failed_s, row.failures, row.why, row.lost, waiting)
 
 
 _alerts = cache(lambda: select(AlertRow).order_by(AlertRow.raised_s, AlertRow.key))
-_letters = cache(lambda: select(LetterRow).order_by(LetterRow.seq))
-_settled = cache(lambda: delete(LetterRow).where(LetterRow.seq == bindparam("of")))
+_select_messages = cache(lambda: select(AlertMessageRow).order_by(AlertMessageRow.seq))
+_settled = cache(lambda: delete(AlertMessageRow).where(AlertMessageRow.seq == bindparam("of")))
 _by_name = cache(lambda: select(AlertTargetRow).where(AlertTargetRow.name == bindparam("of")))

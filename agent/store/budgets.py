@@ -12,18 +12,14 @@ from typing import Any, cast
 from sqlalchemy import Connection, Select, bindparam, delete, select
 
 from agent.errors import OperatorNeeded
-from agent.model import History, Intent, IntentKind, IntentState, LateRefusal, Plan, Rebalance, Receipt, UnsignedTx
+from agent.model import History, Intent, IntentKind, IntentState, Plan, Rebalance, Receipt, SubmissionRefusal, UnsignedTx
 from agent.policy import failures
 from agent.ports import Grant
-from agent.store import database as meta
-from agent.store import orders, requests
-from agent.store.accounts import balances
-from agent.store.accounts import balances as positions
-from agent.store.accounts import ledger as ledger_rows
-from agent.store.accounts import ledger_sums as running
-from agent.store.database import add, every, first, highest, values
-from agent.store.records import Movement, loaded, unpacked
-from agent.store.tables import BudgetRow, EarlierRow, EntryRow, IntentRow, MovementRow, SleeveBookingRow, Step
+from agent.store import database, orders, requests
+from agent.store.accounts import balances, ledger, ledger_sums
+from agent.store.database import all_rows, column_values, first_row, insert_rows, max_value
+from agent.store.records import Movement, decode_json, decompress_text
+from agent.store.tables import BudgetRow, EntryRow, ExternalTransactionRow, IntentRow, MovementRow, StepRow, StrategyBookingRow
 from agent.store.transitions import CONSUMED
 from agent.units import NATIVE
 
@@ -42,7 +38,7 @@ _TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FailureStreak:
     """Reverts, and steps that approved or took back, since the last success. `newest_s` is chain time of the newest of them, None
     while there are not too many; `stops` says that there were too many since the owner resumed.
     """
@@ -53,7 +49,7 @@ class Row:
     stops: bool
 
 
-def failed_row(db: Connection, facts: Mapping[str, str], late: Mapping[str, int], chain_now_s: int) -> Row:
+def failure_streak(db: Connection, facts: Mapping[str, str], late: Mapping[str, int], chain_now_s: int) -> FailureStreak:
     """How many failed in a row, by the facts STOP and RESUMED_AFTER. `late` are numbers of the newest intent by token, up to
     which its approvals count in no row.
 
@@ -65,18 +61,18 @@ def failed_row(db: Connection, facts: Mapping[str, str], late: Mapping[str, int]
     if failures.too_many(reverts, approvals):
         booked_s = db.scalar(select(BudgetRow.chain_s).where(BudgetRow.intent_id == found[0].id))
         newest_s = chain_now_s if booked_s is None else booked_s
-    return Row(reverts, approvals, newest_s, bool(facts.get(STOP)))
+    return FailureStreak(reverts, approvals, newest_s, bool(facts.get(STOP)))
 
 
-def note(db: Connection, late: Mapping[str, int]) -> None:
+def record_failure_stop(db: Connection, late: Mapping[str, int]) -> None:
     """Remembers too many in a row: exits go on, and one that succeeds must not let rebalances go on with them."""
-    if failures.too_many(*_counted(_since_success(db, meta.read(db, RESUMED_AFTER), late))):
-        meta.write(db, {STOP: 1})
+    if failures.too_many(*_counted(_since_success(db, database.read_facts(db, RESUMED_AFTER), late))):
+        database.write_facts(db, {STOP: 1})
 
 
-def forget(db: Connection, newest_intent: int) -> None:
+def forget_failures(db: Connection, newest_intent: int) -> None:
     """The owner has looked at everything up to that intent."""
-    meta.write(db, {STOP: "", RESUMED_AFTER: newest_intent})
+    database.write_facts(db, {STOP: "", RESUMED_AFTER: newest_intent})
 
 
 def _counted(found: list[IntentRow]) -> tuple[int, int]:
@@ -99,14 +95,14 @@ def _since_success(db: Connection, facts: Mapping[str, str], late: Mapping[str, 
             continue
         if one.kind in _TRADES and not _reverted(one):
             break
-        if not late or one.kind != IntentKind.APPROVE.value or one.seq > late.get(loaded(UnsignedTx, one.tx_json).to, 0):
+        if not late or one.kind != IntentKind.APPROVE.value or one.seq > late.get(decode_json(UnsignedTx, one.tx_json).to, 0):
             found.append(one)
     newest_first.close()
     return found
 
 
 def _reverted(one: IntentRow) -> bool:
-    return one.receipt_json is not None and loaded(Receipt, one.receipt_json).status != 1
+    return one.receipt_json is not None and decode_json(Receipt, one.receipt_json).status != 1
 
 
 _newest_first = cache(lambda: select(IntentRow).where(IntentRow.seq > bindparam("resumed")).order_by(IntentRow.seq.desc()))
@@ -120,23 +116,33 @@ REVIEWS = "reviews"
 MOST_REVIEWS = 32
 """Schedules that are remembered, the newest: those of a config long gone are forgotten."""
 DEPEGGED = "depegged"
-UNREAD = "unread"
+UNREADABLE_BALANCES = "unread"
 """Key of the assets whose balance could not be read, each as address:chain time since when."""
-LATE = "late"
+SUBMISSION_REFUSALS = "late"
 """Key of the exits that were refused when about to be sent, as JSON."""
-SWAP_BESIDES = "swap_besides"
+UNTRIGGERED_SWAP = "swap_besides"
 """Kind of a budget of a swap that is no rebalance of the policy: an exit, a withdrawal, an investment, one by hand."""
-_KINDS = (*(kind.value for kind in IntentKind), SWAP_BESIDES)
+_KINDS = (*(kind.value for kind in IntentKind), UNTRIGGERED_SWAP)
 """Every kind of a budget: named so that few are read by their index."""
-FACTS = (
-    *(LAST_REVIEW, DELAY, REVIEWS, DEPEGGED, UNREAD, LATE, orders.TURN, orders.UNIT, running.LOSS_TOTAL),
-    *(balances.ACCEPTED, balances.ROSE, balances.LEFT_ALONE, STOP, RESUMED_AFTER),
+META_KEYS = (
+    *(
+        LAST_REVIEW,
+        DELAY,
+        REVIEWS,
+        DEPEGGED,
+        UNREADABLE_BALANCES,
+        SUBMISSION_REFUSALS,
+        orders.ORDERS_VERSION,
+        orders.NAV_PER_SHARE,
+        ledger_sums.LOSS_TOTAL,
+    ),
+    *(balances.ACCEPTED, balances.RISE_SINCE, balances.LEFT_ALONE, STOP, RESUMED_AFTER),
 )
 """Keys of all that a history tells of facts."""
 _NO_TRADES = (IntentKind.APPROVE.value, IntentKind.CANCEL.value)
 
 
-def book(  # noqa: PLR0913
+def book_intent(  # noqa: PLR0913
     db: Connection,
     wallet: str,
     coin: str,
@@ -152,7 +158,7 @@ def book(  # noqa: PLR0913
     Nothing either where the journal has another receipt by now: another process has seen a reorganisation meanwhile.
     """
     known = db.scalar(_receipt(), {"of": intent.id})
-    if db.scalar(_loss(), {"of": intent.id}) is not None or (None if known is None else loaded(Receipt, known)) != intent.receipt:
+    if db.scalar(_loss(), {"of": intent.id}) is not None or (None if known is None else decode_json(Receipt, known)) != intent.receipt:
         return
     succeeded = intent.state is not IntentState.REVERTED and (intent.receipt is None or intent.receipt.status == 1)
     budget = {
@@ -165,11 +171,11 @@ def book(  # noqa: PLR0913
         "gas_wei": str(gas_wei),
         "outflow": str(outflow) if outflow else None,
     }
-    add(db, BudgetRow, [budget])
-    running.lost(db, loss)
-    running.settle(db)
+    insert_rows(db, BudgetRow, [budget])
+    ledger_sums.add_loss(db, loss)
+    ledger_sums.advance_settled(db)
     if not succeeded or intent.kind is IntentKind.APPROVE:
-        note(db, _late_seqs(meta.read(db, LATE)))
+        record_failure_stop(db, _submission_refusal_seqs(database.read_facts(db, SUBMISSION_REFUSALS)))
     rows = [
         {
             "token": movement.token,
@@ -181,7 +187,7 @@ def book(  # noqa: PLR0913
         }
         for movement in movements(intent, wallet, coin, chain_s)
     ]
-    add(db, MovementRow, rows)
+    insert_rows(db, MovementRow, rows)
 
 
 def _kind(db: Connection, intent: Intent) -> str:
@@ -192,23 +198,23 @@ def _kind(db: Connection, intent: Intent) -> str:
     if intent.kind is not IntentKind.SWAP:
         return str(intent.kind.value)
     found = db.execute(_plans(), {"of": intent.id}).one_or_none()
-    plan = None if found is None else loaded(Grant, unpacked(found.grant_z)).plan
+    plan = None if found is None else decode_json(Grant, decompress_text(found.grant_z)).plan
     if plan is None and found is not None and found.plan_z is not None:
-        plan = loaded(Plan, unpacked(found.plan_z))
+        plan = decode_json(Plan, decompress_text(found.plan_z))
     if plan is None or not isinstance(plan.decision, Rebalance) or plan.decision.by_trigger:
         return IntentKind.SWAP.value
-    return SWAP_BESIDES
+    return UNTRIGGERED_SWAP
 
 
-def unbook(db: Connection, intent: Intent) -> None:
+def unbook_intent(db: Connection, intent: Intent) -> None:
     """Takes an intent out of budgets, movements and ledger: a reorganisation took the block of its receipt."""
     if (loss := db.scalar(_loss(), {"of": intent.id})) is not None:
-        running.lost(db, _fraction(loss), -1)
+        ledger_sums.add_loss(db, _fraction(loss), -1)
         db.execute(delete(BudgetRow).where(BudgetRow.intent_id == intent.id))
-    if (entered := first(db, ledger_rows.entry_of(), EntryRow, of=intent.id)) is not None:
-        running.add(db, entered.book, ledger_rows.moved(entered.wallet_json), -1)
+    if (entered := first_row(db, ledger.select_entry(), EntryRow, of=intent.id)) is not None:
+        ledger_sums.add_moves(db, entered.book, ledger.parse_wallet_moves(entered.wallet_json), -1)
         db.execute(delete(EntryRow).where(EntryRow.intent_id == intent.id))
-    db.execute(delete(SleeveBookingRow).where(SleeveBookingRow.source == intent.id))
+    db.execute(delete(StrategyBookingRow).where(StrategyBookingRow.source == intent.id))
     if intent.receipt is not None:
         db.execute(delete(MovementRow).where(MovementRow.tx_hash == intent.receipt.tx_hash))
 
@@ -235,13 +241,13 @@ def history(db: Connection, chain_now_s: int) -> History:
     A trade that gained makes no room for later losses. Falls of balances that nobody has called a withdrawal are losses, and so
     is what transactions from before this store lost; what those gave away counts as paid out.
     """
-    facts = meta.read(db, *FACTS)
-    own = every(db, _spent(), BudgetRow, since=chain_now_s - DAY_S)
-    late = _late(facts)
-    row = failed_row(db, facts, _seqs(late), chain_now_s)
-    before = every(db, _earlier(), EarlierRow)
-    rows: list[BudgetRow | EarlierRow] = [*own, *(one for one in before if one.chain_s > chain_now_s - DAY_S)]
-    fell = balances.lost(db, chain_now_s)
+    facts = database.read_facts(db, *META_KEYS)
+    own = all_rows(db, _spent(), BudgetRow, since=chain_now_s - DAY_S)
+    late = _submission_refusals(facts)
+    row = failure_streak(db, facts, _seqs(late), chain_now_s)
+    before = all_rows(db, _earlier(), ExternalTransactionRow)
+    rows: list[BudgetRow | ExternalTransactionRow] = [*own, *(one for one in before if one.chain_s > chain_now_s - DAY_S)]
+    fell = balances.lost_value(db, chain_now_s)
     lost_before = sum((max(Fraction(0), _fraction(one.loss)) for one in before), Fraction(0))
     return History(
         last_rebalance_s=last_rebalance(db),
@@ -255,29 +261,29 @@ def history(db: Connection, chain_now_s: int) -> History:
         failures_stop=row.stops,
         last_liquidity_s=_newest(db, IntentKind.LIQUIDITY),
         started_s=db.scalar(_started()),
-        flows=balances.opened(db),
+        flows=balances.open_transfers(db),
         unknown=fell.unknown,
-        undecided=positions.undecided(db),
+        undecided=balances.undecided_positions(db),
         delay_ppm=int(facts.get(DELAY) or 0),
-        orders=orders.found(db),
-        orders_turn=meta.whole(orders.TURN, facts.get(orders.TURN)),
-        unit_value=orders.unit_value(db, facts),
+        orders=orders.read_orders(db),
+        orders_turn=database.parse_fact_number(orders.ORDERS_VERSION, facts.get(orders.ORDERS_VERSION)),
+        unit_value=orders.nav_per_share(db, facts),
         depegged=tuple(facts.get(DEPEGGED, "").split()),
-        loss_total=running.loss_total(facts) + lost_before + fell.total,
+        loss_total=ledger_sums.loss_total(facts) + lost_before + fell.total,
         outflow_24h=sum((_fraction(row.outflow) for row in rows if row.outflow is not None), Fraction(0)),
-        claims=requests.claims(db),
-        stopped=requests.stopped_words(db),
+        claims=requests.open_claims(db),
+        stopped=requests.stop_reason(db),
         reviews=_reviews(facts),
-        unread=tuple((token, int(since)) for token, since in (one.split(":") for one in facts.get(UNREAD, "").split())),
+        unread=tuple((token, int(since)) for token, since in (one.split(":") for one in facts.get(UNREADABLE_BALANCES, "").split())),
         late=tuple(one for one, _ in late),
         fell_24h=fell.day,
         fell_total=fell.total,
-        accepted=balances.accepted(db, facts, chain_now_s),
-        rises=balances.rises(db),
-        rose_s=balances.rose_s(facts),
+        accepted=balances.accepted_deposits(db, facts, chain_now_s),
+        rises=balances.unexplained_rises(db),
+        rose_s=balances.rise_since_s(facts),
         left_rises=balances.left_rises(db, facts),
         wasted_24h_wei=sum(int(row.gas_wei) for row in own if not row.succeeded or row.kind in _NO_TRADES),
-        wasted_wei=sum(map(int, values(db, _wasted()))),
+        wasted_wei=sum(map(int, column_values(db, _wasted()))),
     )
 
 
@@ -285,10 +291,10 @@ def mark_review(db: Connection, chain_s: int, delay_ppm: int, reviews: Sequence[
     """Remembers a review at `chain_s`, and for the schedules in `reviews` that it was theirs."""
     reviewed: dict[str, object] = {LAST_REVIEW: chain_s, DELAY: delay_ppm}
     if reviews:
-        before = _reviews(meta.read(db, REVIEWS))
+        before = _reviews(database.read_facts(db, REVIEWS))
         known = [(name, at_s) for name, at_s in before if name not in reviews] + [(name, chain_s) for name in reviews]
         reviewed[REVIEWS] = json.dumps(known[-MOST_REVIEWS:])
-    meta.write(db, reviewed)
+    database.write_facts(db, reviewed)
 
 
 def _reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
@@ -298,26 +304,26 @@ def _reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
         raise OperatorNeeded(f"store: what it remembers of reviews is damaged: {error}", "restore a backup") from None
 
 
-def mark_late(db: Connection, found: Sequence[LateRefusal]) -> None:
+def mark_submission_refusals(db: Connection, found: Sequence[SubmissionRefusal]) -> None:
     """Remembers exits that were refused when about to be sent, and no others; what was approved for them by now counts in no row."""
-    newest = highest(db, IntentRow.seq)
-    meta.write(db, {LATE: json.dumps([(one.token, one.at_s, one.times, one.why, newest) for one in found])})
+    newest = max_value(db, IntentRow.seq)
+    database.write_facts(db, {SUBMISSION_REFUSALS: json.dumps([(one.token, one.at_s, one.times, one.why, newest) for one in found])})
 
 
-def _late(facts: Mapping[str, str]) -> list[tuple[LateRefusal, int]]:
+def _submission_refusals(facts: Mapping[str, str]) -> list[tuple[SubmissionRefusal, int]]:
     """Each with the number of the newest intent by then."""
     try:
-        known = json.loads(facts.get(LATE) or "[]")
-        return [(LateRefusal(str(token), int(at_s), int(times), str(why)), int(seq)) for token, at_s, times, why, seq in known]
+        known = json.loads(facts.get(SUBMISSION_REFUSALS) or "[]")
+        return [(SubmissionRefusal(str(token), int(at_s), int(times), str(why)), int(seq)) for token, at_s, times, why, seq in known]
     except (ValueError, TypeError) as error:
         raise OperatorNeeded(f"store: what it remembers of exits is damaged: {error}", "restore a backup") from None
 
 
-def _late_seqs(facts: Mapping[str, str]) -> dict[str, int]:
-    return _seqs(_late(facts))
+def _submission_refusal_seqs(facts: Mapping[str, str]) -> dict[str, int]:
+    return _seqs(_submission_refusals(facts))
 
 
-def _seqs(late: Sequence[tuple[LateRefusal, int]]) -> dict[str, int]:
+def _seqs(late: Sequence[tuple[SubmissionRefusal, int]]) -> dict[str, int]:
     """By token that was refused late, the number of the newest intent by then."""
     return {one.token: seq for one, seq in late}
 
@@ -332,10 +338,10 @@ def _newest(db: Connection, kind: IntentKind) -> int | None:
     return found
 
 
-def resumed(db: Connection) -> None:
+def mark_resumed(db: Connection) -> None:
     """The owner has looked at what failed: rows of failures start anew, and what was refused late is tried again."""
-    mark_late(db, ())
-    forget(db, highest(db, IntentRow.seq))
+    mark_submission_refusals(db, ())
+    forget_failures(db, max_value(db, IntentRow.seq))
 
 
 def _fraction(text: str) -> Fraction:
@@ -348,15 +354,15 @@ def _fraction(text: str) -> Fraction:
 _receipt = cache(lambda: select(IntentRow.receipt_json).where(IntentRow.id == bindparam("of")))
 _loss = cache(lambda: select(BudgetRow.loss).where(BudgetRow.intent_id == bindparam("of")))
 _spent = cache(lambda: select(BudgetRow).where(BudgetRow.chain_s > bindparam("since")))
-_earlier = cache(lambda: select(EarlierRow))
-_started = cache(lambda: select(Step.now_s).order_by(Step.seq).limit(1))
+_earlier = cache(lambda: select(ExternalTransactionRow))
+_started = cache(lambda: select(StepRow.now_s).order_by(StepRow.seq).limit(1))
 _wasted = cache(lambda: select(BudgetRow.gas_wei).where(BudgetRow.kind.in_(_KINDS), BudgetRow.succeeded.is_(False)))
 
 
 @cache
 def _plans() -> Select[bytes, bytes | None]:
     """The grant of an intent, and the plan of its step."""
-    return select(IntentRow.grant_z, Step.plan_z).join(Step, IntentRow.step_id == Step.id).where(IntentRow.id == bindparam("of"))
+    return select(IntentRow.grant_z, StepRow.plan_z).join(StepRow, IntentRow.step_id == StepRow.id).where(IntentRow.id == bindparam("of"))
 
 
 @cache

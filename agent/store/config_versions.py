@@ -11,10 +11,10 @@ from sqlalchemy import Select, bindparam, or_, select
 from agent.errors import Refused
 from agent.model import Verdict
 from agent.store import records
-from agent.store.database import Database, add, every
+from agent.store.database import Database, all_rows, insert_rows
 from agent.store.tables import ConfigRow
 
-NOTICED = "noticed"
+UNCONFIRMED = "noticed"
 """How a version came that was changed by hand and that nobody has confirmed."""
 
 
@@ -29,18 +29,18 @@ class ConfigVersion:
     text: str | None
 
 
-class Edited(Refused):
+class ConfigChanged(Refused):
     """A process acts by a config that is no longer its owner's."""
 
 
-class Versions(Database):
+class ConfigVersionStore(Database):
     """Config versions; each method is a transaction of its own."""
 
     def confirm_config(self, config_hash: str, now_s: int, text: str | None = None, how: str = "confirmed") -> None:
         """Remembers a config file that the owner has confirmed; or, as NOTICED, one that he has not."""
         with self._write("write the config's hash") as db:
-            packed = None if text is None else records.packed(text)
-            add(db, ConfigRow, [{"config_hash": config_hash, "at_s": now_s, "text_z": packed, "how": how}])
+            packed = None if text is None else records.compress_text(text)
+            insert_rows(db, ConfigRow, [{"config_hash": config_hash, "at_s": now_s, "text_z": packed, "how": how}])
 
     def confirmed_config(self) -> str | None:
         """Hash of the config file that was confirmed last."""
@@ -55,19 +55,19 @@ class Versions(Database):
         now = self.confirmed_config()
         if now not in (known, digest):
             verdict = Verdict("config", digest[:16], str(now)[:16], False)
-            raise Edited("the config was edited; this process acts by the version before", (verdict,), "start it again")
+            raise ConfigChanged("the config was edited; this process acts by the version before", (verdict,), "start it again")
 
     def configs(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
         """The newest versions, newest first."""
         with self._read("read the configs") as db:
-            rows = every(db, _newest(), ConfigRow, limit=limit)
+            rows = all_rows(db, _newest(), ConfigRow, limit=limit)
             return tuple(
                 ConfigVersion(
                     row.seq,
                     row.config_hash,
                     row.at_s,
                     row.how or "confirmed",
-                    None if row.text_z is None else records.unpacked(row.text_z),
+                    None if row.text_z is None else records.decompress_text(row.text_z),
                 )
                 for row in rows
             )
@@ -78,5 +78,5 @@ _newest = cache(lambda: select(ConfigRow).order_by(ConfigRow.seq.desc()).limit(b
 
 @cache
 def _confirmed() -> Select[Any]:
-    confirmed = or_(ConfigRow.how.is_(None), ConfigRow.how != NOTICED)
+    confirmed = or_(ConfigRow.how.is_(None), ConfigRow.how != UNCONFIRMED)
     return select(ConfigRow.config_hash).where(confirmed).order_by(ConfigRow.seq.desc()).limit(1)

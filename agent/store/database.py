@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from agent.errors import OperatorNeeded
-from agent.store.tables import Base, Meta
+from agent.store.tables import Base, MetaRow
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
@@ -42,7 +42,7 @@ def remedy(text: str) -> str:
 
 
 @contextmanager
-def reported(what: str) -> Iterator[None]:
+def database_errors(what: str) -> Iterator[None]:
     """Turns every database and file error inside into OperatorNeeded with a remedy; `what` says what was being done."""
     try:
         yield
@@ -60,7 +60,7 @@ WRITE = "trimtab_write"
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
+def write_transaction(engine: Engine) -> Iterator[Connection]:
     """A connection in a transaction that has SQLite's write lock from its first moment."""
     with engine.connect() as db:
         marks = db.info
@@ -86,58 +86,58 @@ class Database:
 
     @contextmanager
     def _read(self, what: str) -> Iterator[Connection]:
-        with reported(what), self.engine.connect() as db, db.begin():
+        with database_errors(what), self.engine.connect() as db, db.begin():
             yield db
 
     @contextmanager
     def _write(self, what: str) -> Iterator[Connection]:
-        with reported(what), writing(self.engine) as db:
+        with database_errors(what), write_transaction(self.engine) as db:
             yield db
 
 
 T = TypeVar("T")
 
 
-def every(db: Connection, query: Select[Any], kind: type[T], /, **given: object) -> Sequence[T]:
+def all_rows(db: Connection, query: Select[Any], kind: type[T], /, **given: object) -> Sequence[T]:
     """All rows of a select of the model `kind`."""
     return cast("Sequence[T]", db.execute(query, given).all())
 
 
-def first(db: Connection, query: Select[Any], kind: type[T], /, **given: object) -> T | None:
+def first_row(db: Connection, query: Select[Any], kind: type[T], /, **given: object) -> T | None:
     """The first row of a select of the model `kind`; None where there is none."""
     return cast("T | None", db.execute(query, given).first())
 
 
-def values(db: Connection, query: Select[Any], /, **given: object) -> Sequence[Any]:
+def column_values(db: Connection, query: Select[Any], /, **given: object) -> Sequence[Any]:
     """The first column of every row."""
     return db.scalars(query, given).all()
 
 
-def highest(db: Connection, column: InstrumentedAttribute[int]) -> int:
+def max_value(db: Connection, column: InstrumentedAttribute[int]) -> int:
     """The largest number in a column; 0 where there is no row."""
     found: int | None = db.scalar(_highest(column))
     return found or 0
 
 
-def add(db: Connection, kind: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
+def insert_rows(db: Connection, kind: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
     """Inserts rows, each with the same columns."""
     if rows:
         db.execute(_insert(kind), list(rows))
 
 
-def added(db: Connection, kind: type[Base], /, **row: object) -> int:
+def insert_returning_id(db: Connection, kind: type[Base], /, **row: object) -> int:
     """Inserts a row and returns its number."""
     (number,) = cast("tuple[int]", db.execute(_insert(kind), row).inserted_primary_key)
     return number
 
 
-def put(db: Connection, kind: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
+def upsert_rows(db: Connection, kind: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
     """Inserts rows, or writes their columns where there is one of that primary key; each with the same columns."""
     if rows:
         db.execute(upsert(kind, frozenset(rows[0]), db.dialect.name), list(rows))
 
 
-def add_new(db: Connection, kind: type[Base], rows: Iterable[Mapping[str, object]]) -> int:
+def insert_new_rows(db: Connection, kind: type[Base], rows: Iterable[Mapping[str, object]]) -> int:
     """Inserts rows, but for those whose key is there already; returns how many were new."""
     statement = insert_new(kind, db.dialect.name)
     return sum(db.execute(statement, row).rowcount for row in rows)
@@ -179,33 +179,33 @@ def _inserting(kind: type[Base], dialect: str) -> sqlite.Insert | postgresql.Ins
 # --- Facts of the store by their key: read several at a time, written in one statement.
 
 
-def read(db: Connection, *keys: str) -> dict[str, str]:
+def read_facts(db: Connection, *keys: str) -> dict[str, str]:
     """Those of the keys that are there, with their values."""
     return dict(db.execute(_several(len(keys)), {f"key{place}": key for place, key in enumerate(keys)}).all())
 
 
-def beginning(db: Connection, prefix: str) -> Iterable[tuple[str, str]]:
+def facts_with_prefix(db: Connection, prefix: str) -> Iterable[tuple[str, str]]:
     """Keys that begin so, with their values."""
-    return db.execute(select(Meta.key, Meta.value).where(Meta.key.startswith(prefix)))
+    return db.execute(select(MetaRow.key, MetaRow.value).where(MetaRow.key.startswith(prefix)))
 
 
-def text(db: Connection, key: str) -> str:
+def fact_text(db: Connection, key: str) -> str:
     """The value of a key; "" where it is not there."""
-    return known(db, key) or ""
+    return find_fact(db, key) or ""
 
 
-def known(db: Connection, key: str) -> str | None:
+def find_fact(db: Connection, key: str) -> str | None:
     """The value of a key; None where it is not there."""
     found: str | None = db.scalar(_one(), {"key": key})
     return found
 
 
-def number(db: Connection, key: str) -> int:
+def fact_number(db: Connection, key: str) -> int:
     """The whole number of a key; 0 where it is not there. Raises OperatorNeeded where it is none."""
-    return whole(key, known(db, key))
+    return parse_fact_number(key, find_fact(db, key))
 
 
-def whole(key: str, value: str | None) -> int:
+def parse_fact_number(key: str, value: str | None) -> int:
     """The same of a value that was read."""
     try:
         return 0 if value is None else int(value)
@@ -213,20 +213,20 @@ def whole(key: str, value: str | None) -> int:
         raise OperatorNeeded(f"store: {key} is damaged", "restore a backup, compare it with the chain") from None
 
 
-def write(db: Connection, facts: Mapping[str, object]) -> None:
+def write_facts(db: Connection, facts: Mapping[str, object]) -> None:
     """Writes values in the place of those that were there."""
-    put(db, Meta, [{"key": key, "value": str(value)} for key, value in facts.items()])
+    upsert_rows(db, MetaRow, [{"key": key, "value": str(value)} for key, value in facts.items()])
 
 
-def drop(db: Connection, *keys: str) -> None:
+def delete_facts(db: Connection, *keys: str) -> None:
     """Removes keys that are there."""
     db.execute(_drop(), [{"gone": key} for key in keys])
 
 
-_one = cache(lambda: select(Meta.value).where(Meta.key == bindparam("key")))
-_drop = cache(lambda: delete(Meta).where(Meta.key == bindparam("gone")))
+_one = cache(lambda: select(MetaRow.value).where(MetaRow.key == bindparam("key")))
+_drop = cache(lambda: delete(MetaRow).where(MetaRow.key == bindparam("gone")))
 
 
 @cache
 def _several(count: int) -> Select[str, str]:
-    return select(Meta.key, Meta.value).where(Meta.key.in_([bindparam(f"key{place}") for place in range(count)]))
+    return select(MetaRow.key, MetaRow.value).where(MetaRow.key.in_([bindparam(f"key{place}") for place in range(count)]))

@@ -17,19 +17,28 @@ from sqlalchemy import Connection, Select, bindparam, select, update
 
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded, Refused
-from agent.model import Campaign, Draw, History, Intent, IntentKind, LimitOrder, Purchase, Spent, Underway
-from agent.policy.gradual_execution import taken, wait_s
-from agent.store import database as meta
-from agent.store import records
-from agent.store.database import Database, add, every, first
-from agent.store.tables import CampaignRow, IntentRow, RoundRow
+from agent.model import (
+    BudgetCarryover,
+    ExecutionProgress,
+    GradualExecution,
+    History,
+    Intent,
+    IntentKind,
+    LimitOrder,
+    PurchaseKind,
+    SliceDraw,
+)
+from agent.policy.gradual_execution import carried_budget, slice_wait_s
+from agent.store import database, records
+from agent.store.database import Database, all_rows, first_row, insert_rows
+from agent.store.tables import ExecutionSliceRow, GradualExecutionRow, IntentRow
 from agent.store.transitions import CONSUMED
 from agent.units import NATIVE
 
 T = TypeVar("T")
-DRAWN = "draw"
+SLICE_DRAW = "draw"
 """Key of the draw for the first round of a campaign that has not begun."""
-CAMPAIGN, ORDER = "campaign", "order"
+EXECUTION, ORDER = "campaign", "order"
 NEWEST = 20
 """Campaigns that ended, of which the newest that was no top-up starts the cooldown."""
 OPEN = "open"
@@ -37,38 +46,38 @@ _CONSUMED = tuple(state.value for state in CONSUMED)
 
 
 @dataclass(frozen=True, slots=True)
-class PastCampaign:
+class PastGradualExecution:
     """A campaign as it stands or ended, for people; `state` is "open" or "ended", with the reason in `why`."""
 
-    underway: Underway
+    underway: ExecutionProgress
     state: str
     why: str
     ended_s: int | None
 
 
-class Campaigns(Database):
+class GradualExecutionStore(Database):
     """Each method is a transaction of its own."""
 
-    def draw_ahead(self, draw: Draw) -> None:
+    def store_next_draw(self, draw: SliceDraw) -> None:
         """Remembers the draw for the first round of the next campaign, unless there is one already."""
         with self._write("write a draw down") as db:
-            if meta.known(db, DRAWN) is None:
-                meta.write(db, {DRAWN: f"{draw.size_ppm} {draw.wait_ppm}"})
+            if database.find_fact(db, SLICE_DRAW) is None:
+                database.write_facts(db, {SLICE_DRAW: f"{draw.size_ppm} {draw.wait_ppm}"})
 
-    def begin_campaign(self, campaign: Campaign) -> str:
+    def begin_gradual_execution(self, campaign: GradualExecution) -> str:
         """Writes a campaign down and returns its id; its first draw is used up. Raises OperatorNeeded while another is open, unless
         a purchase takes its place: what is left of a purchase before is part of it.
         """
         with self._write("write a campaign down") as db:
             if campaign.purchase is not None:
-                for row in _open(db, CAMPAIGN):
+                for row in _open(db, EXECUTION):
                     _end(db, row, "ended", f"a {campaign.purchase.value} goes first", campaign.began_s)
-            if _open(db, CAMPAIGN):
+            if _open(db, EXECUTION):
                 raise OperatorNeeded("another correction is under way already", "let it end, or end it: trimtab limit --cancel ID")
-            meta.drop(db, DRAWN)
-            return _add(db, CAMPAIGN, campaign.began_s, codec.dumps(campaign))
+            database.delete_facts(db, SLICE_DRAW)
+            return _add(db, EXECUTION, campaign.began_s, codec.dumps(campaign))
 
-    def begin_round(self, campaign_id: str, number: int, step_id: str, at_s: int, draw: Draw) -> None:
+    def begin_slice(self, campaign_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw) -> None:
         """Writes a round, or a try at it, down before it is sent; `draw` is for the round after it, drawn once for all tries.
 
         `at_s` is the chain time it is planned at. Raises Refused for a campaign or order that is not open: it was ended meanwhile.
@@ -76,12 +85,12 @@ class Campaigns(Database):
         with self._write("write a round down") as db:
             if campaign_id not in [row.id for row in _open(db)]:
                 raise Refused("what was to be carried out was ended meanwhile", remedy="look again; see trimtab limit")
-            before = first(db, _tries(), RoundRow, of=campaign_id, number=number)
-            used = draw if before is None else Draw(before.size_ppm, before.wait_ppm)
+            before = first_row(db, _tries(), ExecutionSliceRow, of=campaign_id, number=number)
+            used = draw if before is None else SliceDraw(before.size_ppm, before.wait_ppm)
             row = {"campaign_id": campaign_id, "number": number, "step_id": step_id, "at_s": at_s}
-            add(db, RoundRow, [row | {"size_ppm": used.size_ppm, "wait_ppm": used.wait_ppm}])
+            insert_rows(db, ExecutionSliceRow, [row | {"size_ppm": used.size_ppm, "wait_ppm": used.wait_ppm}])
 
-    def end_campaign(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
+    def end_gradual_execution(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
         """Ends a campaign or an order by name; False when none of that id is open."""
         with self._write("write the end of a campaign") as db:
             rows = [row for row in _open(db) if row.id == campaign_id]
@@ -89,18 +98,18 @@ class Campaigns(Database):
                 _end(db, row, state, why, chain_s)
             return bool(rows)
 
-    def campaigns(self, limit: int = 20) -> tuple[PastCampaign, ...]:
+    def gradual_executions(self, limit: int = 20) -> tuple[PastGradualExecution, ...]:
         """The newest campaigns, newest first."""
         with self._read("read the campaigns") as db:
             return tuple(
-                PastCampaign(_underway(db, row, self.wallet, self.coin), row.state, row.why, row.ended_s)
-                for row in every(db, _newest(), CampaignRow, kind=CAMPAIGN, limit=limit)
+                PastGradualExecution(_progress(db, row, self.wallet, self.coin), row.state, row.why, row.ended_s)
+                for row in all_rows(db, _newest(), GradualExecutionRow, kind=EXECUTION, limit=limit)
             )
 
-    def round_of(self, step_id: str) -> tuple[str, int] | None:
+    def slice_of_step(self, step_id: str) -> tuple[str, int] | None:
         """Campaign or order, and number, of the round that a step tried; None where it was none."""
         with self._read("read the rounds") as db:
-            row = first(db, _by_step(), RoundRow, of=step_id)
+            row = first_row(db, _by_step(), ExecutionSliceRow, of=step_id)
             return None if row is None else (row.campaign_id, row.number)
 
     # orders
@@ -112,53 +121,53 @@ class Campaigns(Database):
     def orders(self, limit: int = 1000) -> tuple[LimitOrder, ...]:
         """The newest orders that wait for their price, ended ones too, oldest first. One whose swap is in a block is filled."""
         with self._read("read the orders") as db:
-            return tuple(reversed([_order(db, row) for row in every(db, _newest(), CampaignRow, kind=ORDER, limit=limit)]))
+            return tuple(reversed([_order(db, row) for row in all_rows(db, _newest(), GradualExecutionRow, kind=ORDER, limit=limit)]))
 
 
-def remembered(db: Connection, wallet: str, coin: str, history: History, chain_now_s: int) -> History:
+def with_gradual_execution(db: Connection, wallet: str, coin: str, history: History, chain_now_s: int) -> History:
     """The history with the campaign that is under way, when the last one ended, what it leaves to the next, and the draw that waits."""
-    rows = _open(db, CAMPAIGN)
-    drawn = meta.known(db, DRAWN)
-    over = every(db, _over(), CampaignRow)
-    ended = (row.ended_s for row in over if _loaded(Campaign, row).purchase is not Purchase.TOP_UP)
+    rows = _open(db, EXECUTION)
+    drawn = database.find_fact(db, SLICE_DRAW)
+    over = all_rows(db, _over(), GradualExecutionRow)
+    ended = (row.ended_s for row in over if _loaded(GradualExecution, row).purchase is not PurchaseKind.TOP_UP)
     return replace(
         history,
-        campaign=_underway(db, rows[0], wallet, coin) if rows else None,
+        campaign=_progress(db, rows[0], wallet, coin) if rows else None,
         campaign_ended_s=next(ended, None),
         draw=None if drawn is None else _draw(drawn),
-        spent=None if rows else _left_to_the_next(db, wallet, coin, chain_now_s),
+        spent=None if rows else _shared_budget_spent(db, wallet, coin, chain_now_s),
     )
 
 
-def _left_to_the_next(db: Connection, wallet: str, coin: str, chain_now_s: int) -> Spent | None:
+def _shared_budget_spent(db: Connection, wallet: str, coin: str, chain_now_s: int) -> BudgetCarryover | None:
     """What the newest campaign that ended has taken of the budget that the next shares with it; None once that time is over."""
-    row = first(db, _ended(), CampaignRow)
+    row = first_row(db, _ended(), GradualExecutionRow)
     if row is None:
         return None
-    campaign = _loaded(Campaign, row)
+    campaign = _loaded(GradualExecution, row)
     if campaign.purchase is not None:
         return None
     until_s = campaign.expires_s if campaign.before is None else campaign.before.until_s
-    return taken(_underway(db, row, wallet, coin), row.why) if chain_now_s < until_s else None
+    return carried_budget(_progress(db, row, wallet, coin), row.why) if chain_now_s < until_s else None
 
 
-def _underway(db: Connection, row: CampaignRow, wallet: str, coin: str) -> Underway:
+def _progress(db: Connection, row: GradualExecutionRow, wallet: str, coin: str) -> ExecutionProgress:
     """How far a campaign is: rounds by the swaps that a block has, value and loss by the receipts of all its transactions."""
-    campaign = _loaded(Campaign, row)
-    rounds = every(db, _rounds(), RoundRow, of=row.id)
+    campaign = _loaded(GradualExecution, row)
+    rounds = all_rows(db, _rounds(), ExecutionSliceRow, of=row.id)
     mined = _mined(db, [one.step_id for one in rounds])
     swapped = {intent.step_id for intent in mined if intent.kind is IntentKind.SWAP and intent.succeeded}
     done = {one.number: one for one in rounds if one.step_id in swapped}
     newest = done[max(done)] if done else None
     prices = dict(campaign.arrival) | {NATIVE: dict(campaign.arrival).get(coin, Fraction(0))}
-    draw = campaign.first if newest is None else Draw(newest.size_ppm, newest.wait_ppm)
-    return Underway(
+    draw = campaign.first if newest is None else SliceDraw(newest.size_ppm, newest.wait_ppm)
+    return ExecutionProgress(
         id=row.id,
         campaign=campaign,
         done=len(done),
         moved=sum((_moved(intent, wallet, prices) for intent in mined if intent.step_id in swapped), Fraction(0)),
-        spent=-sum((_worth(intent.changes(wallet, coin), prices) for intent in mined), Fraction(0)),
-        next_s=campaign.began_s if newest is None else newest.at_s + wait_s(campaign, draw),
+        spent=-sum((_value(intent.changes(wallet, coin), prices) for intent in mined), Fraction(0)),
+        next_s=campaign.began_s if newest is None else newest.at_s + slice_wait_s(campaign, draw),
         draw=draw,
         sold=_sold([intent for intent in mined if intent.step_id in swapped], wallet, coin) if campaign.purchase is not None else (),
     )
@@ -176,10 +185,10 @@ def _sold(intents: Sequence[Intent], wallet: str, coin: str) -> tuple[tuple[str,
 
 def _moved(intent: Intent, wallet: str, prices: dict[str, Fraction]) -> Fraction:
     net = {} if intent.receipt is None else intent.receipt.net(wallet)
-    return _worth({token: abs(raw) for token, raw in net.items()}, prices) / 2
+    return _value({token: abs(raw) for token, raw in net.items()}, prices) / 2
 
 
-def _worth(changes: dict[str, int], prices: dict[str, Fraction]) -> Fraction:
+def _value(changes: dict[str, int], prices: dict[str, Fraction]) -> Fraction:
     return sum((raw * prices.get(token, Fraction(0)) for token, raw in changes.items()), Fraction(0))
 
 
@@ -188,56 +197,56 @@ def _mined(db: Connection, steps: Iterable[str]) -> Sequence[Intent]:
     if not given:
         return []
     query = select(IntentRow).where(IntentRow.step_id.in_(given), IntentRow.state.in_(_CONSUMED)).order_by(IntentRow.seq)
-    return [records.intent(row) for row in every(db, query, IntentRow)]
+    return [records.intent_from_row(row) for row in all_rows(db, query, IntentRow)]
 
 
-def _open(db: Connection, kind: str | None = None) -> list[CampaignRow]:
-    return [row for row in every(db, _opened(), CampaignRow) if kind in (None, row.kind)]
+def _open(db: Connection, kind: str | None = None) -> list[GradualExecutionRow]:
+    return [row for row in all_rows(db, _opened(), GradualExecutionRow) if kind in (None, row.kind)]
 
 
-def _end(db: Connection, row: CampaignRow, state: str, why: str, at_s: int | None) -> None:
+def _end(db: Connection, row: GradualExecutionRow, state: str, why: str, at_s: int | None) -> None:
     db.execute(_change(), {"of": row.seq, "state": state, "why": why, "ended_s": at_s})
 
 
 def _add(db: Connection, kind: str, begun_s: int, body: str) -> str:
     made = uuid.uuid4().hex[:12]
-    add(db, CampaignRow, [{"id": made, "kind": kind, "begun_s": begun_s, "body_json": body, "state": OPEN, "why": ""}])
+    insert_rows(db, GradualExecutionRow, [{"id": made, "kind": kind, "begun_s": begun_s, "body_json": body, "state": OPEN, "why": ""}])
     return made
 
 
-def _order(db: Connection, row: CampaignRow) -> LimitOrder:
+def _order(db: Connection, row: GradualExecutionRow) -> LimitOrder:
     order = replace(_loaded(LimitOrder, row), id=row.id, state=row.state, why=row.why)
-    steps = [one.step_id for one in every(db, _rounds(), RoundRow, of=row.id)]
+    steps = [one.step_id for one in all_rows(db, _rounds(), ExecutionSliceRow, of=row.id)]
     filled = [one for one in _mined(db, steps) if one.kind is IntentKind.SWAP and one.succeeded]
     return replace(order, state="filled", why=f"by {filled[-1].tx_hash}") if filled else order
 
 
-def _draw(text: str) -> Draw:
+def _draw(text: str) -> SliceDraw:
     try:
         size, wait = map(int, text.split())
     except ValueError as error:
         raise OperatorNeeded(f"store: a draw is damaged: {error}", "restore a backup, compare it with the chain") from None
-    return Draw(size, wait)
+    return SliceDraw(size, wait)
 
 
-def _loaded(cls: type[T], row: CampaignRow) -> T:
+def _loaded(cls: type[T], row: GradualExecutionRow) -> T:
     try:
         return codec.loads(cls, row.body_json)
     except ConfigError as error:
         raise OperatorNeeded(f"store: {row.kind} {row.id} is damaged: {error.message}", "restore a backup") from None
 
 
-_opened = cache(lambda: select(CampaignRow).where(CampaignRow.state == OPEN).order_by(CampaignRow.seq))
-_change = cache(lambda: update(CampaignRow).where(CampaignRow.seq == bindparam("of")))
-_rounds = cache(lambda: select(RoundRow).where(RoundRow.campaign_id == bindparam("of")).order_by(RoundRow.seq))
-_tries = cache(lambda: _rounds().where(RoundRow.number == bindparam("number")).limit(1))
-_by_step = cache(lambda: select(RoundRow).where(RoundRow.step_id == bindparam("of")).limit(1))
-_of_kind = cache(lambda: select(CampaignRow).where(CampaignRow.kind == CAMPAIGN).order_by(CampaignRow.seq.desc()))
-_over = cache(lambda: _of_kind().where(CampaignRow.ended_s.is_not(None)).limit(NEWEST))
-_ended = cache(lambda: _of_kind().where(CampaignRow.state != OPEN).limit(1))
+_opened = cache(lambda: select(GradualExecutionRow).where(GradualExecutionRow.state == OPEN).order_by(GradualExecutionRow.seq))
+_change = cache(lambda: update(GradualExecutionRow).where(GradualExecutionRow.seq == bindparam("of")))
+_rounds = cache(lambda: select(ExecutionSliceRow).where(ExecutionSliceRow.campaign_id == bindparam("of")).order_by(ExecutionSliceRow.seq))
+_tries = cache(lambda: _rounds().where(ExecutionSliceRow.number == bindparam("number")).limit(1))
+_by_step = cache(lambda: select(ExecutionSliceRow).where(ExecutionSliceRow.step_id == bindparam("of")).limit(1))
+_of_kind = cache(lambda: select(GradualExecutionRow).where(GradualExecutionRow.kind == EXECUTION).order_by(GradualExecutionRow.seq.desc()))
+_over = cache(lambda: _of_kind().where(GradualExecutionRow.ended_s.is_not(None)).limit(NEWEST))
+_ended = cache(lambda: _of_kind().where(GradualExecutionRow.state != OPEN).limit(1))
 
 
 @cache
 def _newest() -> Select[Any]:
-    newest_first = select(CampaignRow).where(CampaignRow.kind == bindparam("kind")).order_by(CampaignRow.seq.desc())
+    newest_first = select(GradualExecutionRow).where(GradualExecutionRow.kind == bindparam("kind")).order_by(GradualExecutionRow.seq.desc())
     return newest_first.limit(bindparam("limit"))

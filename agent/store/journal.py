@@ -11,17 +11,15 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, delete, exists, func, select, update
 
 from agent import codec
-from agent.amm.lp import positions as own
+from agent.amm.lp import positions
 from agent.errors import OperatorNeeded
 from agent.model import Intent, IntentEvent, IntentKind, IntentState, Receipt, UnsignedTx
 from agent.ports import Grant
-from agent.store import budgets as ledger
-from agent.store import database as meta
-from agent.store import records
-from agent.store.accounts import ledger_sums as running
-from agent.store.database import add, every, first, highest, put
-from agent.store.tables import BudgetRow, IntentRow, LiquidityRow, Step, TransitionRow
-from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN, ROWS, Facts, line
+from agent.store import budgets, database, records
+from agent.store.accounts import ledger_sums
+from agent.store.database import all_rows, first_row, insert_rows, max_value, upsert_rows
+from agent.store.tables import BudgetRow, IntentRow, LiquidityRow, StepRow, TransitionRow
+from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN, RULE_BY_EVENT, TransitionFacts, find_rule
 
 ADOPTED_NONCE = "adopted_nonce"
 ADOPTED_AFTER = "adopted_after"
@@ -44,7 +42,7 @@ def intend(  # noqa: PLR0913
     """A new intent, PLANNED. With `replaces` it takes the nonce of that one, the newest open at it whose bytes are out; a CANCEL
     without it takes the one open there is.
     """
-    rivals = every(db, _rivals(), IntentRow, nonce=tx.nonce)
+    rivals = all_rows(db, _rivals(), IntentRow, nonce=tx.nonce)
     place = _place(rivals, kind, replaces)
     if rivals and place is None:
         raise OperatorNeeded(
@@ -61,13 +59,13 @@ def intend(  # noqa: PLR0913
         "state": made.state.value,
         "nonce": tx.nonce,
         "tx_json": codec.dumps(tx),
-        "grant_z": records.packed(codec.dumps(grant)),
+        "grant_z": records.compress_text(codec.dumps(grant)),
         "note": note,
         "created_s": now_s,
         "deadline_s": deadline_s,
         "replaces": place,
     }
-    add(db, IntentRow, [row])
+    insert_rows(db, IntentRow, [row])
     _moved(db, made.id, None, made.state, now_s, None, note)
     return made
 
@@ -115,21 +113,23 @@ def advance(  # noqa: PLR0913
     if to not in CONSUMED:  # a reorganisation takes the receipt with it
         kept = None
     if found.receipt_json is not None and kept != found.receipt_json:
-        ledger.unbook(db, records.intent(found))
+        budgets.unbook_intent(db, records.intent_from_row(found))
     if found.kind == IntentKind.LIQUIDITY.value:
-        _remember_position(db, found, wallet, None if kept is None else records.loaded(Receipt, kept))
-    running.unsettle(db, found.seq)
+        _remember_position(db, found, wallet, None if kept is None else records.decode_json(Receipt, kept))
+    ledger_sums.reopen_settled(db, found.seq)
     db.execute(_move(), {"of": found.seq, "state": to.value, "tx_hash": known_hash, "receipt_json": kept})
     _moved(db, intent_id, before, to, now_s, known_hash, note)
-    known = None if kept is None else records.loaded(Receipt, kept)
-    return replace(records.intent(found), state=to, tx_hash=known_hash, receipt=known)
+    known = None if kept is None else records.decode_json(Receipt, kept)
+    return replace(records.intent_from_row(found), state=to, tx_hash=known_hash, receipt=known)
 
 
 def _moved(
     db: Connection, intent_id: str, before: IntentState | None, after: IntentState, at_s: int, tx_hash: str | None, note: str
 ) -> None:
     was = None if before is None else before.value
-    add(db, TransitionRow, [{"intent_id": intent_id, "before": was, "after": after.value, "at_s": at_s, "tx_hash": tx_hash, "note": note}])
+    insert_rows(
+        db, TransitionRow, [{"intent_id": intent_id, "before": was, "after": after.value, "at_s": at_s, "tx_hash": tx_hash, "note": note}]
+    )
 
 
 def _require(
@@ -137,7 +137,7 @@ def _require(
 ) -> None:
     """Raises ValueError unless the table has this move, it leads to `to`, and its guard agrees."""
     try:
-        move_by = line(IntentState(found.state), move)
+        move_by = find_rule(IntentState(found.state), move)
     except ValueError as error:
         raise ValueError(f"intent {found.id} {error}") from None
     if move_by.after is not to:
@@ -146,17 +146,17 @@ def _require(
         raise ValueError(f"intent {found.id} cannot go from {move_by.before.value} to {to.value} {why}")
 
 
-def _facts(db: Connection, found: IntentRow, tx_hash: str | None, receipt: Receipt | None) -> Facts:
+def _facts(db: Connection, found: IntentRow, tx_hash: str | None, receipt: Receipt | None) -> TransitionFacts:
     """What the guards go by."""
     peers = family(find(db, nonce=found.nonce), found.id)
     ended = next((peer for peer in peers if peer.id != found.id and peer.state in ENDED_IN_BLOCK), None)
     adoption = _adoption(db)
-    return Facts(
+    return TransitionFacts(
         tx_hash=tx_hash or found.tx_hash,
         left=db.scalar(_left(), {"of": found.id}) is not None,
         winner=None if ended is None else ended.kind,
         adopted=adoption is not None and found.seq <= adoption[1],
-        known=None if found.receipt_json is None else records.loaded(Receipt, found.receipt_json),
+        known=None if found.receipt_json is None else records.decode_json(Receipt, found.receipt_json),
         receipt=receipt,
     )
 
@@ -177,31 +177,31 @@ def family(at_nonce: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
 
 
 def _remember_position(db: Connection, row: IntentRow, wallet: str, receipt: Receipt | None) -> None:
-    action = records.loaded(Grant, records.unpacked(row.grant_z)).action
-    done = None if receipt is None or action is None else own.move(action, receipt, wallet)
+    action = records.decode_json(Grant, records.decompress_text(row.grant_z)).action
+    done = None if receipt is None or action is None else positions.position_change(action, receipt, wallet)
     if done is not None:
-        put(db, LiquidityRow, [{"intent_id": row.id, "move_json": codec.dumps(done)}])
+        upsert_rows(db, LiquidityRow, [{"intent_id": row.id, "move_json": codec.dumps(done)}])
     else:
         db.execute(_without_position(), {"of": row.id})
 
 
 def grant(db: Connection, intent_id: str) -> Grant:
     """The grant an intent was written down with."""
-    return records.loaded(Grant, records.unpacked(_row(db, intent_id).grant_z))
+    return records.decode_json(Grant, records.decompress_text(_row(db, intent_id).grant_z))
 
 
 def find(
     db: Connection, *, open_only: bool = False, unbooked: bool = False, nonce: int | None = None, step_id: str | None = None
 ) -> Sequence[Intent]:
     """Intents that fit all that is asked, oldest first."""
-    given = {"nonce": nonce, "step_id": step_id, "settled": running.settled_to(db) if unbooked else None}
+    given = {"nonce": nonce, "step_id": step_id, "settled": ledger_sums.settled_to(db) if unbooked else None}
     asked = {name: value for name, value in given.items() if value is not None}
     return _intents(db, _found(open_only, frozenset(asked)), **asked)
 
 
 def ended_in_block(db: Connection, limit: int) -> Sequence[Intent]:
     """The newest intents that a block ended and that no adoption has left behind, newest first."""
-    return _intents(db, _ended(), after=meta.number(db, ADOPTED_AFTER), limit=limit)
+    return _intents(db, _ended(), after=database.fact_number(db, ADOPTED_AFTER), limit=limit)
 
 
 def undecided_at(db: Connection, nonce: int) -> Sequence[Intent]:
@@ -209,7 +209,7 @@ def undecided_at(db: Connection, nonce: int) -> Sequence[Intent]:
     at_nonce = find(db, nonce=nonce)
     found = []
     for intent in at_nonce:
-        reopening = ROWS.get((intent.state, IntentEvent.REOPEN))
+        reopening = RULE_BY_EVENT.get((intent.state, IntentEvent.REOPEN))
         alive = any(peer.state in OPEN for peer in family(at_nonce, intent.id))
         if reopening is not None and alive and reopening.guard(_facts(db, _row(db, intent.id), None, None)) is None:
             found.append(intent)
@@ -221,13 +221,13 @@ def newest(db: Connection, limit: int) -> Sequence[Intent]:
     return _intents(db, _newest(), limit=limit)
 
 
-def moves(db: Connection, intent_id: str) -> tuple[records.Moved, ...]:
+def moves(db: Connection, intent_id: str) -> tuple[records.IntentTransition, ...]:
     """Every transition of one intent, oldest first."""
     return tuple(
-        records.Moved(
+        records.IntentTransition(
             row.intent_id, IntentState(row.before) if row.before else None, IntentState(row.after), row.at_s, row.tx_hash, row.note
         )
-        for row in every(db, _moves(), TransitionRow, of=intent_id)
+        for row in all_rows(db, _moves(), TransitionRow, of=intent_id)
     )
 
 
@@ -243,24 +243,24 @@ def expected_nonce(db: Connection) -> int | None:
 
 def adopt_nonce(db: Connection, nonce: int) -> None:
     """From here on the chain's next nonce is `nonce`, whatever earlier intents used."""
-    meta.write(db, {ADOPTED_NONCE: nonce, ADOPTED_AFTER: highest(db, IntentRow.seq)})
+    database.write_facts(db, {ADOPTED_NONCE: nonce, ADOPTED_AFTER: max_value(db, IntentRow.seq)})
 
 
 def _adoption(db: Connection) -> tuple[int, int] | None:
     """Nonce that was adopted last, and the newest intent by then; None before the first adoption."""
-    found = meta.read(db, ADOPTED_NONCE, ADOPTED_AFTER)
+    found = database.read_facts(db, ADOPTED_NONCE, ADOPTED_AFTER)
     return (int(found[ADOPTED_NONCE]), int(found[ADOPTED_AFTER])) if len(found) == 2 else None
 
 
 def _row(db: Connection, intent_id: str) -> IntentRow:
-    row = first(db, _by_id(), IntentRow, of=intent_id)
+    row = first_row(db, _by_id(), IntentRow, of=intent_id)
     if row is None:
         raise KeyError(intent_id)
     return row
 
 
 def _intents(db: Connection, query: Select[Any], **given: object) -> tuple[Intent, ...]:
-    return tuple(map(records.intent, every(db, query, IntentRow, **given)))
+    return tuple(map(records.intent_from_row, all_rows(db, query, IntentRow, **given)))
 
 
 _by_id = cache(lambda: select(IntentRow).where(IntentRow.id == bindparam("of")).with_for_update())
@@ -306,12 +306,12 @@ def prune(db: Connection, keep: int) -> int:
 
     The very first one stays: schedules count from it.
     """
-    newest, first = db.execute(select(func.max(Step.seq), func.min(Step.seq))).one()
+    newest, first = db.execute(select(func.max(StepRow.seq), func.min(StepRow.seq))).one()
     if newest is None or newest - keep <= first:
         return 0
-    idle = ~exists().where(IntentRow.step_id == Step.id)
-    old = select(Step.seq).where(Step.seq > first, Step.seq <= newest - keep, idle).order_by(Step.seq).limit(MOST_AT_ONCE)
+    idle = ~exists().where(IntentRow.step_id == StepRow.id)
+    old = select(StepRow.seq).where(StepRow.seq > first, StepRow.seq <= newest - keep, idle).order_by(StepRow.seq).limit(MOST_AT_ONCE)
     found = db.scalars(old).all()
     if found:
-        db.execute(delete(Step).where(Step.seq.in_(found)))
+        db.execute(delete(StepRow).where(StepRow.seq.in_(found)))
     return len(found)

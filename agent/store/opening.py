@@ -13,8 +13,8 @@ from sqlalchemy.schema import CreateIndex
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.store.accounts.ledger import LIVE
-from agent.store.database import WRITE, reported, writing
-from agent.store.files import backup as copying
+from agent.store.database import WRITE, database_errors, write_transaction
+from agent.store.files import backup
 from agent.store.files.private_files import require_private
 from agent.store.store import Store
 
@@ -22,7 +22,7 @@ REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "00
 """Versions of the store that this code can read or migrate, oldest first; one script each in migrations/versions."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = MIGRATIONS / "head.sql"
+HEAD_SCHEMA = MIGRATIONS / "head.sql"
 """What the migrations make of an empty SQLite file, by scripts/store_schema.py."""
 _BUSY_TIMEOUT_MS = 5_000
 _CHECKED_BYTES = 64 * 1024 * 1024
@@ -38,7 +38,7 @@ def open_store(url: str, chain_id: int, wallet: str, coin: str = "", books: str 
     """
     place = _parse(url)
     path = sqlite_path(url)
-    with reported("open the store"):
+    with database_errors("open the store"):
         if path is not None:
             _private(path)
         engine = _engine(place)
@@ -47,7 +47,7 @@ def open_store(url: str, chain_id: int, wallet: str, coin: str = "", books: str 
                 _migrate(engine)
             store = Store(engine, wallet, coin)
             store.book_kind = books
-            store.claim(chain_id)
+            store.bind_owner(chain_id)
         except BaseException:
             engine.dispose()
             raise
@@ -153,7 +153,7 @@ def upgrade(url: str) -> tuple[str | None, str, Path | None]:
     path = sqlite_path(url)
     if path is not None and not path.is_file():
         raise ConfigError(f"store.url: there is no store at {path}", "it is made by the first command that needs it")
-    with reported("upgrade the store"):
+    with database_errors("upgrade the store"):
         if path is not None:
             _private(path)
         engine = _engine(_parse(url))
@@ -176,12 +176,12 @@ def _migrate(engine: Engine) -> Path | None:
     if engine.dialect.name == "sqlite" and not new:
         path = Path(str(engine.url.database))
         kept = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
-        copying.backup(path, kept, force=True)
-    with writing(engine) as connection:
+        backup.backup(path, kept, force=True)
+    with write_transaction(engine) as connection:
         if _version(connection) != before:  # another process was faster
             return kept
         if new:
-            for statement in HEAD.read_text().splitlines():
+            for statement in HEAD_SCHEMA.read_text().splitlines():
                 connection.exec_driver_sql(statement)
         else:
             run_migrations(connection)

@@ -11,15 +11,15 @@ from sqlalchemy import Connection, String, Text, bindparam, delete, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from agent import codec
-from agent.model import Order, UnitValue
-from agent.store import database as meta
-from agent.store.database import Database, every, put, values
-from agent.store.records import loaded
+from agent.model import ConditionalOrder, NavPerShare
+from agent.store import database
+from agent.store.database import Database, all_rows, column_values, upsert_rows
+from agent.store.records import decode_json
 from agent.store.tables import Base, BudgetRow
 
-TURN = "orders_turn"
+ORDERS_VERSION = "orders_turn"
 """Key of how often orders were written: two processes do not write over each other."""
-UNIT = "unit_value"
+NAV_PER_SHARE = "unit_value"
 
 
 class OrderRow(Base):
@@ -31,15 +31,15 @@ class OrderRow(Base):
     order_json: Mapped[str] = mapped_column(Text)
 
 
-class StandingOrders(Database):
+class OrderStore(Database):
     """Orders by token and kind; each method is a transaction of its own."""
 
-    def standing_orders(self) -> tuple[tuple[Order, ...], int]:
+    def standing_orders(self) -> tuple[tuple[ConditionalOrder, ...], int]:
         """All orders, and the turn of what was read: to be handed back with what is written."""
         with self._read("read the orders") as db:
-            return found(db), turn(db)
+            return read_orders(db), orders_version(db)
 
-    def move_orders(self, orders: Sequence[Order], unit_value: UnitValue | None, at_turn: int) -> bool:
+    def update_orders(self, orders: Sequence[ConditionalOrder], unit_value: NavPerShare | None, at_version: int) -> bool:
         """Writes how orders stand now, and forgets those that are not among them; the same a second time writes nothing.
 
         False, and nothing written, when they were written by somebody else since `at_turn`.
@@ -48,42 +48,42 @@ class StandingOrders(Database):
             if _same(db, orders, unit_value):
                 return True
         with self._write("write the orders") as db:
-            if turn(db) != at_turn:
+            if orders_version(db) != at_version:
                 return False
             kept = {(order.token, order.kind.value) for order in orders}
-            for row in every(db, _orders(), OrderRow):
+            for row in all_rows(db, _orders(), OrderRow):
                 if (row.token, row.kind) not in kept:
                     db.execute(delete(OrderRow).where(OrderRow.token == row.token, OrderRow.kind == row.kind))
             rows = [{"token": order.token, "kind": order.kind.value, "order_json": codec.dumps(order)} for order in orders]
-            put(db, OrderRow, rows)
-            value = {} if unit_value is None else {UNIT: codec.dumps(replace(unit_value, lost=Fraction(0)))}
-            meta.write(db, {**value, TURN: at_turn + 1})
+            upsert_rows(db, OrderRow, rows)
+            value = {} if unit_value is None else {NAV_PER_SHARE: codec.dumps(replace(unit_value, lost=Fraction(0)))}
+            database.write_facts(db, {**value, ORDERS_VERSION: at_version + 1})
             return True
 
 
-def found(db: Connection) -> tuple[Order, ...]:
+def read_orders(db: Connection) -> tuple[ConditionalOrder, ...]:
     """All orders, by token and kind."""
-    return tuple(loaded(Order, row.order_json) for row in every(db, _orders(), OrderRow))
+    return tuple(decode_json(ConditionalOrder, row.order_json) for row in all_rows(db, _orders(), OrderRow))
 
 
-def unit_value(db: Connection, facts: Mapping[str, str]) -> UnitValue | None:
+def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | None:
     """What a unit was worth by the fact UNIT, with what the agent's transactions have lost since; None before it was written."""
-    if UNIT not in facts:
+    if NAV_PER_SHARE not in facts:
         return None
-    kept = loaded(UnitValue, facts[UNIT])
-    return replace(kept, lost=sum(map(Fraction, values(db, _losses(), since=kept.at_s)), Fraction(0)))
+    kept = decode_json(NavPerShare, facts[NAV_PER_SHARE])
+    return replace(kept, lost=sum(map(Fraction, column_values(db, _losses(), since=kept.at_s)), Fraction(0)))
 
 
-def turn(db: Connection) -> int:
+def orders_version(db: Connection) -> int:
     """How often orders were written."""
-    return meta.number(db, TURN)
+    return database.fact_number(db, ORDERS_VERSION)
 
 
-def _same(db: Connection, orders: Sequence[Order], value: UnitValue | None) -> bool:
-    kept = meta.known(db, UNIT)
-    now = None if kept is None else loaded(UnitValue, kept)
+def _same(db: Connection, orders: Sequence[ConditionalOrder], value: NavPerShare | None) -> bool:
+    kept = database.find_fact(db, NAV_PER_SHARE)
+    now = None if kept is None else decode_json(NavPerShare, kept)
     told = now if value is None else replace(value, lost=Fraction(0))
-    return now == told and sorted(map(codec.dumps, orders)) == sorted(map(codec.dumps, found(db)))
+    return now == told and sorted(map(codec.dumps, orders)) == sorted(map(codec.dumps, read_orders(db)))
 
 
 _orders = cache(lambda: select(OrderRow).order_by(OrderRow.token, OrderRow.kind))

@@ -13,13 +13,13 @@ from sqlalchemy import Delete, Select, bindparam, delete, func, select
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Allocation, PricePoint
-from agent.store.database import Database, add, add_new, every, first
+from agent.store.database import Database, all_rows, first_row, insert_new_rows, insert_rows
 from agent.store.tables import AllocationRow, PriceRow
 
 HOUR_S = 3_600
-KEPT_S = 800 * 86_400
+RETENTION_S = 800 * 86_400
 """How long prices are kept: over two years, so that a year's window has as much again to be compared with."""
-OWN = "look"
+AGENT_SOURCE = "look"
 """Source of what the agent's own looks wrote down."""
 
 
@@ -34,21 +34,21 @@ class PriceSpan:
     until_s: int
 
 
-class Prices(Database):
+class PriceStore(Database):
     """Recorded prices; each method is a transaction of its own. Prices of another numeraire are other prices."""
 
-    def note_prices(self, numeraire: str, points: Sequence[PricePoint], source: str = OWN) -> int:
+    def record_prices(self, numeraire: str, points: Sequence[PricePoint], source: str = AGENT_SOURCE) -> int:
         """Writes prices down, the first of each token and hour for good; returns how many were new.
 
         What is KEPT_S older than the newest own look is forgotten, and not taken.
         """
         with self._write("write prices down") as db:
             newest_s = max((point.at_s for point in points), default=0)
-            if source != OWN:
-                newest_s = db.scalar(select(func.max(PriceRow.at_s)).where(PriceRow.source == OWN)) or newest_s
-            rows = [_row(numeraire, point, source) for point in points if point.at_s > newest_s - KEPT_S]
-            added = add_new(db, PriceRow, rows)
-            db.execute(_older(), {"before": (newest_s - KEPT_S) // HOUR_S})
+            if source != AGENT_SOURCE:
+                newest_s = db.scalar(select(func.max(PriceRow.at_s)).where(PriceRow.source == AGENT_SOURCE)) or newest_s
+            rows = [_row(numeraire, point, source) for point in points if point.at_s > newest_s - RETENTION_S]
+            added = insert_new_rows(db, PriceRow, rows)
+            db.execute(_older(), {"before": (newest_s - RETENTION_S) // HOUR_S})
             return added
 
     def prices(self, numeraire: str, since_s: int, until_s: int, every_s: int = HOUR_S) -> tuple[PricePoint, ...]:
@@ -62,7 +62,7 @@ class Prices(Database):
     def has_prices(self, numeraire: str, at_s: int) -> bool:
         """Whether a look has written prices down in the hour of `at_s` already."""
         with self._read("read prices") as db:
-            return db.scalar(_looked(), {"numeraire": numeraire, "hour": at_s // HOUR_S}) is not None
+            return db.scalar(_select_agent_prices(), {"numeraire": numeraire, "hour": at_s // HOUR_S}) is not None
 
     def price_spans(self, numeraire: str) -> tuple[PriceSpan, ...]:
         """What is there of each token, by token and source."""
@@ -111,8 +111,8 @@ def _between() -> Select[str, int, str]:
 
 
 @cache
-def _looked() -> Select[Any]:
-    own = PriceRow.numeraire == bindparam("numeraire"), PriceRow.hour == bindparam("hour"), PriceRow.source == OWN
+def _select_agent_prices() -> Select[Any]:
+    own = PriceRow.numeraire == bindparam("numeraire"), PriceRow.hour == bindparam("hour"), PriceRow.source == AGENT_SOURCE
     return select(PriceRow.token).where(*own).limit(1)
 
 
@@ -124,26 +124,26 @@ def _older() -> Delete:
 # --- Weights that an allocator chose: every choice stays on record, the newest one counts.
 
 
-class Allocations(Database):
+class AllocationStore(Database):
     """Chosen weights by whom they belong to: "" is the portfolio itself, others are strategies of it."""
 
-    def note_allocation(self, chosen: Allocation, owner: str = "") -> None:
+    def record_allocation(self, chosen: Allocation, owner: str = "") -> None:
         """Writes a choice down; the same one a second time changes nothing."""
         with self._write("write chosen weights down") as db:
-            newest, text = first(db, _newest(), AllocationRow, owner=owner, limit=1), codec.dumps(chosen)
+            newest, text = first_row(db, _newest(), AllocationRow, owner=owner, limit=1), codec.dumps(chosen)
             if newest is None or newest.chosen_json != text:
-                add(db, AllocationRow, [{"owner": owner, "at_s": chosen.at_s, "chosen_json": text}])
+                insert_rows(db, AllocationRow, [{"owner": owner, "at_s": chosen.at_s, "chosen_json": text}])
 
     def allocation(self, owner: str = "") -> Allocation | None:
         """The newest choice; None before the first."""
         with self._read("read chosen weights") as db:
-            row = first(db, _newest(), AllocationRow, owner=owner, limit=1)
+            row = first_row(db, _newest(), AllocationRow, owner=owner, limit=1)
             return None if row is None else _read(row)
 
     def allocations(self, owner: str = "", limit: int = 100) -> tuple[Allocation, ...]:
         """The newest choices, newest first."""
         with self._read("read chosen weights") as db:
-            return tuple(_read(row) for row in every(db, _newest(), AllocationRow, owner=owner, limit=limit))
+            return tuple(_read(row) for row in all_rows(db, _newest(), AllocationRow, owner=owner, limit=limit))
 
 
 @cache

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent import codec
 from agent.errors import ConfigError, TrimtabError
-from agent.model import Asked, Plan, StepInput
+from agent.model import Plan, StepInput, StepRequest
 from agent.store.records import StepRecord
 
 FORMAT = "trimtab step"
@@ -44,10 +44,10 @@ class RecordedStep:
     outcome: str | None
     input: StepInput
     plan: Plan | None = None
-    asked: Asked | None = None
+    asked: StepRequest | None = None
 
 
-def loads(text: str) -> RecordedStep:
+def load_recorded_step(text: str) -> RecordedStep:
     """What a file holds. Raises ConfigError saying why it is no recorded step."""
     found = codec.loads(RecordedStep, text)
     if found.format != FORMAT:
@@ -56,17 +56,17 @@ def loads(text: str) -> RecordedStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class RecorderLimits:
     """How many files, and how many bytes of them, stay."""
 
     files: int
     octets: int
 
 
-class Recorder:
+class StepRecorder:
     """Hears each step of a store and writes it down. What it cannot write it tells, and the agent goes on: nothing depends on it."""
 
-    def __init__(self, folder: Path, config: str, books: str, bounds: Bounds) -> None:
+    def __init__(self, folder: Path, config: str, books: str, bounds: RecorderLimits) -> None:
         """Makes the folder where it is not there. Raises ConfigError where nothing can be written."""
         self.folder = folder
         self.config = config
@@ -81,7 +81,7 @@ class Recorder:
         except OSError as error:
             raise ConfigError(f"record.dir {folder}: {error.strerror}", "name a folder that can be written, in one that exists") from None
 
-    def hear(self, record: StepRecord) -> None:
+    def write_step(self, record: StepRecord) -> None:
         """Writes a step down. Told again, as after an interruption, it is one file more."""
         try:
             self._put(record)
@@ -120,7 +120,7 @@ class Recorder:
             outcome=line.outcome,
             input=codec.loads(StepInput, record.input_json),
             plan=None if record.plan_json is None else codec.loads(Plan, record.plan_json),
-            asked=None if record.asked_json is None else codec.loads(Asked, record.asked_json),
+            asked=None if record.asked_json is None else codec.loads(StepRequest, record.asked_json),
         )
 
     def _known(self) -> list[tuple[int, str, int]]:

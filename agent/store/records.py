@@ -11,13 +11,13 @@ from typing import Any, TypeVar, cast
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Intent, IntentKind, IntentState, Receipt, UnsignedTx
-from agent.store.tables import IntentRow, Step
+from agent.store.tables import IntentRow, StepRow
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class StepLine:
+class StepSummary:
     """A past step in one line; `decision` and `outcome` are None when it was interrupted."""
 
     id: str
@@ -33,7 +33,7 @@ class StepRecord:
     None in a store of before version 0016).
     """
 
-    line: StepLine
+    line: StepSummary
     input_json: str
     plan_json: str | None
     asked_json: str | None = None
@@ -52,7 +52,7 @@ class Movement:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class IntentTransition:
     """One transition of an intent, as it was written."""
 
     intent_id: str
@@ -85,12 +85,12 @@ class Pause:
     hard: bool = False
 
 
-def packed(text: str) -> bytes:
+def compress_text(text: str) -> bytes:
     """Text as it is stored: zlib."""
     return zlib.compress(text.encode())
 
 
-def unpacked(data: bytes) -> str:
+def decompress_text(data: bytes) -> str:
     """Text from its stored form. Raises OperatorNeeded when the bytes are damaged."""
     try:
         return zlib.decompress(data).decode()
@@ -98,7 +98,7 @@ def unpacked(data: bytes) -> str:
         raise _damaged(str(error)) from None
 
 
-def loaded(cls: type[T], text: str) -> T:
+def decode_json(cls: type[T], text: str) -> T:
     """A model value from its stored JSON. Raises OperatorNeeded when it does not fit."""
     try:
         return cast(T, _read(cast(Hashable, cls), text))
@@ -116,17 +116,19 @@ def _damaged(why: str) -> OperatorNeeded:
     return OperatorNeeded(f"store: a row is damaged: {why}", "keep the file, restore a backup, compare it with the chain")
 
 
-def step_line(row: Step | Any) -> StepLine:
+def step_summary(row: StepRow | Any) -> StepSummary:
     """The line of a step's row."""
-    return StepLine(row.id, row.now_s, row.decision, row.reason, row.outcome)
+    return StepSummary(row.id, row.now_s, row.decision, row.reason, row.outcome)
 
 
-def step_record(row: Step) -> StepRecord:
+def step_record(row: StepRow) -> StepRecord:
     """The whole of a step's row."""
-    return StepRecord(step_line(row), unpacked(row.input_z), None if row.plan_z is None else unpacked(row.plan_z), row.asked_json)
+    return StepRecord(
+        step_summary(row), decompress_text(row.input_z), None if row.plan_z is None else decompress_text(row.plan_z), row.asked_json
+    )
 
 
-def intent(row: IntentRow) -> Intent:
+def intent_from_row(row: IntentRow) -> Intent:
     """The model's intent of a row."""
     try:
         kind, state = IntentKind(row.kind), IntentState(row.state)
@@ -137,11 +139,11 @@ def intent(row: IntentRow) -> Intent:
         step_id=row.step_id,
         kind=kind,
         state=state,
-        tx=loaded(UnsignedTx, row.tx_json),
+        tx=decode_json(UnsignedTx, row.tx_json),
         note=row.note,
         created_s=row.created_s,
         deadline_s=row.deadline_s,
         tx_hash=row.tx_hash,
-        receipt=None if row.receipt_json is None else loaded(Receipt, row.receipt_json),
+        receipt=None if row.receipt_json is None else decode_json(Receipt, row.receipt_json),
         replaces=row.replaces,
     )

@@ -11,32 +11,32 @@ from sqlalchemy import Connection, Select, bindparam, select, update
 
 from agent import codec
 from agent.errors import ConfigError
-from agent.model import Claim, Intent, IntentKind, Parts, Payment, Payout, Request, RequestKind, RequestState
+from agent.model import Intent, IntentKind, OwnerRequest, Payment, Payout, PendingPayment, RequestKind, RequestState, WithdrawalProgress
 from agent.ports import Grant
 from agent.store import records
-from agent.store.database import Database, added, every, first, put, values
+from agent.store.database import Database, all_rows, column_values, first_row, insert_returning_id, upsert_rows
 from agent.store.tables import IntentRow, PayoutAddressRow, RequestRow
 from agent.units import NATIVE
 
 
-class Requests(Database):
+class RequestStore(Database):
     """Requests and payout addresses; each method is a transaction of its own."""
 
-    def ask(self, kind: RequestKind, payments: Sequence[Payment], to: str | None, to_stable: bool, asked_s: int) -> Request:
+    def ask(self, kind: RequestKind, payments: Sequence[Payment], to: str | None, to_stable: bool, asked_s: int) -> OwnerRequest:
         """Writes a request down, OPEN. Raises ConfigError while another of its kind is under way."""
-        asked = Request(0, kind, tuple(payments), to, to_stable, RequestState.OPEN, asked_s)
+        asked = OwnerRequest(0, kind, tuple(payments), to, to_stable, RequestState.OPEN, asked_s)
         with self._write("write a request") as db:
-            before = stopping(db) if kind is RequestKind.STOP else None
+            before = active_stop(db) if kind is RequestKind.STOP else None
             if before is not None and before.state is RequestState.OPEN:
                 raise ConfigError("the bot is being stopped already", "trimtab stop goes on with it, trimtab resume ends it")
             text = codec.dumps(asked)
-            number = added(db, RequestRow, kind=kind.value, state=asked.state.value, request_json=text, asked_s=asked_s)
+            number = insert_returning_id(db, RequestRow, kind=kind.value, state=asked.state.value, request_json=text, asked_s=asked_s)
             return replace(asked, id=number)
 
-    def requests(self, limit: int = 100, open_only: bool = False) -> tuple[Request, ...]:
+    def requests(self, limit: int = 100, open_only: bool = False) -> tuple[OwnerRequest, ...]:
         """The newest requests, oldest first."""
         with self._read("read the requests") as db:
-            return tuple(reversed([_request(row) for row in every(db, _newest(open_only), RequestRow, limit=limit)]))
+            return tuple(reversed([_request(row) for row in all_rows(db, _newest(open_only), RequestRow, limit=limit)]))
 
     def redirect(self, number: int, to: str | None) -> None:
         """A withdrawal that was only set aside is paid there. Raises ConfigError for one that is not there."""
@@ -44,7 +44,7 @@ class Requests(Database):
             asked = _request(_row(db, number))
             db.execute(_change(), {"of": number, "request_json": codec.dumps(replace(asked, to=to))})
 
-    def raised(self, number: int, parts: Parts | None) -> None:
+    def record_parts_raised(self, number: int, parts: WithdrawalProgress | None) -> None:
         """How far a withdrawal in parts is. Raises ConfigError for one that is not there."""
         with self._write("write a part of a withdrawal") as db:
             asked = _request(_row(db, number))
@@ -56,10 +56,10 @@ class Requests(Database):
             _row(db, number)
             db.execute(_change(), {"of": number, "state": state.value, "ended_s": now_s})
 
-    def stopping(self) -> Request | None:
+    def stopping(self) -> OwnerRequest | None:
         """The stop that holds: under way, or done and not resumed."""
         with self._read("read the requests") as db:
-            return stopping(db)
+            return active_stop(db)
 
     def paid(self, number: int) -> tuple[tuple[Intent, Payout], ...]:
         """Every payout that was ever written down for a request, oldest first, whatever became of it."""
@@ -69,38 +69,38 @@ class Requests(Database):
     def confirm_payout_address(self, address: str, now_s: int) -> None:
         """The owner says that money may be paid there, as long as the config names it too."""
         with self._write("write a payout address") as db:
-            put(db, PayoutAddressRow, [{"address": address, "confirmed_s": now_s}])
+            upsert_rows(db, PayoutAddressRow, [{"address": address, "confirmed_s": now_s}])
 
     def payout_addresses(self) -> tuple[str, ...]:
         """Addresses that the owner has confirmed."""
         with self._read("read the payout addresses") as db:
-            return tuple(values(db, select(PayoutAddressRow.address).order_by(PayoutAddressRow.address)))
+            return tuple(column_values(db, select(PayoutAddressRow.address).order_by(PayoutAddressRow.address)))
 
 
-def claims(db: Connection) -> tuple[Claim, ...]:
+def open_claims(db: Connection) -> tuple[PendingPayment, ...]:
     """Payments of open withdrawals that no block has, oldest first."""
-    rows = every(db, _withdrawals(), RequestRow)
-    found = [Claim(asked.id, payment, asked.parts) for asked in map(_request, rows) for payment in asked.payments]
+    rows = all_rows(db, _withdrawals(), RequestRow)
+    found = [PendingPayment(asked.id, payment, asked.parts) for asked in map(_request, rows) for payment in asked.payments]
     done = {(payout.request, payout.token, payout.raw) for intent, payout in _payouts(db) if intent.succeeded} if found else set()
     return tuple(claim for claim in found if (claim.request, *_sort(claim.payment)) not in done)
 
 
-def let_go(db: Connection, now_s: int) -> None:
+def release_withdrawals(db: Connection, now_s: int) -> None:
     """Releases open withdrawals: something that this store does not know used the wallet, and may have paid them already."""
     released = {"state": RequestState.RELEASED.value, "ended_s": now_s}
-    for row in every(db, _withdrawals(), RequestRow):
+    for row in all_rows(db, _withdrawals(), RequestRow):
         db.execute(_change(), {"of": row.seq, **released})
 
 
-def stopping(db: Connection) -> Request | None:
+def active_stop(db: Connection) -> OwnerRequest | None:
     """The stop that holds."""
-    row = first(db, _stops(), RequestRow)
+    row = first_row(db, _stops(), RequestRow)
     return None if row is None or row.state == RequestState.RELEASED.value else _request(row)
 
 
-def stopped_words(db: Connection) -> str:
+def stop_reason(db: Connection) -> str:
     """Why nothing is traded any more; empty while the bot is not stopped."""
-    found = stopping(db)
+    found = active_stop(db)
     if found is None:
         return ""
     return (
@@ -116,20 +116,20 @@ def _sort(payment: Payment) -> tuple[str, int]:
 
 def _payouts(db: Connection) -> list[tuple[Intent, Payout]]:
     found = []
-    for row in every(db, _sent(), IntentRow):
-        payout = records.loaded(Grant, records.unpacked(row.grant_z)).payout
+    for row in all_rows(db, _sent(), IntentRow):
+        payout = records.decode_json(Grant, records.decompress_text(row.grant_z)).payout
         if payout is not None:
-            found.append((records.intent(row), payout))
+            found.append((records.intent_from_row(row), payout))
     return found
 
 
-def _request(row: RequestRow) -> Request:
-    asked = records.loaded(Request, row.request_json)
+def _request(row: RequestRow) -> OwnerRequest:
+    asked = records.decode_json(OwnerRequest, row.request_json)
     return replace(asked, id=row.seq, kind=RequestKind(row.kind), state=RequestState(row.state))
 
 
 def _row(db: Connection, number: int) -> RequestRow:
-    row = first(db, _by_number(), RequestRow, of=number)
+    row = first_row(db, _by_number(), RequestRow, of=number)
     if row is None:
         raise ConfigError(f"request {number} is not in the store", "see trimtab withdraw")
     return row

@@ -14,29 +14,24 @@ from pathlib import Path
 from sqlalchemy import Engine, Select, bindparam, delete, select, update
 
 from agent.errors import OperatorNeeded
-from agent.model import History, Intent, IntentEvent, IntentKind, IntentState, LateRefusal, Receipt, UnsignedTx
+from agent.model import History, Intent, IntentEvent, IntentKind, IntentState, Receipt, SubmissionRefusal, UnsignedTx
 from agent.ports import Grant
-from agent.store import budgets as ledger
-from agent.store import database as meta
-from agent.store import gradual_execution as campaigns
-from agent.store import journal, records, requests
-from agent.store import journal as retention
-from agent.store.accounts import balances as earlier
-from agent.store.accounts import balances as positions
-from agent.store.accounts.balances import Accounts
-from agent.store.accounts.ledger import LIVE, Bookkeeping
-from agent.store.alerts import Alerts
-from agent.store.config_versions import Versions
-from agent.store.database import add, every, first, put
-from agent.store.files.backup import BOOKS, COPY
-from agent.store.gradual_execution import Campaigns
-from agent.store.orders import StandingOrders
-from agent.store.paper import PaperBook
-from agent.store.prices import Allocations, Prices
-from agent.store.records import Moved, Movement, Pause, Pin, StepLine, StepRecord
-from agent.store.requests import Requests
-from agent.store.strategies import Sleeves
-from agent.store.tables import ImplementationRow, MovementRow, PauseRow, PinRow, Step
+from agent.store import budgets, database, gradual_execution, journal, records, requests
+from agent.store.accounts import balances
+from agent.store.accounts.balances import BalanceStore
+from agent.store.accounts.ledger import LIVE, LedgerStore
+from agent.store.alerts import AlertStore
+from agent.store.config_versions import ConfigVersionStore
+from agent.store.database import all_rows, first_row, insert_rows, upsert_rows
+from agent.store.files.backup import BOOKS_KEY, COPY_KEY
+from agent.store.gradual_execution import GradualExecutionStore
+from agent.store.orders import OrderStore
+from agent.store.paper import PaperStore
+from agent.store.prices import AllocationStore, PriceStore
+from agent.store.records import IntentTransition, Movement, Pause, Pin, StepRecord, StepSummary
+from agent.store.requests import RequestStore
+from agent.store.strategies import StrategyStore
+from agent.store.tables import ImplementationRow, MovementRow, PauseRow, PinRow, StepRow
 
 # --- Which intents were shown to somebody who signs elsewhere, since which block, and the folder in which they lie for him.
 
@@ -44,18 +39,29 @@ from agent.store.tables import ImplementationRow, MovementRow, PauseRow, PinRow,
 PREFIX = "proposal:"
 
 
-class Proposals(Accounts, Alerts, Allocations, Bookkeeping, Campaigns, Prices, Requests, Sleeves, StandingOrders, Versions):
+class ProposalStore(
+    BalanceStore,
+    AlertStore,
+    AllocationStore,
+    LedgerStore,
+    GradualExecutionStore,
+    PriceStore,
+    RequestStore,
+    StrategyStore,
+    OrderStore,
+    ConfigVersionStore,
+):
     """Implements ports.ProposalBook in the facts of the store."""
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:
         """Remembers that an intent is shown from that block on."""
         with self._write("write a proposal down") as db:
-            meta.write(db, {PREFIX + intent_id: since_block})
+            database.write_facts(db, {PREFIX + intent_id: since_block})
 
     def proposed(self) -> dict[str, int]:
         """Since which block each was shown, by the id of its intent; those that were given up too."""
         with self._read("read the proposals") as db:
-            return {key.removeprefix(PREFIX): int(value) for key, value in meta.beginning(db, PREFIX)}
+            return {key.removeprefix(PREFIX): int(value) for key, value in database.facts_with_prefix(db, PREFIX)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ class FileOutbox:
                 draft.unlink()
         return str(path)
 
-    def take_back(self, name: str) -> None:
+    def remove_proposal(self, name: str) -> None:
         """See ports.Outbox."""
         with suppress(OSError):
             self._path(name).unlink()
@@ -95,7 +101,7 @@ class FileOutbox:
         return self.folder / f"{name}.json"
 
 
-class Store(Proposals, PaperBook):
+class Store(ProposalStore, PaperStore):
     """Implements ports.Journal. Every database or disk failure is OperatorNeeded, and then nothing of the call was written.
 
     `coin` is the wrapped native coin: native coin comes from no other token's Withdrawal.
@@ -106,16 +112,16 @@ class Store(Proposals, PaperBook):
         super().__init__(engine, wallet, coin)
         self.heard: Callable[[StepRecord], None] | None = None
 
-    def claim(self, chain_id: int) -> None:
+    def bind_owner(self, chain_id: int) -> None:
         """Writes wallet, chain and whose books it holds into a new store, compares them in an old one."""
         owner = {"chain_id": str(chain_id), "wallet": self.wallet}
         with self._read("read its owner") as db:
-            found = meta.read(db, *owner, BOOKS)
-        books = found.pop(BOOKS, LIVE)
+            found = database.read_facts(db, *owner, BOOKS_KEY)
+        books = found.pop(BOOKS_KEY, LIVE)
         if not found:
-            marks = owner if self.book_kind == LIVE else {**owner, BOOKS: self.book_kind}
+            marks = owner if self.book_kind == LIVE else {**owner, BOOKS_KEY: self.book_kind}
             with self._write("write its owner") as db:
-                meta.write(db, marks)
+                database.write_facts(db, marks)
         elif any(found.get(key, "").lower() != value.lower() for key, value in owner.items()):
             raise OperatorNeeded(
                 f"store: belongs to wallet {found.get('wallet')} on chain {found.get('chain_id')}, "
@@ -132,35 +138,35 @@ class Store(Proposals, PaperBook):
     def begin_step(self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None) -> None:
         """Records what a step decides from and what asked for it; again, when a token was shut out meanwhile."""
         with self._write("write the step") as db:
-            text = records.packed(input_json)
+            text = records.compress_text(input_json)
             if db.execute(_decided(), {"of": step_id, "input_z": text}).rowcount == 0:
-                add(db, Step, [{"id": step_id, "now_s": now_s, "input_z": text, "asked_json": asked_json}])
+                insert_rows(db, StepRow, [{"id": step_id, "now_s": now_s, "input_z": text, "asked_json": asked_json}])
 
     def end_step(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
         """Records what it decided and what came of it. KeyError for a step that was not begun."""
         with self._write("write the outcome of the step") as db:
-            plan_z = None if plan_json is None else records.packed(plan_json)
+            plan_z = None if plan_json is None else records.compress_text(plan_json)
             ended = {"of": step_id, "decision": decision, "reason": reason, "outcome": outcome, "plan_z": plan_z}
             if db.execute(_decided(), ended).rowcount == 0:
                 raise KeyError(step_id)
         if self.heard is not None and (found := self.step(step_id)) is not None:
             self.heard(found)
 
-    def steps(self, limit: int) -> tuple[StepLine, ...]:
+    def steps(self, limit: int) -> tuple[StepSummary, ...]:
         """The newest steps, newest first."""
         with self._read("read the steps") as db:
-            return tuple(records.step_line(row) for row in db.execute(_lines(), {"limit": limit}))
+            return tuple(records.step_summary(row) for row in db.execute(_lines(), {"limit": limit}))
 
     def step(self, step_id: str) -> StepRecord | None:
         """One step with its input and plan; None when there is none of that id."""
         with self._read("read the step") as db:
-            row = first(db, _step(), Step, of=step_id)
+            row = first_row(db, _step(), StepRow, of=step_id)
             return None if row is None else records.step_record(row)
 
     def prune(self, keep: int) -> int:
         """Removes old looks without a transaction beyond the newest `keep` of all; returns how many."""
         with self._write("remove old steps") as db:
-            return retention.prune(db, keep)
+            return journal.prune(db, keep)
 
     def step_input(self, step_id: str) -> str | None:
         """What a step decided from, as JSON; None for a step that was not begun."""
@@ -232,7 +238,7 @@ class Store(Proposals, PaperBook):
         with self._read("read transactions") as db:
             return journal.newest(db, limit) if step_id is None else journal.find(db, step_id=step_id)
 
-    def transitions(self, intent_id: str) -> tuple[Moved, ...]:
+    def transitions(self, intent_id: str) -> tuple[IntentTransition, ...]:
         """Every move of one intent, oldest first."""
         with self._read("read transitions") as db:
             return journal.moves(db, intent_id)
@@ -242,62 +248,62 @@ class Store(Proposals, PaperBook):
         with self._read("read the nonce") as db:
             return journal.expected_nonce(db)
 
-    def adopt_nonce(self, nonce: int, now_s: int) -> None:
+    def set_expected_nonce(self, nonce: int, now_s: int) -> None:
         """Takes `nonce` for the chain's next one from now on."""
         with self._write("adopt the nonce") as db:
-            if meta.known(db, journal.ADOPTED_NONCE) is not None:
-                requests.let_go(db, now_s)
+            if database.find_fact(db, journal.ADOPTED_NONCE) is not None:
+                requests.release_withdrawals(db, now_s)
             journal.adopt_nonce(db, nonce)
-            if earlier.forget(db, nonce):
-                positions.look_again(db)
-            meta.write(db, {"adopted_s": now_s})
+            if balances.forget_prior_day(db, nonce):
+                balances.require_position_scan(db)
+            database.write_facts(db, {"adopted_s": now_s})
 
     def adopt_copy(self) -> None:
         """The owner says that this copy is the one that goes on."""
         with self._write("adopt the copy") as db:
-            meta.drop(db, COPY)
+            database.delete_facts(db, COPY_KEY)
 
     # budgets and movements
     def history(self, chain_now_s: int) -> History:
         """Sums over the last 24 h of chain time."""
         with self._read("read the budgets") as db:
-            return campaigns.remembered(db, self.wallet, self.coin, ledger.history(db, chain_now_s), chain_now_s)
+            return gradual_execution.with_gradual_execution(db, self.wallet, self.coin, budgets.history(db, chain_now_s), chain_now_s)
 
     def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)) -> None:
         """Adds a finished intent to budgets and movements; a second call for the same intent changes nothing."""
         with self._write("book a transaction") as db:
-            ledger.book(db, self.wallet, self.coin, intent, turnover, loss, gas_wei, chain_s, outflow)
+            budgets.book_intent(db, self.wallet, self.coin, intent, turnover, loss, gas_wei, chain_s, outflow)
 
     def movements(self, limit: int = 1000) -> tuple[Movement, ...]:
         """The newest known changes of balances, newest first."""
         with self._read("read movements") as db:
-            rows = every(db, select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit), MovementRow)
+            rows = all_rows(db, select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit), MovementRow)
             return tuple(Movement(r.token, int(r.delta_raw), r.kind, r.block_number, r.chain_s, r.tx_hash) for r in rows)
 
     def last_rebalance(self) -> int | None:
         """Chain time of the newest swap that the policy's trigger asked for and that succeeded."""
         with self._read("read the last rebalance") as db:
-            return ledger.last_rebalance(db)
+            return budgets.last_rebalance(db)
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
         """Remembers when the policy last reviewed the portfolio, by which schedules, and how late the next review is."""
         with self._write("write the review") as db:
-            ledger.mark_review(db, chain_s, delay_ppm, reviews)
+            budgets.mark_review(db, chain_s, delay_ppm, reviews)
 
     def mark_depegged(self, tokens: Sequence[str]) -> None:
         """Remembers which dollars left their peg and are not back at it."""
         with self._write("write who left the peg") as db:
-            meta.write(db, {ledger.DEPEGGED: " ".join(tokens)})
+            database.write_facts(db, {budgets.DEPEGGED: " ".join(tokens)})
 
     def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
         """Remembers which assets do not tell their balance, and since when."""
         with self._write("write which balances are unknown") as db:
-            meta.write(db, {ledger.UNREAD: " ".join(f"{token}:{at_s}" for token, at_s in since_s)})
+            database.write_facts(db, {budgets.UNREADABLE_BALANCES: " ".join(f"{token}:{at_s}" for token, at_s in since_s)})
 
-    def mark_late(self, found: Sequence[LateRefusal]) -> None:
+    def mark_submission_refusals(self, found: Sequence[SubmissionRefusal]) -> None:
         """Remembers exits that were refused when about to be sent; until the owner resumes, or they are told anew."""
         with self._write("write what was refused late") as db:
-            ledger.mark_late(db, found)
+            budgets.mark_submission_refusals(db, found)
 
     # trust, pause
     def pin(self, contracts: Mapping[str, str], now_s: int, implementations: Sequence[tuple[str, str, str]] = ()) -> None:
@@ -305,9 +311,9 @@ class Store(Proposals, PaperBook):
         code hash; all of them or none. Each replaces an earlier pin of the same.
         """
         with self._write("pin contracts") as db:
-            put(db, PinRow, [{"address": address, "code_hash": found, "pinned_s": now_s} for address, found in contracts.items()])
+            upsert_rows(db, PinRow, [{"address": address, "code_hash": found, "pinned_s": now_s} for address, found in contracts.items()])
             behind = [{"token": token, "address": address, "code_hash": found} for token, address, found in implementations]
-            put(db, ImplementationRow, [row | {"pinned_s": now_s} for row in behind])
+            upsert_rows(db, ImplementationRow, [row | {"pinned_s": now_s} for row in behind])
 
     def unpin(self, address: str) -> bool:
         """Trusts a contract no more; False when it was not pinned."""
@@ -317,12 +323,12 @@ class Store(Proposals, PaperBook):
     def pins(self) -> tuple[Pin, ...]:
         """Trusted contracts, by address."""
         with self._read("read the pins") as db:
-            return tuple(Pin(row.address, row.code_hash, row.pinned_s) for row in every(db, _pins(), PinRow))
+            return tuple(Pin(row.address, row.code_hash, row.pinned_s) for row in all_rows(db, _pins(), PinRow))
 
     def implementations(self) -> dict[str, tuple[str, str]]:
         """(implementation, its code hash) of trusted tokens that are proxies, by token."""
         with self._read("read the pins") as db:
-            return {row.token: (row.address, row.code_hash) for row in every(db, _implementations(), ImplementationRow)}
+            return {row.token: (row.address, row.code_hash) for row in all_rows(db, _implementations(), ImplementationRow)}
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
         """Turns the pause switch on; one that stands at hard stays there until `resume`."""
@@ -334,23 +340,23 @@ class Store(Proposals, PaperBook):
 
     def _turn(self, paused: bool, reason: str, now_s: int, hard: bool) -> None:
         with self._write("turn the pause switch") as db:
-            before = first(db, _turned(), PauseRow)
+            before = first_row(db, _turned(), PauseRow)
             stays = paused and before is not None and before.paused and before.hard
-            add(db, PauseRow, [{"paused": paused, "hard": hard or stays, "reason": reason, "at_s": now_s}])
+            insert_rows(db, PauseRow, [{"paused": paused, "hard": hard or stays, "reason": reason, "at_s": now_s}])
             if not paused:
-                ledger.resumed(db)
+                budgets.mark_resumed(db)
 
     def paused(self) -> Pause:
         """Where the pause switch stands; a copy that nobody has adopted is paused, and resuming does not change that (T8)."""
         with self._read("read the pause switch") as db:
-            if (copy := meta.known(db, COPY)) is not None:
+            if (copy := database.find_fact(db, COPY_KEY)) is not None:
                 return Pause(True, f"this store is a copy ({copy}); only one may send: trimtab db adopt", None)
-            row = first(db, _turned(), PauseRow)
+            row = first_row(db, _turned(), PauseRow)
             return Pause(False, "", None) if row is None else Pause(row.paused, row.reason, row.at_s, row.hard)
 
 
-_step = cache(lambda: select(Step).where(Step.id == bindparam("of")))
-_decided = cache(lambda: update(Step).where(Step.id == bindparam("of")))
+_step = cache(lambda: select(StepRow).where(StepRow.id == bindparam("of")))
+_decided = cache(lambda: update(StepRow).where(StepRow.id == bindparam("of")))
 _pins = cache(lambda: select(PinRow).order_by(PinRow.address))
 _implementations = cache(lambda: select(ImplementationRow))
 _turned = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
@@ -358,5 +364,5 @@ _turned = cache(lambda: select(PauseRow).order_by(PauseRow.seq.desc()).limit(1))
 
 @cache
 def _lines() -> Select[str, int, str | None, str | None, str | None]:
-    columns = select(Step.id, Step.now_s, Step.decision, Step.reason, Step.outcome)
-    return columns.order_by(Step.seq.desc()).limit(bindparam("limit"))
+    columns = select(StepRow.id, StepRow.now_s, StepRow.decision, StepRow.reason, StepRow.outcome)
+    return columns.order_by(StepRow.seq.desc()).limit(bindparam("limit"))

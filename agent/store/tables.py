@@ -17,7 +17,7 @@ class Base(DeclarativeBase):
     """Root of the models."""
 
 
-class Meta(Base):
+class MetaRow(Base):
     """Facts about the store itself: chain id, wallet, adopted nonce, last review."""
 
     __tablename__ = "meta"
@@ -25,7 +25,7 @@ class Meta(Base):
     value: Mapped[str] = mapped_column(Text)
 
 
-class Step(Base):
+class StepRow(Base):
     """One look at the chain and what came of it. JSON texts are zlib-compressed."""
 
     __tablename__ = "steps"
@@ -132,7 +132,7 @@ class OpeningRow(Base):
     block_number: Mapped[int] = mapped_column(BigInteger)
 
 
-class FlowRow(Base):
+class ExternalTransferRow(Base):
     """A change of a balance that no transaction of the agent made; `kind` is NULL until somebody says what it was."""
 
     __tablename__ = "flows"
@@ -153,7 +153,7 @@ class FlowRow(Base):
     )
 
 
-class EarlierRow(Base):
+class ExternalTransactionRow(Base):
     """What a transaction of the wallet that this store did not send used up of the daily limits, and what it did to balances,
     as the chain tells it: a JSON object of base units by token.
     """
@@ -169,7 +169,7 @@ class EarlierRow(Base):
     outflow: Mapped[str | None] = mapped_column(Text)
 
 
-class FoundRow(Base):
+class FoundPositionRow(Base):
     """A liquidity position and the owner's verdict on it: undecided, taken (then with its mint as JSON), or forgotten."""
 
     __tablename__ = "found_positions"
@@ -194,7 +194,7 @@ class PriceRow(Base):
     __table_args__ = (Index("prices_by_hour", "numeraire", "hour"),)
 
 
-class CampaignRow(Base):
+class GradualExecutionRow(Base):
     """A correction that is carried out over time, or an order that waits for its price, as it began, and how it ended."""
 
     __tablename__ = "campaigns"
@@ -208,7 +208,7 @@ class CampaignRow(Base):
     why: Mapped[str] = mapped_column(Text)
 
 
-class RoundRow(Base):
+class ExecutionSliceRow(Base):
     """A try at one round, written before it is sent, with the draw for the round after it; see store/gradual_execution.py."""
 
     __tablename__ = "rounds"
@@ -338,7 +338,7 @@ class EntryRow(Base):
     __table_args__ = (Index("entries_by_book", "book", "block_number"),)
 
 
-class RunningRow(Base):
+class RunningBalanceRow(Base):
     """What the wallet holds of a token by its book, entries, flows and opening summed, base units; see store/accounts/ledger_sums.py."""
 
     __tablename__ = "running"
@@ -377,7 +377,7 @@ class AlertRow(Base):
     told_s: Mapped[int | None] = mapped_column(BigInteger)
 
 
-class LetterRow(Base):
+class AlertMessageRow(Base):
     """An alert that is on its way to a target."""
 
     __tablename__ = "alert_letters"
@@ -403,7 +403,7 @@ class AlertTargetRow(Base):
 # --- What the store remembers of strategies, as SQLAlchemy models: what moved their books, their states, their unit values.
 
 
-class SleeveBookingRow(Base):
+class StrategyBookingRow(Base):
     """One thing that happened to the books of strategies, as JSON; a transaction's goes again when its block does."""
 
     __tablename__ = "sleeve_bookings"
@@ -412,7 +412,7 @@ class SleeveBookingRow(Base):
     booking_json: Mapped[str] = mapped_column(Text)
 
 
-class SleeveRow(Base):
+class StrategyRow(Base):
     """What is remembered of one strategy beside its holdings, as JSON."""
 
     __tablename__ = "sleeves"
@@ -420,7 +420,7 @@ class SleeveRow(Base):
     state_json: Mapped[str] = mapped_column(Text)
 
 
-class UnitValueRow(Base):
+class NavPointRow(Base):
     """What a unit of a strategy was worth in one hour, and its health index, in 10^-12."""
 
     __tablename__ = "sleeve_units"

@@ -15,7 +15,7 @@ _FINAL, _REVERTED, _REPLACED, _CANCELLED = IntentState.FINAL, IntentState.REVERT
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class TransitionFacts:
     """What the store knows of an intent at the moment of a move, and what the move brings with it.
 
     `left`: it was BROADCAST once, so its bytes may be anywhere. `winner`: the kind of what ended final or reverted among
@@ -31,58 +31,58 @@ class Facts:
     receipt: Receipt | None = None
 
 
-Guard = Callable[[Facts], str | None]
+Guard = Callable[[TransitionFacts], str | None]
 """Why the move may not be; None when it may."""
 
 
-def _hash_known(facts: Facts) -> str | None:
+def _hash_known(facts: TransitionFacts) -> str | None:
     return None if facts.tx_hash is not None else "without a hash"
 
 
-def _never_left(facts: Facts) -> str | None:
+def _never_left(facts: TransitionFacts) -> str | None:
     return "once its bytes may have left" if facts.left else None
 
 
-def _own_receipt(facts: Facts) -> str | None:
+def _own_receipt(facts: TransitionFacts) -> str | None:
     if facts.receipt is None:
         return "without a receipt"
     return None if facts.receipt.tx_hash == facts.tx_hash else "by the receipt of another transaction"
 
 
-def _another_block(facts: Facts) -> str | None:
+def _another_block(facts: TransitionFacts) -> str | None:
     if (why := _own_receipt(facts)) is not None:
         return why
     return "by the receipt that it has already" if facts.receipt == facts.known else None
 
 
-def _since_adoption(facts: Facts) -> str | None:
+def _since_adoption(facts: TransitionFacts) -> str | None:
     return "since the operator went on from another past" if facts.adopted else None
 
 
-def _another_block_since_adoption(facts: Facts) -> str | None:
+def _another_block_since_adoption(facts: TransitionFacts) -> str | None:
     return _since_adoption(facts) or _another_block(facts)
 
 
-def _succeeded(facts: Facts) -> str | None:
+def _succeeded(facts: TransitionFacts) -> str | None:
     found = facts.receipt or facts.known
     return None if found is not None and found.status == 1 else "without the receipt of a success"
 
 
-def _failed(facts: Facts) -> str | None:
+def _failed(facts: TransitionFacts) -> str | None:
     found = facts.receipt or facts.known
     return None if found is not None and found.status != 1 else "without the receipt of a revert"
 
 
-def _lost(facts: Facts) -> str | None:
+def _lost(facts: TransitionFacts) -> str | None:
     taken = facts.adopted or (facts.winner is not None and facts.winner is not IntentKind.CANCEL)
     return None if taken else "while nothing else at its nonce is final"
 
 
-def _yielded(facts: Facts) -> str | None:
+def _yielded(facts: TransitionFacts) -> str | None:
     return None if facts.winner is IntentKind.CANCEL else "while no cancel of it is final"
 
 
-def _undecided(facts: Facts) -> str | None:
+def _undecided(facts: TransitionFacts) -> str | None:
     if not facts.left:
         return "since its bytes never left"
     if facts.winner is not None:
@@ -91,7 +91,7 @@ def _undecided(facts: Facts) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TransitionRule:
     """One line of the table; `when` is the guard in words."""
 
     before: IntentState
@@ -102,35 +102,41 @@ class Row:
 
 
 _E = IntentEvent
-TABLE: tuple[Row, ...] = (
-    Row(_PLANNED, _E.SIGN, _SIGNED, "the hash of the signed bytes comes with it", _hash_known),
-    Row(_PLANNED, _E.DROP, _CANCELLED, "its bytes never left", _never_left),
-    Row(_SIGNED, _E.SEND, _BROADCAST, "its hash is on disk", _hash_known),
-    Row(_SIGNED, _E.DROP, _CANCELLED, "its bytes never left", _never_left),
-    Row(_BROADCAST, _E.SEND, _BROADCAST, "the same bytes once more", _hash_known),
-    Row(_BROADCAST, _E.MINE, _MINED, "the receipt of its own hash comes with it", _own_receipt),
-    Row(_BROADCAST, _E.LOSE, _REPLACED, "another that shares its nonce is final, or the operator adopted a later nonce", _lost),
-    Row(_BROADCAST, _E.YIELD, _CANCELLED, "a cancel that shares its nonce is final", _yielded),
-    Row(_MINED, _E.MINE, _MINED, "a receipt of another block comes with it", _another_block),
-    Row(_MINED, _E.UNMINE, _BROADCAST, "its hash is known", _hash_known),
-    Row(_MINED, _E.CONFIRM, _FINAL, "its receipt says success", _succeeded),
-    Row(_MINED, _E.FAIL, _REVERTED, "its receipt says revert", _failed),
-    Row(_FINAL, _E.MINE, _MINED, "a receipt of another block comes with it, and nothing was adopted since", _another_block_since_adoption),
-    Row(_FINAL, _E.UNMINE, _BROADCAST, "nothing was adopted since", _since_adoption),
-    Row(
+TRANSITION_RULES: tuple[TransitionRule, ...] = (
+    TransitionRule(_PLANNED, _E.SIGN, _SIGNED, "the hash of the signed bytes comes with it", _hash_known),
+    TransitionRule(_PLANNED, _E.DROP, _CANCELLED, "its bytes never left", _never_left),
+    TransitionRule(_SIGNED, _E.SEND, _BROADCAST, "its hash is on disk", _hash_known),
+    TransitionRule(_SIGNED, _E.DROP, _CANCELLED, "its bytes never left", _never_left),
+    TransitionRule(_BROADCAST, _E.SEND, _BROADCAST, "the same bytes once more", _hash_known),
+    TransitionRule(_BROADCAST, _E.MINE, _MINED, "the receipt of its own hash comes with it", _own_receipt),
+    TransitionRule(_BROADCAST, _E.LOSE, _REPLACED, "another that shares its nonce is final, or the operator adopted a later nonce", _lost),
+    TransitionRule(_BROADCAST, _E.YIELD, _CANCELLED, "a cancel that shares its nonce is final", _yielded),
+    TransitionRule(_MINED, _E.MINE, _MINED, "a receipt of another block comes with it", _another_block),
+    TransitionRule(_MINED, _E.UNMINE, _BROADCAST, "its hash is known", _hash_known),
+    TransitionRule(_MINED, _E.CONFIRM, _FINAL, "its receipt says success", _succeeded),
+    TransitionRule(_MINED, _E.FAIL, _REVERTED, "its receipt says revert", _failed),
+    TransitionRule(
+        _FINAL, _E.MINE, _MINED, "a receipt of another block comes with it, and nothing was adopted since", _another_block_since_adoption
+    ),
+    TransitionRule(_FINAL, _E.UNMINE, _BROADCAST, "nothing was adopted since", _since_adoption),
+    TransitionRule(
         _REVERTED, _E.MINE, _MINED, "a receipt of another block comes with it, and nothing was adopted since", _another_block_since_adoption
     ),
-    Row(_REVERTED, _E.UNMINE, _BROADCAST, "nothing was adopted since", _since_adoption),
-    Row(_REPLACED, _E.REOPEN, _BROADCAST, "its bytes left, nothing at its nonce is final any more, nothing was adopted since", _undecided),
-    Row(_CANCELLED, _E.REOPEN, _BROADCAST, "its bytes left, nothing at its nonce is final any more, nothing was adopted since", _undecided),
+    TransitionRule(_REVERTED, _E.UNMINE, _BROADCAST, "nothing was adopted since", _since_adoption),
+    TransitionRule(
+        _REPLACED, _E.REOPEN, _BROADCAST, "its bytes left, nothing at its nonce is final any more, nothing was adopted since", _undecided
+    ),
+    TransitionRule(
+        _CANCELLED, _E.REOPEN, _BROADCAST, "its bytes left, nothing at its nonce is final any more, nothing was adopted since", _undecided
+    ),
 )
 """At most one line for a state and an event, and at most one for two states."""
 
-ROWS: dict[tuple[IntentState, IntentEvent], Row] = {(row.before, row.event): row for row in TABLE}
-_BETWEEN: dict[tuple[IntentState, IntentState], Row] = {(row.before, row.after): row for row in TABLE}
+RULE_BY_EVENT: dict[tuple[IntentState, IntentEvent], TransitionRule] = {(row.before, row.event): row for row in TRANSITION_RULES}
+_BETWEEN: dict[tuple[IntentState, IntentState], TransitionRule] = {(row.before, row.after): row for row in TRANSITION_RULES}
 
 TRANSITIONS: dict[IntentState, frozenset[IntentState]] = {
-    state: frozenset(row.after for row in TABLE if row.before is state) for state in IntentState
+    state: frozenset(row.after for row in TRANSITION_RULES if row.before is state) for state in IntentState
 }
 
 OPEN: frozenset[IntentState] = frozenset({_PLANNED, _SIGNED, _BROADCAST, _MINED})
@@ -143,14 +149,14 @@ ENDED_IN_BLOCK: frozenset[IntentState] = frozenset({_FINAL, _REVERTED})
 """Ends that a block stands behind."""
 
 
-def allowed(before: IntentState, after: IntentState) -> bool:
+def is_allowed(before: IntentState, after: IntentState) -> bool:
     """Whether an intent in `before` may move to `after`, if its guard agrees."""
     return (before, after) in _BETWEEN
 
 
-def line(before: IntentState, to: IntentState | IntentEvent) -> Row:
+def find_rule(before: IntentState, to: IntentState | IntentEvent) -> TransitionRule:
     """The line for a move to a state, or by an event. Raises ValueError when there is none."""
-    found = ROWS.get((before, to)) if isinstance(to, IntentEvent) else _BETWEEN.get((before, to))
+    found = RULE_BY_EVENT.get((before, to)) if isinstance(to, IntentEvent) else _BETWEEN.get((before, to))
     if found is None:
         verb = "be moved by" if isinstance(to, IntentEvent) else "go from " + before.value + " to"
         raise ValueError(f"cannot {verb} {to.value}" + (f" in state {before.value}" if isinstance(to, IntentEvent) else ""))

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.chain import tokens as approvals
-from agent.chain.fees import fees
-from agent.errors import OperatorNeeded, Refused, Unfit
+from agent.chain import tokens
+from agent.chain.fees import gas_fees
+from agent.errors import OperatorNeeded, Refused, UnsendableTransaction
 from agent.model import (
     Collect,
-    Execution,
-    Funding,
+    ExecutionConfig,
     Head,
     IntentKind,
     Leg,
+    LegFunding,
     LpAction,
     Payout,
     Plan,
@@ -26,20 +26,20 @@ from agent.model import (
     Verdict,
     Withdraw,
 )
-from agent.planning.gas import NATIVE_VENUE, changes
+from agent.planning.gas import NATIVE_VENUE, balance_deltas
 from agent.planning.liquidity import least_amounts
 from agent.planning.problem import fair_floor
-from agent.policy.approvals import taken
-from agent.policy.cash_flows import withdrawals as outflow
-from agent.ports import Approval, Clock, Grant, Prepared, Sender
+from agent.policy.approvals import action_spend
+from agent.policy.cash_flows import withdrawals
+from agent.ports import Approval, Clock, Grant, PreparedTransaction, Sender
 from agent.reference import reference_prices
 from agent.signing.base import PRIORITY_CAP_WEI
-from agent.signing.base import encode as encode_slots
+from agent.signing.base import encode_observations as encode_slots
 from agent.signing.base import encode_payout as encode_transfer
 from agent.signing.calldata import WITHDRAW
 from agent.units import BPS, NATIVE, decimal_text, floor_int, safe_label
 from agent.venues import liquidity, rebalancer, swap_router_02
-from agent.venues.rebalancer import Terms, bounds
+from agent.venues.rebalancer import RebalancerTerms, min_balance_changes
 
 # --- Through whom the wallet trades and provides, what each may take, and how that is said.
 
@@ -47,12 +47,12 @@ from agent.venues.rebalancer import Terms, bounds
 ROLES = {"uniswap_v2": "V2 router", "uniswap_v3": "position manager"}
 
 
-def spenders(execution: Execution) -> dict[str, str]:
+def allowed_spenders(execution: ExecutionConfig) -> dict[str, str]:
     """Every contract that may ever hold an allowance of ours, with its role in words."""
     return {contract: ROLES.get(venue, venue) for venue, contract in execution.liquidity} | {execution.router: "router"}
 
 
-def counterpart(step: StepInput, action: LpAction) -> str:
+def liquidity_contract(step: StepInput, action: LpAction) -> str:
     """The contract that an action calls. Raises Refused when the config names none, or another position manager than the action."""
     found = dict(step.execution.liquidity).get(action.venue)
     if found is None or (action.venue == "uniswap_v3" and action.contract != found):
@@ -60,23 +60,23 @@ def counterpart(step: StepInput, action: LpAction) -> str:
     return found
 
 
-def approval(step: StepInput, token: str, spender: str, raw: int, action: LpAction | None = None) -> Approval:
+def build_approval(step: StepInput, token: str, spender: str, raw: int, action: LpAction | None = None) -> Approval:
     """An approval with its words; a token that is none of the portfolio's is a pair's LP token."""
-    return Approval(token, spender, raw, label(step, token), spenders(step.execution).get(spender, spender), action)
+    return Approval(token, spender, raw, token_label(step, token), allowed_spenders(step.execution).get(spender, spender), action)
 
 
-def left_over(step: StepInput) -> list[Approval]:
+def revocations(step: StepInput) -> list[Approval]:
     """Approvals to zero of every allowance above zero of what the config trades and provides through."""
-    ours = spenders(step.execution)
-    return [approval(step, token, spender, 0) for token, spender in approvals.left_over(step.snapshot) if spender in ours]
+    ours = allowed_spenders(step.execution)
+    return [build_approval(step, token, spender, 0) for token, spender in tokens.open_allowances(step.snapshot) if spender in ours]
 
 
-def label(step: StepInput, token: str) -> str:
+def token_label(step: StepInput, token: str) -> str:
     """What a token is called, LP tokens too."""
     return _known(step, token)[0]
 
 
-def note(step: StepInput, approved: Approval) -> str:
+def approval_note(step: StepInput, approved: Approval) -> str:
     """What an approval does."""
     if approved.raw == 0:
         return f"set the {approved.holder}'s allowance of {approved.label} to zero"
@@ -123,22 +123,22 @@ def known_prices(step: StepInput) -> dict[str, Fraction]:
     return prices
 
 
-def terms(step: StepInput, plan: Plan) -> Terms:
+def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
     """Conditions of `plan` at reference prices. The floor is what its legs' minimums come to, or limits.plan_cost of the value
     sold where that is the smaller loss: what a plan may not cost by prediction it may not cost in the end.
 
     One base unit of the numeraire is left to the rounding of prices. Raises Refused when a token has no reference price.
     """
-    known, least = known_prices(step), bounds(plan.legs)
+    known, least = known_prices(step), min_balance_changes(plan.legs)
     if missing := [token for token in least if token not in known]:
         raise Refused(f"no reference price of {', '.join(missing)}", remedy="give it a feed, or list it in portfolio.assets")
     prices = {token: known[token] for token in least}
     floor = sum((raw * prices[token] for token, raw in least.items()), Fraction(0))
     if step.limits.plan_cost_bps is not None:
-        given = [leg for leg in plan.legs if leg.source is Funding.WALLET and not (leg.venue == NATIVE_VENUE and leg.sink is leg.source)]
+        given = [leg for leg in plan.legs if leg.source is LegFunding.WALLET and not (leg.venue == NATIVE_VENUE and leg.sink is leg.source)]
         sold = sum((leg.amount_in_raw * prices[leg.token_in] for leg in given), Fraction(0))
         floor = max(floor, -sold * Fraction(step.limits.plan_cost_bps, BPS))
-    return Terms(prices, floor_int(floor) - 1)
+    return RebalancerTerms(prices, floor_int(floor) - 1)
 
 
 GAS_MARGIN = Fraction(5, 4)
@@ -150,7 +150,7 @@ AHEAD_S = 30
 
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
+class _TxDraft:
     """A transaction that still lacks nonce, gas and fees."""
 
     to: str
@@ -160,7 +160,7 @@ class _Draft:
     plan: Plan | None = None
     approve: tuple[str, str, int] | None = None
     deadline_s: int | None = None
-    terms: Terms | None = None
+    terms: RebalancerTerms | None = None
     value_wei: int = 0
     action: LpAction | None = None
     floors_raw: tuple[int, ...] = ()
@@ -181,55 +181,57 @@ class RouterComposer:
         if isinstance(plan.decision, TopUp):
             return ()
         if not plan.actions:
-            lacking = approvals.needed(plan, step.snapshot, step.execution.router)
-            return [approval(step, token, step.execution.router, raw) for token, raw in lacking]
+            lacking = tokens.needed_approvals(plan, step.snapshot, step.execution.router)
+            return [build_approval(step, token, step.execution.router, raw) for token, raw in lacking]
         action = plan.actions[0]
-        spender = counterpart(step, action)
-        lacking = approvals.lacking(taken(action), step.snapshot, spender)
-        return [approval(step, token, spender, raw, action) for token, raw in lacking]
+        spender = liquidity_contract(step, action)
+        lacking = tokens.lacking_approvals(action_spend(action), step.snapshot, spender)
+        return [build_approval(step, token, spender, raw, action) for token, raw in lacking]
 
-    def left_over(self, step: StepInput) -> Sequence[Approval]:
+    def open_approvals(self, step: StepInput) -> Sequence[Approval]:
         """Every allowance above zero of the router, and of what liquidity goes through."""
-        return left_over(step)
+        return revocations(step)
 
-    def approve(self, step: StepInput, approval: Approval) -> Prepared:
+    def approve(self, step: StepInput, approval: Approval) -> PreparedTransaction:
         """Approval of exactly so many base units."""
         token, spender, raw = approval.token, approval.spender, approval.raw
-        draft = _Draft(
-            token, approvals.encode_approve(spender, raw), IntentKind.APPROVE, note(step, approval), approve=(token, spender, raw)
+        draft = _TxDraft(
+            token, tokens.encode_approve(spender, raw), IntentKind.APPROVE, approval_note(step, approval), approve=(token, spender, raw)
         )
         prepared = self._prepare(step, replace(draft, action=approval.action))
         if prepared.tx.gas > APPROVAL_MOST_GAS:
             verdict = Verdict("gas", f"{prepared.tx.gas} gas", f"{APPROVAL_MOST_GAS} gas", False)
-            raise Unfit(f"«{prepared.note}» would burn {prepared.tx.gas} gas", (verdict,), "find out what the token does in approve")
+            raise UnsendableTransaction(
+                f"«{prepared.note}» would burn {prepared.tx.gas} gas", (verdict,), "find out what the token does in approve"
+            )
         return prepared
 
-    def oracle(self, step: StepInput, pool: str, slots: int) -> Prepared:
+    def oracle(self, step: StepInput, pool: str, slots: int) -> PreparedTransaction:
         """A V3 pool is to keep so many price observations. Raises Refused when the simulation fails."""
         note = f"let {pool} keep {slots} price observations"
-        return self._prepare(step, _Draft(pool, encode_slots(slots), IntentKind.ORACLE, note, oracle=(pool, slots)))
+        return self._prepare(step, _TxDraft(pool, encode_slots(slots), IntentKind.ORACLE, note, oracle=(pool, slots)))
 
-    def payout(self, step: StepInput, payout: Payout) -> Prepared:
+    def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
         """A payment, with what limits.payout_per_day leaves for it worked out here. Raises Refused when the simulation fails."""
-        payout = replace(payout, most_raw=outflow.most_raw(step, payout.token))
+        payout = replace(payout, most_raw=withdrawals.max_payout_raw(step, payout.token))
         token = step.portfolio.token(payout.token)
         note = f"pay {decimal_text(payout.raw, token.decimals)} {token.label} to {payout.to}"
         coin = payout.token == NATIVE
         to, data = (payout.to, "0x") if coin else (payout.token, encode_transfer(payout.to, payout.raw))
-        draft = _Draft(to, data, IntentKind.PAYOUT, note, value_wei=payout.raw if coin else 0, payout=payout)
+        draft = _TxDraft(to, data, IntentKind.PAYOUT, note, value_wei=payout.raw if coin else 0, payout=payout)
         return self._prepare(step, draft)
 
-    def liquidity(self, step: StepInput, plan: Plan) -> Prepared:
+    def liquidity(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """The first action as one transaction. Raises Refused when the plan has expired, or its simulation fails."""
         head = self._require_fresh(step, plan)
         action = plan.actions[0]
         deadline_s = head.timestamp_s + step.execution.deadline_s
         data = liquidity.encode(action, self._wallet, deadline_s)
-        to, note = counterpart(step, action), action_note(step, action)
-        draft = _Draft(to, data, IntentKind.LIQUIDITY, note, deadline_s=deadline_s, action=action)
+        to, note = liquidity_contract(step, action), action_note(step, action)
+        draft = _TxDraft(to, data, IntentKind.LIQUIDITY, note, deadline_s=deadline_s, action=action)
         return self._prepare(step, replace(draft, floors_raw=least_amounts(step, action)))
 
-    def swap(self, step: StepInput, plan: Plan) -> Prepared:
+    def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """The whole plan as one transaction. Raises Refused when the plan has expired or its simulation fails."""
         head = self._require_fresh(step, plan)
         if isinstance(plan.decision, TopUp):
@@ -241,18 +243,18 @@ class RouterComposer:
         try:
             draft = self._written(step, plan, note, head.timestamp_s + step.execution.deadline_s)
         except Refused as why:
-            raise Unfit(why.message, why.verdicts, why.remedy) from None
+            raise UnsendableTransaction(why.message, why.verdicts, why.remedy) from None
         return self._prepare(step, draft)
 
-    def _written(self, step: StepInput, plan: Plan, note: str, deadline_s: int) -> _Draft:
+    def _written(self, step: StepInput, plan: Plan, note: str, deadline_s: int) -> _TxDraft:
         """The call of the router. Raises Refused for legs that it cannot say."""
         to, kind = step.execution.router, IntentKind.SWAP
         if step.execution.router_kind == "swap_router_02":
             data, value_wei = swap_router_02.encode(plan, self._wallet, deadline_s), swap_router_02.native_wei(plan)
-            return _Draft(to, data, kind, note, plan, deadline_s=deadline_s, value_wei=value_wei)
-        kept = terms(step, plan)
+            return _TxDraft(to, data, kind, note, plan, deadline_s=deadline_s, value_wei=value_wei)
+        kept = rebalancer_terms(step, plan)
         data, value_wei = rebalancer.encode(plan, deadline_s, kept), rebalancer.native_wei(plan)
-        return _Draft(to, data, kind, note, plan, deadline_s=deadline_s, terms=kept, value_wei=value_wei)
+        return _TxDraft(to, data, kind, note, plan, deadline_s=deadline_s, terms=kept, value_wei=value_wei)
 
     def require_fresh(self, step: StepInput, plan: Plan) -> None:
         """Raises Refused once the plan has expired: an answer that came late confirms nothing (T14)."""
@@ -266,7 +268,7 @@ class RouterComposer:
             raise Refused(f"the plan expired at block {plan.expires_block}; the head is {head.number}", (verdict,), "plan again")
         return head
 
-    def _prepare(self, step: StepInput, draft: _Draft) -> Prepared:
+    def _prepare(self, step: StepInput, draft: _TxDraft) -> PreparedTransaction:
         plan, note = draft.plan, draft.note
         planned = plan is not None or draft.kind in (IntentKind.LIQUIDITY, IntentKind.ORACLE, IntentKind.PAYOUT)
         latest, pending = self._sender.nonces(self._wallet)
@@ -278,7 +280,7 @@ class RouterComposer:
             verdict = Verdict("nonce", str(latest), f"{step.snapshot.nonce_latest}, as agreed", False)
             raise Refused("the wallet's nonce is not that of the plan's snapshot", (verdict,), "plan again from a new snapshot")
         head = self._head(step)
-        price = fees(  # by the header that the quorum agreed on: one endpoint alone does not set what we pay (T2)
+        price = gas_fees(  # by the header that the quorum agreed on: one endpoint alone does not set what we pay (T2)
             step.snapshot.head,
             step.snapshot.priority_fee_wei,
             step.snapshot.gas_price_wei,
@@ -291,12 +293,12 @@ class RouterComposer:
         simulated = self._sender.simulate(tx, self._wallet)
         if not simulated.ok:
             verdict = Verdict("simulation", simulated.reason, "success", False)
-            kind = Unfit if simulated.reverted else Refused
+            kind = UnsendableTransaction if simulated.reverted else Refused
             raise kind(f"simulation of «{note}» fails: {simulated.reason}", (verdict,), "nothing was sent; plan again from a new snapshot")
         tx = replace(tx, gas=int(max(simulated.gas, _expected_gas(draft)) * GAS_MARGIN))
         most_wei = tx.gas * price.most_wei
         floor_wei = step.limits.native_floor_wei
-        turned_wei = (0 if draft.payout is None else -draft.value_wei) if plan is None else changes(plan.legs).get(NATIVE, 0)
+        turned_wei = (0 if draft.payout is None else -draft.value_wei) if plan is None else balance_deltas(plan.legs).get(NATIVE, 0)
         native_left_wei = step.snapshot.native_wei + turned_wei - most_wei
         refills = draft.kind is IntentKind.UNWRAP
         if planned and not refills and floor_wei is not None and native_left_wei < floor_wei:
@@ -314,7 +316,7 @@ class RouterComposer:
             deadline_s=draft.deadline_s or head.timestamp_s + step.execution.deadline_s,
             max_gas_wei=min(most_wei, left_wei),
             plan=plan,
-            floors_raw=draft.floors_raw if plan is None else floors(step, plan),
+            floors_raw=draft.floors_raw if plan is None else leg_floors(step, plan),
             approve=draft.approve,
             prices=() if draft.terms is None else tuple(draft.terms.prices.items()),
             value_floor_raw=None if draft.terms is None else draft.terms.floor_raw,
@@ -322,7 +324,7 @@ class RouterComposer:
             oracle=draft.oracle,
             payout=draft.payout,
         )
-        return Prepared(tx, grant, note)
+        return PreparedTransaction(tx, grant, note)
 
     def _head(self, step: StepInput) -> Head:
         """The sender's head. Raises Refused when its time is ahead of what the agreed header and our clock tell: deadlines
@@ -340,7 +342,7 @@ class RouterComposer:
         return head
 
 
-def _expected_gas(draft: _Draft) -> int:
+def _expected_gas(draft: _TxDraft) -> int:
     """Gas units that the plan counts with, and its guards have judged; 0 where nothing was planned.
 
     A node's estimate is that of this very second: a pair that was traded in it pays for its price sums only from the next one on,
@@ -351,14 +353,14 @@ def _expected_gas(draft: _Draft) -> int:
     return draft.action.gas_units if draft.kind is IntentKind.LIQUIDITY and draft.action is not None else 0
 
 
-def _refill(step: StepInput, raw: int, plan: Plan) -> _Draft:
+def _refill(step: StepInput, raw: int, plan: Plan) -> _TxDraft:
     """Unwrapping by the wallet itself: WETH9 needs neither router nor approval for it."""
     token = step.portfolio.token(step.portfolio.wrapped_native)
     note = f"unwrap {decimal_text(raw, token.decimals)} {token.label} for gas"
-    return _Draft(token.address, "0x" + (WITHDRAW + raw.to_bytes(32, "big")).hex(), IntentKind.UNWRAP, note, plan)
+    return _TxDraft(token.address, "0x" + (WITHDRAW + raw.to_bytes(32, "big")).hex(), IntentKind.UNWRAP, note, plan)
 
 
-def floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
+def leg_floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
     """Least output of each leg by reference price and limits alone, whatever the plan says (design section 6, T1, T4)."""
     prices = known_prices(step)
 

@@ -16,19 +16,19 @@ from agent.chain.lens import (
     SLOT0,
     TOKEN0,
     TOKEN1,
-    Answer,
     CallItem,
-    Status,
+    CallStatus,
+    LensAnswer,
     address_call,
-    ask,
-    uint,
-    word,
-    words,
+    answer_uint,
+    answer_words,
+    query_lens,
+    uint_word,
 )
 from agent.chain.rpc import Transport
 from agent.chain.watch import PoolKind, PoolRef
 from agent.errors import ConfigError
-from agent.signing.calldata import address_of
+from agent.signing.calldata import address_from_word
 from agent.units import Token
 
 # --- Which Uniswap V2 pairs exist: asked of the factory, or named by the owner and then checked against it.
@@ -52,7 +52,7 @@ class UniswapV2:
             return [self._get_pair(token0, token1) for token0, token1 in pairs]
         return [CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1)]
 
-    def found(self, pairs: Sequence[tuple[str, str]], answers: Sequence[Answer]) -> list[PoolRef]:
+    def found(self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]) -> list[PoolRef]:
         """Candidates from the answers to find_items. Raises ConfigError when the factory or a named pool is no such contract."""
         if self.pools is None:
             addresses = [pool_address(self.name, self.factory, answer) for answer in answers]
@@ -63,11 +63,11 @@ class UniswapV2:
         """What to ask of a candidate: does the factory know it, and has it a price."""
         return [self._get_pair(pool.token0, pool.token1), CallItem(pool.address, GET_RESERVES, longest=96)]
 
-    def has_price(self, pool: PoolRef, answers: Sequence[Answer]) -> bool:
+    def has_price(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> bool:
         """Whether the pair holds anything. Raises ConfigError when the factory did not make it."""
         require_made_by(self.name, self.factory, pool, pool_address(self.name, self.factory, answers[0]))
-        reserves = words(answers[1], 2)
-        return not isinstance(reserves, Status) and reserves[0] > 0 and reserves[1] > 0
+        reserves = answer_words(answers[1], 2)
+        return not isinstance(reserves, CallStatus) and reserves[0] > 0 and reserves[1] > 0
 
     def _get_pair(self, token0: str, token1: str) -> CallItem:
         return CallItem(self.factory, address_call(GET_PAIR, token0, token1), likely_gas=8_000)
@@ -76,24 +76,24 @@ class UniswapV2:
         return PoolRef(pool, self.name, PoolKind.V2, token0, token1, FEE_PIPS)
 
 
-def pool_address(venue: str, factory: str, answer: Answer) -> str | None:
+def pool_address(venue: str, factory: str, answer: LensAnswer) -> str | None:
     """Pool in a factory's answer, None for the zero address. Raises ConfigError when it is no factory."""
-    read = uint(answer, 160)
-    if isinstance(read, Status):
+    read = answer_uint(answer, 160)
+    if isinstance(read, CallStatus):
         raise ConfigError(f"venues.{venue}.factory {factory}: {read.why}", "check the address and the chain id")
-    return address_of(read) if read else None
+    return address_from_word(read) if read else None
 
 
-def pool_tokens(venue: str, pool: str, answers: Sequence[Answer]) -> tuple[str, str]:
+def pool_tokens(venue: str, pool: str, answers: Sequence[LensAnswer]) -> tuple[str, str]:
     """token0 and token1 of a named pool. Raises ConfigError when it is no pool."""
     return _pool_token(venue, pool, answers[0]), _pool_token(venue, pool, answers[1])
 
 
-def _pool_token(venue: str, pool: str, answer: Answer) -> str:
-    read = uint(answer, 160)
-    if isinstance(read, Status):
+def _pool_token(venue: str, pool: str, answer: LensAnswer) -> str:
+    read = answer_uint(answer, 160)
+    if isinstance(read, CallStatus):
         raise ConfigError(f"venues.{venue}.pools: {pool}: {read.why}", "check the address and the chain id")
-    return address_of(read)
+    return address_from_word(read)
 
 
 def require_made_by(venue: str, factory: str, pool: PoolRef, known: str | None) -> None:
@@ -124,7 +124,7 @@ class UniswapV3:
             return [self._get_pool(*pair, fee) for pair in pairs for fee in self.fee_tiers]
         return [CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1, FEE)]
 
-    def found(self, pairs: Sequence[tuple[str, str]], answers: Sequence[Answer]) -> list[PoolRef]:
+    def found(self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]) -> list[PoolRef]:
         """Candidates from the answers to find_items. Raises ConfigError when the factory or a named pool is no such contract."""
         if self.pools is None:
             asked = [(pair, fee) for pair in pairs for fee in self.fee_tiers]
@@ -136,38 +136,38 @@ class UniswapV3:
         """What to ask of a candidate: does the factory know it, its tier's tick spacing, and has it a price."""
         return [
             self._get_pool(pool.token0, pool.token1, pool.fee_pips),
-            CallItem(self.factory, FEE_AMOUNT_TICK_SPACING + word(pool.fee_pips), likely_gas=5_000),
+            CallItem(self.factory, FEE_AMOUNT_TICK_SPACING + uint_word(pool.fee_pips), likely_gas=5_000),
             CallItem(pool.address, SLOT0, longest=224),
         ]
 
-    def has_price(self, pool: PoolRef, answers: Sequence[Answer]) -> bool:
+    def has_price(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> bool:
         """Whether the pool is initialised. Raises ConfigError when the factory did not make it."""
         require_made_by(self.name, self.factory, pool, pool_address(self.name, self.factory, answers[0]))
-        price = words(answers[2], 1)
-        return not isinstance(price, Status) and price[0] > 0
+        price = answer_words(answers[2], 1)
+        return not isinstance(price, CallStatus) and price[0] > 0
 
-    def spacing(self, answers: Sequence[Answer]) -> int:
+    def spacing(self, answers: Sequence[LensAnswer]) -> int:
         """Tick spacing from the answers to check_items. Raises ConfigError when the factory has no such tier."""
-        read = uint(answers[1], 24)
-        if isinstance(read, Status) or not 0 < read < _MOST_SPACING:
+        read = answer_uint(answers[1], 24)
+        if isinstance(read, CallStatus) or not 0 < read < _MOST_SPACING:
             raise ConfigError(f"venues.{self.name}.factory {self.factory}: no tick spacing for a fee tier", "check the address")
         return read
 
     def _get_pool(self, token0: str, token1: str, fee_pips: int) -> CallItem:
-        return CallItem(self.factory, address_call(GET_POOL, token0, token1) + word(fee_pips), likely_gas=8_000)
+        return CallItem(self.factory, address_call(GET_POOL, token0, token1) + uint_word(fee_pips), likely_gas=8_000)
 
     def _ref(self, pool: str, token0: str, token1: str, fee_pips: int) -> PoolRef:
         return PoolRef(pool, self.name, PoolKind.V3, token0, token1, fee_pips)
 
-    def _named(self, pool: str, answers: Sequence[Answer]) -> PoolRef:
+    def _named(self, pool: str, answers: Sequence[LensAnswer]) -> PoolRef:
         token0, token1 = pool_tokens(self.name, pool, answers[:2])
-        fee = uint(answers[2], 24)
-        if isinstance(fee, Status):
+        fee = answer_uint(answers[2], 24)
+        if isinstance(fee, CallStatus):
             raise ConfigError(f"venues.{self.name}.pools: {pool}: {fee.why} (fee)", "is it a V3 pool?")
         return self._ref(pool, token0, token1, fee)
 
 
-Venue = UniswapV2 | UniswapV3
+AmmVenue = UniswapV2 | UniswapV3
 
 
 class V2Settings(Protocol):
@@ -207,7 +207,7 @@ class VenueSettings(Protocol):
         ...
 
 
-def discover(transport: Transport, venues: VenueSettings, tokens: Sequence[Token], hubs: Sequence[Token]) -> tuple[PoolRef, ...]:
+def discover_pools(transport: Transport, venues: VenueSettings, tokens: Sequence[Token], hubs: Sequence[Token]) -> tuple[PoolRef, ...]:
     """Every pool with a price that trades two of `tokens` and `hubs`, in the order of venues, pairs and fee tiers.
 
     Two requests. Raises ConfigError when a named pool is foreign, forged or without price, when a factory is none, or
@@ -217,7 +217,7 @@ def discover(transport: Transport, venues: VenueSettings, tokens: Sequence[Token
     pairs = [_sorted_pair(a, b) for a, b in combinations(known, 2)]
     used = list(configured(venues))
     found = [venue.find_items(pairs) for venue in used]
-    answers = iter(ask(transport, [item for items in found for item in items]))
+    answers = iter(query_lens(transport, [item for items in found for item in items]))
     candidates = [
         (venue, pool) for venue, items in zip(used, found, strict=True) for pool in venue.found(pairs, [next(answers) for _ in items])
     ]
@@ -228,7 +228,7 @@ def discover(transport: Transport, venues: VenueSettings, tokens: Sequence[Token
     return pools
 
 
-def configured(venues: VenueSettings) -> Iterator[Venue]:
+def configured(venues: VenueSettings) -> Iterator[AmmVenue]:
     """The venues that are used, by the names the config gives them."""
     if (v2 := venues.uniswap_v2) is not None:
         yield UniswapV2("uniswap_v2", v2.factory, None if v2.pools is None else tuple(dict.fromkeys(v2.pools)))
@@ -236,19 +236,19 @@ def configured(venues: VenueSettings) -> Iterator[Venue]:
         yield UniswapV3("uniswap_v3", v3.factory, tuple(v3.fee_tiers), None if v3.pools is None else tuple(dict.fromkeys(v3.pools)))
 
 
-def _with_price(transport: Transport, candidates: Sequence[tuple[Venue, PoolRef]]) -> Iterator[PoolRef]:
+def _with_price(transport: Transport, candidates: Sequence[tuple[AmmVenue, PoolRef]]) -> Iterator[PoolRef]:
     """Checks every candidate. What was found and has no price is left out: anyone can make an empty pool."""
     checks: list[list[CallItem]] = [venue.check_items(pool) for venue, pool in candidates]
-    answers = iter(ask(transport, [item for items in checks for item in items]))
+    answers = iter(query_lens(transport, [item for items in checks for item in items]))
     for (venue, pool), items in zip(candidates, checks, strict=True):
-        about: list[Answer] = [next(answers) for _ in items]
+        about: list[LensAnswer] = [next(answers) for _ in items]
         if venue.has_price(pool, about):
             yield replace(pool, tick_spacing=venue.spacing(about)) if isinstance(venue, UniswapV3) else pool
         elif venue.pools is not None:
             raise ConfigError(f"venues.{venue.name}.pools: {pool.address} has no price yet", "remove it, or wait until it holds liquidity")
 
 
-def _require_known(venue: Venue, pool: PoolRef, known: dict[str, Token]) -> None:
+def _require_known(venue: AmmVenue, pool: PoolRef, known: dict[str, Token]) -> None:
     foreign = [address for address in (pool.token0, pool.token1) if address not in known]
     if foreign:
         raise ConfigError(

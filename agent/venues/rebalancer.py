@@ -6,24 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.artifacts import own
+from agent.artifacts import own_artifact
 from agent.chain.lens import abi_encode
 from agent.chain.rpc import Transport
 from agent.errors import ConfigError, Refused
-from agent.model import Funding, Leg, Plan
-from agent.signing.calldata import REBALANCE, NotUnderstood, Place, Rebalance, Venue, decode
+from agent.model import Leg, LegFunding, Plan
+from agent.signing.calldata import REBALANCE, FundsLocation, RebalanceCall, UndecodableCalldata, Venue, decode
 from agent.units import NATIVE, floor_int
 
 __all__ = [
     "NATIVE_VENUE",
     "V2_VENUE",
     "V3_VENUE",
-    "NotUnderstood",
-    "Rebalance",
-    "Terms",
-    "bounds",
+    "RebalanceCall",
+    "RebalancerTerms",
+    "UndecodableCalldata",
     "decode",
     "encode",
+    "min_balance_changes",
     "native_wei",
     "price_x128",
 ]
@@ -37,7 +37,7 @@ _MOST_TOKENS = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RebalancerTerms:
     """What the whole transaction must keep to: `prices` in numeraire base units per token base unit, for every token that
     the wallet gives or gets; `floor_raw` is the least change of the wallet's value, numeraire base units, mostly negative.
     """
@@ -46,7 +46,7 @@ class Terms:
     floor_raw: int
 
 
-def encode(plan: Plan, deadline_s: int, terms: Terms) -> str:
+def encode(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
     """0x-hex calldata of `rebalance(bytes)` with every leg of `plan` in order; whoever sends it pays and receives.
 
     `deadline_s` is a Unix time of the chain. Raises Refused when the plan cannot run in the Rebalancer: no legs, a venue
@@ -57,7 +57,7 @@ def encode(plan: Plan, deadline_s: int, terms: Terms) -> str:
     if not 0 < deadline_s < 1 << 40:
         raise Refused(f"deadline {deadline_s} is not a Unix time", remedy="set execution.deadline")
     places = _places(plan.legs)
-    changes = bounds(plan.legs)
+    changes = min_balance_changes(plan.legs)
     tokens = list(dict.fromkeys([*changes, *(token for leg in plan.legs for token in (leg.token_in, leg.token_out))]))
     if len(tokens) > _MOST_TOKENS:
         raise Refused(f"the plan trades {len(tokens)} tokens, the Rebalancer at most {_MOST_TOKENS}")
@@ -73,13 +73,13 @@ def native_wei(plan: Plan) -> int:
     return sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == NATIVE)
 
 
-def bounds(legs: Sequence[Leg]) -> dict[str, int]:
+def min_balance_changes(legs: Sequence[Leg]) -> dict[str, int]:
     """Least change of the wallet's balance by token, base units: the legs' minimums less what they take from it."""
     least: dict[str, int] = {}
     for leg in legs:
-        if leg.source is Funding.WALLET:
+        if leg.source is LegFunding.WALLET:
             least[leg.token_in] = least.get(leg.token_in, 0) - leg.amount_in_raw
-        if leg.sink is Funding.WALLET:
+        if leg.sink is LegFunding.WALLET:
             least[leg.token_out] = least.get(leg.token_out, 0) + leg.min_out_raw
     return least
 
@@ -93,14 +93,14 @@ def price_x128(prices: Mapping[str, Fraction], token: str) -> int:
     return scaled
 
 
-def _leg(leg: Leg, source: Place, sink: Place, after: str | None, tokens: Sequence[str]) -> bytes:
+def _leg(leg: Leg, source: FundsLocation, sink: FundsLocation, after: str | None, tokens: Sequence[str]) -> bytes:
     if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
         raise Refused(
             f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out {leg.min_out_raw} must be above zero",
             remedy="raise limits.min_trade so that dust is left alone",
         )
     venue = _VENUES[leg.venue]
-    amount_raw = leg.amount_in_raw if source is Place.WALLET else 0
+    amount_raw = leg.amount_in_raw if source is FundsLocation.WALLET else 0
     if max(amount_raw, leg.min_out_raw) >> 128:
         raise Refused(f"leg through pool {leg.pool}: an amount does not fit 128 bits", remedy="trade in smaller parts")
     kind = venue.value | source.value << 2 | sink.value << 4
@@ -109,7 +109,7 @@ def _leg(leg: Leg, source: Place, sink: Place, after: str | None, tokens: Sequen
     return bytes([kind, *numbers]) + fee.to_bytes(3, "big") + amount_raw.to_bytes(16, "big") + leg.min_out_raw.to_bytes(16, "big")
 
 
-def _places(legs: Sequence[Leg]) -> list[tuple[Place, Place, str | None]]:
+def _places(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str | None]]:
     """Source and sink of each leg, and the other token of the pair that it pays to.
 
     What a leg leaves for a later one goes straight into that one's pair where it is V2; a pair that another leg uses in
@@ -122,24 +122,24 @@ def _places(legs: Sequence[Leg]) -> list[tuple[Place, Place, str | None]]:
             raise Refused(
                 f"leg through pool {leg.pool}: the Rebalancer does not reach venue {leg.venue!r}", remedy=f"use {V2_VENUE} or {V3_VENUE}"
             )
-        if leg.source is Funding.ROUTER:
+        if leg.source is LegFunding.ROUTER:
             if leg.token_in not in waiting:
                 raise Refused(f"leg {number + 1} spends {leg.token_in} from the router, where no leg before it left any")
             spenders |= dict.fromkeys(waiting.pop(leg.token_in), number)
-        if leg.sink is Funding.ROUTER:
+        if leg.sink is LegFunding.ROUTER:
             waiting.setdefault(leg.token_out, []).append(number)
     if waiting:
         raise Refused(f"the plan leaves {', '.join(sorted(waiting))} in the router, where anybody may take it")
     direct = {spender for spender in spenders.values() if _direct(legs, spender, [f for f, s in spenders.items() if s == spender])}
-    places: list[tuple[Place, Place, str | None]] = []
+    places: list[tuple[FundsLocation, FundsLocation, str | None]] = []
     for number, leg in enumerate(legs):
-        source = Place.WALLET if leg.source is Funding.WALLET else Place.PAIR if number in direct else Place.HERE
-        if leg.sink is Funding.WALLET:
-            places.append((source, Place.WALLET, None))
+        source = FundsLocation.WALLET if leg.source is LegFunding.WALLET else FundsLocation.PAIR if number in direct else FundsLocation.HERE
+        if leg.sink is LegFunding.WALLET:
+            places.append((source, FundsLocation.WALLET, None))
         elif spenders[number] in direct:
-            places.append((source, Place.PAIR, legs[spenders[number]].token_out))
+            places.append((source, FundsLocation.PAIR, legs[spenders[number]].token_out))
         else:
-            places.append((source, Place.HERE, None))
+            places.append((source, FundsLocation.HERE, None))
     return places
 
 
@@ -175,10 +175,10 @@ def creation_code(wrapped_native: str, factories: Mapping[str, str]) -> str:
     """
     v2, v3 = factories.get(V2_VENUE, NATIVE), factories.get(V3_VENUE, NATIVE)
     words = [wrapped_native, v2, _bytes(V2_INIT_CODE_HASH), v3, _bytes(V3_INIT_CODE_HASH)]
-    return own("Rebalancer").bytecode + abi_encode(["address", "address", "bytes32", "address", "bytes32"], words).hex()
+    return own_artifact("Rebalancer").bytecode + abi_encode(["address", "address", "bytes32", "address", "bytes32"], words).hex()
 
 
-def require_ours(transport: Transport, address: str, wrapped_native: str, factories: Mapping[str, str]) -> None:
+def require_own_rebalancer(transport: Transport, address: str, wrapped_native: str, factories: Mapping[str, str]) -> None:
     """Raises ConfigError unless the code at `address` is, byte for byte, what `creation_code` would put there now."""
     answers = transport.batch(
         [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agent.chain.lens import abi_encode
 from agent.errors import Refused
-from agent.model import Funding, Leg, Plan
+from agent.model import Leg, LegFunding, Plan
 from agent.signing.calldata import (
     EXACT_INPUT_SINGLE,
     MULTICALL,
@@ -16,12 +16,12 @@ from agent.signing.calldata import (
     UNWRAP_WETH9,
     WRAP_ETH,
     Call,
-    NotUnderstood,
+    UndecodableCalldata,
     decode,
 )
 from agent.units import NATIVE
 
-__all__ = ["ROUTER_ITSELF", "V2_VENUE", "V3_VENUE", "Call", "NotUnderstood", "decode", "encode", "native_wei"]
+__all__ = ["ROUTER_ITSELF", "V2_VENUE", "V3_VENUE", "Call", "UndecodableCalldata", "decode", "encode", "native_wei"]
 
 ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
 """Constants.ADDRESS_THIS of SwapRouter02: the router keeps what comes out, for a later leg."""
@@ -51,9 +51,9 @@ def encode(plan: Plan, wallet: str, deadline_s: int) -> str:
         _require_amounts(leg)
         if leg.venue == NATIVE_VENUE:
             calls += _payments(leg, wallet)
-            paid_wei = leg.amount_in_raw if leg.token_in == NATIVE and leg.sink is Funding.ROUTER else 0
+            paid_wei = leg.amount_in_raw if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER else 0
         else:
-            amount_in = leg.amount_in_raw if leg.source is Funding.WALLET else paid_wei or CONTRACT_BALANCE
+            amount_in = leg.amount_in_raw if leg.source is LegFunding.WALLET else paid_wei or CONTRACT_BALANCE
             calls.append(_swap(leg, wallet, amount_in))
             paid_wei = 0
     return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [deadline_s, calls])).hex()
@@ -73,7 +73,7 @@ def _require_amounts(leg: Leg) -> None:
 
 
 def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:
-    recipient = wallet if leg.sink is Funding.WALLET else ROUTER_ITSELF
+    recipient = wallet if leg.sink is LegFunding.WALLET else ROUTER_ITSELF
     if leg.venue == V3_VENUE:
         params = (leg.token_in, leg.token_out, leg.fee_pips, recipient, amount_in, leg.min_out_raw, 0)
         return EXACT_INPUT_SINGLE + abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [params])
@@ -85,27 +85,27 @@ def _swap(leg: Leg, wallet: str, amount_in: int) -> bytes:
 
 def _payments(leg: Leg, wallet: str) -> list[bytes]:
     """Calls of a leg that wraps or unwraps. What is wrapped for the next leg needs none: that leg's payment wraps it."""
-    if leg.token_in == NATIVE and leg.sink is Funding.ROUTER:
+    if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER:
         return []
     if leg.token_in == NATIVE:
         swept = abi_encode(["address", "uint256", "address"], [leg.token_out, leg.min_out_raw, wallet])
         return [WRAP_ETH + abi_encode(["uint256"], [leg.amount_in_raw]), SWEEP_TOKEN + swept]
     pulled = PULL + abi_encode(["address", "uint256"], [leg.token_in, leg.amount_in_raw])
     unwrapped = UNWRAP_WETH9 + abi_encode(["uint256", "address"], [leg.min_out_raw, wallet])
-    return [pulled, unwrapped] if leg.source is Funding.WALLET else [unwrapped]
+    return [pulled, unwrapped] if leg.source is LegFunding.WALLET else [unwrapped]
 
 
 def _check_flow(legs: Sequence[Leg]) -> None:
     """What a leg leaves in the router must be spent by a later one: anybody may take what stays there."""
     held: set[str] = set()
     for number, leg in enumerate(legs, 1):
-        if leg.source is Funding.ROUTER:
+        if leg.source is LegFunding.ROUTER:
             if leg.token_in not in held:
                 raise Refused(f"leg {number} spends {leg.token_in} from the router, where no leg before it left any")
             held.discard(leg.token_in)
         elif leg.venue == NATIVE_VENUE and held & {leg.token_in, leg.token_out}:
             raise Refused(f"leg {number} would mix with what waits in the router")
-        if leg.sink is Funding.ROUTER:
+        if leg.sink is LegFunding.ROUTER:
             held.add(leg.token_out)
     if held:
         raise Refused(f"the plan leaves {', '.join(sorted(held))} in the router, where anybody may take it")
@@ -115,10 +115,10 @@ def _check_native(legs: Sequence[Leg]) -> None:
     """The router pays wrapped coin with the native coin that it has, whoever should pay (PeripheryPayments.pay): what is sent
     along for a swap comes first, each wrap directly before its swap, and no other payment in wrapped coin in between.
     """
-    wraps = [number for number, leg in enumerate(legs) if leg.token_in == NATIVE and leg.sink is Funding.ROUTER]
+    wraps = [number for number, leg in enumerate(legs) if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER]
     for number in wraps:
         paid = legs[number + 1]
-        if paid.source is not Funding.ROUTER or paid.venue == NATIVE_VENUE or paid.amount_in_raw != legs[number].amount_in_raw:
+        if paid.source is not LegFunding.ROUTER or paid.venue == NATIVE_VENUE or paid.amount_in_raw != legs[number].amount_in_raw:
             raise Refused(f"leg {number + 1} wraps {legs[number].amount_in_raw} wei for no swap of just that")
         if any(leg.token_in == paid.token_in for at, leg in enumerate(legs[:number]) if at - 1 not in wraps):
             raise Refused(f"leg {number + 2} is paid in native coin after wrapped coin was spent; SwapRouter02 would confuse both")

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from agent.errors import Refused
-from agent.floats import dot, solved, times, total
-from agent.model import Method, PricePoint, Supply, Weights
+from agent.floats import dot, fsum_array, matvec, solve_positive_definite
+from agent.model import AllocationMethod, AllocatorConfig, PricePoint, TokenSupply
 from agent.units import BPS, Price
-from agent.weights.bounded import within
-from agent.weights.returns import Floats, Returns, covariance, extra, returns
+from agent.weights.bounded import proportional_shares
+from agent.weights.returns import Floats, Returns, compute_returns, covariance, import_extra
 
 Optimiser = Callable[[Floats, Floats, Floats], Floats]
 """(covariance, least shares, greatest shares) to shares that sum to 1 within them."""
@@ -40,8 +40,8 @@ _DAMPED = 0.25
 
 def minimum_variance_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
     """The shares w of least wᵀΣw (Markowitz 1952), by convex optimisation."""
-    made = extra("skfolio.optimization").MeanRisk(prior_estimator=_prior(covariance), solver_params=_EXACT, **_bounds(low, high))
-    return _finished(covariance, low, high, _solved(made, covariance))
+    made = import_extra("skfolio.optimization").MeanRisk(prior_estimator=_prior(covariance), solver_params=_EXACT, **_bounds(low, high))
+    return _polished_minimum_variance(covariance, low, high, _solved(made, covariance))
 
 
 def risk_parity_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
@@ -51,14 +51,14 @@ def risk_parity_weights(covariance: Floats, low: Floats, high: Floats) -> Floats
     together; where a bound is in the way, as the paper's problem with bounds.
     """
     deviations = np.sqrt(np.diag(covariance))
-    alone = _evened(covariance / np.outer(deviations, deviations)) / deviations
-    shares: Floats = alone / total(alone)
+    alone = _equal_risk_newton(covariance / np.outer(deviations, deviations)) / deviations
+    shares: Floats = alone / fsum_array(alone)
     if (low <= shares).all() and (shares <= high).all():
         return shares
-    return _evened_within(covariance, low, high, _budgeted(covariance, low, high))
+    return _equal_risk_within(covariance, low, high, _budgeted(covariance, low, high))
 
 
-def _evened(covariance: Floats, parts: Floats | None = None) -> Floats:
+def _equal_risk_newton(covariance: Floats, parts: Floats | None = None) -> Floats:
     """The x of least ½ xᵀCx − Σ ln xᵢ, where xᵢ (Cx)ᵢ = 1 for all; with `parts` of those x = parts·y, for any y.
 
     Damped Newton steps (Spinu, "An algorithm for computing risk parity weights", 2013): there is one minimum, which they reach from
@@ -66,21 +66,21 @@ def _evened(covariance: Floats, parts: Floats | None = None) -> Floats:
     """
     made = np.eye(len(covariance)) if parts is None else parts
     y = np.ones(made.shape[1])
-    x = times(made, y)
-    y = y / math.sqrt(dot(x, times(covariance, x)) / len(x))
+    x = matvec(made, y)
+    y = y / math.sqrt(dot(x, matvec(covariance, x)) / len(x))
     for _ in range(_STEPS):
-        x = times(made, y)
-        slope = times(made.T, times(covariance, x) - 1 / x)
+        x = matvec(made, y)
+        slope = matvec(made.T, matvec(covariance, x) - 1 / x)
         bend = covariance + np.diag(1 / (x * x))
-        step = np.array(solved([times(made.T, times(bend, column)).tolist() for column in made.T], slope.tolist()))
+        step = np.array(solve_positive_definite([matvec(made.T, matvec(bend, column)).tolist() for column in made.T], slope.tolist()))
         decrement = math.sqrt(max(dot(slope, step), 0.0))
         y = y - (step / (1 + decrement) if decrement > _DAMPED else step)
         if decrement <= _DONE:
             break
-    return times(made, y)
+    return matvec(made, y)
 
 
-def _evened_within(covariance: Floats, low: Floats, high: Floats, near: Floats) -> Floats:
+def _equal_risk_within(covariance: Floats, low: Floats, high: Floats, near: Floats) -> Floats:
     """Equal shares of the variance with the same shares at their bounds as those that a solver found, which are theirs of any sum.
 
     The solver's own where that leads elsewhere: then it is not told which bounds hold.
@@ -90,14 +90,14 @@ def _evened_within(covariance: Floats, low: Floats, high: Floats, near: Floats) 
     held = np.where(least, low, np.where(most, high, 0.0))
     if not len(free) or not (held[least | most] > 0).all():
         return near
-    parts = np.repeat((held / (1 - total(held)))[:, None], len(free), axis=1)
+    parts = np.repeat((held / (1 - fsum_array(held)))[:, None], len(free), axis=1)
     parts[free] = np.eye(len(free))
-    found = _evened(covariance / (total(np.diag(covariance)) / len(covariance)), parts)
-    shares = np.where(least, low, np.where(most, high, found / total(found)))
+    found = _equal_risk_newton(covariance / (fsum_array(np.diag(covariance)) / len(covariance)), parts)
+    shares = np.where(least, low, np.where(most, high, found / fsum_array(found)))
     return shares if (np.abs(shares - near) <= _NEAR).all() else near
 
 
-def _finished(covariance: Floats, low: Floats, high: Floats, near: Floats) -> Floats:
+def _polished_minimum_variance(covariance: Floats, low: Floats, high: Floats, near: Floats) -> Floats:
     """The mix of least variance with the same shares at their bounds as one that a solver found, solved exactly for the others.
 
     The solver's own where that mix does not fit its bounds or could still vary less: then it is not told which bounds hold.
@@ -107,11 +107,11 @@ def _finished(covariance: Floats, low: Floats, high: Floats, near: Floats) -> Fl
     if not free.any():
         return near
     inner = covariance[np.ix_(free, free)].tolist()
-    along = np.array(solved(inner, [1.0] * len(inner)))
-    back = np.array(solved(inner, times(covariance, shares)[free].tolist()))
-    slope = (1 - total(shares) + total(back)) / total(along)
+    along = np.array(solve_positive_definite(inner, [1.0] * len(inner)))
+    back = np.array(solve_positive_definite(inner, matvec(covariance, shares)[free].tolist()))
+    slope = (1 - fsum_array(shares) + fsum_array(back)) / fsum_array(along)
     shares[free] = slope * along - back
-    pull, slack = times(covariance, shares) - slope, _CLOSE * abs(slope)
+    pull, slack = matvec(covariance, shares) - slope, _CLOSE * abs(slope)
     fits = (shares >= low).all() and (shares <= high).all()
     return shares if fits and (pull[least & ~most] >= -slack).all() and (pull[most & ~least] <= slack).all() else near
 
@@ -122,9 +122,9 @@ def hrp_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
     As there: single linkage on the Euclidean distances between the columns of √((1 - ρ)/2), assets in the order of the tree's
     leaves, bisected again and again by the variances of the halves.
     """
-    cluster, seriation = extra("skfolio.cluster"), extra("skfolio.seriation")
+    cluster, seriation = import_extra("skfolio.cluster"), import_extra("skfolio.seriation")
     tree = cluster.HierarchicalClustering(linkage_method=cluster.LinkageMethod.SINGLE)
-    made = extra("skfolio.optimization").HierarchicalRiskParity(
+    made = import_extra("skfolio.optimization").HierarchicalRiskParity(
         prior_estimator=_prior(covariance),
         distance_estimator=_distance(covariance),
         seriation_estimator=seriation.HierarchicalSeriation(hierarchical_clustering_estimator=tree, optimal_ordering=False),
@@ -135,7 +135,7 @@ def hrp_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
 
 def _budgeted(covariance: Floats, low: Floats, high: Floats) -> Floats:
     prior = _prior(covariance)
-    made = extra("skfolio.optimization").RiskBudgeting(prior_estimator=prior, solver_params=_EXACT, **_bounds(low, high))
+    made = import_extra("skfolio.optimization").RiskBudgeting(prior_estimator=prior, solver_params=_EXACT, **_bounds(low, high))
     return _solved(made, covariance)
 
 
@@ -169,7 +169,10 @@ def _solved(made: Any, covariance: Floats) -> Floats:
 
 def _prior(covariance: Floats) -> Any:
     """A prior of skfolio that says this covariance (in a unit of its own), whatever it is asked about; no expected returns."""
-    priors, scaled = extra("skfolio.prior"), covariance / (total(np.diag(covariance)) / len(covariance))  # no weight depends on the unit
+    priors, scaled = (
+        import_extra("skfolio.prior"),
+        covariance / (fsum_array(np.diag(covariance)) / len(covariance)),
+    )  # no weight depends on the unit
 
     class Given(priors.BasePrior):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
         def __init__(self, matrix: Floats | None = None) -> None:
@@ -184,7 +187,7 @@ def _prior(covariance: Floats) -> Any:
 
 def _distance(covariance: Floats) -> Any:
     """A distance of skfolio that says the paper's, for this covariance."""
-    distances = extra("skfolio.distance")
+    distances = import_extra("skfolio.distance")
 
     class Columns(distances.BaseDistance):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
         def __init__(self, matrix: Floats | None = None) -> None:
@@ -208,7 +211,7 @@ come out equal, and the largest remainder of their basis points is no matter of 
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class AllocatorData:
     """What an allocator may know of the world: chain time, recorded prices oldest first, coins that exist by the chain.
 
     `current` are prices of this very block, which count where none of the last `max_age_s` is recorded and the owner asks for no
@@ -218,12 +221,12 @@ class Facts:
     now_s: int
     prices: tuple[PricePoint, ...]
     names: Mapping[str, str]
-    supplies: tuple[Supply, ...] = ()
+    supplies: tuple[TokenSupply, ...] = ()
     current: Mapping[str, Price] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class WeightBounds:
     """The free assets in the order of their addresses, bps of the portfolio that they share, and the bounds of each."""
 
     tokens: tuple[str, ...]
@@ -233,7 +236,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class UnroundedWeights:
     """Shares of the free assets in bps, within their bounds up to rounding; `why` says how they came about, `data` from what."""
 
     shares: tuple[Fraction, ...]
@@ -244,17 +247,17 @@ class Wanted:
     until_s: int | None = None
 
 
-Allocator = Callable[[Weights, Bounds, Facts], Wanted]
+Allocator = Callable[[AllocatorConfig, WeightBounds, AllocatorData], UnroundedWeights]
 """Raises Refused naming what is missing, too old, singular or zero."""
 
 
-def equal(_weights: Weights, bounds: Bounds, _facts: Facts) -> Wanted:
+def equal(_weights: AllocatorConfig, bounds: WeightBounds, _facts: AllocatorData) -> UnroundedWeights:
     """The same share of each free asset."""
-    shares = tuple(within([Fraction(1)] * len(bounds.tokens), bounds.low, bounds.high, bounds.total))
-    return Wanted(shares, f"{len(bounds.tokens)} assets share {bounds.total / 100:g} % equally", "no data")
+    shares = tuple(proportional_shares([Fraction(1)] * len(bounds.tokens), bounds.low, bounds.high, bounds.total))
+    return UnroundedWeights(shares, f"{len(bounds.tokens)} assets share {bounds.total / 100:g} % equally", "no data")
 
 
-def market_cap(weights: Weights, bounds: Bounds, facts: Facts) -> Wanted:
+def market_cap(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
     """In proportion to the value of all coins that exist, what a bound cuts off going to the others in proportion."""
     told = {one.token: one for one in (*facts.supplies, *weights.supplies)}
     caps, times, sources = [], [], []
@@ -268,7 +271,7 @@ def market_cap(weights: Weights, bounds: Bounds, facts: Facts) -> Wanted:
         caps.append(supply.raw * price)
         times.append(at_s)
         sources.append(f"{name} by {supply.source or 'its contract'}")
-    shares = within(caps, bounds.low, bounds.high, bounds.total)
+    shares = proportional_shares(caps, bounds.low, bounds.high, bounds.total)
     whole = sum(caps, Fraction(0))
     parts = ", ".join(f"{facts.names[t]} {float(cap / whole * 100):.2f} %" for t, cap in zip(bounds.tokens, caps, strict=True))
     held = [
@@ -276,63 +279,65 @@ def market_cap(weights: Weights, bounds: Bounds, facts: Facts) -> Wanted:
     ]
     cut = f"; held at a limit: {', '.join(held)}, the rest goes to the others in proportion" if held else ""
     why = f"shares of the market value of all coins: {parts}{cut}"
-    return Wanted(tuple(shares), why, f"supply of {', '.join(sources)}, times the price", None, min(times), max(times))
+    return UnroundedWeights(tuple(shares), why, f"supply of {', '.join(sources)}, times the price", None, min(times), max(times))
 
 
-def inverse_volatility(weights: Weights, bounds: Bounds, facts: Facts) -> Wanted:
+def inverse_volatility(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
     """In inverse proportion to volatility: w_i = (1/σ_i) / Σ (1/σ_j), from sample deviations."""
-    seen = returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
-    shares = within([Fraction(1 / float(v)) for v in seen.volatility], bounds.low, bounds.high, bounds.total)
+    seen = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
+    shares = proportional_shares([Fraction(1 / float(v)) for v in seen.volatility], bounds.low, bounds.high, bounds.total)
     parts = ", ".join(f"{facts.names[t]} {v:.1%}" for t, v in zip(bounds.tokens, seen.volatility, strict=True))
     return _from_returns(tuple(shares), f"in inverse proportion to volatilities a year: {parts}", seen)
 
 
-def minimum_variance(weights: Weights, bounds: Bounds, facts: Facts) -> Wanted:
+def minimum_variance(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
     """The mix of least variance within the bounds."""
     seen, shares, matrix = _optimised(weights, bounds, facts, minimum_variance_weights)
     return _from_returns(_bps(shares, bounds), f"the mix that varies least: {_deviation(shares, matrix):.1%} a year", seen)
 
 
-def risk_parity(weights: Weights, bounds: Bounds, facts: Facts) -> Wanted:
+def risk_parity(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
     """Each free asset carries the same share of the variance."""
     seen, shares, matrix = _optimised(weights, bounds, facts, risk_parity_weights)
-    pulls = times(matrix, shares)
+    pulls = matvec(matrix, shares)
     parts = shares * pulls / dot(shares, pulls)
     said = ", ".join(f"{facts.names[t]} {part:.1%}" for t, part in zip(bounds.tokens, parts, strict=True))
     return _from_returns(_bps(shares, bounds), f"each asset carries its share of the variance: {said}", seen)
 
 
-def hrp(weights: Weights, bounds: Bounds, facts: Facts) -> Wanted:
+def hrp(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
     """Hierarchical risk parity."""
     seen, shares, matrix = _optimised(weights, bounds, facts, hrp_weights)
     why = f"halves of the tree of correlations in inverse proportion to their variance: {_deviation(shares, matrix):.1%} a year"
     return _from_returns(_bps(shares, bounds), why, seen)
 
 
-ALLOCATORS: Mapping[Method, Allocator] = {
-    Method.EQUAL: equal,
-    Method.MARKET_CAP: market_cap,
-    Method.INVERSE_VOLATILITY: inverse_volatility,
-    Method.MINIMUM_VARIANCE: minimum_variance,
-    Method.RISK_PARITY: risk_parity,
-    Method.HRP: hrp,
+ALLOCATORS: Mapping[AllocationMethod, Allocator] = {
+    AllocationMethod.EQUAL: equal,
+    AllocationMethod.MARKET_CAP: market_cap,
+    AllocationMethod.INVERSE_VOLATILITY: inverse_volatility,
+    AllocationMethod.MINIMUM_VARIANCE: minimum_variance,
+    AllocationMethod.RISK_PARITY: risk_parity,
+    AllocationMethod.HRP: hrp,
 }
 
 
-def _optimised(weights: Weights, bounds: Bounds, facts: Facts, optimiser: Optimiser) -> tuple[Returns, Floats, Floats]:
+def _optimised(
+    weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData, optimiser: Optimiser
+) -> tuple[Returns, Floats, Floats]:
     """(returns, shares that sum to 1, covariance a year)."""
-    seen = returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
+    seen = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
     matrix = covariance(seen, facts.names)
     low, high = (np.array(edge, dtype=np.float64) / bounds.total for edge in (bounds.low, bounds.high))
     return seen, optimiser(matrix, low, np.minimum(high, 1.0)), matrix
 
 
-def _from_returns(shares: tuple[Fraction, ...], why: str, seen: Returns) -> Wanted:
+def _from_returns(shares: tuple[Fraction, ...], why: str, seen: Returns) -> UnroundedWeights:
     gaps = f", {seen.gaps} intervals left out for missing prices" if seen.gaps else ""
-    return Wanted(shares, why, f"{len(seen.moves)} returns of each{gaps}", seen, seen.from_s, seen.until_s)
+    return UnroundedWeights(shares, why, f"{len(seen.moves)} returns of each{gaps}", seen, seen.from_s, seen.until_s)
 
 
-def _bps(shares: Floats, bounds: Bounds) -> tuple[Fraction, ...]:
+def _bps(shares: Floats, bounds: WeightBounds) -> tuple[Fraction, ...]:
     """Shares to the grid as bps that sum to the total, what the solver was off by spread in proportion."""
     exact = [Fraction(round(max(float(share), 0.0) * GRID), GRID) for share in shares]
     whole = sum(exact, Fraction(0))
@@ -342,10 +347,10 @@ def _bps(shares: Floats, bounds: Bounds) -> tuple[Fraction, ...]:
 
 
 def _deviation(shares: Floats, matrix: Floats) -> float:
-    return math.sqrt(dot(shares, times(matrix, shares)))
+    return math.sqrt(dot(shares, matvec(matrix, shares)))
 
 
-def _price(weights: Weights, facts: Facts, token: str) -> tuple[Price, int]:
+def _price(weights: AllocatorConfig, facts: AllocatorData, token: str) -> tuple[Price, int]:
     """(price, chain time) of the newest recorded price that is young enough, else of this block where that may count."""
     found = max((one for one in facts.prices if one.token == token and one.at_s <= facts.now_s), key=lambda one: one.at_s, default=None)
     if found is not None and facts.now_s - found.at_s <= weights.max_age_s:

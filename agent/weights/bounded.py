@@ -8,7 +8,7 @@ from fractions import Fraction
 from agent.units import floor_int
 
 
-def within(wanted: Sequence[Fraction], low: Sequence[int], high: Sequence[int], total: int) -> list[Fraction]:
+def proportional_shares(wanted: Sequence[Fraction], low: Sequence[int], high: Sequence[int], total: int) -> list[Fraction]:
     """Shares with the sum `total` in proportion to `wanted`, each held at its bound where it would leave it.
 
     What a bound takes away goes to the others in proportion: share = clip(scale · wanted, low, high) with the one scale that

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 
 from agent import codec
 from agent.errors import Refused
-from agent.model import Allocation, Asset, Method, WeightLimit, Weights
+from agent.model import Allocation, AllocationMethod, AllocatorConfig, Asset, WeightLimit
 from agent.units import BPS
-from agent.weights.allocators import ALLOCATORS, Bounds, Facts, Wanted
+from agent.weights.allocators import ALLOCATORS, AllocatorData, UnroundedWeights, WeightBounds
 from agent.weights.bounded import to_bps
 
 
-def basis(weights: Weights, assets: Sequence[Asset]) -> str:
+def settings_hash(weights: AllocatorConfig, assets: Sequence[Asset]) -> str:
     """A name of what a choice rests on besides data: the allocator's settings, the assets, the targets of the fixed ones."""
     kept = {asset.token.address: asset.target_bps for asset in assets if asset.token.address in weights.fixed}
     tokens = sorted(asset.token.address for asset in assets)
@@ -22,38 +22,38 @@ def basis(weights: Weights, assets: Sequence[Asset]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def counting(weights: Weights, assets: Sequence[Asset], last: Allocation | None) -> Allocation | None:
+def valid_allocation(weights: AllocatorConfig, assets: Sequence[Asset], last: Allocation | None) -> Allocation | None:
     """The last choice, where it was made under these settings for these assets."""
-    return last if last is not None and last.basis == basis(weights, assets) else None
+    return last if last is not None and last.basis == settings_hash(weights, assets) else None
 
 
-def due(weights: Weights, assets: Sequence[Asset], last: Allocation | None, now_s: int) -> bool:
+def is_allocation_due(weights: AllocatorConfig, assets: Sequence[Asset], last: Allocation | None, now_s: int) -> bool:
     """Whether weights are to be chosen anew at chain time `now_s`."""
-    if weights.method is Method.FIXED:
+    if weights.method is AllocationMethod.FIXED:
         return False
-    last = counting(weights, assets, last)
+    last = valid_allocation(weights, assets, last)
     return last is None or now_s >= last.at_s + weights.every_s
 
 
-def wanted(weights: Weights, assets: Sequence[Asset], facts: Facts) -> tuple[Bounds, Wanted]:
+def unrounded_weights(weights: AllocatorConfig, assets: Sequence[Asset], facts: AllocatorData) -> tuple[WeightBounds, UnroundedWeights]:
     """What the allocator makes of the facts, before rounding. Raises Refused naming what is missing, too old, singular or zero."""
     bounds = bounds_of(weights, assets)
     return bounds, ALLOCATORS[weights.method](weights, bounds, facts)
 
 
-def choose(weights: Weights, assets: Sequence[Asset], facts: Facts, last: Allocation | None) -> Allocation:
+def choose_allocation(weights: AllocatorConfig, assets: Sequence[Asset], facts: AllocatorData, last: Allocation | None) -> Allocation:
     """Weights of all assets in bps that sum to 10,000; those of `last` where none would move by more than `churn_bps`.
 
     The same input gives the same weights, in whatever order the assets are listed. Raises Refused as `wanted` does.
     """
-    bounds, found = wanted(weights, assets, facts)
+    bounds, found = unrounded_weights(weights, assets, facts)
     try:
         chosen = to_bps(found.shares, bounds.low, bounds.high, bounds.total)
     except ValueError as error:
         raise Refused(f"{weights.method.value}: {error}", remedy="look at portfolio.weights.limits") from None
     free = dict(zip(bounds.tokens, chosen, strict=True))
     told = {asset.token.address: free.get(asset.token.address, asset.target_bps) for asset in assets}
-    why, last = found.why, counting(weights, assets, last)
+    why, last = found.why, valid_allocation(weights, assets, last)
     if last is not None:
         before = {token: last.bps(token) for token in told}
         most = max(abs(told[token] - before[token]) for token in told)
@@ -63,7 +63,7 @@ def choose(weights: Weights, assets: Sequence[Asset], facts: Facts, last: Alloca
         at_s=facts.now_s,
         method=weights.method,
         weights_bps=tuple(sorted(told.items())),
-        basis=basis(weights, assets),
+        basis=settings_hash(weights, assets),
         data=found.data,
         why=why,
         from_s=found.from_s,
@@ -72,13 +72,13 @@ def choose(weights: Weights, assets: Sequence[Asset], facts: Facts, last: Alloca
     )
 
 
-def in_words(chosen: Allocation) -> str:
+def format_allocation(chosen: Allocation) -> str:
     """What was chosen, when, and from which data."""
     span = "" if chosen.from_s is None or chosen.until_s is None else f", {_utc(chosen.from_s)} to {_utc(chosen.until_s)}"
     return f"weights by {chosen.method.value}, chosen {_utc(chosen.at_s)} from {chosen.data}{span}: {chosen.why}"
 
 
-def bounds_of(weights: Weights, assets: Sequence[Asset]) -> Bounds:
+def bounds_of(weights: AllocatorConfig, assets: Sequence[Asset]) -> WeightBounds:
     """Free assets by address, so that no list's order decides a tie. Raises Refused where the bounds fit no weights."""
     free = tuple(sorted(asset.token.address for asset in assets if asset.token.address not in weights.fixed))
     total = BPS - sum(asset.target_bps for asset in assets if asset.token.address in weights.fixed)
@@ -90,7 +90,7 @@ def bounds_of(weights: Weights, assets: Sequence[Asset]) -> Bounds:
             f"limits of {sum(low) / 100:g} to {sum(high) / 100:g} % leave no weights that sum to {total / 100:g} %",
             remedy="widen portfolio.weights.limits",
         )
-    return Bounds(free, total, low, high)
+    return WeightBounds(free, total, low, high)
 
 
 def _utc(seconds: int) -> str:

@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import Refused
-from agent.floats import dot, solved, times, total
+from agent.floats import dot, fsum_array, matvec, solve_positive_definite
 from agent.model import PricePoint
 from agent.units import BPS, YEAR_S
 
 Floats = NDArray[np.float64]
-LEAST_MOVES = 2
+MIN_RETURNS = 2
 """Without a second return there is no variance at all."""
-ALIKE = 1e-9
+MIN_EIGENVALUE = 1e-9
 """Least eigenvalue of a matrix of correlations, of 1 on average: below it one asset is made of the others."""
 
 
-class Window(Protocol):
+class ReturnsWindow(Protocol):
     """Which recorded prices count: those of an allocator's Weights, or of a zone's Measuring."""
 
     @property
@@ -75,7 +75,9 @@ class Returns:
         return _correlated(_scores(self.moves))
 
 
-def returns(weights: Window, tokens: Sequence[str], names: Mapping[str, str], prices: Sequence[PricePoint], now_s: int) -> Returns:
+def compute_returns(
+    weights: ReturnsWindow, tokens: Sequence[str], names: Mapping[str, str], prices: Sequence[PricePoint], now_s: int
+) -> Returns:
     """Returns of `tokens` within the window. Raises Refused naming what is missing, too old or does not move."""
     series = {token: _by_interval(prices, token, weights, now_s) for token in tokens}
     none = [names[token] for token in tokens if not series[token]]
@@ -83,7 +85,7 @@ def returns(weights: Window, tokens: Sequence[str], names: Mapping[str, str], pr
         raise Refused(f"no prices of {', '.join(none)} within {_days(weights.window_s)}", remedy=_REMEDY)
     shared = sorted(set.intersection(*(set(one) for one in series.values())))
     pairs = [(a, b) for a, b in pairwise(shared) if b == a + 1]
-    least = max(weights.min_returns, LEAST_MOVES)
+    least = max(weights.min_returns, MIN_RETURNS)
     if len(pairs) < least:
         fewest = min(tokens, key=lambda token: (len(series[token]), token))
         raise Refused(
@@ -100,9 +102,9 @@ def returns(weights: Window, tokens: Sequence[str], names: Mapping[str, str], pr
             remedy=_REMEDY,
         )
     moves = np.array([[float(series[t][b].price / series[t][a].price - 1) for t in tokens] for a, b in pairs], dtype=np.float64)
-    still = [names[token] for token, column in zip(tokens, moves.T, strict=True) if not np.ptp(column) > 0]
-    if still:
-        raise Refused(f"the price of {', '.join(still)} does not move: no variance", remedy="name it in portfolio.weights.fixed")
+    unmoved = [names[token] for token, column in zip(tokens, moves.T, strict=True) if not np.ptp(column) > 0]
+    if unmoved:
+        raise Refused(f"the price of {', '.join(unmoved)} does not move: no variance", remedy="name it in portfolio.weights.fixed")
     from_s = min(series[token][pairs[0][0]].at_s for token in tokens)
     gaps = shared[-1] - shared[0] - len(pairs)
     return Returns(tuple(tokens), moves, weights.step_s, from_s, until_s, gaps)
@@ -130,7 +132,7 @@ def covariance(found: Returns, names: Mapping[str, str]) -> Floats:
 def _is_regular(sample: Floats) -> bool:
     """Whether every eigenvalue is above ALIKE: then, and only then, what is left without it is positive definite."""
     try:
-        solved((sample - ALIKE * np.eye(len(sample))).tolist(), [0.0] * len(sample))
+        solve_positive_definite((sample - MIN_EIGENVALUE * np.eye(len(sample))).tolist(), [0.0] * len(sample))
     except ValueError:
         return False
     return True
@@ -141,16 +143,16 @@ def _shrunk_correlation(moves: Floats) -> Floats:
     scores = _scores(moves)
     size, count = scores.shape
     sample = _correlated(scores)
-    away = total(np.square(sample - np.eye(size)).ravel())
-    spread = times(np.square(scores).T, np.ones(size))
-    noise = (dot(spread, spread) / count - total(np.square(sample).ravel())) / count
+    away = fsum_array(np.square(sample - np.eye(size)).ravel())
+    spread = matvec(np.square(scores).T, np.ones(size))
+    noise = (dot(spread, spread) / count - fsum_array(np.square(sample).ravel())) / count
     part = min(max(noise, 0.0), away) / away if away > 0 else 0.0
     return (1 - part) * sample + part * np.eye(size)
 
 
 def _centred(moves: Floats) -> list[Floats]:
     """By token, how far each return is off their mean."""
-    return [column - total(column) / len(column) for column in np.ascontiguousarray(moves.T)]
+    return [column - fsum_array(column) / len(column) for column in np.ascontiguousarray(moves.T)]
 
 
 def _scores(moves: Floats) -> Floats:
@@ -167,7 +169,7 @@ def _correlated(scores: Floats) -> Floats:
     return found
 
 
-def _by_interval(prices: Sequence[PricePoint], token: str, weights: Window, now_s: int) -> dict[int, PricePoint]:
+def _by_interval(prices: Sequence[PricePoint], token: str, weights: ReturnsWindow, now_s: int) -> dict[int, PricePoint]:
     """The last price of each interval within the window, the one that is not over yet included."""
     start_s = now_s - weights.window_s - weights.step_s
     return {point.at_s // weights.step_s: point for point in prices if point.token == token and start_s < point.at_s <= now_s}
@@ -187,7 +189,7 @@ _REMEDY = "wait for the agent's own looks, or trimtab prices import, trimtab pri
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class RiskEstimate:
     """Annual volatilities by token and correlations of each pair of them once, bps; `count` returns of `from_s` to `until_s`."""
 
     volatilities_bps: tuple[tuple[str, int], ...]
@@ -197,14 +199,16 @@ class Measured:
     until_s: int
 
 
-def measure(window: Window, tokens: Sequence[str], names: Mapping[str, str], prices: Sequence[PricePoint], now_s: int) -> Measured:
+def estimate_risk(
+    window: ReturnsWindow, tokens: Sequence[str], names: Mapping[str, str], prices: Sequence[PricePoint], now_s: int
+) -> RiskEstimate:
     """Of at least one token. Raises Refused naming what is missing, too old, does not move, or is made of the others."""
-    seen = returns(window, tokens, names, prices, now_s)
+    seen = compute_returns(window, tokens, names, prices, now_s)
     matrix = covariance(seen, names)
     spread = np.sqrt(np.diag(matrix))
     related = matrix / np.outer(spread, spread)
     pairs = [(one, other) for one in range(len(tokens)) for other in range(one)]
-    return Measured(
+    return RiskEstimate(
         tuple((token, _to_bps(float(value))) for token, value in zip(tokens, spread, strict=True)),
         tuple((tokens[other], tokens[one], _to_bps(_entry(related, one, other))) for one, other in pairs),
         len(seen.moves),
@@ -225,7 +229,7 @@ def _to_bps(share: float) -> int:
 # --- Packages that only some allocators need: loaded when they are used, since they take seconds; where missing, said with the remedy.
 
 
-def extra(module: str) -> Any:
+def import_extra(module: str) -> Any:
     """The module. Raises Refused where the extra `analysis` is not installed."""
     try:
         return import_module(module)

@@ -14,28 +14,28 @@ from typing import Any
 from agent.chain.endpoints import Endpoint
 from agent.chain.rpc import HttpTransport
 from agent.chain.safe import foreign_signer
-from agent.chain.sender import PanelSender
+from agent.chain.sender import QuorumSender
 from agent.chain.watch import PoolKind, PoolRef
 from agent.config.load import LoadedConfig, key_source
 from agent.config.schema import Config
-from agent.execution.carrier import Settings, signable
-from agent.execution.executor import Executor, Onlooker
-from agent.execution.external_signer import ProposingExecutor, require_none_open
-from agent.execution.step_context import Hands, Outcome
-from agent.model import Execution, Limits
+from agent.execution.carrier import SubmissionSettings, signable_nonces
+from agent.execution.executor import JournaledExecutor, ReadOnlySigner
+from agent.execution.external_signer import ProposingExecutor, require_no_open_proposals
+from agent.execution.step_context import StepActors, StepOutcome
+from agent.model import ExecutionConfig, Limits
 from agent.ports import Sender, SigningKey
 from agent.signing import keys
 from agent.signing.rules import LocalSigner, SigningRules
-from agent.store.files.locks import awaited_lock, beside_store, lock_path, service_lock
+from agent.store.files.locks import lock_path, service_lock, store_lock_path, wait_for_lock
 from agent.store.store import FileOutbox
 from agent.venues.composer import RouterComposer
-from agent.wiring.context import Desk, paper_hands, store_file
+from agent.wiring.context import AgentContext, paper_actors, store_file
 
 
 def signing_rules(
     config: Config,
     limits: Limits,
-    execution: Execution,
+    execution: ExecutionConfig,
     tokens: tuple[str, ...],
     pools: Sequence[PoolRef] = (),
     payouts: tuple[str, ...] = (),
@@ -56,17 +56,17 @@ def signing_rules(
 
 
 @dataclass(frozen=True, slots=True)
-class Wallet:
+class WalletSession:
     """What a process acts with for as long as it lives: its key, asked for once. It holds no lock of its own."""
 
-    desk: Desk
-    confirm: Callable[[Outcome], bool]
+    desk: AgentContext
+    confirm: Callable[[StepOutcome], bool]
     progress: Callable[[str], None]
     key: SigningKey | None
     submit: Endpoint | None
 
     @contextmanager
-    def held(self, *, takes_back: bool = False) -> Iterator[Hands]:
+    def held(self, *, takes_back: bool = False) -> Iterator[StepActors]:
         """The hands of one act: waits for the wallet's lock, and lets go of it in the end. Raises Held where that takes too long,
         Edited where another config than this one was confirmed since the desk was opened: its limits are not the owner's any more,
         unless it only `takes_back` what waits or may be taken.
@@ -76,27 +76,27 @@ class Wallet:
         with self.locked():
             if not takes_back:
                 self.desk.store.require_present(self.desk.loaded.digest, self.desk.confirmed)
-            yield self._hands()
+            yield self._actors()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else acts for the wallet meanwhile, and nothing is signed. Raises Held where waiting for it takes too long."""
         desk, wait_s = self.desk, self.desk.config.service.wallet_wait
-        with awaited_lock(*locks(desk.loaded), patience_s=wait_s, sleep=desk.clock.sleep, tell=self.progress):
+        with wait_for_lock(*lock_locations(desk.loaded), patience_s=wait_s, sleep=desk.clock.sleep, tell=self.progress):
             yield
 
-    def _hands(self) -> Hands:
+    def _actors(self) -> StepActors:
         desk, config = self.desk, self.desk.config
         rules = signing_rules(config, desk.limits, desk.execution, desk.tokens, desk.pools, desk.payouts)
-        nonces = partial(signable, desk.store)
+        nonces = partial(signable_nonces, desk.store)
         desk.panel.tell = self.progress
         if desk.paper is not None:
-            return paper_hands(desk, rules, settings(config, desk.limits), self.confirm, self.progress)
-        sender: Sender = PanelSender(desk.panel, config.chain.chain_id, self.submit, config.execution.submit_public_fallback)
+            return paper_actors(desk, rules, submission_settings(config, desk.limits), self.confirm, self.progress)
+        sender: Sender = QuorumSender(desk.panel, config.chain.chain_id, self.submit, config.execution.submit_public_fallback)
         acting: dict[str, Any] = {
             "journal": desk.store,
             "clock": desk.clock,
-            "settings": settings(config, desk.limits),
+            "settings": submission_settings(config, desk.limits),
             "is_paused": desk.switch.is_paused,
             "is_hard": desk.switch.is_hard,
             "on_event": lambda event: self.progress(event.text or event.name),
@@ -104,57 +104,61 @@ class Wallet:
         if config.wallet.mode == "propose":
             owner, sender = foreign_signer(rules, nonces, desk.panel, sender, desk.line, safe=config.wallet.safe)
             outbox = FileOutbox(desk.loaded.proposals_path)
-            executor: Executor = ProposingExecutor(book=desk.store, owner=owner, sender=sender, outbox=outbox, **acting)
+            executor: JournaledExecutor = ProposingExecutor(book=desk.store, owner=owner, sender=sender, outbox=outbox, **acting)
         else:
-            require_none_open(desk.store, desk.store)
-            signer = Onlooker(config.wallet.address) if self.key is None else LocalSigner(self.key, rules, nonces)
-            executor = Executor(signer=signer, sender=sender, **acting)
-        return Hands(executor, RouterComposer(sender, config.wallet.address, desk.clock), self.confirm)
+            require_no_open_proposals(desk.store, desk.store)
+            signer = ReadOnlySigner(config.wallet.address) if self.key is None else LocalSigner(self.key, rules, nonces)
+            executor = JournaledExecutor(signer=signer, sender=sender, **acting)
+        return StepActors(executor, RouterComposer(sender, config.wallet.address, desk.clock), self.confirm)
 
 
 @contextmanager
-def open_hands(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callable[[str], None], *, signs: bool = True) -> Iterator[Hands]:
+def open_actors(
+    desk: AgentContext, confirm: Callable[[StepOutcome], bool], progress: Callable[[str], None], *, signs: bool = True
+) -> Iterator[StepActors]:
     """What one act needs: the wallet's lock, its key, the executor; until the block ends. Without `signs` it needs no key."""
-    with open_wallet(desk, confirm, progress, signs=signs).held() as hands:
-        yield hands
+    with open_wallet_session(desk, confirm, progress, signs=signs).held() as actors:
+        yield actors
 
 
 @contextmanager
-def open_service(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callable[[str], None]) -> Iterator[Wallet]:
+def open_service(desk: AgentContext, confirm: Callable[[StepOutcome], bool], progress: Callable[[str], None]) -> Iterator[WalletSession]:
     """What a run acts with: it serves the wallet until the block ends, and holds it for each act alone. Raises Held at once where
     another run serves it.
     """
-    with service_lock(*locks(desk.loaded)):
-        yield open_wallet(desk, confirm, progress)
+    with service_lock(*lock_locations(desk.loaded)):
+        yield open_wallet_session(desk, confirm, progress)
 
 
-def open_wallet(desk: Desk, confirm: Callable[[Outcome], bool], progress: Callable[[str], None], *, signs: bool = True) -> Wallet:
+def open_wallet_session(
+    desk: AgentContext, confirm: Callable[[StepOutcome], bool], progress: Callable[[str], None], *, signs: bool = True
+) -> WalletSession:
     """For acts that take the wallet one by one: the key is loaded here, nothing is held. Without `signs`, or where somebody else
     signs, it needs none, and for paper trading none is ever loaded.
     """
     config = desk.config
     if desk.paper is not None:
-        return Wallet(desk, confirm, progress, None, None)
+        return WalletSession(desk, confirm, progress, None, None)
     submit_url = config.execution.submit_url.get_secret_value()
     submit = Endpoint(HttpTransport(submit_url, "submit")) if submit_url else None
     key = None
     if signs and config.wallet.mode != "propose":
         ask = getpass.getpass if sys.stdin.isatty() else None
         key = keys.load_key(desk.key or key_source(desk.loaded), config.chain.chain_id, ask=ask, fork=config.chain.fork)
-    return Wallet(desk, confirm, progress, key, submit)
+    return WalletSession(desk, confirm, progress, key, submit)
 
 
-def locks(loaded: LoadedConfig) -> tuple[Path, int, str, Path]:
+def lock_locations(loaded: LoadedConfig) -> tuple[Path, int, str, Path]:
     """Where the lock of the config's wallet lies, with what it locks, chain id and wallet; and the one beside its store."""
     chain, wallet, file = loaded.config.chain, loaded.config.wallet.address, store_file(loaded).resolve()
     alone = chain.local or loaded.paper  # paper books never hold up the wallet itself
-    return lock_path(chain.chain_id, wallet, file, local_chain=alone), chain.chain_id, wallet, beside_store(file)
+    return lock_path(chain.chain_id, wallet, file, local_chain=alone), chain.chain_id, wallet, store_lock_path(file)
 
 
-def settings(config: Config, limits: Limits) -> Settings:
+def submission_settings(config: Config, limits: Limits) -> SubmissionSettings:
     """How patiently transactions are followed: blocks of live chains come every 2 to 12 s, of local ones at once."""
     local = config.chain.local
-    return Settings(
+    return SubmissionSettings(
         confirmations=config.chain.confirmations,
         poll_s=0.2 if local else 2.0,
         mined_timeout_s=30.0 if local else 180.0,

@@ -12,36 +12,44 @@ from pathlib import Path
 from secrets import SystemRandom
 
 from agent.accounting.performance import year_start_s
-from agent.accounting.tax_lots import Lots, TaxRun, run, same_rate
-from agent.backtest.router import Place
-from agent.backtest.world import KeylessSigner
-from agent.chain.endpoints import Panel
+from agent.accounting.tax_lots import Lots, TaxLotRun, identity_rate, run_tax_lots
+from agent.backtest.router import RouterAddresses
+from agent.backtest.world import NullSigner
+from agent.chain.endpoints import EndpointPool
 from agent.chain.evidence import GatheredEvidence
 from agent.chain.own_positions import PositionReader
-from agent.chain.positions import resolve
-from agent.chain.quorum import AgreedTransport
+from agent.chain.positions import resolve_positions
+from agent.chain.quorum import QuorumTransport
 from agent.chain.rpc import HttpTransport, Transport
 from agent.chain.safe import SafeContract, SafeReader
 from agent.chain.screening import TokenScreen
-from agent.chain.second_quote import Unanimous, V2Contracts, V3Contracts, opinions
-from agent.chain.sender import PanelSender
+from agent.chain.second_quote import UnanimousQuoter, V2Contracts, V3Contracts, build_quoter
+from agent.chain.sender import QuorumSender
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import find_proxies, read_tokens
-from agent.chain.watch import PoolRef, Watch
+from agent.chain.watch import PoolRef, SnapshotScope
 from agent.config import build_execution, build_limits, build_policy, build_portfolio, build_reference
-from agent.config.build import all_supplies, build_split, factories, fixed_contracts, known_positions, liquidity_contracts, with_allocators
+from agent.config.build import (
+    allocator_supply_tokens,
+    build_split,
+    factories,
+    fixed_contracts,
+    known_positions,
+    liquidity_contracts,
+    with_allocators,
+)
 from agent.config.liquidity import build_targets
 from agent.config.load import LoadedConfig
 from agent.config.schema import FILES, MEGABYTES, Config, RpcTable, read_rates, year_limit
 from agent.config.weights import build_weights
 from agent.errors import ConfigError, OperatorNeeded
-from agent.execution.assemble_input import remembered, take_stock
-from agent.execution.bookkeeping import pending, recall
-from agent.execution.carrier import Settings, signable
-from agent.execution.executor import Executor
-from agent.execution.step_context import Eyes, Hands, Outcome
-from agent.model import Execution, History, Limits, LotMethod, Policy, Portfolio, Reference, Snapshot, StepInput, TaxStanding
-from agent.model.strategies import Split
+from agent.execution.assemble_input import with_history, with_unknown_positions
+from agent.execution.bookkeeping import pending_entries, with_prior_day
+from agent.execution.carrier import SubmissionSettings, signable_nonces
+from agent.execution.executor import JournaledExecutor
+from agent.execution.step_context import StepActors, StepOutcome, StepReaders
+from agent.model import ExecutionConfig, History, Limits, LotMethod, Policy, Portfolio, ReferenceConfig, Snapshot, StepInput, TaxState
+from agent.model.strategies import CapitalSplit
 from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
 from agent.policy import quarantine
 from agent.ports import Clock, Reader
@@ -49,11 +57,11 @@ from agent.signing import keys
 from agent.signing.rules import SigningRules
 from agent.store.files.kill_switch import KillSwitch, pause_file
 from agent.store.opening import open_store
-from agent.store.recorder import Bounds, Recorder
+from agent.store.recorder import RecorderLimits, StepRecorder
 from agent.store.store import Store
 from agent.venues.composer import RouterComposer
-from agent.venues.discovery import discover
-from agent.venues.rebalancer import require_ours
+from agent.venues.discovery import discover_pools
+from agent.venues.rebalancer import require_own_rebalancer
 
 # --- Where steps are written down as files, if anywhere.
 
@@ -63,35 +71,35 @@ PAPER_FOLDER = "paper"
 """Steps on paper go into a folder of their own below record.dir."""
 
 
-def open_recorder(loaded: LoadedConfig, folder: Path | None) -> Recorder | None:
+def open_recorder(loaded: LoadedConfig, folder: Path | None) -> StepRecorder | None:
     """A recorder into `folder`, else into record.dir beside the config; None where neither is named. Raises ConfigError."""
     table, books = loaded.config.record, "paper" if loaded.paper else "live"
     files, megabytes = (FILES, MEGABYTES) if table is None else (table.keep_files, table.keep_megabytes)
-    bounds = Bounds(files, megabytes * MEGABYTE)
+    bounds = RecorderLimits(files, megabytes * MEGABYTE)
     if folder is not None:
-        return Recorder(folder, loaded.digest, books, bounds)
+        return StepRecorder(folder, loaded.digest, books, bounds)
     if table is None:
         return None
     place = loaded.path.parent / table.dir
     if not loaded.paper:
-        return Recorder(place, loaded.digest, books, bounds)
-    Recorder(place, loaded.digest, books, bounds)
-    return Recorder(place / PAPER_FOLDER, loaded.digest, books, bounds)
+        return StepRecorder(place, loaded.digest, books, bounds)
+    StepRecorder(place, loaded.digest, books, bounds)
+    return StepRecorder(place / PAPER_FOLDER, loaded.digest, books, bounds)
 
 
 # --- What a plan's taxable gain is told by: lots and this year's gains of the ledger, by the rules of [tax].
 
 
-class TaxKeeper:
+class TaxRunCache:
     """Runs over the ledger once for each of its states."""
 
     def __init__(self, loaded: LoadedConfig, portfolio: Portfolio) -> None:
         self._loaded = loaded
         self._portfolio = portfolio
         self._mark: tuple[int, ...] | None = None
-        self._found: TaxRun | None = None
+        self._found: TaxLotRun | None = None
 
-    def standing(self, store: Store, present: StepInput, now_s: int) -> TaxStanding | None:
+    def standing(self, store: Store, present: StepInput, now_s: int) -> TaxState | None:
         """What is mined or on its way counts with its gain, and makes no room by a loss: a reorganisation may take it. None without
         [tax], and where no limit depends on it and the rate table does not reach. Raises ConfigError where one does.
         """
@@ -100,24 +108,24 @@ class TaxKeeper:
             return None
         try:
             table = read_rates(self._loaded)
-            rate = same_rate if table is None else table.at
+            rate = identity_rate if table is None else table.at
             method = LotMethod(tax.method)
             found = self._run(store, method, rate)
             numeraire, coin, since_s = self._portfolio.numeraire, self._portfolio.wrapped_native, year_start_s(now_s)
-            later = run(pending(store, present), method, numeraire.address, coin, rate, Lots(method, found.open()))
+            later = run_tax_lots(pending_entries(store, present), method, numeraire.address, coin, rate, Lots(method, found.open()))
             realised = found.realised(since_s) + later.gained(since_s)
             limit = year_limit(tax.year_limit, numeraire.decimals)
-            return TaxStanding(method, tax.currency or "", Fraction(rate(now_s)), later.open(), realised, limit)
+            return TaxState(method, tax.currency or "", Fraction(rate(now_s)), later.open(), realised, limit)
         except ConfigError:
             if tax.year_limit is not None:
                 raise
             return None
 
-    def _run(self, store: Store, method: LotMethod, rate: Callable[[int], Fraction]) -> TaxRun:
+    def _run(self, store: Store, method: LotMethod, rate: Callable[[int], Fraction]) -> TaxLotRun:
         """All of the ledger; again only where it has changed."""
-        mark = store.ledger_mark()
+        mark = store.ledger_version()
         if self._found is None or mark != self._mark:
-            self._found = run(store.ledger(), method, self._portfolio.numeraire.address, self._portfolio.wrapped_native, rate)
+            self._found = run_tax_lots(store.ledger(), method, self._portfolio.numeraire.address, self._portfolio.wrapped_native, rate)
             self._mark = mark
         return self._found
 
@@ -125,36 +133,40 @@ class TaxKeeper:
 # --- What paper trading is put together from: the real chain to read, a chain of its own to act on, and no key.
 
 
-def prepare(loaded: LoadedConfig, store: Store) -> None:
+def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
     """Lets the paper store trust what the live one trusts now. Raises ConfigError for what is not simulated."""
     config = loaded.config
     if config.portfolio.positions or (config.lp is not None and config.lp.targets):
         raise ConfigError("paper: liquidity positions are not simulated", "leave positions and lp.targets out of a copy of the config")
     if config.execution.router != "swap_router_02":
         raise ConfigError("paper: SwapRouter02 alone is simulated", 'write execution.router = "swap_router_02" into a copy of the config')
-    store.trust_as(live_file(loaded))
+    store.copy_pins(live_store_file(loaded))
 
 
-def live_file(loaded: LoadedConfig) -> Path:
+def live_store_file(loaded: LoadedConfig) -> Path:
     """The file of the live store, which is only read."""
     return Path(loaded.live_url.removeprefix("sqlite:///"))
 
 
-def paper_chain(config: Config, execution: Execution, panel: Panel, store: Store, reader: Reader) -> PaperChain:
+def paper_chain(config: Config, execution: ExecutionConfig, panel: EndpointPool, store: Store, reader: Reader) -> PaperChain:
     """The chain of paper trading. Of what could send it gets the newest header alone."""
-    sender = PanelSender(panel, config.chain.chain_id)
-    return PaperChain(store, reader, sender.head, Place(config.wallet.address, execution.router, config.chain.wrapped_native))
+    sender = QuorumSender(panel, config.chain.chain_id)
+    return PaperChain(store, reader, sender.head, RouterAddresses(config.wallet.address, execution.router, config.chain.wrapped_native))
 
 
-def paper_hands(
-    desk: Desk, rules: SigningRules, patience: Settings, confirm: Callable[[Outcome], bool], progress: Callable[[str], None]
-) -> Hands:
+def paper_actors(
+    desk: AgentContext,
+    rules: SigningRules,
+    patience: SubmissionSettings,
+    confirm: Callable[[StepOutcome], bool],
+    progress: Callable[[str], None],
+) -> StepActors:
     """Executor and composer over the paper chain. What pays the block's fee is in it, the rest waits: there is nobody to outbid."""
     if desk.paper is None or not desk.loaded.paper:
         raise OperatorNeeded("this desk is not about paper trading", "open it by trimtab paper")
-    executor = Executor(
+    executor = JournaledExecutor(
         journal=desk.store,
-        signer=KeylessSigner(rules, partial(signable, desk.store)),
+        signer=NullSigner(rules, partial(signable_nonces, desk.store)),
         sender=desk.paper,
         clock=desk.clock,
         settings=replace(patience, bump_after_s=None),
@@ -162,7 +174,7 @@ def paper_hands(
         is_hard=desk.switch.is_hard,
         on_event=lambda event: progress(event.text or event.name),
     )
-    return Hands(executor, RouterComposer(desk.paper, desk.config.wallet.address, desk.clock), confirm)
+    return StepActors(executor, RouterComposer(desk.paper, desk.config.wallet.address, desk.clock), confirm)
 
 
 UNBOUNDED_IMPACT_BPS = 1_000
@@ -182,30 +194,30 @@ class SystemClock:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class AgentContext:
     """Everything that looking needs, and what acting is made from. `line` answers what enough operators of `panel` agree on."""
 
     loaded: LoadedConfig
-    panel: Panel
+    panel: EndpointPool
     line: Transport
     portfolio: Portfolio
     pools: tuple[PoolRef, ...]
     policy: Policy
-    reference: Reference
+    reference: ReferenceConfig
     limits: Limits
-    execution: Execution
+    execution: ExecutionConfig
     store: Store
     switch: KillSwitch
     clock: Clock
     reader: PositionReader
-    quoter: Unanimous
+    quoter: UnanimousQuoter
     """One for all looks: the caches of uniswap-python keep each of its objects for good."""
     key: keys.KeySource | None = None  # in place of the config's, where the calling program has one
-    split: Split | None = None
-    tax: TaxKeeper | None = None
+    split: CapitalSplit | None = None
+    tax: TaxRunCache | None = None
     paper: PaperChain | None = None
     """What stands for the chain where this is about paper trading."""
-    recorder: Recorder | None = None
+    recorder: StepRecorder | None = None
     confirmed: str | None = None
     """Hash of the config that was confirmed when this was opened."""
 
@@ -223,12 +235,12 @@ class Desk:
         """A snapshot with the owner's wishes and the store's memory, what the books do not explain among it."""
         step = StepInput(snapshot, self.counted, self.policy, self.reference, self.limits, self.execution, history, split=self.split)
         venue = self.config.venues.uniswap_v3
-        step = recall(step, self.store, self.panel, self.config.wallet.safe)
-        step = take_stock(step, self.store, self.line, None if venue is None else venue.position_manager)
+        step = with_prior_day(step, self.store, self.panel, self.config.wallet.safe)
+        step = with_unknown_positions(step, self.store, self.line, None if venue is None else venue.position_manager)
         standing = None if self.tax is None else partial(self.tax.standing, self.store, step)
-        seen = remembered(step, self.store, standing)
+        seen = with_history(step, self.store, standing)
         pins = {pin.address: pin.code_hash for pin in self.store.pins()}
-        return quarantine.quarantine(seen, quarantine.changed(snapshot, self.tokens, pins, self.store.implementations()))
+        return quarantine.quarantine_tokens(seen, quarantine.changed_tokens(snapshot, self.tokens, pins, self.store.implementations()))
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -247,7 +259,7 @@ class Desk:
         return TokenScreen(self.line, self.config.chain.wrapped_native)
 
     @property
-    def eyes(self) -> Eyes:
+    def readers(self) -> StepReaders:
         """What a step reads through."""
         evidence = GatheredEvidence(
             paused=self._paused,
@@ -259,17 +271,17 @@ class Desk:
         )
         if self.paper is not None:
             reading, source = PaperReader(self.reader, self.paper), PaperEvidence(evidence, self.paper)
-            return Eyes(reading, self.assemble, self.store.history, source, self.clock, SystemRandom().random)
+            return StepReaders(reading, self.assemble, self.store.history, source, self.clock, SystemRandom().random)
         safe = SafeContract(self.line, self.config.wallet.address)
         reader: Reader = SafeReader(self.reader, safe) if self.config.wallet.safe else self.reader
-        return Eyes(reader, self.assemble, self.store.history, evidence, self.clock, SystemRandom().random)
+        return StepReaders(reader, self.assemble, self.store.history, evidence, self.clock, SystemRandom().random)
 
     def _paused(self) -> tuple[bool, str]:
         stopped = self.switch.read()
         return stopped.paused is not False, stopped.reason
 
 
-def second_venues(config: Config) -> list[V2Contracts | V3Contracts]:
+def second_quote_venues(config: Config) -> list[V2Contracts | V3Contracts]:
     """The venues as second quotes need them."""
     found: list[V2Contracts | V3Contracts] = []
     if (v2 := config.venues.uniswap_v2) is not None:
@@ -288,7 +300,7 @@ def store_file(loaded: LoadedConfig) -> Path:
 
 
 @contextmanager
-def books(loaded: LoadedConfig) -> Iterator[tuple[Store, KillSwitch]]:
+def open_store_offline(loaded: LoadedConfig) -> Iterator[tuple[Store, KillSwitch]]:
     """The store and the kill switch, without any chain."""
     chain = loaded.config.chain
     kind = "paper" if loaded.paper else "live"
@@ -310,70 +322,72 @@ def open_transport(endpoint: RpcTable, attempts: int = 1) -> Transport:
     return HttpTransport(endpoint.resolve(), endpoint.operator, float(endpoint.timeout), attempts=attempts)
 
 
-def open_panel(config: Config, transports: Sequence[Transport] | None = None) -> Panel:
+def open_endpoint_pool(config: Config, transports: Sequence[Transport] | None = None) -> EndpointPool:
     """The endpoints of the config, or those given, as one. Raises ConfigError when they are of too few operators."""
     lines = open_transports(config) if transports is None else transports
-    return Panel(lines, config.chain.min_operators, max_lag_blocks=config.chain.max_lag_blocks)
+    return EndpointPool(lines, config.chain.min_operators, max_lag_blocks=config.chain.max_lag_blocks)
 
 
 @contextmanager
-def open_desk(
+def open_context(
     loaded: LoadedConfig,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
     untrusted_pools: bool = False,
     record: Path | None = None,
-) -> Iterator[Desk]:
+) -> Iterator[AgentContext]:
     """Connects to the chain and the store; reads tokens, discovers pools.
 
     Once pools are pinned, those that are not are left out: what a factory made since `trimtab trust` waits for the owner.
     `untrusted_pools` takes them in, to show them. With `record`, or [record] in the config, each step is written down there.
     """
-    panel = open_panel(loaded.config, transports)
-    portfolio, split = _wishes(loaded, panel)
-    with books(loaded) as (store, switch):
+    panel = open_endpoint_pool(loaded.config, transports)
+    portfolio, split = _target_portfolio(loaded, panel)
+    with open_store_offline(loaded) as (store, switch):
         confirmed = store.confirmed_config()
         if loaded.paper:
-            prepare(loaded, store)
+            prepare_paper_store(loaded, store)
         if (recorder := open_recorder(loaded, record)) is not None:
-            store.heard = recorder.hear
-        made = _desk(loaded, portfolio, split, panel, store, switch, clock or SystemClock(), untrusted_pools=untrusted_pools)
+            store.heard = recorder.write_step
+        made = _build_context(loaded, portfolio, split, panel, store, switch, clock or SystemClock(), untrusted_pools=untrusted_pools)
         yield replace(made, recorder=recorder, confirmed=confirmed)
 
 
-def reopened(desk: Desk, loaded: LoadedConfig) -> Desk:
+def reopen_context(desk: AgentContext, loaded: LoadedConfig) -> AgentContext:
     """The desk by a version of its config that was confirmed since, over the same endpoints, store, clock and key."""
-    made = _desk(loaded, *_wishes(loaded, desk.panel), desk.panel, desk.store, desk.switch, desk.clock, untrusted_pools=False)
+    made = _build_context(
+        loaded, *_target_portfolio(loaded, desk.panel), desk.panel, desk.store, desk.switch, desk.clock, untrusted_pools=False
+    )
     if desk.recorder is not None:
         desk.recorder.config = loaded.digest
     return replace(made, recorder=desk.recorder, confirmed=loaded.digest, key=desk.key)
 
 
-def _wishes(loaded: LoadedConfig, panel: Panel) -> tuple[Portfolio, Split | None]:
+def _target_portfolio(loaded: LoadedConfig, panel: EndpointPool) -> tuple[Portfolio, CapitalSplit | None]:
     """What the owner wants to hold, in the tokens that the chain tells of."""
     config = loaded.config
-    tokens = {token.address: token for token in read_tokens(AgreedTransport(panel), [one.address for one in config.portfolio.listed])}
+    tokens = {token.address: token for token in read_tokens(QuorumTransport(panel), [one.address for one in config.portfolio.listed])}
     portfolio = build_portfolio(config, tokens)
     portfolio = replace(portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent))
     return portfolio, with_allocators(config, build_split(config), portfolio, loaded.path.parent)
 
 
-def _desk(  # noqa: PLR0913
+def _build_context(  # noqa: PLR0913
     loaded: LoadedConfig,
     portfolio: Portfolio,
-    split: Split | None,
-    panel: Panel,
+    split: CapitalSplit | None,
+    panel: EndpointPool,
     store: Store,
     switch: KillSwitch,
     clock: Clock,
     *,
     untrusted_pools: bool,
-) -> Desk:
+) -> AgentContext:
     """Discovers pools, and puts together what looks at them."""
-    config, line = loaded.config, AgreedTransport(panel)
+    config, line = loaded.config, QuorumTransport(panel)
     limits, through = build_limits(config, portfolio.numeraire), (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     asked = [token.address for token in through]
-    pools = discover(line, config.venues, through, portfolio.hubs)
+    pools = discover_pools(line, config.venues, through, portfolio.hubs)
     portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
     pins = {pin.address: pin.code_hash for pin in store.pins()}
     reference = build_reference(config, [(pool.address, pins[pool.address]) for pool in pools if pool.address in pins])
@@ -382,14 +396,14 @@ def _desk(  # noqa: PLR0913
     pinned = tuple(dict.fromkeys((*fixed_contracts(config, store.liquidity_moves()), *asked)))
     execution = replace(build_execution(config, pinned), liquidity=liquidity_contracts(config, store.liquidity_moves()))
     if execution.router_kind == "rebalancer":
-        require_ours(line, execution.router, config.chain.wrapped_native, factories(config))
-    watch = Watch(
+        require_own_rebalancer(line, execution.router, config.chain.wrapped_native, factories(config))
+    watch = SnapshotScope(
         owner=config.wallet.address,
         tokens=through,
         spenders=(execution.router, *(contract for _, contract in execution.liquidity)),
         pools=pools,
         proxies=(proxies := find_proxies(line, asked)),
-        supplies=all_supplies(portfolio, split),
+        supplies=allocator_supply_tokens(portfolio, split),
         feeds=(*portfolio.feeds(), *reference.uptime),
         code=tuple(dict.fromkeys((*pinned, *(pool.address for pool in pools), *(proxy.first for proxy in proxies)))),
         twap_window_s=reference.twap_window_s,
@@ -397,11 +411,11 @@ def _desk(  # noqa: PLR0913
         lp_spender=dict(execution.liquidity).get("uniswap_v2"),
     )
     chain = ChainReader(panel, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators)
-    found = resolve(line, known_positions(config, portfolio, ()), factories(config))
+    found = resolve_positions(line, known_positions(config, portfolio, ()), factories(config))
     known = partial(known_positions, config, portfolio)
     reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
-    policy, quoter = build_policy(config), opinions(line, second_venues(config))
+    policy, quoter = build_policy(config), build_quoter(line, second_quote_venues(config))
     shared = (loaded, panel, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
     paper = paper_chain(config, execution, panel, store, reader) if loaded.paper else None
-    tax = TaxKeeper(loaded, portfolio)
-    return Desk(*shared, split=split, tax=tax, paper=paper)
+    tax = TaxRunCache(loaded, portfolio)
+    return AgentContext(*shared, split=split, tax=tax, paper=paper)

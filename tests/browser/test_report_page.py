@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("empyrical")
 
 from agent.app.backtests import write_report
-from agent.backtest.report.page import Fact, Page, Section, Table, write_page
+from agent.backtest.report.page import ReportFact, ReportPage, ReportSection, ReportTable, write_page
 from tests.browser.chromium import PATIENCE_MS, PHONE, WIDE
 from tests.browser.conftest import Opened
 from tests.reports import HOSTILE, LINK, result_of
@@ -81,9 +81,12 @@ def test_a_symbol_that_is_markup_does_nothing(open_page: Open, tmp_path: Path) -
             "images": [{"source": "https://evil.example/x.png"}],
         },
     }
-    section = Section(HOSTILE, (LINK,), (figure,), (Table((HOSTILE, LINK), ((HOSTILE, LINK),), HOSTILE),))
+    section = ReportSection(HOSTILE, (LINK,), (figure,), (ReportTable((HOSTILE, LINK), ((HOSTILE, LINK),), HOSTILE),))
     path = tmp_path / "hostile.html"
-    write_page(Page(HOSTILE, (Fact(HOSTILE, LINK, HOSTILE),), (section,) * 3, (HOSTILE, LINK), (Fact(LINK, HOSTILE),), LINK), path)
+    write_page(
+        ReportPage(HOSTILE, (ReportFact(HOSTILE, LINK, HOSTILE),), (section,) * 3, (HOSTILE, LINK), (ReportFact(LINK, HOSTILE),), LINK),
+        path,
+    )
     opened = open_page(path)
     opened.page.focus("[data-figure]")
     opened.page.keyboard.press("ArrowRight")
@@ -194,7 +197,7 @@ def test_a_heat_map_is_squares_with_a_scale_beside_or_above_them(open_page: Open
     }
     squares = {"type": "scatter", "mode": "markers", "x": ["a", "b", "a"], "y": ["c", "c", "d"], "marker": marker, "name": "growth"}
     path = tmp_path / "map.html"
-    write_page(Page("Map", (), (Section("Map", ("words",), ({"data": [squares], "layout": {"hovermode": "closest"}},)),)), path)
+    write_page(ReportPage("Map", (), (ReportSection("Map", ("words",), ({"data": [squares], "layout": {"hovermode": "closest"}},)),)), path)
     opened = open_page(path, size)
     assert opened.drawn == [3]
     plot, scale = (opened.page.locator(f"[data-figure] {name}").bounding_box() for name in (".nsewdrag", ".cbfills"))

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("numba")
 
 from agent.app.backtests import write_pages
-from agent.backtest.tune.report import page
+from agent.backtest.tune.report import tune_page
 from tests.browser.chromium import PHONE
 from tests.browser.conftest import Opened
 from tests.tuning import search, tuned, walks
@@ -19,7 +19,7 @@ from tests.tuning import search, tuned, walks
 
 def test_the_page_of_a_search_shows_its_verdict_its_map_and_its_walk(open_page: Callable[..., Opened], tmp_path: Path) -> None:
     found, path = tuned(search(walks(9, 120), every="7d")), tmp_path / "tune.html"
-    write_pages(page(found), path)
+    write_pages(tune_page(found), path)
     opened = open_page(path, PHONE)
     assert opened.quiet
     assert opened.page.inner_text("h1") == "Search for a setting"

@@ -12,14 +12,12 @@ import pytest
 from agent import app as api
 from agent import wiring
 from agent.app.agent import Agent
-from agent.app.money import emergency as revoking
-from agent.app.money import shutdown as ending
-from agent.app.money import withdrawals as withdrawing
+from agent.app.money import emergency, shutdown, withdrawals
 from agent.config.load import LoadedConfig
 from agent.errors import ConfigError, Retryable
 from agent.localchain import LocalChain
 from agent.model import RequestState
-from agent.store.files.locks import Held
+from agent.store.files.locks import LockHeld
 from tests.agents import ROOMY, again, allow, allowances, fund, purse, trusted, yes
 from tests.cases.test_withdrawing import HELD, HOME, OPEN, TARGETS, sure
 
@@ -51,9 +49,9 @@ def bot(chain: LocalChain, folder: Path) -> Iterator[tuple[LoadedConfig, Agent]]
 def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and_says_so(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent), ExitStack() as held:
-        number = withdrawing.withdraw(agent, "100", to=None, send=True, confirm=sure).request
+        number = withdrawals.withdraw(agent, "100", to=None, send=True, confirm=sure).request
         assert number is not None
-        held.enter_context(wiring.open_hands(agent.desk, yes, lambda _: None))
+        held.enter_context(wiring.open_actors(agent.desk, yes, lambda _: None))
 
         def released() -> None:
             agent.desk.store.end_request(number, RequestState.RELEASED, chain.now_s())
@@ -61,21 +59,21 @@ def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and
 
         before = purse(chain)
         with again(chain, loaded, clock=Meanwhile(chain, released)) as other, pytest.raises(ConfigError, match="is not open"):
-            withdrawing.resume(other, number, to=HOME, send=True, confirm=sure)
+            withdrawals.resume(other, number, to=HOME, send=True, confirm=sure)
         assert (purse(chain), chain.balance("USDC", HOME)) == (before, 0)
 
 
 def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (_, agent):
-        number = withdrawing.withdraw(agent, "100", to=None, send=True, confirm=sure).request
+        number = withdrawals.withdraw(agent, "100", to=None, send=True, confirm=sure).request
         assert number is not None
 
         def released(_: object) -> bool:
             agent.desk.store.end_request(number, RequestState.RELEASED, chain.now_s())
             return True
 
-        found = withdrawing.resume(agent, number, to=HOME, send=True, confirm=released)
+        found = withdrawals.resume(agent, number, to=HOME, send=True, confirm=released)
         assert (found.state, found.transactions) == ("failed", ())
         assert "taken back meanwhile; 0 of its 1 payments were made" in found.reason
         assert chain.balance("USDC", HOME) == 0
@@ -85,14 +83,14 @@ def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_
 def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent):
-        number = withdrawing.withdraw(agent, "100", to=None, send=True, confirm=sure).request
+        number = withdrawals.withdraw(agent, "100", to=None, send=True, confirm=sure).request
         assert number is not None
         told: list[str] = []
-        held, other = wiring.open_hands(agent.desk, yes, lambda _: None), again(chain, loaded)
-        with held, other as waits, pytest.raises(Held, match="waited 2 s"):
-            withdrawing.release(waits, number, told.append)
+        held, other = wiring.open_actors(agent.desk, yes, lambda _: None), again(chain, loaded)
+        with held, other as waits, pytest.raises(LockHeld, match="waited 2 s"):
+            withdrawals.release(waits, number, told.append)
         assert set(told) == {f"Waiting for the wallet: another command (process {os.getpid()}) acts for it"}
-        assert withdrawing.release(agent, number).state is RequestState.RELEASED
+        assert withdrawals.release(agent, number).state is RequestState.RELEASED
 
 
 def test_an_end_that_its_owner_takes_back_sells_and_pays_no_more(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -104,7 +102,7 @@ def test_an_end_that_its_owner_takes_back_sells_and_pays_no_more(anvil_chain: Lo
             if stage == "before:send":
                 api.resume(loaded.path)
 
-        found = ending.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=lambda _: True, progress=resumed)
+        found = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=lambda _: True, progress=resumed)
         assert (found.state, found.reason.partition(";")[0]) == ("unfinished", "the bot was resumed meanwhile")
         assert agent.desk.store.stopping() is None and chain.balance("USDC", HOME) == 0
         assert purse(chain).nonce > before.nonce, "what had begun came to its end"
@@ -115,14 +113,14 @@ def test_an_allowance_that_another_took_back_meanwhile_is_not_taken_back_again(a
     chain = anvil_chain
     with bot(chain, tmp_path) as (_, agent):
         allow(chain, "WETH", raw=5)
-        agent.adopt()
+        agent.resync_nonce()
 
         def quicker(_: object) -> bool:
-            revoking.revoke(agent, send=True, confirm=lambda _: True)
+            emergency.revoke(agent, send=True, confirm=lambda _: True)
             return True
 
         before = purse(chain).nonce
-        done = revoking.revoke(agent, send=True, confirm=quicker)
+        done = emergency.revoke(agent, send=True, confirm=quicker)
         assert (done.state, done.transactions, purse(chain).nonce) == ("revoked", (), before + 1)
 
 
@@ -130,13 +128,13 @@ def test_a_look_of_a_run_that_cannot_have_the_wallet_is_told_and_the_next_one_tr
     chain = anvil_chain
     with bot(chain, tmp_path) as (loaded, agent), again(chain, loaded) as other:
         looks = agent.run(send=True, confirm=yes, every="10s")
-        with wiring.open_hands(other.desk, yes, lambda _: None):
+        with wiring.open_actors(other.desk, yes, lambda _: None):
             busy = next(looks)
             assert isinstance(busy, Retryable) and "already acts" in busy.message
-            with pytest.raises(Held, match="already acts"):
+            with pytest.raises(LockHeld, match="already acts"):
                 next(agent.run(send=True, confirm=yes, once=True))
         assert not isinstance(next(looks), Exception)
-        with pytest.raises(Held, match="already serves"):
+        with pytest.raises(LockHeld, match="already serves"):
             next(other.run(send=True, confirm=yes))
         assert not isinstance(next(other.run(send=True, confirm=yes, once=True)), Exception), "a single look serves nobody"
         looks.close()
@@ -147,7 +145,7 @@ def test_a_run_that_was_stopped_or_whose_config_was_edited_acts_no_more(anvil_ch
     with bot(chain, tmp_path) as (loaded, agent), again(chain, loaded) as other:
         looks = agent.run(send=True, confirm=yes, every="1h")
         next(looks)
-        assert ending.stop(other, send=True, confirm=lambda _: True).state == "stopped"
+        assert shutdown.stop(other, send=True, confirm=lambda _: True).state == "stopped"
         fund(chain, {"USDC": 9_000})  # much to do
         before = purse(chain)
         assert list(looks) == []

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from agent.app.agent import Agent
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.units import BPS, largest_remainder
 from tests.agents import FIVE, ROOMY, USD, Purse, agent_on, fund, lost, off_target, pool_prices, purse, require_exact, said, swap_of, yes
@@ -73,7 +73,7 @@ def test_one_step_ends_on_target_or_names_the_bound(
         chain.revert(mark)
 
 
-def require_kept_limits(chain: LocalChain, agent: Agent, outcome: Outcome, before: Purse, prices: dict[str, Fraction]) -> None:
+def require_kept_limits(chain: LocalChain, agent: Agent, outcome: StepOutcome, before: Purse, prices: dict[str, Fraction]) -> None:
     """To the wei as planned; no dearer, no larger, and no pool further than allowed, all measured on the chain."""
     require_exact(chain, outcome, before)
     plan, _, receipt = swap_of(outcome)
@@ -95,7 +95,7 @@ def require_kept_limits(chain: LocalChain, agent: Agent, outcome: Outcome, befor
     assert receipt.block_number > plan.block
 
 
-def require_near_or_named(chain: LocalChain, outcome: Outcome, targets: dict[str, str]) -> None:
+def require_near_or_named(chain: LocalChain, outcome: StepOutcome, targets: dict[str, str]) -> None:
     assert outcome.plan is not None
     named = {item.what for item in outcome.plan.skipped}
     for symbol, off in off_target(chain, targets).items():

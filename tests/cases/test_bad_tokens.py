@@ -8,8 +8,8 @@ import pytest
 import tomlkit
 
 from agent import codec
-from agent.app.start.setup import trust_now
-from agent.artifacts import Artifact, own
+from agent.app.start.setup import pin_all
+from agent.artifacts import Artifact, own_artifact
 from agent.config.load import LoadedConfig, load_config
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
@@ -35,13 +35,13 @@ def with_guest(
     path = folder / "trimtab.toml"
     path.write_text(tomlkit.dumps(document))
     loaded = load_config(path)
-    trust_now(loaded, [chain.transport])
+    pin_all(loaded, [chain.transport])
     return loaded
 
 
 def turned_bad(chain: LocalChain, symbol: str, contract: str | Artifact, *arguments: object) -> str:
     """A token that was listed in a pool of five million dollars, and then became another contract at the same address."""
-    artifact = own(contract) if isinstance(contract, str) else contract
+    artifact = own_artifact(contract) if isinstance(contract, str) else contract
     assert isinstance(chain.node, AnvilNode)
     chain.add_token(symbol, 18, chain.books.prices_usd["LINK"])
     chain.add_v2_pool(symbol, "USDC", 5_000_000)
@@ -96,7 +96,7 @@ def test_a_token_whose_symbol_steers_terminals_shows_it_nowhere(anvil_chain: Loc
     name = ESCAPES.encode()
     for slot in ("0x0", "0x1"):  # name and symbol, as Solidity stores short strings
         chain.node.rpc("anvil_setStorageAt", evil, slot, "0x" + (name.ljust(31, b"\0") + bytes([2 * len(name)])).hex())
-    assert chain.contract(evil, own("TestToken")).functions.symbol().call() == ESCAPES
+    assert chain.contract(evil, own_artifact("TestToken")).functions.symbol().call() == ESCAPES
     with again(chain, with_guest(chain, tmp_path, evil)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert "GUEST" in outcome.reason

@@ -6,8 +6,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent.app.agent import Agent
-from agent.execution.step_context import Outcome, OutcomeKind
-from agent.guards.case import open_case
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
 from tests.agents import ROOMY, USD, again, agent_on, explained, fund, lost, purse, said, swap_of, trusted, yes
 from tests.plans import evidence
@@ -18,7 +18,7 @@ DOWN = {"WETH": 35_000, "USDC": 55_000}
 DAY_S = 86_400
 
 
-def step(chain: LocalChain, agent: Agent, held: dict[str, int]) -> Outcome:
+def step(chain: LocalChain, agent: Agent, held: dict[str, int]) -> StepOutcome:
     """The owner changed the holdings, and said so; then one step."""
     fund(chain, held)
     explained(agent)
@@ -68,7 +68,7 @@ def test_what_the_day_has_lost_bounds_the_worst_case_of_each_trade(anvil_chain: 
             before = purse(chain)
             outcome = agent.rebalance(send=True, confirm=yes)
             plan, _, _ = swap_of(outcome)
-            judged = open_case(outcome.step_input, plan, evidence(outcome.step_input, plan))
+            judged = build_guard_case(outcome.step_input, plan, evidence(outcome.step_input, plan))
             assert outcome.step_input.history.loss_24h + judged.worst_cost() <= 54 * USD * Fraction(101, 100)
             moved.append(plan.turnover)
             total += lost(chain, before, prices)
@@ -87,7 +87,7 @@ def test_a_plan_that_could_lose_more_than_a_day_may_at_its_minimums_goes_in_part
     with agent_on(anvil_chain, tmp_path, wide, TARGETS) as agent:
         outcome = step(anvil_chain, agent, UP)
         plan, _, _ = swap_of(outcome)
-        worst = open_case(outcome.step_input, plan, evidence(outcome.step_input, plan)).worst_cost()
+        worst = build_guard_case(outcome.step_input, plan, evidence(outcome.step_input, plan)).worst_cost()
         assert 400 * USD < worst <= 450 * USD
         assert "part 1 of about 2" in outcome.reason and 'limits.daily_loss = "0.6%" would do it at once' in outcome.reason
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.agent import Agent
-from agent.artifacts import npm
+from agent.artifacts import npm_artifact
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.market import V3_POOL, add_v3_pool
@@ -90,7 +90,7 @@ def test_liquidity_of_a_single_block_fires_nothing_and_what_stays_does(anvil_cha
 
 def _flash(chain: LocalChain, pool: str) -> None:
     """Far more liquidity than the true pool has, close around the false price."""
-    tick = chain.contract(chain.pools[pool], npm(V3_POOL)).functions.slot0().call()[1] // 200 * 200
+    tick = chain.contract(chain.pools[pool], npm_artifact(V3_POOL)).functions.slot0().call()[1] // 200 * 200
     chain.mint_position(pool, tick - 400, tick + 600, 3 * 10**19)
 
 

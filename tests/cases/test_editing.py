@@ -10,11 +10,10 @@ import pytest
 
 from agent import wiring
 from agent.app.agent import Agent
-from agent.app.settings import config_versions as versions
-from agent.app.settings import editing
-from agent.app.settings.editing import Confirm, Editing
+from agent.app.settings import config_versions, editing
+from agent.app.settings.editing import Confirm, EditReport
 from agent.app.start import setup
-from agent.config.edits import Changes, applied
+from agent.config.edits import ConfigChanges, apply_changes
 from agent.config.fields import parse_address
 from agent.config.load import load_config
 from agent.config.schema import ChainTable
@@ -36,25 +35,25 @@ class Bot:
         self.loaded = trusted(chain, folder, {f"limits.{name}": value for name, value in limits.items()}, TARGETS)
         self.text = self.file.read_text()
 
-    def edit(self, changes: Changes, answer: bool = True, **options: bool) -> Editing:
+    def edit(self, changes: ConfigChanges, answer: bool = True, **options: bool) -> EditReport:
         return editing.edit(
             self.file,
-            lambda text: applied(text, changes),
+            lambda text: apply_changes(text, changes),
             confirm=lambda _edit, _agent: answer,
             transports=[self.chain.transport],
             clock=self.chain.clock,
             **options,
         )
 
-    def refused(self, changes: Changes, **options: bool) -> Refused:
+    def refused(self, changes: ConfigChanges, **options: bool) -> Refused:
         with pytest.raises(Refused) as refused:
             self.edit(changes, **options)
         assert self.file.read_text() == self.text and not self.file.with_name("trimtab.toml.bak").exists()
         return refused.value
 
 
-def weights(**shares: str) -> Changes:
-    return Changes(targets=tuple(shares.items()))
+def weights(**shares: str) -> ConfigChanges:
+    return ConfigChanges(targets=tuple(shares.items()))
 
 
 def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_versions(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -71,9 +70,9 @@ def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_v
         '- portfolio.assets.WETH.target = "50%"', '+ portfolio.assets.WETH.target = "30%"',
         '- portfolio.assets.WBTC.target = "20%"', '+ portfolio.assets.WBTC.target = "40%"',
     }  # fmt: skip
-    told = versions.history(bot.file)
+    told = config_versions.list_versions(bot.file)
     assert [one["how"] for one in told["configs"]] == ["edit", "first"] and told["confirmed"] == told["present"]
-    assert versions.compared(bot.file, told["configs"][0]["number"])["changes"] == list(done.changes)
+    assert config_versions.show_version(bot.file, told["configs"][0]["number"])["changes"] == list(done.changes)
     assert bot.edit(weights(WETH="30%")).state == "unchanged"
 
 
@@ -89,15 +88,18 @@ def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_
 
 def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = Bot(anvil_chain, tmp_path)
-    kept = bot.refused(Changes(removes=("WBTC",), targets=(("WETH", "70%"),)))
+    kept = bot.refused(ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),)))
     assert "left behind" in kept.message and "WBTC=0%" in kept.remedy
-    assert "halt" in bot.refused(Changes(sets=(("portfolio.assets.WBTC.feed", "0x" + "13" * 20), ("reference.kind", '["feed"]')))).message
+    assert (
+        "halt"
+        in bot.refused(ConfigChanges(sets=(("portfolio.assets.WBTC.feed", "0x" + "13" * 20), ("reference.kind", '["feed"]')))).message
+    )
     with pytest.raises(ConfigError, match="the store belongs to the old value"):
-        bot.edit(Changes(sets=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
+        bot.edit(ConfigChanges(sets=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
     with pytest.raises(ConfigError, match="sum to 110%"):
         bot.edit(weights(WETH="60%"))
     assert bot.file.read_text() == bot.text
-    done = bot.edit(Changes(removes=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
+    done = bot.edit(ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
     assert done.state == "written" and any("WBTC stay in the wallet" in one for one in done.warnings)
 
 
@@ -105,7 +107,7 @@ def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: Loc
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     link = chain.tokens["LINK"].address
     done = bot.edit(
-        Changes(adds=(("LINK", link, "10%"),), targets=(("WETH", "40%"),), sets=(("reference.kind", '["feed", "twap", "spot"]'),))
+        ConfigChanges(adds=(("LINK", link, "10%"),), targets=(("WETH", "40%"),), sets=(("reference.kind", '["feed", "twap", "spot"]'),))
     )
     assert done.state == "written" and "trimtab trust" in done.following[0]
     assert done.transition is not None and done.transition.plan is not None
@@ -117,24 +119,24 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
 ) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     with again(chain, bot.loaded) as agent:
-        assert versions.trusted(agent) and versions.changed(bot.loaded, agent.desk.store) is None
+        assert config_versions.require_trusted_config(agent) and config_versions.unconfirmed_changes(bot.loaded, agent.desk.store) is None
     bot.file.write_text(bot.text.replace('slippage = "0.3%"', 'slippage = "3%"'))
     loaded = load_config(bot.file)
     lines = ('- limits.slippage = "0.3%"', '+ limits.slippage = "3%"')
     with again(chain, loaded) as agent:
-        assert versions.changed(loaded, agent.desk.store) == lines
+        assert config_versions.unconfirmed_changes(loaded, agent.desk.store) == lines
         live = Agent(
             replace(agent.desk, loaded=replace(loaded, config=loaded.config.model_copy(update={"chain": _live(loaded.config.chain)})))
         )
         with pytest.raises(Refused, match="nobody has confirmed") as refused:
-            versions.trusted(live)
+            config_versions.require_trusted_config(live)
         assert "slippage" in refused.value.verdicts[0].measured
         asked: list[tuple[str, ...]] = []
-        assert not versions.confirmed(live, lambda told: bool(asked.append(told)))
+        assert not config_versions.confirm_changes(live, lambda told: bool(asked.append(told)))
         assert asked == [lines]
         with pytest.raises(Refused):
-            versions.trusted(live)
-        assert versions.confirmed(live, lambda told: told == lines) and versions.trusted(live)
+            config_versions.require_trusted_config(live)
+        assert config_versions.confirm_changes(live, lambda told: told == lines) and config_versions.require_trusted_config(live)
         assert [one.how for one in agent.desk.store.configs()] == ["confirmed", "noticed", "first"]
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
@@ -142,20 +144,20 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
 def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_file(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and has no key, waits for the owner's next yes to something else."""
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
-    assert bot.edit(Changes(sets=(("policy.cooldown", "2h"),))).by_hand == ()
+    assert bot.edit(ConfigChanges(sets=(("policy.cooldown", "2h"),))).by_hand == ()
     stolen = bot.file.read_text().replace('payout_per_day = "100000"', 'payout_per_day = "off"')
     assert stolen != bot.file.read_text()
     bot.file.write_text(stolen)
     lines = ('- limits.payout_per_day = "100000"', '+ limits.payout_per_day = "off"')
-    shown: list[Editing] = []
+    shown: list[EditReport] = []
 
-    def machine(found: Editing, agent: Agent) -> bool:
+    def machine(found: EditReport, agent: Agent) -> bool:
         shown.append(found)
         config = agent.desk.loaded.config
         live = replace(agent.desk.loaded, config=config.model_copy(update={"chain": _live(config.chain)}))
-        return editing.trusted(found, Agent(replace(agent.desk, loaded=live)))
+        return editing.accept_edit(found, Agent(replace(agent.desk, loaded=live)))
 
-    def edit(confirm: Confirm) -> Editing:
+    def edit(confirm: Confirm) -> EditReport:
         return editing.edit(
             bot.file, lambda text: text.replace("2h", "3h"), confirm=confirm, transports=[chain.transport], clock=chain.clock
         )
@@ -172,7 +174,7 @@ def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_ma
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bot, thief = Bot(anvil_chain, tmp_path), "0x00000000000000000000000000000000000B0b00"
-    bot.edit(Changes(sets=(("policy.cooldown", "2h"),)))
+    bot.edit(ConfigChanges(sets=(("policy.cooldown", "2h"),)))
     bot.file.write_text(bot.file.read_text().replace("payout_addresses = []", f'payout_addresses = ["{thief}"]'))
     loaded, line = load_config(bot.file), anvil_chain.transport
     chain = loaded.config.chain.model_copy(update={"single_operator": line.operator})
@@ -180,7 +182,7 @@ def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_ma
     monkeypatch.setattr(ChainTable, "local", property(lambda _: False))
     with pytest.raises(Refused, match="nobody has confirmed"):
         setup.trust(loaded, lambda _: True, [line], unseen=True)
-    with wiring.books(loaded) as (store, _):
+    with wiring.open_store_offline(loaded) as (store, _):
         assert store.payout_addresses() == ()
     seen = setup.trust(loaded, lambda _: True, [line])  # its owner was shown it, and asked
     assert [row["address"] for row in seen["contracts"] if row["what"] == "payout address"] == [parse_address(thief, "")]
@@ -193,7 +195,7 @@ def _live(table: object) -> object:
 def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = Bot(anvil_chain, tmp_path)
     with pytest.raises(ConfigError, match=r"USDC becomes WETH, and portfolio\.max_live_value, limits\.min_trade") as caught:
-        bot.edit(Changes(sets=(("portfolio.numeraire", "WETH"),)))
+        bot.edit(ConfigChanges(sets=(("portfolio.numeraire", "WETH"),)))
     assert "--set portfolio.max_live_value" in caught.value.remedy
     converted = {
         "portfolio.max_live_value": "40",
@@ -201,7 +203,7 @@ def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChai
         "limits.pool_min_value": "20",
         "limits.payout_per_day": "40",
     }
-    assert bot.edit(Changes(sets=(("portfolio.numeraire", "WETH"), *converted.items()))).state == "written"
+    assert bot.edit(ConfigChanges(sets=(("portfolio.numeraire", "WETH"), *converted.items()))).state == "written"
 
 
 def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -211,7 +213,7 @@ def test_a_run_takes_up_a_confirmed_edit_without_ending(anvil_chain: LocalChain,
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         link = chain.tokens["LINK"].address
         more = (("policy.cooldown", "0s"), ("reference.kind", '["feed", "twap", "spot"]'))
-        bot.edit(Changes(adds=(("LINK", link, "10%"),), targets=(("WBTC", "10%"),), sets=more), pins=True)
+        bot.edit(ConfigChanges(adds=(("LINK", link, "10%"),), targets=(("WBTC", "10%"),), sets=more), pins=True)
         began_s = chain.clock.now_s()
         found = next(looks)
         assert found.kind is OutcomeKind.DONE, found  # type: ignore[union-attr]  # an outcome
@@ -226,7 +228,7 @@ def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChai
     with again(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
-        bot.file.write_text(applied(bot.text, weights(WETH="30%", WBTC="40%")).replace('slippage = "0.3%"', 'slippage = "1%"'))
+        bot.file.write_text(apply_changes(bot.text, weights(WETH="30%", WBTC="40%")).replace('slippage = "0.3%"', 'slippage = "1%"'))
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         assert agent.desk.loaded == bot.loaded
         agent.desk.store.confirm_config("another", 0, how="edit")  # a confirmed version that the file is not
@@ -240,7 +242,7 @@ def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: Local
     with again(chain, bot.loaded) as agent:
         looks = agent.run(send=True, confirm=yes, every="1s")
         next(looks)
-        bot.edit(Changes(sets=(("execution.deadline", "3m"), ("policy.cooldown", "2h"))))
+        bot.edit(ConfigChanges(sets=(("execution.deadline", "3m"), ("policy.cooldown", "2h"))))
         with pytest.raises(Refused, match=r"edited in \[execution\], which a run reads when it begins"):
             next(looks)
 
@@ -254,7 +256,7 @@ def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
         next(looks)
         bot.edit(weights(WETH="51%", WBTC="19%"))
         with monkeypatch.context() as patch:
-            patch.setattr(wiring, "reopened", lambda *_: (_ for _ in ()).throw(Retryable("away")))
+            patch.setattr(wiring, "reopen_context", lambda *_: (_ for _ in ()).throw(Retryable("away")))
             for _ in range(2):
                 assert isinstance(next(looks), Retryable) and agent.desk.loaded == bot.loaded
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import wiring
-from agent.config.edits import Changes
+from agent.config.edits import ConfigChanges
 from agent.config.load import load_config
 from agent.config.schema import ChainTable
 from agent.execution.step_context import OutcomeKind
@@ -18,25 +18,25 @@ from tests.cases.test_bad_tokens import turned_bad
 from tests.cases.test_editing import Bot
 
 
-def link(chain: LocalChain, **more: str) -> Changes:
+def link(chain: LocalChain, **more: str) -> ConfigChanges:
     """LINK for a tenth; `more` are keys of it."""
     keys = tuple((f"portfolio.assets.LINK.{key}", value) for key, value in more.items())
-    return Changes(adds=(("LINK", chain.tokens["LINK"].address, "10%"),), targets=(("WETH", "40%"),), sets=keys)
+    return ConfigChanges(adds=(("LINK", chain.tokens["LINK"].address, "10%"),), targets=(("WETH", "40%"),), sets=keys)
 
 
 def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
-    with wiring.books(bot.loaded) as (store, _):
+    with wiring.open_store_offline(bot.loaded) as (store, _):
         before = store.pins()
         declined = bot.edit(link(chain, feed=chain.feeds["LINK"]), answer=False, pins=True)
         assert declined.state == "declined" and store.pins() == before
         done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins=True)
-        assert (done.state, done.following, done.taken_in) == ("written", (), declined.taken_in)
+        assert (done.state, done.following, done.new_tokens) == ("written", (), declined.new_tokens)
         came = {pin.address: pin.code_hash for pin in store.pins() if pin not in before}
-    assert came == {row["address"]: row["code_hash"] for row in done.taken_in.rows} and chain.tokens["LINK"].address in came
-    pools = [row for row in done.taken_in.rows if row["liquidity"]]
+    assert came == {row["address"]: row["code_hash"] for row in done.new_tokens.rows} and chain.tokens["LINK"].address in came
+    pools = [row for row in done.new_tokens.rows if row["liquidity"]]
     assert pools and all(row["liquidity"].endswith(" USDC") and "LINK" in row["what"] for row in pools)
-    priced, tried = done.taken_in.told
+    priced, tried = done.new_tokens.told
     assert priced.startswith("LINK is priced by feed: round ") and tried.startswith("LINK was tried: ")
     with again(chain, load_config(bot.file)) as agent:
         planned = agent.plan()
@@ -47,7 +47,7 @@ def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_cha
 
 def test_an_added_token_without_feed_is_priced_by_means_of_its_pools(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
-    priced, _ = bot.edit(link(chain), pins=True).taken_in.told
+    priced, _ = bot.edit(link(chain), pins=True).new_tokens.told
     assert priced.startswith("LINK is priced by twap: mean over 1800 s of ") and "(its own that count: v3 " in priced
     with again(chain, load_config(bot.file)) as agent:
         assert agent.plan().kind is OutcomeKind.PLANNED
@@ -61,7 +61,7 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
     live = bot.text.replace(account, 'keystore = "wallet.json"')
     bot.file.write_text(live.replace("[chain]\n", f'[chain]\nsingle_operator = "{chain.transport.operator}"\n', 1))
     monkeypatch.setattr(ChainTable, "local", property(lambda _: False))
-    with wiring.books(bot.loaded) as (store, _):
+    with wiring.open_store_offline(bot.loaded) as (store, _):
         before = store.pins()
         done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins=True, unseen=True)
         assert done.state == "written" and "trimtab trust" in done.following[0] and store.pins() == before
@@ -74,7 +74,7 @@ def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain:
     assert "--set portfolio.assets.LINK.feed=0x" in unpriced.remedy
     taxed = turned_bad(chain, "TAXED", "FeeOnTransfer", "TAXED", "TAXED", 18, 500)
     sets = (("portfolio.assets.TAXED.feed", chain.feeds["TAXED"]),)
-    refused = bot.refused(Changes(adds=(("TAXED", taxed, "10%"),), targets=(("WETH", "40%"),), sets=sets), pins=True)
+    refused = bot.refused(ConfigChanges(adds=(("TAXED", taxed, "10%"),), targets=(("WETH", "40%"),), sets=sets), pins=True)
     assert refused.message.startswith("TAXED is not taken in: ")
-    with wiring.books(bot.loaded) as (store, _):
+    with wiring.open_store_offline(bot.loaded) as (store, _):
         assert taxed not in {pin.address for pin in store.pins()}

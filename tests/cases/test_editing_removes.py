@@ -6,22 +6,22 @@ from functools import partial
 from pathlib import Path
 
 from agent.app.settings import editing
-from agent.app.settings.editing import Editing
-from agent.config.edits import Changes, applied, emptied
+from agent.app.settings.editing import EditReport
+from agent.config.edits import ConfigChanges, apply_changes, sell_removed_assets
 from agent.config.load import load_config
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import again, yes
 from tests.cases.test_editing import Bot
 
-GONE = Changes(removes=("WBTC",), targets=(("WETH", "70%"),))
+GONE = ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),))
 
 
-def remove(bot: Bot, changes: Changes = GONE) -> Editing:
+def remove(bot: Bot, changes: ConfigChanges = GONE) -> EditReport:
     return editing.edit(
         bot.file,
-        lambda text: applied(text, changes),
-        sell_first=partial(applied, changes=emptied(changes)),
+        lambda text: apply_changes(text, changes),
+        sell_first=partial(apply_changes, changes=sell_removed_assets(changes)),
         confirm=lambda _edit, _agent: True,
         transports=[bot.chain.transport],
         clock=bot.chain.clock,
@@ -38,7 +38,7 @@ def test_a_removed_token_is_sold_to_the_last_base_unit_and_then_taken_away(anvil
     with again(chain, load_config(bot.file)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     assert chain.balance("WBTC") == 0
-    assert remove(bot, Changes(removes=("WBTC",))).state == "written"
+    assert remove(bot, ConfigChanges(removes=("WBTC",))).state == "written"
     assert [asset.symbol for asset in load_config(bot.file).config.portfolio.assets] == ["WETH", "USDC"]
 
 
@@ -48,12 +48,12 @@ def test_dust_of_a_removed_token_is_named_and_halts_nothing_later(anvil_chain: L
     with again(chain, load_config(bot.file)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     chain.set_balance("WBTC", 3)
-    done = remove(bot, Changes(removes=("WBTC",)))
+    done = remove(bot, ConfigChanges(removes=("WBTC",)))
     assert done.state == "written"
     assert "0.00000003 WBTC, worth less than the gas of its sale, stay in the wallet" in done.warnings[0]
     with again(chain, load_config(bot.file)) as agent:
         assert agent.step_input().history.flows == () and agent.plan().kind is OutcomeKind.HOLD
-    back = Changes(adds=(("WBTC", chain.tokens["WBTC"].address, "10%"),), targets=(("WETH", "60%"),))
+    back = ConfigChanges(adds=(("WBTC", chain.tokens["WBTC"].address, "10%"),), targets=(("WETH", "60%"),))
     assert bot.edit(back, pins=True).state == "written"
     with again(chain, load_config(bot.file)) as agent:
         assert not any(flow.halts for flow in agent.step_input().history.flows) and agent.plan().kind is not OutcomeKind.HALT

@@ -10,9 +10,8 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.app.money import shutdown as ending
-from agent.app.money import withdrawals as withdrawing
-from agent.app.money.shutdown import Ending
+from agent.app.money import shutdown, withdrawals
+from agent.app.money.shutdown import ShutdownReport
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
@@ -26,7 +25,7 @@ HELD = {"WETH": 5_600, "WBTC": 1_700, "USDC": 2_700}
 OPEN = {"wallet.payout_addresses": [HOME]}
 
 
-def sure(_: Ending) -> bool:
+def sure(_: ShutdownReport) -> bool:
     return True
 
 
@@ -44,11 +43,11 @@ def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_unti
     with bot(chain, tmp_path) as agent:
         allow(chain, "WETH", raw=10**18)
         before = purse(chain)
-        looked = ending.stop(agent, confirm=sure)
+        looked = shutdown.stop(agent, confirm=sure)
         assert (looked.state, [one.label for one in looked.allowed], looked.payments) == ("planned", ["WETH"], ())
-        assert ending.stop(agent, send=True, confirm=lambda _: False).state == "declined"
+        assert shutdown.stop(agent, send=True, confirm=lambda _: False).state == "declined"
         assert agent.desk.store.stopping() is None and allowances(chain)["WETH"] == 10**18
-        done = ending.stop(agent, send=True, confirm=sure)
+        done = shutdown.stop(agent, send=True, confirm=sure)
         assert (done.state, {intent.kind for intent in done.transactions}) == ("stopped", {IntentKind.APPROVE}), done.reason
         assert set(allowances(chain).values()) == {0} and purse(chain).raw == before.raw
         held = agent.rebalance(send=True, confirm=lambda _: True)
@@ -78,19 +77,19 @@ def test_a_run_ends_once_it_is_stopped_or_its_file_is_unconfirmed(anvil_chain: L
 
 def test_a_store_that_is_adopted_pays_no_withdrawal_of_before(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
-        held = withdrawing.withdraw(agent, "100", send=True, confirm=lambda _: True)
-        agent.adopt()
+        held = withdrawals.withdraw(agent, "100", send=True, confirm=lambda _: True)
+        agent.resync_nonce()
         with pytest.raises(ConfigError, match="not open"):
-            withdrawing.resume(agent, held.request or 0, to=HOME, send=True, confirm=lambda _: True)
+            withdrawals.resume(agent, held.request or 0, to=HOME, send=True, confirm=lambda _: True)
 
 
 def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with bot(chain, tmp_path) as agent:
-        looked = ending.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
+        looked = shutdown.stop(agent, to_stable=True, send_to=HOME, confirm=sure)
         assert looked.state == "planned" and looked.sale is not None and looked.sale.kind is OutcomeKind.PLANNED, looked.reason
         assert [one.token for one in looked.payments] == [chain.tokens["USDC"].address]
-        done = ending.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
+        done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
         assert (done.state, done.left) == ("stopped", ()), done.reason
         after = purse(chain)
         assert after.raw["USDC"] == 0 and after.raw["WETH"] < 1_000 and after.raw["WBTC"] < 10, "but for dust"
@@ -114,29 +113,29 @@ def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once
                 raise Killed
 
         with pytest.raises(Killed):
-            ending.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure, progress=sold)
+            shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure, progress=sold)
     assert chain.balance("USDC", HOME) == 0 and purse(chain).raw["WETH"] == 0
     with again(chain, loaded) as agent:
         assert agent.plan().kind is OutcomeKind.HALT
         with pytest.raises(ConfigError, match="another stop is in progress"):
-            ending.stop(agent, to_stable=True, send=True, confirm=sure)
-        done = ending.stop(agent, send=True, confirm=sure)
+            shutdown.stop(agent, to_stable=True, send=True, confirm=sure)
+        done = shutdown.stop(agent, send=True, confirm=sure)
         assert (done.state, done.to, done.to_stable) == ("stopped", HOME, True), done.reason
         paid = chain.balance("USDC", HOME)
         assert paid > 9_900 * USD and purse(chain).raw["USDC"] == 0
         assert len([one for one in agent.desk.store.intents(limit=100) if one.kind is IntentKind.PAYOUT and one.succeeded]) == 1
-        assert ending.stop(agent, send=True, confirm=sure).transactions == () and chain.balance("USDC", HOME) == paid
+        assert shutdown.stop(agent, send=True, confirm=sure).transactions == () and chain.balance("USDC", HOME) == paid
 
 
 def test_coins_are_paid_out_as_they_are_and_more_than_a_day_may_pay_is_refused_first(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, {**OPEN, "limits.payout_per_day": "9000"}, TARGETS) as agent:
-        refused = ending.stop(agent, send_to=HOME, send=True, confirm=sure)
+        refused = shutdown.stop(agent, send_to=HOME, send=True, confirm=sure)
         assert refused.state == "refused" and "payout_per_day" in refused.reason and agent.desk.store.stopping() is None
     with agent_on(chain, tmp_path / "b", OPEN, TARGETS) as agent:
         before = purse(chain)
-        done = ending.stop(agent, send_to=HOME, send=True, confirm=sure)
+        done = shutdown.stop(agent, send_to=HOME, send=True, confirm=sure)
         assert (done.state, {intent.kind for intent in done.transactions}) == ("stopped", {IntentKind.PAYOUT}), done.reason
         assert all(chain.balance(symbol, HOME) == before.raw[symbol] for symbol in TARGETS)
 
@@ -155,10 +154,10 @@ def test_a_withdrawal_killed_at_any_durable_write_or_send_of_its_payment_pays_ex
     with again(chain, loaded) as agent:
         agent.plan()
     with again(chain, loaded) as agent, dying(agent, moment) as progress, pytest.raises(Killed):
-        withdrawing.withdraw(agent, "500", to=HOME, send=True, confirm=lambda _: True, progress=progress)
+        withdrawals.withdraw(agent, "500", to=HOME, send=True, confirm=lambda _: True, progress=progress)
     with again(chain, loaded) as agent:
         for request in agent.desk.store.requests(open_only=True):
-            done = withdrawing.resume(agent, request.id, send=True, confirm=lambda _: True)
+            done = withdrawals.resume(agent, request.id, send=True, confirm=lambda _: True)
             assert done.state == "paid", done.reason
         asked = agent.desk.store.requests()
         assert chain.balance("USDC", HOME) == (500 * USD if asked else 0)

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from agent import wiring
-from agent.app.money import shutdown as ending
+from agent.app.money import shutdown
 from agent.localchain import LocalChain
 from tests.agents import again, fund, trusted, yes
 
@@ -32,9 +32,9 @@ def test_a_stop_waits_for_a_run_that_holds_the_wallet(anvil_chain: LocalChain, t
     fund(anvil_chain, {"WETH": 500, "USDC": 500})
     loaded = trusted(anvil_chain, tmp_path, targets=TARGETS)
     with ExitStack() as held, again(anvil_chain, loaded) as runs:
-        held.enter_context(wiring.open_hands(runs.desk, yes, lambda _: None))
+        held.enter_context(wiring.open_actors(runs.desk, yes, lambda _: None))
         clock = Letting(anvil_chain, held)
         with again(anvil_chain, loaded, clock=clock) as agent:
-            done = ending.stop(agent, send=True, confirm=lambda _: runs.desk.store.stopping() is None)
+            done = shutdown.stop(agent, send=True, confirm=lambda _: runs.desk.store.stopping() is None)
         assert (done.state, clock.seen >= 1) == ("stopped", True), done.reason
         assert runs.desk.store.stopping() is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.money import shutdown as ending
+from agent.app.money import shutdown
 from agent.localchain import LocalChain
 from agent.model import IntentKind
 from tests import agents
@@ -28,9 +28,9 @@ def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, t
         chain.mine(1)
         held = agent.rebalance()
         assert bool([flow for flow in held.step_input.history.flows if flow.holds]) is bool(gift)
-        looked = ending.stop(agent, to_stable=True, confirm=lambda _: True)
+        looked = shutdown.stop(agent, to_stable=True, confirm=lambda _: True)
         assert looked.sale is not None and looked.sale.plan is not None and len(looked.sale.plan.actions) == 2, looked.reason
-        done = ending.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
+        done = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert done.state == "stopped" and done.left == (), done.reason
         kinds = [intent.kind for intent in done.transactions if intent.kind is not IntentKind.APPROVE]
         assert kinds[0] is kinds[1] is IntentKind.LIQUIDITY and IntentKind.SWAP in kinds

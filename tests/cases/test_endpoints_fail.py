@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.app.start.checks import doctor
-from agent.app.start.setup import trust_now
+from agent.app.start.setup import pin_all
 from agent.chain.rpc import HttpTransport, Transport
 from agent.config.load import LoadedConfig
 from agent.errors import Refused, Retryable
@@ -160,7 +160,7 @@ def two_must_agree(chain: LocalChain, folder: Path, lines: Sequence[Transport], 
     """A config of these endpoints; everything was pinned while all was well."""
     rpc = [{"url": "http://127.0.0.1:1", "operator": one.operator} for one in lines]
     loaded = config(chain, folder, {**ROOMY, "chain.rpc": rpc, "chain.quorum": 2, **(changes or {})}, TWO)
-    trust_now(loaded, healthy(chain))
+    pin_all(loaded, healthy(chain))
     return loaded
 
 

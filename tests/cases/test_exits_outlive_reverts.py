@@ -9,9 +9,9 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.app.alerting import Facts
-from agent.app.alerting import raised_alerts as alerts
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.app.alerting import RunFacts
+from agent.app.alerting import cycle_alerts as alerts
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import AlertKind
 from agent.policy import failures
@@ -31,7 +31,7 @@ def settled(chain: LocalChain, weth: int) -> None:
     chain.mine(BLOCKS + 1)
 
 
-def griefed(chain: LocalChain, agent: Agent) -> Outcome:
+def griefed(chain: LocalChain, agent: Agent) -> StepOutcome:
     """A look whose swap meets pools that were pushed just before; then they are set back."""
     down = Fraction(CRASH * 93, 100)
     push = before_a_swap(agent, lambda: chain.move_market({"WETH": down}, twap_follows=False))
@@ -41,7 +41,7 @@ def griefed(chain: LocalChain, agent: Agent) -> Outcome:
     return outcome
 
 
-def waits(outcome: Outcome) -> bool:
+def waits(outcome: StepOutcome) -> bool:
     return outcome.kind is OutcomeKind.REFUSED and [one.guard for one in failed(outcome)] == ["reverts_in_row"]
 
 
@@ -63,7 +63,7 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
             assert griefed(chain, agent).kind is OutcomeKind.FAILED
         held = agent.rebalance(send=True, confirm=yes)
         assert waits(held) and "an exit is tried again at" in failed(held)[0].measured
-        (told,) = [one.text for one in alerts(held, Facts(False, "", None)) if one.kind is AlertKind.REFUSAL]
+        (told,) = [one.text for one in alerts(held, RunFacts(False, "", None)) if one.kind is AlertKind.REFUSAL]
         assert "exits go on" in told
     for wait_s in (60, 120):
         since_s = chain.now_s()
@@ -71,7 +71,7 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
             held = agent.rebalance(send=True, confirm=yes)
             assert waits(held), "a restart shortens no wait"
             history = held.step_input.history
-            assert failures.wait_s(history) == wait_s and since_s - 30 <= (history.failed_s or 0) <= since_s
+            assert failures.retry_wait_s(history) == wait_s and since_s - 30 <= (history.failed_s or 0) <= since_s
             chain.warp(wait_s)
             if wait_s == 60:
                 assert griefed(chain, agent).kind is OutcomeKind.FAILED, "the griefer pays again"

@@ -6,13 +6,12 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent.app.agent import Agent
-from agent.app.money import deposits as investing
-from agent.app.money import withdrawals as withdrawing
-from agent.app.money.deposits import Investing
-from agent.execution.step_context import Outcome, OutcomeKind
-from agent.guards.case import open_case
+from agent.app.money import deposits, withdrawals
+from agent.app.money.deposits import InvestmentReport
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
-from agent.model import Purchase
+from agent.model import PurchaseKind
 from tests.agents import USD, again, agent_on, explained, fund, purse, said, swap_of, trusted, yes
 from tests.plans import evidence
 
@@ -20,14 +19,14 @@ TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
 BUYS = {"limits.first_purchase": "10m", "portfolio.max_live_value": "10000000"}
 
 
-def sure(_: Investing) -> bool:
+def sure(_: InvestmentReport) -> bool:
     return True
 
 
-def look(agent: Agent) -> Outcome:
+def look(agent: Agent) -> StepOutcome:
     """One look of a run that may send."""
     found = next(agent.run(send=True, confirm=yes, once=True))
-    assert isinstance(found, Outcome), found
+    assert isinstance(found, StepOutcome), found
     return found
 
 
@@ -64,7 +63,7 @@ def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(
         assert "first purchase, part 1 of " in first.reason
     with again(chain, loaded) as agent:  # another process: what is left is in the store
         under = agent.step_input().history.campaign
-        assert under is not None and under.done == 1 and under.campaign.purchase is Purchase.FIRST
+        assert under is not None and under.done == 1 and under.campaign.purchase is PurchaseKind.FIRST
         waits = agent.plan()
         assert waits.kind is OutcomeKind.HOLD and "part 2 of" in waits.reason and "next at" in waits.reason
         for _ in range(under.campaign.rounds + 2):
@@ -84,7 +83,7 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
     with agent_on(chain, tmp_path / "whole", tight, TARGETS) as agent:
         at_once = agent.plan()
         assert at_once.plan is not None and at_once.plan.turnover > 79_000 * USD, at_once.reason
-        worst = open_case(at_once.step_input, at_once.plan, evidence(at_once.step_input, at_once.plan)).worst_cost()
+        worst = build_guard_case(at_once.step_input, at_once.plan, evidence(at_once.step_input, at_once.plan)).worst_cost()
     limit = worst / (100_000 * USD) / Fraction(5, 2)
     loaded = trusted(chain, tmp_path, tight | {"limits.daily_loss": f"{int(limit * 10_000)}bps"}, TARGETS)
     began_s, parts, waited = chain.clock.now_s(), 0, 0
@@ -94,7 +93,7 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
             if outcome.kind is OutcomeKind.DONE:
                 plan, _, _ = swap_of(outcome)
                 parts += 1
-                judged = open_case(outcome.step_input, plan, evidence(outcome.step_input, plan))
+                judged = build_guard_case(outcome.step_input, plan, evidence(outcome.step_input, plan))
                 assert outcome.step_input.history.loss_24h + judged.worst_cost() <= judged.total() * int(limit * 10_000) / 10_000
                 assert parts > 1 or ("part 1 of " in outcome.reason and 'limits.daily_loss = "' in outcome.reason), outcome.reason
             waited += "waits for limits.daily_loss" in outcome.reason
@@ -114,10 +113,10 @@ def test_a_top_up_larger_than_the_limits_of_turnover_is_invested_whole(anvil_cha
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
     with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
         agent.status()
-        investing.invest(agent, send=True, confirm=sure)
+        deposits.invest(agent, send=True, confirm=sure)
         held = purse(chain)
         chain.set_balance("USDC", held.raw["USDC"] + 20_000 * USD)
-        done = investing.invest(agent, send=True, confirm=sure)
+        done = deposits.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE and done.told, done.outcome
         assert done.outcome.plan is not None and done.outcome.plan.turnover > 15_000 * USD, said(done.outcome.plan.skipped)
         assert agent.step_input().history.turnover_24h < 300 * USD
@@ -130,14 +129,14 @@ def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_cha
     loaded = trusted(chain, tmp_path, BUYS | {"limits.price_impact": "25bps"}, TARGETS)
     with again(chain, loaded) as agent:
         agent.status()
-        investing.invest(agent, send=True, confirm=sure)
+        deposits.invest(agent, send=True, confirm=sure)
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 2_000_000 * USD)
-        part = investing.invest(agent, send=True, confirm=sure)
+        part = deposits.invest(agent, send=True, confirm=sure)
         assert part.told and part.rest is not None and part.rest.done == 1 and part.rest.campaign.rounds > 1, part.outcome
-        assert part.rest.campaign.purchase is Purchase.TOP_UP
+        assert part.rest.campaign.purchase is PurchaseKind.TOP_UP
     with again(chain, loaded) as agent:
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 1_000 * USD)
-        more = investing.invest(agent, send=True, confirm=sure)
+        more = deposits.invest(agent, send=True, confirm=sure)
         assert more.rest is not None and dict(more.rest.campaign.came)[chain.tokens["USDC"].address] > 1_000 * USD
         for _ in range(more.rest.campaign.rounds + 3):
             chain.move_market(dict(chain.books.prices_usd))
@@ -153,7 +152,7 @@ def test_a_sale_for_a_withdrawal_leaves_the_turnover_of_the_day(anvil_chain: Loc
     fund(chain, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000})
     with agent_on(chain, tmp_path, BUYS, TARGETS) as agent:
         agent.status()
-        paid = withdrawing.withdraw(agent, "5000", send=True, confirm=lambda _: True)
+        paid = withdrawals.withdraw(agent, "5000", send=True, confirm=lambda _: True)
         assert paid.state == "reserved", paid.reason
         assert agent.step_input().history.turnover_24h < 100 * USD, "what is sold for a payout is no drift"
 

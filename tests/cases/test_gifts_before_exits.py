@@ -10,14 +10,13 @@ import pytest
 from agent import app as api
 from agent import codec
 from agent.app.agent import Agent
-from agent.app.alerting import Facts
-from agent.app.alerting import raised_alerts as alerts
-from agent.app.money import shutdown as ending
-from agent.app.money import withdrawals as withdrawing
+from agent.app.alerting import RunFacts
+from agent.app.alerting import cycle_alerts as alerts
+from agent.app.money import shutdown, withdrawals
 from agent.errors import Refused
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.model import AlertKind, FlowKind, StepInput
+from agent.model import AlertKind, ExternalTransferKind, StepInput
 from agent.planning.proposals import rebalance
 from agent.units import floor_int
 from tests.agents import ROOMY, USD, again, agent_on, fund, purse, swap_of, trusted, weights, yes
@@ -43,12 +42,12 @@ def settled(chain: LocalChain, weth: int) -> None:
     chain.mine(BLOCKS + 1)
 
 
-def looked(agent: Agent) -> Outcome:
+def looked(agent: Agent) -> StepOutcome:
     return agent.rebalance(send=True, confirm=yes)
 
 
-def halts(outcome: Outcome) -> list[str]:
-    return [one.text for one in alerts(outcome, Facts(False, "", None)) if one.kind is AlertKind.HALT]
+def halts(outcome: StepOutcome) -> list[str]:
+    return [one.text for one in alerts(outcome, RunFacts(False, "", None)) if one.kind is AlertKind.HALT]
 
 
 @ROUTERS
@@ -104,11 +103,11 @@ def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: Loc
         swap_of(done)
         assert "accepted as a deposit" in done.reason
         assert "accepted as a deposit" in halts(done)[0]
-        assert [flow.kind for flow in agent.desk.store.flows()] == [FlowKind.ACCEPTED]
-        assert [item["told"] for item in api.flows(agent, everything=True)["flows"]] == ["accepted"]
+        assert [flow.kind for flow in agent.desk.store.flows()] == [ExternalTransferKind.ACCEPTED]
+        assert [item["told"] for item in api.list_transfers(agent, everything=True)["flows"]] == ["accepted"]
         assert abs(weights(chain, TWO)["WETH"] - 5_000) < 20
-        renamed = agent.desk.store.tell_flow(1, FlowKind.GIFT, chain.now_s())
-        assert [flow.kind for flow in renamed] == [FlowKind.GIFT], "its owner may still say what it was"
+        renamed = agent.desk.store.classify_transfer(1, ExternalTransferKind.GIFT, chain.now_s())
+        assert [flow.kind for flow in renamed] == [ExternalTransferKind.GIFT], "its owner may still say what it was"
 
 
 def test_one_base_unit_while_its_price_is_missing_holds_nothing_once_the_price_is_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -124,7 +123,7 @@ def test_one_base_unit_while_its_price_is_missing_holds_nothing_once_the_price_i
         assert blind.kind is OutcomeKind.HALT and "has no reference price" in blind.reason
         (flow,) = blind.step_input.history.flows
         assert (flow.value, flow.halts) == (None, False)
-        assert "without a price" in api.flows(agent)["flows"][0]["words"]
+        assert "without a price" in api.list_transfers(agent)["flows"][0]["words"]
         settled(chain, 2_400)
         fired = looked(agent)
         assert swap_of(fired)[0].exits
@@ -138,7 +137,7 @@ def test_a_gift_stops_no_end(anvil_chain: LocalChain, tmp_path: Path) -> None:
         assert looked(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 500)
         assert looked(agent).kind is OutcomeKind.HALT
-        done = ending.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
+        done = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert done.state == "stopped", done.reason
         assert chain.balance("WETH") * chain.books.prices_usd["WETH"] < 10 * 10**18
 
@@ -171,9 +170,9 @@ def test_while_a_gift_waits_what_was_there_before_can_be_withdrawn_and_no_more(a
         give(chain, "USDC", 4_000)
         assert looked(agent).kind is OutcomeKind.HALT
         with pytest.raises(Refused, match="trimtab flows confirm"):
-            withdrawing.withdraw(agent, "11000", to=HOME, confirm=lambda _: True)
+            withdrawals.withdraw(agent, "11000", to=HOME, confirm=lambda _: True)
         before = purse(chain)
-        done = withdrawing.withdraw(agent, "6000", to=HOME, send=True, confirm=lambda _: True)
+        done = withdrawals.withdraw(agent, "6000", to=HOME, send=True, confirm=lambda _: True)
         assert done.state == "paid", done.reason
         assert chain.balance("USDC", HOME) == 6_000 * USD
         assert chain.balance("USDC") >= 4_000 * USD, "the gift is still there"
@@ -208,8 +207,8 @@ def test_a_gift_over_the_cap_is_left_alone_and_the_rest_rebalanced(anvil_chain: 
         managed = chain.balance("USDC") - 1_100 * USD
         assert abs(managed - chain.balance("WETH") * int(chain.books.prices_usd["WETH"]) // 10**12) < 40 * USD
         assert looked(agent).kind is OutcomeKind.HOLD
-        assert [flow["halts"] for flow in api.flows(agent)["flows"]] == [False], "it waits for its owner and holds nothing back"
-        agent.desk.store.tell_flow(1, None, chain.now_s())
+        assert [flow["halts"] for flow in api.list_transfers(agent)["flows"]] == [False], "it waits for its owner and holds nothing back"
+        agent.desk.store.classify_transfer(1, None, chain.now_s())
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * 2})
         confirmed = looked(agent)
         assert [one.guard for one in confirmed.verdicts if not one.passed] == ["max_live_value"], "what its owner confirmed counts"

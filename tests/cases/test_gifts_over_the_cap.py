@@ -11,18 +11,15 @@ from pathlib import Path
 import pytest
 
 from agent.app.agent import Agent
-from agent.app.money import deposits as balances
-from agent.app.money import deposits as investing
-from agent.app.money import shutdown as ending
-from agent.app.money import withdrawals as withdrawing
-from agent.app.money.deposits import Investing
+from agent.app.money import deposits, shutdown, withdrawals
+from agent.app.money.deposits import InvestmentReport
 from agent.app.settings import editing
 from agent.cli.display import documents
-from agent.config.edits import Changes, applied
+from agent.config.edits import ConfigChanges, apply_changes
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import FlowKind
+from agent.model import ExternalTransferKind
 from tests.agents import ROOMY, USD, again, fund, swap_of, trusted
 from tests.cases.test_gifts_before_exits import DAY_S, HOME, TWO, give, looked
 from tests.cases.test_limit_orders_on_chain import place
@@ -31,7 +28,7 @@ from tests.cases.test_strategies import books, strategies
 CAP = {**ROOMY, "limits.price_impact": "2%"}
 
 
-def sure(_: Investing) -> bool:
+def sure(_: InvestmentReport) -> bool:
     return True
 
 
@@ -63,7 +60,7 @@ def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalCha
         total = sum(drift.value for drift in done.decided.drifts)
         assert total <= 10_050 * USD, "no more is managed than may be"
         assert not books(agent).fault
-        agent.desk.store.tell_flow(1, None, chain.now_s())
+        agent.desk.store.classify_transfer(1, None, chain.now_s())
         own = {symbol: sum(one.raw(chain.tokens[symbol].address) for one in books(agent).sleeves) for symbol in TWO}
         assert own["USDC"] == chain.balance("USDC"), "what its owner confirmed is theirs"
 
@@ -100,7 +97,7 @@ def test_prices_that_wobble_around_the_ceiling_trade_nothing_of_a_gift(anvil_cha
             assert quiet.kind is OutcomeKind.HOLD and "1100 USDC left alone" in quiet.reason, quiet.reason
             assert "1100 USDC left alone" in agent.status().decided.decision.reason
         chain.move_market({"WETH": price * Fraction(98, 100)})
-        agent.desk.store.tell_flow(1, None, chain.now_s())
+        agent.desk.store.classify_transfer(1, None, chain.now_s())
         assert looked(agent).kind is OutcomeKind.DONE, "what its owner confirmed is managed below the ceiling"
 
 
@@ -137,7 +134,7 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
 def test_an_edit_is_shown_beside_a_gift_above_the_cap(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with gifted(chain, tmp_path, {}) as agent:
-        changed = partial(applied, changes=Changes(targets=(("WETH", "30%"), ("USDC", "70%"))))
+        changed = partial(apply_changes, changes=ConfigChanges(targets=(("WETH", "30%"), ("USDC", "70%"))))
         path = agent.desk.loaded.path
     shown = editing.edit(path, changed, confirm=None, transports=[chain.transport], clock=chain.clock)
     assert shown.transition is not None and shown.transition.kind is OutcomeKind.PLANNED, shown.transition
@@ -148,13 +145,13 @@ def test_a_gift_in_the_way_refuses_no_investment_of_its_owner(anvil_chain: Local
     chain = anvil_chain
     with gifted(chain, tmp_path, {}, ceiling="11000") as agent:
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
-        asked: list[Investing] = []
-        done = investing.invest(agent, send=True, confirm=lambda found: bool(asked.append(found)) or True)
+        asked: list[InvestmentReport] = []
+        done = deposits.invest(agent, send=True, confirm=lambda found: bool(asked.append(found)) or True)
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert [flow.delta_raw for flow in done.came] == [600 * USD], "what fits below the ceiling"
         assert [flow.delta_raw for flow in asked[0].left] == [1_100 * USD], "its owner saw what is left alone"
         kinds = {flow.delta_raw: flow.kind for flow in agent.desk.store.flows()}
-        assert kinds == {600 * USD: FlowKind.DEPOSIT, 1_100 * USD: None}
+        assert kinds == {600 * USD: ExternalTransferKind.DEPOSIT, 1_100 * USD: None}
         assert "1100 USDC left alone" in done.outcome.reason
         assert looked(agent).kind is OutcomeKind.HOLD
 
@@ -167,8 +164,8 @@ def test_a_later_gift_takes_no_room_from_a_deposit_of_before(anvil_chain: LocalC
         assert looked(agent).kind is OutcomeKind.HOLD
         for usd in (600, 700):  # its owner's, then a stranger's
             chain.set_balance("USDC", chain.balance("USDC") + usd * USD)
-            balances.flows(agent)
-        done = investing.invest(agent, send=True, confirm=sure)
+            deposits.list_transfers(agent)
+        done = deposits.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert [flow.delta_raw for flow in done.came] == [600 * USD]
         assert [flow.delta_raw for flow in done.left] == [700 * USD]
@@ -184,7 +181,7 @@ def test_a_fresh_gift_that_holds_purchases_back_refuses_no_investment(anvil_chai
         assert looked(agent).kind is OutcomeKind.HALT
         weth = chain.balance("WETH")
         chain.set_balance("USDC", chain.balance("USDC") + 600 * USD)
-        done = investing.invest(agent, send=True, confirm=sure)
+        done = deposits.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
         assert chain.balance("WETH") > weth, "the gift is not sold"
         assert looked(agent).kind is OutcomeKind.HALT, "the gift still holds purchases back for its day"
@@ -199,7 +196,7 @@ def test_an_investment_above_its_owners_own_ceiling_is_refused_before_anything(a
         chain.set_balance("USDC", chain.balance("USDC") + 1_500 * USD)
         for send in (False, True):
             with pytest.raises(Refused, match=r"portfolio\.max_live_value") as refused:
-                investing.invest(agent, send=send, confirm=sure)
+                deposits.invest(agent, send=send, confirm=sure)
             assert "trimtab edit --set portfolio.max_live_value" in refused.value.remedy
         assert [flow.kind for flow in agent.desk.store.flows()] == [None], "nothing is taken for a deposit"
 
@@ -207,8 +204,8 @@ def test_an_investment_above_its_owners_own_ceiling_is_refused_before_anything(a
 def test_the_end_and_a_withdrawal_take_the_gift_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     with gifted(chain, tmp_path, {"wallet.payout_addresses": [HOME], "limits.payout_per_day": "off"}) as agent:
-        done = withdrawing.withdraw(agent, "5500", to=HOME, send=True, confirm=lambda _: True)
+        done = withdrawals.withdraw(agent, "5500", to=HOME, send=True, confirm=lambda _: True)
         assert done.state == "paid", done.reason
-        ended = ending.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
+        ended = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert ended.state == "stopped", ended.reason
         assert chain.balance("WETH") * chain.books.prices_usd["WETH"] < 10 * 10**18

@@ -62,7 +62,7 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
             found = agent.takes_back()
             assert {intent.id for intent in found.waiting} == {intent.id for intent in swaps}
             assert sorted(one.label for one in found.allowed) == ["LINK", "WETH"]
-            outcome = agent.retreat("stop it all")
+            outcome = agent.cancel_and_revoke("stop it all")
         finally:
             node.rpc("evm_setAutomine", True)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
@@ -75,7 +75,7 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
         ]
         assert not any(allowances(chain).values())
         assert purse(chain).raw == before.raw
-        again_told = agent.retreat("stop it all")
+        again_told = agent.cancel_and_revoke("stop it all")
         assert again_told.kind is OutcomeKind.HALT
         assert "nothing waits, and nothing may be taken" in again_told.reason
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.REFUSED
@@ -91,7 +91,7 @@ def test_a_soft_or_unreadable_switch_takes_nothing_back(anvil_chain: LocalChain,
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         before = purse(chain)
         agent.desk.switch.pause("lunch", 1)
-        outcome = agent.retreat("lunch")
+        outcome = agent.cancel_and_revoke("lunch")
         assert outcome.kind is OutcomeKind.FAILED
         assert "allowances wait" in outcome.reason
         assert purse(chain) == before
@@ -104,7 +104,7 @@ def test_one_token_that_refuses_stops_no_other(anvil_chain: LocalChain, tmp_path
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         agent.desk.switch.pause("stop", 1, hard=True)
         frozen(chain, "WETH")
-        outcome = agent.retreat("stop")
+        outcome = agent.cancel_and_revoke("stop")
         assert outcome.kind is OutcomeKind.FAILED
         assert "WETH: simulation of" in outcome.reason
         left = allowances(chain)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.app.money import deposits as investing
-from agent.app.money.deposits import Investing
+from agent.app.money import deposits
+from agent.app.money.deposits import InvestmentReport
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import FlowKind
+from agent.model import ExternalTransferKind
 from tests.agents import USD, agent_on, fund, purse
 
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_200, "WBTC": 1_900, "USDC": 2_900}
 
 
-def sure(_: Investing) -> bool:
+def sure(_: InvestmentReport) -> bool:
     return True
 
 
@@ -23,22 +23,22 @@ def test_a_deposit_is_told_and_spread_and_nothing_else_is_sold(anvil_chain: Loca
     chain = anvil_chain
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
-        assert investing.invest(agent, send=True, confirm=sure).came == (), "nothing came yet"
+        assert deposits.invest(agent, send=True, confirm=sure).came == (), "nothing came yet"
         held = purse(chain)
         chain.set_balance("USDC", held.raw["USDC"] + 2_000 * USD)
-        looked = investing.invest(agent, confirm=sure)
+        looked = deposits.invest(agent, confirm=sure)
         assert looked.outcome is not None and looked.outcome.kind is OutcomeKind.PLANNED and not looked.told
         assert agent.plan().kind is OutcomeKind.HALT, "until it is told nothing else trades"
-        assert investing.invest(agent, send=True, confirm=lambda _: False).outcome.kind is OutcomeKind.DECLINED  # type: ignore[union-attr]
+        assert deposits.invest(agent, send=True, confirm=lambda _: False).outcome.kind is OutcomeKind.DECLINED  # type: ignore[union-attr]
         assert agent.plan().kind is OutcomeKind.HALT
-        done = investing.invest(agent, send=True, confirm=sure)
+        done = deposits.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE and done.told, done.outcome
         after = purse(chain)
         assert after.raw["WETH"] > held.raw["WETH"] and after.raw["WBTC"] > held.raw["WBTC"]
         shares = {one.symbol: one.drift_bps for one in agent.status().decided.drifts}
         assert all(abs(off) <= 250 for off in shares.values()), shares
         assert abs(after.raw["USDC"] - 3_600 * USD) < 20 * USD
-        assert [flow.kind for flow in agent.desk.store.flows()] == [FlowKind.DEPOSIT]
+        assert [flow.kind for flow in agent.desk.store.flows()] == [ExternalTransferKind.DEPOSIT]
         assert agent.plan().kind is OutcomeKind.HOLD
 
 
@@ -47,14 +47,14 @@ def test_in_kind_what_is_above_its_own_target_is_sold_and_dust_is_a_deposit_that
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
         agent.status()
-        investing.invest(agent, send=True, confirm=sure)
+        deposits.invest(agent, send=True, confirm=sure)
         held = purse(chain)
         chain.set_balance("WBTC", held.raw["WBTC"] + held.raw["WBTC"] // 2)
-        done = investing.invest(agent, send=True, confirm=sure)
+        done = deposits.invest(agent, send=True, confirm=sure)
         assert done.outcome is not None and done.outcome.kind is OutcomeKind.DONE, done.outcome
         sold = {leg.token_in for leg in done.outcome.plan.legs if leg.source.value == "wallet"}  # type: ignore[union-attr]
         assert sold == {chain.tokens["WBTC"].address}
         chain.set_balance("USDC", purse(chain).raw["USDC"] + USD)
-        dust = investing.invest(agent, send=True, confirm=sure)
+        dust = deposits.invest(agent, send=True, confirm=sure)
         assert dust.told and dust.outcome is not None and dust.outcome.kind is OutcomeKind.HOLD and dust.outcome.transactions == ()
-        assert {flow.kind for flow in agent.desk.store.flows()} == {FlowKind.DEPOSIT}
+        assert {flow.kind for flow in agent.desk.store.flows()} == {ExternalTransferKind.DEPOSIT}

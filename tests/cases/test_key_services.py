@@ -13,10 +13,10 @@ from agent.config.load import LoadedConfig
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.world import WALLET
-from agent.localchain.world import test_accounts as accounts
+from agent.localchain.world import WALLET_INDEX
+from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentKind, IntentState
-from agent.signing.remote_key import RemoteKey, address_of
+from agent.signing.remote_key import RemoteKey, address_from_public_key
 from tests.agents import ROOMY, Changes, fund, off_target, purse, require_exact, trusted, yes
 from tests.unit.test_remote_key import KeyService
 
@@ -27,7 +27,7 @@ KEYLESS: Changes = ROOMY | {"wallet.test_account": None}
 @pytest.fixture
 def service() -> Iterator[KeyService]:
     """The wallet's key lies in a service."""
-    made = KeyService(int(accounts()[WALLET].key, 16))
+    made = KeyService(int(accounts()[WALLET_INDEX].key, 16))
     yield made
     made.close()
 
@@ -35,7 +35,7 @@ def service() -> Iterator[KeyService]:
 @contextmanager
 def signing_by(service: KeyService, chain: LocalChain, loaded: LoadedConfig) -> Iterator[Agent]:
     """An agent whose config names no key: the program hands one in."""
-    key = RemoteKey(address_of(service.public_key()), service.sign)
+    key = RemoteKey(address_from_public_key(service.public_key()), service.sign)
     with open_agent(loaded, transports=[chain.transport], clock=chain.clock, key=key) as agent:
         yield agent
 
@@ -82,11 +82,11 @@ def test_a_key_that_is_handed_in_is_checked_like_any_other(anvil_chain: LocalCha
     chain = anvil_chain
     loaded = trusted(chain, tmp_path, KEYLESS | {"wallet.address": accounts()[8].address}, TWO)
     with signing_by(service, chain, loaded) as agent, pytest.raises(ConfigError, match="is not the address of the key"):
-        agent.adopt()
+        agent.resync_nonce()
     stranger = KeyService()
     try:
         fork = trusted(chain, tmp_path / "fork", KEYLESS | {"chain.fork": True}, TWO)
         with signing_by(stranger, chain, fork) as agent, pytest.raises(ConfigError, match="not a test key"):
-            agent.adopt()
+            agent.resync_nonce()
     finally:
         stranger.close()

@@ -7,10 +7,10 @@ from pathlib import Path
 import tomlkit
 
 from agent import app as api
-from agent.app.money import shutdown as ending
-from agent.app.start.setup import trust_now
+from agent.app.money import shutdown
+from agent.app.start.setup import pin_all
 from agent.config.load import LoadedConfig, load_config
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from tests.agents import again, allowances, fund, purse, swap_of
 from tests.attacks import attack
@@ -29,7 +29,7 @@ def with_stops(chain: LocalChain, folder: Path, guest: str) -> LoadedConfig:
     document["policy"]["confirm_blocks"] = 0
     path.write_text(tomlkit.dumps(document))
     loaded = load_config(path)
-    trust_now(loaded, [chain.transport])
+    pin_all(loaded, [chain.transport])
     return loaded
 
 
@@ -39,7 +39,7 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
     fund(chain, {"WETH": 30_000, "WBTC": 25_000, "USDC": 20_000, "USDT": 15_000, "GUEST": 10_000})
     asked: list[tuple[str, ...]] = []
 
-    def yes(outcome: Outcome) -> bool:
+    def yes(outcome: StepOutcome) -> bool:
         asked.append(outcome.around)
         return True
 
@@ -74,7 +74,7 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         chain.send(token.functions.setBlacklisted(router, True))
         chain.move_market(FALL)  # its own first sale has pushed it as far as one may
         kept = chain.balance("GUEST")
-        ended = ending.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
+        ended = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert ended.state == "unfinished" and "GUEST stays: refused when it was about to be sent" in ended.reason
         assert chain.balance("GUEST") == kept and chain.balance("WBTC") < 10**4, "it holds up no other sale"
         assert set(allowances(chain).values()) == {0}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError, TrimtabError
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from tests.agents import ROOMY, again, agent_on, allow, at_send, config, fund, legs_of, purse, said, swap_of, trusted, yes
@@ -110,9 +110,9 @@ def test_an_owner_who_says_no_has_nothing_sent(anvil_chain: LocalChain, tmp_path
     fund(chain, HELD)
     with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
         before = purse(chain)
-        shown: list[Outcome] = []
+        shown: list[StepOutcome] = []
 
-        def no(outcome: Outcome) -> bool:
+        def no(outcome: StepOutcome) -> bool:
             shown.append(outcome)
             return False
 

@@ -14,12 +14,12 @@ import pytest
 from agent import app as api
 from agent.accounting import entries as book
 from agent.app.agent import Agent
-from agent.app.records.ledger import ledgers
+from agent.app.records.ledger import open_ledger_data
 from agent.app.records.tx_journal import reconcile
 from agent.config.load import LoadedConfig
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import Entry, EntryKind, FlowKind, Halt
+from agent.model import Entry, EntryKind, ExternalTransferKind, Halt
 from agent.units import NATIVE
 from tests import agents
 from tests.agents import ROOMY, USD, fund, purse, trusted, yes
@@ -46,7 +46,7 @@ class Life:
             self.loaded = agents.config(self.chain, self.folder, changes, EVEN)
         with agents.again(self.chain, self.loaded) as agent:
             happens(agent)
-            api.refresh(agent)
+            api.refresh_ledger(agent)
             self.require_equal(agent)
             return agent.desk.store.ledger()
 
@@ -54,23 +54,23 @@ class Life:
         """The sums of all postings are the balances, asked of the contracts; everything in it is final and balances."""
         chain, now = self.chain, purse(self.chain)
         entries = agent.desk.store.ledger()
-        assert agent.desk.store.unentered() == ()
-        assert [one.id for one in entries if book.unbalanced(one)] == []
-        sums = book.balances(entries)
+        assert agent.desk.store.intents_without_entry() == ()
+        assert [one.id for one in entries if book.unbalanced_tokens(one)] == []
+        sums = book.account_balances(entries)
         assert {s: sums.get((book.WALLET, chain.tokens[s].address), 0) for s in EVEN} == {s: now.raw[s] for s in EVEN}
         assert sums.get((book.WALLET, NATIVE), 0) == now.native_wei
-        told = api.against_chain(agent)
+        told = api.compare_with_chain(agent)
         assert told["disagreement"] == "" and {row["ledger_raw"] == row["chain_raw"] for row in told["balances"]} == {True}
         assert api.check_books(self.loaded.path)["sound"]
 
-    def paid_in(self, symbol: str, raw: int, kind: FlowKind | None = None) -> Callable[[Agent], object]:
+    def paid_in(self, symbol: str, raw: int, kind: ExternalTransferKind | None = None) -> Callable[[Agent], object]:
         """Something comes (or goes), and its owner says what it was."""
 
         def happens(agent: Agent) -> None:
             self.chain.set_balance(symbol, self.chain.balance(symbol) + raw)
-            api.flows(agent)
+            api.list_transfers(agent)
             if kind is not None:
-                agent.desk.store.tell_flow(None, kind, self.chain.now_s())
+                agent.desk.store.classify_transfer(None, kind, self.chain.now_s())
 
         return happens
 
@@ -100,7 +100,7 @@ def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: Life) -> 
     assert kinds(life.step()) == []
     assert kinds(life.step(trade)) == ["gas", "trade"]
     assert kinds(life.step(life.paid_in("USDC", 3_000 * USD)))[-1] == "unexplained"
-    assert kinds(life.step(lambda agent: agent.desk.store.tell_flow(None, None, 1)))[-1] == "deposit"
+    assert kinds(life.step(lambda agent: agent.desk.store.classify_transfer(None, None, 1)))[-1] == "deposit"
     assert kinds(life.step(trade))[-2:] == ["gas", "trade"]
     hand = life.step(lambda agent: agent.swap("USDC", "WETH", "500", send=True, confirm=yes))
     assert [(one.kind.value, one.by_hand) for one in hand[-2:]] == [("gas", True), ("trade", True)]
@@ -108,7 +108,7 @@ def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: Life) -> 
     provided = life.step(trade, WIDE | liquidity(chain))
     assert provided[-1].kind is EntryKind.PROVIDE
     account = next(one.account for one in provided[-1].postings if one.account.startswith(book.LP))
-    principal = {token: raw for (name, token), raw in book.balances(provided).items() if name == account}
+    principal = {token: raw for (name, token), raw in book.account_balances(provided).items() if name == account}
     assert all(raw > 0 for raw in principal.values())
     busy(chain, V3, 1)
     chain.refresh_feeds(("WETH", "USDC"))
@@ -116,11 +116,11 @@ def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: Life) -> 
     entry = next(one for one in out if one.kind is EntryKind.WITHDRAW)
     earned = {one.token: -one.raw for one in entry.postings if one.account == book.LP_INCOME}
     assert set(earned) == set(principal) and all(raw > 0 for raw in earned.values()), "fees of the strangers' trades are income"
-    assert {token: raw for (name, token), raw in book.balances(out).items() if name == account and raw} == {}
+    assert {token: raw for (name, token), raw in book.account_balances(out).items() if name == account and raw} == {}
 
-    assert kinds(life.step(life.paid_in("WETH", -(10**17), FlowKind.WITHDRAWAL), WIDE))[-1] == "withdrawal"
-    assert kinds(life.step(life.paid_in("WETH", -(10**16), FlowKind.LOSS)))[-1] == "loss"
-    assert kinds(life.step(life.paid_in("USDC", 7 * USD, FlowKind.GIFT)))[-1] == "gift"
+    assert kinds(life.step(life.paid_in("WETH", -(10**17), ExternalTransferKind.WITHDRAWAL), WIDE))[-1] == "withdrawal"
+    assert kinds(life.step(life.paid_in("WETH", -(10**16), ExternalTransferKind.LOSS)))[-1] == "loss"
+    assert kinds(life.step(life.paid_in("USDC", 7 * USD, ExternalTransferKind.GIFT)))[-1] == "gift"
 
 
 def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(life: Life) -> None:
@@ -146,7 +146,7 @@ def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:
     life.step()
     life.step(trade)
     chain.warp(3_700)
-    life.step(life.paid_in("USDC", 2_000 * USD, FlowKind.DEPOSIT))
+    life.step(life.paid_in("USDC", 2_000 * USD, ExternalTransferKind.DEPOSIT))
     life.step(lambda agent: agent.swap("USDC", "WETH", "400", send=True, confirm=yes))
     found = api.pnl(life.loaded.path)
     (all_of_it,) = found["periods"]
@@ -162,7 +162,7 @@ def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:
     for kind in ("rotki", "csv", "parquet"):
         api.export(life.loaded.path, kind, life.folder / kind)
     trades = list(csv.DictReader((life.folder / "rotki/rotki_generic_trades.csv").open()))
-    with ledgers(life.loaded.path) as books:
+    with open_ledger_data(life.loaded.path) as books:
         ids = [one.tx_hash for one in books.entries if one.kind is EntryKind.TRADE]
         net: dict[str, Fraction] = {}
         for entry in books.entries:
@@ -213,4 +213,4 @@ def test_new_books_open_at_the_balances_of_the_chain(life: Life) -> None:
     api.open_books(life.loaded.path, "going live")
     entries = life.step()
     assert kinds(entries) == []
-    assert life.loaded.path.exists() and kinds(life.step(life.paid_in("USDC", 5 * USD, FlowKind.DEPOSIT))) == ["deposit"]
+    assert life.loaded.path.exists() and kinds(life.step(life.paid_in("USDC", 5 * USD, ExternalTransferKind.DEPOSIT))) == ["deposit"]

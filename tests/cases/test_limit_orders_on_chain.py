@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.app.agent import Agent, swap_at
+from agent.app.agent import Agent, swap_at_limit
 from agent.errors import ConfigError, OperatorNeeded
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import IntentKind, LimitOrder
 from tests.agents import ROOMY, again, agent_on, allowances, at_send, fund, purse, trusted, yes
@@ -23,14 +23,14 @@ LIMIT = LARGE | {"execution.style": "limit", "execution.limit": "-1%", "executio
 
 def place(
     agent: Agent, price: str, until: str = "4h", wait: bool = False, progress: Callable[[str], None] = lambda _: None, send: bool = True
-) -> tuple[LimitOrder, Outcome]:
-    return swap_at(agent, ("WETH", "USDC"), "0.05", price, until, send=send, wait=wait, confirm=yes, progress=progress)
+) -> tuple[LimitOrder, StepOutcome]:
+    return swap_at_limit(agent, ("WETH", "USDC"), "0.05", price, until, send=send, wait=wait, confirm=yes, progress=progress)
 
 
-def looks(agent: Agent, count: int) -> list[Outcome]:
-    found: list[Outcome] = []
+def looks(agent: Agent, count: int) -> list[StepOutcome]:
+    found: list[StepOutcome] = []
     for outcome in agent.run(send=True, confirm=yes, every="30s"):
-        assert isinstance(outcome, Outcome), outcome
+        assert isinstance(outcome, StepOutcome), outcome
         found.append(outcome)
         if len(found) == count:
             return found
@@ -150,10 +150,10 @@ def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_ther
         waits = agent.rebalance(send=True, confirm=yes)
         assert waits.kind is OutcomeKind.HOLD
         assert "waits for its price" in waits.reason
-        (campaign,) = agent.desk.store.campaigns()
+        (campaign,) = agent.desk.store.gradual_executions()
         assert campaign.state == "open"
         with pytest.raises(OperatorNeeded, match="under way already"):
-            agent.desk.store.begin_campaign(campaign.underway.campaign)
+            agent.desk.store.begin_gradual_execution(campaign.underway.campaign)
         assert "waits for its price" in agent.rebalance(send=True, confirm=yes).reason
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(103, 100)}, twap_follows=False)
         before = purse(chain)
@@ -161,7 +161,7 @@ def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_ther
         assert done.kind is OutcomeKind.DONE, done.reason
         after = purse(chain)
         ended = agent.rebalance(send=True, confirm=yes)
-        (campaign,) = agent.desk.store.campaigns()
+        (campaign,) = agent.desk.store.gradual_executions()
     assert campaign.why == "done at its price"
     assert ended.kind is OutcomeKind.HOLD
     sold = before.raw["WETH"] - after.raw["WETH"]
@@ -173,7 +173,7 @@ def test_a_price_that_goes_while_an_order_is_approved_lets_nothing_else_be_done_
     fund(chain, {"WETH": 6_500, "USDC": 3_500})
     asked: list[str] = []
 
-    def only_the_order(outcome: Outcome) -> bool:
+    def only_the_order(outcome: StepOutcome) -> bool:
         asked.append(outcome.decided.order)
         return outcome.decided.order != ""
 

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from agent.amm.lp import positions as exact
+from agent.amm.lp import positions
 from agent.app.agent import Agent
-from agent.app.positions.liquidity import Liquidity, liquidity
+from agent.app.positions.liquidity import LiquidityReport, liquidity
 from agent.app.start.checks import doctor
-from agent.artifacts import npm
-from agent.chain import own_positions as strays
+from agent.artifacts import npm_artifact
+from agent.chain import own_positions
 from agent.errors import ConfigError
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.market import V2_FACTORY
 from agent.model import ConfirmedPosition, Halt, IntentKind
-from agent.policy.drift import total
+from agent.policy.drift import investable_total
 from agent.units import decimal_text
 from tests import agents
 from tests import liquidity as lp
@@ -45,10 +45,10 @@ def confirming(chain: LocalChain, own: Sequence[ConfirmedPosition], **changes: o
 
 def value(agent: Agent) -> Fraction:
     """The portfolio's total in dollars."""
-    return total(agent.status().decided.drifts) / USD
+    return investable_total(agent.status().decided.drifts) / USD
 
 
-def share(found: Liquidity) -> Fraction:
+def share(found: LiquidityReport) -> Fraction:
     """Expected loss per unit of the portfolio."""
     assert found.expected_loss.share is not None
     return found.expected_loss.share
@@ -61,7 +61,7 @@ def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, 
     chain.swap(V3, "WETH", 300 * 10**18)
     paid: dict[str, int] = {}
     for position in lp.look(chain, lp.refs(chain, own)).positions:
-        for token, raw in zip((position.token0, position.token1), exact.redeemed(position), strict=True):
+        for token, raw in zip((position.token0, position.token1), positions.redeemable_amounts(position), strict=True):
             paid[token] = paid.get(token, 0) + raw
     with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
         found = agent.status()
@@ -72,7 +72,9 @@ def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, 
         assert drift.raw == chain.balance(drift.symbol)
         # Every pool is within a hundredth of a percent of the reference price, and a range of 36 % holds what follows from that.
         assert drift.lp_raw == pytest.approx(paid.get(drift.token, 0), rel=5e-3)
-    assert total(drifts) / USD == pytest.approx(10_000 + sum(paid.get(d.token, 0) * float(d.price) / USD for d in drifts), rel=1e-4)
+    assert investable_total(drifts) / USD == pytest.approx(
+        10_000 + sum(paid.get(d.token, 0) * float(d.price) / USD for d in drifts), rel=1e-4
+    )
 
 
 def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(anvil_cha
         for pool in (V2, V3):
             chain.send(usdc.transfer(chain.pools[pool], 10**12))
         after, found = agent.status().decided, liquidity(agent)
-    assert total(after.drifts) == total(before.drifts)
+    assert investable_total(after.drifts) == investable_total(before.drifts)
     assert [d.weight_bps for d in after.drifts] == [d.weight_bps for d in before.drifts]
     assert after.decision == before.decision
     assert share(found) == loss
@@ -99,7 +101,7 @@ def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(anvil_cha
 def test_thousands_of_tokens_from_strangers_are_counted_and_not_all_looked_at(
     anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strays, "MOST", 2)
+    monkeypatch.setattr(own_positions, "MOST", 2)
     sent = [lp.provide_v3(anvil_chain, V3, -n, n, 10) for n in (1, 2, 3, 4, 5)]
     with agents.agent_on(anvil_chain, tmp_path) as agent:
         found = liquidity(agent)
@@ -170,7 +172,7 @@ def test_a_gift_while_a_swap_is_approved_moves_no_liquidity_that_nobody_confirme
     agents.fund(chain, {"WETH": 40_000, "USDC": 20_000})
     shown: list[tuple[int, int]] = []
 
-    def confirm(outcome: Outcome) -> bool:
+    def confirm(outcome: StepOutcome) -> bool:
         assert outcome.plan is not None
         shown.append((len(outcome.plan.legs), len(outcome.plan.actions)))
         return True
@@ -237,8 +239,8 @@ def test_a_position_that_the_config_tells_wrong_is_refused_by_name(anvil_chain: 
     chain = anvil_chain
     token = table(chain, lp.provide_v3(chain, V3, -30, 30, 1_500))
     pair = table(chain, lp.provide_v2(chain, V2, 1_000))
-    foreign = chain.deploy(npm(V2_FACTORY), chain.whale.address)
-    factory = chain.contract(foreign, npm(V2_FACTORY)).functions
+    foreign = chain.deploy(npm_artifact(V2_FACTORY), chain.whale.address)
+    factory = chain.contract(foreign, npm_artifact(V2_FACTORY)).functions
     tokens = chain.tokens["WETH"].address, chain.tokens["USDC"].address
     chain.send(factory.createPair(*tokens), gas=5_000_000)
     trap = factory.getPair(*tokens).call()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.app.agent import Agent
-from agent.artifacts import npm
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.artifacts import npm_artifact
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.market import SWAP_ROUTER_02
 from agent.localchain.nodes import AnvilNode
@@ -57,7 +57,7 @@ def only_gas(chain: LocalChain, before: Purse) -> int:
     return before.native_wei - after.native_wei
 
 
-def swaps(outcome: Outcome) -> list[IntentState]:
+def swaps(outcome: StepOutcome) -> list[IntentState]:
     return [intent.state for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
 
 
@@ -146,7 +146,7 @@ def test_a_sandwich_in_one_block_reverts_or_stays_within_the_floors(
     chain = anvil_chain
     node = chain.node
     assert isinstance(node, AnvilNode)
-    router = chain.contract(chain.addresses.swap_router_02, npm(SWAP_ROUTER_02))
+    router = chain.contract(chain.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
     fund(chain, HELD)
     allow(chain, "WETH")
     order = (chain.tokens["WETH"].address, chain.tokens["USDC"].address, 500, chain.whale.address, weth * 10**18, 0, 0)

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from agent.chain.rpc import HttpTransport
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind
-from agent.signing import calldata as calls
+from agent.signing import calldata
 from agent.signing.calldata import Approve
 from tests.agents import ROOMY, agent_on, fund, yes
 from tests.endpoints import Answerer, Reply, Served, answered, methods, passing_on, serve
@@ -51,7 +51,7 @@ class Predictor:
 
     def approvals(self) -> list[Approve]:
         """Approvals among what was seen, in order."""
-        decoded = [calls.decode(bytes.fromhex(data[2:])) for data in self.seen]
+        decoded = [calldata.decode(bytes.fromhex(data[2:])) for data in self.seen]
         return [call for call in decoded if isinstance(call, Approve)]
 
 
@@ -90,10 +90,10 @@ class Watched:
     predictor: Predictor
     public: Served
     private: Served
-    outcome: Outcome | None = None
+    outcome: StepOutcome | None = None
 
     @property
-    def done(self) -> Outcome:
+    def done(self) -> StepOutcome:
         """The outcome of a step that was carried out."""
         assert self.outcome is not None
         assert self.outcome.kind is OutcomeKind.DONE, self.outcome.reason

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from agent import engine
-from agent.amm.errors import TicksEnd
+from agent.amm.errors import KnownTicksExceeded
 from agent.app.paper import open_paper
-from agent.artifacts import npm
+from agent.artifacts import npm_artifact
 from agent.chain.rpc import HttpTransport, RpcFault
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.market import mint_positions
 from agent.model import LimitOrder, V3Pool
-from agent.planning import proposals as strategies
+from agent.planning import proposals
 from agent.planning.planner import Quote
 from tests import liquidity as lp
 from tests.agents import ROOMY, agent_on, fund, purse, require_exact, trusted, yes
@@ -48,7 +48,7 @@ def paid(chain: LocalChain, pool: str, sold: str, amount_raw: int) -> int:
     info = chain.books.pool_info[pool]
     token_in = chain.tokens[sold].address
     token_out = info.token1.address if info.token0.address == token_in else info.token0.address
-    quoter = chain.contract(chain.addresses.quoter_v2, npm(QUOTER_V2)).functions
+    quoter = chain.contract(chain.addresses.quoter_v2, npm_artifact(QUOTER_V2)).functions
     return int(quoter.quoteExactInputSingle((token_in, token_out, amount_raw, info.fee_pips, 0)).call()[0])
 
 
@@ -93,7 +93,7 @@ def test_what_a_pool_cannot_take_is_refused_with_how_much_it_can(anvil_chain: Lo
         for pool, amount in ((chain.pools[POOL], 10**30), (None, 10**7)):
             with pytest.raises(Refused, match="only") as caught:
                 agent.quote("LINK", "USDC", str(amount), pool)
-            assert not isinstance(caught.value, TicksEnd)
+            assert not isinstance(caught.value, KnownTicksExceeded)
             fits = caught.value.remedy.removeprefix("sell at most ").removesuffix(" LINK at a time").replace(",", "")
             assert agent.quote("LINK", "USDC", fits, pool)[1].amount_out_raw > 0
 
@@ -147,10 +147,10 @@ def test_an_order_that_waits_goes_on_there_too(anvil_chain: LocalChain, tmp_path
         step, found = agent.quote("LINK", "USDC", "20000")
         price = Fraction(found.amount_out_raw, 20_000 * LINK)
         order = LimitOrder("test", link, usdc, 20_000 * LINK, price, chain.clock.now_s() + 3_600, chain.clock.now_s())
-        outcome = engine.look(agent.desk.eyes, strategies.one_order(order))
+        outcome = engine.evaluate(agent.desk.readers, proposals.single_order(order))
         assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
         assert outcome.step_input.snapshot.requests == step.snapshot.requests
-        waits = engine.look(agent.desk.eyes, strategies.one_order(replace(order, price=price * 2)))
+        waits = engine.evaluate(agent.desk.readers, proposals.single_order(replace(order, price=price * 2)))
         assert waits.kind is OutcomeKind.HOLD and "its price is" in waits.reason
 
 
@@ -178,7 +178,7 @@ def test_where_one_of_two_lies_about_more_ticks_what_was_read_counts(anvil_chain
         step = agent.step_input()
         telling = True
         agent.step_input = lambda: step  # type: ignore[method-assign]  # it tells the truth about the snapshot alone
-        with pytest.raises(TicksEnd, match="ticks"):
+        with pytest.raises(KnownTicksExceeded, match="ticks"):
             agent.quote("LINK", "USDC", "400000", chain.pools[POOL])
         telling = False
         assert agent.quote("LINK", "USDC", "400000", chain.pools[POOL])[1].amount_out_raw == paid(chain, POOL, "LINK", 400_000 * LINK)

@@ -12,10 +12,10 @@ import pytest
 
 from agent.app.agent import Agent
 from agent.cli.display import documents, tables
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import IntentKind, TopUp
-from agent.policy import native_coin as coin
+from agent.policy import native_coin
 from agent.store.store import Store
 from agent.units import BPS, NATIVE
 from tests.agents import ROOMY, USD, Purse, agent_on, allowances, fund, lost, purse, require_exact, swap_of, yes
@@ -53,7 +53,7 @@ def off_target(chain: LocalChain, floor_wei: int) -> dict[str, Fraction]:
     return {symbol: abs(values[symbol] / total * BPS - Fraction(share.rstrip("%")) * 100) for symbol, share in TARGETS.items()}
 
 
-def require_as_planned(chain: LocalChain, outcome: Outcome, before: Purse) -> None:
+def require_as_planned(chain: LocalChain, outcome: StepOutcome, before: Purse) -> None:
     """Balances after are the plan's to the wei, native coin less all gas; nothing stays in the router, and no allowance."""
     plan, swap, receipt = swap_of(outcome)
     now = purse(chain)
@@ -137,7 +137,7 @@ def test_a_rebalance_refills_gas_money_in_the_same_transaction(
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in outcome.transactions if intent.receipt is not None)
         assert plan.legs[-1].token_out == NATIVE and len(outcome.transactions) == 2
         assert purse(chain).native_wei == ETHER // 10 - gas_wei
-        own = coin.floor_wei(outcome.step_input) if changes is COIN else purse(chain).native_wei
+        own = native_coin.floor_wei(outcome.step_input) if changes is COIN else purse(chain).native_wei
         assert max(off_target(chain, own).values()) <= NEAR_BPS
         assert abs(booked(agent.desk.store, chain) - lost(chain, before, chain.books.prices_usd)) < Fraction(1, 1000)
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from agent.app.oracle import observations, raise_observations
-from agent.artifacts import npm
+from agent.artifacts import npm_artifact
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.market import V3_POOL, add_v3_pool
 from agent.model import IntentKind, IntentState
-from agent.reference.prices import enough_slots
+from agent.reference.prices import required_observations
 from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
 
 TWO = {"WETH": "50%", "USDC": "50%"}
@@ -68,7 +68,7 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
         assert paid == sent.receipt.gas_cost_wei
         assert agent.desk.store.history(chain.now_s()).gas_24h_wei - gas_before_wei == paid
         assert agent.desk.store.history(chain.now_s()).approvals_in_row == 0
-        assert chain.contract(at, npm(V3_POOL)).functions.slot0().call()[4] == ENOUGH
+        assert chain.contract(at, npm_artifact(V3_POOL)).functions.slot0().call()[4] == ENOUGH
         assert f"though it is to keep {ENOUGH}: they fill with its next trades" in agent.rebalance().reason
 
         for _ in range(5):
@@ -110,8 +110,8 @@ def test_the_gas_of_a_day_binds_it(anvil_chain: LocalChain, tmp_path: Path) -> N
 
 
 def test_enough_is_an_observation_for_each_block_of_the_window() -> None:
-    assert [enough_slots(chain_id, 1_800) for chain_id in (1, 10, 42_161)] == [151, 901, 1_801]
-    assert enough_slots(42_161, 86_400 * 30) == 65_535
+    assert [required_observations(chain_id, 1_800) for chain_id in (1, 10, 42_161)] == [151, 901, 1_801]
+    assert required_observations(42_161, 86_400 * 30) == 65_535
 
 
 def agreed(_: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from agent import app as api
 from agent.app.agent import Agent
 from agent.app.paper import open_paper
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, Receipt
 from tests.agents import FIVE, Changes, again, explained, fund, purse, trusted, yes
@@ -26,7 +26,7 @@ def moved(chain: LocalChain, symbol: str, factor: Fraction) -> None:
     chain.move_market({symbol: chain.books.prices_usd[symbol] * factor})
 
 
-def swapped(outcome: Outcome) -> tuple[Plan, Receipt]:
+def swapped(outcome: StepOutcome) -> tuple[Plan, Receipt]:
     """Plan and receipt of the one swap."""
     assert outcome.kind is OutcomeKind.DONE, outcome.reason
     (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
@@ -34,7 +34,7 @@ def swapped(outcome: Outcome) -> tuple[Plan, Receipt]:
     return outcome.plan, swap.receipt
 
 
-def told(outcome: Outcome) -> tuple[str, str]:
+def told(outcome: StepOutcome) -> tuple[str, str]:
     """What was decided, and why."""
     return type(outcome.decision).__name__, outcome.decided.decision.reason
 
@@ -84,7 +84,7 @@ def test_paper_decides_as_the_live_agent_and_its_fills_are_what_the_contracts_pa
         plan, receipt = swapped(live.rebalance(send=True, confirm=yes))
         had = purse(chain)
         chain.revert(mark)
-        same, filled = swapped(paper.rebalance(send=True, confirm=api.agreed))
+        same, filled = swapped(paper.rebalance(send=True, confirm=api.always_confirm))
         assert purse(chain) == before, "paper touched the real wallet"
         assert same.legs == plan.legs
         assert (filled.transfers, filled.wrapped) == (receipt.transfers, receipt.wrapped)
@@ -117,9 +117,9 @@ def test_a_killed_paper_process_fills_what_it_sent_once(anvil_chain: LocalChain,
             raise Died
 
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper, pytest.raises(Died):
-        paper.rebalance(send=True, confirm=api.agreed, progress=dies)
+        paper.rebalance(send=True, confirm=api.always_confirm, progress=dies)
     with open_paper(loaded, clock=chain.clock, transports=[chain.transport]) as paper:
-        assert paper.rebalance(send=True, confirm=api.agreed).kind is OutcomeKind.HOLD
+        assert paper.rebalance(send=True, confirm=api.always_confirm).kind is OutcomeKind.HOLD
         swaps = [intent for intent in paper.desk.store.intents() if intent.kind is IntentKind.SWAP]
         assert [intent.state for intent in swaps] == [IntentState.FINAL]
         assert {drift: abs(bps) <= 10 for drift, bps in paper.drifts(paper.step_input()).items()} == dict.fromkeys(halves, True)

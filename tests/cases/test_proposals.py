@@ -11,15 +11,15 @@ import pytest
 from eth_account import Account
 
 from agent import wiring
-from agent.app.agent import Agent, silent
-from agent.app.records import tx_journal as txs
+from agent.app.agent import Agent, ignore_progress
+from agent.app.records import tx_journal
 from agent.chain.safe import SafeContract, safe_tx, safe_tx_hash, typed_data
 from agent.errors import ConfigError, OperatorNeeded
-from agent.execution.external_signer import Proposed
+from agent.execution.external_signer import AwaitingExternalSignature
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.localchain.world import WALLET
-from agent.localchain.world import test_accounts as accounts
+from agent.localchain.world import WALLET_INDEX
+from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentState, UnsignedTx
 from agent.venues import composer
 from tests.agents import ROOMY, Changes, again, config, fund, off_target, trusted, yes
@@ -28,7 +28,7 @@ from tests.safes import SafeWallet, deploy_safe
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 PROPOSING: Changes = ROOMY | {"wallet.test_account": None, "wallet.mode": "propose", "execution.deadline": "30m", "chain.confirmations": 1}
-OWNER = accounts()[WALLET]
+OWNER = accounts()[WALLET_INDEX]
 Signs = Callable[[dict[str, Any]], str]
 
 
@@ -46,7 +46,7 @@ def by_owner(chain: LocalChain, **changes: object) -> Signs:
 
 def proposal(agent: Agent) -> dict[str, Any]:
     """What a rebalance proposes, as its file says it."""
-    with pytest.raises(Proposed) as caught:
+    with pytest.raises(AwaitingExternalSignature) as caught:
         agent.rebalance(send=True, confirm=yes)
     path = Path(caught.value.place)
     assert path.stat().st_mode & 0o077 == 0 and path.parent.stat().st_mode & 0o077 == 0
@@ -61,7 +61,7 @@ def rounds(agent: Agent, signs: Signs) -> list[dict[str, Any]]:
     for _ in range(6):
         try:
             outcome = agent.rebalance(send=True, confirm=yes)
-        except Proposed as waiting:
+        except AwaitingExternalSignature as waiting:
             made.append(waiting.document)
             hash_ = signs(waiting.document)
             assert hash_.startswith("0x")
@@ -134,7 +134,7 @@ def test_the_hash_shown_is_the_one_that_the_safe_works_out(anvil_chain: LocalCha
 def test_an_address_that_is_no_safe_is_refused_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
     loaded = trusted(anvil_chain, tmp_path, PROPOSING | {"wallet.safe": True}, TWO)
     with again(anvil_chain, loaded) as agent, pytest.raises(ConfigError, match="is no Safe"):
-        agent.adopt()
+        agent.resync_nonce()
 
 
 def test_a_proposal_waits_until_it_expires_and_is_then_given_up_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_an_expired_approval_that_was_sent_after_all_is_named(anvil_chain: Local
         with pytest.raises(OperatorNeeded, match="sent after all") as caught:
             agent.rebalance(send=True, confirm=yes)
         assert late["id"] in str(caught.value) and by_hash in str(caught.value)
-        agent.adopt()
+        agent.resync_nonce()
         assert proposal(agent)["purpose"] == "swap", "the allowance is there"
 
 
@@ -183,7 +183,7 @@ def test_another_transaction_in_the_place_of_a_proposal_is_named_with_both(anvil
         with pytest.raises(OperatorNeeded) as caught:
             agent.rebalance(send=True, confirm=yes)
         assert other in str(caught.value) and shown["id"] in str(caught.value) and "trimtab adopt" in caught.value.remedy
-        agent.adopt()
+        agent.resync_nonce()
         assert proposal(agent)["id"] != shown["id"]
 
 
@@ -206,7 +206,7 @@ def test_a_safe_with_a_past_trades_once_its_owner_vouches_for_its_day(anvil_chai
     with again(chain, loaded) as agent:
         refused = agent.rebalance(send=True, confirm=yes)
         assert refused.kind in (OutcomeKind.REFUSED, OutcomeKind.HALT) and "had the Safe do before" in refused.reason
-        agent.desk.store.tell_day((), 1)
+        agent.desk.store.record_prior_day((), 1)
         assert proposal(agent)["safe_tx"]["nonce"] == "1"
 
 
@@ -239,7 +239,7 @@ def test_the_mode_that_signs_here_waits_for_what_is_proposed_elsewhere(anvil_cha
         shown = proposal(agent)
     signing = config(chain, tmp_path, ROOMY | {"execution.deadline": "30m"}, TWO)
     with again(chain, signing) as agent:
-        for act in (lambda: agent.rebalance(send=True, confirm=yes), lambda: txs.reconcile(agent), lambda: txs.cancel(agent)):
+        for act in (lambda: agent.rebalance(send=True, confirm=yes), lambda: tx_journal.reconcile(agent), lambda: tx_journal.cancel(agent)):
             with pytest.raises(OperatorNeeded, match="waits for a signer elsewhere") as caught:
                 act()
             assert shown["id"] in str(caught.value)
@@ -267,7 +267,7 @@ def test_a_process_that_ends_while_it_proposes_or_settles_goes_on_from_the_journ
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     loaded = trusted(chain, tmp_path, PROPOSING, TWO)
-    with again(chain, loaded) as agent, pytest.raises((KeyboardInterrupt, Proposed)):
+    with again(chain, loaded) as agent, pytest.raises((KeyboardInterrupt, AwaitingExternalSignature)):
         agent.rebalance(send=True, confirm=yes, progress=dying(number))
     with again(chain, loaded) as agent:
         by_owner(chain)(proposal(agent))
@@ -285,7 +285,7 @@ def test_what_is_proposed_is_taken_back_on_request(anvil_chain: LocalChain, tmp_
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
     with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
-        for take_back in (lambda: txs.cancel(agent), lambda: abandoned(agent)):
+        for take_back in (lambda: tx_journal.cancel(agent), lambda: abandoned(agent)):
             shown = proposal(agent)
             take_back()
             (given_up,) = [intent for intent in agent.desk.store.intents() if intent.id == shown["id"]]
@@ -296,5 +296,5 @@ def test_what_is_proposed_is_taken_back_on_request(anvil_chain: LocalChain, tmp_
 def abandoned(agent: Agent) -> None:
     """What a hard pause does with what waits."""
     agent.desk.store.pause("test", agent.desk.clock.now_s(), hard=True)
-    with wiring.open_hands(agent.desk, yes, silent) as hands:
-        assert len(hands.executor.abandon("the owner took it back")) == 1
+    with wiring.open_actors(agent.desk, yes, ignore_progress) as actors:
+        assert len(actors.executor.cancel_pending("the owner took it back")) == 1

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from agent import wiring
-from agent.app.agent import Agent, never, silent
+from agent.app.agent import Agent, ignore_progress, never_confirm
 from agent.errors import Refused
 from agent.localchain import LocalChain
 from agent.model import Plan, Provide, StepInput, Withdraw
 from agent.planning.liquidity import least_amounts
-from agent.ports import Prepared
+from agent.ports import PreparedTransaction
 from tests import agents
 from tests import liquidity as lp
 from tests.cases.test_liquidity import confirming
@@ -30,12 +30,12 @@ def planned(agent: Agent) -> tuple[StepInput, Plan]:
 
 def require_refused(agent: Agent, step: StepInput, plan: Plan, rule: str) -> None:
     """Composed and rehearsed like any other, and then not signed; nothing of it is left open."""
-    with wiring.open_hands(agent.desk, never, silent) as hands:
-        hands.executor.reconcile()
-        prepared: Prepared = hands.composer.liquidity(step, plan)
+    with wiring.open_actors(agent.desk, never_confirm, ignore_progress) as actors:
+        actors.executor.reconcile()
+        prepared: PreparedTransaction = actors.composer.liquidity(step, plan)
         agent.desk.store.begin_step("s", 1, "{}")
         with pytest.raises(Refused) as caught:
-            hands.executor.run("s", prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
+            actors.executor.run("s", prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
         assert caught.value.verdicts[0].guard == f"signer.{rule}"
         assert agent.desk.store.open_intents() == ()
 

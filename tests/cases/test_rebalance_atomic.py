@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from eth_utils.crypto import keccak
 
-from agent.artifacts import npm, own
+from agent.artifacts import npm_artifact, own_artifact
 from agent.config import parse_config
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.market import V2_PAIR, V3_POOL
-from agent.signing.calldata import Place, Rebalance, decode
+from agent.signing.calldata import FundsLocation, RebalanceCall, decode
 from agent.units import BPS
 from agent.venues.rebalancer import V2_INIT_CODE_HASH, V3_INIT_CODE_HASH
 from tests.agents import (
@@ -56,7 +56,7 @@ def test_a_lopsided_wallet_is_brought_on_target_by_one_call_of_the_rebalancer(an
         assert not any(chain.token_contract(s).functions.allowance(chain.wallet.address, contract).call() for s in chain.tokens)
         assert not any(allowances(chain).values())
         call = decode(swap.tx.data)
-        assert isinstance(call, Rebalance)
+        assert isinstance(call, RebalanceCall)
         changes = {entry.token: entry.bound_raw for entry in call.watched}
         actual = {token.address: chain.balance(symbol) - before.raw[symbol] for symbol, token in chain.tokens.items()}
         assert all(changes[token] <= raw for token, raw in actual.items() if raw) and set(changes) == {
@@ -82,8 +82,8 @@ def test_a_chain_of_swaps_goes_from_pool_to_pair_without_a_stop(anvil_chain: Loc
         plan, swap, receipt = swap_of(outcome)
         require_exact(chain, outcome, before)
         call = decode(swap.tx.data)
-        assert isinstance(call, Rebalance)
-        straight = [number for number, leg in enumerate(call.legs) if leg.source is Place.PAIR]
+        assert isinstance(call, RebalanceCall)
+        straight = [number for number, leg in enumerate(call.legs) if leg.source is FundsLocation.PAIR]
         assert straight, "LINK reaches USDC through WETH, in pairs"
         for number in straight:
             leg = plan.legs[number]
@@ -118,7 +118,7 @@ def test_code_that_is_not_our_rebalancer_for_these_factories_is_named_before_it_
     anvil_chain: LocalChain, tmp_path: Path
 ) -> None:
     chain, at = anvil_chain, anvil_chain.addresses
-    foreign = chain.deploy(own("Rebalancer"), at.weth, at.v3_factory, V2_INIT_CODE_HASH, at.v2_factory, V3_INIT_CODE_HASH)
+    foreign = chain.deploy(own_artifact("Rebalancer"), at.weth, at.v3_factory, V2_INIT_CODE_HASH, at.v2_factory, V3_INIT_CODE_HASH)
     for address in (foreign, at.swap_router_02, chain.wallet.address):
         with pytest.raises(ConfigError, match="is not this version's Rebalancer"):
             trusted(chain, tmp_path, ATOMIC | {"execution.rebalancer": address})
@@ -139,7 +139,7 @@ def test_what_the_script_prints_deploys_what_is_accepted(anvil_chain: LocalChain
 
 
 def test_the_known_init_code_hashes_are_those_of_the_npm_packages() -> None:
-    hashes = ["0x" + keccak(hexstr=npm(path).bytecode).hex() for path in (V2_PAIR, V3_POOL)]
+    hashes = ["0x" + keccak(hexstr=npm_artifact(path).bytecode).hex() for path in (V2_PAIR, V3_POOL)]
     assert hashes == [V2_INIT_CODE_HASH, V3_INIT_CODE_HASH]
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from agent.app.agent import Agent
 from agent.errors import Retryable
-from agent.execution.bookkeeping import record
-from agent.execution.step_context import Eyes
+from agent.execution.bookkeeping import record_hourly_prices
+from agent.execution.step_context import StepReaders
 from agent.localchain import LocalChain
 from agent.model import Head, PastPrices
 from tests.agents import ROOMY, agent_on, fund
@@ -70,7 +70,7 @@ def test_while_the_blocks_before_cannot_be_read_nothing_is_written_and_nothing_f
     with agent_on(chain, tmp_path, CONFIRMED, TARGETS) as agent:
         fund(chain, {"WETH": 5_000, "USDC": 5_000})
         chain.mine(3)
-        step, eyes = agent.step_input(), agent.desk.eyes
+        step, readers = agent.step_input(), agent.desk.readers
 
         class Poor:
             """A reader that says too little of the past."""
@@ -81,10 +81,10 @@ def test_while_the_blocks_before_cannot_be_read_nothing_is_written_and_nothing_f
             def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
                 if why == "unanswered":
                     raise Retryable("no endpoint answers")
-                return eyes.reader.past(head, blocks)[:1]
+                return readers.reader.past(head, blocks)[:1]
 
-        poor: Eyes = replace(eyes, reader=Poor())
-        record(poor, step, agent.desk.store)
+        poor: StepReaders = replace(readers, reader=Poor())
+        record_hourly_prices(poor, step, agent.desk.store)
         assert recorded(agent) == []
-        record(eyes, step, agent.desk.store)
+        record_hourly_prices(readers, step, agent.desk.store)
         assert len(recorded(agent)) == 1

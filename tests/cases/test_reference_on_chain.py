@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from agent import engine, wiring
-from agent.app.agent import silent
+from agent.app.agent import ignore_progress
 from agent.app.start.checks import doctor
-from agent.artifacts import own
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.artifacts import own_artifact
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.model import OwnStrategy
+from agent.model import AgentCycle
 from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
 from tests.attacks import attack
 
@@ -44,8 +44,8 @@ def test_an_aggregator_that_stands_at_its_bound_stops_everything_by_name(anvil_c
 
 def test_a_sequencer_that_was_down_is_waited_for_until_its_grace_is_over(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    uptime = chain.deploy(own("PriceFeed"), "L2 Sequencer Uptime Status Feed", 0)
-    contract = chain.contract(uptime, own("PriceFeed")).functions
+    uptime = chain.deploy(own_artifact("PriceFeed"), "L2 Sequencer Uptime Status Feed", 0)
+    contract = chain.contract(uptime, own_artifact("PriceFeed")).functions
     fund(chain, OFF_TARGET)
     changes = {**ROOMY, "reference.sequencer_feed": uptime, "reference.sequencer_grace": "1h"}
     with agent_on(chain, tmp_path, changes, TWO) as agent:
@@ -74,8 +74,8 @@ def test_the_doctor_says_whose_feed_a_feed_is_and_what_bounds_it(anvil_chain: Lo
     assert found["feed WBTC"]["state"] == "warn"
     assert "make sure" in found["feed WBTC"]["remedy"]
     assert found["means"]["state"] == "ok"
-    harmful = chain.deploy(own("PriceFeed"), "\x1b[31mWBTC / USD", 8)
-    chain.send(chain.contract(harmful, own("PriceFeed")).functions.push(60_000 * 10**8))
+    harmful = chain.deploy(own_artifact("PriceFeed"), "\x1b[31mWBTC / USD", 8)
+    chain.send(chain.contract(harmful, own_artifact("PriceFeed")).functions.push(60_000 * 10**8))
     row = rows(chain, tmp_path / "harmful", {"portfolio.assets.1.feed": harmful})["feed WBTC"]
     assert (row["state"], row["found"][:7]) == ("warn", "? / USD")
     chain.send(chain.feed_contract("LINK").functions.setRound(9, -5, 11, 12, 9))
@@ -107,10 +107,10 @@ def test_a_review_is_late_by_what_was_drawn_at_the_last_one(anvil_chain: LocalCh
     chain = anvil_chain
     fund(chain, {"WETH": 40_000, "USDC": 40_000})
     timed = {**ROOMY, "policy.trigger": {"kind": "time", "every": "2h"}, "policy.jitter": "50%"}
-    with agent_on(chain, tmp_path, timed, TWO) as agent, wiring.open_hands(agent.desk, yes, silent) as hands:
+    with agent_on(chain, tmp_path, timed, TWO) as agent, wiring.open_actors(agent.desk, yes, ignore_progress) as actors:
 
-        def step(chance: float) -> Outcome:
-            return engine.step(replace(agent.desk.eyes, chance=lambda: chance), OwnStrategy(), agent.desk.store, hands)
+        def step(chance: float) -> StepOutcome:
+            return engine.run_step(replace(agent.desk.readers, chance=lambda: chance), AgentCycle(), agent.desk.store, actors)
 
         first = step(0.75)
         assert first.decided.reviewed, first.reason

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.money import emergency as revoking
-from agent.app.money import rehearsal as rehearsing
+from agent.app.money import emergency, rehearsal
 from agent.app.money.rehearsal import Rehearsal
 from agent.chain.tokens import PERMIT2
 from agent.errors import ConfigError
@@ -28,10 +27,10 @@ def test_the_smallest_trade_goes_there_and_back_as_predicted_and_is_by_hand(anvi
     fund(chain, HELD)
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
         before = purse(chain)
-        looked = rehearsing.rehearse(agent, confirm=sure)
+        looked = rehearsal.rehearse_trade(agent, confirm=sure)
         assert (looked.state, purse(chain)) == ("planned", before), looked.verdict
-        assert rehearsing.rehearse(agent, send=True, confirm=lambda _: False).state == "declined" and purse(chain) == before
-        done: Rehearsal = rehearsing.rehearse(agent, send=True, confirm=sure)
+        assert rehearsal.rehearse_trade(agent, send=True, confirm=lambda _: False).state == "declined" and purse(chain) == before
+        done: Rehearsal = rehearsal.rehearse_trade(agent, send=True, confirm=sure)
         assert (done.state, done.verdict) == ("done", "as predicted")
         there, back = done.ways
         assert (there.sold.label, there.bought.label, back.sold.label, back.bought.label) == ("USDC", "WETH", "WETH", "USDC")
@@ -44,7 +43,7 @@ def test_the_smallest_trade_goes_there_and_back_as_predicted_and_is_by_hand(anvi
         assert len(plans) == 2 and all(plan is not None and plan.decision.by_hand for plan in plans)  # type: ignore[union-attr]  # swaps
         assert set(allowances(chain).values()) == {0}
         with pytest.raises(ConfigError, match="numeraire"):
-            rehearsing.rehearse(agent, "USDC", confirm=sure)
+            rehearsal.rehearse_trade(agent, "USDC", confirm=sure)
 
 
 def test_every_allowance_to_a_known_contract_is_shown_and_set_to_zero(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -52,21 +51,21 @@ def test_every_allowance_to_a_known_contract_is_shown_and_set_to_zero(anvil_chai
     fund(chain, HELD)
     at = chain.addresses
     with agent_on(chain, tmp_path, targets=TARGETS) as agent:
-        assert revoking.revoke(agent, send=True, confirm=sure).state == "clear"
+        assert emergency.revoke(agent, send=True, confirm=sure).state == "clear"
         allow(chain, "WETH", raw=7)
         for spender in (PERMIT2, at.v2_router, at.position_manager):
             chain.send(chain.token_contract("USDC").functions.approve(spender, 2**256 - 1), chain.wallet.address, gas=100_000)
-        agent.desk.store.adopt_nonce(purse(chain).nonce, 0)
-        found = revoking.revoke(agent, confirm=sure)
+        agent.desk.store.set_expected_nonce(purse(chain).nonce, 0)
+        found = emergency.revoke(agent, confirm=sure)
         shown = {(one.label, one.holder): one.raw for one in found.found}
         most = 2**256 - 1
         assert (found.state, found.transactions) == ("planned", ())
         assert shown == {("WETH", "router"): 7, ("USDC", "Permit2"): most, ("USDC", "V2 router"): most, ("USDC", "position manager"): most}
-        assert [one.label for one in revoking.revoke(agent, ["WETH"], confirm=sure).found] == ["WETH"]
-        assert revoking.revoke(agent, send=True, confirm=lambda _: False).state == "declined"
-        done = revoking.revoke(agent, send=True, confirm=sure)
+        assert [one.label for one in emergency.revoke(agent, ["WETH"], confirm=sure).found] == ["WETH"]
+        assert emergency.revoke(agent, send=True, confirm=lambda _: False).state == "declined"
+        done = emergency.revoke(agent, send=True, confirm=sure)
         assert done.state == "revoked", done.reason
         assert {(one.kind, one.state) for one in done.transactions} == {(IntentKind.APPROVE, IntentState.FINAL)}
-        assert revoking.revoke(agent, confirm=sure).state == "clear"
+        assert emergency.revoke(agent, confirm=sure).state == "clear"
         with pytest.raises(ConfigError, match="TOKEN"):
-            revoking.revoke(agent, ["DOGE"], confirm=sure)
+            emergency.revoke(agent, ["DOGE"], confirm=sure)

@@ -6,28 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.settings import editing as removing
-from agent.app.settings.editing import Removing
-from agent.config.edits import Changes
+from agent.app.settings import editing
+from agent.app.settings.editing import RemovalReport
+from agent.config.edits import ConfigChanges
 from agent.config.load import load_config
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.agents import again, explained, yes
 from tests.cases.test_editing import Bot
 
-GONE = Changes(removes=("WBTC",), targets=(("WETH", "70%"),))
+GONE = ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),))
 
 
 class Boom(Exception):
     """The process ends here."""
 
 
-def remove(bot: Bot, changes: Changes = GONE, send: bool = True, dies_at: str = "") -> Removing:
+def remove(bot: Bot, changes: ConfigChanges = GONE, send: bool = True, dies_at: str = "") -> RemovalReport:
     def progress(event: str) -> None:
         if dies_at and event == dies_at:
             raise Boom
 
-    return removing.remove(
+    return editing.remove(
         bot.file,
         changes,
         send=send,
@@ -80,7 +80,7 @@ def test_what_cannot_be_sold_stays_at_zero_and_says_how_to_go_on(anvil_chain: Lo
 
 def test_what_was_kept_in_reserve_is_sold_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
-    bot.edit(Changes(sets=(("portfolio.assets.WBTC.reserve", "0.01"),)))
+    bot.edit(ConfigChanges(sets=(("portfolio.assets.WBTC.reserve", "0.01"),)))
     assert remove(bot).state == "removed" and chain.balance("WBTC") == 0
 
 
@@ -94,7 +94,7 @@ def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalCha
         chain.set_balance("WBTC", 3)
         chain.mine()
         assert agent.rebalance(send=True, confirm=yes).step_input.history.flows, "it was asked what these three units are"
-    found = remove(bot, Changes(removes=("WBTC",)))
+    found = remove(bot, ConfigChanges(removes=("WBTC",)))
     assert found.state == "removed" and any(
         "0.00000003 WBTC, worth less than the gas of its sale, stay" in one for one in found.edited.warnings
     )

@@ -12,7 +12,7 @@ import pytest
 from agent.app.records.tx_journal import reconcile
 from agent.config.load import LoadedConfig
 from agent.errors import OperatorNeeded
-from agent.execution.reconcile import WATCHED_BLOCKS
+from agent.execution.reconcile import REORG_WATCH_BLOCKS
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
@@ -87,7 +87,7 @@ def done(anvil_chain: LocalChain, tmp_path: Path) -> Iterator[Done]:
     yield Done(anvil_chain, loaded, before, earlier_wei)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 30, WATCHED_BLOCKS])
+@pytest.mark.parametrize("depth", [1, 2, 30, REORG_WATCH_BLOCKS])
 def test_a_rebalance_that_is_taken_back_is_brought_back_and_done_once(done: Done, depth: int) -> None:
     done.reorganise(done.bury(depth))
     assert purse(done.chain).raw == done.before.raw
@@ -126,14 +126,14 @@ def test_a_look_finds_it_corrects_the_books_and_sends_nothing(done: Done) -> Non
 
 
 def test_beyond_64_blocks_a_person_is_asked_and_nothing_is_sent_or_changed(done: Done) -> None:
-    done.bury(WATCHED_BLOCKS + 1)
-    done.reorganise(WATCHED_BLOCKS + 1)
+    done.bury(REORG_WATCH_BLOCKS + 1)
+    done.reorganise(REORG_WATCH_BLOCKS + 1)
     with again(done.chain, done.loaded) as agent:
         swap = next(intent for intent in agent.desk.store.intents() if intent.kind is IntentKind.SWAP)
         with pytest.raises(OperatorNeeded, match=f"{swap.tx_hash}.*more than 64 blocks"):
             agent.rebalance(send=True, confirm=yes)
         assert agent.desk.store.intents(limit=1)[0].state is IntentState.FINAL
         assert purse(done.chain).nonce == done.before.nonce + 1
-        agent.adopt()
+        agent.resync_nonce()
     with again(done.chain, done.loaded) as agent:
         assert agent.rebalance().kind in (OutcomeKind.PLANNED, OutcomeKind.HALT, OutcomeKind.REFUSED)

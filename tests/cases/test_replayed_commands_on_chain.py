@@ -9,11 +9,9 @@ from typing import Any
 import tomlkit
 
 from agent import app as api
-from agent.app.agent import swap_at
-from agent.app.money import deposits as investing
-from agent.app.money import shutdown as ending
-from agent.app.money import withdrawals as withdrawing
-from agent.app.settings import editing as removing
+from agent.app.agent import swap_at_limit
+from agent.app.money import deposits, shutdown, withdrawals
+from agent.app.settings import editing
 from agent.config import edits
 from agent.config.load import LoadedConfig, load_config
 from agent.execution.step_context import OutcomeKind
@@ -76,17 +74,17 @@ def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain:
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 2_000 * USD)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HALT
         for answer in (False, True):
-            investing.invest(agent, send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]  # bound at once
+            deposits.invest(agent, send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]  # bound at once
         chain.set_balance("USDC", purse(chain).raw["USDC"] + USD)
-        investing.invest(agent, send=True, confirm=sure)
+        deposits.invest(agent, send=True, confirm=sure)
         assert agent.swap("WETH", "USDC", "100", send=True, confirm=yes).kind is OutcomeKind.REFUSED
         assert agent.swap("WETH", "USDC", "0.05", send=True, confirm=yes).kind is OutcomeKind.DONE
         for price in ("9000", "2900"):
-            swap_at(agent, ("WETH", "USDC"), "0.05", price, "4h", send=True, wait=False, confirm=yes, progress=lambda _: None)
+            swap_at_limit(agent, ("WETH", "USDC"), "0.05", price, "4h", send=True, wait=False, confirm=yes, progress=lambda _: None)
         next(agent.run(send=True, confirm=yes, once=True))  # with the order that waits
         for answer in (False, True):
-            withdrawing.withdraw(agent, "4500", to=HOME, send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]
-        ending.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
+            withdrawals.withdraw(agent, "4500", to=HOME, send=True, confirm=lambda _, answer=answer: answer)  # type: ignore[misc]
+        shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
     told = asked(tmp_path)
     assert told["invest"] == {("rebalance", "declined"), ("rebalance", "planned"), ("rebalance", "done"), ("hold", "hold")}
     assert told["swap"] >= {("rebalance", "done")} and any(outcome == "refused" for _, outcome in told["swap"])
@@ -124,7 +122,7 @@ def test_exits_that_the_chain_refuses_late_replay_as_they_were(anvil_chain: Loca
         chain.send(chain.contract(address, attack("BlocklistToken")).functions.setBlacklisted(agent.desk.execution.router, True))
         assert agent.rebalance(send=True, confirm=yes).around == (address,)
         agent.rebalance(send=True, confirm=yes)
-        assert ending.stop(agent, to_stable=True, send=True, confirm=sure).state == "unfinished"
+        assert shutdown.stop(agent, to_stable=True, send=True, confirm=sure).state == "unfinished"
     told = asked(tmp_path)
     assert ("rebalance", "refused") in told["agent"] and ("rebalance", "refused") in told["stop"]
 
@@ -133,12 +131,12 @@ def test_an_asset_that_is_taken_away_replays_as_it_was(anvil_chain: LocalChain, 
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000})
     loaded = trusted(chain, tmp_path, {"record": {"dir": "steps"}}, TARGETS)
-    gone = edits.Changes(removes=("WBTC",), targets=(("WETH", "70%"),))
+    gone = edits.ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),))
 
     def agreed(*_: Any) -> bool:
         return True
 
-    done = removing.remove(
+    done = editing.remove(
         loaded.path, gone, send=True, confirm=agreed, confirm_sale=agreed, transports=[chain.transport], clock=chain.clock
     )
     assert done.state == "removed"
@@ -152,5 +150,5 @@ def test_native_coin_that_is_unwrapped_replays_as_it_was(anvil_chain: LocalChain
     chain.set_native(10**18)
     coin = {"portfolio.assets.0.address": "native", "portfolio.assets.0.symbol": "ETH"}
     with agent_on(chain, tmp_path, {**KEPT, **coin}, {"WETH": "50%", "USDC": "50%"}) as agent:
-        assert withdrawing.withdraw(agent, "1.5", "ETH", to=HOME, send=True, confirm=sure).state == "paid"
+        assert withdrawals.withdraw(agent, "1.5", "ETH", to=HOME, send=True, confirm=sure).state == "paid"
     assert asked(tmp_path) == {"withdraw": {("topup", "done")}, "payout": {("payout", "done")}}

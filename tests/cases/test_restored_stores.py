@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.amm.lp import positions as own_positions
+from agent.amm.lp import positions
 from agent.app.agent import Agent
 from agent.config.load import LoadedConfig
 from agent.errors import ConfigError, OperatorNeeded
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Halt
 from tests import agents
@@ -24,7 +24,7 @@ from tests.provided import EVEN, send
 UP, DOWN = {"WETH": 55_000, "USDC": 35_000}, {"WETH": 35_000, "USDC": 55_000}
 
 
-def step(chain: LocalChain, agent: Agent, held: dict[str, int]) -> Outcome:
+def step(chain: LocalChain, agent: Agent, held: dict[str, int]) -> StepOutcome:
     """The owner changed the holdings, and said so; then one step."""
     fund(chain, held)
     explained(agent)
@@ -55,7 +55,7 @@ def test_of_two_machines_with_one_backup_only_the_one_that_adopts_sends_and_all_
         assert stopped.kind is OutcomeKind.REFUSED
         assert "trimtab db adopt" in stopped.reason
         assert purse(chain) == before
-        agent.adopt()
+        agent.resync_nonce()
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     sent = purse(chain)
     for behind in (loaded, second):
@@ -100,7 +100,7 @@ def test_a_restored_store_that_was_adopted_knows_what_happened_since_its_backup(
         known = agent.step_input().history
     api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
     with again(chain, loaded) as agent:
-        agent.adopt()
+        agent.resync_nonce()
         found = agent.step_input().history
         assert abs(found.loss_24h - known.loss_24h) < USD * Fraction(1, 100)
         assert found.gas_24h_wei == known.gas_24h_wei
@@ -115,7 +115,7 @@ def test_an_owner_may_vouch_that_nothing_was_lost(anvil_chain: LocalChain, tmp_p
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     loaded = trusted(chain, tmp_path / "second", ROOMY, EVEN, vouched=False)
     with again(chain, loaded) as agent:
-        agent.adopt(nothing_lost=True)
+        agent.resync_nonce(nothing_lost=True)
         assert agent.step_input().history.loss_24h == 0
 
 
@@ -131,7 +131,7 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
         (mint,) = agent.desk.store.liquidity_moves()
     api.restore_store(loaded.path, tmp_path / "backup.db", force=True)
     with again(chain, loaded) as agent:
-        agent.adopt()
+        agent.resync_nonce()
         halted = agent.rebalance(send=True, confirm=yes)
         assert halted.kind is OutcomeKind.HALT
         assert mint.name in halted.reason
@@ -159,13 +159,13 @@ def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(a
         assert send(agent, chain).kind is OutcomeKind.DONE
         (mint,) = agent.desk.store.liquidity_moves()
         chain.send(lp.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, mint.token_id), chain.wallet.address)
-        agent.adopt()
+        agent.resync_nonce()
         assert isinstance(agent.status().decided.decision, Halt)
     with pytest.raises(ConfigError, match="does not know it"):
         api.forget_position(loaded.path, "987654")
     assert api.forget_position(loaded.path, str(mint.token_id))["position"] == mint.name
     with again(chain, loaded) as agent:
-        assert not own_positions.is_open(agent.desk.store.liquidity_moves(), mint.name)
+        assert not positions.is_position_open(agent.desk.store.liquidity_moves(), mint.name)
         assert not isinstance(agent.status().decided.decision, Halt)
     with pytest.raises(ConfigError, match="does not know it"):
         api.forget_position(loaded.path, str(mint.token_id))

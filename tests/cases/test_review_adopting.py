@@ -22,5 +22,5 @@ def test_a_foreign_transaction_stops_the_agent_until_its_owner_adopts_the_nonce(
         for _ in range(2):
             with pytest.raises(OperatorNeeded, match="trimtab adopt"):
                 agent.rebalance(send=True, confirm=yes)
-        assert agent.adopt() == before + 1
+        assert agent.resync_nonce() == before + 1
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD

@@ -15,10 +15,10 @@ from agent.app.agent import Agent
 from agent.chain.rpc import HttpTransport
 from agent.cli.display import documents
 from agent.config.load import LoadedConfig
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
-from agent.policy.gradual_execution import wait_s
+from agent.policy.gradual_execution import slice_wait_s
 from tests.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
 from tests.cases.test_mempool import HEAVY, Predictor, builder, sends, waiting_mempool
 from tests.endpoints import passing_on, serve
@@ -26,7 +26,7 @@ from tests.faults.rig import in_child
 from tests.pacing import LARGE, OFF, ROUNDS, TARGETS, TWAP, Recovering
 
 
-def swaps(outcome: Outcome) -> list[Intent]:
+def swaps(outcome: StepOutcome) -> list[Intent]:
     return [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP and intent.succeeded]
 
 
@@ -45,7 +45,7 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
         with again(chain, loaded, clock=Recovering(chain)) as agent:
             told: list[str] = []
             outcome = agent.rebalance(send=True, confirm=yes, progress=told.append)
-            campaigns = agent.desk.store.campaigns()
+            campaigns = agent.desk.store.gradual_executions()
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         losses[name] = lost(chain, before, prices)
         assert max(off_target(chain, TARGETS).values()) <= 10
@@ -92,17 +92,17 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
     loaded = trusted(chain, tmp_path, ROUNDS, TARGETS)
     assert in_child(lambda: one_process(chain, loaded, 2, moment)) == -signal.SIGKILL
     with again(chain, loaded) as agent:
-        (before,) = agent.desk.store.campaigns()
+        (before,) = agent.desk.store.gradual_executions()
         shown = documents.status(agent.status())["campaign"]
     assert before.state == "open"
     assert (shown["id"], shown["rounds_done"]) == (before.underway.id, before.underway.done)
     assert in_child(lambda: one_process(chain, loaded, None)) == 0
     with again(chain, loaded) as agent:
         store = agent.desk.store
-        (campaign,) = store.campaigns()
+        (campaign,) = store.gradual_executions()
         done = [one for one in store.intents() if one.kind is IntentKind.SWAP and one.succeeded]
         assert store.open_intents() == ()
-        rounds = [store.round_of(one.step_id) for one in reversed(done)]
+        rounds = [store.slice_of_step(one.step_id) for one in reversed(done)]
     assert campaign.underway.id == before.underway.id
     assert campaign.underway.campaign == before.underway.campaign
     assert rounds == [(campaign.underway.id, number) for number in range(1, len(done) + 1)], "each round once"
@@ -118,13 +118,13 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
     fund(chain, OFF)
     loaded = trusted(chain, tmp_path, TWAP, TARGETS)
     with again(chain, loaded, clock=Recovering(chain)) as agent:
-        found: list[Outcome] = []
+        found: list[StepOutcome] = []
         for outcome in agent.run(send=True, confirm=yes, every="20s"):
-            assert isinstance(outcome, Outcome), outcome
+            assert isinstance(outcome, StepOutcome), outcome
             found.append(outcome)
             if outcome.decided.ended:
                 break
-        (campaign,) = agent.desk.store.campaigns()
+        (campaign,) = agent.desk.store.gradual_executions()
         standing = agent.status()
     traded = [one for one in found if swaps(one)]
     assert all(len(swaps(one)) == 1 for one in traded)
@@ -134,16 +134,16 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
     rounds = [one.step_input.history.campaign for one in traded[1:]]
     drawn = [(one.campaign, one.draw) for one in rounds if one is not None]
     assert len({draw for _, draw in drawn}) == len(drawn) == len(traded) - 1, "each waits for a time of its own"
-    assert all(after - before >= wait_s(*one) for (before, after), one in zip(pairwise(times), drawn, strict=True))
+    assert all(after - before >= slice_wait_s(*one) for (before, after), one in zip(pairwise(times), drawn, strict=True))
     assert times[-1] <= campaign.underway.campaign.expires_s
     assert max(off_target(chain, TARGETS).values()) <= 10
     assert standing.step_input.history.campaign is None
 
 
-def falling(agent: Agent, chain: LocalChain) -> Outcome:
+def falling(agent: Agent, chain: LocalChain) -> StepOutcome:
     """Rounds while the price of what is sold falls by one and a half percent in each wait."""
 
-    def confirm(_: Outcome) -> bool:
+    def confirm(_: StepOutcome) -> bool:
         return True
 
     def progress(text: str) -> None:
@@ -159,7 +159,7 @@ def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: L
     fund(chain, OFF)
     with again(chain, trusted(chain, tmp_path, ROUNDS | {"execution.budget": "0.7%"}, TARGETS), clock=Recovering(chain)) as agent:
         outcome = falling(agent, chain)
-        (campaign,) = agent.desk.store.campaigns()
+        (campaign,) = agent.desk.store.gradual_executions()
         resting = agent.rebalance(send=True, confirm=yes)
     under = campaign.underway
     assert campaign.state == "ended"
@@ -181,7 +181,7 @@ def test_a_changed_config_ends_it_and_nothing_stale_is_carried_on(anvil_chain: L
     other = trusted(chain, tmp_path / "one", ROUNDS | {"execution.style": "market"}, {"WETH": "60%", "USDC": "40%"})
     with again(chain, other) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
-        (campaign,) = agent.desk.store.campaigns()
+        (campaign,) = agent.desk.store.gradual_executions()
     assert campaign.state == "ended"
     assert campaign.why == "what is wanted of the portfolio changed"
     assert outcome.kind is OutcomeKind.HOLD

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.config.edits import Changes
+from agent.config.edits import ConfigChanges
 from agent.localchain import LocalChain
 from tests.year import Year, weeks, year
 
@@ -20,8 +20,8 @@ OWNERS = {
 }
 """What the owner does in the first week of a month."""
 EDITS = {
-    "05": Changes(sets=(("portfolio.assets.2.stop_loss", '"18"'),)),
-    "08": Changes(targets=(("WETH", "45%"), ("WBTC", "25%"))),
+    "05": ConfigChanges(sets=(("portfolio.assets.2.stop_loss", '"18"'),)),
+    "08": ConfigChanges(targets=(("WETH", "45%"), ("WBTC", "25%"))),
 }
 """What he changes before a month begins; LINK stands at 23 then, and falls with all others soon."""
 
@@ -49,7 +49,7 @@ def test_a_year_of_recorded_returns_ends_with_books_that_are_the_chain_and_the_r
 def require_all_of_it(made: Year) -> None:
     """It traded, the stop sold once and stayed out, and the books' return is the observer's."""
     with made.process() as agent:
-        api.refresh(agent)
+        api.refresh_ledger(agent)
         made.linked(made.value())
         stages = {row["subject"]: row["stage"] for row in api.standing_orders(agent)["orders"]}
     assert made.trades >= 6

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.agent import Agent
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.market import arbitrage
 from agent.localchain.world import V2Spec, V3Spec
@@ -51,14 +51,14 @@ def healed(chain: LocalChain, pools: Sequence[str]) -> None:
         arbitrage(chain, chain.books.pool_info[pool])
 
 
-def step(chain: LocalChain, agent: Agent, held: Mapping[str, int] = HELD) -> tuple[Outcome, Purse]:
+def step(chain: LocalChain, agent: Agent, held: Mapping[str, int] = HELD) -> tuple[StepOutcome, Purse]:
     fund(chain, held)
     explained(agent)
     before = purse(chain)
     return agent.rebalance(send=True, confirm=yes), before
 
 
-def most_lost(chain: LocalChain, outcome: Outcome, lag: Fraction = Fraction(0)) -> Fraction:
+def most_lost(chain: LocalChain, outcome: StepOutcome, lag: Fraction = Fraction(0)) -> Fraction:
     """Dollars that the limits allow a step to lose at fair prices, gas included.
 
     plan_cost · T + slippage · G + 2 · lag · T + gas of approvals, for turnover T and gross volume G at the reference
@@ -72,7 +72,7 @@ def most_lost(chain: LocalChain, outcome: Outcome, lag: Fraction = Fraction(0)) 
     return ((PLAN_COST + 2 * lag) * plan.turnover + SLIPPAGE * plan.gross_volume) / USD + approvals_usd
 
 
-def require_fair_floors(chain: LocalChain, outcome: Outcome) -> None:
+def require_fair_floors(chain: LocalChain, outcome: StepOutcome) -> None:
     """No leg may pay less than fair value less fee, impact and slippage limits, whatever its pool said at the snapshot."""
     assert outcome.plan is not None
     usd = {token.address: chain.books.prices_usd[symbol] / 10**token.decimals for symbol, token in chain.tokens.items()}

@@ -9,7 +9,7 @@ import pytest
 
 from agent.app.agent import Agent
 from agent.app.start.checks import doctor
-from agent.app.start.setup import trust_now
+from agent.app.start.setup import pin_all
 from agent.chain.quorum import NoQuorum
 from agent.errors import EXIT_RETRYABLE
 from agent.execution.step_context import OutcomeKind
@@ -157,7 +157,7 @@ def test_the_doctor_names_the_one_of_two_that_froze(anvil_chain: LocalChain, tmp
     rpc = [{"url": chain.url, "operator": one} for one in ("local", "slow")]
     frozen = Frozen(chain.transport, "slow")
     loaded = config(chain, tmp_path, {"chain.quorum": 2, "chain.rpc": rpc}, TARGETS)
-    trust_now(loaded, [chain.transport, frozen])
+    pin_all(loaded, [chain.transport, frozen])
     frozen.freeze()
     chain.mine(15)
     found = doctor(loaded, [chain.transport, frozen], chain.clock.now_s)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Hold, OrderStage
 from tests.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, weights, yes
@@ -213,9 +213,9 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
         settled(chain, {"WETH": int(weth * Fraction(5, 4)), "LINK": int(link * Fraction(4, 5))})
         before = purse(chain)
 
-        asked: list[Outcome] = []
+        asked: list[StepOutcome] = []
 
-        def pushed(outcome: Outcome) -> bool:
+        def pushed(outcome: StepOutcome) -> bool:
             asked.append(outcome)
             if outcome.plan is None or not outcome.plan.exits:
                 return False

@@ -11,14 +11,13 @@ import pytest
 
 from agent import codec, engine
 from agent.app.agent import Agent
-from agent.app.records import step_history as books
+from agent.app.records import step_history
 from agent.config.load import LoadedConfig
 from agent.errors import Retryable
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, StepInput
-from agent.planning import planner
-from agent.planning import proposals as strategies
+from agent.planning import planner, proposals
 from agent.policy.decide import decide
 from tests.agents import ROOMY, again, allow, at_send, fund, swap_of, trusted, yes
 from tests.reading import Through
@@ -28,39 +27,39 @@ DRIFTED = {"WETH": 60_000, "USDC": 30_000}
 ON_TARGET = {"WETH": 45_000, "USDC": 45_000}
 
 
-def hold(chain: LocalChain, agent: Agent) -> Outcome:
+def hold(chain: LocalChain, agent: Agent) -> StepOutcome:
     fund(chain, ON_TARGET)
     return agent.rebalance(send=True, confirm=yes)
 
 
-def halt(chain: LocalChain, agent: Agent) -> Outcome:
+def halt(chain: LocalChain, agent: Agent) -> StepOutcome:
     fund(chain, {})
     return agent.rebalance(send=True, confirm=yes)
 
 
-def planned(_: LocalChain, agent: Agent) -> Outcome:
+def planned(_: LocalChain, agent: Agent) -> StepOutcome:
     return agent.rebalance()
 
 
-def refused(_: LocalChain, agent: Agent) -> Outcome:
+def refused(_: LocalChain, agent: Agent) -> StepOutcome:
     agent.desk.switch.pause("test", 1)
     return agent.rebalance(send=True, confirm=yes)
 
 
-def declined(_: LocalChain, agent: Agent) -> Outcome:
+def declined(_: LocalChain, agent: Agent) -> StepOutcome:
     return agent.rebalance(send=True, confirm=lambda _: False)
 
 
-def done(_: LocalChain, agent: Agent) -> Outcome:
+def done(_: LocalChain, agent: Agent) -> StepOutcome:
     return agent.rebalance(send=True, confirm=yes)
 
 
-def failed(chain: LocalChain, agent: Agent) -> Outcome:
+def failed(chain: LocalChain, agent: Agent) -> StepOutcome:
     price = chain.books.prices_usd["WETH"] * Fraction(9, 10)
     return agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: chain.move_market({"WETH": price})))
 
 
-WAYS: dict[OutcomeKind, Callable[[LocalChain, Agent], Outcome]] = {
+WAYS: dict[OutcomeKind, Callable[[LocalChain, Agent], StepOutcome]] = {
     OutcomeKind.HOLD: hold,
     OutcomeKind.HALT: halt,
     OutcomeKind.PLANNED: planned,
@@ -93,10 +92,10 @@ def test_every_way_out_of_a_step_is_written_down_and_can_be_told(anvil_chain: Lo
     assert step_input == outcome.step_input
     assert plan == outcome.plan
     assert ended == kind.value
-    line = next(step for step in books.history(loaded.path)["steps"] if step["step"] == outcome.step_id)
+    line = next(step for step in step_history.history(loaded.path)["steps"] if step["step"] == outcome.step_id)
     assert (line["outcome"], line["decision"]) == (kind.value, type(outcome.decision).__name__.lower())
     assert [t["hash"] for t in line["transactions"]] == [i.tx_hash for i in outcome.transactions if i.step_id == outcome.step_id]
-    told = books.explain(loaded.path, outcome.step_id)
+    told = step_history.explain(loaded.path, outcome.step_id)
     assert told["outcome"] == kind.value
     assert outcome.reason in told["words"][-1]
     assert all(str(intent.tx_hash) in "".join(told["words"]) for intent in outcome.transactions if intent.step_id == outcome.step_id)
@@ -121,7 +120,7 @@ def test_the_remembered_input_decides_and_plans_the_same(anvil_chain: LocalChain
         assert decided.decision == plan.decision
         again_planned = planner.plan(step_input, plan.decision)
         assert replace(again_planned, verdicts=plan.verdicts) == plan
-        judged = engine.judge(step_input, strategies.rebalance, None)
+        judged = engine.evaluate_input(step_input, proposals.rebalance, None)
         assert judged.plan == again_planned
         plans.append(plan)
     assert plans[0] == sent
@@ -169,7 +168,7 @@ def test_an_endpoint_that_goes_away_in_mid_step_is_told_and_the_transaction_is_f
             agent.rebalance(send=True, confirm=yes, progress=progress)
         (swap,) = agent.desk.store.intents()
         assert swap.state is IntentState.BROADCAST
-    assert {step["outcome"] for step in books.history(loaded.path)["steps"]} == {"error"}
+    assert {step["outcome"] for step in step_history.history(loaded.path)["steps"]} == {"error"}
     with again(chain, loaded) as agent:
         held = agent.rebalance(send=True, confirm=yes)
         assert held.kind is OutcomeKind.HOLD

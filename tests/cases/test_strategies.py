@@ -9,11 +9,11 @@ import pytest
 from eth_typing import HexStr
 
 from agent.app.agent import Agent
-from agent.app.money import withdrawals as withdrawing
+from agent.app.money import withdrawals
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind
-from agent.model.strategies import SleeveBooks
+from agent.model.strategies import StrategyBooks
 from tests.agents import ROOMY, USD, again, explained, fund, purse, swap_of, trusted, yes
 from tests.cases.test_first_purchase import look
 from tests.dying import Killed
@@ -36,7 +36,7 @@ def strategies(up: str, down: str) -> dict[str, object]:
     }
 
 
-def books(agent: Agent) -> SleeveBooks:
+def books(agent: Agent) -> StrategyBooks:
     """The books as a look of now finds them."""
     found = agent.step_input().history.sleeves
     assert found is not None and not found.fault, found
@@ -148,7 +148,7 @@ def test_a_withdrawal_that_has_to_sell_first_is_borne_by_all_and_is_no_return(an
     with again(chain, trusted(chain, tmp_path, {**strategies("60%", "40%"), **paying}, TWO)) as agent:
         agent.rebalance(send=True, confirm=yes)
         before = {one.name: (one.units, dict(one.holdings)) for one in books(agent).sleeves}
-        done = withdrawing.withdraw(agent, "24000", to=HOME, send=True, confirm=lambda _: True)
+        done = withdrawals.withdraw(agent, "24000", to=HOME, send=True, confirm=lambda _: True)
         assert done.state == "paid" and chain.balance("USDC", HOME) == 24_000 * USD
         agent.rebalance(send=True, confirm=yes)
         require_sum(chain, agent)

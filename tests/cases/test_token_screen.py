@@ -10,13 +10,13 @@ import pytest
 
 from agent import codec
 from agent.app.agent import Agent
-from agent.app.start.setup import trust_now
-from agent.artifacts import own
+from agent.app.start.setup import pin_all
+from agent.artifacts import own_artifact
 from agent.chain.screening import BLOCKS_BACK
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from agent.model import Finding, IntentKind, StepInput
+from agent.model import IntentKind, StepInput, TokenFinding
 from agent.units import BPS
 from tests.agents import again, allowances, at_send, fund, legs_of, lost, purse, weights, yes
 from tests.attacks import attack
@@ -36,7 +36,7 @@ def prepared(chain: LocalChain, contract: str) -> tuple[str, Callable[..., None]
     return address, tell
 
 
-def shut_out(agent: Agent, outcome: Outcome, finding: Finding) -> None:
+def shut_out(agent: Agent, outcome: StepOutcome, finding: TokenFinding) -> None:
     """The guest alone is in quarantine, by name; the legs do not touch it; the step as written down says so too."""
     guest = agent.token("GUEST", "")
     (found,) = outcome.step_input.quarantine
@@ -56,7 +56,7 @@ def others_stand(chain: LocalChain) -> None:
         assert abs(found[symbol] - Fraction(share * BPS, sum(OTHERS.values()))) < 40, symbol
 
 
-def rebalanced_without(chain: LocalChain, folder: Path, address: str, finding: Finding, usd: int = 40_000) -> str:
+def rebalanced_without(chain: LocalChain, folder: Path, address: str, finding: TokenFinding, usd: int = 40_000) -> str:
     """One whole step of the agent with a guest of that habit; the reason it gives."""
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": usd})
     before = purse(chain)
@@ -75,11 +75,11 @@ def rebalanced_without(chain: LocalChain, folder: Path, address: str, finding: F
 
 EXTRA = 12_345_678_901_234_567
 """An index of 1.2 % more: shares and balances round differently."""
-HABITS: dict[str, tuple[str, tuple[tuple[object, ...], ...], Finding]] = {
-    "false": ("FalseToken", (), Finding.FALSE_RETURNING),
-    "paused": ("PausableToken", (("setPaused", True),), Finding.PAUSED),
-    "callback": ("CallbackToken", (), Finding.CALLBACK),
-    "rebasing": ("RebasingToken", (("setExtra", EXTRA),), Finding.REBASING),
+HABITS: dict[str, tuple[str, tuple[tuple[object, ...], ...], TokenFinding]] = {
+    "false": ("FalseToken", (), TokenFinding.FALSE_RETURNING),
+    "paused": ("PausableToken", (("setPaused", True),), TokenFinding.PAUSED),
+    "callback": ("CallbackToken", (), TokenFinding.CALLBACK),
+    "rebasing": ("RebasingToken", (("setExtra", EXTRA),), TokenFinding.REBASING),
 }
 
 
@@ -94,7 +94,7 @@ def test_a_token_with_a_bad_habit_is_left_alone_and_the_others_trade(anvil_chain
 
 def test_a_token_that_keeps_a_part_of_each_transfer_is_left_alone_and_the_others_trade(anvil_chain: LocalChain, tmp_path: Path) -> None:
     address = turned_bad(anvil_chain, "GUEST", "FeeOnTransfer", "GUEST", "GUEST", 18, 500)
-    assert "500 bps less" in rebalanced_without(anvil_chain, tmp_path, address, Finding.FEE_ON_TRANSFER)
+    assert "500 bps less" in rebalanced_without(anvil_chain, tmp_path, address, TokenFinding.FEE_ON_TRANSFER)
 
 
 @pytest.mark.parametrize("who", ["wallet", "router", "pool"])
@@ -108,7 +108,7 @@ def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, t
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        shut_out(agent, outcome, Finding.BLOCKLISTED)
+        shut_out(agent, outcome, TokenFinding.BLOCKLISTED)
         assert f"({'pool ' + pool if who == 'pool' else 'the ' + who} is on its list)" in outcome.reason
         others_stand(chain)
         tell("setBlacklisted", at, False)
@@ -137,7 +137,7 @@ def test_a_token_that_can_be_bought_and_sold_in_crumbs_only_is_never_bought(anvi
     address, tell = prepared(chain, "HoneypotToken")
     pool = next(pool.address for pool in chain.books.pool_info.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
     tell("close", pool, 10**18)
-    rebalanced_without(chain, tmp_path, address, Finding.HONEYPOT, usd=0)
+    rebalanced_without(chain, tmp_path, address, TokenFinding.HONEYPOT, usd=0)
     assert chain.balance("GUEST") == 0
 
 
@@ -153,7 +153,7 @@ def test_a_balance_that_changes_without_a_transfer_gives_a_token_away(anvil_chai
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        shut_out(agent, outcome, Finding.REBASING)
+        shut_out(agent, outcome, TokenFinding.REBASING)
         assert f"changed by {2000 * 10**18} base units without a transfer" in outcome.reason
 
 
@@ -194,7 +194,7 @@ def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: Local
     """The new one is the old one's twin: nothing but the pin tells them apart."""
     chain = anvil_chain
     assert isinstance(chain.node, AnvilNode)
-    first, second = (chain.deploy(own("TestToken"), "GUEST", "GUEST", 18) for _ in range(2))
+    first, second = (chain.deploy(own_artifact("TestToken"), "GUEST", "GUEST", 18) for _ in range(2))
     beacon = chain.deploy(attack("TokenBeacon"), first) if kind == "beacon" else None
     address = turned_bad(chain, "GUEST", "TestToken", "GUEST", "GUEST", 18)
     proxy = chain.deploy(attack("TokenProxy"), bytes.fromhex(SLOTS[kind][2:]), beacon is not None, beacon or first)
@@ -211,10 +211,10 @@ def test_a_token_whose_implementation_changed_waits_for_trust(anvil_chain: Local
         chain.node.mine_at(chain.now_s() + 1)
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        shut_out(agent, outcome, Finding.IMPLEMENTATION_CHANGED)
+        shut_out(agent, outcome, TokenFinding.IMPLEMENTATION_CHANGED)
         assert f"{second} instead of {first}" in outcome.reason
         others_stand(chain)
-    document = trust_now(loaded, [chain.transport])
+    document = pin_all(loaded, [chain.transport])
     (row,) = [row for row in document["contracts"] if row["what"] == "implementation of GUEST"]
     assert (row["address"], row["state"]) == (second, "CHANGED")
     with again(chain, loaded) as agent:
@@ -227,11 +227,11 @@ def test_a_token_whose_code_changed_waits_for_trust(anvil_chain: LocalChain, tmp
     address = turned_bad(chain, "GUEST", "TestToken", "GUEST", "GUEST", 18)
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     loaded = with_guest(chain, tmp_path, address)
-    other = chain.deploy(own("TetherLike"), "GUEST", "GUEST", 18)
+    other = chain.deploy(own_artifact("TetherLike"), "GUEST", "GUEST", 18)
     chain.node.rpc("anvil_setCode", address, chain.node.rpc("eth_getCode", other, "latest"))
     chain.node.mine_at(chain.now_s() + 1)
     with again(chain, loaded) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        shut_out(agent, outcome, Finding.CODE_CHANGED)
+        shut_out(agent, outcome, TokenFinding.CODE_CHANGED)
         others_stand(chain)

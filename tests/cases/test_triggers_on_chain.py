@@ -12,7 +12,7 @@ import pytest
 from agent import app as api
 from agent.app.offline import what_if
 from agent.config.load import LoadedConfig
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from tests.agents import ROOMY, USD, again, agent_on, fund, off_target, purse, swap_of, trusted, yes
 
@@ -21,7 +21,7 @@ W2 = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
 DAY_S, HOUR_S = 86_400, 3_600
 
 
-def look(chain: LocalChain, loaded: LoadedConfig) -> Outcome:
+def look(chain: LocalChain, loaded: LoadedConfig) -> StepOutcome:
     with again(chain, loaded) as agent:
         return agent.rebalance(send=True, confirm=yes)
 

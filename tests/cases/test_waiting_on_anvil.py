@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.chain.endpoints import Panel
+from agent.chain.endpoints import EndpointPool
 from agent.chain.rpc import HttpTransport
-from agent.chain.sender import PanelSender
+from agent.chain.sender import QuorumSender
 from agent.errors import OperatorNeeded, Retryable
-from agent.execution import Executor, Settings
-from agent.execution import settlement as accounts
+from agent.execution import JournaledExecutor, SubmissionSettings, settlement
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState
 from agent.store import Store
@@ -22,7 +21,7 @@ from tests.desk import GWEI, Desk
 from tests.faults.rig import QuickClock, Trade, ready
 
 S = IntentState
-PATIENT = Settings(confirmations=1, poll_s=1, mined_timeout_s=40, final_timeout_s=40, max_fee_wei=100 * GWEI, bump_after_s=5)
+PATIENT = SubmissionSettings(confirmations=1, poll_s=1, mined_timeout_s=40, final_timeout_s=40, max_fee_wei=100 * GWEI, bump_after_s=5)
 
 
 @pytest.fixture
@@ -38,10 +37,12 @@ def call(trade: Trade, method: str, *params: object) -> object:
     return HttpTransport(trade.desk.chain.url or "", "local", 30).call(method, list(params))
 
 
-def executor(trade: Trade, store: Store, on_sleep: Callable[[], None] = lambda: None, settings: Settings = PATIENT) -> Executor:
-    panel = Panel([HttpTransport(trade.desk.chain.url or "", "local", 30)], 1)
-    sender = PanelSender(panel, trade.desk.chain.chain_id)
-    return Executor(store, trade.desk.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: False)
+def executor(
+    trade: Trade, store: Store, on_sleep: Callable[[], None] = lambda: None, settings: SubmissionSettings = PATIENT
+) -> JournaledExecutor:
+    panel = EndpointPool([HttpTransport(trade.desk.chain.url or "", "local", 30)], 1)
+    sender = QuorumSender(panel, trade.desk.chain.chain_id)
+    return JournaledExecutor(store, trade.desk.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: False)
 
 
 def run(trade: Trade, store: Store, on_sleep: Callable[[], None]) -> Intent:
@@ -87,7 +88,7 @@ def test_a_swap_that_waits_is_sent_again_for_more_and_the_node_mines_that_one(tr
     assert bump.tx.max_fee_wei * 8 >= original.tx.max_fee_wei * 9
     assert trade.desk.sender.nonces(trade.desk.wallet) == (nonce + 1, nonce + 1)
     assert ended.receipt is not None
-    for leg in accounts.realised(trade.plan, ended.receipt):
+    for leg in settlement.realised_legs(trade.plan, ended.receipt):
         assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
     assert trade.desk.balances() != before
     store.close()

@@ -10,12 +10,12 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.app.records import step_history as books
+from agent.app.records import step_history
 from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from agent.model import Halt, Method, Supply
+from agent.model import AllocationMethod, Halt, TokenSupply
 from agent.units import BPS
 from tests.agents import ROOMY, again, agent_on, fund, purse, require_exact, weights, yes
 from tests.weighing import DAY_S, moves
@@ -88,7 +88,7 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         assert chosen["USDC"] == 2_000
         assert chosen["WETH"] > chosen["WBTC"] > chosen["LINK"]
         assert all(abs(held(chain)[symbol] - bps) < 40 for symbol, bps in chosen.items())
-        told_words = " ".join(books.explain(tmp_path / "trimtab.toml", done.step_id)["words"])
+        told_words = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["words"])
         assert "Targets: weights by inverse_volatility, chosen" in told_words
         assert "in inverse proportion to volatilities a year: " in told_words
         agent.desk.store.forget_prices(agent.portfolio.numeraire.address, "import")
@@ -129,7 +129,7 @@ def test_market_caps_are_supplies_of_the_same_block_times_price_with_a_cap(anvil
         planned = agent.plan()
         step = planned.step_input
         asked = {symbol: chain.token_contract(symbol).functions.totalSupply().call() for symbol in ("WETH", "LINK")}
-        assert step.snapshot.supplies == tuple(Supply(chain.tokens[symbol].address, raw) for symbol, raw in asked.items())
+        assert step.snapshot.supplies == tuple(TokenSupply(chain.tokens[symbol].address, raw) for symbol, raw in asked.items())
         prices = chain.books.prices_usd
         caps = {symbol: raw * prices[symbol] / 10**18 for symbol, raw in asked.items()} | {"WBTC": 19_850_000 * prices["WBTC"]}
         found = {asset.token.symbol: asset.target_bps for asset in step.portfolio.assets}
@@ -156,7 +156,7 @@ def test_the_document_of_weights_is_one_json_with_data_volatilities_and_correlat
     with agent_on(anvil_chain, tmp_path, ROOMY | {"portfolio.weights": settings}, TARGETS) as agent:
         api.import_prices(agent, closes(anvil_chain, tmp_path / "closes.csv"))
         found = json.loads(json.dumps(api.weights(agent)))
-        assert found["kind"] == Method.HRP.value
+        assert found["kind"] == AllocationMethod.HRP.value
         assert found["now"]["returns"] == 60
         assert found["now"]["until_s"] == anvil_chain.now_s()
         assert sum(found["now"]["weights_bps"].values()) == BPS

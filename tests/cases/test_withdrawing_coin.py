@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.app.money import shutdown as ending
-from agent.app.money import withdrawals as withdrawing
+from agent.app.money import shutdown, withdrawals
 from agent.localchain import LocalChain
 from agent.model import IntentKind
 from tests.agents import agent_on, fund, purse
@@ -23,7 +22,7 @@ def test_native_coin_is_unwrapped_and_paid_to_the_wei_and_the_rest_at_the_end(an
     chain.set_native(ETHER)
     with agent_on(chain, tmp_path, COIN, TARGETS) as agent:
         before, there = purse(chain), native_of(chain, HOME)
-        done = withdrawing.withdraw(agent, "1.5", "ETH", to=HOME, send=True, confirm=lambda _: True)
+        done = withdrawals.withdraw(agent, "1.5", "ETH", to=HOME, send=True, confirm=lambda _: True)
         after = purse(chain)
         assert (done.state, [one.kind for one in done.transactions]) == ("paid", [IntentKind.UNWRAP, IntentKind.PAYOUT]), done.reason
         assert native_of(chain, HOME) - there == 15 * ETHER // 10
@@ -31,7 +30,7 @@ def test_native_coin_is_unwrapped_and_paid_to_the_wei_and_the_rest_at_the_end(an
         assert before.native_wei + before.raw["WETH"] - after.native_wei - after.raw["WETH"] == 15 * ETHER // 10 + gas
         assert after.native_wei > ETHER // 20 and agent.step_input().history.flows == ()
         assert agent.step_input().history.turnover_24h == 0 and 0 < agent.step_input().history.loss_24h < 10**6
-        end = ending.stop(agent, send_to=HOME, send=True, confirm=lambda _: True)
+        end = shutdown.stop(agent, send_to=HOME, send=True, confirm=lambda _: True)
         left = purse(chain)
         assert end.state == "stopped", end.reason
         assert (left.raw["WETH"], left.raw["USDC"]) == (0, 0) and ETHER // 20 < left.native_wei < ETHER // 4

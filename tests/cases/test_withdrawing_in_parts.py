@@ -10,17 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.app import withdrawal_parts as parting
+from agent.app import withdrawal_parts
 from agent.app.agent import Agent
-from agent.app.money import deposits as balances
+from agent.app.money import deposits
 from agent.app.money import withdrawals as withdrawing
 from agent.config.load import LoadedConfig
 from agent.errors import ConfigError, Refused
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from agent.model import Funding, Halt, Hold, IntentKind, LimitOrder, Payment, RequestKind, RequestState, StepInput
-from agent.planning import proposals as owner
-from agent.planning import proposals as strategies
+from agent.model import Halt, Hold, IntentKind, LegFunding, LimitOrder, Payment, RequestKind, RequestState, StepInput
+from agent.planning import proposals
 from agent.policy.cash_flows import withdrawals as outflow
 from tests.agents import USD, again, fund, swap_of, trusted, yes
 from tests.cases.test_gifts_before_exits import give
@@ -48,10 +47,10 @@ def weth(step: StepInput) -> str:
     return next(asset.token.address for asset in step.portfolio.assets if asset.token.symbol == "WETH")
 
 
-def look(agent: Agent) -> Outcome:
+def look(agent: Agent) -> StepOutcome:
     """One look of a run."""
     found = next(iter(agent.run(send=True, confirm=yes, once=True)))
-    assert isinstance(found, Outcome), found
+    assert isinstance(found, StepOutcome), found
     return found
 
 
@@ -105,7 +104,7 @@ def test_a_thin_pool_slows_no_sale_of_another_asset(anvil_chain: LocalChain, tmp
     with again(chain, loaded) as agent:
         shown = withdrawing.withdraw(agent, ASKED, to=HOME, confirm=sure)
         assert shown.sale is not None and shown.sale.plan is not None and "part 1 of about" in shown.sale.reason
-        legs = [leg for leg in shown.sale.plan.legs if leg.token_in == weth(agent.step_input()) and leg.source is Funding.WALLET]
+        legs = [leg for leg in shown.sale.plan.legs if leg.token_in == weth(agent.step_input()) and leg.source is LegFunding.WALLET]
         sold = sum(leg.amount_in_raw for leg in legs) * chain.books.prices_usd["WETH"] / 10**18
         assert sold > 300_000, float(sold)
 
@@ -204,9 +203,9 @@ def test_while_parts_follow_orders_edits_and_further_withdrawals_wait(anvil_chai
         with pytest.raises(Refused, match=r"withdrawal 1: 1 of about .* another one of the same asset follows it"):
             withdrawing.withdraw(agent, "100", to=HOME, send=True, confirm=sure)
         step = agent.step_input()
-        assert isinstance(owner.wholly_to_targets(step).decided.decision, Halt)
+        assert isinstance(proposals.rebalance_wholly_to_targets(step).decided.decision, Halt)
         at_any_price = LimitOrder("order", step.portfolio.numeraire.address, weth(step), 10**9, Fraction(1), 2**40, 0)
-        filled = strategies.waiting_orders((at_any_price,))(step)
+        filled = proposals.waiting_orders((at_any_price,))(step)
         assert filled.plan is None and isinstance(filled.decided.decision, Hold)
 
 
@@ -220,10 +219,10 @@ def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: Lo
         (old,) = store.requests(10, open_only=True)
         assert old.parts is not None
         raised = replace(old.parts, until_s=agent.step_input().snapshot.head.timestamp_s)
-        store.raised(old.id, raised)
+        store.record_parts_raised(old.id, raised)
         young = store.ask(RequestKind.WITHDRAW, (Payment(weth(agent.step_input()), 10**18),), HOME, False, raised.until_s)
-        store.raised(young.id, replace(raised, next_s=raised.until_s, until_s=raised.until_s + 10**6))
-        due = [one.id for one in store.requests(10, open_only=True) if parting.is_next(one, agent.step_input())]
+        store.record_parts_raised(young.id, replace(raised, next_s=raised.until_s, until_s=raised.until_s + 10**6))
+        due = [one.id for one in store.requests(10, open_only=True) if withdrawal_parts.is_next(one, agent.step_input())]
         assert due == [young.id]
         assert look(agent).kind is OutcomeKind.DONE
         assert chain.balance("WETH", HOME) == 10**18 and chain.balance("USDC", HOME) == 0
@@ -234,11 +233,11 @@ def test_what_is_raised_is_paid_without_another_wait(anvil_chain: LocalChain, tm
     fund(chain, LARGE)
     with rich(chain, trusted(chain, tmp_path, {**PARTS, "limits.first_purchase": "1d"}, TARGETS)) as agent:
         assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
-        lacks = outflow.lacking(agent.step_input(), chain.tokens["USDC"].address)
+        lacks = outflow.shortfall_raw(agent.step_input(), chain.tokens["USDC"].address)
         with pytest.raises(Refused, match="1 of about"):
             withdrawing.resume(agent, 1, send=True, confirm=sure)
         give(chain, "USDC", lacks // USD + 1)
-        balances.flows(agent)
-        agent.desk.store.tell_flow(None, None, agent.desk.clock.now_s())
+        deposits.list_transfers(agent)
+        agent.desk.store.classify_transfer(None, None, agent.desk.clock.now_s())
         assert withdrawing.resume(agent, 1, send=True, confirm=sure).state in ("paid", "waiting")
         assert chain.balance("USDC", HOME) == 3_000_000 * USD

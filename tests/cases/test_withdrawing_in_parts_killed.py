@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.money import withdrawals as withdrawing
-from agent.app.money.withdrawals import Withdrawing
+from agent.app.money import withdrawals
+from agent.app.money.withdrawals import WithdrawalReport
 from agent.config.load import LoadedConfig
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
@@ -38,9 +38,9 @@ def killed_in_part(chain: LocalChain, loaded: LoadedConfig, command: str, moment
 
         with heard(hear):
             if command == "withdraw":
-                withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure)
+                withdrawals.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure)
             elif command == "resume":
-                withdrawing.resume(agent, 1, send=True, confirm=sure)
+                withdrawals.resume(agent, 1, send=True, confirm=sure)
             else:
                 look(agent)
 
@@ -61,7 +61,7 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     if command != "withdraw":
         with again(chain, loaded) as agent:
-            assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+            assert withdrawals.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
         back(chain, TEN_MINUTES)
         raised = 2
     assert in_child(lambda: killed_in_part(chain, loaded, command, moment)) == -signal.SIGKILL
@@ -72,7 +72,7 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
         assert early.kind is OutcomeKind.HOLD, early.reason
         assert f"part {raised + 1} of about" in early.reason and "next at" in early.reason, early.reason
         with pytest.raises(Refused, match=f"{raised} of about .* parts raised, next at"):
-            withdrawing.resume(agent, 1, send=True, confirm=sure)
+            withdrawals.resume(agent, 1, send=True, confirm=sure)
         assert chain.balance("WETH") == left, "the next part keeps its distance"
 
     for part in range(raised + 1, 40):
@@ -94,14 +94,14 @@ def test_a_part_that_was_not_sold_after_all_puts_nothing_off(anvil_chain: LocalC
     fund(chain, LARGE)
     loaded = trusted(chain, tmp_path, PARTS, TARGETS)
     with again(chain, loaded) as agent:
-        assert withdrawing.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
+        assert withdrawals.withdraw(agent, ASKED, to=HOME, send=True, confirm=sure).state == "part"
         back(chain, TEN_MINUTES)
         before = agent.desk.store.requests()
 
-        def paused(_: Withdrawing) -> bool:
+        def paused(_: WithdrawalReport) -> bool:
             agent.desk.switch.pause("while it is asked for", 0)
             return True
 
-        found = withdrawing.resume(agent, 1, send=True, confirm=paused)
+        found = withdrawals.resume(agent, 1, send=True, confirm=paused)
         assert found.state == "refused" and "kill switch" in found.reason, found.reason
         assert agent.desk.store.requests() == before

@@ -2,9 +2,9 @@
 
 from fractions import Fraction
 
-from agent.model import Every, Hold, Rebalance, ReferenceKind, StepInput, Threshold
+from agent.model import Every, Hold, PriceSource, Rebalance, StepInput, Threshold
 from agent.policy.decide import decide
-from agent.policy.drift import alert_prices, drift, ideal_trades, total
+from agent.policy.drift import alert_prices, compute_drifts, ideal_trades, investable_total
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.builders import step_input
@@ -33,7 +33,7 @@ def test_w1_one_winner_is_sold_for_the_loser_and_a_little_of_each_of_the_others(
     )
     decided = decide(step)
     assert isinstance(decided.decision, Rebalance)
-    assert total(decided.drifts) / COIN == 1_025
+    assert investable_total(decided.drifts) / COIN == 1_025
     assert _outside(step) == ["WETH", "WBTC"]
     assert _trades(step) == {"WETH": Fraction("-68.75"), "WBTC": Fraction("56.25"), "ARB": Fraction("6.25"), "USDC": Fraction("6.25")}
     assert all(d.value + ideal_trades(decided.drifts)[d.token] == Fraction("256.25") * COIN for d in decided.drifts)
@@ -67,7 +67,7 @@ def test_w4_one_asset_doubles_alone() -> None:
         {"WBTC": 5_000, "WETH": 3_000, "ARB": 2_000},
         {"WBTC": 5_000, "WETH": 3_000, "ARB": 4_000},
         {"WBTC": 50_000, "ARB": 2},
-        kinds=[ReferenceKind.SPOT],
+        kinds=[PriceSource.SPOT],
         trigger=TENTH,
     )
     decided = decide(step)
@@ -94,10 +94,10 @@ def test_w8_alert_prices_are_minus_18_2_and_plus_22_2_percent_and_hold_exactly()
     assert [round(float(price / weth.price - 1) * 100, 1) for price in (low, high)] == [-18.2, 22.2]
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
     for edge, hair in ((low, Fraction(-1, BPS)), (high, Fraction(1, BPS))):
-        assert not drift(step, prices | {weth.token: edge})[0].outside
-        assert drift(step, prices | {weth.token: edge * (1 + hair)})[0].outside
-    assert not drift(step, prices | {weth.token: weth.price * Fraction(9, 10)})[0].outside
-    assert not drift(step, prices | {weth.token: weth.price * Fraction(11, 10)})[0].outside
+        assert not compute_drifts(step, prices | {weth.token: edge})[0].outside
+        assert compute_drifts(step, prices | {weth.token: edge * (1 + hair)})[0].outside
+    assert not compute_drifts(step, prices | {weth.token: weth.price * Fraction(9, 10)})[0].outside
+    assert not compute_drifts(step, prices | {weth.token: weth.price * Fraction(11, 10)})[0].outside
 
 
 def test_time_triggers_reach_the_same_trades_as_bands() -> None:

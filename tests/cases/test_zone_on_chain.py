@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.app.records import step_history as books
+from agent.app.records import step_history
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Hold
@@ -46,7 +46,7 @@ def test_a_zone_waits_trades_to_its_edge_and_waits_again(anvil_chain: LocalChain
         assert again.kind is OutcomeKind.HOLD
         assert isinstance(again.decision, Hold)
         assert agent.status().decided.decision == again.decision
-        told = " ".join(books.explain(tmp_path / "trimtab.toml", done.step_id)["words"])
+        told = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["words"])
         assert "It decided to rebalance: outside the no-trade zone: the first unit from WETH to USDC saves" in told
         assert "A plan saved" in told
         assert "WETH is brought to" in told
@@ -64,7 +64,7 @@ def test_a_plan_that_is_not_worth_its_gas_is_a_hold_told_with_all_figures(anvil_
         zone = held.decided.zone
         assert zone is not None and zone.saving is not None
         assert 0 < zone.saving.saved < zone.saving.cost
-        told = " ".join(books.explain(tmp_path / "trimtab.toml", held.step_id)["words"])
+        told = " ".join(step_history.explain(tmp_path / "trimtab.toml", held.step_id)["words"])
         assert "It held: outside the no-trade zone" in told
         assert "A plan saved" in told
         fund(chain, {"WETH": 5_700, "USDC": 4_300})

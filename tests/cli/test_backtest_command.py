@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.backtest import harvest_words
+from agent.cli.backtest import format_premium
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from tests.cli.tools import Said
@@ -196,8 +196,8 @@ def test_the_return_against_holding_is_that_of_the_values_and_its_parts_add_up_t
         "dispersion": "0.220813",
         "costs": "0.020980",
     }
-    told = harvest_words(earned, 1.155742, 1.459301)
+    told = format_premium(earned, 1.155742, 1.459301)
     assert f"against holding {100 * log(2.155742 / 2.459301):+.3f}%" in told
     assert told.endswith("less +2.098% of costs, and +0.284% from gas money and flows, which are beside the portfolio")
-    equal = harvest_words({**earned, "advantage": "-0.131742"}, 1.155742, 1.459301)
+    equal = format_premium({**earned, "advantage": "-0.131742"}, 1.155742, 1.459301)
     assert "against holding -13.174%" in equal and "gas money" not in equal

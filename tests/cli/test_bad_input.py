@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from agent.artifacts import own
-from agent.localchain.world import WHALE, test_accounts
+from agent.artifacts import own_artifact
+from agent.localchain.world import WHALE_INDEX, dev_accounts
 from tests.cli import shapes
 from tests.cli.tools import Desk
 
 NOWHERE = "0x00000000000000000000000000000000DeaDBeef"
-WHALE_ADDRESS = test_accounts()[WHALE].address
+WHALE_ADDRESS = dev_accounts()[WHALE_INDEX].address
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def deploy(desk: Desk, name: str, types: list[str], values: list[Any]) -> str:
     """A contract of ours on the served chain, deployed by the whale."""
     from eth_abi.abi import encode
 
-    data = own(name).bytecode + encode(types, values).hex()
+    data = own_artifact(name).bytecode + encode(types, values).hex()
     desk.node.rpc("anvil_impersonateAccount", WHALE_ADDRESS)
     tx = desk.node.rpc(
         "eth_sendTransaction", {"from": WHALE_ADDRESS, "data": data if data.startswith("0x") else "0x" + data, "gas": hex(5_000_000)}

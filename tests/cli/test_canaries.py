@@ -19,11 +19,11 @@ from typer.main import get_command
 
 from agent import app as api
 from agent import wiring
-from agent.app.agent import silent
+from agent.app.agent import ignore_progress
 from agent.cli.main import app
 from agent.errors import ConfigError
-from agent.execution.step_context import Outcome
-from agent.localchain.world import TestAccount
+from agent.execution.step_context import StepOutcome
+from agent.localchain.world import DevAccount
 from agent.signing import keystore
 from agent.store.store import Store
 from tests.canaries import all_logs, files_with, found_in, objects_of, shown_of, told_by
@@ -124,12 +124,12 @@ def test_no_command_writes_logs_or_shows_a_secret(planted: Desk, tmp_path: Path)
 
 def test_nothing_that_lives_says_a_secret_of_itself(planted: Desk) -> None:
     """Every object of ours, while a key is loaded and after it has signed: its text, JSON and pickle."""
-    outcomes: list[Outcome] = []
+    outcomes: list[StepOutcome] = []
 
-    def look(outcome: Outcome) -> bool:
+    def look(outcome: StepOutcome) -> bool:
         outcomes.append(outcome)
-        mine = [thing for thing in objects_of("agent") if not isinstance(thing, TestAccount)]  # the published keys of local chains
-        assert {"LocalSigner", "Key", "HttpTransport", "Config"} <= {type(thing).__name__ for thing in mine}
+        mine = [thing for thing in objects_of("agent") if not isinstance(thing, DevAccount)]  # the published keys of local chains
+        assert {"LocalSigner", "PrivateKey", "HttpTransport", "Config"} <= {type(thing).__name__ for thing in mine}
         assert not [type(thing).__name__ for thing in mine if found_in(told_by(thing), SECRETS)]
         return True
 
@@ -184,7 +184,7 @@ def failure(desk: Desk) -> BaseException:
 
 
 def test_a_process_with_a_key_writes_no_core_and_lets_nobody_read_its_memory(planted: Desk) -> None:
-    with api.open_agent(planted.config) as agent, wiring.open_hands(agent.desk, lambda _: True, silent):
+    with api.open_agent(planted.config) as agent, wiring.open_actors(agent.desk, lambda _: True, ignore_progress):
         assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
         assert ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from agent.chain.endpoints import Endpoint
-from agent.chain.wire import Call
-from agent.cli.display import terminal as interrupting
+from agent.chain.wire import RpcCall
+from agent.cli.display import terminal
 from agent.cli.display.terminal import PATIENCE_S
 from agent.store.database import Database
 from tests.cli.test_interruption import pending, require_sound, until_something_waits
@@ -58,7 +58,7 @@ def for_ever(*_: object, **__: object) -> None:
 
 
 def hasty() -> None:
-    interrupting.PATIENCE_S = interrupting.RUN_PATIENCE_S = HASTE_S
+    terminal.PATIENCE_S = terminal.RUN_PATIENCE_S = HASTE_S
 
 
 def leaking_at_the_end() -> None:
@@ -158,7 +158,7 @@ def test_a_run_still_ends_after_its_step_at_the_first_ctrl_c(desk: Desk) -> None
         hasty()
         real, waits = Endpoint.batch, [2 * HASTE_S]
 
-        def slowly(self: Endpoint, calls: Sequence[Call]) -> list[Any]:
+        def slowly(self: Endpoint, calls: Sequence[RpcCall]) -> list[Any]:
             time.sleep(waits.pop() if waits else 0)
             return real(self, calls)
 

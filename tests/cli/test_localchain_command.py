@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agent.app.local import FIRST_LINE, publish
-from agent.cli import history as books
-from agent.cli import ledger as ledger_tables
+from agent.app.local import CONFIG_MARKER, publish
+from agent.cli import history, ledger
 from agent.cli.display import tables
 from agent.localchain.nodes import free_port
 from tests.cli import shapes
@@ -32,7 +31,7 @@ def test_it_says_what_there_is(served: tuple[Path, dict[str, Any]]) -> None:
     assert about["config"] == str(config)
     assert len(about["tokens"]) >= 5
     assert len(about["pools"]) >= 8
-    assert config.read_text().startswith(FIRST_LINE)
+    assert config.read_text().startswith(CONFIG_MARKER)
     assert config.stat().st_mode & 0o777 == 0o600
 
 
@@ -203,8 +202,8 @@ def test_tables_fit_a_terminal_of_eighty_columns() -> None:
 )
 def test_what_is_cut_to_zero_has_no_sign(text: str, said: str) -> None:
     assert tables.money(text) == said
-    assert ledger_tables.share(-0.4) == "0.00 %"
-    assert ledger_tables.share(-1) == "-0.01 %"
+    assert ledger.format_share(-0.4) == "0.00 %"
+    assert ledger.format_share(-1) == "-0.01 %"
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -213,8 +212,8 @@ def test_a_long_reason_is_cut_at_a_terminal_and_whole_in_a_pipe(terminal: bool, 
         return {"step": "0" * 12, "time": "2026-11-21 00:00:00", "outcome": "refused", "transactions": [], "reason": reason}
 
     console = Console(width=80, record=True, file=io.StringIO(), force_terminal=terminal)
-    monkeypatch.setattr(books, "out", console)
-    console.print(books.steps({"steps": [row("0x00 is not pinned; " * 20), row("all within their bands")]}))
+    monkeypatch.setattr(history, "out", console)
+    console.print(history.steps({"steps": [row("0x00 is not pinned; " * 20), row("all within their bands")]}))
     lines = console.export_text().splitlines()
     assert (len(lines) < 14) is terminal
     assert sum("…" in line for line in lines) == terminal

@@ -127,10 +127,10 @@ def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> 
 
 def test_a_live_agent_and_paper_hold_each_other_up_in_nothing(desk: Desk) -> None:
     desk.config.write_text(desk.config.read_text() + '\n[service]\nwallet_wait = "1s"\n')
-    live = actors.locks(load_config(desk.config))
+    live = actors.lock_locations(load_config(desk.config))
     with wallet_lock(*live), blocks(desk):
         assert desk.ask("paper", "--once")["outcome"] == "done"
-    with wallet_lock(*actors.locks(api.on_paper(desk.config))):
+    with wallet_lock(*actors.lock_locations(api.on_paper(desk.config))):
         assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
         assert "already acts" in desk.ask("paper", "--once", want=12)["error"]["message"]
 

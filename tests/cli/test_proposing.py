@@ -31,7 +31,7 @@ def test_a_rebalance_is_proposed_signed_elsewhere_and_finished(desk: Desk) -> No
         shown = said.error["proposal"]
         path = Path(shown.pop("file"))
         assert path.parent == desk.config.parent / "proposals" and json.loads(path.read_text()) == shown
-        assert said.error["kind"] == "Proposed" and str(path) in said.error["message"]
+        assert said.error["kind"] == "AwaitingExternalSignature" and str(path) in said.error["message"]
         purposes.append(shown["purpose"])
         assert signed_elsewhere(desk, shown["transaction"]).startswith("0x")
     assert purposes[-1] == "swap" and set(purposes[:-1]) == {"approve"}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from agent.config import schema as service
+from agent.config import schema
 from tests.cli.test_endpoints import move_to
 from tests.cli.test_interruption import require_sound
 from tests.cli.test_sending import nonce
@@ -25,7 +25,7 @@ from tests.endpoints import Reply, passing_on, serve
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, desk: Desk) -> None:
     """Children of this process take a bound of seconds, which the config refuses otherwise; imports are paid before they start."""
-    monkeypatch.setattr(service, "SHORTEST_HANG_S", 1)
+    monkeypatch.setattr(schema, "SHORTEST_HANG_S", 1)
     desk.ask("plan")
 
 

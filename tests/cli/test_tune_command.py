@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 
 from agent import app as api
-from agent.backtest.tune.grid import Choice
-from agent.backtest.tune.jobs import Engine, Estimate, Job, Terms, estimated, wanted_of
-from agent.backtest.tune.workers import on_cluster
+from agent.backtest.tune.grid import PolicyChoice
+from agent.backtest.tune.jobs import AllocatorSchedule, RunEngine, TuneJob, WorkEstimate, estimate_work, spec_for_choice
+from agent.backtest.tune.workers import run_on_cluster
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError, Retryable
 from agent.localchain.nodes import free_port
-from agent.model import Every, Hybrid, Method, Threshold
+from agent.model import AllocationMethod, Every, HybridTrigger, Threshold
 from tests.cli.tools import TRIMTAB, Said
 from tests.tuning import DAY_S, walks
 
@@ -102,7 +102,9 @@ def test_a_mistake_in_a_search_is_named(bare: Bare, prices: Path, more: tuple[st
 
 
 def test_an_enormous_search_is_not_begun_unasked(bare: Bare, prices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.app.backtests.estimated", lambda job, rest, cores: Estimate(len(job.runs), job.table.bars, 40_000.0, 2, 3))
+    monkeypatch.setattr(
+        "agent.app.backtests.estimate_work", lambda job, rest, cores: WorkEstimate(len(job.runs), job.table.bars, 40_000.0, 2, 3)
+    )
     line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--json", "--out", str(tmp_path / "kept"))
     said = bare(*line)
     assert said.code == 10
@@ -113,7 +115,9 @@ def test_an_enormous_search_is_not_begun_unasked(bare: Bare, prices: Path, tmp_p
 
 
 def test_somebody_at_a_terminal_is_asked_with_the_estimate(bare: Bare, prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.app.backtests.estimated", lambda job, rest, cores: Estimate(len(job.runs), job.table.bars, 40_000.0, 1, 3))
+    monkeypatch.setattr(
+        "agent.app.backtests.estimate_work", lambda job, rest, cores: WorkEstimate(len(job.runs), job.table.bars, 40_000.0, 1, 3)
+    )
     monkeypatch.setattr("agent.cli.backtest.interactive", lambda: True)
     asked: list[str] = []
     for answer in (False, True):
@@ -129,19 +133,19 @@ def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -
     config.write_text(render(ETHEREUM, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     closes = [100, 101, 125, 125, 90, 90, 120, 120, 100, 100, 125, 125, 90, 90]
     prices.write_text("\n".join(["time,WETH", *(f"2021-01-{day:02},{close}" for day, close in enumerate(closes, 1))]) + "\n")
-    asked = api.prepare_tune(prices, api.Market(), api.Grids(band="10%rel", every="7d"), config=config)
-    job = Job(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), asked.terms)
-    assert {job.engine(choice) for choice in job.runs} == {Engine.FULL}
-    tried = wanted_of(asked.wanted, job.runs[1], asked.terms, DAY_S)
-    assert tried.policy.trigger == Hybrid(Threshold(None, 1_000), Every(7 * DAY_S))
+    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="10%rel", every="7d"), config=config)
+    job = TuneJob(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), asked.terms)
+    assert {job.engine(choice) for choice in job.runs} == {RunEngine.FULL}
+    tried = spec_for_choice(asked.wanted, job.runs[1], asked.terms, DAY_S)
+    assert tried.policy.trigger == HybridTrigger(Threshold(None, 1_000), Every(7 * DAY_S))
     assert tried.limits == asked.wanted.limits
     assert tried.limits.max_live_value == 1_000 * 10**asked.wanted.portfolio.numeraire.decimals
 
 
 def test_the_estimate_is_measured_on_the_runs_that_are_left(prices: Path) -> None:
-    asked = api.prepare_tune(prices, api.Market(), api.Grids(band="30%rel,40%rel", full=True), target="A=40,B=30,USD=30")
-    job = Job(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), asked.terms, True)
-    found = estimated(job, job.chunks(), 2)
+    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="30%rel,40%rel", full=True), target="A=40,B=30,USD=30")
+    job = TuneJob(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), asked.terms, True)
+    found = estimate_work(job, job.chunks(), 2)
     assert (found.runs, found.measured, found.cores, found.bars) == (2, 2, 2, 14)
     assert found.core_s > 0 and found.wall_s == found.core_s / 2
 
@@ -204,13 +208,15 @@ input()
 def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next(prices: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     kept, port = tmp_path / "kept", free_port()
-    asked = api.prepare_tune(prices, api.Market(), api.Grids(band="20%rel..40%rel:5", full=True), target="A=40,B=30,USD=30")
+    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel..40%rel:5", full=True), target="A=40,B=30,USD=30")
     address = f"tcp://127.0.0.1:{port}"
     with cluster(port) as first:
-        short = replace(asked, terms=Terms(DAY_S, DAY_S))
-        bad = Job(short.table, short.wanted, short.settings, (Choice(Every(DAY_S), allocator=Method.HRP),), (0, 1), short.terms)
+        short = replace(asked, terms=AllocatorSchedule(DAY_S, DAY_S))
+        bad = TuneJob(
+            short.table, short.wanted, short.settings, (PolicyChoice(Every(DAY_S), allocator=AllocationMethod.HRP),), (0, 1), short.terms
+        )
         with pytest.raises(ConfigError, match="--window: shorter than 3 steps"):
-            list(on_cluster(bad, bad.chunks(), address))  # what a run raises comes back as it was
+            list(run_on_cluster(bad, bad.chunks(), address))  # what a run raises comes back as it was
 
         def pull(done: int, _runs: int) -> None:
             if done == 2:
@@ -233,7 +239,7 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
 
 def test_a_scheduler_that_is_not_there_is_named(prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    asked = api.prepare_tune(prices, api.Market(), api.Grids(band="20%rel", full=True), target="A=40,B=30,USD=30")
+    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel", full=True), target="A=40,B=30,USD=30")
     monkeypatch.setattr("agent.backtest.tune.workers.PATIENCE_S", 1)
     with pytest.raises(Retryable, match="does not answer"):
         api.run_tune(asked, scheduler=f"tcp://127.0.0.1:{free_port()}")

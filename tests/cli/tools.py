@@ -24,8 +24,8 @@ import typer.main
 
 from agent.cli.display.tables import FigureTable
 from agent.cli.main import main
-from agent.localchain import WORLD, LocalChain
-from agent.localchain.chain import Addresses, Books
+from agent.localchain import DEFAULT_WORLD, LocalChain
+from agent.localchain.chain import ChainContents, ProtocolAddresses
 from agent.localchain.nodes import AnvilNode
 from agent.units import Token
 from tests.cli.widths import Drawing, cut
@@ -145,7 +145,7 @@ def in_process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
 
 def attach(desk: Desk) -> LocalChain:
     """The served chain with the verbs that change it: tokens, pools, feeds and prices as they were served."""
-    chain, found = LocalChain(desk.node, WORLD), tomllib.loads(desk.config.read_text())
+    chain, found = LocalChain(desk.node, DEFAULT_WORLD), tomllib.loads(desk.config.read_text())
     v2, v3 = found["venues"]["uniswap_v2"], found["venues"]["uniswap_v3"]
     known = {
         "weth": found["chain"]["wrapped_native"],
@@ -157,11 +157,13 @@ def attach(desk: Desk) -> LocalChain:
         "quoter_v1": v3["quoter_v1"],
     }
     # What the config does not name is not called here; approvals go to the position manager in its place.
-    chain.addresses = Addresses(**{field.name: known.get(field.name, v3["position_manager"]) for field in fields(Addresses)})
-    chain.books = Books(
-        tokens={spec.symbol: Token(desk.about["tokens"][spec.symbol], spec.symbol, spec.decimals) for spec in WORLD.tokens},
-        kinds={spec.symbol: spec.kind for spec in WORLD.tokens},
-        prices_usd={spec.symbol: spec.price_usd for spec in WORLD.tokens},
+    chain.addresses = ProtocolAddresses(
+        **{field.name: known.get(field.name, v3["position_manager"]) for field in fields(ProtocolAddresses)}
+    )
+    chain.books = ChainContents(
+        tokens={spec.symbol: Token(desk.about["tokens"][spec.symbol], spec.symbol, spec.decimals) for spec in DEFAULT_WORLD.tokens},
+        kinds={spec.symbol: spec.kind for spec in DEFAULT_WORLD.tokens},
+        prices_usd={spec.symbol: spec.price_usd for spec in DEFAULT_WORLD.tokens},
         feeds=desk.about["feeds"],
         pool_info={},
         ticks={},

@@ -11,9 +11,9 @@ from eth_abi import decode, encode
 from eth_utils import function_signature_to_4byte_selector, to_checksum_address
 
 from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, get_sqrt_ratio_at_tick, get_tick_at_sqrt_ratio
-from agent.artifacts import npm
+from agent.artifacts import npm_artifact
 from agent.chain.wire import RpcFault
-from agent.localchain import LocalChain, PoolInfo
+from agent.localchain import LocalChain, LocalPool
 from agent.localchain.market import V2_FACTORY, V2_PAIR, V3_FACTORY, mint_positions
 from agent.model import TickLiquidity, V2Pool, V3Pool
 from agent.units import Token
@@ -123,7 +123,7 @@ def new_pair(chain: LocalChain, name: str) -> tuple[Token, Token]:
 
 def enable_fee(chain: LocalChain, fee_pips: int, tick_spacing: int) -> None:
     """A fee tier beside the standard ones; the whale deployed the factory and owns it."""
-    factory = chain.contract(chain.addresses.v3_factory, npm(V3_FACTORY))
+    factory = chain.contract(chain.addresses.v3_factory, npm_artifact(V3_FACTORY))
     chain.send(factory.functions.enableFeeAmount(fee_pips, tick_spacing))
 
 
@@ -138,7 +138,7 @@ def make_v3(chain: LocalChain, pair: tuple[Token, Token], fee_pips: int, spacing
         ["address"],
     )
     address = to_checksum_address(address)
-    mint_positions(chain, PoolInfo("random", address, 3, low, high, fee_pips), positions)
+    mint_positions(chain, LocalPool("random", address, 3, low, high, fee_pips), positions)
     tick = get_tick_at_sqrt_ratio(price_x96)
     nets: dict[int, int] = {}
     for lower, upper, liquidity in positions:
@@ -172,7 +172,7 @@ def v3_on_chain(chain: LocalChain, pools: Sequence[V3Pool]) -> list[tuple[int, i
 def make_v2(chain: LocalChain, pair: tuple[Token, Token], reserve0: int, reserve1: int) -> V2Pool:
     """A V2 pair with exactly these reserves."""
     low, high = pair
-    factory = chain.contract(chain.addresses.v2_factory, npm(V2_FACTORY))
+    factory = chain.contract(chain.addresses.v2_factory, npm_artifact(V2_FACTORY))
     chain.send(factory.functions.createPair(low.address, high.address))
     address = to_checksum_address(factory.functions.getPair(low.address, high.address).call())
     transact(
@@ -183,7 +183,7 @@ def make_v2(chain: LocalChain, pair: tuple[Token, Token], reserve0: int, reserve
             (address, calldata("mint(address)", chain.whale.address)),
         ],
     )
-    assert chain.contract(address, npm(V2_PAIR)).functions.getReserves().call()[:2] == [reserve0, reserve1]
+    assert chain.contract(address, npm_artifact(V2_PAIR)).functions.getReserves().call()[:2] == [reserve0, reserve1]
     return V2Pool(address, "uniswap_v2", low.address, high.address, reserve0, reserve1)
 
 

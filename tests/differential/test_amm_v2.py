@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from agent.amm import pools
-from agent.amm.errors import Reverts
+from agent.amm.errors import ContractRevert
 from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out
 from agent.chain.wire import RpcFault
 from agent.localchain import LocalChain
@@ -62,11 +62,11 @@ def check_quotes(chain: LocalChain, random: Random, pairs: list[V2Pool], number:
             formula = get_amount_out if exact_in else get_amount_in
             other = formula(amount, reserve_in, reserve_out)
             ours.append([amount, other] if exact_in else [other, amount])
-        except Reverts as refusal:
+        except ContractRevert as refusal:
             ours.append(refusal)
     answered = 0
     for call, expected, answer in zip(calls, ours, on_chain.ask(chain, calls, ["uint256[]"]), strict=True):
-        if isinstance(expected, Reverts):
+        if isinstance(expected, ContractRevert):
             assert isinstance(answer, RpcFault), f"{call}: we say {expected}, the router says {answer}"
             assert expected.reason in answer.message + on_chain.reason_text(answer), call
         else:
@@ -90,7 +90,7 @@ def check_swaps(chain: LocalChain, random: Random, pairs: list[V2Pool], number: 
         amount = random_amount(random, pools.depth(pair, path[0 if exact_in else 1]))
         try:
             done = swap(pair, token_in, amount)
-        except Reverts:
+        except ContractRevert:
             continue
         bound = 0 if exact_in else on_chain.RICH
         data = on_chain.calldata(SWAP_IN if exact_in else SWAP_OUT, amount, bound, path, chain.whale.address, FAR_FUTURE_S)
@@ -123,7 +123,7 @@ def test_some_random_swaps_on_eth_tester_equal_the_contracts(tester_chain):
 @pytest.mark.parametrize("amount", [1, UINT112_MAX])
 def test_what_the_pair_refuses_we_refuse_with_the_same_words(anvil_chain, amount):
     pair = on_chain.make_v2(anvil_chain, on_chain.new_pair(anvil_chain, "W"), 10**20, 10**10)
-    with pytest.raises(Reverts) as refusal:
+    with pytest.raises(ContractRevert) as refusal:
         pools.swap_exact_in(pair, pair.token0, amount)
     data = on_chain.calldata(SWAP_IN, amount, 0, [pair.token0, pair.token1], anvil_chain.whale.address, FAR_FUTURE_S)
     [answer] = on_chain.ask(anvil_chain, [(anvil_chain.addresses.v2_router, data)], ["uint256[]"])

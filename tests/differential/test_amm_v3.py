@@ -9,8 +9,8 @@ from random import Random
 import pytest
 
 from agent.amm import pools
-from agent.amm.errors import Reverts
-from agent.amm.pools import Swapped
+from agent.amm.errors import ContractRevert
+from agent.amm.pools import SwapResult
 from agent.amm.v3 import pool as bounds
 from agent.amm.v3.tick_math import (
     MAX_SQRT_RATIO,
@@ -57,7 +57,7 @@ class Case:
     exact_in: bool
     amount: int
     limit: int | None
-    ours: Swapped | None
+    ours: SwapResult | None
     reason: str = ""
 
     @property
@@ -93,7 +93,7 @@ def random_case(random: Random, pool: V3Pool) -> Case:
     try:
         swap = pools.swap_exact_in if exact_in else pools.swap_exact_out
         return Case(pool, token_in, exact_in, amount, limit, swap(pool, token_in, amount, limit))
-    except Reverts as refusal:
+    except ContractRevert as refusal:
         return Case(pool, token_in, exact_in, amount, limit, None, refusal.reason)
 
 
@@ -159,7 +159,7 @@ def check_quotes(chain: LocalChain, cases: list[Case]) -> int:
     return quoted
 
 
-def check_swaps(chain: LocalChain, random: Random, states: list[V3Pool], number: int) -> list[Swapped]:
+def check_swaps(chain: LocalChain, random: Random, states: list[V3Pool], number: int) -> list[SwapResult]:
     """Real swaps one after the other: each one's event and the state at the end are ours, step by step."""
     current = list(states)
     cases: list[Case] = []
@@ -211,7 +211,7 @@ def check_quoter(chain: LocalChain, state: V3Pool, number: int) -> int:
     calls, ours, simpler = [], [], []
     for token_in in (state.token0, state.token1):
         quote, simple = pools.quoter(state, token_in), pools.quoter(without_borders, token_in)
-        most = pools.max_in(state, token_in, 9_999)
+        most = pools.max_input_raw(state, token_in, 9_999)
         for part in range(1, number + 1):
             amount = most * part // (number + 1) - part
             asked = (token_in, pools.token_out(state, token_in), amount, state.fee_pips, 0)
@@ -245,7 +245,7 @@ def test_what_we_refuse_the_pool_refuses_with_the_same_words(anvil_chain, amount
     pair = on_chain.new_pair(anvil_chain, "W")
     pool = on_chain.make_v3(anvil_chain, pair, 3000, 60, 2**96, [(-600, 600, 10**18)])
     limit = None if limit_from_price is None else pool.sqrt_price_x96 + limit_from_price
-    with pytest.raises(Reverts) as refusal:
+    with pytest.raises(ContractRevert) as refusal:
         pools.swap_exact_in(pool, pool.token0, amount, limit)
     assert refusal.value.reason == reason
     asked = (pool.token0, pool.token1, amount, pool.fee_pips, limit or 0)

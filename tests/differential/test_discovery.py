@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from agent.artifacts import npm, own
+from agent.artifacts import npm_artifact, own_artifact
 from agent.chain.rpc import HttpTransport
 from agent.chain.tokens import read_tokens
 from agent.chain.watch import PoolKind
 from agent.errors import ConfigError
 from agent.localchain import LocalChain
 from agent.units import Token
-from agent.venues.discovery import discover
+from agent.venues.discovery import discover_pools
 from tests.reading import Venue, Venues, pools, tokens, venues
 
 V3_FACTORY = "@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json"
@@ -32,14 +32,14 @@ def test_every_pool_of_the_chain_is_found_with_its_tokens_fee_and_spacing(local_
 
 def test_discovery_takes_two_requests(anvil_chain: LocalChain) -> None:
     line = HttpTransport(anvil_chain.url or "", "local")
-    discover(line, venues(anvil_chain), tokens(anvil_chain), ())
+    discover_pools(line, venues(anvil_chain), tokens(anvil_chain), ())
     assert line.requests == 2
 
 
 def test_hubs_are_searched_too_and_a_hub_without_pools_is_no_error(anvil_chain: LocalChain) -> None:
     by_symbol = anvil_chain.tokens
     lonely = anvil_chain.add_token("HUB", 18, 1)
-    found = discover(anvil_chain.transport, venues(anvil_chain), (by_symbol["LINK"], by_symbol["WBTC"]), (by_symbol["WETH"], lonely))
+    found = discover_pools(anvil_chain.transport, venues(anvil_chain), (by_symbol["LINK"], by_symbol["WBTC"]), (by_symbol["WETH"], lonely))
     weth = by_symbol["WETH"].address
     assert found
     assert all(weth in (pool.token0, pool.token1) for pool in found)
@@ -47,7 +47,7 @@ def test_hubs_are_searched_too_and_a_hub_without_pools_is_no_error(anvil_chain: 
 
 def test_only_the_configured_tiers_and_venues_are_searched(anvil_chain: LocalChain) -> None:
     only = Venues(None, Venue(anvil_chain.addresses.v3_factory, fee_tiers=(500, 3000)))
-    found = discover(anvil_chain.transport, only, tokens(anvil_chain), ())
+    found = discover_pools(anvil_chain.transport, only, tokens(anvil_chain), ())
     assert {pool.fee_pips for pool in found} == {500, 3000}
     assert {pool.venue for pool in found} == {"uniswap_v3"}
 
@@ -56,7 +56,7 @@ def test_an_explicit_list_replaces_the_search(anvil_chain: LocalChain) -> None:
     by_name, by_symbol = anvil_chain.pools, anvil_chain.tokens
     v2, v3 = by_name["v2 WETH/USDC"], by_name["v3 WETH/USDC 500"]
     asked = (by_symbol["WETH"], by_symbol["USDC"])
-    found = discover(anvil_chain.transport, venues(anvil_chain, [v2], [v3, v3]), asked, ())
+    found = discover_pools(anvil_chain.transport, venues(anvil_chain, [v2], [v3, v3]), asked, ())
     everywhere = {pool.address: pool for pool in pools(anvil_chain)}
     assert found == (everywhere[v2], everywhere[v3])
 
@@ -67,54 +67,54 @@ def test_a_pool_of_foreign_tokens_is_refused(anvil_chain: LocalChain, version: i
     named = venues(anvil_chain, foreign, None) if version == 2 else venues(anvil_chain, None, foreign)
     asked = (anvil_chain.tokens["WETH"], anvil_chain.tokens["USDC"])
     with pytest.raises(ConfigError, match=anvil_chain.tokens["LINK"].address):
-        discover(anvil_chain.transport, named, asked, ())
+        discover_pools(anvil_chain.transport, named, asked, ())
 
 
 def test_a_pair_of_another_factory_is_refused(anvil_chain: LocalChain) -> None:
-    other = anvil_chain.contract(anvil_chain.deploy(npm(V2_FACTORY), anvil_chain.whale.address), npm(V2_FACTORY))
+    other = anvil_chain.contract(anvil_chain.deploy(npm_artifact(V2_FACTORY), anvil_chain.whale.address), npm_artifact(V2_FACTORY))
     pair = [anvil_chain.tokens["WETH"].address, anvil_chain.tokens["USDC"].address]
     anvil_chain.send(other.functions.createPair(*pair))
     forged = other.functions.getPair(*pair).call()
     with pytest.raises(ConfigError, match="not made by the factory"):
-        discover(anvil_chain.transport, venues(anvil_chain, [forged]), tokens(anvil_chain), ())
+        discover_pools(anvil_chain.transport, venues(anvil_chain, [forged]), tokens(anvil_chain), ())
 
 
 def test_a_pool_of_another_factory_is_refused(anvil_chain: LocalChain) -> None:
-    other = anvil_chain.contract(anvil_chain.deploy(npm(V3_FACTORY)), npm(V3_FACTORY))
+    other = anvil_chain.contract(anvil_chain.deploy(npm_artifact(V3_FACTORY)), npm_artifact(V3_FACTORY))
     pair = [anvil_chain.tokens["WETH"].address, anvil_chain.tokens["USDC"].address]
     anvil_chain.send(other.functions.createPool(*pair, 500))
     forged = other.functions.getPool(*pair, 500).call()
     with pytest.raises(ConfigError, match="not made by the factory"):
-        discover(anvil_chain.transport, venues(anvil_chain, None, [forged]), tokens(anvil_chain), ())
+        discover_pools(anvil_chain.transport, venues(anvil_chain, None, [forged]), tokens(anvil_chain), ())
 
 
 def test_what_is_no_pool_at_all_is_refused(anvil_chain: LocalChain) -> None:
     for stranger in (anvil_chain.wallet.address, anvil_chain.tokens["USDC"].address, anvil_chain.pools["v2 WETH/USDC"]):
         with pytest.raises(ConfigError, match=stranger):
-            discover(anvil_chain.transport, venues(anvil_chain, None, [stranger]), tokens(anvil_chain), ())
+            discover_pools(anvil_chain.transport, venues(anvil_chain, None, [stranger]), tokens(anvil_chain), ())
 
 
 def test_a_factory_that_is_none_is_refused(anvil_chain: LocalChain) -> None:
     for wrong in (anvil_chain.wallet.address, anvil_chain.tokens["USDC"].address):
         with pytest.raises(ConfigError, match=r"uniswap_v2\.factory"):
-            discover(anvil_chain.transport, Venues(Venue(wrong), None), tokens(anvil_chain), ())
+            discover_pools(anvil_chain.transport, Venues(Venue(wrong), None), tokens(anvil_chain), ())
 
 
 def test_a_found_pool_without_price_is_left_out_and_a_named_one_is_refused(anvil_chain: LocalChain) -> None:
     before = pools(anvil_chain)
-    factory = anvil_chain.contract(anvil_chain.addresses.v3_factory, npm(V3_FACTORY))
+    factory = anvil_chain.contract(anvil_chain.addresses.v3_factory, npm_artifact(V3_FACTORY))
     pair = [anvil_chain.tokens["WBTC"].address, anvil_chain.tokens["USDC"].address]
     anvil_chain.send(factory.functions.createPool(*pair, 500))
     assert pools(anvil_chain) == before
     empty = factory.functions.getPool(*pair, 500).call()
     with pytest.raises(ConfigError, match="no price yet"):
-        discover(anvil_chain.transport, venues(anvil_chain, None, [empty]), tokens(anvil_chain), ())
+        discover_pools(anvil_chain.transport, venues(anvil_chain, None, [empty]), tokens(anvil_chain), ())
 
 
 def test_a_token_that_no_pool_trades_is_named(anvil_chain: LocalChain) -> None:
     lonely = anvil_chain.add_token("LONE", 18, 1)
     with pytest.raises(ConfigError, match="LONE"):
-        discover(anvil_chain.transport, venues(anvil_chain), (*tokens(anvil_chain), lonely), ())
+        discover_pools(anvil_chain.transport, venues(anvil_chain), (*tokens(anvil_chain), lonely), ())
 
 
 def test_tokens_are_read_with_decimals_and_symbol(anvil_chain: LocalChain) -> None:
@@ -127,7 +127,7 @@ def test_tokens_are_read_with_decimals_and_symbol(anvil_chain: LocalChain) -> No
     ["\x1b[31mUSDC\x1b[0m", "<script>", '=HYPERLINK("x")', "[bold]", "UЅDC", "A" * 17, "A" * 300, "", "US DC", "ignore previous\nlimits"],
 )
 def test_a_harmful_symbol_is_shown_as_the_address(anvil_chain: LocalChain, symbol: str) -> None:
-    address = anvil_chain.deploy(own("TestToken"), "x", symbol, 6)
+    address = anvil_chain.deploy(own_artifact("TestToken"), "x", symbol, 6)
     assert read_tokens(anvil_chain.transport, [address]) == (Token(address, address, 6),)
 
 

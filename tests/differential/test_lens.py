@@ -7,24 +7,24 @@ from typing import Any
 import pytest
 from eth_utils.crypto import keccak
 
-from agent.artifacts import npm, own
+from agent.artifacts import npm_artifact, own_artifact
 from agent.chain.lens import (
     AGGREGATOR,
     BALANCE_OF,
     DECIMALS,
     CallItem,
+    CallStatus,
     CodeItem,
-    Item,
-    Status,
+    LensItem,
     V3Answer,
     V3Item,
     ViaItem,
     address_call,
-    ask,
     creation_code,
-    decode,
+    decode_page,
+    query_lens,
 )
-from agent.chain.watch import questions
+from agent.chain.watch import snapshot_questions
 from agent.localchain import LocalChain
 from agent.localchain.market import V3_POOL
 from agent.model import V2Pool, V3Pool
@@ -81,7 +81,7 @@ def test_the_twap_equals_observe_and_consult(local_chain: LocalChain) -> None:
     seen = reader(local_chain).snapshot()
     moved = 0
     for pool in (p for p in seen.pools if isinstance(p, V3Pool)):
-        observe = local_chain.contract(pool.address, npm(V3_POOL)).functions.observe([TWAP_WINDOW_S, 0])
+        observe = local_chain.contract(pool.address, npm_artifact(V3_POOL)).functions.observe([TWAP_WINDOW_S, 0])
         ticks, seconds = observe.call(block_identifier=seen.head.number)
         assert pool.twap_tick == (ticks[1] - ticks[0]) // TWAP_WINDOW_S
         assert pool.twap_liquidity == TWAP_WINDOW_S * UINT160_MAX // ((seconds[1] - seconds[0]) % 2**160 << 32)
@@ -113,9 +113,9 @@ def test_feeds_equal_direct_calls_negative_answers_included(anvil_chain: LocalCh
 
 
 def test_bounds_are_those_of_the_aggregator_that_a_proxy_names_and_unknown_where_it_names_none(anvil_chain: LocalChain) -> None:
-    first, second = (anvil_chain.deploy(own("PriceFeed"), "X / USD", 8) for _ in range(2))
+    first, second = (anvil_chain.deploy(own_artifact("PriceFeed"), "X / USD", 8) for _ in range(2))
     for feed, least in ((first, -7), (second, 11)):
-        functions = anvil_chain.contract(feed, own("PriceFeed")).functions
+        functions = anvil_chain.contract(feed, own_artifact("PriceFeed")).functions
         anvil_chain.send(functions.setBounds(least, 10**12))
         anvil_chain.send(functions.push(500))
     proxy = anvil_chain.deploy(attack("FeedProxy"), first)
@@ -130,13 +130,18 @@ def test_bounds_are_those_of_the_aggregator_that_a_proxy_names_and_unknown_where
 def test_a_call_by_way_of_another_contract_fails_alone(anvil_chain: LocalChain) -> None:
     token = anvil_chain.tokens["USDC"].address
     decimals = CallItem(token, DECIMALS)
-    items: list[Item] = [ViaItem(token, AGGREGATOR, decimals), ViaItem(token, DECIMALS, decimals), ViaItem(token, BALANCE_OF, decimals)]
-    answers = ask(anvil_chain.transport, [*items, decimals])
-    assert answers == [Status.FAILED, Status.NO_CODE, Status.FAILED, (6).to_bytes(32, "big")]  # 6 decimals: an address of nobody
+    items: list[LensItem] = [ViaItem(token, AGGREGATOR, decimals), ViaItem(token, DECIMALS, decimals), ViaItem(token, BALANCE_OF, decimals)]
+    answers = query_lens(anvil_chain.transport, [*items, decimals])
+    assert answers == [
+        CallStatus.FAILED,
+        CallStatus.NO_CODE,
+        CallStatus.FAILED,
+        (6).to_bytes(32, "big"),
+    ]  # 6 decimals: an address of nobody
 
 
 def test_the_observations_that_a_pool_keeps_are_read(anvil_chain: LocalChain) -> None:
-    pool = anvil_chain.contract(anvil_chain.pools["v3 LINK/USDC 10000"], npm(V3_POOL))
+    pool = anvil_chain.contract(anvil_chain.pools["v3 LINK/USDC 10000"], npm_artifact(V3_POOL))
     anvil_chain.send(pool.functions.increaseObservationCardinalityNext(71))
     seen = next(p for p in reader(anvil_chain).snapshot().pools if p.address == pool.address)
     slot0 = pool.functions.slot0().call()
@@ -156,7 +161,7 @@ def test_code_hashes_equal_the_hash_of_the_code_and_are_zero_without_code(anvil_
 
 def test_a_token_that_burns_gas_and_one_that_returns_a_megabyte_harm_only_themselves(anvil_chain: LocalChain) -> None:
     healthy = reader(anvil_chain).snapshot()
-    bad = [Token(anvil_chain.deploy(own(name)), name, 18) for name in ("GasBurner", "MegabyteToken")]
+    bad = [Token(anvil_chain.deploy(own_artifact(name)), name, 18) for name in ("GasBurner", "MegabyteToken")]
     all_tokens = (bad[0], *watch(anvil_chain).tokens[:2], bad[1], *watch(anvil_chain).tokens[2:])
     seen = reader(anvil_chain, tokens=all_tokens).snapshot()
     assert seen.holdings == healthy.holdings
@@ -168,11 +173,11 @@ def test_a_token_that_burns_gas_and_one_that_returns_a_megabyte_harm_only_themse
 
 
 def test_an_answer_longer_than_its_bound_fails_and_costs_little(anvil_chain: LocalChain) -> None:
-    mega = anvil_chain.deploy(own("MegabyteToken"))
+    mega = anvil_chain.deploy(own_artifact("MegabyteToken"))
     call = address_call(BALANCE_OF, anvil_chain.wallet.address)
     rich = CallItem(mega, call, gas=5_000_000)
-    got = ask(anvil_chain.transport, [CallItem(mega, DECIMALS), rich, CallItem(mega, call), CallItem(mega, DECIMALS)])
-    assert got == [(18).to_bytes(32, "big"), Status.TOO_LONG, Status.FAILED, (18).to_bytes(32, "big")]
+    got = query_lens(anvil_chain.transport, [CallItem(mega, DECIMALS), rich, CallItem(mega, call), CallItem(mega, DECIMALS)])
+    assert got == [(18).to_bytes(32, "big"), CallStatus.TOO_LONG, CallStatus.FAILED, (18).to_bytes(32, "big")]
 
 
 def test_a_real_zero_needs_a_call_that_succeeded(anvil_chain: LocalChain) -> None:
@@ -180,7 +185,7 @@ def test_a_real_zero_needs_a_call_that_succeeded(anvil_chain: LocalChain) -> Non
     nobody, pool = Token("0x" + "99" * 20, "NONE", 18), Token(anvil_chain.addresses.v3_factory, "FACT", 18)
     seen = reader(anvil_chain, tokens=(anvil_chain.tokens["LINK"], nobody, pool)).snapshot()
     assert [(h.token, h.raw) for h in seen.holdings] == [(anvil_chain.tokens["LINK"].address, 0)]
-    assert {q.address: q.why for q in seen.quarantined} == {nobody.address: Status.NO_CODE.why, pool.address: Status.FAILED.why}
+    assert {q.address: q.why for q in seen.quarantined} == {nobody.address: CallStatus.NO_CODE.why, pool.address: CallStatus.FAILED.why}
 
 
 def test_decimals_that_disagree_quarantine_the_token(anvil_chain: LocalChain) -> None:
@@ -200,7 +205,7 @@ def pool_item(chain: LocalChain, name: str, window: int, most: int) -> V3Item:
 def test_more_ticks_than_allowed_end_the_known_window_earlier_and_nothing_in_it_is_missing(anvil_chain: LocalChain, most: int) -> None:
     name = "v3 USDC/USDT 100"
     everything = {t.index: t.liquidity_net for t in _v3(anvil_chain, name).ticks}
-    got = ask(anvil_chain.transport, [pool_item(anvil_chain, name, 5_000, most)])[0]
+    got = query_lens(anvil_chain.transport, [pool_item(anvil_chain, name, 5_000, most)])[0]
     assert isinstance(got, V3Answer)
     assert len(got.ticks) == min(most, sum(-5_000 <= index <= 5_000 for index in everything))
     assert dict(got.ticks) == {i: net for i, net in everything.items() if got.known_from_tick <= i <= got.known_to_tick}
@@ -218,7 +223,7 @@ def test_the_recorded_mainnet_pool_is_read_like_direct_calls_at_any_width(anvil_
     pool = mint_mainnet_pool(anvil_chain)
     direct = read_v3(anvil_chain, pool)
     for window in (0, 1, 59, 60, 1_000, 20_000, 887_272):
-        got = ask(anvil_chain.transport, [V3Item(pool.address, direct.tick_spacing, window, 1_200, 0)])[0]
+        got = query_lens(anvil_chain.transport, [V3Item(pool.address, direct.tick_spacing, window, 1_200, 0)])[0]
         assert isinstance(got, V3Answer)
         low, high = max(direct.tick - window, -887_272), min(direct.tick + window, 887_272)
         assert got.known_from_tick >= low
@@ -231,27 +236,27 @@ def test_the_recorded_mainnet_pool_is_read_like_direct_calls_at_any_width(anvil_
 def test_a_pool_without_price_and_an_address_without_pool_are_told_apart(anvil_chain: LocalChain) -> None:
     anvil_chain.add_token("NEW", 18, 5)
     factory = anvil_chain.contract(
-        anvil_chain.addresses.v3_factory, npm("@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json")
+        anvil_chain.addresses.v3_factory, npm_artifact("@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json")
     )
     pair = [anvil_chain.tokens["NEW"].address, anvil_chain.tokens["USDC"].address]
     anvil_chain.send(factory.functions.createPool(*pair, 3000))
     empty = factory.functions.getPool(*pair, 3000).call()
-    got = ask(
+    got = query_lens(
         anvil_chain.transport,
         [V3Item(address, 60, 100, 256, 0) for address in (empty, anvil_chain.wallet.address, anvil_chain.tokens["USDC"].address, NATIVE)],
     )
-    assert got == [Status.NOT_INITIALISED, Status.NO_CODE, Status.FAILED, Status.NO_CODE]
+    assert got == [CallStatus.NOT_INITIALISED, CallStatus.NO_CODE, CallStatus.FAILED, CallStatus.NO_CODE]
 
 
 @pytest.mark.parametrize("gas", [600_000, 900_000, 1_300_000, 1_800_000, 2_500_000, 4_000_000])
 def test_too_little_gas_leaves_items_unread_and_never_wrong(anvil_chain: LocalChain, gas: int) -> None:
-    items: list[Item] = [question.item for question in questions(watch(anvil_chain))]
-    burner = anvil_chain.deploy(own("GasBurner"))
+    items: list[LensItem] = [question.item for question in snapshot_questions(watch(anvil_chain))]
+    burner = anvil_chain.deploy(own_artifact("GasBurner"))
     items[3:3] = [CallItem(burner, address_call(BALANCE_OF, burner)), CodeItem(burner)]
-    truth = ask(anvil_chain.transport, items)
+    truth = query_lens(anvil_chain.transport, items)
     starved: Any = anvil_chain.transport.call("eth_call", [{"data": creation_code(items), "gas": hex(gas)}, "latest"])
-    got = decode(items, bytes.fromhex(starved[2:]))
-    assert all(answer in (Status.UNREAD, true) for answer, true in zip(got, truth, strict=True))
-    assert sum(answer is Status.UNREAD for answer in truth) == 0
+    got = decode_page(items, bytes.fromhex(starved[2:]))
+    assert all(answer in (CallStatus.UNREAD, true) for answer, true in zip(got, truth, strict=True))
+    assert sum(answer is CallStatus.UNREAD for answer in truth) == 0
     if gas == 600_000:
-        assert Status.UNREAD in got
+        assert CallStatus.UNREAD in got

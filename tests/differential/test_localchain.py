@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import pytest
 
-from agent.artifacts import npm, own
-from agent.localchain import WORLD, LocalChain, TokenKind
+from agent.artifacts import npm_artifact, own_artifact
+from agent.localchain import DEFAULT_WORLD, LocalChain, TokenKind
 from agent.localchain.market import POSITION_MANAGER
 from agent.localchain.world import IN_PROCESS_URL
 from agent.model import V3Pool
@@ -58,8 +58,10 @@ def test_both_chains_hold_the_same_world_at_the_same_addresses(tester_chain: Loc
 
 def test_the_wallet_holds_what_the_description_says(local_chain: LocalChain) -> None:
     assert local_chain.wallet.address == "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
-    assert {spec.symbol: local_chain.balance(spec.symbol) for spec in WORLD.tokens} == {s.symbol: s.wallet_raw for s in WORLD.tokens}
-    assert local_chain.w3.eth.get_balance(local_chain.wallet.address) == WORLD.wallet_native_wei
+    assert {spec.symbol: local_chain.balance(spec.symbol) for spec in DEFAULT_WORLD.tokens} == {
+        s.symbol: s.wallet_raw for s in DEFAULT_WORLD.tokens
+    }
+    assert local_chain.w3.eth.get_balance(local_chain.wallet.address) == DEFAULT_WORLD.wallet_native_wei
 
 
 def test_the_newest_block_is_of_now_and_the_pools_have_a_past(local_chain: LocalChain) -> None:
@@ -79,7 +81,7 @@ def test_a_time_weighted_price_over_30_minutes_can_be_read_everywhere(local_chai
 
 
 def test_feeds_answer_as_chainlink_does(local_chain: LocalChain) -> None:
-    for spec in WORLD.tokens:
+    for spec in DEFAULT_WORLD.tokens:
         feed = local_chain.feed_contract(spec.symbol).functions
         round_id, answer, started_s, updated_s, answered_in = feed.latestRoundData().call()
         assert Fraction(answer, 10 ** feed.decimals().call()) == spec.price_usd
@@ -154,7 +156,7 @@ def _transfer_data(to: str) -> str:
 
 
 def test_the_fee_on_transfer_token_keeps_its_share(anvil_chain: LocalChain) -> None:
-    artifact = own("FeeOnTransfer")
+    artifact = own_artifact("FeeOnTransfer")
     functions = anvil_chain.contract(anvil_chain.deploy(artifact, "Fee", "FEE", 18, 250), artifact).functions
     anvil_chain.send(functions.mint(anvil_chain.whale.address, 10_000))
     anvil_chain.send(functions.transfer(anvil_chain.wallet.address, 10_000))
@@ -165,7 +167,7 @@ def test_the_fee_on_transfer_token_keeps_its_share(anvil_chain: LocalChain) -> N
 
 @pytest.mark.parametrize("name", ["GasBurner", "MegabyteToken"])
 def test_tokens_with_bad_habits_have_them(anvil_chain: LocalChain, name: str) -> None:
-    token = anvil_chain.deploy(own(name))
+    token = anvil_chain.deploy(own_artifact(name))
     call = {"to": token, "data": "0x70a08231" + "0" * 64, "gas": 5_000_000}
     if name == "MegabyteToken":
         assert len(anvil_chain.w3.eth.call(call)) == 2**20
@@ -238,8 +240,8 @@ def test_the_recorded_mainnet_pool_stands_on_the_local_chain(anvil_chain: LocalC
 
 
 def test_positions_of_the_seeded_pools_are_held_by_the_real_position_manager(anvil_chain: LocalChain) -> None:
-    manager = anvil_chain.contract(anvil_chain.addresses.position_manager, npm(POSITION_MANAGER)).functions
-    ranges = sum(len(pool.ranges) for pool in WORLD.pools if hasattr(pool, "ranges"))
+    manager = anvil_chain.contract(anvil_chain.addresses.position_manager, npm_artifact(POSITION_MANAGER)).functions
+    ranges = sum(len(pool.ranges) for pool in DEFAULT_WORLD.pools if hasattr(pool, "ranges"))
     assert manager.balanceOf(anvil_chain.whale.address).call() == ranges
 
 

@@ -10,7 +10,7 @@ import pytest
 from agent.chain import positions
 from agent.chain.rpc import HttpTransport
 from agent.chain.snapshot import ChainReader
-from agent.chain.watch import Watch
+from agent.chain.watch import SnapshotScope
 from agent.errors import ConfigError, Refused, Retryable
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition
@@ -38,8 +38,8 @@ def lying(chain: LocalChain, change: Callable[[bytearray], None]) -> Through:
     return Through(honest(chain, "liar"), "liar", change=alter)
 
 
-def watch(chain: LocalChain, own: list[ConfirmedPosition]) -> Watch:
-    return Watch(chain.wallet.address, (), (), (), (), (), 0, 100, lp.refs(chain, own))
+def watch(chain: LocalChain, own: list[ConfirmedPosition]) -> SnapshotScope:
+    return SnapshotScope(chain.wallet.address, (), (), (), (), (), 0, 100, lp.refs(chain, own))
 
 
 def factories(chain: LocalChain) -> dict[str, str]:
@@ -75,7 +75,7 @@ def test_a_lie_when_the_agent_starts_is_found_out_by_the_first_snapshot(anvil_ch
             page[last_byte] ^= 4
 
     try:
-        refs = positions.resolve(lying(chain, alter), [own], factories(chain))
+        refs = positions.resolve_positions(lying(chain, alter), [own], factories(chain))
     except ConfigError as refused:
         assert own.name in str(refused)
         return
@@ -92,6 +92,6 @@ def test_a_token_that_an_endpoint_hides_when_the_agent_starts_is_not_taken_for_g
     def hide(page: bytearray) -> None:
         page[start:] = b"\1"
 
-    seen = lp.look(chain, positions.resolve(lying(chain, hide), [own], factories(chain)))
+    seen = lp.look(chain, positions.resolve_positions(lying(chain, hide), [own], factories(chain)))
     assert seen.positions == ()
     assert "start the agent again" in seen.quarantined[0].why

@@ -7,8 +7,7 @@ from random import Random
 import pytest
 
 from agent.amm.lp import minting as mint
-from agent.amm.lp import positions as change
-from agent.amm.lp import positions as exact
+from agent.amm.lp import positions
 from agent.localchain import LocalChain
 from agent.model import Collect, LpV2Position, LpV3Position, Provide, Withdraw
 from tests import liquidity as lp
@@ -39,7 +38,7 @@ def put(chain: LocalChain, pool: str, ticks: tuple[int, int], desired: tuple[int
 
     info = chain.books.pool_info[pool]
     sqrt_price_x96 = int(pool_contract(chain, info).functions.slot0().call()[0])
-    liquidity, amounts = mint.provided(None, sqrt_price_x96, mint.ends(ticks), desired)
+    liquidity, amounts = mint.provided_liquidity(None, sqrt_price_x96, mint.sqrt_price_range(ticks), desired)
     at = chain.addresses.position_manager
     tokens = info.token0.address, info.token1.address
     return Provide("uniswap_v3", at, token_id, info.address, *tokens, info.fee_pips, ticks, liquidity, desired, amounts, amounts, 0, "")
@@ -67,27 +66,31 @@ def test_any_range_and_amount_is_foretold_to_the_wei(anvil_chain: LocalChain, po
         more = put(chain, pool, ticks, (random.randrange(1, most[0]), random.randrange(1, most[1])), done.token_id)
         assert lp_acting.act(chain, more).liquidity == more.liquidity
         grown = ranged(chain, pool, done.token_id)
-        assert exact.uncollected(grown) == exact.uncollected(change.put_in(before, more.liquidity, more.amounts_raw))
+        assert positions.uncollected_fees(grown) == positions.uncollected_fees(
+            positions.after_provision(before, more.liquidity, more.amounts_raw)
+        )
         part = random.randrange(1, grown.liquidity + 1)
         out = taking(grown, part)
         assert lp_acting.act(chain, out).moved == lp_acting.expected(out)
         left = ranged(chain, pool, done.token_id)
         assert left.liquidity == grown.liquidity - part
-        assert exact.uncollected(left) == (0, 0)
+        assert positions.uncollected_fees(left) == (0, 0)
         busy(chain, pool, seed + 1, 500_000)
         rest = ranged(chain, pool, done.token_id)
-        if max(exact.uncollected(rest)) > 0:
-            fees = Collect("uniswap_v3", rest.manager, rest.token_id, rest.pool, rest.token0, rest.token1, exact.uncollected(rest), 0, "")
-            assert lp_acting.act(chain, fees).moved == exact.uncollected(rest)
+        if max(positions.uncollected_fees(rest)) > 0:
+            fees = Collect(
+                "uniswap_v3", rest.manager, rest.token_id, rest.pool, rest.token0, rest.token1, positions.uncollected_fees(rest), 0, ""
+            )
+            assert lp_acting.act(chain, fees).moved == positions.uncollected_fees(rest)
 
 
 def taking(position: LpV3Position | LpV2Position, liquidity: int) -> Withdraw:
     """The withdrawal of this much, with floors at what it says."""
     pair = isinstance(position, LpV2Position)
     contract, pool = (position.pair, position.pair) if isinstance(position, LpV2Position) else (position.manager, position.pool)
-    paid = exact.principal(position, liquidity)
+    paid = positions.principal(position, liquidity)
     token_id = None if isinstance(position, LpV2Position) else position.token_id
-    fees = NO_FEES if pair else exact.uncollected(position)
+    fees = NO_FEES if pair else positions.uncollected_fees(position)
     tokens = position.token0, position.token1
     return Withdraw(position.venue, contract, token_id, pool, *tokens, liquidity, paid, paid, fees, 0, "", position.liquidity)
 
@@ -104,17 +107,17 @@ def test_any_amount_of_a_pair_is_foretold_to_the_wei(anvil_chain: LocalChain, fe
         pair = lp.read(chain, own)
         assert isinstance(pair, LpV2Position)
         desired = (random.randrange(10**4, pair.reserves[0] // 50), random.randrange(10**4, pair.reserves[1] // 50))
-        liquidity, amounts = mint.provided(pair, 0, None, desired)
+        liquidity, amounts = mint.provided_liquidity(pair, 0, None, desired)
         tokens = pair.token0, pair.token1
         more = Provide("uniswap_v2", pair.pair, None, pair.pair, *tokens, 3_000, None, liquidity, desired, amounts, amounts, 0, "")
         done = lp_acting.act(chain, more)
         assert (done.moved, done.liquidity) == (lp_acting.expected(more), liquidity)
         grown = lp.read(chain, own)
-        assert grown == change.put_in(pair, liquidity, amounts)
+        assert grown == positions.after_provision(pair, liquidity, amounts)
         assert isinstance(grown, LpV2Position)
         busy(chain, V2, seed + 9, 60_000)
         now = lp.read(chain, own)
         assert isinstance(now, LpV2Position)
         out = taking(now, random.randrange(10**9, now.liquidity))
         assert lp_acting.act(chain, out).moved == lp_acting.expected(out)
-        assert lp.read(chain, own) == change.taken_out(now, out.liquidity)
+        assert lp.read(chain, own) == positions.after_withdrawal(now, out.liquidity)

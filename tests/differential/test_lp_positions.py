@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from agent.amm.lp import positions as exact
+from agent.amm.lp import positions
 from agent.localchain import LocalChain
-from agent.model import ConfirmedPosition, LpGone, LpV2Position, LpV3Position
+from agent.model import ConfirmedPosition, LpMissingPosition, LpV2Position, LpV3Position
 from agent.units import NATIVE
 from tests import liquidity as lp
 from tests.world import price_now
@@ -19,7 +19,7 @@ V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
 
 def equal(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
     """What we say the position pays is what the contracts pay; that amount."""
-    said = exact.redeemed(lp.read(chain, own))
+    said = positions.redeemable_amounts(lp.read(chain, own))
     assert said == lp.take_out(chain, own)
     return said
 
@@ -44,7 +44,7 @@ def test_lp_tokens_pay_what_a_burn_pays(anvil_chain: LocalChain, fee: str) -> No
         lp.set_fee_to(chain, NATIVE)
     position = lp.read(chain, own)
     assert isinstance(position, LpV2Position)
-    assert (exact.v2_protocol_mint(position) > 0) == (fee == "on all along")
+    assert (positions.v2_protocol_mint(position) > 0) == (fee == "on all along")
     assert all(raw > 0 for raw in equal(chain, own))
 
 
@@ -52,9 +52,9 @@ def test_tokens_sent_to_the_pair_are_paid_to_whoever_burns_but_do_not_count(anvi
     chain = anvil_chain
     own = lp.provide_v2(chain, V2, 5_000)
     ratio = price_now(chain, V2)
-    plain = exact.held(lp.read(chain, own), ratio, Fraction(1))
+    plain = positions.owned_amounts(lp.read(chain, own), ratio, Fraction(1))
     chain.send(chain.token_contract("USDC").functions.transfer(own.contract, 10**12))
-    assert exact.held(lp.read(chain, own), ratio, Fraction(1)) == plain
+    assert positions.owned_amounts(lp.read(chain, own), ratio, Fraction(1)) == plain
     equal(chain, own)
 
 
@@ -73,8 +73,8 @@ def test_a_position_that_the_price_left_is_one_token_and_its_fees(anvil_chain: L
     position = lp.read(chain, own)
     assert isinstance(position, LpV3Position)
     assert not position.tick_lower <= position.tick < position.tick_upper
-    assert min(exact.principal(position)) == 0
-    assert max(exact.uncollected(position)) > 0
+    assert min(positions.principal(position)) == 0
+    assert max(positions.uncollected_fees(position)) > 0
     assert min(equal(chain, own)) == 0
 
 
@@ -83,7 +83,7 @@ def test_a_position_that_the_price_left_and_came_back_to_keeps_its_fees(anvil_ch
     own = lp.provide_v3(chain, V3, -3, 3, 4_000)
     for price in (3_300, 2_700, 3_000):
         chain.move_market({"WETH": price})
-    assert all(raw > 0 for raw in exact.uncollected(lp.read(chain, own)))
+    assert all(raw > 0 for raw in positions.uncollected_fees(lp.read(chain, own)))
     equal(chain, own)
 
 
@@ -91,7 +91,7 @@ def test_fees_are_what_collect_alone_pays(anvil_chain: LocalChain) -> None:
     chain = anvil_chain
     own = lp.provide_v3(chain, V3, -20, 20, 4_000)
     busy(chain, V3)
-    said, before = exact.uncollected(lp.read(chain, own)), lp.balances(chain, own)
+    said, before = positions.uncollected_fees(lp.read(chain, own)), lp.balances(chain, own)
     lp.collect(chain, own.token_id or 0)
     after = lp.balances(chain, own)
     assert said == (after[0] - before[0], after[1] - before[1])
@@ -105,11 +105,11 @@ def test_a_position_half_taken_out_and_owed_pays_both_halves(anvil_chain: LocalC
     position = lp.read(chain, own)
     assert isinstance(position, LpV3Position)
     half = position.liquidity // 2
-    paid = exact.principal(position, half)
+    paid = positions.principal(position, half)
     lp.decrease(chain, position.token_id, half)
     later = lp.read(chain, own)
     assert isinstance(later, LpV3Position)
-    fees = exact.uncollected(position)
+    fees = positions.uncollected_fees(position)
     assert later.owed == (paid[0] + fees[0], paid[1] + fees[1])
     busy(chain, V3)
     equal(chain, own)
@@ -121,9 +121,9 @@ def test_a_position_without_liquidity_holds_what_it_is_still_owed_and_then_nothi
     position = lp.read(chain, own)
     assert isinstance(position, LpV3Position)
     lp.decrease(chain, position.token_id, position.liquidity)
-    assert exact.principal(lp.read(chain, own)) == (0, 0)
+    assert positions.principal(lp.read(chain, own)) == (0, 0)
     assert min(equal(chain, own)) > 0
-    assert exact.redeemed(lp.read(chain, own)) == (0, 0)
+    assert positions.redeemable_amounts(lp.read(chain, own)) == (0, 0)
 
 
 def test_a_burned_token_is_gone_before_and_after_the_agent_starts(anvil_chain: LocalChain) -> None:
@@ -135,7 +135,7 @@ def test_a_burned_token_is_gone_before_and_after_the_agent_starts(anvil_chain: L
     for refs in (before, lp.refs(chain, [own])):
         seen = lp.look(chain, refs)
         assert seen.quarantined == ()
-        assert seen.positions == (LpGone(own.venue, own.contract, own.token_id or 0, own.token0, own.token1),)
+        assert seen.positions == (LpMissingPosition(own.venue, own.contract, own.token_id or 0, own.token0, own.token1),)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.amm.lp import positions as exact
+from agent.amm.lp import positions
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition, LpAction, Provide
@@ -70,7 +70,7 @@ def test_liquidity_bought_in_a_sandwich_is_overpaid_by_no_more_than_slippage(
     at, went, stopped = prices(chain, action), 0, 0
     for thousands in sizes:
         mark = chain.snapshot()
-        before = worth(exact.held(lp.read(chain, own[0]), *at), at) if own else Fraction(0)
+        before = worth(positions.owned_amounts(lp.read(chain, own[0]), *at), at) if own else Fraction(0)
         back = push(chain, pool, up * thousands * 1_000)
         done = acts(chain, action)
         if done is None:
@@ -79,7 +79,7 @@ def test_liquidity_bought_in_a_sandwich_is_overpaid_by_no_more_than_slippage(
             went += 1
             chain.swap(pool, *back)
             place = own[0] if own else lp.confirmed(chain.books.pool_info[pool], action.contract, done.token_id, (1, 1))
-            got = worth(exact.held(lp.read(chain, place), *at), at) - before
+            got = worth(positions.owned_amounts(lp.read(chain, place), *at), at) - before
             paid = -worth(done.moved, at)
             assert got >= paid * (1 - SLIPPAGE), f"{thousands} thousand: paid {float(paid)}, got {float(got)}"
         chain.revert(mark)
@@ -96,7 +96,7 @@ def test_liquidity_taken_out_in_a_sandwich_pays_what_it_is_worth_or_stays(
     own = lp.provide_v2(chain, V2, 2_500) if pool == V2 else lp.provide_v3(chain, V3, -30, 30, 2_500)
     action = planned(chain, tmp_path, pool, [own], share="0%")
     at, stopped = prices(chain, action), 0
-    fair = worth(exact.held(lp.read(chain, own), *at), at)
+    fair = worth(positions.owned_amounts(lp.read(chain, own), *at), at)
     for thousands in sizes:
         mark = chain.snapshot()
         push(chain, pool, up * thousands * 1_000)

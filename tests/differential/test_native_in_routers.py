@@ -8,19 +8,19 @@ import pytest
 from eth_abi.abi import encode as abi_encode
 
 from agent.errors import Refused
-from agent.execution.settlement import realised
+from agent.execution.settlement import realised_legs
 from agent.localchain import LocalChain
-from agent.model import Funding, IntentKind, Leg, Plan, Receipt
-from agent.planning.gas import changes, unwrap, wrap
+from agent.model import IntentKind, Leg, LegFunding, Plan, Receipt
+from agent.planning.gas import balance_deltas, unwrap, wrap
 from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, WITHDRAW
-from agent.signing.rules import check
+from agent.signing.rules import require_signable
 from agent.units import NATIVE
 from agent.venues import swap_router_02
 from tests.atomic import AtomicDesk
 from tests.desk import Desk, R, native_of
 from tests.signing import plan_of
 
-W = Funding.WALLET
+W = LegFunding.WALLET
 ETHER = 10**18
 DESKS = {"swap_router_02": Desk, "rebalancer": AtomicDesk}
 both_routers = pytest.mark.parametrize("router", DESKS)
@@ -37,7 +37,7 @@ def run_exactly(desk: Desk, plan: Plan) -> Receipt:
     tokens, native = desk.balances(), native_of(desk.chain, desk.wallet)
     receipt = desk.swap(plan)
     assert receipt.status == 1
-    moved = changes(plan.legs)
+    moved = balance_deltas(plan.legs)
     now = desk.balances()
     assert {desk.at(symbol): now[symbol] - tokens[symbol] for symbol in now if now[symbol] != tokens[symbol]} == {
         token: raw for token, raw in moved.items() if raw and token != NATIVE
@@ -61,7 +61,7 @@ def test_swaps_paid_in_native_coin_need_no_approval_and_leave_wrapped_coin_alone
     )
     assert [token for token, _ in desk.approvals_needed(plan)] == [desk.at("LINK")]
     receipt = run_exactly(desk, plan)
-    swaps = [leg for leg in realised(plan, receipt) if leg.pool != desk.at("WETH")]
+    swaps = [leg for leg in realised_legs(plan, receipt) if leg.pool != desk.at("WETH")]
     assert [(leg.amount_in_raw, leg.amount_out_raw) for leg in swaps] == [(leg.planned_in_raw, leg.planned_out_raw) for leg in swaps]
 
 
@@ -91,7 +91,7 @@ def test_wrapped_coin_is_unwrapped_after_the_swaps_from_the_wallet(anvil_chain: 
     plan = plan_of(desk.leg("v3 WETH/USDC 500", "WETH", 10**17), unwrap(weth, 5 * 10**16))
     assert desk.approvals_needed(plan) == ((weth, 15 * 10**16),)
     receipt = run_exactly(desk, plan)
-    assert [leg.amount_out_raw for leg in realised(plan, receipt)] == [leg.amount_out_raw for leg in plan.legs]
+    assert [leg.amount_out_raw for leg in realised_legs(plan, receipt)] == [leg.amount_out_raw for leg in plan.legs]
 
 
 @both_routers
@@ -137,7 +137,7 @@ def test_wrapped_coin_spent_before_native_coin_is_what_the_router_confuses_and_n
     tx = desk.tx(desk.router, data, value_wei=2 * 10**17, gas=600_000)
     grant = desk.grant(IntentKind.SWAP, plan=wrong, floors_raw=tuple(leg.min_out_raw for leg in wrong.legs))
     with pytest.raises(Refused) as refused:
-        check(tx, grant, desk.rules, {tx.nonce: None})
+        require_signable(tx, grant, desk.rules, {tx.nonce: None})
     assert refused.value.verdicts[0].guard == "signer.native"
     # Sent all the same, it strands native coin in the router: 0.1 of it paid the first swap, and the second took wrapped coin.
     weth = desk.chain.balance("WETH")

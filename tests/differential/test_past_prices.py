@@ -9,7 +9,7 @@ import pytest
 
 from agent import app as api
 from agent.app.agent import Agent
-from agent.chain.history import PastRound, past_means, past_rounds
+from agent.chain.history import PastRound, past_rounds, past_twaps
 from agent.localchain import LocalChain
 from agent.model import V3Pool
 from tests.agents import ROOMY, agent_on
@@ -90,7 +90,7 @@ def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChai
         head = step.snapshot.head
         pool = next(one for one in step.snapshot.pools if isinstance(one, V3Pool) and one.address == info.address)
         ends = [end - 1 for end in range(head.timestamp_s // HOUR_S * HOUR_S, head.timestamp_s - 400 * HOUR_S, -HOUR_S)]
-        told = past_means(agent.desk.line, [pool], head, ends, HOUR_S)
+        told = past_twaps(agent.desk.line, [pool], head, ends, HOUR_S)
         remembered = [end_s for end_s in ends if told.get(end_s)]
         assert len(remembered) >= 3
         assert len(remembered) < len(ends), "no pool remembers for ever"

@@ -9,7 +9,7 @@ import pytest
 
 from agent.chain.rpc import HttpTransport, RpcFault
 from agent.chain.snapshot import ChainReader
-from agent.chain.watch import Watch
+from agent.chain.watch import SnapshotScope
 from agent.errors import ConfigError, OperatorNeeded, Retryable
 from agent.localchain import LocalChain, run_anvil
 from agent.localchain.nodes import free_port
@@ -17,7 +17,7 @@ from tests.endpoints import Reply, passing_on, serve
 from tests.reading import Through, pools, reader, tokens, watch
 
 OWNER = "0x" + "11" * 20
-NOTHING = Watch(OWNER, (), (), (), (), (OWNER,), 0, 100)
+NOTHING = SnapshotScope(OWNER, (), (), (), (), (OWNER,), 0, 100)
 
 
 class StoppedClock:

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 from eth_utils.crypto import keccak
 
-from agent.artifacts import npm, own
+from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain import LocalChain
 from agent.localchain.market import V2_PAIR, V3_POOL
 from tests.atomic import HERE, PAIR, V2, V3, AtomicDesk, raw_leg, raw_program
@@ -99,7 +99,7 @@ def test_a_malicious_token_cannot_grab_what_waits_in_a_pair_for_the_next_leg(anv
     desk = stage.desk
     first = desk.leg("v3 EVIL/WETH 3000", "EVIL", 100 * ETHER, sink=R)
     plan = plan_of(first, desk.leg("v2 WETH/USDC", "WETH", first.amount_out_raw, source=R))
-    pair = anvil_chain.contract(anvil_chain.pools["v2 WETH/USDC"], npm(V2_PAIR))
+    pair = anvil_chain.contract(anvil_chain.pools["v2 WETH/USDC"], npm_artifact(V2_PAIR))
     data = stage.calldata(pair, "skim", stage.thief) if grab == "skim" else stage.calldata(pair, "sync")
     assert desk.simulate(desk.swap_tx(plan)).ok
     stage.prepare([(pair.address, data)])
@@ -112,11 +112,11 @@ def test_a_malicious_token_cannot_grab_what_waits_in_a_pair_for_the_next_leg(anv
 
 def test_a_malicious_token_that_refuses_lies_or_answers_a_megabyte_costs_only_its_own_swap(anvil_chain: LocalChain) -> None:
     stage = Stage(anvil_chain)
-    mega = anvil_chain.deploy(own("MegabyteToken"))
+    mega = anvil_chain.deploy(own_artifact("MegabyteToken"))
     tokens = [stage.at("WETH"), mega]
     data = raw_program(tokens, [raw_leg(tokens, V2, *tokens, raw=10**15)], watched=[(Fraction(1), -ETHER), (Fraction(0), 0)])
     assert not stage.desk.would(data).ok
-    kept = add_foreign(anvil_chain, "FEE", own("FeeOnTransfer"), 100)
+    kept = add_foreign(anvil_chain, "FEE", own_artifact("FeeOnTransfer"), 100)
     anvil_chain.add_v2_pool("FEE", "USDC", 1_000_000)
     anvil_chain.set_balance("FEE", 1_000 * ETHER)
     anvil_chain.send(anvil_chain.token_contract("FEE").functions.approve(stage.rebalancer, 2**200), stage.victim, gas=200_000)
@@ -153,7 +153,7 @@ def test_a_fork_with_other_init_code_is_never_reached_and_never_served(anvil_cha
         if fee == 777:
             assert "NoSuchPool" in stage.desk.would(data).reason, "only the fork has this tier"
             continue
-        genuine = anvil_chain.contract(anvil_chain.pools["v3 WETH/USDC 500"], npm(V3_POOL))
+        genuine = anvil_chain.contract(anvil_chain.pools["v3 WETH/USDC 500"], npm_artifact(V3_POOL))
         price = genuine.functions.slot0().call()[0]
         tx = stage.desk.tx(stage.rebalancer, data, gas=1_000_000)
         anvil_chain.w3.eth.wait_for_transaction_receipt(
@@ -183,8 +183,8 @@ def test_a_rebalancer_made_for_the_fork_itself_is_asked_once_for_no_more_and_rob
     factory, pool, _ = fork(stage, 500)
     init_hash = factory.functions.initCodeHash().call()  # type: ignore[attr-defined]  # web3 makes functions from the ABI
     at = anvil_chain.addresses
-    pairs = keccak(hexstr=npm(V2_PAIR).bytecode)
-    made_for_it = anvil_chain.deploy(own("Rebalancer"), at.weth, at.v2_factory, pairs, factory.address, init_hash)
+    pairs = keccak(hexstr=npm_artifact(V2_PAIR).bytecode)
+    made_for_it = anvil_chain.deploy(own_artifact("Rebalancer"), at.weth, at.v2_factory, pairs, factory.address, init_hash)
     for symbol in ("WETH", "USDC"):
         anvil_chain.send(anvil_chain.token_contract(symbol).functions.approve(made_for_it, 2**200), stage.victim, gas=200_000)
     anvil_chain.send(pool.functions.pretend(asks, extra % 2**256, claims))

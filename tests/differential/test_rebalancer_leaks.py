@@ -7,11 +7,11 @@ from fractions import Fraction
 
 import pytest
 
-from agent.artifacts import npm, own
+from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain import LocalChain
 from agent.localchain.market import V2_PAIR, V3_POOL
 from agent.units import NATIVE
-from agent.venues.rebalancer import Terms
+from agent.venues.rebalancer import RebalancerTerms
 from tests.atomic import COIN, HERE, PAIR, V2, V3, raw_leg, raw_program
 from tests.attacks import Stage
 from tests.desk import R
@@ -33,7 +33,7 @@ def robbed_in_between(stage: Stage, deposit: int) -> tuple[list[str], dict[str, 
     Returns tokens, the legs by the least that the last one asks for ("plan", "any"), and what the plan brings.
     """
     chain, desk = stage.chain, stage.desk
-    pair = chain.contract(chain.pools["v2 EVIL/USDC"], npm(V2_PAIR))
+    pair = chain.contract(chain.pools["v2 EVIL/USDC"], npm_artifact(V2_PAIR))
     first = desk.leg("v3 EVIL/WETH 3000", "WETH", ETHER // 10, sink=R)
     brought = desk.leg("v2 EVIL/USDC", "EVIL", first.amount_out_raw, source=R).amount_out_raw
     weth, evil, usdc = (stage.at(symbol) for symbol in ("WETH", "EVIL", "USDC"))
@@ -90,7 +90,7 @@ def test_the_value_floor_believes_no_pool_that_is_skewed_in_mid_flight(anvil_cha
     stage = Stage(anvil_chain, evil=True)
     chain, weth, evil = stage.chain, stage.at("WETH"), stage.at("EVIL")
     chain.swap("v2 EVIL/WETH", "WETH", 70 * ETHER)
-    pair = chain.contract(chain.pools["v2 EVIL/USDC"], npm(V2_PAIR))
+    pair = chain.contract(chain.pools["v2 EVIL/USDC"], npm_artifact(V2_PAIR))
     router = chain.token_contract("USDC")
     chain.set_balance("USDC", 250_000 * USD, owner=stage.accomplice.address)
     pump = stage.calldata(pair, "swap", *v2_out(chain, "v2 EVIL/USDC", "EVIL", 160_000 * ETHER), stage.thief, b"")
@@ -126,11 +126,11 @@ def test_reserves_that_are_stale_in_a_flash_swap_buy_nothing(anvil_chain: LocalC
 
 def test_there_is_no_state_to_read_but_what_it_was_made_for(anvil_chain: LocalChain) -> None:
     stage, at = Stage(anvil_chain), anvil_chain.addresses
-    views = {e["name"]: e for e in own("Rebalancer").abi if e.get("stateMutability") in ("view", "pure")}
+    views = {e["name"]: e for e in own_artifact("Rebalancer").abi if e.get("stateMutability") in ("view", "pure")}
     assert set(views) == {"WRAPPED_NATIVE", "V2_FACTORY", "V2_INIT_CODE_HASH", "V3_FACTORY", "V3_INIT_CODE_HASH"}
-    functions = anvil_chain.contract(stage.rebalancer, own("Rebalancer")).functions
+    functions = anvil_chain.contract(stage.rebalancer, own_artifact("Rebalancer")).functions
     assert [functions[name]().call() for name in ("WRAPPED_NATIVE", "V2_FACTORY", "V3_FACTORY")] == [at.weth, at.v2_factory, at.v3_factory]
-    writers = {e["name"] for e in own("Rebalancer").abi if e["type"] == "function"} - set(views)
+    writers = {e["name"] for e in own_artifact("Rebalancer").abi if e["type"] == "function"} - set(views)
     assert writers == {"rebalance", "uniswapV3SwapCallback"}
     assert stage.desk.swap(plan_of(stage.desk.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))).status == 1
     slots = [anvil_chain.w3.eth.get_storage_at(stage.rebalancer, number) for number in range(3)]
@@ -188,7 +188,7 @@ def test_native_coin_is_wrapped_traded_and_unwrapped_in_one_transaction(anvil_ch
         bought,
         native_leg(weth, NATIVE, bought.amount_out_raw, source=R),
     )
-    greedy = Terms(desk.prices, desk.terms(plan.legs).floor_raw + 2)
+    greedy = RebalancerTerms(desk.prices, desk.terms(plan.legs).floor_raw + 2)
     assert "BelowFloor" in desk.simulate(desk.swap_tx(plan, terms=greedy)).reason, "native coin counts in the value"
     before, native = desk.balances(), anvil_chain.w3.eth.get_balance(stage.victim)
     receipt = desk.swap(plan)
@@ -220,7 +220,7 @@ def test_a_pool_that_takes_only_a_part_is_refused_so_that_no_rest_stays(anvil_ch
     stage = Stage(anvil_chain)
     desk = stage.desk
     pool = anvil_chain.add_v3_pool("LINK", "USDT", 3_000)
-    nearest = anvil_chain.contract(pool.address, npm(V3_POOL)).functions.slot0().call()[1] // 60 * 60
+    nearest = anvil_chain.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0().call()[1] // 60 * 60
     anvil_chain.mint_position(pool.name, nearest - 60, nearest + 120, 10**12)
     usdc, usdt, link = (stage.at(symbol) for symbol in ("USDC", "USDT", "LINK"))
     tokens = [usdt, usdc, link]

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.amm import pools as amm
-from agent.amm.errors import BeyondKnownTicks, Reverts
+from agent.amm import pools
+from agent.amm.errors import BeyondKnownTicks, ContractRevert
 from agent.localchain import LocalChain
-from agent.model import Funding, Leg, Plan, PoolState
-from agent.signing.calldata import Place
+from agent.model import Leg, LegFunding, Plan, PoolState
+from agent.signing.calldata import FundsLocation
 from agent.units import NATIVE
 from agent.venues.rebalancer import decode
 from tests.atomic import AtomicDesk
@@ -22,7 +22,7 @@ from tests.rebalancing import native_leg
 from tests.signing import plan_of
 from tests.world import read_pool
 
-W, R = Funding.WALLET, Funding.ROUTER
+W, R = LegFunding.WALLET, LegFunding.ROUTER
 MOST_LEGS = 8
 WORTH_USD = 2_000_000
 Draw = Callable[[st.SearchStrategy[object]], object]
@@ -45,17 +45,17 @@ class Builder:
             self.states[pool] = read_pool(self.chain, pool)
         return self.states[pool]
 
-    def swap(self, pool: str, token_in: str, raw: int, source: Funding, sink: Funding) -> bool:
+    def swap(self, pool: str, token_in: str, raw: int, source: LegFunding, sink: LegFunding) -> bool:
         """False when the pool cannot take the amount; nothing is added then."""
         before = self.state(pool)
         try:
-            done = amm.swap_exact_in(before, token_in, raw)
-        except (BeyondKnownTicks, Reverts):
+            done = pools.swap_exact_in(before, token_in, raw)
+        except (BeyondKnownTicks, ContractRevert):
             return False
         if done.amount_in_raw != raw or done.amount_out_raw <= 0:
             return False
         self.states[pool] = done.after
-        out, fee_pips = amm.token_out(before, token_in), before.fee_pips
+        out, fee_pips = pools.token_out(before, token_in), before.fee_pips
         if source is R:
             del self.router[token_in]
         if sink is R:
@@ -64,13 +64,13 @@ class Builder:
         self.legs.append(Leg(before.address, before.venue, token_in, out, fee_pips, raw, got, got, done.fee_raw, 0, source, sink))
         return True
 
-    def wrap(self, raw: int, sink: Funding) -> None:
+    def wrap(self, raw: int, sink: LegFunding) -> None:
         weth = self.desk.at("WETH")
         self.legs.append(native_leg(NATIVE, weth, raw, sink=sink))
         if sink is R:
             self.router[weth] += raw
 
-    def unwrap(self, source: Funding, raw: int) -> None:
+    def unwrap(self, source: LegFunding, raw: int) -> None:
         weth = self.desk.at("WETH")
         if source is R:
             raw = self.router.pop(weth)
@@ -128,7 +128,7 @@ def rich(chain: LocalChain) -> AtomicDesk:
     return desk
 
 
-def check(desk: AtomicDesk, plan: Plan) -> set[Place]:
+def check(desk: AtomicDesk, plan: Plan) -> set[FundsLocation]:
     """Sends the plan, holds wallet and contract against it, and says from where its legs were paid."""
     chain = desk.chain
     before, native = desk.balances(), chain.w3.eth.get_balance(desk.wallet)
@@ -159,7 +159,7 @@ def test_random_legs_on_anvil_are_realised_to_the_wei(anvil_chain: LocalChain) -
             known.update(states)
 
     run()
-    assert set(seen) == {*Place, "uniswap_v2", "uniswap_v3", "wrapped_native"}, "every way of paying and every venue came up"
+    assert set(seen) == {*FundsLocation, "uniswap_v2", "uniswap_v3", "wrapped_native"}, "every way of paying and every venue came up"
 
 
 def test_random_legs_on_eth_tester_are_realised_to_the_wei(tester_chain: LocalChain) -> None:
@@ -186,4 +186,4 @@ def test_a_pair_used_between_its_feeder_and_its_spender_still_pays_to_the_wei(an
     if between:
         assert builder.swap("v2 WETH/USDC", desk.at("USDC"), 10**9, W, W)
     assert builder.swap("v2 WETH/USDC", desk.at("WETH"), builder.router[desk.at("WETH")], R, W)
-    assert check(desk, plan_of(*builder.legs)) == {Place.WALLET, Place.HERE if between else Place.PAIR}
+    assert check(desk, plan_of(*builder.legs)) == {FundsLocation.WALLET, FundsLocation.HERE if between else FundsLocation.PAIR}

@@ -9,9 +9,18 @@ from fractions import Fraction
 import pytest
 
 from agent.amm import pools
-from agent.chain.second_quote import ContractQuotes, Quoter, Unanimous, UniswapPython, V2Contracts, V3Contracts, opinions, second_quotes
+from agent.chain.second_quote import (
+    ContractQuoter,
+    Quoter,
+    UnanimousQuoter,
+    UniswapPythonQuoter,
+    V2Contracts,
+    V3Contracts,
+    build_quoter,
+    second_quotes,
+)
 from agent.localchain import LocalChain
-from agent.model import Cost, Funding, Goal, Leg, Plan, PoolState, Rebalance
+from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, PoolState, Rebalance
 from tests.world import read_pool
 
 SIZES = (Fraction(1, 10**6), Fraction(1, 1_000), Fraction(1, 50))
@@ -24,16 +33,16 @@ def venues(chain: LocalChain) -> tuple[V2Contracts, V3Contracts]:
     return V2Contracts("uniswap_v2", at.v2_factory, at.v2_router), v3
 
 
-def both(chain: LocalChain) -> Unanimous:
-    found = opinions(chain.transport, venues(chain))
+def both(chain: LocalChain) -> UnanimousQuoter:
+    found = build_quoter(chain.transport, venues(chain))
     assert [name for name, _ in found.quoters] == ["the venue's contracts", "uniswap-python"]
     return found
 
 
 Ask = Callable[[LocalChain], Quoter]
 QUOTERS: list[Ask] = [
-    lambda chain: ContractQuotes(chain.transport, venues(chain)),
-    lambda chain: UniswapPython(chain.transport, venues(chain)),
+    lambda chain: ContractQuoter(chain.transport, venues(chain)),
+    lambda chain: UniswapPythonQuoter(chain.transport, venues(chain)),
 ]
 """Each alone: for what they say when they refuse."""
 
@@ -52,15 +61,15 @@ def leg(before: PoolState, token_in: str, amount_in_raw: int) -> tuple[Leg, Pool
         done.amount_out_raw,
         done.fee_raw,
         0,
-        Funding.WALLET,
-        Funding.WALLET,
+        LegFunding.WALLET,
+        LegFunding.WALLET,
     )
     return made, done.after
 
 
 def plan(*legs: Leg) -> Plan:
     zero = Fraction(0)
-    return Plan(0, Rebalance("test", Goal(())), legs, (), (), Cost(zero, zero, zero, zero), zero, zero, 0, None, (), (), 0)
+    return Plan(0, Rebalance("test", Goal(())), legs, (), (), PlanCost(zero, zero, zero, zero), zero, zero, 0, None, (), (), 0)
 
 
 def amount(state: PoolState, token_in: str, part: Fraction) -> int:

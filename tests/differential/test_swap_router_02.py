@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.artifacts import npm
+from agent.artifacts import npm_artifact
 from agent.localchain import LocalChain
 from agent.model import Receipt
 from agent.signing.calldata import MULTICALL, ExactInputSingle, Multicall, SwapExactTokens, decode, selector
@@ -79,7 +79,7 @@ def test_the_router_reads_our_calldata_as_our_decoder_does(tester_chain: LocalCh
     desk = Desk(tester_chain)
     plan = three_way_plan(desk)
     data = encode(plan, desk.wallet, 1_900_000_000)
-    router = desk.chain.contract(desk.router, npm(ROUTER))
+    router = desk.chain.contract(desk.router, npm_artifact(ROUTER))
     function, arguments = router.decode_function_input(data)
     call = decode(data)
     assert isinstance(call, Multicall) and function.abi["name"] == "multicall"
@@ -112,7 +112,7 @@ def test_the_router_reads_our_calldata_as_our_decoder_does(tester_chain: LocalCh
 
 
 def test_our_selectors_are_those_of_the_deployed_router(tester_chain: LocalChain) -> None:
-    router = tester_chain.contract(tester_chain.addresses.swap_router_02, npm(ROUTER))
+    router = tester_chain.contract(tester_chain.addresses.swap_router_02, npm_artifact(ROUTER))
     data = encode(three_way_plan(Desk(tester_chain)), tester_chain.wallet.address, 1)
     assert data.startswith("0x" + MULTICALL.hex())
     assert router.get_function_by_selector(MULTICALL).abi["name"] == "multicall"

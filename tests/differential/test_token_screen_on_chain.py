@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from agent.app.start.setup import trust_now
-from agent.chain.endpoints import Panel
-from agent.chain.quorum import AgreedTransport, NoQuorum
-from agent.chain.screening import TokenScreen, first_look
+from agent.app.start.setup import pin_all
+from agent.chain.endpoints import EndpointPool
+from agent.chain.quorum import NoQuorum, QuorumTransport
+from agent.chain.screening import TokenScreen, initial_token_moves
 from agent.localchain import LocalChain
-from agent.model import Finding
+from agent.model import TokenFinding
 from tests.agents import FIVE, ROOMY, again, agent_on, fund
 from tests.attacks import attack
 from tests.cases.test_bad_tokens import turned_bad, with_guest
@@ -25,10 +25,10 @@ def test_the_tokens_of_the_world_move_what_they_are_told_to_in_one_request(local
     with agent_on(chain, tmp_path, ROOMY, FIVE) as agent:
         step, line = agent.step_input(), agent.desk.line
         before = line.requests
-        found = {one.token: one.finding for one in agent.desk.screen.screen(step, first_look(step))}
+        found = {one.token: one.finding for one in agent.desk.screen.screen(step, initial_token_moves(step))}
         assert line.requests == before + 1
-    clean = dict.fromkeys((token.address for token in chain.tokens.values()), Finding.CLEAN)
-    assert found == clean | {chain.tokens["USDT"].address: Finding.NO_RETURN_VALUE}
+    clean = dict.fromkeys((token.address for token in chain.tokens.values()), TokenFinding.CLEAN)
+    assert found == clean | {chain.tokens["USDT"].address: TokenFinding.NO_RETURN_VALUE}
 
 
 @pytest.mark.parametrize("wordy", [False, True])
@@ -39,12 +39,12 @@ def test_a_transfer_that_takes_all_gas_or_answers_a_megabyte_fails_alone(anvil_c
     chain.send(chain.contract(address, attack("GreedyToken")).functions.setWordy(wordy))
     fund(chain, dict.fromkeys(FIVE, 1_000))
     loaded = with_guest(chain, tmp_path, address)
-    trust_now(loaded, [chain.transport])
+    pin_all(loaded, [chain.transport])
     with again(chain, loaded) as agent:
         step = agent.step_input()
-        found = {one.token: one for one in agent.desk.screen.screen(step, first_look(step))}
+        found = {one.token: one for one in agent.desk.screen.screen(step, initial_token_moves(step))}
         assert not found.pop(address).finding.accepted
-        assert {one.finding for one in found.values()} <= {Finding.CLEAN, Finding.NO_RETURN_VALUE}
+        assert {one.finding for one in found.values()} <= {TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE}
         assert len(found) == len(step.portfolio.assets) - 1 + len(step.portfolio.hubs)
 
 
@@ -54,13 +54,13 @@ def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: Lo
     address = turned_bad(chain, "GUEST", attack("MeddlingToken"), "GUEST", "GUEST", 18)
     fund(chain, dict.fromkeys(FIVE, 1_000))
     loaded = with_guest(chain, tmp_path, address)
-    trust_now(loaded, [chain.transport])
+    pin_all(loaded, [chain.transport])
     with again(chain, loaded) as agent:
         step = agent.step_input()
-        first = tuple(sorted(first_look(step), key=lambda move: move.token != address))
+        first = tuple(sorted(initial_token_moves(step), key=lambda move: move.token != address))
         found = {one.token: one for one in agent.desk.screen.screen(step, first)}
         assert not found.pop(address).finding.accepted
-        assert {one.finding for one in found.values()} <= {Finding.CLEAN, Finding.NO_RETURN_VALUE}
+        assert {one.finding for one in found.values()} <= {TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE}
 
 
 def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -78,10 +78,10 @@ def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(an
     liar, other = Liar(line, alter), Liar(line, lambda method, params, answer: answer, "other")
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
         step = agent.step_input()
-        moves = first_look(step)
-        by_three = TokenScreen(AgreedTransport(Panel([line, liar, other], 2)), agent.desk.config.chain.wrapped_native)
+        moves = initial_token_moves(step)
+        by_three = TokenScreen(QuorumTransport(EndpointPool([line, liar, other], 2)), agent.desk.config.chain.wrapped_native)
         found = {one.token: one.finding for one in by_three.screen(step, moves)}
-        assert found.pop(address) is Finding.PAUSED
+        assert found.pop(address) is TokenFinding.PAUSED
         assert all(finding.accepted for finding in found.values())
         with pytest.raises(NoQuorum):
-            TokenScreen(AgreedTransport(Panel([line, liar], 2)), agent.desk.config.chain.wrapped_native).screen(step, moves)
+            TokenScreen(QuorumTransport(EndpointPool([line, liar], 2)), agent.desk.config.chain.wrapped_native).screen(step, moves)

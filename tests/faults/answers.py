@@ -14,8 +14,7 @@ from typing import Any
 from eth_utils.crypto import keccak
 
 from agent.chain import lens
-from agent.chain import lens as ask
-from agent.chain.lens import CallItem, CodeItem, Item, V3Item
+from agent.chain.lens import CallItem, CodeItem, LensItem, V3Item
 from agent.chain.wire import RpcFault
 
 SEND = "eth_sendRawTransaction"
@@ -60,23 +59,23 @@ class Pages:
     """Remembers which items each lens call asked for."""
 
     def __init__(self) -> None:
-        self._items: dict[str, Sequence[Item]] = {}
+        self._items: dict[str, Sequence[LensItem]] = {}
 
     @contextmanager
     def remembered(self) -> Iterator[None]:
         """While inside, every lens call of this process is remembered."""
-        make = ask.creation_code
+        make = lens.creation_code
 
-        def creation_code(items: Sequence[Item]) -> str:
+        def creation_code(items: Sequence[LensItem]) -> str:
             code = make(items)
             self._items[code] = items
             return code
 
-        ask.creation_code = creation_code
+        lens.creation_code = creation_code
         try:
             yield
         finally:
-            ask.creation_code = make
+            lens.creation_code = make
 
     def fields(self, data: str, page: bytes) -> list[tuple[str, int, int]]:
         """Name, place and length of every field of a lens answer."""
@@ -94,7 +93,7 @@ class Pages:
         return data in self._items
 
 
-class _Reading(lens._Bytes):
+class _Reading(lens._PageReader):
     """Tells what was read where."""
 
     def __init__(self, data: bytes) -> None:
@@ -106,7 +105,7 @@ class _Reading(lens._Bytes):
         return super().take(size)
 
 
-def _named(item: Item, takes: list[tuple[int, int]]) -> Iterator[tuple[str, int, int]]:
+def _named(item: LensItem, takes: list[tuple[int, int]]) -> Iterator[tuple[str, int, int]]:
     match item:
         case CodeItem():
             names = ("code hash status", "code hash")

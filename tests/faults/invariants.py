@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from agent.model import Intent, IntentKind, IntentState
-from agent.signing.calldata import Approve, Multicall, Rebalance, decode
+from agent.signing.calldata import Approve, Multicall, RebalanceCall, decode
 from agent.store import Store, open_store
 from agent.units import BPS, NATIVE
 from tests.agents import off_target, purse
@@ -99,7 +99,7 @@ def policy(scene: Scene, sent: list[Any]) -> list[str]:
                 late = deadline_s > int(block["timestamp"], 16) + LONGEST_S
                 others = [part for part in inner if getattr(part, "recipient", wallet) not in (wallet, at.swap_router_02, _SELF, _CALLER)]
                 good = to == scene.router and not late and not others
-            case Rebalance():
+            case RebalanceCall():
                 good = to == scene.router and call.deadline_s <= int(block["timestamp"], 16) + LONGEST_S
             case _:
                 good = False

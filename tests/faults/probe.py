@@ -23,10 +23,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from agent.chain.rpc import Call, HttpTransport, Transport
+from agent.chain.rpc import HttpTransport, RpcCall, Transport
 from agent.errors import TrimtabError
 from agent.localchain.chain import ChainClock
-from agent.localchain.nodes import AnvilNode, Node
+from agent.localchain.nodes import AnvilNode, LocalNode
 from agent.ports import Clock
 from agent.store.store import Store
 from tests.agents import again, yes
@@ -58,7 +58,7 @@ def heard(hear: Hear) -> Iterator[None]:
             hear(f"inside:{name}")
         hear(f"after:{name}")
 
-    def sent(transport: HttpTransport, calls: Sequence[Call]) -> list[Any]:
+    def sent(transport: HttpTransport, calls: Sequence[RpcCall]) -> list[Any]:
         if not any(method == SEND for method, _ in calls):
             return once(transport, calls)
         counts[SEND] += 1
@@ -99,7 +99,7 @@ def process(
     hear: Hear = never,
     *,
     lines: Callable[[], Sequence[Transport]] | None = None,
-    clock: Callable[[Node], Clock] = ChainClock,
+    clock: Callable[[LocalNode], Clock] = ChainClock,
     prepare: Callable[[], None] = lambda: None,
     timeout_s: float = LONGEST_S,
 ) -> Run:
@@ -115,7 +115,7 @@ def started(
     hear: Hear = never,
     *,
     lines: Callable[[], Sequence[Transport]] | None = None,
-    clock: Callable[[Node], Clock] = ChainClock,
+    clock: Callable[[LocalNode], Clock] = ChainClock,
     prepare: Callable[[], None] = lambda: None,
 ) -> tuple[ForkProcess, Path]:
     """The same under way: the process, and the file in which it will tell how it ended."""
@@ -140,7 +140,7 @@ def _step(
     scene: Scene,
     hear: Hear,
     lines: Callable[[], Sequence[Transport]] | None,
-    clock: Callable[[Node], Clock],
+    clock: Callable[[LocalNode], Clock],
     prepare: Callable[[], None],
     report: Path,
 ) -> None:

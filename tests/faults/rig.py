@@ -15,7 +15,7 @@ from sqlalchemy import event as database_event
 
 from agent.chain.rpc import HttpTransport
 from agent.chain.sender import NodeSender
-from agent.execution import Event, Executor, Settings
+from agent.execution import JournaledExecutor, SubmissionEvent, SubmissionSettings
 from agent.model import Intent, IntentKind, Plan, UnsignedTx
 from agent.ports import Grant
 from agent.store import Store, open_store
@@ -55,15 +55,17 @@ class Trade:
     def store(self) -> Store:
         return open_store(f"sqlite:///{self.store_file}", self.desk.chain.chain_id, self.desk.wallet)
 
-    def executor(self, store: Store, hook: Hook, paused: bool | None = False, on_sleep: Callable[[], None] = lambda: None) -> Executor:
+    def executor(
+        self, store: Store, hook: Hook, paused: bool | None = False, on_sleep: Callable[[], None] = lambda: None
+    ) -> JournaledExecutor:
         """The real executor with connections of its own; `hook` hears every event."""
         sender = NodeSender(HttpTransport(self.desk.chain.url or "", "local", 30))
-        settings = Settings(confirmations=1, poll_s=1, mined_timeout_s=40, final_timeout_s=40, max_fee_wei=None)
+        settings = SubmissionSettings(confirmations=1, poll_s=1, mined_timeout_s=40, final_timeout_s=40, max_fee_wei=None)
 
-        def tell(event: Event) -> None:
+        def tell(event: SubmissionEvent) -> None:
             hook(event.name)
 
-        return Executor(store, self.desk.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: paused, tell)
+        return JournaledExecutor(store, self.desk.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: paused, tell)
 
     def fresh(self) -> Trade:
         """The same trade with the nonce and deadline of now, as the next step would make it."""

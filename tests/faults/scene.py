@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from agent.app.start.setup import trust_now
+from agent.app.start.setup import pin_all
 from agent.chain.rpc import HttpTransport, Transport
 from agent.config.load import LoadedConfig
 from agent.errors import TrimtabError
@@ -136,7 +136,7 @@ class Scene:
         if not end.startswith("OperatorNeeded"):
             raise AssertionError(f"a stranger used the wallet and the step ended {end}")
         with again(self.chain, self.loaded, self.honest()) as agent:
-            agent.adopt()
+            agent.resync_nonce()
 
     def recovered(self) -> list[str]:
         """Healthy steps until one holds, at most as many as health may take; what is wrong with how they ended."""
@@ -181,7 +181,7 @@ def scene(
         loaded = config(chain, folder, more, drawn.targets)
         block = int(chain.w3.eth.block_number)
         made = Scene(chain, folder, loaded, drawn, purse(chain), dict(chain.books.prices_usd), block, tuple(operators))
-        trust_now(loaded, made.honest())
+        pin_all(loaded, made.honest())
         made.rpc("evm_setAutomine", drawn.automine)
         yield made
     finally:

@@ -10,7 +10,7 @@ from eth_account import Account
 
 from agent.localchain import LocalChain
 from agent.localchain.chain import ChainClock
-from agent.localchain.nodes import Node
+from agent.localchain.nodes import LocalNode
 from tests.faults.invariants import violations
 from tests.faults.probe import Hear, process
 from tests.faults.rig import FORK
@@ -25,7 +25,7 @@ DEEPEST = 64
 class FrozenClock:
     """Chain time; sleeping mines nothing, so that what nobody mines stays where it is."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: LocalNode) -> None:
         self._node = node
 
     def now_s(self) -> int:
@@ -38,7 +38,7 @@ class FrozenClock:
 class SkewedClock:
     """Chain time, wrong by so much; after `jump_after` looks wrong by `jump_s` more."""
 
-    def __init__(self, node: Node, off_s: int, jump_s: int, jump_after: int) -> None:
+    def __init__(self, node: LocalNode, off_s: int, jump_s: int, jump_after: int) -> None:
         self._clock = ChainClock(node)
         self._off_s, self._jump_s, self._left = off_s, jump_s, jump_after
 

@@ -149,7 +149,7 @@ def _turn(made: Scene, draw: random.Random) -> None:
     """One machine steps; where it wants the owner's word it sometimes gets it, and steps again."""
     if made.restart().startswith("OperatorNeeded") and draw.random() < 0.5:
         with suppress(TrimtabError), again(made.chain, made.loaded, made.honest()) as one:
-            one.adopt()
+            one.resync_nonce()
         made.restart()
 
 

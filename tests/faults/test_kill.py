@@ -9,7 +9,7 @@ import pytest
 
 from agent.chain.rpc import HttpTransport
 from agent.errors import OperatorNeeded
-from agent.execution import settlement as settle
+from agent.execution import settlement
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from agent.store.files.locks import wallet_lock
@@ -56,7 +56,7 @@ class Before:
         assert {intent.state for intent in intents if intent.id != swap.id} <= {IntentState.CANCELLED}
         assert swap.kind is IntentKind.SWAP
         assert swap.receipt is not None
-        for leg in settle.realised(self.trade.plan, swap.receipt):
+        for leg in settlement.realised_legs(self.trade.plan, swap.receipt):
             assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
         after = desk.balances()
         moved = {desk.at(symbol): after[symbol] - raw for symbol, raw in self.balances.items() if after[symbol] != raw}
@@ -177,7 +177,7 @@ def test_a_swap_mined_after_its_deadline_reverts_and_its_gas_is_booked_as_loss(t
     intent = executor.run("s", IntentKind.SWAP, trade.tx, trade.grant, "swap")
     assert intent.state is IntentState.REVERTED
     assert trade.desk.balances() == before.balances
-    lost = settle.book(store, intent, trade.desk.wallet, {}, 1, trade.desk.sender.head().timestamp_s)
+    lost = settlement.book_intent(store, intent, trade.desk.wallet, {}, 1, trade.desk.sender.head().timestamp_s)
     assert lost == intent.receipt.gas_cost_wei > 0
     assert store.history(trade.desk.sender.head().timestamp_s).reverts_in_row == 1
     store.close()

@@ -14,7 +14,7 @@ from sqlalchemy import event as database_event
 
 from agent import codec
 from agent.config.load import LoadedConfig, load_config
-from agent.execution.settlement import realised
+from agent.execution.settlement import realised_legs
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, StepInput
@@ -127,7 +127,7 @@ def require_exactly_once(world: World) -> None:
     assert set(allowances(chain).values()) == {0}
     assert max(off_target(chain, TARGETS).values()) <= 10
     if record.plan_json is not None:
-        for leg in realised(codec.loads(Plan, record.plan_json), swap.receipt):
+        for leg in realised_legs(codec.loads(Plan, record.plan_json), swap.receipt):
             assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
     assert codec.loads(StepInput, record.input_json).snapshot.owner == chain.wallet.address
 

@@ -14,32 +14,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent import codec
-from agent.chain import history as chronicle
-from agent.chain import own_positions as strays
-from agent.chain import receipts as found
-from agent.chain import snapshot as past
+from agent.chain import history, own_positions, receipts, snapshot
 from agent.chain import tokens as proxies
-from agent.chain.endpoints import Panel
-from agent.chain.lens import decode, pages
-from agent.chain.positions import resolve
+from agent.chain.endpoints import EndpointPool
+from agent.chain.lens import decode_page, split_into_pages
+from agent.chain.positions import resolve_positions
 from agent.chain.rpc import HttpTransport, Transport
 from agent.chain.safe import SafeContract
 from agent.chain.screening import TokenScreen
-from agent.chain.second_quote import V2Contracts, V3Contracts, opinions
-from agent.chain.sender import PanelSender
+from agent.chain.second_quote import V2Contracts, V3Contracts, build_quoter
+from agent.chain.sender import QuorumSender
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
-from agent.chain.watch import Watch, parts, questions
+from agent.chain.watch import SnapshotScope, snapshot_parts, snapshot_questions
 from agent.errors import Retryable, TrimtabError
 from agent.model import ConfirmedPosition, Head, Plan, SignedTx, StepInput, UnsignedTx
 from agent.ports import Grant
 from agent.signing import calldata as calls
-from agent.signing import liquidity_calldata as liquidity_calls
-from agent.signing import rules
+from agent.signing import liquidity_calldata, rules
 from agent.signing.remote_key import RemoteKey
 from agent.units import Token
-from agent.venues.discovery import discover
-from agent.venues.rebalancer import require_ours
+from agent.venues.discovery import discover_pools
+from agent.venues.rebalancer import require_own_rebalancer
 from tests.signables import SIGNABLES
 from tests.signing import NONCES, WALLET
 
@@ -83,7 +79,7 @@ class Scene:
 
     chain_id: int
     owner: str
-    watch: Watch
+    watch: SnapshotScope
     tokens: tuple[Token, ...]
     venues: Venues
     manager: str
@@ -123,12 +119,12 @@ class Canned(HttpTransport):
         return answer
 
 
-def _panel(line: Transport) -> Panel:
-    return Panel([line], 1)
+def _endpoint_pool(line: Transport) -> EndpointPool:
+    return EndpointPool([line], 1)
 
 
-def _sender(line: Transport, at: Scene) -> PanelSender:
-    return PanelSender(_panel(line), at.chain_id)
+def _sender(line: Transport, at: Scene) -> QuorumSender:
+    return QuorumSender(_endpoint_pool(line), at.chain_id)
 
 
 def _factories(at: Scene) -> Mapping[str, str]:
@@ -142,7 +138,7 @@ def second_quotes(line: Transport, at: Scene) -> list[int]:
         V2Contracts("uniswap_v2", v2.factory, v2.router),
         V3Contracts("uniswap_v3", v3.factory, v3.quoter, v3.quoter_v2),
     ]
-    asked = opinions(line, contracts)
+    asked = build_quoter(line, contracts)
     return [asked.quote(leg, leg.amount_in_raw, at.head.hash) for leg in at.plan.legs]
 
 
@@ -150,15 +146,17 @@ Question = Callable[[Transport, Scene], object]
 QUESTIONS: dict[str, Question] = {
     "snapshot": lambda line, at: ChainReader([line], at.chain_id, at.watch, Still(), 1).snapshot(),
     "tokens": lambda line, at: read_tokens(line, [token.address for token in at.tokens]),
-    "pools": lambda line, at: discover(line, at.venues, at.tokens, ()),
-    "position": lambda line, at: resolve(line, [at.position], _factories(at)),
-    "strays": lambda line, at: strays.find_strays(line, at.owner, at.manager, at.watch.pools, (), "latest"),
-    "our_code": lambda line, at: require_ours(line, at.rebalancer, at.wrapped_native, _factories(at)),
+    "pools": lambda line, at: discover_pools(line, at.venues, at.tokens, ()),
+    "position": lambda line, at: resolve_positions(line, [at.position], _factories(at)),
+    "strays": lambda line, at: own_positions.find_unsolicited_positions(line, at.owner, at.manager, at.watch.pools, (), "latest"),
+    "our_code": lambda line, at: require_own_rebalancer(line, at.rebalancer, at.wrapped_native, _factories(at)),
     "proxies": lambda line, at: proxies.find_proxies(line, [token.address for token in at.tokens]),
-    "past": lambda line, at: past.read_past(_panel(line), 1, at.watch, at.head, 2),
-    "last_day": lambda line, at: chronicle.last_day(_panel(line), at.owner, at.head, at.nonce),
-    "used_by": lambda line, at: found.used_by(_panel(line), at.owner, at.nonce - 1, 0, at.head.number),
-    "executed_in": lambda line, at: found.executed_in(_panel(line), at.owner, at.mined, at.head.number - 5, at.head.number),
+    "past": lambda line, at: snapshot.read_past_prices(_endpoint_pool(line), 1, at.watch, at.head, 2),
+    "last_day": lambda line, at: history.recent_transactions(_endpoint_pool(line), at.owner, at.head, at.nonce),
+    "used_by": lambda line, at: receipts.find_tx_by_nonce(_endpoint_pool(line), at.owner, at.nonce - 1, 0, at.head.number),
+    "executed_in": lambda line, at: receipts.find_safe_execution(
+        _endpoint_pool(line), at.owner, at.mined, at.head.number - 5, at.head.number
+    ),
     "screen": lambda line, at: TokenScreen(line, at.wrapped_native)(at.step, at.plan),
     "second_quote": second_quotes,
     "safe_nonce": lambda line, at: SafeContract(line, at.owner).nonce(),
@@ -181,9 +179,9 @@ def asked(question: Question, at: Scene) -> Target:
 
 def lens_page(at: Scene) -> Target:
     """A page of the lens as bytes, and what becomes of it."""
-    items = [question.item for question in questions(at.watch)]
-    assert len(pages(items)) == 1, "the page that was recorded is the only one"
-    return lambda data: parts(at.watch, decode(items, data))
+    items = [question.item for question in snapshot_questions(at.watch)]
+    assert len(split_into_pages(items)) == 1, "the page that was recorded is the only one"
+    return lambda data: snapshot_parts(at.watch, decode_page(items, data))
 
 
 def written(kind: object) -> Target:
@@ -193,7 +191,7 @@ def written(kind: object) -> Target:
 
 def calldata(data: bytes) -> None:
     """Calldata through every decoder of it."""
-    for decoder in (calls.decode, liquidity_calls.decode):
+    for decoder in (calls.decode, liquidity_calldata.decode):
         try:
             decoder(data)
         except TrimtabError:
@@ -204,7 +202,7 @@ def signed(data: bytes) -> None:
     """Calldata in the place of that of each transaction that may be signed."""
     for one in SIGNABLES.values():
         try:
-            rules.check(replace(one.tx, data="0x" + data.hex()), one.grant, one.rules, NONCES)
+            rules.require_signable(replace(one.tx, data="0x" + data.hex()), one.grant, one.rules, NONCES)
         except TrimtabError:
             continue
 

@@ -9,7 +9,7 @@ from agent import codec
 from agent.chain.lens import creation_code
 from agent.chain.rpc import HttpTransport
 from agent.chain.sender import NodeSender
-from agent.chain.watch import questions
+from agent.chain.watch import snapshot_questions
 from agent.errors import TrimtabError
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition, IntentKind
@@ -86,7 +86,7 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
         except TrimtabError:
             assert name in UNANSWERED, f"{name} was not answered"
         found[name] = [b"\n".join(line.bodies), *WRONG]
-    items = [one.item for one in questions(watch)]
+    items = [one.item for one in snapshot_questions(watch)]
     page = chain.transport.call("eth_call", [{"data": creation_code(items)}, "latest"])
     calldata = [bytes.fromhex(one.tx.data[2:]) for one in SIGNABLES.values()]
     found |= {

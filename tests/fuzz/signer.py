@@ -19,7 +19,7 @@ from eth_account import Account
 
 from agent.errors import Refused
 from agent.model import SignedTx, UnsignedTx
-from agent.signing.rules import TABLE, LocalSigner
+from agent.signing.rules import SIGNING_TABLE, LocalSigner
 from agent.units import UINT256_MAX
 from tests.builders import address
 from tests.fuzz.typed_data import mutated_typed, typed_messages
@@ -34,7 +34,7 @@ SENTINELS = ["0x" + "0" * 40, "0x" + "0" * 39 + "1", "0x" + "0" * 39 + "2", "0x"
 KNOWN = sorted({one.tx.to for one in SIGNABLES.values()} | {WALLET, STRANGER, address("pool"), *RULES.tokens})
 NUMBERS = [0, 1, 2, 31, 32, 64, 2**24 - 1, 2**64, 2**128 - 1, 2**160 - 1, 2**255, UINT256_MAX, DEADLINE_S, NOW_S, NOW_S + 90, NOW_S + 91]
 SELECTORS = [
-    *(selector for selector in TABLE if selector),
+    *(selector for selector in SIGNING_TABLE if selector),
     b"\xa9\x05\x9c\xbb",
     b"\x23\xb8\x72\xdd",
     b"\xd5\x05\xac\xcf",

@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from agent.amm import pools as amm
-from agent.amm.errors import Reverts
-from agent.amm.pools import Swapped
+from agent.amm.errors import ContractRevert
+from agent.amm.pools import SwapResult
 from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
 
@@ -71,11 +71,11 @@ def v2_pools(draw) -> V2Pool:
 pools = st.one_of(v2_pools(), v3_pools())
 
 
-def swapped(state: PoolState, token_in: str, amount: int) -> Swapped | None:
+def swapped(state: PoolState, token_in: str, amount: int) -> SwapResult | None:
     """The swap, or None where the contract reverts."""
     try:
         return amm.swap_exact_in(state, token_in, amount)
-    except Reverts:
+    except ContractRevert:
         return None
 
 

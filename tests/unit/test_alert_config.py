@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tomlkit
 
-from agent.app import alerting as announcing
+from agent.app import alerting
 from agent.config.alerts import AlertsTable
 from agent.config.load import parse_config
 from agent.errors import ConfigError
@@ -64,8 +64,8 @@ def test_a_variable_that_is_not_set_is_named_when_the_run_begins(monkeypatch: py
     monkeypatch.delenv("NOT_SET", raising=False)
     table = AlertsTable.model_validate({"targets": [{"name": "a", "url_env": "NOT_SET"}]})
     with pytest.raises(ConfigError, match="environment variable NOT_SET is not set"):
-        announcing.announcer(table, store, lambda _: None)
-    assert announcing.announcer(AlertsTable(), store, lambda _: None) is None
+        alerting.open_notifier(table, store, lambda _: None)
+    assert alerting.open_notifier(AlertsTable(), store, lambda _: None) is None
     store.close()
 
 

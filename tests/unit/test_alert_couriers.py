@@ -12,9 +12,9 @@ import requests
 
 from agent.errors import ConfigError
 from agent.model import Alert, AlertKind, Delivery
-from agent.observe import notify as couriers
-from agent.observe.alerts import plain
-from agent.observe.notify import MOST_WAITING, Announcer, Courier, Listener, apprise_send
+from agent.observe import notify
+from agent.observe.alerts import sanitize_text
+from agent.observe.notify import MAX_QUEUED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_send
 from agent.store.opening import open_store
 from agent.store.store import Store
 from tests.canaries import all_logs, found_in
@@ -33,14 +33,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def courier(send: Callable[[str, str], str], name: str = "hook", attempts: int = 3) -> Courier:
-    return Courier(name, send, attempts, "trimtab", first_wait_s=0.01)
+def channel(send: Callable[[str, str], str], name: str = "hook", attempts: int = 3) -> AlertChannel:
+    return AlertChannel(name, send, attempts, "trimtab", first_wait_s=0.01)
 
 
 def announcer(
-    store: Store, *carriers: Courier, kinds: frozenset[AlertKind] = KINDS, failed: Callable[[Delivery], None] | None = None
-) -> Announcer:
-    return Announcer(store, [Listener(one, kinds) for one in carriers], RULES, failed or (lambda _: None))
+    store: Store, *carriers: AlertChannel, kinds: frozenset[AlertKind] = KINDS, failed: Callable[[Delivery], None] | None = None
+) -> AlertNotifier:
+    return AlertNotifier(store, [ChannelSubscription(one, kinds) for one in carriers], RULES, failed or (lambda _: None))
 
 
 def into(box: Box) -> Callable[[str, str], str]:
@@ -66,15 +66,15 @@ def happened(number: int) -> Alert:
     return Alert(AlertKind.REBALANCE, f"rebalance {number}", f"event {number}")
 
 
-def settled(store: Store, telling: Announcer) -> None:
+def settled(store: Store, telling: AlertNotifier) -> None:
     telling.close(60)
-    assert store.letters() == ()
+    assert store.pending_messages() == ()
 
 
 def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) -> None:
     hook, mail = Box(), Box()
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
-        telling = announcer(store, courier(apprise_send(hook_url, "H", 15)), courier(apprise_send(mail_url, "M", 15), "mail"))
+        telling = announcer(store, channel(apprise_send(hook_url, "H", 15)), channel(apprise_send(mail_url, "M", 15), "mail"))
         for number in range(5):
             telling.looked([happened(number)], KINDS, NOON + number)
         telling.looked([HALT], KINDS, NOON + 9)
@@ -94,7 +94,7 @@ def test_mail_and_webhook_get_every_alert_in_order_with_its_title(store: Store) 
 def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> None:
     hook, mail, failures = Box(failing=2), Box(failing=2), list[Delivery]()
     with webhook(hook) as hook_url, mailbox(mail) as mail_url:
-        carriers = courier(apprise_send(hook_url, "H", 15)), courier(apprise_send(mail_url, "M", 15), "mail")
+        carriers = channel(apprise_send(hook_url, "H", 15)), channel(apprise_send(mail_url, "M", 15), "mail")
         telling = announcer(store, *carriers, failed=failures.append)
         telling.looked([happened(1), happened(2)], KINDS, NOON)
         settled(store, telling)
@@ -106,7 +106,7 @@ def test_a_delivery_that_fails_is_tried_again_until_it_arrives(store: Store) -> 
 def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried(store: Store) -> None:
     hook, failures = Box(failing=3), list[Delivery]()
     with webhook(hook) as url:
-        telling = announcer(store, courier(apprise_send(url, "H", 15), attempts=3), failed=failures.append)
+        telling = announcer(store, channel(apprise_send(url, "H", 15), attempts=3), failed=failures.append)
         telling.looked([happened(1)], KINDS, NOON)
         hook.until(3, tries=True)
         telling.looked([happened(2)], KINDS, NOON + 1)
@@ -121,7 +121,7 @@ def test_one_that_never_arrives_is_given_up_told_and_shown_and_the_next_is_tried
 def test_a_target_that_cannot_be_reached_counts_its_failures_in_a_row(store: Store) -> None:
     with silent() as gone:
         pass
-    telling = announcer(store, courier(apprise_send(gone, "G", 5), attempts=2))
+    telling = announcer(store, channel(apprise_send(gone, "G", 5), attempts=2))
     telling.looked([happened(1), happened(2)], KINDS, NOON)
     settled(store, telling)
     (target,) = store.alert_targets().values()
@@ -138,7 +138,7 @@ def test_a_target_that_never_answers_delays_no_look_and_no_other_target(store: S
         return "no answer in time"
 
     with webhook(hook) as url:
-        telling = announcer(store, courier(never, "silent"), courier(apprise_send(url, "H", 15)))
+        telling = announcer(store, channel(never, "silent"), channel(apprise_send(url, "H", 15)))
         telling.looked([happened(0)], KINDS, NOON)
         assert entered.wait(60)
         for number in range(1, 20):
@@ -152,7 +152,7 @@ def test_a_target_that_never_answers_delays_no_look_and_no_other_target(store: S
 
 def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(store: Store) -> None:
     with silent() as url:
-        telling = announcer(store, courier(apprise_send(url, "S", 0.2), attempts=2))
+        telling = announcer(store, channel(apprise_send(url, "S", 0.2), attempts=2))
         telling.looked([happened(1)], KINDS, NOON)
         settled(store, telling)
     (target,) = store.alert_targets().values()
@@ -162,7 +162,7 @@ def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(st
 def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) -> None:
     hook, over = Box(), threading.Event()
     with webhook(hook) as url:
-        first = announcer(store, courier(apprise_send(url, "H", 15)), courier(stuck(over), "slow"))
+        first = announcer(store, channel(apprise_send(url, "H", 15)), channel(stuck(over), "slow"))
         first.looked([HALT, happened(1)], KINDS, NOON)
         hook.until(2)
         first.looked([HALT], KINDS, NOON + 1)
@@ -170,7 +170,7 @@ def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) 
             time.sleep(0.02)
             first.looked([HALT], KINDS, NOON + 1)
         slow = Box()
-        second = announcer(store, courier(apprise_send(url, "H", 15)), courier(into(slow), "slow"))
+        second = announcer(store, channel(apprise_send(url, "H", 15)), channel(into(slow), "slow"))
         second.begin()
         second.looked([HALT], KINDS, NOON + HOUR)
         settled(store, second)
@@ -181,10 +181,10 @@ def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) 
 
 def test_what_waits_for_a_target_that_is_no_more_is_dropped(store: Store) -> None:
     over = threading.Event()
-    telling = announcer(store, courier(stuck(over), "old"))
+    telling = announcer(store, channel(stuck(over), "old"))
     telling.looked([happened(1)], KINDS, NOON)
-    announcer(store, courier(lambda *_: "", "new")).begin()
-    assert store.letters() == ()
+    announcer(store, channel(lambda *_: "", "new")).begin()
+    assert store.pending_messages() == ()
     over.set()
 
 
@@ -196,24 +196,24 @@ def test_beyond_a_hundred_the_oldest_are_given_up_and_counted(store: Store) -> N
         over.wait(120)
         return ""
 
-    telling = announcer(store, courier(slow))
+    telling = announcer(store, channel(slow))
     telling.looked([happened(-1)], KINDS, NOON)
     assert entered.wait(60)
-    telling.looked([happened(number) for number in range(MOST_WAITING + 20)], KINDS, NOON + 1)
+    telling.looked([happened(number) for number in range(MAX_QUEUED + 20)], KINDS, NOON + 1)
     (target,) = store.alert_targets().values()
-    assert (target.waiting, target.lost) == (MOST_WAITING, 21)
-    assert [letter.text for letter in store.letters()][:: MOST_WAITING - 1] == ["event 20", f"event {MOST_WAITING + 19}"]
+    assert (target.waiting, target.lost) == (MAX_QUEUED, 21)
+    assert [letter.text for letter in store.pending_messages()][:: MAX_QUEUED - 1] == ["event 20", f"event {MAX_QUEUED + 19}"]
     over.set()
     settled(store, telling)
 
 
 def test_a_target_hears_only_what_it_asked_for(store: Store) -> None:
     all_of_it, halts = Box(), Box()
-    telling = Announcer(
+    telling = AlertNotifier(
         store,
         [
-            Listener(courier(into(all_of_it), "all"), KINDS),
-            Listener(courier(into(halts), "halts"), frozenset({AlertKind.HALT})),
+            ChannelSubscription(channel(into(all_of_it), "all"), KINDS),
+            ChannelSubscription(channel(into(halts), "halts"), frozenset({AlertKind.HALT})),
         ],
         RULES,
         lambda _: None,
@@ -227,7 +227,7 @@ def test_a_plugin_that_raises_is_a_failure_without_its_words(store: Store) -> No
     def broken(title: str, text: str) -> str:
         raise requests.ConnectionError(f"https://{SECRET}.example")
 
-    telling = announcer(store, courier(broken))
+    telling = announcer(store, channel(broken))
     telling.looked([DONE], KINDS, NOON)
     settled(store, telling)
     assert store.alert_targets()["hook"].why == "ConnectionError"
@@ -236,16 +236,16 @@ def test_a_plugin_that_raises_is_a_failure_without_its_words(store: Store) -> No
 def test_the_last_word_of_a_process_needs_no_store(store: Store) -> None:
     hook = Box()
     with webhook(hook) as url:
-        telling = announcer(store, courier(apprise_send(url, "H", 15)))
+        telling = announcer(store, channel(apprise_send(url, "H", 15)))
         store.close()
-        telling.cry(Alert(AlertKind.ERROR, "hung", "hung"), NOON, 60)
+        telling.send_now(Alert(AlertKind.ERROR, "hung", "hung"), NOON, 60)
         hook.until(1)
     assert hook.texts == ["hung"]
 
 
 def test_what_apprise_makes_of_a_text_is_what_was_written() -> None:
-    assert all(title.replace(" ", "").isalnum() for title in couriers.TITLES.values())
-    hook, harmless = Box(), [plain(text) or "nothing" for text in CORPUS.values()]
+    assert all(title.replace(" ", "").isalnum() for title in notify.TITLES.values())
+    hook, harmless = Box(), [sanitize_text(text) or "nothing" for text in CORPUS.values()]
     with webhook(hook) as url:
         send = apprise_send(url, "H", 15)
         assert [send("t", text) for text in harmless] == [""] * len(harmless)
@@ -255,7 +255,7 @@ def test_what_apprise_makes_of_a_text_is_what_was_written() -> None:
 def test_mail_of_the_whole_corpus_holds_no_markup_of_ours(store: Store) -> None:
     mail = Box()
     with mailbox(mail) as url:
-        assert apprise_send(url, "M", 15)("trimtab: test", plain(" ".join(CORPUS.values()))) == ""
+        assert apprise_send(url, "M", 15)("trimtab: test", sanitize_text(" ".join(CORPUS.values()))) == ""
     source = mail.texts[0]
     assert "<script" not in source and "<img" not in source and "href=" not in source and "\x1b" not in source
 
@@ -265,7 +265,7 @@ def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch
     hook = Box(failing=1)
     with all_logs() as logs, webhook(hook, SECRET) as url, silent() as gone:
         telling = announcer(
-            store, courier(apprise_send(url, "H", 15)), courier(apprise_send(gone.replace("never", SECRET), "G", 0.2), "gone", 1)
+            store, channel(apprise_send(url, "H", 15)), channel(apprise_send(gone.replace("never", SECRET), "G", 0.2), "gone", 1)
         )
         telling.looked([DONE], KINDS, NOON)
         settled(store, telling)

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model import Alert, AlertKind, AlertState
-from agent.observe.alerts import LONGEST_TEXT, Quiet, Rules, judge, plain
+from agent.observe.alerts import LONGEST_TEXT, AlertRules, QuietHours, decide_alerts, sanitize_text
 from tests.injection import CORPUS
 
 KINDS = frozenset(AlertKind)
 HOUR = 3_600
 NOON = int(datetime(2026, 3, 2, 12, tzinfo=UTC).timestamp())
-RULES = Rules(KINDS, cooldown_s=6 * HOUR)
+RULES = AlertRules(KINDS, cooldown_s=6 * HOUR)
 HALT = Alert(AlertKind.HALT, "halt", "halted", lasting=True)
 DONE = Alert(AlertKind.REBALANCE, "rebalance", "done")
 
@@ -25,12 +25,12 @@ DONE = Alert(AlertKind.REBALANCE, "rebalance", "done")
 class Told:
     """A store in memory, and the texts that were told at each look."""
 
-    def __init__(self, rules: Rules = RULES) -> None:
+    def __init__(self, rules: AlertRules = RULES) -> None:
         self.states: dict[str, AlertState] = {}
         self.rules = rules
 
     def look(self, at_s: int, *alerts: Alert, judged: frozenset[AlertKind] = KINDS) -> list[str]:
-        found = judge(tuple(self.states.values()), alerts, judged, at_s, self.rules)
+        found = decide_alerts(tuple(self.states.values()), alerts, judged, at_s, self.rules)
         self.states |= {state.key: state for state in found.changed}
         return [state.text for state in found.told]
 
@@ -80,7 +80,7 @@ def test_keys_have_cooldowns_of_their_own_and_an_event_may_have_another() -> Non
 
 
 def test_what_was_raised_first_is_told_first_however_long_it_was_held() -> None:
-    rules = replace(RULES, quiet=Quiet(12 * 60, 13 * 60, ZoneInfo("UTC")))
+    rules = replace(RULES, quiet=QuietHours(12 * 60, 13 * 60, ZoneInfo("UTC")))
     told = Told(rules)
     events = [replace(DONE, key=f"k{number}", text=f"event {number}") for number in range(5)]
     for number, event in enumerate(events):
@@ -89,7 +89,7 @@ def test_what_was_raised_first_is_told_first_however_long_it_was_held() -> None:
 
 
 def test_nothing_but_what_is_urgent_is_told_in_quiet_hours() -> None:
-    told = Told(replace(RULES, quiet=Quiet(11 * 60, 13 * 60, ZoneInfo("UTC")), urgent=frozenset({AlertKind.ERROR})))
+    told = Told(replace(RULES, quiet=QuietHours(11 * 60, 13 * 60, ZoneInfo("UTC")), urgent=frozenset({AlertKind.ERROR})))
     error = Alert(AlertKind.ERROR, "error", "ended")
     assert told.look(NOON, DONE, HALT, error) == ["ended"]
     assert told.look(NOON + HOUR - 1, HALT) == []
@@ -97,7 +97,7 @@ def test_nothing_but_what_is_urgent_is_told_in_quiet_hours() -> None:
 
 
 def test_what_passed_in_quiet_hours_is_not_told_afterwards() -> None:
-    told = Told(replace(RULES, quiet=Quiet(11 * 60, 13 * 60, ZoneInfo("UTC"))))
+    told = Told(replace(RULES, quiet=QuietHours(11 * 60, 13 * 60, ZoneInfo("UTC"))))
     assert told.look(NOON, HALT) == []
     assert told.look(NOON + 60) == []
     assert told.look(NOON + 2 * HOUR) == []
@@ -128,7 +128,7 @@ def test_a_clock_that_was_set_back_silences_nothing_beyond_its_cooldown() -> Non
 
 @given(st.lists(st.tuples(st.integers(1, 3 * HOUR), st.booleans(), st.booleans()), max_size=60))
 def test_however_it_goes_no_key_is_told_twice_within_its_cooldown_nor_in_quiet_hours(looks: list[tuple[int, bool, bool]]) -> None:
-    quiet = Quiet(22 * 60, 7 * 60, ZoneInfo("Europe/Berlin"))
+    quiet = QuietHours(22 * 60, 7 * 60, ZoneInfo("Europe/Berlin"))
     told, at_s, last = Told(replace(RULES, quiet=quiet)), NOON, dict[str, int]()
     for after_s, halted, done in looks:
         at_s += after_s
@@ -142,7 +142,7 @@ def test_however_it_goes_no_key_is_told_twice_within_its_cooldown_nor_in_quiet_h
 
 
 # quiet hours
-BERLIN = Quiet(22 * 60, 7 * 60, ZoneInfo("Europe/Berlin"))
+BERLIN = QuietHours(22 * 60, 7 * 60, ZoneInfo("Europe/Berlin"))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_quiet_hours_are_those_of_the_zone_over_midnight_and_daylight_saving(loc
 
 
 def test_quiet_hours_within_one_day_end_on_it() -> None:
-    quiet = Quiet(13 * 60, 14 * 60 + 30, ZoneInfo("UTC"))
+    quiet = QuietHours(13 * 60, 14 * 60 + 30, ZoneInfo("UTC"))
     assert quiet.until_s(NOON) is None
     assert quiet.until_s(NOON + HOUR) == NOON + 2 * HOUR + 1_800
 
@@ -173,7 +173,7 @@ def test_quiet_hours_within_one_day_end_on_it() -> None:
 # T17
 @pytest.mark.parametrize("text", CORPUS.values(), ids=CORPUS)
 def test_no_markup_escape_or_link_survives_in_a_text(text: str) -> None:
-    shown = plain(f"USDC {text} end")
+    shown = sanitize_text(f"USDC {text} end")
     assert not set("<>[]{}`*&\"'@#$|\\~^!\n\r\t") & set(shown)
     assert "://" not in shown
     assert shown.isascii() and shown.isprintable()
@@ -181,5 +181,5 @@ def test_no_markup_escape_or_link_survives_in_a_text(text: str) -> None:
 
 
 def test_a_genitive_reads_as_a_word() -> None:
-    assert plain("at the chain's balances") == "at the chains balances"
-    assert plain("'s ' 'x'") == "?s ? ?x?"
+    assert sanitize_text("at the chain's balances") == "at the chains balances"
+    assert sanitize_text("'s ' 'x'") == "?s ? ?x?"

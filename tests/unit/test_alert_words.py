@@ -7,25 +7,25 @@ from fractions import Fraction
 
 import pytest
 
-from agent.app.alerting import ALWAYS_KNOWN, Facts, distance, ended, hung, judged, standings
-from agent.app.alerting import raised_alerts as alerts
+from agent.app.alerting import ALWAYS_COVERED_KINDS, RunFacts, asset_bands, covered_kinds, price_distance, run_ended_alert, run_hung_alert
+from agent.app.alerting import cycle_alerts as alerts
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
     Alert,
     AlertKind,
+    ConditionalOrder,
     Every,
     Intent,
     IntentKind,
     IntentState,
-    Order,
     OrderKind,
     OrderStage,
-    Quarantined,
+    OrderTerms,
+    QuarantinedItem,
     Rebalance,
     Receipt,
     StepInput,
-    Terms,
     Verdict,
 )
 from agent.planning.planner import plan
@@ -36,16 +36,16 @@ from tests.builders import ETHER, step_input, token, unit_price, with_snapshot
 from tests.injection import CORPUS, MARKS
 from tests.scripted import tx
 
-CALM = Facts(paused=False, silent="", low_gas_wei=None)
+CALM = RunFacts(paused=False, silent="", low_gas_wei=None)
 STEP = "0123456789ab"
 
 
-def outcome(step: StepInput, kind: OutcomeKind = OutcomeKind.HOLD, **more: object) -> Outcome:
+def outcome(step: StepInput, kind: OutcomeKind = OutcomeKind.HOLD, **more: object) -> StepOutcome:
     decided = decide(step)
-    return replace(Outcome(STEP, kind, decided.decision.reason, step, decided, None), **more)  # type: ignore[arg-type]  # fields of Outcome
+    return replace(StepOutcome(STEP, kind, decided.decision.reason, step, decided, None), **more)  # type: ignore[arg-type]  # fields of Outcome
 
 
-def told(found: Outcome | TrimtabError, facts: Facts = CALM) -> dict[AlertKind, Alert]:
+def told(found: StepOutcome | TrimtabError, facts: RunFacts = CALM) -> dict[AlertKind, Alert]:
     return {alert.kind: alert for alert in alerts(found, facts)}
 
 
@@ -57,9 +57,9 @@ def sent(kind: IntentKind, status: int = 1, block: int = 7) -> Intent:
 # alert prices
 def test_w8_a_target_of_half_with_a_relative_band_of_a_tenth_is_left_at_minus_18_and_plus_22_percent() -> None:
     drifts = decide(step_input({"WETH": 5_000, "USDC": 5_000})).drifts
-    weth = standings(drifts)[0]
+    weth = asset_bands(drifts)[0]
     assert (weth.low, weth.high) == alert_prices(drifts)[weth.drift.token]
-    assert [round(float(distance(weth.drift.price, limit) or 0), 4) for limit in (weth.low, weth.high)] == [-0.1818, 0.2222]
+    assert [round(float(price_distance(weth.drift.price, limit) or 0), 4) for limit in (weth.low, weth.high)] == [-0.1818, 0.2222]
     assert weth.side == "inside"
 
 
@@ -86,7 +86,7 @@ def test_a_trigger_that_only_knows_time_has_no_band_to_leave() -> None:
 
 
 # one message a cause
-def prices(found: Outcome) -> list[Alert]:
+def prices(found: StepOutcome) -> list[Alert]:
     return [one for one in alerts(found, CALM) if one.kind in (AlertKind.PRICE, AlertKind.REVIEW)]
 
 
@@ -96,7 +96,7 @@ TWO_THIRDS = {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}
 def test_one_asset_that_rises_is_one_alert_about_that_asset() -> None:
     """WETH rises by half: WBTC and USDC leave their bands too, without having moved."""
     step = step_input(TWO_THIRDS, {"WETH": 6_000, "WBTC": 3_000, "USDC": 3_000}, {"WETH": 3_000})
-    assert sum(one.side != "inside" for one in standings(decide(step).drifts)) == 3
+    assert sum(one.side != "inside" for one in asset_bands(decide(step).drifts)) == 3
     (alert,) = prices(outcome(step))
     assert alert.key == f"price:{token('WETH').address}:above" and alert.lasting
     assert "WBTC" not in alert.text and "USDC is" not in alert.text
@@ -109,12 +109,12 @@ def test_nothing_is_said_about_the_numeraire() -> None:
     assert "WETH is below" in alert.text and "WBTC is below" in alert.text and "USDC is" not in alert.text
 
 
-def planned() -> Outcome:
+def planned() -> StepOutcome:
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000})
     decided = decide(step)
     assert isinstance(decided.decision, Rebalance)
     found = plan(step, decided.decision)
-    return Outcome(STEP, OutcomeKind.PLANNED, decided.decision.reason, step, decided, found)
+    return StepOutcome(STEP, OutcomeKind.PLANNED, decided.decision.reason, step, decided, found)
 
 
 def test_a_due_rebalance_says_what_it_would_trade_what_it_costs_and_how() -> None:
@@ -130,7 +130,7 @@ def test_a_refusal_or_a_rebalance_is_the_only_alert_of_its_cause() -> None:
     refused = replace(planned(), kind=OutcomeKind.REFUSED, verdicts=(Verdict("price_impact", "143 bps", "100 bps", False),))
     (alert,) = alerts(refused, CALM)
     assert alert.kind is AlertKind.REFUSAL and "It would sell" in alert.text
-    assert AlertKind.PRICE not in judged(refused), "the drift is not over"
+    assert AlertKind.PRICE not in covered_kinds(refused), "the drift is not over"
     done = replace(planned(), kind=OutcomeKind.DONE, transactions=(sent(IntentKind.SWAP),))
     (alert,) = alerts(done, CALM)
     assert alert.kind is AlertKind.REBALANCE and "Planned: sold " in alert.text and "; cost " in alert.text
@@ -167,8 +167,8 @@ def test_what_only_tidied_up_is_no_rebalance() -> None:
 def test_an_order_is_told_from_when_it_fired_until_it_is_armed_anew(stage: OrderStage) -> None:
     step = step_input()
     weth = token("WETH")
-    terms = Terms(weth.address, OrderKind.STOP_LOSS, share_bps=1_000)
-    order = Order(weth.address, OrderKind.STOP_LOSS, stage, terms, 5, at=unit_price(weth, 1_500, token("USDC")))
+    terms = OrderTerms(weth.address, OrderKind.STOP_LOSS, share_bps=1_000)
+    order = ConditionalOrder(weth.address, OrderKind.STOP_LOSS, stage, terms, 5, at=unit_price(weth, 1_500, token("USDC")))
     found = told(outcome(replace(step, history=replace(step.history, orders=(order,)))))
     if stage not in (OrderStage.FIRED, OrderStage.DONE):
         assert AlertKind.ORDER not in found
@@ -176,7 +176,7 @@ def test_an_order_is_told_from_when_it_fired_until_it_is_armed_anew(stage: Order
     assert found[AlertKind.ORDER].key == f"order:{weth.address}:stop_loss"
     assert found[AlertKind.ORDER].lasting
     assert "WETH" in found[AlertKind.ORDER].text and "1500" in found[AlertKind.ORDER].text.replace(",", "")
-    assert AlertKind.ORDER in judged(outcome(step))
+    assert AlertKind.ORDER in covered_kinds(outcome(step))
 
 
 def test_a_refusal_names_its_guards_with_plain_figures_and_no_other_words() -> None:
@@ -219,29 +219,29 @@ def test_gas_is_low_below_the_limit_and_not_at_it() -> None:
 def test_a_network_that_fails_once_is_no_news_and_ends_nothing() -> None:
     error = Retryable("endpoint 'a': timed out")
     assert told(error) == {}
-    assert judged(error) == ALWAYS_KNOWN
+    assert covered_kinds(error) == ALWAYS_COVERED_KINDS
     assert set(told(error, replace(CALM, silent="no good look for 4000 s"))) == {AlertKind.HEARTBEAT}
 
 
 def test_an_outcome_without_weights_knows_nothing_of_prices() -> None:
     step = with_snapshot(step_input(), feeds=())
-    assert AlertKind.PRICE not in judged(outcome(replace(step, snapshot=replace(step.snapshot, pools=())), OutcomeKind.HALT))
-    assert AlertKind.PRICE in judged(outcome(step_input()))
+    assert AlertKind.PRICE not in covered_kinds(outcome(replace(step, snapshot=replace(step.snapshot, pools=())), OutcomeKind.HALT))
+    assert AlertKind.PRICE in covered_kinds(outcome(step_input()))
 
 
 @pytest.mark.parametrize("error", [OperatorNeeded("nonce"), ConfigError("x"), TrimtabError("x"), OperatorNeeded("EVIL <script>")])
 def test_an_error_that_ends_the_run_is_told_without_its_words(error: TrimtabError) -> None:
     (alert,) = alerts(error, CALM)
-    assert alert == ended(error)
+    assert alert == run_ended_alert(error)
     assert "EVIL" not in alert.text and "nonce" not in alert.text
     assert ("a person is needed" in alert.text) is isinstance(error, OperatorNeeded)
-    assert "13" in hung().text
+    assert "13" in run_hung_alert().text
 
 
 def test_a_refusal_that_was_raised_names_its_guards() -> None:
     error = Refused("EVIL", [Verdict("allowlist", "EVIL", "EVIL", False)])
     assert told(error)[AlertKind.REFUSAL].text == "A plan was refused by allowlist. See the log and trimtab doctor."
-    assert AlertKind.REFUSAL in judged(error)
+    assert AlertKind.REFUSAL in covered_kinds(error)
 
 
 # T17
@@ -251,7 +251,7 @@ def test_nothing_that_a_stranger_wrote_is_in_any_alert(text: str) -> None:
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000})
     named = replace(step.portfolio.assets[0], token=replace(step.portfolio.assets[0].token, symbol=text))
     step = replace(step, portfolio=replace(step.portfolio, assets=(named, *step.portfolio.assets[1:])))
-    step = with_snapshot(step, quarantined=(Quarantined("endpoint", "one", text),), native_wei=0)
+    step = with_snapshot(step, quarantined=(QuarantinedItem("endpoint", "one", text),), native_wei=0)
     verdicts = (Verdict(text, text, text, False), Verdict("plan_cost", text, text, False))
     facts = replace(CALM, low_gas_wei=1)
     found: list[Alert] = []

@@ -8,8 +8,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from agent.amm import pools
-from agent.amm.errors import BeyondKnownTicks, Reverts
-from agent.amm.v3 import pool as bounds
+from agent.amm.errors import BeyondKnownTicks, ContractRevert
+from agent.amm.v3 import pool
 from agent.amm.v3.tick_math import MAX_TICK, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.errors import Refused
 from agent.model import V2Pool
@@ -28,35 +28,35 @@ impacts = st.one_of(st.integers(0, 500), st.integers(0, 10_000))
 @example(1, 2**193)
 def test_bounds_of_a_price_are_the_nearest_roots_on_their_side(numerator, denominator):
     """Squares in units of 2^-192: the least root at or above the price, the greatest at or below it."""
-    price, least, greatest = numerator << 192, bounds.price_floor(numerator, denominator), bounds.price_ceiling(numerator, denominator)
+    price, least, greatest = numerator << 192, pool.price_floor(numerator, denominator), pool.price_ceiling(numerator, denominator)
     assert (least - 1) ** 2 * denominator < price <= least**2 * denominator
     assert greatest**2 * denominator <= price < (greatest + 1) ** 2 * denominator
 
 
 @given(given_pools.pools, given_pools.tokens, impacts)
 def test_max_in_is_the_last_input_within_the_impact_bound(state, token_in, impact_bps):
-    most = pools.max_in(state, token_in, impact_bps)
+    most = pools.max_input_raw(state, token_in, impact_bps)
     assert most >= 0
     if most and (done := swapped(state, token_in, most)):
         assert done.amount_in_raw == most
-        assert pools.move_bps(state, done.after, token_in) <= impact_bps
+        assert pools.price_move_bps(state, done.after, token_in) <= impact_bps
     more = swapped(state, token_in, most + 1)
     if more:
-        assert more.amount_in_raw <= most or pools.move_bps(state, more.after, token_in) > impact_bps
+        assert more.amount_in_raw <= most or pools.price_move_bps(state, more.after, token_in) > impact_bps
 
 
 @given(given_pools.v3_pools(windowed=True), given_pools.tokens, impacts)
 def test_max_in_stays_within_the_known_ticks(state, token_in, impact_bps):
-    most = pools.max_in(state, token_in, impact_bps)
+    most = pools.max_input_raw(state, token_in, impact_bps)
     if most:
         done = pools.swap_exact_in(state, token_in, most)
         assert done.amount_in_raw == most
-        assert pools.move_bps(state, done.after, token_in) <= impact_bps
+        assert pools.price_move_bps(state, done.after, token_in) <= impact_bps
     try:
         more = pools.swap_exact_in(state, token_in, most + 1)
     except Refused:
         return
-    assert more.amount_in_raw <= most or pools.move_bps(state, more.after, token_in) > impact_bps
+    assert more.amount_in_raw <= most or pools.price_move_bps(state, more.after, token_in) > impact_bps
 
 
 def last_unit_rate(state, token_in, amount) -> Fraction:
@@ -72,7 +72,7 @@ def last_unit_rate(state, token_in, amount) -> Fraction:
 @given(given_pools.pools, given_pools.tokens, impacts, st.fractions(Fraction(1, 2), Fraction(11, 10), max_denominator=10**6))
 def test_best_response_is_the_last_input_that_still_pays_the_price(state, token_in, impact_bps, share):
     price = pools.marginal_price(state, token_in) * share
-    best, most = pools.best_response(state, token_in, price, impact_bps), pools.max_in(state, token_in, impact_bps)
+    best, most = pools.best_response(state, token_in, price, impact_bps), pools.max_input_raw(state, token_in, impact_bps)
     assert 0 <= best <= most
     if best:
         assert last_unit_rate(state, token_in, best) >= price
@@ -90,7 +90,7 @@ def test_best_response_is_the_last_input_that_still_pays_the_price(state, token_
 )
 def test_no_other_input_within_the_bound_gains_more_at_that_price_but_for_rounding(state, token_in, share, other):
     price = pools.marginal_price(state, token_in) * share
-    best, most = pools.best_response(state, token_in, price, 3000), pools.max_in(state, token_in, 3000)
+    best, most = pools.best_response(state, token_in, price, 3000), pools.max_input_raw(state, token_in, 3000)
     assume(0 < other <= most)
 
     def gain_and_steps(amount: int) -> tuple[Fraction, int]:
@@ -110,7 +110,7 @@ def test_a_quote_beyond_the_known_ticks_refuses_with_the_largest_that_it_can_quo
     for swap in (pools.swap_exact_in, pools.swap_exact_out):
         try:
             whole = swap(full, token_in, amount)
-        except Reverts:
+        except ContractRevert:
             continue
         try:
             assert swap(state, token_in, amount).amount_out_raw == whole.amount_out_raw
@@ -134,7 +134,7 @@ def test_bounds_hold_where_the_contract_leaves_its_precise_formula():
     high = get_sqrt_ratio_at_tick(52 * spacing)
     state = v3_pool([(-50 * spacing, 54 * spacing, 2**120)], high, 52 * spacing, 50, spacing)
     goal = get_sqrt_ratio_at_tick(1)
-    most = bounds.largest_in(state, True, goal)
+    most = pool.largest_in(state, True, goal)
     assert pools.swap_exact_in(state, TOKEN0, most).after.sqrt_price_x96 >= goal
     assert pools.swap_exact_in(state, TOKEN0, most + 1).after.sqrt_price_x96 < goal
 
@@ -142,7 +142,7 @@ def test_bounds_hold_where_the_contract_leaves_its_precise_formula():
 def test_a_pool_past_its_known_ticks_quotes_nothing():
     outside = flat(known_from_tick=100, known_to_tick=200, ticks=())
     for token in (TOKEN0, TOKEN1):
-        assert pools.max_in(outside, token, 100) == 0
+        assert pools.max_input_raw(outside, token, 100) == 0
         assert pools.depth(outside, token) == 0
         for swap in (pools.swap_exact_in, pools.swap_exact_out):
             with pytest.raises(BeyondKnownTicks) as refusal:
@@ -152,12 +152,12 @@ def test_a_pool_past_its_known_ticks_quotes_nothing():
 
 def test_a_free_price_is_answered_up_to_the_impact_bound():
     for state in (flat(), V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10**18)):
-        assert pools.best_response(state, TOKEN0, Fraction(0), 50) == pools.max_in(state, TOKEN0, 50) > 0
+        assert pools.best_response(state, TOKEN0, Fraction(0), 50) == pools.max_input_raw(state, TOKEN0, 50) > 0
 
 
 def test_the_largest_output_stays_inside_where_rounding_leads_the_price_to_the_border():
     coarse = flat(liquidity=2**120, known_from_tick=-5000, ticks=())
-    most = bounds.largest_out(coarse, True)
+    most = pool.largest_out(coarse, True)
     assert pools.swap_exact_out(coarse, TOKEN0, most).amount_out_raw == most
     with pytest.raises(BeyondKnownTicks):
         pools.swap_exact_out(coarse, TOKEN0, most + 1)
@@ -165,10 +165,10 @@ def test_the_largest_output_stays_inside_where_rounding_leads_the_price_to_the_b
 
 def test_without_an_impact_bound_a_pool_takes_what_its_contract_can_hold():
     pair = V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10**18)
-    assert pools.max_in(pair, TOKEN0, 10_000) == 2**112 - 1 - 10**18
-    assert pools.max_in(replace(pair, reserve1=0), TOKEN0, 10_000) == 0
-    assert pools.max_in(replace(pair, reserve0=2**112 - 11), TOKEN0, 1) == 10
-    assert pools.max_in(flat(), TOKEN1, 10_000) == pools.swap_exact_in(flat(), TOKEN1, 2**200).amount_in_raw
+    assert pools.max_input_raw(pair, TOKEN0, 10_000) == 2**112 - 1 - 10**18
+    assert pools.max_input_raw(replace(pair, reserve1=0), TOKEN0, 10_000) == 0
+    assert pools.max_input_raw(replace(pair, reserve0=2**112 - 11), TOKEN0, 1) == 10
+    assert pools.max_input_raw(flat(), TOKEN1, 10_000) == pools.swap_exact_in(flat(), TOKEN1, 2**200).amount_in_raw
 
 
 def test_depth_is_the_reserve_of_a_pair_and_what_a_v3_pool_holds_within_two_percent():
@@ -189,4 +189,4 @@ def test_depth_is_the_reserve_of_a_pair_and_what_a_v3_pool_holds_within_two_perc
 def test_the_ticks_read_end_where_the_impact_bound_lies_beyond_them(known, impact_bps, ends):
     """1.0001 ** 100 is 1.01005: the price of what is sold falls by 99.5 bps until there, whichever way."""
     state = flat(known_from_tick=known[0], known_to_tick=known[1], ticks=())
-    assert [pools.ticks_end(state, token, impact_bps) for token in (TOKEN0, TOKEN1)] == [ends, ends]
+    assert [pools.runs_out_of_ticks(state, token, impact_bps) for token in (TOKEN0, TOKEN1)] == [ends, ends]

@@ -7,8 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.amm import pools
-from agent.amm import pools as twap
-from agent.amm.errors import Reverts
+from agent.amm.errors import ContractRevert
 from agent.amm.v3.tick_math import MAX_SQRT_RATIO, MIN_SQRT_RATIO, MIN_TICK, Q96, get_sqrt_ratio_at_tick
 from agent.errors import ConfigError, Refused
 from agent.model import V2Pool
@@ -22,7 +21,7 @@ def test_more_in_never_pays_less_nor_moves_the_price_less(state, token_in, a, b)
     small, large = swapped(state, token_in, min(a, b)), swapped(state, token_in, max(a, b))
     assume(small and large)
     assert small.amount_out_raw <= large.amount_out_raw
-    assert pools.move_bps(state, small.after, token_in) <= pools.move_bps(state, large.after, token_in)
+    assert pools.price_move_bps(state, small.after, token_in) <= pools.price_move_bps(state, large.after, token_in)
 
 
 @given(given_pools.pools, given_pools.tokens, given_pools.amounts)
@@ -47,7 +46,7 @@ def test_two_swaps_never_pay_more_than_one_by_more_than_rounding(state, token_in
 def test_an_exact_output_gives_that_output_for_an_input_that_buys_it(state, token_in, amount_out):
     try:
         asked = pools.swap_exact_out(state, token_in, amount_out)
-    except Reverts:
+    except ContractRevert:
         return
     assert asked.amount_out_raw <= amount_out
     assume(asked.amount_out_raw == amount_out)
@@ -140,14 +139,14 @@ def test_a_swap_that_empties_the_pool_fills_in_part_at_the_end_of_the_price_rang
     ],
 )
 def test_what_the_pools_refuse_is_refused_with_their_reason(call, reason):
-    with pytest.raises(Reverts) as refusal:
+    with pytest.raises(ContractRevert) as refusal:
         call()
     assert refusal.value.reason == reason
 
 
 def test_ticks_that_overflow_the_liquidity_revert():
     state = flat(liquidity=10**18, ticks=flat(liquidity=-(2**128)).ticks)
-    with pytest.raises(Reverts, match="LA"):
+    with pytest.raises(ContractRevert, match="LA"):
         pools.swap_exact_in(state, TOKEN1, 2**130)
 
 
@@ -165,16 +164,16 @@ def test_a_v2_pair_takes_no_price_limit():
 
 def test_a_move_is_rounded_up_so_that_only_an_unmoved_pool_reads_zero():
     state = flat()
-    assert pools.move_bps(state, state, TOKEN0) == 0
+    assert pools.price_move_bps(state, state, TOKEN0) == 0
     moved = pools.swap_exact_in(state, TOKEN0, 10).after
     assert moved.sqrt_price_x96 < state.sqrt_price_x96
-    assert pools.move_bps(state, moved, TOKEN0) == pools.move_bps(state, moved, TOKEN1) == 1
+    assert pools.price_move_bps(state, moved, TOKEN0) == pools.price_move_bps(state, moved, TOKEN1) == 1
 
 
 def test_the_time_weighted_price_is_the_ratio_at_the_mean_tick():
     state = flat(twap_tick=-100)
-    assert twap.price(state, TOKEN0) == Fraction(get_sqrt_ratio_at_tick(-100) ** 2, 2**192)
-    assert twap.price(state, TOKEN0) * twap.price(state, TOKEN1) == 1
-    assert twap.price(state, TOKEN0) < 1
+    assert pools.twap_price(state, TOKEN0) == Fraction(get_sqrt_ratio_at_tick(-100) ** 2, 2**192)
+    assert pools.twap_price(state, TOKEN0) * pools.twap_price(state, TOKEN1) == 1
+    assert pools.twap_price(state, TOKEN0) < 1
     with pytest.raises(Refused, match="time-weighted"):
-        twap.price(flat(), TOKEN0)
+        pools.twap_price(flat(), TOKEN0)

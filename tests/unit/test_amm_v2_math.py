@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm.errors import Reverts
+from agent.amm.errors import ContractRevert
 from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out, require_pair_swaps
 
 reserves = st.integers(1, UINT112_MAX)
@@ -70,7 +70,7 @@ def test_the_product_of_the_reserves_never_falls(amount_in, r_in, r_out):
     ],
 )
 def test_what_the_contracts_refuse_is_refused_with_their_reason(call, reason):
-    with pytest.raises(Reverts) as refusal:
+    with pytest.raises(ContractRevert) as refusal:
         call()
     assert refusal.value.reason == reason
 
@@ -78,5 +78,5 @@ def test_what_the_contracts_refuse_is_refused_with_their_reason(call, reason):
 @pytest.mark.parametrize(("reserve_out", "largest"), [(1, (2**256 - 1 - 1000) // 997), (2, (2**256 - 1) // 997 // 2)])
 def test_overflow_is_judged_in_the_scale_of_the_deployed_library(reserve_out, largest):
     assert get_amount_out(largest, 1, reserve_out) == reserve_out - 1
-    with pytest.raises(Reverts):
+    with pytest.raises(ContractRevert):
         get_amount_out(largest + 1, 1, reserve_out)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm.errors import Reverts
+from agent.amm.errors import ContractRevert
 from agent.amm.v3.sqrt_price_math import (
     get_amount0_delta,
     get_amount1_delta,
@@ -73,10 +73,10 @@ def test_a_tick_survives_the_way_to_its_price_and_back(tick):
 
 def test_ticks_and_prices_outside_the_range_revert():
     for tick in (MIN_TICK - 1, MAX_TICK + 1):
-        with pytest.raises(Reverts, match="'T'"):
+        with pytest.raises(ContractRevert, match="'T'"):
             get_sqrt_ratio_at_tick(tick)
     for price in (0, MIN_SQRT_RATIO - 1, MAX_SQRT_RATIO):
-        with pytest.raises(Reverts, match="'R'"):
+        with pytest.raises(ContractRevert, match="'R'"):
             get_tick_at_sqrt_ratio(price)
     assert get_tick_at_sqrt_ratio(MIN_SQRT_RATIO) == MIN_TICK
     assert get_tick_at_sqrt_ratio(MAX_SQRT_RATIO - 1) == MAX_TICK - 1
@@ -208,7 +208,7 @@ def test_deltas_are_the_real_amounts_rounded_to_the_side_asked(a, b, liquidity):
     ],
 )
 def test_prices_that_the_contract_cannot_reach_revert(call):
-    with pytest.raises(Reverts):
+    with pytest.raises(ContractRevert):
         call()
 
 

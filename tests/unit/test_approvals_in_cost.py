@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.guards.case import open_case
-from agent.guards.market import profit_of
+from agent.guards.case import build_guard_case
+from agent.guards.market import max_extractable_profit
 from agent.model import Allowance, Goal, GoalWeight, Plan, Rebalance, StepInput, TopUp
 from agent.planning import planner
 from agent.policy import approvals
@@ -48,7 +48,7 @@ def test_guards_work_out_the_gas_of_approvals_anew() -> None:
     for allowed_raw, times in ((0, 1), (1, 2), (10**20, 0)):
         step = world(allowed_raw)
         plan = sell_weth(step)
-        case = open_case(step, plan, evidence(step, plan))
+        case = build_guard_case(step, plan, evidence(step, plan))
         units = plan.gas_units + times * APPROVAL_GAS
         assert case.cost() - case.trading_cost() == units * UNIT
         assert case.worst_gas_wei() == units * 5 // 4 * 4 * GWEI
@@ -56,7 +56,7 @@ def test_guards_work_out_the_gas_of_approvals_anew() -> None:
 
 def test_plan_cost_refuses_what_is_within_it_without_its_approvals_only() -> None:
     plan = sell_weth(world(10**20))
-    dear = open_case(world(0), plan, evidence(world(0), plan))
+    dear = build_guard_case(world(0), plan, evidence(world(0), plan))
     limit = int(dear.cost() * 10_000 / dear.turnover())  # rounded down, so that the dearer one is beyond it
     assert not verdict("plan_cost", with_limits(world(0), plan_cost_bps=limit), plan).passed
     assert verdict("plan_cost", with_limits(world(10**20), plan_cost_bps=limit), plan).passed
@@ -79,4 +79,4 @@ def test_unwrapping_gas_money_needs_no_approval() -> None:
 
 def test_a_searcher_earns_no_gas_of_approvals() -> None:
     one, other = planned(world(0)), planned(world(10**20))
-    assert profit_of(one, Fraction(0)) == profit_of(other, Fraction(0))
+    assert max_extractable_profit(one, Fraction(0)) == max_extractable_profit(other, Fraction(0))

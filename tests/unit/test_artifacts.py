@@ -17,14 +17,14 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 def test_our_contracts_have_code_and_abi() -> None:
-    token = artifacts.own("TestToken")
+    token = artifacts.own_artifact("TestToken")
     assert token.bytecode.startswith("0x60")
     assert {"mint", "approve"} <= {entry.get("name") for entry in token.abi}
 
 
 def test_a_missing_contract_of_ours_names_the_compiler() -> None:
     with pytest.raises(ConfigError, match=r"NoSuchThing.*compile_contracts"):
-        artifacts.own("NoSuchThing")
+        artifacts.own_artifact("NoSuchThing")
 
 
 def test_a_file_that_is_no_artifact_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,13 +33,13 @@ def test_a_file_that_is_no_artifact_is_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(artifacts, "abis_dir", lambda: tmp_path)
     for name in ("Broken", "Torn"):
         with pytest.raises(ConfigError, match="not a contract artifact"):
-            artifacts.own(name)
+            artifacts.own_artifact(name)
 
 
 def test_bytecode_without_prefix_gets_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "Bare.json").write_text(json.dumps({"abi": [], "bytecode": "6001"}))
     monkeypatch.setattr(artifacts, "abis_dir", lambda: tmp_path)
-    assert artifacts.own("Bare").bytecode == "0x6001"
+    assert artifacts.own_artifact("Bare").bytecode == "0x6001"
 
 
 def test_a_wheel_finds_its_data_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.backtest.settings import simple
+from agent.backtest.settings import make_spec
 from agent.cli.backtest import document
 from tests.simulating import BAND, COIN, HOUR_S, START_S, hourly, simulated
 
@@ -14,7 +14,7 @@ THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}
 
 @pytest.mark.parametrize("gone", ["leave", "halt"])
 def test_what_has_no_price_any_more_is_told_with_what_it_makes_of_the_final_value(gone: str) -> None:
-    found = simulated(hourly(BTC=[100.0] * 9, ETH=GONE), simple(THREE, BAND, "USD"), gone=gone)
+    found = simulated(hourly(BTC=[100.0] * 9, ETH=GONE), make_spec(THREE, BAND, "USD"), gone=gone)
     (one,) = document(found)["ended"]
     # 200 ETH at 11 beside 40 BTC at 100 and 4,000 USD.
     assert one == {
@@ -31,5 +31,5 @@ def test_what_has_no_price_any_more_is_told_with_what_it_makes_of_the_final_valu
 
 
 def test_what_still_has_a_price_is_not_told() -> None:
-    found = simulated(hourly(BTC=[100.0] * 4, ETH=GONE[:4]), simple(THREE, BAND, "USD"), gone="leave")
+    found = simulated(hourly(BTC=[100.0] * 4, ETH=GONE[:4]), make_spec(THREE, BAND, "USD"), gone="leave")
     assert found.ended == ()

@@ -11,19 +11,19 @@ import pytest
 
 pytest.importorskip("polars")
 
-from agent.backtest.data import read_flows
-from agent.backtest.settings import OwnerFlow, moved, parse_flow
-from agent.backtest.simulate import run
+from agent.backtest.data import read_owner_transfers
+from agent.backtest.settings import OwnerTransfer, apply_transfer, parse_owner_transfer
+from agent.backtest.simulate import open_run
 from agent.errors import ConfigError
-from agent.model import FlowKind
+from agent.model import ExternalTransferKind
 from tests.simulating import COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated
 
 QUIET = [100.0, 100, 110, 110, 121]
 """52.4 % of BTC at 110: inside 45 to 55."""
 
 
-def at(bar: int, amount: int) -> OwnerFlow:
-    return OwnerFlow(START_S + HOUR_S * bar, Fraction(amount))
+def at(bar: int, amount: int) -> OwnerTransfer:
+    return OwnerTransfer(START_S + HOUR_S * bar, Fraction(amount))
 
 
 def test_returns_are_told_without_what_came_and_went() -> None:
@@ -53,28 +53,28 @@ def test_what_comes_in_the_numeraire_is_spread_by_the_policy_and_merely_kept_by_
 def test_a_withdrawal_takes_the_numeraire_first_and_then_of_all_else_in_proportion() -> None:
     prices = {"BTC": Fraction(100), "ETH": Fraction(10), "USD": Fraction(1)}
     held = {"BTC": 30, "ETH": 100, "USD": 2_000}
-    left = moved(held, prices, Fraction(-4_000), "numeraire", "USD", held)
+    left = apply_transfer(held, prices, Fraction(-4_000), "numeraire", "USD", held)
     assert left == {"BTC": 15, "ETH": 50, "USD": 0}
-    assert moved(held, prices, Fraction(-3_000), "pro-rata", "USD", held) == {"BTC": 15, "ETH": 50, "USD": 1_000}
-    assert moved(held, prices, Fraction(600), "pro-rata", "USD", held) == {"BTC": 33, "ETH": 110, "USD": 2_200}
-    assert moved(held, prices, Fraction(7, 2), "numeraire", "USD", held) == held | {"USD": 2_003}  # rounded against the wallet
-    assert moved(held, prices, Fraction(-7, 2), "numeraire", "USD", held) == held | {"USD": 1_996}
+    assert apply_transfer(held, prices, Fraction(-3_000), "pro-rata", "USD", held) == {"BTC": 15, "ETH": 50, "USD": 1_000}
+    assert apply_transfer(held, prices, Fraction(600), "pro-rata", "USD", held) == {"BTC": 33, "ETH": 110, "USD": 2_200}
+    assert apply_transfer(held, prices, Fraction(7, 2), "numeraire", "USD", held) == held | {"USD": 2_003}  # rounded against the wallet
+    assert apply_transfer(held, prices, Fraction(-7, 2), "numeraire", "USD", held) == held | {"USD": 1_996}
     with pytest.raises(ConfigError, match="takes all that there is"):
-        moved(held, prices, Fraction(-6_000), "numeraire", "USD", held)
+        apply_transfer(held, prices, Fraction(-6_000), "numeraire", "USD", held)
 
 
 def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_losses_count_it() -> None:
     wanted = halves()
     wanted = replace(wanted, limits=replace(wanted.limits, balance_jump_bps=200, daily_loss_bps=100, slippage_bps=30))
     made = replace(DEEP, flows=(at(1, 4_000), at(3, -6_000)), looks_at_all=True)
-    with run(wanted, hourly(BTC=[100.0, 100, 100, 100, 100]), made) as going:
+    with open_run(wanted, hourly(BTC=[100.0, 100, 100, 100, 100]), made) as going:
         while going.next():
             pass
         found = going.result()
         store = going.desk.store
         assert [(flow.kind, flow.delta_raw) for flow in store.flows()] == [
-            (FlowKind.DEPOSIT, 4_000 * COIN),
-            (FlowKind.WITHDRAWAL, -6_000 * COIN),
+            (ExternalTransferKind.DEPOSIT, 4_000 * COIN),
+            (ExternalTransferKind.WITHDRAWAL, -6_000 * COIN),
         ]
         assert float(store.history(going.world.now_s()).loss_total) == pytest.approx(float(found.fees + found.impact), rel=1e-9, abs=1e6)
     assert (found.halted, found.refused) == (0, ())
@@ -103,8 +103,8 @@ def test_while_a_swap_is_on_its_way_the_owner_takes_out_what_it_needs_and_it_rev
 def test_flows_are_read_from_files_and_from_words(tmp_path: Path) -> None:
     path = tmp_path / "flows.csv"
     path.write_text("time,amount\n2021-01-02,1000\n2021-01-03T12:00,-250.5\n")
-    assert read_flows(path) == (parse_flow("2021-01-02=+1000"), parse_flow("2021-01-03T12:00=-250.5"))
-    assert parse_flow("2021-01-03T12:00+02:00=1").time_s == parse_flow("2021-01-03T10:00=1").time_s
+    assert read_owner_transfers(path) == (parse_owner_transfer("2021-01-02=+1000"), parse_owner_transfer("2021-01-03T12:00=-250.5"))
+    assert parse_owner_transfer("2021-01-03T12:00+02:00=1").time_s == parse_owner_transfer("2021-01-03T10:00=1").time_s
     for text, said in (
         ("when,amount\n2021-01-02,1\n", "needs columns time and amount"),
         ("time,amount\n2021-01-02,0\n", "is no number, or zero"),
@@ -114,4 +114,4 @@ def test_flows_are_read_from_files_and_from_words(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=said):
-            read_flows(path)
+            read_owner_transfers(path)

@@ -14,8 +14,19 @@ from hypothesis import strategies as st
 
 pytest.importorskip("polars")
 
-from agent.backtest.data import Funding, FundingSeries, PriceTable, carry, digest, read_funding, read_table, renamed, require_prices, told
-from agent.backtest.settings import PRO_RATA, OwnerFlow, Wanted, simple
+from agent.backtest.data import (
+    FundingRateSeries,
+    FundingSummary,
+    PriceTable,
+    funding_carry,
+    funding_digest,
+    funding_notes,
+    read_funding,
+    read_table,
+    rename_funding_symbols,
+    require_prices,
+)
+from agent.backtest.settings import PRO_RATA, BacktestSpec, OwnerTransfer, make_spec
 from agent.backtest.simulate import SimulationResult, simulate
 from agent.errors import ConfigError
 from tests.simulating import BAND, COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table
@@ -28,16 +39,18 @@ FIRST_S = 1_609_459_200
 """2021-01-01, UTC."""
 
 
-def series(symbol: str, rates: Mapping[float, float]) -> FundingSeries:
+def series(symbol: str, rates: Mapping[float, float]) -> FundingRateSeries:
     """Rates by hours since the first bar."""
-    return FundingSeries(symbol, np.array([START_S + round(HOUR_S * at) for at in rates]), np.array(list(rates.values()), dtype=np.float64))
+    return FundingRateSeries(
+        symbol, np.array([START_S + round(HOUR_S * at) for at in rates]), np.array(list(rates.values()), dtype=np.float64)
+    )
 
 
-def run(table: PriceTable, *rates: FundingSeries, wanted: Wanted | None = None) -> SimulationResult:
+def run(table: PriceTable, *rates: FundingRateSeries, wanted: BacktestSpec | None = None) -> SimulationResult:
     return simulate(wanted or halves(), table, DEEP, funding=rates)
 
 
-def found_in(result: SimulationResult) -> Funding:
+def found_in(result: SimulationResult) -> FundingSummary:
     assert result.funding is not None
     return result.funding
 
@@ -59,9 +72,9 @@ def test_the_worked_example_is_what_a_hand_works_out() -> None:
 
 def test_rates_that_come_sooner_than_usual_are_for_a_shorter_time() -> None:
     bars_s = np.array([START_S, START_S + 20 * HOUR_S])
-    held = carry(series("BTC", {1: 0.1, 4: 0.1, 8: 0.1, 12: 0.1, 20: 0.1}), bars_s, lambda bar: Fraction(7))
+    held = funding_carry(series("BTC", {1: 0.1, 4: 0.1, 8: 0.1, 12: 0.1, 20: 0.1}), bars_s, lambda bar: Fraction(7))
     assert held.lengths_s == (14_400, 10_800, 14_400, 14_400, 14_400)
-    assert carry(series("BTC", {1: 0.1}), bars_s, lambda bar: Fraction(7)).yearly is None  # for how long one rate is, nobody said
+    assert funding_carry(series("BTC", {1: 0.1}), bars_s, lambda bar: Fraction(7)).yearly is None  # for how long one rate is, nobody said
 
 
 def test_what_was_not_held_counts_zero_and_so_do_rates_outside_the_bars() -> None:
@@ -77,19 +90,19 @@ def test_what_was_not_held_counts_zero_and_so_do_rates_outside_the_bars() -> Non
 
 def test_each_payment_is_rounded_down_against_the_holder() -> None:
     bars_s = np.array([START_S, START_S + 9 * HOUR_S])
-    paid = carry(series("BTC", {1: 0.001, 2: -0.001}), bars_s, lambda bar: Fraction(19_999, 10))
+    paid = funding_carry(series("BTC", {1: 0.001, 2: -0.001}), bars_s, lambda bar: Fraction(19_999, 10))
     assert paid.payments == (1, -2)
 
 
 def test_decimals_and_a_numeraire_with_prices_of_its_own_are_counted() -> None:
     table = hourly(WBTC=[100.0] * 3, USDC=[0.5] * 3)  # closes in a third unit: a WBTC is 200 USDC
-    wanted = simple({"WBTC": 5_000, "USDC": 5_000}, BAND, "USDC", decimals={"WBTC": 8, "USDC": 6})
+    wanted = make_spec({"WBTC": 5_000, "USDC": 5_000}, BAND, "USDC", decimals={"WBTC": 8, "USDC": 6})
     one, money = found_in(run(table, series("WBTC", {1: 0.01}), series("USDC", {1: 0.01}), wanted=wanted)).carries
     assert one.payments == money.payments == (50 * 10**6,)
 
 
 def test_a_deposit_is_hedged_from_its_bar_on() -> None:
-    flows = replace(DEEP, flows=(OwnerFlow(START_S + 2 * HOUR_S, Fraction(10_000)),), flows_in=PRO_RATA)
+    flows = replace(DEEP, flows=(OwnerTransfer(START_S + 2 * HOUR_S, Fraction(10_000)),), flows_in=PRO_RATA)
     found = simulate(halves(), hourly(BTC=[100.0] * 4), flows, funding=[series("BTC", {1: 0.001, 1.99: 0.001, 2: 0.001})])
     assert found_in(found).carries[0].payments == (5 * COIN, 5 * COIN, 10 * COIN)
 
@@ -127,20 +140,20 @@ def test_carry_is_linear_in_what_is_held(millionths: list[int], first: list[Frac
     bars_s = np.array([START_S + HOUR_S * bar for bar in range(3)])
 
     def paid(worth: Sequence[Fraction]) -> tuple[int, ...]:
-        return carry(one, bars_s, lambda bar: worth[bar]).payments
+        return funding_carry(one, bars_s, lambda bar: worth[bar]).payments
 
     both = paid([a + b for a, b in zip(first, second, strict=True)])
     many = paid([times * value for value in first])
     for alone, other, sum_, scaled in zip(paid(first), paid(second), both, many, strict=True):
         assert 0 <= sum_ - alone - other <= 1  # what is rounded down once and not twice
         assert 0 <= scaled - times * alone <= times
-    turned = carry(replace(one, rates=-one.rates), bars_s, lambda bar: first[bar]).payments
+    turned = funding_carry(replace(one, rates=-one.rates), bars_s, lambda bar: first[bar]).payments
     assert all(-1 <= there + back <= 0 for there, back in zip(paid(first), turned, strict=True))
 
 
 def test_the_sum_is_that_of_the_assets_and_a_year_is_weighed_by_what_was_held_how_long() -> None:
     table = hourly(BTC=[100.0] * 9, ETH=[10.0] * 9)
-    wanted = simple({"BTC": 6_000, "ETH": 2_000, "USD": 2_000}, BAND, "USD")
+    wanted = make_spec({"BTC": 6_000, "ETH": 2_000, "USD": 2_000}, BAND, "USD")
     found = found_in(run(table, series("BTC", dict.fromkeys(range(1, 9), 0.001)), series("ETH", {4: 0.002, 8: 0.002}), wanted=wanted))
     first, second = found.carries
     assert (first.total, second.total) == (48 * COIN, 8 * COIN)
@@ -171,12 +184,12 @@ def test_the_sum_is_that_of_the_assets_and_a_year_is_weighed_by_what_was_held_ho
 )
 def test_what_is_missing_or_strange_is_told(hours: Sequence[float], rate: float, notes: list[str]) -> None:
     bars_s = np.array([START_S + HOUR_S * bar for bar in range(20)])
-    assert told(series("BTC", dict.fromkeys(hours, rate)), bars_s) == [f"funding: BTC {note}" for note in notes]
+    assert funding_notes(series("BTC", dict.fromkeys(hours, rate)), bars_s) == [f"funding: BTC {note}" for note in notes]
 
 
 def test_a_price_that_stood_in_and_holdings_without_rates_are_told() -> None:
     table = hourly(BTC=[100.0, 100, float("nan"), 100, 100], ETH=[10.0] * 5)
-    wanted = simple({"BTC": 5_000, "ETH": 2_500, "USD": 2_500}, BAND, "USD")
+    wanted = make_spec({"BTC": 5_000, "ETH": 2_500, "USD": 2_500}, BAND, "USD")
     notes = run(table, series("BTC", {1: 0.0001, 2: 0.0001, 2.5: 0.0001, 3: 0.0001}), wanted=wanted).notes
     assert "funding: at 2 times BTC had no price, the last one stood in" in notes
     assert "funding: no rates of ETH, what a short of it would have got is not known" in notes
@@ -194,9 +207,9 @@ def test_a_price_that_stood_in_and_holdings_without_rates_are_told() -> None:
     ],
 )
 def test_rates_without_prices_are_refused_before_a_bar_is_looked_at(
-    rates: FundingSeries, said: str, monkeypatch: pytest.MonkeyPatch
+    rates: FundingRateSeries, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.backtest.simulate.Run.next", lambda self: pytest.fail("a bar was looked at"))
+    monkeypatch.setattr("agent.backtest.simulate.SimulationRun.next", lambda self: pytest.fail("a bar was looked at"))
     with pytest.raises(ConfigError, match=said) as refused:
         run(hourly(BTC=CROSSING, ETH=[10.0] * 5), rates)
     assert "take its rows out" in (refused.value.remedy or "")
@@ -204,17 +217,17 @@ def test_rates_without_prices_are_refused_before_a_bar_is_looked_at(
 
 def test_an_asset_that_starts_late_leaves_no_room_for_rates_before_the_simulation() -> None:
     table = hourly(BTC=[100.0] * 5, ETH=[float("nan"), float("nan"), float("nan"), 10.0, 10.0])
-    wanted = simple({"BTC": 5_000, "ETH": 5_000}, BAND, "USD")
+    wanted = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "USD")
     with pytest.raises(ConfigError, match=r"the rates of BTC, .* lie outside the simulation, from 2023-11-15 01:00"):
         run(table, series("BTC", {0: 0.0001, 1: 0.0001}), wanted=wanted)
 
 
 def test_names_are_those_of_the_portfolio_and_two_never_become_one() -> None:
     both = (series("BTCUSDT", {1: 0.0001}), series("BTC", {1: 0.0002}))
-    assert [one.symbol for one in renamed(both, {"BTC": "WBTC", "ETH": "WETH"})] == ["BTCUSDT", "WBTC"]
-    require_prices(renamed(both[:1], {"BTCUSDT": "WBTC"}), ["WBTC"], np.array([START_S, START_S + HOUR_S]))
+    assert [one.symbol for one in rename_funding_symbols(both, {"BTC": "WBTC", "ETH": "WETH"})] == ["BTCUSDT", "WBTC"]
+    require_prices(rename_funding_symbols(both[:1], {"BTCUSDT": "WBTC"}), ["WBTC"], np.array([START_S, START_S + HOUR_S]))
     with pytest.raises(ConfigError, match="--as: two symbols of the file of funding get one name"):
-        renamed(both, {"BTC": "WBTC", "BTCUSDT": "WBTC"})
+        rename_funding_symbols(both, {"BTC": "WBTC", "BTCUSDT": "WBTC"})
 
 
 # Files
@@ -232,8 +245,8 @@ def test_a_file_says_the_same_as_csv_and_as_parquet(tmp_path: Path) -> None:
     assert (first.symbol, first.times_s.tolist(), first.rates.tolist()) == ("B", [FIRST_S], [0.0001])
     assert (second.symbol, second.times_s.tolist(), second.rates.tolist()) == ("A", [FIRST_S, FIRST_S + 28_800], [-0.0002, 1.0])
     polars.read_csv(path, try_parse_dates=True).write_parquet(tmp_path / "funding.parquet")
-    assert digest(read_funding(tmp_path / "funding.parquet")) == digest((first, second))
-    assert digest((first,)) != digest((replace(first, rates=first.rates + 1e-9),))
+    assert funding_digest(read_funding(tmp_path / "funding.parquet")) == funding_digest((first, second))
+    assert funding_digest((first,)) != funding_digest((replace(first, rates=first.rates + 1e-9),))
 
 
 @pytest.mark.parametrize(
@@ -275,7 +288,7 @@ def test_a_bitcoin_held_through_2021_is_hedged_for_what_a_plain_sum_says() -> No
     bitcoin = next(one for one in read_funding(DATA / "funding" / "binance_8h.parquet") if one.symbol == "BTC")
     year = (table.times_s >= FIRST_S) & (table.times_s <= FIRST_S + 365 * 86_400)
     bars_s, closes = table.times_s[year], table.closes[year, table.symbols.index("BTC")]
-    found = carry(bitcoin, bars_s, lambda bar: Fraction(str(float(closes[bar]))) * COIN)
+    found = funding_carry(bitcoin, bars_s, lambda bar: Fraction(str(float(closes[bar]))) * COIN)
     plain = sum(
         float(closes[int(at - FIRST_S) // 86_400]) * rate
         for at, rate in zip(bitcoin.times_s.tolist(), bitcoin.rates.tolist(), strict=True)
@@ -285,6 +298,6 @@ def test_a_bitcoin_held_through_2021_is_hedged_for_what_a_plain_sum_says() -> No
     assert float(found.total) / COIN == pytest.approx(plain, rel=1e-9)
     assert found.yearly is not None
     assert 0.25 < found.yearly < 0.35  # longs paid dearly in 2021
-    assert told(bitcoin, bars_s) == [
+    assert funding_notes(bitcoin, bars_s) == [
         f"funding: BTC has {len(bitcoin.times_s) - 365 * 3 - 1} rates outside the simulation, they do not count"
     ]

@@ -16,9 +16,9 @@ pytest.importorskip("polars")
 from agent.amm.pools import marginal_price
 from agent.app.backtests import sample
 from agent.backtest.data import read_gas, read_table
-from agent.backtest.market import arbitraged, read_pool
-from agent.backtest.settings import Wanted, simple
-from agent.backtest.simulate import run
+from agent.backtest.market import arbitrage_pool, read_pool
+from agent.backtest.settings import BacktestSpec, make_spec
+from agent.backtest.simulate import open_run
 from agent.errors import ConfigError
 from agent.model import Halt, V3Pool
 from agent.units import Token
@@ -30,12 +30,12 @@ RATIO = 30.0
 """WETH for a WBTC, near where the pool stood: 33.1."""
 
 
-def pair() -> Wanted:
+def pair() -> BacktestSpec:
     """Half each, counted in WETH, with the decimals and the order of the pool's tokens."""
-    return simple({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", decimals={"WBTC": 8}, pairs=[PAIR])
+    return make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", decimals={"WBTC": 8}, pairs=[PAIR])
 
 
-def real_pool(wanted: Wanted) -> V3Pool:
+def real_pool(wanted: BacktestSpec) -> V3Pool:
     tokens = {asset.token.symbol: asset.token for asset in wanted.portfolio.assets}
     return read_pool(RECORDED, tokens["WBTC"], tokens["WETH"])
 
@@ -45,23 +45,23 @@ def test_a_real_pool_is_traded_to_a_price_over_its_ticks_and_back_to_where_it_wa
     assert len(pool.ticks) == 458
     wanted = marginal_price(pool, pool.token0)
     for share in (Fraction(4, 5), Fraction(5, 4), Fraction(1, 100), Fraction(100)):
-        moved = arbitraged(pool, wanted * share)
+        moved = arbitrage_pool(pool, wanted * share)
         assert moved.sqrt_price_x96 == isqrt(int(wanted * share * 2**192))
         assert moved.liquidity == sum(one.liquidity_net for one in moved.ticks if one.index <= moved.tick)
         assert moved.liquidity != pool.liquidity
-        assert arbitraged(moved, wanted) == pool
+        assert arbitrage_pool(moved, wanted) == pool
 
 
 def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
     wanted = pair()
     table = hourly(WBTC=[RATIO, RATIO, RATIO * 1.4, RATIO * 1.4])
     made = replace(DEEP, recorded=(real_pool(wanted),), start_value=Fraction(1_000), looks_at_all=True)
-    with run(wanted, table, made) as going:
+    with open_run(wanted, table, made) as going:
         while going.next() and going.world.bar < 2:
             pass
         world = going.world
         assert list(world.pools) == [pool.address for pool in made.recorded]  # in the place of the pool that is made up
-        stood = arbitraged(made.recorded[0], Fraction(str(RATIO * 1.4)) * 10**10)
+        stood = arbitrage_pool(made.recorded[0], Fraction(str(RATIO * 1.4)) * 10**10)
         after = world.pools[stood.address]
         assert isinstance(after, V3Pool)
         assert after.sqrt_price_x96 < stood.sqrt_price_x96  # WBTC was sold
@@ -103,11 +103,11 @@ def test_a_pool_s_tokens_come_in_the_order_of_their_addresses() -> None:
     for first, second in (PAIR, PAIR[::-1]):
         tokens = {
             one.token.symbol: one.token
-            for one in simple({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", pairs=[(first, second)]).portfolio.assets
+            for one in make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", pairs=[(first, second)]).portfolio.assets
         }
         assert int(tokens[first].address, 16) < int(tokens[second].address, 16)
     with pytest.raises(ConfigError, match="no order of tokens fits"):
-        simple({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", pairs=[PAIR, PAIR[::-1]])
+        make_spec({"WBTC": 5_000, "WETH": 5_000}, BAND, "WETH", pairs=[PAIR, PAIR[::-1]])
 
 
 def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_gas_costs_what_the_newest_row_until_then_says(tmp_path: Path) -> None:
 
 
 def test_gas_prices_are_those_of_the_bars_that_are_left_where_a_symbol_starts_late() -> None:
-    wanted = simple({"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, BAND, "USD", native="ETH")
+    wanted = make_spec({"BTC": 5_000, "ETH": 3_000, "USD": 2_000}, BAND, "USD", native="ETH")
     none = float("nan")
     table = hourly(BTC=[100.0, 100, 100, 150], ETH=[none, none, 10, 10])
     found = simulated(table, wanted, gas_wei=(1, 2, 3, 10**10))
@@ -147,7 +147,7 @@ THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}
 
 
 def test_while_an_asset_has_no_price_any_more_the_step_halts_as_it_does_live() -> None:
-    found = simulated(DELISTED, simple(THREE, BAND, "USD"))
+    found = simulated(DELISTED, make_spec(THREE, BAND, "USD"))
     assert found.rebalances == ()
     assert found.halted == 12 - 6
     assert f"ETH ends 8 bars before the data do, at {START_S + 3 * HOUR_S}" in found.notes
@@ -155,7 +155,7 @@ def test_while_an_asset_has_no_price_any_more_the_step_halts_as_it_does_live() -
 
 
 def test_it_is_left_as_it_is_at_its_last_price_where_the_owner_says_so() -> None:
-    wanted = simple(THREE, BAND, "USD")
+    wanted = make_spec(THREE, BAND, "USD")
     quick, whole = (simulated(DELISTED, wanted, gone="leave", looks_at_all=every) for every in (False, True))
     # From bar 6 on BTC and USD are half and half of the rest: 6,000 beside 4,000 at bar 9, so that 1,000 moves. 200 ETH stay.
     (done,) = quick.rebalances
@@ -172,14 +172,14 @@ def test_it_is_left_as_it_is_at_its_last_price_where_the_owner_says_so() -> None
 def test_one_that_has_prices_again_is_traded_again() -> None:
     closes = DELISTED.closes.copy()
     closes[9:, 1] = 20
-    found = simulated(replace(DELISTED, closes=closes), simple(THREE, BAND, "USD"), gone="leave")
+    found = simulated(replace(DELISTED, closes=closes), make_spec(THREE, BAND, "USD"), gone="leave")
     assert [one.bar for one in found.rebalances] == [9]
     assert found.weights[-1].tolist() == pytest.approx([0.4, 0.2, 0.4], abs=1e-5)
 
 
 def test_without_the_numeraire_s_price_nothing_is_left_to_go_on_with() -> None:
     table = hourly(BTC=[100.0] * 9, USD=[1.0, 1, *[NONE] * 7])
-    with run(simple({"BTC": 5_000, "USD": 5_000}, BAND, "USD"), table, replace(DEEP, gone="leave", looks_at_all=True)) as going:
+    with open_run(make_spec({"BTC": 5_000, "USD": 5_000}, BAND, "USD"), table, replace(DEEP, gone="leave", looks_at_all=True)) as going:
         while going.next():
             pass
         assert going.outcome is not None

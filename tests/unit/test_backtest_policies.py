@@ -7,26 +7,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.backtest.settings import OPEN_LIMITS, Wanted, simple
-from agent.model import Destination, Method, OrderKind, Orders, Terms, Threshold, UntilChosen, Weights
-from agent.model.strategies import Split, Strategy
+from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, make_spec
+from agent.model import AllocationMethod, AllocatorConfig, Destination, InitialWeights, OrderKind, OrdersConfig, OrderTerms, Threshold
+from agent.model.strategies import CapitalSplit, Strategy
 from tests.simulating import BAND, COIN, HALVES, HOUR_S, halves, hourly, random_table, simulated
 
 THREE = {"BTC": 4_000, "ETH": 4_000, "USD": 2_000}
 
 
-def with_orders(*terms: tuple[OrderKind, int], wanted: Wanted | None = None) -> Wanted:
+def with_orders(*terms: tuple[OrderKind, int], wanted: BacktestSpec | None = None) -> BacktestSpec:
     """Half in BTC (or what else is wanted), BTC under orders at so many bps from the price at which they are armed."""
     wanted = wanted or halves()
     token = wanted.portfolio.assets[0].token.address
-    orders = Orders(tuple(Terms(token, kind, share_bps=share_bps) for kind, share_bps in terms))
+    orders = OrdersConfig(tuple(OrderTerms(token, kind, share_bps=share_bps) for kind, share_bps in terms))
     return replace(wanted, portfolio=replace(wanted.portfolio, orders=orders))
 
 
-def with_allocator(method: Method) -> Wanted:
+def with_allocator(method: AllocationMethod) -> BacktestSpec:
     """BTC and ETH by returns of the last 12 hours, chosen anew every six; a fifth stays USD."""
-    wanted = simple(THREE, BAND, "USD")
-    weights = Weights(
+    wanted = make_spec(THREE, BAND, "USD")
+    weights = AllocatorConfig(
         method=method,
         every_s=6 * HOUR_S,
         window_s=12 * HOUR_S,
@@ -35,16 +35,16 @@ def with_allocator(method: Method) -> Wanted:
         max_age_s=3 * HOUR_S,
         keep_s=48 * HOUR_S,
         churn_bps=50,
-        until_chosen=UntilChosen.TARGETS,
+        until_chosen=InitialWeights.TARGETS,
         fixed=(wanted.portfolio.numeraire.address,),
         limits=(),
     )
     return replace(wanted, portfolio=replace(wanted.portfolio, weights=weights))
 
 
-def strategies() -> Wanted:
+def strategies() -> BacktestSpec:
     """Three fifths half in BTC, two fifths three quarters in ETH, the rest USD."""
-    wanted = simple(THREE, BAND, "USD")
+    wanted = make_spec(THREE, BAND, "USD")
     of = {asset.token.symbol: asset.token.address for asset in wanted.portfolio.assets}
 
     def one(name: str, share_bps: int, **weights_bps: int) -> Strategy:
@@ -52,7 +52,7 @@ def strategies() -> Wanted:
         return Strategy(name, share_bps, weights, BAND, Destination.TARGET, 0)
 
     both = (one("trend", 6_000, BTC=5_000, USD=5_000), one("calm", 4_000, ETH=7_500, USD=2_500))
-    return replace(wanted, split=Split(both, Threshold(None, 2_000)))
+    return replace(wanted, split=CapitalSplit(both, Threshold(None, 2_000)))
 
 
 def test_a_stop_loss_sells_all_of_it_at_the_first_bar_below_and_stays_out() -> None:
@@ -65,8 +65,8 @@ def test_a_stop_loss_sells_all_of_it_at_the_first_bar_below_and_stays_out() -> N
 
 
 def test_native_coin_lies_beside_the_portfolio_and_is_never_topped_up() -> None:
-    table, topped = random_table(5, 40), replace(OPEN_LIMITS, native_top_up_wei=10**30)  # more than there is
-    bare, asked = (simulated(table, simple(HALVES, BAND, "USD", limits=limits)) for limits in (OPEN_LIMITS, topped))
+    table, topped = random_table(5, 40), replace(PERMISSIVE_LIMITS, native_top_up_wei=10**30)  # more than there is
+    bare, asked = (simulated(table, make_spec(HALVES, BAND, "USD", limits=limits)) for limits in (PERMISSIVE_LIMITS, topped))
     assert (asked.looked, asked.balances, asked.config_hash) == (bare.looked, bare.balances, bare.config_hash)
     assert asked.looked < asked.bars
 
@@ -88,7 +88,7 @@ def test_a_trailing_stop_follows_the_highest_price_that_was() -> None:
 
 def test_an_allocator_chooses_from_what_was_recorded_until_then() -> None:
     table = random_table(3, 20)
-    found = simulated(table, with_allocator(Method.INVERSE_VOLATILITY))
+    found = simulated(table, with_allocator(AllocationMethod.INVERSE_VOLATILITY))
     returns = table.closes[1:6] / table.closes[:5] - 1  # what was recorded before bar 6: six prices
     inverse = 1 / returns.std(axis=0, ddof=1)
     assert found.targets[5].tolist() == [0.4, 0.4, 0.2]
@@ -109,7 +109,9 @@ def test_strategies_begin_at_their_weights_and_each_acts_by_its_own() -> None:
 
 PAST = 14
 LOOKING = {
-    "inverse volatility, trailing stop": with_orders((OrderKind.TRAILING_STOP, 900), wanted=with_allocator(Method.INVERSE_VOLATILITY)),
+    "inverse volatility, trailing stop": with_orders(
+        (OrderKind.TRAILING_STOP, 900), wanted=with_allocator(AllocationMethod.INVERSE_VOLATILITY)
+    ),
     "strategies": strategies(),
 }
 

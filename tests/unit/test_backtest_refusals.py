@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.app.backtests import from_options
-from agent.backtest.data import priced_gas, read_table
-from agent.backtest.stress.paths import Scenario, Severity, unfit
+from agent.app.backtests import spec_from_options
+from agent.backtest.data import has_gas_price, read_table
+from agent.backtest.stress.paths import Scenario, Severity, inapplicable_scenarios
 from agent.errors import ConfigError
 
 PRICES, GAS = api.sample()
-FREE = api.Market()
+FREE = api.MarketOptions()
 
 
 def test_gas_is_not_priced_by_a_numeraire_that_nobody_called_the_native_coin() -> None:
@@ -25,9 +25,9 @@ def test_gas_is_not_priced_by_a_numeraire_that_nobody_called_the_native_coin() -
         api.backtest(PRICES, replace(FREE, gas_prices=GAS), target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")
     table = read_table(PRICES)
     for native, known in (("", False), ("ETH", True)):
-        wanted = from_options(table, "BTC=50,ETH=25,USDC=25", "5%rel", "", "target", "USDC", native)
-        assert priced_gas(wanted, table) is known
-        left_out = dict(unfit([Scenario.GAS], wanted, table, FREE.settings(every_bar=False), Severity()))
+        wanted = spec_from_options(table, "BTC=50,ETH=25,USDC=25", "5%rel", "", "target", "USDC", native)
+        assert has_gas_price(wanted, table) is known
+        left_out = dict(inapplicable_scenarios([Scenario.GAS], wanted, table, FREE.settings(every_bar=False), Severity()))
         assert ("gas-spike" in left_out) is not known
 
 

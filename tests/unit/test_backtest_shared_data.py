@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("polars")
 
-from agent.app.backtests import named
+from agent.app.backtests import rename_symbols
 from agent.backtest.data import PriceTable, read_gas, read_table
 from agent.backtest.market import read_pool
-from agent.backtest.settings import simple
+from agent.backtest.settings import make_spec
 from agent.model import Threshold
 from tests.simulating import simulated
 
@@ -31,7 +31,7 @@ def prices() -> PriceTable:
 @needs_data
 def test_a_coin_that_is_delisted_three_months_before_the_end_halts_the_agent_and_is_named() -> None:
     table = prices()
-    wanted = simple({"BTC": 4_000, "ETH": 3_000, "USDC": 2_000, "USDT": 1_000}, WIDE, "USDT", native="ETH")
+    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USDC": 2_000, "USDT": 1_000}, WIDE, "USDT", native="ETH")
     gas = read_gas(DATA / "gas" / "ethereum_daily.parquet", table.times_s)
     found = simulated(table, wanted, gas_wei=gas, start_value=Fraction(1_000_000))
     assert f"USDC ends 2325 bars before the data do, at {USDC_ENDS_S}" in found.notes
@@ -46,8 +46,8 @@ def test_a_coin_that_is_delisted_three_months_before_the_end_halts_the_agent_and
 
 @needs_data
 def test_the_pool_of_mainnet_stands_at_every_price_of_two_years() -> None:
-    table = named(prices(), {"BTC": "WBTC", "ETH": "WETH"})
-    wanted = simple({"WBTC": 5_000, "WETH": 5_000}, WIDE, "WETH", decimals={"WBTC": 8}, pairs=[("WBTC", "WETH")], interval_s=3_600)
+    table = rename_symbols(prices(), {"BTC": "WBTC", "ETH": "WETH"})
+    wanted = make_spec({"WBTC": 5_000, "WETH": 5_000}, WIDE, "WETH", decimals={"WBTC": 8}, pairs=[("WBTC", "WETH")], interval_s=3_600)
     tokens = {asset.token.symbol: asset.token for asset in wanted.portfolio.assets}
     (path,) = (DATA / "pools").glob("uniswap_v3_wbtc_weth_*.json")
     pool = read_pool(path, tokens["WBTC"], tokens["WETH"])

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from agent import codec
 from agent.amm.v2 import get_amount_out
-from agent.backtest import simulate as desk
-from agent.backtest.settings import WALLET, OwnerFlow, Settings, simple
-from agent.backtest.simulate import SimulationResult, run
+from agent.backtest import simulate
+from agent.backtest.settings import WALLET, OwnerTransfer, SimulationSettings, make_spec
+from agent.backtest.simulate import SimulationResult, open_run
 from agent.errors import ConfigError
-from agent.execution import settlement as booking
-from agent.model import AnyOf, Cron, Drawdown, Every, Hybrid, IntentKind, Rebalance, StepInput, Threshold, Trigger
+from agent.execution import settlement
+from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, IntentKind, Rebalance, StepInput, Threshold, Trigger
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from tests.simulating import BAND, COIN, DEEP, HALVES, HOUR_S, START_S, halves, hourly, random_table, simulated
@@ -76,7 +76,7 @@ def test_bars_that_are_passed_over_are_those_at_which_the_step_holds() -> None:
     holes[20:26, 0] = np.nan  # a gap longer than prices stay fresh
     holes[36:, 1] = np.nan  # and an end
     table = replace(table, closes=holes)
-    wanted = simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, Threshold(None, 1_000), "USD")
+    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, Threshold(None, 1_000), "USD")
     quick, whole = simulated(table, wanted), simulated(table, wanted, looks_at_all=True)
     assert same(quick, whole)
     assert len(quick.rebalances) >= 2
@@ -86,15 +86,15 @@ def test_bars_that_are_passed_over_are_those_at_which_the_step_holds() -> None:
 
 @pytest.mark.parametrize(
     "trigger",
-    [Every(5 * HOUR_S), Cron("30 */6 * * *", "UTC"), Hybrid(Threshold(200, None), Every(3 * HOUR_S))],
+    [Every(5 * HOUR_S), Cron("30 */6 * * *", "UTC"), HybridTrigger(Threshold(200, None), Every(3 * HOUR_S))],
     ids=["every", "cron", "hybrid"],
 )
 def test_bars_between_reviews_are_passed_over_and_nothing_else_changes(trigger: Trigger) -> None:
     table = random_table(6, 20)
     holes = table.closes.copy()
     holes[8:13, 0] = np.nan  # reviews fall due while a price is stale
-    wanted = simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, trigger, "USD", cooldown_s=4 * HOUR_S)
-    made = {"flows": (OwnerFlow(START_S + 15 * HOUR_S, Fraction(5_000)),)}
+    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, trigger, "USD", cooldown_s=4 * HOUR_S)
+    made = {"flows": (OwnerTransfer(START_S + 15 * HOUR_S, Fraction(5_000)),)}
     quick = simulated(replace(table, closes=holes), wanted, **made)
     whole = simulated(replace(table, closes=holes), wanted, looks_at_all=True, **made)
     assert same(quick, whole)
@@ -104,11 +104,11 @@ def test_bars_between_reviews_are_passed_over_and_nothing_else_changes(trigger: 
 
 
 def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is_always_asked_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, AnyOf((BAND, Drawdown(800, 10 * HOUR_S))), "USD", native="ETH")
-    made = replace(DEEP, gas_wei=10**10, latency_bars=1, flows=(OwnerFlow(START_S + 9 * HOUR_S, Fraction(-2_000)),))
+    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, AnyOf((BAND, Drawdown(800, 10 * HOUR_S))), "USD", native="ETH")
+    made = replace(DEEP, gas_wei=10**10, latency_bars=1, flows=(OwnerTransfer(START_S + 9 * HOUR_S, Fraction(-2_000)),))
 
     def steps() -> list[str]:
-        with run(wanted, random_table(8, 20), made) as going:
+        with open_run(wanted, random_table(8, 20), made) as going:
             while going.next():
                 pass
             assert len(going.result().rebalances) >= 2
@@ -121,7 +121,7 @@ def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is
         assert keeps_prices
         return open_store(f"sqlite:///{folder}/plain.db", chain_id, wallet, coin)
 
-    monkeypatch.setattr(desk, "quick_store", plain)
+    monkeypatch.setattr(simulate, "open_memory_store", plain)
     assert quick == steps()
     assert len(quick) >= 20
 
@@ -133,8 +133,8 @@ def test_the_step_of_several_transactions_is_read_once(monkeypatch: pytest.Monke
         read.append(text)
         return codec.loads(cls, text)
 
-    monkeypatch.setattr(booking, "codec", SimpleNamespace(loads=counted))
-    booking._read.cache_clear()
+    monkeypatch.setattr(settlement, "codec", SimpleNamespace(loads=counted))
+    settlement._read.cache_clear()
     simulated(hourly(BTC=CROSSING))
     assert read and len(read) == len(set(read))
 
@@ -144,7 +144,7 @@ def test_the_future_changes_nothing_in_the_past() -> None:
     closes = table.closes.copy()
     closes[30:] *= np.linspace(0.3, 3, 30)[:, None]
     closes[40:, 1] = np.nan
-    wanted = simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD")
+    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD")
     one, other = simulated(table, wanted), simulated(replace(table, closes=closes), wanted)
     past = [found for found in one.rebalances if found.bar < 30]
     assert past
@@ -155,7 +155,7 @@ def test_the_future_changes_nothing_in_the_past() -> None:
 
 
 def test_stored_steps_decide_anew_what_they_decided() -> None:
-    with run(halves(), hourly(BTC=CROSSING), replace(DEEP, looks_at_all=True)) as going:
+    with open_run(halves(), hourly(BTC=CROSSING), replace(DEEP, looks_at_all=True)) as going:
         while going.next():
             pass
         store = going.desk.store
@@ -178,9 +178,9 @@ def test_stored_steps_decide_anew_what_they_decided() -> None:
 )
 @settings(max_examples=3, deadline=None, derandomize=True)
 def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(seed: int, gas_gwei: int, depth: int, pool: str) -> None:
-    wanted = simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
-    made = Settings(Fraction(depth), 3_000, Fraction(10_000), pool, gas_gwei * 10**9, looks_at_all=True)
-    with run(wanted, random_table(seed, 8, volatility=0.1), made) as going:
+    wanted = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
+    made = SimulationSettings(Fraction(depth), 3_000, Fraction(10_000), pool, gas_gwei * 10**9, looks_at_all=True)
+    with open_run(wanted, random_table(seed, 8, volatility=0.1), made) as going:
         world, store = going.world, going.desk.store
         before = dict(world.wallet.balances)
         while going.next():
@@ -193,7 +193,7 @@ def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(s
             before = dict(world.wallet.balances)
         assert store.unbooked() == ()
         assert store.open_intents() == ()
-        stands = {stand.token: stand.raw for stand in store.stands(world.block)}
+        stands = {stand.token: stand.raw for stand in store.ledger_balances(world.block)}
         assert {token: stands[token] for token in world.wallet.balances} == world.wallet.balances
         found = going.result()
         costs = found.fees + found.impact + found.gas
@@ -207,7 +207,7 @@ def test_a_swap_that_lands_later_gets_the_price_of_then() -> None:
     at_once, later = simulated(table), simulated(table, latency_bars=2)
     assert [one.bar for one in at_once.rebalances] == [2]
     assert later.rebalances[0].bar == 4
-    with run(halves(), table, replace(DEEP, latency_bars=2)) as going:
+    with open_run(halves(), table, replace(DEEP, latency_bars=2)) as going:
         while going.next():
             if going.outcome is not None and going.outcome.transactions:
                 break
@@ -228,7 +228,7 @@ def test_a_swap_that_the_data_end_before_is_told_and_not_counted() -> None:
 
 
 def test_gas_is_paid_beside_the_portfolio_and_taken_off_its_worth() -> None:
-    wanted = simple({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
+    wanted = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
     free = simulated(hourly(ETH=CROSSING), wanted)
     paid = simulated(hourly(ETH=CROSSING), wanted, gas_wei=20 * 10**9)
     assert paid.gas > 0 == free.gas
@@ -246,7 +246,7 @@ def test_a_schedule_acts_when_it_is_due() -> None:
 
 
 def test_a_portfolio_without_money_of_its_own_trades_through_a_hub() -> None:
-    found = simulated(hourly(BTC=CROSSING, ETH=[10.0] * 5), simple({"BTC": 5_000, "ETH": 5_000}, BAND, "USD"))
+    found = simulated(hourly(BTC=CROSSING, ETH=[10.0] * 5), make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "USD"))
     assert [one.bar for one in found.rebalances] == [2, 4]
     assert dict(found.balances)[halves().portfolio.numeraire.address] == 0
     assert found.weights[-1].tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
@@ -288,6 +288,6 @@ def test_a_market_that_cannot_be_is_named(changes: dict[str, object], said: str)
 
 def test_targets_that_are_not_all_of_it_are_refused() -> None:
     with pytest.raises(ConfigError, match="sums to 90%"):
-        simple(HALVES | {"USD": 4_000}, BAND, "USD")
+        make_spec(HALVES | {"USD": 4_000}, BAND, "USD")
     with pytest.raises(ConfigError, match="--native"):
-        simple(HALVES, BAND, "USD", native="ETH")
+        make_spec(HALVES, BAND, "USD", native="ETH")

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("polars")
 
-from agent.backtest.data import read_table, table_of
+from agent.backtest.data import make_price_table, read_table
 from agent.errors import ConfigError
 
 DAY_S = 86_400
@@ -122,7 +122,7 @@ def test_a_broken_file_is_told_in_our_words(tmp_path: Path, name: str, data: byt
 def test_what_is_missing_is_told_and_the_newest_price_before_stands_in() -> None:
     none = float("nan")
     times = [0, 10, 20, 30, 50, 60]
-    table = table_of(times, {"A": [none, 1, none, 3, 4, 5], "B": [1, none, 2, 3, none, none]}).only(["A", "B"])
+    table = make_price_table(times, {"A": [none, 1, none, 3, 4, 5], "B": [1, none, 2, 3, none, none]}).only(["A", "B"])
     assert table.times_s.tolist() == [10, 20, 30, 50, 60]
     assert table.closes[0].tolist() == [1, 1]
     assert np.isnan(table.closes[1, 0])
@@ -139,6 +139,6 @@ def test_what_is_missing_is_told_and_the_newest_price_before_stands_in() -> None
 def test_symbols_without_a_common_time_are_refused() -> None:
     none = float("nan")
     with pytest.raises(ConfigError, match="never have prices at the same time"):
-        table_of([0, 10, 20], {"A": [1, 1, none], "B": [none, none, 1]}).only(["A", "B"])
+        make_price_table([0, 10, 20], {"A": [1, 1, none], "B": [none, none, 1]}).only(["A", "B"])
     with pytest.raises(ConfigError, match="has no C"):
-        table_of([0, 10], {"A": [1, 1]}).only(["C"])
+        make_price_table([0, 10], {"A": [1, 1]}).only(["C"])

@@ -6,20 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.quorum import NoQuorum, agreed, backed, needed, sufficing, vouched
+from agent.chain.quorum import NoQuorum, confirmed_value, highest_confirmed, lowest_sufficient, operators_by_value, quorum_size
 
 
 @pytest.mark.parametrize(
     ("operators", "minimum", "enough"), [(1, 1, 1), (2, 1, 2), (2, 2, 2), (3, 2, 2), (4, 2, 3), (5, 2, 3), (1, 2, 2), (3, 3, 3)]
 )
 def test_a_majority_of_those_who_answer_and_never_fewer_than_the_config_wants(operators: int, minimum: int, enough: int) -> None:
-    assert needed(operators, minimum) == enough
+    assert quorum_size(operators, minimum) == enough
 
 
 def test_the_value_of_the_majority_counts() -> None:
-    assert agreed([("liar", "b"), ("alpha", "a"), ("beta", "a")], 2, "it") == "a"
-    assert agreed([("alone", "a")], 1, "it") == "a"
-    assert agreed([("alpha", None), ("beta", None)], 2, "it") is None
+    assert confirmed_value([("liar", "b"), ("alpha", "a"), ("beta", "a")], 2, "it") == "a"
+    assert confirmed_value([("alone", "a")], 1, "it") == "a"
+    assert confirmed_value([("alpha", None), ("beta", None)], 2, "it") is None
 
 
 @pytest.mark.parametrize(
@@ -35,35 +35,35 @@ def test_the_value_of_the_majority_counts() -> None:
 )
 def test_too_few_alike_are_no_quorum(votes: list[tuple[str, str]]) -> None:
     with pytest.raises(NoQuorum, match="disagree on it"):
-        agreed(votes, 2, "it")
+        confirmed_value(votes, 2, "it")
 
 
 def test_who_differs_is_told_and_what_they_say_is_not() -> None:
     with pytest.raises(NoQuorum, match=r"\(alpha, gamma against beta\)") as caught:
-        agreed([("alpha", "secret"), ("beta", "b"), ("gamma", "secret")], 3, "it")
+        confirmed_value([("alpha", "secret"), ("beta", "b"), ("gamma", "secret")], 3, "it")
     assert "secret" not in str(caught.value)
 
 
 def test_an_operator_that_contradicts_itself_is_behind_nothing() -> None:
-    assert backed([("x", 1), ("x", 2), ("y", 1)]) == {1: {"y"}, 2: set()}
+    assert operators_by_value([("x", 1), ("x", 2), ("y", 1)]) == {1: {"y"}, 2: set()}
 
 
 @given(truth=st.integers(10, 1000), lies=st.lists(st.integers(0, 10**9), max_size=2), honest=st.integers(3, 5))
 def test_a_minority_of_liars_moves_neither_a_height_nor_an_amount(truth: int, lies: list[int], honest: int) -> None:
     said = {f"honest{n}": truth for n in range(honest)} | {f"liar{n}": lie for n, lie in enumerate(lies)}
-    enough = needed(len(said), 2)
-    assert vouched(said, enough) == sufficing(said, enough) == truth
+    enough = quorum_size(len(said), 2)
+    assert highest_confirmed(said, enough) == lowest_sufficient(said, enough) == truth
 
 
 @given(said=st.lists(st.integers(0, 50), min_size=1, max_size=7))
 def test_as_many_as_needed_vouch_for_a_height_and_accept_an_amount(said: list[int]) -> None:
     values = {str(n): value for n, value in enumerate(said)}
-    enough = needed(len(values), 1)
-    assert sum(value >= vouched(values, enough) for value in said) >= enough
-    assert sum(value <= sufficing(values, enough) for value in said) >= enough
+    enough = quorum_size(len(values), 1)
+    assert sum(value >= highest_confirmed(values, enough) for value in said) >= enough
+    assert sum(value <= lowest_sufficient(values, enough) for value in said) >= enough
 
 
 def test_of_two_the_more_careful_word_counts() -> None:
-    assert vouched({"alpha": 7, "liar": 99}, 2) == 7
-    assert vouched({"alpha": 7, "late": 6}, 2) == 6
-    assert sufficing({"alpha": 21_000, "liar": 5}, 2) == 21_000
+    assert highest_confirmed({"alpha": 7, "liar": 99}, 2) == 7
+    assert highest_confirmed({"alpha": 7, "late": 6}, 2) == 6
+    assert lowest_sufficient({"alpha": 21_000, "liar": 5}, 2) == 21_000

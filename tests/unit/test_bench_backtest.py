@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.backtest.kernel.sweep import bars_of
+from agent.backtest.kernel.sweep import prepare_prices
 from scripts import bench_backtest
 from scripts.bench_backtest import SYMBOLS, VALUE, by_loop, each_its_own, last_gets_less, measure_kernel, on_credit, prices, together
 
@@ -35,7 +35,7 @@ def test_it_prints_one_json_document_and_says_which_library_is_missing():
 
 def test_the_kernel_is_equal_to_the_loop_and_a_wrong_loop_is_noticed(monkeypatch: pytest.MonkeyPatch):
     times, table = prices(3_000)
-    ready = bars_of(SYMBOLS, times, table)
+    ready = prepare_prices(SYMBOLS, times, table)
     ours, found = measure_kernel(ready, table, 2)
     assert ours["rebalances"] == len(found.rebalanced) >= 2
     monkeypatch.setattr(bench_backtest, "by_loop", lambda *_, **__: (ours["final_value"] * (1 + 1e-8), found.rebalanced.tolist()))

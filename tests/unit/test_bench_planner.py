@@ -54,11 +54,11 @@ def test_slsqp_is_given_the_same_problem_and_finds_no_better_flows():
 def test_another_process_gets_every_range_of_every_pool():
     problem = planner_peers.continuous(0)
     given = json.loads(json.dumps(problem.as_json()))
-    assert len(given["arcs"]) == len(problem.market.arcs) > 30
-    for (source, target, keep, roots, depths), arc in zip(given["arcs"], problem.market.arcs, strict=True):
-        assert (source, target) == (arc.source, arc.target)
+    assert len(given["arcs"]) == len(problem.market.pool_edges) > 30
+    for (source, target, keep, roots, depths), pool_edge in zip(given["arcs"], problem.market.pool_edges, strict=True):
+        assert (source, target) == (pool_edge.source, pool_edge.target)
         taken = sum(depth * (1 / end - 1 / top) for top, end, depth in zip(roots[:-1], roots[1:], depths, strict=True))
-        assert taken / keep == pytest.approx(arc.offer.real.capacity)
+        assert taken / keep == pytest.approx(pool_edge.offer.real.capacity)
 
 
 def test_a_percentile_is_a_value_that_so_many_do_not_exceed():

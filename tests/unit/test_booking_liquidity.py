@@ -13,7 +13,7 @@ from agent import codec
 from agent.amm.lp import positions as change
 from agent.amm.lp import positions as exact
 from agent.amm.v3.tick_math import get_tick_at_sqrt_ratio
-from agent.execution import settlement as booking
+from agent.execution import settlement
 from agent.model import (  # fmt: skip
     Collect,
     Holding,
@@ -86,7 +86,7 @@ def booked(store: Store, step: StepInput, after: StepInput | None = None) -> tup
     """(loss, turnover, gas) of the last day, once everything is booked; again changes nothing."""
     snapshot = step.snapshot if after is None else after.snapshot
     for _ in range(2):
-        booking.settle(store, snapshot, lambda: step, before=None if after is None else step.snapshot)
+        settlement.settle_mined(store, snapshot, lambda: step, before=None if after is None else step.snapshot)
     assert store.unbooked() == ()
     found = store.history(step.snapshot.head.timestamp_s)
     return found.loss_24h, found.turnover_24h, found.gas_24h_wei
@@ -97,7 +97,7 @@ def gas_value(step: StepInput) -> Fraction:
 
 
 def withdraw(position: LpV3Position, liquidity: int) -> Withdraw:
-    amounts, fees = exact.principal(position, liquidity), exact.uncollected(position)
+    amounts, fees = exact.principal(position, liquidity), exact.uncollected_fees(position)
     return Withdraw(
         "uniswap_v3", position.manager, 42, POOL, TOKEN0, TOKEN1, liquidity, amounts, amounts, fees, 1, "test", position.liquidity
     )
@@ -145,7 +145,7 @@ def test_a_mint_at_the_reference_costs_its_gas_and_one_bought_too_dear_what_is_p
 
 def test_fees_that_are_collected_are_no_gain_and_no_loss(store: Store) -> None:
     step = step_with(position := at_reference(step_with()))
-    fees = exact.uncollected(position)
+    fees = exact.uncollected_fees(position)
     mined(store, step, Collect("uniswap_v3", position.manager, 42, POOL, TOKEN0, TOKEN1, fees, 1, "test"), fees)
     assert booked(store, step)[0] == gas_value(step)
 
@@ -169,7 +169,7 @@ def test_what_both_snapshots_say_counts_where_it_is_worse_than_the_receipt(store
     action = withdraw(position, position.liquidity // part)
     whole = received(action)
     mined(store, step, action, whole)
-    left = change.taken_out(position, action.liquidity)
+    left = change.after_withdrawal(position, action.liquidity)
     came = {TOKEN0: whole[0], TOKEN1: whole[1] // 2}
     holdings = tuple(Holding(item.token, item.raw + came[item.token]) for item in step.snapshot.holdings)
     after = builders.with_snapshot(step, holdings=holdings, positions=() if unread else (left,))

@@ -11,20 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.model import Destination, Draw, Hold, Only, PastPrices, Rebalance, StepInput, Style, Underway
-from agent.planning import planner
-from agent.planning import proposals as strategies
-from agent.planning.gradual_execution import at_worst
-from agent.planning.gradual_execution import paced as in_time
+from agent.model import Destination, ExecutionProgress, ExecutionStyle, Hold, PastPrices, Rebalance, SliceDraw, StepInput, TradeSide
+from agent.planning import planner, proposals
+from agent.planning.gradual_execution import schedule_plan as in_time
+from agent.planning.gradual_execution import worst_case_loss
 from agent.policy.decide import decide
 from agent.policy.drift import corrections
-from agent.policy.gradual_execution import fair_share, interval_s, partial
+from agent.policy.gradual_execution import mean_interval_s, mean_slice_value, partial_goal
 from tests.builders import feed_address, feed_round, step_input, token, with_snapshot
 from tests.pacing import PACE, Run, later, market, paced, roomy, run
 
 USD = 10**6
 WETH, USDC = token("WETH"), token("USDC")
-TWAP = replace(PACE, style=Style.TWAP, max_rounds=8, over_s=14_400)
+TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, over_s=14_400)
 
 
 def drifted(**pace: object) -> StepInput:
@@ -35,12 +34,15 @@ def drifted(**pace: object) -> StepInput:
 
 def begun(step: StepInput) -> StepInput:
     """The same once the campaign is written down, before its first round."""
-    found = strategies.rebalance(step)
+    found = proposals.rebalance(step)
     assert found.decided.begins is not None, found.decided.decision.reason
-    return under(step, Underway("c1", found.decided.begins, 0, Fraction(0), Fraction(0), found.decided.begins.began_s, Draw(500_000, 0)))
+    return under(
+        step,
+        ExecutionProgress("c1", found.decided.begins, 0, Fraction(0), Fraction(0), found.decided.begins.began_s, SliceDraw(500_000, 0)),
+    )
 
 
-def under(step: StepInput, campaign: Underway) -> StepInput:
+def under(step: StepInput, campaign: ExecutionProgress) -> StepInput:
     return replace(step, history=replace(step.history, campaign=campaign, last_rebalance_s=step.snapshot.head.timestamp_s - 10))
 
 
@@ -67,12 +69,14 @@ def ended(step: StepInput) -> str:
 # rounds
 def test_the_first_round_is_shown_as_it_will_be_decided_once_the_campaign_is_written_down() -> None:
     step = drifted()
-    step = replace(step, history=replace(step.history, draw=Draw(123_456, 654_321)))
-    shown = strategies.rebalance(step)
+    step = replace(step, history=replace(step.history, draw=SliceDraw(123_456, 654_321)))
+    shown = proposals.rebalance(step)
     assert shown.decided.begins is not None
-    assert shown.decided.begins.first == Draw(123_456, 654_321)
-    written = Underway("c1", shown.decided.begins, 0, Fraction(0), Fraction(0), shown.decided.begins.began_s, shown.decided.begins.first)
-    again = strategies.rebalance(under(step, written))
+    assert shown.decided.begins.first == SliceDraw(123_456, 654_321)
+    written = ExecutionProgress(
+        "c1", shown.decided.begins, 0, Fraction(0), Fraction(0), shown.decided.begins.began_s, shown.decided.begins.first
+    )
+    again = proposals.rebalance(under(step, written))
     assert again.plan is not None
     assert shown.plan is not None
     assert again.plan.legs == shown.plan.legs
@@ -95,7 +99,7 @@ def test_a_stored_step_with_a_campaign_decides_the_same_after_it_was_read_back()
     step = later(with_progress(begun(drifted()), done=2), 1_000)
     back = codec.loads(StepInput, codec.dumps(step))
     assert back == step
-    assert strategies.rebalance(back).plan == strategies.rebalance(step).plan
+    assert proposals.rebalance(back).plan == proposals.rebalance(step).plan
 
 
 def test_a_step_stored_before_there_were_campaigns_still_loads() -> None:
@@ -112,10 +116,10 @@ def test_a_part_of_a_goal_moves_every_edge_by_that_part_and_leaves_what_is_insid
         wanted = replace(step, policy=replace(step.policy, destination=destination))
         found = decide(replace(wanted, limits=replace(wanted.limits, min_trade=None)))
         assert isinstance(found.decision, Rebalance)
-        third = partial(found.drifts, found.decision.goal, Fraction(1, 3))
+        third = partial_goal(found.drifts, found.decision.goal, Fraction(1, 3))
         whole, part = corrections(found.drifts, found.decision.goal), corrections(found.drifts, third)
         assert {token: lack / 3 for token, lack in whole.items()} == part
-        assert partial(found.drifts, found.decision.goal, Fraction(1)) == found.decision.goal
+        assert partial_goal(found.drifts, found.decision.goal, Fraction(1)) == found.decision.goal
 
 
 # ways to end
@@ -127,11 +131,11 @@ def test_what_the_owner_changed_ends_it_and_the_same_look_decides_anew() -> None
     near = [replace(one, target_bps=bps) for one, bps in zip(step.portfolio.assets, (5_025, 4_975), strict=True)]
     assert decide(replace(step, portfolio=replace(step.portfolio, assets=tuple(near)))).ended == "", "as much as targets of data move"
     assert decide(replace(step, policy=replace(step.policy, destination=Destination.HALFWAY))).ended == "policy.destination was changed"
-    assert decide(replace(step, policy=replace(step.policy, only=Only.SELL))).ended == "policy.only was changed"
+    assert decide(replace(step, policy=replace(step.policy, only=TradeSide.SELL))).ended == "policy.only was changed"
     faster = paced(step, max_rounds=3)
     assert decide(faster).ended == "[execution] was changed"
     rested = replace(faster, history=replace(faster.history, last_rebalance_s=None))
-    assert strategies.rebalance(rested).decided.begins is not None
+    assert proposals.rebalance(rested).decided.begins is not None
 
 
 def test_assets_in_another_order_end_it_since_a_goal_goes_by_their_order() -> None:
@@ -180,21 +184,21 @@ def test_a_budget_that_is_spent_ends_it_and_so_does_a_round_that_would_exceed_it
     budget = step.history.campaign.campaign.budget
     assert budget == 1_000 * USD
     assert "its budget is" in ended(with_progress(step, done=1, spent=budget))
-    found = strategies.rebalance(step)
+    found = proposals.rebalance(step)
     assert found.plan is not None
-    worst = at_worst(step, found.plan, dict(step.history.campaign.campaign.arrival))
-    just = strategies.rebalance(with_progress(step, spent=budget - worst))
+    worst = worst_case_loss(step, found.plan, dict(step.history.campaign.campaign.arrival))
+    just = proposals.rebalance(with_progress(step, spent=budget - worst))
     assert just.plan is not None
-    over = strategies.rebalance(with_progress(step, spent=budget - worst + 1))
+    over = proposals.rebalance(with_progress(step, spent=budget - worst + 1))
     assert over.plan is None
     assert isinstance(over.decided.decision, Hold)
     assert "may cost" in over.decided.ended
     off = begun(drifted(budget_bps=None))
-    assert strategies.rebalance(with_progress(off, spent=Fraction(10**15))).plan is not None
+    assert proposals.rebalance(with_progress(off, spent=Fraction(10**15))).plan is not None
 
 
 def test_a_first_round_that_no_budget_allows_begins_no_campaign() -> None:
-    found = strategies.rebalance(drifted(budget_bps=1))
+    found = proposals.rebalance(drifted(budget_bps=1))
     assert (found.plan, found.decided.begins) == (None, None)
     assert "its budget" in found.decided.decision.reason
 
@@ -212,7 +216,7 @@ def check(done: Run, least: Fraction, loose: bool = False) -> None:
     """Sizes within their bounds but for the last, and all together the wish."""
     campaign = done.campaign
     jitter = Fraction(campaign.pace.size_jitter_bps, 10_000)
-    fair = fair_share(campaign)
+    fair = mean_slice_value(campaign)
     for size in done.sizes[:-1]:
         assert fair * (1 - jitter) * Fraction(98, 100) <= size <= fair * (1 + jitter) * Fraction(102, 100)
     assert done.sizes[-1] <= fair * (1 + jitter) * Fraction(103, 100) or loose
@@ -229,7 +233,7 @@ def test_rounds_are_of_random_size_and_together_the_wish(seed: int, jitter: int,
     done = run(step, random.Random(seed))
     check(done, step.limits.min_trade or Fraction(0), loose=over)
     assert done.campaign.rounds > 1
-    mean_s = interval_s(done.campaign.pace, done.campaign.rounds)
+    mean_s = mean_interval_s(done.campaign.pace, done.campaign.rounds)
     waits = [after - before for before, after in zip(done.times_s, done.times_s[1:], strict=False)]
     assert all(mean_s // 2 <= wait <= mean_s * 3 // 2 + 2 for wait in waits)
     assert not over or done.times_s[-1] <= done.campaign.expires_s
@@ -244,7 +248,7 @@ def test_what_is_lost_against_the_prices_of_the_start_is_never_above_the_budget(
         return market(step, Fraction(2_000) * (1 + Fraction(drop * number, 10_000)))
 
     step = paced(drifted(), replace(TWAP, budget_bps=budget, max_rounds=6))
-    if strategies.rebalance(step).decided.begins is None:
+    if proposals.rebalance(step).decided.begins is None:
         return
     done = run(step, random.Random(seed), moves)
     assert done.campaign.budget is not None

@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from agent import wiring
-from agent.app.start.checks import FAIL, NOTE, OK, UNBOUNDED, bounds, checks
-from agent.model import Cron, Every, FeedRound, Hybrid, ReferenceKind, StepInput, Threshold, Trigger
+from agent.app.start.checks import FAIL, NOTE, OK, UNBOUNDED, format_answer_bounds, price_checks
+from agent.model import Cron, Every, FeedRound, HybridTrigger, PriceSource, StepInput, Threshold, Trigger
 from tests.builders import NOW_S, address, step_input, token, v3_pool, with_snapshot
 
 BAND = Threshold(None, 1_000)
@@ -20,11 +20,11 @@ def rows(step: StepInput, local: bool = False) -> dict[str, tuple[str, str, str]
     """(state, found, remedy) by check, of a portfolio without feeds: nothing is asked of a chain."""
     nothing: Any = SimpleNamespace(assets=(), hubs=())
     desk = SimpleNamespace(portfolio=nothing, line=None, config=SimpleNamespace(chain=SimpleNamespace(local=local)))
-    return {told[0]: told[1:] for told in checks(cast("wiring.Desk", desk), step)}
+    return {told[0]: told[1:] for told in price_checks(cast("wiring.Desk", desk), step)}
 
 
 def step_of(trigger: Trigger, confirm_blocks: int = 0, jitter_bps: int = 0) -> StepInput:
-    step = step_input(kinds=[ReferenceKind.FEED])
+    step = step_input(kinds=[PriceSource.FEED])
     return replace(step, policy=replace(step.policy, trigger=trigger, confirm_blocks=confirm_blocks, jitter_bps=jitter_bps))
 
 
@@ -34,7 +34,7 @@ def test_triggers_that_one_block_fires_are_warned_of_where_strangers_trade() -> 
     assert "triggers" not in rows(step_of(BAND, confirm_blocks=1))
 
 
-@pytest.mark.parametrize("trigger", [Every(86_400), Cron("0 9 * * *", "UTC"), Hybrid(BAND, Every(86_400))])
+@pytest.mark.parametrize("trigger", [Every(86_400), Cron("0 9 * * *", "UTC"), HybridTrigger(BAND, Every(86_400))])
 def test_a_schedule_that_everybody_can_foresee_is_warned_of(trigger: Trigger) -> None:
     assert rows(step_of(trigger))["schedule"][0] == NOTE
     assert "schedule" not in rows(step_of(trigger, jitter_bps=1))
@@ -53,10 +53,10 @@ def test_the_sequencer_has_a_row_where_it_is_watched() -> None:
 
 def test_the_bounds_of_a_feed_are_told_and_a_bound_that_bounds_nothing_is_none() -> None:
     told = FeedRound(address("feed"), 8, 1, 10**8, NOW_S, NOW_S, 1)
-    assert bounds(told) == "it names no bounds"
-    assert bounds(replace(told, min_answer=10**6, max_answer=10**11)) == "from 0.01 to 1000"
-    assert bounds(replace(told, min_answer=1, max_answer=UNBOUNDED)) == "from 0.00000001, no upper bound"
-    assert bounds(replace(told, min_answer=1, max_answer=UNBOUNDED - 1)).startswith("from 0.00000001 to 39614081")
+    assert format_answer_bounds(told) == "it names no bounds"
+    assert format_answer_bounds(replace(told, min_answer=10**6, max_answer=10**11)) == "from 0.01 to 1000"
+    assert format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED)) == "from 0.00000001, no upper bound"
+    assert format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED - 1)).startswith("from 0.00000001 to 39614081")
 
 
 def test_means_that_do_not_count_are_told_with_a_reason() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.chain.endpoints import Panel
-from agent.chain.history import MOST_SENT, SCANNED, CannotTell, last_day
+from agent.chain.endpoints import EndpointPool
+from agent.chain.history import MOST_SENT, SCANNED, HistoryUnavailable, recent_transactions
 from agent.errors import Retryable
 from tests.ledgers import COIN, DOLLAR, USDC, WETH
 from tests.old_chain import DAY_BLOCKS, OLD, RECENT, SWAP, Node, told
@@ -35,12 +35,12 @@ def test_a_busy_day_takes_no_more_than_eighty_requests() -> None:
     node = Node(height=400_000, sent={400_000 - 50 * number: {} for number in range(MOST_SENT)})
     assert len(told(node).sent) == MOST_SENT
     assert node.requests <= 80
-    with pytest.raises(CannotTell, match=f"more than {MOST_SENT}"):
+    with pytest.raises(HistoryUnavailable, match=f"more than {MOST_SENT}"):
         told(Node(height=400_000, sent={400_000 - 50 * number: {} for number in range(MOST_SENT + 1)}))
 
 
 def test_a_node_that_forgets_old_states_cannot_tell() -> None:
-    with pytest.raises(CannotTell, match="states of a day ago"):
+    with pytest.raises(HistoryUnavailable, match="states of a day ago"):
         told(Node(sent={OLD: {}, 19_999: {}}, states_from=19_872))
 
 
@@ -50,7 +50,7 @@ def test_a_young_chain_is_read_block_by_block_where_states_are_forgotten() -> No
 
 
 def test_a_node_that_keeps_no_bodies_cannot_tell() -> None:
-    with pytest.raises(CannotTell, match="no old blocks"):
+    with pytest.raises(HistoryUnavailable, match="no old blocks"):
         told(Node(sent={19_000: {}}, bodies_from=19_500))
 
 
@@ -64,7 +64,7 @@ def test_a_node_that_leaves_a_transaction_out_cannot_tell() -> None:
                 found["transactions"] = []
             return found
 
-    with pytest.raises(CannotTell, match="not found"):
+    with pytest.raises(HistoryUnavailable, match="not found"):
         told(Hiding(sent={number: {} for number in RECENT}))
 
 
@@ -72,12 +72,12 @@ def test_operators_must_tell_the_same() -> None:
     honest = {number: {"logs": SWAP} for number in RECENT}
     lying = {**honest, RECENT[1]: {"logs": []}}
     head, nonce = Node(sent=honest).head, len(honest)
-    both = Panel([Node("a", sent=honest), Node("b", sent=honest)], 2)
-    assert len(last_day(both, WALLET, head, nonce).sent) == len(RECENT)
+    both = EndpointPool([Node("a", sent=honest), Node("b", sent=honest)], 2)
+    assert len(recent_transactions(both, WALLET, head, nonce).sent) == len(RECENT)
     with pytest.raises(Retryable, match="disagree"):
-        last_day(Panel([Node("a", sent=honest), Node("b", sent=lying)], 2), WALLET, head, nonce)
-    with pytest.raises(CannotTell, match="too few operators"):
-        last_day(Panel([Node("a", sent=honest), Node("b", sent=honest, states_from=19_900)], 2), WALLET, head, nonce)
+        recent_transactions(EndpointPool([Node("a", sent=honest), Node("b", sent=lying)], 2), WALLET, head, nonce)
+    with pytest.raises(HistoryUnavailable, match="too few operators"):
+        recent_transactions(EndpointPool([Node("a", sent=honest), Node("b", sent=honest, states_from=19_900)], 2), WALLET, head, nonce)
     pruned = [Node(name, sent=honest, states_from=19_900) for name in "ab"]
-    with pytest.raises(CannotTell, match="states of a day ago"):
-        last_day(Panel(pruned, 2), WALLET, head, nonce)
+    with pytest.raises(HistoryUnavailable, match="states of a day ago"):
+        recent_transactions(EndpointPool(pruned, 2), WALLET, head, nonce)

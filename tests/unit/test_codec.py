@@ -21,7 +21,7 @@ from agent.model import (
     Halt,
     Head,
     Hold,
-    Hybrid,
+    HybridTrigger,
     Intent,
     Plan,
     PoolState,
@@ -31,7 +31,7 @@ from agent.model import (
     Threshold,
     Trigger,
 )
-from agent.policy.decide import Decided, decide
+from agent.policy.decide import DecisionResult, decide
 from tests.builders import step_input, token, v3_pool
 
 ANY_SIZE = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -58,9 +58,9 @@ def test_every_plan_survives_the_round_trip(value: Plan) -> None:
 
 
 @ANY_SIZE
-@given(st.from_type(Decided))
-def test_every_decision_with_its_evidence_survives_the_round_trip(value: Decided) -> None:
-    _written_and_read(Decided, value)
+@given(st.from_type(DecisionResult))
+def test_every_decision_with_its_evidence_survives_the_round_trip(value: DecisionResult) -> None:
+    _written_and_read(DecisionResult, value)
 
 
 @ANY_SIZE
@@ -84,7 +84,7 @@ def test_all_evidence_survives_the_round_trip(value: Evidence) -> None:
         (Trigger, Threshold(500, None)),
         (Trigger, Every(1_800)),
         (Trigger, Cron("0 9 * * 1", "Europe/Berlin")),
-        (Trigger, Hybrid(Threshold(None, 1_000), Every(86_400))),
+        (Trigger, HybridTrigger(Threshold(None, 1_000), Every(86_400))),
         (PoolState, v3_pool(token("WETH"), token("USDC"), 2_000)),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_member_of_a_union_is_read_back_both_as_itself_and_as_one_of_the_union
 
 def test_a_decided_step_reads_back_from_text() -> None:
     decided = decide(step_input(values={"WETH": 6_000, "USDC": 4_000}))
-    assert codec.loads(Decided, codec.dumps(decided)) == decided
+    assert codec.loads(DecisionResult, codec.dumps(decided)) == decided
 
 
 def test_canonical_text_has_sorted_keys_exact_fractions_and_strings_for_integers_that_json_readers_round() -> None:
@@ -145,7 +145,7 @@ def _changed(path: str, value: object) -> Any:
         ("policy.trigger.type", "Every", "@ $.policy.trigger"),
         ("policy.trigger.type", ["Every"], "is none of AnyOf, Cron, Drawdown, Every, Hybrid, Staged, Threshold"),
         ("policy.destination", "moon", "'moon' is not a valid Destination @ $.policy.destination"),
-        ("reference.kinds", ["feed", "rumour"], "'rumour' is not a valid ReferenceKind @ $.reference.kinds[1]"),
+        ("reference.kinds", ["feed", "rumour"], "'rumour' is not a valid PriceSource @ $.reference.kinds[1]"),
         ("limits.min_trade", "1.5", "'1.5' is not a fraction such as 3/2 @ $.limits.min_trade"),
         ("limits.min_trade", "1/0", "'1/0' is not a fraction"),
         ("limits.min_trade", 1, "1 is not a fraction"),

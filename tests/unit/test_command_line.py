@@ -8,8 +8,8 @@ import pytest
 import typer
 from typer.main import get_command
 
-from agent.cli import history as journal
-from agent.cli.display.output import in_words
+from agent.cli import history
+from agent.cli.display.output import format_stage
 from agent.cli.ledger import figures
 from agent.cli.main import PANELS, app, arrange, main
 from tests.cli.widths import cut, drawn
@@ -53,12 +53,14 @@ def test_a_mistake_names_the_help_of_its_command(
 
 
 def test_what_is_waited_for_is_told_in_words() -> None:
-    told = [in_words(stage) for stage in ("before:signed", "before:send", "after:send", "after:mined", "nonce 4: waiting 3 s to be mined")]
+    told = [
+        format_stage(stage) for stage in ("before:signed", "before:send", "after:send", "after:mined", "nonce 4: waiting 3 s to be mined")
+    ]
     assert told == ["writing down: signed", "sending", "sent", "written down: mined", "nonce 4: waiting 3 s to be mined"]
 
 
 def test_no_transactions_are_told_by_a_sentence_and_no_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
-    journal._show({"transactions": [], "waiting": 0, "confirming": 0})
+    history._show({"transactions": [], "waiting": 0, "confirming": 0})
     assert capsys.readouterr().out == "No transaction is written down.\n"
 
 

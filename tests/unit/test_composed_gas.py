@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from agent.errors import Unfit
+from agent.errors import UnsendableTransaction
 from agent.model import UnsignedTx
-from agent.planning import proposals as strategies
+from agent.planning import proposals
 from agent.ports import Approval, Simulation
 from agent.venues.composer import APPROVAL_MOST_GAS, GAS_MARGIN, RouterComposer
 from tests.builders import NOW_S, OWNER, step_input
@@ -17,7 +17,7 @@ from tests.scripted import ManualClock, ScriptedChain
 
 def test_an_estimate_of_a_second_in_which_a_pair_was_traded_does_not_starve_the_swap() -> None:
     step = step_input(values={"WETH": 7_000, "USDC": 3_000})
-    plan = strategies.rebalance(step).plan
+    plan = proposals.rebalance(step).plan
     assert plan is not None
     chain, clock = ScriptedChain(timestamp_s=NOW_S, base_nonce=step.snapshot.nonce_latest), ManualClock()
     clock.now = NOW_S
@@ -39,5 +39,5 @@ def test_an_approval_that_burns_gas_is_refused_before_it_eats_the_days_gas() -> 
     approval = Approval(step.portfolio.numeraire.address, step.execution.router, 5, "USDC", "router")
     assert RouterComposer(chain, OWNER, clock).approve(step, approval).tx.gas == 75_000
     chain.gas = APPROVAL_MOST_GAS
-    with pytest.raises(Unfit, match="would burn 625000 gas"):
+    with pytest.raises(UnsendableTransaction, match="would burn 625000 gas"):
         RouterComposer(chain, OWNER, clock).approve(step, approval)

@@ -13,7 +13,7 @@ from agent.config.fields import parse_address, parse_duration_s, parse_gas_price
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError
-from agent.model import Cron, Destination, Every, Hybrid, ReferenceKind, Threshold
+from agent.model import Cron, Destination, Every, HybridTrigger, PriceSource, Threshold
 from agent.units import Token
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -56,7 +56,7 @@ def test_the_template_is_a_valid_config() -> None:
     assert limits.max_live_value == Fraction(1_000_000_000)
     assert build_policy(config).trigger == Threshold(None, 1000)
     assert build_policy(config).destination is Destination.TARGET
-    assert build_reference(config).kinds == (ReferenceKind.FEED, ReferenceKind.TWAP)
+    assert build_reference(config).kinds == (PriceSource.FEED, PriceSource.TWAP)
     assert build_reference(config).twap_window_s == 1800
     assert build_execution(config, ()).router == ETHEREUM.v3_router
 
@@ -135,7 +135,7 @@ def test_triggers_are_built(tmp_path: Path) -> None:
 
     assert trigger('kind = "threshold", absolute = "5%"') == Threshold(500, None)
     assert trigger('kind = "time", every = "1d"') == Every(86400)
-    assert trigger('kind = "hybrid", relative = "10%", cron = "0 9 * * mon", timezone = "Europe/Berlin"') == Hybrid(
+    assert trigger('kind = "hybrid", relative = "10%", cron = "0 9 * * mon", timezone = "Europe/Berlin"') == HybridTrigger(
         Threshold(None, 1000), Cron("0 9 * * mon", "Europe/Berlin")
     )
 

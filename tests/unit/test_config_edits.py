@@ -8,8 +8,8 @@ import tomllib
 
 import pytest
 
-from agent.config import load as redaction
-from agent.config.edits import Changes, applied, parse_changes
+from agent.config import load
+from agent.config.edits import ConfigChanges, apply_changes, parse_changes
 from agent.config.load import parse_config
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
@@ -24,7 +24,7 @@ PHRASE = "legal winner thank year wave sausage worth useful legal winner thank y
 
 def edited(**options: list[str]) -> str:
     given = {"sets": [], "targets": [], "adds": [], "removes": []} | options
-    return applied(TEXT, parse_changes(given["sets"], given["targets"], given["adds"], given["removes"]))
+    return apply_changes(TEXT, parse_changes(given["sets"], given["targets"], given["adds"], given["removes"]))
 
 
 def comments(text: str) -> list[str]:
@@ -52,7 +52,7 @@ def test_a_token_is_removed_with_its_lines_alone() -> None:
     text = edited(removes=["WBTC"], targets=["WETH=70%"])
     assert [a.symbol for a in parse_config(text).portfolio.assets] == ["WETH", "USDC"]
     assert set(comments(TEXT)) == set(comments(text)), "comments behind it stay"
-    last = applied(TEXT, Changes(removes=("USDC",)))
+    last = apply_changes(TEXT, ConfigChanges(removes=("USDC",)))
     assert "[reference]" in last and [a["symbol"] for a in tomllib.loads(last)["portfolio"]["assets"]] == ["WETH", "WBTC"]
 
 
@@ -129,7 +129,7 @@ def test_no_kept_version_holds_a_secret_wherever_it_was_written() -> None:
     text = text.replace('submit_url = ""', 'submit_url = "https://user:hunter2@relay.example"')
     text = text.replace('keystore = "wallet.json"', f'keystore = "{PHRASE}"  # {PHRASE}; {KEY}; wss://x/canary7f3a')
     text += f'\nspare = ["0x{KEY}", {{ inner = "https://a/canary7f3a" }}]\n"https://b/canary7f3a" = 1\n'
-    kept = redaction.kept(tomllib.loads(text))
+    kept = load.redacted_text(tomllib.loads(text))
     assert all(secret in text for secret in secrets) and not [secret for secret in secrets if secret in kept]
     assert "#" not in kept and tomllib.loads(kept)["limits"] == tomllib.loads(text)["limits"]
     assert tomllib.loads(kept)["store"]["url"] == "sqlite:///trimtab.db"
@@ -137,9 +137,9 @@ def test_no_kept_version_holds_a_secret_wherever_it_was_written() -> None:
 
 def test_versions_are_told_apart_by_the_keys_that_changed() -> None:
     changed = edited(sets=["policy.cooldown=2h"], targets=["WETH=45%", "USDC=35%"])
-    before, after = (redaction.kept(tomllib.loads(one)) for one in (TEXT, changed))
-    assert redaction.changes(before, before) == ()
-    assert set(redaction.changes(before, after)) == {
+    before, after = (load.redacted_text(tomllib.loads(one)) for one in (TEXT, changed))
+    assert load.config_diff(before, before) == ()
+    assert set(load.config_diff(before, after)) == {
         '- portfolio.assets.WETH.target = "50%"', '+ portfolio.assets.WETH.target = "45%"', '- portfolio.assets.USDC.target = "30%"',
         '+ portfolio.assets.USDC.target = "35%"', '- policy.cooldown = "1h"', '+ policy.cooldown = "2h"',
     }  # fmt: skip

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from agent.config.load import load_config, loaded_from, take
+from agent.config.load import load_config, load_config_text, load_env_file
 from agent.errors import ConfigError
 from tests.unit.test_config import text
 
@@ -90,13 +90,13 @@ def test_a_line_that_is_no_assignment_is_named_by_its_number_and_not_repeated(tm
 
 
 def test_without_the_file_nothing_happens_and_what_is_no_text_is_named(tmp_path: Path) -> None:
-    take(tmp_path, ["RPC_A"])
-    take(tmp_path / "nowhere", ["RPC_A"])
+    load_env_file(tmp_path, ["RPC_A"])
+    load_env_file(tmp_path / "nowhere", ["RPC_A"])
     (tmp_path / ".env").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="cannot be read"):
-        take(tmp_path, ["RPC_A"])
+        load_env_file(tmp_path, ["RPC_A"])
 
 
 def test_a_text_that_is_not_in_its_file_yet_takes_it_too(tmp_path: Path) -> None:
     path = beside(tmp_path, "RPC_A=https://a.example\n")
-    assert loaded_from(text(), path, "edited").config.chain.rpc[0].resolve() == "https://a.example"
+    assert load_config_text(text(), path, "edited").config.chain.rpc[0].resolve() == "https://a.example"

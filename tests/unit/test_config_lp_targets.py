@@ -13,7 +13,7 @@ from agent.config.build import known_positions
 from agent.config.liquidity import build_targets
 from agent.config.presets import ETHEREUM
 from agent.errors import ConfigError
-from agent.model import LpMove, LpTarget
+from agent.model import LpPositionChange, LpTarget
 from agent.units import Token
 from tests.builders import address
 from tests.unit.test_config import USDC, WETH, text, tokens
@@ -114,7 +114,7 @@ def test_a_venue_that_the_agent_has_liquidity_in_stays_in_the_config() -> None:
     kept = wanting(V2).splitlines(keepends=True)
     start = kept.index("[venues.uniswap_v3]\n")
     whole, without = parse_config("".join(kept)), parse_config("".join(kept[:start] + kept[start + 7 :]))
-    mint = LpMove("uniswap_v3", ETHEREUM.v3_position_manager, 7, POOL, *TWO, 3_000, (-60, 60), 100, 0, (1, 1), 5)
+    mint = LpPositionChange("uniswap_v3", ETHEREUM.v3_position_manager, 7, POOL, *TWO, 3_000, (-60, 60), 100, 0, (1, 1), 5)
     gone = replace(mint, ticks=None, liquidity=-100, held=100)
     assert [one.token_id for one in known_positions(whole, build_portfolio(whole, tokens()), (mint,))] == [7]
     portfolio = build_portfolio(without, tokens())

@@ -10,7 +10,7 @@ import pytest
 import tomlkit
 
 from agent.config import build_limits, build_portfolio
-from agent.config.load import loaded_from, parse_config
+from agent.config.load import load_config_text, parse_config
 from agent.config.presets import ETHEREUM
 from agent.config.schema import Config
 from agent.config.template import TemplateAsset, render
@@ -89,5 +89,5 @@ def test_only_what_is_held_can_be_unwrapped() -> None:
 
 def test_what_is_kept_of_a_config_says_what_its_file_says(tmp_path: Path) -> None:
     written = text(COIN, DOLLAR)
-    found = loaded_from(written, tmp_path / "trimtab.toml", "config")
+    found = load_config_text(written, tmp_path / "trimtab.toml", "config")
     assert tomllib.loads(found.text)["portfolio"] == tomllib.loads(written)["portfolio"]

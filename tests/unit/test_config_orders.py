@@ -10,13 +10,13 @@ import pytest
 import tomlkit
 
 from agent.config.build import build_portfolio
-from agent.config.edits import edited, written
+from agent.config.edits import edit_order_levels, replace_file
 from agent.config.load import parse_config
-from agent.config.orders import prices_in_words
+from agent.config.orders import price_level_notes
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError
-from agent.model import PORTFOLIO, Absent, OrderKind, Orders, Terms
+from agent.model import PORTFOLIO, OrderKind, OrdersConfig, OrderTerms, WeightReallocation
 from agent.policy.orders import levels as order_levels
 from agent.units import Token
 
@@ -35,7 +35,7 @@ def text(asset: dict[str, Any] | None = None, whole: dict[str, Any] | None = Non
     return tomlkit.dumps(document)
 
 
-def read(*args: Any, **kwargs: Any) -> Orders:
+def read(*args: Any, **kwargs: Any) -> OrdersConfig:
     return build_portfolio(parse_config(text(*args, **kwargs)), TOKENS).orders
 
 
@@ -44,15 +44,15 @@ def test_prices_and_shares_are_read_in_exact_units() -> None:
         {"entry": "1500.5", "stop_loss": "1200", "take_profit": "150%", "trailing_stop": "1500bps"},
         {"stop_loss": "20%", "absent": "redistribute", "hysteresis": "2%", "entry_above_price": "refuse"},
     )
-    assert found == Orders(
+    assert found == OrdersConfig(
         (
-            Terms(PORTFOLIO, OrderKind.STOP_LOSS, None, 2_000),
-            Terms(WETH, OrderKind.ENTRY, Fraction(15_005 * 10**5, 10**18), None),
-            Terms(WETH, OrderKind.STOP_LOSS, Fraction(1_200 * 10**6, 10**18), None),
-            Terms(WETH, OrderKind.TAKE_PROFIT, None, 15_000),
-            Terms(WETH, OrderKind.TRAILING_STOP, None, 1_500),
+            OrderTerms(PORTFOLIO, OrderKind.STOP_LOSS, None, 2_000),
+            OrderTerms(WETH, OrderKind.ENTRY, Fraction(15_005 * 10**5, 10**18), None),
+            OrderTerms(WETH, OrderKind.STOP_LOSS, Fraction(1_200 * 10**6, 10**18), None),
+            OrderTerms(WETH, OrderKind.TAKE_PROFIT, None, 15_000),
+            OrderTerms(WETH, OrderKind.TRAILING_STOP, None, 1_500),
         ),
-        Absent.REDISTRIBUTE,
+        WeightReallocation.REDISTRIBUTE,
         200,
         True,
     )
@@ -61,7 +61,7 @@ def test_prices_and_shares_are_read_in_exact_units() -> None:
 def test_a_level_without_quotes_is_what_it_is_with_them_and_its_meaning_is_told() -> None:
     bare = {"entry": 1500.5, "stop_loss": 1200, "trailing_stop": 300, "take_profit": "50%"}
     assert read(bare) == read({key: str(value) for key, value in bare.items()})
-    assert prices_in_words(parse_config(text(bare)).portfolio) == {
+    assert price_level_notes(parse_config(text(bare)).portfolio) == {
         "WETH entry": '1500.5 is a price in USDC; a share is written "1500.5%"',
         "WETH stop_loss": '1200 is a price in USDC; a share is written "1200%"',
         "WETH trailing_stop": '300 is a distance in USDC; a share is written "300%"',
@@ -69,7 +69,7 @@ def test_a_level_without_quotes_is_what_it_is_with_them_and_its_meaning_is_told(
 
 
 def test_without_orders_there_are_none_and_what_is_out_would_wait_as_cash() -> None:
-    assert read() == Orders((), Absent.CASH, 100, False)
+    assert read() == OrdersConfig((), WeightReallocation.CASH, 100, False)
 
 
 @pytest.mark.parametrize(
@@ -113,18 +113,18 @@ def test_an_edit_changes_one_level_and_leaves_the_rest_as_its_owner_wrote_it(tmp
     path.write_text(text({"stop_loss": "1200"}))
     path.chmod(0o640)
     before = path.read_text().splitlines()
-    new, changes = edited(path, "WETH", {"stop_loss": "10%", "take_profit": "off", "entry": "1800"})
+    new, changes = edit_order_levels(path, "WETH", {"stop_loss": "10%", "take_profit": "off", "entry": "1800"})
     assert changes == {"stop_loss": ("1200", "10%"), "entry": (None, "1800")}
     assert path.read_text().splitlines() == before, "nothing is written yet"
-    written(path, new)
+    replace_file(path, new)
     lines = path.read_text().splitlines()
     assert [line for line in before if line not in lines] == ['stop_loss = "1200"']
     assert {line for line in lines if line not in before} == {'stop_loss = "10%"', 'entry = "1800"'}
     assert path.stat().st_mode & 0o777 == 0o640 and list(tmp_path.iterdir()) == [path]
-    written(path, edited(path, PORTFOLIO, {"stop_loss": "20%"})[0])
+    replace_file(path, edit_order_levels(path, PORTFOLIO, {"stop_loss": "20%"})[0])
     assert parse_config(path.read_text()).portfolio.orders is not None
-    written(path, edited(path, PORTFOLIO, {"stop_loss": "off"})[0])
-    assert edited(path, PORTFOLIO, {"stop_loss": "off"})[1] == {}
+    replace_file(path, edit_order_levels(path, PORTFOLIO, {"stop_loss": "off"})[0])
+    assert edit_order_levels(path, PORTFOLIO, {"stop_loss": "off"})[1] == {}
 
 
 def test_an_edit_that_the_config_would_refuse_writes_nothing(tmp_path: Path) -> None:
@@ -137,18 +137,18 @@ def test_an_edit_that_the_config_would_refuse_writes_nothing(tmp_path: Path) -> 
         ("portfolio", {"entry": "10%"}, "unknown key"),
     ):
         with pytest.raises(ConfigError, match=said):
-            edited(path, subject, levels)
+            edit_order_levels(path, subject, levels)
     assert path.read_text() == text()
 
 
 def test_the_owner_confirms_his_orders_in_words() -> None:
     config = parse_config(text({"stop_loss": "1200", "trailing_stop": "15%"}, {"stop_loss": "20%", "absent": "redistribute"}))
-    said = order_levels.orders_words(build_portfolio(config, TOKENS))
+    said = order_levels.format_orders(build_portfolio(config, TOKENS))
     assert said == (
         "stop_loss of the portfolio 20%, stop_loss of WETH 1200 USDC, trailing_stop of WETH 15%; "
         "absent: redistribute, hysteresis 1%, an entry above the price is bought at once"
     )
-    assert order_levels.orders_words(build_portfolio(parse_config(text()), TOKENS)) == ""
+    assert order_levels.format_orders(build_portfolio(parse_config(text()), TOKENS)) == ""
 
 
 @pytest.mark.parametrize(

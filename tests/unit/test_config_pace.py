@@ -9,7 +9,7 @@ import pytest
 from agent.config.load import parse_config
 from agent.config.orders import build_pace, pace_text
 from agent.errors import ConfigError
-from agent.model import Pace, Style
+from agent.model import ExecutionPace, ExecutionStyle
 from tests.unit.test_config import text
 
 ROUNDS = {
@@ -35,7 +35,7 @@ def written(keys: dict[str, str]) -> str:
 
 def test_the_template_trades_at_the_market_and_tells_every_other_key() -> None:
     config = parse_config(text())
-    assert build_pace(config) == Pace()
+    assert build_pace(config) == ExecutionPace()
     assert pace_text(config) == "market"
     commented = text().split("[execution]")[1].split("[lp]")[0]
     assert all(f"# {key} = " in commented for style in (ROUNDS, TWAP, LIMIT) for key in style if key not in ("style", "over"))
@@ -43,9 +43,11 @@ def test_the_template_trades_at_the_market_and_tells_every_other_key() -> None:
 
 
 def test_each_style_is_read_with_its_keys() -> None:
-    assert build_pace(parse_config(written(ROUNDS))) == Pace(Style.ROUNDS, 6, 600, 0, 1_200, 3_000, 5_000, 50, Fraction(1, 2), 0, 0)
-    assert build_pace(parse_config(written(TWAP))) == Pace(Style.TWAP, 8, 0, 21_600, 0, 0, 0, None, None, 0, 0)
-    assert build_pace(parse_config(written(LIMIT))) == Pace(Style.LIMIT, limit_bps=-50, patience_s=14_400)
+    assert build_pace(parse_config(written(ROUNDS))) == ExecutionPace(
+        ExecutionStyle.ROUNDS, 6, 600, 0, 1_200, 3_000, 5_000, 50, Fraction(1, 2), 0, 0
+    )
+    assert build_pace(parse_config(written(TWAP))) == ExecutionPace(ExecutionStyle.TWAP, 8, 0, 21_600, 0, 0, 0, None, None, 0, 0)
+    assert build_pace(parse_config(written(LIMIT))) == ExecutionPace(ExecutionStyle.LIMIT, limit_bps=-50, patience_s=14_400)
     words = pace_text(parse_config(written(ROUNDS)))
     assert words == (
         "rounds, max_rounds 6, interval 600 s, recovery 1200 s, waiting_cost 0.5 bps an hour, size_jitter 30%, time_jitter 50%, budget 0.5%"

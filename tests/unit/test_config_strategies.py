@@ -12,7 +12,7 @@ from agent.config.build import build_portfolio, build_split, with_allocators
 from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.model import Destination, Every, Threshold
-from agent.model.strategies import HealthRule, Split
+from agent.model.strategies import CapitalSplit, StrategyHealthRule
 from tests.unit.test_config import USDC, WETH, text, tokens
 from tests.unit.test_config_liquidity import V2 as POSITION
 from tests.unit.test_config_lp_targets import V2 as LIQUIDITY
@@ -30,7 +30,7 @@ def tables(*parts: dict[str, str], split: str = 'relative = "20%"') -> str:
     return f"{text()}\n{listed}" + (f"[split]\n{split}\n" if split else "")
 
 
-def built(*parts: dict[str, str], split: str = 'relative = "20%"') -> Split:
+def built(*parts: dict[str, str], split: str = 'relative = "20%"') -> CapitalSplit:
     found = build_split(parse_config(tables(*parts, split=split)))
     assert found is not None
     return found
@@ -50,7 +50,7 @@ def test_what_a_strategy_does_not_say_is_that_of_the_policy() -> None:
     assert trend.weights_bps == ((WETH.address, 7_000), (USDC.address, 3_000))
     assert carry.weights_bps == ((WETH.address, 5_000), (USDC.address, 5_000))
     assert (trend.share_bps, trend.floor_bps, carry.share_bps) == (6_000, 1_000, 4_000)
-    assert trend.health == HealthRule(500, 800, 30 * DAY_S, 30 * DAY_S, 14 * DAY_S) and carry.health is None
+    assert trend.health == StrategyHealthRule(500, 800, 30 * DAY_S, 30 * DAY_S, 14 * DAY_S) and carry.health is None
     assert found.band == Threshold(None, 2_000)
 
 

@@ -9,7 +9,7 @@ from agent.config import build_policy, build_portfolio, parse_config
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError
-from agent.model import AnyOf, Cron, Drawdown, Every, Hybrid, Only, Staged, Threshold, Trigger, VolatilityJump
+from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, StagedTrigger, Threshold, TradeSide, Trigger, VolatilityJump
 from agent.units import Token
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -38,7 +38,7 @@ def text(trigger: str, *changes: tuple[str, str]) -> str:
         ('{ kind = "time", every = "28d" }', Every(2_419_200), "time: every 28 d"),
         (
             '{ kind = "hybrid", relative = "10%", every = "1d" }',
-            Hybrid(Threshold(None, 1_000), Every(86_400)),
+            HybridTrigger(Threshold(None, 1_000), Every(86_400)),
             "hybrid: 10% of the target, every 1 d",
         ),
         (
@@ -48,12 +48,12 @@ def text(trigger: str, *changes: tuple[str, str]) -> str:
         ),
         (
             f"{{ {REVIEW} }}",
-            Staged(MONTHLY, QUARTERLY),
+            StagedTrigger(MONTHLY, QUARTERLY),
             "review: 0 9 1 * * in Europe/Berlin, executed 0 9 1 1,4,7,10 * in Europe/Berlin",
         ),
         (
             '{ kind = "review", review_every = "7d", execute_every = "28d", relative = "10%", absolute = "5%" }',
-            Staged(Every(604_800), Every(2_419_200), Threshold(500, 1_000)),
+            StagedTrigger(Every(604_800), Every(2_419_200), Threshold(500, 1_000)),
             "review: every 7 d, executed every 28 d, beyond 10% of the target, 5% of the portfolio",
         ),
         (
@@ -89,8 +89,8 @@ def test_an_asset_may_have_its_own_band_and_the_owner_confirms_it() -> None:
     assert parameters(config, portfolio, "0x")["bands of single assets"] == "WETH 2.5% of the portfolio, USDC 20% of the target"
 
 
-@pytest.mark.parametrize("side", Only)
-def test_one_side_alone_is_read_and_confirmed(side: Only) -> None:
+@pytest.mark.parametrize("side", TradeSide)
+def test_one_side_alone_is_read_and_confirmed(side: TradeSide) -> None:
     config = parse_config(text('{ kind = "threshold", relative = "10%" }', (ONLY, f'only = "{side.value}" ')))
     assert build_policy(config).only is side
 

@@ -12,9 +12,9 @@ from agent.config import build_portfolio, parse_config
 from agent.config.presets import ETHEREUM
 from agent.config.schema import Config
 from agent.config.template import TemplateAsset, render
-from agent.config.weights import build_weights, supplies_of
+from agent.config.weights import build_weights, supply_tokens
 from agent.errors import ConfigError
-from agent.model import Method, Portfolio, Supply, UntilChosen, WeightLimit, Weights
+from agent.model import AllocationMethod, AllocatorConfig, InitialWeights, Portfolio, TokenSupply, WeightLimit
 from agent.units import Token
 from tests.unit.test_config import USDC, WALLET, WETH
 
@@ -56,7 +56,7 @@ def portfolio_of(config: Config) -> Portfolio:
     return build_portfolio(config, {token.address: token for token in tokens})
 
 
-def built(weights: str, folder: Path = Path()) -> Weights:
+def built(weights: str, folder: Path = Path()) -> AllocatorConfig:
     config = parse_config(config_text(weights))
     found = build_weights(config.portfolio, portfolio_of(config), folder)
     assert found is not None
@@ -74,8 +74,8 @@ def mistake(weights: str, *changes: tuple[str, str | None]) -> str:
 
 
 def test_an_allocator_reaches_the_model_with_everything_by_address() -> None:
-    assert built(RETURNS) == Weights(
-        method=Method.HRP,
+    assert built(RETURNS) == AllocatorConfig(
+        method=AllocationMethod.HRP,
         every_s=7 * DAY_S,
         window_s=90 * DAY_S,
         step_s=DAY_S,
@@ -83,7 +83,7 @@ def test_an_allocator_reaches_the_model_with_everything_by_address() -> None:
         max_age_s=2 * DAY_S,
         keep_s=14 * DAY_S,
         churn_bps=100,
-        until_chosen=UntilChosen.TARGETS,
+        until_chosen=InitialWeights.TARGETS,
         fixed=(USDC.address,),
         limits=(WeightLimit(WETH.address, 1_000, 6_000), WeightLimit(WBTC.address, 0, 4_500)),
     )
@@ -92,7 +92,7 @@ def test_an_allocator_reaches_the_model_with_everything_by_address() -> None:
 def test_without_the_table_targets_are_those_of_the_assets_as_ever() -> None:
     config = parse_config(config_text('kind = "fixed"\n').replace('[portfolio.weights]\nkind = "fixed"\n', ""))
     assert build_weights(config.portfolio, portfolio_of(config), Path()) is None
-    assert built('kind = "fixed"\n').method is Method.FIXED
+    assert built('kind = "fixed"\n').method is AllocationMethod.FIXED
 
 
 @pytest.mark.parametrize("key", ["every", "window", "step", "min_history", "max_age", "keep", "churn", "until_chosen"])
@@ -137,12 +137,12 @@ def test_the_numeraire_may_be_free_where_no_volatility_is_asked_for() -> None:
 def test_supplies_come_from_a_file_beside_the_config_and_only_the_others_are_asked_of_the_chain(tmp_path: Path) -> None:
     (tmp_path / "supplies.csv").write_text("symbol,supply,as_of\nWBTC,19850000.5,2026-11-01\n")
     found = built(CAPS, tmp_path)
-    assert found.supplies == (Supply(WBTC.address, 1_985_000_050_000_000, "supplies.csv of 2026-11-01"),)
+    assert found.supplies == (TokenSupply(WBTC.address, 1_985_000_050_000_000, "supplies.csv of 2026-11-01"),)
     config = parse_config(config_text(CAPS))
     portfolio = portfolio_of(config)
-    assert supplies_of(replace(portfolio, weights=found)) == (WETH.address,)
-    assert supplies_of(replace(portfolio, weights=built(RETURNS))) == ()
-    assert supplies_of(portfolio) == ()
+    assert supply_tokens(replace(portfolio, weights=found)) == (WETH.address,)
+    assert supply_tokens(replace(portfolio, weights=built(RETURNS))) == ()
+    assert supply_tokens(portfolio) == ()
 
 
 @pytest.mark.parametrize(

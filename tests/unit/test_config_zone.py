@@ -11,7 +11,7 @@ from agent.config import build_policy, build_portfolio, parse_config
 from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError
-from agent.model import Destination, TrackingRisk, Zone
+from agent.model import Destination, NoTradeZone, TrackingRisk
 from agent.policy import risk as risks
 from tests.unit.test_config import USDC, WALLET, WETH, text, tokens
 
@@ -51,7 +51,7 @@ def test_a_zone_reaches_the_model_with_its_risk_by_address() -> None:
     policy = build_policy(parse_config(zoned()))
     pair = (WETH.address, USDC.address, 0)
     expected = TrackingRisk(Fraction(1, 2), 30 * 86_400, ((WETH.address, 8_000), (USDC.address, 50)), (pair,))
-    assert policy.trigger == Zone(expected)
+    assert policy.trigger == NoTradeZone(expected)
     assert policy.destination is Destination.ZONE
     assert risks.aversion(expected) == 2 * Fraction(1, 2) * Fraction(30, 365), "lambda is twice what 1 % of tracking error costs in bps"
 
@@ -59,7 +59,7 @@ def test_a_zone_reaches_the_model_with_its_risk_by_address() -> None:
 def test_named_correlations_go_before_the_one_for_all_others() -> None:
     config = parse_config(three(THREE + 'correlation = "-10%"\ncorrelations = { "WBTC/WETH" = "85%" }\n'))
     trigger = build_policy(config).trigger
-    assert isinstance(trigger, Zone)
+    assert isinstance(trigger, NoTradeZone)
     order = (WETH.address, WBTC.address, USDC.address)
     assert risks.correlations(trigger.risk, order) == [
         [1, Fraction(85, 100), Fraction(-1, 10)],

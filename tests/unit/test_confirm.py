@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.model import Cron, Every, Hold, Hybrid, PastPrices, Rebalance, ReferenceKind, StepInput, Threshold
-from agent.policy import price_confirmation as confirm
+from agent.model import Cron, Every, Hold, HybridTrigger, PastPrices, PriceSource, Rebalance, StepInput, Threshold
+from agent.policy import price_confirmation
 from agent.policy.decide import decide
 from tests.builders import NOW_S, feed_round, history, step_input, token, v2_pool
 
@@ -35,7 +35,7 @@ def priced(weth: int, before: Sequence[int | None], k: int, **changes: object) -
     step = step_input(
         values={"WETH": Fraction(5_000 * weth, FAIR), "USDC": 5_000},
         prices={"WETH": weth, "USDC": 1},
-        kinds=[ReferenceKind.FEED],
+        kinds=[PriceSource.FEED],
         **changes,  # type: ignore[arg-type]  # keywords of step_input
     )
     step = replace(step, policy=replace(step.policy, confirm_blocks=k))
@@ -82,16 +82,16 @@ def test_blocks_that_were_not_read_or_lack_a_price_confirm_nothing() -> None:
 def test_within_its_bands_nothing_is_asked_of_the_blocks_before() -> None:
     calm = priced(FAIR, [], 3)
     assert isinstance(decide(calm).decision, Hold)
-    assert not confirm.wants(calm, lambda step: decide(step).decision)
-    assert confirm.wants(priced(AWAY, [], 3), lambda step: decide(step).decision)
-    assert not confirm.wants(priced(AWAY, [AWAY], 3), lambda step: decide(step).decision)
-    assert not confirm.wants(priced(AWAY, [], 0), lambda step: decide(step).decision)
+    assert not price_confirmation.needs_past_blocks(calm, lambda step: decide(step).decision)
+    assert price_confirmation.needs_past_blocks(priced(AWAY, [], 3), lambda step: decide(step).decision)
+    assert not price_confirmation.needs_past_blocks(priced(AWAY, [AWAY], 3), lambda step: decide(step).decision)
+    assert not price_confirmation.needs_past_blocks(priced(AWAY, [], 0), lambda step: decide(step).decision)
 
 
 def test_a_schedule_asks_no_price_and_a_hybrid_stays_due_until_prices_are_confirmed() -> None:
     for schedule in (Every(86_400), Cron("0 9 * * *", "UTC")):
         assert isinstance(decide(priced(AWAY, [], 3, trigger=schedule)).decision, Rebalance)
-    both = Hybrid(Threshold(None, 1_000), Every(86_400))
+    both = HybridTrigger(Threshold(None, 1_000), Every(86_400))
     held = decide(priced(AWAY, [AWAY, FAIR, FAIR], 3, trigger=both, past=history(last_review_s=NOW_S - 90_000)))
     assert isinstance(held.decision, Hold)
     assert not held.reviewed
@@ -105,7 +105,7 @@ def test_one_asset_that_was_away_all_along_is_enough() -> None:
         {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000},
         {"WETH": 6_000, "WBTC": 2_000, "USDC": 3_000},
         prices,
-        kinds=[ReferenceKind.FEED],
+        kinds=[PriceSource.FEED],
     )
     step = replace(step, policy=replace(step.policy, confirm_blocks=1))
     past = at(step, 1, AWAY)
@@ -116,7 +116,7 @@ def test_one_asset_that_was_away_all_along_is_enough() -> None:
 def test_by_spot_alone_pools_of_the_blocks_before_are_looked_at() -> None:
     """The harshest source: whoever moves a pool for a block moves the reference."""
     pushed, calm = v2_pool(WETH, USDC, AWAY), v2_pool(WETH, USDC, FAIR)
-    step = step_input(values={"WETH": 7_500, "USDC": 5_000}, prices={"WETH": AWAY, "USDC": 1}, kinds=[ReferenceKind.SPOT], pools=[pushed])
+    step = step_input(values={"WETH": 7_500, "USDC": 5_000}, prices={"WETH": AWAY, "USDC": 1}, kinds=[PriceSource.SPOT], pools=[pushed])
     step = replace(step, policy=replace(step.policy, confirm_blocks=2))
     for pools, kind in (([pushed, calm], Hold), ([pushed, pushed], Rebalance)):
         past = tuple(replace(at(step, number, None), pools=(pool,)) for number, pool in enumerate(pools, 1))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.model import AdjustLiquidity, Hold, PastPrices, PoolState, Rebalance, ReferenceKind, StepInput, V3Pool
+from agent.model import AdjustLiquidity, Hold, PastPrices, PoolState, PriceSource, Rebalance, StepInput, V3Pool
 from agent.policy.decide import decide
 from tests.builders import NOW_S, feed_round, token, v3_pool
 from tests.lp_worlds import paired, quiet, ranged, roomy, wanted, world
@@ -58,7 +58,7 @@ def test_liquidity_that_came_just_in_time_opens_no_cheaper_way(flash: bool) -> N
     """Nothing pays in the dear pool; a cheap one that is deep in this block alone fires no zone."""
     dear = v3_pool(WETH, USDC, 2_000, 100_000_000, 10_000)
     cheap = v3_pool(WETH, USDC, 2_000, 100_000_000, 100)
-    step = zoned({"WETH": 5_000, "USDC": 5_000}, {"WETH": 5_060, "USDC": 4_940}, pools=[dear, cheap], kinds=[ReferenceKind.FEED])
+    step = zoned({"WETH": 5_000, "USDC": 5_000}, {"WETH": 5_060, "USDC": 4_940}, pools=[dear, cheap], kinds=[PriceSource.FEED])
     assert isinstance(decide(replace(step, snapshot=replace(step.snapshot, pools=(dear,)))).decision, Hold)
     assert isinstance(decide(step).decision, Rebalance)
     before = (dear, _shallow(cheap)) if flash else (dear, cheap)

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from agent.chain.second_quote import ContractQuotes, NoSecondQuote, Unanimous, UniswapPython, V2Contracts, V3Contracts, opinions
+from agent.chain.second_quote import (
+    ContractQuoter,
+    NoSecondQuote,
+    UnanimousQuoter,
+    UniswapPythonQuoter,
+    V2Contracts,
+    V3Contracts,
+    build_quoter,
+)
 from agent.chain.wire import RpcFault
 from agent.errors import Retryable
 from agent.model import Leg
@@ -47,9 +55,9 @@ class Line:
 
 def test_pool_and_price_are_asked_in_one_request_at_the_block() -> None:
     v2 = Line(words(address("deep")), words(32, 2, 5, 77))
-    assert ContractQuotes(v2, (V2, V3)).quote(leg(5), 5, "0xabc") == 77
+    assert ContractQuoter(v2, (V2, V3)).quote(leg(5), 5, "0xabc") == 77
     v3 = Line(words(address("deep")), words(88, 1, 2, 3))
-    assert ContractQuotes(v3, (V2, V3)).quote(leg(5, venue="v3"), 5, "0xabc") == 88
+    assert ContractQuoter(v3, (V2, V3)).quote(leg(5, venue="v3"), 5, "0xabc") == 88
     for line, contracts in ((v2, [V2.factory, V2.router]), (v3, [V3.factory, V3.quoter_v2])):
         assert [method for method, _ in line.asked] == ["eth_call"] * 2
         assert [params[0]["to"] for _, params in line.asked] == contracts
@@ -76,7 +84,7 @@ POOL = words(address("deep"))
 )
 def test_an_answer_that_is_no_quote_is_told_in_words(answers: tuple[object, ...], asked: Leg, says: str) -> None:
     with pytest.raises(NoSecondQuote, match=says):
-        ContractQuotes(Line(*answers), (V2, V3)).quote(asked, 5, "0xabc")
+        ContractQuoter(Line(*answers), (V2, V3)).quote(asked, 5, "0xabc")
 
 
 @dataclass(frozen=True)
@@ -90,21 +98,21 @@ class Says:
 
 
 def test_sources_that_differ_by_one_base_unit_are_no_quote() -> None:
-    assert Unanimous((("a", Says(7)), ("b", Says(7)))).quote(leg(5), 5, "0xabc") == 7
+    assert UnanimousQuoter((("a", Says(7)), ("b", Says(7)))).quote(leg(5), 5, "0xabc") == 7
     with pytest.raises(NoSecondQuote, match="second quotes differ: a 7, b 8"):
-        Unanimous((("a", Says(7)), ("b", Says(8)))).quote(leg(5), 5, "0xabc")
+        UnanimousQuoter((("a", Says(7)), ("b", Says(8)))).quote(leg(5), 5, "0xabc")
 
 
 def test_a_source_that_is_silent_leaves_no_quote() -> None:
     with pytest.raises(NoSecondQuote, match="nobody home"):
-        Unanimous((("a", Says(7)), ("b", Says(None)))).quote(leg(5), 5, "0xabc")
+        UnanimousQuoter((("a", Says(7)), ("b", Says(None)))).quote(leg(5), 5, "0xabc")
 
 
 def test_the_library_is_asked_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(UniswapPython, "installed", staticmethod(lambda: True))
-    assert [name for name, _ in opinions(Line(), (V2,)).quoters] == ["the venue's contracts", "uniswap-python"]
-    monkeypatch.setattr(UniswapPython, "installed", staticmethod(lambda: False))
-    assert [name for name, _ in opinions(Line(), (V2,)).quoters] == ["the venue's contracts"]
+    monkeypatch.setattr(UniswapPythonQuoter, "installed", staticmethod(lambda: True))
+    assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == ["the venue's contracts", "uniswap-python"]
+    monkeypatch.setattr(UniswapPythonQuoter, "installed", staticmethod(lambda: False))
+    assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == ["the venue's contracts"]
 
 
 def test_importing_the_library_leaves_web3_as_it_was() -> None:

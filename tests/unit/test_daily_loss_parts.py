@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 
 from agent import engine
 from agent.errors import Refused
-from agent.execution.step_context import Outcome, OutcomeKind
-from agent.guards.case import open_case
-from agent.model import Hold, Plan, Purchase, Rebalance, StepInput, Underway
-from agent.planning import gradual_execution as daily
-from agent.planning import planner as taxed
-from agent.planning import proposals as strategies
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.guards.case import build_guard_case
+from agent.model import ExecutionProgress, Hold, Plan, PurchaseKind, Rebalance, StepInput
+from agent.planning import gradual_execution, planner, proposals
 from agent.units import BPS
 from tests.builders import step_input, with_limits
 from tests.planning_worlds import DEEP, any_problem_with_gas, goal
@@ -28,12 +26,12 @@ ROOMY = {"turnover_bps": None, "daily_turnover_bps": None}
 
 def room(step: StepInput, plan: Plan) -> Fraction:
     """What the guard lets a plan lose at worst, by its own sums."""
-    case = open_case(step, plan, evidence(step, plan))
+    case = build_guard_case(step, plan, evidence(step, plan))
     return case.total() * Fraction(step.limits.daily_loss_bps or 0, BPS) - step.history.loss_24h
 
 
 def worst(step: StepInput, plan: Plan) -> Fraction:
-    return max(Fraction(0), open_case(step, plan, evidence(step, plan)).worst_cost())
+    return max(Fraction(0), build_guard_case(step, plan, evidence(step, plan)).worst_cost())
 
 
 @settings(max_examples=30)
@@ -42,11 +40,11 @@ def test_the_worst_case_of_every_part_fits_in_what_is_left(seed: int, limit_bps:
     step = with_limits(any_problem_with_gas(seed), daily_loss_bps=limit_bps)
     step = replace(step, history=replace(step.history, loss_24h=lost * limit_bps * 10 * MILLION))
     try:
-        whole = taxed.plan_after_tax(step, goal(step))
+        whole = planner.plan_after_tax(step, goal(step))
     except Refused:
         assume(False)
-    found = daily.plan_within_daily_loss(step, goal(step))
-    if worst(step, whole) <= room(step, whole) and daily.at_worst(step, whole) <= room(step, whole):
+    found = gradual_execution.plan_within_daily_loss(step, goal(step))
+    if worst(step, whole) <= room(step, whole) and gradual_execution.worst_case_loss(step, whole) <= room(step, whole):
         assert found == whole
     elif found != whole:
         assert worst(step, found) <= room(step, found) and found.turnover < whole.turnover
@@ -60,7 +58,7 @@ def test_every_part_of_a_purchase_fits_in_what_is_left(dollars: int, lost_percen
     step = with_limits(step, first_purchase_s=600, daily_loss_bps=limit_bps, plan_cost_bps=200)
     lost = Fraction(dollars * 10 * limit_bps * lost_percent * MILLION, BPS * 100)
     step = replace(step, history=replace(step.history, last_rebalance_s=None, loss_24h=lost))
-    outcome = engine.judge(step, strategies.rebalance, Seen())
+    outcome = engine.evaluate_input(step, proposals.rebalance, Seen())
     assume(outcome.plan is not None and outcome.kind is OutcomeKind.PLANNED)
     assert outcome.plan is not None and worst(step, outcome.plan) <= room(step, outcome.plan)
     bought = {leg.token_out: leg.amount_in_raw for leg in outcome.plan.legs}
@@ -73,15 +71,15 @@ def halves_of(loss: Fraction = Fraction(0), **limits: object) -> StepInput:
     return with_limits(money(loss_24h=loss), **({"daily_loss_bps": 14} | limits))  # type: ignore[arg-type]  # fields of Limits
 
 
-def look(step: StepInput) -> Outcome:
-    return engine.judge(step, strategies.rebalance, Seen())
+def look(step: StepInput) -> StepOutcome:
+    return engine.evaluate_input(step, proposals.rebalance, Seen())
 
 
 def test_a_first_purchase_beyond_daily_loss_is_begun_in_parts() -> None:
     outcome = look(halves_of())
     assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None
     begins = outcome.decided.begins
-    assert begins is not None and begins.purchase is Purchase.FIRST and begins.rounds > 1
+    assert begins is not None and begins.purchase is PurchaseKind.FIRST and begins.rounds > 1
     assert f"part 1 of {begins.rounds}" in outcome.reason and 'limits.daily_loss = "' in outcome.reason
     wanted_bps = Fraction(outcome.reason.split('limits.daily_loss = "')[1].split("%")[0]) * 100
     at_once = look(halves_of(daily_loss_bps=int(wanted_bps)))
@@ -91,7 +89,7 @@ def test_a_first_purchase_beyond_daily_loss_is_begun_in_parts() -> None:
 def test_a_part_that_follows_waits_where_the_day_has_too_little_left() -> None:
     begun = look(halves_of()).decided.begins
     assert begun is not None
-    under = Underway("1", begun, 1, Fraction(0), Fraction(0), 0, begun.first)
+    under = ExecutionProgress("1", begun, 1, Fraction(0), Fraction(0), 0, begun.first)
     step = halves_of(Fraction(12 * MILLION))
     step = replace(step, history=replace(step.history, campaign=under, last_rebalance_s=1))
     outcome = look(step)
@@ -120,4 +118,4 @@ def test_a_correction_beyond_daily_loss_is_done_in_part() -> None:
 def test_an_exit_keeps_its_own_rule(exit_: bool) -> None:
     step = with_limits(step_input(values={"WETH": 9_000, "USDC": 1_000}, depth=DEEP), daily_loss_bps=10, **ROOMY)
     wanted = replace(goal(step), exit=exit_)
-    assert (daily.plan_within_daily_loss(step, wanted) == taxed.plan_after_tax(step, wanted)) == exit_
+    assert (gradual_execution.plan_within_daily_loss(step, wanted) == planner.plan_after_tax(step, wanted)) == exit_

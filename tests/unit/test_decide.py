@@ -14,10 +14,10 @@ from agent.model import (
     Halt,
     Hold,
     Holding,
-    Hybrid,
-    Quarantined,
+    HybridTrigger,
+    PriceSource,
+    QuarantinedItem,
     Rebalance,
-    ReferenceKind,
     StepInput,
     Threshold,
 )
@@ -95,7 +95,7 @@ def test_an_asset_without_a_price_halts_with_the_reason_of_every_source() -> Non
 
 
 def test_a_stale_feed_halts() -> None:
-    step = with_feed(step_input(values=OFF, kinds=[ReferenceKind.FEED]), "WETH", updated_at_s=NOW_S - 3_601)
+    step = with_feed(step_input(values=OFF, kinds=[PriceSource.FEED]), "WETH", updated_at_s=NOW_S - 3_601)
     assert "is 3601 s old, at most 3600 s count" in _reason(step, Halt)
 
 
@@ -112,9 +112,9 @@ def test_a_hub_without_a_price_does_not_halt() -> None:
 def test_a_quarantined_token_halts_and_a_quarantined_pool_does_not() -> None:
     step = step_input(values=OFF)
     weth = step.portfolio.assets[0].token.address
-    halted = with_snapshot(step, quarantined=(Quarantined("balance", weth, "out of gas"),))
+    halted = with_snapshot(step, quarantined=(QuarantinedItem("balance", weth, "out of gas"),))
     assert _reason(halted, Halt) == "WETH is quarantined (balance: out of gas)"
-    pool = with_snapshot(step, quarantined=(Quarantined("pool", step.snapshot.pools[0].address, "reverted"),))
+    pool = with_snapshot(step, quarantined=(QuarantinedItem("pool", step.snapshot.pools[0].address, "reverted"),))
     assert isinstance(decide(pool).decision, Rebalance)
 
 
@@ -172,7 +172,7 @@ def test_one_asset_is_no_portfolio_and_thirteen_are_a_warning() -> None:
 def test_a_band_as_destination_of_a_trigger_without_one_halts(trigger: Every | Cron) -> None:
     step = step_input(values=OFF, trigger=trigger, destination=Destination.BAND)
     assert _reason(step, Halt) == "the destination is a band, but the trigger has none"
-    hybrid = step_input(values=OFF, trigger=Hybrid(Threshold(None, 1_000), trigger), destination=Destination.BAND)
+    hybrid = step_input(values=OFF, trigger=HybridTrigger(Threshold(None, 1_000), trigger), destination=Destination.BAND)
     assert isinstance(decide(hybrid).decision, Rebalance)
 
 
@@ -259,7 +259,7 @@ def test_corrections_below_the_smallest_trade_are_left_and_the_review_counts_as_
 
 
 def test_a_hybrid_that_is_due_within_the_bands_holds_counts_as_done_and_names_the_next_review() -> None:
-    decided = decide(step_input(trigger=Hybrid(Threshold(None, 1_000), Every(DAY_S))))
+    decided = decide(step_input(trigger=HybridTrigger(Threshold(None, 1_000), Every(DAY_S))))
     assert isinstance(decided.decision, Hold)
     assert decided.reviewed
     assert decided.decision.reason.startswith("first review; all within their bands; closest is WETH")
@@ -267,7 +267,7 @@ def test_a_hybrid_that_is_due_within_the_bands_holds_counts_as_done_and_names_th
 
 
 def test_a_hybrid_between_reviews_holds_outside_its_band_and_names_the_review_once() -> None:
-    step = step_input(values=OFF, trigger=Hybrid(Threshold(None, 1_000), Every(DAY_S)), past=history(last_review_s=NOW_S - 60))
+    step = step_input(values=OFF, trigger=HybridTrigger(Threshold(None, 1_000), Every(DAY_S)), past=history(last_review_s=NOW_S - 60))
     decided = decide(step)
     assert isinstance(decided.decision, Hold)
     assert decided.decision.reason.count("next review") == 1
@@ -280,7 +280,7 @@ def test_a_cron_expression_that_is_none_is_a_config_error() -> None:
 
 
 def test_the_feed_of_the_asset_and_not_of_its_namesake_is_asked() -> None:
-    step = step_input(values=OFF, kinds=[ReferenceKind.FEED])
+    step = step_input(values=OFF, kinds=[PriceSource.FEED])
     weth, usdc = step.portfolio.assets
     moved = _assets(step, replace(weth, feed=feed_address("OTHER")), usdc)
     assert "the feed of WETH was not read" in _reason(moved, Halt)

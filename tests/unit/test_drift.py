@@ -8,8 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import Refused
-from agent.model import Asset, AssetDrift, Cron, Destination, Every, Goal, GoalWeight, Hybrid, Threshold, Trigger
-from agent.policy.drift import alert_prices, band, corrections, drift, goal, ideal_trades, total, weigh
+from agent.model import Asset, AssetDrift, Cron, Destination, Every, Goal, GoalWeight, HybridTrigger, Threshold, Trigger
+from agent.policy.drift import (
+    alert_prices,
+    band,
+    compute_drifts,
+    corrections,
+    drifts_from_balances,
+    ideal_trades,
+    investable_total,
+    rebalance_goal,
+)
 from agent.units import BPS
 from tests.builders import address, step_input, token
 
@@ -22,7 +31,7 @@ def _assets(targets_bps: list[int], reserves_raw: list[int] | None = None) -> tu
 def _weighed(targets_bps: list[int], raws: list[int], trigger: Trigger, reserves_raw: list[int] | None = None) -> tuple[AssetDrift, ...]:
     assets = _assets(targets_bps, reserves_raw)
     held = {asset.token.address: raw for asset, raw in zip(assets, raws, strict=True)}
-    return weigh(assets, held, {asset.token.address: Fraction(1) for asset in assets}, trigger)
+    return drifts_from_balances(assets, held, {asset.token.address: Fraction(1) for asset in assets}, trigger)
 
 
 RELATIVE = Threshold(None, 1_000)
@@ -39,7 +48,7 @@ RELATIVE = Threshold(None, 1_000)
         (Threshold(500, None), 300, 0, 800),
         (Threshold(500, None), 9_800, 9_300, 10_000),
         (Threshold(None, None), 5_000, 5_000, 5_000),
-        (Hybrid(Threshold(500, None), Every(86_400)), 5_000, 4_500, 5_500),
+        (HybridTrigger(Threshold(500, None), Every(86_400)), 5_000, 4_500, 5_500),
         (Every(86_400), 5_000, 5_000, 5_000),
         (Cron("0 9 * * *", "UTC"), 5_000, 5_000, 5_000),
     ],
@@ -63,7 +72,7 @@ def test_weights_are_of_what_is_not_reserved_and_a_short_reserve_counts_as_nothi
     assert [d.raw for d in drifts] == [600, 400, 70]
     assert [d.weight_bps for d in drifts] == [5_556, 4_444, 0]
     assert [d.drift_bps for d in drifts] == [556, 1_444, -2_000]
-    assert total(drifts) == 900
+    assert investable_total(drifts) == 900
 
 
 def test_an_empty_wallet_has_shares_of_zero_and_nothing_outside() -> None:
@@ -76,15 +85,15 @@ def test_a_missing_balance_or_price_is_refused_by_name() -> None:
     step = step_input()
     weth, usdc = (asset.token.address for asset in step.portfolio.assets)
     with pytest.raises(Refused, match="reference price of WETH is not known"):
-        drift(step, {usdc: Fraction(1)})
+        compute_drifts(step, {usdc: Fraction(1)})
     step = replace(step, snapshot=replace(step.snapshot, holdings=step.snapshot.holdings[:1]))
     with pytest.raises(Refused, match="balance of USDC is not known"):
-        drift(step, {weth: Fraction(1), usdc: Fraction(1)})
+        compute_drifts(step, {weth: Fraction(1), usdc: Fraction(1)})
 
 
 def test_a_symbol_that_may_not_be_shown_is_replaced_by_the_address() -> None:
     strange = Asset(token("A\n", 6, at=address("strange")), 10_000, 0)
-    drifts = weigh([strange], {strange.token.address: 1}, {strange.token.address: Fraction(1)}, RELATIVE)
+    drifts = drifts_from_balances([strange], {strange.token.address: 1}, {strange.token.address: Fraction(1)}, RELATIVE)
     assert drifts[0].symbol == strange.token.address
 
 
@@ -115,7 +124,7 @@ def portfolios(draw: st.DrawFn) -> tuple[AssetDrift, ...]:
     assets = _assets(bps)
     prices = {a.token.address: draw(st.fractions(min_value=Fraction(1, 10**12), max_value=10**12)) for a in assets}
     held = {a.token.address: raw for a, raw in zip(assets, raws, strict=True)}
-    return weigh(assets, held, prices, Threshold(*draw(widths)))
+    return drifts_from_balances(assets, held, prices, Threshold(*draw(widths)))
 
 
 @settings(max_examples=40, deadline=None)
@@ -126,7 +135,7 @@ def test_shares_sum_to_one_and_ideal_trades_to_zero_and_lead_exactly_onto_the_ta
     trades = ideal_trades(drifts)
     assert sum(trades.values()) == 0
     for d in drifts:
-        assert (d.value + trades[d.token]) / total(drifts) == Fraction(d.target_bps, BPS)
+        assert (d.value + trades[d.token]) / investable_total(drifts) == Fraction(d.target_bps, BPS)
 
 
 @settings(max_examples=40, deadline=None)
@@ -136,7 +145,7 @@ def test_at_its_alert_price_an_asset_stands_exactly_on_the_edge_of_its_band(drif
         for price, edge_bps in zip(alert_prices(drifts)[d.token], (d.band_low_bps, d.band_high_bps), strict=True):
             if price is not None:
                 value = price * d.investable_raw
-                assert value / (total(drifts) - d.value + value) == edge_bps / BPS
+                assert value / (investable_total(drifts) - d.value + value) == edge_bps / BPS
 
 
 @settings(max_examples=40, deadline=None)
@@ -154,11 +163,11 @@ def test_every_destination_can_be_reached_and_lies_between_here_and_the_target(d
 
 
 def _goals(drifts: tuple[AssetDrift, ...]) -> tuple[tuple[GoalWeight, ...], ...]:
-    return tuple(goal(drifts, d).weights for d in (Destination.TARGET, Destination.HALFWAY, Destination.BAND))
+    return tuple(rebalance_goal(drifts, d).weights for d in (Destination.TARGET, Destination.HALFWAY, Destination.BAND))
 
 
 def _bands_bps(drifts: tuple[AssetDrift, ...]) -> list[tuple[object, object]]:
-    return [(w.low * BPS, w.high * BPS) for w in goal(drifts, Destination.BAND).weights]
+    return [(w.low * BPS, w.high * BPS) for w in rebalance_goal(drifts, Destination.BAND).weights]
 
 
 def test_a_band_is_clipped_to_what_the_other_assets_can_make_up_for() -> None:
@@ -171,8 +180,8 @@ def test_a_band_is_clipped_to_what_the_other_assets_can_make_up_for() -> None:
 def test_corrections_are_the_way_to_the_nearest_wanted_share() -> None:
     drifts = _weighed([5_000, 5_000], [700, 300], RELATIVE)
     a, b = (d.token for d in drifts)
-    assert corrections(drifts, goal(drifts, Destination.TARGET)) == {a: -200, b: 200} == ideal_trades(drifts)
-    assert corrections(drifts, goal(drifts, Destination.BAND)) == {a: -150, b: 150}
-    assert corrections(drifts, goal(drifts, Destination.HALFWAY)) == {a: -100, b: 100}
+    assert corrections(drifts, rebalance_goal(drifts, Destination.TARGET)) == {a: -200, b: 200} == ideal_trades(drifts)
+    assert corrections(drifts, rebalance_goal(drifts, Destination.BAND)) == {a: -150, b: 150}
+    assert corrections(drifts, rebalance_goal(drifts, Destination.HALFWAY)) == {a: -100, b: 100}
     free = Goal((GoalWeight(a, Fraction(0), Fraction(1)), GoalWeight(b, Fraction(0), Fraction(1))))
     assert corrections(drifts, free) == {a: 0, b: 0}

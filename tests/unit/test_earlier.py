@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from agent.chain.endpoints import Panel
-from agent.chain.history import Day, told_by
-from agent.execution.bookkeeping import entries, recall
+from agent.chain.endpoints import EndpointPool
+from agent.chain.history import RecentTransactions, recent_transactions_from
+from agent.execution.bookkeeping import prior_day_usage, with_prior_day
 from agent.model import History, IntentKind, IntentState
 from agent.store import open_store
 from agent.units import NATIVE
@@ -24,7 +24,7 @@ from tests.scripted import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
 # what it is worth
 def lost(**one: Any) -> tuple[Fraction, Fraction, int]:
     """Loss and turnover in dollars, and gas, of one transaction."""
-    (found,) = entries(at(), told(Node(sent={19_000: one})))
+    (found,) = prior_day_usage(at(), told(Node(sent={19_000: one})))
     return found.loss / DOLLAR, found.turnover / DOLLAR, found.gas_wei
 
 
@@ -57,7 +57,7 @@ def test_an_exchange_costs_what_it_lost_and_everything_its_gas(logs: list[Any], 
 )
 def test_what_nothing_came_back_for_was_paid_out(back: int, to: str, dollars: int) -> None:
     logs = [event(WETH.address, WALLET, OTHER, COIN)] + ([event(USDC.address, OTHER, WALLET, back)] if back else [])
-    (found,) = entries(at(), told(Node(sent={19_000: {"logs": logs, "to": to}})))
+    (found,) = prior_day_usage(at(), told(Node(sent={19_000: {"logs": logs, "to": to}})))
     assert round(found.outflow / DOLLAR) == dollars
 
 
@@ -65,14 +65,14 @@ def test_an_exchange_is_valued_at_what_feeds_said_just_before_it() -> None:
     """WETH stood at 1,990 then and at 2,000 now: nothing was lost. A node that has forgotten leaves the prices of now."""
     feeds = {builders.feed_address("WETH"): {18_999: 1_990 * 10**8}, builders.feed_address("USDC"): 10**8}
     node = Node(sent={19_000: {"logs": SWAP}, 19_500: {}}, feeds=feeds)
-    (swap, other) = told_by(node, WALLET, node.head, node.nonce, list(feeds)).sent
+    (swap, other) = recent_transactions_from(node, WALLET, node.head, node.nonce, list(feeds)).sent
     assert dict(swap.answers) == {builders.feed_address("WETH"): 1_990 * 10**8, builders.feed_address("USDC"): 10**8}
     assert other.answers == ()
-    (found, _) = entries(at(), Day(0, (swap, other)))
+    (found, _) = prior_day_usage(at(), RecentTransactions(0, (swap, other)))
     then = Fraction(GAS_WEI * 1_990, COIN)
     assert found.loss / DOLLAR == then
     del feeds[builders.feed_address("USDC")]
-    (swap, _) = told_by(node, WALLET, node.head, node.nonce, [*feeds, builders.feed_address("USDC")]).sent
+    (swap, _) = recent_transactions_from(node, WALLET, node.head, node.nonce, [*feeds, builders.feed_address("USDC")]).sent
     assert swap.answers == ()
 
 
@@ -81,12 +81,12 @@ def test_a_new_store_is_told_once_and_remembers(tmp_path: Path) -> None:
     node = Node(sent={number: {"logs": SWAP} for number in RECENT})
     step = at(node.height, nonce_latest=node.nonce)
     step = replace(step, history=store.history(NOW_S))
-    panel = Panel([node], 1)
-    known = recall(step, store, panel).history
+    panel = EndpointPool([node], 1)
+    known = with_prior_day(step, store, panel).history
     assert known.loss_24h == len(RECENT) * (10 + GAS_USD) * DOLLAR
     assert known.gas_24h_wei == len(RECENT) * GAS_WEI
     asked = node.requests
-    assert recall(replace(step, history=store.history(NOW_S)), store, panel).history == known
+    assert with_prior_day(replace(step, history=store.history(NOW_S)), store, panel).history == known
     assert node.requests == asked
     assert store.history(NOW_S + 86_400).loss_24h == 0
 
@@ -98,7 +98,7 @@ def test_what_the_chain_cannot_tell_is_unknown_until_the_store_has_seen_a_day_it
         node.later_s = later_s
         step = at(node.height, nonce_latest=1)
         step = replace(step, snapshot=replace(step.snapshot, head=node.head), history=store.history(NOW_S + later_s))
-        found = recall(step, store, Panel([node], 1)).history.unknown
+        found = with_prior_day(step, store, EndpointPool([node], 1)).history.unknown
         assert bool(found) is unknown
         assert not unknown or "--nothing-lost" in found
 
@@ -111,7 +111,7 @@ def test_what_was_told_without_payouts_is_asked_once_more(tmp_path: Path) -> Non
     step = at(node.height, nonce_latest=1)
 
     def looked() -> History:
-        return recall(replace(step, history=store.history(NOW_S)), store, Panel([node], 1)).history
+        return with_prior_day(replace(step, history=store.history(NOW_S)), store, EndpointPool([node], 1)).history
 
     assert looked().outflow_24h == 700 * DOLLAR
     with store.engine.begin() as connection:
@@ -132,8 +132,8 @@ def test_an_exchange_of_what_has_no_price_now_is_not_written_down_as_no_loss(tmp
     step = replace(at(node.height, nonce_latest=1), history=store.history(NOW_S))
     feeds = tuple(feed for feed in step.snapshot.feeds if feed.feed != builders.feed_address("WETH"))
     blind = replace(step, snapshot=replace(step.snapshot, feeds=feeds))
-    assert "WETH has no reference price" in recall(blind, store, Panel([node], 1)).history.unknown
-    found = recall(step, store, Panel([node], 1)).history
+    assert "WETH has no reference price" in with_prior_day(blind, store, EndpointPool([node], 1)).history.unknown
+    found = with_prior_day(step, store, EndpointPool([node], 1)).history
     assert (found.unknown, found.loss_24h) == ("", (10 + GAS_USD) * DOLLAR)
 
 
@@ -141,16 +141,16 @@ def test_an_owner_who_vouches_is_believed(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     node = Node(sent={19_990: {}}, states_from=30_000)
     step = replace(at(node.height, nonce_latest=1), history=store.history(NOW_S))
-    assert recall(step, store, Panel([node], 1)).history.unknown
-    store.tell_day((), 1)
-    assert recall(step, store, Panel([node], 1)).history.unknown == ""
+    assert with_prior_day(step, store, EndpointPool([node], 1)).history.unknown
+    store.record_prior_day((), 1)
+    assert with_prior_day(step, store, EndpointPool([node], 1)).history.unknown == ""
 
 
 def test_a_wallet_that_never_sent_anything_is_not_asked_about(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET)
     node = Node()
     step = at(node.height, nonce_latest=0)
-    assert recall(step, store, Panel([node], 1)).history.unknown == ""
+    assert with_prior_day(step, store, EndpointPool([node], 1)).history.unknown == ""
     assert node.requests == 0
 
 
@@ -165,7 +165,7 @@ def test_what_this_store_sent_itself_is_not_counted_twice(tmp_path: Path) -> Non
     store.book(mined, Fraction(5), Fraction(7), 11, NOW_S - 5)
     node = Node(sent={19_000: {"logs": SWAP}, 19_001: {}})
     step = replace(at(node.height, nonce_latest=2), history=store.history(NOW_S))
-    found = recall(step, store, Panel([node], 1)).history
+    found = with_prior_day(step, store, EndpointPool([node], 1)).history
     assert found.loss_24h == 7 + GAS_USD * DOLLAR
     assert found.gas_24h_wei == 11 + GAS_WEI
 
@@ -174,10 +174,10 @@ def test_after_an_adoption_the_chain_explains_what_the_wallet_did_meanwhile(tmp_
     """Balances that another machine moved with the same key are known, not flows; what came before the books is not counted again."""
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     before = at(18_500)
-    store.note_balances(before.snapshot, {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}, (), 0)
-    store.adopt_nonce(2, 1)
+    store.record_balances(before.snapshot, {WETH.address: 10 * COIN, USDC.address: 20_000 * DOLLAR, NATIVE: COIN}, (), 0)
+    store.set_expected_nonce(2, 1)
     node = Node(sent={18_000: {"logs": SWAP}, 19_000: {"logs": SWAP}})
-    recall(replace(at(node.height, nonce_latest=2), history=store.history(NOW_S)), store, Panel([node], 1))
+    with_prior_day(replace(at(node.height, nonce_latest=2), history=store.history(NOW_S)), store, EndpointPool([node], 1))
     own = {change.token: change.delta_raw for change in store.books().own}
     assert own == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR, NATIVE: -GAS_WEI}
     assert store.history(NOW_S).loss_24h == 2 * (10 + GAS_USD) * DOLLAR

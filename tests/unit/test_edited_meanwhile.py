@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from agent.app import agent as rounds
-from agent.app.agent import never, silent
-from agent.app.settings import config_versions as versions
+from agent.app.agent import ignore_progress, never_confirm
+from agent.app.settings import config_versions
 from agent.config.load import load_config
-from agent.execution.step_context import Outcome, OutcomeKind
-from agent.model import Style
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.model import ExecutionStyle
 from agent.store import open_store
-from agent.store.config_versions import Edited
-from agent.wiring import Wallet
+from agent.store.config_versions import ConfigChanged
+from agent.wiring import WalletSession
 from tests import builders
 from tests.unit.test_config import text
 
@@ -30,7 +30,7 @@ STEP: Any = SimpleNamespace(snapshot=SimpleNamespace(head=SimpleNamespace(timest
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """What waiting for the wallet needs of a desk."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(Wallet, "_hands", lambda _: "hands")
+    monkeypatch.setattr(WalletSession, "_actors", lambda _: "hands")
     (tmp_path / "trimtab.toml").write_text(text())
     loaded = load_config(tmp_path / "trimtab.toml")
     store = open_store(loaded.store_url, 1, builders.OWNER)
@@ -41,18 +41,18 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     store.close()
 
 
-def wallet(desk: Any) -> Wallet:
-    return Wallet(desk, never, silent, None, None)
+def wallet(desk: Any) -> WalletSession:
+    return WalletSession(desk, never_confirm, ignore_progress, None, None)
 
 
 def test_who_gets_the_wallet_after_an_edit_does_nothing_by_the_version_before(desk: Any) -> None:
-    with wallet(desk).held() as hands:
-        assert str(hands) == "hands"
+    with wallet(desk).held() as actors:
+        assert str(actors) == "hands"
     desk.store.confirm_config(OTHER, 2)
-    with pytest.raises(Edited, match="config was edited"), wallet(desk).held():
+    with pytest.raises(ConfigChanged, match="config was edited"), wallet(desk).held():
         raise AssertionError("acts by limits that are nobody's any more")
-    with wallet(desk).held(takes_back=True) as hands:
-        assert str(hands) == "hands", "a hard pause waits for no restart"
+    with wallet(desk).held(takes_back=True) as actors:
+        assert str(actors) == "hands", "a hard pause waits for no restart"
     desk.store.confirm_config(desk.loaded.digest, 3)  # and taken back
     with wallet(desk).held():
         pass
@@ -65,19 +65,19 @@ def test_a_yes_to_a_question_that_an_edit_overtook_confirms_neither_version(desk
         desk.store.confirm_config(OTHER, 2)
         return True
 
-    with pytest.raises(Edited):
-        versions.confirmed(agent, edited_meanwhile)
+    with pytest.raises(ConfigChanged):
+        config_versions.confirm_changes(agent, edited_meanwhile)
     assert desk.store.confirmed_config() == OTHER
-    assert versions.confirmed(agent, lambda _: True), "asked again, with what is different shown, it is an answer"
+    assert config_versions.confirm_changes(agent, lambda _: True), "asked again, with what is different shown, it is an answer"
 
 
 def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(desk: Any) -> None:
     sent: Any = SimpleNamespace(kind="swap")
-    under = SimpleNamespace(done=1, next_s=1_060, campaign=SimpleNamespace(rounds=3, pace=SimpleNamespace(style=Style.ROUNDS)))
+    under = SimpleNamespace(done=1, next_s=1_060, campaign=SimpleNamespace(rounds=3, pace=SimpleNamespace(style=ExecutionStyle.ROUNDS)))
     desk.store.history = lambda _: SimpleNamespace(campaign=under)
-    desk.eyes = None  # a round that began would fail here
+    desk.readers = None  # a round that began would fail here
     desk.store.confirm_config(OTHER, 2)
-    first = Outcome("1", OutcomeKind.DONE, "a round", STEP, DECIDED, None, transactions=(sent,))
-    found = rounds.go_on(wallet(desk), first)
+    first = StepOutcome("1", OutcomeKind.DONE, "a round", STEP, DECIDED, None, transactions=(sent,))
+    found = rounds.continue_execution(wallet(desk), first)
     assert (found.kind, found.transactions) == (OutcomeKind.REFUSED, (sent,))
     assert "config was edited" in found.reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.chain.endpoints import FAILURES, FIRST_REST_S, HALF_LIFE_S, LONGEST_REST_S, Circuit, Health
+from agent.chain.endpoints import FAILURES, FIRST_REST_S, HALF_LIFE_S, LONGEST_REST_S, Circuit, EndpointHealth
 
 
 class Hands:
@@ -23,12 +23,12 @@ def clock() -> Hands:
 
 
 def test_an_endpoint_of_which_nothing_is_known_is_thought_well_of(clock: Hands) -> None:
-    health = Health(clock)
+    health = EndpointHealth(clock)
     assert (health.score, health.circuit, health.standing.latency_s) == (1.0, Circuit.CLOSED, None)
 
 
 def test_failures_lower_the_score_and_time_forgets_them_by_halves(clock: Hands) -> None:
-    health = Health(clock)
+    health = EndpointHealth(clock)
     health.success(0.0)
     health.failure("down")
     assert health.score == pytest.approx(2 / 3)
@@ -39,7 +39,7 @@ def test_failures_lower_the_score_and_time_forgets_them_by_halves(clock: Hands) 
 
 
 def test_of_two_that_always_answer_the_faster_scores_more(clock: Hands) -> None:
-    fast, slow = Health(clock), Health(clock)
+    fast, slow = EndpointHealth(clock), EndpointHealth(clock)
     for _ in range(5):
         fast.success(0.05)
         slow.success(2.0)
@@ -48,7 +48,7 @@ def test_of_two_that_always_answer_the_faster_scores_more(clock: Hands) -> None:
 
 
 def test_repeated_failures_rest_it_and_one_good_trial_brings_it_back(clock: Hands) -> None:
-    health = Health(clock)
+    health = EndpointHealth(clock)
     for _ in range(FAILURES - 1):
         health.failure("down")
     assert health.circuit is Circuit.CLOSED
@@ -63,7 +63,7 @@ def test_repeated_failures_rest_it_and_one_good_trial_brings_it_back(clock: Hand
 
 
 def test_each_failed_trial_doubles_the_rest_up_to_a_bound(clock: Hands) -> None:
-    health = Health(clock)
+    health = EndpointHealth(clock)
     for _ in range(FAILURES):
         health.failure("down")
     rests = []
@@ -77,7 +77,7 @@ def test_each_failed_trial_doubles_the_rest_up_to_a_bound(clock: Hands) -> None:
 
 
 def test_successes_in_between_keep_it_in_service(clock: Hands) -> None:
-    health = Health(clock)
+    health = EndpointHealth(clock)
     for _ in range(20):
         health.failure("now and then")
         health.success(0.1)
@@ -86,7 +86,7 @@ def test_successes_in_between_keep_it_in_service(clock: Hands) -> None:
 
 @pytest.mark.parametrize(("asked_s", "kept_s"), [(30.0, 30.0), (0.0, 0.0), (-5.0, 0.0), (1e9, LONGEST_REST_S)])
 def test_a_wait_that_was_asked_for_is_kept_within_reason(clock: Hands, asked_s: float, kept_s: float) -> None:
-    health = Health(clock)
+    health = EndpointHealth(clock)
     health.failure("too many requests", asked_s)
     assert health.standing.rest_s == kept_s
     assert health.circuit is (Circuit.WAIT if kept_s else Circuit.CLOSED)
@@ -95,14 +95,14 @@ def test_a_wait_that_was_asked_for_is_kept_within_reason(clock: Hands, asked_s: 
 
 
 def test_a_success_does_not_shorten_a_wait_that_was_asked_for(clock: Hands) -> None:
-    health = Health(clock)
+    health = EndpointHealth(clock)
     health.failure("too many requests", 30)
     health.success(0.1)
     assert health.circuit is Circuit.WAIT
 
 
 def test_one_that_was_outvoted_comes_last_and_is_asked_all_the_same(clock: Hands) -> None:
-    liar, honest = Health(clock), Health(clock)
+    liar, honest = EndpointHealth(clock), EndpointHealth(clock)
     for health in (liar, honest):
         health.success(0.1)
     for _ in range(10):

@@ -86,7 +86,7 @@ def test_an_old_floor_is_no_free_option_what_fails_at_the_head_is_cancelled(tmp_
 
 def test_while_endpoints_are_not_level_an_old_floor_is_not_sent_again(tmp_path: Path) -> None:
     made = patient(tmp_path, mined_timeout_s=10)
-    when_sent(made, 1, lambda: setattr(made.chain, "uneven", UNEVEN))
+    when_sent(made, 1, lambda: setattr(made.chain, "height_disagreement", UNEVEN))
     with pytest.raises(Retryable):
         made.run()
     assert states(made) == [("swap", "broadcast")]
@@ -97,7 +97,7 @@ def test_while_endpoints_are_not_level_a_late_swap_is_cancelled_all_the_same(tmp
     made = patient(tmp_path)
 
     def late() -> None:
-        made.chain.timestamp_s, made.chain.uneven = START_S + 90, UNEVEN
+        made.chain.timestamp_s, made.chain.height_disagreement = START_S + 90, UNEVEN
         if len(made.chain.sent) == 2:
             made.chain.mine(made.chain.sent[1])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded, Refused
-from agent.execution.reconcile import cancelling
+from agent.execution.reconcile import cancel_transaction
 from agent.model import IntentState
 from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from tests.scripted import GWEI, START_S, WALLET, Bench, Killed, bench, killed_at, lost_in_broadcast, tx
@@ -130,7 +130,7 @@ def test_a_wallet_without_gas_money_needs_the_operator(tmp_path: Path) -> None:
 def test_a_cancel_pays_an_eighth_more_in_every_field(tmp_path: Path, fees: tuple[int | None, int | None, int | None]) -> None:
     original = replace(tx(4), max_fee_wei=fees[0], max_priority_fee_wei=fees[1], gas_price_wei=fees[2])
     head = bench(tmp_path).chain.head()
-    cancel = cancelling(original, WALLET, head, None)
+    cancel = cancel_transaction(original, WALLET, head, None)
     for before, after in zip(fees, (cancel.max_fee_wei, cancel.max_priority_fee_wei, cancel.gas_price_wei), strict=True):
         assert (before is None) == (after is None)
         if before is not None and after is not None:
@@ -143,9 +143,9 @@ def test_a_cancel_pays_an_eighth_more_in_every_field(tmp_path: Path, fees: tuple
 def test_a_cancel_keeps_to_the_gas_price_limit(tmp_path: Path) -> None:
     head = bench(tmp_path).chain.head()
     limit = 12 * GWEI
-    assert cancelling(tx(0), WALLET, head, limit).max_fee_wei <= limit
+    assert cancel_transaction(tx(0), WALLET, head, limit).max_fee_wei <= limit
     with pytest.raises(Refused) as caught:
-        cancelling(tx(0), WALLET, head, 11 * GWEI)
+        cancel_transaction(tx(0), WALLET, head, 11 * GWEI)
     assert caught.value.verdicts[0].guard == "gas_price"
 
 
@@ -154,15 +154,15 @@ def test_a_cancel_that_no_node_knows_any_more_goes_out_again_while_the_switch_st
     made = bench(tmp_path, automine=False)
     killed_at(made, "after:send")
     made.paused = made.hard = True
-    made.executor().abandon("hard pause")
+    made.executor().cancel_pending("hard pause")
     assert states(made) == [("swap", "broadcast"), ("cancel", "broadcast")]
     made.chain.pool.clear()
     made.chain.automine, made.signer.drifting = True, drifting
     made.hard = False
-    made.executor().abandon("soft pause")
+    made.executor().cancel_pending("soft pause")
     assert len(made.chain.sent) == 2
     made.hard = True
-    made.executor().abandon("hard pause")
+    made.executor().cancel_pending("hard pause")
     assert states(made)[0] == ("swap", "cancelled")
     assert states(made)[-1] == ("cancel", "final")
     assert made.store.open_intents() == ()

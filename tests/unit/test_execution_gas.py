@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded, Refused, Retryable
-from agent.execution.reconcile import GAS_FOLD, RESERVED_STEPS, Replacer
+from agent.execution.reconcile import MAX_GAS_MULTIPLE, RESERVED_BUMPS, TxReplacer
 from agent.model import IntentKind, IntentState
 from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from tests.scripted import GWEI, START_S, grant, killed_at, tx
@@ -28,7 +28,7 @@ def test_bumps_leave_room_for_a_cancel_and_its_bump_and_nothing_goes_above_the_c
     bumps, cancels = kinds.count(IntentKind.SWAP), kinds.count(IntentKind.CANCEL)
     assert kinds == [IntentKind.SWAP] * bumps + [IntentKind.CANCEL] * cancels
     assert bumps > 2
-    assert cancels >= RESERVED_STEPS
+    assert cancels >= RESERVED_BUMPS
     require_dearer(intents)
     assert max(intent.tx.max_fee_wei for intent in intents) <= ceiling
     assert any("must pay more than the limit" in event.text for event in made.events)
@@ -45,7 +45,7 @@ def test_without_a_ceiling_gas_money_still_ends_at_a_multiple_of_the_first(tmp_p
     with pytest.raises(Retryable):
         made.executor().run("s", IntentKind.SWAP, tx(0), granted, "swap")
     swaps = [intent for intent in made.store.intents() if intent.kind is IntentKind.SWAP]
-    assert max(intent.tx.gas * intent.tx.max_fee_wei for intent in swaps) <= GAS_FOLD * first_wei
+    assert max(intent.tx.gas * intent.tx.max_fee_wei for intent in swaps) <= MAX_GAS_MULTIPLE * first_wei
     assert len(swaps) == 12  # 1.125 ** 11 is below four, 1.125 ** 12 above
     assert all(made.store.grant(intent.id).max_gas_wei >= intent.tx.gas * intent.tx.max_fee_wei for intent in made.store.intents())
 
@@ -119,7 +119,7 @@ def test_hurrying_by_hand_says_why_nothing_may_be_sent(tmp_path: Path) -> None:
     killed_at(made, "after:send")
     executor = made.executor()
     with pytest.raises(Refused, match="must pay more than the limit"):
-        Replacer(executor._carrier).hurry(0)
+        TxReplacer(executor._carrier).bump_or_cancel(0)
     assert len(made.chain.sent) == 1
 
 
@@ -136,4 +136,4 @@ def test_a_bump_aims_no_higher_than_its_gas_money_allows(tmp_path: Path) -> None
     made.clock.each = dear
     ended = made.executor().run("s", IntentKind.SWAP, tx(0), replace(grant(), max_gas_wei=first_wei), "swap")
     assert (ended.kind, ended.state) == (IntentKind.SWAP, S.FINAL)
-    assert ended.tx.max_fee_wei == GAS_FOLD * 10 * GWEI
+    assert ended.tx.max_fee_wei == MAX_GAS_MULTIPLE * 10 * GWEI

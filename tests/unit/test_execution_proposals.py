@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from agent.errors import OperatorNeeded
-from agent.execution.external_signer import Proposed, ProposingExecutor
+from agent.execution.external_signer import AwaitingExternalSignature, ProposingExecutor
 from agent.model import IntentKind, IntentState, UnsignedTx
-from agent.ports import Carried, Grant
+from agent.ports import Grant, MinedTransaction
 from agent.store.store import FileOutbox
 from tests.scripted import START_S, WALLET, Bench, bench, grant, tx
 
@@ -38,9 +38,9 @@ class Owner:
         self.made.chain.nonces_of[HASH] = nonce
         self.made.chain.mine(HASH)
 
-    def carried(self, _unsigned: UnsignedTx, _since_block: int) -> Carried | None:
+    def carried(self, _unsigned: UnsignedTx, _since_block: int) -> MinedTransaction | None:
         seen = self.made.chain.look(HASH)
-        return None if seen.receipt is None else Carried(HASH, seen.receipt.block_number, self.same)
+        return None if seen.receipt is None else MinedTransaction(HASH, seen.receipt.block_number, self.same)
 
 
 def proposing(made: Bench, owner: Owner, folder: Path) -> ProposingExecutor:
@@ -63,7 +63,7 @@ def proposed(folder: Path) -> tuple[Bench, Owner, ProposingExecutor]:
     owner = Owner(made)
     executor = proposing(made, owner, folder)
     made.store.begin_step("s", START_S, "{}")
-    with pytest.raises(Proposed):
+    with pytest.raises(AwaitingExternalSignature):
         executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")
     return made, owner, executor
 
@@ -72,7 +72,7 @@ def test_a_hard_pause_takes_back_what_waits_and_settles_what_was_mined_meanwhile
     made, owner, executor = proposed(tmp_path)
     owner.mines()
     made.paused = made.hard = True
-    (ended,) = executor.abandon("hard pause")
+    (ended,) = executor.cancel_pending("hard pause")
     assert (ended.state, ended.tx_hash) == (IntentState.FINAL, HASH)
     assert [intent.id for intent in made.store.unbooked()] == [ended.id], "what it lost counts"
     assert not list((tmp_path / "proposals").iterdir())
@@ -84,10 +84,10 @@ def test_a_hard_pause_leaves_what_something_else_took_the_place_of_to_a_person(t
     owner.mines(same=False)
     made.paused = made.hard = True
     with pytest.raises(OperatorNeeded, match="does something else"):
-        executor.abandon("hard pause")
+        executor.cancel_pending("hard pause")
     (waiting,) = made.store.open_intents()
     assert waiting.state is IntentState.PLANNED
-    assert executor.adopt() == 1
+    assert executor.resync_nonce() == 1
     assert made.store.open_intents() == ()
 
 

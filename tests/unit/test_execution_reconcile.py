@@ -110,11 +110,11 @@ def test_recovery_that_may_not_send_only_looks(tmp_path: Path) -> None:
 
 def test_while_endpoints_are_not_level_nothing_lost_goes_out_again(tmp_path: Path) -> None:
     made = lost_in_broadcast(tmp_path)
-    made.chain.uneven = "endpoints are 15 blocks apart"
+    made.chain.height_disagreement = "endpoints are 15 blocks apart"
     with pytest.raises(NoQuorum, match="15 blocks apart"):
         made.executor().reconcile()
     assert len(made.chain.sent) == 1
-    made.chain.uneven = ""
+    made.chain.height_disagreement = ""
     (intent,) = made.executor().reconcile()
     assert intent.state is S.FINAL
     assert len(made.chain.sent) == 2
@@ -144,9 +144,9 @@ def test_a_nonce_used_by_a_stranger_needs_the_operator_and_names_what_is_known(t
 def test_adopting_ends_what_a_stranger_replaced(tmp_path: Path) -> None:
     made = lost_in_broadcast(tmp_path)
     with pytest.raises(Retryable, match="is open"):
-        made.executor().adopt()
+        made.executor().resync_nonce()
     made.chain.base_nonce = 1
-    assert made.executor().adopt() == 1
+    assert made.executor().resync_nonce() == 1
     assert states(made) == [("swap", "replaced")]
     assert made.run(1).state is S.FINAL
 
@@ -155,7 +155,7 @@ def test_nothing_is_adopted_while_a_stranger_is_pending(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.chain.pool["0xforeign"] = 0
     with pytest.raises(Retryable, match="pending"):
-        made.executor().adopt()
+        made.executor().resync_nonce()
     made.chain.foreign[0] = FOREIGN
     with pytest.raises(OperatorNeeded, match=f"pending.* does not know: {FOREIGN}"):
         made.executor().reconcile()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded, Retryable
-from agent.execution.reconcile import WATCHED_BLOCKS
+from agent.execution.reconcile import REORG_WATCH_BLOCKS
 from agent.model import IntentState
 from tests.scripted import START_S, Bench, bench, receipt
 from tests.waiting import states
@@ -36,7 +36,7 @@ def booked(made: Bench) -> tuple[object, ...]:
     return found.loss_24h, found.turnover_24h, found.last_rebalance_s, len(made.store.movements())
 
 
-@pytest.mark.parametrize("depth", [1, 2, 30, 63, WATCHED_BLOCKS])
+@pytest.mark.parametrize("depth", [1, 2, 30, 63, REORG_WATCH_BLOCKS])
 @pytest.mark.parametrize("late", [False, True])
 def test_what_a_reorganisation_takes_is_sent_again_or_cancelled_and_the_books_are_corrected(tmp_path: Path, depth: int, late: bool) -> None:
     made = bench(tmp_path)
@@ -59,23 +59,23 @@ def test_what_a_reorganisation_takes_is_sent_again_or_cancelled_and_the_books_ar
 def test_beyond_that_depth_a_person_is_asked_and_nothing_is_touched(tmp_path: Path) -> None:
     made = bench(tmp_path)
     swap = settled(made)
-    buried(made, WATCHED_BLOCKS + 1)
-    made.chain.reorg(WATCHED_BLOCKS + 1)
-    with pytest.raises(OperatorNeeded, match=rf"{swap}.*final in block 1 .*{WATCHED_BLOCKS + 1} deep"):
+    buried(made, REORG_WATCH_BLOCKS + 1)
+    made.chain.reorg(REORG_WATCH_BLOCKS + 1)
+    with pytest.raises(OperatorNeeded, match=rf"{swap}.*final in block 1 .*{REORG_WATCH_BLOCKS + 1} deep"):
         made.executor().reconcile()
     assert len(made.chain.sent) == 1
     assert states(made) == [("swap", "final")]
     assert booked(made)[0] == 5
-    assert made.executor().adopt() == 0
+    assert made.executor().resync_nonce() == 0
     assert made.executor().reconcile() == []
 
 
 def test_a_deep_one_stops_everything_though_shallow_ones_are_gone_too(tmp_path: Path) -> None:
     made = bench(tmp_path)
     settled(made, 0)
-    buried(made, WATCHED_BLOCKS)
+    buried(made, REORG_WATCH_BLOCKS)
     settled(made, 1)
-    made.chain.reorg(WATCHED_BLOCKS + 1)
+    made.chain.reorg(REORG_WATCH_BLOCKS + 1)
     with pytest.raises(OperatorNeeded, match="more than 64 blocks"):
         made.executor().reconcile()
     assert states(made) == [("swap", "final"), ("swap", "final")]
@@ -218,7 +218,7 @@ def test_a_long_lived_process_asks_for_one_block_where_nothing_changed(tmp_path:
 def test_what_was_final_before_an_adoption_is_the_operators_affair(tmp_path: Path) -> None:
     made = bench(tmp_path)
     settled(made)
-    made.store.adopt_nonce(1, START_S)
+    made.store.set_expected_nonce(1, START_S)
     made.chain.reorg(1)
     made.chain.base_nonce = 1
     assert made.executor().reconcile() == []

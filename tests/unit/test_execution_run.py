@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded, Refused, Retryable
-from agent.execution.carrier import Event
-from agent.execution.reconcile import WATCHED_BLOCKS
+from agent.execution.carrier import SubmissionEvent
+from agent.execution.reconcile import REORG_WATCH_BLOCKS
 from agent.model import IntentKind, IntentState, LiquidityAdded
 from tests.providing import INCREASE, MINT, grant_of
 from tests.scripted import START_S, Bench, bench, receipt, tx
@@ -203,7 +203,7 @@ def test_a_foreign_mined_transaction_needs_the_operator_until_it_is_adopted(tmp_
     made.chain.base_nonce = 2
     with pytest.raises(OperatorNeeded, match=r"nonce 1 of .* was used by a transaction that this store does not know"):
         made.run(2)
-    assert made.executor().adopt() == 2
+    assert made.executor().resync_nonce() == 2
     assert made.run(2).state is S.FINAL
 
 
@@ -221,7 +221,7 @@ def test_what_waits_for_a_nonce_whose_block_went_is_not_waited_for_until_it_lies
     first = made.run(0).tx_hash
     made.settings = replace(made.settings, mined_timeout_s=500)
 
-    def gone(event: Event) -> None:
+    def gone(event: SubmissionEvent) -> None:
         if event.name == "after:send":
             made.chain.reorg(2)
             made.chain.pool.clear()
@@ -231,7 +231,7 @@ def test_what_waits_for_a_nonce_whose_block_went_is_not_waited_for_until_it_lies
     made.chain.automine = False
     with pytest.raises(Retryable, match="nonce 1 waits for one before it that is in no block any more"):
         made.run(1)
-    assert len(made.chain.blocks) < WATCHED_BLOCKS
+    assert len(made.chain.blocks) < REORG_WATCH_BLOCKS
     made.on_event, made.chain.automine = None, True
     made.executor().reconcile()
     assert [(one.tx.nonce, one.state) for one in made.store.intents()] == [(1, S.FINAL), (0, S.FINAL)]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded
-from agent.execution import settlement as settle
-from agent.model import Cost, Funding, Goal, Leg, Plan, Rebalance, Transfer
+from agent.execution import settlement
+from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Rebalance, Transfer
 from agent.units import NATIVE
 from tests.scripted import OTHER, START_S, WALLET, bench, receipt
 
@@ -21,12 +21,12 @@ PRICES = {WETH: Fraction(2000), USDC: Fraction(1)}
 
 
 def leg(pool: str, token_in: str, token_out: str, amount_in: int, amount_out: int) -> Leg:
-    return Leg(pool, "uniswap_v3", token_in, token_out, 3000, amount_in, amount_out, 1, 1, 1, Funding.WALLET, Funding.WALLET)
+    return Leg(pool, "uniswap_v3", token_in, token_out, 3000, amount_in, amount_out, 1, 1, 1, LegFunding.WALLET, LegFunding.WALLET)
 
 
 def plan(*legs: Leg) -> Plan:
     nothing = Fraction(0)
-    cost = Cost(nothing, nothing, nothing, nothing)
+    cost = PlanCost(nothing, nothing, nothing, nothing)
     return Plan(1, Rebalance("", Goal(())), legs, (), (), cost, nothing, nothing, 0, None, (), (), 9)
 
 
@@ -48,19 +48,19 @@ def test_legs_are_read_from_the_transfers_of_their_pools_in_order() -> None:
         Transfer(USDC, POOL, WALLET, 3_699),
         Transfer(WETH, WALLET, POOL, 2),
     )
-    found = settle.realised(made, replace(_receipt(), transfers=transfers))
+    found = settlement.realised_legs(made, replace(_receipt(), transfers=transfers))
     assert [(r.amount_in_raw, r.amount_out_raw) for r in found] == [(10, 19_001), (5, 9_400), (2, 3_699), (None, None)]
     assert [(r.planned_in_raw, r.planned_out_raw) for r in found] == [(10, 19_000), (5, 9_500), (2, 3_700), (7, 7)]
 
 
 def test_loss_counts_all_that_went_at_the_prices_before() -> None:
     before, after = {WETH: 100, USDC: 1000}, {WETH: 90, USDC: 20_500}
-    assert settle.loss(before, after, PRICES, Fraction(7)) == 20_000 - 19_500 + 7
+    assert settlement.trade_loss(before, after, PRICES, Fraction(7)) == 20_000 - 19_500 + 7
 
 
 def test_a_fair_trade_costs_its_gas_and_a_good_one_is_negative() -> None:
-    assert settle.loss({WETH: 1}, {USDC: 2000}, PRICES, Fraction(3)) == 3
-    assert settle.loss({WETH: 1}, {USDC: 2100}, PRICES, Fraction(3)) == -97
+    assert settlement.trade_loss({WETH: 1}, {USDC: 2000}, PRICES, Fraction(3)) == 3
+    assert settlement.trade_loss({WETH: 1}, {USDC: 2100}, PRICES, Fraction(3)) == -97
 
 
 def test_churn_bleeds_on_every_turn() -> None:
@@ -69,20 +69,20 @@ def test_churn_bleeds_on_every_turn() -> None:
     for _ in range(10):
         away = {WETH: 0, USDC: balances[WETH] * 1990}
         home = {WETH: away[USDC] // 2010, USDC: 0}
-        total += settle.loss(balances, away, PRICES, Fraction(1)) + settle.loss(away, home, PRICES, Fraction(1))
+        total += settlement.trade_loss(balances, away, PRICES, Fraction(1)) + settlement.trade_loss(away, home, PRICES, Fraction(1))
         balances = home
     assert total == (1000 - balances[WETH]) * 2000 + 20
     assert total > 150_000
 
 
 def test_a_token_without_price_may_grow_but_not_shrink() -> None:
-    assert settle.loss({}, {DAI: 5}, PRICES, Fraction(0)) == 0
+    assert settlement.trade_loss({}, {DAI: 5}, PRICES, Fraction(0)) == 0
     with pytest.raises(OperatorNeeded, match="no reference price"):
-        settle.loss({DAI: 5}, {}, PRICES, Fraction(0))
+        settlement.trade_loss({DAI: 5}, {}, PRICES, Fraction(0))
 
 
 def test_turnover_is_half_of_all_changes() -> None:
-    assert settle.turnover({WETH: -10, USDC: 19_000, DAI: 3}, PRICES) == Fraction(20_000 + 19_000, 2)
+    assert settlement.trade_turnover({WETH: -10, USDC: 19_000, DAI: 3}, PRICES) == Fraction(20_000 + 19_000, 2)
 
 
 def swapped(folder: Path, *transfers: Transfer):
@@ -99,7 +99,7 @@ def swapped(folder: Path, *transfers: Transfer):
 
 def test_booking_takes_the_receipts_word_when_balances_were_not_read(tmp_path: Path) -> None:
     made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 19_900))
-    lost = settle.book(made.store, intent, WALLET, PRICES, Fraction(1, 10**12), START_S)
+    lost = settlement.book_intent(made.store, intent, WALLET, PRICES, Fraction(1, 10**12), START_S)
     assert lost == 100 + intent.receipt.gas_cost_wei * Fraction(1, 10**12)
     found = made.store.history(START_S)
     assert (found.loss_24h, found.turnover_24h, found.gas_24h_wei) == (lost, Fraction(39_900, 2), intent.receipt.gas_cost_wei)
@@ -109,20 +109,20 @@ def test_booking_takes_the_receipts_word_when_balances_were_not_read(tmp_path: P
 def test_a_token_that_lies_in_its_events_hides_no_loss(tmp_path: Path) -> None:
     made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 20_000))
     balances = ({WETH: 10, USDC: 0}, {WETH: 0, USDC: 15_000})
-    assert settle.book(made.store, intent, WALLET, PRICES, Fraction(0), START_S, balances) == 5_000
+    assert settlement.book_intent(made.store, intent, WALLET, PRICES, Fraction(0), START_S, balances) == 5_000
 
 
 def test_a_deposit_in_between_hides_no_loss(tmp_path: Path) -> None:
     made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
     balances = ({WETH: 10, USDC: 0}, {WETH: 0, USDC: 15_000 + 1_000_000})
-    assert settle.book(made.store, intent, WALLET, PRICES, Fraction(0), START_S, balances) == 5_000
+    assert settlement.book_intent(made.store, intent, WALLET, PRICES, Fraction(0), START_S, balances) == 5_000
 
 
 def test_a_revert_loses_its_gas(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.chain.status = 0
     intent = made.run()
-    lost = settle.book(made.store, intent, WALLET, PRICES, Fraction(1, 10**9), START_S)
+    lost = settlement.book_intent(made.store, intent, WALLET, PRICES, Fraction(1, 10**9), START_S)
     assert lost == Fraction(intent.receipt.gas_cost_wei, 10**9)
     assert made.store.history(START_S).loss_24h == lost
 
@@ -130,7 +130,7 @@ def test_a_revert_loses_its_gas(tmp_path: Path) -> None:
 def test_a_transaction_that_was_not_mined_cannot_be_booked(tmp_path: Path) -> None:
     made, intent = swapped(tmp_path)
     with pytest.raises(ValueError, match="no receipt"):
-        settle.book(made.store, replace(intent, receipt=None), WALLET, PRICES, Fraction(0), START_S)
+        settlement.book_intent(made.store, replace(intent, receipt=None), WALLET, PRICES, Fraction(0), START_S)
 
 
 def _receipt():

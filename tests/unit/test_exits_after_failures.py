@@ -14,7 +14,7 @@ import pytest
 from agent import codec, engine, guards
 from agent.execution.step_context import OutcomeKind
 from agent.model import Goal, History, Intent, IntentKind, Rebalance, StepInput, TopUp
-from agent.planning import proposals as strategies
+from agent.planning import proposals
 from agent.store import Store, open_store
 from tests.builders import ETHER, NOW_S, history, step_input, with_limits
 from tests.plans import evidence, plan_of, sell_weth, verdict
@@ -113,7 +113,7 @@ def test_steps_of_approvals_alone_stop_like_reverts(store: Store) -> None:
 def test_after_three_reverts_exits_go_one_by_one_in_turn(reverts: int, goes: set[object]) -> None:
     step = fired("LINK", "WBTC", pools=TWO)
     failed = replace(step.history, reverts_in_row=reverts, failed_s=NOW_S - 3_600, failures_stop=reverts >= 3)
-    found = engine.judge(replace(step, history=failed), strategies.rebalance, Sees(), "abc")
+    found = engine.evaluate_input(replace(step, history=failed), proposals.rebalance, Sees(), "abc")
     assert found.kind is OutcomeKind.PLANNED and set(found.decided.leaves) == {one.address for one in goes}  # type: ignore[attr-defined]
     if reverts >= 3:
         assert "exits go one by one" in found.reason
@@ -122,7 +122,7 @@ def test_after_three_reverts_exits_go_one_by_one_in_turn(reverts: int, goes: set
 def test_an_exit_that_cannot_go_leaves_its_turn_to_the_next() -> None:
     step = fired("LINK", "WBTC", pools=(*MARKET, OFF))
     failed = replace(step.history, reverts_in_row=4, failed_s=NOW_S - 3_600, failures_stop=True)
-    found = engine.judge(replace(step, history=failed), strategies.rebalance, Sees(), "abc")
+    found = engine.evaluate_input(replace(step, history=failed), proposals.rebalance, Sees(), "abc")
     assert found.kind is OutcomeKind.PLANNED and found.decided.leaves == (WBTC.address,)
 
 

@@ -13,10 +13,10 @@ from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.model import Plan, PoolState, StepInput
 from agent.planning import planner
-from agent.planning.draft import Draft
-from agent.planning.fixed_point import Settled
+from agent.planning.draft import PlanDraft
+from agent.planning.fixed_point import FixedPoint
 from agent.planning.planner import plan
-from agent.planning.problem import Market
+from agent.planning.problem import PoolGraph
 from tests.builders import step_input, v2_pool
 from tests.planning_worlds import PRICES, SYMBOLS, goal, random_pools, wide
 from tests.unit.test_stuck_exits import LINK, MARKET, SOUND, USDC, WBTC, WETH, fired, judged
@@ -80,10 +80,12 @@ def test_an_exit_is_whole_where_only_its_last_unit_is_dear() -> None:
 
 
 def test_an_exit_is_tried_whole_when_the_search_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def blind(market: Market, aim: object, budget: object, least: object, dropped: dict[str, str], still: dict[int, str]) -> Settled:
-        return Settled(Draft(), dropped=dict(dropped), still=dict(still))
+    def blind(
+        market: PoolGraph, aim: object, budget: object, least: object, dropped: dict[str, str], unmoved: dict[int, str]
+    ) -> FixedPoint:
+        return FixedPoint(PlanDraft(), dropped=dict(dropped), unmoved=dict(unmoved))
 
-    monkeypatch.setattr(planner, "settle", blind)
+    monkeypatch.setattr(planner, "find_fixed_point", blind)
     found = judged(fired("WBTC", "LINK", pools=(*MARKET, SOUND)))
     assert found.plan is not None and not found.decided.stuck
     left = after(found.step_input, found.plan)

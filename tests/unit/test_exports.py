@@ -13,20 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.accounting import entries as book
-from agent.accounting import export as rotki
-from agent.accounting.entries import Change
-from agent.accounting.export import Names, neutral, sheets
-from agent.accounting.tax_lots import run
+from agent.accounting import entries, export
+from agent.accounting.entries import SettledTransaction
+from agent.accounting.export import TokenNames, escape_formula, export_tables
+from agent.accounting.tax_lots import run_tax_lots
 from agent.app.records.ledger import csv_text
-from agent.model import EntryKind, FlowKind, Held, LotMethod, Valuation
+from agent.model import EntryKind, ExternalTransferKind, LotMethod, Valuation, ValuedHolding
 from agent.units import NATIVE, Token
 from tests.bookkeeping import COUNTED, USDC, WBTC, WETH, Wallet, histories
 from tests.injection import CORPUS
 
 TOKENS = {WETH: Token(WETH, "WETH", 18), WBTC: Token(WBTC, "WBTC", 8), USDC: Token(USDC, "USDC", 6)}
-NAMES = Names(TOKENS, TOKENS[USDC])
-ASSETS = rotki.Assets(1, "ETH", NAMES.decimals)
+NAMES = TokenNames(TOKENS, TOKENS[USDC])
+ASSETS = export.RotkiAssets(1, "ETH", NAMES.decimals)
 PLAIN = re.compile(r"[0-9]+(\.[0-9]+)?")
 # Facts of rotki's importers of 21 August 2026 (commit ef14aadd): the event types that generic events may have, and of its many
 # locations those that are no exchange with names of assets of its own. An unknown location would become "external" without a word.
@@ -49,22 +48,22 @@ def whole(token: str, raw: int) -> Fraction:
 
 
 def test_columns_are_those_that_rotki_documents_in_its_order() -> None:
-    assert csv_text(rotki.TRADE_COLUMNS, ()).strip() == DOCUMENTED_TRADES
-    assert csv_text(rotki.EVENT_COLUMNS, ()).strip() == DOCUMENTED_EVENTS
+    assert csv_text(export.TRADE_COLUMNS, ()).strip() == DOCUMENTED_TRADES
+    assert csv_text(export.EVENT_COLUMNS, ()).strip() == DOCUMENTED_EVENTS
 
 
 def test_every_column_that_rotkis_importers_ask_for_is_there() -> None:
     """A column that lacks stops the whole import."""
-    assert set(rotki.TRADE_COLUMNS) == READ_OF_TRADES and set(rotki.EVENT_COLUMNS) == READ_OF_EVENTS
-    assert {rotki.TRADED_AT, rotki.MOVED_AT} <= LOCATIONS
-    assert {word for words in rotki._EVENTS.values() for word in words} <= EVENT_TYPES
+    assert set(export.TRADE_COLUMNS) == READ_OF_TRADES and set(export.EVENT_COLUMNS) == READ_OF_EVENTS
+    assert {export.TRADE_LOCATION, export.TRANSFER_LOCATION} <= LOCATIONS
+    assert {word for words in export._EVENTS.values() for word in words} <= EVENT_TYPES
 
 
 @settings(max_examples=40)
 @given(histories())
 def test_every_cell_is_of_its_columns_kind_and_all_rows_sum_to_what_the_wallet_holds(wallet: Wallet) -> None:
-    trades = read(rotki.TRADE_COLUMNS, list(rotki.trades(wallet.entries, ASSETS)))
-    events = read(rotki.EVENT_COLUMNS, list(rotki.events(wallet.entries, ASSETS)))
+    trades = read(export.TRADE_COLUMNS, list(export.rotki_trades(wallet.entries, ASSETS)))
+    events = read(export.EVENT_COLUMNS, list(export.rotki_events(wallet.entries, ASSETS)))
     sums: dict[str, Fraction] = {}
 
     def add(name: str, amount: str, sign: int) -> None:
@@ -93,22 +92,22 @@ def test_every_cell_is_of_its_columns_kind_and_all_rows_sum_to_what_the_wallet_h
 def test_several_tokens_for_several_are_cut_into_few_pairs_that_sum_to_the_wei() -> None:
     wallet = Wallet()
     moved = {WETH: -(10**18), USDC: -1_000_000_007, WBTC: 3_333_333, NATIVE: 500_000_000_000_000_003}
-    entry = book.exchange(wallet.change(moved, 10**15), wallet.prices(), COUNTED, {})
-    rows = read(rotki.TRADE_COLUMNS, list(rotki.trades([entry], ASSETS)))
+    entry = entries.trade_entry(wallet.change(moved, 10**15), wallet.prices(), COUNTED, {})
+    rows = read(export.TRADE_COLUMNS, list(export.rotki_trades([entry], ASSETS)))
     assert 2 <= len(rows) <= 3
     for token, raw in moved.items():
         side = ("Spend Currency", "Spend Amount") if raw < 0 else ("Receive Currency", "Receive Amount")
         assert sum(Fraction(row[side[1]]) for row in rows if row[side[0]] == ASSETS.name(token)) == abs(whole(token, raw))
     assert [row["Fee"] for row in rows] == ["0.001", *[""] * (len(rows) - 1)]
-    assert list(rotki.events([entry], ASSETS)) == []
+    assert list(export.rotki_events([entry], ASSETS)) == []
 
 
 def test_a_piece_worth_less_than_a_base_unit_goes_with_its_tokens_neighbour() -> None:
     """A millionth of a dollar beside half a WETH takes no base unit of what was got: it makes no row of nothing."""
     wallet = Wallet()
     moved = {USDC: -1, WETH: -(10**18) // 2, WBTC: 1_666_666}
-    entry = book.exchange(wallet.change(moved, 0), wallet.prices(), COUNTED, {})
-    rows, dust = read(rotki.TRADE_COLUMNS, list(rotki.trades([entry], ASSETS))), list(rotki.events([entry], ASSETS))
+    entry = entries.trade_entry(wallet.change(moved, 0), wallet.prices(), COUNTED, {})
+    rows, dust = read(export.TRADE_COLUMNS, list(export.rotki_trades([entry], ASSETS))), list(export.rotki_events([entry], ASSETS))
     assert [(row["Spend Amount"], row["Receive Amount"]) for row in rows] == [("0.5", "0.01666666")]
     assert [(row[0], row[2], row[3]) for row in dust] == [("Loss", ASSETS.name(USDC), "0.000001")]
 
@@ -117,12 +116,12 @@ def test_a_piece_worth_less_than_a_base_unit_goes_with_its_tokens_neighbour() ->
 def test_whatever_dust_is_exchanged_no_row_has_an_amount_of_zero_and_all_sum_to_the_wei(parts: list[tuple[str, int]]) -> None:
     wallet = Wallet()
     moved = {token: raw for token, raw in parts if raw}
-    entry = book.exchange(Change("i", 1, wallet.now_s, "0x1", "", moved, 0), wallet.prices(), COUNTED, {})
+    entry = entries.trade_entry(SettledTransaction("i", 1, wallet.now_s, "0x1", "", moved, 0), wallet.prices(), COUNTED, {})
     sums: dict[str, Fraction] = {}
-    for spent, received, got, gave in (row[1:5] for row in rotki.trades([entry], ASSETS)):
+    for spent, received, got, gave in (row[1:5] for row in export.rotki_trades([entry], ASSETS)):
         assert Fraction(got) > 0 and Fraction(gave) > 0
         sums[spent], sums[received] = sums.get(spent, Fraction(0)) - Fraction(gave), sums.get(received, Fraction(0)) + Fraction(got)
-    for word, _, name, amount, *_ in rotki.events([entry], ASSETS):
+    for word, _, name, amount, *_ in export.rotki_events([entry], ASSETS):
         assert Fraction(amount) > 0
         sums[name] = sums.get(name, Fraction(0)) + (1 if word == "Income" else -1) * Fraction(amount)
     both = any(raw > 0 for raw in moved.values()) and any(raw < 0 for raw in moved.values())
@@ -132,44 +131,48 @@ def test_whatever_dust_is_exchanged_no_row_has_an_amount_of_zero_and_all_sum_to_
 def test_trades_alike_in_the_same_second_are_a_millisecond_apart() -> None:
     """rotki passes over a trade of the same time, place, assets and amounts as a duplicate."""
     wallet = Wallet()
-    entry = book.exchange(wallet.change({WETH: -(10**18), USDC: 2_000_000_000}, 0), wallet.prices(), COUNTED, {})
-    times = [int(row[-1]) for row in rotki.trades([entry, entry, entry], ASSETS)]
+    entry = entries.trade_entry(wallet.change({WETH: -(10**18), USDC: 2_000_000_000}, 0), wallet.prices(), COUNTED, {})
+    times = [int(row[-1]) for row in export.rotki_trades([entry, entry, entry], ASSETS)]
     assert times == [times[0], times[0] + 1, times[0] + 2]
 
 
 @pytest.mark.parametrize(
     ("kind", "raw", "word"),
     [
-        (FlowKind.DEPOSIT, 5, "Deposit"), (FlowKind.WITHDRAWAL, -5, "Withdrawal"), (FlowKind.GIFT, 5, "Income"),
-        (FlowKind.LOSS, -5, "Loss"),
-        (FlowKind.REBASE, 5, "Income"), (FlowKind.REBASE, -5, "Loss"), (None, 5, "Deposit"), (None, -5, "Withdrawal"),
+        (ExternalTransferKind.DEPOSIT, 5, "Deposit"), (ExternalTransferKind.WITHDRAWAL, -5, "Withdrawal"),
+        (ExternalTransferKind.GIFT, 5, "Income"),
+        (ExternalTransferKind.LOSS, -5, "Loss"),
+        (ExternalTransferKind.REBASE, 5, "Income"), (ExternalTransferKind.REBASE, -5, "Loss"),
+        (None, 5, "Deposit"), (None, -5, "Withdrawal"),
     ],
 )  # fmt: skip
-def test_what_came_and_went_is_the_event_that_it_was(kind: FlowKind | None, raw: int, word: str) -> None:
+def test_what_came_and_went_is_the_event_that_it_was(kind: ExternalTransferKind | None, raw: int, word: str) -> None:
     wallet = Wallet()
     wallet.flow(USDC, raw, kind)
-    (row,) = rotki.events(wallet.entries[-1:], ASSETS)
+    (row,) = export.rotki_events(wallet.entries[-1:], ASSETS)
     assert row[0] == word and row[3] == "500"
 
 
 def test_gas_that_belongs_to_no_exchange_is_spent_and_a_position_is_the_owners_still() -> None:
     wallet = Wallet()
-    wallet.entries.append(book.exchange(wallet.change({}, 10**15), wallet.prices(), COUNTED, {}))
-    assert [(row[0], row[2], row[3]) for row in rotki.events(wallet.entries[-1:], ASSETS)] == [("Spend", "ETH", "0.001")]
+    wallet.entries.append(entries.trade_entry(wallet.change({}, 10**15), wallet.prices(), COUNTED, {}))
+    assert [(row[0], row[2], row[3]) for row in export.rotki_events(wallet.entries[-1:], ASSETS)] == [("Spend", "ETH", "0.001")]
     wallet.provide(10)
-    assert [row[0] for row in rotki.events(wallet.entries[-1:], ASSETS)] == ["Spend"]
-    assert wallet.entries[-1].kind is EntryKind.PROVIDE and list(rotki.trades(wallet.entries[-1:], ASSETS)) == []
+    assert [row[0] for row in export.rotki_events(wallet.entries[-1:], ASSETS)] == ["Spend"]
+    assert wallet.entries[-1].kind is EntryKind.PROVIDE and list(export.rotki_trades(wallet.entries[-1:], ASSETS)) == []
 
 
 @settings(max_examples=20)
 @given(histories(10))
 def test_plain_tables_read_back_as_the_ledger_and_its_lots(wallet: Wallet) -> None:
-    found = run(wallet.entries, LotMethod.HIFO, USDC, WETH)
-    held = tuple(Held(token, raw, 0, wallet.prices().of(token) or Fraction(0), 2_500) for token, raw in wallet.held.items())
-    tables = {sheet.name: sheet for sheet in sheets(wallet.entries, found, [Valuation(9, 1_700_000_000, Fraction(0), held)], NAMES, "EUR")}
+    found = run_tax_lots(wallet.entries, LotMethod.HIFO, USDC, WETH)
+    held = tuple(ValuedHolding(token, raw, 0, wallet.prices().of(token) or Fraction(0), 2_500) for token, raw in wallet.held.items())
+    tables = {
+        sheet.name: sheet for sheet in export_tables(wallet.entries, found, [Valuation(9, 1_700_000_000, Fraction(0), held)], NAMES, "EUR")
+    }
     ledger = read(tables["ledger"].columns, list(tables["ledger"].rows))
     for token, raw in wallet.held.items():
-        rows = [row for row in ledger if (row["account"], row["address"]) == (book.WALLET, token)]
+        rows = [row for row in ledger if (row["account"], row["address"]) == (entries.WALLET, token)]
         assert sum(int(row["raw"]) for row in rows) == raw
         assert sum(Fraction(row["amount"]) for row in rows) == whole(token, raw)
     assert {row["currency"] for row in ledger} == {"USDC"}
@@ -184,7 +187,7 @@ def test_plain_tables_read_back_as_the_ledger_and_its_lots(wallet: Wallet) -> No
 
 @pytest.mark.parametrize("text", [*CORPUS.values(), "=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "|calc", "%x"])
 def test_no_foreign_text_becomes_a_formula_or_steers_a_reader(text: str) -> None:
-    found = neutral(text)
+    found = escape_formula(text)
     assert not found.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "|", "%"))
     assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in found)
     ((back,),) = csv.reader(io.StringIO(csv_text(("x",), [(text,)]).split("\n", 1)[1]))
@@ -193,7 +196,7 @@ def test_no_foreign_text_becomes_a_formula_or_steers_a_reader(text: str) -> None
 
 @pytest.mark.parametrize("number", ["-1.5", "0", "-12", "3.000001"])
 def test_numbers_stay_numbers(number: str) -> None:
-    assert neutral(number) == number
+    assert escape_formula(number) == number
 
 
 def test_parquet_holds_the_same_rows_as_text(tmp_path: Path) -> None:
@@ -201,7 +204,7 @@ def test_parquet_holds_the_same_rows_as_text(tmp_path: Path) -> None:
 
     wallet = Wallet()
     wallet.swap(WETH, USDC, 10, 30)
-    (sheet, *_) = sheets(wallet.entries, run(wallet.entries, LotMethod.FIFO, USDC, WETH), (), NAMES, "USDC")
+    (sheet, *_) = export_tables(wallet.entries, run_tax_lots(wallet.entries, LotMethod.FIFO, USDC, WETH), (), NAMES, "USDC")
     path = tmp_path / "ledger.parquet"
     path.write_bytes(_parquet(sheet))
     back = polars.read_parquet(path)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.guards.case import open_case
-from agent.guards.market import by_limits, of_plan, profit_of
-from agent.model import Cost, Funding
+from agent.guards.case import build_guard_case
+from agent.guards.market import max_extractable_profit, plan_sandwich_loss, sandwich_exposure
+from agent.model import LegFunding, PlanCost
 from tests.builders import raw, step_input, token, v2_pool, with_snapshot
 from tests.plans import R, Swap, evidence
 from tests.plans import plan_of as planned
@@ -22,7 +22,7 @@ WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 
 
 def test_the_bound_is_slippage_and_cost_times_turnover_in_words_and_numbers() -> None:
-    found = by_limits(50, 30, 3_000, 6_000)
+    found = sandwich_exposure(50, 30, 3_000, 6_000)
     assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (80, 24, 48)
     for words in ("0.8% of what is exchanged", "0.24% of the portfolio per rebalance", "0.48% of the portfolio per day"):
         assert words in found.words
@@ -30,13 +30,13 @@ def test_the_bound_is_slippage_and_cost_times_turnover_in_words_and_numbers() ->
 
 @pytest.mark.parametrize(("cost", "slippage", "name"), [(None, 30, "limits.plan_cost"), (50, None, "limits.slippage")])
 def test_without_a_limit_there_is_no_bound_and_the_limit_is_named(cost: int | None, slippage: int | None, name: str) -> None:
-    found = by_limits(cost, slippage, 3_000, 6_000)
+    found = sandwich_exposure(cost, slippage, 3_000, 6_000)
     assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (None, None, None)
     assert f"{name} is off" in found.words
 
 
 def test_a_turnover_that_is_off_is_named_and_the_rest_is_told() -> None:
-    found = by_limits(50, 30, None, 6_000)
+    found = sandwich_exposure(50, 30, None, 6_000)
     assert (found.exchanged_bps, found.per_rebalance_bps, found.per_day_bps) == (80, None, 48)
     assert "without bound per rebalance, since turnover is off" in found.words
 
@@ -53,16 +53,16 @@ def test_no_plan_that_the_guards_let_pass_gives_away_more_than_the_bound(whole: 
         [Swap(first, WETH.address, sold, sink=R), Swap(second, USDC.address, source=R)] if over_hub else [Swap(first, WETH.address, sold)]
     )
     plan = planned(step, hops)
-    case = open_case(step, plan, evidence(step, plan))
+    case = build_guard_case(step, plan, evidence(step, plan))
     cost_bps = max(0, math.ceil(case.cost() / case.turnover() * 10_000))
     slippage_bps = step.limits.slippage_bps
-    found = by_limits(cost_bps, slippage_bps, 10_000, 10_000)
+    found = sandwich_exposure(cost_bps, slippage_bps, 10_000, 10_000)
     assert found.exchanged_bps is not None
     last = plan.legs[-1]
     gave = sold * Fraction(2_000 * 10**6, 10**18)
     least = last.min_out_raw * (Fraction(60_000 * 10**6, 10**8) if over_hub else 1)
     assert gave - least <= case.turnover() * Fraction(found.exchanged_bps, 10_000) + 60_000 * 10**6 // 10**8 + 1
-    taken = of_plan(step, plan)
+    taken = plan_sandwich_loss(step, plan)
     assert taken is not None
     assert taken <= case.turnover() * Fraction(slippage_bps or 0, 10_000) * Fraction(11, 10) + 600  # a skew may be a gain too
 
@@ -71,15 +71,15 @@ def test_a_plan_gives_away_what_its_swaps_predict_above_their_minimums() -> None
     first = leg(WETH.address, USDC.address, 10**18, 3_000 * 10**6, min_out_raw=2_990 * 10**6)
     second = replace(first, min_out_raw=first.amount_out_raw)
     step = step_input()
-    assert of_plan(step, plan_of(first, second)) == 10 * 10**6
-    assert of_plan(step, plan_of(second)) == 0
-    assert of_plan(step, plan_of(replace(first, sink=Funding.ROUTER), second)) == 0
+    assert plan_sandwich_loss(step, plan_of(first, second)) == 10 * 10**6
+    assert plan_sandwich_loss(step, plan_of(second)) == 0
+    assert plan_sandwich_loss(step, plan_of(replace(first, sink=LegFunding.ROUTER), second)) == 0
     unknown = replace(first, token_out="0x" + "77" * 20)
-    assert of_plan(step, plan_of(unknown)) is None
+    assert plan_sandwich_loss(step, plan_of(unknown)) is None
 
 
 def test_nobody_earns_more_with_a_plan_than_it_loses_and_a_predicted_gain_takes_nothing_off() -> None:
-    plan = replace(plan_of(leg(WETH.address, USDC.address, 10**18, 3_000 * 10**6)), cost=Cost(*map(Fraction, (5, 7, -2, 100))))
-    assert profit_of(plan, Fraction(30)) == 40
-    assert profit_of(replace(plan, cost=Cost(*map(Fraction, (5, 7, -20, 100)))), Fraction(30)) == 30
-    assert profit_of(plan, None) is None
+    plan = replace(plan_of(leg(WETH.address, USDC.address, 10**18, 3_000 * 10**6)), cost=PlanCost(*map(Fraction, (5, 7, -2, 100))))
+    assert max_extractable_profit(plan, Fraction(30)) == 40
+    assert max_extractable_profit(replace(plan, cost=PlanCost(*map(Fraction, (5, 7, -20, 100)))), Fraction(30)) == 30
+    assert max_extractable_profit(plan, None) is None

@@ -10,31 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.amm.v2 import get_amount_out
-from agent.backtest.kernel.kernel import left_over
-from agent.backtest.kernel.sweep import Bars, Costs, Setting, bars_of, run, sweep
+from agent.backtest.kernel.kernel import value_after_costs
+from agent.backtest.kernel.sweep import KernelPrices, KernelSetting, TradingCosts, prepare_prices, run_kernel, sweep
 from agent.errors import ConfigError, Refused
-from agent.model import Cron, Destination, Every, Hybrid, Threshold, VolatilityJump
+from agent.model import Cron, Destination, Every, HybridTrigger, Threshold, VolatilityJump
 from tests.fast_markets import SYMBOLS, VALUE, market, plain, settings_of
 
 CLOSE = 1e-9
 BAND, DAILY = Threshold(500, None), Every(86_400)
-EVEN = Setting((2_500,) * 4, BAND, Destination.TARGET, Costs.proportional(10, 4))
+EVEN = KernelSetting((2_500,) * 4, BAND, Destination.TARGET, TradingCosts.proportional(10, 4))
 KINDS = [
     (trigger, destination)
-    for trigger, destination in product([BAND, Threshold(None, 2_000), DAILY, Hybrid(BAND, DAILY)], list(Destination)[:3])
+    for trigger, destination in product([BAND, Threshold(None, 2_000), DAILY, HybridTrigger(BAND, DAILY)], list(Destination)[:3])
     if not (trigger is DAILY and destination is Destination.BAND)
 ]
 
 
-def table(seed: int, bars: int, assets: int, missing: bool = False, patience: int | None = None) -> Bars:
+def table(seed: int, bars: int, assets: int, missing: bool = False, patience: int | None = None) -> KernelPrices:
     times, prices = market(seed, bars, assets, missing)
-    return bars_of(SYMBOLS[:assets], times, prices, patience)
+    return prepare_prices(SYMBOLS[:assets], times, prices, patience)
 
 
-def assert_equal_to_the_plain_loop(seed: int, setting: Setting, missing: bool, patience: int | None) -> int:
+def assert_equal_to_the_plain_loop(seed: int, setting: KernelSetting, missing: bool, patience: int | None) -> int:
     assets = len(setting.targets_bps)
     times, prices = market(seed, 200, assets, missing)
-    ours = run(bars_of(SYMBOLS[:assets], times, prices, patience), setting, VALUE, path=True)
+    ours = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices, patience), setting, VALUE, path=True)
     theirs = plain(times, prices, setting, patience)
     assert ours.rebalanced.tolist() == theirs.rebalanced
     assert ours.rebalances == len(theirs.rebalanced)
@@ -60,9 +60,11 @@ def test_with_missing_prices_too(data: st.DataObject, seed: int, assets: int, pa
 
 
 @pytest.mark.parametrize(("trigger", "destination"), KINDS)
-@pytest.mark.parametrize("costs", [Costs.proportional(10, 4), Costs.proportional(10, 4, numeraire=0), Costs.pools(30, 1e6, 4, numeraire=0)])
+@pytest.mark.parametrize(
+    "costs", [TradingCosts.proportional(10, 4), TradingCosts.proportional(10, 4, numeraire=0), TradingCosts.pools(30, 1e6, 4, numeraire=0)]
+)
 def test_each_trigger_and_destination_trades_and_equals_a_plain_loop(
-    trigger: Threshold | Every | Hybrid, destination: Destination, costs: Costs
+    trigger: Threshold | Every | HybridTrigger, destination: Destination, costs: TradingCosts
 ) -> None:
     setting = replace(EVEN, trigger=trigger, destination=destination, costs=costs)
     assert assert_equal_to_the_plain_loop(3, setting, False, None) > 2
@@ -73,12 +75,12 @@ def test_each_trigger_and_destination_trades_and_equals_a_plain_loop(
 def test_what_is_held_is_told_and_is_what_the_values_count(data: st.DataObject, seed: int) -> None:
     times, prices = market(seed, 200, 4)
     setting = data.draw(settings_of(4))
-    found = run(bars_of(SYMBOLS[:4], times, prices), setting, VALUE, path=True)
+    found = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE, path=True)
     told = np.nonzero(found.held.any(axis=1))[0]
     assert told.tolist() == sorted({0, *found.rebalanced.tolist()})
     held = found.held[np.maximum.accumulate(np.where(found.held.any(axis=1), np.arange(200), 0))]
     assert (held * prices).sum(axis=1) == pytest.approx(found.values, rel=1e-12)
-    assert run(bars_of(SYMBOLS[:4], times, prices), setting, VALUE).held.shape == (0, 4)
+    assert run_kernel(prepare_prices(SYMBOLS[:4], times, prices), setting, VALUE).held.shape == (0, 4)
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,15 +88,15 @@ def test_what_is_held_is_told_and_is_what_the_values_count(data: st.DataObject, 
 def test_costs_are_never_negative_and_without_any_not_a_cent_is_lost(data: st.DataObject, seed: int, assets: int, missing: bool) -> None:
     setting = data.draw(settings_of(assets))
     bars = table(seed, 200, assets, missing, 3)
-    assert run(bars, setting, VALUE).costs >= 0
-    free = replace(setting, costs=Costs.proportional(0, assets))
-    found = run(bars, free, VALUE, path=True)
+    assert run_kernel(bars, setting, VALUE).costs >= 0
+    free = replace(setting, costs=TradingCosts.proportional(0, assets))
+    found = run_kernel(bars, free, VALUE, path=True)
     assert found.costs == 0
-    never = run(bars, replace(free, min_trade=1e300), VALUE, path=True)
+    never = run_kernel(bars, replace(free, min_trade=1e300), VALUE, path=True)
     if found.rebalances:  # the first trade leaves what the holdings of before are worth at its prices
         assert found.values[found.rebalanced[0]] == pytest.approx(never.values[found.rebalanced[0]], rel=1e-12)
-    still = bars_of(bars.symbols, bars.times_s, np.tile(np.arange(1.0, assets + 1), (200, 1)))
-    assert run(still, setting, VALUE, path=True).values == pytest.approx(np.full(200, VALUE), rel=1e-12)
+    unmoved = prepare_prices(bars.symbols, bars.times_s, np.tile(np.arange(1.0, assets + 1), (200, 1)))
+    assert run_kernel(unmoved, setting, VALUE, path=True).values == pytest.approx(np.full(200, VALUE), rel=1e-12)
 
 
 @settings(max_examples=200, deadline=None)
@@ -106,7 +108,7 @@ def test_what_sales_bring_is_what_purchases_take_and_pools_pay_as_the_contract(a
     land = (raw + 0.01) / (raw + 0.01).sum()
     pips = np.round(fee * 1e6)
     depth = 10.0**powers
-    left = left_over(values, land, pips / 1e6, 1 / depth, values.sum())
+    left = value_after_costs(values, land, pips / 1e6, 1 / depth, values.sum())
     assert 0 < left <= values.sum()
     scale = 10**18
     brought = taken = 0
@@ -126,7 +128,11 @@ def test_what_sales_bring_is_what_purchases_take_and_pools_pay_as_the_contract(a
 def test_costs_add_up_to_the_value_that_is_missing() -> None:
     times, prices = market(5, 2, 2)
     prices[0], prices[1] = [1.0, 1.0], [2.0, 1.0]
-    found = run(bars_of("AB", times, prices), Setting((5_000, 5_000), BAND, Destination.TARGET, Costs.proportional(100, 2)), 1_000.0)
+    found = run_kernel(
+        prepare_prices("AB", times, prices),
+        KernelSetting((5_000, 5_000), BAND, Destination.TARGET, TradingCosts.proportional(100, 2)),
+        1_000.0,
+    )
     assert found.final_value + found.costs == pytest.approx(1_500.0, rel=1e-12)
     # Sells x of 1,000 and gets 0.99 x, of which 0.99 arrive: 1,000 - x = 500 + 0.9801 x.
     sold = 500 / 1.9801
@@ -143,7 +149,7 @@ def test_a_sweep_is_the_single_runs_on_any_number_of_cores(data: st.DataObject, 
     marks = [0, 7, 8, 100, 149]
     found = sweep(bars, some, VALUE, marks=marks, cores=cores)
     for k, setting in enumerate(some):
-        one = run(bars, setting, VALUE, path=True)
+        one = run_kernel(bars, setting, VALUE, path=True)
         row = (found.final_value[k], found.hold_value[k], found.turnover[k], found.costs[k], found.stranded[k], found.rebalances[k])
         assert row == (one.final_value, one.hold_value, one.turnover, one.costs, one.stranded, one.rebalances)
         assert found.values[k].tolist() == one.values[marks].tolist()
@@ -157,8 +163,8 @@ def test_other_prices_in_the_future_never_change_the_past(data: st.DataObject, s
     _, others = market(seed + 1, 200, 4, not missing)
     changed = np.vstack([prices[:now], others[now:]])
     for patience in (None, 5):
-        one = run(bars_of(SYMBOLS[:4], times, prices, patience), setting, VALUE, path=True)
-        other = run(bars_of(SYMBOLS[:4], times, changed, patience), setting, VALUE, path=True)
+        one = run_kernel(prepare_prices(SYMBOLS[:4], times, prices, patience), setting, VALUE, path=True)
+        other = run_kernel(prepare_prices(SYMBOLS[:4], times, changed, patience), setting, VALUE, path=True)
         assert one.values[:now].tolist() == other.values[:now].tolist()
         assert [bar for bar in one.rebalanced if bar < now] == [bar for bar in other.rebalanced if bar < now]
 
@@ -166,9 +172,9 @@ def test_other_prices_in_the_future_never_change_the_past(data: st.DataObject, s
 def test_a_delisted_asset_counts_at_its_last_price_and_the_others_trade_on_after_the_patience() -> None:
     times, prices = market(11, 400, 4)
     prices[100:, 3] = np.nan
-    waits = run(bars_of(SYMBOLS[:4], times, prices), EVEN, VALUE, path=True)
+    waits = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), EVEN, VALUE, path=True)
     assert waits.rebalanced.max() < 100
-    goes_on = run(bars_of(SYMBOLS[:4], times, prices, patience_bars=24), EVEN, VALUE, path=True)
+    goes_on = run_kernel(prepare_prices(SYMBOLS[:4], times, prices, patience_bars=24), EVEN, VALUE, path=True)
     later = goes_on.rebalanced[goes_on.rebalanced >= 100]
     assert len(later) > 0
     assert later.min() >= 124
@@ -179,7 +185,7 @@ def test_a_delisted_asset_counts_at_its_last_price_and_the_others_trade_on_after
 def test_an_asset_listed_late_is_bought_when_it_has_a_price() -> None:
     times, prices = market(12, 50, 4)
     prices[:20, 0] = np.nan
-    found = run(bars_of(SYMBOLS[:4], times, prices), EVEN, VALUE, path=True)
+    found = run_kernel(prepare_prices(SYMBOLS[:4], times, prices), EVEN, VALUE, path=True)
     assert 20 in found.rebalanced
     assert found.values[0] == pytest.approx(VALUE, rel=1e-12)
 
@@ -187,8 +193,8 @@ def test_an_asset_listed_late_is_bought_when_it_has_a_price() -> None:
 def test_nothing_is_invested_before_any_wanted_asset_has_a_price() -> None:
     times, prices = market(12, 50, 2)
     prices[:20, 0] = np.nan
-    setting = Setting((10_000, 0), BAND, Destination.TARGET, Costs.proportional(0, 2))
-    found = run(bars_of("AB", times, prices), setting, VALUE, path=True)
+    setting = KernelSetting((10_000, 0), BAND, Destination.TARGET, TradingCosts.proportional(0, 2))
+    found = run_kernel(prepare_prices("AB", times, prices), setting, VALUE, path=True)
     assert found.values[:21].tolist() == [VALUE] * 21
     assert found.final_value == pytest.approx(VALUE * prices[-1, 0] / prices[20, 0])
 
@@ -201,22 +207,22 @@ def test_nothing_is_invested_before_any_wanted_asset_has_a_price() -> None:
         (replace(EVEN, targets_bps=(-1, 2_501, 2_500, 5_000)), "targets"),
         (replace(EVEN, trigger=Threshold(None, None)), "policy.trigger"),
         (replace(EVEN, trigger=Every(60)), "policy.trigger"),
-        (replace(EVEN, trigger=Hybrid(BAND, Cron("0 9 * * *", "UTC"))), "trigger"),
+        (replace(EVEN, trigger=HybridTrigger(BAND, Cron("0 9 * * *", "UTC"))), "trigger"),
         (replace(EVEN, trigger=VolatilityJump(21_600, 86_400, 20_000)), "trigger"),
         (replace(EVEN, trigger=DAILY, destination=Destination.BAND), "policy.destination"),
         (replace(EVEN, destination=Destination.ZONE), "policy.destination"),
         (replace(EVEN, cooldown_s=-1), "policy.cooldown"),
         (replace(EVEN, min_trade=float("nan")), "min_trade"),
-        (replace(EVEN, costs=Costs.proportional(10, 3)), "costs"),
-        (replace(EVEN, costs=Costs.proportional(10_000, 4)), "costs.fee_bps"),
-        (replace(EVEN, costs=Costs.proportional(-1, 4)), "costs.fee_bps"),
-        (replace(EVEN, costs=Costs.pools(10, 0.0, 4)), "costs.depth"),
-        (replace(EVEN, costs=Costs.pools(10, float("nan"), 4)), "costs.depth"),
+        (replace(EVEN, costs=TradingCosts.proportional(10, 3)), "costs"),
+        (replace(EVEN, costs=TradingCosts.proportional(10_000, 4)), "costs.fee_bps"),
+        (replace(EVEN, costs=TradingCosts.proportional(-1, 4)), "costs.fee_bps"),
+        (replace(EVEN, costs=TradingCosts.pools(10, 0.0, 4)), "costs.depth"),
+        (replace(EVEN, costs=TradingCosts.pools(10, float("nan"), 4)), "costs.depth"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_named(setting: Setting, named: str) -> None:
+def test_a_setting_that_makes_no_sense_is_named(setting: KernelSetting, named: str) -> None:
     with pytest.raises(ConfigError, match=f"^{named}"):
-        run(table(1, 10, 4), setting, VALUE)
+        run_kernel(table(1, 10, 4), setting, VALUE)
 
 
 def test_no_settings_no_value_and_marks_out_of_order_are_named() -> None:
@@ -225,12 +231,12 @@ def test_no_settings_no_value_and_marks_out_of_order_are_named() -> None:
         sweep(bars, [], VALUE)
     for value in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match=r"^value"):
-            run(bars, EVEN, value)
+            run_kernel(bars, EVEN, value)
     for marks in ([3, 2], [1, 1], [-1], [10]):
         with pytest.raises(ConfigError, match=r"^marks"):
             sweep(bars, [EVEN], VALUE, marks=marks)
     with pytest.raises(ConfigError, match="numeraire"):
-        Costs.proportional(10, 4, numeraire=4)
+        TradingCosts.proportional(10, 4, numeraire=4)
 
 
 def test_without_numba_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,5 +244,5 @@ def test_without_numba_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delattr("agent.backtest.kernel.kernel", raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(Refused, match="numba is not installed") as refused:
-        run(table(1, 10, 4), EVEN, VALUE)
+        run_kernel(table(1, 10, 4), EVEN, VALUE)
     assert "trimtab[analysis]" in refused.value.remedy

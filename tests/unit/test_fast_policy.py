@@ -9,12 +9,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from agent.backtest.kernel.kernel import BAND, HALFWAY, TARGET, landing, set_bands
-from agent.backtest.kernel.sweep import Costs, Setting, bars_of, run
-from agent.model import Asset, Destination, Every, History, Hybrid, Threshold
-from agent.policy.drift import band, corrections, goal, total, weigh
-from agent.policy.triggers.rules import fired
-from agent.policy.triggers.schedules import name
+from agent.backtest.kernel.kernel import BAND, HALFWAY, TARGET, destination_shares, set_bands
+from agent.backtest.kernel.sweep import KernelSetting, TradingCosts, prepare_prices, run_kernel
+from agent.model import Asset, Destination, Every, History, HybridTrigger, Threshold
+from agent.policy.drift import band, corrections, drifts_from_balances, investable_total, rebalance_goal
+from agent.policy.triggers.rules import evaluate_trigger
+from agent.policy.triggers.schedules import schedule_name
 from agent.units import BPS
 from tests.builders import token
 from tests.fast_markets import SYMBOLS, VALUE, market, settings_of, spread
@@ -41,7 +41,7 @@ def test_one_step_decides_and_aims_as_the_policy_does(raw: list[int], widths: Th
     held = data.draw(st.lists(st.integers(0, 10**9), min_size=len(targets), max_size=len(targets)))
     assume(sum(held) > 0)
     assets = [Asset(token(f"T{i}", 6), bps, 0) for i, bps in enumerate(targets)]
-    drifts = weigh(
+    drifts = drifts_from_balances(
         assets,
         {asset.token.address: amount for asset, amount in zip(assets, held, strict=True)},
         {asset.token.address: Fraction(1) for asset in assets},
@@ -55,19 +55,19 @@ def test_one_step_decides_and_aims_as_the_policy_does(raw: list[int], widths: Th
     assert bands[0] == pytest.approx([float(low / BPS) for low, _ in edges], abs=1e-15)
     assert bands[1] == pytest.approx([float(high / BPS) for _, high in edges], abs=1e-15)
     for destination, number in NUMBERS.items():
-        aim = goal(drifts, destination)
-        largest = landing(number, shares, wanted, bands, land)
-        assert largest == pytest.approx(float(max(abs(v) for v in corrections(drifts, aim).values()) / total(drifts)), abs=1e-12)
+        aim = rebalance_goal(drifts, destination)
+        largest = destination_shares(number, shares, wanted, bands, land)
+        assert largest == pytest.approx(float(max(abs(v) for v in corrections(drifts, aim).values()) / investable_total(drifts)), abs=1e-12)
         assert land.sum() == pytest.approx(1.0, abs=1e-12)
         for got, one in zip(land, aim.weights, strict=True):
             assert float(one.low) - 1e-12 <= got <= float(one.high) + 1e-12
         # No more is moved than the goal cannot do without: what is too much, or what is missing, whichever is more.
-        off = [float(value / total(drifts)) for value in corrections(drifts, aim).values()]
+        off = [float(value / investable_total(drifts)) for value in corrections(drifts, aim).values()]
         least = max(sum(x for x in off if x > 0), -sum(x for x in off if x < 0))
         assert np.abs(land - shares).sum() / 2 == pytest.approx(least, abs=1e-12)
 
 
-def by_policy(times: list[int], prices: np.ndarray, setting: Setting) -> tuple[list[int], float]:
+def by_policy(times: list[int], prices: np.ndarray, setting: KernelSetting) -> tuple[list[int], float]:
     """Bars at which the policy asks for a rebalance, and what the holdings come to: exact, in base units of 18 decimals, at no cost."""
     assets = [Asset(token(f"T{i}", 18), bps, 0) for i, bps in enumerate(setting.targets_bps)]
     addresses = [asset.token.address for asset in assets]
@@ -78,21 +78,21 @@ def by_policy(times: list[int], prices: np.ndarray, setting: Setting) -> tuple[l
     history, rebalanced, worth = NOBODY, [], Fraction(0)
     for bar, (now, row) in enumerate(zip(times, prices, strict=True)):
         known = {at: Fraction(float(price)) for at, price in zip(addresses, row, strict=True)}
-        drifts = weigh(assets, held, known, setting.trigger)
-        answer = fired(setting.trigger, drifts, now, history)
+        drifts = drifts_from_balances(assets, held, known, setting.trigger)
+        answer = evaluate_trigger(setting.trigger, drifts, now, history)
         last = history.last_rebalance_s
         rests = answer.fired and last is not None and now < last + setting.cooldown_s
-        aim = goal(drifts, setting.destination)
+        aim = rebalance_goal(drifts, setting.destination)
         largest = max(abs(value) for value in corrections(drifts, aim).values())
-        if answer.fired and not rests and largest * 10**12 > total(drifts) and largest >= Fraction(setting.min_trade) * SCALE:
+        if answer.fired and not rests and largest * 10**12 > investable_total(drifts) and largest >= Fraction(setting.min_trade) * SCALE:
             shares = spread([one.share for one in drifts], [w.low for w in aim.weights], [w.high for w in aim.weights])
-            held = {at: int(share * total(drifts) / known[at]) for at, share in zip(addresses, shares, strict=True)}
+            held = {at: int(share * investable_total(drifts) / known[at]) for at, share in zip(addresses, shares, strict=True)}
             rebalanced.append(bar)
             history = replace(history, last_rebalance_s=now)
         if answer.due and not rests:
-            schedule = setting.trigger.schedule if isinstance(setting.trigger, Hybrid) else setting.trigger
+            schedule = setting.trigger.schedule if isinstance(setting.trigger, HybridTrigger) else setting.trigger
             assert isinstance(schedule, Every)
-            history = replace(history, last_review_s=now, reviews=((name(schedule), now),))
+            history = replace(history, last_review_s=now, reviews=((schedule_name(schedule), now),))
         worth = sum((held[at] * known[at] for at in addresses), Fraction(0))
     return rebalanced, float(worth / SCALE)
 
@@ -100,9 +100,9 @@ def by_policy(times: list[int], prices: np.ndarray, setting: Setting) -> tuple[l
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(0, 10**6), st.integers(2, 4))
 def test_a_run_trades_when_the_policy_would_and_ends_where_it_does(data: st.DataObject, seed: int, assets: int) -> None:
-    setting = replace(data.draw(settings_of(assets)), costs=Costs.proportional(0, assets))
+    setting = replace(data.draw(settings_of(assets)), costs=TradingCosts.proportional(0, assets))
     times, prices = market(seed, 60, assets)
-    found = run(bars_of(SYMBOLS[:assets], times, prices), setting, VALUE, path=True)
+    found = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices), setting, VALUE, path=True)
     rebalanced, worth = by_policy(times.tolist(), prices, setting)
     assert found.rebalanced.tolist() == rebalanced
     assert found.final_value == pytest.approx(worth, rel=1e-9)

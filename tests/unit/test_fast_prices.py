@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.backtest.kernel.sweep import CHANGED, CLOSED, SAME, bars_of
+from agent.backtest.kernel.sweep import CHANGED, CLOSED, SAME, prepare_prices
 from agent.errors import ConfigError
 from tests.fast_markets import HOUR_S, START_S
 
@@ -32,19 +32,19 @@ def hours(count: int) -> list[int]:
 )
 def test_bad_prices_are_refused_by_name_and_place(times: list[float], prices: list[list[float]], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        bars_of(["A"], times, prices)
+        prepare_prices(["A"], times, prices)
 
 
 def test_an_asset_with_two_columns_and_a_negative_patience_are_refused() -> None:
     with pytest.raises(ConfigError, match="A has two columns"):
-        bars_of(["A", "B", "A"], hours(2), np.ones((2, 3)))
+        prepare_prices(["A", "B", "A"], hours(2), np.ones((2, 3)))
     with pytest.raises(ConfigError, match="patience_bars: -1"):
-        bars_of(["A"], hours(2), np.ones((2, 1)), patience_bars=-1)
+        prepare_prices(["A"], hours(2), np.ones((2, 1)), patience_bars=-1)
 
 
 def test_a_whole_table_has_nothing_to_say_and_is_not_changed() -> None:
     prices = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    found = bars_of("AB", hours(3), prices)
+    found = prepare_prices("AB", hours(3), prices)
     assert found.notes == ()
     assert found.traded.tolist() == found.shown.tolist() == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
     assert found.state.tolist() == [CHANGED, SAME, SAME]
@@ -54,7 +54,7 @@ def test_a_whole_table_has_nothing_to_say_and_is_not_changed() -> None:
 
 def test_what_is_missing_is_said_and_waits_or_is_left_out_after_the_patience() -> None:
     prices = np.array([[1, NAN], [2, NAN], [3, 7], [NAN, 8], [5, 9], [6, NAN], [7, NAN], [8, NAN]])
-    waits = bars_of(["OLD", "NEW"], [*hours(7), START_S + 12 * HOUR_S], prices)
+    waits = prepare_prices(["OLD", "NEW"], [*hours(7), START_S + 12 * HOUR_S], prices)
     assert waits.state.tolist() == [CHANGED, SAME, CHANGED, CLOSED, SAME, CLOSED, CLOSED, CLOSED]
     assert waits.shown.tolist() == [[1, 2, 3, 3, 5, 6, 7, 8], [0, 0, 7, 8, 9, 9, 9, 9]]
     assert waits.notes == (
@@ -63,7 +63,7 @@ def test_what_is_missing_is_said_and_waits_or_is_left_out_after_the_patience() -
         "NEW has no price after 2020-09-13 16:26:40 UTC: it counts at its last one; nothing trades",
         "1 times bars are further apart than the usual 1 h, the longest of 6 h after 2020-09-13 18:26:40 UTC",
     )
-    goes_on = bars_of(["OLD", "NEW"], hours(8), prices, patience_bars=1)
+    goes_on = prepare_prices(["OLD", "NEW"], hours(8), prices, patience_bars=1)
     assert goes_on.state.tolist() == [CHANGED, SAME, CHANGED, CLOSED, SAME, CLOSED, CHANGED, SAME]
     assert goes_on.breaks.tolist() == [0, 2, 3, 5, 6, 8]
     assert "nothing trades for 1 bars, then the others without it" in goes_on.notes[0]

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.backtest.data import prices_of
-from agent.backtest.kernel.sweep import bars_of, run
-from agent.backtest.settings import OPEN_LIMITS, simple
+from agent.backtest.data import numeraire_prices
+from agent.backtest.kernel.sweep import prepare_prices, run_kernel
+from agent.backtest.settings import PERMISSIVE_LIMITS, make_spec
 from agent.backtest.simulate import simulate
-from agent.backtest.stress.work import known
-from agent.model import Destination, Every, Hybrid, Threshold, Trigger
+from agent.backtest.stress.work import kernel_setting_or_reason
+from agent.model import Destination, Every, HybridTrigger, Threshold, Trigger
 from tests.simulating import COIN, DEEP, HOUR_S, random_table
 
 CLOSE = 1e-5
@@ -24,7 +24,7 @@ VALUE = 10_000.0
 TARGETS = {"BTC": 4_000, "ETH": 3_000, "USD": 3_000}
 PAIR = {"BTC": 5_000, "USD": 5_000}
 """Of two assets one edge is the other's: with more, a planner may choose among points of a band that cost the same."""
-DUST = replace(OPEN_LIMITS, min_trade=Fraction(COIN, 100))
+DUST = replace(PERMISSIVE_LIMITS, min_trade=Fraction(COIN, 100))
 """What is bought at the start is off its target by base units: a schedule would trade those at the next bar."""
 
 
@@ -33,12 +33,12 @@ def assert_the_same(
 ) -> int:
     """Bars traded at, worth at every bar, and costs, of both; gives how many trades there were."""
     table = random_table(seed, bars, [symbol for symbol in targets if symbol != "USD"], volatility=0.08)
-    wanted = simple(targets, trigger, "USD", destination=destination, limits=DUST)
+    wanted = make_spec(targets, trigger, "USD", destination=destination, limits=DUST)
     made = replace(DEEP, **{"depth": Fraction(10**7), **market})  # type: ignore[arg-type]  # field names, checked by replace
-    setting = known(wanted, made)
+    setting = kernel_setting_or_reason(wanted, made)
     assert not isinstance(setting, str)
-    prices = prices_of(wanted, table, table.closes, [asset.token for asset in wanted.portfolio.assets])
-    ours = run(bars_of(tuple(targets), table.times_s, prices), setting, VALUE, path=True)
+    prices = numeraire_prices(wanted, table, table.closes, [asset.token for asset in wanted.portfolio.assets])
+    ours = run_kernel(prepare_prices(tuple(targets), table.times_s, prices), setting, VALUE, path=True)
     step = simulate(wanted, table, made)
     assert ours.rebalanced.tolist() == [one.bar for one in step.rebalances]
     assert ours.values == pytest.approx(step.equity, rel=CLOSE)
@@ -55,7 +55,7 @@ def assert_the_same(
         (Threshold(None, 1_500), Destination.HALFWAY, TARGETS, 2),
         (Threshold(500, None), Destination.BAND, PAIR, 2),
         (Every(4 * HOUR_S), Destination.TARGET, TARGETS, 3),
-        (Hybrid(Threshold(300, None), Every(3 * HOUR_S)), Destination.TARGET, TARGETS, 2),
+        (HybridTrigger(Threshold(300, None), Every(3 * HOUR_S)), Destination.TARGET, TARGETS, 2),
     ],
 )
 def test_every_kind_of_policy_ends_where_the_live_step_does(
@@ -78,6 +78,6 @@ def test_in_any_market_within_a_hundred_thousandth(seed: int, trigger: Trigger, 
 
 def test_a_schedule_that_is_a_multiple_of_the_bars_is_kept_to_the_bar() -> None:
     table = random_table(3, 13, ["BTC"])
-    wanted = simple({"BTC": 5_000, "USD": 5_000}, Every(4 * HOUR_S), "USD", limits=DUST)
+    wanted = make_spec({"BTC": 5_000, "USD": 5_000}, Every(4 * HOUR_S), "USD", limits=DUST)
     assert [one.bar for one in simulate(wanted, table, DEEP).rebalances] == [4, 8, 12]
     assert np.diff(table.times_s).max() == HOUR_S

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app.start.setup import dollars_of, initialise
+from agent.app.start.setup import initialise, usd_price
 from agent.config.load import load_config
 from agent.config.template import TemplateAsset
 from agent.errors import ConfigError
@@ -60,13 +60,13 @@ def test_the_feed_says_what_a_coin_is_worth_where_an_endpoint_is_set(anvil_chain
     monkeypatch.setenv("RPC_A", chain.url or "")
     monkeypatch.setenv("RPC_B", "http://127.0.0.1:9/nobody")
     weth = TemplateAsset("WETH", chain.tokens["WETH"].address, "50%", chain.feeds["WETH"])
-    assert dollars_of(weth, None, RPC, chain.clock.now_s) == chain.books.prices_usd["WETH"]
-    assert dollars_of(weth, "2500.5", RPC, chain.clock.now_s) == Fraction(5001, 2), "the owner's word comes first"
+    assert usd_price(weth, None, RPC, chain.clock.now_s) == chain.books.prices_usd["WETH"]
+    assert usd_price(weth, "2500.5", RPC, chain.clock.now_s) == Fraction(5001, 2), "the owner's word comes first"
     for lacking in (replace(weth, feed=None), replace(weth, feed=chain.tokens["WETH"].address)):
         with pytest.raises(ConfigError, match="its price is not known"):
-            dollars_of(lacking, None, RPC, chain.clock.now_s)
+            usd_price(lacking, None, RPC, chain.clock.now_s)
     with pytest.raises(ConfigError, match="its price is not known"):
-        dollars_of(weth, None, RPC, lambda: chain.clock.now_s() + 90_001)
+        usd_price(weth, None, RPC, lambda: chain.clock.now_s() + 90_001)
 
 
 def test_endpoints_that_tell_different_prices_decide_nothing(anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,4 +75,4 @@ def test_endpoints_that_tell_different_prices_decide_nothing(anvil_chain: LocalC
     told = iter([Fraction(3_000), Fraction(3_100)])
     monkeypatch.setattr("agent.app.start.setup._answers", lambda *_: told)
     with pytest.raises(ConfigError, match="its price differs between endpoints"):
-        dollars_of(weth, None, RPC)
+        usd_price(weth, None, RPC)

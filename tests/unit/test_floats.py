@@ -49,14 +49,14 @@ def test_power_is_rounded_once(base: float, exponent: float) -> None:
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1))
 def test_sums_do_not_hang_on_their_order(pairs: list[tuple[float, float]]) -> None:
     one, other = np.array(pairs).T
-    assert floats.total(one) == float(sum(map(Fraction, one.tolist()), Fraction(0))) == floats.total(one[::-1])
+    assert floats.fsum_array(one) == float(sum(map(Fraction, one.tolist()), Fraction(0))) == floats.fsum_array(one[::-1])
     assert floats.dot(one, other) == floats.dot(one[::-1], other[::-1])
 
 
 @given(ROWS)
 def test_products_sum_by_index(rows: list[list[float]]) -> None:
     matrix, weights = np.array(rows), np.arange(1.0, len(rows) + 1)
-    found, squares = floats.times(matrix, weights), floats.gram(matrix, weights)
+    found, squares = floats.matvec(matrix, weights), floats.gram(matrix, weights)
     for i, row in enumerate(rows):
         so_far = 0.0
         for entry, weight in zip(row, weights.tolist(), strict=True):
@@ -73,14 +73,14 @@ def test_no_rows_have_no_products() -> None:
 def test_elimination_solves_to_rounding(rows: list[list[float]], data: st.DataObject) -> None:
     matrix = floats.gram(np.array(rows), np.ones(len(rows))) + np.eye(len(rows)) / 100
     right = data.draw(st.lists(NUMBERS, min_size=len(rows), max_size=len(rows)))
-    found = floats.solved(matrix.tolist(), right)
+    found = floats.solve_positive_definite(matrix.tolist(), right)
     left = [sum((Fraction(a) * Fraction(x) for a, x in zip(row, found, strict=True)), Fraction(0)) for row in matrix.tolist()]
     size = max(map(abs, [*found, *right]), default=0.0)
     assert all(abs(a - Fraction(b)) <= 1e-13 * size * len(rows) for a, b in zip(left, right, strict=True))
     assert np.allclose(floats.inverse(matrix) @ matrix, np.eye(len(rows)), atol=1e-9)
 
 
-@pytest.mark.parametrize("solve", [lambda m: floats.solved(m, [1.0, 1.0]), lambda m: floats.inverse(np.array(m))])
+@pytest.mark.parametrize("solve", [lambda m: floats.solve_positive_definite(m, [1.0, 1.0]), lambda m: floats.inverse(np.array(m))])
 def test_a_matrix_that_is_not_positive_definite_is_refused(solve: Callable[[list[list[float]]], object]) -> None:
     with pytest.raises(ValueError, match="positive definite"):
         solve([[1.0, 2.0], [2.0, 1.0]])

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.execution.settlement import settle
-from agent.model import FlowKind, Halt, IntentKind, IntentState, Quarantined, Transfer
-from agent.policy.cash_flows import balance_changes as flows
+from agent.execution.settlement import settle_mined
+from agent.model import ExternalTransferKind, Halt, IntentKind, IntentState, QuarantinedItem, Transfer
+from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from agent.units import NATIVE
@@ -87,7 +87,7 @@ def test_a_height_that_never_was_keeps_no_later_look_from_being_compared(store: 
 
 def test_a_balance_that_could_not_be_read_keeps_its_books(store: Store) -> None:
     looked(store, at())
-    unread = at(1_001, "1", quarantined=(Quarantined("balance", WETH.address, "reverts"),))
+    unread = at(1_001, "1", quarantined=(QuarantinedItem("balance", WETH.address, "reverts"),))
     assert opened(store, unread) == []
     assert opened(store, at(1_002)) == []
 
@@ -136,7 +136,7 @@ def test_what_becomes_part_of_the_opening_while_a_balance_cannot_be_read_stays_e
     looked(store, at(1_002, "9", native=native))
     (ours,) = store.open_intents()
     store.advance(ours.id, IntentState.FINAL, 2)
-    looked(store, at(1_300, "9", native=native, quarantined=(Quarantined("balance", WETH.address, "reverts"),)))
+    looked(store, at(1_300, "9", native=native, quarantined=(QuarantinedItem("balance", WETH.address, "reverts"),)))
     assert store.books().own == ()
     assert opened(store, at(1_301, "9", native=native)) == []
     assert opened(store, at(1_302, "8", native=native)) == [(WETH.address, -COIN, True)]
@@ -176,7 +176,7 @@ def test_a_rise_beyond_the_limit_holds_back_until_its_owner_explains_it(store: S
     assert "WETH rose by 1 (2000 USDC)" in decision.reason
     assert "or accepted as deposits at 2027-01-16 08:00:00 UTC" in decision.reason
     assert "trimtab flows confirm" in decision.reason
-    store.tell_flow(1, None, 5)
+    store.classify_transfer(1, None, 5)
     assert not isinstance(decide(remembered(store, at(1_006, "11"))).decision, Halt)
 
 
@@ -207,14 +207,14 @@ def test_a_fall_is_a_loss_until_its_owner_calls_it_a_withdrawal(store: Store) ->
     assert looked(store, at(1_002, "9.9", later_s=DAY_S - 1)).history.loss_24h == PRICE // 10
     assert looked(store, at(1_003, "9.9", later_s=DAY_S)).history.loss_24h == 0
     now_s = step.snapshot.head.timestamp_s
-    store.tell_flow(1, FlowKind.LOSS, 5)
+    store.classify_transfer(1, ExternalTransferKind.LOSS, 5)
     assert store.history(now_s).loss_24h == PRICE // 10
 
 
 def test_a_withdrawal_is_no_loss(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9"))
-    store.tell_flow(1, FlowKind.WITHDRAWAL, 5)
+    store.classify_transfer(1, ExternalTransferKind.WITHDRAWAL, 5)
     found = store.history(builders.NOW_S)
     assert (found.loss_24h, found.flows) == (0, ())
 
@@ -240,7 +240,7 @@ def test_a_fall_between_two_snapshots_of_a_trade_is_counted_once(store: Store) -
     looked(store, before)
     moved(store, 3, 1_001)
     after = at(1_002, "9.9", native=COIN - GAS_WEI)
-    settle(store, after.snapshot, lambda: after, before.snapshot)
+    settle_mined(store, after.snapshot, lambda: after, before.snapshot)
     gas = Fraction(GAS_WEI * 2_000 * DOLLAR, COIN)
     assert store.history(builders.NOW_S).loss_24h == PRICE // 10 + gas
 
@@ -248,9 +248,9 @@ def test_a_fall_between_two_snapshots_of_a_trade_is_counted_once(store: Store) -
 def test_two_processes_do_not_write_one_flow_twice(store: Store) -> None:
     looked(store, at())
     later, books = at(1_001, "10.1"), store.books()
-    found = flows.unexplained(later, books)
-    assert store.note_balances(later.snapshot, flows.balances_of(later.snapshot), found, books.turn)
-    assert not store.note_balances(later.snapshot, flows.balances_of(later.snapshot), found, books.turn)
+    found = balance_changes.unexplained(later, books)
+    assert store.record_balances(later.snapshot, balance_changes.balances_of(later.snapshot), found, books.turn)
+    assert not store.record_balances(later.snapshot, balance_changes.balances_of(later.snapshot), found, books.turn)
     assert len(store.flows()) == 1
 
 

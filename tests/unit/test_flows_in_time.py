@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.model import Flow, FlowKind, Halt, StepInput
-from agent.policy.cash_flows import balance_changes as flows
+from agent.model import ExternalTransfer, ExternalTransferKind, Halt, StepInput
+from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from tests import builders
@@ -35,7 +35,7 @@ def test_a_rise_that_nobody_explains_becomes_a_deposit_after_its_wait(store: Sto
         decision = decide(step).decision
         assert not isinstance(decision, Halt)
         assert "accepted as a deposit, since nobody explained it: WETH rose by 1 (2000 USDC)" in decision.reason
-    assert [flow.kind for flow in store.flows()] == [FlowKind.ACCEPTED]
+    assert [flow.kind for flow in store.flows()] == [ExternalTransferKind.ACCEPTED]
     assert looked(store, at(1_008, "11", later_s=2 * DAY_S)).history.accepted == (), "said for a day"
 
 
@@ -69,8 +69,8 @@ def test_dust_does_not_hide_a_rise_from_being_accepted(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "11"))
     snapshot = at(1_002, "11").snapshot
-    dust = Flow(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
-    assert store.note_balances(snapshot, flows.balances_of(snapshot), [dust] * 1_100, store.books().turn)
+    dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
+    assert store.record_balances(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_100, store.books().turn)
     assert not isinstance(decide(looked(store, at(1_003, "11", later_s=DAY_S))).decision, Halt)
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from agent import codec, guards
 from agent.errors import ConfigError
-from agent.model import Flow, FlowKind, Holding, Rebalance, Snapshot, StepInput
-from agent.planning import proposals as strategies
-from agent.policy.cash_flows import balance_changes as flows
+from agent.model import ExternalTransfer, ExternalTransferKind, Holding, Rebalance, Snapshot, StepInput
+from agent.planning import proposals
+from agent.policy.cash_flows import balance_changes
 from agent.store import Store, open_store
 from agent.units import NATIVE
 from tests import builders
@@ -35,7 +35,7 @@ def rebasing(step: StepInput, bps: int) -> StepInput:
 def test_a_rebasing_token_changes_by_what_its_owner_allowed_and_is_named(store: Store) -> None:
     looked(store, rebasing(at(), 100))
     assert looked(store, rebasing(at(1_001, "10.06"), 100)).history.flows == ()
-    assert [flow.kind for flow in store.flows()] == [FlowKind.REBASE]
+    assert [flow.kind for flow in store.flows()] == [ExternalTransferKind.REBASE]
     (beyond,) = looked(store, rebasing(at(1_002, "10.12"), 100)).history.flows
     assert beyond.kind is None
     assert looked(store, rebasing(at(1_003, "10.14", later_s=2 * DAY_S), 100)).history.flows == (beyond,)
@@ -49,7 +49,7 @@ def test_a_negative_rebase_is_a_loss_all_the_same(store: Store) -> None:
 def test_native_coin_that_comes_for_gas_waits_for_nobody_and_what_goes_is_a_loss(store: Store) -> None:
     looked(store, at())
     assert looked(store, at(1_001, native=5 * COIN)).history.flows == ()
-    assert [flow.kind for flow in store.flows()] == [FlowKind.GAS_MONEY]
+    assert [flow.kind for flow in store.flows()] == [ExternalTransferKind.GAS_MONEY]
     step = looked(store, at(1_002, native=4 * COIN))
     assert [(flow.token, flow.halts) for flow in step.history.flows] == [(NATIVE, True)]
     assert step.history.loss_24h == PRICE
@@ -82,7 +82,7 @@ def test_a_fall_without_a_price_holds_back_until_it_has_one(store: Store) -> Non
     (flow,) = looked(store, blind).history.flows
     assert (flow.value, flow.halts) == (None, True)
     assert "no price" in store.history(builders.NOW_S).unknown
-    dry = flows.seen(replace(at(1_002, "9.999"), history=store.history(builders.NOW_S)), store.books())
+    dry = balance_changes.apply_balance_changes(replace(at(1_002, "9.999"), history=store.history(builders.NOW_S)), store.books())
     for step in (dry, looked(store, at(1_002, "9.999"))):
         (now,) = step.history.flows
         assert (now.value, now.halts, step.history.unknown) == (-PRICE // 1_000, False, "")
@@ -95,7 +95,9 @@ def test_a_rise_without_a_price_is_judged_when_it_has_one(store: Store) -> None:
         blind = at(1_000 + 2 * number, weth, feeds=(), pools=())
         flow = looked(store, blind).history.flows[-1]
         assert (flow.value, flow.halts) == (None, False), "the missing price itself stops what rests on it"
-        dry = flows.seen(replace(at(1_001 + 2 * number, weth), history=store.history(builders.NOW_S)), store.books())
+        dry = balance_changes.apply_balance_changes(
+            replace(at(1_001 + 2 * number, weth), history=store.history(builders.NOW_S)), store.books()
+        )
         for step in (dry, looked(store, at(1_001 + 2 * number, weth))):
             flow = step.history.flows[-1]
             assert flow.value == flow.delta_raw * Fraction(PRICE, COIN)
@@ -130,9 +132,9 @@ def swapping(step: StepInput) -> StepInput:
 def test_the_guard_refuses_what_is_open_beyond_the_limit(value: int | None, halts: bool, passes: bool) -> None:
     """A swap by hand asks no trigger and no decision: the guard stands in its way too. A rise without a price counts when it has one."""
     step = swapping(at())
-    flow = Flow(1, WETH.address, 1, None if value is None else Fraction(value * DOLLAR), 1, 2, builders.NOW_S, halts, None)
+    flow = ExternalTransfer(1, WETH.address, 1, None if value is None else Fraction(value * DOLLAR), 1, 2, builders.NOW_S, halts, None)
     step = replace(step, history=replace(step.history, flows=(flow,)))
-    plan = strategies.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
+    plan = proposals.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
     assert verdict.passed is passes, verdict
@@ -160,35 +162,43 @@ def test_the_guard_measures_all_unexplained_changes_of_a_day_at_its_limit(change
     """Sign, dollars, age and whether it halts, of each change; 46,000 in all; limits.balance_jump is 200 bps."""
     step = swapping(at())
     found = tuple(
-        Flow(number, WETH.address, sign, None if value is None else Fraction(value * DOLLAR), 1, 2, builders.NOW_S - age_s, halts, None)
+        ExternalTransfer(
+            number, WETH.address, sign, None if value is None else Fraction(value * DOLLAR), 1, 2, builders.NOW_S - age_s, halts, None
+        )
         for number, (sign, value, age_s, halts) in enumerate(changes, 1)
     )
     step = replace(step, history=replace(step.history, flows=found))
-    plan = strategies.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
+    plan = proposals.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     (verdict,) = [v for v in guards.judge(step, plan, evidence(step, plan)) if v.guard == "balance_jump"]
     assert (verdict.passed, measured in verdict.measured) == (passes, True), verdict
 
 
 def test_a_halt_names_the_limit_and_at_most_five_changes() -> None:
-    found = tuple(Flow(n, USDC.address, n * DOLLAR, Fraction(n * DOLLAR), 1, 2, builders.NOW_S, True, None) for n in range(1, 8))
+    found = tuple(
+        ExternalTransfer(n, USDC.address, n * DOLLAR, Fraction(n * DOLLAR), 1, 2, builders.NOW_S, True, None) for n in range(1, 8)
+    )
     step = replace(at(), history=replace(at().history, flows=found[:5]))
-    assert flows.halting(step).startswith("unexplained balance changes beyond limits.balance_jump of 2 %: USDC rose by 1 (1 USDC)")
-    assert "more" not in flows.halting(step)
+    assert balance_changes.halt_reason(step).startswith(
+        "unexplained balance changes beyond limits.balance_jump of 2 %: USDC rose by 1 (1 USDC)"
+    )
+    assert "more" not in balance_changes.halt_reason(step)
     seven = replace(step, history=replace(step.history, flows=found))
-    assert "5 (5 USDC) between blocks 1 and 2; and 2 more; nothing is bought" in flows.halting(seven)
+    assert "5 (5 USDC) between blocks 1 and 2; and 2 more; nothing is bought" in balance_changes.halt_reason(seven)
     off = builders.with_limits(step, balance_jump_bps=None)
-    assert flows.halting(off).startswith("unexplained balance changes: USDC rose")
+    assert balance_changes.halt_reason(off).startswith("unexplained balance changes: USDC rose")
 
 
 @pytest.mark.parametrize("exits", [False, True])
 def test_guards_hold_no_exit_for_what_came_or_fell(exits: bool) -> None:
     """Half of everything fell, as much came, and the whole is above its cap: an exit answers for what trades lost alone."""
     step = builders.with_limits(swapping(at()), max_live_value=Fraction(DOLLAR), turnover_bps=None, total_loss_bps=1_000)
-    found = (Flow(1, WETH.address, sign, Fraction(sign * 20_000 * DOLLAR), 1, 2, builders.NOW_S, True, None) for sign in (-1, 1))
+    found = (
+        ExternalTransfer(1, WETH.address, sign, Fraction(sign * 20_000 * DOLLAR), 1, 2, builders.NOW_S, True, None) for sign in (-1, 1)
+    )
     lost = Fraction(20_000 * DOLLAR)
     step = replace(step, history=replace(step.history, flows=tuple(found), loss_24h=lost, loss_total=lost, fell_24h=lost, fell_total=lost))
-    plan = strategies.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
+    plan = proposals.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None and isinstance(plan.decision, Rebalance)
     plan = replace(plan, decision=replace(plan.decision, exit=exits))
     refused = {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed}
@@ -201,7 +211,7 @@ def test_guards_hold_no_exit_for_what_came_or_fell(exits: bool) -> None:
 def test_an_unknown_day_refuses_every_limit_of_a_day(store: Store) -> None:
     step = swapping(at())
     step = replace(step, history=replace(step.history, unknown="nobody knows"))
-    plan = strategies.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
+    plan = proposals.manual_swap(WETH.address, USDC.address, COIN // 10)(step).plan
     assert plan is not None
     refused = {v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed and "nobody knows" in v.measured}
     assert refused == {"daily_loss", "daily_turnover", "gas_per_day"}
@@ -211,13 +221,13 @@ def test_dust_that_is_sent_a_thousand_times_fills_no_step(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "11"))
     books = store.books()
-    dust = Flow(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
+    dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     snapshot = at(1_002, "11").snapshot
-    assert store.note_balances(snapshot, flows.balances_of(snapshot), [dust] * 1_000, books.turn)
+    assert store.record_balances(snapshot, balance_changes.balances_of(snapshot), [dust] * 1_000, books.turn)
     seen = store.history(builders.NOW_S).flows
     assert len(seen) == 51
     assert seen[0].halts
-    assert len(store.tell_flow(None, None, 5)) == 1_001
+    assert len(store.classify_transfer(None, None, 5)) == 1_001
 
 
 def test_dust_hides_no_loss(store: Store) -> None:
@@ -225,9 +235,9 @@ def test_dust_hides_no_loss(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9"))
     books = store.books()
-    dust = Flow(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
+    dust = ExternalTransfer(0, USDC.address, 1, Fraction(1), 1, 2, builders.NOW_S, False, None)
     snapshot = at(1_002, "9.9").snapshot
-    assert store.note_balances(snapshot, flows.balances_of(snapshot), [dust] * 100, books.turn)
+    assert store.record_balances(snapshot, balance_changes.balances_of(snapshot), [dust] * 100, books.turn)
     seen = store.history(builders.NOW_S).flows
     assert (len(seen), seen[0].delta_raw) == (51, -COIN // 10)
 
@@ -238,15 +248,15 @@ def test_the_owners_word_must_fit_what_happened(store: Store) -> None:
     looked(store, at(1_001, "9.9", 20_100))
     fell, rose = sorted(store.flows(), key=lambda flow: flow.delta_raw > 0)
     with pytest.raises(ConfigError, match="withdrawal or loss"):
-        store.tell_flow(fell.id, FlowKind.GIFT, 5)
+        store.classify_transfer(fell.id, ExternalTransferKind.GIFT, 5)
     with pytest.raises(ConfigError, match="deposit or gift"):
-        store.tell_flow(rose.id, FlowKind.LOSS, 5)
+        store.classify_transfer(rose.id, ExternalTransferKind.LOSS, 5)
     for number in (99, 2**63 - 1, 10**30):
         with pytest.raises(ConfigError, match="not in the store"):
-            store.tell_flow(number, None, 5)
-    assert {flow.kind for flow in store.tell_flow(None, None, 5)} == {FlowKind.WITHDRAWAL, FlowKind.DEPOSIT}
+            store.classify_transfer(number, None, 5)
+    assert {flow.kind for flow in store.classify_transfer(None, None, 5)} == {ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.DEPOSIT}
     with pytest.raises(ConfigError, match="told already"):
-        store.tell_flow(rose.id, None, 5)
+        store.classify_transfer(rose.id, None, 5)
 
 
 def test_a_step_input_with_flows_survives_its_file(store: Store) -> None:
@@ -258,4 +268,4 @@ def test_a_step_input_with_flows_survives_its_file(store: Store) -> None:
 def test_a_snapshot_type_is_what_the_books_compare() -> None:
     contradicting = at().snapshot
     twice: Snapshot = replace(contradicting, holdings=(*contradicting.holdings, Holding(WETH.address, 1)))
-    assert set(flows.balances_of(twice)) == {USDC.address, NATIVE}
+    assert set(balance_changes.balances_of(twice)) == {USDC.address, NATIVE}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.accounting import export as rotki
+from agent.accounting import export
 from agent.accounting.performance import performance
-from agent.accounting.tax_lots import run
-from agent.execution.bookkeeping import keep
-from agent.model import EntryKind, FlowKind, Halt, LotMethod
+from agent.accounting.tax_lots import run_tax_lots
+from agent.execution.bookkeeping import update_ledger
+from agent.model import EntryKind, ExternalTransferKind, Halt, LotMethod
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from tests.ledgers import COIN, GAS_WEI, PRICE, USDC, WETH, at, looked, moved, remembered
@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
-def kinds(store: Store) -> list[FlowKind | None]:
+def kinds(store: Store) -> list[ExternalTransferKind | None]:
     return [flow.kind for flow in store.flows()]
 
 
@@ -38,24 +38,24 @@ def test_a_fall_that_comes_back_ends_both_flows_and_was_no_loss(store: Store) ->
     for step in (dry, back):
         assert (step.history.flows, step.history.loss_24h, step.history.loss_total) == ((), 0, 0)
         assert not isinstance(decide(step).decision, Halt)
-    assert kinds(store) == [FlowKind.UNDONE, FlowKind.UNDONE]
+    assert kinds(store) == [ExternalTransferKind.UNDONE, ExternalTransferKind.UNDONE]
 
 
 def test_what_was_gone_for_a_while_is_neither_a_loss_nor_a_deposit_and_keeps_its_lots(store: Store) -> None:
     for step in (at(), at(1_001, "0"), at(1_002)):
         looked(store, step)
-        keep(store, step, force=True)
+        update_ledger(store, step, force=True)
     entries, values = store.ledger(), store.valuations()
     assert [one.kind for one in entries][3:] == [EntryKind.UNDONE] * 2
     found = performance(entries, values, 0, 2 * 10**9, USDC.address)
     assert found is not None and (found.profit, found.came, found.went) == (0, 0, 0)
     for method in LotMethod:
-        taxed = run(entries, method, USDC.address, WETH.address)
+        taxed = run_tax_lots(entries, method, USDC.address, WETH.address)
         assert taxed.disposals == [] and taxed.carried == 0
         assert sum(lot.raw for lot in taxed.open() if lot.token == WETH.address) == 11 * COIN
         assert {lot.acquired_s for lot in taxed.open()} == {at().snapshot.head.timestamp_s}
-    assets = rotki.Assets(1, "ETH", lambda _: 18)
-    assert len(list(rotki.events(entries, assets))) == 3, "openings alone"
+    assets = export.RotkiAssets(1, "ETH", lambda _: 18)
+    assert len(list(export.rotki_events(entries, assets))) == 3, "openings alone"
 
 
 def test_native_coin_that_was_gone_and_is_back_is_not_taken_for_gas_money(store: Store) -> None:
@@ -63,7 +63,7 @@ def test_native_coin_that_was_gone_and_is_back_is_not_taken_for_gas_money(store:
     looked(store, at(1_001, native=0))
     back = looked(store, at(1_002))
     assert (back.history.flows, back.history.loss_24h) == ((), 0)
-    assert kinds(store) == [FlowKind.UNDONE, FlowKind.UNDONE]
+    assert kinds(store) == [ExternalTransferKind.UNDONE, ExternalTransferKind.UNDONE]
 
 
 def test_gas_that_was_paid_while_native_coin_seemed_gone_is_counted_too(store: Store) -> None:
@@ -73,7 +73,7 @@ def test_gas_that_was_paid_while_native_coin_seemed_gone_is_counted_too(store: S
     looked(store, at(1_003, native=0))
     back = looked(store, at(1_004, native=COIN - GAS_WEI))
     assert back.history.flows == ()
-    assert kinds(store) == [FlowKind.UNDONE, FlowKind.GAS_MONEY, FlowKind.UNDONE]
+    assert kinds(store) == [ExternalTransferKind.UNDONE, ExternalTransferKind.GAS_MONEY, ExternalTransferKind.UNDONE]
 
 
 def test_falls_that_come_back_together_end_together(store: Store) -> None:
@@ -81,7 +81,7 @@ def test_falls_that_come_back_together_end_together(store: Store) -> None:
     looked(store, at(1_001, "9.9"))
     looked(store, at(1_002, "9.7"))
     assert looked(store, at(1_003)).history.loss_24h == 0
-    assert kinds(store) == [FlowKind.UNDONE] * 3
+    assert kinds(store) == [ExternalTransferKind.UNDONE] * 3
 
 
 def test_one_base_unit_less_brings_nothing_back(store: Store) -> None:
@@ -105,7 +105,7 @@ def test_what_came_and_went_again_waits_for_its_owner(store: Store) -> None:
 def test_a_fall_that_was_told_already_stays_what_it_was_called(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9"))
-    store.tell_flow(1, FlowKind.LOSS, 5)
+    store.classify_transfer(1, ExternalTransferKind.LOSS, 5)
     step = looked(store, at(1_002))
     assert step.history.loss_24h == PRICE // 10
-    assert kinds(store) == [FlowKind.LOSS, None]
+    assert kinds(store) == [ExternalTransferKind.LOSS, None]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from agent.chain.endpoints import Panel
+from agent.chain.endpoints import EndpointPool
 from agent.chain.quorum import NoQuorum
-from agent.chain.receipts import EXECUTION_SUCCESS, LOGS_AT_ONCE, Executed, Used, executed_in, used_by
+from agent.chain.receipts import EXECUTION_SUCCESS, LOGS_AT_ONCE, NonceTx, SafeExecution, find_safe_execution, find_tx_by_nonce
 from agent.errors import Retryable
 from tests.endpoints import Script
 from tests.signing import ROUTER, STRANGER, WALLET
@@ -29,22 +29,22 @@ def chain(operator: str, mined_at: int = MINED_AT, **changes: Any) -> Script:
     )
 
 
-def panel(*nodes: Script, minimum: int = 2) -> Panel:
-    return Panel(nodes, minimum, grace_s=0.2)
+def panel(*nodes: Script, minimum: int = 2) -> EndpointPool:
+    return EndpointPool(nodes, minimum, grace_s=0.2)
 
 
-FOUND = Used(HASH, MINED_AT, ROUTER, 5, "0x1234")
+FOUND = NonceTx(HASH, MINED_AT, ROUTER, 5, "0x1234")
 
 
 @pytest.mark.parametrize("since", [0, 1, MINED_AT - 1, MINED_AT])
 @pytest.mark.parametrize("head", [MINED_AT, MINED_AT + 1, HEAD])
 def test_the_wallets_transaction_is_found_by_its_nonce_wherever_it_is(since: int, head: int) -> None:
-    assert used_by(panel(chain("a"), chain("b")), WALLET, NONCE, since, head) == FOUND
+    assert find_tx_by_nonce(panel(chain("a"), chain("b")), WALLET, NONCE, since, head) == FOUND
 
 
 @pytest.mark.parametrize(("nonce", "since", "head"), [(NONCE, 0, MINED_AT - 1), (NONCE + 1, 0, HEAD), (NONCE, MINED_AT + 2, HEAD)])
 def test_what_is_not_there_is_not_found(nonce: int, since: int, head: int) -> None:
-    assert used_by(panel(chain("a"), chain("b")), WALLET, nonce, since, head) is None
+    assert find_tx_by_nonce(panel(chain("a"), chain("b")), WALLET, nonce, since, head) is None
 
 
 def test_what_was_mined_lately_is_found_on_nodes_that_keep_no_old_states() -> None:
@@ -59,26 +59,26 @@ def test_what_was_mined_lately_is_found_on_nodes_that_keep_no_old_states() -> No
     nodes = [chain(name, mined_at) for name in ("a", "b")]
     for node in nodes:
         node.answers["eth_getTransactionCount"] = pruned
-    assert used_by(panel(*nodes), WALLET, NONCE, 10, HEAD) == Used(HASH, mined_at, ROUTER, 5, "0x1234")
+    assert find_tx_by_nonce(panel(*nodes), WALLET, NONCE, 10, HEAD) == NonceTx(HASH, mined_at, ROUTER, 5, "0x1234")
 
 
 def test_one_that_lies_about_the_transaction_is_outvoted_and_two_that_differ_decide_nothing() -> None:
     for lie in ({"hash": OTHER}, {"to": STRANGER}, {"input": "0x12"}, {"value": "0x6"}):
-        assert used_by(panel(chain("a"), chain("liar", **lie), chain("b")), WALLET, NONCE, 0, HEAD) == FOUND
+        assert find_tx_by_nonce(panel(chain("a"), chain("liar", **lie), chain("b")), WALLET, NONCE, 0, HEAD) == FOUND
         with pytest.raises(NoQuorum):
-            used_by(panel(chain("a"), chain("liar", **lie)), WALLET, NONCE, 0, HEAD)
+            find_tx_by_nonce(panel(chain("a"), chain("liar", **lie)), WALLET, NONCE, 0, HEAD)
 
 
 def test_a_block_that_does_not_show_how_the_nonce_was_used_says_nothing() -> None:
     hiding = chain("hiding", **{"from": STRANGER})
     with pytest.raises(Retryable, match="does not show how"):
-        used_by(panel(hiding, minimum=1), WALLET, NONCE, 0, HEAD)
+        find_tx_by_nonce(panel(hiding, minimum=1), WALLET, NONCE, 0, HEAD)
 
 
 @pytest.mark.parametrize("to", ["nobody", "0x" + "zz" * 20, ["0x"]])
 def test_a_recipient_that_is_no_address_is_an_error_of_ours(to: object) -> None:
     with pytest.raises(Retryable, match="recipient"):
-        used_by(panel(chain("odd", to=to), minimum=1), WALLET, NONCE, 0, HEAD)
+        find_tx_by_nonce(panel(chain("odd", to=to), minimum=1), WALLET, NONCE, 0, HEAD)
 
 
 def event(**changes: Any) -> dict[str, Any]:
@@ -107,8 +107,8 @@ OLD_FORM = event(topics=[EXECUTION_SUCCESS], data=SAFE_TX + "00" * 32)
 @pytest.mark.parametrize("made", [event(), OLD_FORM], ids=["1.4", "1.3"])
 @pytest.mark.parametrize(("since", "head"), [(0, HEAD), (MINED_AT, MINED_AT), (0, 9 * LOGS_AT_ONCE + 1)])
 def test_what_a_safe_carried_out_is_found_by_its_hash(made: dict[str, Any], since: int, head: int) -> None:
-    found = executed_in(panel(logs("a", made), logs("b", made)), WALLET, SAFE_TX, since, head)
-    assert found == Executed(HASH, MINED_AT)
+    found = find_safe_execution(panel(logs("a", made), logs("b", made)), WALLET, SAFE_TX, since, head)
+    assert found == SafeExecution(HASH, MINED_AT)
 
 
 @pytest.mark.parametrize(
@@ -123,17 +123,17 @@ def test_what_a_safe_carried_out_is_found_by_its_hash(made: dict[str, Any], sinc
     ids=["another call", "another event", "another Safe", "another call, old form", "no topics"],
 )
 def test_an_event_of_anything_else_is_not_taken_for_it(made: dict[str, Any]) -> None:
-    assert executed_in(panel(logs("a", made), logs("b", made)), WALLET, SAFE_TX, 0, HEAD) is None
+    assert find_safe_execution(panel(logs("a", made), logs("b", made)), WALLET, SAFE_TX, 0, HEAD) is None
 
 
 def test_an_execution_that_one_endpoint_alone_has_seen_is_not_known() -> None:
-    assert executed_in(panel(logs("a"), logs("liar", event()), logs("b")), WALLET, SAFE_TX, 0, HEAD) is None
+    assert find_safe_execution(panel(logs("a"), logs("liar", event()), logs("b")), WALLET, SAFE_TX, 0, HEAD) is None
     with pytest.raises(NoQuorum):
-        executed_in(panel(logs("a"), logs("liar", event())), WALLET, SAFE_TX, 0, HEAD)
+        find_safe_execution(panel(logs("a"), logs("liar", event())), WALLET, SAFE_TX, 0, HEAD)
 
 
 @pytest.mark.parametrize("answer", [None, {}, "0x"])
 def test_events_that_are_no_list_say_nothing(answer: object) -> None:
     ask: Callable[[list[Any]], object] = lambda params: answer  # noqa: E731 as a script's answer
     with pytest.raises(Retryable, match="no list"):
-        executed_in(panel(Script("a", eth_getLogs=ask), minimum=1), WALLET, SAFE_TX, 0, HEAD)
+        find_safe_execution(panel(Script("a", eth_getLogs=ask), minimum=1), WALLET, SAFE_TX, 0, HEAD)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.guards.case import open_case
-from agent.model import Cost, Head, Plan, Rebalance, StepInput
+from agent.guards.case import build_guard_case
+from agent.model import Head, Plan, PlanCost, Rebalance, StepInput
 from agent.units import BPS
 from tests.builders import ETHER, GWEI, history, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.plans import R, Swap, approved, evidence, plan_of, sell_weth, verdict, with_leg
@@ -48,7 +48,7 @@ def test_cost_is_value_given_less_value_received_over_half_their_sum(whole: Frac
 def test_the_plan_s_own_cost_is_not_believed() -> None:
     step = with_limits(heavy(), plan_cost_bps=10)
     zero = Fraction(0)
-    plan = replace(sell_weth(step, 1), cost=Cost(zero, zero, zero, zero), turnover=Fraction(10**30))
+    plan = replace(sell_weth(step, 1), cost=PlanCost(zero, zero, zero, zero), turnover=Fraction(10**30))
     assert not verdict("plan_cost", step, plan).passed
 
 
@@ -62,7 +62,7 @@ def test_a_skewed_pool_is_a_cost() -> None:
 def test_gas_counts_in_the_cost_at_the_price_of_wrapped_native() -> None:
     step = approved(with_snapshot(heavy(), head=replace(heavy().snapshot.head, base_fee_wei=20 * GWEI), priority_fee_wei=5 * GWEI))
     plan = sell_weth(step)  # 200,000 gas at 25 gwei are 0.005 WETH
-    case = open_case(step, plan, evidence(step, plan))
+    case = build_guard_case(step, plan, evidence(step, plan))
     gave, got = given_and_got(plan)
     assert case.cost() == gave - got + 10 * 10**6
 
@@ -70,7 +70,7 @@ def test_gas_counts_in_the_cost_at_the_price_of_wrapped_native() -> None:
 def test_on_a_chain_without_base_fee_the_node_s_gas_price_counts() -> None:
     step = approved(with_snapshot(heavy(), head=replace(heavy().snapshot.head, base_fee_wei=None), gas_price_wei=50 * GWEI))
     plan = sell_weth(step)
-    case = open_case(step, plan, evidence(step, plan))
+    case = build_guard_case(step, plan, evidence(step, plan))
     assert case.cost() - case.trading_cost() == 20 * 10**6
     assert verdict("gas_price", with_limits(step, gas_price_wei=50 * GWEI), plan).passed
     assert not verdict("gas_price", with_limits(step, gas_price_wei=50 * GWEI - 1), plan).passed
@@ -108,7 +108,7 @@ def test_turnover_does_not_count_what_passes_through_a_hub() -> None:
     through, to = step.snapshot.pools
     plan = plan_of(step, [Swap(through, WBTC.address, raw(Fraction(1, 60), WBTC), sink=R), Swap(to, WETH.address, source=R)])
     spent, got = Fraction(plan.legs[0].amount_in_raw * 60_000 * 10**6, 10**8), plan.legs[1].amount_out_raw
-    assert open_case(step, plan, evidence(step, plan)).turnover() == (spent + got) / 2
+    assert build_guard_case(step, plan, evidence(step, plan)).turnover() == (spent + got) / 2
 
 
 def test_reserves_are_no_part_of_the_total_that_turnover_is_measured_by() -> None:
@@ -149,7 +149,7 @@ def test_losses_of_all_days_add_up_to_a_limit_of_their_own() -> None:
 def test_a_predicted_gain_makes_no_room_for_losses() -> None:
     step = with_limits(step_input(pools=[v2_pool(WETH, USDC, 2_100)]), daily_loss_bps=100)
     plan = sell_weth(step)
-    assert open_case(step, plan, evidence(step, plan)).cost() < 0
+    assert build_guard_case(step, plan, evidence(step, plan)).cost() < 0
     assert verdict("daily_loss", past(step, loss_24h=Fraction(100 * 10**6)), plan).passed
     assert not verdict("daily_loss", past(step, loss_24h=Fraction(100 * 10**6 + 1)), plan).passed
 
@@ -236,14 +236,14 @@ def test_native_coin_left_at_the_floor_passes_and_one_wei_less_fails() -> None:
 def test_an_odd_gas_estimate_is_rounded_up() -> None:
     step = priced(0, GWEI)
     plan = replace(sell_weth(step), gas_units=3)
-    assert open_case(step, plan, evidence(step, plan)).worst_gas_wei() == 4 * GWEI
+    assert build_guard_case(step, plan, evidence(step, plan)).worst_gas_wei() == 4 * GWEI
 
 
 def test_legacy_chains_burn_at_most_the_node_s_gas_price() -> None:
     step = priced(0, 0)
     legacy = with_snapshot(step, head=Head(1, 1_000, step.snapshot.head.hash, step.snapshot.head.timestamp_s, None), gas_price_wei=7 * GWEI)
     plan = replace(sell_weth(step), gas_units=4)
-    assert open_case(legacy, plan, evidence(legacy, plan)).worst_gas_wei() == 35 * GWEI
+    assert build_guard_case(legacy, plan, evidence(legacy, plan)).worst_gas_wei() == 35 * GWEI
 
 
 @pytest.mark.parametrize("name", ["plan_cost", "turnover", "daily_loss", "min_trade"])

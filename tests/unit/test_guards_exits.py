@@ -8,8 +8,8 @@ from fractions import Fraction
 import pytest
 
 from agent import guards
-from agent.model import Claim, Flow, Goal, LotMethod, Payment, Plan, Provide, Rebalance, StepInput, TaxStanding, TopUp
-from agent.policy.cash_flows import withdrawals as outflow
+from agent.model import ExternalTransfer, Goal, LotMethod, Payment, PendingPayment, Plan, Provide, Rebalance, StepInput, TaxState, TopUp
+from agent.policy.cash_flows import withdrawals
 from tests import builders
 from tests.builders import history, raw, step_input, token, v2_pool, with_limits
 from tests.lp_worlds import planned, ranged, wanted, world
@@ -25,7 +25,7 @@ def hostile(**more: object) -> StepInput:
     """All that an exit passes and nothing else does: a fall and a gift beyond their limits, three reverts, a cap that is exceeded."""
     step = step_input(WEIGHTS, pools=[v2_pool(WETH, USDC, 2_000), v2_pool(WBTC, USDC, 60_000), v2_pool(WETH, WBTC, Fraction(1, 30))])
     lost = Fraction(9_000 * 10**6)
-    flows = tuple(Flow(1, WETH.address, sign, sign * lost, 1, 2, builders.NOW_S, True, None) for sign in (-1, 1))
+    flows = tuple(ExternalTransfer(1, WETH.address, sign, sign * lost, 1, 2, builders.NOW_S, True, None) for sign in (-1, 1))
     past = history(
         flows=flows, loss_24h=lost, loss_total=lost, fell_24h=lost, fell_total=lost, reverts_in_row=3, failed_s=builders.NOW_S - 60, **more
     )
@@ -80,7 +80,7 @@ def test_what_the_numeraire_buys_is_no_exit() -> None:
 def lacking(step: StepInput, whole: Fraction) -> StepInput:
     """A withdrawal of WBTC is open that lacks so much of it."""
     held = next(one.raw for one in step.snapshot.holdings if one.token == WBTC.address)
-    return outflow.claimed(step, (Claim(1, Payment(WBTC.address, held + raw(whole, WBTC))),))
+    return withdrawals.reserve_claims(step, (PendingPayment(1, Payment(WBTC.address, held + raw(whole, WBTC))),))
 
 
 def test_what_a_withdrawal_lacks_is_bought_and_no_more() -> None:
@@ -103,7 +103,7 @@ def test_gas_money_and_liquidity_that_also_swap_are_no_exit() -> None:
     lp = world([ranged(2_000, 1_800, 2_200)], [wanted(1_000)])
     out = planned(lp)
     assert out.actions and not any(isinstance(action, Provide) for action in out.actions)
-    gift = (Flow(1, WETH.address, 1, Fraction(10**12), 1, 2, builders.NOW_S, True, None),)
+    gift = (ExternalTransfer(1, WETH.address, 1, Fraction(10**12), 1, 2, builders.NOW_S, True, None),)
     lp = replace(lp, history=replace(lp.history, flows=gift))
     assert "balance_jump" not in refusing(lp, out)
     swaps = plan_of(step, [Swap(step.snapshot.pools[0], USDC.address, raw(300, USDC))])
@@ -119,5 +119,5 @@ def test_an_exit_by_name_alone_realises_no_gain_beyond_the_year_s() -> None:
 
 def year(step: StepInput, plan: Plan) -> str:
     """What the guard of taxes measures."""
-    step = replace(step, history=replace(step.history, tax=TaxStanding(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), Fraction(0))))
+    step = replace(step, history=replace(step.history, tax=TaxState(LotMethod.FIFO, "", Fraction(1), (), Fraction(0), Fraction(0))))
     return next(one.measured for one in guards.judge(step, plan, evidence(step, plan)) if one.guard == "year_limit")

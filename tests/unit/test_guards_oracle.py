@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model import ReferenceKind, StepInput
+from agent.model import PriceSource, StepInput
 from agent.units import BPS
 from tests.builders import NOW_S, raw, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot, without_feed
 from tests.plans import Swap, plan_of, sell_weth, verdict
 
 WETH, USDC, DAI, LINK = token("WETH"), token("USDC"), token("DAI"), token("LINK")
-FEED, TWAP, SPOT = ReferenceKind.FEED, ReferenceKind.TWAP, ReferenceKind.SPOT
+FEED, TWAP, SPOT = PriceSource.FEED, PriceSource.TWAP, PriceSource.SPOT
 DOLLAR = 10**8
 """One dollar as a feed of eight decimals says it."""
 
@@ -63,7 +63,7 @@ def test_an_asset_whose_spot_price_no_pool_tells_refuses() -> None:
     assert verdict("oracle_deviation", step, sell_weth(step)).measured == "unknown: no pool tells the spot price of LINK"
 
 
-def mean_at(price: Fraction | int, *kinds: ReferenceKind) -> StepInput:
+def mean_at(price: Fraction | int, *kinds: PriceSource) -> StepInput:
     """Spot and feed at 2,000, the mean of the last half hour elsewhere."""
     return step_input(pools=[v2_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 2_000, twap_price=price)], kinds=kinds)
 
@@ -75,7 +75,7 @@ def test_a_mean_off_its_feed_refuses_where_both_are_sources() -> None:
 
 
 @pytest.mark.parametrize("kinds", [(FEED,), (FEED, SPOT)])
-def test_a_mean_that_is_no_source_does_not_hold_back_the_feed(kinds: tuple[ReferenceKind, ...]) -> None:
+def test_a_mean_that_is_no_source_does_not_hold_back_the_feed(kinds: tuple[PriceSource, ...]) -> None:
     step = mean_at(2_100, *kinds)
     assert verdict("oracle_deviation", step, sell_weth(step)).passed
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.guards.portfolio import judge
+from agent.guards.portfolio import judge_payout
 from agent.model import Payout
 from agent.units import NATIVE
 from tests.builders import ETHER, address, history, step_input, token, with_limits
@@ -31,6 +31,6 @@ HOME = address("home")
 def test_a_payment_counts_at_its_price_and_with_what_left_before(paid: str, raw: int, before: int, limit: int, passed: bool) -> None:
     step = with_limits(step_input(values={"WETH": 6_000, "USDC": 4_000}), payout_per_day=Fraction(limit * 10**6))
     step = replace(step, history=history(outflow_24h=Fraction(before * 10**6)))
-    (found,) = (verdict for verdict in judge(step, Payout(paid, HOME, raw, raw, 1), (HOME,)) if verdict.guard == "payout_per_day")
+    (found,) = (verdict for verdict in judge_payout(step, Payout(paid, HOME, raw, raw, 1), (HOME,)) if verdict.guard == "payout_per_day")
     assert found.passed is passed
     assert found.measured.startswith(f"{2_000 + before} USDC") or not passed

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.backtest.result import Harvest, excess_growth_rate, harvest
-from agent.backtest.settings import simple
+from agent.backtest.result import RebalancingPremium, excess_growth_rate, rebalancing_premium
+from agent.backtest.settings import make_spec
 from agent.errors import ConfigError
 from agent.model import Every
 from agent.units import YEAR_S
@@ -24,18 +24,18 @@ def days(bars: int) -> np.ndarray:
     return np.arange(bars, dtype=np.int64) * DAY_S
 
 
-def kept(prices: np.ndarray, weights: list[float], cost: float = 0.0) -> Harvest:
+def kept(prices: np.ndarray, weights: list[float], cost: float = 0.0) -> RebalancingPremium:
     """Of a portfolio that is back at its weights at every bar, which costs the same share each time."""
     bars = len(prices)
     costs = np.full(bars, cost)
     costs[0] = 0.0
-    return harvest(prices, np.tile(weights, (bars, 1)), costs, days(bars))
+    return rebalancing_premium(prices, np.tile(weights, (bars, 1)), costs, days(bars))
 
 
-def held(prices: np.ndarray, weights: list[float]) -> Harvest:
+def held(prices: np.ndarray, weights: list[float]) -> RebalancingPremium:
     """Of one that is never touched."""
     values = prices / prices[0] * weights
-    return harvest(prices, values / values.sum(axis=1, keepdims=True), np.zeros(len(prices)), days(len(prices)))
+    return rebalancing_premium(prices, values / values.sum(axis=1, keepdims=True), np.zeros(len(prices)), days(len(prices)))
 
 
 def test_shannons_demon_earns_an_eighth_of_a_coin_that_doubles_and_halves() -> None:
@@ -78,7 +78,7 @@ def test_the_parts_are_the_whole_whatever_the_weights(seed: int, bars: int, asse
     chance = np.random.default_rng(seed)
     prices = 10 ** chance.uniform(-6, 6, assets) * np.exp(np.cumsum(chance.normal(0, 0.1, (bars, assets)), axis=0))
     weights = chance.dirichlet(np.ones(assets), bars)
-    found = harvest(prices, weights, chance.uniform(0, 0.01, bars), days(bars))
+    found = rebalancing_premium(prices, weights, chance.uniform(0, 0.01, bars), days(bars))
     parts = found.excess_growth + found.off_target - found.dispersion - found.costs
     assert found.advantage == pytest.approx(parts, rel=1e-9, abs=1e-10)
     assert found.excess_growth >= -1e-12
@@ -117,7 +117,7 @@ def test_random_walks_are_harvested_at_the_rate_of_their_covariance() -> None:
 
 def test_a_simulation_says_what_rebalancing_earned_after_its_costs() -> None:
     table = random_table(5, 60)
-    for wanted in (simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD"), halves(Every(6 * HOUR_S))):
+    for wanted in (make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD"), halves(Every(6 * HOUR_S))):
         found = simulated(table, wanted)
         assert len(found.rebalances) >= 2
         assert found.harvest is not None
@@ -129,7 +129,7 @@ def test_a_simulation_says_what_rebalancing_earned_after_its_costs() -> None:
 
 def test_gas_counts_among_costs_and_a_numeraire_with_prices_divides() -> None:
     coin = [100.0, 100, 130, 130, 104]
-    wanted = simple({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
+    wanted = make_spec({"ETH": 5_000, "USD": 5_000}, BAND, "USD", native="ETH")
     free, paid = simulated(hourly(ETH=coin), wanted), simulated(hourly(ETH=coin), wanted, gas_wei=20 * 10**9)
     assert free.harvest is not None
     assert paid.harvest is not None
@@ -156,4 +156,4 @@ def test_gas_counts_among_costs_and_a_numeraire_with_prices_divides() -> None:
 def test_tables_that_make_no_sense_are_named(changes: dict[str, np.ndarray], said: str) -> None:
     good = {"prices": np.ones((2, 2)), "weights": np.full((2, 2), 0.5), "cost_shares": np.zeros(2), "times_s": days(2)}
     with pytest.raises(ConfigError, match=said):
-        harvest(**(good | changes))
+        rebalancing_premium(**(good | changes))

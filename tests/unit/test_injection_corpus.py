@@ -13,7 +13,7 @@ import pytest
 
 from agent.app.start.setup import initialise
 from agent.chain.tokens import symbol_text
-from agent.chain.wire import fault_from, scrub
+from agent.chain.wire import parse_fault, scrub
 from agent.cli.display.output import printable
 from agent.config.load import parse_config
 from agent.errors import ConfigError, Retryable, TrimtabError
@@ -47,7 +47,7 @@ def test_a_symbol_from_the_chain_is_shown_as_the_address(text: str) -> None:
 @ALL
 def test_what_a_node_says_of_an_error_is_reduced_to_harmless_characters(text: str) -> None:
     for told in (text, {"code": text, "message": text, "data": text}, {"message": {"x": text}}, [text]):
-        fault = fault_from(told)
+        fault = parse_fault(told)
         assert harmless(fault.message)
         assert not set('<>[]{}"`$=@|\\&') & set(fault.message)
         assert "evil.example" not in fault.message or "://" not in fault.message

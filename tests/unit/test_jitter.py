@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.app import agent as schedule
-from agent.model import Cron, Every, Hybrid, Schedule, Threshold
+from agent.model import Cron, Every, HybridTrigger, Schedule, Threshold
 from agent.policy.decide import decide
-from agent.policy.triggers.rules import fired
-from agent.policy.triggers.schedules import LATEST_S, MILLION, late_s
+from agent.policy.triggers.rules import evaluate_trigger
+from agent.policy.triggers.schedules import LATEST_S, MILLION, jitter_delay_s
 from agent.units import BPS
 from tests.builders import NOW_S, history, step_input
 
@@ -31,24 +31,24 @@ REVIEWS = 240
 def test_a_review_is_late_by_the_drawn_part_of_its_window_and_never_early(every_s: int, ppm: int, jitter_bps: int) -> None:
     last_s = NOW_S - 10 * every_s
     past = history(last_review_s=last_s, delay_ppm=ppm)
-    late = late_s(every_s, ppm, jitter_bps)
+    late = jitter_delay_s(every_s, ppm, jitter_bps)
     assert 0 <= late <= min(every_s * jitter_bps // BPS, LATEST_S)
     due_s = last_s + every_s + late
-    before, at = (fired(Every(every_s), decide(step_input()).drifts, now_s, past, jitter_bps) for now_s in (due_s - 1, due_s))
+    before, at = (evaluate_trigger(Every(every_s), decide(step_input()).drifts, now_s, past, jitter_bps) for now_s in (due_s - 1, due_s))
     assert not before.due
     assert before.next_s == due_s
     assert at.due
 
 
-@pytest.mark.parametrize("trigger", [Cron("0 9 * * *", "UTC"), Hybrid(Threshold(None, 1_000), Cron("0 9 * * *", "UTC"))])
-def test_a_cron_time_is_late_too_and_its_window_an_hour_at_most(trigger: Schedule | Hybrid) -> None:
+@pytest.mark.parametrize("trigger", [Cron("0 9 * * *", "UTC"), HybridTrigger(Threshold(None, 1_000), Cron("0 9 * * *", "UTC"))])
+def test_a_cron_time_is_late_too_and_its_window_an_hour_at_most(trigger: Schedule | HybridTrigger) -> None:
     """Between two mornings a tenth would be more than two hours."""
     morning_s = NOW_S // 86_400 * 86_400 + 9 * 3_600
     past = history(last_review_s=morning_s - 86_000, delay_ppm=500_000)
     drifts = decide(step_input()).drifts
     for now_s, due in ((morning_s, False), (morning_s + 1_799, False), (morning_s + 1_800, True)):
-        assert fired(trigger, drifts, now_s, past, TENTH_BPS).due is due
-    assert fired(trigger, drifts, morning_s, past, 0).due
+        assert evaluate_trigger(trigger, drifts, now_s, past, TENTH_BPS).due is due
+    assert evaluate_trigger(trigger, drifts, morning_s, past, 0).due
 
 
 def test_the_lateness_is_part_of_the_input_so_that_the_same_input_decides_alike() -> None:
@@ -81,13 +81,13 @@ def reviews(jitter_bps: int, chance: Callable[[], float]) -> list[int]:
 
     def look() -> bool:
         nonlocal past
-        due = fired(Every(HALF_HOUR_S), drifts, clock.now_s(), past, jitter_bps).due
+        due = evaluate_trigger(Every(HALF_HOUR_S), drifts, clock.now_s(), past, jitter_bps).due
         if due:
             times.append(clock.now_s())
             past = history(last_review_s=clock.now_s(), delay_ppm=int(chance() * MILLION))
         return due
 
-    looks = schedule.repeat(look, LOOK_S, clock, chance)
+    looks = schedule.run_periodically(look, LOOK_S, clock, chance)
     while len(times) <= REVIEWS:
         next(looks)
     return [after - before - HALF_HOUR_S for before, after in pairwise(times)]

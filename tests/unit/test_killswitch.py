@@ -13,7 +13,7 @@ import pytest
 from agent import app as api
 from agent.app.start.setup import initialise
 from agent.errors import OperatorNeeded, Refused, TrimtabError
-from agent.execution.carrier import takes_back
+from agent.execution.carrier import only_undoes
 from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
 from agent.store.files.kill_switch import KillSwitch, pause_file
@@ -89,9 +89,9 @@ def test_a_hard_pause_without_its_store_is_told_and_pauses_all_the_same(switch: 
 # what may leave
 @pytest.mark.parametrize("kind", list(IntentKind))
 def test_only_cancels_and_allowances_of_zero_take_back(kind: IntentKind) -> None:
-    assert takes_back(grant(kind)) is (kind is IntentKind.CANCEL)
-    assert takes_back(replace(grant(kind), approve=("0xToken", "0xSpender", 0))) is (kind in (IntentKind.CANCEL, IntentKind.APPROVE))
-    assert takes_back(replace(grant(kind), approve=("0xToken", "0xSpender", 1))) is (kind is IntentKind.CANCEL)
+    assert only_undoes(grant(kind)) is (kind is IntentKind.CANCEL)
+    assert only_undoes(replace(grant(kind), approve=("0xToken", "0xSpender", 0))) is (kind in (IntentKind.CANCEL, IntentKind.APPROVE))
+    assert only_undoes(replace(grant(kind), approve=("0xToken", "0xSpender", 1))) is (kind is IntentKind.CANCEL)
 
 
 def test_at_hard_a_trade_is_refused_and_an_allowance_of_zero_goes(tmp_path: Path) -> None:
@@ -133,10 +133,10 @@ def test_what_waits_is_cancelled_at_hard_whether_a_node_knows_it_or_not(tmp_path
     made = make(tmp_path)
     mines_cancels(made)
     made.paused, made.hard = True, True
-    made.executor().abandon(HARD)
+    made.executor().cancel_pending(HARD)
     assert states(made) == [("swap", "cancelled"), ("cancel", "final")]
     assert HARD in made.store.intents()[0].note
-    assert made.executor().ready(taking_back=True)
+    assert made.executor().ready(for_revoking=True)
     assert not made.executor().ready()
 
 
@@ -144,7 +144,7 @@ def test_what_never_left_is_dropped_and_nothing_is_sent(tmp_path: Path) -> None:
     made = bench(tmp_path)
     killed_at(made, "after:signed")
     made.paused, made.hard = True, True
-    made.executor().abandon(HARD)
+    made.executor().cancel_pending(HARD)
     assert states(made) == [("swap", "cancelled")]
     assert made.chain.sent == []
 
@@ -153,7 +153,7 @@ def test_what_is_mined_stays_as_it_is(tmp_path: Path) -> None:
     made = bench(tmp_path)
     killed_at(made, "after:mined")
     made.paused, made.hard = True, True
-    made.executor().abandon(HARD)
+    made.executor().cancel_pending(HARD)
     assert states(made) == [("swap", "final")]
     assert len(made.chain.sent) == 1
 
@@ -163,7 +163,7 @@ def test_abandoning_sends_nothing_while_the_switch_is_soft_or_unreadable(tmp_pat
     made = waiting(tmp_path)
     made.paused = paused
     with pytest.raises(Refused, match="kill switch"):
-        made.executor().abandon(HARD)
+        made.executor().cancel_pending(HARD)
     assert len(made.chain.sent) == 1
     assert ("swap", "broadcast") in states(made)
 
@@ -251,7 +251,7 @@ def abandons(folder: Path) -> tuple[Bench, Callable[[], object]]:
     made = waiting(folder)
     made.paused, made.hard = True, True
     mines_cancels(made)
-    return made, lambda: made.executor().abandon(HARD)
+    return made, lambda: made.executor().cancel_pending(HARD)
 
 
 def hurries(folder: Path) -> tuple[Bench, Callable[[], object]]:

@@ -13,11 +13,11 @@ import pytest
 
 from agent import codec
 from agent.model import Drawdown, Every, Goal, Hold, IntentKind, IntentState, Plan, PricePoint, Rebalance
-from agent.planning import proposals as owner
+from agent.planning import proposals
 from agent.planning.proposals import manual_swap, rebalance
-from agent.policy.cash_flows import withdrawals as raising
+from agent.policy.cash_flows import withdrawals
 from agent.policy.decide import decide
-from agent.policy.triggers.schedules import due
+from agent.policy.triggers.schedules import schedule_status
 from agent.store import Store, open_store
 from tests.builders import NOW_S, history, step_input, token, with_limits
 from tests.plans import plan_of
@@ -89,8 +89,8 @@ def test_an_interval_goes_on_over_exits_withdrawals_and_swaps_by_hand(store: Sto
     swapped(store, 0, START_S, planned())
     for nonce, kind in enumerate(BESIDES.values(), 1):
         swapped(store, nonce, START_S + 1_000 * nonce, planned(**kind))
-    assert due(Every(DAY_S), START_S + DAY_S, store.history(START_S + DAY_S), 0).due
-    assert not due(Every(DAY_S), START_S + DAY_S - 1, store.history(START_S + DAY_S), 0).due
+    assert schedule_status(Every(DAY_S), START_S + DAY_S, store.history(START_S + DAY_S), 0).due
+    assert not schedule_status(Every(DAY_S), START_S + DAY_S - 1, store.history(START_S + DAY_S), 0).due
 
 
 def test_a_fall_is_answered_by_a_rebalance_and_not_by_a_swap_by_hand(store: Store) -> None:
@@ -116,14 +116,14 @@ def test_each_way_to_swap_says_what_it_is() -> None:
     step = with_limits(step_input(values={"WETH": 7_000, "USDC": 3_000}, depth=50_000_000), turnover_bps=None)
     kept = replace(step.portfolio.assets[1], reserve_raw=4_000 * 10**6)
     withdraws = replace(step, portfolio=replace(step.portfolio, assets=(step.portfolio.assets[0], kept)))
-    assert raising.goal_to_raise(withdraws, USDC.address)
+    assert withdrawals.goal_to_raise(withdraws, USDC.address)
     ways = {
         "trigger": rebalance(step),
         "hand": manual_swap(WETH.address, USDC.address, 10**17)(step),
-        "withdrawal": owner.raise_money(USDC.address)(withdraws),
-        "investment": owner.invest({WETH.address: 10**18})(step),
-        "stop": owner.sell_everything(step),
-        "edit": owner.to_targets(step),
+        "withdrawal": proposals.raise_money(USDC.address)(withdraws),
+        "investment": proposals.invest({WETH.address: 10**18})(step),
+        "stop": proposals.sell_everything(step),
+        "edit": proposals.rebalance_to_targets(step),
     }
     decisions = {name: way.plan.decision for name, way in ways.items() if way.plan is not None}
     assert {name: decision.by_trigger for name, decision in decisions.items() if isinstance(decision, Rebalance)} == {

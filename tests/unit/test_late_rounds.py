@@ -13,11 +13,11 @@ import pytest
 
 from agent import codec, engine
 from agent.errors import Refused
-from agent.execution import exits as late
-from agent.execution.step_context import Outcome, OutcomeKind
-from agent.model import IntentKind, Order, Orders, Plan, StepInput
-from agent.policy.orders.exits import ordered
-from agent.ports import Approval, Prepared
+from agent.execution import exits
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.model import ConditionalOrder, IntentKind, OrdersConfig, Plan, StepInput
+from agent.policy.orders.exits import apply_orders
+from agent.ports import Approval, PreparedTransaction
 from agent.store import open_store
 from tests.builders import NOW_S, OWNER, step_input, token, v2_pool, with_limits
 from tests.late_worlds import NO, World
@@ -51,13 +51,15 @@ def stops(symbols: Sequence[str]) -> StepInput:
     step = step_input(targets, None, dict.fromkeys(symbols, 10), pools=pools)
     step = with_limits(step, turnover_bps=None, daily_turnover_bps=None)
     wished = tuple(terms(symbol, STOP, 1) for symbol in symbols)
-    orders = tuple(Order(one.token, STOP, FIRED, one, 1, price_of("T0", 20), None, price_of("T0", 10)) for one in wished)
-    return ordered(replace(step, portfolio=replace(step.portfolio, orders=Orders(wished)), history=replace(step.history, orders=orders)))
+    orders = tuple(ConditionalOrder(one.token, STOP, FIRED, one, 1, price_of("T0", 20), None, price_of("T0", 10)) for one in wished)
+    return apply_orders(
+        replace(step, portfolio=replace(step.portfolio, orders=OrdersConfig(wished)), history=replace(step.history, orders=orders))
+    )
 
 
 def test_one_that_tells_a_look_from_a_sending_does_not_hold_up_many_others(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
     """It passes every look, so that all of them look sound by themselves, and it goes first."""
-    monkeypatch.setattr(late, "MOST", 3)
+    monkeypatch.setattr(exits, "MAX_REPLANS", 3)
     symbols = [f"T{number}" for number in range(5)]
     bad = token("T0").address
     world = worlds(stops(symbols), lambda sold: bad in sold)
@@ -69,7 +71,7 @@ def test_one_that_tells_a_look_from_a_sending_does_not_hold_up_many_others(world
 def test_what_was_refused_by_itself_is_remembered_when_the_plans_of_a_step_are_used_up(
     worlds: Worlds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(late, "MOST", 2)
+    monkeypatch.setattr(exits, "MAX_REPLANS", 2)
     symbols = [f"T{number}" for number in range(5)]
     sound = token(symbols[-1]).address
     world = worlds(stops(symbols), lambda sold: sold != {sound})
@@ -77,7 +79,7 @@ def test_what_was_refused_by_itself_is_remembered_when_the_plans_of_a_step_are_u
     while not world.sold and looks < 6:
         looks, known = looks + 1, len(world.late)
         world.rounds()
-        assert len(world.asked) <= looks * (late.MOST + 1) and (world.sold or len(world.late) > known)
+        assert len(world.asked) <= looks * (exits.MAX_REPLANS + 1) and (world.sold or len(world.late) > known)
     assert world.sold == [{sound}]
 
 
@@ -87,10 +89,10 @@ def test_where_others_wait_for_it_a_refused_rebalance_besides_says_nothing_for_t
     """The exit of LINK is refused when sent; what would be traded besides is refused too; WBTC's turn comes all the same."""
     step = fired("LINK", "WBTC", values={"WETH": 5_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 1_000}, pools=ALL)
     world = worlds(step, lambda sold: bool(sold & {LINK.address, WETH.address}), composed=False)
-    monkeypatch.setattr(late, "_late_in_turn", lambda step, leaves: sorted(leaves, key=lambda one: one != LINK.address))
+    monkeypatch.setattr(exits, "_least_refused_first", lambda step, leaves: sorted(leaves, key=lambda one: one != LINK.address))
     swap = world.swap
 
-    def refuses_besides(step: StepInput, plan: Plan) -> Prepared:
+    def refuses_besides(step: StepInput, plan: Plan) -> PreparedTransaction:
         if WETH.address in moved(plan):
             raise NO
         return swap(step, plan)
@@ -164,7 +166,7 @@ def test_taking_back_goes_on_past_a_token_that_refuses_and_names_what_stays(worl
     world.left = [Approval(one.address, "router", 0, one.symbol, "router") for one in (LINK, WBTC)]
     approve = world.approve
 
-    def refuses(step: StepInput, approval: Approval) -> Prepared:
+    def refuses(step: StepInput, approval: Approval) -> PreparedTransaction:
         if approval.token == LINK.address:
             raise Refused("the token says no")
         return approve(step, approval)
@@ -178,7 +180,7 @@ def test_taking_back_goes_on_past_a_token_that_refuses_and_names_what_stays(worl
 def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_left_and_costs_no_more_gas(worlds: Worlds) -> None:
     """Each look would send one more, and steps of approvals alone end all trading, the stops of others too."""
 
-    def taken_back(*done: tuple[str, str, int]) -> Outcome:
+    def taken_back(*done: tuple[str, str, int]) -> StepOutcome:
         world = worlds(fired("LINK", "WBTC", pools=ALL), lambda _: False)
         world.left = [Approval(one.address, "router", 0, one.symbol, "router") for one in (LINK, WBTC)]
         world.store.begin_step("before", NOW_S, codec.dumps(world.step))

@@ -11,16 +11,24 @@ from hypothesis import strategies as some
 from agent import engine
 from agent.execution.step_context import OutcomeKind
 from agent.model import Threshold
-from agent.planning import proposals as strategies
-from agent.policy.least_total import GWEI, Terms, Weighed, changes, least, summary, terms_of
+from agent.planning import proposals
+from agent.policy.least_total import (
+    GWEI,
+    AssetThreshold,
+    MinimumTotalInputs,
+    compute_minimum_total,
+    format_minimum_total,
+    minimum_total_inputs,
+    suggested_settings,
+)
 from agent.reference import reference_prices
 from tests.builders import step_input, with_snapshot
 from tests.planning_worlds import DEEP
 
 USD = 10**6
-HAND = Terms(
-    (Weighed("WETH", 5_000, Fraction(5, 100)), Weighed("WBTC", 3_000, Fraction(3, 100))),
-    home_bps=2_000,
+HAND = MinimumTotalInputs(
+    (AssetThreshold("WETH", 5_000, Fraction(5, 100)), AssetThreshold("WBTC", 3_000, Fraction(3, 100))),
+    numeraire_bps=2_000,
     plan_cost_bps=50,
     min_trade=Fraction(10),
     fee_pips=3_000,
@@ -31,48 +39,53 @@ HAND = Terms(
 
 def test_the_least_total_by_hand() -> None:
     """Two swaps and an approval are 346,000 units: 1.038 dollars. 3 % of V at 50 - 30 bps pays that from 17,300 dollars on."""
-    found = least(HAND)
-    assert found.gas == Fraction(1_038, 1_000) and found.total == 17_300 and "WBTC" in found.binds
+    found = compute_minimum_total(HAND)
+    assert found.gas == Fraction(1_038, 1_000) and found.total == 17_300 and "WBTC" in found.binding_limit
     assert found.a_year == (Fraction(3, 10) * Fraction(7, 10) * Fraction(6, 10) / Fraction(3, 100)) ** 2 == Fraction(1_764, 100)
     assert found.cost == Fraction(1_038, 1_000) + 519 * Fraction(3, 1_000)
 
 
 def test_a_purchase_that_is_done_is_not_spoken_of() -> None:
     """Below the least total of corrections: before it the purchase pays, afterwards it is no subject."""
-    first, done = (summary(replace(HAND, bought=bought), Fraction(10_000), 0, "USDC") for bought in (False, True))
+    first, done = (format_minimum_total(replace(HAND, bought=bought), Fraction(10_000), 0, "USDC") for bought in (False, True))
     assert "10,000 USDC is less: the first purchase pays, and corrections are held until they pay." in first
     assert "10,000 USDC is less: corrections are held until they pay." in done
-    assert least(replace(HAND, bought=True)).purchase is None
+    assert compute_minimum_total(replace(HAND, bought=True)).purchase is None
 
 
 def test_a_schedule_bounds_how_often_it_costs() -> None:
-    assert least(replace(HAND, interval_s=30 * 86_400)).a_year == Fraction(365, 30)
+    assert compute_minimum_total(replace(HAND, interval_s=30 * 86_400)).a_year == Fraction(365, 30)
 
 
 def test_without_gas_the_smallest_trade_decides() -> None:
-    found = least(replace(HAND, gas_price_wei=0))
-    assert found.total == 334 and "min_trade" in found.binds
+    found = compute_minimum_total(replace(HAND, gas_price_wei=0))
+    assert found.total == 334 and "min_trade" in found.binding_limit
 
 
 def test_a_fee_above_plan_cost_works_with_no_total() -> None:
-    found = least(replace(HAND, fee_pips=10_000))
-    assert found.total is None and "pool fee of 1 %" in found.binds
+    found = compute_minimum_total(replace(HAND, fee_pips=10_000))
+    assert found.total is None and "pool fee of 1 %" in found.binding_limit
 
 
 @given(total=some.integers(100, 500_000), gwei=some.fractions(Fraction(1, 100), 100))
 def test_each_proposed_setting_makes_the_total_work(total: int, gwei: Fraction) -> None:
     terms = replace(HAND, gas_price_wei=int(gwei * GWEI))
-    ways = changes(terms, Fraction(total))
-    found = least(terms)
+    ways = suggested_settings(terms, Fraction(total))
+    found = compute_minimum_total(terms)
     assert found.total is not None and bool(ways) == (total < found.total)
     for way in ways:
         if way.startswith("limits.plan_cost"):
             dearer = replace(terms, plan_cost_bps=int(way.split('"')[1].removesuffix("bps")))
-            assert (least(dearer).total is not None and "correction" not in least(dearer).binds) or least(dearer).total <= total  # type: ignore[operator]
+            assert (
+                compute_minimum_total(dearer).total is not None and "correction" not in compute_minimum_total(dearer).binding_limit
+            ) or compute_minimum_total(dearer).total <= total  # type: ignore[operator]
         if way.startswith("a band"):
             part = Fraction(int(way.split()[3].removesuffix("%")), 100)
             wider = tuple(replace(one, drift=max(one.drift, part * one.target_bps / 10_000)) for one in terms.assets)
-            assert least(replace(terms, assets=wider)).total <= total or "correction" not in least(replace(terms, assets=wider)).binds  # type: ignore[operator]
+            assert (
+                compute_minimum_total(replace(terms, assets=wider)).total <= total
+                or "correction" not in compute_minimum_total(replace(terms, assets=wider)).binding_limit
+            )  # type: ignore[operator]
 
 
 def test_above_it_the_planner_trades_a_drift_just_beyond_the_band_and_far_below_it_holds() -> None:
@@ -81,14 +94,14 @@ def test_above_it_the_planner_trades_a_drift_just_beyond_the_band_and_far_below_
         step = step_input({"WETH": 5_000, "USDC": 5_000}, value, depth=DEEP)
         step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI), priority_fee_wei=0)
         step = replace(step, policy=replace(step.policy, trigger=Threshold(500, None)), limits=replace(step.limits, max_live_value=None))
-        return engine.judge(step, strategies.rebalance, None).kind
+        return engine.evaluate_input(step, proposals.rebalance, None).kind
 
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 5_000, "USDC": 5_000}, depth=DEEP)
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI), priority_fee_wei=0)
     step = replace(step, policy=replace(step.policy, trigger=Threshold(500, None)))
-    terms = terms_of(step, reference_prices(step))
+    terms = minimum_total_inputs(step, reference_prices(step))
     assert terms is not None
-    total = least(terms).total
+    total = compute_minimum_total(terms).total
     assert total is not None
     whole = Fraction(int(total / USD))
     assert judged(whole * Fraction(11, 10)) is OutcomeKind.PLANNED

@@ -10,7 +10,7 @@ import pytest
 from agent.errors import Refused
 from agent.model import StepInput
 from agent.planning.proposals import rebalance
-from agent.policy.least_total import GWEI, least, terms_of
+from agent.policy.least_total import GWEI, compute_minimum_total, minimum_total_inputs
 from agent.reference import reference_prices
 from tests.builders import PRICES, history, step_input, token, v3_pool, with_limits, with_snapshot
 
@@ -45,9 +45,9 @@ def works(total: Fraction, gas_wei: int, first: bool) -> bool:
 @pytest.mark.parametrize("gas_wei", [GWEI // 20, GWEI, 30 * GWEI])
 def test_the_planner_works_at_the_least_total_and_not_far_below_it(gas_wei: int, first: bool) -> None:
     step = standing(Fraction(10_000), gas_wei, first)
-    terms = terms_of(step, reference_prices(step))
+    terms = minimum_total_inputs(step, reference_prices(step))
     assert terms is not None
-    found = least(terms)
+    found = compute_minimum_total(terms)
     said = found.purchase if first else found.total
     assert said is not None
     needed = said / 10**6

@@ -7,9 +7,9 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 
-from agent.accounting import entries as book
-from agent.accounting.entries import GRAIN, shared
-from agent.accounting.tax_lots import Lots, TaxRun, run
+from agent.accounting import entries
+from agent.accounting.entries import QUANTA_PER_UNIT, split_quanta
+from agent.accounting.tax_lots import Lots, TaxLotRun, run_tax_lots
 from agent.model import Entry, LotMethod
 from agent.units import NATIVE
 from tests.bookkeeping import COUNTED, POSITION, TOKENS, USDC, WBTC, WETH, Wallet, histories
@@ -21,10 +21,10 @@ ETH = 10**18
 @settings(max_examples=60)
 @given(histories())
 def test_every_entry_balances_token_by_token_and_the_ledger_is_the_plain_sum(wallet: Wallet) -> None:
-    assert not [one.id for one in wallet.entries if book.unbalanced(one)]
-    found = book.balances(wallet.entries)
-    assert {token: found.get((book.WALLET, token), 0) for token in TOKENS} == wallet.held
-    assert {token: found.get((f"{book.LP}:{POSITION}", token), 0) for token in wallet.lp} == wallet.lp
+    assert not [one.id for one in wallet.entries if entries.unbalanced_tokens(one)]
+    found = entries.account_balances(wallet.entries)
+    assert {token: found.get((entries.WALLET, token), 0) for token in TOKENS} == wallet.held
+    assert {token: found.get((f"{entries.LP}:{POSITION}", token), 0) for token in wallet.lp} == wallet.lp
 
 
 @settings(max_examples=60)
@@ -53,7 +53,7 @@ def test_realised_and_unrealised_gains_are_the_total_gain_by_every_method(method
     worth = wallet.worth()
     cost = sum((lot.cost for lot in found.open()), Fraction(0))
     assert found.realised() + (worth - cost) + found.carried + found.income - found.spent == worth + found.went - found.came
-    assert all(one.cost.denominator <= GRAIN for one in found.disposals)
+    assert all(one.cost.denominator <= QUANTA_PER_UNIT for one in found.disposals)
 
 
 @given(histories(8))
@@ -95,7 +95,7 @@ def test_a_sale_for_the_numeraire_counts_what_was_paid_less_its_gas() -> None:
     wallet = Wallet()
     wallet.usd[WETH] = Fraction(3_000)
     change = wallet.change({WETH: -ETH, USDC: 2_990 * 10**6}, 10**15)
-    wallet.entries.append(book.exchange(change, wallet.prices(), COUNTED, {WETH: ETH * 3 // 1_000}))
+    wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {WETH: ETH * 3 // 1_000}))
     found = taxed(wallet, LotMethod.FIFO)
     sale, gas = found.disposals
     assert (sale.token, sale.proceeds, sale.cost) == (WETH, (2_990 - 3) * 10**6, 2_000 * 10**6)
@@ -106,7 +106,7 @@ def test_a_sale_for_the_numeraire_counts_what_was_paid_less_its_gas() -> None:
 def test_a_purchase_costs_what_was_paid_and_its_gas() -> None:
     wallet = Wallet()
     change = wallet.change({WBTC: 10**7, USDC: -6_030 * 10**6}, 10**15)
-    wallet.entries.append(book.exchange(change, wallet.prices(), COUNTED, {USDC: 18 * 10**6}))
+    wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {USDC: 18 * 10**6}))
     bought = [lot for lot in taxed(wallet, LotMethod.FIFO).open() if lot.token == WBTC][-1]
     assert (bought.raw, bought.cost) == (10**7, 6_032 * 10**6)
 
@@ -114,7 +114,7 @@ def test_a_purchase_costs_what_was_paid_and_its_gas() -> None:
 def test_a_token_for_another_counts_at_the_reference_price_of_what_was_got() -> None:
     wallet = Wallet()
     change = wallet.change({WETH: -3 * ETH, WBTC: 98 * 10**5}, 0)
-    wallet.entries.append(book.exchange(change, wallet.prices(), COUNTED, {}))
+    wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {}))
     found = taxed(wallet, LotMethod.FIFO)
     assert [(one.token, one.proceeds) for one in found.disposals] == [(WETH, 5_880 * 10**6)]
     assert [lot.cost for lot in found.open() if lot.token == WBTC][-1] == 5_880 * 10**6
@@ -123,7 +123,7 @@ def test_a_token_for_another_counts_at_the_reference_price_of_what_was_got() -> 
 def test_wrapping_is_no_disposal_and_gas_alone_is_an_expense() -> None:
     wallet = Wallet()
     change = wallet.change({NATIVE: -(10**17), WETH: 10**17}, 10**15)
-    wallet.entries.append(book.exchange(change, wallet.prices(), COUNTED, {}))
+    wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {}))
     found = taxed(wallet, LotMethod.LIFO)
     assert [(one.token, one.raw) for one in found.disposals] == [(WETH, 10**15)]
     assert found.spent == 2 * 10**6
@@ -135,34 +135,34 @@ def test_fees_and_the_exchange_of_a_pool_are_told_apart_when_liquidity_comes_bac
     wallet.take_out(100, 20)
     entry = wallet.entries[-1]
     by_account = {(p.account, p.token): p.raw for p in entry.postings}
-    assert by_account[f"{book.LP}:{POSITION}", WETH] == -5 * ETH
-    assert by_account[book.LP_INCOME, WETH] == -6 * ETH // 1_000
-    assert by_account[book.TRADING, USDC] == 10**9 + 4 * 10**6
-    assert book.balances(wallet.entries)[f"{book.LP}:{POSITION}", WETH] == 0
+    assert by_account[f"{entries.LP}:{POSITION}", WETH] == -5 * ETH
+    assert by_account[entries.LP_INCOME, WETH] == -6 * ETH // 1_000
+    assert by_account[entries.TRADING, USDC] == 10**9 + 4 * 10**6
+    assert entries.account_balances(wallet.entries)[f"{entries.LP}:{POSITION}", WETH] == 0
 
 
 def test_a_rate_table_reports_in_another_currency() -> None:
     wallet = Wallet()
     wallet.usd[WETH] = Fraction(3_000)
     change = wallet.change({WETH: -ETH, USDC: 3_000 * 10**6}, 0)
-    wallet.entries.append(book.exchange(change, wallet.prices(), COUNTED, {}))
+    wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {}))
     turned = wallet.entries[-1].chain_s
-    found = run(wallet.entries, LotMethod.FIFO, USDC, WETH, lambda at_s: Fraction(9, 10) if at_s < turned else Fraction(4, 5))
+    found = run_tax_lots(wallet.entries, LotMethod.FIFO, USDC, WETH, lambda at_s: Fraction(9, 10) if at_s < turned else Fraction(4, 5))
     assert found.disposals[0].gain == (2_400 - 1_800) * 10**6
 
 
 def test_shares_of_a_value_sum_to_it() -> None:
-    assert shared(10, [1, 1, 1]) == [3, 3, 4]
-    assert shared(-10, [1, 0, 1, 0]) == [-5, 0, -5, 0]
-    assert shared(4, [0, 0]) == [2, 2]
-    assert shared(7, [5]) == [7]
+    assert split_quanta(10, [1, 1, 1]) == [3, 3, 4]
+    assert split_quanta(-10, [1, 0, 1, 0]) == [-5, 0, -5, 0]
+    assert split_quanta(4, [0, 0]) == [2, 2]
+    assert split_quanta(7, [5]) == [7]
 
 
 def test_tokens_that_do_not_count_never_enter() -> None:
     wallet = Wallet()
-    entry: Entry = book.exchange(wallet.change({WETH: 1}, 0), wallet.prices(), {USDC, NATIVE}, {})
+    entry: Entry = entries.trade_entry(wallet.change({WETH: 1}, 0), wallet.prices(), {USDC, NATIVE}, {})
     assert entry.postings == ()
 
 
-def taxed(wallet: Wallet, method: LotMethod) -> TaxRun:
-    return run(wallet.entries, method, USDC, WETH)
+def taxed(wallet: Wallet, method: LotMethod) -> TaxLotRun:
+    return run_tax_lots(wallet.entries, method, USDC, WETH)

@@ -13,20 +13,20 @@ from agent.chain.lens import (
     PAGE_BYTES,
     PAGE_GAS,
     CallItem,
+    CallStatus,
     CodeItem,
-    Item,
-    Status,
+    LensItem,
     V3Answer,
     V3Item,
     ViaItem,
+    answer_uint,
+    answer_words,
     creation_code,
-    decode,
-    pages,
-    uint,
-    words,
+    decode_page,
+    split_into_pages,
 )
 from agent.chain.tokens import symbol_text
-from agent.chain.watch import PoolKind, PoolRef, Watch, parts, questions, window_ticks
+from agent.chain.watch import PoolKind, PoolRef, SnapshotScope, snapshot_parts, snapshot_questions, window_ticks
 from agent.errors import ConfigError, Retryable
 from agent.units import Token
 
@@ -35,7 +35,7 @@ OWNER = "0x" + "22" * 20
 VIA = ViaItem(ADDRESS, b"\1\2\3\4", CallItem(ADDRESS, b"\5"))
 
 
-def portfolio(number_of_tokens: int, number_of_pools: int) -> Watch:
+def portfolio(number_of_tokens: int, number_of_pools: int) -> SnapshotScope:
     def address(number: int) -> str:
         return "0x" + number.to_bytes(20, "big").hex()
 
@@ -47,12 +47,12 @@ def portfolio(number_of_tokens: int, number_of_pools: int) -> Watch:
         else PoolRef(address(1000 + i), "uniswap_v3", PoolKind.V3, ADDRESS, OWNER, 3000, spacings[i % 7])
         for i in range(number_of_pools)
     )
-    return Watch(OWNER, tokens, (ADDRESS,), refs, tuple(t.address for t in tokens), (ADDRESS,) * 60, 1800, 100)
+    return SnapshotScope(OWNER, tokens, (ADDRESS,), refs, tuple(t.address for t in tokens), (ADDRESS,) * 60, 1800, 100)
 
 
 def test_twelve_tokens_and_forty_pools_need_few_pages_and_each_page_fits() -> None:
-    items: list[Item] = [question.item for question in questions(portfolio(12, 40))]
-    sized = pages(items)
+    items: list[LensItem] = [question.item for question in snapshot_questions(portfolio(12, 40))]
+    sized = split_into_pages(items)
     assert len(sized) <= 3
     assert [i for page in sized for i in page] == list(range(len(items)))
     for page in sized:
@@ -62,8 +62,8 @@ def test_twelve_tokens_and_forty_pools_need_few_pages_and_each_page_fits() -> No
 
 
 @given(st.lists(st.sampled_from([CallItem(ADDRESS, b"\1" * 68), CodeItem(ADDRESS), V3Item(ADDRESS, 1, 200, 256, 0), VIA]), max_size=400))
-def test_pages_hold_every_item_once_in_order_and_fit(items: list[Item]) -> None:
-    sized = pages(items)
+def test_pages_hold_every_item_once_in_order_and_fit(items: list[LensItem]) -> None:
+    sized = split_into_pages(items)
     assert [i for page in sized for i in page] == list(range(len(items)))
     for page in sized:
         assert sum(items[i].most_bytes() for i in page) < PAGE_BYTES
@@ -77,10 +77,10 @@ def test_each_kind_of_answer_is_read_back() -> None:
     twap = b"\1" + (-9001).to_bytes(7, "big", signed=True) + (77).to_bytes(20, "big")
     ticks = b"".join(i.to_bytes(3, "big", signed=True) + n.to_bytes(16, "big", signed=True) for i, n in ((-10, 5), (-20, -7), (30, 9)))
     page = b"\1" + b"\0\0\x02hi" + b"\0\0\x03abc" + b"\1" + b"\0" + b"\x42" * 32 + b"\0" + head + bounds + twap + b"\0\3" + ticks
-    assert decode([VIA, CallItem(ADDRESS, b""), CallItem(ADDRESS, b""), CodeItem(ADDRESS), pool], page) == [
+    assert decode_page([VIA, CallItem(ADDRESS, b""), CallItem(ADDRESS, b""), CodeItem(ADDRESS), pool], page) == [
         b"hi",
         b"abc",
-        Status.FAILED,
+        CallStatus.FAILED,
         b"\x42" * 32,
         V3Answer(2**96, -5, 10**18, -205, 195, ((-20, -7), (-10, 5), (30, 9)), (-9001, 77), (7, 64)),
     ]
@@ -93,34 +93,34 @@ def test_each_kind_of_answer_is_read_back() -> None:
 )
 def test_bytes_that_are_no_answer_are_refused(page: bytes) -> None:
     with pytest.raises(Retryable):
-        decode([CallItem(ADDRESS, b"")], page)
+        decode_page([CallItem(ADDRESS, b"")], page)
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_whatever_make_the_decoder_fail_in_another_way(page: bytes) -> None:
     with suppress(Retryable):
-        decode([CallItem(ADDRESS, b""), V3Item(ADDRESS, 10, 200, 256, 0), CodeItem(ADDRESS), VIA], b"\1" + page)
+        decode_page([CallItem(ADDRESS, b""), V3Item(ADDRESS, 10, 200, 256, 0), CodeItem(ADDRESS), VIA], b"\1" + page)
 
 
 def test_a_tick_twice_or_outside_the_known_window_is_malformed() -> None:
     def answer(*ticks: int) -> list[object]:
         head = bytes(20) + bytes(3) + bytes(4) + bytes(16) + (-100).to_bytes(3, "big", signed=True) + (100).to_bytes(3, "big") + bytes(28)
         body = b"".join(tick.to_bytes(3, "big", signed=True) + bytes(16) for tick in ticks)
-        return list(decode([V3Item(ADDRESS, 10, 200, 256, 0)], b"\1\0" + head + len(ticks).to_bytes(2, "big") + body))
+        return list(decode_page([V3Item(ADDRESS, 10, 200, 256, 0)], b"\1\0" + head + len(ticks).to_bytes(2, "big") + body))
 
     assert isinstance(answer(-100, 0, 100)[0], V3Answer)
-    assert answer(0, 0) == [Status.MALFORMED]
-    assert answer(101) == [Status.MALFORMED]
-    assert answer(-101) == [Status.MALFORMED]
+    assert answer(0, 0) == [CallStatus.MALFORMED]
+    assert answer(101) == [CallStatus.MALFORMED]
+    assert answer(-101) == [CallStatus.MALFORMED]
 
 
 def test_numbers_that_do_not_fit_are_malformed_and_failures_stay_failures() -> None:
-    assert uint((255).to_bytes(32, "big"), 8) == 255
-    assert uint((256).to_bytes(32, "big"), 8) is Status.MALFORMED
-    assert uint(b"\0" * 31) is Status.MALFORMED
-    assert uint(b"") is Status.MALFORMED
-    assert uint(Status.NO_CODE) is Status.NO_CODE
-    assert words(b"\0" * 64, 3) is Status.MALFORMED
+    assert answer_uint((255).to_bytes(32, "big"), 8) == 255
+    assert answer_uint((256).to_bytes(32, "big"), 8) is CallStatus.MALFORMED
+    assert answer_uint(b"\0" * 31) is CallStatus.MALFORMED
+    assert answer_uint(b"") is CallStatus.MALFORMED
+    assert answer_uint(CallStatus.NO_CODE) is CallStatus.NO_CODE
+    assert answer_words(b"\0" * 64, 3) is CallStatus.MALFORMED
 
 
 @given(st.integers(0, 9_999))
@@ -141,9 +141,9 @@ def test_an_impact_that_is_none_is_refused(impact_bps: int) -> None:
 
 def test_an_item_that_failed_is_named_and_is_never_a_zero() -> None:
     watch = portfolio(3, 3)
-    everything = parts(watch, [Status.FAILED] * len(questions(watch)))
+    everything = snapshot_parts(watch, [CallStatus.FAILED] * len(snapshot_questions(watch)))
     assert everything.holdings == everything.allowances == everything.pools == everything.feeds == everything.code_hashes == ()
-    assert {lost.address for lost in everything.quarantined} == {question.address for question in questions(watch)}
+    assert {lost.address for lost in everything.quarantined} == {question.address for question in snapshot_questions(watch)}
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_an_item_that_failed_is_named_and_is_never_a_zero() -> None:
         (b"", ""),
         ((32).to_bytes(32, "big") + (99).to_bytes(32, "big") + b"WETH" + bytes(28), ""),
         ((64).to_bytes(32, "big") + (4).to_bytes(32, "big") + b"WETH" + bytes(28), ""),
-        (Status.FAILED, ""),
+        (CallStatus.FAILED, ""),
         (b"\xff\xfe" + bytes(30), "\ufffd\ufffd"),
     ],
 )
-def test_symbols_are_read_as_text_or_bytes32(answer: bytes | Status, text: str) -> None:
+def test_symbols_are_read_as_text_or_bytes32(answer: bytes | CallStatus, text: str) -> None:
     assert symbol_text(answer) == text

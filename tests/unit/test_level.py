@@ -6,22 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.endpoints import Circuit, Endpoint, Panel
-from agent.chain.quorum import common_height, needed, uneven
+from agent.chain.endpoints import Circuit, Endpoint, EndpointPool
+from agent.chain.quorum import common_height, height_disagreement, quorum_size
 from tests.endpoints import Script
 
 MOST = 3
 
 
-def at(*heights: tuple[str, int], minimum: int = 2) -> tuple[Panel, dict[Endpoint, int]]:
-    panel = Panel([Script(operator) for operator, _ in heights], minimum, max_lag_blocks=MOST)
+def at(*heights: tuple[str, int], minimum: int = 2) -> tuple[EndpointPool, dict[Endpoint, int]]:
+    panel = EndpointPool([Script(operator) for operator, _ in heights], minimum, max_lag_blocks=MOST)
     return panel, {endpoint: height for endpoint, (_, height) in zip(panel.endpoints, heights, strict=True)}
 
 
 def found(*heights: tuple[str, int], minimum: int = 2) -> tuple[int, bool, list[Circuit]]:
     panel, newest = at(*heights, minimum=minimum)
     height = common_height(newest, minimum)
-    return height, not uneven(panel, newest, height), [endpoint.health.circuit for endpoint in panel.endpoints]
+    return height, not height_disagreement(panel, newest, height), [endpoint.health.circuit for endpoint in panel.endpoints]
 
 
 GOOD, LAGS = Circuit.CLOSED, Circuit.LAGGING
@@ -57,17 +57,17 @@ def test_all_are_named_with_their_blocks_and_told_once() -> None:
     told: list[str] = []
     panel.tell = told.append
     for _ in range(2):
-        why = uneven(panel, newest, 85)
+        why = height_disagreement(panel, newest, 85)
     assert why.startswith("endpoints are 15 blocks apart, chain.max_lag_blocks is 3: slow is at block 85, fast is at block 100")
     assert told == ["endpoint 'fast' is 15 blocks ahead of block 85", "endpoint 'slow' is 15 blocks behind block 100"]
 
 
 def test_who_has_caught_up_is_in_service_again() -> None:
     panel, newest = at(("fast", 100), ("slow", 85))
-    uneven(panel, newest, 85)
+    height_disagreement(panel, newest, 85)
     slow = panel.endpoints[1]
     assert slow.health.circuit is LAGS
-    assert uneven(panel, newest | {slow: 99}, 99) == ""
+    assert height_disagreement(panel, newest | {slow: 99}, 99) == ""
     assert slow.health.circuit is GOOD
 
 
@@ -78,5 +78,5 @@ def test_a_block_counts_only_where_a_majority_of_operators_is_near_it(heights: l
     height, level, _ = found(*heights, minimum=minimum)
     newest = {name: max(number for other, number in heights if other == name) for name in names}
     near = [name for name, number in newest.items() if abs(number - height) <= MOST]
-    assert level == (len(near) >= needed(len(names), minimum))
+    assert level == (len(near) >= quorum_size(len(names), minimum))
     assert any(number == height for _, number in heights)

@@ -10,7 +10,7 @@ from agent.app.describe import limit_text
 from agent.config import parse_config
 from agent.config.load import load_config
 from agent.config.profile import profile_text, read_profile
-from agent.config.schema import CEILINGS, accepted, needless
+from agent.config.schema import CEILINGS, accepted_limits, needless_acceptances
 from agent.errors import ConfigError
 from tests.unit.test_config import text
 
@@ -36,8 +36,8 @@ def test_a_limit_at_its_ceiling_needs_no_word_and_a_basis_point_more_does(key: s
 def test_what_is_accepted_by_name_is_read_and_told(key: str) -> None:
     limits = parse_config(changed(key, "off", f'i_accept = ["{key}"]\n')).limits
     assert getattr(limits, key) is None
-    assert accepted(limits) == [f"limits.{key}: off is beyond the ceiling of {CEILINGS[key] / 100:g}%, accepted by limits.i_accept"]
-    assert needless(limits) == []
+    assert accepted_limits(limits) == [f"limits.{key}: off is beyond the ceiling of {CEILINGS[key] / 100:g}%, accepted by limits.i_accept"]
+    assert needless_acceptances(limits) == []
 
 
 def test_another_name_accepts_nothing_and_the_remedy_keeps_it() -> None:
@@ -54,8 +54,8 @@ def test_a_name_that_is_no_limit_with_a_ceiling_is_refused() -> None:
 
 def test_a_name_whose_limit_is_within_its_ceiling_is_told_as_needless() -> None:
     limits = parse_config(changed("slippage", "0.3%", 'i_accept = ["slippage"]\n')).limits
-    assert needless(limits) == ["slippage"]
-    assert accepted(limits) == []
+    assert needless_acceptances(limits) == ["slippage"]
+    assert accepted_limits(limits) == []
 
 
 def test_a_profile_brings_no_acceptance_and_exports_none(tmp_path: Path) -> None:

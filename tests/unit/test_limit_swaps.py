@@ -8,11 +8,10 @@ from fractions import Fraction
 import pytest
 
 from agent import guards
-from agent.model import Hold, LimitOrder, Plan, Rebalance, StepInput, Style, Underway
-from agent.planning import planner
-from agent.planning import proposals as strategies
-from agent.planning.gradual_execution import at_least, limit_swap
-from agent.policy.orders.levels import late
+from agent.model import ExecutionProgress, ExecutionStyle, Hold, LimitOrder, Plan, Rebalance, StepInput
+from agent.planning import planner, proposals
+from agent.planning.gradual_execution import limit_swap, with_raised_minimums
+from agent.policy.orders.levels import expiry_reason
 from tests.builders import step_input, token, v3_pool, with_limits, with_snapshot
 from tests.pacing import PACE, later, market, paced, roomy
 from tests.planning_worlds import DEEP, two, wide
@@ -20,7 +19,7 @@ from tests.plans import evidence
 
 WETH, USDC = token("WETH"), token("USDC")
 ONE = 10**18
-LIMIT = replace(PACE, style=Style.LIMIT, limit_bps=20, patience_s=14_400)
+LIMIT = replace(PACE, style=ExecutionStyle.LIMIT, limit_bps=20, patience_s=14_400)
 
 
 def balanced(depth: int = 1_000_000) -> StepInput:
@@ -82,12 +81,12 @@ def test_an_order_is_filled_before_anything_else_and_the_first_that_can_be() -> 
     step = balanced()
     out = Fraction(paid(planner.plan_swap(step, WETH.address, USDC.address, ONE)), ONE)
     far, near = replace(order(out * 2), id="far"), replace(order(out), id="near")
-    found = strategies.waiting_orders((far, near))(step)
+    found = proposals.waiting_orders((far, near))(step)
     assert found.plan is not None
     assert found.decided.order == "near"
-    none = strategies.waiting_orders((far,))(step)
+    none = proposals.waiting_orders((far,))(step)
     assert (none.plan, none.decided.order) == (None, "")
-    assert none.decided == strategies.rebalance(step).decided
+    assert none.decided == proposals.rebalance(step).decided
 
 
 def test_a_correction_that_waits_at_the_end_of_the_ticks_says_so_beside_an_order() -> None:
@@ -95,14 +94,14 @@ def test_a_correction_that_waits_at_the_end_of_the_ticks_says_so_beside_an_order
     near = replace(pool, ticks=(), known_from_tick=pool.tick - 1, known_to_tick=pool.tick + 2)
     step = wide(two(800_000, 200_000, [near]), price_impact_bps=500, pool_min_value=None)
     step = replace(step, execution=replace(step.execution, pace=replace(LIMIT, limit_bps=-100)))
-    assert strategies.rebalance(step).ticks_end
-    assert strategies.waiting_orders((order(Fraction(1, ONE), until_s=1),))(step) == strategies.rebalance(step)
+    assert proposals.rebalance(step).ticks_end
+    assert proposals.waiting_orders((order(Fraction(1, ONE), until_s=1),))(step) == proposals.rebalance(step)
 
 
 def test_while_anything_is_unknown_no_order_is_filled() -> None:
     step = with_snapshot(balanced(), feeds=())
     step = replace(step, reference=replace(step.reference, kinds=step.reference.kinds[:1]))
-    found = strategies.one_order(order(Fraction(1, ONE)))(step)
+    found = proposals.single_order(order(Fraction(1, ONE)))(step)
     assert found.plan is None
     assert type(found.decided.decision).__name__ == "Halt"
 
@@ -111,60 +110,60 @@ def test_while_anything_is_unknown_no_order_is_filled() -> None:
 def test_nothing_of_an_order_is_sent_that_could_be_mined_after_its_time(left_s: int, word: str) -> None:
     step = balanced()
     until = order(Fraction(1, ONE), step.snapshot.head.timestamp_s + left_s)
-    assert word in late(step, until)
-    assert (late(step, until) == "") is (word == "")
-    found = strategies.one_order(until)(step)
+    assert word in expiry_reason(step, until)
+    assert (expiry_reason(step, until) == "") is (word == "")
+    found = proposals.single_order(until)(step)
     assert (found.plan is None) is (word != "")
 
 
 # rebalances
 def test_a_rebalance_at_a_price_trades_at_once_where_the_pools_pay_enough() -> None:
     step = paced(roomy(step_input(None, {"WETH": 6_000, "USDC": 4_000}, depth=50_000_000)), replace(LIMIT, limit_bps=40))
-    found = strategies.rebalance(step)
+    found = proposals.rebalance(step)
     assert isinstance(found.decided.decision, Rebalance)
     assert found.plan is not None
 
 
 def test_it_waits_else_and_trades_once_the_market_came_to_it() -> None:
     step = paced(roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None), LIMIT)
-    waits = strategies.rebalance(step)
+    waits = proposals.rebalance(step)
     assert waits.plan is None
     assert isinstance(waits.decided.decision, Hold)
     assert "waits for its price" in waits.decided.decision.reason
     begun = waits.decided.begins
     assert begun is not None
-    under = Underway("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first)
+    under = ExecutionProgress("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first)
     waiting = replace(step, history=replace(step.history, campaign=under))
-    assert strategies.rebalance(later(waiting, 600)).plan is None
+    assert proposals.rebalance(later(waiting, 600)).plan is None
     risen = market(later(waiting, 600), Fraction(2_100))
-    fires = strategies.rebalance(risen)
+    fires = proposals.rebalance(risen)
     assert fires.plan is not None
     arrival = dict(begun.arrival)
     given = sum(leg.amount_in_raw * arrival[leg.token_in] for leg in fires.plan.legs)
     assert sum(leg.min_out_raw * arrival[leg.token_out] for leg in fires.plan.legs) >= given * Fraction(9_980, 10_000)
     done = replace(risen, history=replace(risen.history, campaign=replace(under, done=1)))
-    assert strategies.rebalance(done).decided.ended == "done at its price"
+    assert proposals.rebalance(done).decided.ended == "done at its price"
 
 
 def test_a_rebalance_that_never_gets_its_price_ends_at_its_time_untraded() -> None:
     step = paced(roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None), LIMIT)
-    begun = strategies.rebalance(step).decided.begins
+    begun = proposals.rebalance(step).decided.begins
     assert begun is not None
-    under = Underway("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first)
+    under = ExecutionProgress("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first)
     late_ = later(replace(step, history=replace(step.history, campaign=under)), LIMIT.patience_s)
-    found = strategies.rebalance(late_)
+    found = proposals.rebalance(late_)
     assert found.plan is None
     assert "its time ended" in found.decided.ended
 
 
 def test_minimums_rise_to_the_same_part_of_each_leg() -> None:
     step = roomy(step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, {"WETH": 6_000, "WBTC": 1_500, "USDC": 2_500}, depth=5_000_000))
-    found = strategies.rebalance(step)
+    found = proposals.rebalance(step)
     assert found.plan is not None
     prices = {token_: one.price for token_, one in found.decided.references.prices.items()}
     ends = [leg for leg in found.plan.legs if leg.sink.value == "wallet"]
     worth = sum((leg.amount_out_raw * prices[leg.token_out] for leg in ends), Fraction(0))
-    raised = at_least(found.plan, prices, worth * Fraction(9_995, 10_000))
+    raised = with_raised_minimums(found.plan, prices, worth * Fraction(9_995, 10_000))
     for before, after in zip(found.plan.legs, raised.legs, strict=True):
         wanted = -(-before.amount_out_raw * 9_995 // 10_000) if before.sink.value == "wallet" else before.min_out_raw
         assert after.min_out_raw == max(before.min_out_raw, wanted)

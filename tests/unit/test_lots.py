@@ -8,8 +8,8 @@ from fractions import Fraction
 
 import pytest
 
-from agent.accounting.entries import part
-from agent.accounting.tax_lots import Lots, Taken
+from agent.accounting.entries import prorated_value
+from agent.accounting.tax_lots import LotPortion, Lots
 from agent.model import LotMethod, OpenLot
 
 COIN = "0x" + "c0" * 20
@@ -91,15 +91,15 @@ class _Slow:
         self.lots.append(lot)
         self.paid += lot.cost
 
-    def take(self, raw: int) -> list[Taken]:
+    def take(self, raw: int) -> list[LotPortion]:
         found = []
         while raw:
             lot = self._next()
             units = min(raw, lot.raw)
             whole, of_raw = (self.cost(), sum(one.raw for one in self.lots)) if self.method is LotMethod.AVERAGE else (lot.cost, lot.raw)
-            cost = part(whole, units, of_raw)
+            cost = prorated_value(whole, units, of_raw)
             self.taken += cost
-            found.append(Taken(units, cost, lot.acquired_s))
+            found.append(LotPortion(units, cost, lot.acquired_s))
             place = self.lots.index(lot)
             rest = OpenLot(lot.token, lot.raw - units, lot.cost - (0 if self.method is LotMethod.AVERAGE else cost), lot.acquired_s)
             self.lots[place : place + 1] = [rest] if rest.raw else []

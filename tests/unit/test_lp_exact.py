@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm.lp import positions as exact
+from agent.amm.lp import positions
 from agent.errors import Refused
 from agent.model import LpV3Position
 from tests.lp_positions import TOKENS, gone, price_at, v2, v3
@@ -22,17 +22,17 @@ ticks = st.integers(-800_000, 800_000)
 
 
 def test_a_pair_pays_its_balances_by_share() -> None:
-    assert exact.v2_burn(v2(10**18, 10**20, (10**22, 4 * 10**22))) == (10**20, 4 * 10**20)
-    assert exact.v2_burn(v2(3, 7, (100, 1_000))) == (42, 428)
-    assert exact.v2_burn(v2(), 10**17) == (10**19, 4 * 10**19)
+    assert positions.v2_burn(v2(10**18, 10**20, (10**22, 4 * 10**22))) == (10**20, 4 * 10**20)
+    assert positions.v2_burn(v2(3, 7, (100, 1_000))) == (42, 428)
+    assert positions.v2_burn(v2(), 10**17) == (10**19, 4 * 10**19)
 
 
 def test_the_protocols_share_is_minted_first() -> None:
     """√k grew from 200 to 220: of 10^20 LP tokens it mints 10^20·20/(5·220 + 200)."""
     grown = v2(10**19, 10**20, (220, 220), k_last=200 * 200, protocol_fee=True)
     minted = 10**20 * 20 // 1300
-    assert exact.v2_protocol_mint(grown) == minted
-    assert exact.v2_burn(grown) == (220 * 10**19 // (10**20 + minted),) * 2
+    assert positions.v2_protocol_mint(grown) == minted
+    assert positions.v2_burn(grown) == (220 * 10**19 // (10**20 + minted),) * 2
 
 
 @pytest.mark.parametrize(
@@ -41,35 +41,35 @@ def test_the_protocols_share_is_minted_first() -> None:
     ids=["no feeTo", "feeTo since the last mint", "no growth", "shrunk"],
 )
 def test_no_protocol_share_is_minted_without_feeto_or_growth(changes: dict[str, object]) -> None:
-    assert exact.v2_protocol_mint(v2(10**19, 10**20, (220, 220), **({"k_last": 200 * 200, "protocol_fee": True} | changes))) == 0
+    assert positions.v2_protocol_mint(v2(10**19, 10**20, (220, 220), **({"k_last": 200 * 200, "protocol_fee": True} | changes))) == 0
 
 
 @pytest.mark.parametrize("position", [v2(0), v2(1, 10**20, (10, 10)), v2(5, 0, (0, 0)), v2(1, 10, (1, 10**9))])
 def test_a_burn_that_the_pair_would_refuse_pays_nothing(position: object) -> None:
-    assert exact.redeemed(position) == (0, 0)  # type: ignore[arg-type]  # parametrize erases the type
+    assert positions.redeemable_amounts(position) == (0, 0)  # type: ignore[arg-type]  # parametrize erases the type
 
 
 @given(st.integers(1, 10**20), amounts, amounts)
 def test_the_burn_never_pays_more_than_the_share(liquidity: int, reserve0: int, reserve1: int) -> None:
-    paid = exact.v2_burn(v2(liquidity, 10**20, (reserve0, reserve1), k_last=0))
+    paid = positions.v2_burn(v2(liquidity, 10**20, (reserve0, reserve1), k_last=0))
     for raw, reserve in zip(paid, (reserve0, reserve1), strict=True):
         assert raw <= Fraction(reserve * liquidity, 10**20)
 
 
 def test_a_position_holds_both_tokens_in_range_and_one_of_them_outside() -> None:
-    assert all(exact.principal(v3(tick=0)))
-    below, above = exact.principal(v3(tick=-7_000)), exact.principal(v3(tick=7_000))
+    assert all(positions.principal(v3(tick=0)))
+    below, above = positions.principal(v3(tick=-7_000)), positions.principal(v3(tick=7_000))
     assert below[0] > 0 == below[1]
     assert above[1] > 0 == above[0]
-    assert exact.principal(v3(tick=-7_000)) == exact.principal(v3(tick=-6_001)) == exact.principal(v3(tick=-6_000))
+    assert positions.principal(v3(tick=-7_000)) == positions.principal(v3(tick=-6_001)) == positions.principal(v3(tick=-6_000))
 
 
 @given(ticks, ticks, ticks, st.integers(1, 2**100))
 def test_what_two_parts_pay_is_what_the_whole_pays_but_for_a_unit(one: int, other: int, tick: int, liquidity: int) -> None:
     lower, upper = min(one, other), max(one, other) + 60
-    whole = exact.principal(v3(lower, upper, liquidity, tick))
-    part = exact.principal(v3(lower, upper, liquidity, tick), liquidity // 3)
-    rest = exact.principal(v3(lower, upper, liquidity, tick), liquidity - liquidity // 3)
+    whole = positions.principal(v3(lower, upper, liquidity, tick))
+    part = positions.principal(v3(lower, upper, liquidity, tick), liquidity // 3)
+    rest = positions.principal(v3(lower, upper, liquidity, tick), liquidity - liquidity // 3)
     for raw, first, second in zip(whole, part, rest, strict=True):
         assert 0 <= raw - first - second <= 1
 
@@ -82,31 +82,31 @@ def fees(tick: int, **changes: object) -> LpV3Position:
 
 def test_growth_inside_is_all_growth_less_what_was_outside() -> None:
     outside: dict[str, object] = {"growth_outside_lower_x128": (1_000, 2_000), "growth_outside_upper_x128": (500, 250)}
-    assert exact.growth_inside_x128(fees(0, **outside)) == (5_500, 6_750)
-    assert exact.growth_inside_x128(fees(-61, **outside)) == (500, 1_750)
-    assert exact.growth_inside_x128(fees(60, **outside)) == ((500 - 1_000) % WRAP, (250 - 2_000) % WRAP)
-    assert exact.uncollected(fees(0, **outside)) == (5, 6)
+    assert positions.growth_inside_x128(fees(0, **outside)) == (5_500, 6_750)
+    assert positions.growth_inside_x128(fees(-61, **outside)) == (500, 1_750)
+    assert positions.growth_inside_x128(fees(60, **outside)) == ((500 - 1_000) % WRAP, (250 - 2_000) % WRAP)
+    assert positions.uncollected_fees(fees(0, **outside)) == (5, 6)
 
 
 def test_growth_that_wrapped_around_still_counts() -> None:
     position = fees(0, growth_global_x128=(3_000, 1_000), inside_last_x128=(WRAP - 4_000, 0), core_inside_last_x128=(WRAP - 4_000, 0))
-    assert exact.uncollected(position) == (6, 0)
+    assert positions.uncollected_fees(position) == (6, 0)
 
 
 def test_fees_come_on_top_of_those_already_owed() -> None:
-    assert exact.uncollected(fees(0, owed=(10, 20), core_owed=(10, 20))) == (16, 28)
+    assert positions.uncollected_fees(fees(0, owed=(10, 20), core_owed=(10, 20))) == (16, 28)
 
 
 def test_the_pool_pays_no_more_than_its_own_account_of_the_range_holds() -> None:
     """Two tokens of one range share the pool's account, whose roundings add up."""
-    assert exact.uncollected(fees(0, owed=(10, 20), core_owed=(9, 20))) == (15, 28)
+    assert positions.uncollected_fees(fees(0, owed=(10, 20), core_owed=(9, 20))) == (15, 28)
 
 
 def test_without_liquidity_only_what_is_owed_is_left() -> None:
     spent = fees(0, liquidity=0, owed=(11, 0), core_owed=(11, 5), core_liquidity=Q128 // 1_000)
-    assert exact.redeemed(spent) == (11, 0)
-    assert exact.principal(spent) == (0, 0)
-    assert exact.redeemed(gone()) == (0, 0)
+    assert positions.redeemable_amounts(spent) == (11, 0)
+    assert positions.principal(spent) == (0, 0)
+    assert positions.redeemable_amounts(gone()) == (0, 0)
 
 
 @given(ticks, st.integers(-6_500, 6_500), st.integers(10**10, 10**30))
@@ -114,8 +114,8 @@ def test_at_the_pools_own_price_the_reference_changes_nothing_and_a_pushed_pool_
     pushed: int, tick: int, liquidity: int
 ) -> None:
     here, there = v3(liquidity=liquidity, tick=tick), v3(liquidity=liquidity, tick=pushed)
-    assert exact.at_reference(here, price_at(tick), ONE) == exact.principal(here)
-    assert exact.at_reference(there, price_at(tick), ONE) == exact.principal(here)
+    assert positions.amounts_at_reference(here, price_at(tick), ONE) == positions.principal(here)
+    assert positions.amounts_at_reference(there, price_at(tick), ONE) == positions.principal(here)
 
 
 @given(st.integers(10**9, 10**14), st.fractions(Fraction(1, 100), 100))
@@ -123,40 +123,40 @@ def test_a_pushed_pair_stands_for_what_it_stood_for_before(root: int, push: Frac
     """Reserves (r·m², r·n²) of one product, whatever the push: at the reference the share holds r·m·n of both."""
     m, n = push.numerator, push.denominator
     pair = v2(10**20, 10**20, (root * m * m, root * n * n), k_last=0)
-    assert exact.at_reference(pair, ONE, ONE) == (root * m * n,) * 2
-    assert exact.principal(pair) == (root * m * m, root * n * n)
+    assert positions.amounts_at_reference(pair, ONE, ONE) == (root * m * n,) * 2
+    assert positions.principal(pair) == (root * m * m, root * n * n)
 
 
 def test_tokens_sent_to_a_pair_are_paid_by_a_burn_but_do_not_count() -> None:
     plain, gifted = v2(10**19), v2(10**19, balances=(2 * 10**22, 9 * 10**22))
-    assert exact.principal(gifted) == (2 * 10**21, 9 * 10**21)
-    assert exact.held(gifted, ONE, ONE) == exact.held(plain, ONE, ONE) == (isqrt(4 * 10**42),) * 2
+    assert positions.principal(gifted) == (2 * 10**21, 9 * 10**21)
+    assert positions.owned_amounts(gifted, ONE, ONE) == positions.owned_amounts(plain, ONE, ONE) == (isqrt(4 * 10**42),) * 2
 
 
 def test_a_pair_that_lost_tokens_counts_what_is_left() -> None:
-    assert exact.held(v2(10**20, 10**20, (10**22, 10**22), balances=(10**20, 10**22)), ONE, ONE) == (10**21,) * 2
+    assert positions.owned_amounts(v2(10**20, 10**20, (10**22, 10**22), balances=(10**20, 10**22)), ONE, ONE) == (10**21,) * 2
 
 
 def test_positions_add_up_by_token() -> None:
     prices = dict.fromkeys(TOKENS, ONE)
-    held = exact.look_through([v2(10**20, 10**20, (50, 50)), v3(tick=0), gone()], prices)
-    assert held == {token: 50 + raw for token, raw in zip(TOKENS, exact.principal(v3(tick=0)), strict=True)}
-    assert exact.look_through([], {}) == {}
+    held = positions.look_through([v2(10**20, 10**20, (50, 50)), v3(tick=0), gone()], prices)
+    assert held == {token: 50 + raw for token, raw in zip(TOKENS, positions.principal(v3(tick=0)), strict=True)}
+    assert positions.look_through([], {}) == {}
 
 
 @pytest.mark.parametrize("price", [Fraction(0), Fraction(-1)])
 def test_a_price_that_is_not_positive_is_refused_by_name(price: Fraction) -> None:
     for position in (v2(), v3()):
         with pytest.raises(Refused, match=position.name.replace("#", r"\#")):
-            exact.held(position, price, ONE)
+            positions.owned_amounts(position, price, ONE)
 
 
 def test_a_missing_price_is_refused_by_name() -> None:
     with pytest.raises(Refused, match=r"uniswap_v3 #42.*has no reference price"):
-        exact.look_through([v3()], {TOKENS[0]: ONE})
+        positions.look_through([v3()], {TOKENS[0]: ONE})
 
 
 @pytest.mark.parametrize("ratio", [Fraction(1, 10**60), Fraction(10**60)])
 def test_a_price_beyond_all_ticks_leaves_one_token(ratio: Fraction) -> None:
-    held = exact.at_reference(v3(), ratio, ONE)
+    held = positions.amounts_at_reference(v3(), ratio, ONE)
     assert sorted(raw > 0 for raw in held) == [False, True]

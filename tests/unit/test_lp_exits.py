@@ -9,12 +9,12 @@ import pytest
 
 from agent import guards
 from agent.errors import Refused
-from agent.guards.case import open_case
-from agent.model import AdjustLiquidity, Collect, Flow, Halt, Hold, Rebalance, StepInput, Withdraw
+from agent.guards.case import build_guard_case
+from agent.model import AdjustLiquidity, Collect, ExternalTransfer, Halt, Hold, Rebalance, StepInput, Withdraw
 from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
-from agent.policy.liquidity.book import bounds
-from agent.policy.liquidity.targets import AIM
+from agent.policy.liquidity.book import liquidity_limits
+from agent.policy.liquidity.targets import EXIT_TARGET_SHARE
 from tests import lp_positions as lp
 from tests.builders import NOW_S, history, with_limits, with_snapshot
 from tests.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
@@ -33,7 +33,7 @@ def taken(step: StepInput) -> list[tuple[str, Fraction]]:
 def after(step: StepInput) -> StepInput:
     """The step that a new snapshot would give once the plan is done: positions and balances as predicted."""
     plan = planned(step)
-    done = open_case(step, plan, evidence(step, plan)).lp
+    done = build_guard_case(step, plan, evidence(step, plan)).lp
     assert not isinstance(done, str)
     holdings = tuple(replace(holding, raw=done.after.held[holding.token]) for holding in step.snapshot.holdings)
     later = with_snapshot(step, holdings=holdings, positions=tuple(position for _, position in done.after.pairs))
@@ -55,7 +55,7 @@ def test_too_much_weight_is_taken_back_to_the_aim_and_no_further() -> None:
     assert name == f"uniswap_v2 {paired(1).pair}"
     assert part == pytest.approx(1 - 0.95 * 0.15 / 0.2, abs=2e-3)
     load = book(after(step)).load()
-    assert load.within(bounds(step.limits).scaled(AIM))
+    assert load.within(liquidity_limits(step.limits).scaled(EXIT_TARGET_SHARE))
     assert load.weight / load.total == pytest.approx(0.15 * 0.95, abs=5e-4)
     assert isinstance(decide(after(step)).decision, Hold)
 
@@ -68,7 +68,7 @@ def test_too_much_expected_loss_is_taken_back_in_words_with_numbers() -> None:
     assert "above limits.impermanent_loss 0.3 %" in decision.reason
     load = book(after(step)).load()
     assert float(load.loss / load.total) == pytest.approx(0.003 * 0.95, rel=5e-3)
-    assert load.loss <= load.total * Fraction(30, 10_000) * AIM
+    assert load.loss <= load.total * Fraction(30, 10_000) * EXIT_TARGET_SHARE
 
 
 def test_what_loses_most_per_cost_goes_first_and_only_as_much_of_the_last_as_is_needed() -> None:
@@ -81,7 +81,7 @@ def test_what_loses_most_per_cost_goes_first_and_only_as_much_of_the_last_as_is_
     assert list(parts.values())[:-1] == [1] * (len(parts) - 1), "all but the last are taken whole"
     assert "uniswap_v3 #2" not in parts, "what loses least stays"
     load = book(after(step)).load()
-    assert load.within(bounds(step.limits).scaled(AIM))
+    assert load.within(liquidity_limits(step.limits).scaled(EXIT_TARGET_SHARE))
 
 
 def test_a_limit_of_nothing_takes_everything_out() -> None:
@@ -192,9 +192,9 @@ def test_what_stands_elsewhere_is_taken_out_while_one_pool_is_off() -> None:
 
 def test_a_push_within_the_limit_changes_what_goes_out_by_nothing_worth_telling() -> None:
     """T3: budget and weight go by the reference; the pool's own price decides the mix that is paid alone."""
-    still = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500))
+    unmoved = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500))
     moved = world([paired(2_000, v2_at(Fraction(101, 100)))], bounds=roomy(lp_max_weight_bps=1_500), pushed=Fraction(101, 100))
-    assert float(taken(still)[0][1]) == pytest.approx(float(taken(moved)[0][1]), rel=1e-3)
+    assert float(taken(unmoved)[0][1]) == pytest.approx(float(taken(moved)[0][1]), rel=1e-3)
 
 
 def test_with_both_price_limits_off_nothing_is_taken_out() -> None:
@@ -228,7 +228,7 @@ def test_lp_tokens_are_taken_out_up_to_what_the_step_has_approved() -> None:
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_liquidity_above_its_limit_goes_whatever_came_or_went_unexplained(sign: int) -> None:
     step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500, balance_jump_bps=200))
-    flow = Flow(1, step.portfolio.numeraire.address, sign, Fraction(sign * 500 * USD), 1, 2, NOW_S, True, None)
+    flow = ExternalTransfer(1, step.portfolio.numeraire.address, sign, Fraction(sign * 500 * USD), 1, 2, NOW_S, True, None)
     held = replace(step, history=history(flows=(flow,)))
     assert isinstance(decide(held).decision, AdjustLiquidity)
     plan = planned(held)

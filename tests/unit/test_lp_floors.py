@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm.lp import minting as floors
-from agent.amm.lp import minting as mint
-from agent.amm.lp import positions as exact
+from agent.amm.lp import minting, positions
 from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
 from agent.units import BPS
 from tests.lp_positions import price_at, v2, v3
@@ -24,7 +22,7 @@ parts = st.fractions(-1, 1)
 
 def pushed(ratio: Fraction, band_bps: int, part: Fraction) -> Fraction:
     """A price in the band: `part` of the way to its one or other end."""
-    low, high = floors.sides(ratio, band_bps)
+    low, high = minting.price_band(ratio, band_bps)
     return ratio + (high - ratio) * part if part >= 0 else ratio + (ratio - low) * part
 
 
@@ -39,10 +37,10 @@ def test_within_the_band_no_withdrawal_pays_less_than_its_minimums(
     tick: int, width: int, skew: Fraction, band_bps: int, part: Fraction, liquidity: int
 ) -> None:
     ratio, (lower, upper) = price_at(tick), placed(tick, width, skew)
-    here = exact.sqrt_price_x96(pushed(ratio, band_bps, part))
+    here = positions.sqrt_price_x96(pushed(ratio, band_bps, part))
     position = v3(lower, upper, liquidity, sqrt_price_x96=here)
-    least = floors.out_floor(position, liquidity, ratio, band_bps)
-    assert all(paid >= floor for paid, floor in zip(exact.principal(position), least, strict=True))
+    least = minting.withdrawal_minimums(position, liquidity, ratio, band_bps)
+    assert all(paid >= floor for paid, floor in zip(positions.principal(position), least, strict=True))
 
 
 @given(ticks, widths, parts, st.integers(-40_000, 40_000), st.integers(10**20, 10**30))
@@ -50,10 +48,10 @@ def test_however_far_a_pool_is_pushed_a_withdrawal_pays_what_the_liquidity_is_wo
     tick: int, width: int, skew: Fraction, push: int, liquidity: int
 ) -> None:
     ratio, (lower, upper) = price_at(tick), placed(tick, width, skew)
-    still = exact.principal(v3(lower, upper, liquidity, tick))
-    moved = exact.principal(v3(lower, upper, liquidity, sqrt_price_x96=get_sqrt_ratio_at_tick(tick + push)))
+    unmoved = positions.principal(v3(lower, upper, liquidity, tick))
+    moved = positions.principal(v3(lower, upper, liquidity, sqrt_price_x96=get_sqrt_ratio_at_tick(tick + push)))
     rounding = ratio + 1
-    assert moved[0] * ratio + moved[1] >= still[0] * ratio + still[1] - rounding
+    assert moved[0] * ratio + moved[1] >= unmoved[0] * ratio + unmoved[1] - rounding
 
 
 @given(st.fractions(Fraction(1, 100), 100), st.integers(10**10, 10**20), st.integers(10**10, 10**20), bands, parts)
@@ -65,8 +63,8 @@ def test_within_the_band_no_burn_pays_less_than_its_minimums(
     whole = v2(10**18, 10**19, reserves, k_last=0)
     taken = min(liquidity, whole.liquidity)
     now = Fraction(reserves[1], reserves[0])
-    least = floors.out_floor(whole, taken, ratio if floors.inside(now, ratio, band_bps) else now, band_bps)
-    for paid, floor in zip(exact.v2_burn(whole, taken), least, strict=True):
+    least = minting.withdrawal_minimums(whole, taken, ratio if minting.is_within_band(now, ratio, band_bps) else now, band_bps)
+    for paid, floor in zip(positions.v2_burn(whole, taken), least, strict=True):
         assert paid >= floor - 2 - floor // 10**9, "rounding of reserves and roots, far below what a band leaves"
 
 
@@ -74,23 +72,23 @@ def test_within_the_band_no_burn_pays_less_than_its_minimums(
 def test_within_the_band_what_is_provided_uses_its_minimums_and_is_overpaid_by_no_more_than_said(
     tick: int, width: int, band_bps: int, part: Fraction, amount: int
 ) -> None:
-    ratio, within = price_at(tick), mint.ends(placed(tick, width, Fraction(0)))
-    desired = mint.amounts_in(exact.sqrt_price_x96(ratio), within, amount * 10**6)
-    least = floors.in_floor(within, desired, ratio, band_bps)
-    liquidity, used = mint.provided(None, exact.sqrt_price_x96(pushed(ratio, band_bps, part)), within, desired)
+    ratio, within = price_at(tick), minting.sqrt_price_range(placed(tick, width, Fraction(0)))
+    desired = minting.mint_amounts(positions.sqrt_price_x96(ratio), within, amount * 10**6)
+    least = minting.provision_minimums(within, desired, ratio, band_bps)
+    liquidity, used = minting.provided_liquidity(None, positions.sqrt_price_x96(pushed(ratio, band_bps, part)), within, desired)
     assert all(floor <= raw <= most for floor, raw, most in zip(least, used, desired, strict=True))
-    worth = mint.amounts_in(exact.sqrt_price_x96(ratio), within, liquidity)
+    worth = minting.mint_amounts(positions.sqrt_price_x96(ratio), within, liquidity)
     paid, fair = used[0] * ratio + used[1], worth[0] * ratio + worth[1]
-    assert paid <= fair * (1 + floors.overpaid(within, ratio, band_bps)) + 3 * (ratio + 1)
+    assert paid <= fair * (1 + minting.max_overpayment(within, ratio, band_bps)) + 3 * (ratio + 1)
 
 
 @given(ticks, st.integers(20, 300), st.integers(10, 200), st.booleans())
 def test_beyond_the_band_one_of_the_minimums_fails(tick: int, width: int, band_bps: int, up: bool) -> None:
-    ratio, within = price_at(tick), mint.ends(placed(tick, width, Fraction(0)))
-    desired = mint.amounts_in(exact.sqrt_price_x96(ratio), within, 10**30)
-    least = floors.in_floor(within, desired, ratio, band_bps)
-    low, high = floors.sides(ratio, band_bps + 5)
-    _, used = mint.provided(None, exact.sqrt_price_x96(high if up else low), within, desired)
+    ratio, within = price_at(tick), minting.sqrt_price_range(placed(tick, width, Fraction(0)))
+    desired = minting.mint_amounts(positions.sqrt_price_x96(ratio), within, 10**30)
+    least = minting.provision_minimums(within, desired, ratio, band_bps)
+    low, high = minting.price_band(ratio, band_bps + 5)
+    _, used = minting.provided_liquidity(None, positions.sqrt_price_x96(high if up else low), within, desired)
     assert any(raw < floor for raw, floor in zip(used, least, strict=True))
 
 
@@ -99,35 +97,35 @@ def test_within_the_band_a_pair_uses_the_minimums(ratio: Fraction, band_bps: int
     price = pushed(ratio, band_bps, part)
     reserves = (10**30 * price.denominator, 10**30 * price.numerator)
     desired = (amount, int(amount * ratio))
-    used = mint.v2_amounts_in(reserves, desired)
-    assert all(raw >= floor for raw, floor in zip(used, floors.in_floor(None, desired, ratio, band_bps), strict=True))
+    used = minting.v2_mint_amounts(reserves, desired)
+    assert all(raw >= floor for raw, floor in zip(used, minting.provision_minimums(None, desired, ratio, band_bps), strict=True))
 
 
 def test_a_pair_is_overpaid_by_an_eighth_of_the_square_of_the_push() -> None:
     """(1 + 1.02)/(2·√1.02) − 1 is 0.49 bps for 2 %."""
-    assert float(floors.overpaid(None, Fraction(1), 200)) == pytest.approx(2.02 / 2 / 1.02**0.5 - 1, rel=1e-9)
-    assert float(floors.overpaid(None, Fraction(1), 200)) == pytest.approx(0.02**2 / 8, rel=0.03)
+    assert float(minting.max_overpayment(None, Fraction(1), 200)) == pytest.approx(2.02 / 2 / 1.02**0.5 - 1, rel=1e-9)
+    assert float(minting.max_overpayment(None, Fraction(1), 200)) == pytest.approx(0.02**2 / 8, rel=0.03)
 
 
 def test_a_range_is_overpaid_by_a_quarter_of_the_square_over_its_worth_per_liquidity() -> None:
     """L·√P·d²/4 of a worth of L·√P·2·(1 − 1/√(1 + w)), about d²/(4·w)."""
     ratio = price_at(0)
     for width_bps in (500, 1_000, 2_000):
-        within = mint.ends(mint.range_around(ratio, width_bps, 1))
+        within = minting.sqrt_price_range(minting.range_around(ratio, width_bps, 1))
         worth = 2 * (1 - (1 + width_bps / BPS) ** -0.5)
-        assert float(floors.overpaid(within, ratio, 100)) == pytest.approx(0.01**2 / 4 / worth, rel=0.02)
+        assert float(minting.max_overpayment(within, ratio, 100)) == pytest.approx(0.01**2 / 4 / worth, rel=0.02)
 
 
 @given(ticks, st.integers(1, 300), st.integers(1, 1_000), st.integers(0, 100))
 def test_the_widest_band_keeps_what_is_overpaid_to_the_slippage_limit(tick: int, width: int, most_bps: int, slippage_bps: int) -> None:
-    ratio, within = price_at(tick), mint.ends(placed(tick, width + 2, Fraction(0)))
-    band = floors.widest(within, ratio, most_bps, slippage_bps)
-    assert floors.overpaid(within, ratio, band) * BPS <= slippage_bps or band == 0
-    assert band == most_bps or floors.overpaid(within, ratio, band + 1) * BPS > slippage_bps
-    assert floors.widest(within, ratio, most_bps, None) == most_bps
+    ratio, within = price_at(tick), minting.sqrt_price_range(placed(tick, width + 2, Fraction(0)))
+    band = minting.widest_band_bps(within, ratio, most_bps, slippage_bps)
+    assert minting.max_overpayment(within, ratio, band) * BPS <= slippage_bps or band == 0
+    assert band == most_bps or minting.max_overpayment(within, ratio, band + 1) * BPS > slippage_bps
+    assert minting.widest_band_bps(within, ratio, most_bps, None) == most_bps
 
 
 def test_minimums_are_never_both_nothing() -> None:
-    assert floors.something((0, 5), (9, 9)) == (0, 5)
-    assert floors.something((0, 0), (9, 0)) == (1, 0)
-    assert floors.something((0, 0), (9, 7)) == (1, 1)
+    assert minting.nonzero_minimums((0, 5), (9, 9)) == (0, 5)
+    assert minting.nonzero_minimums((0, 0), (9, 0)) == (1, 0)
+    assert minting.nonzero_minimums((0, 0), (9, 7)) == (1, 1)

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.amm.lp import minting as gas
+from agent.amm.lp import minting
 from agent.model import AdjustLiquidity, LpPosition, LpTarget
 from agent.policy.decide import decide
 from tests.builders import with_snapshot
@@ -17,9 +17,9 @@ from tests.lp_worlds import PRICES, USD, WETH, only_provide, paired, quiet, rang
 @pytest.mark.parametrize(
     ("places", "target", "units"),
     [
-        ([], wanted(2_000), gas.V3_MINT_UNITS),
-        ([ranged(500, 1_800, 2_200)], wanted(2_000), gas.V3_INCREASE_UNITS),
-        ([paired(500)], wanted(2_000, v2_at()), gas.V2_ADD_UNITS),
+        ([], wanted(2_000), minting.V3_MINT_UNITS),
+        ([ranged(500, 1_800, 2_200)], wanted(2_000), minting.V3_INCREASE_UNITS),
+        ([paired(500)], wanted(2_000, v2_at()), minting.V2_ADD_UNITS),
     ],
 )
 def test_what_is_provided_counts_the_gas_of_its_own_call(places: list[LpPosition], target: LpTarget, units: int) -> None:
@@ -29,7 +29,7 @@ def test_what_is_provided_counts_the_gas_of_its_own_call(places: list[LpPosition
 def test_leaving_a_range_for_good_pays_no_gas_of_a_mint() -> None:
     """At a gas price at which a withdrawal is worth it, and a new position with it is not."""
     place = ranged(500, 2_500, 3_000)
-    most_wei = 500 * USD * Fraction(50, 10_000) / (PRICES[WETH.address] * gas.V3_WITHDRAW_UNITS)
+    most_wei = 500 * USD * Fraction(50, 10_000) / (PRICES[WETH.address] * minting.V3_WITHDRAW_UNITS)
     for share, taken in ((0, True), (500, False)):
         step = world([place], [wanted(share)], trigger=quiet())
         step = with_snapshot(step, priority_fee_wei=0, head=replace(step.snapshot.head, base_fee_wei=int(most_wei * Fraction(9, 10))))

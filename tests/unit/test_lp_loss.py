@@ -9,7 +9,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent.amm.lp.impermanent_loss import DAY_S, V2_CURVE, Curve, curve, exact, expected_loss, loss_at, lvr_per_day, normal_mean, worth_at
+from agent.amm.lp.impermanent_loss import (
+    DAY_S,
+    V2_CURVE,
+    LiquidityCurve,
+    expected_loss,
+    hold_value_at,
+    impermanent_loss_at,
+    liquidity_curve,
+    lvr_per_day,
+    normal_mean,
+    to_fraction,
+)
 from agent.units import YEAR_S
 from tests.lp_positions import gone, price_at, v2, v3
 
@@ -23,7 +34,7 @@ def phi(z: float) -> float:
     return math.erfc(-z / math.sqrt(2)) / 2
 
 
-def expected_value(of: Curve, spread: float) -> float:
+def expected_value(of: LiquidityCurve, spread: float) -> float:
     """E[V(x)] of a range in closed form: partial expectations of 1, √x and x for a lognormal x of mean 1."""
 
     def between(power: float) -> float:
@@ -43,39 +54,39 @@ def expected_value(of: Curve, spread: float) -> float:
 
 def test_the_loss_of_a_pair_at_round_figures() -> None:
     """1 - 2√x/(1+x): a doubling costs 5.72 %, a fourfold price 20 %, and so do their inverses."""
-    assert loss_at(V2_CURVE, Fraction(4)) == Fraction(1, 5)
-    assert loss_at(V2_CURVE, Fraction(1, 4)) == Fraction(1, 5)
-    assert float(loss_at(V2_CURVE, Fraction(2))) == pytest.approx(0.0571909584, abs=1e-10)
-    assert loss_at(V2_CURVE, ONE) == 0
+    assert impermanent_loss_at(V2_CURVE, Fraction(4)) == Fraction(1, 5)
+    assert impermanent_loss_at(V2_CURVE, Fraction(1, 4)) == Fraction(1, 5)
+    assert float(impermanent_loss_at(V2_CURVE, Fraction(2))) == pytest.approx(0.0571909584, abs=1e-10)
+    assert impermanent_loss_at(V2_CURVE, ONE) == 0
 
 
 @given(moves)
 def test_a_pairs_loss_is_the_closed_form(x: Fraction) -> None:
-    assert float(loss_at(V2_CURVE, x)) == pytest.approx(1 - 2 * math.sqrt(x) / (1 + x), abs=TIGHT)
+    assert float(impermanent_loss_at(V2_CURVE, x)) == pytest.approx(1 - 2 * math.sqrt(x) / (1 + x), abs=TIGHT)
 
 
 @given(roots, roots, moves)
 def test_a_loss_is_a_share_of_what_was_held(one: float, other: float, x: Fraction) -> None:
     assume(abs(one - other) > 0.01)
-    of = Curve(min(one, other), max(one, other))
-    assert 0 <= loss_at(of, x) < 1
+    of = LiquidityCurve(min(one, other), max(one, other))
+    assert 0 <= impermanent_loss_at(of, x) < 1
     assert of.value(float(x)) <= of.hold(float(x)) * (1 + 1e-12)
 
 
 @given(st.floats(1.01, 20), moves)
 def test_inside_the_range_the_loss_is_that_of_the_whole_curve_over_less_value(end: float, x: Fraction) -> None:
     """H - V of a range is that of V2 while the price stays inside: only the value that bears it is smaller."""
-    of = Curve(1 / end, end)
+    of = LiquidityCurve(1 / end, end)
     assume(of.low**2 < x < of.high**2)
     lost = of.hold(float(x)) - of.value(float(x))
     assert lost == pytest.approx((math.sqrt(x) - 1) ** 2, abs=1e-9)
 
 
 def test_out_of_range_the_position_is_one_token_and_loses_nothing_until_the_price_comes_in() -> None:
-    above = Curve(2.0, 3.0)
-    assert loss_at(above, Fraction(3)) == 0
-    assert loss_at(above, Fraction(1, 3)) == 0
-    assert loss_at(above, Fraction(5)) > 0
+    above = LiquidityCurve(2.0, 3.0)
+    assert impermanent_loss_at(above, Fraction(3)) == 0
+    assert impermanent_loss_at(above, Fraction(1, 3)) == 0
+    assert impermanent_loss_at(above, Fraction(5)) > 0
 
 
 @given(st.integers(1, 50_000), st.integers(1, YEAR_S))
@@ -88,14 +99,14 @@ def test_the_mean_loss_of_a_pair_is_the_closed_form(volatility_bps: int, horizon
 @given(roots, roots, st.integers(100, 30_000), st.integers(3_600, YEAR_S))
 def test_the_mean_loss_of_a_range_is_the_closed_form(one: float, other: float, volatility_bps: int, horizon_s: int) -> None:
     assume(abs(one - other) > 1e-3)
-    of = Curve(min(one, other), max(one, other))
+    of = LiquidityCurve(min(one, other), max(one, other))
     spread = volatility_bps / 10_000 * math.sqrt(horizon_s / YEAR_S)
     wanted = (of.hold(1) - expected_value(of, spread)) / of.value(1)
     assert float(expected_loss(of, volatility_bps, horizon_s)) == pytest.approx(wanted, abs=1e-9)
 
 
-@pytest.mark.parametrize("of", [V2_CURVE, Curve(0.9, 1.1), Curve(0.5, 1.01)], ids=["pair", "narrow", "lopsided"])
-def test_over_a_short_time_the_mean_loss_is_the_loss_versus_rebalancing(of: Curve) -> None:
+@pytest.mark.parametrize("of", [V2_CURVE, LiquidityCurve(0.9, 1.1), LiquidityCurve(0.5, 1.01)], ids=["pair", "narrow", "lopsided"])
+def test_over_a_short_time_the_mean_loss_is_the_loss_versus_rebalancing(of: LiquidityCurve) -> None:
     """Milionis et al. 2022: the value lost per unit of time is LVR; impermanent loss has the same mean."""
     day = float(lvr_per_day(of, 6_000))
     minute = float(expected_loss(of, 6_000, 60))
@@ -104,8 +115,8 @@ def test_over_a_short_time_the_mean_loss_is_the_loss_versus_rebalancing(of: Curv
 
 def test_the_daily_loss_versus_rebalancing_of_a_pair_is_an_eighth_of_the_variance() -> None:
     assert float(lvr_per_day(V2_CURVE, 6_000)) == pytest.approx(0.36 / 8 / 365, abs=TIGHT)
-    assert lvr_per_day(Curve(1.5, 2.0), 6_000) == 0
-    assert lvr_per_day(Curve(0.5, 1.0), 6_000) == 0
+    assert lvr_per_day(LiquidityCurve(1.5, 2.0), 6_000) == 0
+    assert lvr_per_day(LiquidityCurve(0.5, 1.0), 6_000) == 0
 
 
 def test_without_volatility_or_time_nothing_is_expected_to_be_lost() -> None:
@@ -115,7 +126,7 @@ def test_without_volatility_or_time_nothing_is_expected_to_be_lost() -> None:
 
 @given(st.floats(0.2, 0.99), st.floats(1.01, 5))
 def test_more_volatility_or_time_never_costs_less(low: float, high: float) -> None:
-    of = Curve(low, high)
+    of = LiquidityCurve(low, high)
     by_time = [expected_loss(of, 6_000, days * DAY_S) for days in (1, 7, 30, 365)]
     by_volatility = [expected_loss(of, bps, 30 * DAY_S) for bps in (100, 1_000, 6_000, 20_000)]
     assert by_time == sorted(by_time)
@@ -123,30 +134,30 @@ def test_more_volatility_or_time_never_costs_less(low: float, high: float) -> No
 
 
 def test_the_curve_of_a_position_lies_around_the_reference_price() -> None:
-    of = curve(v3(-6_000, 6_000), ONE, ONE)
+    of = liquidity_curve(v3(-6_000, 6_000), ONE, ONE)
     assert of is not None
     assert (of.low, of.high) == (pytest.approx(1.0001**-3_000, rel=1e-9), pytest.approx(1.0001**3_000, rel=1e-9))
-    moved = curve(v3(-6_000, 6_000), price_at(6_001), ONE)
+    moved = liquidity_curve(v3(-6_000, 6_000), price_at(6_001), ONE)
     assert moved is not None
     assert not moved.in_range
-    assert curve(v2(), ONE, ONE) == V2_CURVE
-    assert curve(v2(0), ONE, ONE) is curve(v3(liquidity=0), ONE, ONE) is curve(gone(), ONE, ONE) is None
+    assert liquidity_curve(v2(), ONE, ONE) == V2_CURVE
+    assert liquidity_curve(v2(0), ONE, ONE) is liquidity_curve(v3(liquidity=0), ONE, ONE) is liquidity_curve(gone(), ONE, ONE) is None
 
 
 def test_holding_is_worth_what_its_amounts_are() -> None:
-    assert worth_at(V2_CURVE, Fraction(3)) == 2
-    assert worth_at(Curve(2.0, 3.0), Fraction(3)) == 3
-    assert worth_at(Curve(0.1, 0.5), Fraction(3)) == 1
+    assert hold_value_at(V2_CURVE, Fraction(3)) == 2
+    assert hold_value_at(LiquidityCurve(2.0, 3.0), Fraction(3)) == 3
+    assert hold_value_at(LiquidityCurve(0.1, 0.5), Fraction(3)) == 1
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_no_number_never_leaves(value: float) -> None:
     with pytest.raises(ValueError, match="finite"):
-        exact(value)
+        to_fraction(value)
 
 
 def test_floats_leave_rounded_to_twelve_places() -> None:
-    assert exact(1 / 3) == Fraction(333_333_333_333, 10**12)
+    assert to_fraction(1 / 3) == Fraction(333_333_333_333, 10**12)
 
 
 @pytest.mark.parametrize("power", range(9))

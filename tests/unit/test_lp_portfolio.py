@@ -9,13 +9,13 @@ from math import isqrt
 import pytest
 
 from agent import codec, guards
-from agent.amm.lp import positions as exact
+from agent.amm.lp import positions
 from agent.errors import ConfigError, Refused
-from agent.model import AdjustLiquidity, Destination, Halt, Hold, Limits, LpV2Position, Quarantined, Rebalance, Snapshot, StepInput
+from agent.model import AdjustLiquidity, Destination, Halt, Hold, Limits, LpV2Position, QuarantinedItem, Rebalance, Snapshot, StepInput
 from agent.planning import planner
 from agent.policy.decide import decide
-from agent.policy.drift import alert_prices, corrections, drift, goal, total
-from agent.policy.liquidity import valuation as liquidity
+from agent.policy.drift import alert_prices, compute_drifts, corrections, investable_total, rebalance_goal
+from agent.policy.liquidity import valuation
 from agent.reference import reference_prices
 from tests import lp_positions as lp
 from tests.builders import ETHER, address, limits, step_input, token, with_limits, with_snapshot
@@ -48,8 +48,8 @@ def holding(position: LpV2Position, values: dict[str, int | Fraction] | None = N
 
 
 def test_a_position_counts_in_weights_and_only_the_wallet_can_be_spent() -> None:
-    drifts = {d.symbol: d for d in drift(holding(share(2_000), {"WETH": 3_000, "USDC": 5_000}), PRICES)}
-    assert total(tuple(drifts.values())) == 10_000 * USD
+    drifts = {d.symbol: d for d in compute_drifts(holding(share(2_000), {"WETH": 3_000, "USDC": 5_000}), PRICES)}
+    assert investable_total(tuple(drifts.values())) == 10_000 * USD
     assert (drifts["WETH"].weight_bps, drifts["USDC"].weight_bps) == (4_000, 6_000)
     assert (drifts["WETH"].raw, drifts["WETH"].investable_raw, drifts["WETH"].lp_raw) == (15 * ETHER // 10, 15 * ETHER // 10, ETHER // 2)
     assert (drifts["USDC"].raw, drifts["USDC"].lp_raw) == (5_000 * USD, 1_000 * USD)
@@ -60,31 +60,31 @@ def test_uncollected_fees_count_too() -> None:
     step = holding(share(2_000))
     confirmed = replace(step.portfolio, positions=(*step.portfolio.positions, lp.confirmed(own)))
     step = replace(with_snapshot(step, positions=(*step.snapshot.positions, own)), portfolio=confirmed)
-    assert {d.symbol: d.lp_raw for d in drift(step, PRICES)} == {"WETH": ETHER, "USDC": 2_000 * USD}
-    assert total(drift(step, PRICES)) == 12_000 * USD
+    assert {d.symbol: d.lp_raw for d in compute_drifts(step, PRICES)} == {"WETH": ETHER, "USDC": 2_000 * USD}
+    assert investable_total(compute_drifts(step, PRICES)) == 12_000 * USD
 
 
 @pytest.mark.parametrize("pushed", [Fraction(1, 4), Fraction(4), Fraction(121, 100)])
 def test_a_pushed_pool_moves_neither_weights_nor_totals_nor_forecasts(pushed: Fraction) -> None:
-    still, moved = holding(share(2_000)), holding(share(2_000, pushed))
-    assert exact.redeemed(moved.snapshot.positions[0]) != exact.redeemed(still.snapshot.positions[0])
-    for before, after in zip(drift(still, PRICES), drift(moved, PRICES), strict=True):
+    unmoved, moved = holding(share(2_000)), holding(share(2_000, pushed))
+    assert positions.redeemable_amounts(moved.snapshot.positions[0]) != positions.redeemable_amounts(unmoved.snapshot.positions[0])
+    for before, after in zip(compute_drifts(unmoved, PRICES), compute_drifts(moved, PRICES), strict=True):
         assert abs(before.lp_raw - after.lp_raw) <= 2 + before.lp_raw // 10**5
         assert (before.weight_bps, before.outside) == (after.weight_bps, after.outside)
-    assert abs(liquidity.expected_loss(moved, PRICES) / liquidity.expected_loss(still, PRICES) - 1) < Fraction(1, 10**5)
+    assert abs(valuation.expected_loss(moved, PRICES) / valuation.expected_loss(unmoved, PRICES) - 1) < Fraction(1, 10**5)
 
 
 def test_what_was_read_beside_the_confirmed_positions_does_not_count() -> None:
     step = holding(share(2_000))
     gift = replace(share(10**9), pair=address("another pair"))
     gifted = with_snapshot(step, positions=(gift, *step.snapshot.positions, lp.v3(owed=raw(9, 9), core_owed=raw(9, 9))))
-    assert drift(gifted, PRICES) == drift(step, PRICES)
+    assert compute_drifts(gifted, PRICES) == compute_drifts(step, PRICES)
     none = replace(gifted, portfolio=replace(gifted.portfolio, positions=()))
-    assert total(drift(none, PRICES)) == 8_000 * USD
+    assert investable_total(compute_drifts(none, PRICES)) == 8_000 * USD
 
 
 def test_alert_prices_count_what_lies_in_positions() -> None:
-    low, high = alert_prices(drift(holding(share(2_000)), PRICES))[WETH]
+    low, high = alert_prices(compute_drifts(holding(share(2_000)), PRICES))[WETH]
     assert low is not None
     assert high is not None
     assert low / PRICES[WETH] == Fraction(9, 11)
@@ -96,7 +96,7 @@ def test_alert_prices_count_what_lies_in_positions() -> None:
     [
         ({"positions": ()}, "position uniswap_v2 {}: it was not read"),
         (
-            {"positions": (), "quarantined": (Quarantined(f"position uniswap_v2 {lp.PAIR}", lp.PAIR, "it belongs to somebody"),)},
+            {"positions": (), "quarantined": (QuarantinedItem(f"position uniswap_v2 {lp.PAIR}", lp.PAIR, "it belongs to somebody"),)},
             "position uniswap_v2 {}: it belongs to somebody",
         ),
     ],
@@ -107,9 +107,9 @@ def test_a_position_that_is_unknown_halts_by_name_and_is_never_zero(change: dict
     assert isinstance(decision, Halt)
     assert said.format(lp.PAIR) in decision.reason
     with pytest.raises(Refused, match="position uniswap_v2"):
-        drift(step, PRICES)
+        compute_drifts(step, PRICES)
     with pytest.raises(Refused, match="position uniswap_v2"):
-        planner.plan(step, Rebalance("test", goal(drift(holding(share(2_000)), PRICES), Destination.TARGET)))
+        planner.plan(step, Rebalance("test", rebalance_goal(compute_drifts(holding(share(2_000)), PRICES), Destination.TARGET)))
 
 
 def test_a_position_of_a_token_that_is_no_asset_halts_by_name() -> None:
@@ -125,8 +125,8 @@ def test_a_burned_position_counts_nothing_and_is_told() -> None:
     mine = replace(step.portfolio, positions=(lp.confirmed(lp.gone()),))
     step = replace(with_snapshot(step, positions=(lp.gone(),)), portfolio=mine)
     assert isinstance(decide(step).decision, Hold)
-    assert total(drift(step, PRICES)) == 10_000 * USD
-    assert "uniswap_v3 #42 does not exist" in liquidity.warnings(step)[0]
+    assert investable_total(compute_drifts(step, PRICES)) == 10_000 * USD
+    assert "uniswap_v3 #42 does not exist" in valuation.warnings(step)[0]
     plan = sell_weth(step)
     guards.require(plan, guards.judge(step, plan, evidence(step, plan)))
 
@@ -229,8 +229,8 @@ def test_without_positions_both_guards_pass_and_off_they_are_not_measured() -> N
 
 
 # reports
-def report(step: StepInput) -> liquidity.PositionReport:
-    [found] = liquidity.reports(step, {token: price.price for token, price in reference_prices(step).prices.items()})
+def report(step: StepInput) -> valuation.PositionReport:
+    [found] = valuation.reports(step, {token: price.price for token, price in reference_prices(step).prices.items()})
     return found
 
 
@@ -241,7 +241,7 @@ def test_a_report_of_a_pair_that_doubled_and_earned() -> None:
     entry = raw(Fraction(1, 2), 4_000)
     step = replace(step, portfolio=replace(step.portfolio, positions=(lp.confirmed(position, entry),)))
     found = report(step)
-    assert found.state is liquidity.State.WHOLE
+    assert found.state is valuation.RangeState.WHOLE
     assert found.value == 4_400 * USD
     assert found.hold == 5_000 * USD
     assert abs(found.fees - 400 * USD) <= USD // 1_000
@@ -269,18 +269,18 @@ def test_a_pool_off_the_reference_is_told() -> None:
 @pytest.mark.parametrize(
     ("position", "state"),
     [
-        (lp.v3(-600, 600), liquidity.State.BELOW),
-        (lp.v3(-887_220, -887_160), liquidity.State.ABOVE),
-        (lp.v3(-887_220, 887_220), liquidity.State.INSIDE),
-        (lp.v3(liquidity=0), liquidity.State.EMPTY),
-        (lp.gone(), liquidity.State.GONE),
+        (lp.v3(-600, 600), valuation.RangeState.BELOW),
+        (lp.v3(-887_220, -887_160), valuation.RangeState.ABOVE),
+        (lp.v3(-887_220, 887_220), valuation.RangeState.INSIDE),
+        (lp.v3(liquidity=0), valuation.RangeState.EMPTY),
+        (lp.gone(), valuation.RangeState.GONE),
     ],
 )
-def test_a_report_says_where_the_reference_price_stands_to_the_range(position: object, state: liquidity.State) -> None:
+def test_a_report_says_where_the_reference_price_stands_to_the_range(position: object, state: valuation.RangeState) -> None:
     step = step_input()
     mine = replace(step.portfolio, positions=(lp.confirmed(position),))  # type: ignore[arg-type]  # parametrize erases the type
     found = report(replace(with_snapshot(step, positions=(position,)), portfolio=mine))
-    sides = {liquidity.State.BELOW, liquidity.State.ABOVE}
+    sides = {valuation.RangeState.BELOW, valuation.RangeState.ABOVE}
     assert found.state is state or {found.state, state} == sides, "which side is which depends on the order of the tokens"
-    assert (found.lvr_per_day > 0) == (state is liquidity.State.INSIDE)
-    assert bool(found.forecasts) == (state not in (liquidity.State.EMPTY, liquidity.State.GONE))
+    assert (found.lvr_per_day > 0) == (state is valuation.RangeState.INSIDE)
+    assert bool(found.forecasts) == (state not in (valuation.RangeState.EMPTY, valuation.RangeState.GONE))

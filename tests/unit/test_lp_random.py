@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import guards
-from agent.amm.lp import minting as floors
+from agent.amm.lp import minting
 from agent.errors import Refused
-from agent.guards.case import open_case
+from agent.guards.case import build_guard_case
 from agent.guards.replay import replay_actions
 from agent.model import AdjustLiquidity, Collect, LpTarget, LpV2Position, LpV3Position, Plan, Provide, StepInput, Withdraw
 from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
-from agent.policy.liquidity.book import bounds
-from agent.policy.liquidity.targets import AIM
+from agent.policy.liquidity.book import liquidity_limits
+from agent.policy.liquidity.targets import EXIT_TARGET_SHARE
 from tests.builders import threshold, with_snapshot
 from tests.lp_worlds import book, paired, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.plans import evidence
@@ -91,26 +91,27 @@ def test_every_guard_lets_every_plan_pass_but_for_gas_money(found: Any) -> None:
 def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) -> None:
     if found.plan is None:
         return
-    before, lp = book(found.step).load(), open_case(found.step, found.plan, evidence(found.step, found.plan)).lp
+    before, lp = book(found.step).load(), build_guard_case(found.step, found.plan, evidence(found.step, found.plan)).lp
     assert not isinstance(lp, str)
     assert lp.fault is None
-    limits, after = bounds(found.step.limits), lp.after.load()
+    limits, after = liquidity_limits(found.step.limits), lp.after.load()
     if before.within(limits):
         assert after.within(limits)
         if after.loss > before.loss and limits.loss is not None:
-            assert after.loss <= limits.loss * AIM * after.total + 1
+            assert after.loss <= limits.loss * EXIT_TARGET_SHARE * after.total + 1
     else:
         assert all(isinstance(action, Withdraw) for action in found.plan.actions)
         out = {action.name for action in found.plan.actions if isinstance(action, Withdraw) and action.liquidity == action.held}
         stuck = {item.what for item in found.plan.skipped}
         assert (
-            after.within(limits.scaled(AIM)) or {one.name for one, p in book(found.step).pairs if getattr(p, "liquidity", 0)} <= out | stuck
+            after.within(limits.scaled(EXIT_TARGET_SHARE))
+            or {one.name for one, p in book(found.step).pairs if getattr(p, "liquidity", 0)} <= out | stuck
         )
 
 
 @given(anything())
 def test_all_but_the_last_position_of_an_exit_go_whole(found: Any) -> None:
-    if found.plan is None or book(found.step).load().within(bounds(found.step.limits)):
+    if found.plan is None or book(found.step).load().within(liquidity_limits(found.step.limits)):
         return
     actions = [action for action in found.plan.actions if isinstance(action, Withdraw)]
     assert all(action.liquidity == action.held for action in actions[:-1])
@@ -136,7 +137,7 @@ def test_reserves_stay_and_minimums_are_ours_not_the_pools(found: Any) -> None:
         ratio, pool = now.ratio(action), next(p for p in found.step.snapshot.pools if p.address == action.pool)
         price = Fraction(pool.reserve1, pool.reserve0) if hasattr(pool, "reserve0") else Fraction(pool.sqrt_price_x96**2, 2**192)
         limit = found.step.limits.oracle_deviation_bps
-        assert floors.inside(price, ratio, (limit or 0) + (found.step.limits.slippage_bps or 0))
+        assert minting.is_within_band(price, ratio, (limit or 0) + (found.step.limits.slippage_bps or 0))
         if limit is not None:
             assert abs(price / ratio - 1) * 10_000 <= limit
 

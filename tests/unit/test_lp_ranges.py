@@ -6,8 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.amm.lp import minting as mint
-from agent.amm.lp import positions as exact
+from agent.amm.lp import minting, positions
 from agent.model import AdjustLiquidity, Collect, Halt, LpTarget, Provide, StepInput, Withdraw
 from agent.policy.decide import decide
 from tests.builders import with_limits, with_snapshot
@@ -42,7 +41,7 @@ def test_a_range_that_the_reference_left_is_taken_out_and_a_new_one_minted_aroun
     assert isinstance(out, Withdraw)
     assert isinstance(new, Provide)
     assert (out.liquidity, min(out.amounts_raw)) == (own.liquidity, 0)
-    assert new.ticks == mint.range_around(RATIO, 2_000, SPACING)
+    assert new.ticks == minting.range_around(RATIO, 2_000, SPACING)
     assert "the reference price has left the range of uniswap_v3 #42" in out.reason
     assert passes(step)
 
@@ -160,7 +159,7 @@ def test_several_targets_share_the_wallet_and_the_limits() -> None:
 def test_the_share_of_a_range_that_is_in_the_pool_counts_uncollected_fees() -> None:
     fees = (800 * USD, 0)
     own = ranged(1_000, 1_800, 2_200, owed=fees, core_owed=fees)
-    assert exact.uncollected(own) == fees
+    assert positions.uncollected_fees(own) == fees
     held(world([own], [wanted(1_800)]))
 
 

@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from agent.chain.lens import Answer, Status, address_word, signed_word, word
-from agent.chain.positions import Place, PositionRef, questions, read
-from agent.chain.watch import Watch, parts
-from agent.chain.watch import questions as all_questions
-from agent.model import LpGone, LpV2Position, LpV3Position
+from agent.chain.lens import CallStatus, LensAnswer, address_word, int_word, uint_word
+from agent.chain.positions import PositionRange, PositionRef, position_questions, read_position
+from agent.chain.watch import SnapshotScope, snapshot_parts
+from agent.chain.watch import snapshot_questions as all_questions
+from agent.model import LpMissingPosition, LpV2Position, LpV3Position
 from tests import lp_positions as lp
 from tests.builders import OWNER, address
 
 FACTORY, POOL = address("factory"), address("pool")
-PLACE = Place(POOL, 3_000, -600, 1_200)
+PLACE = PositionRange(POOL, 3_000, -600, 1_200)
 V2 = PositionRef(lp.confirmed(lp.v2()), FACTORY)
 V3 = PositionRef(lp.confirmed(lp.v3()), FACTORY, PLACE)
 
@@ -25,29 +25,38 @@ def joined(*values: bytes) -> bytes:
     return b"".join(values)
 
 
-def v2_answers() -> list[Answer]:
-    return [word(5), word(100), joined(word(7), word(8), word(9)), word(56), word(70), word(80), word(0), address_word(lp.PAIR)]
+def v2_answers() -> list[LensAnswer]:
+    return [
+        uint_word(5),
+        uint_word(100),
+        joined(uint_word(7), uint_word(8), uint_word(9)),
+        uint_word(56),
+        uint_word(70),
+        uint_word(80),
+        uint_word(0),
+        address_word(lp.PAIR),
+    ]
 
 
-def v3_answers() -> list[Answer]:
-    shape = (*map(address_word, lp.TOKENS), word(3_000), signed_word(-600), signed_word(1_200))
-    own = joined(word(0), word(0), *shape, *map(word, (10**18, 11, 12, 13, 14)))
-    slot0 = joined(word(2**96), signed_word(-1), *([word(0)] * 5))
-    lower, upper = (joined(*map(word, (1, 2, n, n + 1, 0, 0, 0, 1))) for n in (21, 31))
-    core = joined(*map(word, (10**19, 41, 42, 43, 44)))
-    return [address_word(OWNER), own, address_word(POOL), slot0, word(51), word(52), lower, upper, core]
+def v3_answers() -> list[LensAnswer]:
+    shape = (*map(address_word, lp.TOKENS), uint_word(3_000), int_word(-600), int_word(1_200))
+    own = joined(uint_word(0), uint_word(0), *shape, *map(uint_word, (10**18, 11, 12, 13, 14)))
+    slot0 = joined(uint_word(2**96), int_word(-1), *([uint_word(0)] * 5))
+    lower, upper = (joined(*map(uint_word, (1, 2, n, n + 1, 0, 0, 0, 1))) for n in (21, 31))
+    core = joined(*map(uint_word, (10**19, 41, 42, 43, 44)))
+    return [address_word(OWNER), own, address_word(POOL), slot0, uint_word(51), uint_word(52), lower, upper, core]
 
 
 def test_a_pair_is_what_its_answers_say() -> None:
     wanted = LpV2Position("uniswap_v2", lp.PAIR, *lp.TOKENS, 5, 100, (7, 8), (70, 80), 56, False)
-    assert read(V2, OWNER, v2_answers()) == wanted
+    assert read_position(V2, OWNER, v2_answers()) == wanted
     answers = v2_answers()
     answers[6] = address_word(address("fee taker"))
-    assert read(V2, OWNER, answers) == replace(wanted, protocol_fee=True)
+    assert read_position(V2, OWNER, answers) == replace(wanted, protocol_fee=True)
 
 
 def test_a_token_of_the_manager_is_what_its_answers_say() -> None:
-    assert read(V3, OWNER, v3_answers()) == LpV3Position(
+    assert read_position(V3, OWNER, v3_answers()) == LpV3Position(
         venue="uniswap_v3", manager=lp.MANAGER, token_id=42, pool=POOL, token0=lp.TOKENS[0], token1=lp.TOKENS[1], fee_pips=3_000,
         tick_lower=-600, tick_upper=1_200, liquidity=10**18, inside_last_x128=(11, 12), owed=(13, 14), sqrt_price_x96=2**96, tick=-1,
         growth_global_x128=(51, 52), growth_outside_lower_x128=(21, 22), growth_outside_upper_x128=(31, 32),
@@ -56,23 +65,23 @@ def test_a_token_of_the_manager_is_what_its_answers_say() -> None:
 
 
 @pytest.mark.parametrize("ref", [V2, V3], ids=["pair", "token"])
-@pytest.mark.parametrize("failure", list(Status))
-def test_each_answer_that_is_missing_is_named(ref: PositionRef, failure: Status) -> None:
-    for number, question in enumerate(questions(ref, OWNER)):
+@pytest.mark.parametrize("failure", list(CallStatus))
+def test_each_answer_that_is_missing_is_named(ref: PositionRef, failure: CallStatus) -> None:
+    for number, question in enumerate(position_questions(ref, OWNER)):
         answers = v2_answers() if ref is V2 else v3_answers()
         answers[number] = failure
-        assert read(ref, OWNER, answers) == f"{question.what}: {failure.why}"
+        assert read_position(ref, OWNER, answers) == f"{question.what}: {failure.why}"
 
 
 @pytest.mark.parametrize("ref", [V2, V3], ids=["pair", "token"])
 def test_each_answer_that_is_cut_short_is_named(ref: PositionRef) -> None:
-    for number, question in enumerate(questions(ref, OWNER)):
+    for number, question in enumerate(position_questions(ref, OWNER)):
         answers = v2_answers() if ref is V2 else v3_answers()
         answers[number] = b"\0" * 31
-        assert read(ref, OWNER, answers) == f"{question.what}: {Status.MALFORMED.why}"
+        assert read_position(ref, OWNER, answers) == f"{question.what}: {CallStatus.MALFORMED.why}"
 
 
-def altered(number: int, change: Callable[[bytes], bytes]) -> list[Answer]:
+def altered(number: int, change: Callable[[bytes], bytes]) -> list[LensAnswer]:
     answers = v3_answers()
     before = answers[number]
     assert isinstance(before, bytes)
@@ -89,20 +98,20 @@ def other_word(position: int, value: bytes) -> Callable[[bytes], bytes]:
     [
         (0, other_word(0, address_word(POOL)), f"it belongs to {POOL}, not to the wallet {OWNER}"),
         (1, other_word(2, address_word(POOL)), "not what it was"),
-        (1, other_word(4, word(500)), "not what it was"),
-        (1, other_word(5, signed_word(-660)), "not what it was"),
-        (1, other_word(6, signed_word(1_260)), "not what it was"),
-        (1, other_word(7, word(2**128)), Status.MALFORMED.why),
-        (1, other_word(10, word(2**128)), Status.MALFORMED.why),
+        (1, other_word(4, uint_word(500)), "not what it was"),
+        (1, other_word(5, int_word(-660)), "not what it was"),
+        (1, other_word(6, int_word(1_260)), "not what it was"),
+        (1, other_word(7, uint_word(2**128)), CallStatus.MALFORMED.why),
+        (1, other_word(10, uint_word(2**128)), CallStatus.MALFORMED.why),
         (2, other_word(0, address_word(FACTORY)), "does not know its pool"),
-        (3, other_word(0, word(0)), "no price"),
-        (3, other_word(0, word(2**160)), Status.MALFORMED.why),
-        (8, other_word(0, word(2**128)), Status.MALFORMED.why),
-        (8, other_word(4, word(2**128)), Status.MALFORMED.why),
+        (3, other_word(0, uint_word(0)), "no price"),
+        (3, other_word(0, uint_word(2**160)), CallStatus.MALFORMED.why),
+        (8, other_word(0, uint_word(2**128)), CallStatus.MALFORMED.why),
+        (8, other_word(4, uint_word(2**128)), CallStatus.MALFORMED.why),
     ],
 )
 def test_an_answer_that_contradicts_what_is_known_is_not_believed(number: int, change: Callable[[bytes], bytes], said: str) -> None:
-    told = read(V3, OWNER, altered(number, change))
+    told = read_position(V3, OWNER, altered(number, change))
     assert isinstance(told, str)
     assert said in told
 
@@ -110,43 +119,45 @@ def test_an_answer_that_contradicts_what_is_known_is_not_believed(number: int, c
 def test_a_pair_that_the_factory_does_not_know_is_not_counted() -> None:
     answers = v2_answers()
     answers[7] = address_word(POOL)
-    told = read(V2, OWNER, answers)
+    told = read_position(V2, OWNER, answers)
     assert isinstance(told, str)
     assert "does not know this pair" in told
     answers = v2_answers()
-    answers[2] = joined(word(2**112), word(8), word(9))
-    assert read(V2, OWNER, answers) == Status.MALFORMED.why
+    answers[2] = joined(uint_word(2**112), uint_word(8), uint_word(9))
+    assert read_position(V2, OWNER, answers) == CallStatus.MALFORMED.why
 
 
 def test_a_token_is_gone_only_when_owner_and_position_both_revert() -> None:
     answers = v3_answers()
-    answers[0] = answers[1] = Status.FAILED
-    assert read(V3, OWNER, answers) == LpGone("uniswap_v3", lp.MANAGER, 42, *lp.TOKENS)
-    answers[0] = answers[1] = Status.UNREAD
-    assert isinstance(read(V3, OWNER, answers), str)
+    answers[0] = answers[1] = CallStatus.FAILED
+    assert read_position(V3, OWNER, answers) == LpMissingPosition("uniswap_v3", lp.MANAGER, 42, *lp.TOKENS)
+    answers[0] = answers[1] = CallStatus.UNREAD
+    assert isinstance(read_position(V3, OWNER, answers), str)
 
 
 def test_a_token_that_came_into_being_later_asks_for_a_new_start() -> None:
     late = PositionRef(V3.confirmed, FACTORY)
-    assert read(late, OWNER, [Status.FAILED, Status.FAILED]) == LpGone("uniswap_v3", lp.MANAGER, 42, *lp.TOKENS)
-    told = read(late, OWNER, v3_answers()[:2])
+    assert read_position(late, OWNER, [CallStatus.FAILED, CallStatus.FAILED]) == LpMissingPosition("uniswap_v3", lp.MANAGER, 42, *lp.TOKENS)
+    told = read_position(late, OWNER, v3_answers()[:2])
     assert isinstance(told, str)
     assert "start the agent again" in told
 
 
 def test_an_unreadable_position_is_quarantined_by_name_and_the_others_stay() -> None:
-    watch = Watch(OWNER, (), (), (), (), (), 0, 100, (V2, V3))
+    watch = SnapshotScope(OWNER, (), (), (), (), (), 0, 100, (V2, V3))
     assert [question.name.split(":")[0] for question in all_questions(watch)] == [f"uniswap_v2 {lp.PAIR}"] * 8 + ["uniswap_v3 #42"] * 9
     answers = [*v2_answers(), *v3_answers()]
-    answers[8 + 3] = Status.UNREAD
-    seen = parts(watch, answers)
+    answers[8 + 3] = CallStatus.UNREAD
+    seen = snapshot_parts(watch, answers)
     assert [position.name for position in seen.positions] == [f"uniswap_v2 {lp.PAIR}"]
     [bad] = seen.quarantined
-    assert (bad.item, bad.address, bad.why) == ("position uniswap_v3 #42", lp.MANAGER, f"price: {Status.UNREAD.why}")
+    assert (bad.item, bad.address, bad.why) == ("position uniswap_v3 #42", lp.MANAGER, f"price: {CallStatus.UNREAD.why}")
 
 
 def test_the_pools_account_is_found_under_the_managers_key() -> None:
     """keccak256 of manager, lower and upper tick, packed: another range or manager is another account."""
-    keys = {Place(POOL, 3_000, *ticks).key(manager) for ticks in ((-60, 60), (-60, 120), (60, -60)) for manager in (lp.MANAGER, OWNER)}
+    keys = {
+        PositionRange(POOL, 3_000, *ticks).key(manager) for ticks in ((-60, 60), (-60, 120), (60, -60)) for manager in (lp.MANAGER, OWNER)
+    }
     assert len(keys) == 6
     assert all(len(key) == 32 for key in keys)

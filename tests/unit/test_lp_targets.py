@@ -8,13 +8,13 @@ from fractions import Fraction
 import pytest
 
 from agent import guards
-from agent.amm.lp import minting as mint
-from agent.guards.case import open_case
-from agent.model import AdjustLiquidity, Destination, Hold, Plan, Provide, Rebalance, StepInput, Zone
+from agent.amm.lp import minting
+from agent.guards.case import build_guard_case
+from agent.model import AdjustLiquidity, Destination, Hold, NoTradeZone, Plan, Provide, Rebalance, StepInput
 from agent.planning.proposals import rebalance
 from agent.policy.decide import decide
-from agent.policy.liquidity.book import bounds
-from agent.policy.liquidity.targets import AIM
+from agent.policy.liquidity.book import liquidity_limits
+from agent.policy.liquidity.targets import EXIT_TARGET_SHARE
 from tests import lp_positions as lp
 from tests.builders import NOW_S, history, with_limits, with_snapshot
 from tests.lp_worlds import (
@@ -51,7 +51,7 @@ def test_a_pool_below_its_share_gets_what_it_lacks_in_a_range_around_the_referen
     step = world(targets=[wanted(2_000)])
     action = only_provide(step)
     assert (action.token_id, action.pool, action.contract) == (None, POOL, lp.MANAGER)
-    assert action.ticks == mint.range_around(RATIO, 2_000, SPACING)
+    assert action.ticks == minting.range_around(RATIO, 2_000, SPACING)
     assert worth(step, action) == pytest.approx(1_600, rel=1e-5)
     assert "has 0 % of the portfolio against a share of 20 %" in action.reason
     assert passes(step)
@@ -131,7 +131,7 @@ def test_nothing_is_added_beyond_the_aim_of_budget_and_weight(limit: dict[str, o
     plan = planned(step)
     assert any(said in item.why for item in plan.skipped)
     load = book(after(step)).load()
-    assert load.within(bounds(step.limits).scaled(AIM))
+    assert load.within(liquidity_limits(step.limits).scaled(EXIT_TARGET_SHARE))
     assert passes(step)
     assert isinstance(decide(after(step)).decision, Hold), "neither the exit nor the target asks again"
 
@@ -201,7 +201,7 @@ def test_a_range_that_was_left_goes_before_swaps_and_rests_like_any_other_action
 
 
 def test_targets_come_where_a_zone_finds_no_swap_worth_its_gas() -> None:
-    zone = Zone(tracking("WETH", "USDC", cost_bps=2))
+    zone = NoTradeZone(tracking("WETH", "USDC", cost_bps=2))
     step = world(targets=[wanted(2_000)], values={"WETH": 4_150, "USDC": 3_850}, trigger=zone, destination=Destination.ZONE)
     assert isinstance(decide(step).decision, Rebalance)
     proposal = rebalance(step)
@@ -272,7 +272,7 @@ def test_what_liquidity_is_overpaid_by_counts_in_the_limit_of_cost() -> None:
 def test_the_most_that_minimums_let_liquidity_cost_counts_in_the_loss_of_a_day() -> None:
     step = world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED)
     plan = planned(step)
-    case = open_case(step, plan, evidence(step, plan))
+    case = build_guard_case(step, plan, evidence(step, plan))
     worst, total = case.worst_cost(), case.total()
     assert worst > case.cost() > plan.cost.gas
     worst_bps = int(worst * 10_000 / total)

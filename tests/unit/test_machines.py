@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.model import Method, StepInput
+from agent.model import AllocationMethod, StepInput
 from tests.lp_worlds import ranged, wanted, world
 from tests.machines import MACHINES, ROOT, begun, ended, lacking, written
 from tests.planning_worlds import any_problem, any_problem_with_gas
@@ -32,8 +32,8 @@ def steps() -> Iterator[StepInput]:
     yield from (zoned({"WETH": 5_000, "USDC": 3_000, "WBTC": 2_000}, {"WETH": 5_000 + 900 * n, "USDC": 3_000}) for n in range(4))
     yield from (world([ranged(1_500, 1_800, 2_200)], [wanted(share)]) for share in (1_500, 1_800, 2_500))
     bounds = {"limits": (limit("WETH", 1_000, 2_500), limit("UNI", 3_000, 6_000))}
-    for number, method in enumerate(Method):
-        if method not in (Method.FIXED, Method.EQUAL, Method.MARKET_CAP):
+    for number, method in enumerate(AllocationMethod):
+        if method not in (AllocationMethod.FIXED, AllocationMethod.EQUAL, AllocationMethod.MARKET_CAP):
             yield from (weighed(allocator(method, **more), recorded(moves(seed=number))) for more in ({}, bounds))
 
 

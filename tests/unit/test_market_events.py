@@ -22,15 +22,15 @@ from agent.model import (
     Hold,
     PastPrices,
     PricePoint,
+    PriceSource,
     Rebalance,
-    ReferenceKind,
     StepInput,
     Threshold,
     VolatilityJump,
 )
 from agent.policy.decide import decide
-from agent.policy.triggers import market_events as lookback
-from agent.policy.triggers.market_events import memory_s
+from agent.policy.triggers import market_events
+from agent.policy.triggers.market_events import trigger_history_s
 from tests.builders import NOW_S, feed_round, history, step_input, token, unit_price
 
 HOUR_S, DAY_S = 3_600, 86_400
@@ -55,7 +55,7 @@ def asked(trigger: Drawdown | VolatilityJump | AnyOf, price: object, past: Histo
         prices={"WETH": Fraction(str(price)), "USDC": 1},
         trigger=trigger,
         past=past,
-        kinds=[ReferenceKind.FEED],
+        kinds=[PriceSource.FEED],
         cooldown_s=0,
         **changes,  # type: ignore[arg-type]  # keywords of step_input
     )
@@ -232,9 +232,9 @@ def test_a_hole_in_the_history_is_too_little_of_it() -> None:
 
 
 def test_beside_a_price_that_never_moved_a_little_is_no_jump() -> None:
-    still = ["1"] * (8 * 24 + 2)
-    assert isinstance(decide(asked(JUMP, "1.0005", history(prices=points(still)))).decision, Hold)
-    assert isinstance(decide(asked(JUMP, "1.03", history(prices=points(still)))).decision, Rebalance)
+    unmoved = ["1"] * (8 * 24 + 2)
+    assert isinstance(decide(asked(JUMP, "1.0005", history(prices=points(unmoved)))).decision, Hold)
+    assert isinstance(decide(asked(JUMP, "1.03", history(prices=points(unmoved)))).decision, Rebalance)
 
 
 def test_a_jump_is_answered_once_and_counts_anew_when_the_short_window_has_passed() -> None:
@@ -256,9 +256,9 @@ def test_events_go_with_bands_and_schedules_in_a_list_any_of_which_fires() -> No
 
 
 def test_a_step_carries_as_many_prices_as_its_trigger_looks_back() -> None:
-    assert memory_s(FALL) == 2 * DAY_S
-    assert memory_s(JUMP) == 8 * DAY_S + 2 * HOUR_S
-    assert memory_s(AnyOf((FALL, JUMP, Every(DAY_S)))) == 8 * DAY_S + 2 * HOUR_S
-    assert memory_s(Threshold(500, None)) == 0
+    assert trigger_history_s(FALL) == 2 * DAY_S
+    assert trigger_history_s(JUMP) == 8 * DAY_S + 2 * HOUR_S
+    assert trigger_history_s(AnyOf((FALL, JUMP, Every(DAY_S)))) == 8 * DAY_S + 2 * HOUR_S
+    assert trigger_history_s(Threshold(500, None)) == 0
     step = asked(JUMP, 2_000, history())
-    assert lookback.needed_s(step.portfolio, step.policy) >= memory_s(JUMP)
+    assert market_events.required_history_s(step.portfolio, step.policy) >= trigger_history_s(JUMP)

@@ -11,13 +11,13 @@ import pytest
 from agent.app.describe import limit_text
 from agent.config import build_portfolio, parse_config
 from agent.errors import ConfigError
-from agent.guards.case import open_case
-from agent.model import Absent, Every, OrderKind, Plan, Rebalance, StepInput, Threshold
-from agent.model.strategies import Health, SleeveState
+from agent.guards.case import build_guard_case
+from agent.model import Every, OrderKind, Plan, Rebalance, StepInput, Threshold, WeightReallocation
+from agent.model.strategies import StrategyHealth, StrategyState
 from agent.policy.decide import decide
-from agent.policy.drift import band, banded, overweight
-from agent.policy.orders.exits import ordered
-from agent.policy.strategies.netting import standing
+from agent.policy.drift import band, overweight_messages, with_trigger_bands
+from agent.policy.orders.exits import apply_orders
+from agent.policy.strategies.netting import strategy_drifts
 from tests.builders import raw, step_input, token
 from tests.plans import Swap, evidence, plan_of, sell_weth, verdict
 from tests.sleeves import strategy
@@ -98,7 +98,7 @@ def buy_weth(step: StepInput, dollars: int) -> Plan:
 
 
 def weight_after(step: StepInput, plan: Plan) -> Fraction:
-    case = open_case(step, plan, evidence(step, plan))
+    case = build_guard_case(step, plan, evidence(step, plan))
     weth = (case.balance(WETH.address) + case.replay.delta(WETH.address)) * case.price(WETH.address)
     return weth * 10_000 / (weth + case.balance(USDC.address) + case.replay.delta(USDC.address))
 
@@ -141,9 +141,11 @@ def test_a_weight_above_its_limit_is_outside_its_band_and_is_told() -> None:
     decided = decide(step)
     assert isinstance(decided.decision, Rebalance)
     assert [one.band_high_bps for one in decided.drifts] == [5_200, 5_500]
-    assert overweight(decided.drifts)[0].startswith("WETH is 53 % of the portfolio, above limits.max_weight of 52 %: nothing more of it is")
-    assert overweight(decide(capped({"WETH": 5_300}, {"WETH": 5_300, "USDC": 4_700})).drifts) == ()
-    assert banded(decided.drifts, Threshold(300, None))[0].band_high_bps == 5_200
+    assert overweight_messages(decided.drifts)[0].startswith(
+        "WETH is 53 % of the portfolio, above limits.max_weight of 52 %: nothing more of it is"
+    )
+    assert overweight_messages(decide(capped({"WETH": 5_300}, {"WETH": 5_300, "USDC": 4_700})).drifts) == ()
+    assert with_trigger_bands(decided.drifts, Threshold(300, None))[0].band_high_bps == 5_200
 
 
 def test_a_limit_at_the_target_leaves_the_band_as_it_is() -> None:
@@ -156,13 +158,13 @@ def test_a_limit_at_the_target_leaves_the_band_as_it_is() -> None:
 
 
 def test_what_is_shared_out_to_the_others_stops_at_their_limits_and_the_rest_waits_as_cash() -> None:
-    bot = three(terms("WETH", OrderKind.STOP_LOSS, 1_500), absent=Absent.REDISTRIBUTE)
+    bot = three(terms("WETH", OrderKind.STOP_LOSS, 1_500), absent=WeightReallocation.REDISTRIBUTE)
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     bot.look({"WETH": 1_500, "WBTC": 60_000})
     step = bot.seen({"WETH": 1_500, "WBTC": 60_000})
     assets = tuple(replace(one, max_bps=4_500 if one.token.symbol == "WBTC" else None) for one in step.portfolio.assets)
-    limited = ordered(replace(step, portfolio=replace(step.portfolio, assets=assets)))
-    assert {one.token.symbol: one.target_bps for one in ordered(step).portfolio.assets} == {"WETH": 0, "WBTC": 6_000, "USDC": 4_000}
+    limited = apply_orders(replace(step, portfolio=replace(step.portfolio, assets=assets)))
+    assert {one.token.symbol: one.target_bps for one in apply_orders(step).portfolio.assets} == {"WETH": 0, "WBTC": 6_000, "USDC": 4_000}
     assert {one.token.symbol: one.target_bps for one in limited.portfolio.assets} == {"WETH": 0, "WBTC": 4_500, "USDC": 5_500}
 
 
@@ -172,5 +174,5 @@ def test_the_limit_is_of_the_whole_portfolio_and_of_no_strategy() -> None:
     one = strategy("trend", 5_000, {"WETH": 9_000, "USDC": 1_000})
     prices = {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}
     held = {WETH.address: raw(Fraction(46, 20), WETH), USDC.address: raw(400, USDC)}
-    drifts = standing(step, one, SleeveState("trend", Health.ACTIVE, 0), held, prices)
+    drifts = strategy_drifts(step, one, StrategyState("trend", StrategyHealth.ACTIVE, 0), held, prices)
     assert (drifts[0].weight_bps, drifts[0].band_high_bps, drifts[0].outside) == (9_200, 9_900, False)

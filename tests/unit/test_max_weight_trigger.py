@@ -9,13 +9,26 @@ from fractions import Fraction
 import pytest
 
 from agent import codec
-from agent.app.alerting import drifted
-from agent.execution.step_context import Outcome, OutcomeKind
-from agent.model import AlertKind, Destination, Drawdown, Every, Hold, Hybrid, Only, Rebalance, Staged, StepInput, Threshold, Trigger
-from agent.planning import proposals as strategies
+from agent.app.alerting import drift_alerts
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.model import (
+    AlertKind,
+    Destination,
+    Drawdown,
+    Every,
+    Hold,
+    HybridTrigger,
+    Rebalance,
+    StagedTrigger,
+    StepInput,
+    Threshold,
+    TradeSide,
+    Trigger,
+)
+from agent.planning import proposals
 from agent.policy.decide import decide
-from agent.policy.price_confirmation import by_trigger
-from agent.policy.triggers import rules as max_weight
+from agent.policy.price_confirmation import trigger_signals
+from agent.policy.triggers import rules
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.builders import NOW_S, token, with_limits
@@ -28,8 +41,8 @@ WETH, USDC = token("WETH").address, token("USDC").address
 DAY_S = 86_400
 UNDUE: Mapping[str, Trigger] = {
     "interval": Every(28 * DAY_S),
-    "hybrid": Hybrid(Threshold(None, 1_000), Every(28 * DAY_S)),
-    "review": Staged(Every(7 * DAY_S), Every(28 * DAY_S), None),
+    "hybrid": HybridTrigger(Threshold(None, 1_000), Every(28 * DAY_S)),
+    "review": StagedTrigger(Every(7 * DAY_S), Every(28 * DAY_S), None),
     "drawdown": Drawdown(2_000, DAY_S, ()),
 }
 
@@ -43,7 +56,7 @@ def undue(trigger: Trigger, weth: int = 6_400, **policy: object) -> StepInput:
 
 def after(step: StepInput) -> Fraction:
     """Weight of WETH that the plan leaves, in bps."""
-    plan = strategies.rebalance(step).plan
+    plan = proposals.rebalance(step).plan
     assert plan is not None
     return Fraction(dict(plan.weights_after_bps)[WETH])
 
@@ -74,9 +87,9 @@ def test_a_zone_does_what_the_limit_demands_whatever_it_saves() -> None:
 
 
 def test_only_buy_sells_nothing_and_says_so() -> None:
-    step = undue(Every(28 * DAY_S), only=Only.BUY)
+    step = undue(Every(28 * DAY_S), only=TradeSide.BUY)
     assert isinstance(decide(step).decision, Hold)
-    assert max_weight.over(decide(step).drifts), "it is told all the same"
+    assert rules.overweight_assets(decide(step).drifts), "it is told all the same"
 
 
 def test_a_limit_at_the_target_asks_for_nothing() -> None:
@@ -88,7 +101,7 @@ def test_a_limit_at_the_target_asks_for_nothing() -> None:
 def test_the_blocks_before_have_to_ask_for_it_too() -> None:
     step = undue(Every(28 * DAY_S))
     prices = {token_: found.price for token_, found in reference_prices(step).prices.items()}
-    assert by_trigger(step, prices) == {("above limits.max_weight", WETH)}
+    assert trigger_signals(step, prices) == {("above limits.max_weight", WETH)}
     waits = decide(replace(step, policy=replace(step.policy, confirm_blocks=2)))
     assert isinstance(waits.decision, Hold) and waits.decision.kept_by == "policy.confirm_blocks"
 
@@ -103,10 +116,10 @@ def test_what_cost_or_cooldown_forbids_is_a_hold_with_an_alert(kept_by: str) -> 
             step = with_limits(step, min_trade=Fraction(2_000 * 10**6))
         case _:
             step = replace(step, policy=replace(step.policy, cooldown_s=DAY_S))
-    found = strategies.rebalance(step).decided
+    found = proposals.rebalance(step).decided
     assert isinstance(found.decision, Hold) and found.decision.kept_by == kept_by, found.decision
-    outcome = Outcome("1", OutcomeKind.HOLD, found.decision.reason, step, found, None)
-    (alert,) = drifted(outcome)
+    outcome = StepOutcome("1", OutcomeKind.HOLD, found.decision.reason, step, found, None)
+    (alert,) = drift_alerts(outcome)
     assert alert.kind is AlertKind.PRICE and alert.lasting and alert.key == f"max_weight:{WETH}"
     assert "WETH is 64 % of the portfolio, limits.max_weight 60 %; it is not brought down" in alert.text
 
@@ -120,7 +133,7 @@ def test_strategies_over_one_wallet_are_brought_down_together() -> None:
     rested = tuple(replace(one, last_rebalance_s=NOW_S - 3_600) for one in named.sleeves)
     step = replace(step, history=replace(step.history, sleeves=replace(named, sleeves=rested)))
     decided = decide(step)
-    assert isinstance(decided.decision, Rebalance) and "limits.max_weight" in decided.decision.reason and not decided.crosses
+    assert isinstance(decided.decision, Rebalance) and "limits.max_weight" in decided.decision.reason and not decided.is_netting_only
     assert 5_900 < after(step) <= 6_000
     assert codec.loads(StepInput, codec.dumps(step)) == step
 
@@ -128,5 +141,5 @@ def test_strategies_over_one_wallet_are_brought_down_together() -> None:
 @pytest.mark.parametrize("weths", [6_400, 9_900])
 def test_what_is_sold_goes_to_what_lacks_most(weths: int) -> None:
     drifts = decide(undue(Every(28 * DAY_S), weths)).drifts
-    down = {one.token: one.low for one in max_weight.down(drifts).weights}
-    assert sum(down.values()) == 1 and down[WETH] == Fraction(6_000 - max_weight.BELOW_BPS, BPS) and down[USDC] > 0
+    down = {one.token: one.low for one in rules.reduction_goal(drifts).weights}
+    assert sum(down.values()) == 1 and down[WETH] == Fraction(6_000 - rules.BELOW_BPS, BPS) and down[USDC] > 0

@@ -9,14 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec, guards
-from agent.engine import judge
-from agent.model import Every, Funding, Hold, Leg, Plan, Rebalance, StepInput, TopUp
-from agent.planning import planner
-from agent.planning import proposals as strategies
-from agent.planning.gas import Coin, changes, paid
-from agent.policy import native_coin as coin
+from agent.engine import evaluate_input
+from agent.model import Every, Hold, Leg, LegFunding, Plan, Rebalance, StepInput, TopUp
+from agent.planning import planner, proposals
+from agent.planning.gas import WrappedNative, balance_deltas, with_payment_legs
+from agent.policy import native_coin
 from agent.policy.decide import decide
-from agent.policy.drift import drift
+from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices
 from agent.units import NATIVE
 from tests.builders import ETHER, GWEI, NOW_S, address, history, step_input, token, with_limits, with_snapshot
@@ -24,7 +23,7 @@ from tests.plans import evidence, verdict, with_leg
 from tests.signing import leg
 
 WETH, USDC = token("WETH").address, token("USDC").address
-W, R = Funding.WALLET, Funding.ROUTER
+W, R = LegFunding.WALLET, LegFunding.ROUTER
 FLOOR = ETHER // 20
 ROOMY = {"turnover_bps": None, "daily_turnover_bps": None, "native_top_up_wei": ETHER // 10}
 
@@ -53,7 +52,7 @@ def passes(step: StepInput, plan: Plan) -> list[str]:
 
 def test_both_forms_count_less_the_reserve_and_the_floor_for_gas() -> None:
     step = native_step(2 * ETHER, weth=2_000, usdc=1_000, reserve_raw=ETHER // 2)
-    eth = drift(step, {token: found.price for token, found in reference_prices(step).prices.items()})[0]
+    eth = compute_drifts(step, {token: found.price for token, found in reference_prices(step).prices.items()})[0]
     assert eth.raw == 3 * ETHER
     assert eth.investable_raw == 3 * ETHER - ETHER // 2 - FLOOR
     alone = native_step(2 * ETHER, weth=2_000, usdc=1_000, counts=False)
@@ -74,10 +73,10 @@ def test_native_coin_pays_only_beyond_what_wrapped_coin_does(native: int, weth: 
     assert {one.sink for one in wrapped} == kinds[wraps]
     assert passes(step, plan) == []
     assert plan.native_after_wei == (None if not wrapped else native - sum(one.amount_in_raw for one in wrapped))
-    moved = changes(plan.legs)
+    moved = balance_deltas(plan.legs)
     assert dict(plan.holdings_after)[WETH] == weth * ETHER // 2_000 + moved.get(WETH, 0) >= 0
     if plan.native_after_wei is not None:
-        assert plan.native_after_wei >= FLOOR + coin.margin_wei(step)
+        assert plan.native_after_wei >= FLOOR + native_coin.margin_wei(step)
 
 
 def test_what_is_bought_stays_wrapped() -> None:
@@ -96,13 +95,13 @@ amounts = st.integers(0, 20 * ETHER)
 )
 def test_payment_changes_who_pays_and_nothing_else(wrapped: int, free: int, refill: int, sells: list[int], counts: bool) -> None:
     refill = min(refill, wrapped)
-    found = Coin(WETH, wrapped, None, free if counts and not refill else 0, refill, counts)
+    found = WrappedNative(WETH, wrapped, None, free if counts and not refill else 0, refill, counts)
     swaps: list[Leg] = [leg(WETH, USDC, raw, raw) for raw in sells]
     swaps += [leg(address("link"), WETH, 10**18, 10**16, sink=R), leg(WETH, USDC, 10**16, 10**7, source=R)]
     if sum(sells) > (wrapped - refill + found.free_wei):
         return  # more than the plan's cap
-    legs = paid(found, swaps)
-    moved, plain = changes(legs), changes(swaps)
+    legs = with_payment_legs(found, swaps)
+    moved, plain = balance_deltas(legs), balance_deltas(swaps)
     both = moved.get(WETH, 0) + moved.get(NATIVE, 0)
     assert both == plain.get(WETH, 0) and moved.get(USDC, 0) == plain[USDC]
     assert wrapped + moved.get(WETH, 0) >= 0
@@ -115,7 +114,7 @@ def test_payment_changes_who_pays_and_nothing_else(wrapped: int, free: int, refi
 
 
 def test_a_plan_refills_where_its_own_gas_would_go_below_the_floor() -> None:
-    margin = coin.margin_wei(native_step(ETHER, 9_000, 1_000))
+    margin = native_coin.margin_wei(native_step(ETHER, 9_000, 1_000))
     enough = native_step(FLOOR + margin, 9_000, 1_000)
     assert planned(enough).legs[-1].token_out == USDC
     short = native_step(FLOOR + margin - 1, 9_000, 1_000)
@@ -127,7 +126,7 @@ def test_a_plan_refills_where_its_own_gas_would_go_below_the_floor() -> None:
 
 
 def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_than_the_floor_is_left() -> None:
-    margin = coin.margin_wei(native_step(ETHER, 9_000, 1_000))
+    margin = native_coin.margin_wei(native_step(ETHER, 9_000, 1_000))
     assert isinstance(decide(native_step(margin, 9_000, 1_000)).decision, Rebalance)
     poor = decide(native_step(margin - 1, 9_000, 1_000)).decision
     assert isinstance(poor, TopUp) and "what this step's gas may take" in poor.reason and "above its band" in poor.reason
@@ -138,7 +137,7 @@ def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_tha
     assert isinstance(decide(native_step(FLOOR, 5_000, 5_000, counts=False)).decision, Hold)
     for quiet in (
         with_limits(resting, native_top_up_wei=None),
-        with_snapshot(resting, native_wei=coin.unwrap_cost_wei(resting) - 1),
+        with_snapshot(resting, native_wei=native_coin.unwrap_cost_wei(resting) - 1),
         with_limits(resting, gas_price_wei=GWEI),
         native_step(FLOOR - 1, 0, 10_000, counts=False),
     ):
@@ -148,16 +147,16 @@ def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_tha
 def test_gas_comes_first_and_the_review_stays_due() -> None:
     """Only the swaps that follow are the review."""
     due = replace(native_step(ETHER, 9_000, 1_000), policy=replace(native_step(ETHER, 9_000, 1_000).policy, trigger=Every(3_600)))
-    rich, poor = decide(due), decide(with_snapshot(due, native_wei=coin.margin_wei(due) - 1))
+    rich, poor = decide(due), decide(with_snapshot(due, native_wei=native_coin.margin_wei(due) - 1))
     assert isinstance(rich.decision, Rebalance) and rich.reviewed and rich.reviews
     assert isinstance(poor.decision, TopUp) and not poor.reviewed and not poor.reviews
 
 
 def test_the_reserve_of_wrapped_coin_is_never_unwrapped_for_gas() -> None:
     apart = native_step(FLOOR - 1, 2_000, 2_000, counts=False, reserve_raw=ETHER - 1)
-    assert coin.wrapped_raw(apart) == 1
-    assert coin.wrapped_raw(native_step(FLOOR - 1, 2_000, 2_000, counts=False, reserve_raw=2 * ETHER)) == 0
-    assert coin.wrapped_raw(native_step(FLOOR - 1, 2_000, 2_000, reserve_raw=ETHER - 1)) == ETHER
+    assert native_coin.wrapped_raw(apart) == 1
+    assert native_coin.wrapped_raw(native_step(FLOOR - 1, 2_000, 2_000, counts=False, reserve_raw=2 * ETHER)) == 0
+    assert native_coin.wrapped_raw(native_step(FLOOR - 1, 2_000, 2_000, reserve_raw=ETHER - 1)) == ETHER
 
 
 def test_nothing_is_unwrapped_from_nothing_where_gas_is_free() -> None:
@@ -168,16 +167,16 @@ def test_nothing_is_unwrapped_from_nothing_where_gas_is_free() -> None:
 
 def test_a_plan_that_only_refills_passes_the_guards_by_its_own_gas() -> None:
     step = native_step(FLOOR // 2, 5_000, 5_000, counts=False)
-    proposal = strategies.rebalance(step)
+    proposal = proposals.rebalance(step)
     plan = proposal.plan
     assert plan is not None and isinstance(plan.decision, TopUp)
     assert passes(step, plan) == []
     assert plan.native_after_wei == ETHER // 10 and plan.turnover == 0
     assert dict(plan.holdings_after)[WETH] == 25 * 10**17 - plan.legs[0].amount_in_raw
-    worst = coin.unwrap_cost_wei(step)
+    worst = native_coin.unwrap_cost_wei(step)
     assert verdict("native_floor", with_snapshot(step, native_wei=worst), replace(plan, native_after_wei=None)).passed
     assert not verdict("native_floor", with_snapshot(step, native_wei=worst - 1), replace(plan, native_after_wei=None)).passed
-    assert judge(step, strategies.rebalance, None).plan == plan
+    assert evaluate_input(step, proposals.rebalance, None).plan == plan
     assert codec.loads(Plan, codec.dumps(plan)) == plan and codec.loads(StepInput, codec.dumps(step)) == step
 
 

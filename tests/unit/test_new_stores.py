@@ -11,8 +11,8 @@ from pathlib import Path
 from sqlalchemy import create_engine
 
 from agent.store import open_store
-from agent.store.files.backup import inspected
-from agent.store.opening import HEAD, REVISIONS, run_migrations
+from agent.store.files.backup import inspect_store_file
+from agent.store.opening import HEAD_SCHEMA, REVISIONS, run_migrations
 from scripts.store_schema import migrated
 from tests.scripted import CHAIN_ID, WALLET
 
@@ -40,11 +40,11 @@ def test_a_new_store_is_what_the_migrations_make(tmp_path: Path) -> None:
     by_migrations(tmp_path / "migrated.db")
     new, old = schema(tmp_path / "new.db"), schema(tmp_path / "migrated.db")
     assert new == old and len(new) > 60
-    assert inspected(tmp_path / "new.db").version == inspected(tmp_path / "migrated.db").version == REVISIONS[-1]
+    assert inspect_store_file(tmp_path / "new.db").version == inspect_store_file(tmp_path / "migrated.db").version == REVISIONS[-1]
 
 
 def test_the_file_of_statements_is_that_of_the_newest_migration() -> None:
-    assert HEAD.read_text() == migrated(), "run scripts/store_schema.py"
+    assert HEAD_SCHEMA.read_text() == migrated(), "run scripts/store_schema.py"
 
 
 def test_a_new_store_needs_no_migrations(tmp_path: Path) -> None:
@@ -55,4 +55,4 @@ open_store("sqlite:///{tmp_path}/new.db", {CHAIN_ID}, {WALLET!r}).close()
 assert "alembic" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", made], check=True)
-    assert inspected(tmp_path / "new.db").version == REVISIONS[-1]
+    assert inspect_store_file(tmp_path / "new.db").version == REVISIONS[-1]

@@ -15,10 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.config.schema import ServiceTable
 from agent.errors import ConfigError
-from agent.observe.health import Health, Heartbeat
-from agent.observe.metrics import OUTCOMES, Look, Metrics, serving
+from agent.observe.health import Heartbeat, RunHealth
+from agent.observe.metrics import OUTCOMES, CycleFigures, Metrics, serving
 
-LOOK = Look(
+LOOK = CycleFigures(
     "done", 1.5, False, 1, value=1000.5, drifts_bps={"WETH": -30, "USDC": 30}, head_s=1_000, transactions={"swap final": 1},
     gas_24h_wei=7, loss_share=0.25, endpoints=[("a", 1.0), ("a", 0.5), ("b", 0.9)],
 )  # fmt: skip
@@ -48,7 +48,7 @@ def test_a_look_sets_every_figure() -> None:
     assert found[("trimtab_endpoint_score", "a")] == 0.5
     assert found[("trimtab_open_intents",)] == 1
     assert found[("trimtab_paused",)] == 0
-    metrics.looked(Look("retryable", 0.1, True, 0))
+    metrics.looked(CycleFigures("retryable", 0.1, True, 0))
     found = values(metrics)
     assert found[("trimtab_portfolio_value",)] == 1000.5, "what a failed look does not know stays"
     assert found[("trimtab_paused",)] == 1
@@ -57,7 +57,7 @@ def test_a_look_sets_every_figure() -> None:
 
 def test_headers_and_body_arrive_together() -> None:
     """Apart, the body waits 40 ms for the other side to acknowledge the headers (Nagle, delayed acknowledgements)."""
-    with serving("127.0.0.1", 0, Metrics(), Health(600)) as port:
+    with serving("127.0.0.1", 0, Metrics(), RunHealth(600)) as port:
         for _ in range(5):
             with socket.create_connection(("127.0.0.1", port), timeout=60) as visitor:
                 visitor.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -66,8 +66,8 @@ def test_headers_and_body_arrive_together() -> None:
 
 
 def test_health_ready_and_metrics_are_answered_and_nothing_else() -> None:
-    metrics, health = Metrics(), Health(600)
-    metrics.health(lambda: not health.red())
+    metrics, health = Metrics(), RunHealth(600)
+    metrics.health(lambda: not health.unhealthy_reason())
     with serving("127.0.0.1", 0, metrics, health) as port:
         assert asked(port, "/health").status_code == 200
         assert asked(port, "/ready").status_code == 503
@@ -87,12 +87,12 @@ def test_health_ready_and_metrics_are_answered_and_nothing_else() -> None:
     ("host", "code"), [("evil.example", 421), ("evil.example:80", 421), ("localhost:1", 200), ("[::1]:1", 200), ("127.1.2.3", 200)]
 )
 def test_a_web_page_that_was_lent_our_address_reads_nothing(host: str, code: int) -> None:
-    with serving("127.0.0.1", 0, Metrics(), Health(600)) as port:
+    with serving("127.0.0.1", 0, Metrics(), RunHealth(600)) as port:
         assert asked(port, "/metrics", Host=host).status_code == code
 
 
 def test_visitors_who_say_nothing_or_hang_up_hold_up_nobody() -> None:
-    with serving("127.0.0.1", 0, Metrics(), Health(600)) as port:
+    with serving("127.0.0.1", 0, Metrics(), RunHealth(600)) as port:
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
         rude = socket.create_connection(("127.0.0.1", port))
         rude.sendall(b"GET /metrics HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
@@ -104,9 +104,9 @@ def test_visitors_who_say_nothing_or_hang_up_hold_up_nobody() -> None:
 
 def test_a_taken_port_is_told() -> None:
     with (
-        serving("127.0.0.1", 0, Metrics(), Health(600)) as port,
+        serving("127.0.0.1", 0, Metrics(), RunHealth(600)) as port,
         pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}"),
-        serving("127.0.0.1", port, Metrics(), Health(600)),
+        serving("127.0.0.1", port, Metrics(), RunHealth(600)),
     ):
         pass
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.observe.health import LOOKS_MISSED, SENDING, Health, Notifier, Watch
+from agent.observe.health import MAX_MISSED_CYCLES, SENDING_STAGE, RunHealth, SystemdNotifier, Watchdog
 
 
 class Time:
@@ -24,7 +24,7 @@ class Time:
 
 def test_a_silence_longer_than_the_bound_is_named_with_its_stage() -> None:
     time = Time()
-    watch = Watch(60, time)
+    watch = Watchdog(60, time)
     watch.beat("Reading the chain")
     time.now = 60
     assert watch.hangs() is None
@@ -36,8 +36,8 @@ def test_a_silence_longer_than_the_bound_is_named_with_its_stage() -> None:
 
 def test_a_broadcast_is_never_cut_off_however_long_it_takes() -> None:
     time = Time()
-    watch = Watch(60, time)
-    watch.beat(SENDING)
+    watch = Watchdog(60, time)
+    watch.beat(SENDING_STAGE)
     time.now = 10_000
     assert watch.hangs() is None
     watch.beat("after:send")
@@ -47,7 +47,7 @@ def test_a_broadcast_is_never_cut_off_however_long_it_takes() -> None:
 
 def test_a_person_may_think_as_long_as_he_likes() -> None:
     time = Time()
-    watch = Watch(60, time)
+    watch = Watchdog(60, time)
     with watch.asking():
         time.now = 10_000
         assert watch.hangs() is None
@@ -64,7 +64,7 @@ def test_the_thread_feeds_as_long_as_nothing_hangs_and_then_tells_once_where_it_
         told.append(why)
         heard.set()
 
-    watch = Watch(60, time, period_s=0.01)
+    watch = Watchdog(60, time, period_s=0.01)
     with watch.watching(hung, fed.set):
         assert fed.wait(60)
         time.now = 1_000
@@ -76,21 +76,21 @@ def test_the_thread_feeds_as_long_as_nothing_hangs_and_then_tells_once_where_it_
 # health
 def test_health_is_red_with_its_reasons_and_green_again() -> None:
     time = Time()
-    health = Health(600, time)
-    assert health.red() == []
-    assert health.unready() == ["no good look yet"]
+    health = RunHealth(600, time)
+    assert health.unhealthy_reason() == []
+    assert health.not_ready_reason() == ["no good look yet"]
     health.looked("", "")
-    assert health.unready() == []
+    assert health.not_ready_reason() == []
     health.looked("endpoint 'a' is away", "")
-    assert health.red() == ["endpoint 'a' is away"]
+    assert health.unhealthy_reason() == ["endpoint 'a' is away"]
     health.looked("", "lunch")
-    assert (health.red(), health.unready()) == ([], ["paused: lunch"])
-    time.now = LOOKS_MISSED * 600 + 61
-    assert health.red() == [f"no good look for {time.now:.0f} s, longer than {time.now - 1:.0f} s"]
+    assert (health.unhealthy_reason(), health.not_ready_reason()) == ([], ["paused: lunch"])
+    time.now = MAX_MISSED_CYCLES * 600 + 61
+    assert health.unhealthy_reason() == [f"no good look for {time.now:.0f} s, longer than {time.now - 1:.0f} s"]
     health.hangs("the disk")
-    assert health.red()[0] == "it hangs: the disk"
+    assert health.unhealthy_reason()[0] == "it hangs: the disk"
     health.stops()
-    assert "stopping" in health.unready()
+    assert "stopping" in health.not_ready_reason()
 
 
 # systemd
@@ -105,7 +105,7 @@ def listening(path: str) -> socket.socket:
 def test_systemd_hears_ready_alive_status_and_stopping(tmp_path: Path, abstract: bool) -> None:
     address = f"@trimtab-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with listening("\0" + address[1:] if abstract else address) as line:
-        notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "120000000", "WATCHDOG_PID": str(os.getpid())})
+        notifier = SystemdNotifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "120000000", "WATCHDOG_PID": str(os.getpid())})
         notifier.ready()
         notifier.alive()
         notifier.status("hold: «all»\nREADY=0")
@@ -116,10 +116,10 @@ def test_systemd_hears_ready_alive_status_and_stopping(tmp_path: Path, abstract:
 
 @pytest.mark.parametrize("found", [{}, {"NOTIFY_SOCKET": "/nowhere/at/all"}, {"NOTIFY_SOCKET": "relative"}, {"WATCHDOG_USEC": "soon"}])
 def test_without_a_service_manager_nothing_happens(found: dict[str, str]) -> None:
-    notifier = Notifier(found)
+    notifier = SystemdNotifier(found)
     notifier.ready()
     assert notifier.watchdog_s is None
 
 
 def test_the_watchdog_of_another_process_is_not_fed() -> None:
-    assert Notifier({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}).watchdog_s is None
+    assert SystemdNotifier({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}).watchdog_s is None

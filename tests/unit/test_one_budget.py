@@ -12,18 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import codec
-from agent.model import Campaign, Draw, Pace, Spent, StepInput, Style, Underway
-from agent.planning import proposals as strategies
-from agent.policy.gradual_execution import WANTED, budget_left, spent_before, taken, wait_s
+from agent.model import BudgetCarryover, ExecutionPace, ExecutionProgress, ExecutionStyle, GradualExecution, SliceDraw, StepInput
+from agent.planning import proposals
+from agent.policy.gradual_execution import TARGETS_CHANGED, budget_left, carried_budget, prior_budget_use, slice_wait_s
 from tests.builders import step_input
 from tests.pacing import PACE, carried, later, market, paced, roomy
 
 USD = 10**6
-TWAP = replace(PACE, style=Style.TWAP, max_rounds=8, over_s=14_400, budget_bps=60)
+TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, over_s=14_400, budget_bps=60)
 Moves = Callable[[StepInput, int], StepInput]
 
 
-def drifted(pace: Pace = TWAP) -> StepInput:
+def drifted(pace: ExecutionPace = TWAP) -> StepInput:
     """200,000 of 1,000,000 have to move through a pair of 20 million on each side."""
     step = roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000, cooldown_s=0), max_live_value=None)
     return paced(step, pace)
@@ -39,7 +39,7 @@ def aimed(step: StepInput, weth_bps: int) -> StepInput:
 class Wander:
     """What was begun in the time that the first had, and what every round lost at the prices that it counts from."""
 
-    begun: list[Campaign] = field(default_factory=list)
+    begun: list[GradualExecution] = field(default_factory=list)
     lost: Fraction = Fraction(0)
     rounds: int = 0
     said: list[str] = field(default_factory=list)
@@ -54,24 +54,24 @@ def wander(step: StepInput, dice: random.Random, moves: Moves, looks: int = 60) 
         now_s = step.snapshot.head.timestamp_s
         if until_s is not None and now_s >= until_s:
             break
-        draw = Draw(int(dice.random() * 1_000_000), int(dice.random() * 1_000_000))
+        draw = SliceDraw(int(dice.random() * 1_000_000), int(dice.random() * 1_000_000))
         step = replace(step, history=replace(step.history, campaign=under, spent=spent if under is None else None, draw=draw))
-        found = strategies.rebalance(step)
+        found = proposals.rebalance(step)
         done.said.append(found.decided.decision.reason)
         if found.decided.ended and under is not None:
-            under, spent = None, taken(under, found.decided.ended)
+            under, spent = None, carried_budget(under, found.decided.ended)
         if found.plan is not None:
             assert found.decided.round is not None, "nothing goes around the budget"
             if (begins := found.decided.begins) is not None:
                 done.begun.append(begins)
                 until_s = until_s or begins.expires_s
-                under = Underway(f"c{look}", begins, 0, Fraction(0), Fraction(0), begins.began_s, begins.first)
+                under = ExecutionProgress(f"c{look}", begins, 0, Fraction(0), Fraction(0), begins.began_s, begins.first)
             assert under is not None
             own = _lost(step, found.plan.holdings_after, dict(under.campaign.arrival)) + found.plan.cost.gas
             done.lost += own
             done.rounds += 1
             under = replace(under, done=under.done + 1, moved=under.moved + found.plan.turnover, spent=under.spent + own)
-            under = replace(under, next_s=now_s + wait_s(under.campaign, draw), draw=draw)
+            under = replace(under, next_s=now_s + slice_wait_s(under.campaign, draw), draw=draw)
             step = carried(step, found.plan, 600)
         else:
             step = later(step, 600)
@@ -124,7 +124,7 @@ def test_targets_that_go_to_and_fro_spend_one_budget_and_stop() -> None:
 
 def test_what_is_left_of_a_budget_scales_with_what_is_left_to_move() -> None:
     pace = replace(TWAP, budget_bps=100)
-    before = Spent(9_999, Fraction(1_000), Fraction(4))
+    before = BudgetCarryover(9_999, Fraction(1_000), Fraction(4))
     assert budget_left(pace, Fraction(1_000), None) == 10
     assert budget_left(pace, Fraction(100), before) == 1, "no more than its own part"
     assert budget_left(pace, Fraction(900), before) == 6, "no more than is left"
@@ -134,14 +134,14 @@ def test_what_is_left_of_a_budget_scales_with_what_is_left_to_move() -> None:
 
 
 def test_gains_make_no_room_and_the_time_is_that_of_the_first() -> None:
-    found = strategies.rebalance(drifted())
+    found = proposals.rebalance(drifted())
     first = found.decided.begins
     assert first is not None
-    gained = Underway("c", first, 2, Fraction(10), Fraction(-500), 0, first.first)
-    left = taken(gained, WANTED)
+    gained = ExecutionProgress("c", first, 2, Fraction(10), Fraction(-500), 0, first.first)
+    left = carried_budget(gained, TARGETS_CHANGED)
     assert (left.spent, left.until_s, left.arrival) == (0, first.expires_s, first.arrival)
     second = replace(first, before=replace(left, spent=Fraction(7)), expires_s=first.expires_s + 10**6, wish=first.wish * 2)
-    after = taken(replace(gained, campaign=second, spent=Fraction(5)), "done in 2 rounds")
+    after = carried_budget(replace(gained, campaign=second, spent=Fraction(5)), "done in 2 rounds")
     assert (after.spent, after.until_s, after.wish, after.arrival) == (12, first.expires_s, first.wish * 2, ())
 
 
@@ -149,42 +149,44 @@ def test_once_the_time_of_the_first_is_over_the_next_has_a_budget_of_its_own() -
     step = drifted()
     now_s = step.snapshot.head.timestamp_s
     for until_s, fresh in ((now_s + 1, False), (now_s, True)):
-        spent = Spent(until_s, Fraction(200_000 * USD), Fraction(1_199 * USD))
-        found = strategies.rebalance(replace(step, history=replace(step.history, spent=spent)))
+        spent = BudgetCarryover(until_s, Fraction(200_000 * USD), Fraction(1_199 * USD))
+        found = proposals.rebalance(replace(step, history=replace(step.history, spent=spent)))
         assert (found.decided.begins is not None) == fresh
-        assert spent_before(replace(step, history=replace(step.history, spent=spent))) == (None if fresh else spent)
+        assert prior_budget_use(replace(step, history=replace(step.history, spent=spent))) == (None if fresh else spent)
 
 
-@pytest.mark.parametrize("style", [Style.ROUNDS, Style.TWAP])
-def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: Style) -> None:
+@pytest.mark.parametrize("style", [ExecutionStyle.ROUNDS, ExecutionStyle.TWAP])
+def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: ExecutionStyle) -> None:
     step = drifted(replace(PACE, style=style, over_s=3_600, budget_bps=60, recovery_s=10**6, max_rounds=2))
     least = replace(step, limits=replace(step.limits, min_trade=Fraction(150_000 * USD)))
-    assert strategies.rebalance(least).decided.round is None, "one round, without a budget"
-    spent = Spent(2 * 10**9, Fraction(200_000 * USD), Fraction(1_199 * USD))
+    assert proposals.rebalance(least).decided.round is None, "one round, without a budget"
+    spent = BudgetCarryover(2 * 10**9, Fraction(200_000 * USD), Fraction(1_199 * USD))
     shared = replace(least, history=replace(least.history, spent=spent))
-    found = strategies.rebalance(shared)
+    found = proposals.rebalance(shared)
     assert found.plan is None and "the rest of one that corrections share" in found.decided.decision.reason
 
 
-@pytest.mark.parametrize("style", [Style.ROUNDS, Style.TWAP])
-def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_the_budget(style: Style) -> None:
+@pytest.mark.parametrize("style", [ExecutionStyle.ROUNDS, ExecutionStyle.TWAP])
+def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_the_budget(style: ExecutionStyle) -> None:
     step = drifted(replace(PACE, style=style, over_s=3_600, budget_bps=60))
-    first = strategies.rebalance(step).decided.begins
+    first = proposals.rebalance(step).decided.begins
     assert first is not None and first.budget is not None
-    nearly = Underway("c", first, 1, Fraction(0), first.budget * Fraction(11, 10), first.began_s, first.first)
+    nearly = ExecutionProgress("c", first, 1, Fraction(0), first.budget * Fraction(11, 10), first.began_s, first.first)
     approved = replace(aimed(step, 4_900), spend_caps=((step.portfolio.assets[0].token.address, 10**18),))
-    found = strategies.rebalance(replace(approved, history=replace(step.history, campaign=nearly)))
-    assert found.decided.ended == WANTED
+    found = proposals.rebalance(replace(approved, history=replace(step.history, campaign=nearly)))
+    assert found.decided.ended == TARGETS_CHANGED
     assert found.plan is None and "the rest of one that corrections share" in found.decided.decision.reason
 
 
 def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> None:
-    step = drifted(Pace(Style.LIMIT, limit_bps=-100, patience_s=14_400))
-    waits = strategies.rebalance(step)
+    step = drifted(ExecutionPace(ExecutionStyle.LIMIT, limit_bps=-100, patience_s=14_400))
+    waits = proposals.rebalance(step)
     assert waits.plan is None and waits.decided.begins is not None
-    under = Underway("c", waits.decided.begins, 0, Fraction(0), Fraction(0), waits.decided.begins.began_s, waits.decided.begins.first)
+    under = ExecutionProgress(
+        "c", waits.decided.begins, 0, Fraction(0), Fraction(0), waits.decided.begins.began_s, waits.decided.begins.first
+    )
     moved = replace(aimed(step, 4_900), spend_caps=((step.portfolio.assets[0].token.address, 10**20),))
-    found = strategies.rebalance(replace(moved, history=replace(step.history, campaign=under)))
+    found = proposals.rebalance(replace(moved, history=replace(step.history, campaign=under)))
     assert found.plan is None and "waits for its price" in found.decided.decision.reason
 
 
@@ -193,7 +195,7 @@ def test_a_step_and_a_campaign_of_before_load_without_it() -> None:
     old = codec.to_jsonable(step)
     del old["history"]["spent"]
     assert codec.from_jsonable(StepInput, old) == step
-    begun = strategies.rebalance(step).decided.begins
+    begun = proposals.rebalance(step).decided.begins
     written = codec.to_jsonable(begun)
     del written["before"]
-    assert codec.from_jsonable(Campaign, written) == begun
+    assert codec.from_jsonable(GradualExecution, written) == begun

@@ -16,8 +16,8 @@ def test_a_proposal_is_written_for_its_owner_alone_and_taken_back(tmp_path: Path
     outbox = FileOutbox(tmp_path / "proposals")
     place = Path(outbox.put("abc", "{}\n"))
     assert place.read_text() == "{}\n" and place.stat().st_mode & 0o777 == 0o600 and place.parent.stat().st_mode & 0o777 == 0o700
-    outbox.take_back("abc")
-    outbox.take_back("abc")
+    outbox.remove_proposal("abc")
+    outbox.remove_proposal("abc")
     assert not list(place.parent.iterdir())
 
 

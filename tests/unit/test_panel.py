@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from agent.chain.endpoints import FAILURES, FIRST_REST_S, Circuit, Endpoint, Panel, Resting, operators
-from agent.chain.quorum import AgreedTransport, NoQuorum
-from agent.chain.rpc import Overloaded, RpcFault
+from agent.chain.endpoints import FAILURES, FIRST_REST_S, Circuit, Endpoint, EndpointPool, EndpointResting, operators_of
+from agent.chain.quorum import NoQuorum, QuorumTransport
+from agent.chain.rpc import EndpointOverloaded, RpcFault
 from agent.errors import OperatorNeeded, Retryable
 from tests.endpoints import HEAD_JSON, Script
 
@@ -51,18 +51,18 @@ def test_all_are_asked_at_the_same_time_and_failures_are_handed_back() -> None:
         return "0x1"
 
     down = node("down", DOWN)
-    heard = Panel([node("a", together), node("b", together), node("c", together), down], 2).ask(price)
+    heard = EndpointPool([node("a", together), node("b", together), node("c", together), down], 2).ask(price)
     assert (heard.operators, heard.lost) == ({"a", "b", "c"}, {down: DOWN})
 
 
 def test_one_that_hangs_is_not_waited_for_once_enough_agree(release: threading.Event) -> None:
     slow = node("slow", lambda params: release.wait(20) and "0x1")
-    panel = Panel([slow, node("a"), node("b")], 2, grace_s=0.02)
+    panel = EndpointPool([slow, node("a"), node("b")], 2, grace_s=0.02)
     heard = panel.ask(price, enough=lambda answers: len(answers) >= 2)
     assert heard.operators == {"a", "b"}
     assert "had not answered" in heard.lost[slow].message
     again = panel.ask(price)
-    assert (again.operators, isinstance(again.lost[slow], Resting)) == ({"a", "b"}, True)
+    assert (again.operators, isinstance(again.lost[slow], EndpointResting)) == ({"a", "b"}, True)
     assert "earlier question" in again.lost[slow].message
 
 
@@ -70,7 +70,7 @@ def test_one_that_keeps_failing_rests_is_named_and_is_tried_again() -> None:
     clock = Clock()
     answers: list[object] = [DOWN] * FAILURES + ["0x1"]
     sick = node("sick", lambda params: answers.pop(0), clock)
-    panel = Panel([sick, node("a"), node("b")], 2)
+    panel = EndpointPool([sick, node("a"), node("b")], 2)
     for _ in range(FAILURES):
         assert panel.ask(price).lost == {sick: DOWN}
     heard = panel.ask(price)
@@ -85,7 +85,7 @@ def test_where_resting_leaves_too_few_the_sick_are_tried_all_the_same() -> None:
     clock = Clock()
     answers: list[object] = [DOWN] * FAILURES + ["0x1"]
     sick = node("sick", lambda params: answers.pop(0), clock)
-    panel = Panel([sick, node("a")], 2)
+    panel = EndpointPool([sick, node("a")], 2)
     for _ in range(FAILURES):
         panel.ask(price)
     assert sick.health.circuit is Circuit.OPEN
@@ -94,54 +94,54 @@ def test_where_resting_leaves_too_few_the_sick_are_tried_all_the_same() -> None:
 
 def test_one_that_asked_us_to_wait_is_left_alone_even_where_it_is_needed() -> None:
     clock = Clock()
-    answers: list[object] = [Overloaded("too many requests", retry_after_s=30), "0x1"]
+    answers: list[object] = [EndpointOverloaded("too many requests", retry_after_s=30), "0x1"]
     busy = node("busy", lambda params: answers.pop(0), clock)
-    panel = Panel([busy, node("a")], 2)
+    panel = EndpointPool([busy, node("a")], 2)
     panel.ask(price)
     heard = panel.ask(price)
     with pytest.raises(Retryable, match=r"1 of 2 operators answered: .*asked us to wait, 30 s more"):
         panel.require(heard)
-    with pytest.raises(Resting, match="30 s more"):
+    with pytest.raises(EndpointResting, match="30 s more"):
         busy.batch(GAS_PRICE)
     clock.now_s += 30
     assert panel.ask(price).operators == {"busy", "a"}
 
 
 def test_too_few_answers_are_raised_with_every_reason_and_a_remedy() -> None:
-    panel = Panel([node("a"), node("b", Retryable("b is down", "look at it")), node("c", OperatorNeeded("c refuses"))], 2)
+    panel = EndpointPool([node("a"), node("b", Retryable("b is down", "look at it")), node("c", OperatorNeeded("c refuses"))], 2)
     with pytest.raises(Retryable, match=r"1 of 2 operators answered.*b is down.*c refuses") as caught:
         panel.require(panel.ask(price))
     assert caught.value.remedy == "look at it"
-    refusing = Panel([node("b", OperatorNeeded("b refuses")), node("c", OperatorNeeded("c refuses"))], 2)
+    refusing = EndpointPool([node("b", OperatorNeeded("b refuses")), node("c", OperatorNeeded("c refuses"))], 2)
     with pytest.raises(OperatorNeeded, match="0 of 2"):
         refusing.require(refusing.ask(price))
 
 
 def test_two_endpoints_of_one_operator_are_one_operator_and_stand_in_for_each_other() -> None:
-    panel = Panel([node("a"), node("a"), node("b", DOWN)], 2)
+    panel = EndpointPool([node("a"), node("a"), node("b", DOWN)], 2)
     heard = panel.ask(price)
-    assert operators(heard.answers) == {"a"}
+    assert operators_of(heard.answers) == {"a"}
     with pytest.raises(Retryable, match="1 of 2"):
         panel.require(heard)
-    spare = Panel([node("a", DOWN), node("a"), node("b")], 2)
+    spare = EndpointPool([node("a", DOWN), node("a"), node("b")], 2)
     spare.require(spare.ask(price))
 
 
 def test_a_bug_is_no_trouble_of_an_endpoint() -> None:
     with pytest.raises(ZeroDivisionError):
-        Panel([node("a"), node("b")], 2).ask(lambda endpoint: 1 // 0)
+        EndpointPool([node("a"), node("b")], 2).ask(lambda endpoint: 1 // 0)
 
 
 def test_the_healthiest_come_first() -> None:
     good, liar = node("good"), node("liar")
     liar.health.blame("differs in a receipt")
-    assert Panel([liar, good], 1).ranked == [good, liar]
+    assert EndpointPool([liar, good], 1).ranked == [good, liar]
 
 
 # what is read outside of a snapshot
-def agreed(*answers: object, minimum: int = 2) -> AgreedTransport:
+def agreed(*answers: object, minimum: int = 2) -> QuorumTransport:
     lines = [Script(f"n{n}", eth_call=answer) for n, answer in enumerate(answers)]
-    return AgreedTransport(Panel(lines, minimum, grace_s=0.02))
+    return QuorumTransport(EndpointPool(lines, minimum, grace_s=0.02))
 
 
 CALL: list[object] = [{"data": "0x00"}, "latest"]
@@ -188,6 +188,6 @@ def test_a_block_far_behind_what_another_has_is_no_block_to_read_at() -> None:
 
     lines = [Script("low", eth_call="0xaa"), Script("high", eth_call="0xaa", eth_getBlockByNumber=ahead)]
     with pytest.raises(NoQuorum, match=r"16 blocks apart.*low is at block 16, high is at block 32"):
-        AgreedTransport(Panel(lines, 2, grace_s=0.02)).call("eth_call", CALL)
-    far = AgreedTransport(Panel(lines, 2, grace_s=0.02, max_lag_blocks=16))
+        QuorumTransport(EndpointPool(lines, 2, grace_s=0.02)).call("eth_call", CALL)
+    far = QuorumTransport(EndpointPool(lines, 2, grace_s=0.02, max_lag_blocks=16))
     assert far.call("eth_call", CALL) == "0xaa"

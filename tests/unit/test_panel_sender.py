@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from agent.chain.endpoints import Endpoint, Panel
+from agent.chain.endpoints import Endpoint, EndpointPool
 from agent.chain.quorum import NoQuorum
-from agent.chain.rpc import Overloaded, RpcFault
-from agent.chain.sender import NonceUsed, PanelSender, SendRefused
+from agent.chain.rpc import EndpointOverloaded, RpcFault
+from agent.chain.sender import NonceUsed, QuorumSender, SendRefused
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import SignedTx
 from tests.endpoints import HEAD_JSON, Script
@@ -44,18 +44,18 @@ def node(operator: str, **changes: object) -> Script:
     return Script(operator, **(HONEST | changes))
 
 
-def sender(*nodes: Script, minimum: int = 2, submit: Script | None = None, fallback: bool = False) -> PanelSender:
-    return PanelSender(Panel(nodes, minimum, grace_s=0.02), CHAIN_ID, None if submit is None else Endpoint(submit), fallback)
+def sender(*nodes: Script, minimum: int = 2, submit: Script | None = None, fallback: bool = False) -> QuorumSender:
+    return QuorumSender(EndpointPool(nodes, minimum, grace_s=0.02), CHAIN_ID, None if submit is None else Endpoint(submit), fallback)
 
 
-def against(**lies: object) -> tuple[PanelSender, Panel]:
+def against(**lies: object) -> tuple[QuorumSender, EndpointPool]:
     """Two honest operators and one that alters some answers."""
-    panel = Panel([node("liar", **lies), node("alpha"), node("beta")], 2, grace_s=0.5)
-    return PanelSender(panel, CHAIN_ID), panel
+    panel = EndpointPool([node("liar", **lies), node("alpha"), node("beta")], 2, grace_s=0.5)
+    return QuorumSender(panel, CHAIN_ID), panel
 
 
-def why(panel: Panel) -> str:
-    return dict(panel.standings())["liar"].why
+def why(panel: EndpointPool) -> str:
+    return dict(panel.endpoint_states())["liar"].why
 
 
 def header(**changes: str) -> dict[str, str]:
@@ -114,9 +114,9 @@ def test_endpoints_that_are_not_level_are_asked_about_the_block_that_enough_of_t
     blocks = [node(f"n{height}", eth_getBlockByNumber=level(height)) for height in (101, 100)]
     assert sender(*blocks).head().number == 100
     third = [*blocks, node("late", eth_getBlockByNumber=level(60))]
-    panel = Panel(third, 2, grace_s=0.5)
-    assert PanelSender(panel, CHAIN_ID).head().number == 100
-    assert "40 blocks behind" in dict(panel.standings())["late"].why
+    panel = EndpointPool(third, 2, grace_s=0.5)
+    assert QuorumSender(panel, CHAIN_ID).head().number == 100
+    assert "40 blocks behind" in dict(panel.endpoint_states())["late"].why
     assert sender(*blocks).simulate(CANCEL, WALLET).head.number == 100
 
 
@@ -233,7 +233,7 @@ def test_with_a_private_endpoint_the_public_ones_get_nothing() -> None:
     public, private = [node("a"), node("b")], node("relay")
     sender(*public, submit=private).send(SIGNED)
     assert private.asked == ["eth_sendRawTransaction"]
-    for failure in (DOWN, Overloaded("busy", retry_after_s=9), RpcFault(-32603, "internal")):
+    for failure in (DOWN, EndpointOverloaded("busy", retry_after_s=9), RpcFault(-32603, "internal")):
         with pytest.raises(Retryable, match="unknown"):
             sender(*public, submit=node("relay", eth_sendRawTransaction=failure)).send(SIGNED)
     with pytest.raises(SendRefused):

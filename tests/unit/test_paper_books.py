@@ -12,13 +12,13 @@ import pytest
 from agent.app.service import secrets_of
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import Holding, Paper
+from agent.model import Holding, PaperWallet
 from agent.store import open_store
-from agent.store.files import backup as copying
+from agent.store.files import backup
 from agent.store.opening import REVISIONS
 from agent.store.store import Store
 from agent.wiring import store_file
-from agent.wiring.actors import locks
+from agent.wiring.actors import lock_locations
 from tests import builders
 from tests.unit.test_config import text
 
@@ -39,9 +39,11 @@ def test_on_a_live_chain_paper_has_a_store_and_a_lock_of_its_own_beside_the_live
     paper = replace(live, paper=True)
     assert live.config.chain.chain_id == 1
     assert (store_file(live), store_file(paper)) == (tmp_path / "trimtab.db", tmp_path / "paper.db")
-    assert locks(paper)[0] == tmp_path / "paper.db.lock"
-    assert locks(live)[0].parent != tmp_path, "one place per machine, whatever the store"
-    assert (locks(live)[3], locks(paper)[3]) == (tmp_path / "trimtab.db.lock", locks(paper)[0]), "and one for all who use the store"
+    assert lock_locations(paper)[0] == tmp_path / "paper.db.lock"
+    assert lock_locations(live)[0].parent != tmp_path, "one place per machine, whatever the store"
+    assert (lock_locations(live)[3], lock_locations(paper)[3]) == (tmp_path / "trimtab.db.lock", lock_locations(paper)[0]), (
+        "and one for all who use the store"
+    )
     assert paper.live_url == live.store_url
 
 
@@ -54,12 +56,12 @@ def test_paper_trusts_what_the_live_store_trusts_at_its_start_and_nothing_else(t
     live, paper = store(tmp_path, "trimtab.db", "live"), store(tmp_path, "paper.db", "paper")
     live.pin({TOKEN: HASH}, 5, [(TOKEN, builders.address("behind"), HASH)])
     paper.pin({builders.address("stranger"): HASH}, 1)
-    paper.trust_as(tmp_path / "trimtab.db")
+    paper.copy_pins(tmp_path / "trimtab.db")
     assert (paper.pins(), paper.implementations()) == (live.pins(), live.implementations())
     live.unpin(TOKEN)
-    paper.trust_as(tmp_path / "trimtab.db")
+    paper.copy_pins(tmp_path / "trimtab.db")
     assert paper.pins() == ()
-    paper.trust_as(tmp_path / "missing.db")
+    paper.copy_pins(tmp_path / "missing.db")
     assert paper.implementations() == {} and not (tmp_path / "missing.db").exists()
     live.close()
     paper.close()
@@ -75,7 +77,7 @@ def test_a_live_store_of_another_version_is_read_as_far_as_it_goes(tmp_path: Pat
         raw.execute("DROP TABLE implementations")
         raw.execute("UPDATE alembic_version SET version_num = '9999'")
         raw.commit()
-    paper.trust_as(tmp_path / "trimtab.db")
+    paper.copy_pins(tmp_path / "trimtab.db")
     assert [(pin.address, pin.code_hash) for pin in paper.pins()] == [(TOKEN, HASH)]
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as raw:
         assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
@@ -88,7 +90,7 @@ def test_recorded_prices_are_taken_over_and_a_second_time_changes_nothing(tmp_pa
         raw.execute("INSERT INTO prices VALUES (?, ?, 1, 3600, '2/1', 'look')", (builders.OWNER, TOKEN))
         raw.commit()
     for _ in range(2):
-        paper.recall_prices(tmp_path / "trimtab.db")
+        paper.copy_prices(tmp_path / "trimtab.db")
         assert paper.has_prices(builders.OWNER, 3_600)
     live.close()
     paper.close()
@@ -113,7 +115,7 @@ def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
     with pytest.raises(OperatorNeeded, match="holds paper books"):
         open_store(other, 31_337, builders.OWNER)
     again = open_store(other, 31_337, builders.OWNER, books="paper")
-    begun = Paper((Holding(TOKEN, 5),), (), 10**18, 7, 1_000)
+    begun = PaperWallet((Holding(TOKEN, 5),), (), 10**18, 7, 1_000)
     again.begin_paper(begun)
     with pytest.raises(ConfigError, match="begun already"):
         again.begin_paper(begun)
@@ -122,7 +124,7 @@ def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
 
 def test_a_backup_of_paper_books_is_not_put_in_the_place_of_live_ones(tmp_path: Path) -> None:
     open_store(f"sqlite:///{tmp_path}/paper.db", 31_337, builders.OWNER, books="paper").close()
-    copying.backup(tmp_path / "paper.db", tmp_path / "backup.db")
+    backup.backup(tmp_path / "paper.db", tmp_path / "backup.db")
     with pytest.raises(OperatorNeeded, match="paper books"):
-        copying.restore(tmp_path / "backup.db", tmp_path / "trimtab.db", builders.OWNER, "31337", REVISIONS)
+        backup.restore(tmp_path / "backup.db", tmp_path / "trimtab.db", builders.OWNER, "31337", REVISIONS)
     assert not (tmp_path / "trimtab.db").exists()

@@ -11,19 +11,19 @@ import pytest
 
 from agent import codec
 from agent.amm.pools import swap_exact_in
-from agent.backtest.router import Place
-from agent.backtest.world import KeylessSigner, unsigned
+from agent.backtest.router import RouterAddresses
+from agent.backtest.world import NullSigner, decode_unsigned
 from agent.chain.tokens import encode_approve
 from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.model import (
     Allowance,
     Evidence,
-    Funding,
     Head,
     Holding,
     IntentKind,
     Leg,
-    Paper,
+    LegFunding,
+    PaperWallet,
     PastPrices,
     Plan,
     SignedTx,
@@ -44,8 +44,8 @@ from tests.plans import sell_weth
 WETH, USDC = builders.token("WETH"), builders.token("USDC")
 SOLD = 10**18
 GWEI = builders.GWEI
-PLACE = Place(builders.OWNER, builders.ROUTER, WETH.address)
-BEGUN = Paper((Holding(USDC.address, 0), Holding(WETH.address, 5 * SOLD)), (), 10**18, 7, 1_000)
+PLACE = RouterAddresses(builders.OWNER, builders.ROUTER, WETH.address)
+BEGUN = PaperWallet((Holding(USDC.address, 0), Holding(WETH.address, 5 * SOLD)), (), 10**18, 7, 1_000)
 
 
 @dataclass
@@ -114,7 +114,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def sale(pool: V2Pool, least_raw: int = 1, raw: int = SOLD) -> str:
     """Calldata that sells WETH in the pair."""
-    ends = Funding.WALLET, Funding.WALLET
+    ends = LegFunding.WALLET, LegFunding.WALLET
     leg = Leg(pool.address, "uniswap_v2", WETH.address, USDC.address, 3_000, raw, least_raw, least_raw, 0, 0, *ends)
     plan = replace(sell_weth(builders.step_input()), legs=(leg,))
     return encode(plan, builders.OWNER, builders.NOW_S + 90)
@@ -176,7 +176,7 @@ def test_a_swap_without_enough_gas_or_coin_for_it_changes_nothing_and_pays_what_
     approve(world)
     pool = world.blocks.next()
     if short == "coin":
-        world.store.keep_paper(replace(world.chain.state(), native_wei=10**14))
+        world.store.save_paper(replace(world.chain.state(), native_wei=10**14))
     native_wei = world.chain.state().native_wei
     sent = world.send(builders.ROUTER, sale(pool), 8, gas=50_000 if short == "gas" else 300_000)
     world.blocks.next()
@@ -274,7 +274,7 @@ def test_endpoints_behind_the_last_fill_are_waited_for(world: World) -> None:
 def test_the_signers_rules_hold_on_paper(world: World) -> None:
     """What was not granted gets no name, and so is never carried out."""
     rules = SigningRules(31_337, builders.OWNER, (builders.ROUTER,), (WETH.address, USDC.address), 90, None, wrapped_native=WETH.address)
-    signer = KeylessSigner(rules, lambda: {7: None})
+    signer = NullSigner(rules, lambda: {7: None})
     stranger = builders.address("stranger")
     grant = Grant(IntentKind.APPROVE, builders.NOW_S, builders.NOW_S + 90, 10**18, approve=(WETH.address, stranger, 1))
     tx = UnsignedTx(31_337, 7, WETH.address, 0, encode_approve(stranger, 1), 60_000, 3 * GWEI, GWEI, None)
@@ -283,4 +283,4 @@ def test_the_signers_rules_hold_on_paper(world: World) -> None:
     good = replace(grant, approve=(WETH.address, builders.ROUTER, 1))
     named_tx = replace(tx, data=encode_approve(builders.ROUTER, 1))
     assert signer.sign(named_tx, good) == signer.sign(named_tx, good)
-    assert unsigned(signer.sign(named_tx, good)) == named_tx
+    assert decode_unsigned(signer.sign(named_tx, good)) == named_tx

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.chain import history as read
+from agent.chain import history
 from agent.chain.history import PastRound, past_rounds
-from agent.chain.lens import address_word, word
+from agent.chain.lens import address_word, uint_word
 from agent.chain.wire import RpcFault
 from agent.model import Head
 from tests.builders import address
@@ -30,17 +30,17 @@ class Proxy:
 
     def batch(self, calls: Any) -> list[Any]:
         self.requests += 1
-        assert len(calls) <= read.AT_ONCE
+        assert len(calls) <= history.AT_ONCE
         return [self._answer(params[0]["to"], bytes.fromhex(params[0]["data"][2:])) for _, params in calls]
 
     def _answer(self, to: str, data: bytes) -> Any:
         selector, number = data[:4], int.from_bytes(data[4:36], "big")
-        if selector == read.LATEST_ROUND:
+        if selector == history.LATEST_ROUND:
             aggregator = next(i for i in range(1, len(self.phases) + 1) if address(f"aggregator {i}") == to)
-            return "0x" + word(len(self.phases[aggregator - 1])).hex()
-        if selector == read.PHASE_AGGREGATORS:
+            return "0x" + uint_word(len(self.phases[aggregator - 1])).hex()
+        if selector == history.PHASE_AGGREGATORS:
             return "0x" + address_word(address(f"aggregator {number}")).hex()
-        if selector == read.GET_ROUND_DATA:
+        if selector == history.GET_ROUND_DATA:
             phase, one = number >> 64, number & (PHASE - 1)
             found = self.phases[phase - 1][one - 1]
             return RpcFault(3, "No data present") if found is None else self._round(number, found)
@@ -52,7 +52,7 @@ class Proxy:
     @staticmethod
     def _round(number: int, found: tuple[int, int]) -> str:
         at_s, answer = found
-        return "0x" + (word(number) + word(answer % 2**256) + word(at_s) + word(at_s) + word(number)).hex()
+        return "0x" + (uint_word(number) + uint_word(answer % 2**256) + uint_word(at_s) + uint_word(at_s) + uint_word(number)).hex()
 
 
 def test_rounds_are_read_back_over_the_phases_of_the_proxy() -> None:
@@ -71,21 +71,21 @@ def test_rounds_without_an_answer_from_the_future_or_out_of_order_are_left_out()
 
 
 def test_no_more_is_asked_than_the_bound_and_it_is_said() -> None:
-    many: list[tuple[int, int] | None] = [(1_000 + number, 5) for number in range(read.AT_ONCE * (read.MOST_REQUESTS + 5))]
+    many: list[tuple[int, int] | None] = [(1_000 + number, 5) for number in range(history.AT_ONCE * (history.MOST_REQUESTS + 5))]
     proxy = Proxy(many)
     told, whole = past_rounds(proxy, FEED, HEAD, 1_000)
     assert not whole
-    assert proxy.requests == read.MOST_REQUESTS + 1
-    assert len(told) == read.AT_ONCE * read.MOST_REQUESTS
+    assert proxy.requests == history.MOST_REQUESTS + 1
+    assert len(told) == history.AT_ONCE * history.MOST_REQUESTS
 
 
 def test_a_feed_that_is_no_proxy_ends_at_its_first_round() -> None:
     class Plain(Proxy):
         def _answer(self, to: str, data: bytes) -> Any:
-            if data[:4] == read.GET_ROUND_DATA:
+            if data[:4] == history.GET_ROUND_DATA:
                 number = int.from_bytes(data[4:36], "big")
                 return self._round(number, self.phases[0][number - 1] or (0, 0))
-            assert data[:4] not in (read.PHASE_AGGREGATORS, read.LATEST_ROUND)
+            assert data[:4] not in (history.PHASE_AGGREGATORS, history.LATEST_ROUND)
             return self._round(len(self.phases[0]), self.phases[0][-1] or (0, 0))
 
     told, whole = past_rounds(Plain([(100, 1), (200, 2)]), FEED, HEAD, 50)

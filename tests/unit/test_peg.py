@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model import Halt, Hold, Rebalance, ReferenceKind, StepInput
+from agent.model import Halt, Hold, PriceSource, Rebalance, StepInput
 from agent.policy.decide import decide
-from agent.reference import contradiction, depegged, reference_prices
+from agent.reference import depegged_tokens, reference_prices, source_conflict
 from agent.store import open_store
 from tests.builders import NOW_S, address, history, step_input, token, v2_pool, v3_pool, with_feed, with_limits, without_feed
 from tests.plans import sell_weth, verdict
@@ -25,12 +25,12 @@ OFF_TARGET = {"WETH": 7_000, "USDC": 3_000}
 def at(cents: float, left: bool = False) -> StepInput:
     """A portfolio that would be rebalanced, USDC at so many cents; `left` says that it was off its peg before."""
     past = history(depegged=(USDC.address,) if left else ())
-    step = step_input(values=OFF_TARGET, kinds=[ReferenceKind.FEED], past=past)
+    step = step_input(values=OFF_TARGET, kinds=[PriceSource.FEED], past=past)
     return with_feed(step, "USDC", answer=round(cents * CENT))
 
 
 def off(step: StepInput) -> tuple[str, ...]:
-    return depegged(step, reference_prices(step))
+    return depegged_tokens(step, reference_prices(step))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_going_to_and_fro_around_the_limit_it_neither_trades_nor_halts_in_turns(
 def test_another_dollar_than_the_numeraire_halts_too_and_a_token_that_is_no_dollar_does_not() -> None:
     for symbol, halts in (("DAI", True), ("LINK", False)):
         step = step_input(
-            {"WETH": 4_000, symbol: 3_000, "USDC": 3_000}, prices={symbol: 1, "WETH": 2_000, "USDC": 1}, kinds=[ReferenceKind.FEED]
+            {"WETH": 4_000, symbol: 3_000, "USDC": 3_000}, prices={symbol: 1, "WETH": 2_000, "USDC": 1}, kinds=[PriceSource.FEED]
         )
         fallen = with_feed(step, symbol, answer=90 * CENT)
         assert isinstance(decide(fallen).decision, Halt) is halts
@@ -86,7 +86,7 @@ def test_another_dollar_than_the_numeraire_halts_too_and_a_token_that_is_no_doll
 
 
 def test_while_its_price_is_unknown_who_left_stays_away() -> None:
-    unknown = without_feed(replace(at(100, left=True), reference=replace(at(100).reference, kinds=(ReferenceKind.SPOT,))), "USDC")
+    unknown = without_feed(replace(at(100, left=True), reference=replace(at(100).reference, kinds=(PriceSource.SPOT,))), "USDC")
     assert off(unknown) == (USDC.address,)
     decision = decide(unknown).decision
     assert isinstance(decision, Halt)
@@ -115,10 +115,10 @@ def test_who_left_the_peg_is_known_to_a_new_start(tmp_path: Path) -> None:
 
 
 # two sources
-def mean_at(price: int, *kinds: ReferenceKind) -> StepInput:
+def mean_at(price: int, *kinds: PriceSource) -> StepInput:
     """Spot and feed at 2,000, the mean of the last half hour elsewhere."""
     pools = [v2_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 2_000, twap_price=price)]
-    return step_input(values=OFF_TARGET, pools=pools, kinds=kinds or (ReferenceKind.FEED, ReferenceKind.TWAP))
+    return step_input(values=OFF_TARGET, pools=pools, kinds=kinds or (PriceSource.FEED, PriceSource.TWAP))
 
 
 @pytest.mark.parametrize(("price", "halts"), [(2_000, False), (2_029, False), (2_032, True), (1_971, False), (1_968, True)])
@@ -131,9 +131,9 @@ def test_a_mean_that_is_off_its_feed_halts_by_name(price: int, halts: bool) -> N
 
 
 def test_one_source_alone_contradicts_nobody_and_the_limit_can_be_off() -> None:
-    assert contradiction(mean_at(3_000, ReferenceKind.FEED)) == ""
-    assert contradiction(with_limits(mean_at(3_000), oracle_deviation_bps=None)) == ""
+    assert source_conflict(mean_at(3_000, PriceSource.FEED)) == ""
+    assert source_conflict(with_limits(mean_at(3_000), oracle_deviation_bps=None)) == ""
     stale = with_feed(mean_at(3_000), "WETH", updated_at_s=NOW_S - 3_601)
-    assert contradiction(stale) == ""  # the mean alone is left; the age of the feed refuses every plan
+    assert source_conflict(stale) == ""  # the mean alone is left; the age of the feed refuses every plan
     assert not verdict("feed_health", stale, sell_weth(step_input())).passed
     assert isinstance(decide(step_input()).decision, Hold)

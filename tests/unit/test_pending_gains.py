@@ -12,11 +12,11 @@ import pytest
 from agent import codec
 from agent.app.start.setup import initialise
 from agent.config.load import load_config
-from agent.execution import settlement as noting
-from agent.execution.bookkeeping import keep
-from agent.model import IntentKind, IntentState, StepInput, TaxStanding, Transfer
+from agent.execution import settlement
+from agent.execution.bookkeeping import update_ledger
+from agent.model import IntentKind, IntentState, StepInput, TaxState, Transfer
 from agent.store import Store, open_store
-from agent.wiring.context import TaxKeeper
+from agent.wiring.context import TaxRunCache
 from tests.ledgers import COIN, DOLLAR, GAS_WEI, USDC, WETH, at, moved
 from tests.plans import sell_weth
 from tests.scripted import CHAIN_ID, OTHER, WALLET, grant, tx
@@ -32,19 +32,19 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def keeper(tmp_path: Path) -> TaxKeeper:
+def keeper(tmp_path: Path) -> TaxRunCache:
     path = tmp_path / "trimtab.toml"
     initialise(path, "ethereum", WALLET, [], "USDC", RPC, template="moderate")
     path.write_text(path.read_text().replace('year_limit = "off"', 'year_limit = "1000"'))
-    return TaxKeeper(load_config(path), at().portfolio)
+    return TaxRunCache(load_config(path), at().portfolio)
 
 
 def looked(store: Store, step: StepInput) -> None:
-    noting.note(store, step.snapshot, lambda: step)
-    keep(store, step)
+    settlement.record_balance_changes(store, step.snapshot, lambda: step)
+    update_ledger(store, step)
 
 
-def standing(keeper: TaxKeeper, store: Store, step: StepInput) -> TaxStanding:
+def standing(keeper: TaxRunCache, store: Store, step: StepInput) -> TaxState:
     found = keeper.standing(store, step, step.snapshot.head.timestamp_s)
     assert found is not None
     return found
@@ -55,7 +55,7 @@ def sold(store: Store, block: int, nonce: int, usd: int) -> None:
     moved(store, nonce, block, Transfer(WETH.address, WALLET, OTHER, COIN), Transfer(USDC.address, OTHER, WALLET, usd * DOLLAR))
 
 
-def held(found: TaxStanding) -> int:
+def held(found: TaxState) -> int:
     return sum(lot.raw for lot in found.lots if lot.token == WETH.address)
 
 
@@ -64,7 +64,7 @@ def final(store: Store) -> None:
         store.advance(intent.id, IntentState.FINAL, 1)
 
 
-def test_a_sale_that_is_mined_has_realised_its_gain_before_it_is_final(store: Store, keeper: TaxKeeper) -> None:
+def test_a_sale_that_is_mined_has_realised_its_gain_before_it_is_final(store: Store, keeper: TaxRunCache) -> None:
     looked(store, at())
     before = standing(keeper, store, at())
     assert before.realised == 0 and held(before) == 11 * COIN, "the coin of the gas is one lot with its wrapped token"
@@ -78,7 +78,7 @@ def test_a_sale_that_is_mined_has_realised_its_gain_before_it_is_final(store: St
     assert (entered.realised, held(entered)) == (mined.realised, held(mined)), "and the same once it is in the ledger"
 
 
-def test_a_loss_that_is_mined_makes_no_room_until_it_is_final(store: Store, keeper: TaxKeeper) -> None:
+def test_a_loss_that_is_mined_makes_no_room_until_it_is_final(store: Store, keeper: TaxRunCache) -> None:
     looked(store, at())
     sold(store, 1_001, 0, 1_500)
     after = at(1_001, weth="9", usdc=21_500, native=COIN - GAS_WEI)
@@ -88,7 +88,7 @@ def test_a_loss_that_is_mined_makes_no_room_until_it_is_final(store: Store, keep
     assert standing(keeper, store, after).realised < Fraction(-499 * DOLLAR)
 
 
-def test_a_loss_on_its_way_makes_no_room_for_a_gain_on_its_way(store: Store, keeper: TaxKeeper) -> None:
+def test_a_loss_on_its_way_makes_no_room_for_a_gain_on_its_way(store: Store, keeper: TaxRunCache) -> None:
     looked(store, at())
     sold(store, 1_001, 0, 2_800)
     alone = standing(keeper, store, at(1_001, weth="9", usdc=22_800, native=COIN - GAS_WEI)).realised
@@ -97,7 +97,7 @@ def test_a_loss_on_its_way_makes_no_room_for_a_gain_on_its_way(store: Store, kee
     assert standing(keeper, store, after).realised == alone > 0
 
 
-def test_what_was_sent_and_is_in_no_block_counts_as_planned_once_however_often_it_was_sent(store: Store, keeper: TaxKeeper) -> None:
+def test_what_was_sent_and_is_in_no_block_counts_as_planned_once_however_often_it_was_sent(store: Store, keeper: TaxRunCache) -> None:
     start = at()
     looked(store, start)
     dear = replace(start, snapshot=replace(start.snapshot, owner=WALLET))
@@ -114,7 +114,7 @@ def test_what_was_sent_and_is_in_no_block_counts_as_planned_once_however_often_i
     assert held(standing(keeper, store, start)) == held(once)
 
 
-def test_a_reorganisation_gives_the_gain_back(store: Store, keeper: TaxKeeper) -> None:
+def test_a_reorganisation_gives_the_gain_back(store: Store, keeper: TaxRunCache) -> None:
     looked(store, at())
     sold(store, 1_001, 0, 2_800)
     (mined,) = store.open_intents()

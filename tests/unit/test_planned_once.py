@@ -11,9 +11,7 @@ import pytest
 
 from agent import engine
 from agent.model import Hold, LimitOrder, Plan, StepInput
-from agent.planning import planner
-from agent.planning import proposals as owner
-from agent.planning import proposals as strategies
+from agent.planning import planner, proposals
 from agent.policy.decide import decide
 from tests.builders import NOW_S, step_input, with_limits
 from tests.planning_worlds import USDC, WETH, two
@@ -70,44 +68,44 @@ STEPS = {
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_look_plans_each_problem_once(asked: list[Any], name: str) -> None:
-    engine.judge(STEPS[name], strategies.rebalance, Seen())
+    engine.evaluate_input(STEPS[name], proposals.rebalance, Seen())
     require_once(asked)
 
 
 def test_a_whole_purchase_takes_one_plan(asked: list[Any]) -> None:
-    engine.judge(money(), strategies.rebalance, Seen())
+    engine.evaluate_input(money(), proposals.rebalance, Seen())
     assert len(asked) == 1
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_status_plans_no_parts(asked: list[Any], name: str) -> None:
-    decided = strategies.decision_at(STEPS[name])
+    decided = proposals.decision_at(STEPS[name])
     assert len(asked) == 1
     assert decided.decision == decide(STEPS[name]).decision
 
 
 def test_status_holds_what_is_not_worth_its_cost() -> None:
     dear = with_limits(money(), plan_cost_bps=1)
-    assert strategies.decision_at(dear).decision == strategies.rebalance(dear).decided.decision
-    assert isinstance(strategies.decision_at(dear).decision, Hold)
+    assert proposals.decision_at(dear).decision == proposals.rebalance(dear).decided.decision
+    assert isinstance(proposals.decision_at(dear).decision, Hold)
 
 
 def test_what_came_is_invested_by_plans_made_once(asked: list[Any]) -> None:
     step = replace(in_parts(), history=replace(in_parts().history, last_rebalance_s=1))
-    engine.judge(step, owner.invest({USDC.address: ASKED}), Seen())
+    engine.evaluate_input(step, proposals.invest({USDC.address: ASKED}), Seen())
     require_once(asked)
 
 
 @pytest.mark.parametrize("price", [1, 10**9], ids=["filled", "waits"])
 def test_an_order_at_a_price_is_planned_once(asked: list[Any], price: int) -> None:
     order = LimitOrder("one", USDC.address, WETH.address, ASKED, Fraction(price), NOW_S + 3_600, NOW_S)
-    engine.judge(two(5_000, 5_000), strategies.one_order(order), Seen())
+    engine.evaluate_input(two(5_000, 5_000), proposals.single_order(order), Seen())
     assert len(asked) == 1
 
 
 def test_an_exit_is_planned_once_beside_waiting_orders(asked: list[Any]) -> None:
     step = with_limits(fired("LINK", pools=(*MARKET, SOUND)), plan_cost_bps=200)
     order = LimitOrder("one", USDC.address, WETH.address, ASKED, Fraction(1), NOW_S + 3_600, NOW_S)
-    found = strategies.waiting_orders((order,))(step)
+    found = proposals.waiting_orders((order,))(step)
     assert found.plan is not None and found.plan.exits
     require_once(asked)

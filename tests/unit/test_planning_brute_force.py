@@ -13,8 +13,8 @@ from scipy.optimize import differential_evolution
 from agent.amm import pools as amm
 from agent.model import PoolState, Rebalance, StepInput
 from agent.planning.planner import plan
-from agent.planning.problem import Problem, aim_at, build_problem, turnover_left
-from agent.planning.utility import Search
+from agent.planning.problem import Problem, build_problem, objective_for_goal, turnover_left
+from agent.planning.utility import FlowOptimizer
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.builders import Number, step_input, v2_pool, v3_pool, with_limits
@@ -46,7 +46,7 @@ class Tiny:
     """A problem of few tokens and pools. A plan is a number in [−1, 1] per pool: the part of what it takes, and which way."""
 
     problem: Problem
-    search: Search
+    search: FlowOptimizer
     scale: float
     quotes: list[tuple]  # type: ignore[type-arg]  # per pool and way: tokens in and out, base units it takes, what they pay
     budget: float | None
@@ -94,7 +94,7 @@ class Tiny:
 
 def tiny(step: StepInput, decision: Rebalance) -> Tiny:
     problem = build_problem(step, reference_prices(step))
-    aim = aim_at(problem, decision.goal)
+    aim = objective_for_goal(problem, decision.goal)
     budget, _ = turnover_left(step, problem.total)
     scale = float(problem.total)
     search = aim.search(scale, np.zeros(len(problem.nodes)), {}, None if budget is None else float(budget))
@@ -102,7 +102,7 @@ def tiny(step: StepInput, decision: Rebalance) -> Tiny:
     for pool in problem.pools.values():
         ways = []
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
-            room = min(amm.max_in(pool, token_in, problem.impact_bps), int(problem.total / problem.price(token_in)))
+            room = min(amm.max_input_raw(pool, token_in, problem.impact_bps), int(problem.total / problem.price(token_in)))
             ways.append((problem.position[token_in], problem.position[token_out], room, amm.quoter(pool, token_in)))
         quotes.append(tuple(ways))
     return Tiny(problem, search, scale, quotes, search.budget)

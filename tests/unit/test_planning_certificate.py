@@ -11,11 +11,11 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import PoolState, StepInput
-from agent.planning.draft import Draft
-from agent.planning.fixed_point import Settled, settle
+from agent.planning.draft import PlanDraft
+from agent.planning.fixed_point import FixedPoint, find_fixed_point
 from agent.planning.plan_builder import gap_bps, rounded_gap
 from agent.planning.planner import plan, plan_swap
-from agent.planning.problem import Market, aim_at, build_problem, open_market, turnover_left
+from agent.planning.problem import PoolGraph, build_pool_graph, build_problem, objective_for_goal, turnover_left
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot
@@ -44,13 +44,13 @@ NOISE = Fraction(1, 1_000)
 """Of a basis point: what base units and floating point may be worth."""
 
 
-def settled(step: StepInput) -> tuple[Market, Settled, Fraction | None]:
+def settled(step: StepInput) -> tuple[PoolGraph, FixedPoint, Fraction | None]:
     """The plan's parts before they are put together."""
     problem = build_problem(step, reference_prices(step))
-    aim = aim_at(problem, goal(step).goal)
+    aim = objective_for_goal(problem, goal(step).goal)
     budget, _ = turnover_left(step, problem.total)
-    market = open_market(problem, max(aim.off, float(problem.total) / BPS))
-    return market, settle(market, aim, budget, step.limits.min_trade, {}), budget
+    market = build_pool_graph(problem, max(aim.off, float(problem.total) / BPS))
+    return market, find_fixed_point(market, aim, budget, step.limits.min_trade, {}), budget
 
 
 def outcome(step: StepInput) -> tuple[Fraction, dict[str, int], Fraction]:
@@ -60,7 +60,7 @@ def outcome(step: StepInput) -> tuple[Fraction, dict[str, int], Fraction]:
     except Refused as refusal:
         assert "nothing to trade" in refusal.message
         market, state, budget = settled(step)
-        gap = gap_bps(market, aim_at(market.problem, goal(step).goal), state, budget)
+        gap = gap_bps(market, objective_for_goal(market.problem, goal(step).goal), state, budget)
         return gap, {}, market.problem.total / BPS
     check_legs(step, found)
     assert found.gap_bps is not None
@@ -116,17 +116,19 @@ def test_the_bound_holds_for_the_plans_of_peers_too() -> None:
     for seed in range(12):
         step = without_gas(with_limits(random_step(seed, 5, 15, skew=0.0), pool_min_value=None, min_trade=None))
         market, state, budget = settled(step)
-        search = aim_at(market.problem, goal(step).goal).search(market.scale, np.zeros(5), {}, None if budget is None else float(budget))
+        search = objective_for_goal(market.problem, goal(step).goal).search(
+            market.scale, np.zeros(5), {}, None if budget is None else float(budget)
+        )
         bound = Fraction(search.solve(market.counted).bound * market.scale) * (1 + Fraction(1, 10**12))
-        for draft in (sequential(step, goal(step)), grid(step, goal(step)), state.draft, Draft()):
+        for draft in (sequential(step, goal(step)), grid(step, goal(step)), state.draft, PlanDraft()):
             assert objective(step, goal(step), draft.delta) <= bound
 
 
 def test_a_plan_that_stops_halfway_has_the_gap_of_what_it_left() -> None:
     step = two(5_800, 4_200)
     market, state, budget = settled(step)
-    aim = aim_at(market.problem, goal(step).goal)
-    half = Draft(delta={at: raw // 2 for at, raw in state.draft.delta.items()}, legs=state.draft.legs)
+    aim = objective_for_goal(market.problem, goal(step).goal)
+    half = PlanDraft(delta={at: raw // 2 for at, raw in state.draft.delta.items()}, legs=state.draft.legs)
     gap = gap_bps(market, aim, replace(state, draft=half), budget)
     cost_bps = 30
     assert float(gap) == pytest.approx(50 - cost_bps, abs=1), "what was left undone is worth plan_cost less its cost, per unit moved"
@@ -144,10 +146,10 @@ def test_the_less_of_a_plan_is_done_the_larger_its_gap_and_no_plan_is_beyond_the
 
     monkeypatch.setattr("agent.planning.plan_builder.rounded_gap", seen)
     market, state, budget = settled(any_problem(seed))
-    aim = aim_at(market.problem, goal(any_problem(seed)).goal)
+    aim = objective_for_goal(market.problem, goal(any_problem(seed)).goal)
     for tenths in range(10, -1, -1):
         delta = {at: raw * tenths // 10 for at, raw in state.draft.delta.items()}
-        gap_bps(market, aim, replace(state, draft=Draft(delta=delta)), budget)
+        gap_bps(market, aim, replace(state, draft=PlanDraft(delta=delta)), budget)
     per_unit = [gap * max(part, 0.01) for gap, part in zip(short, np.linspace(1, 0, 11), strict=True)]
     assert short[0] >= -1e-7
     assert all(later > sooner for sooner, later in pairwise(short)), short
@@ -160,12 +162,12 @@ def test_a_multiplier_beyond_its_limit_is_cut_so_that_the_bound_stays_one(monkey
     for seed in range(12):
         step = without_gas(with_limits(random_step(seed, 6, 15, skew=0.0), turnover_bps=800, daily_turnover_bps=None, pool_min_value=None))
         market, _, budget = settled(step)
-        search = aim_at(market.problem, goal(step).goal).search(market.scale, np.zeros(6), {}, float(budget or 0))
+        search = objective_for_goal(market.problem, goal(step).goal).search(market.scale, np.zeros(6), {}, float(budget or 0))
         exact = search.solve(market.real).bound
         with monkeypatch.context() as broken_off:
             broken_off.setattr("agent.planning.utility.TURNS", 1)
             broken_off.setattr("agent.planning.utility.UNMOVED", 10.0)
-            broken_off.setattr("agent.planning.utility.Search.side", lambda self, goals: self.held[goals] - 0.2)
+            broken_off.setattr("agent.planning.utility.FlowOptimizer.side", lambda self, goals: self.held[goals] - 0.2)
             early = search.solve(market.real).bound
         assert early >= exact - 1e-12
         looser += early > exact + 1e-9
@@ -182,10 +184,10 @@ def test_an_imprecise_solve_makes_the_gap_larger(monkeypatch: pytest.MonkeyPatch
         step_input(FIVE, {"WETH": 42_000, "USDC": 15_000, "WBTC": 26_000, "DAI": 7_000, "LINK": 10_000}, PRICES, pools=five_pools())
     )
     market, state, budget = settled(step)
-    aim = aim_at(market.problem, goal(step).goal)
+    aim = objective_for_goal(market.problem, goal(step).goal)
     exact = gap_bps(market, aim, state, budget)
     monkeypatch.setattr("agent.planning.dual.STEPS", 2)
-    unsolved = open_market(market.problem, market.scale)
+    unsolved = build_pool_graph(market.problem, market.scale)
     assert gap_bps(unsolved, aim, state, budget) > exact
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import Plan, PoolState, StepInput
-from agent.planning.fixed_point import settle
+from agent.planning.fixed_point import find_fixed_point
 from agent.planning.planner import best_paying, plan, plan_swap
-from agent.planning.problem import aim_at, build_problem, open_market
-from agent.planning.rounding import Walk
+from agent.planning.problem import build_pool_graph, build_problem, objective_for_goal
+from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route
 from agent.reference import reference_prices
 from tests.builders import Number, step_input, token, v2_pool, v3_pool, with_limits
@@ -72,7 +72,7 @@ def test_a_dust_source_below_its_floor_leaves_the_rest_of_its_route() -> None:
     pools = [v3_pool(GUSD, DAI, 1, 50_000_000), v3_pool(WETH, DAI, 2_000, 50_000_000), v3_pool(DAI, USDC, 1, 50_000_000)]
     targets = {"USDC": 2_500, "DAI": 2_500, "WETH": 2_500, "GUSD": 2_500}
     step = coarse(targets, {"WETH": 1_000, "GUSD": 1_000, "DAI": 0, "USDC": 0}, *pools)
-    walk = Walk(build_problem(step, reference_prices(step)))
+    walk = RouteSimulator(build_problem(step, reference_prices(step)))
     feeds = Route(((pools[0].address, GUSD.address),), 2), Route(((pools[1].address, WETH.address),), 10**17)
     taken = walk.run(Route(((pools[2].address, DAI.address),), 0, feeds), [2, 10**17])
     assert taken == [0, 10**17]
@@ -98,7 +98,7 @@ def test_a_pool_that_pays_no_more_than_the_reference_is_not_said_to() -> None:
     step = coarse({"USDC": 5_000, "WHOLE": 5_000}, {"WHOLE": 1_000}, *pools)
     problem = build_problem(step, reference_prices(step))
     for pool, why in zip(pools, ("exchanges too few base units to hit a goal", "pays above the reference price"), strict=True):
-        walk = Walk(problem)
+        walk = RouteSimulator(problem)
         walk.run(Route(((pool.address, WHOLE.address),)), [20])
         assert best_paying(problem, walk.draft, "move USDC past its goal") == (
             pool.address,
@@ -121,8 +121,8 @@ def test_a_refusal_advises_only_limits_that_are_on(
     monkeypatch.setattr("agent.planning.fixed_point.ROUNDS", 0)
     step = coarse({"USDC": 5_000, "WHOLE": 5_000}, {"USDC": 1_000}, v3_pool(WHOLE, USDC, 20, 2_000_000))
     problem = build_problem(step, reference_prices(step))
-    aim = aim_at(problem, goal(step).goal)
+    aim = objective_for_goal(problem, goal(step).goal)
     with pytest.raises(Refused) as refused:
-        settle(open_market(problem, aim.off), aim, budget, min_trade, {})
+        find_fixed_point(build_pool_graph(problem, aim.off), aim, budget, min_trade, {})
     told = f"{refused.value.message} {refused.value.remedy}"
     assert [limit for limit in ("turnover", "min_trade") if limit in told] == named

@@ -12,32 +12,32 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from agent.model import V2Pool
-from agent.planning.dual import box_minimum, evaluate, solve
-from agent.planning.pool_curves import Curve, Stack, build_offer, build_stack
-from agent.planning.utility import Search, Worth, must_sell, risk_of
+from agent.planning.dual import box_minimum, evaluate_dual, solve_dual
+from agent.planning.pool_curves import CurveStack, PoolCurve, build_trade_curves, stack_curves
+from agent.planning.utility import FlowOptimizer, PlanUtility, build_deviation_risk, sell_program
 
 
-def both_ways(a: int, b: int, depth: float = 1_000_000.0, fee_pips: int = 3_000, skew: float = 0.0) -> list[tuple[int, int, Curve]]:
+def both_ways(a: int, b: int, depth: float = 1_000_000.0, fee_pips: int = 3_000, skew: float = 0.0) -> list[tuple[int, int, PoolCurve]]:
     """Both directions of a V2 pair between tokens worth 1, as they count."""
     pool = V2Pool(f"{a}-{b}", "uniswap_v2", str(a), str(b), int(depth * 10**6), int(depth * 10**6 * (1 + skew)), fee_pips)
-    offers = [build_offer(pool, str(source), Fraction(1), Fraction(1), 10**6, 100) for source in (a, b)]
+    offers = [build_trade_curves(pool, str(source), Fraction(1), Fraction(1), 10**6, 100) for source in (a, b)]
     return [(*ends, found.counted) for ends, found in zip(((a, b), (b, a)), offers, strict=True) if found is not None]
 
 
-def market(*pairs: list[tuple[int, int, Curve]]) -> Stack:
-    return build_stack([arc for pair in pairs for arc in pair])
+def market(*pairs: list[tuple[int, int, PoolCurve]]) -> CurveStack:
+    return stack_curves([pool_edge for pair in pairs for pool_edge in pair])
 
 
-def aim(held: list[float], shares: list[float], price: float = 0.01, band: float = 0.0, budget: float | None = None) -> Search:
+def aim(held: list[float], shares: list[float], price: float = 0.01, band: float = 0.0, budget: float | None = None) -> FlowOptimizer:
     """Goals of the final total, each `band` wide either way; tokens with no share must end empty."""
     wanted = np.array(shares)
     low, high = np.where(wanted > 0, wanted - band, 0.0), np.where(wanted > 0, wanted + band, 0.0)
     now = np.array(held)
     above, below = np.maximum(now - high * now.sum(), 0.0).sum(), np.maximum(low * now.sum() - now, 0.0).sum()
-    lean = 0.5 if not band or above + below == 0 else above / (above + below)
+    tie_break = 0.5 if not band or above + below == 0 else above / (above + below)
     hubs = {number: 0.0 for number, share in enumerate(shares) if share == 0}
     size = len(held)
-    return Search(Worth(low, high, price, lean, hubs), now, now, np.full(size, -np.inf), np.full(size, np.inf), budget)
+    return FlowOptimizer(PlanUtility(low, high, price, tie_break, hubs), now, now, np.full(size, -np.inf), np.full(size, np.inf), budget)
 
 
 # quadratics in a box
@@ -55,8 +55,8 @@ def test_the_minimum_in_a_box_is_where_no_unknown_can_go_further_down(seed: int,
         assert np.array_equal(again, found), "where the search begins does not show in the minimum"
     pull = slope + matrix @ found
     assert (found >= low).all() and (found <= high).all()
-    still = np.abs(pull) <= 1e-6 * (1 + np.abs(matrix).max())
-    assert (still | ((pull > 0) & (found <= low)) | ((pull < 0) & (found >= high))).all()
+    unmoved = np.abs(pull) <= 1e-6 * (1 + np.abs(matrix).max())
+    assert (unmoved | ((pull > 0) & (found <= low)) | ((pull < 0) & (found >= high))).all()
 
 
 # the dual
@@ -99,16 +99,16 @@ def test_without_pools_everything_stays_and_the_bound_is_what_is_held() -> None:
 
 def test_a_bound_is_one_even_where_a_unit_would_cost_more_than_it_is_worth() -> None:
     """Ten units must go at a price of two each, and the pool takes a twentieth of one: the price is less than nothing."""
-    program = must_sell(np.array([10.0, 0.0]), {0: 0.0}, 2.0)
+    program = sell_program(np.array([10.0, 0.0]), {0: 0.0}, 2.0)
     stack = market(both_ways(0, 1, 10.0))
     sold, paid = stack.flat[3].max() / stack.keep[0], stack.flat[4].max()
     assert 0.02 < paid < sold < 0.1
     best = 10.0 - sold + paid - 2.0 * (10.0 - sold)
-    found = solve(program, stack)
+    found = solve_dual(program, stack)
     assert found.bound == pytest.approx(best, abs=1e-12) and found.prices[0] < 0
-    assert evaluate(program, stack, np.array([-2.0])).bound > best
-    worthless = must_sell(np.array([10.0, 0.0, 1.0]), {0: 0.0, 1: 0.0}, 2.0)
-    assert evaluate(worthless, market(both_ways(0, 1, 10.0)), np.array([2.0, 2.0])).bound >= 1.0 - 2.0 * (10.0 - sold) - 2.0 * paid
+    assert evaluate_dual(program, stack, np.array([-2.0])).bound > best
+    worthless = sell_program(np.array([10.0, 0.0, 1.0]), {0: 0.0, 1: 0.0}, 2.0)
+    assert evaluate_dual(worthless, market(both_ways(0, 1, 10.0)), np.array([2.0, 2.0])).bound >= 1.0 - 2.0 * (10.0 - sold) - 2.0 * paid
 
 
 def test_a_hub_ends_empty() -> None:
@@ -152,7 +152,7 @@ def test_nothing_that_the_pools_can_do_is_worth_more_than_the_bound(seed: int, b
             assert search.worth.of(after) <= found.bound + 1e-9
 
 
-def _flows(stack: Stack, best: np.ndarray, part: np.ndarray, dice: random.Random, size: int) -> np.ndarray:
+def _flows(stack: CurveStack, best: np.ndarray, part: np.ndarray, dice: random.Random, size: int) -> np.ndarray:
     """Change of each token when every arc takes something: near the best flows, or anything up to its capacity."""
     rate, edge, depth, net, out, _ = stack.flat
     width = stack.rates.shape[1] + 1
@@ -161,7 +161,7 @@ def _flows(stack: Stack, best: np.ndarray, part: np.ndarray, dice: random.Random
         cells = slice(row * width + 1, (row + 1) * width)
         live = rate[cells] > -1
         keep = float(stack.keep[row])
-        curve = Curve(keep, *(values[cells][live] for values in (rate, edge, depth, net, out, out)))
+        curve = PoolCurve(keep, *(values[cells][live] for values in (rate, edge, depth, net, out, out)))
         taken = float(best[row]) * dice.uniform(0.5, 1.5) if dice.random() < 0.5 else float(part[row]) * curve.capacity
         taken = min(taken, curve.capacity)
         change[stack.source[row]] -= taken
@@ -172,12 +172,12 @@ def _flows(stack: Stack, best: np.ndarray, part: np.ndarray, dice: random.Random
 # risk
 
 
-def zone(held: list[float], shares: list[float], volatility: list[float], correlation: float, aversion: float) -> Search:
+def zone(held: list[float], shares: list[float], volatility: list[float], correlation: float, aversion: float) -> FlowOptimizer:
     size = len(held)
     weights, now = np.array(shares), np.array(held)
     related = np.full((size, size), correlation) + np.eye(size) * (1 - correlation)
-    risk = risk_of(np.array(volatility), related, aversion / now.sum())
-    return Search(Worth(weights, weights, 0.05, 0.5, {}, risk), now, now, np.full(size, -np.inf), np.full(size, np.inf), None)
+    risk = build_deviation_risk(np.array(volatility), related, aversion / now.sum())
+    return FlowOptimizer(PlanUtility(weights, weights, 0.05, 0.5, {}, risk), now, now, np.full(size, -np.inf), np.full(size, np.inf), None)
 
 
 def test_risk_is_the_quadratic_of_the_deviation() -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from agent.model import StepInput
-from agent.planning import cycles as circles
-from agent.planning.cycles import break_circles, chart, edges_of, shortest_circle
-from agent.planning.problem import Market, aim_at, build_problem, open_market, turnover_left
-from agent.planning.utility import Search
+from agent.planning import cycles
+from agent.planning.cycles import break_cycles, flows_by_token_pair, order_tokens, shortest_cycle
+from agent.planning.problem import PoolGraph, build_pool_graph, build_problem, objective_for_goal, turnover_left
+from agent.planning.utility import FlowOptimizer
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.builders import with_limits
@@ -22,13 +22,13 @@ WORTH = 1e-6
 """A hundredth of a basis point of what has to move."""
 
 
-def skewed(seed: int, tokens: int, pools: int, turnover_bps: int | None = None) -> tuple[Market, Search]:
+def skewed(seed: int, tokens: int, pools: int, turnover_bps: int | None = None) -> tuple[PoolGraph, FlowOptimizer]:
     """A market off the reference by half a percent (standard deviation of each pool), and what is looked for in it."""
     step: StepInput = random_step(seed, tokens, pools, 2_000_000, skew=0.005)
     step = without_gas(with_limits(step, pool_min_value=None, min_trade=None, turnover_bps=turnover_bps, daily_turnover_bps=None))
     problem = build_problem(step, reference_prices(step))
-    aim = aim_at(problem, goal(step).goal)
-    market = open_market(problem, max(aim.off, float(problem.total) / BPS))
+    aim = objective_for_goal(problem, goal(step).goal)
+    market = build_pool_graph(problem, max(aim.off, float(problem.total) / BPS))
     budget, _ = turnover_left(step, problem.total)
     return market, aim.search(market.scale, np.zeros(tokens), {}, None if budget is None else float(budget))
 
@@ -38,7 +38,7 @@ def test_of_all_orders_of_four_tokens_the_best_is_found(turnover_bps: int | None
     gained = 0
     for seed in range(8):
         market, search = skewed(seed, 4, 9, turnover_bps)
-        course = chart(market, market.rows(), search)
+        course = order_tokens(market, market.rows(), search)
         within = course.search(search)
         worth = {
             order: within.solve(market.real.rows(replace(course, rank=np.array(order)).rows(market.real, market.rows()))).bound
@@ -50,12 +50,12 @@ def test_of_all_orders_of_four_tokens_the_best_is_found(turnover_bps: int | None
 
 
 def test_what_is_called_proven_is_the_best_of_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(circles, "NODES", 10**3)
+    monkeypatch.setattr(cycles, "NODES", 10**3)
     for seed in range(6):
         market, search = skewed(seed, 4, 12)
-        course = chart(market, market.rows(), search)
+        course = order_tokens(market, market.rows(), search)
         within, everything = course.search(search), market.real.rows(market.rows())
-        assert break_circles(everything, within).proven
+        assert break_cycles(everything, within).proven
         mine = within.solve(market.real.rows(course.rows(market.real, market.rows()))).bound
         for order in permutations(range(4)):
             rows = replace(course, rank=np.array(order)).rows(market.real, market.rows())
@@ -64,28 +64,28 @@ def test_what_is_called_proven_is_the_best_of_all_orders(monkeypatch: pytest.Mon
 
 def test_a_search_given_up_says_so_and_the_way_found_has_no_circle(monkeypatch: pytest.MonkeyPatch) -> None:
     unproven = 0
-    monkeypatch.setattr(circles, "NODES", 3)
+    monkeypatch.setattr(cycles, "NODES", 3)
     for seed in range(6):
         market, search = skewed(seed, 6, 30)
-        found = break_circles(market.real.rows(market.rows()), chart(market, market.rows(), search).search(search))
+        found = break_cycles(market.real.rows(market.rows()), order_tokens(market, market.rows(), search).search(search))
         unproven += not found.proven
-        assert shortest_circle(dict.fromkeys(found.edges, 1.0)) == []
-        assert shortest_circle(dict.fromkeys(found.cut, 1.0)) == []
+        assert shortest_cycle(dict.fromkeys(found.edges, 1.0)) == []
+        assert shortest_cycle(dict.fromkeys(found.cut, 1.0)) == []
     assert unproven >= 3
 
 
 def test_without_pools_off_the_reference_no_flows_run_in_a_circle() -> None:
     step = without_gas(with_limits(random_step(1, 6, 30, skew=0.0), pool_min_value=None, min_trade=None))
     problem = build_problem(step, reference_prices(step))
-    aim = aim_at(problem, goal(step).goal)
-    market = open_market(problem, aim.off)
+    aim = objective_for_goal(problem, goal(step).goal)
+    market = build_pool_graph(problem, aim.off)
     search = aim.search(market.scale, np.zeros(6), {}, None)
-    assert shortest_circle(edges_of(market.real, search.solve(market.real))) == []
-    assert break_circles(market.real, search).proven
+    assert shortest_cycle(flows_by_token_pair(market.real, search.solve(market.real))) == []
+    assert break_cycles(market.real, search).proven
 
 
 def test_the_shortest_circle_comes_first_and_of_these_the_widest() -> None:
     edges = {(0, 1): 5.0, (1, 2): 4.0, (2, 0): 4.0, (2, 3): 1.0, (3, 2): 2.0, (1, 4): 3.0, (4, 1): 2.0}
-    assert set(shortest_circle(edges)) == {(1, 4), (4, 1)}
-    assert set(shortest_circle({(0, 1): 5.0, (1, 2): 4.0, (2, 0): 4.0, (3, 0): 9.0})) == {(0, 1), (1, 2), (2, 0)}
-    assert shortest_circle({(0, 1): 5.0, (1, 2): 4.0, (0, 2): 4.0}) == []
+    assert set(shortest_cycle(edges)) == {(1, 4), (4, 1)}
+    assert set(shortest_cycle({(0, 1): 5.0, (1, 2): 4.0, (2, 0): 4.0, (3, 0): 9.0})) == {(0, 1), (1, 2), (2, 0)}
+    assert shortest_cycle({(0, 1): 5.0, (1, 2): 4.0, (0, 2): 4.0}) == []

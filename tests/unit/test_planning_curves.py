@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm import pools as amm
+from agent.amm import pools
 from agent.model import PoolState, TickLiquidity
-from agent.planning.dual import Answers
-from agent.planning.pool_curves import MOST, SHADE, Curve, Offer, build_offer, build_stack
+from agent.planning.dual import PoolResponses
+from agent.planning.pool_curves import MOST, SHADE, PoolCurve, TradeCurves, build_trade_curves, stack_curves
 from tests.builders import token, v2_pool, v3_pool
 from tests.planning_worlds import ranged
 
@@ -25,15 +25,15 @@ SCALE = 10**9
 MARKETS = {"seed": st.integers(0, 10**6), "sell_weth": st.booleans(), "is_v2": st.booleans(), "skew": st.sampled_from([0.0, 0.01])}
 
 
-def offer(pool: PoolState, token_in: str, bound_bps: int = 100, least: Fraction = Fraction(0)) -> Offer:
-    found = build_offer(pool, token_in, PRICES[token_in], PRICES[amm.token_out(pool, token_in)], SCALE, bound_bps, least)
+def offer(pool: PoolState, token_in: str, bound_bps: int = 100, least: Fraction = Fraction(0)) -> TradeCurves:
+    found = build_trade_curves(pool, token_in, PRICES[token_in], PRICES[pools.token_out(pool, token_in)], SCALE, bound_bps, least)
     assert found is not None
     return found
 
 
-def answer(curve: Curve, rate: float) -> tuple[float, float, float]:
+def answer(curve: PoolCurve, rate: float) -> tuple[float, float, float]:
     """(taken, paid, surplus) when the last unit has to pay `rate`."""
-    found = Answers(build_stack([(0, 1, curve)]), np.array([rate - 1, 0.0]))
+    found = PoolResponses(stack_curves([(0, 1, curve)]), np.array([rate - 1, 0.0]))
     return float(found.taken[0]), float(found.paid[0]), float(found.surplus[0])
 
 
@@ -48,17 +48,17 @@ def some_pool(seed: int, is_v2: bool, skew: float) -> PoolState:
 @given(share=st.floats(0.0, 1.0), **MARKETS)
 def test_a_curve_answers_what_the_exact_pool_answers(seed: int, sell_weth: bool, is_v2: bool, skew: float, share: float) -> None:
     pool, token_in = some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address
-    token_out = amm.token_out(pool, token_in)
+    token_out = pools.token_out(pool, token_in)
     curve = offer(pool, token_in).real
     rate = curve.best_rate * (1 - 0.01 * share) * 0.999999
     taken, paid, _ = answer(curve, rate)
-    exact_in = amm.best_response(pool, token_in, Fraction(rate) * PRICES[token_in] / PRICES[token_out], 100)
+    exact_in = pools.best_response(pool, token_in, Fraction(rate) * PRICES[token_in] / PRICES[token_out], 100)
     taken_raw = Fraction(taken) * SCALE / PRICES[token_in]
-    room = amm.max_in(pool, token_in, 100)
+    room = pools.max_input_raw(pool, token_in, 100)
     assert abs(taken_raw - exact_in) <= Fraction(room, 100_000) + 2
     amount = min(int(taken_raw), room)
     if amount > 10**4:
-        got = float(amm.swap_exact_in(pool, token_in, amount).amount_out_raw * PRICES[token_out] / SCALE)
+        got = float(pools.swap_exact_in(pool, token_in, amount).amount_out_raw * PRICES[token_out] / SCALE)
         assert got == pytest.approx(curve.pays(float(amount * PRICES[token_in] / SCALE)), rel=1e-8, abs=3e-8)
         assert got == pytest.approx(paid, rel=1e-5, abs=3e-9)
 
@@ -69,13 +69,13 @@ def test_no_swaps_get_more_out_of_a_pool_than_its_curve_says(
 ) -> None:
     """The bound of the certificate rests on this: whatever is swapped within the bounds lies under the curve."""
     pool, token_in = some_pool(seed, is_v2, skew), (WETH if sell_weth else USDC).address
-    token_out = amm.token_out(pool, token_in)
+    token_out = pools.token_out(pool, token_in)
     curve, state, spent, got = offer(pool, token_in).real, pool, 0, 0
     for part in parts:
-        amount = int(Fraction(part) / len(parts) * amm.max_in(pool, token_in, 100))
+        amount = int(Fraction(part) / len(parts) * pools.max_input_raw(pool, token_in, 100))
         if amount * PRICES[token_in] < 1_000:
             continue  # buys less than one base unit
-        swapped = amm.swap_exact_in(state, token_in, amount)
+        swapped = pools.swap_exact_in(state, token_in, amount)
         state, spent, got = swapped.after, spent + swapped.amount_in_raw, got + swapped.amount_out_raw
     value_in, value_out = float(spent * PRICES[token_in] / SCALE), float(got * PRICES[token_out] / SCALE)
     rounded_up = 2 * len(curve.roots) * len(parts)  # each range asks for its input and its fee rounded up, and pays nothing for that
@@ -113,9 +113,9 @@ def test_no_unit_is_traded_below_the_least_rate() -> None:
     pool = v2_pool(WETH, USDC, 2_000, 100_000)
     curve = offer(pool, WETH.address, 100, Fraction(994, 1_000)).real
     assert curve.rates[-1] == pytest.approx(-0.006)
-    exact = amm.best_response(pool, WETH.address, Fraction(994, 1_000) * PRICES[WETH.address], 100)
+    exact = pools.best_response(pool, WETH.address, Fraction(994, 1_000) * PRICES[WETH.address], 100)
     assert curve.capacity * SCALE == pytest.approx(float(exact * PRICES[WETH.address]), rel=1e-6)
-    assert build_offer(pool, WETH.address, *PRICES.values(), SCALE, 100, Fraction(998, 1_000)) is None
+    assert build_trade_curves(pool, WETH.address, *PRICES.values(), SCALE, 100, Fraction(998, 1_000)) is None
 
 
 def test_a_pool_off_the_market_is_free_but_never_a_gain() -> None:
@@ -136,7 +136,7 @@ def test_a_pool_at_the_reference_counts_as_it_is() -> None:
 
 def test_of_two_pools_off_the_market_the_better_one_is_filled_first() -> None:
     good, better = (offer(v3_pool(WETH, USDC, price, 100_000), WETH.address).counted for price in (2_010, 2_028))
-    found = Answers(build_stack([(0, 1, good), (0, 1, better)]), np.array([-SHADE * 0.8, 0.0]))
+    found = PoolResponses(stack_curves([(0, 1, good), (0, 1, better)]), np.array([-SHADE * 0.8, 0.0]))
     assert found.taken[0] == 0 < found.taken[1]
 
 
@@ -151,7 +151,7 @@ def test_nothing_can_be_sold_into_a_side_without_liquidity() -> None:
     pool = v3_pool(WETH, USDC, 2_000, 100_000)
     dry, empty = replace(pool, liquidity=0, ticks=()), replace(v2_pool(WETH, USDC, 2_000), reserve0=0)
     for useless in (dry, empty, replace(pool, sqrt_price_x96=0)):
-        assert build_offer(useless, WETH.address, *PRICES.values(), SCALE, 100) is None
+        assert build_trade_curves(useless, WETH.address, *PRICES.values(), SCALE, 100) is None
 
 
 def test_a_gap_in_the_liquidity_is_passed_over() -> None:
@@ -166,6 +166,6 @@ def test_a_gap_in_the_liquidity_is_passed_over() -> None:
     assert (curve.depths == 0).sum() == 2, "the gap, and the end"
     share = curve.capacity * 0.9
     raw = int(share * SCALE / float(PRICES[pool.token0]))
-    got = amm.swap_exact_in(gapped, pool.token0, raw).amount_out_raw * PRICES[pool.token1] / SCALE
+    got = pools.swap_exact_in(gapped, pool.token0, raw).amount_out_raw * PRICES[pool.token1] / SCALE
     assert float(got) == pytest.approx(curve.pays(share), rel=1e-6)
     assert curve.edges_passed(share) == 2

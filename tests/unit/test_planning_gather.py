@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.amm import pools as amm
-from agent.model import Funding, StepInput
-from agent.planning.gas import leg_units, plan_units
+from agent.model import LegFunding, StepInput
+from agent.planning.gas import leg_gas_units, plan_gas_units
 from agent.planning.planner import plan
 from agent.planning.problem import build_problem
-from agent.planning.rounding import Walk
-from agent.planning.routes import Route, gather, uses
+from agent.planning.rounding import RouteSimulator
+from agent.planning.routes import Route, merge_routes, merged_leg_counts
 from agent.reference import reference_prices
 from tests.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
 from tests.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal
@@ -43,21 +43,23 @@ def test_chains_with_the_same_last_hops_share_them_and_others_stay_apart() -> No
     alone = Route((("u", "A"), ("v", "H")), 5)
     ab = Route((("q", "H"),), 0, (Route((("p", "A"),), 1), Route((("s", "B"),), 2)))
     together = Route((("r", "G"),), 0, (ab, Route((("t", "C"),), 3)))
-    assert gather([a, b, c, begins_at_the_hub, alone]) == [begins_at_the_hub, together, alone]
+    assert merge_routes([a, b, c, begins_at_the_hub, alone]) == [begins_at_the_hub, together, alone]
     assert [source.amount_raw for source in together.sources] == [1, 2, 3]
-    assert gather([a, a]) == [replace(a, amount_raw=2)], "twice the same way is once the sum"
+    assert merge_routes([a, a]) == [replace(a, amount_raw=2)], "twice the same way is once the sum"
 
 
 def test_legs_are_counted_as_they_will_run() -> None:
     chains = [[("p", 0), ("q", 1)], [("r", 2), ("q", 1)], [("q", 1)], [("p", 0), ("s", 1)]]
-    assert uses(chains) == {("p", 0): 2, ("q", 1): 2, ("r", 2): 1, ("s", 1): 1}
+    assert merged_leg_counts(chains) == {("p", 0): 2, ("q", 1): 2, ("r", 2): 1, ("s", 1): 1}
 
 
 def test_three_tokens_sold_through_one_hub_leave_it_in_one_leg() -> None:
     step = hub_world()
     found = plan(step, goal(step))
     check_legs(step, found)
-    assert [(leg.token_out == WETH.address, leg.sink) for leg in found.legs] == [(True, Funding.ROUTER)] * 3 + [(False, Funding.WALLET)]
+    assert [(leg.token_out == WETH.address, leg.sink) for leg in found.legs] == [(True, LegFunding.ROUTER)] * 3 + [
+        (False, LegFunding.WALLET)
+    ]
     assert found.legs[-1].amount_in_raw == sum(leg.amount_out_raw for leg in found.legs[:-1])
     assert found.gap_bps is not None and found.gap_bps < 1
 
@@ -70,8 +72,8 @@ def test_what_gathers_costs_less_gas_than_chains_of_their_own() -> None:
     for leg in found.legs[:-1]:
         apart += [leg, replace(found.legs[-1], amount_in_raw=leg.amount_out_raw)]
     problem = build_problem(step, reference_prices(step))
-    swaps = sum(leg_units(problem.pools[leg.pool], 0, router=problem.gas.router) for leg in apart)
-    assert found.gas_units < plan_units(problem.gas, apart, swaps) - 100_000
+    swaps = sum(leg_gas_units(problem.pools[leg.pool], 0, router=problem.gas.router) for leg in apart)
+    assert found.gas_units < plan_gas_units(problem.gas, apart, swaps) - 100_000
 
 
 def test_where_the_last_pool_takes_less_every_source_gives_less_and_nothing_stays_behind() -> None:
@@ -80,7 +82,7 @@ def test_where_the_last_pool_takes_less_every_source_gives_less_and_nothing_stay
     narrow = v3_pool(WETH, USDC, 2_000, 1_000_000, fee_pips=500)
     pools = tuple(narrow if USDC.address in (pool.token0, pool.token1) else pool for pool in step.snapshot.pools)
     step = with_snapshot(step, pools=pools)
-    walk = Walk(build_problem(step, reference_prices(step)))
+    walk = RouteSimulator(build_problem(step, reference_prices(step)))
     hops = [(pool.address, pool.token1 if pool.token0 == WETH.address else pool.token0) for pool in pools if pool is not narrow]
     route = Route(((narrow.address, WETH.address),), 0, tuple(Route((hop,)) for hop in hops))
     wanted = [walk.spendable(token_in) for _, token_in in hops]
@@ -88,14 +90,14 @@ def test_where_the_last_pool_takes_less_every_source_gives_less_and_nothing_stay
     assert all(0 < got < asked for got, asked in zip(taken, wanted, strict=True))
     legs = walk.draft.legs
     assert legs[-1].amount_in_raw == sum(leg.amount_out_raw for leg in legs[:-1])
-    room = amm.max_in(narrow, WETH.address, 10)
+    room = amm.max_input_raw(narrow, WETH.address, 10)
     assert room * 99 // 100 < legs[-1].amount_in_raw <= room
     assert narrow.address in walk.draft.full
 
 
 def test_a_feed_that_has_nothing_is_left_out() -> None:
     step = hub_world()
-    walk = Walk(build_problem(step, reference_prices(step)))
+    walk = RouteSimulator(build_problem(step, reference_prices(step)))
     first, second, last = (step.snapshot.pools[at] for at in (0, 1, 3))
     route = Route(((last.address, WETH.address),), 0, (Route(((first.address, LINK.address),)), Route(((second.address, WBTC.address),))))
     assert walk.run(route, [ONE, 0]) == [ONE, 0]

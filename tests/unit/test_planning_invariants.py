@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import Refused
-from agent.guards.replay import replay
+from agent.guards.replay import replay_legs
 from agent.planning.planner import plan
 from agent.planning.problem import fair_floor
 from agent.units import BPS
@@ -57,7 +57,7 @@ def test_every_plan_keeps_to_every_bound(market: dict[str, float], limits: dict[
     drift = sum(max(Fraction(0), b - before * t / BPS) for b, _, t in found_values)
     left = sum(max(Fraction(0), a - after * t / BPS) for _, a, t in found_values)
     assert found.turnover <= (drift - left) * Fraction(105, 100) + before / 100_000, "no churn beyond the drift corrected"
-    replayed = replay(step.snapshot, found)
+    replayed = replay_legs(step.snapshot, found)
     assert replayed.fault is None and not replayed.stranded
     if step.limits.min_trade is not None:
         for moved in (replayed.sold, replayed.bought):

@@ -9,10 +9,10 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import Plan, PoolState, StepInput
-from agent.planning.fixed_point import settle
+from agent.planning.fixed_point import find_fixed_point
 from agent.planning.plan_builder import gap_bps
 from agent.planning.planner import plan
-from agent.planning.problem import aim_at, build_problem, open_market
+from agent.planning.problem import build_pool_graph, build_problem, objective_for_goal
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.builders import step_input, v2_pool, v3_pool, with_limits
@@ -52,9 +52,9 @@ def test_a_hub_before_a_pool_at_its_bound_ends_empty(after: int, plan_cost_bps: 
 def test_what_a_plan_left_in_a_hub_counts_in_its_gap() -> None:
     step = through_a_hub()
     problem = build_problem(step, reference_prices(step))
-    aim = aim_at(problem, goal(step).goal)
-    market = open_market(problem, aim.off)
-    whole = settle(market, aim, None, None, {})
+    aim = objective_for_goal(problem, goal(step).goal)
+    market = build_pool_graph(problem, aim.off)
+    whole = find_fixed_point(market, aim, None, None, {})
     left_raw = 100 * 10**18
     delta = {**whole.draft.delta, USDC.address: whole.draft.delta[USDC.address] - 100 * 10**6, DAI.address: left_raw}
     short = replace(whole.draft, delta=delta)

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent.errors import Refused
-from agent.model import Funding, Goal, PoolState, Quarantined, Rebalance, ReferenceKind
+from agent.model import Goal, LegFunding, PoolState, PriceSource, QuarantinedItem, Rebalance
 from agent.planning.planner import plan
 from agent.planning.problem import fair_floor
 from tests.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
@@ -107,7 +107,7 @@ def test_a_hub_outside_the_portfolio_is_passed_through_and_ends_empty() -> None:
     step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, hubs=("DAI",), pools=pools)
     found = plan(step, goal(step))
     check_legs(step, found)
-    assert [(leg.token_out, leg.sink) for leg in found.legs] == [(DAI.address, Funding.ROUTER), (USDC.address, Funding.WALLET)]
+    assert [(leg.token_out, leg.sink) for leg in found.legs] == [(DAI.address, LegFunding.ROUTER), (USDC.address, LegFunding.WALLET)]
     assert weights_bps(step, found) == {"WETH": 5_000, "USDC": 5_000}
     assert {at for at, _ in found.holdings_after} == {WETH.address, USDC.address}
 
@@ -120,7 +120,7 @@ def test_a_hub_without_a_price_or_in_quarantine_is_not_used() -> None:
     priced: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     sick = with_snapshot(
         step_input(None, {"WETH": 5_800, "USDC": 4_200}, hubs=("DAI",), pools=priced),
-        quarantined=(Quarantined("token", DAI.address, "returned a megabyte"),),
+        quarantined=(QuarantinedItem("token", DAI.address, "returned a megabyte"),),
     )
     with pytest.raises(Refused, match="returned a megabyte"):
         plan(sick, goal(sick))
@@ -131,7 +131,9 @@ def test_a_pool_that_is_quarantined_shallow_or_empty_is_ignored_and_named() -> N
     sick = v3_pool(WETH, USDC, 2_000, DEEP, 500)
     shallow = v2_pool(WETH, USDC, 2_000, 1_000)
     dry = replace(v3_pool(WETH, USDC, 2_000, DEEP, 100), liquidity=0, ticks=())
-    step = with_snapshot(two(5_800, 4_200, [sound, sick, shallow, dry]), quarantined=(Quarantined("pool", sick.address, "burnt its gas"),))
+    step = with_snapshot(
+        two(5_800, 4_200, [sound, sick, shallow, dry]), quarantined=(QuarantinedItem("pool", sick.address, "burnt its gas"),)
+    )
     found = plan(step, goal(step))
     assert {leg.pool for leg in found.legs} == {sound.address}
     reasons = {item.what: item.why for item in found.skipped}
@@ -162,7 +164,7 @@ def test_a_token_without_price_or_balance_refuses_by_name() -> None:
     with pytest.raises(Refused, match="WETH has no reference price"):
         plan(unpriced, goal(unpriced))
     step = two(5_800, 4_200)
-    unread = with_snapshot(step, holdings=step.snapshot.holdings[:1], quarantined=(Quarantined("token", USDC.address, "mute"),))
+    unread = with_snapshot(step, holdings=step.snapshot.holdings[:1], quarantined=(QuarantinedItem("token", USDC.address, "mute"),))
     with pytest.raises(Refused, match="mute"):
         plan(unread, goal(unread))
 
@@ -195,7 +197,7 @@ def test_the_same_input_gives_the_same_plan() -> None:
 def test_a_numeraire_without_a_target_may_still_be_passed_through() -> None:
     pools: list[PoolState] = [v3_pool(WETH, USDC, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     step = step_input({"WETH": 5_000, "DAI": 5_000}, {"WETH": 5_800, "DAI": 4_200}, hubs=("USDC",), pools=pools)
-    step = replace(step, reference=replace(step.reference, kinds=(ReferenceKind.SPOT,)))
+    step = replace(step, reference=replace(step.reference, kinds=(PriceSource.SPOT,)))
     found = plan(step, goal(step))
     check_legs(step, found)
     assert [leg.token_out for leg in found.legs] == [USDC.address, DAI.address]

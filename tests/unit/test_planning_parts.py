@@ -9,9 +9,9 @@ import pytest
 
 from agent.model import V2Pool
 from agent.planning import gas
-from agent.planning.pool_curves import build_offer
-from agent.planning.problem import Arc, Flow, fair_floor, least_rate, min_out
-from agent.planning.routes import MAX_LEGS, decompose
+from agent.planning.pool_curves import build_trade_curves
+from agent.planning.problem import EdgeFlow, PoolEdge, fair_floor, least_rate, min_out
+from agent.planning.routes import MAX_LEGS, decompose_flows
 from tests.builders import snapshot, token, v2_pool, v3_pool
 
 WETH, USDC = token("WETH"), token("USDC")
@@ -52,11 +52,11 @@ def test_a_leg_whose_every_unit_keeps_to_the_least_rate_keeps_to_its_floor() -> 
 
 def test_gas_counts_ticks_and_words_of_v3_and_nothing_more_of_v2() -> None:
     v2, v3 = v2_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 2_000)
-    for router in gas.ROUTERS.values():
-        assert gas.leg_units(v2, 0, router=router) == router.v2
-        assert gas.leg_units(v3, 0, router=router, moved=False) == router.v3
-        assert gas.leg_units(v3, 0, router=router) == router.v3 + gas.MOVED_UNITS
-        assert gas.leg_units(v3, 2, 5, router) == router.v3 + gas.MOVED_UNITS + 2 * gas.TICK_UNITS + 2 * gas.WORD_UNITS
+    for router in gas.ROUTER_GAS.values():
+        assert gas.leg_gas_units(v2, 0, router=router) == router.v2
+        assert gas.leg_gas_units(v3, 0, router=router, moved=False) == router.v3
+        assert gas.leg_gas_units(v3, 0, router=router) == router.v3 + gas.MOVED_UNITS
+        assert gas.leg_gas_units(v3, 2, 5, router) == router.v3 + gas.MOVED_UNITS + 2 * gas.TICK_UNITS + 2 * gas.WORD_UNITS
 
 
 def test_gas_price_is_base_and_tip_or_the_legacy_price() -> None:
@@ -68,25 +68,25 @@ def test_gas_price_is_base_and_tip_or_the_legacy_price() -> None:
 # paths
 
 
-def _steep(a: int, b: int, amount: float) -> Flow:
+def _steep(a: int, b: int, amount: float) -> EdgeFlow:
     """A flow that moves its pool by about a percent per unit."""
     return _flow(a, b, amount, 2 * 10**8)
 
 
-def _flow(a: int, b: int, amount: float, reserve: int = 10**14) -> Flow:
+def _flow(a: int, b: int, amount: float, reserve: int = 10**14) -> EdgeFlow:
     """A flow through a pool so deep, and free of charge, that it pays nearly what it takes."""
     pool = V2Pool(f"{a}-{b}", "uniswap_v2", str(a), str(b), reserve, reserve, 0)
-    offer = build_offer(pool, str(a), Fraction(1), Fraction(1), 10**6, 2_000)
+    offer = build_trade_curves(pool, str(a), Fraction(1), Fraction(1), 10**6, 2_000)
     assert offer is not None
-    return Flow(Arc(pool.address, a, b, offer), amount, offer.real.pays(amount), 0.0)
+    return EdgeFlow(PoolEdge(pool.address, a, b, offer), amount, offer.real.pays(amount), 0.0)
 
 
 def _trips(paths: tuple) -> dict[tuple[int, ...], float]:  # type: ignore[type-arg]  # paths of any length
-    return {(path.source, *(flow.arc.target for flow in path.flows)): path.taken for path in paths}
+    return {(path.source, *(flow.pool_edge.target for flow in path.flows)): path.taken for path in paths}
 
 
 def test_flows_become_paths_through_an_empty_hub() -> None:
-    routes = decompose([_flow(0, 1, 6.0), _flow(1, 2, 4.0), _flow(1, 3, 2.0)], [0, 1, 2, 3], frozenset({0}), frozenset({2, 3}))
+    routes = decompose_flows([_flow(0, 1, 6.0), _flow(1, 2, 4.0), _flow(1, 3, 2.0)], [0, 1, 2, 3], frozenset({0}), frozenset({2, 3}))
     assert _trips(routes.paths) == pytest.approx({(0, 1, 2): 4.0, (0, 1, 3): 2.0})
     assert routes.cut == ()
 
@@ -94,7 +94,7 @@ def test_flows_become_paths_through_an_empty_hub() -> None:
 def test_a_token_that_keeps_takes_the_longest_routes_and_passes_on_the_shortest() -> None:
     first, third = _flow(0, 1, 5.0), _flow(3, 2, 4.0)
     flows = [first, _flow(1, 2, first.paid), third, _flow(2, 4, third.paid)]
-    routes = decompose(flows, [0, 1, 3, 2, 4], frozenset({0, 3}), frozenset({2, 4}))
+    routes = decompose_flows(flows, [0, 1, 3, 2, 4], frozenset({0, 3}), frozenset({2, 4}))
     assert _trips(routes.paths) == pytest.approx({(0, 1, 2): 5.0, (3, 2, 4): 4.0})
 
 
@@ -105,24 +105,24 @@ def test_paths_that_share_a_pool_bring_together_what_its_flow_says() -> None:
     shared, other = _steep(1, 2, 8.0), _steep(1, 6, arrives + own - 8.0)
     onward = _steep(2, 5, 5.0)
     flows = [first, beside, third, shared, other, onward]
-    routes = decompose(flows, [0, 3, 4, 1, 2, 6, 5], frozenset({0, 1, 3, 4}), frozenset({2, 5, 6}))
-    entered = dict.fromkeys((flow.arc.pool for flow in flows), 0.0)
+    routes = decompose_flows(flows, [0, 3, 4, 1, 2, 6, 5], frozenset({0, 1, 3, 4}), frozenset({2, 5, 6}))
+    entered = dict.fromkeys((flow.pool_edge.pool for flow in flows), 0.0)
     for path in routes.paths:
         value = path.taken
         for flow in path.flows:
-            before = entered[flow.arc.pool]
-            entered[flow.arc.pool] = before + value
-            value = flow.arc.offer.real.pays(before + value) - flow.arc.offer.real.pays(before)
-    assert entered == pytest.approx({flow.arc.pool: flow.taken for flow in flows}, rel=1e-12)
+            before = entered[flow.pool_edge.pool]
+            entered[flow.pool_edge.pool] = before + value
+            value = flow.pool_edge.offer.real.pays(before + value) - flow.pool_edge.offer.real.pays(before)
+    assert entered == pytest.approx({flow.pool_edge.pool: flow.taken for flow in flows}, rel=1e-12)
 
 
 def test_a_chain_longer_than_allowed_is_cut_and_said() -> None:
     flows = [_flow(i, i + 1, 1.0) for i in range(MAX_LEGS + 1)]
-    routes = decompose(flows, list(range(MAX_LEGS + 2)), frozenset({0}), frozenset({MAX_LEGS + 1}))
+    routes = decompose_flows(flows, list(range(MAX_LEGS + 2)), frozenset({0}), frozenset({MAX_LEGS + 1}))
     assert routes.paths == ()
     assert _trips(routes.cut) == pytest.approx({tuple(range(MAX_LEGS + 1)): 1.0})
 
 
 def test_flows_that_run_in_a_cycle_are_an_error() -> None:
     with pytest.raises(ValueError, match="cycle"):
-        decompose([_flow(0, 1, 1.0), _flow(1, 0, 1.0)], [0, 1], frozenset({0}), frozenset({1}))
+        decompose_flows([_flow(0, 1, 1.0), _flow(1, 0, 1.0)], [0, 1], frozenset({0}), frozenset({1}))

@@ -10,10 +10,10 @@ import pytest
 
 from agent.amm import pools as amm
 from agent.errors import Refused
-from agent.model import PoolState, ReferenceKind, StepInput
+from agent.model import PoolState, PriceSource, StepInput
 from agent.planning.planner import plan
 from agent.planning.problem import build_problem
-from agent.planning.rounding import Walk, run_all
+from agent.planning.rounding import RouteSimulator, run_routes
 from agent.planning.routes import MAX_LEGS, Route
 from agent.reference import reference_prices
 from tests.builders import step_input, token, v2_pool, v3_pool, with_limits
@@ -22,11 +22,11 @@ from tests.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal, tw
 ONE = 10**18
 
 
-def walk(step: StepInput) -> Walk:
-    return Walk(build_problem(step, reference_prices(step)))
+def walk(step: StepInput) -> RouteSimulator:
+    return RouteSimulator(build_problem(step, reference_prices(step)))
 
 
-def sold(going: Walk, pool: PoolState, raw: int, of: str = WETH.address) -> int:
+def sold(going: RouteSimulator, pool: PoolState, raw: int, of: str = WETH.address) -> int:
     """Base units that one pool has taken of a wanted amount."""
     return going.run(Route(((pool.address, of),)), [raw])[0]
 
@@ -42,13 +42,13 @@ def test_a_route_takes_no_more_than_the_wallet_may_spend() -> None:
 def test_a_pool_is_filled_to_its_bound_at_the_unit_over_several_legs() -> None:
     pool = v2_pool(WETH, USDC, 2_000, 1_000_000)
     step = with_limits(two(100_000, 100_000, [pool]), pool_min_value=None)
-    room = amm.max_in(pool, WETH.address, 100)
+    room = amm.max_input_raw(pool, WETH.address, 100)
     going = walk(step)
     first = sold(going, pool, room // 3)
     rest = sold(going, pool, room)
     assert first == room // 3 and room - 10 <= first + rest <= room
     assert pool.address in going.draft.full
-    assert amm.move_bps(pool, going.now[pool.address], WETH.address) == 100
+    assert amm.price_move_bps(pool, going.now[pool.address], WETH.address) == 100
     assert sold(going, pool, ONE) == 0
 
 
@@ -58,7 +58,7 @@ def test_a_pool_is_filled_to_the_end_of_the_ticks_read_and_not_beyond() -> None:
     step = with_limits(two(200_000, 200_000, [pool]), price_impact_bps=None, pool_min_value=None)
     going = walk(step)
     taken = sum(sold(going, pool, 7 * ONE + part) for part in range(20))
-    room = amm.max_in(pool, WETH.address, 9_999)
+    room = amm.max_input_raw(pool, WETH.address, 9_999)
     assert room - 100 <= taken <= room < 100 * ONE
 
 
@@ -80,22 +80,22 @@ def test_an_amount_that_buys_nothing_is_not_spent() -> None:
 def test_a_chain_is_shortened_until_its_narrowest_pool_takes_it() -> None:
     dai = token("DAI")
     first, narrow = v3_pool(WETH, dai, 2_000, DEEP), v2_pool(dai, USDC, 1, 100_000)
-    step = step_input(None, {"WETH": 50_000, "USDC": 50_000}, hubs=("DAI",), pools=[first, narrow], kinds=(ReferenceKind.SPOT,))
+    step = step_input(None, {"WETH": 50_000, "USDC": 50_000}, hubs=("DAI",), pools=[first, narrow], kinds=(PriceSource.SPOT,))
     going = walk(with_limits(step, pool_min_value=None))
     taken = going.run(Route(((first.address, WETH.address), (narrow.address, dai.address))), [10 * ONE])[0]
     into, out_of = going.draft.legs
     assert 0 < taken == into.amount_in_raw < ONE
     assert into.amount_out_raw == out_of.amount_in_raw
-    assert amm.max_in(narrow, dai.address, 100) * 999 // 1_000 < out_of.amount_in_raw <= amm.max_in(narrow, dai.address, 100)
+    assert amm.max_input_raw(narrow, dai.address, 100) * 999 // 1_000 < out_of.amount_in_raw <= amm.max_input_raw(narrow, dai.address, 100)
 
 
 def test_what_one_route_cannot_take_goes_to_the_next_of_the_same_two_tokens() -> None:
     small, large = v2_pool(WETH, USDC, 2_000, 100_000), v3_pool(WETH, USDC, 2_000, DEEP)
     step = with_limits(two(100_000, 100_000, [small, large]), pool_min_value=None)
     routes = [Route(((pool.address, WETH.address),), 5 * ONE) for pool in (small, large)]
-    draft = run_all(build_problem(step, reference_prices(step)), routes, lambda draft: float(draft.sold[WETH.address]))
+    draft = run_routes(build_problem(step, reference_prices(step)), routes, lambda draft: float(draft.sold[WETH.address]))
     assert draft.sold == {WETH.address: 10 * ONE}
-    assert draft.legs[0].amount_in_raw == amm.max_in(small, WETH.address, 100)
+    assert draft.legs[0].amount_in_raw == amm.max_input_raw(small, WETH.address, 100)
 
 
 def test_a_move_that_buys_less_than_min_trade_is_left() -> None:

@@ -10,7 +10,7 @@ import pytest
 from agent.amm import pools as amm
 from agent.amm.errors import BeyondKnownTicks
 from agent.errors import ConfigError, Refused
-from agent.model import Funding, Plan, PoolState, StepInput
+from agent.model import LegFunding, Plan, PoolState, StepInput
 from agent.planning.planner import plan_swap, quote
 from agent.planning.problem import fair_floor
 from tests.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
@@ -28,7 +28,7 @@ def world(pools: list[PoolState] | None = None, **limits: object) -> StepInput:
 
 
 def out(found: Plan) -> int:
-    return sum(leg.amount_out_raw for leg in found.legs if leg.sink is Funding.WALLET)
+    return sum(leg.amount_out_raw for leg in found.legs if leg.sink is LegFunding.WALLET)
 
 
 def test_a_swap_sells_exactly_the_amount_and_beats_every_single_pool() -> None:
@@ -62,8 +62,8 @@ def test_a_swap_goes_through_a_hub_where_no_pool_is_direct() -> None:
     step = step_input(None, {"WETH": 200_000, "USDC": 200_000}, PRICES, hubs=("DAI",), pools=pools)
     found = plan_swap(step, WETH.address, USDC.address, 40 * ONE)
     check_legs(step, found)
-    assert {leg.token_out for leg in found.legs if leg.sink is Funding.ROUTER} == {DAI.address}
-    assert sum(leg.amount_in_raw for leg in found.legs if leg.source is Funding.WALLET) == 40 * ONE
+    assert {leg.token_out for leg in found.legs if leg.sink is LegFunding.ROUTER} == {DAI.address}
+    assert sum(leg.amount_in_raw for leg in found.legs if leg.source is LegFunding.WALLET) == 40 * ONE
 
 
 def test_a_swap_beyond_the_impact_bound_refuses_and_says_how_much_fits() -> None:
@@ -72,7 +72,7 @@ def test_a_swap_beyond_the_impact_bound_refuses_and_says_how_much_fits() -> None
     with pytest.raises(Refused) as caught:
         plan_swap(step, WETH.address, USDC.address, 90 * ONE)
     assert caught.value.verdicts[0].guard == "price_impact"
-    fits = amm.max_in(pool, WETH.address, 100)
+    fits = amm.max_input_raw(pool, WETH.address, 100)
     assert str(fits)[:6] in caught.value.message.replace(".", "")
     assert out(plan_swap(step, WETH.address, USDC.address, fits)) > 0
 
@@ -131,7 +131,7 @@ def test_a_quote_of_one_pool_is_exactly_what_that_pool_pays() -> None:
         exact = amm.swap_exact_in(pool, WETH.address, 3 * ONE)
         found = quote(step, WETH.address, USDC.address, 3 * ONE, pool.address)
         assert (found.amount_in_raw, found.amount_out_raw) == (3 * ONE, exact.amount_out_raw)
-        assert found.price_impact_bps == amm.move_bps(pool, exact.after, WETH.address)
+        assert found.price_impact_bps == amm.price_move_bps(pool, exact.after, WETH.address)
         assert found.fee == exact.fee_raw * Fraction(2_000 * 10**6, ONE)
         assert found.legs[0].min_out_raw == exact.amount_out_raw * 9_970 // 10_000
 

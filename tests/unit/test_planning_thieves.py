@@ -39,7 +39,7 @@ SLIPPAGE_BPS = 30
 
 def pushed(pool: PoolState, sold: str, bps: int) -> PoolState:
     """The pool after a whale sold into it until the price of what it sold was so much lower, or all known liquidity was used."""
-    raw = amm.max_in(pool, sold, bps)
+    raw = amm.max_input_raw(pool, sold, bps)
     return amm.swap_exact_in(pool, sold, raw).after if raw > 0 else pool
 
 

@@ -11,19 +11,19 @@ import pytest
 
 from agent import app as api
 from agent import wiring
-from agent.app.settings.editing import Editing
+from agent.app.settings.editing import EditReport
 from agent.config.load import load_config
 from agent.config.presets import ETHEREUM
 from agent.config.profile import ASSET_KEYS, POLICY_KEYS, is_tighter
 from agent.config.schema import LimitsTable
-from agent.config.template import STARTERS
+from agent.config.template import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError
 from tests.injection import LOOK_ALIKES
 from tests.profiles import ADDRESSES, OTHER, WALLET, config, profile, taken_over
 
 
 # there and back
-@pytest.mark.parametrize("template", STARTERS)
+@pytest.mark.parametrize("template", PORTFOLIO_TEMPLATES)
 def test_a_profile_makes_another_portfolio_the_same(template: str, tmp_path: Path) -> None:
     theirs, mine, file = config(tmp_path, "theirs", template=template), config(tmp_path), tmp_path / "p.toml"
     told = api.export_profile(theirs, file)
@@ -114,7 +114,7 @@ def test_nothing_is_written_without_a_yes(tmp_path: Path) -> None:
     path = config(tmp_path)
     before, shown = path.read_bytes(), list[dict[str, Any]]()
 
-    def no(found: dict[str, Any], edited: Editing, agent: object) -> bool:
+    def no(found: dict[str, Any], edited: EditReport, agent: object) -> bool:
         shown.append(found)
         assert agent is None and "NOT_SET_A" in edited.warnings[0]
         return False
@@ -131,7 +131,7 @@ def test_nothing_is_written_without_a_yes(tmp_path: Path) -> None:
 
 def test_a_config_that_was_in_use_is_not_changed_without_its_chain(tmp_path: Path) -> None:
     path = config(tmp_path)
-    with wiring.books(load_config(path)):
+    with wiring.open_store_offline(load_config(path)):
         pass
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="NOT_SET_A is not set"):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.lens import Status
-from agent.chain.tokens import BEACON_SLOT, SLOTS, UNREADABLE, ProxyRef, answers, calls, implementations, names
+from agent.chain.lens import CallStatus
+from agent.chain.tokens import BEACON_SLOT, SLOTS, UNREADABLE, ProxyRef, proxy_answers, proxy_call_names, proxy_calls, proxy_implementations
 from agent.chain.wire import RpcFault
 from tests.builders import address
 
@@ -39,17 +39,17 @@ def word(at: str) -> str:
     ],
 )
 def test_an_answer_is_where_it_stands_or_nowhere(ref: ProxyRef, told: list[object], stands_at: str) -> None:
-    (found,) = implementations([ref], answers(told))
+    (found,) = proxy_implementations([ref], proxy_answers(told))
     assert (found.token, found.address) == (TOKEN, stands_at)
 
 
 def test_each_call_has_its_name_for_the_quorums_report() -> None:
     refs = [BY_SLOT, BY_BEACON, BY_ITSELF]
-    assert len(calls(refs, "latest")) == len(names(refs)) == 4
-    assert [method for method, _ in calls(refs, "latest")] == ["eth_getStorageAt", "eth_getStorageAt", "eth_call", "eth_call"]
+    assert len(proxy_calls(refs, "latest")) == len(proxy_call_names(refs)) == 4
+    assert [method for method, _ in proxy_calls(refs, "latest")] == ["eth_getStorageAt", "eth_getStorageAt", "eth_call", "eth_call"]
 
 
 @given(st.one_of(st.none(), st.text(), st.integers(), st.binary(), st.lists(st.integers()), st.dictionaries(st.text(), st.text())))
 def test_nothing_that_a_node_says_is_anything_but_a_word_or_a_failure(told: object) -> None:
-    (found,) = answers([told])
-    assert found is Status.FAILED or (isinstance(found, bytes) and len(found) == 32)
+    (found,) = proxy_answers([told])
+    assert found is CallStatus.FAILED or (isinstance(found, bytes) and len(found) == 32)

@@ -9,12 +9,10 @@ import pytest
 
 from agent import codec, engine
 from agent.execution.step_context import OutcomeKind
-from agent.guards.case import Missing, open_case
-from agent.model import Claim, Evidence, History, Payment, Plan, Rebalance, StepInput
-from agent.planning import planner
-from agent.planning import proposals as strategies
-from agent.policy.cash_flows import purchase
-from agent.policy.cash_flows import withdrawals as outflow
+from agent.guards.case import MissingData, build_guard_case
+from agent.model import Evidence, History, Payment, PendingPayment, Plan, Rebalance, StepInput
+from agent.planning import planner, proposals
+from agent.policy.cash_flows import purchase, withdrawals
 from agent.reference import reference_prices
 from agent.units import floor_int, value_text
 from tests.builders import step_input, token, v2_pool, with_limits
@@ -45,17 +43,17 @@ def counted(step: StepInput, apart: Fraction) -> Fraction:
     found: Plan = planner.plan(free, goal(step))
     assert isinstance(found.decision, Rebalance)
     plan = replace(found, decision=replace(found.decision, apart=apart))
-    return open_case(step, plan, evidence(step, plan)).counted_turnover() / MILLION
+    return build_guard_case(step, plan, evidence(step, plan)).counted_turnover() / MILLION
 
 
 def test_a_store_that_never_traded_buys_the_whole_at_once() -> None:
-    outcome = engine.judge(money(), strategies.rebalance, None)
+    outcome = engine.evaluate_input(money(), proposals.rebalance, None)
     assert outcome.kind is OutcomeKind.PLANNED and outcome.plan is not None
     assert outcome.plan.turnover > 4_950 * MILLION and "first purchase" in outcome.reason
 
 
 def test_guards_of_turnover_show_the_purchase_and_what_it_may_be() -> None:
-    outcome = engine.judge(money(), strategies.rebalance, Seen())
+    outcome = engine.evaluate_input(money(), proposals.rebalance, Seen())
     assert outcome.plan is not None
     found = {verdict.guard: verdict for verdict in outcome.plan.verdicts}
     moved = value_text(outcome.plan.turnover, 6)
@@ -66,7 +64,7 @@ def test_guards_of_turnover_show_the_purchase_and_what_it_may_be() -> None:
 
 
 def test_guards_of_turnover_show_the_limit_alone_for_drift() -> None:
-    outcome = engine.judge(money(last_rebalance_s=1), strategies.rebalance, Seen())
+    outcome = engine.evaluate_input(money(last_rebalance_s=1), proposals.rebalance, Seen())
     assert outcome.plan is not None
     found = next(verdict for verdict in outcome.plan.verdicts if verdict.guard == "turnover")
     assert found.limit == "3000 bps" and "besides" not in found.measured
@@ -81,7 +79,7 @@ def test_the_asset_whose_market_takes_least_sets_the_part_of_all(daily_loss_bps:
     step = step_input(targets, {"WETH": 0, "WBTC": 0, "USDC": 10_000}, {"WBTC": 30_000}, pools=pools)
     step = with_limits(step, first_purchase_s=600, turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)
     step = with_limits(step, daily_loss_bps=daily_loss_bps)
-    outcome = engine.judge(replace(step, history=replace(step.history, last_rebalance_s=None)), strategies.rebalance, None)
+    outcome = engine.evaluate_input(replace(step, history=replace(step.history, last_rebalance_s=None)), proposals.rebalance, None)
     assert outcome.plan is not None and outcome.decided.round is not None, outcome.reason
     part = outcome.decided.round.part
     after = dict(outcome.plan.holdings_after)
@@ -93,18 +91,18 @@ def test_the_asset_whose_market_takes_least_sets_the_part_of_all(daily_loss_bps:
 def test_what_sells_more_than_the_numeraire_is_called_a_rebalance() -> None:
     mixed = with_limits(step_input(HALVES, {"WETH": 8_000, "USDC": 2_000}, depth=DEEP), first_purchase_s=600)
     mixed = replace(mixed, history=replace(mixed.history, last_rebalance_s=None))
-    assert engine.judge(mixed, strategies.rebalance, None).reason.startswith("first rebalance; ")
-    assert engine.judge(money(), strategies.rebalance, None).reason.startswith("first purchase; ")
+    assert engine.evaluate_input(mixed, proposals.rebalance, None).reason.startswith("first rebalance; ")
+    assert engine.evaluate_input(money(), proposals.rebalance, None).reason.startswith("first purchase; ")
 
 
 def test_off_leaves_it_to_the_limits_of_turnover() -> None:
-    outcome = engine.judge(with_limits(money(), first_purchase_s=None), strategies.rebalance, None)
+    outcome = engine.evaluate_input(with_limits(money(), first_purchase_s=None), proposals.rebalance, None)
     assert outcome.plan is not None and outcome.plan.turnover <= 3_000 * MILLION
 
 
 def test_after_the_first_rebalance_nothing_is_apart() -> None:
     step = money(last_rebalance_s=1)
-    assert not purchase.is_first(step) and purchase.allowed(step) == 0
+    assert not purchase.is_first_purchase(step) and purchase.turnover_allowance(step) == 0
     assert counted(step, Fraction(10**18)) > 4_900, "a plan that claims more than was confirmed is counted whole"
     assert counted(money(), Fraction(10**18)) < 50
 
@@ -113,7 +111,7 @@ def raised(step: StepInput, lacks_usd: int) -> StepInput:
     """The same with a withdrawal of WETH worth so much, of which there is none."""
     token = step.portfolio.assets[0].token.address
     price = reference_prices(step).prices[token].price
-    return outflow.claimed(step, (Claim(1, Payment(token, floor_int(lacks_usd * MILLION / price))),))
+    return withdrawals.reserve_claims(step, (PendingPayment(1, Payment(token, floor_int(lacks_usd * MILLION / price))),))
 
 
 def test_a_sale_for_a_withdrawal_is_counted_beyond_what_it_lacks() -> None:
@@ -123,7 +121,7 @@ def test_a_sale_for_a_withdrawal_is_counted_beyond_what_it_lacks() -> None:
     for lacks_usd, least, most in ((0, 4_900, 5_100), (2_000, 2_900, 3_100), (6_000, 0, 0)):
         plan = replace(found, decision=replace(found.decision, exit=True, apart=Fraction(10**18)))
         step = raised(money(), lacks_usd) if lacks_usd else money()
-        assert least <= open_case(step, plan, evidence(step, plan)).counted_turnover() / MILLION <= most
+        assert least <= build_guard_case(step, plan, evidence(step, plan)).counted_turnover() / MILLION <= most
 
 
 def test_what_a_withdrawal_lacks_is_unknown_while_a_balance_is() -> None:
@@ -133,18 +131,18 @@ def test_what_a_withdrawal_lacks_is_unknown_while_a_balance_is() -> None:
     plan = replace(found, decision=replace(found.decision, exit=True, apart=Fraction(1)))
     step = raised(money(), 2_000)
     unread = replace(step, snapshot=replace(step.snapshot, holdings=step.snapshot.holdings[:1]))
-    with pytest.raises(Missing):
-        open_case(unread, plan, evidence(unread, plan)).counted_turnover()
+    with pytest.raises(MissingData):
+        build_guard_case(unread, plan, evidence(unread, plan)).counted_turnover()
 
 
 def test_what_the_wallet_moved_today_is_taken_off() -> None:
-    assert purchase.allowed(money(turnover_24h=Fraction(4_000 * MILLION))) == 1_000 * MILLION
-    assert purchase.allowed(money(turnover_24h=Fraction(9_000 * MILLION))) == 0
+    assert purchase.turnover_allowance(money(turnover_24h=Fraction(4_000 * MILLION))) == 1_000 * MILLION
+    assert purchase.turnover_allowance(money(turnover_24h=Fraction(9_000 * MILLION))) == 0
 
 
 def test_the_loss_limits_bind_a_purchase_as_ever() -> None:
     step = with_limits(money(loss_24h=Fraction(99 * MILLION)), daily_loss_bps=100)
-    outcome = engine.judge(step, strategies.rebalance, Seen())
+    outcome = engine.evaluate_input(step, proposals.rebalance, Seen())
     assert outcome.kind is OutcomeKind.REFUSED and "daily_loss" in {one.guard for one in outcome.verdicts if not one.passed}
 
 

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from agent import codec
 from agent.errors import Refused
 from agent.guards.safety import moved_tokens
-from agent.model import CodeHash, Finding, Halt, Implementation, Rebalance, ScreenedToken, StepInput
-from agent.planning import proposals as strategies
+from agent.model import CodeHash, Halt, ProxyImplementation, Rebalance, ScreenedToken, StepInput, TokenFinding
+from agent.planning import proposals
 from agent.policy.decide import decide
-from agent.policy.quarantine import SILENT_S, changed, named, quarantine, silent, unread
+from agent.policy.quarantine import SILENT_S, changed_tokens, format_quarantine, quarantine_tokens, silent_assets, unread_balances
 from agent.units import BPS
 from tests.builders import address, step_input, token, with_snapshot
 from tests.plans import evidence, sell_weth, verdict
 
 WETH, USDC = token("WETH").address, token("USDC").address
-PAUSED = ScreenedToken(WETH, Finding.PAUSED, "paused() says so")
+PAUSED = ScreenedToken(WETH, TokenFinding.PAUSED, "paused() says so")
 
 
 SHARES = {"WETH": 4_000, "WBTC": 2_500, "USDC": 2_000, "LINK": 1_001, "USDT": 499}
@@ -32,14 +32,14 @@ def whole() -> StepInput:
 
 
 def shut(step: StepInput, *tokens: str) -> StepInput:
-    return quarantine(step, [ScreenedToken(one, Finding.PAUSED) for one in tokens])
+    return quarantine_tokens(step, [ScreenedToken(one, TokenFinding.PAUSED) for one in tokens])
 
 
 def test_what_is_accepted_or_shut_out_already_changes_nothing() -> None:
     step = whole()
-    assert quarantine(step, [ScreenedToken(WETH, Finding.CLEAN), ScreenedToken(USDC, Finding.NO_RETURN_VALUE)]) is step
-    once = quarantine(step, [PAUSED])
-    assert quarantine(once, [PAUSED]) is once
+    assert quarantine_tokens(step, [ScreenedToken(WETH, TokenFinding.CLEAN), ScreenedToken(USDC, TokenFinding.NO_RETURN_VALUE)]) is step
+    once = quarantine_tokens(step, [PAUSED])
+    assert quarantine_tokens(once, [PAUSED]) is once
 
 
 @given(st.data())
@@ -57,12 +57,12 @@ def test_targets_of_the_others_keep_their_proportions_and_sum_to_the_whole(data:
 
 
 def test_what_is_held_of_it_does_not_count_and_every_decision_names_it() -> None:
-    step = quarantine(whole(), [PAUSED])
+    step = quarantine_tokens(whole(), [PAUSED])
     decided = decide(step)
     assert isinstance(decided.decision, Rebalance), "WBTC is far above its share of what is left"
     assert next(drift for drift in decided.drifts if drift.token == WETH).value == 0
     assert decided.decision.reason.endswith("WETH is in quarantine: moves for nobody now (paused() says so)")
-    plan = strategies.rebalance(step).plan
+    plan = proposals.rebalance(step).plan
     assert plan is not None
     assert WETH not in moved_tokens(plan)
     assert ("token WETH", f"in quarantine: {PAUSED.why}; {PAUSED.finding.remedy}") in [(item.what, item.why) for item in plan.skipped]
@@ -76,9 +76,9 @@ def test_fewer_than_two_tokens_left_halt() -> None:
 
 
 def test_a_swap_by_hand_of_it_is_refused_and_says_why() -> None:
-    step = quarantine(whole(), [PAUSED])
+    step = quarantine_tokens(whole(), [PAUSED])
     with pytest.raises(Refused, match="WETH is in quarantine") as refusal:
-        strategies.manual_swap(WETH, USDC, 10**17)(step)
+        proposals.manual_swap(WETH, USDC, 10**17)(step)
     assert refusal.value.verdicts[0].guard == "token_screen"
 
 
@@ -88,7 +88,7 @@ def test_no_plan_passes_that_moves_it_or_whose_tokens_were_not_tried() -> None:
     assert verdict("token_screen", step, plan).passed
     tried = evidence(step, plan).screens or ()
     assert {one.token for one in tried} == set(moved_tokens(plan))
-    for seen in (None, (), tried[:1], (PAUSED, *tried[1:]), (replace(PAUSED, finding=Finding.UNKNOWN), *tried[1:])):
+    for seen in (None, (), tried[:1], (PAUSED, *tried[1:]), (replace(PAUSED, finding=TokenFinding.UNKNOWN), *tried[1:])):
         assert not verdict("token_screen", step, plan, evidence(step, plan, screens=seen)).passed
     assert not verdict("token_screen", replace(step, quarantine=(PAUSED,)), plan).passed
 
@@ -101,46 +101,46 @@ CODE, OTHER, PLACE, ELSEWHERE = "0x" + "aa" * 32, "0x" + "bb" * 32, address("pla
     [
         (CODE, [], {WETH: CODE}, {}, None),
         (CODE, [], {}, {}, None),
-        (OTHER, [], {WETH: CODE}, {}, Finding.CODE_CHANGED),
+        (OTHER, [], {WETH: CODE}, {}, TokenFinding.CODE_CHANGED),
         (CODE, [PLACE], {WETH: CODE}, {WETH: (PLACE, CODE)}, None),
-        (CODE, [PLACE], {WETH: CODE}, {}, Finding.IMPLEMENTATION_CHANGED),
-        (CODE, [ELSEWHERE], {WETH: CODE}, {WETH: (PLACE, CODE)}, Finding.IMPLEMENTATION_CHANGED),
-        (CODE, [PLACE], {WETH: CODE}, {WETH: (PLACE, OTHER)}, Finding.IMPLEMENTATION_CHANGED),
-        (CODE, [], {WETH: CODE}, {WETH: (PLACE, CODE)}, Finding.IMPLEMENTATION_CHANGED),
+        (CODE, [PLACE], {WETH: CODE}, {}, TokenFinding.IMPLEMENTATION_CHANGED),
+        (CODE, [ELSEWHERE], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.IMPLEMENTATION_CHANGED),
+        (CODE, [PLACE], {WETH: CODE}, {WETH: (PLACE, OTHER)}, TokenFinding.IMPLEMENTATION_CHANGED),
+        (CODE, [], {WETH: CODE}, {WETH: (PLACE, CODE)}, TokenFinding.IMPLEMENTATION_CHANGED),
         (CODE, [PLACE], {}, {WETH: (ELSEWHERE, CODE)}, None),
     ],
 )
 def test_what_differs_from_the_pins_is_named(
-    code: str, now: list[str], pins: dict[str, str], backing: dict[str, tuple[str, str]], finding: Finding | None
+    code: str, now: list[str], pins: dict[str, str], backing: dict[str, tuple[str, str]], finding: TokenFinding | None
 ) -> None:
     snapshot = replace(
         whole().snapshot,
         code_hashes=(CodeHash(WETH, code), CodeHash(PLACE, CODE), CodeHash(ELSEWHERE, CODE)),
-        implementations=tuple(Implementation(WETH, place) for place in now),
+        implementations=tuple(ProxyImplementation(WETH, place) for place in now),
     )
-    found = changed(snapshot, [WETH, USDC], pins, backing)
+    found = changed_tokens(snapshot, [WETH, USDC], pins, backing)
     assert [one.finding for one in found] == ([] if finding is None else [finding])
 
 
 def test_an_asset_that_is_silent_for_an_hour_is_left_alone_and_the_rest_keeps_its_proportions() -> None:
     step = silent_for(SILENT_S)
-    found = quarantine(step, silent(step))
+    found = quarantine_tokens(step, silent_assets(step))
     assert {a.token.symbol: a.target_bps for a in found.portfolio.assets} == {"WETH": 6_250, "USDC": 3_750}
-    assert named(found) == "WBTC is in quarantine: does not tell its balances (for 1 h)"
-    assert unread(found) == step.history.unread, "what is left alone is still remembered as unread"
+    assert format_quarantine(found) == "WBTC is in quarantine: does not tell its balances (for 1 h)"
+    assert unread_balances(found) == step.history.unread, "what is left alone is still remembered as unread"
 
 
 def test_before_the_hour_is_over_nothing_is_left_alone() -> None:
-    assert not silent(silent_for(SILENT_S - 1))
-    assert unread(without_balance(step_input(THREE), "WBTC"))[0][1] == step_input().snapshot.head.timestamp_s
+    assert not silent_assets(silent_for(SILENT_S - 1))
+    assert unread_balances(without_balance(step_input(THREE), "WBTC"))[0][1] == step_input().snapshot.head.timestamp_s
 
 
 def test_the_numeraire_and_the_coin_that_pays_for_gas_are_never_left_alone() -> None:
     for symbol in ("USDC", "WETH"):
         step = without_balance(step_input(THREE), symbol)
         step = replace(step, history=replace(step.history, unread=((token(symbol).address, 0),)))
-        assert unread(step)
-        assert not silent(step)
+        assert unread_balances(step)
+        assert not silent_assets(step)
 
 
 THREE = {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000}

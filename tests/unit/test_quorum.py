@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from agent.chain.lens import Status
-from agent.chain.quorum import Testimony, agree
+from agent.chain.lens import CallStatus
+from agent.chain.quorum import EndpointAnswer, find_quorum
 from agent.errors import Refused
 from agent.model import Head
 
 HEAD = Head(1, 100, "0x" + "ab" * 32, 1_700_000_000, 10**9)
 NAMES = ("balance of WETH", "round of feed")
-TRUTH = Testimony("alpha", HEAD, 5, 10**18, (b"\1" * 32, b"\2" * 160))
+TRUTH = EndpointAnswer("alpha", HEAD, 5, 10**18, (b"\1" * 32, b"\2" * 160))
 
 
-def says(operator: str, **changes: Any) -> Testimony:
+def says(operator: str, **changes: Any) -> EndpointAnswer:
     return replace(TRUTH, operator=operator, **changes)
 
 
@@ -27,21 +27,21 @@ LIES = [
     ({"nonce": 6}, "the wallet's nonce"),
     ({"native_wei": 0}, "the wallet's native balance"),
     ({"items": (b"\1" * 31 + b"\2", b"\2" * 160)}, "the balance of WETH"),
-    ({"items": (b"\1" * 32, Status.FAILED)}, "the round of feed"),
+    ({"items": (b"\1" * 32, CallStatus.FAILED)}, "the round of feed"),
 ]
 
 
 def test_two_operators_that_say_the_same_agree() -> None:
-    agreed = agree([says("beta"), says("alpha")], NAMES, 2)
+    agreed = find_quorum([says("beta"), says("alpha")], NAMES, 2)
     assert agreed.operators == ("alpha", "beta")
     assert agreed.dissent == ()
-    assert agreed.testimony.says == TRUTH.says
+    assert agreed.endpoint_answer.says == TRUTH.says
 
 
 @pytest.mark.parametrize(("lie", "what"), LIES)
 def test_a_single_field_that_differs_ends_the_agreement_of_two_and_is_named(lie: dict[str, Any], what: str) -> None:
     with pytest.raises(Refused) as caught:
-        agree([says("alpha"), says("beta", **lie)], NAMES, 2)
+        find_quorum([says("alpha"), says("beta", **lie)], NAMES, 2)
     assert what in str(caught.value)
     assert "alpha" in str(caught.value)
     assert "beta" in str(caught.value)
@@ -51,37 +51,37 @@ def test_a_single_field_that_differs_ends_the_agreement_of_two_and_is_named(lie:
 @pytest.mark.parametrize("min_operators", [1, 2])
 @pytest.mark.parametrize(("lie", "what"), LIES)
 def test_the_one_of_three_that_differs_is_named_and_does_not_count(lie: dict[str, Any], what: str, min_operators: int) -> None:
-    agreed = agree([says("liar", **lie), says("alpha"), says("beta")], NAMES, min_operators)
+    agreed = find_quorum([says("liar", **lie), says("alpha"), says("beta")], NAMES, min_operators)
     assert agreed.operators == ("alpha", "beta")
-    assert agreed.testimony.says == TRUTH.says
+    assert agreed.endpoint_answer.says == TRUTH.says
     assert agreed.dissent == (("liar", what),)
 
 
 def test_two_endpoints_of_one_operator_count_once() -> None:
     with pytest.raises(Refused, match="only alpha"):
-        agree([says("alpha"), says("alpha")], NAMES, 2)
-    assert agree([says("alpha"), says("alpha")], NAMES, 1).operators == ("alpha",)
+        find_quorum([says("alpha"), says("alpha")], NAMES, 2)
+    assert find_quorum([says("alpha"), says("alpha")], NAMES, 1).operators == ("alpha",)
 
 
 def test_many_endpoints_of_one_operator_do_not_outvote_another_operator() -> None:
     with pytest.raises(Refused):
-        agree([says("liar", nonce=9)] * 5 + [says("alpha")], NAMES, 1)
+        find_quorum([says("liar", nonce=9)] * 5 + [says("alpha")], NAMES, 1)
 
 
 def test_an_operator_that_contradicts_itself_counts_for_nothing() -> None:
     with pytest.raises(Refused):
-        agree([says("alpha"), says("alpha", nonce=6)], NAMES, 1)
-    agreed = agree([says("two-faced", nonce=6), says("two-faced"), says("alpha"), says("beta")], NAMES, 2)
+        find_quorum([says("alpha"), says("alpha", nonce=6)], NAMES, 1)
+    agreed = find_quorum([says("two-faced", nonce=6), says("two-faced"), says("alpha"), says("beta")], NAMES, 2)
     assert agreed.operators == ("alpha", "beta")
     assert agreed.dissent == (("two-faced", "the wallet's nonce"),)
 
 
 def test_one_against_one_is_refused_even_where_one_would_do() -> None:
     with pytest.raises(Refused):
-        agree([says("alpha"), says("beta", native_wei=7)], NAMES, 1)
+        find_quorum([says("alpha"), says("beta", native_wei=7)], NAMES, 1)
 
 
 def test_a_single_operator_is_enough_where_it_was_allowed() -> None:
-    assert agree([says("alpha")], NAMES, 1).operators == ("alpha",)
+    assert find_quorum([says("alpha")], NAMES, 1).operators == ("alpha",)
     with pytest.raises(Refused):
-        agree([says("alpha")], NAMES, 2)
+        find_quorum([says("alpha")], NAMES, 2)

@@ -11,13 +11,24 @@ from hypothesis import strategies as st
 
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
-from agent.guards import portfolio as guards
-from agent.model import AdjustLiquidity, Claim, Flow, FlowKind, Halt, Hold, Payment, Payout, Rebalance, StepInput, Withdraw
-from agent.planning import proposals as owner
-from agent.policy.cash_flows import withdrawals as outflow
-from agent.policy.cash_flows import withdrawals as raising
+from agent.guards import portfolio
+from agent.model import (
+    AdjustLiquidity,
+    ExternalTransfer,
+    ExternalTransferKind,
+    Halt,
+    Hold,
+    Payment,
+    Payout,
+    PendingPayment,
+    Rebalance,
+    StepInput,
+    Withdraw,
+)
+from agent.planning import proposals
+from agent.policy.cash_flows import withdrawals
 from agent.policy.decide import decide
-from agent.policy.drift import total
+from agent.policy.drift import investable_total
 from agent.units import NATIVE, UINT256_MAX
 from tests.builders import NOW_S, OWNER, address, history, raw, step_input, token, with_limits
 from tests.lp_worlds import ranged, wanted, world
@@ -35,26 +46,26 @@ def standing(**values: Coins) -> StepInput:
 
 def wanting(step: StepInput, coins: Coins) -> StepInput:
     """So much USDC is set aside, written down nowhere."""
-    return outflow.claimed(step, (Claim(0, Payment(USDC.address, raw(coins, USDC))),))
+    return withdrawals.reserve_claims(step, (PendingPayment(0, Payment(USDC.address, raw(coins, USDC))),))
 
 
 def moved(step: StepInput, goal: object) -> dict[str, Fraction]:
     """Change of each asset's value that the goal asks for, in whole coins."""
     drifts = decide(step).drifts
-    whole = total(drifts)
+    whole = investable_total(drifts)
     return {one.symbol: (wanted.low * whole - one.value) / 10**6 for one, wanted in zip(drifts, goal.weights, strict=True)}  # type: ignore[attr-defined]
 
 
 def test_the_asset_furthest_above_its_target_is_sold_first_and_little_more_than_lacks() -> None:
     step = wanting(standing(WETH=5_600, WBTC=2_400), 2_500)
-    assert outflow.lacking(step, USDC.address) == raw(500, USDC)
-    change = moved(step, raising.goal_to_raise(step, USDC.address))
+    assert withdrawals.shortfall_raw(step, USDC.address) == raw(500, USDC)
+    change = moved(step, withdrawals.goal_to_raise(step, USDC.address))
     assert change["WBTC"] == 0 and change["WETH"] == -change["USDC"] and 500 < change["USDC"] < 505
 
 
 def test_nothing_falls_below_its_target_while_another_is_above() -> None:
     step = wanting(standing(WETH=6_000, WBTC=3_200, USDC=800), 3_000)
-    change = moved(step, raising.goal_to_raise(step, USDC.address))
+    change = moved(step, withdrawals.goal_to_raise(step, USDC.address))
     left = Fraction(10_000 - 3_000)
     assert 6_000 + change["WETH"] >= left / 2 - 1 and 3_200 + change["WBTC"] >= left * 3 / 10 - 1
 
@@ -63,7 +74,7 @@ def test_nothing_falls_below_its_target_while_another_is_above() -> None:
 def test_what_is_sold_always_covers_what_lacks_and_nothing_is_bought_besides(weth: int, wbtc: int, usdc: int, part: int) -> None:
     coins = usdc + Fraction((weth + wbtc) * part, 100)
     step = wanting(standing(WETH=weth, WBTC=wbtc, USDC=usdc), coins)
-    goal = raising.goal_to_raise(step, USDC.address)
+    goal = withdrawals.goal_to_raise(step, USDC.address)
     change = moved(step, goal)
     assert sum(wanted.low for wanted in goal.weights) == 1 and all(wanted.low >= 0 for wanted in goal.weights)
     assert change["USDC"] >= coins - usdc - Fraction(1, 10**5) and change["WETH"] <= 0 and change["WBTC"] <= 0
@@ -72,7 +83,7 @@ def test_what_is_sold_always_covers_what_lacks_and_nothing_is_bought_besides(wet
 def test_more_than_everything_is_refused_with_both_numbers() -> None:
     step = wanting(standing(), 10_001)
     with pytest.raises(Refused, match="short by 1 USDC; what is free for it is worth 8000 USDC") as refused:
-        raising.goal_to_raise(step, USDC.address)
+        withdrawals.goal_to_raise(step, USDC.address)
     assert [(v.guard, v.measured, v.limit) for v in refused.value.verdicts] == [("holdings", "8001 USDC", "8000 USDC")]
 
 
@@ -81,7 +92,7 @@ def test_a_market_that_gives_less_than_a_withdrawal_asks_is_refused_with_what_is
     step = step_input(TARGETS, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}, depth=3_000)
     step = with_limits(step, pool_min_value=None, min_trade=None, plan_cost_bps=None)
     with pytest.raises(Refused, match=r"USDC less than asked for can be raised now: .* take no more within limits") as refused:
-        owner.raise_money(USDC.address)(wanting(step, 6_000))
+        proposals.raise_money(USDC.address)(wanting(step, 6_000))
     assert [(one.guard, one.passed) for one in refused.value.verdicts] == [("withdrawal", False)]
 
 
@@ -89,8 +100,8 @@ def test_a_market_that_gives_less_than_a_withdrawal_asks_is_refused_with_what_is
 def test_parts_are_the_same_of_every_asset_to_the_unit_below(part: int) -> None:
     step = standing(WETH=4_321, WBTC=2_718, USDC=3_141)
     value = Fraction(raw(4_321 + 2_718 + 3_141, USDC) * part, 10_000)
-    free, parts = raising.free_raw(step), raising.parts(step, value)
-    whole = sum(free[one] * (outflow.price_of(step, one) or 0) for one in free)
+    free, parts = withdrawals.free_raw(step), withdrawals.proportional_amounts(step, value)
+    whole = sum(free[one] * (withdrawals.token_price(step, one) or 0) for one in free)
     assert all(parts.get(one, 0) == free[one] * value // whole for one in free)
 
 
@@ -111,13 +122,13 @@ def test_what_came_goes_where_it_lacks_and_nothing_else_is_sold(
     rose = {
         tokens[symbol].address: raw(Fraction(coins, 2_000 if symbol == "WETH" else 1), tokens[symbol]) for symbol, coins in came.items()
     }
-    change = {symbol: round(value) for symbol, value in moved(step, raising.goal_to_invest(step, rose)).items() if value}
+    change = {symbol: round(value) for symbol, value in moved(step, withdrawals.goal_to_invest(step, rose)).items() if value}
     assert change == {name: -coins for name, coins in sold.items()} | bought
 
 
 def test_where_all_is_set_aside_there_is_nothing_to_sell_and_a_stop_goes_on() -> None:
-    step = outflow.claimed(standing(WETH=0, WBTC=0), (Claim(0, Payment(USDC.address, raw(2_000, USDC))),))
-    found = owner.sell_everything(step)
+    step = withdrawals.reserve_claims(standing(WETH=0, WBTC=0), (PendingPayment(0, Payment(USDC.address, raw(2_000, USDC))),))
+    found = proposals.sell_everything(step)
     assert found.plan is None and isinstance(found.decided.decision, Hold)
     assert "nothing to sell" in found.decided.decision.reason
 
@@ -125,7 +136,7 @@ def test_where_all_is_set_aside_there_is_nothing_to_sell_and_a_stop_goes_on() ->
 def test_what_swaps_cost_is_taken_from_what_came_and_from_nothing_else() -> None:
     step = with_limits(standing(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
     came = raw(900, USDC)
-    found = owner.invest({USDC.address: came})(step)
+    found = proposals.invest({USDC.address: came})(step)
     assert found.plan is not None
     change = {
         token_: after - held.raw for held in step.snapshot.holdings for token_, after in found.plan.holdings_after if token_ == held.token
@@ -138,7 +149,7 @@ def test_limits_of_turnover_are_freed_for_what_came_only_where_purchases_have_li
     """With `first_purchase` off an investment counts against turnover like a rebalance."""
     step = with_limits(standing(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
     for first_purchase_s, freed in ((None, 0), (600, 900 * 10**6)):
-        found = owner.invest({USDC.address: raw(900, USDC)})(with_limits(step, first_purchase_s=first_purchase_s))
+        found = proposals.invest({USDC.address: raw(900, USDC)})(with_limits(step, first_purchase_s=first_purchase_s))
         assert isinstance(found.decided.decision, Rebalance) and found.plan is not None
         assert found.decided.decision.apart == freed and found.decided.decision.by_owner
 
@@ -146,7 +157,7 @@ def test_limits_of_turnover_are_freed_for_what_came_only_where_purchases_have_li
 def test_at_the_end_no_liquidity_is_wanted_whatever_its_targets_say() -> None:
     step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_500)])
     assert isinstance(decide(step).decision, Hold)
-    found = owner.sell_everything(step)
+    found = proposals.sell_everything(step)
     assert isinstance(found.decided.decision, AdjustLiquidity) and found.plan is not None
     (action,) = found.plan.actions
     assert isinstance(action, Withdraw) and action.liquidity == action.held
@@ -154,46 +165,48 @@ def test_at_the_end_no_liquidity_is_wanted_whatever_its_targets_say() -> None:
 
 def test_a_withdrawal_leaves_alone_what_came_unexplained() -> None:
     """No more than there is beside what is set aside already; explained, harmless and lost money keeps nothing back."""
-    rise = Flow(1, USDC.address, raw(500, USDC), Fraction(500 * 10**6), 1, 2, NOW_S, True, None)
+    rise = ExternalTransfer(1, USDC.address, raw(500, USDC), Fraction(500 * 10**6), 1, 2, NOW_S, True, None)
     smaller = replace(rise, id=2, delta_raw=raw(300, USDC))
 
-    def kept(*flows: Flow, claims: tuple[Claim, ...] = ()) -> dict[str, int]:
-        step = outflow.kept_back(outflow.set_aside(replace(standing(), history=history(flows=flows, claims=claims))))
+    def kept(*flows: ExternalTransfer, claims: tuple[PendingPayment, ...] = ()) -> dict[str, int]:
+        step = withdrawals.reserve_pending_deposits(
+            withdrawals.reserve_withdrawals(replace(standing(), history=history(flows=flows, claims=claims)))
+        )
         return {asset.token.symbol: asset.reserve_raw for asset in step.portfolio.assets}
 
     nothing = {"WETH": 0, "WBTC": 0, "USDC": 0}
     assert kept() == nothing
     assert kept(rise) == nothing | {"USDC": raw(500, USDC)}
     assert kept(rise, smaller) == nothing | {"USDC": raw(800, USDC)}
-    for other in (replace(rise, halts=False), replace(rise, kind=FlowKind.DEPOSIT), replace(rise, delta_raw=-rise.delta_raw)):
+    for other in (replace(rise, halts=False), replace(rise, kind=ExternalTransferKind.DEPOSIT), replace(rise, delta_raw=-rise.delta_raw)):
         assert kept(other) == nothing
         assert kept(other, smaller) == nothing | {"USDC": raw(300, USDC)}
     assert kept(replace(rise, delta_raw=raw(2_500, USDC))) == nothing | {"USDC": raw(2_000, USDC)}, "all that there is"
-    claimed = (Claim(1, Payment(USDC.address, raw(1_800, USDC))), Claim(2, Payment(WETH.address, 5)))
+    claimed = (PendingPayment(1, Payment(USDC.address, raw(1_800, USDC))), PendingPayment(2, Payment(WETH.address, 5)))
     assert kept(rise, claims=claimed) == {"WETH": 5, "WBTC": 0, "USDC": raw(2_300, USDC)}
     step = replace(standing(), history=history(flows=(replace(rise, delta_raw=raw(2_500, USDC)),)))
     assets = tuple(replace(asset, reserve_raw=raw(300, USDC) if asset.token == USDC else 7) for asset in step.portfolio.assets)
-    left = outflow.kept_back(replace(step, portfolio=replace(step.portfolio, assets=assets))).portfolio.assets
+    left = withdrawals.reserve_pending_deposits(replace(step, portfolio=replace(step.portfolio, assets=assets))).portfolio.assets
     assert [asset.reserve_raw for asset in left] == [7, 7, raw(2_000, USDC)], "the reserve stays beneath"
     native = replace(rise, token=NATIVE, delta_raw=7)
     assert kept(native) == nothing | {"WETH": 7}, "native coin is taken for its wrapped token"
 
 
 def test_what_is_set_aside_is_no_part_of_the_portfolio_and_stops_everything_while_it_lacks() -> None:
-    claims = (Claim(4, Payment(USDC.address, raw(1_500, USDC))),)
-    step = outflow.set_aside(replace(standing(), history=history(claims=claims)))
+    claims = (PendingPayment(4, Payment(USDC.address, raw(1_500, USDC))),)
+    step = withdrawals.reserve_withdrawals(replace(standing(), history=history(claims=claims)))
     assert {one.symbol: one.investable_raw for one in decide(step).drifts}["USDC"] == raw(500, USDC)
-    assert outflow.unfinished(step) == "" and not isinstance(decide(step).decision, Halt)
-    short = outflow.set_aside(replace(standing(USDC=1_000), history=history(claims=claims)))
+    assert withdrawals.open_withdrawal_reason(step) == "" and not isinstance(decide(step).decision, Halt)
+    short = withdrawals.reserve_withdrawals(replace(standing(USDC=1_000), history=history(claims=claims)))
     decided = decide(short).decision
     assert isinstance(decided, Halt) and "withdrawal 4 lacks 500 USDC" in decided.reason and "--resume 4" in decided.reason
 
 
 def test_a_withdrawal_that_lacks_something_holds_no_exit_back() -> None:
     fired = stuck.fired("WBTC", pools=(*stuck.MARKET, stuck.SOUND))
-    claims = (Claim(4, Payment(USDC.address, raw(2_500, USDC))),)
-    step = outflow.set_aside(replace(fired, history=replace(fired.history, claims=claims)))
-    assert "withdrawal 4 lacks" in outflow.unfinished(step)
+    claims = (PendingPayment(4, Payment(USDC.address, raw(2_500, USDC))),)
+    step = withdrawals.reserve_withdrawals(replace(fired, history=replace(fired.history, claims=claims)))
+    assert "withdrawal 4 lacks" in withdrawals.open_withdrawal_reason(step)
     found = stuck.judged(step)
     assert found.kind is OutcomeKind.PLANNED and found.decided.leaves == (WBTC.address,), found.reason
     assert found.plan is not None and found.plan.exits
@@ -209,11 +222,11 @@ def test_a_stopped_bot_halts_by_name() -> None:
 def test_a_day_pays_what_its_limit_leaves_and_nothing_where_it_cannot_be_told() -> None:
     limited = with_limits(standing(), payout_per_day=Fraction(1_000 * 10**6))
     some = replace(limited, history=history(outflow_24h=Fraction(400 * 10**6)))
-    assert outflow.most_raw(some, USDC.address) == 600 * 10**6
-    assert outflow.most_raw(some, NATIVE) == 3 * 10**17 == outflow.most_raw(some, WETH.address)
-    assert outflow.most_raw(replace(limited, history=history(unknown="who knows")), USDC.address) == 0
-    assert outflow.most_raw(with_limits(standing(), payout_per_day=None), USDC.address) == UINT256_MAX
-    assert outflow.most_raw(standing(), USDC.address) == 0, "a limit that nobody wrote permits nothing"
+    assert withdrawals.max_payout_raw(some, USDC.address) == 600 * 10**6
+    assert withdrawals.max_payout_raw(some, NATIVE) == 3 * 10**17 == withdrawals.max_payout_raw(some, WETH.address)
+    assert withdrawals.max_payout_raw(replace(limited, history=history(unknown="who knows")), USDC.address) == 0
+    assert withdrawals.max_payout_raw(with_limits(standing(), payout_per_day=None), USDC.address) == UINT256_MAX
+    assert withdrawals.max_payout_raw(standing(), USDC.address) == 0, "a limit that nobody wrote permits nothing"
 
 
 def test_each_guard_on_a_payment_says_no_by_its_name() -> None:
@@ -221,15 +234,15 @@ def test_each_guard_on_a_payment_says_no_by_its_name() -> None:
     fine = Payout(USDC.address, HOME, 2_000 * 10**6, 0, 1)
 
     def failing(payout: Payout, at: StepInput = step, confirmed: tuple[str, ...] = (HOME,)) -> list[str]:
-        return [v.guard for v in guards.judge(at, payout, confirmed) if not v.passed]
+        return [v.guard for v in portfolio.judge_payout(at, payout, confirmed) if not v.passed]
 
     assert failing(fine) == []
     assert failing(fine, confirmed=()) == ["payout_address"] and failing(replace(fine, to=OWNER)) == ["payout_address"]
     assert failing(replace(fine, raw=2_000 * 10**6 + 1)) == ["balance"]
     assert failing(replace(fine, raw=5_000 * 10**6 + 1)) == ["payout_per_day", "balance"]
     assert failing(fine, replace(step, history=history(unknown="who knows"))) == ["payout_per_day"]
-    other = outflow.set_aside(replace(step, history=history(claims=(Claim(9, Payment(USDC.address, 1)),))))
+    other = withdrawals.reserve_withdrawals(replace(step, history=history(claims=(PendingPayment(9, Payment(USDC.address, 1)),))))
     assert failing(fine, other) == ["balance"] and failing(replace(fine, request=9), other) == [], "what another set aside is not paid"
-    assert [v.guard for v in guards.permission(step, (fine,), (HOME,), paused=True) if not v.passed] == ["kill_switch"]
+    assert [v.guard for v in portfolio.judge_payout_permission(step, (fine,), (HOME,), paused=True) if not v.passed] == ["kill_switch"]
     with pytest.raises(Refused, match="payout_address"):
-        guards.require(guards.judge(step, replace(fine, to=OWNER), (HOME,)))
+        portfolio.require_payout_allowed(portfolio.judge_payout(step, replace(fine, to=OWNER), (HOME,)))

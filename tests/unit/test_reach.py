@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.amm import pools as amm
+from agent.amm import pools
 from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK
-from agent.chain.lens import PAGE_BYTES, Status, V3Answer
+from agent.chain.lens import PAGE_BYTES, CallStatus, V3Answer
 from agent.chain.watch import MAX_TICK as LENS_MAX_TICK
-from agent.chain.watch import PoolKind, PoolRef, deep_item, deepened
+from agent.chain.watch import PoolKind, PoolRef, deep_pool_item, with_deeper_ticks
 from agent.errors import Retryable
-from agent.model import Funding, Leg, V3Pool
-from agent.planning.draft import at_their_end
+from agent.model import Leg, LegFunding, V3Pool
+from agent.planning.draft import pools_out_of_ticks
 from agent.planning.problem import UNBOUNDED_BPS
 from tests.unit.amm_pools import POOL, TOKEN0, TOKEN1, tokens, v3_pools
 
@@ -31,26 +31,26 @@ def narrowed(whole: V3Pool, below: int, above: int) -> V3Pool:
 @given(v3_pools(moderate=True), st.integers(0, 20_000), st.integers(0, 20_000), tokens, impacts)
 def test_where_the_ticks_do_not_end_more_of_them_change_nothing(whole: V3Pool, below: int, above: int, token: str, impact_bps: int) -> None:
     pool = narrowed(whole, below, above)
-    assert not amm.ticks_end(whole, token, impact_bps)
-    if not amm.ticks_end(pool, token, impact_bps):
-        assert amm.max_in(pool, token, impact_bps) == amm.max_in(whole, token, impact_bps)
+    assert not pools.runs_out_of_ticks(whole, token, impact_bps)
+    if not pools.runs_out_of_ticks(pool, token, impact_bps):
+        assert pools.max_input_raw(pool, token, impact_bps) == pools.max_input_raw(whole, token, impact_bps)
 
 
 def leg(token_in: str, amount_raw: int) -> Leg:
     token_out = TOKEN1 if token_in == TOKEN0 else TOKEN0
-    return Leg(POOL, "uniswap_v3", token_in, token_out, 3_000, amount_raw, 1, 1, 0, 0, Funding.WALLET, Funding.WALLET)
+    return Leg(POOL, "uniswap_v3", token_in, token_out, 3_000, amount_raw, 1, 1, 0, 0, LegFunding.WALLET, LegFunding.WALLET)
 
 
 @given(v3_pools(moderate=True), tokens, impacts)
 def test_legs_are_at_the_end_only_where_they_fill_what_is_known(whole: V3Pool, token: str, impact_bps: int) -> None:
     pool = narrowed(whole, 300, 300)
-    most = amm.max_in(pool, token, impact_bps)
-    if most > 10_000 and amm.ticks_end(pool, token, impact_bps):
+    most = pools.max_input_raw(pool, token, impact_bps)
+    if most > 10_000 and pools.runs_out_of_ticks(pool, token, impact_bps):
         halves = [leg(token, most // 2), leg(token, most - most // 2)]
-        assert at_their_end({POOL: pool}, halves, impact_bps) == (POOL,)
-        assert at_their_end({POOL: pool}, halves[:1], impact_bps) == ()
-    assert at_their_end({POOL: whole}, [leg(token, most)], impact_bps) == ()
-    assert at_their_end({}, [leg(token, most)], impact_bps) == ()
+        assert pools_out_of_ticks({POOL: pool}, halves, impact_bps) == (POOL,)
+        assert pools_out_of_ticks({POOL: pool}, halves[:1], impact_bps) == ()
+    assert pools_out_of_ticks({POOL: whole}, [leg(token, most)], impact_bps) == ()
+    assert pools_out_of_ticks({}, [leg(token, most)], impact_bps) == ()
 
 
 def answer(pool: V3Pool) -> V3Answer:
@@ -61,9 +61,9 @@ def answer(pool: V3Pool) -> V3Answer:
 @given(v3_pools(moderate=True), st.integers(0, 5_000))
 def test_a_pool_is_deepened_to_what_was_read_at_its_block(whole: V3Pool, window: int) -> None:
     narrow = narrowed(whole, window, window)
-    assert deepened(narrow, answer(whole)) == whole
-    assert deepened(whole, answer(narrow)) == whole
-    assert deepened(narrow, Status.UNREAD) == narrow
+    assert with_deeper_ticks(narrow, answer(whole)) == whole
+    assert with_deeper_ticks(whole, answer(narrow)) == whole
+    assert with_deeper_ticks(narrow, CallStatus.UNREAD) == narrow
 
 
 def test_a_pool_that_is_another_at_its_own_block_is_refused() -> None:
@@ -71,11 +71,11 @@ def test_a_pool_that_is_another_at_its_own_block_is_refused() -> None:
     narrow = narrowed(whole, 100, 100)
     for other in ({"sqrt_price_x96": 2**96 + 1}, {"liquidity": 1}, {"tick": 1}, {"ticks": ((60, 5),)}):
         with pytest.raises(Retryable, match="another at its own block"):
-            deepened(narrow, replace(answer(whole), **other))  # type: ignore[arg-type]
+            with_deeper_ticks(narrow, replace(answer(whole), **other))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("spacing", [1, 10, 60, 200, 16_383])
 def test_what_is_asked_for_fits_one_answer_of_a_call(spacing: int) -> None:
-    item = deep_item(PoolRef(POOL, "uniswap_v3", PoolKind.V3, TOKEN0, TOKEN1, 500, spacing))
+    item = deep_pool_item(PoolRef(POOL, "uniswap_v3", PoolKind.V3, TOKEN0, TOKEN1, 500, spacing))
     assert item.most_bytes() <= PAGE_BYTES - 64 and item.likely_gas < 16_000_000
     assert item.window_ticks >= (2 * LENS_MAX_TICK if spacing >= 14 else 92_108), "a fall of the price to a ten-thousandth"

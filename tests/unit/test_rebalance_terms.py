@@ -13,8 +13,8 @@ from agent.errors import ConfigError, Refused
 from agent.model import StepInput
 from agent.ports import Grant
 from agent.units import NATIVE, floor_int
-from agent.venues.composer import known_prices, terms
-from agent.venues.rebalancer import bounds
+from agent.venues.composer import known_prices, rebalancer_terms
+from agent.venues.rebalancer import min_balance_changes
 from tests.builders import step_input, token, v2_pool, v3_pool
 from tests.plans import R, Swap, plan_of
 from tests.rebalancing import grant_of
@@ -43,7 +43,7 @@ CHAIN = [Swap(WETH_USDC, AT["WETH"], 10**18, sink=R), Swap(WBTC_USDC, AT["USDC"]
 
 def test_prices_are_the_reference_and_cover_what_the_wallet_gives_and_gets_alone() -> None:
     found = step(slippage_bps=30)
-    kept = terms(found, plan_of(found, CHAIN))
+    kept = rebalancer_terms(found, plan_of(found, CHAIN))
     assert kept.prices == {at: known_prices(found)[at] for at in (AT["WETH"], AT["WBTC"])}
     assert kept.prices[AT["WETH"]] == Fraction(2_000 * 10**6, 10**18)
 
@@ -52,20 +52,22 @@ def test_a_plan_may_not_cost_in_the_end_what_it_may_not_cost_by_prediction() -> 
     found = step(slippage_bps=300, plan_cost_bps=90)
     plan = plan_of(found, CHAIN)
     sold = value(found, {AT["WETH"]: 10**18})
-    assert terms(found, plan).floor_raw == floor_int(-sold * Fraction(90, 10_000)) - 1
-    assert terms(found, plan).floor_raw > value(found, bounds(plan.legs)), "the minimums alone would let it lose 3 %"
+    assert rebalancer_terms(found, plan).floor_raw == floor_int(-sold * Fraction(90, 10_000)) - 1
+    assert rebalancer_terms(found, plan).floor_raw > value(found, min_balance_changes(plan.legs)), (
+        "the minimums alone would let it lose 3 %"
+    )
 
 
 def test_minimums_that_are_stricter_than_plan_cost_are_the_floor() -> None:
     found = step(slippage_bps=30, plan_cost_bps=500)
     plan = plan_of(found, CHAIN)
-    assert terms(found, plan).floor_raw == floor_int(value(found, bounds(plan.legs))) - 1
+    assert rebalancer_terms(found, plan).floor_raw == floor_int(value(found, min_balance_changes(plan.legs))) - 1
 
 
 def test_with_plan_cost_switched_off_the_minimums_are_the_floor() -> None:
     found = step(slippage_bps=300, plan_cost_bps=None)
     plan = plan_of(found, CHAIN)
-    assert terms(found, plan).floor_raw == floor_int(value(found, bounds(plan.legs))) - 1
+    assert rebalancer_terms(found, plan).floor_raw == floor_int(value(found, min_balance_changes(plan.legs))) - 1
 
 
 def test_the_native_coin_is_worth_its_wrapped_token() -> None:
@@ -75,7 +77,7 @@ def test_the_native_coin_is_worth_its_wrapped_token() -> None:
 
 def test_a_token_without_reference_price_is_named() -> None:
     with pytest.raises(Refused, match=STRANGER):
-        terms(step(slippage_bps=30), bare_plan(leg(AT["WETH"], STRANGER, 10**18, 5)))
+        rebalancer_terms(step(slippage_bps=30), bare_plan(leg(AT["WETH"], STRANGER, 10**18, 5)))
 
 
 def test_a_grant_with_prices_survives_the_journal_and_one_from_before_has_none() -> None:

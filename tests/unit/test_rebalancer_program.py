@@ -11,27 +11,27 @@ from eth_utils.crypto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.artifacts import own
+from agent.artifacts import own_artifact
 from agent.chain.rpc import RpcFault
 from agent.chain.sender import CUSTOM, revert_reason
 from agent.errors import Refused
-from agent.model import Funding, Plan
-from agent.signing.calldata import REBALANCE, NotUnderstood, Place, Rebalance, Venue, decode, selector
+from agent.model import LegFunding, Plan
+from agent.signing.calldata import REBALANCE, FundsLocation, RebalanceCall, UndecodableCalldata, Venue, decode, selector
 from agent.units import NATIVE
-from agent.venues.rebalancer import Terms, bounds, encode, native_wei, price_x128
+from agent.venues.rebalancer import RebalancerTerms, encode, min_balance_changes, native_wei, price_x128
 from tests.rebalancing import COIN, HUB, PLANS, PRICES, REBALANCES, conditions
 from tests.signing import DEADLINE_S, PLAN, STRANGER, USDC, USDT, WBTC, WETH, leg, plan_of
 
-R = Funding.ROUTER
+R = LegFunding.ROUTER
 
 
-def read(plan: Plan, terms: Terms | None = None) -> Rebalance:
+def read(plan: Plan, terms: RebalancerTerms | None = None) -> RebalanceCall:
     call = decode(encode(plan, DEADLINE_S, terms or conditions(plan)))
-    assert isinstance(call, Rebalance)
+    assert isinstance(call, RebalanceCall)
     return call
 
 
-def places(plan: Plan) -> list[tuple[Place, Place]]:
+def places(plan: Plan) -> list[tuple[FundsLocation, FundsLocation]]:
     return [(one.source, one.sink) for one in read(plan).legs]
 
 
@@ -39,33 +39,38 @@ def places(plan: Plan) -> list[tuple[Place, Place]]:
 def test_a_program_reads_back_as_its_plan(name: str) -> None:
     plan, call = PLANS[name], read(PLANS[name])
     assert call.deadline_s == DEADLINE_S and call.floor_raw == conditions(plan).floor_raw
-    assert {entry.token: entry.bound_raw for entry in call.watched} == bounds(plan.legs)
+    assert {entry.token: entry.bound_raw for entry in call.watched} == min_balance_changes(plan.legs)
     assert all(entry.price_x128 == int(PRICES[entry.token] * 2**128) for entry in call.watched)
     for swap, one in zip(call.legs, plan.legs, strict=True):
         assert (swap.token_in, swap.token_out, swap.least_raw) == (one.token_in, one.token_out, one.min_out_raw)
-        assert swap.amount_raw == (one.amount_in_raw if one.source is Funding.WALLET else 0)
+        assert swap.amount_raw == (one.amount_in_raw if one.source is LegFunding.WALLET else 0)
         assert swap.fee_pips == one.fee_pips
         assert swap.venue.name == {"uniswap_v2": "V2", "uniswap_v3": "V3", "wrapped_native": "NATIVE"}[one.venue]
 
 
 def test_a_hub_amount_goes_straight_into_a_v2_pair_and_else_through_the_contract() -> None:
-    wallet = Place.WALLET
-    assert places(PLAN) == [(wallet, wallet), (wallet, wallet), (wallet, Place.PAIR), (Place.PAIR, wallet)]
+    wallet = FundsLocation.WALLET
+    assert places(PLAN) == [(wallet, wallet), (wallet, wallet), (wallet, FundsLocation.PAIR), (FundsLocation.PAIR, wallet)]
     assert read(PLAN).legs[2].pair_with == WBTC
-    assert places(HUB) == [(wallet, wallet), (wallet, Place.HERE), (wallet, Place.HERE), (Place.HERE, wallet)]
-    assert places(COIN) == [(wallet, Place.PAIR), (Place.PAIR, wallet), (wallet, Place.HERE), (Place.HERE, wallet)]
+    assert places(HUB) == [(wallet, wallet), (wallet, FundsLocation.HERE), (wallet, FundsLocation.HERE), (FundsLocation.HERE, wallet)]
+    assert places(COIN) == [
+        (wallet, FundsLocation.PAIR),
+        (FundsLocation.PAIR, wallet),
+        (wallet, FundsLocation.HERE),
+        (FundsLocation.HERE, wallet),
+    ]
 
 
 def test_a_pair_that_another_leg_uses_in_between_is_not_paid_early() -> None:
     first, second = PLAN.legs[2], PLAN.legs[3]
     between = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=second.pool)
     assert places(plan_of(first, between, second)) == [
-        (Place.WALLET, Place.HERE),
-        (Place.WALLET, Place.WALLET),
-        (Place.HERE, Place.WALLET),
+        (FundsLocation.WALLET, FundsLocation.HERE),
+        (FundsLocation.WALLET, FundsLocation.WALLET),
+        (FundsLocation.HERE, FundsLocation.WALLET),
     ]
     itself = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=second.pool, sink=R)
-    assert places(plan_of(itself, second)) == [(Place.WALLET, Place.HERE), (Place.HERE, Place.WALLET)]
+    assert places(plan_of(itself, second)) == [(FundsLocation.WALLET, FundsLocation.HERE), (FundsLocation.HERE, FundsLocation.WALLET)]
 
 
 def test_hubs_are_listed_and_not_watched() -> None:
@@ -76,12 +81,16 @@ def test_hubs_are_listed_and_not_watched() -> None:
 
 def test_what_is_both_given_and_got_is_bounded_by_its_sum() -> None:
     both = plan_of(leg(WETH, USDC, 10**18, 3_000_000_000), leg(USDC, WBTC, 1_000_000_000, 1_600_000))
-    assert bounds(both.legs) == {WETH: -(10**18), USDC: both.legs[0].min_out_raw - 1_000_000_000, WBTC: both.legs[1].min_out_raw}
+    assert min_balance_changes(both.legs) == {
+        WETH: -(10**18),
+        USDC: both.legs[0].min_out_raw - 1_000_000_000,
+        WBTC: both.legs[1].min_out_raw,
+    }
 
 
 def test_native_coin_is_brought_along_as_value() -> None:
     assert native_wei(COIN) == 10**18 and native_wei(PLAN) == native_wei(HUB) == 0
-    assert bounds(COIN.legs)[NATIVE] == 2 * 10**17 - 10**18
+    assert min_balance_changes(COIN.legs)[NATIVE] == 2 * 10**17 - 10**18
 
 
 @given(price=st.fractions(min_value=0, max_value=2**63))
@@ -109,7 +118,7 @@ def test_prices_lose_less_than_two_to_the_minus_128(price: Fraction) -> None:
     ],
 )
 def test_a_plan_that_cannot_run_in_the_rebalancer_is_not_encoded(plan: Plan, words: str) -> None:
-    terms = Terms(PRICES, -1)
+    terms = RebalancerTerms(PRICES, -1)
     with pytest.raises(Refused, match=words):
         encode(plan, DEADLINE_S, terms)
 
@@ -126,7 +135,7 @@ def test_more_tokens_than_a_byte_counts_are_not_encoded() -> None:
     tokens = ["0x" + f"{number:040x}" for number in range(1, 302)]
     legs = [leg(tokens[number], tokens[number + 1], 5, 500) for number in range(300)]
     with pytest.raises(Refused, match="at most 255"):
-        encode(plan_of(*legs), DEADLINE_S, Terms(dict.fromkeys(tokens, Fraction(1)), 0))
+        encode(plan_of(*legs), DEADLINE_S, RebalancerTerms(dict.fromkeys(tokens, Fraction(1)), 0))
 
 
 def packed(program: bytes) -> str:
@@ -142,7 +151,7 @@ def raw_program(count: int = 2, watched: int = 2, kind: int = 1, numbers: bytes 
 
 def test_the_plain_program_of_these_tests_is_understood() -> None:
     call = decode(packed(raw_program()))
-    assert isinstance(call, Rebalance) and call.legs[0].venue is Venue.V3
+    assert isinstance(call, RebalanceCall) and call.legs[0].venue is Venue.V3
 
 
 @pytest.mark.parametrize(
@@ -166,7 +175,7 @@ def test_the_plain_program_of_these_tests_is_understood() -> None:
     ],
 )
 def test_a_program_that_is_not_canonical_is_not_understood(program: bytes, words: str) -> None:
-    with pytest.raises(NotUnderstood, match=words):
+    with pytest.raises(UndecodableCalldata, match=words):
         decode(packed(program))
 
 
@@ -174,18 +183,18 @@ def test_a_program_that_is_not_canonical_is_not_understood(program: bytes, words
 def test_no_bytes_make_the_reader_fail(data: bytes) -> None:
     try:
         decode(packed(data))
-    except NotUnderstood:
+    except UndecodableCalldata:
         return
 
 
 def test_the_selector_is_that_of_the_contract() -> None:
     assert keccak(text="rebalance(bytes)")[:4] == REBALANCE
-    assert any(entry.get("name") == "rebalance" for entry in own("Rebalancer").abi)
+    assert any(entry.get("name") == "rebalance" for entry in own_artifact("Rebalancer").abi)
     assert all(one.data.startswith("0x" + REBALANCE.hex()) for one, _ in REBALANCES.values())
 
 
 def test_every_error_of_the_contract_has_words() -> None:
-    errors = [entry for entry in own("Rebalancer").abi if entry["type"] == "error"]
+    errors = [entry for entry in own_artifact("Rebalancer").abi if entry["type"] == "error"]
     assert len(errors) == 13
     for entry in errors:
         types = [value["type"] for value in entry["inputs"]]

@@ -13,9 +13,9 @@ from agent import codec
 from agent.errors import OperatorNeeded
 from agent.model import FeedRound, PastPrices, PricePoint, StepInput
 from agent.reference import reference_prices
-from agent.reference.checks import confirmed, rounded
+from agent.reference.checks import confirmed_prices, round_price
 from agent.store import Store, open_store
-from agent.store.prices import KEPT_S
+from agent.store.prices import RETENTION_S
 from tests.builders import NOW_S, address, step_input, token, v2_pool, v3_pool, with_snapshot
 
 WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
@@ -55,14 +55,14 @@ def confirming(blocks: int) -> StepInput:
 
 def test_without_blocks_to_confirm_the_reference_price_is_written_down_and_the_numeraire_is_not() -> None:
     step = step_input()
-    (found,) = confirmed(step, (), NOW_S)
+    (found,) = confirmed_prices(step, (), NOW_S)
     assert found == PricePoint(WETH.address, NOW_S, reference_prices(step).prices[WETH.address].price)
 
 
 def test_a_price_that_one_block_alone_shows_is_not_the_one_that_is_written_down() -> None:
     pushed = confirming(2)
     pushed = replace(pushed, snapshot=replace(pushed.snapshot, feeds=answers(pushed, Fraction(3))))
-    (found,) = confirmed(pushed, before(step_input(), [Fraction(1), Fraction(1)]), NOW_S)
+    (found,) = confirmed_prices(pushed, before(step_input(), [Fraction(1), Fraction(1)]), NOW_S)
     assert found.price == reference_prices(step_input()).prices[WETH.address].price
 
 
@@ -72,7 +72,7 @@ def test_while_the_blocks_before_are_not_known_nothing_is_written_down(gap: str)
     past = before(step, [Fraction(1)] * 2)
     if gap == "another block":
         past = (past[0], replace(past[1], head=replace(past[1].head, number=past[1].head.number - 1)))
-    assert confirmed(step, {"none": (), "too few": past[:1], "another block": past}[gap], NOW_S) == ()
+    assert confirmed_prices(step, {"none": (), "too few": past[:1], "another block": past}[gap], NOW_S) == ()
 
 
 def test_while_the_sequencer_is_down_no_price_is_recorded() -> None:
@@ -81,13 +81,13 @@ def test_while_the_sequencer_is_down_no_price_is_recorded() -> None:
     step = replace(step, reference=replace(step.reference, sequencer_feed=feed, sequencer_grace_s=HOUR_S))
     for answer, count in ((1, 0), (0, 1)):
         told = FeedRound(feed, 0, 3, answer, NOW_S - HOUR_S, NOW_S - HOUR_S, 3)
-        assert len(confirmed(with_snapshot(step, feeds=(*step.snapshot.feeds, told)), (), NOW_S)) == count
+        assert len(confirmed_prices(with_snapshot(step, feeds=(*step.snapshot.feeds, told)), (), NOW_S)) == count
 
 
 @pytest.mark.parametrize(("mean", "count"), [(2_000, 1), (2_500, 0)])
 def test_while_sources_contradict_each_other_no_price_is_recorded(mean: int, count: int) -> None:
     step = step_input(pools=[v2_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 2_000, twap_price=mean)])
-    assert len(confirmed(step, (), NOW_S)) == count
+    assert len(confirmed_prices(step, (), NOW_S)) == count
 
 
 @pytest.mark.parametrize(
@@ -98,58 +98,58 @@ def test_the_recorded_price_is_the_lower_median_of_the_blocks(now: int, earlier:
     step = confirming(len(earlier))
     usual = reference_prices(step).prices[WETH.address].price
     step = with_snapshot(step, feeds=answers(step, Fraction(now)))
-    (found,) = confirmed(step, before(step_input(), [Fraction(one) for one in earlier]), NOW_S)
+    (found,) = confirmed_prices(step, before(step_input(), [Fraction(one) for one in earlier]), NOW_S)
     assert found.price == usual * median
 
 
 def test_a_token_without_a_price_in_one_of_the_blocks_is_left_out() -> None:
     step = confirming(1)
     silent = replace(before(step, [Fraction(1)])[0], feeds=())
-    assert confirmed(step, (silent,), NOW_S) == ()
+    assert confirmed_prices(step, (silent,), NOW_S) == ()
 
 
 def test_prices_of_pools_are_kept_to_eighteen_figures() -> None:
-    third = rounded(Fraction(2_000, 3))
+    third = round_price(Fraction(2_000, 3))
     assert abs(third / Fraction(2_000, 3) - 1) <= Fraction(1, 10**17)
-    assert rounded(third) == third
-    assert rounded(Fraction(2_000, 10**12)) == Fraction(2_000, 10**12)
+    assert round_price(third) == third
+    assert round_price(Fraction(2_000, 10**12)) == Fraction(2_000, 10**12)
 
 
 def test_the_first_price_of_an_hour_stays_and_each_hour_has_one(store: Store) -> None:
     start = NOW_S // HOUR_S * HOUR_S
-    assert store.note_prices(USDC.address, [point(start, 2_000), point(start + 5, 9_000)]) == 1
-    assert store.note_prices(USDC.address, [point(start + HOUR_S - 1, 3_000)]) == 0
-    assert store.note_prices(USDC.address, [point(start + HOUR_S, 2_100)]) == 1
+    assert store.record_prices(USDC.address, [point(start, 2_000), point(start + 5, 9_000)]) == 1
+    assert store.record_prices(USDC.address, [point(start + HOUR_S - 1, 3_000)]) == 0
+    assert store.record_prices(USDC.address, [point(start + HOUR_S, 2_100)]) == 1
     assert store.prices(USDC.address, start, start + DAY_S) == (point(start, 2_000), point(start + HOUR_S, 2_100))
     assert store.has_prices(USDC.address, start + 1_800)
     assert not store.has_prices(USDC.address, start + 2 * HOUR_S)
 
 
 def test_prices_of_another_numeraire_are_other_prices(store: Store) -> None:
-    store.note_prices(USDC.address, [point(NOW_S)])
+    store.record_prices(USDC.address, [point(NOW_S)])
     assert store.prices(WBTC.address, 0, NOW_S) == ()
-    assert store.note_prices(WBTC.address, [point(NOW_S, 1)]) == 1
+    assert store.record_prices(WBTC.address, [point(NOW_S, 1)]) == 1
 
 
 def test_prices_are_kept_for_a_bounded_time_by_the_agents_own_looks(store: Store) -> None:
-    store.note_prices(USDC.address, [point(NOW_S - KEPT_S), point(NOW_S - KEPT_S + 2 * DAY_S)])
-    store.note_prices(USDC.address, [point(NOW_S + DAY_S)])
-    assert [one.at_s for one in store.prices(USDC.address, 0, NOW_S + DAY_S)] == [NOW_S - KEPT_S + 2 * DAY_S, NOW_S + DAY_S]
-    far = NOW_S + 10 * KEPT_S
-    assert store.note_prices(USDC.address, [point(far), point(NOW_S - KEPT_S)], "import") == 1, "no file makes the agent forget"
+    store.record_prices(USDC.address, [point(NOW_S - RETENTION_S), point(NOW_S - RETENTION_S + 2 * DAY_S)])
+    store.record_prices(USDC.address, [point(NOW_S + DAY_S)])
+    assert [one.at_s for one in store.prices(USDC.address, 0, NOW_S + DAY_S)] == [NOW_S - RETENTION_S + 2 * DAY_S, NOW_S + DAY_S]
+    far = NOW_S + 10 * RETENTION_S
+    assert store.record_prices(USDC.address, [point(far), point(NOW_S - RETENTION_S)], "import") == 1, "no file makes the agent forget"
     assert point(NOW_S + DAY_S) in store.prices(USDC.address, 0, far)
 
 
 def test_a_coarser_look_takes_the_last_price_of_each_interval(store: Store) -> None:
     start = NOW_S // DAY_S * DAY_S
-    store.note_prices(USDC.address, [point(start + hour * HOUR_S, 2_000 + hour) for hour in range(48)])
+    store.record_prices(USDC.address, [point(start + hour * HOUR_S, 2_000 + hour) for hour in range(48)])
     daily = store.prices(USDC.address, start, start + 2 * DAY_S, DAY_S)
     assert daily == (point(start + 23 * HOUR_S, 2_023), point(start + 47 * HOUR_S, 2_047))
 
 
 def test_what_one_source_told_can_be_forgotten_and_is_shown_by_source(store: Store) -> None:
-    store.note_prices(USDC.address, [point(NOW_S)])
-    store.note_prices(USDC.address, [point(NOW_S - DAY_S), point(NOW_S)], "import")
+    store.record_prices(USDC.address, [point(NOW_S)])
+    store.record_prices(USDC.address, [point(NOW_S - DAY_S), point(NOW_S)], "import")
     spans = {(one.source, one.count, one.from_s, one.until_s) for one in store.price_spans(USDC.address)}
     assert spans == {("look", 1, NOW_S, NOW_S), ("import", 1, NOW_S - DAY_S, NOW_S - DAY_S)}
     assert store.forget_prices(USDC.address, "import") == 1
@@ -158,7 +158,7 @@ def test_what_one_source_told_can_be_forgotten_and_is_shown_by_source(store: Sto
 
 @pytest.mark.parametrize("text", ["0/1", "-3/2", "many"])
 def test_a_damaged_price_is_for_the_operator(store: Store, text: str) -> None:
-    store.note_prices(USDC.address, [point(NOW_S)])
+    store.record_prices(USDC.address, [point(NOW_S)])
     with store.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE prices SET price = ?", (text,))
     with pytest.raises(OperatorNeeded, match="a price is damaged"):

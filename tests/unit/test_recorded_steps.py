@@ -12,9 +12,9 @@ import pytest
 
 from agent.app.offline import replay
 from agent.errors import ConfigError
-from agent.planning import proposals as strategies
+from agent.planning import proposals
 from agent.store import open_store
-from agent.store.recorder import Bounds, Recorder
+from agent.store.recorder import RecorderLimits, StepRecorder
 from tests import builders
 from tests.recorded import DIGEST, DRIFTED, ROOMY, STEPS, changed, files, recorded
 
@@ -39,19 +39,19 @@ def test_recorded_steps_are_decided_again_as_they_were(tmp_path: Path) -> None:
 
 
 def test_the_newest_files_stay_as_many_as_both_bounds_allow_and_nothing_else_is_touched(tmp_path: Path) -> None:
-    place = recorded(tmp_path, STEPS, Bounds(2, 10**9))
+    place = recorded(tmp_path, STEPS, RecorderLimits(2, 10**9))
     assert [path.name[:13] for path in files(place)] == ["step-00000002", "step-00000003"]
     for name in ("notes.json", "step-1-ab.json", ".step-00000001-000000000000.json.aaaaaaaaaaaa.draft"):
         (place / name).write_text("mine")
     octets = sum(path.stat().st_size for path in files(place)) + 1_000
-    recorded(tmp_path, STEPS[:1], Bounds(10, octets))
+    recorded(tmp_path, STEPS[:1], RecorderLimits(10, octets))
     assert [path.name[:13] for path in files(place) if len(path.name) > 20] == ["step-00000003", "step-00000004"]
     assert {path.name for path in place.iterdir() if path.read_text() == "mine"} == {
         "notes.json",
         "step-1-ab.json",
         ".step-00000001-000000000000.json.aaaaaaaaaaaa.draft",
     }
-    recorded(tmp_path, STEPS[:1], Bounds(10, 1))
+    recorded(tmp_path, STEPS[:1], RecorderLimits(10, 1))
     assert [path.name[:13] for path in files(place) if len(path.name) > 20] == ["step-00000005"], "the newest stays, whatever its size"
 
 
@@ -66,14 +66,14 @@ def test_what_a_dead_process_left_half_written_goes_after_an_hour(tmp_path: Path
 
 def test_a_step_that_cannot_be_written_is_told_and_the_store_goes_on(tmp_path: Path) -> None:
     place, heard = tmp_path / "steps", []
-    recorder = Recorder(place, DIGEST, "live", ROOMY)
+    recorder = StepRecorder(place, DIGEST, "live", ROOMY)
     recorder.tell = heard.append
     place.rmdir()
     store_folder = tmp_path / "other"
     store_folder.mkdir()
     recorded(store_folder)
     store = open_store(f"sqlite:///{store_folder}/trimtab.db", 31_337, builders.OWNER)
-    store.heard = recorder.hear
+    store.heard = recorder.write_step
     store.end_step("0" * 12, "hold", "again", None, "hold")
     assert store.steps(10)[-1].reason == "again"
     assert len(heard) == 1 and "could not be recorded" in heard[0]
@@ -84,7 +84,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_done(tmp_
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "missing" / "steps"):
         with pytest.raises(ConfigError, match=r"record\.dir"):
-            Recorder(place, DIGEST, "live", ROOMY)
+            StepRecorder(place, DIGEST, "live", ROOMY)
 
 
 def test_a_file_of_an_older_version_loads_without_the_fields_that_came_later(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_what_was_decided_once_and_cannot_be_any_more_is_a_difference(tmp_path: 
         raise ZeroDivisionError("a defect")
 
     place = recorded(tmp_path)
-    monkeypatch.setattr(strategies, "decide", broken)
+    monkeypatch.setattr(proposals, "decide", broken)
     found = replay(place)
     assert (found["different"], found["exit"]) == (3, 14)
     assert found["steps"][0]["differs"] == [{"what": "error", "recorded": None, "now": "ZeroDivisionError: a defect"}]

@@ -6,8 +6,8 @@ from fractions import Fraction
 import pytest
 
 from agent.amm import pools as twap
-from agent.model import PoolState, Quarantined, ReferenceKind, StepInput, V3Pool
-from agent.reference import RefPrice, reference_prices, spot_prices
+from agent.model import PoolState, PriceSource, QuarantinedItem, StepInput, V3Pool
+from agent.reference import ReferencePrice, reference_prices, spot_prices
 from agent.units import Token
 from tests.builders import (
     NOW_S,
@@ -24,11 +24,11 @@ from tests.builders import (
     without_feed,
 )
 
-FEED, TWAP, SPOT = ReferenceKind.FEED, ReferenceKind.TWAP, ReferenceKind.SPOT
+FEED, TWAP, SPOT = PriceSource.FEED, PriceSource.TWAP, PriceSource.SPOT
 WETH, USDC, WBTC, DAI, ARB = (token(symbol) for symbol in ("WETH", "USDC", "WBTC", "DAI", "ARB"))
 
 
-def _found(step: StepInput, of: Token = WETH) -> RefPrice | None:
+def _found(step: StepInput, of: Token = WETH) -> ReferencePrice | None:
     return reference_prices(step).prices.get(of.address)
 
 
@@ -107,7 +107,7 @@ def test_a_token_feed_without_a_numeraire_feed_is_no_price() -> None:
 
 def test_a_quarantined_feed_is_named_with_its_reason() -> None:
     step = with_snapshot(
-        without_feed(step_input(kinds=[FEED]), "WETH"), quarantined=(Quarantined("feed", feed_address("WETH"), "reverted"),)
+        without_feed(step_input(kinds=[FEED]), "WETH"), quarantined=(QuarantinedItem("feed", feed_address("WETH"), "reverted"),)
     )
     assert _why(step) == "feed: the feed of WETH was not read: reverted"
 
@@ -119,7 +119,7 @@ def test_a_stale_feed_gives_way_to_the_mean_price_if_that_is_configured() -> Non
     found = _found(with_mean)
     assert found is not None
     assert found.source is TWAP
-    assert found.price == twap.price(pool, WETH.address)
+    assert found.price == twap.twap_price(pool, WETH.address)
     assert _near(found.price, WETH, 2_100)
     assert _found(with_feed(step_input(pools=[pool], kinds=[FEED]), "WETH", **stale)) is None
 
@@ -151,7 +151,7 @@ def test_a_pool_without_a_mean_over_the_whole_window_with_the_numeraire_says_not
     fit = v3_pool(WETH, USDC, 2_200, name="fit")
     both = _found(step_input(pools=[unfit, fit], kinds=[TWAP]))
     assert both is not None
-    assert both.price == twap.price(fit, WETH.address)
+    assert both.price == twap.twap_price(fit, WETH.address)
 
 
 def test_pools_of_one_pair_are_weighted_by_the_depth_of_the_window_not_of_the_moment() -> None:
@@ -171,7 +171,7 @@ def test_a_token_that_only_trades_against_a_hub_is_priced_through_it() -> None:
     targets = {"ARB": 5_000, "USDC": 5_000}
     found = _found(step_input(targets, pools=pools, kinds=[TWAP], hubs=["WETH"]), ARB)
     assert found is not None
-    assert found.price == twap.price(pools[0], ARB.address) * twap.price(pools[1], WETH.address)
+    assert found.price == twap.twap_price(pools[0], ARB.address) * twap.twap_price(pools[1], WETH.address)
     assert "2 pool(s)" in found.detail
     assert _found(step_input(targets, pools=pools, kinds=[TWAP]), ARB) is None
     assert _found(step_input(targets, pools=pools[:1], kinds=[TWAP], hubs=["WETH"]), ARB) is None

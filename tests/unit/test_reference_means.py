@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.model import CodeHash, ReferenceKind, StepInput, V3Pool
-from agent.reference import prices as means
-from agent.reference import reference_prices
+from agent.model import CodeHash, PriceSource, StepInput, V3Pool
+from agent.reference import prices, reference_prices
 from tests.builders import step_input, token, v3_pool
 
 WETH, USDC = token("WETH"), token("USDC")
@@ -16,7 +15,7 @@ TRUE, FALSE = v3_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 4_000, depth=900_0
 
 
 def by_means(*pools: V3Pool, pins: tuple[CodeHash, ...] | None = None) -> StepInput:
-    step = step_input(pools=pools, kinds=[ReferenceKind.TWAP])
+    step = step_input(pools=pools, kinds=[PriceSource.TWAP])
     return replace(step, reference=replace(step.reference, mean_pools=pins))
 
 
@@ -47,7 +46,7 @@ def test_with_nothing_pinned_no_mean_counts_and_the_remedy_is_said() -> None:
 def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> None:
     step = by_means(TRUE, pins=(CodeHash(TRUE.address, "0x" + "ab" * 32),))
     assert usd(step) is None
-    assert "its code is not the one that was pinned" in means.outside(step, TRUE)
+    assert "its code is not the one that was pinned" in prices.twap_rejection(step, TRUE)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +60,7 @@ def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> No
 )
 def test_a_pool_whose_memory_is_too_short_is_named_with_what_would_help(kept: tuple[int, int] | None, said: str) -> None:
     short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observations=kept)
-    why = means.outside(by_means(short), short)
+    why = prices.twap_rejection(by_means(short), short)
     assert said in why
     assert ("--to 1801" in why) == ("trimtab oracle" in why)
 
@@ -70,4 +69,4 @@ def test_on_a_chain_of_slow_blocks_fewer_observations_are_enough() -> None:
     short = replace(v3_pool(WETH, USDC, 2_000, window_s=None), observations=(1, 1))
     step = by_means(short)
     mainnet = replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, chain_id=1)))
-    assert "--to 151" in means.outside(mainnet, short)
+    assert "--to 151" in prices.twap_rejection(mainnet, short)

@@ -11,8 +11,8 @@ import pytest
 
 from agent import app as api
 from agent.backtest.data import read_table
-from agent.backtest.stress import run as stress
-from agent.backtest.tune.jobs import Kept
+from agent.backtest.stress import run
+from agent.backtest.tune.jobs import ResultStore
 from agent.backtest.tune.workers import check_address
 from agent.config.fields import parse_address, parse_duration_s, parse_gas_price_wei
 from agent.config.load import load_config, parse_config
@@ -91,7 +91,7 @@ def test_a_mistake_of_a_backtest_is_told_with_its_option_its_value_and_what_to_w
     named: str, market: dict[str, Any], wishes: dict[str, Any]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        api.backtest(PRICES, replace(api.Market(), **market), **WISHES | wishes)
+        api.backtest(PRICES, replace(api.MarketOptions(), **market), **WISHES | wishes)
     assert caught.value.message.startswith(named)
     assert caught.value.remedy
 
@@ -137,7 +137,7 @@ def test_prices_that_are_none_are_told_with_what_to_give(tmp_path: Path, name: s
 )
 def test_a_mistake_of_a_search_is_told_with_its_option_and_what_to_write(named: str, grids: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
-        api.prepare_tune(PRICES, api.Market(), replace(api.Grids(every="7d"), **grids), target="BTC=40,ETH=40,USD=20")
+        api.prepare_tune(PRICES, api.MarketOptions(), replace(api.TuneOptions(every="7d"), **grids), target="BTC=40,ETH=40,USD=20")
     assert caught.value.message.startswith(named)
     assert caught.value.remedy
 
@@ -145,7 +145,7 @@ def test_a_mistake_of_a_search_is_told_with_its_option_and_what_to_write(named: 
 def test_folders_and_addresses_that_cannot_be_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none")):
-        with pytest.raises(ConfigError, match=r"--out: .* cannot be written") as caught, Kept(folder, {}, ()).opened():
+        with pytest.raises(ConfigError, match=r"--out: .* cannot be written") as caught, ResultStore(folder, {}, ()).opened():
             pass
         assert caught.value.remedy
     for page in (Path("/proc/none.html"), tmp_path / "none" / "page.html", tmp_path / "page.txt"):
@@ -160,9 +160,11 @@ def test_folders_and_addresses_that_cannot_be_are_refused_by_name(tmp_path: Path
 
 
 def test_a_scenario_that_cannot_be_met_is_refused_before_any_path_is_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stress, "Work", None)
+    monkeypatch.setattr(run, "StressWork", None)
     for more, named in (({"scenarios": "gas-spike"}, "gas-spike: no price"), ({"bars": 5_000}, "--bars: 5000 of 365")):
-        prepared = api.prepare_stress(PRICES, api.Market(), replace(api.Shocks(paths=5, step_paths=1, bars=50), **more), **WISHES)
+        prepared = api.prepare_stress(
+            PRICES, api.MarketOptions(), replace(api.StressOptions(paths=5, step_paths=1, bars=50), **more), **WISHES
+        )
         with pytest.raises(ConfigError, match=named) as caught:
             api.run_stress(prepared)
         assert caught.value.remedy

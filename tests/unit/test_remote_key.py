@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
-from agent.signing.remote_key import ORDER, NotASignature, RemoteKey, address_of, recoverable
+from agent.signing.remote_key import CURVE_ORDER, InvalidSignature, RemoteKey, address_from_public_key, recover_vrs
 from agent.signing.rules import LocalSigner
 from tests.mutations import flipped_bits
 from tests.signing import ALLOWED, CANCEL, CANCEL_GRANT, NONCES, RULES, SWAP, SWAP_GRANT, WALLET
@@ -64,12 +64,12 @@ def service() -> Iterator[KeyService]:
 @pytest.fixture
 def signer(service: KeyService) -> LocalSigner:
     service.spoil = lambda der: der
-    address = address_of(service.public_key())
+    address = address_from_public_key(service.public_key())
     return LocalSigner(RemoteKey(address, service.sign), replace(RULES, wallet=address), lambda: NONCES)
 
 
 def test_the_address_is_that_of_the_services_public_key(service: KeyService) -> None:
-    assert address_of(service.public_key()) == Account.from_key(SECRET).address
+    assert address_from_public_key(service.public_key()) == Account.from_key(SECRET).address
 
 
 @pytest.mark.parametrize(
@@ -98,14 +98,14 @@ def test_the_gate_stands_before_a_service_too(signer: LocalSigner, service: KeyS
 
 def high_s(der: bytes) -> bytes:
     r, s = decode_dss_signature(der)
-    return encode_dss_signature(r, max(s, ORDER - s))
+    return encode_dss_signature(r, max(s, CURVE_ORDER - s))
 
 
 def test_a_signature_with_a_high_s_is_brought_into_the_form_that_chains_take(signer: LocalSigner, service: KeyService) -> None:
     service.spoil = high_s
     signed = signer.sign(replace(CANCEL, to=signer.address), CANCEL_GRANT)
     assert Account.recover_transaction(signed.raw) == signer.address
-    assert int.from_bytes(signed.raw[-32:], "big") <= ORDER // 2
+    assert int.from_bytes(signed.raw[-32:], "big") <= CURVE_ORDER // 2
 
 
 def of_another_key(der: bytes) -> bytes:
@@ -121,8 +121,8 @@ def of_another_key(der: bytes) -> bytes:
         lambda der: der + b"\0",
         lambda der: bytes([0x31]) + der[1:],
         lambda der: encode_dss_signature(0, 1),
-        lambda der: encode_dss_signature(1, ORDER),
-        lambda der: encode_dss_signature(ORDER + 1, 5),
+        lambda der: encode_dss_signature(1, CURVE_ORDER),
+        lambda der: encode_dss_signature(CURVE_ORDER + 1, 5),
         lambda der: b"\x30\x06\x02\x01\xff\x02\x01\x01",
         lambda der: b"\x30\x08\x02\x02\x00\x01\x02\x02\x00\x01",
         lambda der: b"\x30\x80" + der[2:],
@@ -140,8 +140,8 @@ def test_an_answer_that_is_not_the_wallets_signature_is_never_sent(
 @settings(max_examples=200, deadline=None)
 @given(der=st.binary(max_size=80), digest=st.binary(min_size=32, max_size=32))
 def test_no_random_bytes_are_a_signature(der: bytes, digest: bytes) -> None:
-    with pytest.raises(NotASignature):
-        recoverable(der, digest, WALLET)
+    with pytest.raises(InvalidSignature):
+        recover_vrs(der, digest, WALLET)
 
 
 def test_a_service_out_of_reach_is_tried_again_later_and_its_words_are_not_repeated() -> None:
@@ -156,12 +156,12 @@ def test_a_service_out_of_reach_is_tried_again_later_and_its_words_are_not_repea
 
 def test_a_service_with_another_key_is_no_signer_of_this_wallet(service: KeyService) -> None:
     with pytest.raises(ConfigError, match="is not the address of the key"):
-        LocalSigner(RemoteKey(address_of(service.public_key()), service.sign), RULES, lambda: NONCES)
+        LocalSigner(RemoteKey(address_from_public_key(service.public_key()), service.sign), RULES, lambda: NONCES)
 
 
 def test_a_public_key_of_another_curve_is_refused(service: KeyService) -> None:
     other = ec.generate_private_key(ec.SECP256R1()).public_key()
     der = other.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     for key in (der, b"", service.public_key()[:-1]):
-        with pytest.raises(NotASignature):
-            address_of(key)
+        with pytest.raises(InvalidSignature):
+            address_from_public_key(key)

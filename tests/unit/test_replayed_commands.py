@@ -14,28 +14,28 @@ import pytest
 
 from agent import codec, engine
 from agent.app.offline import replay
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
-    Asked,
-    ByHand,
-    Claim,
+    AgentCycle,
     Invest,
     LimitOrder,
-    OwnStrategy,
+    ManualAction,
     Payment,
-    Proposed,
-    RaiseMoney,
+    PendingPayment,
+    PlanRequest,
+    RaiseForWithdrawal,
+    SellEntireBalance,
     SellEverything,
-    SellOut,
     StepInput,
+    StepRequest,
     Swap,
     SwapAtPrice,
     Unwrap,
 )
 from agent.planning.proposals import proposer
-from agent.policy.cash_flows import withdrawals as outflow
+from agent.policy.cash_flows import withdrawals
 from agent.store import open_store
-from agent.store.recorder import Recorder
+from agent.store.recorder import StepRecorder
 from tests.builders import NOW_S, OWNER, raw, step_input, token, with_limits
 from tests.late_worlds import World
 from tests.older import taken_back
@@ -50,11 +50,11 @@ THREE, DRIFTED, CASH = (
     with_limits(step_input(TARGETS, TARGETS | values), plan_cost_bps=200)
     for values in ({}, {"WETH": 7_000, "WBTC": 2_000, "USDC": 1_000}, {"USDC": 3_000})
 )
-OWED = outflow.claimed(THREE, (Claim(0, Payment(USDC.address, raw(3_000, USDC))),))
+OWED = withdrawals.reserve_claims(THREE, (PendingPayment(0, Payment(USDC.address, raw(3_000, USDC))),))
 CHEAP, DEAR = (LimitOrder("one", USDC.address, WETH.address, raw(100, USDC), Fraction(price), NOW_S + 3_600, NOW_S) for price in (1, 10**9))
-CASES: Mapping[str, tuple[Proposed, StepInput, str, OutcomeKind]] = {
-    "own": (OwnStrategy(), DRIFTED, "agent", OutcomeKind.PLANNED),
-    "own, an order fills": (OwnStrategy((DEAR, CHEAP)), DRIFTED, "agent", OutcomeKind.PLANNED),
+CASES: Mapping[str, tuple[PlanRequest, StepInput, str, OutcomeKind]] = {
+    "own": (AgentCycle(), DRIFTED, "agent", OutcomeKind.PLANNED),
+    "own, an order fills": (AgentCycle((DEAR, CHEAP)), DRIFTED, "agent", OutcomeKind.PLANNED),
     "swap": (Swap(WETH.address, USDC.address, raw(1, WETH)), THREE, "swap", OutcomeKind.PLANNED),
     "swap of too much": (Swap(WETH.address, USDC.address, raw(100, WETH)), THREE, "swap", OutcomeKind.REFUSED),
     "order that fills": (SwapAtPrice(CHEAP), THREE, "swap --limit", OutcomeKind.PLANNED),
@@ -62,10 +62,10 @@ CASES: Mapping[str, tuple[Proposed, StepInput, str, OutcomeKind]] = {
     "order that expires": (SwapAtPrice(replace(CHEAP, until_s=NOW_S + 1)), THREE, "swap --limit", OutcomeKind.HOLD),
     "invest": (Invest(((USDC.address, raw(1_000, USDC)),)), CASH, "invest", OutcomeKind.PLANNED),
     "invest dust": (Invest(((USDC.address, 1),)), THREE, "invest", OutcomeKind.HOLD),
-    "money raised": (RaiseMoney(USDC.address), OWED, "withdraw", OutcomeKind.PLANNED),
+    "money raised": (RaiseForWithdrawal(USDC.address), OWED, "withdraw", OutcomeKind.PLANNED),
     "coin unwrapped": (Unwrap(raw(1, WETH)), THREE, "withdraw", OutcomeKind.PLANNED),
     "everything sold": (SellEverything(), THREE, "stop", OutcomeKind.PLANNED),
-    "sold out": (SellOut(WBTC.address), THREE, "edit --remove", OutcomeKind.PLANNED),
+    "sold out": (SellEntireBalance(WBTC.address), THREE, "edit --remove", OutcomeKind.PLANNED),
 }
 
 
@@ -77,11 +77,11 @@ class Seen:
         return evidence(step, plan)
 
 
-def kept(folder: Path, steps: Sequence[tuple[Outcome, Asked | None]]) -> Path:
+def kept(folder: Path, steps: Sequence[tuple[StepOutcome, StepRequest | None]]) -> Path:
     """The folder of files of these steps, written as the engine writes them."""
     place = folder / "steps"
     with closing(open_store(f"sqlite:///{folder}/trimtab.db", CHAIN_ID, OWNER)) as store:
-        store.heard = Recorder(place, DIGEST, "live", ROOMY).hear
+        store.heard = StepRecorder(place, DIGEST, "live", ROOMY).write_step
         for number, (found, asked) in enumerate(steps):
             name, word = f"{number:012x}", type(found.decision).__name__.lower()
             store.begin_step(name, NOW_S, codec.dumps(found.step_input), None if asked is None else codec.dumps(asked))
@@ -93,7 +93,7 @@ def kept(folder: Path, steps: Sequence[tuple[Outcome, Asked | None]]) -> Path:
 @pytest.mark.parametrize("name", CASES)
 def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name: str) -> None:
     asked, step, command, kind = CASES[name]
-    found = engine.judge(step, proposer(asked), Seen())
+    found = engine.evaluate_input(step, proposer(asked), Seen())
     assert found.kind is kind, found.reason
     place = kept(tmp_path, [(found, asked)])
     told = replay(place)
@@ -112,7 +112,7 @@ def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name:
 
 def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
     """Nothing asked but the agent: an older file cannot say more."""
-    own, swap = (engine.judge(CASES[name][1], proposer(CASES[name][0]), Seen()) for name in ("own", "swap"))
+    own, swap = (engine.evaluate_input(CASES[name][1], proposer(CASES[name][0]), Seen()) for name in ("own", "swap"))
     place = kept(tmp_path, [(own, None), (swap, None)])
     assert [(one["result"], one["asked"]) for one in replay(place)["steps"]] == [("same", None), ("by hand", None)]
     for file in files(place):
@@ -122,15 +122,15 @@ def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
 
 
 def test_an_older_store_keeps_its_steps_and_says_of_new_ones_what_asked(tmp_path: Path) -> None:
-    found = engine.judge(THREE, proposer(OwnStrategy()), Seen())
-    kept(tmp_path, [(found, OwnStrategy())])
+    found = engine.evaluate_input(THREE, proposer(AgentCycle()), Seen())
+    kept(tmp_path, [(found, AgentCycle())])
     taken_back(tmp_path / "trimtab.db", "0015")
     with closing(open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, OWNER)) as store:
         before = store.step("0" * 12)
-        store.begin_step("new", NOW_S, codec.dumps(THREE), codec.dumps(ByHand("payout")))
+        store.begin_step("new", NOW_S, codec.dumps(THREE), codec.dumps(ManualAction("payout")))
         after = store.step("new")
     assert before is not None and before.asked_json is None and codec.loads(StepInput, before.input_json) == found.step_input
-    assert after is not None and codec.loads(Asked, after.asked_json or "") == ByHand("payout")
+    assert after is not None and codec.loads(StepRequest, after.asked_json or "") == ManualAction("payout")
 
 
 def test_exits_that_were_refused_together_after_reverts_replay_the_same(tmp_path: Path) -> None:
@@ -145,9 +145,9 @@ def test_exits_that_were_refused_together_after_reverts_replay_the_same(tmp_path
 
     step = fired("LINK", "WBTC", pools=(*MARKET, SOUND))
     step = replace(step, history=replace(step.history, reverts_in_row=3, failed_s=NOW_S - 3_600, failures_stop=True))
-    found = engine.judge(step, proposer(OwnStrategy()), Paused())
+    found = engine.evaluate_input(step, proposer(AgentCycle()), Paused())
     assert found.kind is OutcomeKind.REFUSED and len(found.decided.leaves) == 2, found.reason
-    told = replay(kept(tmp_path, [(found, OwnStrategy())]))
+    told = replay(kept(tmp_path, [(found, AgentCycle())]))
     assert told["same"] == 1, told["steps"][0]["differs"]
 
 
@@ -159,7 +159,7 @@ def test_what_vanished_before_it_was_sent_replays_the_same(tmp_path: Path) -> No
         for link, usdc in ((2_000, 2_000), (0, 4_000))
     )
     with closing(open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, OWNER, had.portfolio.wrapped_native)) as store:
-        store.heard = Recorder(tmp_path / "steps", DIGEST, "live", ROOMY).hear
+        store.heard = StepRecorder(tmp_path / "steps", DIGEST, "live", ROOMY).write_step
         world = World(store, had, lambda _: False, lacks=(LINK.address,))
 
         def vanishes(to: str, _: int) -> None:

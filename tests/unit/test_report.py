@@ -16,14 +16,22 @@ pytest.importorskip("empyrical")
 
 from agent import artifacts
 from agent.app.backtests import write_report
-from agent.backtest.report import page as report_html
-from agent.backtest.report.backtest import page_of
-from agent.backtest.report.page import Fact, Page, html, money, percent, ratio, write_page
-from agent.backtest.report.series import calendar, course, fallen, moved_units, risk, thinned, with_flows
+from agent.backtest.report import page
+from agent.backtest.report.backtest import backtest_page
+from agent.backtest.report.page import ReportFact, ReportPage, format_money, format_percent, format_ratio, render_html, write_page
+from agent.backtest.report.series import (
+    calendar_benchmark,
+    downsample_indices,
+    drawdown_series,
+    growth_series,
+    risk_metrics,
+    unit_changes,
+    with_owner_transfers,
+)
 from agent.errors import ConfigError
 from tests.reports import DECIMALS, HOSTILE, START, exact, result_of
 
-PAGE = Page("One", (Fact("value", "1.00"),), (), ("It ended.",))
+PAGE = ReportPage("One", (ReportFact("value", "1.00"),), (), ("It ended.",))
 
 
 # Series
@@ -32,7 +40,7 @@ def test_thinning_keeps_both_ends_and_every_extreme_of_each_series(seed: int) ->
     columns = list(np.random.default_rng(seed).normal(0, 1, (3, 20_000)).cumsum(axis=1))
     columns[1][777] = 1e6
     columns[2][12_345] = -1e6
-    kept = thinned(columns, 1_000)
+    kept = downsample_indices(columns, 1_000)
     assert len(kept) <= 1_000
     assert (np.diff(kept) > 0).all()
     assert kept[0] == 0
@@ -43,41 +51,41 @@ def test_thinning_keeps_both_ends_and_every_extreme_of_each_series(seed: int) ->
 
 
 def test_what_is_short_is_not_thinned_and_what_is_unknown_breaks_nothing() -> None:
-    assert thinned([np.arange(10.0)], 10).tolist() == list(range(10))
+    assert downsample_indices([np.arange(10.0)], 10).tolist() == list(range(10))
     column = np.full(5_000, np.nan)
     column[4_321] = 1.0
-    assert 4_321 in thinned([column], 100)
+    assert 4_321 in downsample_indices([column], 100)
 
 
 def test_flows_change_no_growth() -> None:
     bare, moved = result_of(every=50), result_of(every=50, flows=((120, 5_000.0), (300, -2_000.0)))
     assert not np.allclose(bare.equity, moved.equity)
-    assert np.allclose(course(bare).index, course(moved).index, rtol=1e-9)
-    assert np.allclose(course(bare).hold_index, course(moved).hold_index, rtol=1e-9)
+    assert np.allclose(growth_series(bare).index, growth_series(moved).index, rtol=1e-9)
+    assert np.allclose(growth_series(bare).hold_index, growth_series(moved).hold_index, rtol=1e-9)
     apart = result_of(every=50, flows=((120, 5_000.0), (310, -2_000.0)))
-    assert np.allclose(with_flows(course(apart).index, apart), apart.equity, rtol=1e-9)
+    assert np.allclose(with_owner_transfers(growth_series(apart).index, apart), apart.equity, rtol=1e-9)
 
 
 def test_the_calendar_rule_is_a_hand_made_one() -> None:
     prices = np.array([[1.0, 1.0], [2.0, 1.0], [2.0, 1.0], [1.0, 1.0]])
     times_s = np.arange(4) * 10
-    found = calendar(prices, np.array([0.5, 0.5]), times_s, 20)
+    found = calendar_benchmark(prices, np.array([0.5, 0.5]), times_s, 20)
     assert found.tolist() == [1.0, 1.5, 1.5, 1.5 * 0.75]
 
 
 def test_falls_are_measured_from_the_highest_before() -> None:
-    assert fallen(np.array([1.0, 2.0, 1.0, 4.0, 3.0])).tolist() == [0, 0, -0.5, 0, -0.25]
+    assert drawdown_series(np.array([1.0, 2.0, 1.0, 4.0, 3.0])).tolist() == [0, 0, -0.5, 0, -0.25]
 
 
 def test_days_are_sampled_at_their_last_bar_and_windows_know_nothing_later() -> None:
     long = result_of(bars=24 * 200, every=200)
     short = result_of(bars=24 * 150, every=200)
-    assert course(long).samples.tolist()[:2] == [23, 47]
-    assert course(long).per_year == 365
-    window = course(long).window
-    one, two = risk(course(long)), risk(course(short))
+    assert growth_series(long).samples.tolist()[:2] == [23, 47]
+    assert growth_series(long).per_year == 365
+    window = growth_series(long).window
+    one, two = risk_metrics(growth_series(long)), risk_metrics(growth_series(short))
     assert window == 50 - 1
-    assert course(short).window == 37
+    assert growth_series(short).window == 37
     same = replace_window(short, 49)
     assert np.allclose(one.rolling_sharpe[: len(same)], same)
     assert math.isfinite(two.sharpe)
@@ -93,7 +101,7 @@ def test_a_year_of_working_days_has_no_more_samples_than_it_has() -> None:
         rebalances=(),
         bars=int(kept.sum()),
     )
-    own = course(worked)
+    own = growth_series(worked)
     assert own.per_year == pytest.approx(365 * 5 / 7, rel=0.02)
     span_s = int(worked.times_s[own.samples[-1]] - worked.times_s[own.samples[0]])
     assert own.years == pytest.approx(span_s / (365 * 86_400))
@@ -102,12 +110,12 @@ def test_a_year_of_working_days_has_no_more_samples_than_it_has() -> None:
 def replace_window(short: object, window: int) -> np.ndarray:
     import empyrical
 
-    return np.asarray(empyrical.roll_sharpe_ratio(course(short).returns, window=window, annualization=365))  # type: ignore[arg-type]
+    return np.asarray(empyrical.roll_sharpe_ratio(growth_series(short).returns, window=window, annualization=365))  # type: ignore[arg-type]
 
 
 def test_risk_is_the_mean_over_the_spread_of_days() -> None:
-    found = course(result_of(bars=24 * 100, every=200))
-    told, returns = risk(found), found.returns
+    found = growth_series(result_of(bars=24 * 100, every=200))
+    told, returns = risk_metrics(found), found.returns
     assert told.sharpe == pytest.approx(returns.mean() / returns.std(ddof=1) * math.sqrt(365))
     beyond = np.log1p(found.returns) - np.log1p(found.hold_returns)
     assert told.edge * found.years == pytest.approx(
@@ -118,7 +126,7 @@ def test_risk_is_the_mean_over_the_spread_of_days() -> None:
 
 def test_what_was_bought_and_sold_is_found_at_its_bar_alone() -> None:
     found = result_of(bars=350, every=100)
-    moved = moved_units(found)
+    moved = unit_changes(found)
     quiet = np.delete(moved, [100, 200, 300], axis=0)
     assert np.abs(quiet).max() < 1e-12
     assert (np.abs(moved[[100, 200, 300]]) > 1e-6).all()
@@ -134,29 +142,29 @@ def test_what_was_bought_and_sold_is_found_at_its_bar_alone() -> None:
     ],
 )
 def test_the_summary_says_so_when_there_is_no_gain(changes: dict[str, float], said: str) -> None:
-    assert said in page_of(result_of(**changes)).summary[0]  # type: ignore[arg-type]  # whole numbers where they have to be
+    assert said in backtest_page(result_of(**changes)).summary[0]  # type: ignore[arg-type]  # whole numbers where they have to be
 
 
 def test_the_summary_names_the_gain_and_its_interval() -> None:
     found = result_of(bars=24 * 90, every=24, cost=0.0, volatility=0.02, seed=3)
-    ahead = course(found).index[-1] / course(found).hold_index[-1] - 1
-    told = page_of(found).summary
+    ahead = growth_series(found).index[-1] / growth_series(found).hold_index[-1] - 1
+    told = backtest_page(found).summary
     assert (f"{ahead * 100:.1f}% ahead of holding" if ahead > 0 else f"{-ahead * 100:.1f}% behind holding") in told[0]
     assert re.search(r"95% interval of that mean reaches from [−+][\d.]+% to [−+][\d.]+%: (chance|more)", told[2])
 
 
 def test_a_gain_beside_flows_is_time_weighted_and_says_so() -> None:
     bare, moved = (result_of(bars=24 * 90, every=24, seed=3, flows=flows) for flows in ((), ((500, 20_000.0),)))
-    said = re.search(r"[\d.]+% (ahead of|behind) holding", page_of(bare).summary[0])
+    said = re.search(r"[\d.]+% (ahead of|behind) holding", backtest_page(bare).summary[0])
     assert said is not None
-    assert said.group() in page_of(moved).summary[0]
-    assert any("time-weighted" in one for one in page_of(moved).summary)
-    assert not any("time-weighted" in one for one in page_of(bare).summary)
+    assert said.group() in backtest_page(moved).summary[0]
+    assert any("time-weighted" in one for one in backtest_page(moved).summary)
+    assert not any("time-weighted" in one for one in backtest_page(bare).summary)
 
 
 def test_flows_stand_one_by_one_where_the_run_came_from() -> None:
     found = replace(result_of(flows=((30, 5_000.0), (60, -1_250.5))), parameters=(("flows", "(…)"), ("depth", "5")))
-    origin = [(one.name, one.value) for one in page_of(found).origin]
+    origin = [(one.name, one.value) for one in backtest_page(found).origin]
     assert ("flow, 2 Jan 2021", "5,000.00 USD") in origin
     assert ("flow, 3 Jan 2021", "−1,250.50 USD") in origin
     assert "flows" not in dict(origin)
@@ -164,14 +172,14 @@ def test_flows_stand_one_by_one_where_the_run_came_from() -> None:
 
 def test_what_rebalancing_earned_adds_up_to_what_it_was_ahead_by() -> None:
     found = result_of(bars=24 * 30, every=24, cost=0.002)
-    section = next(one for one in page_of(found).sections if one.title == "What rebalancing earned")
+    section = next(one for one in backtest_page(found).sections if one.title == "What rebalancing earned")
     rows = {name: float(value.replace("−", "-").rstrip("%")) for name, value, _ in section.tables[0].rows}
     assert "gas money" not in rows
-    ahead = math.log(course(found).index[-1] / course(found).hold_index[-1]) * 100
+    ahead = math.log(growth_series(found).index[-1] / growth_series(found).hold_index[-1]) * 100
     assert rows["ahead of holding"] == pytest.approx(ahead, abs=0.006)
     assert sum(value for name, value in rows.items() if name != "ahead of holding") == pytest.approx(ahead, abs=0.03)
     paid = replace(found, gas=exact(50.0), equity=found.equity - np.linspace(0, 50, found.bars))
-    section = next(one for one in page_of(paid).sections if one.title == "What rebalancing earned")
+    section = next(one for one in backtest_page(paid).sections if one.title == "What rebalancing earned")
     assert "gas money" in [row[0] for row in section.tables[0].rows]
 
 
@@ -181,21 +189,21 @@ def test_what_flows_did_to_the_difference_is_not_called_gas_money() -> None:
     held[600:] *= 0.98  # what was held met the market at weights of its own
     moved = replace(found, hold=held, gas=exact(0.0))
     for gas, name in ((exact(0.0), "flows"), (exact(5.0), "flows and gas money")):
-        section = next(one for one in page_of(replace(moved, gas=gas)).sections if one.title == "What rebalancing earned")
+        section = next(one for one in backtest_page(replace(moved, gas=gas)).sections if one.title == "What rebalancing earned")
         assert section.tables[0].rows[4][0] == name
 
 
 def test_costs_and_years_are_those_of_the_run() -> None:
     found = result_of(bars=600, every=100, cost=0.01)
-    tables = {one.title: one.tables for one in page_of(found).sections}
-    assert tables["Costs"][0].rows[0][:2] == ("fees", money(found.fees, DECIMALS))
+    tables = {one.title: one.tables for one in backtest_page(found).sections}
+    assert tables["Costs"][0].rows[0][:2] == ("fees", format_money(found.fees, DECIMALS))
     assert tables["Costs"][0].rows[0][4] == "100.0 bps"
     assert tables["Taxable gains"][0].rows == (("2021", "12.50"), ("2022", "−3.25"), ("all", "9.25"))
     assert ("price_impact", "2") in tables["How it went"][0].rows
 
 
 def test_a_run_can_be_repeated_by_what_stands_at_its_end() -> None:
-    origin = {one.name: one.value for one in page_of(replace(result_of(), policy='{"band":500}')).origin}
+    origin = {one.name: one.value for one in backtest_page(replace(result_of(), policy='{"band":500}')).origin}
     assert origin["config hash"] == "c0" * 32
     assert origin["data hash"] == "da" * 32
     assert origin["seed"] == "1"
@@ -217,16 +225,16 @@ def test_a_run_can_be_repeated_by_what_stands_at_its_end() -> None:
 )
 def test_money_has_its_thousands_its_places_and_its_sign(value: str, text: str) -> None:
     if value == "-0.0000000001":
-        assert money(Fraction(-1, 10**16), 6) == "0." + "0" * 18
+        assert format_money(Fraction(-1, 10**16), 6) == "0." + "0" * 18
     else:
-        assert money(Fraction(value) * 10**6, 6) == text
+        assert format_money(Fraction(value) * 10**6, 6) == text
 
 
 def test_what_is_no_number_is_a_dash() -> None:
-    assert percent(math.nan) == ratio(math.inf) == "—"
-    assert percent(-0.00001, 2, signed=True) == "0.00%"
-    assert percent(0.1234, signed=True) == "+12.3%"
-    assert ratio(-1.5) == "−1.50"
+    assert format_percent(math.nan) == format_ratio(math.inf) == "—"
+    assert format_percent(-0.00001, 2, signed=True) == "0.00%"
+    assert format_percent(0.1234, signed=True) == "+12.3%"
+    assert format_ratio(-1.5) == "−1.50"
 
 
 # Files
@@ -263,19 +271,19 @@ def test_a_failed_writing_leaves_what_was_there(tmp_path: Path, monkeypatch: pyt
 
 
 def test_without_plotly_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report_html._plotly.cache_clear()
+    page._plotly.cache_clear()
     monkeypatch.setattr(artifacts, "_REPO", tmp_path)
     monkeypatch.setattr(artifacts, "_PACKAGE", tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
-        html(PAGE)
+        render_html(PAGE)
     assert caught.value.remedy == "pip install 'trimtab[analysis]'"
 
 
 def test_the_python_package_s_bundle_draws_where_there_is_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report_html._plotly.cache_clear()
+    page._plotly.cache_clear()
     monkeypatch.setattr(artifacts, "_REPO", tmp_path)
     monkeypatch.setattr(artifacts, "_PACKAGE", tmp_path)
     assert artifacts.plotly_bundle().name == "plotly.min.js"
-    assert "Plotly, Inc." in html(PAGE)
-    report_html._plotly.cache_clear()
+    assert "Plotly, Inc." in render_html(PAGE)
+    page._plotly.cache_clear()

@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("empyrical")
 
-from agent.backtest.data import Carry, Funding
-from agent.backtest.report.backtest import page_of
-from agent.backtest.report.page import document
+from agent.backtest.data import FundingCarry, FundingSummary
+from agent.backtest.report.backtest import backtest_page
+from agent.backtest.report.page import report_document
 from agent.backtest.report.series import MOST_POINTS
 from agent.backtest.result import SimulationResult
 from tests.reports import HOUR_S, SCALE, START_S, result_of
@@ -20,26 +20,26 @@ from tests.reports import HOUR_S, SCALE, START_S, result_of
 TITLE = "Funding of a full hedge"
 
 
-def carry(symbol: str, every_s: int, payments: np.ndarray) -> Carry:
+def carry(symbol: str, every_s: int, payments: np.ndarray) -> FundingCarry:
     """A holding of 1,000 through the whole run."""
     count = len(payments)
     times_s = START_S + every_s * np.arange(count)
-    return Carry(symbol, times_s, tuple(int(one) for one in payments), (1_000 * SCALE,) * count, (every_s,) * count)
+    return FundingCarry(symbol, times_s, tuple(int(one) for one in payments), (1_000 * SCALE,) * count, (every_s,) * count)
 
 
-def with_funding(*carries: Carry, bars: int = 500) -> SimulationResult:
-    return replace(result_of(bars=bars), funding=Funding(carries, "f0" * 32))
+def with_funding(*carries: FundingCarry, bars: int = 500) -> SimulationResult:
+    return replace(result_of(bars=bars), funding=FundingSummary(carries, "f0" * 32))
 
 
 def test_without_rates_there_is_no_such_section() -> None:
-    page = document(page_of(result_of()))
+    page = report_document(backtest_page(result_of()))
     assert TITLE not in [one["title"] for one in page["sections"]]
     assert "funding hash" not in [one["name"] for one in page["origin"]]
 
 
 def test_lines_end_at_the_sums_of_the_table_and_change_where_something_was_paid() -> None:
     hourly, eighth = carry("BTC", HOUR_S, np.full(17, SCALE)), carry("ETH", 8 * HOUR_S, np.array([-5, 2, -1]) * SCALE)
-    page = document(page_of(with_funding(hourly, eighth)))
+    page = report_document(backtest_page(with_funding(hourly, eighth)))
     (section,) = (one for one in page["sections"] if one["title"] == TITLE)
     lines = {one["name"]: one for one in section["figures"][0]["data"]}
     assert lines["BTC"]["y"] == list(range(1, 18))
@@ -54,7 +54,7 @@ def test_lines_end_at_the_sums_of_the_table_and_change_where_something_was_paid(
 
 def test_one_asset_alone_is_one_line_and_what_was_not_held_has_no_yearly_share() -> None:
     nothing = replace(carry("LINK", HOUR_S, np.zeros(3)), notionals=(0, 0, 0))
-    (section,) = (one for one in document(page_of(with_funding(nothing)))["sections"] if one["title"] == TITLE)
+    (section,) = (one for one in report_document(backtest_page(with_funding(nothing)))["sections"] if one["title"] == TITLE)
     assert [one["name"] for one in section["figures"][0]["data"]] == ["all"]
     assert section["tables"][0]["rows"][0][1:4] == ["0.00", "—", "0.00"]
 
@@ -62,7 +62,7 @@ def test_one_asset_alone_is_one_line_and_what_was_not_held_has_no_yearly_share()
 def test_two_years_of_hours_of_many_assets_are_drawn_in_a_bounded_number_of_points() -> None:
     walks = np.random.default_rng(1).normal(0, SCALE, (12, 17_520))
     result = with_funding(*(carry(f"A{at}", HOUR_S, walk) for at, walk in enumerate(walks)))
-    (section,) = (one for one in page_of(result).sections if one.title == TITLE)
+    (section,) = (one for one in backtest_page(result).sections if one.title == TITLE)
     lines = section.figures[0]["data"]
     assert len(lines) == 7
     assert max(len(one["x"]) for one in lines) <= MOST_POINTS

@@ -11,20 +11,31 @@ import numpy as np
 import pytest
 
 from agent.backtest.report import page as report_html
-from agent.backtest.report.page import Fact, Page, Section, Table, as_data, document, html, inert
+from agent.backtest.report.page import (
+    ReportFact,
+    ReportPage,
+    ReportSection,
+    ReportTable,
+    escape_for_plotly,
+    render_html,
+    report_document,
+    to_plain_data,
+)
 
-PAGE = Page("One", (Fact("value", "1.00"),), (Section("Part", ("words",), ({"data": [], "layout": {}},)),), ("It ended.",))
+PAGE = ReportPage(
+    "One", (ReportFact("value", "1.00"),), (ReportSection("Part", ("words",), ({"data": [], "layout": {}},)),), ("It ended.",)
+)
 
 
 def test_what_is_no_finite_number_is_null() -> None:
-    assert as_data({"y": np.array([1.5, math.nan, math.inf]), 1: (2, "a", None)}) == {"y": [1.5, None, None], "1": [2, "a", None]}
-    assert as_data([1_617_494_400_123.0, 0.1234567891234]) == [1_617_494_400_123.0, 0.123456789]
-    assert document(PAGE)["sections"][0]["figures"] == [{"data": [], "layout": {}}]
+    assert to_plain_data({"y": np.array([1.5, math.nan, math.inf]), 1: (2, "a", None)}) == {"y": [1.5, None, None], "1": [2, "a", None]}
+    assert to_plain_data([1_617_494_400_123.0, 0.1234567891234]) == [1_617_494_400_123.0, 0.123456789]
+    assert report_document(PAGE)["sections"][0]["figures"] == [{"data": [], "layout": {}}]
 
 
 def test_only_templates_keep_their_few_tags() -> None:
     given = {"name": "a<br>b", "hovertemplate": "%{y}<br><b>x</b><i>y</i><extra></extra>", "text": ["\u202egpj.exe", "&lt;"]}
-    assert inert(given) == {
+    assert escape_for_plotly(given) == {
         "name": "a&lt;br&gt;b",
         "hovertemplate": "%{y}<br><b>x</b>&lt;i&gt;y&lt;/i&gt;<extra></extra>",
         "text": ["\\u202egpj.exe", "&amp;lt;"],
@@ -32,8 +43,8 @@ def test_only_templates_keep_their_few_tags() -> None:
 
 
 def test_columns_of_numbers_stand_at_the_right_and_text_does_not() -> None:
-    table = Table(("what", "how much", "why"), (("a", "−1,234.50", "12 of 3"), ("b", "—", "none")))
-    page = html(replace(PAGE, sections=(Section("T", tables=(table,)),)))
+    table = ReportTable(("what", "how much", "why"), (("a", "−1,234.50", "12 of 3"), ("b", "—", "none")))
+    page = render_html(replace(PAGE, sections=(ReportSection("T", tables=(table,)),)))
     assert '<th scope="col">what</th><th scope="col" class="n">how much</th><th scope="col">why</th>' in page
     assert '<td class="n">—</td>' in page
 
@@ -41,13 +52,13 @@ def test_columns_of_numbers_stand_at_the_right_and_text_does_not() -> None:
 def test_a_long_list_that_series_share_is_written_once() -> None:
     x = list(range(1_000, 1_200))
     figure = {"data": [{"type": "scatter", "x": x, "y": [1] * 3}, {"type": "scatter", "x": x, "y": [2] * 3}]}
-    page = html(replace(PAGE, sections=(Section("T", figures=(figure,)),)))
+    page = render_html(replace(PAGE, sections=(ReportSection("T", figures=(figure,)),)))
     assert page.count("1000,1001,1002") == 1
     assert page.count('"x":{"list":0}') == 2
 
 
 def test_the_policy_lets_two_scripts_run_and_nothing_else_in() -> None:
-    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html(PAGE))
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', render_html(PAGE))
     assert policy is not None
     rules = dict(one.strip().split(" ", 1) for one in policy.group(1).split(";"))
     assert rules["default-src"] == rules["connect-src"] == rules["form-action"] == rules["base-uri"] == "'none'"

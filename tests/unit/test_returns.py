@@ -9,53 +9,53 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.accounting import entries as book
+from agent.accounting import entries
 from agent.accounting.export import weights_bps
 from agent.accounting.performance import (
-    Costs,
-    Crossing,
+    ExternalCashFlow,
     Performance,
-    a_year,
-    costs,
-    crossings,
-    held,
+    PerformanceCosts,
+    annualize,
+    buy_and_hold,
+    calendar_periods,
+    external_cash_flows,
     money_weighted,
     performance,
-    periods,
-    spans,
+    performance_costs,
+    return_periods,
     time_weighted,
     year_start_s,
 )
 from agent.errors import ConfigError
-from agent.model import Entry, EntryKind, Flow, FlowKind, Held, Valuation
+from agent.model import Entry, EntryKind, ExternalTransfer, ExternalTransferKind, Valuation, ValuedHolding
 from agent.units import NATIVE, YEAR_S
 from tests.bookkeeping import COUNTED, USDC, WETH, Wallet
 
 DAY_S = 86_400
-FLOW = {True: FlowKind.DEPOSIT, False: FlowKind.WITHDRAWAL}
+FLOW = {True: ExternalTransferKind.DEPOSIT, False: ExternalTransferKind.WITHDRAWAL}
 
 
 def at(block: int, weth: int, usdc: int, price: int) -> Valuation:
     """Whole coins, each base unit a coin; half and half is wanted."""
-    rows = (Held(WETH, weth, 0, Fraction(price), 5_000), Held(USDC, usdc, 0, Fraction(1), 5_000))
+    rows = (ValuedHolding(WETH, weth, 0, Fraction(price), 5_000), ValuedHolding(USDC, usdc, 0, Fraction(1), 5_000))
     return Valuation(block, block * DAY_S, Fraction(weth * price + usdc), rows)
 
 
 def flow(block: int, value: int) -> Entry:
-    return book.flowed(Flow(block, USDC, value, Fraction(value), 0, block, block * DAY_S, False, FLOW[value > 0]))
+    return entries.transfer_entry(ExternalTransfer(block, USDC, value, Fraction(value), 0, block, block * DAY_S, False, FLOW[value > 0]))
 
 
 def worth(block: int, value: int | Fraction) -> Valuation:
-    return Valuation(block, block * DAY_S, Fraction(value), (Held(USDC, int(value), 0, Fraction(1), 10_000),))
+    return Valuation(block, block * DAY_S, Fraction(value), (ValuedHolding(USDC, int(value), 0, Fraction(1), 10_000),))
 
 
 def test_a_deposit_is_no_return_and_a_loss_after_it_counts_once() -> None:
-    parts = spans([worth(1, 100), worth(2, 160), worth(3, 144)], crossings([flow(2, 50)]))
+    parts = return_periods([worth(1, 100), worth(2, 160), worth(3, 144)], external_cash_flows([flow(2, 50)]))
     assert time_weighted(parts) == Fraction(11, 10) * Fraction(9, 10) - 1
 
 
 def test_a_withdrawal_is_no_loss() -> None:
-    parts = spans([worth(1, 100), worth(2, 120), worth(3, 30), worth(4, 33)], crossings([flow(3, -90)]))
+    parts = return_periods([worth(1, 100), worth(2, 120), worth(3, 30), worth(4, 33)], external_cash_flows([flow(3, -90)]))
     assert time_weighted(parts) == Fraction(12, 10) * Fraction(11, 10) - 1
 
 
@@ -67,7 +67,9 @@ def test_blocks_of_one_second_lose_nothing_that_happened_between_them() -> None:
 
 
 def test_a_wallet_that_was_empty_meanwhile_goes_on_from_where_it_was() -> None:
-    parts = spans([worth(1, 100), worth(2, 110), worth(3, 0), worth(4, 50), worth(5, 55)], crossings([flow(3, -110), flow(4, 50)]))
+    parts = return_periods(
+        [worth(1, 100), worth(2, 110), worth(3, 0), worth(4, 50), worth(5, 55)], external_cash_flows([flow(3, -110), flow(4, 50)])
+    )
     assert time_weighted(parts) == Fraction(11, 10) ** 2 - 1
     assert time_weighted(()) is None
 
@@ -82,7 +84,7 @@ def test_whatever_comes_and_goes_the_time_weighted_return_is_the_product_of_the_
         value = grown + paid
         valuations.append(worth(block, value))
         flows += [flow(block, paid)] if paid else []
-    assert time_weighted(spans(valuations, crossings(flows))) == expected - 1
+    assert time_weighted(return_periods(valuations, external_cash_flows(flows))) == expected - 1
 
 
 @pytest.mark.parametrize(
@@ -114,33 +116,33 @@ def test_a_return_of_moments_is_not_stretched_over_years() -> None:
     """2 % in the last quarter of an hour of a year is no rate of a year."""
     for end in (98, 102, 110):
         assert money_weighted(0, YEAR_S, Fraction(0), Fraction(end), [(YEAR_S - 800, Fraction(100))]) is None
-    assert a_year(1e40, 30 * 86_400) is None
+    assert annualize(1e40, 30 * 86_400) is None
 
 
 def test_no_rate_is_told_where_there_is_none() -> None:
     assert money_weighted(0, 10, Fraction(0), Fraction(0), []) is None
     assert money_weighted(5, 5, Fraction(1), Fraction(2), []) is None
-    assert a_year(0.01, 86_400) is None
-    assert a_year(0.21, 2 * YEAR_S) == pytest.approx(0.1)
+    assert annualize(0.01, 86_400) is None
+    assert annualize(0.21, 2 * YEAR_S) == pytest.approx(0.1)
 
 
 def test_holding_keeps_units_and_buys_deposits_at_the_targets() -> None:
     """1 WETH and 100 USDC at 100; WETH doubles, 60 come and buy 0.15 WETH and 30 USDC; WETH halves."""
     valuations = [at(1, 1, 100, 100), at(2, 1, 160, 200), at(3, 1, 160, 100)]
-    profit, twr = held(valuations, crossings([flow(2, 60)]))
+    profit, twr = buy_and_hold(valuations, external_cash_flows([flow(2, 60)]))
     assert profit == Fraction(115 + 130) - 200 - 60
     assert twr == pytest.approx(Fraction(300, 200) * Fraction(245, 360) - 1)
 
 
 def test_a_withdrawal_takes_its_share_of_everything_that_is_held() -> None:
     valuations = [at(1, 1, 100, 100), at(2, 1, 50, 100), at(3, 1, 50, 200)]
-    profit, _ = held(valuations, crossings([flow(2, -50)]))
+    profit, _ = buy_and_hold(valuations, external_cash_flows([flow(2, -50)]))
     assert profit == Fraction(75 * 2 + 75) - 200 + 50
 
 
 def test_a_swap_by_hand_is_no_part_of_the_strategys_return() -> None:
     wallet = Wallet()
-    entry = book.exchange(wallet.change({WETH: -(10**18), USDC: 1_900 * 10**6}, 0), wallet.prices(), COUNTED, {})
+    entry = entries.trade_entry(wallet.change({WETH: -(10**18), USDC: 1_900 * 10**6}, 0), wallet.prices(), COUNTED, {})
     by_hand = replace(entry, by_hand=True, block=2)
     valuations = [worth(1, 10**10), worth(2, 10**10 - 100 * 10**6), worth(3, 10**10 - 100 * 10**6)]
     found = performance([by_hand], valuations, 0, 10**9, USDC)
@@ -154,33 +156,35 @@ def test_a_swap_by_hand_is_no_part_of_the_strategys_return() -> None:
 def test_costs_are_told_apart_and_sum_to_what_was_lost() -> None:
     wallet = Wallet()
     before = wallet.worth()
-    entry = book.exchange(wallet.change({WETH: -(10**18), USDC: 1_990 * 10**6}, 10**15), wallet.prices(), COUNTED, {WETH: 3 * 10**15})
-    found = costs([entry])
-    assert found == Costs(Fraction(6 * 10**6), Fraction(4 * 10**6), Fraction(2 * 10**6))
+    entry = entries.trade_entry(wallet.change({WETH: -(10**18), USDC: 1_990 * 10**6}, 10**15), wallet.prices(), COUNTED, {WETH: 3 * 10**15})
+    found = performance_costs([entry])
+    assert found == PerformanceCosts(Fraction(6 * 10**6), Fraction(4 * 10**6), Fraction(2 * 10**6))
     assert found.total == before - wallet.worth()
 
 
 def test_a_fall_that_nobody_explained_is_a_loss_and_a_rise_is_none_of_the_strategys() -> None:
     def unexplained(raw: int) -> Entry:
-        return book.flowed(Flow(1, USDC, raw, Fraction(raw), 0, 2, 2 * DAY_S, False, None))
+        return entries.transfer_entry(ExternalTransfer(1, USDC, raw, Fraction(raw), 0, 2, 2 * DAY_S, False, None))
 
-    assert crossings([unexplained(-7)]) == ()
-    assert crossings([unexplained(7)]) == (Crossing(2, 2 * DAY_S, Fraction(7), False),)
+    assert external_cash_flows([unexplained(-7)]) == ()
+    assert external_cash_flows([unexplained(7)]) == (ExternalCashFlow(2, 2 * DAY_S, Fraction(7), False),)
     assert unexplained(7).kind is EntryKind.UNEXPLAINED
 
 
 def beside_gas(block: int, usdc: int, native_wei: int, weth_reserved: int = 0) -> Valuation:
     """A valuation with 4 WETH at 100, some of it reserved, and native coin for gas."""
     rows = (
-        Held(WETH, 4, 0, Fraction(100), 5_000, weth_reserved),
-        Held(USDC, usdc, 0, Fraction(1), 5_000),
-        Held(NATIVE, native_wei, 0, Fraction(100), 0, native_wei),
+        ValuedHolding(WETH, 4, 0, Fraction(100), 5_000, weth_reserved),
+        ValuedHolding(USDC, usdc, 0, Fraction(1), 5_000),
+        ValuedHolding(NATIVE, native_wei, 0, Fraction(100), 0, native_wei),
     )
     return Valuation(block, block * DAY_S, Fraction(400 + usdc + 100 * native_wei), rows)
 
 
 def gas_money(block: int, coins: int) -> Entry:
-    return book.flowed(Flow(block, NATIVE, coins, Fraction(100 * coins), 0, block, block * DAY_S, False, FlowKind.GAS_MONEY))
+    return entries.transfer_entry(
+        ExternalTransfer(block, NATIVE, coins, Fraction(100 * coins), 0, block, block * DAY_S, False, ExternalTransferKind.GAS_MONEY)
+    )
 
 
 def test_gas_money_is_no_part_of_value_weights_and_returns() -> None:
@@ -228,14 +232,14 @@ def test_values_of_older_stores_begin_no_loss() -> None:
 
 
 def test_periods_are_those_of_the_calendar() -> None:
-    assert periods("day", 10, 2 * DAY_S) == ((0, DAY_S), (DAY_S, 2 * DAY_S), (2 * DAY_S, 3 * DAY_S))
-    assert periods("week", 5 * DAY_S, 5 * DAY_S) == ((4 * DAY_S, 11 * DAY_S),)  # 1970-01-05 was a Monday
-    ((start, end),) = periods("month", 1_709_164_800, 1_709_164_800)  # 2024-02-29
+    assert calendar_periods("day", 10, 2 * DAY_S) == ((0, DAY_S), (DAY_S, 2 * DAY_S), (2 * DAY_S, 3 * DAY_S))
+    assert calendar_periods("week", 5 * DAY_S, 5 * DAY_S) == ((4 * DAY_S, 11 * DAY_S),)  # 1970-01-05 was a Monday
+    ((start, end),) = calendar_periods("month", 1_709_164_800, 1_709_164_800)  # 2024-02-29
     assert (end - start) == 29 * DAY_S
-    assert periods("year", 0, 0) == ((0, 365 * DAY_S),) and year_start_s(400 * DAY_S) == 365 * DAY_S
-    assert periods("all", 7, 9) == ((7, 10),)
+    assert calendar_periods("year", 0, 0) == ((0, 365 * DAY_S),) and year_start_s(400 * DAY_S) == 365 * DAY_S
+    assert calendar_periods("all", 7, 9) == ((7, 10),)
     with pytest.raises(ConfigError, match="--period"):
-        periods("hour", 0, 1)
+        calendar_periods("hour", 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +253,7 @@ def test_the_hint_follows_its_rule(effect: int, paid: int, word: str) -> None:
 
 def _performance(effect: int, paid: int) -> Performance:
     zero = Fraction(0)
-    spent = Costs(Fraction(paid), zero, zero)
+    spent = PerformanceCosts(Fraction(paid), zero, zero)
     return Performance(
         worth(0, 1), worth(30, 1), zero, zero, zero, zero, zero, None, None, zero, None, None, Fraction(effect), 9, 0, zero, spent, ()
     )  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import codec
-from agent.execution.settlement import AHEAD_S, settle
+from agent.execution.settlement import MAX_CLOCK_LEAD_S, settle_mined
 from agent.model import History, Holding, Intent, IntentKind, IntentState, Snapshot, StepInput, Transfer
 from agent.store import Store, open_store
 from tests import builders
@@ -47,7 +47,7 @@ def never() -> StepInput:
 
 
 def booked(store: Store, snapshot: Snapshot, present: Callable[[], StepInput] = never, before: Snapshot | None = None) -> History:
-    settle(store, snapshot, present, before)
+    settle_mined(store, snapshot, present, before)
     return store.history(snapshot.head.timestamp_s)
 
 
@@ -107,12 +107,12 @@ def test_a_header_from_the_future_books_no_later_than_the_clock(store: Store) ->
     made = step()
     swapped(store, made)
     year = replace(made.snapshot.head, timestamp_s=made.snapshot.head.timestamp_s + 10**8)
-    settle(store, replace(made.snapshot, head=year), never)
-    assert store.last_rebalance() == made.snapshot.now_s + AHEAD_S
+    settle_mined(store, replace(made.snapshot, head=year), never)
+    assert store.last_rebalance() == made.snapshot.now_s + MAX_CLOCK_LEAD_S
 
 
 def test_a_clock_set_back_takes_nothing_out_of_the_last_day(store: Store) -> None:
     made = step()
     swapped(store, made)
-    settle(store, replace(made.snapshot, now_s=made.snapshot.now_s - 7 * 86_400), never)
+    settle_mined(store, replace(made.snapshot, now_s=made.snapshot.now_s - 7 * 86_400), never)
     assert store.history(made.snapshot.head.timestamp_s).loss_24h == gas_value(made)

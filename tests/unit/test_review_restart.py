@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded
-from agent.execution.reconcile import WATCHED_BLOCKS
+from agent.execution.reconcile import REORG_WATCH_BLOCKS
 from agent.model import IntentState
 from tests.scripted import Killed, bench
 
@@ -16,11 +16,11 @@ def test_a_transaction_in_flight_is_not_ended_by_one_that_was_final_in_another_p
     """Ended by mistake it would be planned again, while its bytes can still be mined."""
     made = bench(tmp_path)
     assert made.run().state is IntentState.FINAL
-    made.chain.blocks += [{} for _ in range(WATCHED_BLOCKS)]
-    made.chain.reorg(WATCHED_BLOCKS + 1)  # one block less, and it would be sent again
+    made.chain.blocks += [{} for _ in range(REORG_WATCH_BLOCKS)]
+    made.chain.reorg(REORG_WATCH_BLOCKS + 1)  # one block less, and it would be sent again
     with pytest.raises(OperatorNeeded, match=r"deep, and the chain has another block there.*trimtab adopt"):
         made.executor().reconcile()
-    assert made.executor().adopt() == 0
+    assert made.executor().resync_nonce() == 0
     made.chain.automine = False
 
     def die(event) -> None:

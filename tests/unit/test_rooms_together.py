@@ -5,34 +5,32 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.guards import portfolio as payouts
+from agent.guards import portfolio
 from agent.model import (
-    Claim,
-    Draw,
-    Finding,
+    ConditionalOrder,
+    ExecutionProgress,
     Halt,
     Hold,
     LimitOrder,
-    Order,
     OrderKind,
-    Orders,
+    OrdersConfig,
     OrderStage,
     Payment,
     Payout,
+    PendingPayment,
     Rebalance,
     ScreenedToken,
+    SliceDraw,
     StepInput,
-    Underway,
+    TokenFinding,
 )
-from agent.planning import planner
-from agent.planning import proposals as owner
-from agent.planning import proposals as strategies
-from agent.planning.gradual_execution import paced as in_time
-from agent.policy.cash_flows import withdrawals as outflow
+from agent.planning import planner, proposals
+from agent.planning.gradual_execution import schedule_plan as in_time
+from agent.policy.cash_flows import withdrawals
 from agent.policy.decide import decide
-from agent.policy.effective_targets import wanted
-from agent.policy.orders.exits import ordered
-from agent.policy.quarantine import quarantine
+from agent.policy.effective_targets import apply_effective_targets
+from agent.policy.orders.exits import apply_orders
+from agent.policy.quarantine import quarantine_tokens
 from tests.builders import OWNER, feed_address, raw, step_input, token, with_snapshot
 from tests.pacing import later, paced, roomy
 from tests.sleeves import brought_up, split, strategy
@@ -46,32 +44,38 @@ STOP, ENTRY = OrderKind.STOP_LOSS, OrderKind.ENTRY
 def with_order(step: StepInput, symbol: str, kind: OrderKind, stage: OrderStage, price: int) -> StepInput:
     """The step with one order of the config, at this stage."""
     own = terms(symbol, kind, price)
-    order = Order(own.token, kind, stage, own, 1, price_of(symbol, price), None, price_of(symbol, price))
+    order = ConditionalOrder(own.token, kind, stage, own, 1, price_of(symbol, price), None, price_of(symbol, price))
     return replace(
-        step, portfolio=replace(step.portfolio, orders=Orders((own,))), history=replace(step.history, orders=(*step.history.orders, order))
+        step,
+        portfolio=replace(step.portfolio, orders=OrdersConfig((own,))),
+        history=replace(step.history, orders=(*step.history.orders, order)),
     )
 
 
 def claiming(step: StepInput, symbol: str, coins: Fraction | int) -> StepInput:
     one = token(symbol)
-    return replace(step, history=replace(step.history, claims=(Claim(3, Payment(one.address, raw(coins, one))),)))
+    return replace(step, history=replace(step.history, claims=(PendingPayment(3, Payment(one.address, raw(coins, one))),)))
 
 
 # withdrawals
 def test_what_is_set_aside_of_an_asset_that_a_stop_has_sold_lacks_nothing_and_can_be_paid() -> None:
     step = step_input(TARGETS, {"WETH": 1_000, "WBTC": 3_000, "USDC": 6_000})
-    step = ordered(outflow.set_aside(claiming(with_order(step, "WETH", STOP, OrderStage.DONE, 2_500), "WETH", Fraction(1, 2))))
-    assert outflow.lacking(step, WETH.address) == 0
+    step = apply_orders(
+        withdrawals.reserve_withdrawals(claiming(with_order(step, "WETH", STOP, OrderStage.DONE, 2_500), "WETH", Fraction(1, 2)))
+    )
+    assert withdrawals.shortfall_raw(step, WETH.address) == 0
     assert not isinstance(decide(step).decision, Halt), decide(step).decision.reason
-    (balance,) = [v for v in payouts.judge(step, Payout(WETH.address, OWNER, raw(Fraction(1, 2), WETH), 0, 3), ()) if v.guard == "balance"]
+    (balance,) = [
+        v for v in portfolio.judge_payout(step, Payout(WETH.address, OWNER, raw(Fraction(1, 2), WETH), 0, 3), ()) if v.guard == "balance"
+    ]
     assert balance.passed, balance
 
 
 def test_what_is_set_aside_of_a_token_in_quarantine_lacks_nothing_and_stops_no_other_asset() -> None:
     step = step_input(TARGETS, {"WETH": 7_000, "WBTC": 2_000, "USDC": 1_000})
-    step = outflow.set_aside(claiming(step, "WBTC", Fraction(1, 100)))
-    step = quarantine(step, [ScreenedToken(WBTC.address, Finding.CODE_CHANGED)])
-    assert outflow.lacking(step, WBTC.address) == 0
+    step = withdrawals.reserve_withdrawals(claiming(step, "WBTC", Fraction(1, 100)))
+    step = quarantine_tokens(step, [ScreenedToken(WBTC.address, TokenFinding.CODE_CHANGED)])
+    assert withdrawals.shortfall_raw(step, WBTC.address) == 0
     assert isinstance(decide(step).decision, Rebalance), decide(step).decision.reason
 
 
@@ -80,21 +84,21 @@ def due_round() -> StepInput:
     """A correction in rounds whose second round is due now."""
     step = roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None)
     step = paced(step, recovery_s=1)
-    begins = strategies.rebalance(step).decided.begins
+    begins = proposals.rebalance(step).decided.begins
     assert begins is not None
-    under = Underway("c1", begins, 1, Fraction(0), Fraction(0), begins.began_s, Draw(500_000, 0))
+    under = ExecutionProgress("c1", begins, 1, Fraction(0), Fraction(0), begins.began_s, SliceDraw(500_000, 0))
     step = later(replace(step, history=replace(step.history, campaign=under)), 1_000)
     assert decide(step).round is not None
     return step
 
 
 def test_what_the_owner_does_by_hand_is_no_round_of_a_correction_that_is_due() -> None:
-    step = outflow.claimed(due_round(), (Claim(0, Payment(USDC.address, raw(310_000, USDC))),))
+    step = withdrawals.reserve_claims(due_round(), (PendingPayment(0, Payment(USDC.address, raw(310_000, USDC))),))
     for found in (
-        owner.raise_money(USDC.address)(step),
-        owner.sell_everything(due_round()),
-        owner.to_targets(due_round()),
-        strategies.manual_swap(WETH.address, USDC.address, raw(1, WETH))(due_round()),
+        proposals.raise_money(USDC.address)(step),
+        proposals.sell_everything(due_round()),
+        proposals.rebalance_to_targets(due_round()),
+        proposals.manual_swap(WETH.address, USDC.address, raw(1, WETH))(due_round()),
     ):
         assert found.plan is not None
         assert (found.decided.round, found.decided.ended, found.decided.order) == (None, "", "")
@@ -129,21 +133,21 @@ def test_a_correction_whose_first_round_prices_do_not_confirm_is_not_sent_all_at
 # orders by hand
 def test_an_exit_comes_before_an_order_by_hand_whose_price_is_there() -> None:
     step = with_order(step_input(TARGETS, {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}), "WETH", STOP, OrderStage.FIRED, 2_500)
-    step = ordered(step)
+    step = apply_orders(step)
     buys = LimitOrder("o1", USDC.address, WETH.address, raw(500, USDC), Fraction(1), 2_000_000_000, 0)
-    found = strategies.waiting_orders((buys,))(step)
+    found = proposals.waiting_orders((buys,))(step)
     assert found.decided.order == "" and found.plan is not None and found.plan.exits
-    alone = strategies.one_order(buys)(step)
+    alone = proposals.single_order(buys)(step)
     assert alone.plan is None and isinstance(alone.decided.decision, Hold) and "stop_loss of WETH" in alone.decided.decision.reason
 
 
 def test_an_order_by_hand_buys_nothing_that_an_exit_sold() -> None:
     held = step_input(TARGETS, {"WETH": 0, "WBTC": 3_000, "USDC": 7_000})
-    step = ordered(with_order(held, "WETH", STOP, OrderStage.DONE, 2_500))
+    step = apply_orders(with_order(held, "WETH", STOP, OrderStage.DONE, 2_500))
 
     def why(symbol: str, sold: str = "USDC", coins: Fraction | int = 500) -> str:
         asked = LimitOrder("o1", token(sold).address, token(symbol).address, raw(coins, token(sold)), Fraction(1, 10**9), 2_000_000_000, 0)
-        found = strategies.one_order(asked)(step)
+        found = proposals.single_order(asked)(step)
         assert (found.plan is None) is ("waits: WETH is out" in found.decided.decision.reason), found.decided.decision.reason
         return found.decided.decision.reason
 
@@ -158,7 +162,7 @@ def test_while_one_asset_has_no_price_the_unit_s_worth_is_not_known_and_no_order
     moved = {"WETH": 2_800, "WBTC": 20_000}  # as a whole worth what it was, without WETH two fifths less
     unknown = bot.seen(moved)
     unknown = with_snapshot(unknown, feeds=tuple(feed for feed in unknown.snapshot.feeds if feed.feed != feed_address("WETH")))
-    found = ordered(unknown)
+    found = apply_orders(unknown)
     assert isinstance(decide(found).decision, Halt)
     assert {order.stage for order in found.history.orders} == {OrderStage.ARMED}
     bot.look(moved)
@@ -169,7 +173,7 @@ def test_while_one_asset_has_no_price_the_unit_s_worth_is_not_known_and_no_order
 def test_an_entry_that_waits_keeps_strategies_from_buying_more_of_what_there_is() -> None:
     half = {"WETH": 5_000, "USDC": 5_000}
     made = replace(step_input(None, {"WETH": 2_000, "USDC": 8_000}), split=split(strategy("a", 5_000, half), strategy("b", 5_000, half)))
-    step = wanted(brought_up(with_order(made, "WETH", ENTRY, OrderStage.ARMED, 1_500)))
+    step = apply_effective_targets(brought_up(with_order(made, "WETH", ENTRY, OrderStage.ARMED, 1_500)))
     assert [asset.target_bps for asset in step.portfolio.assets] == [2_000, 8_000]
     found = decide(step)
     assert not isinstance(found.decision, Rebalance), found.decision.reason

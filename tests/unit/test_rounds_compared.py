@@ -9,10 +9,10 @@ from math import sqrt
 
 import pytest
 
-from agent.amm import pools as amm
-from agent.model import Pacing, ReferenceKind, StepInput, V2Pool
-from agent.planning import proposals as strategies
-from agent.planning.gradual_execution import left_after, recovered
+from agent.amm import pools
+from agent.model import PriceSource, SlicingComparison, StepInput, V2Pool
+from agent.planning import proposals
+from agent.planning.gradual_execution import recovered_pool, remaining_impact
 from tests.builders import ROUTER, Allowance, step_input, token, v2_pool, v3_pool, with_snapshot
 from tests.pacing import PACE, paced, roomy
 from tests.planning_worlds import random_step, ranged
@@ -31,8 +31,8 @@ def large(depth: int = 20_000_000, base_fee_gwei: int = 30, **pace: object) -> S
     return paced(step, **pace)
 
 
-def pacing(step: StepInput) -> Pacing:
-    found = strategies.rebalance(step)
+def pacing(step: StepInput) -> SlicingComparison:
+    found = proposals.rebalance(step)
     assert found.plan is not None, found.decided.decision.reason
     assert found.plan.pacing is not None
     return found.plan.pacing
@@ -126,10 +126,10 @@ def test_what_no_round_moves_costs_its_share_and_waits_for_none(plan_cost_bps: i
 def test_one_round_is_the_plan_itself_and_the_chosen_one_costs_least() -> None:
     for seed in range(2):
         step = roomy(random_step(seed, tokens=4, pools=8, depth=400_000, worth=60_000), max_live_value=None)
-        found = strategies.rebalance(paced(step, max_rounds=4))
+        found = proposals.rebalance(paced(step, max_rounds=4))
         if found.plan is None or found.plan.pacing is None:
             continue
-        whole = strategies.rebalance(step)
+        whole = proposals.rebalance(step)
         assert whole.plan is not None
         one = found.plan.pacing.options[0]
         parts = (one.fees, one.impact, one.skew)
@@ -142,17 +142,17 @@ def test_one_round_is_the_plan_itself_and_the_chosen_one_costs_least() -> None:
 def test_the_market_style_plans_as_before() -> None:
     step = large()
     market = replace(step, execution=replace(step.execution, pace=type(PACE)()))
-    found = strategies.rebalance(market)
+    found = proposals.rebalance(market)
     assert found.plan is not None
     assert found.plan.pacing is None
     assert found.decided.begins is None
-    whole = strategies.rebalance(step)
+    whole = proposals.rebalance(step)
     assert found.plan.turnover > 5 * (whole.plan.turnover if whole.plan else 0)
 
 
 def test_what_was_approved_for_one_round_is_not_spread_any_more() -> None:
     step = replace(large(), spend_caps=((WETH.address, 10**30),))
-    found = strategies.rebalance(step)
+    found = proposals.rebalance(step)
     assert found.decided.begins is None
     assert found.plan is not None
     assert found.plan.turnover > 290_000 * USD
@@ -164,9 +164,9 @@ V3 = v3_pool(WETH, USDC, 2_000, 10_000_000)
 
 
 def test_half_of_the_way_is_left_after_one_half_life() -> None:
-    assert left_after(600, 600) == Fraction(1, 2) + Fraction(1, 10**12)
-    assert left_after(1_200, 600) - Fraction(1, 4) <= Fraction(1, 10**12)
-    assert 0 < left_after(28 * 86_400, 1) <= Fraction(1, 10**12)
+    assert remaining_impact(600, 600) == Fraction(1, 2) + Fraction(1, 10**12)
+    assert remaining_impact(1_200, 600) - Fraction(1, 4) <= Fraction(1, 10**12)
+    assert 0 < remaining_impact(28 * 86_400, 1) <= Fraction(1, 10**12)
 
 
 @pytest.mark.parametrize("pool", [V2, V3], ids=["V2", "V3"])
@@ -174,29 +174,29 @@ def test_half_of_the_way_is_left_after_one_half_life() -> None:
 def test_a_pool_comes_back_as_far_as_assumed_and_never_further(pool: V2Pool, sell: object) -> None:
     token_in = sell.address  # type: ignore[attr-defined]  # a token
     amount = 200 * 10**18 if sell is WETH else 400_000 * USD
-    moved = amm.swap_exact_in(pool, token_in, amount).after
-    full = Fraction(amm.move_bps(pool, moved, token_in))
+    moved = pools.swap_exact_in(pool, token_in, amount).after
+    full = Fraction(pools.price_move_bps(pool, moved, token_in))
     assert full > 300
     for left in (Fraction(1), Fraction(1, 2), Fraction(1, 10)):
-        back = recovered(moved, pool, left)
-        now = amm.move_bps(pool, back, token_in)
+        back = recovered_pool(moved, pool, left)
+        now = pools.price_move_bps(pool, back, token_in)
         assert full * left - 15 <= now <= full * left + 15
-        assert (amm.marginal_price(back, token_in) <= amm.marginal_price(pool, token_in)) is True
-    assert amm.move_bps(pool, recovered(moved, pool, Fraction(1, 10**12)), token_in) <= 1
-    assert recovered(pool, pool, Fraction(1, 2)) == pool
+        assert (pools.marginal_price(back, token_in) <= pools.marginal_price(pool, token_in)) is True
+    assert pools.price_move_bps(pool, recovered_pool(moved, pool, Fraction(1, 10**12)), token_in) <= 1
+    assert recovered_pool(pool, pool, Fraction(1, 2)) == pool
 
 
 def test_ranges_that_were_crossed_are_crossed_back() -> None:
     pool = ranged(V3, random.Random(5), 60)
-    moved = amm.swap_exact_in(pool, WETH.address, 30 * 10**18).after
+    moved = pools.swap_exact_in(pool, WETH.address, 30 * 10**18).after
     assert moved.liquidity != pool.liquidity  # type: ignore[union-attr]  # a V3 pool
-    back = recovered(moved, pool, Fraction(1, 10**12))
+    back = recovered_pool(moved, pool, Fraction(1, 10**12))
     assert back.liquidity == pool.liquidity  # type: ignore[union-attr]  # a V3 pool
-    assert abs(amm.quote_exact_in(back, WETH.address, 10**18) - amm.quote_exact_in(pool, WETH.address, 10**18)) <= 10
+    assert abs(pools.quote_exact_in(back, WETH.address, 10**18) - pools.quote_exact_in(pool, WETH.address, 10**18)) <= 10
 
 
 def test_the_comparison_is_made_at_the_prices_of_now_whatever_the_imagined_pools_say() -> None:
     """With spot prices alone the reference would move with pools that are only imagined."""
     step = large(recovery_s=1)
-    spot = replace(step, reference=replace(step.reference, kinds=(ReferenceKind.SPOT,)))
+    spot = replace(step, reference=replace(step.reference, kinds=(PriceSource.SPOT,)))
     assert [option.impact for option in pacing(spot).options] == pytest.approx([option.impact for option in pacing(step).options], rel=1e-6)

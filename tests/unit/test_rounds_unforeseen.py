@@ -17,10 +17,10 @@ from typing import Any, cast
 
 import pytest
 
-from agent.execution.assemble_input import begun
-from agent.execution.step_context import Eyes, Outcome
-from agent.model import Campaign, Destination, Draw, Goal, Round, Underway
-from agent.policy.gradual_execution import fair_share, interval_s, size, wait_s
+from agent.execution.assemble_input import begin_slice
+from agent.execution.step_context import StepOutcome, StepReaders
+from agent.model import Destination, ExecutionProgress, ExecutionSlice, Goal, GradualExecution, SliceDraw
+from agent.policy.gradual_execution import mean_interval_s, mean_slice_value, slice_value, slice_wait_s
 from agent.ports import Journal
 from tests.pacing import PACE
 
@@ -40,13 +40,13 @@ Predictor = Callable[[Sequence_], int]
 class Draws:
     """A journal that keeps what the engine drew."""
 
-    kept: list[Draw]
+    kept: list[SliceDraw]
 
-    def begin_round(self, _campaign: str, _number: int, _step: str, _at_s: int, draw: Draw) -> None:
+    def begin_slice(self, _campaign: str, _number: int, _step: str, _at_s: int, draw: SliceDraw) -> None:
         self.kept.append(draw)
 
 
-CAMPAIGN = Campaign(
+CAMPAIGN = GradualExecution(
     pace=PACE,
     targets_bps=(),
     destination=Destination.TARGET,
@@ -59,30 +59,30 @@ CAMPAIGN = Campaign(
     began_s=0,
     ends_s=10**9,
     expires_s=10**9,
-    first=Draw(0, 0),
+    first=SliceDraw(0, 0),
 )
 
 
-def drawn(seed: int, rounds: int) -> list[Draw]:
+def drawn(seed: int, rounds: int) -> list[SliceDraw]:
     """What the engine writes down for so many rounds."""
     chance = random.Random(seed).random
-    journal, eyes = Draws([]), cast(Eyes, SimpleNamespace(chance=chance))
+    journal, readers = Draws([]), cast(StepReaders, SimpleNamespace(chance=chance))
     for number in range(rounds):
-        under = Underway("c", CAMPAIGN, number, Fraction(0), Fraction(0), 0, Draw(0, 0))
+        under = ExecutionProgress("c", CAMPAIGN, number, Fraction(0), Fraction(0), 0, SliceDraw(0, 0))
         step = SimpleNamespace(history=SimpleNamespace(campaign=under), snapshot=SimpleNamespace(head=SimpleNamespace(timestamp_s=0)))
-        decided: Any = SimpleNamespace(order="", begins=None, round=Round(number + 1, Fraction(1), Fraction(1)))
-        begun(eyes, cast(Journal, journal), cast(Outcome, SimpleNamespace(decided=decided, step_input=step, step_id="s")))
+        decided: Any = SimpleNamespace(order="", begins=None, round=ExecutionSlice(number + 1, Fraction(1), Fraction(1)))
+        begin_slice(readers, cast(Journal, journal), cast(StepOutcome, SimpleNamespace(decided=decided, step_input=step, step_id="s")))
     return journal.kept
 
 
-def seen(draws: Sequence[Draw]) -> list[Seen]:
+def seen(draws: Sequence[SliceDraw]) -> list[Seen]:
     """What a perfect observer makes of them: the bin of each size within its bounds, and of each wait."""
     jitter, late = Fraction(PACE.size_jitter_bps, 10_000), Fraction(PACE.time_jitter_bps, 10_000)
-    mean_s = interval_s(PACE, CAMPAIGN.rounds)
+    mean_s = mean_interval_s(PACE, CAMPAIGN.rounds)
     found = []
     for draw in draws:
-        sized = (size(CAMPAIGN, draw) / fair_share(CAMPAIGN) - 1 + jitter) / (2 * jitter)
-        waited = (Fraction(wait_s(CAMPAIGN, draw), mean_s) - 1 + late) / (2 * late)
+        sized = (slice_value(CAMPAIGN, draw) / mean_slice_value(CAMPAIGN) - 1 + jitter) / (2 * jitter)
+        waited = (Fraction(slice_wait_s(CAMPAIGN, draw), mean_s) - 1 + late) / (2 * late)
         found.append((min(BINS - 1, int(sized * BINS)), min(BINS - 1, int(waited * BINS))))
     return found
 

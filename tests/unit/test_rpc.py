@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.chain.rpc import CallFailed, HttpTransport, Overloaded, RpcFault, retry_after_s
+from agent.chain.rpc import CallFailed, EndpointOverloaded, HttpTransport, RpcFault, retry_after_s
 from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 from agent.localchain.nodes import free_port
 from tests.endpoints import Answerer, Reply, answered, good, serve
@@ -220,7 +220,7 @@ def test_a_short_wait_that_is_asked_for_is_waited_for(status: int) -> None:
 def test_a_longer_one_leaves_the_endpoint_alone_and_says_for_how_long(status: int, patience: str) -> None:
     with serve(lambda asked: Reply(b"", status=status, headers={"Retry-After": patience})) as server:
         line = transport(server.url, attempts=3, wall=lambda: 1_000.0)
-        with pytest.raises(Overloaded) as caught:
+        with pytest.raises(EndpointOverloaded) as caught:
             line.batch(BLOCK_NUMBER)
         assert (caught.value.retry_after_s, line.requests) == (30.0, 1)
 

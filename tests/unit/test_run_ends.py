@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent import app as api
-from agent.cli.run import looking
+from agent.cli.run import run_loop
 from agent.errors import Retryable
 
 
@@ -20,7 +20,7 @@ def test_a_run_whose_owner_stopped_the_bot_says_so_and_ends_well(
     def looks(**_told: Any) -> Any:
         yield Retryable("the node does not answer", "wait")
 
-    service = SimpleNamespace(looked=lambda found: None, logs=False, unwritten="", taken_up=())
+    service = SimpleNamespace(looked=lambda found: None, logs=False, unwritten="", config_changes=())
     monkeypatch.setattr(api, "serve", lambda *_args, **_more: nullcontext(service))
     clock: Any = SimpleNamespace(listening=nullcontext, check=lambda: None)
 
@@ -31,6 +31,6 @@ def test_a_run_whose_owner_stopped_the_bot_says_so_and_ends_well(
     def never(_agent: Any, _wait: Any) -> Any:
         return lambda _found: False
 
-    ended = looking(opened(), clock, never, send=True, every="10m", once=once, as_json=True, log_format=None)
+    ended = run_loop(opened(), clock, never, send=True, every="10m", once=once, as_json=True, log_format=None)
     assert ended == code
     assert ("The bot was stopped (trimtab stop)" in capsys.readouterr().err) is not once

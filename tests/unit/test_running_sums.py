@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.accounting import entries as book
-from agent.execution import settlement as noting
-from agent.execution.bookkeeping import keep
+from agent.accounting import entries
+from agent.execution import settlement
+from agent.execution.bookkeeping import update_ledger
 from agent.model import Intent, IntentState, StepInput, Transfer
 from agent.store import Store, open_store
-from agent.store.accounts import ledger_sums as running
-from agent.store.files.backup import inspected
+from agent.store.accounts import ledger_sums
+from agent.store.files.backup import inspect_store_file
 from agent.units import NATIVE
 from tests.ledgers import COIN, DOLLAR, GAS_WEI, USDC, WETH, at, moved
 from tests.older import taken_back
@@ -57,8 +57,8 @@ class Life:
         step = self.step()
         for intent in self.store.unbooked():
             self.store.book(intent, Fraction(DOLLAR), Fraction(self.nonce * DOLLAR, 7), GAS_WEI, step.snapshot.head.timestamp_s)
-        noting.note(self.store, step.snapshot, lambda: step)
-        keep(self.store, step)
+        settlement.record_balance_changes(self.store, step.snapshot, lambda: step)
+        update_ledger(self.store, step)
 
     def sell(self) -> None:
         self.finalise()  # the next nonce waits for the one before it
@@ -118,15 +118,15 @@ def test_whatever_happens_the_sums_are_what_the_entries_come_to(
         life = Life(store)
         for act in acts:
             act(life)
-            assert store.misstated() == ()
+            assert store.find_misstatements() == ()
         life.finalise()
         life.look()
         life.look()
-        assert store.misstated() == () and store.unentered() == () and store.unbooked() == ()
-        stands = {one.token: one.raw for one in store.stands(life.block)}
+        assert store.find_misstatements() == () and store.intents_without_entry() == () and store.unbooked() == ()
+        stands = {one.token: one.raw for one in store.ledger_balances(life.block)}
         assert stands == {WETH.address: life.weth, USDC.address: life.usdc, NATIVE: life.native}
-        sums = book.balances(store.ledger())
-        assert {token: sums[book.WALLET, token] for token in stands} == stands
+        sums = entries.account_balances(store.ledger())
+        assert {token: sums[entries.WALLET, token] for token in stands} == stands
     finally:
         store.close()
 
@@ -136,10 +136,10 @@ def test_a_look_reads_nothing_of_entries_that_are_long_final(store: Store) -> No
     life.sell()
     life.finalise()
     life.look()
-    before = store.stands(life.block)
+    before = store.ledger_balances(life.block)
     with store._write("wear out") as db:
         db.exec_driver_sql("UPDATE entries SET wallet_json = 'worn out', entry_json = 'worn out'")
-    assert store.stands(life.block) == before
+    assert store.ledger_balances(life.block) == before
 
 
 def test_an_entry_in_a_block_that_a_slower_endpoint_has_not_seen_counts_only_from_there_on(store: Store) -> None:
@@ -147,7 +147,7 @@ def test_an_entry_in_a_block_that_a_slower_endpoint_has_not_seen_counts_only_fro
     life.sell()
     life.finalise()
     life.look()
-    at_block = {block: {one.token: one.raw for one in store.stands(block)}[WETH.address] for block in (life.block - 2, life.block)}
+    at_block = {block: {one.token: one.raw for one in store.ledger_balances(block)}[WETH.address] for block in (life.block - 2, life.block)}
     assert at_block == {life.block - 2: 50 * COIN, life.block: 49 * COIN}
 
 
@@ -156,16 +156,16 @@ def test_sums_that_were_tampered_with_are_named_and_put_in_order(store: Store) -
     life.sell()
     life.finalise()
     life.look()
-    whole = store.stands(life.block), store.history(2 * 10**9).loss_total
+    whole = store.ledger_balances(life.block), store.history(2 * 10**9).loss_total
     with store._write("tamper") as db:
         db.exec_driver_sql("UPDATE running SET raw = '1' WHERE token = ?", (WETH.address,))
         db.exec_driver_sql("UPDATE meta SET value = '7' WHERE key = 'loss_total'")
         db.exec_driver_sql("UPDATE meta SET value = '900' WHERE key = 'settled_to'")
-    told = "; ".join(store.misstated())
+    told = "; ".join(store.find_misstatements())
     assert f"balance of {WETH.address}: 1 is kept" in told and "losses: 7 grains" in told and "settled: up to transaction 900" in told
-    store.recount()
-    assert store.misstated() == ()
-    assert (store.stands(life.block), store.history(2 * 10**9).loss_total) == whole
+    store.rebuild_sums()
+    assert store.find_misstatements() == ()
+    assert (store.ledger_balances(life.block), store.history(2 * 10**9).loss_total) == whole
 
 
 def test_a_store_of_the_version_before_is_summed_up_when_it_is_opened(tmp_path: Path) -> None:
@@ -174,15 +174,15 @@ def test_a_store_of_the_version_before_is_summed_up_when_it_is_opened(tmp_path: 
     life = Life(store)
     for act in (life.sell, life.look, life.comes, life.look, life.sell, life.finalise, life.look, life.goes, life.look):
         act()
-    expected = store.stands(life.block), store.history(2 * 10**9)
+    expected = store.ledger_balances(life.block), store.history(2 * 10**9)
     store.close()
     taken_back(path, "0013")
-    assert inspected(path).version == "0013"
+    assert inspect_store_file(path).version == "0013"
     again = opened(path)
-    assert again.misstated() == ()
-    assert (again.stands(life.block), again.history(2 * 10**9)) == expected
+    assert again.find_misstatements() == ()
+    assert (again.ledger_balances(life.block), again.history(2 * 10**9)) == expected
     life.store = again
     life.look()
     with again._read("look") as db:
-        assert running.settled_to(db) == 2, "from the first look on nothing that is settled is gone through again"
+        assert ledger_sums.settled_to(db) == 2, "from the first look on nothing that is settled is gone through again"
     again.close()

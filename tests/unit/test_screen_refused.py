@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from agent.artifacts import own
+from agent.artifacts import own_artifact
 from agent.chain import lens
-from agent.chain.screening import FORMAT, TokenScreen, first_look
-from agent.chain.wire import Call, RpcFault
+from agent.chain.screening import FORMAT, TokenScreen, initial_token_moves
+from agent.chain.wire import RpcCall, RpcFault
 from agent.errors import Retryable
-from agent.model import Finding
+from agent.model import TokenFinding
 from tests.builders import step_input
 
 RAW = 10**18
 GOOD = b"".join(w.to_bytes(32, "big") for w in (RAW, 10 * RAW, RAW, 9 * RAW, 2, RAW, 0, 2, 2, 10 * RAW, 0, 0))
 BUSY, BROKEN = RpcFault(-32005, "limit exceeded"), RpcFault(-32000, "internal error")
 TRUE = f"0x{1:064x}"
-SCREEN = own("TokenScreen").bytecode
+SCREEN = own_artifact("TokenScreen").bytecode
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Node:
     def call(self, method: str, params: list[Any]) -> Any:
         return self.batch([(method, params)])[0]
 
-    def batch(self, calls: Sequence[Call]) -> list[Any]:
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         self.requests += 1
         items = 8 if any(params[0]["data"].startswith(SCREEN) for _, params in calls) else 16  # of two tokens, and of one that failed
         return [self.answer(params, items) for _, params in calls]
@@ -49,16 +49,16 @@ class Node:
             return self.refuse(count) or "0x" + (bytes([FORMAT]) + (b"\x00" + GOOD) * count).hex()
         if not isinstance(params[1], dict):
             return RpcFault(-32000, "missing trie node")
-        return "0x" + (bytes([lens.FORMAT]) + bytes([lens.Status.FAILED.value]) * items).hex()
+        return "0x" + (bytes([lens.FORMAT]) + bytes([lens.CallStatus.FAILED.value]) * items).hex()
 
 
-def found(refuse: Callable[[int], RpcFault | None]) -> list[Finding]:
+def found(refuse: Callable[[int], RpcFault | None]) -> list[TokenFinding]:
     step = step_input({"WETH": 5_000, "USDC": 5_000})
-    return [one.finding for one in TokenScreen(Node(refuse), "").screen(step, first_look(step))]
+    return [one.finding for one in TokenScreen(Node(refuse), "").screen(step, initial_token_moves(step))]
 
 
 def test_a_node_that_runs_everything_finds_them_clean() -> None:
-    assert found(lambda count: None) == [Finding.CLEAN, Finding.CLEAN]
+    assert found(lambda count: None) == [TokenFinding.CLEAN, TokenFinding.CLEAN]
 
 
 @pytest.mark.parametrize("fault", [BUSY, BROKEN])
@@ -69,9 +69,9 @@ def test_a_node_that_refuses_every_try_says_nothing_of_tokens(fault: RpcFault) -
 
 def test_a_try_that_is_refused_is_asked_once_more_and_then_left_alone() -> None:
     answers = [BROKEN, None, None]
-    assert found(lambda count: answers.pop(0) if count else None) == [Finding.CLEAN, Finding.CLEAN]
+    assert found(lambda count: answers.pop(0) if count else None) == [TokenFinding.CLEAN, TokenFinding.CLEAN]
     answers = [BROKEN, None, BROKEN]
-    assert found(lambda count: answers.pop(0) if count else None) == [Finding.UNKNOWN, Finding.CLEAN]
+    assert found(lambda count: answers.pop(0) if count else None) == [TokenFinding.UNKNOWN, TokenFinding.CLEAN]
 
 
 def test_a_single_call_beyond_the_nodes_limits_says_nothing_of_its_token() -> None:

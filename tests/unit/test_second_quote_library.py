@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from agent.amm.v2 import get_amount_out
 from agent.chain.evidence import GatheredEvidence
-from agent.chain.second_quote import NoSecondQuote, UniswapPython, V2Contracts, V3Contracts, second_quotes
+from agent.chain.second_quote import NoSecondQuote, UniswapPythonQuoter, V2Contracts, V3Contracts, second_quotes
 from agent.chain.wire import CallFailed, RpcFault
 from agent.errors import OperatorNeeded, Retryable
-from agent.model import Cost, Funding, Goal, Leg, Plan, Rebalance
+from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Rebalance
 from tests.builders import NOW_S, address, step_input, token, with_limits
 
 WETH, USDC = token("WETH").address, token("USDC").address
@@ -26,12 +26,12 @@ RESERVES = (10**21, 2 * 10**12)
 def leg(
     amount_in_raw: int, *, pool: str = "deep", token_in: str = WETH, token_out: str = USDC, fee_pips: int = 3000, venue: str = "v2"
 ) -> Leg:
-    return Leg(address(pool), venue, token_in, token_out, fee_pips, amount_in_raw, 1, 1, 0, 0, Funding.WALLET, Funding.WALLET)
+    return Leg(address(pool), venue, token_in, token_out, fee_pips, amount_in_raw, 1, 1, 0, 0, LegFunding.WALLET, LegFunding.WALLET)
 
 
 def plan(*legs: Leg) -> Plan:
     zero = Fraction(0)
-    return Plan(1, Rebalance("test", Goal(())), legs, (), (), Cost(zero, zero, zero, zero), zero, zero, 0, None, (), (), 2)
+    return Plan(1, Rebalance("test", Goal(())), legs, (), (), PlanCost(zero, zero, zero, zero), zero, zero, 0, None, (), (), 2)
 
 
 @dataclass
@@ -129,12 +129,12 @@ def word(value: int | str) -> str:
 )
 def test_whatever_goes_wrong_is_said_in_words(answer: object, asked: Leg, says: str) -> None:
     with pytest.raises(NoSecondQuote, match=says):
-        UniswapPython(Wire(answer), (V2, V3)).quote(asked, 5, "0xabc")
+        UniswapPythonQuoter(Wire(answer), (V2, V3)).quote(asked, 5, "0xabc")
 
 
 def test_the_library_reaches_the_node_by_contract_calls_at_the_block_only() -> None:
     wire = Wire(word(address("deep")))
-    UniswapPython(wire, (V3,)).quote(leg(5, venue="v3"), 5, "0xabc")
+    UniswapPythonQuoter(wire, (V3,)).quote(leg(5, venue="v3"), 5, "0xabc")
     assert {method for method, _ in wire.seen} == {"eth_call"}
     assert all(params[1] == {"blockHash": "0xabc", "requireCanonical": True} for _, params in wire.seen)
     assert [params[0]["to"] for _, params in wire.seen] == [V3.factory, V3.quoter]
@@ -142,7 +142,7 @@ def test_the_library_reaches_the_node_by_contract_calls_at_the_block_only() -> N
 
 def test_the_factory_names_each_pool_once() -> None:
     wire = Wire(word(address("deep")))
-    library = UniswapPython(wire, (V3,))
+    library = UniswapPythonQuoter(wire, (V3,))
     for amount in (5, 7):
         library.quote(leg(amount, venue="v3"), amount, "0xabc")
     library.quote(leg(5, venue="v3", token_in=USDC, token_out=WETH), 5, "0xabc")

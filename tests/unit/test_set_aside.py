@@ -9,13 +9,13 @@ from math import ceil
 import pytest
 
 from agent.errors import Refused
-from agent.model import Claim, Finding, Flow, Payment, ReferenceKind, ScreenedToken, StepInput, StuckExit
-from agent.policy.cash_flows import withdrawals as outflow
-from agent.policy.cash_flows.balance_changes import everything_left, fitting, given_back, set_aside
+from agent.model import BlockedExit, ExternalTransfer, Payment, PendingPayment, PriceSource, ScreenedToken, StepInput, TokenFinding
+from agent.policy.cash_flows import withdrawals
+from agent.policy.cash_flows.balance_changes import exclude_unexplained_rises, excluded_amounts, investable_deposits, restore_excluded
 from agent.policy.decide import decide
-from agent.policy.drift import total
-from agent.policy.orders import exits as stuck
-from agent.policy.quarantine import quarantine
+from agent.policy.drift import investable_total
+from agent.policy.orders import exits
+from agent.policy.quarantine import quarantine_tokens
 from agent.units import NATIVE
 from tests.builders import ETHER, history, raw, step_input, token, with_limits
 from tests.sleeves import books_of, brought_up, split, strategy, sums_to_the_wallet
@@ -40,121 +40,123 @@ def reserves(step: StepInput) -> dict[str, int]:
 
 
 def test_a_gift_above_the_ceiling_is_a_reserve_and_named() -> None:
-    left = set_aside(gifted(1_500))
+    left = exclude_unexplained_rises(gifted(1_500))
     assert reserves(left) == {"WETH": 0, "WBTC": 0, "USDC": raw(1_500, USDC)}
     assert left.aside.startswith("1500 USDC left alone: it came unexplained, above portfolio.max_live_value")
-    assert total(decide(left).drifts) == raw(10_000, USDC) and left.aside in decide(left).decision.reason
+    assert investable_total(decide(left).drifts) == raw(10_000, USDC) and left.aside in decide(left).decision.reason
 
 
 def test_what_was_left_alone_once_stays_so_below_the_ceiling_until_it_is_explained() -> None:
     below = gifted(900)
     before = replace(below, history=replace(below.history, left_rises=((USDC.address, raw(600, USDC)),)))
-    assert set_aside(below) is below
-    assert reserves(set_aside(before))["USDC"] == raw(600, USDC), "what came later is managed"
+    assert exclude_unexplained_rises(below) is below
+    assert reserves(exclude_unexplained_rises(before))["USDC"] == raw(600, USDC), "what came later is managed"
     told = replace(before, history=replace(before.history, rises=()))
-    assert set_aside(told) is told
+    assert exclude_unexplained_rises(told) is told
 
 
 def test_what_an_exit_sold_of_a_gift_is_left_alone_in_the_numeraire() -> None:
     sold = gifted(1_500, WETH=4 * ETHER)
     price = next(one.price for one in decide(sold).drifts if one.symbol == "WETH")
     there = next(one.investable_raw for one in decide(sold).drifts if one.symbol == "WETH")
-    left = set_aside(replace(sold, history=replace(sold.history, rises=((WETH.address, there + ETHER // 10),))))
+    left = exclude_unexplained_rises(replace(sold, history=replace(sold.history, rises=((WETH.address, there + ETHER // 10),))))
     assert reserves(left) == {"WETH": there, "WBTC": 0, "USDC": ceil(price * ETHER / 10)}
-    assert given_back(left) == replace(sold, history=left.history, aside_raw=left.aside_raw)
+    assert restore_excluded(left) == replace(sold, history=left.history, aside_raw=left.aside_raw)
 
 
 def test_at_the_ceiling_or_without_one_nothing_is_left_alone() -> None:
     for step in (gifted(1_000), gifted(1_500, None), gifted(0, rises=0)):
-        assert set_aside(step) is step
-    assert set_aside(gifted(1_001)).aside
+        assert exclude_unexplained_rises(step) is step
+    assert exclude_unexplained_rises(gifted(1_001)).aside
 
 
 def test_no_more_is_left_alone_than_there_is_beside_the_reserve() -> None:
     step = gifted(1_500, USDC=raw(9_000, USDC))
     kept = tuple(replace(asset, reserve_raw=raw(300, USDC) if asset.token == USDC else 0) for asset in step.portfolio.assets)
-    left = set_aside(replace(step, portfolio=replace(step.portfolio, assets=kept)))
+    left = exclude_unexplained_rises(replace(step, portfolio=replace(step.portfolio, assets=kept)))
     assert reserves(left)["USDC"] == raw(3_500, USDC)
     assert left.aside.startswith("3200 USDC")
     fell = gifted(1_500, USDC=-5)
-    assert set_aside(fell) is fell
+    assert exclude_unexplained_rises(fell) is fell
 
 
 def test_what_is_left_alone_is_found_once() -> None:
-    left = set_aside(gifted(1_500))
-    assert set_aside(left) is left
+    left = exclude_unexplained_rises(gifted(1_500))
+    assert exclude_unexplained_rises(left) is left
 
 
 def test_native_coin_that_rose_is_left_alone_where_it_is_an_asset() -> None:
     step = gifted(1_500)
     step = replace(step, history=replace(step.history, rises=((WETH.address, ETHER // 4), (NATIVE, ETHER // 2))))
-    assert reserves(set_aside(step)) == {"WETH": ETHER // 4, "WBTC": 0, "USDC": 0}
+    assert reserves(exclude_unexplained_rises(step)) == {"WETH": ETHER // 4, "WBTC": 0, "USDC": 0}
     assets = tuple(replace(asset, native=asset.token == WETH) for asset in step.portfolio.assets)
     native = replace(step, portfolio=replace(step.portfolio, assets=assets))
-    assert reserves(set_aside(native)) == {"WETH": 3 * ETHER // 4, "WBTC": 0, "USDC": 0}
+    assert reserves(exclude_unexplained_rises(native)) == {"WETH": 3 * ETHER // 4, "WBTC": 0, "USDC": 0}
 
 
 def test_without_a_price_nothing_changes() -> None:
     step = gifted(1_500)
-    blind = replace(step, snapshot=replace(step.snapshot, feeds=()), reference=replace(step.reference, kinds=(ReferenceKind.FEED,)))
-    assert set_aside(blind) is blind
+    blind = replace(step, snapshot=replace(step.snapshot, feeds=()), reference=replace(step.reference, kinds=(PriceSource.FEED,)))
+    assert exclude_unexplained_rises(blind) is blind
 
 
 def test_no_strategy_holds_what_is_left_alone() -> None:
     shares = split(strategy("one", 6_000, {"WETH": 5_000, "USDC": 5_000}), strategy("two", 4_000, {"WBTC": 8_000, "USDC": 2_000}))
-    step = brought_up(set_aside(replace(gifted(1_500), split=shares)))
+    step = brought_up(exclude_unexplained_rises(replace(gifted(1_500), split=shares)))
     assert sums_to_the_wallet(step)
     assert sum(one.raw(USDC.address) for one in books_of(step).sleeves) == raw(2_000, USDC)
-    assert total(decide(step).drifts) == raw(10_000, USDC)
+    assert investable_total(decide(step).drifts) == raw(10_000, USDC)
     assert "1500 USDC left alone" in decide(step).decision.reason
 
 
 def test_an_exit_takes_it_and_what_is_sealed_stays_sealed() -> None:
     step = gifted(1_500)
-    left = set_aside(step)
-    back = given_back(left)
+    left = exclude_unexplained_rises(step)
+    back = restore_excluded(left)
     assert reserves(back) == reserves(step) and not back.aside
-    assert set_aside(back) == left, "the same is left alone again"
-    shut = quarantine(left, [ScreenedToken(USDC.address, Finding.PAUSED, "")])
-    assert reserves(given_back(shut)) == reserves(shut)
-    assert given_back(step) is step
+    assert exclude_unexplained_rises(back) == left, "the same is left alone again"
+    shut = quarantine_tokens(left, [ScreenedToken(USDC.address, TokenFinding.PAUSED, "")])
+    assert reserves(restore_excluded(shut)) == reserves(shut)
+    assert restore_excluded(step) is step
 
 
 def test_all_of_a_gift_is_left_alone_again_though_an_exit_made_the_rest_small() -> None:
-    back = given_back(set_aside(gifted(1_500)))
-    small = stuck.left_alone(back, [StuckExit(WETH.address, "no market", "")])
-    assert reserves(set_aside(small))["USDC"] == raw(1_500, USDC)
+    back = restore_excluded(exclude_unexplained_rises(gifted(1_500)))
+    small = exits.exclude_blocked_exits(back, [BlockedExit(WETH.address, "no market", "")])
+    assert reserves(exclude_unexplained_rises(small))["USDC"] == raw(1_500, USDC)
 
 
 def test_what_fits_below_the_ceiling_may_be_invested_the_oldest_first() -> None:
     flows = tuple(rise(number, usd) for number, usd in ((1, 1_500), (2, 400), (3, 550), (4, 100)))
     step = gifted(sum(flow.delta_raw for flow in flows) // 10**6)
     step = replace(step, history=replace(step.history, flows=flows))
-    assert [flow.id for flow in fitting(step, flows)] == [2, 3], "1,000 may come: 1,500 do not fit, 950 of the next do, and 100 more do not"
-    assert fitting(set_aside(step), flows) == fitting(step, flows)
-    assert fitting(step, flows[1:2]) == flows[1:2], "what its owner names counts alone"
+    assert [flow.id for flow in investable_deposits(step, flows)] == [2, 3], (
+        "1,000 may come: 1,500 do not fit, 950 of the next do, and 100 more do not"
+    )
+    assert investable_deposits(exclude_unexplained_rises(step), flows) == investable_deposits(step, flows)
+    assert investable_deposits(step, flows[1:2]) == flows[1:2], "what its owner names counts alone"
     with pytest.raises(Refused, match=r"1500 USDC .* 10000 USDC .*max_live_value of 11000 USDC"):
-        fitting(step, flows[:1])
+        investable_deposits(step, flows[:1])
     unlimited = with_limits(step, max_live_value=None)
-    assert fitting(unlimited, flows) == flows and fitting(step, ()) == ()
+    assert investable_deposits(unlimited, flows) == flows and investable_deposits(step, ()) == ()
 
 
 def test_all_that_is_no_part_of_the_portfolio_is_told_with_its_reason() -> None:
     step = gifted(1_500)
     assets = tuple(replace(asset, reserve_raw=raw(300, USDC) if asset.token == USDC else 0) for asset in step.portfolio.assets)
     step = replace(step, portfolio=replace(step.portfolio, assets=assets))
-    step = set_aside(outflow.claimed(step, (Claim(4, Payment(USDC.address, raw(100, USDC))),)))
-    assert [(token, amount, why.split(",")[0]) for token, amount, why in everything_left(step)] == [
+    step = exclude_unexplained_rises(withdrawals.reserve_claims(step, (PendingPayment(4, Payment(USDC.address, raw(100, USDC))),)))
+    assert [(token, amount, why.split(",")[0]) for token, amount, why in excluded_amounts(step)] == [
         (USDC.address, raw(100, USDC), "withdrawal 4"),
         (USDC.address, raw(1_500, USDC), "it came unexplained"),
         (USDC.address, raw(300, USDC), "reserve of the config"),
     ]
-    assert [why for _, _, why in everything_left(given_back(step))] == ["withdrawal 4", "reserve of the config"]
-    assert everything_left(gifted(1_000)) == ()
-    shut = quarantine(step, [ScreenedToken(USDC.address, Finding.PAUSED, "")])
-    assert everything_left(shut) == (), "told as quarantine"
+    assert [why for _, _, why in excluded_amounts(restore_excluded(step))] == ["withdrawal 4", "reserve of the config"]
+    assert excluded_amounts(gifted(1_000)) == ()
+    shut = quarantine_tokens(step, [ScreenedToken(USDC.address, TokenFinding.PAUSED, "")])
+    assert excluded_amounts(shut) == (), "told as quarantine"
 
 
-def rise(number: int, usd: int) -> Flow:
+def rise(number: int, usd: int) -> ExternalTransfer:
     """A rise of so many USDC that nobody has explained."""
-    return Flow(number, USDC.address, raw(usd, USDC), Fraction(raw(usd, USDC)), 1, 2, 1, False, None)
+    return ExternalTransfer(number, USDC.address, raw(usd, USDC), Fraction(raw(usd, USDC)), 1, 2, 1, False, None)

@@ -11,18 +11,18 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 import agent.config.profile
 import agent.config.schema  # noqa: F401  # every table of the config is known once these are loaded
 from agent.config import parse_config
-from agent.config.fields import Share, ShareOrOff, Table, Weight
+from agent.config.fields import ConfigTable, Share, ShareOrOff, Weight
 from agent.config.triggers import parse_band
 from agent.errors import ConfigError
 from agent.units import parse_share_bps
 from tests.unit.test_config import text
 
 WITHOUT = ["0.5", "0,5", "0.5 percent", "0,5%", "0.5 %%", 0.5, 1, 0, "5", "half", "", True, None]
-WEIGHTS = {"AssetTable.target", "ShareTable.target", "StrategyTable.weights"}
+WEIGHTS = {"AssetTable.target", "ProfileAssetTable.target", "StrategyTable.weights"}
 """What has to sum to 100 %, where a wrong unit never passes (R1.1)."""
 
 
-def _tables(table: type[Table] = Table) -> Iterator[type[Table]]:
+def _tables(table: type[ConfigTable] = ConfigTable) -> Iterator[type[ConfigTable]]:
     yield table
     for inner in table.__subclasses__():
         yield from _tables(inner)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Refused
-from agent.execution.carrier import signable
+from agent.execution.carrier import signable_nonces
 from agent.model import IntentState
-from agent.signing.base import PRIORITY_CAP_WEI, dearer_wei
+from agent.signing.base import PRIORITY_CAP_WEI, replacement_fee_wei
 from tests.scripted import Bench, bench, grant, killed_at, lost_in_broadcast, tx
 from tests.signing import CANCEL, CANCEL_GRANT, GWEI, KEY, NONCE, RULES, LocalSigner, refused
 
@@ -19,18 +19,18 @@ TIP = tx(0).max_priority_fee_wei
 
 def test_a_journal_that_knows_no_nonce_lets_nothing_be_signed(tmp_path: Path) -> None:
     made = bench(tmp_path)
-    assert signable(made.store) == {}
+    assert signable_nonces(made.store) == {}
     with pytest.raises(Refused, match="the journal knows no next nonce"):
-        LocalSigner(KEY, RULES, lambda: signable(made.store)).sign(CANCEL, CANCEL_GRANT)
+        LocalSigner(KEY, RULES, lambda: signable_nonces(made.store)).sign(CANCEL, CANCEL_GRANT)
 
 
 @pytest.mark.parametrize("at", ["after:planned", "before:signed"])
 def test_what_is_only_planned_lends_its_nonce_to_nobody(tmp_path: Path, at: str) -> None:
     made = bench(tmp_path)
     killed_at(made, at)
-    assert signable(made.store) == {0: None}
+    assert signable_nonces(made.store) == {0: None}
     intend(made, nonce=9)
-    assert signable(made.store) == {0: None}
+    assert signable_nonces(made.store) == {0: None}
 
 
 def intend(made: Bench, nonce: int) -> None:
@@ -43,28 +43,28 @@ def test_what_was_signed_may_be_signed_again_at_its_own_nonce(tmp_path: Path, at
     made = bench(tmp_path)
     killed_at(made, at)
     if made.store.intents()[0].state in (IntentState.SIGNED, IntentState.BROADCAST):
-        assert signable(made.store) == {0: TIP}
+        assert signable_nonces(made.store) == {0: TIP}
 
 
 def test_after_a_block_the_next_nonce_alone_is_signed(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.run()
-    assert signable(made.store) == {1: None}
+    assert signable_nonces(made.store) == {1: None}
     made.run(nonce=1)
-    assert signable(made.store) == {2: None}
+    assert signable_nonces(made.store) == {2: None}
 
 
 def test_a_lost_transaction_may_be_replaced_and_no_later_nonce_used(tmp_path: Path) -> None:
-    assert signable(lost_in_broadcast(tmp_path).store) == {0: TIP}
+    assert signable_nonces(lost_in_broadcast(tmp_path).store) == {0: TIP}
 
 
 def test_a_replacement_may_tip_one_bump_more_than_what_it_replaces() -> None:
     paid = 8 * GWEI
     signer = LocalSigner(KEY, RULES, lambda: {NONCE: paid})
-    bump = replace(CANCEL, max_fee_wei=15 * GWEI, max_priority_fee_wei=dearer_wei(paid))
+    bump = replace(CANCEL, max_fee_wei=15 * GWEI, max_priority_fee_wei=replacement_fee_wei(paid))
     assert signer.sign(bump, CANCEL_GRANT).hash
     with pytest.raises(Refused, match="'tip'"):
-        signer.sign(replace(bump, max_priority_fee_wei=dearer_wei(paid) + 1), CANCEL_GRANT)
+        signer.sign(replace(bump, max_priority_fee_wei=replacement_fee_wei(paid) + 1), CANCEL_GRANT)
 
 
 def test_a_first_tip_ends_at_its_cap_and_a_price_at_the_limit() -> None:

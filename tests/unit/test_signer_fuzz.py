@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from agent.errors import Refused
 from agent.model import IntentKind
 from agent.signing.remote_key import RemoteKey
-from agent.signing.rules import TABLE, LocalSigner
-from agent.signing.secret import Key
+from agent.signing.rules import SIGNING_TABLE, LocalSigner
+from agent.signing.secret import PrivateKey
 from tests.fuzz.signer import CEILING_WEI, TIP_WEI, Score, inside, run
 from tests.fuzz.typed_data import mutated_typed, typed_messages
 from tests.mutations import calldata, with_bytes
@@ -31,8 +31,8 @@ def test_each_allowed_transaction_is_signed_as_it_stands() -> None:
     for one in SIGNABLES.values():
         assert LocalSigner(KEY, one.rules, lambda: NONCES).sign(one.tx, one.grant).hash
         assert inside(one, one.tx)
-    assert {calldata(one.tx)[:4] for one in SIGNABLES.values()} == set(TABLE)
-    assert {one.grant.kind for one in SIGNABLES.values()} == {row.kind for row in TABLE.values()} <= set(IntentKind)
+    assert {calldata(one.tx)[:4] for one in SIGNABLES.values()} == set(SIGNING_TABLE)
+    assert {one.grant.kind for one in SIGNABLES.values()} == {row.kind for row in SIGNING_TABLE.values()} <= set(IntentKind)
 
 
 def test_no_mutation_outside_the_policy_is_signed() -> None:
@@ -76,10 +76,12 @@ def test_no_mutated_typed_data_is_signed(seed: int, number: int) -> None:
 
 def test_nothing_but_transactions_can_be_asked_of_signer_and_keys() -> None:
     """No way to sign a message, a bare hash or a delegation of the account (EIP-191, EIP-7702) exists to be mutated."""
-    public = {kind: {name for name, _ in inspect.getmembers(kind) if not name.startswith("_")} for kind in (LocalSigner, Key, RemoteKey)}
+    public = {
+        kind: {name for name, _ in inspect.getmembers(kind) if not name.startswith("_")} for kind in (LocalSigner, PrivateKey, RemoteKey)
+    }
     assert public == {
         LocalSigner: {"address", "sign", "sign_typed"},
-        Key: {"address", "reveal", "sign", "sign_transaction"},
+        PrivateKey: {"address", "reveal", "sign", "sign_transaction"},
         RemoteKey: {"sign_transaction"},
     }
 

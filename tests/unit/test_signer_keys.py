@@ -23,16 +23,16 @@ from rich.traceback import Traceback
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.signing.keys import (
-    PUBLISHED,
-    TEST_ACCOUNTS,
+    PUBLISHED_ADDRESSES,
+    TEST_ACCOUNT_COUNT,
     TEST_MNEMONIC,
-    Key,
     KeyEnv,
     KeyPrompt,
     KeySource,
     KeystoreFile,
+    PrivateKey,
     Secret,
-    TestAccount,
+    TestAccountKey,
     disable_core_dumps,
     load_key,
 )
@@ -176,17 +176,17 @@ def test_a_variable_that_is_not_set_and_a_prompt_without_terminal_are_told() -> 
 
 def test_the_published_addresses_are_those_of_the_mnemonic_and_of_small_numbers() -> None:
     Account.enable_unaudited_hdwallet_features()
-    paths = [f"m/44'/60'/0'/0/{index}" for index in range(TEST_ACCOUNTS)]
+    paths = [f"m/44'/60'/0'/0/{index}" for index in range(TEST_ACCOUNT_COUNT)]
     known = {Account.from_mnemonic(TEST_MNEMONIC, account_path=path).address for path in paths}
-    known |= {Account.from_key(number.to_bytes(32, "big")).address for number in range(1, TEST_ACCOUNTS + 1)}
-    assert known == PUBLISHED
+    known |= {Account.from_key(number.to_bytes(32, "big")).address for number in range(1, TEST_ACCOUNT_COUNT + 1)}
+    assert known == PUBLISHED_ADDRESSES
 
 
 def test_test_accounts_are_the_published_ones_and_local_only() -> None:
-    assert load_key(TestAccount(0), LOCAL, ask=None).address == "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
-    assert load_key(TestAccount(9), TESTER, ask=None).address == "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720"
-    assert "published" in str(refusal(lambda: load_key(TestAccount(0), MAINNET, ask=None)))
-    assert "between 0 and 19" in str(refusal(lambda: load_key(TestAccount(20), LOCAL, ask=None)))
+    assert load_key(TestAccountKey(0), LOCAL, ask=None).address == "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+    assert load_key(TestAccountKey(9), TESTER, ask=None).address == "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720"
+    assert "published" in str(refusal(lambda: load_key(TestAccountKey(0), MAINNET, ask=None)))
+    assert "between 0 and 19" in str(refusal(lambda: load_key(TestAccountKey(20), LOCAL, ask=None)))
 
 
 @pytest.mark.parametrize("key", ["ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80", "00" * 31 + "01"])
@@ -202,7 +202,7 @@ def test_a_published_key_is_refused_on_a_live_chain_wherever_it_comes_from(
 
 def test_a_fork_takes_test_keys_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("K", CANARY.hex())
-    assert load_key(TestAccount(1), MAINNET, ask=None, fork=True).address
+    assert load_key(TestAccountKey(1), MAINNET, ask=None, fork=True).address
     error = refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None, fork=True))
     assert "fork" in str(error)
 
@@ -213,13 +213,13 @@ def test_a_key_shows_its_address_and_nothing_else(source: KeySource, monkeypatch
     key = load_key(source, MAINNET, ask=lambda prompt: CANARY.hex())
     shown = [repr(key), str(key), f"{key}", f"{[key]!r}", f"{key!a}"]
     assert not any(leaks(text) for text in shown)
-    assert repr(key) == f"Key({CANARY_ADDRESS})"
+    assert repr(key) == f"PrivateKey({CANARY_ADDRESS})"
     with pytest.raises(TypeError):
         vars(key)
 
 
 @pytest.mark.parametrize("hidden", [load_key(KeyPrompt(), MAINNET, ask=lambda prompt: CANARY.hex()), Secret(PASSWORD)])
-def test_a_key_and_a_secret_cannot_be_pickled_or_copied(hidden: Key | Secret) -> None:
+def test_a_key_and_a_secret_cannot_be_pickled_or_copied(hidden: PrivateKey | Secret) -> None:
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy, json.dumps):
         with pytest.raises(TypeError) as caught:
             attempt(hidden)  # type: ignore[operator]

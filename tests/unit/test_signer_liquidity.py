@@ -11,7 +11,7 @@ from agent.chain.tokens import encode_approve
 from agent.errors import Refused
 from agent.model import IntentKind, LpAction, UnsignedTx
 from agent.ports import Grant
-from agent.signing import liquidity_calldata as calls
+from agent.signing import liquidity_calldata
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE
 from agent.venues.liquidity import encode
@@ -147,12 +147,14 @@ def test_a_withdrawal_of_other_liquidity_or_of_another_token_is_refused() -> Non
 
 def test_a_withdrawal_whose_collect_names_another_token_is_refused() -> None:
     data = bytes.fromhex(action_tx(WITHDRAW_V3).data[2:])
-    at = data.rindex(calls.COLLECT) + 4
+    at = data.rindex(liquidity_calldata.COLLECT) + 4
     refused(tx(MANAGER, "0x" + (data[:at] + (43).to_bytes(32, "big") + data[at + 32 :]).hex()), grant_of(WITHDRAW_V3), "token_id")
 
 
 def test_a_collect_of_less_than_all_is_refused() -> None:
-    least = calls.COLLECT + abi_encode(["(uint256,address,uint128,uint128)"], [(42, WALLET, 1, calls.UINT128_MAX)])
+    least = liquidity_calldata.COLLECT + abi_encode(
+        ["(uint256,address,uint128,uint128)"], [(42, WALLET, 1, liquidity_calldata.UINT128_MAX)]
+    )
     refused(tx(MANAGER, "0x" + least.hex()), grant_of(COLLECT), "amount")
 
 
@@ -172,11 +174,11 @@ def test_more_or_less_than_granted_is_not_provided() -> None:
 
 def test_the_manager_runs_nothing_but_a_withdrawal_and_its_collect() -> None:
     """Anything else inside its multicall, even a permit or a sweep, is not understood."""
-    decrease = calls.DECREASE + bytes(5 * 32)
-    collect = calls.COLLECT + bytes(4 * 32)
-    sweep = calls.selector("sweepToken(address,uint256,address)") + bytes(3 * 32)
+    decrease = liquidity_calldata.DECREASE + bytes(5 * 32)
+    collect = liquidity_calldata.COLLECT + bytes(4 * 32)
+    sweep = liquidity_calldata.selector("sweepToken(address,uint256,address)") + bytes(3 * 32)
     for inner in ([decrease], [collect], [collect, decrease], [decrease, collect, sweep], [decrease, sweep], [sweep], []):
-        data = calls.MANAGER_MULTICALL + abi_encode(["bytes[]"], [inner])
+        data = liquidity_calldata.MANAGER_MULTICALL + abi_encode(["bytes[]"], [inner])
         refused(tx(MANAGER, "0x" + data.hex()), grant_of(WITHDRAW_V3), "call")
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused
 from agent.model import Provide, UnsignedTx
-from agent.signing.calldata import NotUnderstood
-from agent.signing.liquidity_calldata import CollectOwed, LiquidityCall, TakeOut, decode
+from agent.signing.calldata import UndecodableCalldata
+from agent.signing.liquidity_calldata import CollectOwed, DecreaseAndCollect, LiquidityCall, decode
 from agent.units import NATIVE, UINT256_MAX
 from tests import signing
 from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes
@@ -34,7 +34,7 @@ def timeless(call: LiquidityCall) -> tuple[LiquidityCall, int]:
     """A call without its deadline, and the deadline."""
     if isinstance(call, CollectOwed):
         return call, NOW_S + 1
-    if isinstance(call, TakeOut):
+    if isinstance(call, DecreaseAndCollect):
         return replace(call, decrease=replace(call.decrease, deadline_s=0)), call.decrease.deadline_s
     return replace(call, deadline_s=0), call.deadline_s
 
@@ -43,7 +43,7 @@ def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
     """Only the deadline moved, and stayed within its window: the one freedom that there is."""
     try:
         (before, _), (after, deadline_s) = (timeless(decode(bytes.fromhex(one.data[2:]))) for one in (original, mutated))
-    except NotUnderstood:
+    except UndecodableCalldata:
         return False
     return replace(mutated, data=original.data) == original and before == after and NOW_S < deadline_s <= NOW_S + 90
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused
-from agent.model import Funding, UnsignedTx
+from agent.model import LegFunding, UnsignedTx
 from agent.signing.base import PRIORITY_CAP_WEI
 from agent.signing.calldata import Multicall, decode
 from agent.units import NATIVE, UINT256_MAX
@@ -113,8 +113,8 @@ def test_no_multicall_that_differs_from_the_plan_in_any_field_is_signed(data: st
                 ("amount_in_raw", AMOUNTS),
                 ("min_out_raw", AMOUNTS),
                 ("venue", st.sampled_from(["uniswap_v2", "uniswap_v3"])),
-                ("source", st.sampled_from(Funding)),
-                ("sink", st.sampled_from(Funding)),
+                ("source", st.sampled_from(LegFunding)),
+                ("sink", st.sampled_from(LegFunding)),
             ]
         )
     )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import Refused
-from agent.model import Funding, IntentKind, Leg, Plan, UnsignedTx
+from agent.model import IntentKind, Leg, LegFunding, Plan, UnsignedTx
 from agent.planning.gas import unwrap, wrap
 from agent.ports import Grant
 from agent.signing.calldata import (
@@ -27,7 +27,7 @@ from agent.signing.calldata import (
     decode,
     selector,
 )
-from agent.signing.rules import check
+from agent.signing.rules import require_signable
 from agent.units import NATIVE
 from agent.venues.swap_router_02 import encode, native_wei
 from tests.signing import (
@@ -50,7 +50,7 @@ from tests.signing import (
 )
 
 NATIVE_RULES = replace(RULES, wrapped_native=WETH)
-W, R = Funding.WALLET, Funding.ROUTER
+W, R = LegFunding.WALLET, LegFunding.ROUTER
 SELL = leg(WETH, USDC, 10**18, 3_000_000_000)
 SELL_V2 = leg(WETH, USDT, 2 * 10**17, 590_000_000, venue="uniswap_v2")
 BUY = leg(USDC, WETH, 300_000_000, 10**17, sink=R)
@@ -85,7 +85,7 @@ def withdraw(raw: int, to: str = WETH, value_wei: int = 0) -> UnsignedTx:
 def rule_of(transaction: UnsignedTx, grant: Grant) -> str | None:
     """The rule that refuses; None when it may be signed."""
     try:
-        check(transaction, grant, NATIVE_RULES, NONCES)
+        require_signable(transaction, grant, NATIVE_RULES, NONCES)
     except Refused as refusal:
         return refusal.verdicts[0].guard.removeprefix("signer.") if refusal.verdicts else "call"
     return None
@@ -145,8 +145,8 @@ def test_no_multicall_of_another_plan_is_signed(data: st.DataObject, name: str) 
                 ("token_out", st.sampled_from([WETH, USDC, USDT, NATIVE, STRANGER])),
                 ("amount_in_raw", amounts),
                 ("min_out_raw", amounts),
-                ("source", st.sampled_from(Funding)),
-                ("sink", st.sampled_from(Funding)),
+                ("source", st.sampled_from(LegFunding)),
+                ("sink", st.sampled_from(LegFunding)),
                 ("venue", st.sampled_from(["uniswap_v2", "uniswap_v3", "wrapped_native"])),
             ]
         )
@@ -179,16 +179,16 @@ def raw_multicall(plan: Plan) -> str:
     """What an encoder without our checks would write."""
     from eth_abi.abi import encode as abi_encode
 
-    from agent.venues import swap_router_02 as venue
+    from agent.venues import swap_router_02
 
     calls: list[bytes] = []
     paid_wei = 0
     for one in plan.legs:
         if one.venue == "wrapped_native":
-            calls += venue._payments(one, WALLET)
+            calls += swap_router_02._payments(one, WALLET)
             paid_wei = one.amount_in_raw if one.token_in == NATIVE and one.sink is R else 0
         else:
-            calls.append(venue._swap(one, WALLET, one.amount_in_raw if one.source is W else paid_wei))
+            calls.append(swap_router_02._swap(one, WALLET, one.amount_in_raw if one.source is W else paid_wei))
             paid_wei = 0
     return "0x" + (MULTICALL + abi_encode(["uint256", "bytes[]"], [DEADLINE_S, calls])).hex()
 

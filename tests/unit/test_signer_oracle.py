@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from agent.errors import Refused
 from agent.model import IntentKind, UnsignedTx
 from agent.ports import Grant
-from agent.signing.base import INCREASE, encode
-from agent.signing.rules import check
+from agent.signing.base import INCREASE_OBSERVATIONS, encode_observations
+from agent.signing.rules import require_signable
 from tests.builders import address
 from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
 from tests.signing import APPROVE_GRANT, MAX_GAS_WEI, NONCES, NOW_S, RULES, STRANGER, USDT, WALLET, WETH, signer, tx
@@ -20,14 +20,14 @@ from tests.signing import APPROVE_GRANT, MAX_GAS_WEI, NONCES, NOW_S, RULES, STRA
 POOL, OTHER = address("pool"), address("another pool")
 ORACLE_RULES = replace(RULES, oracles=(POOL, OTHER))
 SLOTS = 151
-RAISE = tx(POOL, encode(SLOTS))
+RAISE = tx(POOL, encode_observations(SLOTS))
 GRANT = Grant(IntentKind.ORACLE, NOW_S, NOW_S + 90, MAX_GAS_WEI, oracle=(POOL, SLOTS))
 
 
 def rule_of(transaction: UnsignedTx, grant: Grant = GRANT) -> str | None:
     """The rule that refuses; None when it may be signed."""
     try:
-        check(transaction, grant, ORACLE_RULES, NONCES)
+        require_signable(transaction, grant, ORACLE_RULES, NONCES)
     except Refused as refusal:
         return refusal.verdicts[0].guard.removeprefix("signer.")
     return None
@@ -47,9 +47,9 @@ def test_the_granted_rise_is_signed_as_the_contract_wants_it() -> None:
         ("contract", replace(RAISE, to=WETH), GRANT),
         ("contract", replace(RAISE, to=OTHER), GRANT),
         ("contract", replace(RAISE, to=STRANGER), replace(GRANT, oracle=(STRANGER, SLOTS))),
-        ("observations", tx(POOL, encode(SLOTS + 1)), GRANT),
-        ("observations", tx(POOL, encode(0)), GRANT),
-        ("observations", tx(POOL, encode(65_535)), GRANT),
+        ("observations", tx(POOL, encode_observations(SLOTS + 1)), GRANT),
+        ("observations", tx(POOL, encode_observations(0)), GRANT),
+        ("observations", tx(POOL, encode_observations(65_535)), GRANT),
         ("oracle", RAISE, replace(GRANT, oracle=None)),
         ("kind", RAISE, replace(GRANT, kind=IntentKind.SWAP)),
         ("kind", RAISE, APPROVE_GRANT),
@@ -57,7 +57,7 @@ def test_the_granted_rise_is_signed_as_the_contract_wants_it() -> None:
         ("value", replace(RAISE, value_wei=1), GRANT),
         ("gas_cost", replace(RAISE, gas=10**7), GRANT),
         ("chain_id", replace(RAISE, chain_id=1), GRANT),
-        ("call", tx(POOL, "0x" + (INCREASE + (65_536 + SLOTS).to_bytes(32, "big")).hex()), GRANT),
+        ("call", tx(POOL, "0x" + (INCREASE_OBSERVATIONS + (65_536 + SLOTS).to_bytes(32, "big")).hex()), GRANT),
     ],
 )
 def test_each_rule_says_no_by_its_name(rule: str, transaction: UnsignedTx, grant: Grant) -> None:
@@ -66,7 +66,7 @@ def test_each_rule_says_no_by_its_name(rule: str, transaction: UnsignedTx, grant
 
 def test_pools_that_nobody_named_are_told_nothing() -> None:
     with pytest.raises(Refused, match="contract"):
-        check(RAISE, GRANT, RULES, NONCES)
+        require_signable(RAISE, GRANT, RULES, NONCES)
 
 
 def test_no_flipped_bit_no_edited_word_and_no_other_length_is_signed() -> None:
@@ -83,5 +83,5 @@ def test_no_calldata_written_over_is_signed_but_what_was_granted(edits: list[tup
 
 @given(st.integers(0, 2**256 - 1))
 def test_of_all_numbers_only_the_granted_one_is_signed(slots: int) -> None:
-    made = with_bytes(RAISE, INCREASE + slots.to_bytes(32, "big"))
+    made = with_bytes(RAISE, INCREASE_OBSERVATIONS + slots.to_bytes(32, "big"))
     assert (rule_of(made) is None) == (slots == SLOTS)

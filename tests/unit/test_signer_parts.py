@@ -9,14 +9,14 @@ from eth_abi import encode as abi_encode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.fees import Fees, bumped, fees
+from agent.chain.fees import GasFees, bump_fees, gas_fees
 from agent.chain.rpc import RpcFault
-from agent.chain.sender import WORDS, revert_reason
-from agent.chain.tokens import encode_approve, left_over, needed
+from agent.chain.sender import REVERT_MESSAGES, revert_reason
+from agent.chain.tokens import encode_approve, needed_approvals, open_allowances
 from agent.errors import Refused
-from agent.model import Allowance, Funding, Head
-from agent.policy.approvals import spent
-from agent.signing.calldata import Approve, NotUnderstood, decode, selector
+from agent.model import Allowance, Head, LegFunding
+from agent.policy.approvals import swap_spend
+from agent.signing.calldata import Approve, UndecodableCalldata, decode, selector
 from agent.venues.swap_router_02 import encode
 from tests.builders import snapshot
 from tests.signing import DEADLINE_S, PLAN, ROUTER, STRANGER, USDC, USDT, WALLET, WBTC, WETH, leg, plan_of
@@ -64,7 +64,7 @@ def test_no_revert_data_makes_the_reader_fail(data: bytes) -> None:
 
 
 def test_every_code_in_the_table_has_words() -> None:
-    assert all(words and words != code for code, words in WORDS.items())
+    assert all(words and words != code for code, words in REVERT_MESSAGES.items())
 
 
 def head(base_fee_wei: int | None) -> Head:
@@ -72,31 +72,31 @@ def head(base_fee_wei: int | None) -> Head:
 
 
 def test_fees_are_twice_the_base_fee_and_a_bounded_tip() -> None:
-    assert fees(head(10), 2, 0, limit_wei=100, priority_cap_wei=5) == Fees(22, 2, None)
-    assert fees(head(10), 9_999, 0, limit_wei=100, priority_cap_wei=5) == Fees(25, 5, None)
-    assert fees(head(10), 2, 0, limit_wei=None, priority_cap_wei=5).most_wei == 22
-    assert fees(head(0), 0, 0, limit_wei=None, priority_cap_wei=5).most_wei == 1
+    assert gas_fees(head(10), 2, 0, limit_wei=100, priority_cap_wei=5) == GasFees(22, 2, None)
+    assert gas_fees(head(10), 9_999, 0, limit_wei=100, priority_cap_wei=5) == GasFees(25, 5, None)
+    assert gas_fees(head(10), 2, 0, limit_wei=None, priority_cap_wei=5).most_wei == 22
+    assert gas_fees(head(0), 0, 0, limit_wei=None, priority_cap_wei=5).most_wei == 1
 
 
 def test_the_ceiling_caps_the_max_fee_and_refuses_when_it_is_passed_already() -> None:
-    assert fees(head(10), 2, 0, limit_wei=15, priority_cap_wei=5) == Fees(15, 2, None)
-    assert fees(head(10), 2, 0, limit_wei=12, priority_cap_wei=5).max_fee_wei == 12
+    assert gas_fees(head(10), 2, 0, limit_wei=15, priority_cap_wei=5) == GasFees(15, 2, None)
+    assert gas_fees(head(10), 2, 0, limit_wei=12, priority_cap_wei=5).max_fee_wei == 12
     with pytest.raises(Refused) as caught:
-        fees(head(10), 2, 0, limit_wei=11, priority_cap_wei=5)
+        gas_fees(head(10), 2, 0, limit_wei=11, priority_cap_wei=5)
     assert caught.value.verdicts[0].guard == "gas_price"
 
 
 def test_legacy_chains_pay_the_gas_price_under_the_same_ceiling() -> None:
-    assert fees(head(None), 2, 40, limit_wei=40, priority_cap_wei=5) == Fees(None, None, 40)
-    assert fees(head(None), 2, 40, limit_wei=40, priority_cap_wei=5).most_wei == 40
+    assert gas_fees(head(None), 2, 40, limit_wei=40, priority_cap_wei=5) == GasFees(None, None, 40)
+    assert gas_fees(head(None), 2, 40, limit_wei=40, priority_cap_wei=5).most_wei == 40
     with pytest.raises(Refused):
-        fees(head(None), 2, 41, limit_wei=40, priority_cap_wei=5)
+        gas_fees(head(None), 2, 41, limit_wei=40, priority_cap_wei=5)
 
 
 @given(base=st.integers(0, 10**12), tip=st.integers(0, 10**12), cap=st.integers(0, 10**12), limit=st.integers(1, 10**13))
 def test_no_fee_is_above_the_ceiling_and_none_below_the_base_fee(base: int, tip: int, cap: int, limit: int) -> None:
     try:
-        paid = fees(head(base), tip, 0, limit_wei=limit, priority_cap_wei=cap)
+        paid = gas_fees(head(base), tip, 0, limit_wei=limit, priority_cap_wei=cap)
     except Refused:
         assert base + min(tip, cap) > limit
         return
@@ -106,35 +106,35 @@ def test_no_fee_is_above_the_ceiling_and_none_below_the_base_fee(base: int, tip:
 
 @given(most=st.integers(0, 10**13), tip=st.integers(0, 10**12))
 def test_a_replacement_pays_an_eighth_more_in_both_fields(most: int, tip: int) -> None:
-    more = bumped(Fees(most, tip, None), limit_wei=None)
+    more = bump_fees(GasFees(most, tip, None), limit_wei=None)
     assert more.max_fee_wei is not None and more.max_priority_fee_wei is not None
     assert more.max_fee_wei >= Fraction(9, 8) * most and more.max_priority_fee_wei >= Fraction(9, 8) * tip
     assert more.max_fee_wei > most and more.max_priority_fee_wei > tip
 
 
 def test_a_replacement_above_the_ceiling_is_refused() -> None:
-    assert bumped(Fees(None, None, 80), limit_wei=90) == Fees(None, None, 90)
+    assert bump_fees(GasFees(None, None, 80), limit_wei=90) == GasFees(None, None, 90)
     with pytest.raises(Refused):
-        bumped(Fees(None, None, 81), limit_wei=90)
+        bump_fees(GasFees(None, None, 81), limit_wei=90)
 
 
 def test_approvals_are_exactly_what_the_wallet_spends_per_token() -> None:
-    assert spent(PLAN.legs) == {WETH: 12 * 10**17, USDT: 500_000_000}
+    assert swap_spend(PLAN.legs) == {WETH: 12 * 10**17, USDT: 500_000_000}
     nothing = snapshot(allowances=(Allowance(WETH, ROUTER, 0), Allowance(USDT, ROUTER, 0)))
-    assert needed(PLAN, nothing, ROUTER) == ((WETH, 12 * 10**17), (USDT, 500_000_000))
+    assert needed_approvals(PLAN, nothing, ROUTER) == ((WETH, 12 * 10**17), (USDT, 500_000_000))
     some = snapshot(allowances=(Allowance(WETH, ROUTER, 12 * 10**17), Allowance(USDT, ROUTER, 1)))
-    assert needed(PLAN, some, ROUTER) == ((USDT, 0), (USDT, 500_000_000))
+    assert needed_approvals(PLAN, some, ROUTER) == ((USDT, 0), (USDT, 500_000_000))
 
 
 def test_an_allowance_of_another_spender_does_not_count_and_a_missing_one_refuses() -> None:
     other = snapshot(allowances=(Allowance(WETH, ROUTER, 2 * 10**18), Allowance(USDT, STRANGER, 10**12)))
     with pytest.raises(Refused, match="not in the snapshot"):
-        needed(PLAN, other, ROUTER)
+        needed_approvals(PLAN, other, ROUTER)
 
 
 def test_left_over_allowances_are_all_that_are_above_zero() -> None:
     state = snapshot(allowances=(Allowance(WETH, ROUTER, 0), Allowance(USDT, STRANGER, 7)))
-    assert left_over(state) == ((USDT, STRANGER),)
+    assert open_allowances(state) == ((USDT, STRANGER),)
 
 
 def test_an_approval_decodes_to_itself() -> None:
@@ -148,10 +148,10 @@ def test_an_approval_decodes_to_itself() -> None:
         (plan_of(leg(WETH, USDC, 1, 0)), "above zero"),
         (plan_of(leg(WETH, USDC, 0, 5)), "above zero"),
         (plan_of(leg(WETH, USDC, 5, 500, venue="curve")), "does not reach venue 'curve'"),
-        (plan_of(leg(WETH, USDC, 5, 500, sink=Funding.ROUTER)), "leaves"),
-        (plan_of(leg(WETH, USDC, 5, 500, source=Funding.ROUTER)), "no leg before it left any"),
+        (plan_of(leg(WETH, USDC, 5, 500, sink=LegFunding.ROUTER)), "leaves"),
+        (plan_of(leg(WETH, USDC, 5, 500, source=LegFunding.ROUTER)), "no leg before it left any"),
         (
-            plan_of(leg(WETH, USDC, 5, 500, sink=Funding.ROUTER), leg(WBTC, USDC, 5, 500, source=Funding.ROUTER)),
+            plan_of(leg(WETH, USDC, 5, 500, sink=LegFunding.ROUTER), leg(WBTC, USDC, 5, 500, source=LegFunding.ROUTER)),
             "no leg before it left any",
         ),
     ],
@@ -165,5 +165,5 @@ def test_a_plan_that_cannot_run_in_the_router_is_not_encoded(plan: object, words
 
 @pytest.mark.parametrize("data", ["", "0x", "0x0", "0xzz", "095ea7b3", "0x 095ea7b3", "0x095ea7b3"])
 def test_what_is_no_calldata_is_not_understood(data: str) -> None:
-    with pytest.raises(NotUnderstood):
+    with pytest.raises(UndecodableCalldata):
         decode(data)

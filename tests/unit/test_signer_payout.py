@@ -14,7 +14,7 @@ from agent.errors import Refused
 from agent.model import IntentKind, Payout, UnsignedTx
 from agent.ports import Grant
 from agent.signing.base import encode_payout as encode
-from agent.signing.rules import check
+from agent.signing.rules import require_signable
 from agent.units import NATIVE, UINT256_MAX
 from tests.builders import address
 from tests.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
@@ -40,7 +40,7 @@ GRANT, COIN_GRANT = grant_of(TOKENS), grant_of(COIN)
 def rule_of(transaction: UnsignedTx, grant: Grant = GRANT, rules: object = PAYOUT_RULES) -> str | None:
     """The rule that refuses; None when it may be signed."""
     try:
-        check(transaction, grant, rules, NONCES)  # type: ignore[arg-type]  # rules of the tests
+        require_signable(transaction, grant, rules, NONCES)  # type: ignore[arg-type]  # rules of the tests
     except Refused as refusal:
         return refusal.verdicts[0].guard.removeprefix("signer.")
     return None

@@ -11,11 +11,11 @@ from eth_account import Account
 
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused
-from agent.model import Funding, Leg, Plan, UnsignedTx
+from agent.model import Leg, LegFunding, Plan, UnsignedTx
 from agent.ports import Grant
 from agent.signing.calldata import REBALANCE
 from agent.units import NATIVE, UINT256_MAX
-from agent.venues.rebalancer import Terms, encode
+from agent.venues.rebalancer import RebalancerTerms, encode
 from tests.rebalancing import HUB, PLANS, PRICES, REBALANCER, REBALANCER_RULES, REBALANCES, conditions, grant_of, native_leg, rebalance_tx
 from tests.signing import (
     APPROVE_GRANT,
@@ -40,7 +40,7 @@ from tests.signing import (
     tx,
 )
 
-R, W = Funding.ROUTER, Funding.WALLET
+R, W = LegFunding.ROUTER, LegFunding.WALLET
 SIGNER = signer(REBALANCER_RULES)
 
 
@@ -58,7 +58,7 @@ def altered(plan: Plan, number: int, **changes: object) -> UnsignedTx:
 
 
 def _encoded(changed: Plan, granted: Plan) -> UnsignedTx:
-    terms = Terms(PRICES | {STRANGER: Fraction(1)}, conditions(granted).floor_raw)
+    terms = RebalancerTerms(PRICES | {STRANGER: Fraction(1)}, conditions(granted).floor_raw)
     return tx(REBALANCER, encode(changed, DEADLINE_S, terms))
 
 
@@ -126,11 +126,11 @@ def _encoded_own(plan: Plan) -> UnsignedTx:
 
 def test_a_token_that_is_not_pinned_is_refused_even_when_granted() -> None:
     foreign = plan_of(leg(WETH, STRANGER, 10**18, 500))
-    terms = Terms({WETH: PRICES[WETH], STRANGER: Fraction(1)}, -(10**10))
+    terms = RebalancerTerms({WETH: PRICES[WETH], STRANGER: Fraction(1)}, -(10**10))
     grant = replace(grant_of(PLAN), plan=foreign, floors_raw=(1,), prices=tuple(terms.prices.items()), value_floor_raw=terms.floor_raw)
     refused(tx(REBALANCER, encode(foreign, DEADLINE_S, terms)), grant, "tokens")
     same = plan_of(leg(WETH, WETH, 10**18, 500))
-    kept = Terms({WETH: PRICES[WETH]}, -(10**10))
+    kept = RebalancerTerms({WETH: PRICES[WETH]}, -(10**10))
     refused(tx(REBALANCER, encode(same, DEADLINE_S, kept)), replace(grant, plan=same), "tokens")
 
 
@@ -156,7 +156,7 @@ def test_a_granted_value_floor_below_what_the_floors_come_to_is_refused() -> Non
 def test_a_price_that_is_not_the_granted_one_is_refused(factor: Fraction) -> None:
     granted = conditions(PLAN)
     for token in granted.prices:
-        other = Terms({**granted.prices, token: granted.prices[token] * factor}, granted.floor_raw)
+        other = RebalancerTerms({**granted.prices, token: granted.prices[token] * factor}, granted.floor_raw)
         refused(rebalance_tx(PLAN, terms=other), grant_of(PLAN), "price")
 
 
@@ -186,7 +186,7 @@ def test_floors_above_the_minimums_or_too_few_are_refused() -> None:
 def test_native_coin_is_exchanged_for_its_pinned_wrapping_alone() -> None:
     other = plan_of(native_leg(NATIVE, USDC, 10**9))
     grant = replace(grant_of(PLAN), plan=other, floors_raw=(1,), prices=((NATIVE, PRICES[NATIVE]), (USDC, Fraction(1))))
-    transaction = tx(REBALANCER, encode(other, DEADLINE_S, Terms(PRICES, conditions(PLAN).floor_raw)), value_wei=10**9)
+    transaction = tx(REBALANCER, encode(other, DEADLINE_S, RebalancerTerms(PRICES, conditions(PLAN).floor_raw)), value_wei=10**9)
     refused(transaction, grant, "tokens")
     transaction, grant = REBALANCES["coin"]
     for value_wei in (0, 10**18 - 1, 10**18 + 1, 2 * 10**18):

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import Refused
-from agent.model import Funding, UnsignedTx
-from agent.signing.calldata import NotUnderstood, Rebalance, decode
+from agent.model import LegFunding, UnsignedTx
+from agent.signing.calldata import RebalanceCall, UndecodableCalldata, decode
 from agent.units import NATIVE, UINT256_MAX
-from agent.venues.rebalancer import Terms, encode
+from agent.venues.rebalancer import RebalancerTerms, encode
 from tests.mutations import calldata, flipped_bits, overwritten, signs, with_bytes
 from tests.rebalancing import PLANS, PRICES, REBALANCER, REBALANCER_RULES, REBALANCES, conditions
 from tests.signing import DEADLINE_S, NOW_S, ROUTER, STRANGER, SWAP, SWAP_GRANT, USDC, USDT, WALLET, WETH, plan_of, signer, tx
@@ -35,8 +35,8 @@ def harmless(original: UnsignedTx, mutated: UnsignedTx) -> bool:
     before, after = decode(original.data), decode(mutated.data)
     return (
         replace(mutated, data=original.data) == original
-        and isinstance(before, Rebalance)
-        and isinstance(after, Rebalance)
+        and isinstance(before, RebalanceCall)
+        and isinstance(after, RebalanceCall)
         and replace(before, deadline_s=after.deadline_s) == after
         and NOW_S < after.deadline_s <= NOW_S + 90
     )
@@ -125,8 +125,8 @@ def test_no_rebalance_that_differs_from_the_plan_in_any_field_is_signed(name: st
                 ("amount_in_raw", AMOUNTS),
                 ("min_out_raw", AMOUNTS),
                 ("venue", st.sampled_from(["uniswap_v2", "uniswap_v3", "wrapped_native"])),
-                ("source", st.sampled_from(Funding)),
-                ("sink", st.sampled_from(Funding)),
+                ("source", st.sampled_from(LegFunding)),
+                ("sink", st.sampled_from(LegFunding)),
             ]
         )
     )
@@ -136,7 +136,7 @@ def test_no_rebalance_that_differs_from_the_plan_in_any_field_is_signed(name: st
         dict.fromkeys((leg.token_in for leg in legs), Fraction(1)) | dict.fromkeys((leg.token_out for leg in legs), Fraction(1)) | PRICES
     )
     try:
-        encoded = encode(plan_of(*legs), DEADLINE_S, Terms(prices, conditions(plan).floor_raw))
+        encoded = encode(plan_of(*legs), DEADLINE_S, RebalancerTerms(prices, conditions(plan).floor_raw))
     except Refused:
         return  # the encoder refuses it before the signer sees it
     mutated = replace(transaction, data=encoded)
@@ -147,7 +147,7 @@ def same_meaning(mutated: UnsignedTx, transaction: UnsignedTx) -> bool:
     """A field that plays no part was changed: the predicted input of a leg that spends what an earlier one leaves."""
     try:
         return decode(mutated.data) == decode(transaction.data)
-    except NotUnderstood:
+    except UndecodableCalldata:
         return False
 
 
@@ -160,7 +160,7 @@ def test_no_rebalance_under_other_conditions_is_signed(name: str, data: st.DataO
     price = data.draw(st.fractions(min_value=0, max_value=10**9))
     floor_raw = data.draw(st.just(kept.floor_raw) | st.integers(-(2**127), 2**127 - 1))
     try:
-        mutated = replace(transaction, data=encode(plan, DEADLINE_S, Terms({**kept.prices, token: price}, floor_raw)))
+        mutated = replace(transaction, data=encode(plan, DEADLINE_S, RebalancerTerms({**kept.prices, token: price}, floor_raw)))
     except Refused:
         return
     assert mutated.data == transaction.data or not is_signed(mutated, grant)

@@ -9,7 +9,7 @@ from eth_abi import encode as abi_encode
 from eth_account import Account
 
 from agent.errors import ConfigError, Refused
-from agent.model import Funding, IntentKind, Leg, UnsignedTx
+from agent.model import IntentKind, Leg, LegFunding, UnsignedTx
 from agent.signing.calldata import APPROVE as APPROVE_SELECTOR
 from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, selector
 from agent.units import NATIVE, UINT256_MAX
@@ -155,13 +155,13 @@ def test_spending_the_routers_balance_when_the_plan_spends_the_wallets_is_refuse
 
 
 def test_a_plan_that_leaves_tokens_in_the_router_is_refused() -> None:
-    kept = plan_of(replace(PLAN.legs[0], sink=Funding.ROUTER))
+    kept = plan_of(replace(PLAN.legs[0], sink=LegFunding.ROUTER))
     grant = replace(SWAP_GRANT, plan=kept, floors_raw=FLOORS[:1])
     refused(tx(ROUTER, single(ROUTER_ITSELF)), grant, "router_balance")
 
 
 def test_a_plan_that_spends_what_no_leg_left_in_the_router_is_refused() -> None:
-    found = plan_of(replace(PLAN.legs[0], source=Funding.ROUTER))
+    found = plan_of(replace(PLAN.legs[0], source=LegFunding.ROUTER))
     refused(tx(ROUTER, single(amount_in=0)), replace(SWAP_GRANT, plan=found, floors_raw=FLOORS[:1]), "router_balance")
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.model import Halt, Method, StepInput
+from agent.model import AllocationMethod, Halt, StepInput
 from agent.model.strategies import Strategy
 from agent.policy.decide import decide
-from agent.policy.strategies.netting import looks_back
-from agent.policy.targets import allocated
+from agent.policy.strategies.netting import strategy_history_needed
+from agent.policy.targets import apply_allocation
 from tests.builders import NOW_S, step_input
 from tests.sleeves import books_of, brought_up, split, strategy
 from tests.weighing import DAY_S, PLAIN, allocator, bps_of, moves, recorded, weighed
 
-VOLATILITY = allocator(Method.INVERSE_VOLATILITY)
+VOLATILITY = allocator(AllocationMethod.INVERSE_VOLATILITY)
 
 
 def by(weights: object, name: str = "parity", share_bps: int = 5_000) -> Strategy:
@@ -26,7 +26,7 @@ def shared(*parts: Strategy, step: StepInput) -> StepInput:
 
 def test_a_strategy_chooses_what_a_portfolio_would() -> None:
     prices = recorded(moves())
-    whole = bps_of(allocated(weighed(VOLATILITY, prices)))
+    whole = bps_of(apply_allocation(weighed(VOLATILITY, prices)))
     assert whole != PLAIN
     step = replace(step_input(targets_bps=PLAIN), history=replace(step_input().history, prices=prices))
     found = shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step)
@@ -47,8 +47,8 @@ def test_prices_are_asked_for_as_far_back_as_a_choice_that_is_due_needs() -> Non
     step = replace(step_input(targets_bps=PLAIN), history=replace(step_input().history, prices=recorded(moves())))
     found = shared(by(VOLATILITY), strategy("fixed", 5_000, PLAIN), step=step)
     assert found.split is not None
-    assert looks_back(found.split, {}, found.portfolio, NOW_S) == ((91 * DAY_S, DAY_S),)
+    assert strategy_history_needed(found.split, {}, found.portfolio, NOW_S) == ((91 * DAY_S, DAY_S),)
     last = dict(books_of(found).choices)
-    assert looks_back(found.split, last, found.portfolio, NOW_S) == ()
-    assert looks_back(found.split, last, found.portfolio, NOW_S + 8 * DAY_S) == ((91 * DAY_S, DAY_S),)
-    assert looks_back(None, {}, found.portfolio, NOW_S) == ()
+    assert strategy_history_needed(found.split, last, found.portfolio, NOW_S) == ()
+    assert strategy_history_needed(found.split, last, found.portfolio, NOW_S + 8 * DAY_S) == ((91 * DAY_S, DAY_S),)
+    assert strategy_history_needed(None, {}, found.portfolio, NOW_S) == ()

@@ -6,17 +6,16 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent import codec
-from agent.app.alerting import Facts
-from agent.app.alerting import raised_alerts as alerts
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.app.alerting import RunFacts
+from agent.app.alerting import cycle_alerts as alerts
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import Destination, Every, Halt, Hold, Rebalance, StepInput
-from agent.model.strategies import Health, SleeveLedger, SleeveState
-from agent.planning import proposals as strategies
-from agent.policy.decide import Decided, decide
-from agent.policy.effective_targets import wanted
-from agent.policy.strategies import accounting as sleeve_keeping
-from agent.policy.strategies import netting as sleeves
-from agent.policy.strategies.netting import due_shares, standing
+from agent.model.strategies import StrategyHealth, StrategyLedger, StrategyState
+from agent.planning import proposals
+from agent.policy.decide import DecisionResult, decide
+from agent.policy.effective_targets import apply_effective_targets
+from agent.policy.strategies import accounting, netting
+from agent.policy.strategies.netting import strategy_drifts, target_capital_shares
 from tests.builders import NOW_S, step_input, token
 from tests.sleeves import balances, books_of, brought_up, of, opening, split, strategy, with_state
 
@@ -25,18 +24,18 @@ UP, DOWN = {"WETH": 8_000, "USDC": 2_000}, {"WETH": 2_000, "USDC": 8_000}
 WETH, USDC = token("WETH").address, token("USDC").address
 
 
-def shared(*parts: object, ledger: SleeveLedger | None = None, **step: object) -> StepInput:
+def shared(*parts: object, ledger: StrategyLedger | None = None, **step: object) -> StepInput:
     """A wallet of 5,000 USDC and 2.5 WETH at 2,000 that these strategies share."""
     made = step_input(**step)  # type: ignore[arg-type]  # keywords of the builder
     return brought_up(replace(made, split=split(*parts)), ledger)  # type: ignore[arg-type]  # strategies
 
 
-def view_of(found: Decided) -> sleeves.SleevesView:
+def view_of(found: DecisionResult) -> netting.NettingResult:
     assert found.sleeves is not None
     return found.sleeves
 
 
-def shares(goal: sleeves.Goal) -> dict[str, Fraction]:
+def shares(goal: netting.Goal) -> dict[str, Fraction]:
     return {weight.token: weight.low for weight in goal.weights}
 
 
@@ -44,24 +43,24 @@ def test_wishes_that_cancel_are_never_traded_and_are_exchanged_inside() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
     found = decide(step)
     assert isinstance(found.decision, Hold), found.decision
-    assert found.crosses
-    assert strategies.rebalance(step).plan is None
+    assert found.is_netting_only
+    assert proposals.rebalance(step).plan is None
     assert [one.net for one in view_of(found).netted] == [0, 0]
     assert [one.crossed for one in view_of(found).netted] == [1_500 * 10**6] * 2
     assert view_of(found).crossed == 1_500 * 10**6
     assert view_of(found).saved == 1_500 * 10**6 * Fraction(3_000, 10**6), "the pool charges 0.3 %"
     assert "1500 USDC of WETH" in found.decision.reason and "never in the market" in found.decision.reason
-    booking = sleeve_keeping.crossing(step, "s1", sleeves.wished)
+    booking = accounting.netting_booking(step, "s1", netting.strategy_adjustments)
     assert booking is not None and set(booking.acted) == {"up", "down"}
-    after = brought_up(step, replace(SleeveLedger(), bookings=(*books_of(step).pending, booking)))
+    after = brought_up(step, replace(StrategyLedger(), bookings=(*books_of(step).pending, booking)))
     assert (of(after, "up", "WETH"), of(after, "up", "USDC")) == (2, 1_000)
     assert (of(after, "down", "WETH"), of(after, "down", "USDC")) == (Fraction(1, 2), 4_000)
-    assert isinstance(decide(after).decision, Hold) and not decide(after).crosses
+    assert isinstance(decide(after).decision, Hold) and not decide(after).is_netting_only
 
 
 def test_the_market_sees_what_is_left_and_the_goal_is_that_of_all() -> None:
     step = shared(strategy("up", 7_000, UP), strategy("down", 3_000, DOWN), depth=100_000_000)
-    proposal = strategies.rebalance(step)
+    proposal = proposals.rebalance(step)
     assert isinstance(proposal.decided.decision, Rebalance)
     wished = {one.token: one for one in view_of(proposal.decided).netted}
     assert wished[WETH].bought == 2_100 * 10**6 and wished[WETH].sold == 900 * 10**6
@@ -115,7 +114,7 @@ def test_a_split_of_75_to_25_is_brought_back_to_60_to_40_in_kind() -> None:
     assert [(giver, receiver, round(value / 10**6)) for giver, receiver, value in found.moved] == [("trend", "reversion", 1_500)]
     capital = {one.name: one.capital for one in found.wishes}
     assert capital == {"trend": 6_000 * 10**6, "reversion": 4_000 * 10**6}
-    booking = sleeve_keeping.crossing(step, "s", sleeves.wished)
+    booking = accounting.netting_booking(step, "s", netting.strategy_adjustments)
     assert booking is not None
     after = brought_up(step, replace(books, bookings=(*books.bookings, booking)))
     units = {one.name: one.units for one in books_of(after).sleeves}
@@ -131,7 +130,7 @@ def test_a_split_within_its_band_is_left_alone() -> None:
 
 def test_a_paused_strategy_waits_in_the_numeraire_with_its_floor_alone() -> None:
     parts = (strategy("bad", 5_000, UP, floor_bps=1_000), strategy("good", 5_000, HALF))
-    step = with_state(shared(*parts), SleeveState("bad", Health.PAUSED, NOW_S))
+    step = with_state(shared(*parts), StrategyState("bad", StrategyHealth.PAUSED, NOW_S))
     found = decide(step)
     by_name = {one.name: one for one in view_of(found).wishes}
     assert [(one[0], one[1]) for one in view_of(found).moved] == [("bad", "good")]
@@ -143,21 +142,21 @@ def test_a_paused_strategy_waits_in_the_numeraire_with_its_floor_alone() -> None
 def test_a_strategy_holds_nothing_of_what_it_does_not_have() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("half", 5_000, HALF))
     prices = {WETH: Fraction(2_000, 10**12), USDC: Fraction(1)}
-    drifts = standing(step, strategy("up", 5_000, UP), SleeveState("up", Health.ACTIVE, NOW_S), {USDC: 7}, prices)
+    drifts = strategy_drifts(step, strategy("up", 5_000, UP), StrategyState("up", StrategyHealth.ACTIVE, NOW_S), {USDC: 7}, prices)
     assert [(one.token, one.raw, one.value) for one in drifts] == [(WETH, 0, 0), (USDC, 7, 7)]
 
 
 def test_strategies_that_work_share_what_a_paused_one_leaves_by_their_shares() -> None:
     parts = split(strategy("bad", 5_000, UP, floor_bps=1_000), strategy("half", 3_000, HALF), strategy("down", 2_000, DOWN))
     books = books_of(brought_up(replace(step_input(), split=parts))).named
-    assert due_shares(parts, books) == {"bad": Fraction(1, 2), "half": Fraction(3, 10), "down": Fraction(1, 5)}
-    paused = {name: replace(one, state=SleeveState(name, Health.PAUSED, NOW_S)) for name, one in books.items()}
-    assert due_shares(parts, books | {"bad": paused["bad"]}) == {
+    assert target_capital_shares(parts, books) == {"bad": Fraction(1, 2), "half": Fraction(3, 10), "down": Fraction(1, 5)}
+    paused = {name: replace(one, state=StrategyState(name, StrategyHealth.PAUSED, NOW_S)) for name, one in books.items()}
+    assert target_capital_shares(parts, books | {"bad": paused["bad"]}) == {
         "bad": Fraction(1, 10),
         "half": Fraction(9, 10) * Fraction(3, 5),
         "down": Fraction(9, 10) * Fraction(2, 5),
     }
-    assert due_shares(parts, paused) == due_shares(parts, books), "with nobody at work each keeps what it has"
+    assert target_capital_shares(parts, paused) == target_capital_shares(parts, books), "with nobody at work each keeps what it has"
 
 
 def test_what_an_order_keeps_out_waits_in_the_numeraire_in_every_strategy() -> None:
@@ -169,14 +168,14 @@ def test_what_an_order_keeps_out_waits_in_the_numeraire_in_every_strategy() -> N
 
 
 def test_targets_of_the_portfolio_are_those_of_all_strategies_together() -> None:
-    step = wanted(replace(step_input(), split=split(strategy("up", 6_000, UP), strategy("down", 4_000, DOWN))))
+    step = apply_effective_targets(replace(step_input(), split=split(strategy("up", 6_000, UP), strategy("down", 4_000, DOWN))))
     assert [asset.target_bps for asset in step.portfolio.assets] == [5_600, 4_400]
     assert "up 60 %, down 40 %" in step.wishes[-1]
 
 
 def test_books_that_do_not_come_to_the_wallet_halt_by_name() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
-    ledger = SleeveLedger(books_of(step).pending)
+    ledger = StrategyLedger(books_of(step).pending)
     found = decide(brought_up(balances(step, WETH="2.4"), ledger))
     assert isinstance(found.decision, Halt)
     assert "WETH: 2.5 against 2.4 in the wallet" in found.decision.reason and "trimtab strategies apply" in found.decision.reason
@@ -190,7 +189,7 @@ def test_without_books_nothing_is_decided() -> None:
 def test_prices_of_blocks_before_must_agree_with_each_strategy() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
     found = decide(replace(step, policy=replace(step.policy, confirm_blocks=3)))
-    assert not found.crosses and not any(one.acts for one in view_of(found).wishes)
+    assert not found.is_netting_only and not any(one.acts for one in view_of(found).wishes)
     assert "the 3 blocks before are not known" in found.decision.reason
 
 
@@ -202,13 +201,13 @@ def test_a_step_that_was_written_down_decides_the_same_again() -> None:
 
 
 def test_a_paused_strategy_is_told_for_as_long_as_it_is() -> None:
-    calm = Facts(paused=False, silent="", low_gas_wei=None)
+    calm = RunFacts(paused=False, silent="", low_gas_wei=None)
     step = shared(strategy("bad", 5_000, UP), strategy("good", 5_000, HALF))
-    paused = with_state(step, SleeveState("bad", Health.PAUSED, NOW_S, "the Sharpe ratio was low"))
+    paused = with_state(step, StrategyState("bad", StrategyHealth.PAUSED, NOW_S, "the Sharpe ratio was low"))
 
     def told(now: StepInput) -> list[str]:
         found = decide(now)
-        outcome = Outcome("0123", OutcomeKind.HOLD, found.decision.reason, now, found, None)
+        outcome = StepOutcome("0123", OutcomeKind.HOLD, found.decision.reason, now, found, None)
         return [alert.text for alert in alerts(outcome, calm) if alert.key == "strategy:bad" and alert.lasting]
 
     assert told(step) == []

@@ -8,17 +8,17 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from agent.execution.assemble_input import keep_sleeves
-from agent.execution.assemble_input import strategies_seen as seen
-from agent.model import Books, Rebalance, StepInput
-from agent.model.strategies import Health
+from agent.execution.assemble_input import record_strategies
+from agent.execution.assemble_input import with_strategy_books as seen
+from agent.model import ExpectedBalances, Rebalance, StepInput
+from agent.model.strategies import StrategyHealth
 from agent.policy.decide import decide
-from agent.policy.strategies.netting import combined
+from agent.policy.strategies.netting import combine_strategy_targets
 from agent.store import open_store
 from tests.builders import NOW_S, OWNER, step_input, token
 from tests.sleeves import DAY_S, RULE, balances, books_of, split, strategy
 
-BOOKS = Books((), (), (), None, 0)
+BOOKS = ExpectedBalances((), (), (), None, 0)
 SPLIT = split(
     strategy("trend", 5_000, {"WETH": 10_000}, cooldown_s=10**9, floor_bps=1_000, health=RULE),
     strategy("calm", 5_000, {"WETH": 5_000, "USDC": 5_000}, cooldown_s=10**9),
@@ -43,9 +43,9 @@ class Months:
             self.store = open_store(self.url, 31_337, OWNER)
         plain = step_input(prices={"WETH": self.price}, now_s=at_s)
         step = replace(balances(plain, WETH="2.5", USDC=5_000), split=SPLIT)
-        keep_sleeves(self.store, found := combined(seen(step, self.store, BOOKS)))
+        record_strategies(self.store, found := combine_strategy_targets(seen(step, self.store, BOOKS)))
         assert not books_of(found).fault
-        return combined(seen(step, self.store, BOOKS))
+        return combine_strategy_targets(seen(step, self.store, BOOKS))
 
     def days(self, drift: float, until: Callable[[StepInput], bool], most: int) -> tuple[int, StepInput]:
         """Looks once a day until something holds: after how many days, and the step."""
@@ -58,16 +58,16 @@ class Months:
         raise AssertionError(f"it did not happen within {most} days")
 
 
-def state(step: StepInput, name: str = "trend") -> Health:
+def state(step: StepInput, name: str = "trend") -> StrategyHealth:
     return books_of(step).named[name].state.health
 
 
 def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_would_do_well(tmp_path: Path) -> None:
     months = Months(tmp_path)
-    lasted, cut = months.days(-0.004, lambda step: state(step) is Health.PAUSED, 75)
+    lasted, cut = months.days(-0.004, lambda step: state(step) is StrategyHealth.PAUSED, 75)
     assert lasted == 61, "thirty days of window, and thirty below"
     assert "below 0.5" in books_of(cut).named["trend"].state.reason
-    assert state(cut, "calm") is Health.ACTIVE, "it has no rule"
+    assert state(cut, "calm") is StrategyHealth.ACTIVE, "it has no rule"
     found = decide(cut)
     assert found.sleeves is not None and isinstance(found.decision, Rebalance)
     (moved,) = found.sleeves.moved
@@ -75,7 +75,7 @@ def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_wou
     trend, calm = found.sleeves.wishes
     assert abs(trend.capital / (trend.capital + calm.capital) - Fraction(1, 10)) < Fraction(1, 10_000)
     assert dict(trend.wanted)[token("WETH").address] == 0, "what its floor holds is sold and waits"
-    _, back = months.days(0.006, lambda step: state(step) is Health.ACTIVE, 60)
+    _, back = months.days(0.006, lambda step: state(step) is StrategyHealth.ACTIVE, 60)
     assert "at or above 0.8" in books_of(back).named["trend"].state.reason
     months.store.close()
 
@@ -85,6 +85,6 @@ def test_units_are_noted_once_an_hour_and_by_the_look_that_was_first(tmp_path: P
     for at_s in (START_S, START_S + 600, START_S + 3_599, START_S + 3_600, START_S + 9_000):
         months.look(at_s)
     store = months.store
-    assert [point.at_s - START_S for point in store.unit_points("trend", 0)] == [0, 3_600, 9_000]
-    assert [booking.source for booking in store.sleeve_ledger().bookings] == ["open"]
+    assert [point.at_s - START_S for point in store.nav_points("trend", 0)] == [0, 3_600, 9_000]
+    assert [booking.source for booking in store.strategy_ledger().bookings] == ["open"]
     store.close()

@@ -12,20 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model.strategies import Health, SleeveState, UnitPoint
-from agent.policy.strategies import health as sleeve_health
+from agent.model.strategies import NavPoint, StrategyHealth, StrategyState
+from agent.policy.strategies import health
 from tests.builders import NOW_S, token
 from tests.sleeves import DAY_S, RULE, strategy
 
 ONE = 10**12
 START_S = NOW_S - NOW_S % DAY_S
-ACTIVE = SleeveState("trend", Health.ACTIVE, START_S)
+ACTIVE = StrategyState("trend", StrategyHealth.ACTIVE, START_S)
 MONTH = 30 * DAY_S
 
 
-def points(values: list[float], step_s: int = DAY_S) -> list[UnitPoint]:
+def points(values: list[float], step_s: int = DAY_S) -> list[NavPoint]:
     """Unit values, one at the end of each day."""
-    return [UnitPoint(START_S + number * step_s + DAY_S - 60, round(v * ONE), round(v * ONE)) for number, v in enumerate(values)]
+    return [NavPoint(START_S + number * step_s + DAY_S - 60, round(v * ONE), round(v * ONE)) for number, v in enumerate(values)]
 
 
 def walk(drift: float, days: int, seed: int = 7, noise: float = 0.01) -> list[float]:
@@ -36,13 +36,13 @@ def walk(drift: float, days: int, seed: int = 7, noise: float = 0.01) -> list[fl
     return found
 
 
-def judged_daily(state: SleeveState, table: list[UnitPoint], since: int = 0) -> list[SleeveState]:
+def judged_daily(state: StrategyState, table: list[NavPoint], since: int = 0) -> list[StrategyState]:
     """The state after the last look of each day of a table."""
     found = []
     for number, point in enumerate(table):
         if number >= since:
-            sharpe = sleeve_health.sharpe_milli(table[: number + 1], RULE.window_s, point.at_s)
-            state = sleeve_health.judged(state, RULE, sharpe, point.at_s)
+            sharpe = health.sharpe_milli(table[: number + 1], RULE.window_s, point.at_s)
+            state = health.update_health(state, RULE, sharpe, point.at_s)
             found.append(state)
     return found
 
@@ -54,7 +54,7 @@ def test_the_ratio_is_that_of_the_textbook(seed: int, drift: float, noise: float
     values = [point.index / ONE for point in table]
     returns = [now / before - 1 for before, now in pairwise(values)]
     expected = statistics.mean(returns) / statistics.stdev(returns) * 365**0.5
-    found = sleeve_health.sharpe_milli(table, MONTH, table[-1].at_s)
+    found = health.sharpe_milli(table, MONTH, table[-1].at_s)
     assert found is not None
     assert found == pytest.approx(expected * 1000, abs=1.01)
 
@@ -67,8 +67,8 @@ def test_the_ratio_is_rounded_down_to_the_thousandth(sign: int) -> None:
         closes = [ONE]
         for step in steps:
             closes.append(closes[-1] + sign * step)
-        table = [UnitPoint(START_S + number * DAY_S + DAY_S - 60, close, close) for number, close in enumerate(closes)]
-        found = sleeve_health.sharpe_milli(table, 3 * DAY_S, table[-1].at_s)
+        table = [NavPoint(START_S + number * DAY_S + DAY_S - 60, close, close) for number, close in enumerate(closes)]
+        found = health.sharpe_milli(table, 3 * DAY_S, table[-1].at_s)
         returns = [now * ONE // before - ONE for before, now in pairwise(closes)]
         mean = Fraction(sum(returns), 3)
         squared = mean**2 / (sum((one - mean) ** 2 for one in returns) / 2) * 365 * 10**6
@@ -89,30 +89,30 @@ def test_the_ratio_is_rounded_down_to_the_thousandth(sign: int) -> None:
     ],
 )
 def test_two_thirds_of_the_days_and_three_values_are_enough(days: list[int], window_s: int, known: bool) -> None:
-    table = [UnitPoint(START_S + day * DAY_S + DAY_S - 60, ONE + day**3, ONE + day**3) for day in days]
-    assert (sleeve_health.sharpe_milli(table, window_s, table[-1].at_s) is not None) is known
+    table = [NavPoint(START_S + day * DAY_S + DAY_S - 60, ONE + day**3, ONE + day**3) for day in days]
+    assert (health.sharpe_milli(table, window_s, table[-1].at_s) is not None) is known
 
 
 def test_a_strategy_that_was_worth_nothing_once_has_no_ratio() -> None:
     closes = [ONE, 0, ONE, 2 * ONE]
-    table = [UnitPoint(START_S + number * DAY_S + DAY_S - 60, close, close) for number, close in enumerate(closes)]
-    assert sleeve_health.sharpe_milli(table, 3 * DAY_S, table[-1].at_s) is None
+    table = [NavPoint(START_S + number * DAY_S + DAY_S - 60, close, close) for number, close in enumerate(closes)]
+    assert health.sharpe_milli(table, 3 * DAY_S, table[-1].at_s) is None
 
 
 def test_the_index_of_a_strategy_is_rounded_down() -> None:
     usdc = token("USDC").address
     trend = strategy("trend", 5_000, {"USDC": 10_000})
     state = replace(ACTIVE, index=10, unit=3)
-    assert sleeve_health.noted(state, trend, 5, {usdc: Fraction(1)}, START_S).index == 16
-    assert sleeve_health.noted(replace(state, unit=0), trend, 5, {usdc: Fraction(1)}, START_S).index == 10
-    paused = replace(state, health=Health.PAUSED, marks=((usdc, Fraction(3)),))
-    assert sleeve_health.noted(paused, trend, None, {usdc: Fraction(5)}, START_S).index == 16
+    assert health.update_unit_index(state, trend, 5, {usdc: Fraction(1)}, START_S).index == 16
+    assert health.update_unit_index(replace(state, unit=0), trend, 5, {usdc: Fraction(1)}, START_S).index == 10
+    paused = replace(state, health=StrategyHealth.PAUSED, marks=((usdc, Fraction(3)),))
+    assert health.update_unit_index(paused, trend, None, {usdc: Fraction(5)}, START_S).index == 16
 
 
 def test_of_several_values_of_a_day_the_last_one_counts() -> None:
     daily = points(walk(0.001, 40))
-    noisy = [UnitPoint(point.at_s - 7_200, 3 * ONE, 3 * ONE) for point in daily]
-    assert sleeve_health.sharpe_milli([*noisy, *daily], MONTH, daily[-1].at_s) == sleeve_health.sharpe_milli(daily, MONTH, daily[-1].at_s)
+    noisy = [NavPoint(point.at_s - 7_200, 3 * ONE, 3 * ONE) for point in daily]
+    assert health.sharpe_milli([*noisy, *daily], MONTH, daily[-1].at_s) == health.sharpe_milli(daily, MONTH, daily[-1].at_s)
 
 
 @pytest.mark.parametrize(
@@ -125,52 +125,52 @@ def test_of_several_values_of_a_day_the_last_one_counts() -> None:
 )
 def test_of_too_little_history_nothing_is_said(values: list[float], why: str) -> None:
     table = points(values)
-    assert sleeve_health.sharpe_milli(table, MONTH, START_S + max(len(values), 1) * DAY_S - 60) is None, why
+    assert health.sharpe_milli(table, MONTH, START_S + max(len(values), 1) * DAY_S - 60) is None, why
 
 
 def test_a_window_with_many_days_missing_says_nothing() -> None:
     table = points(walk(-0.01, 40))
     holes = [point for number, point in enumerate(table) if number < 10 or number % 3 == 0]
-    assert sleeve_health.sharpe_milli(holes, MONTH, table[-1].at_s) is None
+    assert health.sharpe_milli(holes, MONTH, table[-1].at_s) is None
 
 
 def test_a_bad_strategy_is_cut_once_it_was_bad_for_the_whole_period_and_not_a_day_before() -> None:
     states = judged_daily(ACTIVE, points(walk(-0.004, 70)))
-    assert [state.health for state in states[:60]] == [Health.ACTIVE] * 60, "30 days of window, then 30 days below"
-    assert states[60].health is Health.PAUSED
+    assert [state.health for state in states[:60]] == [StrategyHealth.ACTIVE] * 60, "30 days of window, then 30 days below"
+    assert states[60].health is StrategyHealth.PAUSED
     assert "below 0.5 since" in states[60].reason and states[60].since_s == START_S + 61 * DAY_S - 60
 
 
 def test_a_good_strategy_is_never_cut() -> None:
-    assert {state.health for state in judged_daily(ACTIVE, points(walk(0.004, 200)))} == {Health.ACTIVE}
+    assert {state.health for state in judged_daily(ACTIVE, points(walk(0.004, 200)))} == {StrategyHealth.ACTIVE}
 
 
 def test_one_good_day_begins_the_period_anew() -> None:
     low = replace(ACTIVE, turning_s=START_S)
-    almost = sleeve_health.judged(low, RULE, 100, START_S + RULE.period_s - 1)
-    assert (almost.health, almost.turning_s) == (Health.ACTIVE, START_S)
-    assert sleeve_health.judged(almost, RULE, 500, START_S + RULE.period_s).turning_s is None
-    assert sleeve_health.judged(almost, RULE, None, START_S + RULE.period_s).turning_s is None, "what is unknown cuts nothing"
-    assert sleeve_health.judged(almost, RULE, 499, START_S + RULE.period_s).health is Health.PAUSED
+    almost = health.update_health(low, RULE, 100, START_S + RULE.period_s - 1)
+    assert (almost.health, almost.turning_s) == (StrategyHealth.ACTIVE, START_S)
+    assert health.update_health(almost, RULE, 500, START_S + RULE.period_s).turning_s is None
+    assert health.update_health(almost, RULE, None, START_S + RULE.period_s).turning_s is None, "what is unknown cuts nothing"
+    assert health.update_health(almost, RULE, 499, START_S + RULE.period_s).health is StrategyHealth.PAUSED
 
 
 def test_it_comes_back_at_the_higher_limit_alone_and_after_its_own_period() -> None:
-    paused = SleeveState("trend", Health.PAUSED, START_S)
-    between = sleeve_health.judged(paused, RULE, 799, START_S + DAY_S)
-    assert (between.health, between.turning_s) == (Health.PAUSED, None), "0.5 to 0.8 changes nothing, whichever side it comes from"
-    high = sleeve_health.judged(paused, RULE, 800, START_S + DAY_S)
-    assert (high.health, high.turning_s) == (Health.PAUSED, START_S + DAY_S)
-    back = sleeve_health.judged(high, RULE, 800, START_S + DAY_S + RULE.recover_s)
-    assert back.health is Health.ACTIVE and "at or above 0.8" in back.reason
+    paused = StrategyState("trend", StrategyHealth.PAUSED, START_S)
+    between = health.update_health(paused, RULE, 799, START_S + DAY_S)
+    assert (between.health, between.turning_s) == (StrategyHealth.PAUSED, None), "0.5 to 0.8 changes nothing, whichever side it comes from"
+    high = health.update_health(paused, RULE, 800, START_S + DAY_S)
+    assert (high.health, high.turning_s) == (StrategyHealth.PAUSED, START_S + DAY_S)
+    back = health.update_health(high, RULE, 800, START_S + DAY_S + RULE.recover_s)
+    assert back.health is StrategyHealth.ACTIVE and "at or above 0.8" in back.reason
 
 
 def test_while_paused_it_is_judged_by_what_its_weights_would_have_made() -> None:
     weth, usdc = token("WETH").address, token("USDC").address
     trend = strategy("trend", 5_000, {"WETH": 6_000, "USDC": 4_000}, health=RULE)
     prices = {weth: Fraction(2_000), usdc: Fraction(1)}
-    first = sleeve_health.noted(replace(ACTIVE, health=Health.PAUSED), trend, ONE, prices, START_S)
+    first = health.update_unit_index(replace(ACTIVE, health=StrategyHealth.PAUSED), trend, ONE, prices, START_S)
     assert first.index == ONE, "nothing to compare with yet"
-    later = sleeve_health.noted(first, trend, ONE, prices | {weth: Fraction(2_200)}, START_S + 3_600)
+    later = health.update_unit_index(first, trend, ONE, prices | {weth: Fraction(2_200)}, START_S + 3_600)
     assert later.unit == ONE and later.index == ONE * 106 // 100
-    back = sleeve_health.noted(replace(later, health=Health.ACTIVE), trend, ONE * 11 // 10, prices, START_S + 7_200)
+    back = health.update_unit_index(replace(later, health=StrategyHealth.ACTIVE), trend, ONE * 11 // 10, prices, START_S + 7_200)
     assert back.index == later.index * 11 // 10, "working again it follows its own unit value"

@@ -12,14 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert
 
-from agent.model import Flow, FlowKind, Intent, IntentKind, IntentState, Receipt, StepInput, Transfer, UnsignedTx
-from agent.model.strategies import Booking, BookingKind, Health, SleeveLedger, SleeveState, UnitPoint
-from agent.policy.strategies import accounting as sleeve_desk
-from agent.policy.strategies import accounting as sleeve_keeping
-from agent.policy.strategies import netting as sleeves
+from agent.model import ExternalTransfer, ExternalTransferKind, Intent, IntentKind, IntentState, Receipt, StepInput, Transfer, UnsignedTx
+from agent.model.strategies import NavPoint, StrategyBooking, StrategyBookingKind, StrategyHealth, StrategyLedger, StrategyState
+from agent.policy.strategies import accounting, netting
 from agent.store import open_store
 from agent.store.store import Store
-from agent.store.tables import FlowRow
+from agent.store.tables import ExternalTransferRow
 from agent.units import NATIVE
 from tests.builders import OWNER, address, raw, step_input, token
 from tests.ledgers import moved
@@ -29,7 +27,7 @@ WETH, USDC = token("WETH"), token("USDC")
 UP, DOWN = {"WETH": 8_000, "USDC": 2_000}, {"WETH": 2_000, "USDC": 8_000}
 TWO = split(strategy("up", 6_000, UP), strategy("down", 4_000, DOWN))
 POOL, HOME = address("some pool"), address("home")
-NEW = SleeveLedger()
+NEW = StrategyLedger()
 
 
 def shared(**changes: object) -> StepInput:
@@ -37,9 +35,9 @@ def shared(**changes: object) -> StepInput:
     return replace(step_input(**changes), split=TWO)  # type: ignore[arg-type]  # keywords of the builder
 
 
-def flow(symbol: str, coins: Fraction | int | str, number: int = 1) -> Flow:
+def flow(symbol: str, coins: Fraction | int | str, number: int = 1) -> ExternalTransfer:
     one = token(symbol)
-    return Flow(
+    return ExternalTransfer(
         number, one.address, raw(coins, one) if Fraction(coins) > 0 else -raw(-Fraction(coins), one), None, 999, 1_000, 1, False, None
     )
 
@@ -67,11 +65,11 @@ def test_books_open_with_the_wallet_split_by_share_and_what_is_left_alone_is_nob
 def test_the_value_of_a_unit_follows_every_base_unit() -> None:
     """Of 5,000 dollars one base unit is 200 of the 10^12."""
     whole = Fraction(5_000 * 10**6)
-    units = sleeve_desk.units_for(0, Fraction(0), whole)
-    assert sleeve_desk.unit_value(whole, units) == 10**12
-    assert sleeve_desk.unit_value(whole + 1, units) == 10**12 + 200
-    assert sleeve_desk.unit_value(whole * 11 / 10, units) == 11 * 10**11
-    assert sleeve_desk.unit_value(whole, 0) is None
+    units = accounting.units_for(0, Fraction(0), whole)
+    assert accounting.unit_value(whole, units) == 10**12
+    assert accounting.unit_value(whole + 1, units) == 10**12 + 200
+    assert accounting.unit_value(whole * 11 / 10, units) == 11 * 10**11
+    assert accounting.unit_value(whole, 0) is None
 
 
 def test_what_is_written_down_is_found_again() -> None:
@@ -126,7 +124,7 @@ def test_a_trade_is_shared_out_by_the_wishes_of_its_own_step_and_an_exchange_ins
     assert (up.costs, down.costs) == (20 * 10**6, 0), "all that the market filled was wished by one"
     assert (of(step, "down", "WETH"), of(step, "down", "USDC")) == (Fraction(4, 10), 3_200)
     assert up.last_rebalance_s == down.last_rebalance_s == step.snapshot.head.timestamp_s
-    assert sleeves.view(step, {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}).answer.fired is False
+    assert netting.net_strategies(step, {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}).answer.fired is False
 
 
 def test_a_payout_is_taken_from_all_like_a_withdrawal() -> None:
@@ -173,7 +171,7 @@ def test_the_owners_word_makes_books_agree_with_wallet_and_config() -> None:
     three = split(strategy("up", 5_000, UP), strategy("new", 3_000, DOWN), strategy("third", 2_000, DOWN))
     step = replace(balances(shared(), USDC=6_000), split=three)
     assert "down is to be closed; new, third is to be opened" in books_of(brought_up(replace(shared(), split=three), ledger)).fault
-    found = sleeve_keeping.changed(step, ledger, lambda _: None, sleeves.wished)
+    found = accounting.apply_configured_split(step, ledger, lambda _: None, netting.strategy_adjustments)
     changed = replace(step, history=replace(step.history, sleeves=found))
     assert not found.fault and sums_to_the_wallet(changed)
     capital = {one: of(changed, one, "WETH") * 2_000 + of(changed, one, "USDC") for one in ("up", "new", "third")}
@@ -220,62 +218,73 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_another(store: Store) -> None:
     pending = books_of(brought_up(shared())).pending
-    assert store.sleeve_ledger() == SleeveLedger()
-    assert store.note_sleeves(pending, 0)
-    assert not store.note_sleeves((replace(pending[0], source="other"),), 0), "the books were turned since"
-    found = store.sleeve_ledger()
+    assert store.strategy_ledger() == StrategyLedger()
+    assert store.record_strategy_bookings(pending, 0)
+    assert not store.record_strategy_bookings((replace(pending[0], source="other"),), 0), "the books were turned since"
+    found = store.strategy_ledger()
     assert (found.bookings, found.turn) == (pending, 1)
-    state = SleeveState("up", Health.PAUSED, 5, "why", 4, -300, 6, 7, 8, ((WETH.address, Fraction(1, 3)),))
-    store.note_units([state], {"up": UnitPoint(7_200, 10, 11)})
-    store.note_units([state], {"up": UnitPoint(7_300, 12, 13)})
-    assert store.sleeve_ledger().states == (state,)
-    assert store.unit_points("up", 0) == (UnitPoint(7_200, 10, 11),), "the first of each hour stands"
-    assert store.unit_points("up", 7_201) == () == store.unit_points("down", 0)
+    state = StrategyState("up", StrategyHealth.PAUSED, 5, "why", 4, -300, 6, 7, 8, ((WETH.address, Fraction(1, 3)),))
+    store.record_strategy_states([state], {"up": NavPoint(7_200, 10, 11)})
+    store.record_strategy_states([state], {"up": NavPoint(7_300, 12, 13)})
+    assert store.strategy_ledger().states == (state,)
+    assert store.nav_points("up", 0) == (NavPoint(7_200, 10, 11),), "the first of each hour stands"
+    assert store.nav_points("up", 7_201) == () == store.nav_points("down", 0)
     store.forget_strategies(["up"])
-    assert store.sleeve_ledger().states == () == store.unit_points("up", 0)
-    store.route_flows("up")
-    assert store.sleeve_ledger().flows_to == "up"
+    assert store.strategy_ledger().states == () == store.nav_points("up", 0)
+    store.route_transfers("up")
+    assert store.strategy_ledger().flows_to == "up"
 
 
 def test_flows_from_before_the_books_are_in_them_and_later_ones_wait_once(store: Store) -> None:
     def note(delta: int) -> None:
-        deposit = {"token": USDC.address, "since_block": 1, "block_number": 2, "chain_s": 3, "halts": False, "kind": FlowKind.DEPOSIT.value}
+        deposit = {
+            "token": USDC.address,
+            "since_block": 1,
+            "block_number": 2,
+            "chain_s": 3,
+            "halts": False,
+            "kind": ExternalTransferKind.DEPOSIT.value,
+        }
         with store._write("write a flow") as db:
-            db.execute(insert(FlowRow), deposit | {"delta_raw": str(delta)})
+            db.execute(insert(ExternalTransferRow), deposit | {"delta_raw": str(delta)})
 
     note(1)
-    assert store.note_sleeves(books_of(brought_up(shared())).pending, 0)
-    assert store.sleeve_ledger().flows == ()
+    assert store.record_strategy_bookings(books_of(brought_up(shared())).pending, 0)
+    assert store.strategy_ledger().flows == ()
     note(2)
-    assert [one.delta_raw for one in store.sleeve_ledger().flows] == [2]
-    store.note_sleeves((Booking("flow 2", BookingKind.FLOW, 2, 3, ()),), 1)
-    assert store.sleeve_ledger().flows == ()
+    assert [one.delta_raw for one in store.strategy_ledger().flows] == [2]
+    store.record_strategy_bookings((StrategyBooking("flow 2", StrategyBookingKind.FLOW, 2, 3, ()),), 1)
+    assert store.strategy_ledger().flows == ()
 
 
 def test_a_reorganisation_takes_the_booking_with_the_receipt_and_the_next_block_brings_another(store: Store) -> None:
     opened = books_of(brought_up(shared())).pending
-    store.note_sleeves(opened, 0)
+    store.record_strategy_bookings(opened, 0)
     moved(store, 0, 2_000, Transfer(USDC.address, OWNER, POOL, 7))
-    (intent,) = store.sleeve_ledger().intents
-    assert store.note_sleeves((Booking(intent.id, BookingKind.TRADE, 2_000, 1, (("up", USDC.address, -7),)),), 1)
-    assert store.sleeve_ledger().intents == () and len(store.sleeve_ledger().bookings) == 2
+    (intent,) = store.strategy_ledger().intents
+    assert store.record_strategy_bookings(
+        (StrategyBooking(intent.id, StrategyBookingKind.TRADE, 2_000, 1, (("up", USDC.address, -7),)),), 1
+    )
+    assert store.strategy_ledger().intents == () and len(store.strategy_ledger().bookings) == 2
     receipt = intent.receipt
     assert receipt is not None
     store.advance(intent.id, IntentState.BROADCAST, 1)
-    assert store.sleeve_ledger().bookings == opened and store.sleeve_ledger().intents == ()
+    assert store.strategy_ledger().bookings == opened and store.strategy_ledger().intents == ()
     store.advance(intent.id, IntentState.MINED, 2, receipt=replace(receipt, block_number=2_001))
-    assert [one.id for one in store.sleeve_ledger().intents] == [intent.id]
+    assert [one.id for one in store.strategy_ledger().intents] == [intent.id]
 
 
 def test_dust_without_end_becomes_one_booking_and_the_sum_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.store.strategies.FOLD_AT", 5)
-    store.note_sleeves(books_of(brought_up(shared())).pending, 0)
+    store.record_strategy_bookings(books_of(brought_up(shared())).pending, 0)
     for number in range(1, 9):
         change = (("up", USDC.address, number), ("down", USDC.address, 1))
-        assert store.note_sleeves((Booking(f"flow {number}", BookingKind.FLOW, 1_000 + number, number, change),), number)
-    assert len(store.sleeve_ledger().bookings) == 9, "none of them is deep yet"
-    assert store.note_sleeves((Booking("flow 9", BookingKind.FLOW, 9_000, 9, ()),), 9)
-    _, folded, newest = store.sleeve_ledger().bookings
+        assert store.record_strategy_bookings(
+            (StrategyBooking(f"flow {number}", StrategyBookingKind.FLOW, 1_000 + number, number, change),), number
+        )
+    assert len(store.strategy_ledger().bookings) == 9, "none of them is deep yet"
+    assert store.record_strategy_bookings((StrategyBooking("flow 9", StrategyBookingKind.FLOW, 9_000, 9, ()),), 9)
+    _, folded, newest = store.strategy_ledger().bookings
     assert {name: raw for name, _, raw in folded.changes} == {"up": 36, "down": 8} and newest.source == "flow 9"
-    assert store.note_sleeves((Booking("aside 9", BookingKind.ASIDE, 9_001, 9, ()),), 10)
-    assert store.sleeve_ledger().flows == ()
+    assert store.record_strategy_bookings((StrategyBooking("aside 9", StrategyBookingKind.ASIDE, 9_001, 9, ()),), 10)
+    assert store.strategy_ledger().flows == ()

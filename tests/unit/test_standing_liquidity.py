@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from agent.model import AdjustLiquidity, Order, OrderKind, Orders, OrderStage, Provide, Rebalance, StepInput, Withdraw
+from agent.model import AdjustLiquidity, ConditionalOrder, OrderKind, OrdersConfig, OrderStage, Provide, Rebalance, StepInput, Withdraw
 from agent.planning.liquidity import plan_liquidity
 from agent.planning.planner import plan
 from agent.policy.decide import decide
-from agent.policy.liquidity.book import Out
-from agent.policy.liquidity.decide import asked_for
-from agent.policy.orders.exits import ordered
+from agent.policy.liquidity.book import WithdrawMove
+from agent.policy.liquidity.decide import target_adjustment
+from agent.policy.orders.exits import apply_orders
 from agent.reference import reference_prices
 from agent.units import Price
 from tests import lp_positions as lp
@@ -20,14 +20,16 @@ from tests.lp_worlds import USDC, WETH, planned, quiet, ranged, v3_at, wanted, w
 from tests.standing import price_of, terms
 
 STOP = terms("WETH", OrderKind.STOP_LOSS, 2_100)
-FIRED = Order(WETH.address, OrderKind.STOP_LOSS, OrderStage.FIRED, STOP, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
+FIRED = ConditionalOrder(
+    WETH.address, OrderKind.STOP_LOSS, OrderStage.FIRED, STOP, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000)
+)
 JUST_MOVED = history(last_rebalance_s=1_799_999_990, last_liquidity_s=1_799_999_990)
 
 
 def stopped(step: StepInput) -> StepInput:
     """The step after a stop of WETH has fired, within the cooldown of everything."""
-    portfolio = replace(step.portfolio, orders=Orders((STOP,)))
-    return ordered(replace(step, portfolio=portfolio, history=replace(JUST_MOVED, orders=(FIRED,))))
+    portfolio = replace(step.portfolio, orders=OrdersConfig((STOP,)))
+    return apply_orders(replace(step, portfolio=portfolio, history=replace(JUST_MOVED, orders=(FIRED,))))
 
 
 def prices(step: StepInput) -> dict[str, Price]:
@@ -66,8 +68,8 @@ def test_a_position_without_a_target_is_left_to_its_owner() -> None:
 def test_nothing_is_provided_with_what_is_out() -> None:
     done = replace(FIRED, stage=OrderStage.DONE)
     step = world([], [wanted(2_000)], {"WETH": 5, "USDC": 8_000}, trigger=quiet())
-    portfolio = replace(step.portfolio, orders=Orders((STOP,)))
-    step = ordered(replace(step, portfolio=portfolio, history=replace(history(), orders=(done,))))
+    portfolio = replace(step.portfolio, orders=OrdersConfig((STOP,)))
+    step = apply_orders(replace(step, portfolio=portfolio, history=replace(history(), orders=(done,))))
     decision = decide(step).decision
     assert not isinstance(decision, AdjustLiquidity) or not any(isinstance(one, Provide) for one in planned(step).actions)
     assert step.portfolio.lp_targets[0].share_bps == 0
@@ -90,7 +92,9 @@ def test_an_exit_takes_out_its_own_liquidity_and_leaves_that_of_other_pools_to_t
         )
         made = with_snapshot(made, pools=(*made.snapshot.pools, pair))
         step = stopped(with_limits(made, lp_max_weight_bps=9_000, impermanent_loss_bps=9_000))
-        assert any(isinstance(move, Out) for move in asked_for(step, prices(step)).moves), "the other pool is above its share"
+        assert any(isinstance(move, WithdrawMove) for move in target_adjustment(step, prices(step)).moves), (
+            "the other pool is above its share"
+        )
         decision = decide(step).decision
         if own:
             assert isinstance(decision, AdjustLiquidity) and decision.pools == (v3_at().address,)

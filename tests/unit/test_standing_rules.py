@@ -9,28 +9,28 @@ import pytest
 
 from agent import codec
 from agent.model import (
-    Finding,
+    ConditionalOrder,
     Halt,
     LpTarget,
-    Order,
     OrderKind,
-    Orders,
+    OrdersConfig,
     OrderStage,
-    Quarantined,
+    PriceSource,
+    QuarantinedItem,
     Rebalance,
-    ReferenceKind,
     ScreenedToken,
     StepInput,
+    TokenFinding,
 )
-from agent.planning import proposals as strategies
-from agent.policy import price_confirmation as confirm
+from agent.planning import proposals
+from agent.policy import price_confirmation
 from agent.policy.decide import decide
-from agent.policy.effective_targets import wanted
-from agent.policy.orders import lifecycle as order_moves
-from agent.policy.orders.exits import keep_out, ordered
-from agent.policy.quarantine import quarantine
-from agent.policy.strategies import netting as sleeves
-from agent.policy.strategies.accounting import settled
+from agent.policy.effective_targets import apply_effective_targets
+from agent.policy.orders import lifecycle
+from agent.policy.orders.exits import apply_order_targets, apply_orders
+from agent.policy.quarantine import quarantine_tokens
+from agent.policy.strategies import netting
+from agent.policy.strategies.accounting import settle_trade
 from agent.reference import reference_prices
 from tests.builders import ETHER, step_input, token, v3_pool
 from tests.sleeves import brought_up, split, strategy
@@ -62,12 +62,12 @@ def test_blocks_are_read_only_where_prices_would_move_an_order() -> None:
     bot = two(terms("WETH", STOP, 1_500), terms("WETH", TRAIL, None, 5_000), confirm=3)
 
     def stirs(price: int) -> bool:
-        return order_moves.stirring(ordered(bot.seen({"WETH": price}, [])))
+        return lifecycle.needs_past_prices(apply_orders(bot.seen({"WETH": price}, [])))
 
     assert stirs(2_000), "to be armed"
     bot.look({"WETH": 2_000})
     assert [stirs(price) for price in (2_000, 1_501, 2_001, 2_003, 1_500)] == [False, False, False, True, True]
-    assert not confirm.wants(ordered(bot.seen({"WETH": 2_000}, [])), lambda step: decide(step).decision)
+    assert not price_confirmation.needs_past_blocks(apply_orders(bot.seen({"WETH": 2_000}, [])), lambda step: decide(step).decision)
 
 
 def test_while_a_price_is_unknown_or_contradicts_another_nothing_fires_and_it_is_said() -> None:
@@ -75,22 +75,22 @@ def test_while_a_price_is_unknown_or_contradicts_another_nothing_fires_and_it_is
     bot.look({"WETH": 2_000})
     low = bot.seen({"WETH": 1_000})
     no_feed = replace(low, snapshot=replace(low.snapshot, feeds=tuple(one for one in low.snapshot.feeds if one.answer != 1_000 * 10**8)))
-    unread = replace(low, snapshot=replace(low.snapshot, quarantined=(Quarantined("balance of WETH", WETH.address, "no answer"),)))
-    both = replace(low.reference, kinds=(ReferenceKind.FEED, ReferenceKind.TWAP))
+    unread = replace(low, snapshot=replace(low.snapshot, quarantined=(QuarantinedItem("balance of WETH", WETH.address, "no answer"),)))
+    both = replace(low.reference, kinds=(PriceSource.FEED, PriceSource.TWAP))
     off = replace(low, reference=both, snapshot=replace(low.snapshot, pools=(v3_pool(WETH, USDC, 2_000, 50_000_000),)))
     for step, why in ((no_feed, "WETH has no reference price"), (off, "sources contradict each other")):
-        after = ordered(step)
+        after = apply_orders(step)
         assert after.history.orders == step.history.orders
         decision = decide(after).decision
         assert isinstance(decision, Halt) and why in decision.reason
-    assert isinstance(decide(ordered(unread)).decision, Halt)
+    assert isinstance(decide(apply_orders(unread)).decision, Halt)
 
 
 def test_what_is_in_quarantine_is_left_until_it_is_out_of_it_and_then_sold() -> None:
     bot = three(terms("WETH", STOP, 1_500))
     bot.look({"WETH": 2_000, "WBTC": 60_000})
-    step = ordered(bot.seen({"WETH": 1_400, "WBTC": 60_000}))
-    shut = quarantine(step, [ScreenedToken(WETH.address, Finding.CODE_CHANGED)])
+    step = apply_orders(bot.seen({"WETH": 1_400, "WBTC": 60_000}))
+    shut = quarantine_tokens(step, [ScreenedToken(WETH.address, TokenFinding.CODE_CHANGED)])
     decision = decide(shut).decision
     assert not (isinstance(decision, Rebalance) and decision.exit)
     assert "WETH is in quarantine" in decision.reason
@@ -108,12 +108,12 @@ def test_liquidity_of_what_is_out_is_wanted_no_more() -> None:
     other = replace(target, pool="other", token0=token("WBTC").address, token1=USDC.address)
 
     def lp(step: StepInput) -> list[int]:
-        return [one.share_bps for one in keep_out(step).portfolio.lp_targets]
+        return [one.share_bps for one in apply_order_targets(step).portfolio.lp_targets]
 
     step = bot.seen({"WETH": 1_400, "WBTC": 60_000})
     step = replace(step, portfolio=replace(step.portfolio, lp_targets=(target, other)))
     assert lp(step) == [1_000, 1_000]
-    assert lp(order_moves.moved(step)) == [0, 1_000]
+    assert lp(lifecycle.advance_orders(step)) == [0, 1_000]
 
 
 def test_an_order_that_fired_stays_when_its_owner_takes_it_out_of_the_config() -> None:
@@ -192,9 +192,9 @@ def test_within_the_template_s_cost_and_impact_the_last_unit_is_sold_too_and_not
 def test_the_native_coin_is_sold_down_to_what_gas_needs() -> None:
     step = native_step(3 * ETHER, weth=2_000, usdc=1_000)
     stop = replace(terms("WETH", STOP, 2_100), token=step.portfolio.assets[0].token.address)
-    fired = Order(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
-    portfolio = replace(step.portfolio, orders=Orders((stop,)))
-    step = ordered(replace(step, portfolio=portfolio, history=replace(step.history, orders=(fired,))))
+    fired = ConditionalOrder(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
+    portfolio = replace(step.portfolio, orders=OrdersConfig((stop,)))
+    step = apply_orders(replace(step, portfolio=portfolio, history=replace(step.history, orders=(fired,))))
     plan = planned(step)
     assert plan.exits and dict(plan.holdings_after)[stop.token] == 0
     assert plan.native_after_wei is not None and FLOOR <= plan.native_after_wei < FLOOR + ETHER // 100
@@ -204,15 +204,15 @@ def test_an_exit_sells_what_all_strategies_hold_and_their_books_come_to_the_wall
     half, most = {"WETH": 5_000, "USDC": 5_000}, {"WETH": 9_000, "USDC": 1_000}
     made = replace(step_input(depth=50_000_000), split=split(strategy("calm", 5_000, half), strategy("bold", 5_000, most)))
     stop = terms("WETH", STOP, 2_100)
-    fired = Order(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
-    made = replace(made, history=replace(made.history, orders=(fired,)), portfolio=replace(made.portfolio, orders=Orders((stop,))))
-    step = wanted(brought_up(made, None))
-    found = strategies.rebalance(step).plan
+    fired = ConditionalOrder(stop.token, STOP, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
+    made = replace(made, history=replace(made.history, orders=(fired,)), portfolio=replace(made.portfolio, orders=OrdersConfig((stop,))))
+    step = apply_effective_targets(brought_up(made, None))
+    found = proposals.rebalance(step).plan
     assert found is not None and found.exits
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     deltas = {token_: raw - held[token_] for token_, raw in found.holdings_after}
-    wished, base = sleeves.wished(step)
+    wished, base = netting.strategy_adjustments(step)
     prices = {token_: one.price for token_, one in reference_prices(step).prices.items()}
-    after, _ = settled(base, wished, deltas, prices, list(held))
+    after, _ = settle_trade(base, wished, deltas, prices, list(held))
     assert all(book.get(WETH.address, 0) == 0 <= book[USDC.address] for book in after.values())
     assert sum(book[USDC.address] for book in after.values()) == dict(found.holdings_after)[USDC.address]

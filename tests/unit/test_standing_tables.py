@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from agent.model import Absent, Halt, Hold, OrderKind, OrderStage, Rebalance
+from agent.model import Halt, Hold, OrderKind, OrderStage, Rebalance, WeightReallocation
 from tests.builders import history, token
 from tests.standing import WIDE, price_of, terms, three, two
 
@@ -71,9 +71,12 @@ def test_a_crumb_of_what_waits_makes_no_portfolio_too_small() -> None:
 
 @pytest.mark.parametrize(
     ("absent", "targets"),
-    [(Absent.CASH, {"WETH": 0, "WBTC": 3_000, "USDC": 7_000}), (Absent.REDISTRIBUTE, {"WETH": 0, "WBTC": 6_000, "USDC": 4_000})],
+    [
+        (WeightReallocation.CASH, {"WETH": 0, "WBTC": 3_000, "USDC": 7_000}),
+        (WeightReallocation.REDISTRIBUTE, {"WETH": 0, "WBTC": 6_000, "USDC": 4_000}),
+    ],
 )
-def test_the_weight_of_what_is_out_waits_as_cash_or_goes_to_the_others(absent: Absent, targets: dict[str, int]) -> None:
+def test_the_weight_of_what_is_out_waits_as_cash_or_goes_to_the_others(absent: WeightReallocation, targets: dict[str, int]) -> None:
     bot = three(terms("WETH", STOP, 1_500), absent=absent)
     bot.look({"WETH": 2_000, "WBTC": 60_000})
     decision = bot.look({"WETH": 1_500, "WBTC": 60_000})
@@ -82,11 +85,11 @@ def test_the_weight_of_what_is_out_waits_as_cash_or_goes_to_the_others(absent: A
     assert bot.coins["WBTC"] == Fraction(3_000, 60_000), "an exit trades nothing else"
     bot.look({"WETH": 1_500, "WBTC": 60_000})
     grown = bot.coins["WBTC"] > Fraction(3_000, 60_000)
-    assert grown is (absent is Absent.REDISTRIBUTE), "what the others get is a rebalance like any other"
+    assert grown is (absent is WeightReallocation.REDISTRIBUTE), "what the others get is a rebalance like any other"
 
 
 def test_where_the_others_want_nothing_the_weight_waits_as_cash() -> None:
-    bot = two(terms("WETH", STOP, 1_500), absent=Absent.REDISTRIBUTE)
+    bot = two(terms("WETH", STOP, 1_500), absent=WeightReallocation.REDISTRIBUTE)
     bot.targets_bps = {"WETH": 10_000, "USDC": 0}
     bot.look({"WETH": 2_000})
     bot.look({"WETH": 1_400})

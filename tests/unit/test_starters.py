@@ -15,11 +15,11 @@ from agent.config import build_policy, build_portfolio
 from agent.config.load import load_config
 from agent.config.presets import PRESETS
 from agent.config.schema import Config
-from agent.config.template import CLASSES, STABLE, STARTERS, SUPPLIES
+from agent.config.template import CLASSES, PORTFOLIO_TEMPLATES, STABLE, SUPPLIES
 from agent.config.weights import build_weights
 from agent.errors import ConfigError
 from agent.model import Asset, AssetDrift
-from agent.policy.drift import ideal_trades, weigh
+from agent.policy.drift import drifts_from_balances, ideal_trades
 from agent.units import BPS, Token
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -37,11 +37,11 @@ def made(folder: Path, template: str, stable: str | None = None) -> tuple[Config
     return load_config(path).config, path.read_text()
 
 
-@pytest.mark.parametrize("name", STARTERS)
+@pytest.mark.parametrize("name", PORTFOLIO_TEMPLATES)
 def test_every_template_makes_a_config_that_loads_with_its_policy_and_limits_in_their_places(name: str, tmp_path: Path) -> None:
     config, text = made(tmp_path, name)
     written: dict[str, Any] = tomllib.loads(text)
-    one = STARTERS[name]
+    one = PORTFOLIO_TEMPLATES[name]
     assert sum(asset.target for asset in config.portfolio.assets) == BPS
     assert {key: written["limits"][key] for key in one.limits} == dict(one.limits)
     assert {key: written["policy"][key] for key in one.policy} == dict(one.policy)
@@ -74,7 +74,7 @@ def test_every_template_finds_its_tokens_on_every_network(network: str) -> None:
     """The presets themselves are compared with what Uniswap publishes in tests/cli/test_init.py."""
     known = {token.symbol: token.address for token in PRESETS[network].tokens}
     document = api.templates(network)
-    assert [one["name"] for one in document["templates"]] == list(STARTERS)
+    assert [one["name"] for one in document["templates"]] == list(PORTFOLIO_TEMPLATES)
     for one in document["templates"]:
         assert {token["symbol"]: token["address"] for token in one["tokens"]}.items() <= known.items()
         assert len(one["tokens"]) == len({token["symbol"] for token in one["tokens"]})
@@ -136,7 +136,7 @@ def standing(config: Config, shares: dict[str, Fraction]) -> tuple[AssetDrift, .
     """A portfolio of 10,000 that holds these shares, each token at a price of one."""
     assets = [Asset(Token(asset.address, asset.symbol, 6), asset.target, 0) for asset in config.portfolio.assets]
     held = {asset.token.address: int(10_000 * shares[asset.token.symbol]) for asset in assets}
-    return weigh(assets, held, dict.fromkeys(held, Fraction(1)), build_policy(config).trigger)
+    return drifts_from_balances(assets, held, dict.fromkeys(held, Fraction(1)), build_policy(config).trigger)
 
 
 def test_w6_crypto_that_grew_from_20_to_35_percent_fills_the_stable_reserve_again(tmp_path: Path) -> None:

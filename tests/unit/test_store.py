@@ -18,9 +18,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import IntentKind, IntentState, Transfer
-from agent.store import Store, open_store, opening
-from agent.store import database as statements
-from agent.store.tables import Base, Meta, PriceRow
+from agent.store import Store, database, open_store, opening
+from agent.store.tables import Base, MetaRow, PriceRow
 from tests.scripted import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, receipt, tx
 
 HASH = "0x" + "ab" * 32
@@ -85,9 +84,9 @@ def test_the_models_can_be_built_on_postgresql() -> None:
 
 @pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect()], ids=["sqlite", "postgresql"])
 def test_rows_that_are_there_are_written_over_or_left_on_both_databases(dialect: Dialect) -> None:
-    over = str(statements.upsert(Meta, frozenset(("key", "value")), dialect.name).compile(dialect=dialect))
+    over = str(database.upsert(MetaRow, frozenset(("key", "value")), dialect.name).compile(dialect=dialect))
     assert "ON CONFLICT (key) DO UPDATE SET value = excluded.value" in over.replace('"', "")
-    assert "ON CONFLICT DO NOTHING" in str(statements.insert_new(PriceRow, dialect.name).compile(dialect=dialect))
+    assert "ON CONFLICT DO NOTHING" in str(database.insert_new(PriceRow, dialect.name).compile(dialect=dialect))
 
 
 @pytest.mark.parametrize(("chain_id", "wallet"), [(1, WALLET), (CHAIN_ID, OTHER)])

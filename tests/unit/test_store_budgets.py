@@ -205,7 +205,7 @@ def test_damaged_memory_of_reviews_is_for_the_operator_and_never_taken_for_none(
 
 def test_the_expected_nonce_follows_what_the_chain_used_up(store: Store) -> None:
     assert store.expected_nonce() is None
-    store.adopt_nonce(3, START_S)
+    store.set_expected_nonce(3, START_S)
     assert store.expected_nonce() == 3
     ended(store, 3)
     ended(store, 4, status=0)
@@ -215,9 +215,9 @@ def test_the_expected_nonce_follows_what_the_chain_used_up(store: Store) -> None
 
 
 def test_an_adopted_nonce_outweighs_what_came_before(store: Store) -> None:
-    store.adopt_nonce(8, START_S)
+    store.set_expected_nonce(8, START_S)
     ended(store, 8)
-    store.adopt_nonce(2, START_S)
+    store.set_expected_nonce(2, START_S)
     assert store.expected_nonce() == 2
 
 

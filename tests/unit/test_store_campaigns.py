@@ -11,21 +11,21 @@ from sqlalchemy import text
 
 from agent.errors import OperatorNeeded, Refused
 from agent.model import (
-    Campaign,
+    BudgetCarryover,
     Destination,
-    Draw,
+    ExecutionProgress,
     Goal,
     GoalWeight,
+    GradualExecution,
     IntentKind,
     IntentState,
     LimitOrder,
     Receipt,
-    Spent,
+    SliceDraw,
     Transfer,
-    Underway,
     UnsignedTx,
 )
-from agent.policy.gradual_execution import WANTED, wait_s
+from agent.policy.gradual_execution import TARGETS_CHANGED, slice_wait_s
 from agent.ports import Grant
 from agent.store import Store, open_store
 from tests.builders import OWNER, address, token
@@ -33,7 +33,7 @@ from tests.pacing import PACE
 
 WETH, USDC = token("WETH").address, token("USDC").address
 PRICE = Fraction(2_000 * 10**6, 10**18)
-CAMPAIGN = Campaign(
+CAMPAIGN = GradualExecution(
     pace=PACE,
     targets_bps=((WETH, 5_000), (USDC, 5_000)),
     destination=Destination.TARGET,
@@ -46,7 +46,7 @@ CAMPAIGN = Campaign(
     began_s=1_000,
     ends_s=5_000,
     expires_s=5_600,
-    first=Draw(1, 2),
+    first=SliceDraw(1, 2),
 )
 POOL = address("pool")
 TX = UnsignedTx(31337, 0, address("router"), 0, "0x", 100_000, 10**9, 10**9, None)
@@ -71,7 +71,7 @@ def swap(store: Store, step_id: str, nonce: int, weth_raw: int, usdc_raw: int, g
     return intent.id
 
 
-def under(store: Store) -> Underway:
+def under(store: Store) -> ExecutionProgress:
     found = store.history(2_000).campaign
     assert found is not None
     return found
@@ -79,54 +79,54 @@ def under(store: Store) -> Underway:
 
 def test_a_campaign_is_read_back_as_it_was_written_and_there_is_one_at_a_time(store: Store) -> None:
     assert store.history(2_000).campaign is None
-    made = store.begin_campaign(CAMPAIGN)
-    assert under(store) == Underway(made, CAMPAIGN, 0, Fraction(0), Fraction(0), 1_000, Draw(1, 2))
+    made = store.begin_gradual_execution(CAMPAIGN)
+    assert under(store) == ExecutionProgress(made, CAMPAIGN, 0, Fraction(0), Fraction(0), 1_000, SliceDraw(1, 2))
     with pytest.raises(OperatorNeeded, match="under way already"):
-        store.begin_campaign(CAMPAIGN)
-    assert store.end_campaign(made, "ended", "done in 0 rounds", 3_000)
-    assert not store.end_campaign(made, "ended", "again", 3_001)
+        store.begin_gradual_execution(CAMPAIGN)
+    assert store.end_gradual_execution(made, "ended", "done in 0 rounds", 3_000)
+    assert not store.end_gradual_execution(made, "ended", "again", 3_001)
     assert (store.history(2_000).campaign, store.history(2_000).campaign_ended_s) == (None, 3_000)
-    (past,) = store.campaigns()
+    (past,) = store.gradual_executions()
     assert (past.state, past.why, past.ended_s) == ("ended", "done in 0 rounds", 3_000)
 
 
 def test_the_first_draw_is_kept_until_a_campaign_uses_it_and_never_drawn_twice(store: Store) -> None:
-    store.draw_ahead(Draw(11, 22))
-    store.draw_ahead(Draw(33, 44))
-    assert store.history(2_000).draw == Draw(11, 22)
-    store.begin_campaign(CAMPAIGN)
+    store.store_next_draw(SliceDraw(11, 22))
+    store.store_next_draw(SliceDraw(33, 44))
+    assert store.history(2_000).draw == SliceDraw(11, 22)
+    store.begin_gradual_execution(CAMPAIGN)
     assert store.history(2_000).draw is None
 
 
 def test_a_round_counts_once_its_swap_is_in_a_block_with_what_it_lost_at_the_prices_of_the_start(store: Store) -> None:
-    made = store.begin_campaign(CAMPAIGN)
-    store.begin_round(made, 1, "s1", 1_100, Draw(500_000, 250_000))
+    made = store.begin_gradual_execution(CAMPAIGN)
+    store.begin_slice(made, 1, "s1", 1_100, SliceDraw(500_000, 250_000))
     assert under(store).done == 0
     swap(store, "s1", 0, 5 * 10**17, 996 * 10**6)
     now = under(store)
     gas = Fraction(100_000 * 10**9) * PRICE
-    assert (now.done, now.draw) == (1, Draw(500_000, 250_000))
+    assert (now.done, now.draw) == (1, SliceDraw(500_000, 250_000))
     assert now.spent == 4 * 10**6 + gas
     assert now.moved == Fraction(1_000 + 996, 2) * 10**6
-    assert now.next_s == 1_100 + wait_s(CAMPAIGN, now.draw)
+    assert now.next_s == 1_100 + slice_wait_s(CAMPAIGN, now.draw)
 
 
 def test_a_try_that_reverted_is_no_round_its_gas_counts_and_the_next_try_keeps_the_draw(store: Store) -> None:
-    made = store.begin_campaign(CAMPAIGN)
-    store.begin_round(made, 1, "s1", 1_100, Draw(1_000, 2_000))
+    made = store.begin_gradual_execution(CAMPAIGN)
+    store.begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     swap(store, "s1", 0, 0, 0, status=0)
-    assert (under(store).done, under(store).draw) == (0, Draw(1, 2))
+    assert (under(store).done, under(store).draw) == (0, SliceDraw(1, 2))
     assert under(store).spent == Fraction(100_000 * 10**9) * PRICE
-    store.begin_round(made, 1, "s2", 1_200, Draw(9_000, 9_000))
+    store.begin_slice(made, 1, "s2", 1_200, SliceDraw(9_000, 9_000))
     swap(store, "s2", 1, 10**17, 200 * 10**6)
-    assert (under(store).done, under(store).draw) == (1, Draw(1_000, 2_000))
-    assert store.round_of("s2") == (made, 1)
-    assert store.round_of("elsewhere") is None
+    assert (under(store).done, under(store).draw) == (1, SliceDraw(1_000, 2_000))
+    assert store.slice_of_step("s2") == (made, 1)
+    assert store.slice_of_step("elsewhere") is None
 
 
 def test_a_reorganisation_takes_the_round_back(store: Store) -> None:
-    made = store.begin_campaign(CAMPAIGN)
-    store.begin_round(made, 1, "s1", 1_100, Draw(1_000, 2_000))
+    made = store.begin_gradual_execution(CAMPAIGN)
+    store.begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     intent = swap(store, "s1", 0, 10**17, 200 * 10**6)
     assert under(store).done == 1
     store.advance(intent, IntentState.BROADCAST, 1_010)
@@ -134,8 +134,8 @@ def test_a_reorganisation_takes_the_round_back(store: Store) -> None:
 
 
 def test_a_store_that_is_opened_again_knows_all_of_it(store: Store, tmp_path: Path) -> None:
-    made = store.begin_campaign(CAMPAIGN)
-    store.begin_round(made, 1, "s1", 1_100, Draw(1_000, 2_000))
+    made = store.begin_gradual_execution(CAMPAIGN)
+    store.begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     swap(store, "s1", 0, 10**17, 200 * 10**6)
     before = under(store)
     store.close()
@@ -148,17 +148,17 @@ def test_an_order_is_open_until_its_swap_is_in_a_block_or_it_is_ended_by_name(st
     second = store.add_order(LimitOrder("", WETH, USDC, 10**18, Fraction(1, 2), 9_000, 1_001, note="sell 1 more"))
     assert [order.id for order in store.orders()] == [first.id, second.id]
     assert first.price == store.orders()[0].price == Fraction(1, 3)
-    store.begin_round(first.id, 1, "s1", 1_100, Draw(0, 0))
+    store.begin_slice(first.id, 1, "s1", 1_100, SliceDraw(0, 0))
     swap(store, "s1", 0, 10**18, 2_000 * 10**6)
     assert [order.state for order in store.orders()] == ["filled", "open"]
-    assert store.end_campaign(second.id, "cancelled", "by its owner", 1_200)
+    assert store.end_gradual_execution(second.id, "cancelled", "by its owner", 1_200)
     assert [order.state for order in store.orders()] == ["filled", "cancelled"]
     with pytest.raises(Refused, match="ended meanwhile"):
-        store.begin_round(second.id, 1, "s2", 1_300, Draw(0, 0))
+        store.begin_slice(second.id, 1, "s2", 1_300, SliceDraw(0, 0))
 
 
 def test_a_damaged_draw_needs_the_operator(store: Store) -> None:
-    store.draw_ahead(Draw(1, 2))
+    store.store_next_draw(SliceDraw(1, 2))
     with store.engine.begin() as connection:
         connection.execute(text("UPDATE meta SET value = 'x' WHERE key = 'draw'"))
     with pytest.raises(OperatorNeeded, match="a draw is damaged"):
@@ -167,16 +167,16 @@ def test_a_damaged_draw_needs_the_operator(store: Store) -> None:
 
 def test_what_the_last_one_lost_is_told_to_the_next_by_receipts_for_as_long_as_the_first_had_time(store: Store) -> None:
     """A restart between two corrections gives out no second budget."""
-    made = store.begin_campaign(CAMPAIGN)
-    store.begin_round(made, 1, "s1", 1_000, Draw(3, 4))
+    made = store.begin_gradual_execution(CAMPAIGN)
+    store.begin_slice(made, 1, "s1", 1_000, SliceDraw(3, 4))
     swap(store, "s1", 0, 10**18, 1_990 * 10**6)
     lost = under(store).spent
     assert lost > 10 * 10**6 and store.history(2_000).spent is None, "while it is under way it counts itself"
-    store.end_campaign(made, "ended", WANTED, 3_000)
-    assert store.history(3_000).spent == Spent(5_600, CAMPAIGN.wish, lost, CAMPAIGN.arrival)
+    store.end_gradual_execution(made, "ended", TARGETS_CHANGED, 3_000)
+    assert store.history(3_000).spent == BudgetCarryover(5_600, CAMPAIGN.wish, lost, CAMPAIGN.arrival)
     assert store.history(5_600).spent is None
     second = replace(CAMPAIGN, began_s=3_100, expires_s=9_000, wish=CAMPAIGN.wish * 2, before=store.history(3_000).spent)
-    other = store.begin_campaign(second)
-    store.end_campaign(other, "cancelled", "by its owner", 3_200)
-    assert store.history(3_300).spent == Spent(5_600, CAMPAIGN.wish * 2, lost, ()), "the sum goes on, the prices do not"
+    other = store.begin_gradual_execution(second)
+    store.end_gradual_execution(other, "cancelled", "by its owner", 3_200)
+    assert store.history(3_300).spent == BudgetCarryover(5_600, CAMPAIGN.wish * 2, lost, ()), "the sum goes on, the prices do not"
     assert store.history(5_600).spent is None

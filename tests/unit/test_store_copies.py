@@ -12,7 +12,7 @@ import pytest
 from agent.errors import ConfigError, OperatorNeeded
 from agent.model import IntentKind
 from agent.store import Store, open_store
-from agent.store.files.backup import backup, inspected, restore
+from agent.store.files.backup import backup, inspect_store_file, restore
 from agent.store.files.kill_switch import KillSwitch, pause_file
 from agent.store.opening import REVISIONS, upgrade
 from tests.older import taken_back
@@ -171,7 +171,7 @@ def test_a_damaged_or_foreign_file_is_neither_restored_nor_passed_as_a_backup(tm
         odd.execute("UPDATE intents SET state = 'final'")
     odd.close()
     with pytest.raises(OperatorNeeded, match=f"transaction {intent.id} is final, its last move led to planned"):
-        inspected(tmp_path / "a.db")
+        inspect_store_file(tmp_path / "a.db")
     with pytest.raises(OperatorNeeded):
         backup(tmp_path / "a.db", tmp_path / "bad.db")
     assert not (tmp_path / "bad.db").exists()
@@ -193,7 +193,7 @@ def test_an_older_store_is_copied_before_it_is_brought_forward(tmp_path: Path) -
     before, now, kept = upgrade(f"sqlite:///{path}")
     assert (before, now) == ("0001", REVISIONS[-1])
     assert kept is not None
-    assert (inspected(path).version, inspected(kept).version) == (REVISIONS[-1], "0001")
+    assert (inspect_store_file(path).version, inspect_store_file(kept).version) == (REVISIONS[-1], "0001")
     assert len(opened(path).steps(9)) == 3
     assert upgrade(f"sqlite:///{path}") == (REVISIONS[-1], REVISIONS[-1], None)
 

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from agent.errors import OperatorNeeded
 from agent.store import open_store
 from agent.store.files.kill_switch import KillSwitch, pause_file
-from agent.store.files.locks import Held, awaited_lock, lock_path, service_lock, service_path, wallet_lock
+from agent.store.files.locks import LockHeld, lock_path, service_lock, service_lock_path, wait_for_lock, wallet_lock
 from tests.scripted import CHAIN_ID, START_S, WALLET
 
 HOLD = """
@@ -66,10 +66,10 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
 CONTEND = """
 import sys, time
 from pathlib import Path
-from agent.store.files.locks import awaited_lock
+from agent.store.files.locks import wait_for_lock
 path, count = Path(sys.argv[1]), Path(sys.argv[1]).with_suffix(".count")
 for _ in range(25):
-    with awaited_lock(path, 1, sys.argv[2], patience_s=600, sleep=lambda _: time.sleep(0.001), tell=lambda _: None):
+    with wait_for_lock(path, 1, sys.argv[2], patience_s=600, sleep=lambda _: time.sleep(0.001), tell=lambda _: None):
         before = int(count.read_text())
         time.sleep(0.001)
         count.write_text(str(before + 1))
@@ -89,13 +89,13 @@ def test_who_waits_in_vain_is_told_for_whom_and_what_to_do(tmp_path: Path) -> No
     child, slept = held_elsewhere(path), []
     waits = {"patience_s": 1, "sleep": slept.append, "tell": told.append}
     try:
-        with pytest.raises(Held, match="waited 1 s for it") as found, awaited_lock(path, 1, WALLET, **waits):
+        with pytest.raises(LockHeld, match="waited 1 s for it") as found, wait_for_lock(path, 1, WALLET, **waits):
             raise AssertionError("two held the lock")
         assert "answer its question, or end it" in found.value.remedy
         assert set(told) == {f"Waiting for the wallet: another command (process {child.pid}) acts for it"}
         assert sum(slept) == 1
-        service_path(path).with_suffix(".pid").write_text(f"{child.pid}\n")  # the holder is a run
-        with pytest.raises(Held) as found, awaited_lock(path, 1, WALLET, **waits):
+        service_lock_path(path).with_suffix(".pid").write_text(f"{child.pid}\n")  # the holder is a run
+        with pytest.raises(LockHeld) as found, wait_for_lock(path, 1, WALLET, **waits):
             raise AssertionError("two held the lock")
         assert "in the middle of a look" in found.value.remedy and f"the run (process {child.pid})" in told[-1]
     finally:
@@ -107,7 +107,7 @@ def test_a_wallet_has_one_run_beside_whom_others_act(tmp_path: Path) -> None:
     with service_lock(path, 1, WALLET):
         with wallet_lock(path, 1, WALLET):
             assert (tmp_path / "x.service.pid").read_text() == (tmp_path / "x.pid").read_text() == f"{os.getpid()}\n"
-        with pytest.raises(Held, match=rf"run \(process {os.getpid()}\) already serves"), service_lock(path, 1, WALLET):
+        with pytest.raises(LockHeld, match=rf"run \(process {os.getpid()}\) already serves"), service_lock(path, 1, WALLET):
             raise AssertionError("two served")
     assert not (tmp_path / "x.service.pid").exists()
     with service_lock(path, 1, WALLET):
@@ -118,13 +118,13 @@ def test_processes_with_other_state_folders_meet_at_the_lock_beside_the_store(tm
     service, shell, beside, told = tmp_path / "service" / "x.lock", tmp_path / "shell" / "x.lock", tmp_path / "t.db.lock", []
     waits = {"patience_s": 0.5, "sleep": lambda _: None, "tell": told.append}
     with wallet_lock(service, 1, WALLET, beside):
-        with pytest.raises(Held, match=r"see .*/t\.db\.pid"), awaited_lock(shell, 1, WALLET, beside, **waits):
+        with pytest.raises(LockHeld, match=r"see .*/t\.db\.pid"), wait_for_lock(shell, 1, WALLET, beside, **waits):
             raise AssertionError("two held the wallet")
         assert told and all(f"process {os.getpid()}" in line for line in told)
         with wallet_lock(shell, 1, WALLET, tmp_path / "other.db.lock"):
             pass  # what was taken before the lock that was missing is let go of
     with service_lock(service, 1, WALLET, beside):
-        with pytest.raises(Held, match="already serves"), service_lock(shell, 1, WALLET, beside):
+        with pytest.raises(LockHeld, match="already serves"), service_lock(shell, 1, WALLET, beside):
             raise AssertionError("two served")
         with wallet_lock(shell, 1, WALLET, beside):
             pass

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 
 from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
-from agent.store.files.backup import inspected
+from agent.store.files.backup import inspect_store_file
 from agent.store.opening import REVISIONS, upgrade
 from tests.older import taken_back
 from tests.scripted import CHAIN_ID, START_S, WALLET, grant, receipt, tx
@@ -66,14 +66,14 @@ def test_killed_before_any_statement_the_store_is_of_before_or_of_after_and_whol
         path = tmp_path / f"{statement}.db"
         shutil.copy(tmp_path / "older.db", path)
         killed = upgraded_by_one_that_dies(path, statement)
-        version = inspected(path).version
+        version = inspect_store_file(path).version
         assert version in (REVISIONS[0], REVISIONS[-1])
         found.add(version)
         store = opened(path)  # the next command finishes it
         assert [intent.state for intent in store.intents()] == [IntentState.MINED]
         assert store.history(START_S).loss_24h == 0
         store.close()
-        assert inspected(path).version == REVISIONS[-1]
+        assert inspect_store_file(path).version == REVISIONS[-1]
     assert statement > 10
     assert found == {REVISIONS[0], REVISIONS[-1]}
 
@@ -85,4 +85,4 @@ def test_a_backup_that_an_upgrade_left_half_done_is_made_anew(tmp_path: Path, le
     kept = path.with_name(f"{path.name}.before-{REVISIONS[-1]}")
     kept.write_text(left)
     upgrade(f"sqlite:///{path}")
-    assert inspected(kept).version == REVISIONS[0]
+    assert inspect_store_file(kept).version == REVISIONS[0]

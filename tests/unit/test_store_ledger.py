@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.execution import settlement as noting
-from agent.execution.bookkeeping import audited, keep
+from agent.execution import settlement
+from agent.execution.bookkeeping import audit_entries, update_ledger
 from agent.model import EntryKind, IntentState, StepInput, Transfer
-from agent.policy.decide import agreed
+from agent.policy.decide import reconcile_ledger
 from agent.store import Store, open_store
 from agent.units import NATIVE
 from tests.ledgers import COIN, DOLLAR, GAS_WEI, USDC, WETH, at, moved
@@ -27,14 +27,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def looked(store: Store, step: StepInput) -> str:
     """One look; what ledger and chain disagree in."""
-    told = agreed(step, store.books(), store.stands(step.snapshot.head.number)).history.books
-    noting.note(store, step.snapshot, lambda: step)
-    keep(store, step)
+    told = reconcile_ledger(step, store.books(), store.ledger_balances(step.snapshot.head.number)).history.books
+    settlement.record_balance_changes(store, step.snapshot, lambda: step)
+    update_ledger(store, step)
     return told
 
 
 def sums(store: Store, block: int) -> dict[str, int]:
-    return {one.token: one.raw for one in store.stands(block)}
+    return {one.token: one.raw for one in store.ledger_balances(block)}
 
 
 def final(store: Store) -> None:
@@ -76,7 +76,7 @@ def test_what_is_mined_counts_before_it_is_final_and_enters_only_then(store: Sto
     assert looked(store, replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, number=1_002)))) == ""
     (entry,) = store.entered()
     assert entry.kind is EntryKind.TRADE and entry.block == 1_001
-    assert [pair.differs for pair in audited(store, step)] == [False]
+    assert [pair.differs for pair in audit_entries(store, step)] == [False]
 
 
 def test_a_change_that_nobody_made_is_a_flow_and_no_disagreement(store: Store) -> None:
@@ -111,9 +111,9 @@ def test_paper_keeps_books_of_its_own_and_going_live_opens_new_ones_at_the_balan
     looked(store, at(1_001, usdc=25_000))
     assert len(store.ledger()) == 4
     store.book_kind = "live"
-    assert store.ledger() == () and store.book_now() is None
+    assert store.ledger() == () and store.current_book() is None
     assert looked(store, at(1_002, usdc=25_000)) == ""
-    book = store.book_now()
+    book = store.current_book()
     assert book is not None and (book.number, book.kind) == (2, "live")
     assert sums(store, 1_002)[USDC.address] == 25_000 * DOLLAR and len(store.ledger()) == 3
 
@@ -123,5 +123,5 @@ def test_tokens_keep_their_names_when_they_leave_the_portfolio(store: Store) -> 
     step = at(1_001)
     fewer = replace(step, portfolio=replace(step.portfolio, assets=tuple(a for a in step.portfolio.assets if a.token.symbol == "USDC")))
     looked(store, fewer)
-    known = store.named_tokens()
+    known = store.token_names()
     assert known is not None and {token.symbol for token in known.tokens} >= {"WETH", "USDC"}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.amm.lp import positions as own
+from agent.amm.lp import positions
 from agent.errors import OperatorNeeded
-from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdded, LpAction, LpMove, LpTarget, Receipt, Transfer
+from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdded, LpAction, LpPositionChange, LpTarget, Receipt, Transfer
 from agent.store import Store, open_store
 from tests.older import taken_back
 from tests.providing import ADD, COLLECT, INCREASE, MANAGER, MINT, PAIR, POOL, TOKENS, WITHDRAW_V2, WITHDRAW_V3, grant_of
@@ -53,7 +53,7 @@ def mined(store: Store, action: LpAction, found: Receipt, nonce: int = 0) -> str
 
 def test_a_minted_position_is_known_with_its_receipt_and_exactly_once(store: Store) -> None:
     intent_id = mined(store, MINT, told(MINTED))
-    expected = LpMove("uniswap_v3", MANAGER, 42, POOL, *TOKENS, 3_000, (-6_000, 6_000), 10**20, 0, MINT.amounts_raw, 16)
+    expected = LpPositionChange("uniswap_v3", MANAGER, 42, POOL, *TOKENS, 3_000, (-6_000, 6_000), 10**20, 0, MINT.amounts_raw, 16)
     assert store.liquidity_moves() == (expected,)
     store.advance(intent_id, IntentState.FINAL, START_S)
     assert store.liquidity_moves() == (expected,)
@@ -139,16 +139,18 @@ def test_a_liquidity_action_that_succeeds_ends_the_rows_of_approvals_and_reverts
     assert (after.approvals_in_row, after.reverts_in_row) == (0, 0)
 
 
-def moves(*pairs: tuple[LpAction, Receipt]) -> tuple[LpMove, ...]:
-    return tuple(done for action, found in pairs if (done := own.move(action, found, WALLET)) is not None)
+def moves(*pairs: tuple[LpAction, Receipt]) -> tuple[LpPositionChange, ...]:
+    return tuple(done for action, found in pairs if (done := positions.position_change(action, found, WALLET)) is not None)
 
 
 CONFIRMED = ConfirmedPosition("uniswap_v3", MANAGER, 42, *TOKENS, (1_000, 2_000), None, 5_000, MONTH_S)
 WITHDRAWN = replace(WITHDRAW_V3, liquidity=10**19, held=4 * 10**19)
 
 
-def known(confirmed: tuple[ConfirmedPosition, ...], done: tuple[LpMove, ...], *targets: LpTarget) -> tuple[ConfirmedPosition, ...]:
-    return own.known(confirmed, targets, done, 6_000, MONTH_S)
+def known(
+    confirmed: tuple[ConfirmedPosition, ...], done: tuple[LpPositionChange, ...], *targets: LpTarget
+) -> tuple[ConfirmedPosition, ...]:
+    return positions.tracked_positions(confirmed, targets, done, 6_000, MONTH_S)
 
 
 def test_what_the_agent_opened_counts_with_what_it_put_in() -> None:

@@ -10,17 +10,19 @@ from typing import Any, Never
 import pytest
 
 from agent.errors import Retryable
-from agent.execution.step_context import Eyes, observed
-from agent.model import Order, OrderKind, OrderStage, UnitValue
-from agent.policy.orders.exits import ordered
+from agent.execution.step_context import StepReaders, confirm_prices
+from agent.model import ConditionalOrder, NavPerShare, OrderKind, OrderStage
+from agent.policy.orders.exits import apply_orders
 from agent.store.opening import open_store
 from agent.store.store import Store
 from tests.builders import OWNER
 from tests.standing import price_of, terms, two
 
-STOP = Order("0xtoken", OrderKind.STOP_LOSS, OrderStage.ARMED, terms("WETH", OrderKind.STOP_LOSS, 1_500), 7, price_of("WETH", 2_000))
+STOP = ConditionalOrder(
+    "0xtoken", OrderKind.STOP_LOSS, OrderStage.ARMED, terms("WETH", OrderKind.STOP_LOSS, 1_500), 7, price_of("WETH", 2_000)
+)
 TRAIL = replace(STOP, kind=OrderKind.TRAILING_STOP, mark=Fraction(2**200 + 1, 3**100))
-UNIT = UnitValue(Fraction(9, 10), 1_000, (("0xtoken", 10**30),), (("0xtoken", Fraction(1, 3)),))
+UNIT = NavPerShare(Fraction(9, 10), 1_000, (("0xtoken", 10**30),), (("0xtoken", Fraction(1, 3)),))
 
 
 def opened(folder: Path) -> Store:
@@ -30,57 +32,57 @@ def opened(folder: Path) -> Store:
 def test_a_restart_finds_every_order_as_it_stood(tmp_path: Path) -> None:
     store = opened(tmp_path)
     assert store.history(0).orders == () and store.history(0).unit_value is None
-    assert store.move_orders((STOP, TRAIL), UNIT, 0)
+    assert store.update_orders((STOP, TRAIL), UNIT, 0)
     store.close()
     again = opened(tmp_path)
     found = again.history(0)
     assert (found.orders, found.orders_turn, found.unit_value) == ((STOP, TRAIL), 1, UNIT)
     fired = replace(STOP, stage=OrderStage.FIRED, at=price_of("WETH", 1_400))
-    assert again.move_orders((fired,), UNIT, 1)
+    assert again.update_orders((fired,), UNIT, 1)
     assert again.history(0).orders == (fired,), "what is not handed in is forgotten"
     again.close()
 
 
 def test_the_same_again_writes_nothing_and_an_older_reading_never_wins(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    assert store.move_orders((STOP,), UNIT, 0)
-    assert store.move_orders((STOP,), UNIT, 0) and store.history(0).orders_turn == 1
+    assert store.update_orders((STOP,), UNIT, 0)
+    assert store.update_orders((STOP,), UNIT, 0) and store.history(0).orders_turn == 1
     off = replace(STOP, stage=OrderStage.OFF)
-    assert store.move_orders((off,), None, 1), "its owner's word leaves the unit as it is"
-    assert not store.move_orders((replace(STOP, mark=Fraction(5)),), UNIT, 1), "a look that had read before"
+    assert store.update_orders((off,), None, 1), "its owner's word leaves the unit as it is"
+    assert not store.update_orders((replace(STOP, mark=Fraction(5)),), UNIT, 1), "a look that had read before"
     assert store.standing_orders() == ((off,), 2) and store.history(0).unit_value == UNIT
     store.close()
 
 
 def test_losses_since_the_unit_was_written_are_handed_in_and_never_written_with_it(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    assert store.move_orders((), replace(UNIT, lost=Fraction(5)), 0)
+    assert store.update_orders((), replace(UNIT, lost=Fraction(5)), 0)
     kept = store.history(0).unit_value
     assert kept == UNIT
-    assert store.move_orders((), replace(UNIT, lost=Fraction(9)), 1) and store.history(0).orders_turn == 1
+    assert store.update_orders((), replace(UNIT, lost=Fraction(9)), 1) and store.history(0).orders_turn == 1
     store.close()
 
 
 def test_a_look_that_read_before_the_owner_s_word_is_done_again(tmp_path: Path) -> None:
     store = opened(tmp_path)
     bot = two(terms("WETH", OrderKind.STOP_LOSS, 1_500))
-    step = ordered(bot.seen({"WETH": 2_000}))
-    observed(eyes_of(store), step, store)
+    step = apply_orders(bot.seen({"WETH": 2_000}))
+    confirm_prices(eyes_of(store), step, store)
     (armed,), turn = store.standing_orders()
     assert (armed.stage, turn) == (OrderStage.ARMED, 1)
     read = replace(step.history, orders_turn=turn)
-    assert store.move_orders((replace(armed, stage=OrderStage.OFF),), None, turn)
+    assert store.update_orders((replace(armed, stage=OrderStage.OFF),), None, turn)
     with pytest.raises(Retryable, match="orders were changed while the chain was read"):
-        observed(eyes_of(store), replace(step, history=replace(read, orders=(replace(armed, stage=OrderStage.FIRED),))), store)
+        confirm_prices(eyes_of(store), replace(step, history=replace(read, orders=(replace(armed, stage=OrderStage.FIRED),))), store)
     assert store.standing_orders()[0][0].stage is OrderStage.OFF
     store.close()
 
 
-def eyes_of(store: Store) -> Eyes:
+def eyes_of(store: Store) -> StepReaders:
     """Eyes that need not look anywhere: one block is enough for this policy."""
 
     def never(*_: object) -> Never:
         raise AssertionError("nothing has to be read")
 
     unused: Any = None
-    return Eyes(unused, never, store.history, unused, unused, never)
+    return StepReaders(unused, never, store.history, unused, unused, never)

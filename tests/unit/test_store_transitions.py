@@ -13,7 +13,16 @@ import pytest
 
 from agent.model import Intent, IntentEvent, IntentKind, IntentState
 from agent.store import Store
-from agent.store.transitions import CONSUMED, OPEN, ROWS, TABLE, TRANSITIONS, Facts, Row, allowed
+from agent.store.transitions import (
+    CONSUMED,
+    OPEN,
+    RULE_BY_EVENT,
+    TRANSITION_RULES,
+    TRANSITIONS,
+    TransitionFacts,
+    TransitionRule,
+    is_allowed,
+)
 from tests.orders import Memory
 from tests.scripted import START_S, grant, receipt, tx
 
@@ -127,8 +136,8 @@ def brings(event: IntentEvent, block: int = 2) -> dict[str, object]:
 
 
 def test_the_table_is_the_one_that_was_drawn_twice() -> None:
-    assert {key: row.after for key, row in ROWS.items()} == DRAWN
-    assert len(ROWS) == len(TABLE) == len({(row.before, row.after) for row in TABLE})
+    assert {key: row.after for key, row in RULE_BY_EVENT.items()} == DRAWN
+    assert len(RULE_BY_EVENT) == len(TRANSITION_RULES) == len({(row.before, row.after) for row in TRANSITION_RULES})
     assert set(TRANSITIONS) == set(IntentState)
     assert {S.PLANNED, S.SIGNED, S.BROADCAST, S.MINED} == OPEN
     assert {event for _, event in DRAWN} == set(IntentEvent)
@@ -159,7 +168,7 @@ def test_every_event_in_every_state_acts_as_drawn_or_is_refused_and_changes_noth
 @pytest.mark.parametrize(("before", "after"), product(S, S), ids=lambda found: found.value)
 def test_every_pair_of_states_is_allowed_or_refused_as_drawn(store: Store, before: IntentState, after: IntentState) -> None:
     drawn = [event for (state, event), to in DRAWN.items() if (state, to) == (before, after)]
-    assert allowed(before, after) == bool(drawn)
+    assert is_allowed(before, after) == bool(drawn)
     if drawn:
         intent_id = READY.get((before, drawn[0]), lambda made: placed(made, before))(store)
         assert store.advance(intent_id, after, NOW, **brings(drawn[0])).state is after
@@ -182,10 +191,10 @@ def test_an_event_that_leads_elsewhere_than_it_says_is_refused(store: Store) -> 
 
 # guards
 MINED_HERE, MINED_THERE = receipt(HASH, 1, "0x01"), receipt(HASH, 2, "0x02")
-FACTS = Facts(HASH, left=True)
-PASS: dict[tuple[IntentState, IntentEvent], Facts] = {
-    **dict.fromkeys([(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND)], Facts(HASH)),
-    **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], Facts(None)),
+FACTS = TransitionFacts(HASH, left=True)
+PASS: dict[tuple[IntentState, IntentEvent], TransitionFacts] = {
+    **dict.fromkeys([(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND)], TransitionFacts(HASH)),
+    **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], TransitionFacts(None)),
     **dict.fromkeys([(S.BROADCAST, E.SEND), (S.MINED, E.UNMINE), (S.FINAL, E.UNMINE), (S.REVERTED, E.UNMINE)], FACTS),
     (S.BROADCAST, E.MINE): replace(FACTS, receipt=MINED_HERE),
     (S.BROADCAST, E.LOSE): replace(FACTS, winner=IntentKind.SWAP),
@@ -198,8 +207,10 @@ PASS: dict[tuple[IntentState, IntentEvent], Facts] = {
 _SAME = replace(FACTS, known=MINED_HERE, receipt=MINED_HERE)
 _ADOPTED = replace(FACTS, known=MINED_HERE, receipt=MINED_THERE, adopted=True)
 _FOREIGN = replace(FACTS, receipt=receipt(RIVAL, 1, "0x01"))
-REFUSE: dict[tuple[IntentState, IntentEvent], tuple[Facts, ...]] = {
-    **dict.fromkeys([(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND), (S.BROADCAST, E.SEND), (S.MINED, E.UNMINE)], (Facts(None, left=True),)),
+REFUSE: dict[tuple[IntentState, IntentEvent], tuple[TransitionFacts, ...]] = {
+    **dict.fromkeys(
+        [(S.PLANNED, E.SIGN), (S.SIGNED, E.SEND), (S.BROADCAST, E.SEND), (S.MINED, E.UNMINE)], (TransitionFacts(None, left=True),)
+    ),
     **dict.fromkeys([(S.PLANNED, E.DROP), (S.SIGNED, E.DROP)], (FACTS,)),
     (S.BROADCAST, E.MINE): (FACTS, _FOREIGN),
     (S.BROADCAST, E.LOSE): (FACTS, replace(FACTS, winner=IntentKind.CANCEL)),
@@ -211,13 +222,18 @@ REFUSE: dict[tuple[IntentState, IntentEvent], tuple[Facts, ...]] = {
     **dict.fromkeys([(S.FINAL, E.UNMINE), (S.REVERTED, E.UNMINE)], (_ADOPTED,)),
     **dict.fromkeys(
         [(S.REPLACED, E.REOPEN), (S.CANCELLED, E.REOPEN)],
-        (Facts(HASH), replace(FACTS, winner=IntentKind.SWAP), replace(FACTS, winner=IntentKind.CANCEL), replace(FACTS, adopted=True)),
+        (
+            TransitionFacts(HASH),
+            replace(FACTS, winner=IntentKind.SWAP),
+            replace(FACTS, winner=IntentKind.CANCEL),
+            replace(FACTS, adopted=True),
+        ),
     ),
 }
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.before.value}-{row.event.value}")
-def test_every_guard_passes_what_it_should_and_refuses_the_rest(row: Row) -> None:
+@pytest.mark.parametrize("row", TRANSITION_RULES, ids=lambda row: f"{row.before.value}-{row.event.value}")
+def test_every_guard_passes_what_it_should_and_refuses_the_rest(row: TransitionRule) -> None:
     assert row.guard(PASS[row.before, row.event]) is None
     for facts in REFUSE[row.before, row.event]:
         assert row.guard(facts), facts
@@ -226,7 +242,7 @@ def test_every_guard_passes_what_it_should_and_refuses_the_rest(row: Row) -> Non
 def adopted(state: IntentState) -> Callable[[Store], str]:
     def build(store: Store) -> str:
         intent_id = placed(store, state)
-        store.adopt_nonce(0, NOW)
+        store.set_expected_nonce(0, NOW)
         return intent_id
 
     return build
@@ -285,12 +301,12 @@ def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, e
 def test_the_page_lists_every_line_of_the_table_with_its_guard() -> None:
     cells = [[cell.strip() for cell in text.strip("|").split("|")] for text in PAGE.read_text().splitlines() if text.startswith("|")]
     listed = [tuple(row) for row in cells if len(row) == 5 and row[0] in {state.value for state in S}]
-    assert [row[:4] for row in listed] == [(row.before.value, row.event.value, row.after.value, row.when) for row in TABLE]
+    assert [row[:4] for row in listed] == [(row.before.value, row.event.value, row.after.value, row.when) for row in TRANSITION_RULES]
     assert all(row[4] for row in listed)
 
 
 def test_the_drawing_is_the_table() -> None:
     (drawing,) = re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", PAGE.read_text(), re.DOTALL)
     arrows = {(before, event, after) for before, after, event in re.findall(r"^ +(\w+) --> (\w+): (\w+)$", drawing, re.MULTILINE)}
-    assert arrows == {(row.before.value, row.event.value, row.after.value) for row in TABLE}
+    assert arrows == {(row.before.value, row.event.value, row.after.value) for row in TRANSITION_RULES}
     assert "[*] --> planned" in drawing

@@ -11,25 +11,36 @@ from math import isnan
 import numpy as np
 import pytest
 
-from agent.backtest.report.page import document
-from agent.backtest.settings import OPEN_LIMITS, OwnerFlow, simple
+from agent.backtest.report.page import report_document
+from agent.backtest.settings import PERMISSIVE_LIMITS, OwnerTransfer, make_spec
 from agent.backtest.simulate import simulate
 from agent.backtest.stress.paths import Scenario
-from agent.backtest.stress.report import figures, page
-from agent.backtest.stress.run import Case, StressResult, estimate_s, expected_shortfall, quantiles, stress
-from agent.backtest.stress.work import BLOCKS, JUMPS, Done, Piece, Work, by_kernel, drawdown, edges_of, known, outside
+from agent.backtest.stress.report import figures, stress_page
+from agent.backtest.stress.run import StressCase, StressResult, estimate_s, expected_shortfall, quantiles, run_stress_test
+from agent.backtest.stress.work import (
+    BLOCKS,
+    JUMPS,
+    PieceResult,
+    StressPiece,
+    StressWork,
+    band_edges,
+    kernel_setting_or_reason,
+    max_drawdown,
+    measure_by_kernel,
+    share_outside_bands,
+)
 from agent.errors import ConfigError
-from agent.model import Cron, Destination, Every, Hybrid, OrderKind, Orders, Terms, Threshold
+from agent.model import Cron, Destination, Every, HybridTrigger, OrderKind, OrdersConfig, OrderTerms, Threshold
 from tests.simulating import BAND, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated
 from tests.stressing import wish
 
-WANTED = simple({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
+WANTED = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
 TABLE = random_table(3, 200)
 
 
 @pytest.fixture(scope="module")
 def found() -> StressResult:
-    return stress(WANTED, TABLE, DEEP, wish(scenarios=(Scenario.CRASH,)))
+    return run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(Scenario.CRASH,)))
 
 
 def test_all_that_was_asked_for_is_there_and_fits_together(found: StressResult) -> None:
@@ -51,18 +62,18 @@ def test_pieces_of_any_size_done_in_any_order_elsewhere_find_the_same(found: Str
     monkeypatch.setattr("agent.backtest.stress.work.KERNEL_PIECE", 7)
     sizes = []
 
-    def share(work: Work, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Done]]:
+    def share(work: StressWork, pieces: Sequence[StressPiece]) -> Iterator[tuple[StressPiece, PieceResult]]:
         sizes.extend(piece.end - piece.start for piece in pieces)
-        other: Work = pickle.loads(pickle.dumps(work))
+        other: StressWork = pickle.loads(pickle.dumps(work))
         return ((piece, other.do(piece)) for piece in reversed(pieces))
 
-    assert stress(WANTED, TABLE, DEEP, wish(scenarios=(Scenario.CRASH,)), share=share) == found
+    assert run_stress_test(WANTED, TABLE, DEEP, wish(scenarios=(Scenario.CRASH,)), share=share) == found
     assert sizes == [7, 7, 6, 7, 7, 6, 1, 1]
 
 
 def test_the_same_seed_finds_the_same_and_more_paths_begin_with_the_same(found: StressResult) -> None:
     asked = wish(paths=10)
-    one, other = stress(WANTED, TABLE, DEEP, asked), stress(WANTED, TABLE, replace(DEEP, seed=1), asked)
+    one, other = run_stress_test(WANTED, TABLE, DEEP, asked), run_stress_test(WANTED, TABLE, replace(DEEP, seed=1), asked)
     assert one.cases[0].measured == found.cases[0].measured[:10]
     assert one.cases[1].measured == found.cases[1].measured[:10]
     assert one.cases[2] == found.cases[2]
@@ -72,55 +83,58 @@ def test_the_same_seed_finds_the_same_and_more_paths_begin_with_the_same(found: 
 
 
 def test_the_kernel_measures_what_the_live_step_measures() -> None:
-    for wanted in (WANTED, replace(WANTED, policy=replace(WANTED.policy, trigger=Hybrid(Threshold(200, None), Every(2 * HOUR_S))))):
+    for wanted in (WANTED, replace(WANTED, policy=replace(WANTED.policy, trigger=HybridTrigger(Threshold(200, None), Every(2 * HOUR_S))))):
         table = random_table(7, 30, volatility=0.05)
-        setting = known(wanted, DEEP)
+        setting = kernel_setting_or_reason(wanted, DEEP)
         assert not isinstance(setting, str)
-        mine, step = by_kernel(wanted, setting, table, 10_000.0), simulate(wanted, table, DEEP)
+        mine, step = measure_by_kernel(wanted, setting, table, 10_000.0), simulate(wanted, table, DEEP)
         assert mine.rebalances == len(step.rebalances) >= 2
         assert mine.loss == pytest.approx(1 - step.equity[-1] / step.equity[0], abs=1e-6)
-        assert mine.drawdown == pytest.approx(drawdown(step.equity), abs=1e-6)
+        assert mine.drawdown == pytest.approx(max_drawdown(step.equity), abs=1e-6)
         assert mine.behind == pytest.approx(1 - step.equity[-1] / step.hold[-1], abs=1e-6)
         assert mine.turnover == pytest.approx(float(step.turnover), rel=1e-3)
-        assert mine.outside == outside(step.weights, edges_of(wanted))
+        assert mine.outside == share_outside_bands(step.weights, band_edges(wanted))
 
 
 def test_a_review_by_schedule_leaves_weights_outside_until_it_is_due() -> None:
     table = hourly(BTC=[100.0] * 5 + [130.0] * 15)
-    found = simulated(table, halves(Hybrid(BAND, Every(12 * HOUR_S))))
+    found = simulated(table, halves(HybridTrigger(BAND, Every(12 * HOUR_S))))
     assert [one.bar for one in found.rebalances] == [12]
-    setting = known(halves(Hybrid(BAND, Every(12 * HOUR_S))), DEEP)
+    setting = kernel_setting_or_reason(halves(HybridTrigger(BAND, Every(12 * HOUR_S))), DEEP)
     assert not isinstance(setting, str)
-    assert by_kernel(halves(Hybrid(BAND, Every(12 * HOUR_S))), setting, table, 1e4).outside == 7 / 20
-    assert isnan(by_kernel(halves(Every(HOUR_S)), replace(setting, trigger=Every(HOUR_S)), table, 1e4).outside)
+    assert measure_by_kernel(halves(HybridTrigger(BAND, Every(12 * HOUR_S))), setting, table, 1e4).outside == 7 / 20
+    assert isnan(measure_by_kernel(halves(Every(HOUR_S)), replace(setting, trigger=Every(HOUR_S)), table, 1e4).outside)
 
 
 def test_a_policy_that_the_kernel_does_not_know_goes_through_the_live_step() -> None:
-    wanted = halves(Hybrid(BAND, Cron("0 9 * * *", "UTC")))
-    found = stress(wanted, TABLE, DEEP, wish(bars=5))
+    wanted = halves(HybridTrigger(BAND, Cron("0 9 * * *", "UTC")))
+    found = run_stress_test(wanted, TABLE, DEEP, wish(bars=5))
     assert [(case.name, case.by) for case in found.cases] == [(BLOCKS, "step"), (JUMPS, "step"), ("calm", "step")]
     assert dict(found.skipped)["kernel"].startswith("it does not know schedules by the calendar")
     assert found.kernel_off is None
     coin = wanted.portfolio.assets[0].token.address
-    orders = replace(halves().portfolio, orders=Orders((Terms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
+    orders = replace(halves().portfolio, orders=OrdersConfig((OrderTerms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
     banded = replace(halves().portfolio, assets=tuple(replace(one, band=BAND) for one in halves().portfolio.assets))
     for unknown, why in (
         (replace(halves(), portfolio=orders), "orders"),
         (replace(halves(), portfolio=banded), "bands of single assets"),
         (replace(halves(), policy=replace(halves().policy, destination=Destination.ZONE)), "this destination"),
     ):
-        assert known(unknown, DEEP) == why
-    assert known(halves(), replace(DEEP, latency_bars=1)) == "latency"
-    assert known(halves(), replace(DEEP, flows=(OwnerFlow(START_S + HOUR_S, Fraction(1)),))) == "deposits and withdrawals"
+        assert kernel_setting_or_reason(unknown, DEEP) == why
+    assert kernel_setting_or_reason(halves(), replace(DEEP, latency_bars=1)) == "latency"
+    assert (
+        kernel_setting_or_reason(halves(), replace(DEEP, flows=(OwnerTransfer(START_S + HOUR_S, Fraction(1)),)))
+        == "deposits and withdrawals"
+    )
 
 
 def test_scenarios_that_do_not_fit_are_left_out_and_told_or_refused_where_they_were_named() -> None:
-    cash = simple({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")
-    found = stress(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(Scenario.DEPEG,)))
+    cash = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")
+    found = run_stress_test(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(Scenario.DEPEG,)))
     assert "no asset of this portfolio is a dollar" in dict(found.skipped)["depeg"]
     assert [case.name for case in found.cases][2:] == ["calm"]
     with pytest.raises(ConfigError, match="depeg: no asset"):
-        stress(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(Scenario.DEPEG,), named=True))
+        run_stress_test(cash, TABLE, DEEP, wish(paths=1, bars=5, scenarios=(Scenario.DEPEG,), named=True))
 
 
 def test_tails_are_what_a_hand_works_out() -> None:
@@ -130,25 +144,25 @@ def test_tails_are_what_a_hand_works_out() -> None:
     assert expected_shortfall(losses[:3]) == pytest.approx(0.03)
     assert quantiles(np.array([0.0, 1.0])) == pytest.approx((0.05, 0.25, 0.5, 0.75, 0.95, 0.99))
     assert quantiles(np.array([0.0, float("nan")])) is None
-    assert drawdown(np.array([1.0, 2.0, 1.5, 3.0, 1.2, 2.0])) == pytest.approx(0.6)
+    assert max_drawdown(np.array([1.0, 2.0, 1.5, 3.0, 1.2, 2.0])) == pytest.approx(0.6)
     edges = np.array([[0.4, 0.6], [0.4, 0.6]])
-    assert outside(np.array([[0.5, 0.5], [0.6, 0.4], [0.61, 0.39], [0.3, 0.7]]), edges) == 0.5
+    assert share_outside_bands(np.array([[0.5, 0.5], [0.6, 0.4], [0.61, 0.39], [0.3, 0.7]]), edges) == 0.5
 
 
 def test_figures_of_a_case_are_those_of_its_paths(found: StressResult) -> None:
-    case: Case = found.cases[0]
+    case: StressCase = found.cases[0]
     made = figures(case)
     losses = case.values("loss")
     assert float(made["loss"]["worst"]) == pytest.approx(losses.max(), abs=1e-6)
     assert float(made["loss"]["quantiles"]["50%"]) == pytest.approx(np.median(losses), abs=1e-6)
     assert float(made["loss"]["expected_shortfall"]) == pytest.approx(losses.max(), abs=1e-6)  # of twenty
     assert made["outside_bands"]["worst"] == "0.000000"
-    timed = Case("x", "kernel", tuple(replace(one, outside=float("nan")) for one in case.measured))
+    timed = StressCase("x", "kernel", tuple(replace(one, outside=float("nan")) for one in case.measured))
     assert figures(timed)["outside_bands"] is None
 
 
 def test_the_report_shows_every_case_and_by_what_it_can_be_repeated(found: StressResult) -> None:
-    made = document(page(found))
+    made = report_document(stress_page(found))
     text = str(made)
     for case in found.cases:
         assert case.name in text
@@ -156,7 +170,7 @@ def test_the_report_shows_every_case_and_by_what_it_can_be_repeated(found: Stres
     assert found.data_hash in text
     assert "crash is the worst: its only path is a loss of" in text and "'20 paths'" in text and "bars of 1 hour" in text
     three = replace(found, cases=tuple(replace(case, measured=case.measured[:1] * 3) for case in found.cases), interval_s=900)
-    told = str(document(page(three)))
+    told = str(report_document(stress_page(three)))
     assert "crash is the worst: the worst of its 3 paths is a loss of" in told and "bars of 15 minutes" in told  # no mean of so few
     titles = [section["title"] for section in made["sections"]]
     assert titles == ["Prices that could have been", "Markets that break"]
@@ -167,7 +181,7 @@ def test_the_report_shows_every_case_and_by_what_it_can_be_repeated(found: Stres
 def test_how_long_it_takes_is_known_before_it_begins() -> None:
     few, many = estimate_s(wish(), WANTED, DEEP), estimate_s(wish(paths=20_000, step_paths=100, bars=1_000), WANTED, DEEP)
     assert few < 2 < 100 < many
-    timed = simple({"BTC": 5_000, "USD": 5_000}, Every(HOUR_S), "USD")
+    timed = make_spec({"BTC": 5_000, "USD": 5_000}, Every(HOUR_S), "USD")
     assert estimate_s(wish(), timed, DEEP) > estimate_s(wish(), WANTED, DEEP)
 
 
@@ -190,30 +204,30 @@ def test_numbers_of_none_or_far_too_much_are_refused_before_anything_is_done(cha
 
 def test_paths_longer_than_the_file_a_block_longer_than_it_and_a_seed_below_zero_are_named() -> None:
     with pytest.raises(ConfigError, match="--bars: 201 of 200"):
-        stress(WANTED, TABLE, DEEP, wish(paths=1, bars=201))
+        run_stress_test(WANTED, TABLE, DEEP, wish(paths=1, bars=201))
     with pytest.raises(ConfigError, match="--block: 300 of 199 moves"):
-        stress(WANTED, TABLE, DEEP, wish(block=300.0))
+        run_stress_test(WANTED, TABLE, DEEP, wish(block=300.0))
     with pytest.raises(ConfigError, match="--seed"):
-        stress(WANTED, TABLE, replace(DEEP, seed=-1), wish())
+        run_stress_test(WANTED, TABLE, replace(DEEP, seed=-1), wish())
     with pytest.raises(ConfigError, match="19 moves"):
-        stress(WANTED, random_table(1, 20), DEEP, wish(bars=5))
+        run_stress_test(WANTED, random_table(1, 20), DEEP, wish(bars=5))
 
 
 def test_the_recorded_path_ends_where_an_asset_has_its_last_price() -> None:
     closes = TABLE.closes.copy()
     closes[150:, 1] = np.nan
-    found = stress(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=30))
+    found = run_stress_test(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=30))
     assert found.cases[2].measured[0].halted == 0
     assert found.kernel_off is not None
     assert any("the recorded path ends 50 bars before the data do" in note for note in found.notes)
     assert "50 moves at which a price is missing are left out" in found.notes
     with pytest.raises(ConfigError, match="--bars: 151 of 150"):
-        stress(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=151))
+        run_stress_test(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=151))
 
 
 def test_least_trades_fees_and_depths_are_those_of_the_live_step() -> None:
-    limited = replace(WANTED, limits=replace(OPEN_LIMITS, min_trade=Fraction(25 * 10**18)))
-    setting = known(limited, replace(DEEP, fee_pips=3_000, depth=Fraction(10**6)))
+    limited = replace(WANTED, limits=replace(PERMISSIVE_LIMITS, min_trade=Fraction(25 * 10**18)))
+    setting = kernel_setting_or_reason(limited, replace(DEEP, fee_pips=3_000, depth=Fraction(10**6)))
     assert not isinstance(setting, str)
     assert (setting.min_trade, setting.costs.fee_bps, setting.costs.depth[:2]) == (25.0, (30.0, 30.0, 0.0), (1e6, 1e6))
     assert isinstance(setting.trigger, Threshold)

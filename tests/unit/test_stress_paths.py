@@ -7,8 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.backtest.data import PriceTable, table_of
-from agent.backtest.stress.paths import Jumps, Past, block_of, check_block, jumped, jumps_of, past_of, resampled
+from agent.backtest.data import PriceTable, make_price_table
+from agent.backtest.stress.paths import (
+    JumpDiffusion,
+    ReturnHistory,
+    bootstrap_path,
+    check_block,
+    fit_jump_diffusion,
+    jump_diffusion_path,
+    mean_block_length,
+    return_history,
+)
 from agent.errors import ConfigError
 from tests.simulating import HOUR_S, START_S, random_table
 
@@ -23,13 +32,13 @@ def moves(path: PriceTable) -> np.ndarray:
     return np.diff(np.log(path.closes), axis=0)
 
 
-def past(count: int = 200) -> Past:
-    return past_of(random_table(3, count + 1))
+def past(count: int = 200) -> ReturnHistory:
+    return return_history(random_table(3, count + 1))
 
 
 def test_a_resampled_path_begins_at_the_newest_prices_and_makes_only_moves_that_were() -> None:
     was = past()
-    path = resampled(was, 500, 8, chance())
+    path = bootstrap_path(was, 500, 8, chance())
     assert path.symbols == was.symbols
     assert path.closes[0].tolist() == was.last.tolist()
     assert path.times_s.tolist() == [was.end_s + HOUR_S * bar for bar in range(500)]
@@ -41,7 +50,7 @@ def test_blocks_go_on_where_they_are_and_are_as_long_as_said() -> None:
     was = past(1_000)
     order = {tuple(row): number for number, row in enumerate(np.round(was.returns, 8))}
     for block in (1.0, 5.0, 40.0):
-        rows = np.array([order[tuple(row)] for row in np.round(moves(resampled(was, 20_001, block, chance())), 8)])
+        rows = np.array([order[tuple(row)] for row in np.round(moves(bootstrap_path(was, 20_001, block, chance())), 8)])
         follows = (np.diff(rows) % 1_000 == 1).mean()
         assert follows == pytest.approx(1 - 1 / block, abs=0.01)
         assert set(rows.tolist()) == set(range(1_000))  # the newest move as well
@@ -49,8 +58,8 @@ def test_blocks_go_on_where_they_are_and_are_as_long_as_said() -> None:
 
 def test_the_same_generator_makes_the_same_path_and_another_another() -> None:
     was = past()
-    model = jumps_of(was)
-    for made in (lambda seed: resampled(was, 50, 5, chance(seed)), lambda seed: jumped(was, model, 50, chance(seed))):
+    model = fit_jump_diffusion(was)
+    for made in (lambda seed: bootstrap_path(was, 50, 5, chance(seed)), lambda seed: jump_diffusion_path(was, model, 50, chance(seed))):
         assert np.array_equal(made(1).closes, made(1).closes)
         assert not np.array_equal(made(1).closes, made(2).closes)
 
@@ -58,15 +67,15 @@ def test_the_same_generator_makes_the_same_path_and_another_another() -> None:
 def test_a_walk_with_jumps_has_the_moments_of_its_model_and_is_found_again() -> None:
     walk = np.array([[1.0, 0.4], [0.4, 0.5]]) * 1e-4
     sizes = np.array([[9.0, 5.0], [5.0, 4.0]]) * 1e-3
-    model = Jumps(np.array([2e-4, -1e-4]), walk, 0.01, np.array([-0.10, -0.06]), sizes)
-    path = jumped(past(), model, 100_001, chance(5))
+    model = JumpDiffusion(np.array([2e-4, -1e-4]), walk, 0.01, np.array([-0.10, -0.06]), sizes)
+    path = jump_diffusion_path(past(), model, 100_001, chance(5))
     found = moves(path)
     # Of a compound Poisson sum: mean λ μ, variance λ (Σ + μ μ').
     mean = model.drift + model.rate * model.jump_mean
     spread = walk + model.rate * (sizes + np.outer(model.jump_mean, model.jump_mean))
     assert found.mean(axis=0) == pytest.approx(mean, abs=4 * np.sqrt(spread[0, 0] / 100_000))
     assert np.cov(found, rowvar=False) == pytest.approx(spread, rel=0.1)
-    again = jumps_of(past_of(path))
+    again = fit_jump_diffusion(return_history(path))
     assert again.rate == pytest.approx(model.rate, rel=0.25)  # small jumps look like the walk
     assert again.covariance == pytest.approx(walk, rel=0.1)
     assert again.jump_mean == pytest.approx(model.jump_mean, rel=0.35)
@@ -74,18 +83,20 @@ def test_a_walk_with_jumps_has_the_moments_of_its_model_and_is_found_again() -> 
 
 def test_where_nothing_jumps_there_are_no_jumps_and_the_covariance_is_the_data_s() -> None:
     steps = 0.01 * np.sin(np.arange(300) * np.array([[1.0], [1.7]])).T
-    table = table_of([START_S + HOUR_S * bar for bar in range(301)], dict(zip("AB", _prices(steps).T.tolist(), strict=True)))
-    found = jumps_of(past_of(table))
+    table = make_price_table([START_S + HOUR_S * bar for bar in range(301)], dict(zip("AB", _prices(steps).T.tolist(), strict=True)))
+    found = fit_jump_diffusion(return_history(table))
     assert found.rate == 0
     assert found.covariance == pytest.approx(np.cov(steps, rowvar=False), rel=1e-6)
-    assert np.cov(moves(jumped(past_of(table), found, 50_000, chance())), rowvar=False) == pytest.approx(found.covariance, abs=2e-6)
+    assert np.cov(moves(jump_diffusion_path(return_history(table), found, 50_000, chance())), rowvar=False) == pytest.approx(
+        found.covariance, abs=2e-6
+    )
 
 
 def test_one_asset_whose_price_never_moves_has_paths_too() -> None:
-    table = table_of([START_S + HOUR_S * bar for bar in range(60)], {"A": [3.0] * 60})
-    was = past_of(table)
-    assert (jumped(was, jumps_of(was), 20, chance()).closes == 3).all()
-    assert (resampled(was, 20, block_of(was), chance()).closes == 3).all()
+    table = make_price_table([START_S + HOUR_S * bar for bar in range(60)], {"A": [3.0] * 60})
+    was = return_history(table)
+    assert (jump_diffusion_path(was, fit_jump_diffusion(was), 20, chance()).closes == 3).all()
+    assert (bootstrap_path(was, 20, mean_block_length(was), chance()).closes == 3).all()
 
 
 def test_moves_at_which_a_price_is_missing_are_left_out_and_counted() -> None:
@@ -93,7 +104,7 @@ def test_moves_at_which_a_price_is_missing_are_left_out_and_counted() -> None:
     closes = table.closes.copy()
     closes[40:45, 0] = NAN
     closes[90:, 1] = NAN
-    found = past_of(replace(table, closes=closes))
+    found = return_history(replace(table, closes=closes))
     assert len(found.returns) == 100 - 6 - 11
     assert found.left_out == 17
     assert np.isfinite(found.returns).all()
@@ -102,26 +113,26 @@ def test_moves_at_which_a_price_is_missing_are_left_out_and_counted() -> None:
 
 def test_without_drift_prices_go_nowhere_on_average() -> None:
     table = random_table(3, 101)
-    assert np.exp(past_of(table, drift=False).returns).mean(axis=0) == pytest.approx(np.ones(2), abs=1e-14)
-    assert np.abs(past_of(table).returns.mean(axis=0)).max() > 1e-4
+    assert np.exp(return_history(table, drift=False).returns).mean(axis=0) == pytest.approx(np.ones(2), abs=1e-14)
+    assert np.abs(return_history(table).returns.mean(axis=0)).max() > 1e-4
 
 
 def test_moves_that_cluster_ask_for_longer_blocks_than_those_that_do_not() -> None:
     steps = chance(2).normal(0, 0.01, (2_000, 1))
-    calm = past_of(PriceTable(("A",), START_S + HOUR_S * np.arange(2_001), _prices(steps)))
+    calm = return_history(PriceTable(("A",), START_S + HOUR_S * np.arange(2_001), _prices(steps)))
     loud = np.repeat(np.where(np.arange(40) % 2, 3.0, 0.3), 50)[:, None]
-    wild = past_of(PriceTable(("A",), START_S + HOUR_S * np.arange(2_001), _prices(steps * loud)))
-    assert 1 <= block_of(calm) < 10
-    assert block_of(wild) > 3 * block_of(calm)
+    wild = return_history(PriceTable(("A",), START_S + HOUR_S * np.arange(2_001), _prices(steps * loud)))
+    assert 1 <= mean_block_length(calm) < 10
+    assert mean_block_length(wild) > 3 * mean_block_length(calm)
 
 
 def test_too_few_prices_and_blocks_that_do_not_fit_are_named() -> None:
     with pytest.raises(ConfigError, match="29 moves between bars"):
-        past_of(random_table(1, 30))
+        return_history(random_table(1, 30))
     closes = random_table(1, 100).closes
     closes[::2, 0] = NAN
     with pytest.raises(ConfigError, match="0 moves between bars"):
-        past_of(replace(random_table(1, 100), closes=closes))
+        return_history(replace(random_table(1, 100), closes=closes))
     was = past(100)
     for block in (0.5, 0.0, -3.0, 101.0, float("nan")):
         with pytest.raises(ConfigError, match="--block"):

@@ -8,11 +8,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from agent.backtest.settings import simple
+from agent.backtest.settings import make_spec
 from agent.backtest.simulate import simulate
-from agent.backtest.stress.paths import Scenario, Severity, lay, unfit
+from agent.backtest.stress.paths import Scenario, Severity, apply_scenario, inapplicable_scenarios
 from agent.errors import ConfigError
-from agent.model import Every, OrderKind, Orders, Terms
+from agent.model import Every, OrderKind, OrdersConfig, OrderTerms
 from tests.simulating import BAND, COIN, DEEP, HOUR_S, halves, hourly, simulated
 from tests.stressing import BARS, BEGINS, ENDS, guarded, risen, under
 
@@ -49,11 +49,11 @@ def test_a_dollar_off_its_peg_halts_by_the_depeg_limit_until_it_is_back() -> Non
 
 def test_a_dollar_of_the_table_falls_as_the_numeraire_does() -> None:
     table = hourly(ETH=[100.0] * BARS, USDC=[1.0] * BARS)
-    wanted = simple({"ETH": 5_000, "USDC": 5_000}, BAND, "EUR")
-    laid = lay(Scenario.DEPEG, wanted, table, DEEP, Severity(depeg_bps=2_500))
+    wanted = make_spec({"ETH": 5_000, "USDC": 5_000}, BAND, "EUR")
+    laid = apply_scenario(Scenario.DEPEG, wanted, table, DEEP, Severity(depeg_bps=2_500))
     assert laid.table.closes[:, 1].tolist() == [1.0] * BEGINS + [0.75] * (ENDS - BEGINS) + [1.0] * (BARS - ENDS)
     assert (laid.unit == 1).all()
-    own = lay(Scenario.DEPEG, guarded(), risen(), DEEP, Severity(depeg_bps=2_500))
+    own = apply_scenario(Scenario.DEPEG, guarded(), risen(), DEEP, Severity(depeg_bps=2_500))
     assert own.table.symbols == ("BTC", "USD")
     assert own.unit.tolist() == own.table.closes[:, 1].tolist() == laid.table.closes[:, 1].tolist()
 
@@ -97,7 +97,7 @@ def test_in_thin_pools_a_least_trade_that_the_impact_limit_does_not_allow_is_ref
 def test_a_stop_loss_sells_all_of_it_once_in_a_crash_and_nothing_is_bought_back() -> None:
     table, wanted = hourly(BTC=[100.0] * BARS), halves()
     coin = wanted.portfolio.assets[0].token.address
-    stopped = replace(wanted.portfolio, orders=Orders((Terms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
+    stopped = replace(wanted.portfolio, orders=OrdersConfig((OrderTerms(coin, OrderKind.STOP_LOSS, share_bps=2_000),)))
     found = under(Scenario.CRASH, replace(wanted, portfolio=stopped), table)
     assert len(found.rebalances) == 1
     # 50 % over three bars: 79.4, 63.0, 50. The first is below 80.
@@ -110,8 +110,8 @@ def test_a_stop_loss_sells_all_of_it_once_in_a_crash_and_nothing_is_bought_back(
 
 def test_a_crash_takes_its_share_of_all_but_dollars_and_stays() -> None:
     table = hourly(BTC=[100.0] * BARS, USDC=[1.0] * BARS)
-    wanted = simple({"BTC": 5_000, "USDC": 5_000}, BAND, "EUR")
-    laid = lay(Scenario.CRASH, wanted, table, DEEP, Severity(crash_bps=7_500, crash_bars=2))
+    wanted = make_spec({"BTC": 5_000, "USDC": 5_000}, BAND, "EUR")
+    laid = apply_scenario(Scenario.CRASH, wanted, table, DEEP, Severity(crash_bps=7_500, crash_bars=2))
     assert laid.table.closes[:, 0].tolist() == pytest.approx([100.0] * BEGINS + [50.0] + [25.0] * (BARS - BEGINS - 1))
     assert (laid.table.closes[:, 1] == 1).all()
     assert (table.closes[:, 0] == 100).all()
@@ -119,14 +119,14 @@ def test_a_crash_takes_its_share_of_all_but_dollars_and_stays() -> None:
 
 def test_what_a_portfolio_cannot_meet_is_named() -> None:
     table = hourly(BTC=[100.0] * BARS, ETH=[10.0] * BARS)
-    wanted = simple({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")
-    found = dict(unfit(tuple(Scenario), wanted, table, DEEP, Severity()))
+    wanted = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "EUR")
+    found = dict(inapplicable_scenarios(tuple(Scenario), wanted, table, DEEP, Severity()))
     assert set(found) == {"depeg", "gas-spike"}
     assert "no asset of this portfolio is a dollar" in found["depeg"]
     with pytest.raises(ConfigError, match="gas-spike: no price of the native coin"):
-        lay(Scenario.GAS, wanted, table, DEEP, Severity())
-    cash = simple({"USDC": 5_000, "USD": 5_000}, BAND, "USD")
-    assert "crash" in dict(unfit(tuple(Scenario), cash, hourly(USDC=[1.0] * BARS), DEEP, Severity()))
+        apply_scenario(Scenario.GAS, wanted, table, DEEP, Severity())
+    cash = make_spec({"USDC": 5_000, "USD": 5_000}, BAND, "USD")
+    assert "crash" in dict(inapplicable_scenarios(tuple(Scenario), cash, hourly(USDC=[1.0] * BARS), DEEP, Severity()))
 
 
 def test_settings_without_anything_broken_are_as_they_were() -> None:

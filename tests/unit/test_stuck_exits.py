@@ -11,32 +11,32 @@ from typing import Any
 import pytest
 
 from agent import codec, engine
-from agent.app.alerting import Facts
-from agent.app.alerting import raised_alerts as alerts
-from agent.app.positions.orders import shown, standing_orders
+from agent.app.alerting import RunFacts
+from agent.app.alerting import cycle_alerts as alerts
+from agent.app.positions.orders import orders_document, standing_orders
 from agent.execution import exits
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
     AdjustLiquidity,
     AlertKind,
+    ConditionalOrder,
     Evidence,
     Hold,
     LimitOrder,
-    Order,
     OrderKind,
-    Orders,
+    OrdersConfig,
     OrderStage,
     Plan,
     PoolState,
     Rebalance,
     StepInput,
 )
-from agent.model.strategies import Health
-from agent.planning import proposals as strategies
+from agent.model.strategies import StrategyHealth
+from agent.planning import proposals
 from agent.planning.planner import NothingPlanned, plan
 from agent.policy.decide import decide
-from agent.policy.effective_targets import wanted
-from agent.policy.orders.exits import ordered
+from agent.policy.effective_targets import apply_effective_targets
+from agent.policy.orders.exits import apply_orders
 from tests.builders import Number, step_input, token, v2_pool, with_limits
 from tests.lp_worlds import quiet, ranged, world
 from tests.lp_worlds import wanted as wanted_liquidity
@@ -67,13 +67,13 @@ def fired(*symbols: str, values: Mapping[str, Number] | None = None, pools: tupl
     """Stops of these have fired; values in USDC, on target unless said."""
     step = with_limits(step_input(TARGETS, values, PRICES, pools=pools), turnover_bps=None, daily_turnover_bps=None)
     wished = tuple(terms(symbol, STOP, 1) for symbol in symbols)
-    orders = tuple(Order(one.token, STOP, FIRED, one, 1, price_of("LINK", 20), None, price_of("LINK", 10)) for one in wished)
-    portfolio = replace(step.portfolio, orders=Orders(wished))
-    return ordered(replace(step, portfolio=portfolio, history=replace(step.history, orders=orders)))
+    orders = tuple(ConditionalOrder(one.token, STOP, FIRED, one, 1, price_of("LINK", 20), None, price_of("LINK", 10)) for one in wished)
+    portfolio = replace(step.portfolio, orders=OrdersConfig(wished))
+    return apply_orders(replace(step, portfolio=portfolio, history=replace(step.history, orders=orders)))
 
 
-def judged(step: StepInput) -> Outcome:
-    return engine.judge(step, strategies.rebalance, Sees(), "abc")
+def judged(step: StepInput) -> StepOutcome:
+    return engine.evaluate_input(step, proposals.rebalance, Sees(), "abc")
 
 
 def moved(plan: Plan | None) -> set[str]:
@@ -120,8 +120,10 @@ def test_where_nothing_else_is_to_be_done_it_holds_so_that_reviews_and_exchanges
 def test_the_whole_portfolio_out_with_nothing_sellable_holds_and_says_so() -> None:
     step = fired(values={"WETH": 0, "WBTC": 0, "LINK": 2_000, "USDC": 0})
     stop = terms("", STOP, None, 2_000)
-    gone = Order("portfolio", STOP, FIRED, stop, 1, Fraction(1), None, Fraction(1, 2))
-    step = ordered(replace(step, portfolio=replace(step.portfolio, orders=Orders((stop,))), history=replace(step.history, orders=(gone,))))
+    gone = ConditionalOrder("portfolio", STOP, FIRED, stop, 1, Fraction(1), None, Fraction(1, 2))
+    step = apply_orders(
+        replace(step, portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))), history=replace(step.history, orders=(gone,)))
+    )
     found = judged(step)
     assert found.kind is OutcomeKind.HOLD
     assert "nothing else is traded" in found.reason and "trimtab orders disarm portfolio" in found.reason
@@ -130,12 +132,12 @@ def test_the_whole_portfolio_out_with_nothing_sellable_holds_and_says_so() -> No
 def test_liquidity_of_other_assets_is_taken_out_while_the_wallet_s_part_is_stuck() -> None:
     step = world([ranged(2_000, 1_600, 2_500)], [wanted_liquidity(2_000)], trigger=quiet())
     stop = terms("WETH", STOP, 2_100)
-    gone = Order(stop.token, STOP, FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
-    step = replace(step, portfolio=replace(step.portfolio, orders=Orders((stop,))), history=replace(step.history, orders=(gone,)))
-    step = ordered(with_limits(step, pool_min_value=Fraction(10**18)))
+    gone = ConditionalOrder(stop.token, STOP, FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
+    step = replace(step, portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))), history=replace(step.history, orders=(gone,)))
+    step = apply_orders(with_limits(step, pool_min_value=Fraction(10**18)))
     first = decide(step).decision
     assert isinstance(first, Rebalance) and first.exit, "the wallet's part would go first"
-    found = strategies.rebalance(step)
+    found = proposals.rebalance(step)
     assert isinstance(found.decided.decision, AdjustLiquidity) and found.plan is not None and found.plan.actions
     assert [one.token for one in found.decided.stuck] == [WETH.address]
 
@@ -150,9 +152,9 @@ def test_an_exit_that_the_guards_refuse_for_its_pool_holds_back_its_own_asset_al
 
 def test_a_refusal_that_leaving_the_exit_alone_does_not_end_stays_one() -> None:
     step = fired("LINK", pools=(*MARKET, OFF))
-    refused = engine.judged_once(step, strategies.rebalance, Sees(), "abc")
+    refused = engine.evaluate_input_once(step, proposals.rebalance, Sees(), "abc")
     assert refused.kind is OutcomeKind.REFUSED
-    assert exits.around(refused, lambda left: replace(refused, step_input=left)).kind is OutcomeKind.REFUSED
+    assert exits.without_refused_exits(refused, lambda left: replace(refused, step_input=left)).kind is OutcomeKind.REFUSED
 
 
 def test_an_exit_whose_pool_is_refused_lets_the_ordinary_rebalance_go_on() -> None:
@@ -169,7 +171,7 @@ def test_what_is_refused_for_all_of_the_wallet_stays_a_refusal() -> None:
             """Evidence with the kill switch on."""
             return evidence(step, plan, paused=True, pause_reason="by hand")
 
-    found = engine.judge(fired("WBTC"), strategies.rebalance, Paused(), "abc")
+    found = engine.evaluate_input(fired("WBTC"), proposals.rebalance, Paused(), "abc")
     assert found.kind is OutcomeKind.REFUSED and found.decided.stuck == ()
 
 
@@ -181,7 +183,7 @@ def test_two_exits_that_are_refused_only_together_go_one_after_the_other() -> No
             """Evidence without pins for a plan of more than one leg."""
             return evidence(step, plan) if len(plan.legs) == 1 else evidence(step, plan, trusted=())
 
-    found = engine.judge(fired("WETH", "WBTC", pools=(*MARKET, SOUND)), strategies.rebalance, OneAtATime(), "abc")
+    found = engine.evaluate_input(fired("WETH", "WBTC", pools=(*MARKET, SOUND)), proposals.rebalance, OneAtATime(), "abc")
     assert found.kind is OutcomeKind.PLANNED and found.plan is not None and len(found.plan.legs) == 1
     assert [one.why for one in found.decided.stuck] == ["it was refused together with another exit, which goes first"]
 
@@ -196,28 +198,28 @@ def test_a_refusal_of_what_goes_on_besides_names_the_exit_too() -> None:
 def test_a_limit_order_by_hand_is_filled_and_may_sell_what_is_stuck() -> None:
     step = fired("LINK")
     order = LimitOrder("o", WETH.address, USDC.address, 10**17, Fraction(1_000, 10**12), 2_000_000_000, 1)
-    found = strategies.waiting_orders((order,))(step)
+    found = proposals.waiting_orders((order,))(step)
     assert found.decided.order == "o" and found.plan is not None
     assert [one.token for one in found.decided.stuck] == [LINK.address], "it is told all the same"
     dear = with_limits(fired("LINK", pools=(*MARKET, SOUND)), plan_cost_bps=1)
     sells = replace(order, token_in=LINK.address, amount_in_raw=10**18, price=Fraction(1, 10**12))
-    by_hand = strategies.one_order(sells)(dear)
+    by_hand = proposals.single_order(sells)(dear)
     assert by_hand.plan is not None and moved(by_hand.plan) == {LINK.address, USDC.address}
-    first = strategies.one_order(sells)(with_limits(dear, plan_cost_bps=200))
+    first = proposals.single_order(sells)(with_limits(dear, plan_cost_bps=200))
     assert first.plan is None and "waits: stop_loss of LINK" in first.decided.decision.reason, "an exit that can be done goes first"
 
 
 def test_status_orders_alerts_and_the_journal_tell_it() -> None:
     step = fired("LINK")
-    decided = strategies.decision_at(step)
+    decided = proposals.decision_at(step)
     assert "LINK is out and cannot be sold now" in decided.decision.reason and not decided.leaves
-    assert ["LINK is out" in line for line in shown(step)["stuck"]] == [True]
+    assert ["LINK is out" in line for line in orders_document(step)["stuck"]] == [True]
     found = judged(step)
-    (told,) = [one for one in alerts(found, Facts(False, "", None)) if one.key.startswith("stuck:")]
+    (told,) = [one for one in alerts(found, RunFacts(False, "", None)) if one.key.startswith("stuck:")]
     assert told.kind is AlertKind.ORDER and told.lasting
     assert "LINK is to be sold by an order and cannot be sold now" in told.text and "trimtab orders disarm LINK" in told.text
     again = codec.loads(StepInput, codec.dumps(found.step_input))
-    assert again == found.step_input and strategies.decision_at(again).decision == found.decision, "explain says the same"
+    assert again == found.step_input and proposals.decision_at(again).decision == found.decision, "explain says the same"
 
 
 def test_once_there_is_a_market_it_is_sold() -> None:
@@ -228,12 +230,12 @@ def test_once_there_is_a_market_it_is_sold() -> None:
     assert dict(found.plan.holdings_after)[LINK.address] == 0
 
 
-@pytest.mark.parametrize("health", [Health.ACTIVE, Health.PAUSED])
-def test_strategies_go_on_and_exchange_inside_while_an_exit_of_one_is_stuck(health: Health) -> None:
+@pytest.mark.parametrize("health", [StrategyHealth.ACTIVE, StrategyHealth.PAUSED])
+def test_strategies_go_on_and_exchange_inside_while_an_exit_of_one_is_stuck(health: StrategyHealth) -> None:
     made = fired("LINK", values={"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 2_000})
     one = strategy("calm", 5_000, {"WETH": 5_000, "LINK": 2_000, "USDC": 3_000})
     other = strategy("bold", 5_000, {"WETH": 3_000, "WBTC": 5_000, "LINK": 2_000})
-    step = wanted(brought_up(replace(made, split=split(one, other)), None))
+    step = apply_effective_targets(brought_up(replace(made, split=split(one, other)), None))
     books = step.history.sleeves
     assert books is not None
     states = tuple(replace(sleeve, state=replace(sleeve.state, health=health)) for sleeve in books.sleeves[:1]) + books.sleeves[1:]
@@ -258,6 +260,6 @@ def test_orders_name_the_guard_that_refuses_an_exit() -> None:
     step = fired("LINK", pools=(*MARKET, OFF))
     desk = SimpleNamespace(store=SimpleNamespace(orders=list))
     agent: Any = SimpleNamespace(step_input=lambda: step, plan=lambda: judged(step), desk=desk)
-    assert shown(step)["stuck"] == []
+    assert orders_document(step)["stuck"] == []
     (line,) = standing_orders(agent)["stuck"]
     assert "LINK is out and cannot be sold now: refused by oracle_deviation" in line

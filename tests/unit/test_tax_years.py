@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 
 from agent.accounting import entries as book
-from agent.accounting.entries import Change, Prices
-from agent.accounting.export import Names, RateTable, sheets
-from agent.accounting.tax_lots import run
-from agent.app.records import ledger as ledgers
-from agent.model import BookOpening, Entry, Held, LotMethod, Valuation
+from agent.accounting.entries import EntryPrices, SettledTransaction
+from agent.accounting.export import RateTable, TokenNames, export_tables
+from agent.accounting.tax_lots import run_tax_lots
+from agent.app.records import ledger
+from agent.model import Entry, LedgerOpening, LotMethod, Valuation, ValuedHolding
 from agent.units import NATIVE, Token
 from tests.bookkeeping import COUNTED, USDC, WBTC, WETH
 
 TOKENS = {WETH: Token(WETH, "WETH", 18), WBTC: Token(WBTC, "WBTC", 8), USDC: Token(USDC, "USDC", 6)}
-NAMES = Names(TOKENS, TOKENS[USDC])
+NAMES = TokenNames(TOKENS, TOKENS[USDC])
 DOLLAR = 10**6
 START_S = int(datetime(2025, 1, 3, tzinfo=UTC).timestamp())
 NEW_YEAR_S = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
@@ -63,17 +63,17 @@ def entries(trades: list[Trade]) -> tuple[Entry, ...]:
     """The same as the ledger has it."""
     start = _prices({WETH: 2_000.0, WBTC: 60_000.0})
     opened = [(WETH, 20 * 10**18), (WBTC, 10**8), (USDC, 30_000 * DOLLAR), (NATIVE, 10**18)]
-    found = [book.opened(BookOpening("", token, raw, raw * (start.of(token) or 0), 1, START_S - 1)) for token, raw in opened]
+    found = [book.opening_entry(LedgerOpening("", token, raw, raw * (start.of(token) or 0), 1, START_S - 1)) for token, raw in opened]
     for number, one in enumerate(trades):
         moved, fee = {one.sold: -one.gave, one.bought: one.got}, {one.sold: one.gave * 3 // 1_000}
-        change = Change(f"t{number}", number + 2, one.at_s, f"0x{number:x}", "", moved, one.gas_wei)
-        found.append(book.exchange(change, _prices(one.usd), COUNTED, fee))
+        change = SettledTransaction(f"t{number}", number + 2, one.at_s, f"0x{number:x}", "", moved, one.gas_wei)
+        found.append(book.trade_entry(change, _prices(one.usd), COUNTED, fee))
     return tuple(found)
 
 
-def _prices(usd: dict[str, float]) -> Prices:
+def _prices(usd: dict[str, float]) -> EntryPrices:
     exact = {token: Fraction(str(price)) * DOLLAR / 10 ** TOKENS[token].decimals for token, price in usd.items()}
-    return Prices({**exact, USDC: Fraction(1)}, WETH)
+    return EntryPrices({**exact, USDC: Fraction(1)}, WETH)
 
 
 def independent(trades: list[Trade], method: str, rate: Any = lambda _: 1.0, numeraire_gains: bool = False) -> dict[int, float]:
@@ -137,7 +137,7 @@ WRITTEN = entries(TRADES)
 @pytest.mark.parametrize("method", LotMethod)
 def test_each_year_realises_what_an_independent_calculation_says(method: LotMethod) -> None:
     expected = independent(TRADES, method.value)
-    found = run(WRITTEN, method, USDC, WETH)
+    found = run_tax_lots(WRITTEN, method, USDC, WETH)
     assert set(expected) == {2025, 2026} and all(abs(gain) > 500 for gain in expected.values())
     assert float(found.realised(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-4)
     assert float(found.realised(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-4)
@@ -147,7 +147,7 @@ def test_each_year_realises_what_an_independent_calculation_says(method: LotMeth
 @pytest.mark.parametrize("method", [LotMethod.FIFO, LotMethod.HIFO])
 def test_in_another_currency_dollars_gain_too_as_the_rate_moves(method: LotMethod) -> None:
     expected = independent(TRADES, method.value, lambda at_s: float(RATES.at(at_s)), numeraire_gains=True)
-    found = run(WRITTEN, method, USDC, WETH, RATES.at)
+    found = run_tax_lots(WRITTEN, method, USDC, WETH, RATES.at)
     assert float(found.realised(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-3)
     assert float(found.realised(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-3)
 
@@ -158,13 +158,13 @@ def test_a_rate_table_that_ended_long_before_the_last_trade_is_named(tmp_path: P
     tax = SimpleNamespace(method="fifo", currency="EUR", rates="eur.csv", year_limit=None)
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=tax), path=tmp_path / "trimtab.toml")
     store: Any = None
-    found = ledgers.Ledgers(loaded, store, TOKENS[USDC], WETH, WRITTEN, (), NAMES)
+    found = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, (), NAMES)
     path.write_text(f"time,rate\n{START_S - 1},0.9\n{NEW_YEAR_S},0.8\n")
-    told = ledgers._tax(found)
+    told = ledger._tax(found)
     assert told is not None
     assert told["old_rate"] == "tax.rates eur.csv: the rate that counts on 2025-12-29 is 360 days old; add newer lines"
     path.write_text("time,rate\n" + "".join(f"{START_S - 1 + day * 86_400},0.9\n" for day in range(0, 900, 20)))
-    told = ledgers._tax(found)
+    told = ledger._tax(found)
     assert told is not None and told["old_rate"] == ""
 
 
@@ -174,18 +174,18 @@ def test_pnl_and_the_exported_disposals_say_the_same_of_each_year(monkeypatch: p
     tax = SimpleNamespace(method=method.value, currency=None, rates=None, year_limit=None)
     loaded: Any = SimpleNamespace(config=SimpleNamespace(tax=tax))
     store: Any = None
-    held = (Held(WETH, 10**18, 0, Fraction(2_000 * DOLLAR, 10**18), 10_000),)
+    held = (ValuedHolding(WETH, 10**18, 0, Fraction(2_000 * DOLLAR, 10**18), 10_000),)
     values = tuple(Valuation(block, START_S + block * 86_400, Fraction(2_000 * DOLLAR), held) for block in (1, 200))
-    found = ledgers.Ledgers(loaded, store, TOKENS[USDC], WETH, WRITTEN, values, NAMES)
+    found = ledger.LedgerData(loaded, store, TOKENS[USDC], WETH, WRITTEN, values, NAMES)
 
     @contextmanager
-    def opened(_: Path | str) -> Iterator[ledgers.Ledgers]:
+    def opened(_: Path | str) -> Iterator[ledger.LedgerData]:
         yield found
 
-    monkeypatch.setattr(ledgers, "ledgers", opened)
-    told = ledgers.pnl("trimtab.toml")["tax"]
+    monkeypatch.setattr(ledger, "open_ledger_data", opened)
+    told = ledger.pnl("trimtab.toml")["tax"]
     assert {int(year): float(gain) for year, gain in told["years"].items()} == pytest.approx(expected, abs=1e-4)
-    table = next(one for one in sheets(WRITTEN, found.taxed(), values, NAMES, "USDC") if one.name == "disposals")
+    table = next(one for one in export_tables(WRITTEN, found.taxed(), values, NAMES, "USDC") if one.name == "disposals")
     at, gain = table.columns.index("time"), table.columns.index("gain")
     sums = {year: sum(float(row[gain]) for row in table.rows if row[at].startswith(str(year))) for year in expected}
     assert sums == pytest.approx(expected, abs=1e-6 * len(table.rows))

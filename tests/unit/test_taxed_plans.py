@@ -12,13 +12,10 @@ from hypothesis import strategies as st
 
 from agent import codec, guards
 from agent.accounting.export import parse_rates
-from agent.accounting.tax_lots import Lots, _Pile, planned_gains, sellable, wallet_changes
+from agent.accounting.tax_lots import Lots, _TokenLots, max_sellable_raw, planned_gains, wallet_changes
 from agent.errors import ConfigError
-from agent.model import Halt, LotMethod, OpenLot, Plan, Rebalance, StepInput, Style, TaxStanding, Verdict
-from agent.planning import planner
-from agent.planning import planner as taxed
-from agent.planning import proposals as owner
-from agent.planning import proposals as strategies
+from agent.model import ExecutionStyle, Halt, LotMethod, OpenLot, Plan, Rebalance, StepInput, TaxState, Verdict
+from agent.planning import planner, proposals
 from agent.planning.proposals import Proposer
 from agent.policy.decide import decide
 from agent.reference import reference_prices
@@ -35,12 +32,12 @@ def overweight(limit: int | None, realised: int = 0, cost: int = 1_000, method: 
     made = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})
     lots = tuple(OpenLot(WETH, ETH // 2, Fraction(cost * DOLLAR, 2), number) for number in range(7))
     most = None if limit is None else Fraction(limit * DOLLAR)
-    tax = TaxStanding(method, "", Fraction(1), lots, Fraction(realised * DOLLAR), most)
+    tax = TaxState(method, "", Fraction(1), lots, Fraction(realised * DOLLAR), most)
     return replace(made, history=replace(made.history, tax=tax))
 
 
 def planned(step: StepInput) -> Plan:
-    found = strategies.rebalance(step).plan
+    found = proposals.rebalance(step).plan
     assert found is not None
     return found
 
@@ -71,9 +68,9 @@ def test_the_years_limit_trims_what_gains_and_says_so() -> None:
 
 def test_the_first_of_several_rounds_stays_within_the_year_too() -> None:
     step = overweight(300)
-    pace = replace(PACE, style=Style.TWAP, max_rounds=2, over_s=14_400)
+    pace = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=2, over_s=14_400)
     spread = replace(step, execution=replace(step.execution, pace=pace))
-    found = strategies.rebalance(spread)
+    found = proposals.rebalance(spread)
     assert found.decided.begins is not None and found.decided.begins.rounds == 2 and found.plan is not None
     assert 0 < gain(spread, found.plan) <= 300
 
@@ -108,14 +105,14 @@ def test_the_guard_holds_no_exit_back_and_no_swap_by_hand(free: dict[str, bool])
     assert found.passed and "not held back" in found.measured
 
 
-@pytest.mark.parametrize("asked", [owner.to_targets, owner.invest({})], ids=["edit", "invest"])
+@pytest.mark.parametrize("asked", [proposals.rebalance_to_targets, proposals.invest({})], ids=["edit", "invest"])
 def test_what_an_owner_asks_of_the_strategy_keeps_to_the_year_too(asked: Proposer) -> None:
     """An edit onto the targets sells what gains within what is left, and nothing where nothing is."""
     free, used = asked(overweight(None)).plan, asked(overweight(300, realised=300)).plan
     trimmed = asked(overweight(300)).plan
     assert used is None or gain(overweight(None), used) <= 0
     assert trimmed is None or gain(overweight(None), trimmed) <= 300
-    if asked is owner.to_targets:
+    if asked is proposals.rebalance_to_targets:
         assert free is not None and gain(overweight(None), free) > 300 and trimmed is not None
 
 
@@ -140,7 +137,7 @@ def test_an_exit_is_never_held_back() -> None:
     step = overweight(0, realised=100)
     decision = decide(step).decision
     assert isinstance(decision, Rebalance)
-    found = taxed.plan_after_tax(step, replace(decision, exit=True))
+    found = planner.plan_after_tax(step, replace(decision, exit=True))
     assert wallet_changes(found)[WETH] < 0
 
 
@@ -175,7 +172,7 @@ def test_what_may_be_sold_gains_no_more_than_its_room_and_one_unit_more_would(
             ends.append(total)
         return ends
 
-    most = sellable(lots, method, WETH, price, Fraction(room), held)
+    most = max_sellable_raw(lots, method, WETH, price, Fraction(room), held)
     assert max(gains(most)) <= room
     assert most == held or max(gains(most + 1)) > room
 
@@ -205,14 +202,16 @@ def test_what_may_be_sold_is_found_in_one_pass_as_the_slow_definition_finds_it(
 ) -> None:
     lots = [OpenLot(WETH, raw, Fraction(cost), number) for number, (raw, cost) in enumerate(parts)]
     most = max(0, sum(lot.raw for lot in lots) - less)
-    assert sellable(lots, method, WETH, Fraction(100), Fraction(room), most) == slow(lots, method, Fraction(100), Fraction(room), most)
+    assert max_sellable_raw(lots, method, WETH, Fraction(100), Fraction(room), most) == slow(
+        lots, method, Fraction(100), Fraction(room), most
+    )
 
 
 def test_lots_are_gone_through_once_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     lots, taken = [OpenLot(WETH, ETH, Fraction(number), number) for number in range(300)], []
-    take = _Pile.take
-    monkeypatch.setattr(_Pile, "take", lambda pile, most: taken.append(most) or take(pile, most))  # type: ignore[func-returns-value]  # None, then the lot
-    sellable(lots, LotMethod.HIFO, WETH, Fraction(1), Fraction(ETH) * 250, 300 * ETH)
+    take = _TokenLots.take
+    monkeypatch.setattr(_TokenLots, "take", lambda pile, most: taken.append(most) or take(pile, most))  # type: ignore[func-returns-value]  # None, then the lot
+    max_sellable_raw(lots, LotMethod.HIFO, WETH, Fraction(1), Fraction(ETH) * 250, 300 * ETH)
     assert len(taken) <= 300
 
 

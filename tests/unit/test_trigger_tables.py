@@ -13,10 +13,23 @@ from fractions import Fraction
 import pytest
 
 from agent import codec
-from agent.model import AnyOf, Cron, Destination, Every, History, Hold, Hybrid, Rebalance, Staged, StepInput, Threshold, Trigger
-from agent.policy import price_confirmation as confirm
-from agent.policy.decide import Decided, decide
-from agent.policy.triggers.schedules import EXECUTION, name
+from agent.model import (
+    AnyOf,
+    Cron,
+    Destination,
+    Every,
+    History,
+    Hold,
+    HybridTrigger,
+    Rebalance,
+    StagedTrigger,
+    StepInput,
+    Threshold,
+    Trigger,
+)
+from agent.policy import price_confirmation
+from agent.policy.decide import DecisionResult, decide
+from agent.policy.triggers.schedules import EXECUTION, schedule_name
 from agent.reference import reference_prices
 from tests.builders import NOW_S, history, step_input
 
@@ -43,7 +56,7 @@ class Agent:
     destination: Destination = Destination.TARGET
     cooldown_s: int = 0
 
-    def look(self, now: str, share: int) -> Decided:
+    def look(self, now: str, share: int) -> DecisionResult:
         step = step_input(
             values={"WETH": share * 100, "USDC": 10_000 - share * 100},
             trigger=self.trigger,
@@ -112,7 +125,12 @@ def test_an_asset_with_its_own_band_goes_by_it_and_the_others_by_the_triggers(va
 
 def test_own_bands_are_the_edge_that_a_rebalance_goes_to_and_count_under_every_trigger_with_a_band() -> None:
     values = {"WETH": 6_500, "WBTC": 2_000, "USDC": 1_500}
-    for trigger in (FIVE, Hybrid(FIVE, Every(DAY_S)), Staged(Every(DAY_S), Every(2 * DAY_S), FIVE), AnyOf((FIVE, Every(DAY_S)))):
+    for trigger in (
+        FIVE,
+        HybridTrigger(FIVE, Every(DAY_S)),
+        StagedTrigger(Every(DAY_S), Every(2 * DAY_S), FIVE),
+        AnyOf((FIVE, Every(DAY_S))),
+    ):
         step = own_bands(values, trigger, WETH=Threshold(1_000, None))
         decision = decide(replace(step, policy=replace(step.policy, destination=Destination.BAND))).decision
         assert isinstance(decision, Rebalance)
@@ -121,7 +139,7 @@ def test_own_bands_are_the_edge_that_a_rebalance_goes_to_and_count_under_every_t
 
 def test_a_hybrid_reviews_monthly_in_its_time_zone_and_acts_beyond_its_band() -> None:
     walk(
-        Hybrid(FIVE, MONTHLY),
+        HybridTrigger(FIVE, MONTHLY),
         [
             ("2026-01-01T08:00:00", 52, Hold, "first review; all within their bands; closest is WETH at 52 %, 3 points"),
             ("2026-01-15T12:00:00", 60, Hold, "next review 2026-02-01 08:00:00 UTC, in 16 d 20 h; WETH at 60 % is 5 points above"),
@@ -137,7 +155,7 @@ def test_a_hybrid_reviews_monthly_in_its_time_zone_and_acts_beyond_its_band() ->
 def test_review_monthly_execute_quarterly() -> None:
     would = "a rebalance would sell WETH worth 1000 USDC; executed from 2026-04-01 07:00:00 UTC on, at the prices of then"
     walk(
-        Staged(MONTHLY, QUARTERLY),
+        StagedTrigger(MONTHLY, QUARTERLY),
         [
             ("2025-12-10T12:00:00", 60, Rebalance, "first execution; furthest from target is WETH at 60 %"),
             ("2025-12-31T12:00:00", 60, Hold, "next review 2026-01-01 08:00:00 UTC, in 20 h; next execution 2026-01-01 08:00:00 UTC"),
@@ -157,7 +175,7 @@ def test_review_monthly_execute_quarterly() -> None:
 
 def test_an_execution_within_the_band_is_over_and_waits_for_the_next() -> None:
     walk(
-        Staged(Every(7 * DAY_S), Every(28 * DAY_S), FIVE),
+        StagedTrigger(Every(7 * DAY_S), Every(28 * DAY_S), FIVE),
         [
             ("2026-01-01T00:00:00", 52, Hold, "first execution; all within their bands"),
             ("2026-01-02T00:00:00", 60, Hold, "next execution 2026-01-29 00:00:00 UTC"),
@@ -170,7 +188,7 @@ def test_an_execution_within_the_band_is_over_and_waits_for_the_next() -> None:
 
 
 def test_an_execution_that_is_held_up_stays_due() -> None:
-    agent = Agent(Staged(Every(7 * DAY_S), Every(28 * DAY_S)), history(), cooldown_s=2 * DAY_S)
+    agent = Agent(StagedTrigger(Every(7 * DAY_S), Every(28 * DAY_S)), history(), cooldown_s=2 * DAY_S)
     assert isinstance(agent.look("2026-01-01T00:00:00", 60).decision, Rebalance)
     agent.past = replace(agent.past, last_rebalance_s=at("2026-01-28T00:00:00"))  # a swap by hand
     held = agent.look("2026-01-29T00:00:00", 60)
@@ -208,7 +226,7 @@ def test_several_schedules_each_keep_their_own_time() -> None:
     """Were there one time of the last review for all, the daily look would put the weekly one off for ever."""
     days = [f"2026-01-{day:02d}T00:00:00" for day in range(1, 9)]
     walk(
-        AnyOf((Hybrid(FIVE, Every(DAY_S)), Every(7 * DAY_S))),
+        AnyOf((HybridTrigger(FIVE, Every(DAY_S)), Every(7 * DAY_S))),
         [
             (days[0], 51, Rebalance, "first review"),
             *((day, 51, Hold, "next review 2026-01-08 00:00:00 UTC") for day in days[1:7]),
@@ -218,7 +236,7 @@ def test_several_schedules_each_keep_their_own_time() -> None:
 
 
 def test_each_of_several_triggers_goes_by_its_own_band() -> None:
-    both = AnyOf((Threshold(1_000, None), Hybrid(Threshold(200, None), Every(DAY_S))))
+    both = AnyOf((Threshold(1_000, None), HybridTrigger(Threshold(200, None), Every(DAY_S))))
     walk(
         both,
         [
@@ -235,11 +253,11 @@ def test_after_an_edit_a_schedule_counts_from_the_last_rebalance_and_no_other_pu
     agent = Agent(Every(DAY_S), history())
     agent.look("2026-01-01T00:00:00", 51)
     assert dict(agent.past.reviews) == {"review every 86400": at("2026-01-01T00:00:00")}
-    agent.trigger = Staged(Every(2 * DAY_S), Every(4 * DAY_S))
+    agent.trigger = StagedTrigger(Every(2 * DAY_S), Every(4 * DAY_S))
     assert "next review 2026-01-03 00:00:00 UTC" in agent.look("2026-01-02T00:00:00", 60).decision.reason
     assert "executed from 2026-01-05 00:00:00 UTC on" in agent.look("2026-01-03T00:00:00", 60).decision.reason
     assert isinstance(agent.look("2026-01-05T00:00:00", 60).decision, Rebalance)
-    agent.trigger = AnyOf((Hybrid(FIVE, Every(DAY_S)), Every(7 * DAY_S)))
+    agent.trigger = AnyOf((HybridTrigger(FIVE, Every(DAY_S)), Every(7 * DAY_S)))
     for day in range(6, 12):
         assert isinstance(agent.look(f"2026-01-{day:02d}T00:00:00", 51).decision, Hold)
     assert isinstance(agent.look("2026-01-12T00:00:00", 51).decision, Rebalance)
@@ -265,14 +283,17 @@ def test_of_several_triggers_a_schedule_needs_no_block_to_confirm_it_and_a_band_
 
 def test_bands_of_a_hybrid_whose_review_is_not_due_confirm_nothing() -> None:
     """Else a wide band that prices left just now would be confirmed by the narrow one of a review that nobody asks for."""
-    both = AnyOf((Threshold(1_000, None), Hybrid(Threshold(200, None), Every(DAY_S))))
+    both = AnyOf((Threshold(1_000, None), HybridTrigger(Threshold(200, None), Every(DAY_S))))
     for last_s, found in ((NOW_S - 60, 0), (NOW_S - DAY_S, 2)):
         step = step_input(values={"WETH": 5_500, "USDC": 4_500}, trigger=both, past=history(last_review_s=last_s))
         prices = {token: one.price for token, one in reference_prices(step).prices.items()}
-        assert len(confirm.by_trigger(step, prices)) == found
+        assert len(price_confirmation.trigger_signals(step, prices)) == found
 
 
 def test_a_schedule_is_remembered_by_what_it_says_and_what_it_is_for() -> None:
-    assert name(Cron("0  9 1 * *", BERLIN)) == "review 0 9 1 * * Europe/Berlin"
-    assert name(Every(3_600), EXECUTION) == "execution every 3600"
-    assert len({name(MONTHLY), name(QUARTERLY), name(MONTHLY, EXECUTION), name(Cron("0 9 1 * *", "UTC"))}) == 4
+    assert schedule_name(Cron("0  9 1 * *", BERLIN)) == "review 0 9 1 * * Europe/Berlin"
+    assert schedule_name(Every(3_600), EXECUTION) == "execution every 3600"
+    assert (
+        len({schedule_name(MONTHLY), schedule_name(QUARTERLY), schedule_name(MONTHLY, EXECUTION), schedule_name(Cron("0 9 1 * *", "UTC"))})
+        == 4
+    )

@@ -7,11 +7,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from agent.errors import ConfigError
-from agent.model import Asset, AssetDrift, Cron, Destination, Every, History, Hybrid, Policy, Threshold, Trigger
+from agent.model import Asset, AssetDrift, Cron, Destination, Every, History, HybridTrigger, Policy, Threshold, Trigger
 from agent.policy import text as words
-from agent.policy.drift import weigh
-from agent.policy.triggers.rules import Fired, fired, validate, validate_policy
-from agent.policy.triggers.schedules import last_look_s
+from agent.policy.drift import drifts_from_balances
+from agent.policy.triggers.rules import TriggerResult, evaluate_trigger, validate_policy, validate_trigger
+from agent.policy.triggers.schedules import last_evaluation_s
 from agent.policy.triggers.schedules import next_cron_time as next_time
 from tests.builders import NOW_S, history, token
 
@@ -23,11 +23,11 @@ def _standing(shares: list[int], trigger: Trigger, targets_bps: list[int] | None
     wanted = targets_bps or [5_000, 5_000]
     assets = [Asset(token(symbol), bps, 0) for symbol, bps in zip(("WETH", "USDC", "DAI"), wanted, strict=False)]
     held = {asset.token.address: raw for asset, raw in zip(assets, shares, strict=True)}
-    return weigh(assets, held, {asset.token.address: Fraction(1) for asset in assets}, trigger)
+    return drifts_from_balances(assets, held, {asset.token.address: Fraction(1) for asset in assets}, trigger)
 
 
-def _ask(trigger: Trigger, shares: list[int], past: History, targets_bps: list[int] | None = None) -> Fired:
-    return fired(trigger, _standing(shares, trigger, targets_bps), NOW_S, past)
+def _ask(trigger: Trigger, shares: list[int], past: History, targets_bps: list[int] | None = None) -> TriggerResult:
+    return evaluate_trigger(trigger, _standing(shares, trigger, targets_bps), NOW_S, past)
 
 
 def _utc(text: str) -> int:
@@ -47,7 +47,7 @@ def _times(expression: str, start: str, count: int, zone: str = "Europe/Berlin")
 
 def test_a_threshold_fires_beyond_the_band_and_names_every_asset_outside_with_the_distance() -> None:
     answer = _ask(TENTH, [58, 27, 15], history(), [5_000, 3_000, 2_000])
-    assert answer == Fired(
+    assert answer == TriggerResult(
         True,
         "WETH at 58 % is 3 points above its band 45-55 %; DAI at 15 % is 3 points below its band 18-22 %",
         None,
@@ -86,7 +86,7 @@ def test_a_distance_too_small_to_show_is_not_shown_as_nothing() -> None:
 def test_an_interval_that_never_ran_is_due_now() -> None:
     answer = _ask(Every(DAY_S), [60, 40], history())
     reason = "first review; furthest from target is WETH at 60 %, 10 points above 50 %"
-    assert answer == Fired(True, reason, NOW_S + DAY_S, due=True, reviews=("review every 86400",), by_time=True)
+    assert answer == TriggerResult(True, reason, NOW_S + DAY_S, due=True, reviews=("review every 86400",), by_time=True)
 
 
 @pytest.mark.parametrize(("ago_s", "due"), [(DAY_S - 1, False), (DAY_S, True), (DAY_S + 1, True), (0, False)])
@@ -99,7 +99,7 @@ def test_an_interval_is_due_once_it_has_wholly_passed(field: str, ago_s: int, du
 
 def test_the_later_of_rebalance_and_review_counts() -> None:
     past = history(last_rebalance_s=NOW_S - 2 * DAY_S, last_review_s=NOW_S - 3_600)
-    assert last_look_s(past) == NOW_S - 3_600
+    assert last_evaluation_s(past) == NOW_S - 3_600
     answer = _ask(Every(DAY_S), [60, 40], past)
     assert not answer.fired
     assert answer.reason.startswith("next review 2027-01-16 07:00:00 UTC, in 23 h; furthest from target is WETH")
@@ -114,13 +114,13 @@ def test_the_time_trigger_says_when_it_was_due_and_when_nothing_is_off_target() 
 
 @pytest.mark.parametrize(("ago_s", "shares", "fires"), [(10, [70, 30], False), (DAY_S, [54, 46], False), (DAY_S, [56, 44], True)])
 def test_a_hybrid_acts_only_when_a_review_is_due_and_a_band_is_left(ago_s: int, shares: list[int], fires: bool) -> None:
-    answer = _ask(Hybrid(TENTH, Every(DAY_S)), shares, history(last_review_s=NOW_S - ago_s))
+    answer = _ask(HybridTrigger(TENTH, Every(DAY_S)), shares, history(last_review_s=NOW_S - ago_s))
     assert answer.fired is fires
     assert answer.due is (ago_s == DAY_S)
 
 
 def test_a_hybrid_between_reviews_says_what_is_outside_and_when_it_will_be_reviewed() -> None:
-    answer = _ask(Hybrid(TENTH, Every(DAY_S)), [70, 30], history(last_review_s=NOW_S - 3_600))
+    answer = _ask(HybridTrigger(TENTH, Every(DAY_S)), [70, 30], history(last_review_s=NOW_S - 3_600))
     assert answer.reason == (
         "next review 2027-01-16 07:00:00 UTC, in 23 h; "
         "WETH at 70 % is 15 points above its band 45-55 %; USDC at 30 % is 15 points below its band 45-55 %"
@@ -132,18 +132,18 @@ def test_cron_is_due_when_one_of_its_times_has_come_since_the_last_look() -> Non
     noon = Cron("0 12 * * *", "UTC")
     drifts = _standing([60, 40], noon)
     looked = history(last_review_s=_utc("2026-11-20T12:00:00"))
-    before = fired(noon, drifts, _utc("2026-11-21T11:59:59"), looked)
+    before = evaluate_trigger(noon, drifts, _utc("2026-11-21T11:59:59"), looked)
     assert (before.due, before.next_s) == (False, _utc("2026-11-21T12:00:00"))
-    at = fired(noon, drifts, _utc("2026-11-21T12:00:00"), looked)
+    at = evaluate_trigger(noon, drifts, _utc("2026-11-21T12:00:00"), looked)
     assert (at.fired, at.next_s) == (True, _utc("2026-11-22T12:00:00"))
-    days_later = fired(noon, drifts, _utc("2026-11-25T08:00:00"), looked)
+    days_later = evaluate_trigger(noon, drifts, _utc("2026-11-25T08:00:00"), looked)
     assert (days_later.fired, days_later.next_s) == (True, _utc("2026-11-25T12:00:00"))
-    assert fired(noon, drifts, NOW_S, history()).fired
+    assert evaluate_trigger(noon, drifts, NOW_S, history()).fired
 
 
 def test_a_schedule_without_a_future_never_fires() -> None:
     never = Cron("0 0 30 2 *", "UTC")
-    answer = fired(never, _standing([60, 40], never), NOW_S, history(last_review_s=NOW_S - 60))
+    answer = evaluate_trigger(never, _standing([60, 40], never), NOW_S, history(last_review_s=NOW_S - 60))
     assert (answer.fired, answer.due, answer.next_s) == (False, False, None)
     assert "the schedule has no time after" in answer.reason
 
@@ -220,13 +220,13 @@ def test_a_leap_day_is_waited_for() -> None:
         (Cron("0 9 * * *", "Mars/Olympus"), "policy.trigger.timezone: 'Mars/Olympus'"),
         (Cron("0 9 * * *", "../etc/passwd"), "policy.trigger.timezone"),
         (Cron("0 9 * * *", "Europe"), "policy.trigger.timezone"),
-        (Hybrid(Threshold(None, None), Every(DAY_S)), "a threshold without a width"),
-        (Hybrid(TENTH, Every(60)), "policy.trigger.every"),
+        (HybridTrigger(Threshold(None, None), Every(DAY_S)), "a threshold without a width"),
+        (HybridTrigger(TENTH, Every(60)), "policy.trigger.every"),
     ],
 )
 def test_a_trigger_that_cannot_work_is_a_config_error_with_a_remedy(wrong: Trigger, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        validate(wrong)
+        validate_trigger(wrong)
     assert said in caught.value.message
     assert caught.value.remedy
 
@@ -239,11 +239,11 @@ def test_a_trigger_that_cannot_work_is_a_config_error_with_a_remedy(wrong: Trigg
         Every(1_800),
         Every(2_419_200),
         Cron("0 0 29 2 *", "Europe/Berlin"),
-        Hybrid(TENTH, Cron("*/30 8-18 * * mon-fri", "America/New_York")),
+        HybridTrigger(TENTH, Cron("*/30 8-18 * * mon-fri", "America/New_York")),
     ],
 )
 def test_a_trigger_within_its_range_is_fine(right: Trigger) -> None:
-    validate(right)
+    validate_trigger(right)
     validate_policy(Policy(right, Destination.TARGET, 0))
 
 
@@ -251,7 +251,7 @@ def test_a_trigger_within_its_range_is_fine(right: Trigger) -> None:
 def test_the_bands_edge_is_no_destination_for_a_trigger_without_a_band(trigger: Every | Cron) -> None:
     with pytest.raises(ConfigError, match=r"policy\.destination: band"):
         validate_policy(Policy(trigger, Destination.BAND, 0))
-    validate_policy(Policy(Hybrid(TENTH, trigger), Destination.BAND, 0))
+    validate_policy(Policy(HybridTrigger(TENTH, trigger), Destination.BAND, 0))
 
 
 def test_a_negative_cooldown_is_a_config_error() -> None:
@@ -263,11 +263,11 @@ def test_a_negative_cooldown_is_a_config_error() -> None:
     ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (93_784, "1 d 2 h"), (3_600, "1 h"), (86_460, "1 d 1 min"), (3_661, "1 h 1 min")]
 )
 def test_spans_read_in_at_most_two_units(seconds: int, text: str) -> None:
-    assert words.span(seconds) == text
+    assert words.format_duration(seconds) == text
 
 
 def test_moments_beyond_any_calendar_are_shown_as_the_number_they_are() -> None:
-    assert words.moment(0) == "1970-01-01 00:00:00 UTC"
-    assert words.moment(253_402_300_799) == "9999-12-31 23:59:59 UTC"
-    assert words.moment(253_402_300_800) == "second 253402300800"
-    assert words.moment(-1) == "second -1"
+    assert words.format_time(0) == "1970-01-01 00:00:00 UTC"
+    assert words.format_time(253_402_300_799) == "9999-12-31 23:59:59 UTC"
+    assert words.format_time(253_402_300_800) == "second 253402300800"
+    assert words.format_time(-1) == "second -1"

@@ -11,13 +11,13 @@ import numpy as np
 import polars
 import pytest
 
-from agent.backtest.tune import jobs as tune_job
+from agent.backtest.tune import jobs
 from agent.backtest.tune import search as tune_module
-from agent.backtest.tune.jobs import STAMP, Chunk, Found, Job, Terms
+from agent.backtest.tune.jobs import STAMP, AllocatorSchedule, RunResult, TuneChunk, TuneJob
 from agent.backtest.tune.report import document
-from agent.backtest.tune.search import Search
+from agent.backtest.tune.search import TuneSpec
 from agent.backtest.tune.statistics import Objective
-from agent.backtest.tune.workers import local
+from agent.backtest.tune.workers import run_locally
 from agent.errors import ConfigError, OperatorNeeded
 from tests.tuning import DAY_S, search, tuned, walks
 
@@ -25,9 +25,9 @@ pytest.importorskip("numba")
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Search:
+def asked(monkeypatch: pytest.MonkeyPatch) -> TuneSpec:
     """Thirty settings, three to a chunk."""
-    monkeypatch.setattr(tune_job, "KERNEL_CHUNK", 3)
+    monkeypatch.setattr(jobs, "KERNEL_CHUNK", 3)
     return search(walks(1, 80), band="1%rel..30%rel:10", every="7d", destination="target,halfway")
 
 
@@ -42,8 +42,8 @@ class Counting:
         self.done: list[int] = []
         self.until = until
 
-    def __call__(self, job: Job, rest: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Found]]]:
-        for chunk, found in local(job, rest, 1):
+    def __call__(self, job: TuneJob, rest: Sequence[TuneChunk]) -> Iterator[tuple[TuneChunk, list[RunResult]]]:
+        for chunk, found in run_locally(job, rest, 1):
             if len(self.done) == self.until:
                 raise Power
             self.done.append(chunk.number)
@@ -55,7 +55,7 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
     return {one.name: (one.stat().st_ino, one.stat().st_mtime_ns) for one in folder.glob("runs-*.parquet")}
 
 
-def test_a_search_goes_on_where_it_stopped(asked: Search, tmp_path: Path) -> None:
+def test_a_search_goes_on_where_it_stopped(asked: TuneSpec, tmp_path: Path) -> None:
     whole = tuned(asked)
     first = Counting(until=4)
     with pytest.raises(Power):
@@ -76,7 +76,7 @@ def test_a_search_goes_on_where_it_stopped(asked: Search, tmp_path: Path) -> Non
     assert third.done == []
 
 
-def test_the_files_are_a_table_that_others_can_read(asked: Search, tmp_path: Path) -> None:
+def test_the_files_are_a_table_that_others_can_read(asked: TuneSpec, tmp_path: Path) -> None:
     found = tuned(asked, tmp_path)
     frame = polars.read_parquet(tmp_path / "runs-*.parquet")
     assert frame["run"].sort().to_list() == list(range(len(found.choices) + 1))  # and the calendar rule
@@ -86,15 +86,15 @@ def test_the_files_are_a_table_that_others_can_read(asked: Search, tmp_path: Pat
     assert row["values"] == found.found[found.best].values.tolist()
 
 
-def test_another_search_is_not_mixed_in(asked: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_search_is_not_mixed_in(asked: TuneSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tuned(asked, tmp_path)
     closes = asked.table.closes.copy()
     closes[-1, 0] += 0.01
     others = {
-        "the grid": replace(asked, grid=replace(asked.grid, everys=(DAY_S,))),
+        "the grid": replace(asked, grid=replace(asked.grid, intervals_s=(DAY_S,))),
         "the prices": replace(asked, table=replace(asked.table, closes=closes)),
         "the portfolio or the market": replace(asked, settings=replace(asked.settings, fee_pips=999)),
-        "how the search is made": replace(asked, terms=Terms(DAY_S, 9 * DAY_S)),
+        "how the search is made": replace(asked, terms=AllocatorSchedule(DAY_S, 9 * DAY_S)),
     }
     for named, other in others.items():
         with pytest.raises(ConfigError) as caught:
@@ -106,14 +106,14 @@ def test_another_search_is_not_mixed_in(asked: Search, tmp_path: Path, monkeypat
         tuned(asked, tmp_path)
 
 
-def test_what_is_judged_otherwise_needs_no_run_again(asked: Search, tmp_path: Path) -> None:
+def test_what_is_judged_otherwise_needs_no_run_again(asked: TuneSpec, tmp_path: Path) -> None:
     tuned(asked, tmp_path)
     again = Counting()
     tuned(replace(asked, folds=2), tmp_path, again)
     assert again.done == []
 
 
-def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(asked: Search, tmp_path: Path) -> None:
+def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(asked: TuneSpec, tmp_path: Path) -> None:
     asked = replace(asked, table=walks(7, 80))
     first, again = tuned(asked, tmp_path), tuned(asked, tmp_path)
     assert (first.looks, first.verdict) == (1, again.verdict)
@@ -133,7 +133,7 @@ def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(asked: Se
         (lambda folder: next(folder.glob("runs-*.parquet")).rename(folder / "runs-0000003-0000006.parquet"), "do not fit"),
     ],
 )
-def test_a_folder_that_was_harmed_is_refused(asked: Search, tmp_path: Path, harm: object, named: str) -> None:
+def test_a_folder_that_was_harmed_is_refused(asked: TuneSpec, tmp_path: Path, harm: object, named: str) -> None:
     with pytest.raises(Power):
         tuned(asked, tmp_path, Counting(until=1))
     assert callable(harm)
@@ -144,7 +144,7 @@ def test_a_folder_that_was_harmed_is_refused(asked: Search, tmp_path: Path, harm
     assert caught.value.remedy
 
 
-def test_two_searches_never_write_into_one_folder(asked: Search, tmp_path: Path) -> None:
+def test_two_searches_never_write_into_one_folder(asked: TuneSpec, tmp_path: Path) -> None:
     seen: list[str] = []
 
     def meanwhile(_done: int, _runs: int) -> None:

@@ -8,30 +8,39 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.backtest.report.page import document as report
-from agent.backtest.settings import simple
+from agent.backtest.report.page import report_document as report
+from agent.backtest.settings import make_spec
 from agent.backtest.simulate import simulate
-from agent.backtest.tune import jobs as tune_cost
-from agent.backtest.tune.grid import Choice, grid_of
-from agent.backtest.tune.jobs import Engine, Job, Terms, estimated, held, part_of, piece, wanted_of
-from agent.backtest.tune.report import document, page
-from agent.backtest.tune.search import Tuned
+from agent.backtest.tune import jobs
+from agent.backtest.tune.grid import PolicyChoice, parse_grid
+from agent.backtest.tune.jobs import (
+    AllocatorSchedule,
+    RunEngine,
+    TuneJob,
+    buy_and_hold_values,
+    estimate_work,
+    slice_settings,
+    slice_table,
+    spec_for_choice,
+)
+from agent.backtest.tune.report import document, tune_page
+from agent.backtest.tune.search import TuneResult
 from agent.backtest.tune.statistics import (
-    Claim,
-    Interval,
+    ConfidenceInterval,
+    ExcessGrowth,
     Objective,
-    Overfitting,
-    Walk,
-    first_of_last,
-    folds,
+    OverfittingEstimate,
+    WalkForwardMode,
+    compare_neighbours,
+    format_signed_percent,
     heat_map,
-    neighbours,
-    percent,
-    verdict,
-    walked,
+    judge_choice,
+    last_quarter_start,
+    make_folds,
+    walk_forward,
 )
 from agent.errors import ConfigError
-from agent.model import Destination, Every, Hybrid, Method, Threshold
+from agent.model import AllocationMethod, Destination, Every, HybridTrigger, Threshold
 from tests.simulating import HOUR_S, hourly
 from tests.tuning import CALENDAR, DAY_S, FAIR, TERMS, search, swinging, tuned, walks
 
@@ -39,17 +48,17 @@ pytest.importorskip("numba")
 
 
 def test_a_grid_is_every_combination_that_makes_sense() -> None:
-    grid = grid_of("1%rel..30%rel:12,5%abs", "1d,7d,28d", "target,halfway,band", "fixed,hrp")
+    grid = parse_grid("1%rel..30%rel:12,5%abs", "1d,7d,28d", "target,halfway,band", "fixed,hrp")
     choices = grid.choices()
     assert len(choices) == len(set(choices)) == grid.count == 2 * (13 * 3 + 13 * 3 * 3 + 3 * 2)
-    assert choices[0] == Choice(Threshold(None, 100))
-    assert Choice(Hybrid(Threshold(500, None), Every(7 * DAY_S)), Destination.BAND, Method.HRP) in choices
+    assert choices[0] == PolicyChoice(Threshold(None, 100))
+    assert PolicyChoice(HybridTrigger(Threshold(500, None), Every(7 * DAY_S)), Destination.BAND, AllocationMethod.HRP) in choices
     assert not any(isinstance(one.trigger, Every) and one.destination is Destination.BAND for one in choices)
     widths = [one.relative_bps for one in grid.bands if one.relative_bps]
     assert (widths[0], widths[1], widths[-1], len(widths)) == (100, 364, 3_000, 12)
-    assert grid_of("5%rel", "1d", "target", "", "hybrid").count == 1
+    assert parse_grid("5%rel", "1d", "target", "", "hybrid").count == 1
     assert choices[-1].label == "every 28 d, to halfway, weights hrp"
-    assert grid_of("5%rel", "1d", "band", "", "hybrid").choices()[0].options == "--band 5%rel --every 86400s --destination band"
+    assert parse_grid("5%rel", "1d", "band", "", "hybrid").choices()[0].options == "--band 5%rel --every 86400s --destination band"
 
 
 @pytest.mark.parametrize(
@@ -71,14 +80,14 @@ def test_a_grid_is_every_combination_that_makes_sense() -> None:
 )
 def test_a_grid_that_is_none_is_named(band: str, every: str, destination: str, named: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        grid_of(band, every, destination, "")
+        parse_grid(band, every, destination, "")
     assert named in caught.value.message
 
 
 def test_the_last_quarter_changes_nothing_that_the_search_sees() -> None:
     table = walks(1, 240)
     closes = table.closes.copy()
-    closes[first_of_last(240) :] *= np.linspace(1, 5, 60)[:, None] ** np.array([1, -1])
+    closes[last_quarter_start(240) :] *= np.linspace(1, 5, 60)[:, None] ** np.array([1, -1])
     one, other = (tuned(search(made, every="7d")) for made in (table, replace(table, closes=closes)))
     for name in ("score", "excess", "best", "deflated", "overfitting", "neighbours", "walk_claims"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
@@ -98,7 +107,7 @@ def test_an_edge_that_is_there_is_found_and_claimed_no_higher_than_its_interval(
     made = document(found)
     assert made["recommendation"]["label"] == found.choices[found.best].label
     told = " ".join(made["verdict"])
-    assert percent(found.claims[0].interval.low if found.claims[0].interval else 0.0) in told
+    assert format_signed_percent(found.claims[0].interval.low if found.claims[0].interval else 0.0) in told
     assert "No more is claimed than the lower ends" in told
     assert json.loads(json.dumps(made)) == made
 
@@ -111,8 +120,8 @@ def test_noise_gets_no_recommendation_and_a_safe_default() -> None:
     assert "every 28 d" in plain.safe_default
 
 
-def claim(low: float, rival: str = "hold") -> Claim:
-    return Claim(rival, Interval(low + 0.01, low, low + 0.02, 100, 3.0))
+def claim(low: float, rival: str = "hold") -> ExcessGrowth:
+    return ExcessGrowth(rival, ConfidenceInterval(low + 0.01, low, low + 0.02, 100, 3.0))
 
 
 @pytest.mark.parametrize(
@@ -123,15 +132,15 @@ def claim(low: float, rival: str = "hold") -> Claim:
         ((claim(-0.001), claim(0.02, "the calendar")), 0.1, "No edge over hold is shown"),
         ((claim(0.01), claim(-0.02, "the calendar")), 0.1, "No edge over the calendar is shown"),
         ((claim(1e-12), claim(0.02, "the calendar")), 0.1, "No edge over hold is shown"),
-        ((Claim("hold", None), claim(0.02, "the calendar")), 0.1, "fewer than 30 periods"),
+        ((ExcessGrowth("hold", None), claim(0.02, "the calendar")), 0.1, "fewer than 30 periods"),
         ((claim(0.01), claim(0.02, "the calendar")), 0.5, "below the median in the other in 50%"),
     ],
 )
 def test_a_recommendation_needs_both_intervals_above_zero_and_little_overfitting(
-    claims: tuple[Claim, ...], chance: float | None, said: str | None
+    claims: tuple[ExcessGrowth, ...], chance: float | None, said: str | None
 ) -> None:
-    risk = None if chance is None else Overfitting(chance, 70, 8)
-    found = verdict(Choice(Threshold(None, 500)), CALENDAR, claims, risk)
+    risk = None if chance is None else OverfittingEstimate(chance, 70, 8)
+    found = judge_choice(PolicyChoice(Threshold(None, 500)), CALENDAR, claims, risk)
     assert found.recommended == (said is None)
     assert said is None or said in " ".join(found.words)
 
@@ -145,27 +154,29 @@ def test_the_calendar_rule_itself_never_beats_itself() -> None:
 
 
 def test_folds_judge_only_what_comes_after_they_chose() -> None:
-    for walk in Walk:
-        made = folds(120, 4, walk)
+    for walk in WalkForwardMode:
+        made = make_folds(120, 4, walk)
         assert [(one.judged_from, one.judged_to) for one in made] == [(40, 60), (60, 80), (80, 100), (100, 120)]
-        assert [one.chosen_from for one in made] == ([0] * 4 if walk is Walk.ANCHORED else [0, 20, 40, 60])
-    assert folds(11, 4, Walk.ANCHORED) == ()
+        assert [one.chosen_from for one in made] == ([0] * 4 if walk is WalkForwardMode.ANCHORED else [0, 20, 40, 60])
+    assert make_folds(11, 4, WalkForwardMode.ANCHORED) == ()
     returns = np.zeros((120, 3))
     returns[:60, 1], returns[60:, 2] = 0.01, 0.02
-    chosen = [one.choice for one in walked(returns, Objective.GROWTH, folds(120, 4, Walk.ROLLING))]
+    chosen = [one.choice for one in walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))]
     assert chosen == [1, 1, 2, 2]  # the third saw twenty periods of each
-    assert walked(returns, Objective.GROWTH, folds(120, 4, Walk.ROLLING))[1].outside == 0.0
+    assert walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))[1].outside == 0.0
     returns[20:60, 2] = 0.005
     returns[60:, 2] = 0.05
-    second = walked(returns, Objective.GROWTH, folds(120, 4, Walk.ROLLING))[1]
+    second = walk_forward(returns, Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ROLLING))[1]
     assert (second.choice, second.inside) == (1, pytest.approx(0.01))  # by far the worse one of the fold that judges it
-    assert walked(np.zeros((120, 3)), Objective.GROWTH, folds(120, 4, Walk.ANCHORED))[0].choice == 0  # of equals the first
+    assert (
+        walk_forward(np.zeros((120, 3)), Objective.GROWTH, make_folds(120, 4, WalkForwardMode.ANCHORED))[0].choice == 0
+    )  # of equals the first
 
 
 def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_neighbours() -> None:
-    choices = grid_of("1%rel..5%rel:5,5%abs", "1d,7d", "target,halfway", "").choices()
+    choices = parse_grid("1%rel..5%rel:5,5%abs", "1d,7d", "target,halfway", "").choices()
     value = {choice: float(i % 7) for i, choice in enumerate(choices)}
-    best = next(i for i, one in enumerate(choices) if one == Choice(Hybrid(Threshold(None, 300), Every(7 * DAY_S))))
+    best = next(i for i, one in enumerate(choices) if one == PolicyChoice(HybridTrigger(Threshold(None, 300), Every(7 * DAY_S))))
     value[choices[best]] = 10.0
     objective = np.array([value[choice] for choice in choices])
     made = heat_map(choices, objective, best)
@@ -173,18 +184,18 @@ def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_n
     assert made.down.labels == ("1% rel", "2% rel", "3% rel", "4% rel", "5% rel", "5% abs", "no band")
     assert made.across.labels == ("no interval", "1 d", "7 d")
     assert made.best == (2, 2) and made.values[2, 2] == 10.0
-    assert made.values[0, 1] == value[Choice(Hybrid(Threshold(None, 100), Every(DAY_S)))]
+    assert made.values[0, 1] == value[PolicyChoice(HybridTrigger(Threshold(None, 100), Every(DAY_S)))]
     assert np.isnan(made.values[6, 0])
     beside = [
-        Choice(Hybrid(Threshold(None, 200), Every(7 * DAY_S))),
-        Choice(Hybrid(Threshold(None, 400), Every(7 * DAY_S))),
-        Choice(Hybrid(Threshold(None, 300), Every(DAY_S))),
-        Choice(Hybrid(Threshold(None, 300), Every(7 * DAY_S)), Destination.HALFWAY),
+        PolicyChoice(HybridTrigger(Threshold(None, 200), Every(7 * DAY_S))),
+        PolicyChoice(HybridTrigger(Threshold(None, 400), Every(7 * DAY_S))),
+        PolicyChoice(HybridTrigger(Threshold(None, 300), Every(DAY_S))),
+        PolicyChoice(HybridTrigger(Threshold(None, 300), Every(7 * DAY_S)), Destination.HALFWAY),
     ]
-    near = neighbours(choices, objective, best)
+    near = compare_neighbours(choices, objective, best)
     falls = [10.0 - value[one] for one in beside]
     assert near is not None
-    assert (near.count, near.mean_fall, near.largest_fall) == (4, pytest.approx(np.mean(falls)), max(falls))
+    assert (near.count, near.mean_decline, near.largest_decline) == (4, pytest.approx(np.mean(falls)), max(falls))
     assert near.spread == 10.0 - np.median(objective)
 
 
@@ -203,7 +214,7 @@ def test_kernel_and_full_step_find_the_same() -> None:
 
 
 def test_what_the_kernel_does_not_know_goes_through_the_full_step() -> None:
-    asked = search(walks(4, 14), band="25%rel", allocator="inverse_volatility", terms=Terms(4 * DAY_S, 6 * DAY_S))
+    asked = search(walks(4, 14), band="25%rel", allocator="inverse_volatility", terms=AllocatorSchedule(4 * DAY_S, 6 * DAY_S))
     found = tuned(asked)
     assert dict(found.engines) == {"kernel": 1, "full": 1}
     plain = tuned(search(asked.table, band="25%rel"))
@@ -214,20 +225,20 @@ def test_what_the_kernel_does_not_know_goes_through_the_full_step() -> None:
     assert len(last) == len(found.last_hold) == len(found.last[1].values) == 3
     assert last[0] == pytest.approx(10_000)
     assert last[-1] != pytest.approx(plain.last[0].values[-1], rel=1e-4)  # it begins with chosen weights, not with the targets
-    wanted = wanted_of(asked.wanted, found.choices[0], asked.terms, DAY_S)
-    direct = simulate(wanted, piece(asked.table, 0, 9), FAIR)  # and no later bar
+    wanted = spec_for_choice(asked.wanted, found.choices[0], asked.terms, DAY_S)
+    direct = simulate(wanted, slice_table(asked.table, 0, 9), FAIR)  # and no later bar
     assert chosen.values[:9] == pytest.approx(direct.equity)
 
 
 def test_gas_and_delay_rule_the_kernel_out() -> None:
     for market in (replace(FAIR, gas_wei=10**9), replace(FAIR, latency_bars=1)):
-        assert tuned_engines(market) == {Engine.FULL}
-    assert tuned_engines(FAIR) == {Engine.KERNEL}
+        assert tuned_engines(market) == {RunEngine.FULL}
+    assert tuned_engines(FAIR) == {RunEngine.KERNEL}
 
 
-def tuned_engines(market: object) -> set[Engine]:
+def tuned_engines(market: object) -> set[RunEngine]:
     asked = search(walks(5, 40), settings=market)
-    job = Job(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), TERMS)
+    job = TuneJob(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), TERMS)
     return {job.engine(choice) for choice in job.runs}
 
 
@@ -236,18 +247,18 @@ def test_hold_begins_at_the_targets_and_pieces_carry_the_newest_price() -> None:
     closes = table.closes.copy()
     closes[9:12, 1] = np.nan
     table = replace(table, closes=closes)
-    part = piece(table, 10, 20)
+    part = slice_table(table, 10, 20)
     assert part.closes[0].tolist() == [closes[10, 0], closes[8, 1]]
     assert np.isnan(part.closes[1, 1])
-    wanted = simple({"A": 4_000, "B": 3_000, "USD": 3_000}, Every(DAY_S), "USD")
-    worth = held(wanted, FAIR, part, (0, 5))
+    wanted = make_spec({"A": 4_000, "B": 3_000, "USD": 3_000}, Every(DAY_S), "USD")
+    worth = buy_and_hold_values(wanted, FAIR, part, (0, 5))
     assert worth.tolist() == pytest.approx([10_000, 4_000 * closes[15, 0] / closes[10, 0] + 3_000 * closes[15, 1] / closes[8, 1] + 3_000])
-    assert part_of(replace(FAIR, gas_wei=tuple(range(20))), 5, 8).gas_wei == (5, 6, 7)
+    assert slice_settings(replace(FAIR, gas_wei=tuple(range(20))), 5, 8).gas_wei == (5, 6, 7)
 
 
 def test_returns_are_daily_whatever_the_bars() -> None:
     closes = np.round(100 * np.exp(np.cumsum(np.random.default_rng(7).normal(0, 0.005, (24 * 60, 2)), axis=0)), 6)
-    found: Tuned = tuned(search(hourly(A=closes[:, 0], B=closes[:, 1])))
+    found: TuneResult = tuned(search(hourly(A=closes[:, 0], B=closes[:, 1])))
     assert found.period_s == pytest.approx(24 * HOUR_S)
     assert len(found.found[0].values) == 45
     assert document(found)["last_quarter"]["claims"][0]["mean"] is None  # 14 days are no evidence
@@ -268,7 +279,7 @@ def test_too_little_data_is_refused() -> None:
 
 def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
     found = tuned(search(walks(9, 240), every="7d"))
-    made = page(found)
+    made = tune_page(found)
     assert made.summary == found.verdict.words
     assert {fact.value for fact in made.origin} >= {found.stamp["data"], found.stamp["grid"], found.stamp["settings"]}
     assert found.deflated is not None
@@ -284,20 +295,20 @@ def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
 def test_the_same_search_gives_the_same_report_and_another_seed_other_intervals() -> None:
     asked = search(walks(10, 200))
     one, same, other = tuned(asked), tuned(asked), tuned(replace(asked, settings=replace(FAIR, seed=1)))
-    assert report(page(one)) == report(page(same))
+    assert report(tune_page(one)) == report(tune_page(same))
     assert document(one) == document(same)
     means, lows = zip(
         *((claim.interval.mean, claim.interval.low) for claim in (one.claims[1], other.claims[1]) if claim.interval), strict=True
     )
     assert means[0] == means[1] and lows[0] != lows[1]
-    assert {document(one)[name] for name in ("grid_hash", "config_hash", "data_hash")} <= {fact.value for fact in page(one).origin}
+    assert {document(one)[name] for name in ("grid_hash", "config_hash", "data_hash")} <= {fact.value for fact in tune_page(one).origin}
 
 
 def test_many_runs_of_the_kernel_are_measured_on_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = search(walks(2, 40), band="1%rel..30%rel:50")
-    job = Job(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), TERMS)
-    assert estimated(job, job.chunks(), 4).core_s == 0.0  # fifty are nothing
-    monkeypatch.setattr(tune_cost, "QUICK_RUNS", 10)
-    found = estimated(job, job.chunks(), 4)
+    job = TuneJob(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), TERMS)
+    assert estimate_work(job, job.chunks(), 4).core_s == 0.0  # fifty are nothing
+    monkeypatch.setattr(jobs, "QUICK_RUNS", 10)
+    found = estimate_work(job, job.chunks(), 4)
     assert (found.runs, found.measured, found.bars) == (50, 8, 40)
     assert found.core_s > 0 and found.wall_s == found.core_s / 4

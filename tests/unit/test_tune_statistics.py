@@ -10,17 +10,17 @@ import pytest
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
-from agent.backtest.tune import statistics as tune_stats
+from agent.backtest.tune import statistics
 from agent.backtest.tune.statistics import (
     Objective,
     block_length,
-    deflated,
+    bootstrap_interval,
+    deflated_sharpe,
     expected_maximum,
-    interval,
-    overfitting,
+    objective_scores,
+    overfitting_probability,
     probabilistic_sharpe,
     resampled_means,
-    scores,
 )
 
 PER_YEAR = 250
@@ -45,23 +45,23 @@ def test_the_expected_maximum_is_what_draws_show() -> None:
 
 def test_luck_is_deflated_away_and_skill_is_not() -> None:
     noise = np.random.default_rng(2).normal(0, 0.01, (1_000, 100))
-    lucky = int(scores(noise, Objective.SHARPE).argmax())
-    found = deflated(noise, lucky)
+    lucky = int(objective_scores(noise, Objective.SHARPE).argmax())
+    found = deflated_sharpe(noise, lucky)
     assert found is not None
     assert found.trials == 100
     assert found.sharpe == pytest.approx(noise[:, lucky].mean() / noise[:, lucky].std())
     assert probabilistic_sharpe(found.sharpe, 0.0, 1_000, 0, 3) > 0.95  # taken alone it looks like skill
     assert found.probability < 0.9
     noise[:, 3] += 0.003
-    skilled = deflated(noise, 3)
+    skilled = deflated_sharpe(noise, 3)
     assert skilled is not None and skilled.probability > 0.99
-    assert deflated(np.zeros((50, 3)), 0) is None
+    assert deflated_sharpe(np.zeros((50, 3)), 0) is None
 
 
 def test_the_moments_of_a_deflated_ratio_are_those_of_its_own_returns() -> None:
     returns = np.random.default_rng(10).exponential(0.01, (60, 4)) - 0.0095
-    each, own = scores(returns, Objective.SHARPE), (returns[:, 2] - returns[:, 2].mean()) / returns[:, 2].std()
-    found = deflated(returns, 2)
+    each, own = objective_scores(returns, Objective.SHARPE), (returns[:, 2] - returns[:, 2].mean()) / returns[:, 2].std()
+    found = deflated_sharpe(returns, 2)
     assert found is not None
     assert found.threshold == pytest.approx(expected_maximum(sum((each - each.mean()) ** 2) / 3, 4))
     spread = 1 - (own**3).mean() * each[2] + ((own**4).mean() - 1) / 4 * each[2] ** 2
@@ -87,7 +87,7 @@ def plain_overfitting(returns: np.ndarray, blocks: int, sharpe: bool) -> float:
 @pytest.mark.parametrize("settings", [2, 7, 10])
 def test_overfitting_is_what_the_papers_steps_give(objective: Objective, settings: int) -> None:
     returns = np.random.default_rng(settings).normal(0.001, 0.01, (48, settings)) + np.linspace(0, 0.001, settings)
-    found = overfitting(returns, objective, 8)
+    found = overfitting_probability(returns, objective, 8)
     assert found is not None
     assert (found.ways, found.blocks) == (70, 8)
     assert found.probability == pytest.approx(plain_overfitting(returns, 8, objective is Objective.SHARPE))
@@ -95,37 +95,37 @@ def test_overfitting_is_what_the_papers_steps_give(objective: Objective, setting
 
 def test_overfitting_leaves_out_the_oldest_and_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     returns = np.random.default_rng(12).normal(0, 0.01, (48, 6))
-    whole = overfitting(returns, Objective.GROWTH, 8)
+    whole = overfitting_probability(returns, Objective.GROWTH, 8)
     oldest = np.zeros((7, 6))
     oldest[:, 5] = 1.0
-    assert overfitting(np.vstack([oldest, returns]), Objective.GROWTH, 8) == whole
-    monkeypatch.setattr(tune_stats, "_AT_ONCE", 6 * 9)  # nine ways to halve at once: seven parts and a rest
-    assert overfitting(returns, Objective.GROWTH, 8) == whole
+    assert overfitting_probability(np.vstack([oldest, returns]), Objective.GROWTH, 8) == whole
+    monkeypatch.setattr(statistics, "_AT_ONCE", 6 * 9)  # nine ways to halve at once: seven parts and a rest
+    assert overfitting_probability(returns, Objective.GROWTH, 8) == whole
 
 
 def test_overfitting_is_a_half_on_noise_and_none_where_one_setting_dominates() -> None:
     noise = np.random.default_rng(3).normal(0, 0.01, (60, 160, 20))
-    found = [overfitting(one, Objective.SHARPE, 8) for one in noise]
+    found = [overfitting_probability(one, Objective.SHARPE, 8) for one in noise]
     assert np.mean([one.probability for one in found if one]) == pytest.approx(0.5, abs=0.05)
     best = noise[0].copy()
     best[:, 7] += 0.02
-    dominated = overfitting(best, Objective.SHARPE)
+    dominated = overfitting_probability(best, Objective.SHARPE)
     assert dominated is not None
     assert (dominated.probability, dominated.ways, dominated.blocks) == (0.0, 12_870, 16)
 
 
 def test_settings_that_are_alike_are_neither_above_nor_below_the_median() -> None:
     column = np.random.default_rng(4).normal(0, 0.01, (64, 1))
-    found = overfitting(np.repeat(column, 5, axis=1), Objective.GROWTH)
+    found = overfitting_probability(np.repeat(column, 5, axis=1), Objective.GROWTH)
     assert found is not None and found.probability == 0.5
-    nearly = overfitting(column + 1e-17 * np.arange(5), Objective.GROWTH)  # as far apart as sums of floats in another order
+    nearly = overfitting_probability(column + 1e-17 * np.arange(5), Objective.GROWTH)  # as far apart as sums of floats in another order
     assert nearly is not None and nearly.probability == 0.5
 
 
 def test_too_little_says_nothing() -> None:
-    assert overfitting(np.ones((64, 1)), Objective.GROWTH) is None
-    assert overfitting(np.ones((15, 4)), Objective.GROWTH) is None
-    assert interval(np.ones(29), 0) is None
+    assert overfitting_probability(np.ones((64, 1)), Objective.GROWTH) is None
+    assert overfitting_probability(np.ones((15, 4)), Objective.GROWTH) is None
+    assert bootstrap_interval(np.ones(29), 0) is None
 
 
 def chained(chance: np.random.Generator, n: int, rho: float) -> np.ndarray:
@@ -169,7 +169,7 @@ def test_resampled_means_spread_as_the_closed_form_says() -> None:
 def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     chance = np.random.default_rng(8)
     for n, rho, least in ((250, 0.3, 0.92), (90, 0.0, 0.92), (90, 0.3, 0.90)):  # 95 % by name: short and dependent series lose some
-        found = [interval(chained(chance, n, rho), seed, draws=200) for seed in range(150)]
+        found = [bootstrap_interval(chained(chance, n, rho), seed, draws=200) for seed in range(150)]
         assert least <= np.mean([one.low <= 0.0 <= one.high for one in found if one]) < 1.0
         assert np.mean([one.low > 0.0 for one in found if one]) <= 0.05  # an edge that is none
 
@@ -184,20 +184,20 @@ def over_hold(chance: np.random.Generator, days: int, runs: int) -> np.ndarray:
 
 def test_a_lower_end_over_hold_is_above_the_truth_as_often_as_the_documentation_says() -> None:
     # Without drift and costs neither is ahead, to a tenth of a percent a year.
-    found = [interval(one, seed, draws=200) for seed, one in enumerate(over_hold(np.random.default_rng(11), 120, 200))]
+    found = [bootstrap_interval(one, seed, draws=200) for seed, one in enumerate(over_hold(np.random.default_rng(11), 120, 200))]
     assert 0.03 <= np.mean([one.low > 0.0 for one in found if one]) <= 0.10
     assert 0.88 <= np.mean([one.low <= 0.0 <= one.high for one in found if one]) <= 0.97
 
 
 def test_an_interval_is_that_of_the_resampled_means_and_wider() -> None:
     values = chained(np.random.default_rng(9), 120, 0.4)
-    found = interval(values, 3)
+    found = bootstrap_interval(values, 3)
     assert found is not None
     assert found.block == min(2 * block_length(values), 20.0)
     plain = np.quantile(resampled_means(values, found.block, 4_000, 3), [0.025, 0.975])
     wider = sqrt(120 / (120 - found.block)) * student.ppf(0.975, 120 / found.block - 1) / norm.ppf(0.975)
     assert wider > 1
     assert [found.low, found.high] == pytest.approx([values.mean() + wider * (end - values.mean()) for end in plain])
-    assert found == interval(values, 3)
+    assert found == bootstrap_interval(values, 3)
     yearly = found.times(365)
     assert (yearly.low, yearly.mean, yearly.periods) == (found.low * 365, found.mean * 365, 120)

@@ -6,10 +6,10 @@ from fractions import Fraction
 
 import pytest
 
-from agent.backtest.settings import simple
+from agent.backtest.settings import make_spec
 from agent.backtest.simulate import simulate
-from agent.backtest.tune.grid import Choice
-from agent.backtest.tune.jobs import Job, wanted_of
+from agent.backtest.tune.grid import PolicyChoice
+from agent.backtest.tune.jobs import TuneJob, spec_for_choice
 from agent.model import Every
 from tests.tuning import DAY_S, FAIR, TERMS, WALKING, walks
 
@@ -17,11 +17,11 @@ pytest.importorskip("numba")
 
 
 def test_all_figures_of_a_run_begin_with_its_first_mark() -> None:
-    table, choice = walks(3, 24), Choice(Every(7 * DAY_S))
-    wanted = simple(WALKING, Every(7 * DAY_S), "USD", interval_s=table.interval_s)
-    whole = simulate(wanted_of(wanted, choice, TERMS, DAY_S), table, FAIR)
+    table, choice = walks(3, 24), PolicyChoice(Every(7 * DAY_S))
+    wanted = make_spec(WALKING, Every(7 * DAY_S), "USD", interval_s=table.interval_s)
+    whole = simulate(spec_for_choice(wanted, choice, TERMS, DAY_S), table, FAIR)
     assert [one.bar for one in whole.rebalances] == [1, 8, 15, 22]
-    job = Job(table, wanted, FAIR, (choice,), tuple(range(8, 24)), TERMS, full=True)
+    job = TuneJob(table, wanted, FAIR, (choice,), tuple(range(8, 24)), TERMS, full=True)
     warm = job.do(job.chunks()[0])[0]
     grown, scale = float(whole.equity[-1] / whole.equity[8]), 10**whole.decimals
     assert (warm.final_value, warm.values[0]) == pytest.approx((10_000 * grown, 10_000))

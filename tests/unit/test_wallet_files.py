@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from agent import app as api
 from agent.errors import ConfigError
 from agent.signing import keystore
-from agent.signing.keys import TEST_MNEMONIC, KeystoreFile, Secret, TestAccount, load_key
+from agent.signing.keys import TEST_MNEMONIC, KeystoreFile, Secret, TestAccountKey, load_key
 
 GOOD = "four random words here"
 OTHER = "another set of random words"
@@ -71,7 +71,7 @@ def test_a_key_is_taken_over_as_it_is_written_anywhere(tmp_path: Path, text: str
 def test_a_recovery_phrase_gives_the_account_of_its_number(tmp_path: Path) -> None:
     for index in (0, 7):
         made = api.import_wallet(tmp_path / f"{index}.json", None, api.Password(), typing(TEST_MNEMONIC, GOOD, GOOD), index)
-        assert made["address"] == load_key(TestAccount(index), 31337, ask=None).address
+        assert made["address"] == load_key(TestAccountKey(index), 31337, ask=None).address
         assert any("published" in warning for warning in made["warnings"])
 
 

@@ -12,7 +12,7 @@ from agent import app as api
 from agent.errors import ConfigError
 from agent.signing import keystore
 from agent.signing.keys import KeyringEntry, load_key
-from agent.signing.keystore import require_backend
+from agent.signing.keystore import require_keyring
 from tests.keyrings import Full, InMemory, Locked, PlaintextKeyring, using
 from tests.unit.test_signer_keys import everything_shown_of
 from tests.unit.test_wallet_files import ADDRESS, GOOD, KEY, opened, typing
@@ -55,7 +55,7 @@ def test_a_system_without_a_keyring_that_keeps_secrets_is_told(backend: KeyringB
         for act in (
             lambda: api.create_wallet(None, "trimtab/main", NONE, None),
             lambda: load_key(KeyringEntry("trimtab", "main"), 1, ask=None),
-            require_backend,
+            require_keyring,
         ):
             with pytest.raises(ConfigError, match=why) as caught:
                 act()

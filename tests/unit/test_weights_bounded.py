@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.units import BPS
-from agent.weights.bounded import to_bps, within
+from agent.weights.bounded import proportional_shares, to_bps
 
 Case = tuple[list[Fraction], list[int], list[int], int]
 PARTS = st.lists(st.fractions(min_value=Fraction(1, 1000), max_value=1000), min_size=1, max_size=8)
@@ -30,7 +30,7 @@ def test_shares_sum_keep_their_bounds_and_are_in_proportion_where_none_binds(
     case: Case,
 ) -> None:
     wanted, low, high, total = case
-    found = within(wanted, low, high, total)
+    found = proportional_shares(wanted, low, high, total)
     assert sum(found) == total
     assert all(a <= share <= b for share, a, b in zip(found, low, high, strict=True))
     scales = {share / part for share, part, a, b in zip(found, wanted, low, high, strict=True) if a < share < b}
@@ -44,7 +44,7 @@ def test_shares_sum_keep_their_bounds_and_are_in_proportion_where_none_binds(
 @given(bounded())
 def test_whole_basis_points_sum_exactly_and_are_within_one_of_the_share(case: Case) -> None:
     wanted, low, high, total = case
-    shares = within(wanted, low, high, total)
+    shares = proportional_shares(wanted, low, high, total)
     found = to_bps(shares, low, high, total)
     assert sum(found) == total
     assert all(a <= bps <= b for bps, a, b in zip(found, low, high, strict=True))
@@ -57,14 +57,16 @@ def test_shares_do_not_depend_on_the_order_of_the_assets(case: Case, shuffle: ob
     wanted, low, high, total = case
     order = list(range(len(wanted)))
     shuffle.shuffle(order)  # type: ignore[attr-defined]  # hypothesis hands in a random.Random
-    plain = within(wanted, low, high, total)
-    assert within([wanted[i] for i in order], [low[i] for i in order], [high[i] for i in order], total) == [plain[i] for i in order]
+    plain = proportional_shares(wanted, low, high, total)
+    assert proportional_shares([wanted[i] for i in order], [low[i] for i in order], [high[i] for i in order], total) == [
+        plain[i] for i in order
+    ]
 
 
 def test_what_a_cap_cuts_off_goes_to_the_others_in_proportion() -> None:
-    found = within([Fraction(70), Fraction(20), Fraction(10)], [0, 0, 0], [4_000, BPS, BPS], BPS)
+    found = proportional_shares([Fraction(70), Fraction(20), Fraction(10)], [0, 0, 0], [4_000, BPS, BPS], BPS)
     assert found == [4_000, 4_000, 2_000]
-    again = within([Fraction(70), Fraction(20), Fraction(10)], [0] * 3, [4_000] * 3, BPS)  # then the next is capped, too
+    again = proportional_shares([Fraction(70), Fraction(20), Fraction(10)], [0] * 3, [4_000] * 3, BPS)  # then the next is capped, too
     assert again == [4_000, 4_000, 2_000]
 
 
@@ -76,11 +78,11 @@ def test_an_error_of_rounding_beyond_a_bound_is_cut_off() -> None:
 @pytest.mark.parametrize(("low", "high", "total"), [([5_000, 6_000], [BPS, BPS], BPS), ([0, 0], [4_000, 5_000], BPS)])
 def test_bounds_that_nothing_fits_are_refused(low: list[int], high: list[int], total: int) -> None:
     with pytest.raises(ValueError, match="bounds that no shares fit"):
-        within([Fraction(1), Fraction(1)], low, high, total)
+        proportional_shares([Fraction(1), Fraction(1)], low, high, total)
     with pytest.raises(ValueError, match="bounds that no shares fit"):
         to_bps([Fraction(total, 2)] * 2, low, high, total)
 
 
 def test_nothing_wanted_fills_no_room() -> None:
     with pytest.raises(ValueError, match="too little is wanted"):
-        within([Fraction(0), Fraction(1)], [0, 0], [BPS, 4_000], BPS)
+        proportional_shares([Fraction(0), Fraction(1)], [0, 0], [BPS, 4_000], BPS)

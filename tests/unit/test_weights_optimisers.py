@@ -9,11 +9,11 @@ import pytest
 from scipy.optimize import minimize
 
 from agent.errors import Refused
-from agent.model import Method
-from agent.weights import allocators as optimisers
-from agent.weights.allocators import Facts, inverse_volatility
+from agent.model import AllocationMethod
+from agent.weights import allocators
+from agent.weights.allocators import AllocatorData, inverse_volatility
 from agent.weights.choose import bounds_of
-from agent.weights.returns import Floats, Returns, covariance, returns
+from agent.weights.returns import Floats, Returns, compute_returns, covariance
 from tests.builders import NOW_S, token
 from tests.weighing import COINS, DAY_S, REAL_PRICES, allocator, covariance_of, moves, recorded, weighed
 
@@ -28,7 +28,7 @@ def free(width: int) -> tuple[Floats, Floats]:
 
 def seen(days: int = 90, seed: int = 7) -> Returns:
     addresses = sorted(token(symbol).address for symbol in COINS)
-    return returns(allocator(Method.HRP), addresses, NAMES, recorded(moves(days=days, seed=seed)), NOW_S)
+    return compute_returns(allocator(AllocationMethod.HRP), addresses, NAMES, recorded(moves(days=days, seed=seed)), NOW_S)
 
 
 # least variance
@@ -40,7 +40,7 @@ def test_least_variance_without_bounds_is_the_closed_form(width: int, seed: int)
     if (closed < 0).any():  # selling short is not ours to do: a matrix without correlations has no such case
         matrix = np.diag(np.diag(matrix))
         closed = (1 / np.diag(matrix)) / (1 / np.diag(matrix)).sum()
-    assert np.abs(optimisers.minimum_variance_weights(matrix, *free(width)) - closed).max() < NEAR
+    assert np.abs(allocators.minimum_variance_weights(matrix, *free(width)) - closed).max() < NEAR
 
 
 @pytest.mark.parametrize(("width", "low", "high", "seed"), [(4, 0.0, 1.0, 11), (4, 0.1, 0.4, 12), (8, 0.02, 0.25, 13), (12, 0.0, 0.2, 14)])
@@ -61,7 +61,7 @@ def test_least_variance_within_bounds_is_what_another_solver_finds(width: int, l
         method="SLSQP",
         options={"ftol": 1e-18, "maxiter": 1_000},
     )
-    found = optimisers.minimum_variance_weights(matrix, np.full(width, low), np.full(width, high))
+    found = allocators.minimum_variance_weights(matrix, np.full(width, low), np.full(width, high))
     assert np.abs(found - other.x).max() < NEAR
     assert np.abs(found - unknown.value).max() < NEAR
     assert found.min() > low - NEAR
@@ -75,7 +75,7 @@ def test_risk_parity_gives_each_asset_the_same_part_of_the_variance(width: int, 
     matrix = covariance_of(width, seed)
     matrix[0] /= 300  # one quiet asset among wild ones
     matrix[:, 0] /= 300
-    found = optimisers.risk_parity_weights(matrix, *free(width))
+    found = allocators.risk_parity_weights(matrix, *free(width))
     parts = found * (matrix @ found) / (found @ matrix @ found)
     assert np.abs(parts - 1 / width).max() < NEAR
     assert abs(found.sum() - 1) < NEAR
@@ -86,14 +86,14 @@ def test_risk_parity_of_two_assets_is_the_closed_form_whatever_their_correlation
     one, other = 0.8, 0.05
     matrix = np.array([[one**2, correlation * one * other], [correlation * one * other, other**2]])
     expected = np.array([1 / one, 1 / other]) / (1 / one + 1 / other)
-    assert np.abs(optimisers.risk_parity_weights(matrix, *free(2)) - expected).max() < NEAR
+    assert np.abs(allocators.risk_parity_weights(matrix, *free(2)) - expected).max() < NEAR
 
 
 def test_risk_parity_within_bounds_stays_within_them_and_keeps_the_others_at_equal_parts() -> None:
     matrix = covariance_of(4, 3)
-    plain = optimisers.risk_parity_weights(matrix, *free(4))
+    plain = allocators.risk_parity_weights(matrix, *free(4))
     cap = float(plain.max()) - 0.05
-    found = optimisers.risk_parity_weights(matrix, np.zeros(4), np.full(4, cap))
+    found = allocators.risk_parity_weights(matrix, np.zeros(4), np.full(4, cap))
     assert found.max() < cap + NEAR
     assert abs(found.sum() - 1) < NEAR
     assert found[plain.argmax()] == pytest.approx(cap, abs=NEAR)
@@ -138,18 +138,18 @@ def cluster_variance(matrix: Floats, items: list[int]) -> float:
 def test_hrp_is_the_paper(width: int, seed: int) -> None:
     draw = np.random.default_rng(seed)
     matrix = np.atleast_2d(np.cov(draw.normal(size=(60, width)) @ draw.normal(size=(width, width)), rowvar=False))
-    assert np.abs(optimisers.hrp_weights(matrix, *free(width)) - paper(matrix)).max() < NEAR
+    assert np.abs(allocators.hrp_weights(matrix, *free(width)) - paper(matrix)).max() < NEAR
 
 
 def test_hrp_keeps_within_bounds() -> None:
-    found = optimisers.hrp_weights(covariance_of(5, 9), np.full(5, 0.1), np.full(5, 0.3))
+    found = allocators.hrp_weights(covariance_of(5, 9), np.full(5, 0.1), np.full(5, 0.3))
     assert found.min() > 0.1 - NEAR
     assert found.max() < 0.3 + NEAR
     assert abs(found.sum() - 1) < NEAR
 
 
-@pytest.mark.parametrize("optimiser", [optimisers.minimum_variance_weights, optimisers.risk_parity_weights, optimisers.hrp_weights])
-def test_bounds_that_no_weights_fit_give_none(optimiser: optimisers.Optimiser) -> None:
+@pytest.mark.parametrize("optimiser", [allocators.minimum_variance_weights, allocators.risk_parity_weights, allocators.hrp_weights])
+def test_bounds_that_no_weights_fit_give_none(optimiser: allocators.Optimiser) -> None:
     with pytest.raises(Refused, match="the optimiser found no weights"):
         optimiser(covariance_of(3), np.zeros(3), np.full(3, 0.2))
 
@@ -178,9 +178,9 @@ def test_correlations_are_shrunk_as_ledoit_and_wolf_say_and_volatilities_are_not
 
 
 def test_inverse_volatility_is_the_closed_form() -> None:
-    weights = allocator(Method.INVERSE_VOLATILITY)
+    weights = allocator(AllocationMethod.INVERSE_VOLATILITY)
     step = weighed(weights, recorded(moves()))
-    wanted = inverse_volatility(weights, bounds_of(weights, step.portfolio.assets), Facts(NOW_S, step.history.prices, NAMES))
+    wanted = inverse_volatility(weights, bounds_of(weights, step.portfolio.assets), AllocatorData(NOW_S, step.history.prices, NAMES))
     assert wanted.seen is not None
     inverse = 1 / wanted.seen.moves.std(axis=0, ddof=1)
     expected = inverse / inverse.sum() * 8_000
@@ -199,14 +199,14 @@ def test_a_year_and_a_half_of_real_prices_gives_the_same_as_the_peers() -> None:
     symbols = tuple(f"C{i}" for i in range(plain.shape[1]))
     names = {token(symbol).address: symbol for symbol in symbols}
     points = recorded(plain, symbols)
-    weights = allocator(Method.HRP, window_s=len(plain) * DAY_S)
-    found = returns(weights, sorted(names), names, points, NOW_S)
+    weights = allocator(AllocationMethod.HRP, window_s=len(plain) * DAY_S)
+    found = compute_returns(weights, sorted(names), names, points, NOW_S)
     assert len(found.moves) == len(plain) > 600
     matrix = covariance(found, names)
-    assert np.abs(optimisers.hrp_weights(matrix, *free(6)) - paper(matrix)).max() < NEAR
-    parity = optimisers.risk_parity_weights(matrix, *free(6))
+    assert np.abs(allocators.hrp_weights(matrix, *free(6)) - paper(matrix)).max() < NEAR
+    parity = allocators.risk_parity_weights(matrix, *free(6))
     assert np.ptp(parity * (matrix @ parity) / (parity @ matrix @ parity)) < NEAR
-    least = optimisers.minimum_variance_weights(matrix, *free(6))
+    least = allocators.minimum_variance_weights(matrix, *free(6))
     slope = matrix @ least  # at the least variance every asset that is held has the same marginal variance, the others more
     held = least > 1e-4
     assert np.ptp(slope[held]) / slope.mean() < 1e-4

@@ -11,34 +11,34 @@ import pytest
 from agent import codec
 from agent.model import (
     Allocation,
+    AllocationMethod,
+    ConditionalOrder,
     Halt,
-    Method,
-    Order,
+    InitialWeights,
     OrderKind,
-    Orders,
+    OrdersConfig,
     OrderStage,
     PricePoint,
     Rebalance,
     StepInput,
-    Supply,
-    UntilChosen,
+    TokenSupply,
 )
 from agent.policy.decide import decide
-from agent.policy.effective_targets import wanted
-from agent.policy.targets import looks_back_s
+from agent.policy.effective_targets import apply_effective_targets
+from agent.policy.targets import allocation_history_s
 from agent.units import BPS
-from agent.weights import returns as extra
+from agent.weights import returns
 from tests.builders import NOW_S, token
 from tests.standing import price_of, terms
 from tests.weighing import DAY_S, PLAIN, allocator, bps_of, limit, moves, recorded, weighed
 
-DATA_METHODS = [Method.INVERSE_VOLATILITY, Method.MINIMUM_VARIANCE, Method.RISK_PARITY, Method.HRP]
+DATA_METHODS = [AllocationMethod.INVERSE_VOLATILITY, AllocationMethod.MINIMUM_VARIANCE, AllocationMethod.RISK_PARITY, AllocationMethod.HRP]
 SUPPLIES = [("WETH", 120_000_000), ("WBTC", 100_000), ("LINK", 600_000_000), ("UNI", 600_000_000)]
 HOUR_S = 3_600
 
 
 def chosen_of(step: StepInput) -> Allocation:
-    found = wanted(step).history.allocation
+    found = apply_effective_targets(step).history.allocation
     assert found is not None
     return found
 
@@ -54,15 +54,15 @@ def later(step: StepInput, by_s: int, chosen: Allocation | None = None, prices: 
 
 
 def reason(step: StepInput) -> str:
-    decision = decide(wanted(step)).decision
+    decision = decide(apply_effective_targets(step)).decision
     assert isinstance(decision, Halt)
     return decision.reason
 
 
 # what comes out
-@pytest.mark.parametrize("method", [Method.EQUAL, Method.MARKET_CAP, *DATA_METHODS])
-def test_chosen_weights_are_the_targets_sum_to_all_and_leave_the_fixed_reserve(method: Method) -> None:
-    found = wanted(weighed(allocator(method), recorded(moves()), supplies=SUPPLIES))
+@pytest.mark.parametrize("method", [AllocationMethod.EQUAL, AllocationMethod.MARKET_CAP, *DATA_METHODS])
+def test_chosen_weights_are_the_targets_sum_to_all_and_leave_the_fixed_reserve(method: AllocationMethod) -> None:
+    found = apply_effective_targets(weighed(allocator(method), recorded(moves()), supplies=SUPPLIES))
     targets = bps_of(found)
     assert sum(targets.values()) == BPS
     assert targets["USDC"] == 2_000
@@ -72,31 +72,36 @@ def test_chosen_weights_are_the_targets_sum_to_all_and_leave_the_fixed_reserve(m
     assert isinstance(decide(found).decision, Rebalance), "the targets moved away from what is held"
 
 
-@pytest.mark.parametrize("method", [Method.EQUAL, Method.MARKET_CAP, *DATA_METHODS])
-def test_the_same_data_give_the_same_weights_however_the_assets_are_listed(method: Method) -> None:
+@pytest.mark.parametrize("method", [AllocationMethod.EQUAL, AllocationMethod.MARKET_CAP, *DATA_METHODS])
+def test_the_same_data_give_the_same_weights_however_the_assets_are_listed(method: AllocationMethod) -> None:
     step = weighed(allocator(method), recorded(moves()), supplies=SUPPLIES)
     turned = replace(step, portfolio=replace(step.portfolio, assets=step.portfolio.assets[::-1]))
     shuffled = replace(turned, history=replace(step.history, prices=step.history.prices[::-1]))
-    assert bps_of(wanted(step)) == bps_of(wanted(turned)) == bps_of(wanted(shuffled)) == bps_of(wanted(step))
+    assert (
+        bps_of(apply_effective_targets(step))
+        == bps_of(apply_effective_targets(turned))
+        == bps_of(apply_effective_targets(shuffled))
+        == bps_of(apply_effective_targets(step))
+    )
 
 
-@pytest.mark.parametrize("method", [Method.EQUAL, Method.MARKET_CAP, *DATA_METHODS])
-def test_limits_of_each_asset_hold_to_the_basis_point(method: Method) -> None:
+@pytest.mark.parametrize("method", [AllocationMethod.EQUAL, AllocationMethod.MARKET_CAP, *DATA_METHODS])
+def test_limits_of_each_asset_hold_to_the_basis_point(method: AllocationMethod) -> None:
     limits = (limit("WETH", 0, 1_900), limit("WBTC", 500, 2_500), limit("LINK", 1_500, 4_000), limit("UNI", 0, 2_200))
-    targets = bps_of(wanted(weighed(allocator(method, limits=limits), recorded(moves()), supplies=SUPPLIES)))
+    targets = bps_of(apply_effective_targets(weighed(allocator(method, limits=limits), recorded(moves()), supplies=SUPPLIES)))
     assert sum(targets.values()) == BPS
     for symbol, low, high in (("WETH", 0, 1_900), ("WBTC", 500, 2_500), ("LINK", 1_500, 4_000), ("UNI", 0, 2_200)):
         assert low <= targets[symbol] <= high
 
 
 def test_market_cap_weights_are_supply_times_price_with_a_cap_whose_excess_the_others_share() -> None:
-    step = weighed(allocator(Method.MARKET_CAP), recorded(moves()), supplies=SUPPLIES)
+    step = weighed(allocator(AllocationMethod.MARKET_CAP), recorded(moves()), supplies=SUPPLIES)
     caps = {"WETH": 120_000_000 * 2_000, "WBTC": 100_000 * 60_000, "LINK": 600_000_000, "UNI": 600_000_000}
     whole = sum(caps.values())
-    found = bps_of(wanted(step))
+    found = bps_of(apply_effective_targets(step))
     assert all(abs(found[symbol] - Fraction(8_000 * cap, whole)) < 1 for symbol, cap in caps.items())
-    capped = allocator(Method.MARKET_CAP, limits=(limit("WETH", 0, 4_000),))
-    found = bps_of(wanted(weighed(capped, recorded(moves()), supplies=SUPPLIES)))
+    capped = allocator(AllocationMethod.MARKET_CAP, limits=(limit("WETH", 0, 4_000),))
+    found = bps_of(apply_effective_targets(weighed(capped, recorded(moves()), supplies=SUPPLIES)))
     rest = whole - caps["WETH"]
     assert found["WETH"] == 4_000
     assert all(abs(found[symbol] - Fraction(4_000 * caps[symbol], rest)) < 1 for symbol in ("WBTC", "LINK", "UNI"))
@@ -104,24 +109,24 @@ def test_market_cap_weights_are_supply_times_price_with_a_cap_whose_excess_the_o
 
 
 def test_a_supply_that_the_owner_told_counts_before_the_chains_and_is_named() -> None:
-    told = (Supply(token("WBTC").address, 19_800_000 * 10**8, "supplies.csv of 2026-11-01"),)
-    found = chosen_of(weighed(allocator(Method.MARKET_CAP, supplies=told), recorded(moves()), supplies=SUPPLIES))
+    told = (TokenSupply(token("WBTC").address, 19_800_000 * 10**8, "supplies.csv of 2026-11-01"),)
+    found = chosen_of(weighed(allocator(AllocationMethod.MARKET_CAP, supplies=told), recorded(moves()), supplies=SUPPLIES))
     assert found.bps(token("WBTC").address) > found.bps(token("WETH").address)
     assert "WBTC by supplies.csv of 2026-11-01" in found.data
     assert "WETH by its contract" in found.data
 
 
 def test_what_was_used_is_said() -> None:
-    found = chosen_of(weighed(allocator(Method.RISK_PARITY), recorded(moves())))
+    found = chosen_of(weighed(allocator(AllocationMethod.RISK_PARITY), recorded(moves())))
     assert (found.returns, found.until_s, found.from_s) == (90, NOW_S - HOUR_S, NOW_S - HOUR_S - 90 * DAY_S)
-    wish = wanted(weighed(allocator(Method.RISK_PARITY), recorded(moves()))).wishes[0]
+    wish = apply_effective_targets(weighed(allocator(AllocationMethod.RISK_PARITY), recorded(moves()))).wishes[0]
     assert "90 returns of each" in wish
     assert "each asset carries its share of the variance" in wish
 
 
 # when
 def test_a_choice_stands_until_the_next_is_due_whatever_prices_do() -> None:
-    step = weighed(allocator(Method.INVERSE_VOLATILITY), recorded(moves()))
+    step = weighed(allocator(AllocationMethod.INVERSE_VOLATILITY), recorded(moves()))
     first = chosen_of(step)
     other = recorded(moves(seed=99), until_s=NOW_S + 6 * DAY_S)
     assert chosen_of(later(step, 6 * DAY_S, first, other)) == first
@@ -131,19 +136,19 @@ def test_a_choice_stands_until_the_next_is_due_whatever_prices_do() -> None:
 
 
 def test_prices_are_carried_only_by_the_step_that_chooses() -> None:
-    step = weighed(allocator(Method.INVERSE_VOLATILITY), recorded(moves()))
+    step = weighed(allocator(AllocationMethod.INVERSE_VOLATILITY), recorded(moves()))
     first = chosen_of(step)
-    assert looks_back_s(step.portfolio, None, NOW_S) == 91 * DAY_S
-    assert looks_back_s(step.portfolio, first, NOW_S + DAY_S) == 0
-    assert looks_back_s(step.portfolio, first, NOW_S + 7 * DAY_S) == 91 * DAY_S
-    assert looks_back_s(replace(step.portfolio, weights=None), None, NOW_S) == 0
+    assert allocation_history_s(step.portfolio, None, NOW_S) == 91 * DAY_S
+    assert allocation_history_s(step.portfolio, first, NOW_S + DAY_S) == 0
+    assert allocation_history_s(step.portfolio, first, NOW_S + 7 * DAY_S) == 91 * DAY_S
+    assert allocation_history_s(replace(step.portfolio, weights=None), None, NOW_S) == 0
 
 
 def test_other_settings_assets_or_reserves_are_chosen_for_anew_at_once() -> None:
-    step = weighed(allocator(Method.INVERSE_VOLATILITY), recorded(moves()))
+    step = weighed(allocator(AllocationMethod.INVERSE_VOLATILITY), recorded(moves()))
     first = chosen_of(step)
-    other = weighed(allocator(Method.INVERSE_VOLATILITY, every_s=14 * DAY_S), recorded(moves()))
-    reserve = weighed(allocator(Method.INVERSE_VOLATILITY), recorded(moves()), targets=PLAIN | {"USDC": 3_000, "WETH": 1_500})
+    other = weighed(allocator(AllocationMethod.INVERSE_VOLATILITY, every_s=14 * DAY_S), recorded(moves()))
+    reserve = weighed(allocator(AllocationMethod.INVERSE_VOLATILITY), recorded(moves()), targets=PLAIN | {"USDC": 3_000, "WETH": 1_500})
     for changed in (other, reserve):
         found = chosen_of(later(changed, HOUR_S, first))
         assert found.at_s == NOW_S + HOUR_S
@@ -151,7 +156,7 @@ def test_other_settings_assets_or_reserves_are_chosen_for_anew_at_once() -> None
 
 
 def test_a_choice_within_the_churn_changes_no_weight_and_counts_as_made() -> None:
-    step = weighed(allocator(Method.INVERSE_VOLATILITY, churn_bps=300), recorded(moves()))
+    step = weighed(allocator(AllocationMethod.INVERSE_VOLATILITY, churn_bps=300), recorded(moves()))
     first = chosen_of(step)
     nearly = moves()
     nearly[-1] *= 1.5
@@ -159,19 +164,19 @@ def test_a_choice_within_the_churn_changes_no_weight_and_counts_as_made() -> Non
     assert again.at_s == NOW_S + 7 * DAY_S
     assert again.weights_bps == first.weights_bps
     assert "those of before stay" in again.why
-    strict = replace(step, portfolio=replace(step.portfolio, weights=allocator(Method.INVERSE_VOLATILITY)))
+    strict = replace(step, portfolio=replace(step.portfolio, weights=allocator(AllocationMethod.INVERSE_VOLATILITY)))
     moved = chosen_of(later(strict, 7 * DAY_S, chosen_of(strict), recorded(nearly, until_s=NOW_S + 7 * DAY_S)))
     assert moved.weights_bps != first.weights_bps
 
 
 def test_a_header_from_the_future_chooses_nothing_for_good() -> None:
-    step = weighed(allocator(Method.EQUAL))
+    step = weighed(allocator(AllocationMethod.EQUAL))
     head = replace(step.snapshot.head, timestamp_s=NOW_S + 900 * DAY_S)
     assert chosen_of(replace(step, snapshot=replace(step.snapshot, head=head))).at_s == NOW_S + 30
 
 
 def test_a_saved_step_decides_the_same() -> None:
-    found = wanted(weighed(allocator(Method.EQUAL), recorded(moves()), supplies=SUPPLIES))
+    found = apply_effective_targets(weighed(allocator(AllocationMethod.EQUAL), recorded(moves()), supplies=SUPPLIES))
     assert codec.loads(StepInput, codec.dumps(found)) == found
 
 
@@ -180,7 +185,7 @@ def silent(symbol: str) -> tuple[PricePoint, ...]:
     return tuple(point for point in recorded(moves()) if point.token != token(symbol).address)
 
 
-def still() -> tuple[PricePoint, ...]:
+def unmoved() -> tuple[PricePoint, ...]:
     flat = moves()
     flat[:, 1] = 0
     return recorded(flat)
@@ -198,25 +203,27 @@ BAD: list[tuple[Callable[[], tuple[PricePoint, ...]], str]] = [
     (lambda: silent("LINK"), "no prices of LINK within 90 d"),
     (lambda: recorded(moves(days=29)), "29 returns of 1 d that all have, min_history asks for 30"),
     (lambda: recorded(moves(), until_s=NOW_S - 3 * DAY_S), "are 3 d old, max_age is 2 d"),
-    (still, "the price of WBTC does not move"),
+    (unmoved, "the price of WBTC does not move"),
 ]
 
 
 @pytest.mark.parametrize(("prices", "said"), BAD, ids=[said for _, said in BAD])
 @pytest.mark.parametrize("method", DATA_METHODS)
-def test_too_little_too_old_or_still_prices_halt_by_name(method: Method, prices: Callable[[], tuple[PricePoint, ...]], said: str) -> None:
+def test_too_little_too_old_or_still_prices_halt_by_name(
+    method: AllocationMethod, prices: Callable[[], tuple[PricePoint, ...]], said: str
+) -> None:
     why = reason(weighed(allocator(method), prices()))
     assert f"no weights to go by: {method.value}" in why
     assert said in why
 
 
 @pytest.mark.parametrize("method", DATA_METHODS[1:])
-def test_a_singular_covariance_halts_and_names_the_pair(method: Method) -> None:
+def test_a_singular_covariance_halts_and_names_the_pair(method: AllocationMethod) -> None:
     assert "the covariance is singular: WBTC and WETH move by" in reason(weighed(allocator(method), twins()))
 
 
 def test_inverse_volatility_needs_no_correlations() -> None:
-    found = bps_of(wanted(weighed(allocator(Method.INVERSE_VOLATILITY), twins())))
+    found = bps_of(apply_effective_targets(weighed(allocator(AllocationMethod.INVERSE_VOLATILITY), twins())))
     assert abs(found["WETH"] - found["WBTC"]) <= 1
 
 
@@ -228,12 +235,12 @@ def test_inverse_volatility_needs_no_correlations() -> None:
     ],
 )
 def test_a_market_cap_of_zero_or_without_a_supply_halts_by_name(supplies: list[tuple[str, int]], said: str) -> None:
-    assert said in reason(weighed(allocator(Method.MARKET_CAP), recorded(moves()), supplies=supplies))
+    assert said in reason(weighed(allocator(AllocationMethod.MARKET_CAP), recorded(moves()), supplies=supplies))
 
 
 def test_market_cap_goes_by_recorded_prices_where_prices_need_confirmation() -> None:
-    step = weighed(allocator(Method.MARKET_CAP), supplies=SUPPLIES)
-    assert bps_of(wanted(step))["WETH"] > 0  # confirm_blocks = 0: the price of this block is as good as any
+    step = weighed(allocator(AllocationMethod.MARKET_CAP), supplies=SUPPLIES)
+    assert bps_of(apply_effective_targets(step))["WETH"] > 0  # confirm_blocks = 0: the price of this block is as good as any
     careful = replace(step, policy=replace(step.policy, confirm_blocks=3))
     assert "no price of" in reason(careful)
     assert "within max_age: none is recorded" in reason(careful)
@@ -242,7 +249,7 @@ def test_market_cap_goes_by_recorded_prices_where_prices_need_confirmation() -> 
 
 
 def test_gaps_are_left_out_and_told() -> None:
-    found = chosen_of(weighed(allocator(Method.HRP), tuple(point for point in recorded(moves()) if not 40 <= day_of(point) < 43)))
+    found = chosen_of(weighed(allocator(AllocationMethod.HRP), tuple(point for point in recorded(moves()) if not 40 <= day_of(point) < 43)))
     assert found.returns == 86
     assert "4 intervals left out for missing prices" in found.data
 
@@ -252,18 +259,18 @@ def day_of(point: PricePoint) -> int:
 
 
 def test_before_the_first_choice_the_config_says_whether_its_targets_count() -> None:
-    wait = weighed(allocator(Method.HRP), ())
-    assert isinstance(decide(wanted(wait)).decision, Halt)
-    targets = wanted(weighed(allocator(Method.HRP, until_chosen=UntilChosen.TARGETS), ()))
+    wait = weighed(allocator(AllocationMethod.HRP), ())
+    assert isinstance(decide(apply_effective_targets(wait)).decision, Halt)
+    targets = apply_effective_targets(weighed(allocator(AllocationMethod.HRP, until_chosen=InitialWeights.TARGETS), ()))
     assert bps_of(targets) == PLAIN
     assert not isinstance(decide(targets).decision, Halt)
     assert any("targets of the config, until weights by hrp can be chosen: no prices of" in wish for wish in targets.wishes)
 
 
 def test_while_nothing_can_be_chosen_the_last_choice_stands_for_as_long_as_the_config_says() -> None:
-    step = weighed(allocator(Method.HRP, until_chosen=UntilChosen.TARGETS), recorded(moves()))
+    step = weighed(allocator(AllocationMethod.HRP, until_chosen=InitialWeights.TARGETS), recorded(moves()))
     first = chosen_of(step)
-    kept = wanted(later(step, 20 * DAY_S, first))
+    kept = apply_effective_targets(later(step, 20 * DAY_S, first))
     assert dict(first.weights_bps) == {asset.token.address: asset.target_bps for asset in kept.portfolio.assets}
     assert kept.history.allocation == first
     assert any("they stay, since no others could be chosen" in wish and "days" not in wish for wish in kept.wishes)
@@ -276,22 +283,24 @@ def test_a_missing_package_halts_with_the_remedy(monkeypatch: pytest.MonkeyPatch
     def missing(module: str) -> object:
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
-    monkeypatch.setattr(extra, "import_module", missing)
-    assert "skfolio.cluster is not installed" in reason(weighed(allocator(Method.HRP), recorded(moves())))
+    monkeypatch.setattr(returns, "import_module", missing)
+    assert "skfolio.cluster is not installed" in reason(weighed(allocator(AllocationMethod.HRP), recorded(moves())))
 
 
 def test_fixed_weights_are_those_of_the_config() -> None:
-    step = weighed(allocator(Method.FIXED))
-    assert wanted(step) is step
+    step = weighed(allocator(AllocationMethod.FIXED))
+    assert apply_effective_targets(step) is step
 
 
 def test_a_stop_that_fired_sells_though_no_weights_can_be_chosen_and_the_rest_waits() -> None:
-    step = weighed(allocator(Method.HRP), ())
+    step = weighed(allocator(AllocationMethod.HRP), ())
     stop = terms("WETH", OrderKind.STOP_LOSS, 2_100)
-    fired = Order(stop.token, OrderKind.STOP_LOSS, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000))
+    fired = ConditionalOrder(
+        stop.token, OrderKind.STOP_LOSS, OrderStage.FIRED, stop, 1, price_of("WETH", 2_500), None, price_of("WETH", 2_000)
+    )
     history = replace(step.history, orders=(fired,))
-    found = wanted(replace(step, portfolio=replace(step.portfolio, orders=Orders((stop,))), history=history))
+    found = apply_effective_targets(replace(step, portfolio=replace(step.portfolio, orders=OrdersConfig((stop,))), history=history))
     decision = decide(found).decision
     assert isinstance(decision, Rebalance) and decision.exit
     assert "no weights to go by" in reason(step)
-    assert decide(wanted(step)).drifts, "what is held is shown all the same"
+    assert decide(apply_effective_targets(step)).drifts, "what is held is shown all the same"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain.wire import fault_from, hex_data, octets, parse_head, quantity, recipient
+from agent.chain.wire import hex_data, parse_bytes, parse_fault, parse_head, parse_quantity, parse_recipient
 from agent.errors import Retryable
 from agent.model import Head
 
@@ -17,36 +17,36 @@ BLOCK = {"number": "0x10", "hash": "0x" + "aB" * 32, "timestamp": "0x6553f100", 
 
 @given(st.integers(0, 2**256 - 1))
 def test_a_quantity_is_read_back(value: int) -> None:
-    assert quantity(hex(value), "a number") == value
+    assert parse_quantity(hex(value), "a number") == value
 
 
 @pytest.mark.parametrize("value", [None, 7, "", "0x", "7", "0xzz", "-0x1", "0x" + "1" * 65, "0x 1", ["0x1"], True, "0x1\n"])
 def test_what_is_no_quantity_is_an_error_that_names_it(value: Any) -> None:
     with pytest.raises(Retryable, match="gas price"):
-        quantity(value, "gas price")
+        parse_quantity(value, "gas price")
 
 
 @given(st.binary(max_size=99))
 def test_data_is_read_back(raw: bytes) -> None:
-    assert octets(hex_data(raw), "data", len(raw)) == octets(hex_data(raw), "data") == raw
+    assert parse_bytes(hex_data(raw), "data", len(raw)) == parse_bytes(hex_data(raw), "data") == raw
 
 
 @pytest.mark.parametrize("value", [None, 7, "", "ab", "0xa", "0xzz", b"\1", "0x" + "11" * 31, "0x" + "11" * 33])
 def test_what_is_not_data_of_that_length_is_an_error_that_names_it(value: Any) -> None:
     with pytest.raises(Retryable, match="block hash"):
-        octets(value, "block hash", 32)
+        parse_bytes(value, "block hash", 32)
 
 
 def test_a_recipient_is_an_address_or_none_where_a_contract_is_made() -> None:
-    assert recipient("0xd8da6bf26964af9d7eed9e03e53415d37aa96045") == "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
-    assert recipient(None) == recipient("") == ""
+    assert parse_recipient("0xd8da6bf26964af9d7eed9e03e53415d37aa96045") == "0xd8dA6BF26964aF9D7eEd9e03E53415D37aA96045"
+    assert parse_recipient(None) == parse_recipient("") == ""
 
 
 @pytest.mark.parametrize("value", ["0x", "ab" * 20, "0x" + "ab" * 19, "0x" + "ab" * 21, "0x" + "zz" * 20, 7, [], {}, True])
 def test_a_recipient_that_is_no_address_is_an_error(value: Any) -> None:
     """Found by fuzzing: checksums of such text raise errors that are not ours."""
     with pytest.raises(Retryable, match="recipient"):
-        recipient(value)
+        parse_recipient(value)
 
 
 def test_a_header_is_read_with_and_without_base_fee() -> None:
@@ -69,7 +69,7 @@ def test_a_header_that_is_none_is_an_error(block: Any) -> None:
 )
 def test_any_error_object_becomes_a_harmless_fault(error: Any) -> None:
     for given_error in (error, {"code": error, "message": error, "data": error}):
-        fault = fault_from(given_error)
+        fault = parse_fault(given_error)
         assert isinstance(fault.code, int)
         assert not set(fault.message) & set('\x1b\x00\n\r[]<>{}|=`$"@')
         assert len(fault.message) <= 200

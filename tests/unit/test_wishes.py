@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from agent.policy import effective_targets as wishes
-from agent.policy.targets import retargeted
+from agent.policy import effective_targets
+from agent.policy.targets import with_targets
 from tests.builders import step_input
 
 
 def test_without_anything_that_changes_targets_they_are_the_owners() -> None:
     step = step_input()
-    assert wishes.wanted(step) == step
+    assert effective_targets.apply_effective_targets(step) == step
 
 
 def test_other_targets_are_told_with_their_reason() -> None:
     step = step_input()
     first, *rest = (asset.token.address for asset in step.portfolio.assets)
-    other = retargeted(step, {first: 10_000} | dict.fromkeys(rest, 0), "all of it in one, for a reason")
+    other = with_targets(step, {first: 10_000} | dict.fromkeys(rest, 0), "all of it in one, for a reason")
     assert [asset.target_bps for asset in other.portfolio.assets] == [10_000, *([0] * len(rest))]
     assert other.wishes == ("all of it in one, for a reason",)
     assert other.snapshot is step.snapshot

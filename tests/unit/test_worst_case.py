@@ -7,7 +7,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.guards.case import open_case
+from agent.guards.case import build_guard_case
 from tests.builders import raw, step_input, token, v2_pool, with_limits
 from tests.plans import R, Swap, evidence, plan_of, sell_weth, verdict, with_leg
 from tests.unit.test_guards_cost import exiting, given_and_got, heavy, past
@@ -30,7 +30,7 @@ def test_a_plan_whose_minimums_give_up_half_of_it_is_refused_by_the_loss_of_a_da
 def test_gas_counts_in_the_worst_case_at_the_most_that_it_may_cost() -> None:
     step = with_limits(step_input(values={"WETH": 6_000, "USDC": 4_000}), daily_loss_bps=100)
     plan = sell_weth(step)
-    case = open_case(step, plan, evidence(step, plan))
+    case = build_guard_case(step, plan, evidence(step, plan))
     gas = case.worst_gas_wei() * case.price(step.portfolio.wrapped_native)
     gave, _ = given_and_got(plan)
     assert gas > case.plan.gas_units * case.gas_price_wei() * case.price(step.portfolio.wrapped_native)
@@ -41,7 +41,7 @@ def test_on_a_way_over_a_hub_the_last_minimum_alone_counts() -> None:
     pools = [v2_pool(WETH, WBTC, Fraction(2_000, 60_000)), v2_pool(WBTC, USDC, 60_000)]
     step = with_limits(step_input(pools=pools), daily_loss_bps=100)
     plan = plan_of(step, [Swap(pools[0], WETH.address, raw(1, WETH), sink=R), Swap(pools[1], WBTC.address, source=R)])
-    case = open_case(step, plan, evidence(step, plan))
+    case = build_guard_case(step, plan, evidence(step, plan))
     gas = case.worst_gas_wei() * case.price(step.portfolio.wrapped_native)
     assert case.worst_cost() == 2_000 * 10**6 - plan.legs[1].min_out_raw + gas
 
@@ -63,6 +63,6 @@ def test_whatever_a_pool_pays_between_minimum_and_prediction_costs_no_more_than_
     plan = sell_weth(step, whole)
     gave, got = given_and_got(plan)
     loose = with_leg(plan, 0, min_out_raw=max(1, int(got) * keep_bps // 10_000))
-    case = open_case(step, loose, evidence(step, loose))
+    case = build_guard_case(step, loose, evidence(step, loose))
     assert case.worst_cost() >= case.cost()
     assert case.worst_cost() == gave - loose.legs[0].min_out_raw

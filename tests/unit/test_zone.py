@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from agent import codec
-from agent.model import Destination, Halt, Hold, Quarantined, Rebalance, StepInput, Threshold, V2Pool, V3Pool, Zone
+from agent.model import Destination, Halt, Hold, NoTradeZone, QuarantinedItem, Rebalance, StepInput, Threshold, V2Pool, V3Pool
 from agent.policy.decide import decide
-from agent.policy.triggers.no_trade_zone import Interval, Pair, ZoneView
+from agent.policy.triggers.no_trade_zone import ZoneExchange, ZoneInterval, ZoneView
 from tests.builders import GWEI, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
 from tests.zones import MONTH_S, tracking, zoned
 
@@ -123,7 +123,7 @@ def test_a_quarantined_pool_is_no_route_of_the_zone() -> None:
     step = standing(pools=[v2_pool(WETH, USDC, 2_000, 10**9), CHEAP])
     assert edges(step)[0] == pytest.approx(pair_edge(0.0005), rel=1e-6)
     for unread, cost in ((CHEAP.address, FEE), (WBTC.address, 0.0005)):
-        named = with_snapshot(step, quarantined=(Quarantined("pool", unread, "the call reverted"),))
+        named = with_snapshot(step, quarantined=(QuarantinedItem("pool", unread, "the call reverted"),))
         assert edges(named)[0] == pytest.approx(pair_edge(cost), rel=1e-6)
 
 
@@ -178,7 +178,7 @@ def test_it_fires_where_the_first_unit_pays_and_says_what_it_saves_and_costs() -
     assert float(far.zone.pair.saves) == pytest.approx(2 * 0.5 * 30 / 365 * 0.640025 * 0.1, rel=1e-9)
     assert float(far.zone.risk) / 1e6 == pytest.approx(0.5 * 30 / 365 * 0.640025 * 0.1**2 * V, rel=1e-9)
     short = decide(standing("2/5")).zone
-    assert short is not None and short.pair == Pair(USDC.address, WETH.address, far.zone.pair.saves, far.zone.pair.costs)
+    assert short is not None and short.pair == ZoneExchange(USDC.address, WETH.address, far.zone.pair.saves, far.zone.pair.costs)
 
 
 def test_a_look_within_the_zone_says_what_the_next_unit_would_save_and_where_it_ends() -> None:
@@ -193,7 +193,7 @@ def test_where_nothing_joins_the_tokens_it_holds_and_says_so() -> None:
     found = decide(standing("9/10", pools=[]))
     assert found.decision.reason.startswith("nothing to move: no usable pool joins what is too much with what is missing")
     assert found.zone is not None
-    assert found.zone.intervals[0] == Interval(WETH.address, Fraction(0), Fraction(1), Fraction(0), Fraction(1))
+    assert found.zone.intervals[0] == ZoneInterval(WETH.address, Fraction(0), Fraction(1), Fraction(0), Fraction(1))
 
 
 def test_an_exchange_dearer_than_plan_cost_is_none() -> None:
@@ -229,7 +229,7 @@ def test_a_risk_that_makes_no_sense_halts(risk: dict[str, Any], said: str) -> No
 
 def test_what_a_zone_cannot_be_judged_without_halts() -> None:
     step = standing("3/5")
-    missing = replace(step, policy=replace(step.policy, trigger=Zone(tracking("WETH"))))
+    missing = replace(step, policy=replace(step.policy, trigger=NoTradeZone(tracking("WETH"))))
     for broken, said in (
         (missing, "that of USDC is missing"),
         (with_limits(step, plan_cost_bps=None), "the trigger is a zone, but limits.plan_cost is off"),

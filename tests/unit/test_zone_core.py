@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from agent.planning.pool_curves import Curve
-from agent.planning.utility import Risk, Search, Worth, risk_of
+from agent.planning.pool_curves import PoolCurve
+from agent.planning.utility import DeviationRisk, FlowOptimizer, PlanUtility, build_deviation_risk
 from tests.unit.test_planning_core import both_ways, market
 
 Numbers = NDArray[np.float64]
@@ -20,13 +20,13 @@ PRICE = 0.02
 SIZES = st.integers(0, 2**32 - 1)
 
 
-def random_risk(dice: np.random.Generator, size: int) -> tuple[Risk, Numbers, float]:
+def random_risk(dice: np.random.Generator, size: int) -> tuple[DeviationRisk, Numbers, float]:
     """A risk, its covariance and its factor; the last token is nearly stable."""
     spread = np.append(dice.uniform(0.2, 1.2, size - 1), dice.choice([0.001, 0.02]))
     mixed = dice.normal(size=(size, size + 2))
     related = 0.98 * np.corrcoef(mixed) + 0.02 * np.eye(size)
     factor = float(10 ** dice.uniform(-4, -2))
-    return risk_of(spread, related, factor), related * np.outer(spread, spread), factor
+    return build_deviation_risk(spread, related, factor), related * np.outer(spread, spread), factor
 
 
 def capped(sigma: Numbers, factor: float, off: Numbers) -> float:
@@ -67,7 +67,7 @@ def test_no_exchange_is_worth_more_than_the_price_and_within_it_as_much_as_the_r
     dice = np.random.default_rng(seed)
     risk, sigma, factor = random_risk(dice, 3)
     shares = np.array([0.4, 0.3, 0.3])
-    worth = Worth(shares, shares, PRICE, 0.5, {}, risk)
+    worth = PlanUtility(shares, shares, PRICE, 0.5, {}, risk)
     ends = dice.uniform(5, 60, 3)
     slopes = factor * sigma @ (ends - shares * ends.sum())
     unit = np.eye(3) * 1e-4
@@ -85,9 +85,9 @@ def test_the_core_finds_what_a_search_over_all_amounts_finds(pinned: dict[int, f
     """A token that stays where it is keeps its risk: what it moves together with is held less."""
     related = np.array([[1.0, 0.8, 0.1], [0.8, 1.0, 0.2], [0.1, 0.2, 1.0]])
     shares, held = np.array([0.4, 0.3, 0.3]), np.array([42.0, 30.0, 18.0])
-    risk = risk_of(np.array([0.9, 0.7, 0.01]), related, 0.004)
+    risk = build_deviation_risk(np.array([0.9, 0.7, 0.01]), related, 0.004)
     free = np.full(3, np.inf)
-    search = Search(Worth(shares, shares, PRICE, 0.5, pinned, risk), held, held, -free, free, budget)
+    search = FlowOptimizer(PlanUtility(shares, shares, PRICE, 0.5, pinned, risk), held, held, -free, free, budget)
     pools = [both_ways(0, 1, 1e4, cost_pips), both_ways(0, 2, 1e4, cost_pips), both_ways(1, 2, 1e4, cost_pips)]
     stack = market(*pools)
     found = search.solve(stack)
@@ -105,15 +105,15 @@ def test_the_core_finds_what_a_search_over_all_amounts_finds(pinned: dict[int, f
 def test_a_token_that_is_nearly_without_risk_is_not_sold_beyond_what_is_held() -> None:
     """Two stable tokens stand in for each other: the one of which there is none left costs next to no risk."""
     shares, held = np.array([0.4, 0.3, 0.3]), np.array([25.0, 5.0, 70.0])
-    risk = risk_of(np.array([0.8, 0.005, 0.005]), np.eye(3), 0.01)
-    search = Search(Worth(shares, shares, PRICE, 0.5, {}, risk), held, held, np.zeros(3), np.full(3, np.inf), None)
+    risk = build_deviation_risk(np.array([0.8, 0.005, 0.005]), np.eye(3), 0.01)
+    search = FlowOptimizer(PlanUtility(shares, shares, PRICE, 0.5, {}, risk), held, held, np.zeros(3), np.full(3, np.inf), None)
     stack = market(both_ways(0, 1, 1e4, 100), both_ways(0, 2, 1e4, 3000))
     ends = search.ends(stack, search.solve(stack))
     assert ends[1] == pytest.approx(0, abs=1e-9)
     assert ends[0] > 29.9
 
 
-def zoomed(search: Search, pools: list[list[tuple[int, int, Curve]]]) -> float:
+def zoomed(search: FlowOptimizer, pools: list[list[tuple[int, int, PoolCurve]]]) -> float:
     """The best worth over what the three pairs may trade, each either way: a grid that closes in on its best point.
 
     Where the token in the middle is pinned, the third pair trades on what the first brought it or took from it.

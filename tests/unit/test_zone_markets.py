@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from agent.model import Destination, Hold, Rebalance, StepInput, Zone
+from agent.model import Destination, Hold, NoTradeZone, Rebalance, StepInput
 from agent.planning.planner import plan
 from agent.planning.proposals import Proposal, rebalance
 from agent.policy import risk as risks
@@ -40,14 +40,14 @@ def markets(draw: st.DrawFn) -> StepInput:
         correlations={(a, b): dice.choice([0, 3_000, 6_000]) for n, b in enumerate(symbols) for a in symbols[:n]},
     )
     assume(not list(risks.faults(trigger, {a.token.address: a.token.symbol for a in step.portfolio.assets})))
-    policy = replace(step.policy, trigger=Zone(trigger), destination=Destination.ZONE)
+    policy = replace(step.policy, trigger=NoTradeZone(trigger), destination=Destination.ZONE)
     limits = {"plan_cost_bps": dice.choice([50, 200]), "turnover_bps": dice.choice([None, 500]), "daily_turnover_bps": None}
     return with_limits(replace(step, policy=policy), **limits)
 
 
 def loss(step: StepInput, holdings: dict[str, int]) -> float:
     """½·λ·H/V·dᵀΣd in dollars, in floats and matrices of its own."""
-    assert isinstance(step.policy.trigger, Zone)
+    assert isinstance(step.policy.trigger, NoTradeZone)
     risk = step.policy.trigger.risk
     tokens = [asset.token.address for asset in step.portfolio.assets]
     before = {h.token: h.raw for h in step.snapshot.holdings}
@@ -111,7 +111,7 @@ def _net(proposal: Proposal) -> float:
 
 def test_native_coin_that_is_sold_is_weighed_as_the_wrapped_coin_it_stands_for() -> None:
     """All of the coin is native: the wallet's balance of the wrapped token is the same before and after."""
-    trigger = Zone(tracking("WETH", "USDC", cost_bps=5))
+    trigger = NoTradeZone(tracking("WETH", "USDC", cost_bps=5))
     step = native_step(35 * ETHER, weth=0, usdc=30_000)
     step = replace(step, policy=replace(step.policy, trigger=trigger, destination=Destination.ZONE))
     found = rebalance(step).plan

@@ -14,13 +14,13 @@ from sklearn.covariance import ledoit_wolf  # type: ignore[import-untyped]  # sc
 from agent import codec
 from agent.config import build_policy, parse_config
 from agent.errors import ConfigError
-from agent.execution.assemble_input import remembered
-from agent.model import Destination, Hold, Measuring, PricePoint, Rebalance, StepInput, TrackingRisk, Zone
+from agent.execution.assemble_input import with_history
+from agent.model import Destination, Hold, NoTradeZone, PricePoint, Rebalance, RiskEstimationWindow, StepInput, TrackingRisk
 from agent.planning.proposals import rebalance
 from agent.policy import risk as measuring
 from agent.policy import risk as risks
 from agent.policy.decide import decide
-from agent.policy.effective_targets import wanted
+from agent.policy.effective_targets import apply_effective_targets
 from agent.store import open_store
 from agent.weights.returns import Floats
 from tests.builders import NOW_S, history, step_input, token
@@ -31,7 +31,7 @@ from tests.zones import MONTH_S
 
 WETH, WBTC, LINK, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "LINK", "USDC"))
 THREE = ("WETH", "WBTC", "LINK")
-WINDOW = Measuring(90 * DAY_S, DAY_S, 30, 2 * DAY_S)
+WINDOW = RiskEstimationWindow(90 * DAY_S, DAY_S, 30, 2 * DAY_S)
 ESTIMATE = 'estimate = { window = "90d", step = "1d", min_history = "30d", max_age = "2d" }\n'
 BARE = TrackingRisk(Fraction(1, 2), MONTH_S, (), (), WINDOW)
 
@@ -45,16 +45,16 @@ def step(returns: Floats, risk: TrackingRisk = BARE, symbols: Sequence[str] = TH
         targets,
         values,
         depth=50_000_000,
-        trigger=Zone(risk),
+        trigger=NoTradeZone(risk),
         destination=Destination.ZONE,
         past=history(prices=tuple(prices)),
         cooldown_s=0,
     )
-    return wanted(made)
+    return apply_effective_targets(made)
 
 
 def risk_of(found: StepInput) -> TrackingRisk:
-    assert isinstance(found.policy.trigger, Zone)
+    assert isinstance(found.policy.trigger, NoTradeZone)
     return found.policy.trigger.risk
 
 
@@ -79,7 +79,7 @@ def test_it_is_the_covariance_of_an_independent_calculation_to_the_basis_point()
 def test_it_decides_and_plans_like_a_zone_whose_risk_was_told() -> None:
     found = step(moves(THREE, 90))
     told = replace(risk_of(found), measuring=None, measured="")
-    same = replace(found, policy=replace(found.policy, trigger=Zone(told)))
+    same = replace(found, policy=replace(found.policy, trigger=NoTradeZone(told)))
     first, second = rebalance(found), rebalance(same)
     assert isinstance(first.decided.decision, Rebalance) and first.plan is not None and second.plan is not None
     assert (first.plan.legs, first.plan.saving) == (second.plan.legs, second.plan.saving)
@@ -141,7 +141,7 @@ def test_the_step_that_is_written_down_has_what_was_measured_and_decides_the_sam
     found = step(moves(THREE, 90))
     again = codec.loads(StepInput, codec.dumps(found))
     assert again == found and decide(again).decision == decide(found).decision
-    old = codec.to_jsonable(replace(found, policy=replace(found.policy, trigger=Zone(replace(BARE, measuring=None)))))
+    old = codec.to_jsonable(replace(found, policy=replace(found.policy, trigger=NoTradeZone(replace(BARE, measuring=None)))))
     for field in ("measuring", "measured", "unmeasured"):
         del old["policy"]["trigger"]["risk"][field]
     assert risk_of(codec.from_jsonable(StepInput, old)) == replace(BARE, measuring=None), "steps of before load"
@@ -149,24 +149,24 @@ def test_the_step_that_is_written_down_has_what_was_measured_and_decides_the_sam
 
 def test_a_step_carries_the_recorded_prices_of_its_window_and_no_others(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
-    store.note_prices(USDC.address, recorded(moves(THREE, 200), THREE))
-    made = step_input({"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 2_000}, trigger=Zone(BARE), destination=Destination.ZONE)
-    found = remembered(made, store)
+    store.record_prices(USDC.address, recorded(moves(THREE, 200), THREE))
+    made = step_input({"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 2_000}, trigger=NoTradeZone(BARE), destination=Destination.ZONE)
+    found = with_history(made, store)
     assert {point.token for point in found.history.prices} == {WETH.address, WBTC.address, LINK.address}
     assert 89 * 3 <= len(found.history.prices) <= 92 * 3
     assert "of 90 returns" in risk_of(found).measured
-    plain = remembered(replace(made, policy=replace(made.policy, trigger=Zone(replace(BARE, measuring=None)))), store)
-    assert plain.history.prices == () and measuring.needs(plain.policy) == (0, 0)
+    plain = with_history(replace(made, policy=replace(made.policy, trigger=NoTradeZone(replace(BARE, measuring=None)))), store)
+    assert plain.history.prices == () and measuring.price_history_needed(plain.policy) == (0, 0)
     store.close()
 
 
 def test_the_config_takes_estimates_and_names_what_does_not_go_together() -> None:
     trigger = build_policy(parse_config(written(ESTIMATE))).trigger
-    assert isinstance(trigger, Zone) and trigger.risk.measuring == WINDOW and trigger.risk.volatilities_bps == ()
+    assert isinstance(trigger, NoTradeZone) and trigger.risk.measuring == WINDOW and trigger.risk.volatilities_bps == ()
     told = build_policy(
         parse_config(written(ESTIMATE + 'volatilities = { USDC = "0.5%" }\ncorrelations = { "WETH/USDC" = "10%" }\n'))
     ).trigger
-    assert isinstance(told, Zone) and [bps for _, bps in told.risk.volatilities_bps] == [50]
+    assert isinstance(told, NoTradeZone) and [bps for _, bps in told.risk.volatilities_bps] == [50]
     assert [bps for *_, bps in told.risk.correlations_bps] == [1_000]
     for text, said in (
         (ESTIMATE.replace("90d", "800d"), "window: more than 730 days"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from agent.amm.errors import Reverts
+from agent.amm.errors import ContractRevert
 from agent.amm.v3.pool import swap
 from agent.amm.v3.swap_math import compute_swap_step
 from agent.amm.v3.tick_bitmap import next_initialized_tick_within_one_word
@@ -73,7 +73,7 @@ def swap_by_steps(pool: V3Pool, zero_for_one: bool, amount: int, limit: int) -> 
                 liquidity += -net[stop] if zero_for_one else net[stop]
                 crossed += 1
                 if not 0 <= liquidity < 2**128:
-                    raise Reverts("LiquidityMath.addDelta", "LS" if liquidity < 0 else "LA")
+                    raise ContractRevert("LiquidityMath.addDelta", "LS" if liquidity < 0 else "LA")
             tick = stop - 1 if zero_for_one else stop
         elif reached != price:
             tick = get_tick_at_sqrt_ratio(reached)
@@ -88,7 +88,7 @@ def by_table(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
     """The swap of the library, in the terms of the one by steps; the reason where the contract reverts, "?" beyond known ticks."""
     try:
         end = swap(state, down, amount, limit)
-    except Reverts as refusal:
+    except ContractRevert as refusal:
         return refusal.reason
     if end.left_known_ticks:
         return "?"
@@ -100,7 +100,7 @@ def by_steps(state: V3Pool, down: bool, amount: int, limit: int) -> Ended | str:
     """The swap by steps, in the same words where there is none."""
     try:
         return swap_by_steps(state, down, amount, limit)
-    except Reverts as refusal:
+    except ContractRevert as refusal:
         return refusal.reason
     except LeftKnownTicks:
         return "?"

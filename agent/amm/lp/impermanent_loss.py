@@ -16,17 +16,17 @@ from itertools import pairwise
 from agent.amm.lp.positions import sqrt_price_x96
 from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
 from agent.floats import exp, log
-from agent.model import LpGone, LpPosition, LpV2Position, LpV3Position
+from agent.model import LpMissingPosition, LpPosition, LpV2Position, LpV3Position
 from agent.units import BPS, YEAR_S, Price
 
 # --- Integrals against the normal density, by panels of Gauss-Legendre quadrature: no sampling, the same answer every time.
 
 
-POINTS = 16
+QUADRATURE_POINTS = 16
 """Nodes per panel: exact for polynomials up to degree 31."""
-WIDEST = 1.0
+PANEL_WIDTH = 1.0
 """Standard deviations per panel."""
-FURTHEST = 9.0
+INTEGRATION_LIMIT = 9.0
 """Standard deviations beyond which the density holds less than 1e-18."""
 
 
@@ -58,7 +58,7 @@ def _legendre(count: int) -> tuple[tuple[float, float], ...]:
     return tuple(found)
 
 
-_NODES = _legendre(POINTS)
+_NODES = _legendre(QUADRATURE_POINTS)
 
 
 def normal_mean(function: Callable[[float], float], kinks: Iterable[float], stretch: float = 0.0) -> float:
@@ -66,11 +66,11 @@ def normal_mean(function: Callable[[float], float], kinks: Iterable[float], stre
 
     `stretch` is how far functions that grow like exp(stretch·z) move the mass of the integral to the right.
     """
-    low, high = -FURTHEST, FURTHEST + max(0.0, stretch)
+    low, high = -INTEGRATION_LIMIT, INTEGRATION_LIMIT + max(0.0, stretch)
     edges = sorted({low, high, *(kink for kink in kinks if low < kink < high)})
     total = 0.0
     for start, end in pairwise(edges):
-        panels = max(1, math.ceil((end - start) / WIDEST))
+        panels = max(1, math.ceil((end - start) / PANEL_WIDTH))
         half = (end - start) / panels / 2
         for panel in range(panels):
             middle = start + (2 * panel + 1) * half
@@ -86,7 +86,7 @@ PLACES = 10**12
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class LiquidityCurve:
     """Liquidity as a function of its price, per unit of L·√P: `low` and `high` are √(range end / price now).
 
     Uniswap V2 is the range from 0 to infinity.
@@ -116,10 +116,10 @@ class Curve:
         return self.low <= 1 < self.high
 
 
-V2_CURVE = Curve(0.0, math.inf)
+V2_CURVE = LiquidityCurve(0.0, math.inf)
 
 
-def curve(position: LpPosition, price0: Price, price1: Price) -> Curve | None:
+def liquidity_curve(position: LpPosition, price0: Price, price1: Price) -> LiquidityCurve | None:
     """The position's curve around the reference price; None where there is no liquidity."""
     match position:
         case LpV2Position():
@@ -129,35 +129,35 @@ def curve(position: LpPosition, price0: Price, price1: Price) -> Curve | None:
                 return None
             now_x96 = sqrt_price_x96(price0 / price1)
             low, high = (get_sqrt_ratio_at_tick(tick) / now_x96 for tick in (position.tick_lower, position.tick_upper))
-            return Curve(low, high)
-        case LpGone():
+            return LiquidityCurve(low, high)
+        case LpMissingPosition():
             return None
 
 
-def exact(share: float) -> Fraction:
+def to_fraction(share: float) -> Fraction:
     """The one way in which a float leaves this room: half-even to 1e-12. Raises ValueError when it is no number."""
     if not math.isfinite(share):
         raise ValueError(f"{share} is not a finite number")
     return Fraction(round(share * PLACES), PLACES)
 
 
-def loss_at(of: Curve, x: Fraction) -> Fraction:
+def impermanent_loss_at(of: LiquidityCurve, x: Fraction) -> Fraction:
     """Impermanent loss at x times the price now, per unit of holding: 1 - V(x)/H(x), never negative.
 
     V2: 1 - 2√x/(1 + x) (Angeris, Kao, Chiang, Noyes, Chitra, "An analysis of Uniswap markets", 2019, section 2.3); a range
     of V3: Loesch, Hindman, Richardson, Welch, "Impermanent Loss in Uniswap v3", 2021.
     """
     held = of.hold(float(x))
-    return exact(max(0.0, 1 - of.value(float(x)) / held)) if held > 0 else Fraction(0)
+    return to_fraction(max(0.0, 1 - of.value(float(x)) / held)) if held > 0 else Fraction(0)
 
 
-def worth_at(of: Curve, x: Fraction) -> Fraction:
+def hold_value_at(of: LiquidityCurve, x: Fraction) -> Fraction:
     """Worth of holding at x in token1, per unit of its worth now: to tell a relative loss in money."""
-    return exact(of.hold(float(x)) / of.hold(1.0))
+    return to_fraction(of.hold(float(x)) / of.hold(1.0))
 
 
 @lru_cache(maxsize=256)
-def expected_loss(of: Curve, volatility_bps: int, horizon_s: int) -> Fraction:
+def expected_loss(of: LiquidityCurve, volatility_bps: int, horizon_s: int) -> Fraction:
     """Mean impermanent loss after `horizon_s` per unit of the liquidity's value now, for a lognormal price without drift.
 
     E[H(x) - V(x)]/V(1) with x = exp(s·z - s²/2), s² = σ²T, by quadrature. V2: 1 - exp(-s²/8).
@@ -171,10 +171,10 @@ def expected_loss(of: Curve, volatility_bps: int, horizon_s: int) -> Fraction:
         return of.hold(x) - of.value(x)
 
     edges = [2 * log(end) / spread + spread / 2 for end in (of.low, of.high) if 0 < end < math.inf]
-    return exact(max(0.0, normal_mean(loss, edges, spread) / of.value(1.0)))
+    return to_fraction(max(0.0, normal_mean(loss, edges, spread) / of.value(1.0)))
 
 
-def lvr_per_day(of: Curve, volatility_bps: int) -> Fraction:
+def lvr_per_day(of: LiquidityCurve, volatility_bps: int) -> Fraction:
     """Loss versus rebalancing in a day per unit of the liquidity's value, at the price now.
 
     Rate σ²P²/2·|x'(P)| (Milionis, Moallemi, Roughgarden, Zhang, "Automated Market Making and Loss-Versus-Rebalancing", 2022,
@@ -183,4 +183,4 @@ def lvr_per_day(of: Curve, volatility_bps: int) -> Fraction:
     if not of.in_range:
         return Fraction(0)
     sigma = volatility_bps / BPS
-    return exact(sigma * sigma / 4 / of.value(1.0) * DAY_S / YEAR_S)
+    return to_fraction(sigma * sigma / 4 / of.value(1.0) * DAY_S / YEAR_S)

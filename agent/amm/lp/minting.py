@@ -30,12 +30,12 @@ from agent.units import BPS, floor_int, mul_div_down
 
 
 Q96 = 1 << 96
-MOST_LIQUIDITY = (1 << 128) - 1
-Range = tuple[int, int]
+MAX_LIQUIDITY = (1 << 128) - 1
+SqrtPriceRange = tuple[int, int]
 """Square roots of the prices at both ends of a V3 range, in Q96; the lower first."""
 
 
-def ends(ticks: tuple[int, int]) -> Range:
+def sqrt_price_range(ticks: tuple[int, int]) -> SqrtPriceRange:
     """Sqrt prices of a range."""
     return get_sqrt_ratio_at_tick(ticks[0]), get_sqrt_ratio_at_tick(ticks[1])
 
@@ -53,7 +53,7 @@ def range_around(ratio: Fraction, width_bps: int, spacing: int) -> tuple[int, in
     return max(lower, least), min(upper, most)
 
 
-def liquidity_for_amounts(at_x96: int, within: Range, desired: Amounts) -> int:
+def liquidity_for_amounts(at_x96: int, within: SqrtPriceRange, desired: Amounts) -> int:
     """Most liquidity that `desired` base units pay for at a pool's price (LiquidityAmounts.getLiquidityForAmounts)."""
     low, high = within
     if at_x96 <= low:
@@ -63,14 +63,14 @@ def liquidity_for_amounts(at_x96: int, within: Range, desired: Amounts) -> int:
     return min(_for_amount0(at_x96, high, desired[0]), _for_amount1(low, at_x96, desired[1]))
 
 
-def amounts_in(at_x96: int, within: Range, liquidity: int) -> Amounts:
+def mint_amounts(at_x96: int, within: SqrtPriceRange, liquidity: int) -> Amounts:
     """Base units that UniswapV3Pool.mint takes for `liquidity`, rounded up (whitepaper v3 eqs. 6.29 and 6.30)."""
     low, high = within
     inside = min(max(at_x96, low), high)
     return get_amount0_delta(inside, high, liquidity, round_up=True), get_amount1_delta(low, inside, liquidity, round_up=True)
 
 
-def v2_amounts_in(reserves: Amounts, desired: Amounts) -> Amounts:
+def v2_mint_amounts(reserves: Amounts, desired: Amounts) -> Amounts:
     """Base units that UniswapV2Router02._addLiquidity takes of `desired`, token0 as its tokenA; (0, 0) where a reserve is empty."""
     if min(reserves) <= 0:
         return 0, 0
@@ -80,19 +80,19 @@ def v2_amounts_in(reserves: Amounts, desired: Amounts) -> Amounts:
     return mul_div_down(desired[1], reserves[0], reserves[1]), desired[1]
 
 
-def provided(pair: LpV2Position | None, at_x96: int, within: Range | None, desired: Amounts) -> tuple[int, Amounts]:
+def provided_liquidity(pair: LpV2Position | None, at_x96: int, within: SqrtPriceRange | None, desired: Amounts) -> tuple[int, Amounts]:
     """Liquidity and base units taken for `desired`: of a pair's account, or of a range at a pool's sqrt price (Q96).
 
     Nothing where the contracts would revert: LiquidityAmounts holds liquidity in uint128, a pair its reserves in uint112.
     """
     if within is not None:
         liquidity = liquidity_for_amounts(at_x96, within, desired)
-        if liquidity > MOST_LIQUIDITY:
+        if liquidity > MAX_LIQUIDITY:
             return 0, (0, 0)
-        return liquidity, amounts_in(at_x96, within, liquidity)
+        return liquidity, mint_amounts(at_x96, within, liquidity)
     if pair is None:
         return 0, (0, 0)
-    amounts = v2_amounts_in(pair.reserves, desired)
+    amounts = v2_mint_amounts(pair.reserves, desired)
     if max(held + more for held, more in zip(pair.balances, amounts, strict=True)) > UINT112_MAX:
         return 0, (0, 0)
     return v2_liquidity(pair, amounts), amounts
@@ -138,49 +138,49 @@ APPROVE_UNITS = 46_000
 """ERC20.approve from nothing, a transaction of its own; embedded chain."""
 
 
-UNIT = 1 << 160
+REFERENCE_LIQUIDITY = 1 << 160
 """Liquidity that relative figures are taken of: large, so that rounding does not show."""
 
 
-def sides(ratio: Fraction, band_bps: int) -> tuple[Fraction, Fraction]:
+def price_band(ratio: Fraction, band_bps: int) -> tuple[Fraction, Fraction]:
     """Lowest and highest price of the band around `ratio`, token1 base units per token0 base unit."""
     wide = 1 + Fraction(band_bps, BPS)
     return ratio / wide, ratio * wide
 
 
-def inside(price: Fraction, ratio: Fraction, band_bps: int) -> bool:
+def is_within_band(price: Fraction, ratio: Fraction, band_bps: int) -> bool:
     """Whether a pool's price lies in the band."""
-    low, high = sides(ratio, band_bps)
+    low, high = price_band(ratio, band_bps)
     return low <= price <= high
 
 
-def out_floor(position: LpV2Position | LpV3Position, liquidity: int, ratio: Fraction, band_bps: int) -> Amounts:
+def withdrawal_minimums(position: LpV2Position | LpV3Position, liquidity: int, ratio: Fraction, band_bps: int) -> Amounts:
     """Least base units that taking out `liquidity` pays within the band, fees left aside; rounded down."""
-    low, high = sides(ratio, band_bps)
+    low, high = price_band(ratio, band_bps)
     if isinstance(position, LpV2Position):
         if position.liquidity <= 0:
             return 0, 0
         # √(a0·a1) of this part is what a pair keeps at any price; the product is that of all the wallet's LP tokens.
         part = Fraction(v2_product(position)) * Fraction(liquidity, position.liquidity) ** 2
         return isqrt(floor_int(part / high)), isqrt(floor_int(part * low))
-    bottom, top = ends((position.tick_lower, position.tick_upper))
+    bottom, top = sqrt_price_range((position.tick_lower, position.tick_upper))
     at_high, at_low = (min(max(sqrt_price_x96(price), bottom), top) for price in (high, low))
     return get_amount0_delta(at_high, top, liquidity, round_up=False), get_amount1_delta(bottom, at_low, liquidity, round_up=False)
 
 
-def in_floor(within: Range | None, desired: Amounts, ratio: Fraction, band_bps: int) -> Amounts:
+def provision_minimums(within: SqrtPriceRange | None, desired: Amounts, ratio: Fraction, band_bps: int) -> Amounts:
     """Least base units that providing `desired` uses within the band; `within` is None for a pair. Rounded down."""
-    low, high = sides(ratio, band_bps)
+    low, high = price_band(ratio, band_bps)
     if within is None:
         return min(desired[0], floor_int(desired[1] / high)), min(desired[1], floor_int(desired[0] * low))
     at_high, at_low = sqrt_price_x96(high), sqrt_price_x96(low)
     of_high, of_low = (liquidity_for_amounts(at, within, desired) for at in (at_high, at_low))
-    least0, least1 = amounts_in(at_high, within, of_high)[0], amounts_in(at_low, within, of_low)[1]
+    least0, least1 = mint_amounts(at_high, within, of_high)[0], mint_amounts(at_low, within, of_low)[1]
     # A unit for the rounding of prices between the band's end and the pool's own.
     return max(0, min(least0, desired[0]) - 1), max(0, min(least1, desired[1]) - 1)
 
 
-def something(least: Amounts, expected: Amounts) -> Amounts:
+def nonzero_minimums(least: Amounts, expected: Amounts) -> Amounts:
     """Minimums that are not both nothing: a range that lies within the band whole could be of either token alone at its ends.
 
     Then a unit of each token that is expected, so that no transaction goes out that accepts nothing for something.
@@ -188,29 +188,29 @@ def something(least: Amounts, expected: Amounts) -> Amounts:
     return least if max(least) > 0 else (min(1, expected[0]), min(1, expected[1]))
 
 
-def overpaid(within: Range | None, ratio: Fraction, band_bps: int) -> Fraction:
+def max_overpayment(within: SqrtPriceRange | None, ratio: Fraction, band_bps: int) -> Fraction:
     """Most that liquidity costs above its worth at the reference when it is bought at a price of the band, per unit of worth."""
     if within is None:
         # (1 + x)/(2·√x) - 1 at x = 1 + d, and the same at its inverse; the root from below, so that the share is from above.
         wide = 1 + Fraction(band_bps, BPS)
-        root = Fraction(isqrt(floor_int(wide * UNIT**2)), UNIT)
+        root = Fraction(isqrt(floor_int(wide * REFERENCE_LIQUIDITY**2)), REFERENCE_LIQUIDITY)
         return (1 + wide) / (2 * root) - 1
     worth = _paid(within, ratio, ratio)
-    return max(_paid(within, price, ratio) / worth - 1 for price in sides(ratio, band_bps))
+    return max(_paid(within, price, ratio) / worth - 1 for price in price_band(ratio, band_bps))
 
 
-def widest(within: Range | None, ratio: Fraction, most_bps: int, slippage_bps: int | None) -> int:
+def widest_band_bps(within: SqrtPriceRange | None, ratio: Fraction, most_bps: int, slippage_bps: int | None) -> int:
     """The widest band of at most `most_bps` within which nothing is overpaid by more than the slippage limit."""
     if slippage_bps is None:
         return most_bps
     low, high = 0, most_bps
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if overpaid(within, ratio, middle) * BPS <= slippage_bps else (low, middle - 1)
+        low, high = (middle, high) if max_overpayment(within, ratio, middle) * BPS <= slippage_bps else (low, middle - 1)
     return low
 
 
-def _paid(within: Range, price: Fraction, ratio: Fraction) -> Fraction:
+def _paid(within: SqrtPriceRange, price: Fraction, ratio: Fraction) -> Fraction:
     """Cost of UNIT liquidity bought at `price`, valued at `ratio`, in token1."""
-    amount0, amount1 = amounts_in(sqrt_price_x96(price), within, UNIT)
+    amount0, amount1 = mint_amounts(sqrt_price_x96(price), within, REFERENCE_LIQUIDITY)
     return amount0 * ratio + amount1

@@ -15,9 +15,9 @@ from agent.model import (
     ConfirmedPosition,
     LiquidityAdded,
     LpAction,
-    LpGone,
-    LpMove,
+    LpMissingPosition,
     LpPosition,
+    LpPositionChange,
     LpTarget,
     LpV2Position,
     LpV3Position,
@@ -43,11 +43,11 @@ def principal(position: LpPosition, liquidity: int | None = None) -> Amounts:
         case LpV3Position():
             taken = position.liquidity if liquidity is None else liquidity
             return _within(position, position.sqrt_price_x96, taken)
-        case LpGone():
+        case LpMissingPosition():
             return 0, 0
 
 
-def uncollected(position: LpPosition) -> Amounts:
+def uncollected_fees(position: LpPosition) -> Amounts:
     """Base units of fees that NonfungiblePositionManager.collect would pay now; of V2 none, whose fees are in the reserves.
 
     The manager credits the growth of fees inside the range since it last looked; the pool pays from one account for all
@@ -58,14 +58,14 @@ def uncollected(position: LpPosition) -> Amounts:
     owed, core = position.owed, position.core_owed
     if position.liquidity > 0:  # collect pokes the pool only then
         inside = growth_inside_x128(position)
-        owed = credited(owed, inside, position.inside_last_x128, position.liquidity)
-        core = credited(core, inside, position.core_inside_last_x128, position.core_liquidity)
+        owed = credit_fees(owed, inside, position.inside_last_x128, position.liquidity)
+        core = credit_fees(core, inside, position.core_inside_last_x128, position.core_liquidity)
     return min(owed[0], core[0]), min(owed[1], core[1])
 
 
-def redeemed(position: LpPosition) -> Amounts:
+def redeemable_amounts(position: LpPosition) -> Amounts:
     """Base units that taking out everything pays now: burn of V2, decreaseLiquidity and then collect of V3."""
-    return _sum(principal(position), uncollected(position))
+    return _sum(principal(position), uncollected_fees(position))
 
 
 def v2_burn(position: LpV2Position, liquidity: int | None = None) -> Amounts:
@@ -103,7 +103,7 @@ def growth_inside_x128(position: LpV3Position) -> Amounts:
     return inside[0], inside[1]
 
 
-def at_reference(position: LpPosition, price0: Price, price1: Price) -> Amounts:
+def amounts_at_reference(position: LpPosition, price0: Price, price1: Price) -> Amounts:
     """Base units that the liquidity stands for where the pool's price is the reference: what weights and budgets go by.
 
     A pushed pool changes what a withdrawal pays, not this (T3). V2: the same product of reserves, √(a0·a1) kept. Tokens that
@@ -119,7 +119,7 @@ def at_reference(position: LpPosition, price0: Price, price1: Price) -> Amounts:
             return _root(product / ratio), _root(product * ratio)
         case LpV3Position():
             return _within(position, sqrt_price_x96(ratio), position.liquidity)
-        case LpGone():
+        case LpMissingPosition():
             return 0, 0
 
 
@@ -132,9 +132,9 @@ def v2_product(position: LpV2Position) -> int:
     return mul_div_down(position.liquidity, counted[0], supply) * mul_div_down(position.liquidity, counted[1], supply)
 
 
-def held(position: LpPosition, price0: Price, price1: Price) -> Amounts:
+def owned_amounts(position: LpPosition, price0: Price, price1: Price) -> Amounts:
     """Base units that count as the owner's: liquidity at the reference price and uncollected fees."""
-    return _sum(at_reference(position, price0, price1), uncollected(position))
+    return _sum(amounts_at_reference(position, price0, price1), uncollected_fees(position))
 
 
 def look_through(positions: Iterable[LpPosition], prices: Mapping[str, Price]) -> dict[str, int]:
@@ -145,7 +145,7 @@ def look_through(positions: Iterable[LpPosition], prices: Mapping[str, Price]) -
         for token in tokens:
             if token not in prices:
                 raise Refused(f"{position.name}: {token} has no reference price", remedy="see status for what has no price")
-        for token, raw in zip(tokens, held(position, prices[tokens[0]], prices[tokens[1]]), strict=True):
+        for token, raw in zip(tokens, owned_amounts(position, prices[tokens[0]], prices[tokens[1]]), strict=True):
             total[token] = total.get(token, 0) + raw
     return total
 
@@ -173,7 +173,7 @@ def _within(position: LpV3Position, at_x96: int, liquidity: int) -> Amounts:
     return get_amount0_delta(inside, high, liquidity, round_up=False), get_amount1_delta(low, inside, liquidity, round_up=False)
 
 
-def credited(owed: Amounts, inside: Amounts, last: Amounts, liquidity: int) -> Amounts:
+def credit_fees(owed: Amounts, inside: Amounts, last: Amounts, liquidity: int) -> Amounts:
     """Position.update: fees owed after the growth since `last`, in uint128 as the contracts keep it."""
     one, two = (
         (before + ((now - then & _UINT256) * liquidity // Q128)) & _UINT128 for before, now, then in zip(owed, inside, last, strict=True)
@@ -192,29 +192,29 @@ def _sum(one: Amounts, other: Amounts) -> Amounts:
 # --- What a position is after liquidity was taken out, collected or put in: the next state by the contracts' own accounts.
 
 
-UNBORN = 0
+UNMINTED_TOKEN_ID = 0
 """Stands for the number of a position that is yet to be minted."""
 
 
-def taken_out(position: LpV2Position | LpV3Position, liquidity: int) -> LpV2Position | LpV3Position:
+def after_withdrawal(position: LpV2Position | LpV3Position, liquidity: int) -> LpV2Position | LpV3Position:
     """After a burn of so many LP tokens, or decreaseLiquidity and a collect of everything."""
     paid = principal(position, liquidity)
     if isinstance(position, LpV2Position):
         gone = (-paid[0], -paid[1])
         return _settled(position, position.liquidity - liquidity, -liquidity, gone)
-    left = collected(position)
+    left = after_collect(position)
     return replace(left, liquidity=left.liquidity - liquidity, core_liquidity=left.core_liquidity - liquidity)
 
 
-def collected(position: LpV3Position) -> LpV3Position:
+def after_collect(position: LpV3Position) -> LpV3Position:
     """After a collect of everything: both accounts are up to date, and what was paid is in neither."""
-    paid = uncollected(position)
+    paid = uncollected_fees(position)
     owed, core = position.owed, position.core_owed
     inside, core_inside = position.inside_last_x128, position.core_inside_last_x128
     if position.liquidity > 0:
         now = growth_inside_x128(position)
-        owed, inside = credited(owed, now, inside, position.liquidity), now
-        core, core_inside = credited(core, now, core_inside, position.core_liquidity), now
+        owed, inside = credit_fees(owed, now, inside, position.liquidity), now
+        core, core_inside = credit_fees(core, now, core_inside, position.core_liquidity), now
     return replace(
         position,
         owed=(owed[0] - paid[0], owed[1] - paid[1]),
@@ -224,7 +224,7 @@ def collected(position: LpV3Position) -> LpV3Position:
     )
 
 
-def put_in(position: LpV2Position | LpV3Position, liquidity: int, amounts: Amounts) -> LpV2Position | LpV3Position:
+def after_provision(position: LpV2Position | LpV3Position, liquidity: int, amounts: Amounts) -> LpV2Position | LpV3Position:
     """After increaseLiquidity or addLiquidity. Fees earned before are owed, not paid."""
     if isinstance(position, LpV2Position):
         return _settled(position, position.liquidity + liquidity, liquidity, amounts)
@@ -233,21 +233,21 @@ def put_in(position: LpV2Position | LpV3Position, liquidity: int, amounts: Amoun
         now = growth_inside_x128(position)
         before = replace(
             position,
-            owed=credited(position.owed, now, position.inside_last_x128, position.liquidity),
-            core_owed=credited(position.core_owed, now, position.core_inside_last_x128, position.core_liquidity),
+            owed=credit_fees(position.owed, now, position.inside_last_x128, position.liquidity),
+            core_owed=credit_fees(position.core_owed, now, position.core_inside_last_x128, position.core_liquidity),
             inside_last_x128=now,
             core_inside_last_x128=now,
         )
     return replace(before, liquidity=before.liquidity + liquidity, core_liquidity=before.core_liquidity + liquidity)
 
 
-def minted(target: LpTarget, pool: V3Pool, ticks: Amounts, liquidity: int) -> LpV3Position:
+def new_position(target: LpTarget, pool: V3Pool, ticks: Amounts, liquidity: int) -> LpV3Position:
     """A new position of the target's pool; it has earned nothing, and no number yet."""
     none = (0, 0)
     return LpV3Position(
         venue=target.venue,
         manager=target.contract,
-        token_id=UNBORN,
+        token_id=UNMINTED_TOKEN_ID,
         pool=target.pool,
         token0=target.token0,
         token1=target.token1,
@@ -284,7 +284,7 @@ def _settled(position: LpV2Position, liquidity: int, minted_raw: int, moved: Amo
 # --- What the agent itself did to positions, by the receipts of its transactions; and what it therefore owns and put in.
 
 
-def move(action: LpAction, receipt: Receipt, wallet: str) -> LpMove | None:
+def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositionChange | None:
     """What a mined `action` did; None where it changed no liquidity: a collect, or a transaction that reverted.
 
     Raises OperatorNeeded when the receipt of liquidity that was provided does not tell of it: a position that nobody knows of
@@ -293,14 +293,14 @@ def move(action: LpAction, receipt: Receipt, wallet: str) -> LpMove | None:
     if receipt.status != 1 or isinstance(action, Collect):
         return None
     if isinstance(action, Withdraw):
-        return LpMove(
+        return LpPositionChange(
             action.venue, action.contract, action.token_id, action.pool, action.token0, action.token1,
             0, None, -action.liquidity, action.held, (0, 0), receipt.block_number,
         )  # fmt: skip
     return _put_in_v2(action, receipt, wallet) if action.venue == "uniswap_v2" else _put_in_v3(action, receipt, wallet)
 
 
-def _put_in_v2(action: Provide, receipt: Receipt, wallet: str) -> LpMove:
+def _put_in_v2(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
     net = receipt.net(wallet)
     liquidity = net.get(action.contract, 0)
     if liquidity <= 0:
@@ -309,7 +309,7 @@ def _put_in_v2(action: Provide, receipt: Receipt, wallet: str) -> LpMove:
     return _provided(action, None, liquidity, amounts, receipt)
 
 
-def _put_in_v3(action: Provide, receipt: Receipt, wallet: str) -> LpMove:
+def _put_in_v3(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
     """The manager tells of a mint when all of it is done: of several events of one transaction the last is the outer call's."""
     fits = [added for added in receipt.added if added.manager == action.contract and _fits(added, action, wallet)]
     if not fits:
@@ -321,9 +321,9 @@ def _fits(added: LiquidityAdded, action: Provide, wallet: str) -> bool:
     return added.minted_to == wallet if action.token_id is None else added.token_id == action.token_id
 
 
-def _provided(action: Provide, token_id: int | None, liquidity: int, amounts: tuple[int, int], receipt: Receipt) -> LpMove:
+def _provided(action: Provide, token_id: int | None, liquidity: int, amounts: tuple[int, int], receipt: Receipt) -> LpPositionChange:
     fresh = action.token_id is None and token_id is not None
-    return LpMove(
+    return LpPositionChange(
         action.venue, action.contract, token_id, action.pool, action.token0, action.token1,
         action.fee_pips if fresh else 0, action.ticks if fresh else None, liquidity, 0, amounts, receipt.block_number,
     )  # fmt: skip
@@ -336,12 +336,12 @@ def _silent(action: Provide, receipt: Receipt) -> OperatorNeeded:
     )
 
 
-def taken_over(mint: LpMove, amounts: tuple[int, int]) -> LpMove:
+def imported_position(mint: LpPositionChange, amounts: tuple[int, int]) -> LpPositionChange:
     """The mint of a position that the owner hands over, as if `amounts` had been put in."""
     return replace(mint, amounts_raw=amounts)
 
 
-def expected(action: LpAction) -> tuple[int, int]:
+def expected_amounts(action: LpAction) -> tuple[int, int]:
     """Base units of (token0, token1) that an action brings the wallet by its plan; negative where it gives."""
     match action:
         case Withdraw():
@@ -352,7 +352,7 @@ def expected(action: LpAction) -> tuple[int, int]:
             return -action.amounts_raw[0], -action.amounts_raw[1]
 
 
-def is_open(moves: Sequence[LpMove], name: str) -> bool:
+def is_position_open(moves: Sequence[LpPositionChange], name: str) -> bool:
     """Whether the agent has put liquidity into a position and has not taken out all that it held.
 
     Sums of its own moves would not tell: whoever likes may add to a position, and what is added counts.
@@ -361,13 +361,17 @@ def is_open(moves: Sequence[LpMove], name: str) -> bool:
     return any(one.liquidity > 0 for one in moves if one.name == name) and done[-1] > 0
 
 
-def opened(moves: Sequence[LpMove]) -> tuple[LpMove, ...]:
+def open_mints(moves: Sequence[LpPositionChange]) -> tuple[LpPositionChange, ...]:
     """The mint of each V3 position that the agent opened and has not taken out wholly."""
-    return tuple(one for one in moves if one.ticks is not None and is_open(moves, one.name))
+    return tuple(one for one in moves if one.ticks is not None and is_position_open(moves, one.name))
 
 
-def known(
-    confirmed: Sequence[ConfirmedPosition], targets: Sequence[LpTarget], moves: Sequence[LpMove], volatility_bps: int, horizon_s: int
+def tracked_positions(
+    confirmed: Sequence[ConfirmedPosition],
+    targets: Sequence[LpTarget],
+    moves: Sequence[LpPositionChange],
+    volatility_bps: int,
+    horizon_s: int,
 ) -> tuple[ConfirmedPosition, ...]:
     """Every position that counts: those of the config, V2 pairs that are targets, and what the agent opened and did not close.
 
@@ -377,7 +381,7 @@ def known(
     found = {one.name: one for one in confirmed}
     risks = {target.pool: (target.volatility_bps, target.horizon_s) for target in targets}
 
-    def add(at: LpTarget | LpMove, token_id: int | None, block: int | None) -> None:
+    def add(at: LpTarget | LpPositionChange, token_id: int | None, block: int | None) -> None:
         risk = risks.get(at.pool, (volatility_bps, horizon_s))
         one = ConfirmedPosition(at.venue, at.contract, token_id, at.token0, at.token1, (0, 0), block, *risk)
         found.setdefault(one.name, one)
@@ -385,17 +389,17 @@ def known(
     for target in targets:
         if target.tick_spacing is None:
             add(target, None, None)
-    for mint in opened(moves):
+    for mint in open_mints(moves):
         add(mint, mint.token_id, mint.block_number)
     for done in moves:
-        if done.token_id is None and is_open(moves, done.name):
+        if done.token_id is None and is_position_open(moves, done.name):
             add(done, None, done.block_number)
         if done.name in found:
             found[done.name] = _after(found[done.name], done)
     return tuple(found.values())
 
 
-def _after(one: ConfirmedPosition, done: LpMove) -> ConfirmedPosition:
+def _after(one: ConfirmedPosition, done: LpPositionChange) -> ConfirmedPosition:
     if done.liquidity >= 0:
         return replace(one, entry_raw=(one.entry_raw[0] + done.amounts_raw[0], one.entry_raw[1] + done.amounts_raw[1]))
     rest = Fraction(max(0, done.held + done.liquidity), done.held) if done.held > 0 else Fraction(1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from math import isqrt
 from typing import NamedTuple
 
-from agent.amm.errors import Reverts
+from agent.amm.errors import ContractRevert
 from agent.amm.v3.sqrt_price_math import get_amount0_delta, get_amount1_delta
 from agent.amm.v3.swap_math import compute_swap_step, whole_step
 from agent.amm.v3.tick_bitmap import End, next_step, stop_table, tick_table
@@ -86,7 +86,7 @@ def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_lim
             price = reached
             break
         if end is End.REVERTS:
-            raise Reverts("LiquidityMath.addDelta", "LS" if beyond < 0 else "LA", "the ticks do not fit this pool's liquidity")
+            raise ContractRevert("LiquidityMath.addDelta", "LS" if beyond < 0 else "LA", "the ticks do not fit this pool's liquidity")
         crossed += at != at_beyond
         price, tick, liquidity, at = reached, stop - 1 if zero_for_one else stop, beyond, at_beyond
         if stops == 1 and remaining and price != limit:
@@ -100,13 +100,15 @@ def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_lim
     return SwapState(remaining, calculated, fees, price, tick, liquidity, crossed, stops, inside, left_known)
 
 
-def _refusal(amount_specified: int) -> Reverts:
+def _refusal(amount_specified: int) -> ContractRevert:
     """Which requirement at the head of UniswapV3Pool.swap, or of its callers' int256, is not met."""
     if amount_specified == 0:
-        return Reverts("UniswapV3Pool.swap", "AS", "trade more than zero")
+        return ContractRevert("UniswapV3Pool.swap", "AS", "trade more than zero")
     if not -INT256_MAX <= amount_specified <= INT256_MAX:
-        return Reverts("SafeCast.toInt256", "", "trade less than 2^255 base units")
-    return Reverts("UniswapV3Pool.swap", "SPL", "the price limit is on the wrong side of the price, or the pool at the end of its range")
+        return ContractRevert("SafeCast.toInt256", "", "trade less than 2^255 base units")
+    return ContractRevert(
+        "UniswapV3Pool.swap", "SPL", "the price limit is on the wrong side of the price, or the pool at the end of its range"
+    )
 
 
 class Range(NamedTuple):

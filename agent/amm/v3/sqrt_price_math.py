@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.amm.errors import Reverts
+from agent.amm.errors import ContractRevert
 
 UINT160_BITS = 160
 
@@ -12,7 +12,7 @@ def get_amount0_delta(sqrt_ratio_a_x96: int, sqrt_ratio_b_x96: int, liquidity: i
     if sqrt_ratio_a_x96 > sqrt_ratio_b_x96:
         sqrt_ratio_a_x96, sqrt_ratio_b_x96 = sqrt_ratio_b_x96, sqrt_ratio_a_x96
     if sqrt_ratio_a_x96 <= 0:
-        raise Reverts("SqrtPriceMath.getAmount0Delta", "")
+        raise ContractRevert("SqrtPriceMath.getAmount0Delta", "")
     product = (liquidity << 96) * (sqrt_ratio_b_x96 - sqrt_ratio_a_x96)
     if round_up:
         return -((-product // sqrt_ratio_b_x96) // sqrt_ratio_a_x96)
@@ -37,7 +37,7 @@ def get_next_sqrt_price_from_amount0_rounding_up(sqrt_price_x96: int, liquidity:
             return -(-numerator // (numerator // sqrt_price_x96 + amount))
         return -(-numerator * sqrt_price_x96 // denominator)
     if product >> 256 or numerator <= product:
-        raise Reverts("SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp", "")
+        raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp", "")
     price = -(-numerator * sqrt_price_x96 // (numerator - product))
     return _to_uint160(price, "SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp")
 
@@ -49,14 +49,14 @@ def get_next_sqrt_price_from_amount1_rounding_down(sqrt_price_x96: int, liquidit
         return _to_uint160(price, "SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown")
     price = sqrt_price_x96 + (-amount << 96) // liquidity
     if price <= 0:
-        raise Reverts("SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown", "")
+        raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown", "")
     return price
 
 
 def get_next_sqrt_price_from_input(sqrt_price_x96: int, liquidity: int, amount_in: int, zero_for_one: bool) -> int:
     """Price after amount_in (fee taken off) came in, never past what it pays for (SqrtPriceMath.getNextSqrtPriceFromInput)."""
     if sqrt_price_x96 <= 0 or liquidity <= 0:
-        raise Reverts("SqrtPriceMath.getNextSqrtPriceFromInput", "")
+        raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromInput", "")
     if zero_for_one:
         return get_next_sqrt_price_from_amount0_rounding_up(sqrt_price_x96, liquidity, amount_in, True)
     return get_next_sqrt_price_from_amount1_rounding_down(sqrt_price_x96, liquidity, amount_in, True)
@@ -65,7 +65,7 @@ def get_next_sqrt_price_from_input(sqrt_price_x96: int, liquidity: int, amount_i
 def get_next_sqrt_price_from_output(sqrt_price_x96: int, liquidity: int, amount_out: int, zero_for_one: bool) -> int:
     """Price after amount_out went out, far enough to pay for it (SqrtPriceMath.getNextSqrtPriceFromOutput)."""
     if sqrt_price_x96 <= 0 or liquidity <= 0:
-        raise Reverts("SqrtPriceMath.getNextSqrtPriceFromOutput", "")
+        raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromOutput", "")
     if zero_for_one:
         return get_next_sqrt_price_from_amount1_rounding_down(sqrt_price_x96, liquidity, amount_out, False)
     return get_next_sqrt_price_from_amount0_rounding_up(sqrt_price_x96, liquidity, amount_out, False)
@@ -73,5 +73,5 @@ def get_next_sqrt_price_from_output(sqrt_price_x96: int, liquidity: int, amount_
 
 def _to_uint160(price: int, where: str) -> int:
     if price >> UINT160_BITS:
-        raise Reverts(where, "")
+        raise ContractRevert(where, "")
     return price

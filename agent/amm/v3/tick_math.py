@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from math import isqrt
 
-from agent.amm.errors import Reverts
+from agent.amm.errors import ContractRevert
 from agent.units import UINT256_MAX
 
 MIN_TICK = -887272
@@ -43,7 +43,7 @@ def price_limit(zero_for_one: bool) -> int:
 def get_sqrt_ratio_at_tick(tick: int) -> int:
     """sqrt(1.0001^tick) in Q96, rounded up (TickMath.getSqrtRatioAtTick). Raises Reverts("T") beyond MIN_TICK and MAX_TICK."""
     if not MIN_TICK <= tick <= MAX_TICK:
-        raise Reverts("TickMath.getSqrtRatioAtTick", "T")
+        raise ContractRevert("TickMath.getSqrtRatioAtTick", "T")
     ratio = 1 << 128
     rest = abs(tick)
     for power in _POWERS:
@@ -60,7 +60,7 @@ def get_sqrt_ratio_at_tick(tick: int) -> int:
 def get_tick_at_sqrt_ratio(sqrt_price_x96: int) -> int:
     """Greatest tick whose ratio is not above the price (TickMath.getTickAtSqrtRatio). Raises Reverts("R") outside the range."""
     if not MIN_SQRT_RATIO <= sqrt_price_x96 < MAX_SQRT_RATIO:
-        raise Reverts("TickMath.getTickAtSqrtRatio", "R")
+        raise ContractRevert("TickMath.getTickAtSqrtRatio", "R")
     msb = sqrt_price_x96.bit_length() - 1
     mantissa = sqrt_price_x96 >> msb - 63 if msb > 63 else sqrt_price_x96 << 63 - msb
     log2 = msb - 96

@@ -10,26 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from agent import engine, wiring
-from agent.app.agent import Agent, Progress, silent
-from agent.app.describe import flow_document as document
+from agent.app.agent import Agent, Progress, ignore_progress
+from agent.app.describe import transfer_document as document
 from agent.config.load import load_config
 from agent.errors import ConfigError
-from agent.execution.approvals import present
-from agent.execution.settlement import settle
-from agent.execution.step_context import Eyes, Outcome, OutcomeKind
-from agent.model import Flow, FlowKind, History, Invest, Snapshot, StepInput, Underway
+from agent.execution.approvals import current_step_input
+from agent.execution.settlement import settle_mined
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
+from agent.model import ExecutionProgress, ExternalTransfer, ExternalTransferKind, History, Invest, Snapshot, StepInput
 from agent.planning.proposals import proposer
-from agent.policy import gradual_execution as campaign
-from agent.policy.cash_flows import balance_changes as aside
-from agent.policy.cash_flows import balance_changes as rules
-from agent.policy.cash_flows import purchase
-from agent.policy.drift import drift
+from agent.policy import gradual_execution
+from agent.policy.cash_flows import balance_changes, purchase
+from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices
 from agent.units import NATIVE
 
 
 @dataclass(frozen=True, slots=True)
-class Investing:
+class InvestmentReport:
     """What came, and the plan that invests it or what became of that. `outcome` is None where nothing came.
 
     `left` came too and is no part of it: portfolio.max_live_value has no room for it, or its owner named others. `told` says whether
@@ -37,11 +35,11 @@ class Investing:
     """
 
     step_input: StepInput
-    came: tuple[Flow, ...]
-    outcome: Outcome | None
+    came: tuple[ExternalTransfer, ...]
+    outcome: StepOutcome | None
     told: bool = False
-    rest: Underway | None = None
-    left: tuple[Flow, ...] = ()
+    rest: ExecutionProgress | None = None
+    left: tuple[ExternalTransfer, ...] = ()
 
     @property
     def wallet(self) -> str:
@@ -49,10 +47,12 @@ class Investing:
         return self.step_input.snapshot.owner
 
 
-Confirm = Callable[[Investing], bool]
+Confirm = Callable[[InvestmentReport], bool]
 
 
-def invest(agent: Agent, *, only: Collection[int] = (), send: bool = False, confirm: Confirm, progress: Progress = silent) -> Investing:
+def invest(
+    agent: Agent, *, only: Collection[int] = (), send: bool = False, confirm: Confirm, progress: Progress = ignore_progress
+) -> InvestmentReport:
     """Looks for what came since the books were last compared. With `send` and a yes it is a deposit, and is invested.
 
     What fell stays for `trimtab flows`: it is no business of a deposit. Where portfolio.max_live_value has no room for all that came,
@@ -61,59 +61,63 @@ def invest(agent: Agent, *, only: Collection[int] = (), send: bool = False, conf
     """
     desk = agent.desk
     if not send:
-        found = _found(present(desk.eyes, desk.store), only)
-        return replace(found, outcome=engine.look(_eyes(desk.eyes, found), proposer(_asked(found)))) if found.came else found
-    asked: list[Investing] = []
+        found = _find_deposits(current_step_input(desk.readers, desk.store), only)
+        return (
+            replace(found, outcome=engine.evaluate(_deposit_readers(desk.readers, found), proposer(_invest_request(found))))
+            if found.came
+            else found
+        )
+    asked: list[InvestmentReport] = []
 
-    def answer(outcome: Outcome) -> bool:
+    def answer(outcome: StepOutcome) -> bool:
         if outcome.kind is not OutcomeKind.PLANNED or not confirm(replace(found, outcome=outcome)):
             return False
-        _tell(agent, found.came)
+        _confirm_deposits(agent, found.came)
         asked.append(found)
         return True
 
-    with wiring.open_hands(desk, answer, progress) as hands:
-        hands.executor.reconcile()
-        found = _found(present(desk.eyes, desk.store), only)
+    with wiring.open_actors(desk, answer, progress) as actors:
+        actors.executor.reconcile()
+        found = _find_deposits(current_step_input(desk.readers, desk.store), only)
         if not found.came:
             return found
-        outcome = engine.step(_eyes(desk.eyes, found), _asked(found), desk.store, hands)
+        outcome = engine.run_step(_deposit_readers(desk.readers, found), _invest_request(found), desk.store, actors)
         if outcome.kind is OutcomeKind.HOLD and confirm(replace(found, outcome=outcome)):  # too little for a trade: a deposit all the same
-            _tell(agent, found.came)
+            _confirm_deposits(agent, found.came)
             asked.append(found)
-        return replace(found, outcome=outcome, told=bool(asked), rest=_rest(agent, outcome))
+        return replace(found, outcome=outcome, told=bool(asked), rest=_open_top_up(agent, outcome))
 
 
-def _asked(found: Investing) -> Invest:
-    under = purchase.under_way(found.step_input)
+def _invest_request(found: InvestmentReport) -> Invest:
+    under = purchase.active_purchase(found.step_input)
     return Invest(tuple(_raw(found.step_input, found.came).items()), "" if under is None else under.id)
 
 
-def _rest(agent: Agent, outcome: Outcome) -> Underway | None:
+def _open_top_up(agent: Agent, outcome: StepOutcome) -> ExecutionProgress | None:
     """What of the top-up is still to come; one that is whole is written down as ended."""
-    step = agent.desk.eyes.assembled((outcome.after or outcome.step_input).snapshot)
-    under = purchase.under_way(step)
+    step = agent.desk.readers.step_input_at((outcome.after or outcome.step_input).snapshot)
+    under = purchase.active_purchase(step)
     if under is None:
         return None
     prices = {token: one.price for token, one in reference_prices(step).prices.items()}
-    stands = campaign.course(step, drift(step, prices), prices)
+    stands = gradual_execution.decide_slice(step, compute_drifts(step, prices), prices)
     if stands is None or not stands.ended:
         return under
-    agent.desk.store.end_campaign(under.id, "ended", stands.ended, step.snapshot.head.timestamp_s)
+    agent.desk.store.end_gradual_execution(under.id, "ended", stands.ended, step.snapshot.head.timestamp_s)
     return None
 
 
-def _found(step: StepInput, only: Collection[int]) -> Investing:
+def _find_deposits(step: StepInput, only: Collection[int]) -> InvestmentReport:
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
     coin = step.portfolio.wrapped_native in assets and assets[step.portfolio.wrapped_native].native
     ours = tuple(flow for flow in step.history.flows if flow.delta_raw > 0 and (flow.token in assets or (coin and flow.token == NATIVE)))
     if strange := sorted({*only} - {flow.id for flow in ours}):
         raise ConfigError(f"--flow {strange[0]}: no unexplained deposit has this number", "trimtab flows lists them")
-    came = aside.fitting(step, [flow for flow in ours if not only or flow.id in only])
-    return Investing(step, came, None, left=tuple(flow for flow in ours if flow not in came))
+    came = balance_changes.investable_deposits(step, [flow for flow in ours if not only or flow.id in only])
+    return InvestmentReport(step, came, None, left=tuple(flow for flow in ours if flow not in came))
 
 
-def _raw(step: StepInput, flows: tuple[Flow, ...]) -> dict[str, int]:
+def _raw(step: StepInput, flows: tuple[ExternalTransfer, ...]) -> dict[str, int]:
     """What came of each asset by these flows, base units; native coin counts as its wrapped token."""
     came: dict[str, int] = {}
     for flow in flows:
@@ -122,14 +126,14 @@ def _raw(step: StepInput, flows: tuple[Flow, ...]) -> dict[str, int]:
     return came
 
 
-def _tell(agent: Agent, came: tuple[Flow, ...]) -> None:
+def _confirm_deposits(agent: Agent, came: tuple[ExternalTransfer, ...]) -> None:
     """On disk before anything of it is spent."""
     for flow in came:
         if flow.id:
-            agent.desk.store.tell_flow(flow.id, FlowKind.DEPOSIT, agent.desk.clock.now_s())
+            agent.desk.store.classify_transfer(flow.id, ExternalTransferKind.DEPOSIT, agent.desk.clock.now_s())
 
 
-def _eyes(eyes: Eyes, found: Investing) -> Eyes:
+def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReaders:
     """Looks as if the owner had said already that what came are deposits. The rest that came is left alone whatever it is worth, so that
     it neither is invested nor holds the investment back; falls stay as they are.
     """
@@ -139,49 +143,54 @@ def _eyes(eyes: Eyes, found: Investing) -> Eyes:
     left = _raw(found.step_input, found.left)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
-        step = aside.given_back(eyes.assemble(snapshot, history))
+        step = balance_changes.restore_excluded(readers.assemble(snapshot, history))
         rises = tuple((token, raw - came[token]) for token, raw in step.history.rises)
         flows = tuple(flow for flow in step.history.flows if flow.id not in known)
         step = replace(step, history=replace(step.history, flows=flows, rises=rises, left_rises=rises), aside_raw=())
-        return aside.set_aside(aside.left_alone(step, left, aside.NOT_ASKED))
+        return balance_changes.exclude_unexplained_rises(balance_changes.exclude_amounts(step, left, balance_changes.NOT_REQUESTED))
 
-    return replace(eyes, assemble=assemble)
+    return replace(readers, assemble=assemble)
 
 
 # --- What came to the wallet and went from it without the agent: compared with the chain, listed, and told by the owner.
 
 
 Document = dict[str, Any]
-NAMES = tuple(kind.value for kind in (FlowKind.DEPOSIT, FlowKind.WITHDRAWAL, FlowKind.GIFT, FlowKind.LOSS))
+NAMES = tuple(
+    kind.value
+    for kind in (ExternalTransferKind.DEPOSIT, ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.GIFT, ExternalTransferKind.LOSS)
+)
 """What an owner may call a flow."""
 
 
-def flows(agent: Agent, everything: bool = False, limit: int = 1000) -> Document:
+def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) -> Document:
     """Compares balances with the books now, writes down what nobody explains, and lists it; `everything` what was told too."""
-    eyes, store = agent.desk.eyes, agent.desk.store
-    snapshot = eyes.reader.snapshot()
+    readers, store = agent.desk.readers, agent.desk.store
+    snapshot = readers.reader.snapshot()
 
     def present() -> StepInput:
-        return eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+        return readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
 
-    settle(store, snapshot, present)
+    settle_mined(store, snapshot, present)
     step = present()
     chosen = [flow for flow in reversed(store.flows(limit)) if everything or flow.is_open]
     unwritten = [flow for flow in step.history.flows if flow.id == 0]
     return {
         "block": snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
-        "halts": rules.halting(step),
+        "halts": balance_changes.halt_reason(step),
         "flows": [document(step, flow) for flow in (*unwritten, *chosen)],
     }
 
 
-def confirm_flows(config: Path | str, number: str, kind: str | None = None) -> Document:
+def confirm_transfers(config: Path | str, number: str, kind: str | None = None) -> Document:
     """Writes down what open flows were, on the owner's word; `number` is an id or "all". Raises ConfigError for what does not fit."""
     if number != "all" and not number.isdecimal():
         raise ConfigError(f"flow: {number!r} is no number of a flow", "see trimtab flows, or write all")
     if kind is not None and kind not in NAMES:
         raise ConfigError(f"--as: {kind!r} is unknown", f"choose from {', '.join(NAMES)}")
-    with wiring.books(load_config(config)) as (store, _):
-        told = store.tell_flow(None if number == "all" else int(number), None if kind is None else FlowKind(kind), int(time.time()))
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        told = store.classify_transfer(
+            None if number == "all" else int(number), None if kind is None else ExternalTransferKind(kind), int(time.time())
+        )
     return {"confirmed": [{"id": flow.id, "as": flow.kind.value if flow.kind else None} for flow in told]}

@@ -11,24 +11,24 @@ from pathlib import Path
 
 from agent import codec, wiring
 from agent.app import agent as retreat
-from agent.app.agent import Agent, Progress, TakenBack, never, open_agent, silent
-from agent.app.records.step_history import by_file
+from agent.app.agent import Agent, OpenExposure, Progress, ignore_progress, never_confirm, open_agent
+from agent.app.records.step_history import pause_by_file
 from agent.chain.tokens import PERMIT2, read_allowances
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import OperatorNeeded, TrimtabError
-from agent.execution.approvals import present
-from agent.execution.step_context import Outcome
-from agent.model import ByHand, Intent
+from agent.execution.approvals import current_step_input
+from agent.execution.step_context import StepOutcome
+from agent.model import Intent, ManualAction
 from agent.ports import Approval
-from agent.store.files.locks import Held
+from agent.store.files.locks import LockHeld
 from agent.store.files.private_files import require_private
-from agent.venues import composer as spending
+from agent.venues import composer
 
 # --- The hard pause as a command: pauses at once, shows what it would take back, and takes it back when that is confirmed (T14).
 
 
 @dataclass(frozen=True, slots=True)
-class Halted:
+class HardPauseReport:
     """How far a hard pause came.
 
     `outcome` is None where nothing was sent by this command: `hard` tells whether the switch stands at hard, `held` who else
@@ -37,8 +37,8 @@ class Halted:
 
     reason: str
     hard: bool
-    found: TakenBack
-    outcome: Outcome | None = None
+    found: OpenExposure
+    outcome: StepOutcome | None = None
     held: str = ""
 
 
@@ -48,9 +48,9 @@ def pause_hard(
     *,
     send: bool,
     sure: bool,
-    confirm: Callable[[TakenBack], bool],
-    progress: Progress = silent,
-) -> Halted:
+    confirm: Callable[[OpenExposure], bool],
+    progress: Progress = ignore_progress,
+) -> HardPauseReport:
     """Pauses softly before anything else, so that nothing leaves while the chain is read and the owner thinks.
 
     With `send` and a yes (`sure`: without asking, and then even before the chain is read) the switch goes to hard, and what
@@ -59,25 +59,25 @@ def pause_hard(
     loaded = config if isinstance(config, LoadedConfig) else load_config(config, guarded=False)
     with ExitStack() as stack:
         try:
-            _, switch = stack.enter_context(wiring.books(loaded))
+            _, switch = stack.enter_context(wiring.open_store_offline(loaded))
         except TrimtabError as error:
-            told = f"paused by {by_file(loaded, error)}, but not hard: {error.message}"
+            told = f"paused by {pause_by_file(loaded, error)}, but not hard: {error.message}"
             raise OperatorNeeded(told, f"{error.remedy}; then trimtab pause --hard again") from error
         switch.pause(reason, int(time.time()), hard=send and sure)
     require_private(loaded.path, "config")
     with open_agent(loaded) as agent:
         found = agent.takes_back()
         if not send or not (sure or confirm(found)):
-            return Halted(reason, agent.desk.switch.is_hard(), found)
+            return HardPauseReport(reason, agent.desk.switch.is_hard(), found)
         agent.desk.switch.pause(reason, int(time.time()), hard=True)
         try:
-            return Halted(reason, True, found, agent.retreat(reason, progress))
-        except Held as held:
-            return Halted(reason, True, found, held=held.message)
+            return HardPauseReport(reason, True, found, agent.cancel_and_revoke(reason, progress))
+        except LockHeld as held:
+            return HardPauseReport(reason, True, found, held=held.message)
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
+class OpenAllowance:
     """What one contract may take of one token, base units; `raw` is None where the token does not say."""
 
     token: str
@@ -88,10 +88,10 @@ class Allowed:
 
 
 @dataclass(frozen=True, slots=True)
-class Revoking:
+class RevocationReport:
     """`state` is clear (nothing may be taken), planned, declined, revoked, or failed with the `reason`."""
 
-    found: tuple[Allowed, ...]
+    found: tuple[OpenAllowance, ...]
     state: str
     reason: str = ""
     transactions: tuple[Intent, ...] = ()
@@ -102,45 +102,47 @@ def revoke(
     tokens: Sequence[str] = (),
     *,
     send: bool = False,
-    confirm: Callable[[Revoking], bool],
-    progress: Progress = silent,
-) -> Revoking:
+    confirm: Callable[[RevocationReport], bool],
+    progress: Progress = ignore_progress,
+) -> RevocationReport:
     """Asks each token what routers, managers and Permit2 may take, and with `send` and a yes sets it to zero, one by one.
 
     `tokens` are symbols or addresses; all of the config unless said. Raises ConfigError for one that is none of the config.
     """
     wanted = [agent.token(name, "TOKEN").address for name in tokens] or list(agent.desk.tokens)
-    found = _given(agent, wanted)
+    found = _open_allowances(agent, wanted)
     unread = ", ".join(f"{one.label} for the {one.holder}" for one in found if one.raw is None)
-    shown = Revoking(found, "planned" if any(one.raw for one in found) else "clear", f"cannot be read: {unread}" if unread else "")
+    shown = RevocationReport(found, "planned" if any(one.raw for one in found) else "clear", f"cannot be read: {unread}" if unread else "")
     if not send or shown.state == "clear":
         return shown
     if not confirm(shown):
         return replace(shown, state="declined", reason="not confirmed; nothing was sent")
     desk = agent.desk
-    with wiring.open_hands(desk, never, progress) as hands:
-        hands.executor.reconcile()
-        step, step_id = present(desk.eyes, desk.store), uuid.uuid4().hex[:12]
-        desk.store.begin_step(step_id, desk.clock.now_s(), codec.dumps(step), codec.dumps(ByHand("revoke")))
+    with wiring.open_actors(desk, never_confirm, progress) as actors:
+        actors.executor.reconcile()
+        step, step_id = current_step_input(desk.readers, desk.store), uuid.uuid4().hex[:12]
+        desk.store.begin_step(step_id, desk.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke")))
         asked = {(one.token, one.spender) for one in found if one.raw}
-        present_now = [one for one in _given(agent, wanted) if one.raw and (one.token, one.spender) in asked]  # a run may have been quicker
+        present_now = [
+            one for one in _open_allowances(agent, wanted) if one.raw and (one.token, one.spender) in asked
+        ]  # a run may have been quicker
         zero = [Approval(one.token, one.spender, 0, one.label, one.holder) for one in present_now]
-        sent, troubles = retreat.revoke(hands, step_id, step, zero)
-        present(desk.eyes, desk.store)
-        left = [one for one in _given(agent, wanted) if one.raw]
+        sent, troubles = retreat.revoke_allowances(actors, step_id, step, zero)
+        current_step_input(desk.readers, desk.store)
+        left = [one for one in _open_allowances(agent, wanted) if one.raw]
         troubles += [f"the {one.holder} may still take {one.label}" for one in left]
         reason = "; ".join(troubles) or f"{len(sent)} allowances set to zero"
         desk.store.end_step(step_id, "halt", reason, None, "failed" if troubles else "done")
     return replace(shown, state="failed" if troubles else "revoked", reason=reason, transactions=tuple(sent))
 
 
-def _given(agent: Agent, tokens: Sequence[str]) -> tuple[Allowed, ...]:
+def _open_allowances(agent: Agent, tokens: Sequence[str]) -> tuple[OpenAllowance, ...]:
     """Every allowance above zero, and every one that cannot be read."""
     desk, holders = agent.desk, _holders(agent)
     pairs = [(token, spender) for token in tokens for spender in holders]
     answers = read_allowances(desk.line, desk.config.wallet.address, pairs)
     named = ((token, spender, raw) for (token, spender), raw in zip(pairs, answers, strict=True) if raw != 0)
-    return tuple(Allowed(token, desk.portfolio.token(token).label, spender, holders[spender], raw) for token, spender, raw in named)
+    return tuple(OpenAllowance(token, desk.portfolio.token(token).label, spender, holders[spender], raw) for token, spender, raw in named)
 
 
 def _holders(agent: Agent) -> dict[str, str]:
@@ -154,4 +156,4 @@ def _holders(agent: Agent) -> dict[str, str]:
         found[v2.router] = "V2 router"
     if config.execution.rebalancer is not None:
         found[config.execution.rebalancer] = "rebalancer"
-    return found | spending.spenders(agent.desk.execution)
+    return found | composer.allowed_spenders(agent.desk.execution)

@@ -7,26 +7,25 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from agent import engine, wiring
-from agent.app.agent import Agent, Progress, silent
+from agent.app.agent import Agent, Progress, ignore_progress
 from agent.errors import ConfigError, Refused
-from agent.execution.approvals import present
-from agent.execution.step_context import Outcome, OutcomeKind
+from agent.execution.approvals import current_step_input
+from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import IntentKind, StepInput, Swap
-from agent.planning import proposals as strategies
-from agent.policy.cash_flows import withdrawals as outflow
-from agent.policy.cash_flows import withdrawals as raising
+from agent.planning import proposals
+from agent.policy.cash_flows import withdrawals
 from agent.reference import reference_prices
 from agent.units import BPS, Token, Value, ceil_int
 
 DOUBLINGS = 14
 """How often the smallest trade is doubled while it is refused for being too small to pay for its gas."""
-TOO_SMALL = frozenset({"plan_cost", "min_trade"})
+SIZE_GUARDS = frozenset({"plan_cost", "min_trade"})
 ROOM = Fraction(104, 100)
 """Over min_trade, so that the way back is not below it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Leg:
+class RehearsalLeg:
     """One way. Amounts in base units, gas in units, `gas_value` and `lost` in numeraire base units at the prices before it.
 
     `slippage_bps` is what was got below the prediction.
@@ -49,8 +48,8 @@ class Rehearsal:
     `predicted`, both in numeraire base units. The swaps are by hand: no part of the strategy's performance.
     """
 
-    outcomes: tuple[Outcome, ...]
-    ways: tuple[Leg, ...]
+    outcomes: tuple[StepOutcome, ...]
+    ways: tuple[RehearsalLeg, ...]
     state: str
     verdict: str
     cost: Value
@@ -62,13 +61,13 @@ class Rehearsal:
         return self.outcomes[0].step_input
 
 
-def rehearse(
+def rehearse_trade(
     agent: Agent,
     token: str | None = None,
     *,
     send: bool = False,
     confirm: Callable[[Rehearsal], bool],
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
 ) -> Rehearsal:
     """Buys the least of one asset for the numeraire and sells it again; the other way round where the wallet has too little of it."""
     home, other, first, raw = _first(agent, agent.step_input(), token)
@@ -76,24 +75,24 @@ def rehearse(
         return _shown(first)
     asked: list[bool] = []
 
-    def once(outcome: Outcome) -> bool:
+    def once(outcome: StepOutcome) -> bool:
         asked.append(asked[0] if asked else confirm(_shown(outcome)))
         return asked[0]
 
-    with wiring.open_hands(agent.desk, once, progress) as hands:
-        hands.executor.reconcile()
-        step = present(agent.desk.eyes, agent.desk.store)
+    with wiring.open_actors(agent.desk, once, progress) as actors:
+        actors.executor.reconcile()
+        step = current_step_input(agent.desk.readers, agent.desk.store)
         home, other, first, raw = _first(agent, step, token)  # the wallet may have been waited for
         if first.kind is not OutcomeKind.PLANNED:
             return _shown(first)
-        there = engine.step(agent.desk.eyes, Swap(home.address, other.address, raw), agent.desk.store, hands)
+        there = engine.run_step(agent.desk.readers, Swap(home.address, other.address, raw), agent.desk.store, actors)
         if there.kind is not OutcomeKind.DONE:
             return _ended((there,), (), "declined" if there.kind is OutcomeKind.DECLINED else "failed", there.reason)
-        one = _way(agent, there, home, other, raw)
-        again = engine.step(agent.desk.eyes, Swap(other.address, home.address, one.got_raw), agent.desk.store, hands)
+        one = _completed_leg(agent, there, home, other, raw)
+        again = engine.run_step(agent.desk.readers, Swap(other.address, home.address, one.got_raw), agent.desk.store, actors)
         if again.kind is not OutcomeKind.DONE:
             return _ended((there, again), (one,), "failed", f"the way back: {again.reason}")
-        ways = (one, _way(agent, again, other, home, one.got_raw))
+        ways = (one, _completed_leg(agent, again, other, home, one.got_raw))
     limit = step.limits.slippage_bps
     worse = [way for way in ways if limit is not None and way.slippage_bps > limit]
     verdict = (
@@ -102,7 +101,7 @@ def rehearse(
     return _ended((there, again), ways, "failed" if worse else "done", verdict)
 
 
-def _first(agent: Agent, step: StepInput, token: str | None) -> tuple[Token, Token, Outcome, int]:
+def _first(agent: Agent, step: StepInput, token: str | None) -> tuple[Token, Token, StepOutcome, int]:
     """What is sold first, for what, the plan of it, and how much."""
     home, other = agent.portfolio.numeraire, _other(agent, step, token)
     first, raw = _smallest(agent, step, home, other)
@@ -112,14 +111,14 @@ def _first(agent: Agent, step: StepInput, token: str | None) -> tuple[Token, Tok
     return home, other, first, raw
 
 
-def _shown(first: Outcome) -> Rehearsal:
+def _shown(first: StepOutcome) -> Rehearsal:
     """What it would do: the way back costs about what the way there does."""
     state = "planned" if first.kind is OutcomeKind.PLANNED else "refused"
     predicted = Fraction(0) if first.plan is None else 2 * first.plan.cost.total
     return Rehearsal((first,), (), state, first.reason, Fraction(0), predicted)
 
 
-def _ended(outcomes: tuple[Outcome, ...], ways: tuple[Leg, ...], state: str, verdict: str) -> Rehearsal:
+def _ended(outcomes: tuple[StepOutcome, ...], ways: tuple[RehearsalLeg, ...], state: str, verdict: str) -> Rehearsal:
     step = outcomes[0].step_input
     predicted = sum((one.plan.cost.total for one in outcomes if one.plan is not None), Fraction(0))
     cost = sum((_gas_value(one) for one in outcomes), Fraction(0))
@@ -142,37 +141,37 @@ def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
     return max(found, key=lambda asset: asset.target_bps).token
 
 
-def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tuple[Outcome, int]:
+def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tuple[StepOutcome, int]:
     """The first of ever larger trades that every guard lets through; the last refusal where none is. With its amount."""
     price = _price(step, sold)
     least = (step.limits.min_trade or Fraction(10**agent.portfolio.numeraire.decimals)) * ROOM
-    most_raw = raising.free_raw(step).get(sold.address, 0)
+    most_raw = withdrawals.free_raw(step).get(sold.address, 0)
     raw = min(max(1, ceil_int(least / price)), max(1, most_raw))
     for doubled in range(DOUBLINGS):
-        if doubled < DOUBLINGS - 1 and raw < most_raw and _too_dear(step, sold, bought, raw):
+        if doubled < DOUBLINGS - 1 and raw < most_raw and _exceeds_plan_cost(step, sold, bought, raw):
             raw = min(2 * raw, most_raw)
             continue
-        outcome = engine.judge(step, strategies.manual_swap(sold.address, bought.address, raw), agent.desk.eyes.evidence)
+        outcome = engine.evaluate_input(step, proposals.manual_swap(sold.address, bought.address, raw), agent.desk.readers.evidence)
         verdicts = outcome.verdicts or (() if outcome.plan is None else outcome.plan.verdicts)
         failing = {verdict.guard for verdict in verdicts if not verdict.passed}
-        enough = outcome.kind is OutcomeKind.PLANNED or not failing or not failing <= TOO_SMALL
+        enough = outcome.kind is OutcomeKind.PLANNED or not failing or not failing <= SIZE_GUARDS
         if enough or raw >= most_raw or doubled == DOUBLINGS - 1:
             break
         raw = min(2 * raw, most_raw)
     return outcome, raw
 
 
-def _too_dear(step: StepInput, sold: Token, bought: Token, raw: int) -> bool:
+def _exceeds_plan_cost(step: StepInput, sold: Token, bought: Token, raw: int) -> bool:
     """Whether its plan alone says that limits.plan_cost refuses it: nobody has to be asked about that."""
     limit_bps = step.limits.plan_cost_bps
     try:
-        plan = strategies.manual_swap(sold.address, bought.address, raw)(step).plan
+        plan = proposals.manual_swap(sold.address, bought.address, raw)(step).plan
     except Refused:
         return False
     return plan is not None and limit_bps is not None and plan.cost.total * BPS > limit_bps * plan.turnover
 
 
-def _way(agent: Agent, outcome: Outcome, sold: Token, bought: Token, raw: int) -> Leg:
+def _completed_leg(agent: Agent, outcome: StepOutcome, sold: Token, bought: Token, raw: int) -> RehearsalLeg:
     """What one way did, by the receipt of its swap."""
     (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
     receipt, plan = swap.receipt, outcome.plan
@@ -183,12 +182,12 @@ def _way(agent: Agent, outcome: Outcome, sold: Token, bought: Token, raw: int) -
     got = receipt.net(wallet).get(bought.address, changes.get(bought.address, 0))
     predicted = sum(leg.amount_out_raw for leg in plan.legs if leg.token_out == bought.address and leg.sink.value == "wallet")
     below = Fraction(predicted - got, predicted) * BPS if predicted else Fraction(0)
-    return Leg(sold, bought, raw, predicted, got, plan.gas_units, receipt.gas_used, _gas_value(outcome), below)
+    return RehearsalLeg(sold, bought, raw, predicted, got, plan.gas_units, receipt.gas_used, _gas_value(outcome), below)
 
 
-def _gas_value(outcome: Outcome) -> Value:
+def _gas_value(outcome: StepOutcome) -> Value:
     """Worth of the gas of all transactions, at the price before them."""
-    price = outflow.price_of(outcome.step_input, outcome.step_input.portfolio.wrapped_native) or Fraction(0)
+    price = withdrawals.token_price(outcome.step_input, outcome.step_input.portfolio.wrapped_native) or Fraction(0)
     return sum((one.receipt.gas_cost_wei for one in outcome.transactions if one.receipt is not None), 0) * price
 
 
@@ -200,4 +199,4 @@ def _price(step: StepInput, token: Token) -> Fraction:
 
 
 def _free_value(step: StepInput, token: str) -> Value:
-    return raising.free_raw(step).get(token, 0) * (outflow.price_of(step, token) or Fraction(0))
+    return withdrawals.free_raw(step).get(token, 0) * (withdrawals.token_price(step, token) or Fraction(0))

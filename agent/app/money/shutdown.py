@@ -8,31 +8,41 @@ from dataclasses import dataclass, replace
 
 from agent import codec, engine, wiring
 from agent.app import agent as retreat
-from agent.app.agent import Agent, Progress, silent
+from agent.app.agent import Agent, Progress, ignore_progress
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused
-from agent.execution.approvals import pay, present
-from agent.execution.carrier import may_take
-from agent.execution.step_context import Hands, Outcome, OutcomeKind
-from agent.guards import portfolio as guards
-from agent.model import ByHand, Intent, IntentState, Payment, Payout, Request, RequestKind, RequestState, SellEverything, StepInput, Verdict
-from agent.planning import proposals as owner
-from agent.policy import minimum
-from agent.policy import native_coin as coin
-from agent.policy.cash_flows import balance_changes as aside
-from agent.policy.cash_flows import withdrawals as outflow
+from agent.execution.approvals import current_step_input, pay
+from agent.execution.carrier import format_open_allowances
+from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
+from agent.guards import portfolio
+from agent.model import (
+    Intent,
+    IntentState,
+    ManualAction,
+    OwnerRequest,
+    Payment,
+    Payout,
+    RequestKind,
+    RequestState,
+    SellEverything,
+    StepInput,
+    Verdict,
+)
+from agent.planning import proposals
+from agent.policy import minimum, native_coin
+from agent.policy.cash_flows import balance_changes, withdrawals
 from agent.ports import Approval
 from agent.units import NATIVE
-from agent.venues import composer as spending
+from agent.venues import composer
 
-SALES = 12
+MAX_SALES = 12
 """Plans in a row by which everything is sold; what the limits leave after them stays, and is told."""
 PAYOUT_GAS = 60_000
 """Gas units of one payout; less than its gas is worth nothing is sent."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ShutdownReport:
     """How far a stop came, or what it would do. `state` is planned, declined, refused, stopped, or unfinished with the `reason`.
 
     `waiting` is cancelled, `allowed` set to zero, `sale` the first plan that sells everything, `payments` what would be paid to
@@ -44,7 +54,7 @@ class Ending:
     to: str | None
     waiting: tuple[Intent, ...]
     allowed: tuple[Approval, ...]
-    sale: Outcome | None
+    sale: StepOutcome | None
     payments: tuple[Payment, ...]
     verdicts: tuple[Verdict, ...]
     state: str
@@ -55,10 +65,10 @@ class Ending:
     @property
     def remedies(self) -> tuple[str, ...]:
         """What its owner can do about each limit that says no."""
-        return guards.remedies(self.verdicts)
+        return portfolio.payout_remedies(self.verdicts)
 
 
-Confirm = Callable[[Ending], bool]
+Confirm = Callable[[ShutdownReport], bool]
 
 
 def stop(
@@ -68,28 +78,28 @@ def stop(
     send_to: str | None = None,
     send: bool = False,
     confirm: Confirm,
-    progress: Progress = silent,
-) -> Ending:
+    progress: Progress = ignore_progress,
+) -> ShutdownReport:
     """Ends the bot, or with `send` False says what that would do. What was begun is gone on with; from its first durable write on
     `run` and `rebalance` refuse until the owner resumes.
 
     Raises ConfigError where another end was begun already.
     """
     desk, address = agent.desk, None if send_to is None else parse_address(send_to, "--send-to")
-    request = _begun(agent, to_stable, address)
+    request = _open_stop(agent, to_stable, address)
     to_stable, address = (request.to_stable, request.to) if request is not None else (to_stable, address)
-    shown = _looked(agent, to_stable, address)
+    shown = _planned_shutdown(agent, to_stable, address)
     if not send or shown.state == "refused":
         return shown
     if not confirm(shown):
         return replace(shown, state="declined", reason="not confirmed; nothing was sent")
     if request is None:
         request = desk.store.ask(RequestKind.STOP, (), address, to_stable, shown.step_input.snapshot.head.timestamp_s)
-    with wiring.open_hands(desk, lambda _: True, progress) as hands:
-        return _End(agent, hands, request, shown).carried_out()
+    with wiring.open_actors(desk, lambda _: True, progress) as actors:
+        return _Shutdown(agent, actors, request, shown).execute()
 
 
-def _begun(agent: Agent, to_stable: bool, address: str | None) -> Request | None:
+def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerRequest | None:
     """The stop that is under way, unless something else is asked for than it does."""
     found = agent.desk.store.stopping()
     if found is None or found.state is not RequestState.OPEN:
@@ -102,39 +112,39 @@ def _begun(agent: Agent, to_stable: bool, address: str | None) -> Request | None
     return found
 
 
-def _looked(agent: Agent, to_stable: bool, address: str | None) -> Ending:
+def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> ShutdownReport:
     desk = agent.desk
-    taken = retreat.standing(desk.eyes, desk.store)
+    taken = retreat.open_exposure(desk.readers, desk.store)
     step, sale = taken.step_input, None
     if to_stable:
-        sale = engine.look(desk.eyes, owner.sell_everything)
+        sale = engine.evaluate(desk.readers, proposals.sell_everything)
     payments = () if address is None else _free(_sold(step, sale))
     paused = desk.switch.is_paused() is not False
-    verdicts = () if address is None else guards.permission(step, _payouts(payments, address, 0), desk.payouts, paused)
+    verdicts = () if address is None else portfolio.judge_payout_permission(step, _payouts(payments, address, 0), desk.payouts, paused)
     failing = [f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed]
     state, reason = ("refused", "; ".join(failing)) if failing else ("planned", "")
     if sale is not None and sale.kind is OutcomeKind.REFUSED and not failing:
         state, reason = "refused", sale.reason
-    return Ending(step, to_stable, address, taken.waiting, taken.allowed, sale, payments, verdicts, state, reason)
+    return ShutdownReport(step, to_stable, address, taken.waiting, taken.allowed, sale, payments, verdicts, state, reason)
 
 
-class _Resumed(Refused):
+class _ResumedDuringStop(Refused):
     """The stop is not wanted any more."""
 
 
-class _End:
+class _Shutdown:
     """The acts of a stop, each of which finds by itself what is left to do, so that a process that ends anywhere may go on."""
 
-    def __init__(self, agent: Agent, hands: Hands, request: Request, shown: Ending) -> None:
-        self._desk, self._hands, self._request, self._shown = agent.desk, hands, request, shown
+    def __init__(self, agent: Agent, actors: StepActors, request: OwnerRequest, shown: ShutdownReport) -> None:
+        self._desk, self._actors, self._request, self._shown = agent.desk, actors, request, shown
         self._sent: list[Intent] = []
 
-    def carried_out(self) -> Ending:
+    def execute(self) -> ShutdownReport:
         """Cancels, sells, revokes, pays, and says what came of it."""
         desk, request = self._desk, self._request
         try:
-            self._hands.executor.abandon("stopped by the owner")
-            step = present(desk.eyes, desk.store)
+            self._actors.executor.cancel_pending("stopped by the owner")
+            step = current_step_input(desk.readers, desk.store)
             self._end_orders(step)
             told = self._sell() if request.to_stable else ""
             self._revoke()
@@ -143,11 +153,11 @@ class _End:
             if request.to is not None:
                 self._pay(request.to)
             self._require_wanted()
-        except _Resumed as resumed:
-            return self._told(present(desk.eyes, desk.store), "unfinished", str(resumed))
+        except _ResumedDuringStop as resumed:
+            return self._told(current_step_input(desk.readers, desk.store), "unfinished", str(resumed))
         except Refused as refusal:
             return self._unfinished(str(refusal))
-        step = present(desk.eyes, desk.store)
+        step = current_step_input(desk.readers, desk.store)
         if any(intent.state is not IntentState.FINAL for intent in self._sent if intent.succeeded):
             return self._unfinished("confirmations are awaited")
         desk.store.end_request(request.id, RequestState.DONE, desk.clock.now_s())
@@ -157,16 +167,16 @@ class _End:
         """Raises _Resumed once its owner has let the bot go on, by another command: then nothing more is sold or paid for its end."""
         found = self._desk.store.stopping()
         if found is None or found.id != self._request.id:
-            raise _Resumed("the bot was resumed meanwhile; what was not sold and paid by then stays as it is")
+            raise _ResumedDuringStop("the bot was resumed meanwhile; what was not sold and paid by then stays as it is")
 
-    def _unfinished(self, why: str) -> Ending:
-        step = present(self._desk.eyes, self._desk.store)
+    def _unfinished(self, why: str) -> ShutdownReport:
+        step = current_step_input(self._desk.readers, self._desk.store)
         return self._told(step, "unfinished", f"{why}; trading is stopped all the same; trimtab stop --send goes on")
 
-    def _told(self, step: StepInput, state: str, reason: str) -> Ending:
+    def _told(self, step: StepInput, state: str, reason: str) -> ShutdownReport:
         home = step.portfolio.numeraire.address
         wanted = [one for one in _free(step) if self._request.to is not None or (self._request.to_stable and one.token != home)]
-        left = tuple(f"{outflow.amount(step, one)} {step.portfolio.token(one.token).label}" for one in wanted)
+        left = tuple(f"{withdrawals.format_payment(step, one)} {step.portfolio.token(one.token).label}" for one in wanted)
         return replace(self._shown, step_input=step, state=state, reason=reason, transactions=tuple(self._sent), left=left)
 
     def _end_orders(self, step: StepInput) -> None:
@@ -175,13 +185,13 @@ class _End:
         waiting = [order.id for order in store.orders() if order.state == "open"]
         waiting += [step.history.campaign.id] if step.history.campaign is not None else []
         for one in waiting:
-            store.end_campaign(one, "cancelled", why, now_s)
+            store.end_gradual_execution(one, "cancelled", why, now_s)
 
     def _sell(self) -> str:
         """Until nothing more is sold; why it ended early, empty where it did not."""
-        for _ in range(SALES):
+        for _ in range(MAX_SALES):
             self._require_wanted()
-            done = engine.step(self._desk.eyes, SellEverything(), self._desk.store, self._hands)
+            done = engine.run_step(self._desk.readers, SellEverything(), self._desk.store, self._actors)
             self._sent += done.transactions
             if done.kind is OutcomeKind.HOLD:
                 stays = [f"{done.step_input.portfolio.token(one.token).label} stays: {one.why}" for one in done.decided.stuck]
@@ -191,27 +201,27 @@ class _End:
         return ""
 
     def _revoke(self) -> None:
-        step = present(self._desk.eyes, self._desk.store)
-        allowed = spending.left_over(step)
+        step = current_step_input(self._desk.readers, self._desk.store)
+        allowed = composer.revocations(step)
         if not allowed:
             return
         step_id = uuid.uuid4().hex[:12]
-        self._desk.store.begin_step(step_id, self._desk.clock.now_s(), codec.dumps(step), codec.dumps(ByHand("stop")))
-        sent, troubles = retreat.revoke(self._hands, step_id, step, allowed)
+        self._desk.store.begin_step(step_id, self._desk.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("stop")))
+        sent, troubles = retreat.revoke_allowances(self._actors, step_id, step, allowed)
         self._sent += sent
-        self._desk.store.end_step(step_id, "halt", may_take(allowed), None, "failed" if troubles else "done")
+        self._desk.store.end_step(step_id, "halt", format_open_allowances(allowed), None, "failed" if troubles else "done")
         if troubles:
             raise Refused("; ".join(troubles), remedy="trimtab revoke tries them one by one")
 
     def _pay(self, to: str) -> None:
         """Everything that is free; money that comes later is not part of it."""
-        for _ in range(4 * len(_free(present(self._desk.eyes, self._desk.store))) + 1):
-            payments = _free(present(self._desk.eyes, self._desk.store))
+        for _ in range(4 * len(_free(current_step_input(self._desk.readers, self._desk.store))) + 1):
+            payments = _free(current_step_input(self._desk.readers, self._desk.store))
             if not payments:
                 return
             self._require_wanted()
             (payout,) = _payouts(payments[:1], to, self._request.id)
-            intent = pay(self._desk.eyes, self._desk.store, self._hands, payout, self._desk.payouts)
+            intent = pay(self._desk.readers, self._desk.store, self._actors, payout, self._desk.payouts)
             self._sent.append(intent)
             if not intent.succeeded:
                 raise Refused(f"«{intent.note}» ended {intent.state.value}")
@@ -219,9 +229,9 @@ class _End:
 
 def _free(step: StepInput) -> tuple[Payment, ...]:
     """What no reserve, gas money or position holds, each form of the native coin by itself; dust that is not worth its gas stays."""
-    step = aside.given_back(step)
+    step = balance_changes.restore_excluded(step)
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    native_wei = step.snapshot.native_wei - coin.floor_wei(step) - coin.margin_wei(step)
+    native_wei = step.snapshot.native_wei - native_coin.floor_wei(step) - native_coin.margin_wei(step)
     found: list[Payment] = []
     for asset in step.portfolio.assets:
         found.append(Payment(asset.token.address, held.get(asset.token.address, 0) - asset.reserve_raw))
@@ -232,13 +242,13 @@ def _free(step: StepInput) -> tuple[Payment, ...]:
 
 
 def _worth_it(step: StepInput, payment: Payment) -> bool:
-    price, native = outflow.price_of(step, payment.token), outflow.price_of(step, NATIVE)
+    price, native = withdrawals.token_price(step, payment.token), withdrawals.token_price(step, NATIVE)
     if price is None or native is None:
         return True
     return payment.raw * price > minimum.leg_gas_value(step.snapshot, native, PAYOUT_GAS)
 
 
-def _sold(step: StepInput, sale: Outcome | None) -> StepInput:
+def _sold(step: StepInput, sale: StepOutcome | None) -> StepInput:
     """The step after the plan of a sale, as far as it predicts."""
     if sale is None or sale.plan is None:
         return step

@@ -7,46 +7,45 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent import engine, wiring
-from agent.app import withdrawal_parts as parting
-from agent.app.agent import Agent, Progress, never, silent
+from agent.app import withdrawal_parts
+from agent.app.agent import Agent, Progress, ignore_progress, never_confirm
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused, Retryable
-from agent.execution.approvals import pay, present
-from agent.execution.step_context import Eyes, Hands, Outcome, OutcomeKind
-from agent.guards import portfolio as guards
-from agent.model import Claim, Intent, IntentState, Payment, Payout, Request, RequestKind, RequestState, StepInput, Verdict
-from agent.model.asked import RaiseMoney, Unwrap
-from agent.planning import proposals as owner
-from agent.policy import native_coin as coin
-from agent.policy.cash_flows import withdrawals as outflow
-from agent.policy.cash_flows import withdrawals as raising
+from agent.execution.approvals import current_step_input, pay
+from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
+from agent.guards import portfolio
+from agent.model import Intent, IntentState, OwnerRequest, Payment, Payout, PendingPayment, RequestKind, RequestState, StepInput, Verdict
+from agent.model.asked import RaiseForWithdrawal, Unwrap
+from agent.planning import proposals
+from agent.policy import native_coin
+from agent.policy.cash_flows import withdrawals
 from agent.units import NATIVE, parse_raw
 
 # --- What a withdrawal is to pay, from what its owner wrote: one amount of one asset, or the same part of all.
 
 
-def one(agent: Agent, step: StepInput, amount: str, name: str | None) -> Payment:
+def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None) -> Payment:
     """One payment of one asset. Raises ConfigError for what is no asset, Refused where the whole portfolio is worth less."""
     token = agent.portfolio.numeraire if name is None else agent.token(name, "--in")
     asset = next((one for one in step.portfolio.assets if one.token.address == token.address), None)
     if asset is None:
         raise ConfigError(f"--in: {token.label} is not an asset of the portfolio", "trimtab status lists the assets")
     raw = _above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
-    free, price = raising.free_raw(step), outflow.price_of(step, token.address)
+    free, price = withdrawals.free_raw(step), withdrawals.token_price(step, token.address)
     if price is None:
         raise Refused(f"{token.label} has no reference price", remedy="give the asset a feed")
-    prices = {one: outflow.price_of(step, one) or Fraction(0) for one in free}
+    prices = {one: withdrawals.token_price(step, one) or Fraction(0) for one in free}
     there = sum((count * prices[one] for one, count in free.items() if one != token.address), Fraction(0))
     if (lacking := (raw - free[token.address]) * price) > there:
-        raise raising.above_holdings(step, lacking, there)
+        raise withdrawals.insufficient_balance(step, lacking, there)
     return Payment(token.address, raw, asset.native)
 
 
-def parts(agent: Agent, step: StepInput, amount: str) -> tuple[Payment, ...]:
+def pro_rata_payments(agent: Agent, step: StepInput, amount: str) -> tuple[Payment, ...]:
     """The same part of every asset, `amount` whole numeraire coins in all."""
     value = Fraction(_above_zero(parse_raw(amount, agent.portfolio.numeraire.decimals, "AMOUNT")))
     native = {asset.token.address for asset in step.portfolio.assets if asset.native}
-    return tuple(Payment(token, raw, token in native) for token, raw in raising.parts(step, value).items())
+    return tuple(Payment(token, raw, token in native) for token, raw in withdrawals.proportional_amounts(step, value).items())
 
 
 def _above_zero(raw: int) -> int:
@@ -55,16 +54,16 @@ def _above_zero(raw: int) -> int:
     return raw
 
 
-SALES = 3
+MAX_SALES = 3
 """Plans in a row for one withdrawal: the first sells a little more than needed, so that a second is rare."""
 
 
-LEAVING = (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST)
+UNMINED_STATES = (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST)
 """A payment that may still come into a block; what was only planned may have been shown to somebody who signs elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
-class Withdrawing:
+class WithdrawalReport:
     """A withdrawal as it stands: what it pays, the sale that comes first (None: enough is there), whether it may be paid, what was sent.
 
     `state` is planned, declined, refused, reserved (set aside, paid to nobody), part (more has to be raised), paid, waiting (for
@@ -75,7 +74,7 @@ class Withdrawing:
     step_input: StepInput
     payments: tuple[Payment, ...]
     to: str | None
-    sale: Outcome | None
+    sale: StepOutcome | None
     verdicts: tuple[Verdict, ...]
     state: str
     reason: str
@@ -91,10 +90,10 @@ class Withdrawing:
     @property
     def remedies(self) -> tuple[str, ...]:
         """What its owner can do about each limit that says no."""
-        return guards.remedies(self.verdicts)
+        return portfolio.payout_remedies(self.verdicts)
 
 
-Confirm = Callable[[Withdrawing], bool]
+Confirm = Callable[[WithdrawalReport], bool]
 
 
 def withdraw(  # noqa: PLR0913
@@ -106,8 +105,8 @@ def withdraw(  # noqa: PLR0913
     to: str | None = None,
     send: bool = False,
     confirm: Confirm,
-    progress: Progress = silent,
-) -> Withdrawing:
+    progress: Progress = ignore_progress,
+) -> WithdrawalReport:
     """Pays `amount` whole coins of one token (the numeraire unless said), or with `pro_rata` so much in value of every asset.
 
     What lacks of the token is sold for, the most overweight assets first. Without `to` it stays in the wallet, set aside from the
@@ -117,82 +116,82 @@ def withdraw(  # noqa: PLR0913
         raise ConfigError("--in and --pro-rata cannot be combined", "use one of them")
     address = None if to is None else parse_address(to, "--to")
 
-    def asking(step: StepInput) -> Asked:
-        payments = parts(agent, step, amount) if pro_rata else (one(agent, step, amount, token),)
-        parting.require_alone(step, (one.token for one in payments))
-        return Asked(agent, payments, address)
+    def asking(step: StepInput) -> WithdrawalRun:
+        payments = pro_rata_payments(agent, step, amount) if pro_rata else (single_payment(agent, step, amount, token),)
+        withdrawal_parts.require_alone(step, (one.token for one in payments))
+        return WithdrawalRun(agent, payments, address)
 
-    step = outflow.kept_back(agent.step_input())
+    step = withdrawals.reserve_pending_deposits(agent.step_input())
     if not send:
         return asking(step).looked(step)
     asking(step)  # what cannot be is refused before the wallet is waited for
-    with wiring.open_hands(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as hands:
-        hands.executor.reconcile()
-        asked = asking(_present(agent))
-        return asked.carried_out(hands, confirm)
+    with wiring.open_actors(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as actors:
+        actors.executor.reconcile()
+        asked = asking(_withdrawable_step(agent))
+        return asked.execute(actors, confirm)
 
 
 def resume(
-    agent: Agent, number: int, *, to: str | None = None, send: bool = False, confirm: Confirm, progress: Progress = silent
-) -> Withdrawing:
+    agent: Agent, number: int, *, to: str | None = None, send: bool = False, confirm: Confirm, progress: Progress = ignore_progress
+) -> WithdrawalReport:
     """Goes on with an open withdrawal: what lacks is raised, what was not paid is paid; with `to` one that was only set aside."""
 
-    def asking(step: StepInput) -> Asked:
+    def asking(step: StepInput) -> WithdrawalRun:
         request = _open_request(agent, number)
         if to is not None:
             if request.to is not None and request.to != parse_address(to, "--to"):
                 raise ConfigError(f"--to: withdrawal {number} goes to {request.to}", "release it and start a new withdrawal")
             request = replace(request, to=parse_address(to, "--to"))
-        return Asked(agent, _unpaid(step, number), request.to, request)
+        return WithdrawalRun(agent, _unpaid(step, number), request.to, request)
 
-    step = outflow.kept_back(agent.step_input())
+    step = withdrawals.reserve_pending_deposits(agent.step_input())
     asked = asking(step)
     if not send:
         return asked.looked(step)
-    with wiring.open_hands(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as hands:
-        hands.executor.reconcile()
-        step = _present(agent)
+    with wiring.open_actors(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as actors:
+        actors.executor.reconcile()
+        step = _withdrawable_step(agent)
         asked = asking(step)  # another process may have paid or released it meanwhile
-        parting.require_due(asked.request, step)
-        return asked.carried_out(hands, confirm)
+        withdrawal_parts.require_due(asked.request, step)
+        return asked.execute(actors, confirm)
 
 
-def release(agent: Agent, number: int, progress: Progress = silent) -> Request:
+def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> OwnerRequest:
     """Takes a withdrawal back: what was not paid is part of the portfolio again. Raises Retryable while a payment of it is on its way,
     Held while another process acts for the wallet: it may be paying.
     """
     _open_request(agent, number)
     store = agent.desk.store
-    with wiring.open_hands(agent.desk, never, progress, signs=False):
+    with wiring.open_actors(agent.desk, never_confirm, progress, signs=False):
         request = _open_request(agent, number)
-        under_way = [intent for intent, _ in store.paid(number) if intent.state in LEAVING]
+        under_way = [intent for intent, _ in store.paid(number) if intent.state in UNMINED_STATES]
         if under_way:
             raise Retryable(f"«{under_way[0].note}» is on its way", "trimtab reconcile, then release what was not paid")
         store.end_request(number, RequestState.RELEASED, agent.desk.clock.now_s())
     return replace(request, state=RequestState.RELEASED)
 
 
-def _present(agent: Agent) -> StepInput:
+def _withdrawable_step(agent: Agent) -> StepInput:
     """The newest step input; what came and nobody has explained is no part of what may be withdrawn."""
-    return outflow.kept_back(present(agent.desk.eyes, agent.desk.store))
+    return withdrawals.reserve_pending_deposits(current_step_input(agent.desk.readers, agent.desk.store))
 
 
 def _unpaid(step: StepInput, number: int) -> tuple[Payment, ...]:
     return tuple(claim.payment for claim in step.history.claims if claim.request == number)
 
 
-def _open_request(agent: Agent, number: int) -> Request:
+def _open_request(agent: Agent, number: int) -> OwnerRequest:
     for request in agent.desk.store.requests(1_000, open_only=True):
         if request.id == number and request.kind is RequestKind.WITHDRAW:
             return request
     raise ConfigError(f"withdrawal {number} is not open", "trimtab withdraw lists open withdrawals")
 
 
-class Asked:
+class WithdrawalRun:
     """One withdrawal on its way through look, confirmation, sale and payments."""
 
     def __init__(
-        self, agent: Agent, payments: tuple[Payment, ...], to: str | None, request: Request | None = None, sure: bool = False
+        self, agent: Agent, payments: tuple[Payment, ...], to: str | None, request: OwnerRequest | None = None, sure: bool = False
     ) -> None:
         self._agent, self._desk = agent, agent.desk
         self._payments, self._to, self.request = payments, to, request
@@ -200,71 +199,73 @@ class Asked:
         self._sure = sure
         self._sent: list[Intent] = []
 
-    def looked(self, step: StepInput, sale: Outcome | None = None, state: str = "", reason: str = "") -> Withdrawing:
+    def looked(self, step: StepInput, sale: StepOutcome | None = None, state: str = "", reason: str = "") -> WithdrawalReport:
         """How it stands at this step, with the sale that it needs."""
         step = self._claimed(step)
         short = self._short(step)
         if sale is None and short is not None:
-            sale = engine.look(self._eyes(), owner.raise_money(short))
+            sale = engine.evaluate(self._withdrawal_readers(), proposals.raise_money(short))
         verdicts = () if state else self._verdicts(step)
-        found = Withdrawing(step, self._payments, self._to, sale, verdicts, state or "planned", reason, self._number, tuple(self._sent))
+        found = WithdrawalReport(
+            step, self._payments, self._to, sale, verdicts, state or "planned", reason, self._number, tuple(self._sent)
+        )
         if not state and found.refused:
             told = next((f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed), "")
             found = replace(found, state="refused", reason=told or (sale.reason if sale is not None else ""))
         return found
 
-    def confirmed(self, outcome: Outcome, confirm: Confirm) -> bool:
+    def confirmed(self, outcome: StepOutcome, confirm: Confirm) -> bool:
         """The owner's answer to a sale; a yes is written down before anything is sent, and so is that a part is sold."""
         if not self._sure:
             if outcome.kind is not OutcomeKind.PLANNED or not confirm(self.looked(outcome.step_input, outcome)):
                 return False
             self._write(outcome.step_input)
         if self.request is not None and (short := self._short(outcome.step_input)) is not None:
-            parting.begun(self._desk.store, self.request, outcome, short)
+            withdrawal_parts.begun(self._desk.store, self.request, outcome, short)
         return True
 
-    def carried_out(self, hands: Hands, confirm: Confirm) -> Withdrawing:
+    def execute(self, actors: StepActors, confirm: Confirm) -> WithdrawalReport:
         """Sells, pays, and says what came of it."""
-        step = self._claimed(_present(self._agent))
-        guards.require(self._verdicts(step))
-        sale: Outcome | None = None
-        for _ in range(SALES):
+        step = self._claimed(_withdrawable_step(self._agent))
+        portfolio.require_payout_allowed(self._verdicts(step))
+        sale: StepOutcome | None = None
+        for _ in range(MAX_SALES):
             short = self._short(step)
             if short is None:
                 break
-            sale = engine.step(self._eyes(), RaiseMoney(short), self._desk.store, hands)
+            sale = engine.run_step(self._withdrawal_readers(), RaiseForWithdrawal(short), self._desk.store, actors)
             self._sent += sale.transactions
             if sale.kind is not OutcomeKind.DONE:
                 return self._not_sold(step, sale)
-            step = self._claimed(_present(self._agent))
-            if self.request is not None and (told := parting.parted(self._desk.store, self.request, sale, step, short)):
+            step = self._claimed(_withdrawable_step(self._agent))
+            if self.request is not None and (told := withdrawal_parts.record_part(self._desk.store, self.request, sale, step, short)):
                 return self.looked(step, sale, "part", told)
         if not self._sure:
             if not confirm(self.looked(step)):
                 return self.looked(step, state="declined", reason="not confirmed; nothing was sent")
             self._write(step)
-        return self._pay(hands, sale)
+        return self._pay(actors, sale)
 
-    def _pay(self, hands: Hands, sale: Outcome | None) -> Withdrawing:
+    def _pay(self, actors: StepActors, sale: StepOutcome | None) -> WithdrawalReport:
         number = self._number or 0
         if self._to is None:
-            self._desk.store.raised(number, None)
-            step = _present(self._agent)
+            self._desk.store.record_parts_raised(number, None)
+            step = _withdrawable_step(self._agent)
             told = f"set aside as withdrawal {number}; to pay it: trimtab withdraw --resume {number} --to ADDRESS"
             return self.looked(step, sale, "reserved", told)
         while (claim := self._next()) is not None:
             if claim.payment.native and (missing := self._to_unwrap(claim)) > 0:
-                done = engine.step(self._desk.eyes, Unwrap(missing), self._desk.store, replace(hands, confirm=lambda _: True))
+                done = engine.run_step(self._desk.readers, Unwrap(missing), self._desk.store, replace(actors, confirm=lambda _: True))
                 self._sent += done.transactions
                 if done.kind is not OutcomeKind.DONE:
-                    return self.looked(_present(self._agent), sale, "failed", done.reason)
-            intent = pay(self._desk.eyes, self._desk.store, hands, self._payout(claim.payment), self._desk.payouts)
+                    return self.looked(_withdrawable_step(self._agent), sale, "failed", done.reason)
+            intent = pay(self._desk.readers, self._desk.store, actors, self._payout(claim.payment), self._desk.payouts)
             self._sent.append(intent)
             if not intent.succeeded:
                 why = f"«{intent.note}» ended {intent.state.value}; trimtab withdraw --resume {number} tries again"
-                return self.looked(_present(self._agent), sale, "failed", why)
+                return self.looked(_withdrawable_step(self._agent), sale, "failed", why)
         ends = [intent.state for intent, _ in self._desk.store.paid(number) if intent.succeeded]
-        step = _present(self._agent)
+        step = _withdrawable_step(self._agent)
         if not any(one.id == number for one in self._desk.store.requests(1_000, open_only=True)):
             told = f"withdrawal {number} was taken back meanwhile; {len(ends)} of its {len(self._whole)} payments were made"
             return self.looked(step, sale, "failed", told)
@@ -290,33 +291,36 @@ class Asked:
         else:
             self._desk.store.redirect(self.request.id, self._to)
 
-    def _not_sold(self, step: StepInput, sale: Outcome) -> Withdrawing:
+    def _not_sold(self, step: StepInput, sale: StepOutcome) -> WithdrawalReport:
         """Nothing came of a sale: a withdrawal that was begun with it and sold nothing is taken back; one of before stays set aside."""
         state = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}.get(sale.kind, "refused")
         fresh = self._sure and not self._of_before and not any(intent.succeeded and intent.kind.value == "swap" for intent in self._sent)
         if fresh and self._number is not None:
             self._desk.store.end_request(self._number, RequestState.RELEASED, self._desk.clock.now_s())
         elif self._sure and self.request is not None:  # the part that was begun is none
-            self._desk.store.raised(self.request.id, self.request.parts)
+            self._desk.store.record_parts_raised(self.request.id, self.request.parts)
         return self.looked(step, sale, state, sale.reason)
 
     def _claimed(self, step: StepInput) -> StepInput:
         """The step with this withdrawal set aside, written down or not."""
         if self.request is not None or any(claim.request == 0 for claim in step.history.claims):
             return step
-        return outflow.claimed(step, tuple(Claim(0, payment) for payment in self._payments))
+        return withdrawals.reserve_claims(step, tuple(PendingPayment(0, payment) for payment in self._payments))
 
-    def _eyes(self) -> Eyes:
-        eyes = self._desk.eyes
-        return replace(eyes, assemble=lambda snapshot, history: self._claimed(outflow.kept_back(eyes.assemble(snapshot, history))))
+    def _withdrawal_readers(self) -> StepReaders:
+        readers = self._desk.readers
+        return replace(
+            readers,
+            assemble=lambda snapshot, history: self._claimed(withdrawals.reserve_pending_deposits(readers.assemble(snapshot, history))),
+        )
 
     def _short(self, step: StepInput) -> str | None:
         """The token of this withdrawal that lacks something."""
         tokens = dict.fromkeys(payment.token for payment in self._payments)
-        return next((token for token in tokens if outflow.lacking(step, token) > 0), None)
+        return next((token for token in tokens if withdrawals.shortfall_raw(step, token) > 0), None)
 
-    def _next(self) -> Claim | None:
-        found = _present(self._agent).history.claims
+    def _next(self) -> PendingPayment | None:
+        found = _withdrawable_step(self._agent).history.claims
         return next((claim for claim in found if claim.request == self._number), None)
 
     def _payout(self, payment: Payment) -> Payout:
@@ -326,10 +330,10 @@ class Asked:
         if self._to is None:
             return ()
         payouts = [self._payout(payment) for payment in self._payments]
-        return guards.permission(step, payouts, self._desk.payouts, self._desk.switch.is_paused() is not False)
+        return portfolio.judge_payout_permission(step, payouts, self._desk.payouts, self._desk.switch.is_paused() is not False)
 
-    def _to_unwrap(self, claim: Claim) -> int:
+    def _to_unwrap(self, claim: PendingPayment) -> int:
         """Wrapped coin that has to become native coin before it can be paid, its gas left."""
-        step = _present(self._agent)
-        there = step.snapshot.native_wei - coin.floor_wei(step) - coin.margin_wei(step)
-        return min(max(0, claim.payment.raw - max(0, there)), coin.wrapped_raw(step))
+        step = _withdrawable_step(self._agent)
+        there = step.snapshot.native_wei - native_coin.floor_wei(step) - native_coin.margin_wei(step)
+        return min(max(0, claim.payment.raw - max(0, there)), native_coin.wrapped_raw(step))

@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from agent import wiring
-from agent.amm.lp import positions as exact
-from agent.amm.lp import positions as own
+from agent.amm.lp import positions
 from agent.app.agent import Agent
-from agent.chain.own_positions import Strays, find_strays
-from agent.chain.positions import resolve
+from agent.chain.own_positions import UnsolicitedPositions, find_unsolicited_positions
+from agent.chain.positions import resolve_positions
 from agent.config.build import factories
 from agent.config.fields import parse_address
 from agent.config.load import load_config
 from agent.errors import ConfigError, Refused
-from agent.model import ConfirmedPosition, LpMove, StepInput
+from agent.model import ConfirmedPosition, LpPositionChange, StepInput
 from agent.model.liquidity import position_name
-from agent.policy.drift import drift, total
-from agent.policy.liquidity import valuation as rules
+from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.liquidity import valuation
 from agent.policy.liquidity.decide import TargetReport, target_reports
 from agent.policy.liquidity.valuation import PositionReport
 from agent.reference import reference_prices
@@ -31,7 +30,7 @@ from agent.units import BPS, Value
 
 
 @dataclass(frozen=True, slots=True)
-class Bounded:
+class LimitedSum:
     """A sum over all positions against its limit, in shares of the portfolio; None where it is unknown or off."""
 
     value: Value | None
@@ -47,7 +46,7 @@ class Bounded:
 
 
 @dataclass(frozen=True, slots=True)
-class Liquidity:
+class LiquidityReport:
     """All of it. `portfolio_value` is None while something in the portfolio is unknown; `unreadable` says which positions and why.
 
     `targets` is empty then too.
@@ -57,34 +56,34 @@ class Liquidity:
     reports: tuple[PositionReport, ...]
     unreadable: tuple[str, ...]
     warnings: tuple[str, ...]
-    ignored: Strays
+    ignored: UnsolicitedPositions
     portfolio_value: Value | None
-    expected_loss: Bounded
-    weight: Bounded
+    expected_loss: LimitedSum
+    weight: LimitedSum
     targets: tuple[TargetReport, ...]
 
 
-def liquidity(agent: Agent) -> Liquidity:
+def liquidity(agent: Agent) -> LiquidityReport:
     """Reads the wallet's positions, the confirmed ones and the others. Nothing is written or sent."""
     step = agent.step_input()
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
     venue = agent.desk.config.venues.uniswap_v3
     head = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
     manager = None if venue is None else venue.position_manager
-    ignored = find_strays(agent.desk.line, step.snapshot.owner, manager, agent.desk.pools, step.portfolio.positions, head)
+    ignored = find_unsolicited_positions(agent.desk.line, step.snapshot.owner, manager, agent.desk.pools, step.portfolio.positions, head)
     try:
-        whole: Value | None = total(drift(step, prices))
-        lost: Value | None = rules.expected_loss(step, prices)
-        worth: Value | None = rules.worth(step, prices)
+        whole: Value | None = investable_total(compute_drifts(step, prices))
+        lost: Value | None = valuation.expected_loss(step, prices)
+        worth: Value | None = valuation.total_value(step, prices)
         targets = target_reports(step, prices)
     except Refused:
         whole, lost, worth, targets = None, None, None, ()
     limits = step.limits
-    return Liquidity(
+    return LiquidityReport(
         step_input=step,
-        reports=rules.reports(step, prices),
-        unreadable=rules.faults(step),
-        warnings=rules.warnings(step),
+        reports=valuation.reports(step, prices),
+        unreadable=valuation.faults(step),
+        warnings=valuation.warnings(step),
         ignored=ignored,
         portfolio_value=whole,
         expected_loss=_bounded(lost, whole, limits.impermanent_loss_bps),
@@ -93,9 +92,9 @@ def liquidity(agent: Agent) -> Liquidity:
     )
 
 
-def _bounded(value: Value | None, whole: Value | None, limit_bps: int | None) -> Bounded:
+def _bounded(value: Value | None, whole: Value | None, limit_bps: int | None) -> LimitedSum:
     share = value / whole if value is not None and whole else None
-    return Bounded(value, share, limit_bps)
+    return LimitedSum(value, share, limit_bps)
 
 
 Document = dict[str, Any]
@@ -119,7 +118,7 @@ def take_position(agent: Agent, number: str) -> Document:
         raise ConfigError(f"position {name} counts already", "see trimtab lp")
     head = step.snapshot.head
     at = {"blockHash": head.hash, "requireCanonical": True}
-    strays = find_strays(desk.line, step.snapshot.owner, venue.position_manager, (), (), at).found
+    strays = find_unsolicited_positions(desk.line, step.snapshot.owner, venue.position_manager, (), (), at).found
     stray = next((one for one in strays if one.name == name and one.liquidity > 0), None)
     if stray is None:
         raise ConfigError(f"position {name}: the wallet holds no such position with liquidity", "see trimtab lp")
@@ -127,24 +126,24 @@ def take_position(agent: Agent, number: str) -> Document:
     assets = {asset.token.address for asset in step.portfolio.assets}
     if not set(stray.tokens) <= assets:
         raise ConfigError(f"position {name} holds tokens that are no assets of the portfolio", "leave it: trimtab lp forget")
-    (ref,) = resolve(desk.line, (one,), factories(desk.config))
+    (ref,) = resolve_positions(desk.line, (one,), factories(desk.config))
     if ref.place is None:
         raise ConfigError(f"position {name} does not exist", "see trimtab lp")
     place = ref.place
-    mint = LpMove(
+    mint = LpPositionChange(
         "uniswap_v3", venue.position_manager, int(number), place.pool, *stray.tokens, place.fee_pips,
         (place.tick_lower, place.tick_upper), stray.liquidity, 0, (0, 0), head.number,
     )  # fmt: skip
     store.decide_position(name, mint, desk.clock.now_s())
     amounts = _holds(agent, name)
-    store.decide_position(name, own.taken_over(mint, amounts), desk.clock.now_s())
+    store.decide_position(name, positions.imported_position(mint, amounts), desk.clock.now_s())
     return {"position": name, "taken": True, "amounts_raw": [str(raw) for raw in amounts]}
 
 
 def _holds(agent: Agent, name: str) -> tuple[int, int]:
     """What it would pay now: that is what it counts as having cost."""
     position = next((one for one in agent.step_input().snapshot.positions if one.name == name), None)
-    return (0, 0) if position is None else exact.principal(position)
+    return (0, 0) if position is None else positions.principal(position)
 
 
 def forget_position(config: Path | str, which: str) -> Document:
@@ -158,10 +157,10 @@ def forget_position(config: Path | str, which: str) -> Document:
         name = position_name("uniswap_v3", "" if venue is None else venue.position_manager, int(which))
     else:
         name = position_name("uniswap_v2", parse_address(which, "position"), None)
-    with wiring.books(loaded) as (store, _):
+    with wiring.open_store_offline(loaded) as (store, _):
         now_s = int(time.time())
         moves = store.liquidity_moves()
-        if name not in store.history(now_s).undecided and not own.is_open(moves, name):
+        if name not in store.history(now_s).undecided and not positions.is_position_open(moves, name):
             raise ConfigError(
                 f"position {name}: the store does not know it as one of its own",
                 "see trimtab lp; what the config confirms is removed from portfolio.positions",

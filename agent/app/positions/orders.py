@@ -11,18 +11,17 @@ from typing import Any
 from agent import wiring
 from agent.app.agent import Agent
 from agent.app.records.step_history import limit_prices, order_document
-from agent.app.settings import config_versions as versions
-from agent.config.edits import edited, written
+from agent.app.settings import config_versions
+from agent.config.edits import edit_order_levels, replace_file
 from agent.config.load import load_config
 from agent.errors import ConfigError, Refused, Retryable
-from agent.model import PORTFOLIO, Order, OrderKind, OrderStage, StepInput, Terms, Verdict
+from agent.model import PORTFOLIO, ConditionalOrder, OrderKind, OrderStage, OrderTerms, StepInput, Verdict
 from agent.planning.proposals import decision_at
 from agent.policy import text as words
-from agent.policy.orders import exits as order_targets
-from agent.policy.orders import exits as stuck
+from agent.policy.orders import exits
 from agent.policy.orders import levels as order_levels
 from agent.policy.orders import levels as unit_value
-from agent.policy.orders.lifecycle import SOLD, unconfirmed
+from agent.policy.orders.lifecycle import EXITED_STAGES, unconfirmed_orders
 from agent.reference import reference_prices
 from agent.units import BPS, Price, price_text
 
@@ -34,12 +33,12 @@ def standing_orders(agent: Agent) -> Document:
     """Every order with its level, the price now, the distance between them, its stage and since when; writes nothing."""
     step = agent.step_input()
     selling = any(order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders)
-    document = shown(agent.plan().step_input if selling else step)  # what a guard refuses shows in a plan alone
+    document = orders_document(agent.plan().step_input if selling else step)  # what a guard refuses shows in a plan alone
     limits = [{**order_document(one), **limit_prices(one, step)} for one in agent.desk.store.orders() if one.state == "open"]
     return {**document, "limit_orders": limits}
 
 
-def shown(step: StepInput) -> Document:
+def orders_document(step: StepInput) -> Document:
     """The same of a given step."""
     references, cannot = reference_prices(step), decision_at(step).stuck
     return {
@@ -49,10 +48,10 @@ def shown(step: StepInput) -> Document:
         "hysteresis_bps": step.portfolio.orders.hysteresis_bps,
         "confirm_blocks": step.policy.confirm_blocks,
         "unit_worth": None if step.history.unit_value is None else price_text(_unit(step), 0, 0),
-        "contradictions": order_targets.faults(step, references),
+        "contradictions": exits.faults(step, references),
         "orders": [_row(step, order) for order in step.history.orders],
         "told": list(step.wishes),
-        "stuck": [*(stuck.in_words(step, one) for one in cannot), *stuck.tried_again(step, {one.token for one in cannot})],
+        "stuck": [*(exits.format_blocked_exit(step, one) for one in cannot), *exits.format_retries(step, {one.token for one in cannot})],
     }
 
 
@@ -70,9 +69,9 @@ def arm_orders(agent: Agent, subject: str) -> Document:
     for terms in chosen:
         _require_level(step, terms, chosen)
     now_s = step.snapshot.head.timestamp_s
-    waiting = [Order(terms.token, terms.kind, OrderStage.WAITING, terms, now_s) for terms in chosen]
+    waiting = [ConditionalOrder(terms.token, terms.kind, OrderStage.WAITING, terms, now_s) for terms in chosen]
     _write(agent, {order.key for order in (*known, *waiting)}, waiting)
-    return {"armed": [_named(step, order) for order in waiting], "back_in": _back_in(step, known)}
+    return {"armed": [_named(step, order) for order in waiting], "back_in": _reenabled(step, known)}
 
 
 def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -> Document:
@@ -88,51 +87,55 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
     now_s = step.snapshot.head.timestamp_s
     off = [replace(order, stage=OrderStage.OFF, since_s=now_s) for order in known]
     _write(agent, {order.key for order in off}, off)
-    return {"disarmed": [_named(step, order) for order in off], "back_in": _back_in(step, known)}
+    return {"disarmed": [_named(step, order) for order in off], "back_in": _reenabled(step, known)}
 
 
 def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> Document:
     """Writes levels into the config, "off" takes one away; refused where the new file would be. The new version counts as confirmed
     where the one before did, so that a run takes it up.
     """
-    text, changes = edited(path, subject, levels)
+    text, changes = edit_order_levels(path, subject, levels)
     if changes:
         before = load_config(path)
-        written(path, text)
+        replace_file(path, text)
         if wiring.store_file(before).exists():
-            with wiring.books(before) as (store, _):
-                if versions.changed(before, store) is None:
-                    versions.keep(before, store, versions.FIRST if store.confirmed_config() is None else versions.CONFIRMED)
-                    versions.keep(load_config(path), store, versions.EDITED)
+            with wiring.open_store_offline(before) as (store, _):
+                if config_versions.unconfirmed_changes(before, store) is None:
+                    config_versions.record_version(
+                        before, store, config_versions.FIRST if store.confirmed_config() is None else config_versions.CONFIRMED
+                    )
+                    config_versions.record_version(load_config(path), store, config_versions.EDITED)
     return {"config": str(path), "subject": subject, "changes": changes}
 
 
-def _require_level(step: StepInput, terms: Terms, chosen: Sequence[Terms]) -> None:
+def _require_level(step: StepInput, terms: OrderTerms, chosen: Sequence[OrderTerms]) -> None:
     price = _price(step, terms.token)
     if price is None:
-        raise Refused(f"{order_levels.name(step.portfolio, terms)}: there is no reference price now", remedy="trimtab status says why")
-    book, label = step.portfolio.orders, order_levels.name(step.portfolio, terms)
+        raise Refused(
+            f"{order_levels.order_name(step.portfolio, terms)}: there is no reference price now", remedy="trimtab status says why"
+        )
+    book, label = step.portfolio.orders, order_levels.order_name(step.portfolio, terms)
     entry = next((one for one in chosen if one.token == terms.token and one.kind is OrderKind.ENTRY), None)
     try:
-        opened = None if entry is None else order_levels.armed(_waiting(entry), price, 0, book)
-        if not order_levels.waits_for(terms.kind, opened):
-            order_levels.armed(_waiting(terms), price, 0, book, opened)
+        opened = None if entry is None else order_levels.arm_order(_waiting_order(entry), price, 0, book)
+        if not order_levels.waits_for_entry(terms.kind, opened):
+            order_levels.arm_order(_waiting_order(terms), price, 0, book, opened)
     except Refused as why:
-        at = order_levels.price_words(step.portfolio, terms.token, price)
+        at = order_levels.format_order_price(step.portfolio, terms.token, price)
         verdict = Verdict(terms.kind.value, f"the price is {at}", why.message, False)
         raise Refused(f"{label} cannot be armed at the price of {at}: {why.message}", (verdict,), why.remedy) from None
 
 
-def _waiting(terms: Terms) -> Order:
-    return Order(terms.token, terms.kind, OrderStage.WAITING, terms, 0)
+def _waiting_order(terms: OrderTerms) -> ConditionalOrder:
+    return ConditionalOrder(terms.token, terms.kind, OrderStage.WAITING, terms, 0)
 
 
-def _write(agent: Agent, keys: set[tuple[str, OrderKind]], changed: Sequence[Order]) -> None:
+def _write(agent: Agent, keys: set[tuple[str, OrderKind]], changed: Sequence[ConditionalOrder]) -> None:
     """Puts `changed` in the place of all orders of `keys`. Raises Retryable when a look of a running agent was faster."""
     store = agent.desk.store
     found, turn = store.standing_orders()
     others = [order for order in found if order.key not in keys]
-    if not store.move_orders((*others, *changed), None, turn):
+    if not store.update_orders((*others, *changed), None, turn):
         raise Retryable("the orders were changed by a look that ran meanwhile", "try again")
 
 
@@ -152,20 +155,20 @@ def _called(subject: str) -> str:
     return "the portfolio" if subject in (ALL, PORTFOLIO) else subject
 
 
-def _back_in(step: StepInput, known: Sequence[Order]) -> list[str]:
+def _reenabled(step: StepInput, known: Sequence[ConditionalOrder]) -> list[str]:
     """What was out, or on its way, because of these."""
-    gone = [order.token for order in known if order.is_exit and order.stage in SOLD]
-    return [order_levels.subject(step.portfolio, token) for token in dict.fromkeys(gone)]
+    gone = [order.token for order in known if order.is_exit and order.stage in EXITED_STAGES]
+    return [order_levels.order_subject(step.portfolio, token) for token in dict.fromkeys(gone)]
 
 
-def _named(step: StepInput, order: Order) -> Document:
+def _named(step: StepInput, order: ConditionalOrder) -> Document:
     return {"subject": _subject(step, order.token), "kind": order.kind.value, "stage": order.stage.value}
 
 
-def _row(step: StepInput, order: Order) -> Document:
-    price, level = _price(step, order.token), order_levels.level(order)
-    away = None if price is None else order_levels.distance(order, price)
-    next_ = next((one for one in unconfirmed(step) if one.key == order.key and one.stage is not order.stage), None)
+def _row(step: StepInput, order: ConditionalOrder) -> Document:
+    price, level = _price(step, order.token), order_levels.trigger_price(order)
+    away = None if price is None else order_levels.distance_to_trigger(order, price)
+    next_ = next((one for one in unconfirmed_orders(step) if one.key == order.key and one.stage is not order.stage), None)
     return {
         **_named(step, order),
         "terms": _terms(step, order.terms),
@@ -176,13 +179,13 @@ def _row(step: StepInput, order: Order) -> Document:
         "highest": _figure(step, order.token, order.mark) if order.kind is OrderKind.TRAILING_STOP else None,
         "fired_at": _figure(step, order.token, order.at),
         "since_s": order.since_s,
-        "since": words.moment(order.since_s),
+        "since": words.format_time(order.since_s),
         "unconfirmed": None if next_ is None else next_.stage.value,
-        "filled_at_once": order_levels.filled_at_once(order),
+        "filled_at_once": order_levels.was_filled_when_armed(order),
     }
 
 
-def _terms(step: StepInput, terms: Terms) -> str:
+def _terms(step: StepInput, terms: OrderTerms) -> str:
     """As the config writes it."""
     if terms.share_bps is not None:
         return f"{terms.share_bps / 100:g}%"
@@ -190,7 +193,7 @@ def _terms(step: StepInput, terms: Terms) -> str:
 
 
 def _subject(step: StepInput, token: str) -> str:
-    return PORTFOLIO if token == PORTFOLIO else order_levels.subject(step.portfolio, token)
+    return PORTFOLIO if token == PORTFOLIO else order_levels.order_subject(step.portfolio, token)
 
 
 def _figure(step: StepInput, token: str, price: Price | None) -> str | None:
@@ -214,4 +217,4 @@ def _price(step: StepInput, token: str) -> Price | None:
 
 def _unit(step: StepInput) -> Fraction:
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
-    return unit_value.worth_at(step.history.unit_value, prices)
+    return unit_value.unit_value_at(step.history.unit_value, prices)

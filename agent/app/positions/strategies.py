@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from agent import wiring
-from agent.app import describe as sleeve_words
+from agent.app import describe
 from agent.app.agent import Agent
 from agent.config.load import load_config
 from agent.errors import ConfigError, OperatorNeeded, Refused
-from agent.execution import assemble_input as keeping
-from agent.execution.settlement import settle
+from agent.execution import assemble_input
+from agent.execution.settlement import settle_mined
 from agent.model import StepInput
-from agent.model.strategies import SleeveBooks
-from agent.policy.strategies import netting as rules
+from agent.model.strategies import StrategyBooks
+from agent.policy.strategies import netting
 from agent.reference import reference_prices
 from agent.units import BPS, value_text
 
 Document = dict[str, Any]
-NONE = "there are no [[strategies]] in the config"
+NO_STRATEGIES = "there are no [[strategies]] in the config"
 
 
 def strategies(agent: Agent) -> Document:
@@ -39,55 +39,55 @@ def take_over_strategies(agent: Agent, sure: Callable[[Document], bool]) -> Docu
     Strategies that are no more are closed and new ones opened, at reference prices and in kind; what nothing explains is shared
     by capital. Raises ConfigError where there is nothing to do, Refused while a token is in quarantine.
     """
-    desk, eyes = agent.desk, agent.desk.eyes
-    snapshot = eyes.reader.snapshot()
+    desk, readers = agent.desk, agent.desk.readers
+    snapshot = readers.reader.snapshot()
 
     def present() -> StepInput:
-        return eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+        return readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
 
-    settle(desk.store, snapshot, present)
+    settle_mined(desk.store, snapshot, present)
     step = present()
     before = step.history.sleeves
     if step.split is None or before is None:
-        raise ConfigError(f"strategies: {NONE}", "add them, see docs/strategies.md")
+        raise ConfigError(f"strategies: {NO_STRATEGIES}", "add them, see docs/strategies.md")
     if not before.fault:
         raise ConfigError("strategies: books, wallet and config agree; there is nothing to take over", "see trimtab strategies")
     if step.quarantine:
         raise Refused("a token is in quarantine", remedy="wait until it is not: what it is worth cannot be told")
-    found = keeping.strategies_seen(step, desk.store, desk.store.books(), owner_agrees=True)
+    found = assemble_input.with_strategy_books(step, desk.store, desk.store.books(), owner_agrees=True)
     books = found.history.sleeves
     if books is None or books.fault:
         raise Refused(f"the books cannot be taken over: {'' if books is None else books.fault}")
     document = {**_document(found), "why": before.fault, "applied": False}
     if not sure(document):
         return document
-    if not desk.store.note_sleeves(books.pending, books.turn):
+    if not desk.store.record_strategy_bookings(books.pending, books.turn):
         raise OperatorNeeded("the books were changed while you read", "look again")
-    desk.store.forget_strategies([state.name for state in desk.store.sleeve_ledger().states if state.name not in books.named])
+    desk.store.forget_strategies([state.name for state in desk.store.strategy_ledger().states if state.name not in books.named])
     return {**document, "applied": True}
 
 
-def route_flows(config: Path | str, name: str) -> Document:
+def route_transfers(config: Path | str, name: str) -> Document:
     """From now on deposits and withdrawals are of that strategy; "all" shares them by capital. Raises ConfigError for an unknown name."""
     loaded = load_config(config)
     names = [one.name for one in loaded.config.strategies]
     if name != "all" and name not in names:
         raise ConfigError(f"strategies: {name!r} is none of them", f"choose from {', '.join([*names, 'all'])}")
-    with wiring.books(loaded) as (store, _):
-        store.route_flows(None if name == "all" else name)
+    with wiring.open_store_offline(loaded) as (store, _):
+        store.route_transfers(None if name == "all" else name)
     return {"flows_to": None if name == "all" else name}
 
 
 def _document(step: StepInput) -> Document:
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
-        raise ConfigError(f"strategies: {NONE}", "add them, see docs/strategies.md")
+        raise ConfigError(f"strategies: {NO_STRATEGIES}", "add them, see docs/strategies.md")
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
     numeraire = step.portfolio.numeraire
     view = _view(step, books)
     wishes = {} if view is None else {one.name: one for one in view.wishes}
-    due = sleeve_words.shares_due(step)
-    found = [sleeve_words.sleeve(one, split, wishes.get(one.name), due[one.name], step, prices) for one in books.sleeves]
+    due = describe.target_shares(step)
+    found = [describe.strategy_document(one, split, wishes.get(one.name), due[one.name], step, prices) for one in books.sleeves]
     whole = sum((Fraction(one["capital"]) for one in found), Fraction(0))
     for one in found:
         if one["share_bps"] is None and whole:
@@ -99,16 +99,16 @@ def _document(step: StepInput) -> Document:
         "fault": books.fault,
         "split_band": {"absolute_bps": split.band.absolute_bps, "relative_bps": split.band.relative_bps},
         "strategies": found,
-        "together": sleeve_words.netting(view, step.portfolio),
+        "together": describe.netting_document(view, step.portfolio),
         "sharpe_basis": "daily returns, times the root of 365, without a riskless rate",
     }
 
 
-def _view(step: StepInput, books: SleeveBooks) -> rules.SleevesView | None:
-    if books.fault or rules.fault(step):
+def _view(step: StepInput, books: StrategyBooks) -> netting.NettingResult | None:
+    if books.fault or netting.strategies_fault(step):
         return None
     try:
         prices = {token: found.price for token, found in reference_prices(step).prices.items()}
-        return rules.view(replace(step, history=replace(step.history, sleeves=books)), prices)
+        return netting.net_strategies(replace(step, history=replace(step.history, sleeves=books)), prices)
     except (Refused, KeyError):
         return None

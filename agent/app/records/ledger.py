@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 from agent import codec, wiring
 from agent.accounting import entries as book
 from agent.accounting import export as rotki
-from agent.accounting.export import Names, Sheet, neutral, sheets, utc, weights_bps
-from agent.accounting.performance import Performance, Span, a_year, performance, periods
-from agent.accounting.tax_lots import Disposal, TaxRun, gains, run, same_rate
+from agent.accounting.export import ExportTable, TokenNames, escape_formula, export_tables, format_utc, weights_bps
+from agent.accounting.performance import Performance, ReturnPeriod, annualize, calendar_periods, performance
+from agent.accounting.tax_lots import Disposal, TaxLotRun, identity_rate, net_gain, run_tax_lots
 from agent.app.agent import Agent
-from agent.config.load import LoadedConfig, Where, load_config
+from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.config.schema import read_rates
 from agent.errors import ConfigError
-from agent.execution.bookkeeping import audited, keep
-from agent.execution.settlement import settle
+from agent.execution.bookkeeping import audit_entries, update_ledger
+from agent.execution.settlement import settle_mined
 from agent.model import Entry, LotMethod, StepInput, Valuation
 from agent.units import BPS, NATIVE, Token, Value, value_text
 
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 DAY_S = 86_400
 DAYS_A_YEAR = 365
-FEWEST_DAYS = 5
+MIN_DAYS = 5
 MISSING = "needs the extra analysis: pip install 'trimtab[analysis]'"
 
 
-def daily(parts: Sequence[Span]) -> list[float]:
+def daily_returns(parts: Sequence[ReturnPeriod]) -> list[float]:
     """Return of each UTC day, what came and went left out; days without a look count as nothing happening."""
     days: dict[int, float] = {}
     for part in parts:
@@ -51,10 +51,10 @@ def daily(parts: Sequence[Span]) -> list[float]:
     return [days.get(day, 1.0) - 1 for day in range(min(days), max(days) + 1)] if days else []
 
 
-def statistics(parts: Sequence[Span]) -> dict[str, Any] | None:
+def statistics(parts: Sequence[ReturnPeriod]) -> dict[str, Any] | None:
     """Per year of 365 days, risk-free rate zero; None for fewer than five days, `missing` where the library is not installed."""
-    returns = daily(parts)
-    if len(returns) < FEWEST_DAYS:
+    returns = daily_returns(parts)
+    if len(returns) < MIN_DAYS:
         return None
     try:
         import empyrical
@@ -82,7 +82,7 @@ LEDGERS_DAY_S, OLD_RATE_DAYS = 86_400, 31
 
 
 @dataclass(frozen=True, slots=True)
-class Ledgers:
+class LedgerData:
     """Everything that reports are made from."""
 
     loaded: LoadedConfig
@@ -91,35 +91,35 @@ class Ledgers:
     coin: str
     entries: tuple[Entry, ...]
     valuations: tuple[Valuation, ...]
-    names: Names
-    runs: dict[bool, TaxRun] = field(default_factory=dict)
+    names: TokenNames
+    runs: dict[bool, TaxLotRun] = field(default_factory=dict)
     """What `taxed` found, by whether it is in another currency: a run over years of entries takes its time."""
 
-    def taxed(self, numeraire_only: bool = False) -> TaxRun:
+    def taxed(self, numeraire_only: bool = False) -> TaxLotRun:
         """Lots and disposals by [tax], or first in, first out in the numeraire without it."""
         tax = self.loaded.config.tax
         table = None if numeraire_only else read_rates(self.loaded)
         method = LotMethod.FIFO if tax is None else LotMethod(tax.method)
         rated = table is not None
         if rated not in self.runs:
-            rate = same_rate if table is None else table.at
-            self.runs[rated] = run(self.entries, method, self.numeraire.address, self.coin, rate)
+            rate = identity_rate if table is None else table.at
+            self.runs[rated] = run_tax_lots(self.entries, method, self.numeraire.address, self.coin, rate)
         return self.runs[rated]
 
 
 @contextmanager
-def ledgers(config: Where) -> Iterator[Ledgers]:
+def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
     """Opens the books. Raises ConfigError while no look has opened them."""
     loaded = load_config(config)
-    with wiring.books(loaded) as (store, _):
-        known = store.named_tokens()
+    with wiring.open_store_offline(loaded) as (store, _):
+        known = store.token_names()
         if known is None:
             raise ConfigError("the books are empty: nothing was looked at yet", "run trimtab pnl --now, or trimtab run, first")
-        names = Names({token.address: token for token in known.tokens}, known.numeraire)
-        yield Ledgers(loaded, store, known.numeraire, known.coin, store.ledger(), store.valuations(), names)
+        names = TokenNames({token.address: token for token in known.tokens}, known.numeraire)
+        yield LedgerData(loaded, store, known.numeraire, known.coin, store.ledger(), store.valuations(), names)
 
 
-def newest(store: Store) -> StepInput | None:
+def newest_step_input(store: Store) -> StepInput | None:
     """What the newest step decided from."""
     for line in store.steps(1):
         record = store.step(line.id)
@@ -127,26 +127,26 @@ def newest(store: Store) -> StepInput | None:
     return None
 
 
-def refresh(agent: Agent) -> None:
+def refresh_ledger(agent: Agent) -> None:
     """Looks at the chain now and brings the books up to it; sends nothing."""
-    eyes, store = agent.desk.eyes, agent.desk.store
-    snapshot = eyes.reader.snapshot()
+    readers, store = agent.desk.readers, agent.desk.store
+    snapshot = readers.reader.snapshot()
 
     def present() -> StepInput:
-        return eyes.assemble(snapshot, eyes.history(snapshot.head.timestamp_s))
+        return readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
 
-    settle(store, snapshot, present)
-    keep(store, present(), force=True)
+    settle_mined(store, snapshot, present)
+    update_ledger(store, present(), force=True)
 
 
-def pnl(config: Where, period: str = "all", benchmark: str | None = None, last: int = 12) -> Document:
+def pnl(config: ConfigSource, period: str = "all", benchmark: str | None = None, last: int = 12) -> Document:
     """Profit and loss of each period, newest last. Raises ConfigError for an unknown period or benchmark, or empty books."""
-    with ledgers(config) as found:
+    with open_ledger_data(config) as found:
         if not found.valuations:
             raise ConfigError("the books hold no values yet", "run trimtab pnl --now, or trimtab run")
         token = found.numeraire.address if benchmark is None else _token(found, benchmark)
         first, final = found.valuations[0], found.valuations[-1]
-        spans = periods(period, first.chain_s, final.chain_s)[-min(last, MOST_PERIODS) :]
+        spans = calendar_periods(period, first.chain_s, final.chain_s)[-min(last, MOST_PERIODS) :]
         told = [performance(found.entries, found.valuations, start, end, token) for start, end in spans]
         taxed = found.taxed(numeraire_only=True)  # once for all periods: what a disposal realised does not depend on those after it
         blocks = {entry.id: entry.block for entry in found.entries}
@@ -156,8 +156,8 @@ def pnl(config: Where, period: str = "all", benchmark: str | None = None, last: 
             "benchmark": found.names.label(token),
             "period": period,
             "why_empty": "" if rows else _why_empty(found.valuations),
-            "since": utc(first.chain_s),
-            "until": utc(final.chain_s),
+            "since": format_utc(first.chain_s),
+            "until": format_utc(final.chain_s),
             "value": _money(found, final.managed),
             "gas_money": _money(found, final.gas_money),
             "reserved": _money(found, final.reserved - final.gas_money),
@@ -169,20 +169,22 @@ def pnl(config: Where, period: str = "all", benchmark: str | None = None, last: 
         }
 
 
-def check_books(config: Where, rebuild: bool = False) -> Document:
+def check_books(config: ConfigSource, rebuild: bool = False) -> Document:
     """Whether every entry balances and is what its transaction says; `rebuild` writes those anew that are not."""
-    with ledgers(config) as found:
-        step = newest(found.store)
-        unbalanced = [entry.id for entry in found.entries if book.unbalanced(entry)]
-        differing = [] if step is None else [pair for pair in audited(found.store, step) if pair.differs]
-        misstated = found.store.misstated()
+    with open_ledger_data(config) as found:
+        step = newest_step_input(found.store)
+        unbalanced = [entry.id for entry in found.entries if book.unbalanced_tokens(entry)]
+        differing = [] if step is None else [pair for pair in audit_entries(found.store, step) if pair.differs]
+        misstated = found.store.find_misstatements()
         if rebuild:
             found.store.rewrite([(pair.intent, pair.derived) for pair in differing])
-            found.store.recount()
+            found.store.rebuild_sums()
         owed = found.taxed(numeraire_only=True).lots.owed()
-        kept = found.store.book_now()
+        kept = found.store.current_book()
         return {
-            "book": None if kept is None else {"number": kept.number, "kind": kept.kind, "opened": utc(kept.opened_s), "note": kept.note},
+            "book": None
+            if kept is None
+            else {"number": kept.number, "kind": kept.kind, "opened": format_utc(kept.opened_s), "note": kept.note},
             "entries": len(found.entries),
             "unbalanced": unbalanced,
             "differing": [pair.intent.id for pair in differing],
@@ -193,12 +195,12 @@ def check_books(config: Where, rebuild: bool = False) -> Document:
         }
 
 
-def against_chain(agent: Agent) -> Document:
+def compare_with_chain(agent: Agent) -> Document:
     """What the ledger says of each balance and what the chain says, at one block."""
     step = agent.step_input()
     held = {holding.token: holding.raw for holding in step.snapshot.holdings} | {NATIVE: step.snapshot.native_wei}
-    stands = agent.desk.store.stands(step.snapshot.head.number)
-    names = Names({asset.token.address: asset.token for asset in step.portfolio.assets}, step.portfolio.numeraire)
+    stands = agent.desk.store.ledger_balances(step.snapshot.head.number)
+    names = TokenNames({asset.token.address: asset.token for asset in step.portfolio.assets}, step.portfolio.numeraire)
     rows = [
         {"symbol": names.label(one.token), "ledger_raw": str(one.raw), "chain_raw": str(held[one.token]) if one.token in held else None}
         for one in stands
@@ -210,20 +212,20 @@ def against_chain(agent: Agent) -> Document:
 def open_books(config: Path | str, note: str) -> Document:
     """Ends the book and begins one that opens at the chain's balances with the next look."""
     loaded = load_config(config)
-    with wiring.books(loaded) as (store, _):
+    with wiring.open_store_offline(loaded) as (store, _):
         made = store.open_book(wiring.SystemClock().now_s(), note)
-        return {"number": made.number, "kind": made.kind, "opened": utc(made.opened_s), "note": made.note}
+        return {"number": made.number, "kind": made.kind, "opened": format_utc(made.opened_s), "note": made.note}
 
 
-def journal_of_books(config: Where, limit: int) -> Document:
+def list_entries(config: ConfigSource, limit: int) -> Document:
     """The newest entries with their postings, newest first."""
-    with ledgers(config) as found:
+    with open_ledger_data(config) as found:
         return {
             "numeraire": found.numeraire.label,
             "entries": [
                 {
                     "id": entry.id,
-                    "time": utc(entry.chain_s),
+                    "time": format_utc(entry.chain_s),
                     "block": entry.block,
                     "kind": entry.kind.value,
                     "by_hand": entry.by_hand,
@@ -245,14 +247,14 @@ def journal_of_books(config: Where, limit: int) -> Document:
         }
 
 
-def _period(found: Ledgers, one: Performance, span: tuple[int, int], taxed: TaxRun, blocks: dict[str, int]) -> Document:
+def _period(found: LedgerData, one: Performance, span: tuple[int, int], taxed: TaxLotRun, blocks: dict[str, int]) -> Document:
     seconds = one.end.chain_s - one.start.chain_s
-    mwr_year = None if one.mwr is None else a_year(one.mwr, seconds)
+    mwr_year = None if one.mwr is None else annualize(one.mwr, seconds)
     disposals = [d for d in taxed.disposals if span[0] <= d.disposed_s < span[1] and blocks[d.entry] <= one.end.block]
     costs = {"fees": one.costs.fees, "impact": one.costs.impact, "gas": one.costs.gas, "total": one.costs.total}
     return {
-        "from": utc(one.start.chain_s),
-        "to": utc(one.end.chain_s),
+        "from": format_utc(one.start.chain_s),
+        "to": format_utc(one.end.chain_s),
         "start_value": _money(found, one.start.managed),
         "end_value": _money(found, one.end.managed),
         "deposits": _money(found, one.came),
@@ -270,7 +272,7 @@ def _period(found: Ledgers, one: Performance, span: tuple[int, int], taxed: TaxR
         "turnover": _money(found, one.turnover),
         "costs": {name: _money(found, value) for name, value in costs.items()},
         "by_hand": {"swaps": one.by_hand_swaps, "effect": _money(found, one.by_hand)},
-        "realised": _money(found, gains(disposals)),
+        "realised": _money(found, net_gain(disposals)),
         "realised_by_token": _by_token(found, disposals),
         "weights_bps": {found.names.label(token): bps for token, bps in weights_bps(one.end).items()},
         "hint": one.hint,
@@ -281,19 +283,19 @@ def _period(found: Ledgers, one: Performance, span: tuple[int, int], taxed: TaxR
 def _why_empty(valuations: Sequence[Valuation]) -> str:
     """Why there is no period to tell of: each lies between two values."""
     if len(valuations) == 1:
-        return f"the books hold one value so far, of {utc(valuations[0].chain_s)}; profit and loss lie between two"
+        return f"the books hold one value so far, of {format_utc(valuations[0].chain_s)}; profit and loss lie between two"
     return "no period holds two values"
 
 
-def _tax(found: Ledgers) -> Document | None:
+def _tax(found: LedgerData) -> Document | None:
     """What each calendar year realised by [tax], in its currency; None without it."""
     tax = found.loaded.config.tax
     if tax is None:
         return None
     disposals = found.taxed().disposals
-    spans = periods("year", min(d.disposed_s for d in disposals), max(d.disposed_s for d in disposals)) if disposals else ()
-    within = {utc(start)[:4]: [d for d in disposals if start <= d.disposed_s < end] for start, end in spans}
-    years = {year: gains(chosen) for year, chosen in within.items() if chosen}
+    spans = calendar_periods("year", min(d.disposed_s for d in disposals), max(d.disposed_s for d in disposals)) if disposals else ()
+    within = {format_utc(start)[:4]: [d for d in disposals if start <= d.disposed_s < end] for start, end in spans}
+    years = {year: net_gain(chosen) for year, chosen in within.items() if chosen}
     return {
         "method": tax.method,
         "currency": tax.currency or found.numeraire.label,
@@ -303,28 +305,32 @@ def _tax(found: Ledgers) -> Document | None:
     }
 
 
-def _old_rate(found: Ledgers) -> str:
+def _old_rate(found: LedgerData) -> str:
     """The entry whose rate is the oldest, where it is older than a month: a table with gaps, or one that ends too early."""
     table = read_rates(found.loaded)
     if table is None or not found.entries:
         return ""
     at_s = max((entry.chain_s for entry in found.entries), key=table.age_s)
     days = table.age_s(at_s) // LEDGERS_DAY_S
-    return "" if days <= OLD_RATE_DAYS else f"{table.name}: the rate that counts on {utc(at_s)[:10]} is {days} days old; add newer lines"
+    return (
+        ""
+        if days <= OLD_RATE_DAYS
+        else f"{table.name}: the rate that counts on {format_utc(at_s)[:10]} is {days} days old; add newer lines"
+    )
 
 
-def _by_token(found: Ledgers, disposals: Sequence[Disposal]) -> dict[str, str]:
+def _by_token(found: LedgerData, disposals: Sequence[Disposal]) -> dict[str, str]:
     tokens = sorted({one.token for one in disposals})
-    return {found.names.label(token): _money(found, gains(d for d in disposals if d.token == token)) for token in tokens}
+    return {found.names.label(token): _money(found, net_gain(d for d in disposals if d.token == token)) for token in tokens}
 
 
-def _unrealised(taxed: TaxRun, at: Valuation) -> Value:
+def _unrealised(taxed: TaxLotRun, at: Valuation) -> Value:
     """What is held at its value, less what its lots had cost; what positions hold counts as what they hold now."""
     cost = sum((lot.cost for lot in taxed.open()), Fraction(0))
     return at.value - cost
 
 
-def _token(found: Ledgers, name: str) -> str:
+def _token(found: LedgerData, name: str) -> str:
     for address, token in found.names.tokens.items():
         if name in (token.symbol, address) or name.lower() == address.lower():
             return address
@@ -332,7 +338,7 @@ def _token(found: Ledgers, name: str) -> str:
     raise ConfigError(f"--benchmark: {name!r} is none of the tokens that were held", f"choose from {labels}")
 
 
-def _money(found: Ledgers, value: Value) -> str:
+def _money(found: LedgerData, value: Value) -> str:
     return value_text(value, found.numeraire.decimals)
 
 
@@ -346,7 +352,7 @@ def _bps(value: Fraction | None) -> float | None:
 FORMATS = ("rotki", "csv", "parquet")
 
 
-def export(config: Where, kind: str, folder: Path | str, force: bool = False, native: str | None = None) -> Document:
+def export(config: ConfigSource, kind: str, folder: Path | str, force: bool = False, native: str | None = None) -> Document:
     """Writes all of the book into `folder`, which is made if it is not there; files are their owner's alone, none is overwritten
     unasked. `native` is what rotki calls the chain's native coin, known of itself where that is ether. Raises ConfigError.
     """
@@ -357,7 +363,7 @@ def export(config: Where, kind: str, folder: Path | str, force: bool = False, na
         raise ConfigError(f"--format: {kind!r} is unknown", f"choose from {', '.join(FORMATS)}")
     if native is not None and not native.strip():
         raise ConfigError("--native-asset: it is empty, and rotki would know no asset of that name", "write for example ETH")
-    with ledgers(config) as found:
+    with open_ledger_data(config) as found:
         tables = _rotki(found, native) if kind == "rotki" else _plain(found)
     encoded = [(f"{sheet.name}.{'parquet' if kind == 'parquet' else 'csv'}", sheet) for sheet in tables]
     _folder(folder)
@@ -374,31 +380,31 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([neutral(cell) for cell in row] for row in rows)
+    writer.writerows([escape_formula(cell) for cell in row] for row in rows)
     return out.getvalue()
 
 
-def _plain(found: Ledgers) -> tuple[Sheet, ...]:
+def _plain(found: LedgerData) -> tuple[ExportTable, ...]:
     tax = found.loaded.config.tax
     currency = found.numeraire.label if tax is None or tax.currency is None else tax.currency
-    return sheets(found.entries, found.taxed(), found.valuations, found.names, currency)
+    return export_tables(found.entries, found.taxed(), found.valuations, found.names, currency)
 
 
-def _rotki(found: Ledgers, native: str | None) -> tuple[Sheet, ...]:
+def _rotki(found: LedgerData, native: str | None) -> tuple[ExportTable, ...]:
     chain = found.loaded.config.chain
     if native is None and not chain.local and chain.chain_id not in rotki.ETHER_CHAINS:
         raise ConfigError(
             f"--native-asset: what rotki calls the native coin of chain {chain.chain_id} is not known here",
             "name it as rotki does, for example XDAI",
         )
-    assets = rotki.Assets(chain.chain_id, native or "ETH", found.names.decimals)
+    assets = rotki.RotkiAssets(chain.chain_id, native or "ETH", found.names.decimals)
     return (
-        Sheet("rotki_generic_trades", rotki.TRADE_COLUMNS, tuple(rotki.trades(found.entries, assets))),
-        Sheet("rotki_generic_events", rotki.EVENT_COLUMNS, tuple(rotki.events(found.entries, assets))),
+        ExportTable("rotki_generic_trades", rotki.TRADE_COLUMNS, tuple(rotki.rotki_trades(found.entries, assets))),
+        ExportTable("rotki_generic_events", rotki.EVENT_COLUMNS, tuple(rotki.rotki_events(found.entries, assets))),
     )
 
 
-def _parquet(sheet: Sheet) -> bytes:
+def _parquet(sheet: ExportTable) -> bytes:
     """Columns of text: base units and values are exact, and no Parquet integer holds 256 bits."""
     try:
         import polars

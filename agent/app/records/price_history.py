@@ -15,19 +15,19 @@ from typing import Any
 
 from agent.app.agent import Agent
 from agent.backtest.data import why_unreadable
-from agent.chain.history import PastRound, past_means, past_rounds
+from agent.chain.history import PastRound, past_rounds, past_twaps
 from agent.config.fields import parse_duration_s
 from agent.errors import ConfigError, Refused, TrimtabError
-from agent.model import Allocation, FeedRound, Method, Portfolio, PricePoint, ReferenceKind, StepInput, V3Pool, Weights
-from agent.policy import targets as allocation
+from agent.model import Allocation, AllocationMethod, AllocatorConfig, FeedRound, Portfolio, PricePoint, PriceSource, StepInput, V3Pool
+from agent.policy import targets
 from agent.reference import prices as means
 from agent.reference import prices as rounds
 from agent.reference import reference_prices
-from agent.reference.checks import rounded
-from agent.store.prices import HOUR_S, KEPT_S, OWN
+from agent.reference.checks import round_price
+from agent.store.prices import AGENT_SOURCE, HOUR_S, RETENTION_S
 from agent.units import Token
 from agent.weights import choose
-from agent.weights.allocators import Bounds
+from agent.weights.allocators import WeightBounds
 from agent.weights.returns import Returns
 
 # --- Closing prices from a CSV or Parquet file: which of its rows are prices of our tokens, each mistake named with its row.
@@ -41,7 +41,7 @@ LARGEST = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class PriceSeries:
     """What a file holds of one token: prices per hour, oldest first, the usual distance of its rows, and its gaps."""
 
     symbol: str
@@ -56,7 +56,7 @@ class Series:
 class PriceFile:
     """All of it; `skipped` are symbols of others, `unit` says what closes are counted in."""
 
-    series: tuple[Series, ...]
+    series: tuple[PriceSeries, ...]
     skipped: tuple[str, ...]
     unit: str
 
@@ -104,13 +104,15 @@ def read_prices(path: Path, portfolio: Portfolio, names: Mapping[str, str], bar_
     return PriceFile(tuple(found), tuple(skipped), unit)
 
 
-def _series(symbol: str, address: str, closes: Sequence[tuple[int, Fraction]], rows: int, decimals: int, numeraire_decimals: int) -> Series:
+def _series(
+    symbol: str, address: str, closes: Sequence[tuple[int, Fraction]], rows: int, decimals: int, numeraire_decimals: int
+) -> PriceSeries:
     scale = Fraction(10) ** (numeraire_decimals - decimals)
     hours = {at_s // HOUR_S: PricePoint(address, at_s, close * scale) for at_s, close in closes}
     steps = sorted(b - a for (a, _), (b, _) in pairwise(closes))
     usual_s = steps[len(steps) // 2] if steps else 0
     wide = [step for step in steps if 2 * step > 3 * usual_s]
-    return Series(symbol, tuple(hours.values()), rows, usual_s, len(wide), max(wide, default=0))
+    return PriceSeries(symbol, tuple(hours.values()), rows, usual_s, len(wide), max(wide, default=0))
 
 
 def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
@@ -168,11 +170,11 @@ def _close(value: object, path: Path, number: int) -> Fraction:
 Document = dict[str, Any]
 FILE, FEED, POOLS = "import", "feed", "pools"
 SOURCES = (FEED, POOLS)
-_KINDS = {ReferenceKind.FEED: FEED, ReferenceKind.TWAP: POOLS}
+_KINDS = {PriceSource.FEED: FEED, PriceSource.TWAP: POOLS}
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _FetchedPrices:
     """Prices of one token from one source, and why there are no more."""
 
     token: Token
@@ -187,7 +189,7 @@ def prices(agent: Agent) -> Document:
     tokens, told = {token.address: token.label for token in _tokens(agent)}, {span.token for span in spans}
     return {
         "numeraire": portfolio.numeraire.label,
-        "kept_s": KEPT_S,
+        "kept_s": RETENTION_S,
         "prices": [
             {
                 "symbol": tokens.get(span.token, span.token),
@@ -215,7 +217,7 @@ def import_prices(agent: Agent, path: Path, names: Sequence[str] = (), bar: str 
     found = read_prices(path, agent.portfolio, told, parse_duration_s(bar, "--bar"), now_s)
     document: Document = {"file": str(path), "unit": found.unit, "checked_only": check, "skipped": list(found.skipped), "prices": []}
     for series in found.series:
-        new = 0 if check else agent.desk.store.note_prices(numeraire, series.points, FILE)
+        new = 0 if check else agent.desk.store.record_prices(numeraire, series.points, FILE)
         document["prices"].append(
             {
                 "symbol": series.symbol,
@@ -241,18 +243,18 @@ def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> 
     if source is not None and source not in SOURCES:
         raise ConfigError(f"--source: {source!r} is unknown", f"choose from {', '.join(SOURCES)}")
     back_s = parse_duration_s(back, "--back")
-    if not HOUR_S <= back_s <= KEPT_S:
-        raise ConfigError(f"--back: {back!r} is not between an hour and {KEPT_S // 86_400} days", "write for example 90d")
+    if not HOUR_S <= back_s <= RETENTION_S:
+        raise ConfigError(f"--back: {back!r} is not between an hour and {RETENTION_S // 86_400} days", "write for example 90d")
     step = agent.step_input()
     wanted = [source] if source else [_KINDS[kind] for kind in step.reference.kinds if kind in _KINDS]
     if not wanted:
         raise ConfigError("reference.kind: neither feeds nor means are configured, so that none can be asked", "see --source")
     now_s = step.snapshot.head.timestamp_s
     ends_s = [end - 1 for end in range(now_s // HOUR_S * HOUR_S, now_s - back_s, -HOUR_S)]
-    found: list[_Found] = []
+    found: list[_FetchedPrices] = []
     left = [token for token in _tokens(agent) if token != agent.portfolio.numeraire]
     for one in wanted:
-        told = _by_feeds(agent, step, left, ends_s) if one == FEED else _by_means(agent, step, left, ends_s)
+        told = _by_feeds(agent, step, left, ends_s) if one == FEED else _by_pool_twaps(agent, step, left, ends_s)
         found += told
         left = [item.token for item in told if not item.points]
     numeraire = agent.portfolio.numeraire.address
@@ -263,7 +265,7 @@ def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> 
                 "symbol": item.token.label,
                 "source": item.source,
                 "hours": len(item.points),
-                "new": agent.desk.store.note_prices(numeraire, item.points, item.source) if item.points else 0,
+                "new": agent.desk.store.record_prices(numeraire, item.points, item.source) if item.points else 0,
                 "from_s": item.points[0].at_s if item.points else None,
                 "until_s": item.points[-1].at_s if item.points else None,
                 "why": item.why,
@@ -276,7 +278,7 @@ def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> 
 def forget_prices(agent: Agent, source: str) -> Document:
     """Removes what one source told; the agent's own looks are never removed. Raises ConfigError."""
     if source not in (FILE, *SOURCES):
-        own = ": the agent's own looks stay" if source == OWN else " is unknown"
+        own = ": the agent's own looks stay" if source == AGENT_SOURCE else " is unknown"
         raise ConfigError(f"source: {source!r}{own}", f"choose from {', '.join((FILE, *SOURCES))}")
     return {"source": source, "removed": agent.desk.store.forget_prices(agent.portfolio.numeraire.address, source)}
 
@@ -287,7 +289,7 @@ def _tokens(agent: Agent) -> list[Token]:
     return list({token.address: token for token in found}.values())
 
 
-def _by_feeds(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]) -> list[_Found]:
+def _by_feeds(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]) -> list[_FetchedPrices]:
     """Token over numeraire by the rounds of both feeds that were the latest then, and young enough."""
     numeraire = step.portfolio.numeraire
     unit, why = _rounds(agent, step, numeraire, ends_s[-1])
@@ -299,8 +301,8 @@ def _by_feeds(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Se
             price, base = _at(own, end_s, _age_s(step, token)), _at(unit, end_s, _age_s(step, numeraire))
             if price is not None and base is not None:
                 scale = Fraction(10) ** (numeraire.decimals - token.decimals)
-                points.append(PricePoint(token.address, end_s, rounded(price / base * scale)))
-        found.append(_Found(token, FEED, tuple(points), lack))
+                points.append(PricePoint(token.address, end_s, round_price(price / base * scale)))
+        found.append(_FetchedPrices(token, FEED, tuple(points), lack))
     return found
 
 
@@ -314,7 +316,9 @@ def _rounds(agent: Agent, step: StepInput, token: Token, since_s: int) -> tuple[
         told, whole = past_rounds(agent.desk.line, feed, step.snapshot.head, since_s)
     except TrimtabError as error:
         return (), error.message
-    usd = tuple((one.at_s, Fraction(one.answer, 10**latest.decimals)) for one in told if not rounds.at_bound(_as_round(latest, one)))
+    usd = tuple(
+        (one.at_s, Fraction(one.answer, 10**latest.decimals)) for one in told if not rounds.answer_bound_fault(_as_round(latest, one))
+    )
     return usd, "" if whole else f"the feed of {token.label} tells no earlier rounds, or more than are asked for"
 
 
@@ -334,24 +338,24 @@ def _at(usd: Sequence[tuple[int, Fraction]], end_s: int, most_s: int) -> Fractio
     return usd[place - 1][1]
 
 
-def _by_means(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]) -> list[_Found]:
+def _by_pool_twaps(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]) -> list[_FetchedPrices]:
     """Mean prices over each hour of pinned pools, put together as reference prices are."""
-    pools = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool) and not means.not_pinned(step, pool)]
+    pools = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool) and not means.pin_rejection(step, pool)]
     told: Mapping[int, tuple[V3Pool, ...]] = {}
     why = "" if pools else "no V3 pool is pinned"
     try:
-        told = past_means(agent.desk.line, pools, step.snapshot.head, ends_s, HOUR_S)
+        told = past_twaps(agent.desk.line, pools, step.snapshot.head, ends_s, HOUR_S)
     except TrimtabError as error:
         why = error.message
-    reference = replace(step.reference, kinds=(ReferenceKind.TWAP,), twap_window_s=HOUR_S)
+    reference = replace(step.reference, kinds=(PriceSource.TWAP,), twap_window_s=HOUR_S)
     points: dict[str, list[PricePoint]] = {token.address: [] for token in tokens}
     for end_s in sorted(told):
         then = replace(step, reference=reference, snapshot=replace(step.snapshot, pools=told[end_s]))
         for address, found in reference_prices(then).prices.items():
             if address in points:
-                points[address].append(PricePoint(address, end_s, rounded(found.price)))
+                points[address].append(PricePoint(address, end_s, round_price(found.price)))
     lack = why or "no pool with the numeraire or a hub remembers an hour"
-    return [_Found(token, POOLS, tuple(points[token.address]), "" if points[token.address] else lack) for token in tokens]
+    return [_FetchedPrices(token, POOLS, tuple(points[token.address]), "" if points[token.address] else lack) for token in tokens]
 
 
 # --- What the allocator would choose now, from which data and why, beside what was chosen last.
@@ -360,33 +364,33 @@ def _by_means(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Se
 def weights(agent: Agent) -> Document:
     """Writes nothing. Raises ConfigError where the config has no allocator."""
     settings = agent.portfolio.weights
-    if settings is None or settings.method is Method.FIXED:
+    if settings is None or settings.method is AllocationMethod.FIXED:
         raise ConfigError("portfolio.weights: the config has no allocator; targets are fixed", "see docs/weights.md")
     step = agent.step_input()
-    now_s, store, assets = allocation.believed_s(step.snapshot), agent.desk.store, agent.portfolio.assets
+    now_s, store, assets = targets.trusted_time_s(step.snapshot), agent.desk.store, agent.portfolio.assets
     since_s = now_s - settings.window_s - max(settings.step_s, settings.max_age_s)
     recorded = store.prices(agent.portfolio.numeraire.address, since_s, now_s, settings.step_s)
-    facts = allocation.facts(replace(step, history=replace(step.history, prices=recorded)))
+    facts = targets.allocator_inputs(replace(step, history=replace(step.history, prices=recorded)))
     last = store.allocation()
-    standing = choose.counting(settings, assets, last)
+    standing = choose.valid_allocation(settings, assets, last)
     seen: Returns | None = None
-    bounds: Bounds | None = None
+    bounds: WeightBounds | None = None
     chosen: Allocation | None = None
     fault = ""
     try:
         bounds = choose.bounds_of(settings, assets)
-        seen = choose.wanted(settings, assets, facts)[1].seen
-        chosen = choose.choose(settings, assets, facts, last)
+        seen = choose.unrounded_weights(settings, assets, facts)[1].seen
+        chosen = choose.choose_allocation(settings, assets, facts, last)
     except Refused as missing:
         fault = str(missing)
     return {
         "block": step.snapshot.head.number,
         "at_s": now_s,
         "kind": settings.method.value,
-        "due": choose.due(settings, assets, last, now_s),
+        "due": choose.is_allocation_due(settings, assets, last, now_s),
         "next_s": None if standing is None else standing.at_s + settings.every_s,
-        "standing": None if standing is None else _told(step, standing),
-        "now": None if chosen is None else _told(step, chosen),
+        "standing": None if standing is None else _weights_document(step, standing),
+        "now": None if chosen is None else _weights_document(step, chosen),
         "fault": fault,
         "turnover_bps": None if chosen is None or standing is None else _turnover_bps(chosen, standing),
         "assets": _assets(step, settings, bounds, standing, chosen, seen, agent),
@@ -395,7 +399,7 @@ def weights(agent: Agent) -> Document:
     }
 
 
-def _told(step: StepInput, chosen: Allocation) -> Document:
+def _weights_document(step: StepInput, chosen: Allocation) -> Document:
     return {
         "at_s": chosen.at_s,
         "weights_bps": {step.portfolio.token(token).label: bps for token, bps in chosen.weights_bps},
@@ -409,8 +413,8 @@ def _told(step: StepInput, chosen: Allocation) -> Document:
 
 def _assets(
     step: StepInput,
-    settings: Weights,
-    bounds: Bounds | None,
+    settings: AllocatorConfig,
+    bounds: WeightBounds | None,
     standing: Allocation | None,
     chosen: Allocation | None,
     seen: Returns | None,
@@ -418,7 +422,9 @@ def _assets(
 ) -> list[Document]:
     volatility = {} if seen is None else dict(zip(seen.tokens, seen.volatility, strict=True))
     limits = {} if bounds is None else {t: [low, high] for t, low, high in zip(bounds.tokens, bounds.low, bounds.high, strict=True)}
-    supplies = {one.token: one for one in (*step.snapshot.supplies, *settings.supplies)} if settings.method is Method.MARKET_CAP else {}
+    supplies = (
+        {one.token: one for one in (*step.snapshot.supplies, *settings.supplies)} if settings.method is AllocationMethod.MARKET_CAP else {}
+    )
     found = []
     for asset in agent.portfolio.assets:
         address, supply = asset.token.address, supplies.get(asset.token.address)

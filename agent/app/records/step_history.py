@@ -12,24 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import codec, wiring
-from agent.accounting.export import Names, weights_bps
-from agent.accounting.export import utc as utc_of_sheets
-from agent.accounting.performance import costs
-from agent.app import describe as sleeve_words
-from agent.app import describe as tax_words
-from agent.app.pool_names import named, pool_names
-from agent.config.load import LoadedConfig, Where, load_config
+from agent.accounting.export import TokenNames, weights_bps
+from agent.accounting.export import format_utc as utc_of_sheets
+from agent.accounting.performance import performance_costs
+from agent.app import describe
+from agent.app.pool_names import pool_names, replace_pool_addresses
+from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, TrimtabError
 from agent.model import AdjustLiquidity, Halt, Hold, Intent, LimitOrder, Plan, Rebalance, RequestState, StepInput
-from agent.planning import proposals as strategies
+from agent.planning import proposals
 from agent.planning.gas import NATIVE_VENUE
-from agent.policy.text import percent, span
+from agent.policy.text import format_duration, format_percent
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.reference import reference_prices
 from agent.store.files.kill_switch import pause_file
-from agent.store.gradual_execution import PastCampaign
+from agent.store.gradual_execution import PastGradualExecution
 from agent.units import BPS, Value, ceil_int, decimal_text, parse_raw, price_text, value_text
-from agent.venues import composer as spending
+from agent.venues import composer
 
 if TYPE_CHECKING:
     from agent.store.store import Store
@@ -41,20 +40,20 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
-class Spent:
+class StepCosts:
     """What transactions cost by their entries, and what tokens are called."""
 
     def __init__(self, store: Store) -> None:
-        known = store.named_tokens()
+        known = store.token_names()
         self._store = store
-        self._names = None if known is None else Names({token.address: token for token in known.tokens}, known.numeraire)
+        self._names = None if known is None else TokenNames({token.address: token for token in known.tokens}, known.numeraire)
 
     def cost(self, intents: Iterable[Intent]) -> dict[str, str] | None:
         """Fees, impact, gas and their sum of these transactions in the numeraire; None while none of them is final."""
         found = self._store.entries_of(intent.id for intent in intents)
         if not found or self._names is None:
             return None
-        spent, places = costs(found), self._names.numeraire.decimals
+        spent, places = performance_costs(found), self._names.numeraire.decimals
         parts = {"fees": spent.fees, "impact": spent.impact, "gas": spent.gas, "total": spent.total}
         return {name: value_text(value, places) for name, value in parts.items()}
 
@@ -82,20 +81,20 @@ LIMIT_DIGITS = 36
 
 def waiting_orders(config: Path | str) -> Document:
     """Orders by hand and corrections over time, newest first, from the store alone."""
-    with wiring.books(load_config(config)) as (store, _):
+    with wiring.open_store_offline(load_config(config)) as (store, _):
         orders = [order_document(order) for order in reversed(store.orders())]
-        return {"orders": orders, "corrections": [correction(one) for one in store.campaigns()]}
+        return {"orders": orders, "corrections": [execution_document(one) for one in store.gradual_executions()]}
 
 
 def cancel_waiting(config: Path | str, wanted: str) -> Document:
     """Ends an order or a correction over time by its id; what is sent already is not taken back. Raises ConfigError."""
-    with wiring.books(load_config(config)) as (store, _):
-        if not store.end_campaign(wanted, "cancelled", "by its owner", int(time.time())):
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        if not store.end_gradual_execution(wanted, "cancelled", "by its owner", int(time.time())):
             raise ConfigError(f"--cancel: {wanted!r} is no order that waits and no correction under way", "see trimtab limit")
     return {"cancelled": wanted}
 
 
-def correction(one: PastCampaign) -> Document:
+def execution_document(one: PastGradualExecution) -> Document:
     """A correction over time as a document; values in numeraire base units as decimal strings of whole units."""
     under = one.underway
     begun = under.campaign
@@ -116,7 +115,7 @@ def correction(one: PastCampaign) -> Document:
     }
 
 
-def told(step: StepInput, plan: Plan | None) -> list[str]:
+def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     """Of a past step: where a correction over time stood, and what rounds would have cost against one; nothing where there was neither."""
     numeraire, words = step.portfolio.numeraire, []
 
@@ -187,10 +186,10 @@ def utc(seconds: int) -> str:
 INTERRUPTED = "interrupted"
 
 
-def history(config: Where, limit: int = 20) -> Document:
+def history(config: ConfigSource, limit: int = 20) -> Document:
     """The newest steps with their transactions and what those cost, newest first; what all was worth, and weights, over time."""
-    with wiring.books(load_config(config)) as (store, _):
-        told = Spent(store)
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        told = StepCosts(store)
         return {
             "steps": [
                 {
@@ -204,14 +203,14 @@ def history(config: Where, limit: int = 20) -> Document:
                 }
                 for line in store.steps(limit)
             ],
-            "corrections": [correction(one) for one in store.campaigns(limit)],
+            "corrections": [execution_document(one) for one in store.gradual_executions(limit)],
             "values": told.values(limit),
         }
 
 
-def explain(config: Where, step_id: str | None = None) -> Document:
+def explain(config: ConfigSource, step_id: str | None = None) -> Document:
     """A past step in words, the newest unless one is named, re-decided from its stored input. Raises ConfigError for an unknown id."""
-    with wiring.books(load_config(config)) as (store, _):
+    with wiring.open_store_offline(load_config(config)) as (store, _):
         if step_id is None:
             step_id = next((line.id for line in store.steps(1)), None)
         if step_id is None:
@@ -222,7 +221,7 @@ def explain(config: Where, step_id: str | None = None) -> Document:
         intents = store.intents(step_id)
     step_input = codec.loads(StepInput, record.input_json)
     plan = None if record.plan_json is None else codec.loads(Plan, record.plan_json)
-    decided = strategies.decision_at(step_input)
+    decided = proposals.decision_at(step_input)
     portfolio, head = step_input.portfolio, step_input.snapshot.head
     words = [f"Step {step_id} at {_utc(record.line.now_s)} UTC, block {head.number} ({head.hash}) of chain {head.chain_id}."]
     words += [f"Targets: {wish}." for wish in step_input.wishes]
@@ -234,8 +233,8 @@ def explain(config: Where, step_id: str | None = None) -> Document:
             f"against {drift.target_bps / 100:g} % ({edges}){', outside' if drift.outside else ''}."
         )
     words += _zone_words(decided.zone, step_input)
-    words += told(step_input, plan)
-    words += sleeve_words.sentences(decided.sleeves, step_input)
+    words += execution_sentences(step_input, plan)
+    words += describe.netting_sentences(decided.sleeves, step_input)
     by_hand = plan is not None and not plan.decision.reason.startswith(decided.decision.reason)
     match decided.decision:
         case _ if record.line.decision == "payout":
@@ -251,7 +250,7 @@ def explain(config: Where, step_id: str | None = None) -> Document:
         case AdjustLiquidity(reason):
             words.append(f"It decided to move liquidity: {reason}")
     if plan is not None:
-        words += _plan_words(plan, step_input) + tax_words.words(step_input, plan)
+        words += _plan_words(plan, step_input) + describe.tax_sentences(step_input, plan)
     words += [f"{intent.note}: {intent.state.value}, transaction {intent.tx_hash or 'never signed'}." for intent in intents]
     words.append(f"Outcome: {record.line.outcome or INTERRUPTED}. {record.line.reason or ''}".rstrip())
     return {
@@ -262,7 +261,7 @@ def explain(config: Where, step_id: str | None = None) -> Document:
     }
 
 
-def by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
+def pause_by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
     """Pauses by the file beside a store that cannot be opened. Raises that `error` where the file cannot be made either."""
     file = pause_file(wiring.store_file(loaded))
     try:
@@ -277,16 +276,16 @@ def pause(config: Path | str, reason: str) -> Document:
     loaded = load_config(config, guarded=False)
     with ExitStack() as stack:
         try:
-            _, switch = stack.enter_context(wiring.books(loaded))
+            _, switch = stack.enter_context(wiring.open_store_offline(loaded))
         except TrimtabError as error:
-            return {"paused": True, "hard": False, "reason": f"{by_file(loaded, error)} exists", "store": str(error)}
+            return {"paused": True, "hard": False, "reason": f"{pause_by_file(loaded, error)} exists", "store": str(error)}
         switch.pause(reason, int(time.time()))
         return {"paused": True, "hard": switch.is_hard(), "reason": reason}
 
 
 def resume(config: Path | str) -> Document:
     """Lifts the pause, and a stop; what a stop has sold or paid stays sold and paid."""
-    with wiring.books(load_config(config)) as (store, switch):
+    with wiring.open_store_offline(load_config(config)) as (store, switch):
         if (stopped := store.stopping()) is not None:
             store.end_request(stopped.id, RequestState.RELEASED, int(time.time()))
         switch.resume("resumed by the owner", int(time.time()))
@@ -303,11 +302,14 @@ def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
     def money(value: Value) -> str:
         return f"{value_text(value, numeraire.decimals, 4)} {numeraire.label}"
 
-    words = [f"Standing off the targets cost {money(found.risk)} of risk within {span(found.horizon_s)}."]
+    words = [f"Standing off the targets cost {money(found.risk)} of risk within {format_duration(found.horizon_s)}."]
     words += [f"Measured: {found.measured}."] if found.measured else []
     for item in found.intervals:
         label = portfolio.token(item.token).label
-        alone, beyond = f"{percent(item.low)} to {percent(item.high)}", f"{percent(item.trigger_low)} or {percent(item.trigger_high)}"
+        alone, beyond = (
+            f"{format_percent(item.low)} to {format_percent(item.high)}",
+            f"{format_percent(item.trigger_low)} or {format_percent(item.trigger_high)}",
+        )
         words.append(f"{label} is brought to {alone} where that pays; gas included it pays beyond {beyond}.")
     saving = found.saving
     if saving is not None:
@@ -327,8 +329,8 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
     if plan.actions:
         count = "1 action" if len(plan.actions) == 1 else f"{len(plan.actions)} actions"
         words = [f"The plan: {count} with liquidity, expected cost {cost} {numeraire.label}, in gas."]
-        words += [f"  {n}. {spending.action_note(step_input, action)}: {action.reason}." for n, action in enumerate(plan.actions, 1)]
-        return words + _left_out(plan, names)
+        words += [f"  {n}. {composer.action_note(step_input, action)}: {action.reason}." for n, action in enumerate(plan.actions, 1)]
+        return words + _skipped_lines(plan, names)
     swaps = sum(leg.venue != NATIVE_VENUE for leg in plan.legs)
     words = [f"The plan: {swaps} swaps, turnover {turnover} {numeraire.label}, expected cost {cost} {numeraire.label}."]
     for number, leg in enumerate(plan.legs, 1):
@@ -342,12 +344,17 @@ def _plan_words(plan: Plan, step_input: StepInput) -> list[str]:
             f"{decimal_text(leg.min_out_raw, bought.decimals)}, in {names.get(leg.pool, leg.venue)} ({leg.pool}), "
             f"impact {leg.impact_bps} bps."
         )
-    return words + _left_out(plan, names)
+    return words + _skipped_lines(plan, names)
 
 
-def _left_out(plan: Plan, names: dict[str, str]) -> list[str]:
-    refused = [f"Guard {v.guard} refused: {named(v.measured, names)} against {v.limit}." for v in plan.verdicts if not v.passed]
-    return refused + [f"Skipped {named(item.what, names, addresses=True)}: {named(item.why, names)}" for item in plan.skipped]
+def _skipped_lines(plan: Plan, names: dict[str, str]) -> list[str]:
+    refused = [
+        f"Guard {v.guard} refused: {replace_pool_addresses(v.measured, names)} against {v.limit}." for v in plan.verdicts if not v.passed
+    ]
+    return refused + [
+        f"Skipped {replace_pool_addresses(item.what, names, addresses=True)}: {replace_pool_addresses(item.why, names)}"
+        for item in plan.skipped
+    ]
 
 
 def _transaction(intent: Intent) -> Document:

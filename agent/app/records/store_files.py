@@ -10,7 +10,7 @@ from typing import Any
 from agent import wiring
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError
-from agent.store.files import backup as copying
+from agent.store.files import backup
 from agent.store.files.locks import service_lock, wallet_lock
 from agent.store.opening import REVISIONS, upgrade
 
@@ -21,7 +21,7 @@ def backup_store(config: Path | str, target: Path, force: bool = False) -> Docum
     """A consistent copy of the store, which may be in use. Raises ConfigError for a file that is there already."""
     source = wiring.store_file(load_config(config))
     _require(source)
-    return {"backup": str(target), "bytes": copying.backup(source, target, force)}
+    return {"backup": str(target), "bytes": backup.backup(source, target, force)}
 
 
 def restore_store(config: Path | str, source: Path, force: bool = False) -> Document:
@@ -30,7 +30,7 @@ def restore_store(config: Path | str, source: Path, force: bool = False) -> Docu
     chain, wallet = loaded.config.chain, loaded.config.wallet.address
     target = wiring.store_file(loaded)
     with _alone(loaded):
-        kept = copying.restore(source, target, wallet, chain.chain_id, REVISIONS, force)
+        kept = backup.restore(source, target, wallet, chain.chain_id, REVISIONS, force)
     return {"store": str(target), "kept": None if kept is None else str(kept), "next": "trimtab db adopt"}
 
 
@@ -38,7 +38,7 @@ def check_store(config: Path | str) -> Document:
     """Reads every page of the store and compares what belongs together. Raises OperatorNeeded saying what is damaged."""
     path = wiring.store_file(load_config(config))
     _require(path)
-    found = copying.inspected(path)
+    found = backup.inspect_store_file(path)
     return {
         "store": str(path),
         "bytes": path.stat().st_size,
@@ -62,7 +62,7 @@ def upgrade_store(config: Path | str) -> Document:
 @contextmanager
 def _alone(loaded: LoadedConfig) -> Iterator[None]:
     """While inside nobody acts for the wallet and no run serves it, not even between two looks: the file is changed under it."""
-    with service_lock(*wiring.locks(loaded)), wallet_lock(*wiring.locks(loaded)):
+    with service_lock(*wiring.lock_locations(loaded)), wallet_lock(*wiring.lock_locations(loaded)):
         yield
 
 

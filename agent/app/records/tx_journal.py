@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import wiring
-from agent.app.agent import Agent, never, silent
+from agent.app.agent import Agent, ignore_progress, never_confirm
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import Refused
-from agent.execution.settlement import settle
+from agent.execution.settlement import settle_mined
 from agent.model import Intent, IntentState, Verdict
 from agent.store.transitions import OPEN
 
@@ -26,18 +26,18 @@ WHY = "cancelled by the owner"
 
 def transactions(config: LoadedConfig | Path | str, limit: int = 20, open_only: bool = False) -> Document:
     """The newest transactions, newest first, with every move of each; from the store alone."""
-    with wiring.books(_loaded(config)) as (store, _):
+    with wiring.open_store_offline(_loaded(config)) as (store, _):
         found = list(reversed(store.open_intents()))[:limit] if open_only else store.intents(limit=limit)
-        return {"transactions": [_whole(store, intent) for intent in found], **_standing(store)}
+        return {"transactions": [_whole(store, intent) for intent in found], **_journal_document(store)}
 
 
-def waiting(config: LoadedConfig | Path | str) -> Document:
+def pending_transactions(config: LoadedConfig | Path | str) -> Document:
     """What a cancel would take back: sent or signed, and in no block as far as the store knows."""
-    with wiring.books(_loaded(config)) as (store, _):
-        return {"transactions": [_line(intent) for intent in _unfinished(store)], **_standing(store)}
+    with wiring.open_store_offline(_loaded(config)) as (store, _):
+        return {"transactions": [_line(intent) for intent in _unfinished(store)], **_journal_document(store)}
 
 
-def reconcile(agent: Agent, *, send: bool = False, progress: Progress = silent) -> Document:
+def reconcile(agent: Agent, *, send: bool = False, progress: Progress = ignore_progress) -> Document:
     """Settles the journal against the chain and books what was mined. With `send` what is lost or late is sent again or cancelled.
 
     Raises Refused when it should send while paused, OperatorNeeded for what only a person can resolve.
@@ -45,24 +45,24 @@ def reconcile(agent: Agent, *, send: bool = False, progress: Progress = silent) 
     if send:
         _require_running(agent)
     store = agent.desk.store
-    with wiring.open_hands(agent.desk, never, progress, signs=send) as hands:
-        touched = hands.executor.reconcile(may_send=send)
+    with wiring.open_actors(agent.desk, never_confirm, progress, signs=send) as actors:
+        touched = actors.executor.reconcile(may_send=send)
         booked = _book(agent)
-    return {"transactions": [_line(intent) for intent in touched], "booked": booked, **_standing(store)}
+    return {"transactions": [_line(intent) for intent in touched], "booked": booked, **_journal_document(store)}
 
 
-def cancel(agent: Agent, *, progress: Progress = silent) -> Document:
+def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> Document:
     """Takes the nonce back of everything that waits, and drops what was signed and never left; follows it to its end.
 
     Raises Refused while paused or above the caps on gas money, OperatorNeeded for a cancel that the chain refuses.
     """
     store = agent.desk.store
     before = {intent.tx.nonce for intent in _unfinished(store)}
-    with wiring.open_hands(agent.desk, never, progress) as hands:
-        hands.executor.abandon(WHY)
+    with wiring.open_actors(agent.desk, never_confirm, progress) as actors:
+        actors.executor.cancel_pending(WHY)
         booked = _book(agent)
     after = [intent for nonce in sorted(before) for intent in store.intents_at(nonce)]
-    return {"transactions": [_line(intent) for intent in after], "booked": booked, **_standing(store)}
+    return {"transactions": [_line(intent) for intent in after], "booked": booked, **_journal_document(store)}
 
 
 def _book(agent: Agent) -> int:
@@ -71,9 +71,9 @@ def _book(agent: Agent) -> int:
     unbooked = desk.store.unbooked()
     if not unbooked:
         return 0
-    eyes = desk.eyes
-    found = eyes.reader.snapshot()
-    settle(desk.store, found, lambda: eyes.assemble(found, eyes.history(found.head.timestamp_s)))
+    readers = desk.readers
+    found = readers.reader.snapshot()
+    settle_mined(desk.store, found, lambda: readers.assemble(found, readers.history(found.head.timestamp_s)))
     return len(unbooked) - len(desk.store.unbooked())
 
 
@@ -91,7 +91,7 @@ def _unfinished(store: Store) -> Sequence[Intent]:
     return [intent for intent in found if intent.tx.nonce not in mined]
 
 
-def _standing(store: Store) -> Document:
+def _journal_document(store: Store) -> Document:
     return {
         "waiting": len({intent.tx.nonce for intent in _unfinished(store)}),
         "confirming": sum(intent.state is IntentState.MINED for intent in store.open_intents()),

@@ -10,26 +10,39 @@ from pathlib import Path
 
 from agent import engine, wiring
 from agent.amm import pools as amm
-from agent.app.agent import Agent, Progress, open_agent, silent
-from agent.app.pool_names import named, pool_names
-from agent.app.settings import config_versions as versions
+from agent.app.agent import Agent, Progress, ignore_progress, open_agent
+from agent.app.pool_names import pool_names, replace_pool_addresses
+from agent.app.settings import config_versions
 from agent.app.start import setup
-from agent.app.start.checks import tried_out
+from agent.app.start.checks import screen_tokens
 from agent.chain.rpc import Transport
-from agent.config import load as redaction
-from agent.config.edits import Changes, applied, emptied, written
-from agent.config.load import NO_CONFIG, LoadedConfig, load_config, loaded_from
-from agent.config.orders import prices_in_words
-from agent.config.profile import DIRECTIONS
+from agent.config import load
+from agent.config.edits import ConfigChanges, apply_changes, replace_file, sell_removed_assets
+from agent.config.load import NO_CONFIG, LoadedConfig, load_config, load_config_text
+from agent.config.orders import price_level_notes
+from agent.config.profile import LIMIT_TIGHTNESS
 from agent.config.schema import Config
 from agent.errors import ConfigError, Refused
-from agent.execution.step_context import Eyes, Outcome, OutcomeKind
-from agent.model import CodeHash, FlowKind, Halt, History, Intent, PoolState, ReferenceKind, SellOut, Snapshot, StepInput, V3Pool, Verdict
-from agent.planning import proposals as owner
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
+from agent.model import (
+    CodeHash,
+    ExternalTransferKind,
+    Halt,
+    History,
+    Intent,
+    PoolState,
+    PriceSource,
+    SellEntireBalance,
+    Snapshot,
+    StepInput,
+    V3Pool,
+    Verdict,
+)
+from agent.planning import proposals
 from agent.policy import minimum
-from agent.policy.drift import total
+from agent.policy.drift import investable_total
 from agent.ports import Clock
-from agent.reference import References, reference_prices
+from agent.reference import ReferencePrices, reference_prices
 from agent.reference import prices as means
 from agent.reference.checks import is_dollar
 from agent.store.files.private_files import require_private
@@ -39,7 +52,7 @@ from agent.units import BPS, Token, ceil_int, decimal_text, value_text
 
 
 @dataclass(frozen=True, slots=True)
-class Newcomers:
+class NewTokens:
     """`told` are lines about each token: its price with the source, and how it moved when it was tried. `rows` are the contracts as
     `trimtab trust` shows them, pools with their `liquidity` in the numeraire; `backing` implementations of proxies.
     """
@@ -54,10 +67,10 @@ class Newcomers:
         return tuple(row for row in self.rows if row["state"] == "new")
 
 
-NONE = Newcomers()
+NO_NEW_TOKENS = NewTokens()
 
 
-def newcomers(desk: wiring.Desk, before: LoadedConfig | None) -> tuple[wiring.Desk, Newcomers]:
+def inspect_new_tokens(desk: wiring.AgentContext, before: LoadedConfig | None) -> tuple[wiring.AgentContext, NewTokens]:
     """What the config takes in that `before` had not, and the desk with prices by means of their pools, as after a yes.
 
     Raises Refused for a token without price, one that does not move as it should, and an address without code.
@@ -65,10 +78,10 @@ def newcomers(desk: wiring.Desk, before: LoadedConfig | None) -> tuple[wiring.De
     known = {one.address for one in before.config.portfolio.listed} if before is not None else set(desk.tokens)
     tokens = [address for address in desk.tokens if address not in known]
     if not tokens:
-        return desk, NONE
+        return desk, NO_NEW_TOKENS
     snapshot = desk.reader.snapshot()
     theirs = {pool.address for pool in desk.pools if {pool.token0, pool.token1} & set(tokens)} | set(tokens)
-    found, backing, empty = setup.contracts(desk, snapshot)
+    found, backing, empty = setup.list_contracts(desk, snapshot)
     backing = [one for one in backing if one[0] in tokens]
     theirs |= {address for _, address, _ in backing}
     setup.require_code([one for one in empty if any(address in one.measured for address in theirs)])
@@ -80,17 +93,17 @@ def newcomers(desk: wiring.Desk, before: LoadedConfig | None) -> tuple[wiring.De
     _require_prices(desk, references, tokens)
     told = [_priced(step, references, token, rows) for token in tokens]
     labels = {desk.portfolio.token(token).label for token in tokens}
-    for label, one in tried_out(desk, step):
+    for label, one in screen_tokens(desk, step):
         if label in labels and not one.finding.accepted:
             verdict = Verdict("token_screen", f"{label}: {one.why}", "it moves as it should", False)
             raise Refused(f"{label} is not taken in: {one.why}", (verdict,), one.finding.remedy)
         told += [f"{label} was tried: {one.why}"] if label in labels else []
     pools = {pool.address: pool for pool in step.snapshot.pools}
     shown = tuple(row | {"liquidity": _liquidity(desk, references, pools.get(row["address"]))} for row in rows)
-    return desk, Newcomers(tuple(told), shown, tuple(backing))
+    return desk, NewTokens(tuple(told), shown, tuple(backing))
 
 
-def _require_prices(desk: wiring.Desk, references: References, tokens: list[str]) -> None:
+def _require_prices(desk: wiring.AgentContext, references: ReferencePrices, tokens: list[str]) -> None:
     lacking = [one for one in references.unpriced if one.token in tokens]
     if lacking:
         said = "; ".join(f"{one.label}: {one.why}" for one in lacking)
@@ -102,20 +115,20 @@ def _require_prices(desk: wiring.Desk, references: References, tokens: list[str]
         )
 
 
-def _priced(step: StepInput, references: References, token: str, rows: Sequence[Mapping[str, str]]) -> str:
+def _priced(step: StepInput, references: ReferencePrices, token: str, rows: Sequence[Mapping[str, str]]) -> str:
     found, one, numeraire = references.prices[token], step.portfolio.token(token), step.portfolio.numeraire
     counted = {
         pool.address
         for pool in step.snapshot.pools
-        if token in (pool.token0, pool.token1) and isinstance(pool, V3Pool) and not means.outside(step, pool)
+        if token in (pool.token0, pool.token1) and isinstance(pool, V3Pool) and not means.twap_rejection(step, pool)
     }
     names = ", ".join(row["what"] for row in rows if row["address"] in counted)
-    via = f" (its own that count: {names})" if found.source is ReferenceKind.TWAP else ""
+    via = f" (its own that count: {names})" if found.source is PriceSource.TWAP else ""
     price = value_text(found.price * 10**one.decimals, numeraire.decimals, 6)
     return f"{one.label} is priced by {found.source.value}: {found.detail}{via}; now {price} {numeraire.label}"
 
 
-def _liquidity(desk: wiring.Desk, references: References, pool: PoolState | None) -> str:
+def _liquidity(desk: wiring.AgentContext, references: ReferencePrices, pool: PoolState | None) -> str:
     """What counts as its depth on both sides, in the numeraire where both have a price; empty for what is no pool."""
     if pool is None:
         return ""
@@ -131,7 +144,7 @@ def _liquidity(desk: wiring.Desk, references: References, pool: PoolState | None
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Leftover:
     """`amount` in whole coins, "?" where the balance cannot be read. It is `dust` where its sale costs more gas than it brings."""
 
     symbol: str
@@ -144,28 +157,30 @@ class Left:
         return f"{self.amount} {self.symbol}"
 
 
-def left(before: LoadedConfig | None, after: LoadedConfig, transports: Sequence[Transport] | None, clock: Clock | None) -> list[Left]:
+def find_leftovers(
+    before: LoadedConfig | None, after: LoadedConfig, transports: Sequence[Transport] | None, clock: Clock | None
+) -> list[Leftover]:
     """What the wallet holds of assets of `before` that `after` has not. What has no price is no dust. Raises Retryable."""
     if before is None:
         return []
     kept = {asset.address for asset in after.config.portfolio.assets}
     if all(asset.address in kept for asset in before.config.portfolio.assets):
         return []
-    with wiring.open_desk(before, transports, clock, untrusted_pools=True) as desk:
+    with wiring.open_context(before, transports, clock, untrusted_pools=True) as desk:
         step = Agent(desk).step_input()
     held, prices = {one.token: one.raw for one in step.snapshot.holdings}, reference_prices(step).prices
     native, found = prices.get(desk.portfolio.wrapped_native), []
     for token in (asset.token for asset in desk.portfolio.assets if asset.token.address not in kept):
         raw, price = held.get(token.address), prices.get(token.address)
         if raw is None:
-            found.append(Left(token.label, "?", False))
+            found.append(Leftover(token.label, "?", False))
         elif raw > 0:
             worth_gas = native is None or price is None or raw * price.price > minimum.leg_gas_value(step.snapshot, native.price)
-            found.append(Left(token.label, decimal_text(raw, token.decimals), not worth_gas))
+            found.append(Leftover(token.label, decimal_text(raw, token.decimals), not worth_gas))
     return found
 
 
-def told(found: Sequence[Left], keep_holdings: bool) -> tuple[str, ...]:
+def leftover_lines(found: Sequence[Leftover], keep_holdings: bool) -> tuple[str, ...]:
     """What stays in the wallet, in words. Raises Refused for what is worth its sale, unless it is to stay."""
     kept = [one for one in found if not one.dust]
     if kept and not keep_holdings:
@@ -178,14 +193,14 @@ def told(found: Sequence[Left], keep_holdings: bool) -> tuple[str, ...]:
     return tuple(f"{one.named}{why[one.dust]} stay in the wallet and are no part of the portfolio any more" for one in found)
 
 
-BREAKS = ("plan_cost", "daily_loss")
+ENFORCED_TRANSITION_GUARDS = ("plan_cost", "daily_loss")
 """Guards whose limits a transition may not break: the others judge the moment at which it is sent."""
 FIXED = ("chain.chain_id", "wallet.address", "store.url")
 """What another wallet, chain or store has: a config and books of its own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Editing:
+class EditReport:
     """An edit: the `changes` as lines, and the transition to its targets as one plan without limits of turnover (None: the targets
     stay). `first` is its first part within those limits, where it goes in `rounds`.
 
@@ -193,8 +208,8 @@ class Editing:
     """
 
     changes: tuple[str, ...]
-    transition: Outcome | None
-    first: Outcome | None
+    transition: StepOutcome | None
+    first: StepOutcome | None
     rounds: int
     warnings: tuple[str, ...]
     following: tuple[str, ...]
@@ -202,11 +217,11 @@ class Editing:
     backup: str | None = None
     by_hand: tuple[str, ...] = ()
     """Lines that somebody changed in the file before, and nobody has confirmed: a yes to this edit confirms them with it."""
-    taken_in: Newcomers = NONE
+    new_tokens: NewTokens = NO_NEW_TOKENS
     """Tokens that come into the portfolio, with what a yes pins."""
 
 
-Confirm = Callable[[Editing, Agent], bool]
+Confirm = Callable[[EditReport, Agent], bool]
 
 
 def edit(  # noqa: PLR0913
@@ -221,7 +236,7 @@ def edit(  # noqa: PLR0913
     confirm: Confirm | None,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
-) -> Editing:
+) -> EditReport:
     """Makes another text of the config and writes it once `confirm` says yes; without a `confirm` it only shows. With `pins` that
     yes also trusts the new contracts of tokens that come in; where nobody has seen them (`unseen`), on local chains alone. Where
     the wallet holds more than dust of what is taken away, the text of `sell_first` takes its place, if there is one.
@@ -233,50 +248,52 @@ def edit(  # noqa: PLR0913
     file = Path(path)
     text = _read(file)
     after_text = make(text)
-    after = loaded_from(after_text, file.resolve(), "the edited config")
+    after = load_config_text(after_text, file.resolve(), "the edited config")
     before = _before(text, file)
-    found_left = left(before, after, transports, clock)
+    found_left = find_leftovers(before, after, transports, clock)
     going = [one for one in found_left if not one.dust]
     if going and sell_first is not None and not keep_holdings:
         found_left, after_text = [], sell_first(text)
-        after = loaded_from(after_text, file.resolve(), "the edited config")
+        after = load_config_text(after_text, file.resolve(), "the edited config")
     else:
         going = []
-    stays = told(found_left, keep_holdings)
+    stays = leftover_lines(found_left, keep_holdings)
     stays += tuple(
         f"{one.named} is sold by the next rebalance; trimtab edit --remove {one.symbol} then takes it away, and with --send does both"
         for one in going
     )
     same = after_text == text
     _require_fixed(before, after)
-    with wiring.open_desk(after, transports, clock, untrusted_pools=True) as desk:
-        if same and versions.changed(after, desk.store) is None:
-            return Editing((), None, None, 0, stays, (), "unchanged")
-        seen, taken_in = newcomers(desk, before)
+    with wiring.open_context(after, transports, clock, untrusted_pools=True) as desk:
+        if same and config_versions.unconfirmed_changes(after, desk.store) is None:
+            return EditReport((), None, None, 0, stays, (), "unchanged")
+        seen, taken_in = inspect_new_tokens(desk, before)
         pinned = taken_in.new if pins and (not unseen or after.config.chain.local) else ()
         agent = Agent(seen)
-        by_hand = () if before is None or same else versions.changed(before, desk.store) or ()
-        found = _judged(agent, before, in_rounds, same, {row["address"] for row in pinned})
-        found = replace(found, by_hand=by_hand, taken_in=taken_in, warnings=stays + found.warnings)
+        by_hand = () if before is None or same else config_versions.unconfirmed_changes(before, desk.store) or ()
+        found = _planned_edit(agent, before, in_rounds, same, {row["address"] for row in pinned})
+        found = replace(found, by_hand=by_hand, new_tokens=taken_in, warnings=stays + found.warnings)
         if confirm is None or not confirm(found, agent):
             return found if confirm is None else replace(found, state="declined")
         if pinned:
             new = {row["address"] for row in pinned}
-            setup.pin(desk, pinned, [one for one in taken_in.backing if one[1] in new])
+            setup.pin_contracts(desk, pinned, [one for one in taken_in.backing if one[1] in new])
         backup = None if same else _write(file, text, after_text)
         if before is not None and not same:
-            versions.keep(before, desk.store, versions.FIRST if desk.store.confirmed_config() is None else versions.NOTICED)
-        versions.keep(after, desk.store, versions.CONFIRMED if same else versions.EDITED)
-        _let_go(before, after, desk)
+            config_versions.record_version(
+                before, desk.store, config_versions.FIRST if desk.store.confirmed_config() is None else config_versions.NOTICED
+            )
+        config_versions.record_version(after, desk.store, config_versions.CONFIRMED if same else config_versions.EDITED)
+        _dismiss_transfers(before, after, desk)
     return replace(found, state="written", backup=backup)
 
 
-def trusted(found: Editing, agent: Agent) -> bool:
+def accept_edit(found: EditReport, agent: Agent) -> bool:
     """For machines, that ask nobody (`--yes`): raises Refused on a chain that is not local where the file was changed by hand before,
     since who gave the edit may never have seen that.
     """
     if found.by_hand and not agent.desk.config.chain.local:
-        raise versions.unconfirmed(found.by_hand)
+        raise config_versions.unconfirmed_error(found.by_hand)
     return True
 
 
@@ -293,7 +310,7 @@ def _read(file: Path) -> str:
 def _before(text: str, file: Path) -> LoadedConfig | None:
     """The config as it was; None where that did not validate, which an edit may mend."""
     try:
-        return loaded_from(text, file.resolve(), str(file))
+        return load_config_text(text, file.resolve(), str(file))
     except ConfigError:
         return None
 
@@ -317,7 +334,9 @@ def _require_converted(before: Config, after: Config) -> None:
     if was.address == now.address or (is_dollar(was) and is_dollar(now)):
         return
     caps = [("portfolio.max_live_value", before.portfolio.max_live_value, after.portfolio.max_live_value)]
-    caps += [(f"limits.{key}", getattr(before.limits, key), getattr(after.limits, key)) for key, one in DIRECTIONS.items() if one.coins]
+    caps += [
+        (f"limits.{key}", getattr(before.limits, key), getattr(after.limits, key)) for key, one in LIMIT_TIGHTNESS.items() if one.coins
+    ]
     kept = [key for key, old, new in caps if old == new and new is not None]
     if kept:
         raise ConfigError(
@@ -331,21 +350,25 @@ def _value(loaded: LoadedConfig, key: str) -> object:
     return getattr(getattr(loaded.config, table), name)
 
 
-def _judged(agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bool, coming: Collection[str]) -> Editing:
+def _planned_edit(agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bool, coming: Collection[str]) -> EditReport:
     """What the edit changes and leads to; a yes pins what is `coming`. Raises Refused where that may not be."""
     loaded, desk = agent.desk.loaded, agent.desk
     changes = (
-        (versions.changed(loaded, desk.store) or ()) if same else () if before is None else redaction.changes(before.text, loaded.text)
+        (config_versions.unconfirmed_changes(loaded, desk.store) or ())
+        if same
+        else ()
+        if before is None
+        else load.config_diff(before.text, loaded.text)
     )
-    transition = engine.look(_eyes(desk.eyes), owner.wholly_to_targets)
+    transition = engine.evaluate(_unlimited_readers(desk.readers), proposals.rebalance_wholly_to_targets)
     if isinstance(transition.decision, Halt):
         raise Refused(f"the edited config would halt: {transition.reason}", _failing(transition), "correct the edit, or run trimtab doctor")
     first, rounds = None, _rounds(transition, desk.limits.turnover_bps)
-    breaks = [verdict for verdict in _failing(transition) if verdict.guard in BREAKS]
+    breaks = [verdict for verdict in _failing(transition) if verdict.guard in ENFORCED_TRANSITION_GUARDS]
     if breaks or rounds > 1:
-        first = engine.look(desk.eyes, owner.to_targets)
+        first = engine.evaluate(desk.readers, proposals.rebalance_to_targets)
     if breaks:
-        again = [verdict for verdict in _failing(first) if verdict.guard in BREAKS] if first is not None else breaks
+        again = [verdict for verdict in _failing(first) if verdict.guard in ENFORCED_TRANSITION_GUARDS] if first is not None else breaks
         if not in_rounds or again:
             broken = again if in_rounds else breaks
             said = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in broken)
@@ -359,40 +382,40 @@ def _judged(agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bo
     unpaid = set(loaded.config.wallet.payout_addresses) - set(desk.store.payout_addresses())
     waiting = unpaid or not set(unpinned) <= set(coming)
     following = ("trimtab trust: contracts or payout addresses wait to be confirmed",) if waiting else ()
-    known = {} if before is None else prices_in_words(before.config.portfolio)
-    warnings = tuple(f"{key}: {words}" for key, words in prices_in_words(loaded.config.portfolio).items() if known.get(key) != words)
+    known = {} if before is None else price_level_notes(before.config.portfolio)
+    warnings = tuple(f"{key}: {words}" for key, words in price_level_notes(loaded.config.portfolio).items() if known.get(key) != words)
     names = pool_names(transition.step_input)
-    warnings += tuple(named(note, names) for note in _notes(transition, unpinned))
-    return Editing(changes, transition, first, rounds, warnings, following, "planned")
+    warnings += tuple(replace_pool_addresses(note, names) for note in _notes(transition, unpinned))
+    return EditReport(changes, transition, first, rounds, warnings, following, "planned")
 
 
-def _eyes(eyes: Eyes) -> Eyes:
+def _unlimited_readers(readers: StepReaders) -> StepReaders:
     """Looks without the limits of turnover, and without what stops the bot for now, so that the whole transition is seen."""
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
-        step = eyes.assemble(snapshot, history)
+        step = readers.assemble(snapshot, history)
         limits = replace(step.limits, turnover_bps=None, daily_turnover_bps=None)
         return replace(step, limits=limits, history=replace(step.history, stopped="", claims=(), flows=()))
 
-    return replace(eyes, assemble=assemble)
+    return replace(readers, assemble=assemble)
 
 
-def _rounds(transition: Outcome, limit_bps: int | None) -> int:
+def _rounds(transition: StepOutcome, limit_bps: int | None) -> int:
     """How many rebalances within limits.turnover the whole of it takes."""
     plan = transition.plan
     return 0 if plan is None else 1 if limit_bps is None else max(1, ceil_int(plan.turnover * BPS / (limit_bps * _whole(transition))))
 
 
-def _whole(transition: Outcome) -> Fraction:
-    return total(transition.decided.drifts) or Fraction(1)
+def _whole(transition: StepOutcome) -> Fraction:
+    return investable_total(transition.decided.drifts) or Fraction(1)
 
 
-def _failing(outcome: Outcome) -> list[Verdict]:
+def _failing(outcome: StepOutcome) -> list[Verdict]:
     verdicts = (*outcome.verdicts, *(() if outcome.plan is None else outcome.plan.verdicts))
     return [verdict for verdict in dict.fromkeys(verdicts) if not verdict.passed]
 
 
-def _notes(transition: Outcome, unpinned: Sequence[str]) -> tuple[str, ...]:
+def _notes(transition: StepOutcome, unpinned: Sequence[str]) -> tuple[str, ...]:
     """What stands in the way of sending it now, and what stays undone."""
     passing = {"allowlist"} if unpinned else set()
     said = [f"{v.guard} would refuse now: {v.measured}, limit {v.limit}" for v in _failing(transition) if v.guard not in passing]
@@ -402,13 +425,13 @@ def _notes(transition: Outcome, unpinned: Sequence[str]) -> tuple[str, ...]:
     return tuple(said) + (() if plan is None else tuple(f"{item.what}: {item.why}" for item in plan.skipped))
 
 
-def _let_go(before: LoadedConfig | None, after: LoadedConfig, desk: wiring.Desk) -> None:
+def _dismiss_transfers(before: LoadedConfig | None, after: LoadedConfig, desk: wiring.AgentContext) -> None:
     """What came unexplained of assets that the config no longer has is nobody's question any more: it stays in the wallet."""
     gone = {one.address for one in ([] if before is None else before.config.portfolio.assets)}
     gone -= {one.address for one in after.config.portfolio.assets}
     for flow in desk.store.flows(1_000):
         if flow.is_open and flow.token in gone and flow.delta_raw > 0:
-            desk.store.tell_flow(flow.id, FlowKind.GIFT, desk.clock.now_s())
+            desk.store.classify_transfer(flow.id, ExternalTransferKind.GIFT, desk.clock.now_s())
 
 
 def _write(file: Path, before: str, after: str) -> str:
@@ -417,7 +440,7 @@ def _write(file: Path, before: str, after: str) -> str:
     if _read(file) != before:
         raise Refused(f"{file} changed during the edit; nothing was written", remedy="check the file and edit again")
     for place, text in ((backup, before), (file, after)):
-        written(place, text, 0o600)
+        replace_file(place, text, 0o600)
     return str(backup)
 
 
@@ -434,23 +457,23 @@ SALES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Removing:
+class RemovalReport:
     """`edited` is what became of the config. `state` is that of the edit until it is written; then removed, or unfinished with `reason`
     and how to go on, the asset at 0 %.
     """
 
-    edited: Editing
+    edited: EditReport
     state: str
     reason: str
     transactions: tuple[Intent, ...] = ()
 
 
-ConfirmSale = Callable[[Agent, Outcome], bool]
+ConfirmSale = Callable[[Agent, StepOutcome], bool]
 
 
 def remove(  # noqa: PLR0913
     path: Path | str,
-    changes: Changes,
+    changes: ConfigChanges,
     *,
     in_rounds: bool = False,
     keep_holdings: bool = False,
@@ -458,22 +481,22 @@ def remove(  # noqa: PLR0913
     confirm: Confirm | None,
     send: bool = False,
     confirm_sale: ConfirmSale,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
-) -> Removing:
+) -> RemovalReport:
     """Takes `changes.removes` away. What is held of them gets a target of 0 % first, and with `send` is sold at once and taken away.
 
     Raises what an edit raises, and Refused while the bot is stopped.
     """
 
-    def change(changed: Changes, asked: Confirm | None) -> Editing:
+    def change(changed: ConfigChanges, asked: Confirm | None) -> EditReport:
         return edit(
             path,
-            partial(applied, changes=changed),
+            partial(apply_changes, changes=changed),
             in_rounds=in_rounds,
             keep_holdings=keep_holdings,
-            sell_first=partial(applied, changes=emptied(changed)),
+            sell_first=partial(apply_changes, changes=sell_removed_assets(changed)),
             pins=True,
             unseen=unseen,
             confirm=asked,
@@ -484,18 +507,18 @@ def remove(  # noqa: PLR0913
     first = change(changes, confirm)
     symbols = [one.symbol for one in load_config(path).config.portfolio.assets if one.symbol in changes.removes]
     if not symbols and first.state == "written":
-        return Removing(first, "removed", "")
+        return RemovalReport(first, "removed", "")
     if not send or first.state in ("planned", "declined"):
-        return Removing(first, first.state, "")
+        return RemovalReport(first, first.state, "")
     sent: list[Intent] = []
     sold, why = _sold_out(path, symbols, confirm_sale, progress, transports, clock, sent)
-    last = change(Changes(removes=tuple(symbols)), lambda _edit, _agent: True) if sold else first
+    last = change(ConfigChanges(removes=tuple(symbols)), lambda _edit, _agent: True) if sold else first
     if {one.symbol for one in load_config(path).config.portfolio.assets} & set(symbols):
         again = " ".join(f"--remove {one}" for one in symbols)
         told = f"{', '.join(symbols)} stays at a target of 0 %: {why}; trimtab edit {again} --send goes on"
-        return Removing(first, "unfinished", told, tuple(sent))
+        return RemovalReport(first, "unfinished", told, tuple(sent))
     joined = replace(last, changes=first.changes + last.changes, warnings=tuple(dict.fromkeys(last.warnings)))
-    return Removing(joined, "removed", "", tuple(sent))
+    return RemovalReport(joined, "removed", "", tuple(sent))
 
 
 def _sold_out(
@@ -512,11 +535,11 @@ def _sold_out(
     with open_agent(path, transports=transports, clock=clock) as agent:
         agent.require_not_stopped()
         desk = agent.desk
-        with wiring.open_hands(desk, lambda outcome: confirm(agent, outcome), progress) as hands:
+        with wiring.open_actors(desk, lambda outcome: confirm(agent, outcome), progress) as actors:
             for symbol in symbols:
                 token = agent.token(symbol, "--remove").address
                 for _ in range(SALES):
-                    done = engine.step(desk.eyes, SellOut(token), desk.store, hands)
+                    done = engine.run_step(desk.readers, SellEntireBalance(token), desk.store, actors)
                     sent += done.transactions
                     told = done.reason
                     if done.kind is OutcomeKind.HOLD:

@@ -13,31 +13,31 @@ from agent import wiring
 from agent.app.agent import Agent
 from agent.app.describe import limit_text
 from agent.app.settings import editing
-from agent.app.settings.editing import Editing
+from agent.app.settings.editing import EditReport
 from agent.chain.rpc import Transport
-from agent.config.edits import written
-from agent.config.load import LoadedConfig, load_config, loaded_from
+from agent.config.edits import replace_file
+from agent.config.load import LoadedConfig, load_config, load_config_text
 from agent.config.profile import (
-    DIRECTIONS,
+    LIMIT_TIGHTNESS,
     OFF,
     POLICY_KEYS,
-    Found,
     Limit,
     Profile,
+    ResolvedToken,
     is_tighter,
-    merged,
+    merge_profile,
     profile_text,
     read_limits,
     read_profile,
     require_addresses,
-    resolve,
+    resolve_token,
 )
 from agent.config.schema import NATIVE, AssetTable
 from agent.config.template import read_token_list
 from agent.errors import ConfigError, Retryable
 
 Document = dict[str, Any]
-Confirm = Callable[[Document, Editing, Agent | None], bool]
+Confirm = Callable[[Document, EditReport, Agent | None], bool]
 """Shows what the profile changes, with the transition and the agent that it was planned by, where there is one; and asks."""
 COUNTED_ELSE = "counted in another numeraire"
 
@@ -86,12 +86,12 @@ def import_profile(  # noqa: PLR0913
         raise ConfigError("--token-list-sha256: there is no list to compare it with", "give the file by --token-list")
     listed = () if token_list is None else read_token_list(token_list, chain_id, token_list_sha256).tokens
     profile = read_profile(source, loaded, sha256)
-    tokens = [resolve(asset.symbol, loaded.config, listed, profile.origin) for asset in profile.table.assets]
+    tokens = [resolve_token(asset.symbol, loaded.config, listed, profile.origin) for asset in profile.table.assets]
     require_addresses(profile)
     limits = _limits(profile, loaded, tokens)
     taken = {row["key"]: profile.raw["limits"][row["key"]] for row in limits if row["taken"]}
-    text = merged(loaded.path.read_text(encoding="utf-8"), loaded.config, profile, tokens, taken, sell_others)
-    new = loaded_from(text, loaded.path, f"{loaded.path} with the profile")
+    text = merge_profile(loaded.path.read_text(encoding="utf-8"), loaded.config, profile, tokens, taken, sell_others)
+    new = load_config_text(text, loaded.path, f"{loaded.path} with the profile")
     document: Document = {
         "profile": profile.origin,
         "sha256": profile.digest,
@@ -103,7 +103,7 @@ def import_profile(  # noqa: PLR0913
         "notes": _notes(new),
     }
 
-    def shown(found: Editing, agent: Agent) -> bool:
+    def shown(found: EditReport, agent: Agent) -> bool:
         return confirm is not None and confirm(document, found, agent)
 
     try:
@@ -127,22 +127,22 @@ def import_profile(  # noqa: PLR0913
                 raise
             unasked = error.message
     warning = f"the chain cannot be asked, so that no transition is known: {unasked}"
-    found = Editing((), None, None, 0, (warning,), (), "planned")
+    found = EditReport((), None, None, 0, (warning,), (), "planned")
     if confirm is not None:
         found = replace(found, state="written" if confirm(document, found, None) else "declined")
     if found.state == "written":
-        written(loaded.path, text)
+        replace_file(loaded.path, text)
     return {**document, "editing": found}
 
 
-def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[Found]) -> list[Document]:
+def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]) -> list[Document]:
     """Every limit of the profile beside ours: taken where it is tighter and can be compared."""
     mine, theirs = loaded.config.limits, read_limits(profile.table.limits, loaded.config.limits)
     same = _same_numeraire(profile, loaded, tokens)
     rows = []
     for key, value in theirs.items():
         ours: Limit = getattr(mine, key)
-        direction = DIRECTIONS.get(key)
+        direction = LIMIT_TIGHTNESS.get(key)
         comparable = direction is not None and (same or not direction.coins)
         taken = comparable and is_tighter(key, value, ours)
         why = "tighter" if taken else "the same" if value == ours else "yours is tighter" if comparable else COUNTED_ELSE
@@ -150,14 +150,14 @@ def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[Found]) -> list
     return rows
 
 
-def _same_numeraire(profile: Profile, loaded: LoadedConfig, tokens: list[Found]) -> bool:
+def _same_numeraire(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]) -> bool:
     """Whether coins in the limits are of our numeraire, by our own address of what the profile calls so."""
     ours = next(asset for asset in loaded.config.portfolio.assets if asset.symbol == loaded.config.portfolio.numeraire)
     theirs = next((token for token in tokens if token.symbol == profile.table.profile.numeraire), None)
     return theirs is not None and theirs.address == (NATIVE if ours.native else ours.address)
 
 
-def _assets(profile: Profile, tokens: list[Found], loaded: LoadedConfig, new: LoadedConfig) -> Document:
+def _assets(profile: Profile, tokens: list[ResolvedToken], loaded: LoadedConfig, new: LoadedConfig) -> Document:
     """Targets before and after, each with our address beside that of the profile; and what is no longer managed."""
     before = {_place(asset): asset for asset in loaded.config.portfolio.assets}
     told = {token.symbol: (token.source, asset.address) for token, asset in zip(tokens, profile.table.assets, strict=True)}

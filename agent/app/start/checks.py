@@ -10,34 +10,32 @@ from typing import Any
 
 from agent import codec, wiring
 from agent.app.describe import PRIVATE, submission, submission_text
-from agent.app.start import endpoints
-from agent.app.start import least_total as least
+from agent.app.start import endpoints, least_total
 from agent.app.start.setup import EMPTY_CODE, NO_CODE
 from agent.chain.endpoints import Endpoint
-from agent.chain.lens import DESCRIPTION, CallItem, Item, ask
+from agent.chain.lens import DESCRIPTION, CallItem, LensItem, query_lens
 from agent.chain.rpc import Transport
-from agent.chain.screening import first_look
+from agent.chain.screening import initial_token_moves
 from agent.chain.tokens import symbol_text
-from agent.config import schema as bounds_module
+from agent.config import schema
 from agent.config.load import LoadedConfig, key_source, keyring_backend, load_config
 from agent.config.schema import Config
 from agent.errors import EXIT_OK, EXIT_REFUSED, EXIT_RETRYABLE, EXIT_USAGE, ConfigError, TrimtabError
-from agent.model import FeedRound, ReferenceKind, ScreenedToken, Snapshot, StepInput, V3Pool
-from agent.policy import minimum
-from agent.policy import native_coin as coin
-from agent.policy.drift import drift, total
+from agent.model import FeedRound, PriceSource, ScreenedToken, Snapshot, StepInput, V3Pool
+from agent.policy import minimum, native_coin
+from agent.policy.drift import compute_drifts, investable_total
 from agent.policy.triggers import schedules
 from agent.reference import prices as means
 from agent.reference import prices as rounds
 from agent.reference import reference_prices, sequencer_fault
 from agent.store.files.private_files import require_private
 from agent.units import decimal_text, price_text, safe_label
-from agent.venues import composer as spending
+from agent.venues import composer
 
 # --- What the doctor says of prices: whose feed a feed is, what bounds it, whether means count, whether a rollup's sequencer is up.
 
 
-Told = tuple[str, str, str, str]
+CheckLine = tuple[str, str, str, str]
 """(check, state, found, remedy)."""
 OK, NOTE, FAIL = "ok", "warn", "fail"
 _DESCRIPTION_BYTES = 160
@@ -47,35 +45,35 @@ UNBOUNDED = 2**95 - 1
 """From here on a largest answer bounds nothing: aggregators name the largest number of some type where they have no bound."""
 
 
-def checks(desk: wiring.Desk, step: StepInput) -> Iterator[Told]:
+def price_checks(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
     """A row for each feed, for means, for the sequencer, and for triggers that one block alone fires."""
     yield from _feeds(desk, step)
-    yield from _means(step)
+    yield from _twap_checks(step)
     yield from _sequencer(step)
     yield from _unguarded(desk, step)
 
 
-def _unguarded(desk: wiring.Desk, step: StepInput) -> Iterator[Told]:
+def _unguarded(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
     """What somebody could foresee or bring about with the prices of a block; on local chains nobody would."""
     if desk.config.chain.local:
         return
     if step.policy.confirm_blocks == 0:
         yield "triggers", NOTE, "the prices of a single block fire them", "policy.confirm_blocks = 3"
-    if step.policy.jitter_bps == 0 and schedules.of(step.policy.trigger):
+    if step.policy.jitter_bps == 0 and schedules.schedules_of(step.policy.trigger):
         yield "schedule", NOTE, "whoever knows it knows when the agent trades", 'policy.jitter = "10%"'
 
 
-def _feeds(desk: wiring.Desk, step: StepInput) -> Iterator[Told]:
+def _feeds(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
     tokens = {token.address: token.label for token in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs)}
     named = {label: feed for address, label in tokens.items() if (feed := desk.portfolio.feed(address)) is not None}
-    items: list[Item] = [CallItem(feed, DESCRIPTION, longest=_DESCRIPTION_BYTES) for feed in named.values()]
-    for (label, feed), said in zip(named.items(), ask(desk.line, items), strict=True):
+    items: list[LensItem] = [CallItem(feed, DESCRIPTION, longest=_DESCRIPTION_BYTES) for feed in named.values()]
+    for (label, feed), said in zip(named.items(), query_lens(desk.line, items), strict=True):
         found = next((one for one in step.snapshot.feeds if one.feed == feed), None)
         if found is None:
             continue  # it is quarantined, which has a row of its own
         base, quote = _pair(symbol_text(said))
-        about = f"{base} / {quote}, {bounds(found)}"
-        unfit = rounds.round_fault(step, found)
+        about = f"{base} / {quote}, {format_answer_bounds(found)}"
+        unfit = rounds.feed_round_fault(step, found)
         if unfit:
             yield f"feed {label}", FAIL, f"it {unfit}", "wait for its next round, or correct the feed"
         elif quote != _DOLLAR or not _same(label, base):
@@ -95,7 +93,7 @@ def _same(label: str, base: str) -> bool:
     return base != _UNKNOWN and label.upper().removesuffix(".E").endswith(base.upper())
 
 
-def bounds(found: FeedRound) -> str:
+def format_answer_bounds(found: FeedRound) -> str:
     """Between which answers a feed's aggregator cuts off, in words."""
     if found.min_answer is None or found.max_answer is None:
         return "it names no bounds"
@@ -103,11 +101,11 @@ def bounds(found: FeedRound) -> str:
     return f"{low} to {decimal_text(found.max_answer, found.decimals)}" if found.max_answer < UNBOUNDED else f"{low}, no upper bound"
 
 
-def _means(step: StepInput) -> Iterator[Told]:
-    if ReferenceKind.TWAP not in step.reference.kinds:
+def _twap_checks(step: StepInput) -> Iterator[CheckLine]:
+    if PriceSource.TWAP not in step.reference.kinds:
         return
     asked = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool)]
-    lacking = [f"{pool.address}: {why}" for pool in asked if (why := means.outside(step, pool))]
+    lacking = [f"{pool.address}: {why}" for pool in asked if (why := means.twap_rejection(step, pool))]
     counted = f"those of {len(asked) - len(lacking)} of {len(asked)} V3 pools count"
     if lacking:
         more = f", and {len(lacking) - 1} more" if len(lacking) > 1 else ""
@@ -116,7 +114,7 @@ def _means(step: StepInput) -> Iterator[Told]:
         yield "means", OK, counted, ""
 
 
-def _sequencer(step: StepInput) -> Iterator[Told]:
+def _sequencer(step: StepInput) -> Iterator[CheckLine]:
     if step.reference.sequencer_feed is None:
         return
     fault = sequencer_fault(step)
@@ -126,13 +124,13 @@ def _sequencer(step: StepInput) -> Iterator[Told]:
 # --- How tokens move, for the owner to see: tried out without a plan, and those that are left alone.
 
 
-def tried_out(desk: wiring.Desk, step: StepInput) -> Iterator[tuple[str, ScreenedToken]]:
+def screen_tokens(desk: wiring.AgentContext, step: StepInput) -> Iterator[tuple[str, ScreenedToken]]:
     """Label and finding of each asset and hub that a pool can lend; what differs from its pins comes first. Raises Retryable.
 
     The amount is what the wallet holds, or a hundredth of the deepest pool.
     """
     shut = {one.token: one for one in step.quarantine}
-    tried = desk.screen.screen(step, first_look(step)) if desk.limits.token_screen else ()
+    tried = desk.screen.screen(step, initial_token_moves(step)) if desk.limits.token_screen else ()
     for one in (*shut.values(), *(found for found in tried if found.token not in shut)):
         yield step.portfolio.token(one.token).label, one
 
@@ -142,7 +140,7 @@ CHECKUP_OK, CHECKUP_NOTE, CHECKUP_FAIL = "ok", "warn", "fail"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CheckResult:
     """One check: what was found, and what to do about it; `exit` counts when it fails."""
 
     check: str
@@ -170,7 +168,7 @@ def doctor(
 
 def _checks(
     config: LoadedConfig | Path | str, transports: Sequence[Transport] | None, now_s: Callable[[], float], seen: list[Document]
-) -> Iterator[Row]:
+) -> Iterator[CheckResult]:
     try:
         loaded = config if isinstance(config, LoadedConfig) else load_config(config)
     except TrimtabError as error:
@@ -182,9 +180,9 @@ def _checks(
     except ConfigError as error:
         yield _failure("store", error)
     limits = loaded.config.limits
-    yield from (Row("limits", CHECKUP_NOTE, told, "lower the limit, or leave it so") for told in bounds_module.accepted(limits))
-    for name in bounds_module.needless(limits):
-        yield Row("limits", CHECKUP_NOTE, f"limits.i_accept: {name} is within its ceiling", f'take "{name}" out of limits.i_accept')
+    yield from (CheckResult("limits", CHECKUP_NOTE, told, "lower the limit, or leave it so") for told in schema.accepted_limits(limits))
+    for name in schema.needless_acceptances(limits):
+        yield CheckResult("limits", CHECKUP_NOTE, f"limits.i_accept: {name} is within its ceiling", f'take "{name}" out of limits.i_accept')
     yield _key(loaded)
     try:
         lines = tuple(transports) if transports is not None else wiring.open_transports(loaded.config)
@@ -193,94 +191,99 @@ def _checks(
         return
     chain = loaded.config.chain
     known = tuple(Endpoint(line) for line in lines)
-    probes = endpoints.probe(known, chain, now_s)
+    probes = endpoints.probe_endpoints(known, chain, now_s)
     seen.extend(endpoints.report(probes))
-    enough = endpoints.enough(probes, chain.min_operators)
+    enough = endpoints.has_enough_operators(probes, chain.min_operators)
     for found in probes:
         state = CHECKUP_OK if found.head is not None else CHECKUP_NOTE if enough else CHECKUP_FAIL
-        yield Row(f"endpoint {found.endpoint.operator}", state, found.found, found.remedy, found.exit)
+        yield CheckResult(f"endpoint {found.endpoint.operator}", state, found.found, found.remedy, found.exit)
     yield _operators(loaded)
     yield _submission(loaded.config)
     if not enough:
         return
     try:
-        with wiring.open_desk(loaded, known, untrusted_pools=True) as desk:
-            yield Row("store", CHECKUP_OK, str(wiring.store_file(loaded)))
+        with wiring.open_context(loaded, known, untrusted_pools=True) as desk:
+            yield CheckResult("store", CHECKUP_OK, str(wiring.store_file(loaded)))
             snapshot = desk.reader.snapshot()
-            seen[:] = [old | new for old, new in zip(seen, endpoints.records(desk.panel), strict=True)]
-            for operator, why in endpoints.outvoted(snapshot):
-                yield Row(f"endpoint {operator}", CHECKUP_NOTE, why, "the others go on without it; ask its operator, or replace it")
+            seen[:] = [old | new for old, new in zip(seen, endpoints.endpoint_records(desk.panel), strict=True)]
+            for operator, why in endpoints.outvoted_endpoints(snapshot):
+                yield CheckResult(f"endpoint {operator}", CHECKUP_NOTE, why, "the others go on without it; ask its operator, or replace it")
             step = desk.assemble(snapshot, desk.store.history(snapshot.head.timestamp_s))
             yield from _contracts(desk, snapshot)
             yield from _holdings(desk, step)
-            for label, one in tried_out(desk, step):
-                yield Row(f"moves of {label}", CHECKUP_OK if one.finding.accepted else CHECKUP_NOTE, one.why, one.finding.remedy)
-            yield from (Row(*told) for told in checks(desk, step))
+            for label, one in screen_tokens(desk, step):
+                yield CheckResult(f"moves of {label}", CHECKUP_OK if one.finding.accepted else CHECKUP_NOTE, one.why, one.finding.remedy)
+            yield from (CheckResult(*told) for told in price_checks(desk, step))
             yield from _money(desk, snapshot)
             yield from (
-                Row("portfolio", CHECKUP_NOTE, warning, "see the numbers in trimtab status") for warning in minimum.warnings(desk.portfolio)
+                CheckResult("portfolio", CHECKUP_NOTE, warning, "see the numbers in trimtab status")
+                for warning in minimum.warnings(desk.portfolio)
             )
             yield from _least(step)
             stopped = desk.switch.read()
             if stopped.paused is False:
-                yield Row("kill switch", CHECKUP_OK, "not paused")
+                yield CheckResult("kill switch", CHECKUP_OK, "not paused")
             else:
-                yield Row("kill switch", CHECKUP_NOTE, f"paused: {stopped.reason}", "trimtab resume")
+                yield CheckResult("kill switch", CHECKUP_NOTE, f"paused: {stopped.reason}", "trimtab resume")
     except TrimtabError as error:
         yield _failure("reading", error)
 
 
-def _failure(check: str, error: TrimtabError) -> Row:
-    return Row(check, CHECKUP_FAIL, error.message, error.remedy or "see the message", error.exit_code)
+def _failure(check: str, error: TrimtabError) -> CheckResult:
+    return CheckResult(check, CHECKUP_FAIL, error.message, error.remedy or "see the message", error.exit_code)
 
 
-def _config(loaded: LoadedConfig) -> Row:
+def _config(loaded: LoadedConfig) -> CheckResult:
     """A file with an endpoint's URL in it is a secret, which only its owner should read (T18)."""
     found = f"{loaded.path.name}, sha256 {loaded.digest[:12]}"
     secrets = any(endpoint.url is not None for endpoint in loaded.config.chain.rpc) and not loaded.config.chain.local
     mode = loaded.path.stat().st_mode & 0o777
     if secrets and mode & 0o077:
-        return Row("config", CHECKUP_NOTE, f"{found}; it holds URLs and others can read it (mode {mode:04o})", f"chmod 600 {loaded.path}")
-    return Row("config", CHECKUP_OK, found)
+        return CheckResult(
+            "config", CHECKUP_NOTE, f"{found}; it holds URLs and others can read it (mode {mode:04o})", f"chmod 600 {loaded.path}"
+        )
+    return CheckResult("config", CHECKUP_OK, found)
 
 
-def _key(loaded: LoadedConfig) -> Row:
+def _key(loaded: LoadedConfig) -> CheckResult:
     """Whether a key source is there, without opening it: doctor asks for no password."""
     if loaded.config.wallet.mode == "propose":
-        return Row("key", CHECKUP_OK, f"none here: transactions are proposed in {loaded.proposals_path}")
+        return CheckResult("key", CHECKUP_OK, f"none here: transactions are proposed in {loaded.proposals_path}")
     path = loaded.keystore_path
     if path is not None:
         if not path.is_file():
-            return Row("key", CHECKUP_NOTE, f"{path} does not exist", "trimtab wallet create, or put it there before --send")
+            return CheckResult("key", CHECKUP_NOTE, f"{path} does not exist", "trimtab wallet create, or put it there before --send")
         if path.stat().st_mode & 0o077:
-            return Row("key", CHECKUP_FAIL, f"{path} can be read by others (mode {path.stat().st_mode & 0o777:04o})", f"chmod 600 {path}")
+            return CheckResult(
+                "key", CHECKUP_FAIL, f"{path} can be read by others (mode {path.stat().st_mode & 0o777:04o})", f"chmod 600 {path}"
+            )
         return _keystore(loaded, path)
     try:
         key_source(loaded)
         if loaded.config.wallet.keyring is not None:
-            return Row("key", CHECKUP_OK, f"keyring entry {loaded.config.wallet.keyring}, in {keyring_backend()}")
+            return CheckResult("key", CHECKUP_OK, f"keyring entry {loaded.config.wallet.keyring}, in {keyring_backend()}")
     except ConfigError as error:
-        return Row("key", CHECKUP_NOTE, error.message, error.remedy)
-    return Row("key", CHECKUP_OK, "a key source is configured")
+        return CheckResult("key", CHECKUP_NOTE, error.message, error.remedy)
+    return CheckResult("key", CHECKUP_OK, "a key source is configured")
 
 
-def _keystore(loaded: LoadedConfig, path: Path) -> Row:
+def _keystore(loaded: LoadedConfig, path: Path) -> CheckResult:
     """Whether a keystore says itself that it is of another wallet; most name their address in the clear."""
     try:
         named = str(codec.read_json(path.read_text(encoding="utf-8"))["address"]).lower().removeprefix("0x")
     except (OSError, ValueError, KeyError, TypeError):
-        return Row("key", CHECKUP_OK, f"keystore {path}")
+        return CheckResult("key", CHECKUP_OK, f"keystore {path}")
     if named != loaded.config.wallet.address.lower().removeprefix("0x"):
-        return Row("key", CHECKUP_FAIL, f"{path} is of another wallet", "correct wallet.address or wallet.keystore", EXIT_USAGE)
-    return Row("key", CHECKUP_OK, f"keystore {path} of this wallet")
+        return CheckResult("key", CHECKUP_FAIL, f"{path} is of another wallet", "correct wallet.address or wallet.keystore", EXIT_USAGE)
+    return CheckResult("key", CHECKUP_OK, f"keystore {path} of this wallet")
 
 
-def _operators(loaded: LoadedConfig) -> Row:
+def _operators(loaded: LoadedConfig) -> CheckResult:
     chain = loaded.config.chain
     distinct = {endpoint.operator for endpoint in chain.rpc}
     if len(distinct) >= chain.min_operators:
-        return Row("quorum", CHECKUP_OK, f"{len(distinct)} operator(s), {chain.min_operators} needed")
-    return Row(
+        return CheckResult("quorum", CHECKUP_OK, f"{len(distinct)} operator(s), {chain.min_operators} needed")
+    return CheckResult(
         "quorum",
         CHECKUP_FAIL,
         f"{len(distinct)} operator(s), {chain.min_operators} must agree",
@@ -289,38 +292,38 @@ def _operators(loaded: LoadedConfig) -> Row:
     )
 
 
-def _submission(config: Config) -> Row:
+def _submission(config: Config) -> CheckResult:
     """Whether anybody sees a transaction before it is mined, and what that could cost (T1, T15)."""
     if config.chain.local or submission(config) == PRIVATE:
-        return Row("submission", CHECKUP_OK, submission_text(config))
-    return Row("submission", CHECKUP_NOTE, submission_text(config), "a private endpoint in execution.submit_url hides transactions")
+        return CheckResult("submission", CHECKUP_OK, submission_text(config))
+    return CheckResult("submission", CHECKUP_NOTE, submission_text(config), "a private endpoint in execution.submit_url hides transactions")
 
 
-def _contracts(desk: wiring.Desk, snapshot: Snapshot) -> Iterator[Row]:
+def _contracts(desk: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
     hashes = {code.address: code.hash for code in snapshot.code_hashes}
     called = (*desk.execution.pinned, *(pool.address for pool in desk.pools))
     bare = [address for address in called if hashes.get(address, NO_CODE) in (NO_CODE, EMPTY_CODE)]
     if bare:
-        yield Row("contracts", CHECKUP_FAIL, f"no code at {', '.join(bare)}", "correct these addresses in the config")
+        yield CheckResult("contracts", CHECKUP_FAIL, f"no code at {', '.join(bare)}", "correct these addresses in the config")
     pins = {pin.address: pin.code_hash for pin in desk.store.pins()}
     missing = [address for address in called if address not in pins]
     changed = [address for address, pinned in pins.items() if address in hashes and hashes[address] != pinned]
     if changed:
-        yield Row("trust", CHECKUP_FAIL, f"code changed at {', '.join(changed)}", "find out why before: trimtab trust")
+        yield CheckResult("trust", CHECKUP_FAIL, f"code changed at {', '.join(changed)}", "find out why before: trimtab trust")
     elif missing:
-        yield Row("trust", CHECKUP_NOTE, f"{len(missing)} of {len(called)} contracts are not pinned", "trimtab trust")
+        yield CheckResult("trust", CHECKUP_NOTE, f"{len(missing)} of {len(called)} contracts are not pinned", "trimtab trust")
     else:
-        yield Row("trust", CHECKUP_OK, f"{len(pins)} contracts pinned by code hash")
+        yield CheckResult("trust", CHECKUP_OK, f"{len(pins)} contracts pinned by code hash")
     if not desk.pools:
-        yield Row("pools", CHECKUP_FAIL, "no pool between any two of the tokens", "check the factories, or add a hub token")
+        yield CheckResult("pools", CHECKUP_FAIL, "no pool between any two of the tokens", "check the factories, or add a hub token")
     else:
-        yield Row("pools", CHECKUP_OK, f"{len(desk.pools)} found")
+        yield CheckResult("pools", CHECKUP_OK, f"{len(desk.pools)} found")
     for item in (item for item in snapshot.quarantined if item.item != "endpoint"):
-        yield Row(item.item, CHECKUP_FAIL, f"{item.address}: {item.why}", "while it fails, nothing is traded; correct or remove it")
+        yield CheckResult(item.item, CHECKUP_FAIL, f"{item.address}: {item.why}", "while it fails, nothing is traded; correct or remove it")
 
 
-def _holdings(desk: wiring.Desk, step: StepInput) -> Iterator[Row]:
-    held = coin.held(step)
+def _holdings(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckResult]:
+    held = native_coin.held_balances(step)
     references = reference_prices(step)
     decimals = desk.portfolio.numeraire.decimals
     for asset in desk.portfolio.assets:
@@ -330,22 +333,22 @@ def _holdings(desk: wiring.Desk, step: StepInput) -> Iterator[Row]:
         price = references.prices.get(token.address)
         if price is None:
             why = next((u.why for u in references.unpriced if u.token == token.address), "no reference price")
-            yield Row(f"token {token.label}", CHECKUP_FAIL, why, "add a feed, or a V3 pool with enough observations")
+            yield CheckResult(f"token {token.label}", CHECKUP_FAIL, why, "add a feed, or a V3 pool with enough observations")
             continue
         each = price_text(price.price, token.decimals, decimals, 8)
         found = f"{decimal_text(held[token.address], token.decimals)} at {each} by {price.source.value}, {token.decimals} decimals"
-        yield Row(
+        yield CheckResult(
             f"token {token.label}",
             CHECKUP_OK if held[token.address] else CHECKUP_NOTE,
             found,
             "" if held[token.address] else "the wallet holds none",
         )
     if not any(held.values()):
-        yield Row("portfolio", CHECKUP_FAIL, "the wallet is empty", "send it some of the configured tokens")
+        yield CheckResult("portfolio", CHECKUP_FAIL, "the wallet is empty", "send it some of the configured tokens")
     for allowance in step.snapshot.allowances:
         if allowance.raw:
-            label = spending.label(step, allowance.token)
-            yield Row(
+            label = composer.token_label(step, allowance.token)
+            yield CheckResult(
                 f"allowance {label}",
                 CHECKUP_NOTE,
                 f"{allowance.spender} may still take {allowance.raw} base units",
@@ -353,35 +356,37 @@ def _holdings(desk: wiring.Desk, step: StepInput) -> Iterator[Row]:
             )
 
 
-def _least(step: StepInput) -> Iterator[Row]:
+def _least(step: StepInput) -> Iterator[CheckResult]:
     """The least total that these targets, bands, pools and gas work with."""
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
     try:
-        found = least.standing(step, total(drift(step, prices)))
+        found = least_total.least_total_now(step, investable_total(compute_drifts(step, prices)))
     except TrimtabError:
         return
     if found is not None:
-        yield Row("least total", CHECKUP_OK if found["enough"] else CHECKUP_NOTE, found["summary"], "; or ".join(found["changes"]))
+        yield CheckResult("least total", CHECKUP_OK if found["enough"] else CHECKUP_NOTE, found["summary"], "; or ".join(found["changes"]))
 
 
-def _money(desk: wiring.Desk, snapshot: Snapshot) -> Iterator[Row]:
+def _money(desk: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
     floor = desk.limits.native_floor_wei or 0
     found = f"{decimal_text(snapshot.native_wei, 18)} native"
     coin_raw = next((held.raw for held in snapshot.holdings if held.token == desk.portfolio.wrapped_native), 0)
     if 0 < snapshot.native_wei <= floor and coin_raw and desk.limits.native_top_up_wei is not None:
-        yield Row(
+        yield CheckResult(
             "gas money",
             CHECKUP_NOTE,
             f"{found}, the floor is {decimal_text(floor, 18)}",
             "the next step unwraps some: limits.native_top_up",
         )
     elif snapshot.native_wei <= floor:
-        yield Row("gas money", CHECKUP_FAIL, f"{found}, the floor is {decimal_text(floor, 18)}", "send the wallet more of the native coin")
+        yield CheckResult(
+            "gas money", CHECKUP_FAIL, f"{found}, the floor is {decimal_text(floor, 18)}", "send the wallet more of the native coin"
+        )
     else:
-        yield Row("gas money", CHECKUP_OK, found)
+        yield CheckResult("gas money", CHECKUP_OK, found)
     age_s, limit_s = desk.clock.now_s() - snapshot.head.timestamp_s, desk.limits.head_age_s
     if limit_s is not None and age_s > limit_s:
-        yield Row(
+        yield CheckResult(
             "head",
             CHECKUP_FAIL,
             f"{age_s} s old, the limit is {limit_s} s",
@@ -389,4 +394,6 @@ def _money(desk: wiring.Desk, snapshot: Snapshot) -> Iterator[Row]:
             EXIT_RETRYABLE,
         )
     if snapshot.nonce_pending != snapshot.nonce_latest:
-        yield Row("nonce", CHECKUP_NOTE, f"{snapshot.nonce_pending - snapshot.nonce_latest} pending transaction(s)", "wait for them")
+        yield CheckResult(
+            "nonce", CHECKUP_NOTE, f"{snapshot.nonce_pending - snapshot.nonce_latest} pending transaction(s)", "wait for them"
+        )

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.chain.endpoints import Endpoint, Panel, operators
-from agent.chain.quorum import common_height, needed, uneven
+from agent.chain.endpoints import Endpoint, EndpointPool, operators_of
+from agent.chain.quorum import common_height, height_disagreement, quorum_size
 from agent.config.schema import ChainTable
 from agent.errors import EXIT_OPERATOR, EXIT_REFUSED, EXIT_RETRYABLE, TrimtabError
 from agent.model import Snapshot
@@ -18,7 +18,7 @@ MAX_CLOCK_SKEW_S = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class EndpointProbe:
     """One endpoint's answer: `head` is None where it failed or `lags`, then with the reason, what to do, and the exit code of that."""
 
     endpoint: Endpoint
@@ -29,24 +29,24 @@ class Probe:
     lags: bool = False
 
 
-def probe(endpoints: Sequence[Endpoint], chain: ChainTable, now_s: Callable[[], float]) -> list[Probe]:
+def probe_endpoints(endpoints: Sequence[Endpoint], chain: ChainTable, now_s: Callable[[], float]) -> list[EndpointProbe]:
     """Asks each for chain and head; the one that is too far behind the others is named."""
     found = [_one(endpoint, chain.chain_id, now_s) for endpoint in endpoints]
     newest = {one.endpoint: one.head for one in found if one.head is not None}
-    if len(operators(newest)) < chain.min_operators:
+    if len(operators_of(newest)) < chain.min_operators:
         return found
-    panel = Panel(endpoints, chain.min_operators, max_lag_blocks=chain.max_lag_blocks)
-    uneven(panel, newest, common_height(newest, chain.min_operators))
+    panel = EndpointPool(endpoints, chain.min_operators, max_lag_blocks=chain.max_lag_blocks)
+    height_disagreement(panel, newest, common_height(newest, chain.min_operators))
     return [_behind(one) for one in found]
 
 
-def enough(probes: Sequence[Probe], min_operators: int) -> bool:
+def has_enough_operators(probes: Sequence[EndpointProbe], min_operators: int) -> bool:
     """Whether enough operators have an endpoint that does as it should; one that lags counts among those to be outvoted."""
-    answer = operators(one.endpoint for one in probes if one.head is not None or one.lags)
-    return len(operators(one.endpoint for one in probes if one.head is not None)) >= needed(len(answer), min_operators)
+    answer = operators_of(one.endpoint for one in probes if one.head is not None or one.lags)
+    return len(operators_of(one.endpoint for one in probes if one.head is not None)) >= quorum_size(len(answer), min_operators)
 
 
-def records(panel: Panel) -> list[Document]:
+def endpoint_records(panel: EndpointPool) -> list[Document]:
     """State, score from 0 to 1, mean time and last trouble of each endpoint, as this process has seen it."""
     return [
         {
@@ -57,23 +57,23 @@ def records(panel: Panel) -> list[Document]:
             "rest_s": round(found.rest_s, 1),
             "why": found.why,
         }
-        for operator, found in panel.standings()
+        for operator, found in panel.endpoint_states()
     ]
 
 
-def report(probes: Sequence[Probe]) -> list[Document]:
+def report(probes: Sequence[EndpointProbe]) -> list[Document]:
     """The same for the doctor, with each endpoint's head (None where it has none to show)."""
     heads = [{"head": one.head} for one in probes]
-    standings = [Panel([one.endpoint], 1) for one in probes]
-    return [records(panel)[0] | head for panel, head in zip(standings, heads, strict=True)]
+    standings = [EndpointPool([one.endpoint], 1) for one in probes]
+    return [endpoint_records(panel)[0] | head for panel, head in zip(standings, heads, strict=True)]
 
 
-def outvoted(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+def outvoted_endpoints(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     """Operator and reason of each endpoint that had no part in a snapshot."""
     yield from ((item.address, item.why) for item in snapshot.quarantined if item.item == "endpoint")
 
 
-def _one(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> Probe:
+def _one(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> EndpointProbe:
     try:
         started = time.monotonic()
         found = int(endpoint.call("eth_chainId", []), 16)
@@ -81,20 +81,20 @@ def _one(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> Probe
         block = endpoint.call("eth_getBlockByNumber", ["latest", False])
         head, head_s = int(block["number"], 16), int(block["timestamp"], 16)
     except TrimtabError as error:
-        return Probe(endpoint, None, error.message, error.remedy or "check the URL and the network", error.exit_code)
+        return EndpointProbe(endpoint, None, error.message, error.remedy or "check the URL and the network", error.exit_code)
     except (TypeError, ValueError, KeyError):
-        return Probe(endpoint, None, "answers with what no node says", "check its URL", EXIT_OPERATOR)
+        return EndpointProbe(endpoint, None, "answers with what no node says", "check its URL", EXIT_OPERATOR)
     if found != chain_id:
         why = f"chain {found}, the config says {chain_id}"
-        return Probe(endpoint, None, why, "correct chain.chain_id or the endpoint", EXIT_OPERATOR)
+        return EndpointProbe(endpoint, None, why, "correct chain.chain_id or the endpoint", EXIT_OPERATOR)
     skew_s = head_s - int(now_s())
     if skew_s > MAX_CLOCK_SKEW_S:
-        return Probe(endpoint, None, f"its head is {skew_s} s in the future", "set this machine's clock (NTP)")
-    return Probe(endpoint, head, f"chain {found}, {took_ms:.0f} ms, head {head}, {-skew_s} s old")
+        return EndpointProbe(endpoint, None, f"its head is {skew_s} s in the future", "set this machine's clock (NTP)")
+    return EndpointProbe(endpoint, head, f"chain {found}, {took_ms:.0f} ms, head {head}, {-skew_s} s old")
 
 
-def _behind(one: Probe) -> Probe:
+def _behind(one: EndpointProbe) -> EndpointProbe:
     if one.head is None or not one.endpoint.health.lagging:
         return one
     why = one.endpoint.health.standing.why
-    return Probe(one.endpoint, None, f"{one.found}: {why}", "ask its operator, or replace it", EXIT_RETRYABLE, lags=True)
+    return EndpointProbe(one.endpoint, None, f"{one.found}: {why}", "ask its operator, or replace it", EXIT_RETRYABLE, lags=True)

@@ -10,7 +10,18 @@ from agent.config.build import build_policy
 from agent.config.schema import Config
 from agent.model import StepInput
 from agent.policy.drift import band
-from agent.policy.least_total import GWEI, USUAL_PIPS, Terms, Weighed, changes, drift_of, interval_s, least, summary, terms_of
+from agent.policy.least_total import (
+    GWEI,
+    USUAL_PIPS,
+    AssetThreshold,
+    MinimumTotalInputs,
+    compute_minimum_total,
+    correction_drift,
+    format_minimum_total,
+    minimum_total_inputs,
+    review_interval_s,
+    suggested_settings,
+)
 from agent.reference import reference_prices
 from agent.units import PIPS, Value, value_text
 
@@ -23,22 +34,22 @@ PLACES = 6
 """Decimals of a value that is written down in coins: a whole coin may be worth thousands."""
 
 
-def standing(step: StepInput, total: Value) -> Document | None:
+def least_total_now(step: StepInput, total: Value) -> Document | None:
     """Of a running agent, at the gas price of now; None where plan_cost is off or gas has no price."""
-    terms = terms_of(step, reference_prices(step))
-    return None if terms is None else document(terms, total, step.portfolio.numeraire.decimals, step.portfolio.numeraire.label)
+    terms = minimum_total_inputs(step, reference_prices(step))
+    return None if terms is None else least_total_document(terms, total, step.portfolio.numeraire.decimals, step.portfolio.numeraire.label)
 
 
-def document(terms: Terms, total: Value | None, decimals: int, unit: str) -> Document:
+def least_total_document(terms: MinimumTotalInputs, total: Value | None, decimals: int, unit: str) -> Document:
     """What the least total is, and where `total` (None: not known) is below it what to change; values as decimal strings."""
-    found, ways = least(terms), () if total is None else changes(terms, total)
-    said = summary(terms, (found.total or Fraction(0)) if total is None else total, decimals, unit)
+    found, ways = compute_minimum_total(terms), () if total is None else suggested_settings(terms, total)
+    said = format_minimum_total(terms, (found.total or Fraction(0)) if total is None else total, decimals, unit)
     enough = None if total is None else found.total is not None and total >= found.total
     return {
         "total": None if found.total is None else value_text(found.total, decimals, min(decimals, PLACES)),
         "first_purchase": None if found.purchase is None else value_text(found.purchase, decimals, min(decimals, PLACES)),
         "unit": unit,
-        "by": found.binds,
+        "by": found.binding_limit,
         "gas_gwei": value_text(Fraction(terms.gas_price_wei, GWEI), 0, 4),
         "pool_fee_percent": value_text(Fraction(100 * terms.fee_pips, PIPS), 0, 4),
         "corrections_a_year": value_text(found.a_year, 0, 1),
@@ -50,17 +61,17 @@ def document(terms: Terms, total: Value | None, decimals: int, unit: str) -> Doc
     }
 
 
-def of_config(config: Config, dollars: Fraction) -> list[Document]:
+def least_totals_of_config(config: Config, dollars: Fraction) -> list[Document]:
     """Of a new config, at three gas prices; `dollars` per coin of the numeraire. Nothing where plan_cost is off."""
     table, trigger = config.portfolio, build_policy(config).trigger
     if config.limits.plan_cost is None:
         return []
-    rows = [(one.symbol, one.target, drift_of(trigger, one.target, band(trigger, one.target, one.band))) for one in table.assets]
+    rows = [(one.symbol, one.target, correction_drift(trigger, one.target, band(trigger, one.target, one.band))) for one in table.assets]
     least_trade, wei_value = Fraction(config.limits.min_trade or "0"), Fraction(NATIVE_USD) / dollars / 10**18
-    return _rows(rows, table.numeraire, config.limits.plan_cost, least_trade, wei_value, interval_s(trigger))
+    return _rows(rows, table.numeraire, config.limits.plan_cost, least_trade, wei_value, review_interval_s(trigger))
 
 
-def beyond(rows: Sequence[Document], ceiling: str | None) -> list[str]:
+def above_ceiling_lines(rows: Sequence[Document], ceiling: str | None) -> list[str]:
     """What to tell of portfolio.max_live_value where less may be managed than works, by gas price; nothing where it is off."""
     dear = [row for row in rows if row["total"] is not None and ceiling is not None and Fraction(row["total"]) > Fraction(ceiling)]
     if not dear:
@@ -70,7 +81,7 @@ def beyond(rows: Sequence[Document], ceiling: str | None) -> list[str]:
     return [f"{below}: corrections are held there, and more may not be managed. Raise max_live_value, or change a setting named below."]
 
 
-def of_values(
+def least_totals_of_values(
     rows: Sequence[tuple[str, int, Fraction]], home: str, plan_cost_bps: int, min_trade: Value, native: Fraction, total: Value
 ) -> list[Document]:
     """Of targets on the command line: (symbol, target in bps, drift at a correction), at three gas prices, in whole units of value."""
@@ -86,8 +97,10 @@ def _rows(
     every_s: int | None,
     total: Value | None = None,
 ) -> list[Document]:
-    assets = tuple(Weighed(name, bps, drift) for name, bps, drift in rows if name != home)
+    assets = tuple(AssetThreshold(name, bps, drift) for name, bps, drift in rows if name != home)
     home_bps = next((bps for name, bps, _ in rows if name == home), 0)
     unit = 10**PLACES
-    made = [Terms(assets, home_bps, plan_cost_bps, min_trade * unit, USUAL_PIPS, wei, wei_value * unit, every_s) for wei in GAS_WEI]
-    return [document(terms, None if total is None else total * unit, PLACES, home or "units") for terms in made]
+    made = [
+        MinimumTotalInputs(assets, home_bps, plan_cost_bps, min_trade * unit, USUAL_PIPS, wei, wei_value * unit, every_s) for wei in GAS_WEI
+    ]
+    return [least_total_document(terms, None if total is None else total * unit, PLACES, home or "units") for terms in made]

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from agent import wiring
-from agent.app.settings import config_versions as versions
-from agent.app.start import least_total as least
-from agent.chain import watch as feeds
-from agent.chain.lens import ask
+from agent.app.settings import config_versions
+from agent.app.start import least_total
+from agent.chain import watch
+from agent.chain.lens import query_lens
 from agent.chain.rpc import Transport
-from agent.config import load as environment
+from agent.config import load
 from agent.config import template as starters
 from agent.config.build import fixed_contracts
 from agent.config.fields import parse_address, parse_variable
 from agent.config.load import LoadedConfig, load_config, parse_config
 from agent.config.presets import PRESETS, Preset
 from agent.config.schema import NATIVE, RpcTable
-from agent.config.template import Starter, TemplateAsset, read_token_list, refuse_look_alike, render
+from agent.config.template import PortfolioTemplate, TemplateAsset, read_token_list, refuse_look_alike, render
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.model import Snapshot, Verdict
 from agent.policy import minimum
@@ -38,11 +38,11 @@ from agent.units import Token, parse_bps, safe_label
 
 LONGEST_AGE_S = 90_000
 """A feed's slowest heartbeat is a day."""
-MOST_APART = Fraction(101, 100)
+MAX_PRICE_RATIO = Fraction(101, 100)
 _PRICE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
-def dollars_of(
+def usd_price(
     numeraire: TemplateAsset, price: str | None, rpc: Sequence[tuple[str, str]], now_s: Callable[[], float] = time.time
 ) -> Fraction:
     """Dollars per coin: as told, 1 for a dollar, else by the token's feed at the endpoints whose variables are set.
@@ -56,7 +56,7 @@ def dollars_of(
     if is_dollar(Token(numeraire.address, numeraire.symbol, 18)):
         return Fraction(1)
     found = [] if numeraire.feed is None else list(_answers(numeraire.feed, rpc, now_s()))
-    if not found or max(found) > min(found) * MOST_APART:
+    if not found or max(found) > min(found) * MAX_PRICE_RATIO:
         why = "is not known" if not found else "differs between endpoints"
         raise ConfigError(
             f"--numeraire {numeraire.symbol}: the config's caps are counted in it, and its price {why}",
@@ -70,7 +70,7 @@ def _answers(feed: str, rpc: Sequence[tuple[str, str]], now_s: float) -> Iterato
     for variable, operator in rpc:
         try:
             line = wiring.open_transport(RpcTable(operator=operator, url_env=variable))
-            found, _ = feeds.read(feed, ask(line, [item for _, item in feeds.feed_questions(feed)]))
+            found, _ = watch.read_feed(feed, query_lens(line, [item for _, item in watch.feed_questions(feed)]))
         except TrimtabError:
             continue
         if found is not None and found.answer > 0 and now_s - found.updated_at_s <= LONGEST_AGE_S:
@@ -112,7 +112,7 @@ def initialise(  # noqa: PLR0913
         raise ConfigError("--token-list-sha256: there is no list to compare it with", "give the file by --token-list")
     read = None if token_list is None else read_token_list(token_list, preset.chain_id, token_list_sha256)
     ready = _ready(template, stable, targets)
-    targets = targets if ready is None else starters.targets(ready, preset, stable)
+    targets = targets if ready is None else starters.template_targets(ready, preset, stable)
     assets = [_asset(name, share, preset, () if read is None else read.tokens) for name, share in targets]
     symbols = [asset.symbol for asset in assets]
     if numeraire not in symbols:
@@ -121,10 +121,10 @@ def initialise(  # noqa: PLR0913
         parse_variable(variable, "--rpc VARIABLE=OPERATOR")
         if safe_label(operator, "") == "":
             raise ConfigError("--rpc VARIABLE=OPERATOR: the operator is up to 16 letters, digits, . _ -", "for example RPC_URL_1=alchemy")
-    environment.take(path.absolute().parent, (variable for variable, _ in rpc))
-    dollars = dollars_of(assets[symbols.index(numeraire)], price, rpc)
+    load.load_env_file(path.absolute().parent, (variable for variable, _ in rpc))
+    dollars = usd_price(assets[symbols.index(numeraire)], price, rpc)
     text = render(preset, parse_address(wallet, "--wallet"), assets, _hubs(preset, assets), numeraire, rpc, dollars)
-    text = text if ready is None else starters.dress(text, ready)
+    text = text if ready is None else starters.apply_template(text, ready)
     parsed = parse_config(text, "the new config")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -134,7 +134,7 @@ def initialise(  # noqa: PLR0913
         raise ConfigError(f"{path}: cannot be written: {error.strerror}", "choose a folder that exists") from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
-    needs = least.of_config(parsed, dollars)
+    needs = least_total.least_totals_of_config(parsed, dollars)
     return {
         "config": str(path),
         "chain_id": preset.chain_id,
@@ -144,7 +144,7 @@ def initialise(  # noqa: PLR0913
         "numeraire_usd": f"{float(dollars):.10g}",
         "least_total": needs,
         "assets": [{"symbol": a.symbol, "address": a.address, "target": a.target, "feed": a.feed} for a in assets],
-        "warnings": [*minimum.many(len(assets)), *least.beyond(needs, parsed.portfolio.max_live_value)],
+        "warnings": [*minimum.asset_count_warnings(len(assets)), *least_total.above_ceiling_lines(needs, parsed.portfolio.max_live_value)],
         "next": [f"export {variable}=…  (endpoint of operator {who})" for variable, who in rpc]
         + ([ready.todo] if ready is not None and ready.todo else [])
         + [
@@ -154,7 +154,7 @@ def initialise(  # noqa: PLR0913
     }
 
 
-def _ready(template: str | None, stable: str | None, targets: Sequence[tuple[str, str]]) -> Starter | None:
+def _ready(template: str | None, stable: str | None, targets: Sequence[tuple[str, str]]) -> PortfolioTemplate | None:
     """The template that was named, where one was."""
     if template is None:
         if stable is not None:
@@ -164,7 +164,7 @@ def _ready(template: str | None, stable: str | None, targets: Sequence[tuple[str
         return None
     if targets:
         raise ConfigError("--target: a template has its own targets", "leave --template or --target out")
-    return starters.starter(template)
+    return starters.find_template(template)
 
 
 def trust(
@@ -182,11 +182,11 @@ def trust(
     Raises Refused when an address holds no code.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
-    with wiring.open_desk(loaded, transports, untrusted_pools=True) as desk:
+    with wiring.open_context(loaded, transports, untrusted_pools=True) as desk:
         if unseen:
-            versions.require_unchanged(loaded, desk.store)
+            config_versions.require_unchanged(loaded, desk.store)
         snapshot = desk.reader.snapshot()
-        rows, backing, empty = contracts(desk, snapshot)
+        rows, backing, empty = list_contracts(desk, snapshot)
         rows += (paid := _payouts(desk))
         require_code(empty)
         known = all(row["state"] == "unchanged" for row in rows)
@@ -194,12 +194,12 @@ def trust(
         if not known and confirm(document):
             for row in paid:
                 desk.store.confirm_payout_address(row["address"], desk.clock.now_s())
-            pin(desk, rows[: len(rows) - len(paid)], backing)
+            pin_contracts(desk, rows[: len(rows) - len(paid)], backing)
             document["pinned"] = True
         return document
 
 
-def contracts(desk: wiring.Desk, snapshot: Snapshot) -> tuple[list[dict[str, str]], list[Backing], list[Verdict]]:
+def list_contracts(desk: wiring.AgentContext, snapshot: Snapshot) -> tuple[list[dict[str, str]], list[Backing], list[Verdict]]:
     """A row for every contract of the config, each pool found and each implementation of a proxy, with code hash and whether it is
     pinned like that; the implementations once more, by token; and what holds no code.
     """
@@ -232,12 +232,12 @@ def require_code(empty: Sequence[Verdict]) -> None:
         raise Refused("some addresses hold no code: " + "; ".join(v.measured for v in empty), empty, "correct the config")
 
 
-def pin(desk: wiring.Desk, rows: Sequence[Mapping[str, str]], backing: Sequence[Backing]) -> None:
+def pin_contracts(desk: wiring.AgentContext, rows: Sequence[Mapping[str, str]], backing: Sequence[Backing]) -> None:
     """Trusts these contracts and implementations as they are in the rows; the owner has said yes to them."""
     desk.store.pin({row["address"]: row["code_hash"] for row in rows}, desk.clock.now_s(), backing)
 
 
-def _payouts(desk: wiring.Desk) -> list[dict[str, str]]:
+def _payouts(desk: wiring.AgentContext) -> list[dict[str, str]]:
     """Addresses that money may be paid to. Raises ConfigError for one that is none: what is sent there is lost, or comes back."""
     wallet, known = desk.config.wallet, desk.store.payout_addresses()
     ours = {wallet.address: "the wallet itself"} | dict.fromkeys(desk.execution.pinned, "a contract of the config")
@@ -251,12 +251,12 @@ def _payouts(desk: wiring.Desk) -> list[dict[str, str]]:
     ]
 
 
-def trust_now(config: LoadedConfig, transports: Sequence[Transport] | None = None) -> Document:
+def pin_all(config: LoadedConfig, transports: Sequence[Transport] | None = None) -> Document:
     """Pins everything as it stands: for chains that this process made itself."""
     return trust(config, lambda _: True, transports)
 
 
-def _names(desk: wiring.Desk) -> dict[str, str]:
+def _names(desk: wiring.AgentContext) -> dict[str, str]:
     names = fixed_contracts(desk.config, desk.store.liquidity_moves())
     names |= {t.address: f"token {t.label}" for t in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs)}
     for pool in desk.pools:
@@ -318,8 +318,8 @@ def templates(network: str = "ethereum") -> Document:
     preset = PRESETS[network]
     addresses = {token.symbol: token.address for token in preset.tokens}
     found = []
-    for one in starters.STARTERS.values():
-        tokens = starters.targets(one, preset)
+    for one in starters.PORTFOLIO_TEMPLATES.values():
+        tokens = starters.template_targets(one, preset)
         found.append(
             {
                 "name": one.name,

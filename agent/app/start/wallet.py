@@ -16,8 +16,7 @@ from agent.config.fields import parse_address, parse_keyring, parse_variable
 from agent.config.load import key_source, load_config
 from agent.errors import ConfigError
 from agent.signing import keys, keystore
-from agent.signing import keystore as osring
-from agent.signing.secret import Key, Secret, disable_core_dumps, key_of
+from agent.signing.secret import PrivateKey, Secret, disable_core_dumps, parse_private_key
 
 Document = dict[str, Any]
 Ask = Callable[[str], str]
@@ -53,7 +52,7 @@ def create_wallet(file: Path | None, keyring: str | None, password: Password, as
     disable_core_dumps()
     entry = _places(file, keyring, password)
     secret = None if file is None else _new_password(password, ask)
-    return _keep(Key(Account.create()), file, entry, secret)
+    return _keep(PrivateKey(Account.create()), file, entry, secret)
 
 
 def import_wallet(file: Path | None, keyring: str | None, password: Password, ask: Ask | None, index: int = 0) -> Document:
@@ -68,7 +67,7 @@ def import_wallet(file: Path | None, keyring: str | None, password: Password, as
     early = password.given or ask is None  # what can be wrong without a question is told before one
     secret = _new_password(password, ask) if file is not None and early else None
     text = Secret(ask("Private key or recovery phrase: ")) if ask is not None else _standard_input()
-    found = key_of(text, "what was typed" if ask is not None else "standard input", index)
+    found = parse_private_key(text, "what was typed" if ask is not None else "standard input", index)
     if isinstance(found, ConfigError):
         raise found
     if file is not None and secret is None:
@@ -96,11 +95,11 @@ def wallet_address(
         raise ConfigError("--keystore, --keyring and --config name three places", "give one of them")
     if keyring is not None:
         entry = parse_keyring(keyring, "--keyring")
-        return {"address": osring.load(_entry(entry)).address, "keyring": entry, "verified": True}
+        return {"address": keystore.load_from_keyring(_entry(entry)).address, "keyring": entry, "verified": True}
     if config is not None:
         return _of_config(config, ask, verify)
     path = file or Path("wallet.json")
-    raw = keystore.read_private(path)
+    raw = keystore.read_private_file(path)
     if not verify:
         return {"address": _named(raw, path), "keystore": str(path), "verified": False}
     found = keystore.open_keystore(raw, _known_password(path, password, ask), path)
@@ -148,20 +147,20 @@ def _places(file: Path | None, keyring: str | None, password: Password) -> tuple
         raise ConfigError(f"{password.env_option}: a password is for a keystore file", "add --keystore, or leave it out")
     entry = None if keyring is None else _entry(parse_keyring(keyring, "--keyring"))
     if file is not None:
-        keystore.require_room(file)
+        keystore.require_free_path(file)
     if entry is not None:
-        osring.require_keyring_room(entry)
+        keystore.require_free_keyring_entry(entry)
     return entry
 
 
-def _keep(key: Key, file: Path | None, entry: tuple[str, str] | None, password: Secret | None) -> Document:
+def _keep(key: PrivateKey, file: Path | None, entry: tuple[str, str] | None, password: Secret | None) -> Document:
     warnings = []
     if file is not None and password is not None:
-        keystore.write(file, key, password)
+        keystore.write_keystore(file, key, password)
         warnings.append(f"whoever has {file} and its password has the money; without them nobody has it: keep a copy of both, apart")
     if entry is not None:
         try:
-            osring.store(entry, key)
+            keystore.save_to_keyring(entry, key)
         except ConfigError as error:
             kept = "" if file is None else f"; the keystore {file} is written"
             raise ConfigError(error.message + kept, error.remedy) from None

@@ -20,7 +20,7 @@ SAME, CHANGED, CLOSED = 0, 1, 2
 TARGET, HALFWAY, BAND = 0, 1, 2
 FINAL, HOLD, TURNOVER, COSTS, STRANDED, REBALANCES = range(6)
 """Columns of what a run gives."""
-EDGE = 1e-12
+BAND_TOLERANCE = 1e-12
 """A share this far beyond its edge is still on it, and a correction this small, as a share, is none: floats are no closer."""
 _DEEPEST, _ROUNDS = 1.0 - 1e-9, 200
 BLOCK = 256
@@ -68,7 +68,7 @@ def set_bands(targets: Floats, absolute: float, relative: float, open_: Any, wan
 
 
 @_compiled
-def landing(destination: int, shares: Floats, wanted: Floats, bands: Floats, land: Floats) -> float:
+def destination_shares(destination: int, shares: Floats, wanted: Floats, bands: Floats, land: Floats) -> float:
     """Shares to end at, into `land`; the largest correction that the goal asks for, as a share (agent/policy/drift.py).
 
     Target and halfway are points. To the bands each share goes to the nearest of its interval, which leaves too much or too little in
@@ -94,7 +94,7 @@ def landing(destination: int, shares: Floats, wanted: Floats, bands: Floats, lan
 
 
 @_compiled
-def left_over(values: Floats, land: Floats, fee: Floats, shallow: Floats, total: float) -> float:
+def value_after_costs(values: Floats, land: Floats, fee: Floats, shallow: Floats, total: float) -> float:
     """What of `total` is left once every asset stands at its share `land` of just that, after costs.
 
     Selling x into a pool of depth D brings n / (1 + n / D) with n = x (1 - fee), as UniswapV2Library.getAmountOut; `shallow` is 1 / D,
@@ -129,7 +129,7 @@ def left_over(values: Floats, land: Floats, fee: Floats, shallow: Floats, total:
 
 
 @_compiled
-def _worth(units: Floats, prices: Floats, t: int) -> float:
+def _portfolio_value(units: Floats, prices: Floats, t: int) -> float:
     """Value of the holdings at bar `t`."""
     total = 0.0
     for i in range(len(units)):
@@ -138,17 +138,17 @@ def _worth(units: Floats, prices: Floats, t: int) -> float:
 
 
 @_compiled
-def _beyond(units: Floats, prices: Floats, t: int, bands: Floats) -> bool:
+def _is_outside_band(units: Floats, prices: Floats, t: int, bands: Floats) -> bool:
     """Whether any share is strictly beyond its band at bar `t`."""
-    total, found = _worth(units, prices, t), False
+    total, found = _portfolio_value(units, prices, t), False
     for i in range(len(units)):
         value = units[i] * prices[i, t]
-        found |= (value > (bands[1, i] + EDGE) * total) | (value < (bands[0, i] - EDGE) * total)
+        found |= (value > (bands[1, i] + BAND_TOLERANCE) * total) | (value < (bands[0, i] - BAND_TOLERANCE) * total)
     return found
 
 
 @_compiled
-def first_beyond(units: Floats, prices: Floats, start: int, end: int, bands: Floats, whole: Floats) -> int:
+def first_bar_outside_band(units: Floats, prices: Floats, start: int, end: int, bands: Floats, whole: Floats) -> int:
     """The first bar from `start` on that `_beyond` is true of, `end` where there is none before.
 
     Holdings stand still between two trades, so that blocks of bars are looked at side by side, asset after asset; blocks grow, since
@@ -165,13 +165,13 @@ def first_beyond(units: Floats, prices: Floats, start: int, end: int, bands: Flo
                 whole[b] += held * row[b]
         found = 0
         for i in range(len(units)):
-            held, row, least, most = units[i], prices[i, start:stop], bands[0, i] - EDGE, bands[1, i] + EDGE
+            held, row, least, most = units[i], prices[i, start:stop], bands[0, i] - BAND_TOLERANCE, bands[1, i] + BAND_TOLERANCE
             for b in range(many):
                 value = held * row[b]
                 found |= (value > most * whole[b]) | (value < least * whole[b])
         if found:
             for t in range(start, stop):
-                if _beyond(units, prices, t, bands):
+                if _is_outside_band(units, prices, t, bands):
                     return t
         start, size = stop, min(len(whole), 2 * size)
     return end
@@ -223,11 +223,11 @@ def run(  # noqa: C901, PLR0913, PLR0915
             elif opened and begun:
                 t += np.searchsorted(times_s[t:end], rested_s)
                 if banded:
-                    t = first_beyond(units, traded, t, end, bands, whole)
+                    t = first_bar_outside_band(units, traded, t, end, bands, whole)
             else:
                 t = end
         while mark < len(marks) and marks[mark] < t:
-            values_at[mark] = _worth(units, shown, marks[mark]) if begun else value
+            values_at[mark] = _portfolio_value(units, shown, marks[mark]) if begun else value
             mark += 1
         if t >= bars:
             break
@@ -241,15 +241,15 @@ def run(  # noqa: C901, PLR0913, PLR0915
                 if len(traded_at) == bars:
                     held_at[t] = units
         if state[t] != CLOSED and opened and times_s[t] >= due_s:
-            total = _worth(units, traded, t)
-            fires = total > 0.0 and (not banded or _beyond(units, traded, t, bands))
+            total = _portfolio_value(units, traded, t)
+            fires = total > 0.0 and (not banded or _is_outside_band(units, traded, t, bands))
             if fires and times_s[t] >= rested_s:
                 for i in range(count):
                     values[i] = units[i] * traded[i, t]
                     shares[i] = values[i] / total
-                largest = landing(destination, shares, wanted, bands, land)
-                if largest > EDGE and largest * total >= min_trade:
-                    left = left_over(values, land, fee, shallow, total)
+                largest = destination_shares(destination, shares, wanted, bands, land)
+                if largest > BAND_TOLERANCE and largest * total >= min_trade:
+                    left = value_after_costs(values, land, fee, shallow, total)
                     for i in range(count):
                         if traded[i, t] > 0.0:
                             turnover += 0.5 * abs(land[i] * left - values[i])
@@ -263,11 +263,11 @@ def run(  # noqa: C901, PLR0913, PLR0915
                 fires = False  # done: the review as well
             due_s = due_s if fires else times_s[t] + every_s
         if mark < len(marks) and marks[mark] == t:
-            values_at[mark] = _worth(units, shown, t) if begun else value
+            values_at[mark] = _portfolio_value(units, shown, t) if begun else value
             mark += 1
         t += 1
-    found[FINAL] = _worth(units, shown, bars - 1) if begun else value
-    found[HOLD] = _worth(first, shown, bars - 1) if begun else value
+    found[FINAL] = _portfolio_value(units, shown, bars - 1) if begun else value
+    found[HOLD] = _portfolio_value(first, shown, bars - 1) if begun else value
     for i in range(count):
         if traded[i, bars - 1] == 0.0:
             found[STRANDED] += units[i] * shown[i, bars - 1]

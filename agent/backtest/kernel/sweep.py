@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agent.backtest.settings import Settings, Wanted
+from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.errors import ConfigError, Refused
-from agent.model import Destination, Every, Hybrid, Policy, Threshold
-from agent.policy import text as words
+from agent.model import Destination, Every, HybridTrigger, Policy, Threshold
+from agent.policy import text
 from agent.policy.triggers.rules import validate_policy
 from agent.units import BPS, PIPS
 
@@ -27,7 +27,7 @@ FEWEST_BARS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Bars:
+class KernelPrices:
     """A price table, ready to run: a row of prices in one numeraire for each asset, with a column for each bar.
 
     `traded` is zero where an asset has no price, `shown` the newest price so far (zero before the first). `state` says which bars
@@ -46,12 +46,12 @@ class Bars:
     notes: tuple[str, ...]
 
 
-def bars_of(
+def prepare_prices(
     symbols: Sequence[str],
     times_s: ArrayLike,
     prices: ArrayLike,
     patience_bars: int | None = None,
-) -> Bars:
+) -> KernelPrices:
     """The table checked: `prices[bar, asset]`, NaN where there is none, at rising unix seconds `times_s`.
 
     Raises ConfigError for times that repeat or fall, for prices that are zero, negative or infinite, and for an asset without any.
@@ -67,7 +67,7 @@ def bars_of(
     shown = traded if known.all() else np.ascontiguousarray(_newest(prices_or_zero, known).T)
     state = _states(known, patience_bars)
     breaks = np.append(np.nonzero(state != SAME)[0], len(times))
-    return Bars(tuple(symbols), times, traded, shown, state, breaks, _notes(symbols, times, known, patience_bars))
+    return KernelPrices(tuple(symbols), times, traded, shown, state, breaks, _notes(symbols, times, known, patience_bars))
 
 
 def _shaped(symbols: Sequence[str], times_s: ArrayLike, prices: ArrayLike) -> tuple[NDArray[np.int64], Floats]:
@@ -88,8 +88,8 @@ def _check_times(times: NDArray[np.int64]) -> None:
     steps = np.diff(times)
     if (steps <= 0).any():
         row = int(np.argmax(steps <= 0)) + 1
-        what = "is there twice" if steps[row - 1] == 0 else f"comes after {words.moment(int(times[row - 1]))}"
-        raise ConfigError(f"times: {words.moment(int(times[row]))} (row {row}) {what}", "sort the table by time, one row per time")
+        what = "is there twice" if steps[row - 1] == 0 else f"comes after {text.format_time(int(times[row - 1]))}"
+        raise ConfigError(f"times: {text.format_time(int(times[row]))} (row {row}) {what}", "sort the table by time, one row per time")
 
 
 def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Floats) -> None:
@@ -99,7 +99,7 @@ def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Float
         price = float(table[row, column])
         what = "zero" if price == 0 else "negative" if price < 0 and np.isfinite(price) else "infinite"
         raise ConfigError(
-            f"prices: {symbols[column]} is {what} ({price:g}) at {words.moment(int(times[row]))} (row {row})",
+            f"prices: {symbols[column]} is {what} ({price:g}) at {text.format_time(int(times[row]))} (row {row})",
             "leave a price out where there is none",
         )
     empty = np.isnan(table).all(axis=0)
@@ -146,29 +146,29 @@ def _notes(symbols: Sequence[str], times: NDArray[np.int64], known: NDArray[np.b
         rows = np.nonzero(known[:, column])[0]
         first, last = int(rows[0]), int(rows[-1])
         if first > 0:
-            told.append(f"{symbol} has no price before {words.moment(int(times[first]))}: until then the others take its weight")
+            told.append(f"{symbol} has no price before {text.format_time(int(times[first]))}: until then the others take its weight")
         if holes := last - first + 1 - len(rows):
             told.append(f"{symbol} lacks {holes} prices in between, {int(np.diff(rows).max()) - 1} in a row at most: {waiting}")
         if last < len(known) - 1:
-            told.append(f"{symbol} has no price after {words.moment(int(times[last]))}: it counts at its last one; {waiting}")
+            told.append(f"{symbol} has no price after {text.format_time(int(times[last]))}: it counts at its last one; {waiting}")
     steps = np.diff(times)
     usual = int(np.median(steps))
     if wide := int((steps > usual).sum()):
         row = int(np.argmax(steps))
-        longest = f"the longest of {words.span(int(steps[row]))} after {words.moment(int(times[row]))}"
-        told.append(f"{wide} times bars are further apart than the usual {words.span(usual)}, {longest}")
+        longest = f"the longest of {text.format_duration(int(steps[row]))} after {text.format_time(int(times[row]))}"
+        told.append(f"{wide} times bars are further apart than the usual {text.format_duration(usual)}, {longest}")
     return tuple(told)
 
 
 # --- What the fast kernel can try out: targets, when to act, where to go, what trading costs; and many of them as its rows.
 
 
-DESTINATIONS = {Destination.TARGET: 0, Destination.HALFWAY: 1, Destination.BAND: 2}
+DESTINATION_CODES = {Destination.TARGET: 0, Destination.HALFWAY: 1, Destination.BAND: 2}
 """Their numbers in agent/backtest/kernel/kernel.py."""
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class TradingCosts:
     """What trading each asset costs, in the table's order: against the numeraire, so that what is sold pays and what is bought pays.
 
     `fee_bps` is charged on what goes in. `depth` is the value, in the numeraire, of each side of the constant-product pool that the
@@ -179,12 +179,12 @@ class Costs:
     depth: tuple[float, ...]
 
     @classmethod
-    def proportional(cls, bps: float, assets: int, numeraire: int | None = None) -> Costs:
+    def proportional(cls, bps: float, assets: int, numeraire: int | None = None) -> TradingCosts:
         """The same `bps` for every asset but the one at index `numeraire`, which the others trade against and which costs nothing."""
         return cls.pools(bps, inf, assets, numeraire)
 
     @classmethod
-    def pools(cls, fee_bps: float, depth: float, assets: int, numeraire: int | None = None) -> Costs:
+    def pools(cls, fee_bps: float, depth: float, assets: int, numeraire: int | None = None) -> TradingCosts:
         """A pool of that fee and depth for every asset but the numeraire."""
         if numeraire is not None and not 0 <= numeraire < assets:
             raise ConfigError(f"costs.numeraire: {numeraire} is none of {assets} assets", "give the index of its column, or None")
@@ -192,28 +192,28 @@ class Costs:
         return cls(tuple(0.0 if one else float(fee_bps) for one in own), tuple(inf if one else float(depth) for one in own))
 
 
-def costs_of(wanted: Wanted, settings: Settings) -> Costs:
+def simulated_costs(wanted: BacktestSpec, settings: SimulationSettings) -> TradingCosts:
     """Those of the simulated market: a pool with the numeraire for each asset."""
     assets = [asset.token.address for asset in wanted.portfolio.assets]
     money = wanted.portfolio.numeraire.address
     own = assets.index(money) if money in assets else None
-    return Costs.pools(settings.fee_pips * BPS / PIPS, float(settings.depth), len(assets), own)
+    return TradingCosts.pools(settings.fee_pips * BPS / PIPS, float(settings.depth), len(assets), own)
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class KernelSetting:
     """One policy to try out. `targets_bps` sum to 10,000; `min_trade` is in the numeraire; a correction below it is left alone."""
 
     targets_bps: tuple[int, ...]
-    trigger: Threshold | Every | Hybrid
+    trigger: Threshold | Every | HybridTrigger
     destination: Destination
-    costs: Costs
+    costs: TradingCosts
     cooldown_s: int = 0
     min_trade: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class SettingArrays:
     """Settings as arrays, one row each: shares, [width absolute, relative, least trade], [interval, cooldown], destination, costs."""
 
     targets: Floats
@@ -223,35 +223,37 @@ class Rows:
     fee: Floats
     shallow: Floats
 
-    def part(self, start: int, end: int) -> Rows:
+    def part(self, start: int, end: int) -> SettingArrays:
         """Some of them, without a copy."""
         some = slice(start, end)
-        return Rows(self.targets[some], self.numbers[some], self.seconds[some], self.destination[some], self.fee[some], self.shallow[some])
+        return SettingArrays(
+            self.targets[some], self.numbers[some], self.seconds[some], self.destination[some], self.fee[some], self.shallow[some]
+        )
 
 
-def rows_of(settings: Sequence[Setting], assets: int) -> Rows:
+def setting_arrays(settings: Sequence[KernelSetting], assets: int) -> SettingArrays:
     """The rows of some settings for a table of so many assets. Raises ConfigError for none at all, and for what makes no sense."""
     if not settings:
         raise ConfigError("settings: there are none", "give at least one")
     for setting in settings:
         _check(setting, assets)
     every = [_parts(setting) for setting in settings]
-    return Rows(
+    return SettingArrays(
         np.array([setting.targets_bps for setting in settings], dtype=np.float64) / BPS,
         np.array([[*widths, setting.min_trade] for (widths, _), setting in zip(every, settings, strict=True)], dtype=np.float64),
         np.array([[every_s, setting.cooldown_s] for (_, every_s), setting in zip(every, settings, strict=True)], dtype=np.int64),
-        np.array([DESTINATIONS[setting.destination] for setting in settings], dtype=np.int64),
+        np.array([DESTINATION_CODES[setting.destination] for setting in settings], dtype=np.int64),
         np.array([setting.costs.fee_bps for setting in settings], dtype=np.float64) / BPS,
         1.0 / np.array([setting.costs.depth for setting in settings], dtype=np.float64),
     )
 
 
-def _parts(setting: Setting) -> tuple[tuple[float, float], int]:
+def _parts(setting: KernelSetting) -> tuple[tuple[float, float], int]:
     """Widths of the band as shares, NaN where there is none, and the interval in seconds, zero where there is none."""
     match setting.trigger:
         case Threshold():
             threshold, schedule = setting.trigger, None
-        case Hybrid(banded, timed):
+        case HybridTrigger(banded, timed):
             threshold, schedule = banded, timed
         case Every():
             threshold, schedule = Threshold(None, None), setting.trigger
@@ -259,9 +261,11 @@ def _parts(setting: Setting) -> tuple[tuple[float, float], int]:
     return (absolute, relative), schedule.every_s if isinstance(schedule, Every) else 0
 
 
-def _check(setting: Setting, assets: int) -> None:
+def _check(setting: KernelSetting, assets: int) -> None:
     trigger, costs = setting.trigger, setting.costs
-    if not isinstance(trigger, Threshold | Every | Hybrid) or (isinstance(trigger, Hybrid) and not isinstance(trigger.schedule, Every)):
+    if not isinstance(trigger, Threshold | Every | HybridTrigger) or (
+        isinstance(trigger, HybridTrigger) and not isinstance(trigger.schedule, Every)
+    ):
         raise ConfigError(
             f"trigger: the fast kernel knows no {type(trigger).__name__} like this", "use bands, intervals, or both as hybrid"
         )
@@ -286,7 +290,7 @@ PARTS_PER_CORE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class SweepResult:
     """What each setting came to, one number per setting, values in the numeraire.
 
     `turnover` is half of what holdings changed by, `costs` what trading took, `stranded` what of `final_value` has no price at the
@@ -303,7 +307,7 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class KernelResult:
     """The same of one setting. Where no path was asked for these are empty: `values` at every bar; `rebalanced`, the bars that traded;
     `held[bar, asset]`, units after the first buys and after each trade, zero at all other bars.
     """
@@ -319,9 +323,9 @@ class Run:
     held: Floats
 
 
-def run(bars: Bars, setting: Setting, value: float, *, path: bool = False) -> Run:
+def run_kernel(bars: KernelPrices, setting: KernelSetting, value: float, *, path: bool = False) -> KernelResult:
     """One setting, beginning with `value` of the numeraire. Raises ConfigError for what makes no sense, Refused without numba."""
-    kernel, rows = _kernel(), rows_of([setting], len(bars.symbols))
+    kernel, rows = _kernel(), setting_arrays([setting], len(bars.symbols))
     _check_value(value)
     marks = np.arange(len(bars.times_s)) if path else np.zeros(0, dtype=np.int64)
     found, values = np.zeros(6), np.zeros(len(marks))
@@ -332,24 +336,26 @@ def run(bars: Bars, setting: Setting, value: float, *, path: bool = False) -> Ru
         cooldown_s, min_trade, rows.destination[0], rows.fee[0], rows.shallow[0], marks, found, values, traded_at, held,
     )  # fmt: skip
     final, hold, turnover, costs, stranded = (float(number) for number in found[:5])
-    return Run(final, hold, turnover, costs, stranded, int(found[5]), values, np.nonzero(traded_at)[0], held)
+    return KernelResult(final, hold, turnover, costs, stranded, int(found[5]), values, np.nonzero(traded_at)[0], held)
 
 
-def sweep(bars: Bars, settings: Sequence[Setting], value: float, *, marks: Sequence[int] = (), cores: int | None = None) -> Sweep:
+def sweep(
+    bars: KernelPrices, settings: Sequence[KernelSetting], value: float, *, marks: Sequence[int] = (), cores: int | None = None
+) -> SweepResult:
     """Each setting as `run` has it, on `cores` at once (all that this process may use). `marks` are rising numbers of bars.
 
     Raises ConfigError for what makes no sense, Refused without numba.
     """
-    kernel, rows = _kernel(), rows_of(settings, len(bars.symbols))
+    kernel, rows = _kernel(), setting_arrays(settings, len(bars.symbols))
     _check_value(value)
     at = _marked(marks, len(bars.times_s))
     count = len(settings)
     found, values = np.zeros((count, 6)), np.zeros((count, len(at)))
-    threads = min(count, cores or cores_here())
+    threads = min(count, cores or available_cores())
     size = -(-count // (threads * PARTS_PER_CORE)) if threads > 1 else count
 
     def part(start: int) -> None:
-        some: Rows = rows.part(start, start + size)
+        some: SettingArrays = rows.part(start, start + size)
         kernel.many(
             bars.times_s, bars.traded, bars.shown, bars.state, bars.breaks, float(value), some.targets, some.numbers, some.seconds,
             some.destination, some.fee, some.shallow, at, found[start : start + size], values[start : start + size],
@@ -361,7 +367,7 @@ def sweep(bars: Bars, settings: Sequence[Setting], value: float, *, marks: Seque
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(part, range(0, count, size)))
     final, hold, turnover, costs, stranded = (np.ascontiguousarray(found[:, column]) for column in range(5))
-    return Sweep(final, hold, turnover, costs, stranded, found[:, 5].astype(np.int64), values)
+    return SweepResult(final, hold, turnover, costs, stranded, found[:, 5].astype(np.int64), values)
 
 
 def _kernel() -> ModuleType:
@@ -373,7 +379,7 @@ def _kernel() -> ModuleType:
     return fast_kernel
 
 
-def cores_here() -> int:
+def available_cores() -> int:
     """Those that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -9,32 +9,32 @@ from fractions import Fraction
 
 import numpy as np
 
-from agent.backtest.data import Carry
+from agent.backtest.data import FundingCarry
 from agent.backtest.report import sections as report_sections
 from agent.backtest.report.page import (
     NONE,
     STRONG,
-    Fact,
-    Page,
-    Section,
-    Table,
+    ReportFact,
+    ReportPage,
+    ReportSection,
+    ReportTable,
     Trace,
-    at,
-    bars,
-    counted,
-    day,
-    days,
-    length,
-    line,
-    milliseconds,
-    money,
-    named,
-    over_time,
-    percent,
-    ratio,
+    bar_trace,
+    format_date_range,
+    format_day,
+    format_duration,
+    format_money,
+    format_percent,
+    format_ratio,
+    line_trace,
+    pluralize,
+    short_name,
+    time_chart,
+    to_milliseconds,
+    values_at,
 )
-from agent.backtest.report.sections import Found
-from agent.backtest.report.series import DAY_S, Floats, Indices, course, fallen, risk, thinned
+from agent.backtest.report.sections import BacktestAnalysis
+from agent.backtest.report.series import DAY_S, Floats, Indices, downsample_indices, drawdown_series, growth_series, risk_metrics
 from agent.backtest.result import SimulationResult
 from agent.units import YEAR_S, Value
 
@@ -45,12 +45,12 @@ SHOWN = 0.00005
 PERIODS = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, "month"))
 
 
-def costs(found: Found) -> Section:
+def costs_section(found: BacktestAnalysis) -> ReportSection:
     """Costs by kind, adding up over time, and their sums."""
     result = found.result
     scale, done = 10.0**result.decimals, result.rebalances
     if not done:
-        return Section("Costs", ("Nothing was traded, so nothing was paid.",))
+        return ReportSection("Costs", ("Nothing was traded, so nothing was paid.",))
     rows = np.unique(np.linspace(0, len(done) - 1, min(len(done), MOST_STEPS)).astype(np.int64))
     x = [int(result.times_s[0]) * 1_000, *(done[row].time_s * 1_000 for row in rows.tolist()), int(result.times_s[-1]) * 1_000]
     traces: list[Trace] = []
@@ -58,12 +58,12 @@ def costs(found: Found) -> Section:
         paid = np.cumsum([float(getattr(one, kind)) / scale for one in done])
         y = [0.0, *(float(f"{paid[row]:.6g}") for row in rows), float(f"{paid[-1]:.6g}")]
         traces.append(_stacked(x, y, kind, colour))
-    chart = over_time(traces, result.numeraire) | {
+    chart = time_chart(traces, result.numeraire) | {
         "title": f"Paid so far, in {result.numeraire}",
         "says": "Fees, impact and gas stacked, each adding up over time",
         "height": 280,
     }
-    return Section(
+    return ReportSection(
         "Costs",
         (
             "Fees are what pools keep, impact is the rest that swaps brought less than the reference price, gas includes approvals.",
@@ -81,7 +81,7 @@ def _stacked(x: list[int], y: list[float], name: str, colour: str) -> Trace:
     }  # fmt: skip
 
 
-def _cost_table(found: Found) -> Table:
+def _cost_table(found: BacktestAnalysis) -> ReportTable:
     result, years = found.result, max(found.course.years, 1e-9)
     moved = sum((one.turnover for one in result.rebalances), Fraction(0))
     sums: tuple[tuple[str, Value], ...] = (("fees", result.fees), ("impact", result.impact), ("gas", result.gas))
@@ -93,15 +93,15 @@ def _cost_table(found: Found) -> Table:
         if name == "gas" and not result.gas_counted:
             rows.append((name, "not counted", NONE, NONE, NONE))
             continue
-        rows.append((name, money(value, result.decimals), percent(share, 2), percent(share / years, 2), bps))
-    return Table(("kind", result.numeraire, "of the start", "a year", "of what was moved"), tuple(rows))
+        rows.append((name, format_money(value, result.decimals), format_percent(share, 2), format_percent(share / years, 2), bps))
+    return ReportTable(("kind", result.numeraire, "of the start", "a year", "of what was moved"), tuple(rows))
 
 
-def turnover(found: Found) -> Section:
+def turnover_section(found: BacktestAnalysis) -> ReportSection:
     """How much was moved, by period."""
     result = found.result
     if not result.rebalances:
-        return Section("Turnover", ("Nothing was moved.",))
+        return ReportSection("Turnover", ("Nothing was moved.",))
     keys, width = _periods(result)
     moved, counts = np.zeros(len(keys)), np.zeros(len(keys), dtype=np.int64)
     scale = 10.0**result.decimals
@@ -110,20 +110,20 @@ def turnover(found: Found) -> Section:
         row = int(np.searchsorted(starts, one.time_s, side="right")) - 1
         moved[row] += float(one.turnover) / scale / float(result.equity[one.bar])
         counts[row] += one.succeeded
-    trace = bars([key * 1_000 for key in keys], [float(f"{one:.5g}") for one in moved], "turnover", "--c1", ".1%")
-    trace |= {"text": [counted(int(one), "rebalance") for one in counts], "hovertemplate": "%{y:.1%}, %{text}<extra></extra>"}
+    trace = bar_trace([key * 1_000 for key in keys], [float(f"{one:.5g}") for one in moved], "turnover", "--c1", ".1%")
+    trace |= {"text": [pluralize(int(one), "rebalance") for one in counts], "hovertemplate": "%{y:.1%}, %{text}<extra></extra>"}
     trace |= {"textposition": "none"}
-    chart = over_time([trace], "", ".0%", showlegend=False, bargap=0.25) | {
+    chart = time_chart([trace], "", ".0%", showlegend=False, bargap=0.25) | {
         "title": f"Moved in each {width}, as a share of the portfolio",
-        "says": f"Bars, one for each {width}; the largest is {percent(float(moved.max()))}",
+        "says": f"Bars, one for each {width}; the largest is {format_percent(float(moved.max()))}",
         "height": 220,
     }
     whole = float(result.turnover)
     words = (
         "Half of all that was bought and sold, by what the portfolio was worth.",
-        f"In all {percent(whole)} of it, {percent(whole / max(found.course.years, 1e-9))} a year.",
+        f"In all {format_percent(whole)} of it, {format_percent(whole / max(found.course.years, 1e-9))} a year.",
     )
-    return Section("Turnover", words, (chart,))
+    return ReportSection("Turnover", words, (chart,))
 
 
 def _periods(result: SimulationResult) -> tuple[list[int], str]:
@@ -143,7 +143,7 @@ def _periods(result: SimulationResult) -> tuple[list[int], str]:
     return found, name
 
 
-def earned(found: Found) -> Section | None:
+def premium_section(found: BacktestAnalysis) -> ReportSection | None:
     """What rebalancing itself earned: the parts that add up to how far it is ahead of holding."""
     harvest = found.result.harvest
     if harvest is None or not any(one.succeeded for one in found.result.rebalances):
@@ -164,7 +164,8 @@ def earned(found: Found) -> Section | None:
     trace = {
         "type": "bar", "orientation": "h", "x": values, "y": names, "name": "growth", "xhoverformat": "+.2%",
         "marker": {"color": colours},
-        "text": [percent(value, 2, signed=True) for value in values], "textposition": "auto", "hoverinfo": "skip", "cliponaxis": False,
+        "text": [format_percent(value, 2, signed=True) for value in values],
+        "textposition": "auto", "hoverinfo": "skip", "cliponaxis": False,
     }  # fmt: skip
     chart = {
         "data": [trace],
@@ -182,11 +183,11 @@ def earned(found: Found) -> Section | None:
     words = (
         "Excess growth is what trading assets into each other adds to the mean growth of the assets (Fernholz 2002, Stochastic Portfolio "
         "Theory, 1.1.20). Holding has a gain of its own kind, dispersion. All are logarithms of growth, so that they add up.",
-        f"Excess growth came to {percent(harvest.excess_growth_yearly, 2)} a year; the formula expects "
-        f"{percent(harvest.expected_yearly, 2)} of the first weights and the covariance of these prices.",
+        f"Excess growth came to {format_percent(harvest.excess_growth_yearly, 2)} a year; the formula expects "
+        f"{format_percent(harvest.expected_yearly, 2)} of the first weights and the covariance of these prices.",
     )
-    rows = tuple((name, percent(value, 2, signed=True), says) for name, value, says in parts)
-    return Section("What rebalancing earned", words, (chart,), (Table(("part", "log growth", "what it is"), rows),))
+    rows = tuple((name, format_percent(value, 2, signed=True), says) for name, value, says in parts)
+    return ReportSection("What rebalancing earned", words, (chart,), (ReportTable(("part", "log growth", "what it is"), rows),))
 
 
 def _aside(result: SimulationResult, beside: float) -> tuple[str, float, str]:
@@ -198,47 +199,49 @@ def _aside(result: SimulationResult, beside: float) -> tuple[str, float, str]:
     return ("flows and gas money", beside, f"{flows}; {gas}") if result.gas else ("flows", beside, flows)
 
 
-def taxes(found: Found) -> Section | None:
+def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
     """Realised gains of each calendar year."""
     result = found.result
     if not result.taxes:
         return None
-    rows = tuple((str(one.year), money(one.realised, result.decimals)) for one in result.taxes)
+    rows = tuple((str(one.year), format_money(one.realised, result.decimals)) for one in result.taxes)
     total = sum((one.realised for one in result.taxes), Fraction(0))
     words = (
         f"Gains less losses that sales realised in each calendar year (UTC), by {result.lots}, in {result.numeraire}; no rate is applied "
         "to them. This is arithmetic, not advice.",
     )
-    table = Table(("year", f"realised ({result.numeraire})"), (*rows, ("all", money(total, result.decimals))))
-    return Section("Taxable gains", words, (), (table,))
+    table = ReportTable(("year", f"realised ({result.numeraire})"), (*rows, ("all", format_money(total, result.decimals))))
+    return ReportSection("Taxable gains", words, (), (table,))
 
 
-def course_of_steps(found: Found) -> Section:
+def run_log_section(found: BacktestAnalysis) -> ReportSection:
     """How many bars were looked at, and what kept the agent from acting."""
     result = found.result
-    words = [f"{counted(result.bars, 'bar')}; a whole step looked at {result.looked:,} of them, the others were surely quiet."]
+    words = [f"{pluralize(result.bars, 'bar')}; a whole step looked at {result.looked:,} of them, the others were surely quiet."]
     words.append(
-        f"{counted(result.halted, 'bar')} without a decision, since something was stale or contradictory."
+        f"{pluralize(result.halted, 'bar')} without a decision, since something was stale or contradictory."
         if result.halted
         else "None was without a decision."
     )
     failed = sum(not one.succeeded for one in result.rebalances)
     if failed:
-        words.append(f"{counted(failed, 'swap')} reverted and paid gas alone.")
+        words.append(f"{pluralize(failed, 'swap')} reverted and paid gas alone.")
     tables = [
         _counts("Plans refused, by reason", result.refused),
         _counts("Held though something was to be done, by setting", result.kept),
     ]
     notes = tuple((one,) for one in result.notes)
     if notes:
-        tables.append(Table(("about the data",), notes, "Notes"))
-    return Section("How it went", tuple(words), (), tuple(one for one in tables if one is not None))
+        tables.append(ReportTable(("about the data",), notes, "Notes"))
+    return ReportSection("How it went", tuple(words), (), tuple(one for one in tables if one is not None))
 
 
-def _counts(title: str, counts: Sequence[tuple[str, int]]) -> Table | None:
+def _counts(title: str, counts: Sequence[tuple[str, int]]) -> ReportTable | None:
     if not counts:
         return None
-    return Table(("why", "bars"), tuple((why, f"{times:,}") for why, times in sorted(counts, key=lambda one: (-one[1], one[0]))), title)
+    return ReportTable(
+        ("why", "bars"), tuple((why, f"{times:,}") for why, times in sorted(counts, key=lambda one: (-one[1], one[0]))), title
+    )
 
 
 def total_costs(result: SimulationResult) -> Value:
@@ -253,7 +256,7 @@ LINES = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
 """Colours of single assets, the largest sums first; the table has all of them."""
 
 
-def funding(found: Found) -> Section | None:
+def funding_section(found: BacktestAnalysis) -> ReportSection | None:
     """Carry adding up over time, and its sums; nothing where no rates were given."""
     result = found.result
     if result.funding is None:
@@ -263,15 +266,15 @@ def funding(found: Found) -> Section | None:
     paths = {one.symbol: _so_far(one, times_s, scale) for one in carries}
     whole: Floats = np.sum(list(paths.values()), axis=0)
     shown = sorted(carries, key=lambda one: (-abs(one.total), one.symbol))[: len(LINES)] if len(carries) > 1 else []
-    kept = thinned([whole, *(paths[one.symbol] for one in shown)])
-    x = milliseconds(times_s, kept)
+    kept = downsample_indices([whole, *(paths[one.symbol] for one in shown)])
+    x = to_milliseconds(times_s, kept)
     traces = [
-        *(_line(x, paths[one.symbol], kept, named(one.symbol), colour) for one, colour in zip(shown, LINES, strict=False)),
+        *(_line(x, paths[one.symbol], kept, short_name(one.symbol), colour) for one, colour in zip(shown, LINES, strict=False)),
         _line(x, whole, kept, "all", "--c1", STRONG),
     ]
-    chart = over_time(traces, result.numeraire) | {
+    chart = time_chart(traces, result.numeraire) | {
         "title": f"Funding so far, in {result.numeraire}",
-        "says": f"Lines of what funding adds up to over time; all of it ends at {money(result.funding.total, result.decimals)}",
+        "says": f"Lines of what funding adds up to over time; all of it ends at {format_money(result.funding.total, result.decimals)}",
         "height": 280,
     }
     words = (
@@ -283,20 +286,20 @@ def funding(found: Found) -> Section | None:
     rows = tuple(
         (
             one.symbol,
-            money(one.total, result.decimals),
+            format_money(one.total, result.decimals),
             _share(one.yearly),
-            money(one.notional, result.decimals),
+            format_money(one.notional, result.decimals),
             f"{len(one.payments):,}",
         )
         for one in carries
     )
     times = sum(len(one.payments) for one in carries)
-    rows = (*rows, ("all", money(result.funding.total, result.decimals), _share(result.funding.yearly), NONE, f"{times:,}"))
+    rows = (*rows, ("all", format_money(result.funding.total, result.decimals), _share(result.funding.yearly), NONE, f"{times:,}"))
     head = ("asset", f"got ({result.numeraire})", "a year, of what was held", "held on average", "times")
-    return Section("Funding of a full hedge", words, (chart,), (Table(head, rows),))
+    return ReportSection("Funding of a full hedge", words, (chart,), (ReportTable(head, rows),))
 
 
-def _so_far(one: Carry, times_s: Indices, scale: float) -> Floats:
+def _so_far(one: FundingCarry, times_s: Indices, scale: float) -> Floats:
     """Whole coins until each of these times."""
     sums = np.concatenate([[0.0], np.cumsum(np.array(one.payments, dtype=np.float64) / scale)])
     found: Floats = sums[np.searchsorted(one.times_s, times_s, side="right")]
@@ -304,11 +307,11 @@ def _so_far(one: Carry, times_s: Indices, scale: float) -> Floats:
 
 
 def _line(x: list[int], path: Floats, kept: Indices, name: str, colour: str, width: float = 1.6) -> dict[str, object]:
-    return line(x, at(path, kept), name, colour, width=width, form=",.2f", step=True)
+    return line_trace(x, values_at(path, kept), name, colour, width=width, form=",.2f", step=True)
 
 
 def _share(yearly: float | None) -> str:
-    return NONE if yearly is None else percent(yearly, 2, signed=True)
+    return NONE if yearly is None else format_percent(yearly, 2, signed=True)
 
 
 # --- The report of one backtest: what came out in words, its figures, its sections, and by what it can be repeated.
@@ -318,31 +321,31 @@ NO_DIFFERENCE = 0.0005
 """Below a twentieth of a percent nobody should speak of a difference."""
 MOST_FLOWS = 24
 MOST_NAMES = 6
-UNSAID = ("", "None", "()", "False")
+OMITTED_VALUES = ("", "None", "()", "False")
 NORMAL_95 = 1.96
 FEWEST_FOR_INTERVAL = 60
 
 
-def page_of(result: SimulationResult) -> Page:
+def backtest_page(result: SimulationResult) -> ReportPage:
     """The page. Raises Refused where empyrical is not installed."""
-    grown = course(result)
-    found = Found(result, grown, risk(grown))
+    grown = growth_series(result)
+    found = BacktestAnalysis(result, grown, risk_metrics(grown))
     sections = (
-        report_sections.worth(found),
-        earned(found),
-        report_sections.weights(found),
-        report_sections.falls(found),
-        report_sections.trades(found),
-        turnover(found),
-        costs(found),
-        funding(found),
-        report_sections.risks(found),
-        taxes(found),
-        course_of_steps(found),
+        report_sections.value_section(found),
+        premium_section(found),
+        report_sections.weights_section(found),
+        report_sections.drawdown_section(found),
+        report_sections.trades_section(found),
+        turnover_section(found),
+        costs_section(found),
+        funding_section(found),
+        report_sections.risk_section(found),
+        taxes_section(found),
+        run_log_section(found),
     )
-    return Page(
+    return ReportPage(
         title=_names(result),
-        kind=f"Backtest, {days(int(result.times_s[0]), int(result.times_s[-1]))}",
+        kind=f"Backtest, {format_date_range(int(result.times_s[0]), int(result.times_s[-1]))}",
         facts=_facts(found),
         sections=tuple(one for one in sections if one is not None),
         summary=_summary(found),
@@ -351,21 +354,21 @@ def page_of(result: SimulationResult) -> Page:
 
 
 def _names(result: SimulationResult) -> str:
-    first, left = [named(symbol) for symbol in result.symbols[:MOST_NAMES]], len(result.symbols) - MOST_NAMES
+    first, left = [short_name(symbol) for symbol in result.symbols[:MOST_NAMES]], len(result.symbols) - MOST_NAMES
     if left > 0:
         return f"{', '.join(first)} and {left} more"
     return " and ".join(", ".join(first).rsplit(", ", 1))
 
 
-def ahead_by(found: Found) -> float:
+def excess_return(found: BacktestAnalysis) -> float:
     """Growth of the rebalanced portfolio over that of the held one, less one; flows leave it alone."""
     return float(found.course.index[-1] / found.course.hold_index[-1]) - 1
 
 
-def _summary(found: Found) -> tuple[str, ...]:
-    result, unit, ahead = found.result, found.result.numeraire, ahead_by(found)
+def _summary(found: BacktestAnalysis) -> tuple[str, ...]:
+    result, unit, ahead = found.result, found.result.numeraire, excess_return(found)
     done = sum(one.succeeded for one in result.rebalances)
-    end, hold = (f"{money(value, result.decimals)} {unit}" for value in (result.final_value, result.hold_value))
+    end, hold = (f"{format_money(value, result.decimals)} {unit}" for value in (result.final_value, result.hold_value))
     if not done:
         kept = "what kept it from that is told below" if result.refused or result.halted or result.kept else "nothing called for it"
         first = f"In {_span(result)} it never rebalanced: {kept}. It ended at {end}, holding at {hold}."
@@ -374,14 +377,21 @@ def _summary(found: Found) -> tuple[str, ...]:
     elif abs(ahead) < NO_DIFFERENCE:
         first = f"Rebalancing made no difference here: it ended at {end}, holding the same start at {hold}."
     elif ahead > 0:
-        first = f"Rebalancing ended {percent(ahead, _places(ahead))} ahead of holding: at {end}, against {hold}, with every cost paid."
+        first = (
+            f"Rebalancing ended {format_percent(ahead, _places(ahead))} ahead of holding: at {end}, against {hold}, with every cost paid."
+        )
     else:
-        first = f"Rebalancing did not pay here: it ended at {end}, {percent(-ahead, _places(ahead))} behind holding, which came to {hold}."
+        first = (
+            f"Rebalancing did not pay here: it ended at {end}, {format_percent(-ahead, _places(ahead))} behind holding, "
+            f"which came to {hold}."
+        )
     spent, gas = total_costs(result), "" if result.gas_counted else ", gas not counted"
     second = (
-        f"In {_span(result)} it traded {counted(done, 'time')}, moved {ratio(float(result.turnover))} times the portfolio and paid "
-        f"{money(spent, result.decimals)} {unit} for it{gas}. At its lowest it stood {percent(-_deepest(found))} below its highest before; "
-        f"holding stood {percent(-_deepest(found, held=True))} below."
+        f"In {_span(result)} it traded {pluralize(done, 'time')}, moved {format_ratio(float(result.turnover))} times the "
+        "portfolio and paid "
+        f"{format_money(spent, result.decimals)} {unit} for it{gas}. At its lowest it stood "
+        f"{format_percent(-_max_drawdown(found))} below its highest before; "
+        f"holding stood {format_percent(-_max_drawdown(found, held=True))} below."
     )
     moved = "Deposits and withdrawals enter both; what it was ahead or behind by is time-weighted." if result.flows else ""
     return tuple(one for one in (first, second if done else "", moved, _chance(found) if done else "") if one)
@@ -392,57 +402,61 @@ def _places(ahead: float) -> int:
 
 
 def _span(result: SimulationResult) -> str:
-    return length(float(result.times_s[-1] - result.times_s[0]))
+    return format_duration(float(result.times_s[-1] - result.times_s[0]))
 
 
-def _chance(found: Found) -> str:
+def _chance(found: BacktestAnalysis) -> str:
     """A 95 % interval of the mean yearly difference to holding, by the normal distribution of a mean of independent samples."""
     edge, error = found.risk.edge, found.risk.edge_error
     if len(found.course.returns) < FEWEST_FOR_INTERVAL or not (math.isfinite(edge) and error > 0):
         return "One history, and a short one: it says what was, not what will be."
-    low, high = (percent(edge + sign * NORMAL_95 * error, 1, signed=True) for sign in (-1, 1))
+    low, high = (format_percent(edge + sign * NORMAL_95 * error, 1, signed=True) for sign in (-1, 1))
     judged = "chance alone could do that" if abs(edge) <= NORMAL_95 * error else "more than chance alone would do, in this one history"
     return (
-        f"Per year it grew {percent(abs(edge), 2)} {'faster' if edge > 0 else 'slower'} than holding. The 95% interval of that mean "
+        f"Per year it grew {format_percent(abs(edge), 2)} {'faster' if edge > 0 else 'slower'} than holding. The 95% interval of that mean "
         f"reaches from {low} to {high}: {judged}. It takes days for independent, and says what was, not what will be."
     )
 
 
-def _deepest(found: Found, held: bool = False) -> float:
-    return float(fallen(found.course.hold_index if held else found.course.index).min())
+def _max_drawdown(found: BacktestAnalysis, held: bool = False) -> float:
+    return float(drawdown_series(found.course.hold_index if held else found.course.index).min())
 
 
-def _facts(found: Found) -> tuple[Fact, ...]:
-    result, ahead = found.result, ahead_by(found)
+def _facts(found: BacktestAnalysis) -> tuple[ReportFact, ...]:
+    result, ahead = found.result, excess_return(found)
     done, spent = sum(one.succeeded for one in result.rebalances), total_costs(result)
     grown, gas = float(found.course.index[-1]) - 1, "" if result.gas_counted else ", without gas"
     share = float(spent / result.start_value) if result.start_value else math.nan
-    started = f"{percent(grown, signed=True)} from {money(result.start_value, result.decimals)}"
+    started = f"{format_percent(grown, signed=True)} from {format_money(result.start_value, result.decimals)}"
     return (
-        Fact(f"Final value, {result.numeraire}", money(result.final_value, result.decimals), started),
-        Fact("Ahead of holding", percent(ahead, 2, signed=True), f"held: {money(result.hold_value, result.decimals)}"),
-        Fact("Deepest fall", percent(_deepest(found)), f"held: {percent(_deepest(found, held=True))}"),
-        Fact("Sharpe ratio", ratio(found.risk.sharpe), f"held: {ratio(found.risk.hold_sharpe)}"),
-        Fact("Rebalances", f"{done:,}", f"{ratio(float(result.turnover))} times the portfolio"),
-        Fact("Costs", percent(share, 2), f"of the start: {money(spent, result.decimals)} {result.numeraire}{gas}" if spent else NONE),
+        ReportFact(f"Final value, {result.numeraire}", format_money(result.final_value, result.decimals), started),
+        ReportFact("Ahead of holding", format_percent(ahead, 2, signed=True), f"held: {format_money(result.hold_value, result.decimals)}"),
+        ReportFact("Deepest fall", format_percent(_max_drawdown(found)), f"held: {format_percent(_max_drawdown(found, held=True))}"),
+        ReportFact("Sharpe ratio", format_ratio(found.risk.sharpe), f"held: {format_ratio(found.risk.hold_sharpe)}"),
+        ReportFact("Rebalances", f"{done:,}", f"{format_ratio(float(result.turnover))} times the portfolio"),
+        ReportFact(
+            "Costs",
+            format_percent(share, 2),
+            f"of the start: {format_money(spent, result.decimals)} {result.numeraire}{gas}" if spent else NONE,
+        ),
     )
 
 
-def _origin(result: SimulationResult) -> tuple[Fact, ...]:
-    given = {name: value for name, value in result.parameters if value not in UNSAID}
+def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
+    given = {name: value for name, value in result.parameters if value not in OMITTED_VALUES}
     flows = result.flows if len(result.flows) <= MOST_FLOWS else ()  # of more the parameter has a hash
     if flows:
         given.pop("flows", None)
     first = result.targets[0] if len(result.targets) else result.weights[0]
-    targets = ", ".join(f"{symbol} {percent(float(share), 2)}" for symbol, share in zip(result.symbols, first, strict=True))
+    targets = ", ".join(f"{symbol} {format_percent(float(share), 2)}" for symbol, share in zip(result.symbols, first, strict=True))
     return (
-        Fact("targets at the start", targets),
-        *([Fact("policy", result.policy)] if result.policy else []),
-        *(Fact(name.replace("_", " "), value) for name, value in given.items()),
-        *(Fact(f"flow, {day(one.time_s)}", f"{money(one.value, result.decimals)} {result.numeraire}") for one in flows),
-        *([] if "seed" in given else [Fact("seed", str(result.seed))]),
-        Fact("config hash", result.config_hash, "SHA-256"),
-        Fact("data hash", result.data_hash, "SHA-256"),
-        *([Fact("funding hash", result.funding.digest, "SHA-256")] if result.funding is not None else []),
-        *(Fact(name, version) for name, version in result.versions),
+        ReportFact("targets at the start", targets),
+        *([ReportFact("policy", result.policy)] if result.policy else []),
+        *(ReportFact(name.replace("_", " "), value) for name, value in given.items()),
+        *(ReportFact(f"flow, {format_day(one.time_s)}", f"{format_money(one.value, result.decimals)} {result.numeraire}") for one in flows),
+        *([] if "seed" in given else [ReportFact("seed", str(result.seed))]),
+        ReportFact("config hash", result.config_hash, "SHA-256"),
+        ReportFact("data hash", result.data_hash, "SHA-256"),
+        *([ReportFact("funding hash", result.funding.digest, "SHA-256")] if result.funding is not None else []),
+        *(ReportFact(name, version) for name, version in result.versions),
     )

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from agent import artifacts
 from agent.backtest.report.series import Floats, Indices
-from agent.errors import ConfigError, plain
+from agent.errors import ConfigError, printable_text
 from agent.units import floor_int
 
 # --- Reports as pages: what a page is made of, and one self-contained HTML file or JSON document of it.
@@ -50,7 +50,7 @@ WHOLE_FROM = 1e9
 """Above it floats keep all of them: milliseconds are there."""
 
 
-class Fact(NamedTuple):
+class ReportFact(NamedTuple):
     """A name and what it is, with a word on it."""
 
     name: str
@@ -59,7 +59,7 @@ class Fact(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     """Rows of text under a header. Columns in which every cell is a number stand at the right."""
 
     header: tuple[str, ...]
@@ -68,45 +68,45 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ReportSection:
     """A part of a page: paragraphs, then figures, then tables."""
 
     title: str
     words: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
-    tables: tuple[Table, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ReportPage:
     """A report. `summary` says in plain sentences what came out, `facts` are its few most important figures, `origin` is by what it
     can be repeated: parameters, hashes, seed, versions.
     """
 
     title: str
-    facts: tuple[Fact, ...]
-    sections: tuple[Section, ...]
+    facts: tuple[ReportFact, ...]
+    sections: tuple[ReportSection, ...]
     summary: tuple[str, ...] = ()
-    origin: tuple[Fact, ...] = ()
+    origin: tuple[ReportFact, ...] = ()
     kind: str = field(default="Backtest")
 
 
-def write_page(page: Page, path: Path) -> None:
+def write_page(page: ReportPage, path: Path) -> None:
     """The page as one HTML file that asks no network and forbids it; the same bytes for the same page. Replaces the file in one step.
 
     Raises ConfigError where Plotly is not installed, OSError where the file cannot be written.
     """
-    from agent.backtest.report.page import html
+    from agent.backtest.report.page import render_html
 
-    _replace(path, html(page))
+    _replace(path, render_html(page))
 
 
-def write_document(page: Page, path: Path) -> None:
+def write_document(page: ReportPage, path: Path) -> None:
     """The page as JSON: its texts, figures and tables as they are. Replaces the file in one step. Raises OSError."""
-    _replace(path, json.dumps(document(page), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    _replace(path, json.dumps(report_document(page), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def document(page: Page) -> dict[str, Any]:
+def report_document(page: ReportPage) -> dict[str, Any]:
     """The page as plain data; what is no finite number is null."""
     return {
         "kind": page.kind,
@@ -117,7 +117,7 @@ def document(page: Page) -> dict[str, Any]:
             {
                 "title": one.title,
                 "words": list(one.words),
-                "figures": [as_data(figure) for figure in one.figures],
+                "figures": [to_plain_data(figure) for figure in one.figures],
                 "tables": [{"caption": t.caption, "header": list(t.header), "rows": [list(row) for row in t.rows]} for t in one.tables],
             }
             for one in page.sections
@@ -126,14 +126,14 @@ def document(page: Page) -> dict[str, Any]:
     }
 
 
-def as_data(value: Any) -> Any:
+def to_plain_data(value: Any) -> Any:
     """Numbers, texts, lists and dicts of whatever a figure holds, NumPy's too; floats to nine digits, null for NaN and infinity."""
     if isinstance(value, Mapping):
-        return {str(key): as_data(one) for key, one in value.items()}
+        return {str(key): to_plain_data(one) for key, one in value.items()}
     if hasattr(value, "tolist"):
-        return as_data(value.tolist())
+        return to_plain_data(value.tolist())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [as_data(one) for one in value]
+        return [to_plain_data(one) for one in value]
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
@@ -141,15 +141,15 @@ def as_data(value: Any) -> Any:
     return value
 
 
-def inert(value: Any, key: str = "") -> Any:
+def escape_for_plotly(value: Any, key: str = "") -> Any:
     """The same data with each text written so that Plotly shows it letter by letter: it reads a few tags and entities of HTML."""
     if isinstance(value, dict):
-        return {plain(name): inert(one, name) for name, one in value.items()}
+        return {printable_text(name): escape_for_plotly(one, name) for name, one in value.items()}
     if isinstance(value, list):
-        return [inert(one, key) for one in value]
+        return [escape_for_plotly(one, key) for one in value]
     if not isinstance(value, str):
         return value
-    shown = (value if key in TEMPLATES else plain(value)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    shown = (value if key in TEMPLATES else printable_text(value)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     if key in TEMPLATES:
         for tag in ALLOWED_TAGS:
             shown = shown.replace(tag.replace("<", "&lt;").replace(">", "&gt;"), tag)
@@ -181,7 +181,7 @@ NOTHING = ("", "—", "–", "none")
 _HERE = Path(__file__).parent / "page"
 
 
-def html(page: Page) -> str:
+def render_html(page: ReportPage) -> str:
     """The whole file. Raises ConfigError where Plotly's bundle is missing."""
     style, script, plotly = _own("page.css"), _own("page.js"), _plotly()
     figures: list[Figure] = []
@@ -242,7 +242,7 @@ def _hash(script: str) -> str:
 
 
 def _text(value: str) -> str:
-    return escape(plain(value), quote=True)
+    return escape(printable_text(value), quote=True)
 
 
 def _data(figures: list[Figure]) -> str:
@@ -258,7 +258,7 @@ def _data(figures: list[Figure]) -> str:
             return {"list": lists.setdefault(_json(value), len(lists))}
         return value
 
-    drawn = [once(inert(as_data({"data": one.get("data", []), "layout": _layout(one)}))) for one in figures]
+    drawn = [once(escape_for_plotly(to_plain_data({"data": one.get("data", []), "layout": _layout(one)}))) for one in figures]
     text = f'{{"lists":[{",".join(lists)}],"figures":{_json(drawn)}}}'
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -275,7 +275,7 @@ def _paragraphs(words: tuple[str, ...]) -> str:
     return "".join(f"<p>{_text(one)}</p>" for one in words)
 
 
-def _facts(facts: tuple[Fact, ...]) -> str:
+def _facts(facts: tuple[ReportFact, ...]) -> str:
     if not facts:
         return ""
     cells = []
@@ -286,7 +286,7 @@ def _facts(facts: tuple[Fact, ...]) -> str:
     return f'<dl class="facts">{"".join(cells)}</dl>'
 
 
-def _contents(page: Page) -> str:
+def _contents(page: ReportPage) -> str:
     if len(page.sections) < 3:
         return ""
     links = [f'<li><a href="#s{number}">{_text(one.title)}</a></li>' for number, one in enumerate(page.sections)]
@@ -295,7 +295,7 @@ def _contents(page: Page) -> str:
     return f'<nav aria-label="Contents"><ul>{"".join(links)}</ul></nav>'
 
 
-def _section(number: int, section: Section, figures: list[Figure]) -> str:
+def _section(number: int, section: ReportSection, figures: list[Figure]) -> str:
     parts = []
     for one in section.figures:
         parts.append(_figure(len(figures), one))
@@ -322,7 +322,7 @@ def _figure(number: int, figure: Figure) -> str:
     )
 
 
-def _table(table: Table, title: str) -> str:
+def _table(table: ReportTable, title: str) -> str:
     wide = len(table.header)
     columns = [[row[index] if index < len(row) else "" for row in table.rows] for index in range(wide)]
     right = [_numeric(cells) for cells in columns]
@@ -347,7 +347,7 @@ def _numeric(cells: list[str]) -> bool:
     return bool(told) and all(NUMBER.fullmatch(one) for one in told)
 
 
-def _origin(origin: tuple[Fact, ...]) -> str:
+def _origin(origin: tuple[ReportFact, ...]) -> str:
     if not origin:
         return ""
     rows = "".join(
@@ -369,12 +369,12 @@ MINUS = "−"
 LONGEST_NAME = 24
 
 
-def named(symbol: str) -> str:
+def short_name(symbol: str) -> str:
     """A symbol as charts and headings show it; tables have all of it."""
     return symbol if len(symbol) <= LONGEST_NAME else f"{symbol[: LONGEST_NAME - 1]}…"
 
 
-def money(value: Fraction, decimals: int) -> str:
+def format_money(value: Fraction, decimals: int) -> str:
     """Exact base units as whole coins with thousands set apart: two places from 1 on, else four digits of what there is, cut."""
     coins = abs(value) / Fraction(10) ** decimals
     places = 2
@@ -385,7 +385,7 @@ def money(value: Fraction, decimals: int) -> str:
     return f"{MINUS}{text}" if value < 0 and units else text
 
 
-def percent(share: float, places: int = 1, signed: bool = False) -> str:
+def format_percent(share: float, places: int = 1, signed: bool = False) -> str:
     """0.1234 as 12.3%; a dash for what is no number."""
     if not math.isfinite(share):
         return NONE
@@ -395,7 +395,7 @@ def percent(share: float, places: int = 1, signed: bool = False) -> str:
     return f"{MINUS if share < 0 else '+' if signed else ''}{text}%"
 
 
-def ratio(value: float, places: int = 2) -> str:
+def format_ratio(value: float, places: int = 2) -> str:
     """A plain number; a dash for what is none."""
     if not math.isfinite(value):
         return NONE
@@ -403,32 +403,32 @@ def ratio(value: float, places: int = 2) -> str:
     return f"{MINUS if value < 0 and float(text.replace(',', '')) else ''}{text}"
 
 
-def day(time_s: int) -> str:
+def format_day(time_s: int) -> str:
     """4 Apr 2021, UTC."""
     at = datetime.fromtimestamp(time_s, UTC)
     return f"{at.day} {at:%b %Y}"
 
 
-def days(first_s: int, last_s: int) -> str:
+def format_date_range(first_s: int, last_s: int) -> str:
     """4 Apr 2021 to 31 Dec 2022, or one day."""
-    first, last = day(first_s), day(last_s)
+    first, last = format_day(first_s), format_day(last_s)
     return first if first == last else f"{first} to {last}"
 
 
-def minute(time_s: int) -> str:
+def format_minute(time_s: int) -> str:
     """2021-04-04 13:00, UTC."""
     return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%d %H:%M}"
 
 
-def length(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Days, hours of what is shorter than two days, minutes of what is shorter than an hour."""
     days = seconds / 86_400
     if seconds < 3_600:
-        return counted(round(seconds / 60), "minute")
-    return counted(round(days), "day") if days >= 2 else counted(round(seconds / 3_600), "hour")
+        return pluralize(round(seconds / 60), "minute")
+    return pluralize(round(days), "day") if days >= 2 else pluralize(round(seconds / 3_600), "hour")
 
 
-def counted(number: int, thing: str) -> str:
+def pluralize(number: int, thing: str) -> str:
     """1 rebalance, 23 rebalances."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
@@ -443,7 +443,7 @@ THIN, MIDDLE, STRONG = 1.2, 1.6, 2.2
 DOT = 7
 
 
-def line(  # noqa: PLR0913
+def line_trace(  # noqa: PLR0913
     x: Any, y: Any, name: str, colour: str, *, width: float = MIDDLE, dash: str = "solid", form: str = "", step: bool = False
 ) -> Trace:
     """A line; `form` is how values are written when pointed at."""
@@ -454,14 +454,14 @@ def line(  # noqa: PLR0913
     return found | ({"yhoverformat": form} if form else {})
 
 
-def edge(x: Any, y: Any, colour: str, *, filled: bool) -> Trace:
+def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> Trace:
     """One edge of a band; the upper one fills down to the lower one before it."""
     drawn = {"color": f"var({colour})/0.45", "width": 1, "shape": "hv"}
     found: Trace = {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": drawn, "hoverinfo": "skip", "showlegend": False}
     return found | ({"fill": "tonexty", "fillcolor": f"var({colour})/0.12"} if filled else {})
 
 
-def marks(x: Any, y: Any, says: list[str], name: str, colour: str, symbol: str) -> Trace:
+def marker_trace(x: Any, y: Any, says: list[str], name: str, colour: str, symbol: str) -> Trace:
     """Marks with a text each."""
     return {
         "type": "scatter",
@@ -475,33 +475,33 @@ def marks(x: Any, y: Any, says: list[str], name: str, colour: str, symbol: str) 
     }
 
 
-def bars(x: Any, y: Any, name: str, colour: str, form: str) -> Trace:
+def bar_trace(x: Any, y: Any, name: str, colour: str, form: str) -> Trace:
     """Upright bars."""
     return {"type": "bar", "x": x, "y": y, "name": name, "marker": {"color": f"var({colour})"}, "yhoverformat": form}
 
 
-def axis(unit: str, form: str = "") -> Trace:
+def value_axis(unit: str, form: str = "") -> Trace:
     """An upright axis with its unit."""
     found: Trace = {"title": {"text": unit}}
     return found | ({"tickformat": form, "hoverformat": form} if form else {})
 
 
-def over_time(traces: list[Trace], unit: str, form: str = "", **more: Any) -> Trace:
+def time_chart(traces: list[Trace], unit: str, form: str = "", **more: Any) -> Trace:
     """A chart over time, without its title."""
-    return {"data": traces, "layout": {"xaxis": dict(DATES), "yaxis": axis(unit, form), **more}}
+    return {"data": traces, "layout": {"xaxis": dict(DATES), "yaxis": value_axis(unit, form), **more}}
 
 
-def at(values: Floats, kept: Indices, digits: int = 6) -> list[float]:
+def values_at(values: Floats, kept: Indices, digits: int = 6) -> list[float]:
     """Values at these indices, to so many significant digits."""
     return [float(f"{value:.{digits}g}") for value in values[kept].tolist()]
 
 
-def milliseconds(times_s: NDArray[np.int64], kept: Indices) -> list[int]:
+def to_milliseconds(times_s: NDArray[np.int64], kept: Indices) -> list[int]:
     """Times as the charts count them."""
     return [int(value) * 1_000 for value in times_s[kept].tolist()]
 
 
-def corners(values: Floats) -> Indices:
+def change_indices(values: Floats) -> Indices:
     """Where a stepwise series changes, and its ends."""
     changed = np.nonzero(np.diff(np.nan_to_num(values, nan=-1.0)))[0] + 1
     found: Indices = np.unique(np.concatenate([[0], changed, [len(values) - 1]]))

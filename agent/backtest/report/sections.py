@@ -11,25 +11,36 @@ from agent.backtest.report.page import (
     PERCENT,
     STRONG,
     THIN,
-    Section,
-    Table,
+    ReportSection,
+    ReportTable,
     Trace,
-    at,
-    corners,
-    day,
-    edge,
-    length,
-    line,
-    marks,
-    milliseconds,
-    minute,
-    money,
-    named,
-    over_time,
-    percent,
-    ratio,
+    band_edge_trace,
+    change_indices,
+    format_day,
+    format_duration,
+    format_minute,
+    format_money,
+    format_percent,
+    format_ratio,
+    line_trace,
+    marker_trace,
+    short_name,
+    time_chart,
+    to_milliseconds,
+    values_at,
 )
-from agent.backtest.report.series import DAY_S, Course, Floats, Indices, Risk, calendar, fallen, moved_units, thinned, with_flows
+from agent.backtest.report.series import (
+    DAY_S,
+    Floats,
+    GrowthSeries,
+    Indices,
+    RiskMetrics,
+    calendar_benchmark,
+    downsample_indices,
+    drawdown_series,
+    unit_changes,
+    with_owner_transfers,
+)
 from agent.backtest.result import SimulationResult
 
 CALENDAR_S = 30 * DAY_S
@@ -46,12 +57,12 @@ ALONE = ("--c2", "--c4", "--c6", "--c5")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class BacktestAnalysis:
     """A simulation with what every section needs of it."""
 
     result: SimulationResult
-    course: Course
-    risk: Risk
+    course: GrowthSeries
+    risk: RiskMetrics
 
     @property
     def largest(self) -> list[int]:
@@ -60,33 +71,35 @@ class Found:
         return sorted(range(len(self.result.symbols)), key=lambda column: (-float(mean[column]), column))
 
 
-def worth(found: Found) -> Section:
+def value_section(found: BacktestAnalysis) -> ReportSection:
     """Equity against holding, the calendar rule and single assets; and how far ahead of holding it was."""
     result, index, hold = found.result, found.course.index, found.course.hold_index
     shares, alone = _first_targets(result), [column for column in found.largest if _moves(result, column)][:MOST_ALONE]
-    months = with_flows(calendar(result.prices, shares, result.times_s, CALENDAR_S), result)
-    singles = [with_flows(result.prices[:, column] / result.prices[0, column], result) for column in alone]
-    kept = thinned([result.equity, result.hold, months, *singles])
-    x, form = milliseconds(result.times_s, kept), ",.2f" if float(np.nanmax(result.equity)) < 100 else ",.0f"
+    months = with_owner_transfers(calendar_benchmark(result.prices, shares, result.times_s, CALENDAR_S), result)
+    singles = [with_owner_transfers(result.prices[:, column] / result.prices[0, column], result) for column in alone]
+    kept = downsample_indices([result.equity, result.hold, months, *singles])
+    x, form = to_milliseconds(result.times_s, kept), ",.2f" if float(np.nanmax(result.equity)) < 100 else ",.0f"
     lines = [
         *(
-            line(x, at(path, kept), f"{named(result.symbols[column])} alone", colour, width=THIN, form=form)
+            line_trace(x, values_at(path, kept), f"{short_name(result.symbols[column])} alone", colour, width=THIN, form=form)
             for path, column, colour in zip(singles, alone, ALONE, strict=False)
         ),
-        line(x, at(months, kept), "every 30 days, free of cost", "--c3", dash="dot", form=form) | {"legendrank": 30},
-        line(x, at(result.equity, kept), "rebalanced", "--c1", width=STRONG, form=form) | {"legendrank": 10},
-        line(x, at(result.hold, kept), "held", "--c8", dash="dash", form=form) | {"legendrank": 20},
+        line_trace(x, values_at(months, kept), "every 30 days, free of cost", "--c3", dash="dot", form=form) | {"legendrank": 30},
+        line_trace(x, values_at(result.equity, kept), "rebalanced", "--c1", width=STRONG, form=form) | {"legendrank": 10},
+        line_trace(x, values_at(result.hold, kept), "held", "--c8", dash="dash", form=form) | {"legendrank": 20},
     ]
-    equity = over_time(lines, result.numeraire) | {
+    equity = time_chart(lines, result.numeraire) | {
         "title": f"Worth, in {result.numeraire}",
         "says": "Lines of what the rebalanced portfolio, the held one and the benchmarks were worth over time",
         "height": 400,
     }
     ahead = index / hold - 1
-    near = thinned([ahead])
-    lead = over_time([line(milliseconds(result.times_s, near), at(ahead, near), "ahead of holding", "--c1", form="+.2%")], "", "+.1%") | {
+    near = downsample_indices([ahead])
+    lead = time_chart(
+        [line_trace(to_milliseconds(result.times_s, near), values_at(ahead, near), "ahead of holding", "--c1", form="+.2%")], "", "+.1%"
+    ) | {
         "title": "Ahead of holding",
-        "says": f"A line that ends at {percent(float(ahead[-1]), 2, signed=True)}; above zero rebalancing is ahead",
+        "says": f"A line that ends at {format_percent(float(ahead[-1]), 2, signed=True)}; above zero rebalancing is ahead",
         "height": 220,
     }
     lead["layout"]["yaxis"] |= {"zeroline": True}
@@ -100,28 +113,34 @@ def worth(found: Found) -> Section:
     )
     if result.flows:
         words = (*words, "Deposits and withdrawals enter every line alike; Ahead of holding leaves them out.")
-    return Section("Worth", words, (equity, lead))
+    return ReportSection("Worth", words, (equity, lead))
 
 
-def weights(found: Found) -> Section:
+def weights_section(found: BacktestAnalysis) -> ReportSection:
     """A panel for each asset: its weight, its target, its band."""
     result, shown = found.result, found.largest[:MOST_PANELS]
     figures = []
     for column in shown:
-        kept = thinned([result.weights[:, column]], PANEL_POINTS)
+        kept = downsample_indices([result.weights[:, column]], PANEL_POINTS)
         lines = [*_band(result, column)]
         if len(result.targets):
-            goal = corners(result.targets[:, column])
+            goal = change_indices(result.targets[:, column])
             lines.append(
-                _quiet(line(milliseconds(result.times_s, goal), at(result.targets[:, column], goal), "target", "--c8", dash="dot"))
+                _without_hover(
+                    line_trace(
+                        to_milliseconds(result.times_s, goal), values_at(result.targets[:, column], goal), "target", "--c8", dash="dot"
+                    )
+                )
             )
-        lines.append(line(milliseconds(result.times_s, kept), at(result.weights[:, column], kept, 4), "weight", "--c1", form=PERCENT))
+        lines.append(
+            line_trace(to_milliseconds(result.times_s, kept), values_at(result.weights[:, column], kept, 4), "weight", "--c1", form=PERCENT)
+        )
         low, high = float(np.nanmin(result.weights[:, column])), float(np.nanmax(result.weights[:, column]))
         figures.append(
-            over_time(lines, "", ".0%" if high - low > 0.04 else PERCENT)
+            time_chart(lines, "", ".0%" if high - low > 0.04 else PERCENT)
             | {
-                "title": named(result.symbols[column]),
-                "says": f"Weight between {percent(low)} and {percent(high)}",
+                "title": short_name(result.symbols[column]),
+                "says": f"Weight between {format_percent(low)} and {format_percent(high)}",
                 "small": True,
                 "height": PANEL_PX,
             }
@@ -131,34 +150,34 @@ def weights(found: Found) -> Section:
     if left:
         words = (*words, f"The {len(shown)} largest are drawn; {left} smaller ones are in the table.")
     rows = [_weight_row(result, column) for column in range(len(result.symbols))]
-    return Section("Weights", words, tuple(figures), (Table(("asset", "target", "at the end", "least", "most"), tuple(rows)),))
+    return ReportSection("Weights", words, tuple(figures), (ReportTable(("asset", "target", "at the end", "least", "most"), tuple(rows)),))
 
 
 def _weight_row(result: SimulationResult, column: int) -> tuple[str, ...]:
     path, target = result.weights[:, column], float(result.targets[-1, column]) if len(result.targets) else float("nan")
-    return (result.symbols[column], *(percent(float(one)) for one in (target, path[-1], np.nanmin(path), np.nanmax(path))))
+    return (result.symbols[column], *(format_percent(float(one)) for one in (target, path[-1], np.nanmin(path), np.nanmax(path))))
 
 
-def falls(found: Found) -> Section:
+def drawdown_section(found: BacktestAnalysis) -> ReportSection:
     """Drawdown of both."""
-    result, own, hold = found.result, fallen(found.course.index), fallen(found.course.hold_index)
-    kept = thinned([own, hold])
-    x = milliseconds(result.times_s, kept)
-    below = line(x, at(own, kept, 4), "rebalanced", "--c1", form=PERCENT) | {"fill": "tozeroy", "fillcolor": "var(--c1)/0.14"}
-    chart = over_time([below, line(x, at(hold, kept, 4), "held", "--c8", dash="dash", form=PERCENT)], "", ".0%") | {
+    result, own, hold = found.result, drawdown_series(found.course.index), drawdown_series(found.course.hold_index)
+    kept = downsample_indices([own, hold])
+    x = to_milliseconds(result.times_s, kept)
+    below = line_trace(x, values_at(own, kept, 4), "rebalanced", "--c1", form=PERCENT) | {"fill": "tozeroy", "fillcolor": "var(--c1)/0.14"}
+    chart = time_chart([below, line_trace(x, values_at(hold, kept, 4), "held", "--c8", dash="dash", form=PERCENT)], "", ".0%") | {
         "title": "Below its highest so far",
-        "says": f"Zero is a new high; at the deepest {percent(float(own.min()))}, held {percent(float(hold.min()))}",
+        "says": f"Zero is a new high; at the deepest {format_percent(float(own.min()))}, held {format_percent(float(hold.min()))}",
         "height": 260,
     }
     rows = tuple(
-        (name, percent(float(path.min())), day(int(result.times_s[int(path.argmin())])), _longest(path, result))
+        (name, format_percent(float(path.min())), format_day(int(result.times_s[int(path.argmin())])), _longest(path, result))
         for name, path in (("rebalanced", own), ("held", hold))
     )
-    return Section(
+    return ReportSection(
         "Falls",
         ("How far below its highest value it stood, and how long it took to get back.",),
         (chart,),
-        (Table(("portfolio", "deepest", "on", "longest below"), rows),),
+        (ReportTable(("portfolio", "deepest", "on", "longest below"), rows),),
     )
 
 
@@ -166,31 +185,34 @@ def _longest(path: Floats, result: SimulationResult) -> str:
     """The longest time below a high."""
     highs = np.append(np.nonzero(path >= 0)[0], len(path) - 1)
     spans = np.diff(result.times_s[highs])
-    return length(float(spans.max())) if len(spans) and float(path.min()) < 0 else NONE
+    return format_duration(float(spans.max())) if len(spans) and float(path.min()) < 0 else NONE
 
 
-def trades(found: Found) -> Section:
+def trades_section(found: BacktestAnalysis) -> ReportSection:
     """Every asset's price with where it was bought and sold."""
     result = found.result
     shown = [column for column in found.largest if _moves(result, column)][:MOST_PANELS]
     if not shown:
-        return Section("Trades on prices", (f"Nothing but {result.numeraire} was held: no price moved.",))
-    moved, done = moved_units(result), np.array(sorted({one.bar for one in result.rebalances if one.succeeded and one.bar}), dtype=np.int64)
+        return ReportSection("Trades on prices", (f"Nothing but {result.numeraire} was held: no price moved.",))
+    moved, done = (
+        unit_changes(result),
+        np.array(sorted({one.bar for one in result.rebalances if one.succeeded and one.bar}), dtype=np.int64),
+    )
     hidden, figures = 0, []
     for column in shown:
         price, change = result.prices[:, column], moved[:, column]
-        kept = thinned([price], PANEL_POINTS)
-        lines = [line(milliseconds(result.times_s, kept), at(price, kept), "price", "--c8", width=THIN, form=",.6~g")]
+        kept = downsample_indices([price], PANEL_POINTS)
+        lines = [line_trace(to_milliseconds(result.times_s, kept), values_at(price, kept), "price", "--c8", width=THIN, form=",.6~g")]
         for name, colour, symbol, sign in (("bought", "--c1", "triangle-up", 1), ("sold", "--c2", "triangle-down", -1)):
             bars = done[change[done] * sign > _TINY]
             most = np.sort(bars[np.argsort(-np.abs(change[bars]), kind="stable")[:MOST_MARKS]])
             hidden += len(bars) - len(most)
-            says = [f"{name} {percent(abs(float(change[bar])))} of what was held" for bar in most]
-            lines.append(marks(milliseconds(result.times_s, most), at(price, most), says, name, colour, symbol))
+            says = [f"{name} {format_percent(abs(float(change[bar])))} of what was held" for bar in most]
+            lines.append(marker_trace(to_milliseconds(result.times_s, most), values_at(price, most), says, name, colour, symbol))
         figures.append(
-            over_time(lines, result.numeraire, "", hovermode="closest")
+            time_chart(lines, result.numeraire, "", hovermode="closest")
             | {
-                "title": named(result.symbols[column]),
+                "title": short_name(result.symbols[column]),
                 "says": f"Price in {result.numeraire}, with {len(done)} rebalances marked",
                 "small": True,
                 "height": PANEL_PX + 20,
@@ -199,46 +221,46 @@ def trades(found: Found) -> Section:
     words: tuple[str, ...] = (f"Prices in {result.numeraire}. A triangle that points up is a purchase, one that points down a sale.",)
     if hidden:
         words = (*words, f"Of each asset the {MOST_MARKS} largest of either are marked; {hidden:,} smaller ones are not.")
-    return Section("Trades on prices", words, tuple(figures), _largest_trades(result))
+    return ReportSection("Trades on prices", words, tuple(figures), _largest_trades(result))
 
 
 _TINY = 1e-9
 """What floats leave where nothing was traded."""
 
 
-def _largest_trades(result: SimulationResult, most: int = 12) -> tuple[Table, ...]:
+def _largest_trades(result: SimulationResult, most: int = 12) -> tuple[ReportTable, ...]:
     ranked = sorted(result.rebalances, key=lambda one: (-one.turnover, one.bar))[:most]
     rows = tuple(
         (
-            minute(one.time_s),
-            money(one.turnover, result.decimals),
-            money(one.fees + one.impact + one.gas, result.decimals),
+            format_minute(one.time_s),
+            format_money(one.turnover, result.decimals),
+            format_money(one.fees + one.impact + one.gas, result.decimals),
             "done" if one.succeeded else "reverted",
         )
         for one in ranked
     )
     head = ("time (UTC)", f"moved ({result.numeraire})", f"cost ({result.numeraire})", "result")
     return (
-        (Table(head, rows, "The largest rebalances" if len(result.rebalances) > most else "Every rebalance, the largest first"),)
+        (ReportTable(head, rows, "The largest rebalances" if len(result.rebalances) > most else "Every rebalance, the largest first"),)
         if rows
         else ()
     )
 
 
-def risks(found: Found) -> Section:
+def risk_section(found: BacktestAnalysis) -> ReportSection:
     """Rolling Sharpe ratio and tracking error, and the figures of the whole run."""
     result, risk, window = found.result, found.risk, found.course.window
     figures: list[Trace] = []
-    span = length(window / found.course.per_year * 365 * DAY_S)
+    span = format_duration(window / found.course.per_year * 365 * DAY_S)
     ends = found.course.samples[window:]
     if window and len(ends) and np.isfinite(risk.rolling_sharpe).any():
-        x = milliseconds(result.times_s, ends)
+        x = to_milliseconds(result.times_s, ends)
         every: Indices = np.arange(len(ends))
         figures.append(
-            over_time(
+            time_chart(
                 [
-                    line(x, at(risk.rolling_sharpe, every, 4), "rebalanced", "--c1", width=STRONG, form=".2f"),
-                    line(x, at(risk.rolling_hold_sharpe, every, 4), "held", "--c8", dash="dash", form=".2f"),
+                    line_trace(x, values_at(risk.rolling_sharpe, every, 4), "rebalanced", "--c1", width=STRONG, form=".2f"),
+                    line_trace(x, values_at(risk.rolling_hold_sharpe, every, 4), "held", "--c8", dash="dash", form=".2f"),
                 ],
                 "",
                 ".1f",
@@ -246,8 +268,11 @@ def risks(found: Found) -> Section:
             | {"title": f"Sharpe ratio of the last {span}", "says": "Mean over spread of returns, per year", "height": 260}
         )
         figures.append(
-            over_time(
-                [line(x, at(risk.rolling_tracking_error, every, 4), "tracking error", "--c4", form=".2%")], "", PERCENT, showlegend=False
+            time_chart(
+                [line_trace(x, values_at(risk.rolling_tracking_error, every, 4), "tracking error", "--c4", form=".2%")],
+                "",
+                PERCENT,
+                showlegend=False,
             )
             | {"title": f"Tracking error against holding, of the last {span}", "says": "Spread of the difference, per year", "height": 200}
         )
@@ -259,11 +284,11 @@ def risks(found: Found) -> Section:
         f"Windows are {span} long and know nothing after their end." if figures else "The run is too short for rolling windows.",
     )
     rows = (
-        ("Sharpe ratio", ratio(risk.sharpe), ratio(risk.hold_sharpe)),
-        ("volatility", percent(risk.volatility), percent(risk.hold_volatility)),
-        ("tracking error", percent(risk.tracking_error, 2), NONE),
+        ("Sharpe ratio", format_ratio(risk.sharpe), format_ratio(risk.hold_sharpe)),
+        ("volatility", format_percent(risk.volatility), format_percent(risk.hold_volatility)),
+        ("tracking error", format_percent(risk.tracking_error, 2), NONE),
     )
-    return Section("Risk over time", words, tuple(figures), (Table(("per year", "rebalanced", "held"), rows),))
+    return ReportSection("Risk over time", words, tuple(figures), (ReportTable(("per year", "rebalanced", "held"), rows),))
 
 
 def _first_targets(result: SimulationResult) -> Floats:
@@ -281,11 +306,11 @@ def _band(result: SimulationResult, column: int) -> list[Trace]:
     if not len(result.bands) or np.isnan(result.bands[:, column]).all():
         return []
     low, high = result.bands[:, column, 0], result.bands[:, column, 1]
-    kept = np.union1d(corners(low), corners(high))
-    x = milliseconds(result.times_s, kept)
-    return [edge(x, at(low, kept), "--c1", filled=False), edge(x, at(high, kept), "--c1", filled=True)]
+    kept = np.union1d(change_indices(low), change_indices(high))
+    x = to_milliseconds(result.times_s, kept)
+    return [band_edge_trace(x, values_at(low, kept), "--c1", filled=False), band_edge_trace(x, values_at(high, kept), "--c1", filled=True)]
 
 
-def _quiet(trace: Trace) -> Trace:
+def _without_hover(trace: Trace) -> Trace:
     trace["line"]["shape"] = "hv"
     return trace | {"hoverinfo": "skip"}

@@ -23,7 +23,7 @@ FEWEST_SAMPLES = 20
 """Of a rolling window."""
 
 
-def thinned(columns: Sequence[Floats], most: int = MOST_POINTS) -> Indices:
+def downsample_indices(columns: Sequence[Floats], most: int = MOST_POINTS) -> Indices:
     """Rising indices, about `most` at most, at which all columns are to be drawn: of equal buckets each column's first, last, least and
     greatest value. Jugel, Jerzak, Hackenbroich, Markl (2014), "M4: A Visualization-Oriented Time Series Data Aggregation", VLDB 7(10).
     """
@@ -42,7 +42,7 @@ def thinned(columns: Sequence[Floats], most: int = MOST_POINTS) -> Indices:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class GrowthSeries:
     """How a unit of the portfolio grew, and one that was held, from 1 before the first bar's trades on; flows of the owner change
     neither.
 
@@ -69,7 +69,7 @@ class Course:
         return found if found >= FEWEST_SAMPLES else 0
 
 
-def course(result: SimulationResult) -> Course:
+def growth_series(result: SimulationResult) -> GrowthSeries:
     """Both growths and their samples."""
     days = result.times_s // DAY_S
     samples = np.append(np.nonzero(np.diff(days))[0], len(days) - 1)
@@ -81,7 +81,7 @@ def course(result: SimulationResult) -> Course:
     # By all of the time, not by the usual distance: days without prices, such as weekends, are no samples
     spacing = float(np.diff(result.times_s[samples]).mean()) if len(samples) > 1 else float(DAY_S)
     returns, hold_returns = (path[samples][1:] / path[samples][:-1] - 1 for path in (index, hold_index))
-    return Course(index, hold_index, samples, YEAR_S / spacing, returns, hold_returns)
+    return GrowthSeries(index, hold_index, samples, YEAR_S / spacing, returns, hold_returns)
 
 
 def _grown(path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float, start: float) -> Floats:
@@ -97,7 +97,7 @@ def _grown(path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float
     return found
 
 
-def with_flows(index: Floats, result: SimulationResult) -> Floats:
+def with_owner_transfers(index: Floats, result: SimulationResult) -> Floats:
     """What a portfolio that grows like `index`, of a unit at the start, would be worth with the simulation's flows, whole coins."""
     units, scale = np.full(len(index), float(result.start_value) / 10.0**result.decimals), 10.0**result.decimals
     for one in result.flows:
@@ -106,7 +106,7 @@ def with_flows(index: Floats, result: SimulationResult) -> Floats:
     return found
 
 
-def calendar(prices: Floats, shares: Floats, times_s: NDArray[np.int64], every_s: int) -> Floats:
+def calendar_benchmark(prices: Floats, shares: Floats, times_s: NDArray[np.int64], every_s: int) -> Floats:
     """Growth of a portfolio that is brought to `shares` at the first bar of every period, at no cost."""
     index = np.empty(len(prices))
     level, start = 1.0, 0
@@ -118,14 +118,14 @@ def calendar(prices: Floats, shares: Floats, times_s: NDArray[np.int64], every_s
     return index
 
 
-def fallen(index: Floats) -> Floats:
+def drawdown_series(index: Floats) -> Floats:
     """Drawdown: by what share it is below its highest so far, zero or less."""
     found: Floats = index / np.maximum.accumulate(index) - 1
     return found
 
 
 @dataclass(frozen=True, slots=True)
-class Risk:
+class RiskMetrics:
     """Figures of the whole run by its samples, per year, NaN where they are not known; `edge` is the mean of its logarithms of growth
     less those of holding, `edge_error` the standard error of that mean, by samples that are taken to be independent. Rolling ones end
     at each sample from the window on.
@@ -143,7 +143,7 @@ class Risk:
     rolling_tracking_error: Floats
 
 
-def risk(found: Course) -> Risk:
+def risk_metrics(found: GrowthSeries) -> RiskMetrics:
     """By empyrical-reloaded: Sharpe ratios with a risk-free rate of zero. Raises Refused where it is not installed."""
     try:
         import empyrical
@@ -162,7 +162,7 @@ def risk(found: Course) -> Risk:
         return np.asarray(roll(returns, window=window, annualization=a_year)) if window and callable(roll) else np.empty(0)
 
     logs = np.log1p(found.returns) - np.log1p(found.hold_returns)
-    return Risk(
+    return RiskMetrics(
         sharpe=sharpe(found.returns),
         hold_sharpe=sharpe(found.hold_returns),
         volatility=volatility(found.returns),
@@ -177,7 +177,7 @@ def risk(found: Course) -> Risk:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class PerformanceMetrics:
     """What is quoted of a portfolio: growth a year, volatility and Sharpe ratio of the samples (risk-free rate zero), and the maximum
     drawdown, zero or less. NaN where the run is too short to say.
     """
@@ -188,14 +188,16 @@ class Figures:
     max_drawdown: float
 
 
-def figures(result: SimulationResult) -> tuple[Figures, Figures]:
+def figures(result: SimulationResult) -> tuple[PerformanceMetrics, PerformanceMetrics]:
     """Of the rebalanced portfolio and of the held one; deposits and withdrawals change neither."""
-    found = course(result)
-    measured = risk(found)
+    found = growth_series(result)
+    measured = risk_metrics(found)
 
-    def of(index: Floats, volatility: float, sharpe: float) -> Figures:
+    def of(index: Floats, volatility: float, sharpe: float) -> PerformanceMetrics:
         known = found.years * YEAR_S >= FEWEST_SAMPLES * DAY_S and index[-1] > 0
-        return Figures(float(index[-1] ** (1 / found.years)) - 1 if known else float("nan"), volatility, sharpe, float(fallen(index).min()))
+        return PerformanceMetrics(
+            float(index[-1] ** (1 / found.years)) - 1 if known else float("nan"), volatility, sharpe, float(drawdown_series(index).min())
+        )
 
     return (
         of(found.index, measured.volatility, measured.sharpe),
@@ -203,7 +205,7 @@ def figures(result: SimulationResult) -> tuple[Figures, Figures]:
     )
 
 
-def moved_units(result: SimulationResult) -> Floats:
+def unit_changes(result: SimulationResult) -> Floats:
     """By which share of what was held each asset's amount changed at each bar, above zero where it was bought."""
     gas = np.zeros(len(result.equity))
     for one in result.rebalances:

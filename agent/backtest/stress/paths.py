@@ -10,8 +10,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.data import PriceTable, carried, priced_gas
-from agent.backtest.settings import Settings, Wanted
+from agent.backtest.data import PriceTable, forward_fill, has_gas_price
+from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.tune.statistics import block_length
 from agent.errors import ConfigError
 from agent.reference.checks import is_dollar
@@ -26,7 +26,7 @@ MAD_TO_DEVIATION = 1.4826
 """Median absolute deviation to standard deviation, of normal numbers."""
 
 
-class Method(Enum):
+class PathMethod(Enum):
     """How paths are made."""
 
     BLOCKS = "blocks"
@@ -34,7 +34,7 @@ class Method(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class ReturnHistory:
     """What paths are made from: log returns by bar and asset, the prices they start at, and the distance of bars in seconds.
 
     `left_out` counts bars of the table at which, or before which, an asset had no price: nothing is made up for them.
@@ -49,7 +49,7 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
-class Jumps:
+class JumpDiffusion:
     """A walk of log returns per bar with jumps that come to all assets at once: Merton (1976), "Option pricing when underlying stock
     returns are discontinuous", with vectors in the place of numbers. A bar has a normal move and Poisson(`rate`) normal jumps.
     """
@@ -61,7 +61,7 @@ class Jumps:
     jump_covariance: Floats
 
 
-def past_of(table: PriceTable, drift: bool = True) -> Past:
+def return_history(table: PriceTable, drift: bool = True) -> ReturnHistory:
     """The log returns between neighbouring bars at which every asset has a price; without `drift` the mean growth of prices is taken off.
 
     Raises ConfigError for too few.
@@ -76,11 +76,11 @@ def past_of(table: PriceTable, drift: bool = True) -> Past:
         )
     if not drift:
         returns = returns - np.log(np.exp(returns).mean(axis=0))  # so that prices, not their logarithms, go nowhere
-    last = carried(table.closes)[-1]
-    return Past(table.symbols, returns, last, int(table.times_s[-1]), table.interval_s, table.bars - 1 - len(returns))
+    last = forward_fill(table.closes)[-1]
+    return ReturnHistory(table.symbols, returns, last, int(table.times_s[-1]), table.interval_s, table.bars - 1 - len(returns))
 
 
-def resampled(past: Past, bars: int, block: float, chance: np.random.Generator) -> PriceTable:
+def bootstrap_path(past: ReturnHistory, bars: int, block: float, chance: np.random.Generator) -> PriceTable:
     """A path of `bars` by the stationary bootstrap, with blocks of geometric length, `block` on average, that begin anywhere and go on
     at the beginning past the end: Politis & Romano (1994), "The stationary bootstrap". All assets move together.
     """
@@ -93,7 +93,7 @@ def resampled(past: Past, bars: int, block: float, chance: np.random.Generator) 
     return _table(past, past.returns[rows])
 
 
-def jumped(past: Past, model: Jumps, bars: int, chance: np.random.Generator) -> PriceTable:
+def jump_diffusion_path(past: ReturnHistory, model: JumpDiffusion, bars: int, chance: np.random.Generator) -> PriceTable:
     """A path of `bars` by the model."""
     moves, assets = bars - 1, len(past.symbols)
     normal = chance.standard_normal((moves, assets)) @ _root(model.covariance).T
@@ -102,7 +102,7 @@ def jumped(past: Past, model: Jumps, bars: int, chance: np.random.Generator) -> 
     return _table(past, model.drift + normal + jumps)
 
 
-def jumps_of(past: Past) -> Jumps:
+def fit_jump_diffusion(past: ReturnHistory) -> JumpDiffusion:
     """The model of these returns: bars at which any asset moved further than JUMP_DEVIATIONS are its jumps, all others its walk.
 
     By threshold as Mancini (2009), "Non-parametric threshold estimation for models with stochastic diffusion coefficient and jumps",
@@ -119,13 +119,13 @@ def jumps_of(past: Past) -> Jumps:
     sizes = returns[wild] - drift
     zero = np.zeros(len(past.symbols))
     if not len(sizes):
-        return Jumps(drift, covariance, 0.0, zero, np.zeros_like(covariance))
+        return JumpDiffusion(drift, covariance, 0.0, zero, np.zeros_like(covariance))
     # A bar that jumps moves by its walk as well, which is in the covariance of the sizes: taken off, but never below zero.
     spread = _covariance(sizes) - covariance if len(sizes) > 1 else np.zeros_like(covariance)
-    return Jumps(drift, covariance, float(wild.mean()), sizes.mean(axis=0), _not_negative(spread))
+    return JumpDiffusion(drift, covariance, float(wild.mean()), sizes.mean(axis=0), _not_negative(spread))
 
 
-def block_of(past: Past) -> float:
+def mean_block_length(past: ReturnHistory) -> float:
     """The average length of blocks by the rule of Politis & White (agent/backtest/tune/statistics.py), the longest that any asset asks for.
 
     Of absolute returns: it is the size of moves that clusters, their direction hardly depends on the past. No longer than the data.
@@ -134,13 +134,13 @@ def block_of(past: Past) -> float:
     return min(max(asked), float(len(past.returns)))
 
 
-def check_block(block: float, past: Past) -> None:
+def check_block(block: float, past: ReturnHistory) -> None:
     """Raises ConfigError for a block that is shorter than one bar, or longer than what there is to take it from."""
     if not 1 <= block <= len(past.returns):
         raise ConfigError(f"--block: {block:g} of {len(past.returns)} moves", "a block is at least 1 and no longer than the data")
 
 
-def _table(past: Past, returns: Floats) -> PriceTable:
+def _table(past: ReturnHistory, returns: Floats) -> PriceTable:
     paths = past.last * np.exp(np.vstack([np.zeros(len(past.symbols)), np.cumsum(returns, axis=0)]))
     times = past.end_s + past.interval_s * np.arange(len(paths), dtype=np.int64)
     return PriceTable(past.symbols, times, paths)
@@ -205,21 +205,23 @@ class Severity:
 
 
 @dataclass(frozen=True, slots=True)
-class Laid:
+class StressedPath:
     """A path with a scenario laid over it. `unit` is what a coin of the numeraire is worth at each bar in what the file counts in,
     where it is the numeraire itself that loses its peg, else 1.
     """
 
     table: PriceTable
-    settings: Settings
+    settings: SimulationSettings
     unit: NDArray[np.float64]
 
 
-def lay(scenario: Scenario, wanted: Wanted, table: PriceTable, settings: Settings, severity: Severity) -> Laid:
+def apply_scenario(
+    scenario: Scenario, wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings, severity: Severity
+) -> StressedPath:
     """The middle third of the path gets worse; a crash begins there and stays. Raises ConfigError for what this portfolio cannot meet."""
     first = max(1, table.bars // 3)
     end = max(first + 1, 2 * table.bars // 3)
-    plain = Laid(table, settings, np.ones(table.bars))
+    plain = StressedPath(table, settings, np.ones(table.bars))
     match scenario:
         case Scenario.CALM:
             return plain
@@ -238,20 +240,20 @@ def lay(scenario: Scenario, wanted: Wanted, table: PriceTable, settings: Setting
             return replace(plain, settings=replace(settings, silent=(first, end)))
 
 
-def unfit(
-    scenarios: Sequence[Scenario], wanted: Wanted, table: PriceTable, settings: Settings, severity: Severity
+def inapplicable_scenarios(
+    scenarios: Sequence[Scenario], wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings, severity: Severity
 ) -> list[tuple[str, str]]:
     """Those that this portfolio cannot meet, and why."""
     found = []
     for scenario in scenarios:
         try:
-            lay(scenario, wanted, table, settings, severity)
+            apply_scenario(scenario, wanted, table, settings, severity)
         except ConfigError as error:
             found.append((scenario.value, error.message.removeprefix(f"{scenario.value}: ")))
     return found
 
 
-def dollar_of(wanted: Wanted) -> str:
+def dollar_symbol(wanted: BacktestSpec) -> str:
     """The first asset that its symbol marks as a dollar. Raises ConfigError where there is none."""
     found = next((asset.token.symbol for asset in wanted.portfolio.assets if is_dollar(asset.token)), None)
     if found is None:
@@ -259,7 +261,7 @@ def dollar_of(wanted: Wanted) -> str:
     return found
 
 
-def _crashed(wanted: Wanted, table: PriceTable, severity: Severity, first: int) -> PriceTable:
+def _crashed(wanted: BacktestSpec, table: PriceTable, severity: Severity, first: int) -> PriceTable:
     numeraire = wanted.portfolio.numeraire.symbol
     safe = {token.symbol for token in wanted.tokens if is_dollar(token)} | {numeraire}
     falls = [column for column, symbol in enumerate(table.symbols) if symbol not in safe]
@@ -271,8 +273,8 @@ def _crashed(wanted: Wanted, table: PriceTable, severity: Severity, first: int) 
     return replace(table, closes=closes)
 
 
-def _depegged(wanted: Wanted, plain: Laid, severity: Severity, during: slice) -> Laid:
-    symbol, table = dollar_of(wanted), plain.table
+def _depegged(wanted: BacktestSpec, plain: StressedPath, severity: Severity, during: slice) -> StressedPath:
+    symbol, table = dollar_symbol(wanted), plain.table
     factor = np.ones(table.bars)
     factor[during] = 1 - severity.depeg_bps / BPS
     if symbol in table.symbols:
@@ -285,6 +287,6 @@ def _depegged(wanted: Wanted, plain: Laid, severity: Severity, during: slice) ->
     return replace(plain, table=fallen, unit=unit)
 
 
-def _require_priced_gas(wanted: Wanted, table: PriceTable) -> None:
-    if not priced_gas(wanted, table):
+def _require_priced_gas(wanted: BacktestSpec, table: PriceTable) -> None:
+    if not has_gas_price(wanted, table):
         raise ConfigError("gas-spike: no price of the native coin is known", "name the asset that it is: --native ETH")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from agent.backtest.report.page import Fact, Figure, Page, Section, Table, counted, length
-from agent.backtest.stress.run import QUANTILES, WORST, Case, StressResult, expected_shortfall, quantiles
+from agent.backtest.report.page import Figure, ReportFact, ReportPage, ReportSection, ReportTable, format_duration, pluralize
+from agent.backtest.stress.run import QUANTILES, WORST, StressCase, StressResult, expected_shortfall, quantiles
 from agent.backtest.stress.work import NAMES as CALM_NAMES
 
 BINS = 60
@@ -16,7 +16,7 @@ FIELDS = dict(zip(NAMES, ("loss", "drawdown", "behind", "turnover", "outside"), 
 TITLES = dict(zip(NAMES, ("Loss", "Worst fall", "Behind holding", "Turnover", "Time outside the bands"), strict=True))
 
 
-def figures(case: Case) -> dict[str, Any]:
+def figures(case: StressCase) -> dict[str, Any]:
     """Of each measure its mean, worst, quantiles and the mean of the worst 5 %, as decimal strings; None where there is none."""
     found: dict[str, Any] = {}
     for name, field in FIELDS.items():
@@ -31,18 +31,18 @@ def figures(case: Case) -> dict[str, Any]:
     return found
 
 
-def sections(found: StressResult) -> tuple[Section, ...]:
+def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
     """Paths that could have been, then markets that break."""
     many = [case for case in found.cases if case.by == "kernel" or case.name in CALM_NAMES.values()]
     broken = [case for case in found.cases if case not in many]
-    span = f"{found.bars} bars of {length(found.interval_s)}"
+    span = f"{found.bars} bars of {format_duration(found.interval_s)}"
     made = (
         f"Blocks of the recorded moves, {found.block:.1f} bars long on average, are drawn in another order (stationary bootstrap, Politis &"
         f" Romano 1994); the jump diffusion (Merton 1976) has their covariance and {found.jump_rate * 1000:.2f} jumps in 1,000 bars."
         f" Each path is {span}, made from {found.moves} moves."
     )
     meant = f"Expected shortfall is the mean of the worst {WORST:.0%} of paths, of too few for that the worst. A loss below zero is a gain."
-    first = Section(
+    first = ReportSection(
         "Prices that could have been",
         (made, meant, *_off(found)),
         tuple(_distribution(many, name) for name in ("loss", "turnover")),
@@ -53,15 +53,19 @@ def sections(found: StressResult) -> tuple[Section, ...]:
         " it gets, and after a crash nothing comes back. Gas, limits, minimums and halts are in these.",
         *(f"Left out: {name}: {why}." for name, why in found.skipped),
     )
-    second = Section("Markets that break", words, (_bars(broken),), (_what_happened(broken), *(_table(broken, name) for name in NAMES[:3])))
+    second = ReportSection(
+        "Markets that break", words, (_bars(broken),), (_what_happened(broken), *(_table(broken, name) for name in NAMES[:3]))
+    )
     return first, second
 
 
-def page(found: StressResult) -> Page:
+def stress_page(found: StressResult) -> ReportPage:
     """The whole report."""
     worst = max(found.cases, key=lambda case: expected_shortfall(case.values("loss")))
     facts = [
-        Fact(f"{case.name}: expected shortfall", _percent(expected_shortfall(case.values("loss"))), counted(len(case.measured), "path"))
+        ReportFact(
+            f"{case.name}: expected shortfall", _percent(expected_shortfall(case.values("loss"))), pluralize(len(case.measured), "path")
+        )
         for case in found.cases[:2]
     ]
     count = len(worst.measured)
@@ -70,13 +74,13 @@ def page(found: StressResult) -> Page:
     loss = _percent(expected_shortfall(worst.values("loss")))
     summary = (f"Of all that was tried, {worst.name} is the worst: {which} is a loss of {loss} within {found.bars} bars.",)
     origin = (
-        *(Fact(name, value) for name, value in found.parameters),
-        Fact("config", found.config_hash),
-        Fact("data", found.data_hash),
-        Fact("seed", str(found.seed)),
-        *(Fact(name, value) for name, value in found.versions),
+        *(ReportFact(name, value) for name, value in found.parameters),
+        ReportFact("config", found.config_hash),
+        ReportFact("data", found.data_hash),
+        ReportFact("seed", str(found.seed)),
+        *(ReportFact(name, value) for name, value in found.versions),
     )
-    return Page("Stress test", tuple(facts), sections(found), summary, origin, kind="Stress")
+    return ReportPage("Stress test", tuple(facts), stress_sections(found), summary, origin, kind="Stress")
 
 
 def _off(found: StressResult) -> tuple[str, ...]:
@@ -88,7 +92,7 @@ def _off(found: StressResult) -> tuple[str, ...]:
     )
 
 
-def _distribution(cases: list[Case], name: str) -> Figure:
+def _distribution(cases: list[StressCase], name: str) -> Figure:
     every = np.concatenate([case.values(FIELDS[name]) for case in cases])
     edges = np.linspace(every.min(), every.max() + 1e-12, BINS + 1)
     middles = (edges[1:] + edges[:-1]) / 2
@@ -109,7 +113,7 @@ def _distribution(cases: list[Case], name: str) -> Figure:
     }
 
 
-def _bars(cases: list[Case]) -> Figure:
+def _bars(cases: list[StressCase]) -> Figure:
     names = [case.name for case in cases]
     traces = [
         {"type": "bar", "name": said, "x": names, "y": [measure(case.values("loss")) for case in cases]}
@@ -123,7 +127,7 @@ def _bars(cases: list[Case]) -> Figure:
     }
 
 
-def _table(cases: list[Case], name: str) -> Table:
+def _table(cases: list[StressCase], name: str) -> ReportTable:
     header = ("", "paths", "mean", *(f"{q:.0%}" for q in QUANTILES), "shortfall", "worst")
     rows = []
     for case in cases:
@@ -132,10 +136,10 @@ def _table(cases: list[Case], name: str) -> Table:
             numbers = (values.mean(), *parts, expected_shortfall(values), values.max())
             shown = tuple(f"{number:.3f}" if name == "turnover" else _percent(float(number)) for number in numbers)
             rows.append((case.name, str(len(values)), *shown))
-    return Table(header, tuple(rows), TITLES[name])
+    return ReportTable(header, tuple(rows), TITLES[name])
 
 
-def _what_happened(cases: list[Case]) -> Table:
+def _what_happened(cases: list[StressCase]) -> ReportTable:
     rows = tuple(
         (
             case.name,
@@ -146,7 +150,7 @@ def _what_happened(cases: list[Case]) -> Table:
         )
         for case in cases
     )
-    return Table(("", "paths", "rebalances", "bars halted", "refused by"), rows, "What the step did, all paths together")
+    return ReportTable(("", "paths", "rebalances", "bars halted", "refused by"), rows, "What the step did, all paths together")
 
 
 def _percent(share: float) -> str:

@@ -11,17 +11,35 @@ from math import isnan
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.data import PriceTable, carried, only_wanted
-from agent.backtest.settings import Settings, Wanted
-from agent.backtest.simulate import digest
-from agent.backtest.stress.paths import Past, Scenario, Severity, block_of, check_block, lay, past_of, unfit
-from agent.backtest.stress.work import Done, Kind, Measured, Piece, Work, by_kernel, known, one_by_one
+from agent.backtest.data import PriceTable, forward_fill, select_spec_symbols
+from agent.backtest.settings import BacktestSpec, SimulationSettings
+from agent.backtest.simulate import spec_digest
+from agent.backtest.stress.paths import (
+    ReturnHistory,
+    Scenario,
+    Severity,
+    apply_scenario,
+    check_block,
+    inapplicable_scenarios,
+    mean_block_length,
+    return_history,
+)
+from agent.backtest.stress.work import (
+    PathMetrics,
+    PieceKind,
+    PieceResult,
+    StressPiece,
+    StressWork,
+    kernel_setting_or_reason,
+    measure_by_kernel,
+    run_sequentially,
+)
 from agent.errors import ConfigError
 from agent.model import Threshold
 
 Progress = Callable[[str, int, int], None]
 """Is told which case is at work, and how many of how many paths of it are done."""
-Share = Callable[[Work, Sequence[Piece]], Iterable[tuple[Piece, Done]]]
+PieceRunner = Callable[[StressWork, Sequence[StressPiece]], Iterable[tuple[StressPiece, PieceResult]]]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 WORST = 0.05
 """The share of worst paths that the expected shortfall is the mean of."""
@@ -33,7 +51,7 @@ KERNEL_S, KERNEL_CELL_S, STEP_S, QUIET_S = 1e-3, 1.5e-7, 0.03, 0.003
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class StressSpec:
     """What to try: `paths` of each method by the kernel, `step_paths` by the live step for each scenario, `bars` long.
 
     `block` is the average length of blocks, None by the rule of Politis & White. Without `drift` prices go nowhere on average. With
@@ -61,12 +79,12 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class StressCase:
     """One kind of paths and what came of each, `by` "kernel" or "step". `refused` says by which limits, and how often in all."""
 
     name: str
     by: str
-    measured: tuple[Measured, ...]
+    measured: tuple[PathMetrics, ...]
     refused: tuple[tuple[str, int], ...] = ()
 
     def values(self, name: str) -> NDArray[np.float64]:
@@ -80,7 +98,7 @@ class StressResult:
     calm paths differs from that of the live step at most, as a share; None where the kernel does not know the policy.
     """
 
-    cases: tuple[Case, ...]
+    cases: tuple[StressCase, ...]
     skipped: tuple[tuple[str, str], ...]
     bars: int
     interval_s: int
@@ -96,36 +114,45 @@ class StressResult:
     versions: tuple[tuple[str, str], ...]
 
 
-def estimate_s(wish: Wish, wanted: Wanted, settings: Settings) -> float:
+def estimate_s(wish: StressSpec, wanted: BacktestSpec, settings: SimulationSettings) -> float:
     """Seconds that all of it may take on one core, at most about."""
     quick = isinstance(wanted.policy.trigger, Threshold) and wanted.split is None and wanted.portfolio.weights is None
     step_s = wish.step_paths * (len(wish.scenarios) + 1) * wish.bars * (QUIET_S if quick and not settings.looks_at_all else STEP_S)
-    if isinstance(known(wanted, settings), str):
+    if isinstance(kernel_setting_or_reason(wanted, settings), str):
         return 2 * step_s
     return step_s + 2 * wish.paths * (KERNEL_S + wish.bars * len(wanted.portfolio.assets) * KERNEL_CELL_S)
 
 
-def stress(
-    wanted: Wanted, table: PriceTable, settings: Settings, wish: Wish, progress: Progress | None = None, share: Share = one_by_one
+def run_stress_test(
+    wanted: BacktestSpec,
+    table: PriceTable,
+    settings: SimulationSettings,
+    wish: StressSpec,
+    progress: Progress | None = None,
+    share: PieceRunner = run_sequentially,
 ) -> StressResult:
     """Paths begin at the newest prices of the table. The same seed gives the same paths, however many are asked for. `share` does the
     pieces of the work, in any order: the result is the same to the last bit.
 
     Raises ConfigError for too few prices, a block that does not fit, and a named scenario that this portfolio cannot meet.
     """
-    table = only_wanted(wanted, table)
-    past = past_of(table, wish.drift)
-    block = block_of(past) if wish.block is None else wish.block
+    table = select_spec_symbols(wanted, table)
+    past = return_history(table, wish.drift)
+    block = mean_block_length(past) if wish.block is None else wish.block
     check_block(block, past)
     recorded = _recorded(table, wish.bars)
     for scenario in wish.scenarios if wish.named else ():
-        lay(scenario, wanted, recorded, settings, wish.severity)  # what cannot be met is refused before any path is gone through
-    work = Work.of(wanted, settings, wish.severity, past, block, recorded)
-    skipped = [] if wish.named else unfit(wish.scenarios, wanted, recorded, settings, wish.severity)
+        apply_scenario(scenario, wanted, recorded, settings, wish.severity)  # what cannot be met is refused before any path is gone through
+    work = StressWork.of(wanted, settings, wish.severity, past, block, recorded)
+    skipped = [] if wish.named else inapplicable_scenarios(wish.scenarios, wanted, recorded, settings, wish.severity)
     scenarios = (Scenario.CALM, *(one for one in wish.scenarios if one.value not in dict(skipped)))
     pieces = work.pieces(wish.paths, wish.step_paths, scenarios)
     done = _all(work, pieces, share, progress or (lambda *_: None))
-    calm = {one.start: found for one, found in zip(pieces, done, strict=True) if one.kind is Kind.LAID and one.scenario is Scenario.CALM}
+    calm = {
+        one.start: found
+        for one, found in zip(pieces, done, strict=True)
+        if one.kind is PieceKind.STRESSED and one.scenario is Scenario.CALM
+    }
     if isinstance(work.setting, str):
         skipped.append(("kernel", f"it does not know {work.setting}: those paths went through the live step"))
     return StressResult(
@@ -138,17 +165,17 @@ def stress(
         jump_rate=work.jumps.rate,
         kernel_off=_kernel_off(work, calm),
         notes=(*table.notes, *_left_out(table, past)),
-        parameters=(*_told(wish), ("start_value", str(settings.start_value)), ("fee_pips", str(settings.fee_pips))),
+        parameters=(*_parameter_texts(wish), ("start_value", str(settings.start_value)), ("fee_pips", str(settings.fee_pips))),
         seed=settings.seed,
-        config_hash=sha256(f"{digest(wanted, settings)}\n{wish!r}".encode()).hexdigest(),
+        config_hash=sha256(f"{spec_digest(wanted, settings)}\n{wish!r}".encode()).hexdigest(),
         data_hash=table.digest,
         versions=(*calm[0].versions, ("numba", version("numba"))),
     )
 
 
-def _all(work: Work, pieces: Sequence[Piece], share: Share, progress: Progress) -> list[Done]:
+def _all(work: StressWork, pieces: Sequence[StressPiece], share: PieceRunner, progress: Progress) -> list[PieceResult]:
     """What came of each piece, in their order, whoever was done first."""
-    found, counts, whole = dict[Piece, Done](), dict[str, int](), dict[str, int]()
+    found, counts, whole = dict[StressPiece, PieceResult](), dict[str, int](), dict[str, int]()
     for piece in pieces:
         whole[piece.name] = whole.get(piece.name, 0) + piece.end - piece.start
     for piece, done in share(work, pieces):
@@ -158,19 +185,19 @@ def _all(work: Work, pieces: Sequence[Piece], share: Share, progress: Progress) 
     return [found[piece] for piece in pieces]
 
 
-def _cases(pieces: Sequence[Piece], done: Sequence[Done]) -> tuple[Case, ...]:
+def _cases(pieces: Sequence[StressPiece], done: Sequence[PieceResult]) -> tuple[StressCase, ...]:
     cases = []
     for name in dict.fromkeys(piece.name for piece in pieces):
         mine = [(piece, found) for piece, found in zip(pieces, done, strict=True) if piece.name == name]
         refused: dict[str, int] = {}
         for why, times in (one for _, found in mine for one in found.refused):
             refused[why] = refused.get(why, 0) + times
-        by = "kernel" if mine[0][0].kind is Kind.KERNEL else "step"
-        cases.append(Case(name, by, tuple(one for _, found in mine for one in found.measured), tuple(sorted(refused.items()))))
+        by = "kernel" if mine[0][0].kind is PieceKind.KERNEL else "step"
+        cases.append(StressCase(name, by, tuple(one for _, found in mine for one in found.measured), tuple(sorted(refused.items()))))
     return tuple(cases)
 
 
-def _kernel_off(work: Work, calm: Mapping[int, Done]) -> float | None:
+def _kernel_off(work: StressWork, calm: Mapping[int, PieceResult]) -> float | None:
     """See StressResult; `calm` is what the live step made of the calm paths, by their numbers. Paths with gaps are left out, since each
     waits in its own way.
     """
@@ -180,7 +207,7 @@ def _kernel_off(work: Work, calm: Mapping[int, Done]) -> float | None:
     for number, found in calm.items():
         path = work.calm(number)
         if not np.isnan(path.closes).any():
-            off.append(abs((1 - by_kernel(work.wanted, work.setting, path, value).loss) / found.grown[0] - 1))
+            off.append(abs((1 - measure_by_kernel(work.wanted, work.setting, path, value).loss) / found.grown[0] - 1))
     return max(off, default=None)
 
 
@@ -207,7 +234,7 @@ def _recorded(table: PriceTable, bars: int) -> PriceTable:
         raise ConfigError(f"--bars: {bars} of {end} that the file has", f"ask for {end} or fewer")
     here = slice(end - bars, end)
     closes = table.closes[here].copy()
-    closes[0] = carried(table.closes)[end - bars]
+    closes[0] = forward_fill(table.closes)[end - bars]
     return replace(table, times_s=table.times_s[here], closes=closes, notes=())
 
 
@@ -217,13 +244,13 @@ def _complete(table: PriceTable) -> int:
     return int(np.nonzero(known)[0][-1]) + 1
 
 
-def _left_out(table: PriceTable, past: Past) -> list[str]:
+def _left_out(table: PriceTable, past: ReturnHistory) -> list[str]:
     late = table.bars - _complete(table)
     told = [f"{past.left_out} moves at which a price is missing are left out"] if past.left_out else []
     return [*told, f"the recorded path ends {late} bars before the data do, where an asset has no price any more"] if late else told
 
 
-def _told(wish: Wish) -> tuple[tuple[str, str], ...]:
+def _parameter_texts(wish: StressSpec) -> tuple[tuple[str, str], ...]:
     severity = wish.severity
     return (
         ("paths", str(wish.paths)),

@@ -9,13 +9,24 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.data import PriceTable, prices_of
-from agent.backtest.kernel.sweep import DESTINATIONS, Run, Setting, bars_of, costs_of
-from agent.backtest.kernel.sweep import run as run_fast
-from agent.backtest.settings import Settings, Wanted
+from agent.backtest.data import PriceTable, numeraire_prices
+from agent.backtest.kernel.sweep import DESTINATION_CODES, KernelResult, KernelSetting, prepare_prices, simulated_costs
+from agent.backtest.kernel.sweep import run_kernel as run_fast
+from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.backtest.simulate import SimulationResult, simulate
-from agent.backtest.stress.paths import Jumps, Laid, Method, Past, Scenario, Severity, jumped, jumps_of, lay, resampled
-from agent.model import Every, Hybrid, Style, Threshold
+from agent.backtest.stress.paths import (
+    JumpDiffusion,
+    PathMethod,
+    ReturnHistory,
+    Scenario,
+    Severity,
+    StressedPath,
+    apply_scenario,
+    bootstrap_path,
+    fit_jump_diffusion,
+    jump_diffusion_path,
+)
+from agent.model import Every, ExecutionStyle, HybridTrigger, Threshold
 from agent.policy.drift import band, has_band
 from agent.units import BPS
 
@@ -23,12 +34,12 @@ from agent.units import BPS
 
 
 Floats = NDArray[np.float64]
-EDGE = 1e-6
+WEIGHT_TOLERANCE = 1e-6
 """A weight this close to the edge of its band is inside: what rounding and floats leave of a correction to just there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class PathMetrics:
     """What came of one path: the loss at its end and at its worst point since the highest before, and what it is behind holding, as
     shares; turnover in portfolios; the share of bars that ended with a weight outside its band (NaN: no bands).
     """
@@ -43,7 +54,7 @@ class Measured:
     refused: int = 0
 
 
-def known(wanted: Wanted, settings: Settings) -> Setting | str:
+def kernel_setting_or_reason(wanted: BacktestSpec, settings: SimulationSettings) -> KernelSetting | str:
     """The policy as the kernel takes it; else in words what of it the kernel does not know."""
     portfolio, policy, trigger = wanted.portfolio, wanted.policy, wanted.policy.trigger
     reasons = (
@@ -53,25 +64,25 @@ def known(wanted: Wanted, settings: Settings) -> Setting | str:
         (any(asset.reserve_raw for asset in portfolio.assets), "reserves"),
         (any(asset.band is not None for asset in portfolio.assets), "bands of single assets"),
         (any(asset.max_bps is not None for asset in portfolio.assets), "limits.max_weight"),
-        (wanted.execution.pace.style is not Style.MARKET, "corrections over time"),
+        (wanted.execution.pace.style is not ExecutionStyle.MARKET, "corrections over time"),
         (policy.only is not None, "one side alone"),
-        (policy.destination not in DESTINATIONS, "this destination"),
+        (policy.destination not in DESTINATION_CODES, "this destination"),
         (settings.latency_bars > 0, "latency"),
         (bool(settings.flows), "deposits and withdrawals"),
         (bool(settings.recorded), "recorded pools"),
-        (isinstance(trigger, Hybrid) and not isinstance(trigger.schedule, Every), "schedules by the calendar"),
+        (isinstance(trigger, HybridTrigger) and not isinstance(trigger.schedule, Every), "schedules by the calendar"),
     )
     for unknown, words in reasons:
         if unknown:
             return words
-    if not isinstance(trigger, Threshold | Every | Hybrid):
+    if not isinstance(trigger, Threshold | Every | HybridTrigger):
         return "this trigger"
     least = 0.0 if wanted.limits.min_trade is None else float(wanted.limits.min_trade / 10**portfolio.numeraire.decimals)
     targets = tuple(asset.target_bps for asset in portfolio.assets)
-    return Setting(targets, trigger, policy.destination, costs_of(wanted, settings), policy.cooldown_s, least)
+    return KernelSetting(targets, trigger, policy.destination, simulated_costs(wanted, settings), policy.cooldown_s, least)
 
 
-def edges_of(wanted: Wanted) -> Floats | None:
+def band_edges(wanted: BacktestSpec) -> Floats | None:
     """Lower and upper edge of each asset's band around its written target, as shares; None where no weight can leave a band."""
     if not has_band(wanted.policy.trigger) or wanted.portfolio.weights is not None or wanted.split is not None:
         return None
@@ -79,11 +90,11 @@ def edges_of(wanted: Wanted) -> Floats | None:
     return np.array([[float(low) / BPS, float(high) / BPS] for low, high in found])
 
 
-def by_kernel(wanted: Wanted, setting: Setting, table: PriceTable, value: float) -> Measured:
+def measure_by_kernel(wanted: BacktestSpec, setting: KernelSetting, table: PriceTable, value: float) -> PathMetrics:
     """One path without gaps, at the costs of the setting; gas, limits and staleness are not in it."""
     tokens = [asset.token for asset in wanted.portfolio.assets]
-    prices = prices_of(wanted, table, table.closes, tokens)
-    found = run_fast(bars_of([token.symbol for token in tokens], table.times_s, prices), setting, value, path=True)
+    prices = numeraire_prices(wanted, table, table.closes, tokens)
+    found = run_fast(prepare_prices([token.symbol for token in tokens], table.times_s, prices), setting, value, path=True)
     held = _held(found)
     values = held * prices
     worth = values.sum(axis=1)
@@ -91,29 +102,29 @@ def by_kernel(wanted: Wanted, setting: Setting, table: PriceTable, value: float)
     for bar in found.rebalanced:
         before = held[bar - 1] if bar else held[0]
         moved += 0.5 * float(np.abs((held[bar] - before) * prices[bar]).sum()) / float(worth[bar])
-    return Measured(
+    return PathMetrics(
         loss=1 - float(worth[-1] / worth[0]),
-        drawdown=drawdown(worth),
+        drawdown=max_drawdown(worth),
         behind=1 - found.final_value / found.hold_value,
         turnover=moved,
-        outside=outside(values / worth[:, None], edges_of(wanted)),
+        outside=share_outside_bands(values / worth[:, None], band_edges(wanted)),
         rebalances=found.rebalances,
     )
 
 
-def outside(weights: Floats, edges: Floats | None) -> float:
+def share_outside_bands(weights: Floats, edges: Floats | None) -> float:
     """The share of bars at whose end a weight is outside its band; NaN without bands."""
     if edges is None:
         return float("nan")
-    return float(((weights < edges[:, 0] - EDGE) | (weights > edges[:, 1] + EDGE)).any(axis=1).mean())
+    return float(((weights < edges[:, 0] - WEIGHT_TOLERANCE) | (weights > edges[:, 1] + WEIGHT_TOLERANCE)).any(axis=1).mean())
 
 
-def drawdown(worth: Floats) -> float:
+def max_drawdown(worth: Floats) -> float:
     """The largest fall from the highest worth before, as a share of that."""
     return float((1 - worth / np.maximum.accumulate(worth)).max())
 
 
-def _held(found: Run) -> Floats:
+def _held(found: KernelResult) -> Floats:
     """Units at the end of each bar."""
     told = np.where(found.held.any(axis=1), np.arange(len(found.held)), 0)
     held: Floats = found.held[np.maximum.accumulate(told)]
@@ -121,118 +132,120 @@ def _held(found: Run) -> Floats:
 
 
 BLOCKS, JUMPS = "resampled blocks", "jump diffusion"
-NAMES = {Method.BLOCKS: BLOCKS, Method.JUMPS: JUMPS}
+NAMES = {PathMethod.BLOCKS: BLOCKS, PathMethod.JUMPS: JUMPS}
 KERNEL_PIECE = 200
 """Paths of the kernel that are done together: some tenths of a second."""
 
 
-class Kind(Enum):
+class PieceKind(Enum):
     """How a path is made, and by what it is gone through."""
 
     KERNEL = "kernel"
     STEP = "step"
-    LAID = "laid"
+    STRESSED = "laid"
     """The live step over calm paths, the recorded one first, with a scenario laid over each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class StressPiece:
     """Paths from `start` to before `end` of the case `name`."""
 
     name: str
-    kind: Kind
-    method: Method
+    kind: PieceKind
+    method: PathMethod
     scenario: Scenario
     start: int
     end: int
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class PieceResult:
     """What came of a piece. Of the live step also by which limits it was refused and how often, what each path grew to as a share of its
     start, and the versions of what ran.
     """
 
-    measured: tuple[Measured, ...]
+    measured: tuple[PathMetrics, ...]
     refused: tuple[tuple[str, int], ...] = ()
     grown: tuple[float, ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class StressWork:
     """What every path needs; `recorded` is the one that was, as long as all others. `setting` is the policy as the kernel takes it, or why
     it does not.
     """
 
-    wanted: Wanted
-    settings: Settings
+    wanted: BacktestSpec
+    settings: SimulationSettings
     severity: Severity
-    past: Past
+    past: ReturnHistory
     block: float
     recorded: PriceTable
-    setting: Setting | str
-    jumps: Jumps
+    setting: KernelSetting | str
+    jumps: JumpDiffusion
 
     @classmethod
     def of(
-        cls, wanted: Wanted, settings: Settings, severity: Severity, past: Past, block: float, recorded: PriceTable
-    ) -> Work:  # fmt: skip
+        cls, wanted: BacktestSpec, settings: SimulationSettings, severity: Severity, past: ReturnHistory, block: float, recorded: PriceTable
+    ) -> StressWork:  # fmt: skip
         """With what follows from these."""
-        return cls(wanted, settings, severity, past, block, recorded, known(wanted, settings), jumps_of(past))
+        return cls(wanted, settings, severity, past, block, recorded, kernel_setting_or_reason(wanted, settings), fit_jump_diffusion(past))
 
-    def pieces(self, paths: int, step_paths: int, scenarios: Sequence[Scenario]) -> tuple[Piece, ...]:
+    def pieces(self, paths: int, step_paths: int, scenarios: Sequence[Scenario]) -> tuple[StressPiece, ...]:
         """All of it, case after case; a path of the live step is a piece by itself."""
         return tuple(self._each(paths, step_paths, scenarios))
 
-    def _each(self, paths: int, step_paths: int, scenarios: Sequence[Scenario]) -> Iterator[Piece]:
-        for method in Method:
+    def _each(self, paths: int, step_paths: int, scenarios: Sequence[Scenario]) -> Iterator[StressPiece]:
+        for method in PathMethod:
             if isinstance(self.setting, str):
-                yield from (Piece(NAMES[method], Kind.STEP, method, Scenario.CALM, one, one + 1) for one in range(step_paths))
+                yield from (StressPiece(NAMES[method], PieceKind.STEP, method, Scenario.CALM, one, one + 1) for one in range(step_paths))
             else:
                 for start in range(0, paths, KERNEL_PIECE):
-                    yield Piece(NAMES[method], Kind.KERNEL, method, Scenario.CALM, start, min(paths, start + KERNEL_PIECE))
+                    yield StressPiece(NAMES[method], PieceKind.KERNEL, method, Scenario.CALM, start, min(paths, start + KERNEL_PIECE))
         for scenario in scenarios:
-            yield from (Piece(scenario.value, Kind.LAID, Method.BLOCKS, scenario, one, one + 1) for one in range(step_paths))
+            yield from (
+                StressPiece(scenario.value, PieceKind.STRESSED, PathMethod.BLOCKS, scenario, one, one + 1) for one in range(step_paths)
+            )
 
-    def do(self, piece: Piece) -> Done:
+    def do(self, piece: StressPiece) -> PieceResult:
         """One piece, wherever it is. Raises what a simulation raises."""
         numbers = range(piece.start, piece.end)
-        if piece.kind is Kind.KERNEL and not isinstance(self.setting, str):
+        if piece.kind is PieceKind.KERNEL and not isinstance(self.setting, str):
             value = float(self.settings.start_value)
-            return Done(tuple(by_kernel(self.wanted, self.setting, self.path(piece.method, one), value) for one in numbers))
+            return PieceResult(tuple(measure_by_kernel(self.wanted, self.setting, self.path(piece.method, one), value) for one in numbers))
         (number,) = numbers
-        path = self.calm(number) if piece.kind is Kind.LAID else self.path(piece.method, number)
-        laid = lay(piece.scenario, self.wanted, path, self.settings, self.severity)
+        path = self.calm(number) if piece.kind is PieceKind.STRESSED else self.path(piece.method, number)
+        laid = apply_scenario(piece.scenario, self.wanted, path, self.settings, self.severity)
         found = simulate(self.wanted, laid.table, laid.settings)
         grown = float(found.equity[-1] / found.equity[0])
-        return Done((_measured(self.wanted, laid, found),), found.refused, (grown,), found.versions)
+        return PieceResult((_measured(self.wanted, laid, found),), found.refused, (grown,), found.versions)
 
-    def path(self, method: Method, number: int) -> PriceTable:
+    def path(self, method: PathMethod, number: int) -> PriceTable:
         """The path of that number, of a generator of its own."""
-        chance = np.random.default_rng([self.settings.seed, list(Method).index(method), number])
-        if method is Method.BLOCKS:
-            return resampled(self.past, self.recorded.bars, self.block, chance)
-        return jumped(self.past, self.jumps, self.recorded.bars, chance)
+        chance = np.random.default_rng([self.settings.seed, list(PathMethod).index(method), number])
+        if method is PathMethod.BLOCKS:
+            return bootstrap_path(self.past, self.recorded.bars, self.block, chance)
+        return jump_diffusion_path(self.past, self.jumps, self.recorded.bars, chance)
 
     def calm(self, number: int) -> PriceTable:
         """The recorded path, then resampled ones."""
-        return self.path(Method.BLOCKS, number - 1) if number else self.recorded
+        return self.path(PathMethod.BLOCKS, number - 1) if number else self.recorded
 
 
-def one_by_one(work: Work, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Done]]:
+def run_sequentially(work: StressWork, pieces: Sequence[StressPiece]) -> Iterator[tuple[StressPiece, PieceResult]]:
     """Each piece with what came of it, in their order, by this process."""
     return ((piece, work.do(piece)) for piece in pieces)
 
 
-def _measured(wanted: Wanted, laid: Laid, found: SimulationResult) -> Measured:
+def _measured(wanted: BacktestSpec, laid: StressedPath, found: SimulationResult) -> PathMetrics:
     worth: NDArray[np.float64] = found.equity * laid.unit
-    return Measured(
+    return PathMetrics(
         loss=1 - float(worth[-1] / worth[0]),
-        drawdown=drawdown(worth),
+        drawdown=max_drawdown(worth),
         behind=1 - float(found.equity[-1] / found.hold[-1]),
         turnover=float(found.turnover),
-        outside=outside(found.weights, edges_of(wanted)),
+        outside=share_outside_bands(found.weights, band_edges(wanted)),
         rebalances=sum(one.succeeded for one in found.rebalances),
         halted=found.halted,
         refused=sum(times for _, times in found.refused),

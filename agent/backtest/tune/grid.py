@@ -10,19 +10,26 @@ from typing import TypeVar
 from agent.config.fields import parse_duration_s
 from agent.config.triggers import parse_band
 from agent.errors import ConfigError
-from agent.model import Destination, Every, Hybrid, Method, Threshold
-from agent.policy.text import span
+from agent.model import AllocationMethod, Destination, Every, HybridTrigger, Threshold
+from agent.policy.text import format_duration
 from agent.policy.triggers.rules import LONGEST_S, SHORTEST_S, validate_band
 
 One = TypeVar("One")
 MOST_SETTINGS = 1_000_000
 MOST_POINTS = 10_000
-ALLOCATORS = (Method.FIXED, Method.EQUAL, Method.INVERSE_VOLATILITY, Method.MINIMUM_VARIANCE, Method.RISK_PARITY, Method.HRP)
+ALLOCATORS = (
+    AllocationMethod.FIXED,
+    AllocationMethod.EQUAL,
+    AllocationMethod.INVERSE_VOLATILITY,
+    AllocationMethod.MINIMUM_VARIANCE,
+    AllocationMethod.RISK_PARITY,
+    AllocationMethod.HRP,
+)
 """Those that prices alone decide: market caps are in no price file."""
 DESTINATIONS = (Destination.TARGET, Destination.HALFWAY, Destination.BAND)
 
 
-class Kind(Enum):
+class TriggerKind(Enum):
     """When a setting acts: beyond its band, at its interval, or at reviews at which it is beyond its band."""
 
     BAND = "band"
@@ -31,12 +38,12 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PolicyChoice:
     """One setting: when it acts, where a rebalance ends, by what the weights are chosen."""
 
-    trigger: Threshold | Every | Hybrid
+    trigger: Threshold | Every | HybridTrigger
     destination: Destination = Destination.TARGET
-    allocator: Method = Method.FIXED
+    allocator: AllocationMethod = AllocationMethod.FIXED
 
     @property
     def band(self) -> Threshold | None:
@@ -44,7 +51,7 @@ class Choice:
         match self.trigger:
             case Threshold():
                 return self.trigger
-            case Hybrid(band, _):
+            case HybridTrigger(band, _):
                 return band
             case Every():
                 return None
@@ -52,16 +59,16 @@ class Choice:
     @property
     def every_s(self) -> int | None:
         """The interval, where it has one."""
-        schedule = self.trigger.schedule if isinstance(self.trigger, Hybrid) else self.trigger
+        schedule = self.trigger.schedule if isinstance(self.trigger, HybridTrigger) else self.trigger
         return schedule.every_s if isinstance(schedule, Every) else None
 
     @property
     def label(self) -> str:
         """In words: "band 10% rel, every 7 d, to halfway"."""
         parts = [] if self.band is None else [f"band {band_text(self.band)}"]
-        parts += [] if self.every_s is None else [f"every {span(self.every_s)}"]
+        parts += [] if self.every_s is None else [f"every {format_duration(self.every_s)}"]
         parts += [] if self.destination is Destination.TARGET else [f"to {self.destination.value}"]
-        parts += [] if self.allocator is Method.FIXED else [f"weights {self.allocator.value}"]
+        parts += [] if self.allocator is AllocationMethod.FIXED else [f"weights {self.allocator.value}"]
         return ", ".join(parts)
 
     @property
@@ -85,57 +92,61 @@ def band_text(band: Threshold) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class PolicyGrid:
     """What is combined, each in the order in which it was asked for. `everys` are seconds."""
 
     bands: tuple[Threshold, ...]
-    everys: tuple[int, ...]
+    intervals_s: tuple[int, ...]
     destinations: tuple[Destination, ...] = (Destination.TARGET,)
-    allocators: tuple[Method, ...] = (Method.FIXED,)
-    kinds: tuple[Kind, ...] = (Kind.BAND, Kind.EVERY, Kind.HYBRID)
+    allocators: tuple[AllocationMethod, ...] = (AllocationMethod.FIXED,)
+    kinds: tuple[TriggerKind, ...] = (TriggerKind.BAND, TriggerKind.EVERY, TriggerKind.HYBRID)
 
     @property
     def count(self) -> int:
         """How many settings there are, without making them."""
-        bands, everys = len(self.bands), len(self.everys)
-        banded = bands * (Kind.BAND in self.kinds) + bands * everys * (Kind.HYBRID in self.kinds)
-        timed = everys * (Kind.EVERY in self.kinds)
+        bands, everys = len(self.bands), len(self.intervals_s)
+        banded = bands * (TriggerKind.BAND in self.kinds) + bands * everys * (TriggerKind.HYBRID in self.kinds)
+        timed = everys * (TriggerKind.EVERY in self.kinds)
         points = len(self.destinations) - (Destination.BAND in self.destinations)
         return len(self.allocators) * (banded * len(self.destinations) + timed * points)
 
-    def choices(self) -> tuple[Choice, ...]:
+    def choices(self) -> tuple[PolicyChoice, ...]:
         """All of them, allocator after allocator; an interval alone knows no band to end in."""
         return tuple(self._each())
 
-    def _each(self) -> Iterator[Choice]:
+    def _each(self) -> Iterator[PolicyChoice]:
         for allocator in self.allocators:
             for trigger in self._triggers():
                 for destination in self.destinations:
                     if not (isinstance(trigger, Every) and destination is Destination.BAND):
-                        yield Choice(trigger, destination, allocator)
+                        yield PolicyChoice(trigger, destination, allocator)
 
-    def _triggers(self) -> Iterator[Threshold | Every | Hybrid]:
+    def _triggers(self) -> Iterator[Threshold | Every | HybridTrigger]:
         for band in self.bands:
-            if Kind.BAND in self.kinds:
+            if TriggerKind.BAND in self.kinds:
                 yield band
-            if Kind.HYBRID in self.kinds:
-                yield from (Hybrid(band, Every(every_s)) for every_s in self.everys)
-        if Kind.EVERY in self.kinds:
-            yield from (Every(every_s) for every_s in self.everys)
+            if TriggerKind.HYBRID in self.kinds:
+                yield from (HybridTrigger(band, Every(every_s)) for every_s in self.intervals_s)
+        if TriggerKind.EVERY in self.kinds:
+            yield from (Every(every_s) for every_s in self.intervals_s)
 
 
-def grid_of(band: str, every: str, destination: str, allocator: str, kinds: str = "") -> Grid:
+def parse_grid(band: str, every: str, destination: str, allocator: str, kinds: str = "") -> PolicyGrid:
     """A grid from what is typed: lists with commas, and ranges `1%rel..30%rel:12`, both ends included, in equal steps.
 
     Raises ConfigError naming the option, for a grid without any setting, and for one of more than MOST_SETTINGS.
     """
     bands = tuple(dict.fromkeys(one for part in _parts(band) for one in _bands(part)))
     everys = tuple(dict.fromkeys(one for part in _parts(every) for one in _everys(part)))
-    destinations = tuple(named(part, "--destination", {one.value: one for one in DESTINATIONS}) for part in _parts(destination))
-    allocators = tuple(named(part, "--allocator", {one.value: one for one in ALLOCATORS}) for part in _parts(allocator))
-    wanted = tuple(named(part, "--trigger", {one.value: one for one in Kind}) for part in _parts(kinds)) or tuple(Kind)
-    found = Grid(
-        bands, everys, tuple(dict.fromkeys(destinations)), tuple(dict.fromkeys(allocators)) or (Method.FIXED,), tuple(dict.fromkeys(wanted))
+    destinations = tuple(parse_choice(part, "--destination", {one.value: one for one in DESTINATIONS}) for part in _parts(destination))
+    allocators = tuple(parse_choice(part, "--allocator", {one.value: one for one in ALLOCATORS}) for part in _parts(allocator))
+    wanted = tuple(parse_choice(part, "--trigger", {one.value: one for one in TriggerKind}) for part in _parts(kinds)) or tuple(TriggerKind)
+    found = PolicyGrid(
+        bands,
+        everys,
+        tuple(dict.fromkeys(destinations)),
+        tuple(dict.fromkeys(allocators)) or (AllocationMethod.FIXED,),
+        tuple(dict.fromkeys(wanted)),
     )
     if found.count == 0:
         raise ConfigError("the grid is empty: no setting comes of it", "write for example --band 1%rel..30%rel:12 --every 1d,7d,28d")
@@ -144,9 +155,9 @@ def grid_of(band: str, every: str, destination: str, allocator: str, kinds: str 
     return found
 
 
-def calendar_of(text: str) -> Choice:
+def parse_calendar_rule(text: str) -> PolicyChoice:
     """The calendar rule that has to be beaten, as its one interval is typed. Raises ConfigError naming the option."""
-    return Choice(Every(_interval_s(parse_duration_s(text, "--calendar"), text, "--calendar")))
+    return PolicyChoice(Every(_interval_s(parse_duration_s(text, "--calendar"), text, "--calendar")))
 
 
 def _interval_s(seconds: int, text: str, option: str) -> int:
@@ -159,7 +170,7 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def named(part: str, option: str, known: Mapping[str, One]) -> One:
+def parse_choice(part: str, option: str, known: Mapping[str, One]) -> One:
     """What that name stands for. Raises ConfigError naming the option and all names."""
     if part not in known:
         raise ConfigError(f"{option}: {part!r}", f"choose from {', '.join(known)}")

@@ -19,15 +19,15 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from agent.backtest.data import PriceTable, carried, prices_of
-from agent.backtest.kernel.sweep import Setting, bars_of, costs_of, sweep
-from agent.backtest.settings import OPEN_LIMITS, Settings, Wanted
-from agent.backtest.simulate import run, simulate
-from agent.backtest.tune.grid import Choice
+from agent.backtest.data import PriceTable, forward_fill, numeraire_prices
+from agent.backtest.kernel.sweep import KernelSetting, prepare_prices, simulated_costs, sweep
+from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationSettings
+from agent.backtest.simulate import open_run, simulate
+from agent.backtest.tune.grid import PolicyChoice
 from agent.config.weights import HOUR_S, LONGEST_WINDOW_S
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import Method, Style, UntilChosen, Weights
-from agent.policy.text import span
+from agent.model import AllocationMethod, AllocatorConfig, ExecutionStyle, InitialWeights
+from agent.policy.text import format_duration
 from agent.units import BPS
 
 Floats = NDArray[np.float64]
@@ -36,7 +36,7 @@ DAY_S = 86_400
 FEWEST_FREE = 2
 
 
-class Engine(Enum):
+class RunEngine(Enum):
     """What runs a setting: the kernel of fixed weights, or the step that trades live."""
 
     KERNEL = "kernel"
@@ -44,7 +44,7 @@ class Engine(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class AllocatorSchedule:
     """How allocators look at prices: chosen anew every `every_s` from the last `window_s`."""
 
     every_s: int
@@ -52,7 +52,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RunResult:
     """What one run came to, in whole coins of the numeraire; `values` are its worth at the job's marks, after trading.
 
     All of it from the first mark on, as if the run had begun there with the market's start: what was traded at that bar or before it,
@@ -68,70 +68,70 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class TuneChunk:
     """Runs from `start` to before `end`, done and kept together."""
 
     number: int
     start: int
     end: int
-    engine: Engine
+    engine: RunEngine
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TuneJob:
     """Runs over one table, which holds the wanted symbols alone, each with a price in its first row. `marks` are rising bars."""
 
     table: PriceTable
-    wanted: Wanted
-    settings: Settings
-    runs: tuple[Choice, ...]
+    wanted: BacktestSpec
+    settings: SimulationSettings
+    runs: tuple[PolicyChoice, ...]
     marks: tuple[int, ...]
-    terms: Terms
+    terms: AllocatorSchedule
     full: bool = False
 
-    def engine(self, choice: Choice) -> Engine:
+    def engine(self, choice: PolicyChoice) -> RunEngine:
         """The kernel where it knows all that matters, and was not ruled out."""
-        fits = not self.full and choice.allocator is Method.FIXED and kernel_knows(self.wanted, self.settings)
-        return Engine.KERNEL if fits else Engine.FULL
+        fits = not self.full and choice.allocator is AllocationMethod.FIXED and is_kernel_supported(self.wanted, self.settings)
+        return RunEngine.KERNEL if fits else RunEngine.FULL
 
-    def chunks(self) -> tuple[Chunk, ...]:
+    def chunks(self) -> tuple[TuneChunk, ...]:
         """All runs, in order: many of the kernel together, each of the full step by itself."""
-        found: list[Chunk] = []
+        found: list[TuneChunk] = []
         for number, choice in enumerate(self.runs):
             engine, last = self.engine(choice), found[-1] if found else None
-            if last is not None and last.engine is engine is Engine.KERNEL and last.end - last.start < KERNEL_CHUNK:
+            if last is not None and last.engine is engine is RunEngine.KERNEL and last.end - last.start < KERNEL_CHUNK:
                 found[-1] = replace(last, end=number + 1)
             else:
-                found.append(Chunk(len(found), number, number + 1, engine))
+                found.append(TuneChunk(len(found), number, number + 1, engine))
         return tuple(found)
 
-    def do(self, chunk: Chunk, cores: int | None = 1) -> list[Found]:
+    def do(self, chunk: TuneChunk, cores: int | None = 1) -> list[RunResult]:
         """The runs of a chunk; the kernel takes `cores` at once. Raises what a simulation raises."""
-        if chunk.engine is Engine.KERNEL:
+        if chunk.engine is RunEngine.KERNEL:
             return self._by_kernel(chunk, cores)
         return [self._by_step(run) for run in range(chunk.start, chunk.end)]
 
-    def _by_kernel(self, chunk: Chunk, cores: int | None) -> list[Found]:
+    def _by_kernel(self, chunk: TuneChunk, cores: int | None) -> list[RunResult]:
         tokens, start = [asset.token for asset in self.wanted.portfolio.assets], float(self.settings.start_value)
-        prices = prices_of(self.wanted, self.table, self.table.closes, tokens)
-        bars = bars_of([token.symbol for token in tokens], self.table.times_s, prices)
+        prices = numeraire_prices(self.wanted, self.table, self.table.closes, tokens)
+        bars = prepare_prices([token.symbol for token in tokens], self.table.times_s, prices)
         settings = [kernel_setting(self.wanted, self.settings, choice) for choice in self.runs[chunk.start : chunk.end]]
         done = sweep(bars, settings, start, marks=self.marks, cores=cores)
         return [
-            Found(
+            RunResult(
                 chunk.start + i, float(done.final_value[i]), float(done.turnover[i]), float(done.costs[i]), int(done.rebalances[i]),
                 done.values[i],
             )
             for i in range(len(settings))
         ]  # fmt: skip
 
-    def _by_step(self, run: int) -> Found:
-        done = simulate(wanted_of(self.wanted, self.runs[run], self.terms, self.table.interval_s), self.table, self.settings)
+    def _by_step(self, run: int) -> RunResult:
+        done = simulate(spec_for_choice(self.wanted, self.runs[run], self.terms, self.table.interval_s), self.table, self.settings)
         first, values = self.marks[0], done.equity[list(self.marks)]
         whole = Fraction(float(values[0])) / self.settings.start_value if first else Fraction(1)  # a start before the marks warms up
         scale = 10**done.decimals * whole
         counted = [one for one in done.rebalances if one.bar > first]
-        return Found(
+        return RunResult(
             run,
             float(done.final_value / scale),
             float(sum((one.turnover for one in counted), Fraction(0)) / scale),
@@ -141,29 +141,33 @@ class Job:
         )
 
 
-def kernel_knows(wanted: Wanted, settings: Settings) -> bool:
+def is_kernel_supported(wanted: BacktestSpec, settings: SimulationSettings) -> bool:
     """Whether fixed weights, fees and depth are all that there is: no gas, delay, limits, reserves, orders, strategies, own bands."""
     portfolio, policy = wanted.portfolio, wanted.policy
-    plain = Settings(settings.depth, settings.fee_pips, settings.start_value, settings.pool, seed=settings.seed)
+    plain = SimulationSettings(settings.depth, settings.fee_pips, settings.start_value, settings.pool, seed=settings.seed)
     whole = all(asset.reserve_raw == 0 and asset.band is None and asset.max_bps is None for asset in portfolio.assets)
     free = wanted.split is None and portfolio.weights is None and not portfolio.orders.terms and policy.only is None
-    return settings == plain and whole and free and wanted.limits == OPEN_LIMITS and wanted.execution.pace.style is Style.MARKET
+    return (
+        settings == plain and whole and free and wanted.limits == PERMISSIVE_LIMITS and wanted.execution.pace.style is ExecutionStyle.MARKET
+    )
 
 
-def kernel_setting(wanted: Wanted, settings: Settings, choice: Choice) -> Setting:
+def kernel_setting(wanted: BacktestSpec, settings: SimulationSettings, choice: PolicyChoice) -> KernelSetting:
     """A choice as the kernel takes it: each asset has a pool with the numeraire."""
     targets = tuple(asset.target_bps for asset in wanted.portfolio.assets)
-    return Setting(targets, choice.trigger, choice.destination, costs_of(wanted, settings), wanted.policy.cooldown_s)
+    return KernelSetting(targets, choice.trigger, choice.destination, simulated_costs(wanted, settings), wanted.policy.cooldown_s)
 
 
-def wanted_of(wanted: Wanted, choice: Choice, terms: Terms, interval_s: int) -> Wanted:
+def spec_for_choice(wanted: BacktestSpec, choice: PolicyChoice, terms: AllocatorSchedule, interval_s: int) -> BacktestSpec:
     """The wishes with this choice's trigger, destination and allocator."""
     policy = replace(wanted.policy, trigger=choice.trigger, destination=choice.destination)
-    weights = wanted.portfolio.weights if choice.allocator is Method.FIXED else _weights(wanted, choice.allocator, terms, interval_s)
+    weights = (
+        wanted.portfolio.weights if choice.allocator is AllocationMethod.FIXED else _weights(wanted, choice.allocator, terms, interval_s)
+    )
     return replace(wanted, policy=policy, portfolio=replace(wanted.portfolio, weights=weights))
 
 
-def _weights(wanted: Wanted, method: Method, terms: Terms, interval_s: int) -> Weights:
+def _weights(wanted: BacktestSpec, method: AllocationMethod, terms: AllocatorSchedule, interval_s: int) -> AllocatorConfig:
     """The numeraire stays at its target, so that all allocators share out the same rest; until enough is known, targets count."""
     money = wanted.portfolio.numeraire.address
     free = [asset for asset in wanted.portfolio.assets if asset.token.address != money]
@@ -182,28 +186,28 @@ def _weights(wanted: Wanted, method: Method, terms: Terms, interval_s: int) -> W
         )
     fixed = tuple(asset.token.address for asset in wanted.portfolio.assets if asset.token.address == money)
     returns = max(least, terms.window_s // step_s // 2)
-    return Weights(
-        method, terms.every_s, terms.window_s, step_s, returns, 3 * step_s, terms.window_s, 0, UntilChosen.TARGETS, fixed, ()
+    return AllocatorConfig(
+        method, terms.every_s, terms.window_s, step_s, returns, 3 * step_s, terms.window_s, 0, InitialWeights.TARGETS, fixed, ()
     )  # fmt: skip
 
 
-def piece(table: PriceTable, start: int, end: int) -> PriceTable:
+def slice_table(table: PriceTable, start: int, end: int) -> PriceTable:
     """Bars from `start` to before `end`; where the first of them lacks a price, the newest before it stands."""
     closes = table.closes[start:end].copy()
-    closes[0] = carried(table.closes[: start + 1])[-1]
+    closes[0] = forward_fill(table.closes[: start + 1])[-1]
     return replace(table, times_s=table.times_s[start:end], closes=closes, notes=())
 
 
-def part_of(settings: Settings, start: int, end: int) -> Settings:
+def slice_settings(settings: SimulationSettings, start: int, end: int) -> SimulationSettings:
     """The same market for those bars alone."""
     gas = settings.gas_wei
     return settings if isinstance(gas, int) else replace(settings, gas_wei=tuple(gas[start:end]))
 
 
-def held(wanted: Wanted, settings: Settings, table: PriceTable, marks: Sequence[int]) -> Floats:
+def buy_and_hold_values(wanted: BacktestSpec, settings: SimulationSettings, table: PriceTable, marks: Sequence[int]) -> Floats:
     """What a wallet that begins at its targets, with its reserves, is worth at the marks when nothing is ever traded; whole coins."""
     assets = wanted.portfolio.assets
-    prices = prices_of(wanted, table, carried(table.closes), [asset.token for asset in assets])
+    prices = numeraire_prices(wanted, table, forward_fill(table.closes), [asset.token for asset in assets])
     shares = np.array([asset.target_bps / BPS for asset in assets])
     units = float(settings.start_value) * shares / prices[marks[0]]
     units += np.array([asset.reserve_raw / 10.0**asset.token.decimals for asset in assets])
@@ -227,15 +231,15 @@ NAMES = {
 _COLUMNS = ("run", "final_value", "turnover", "costs", "rebalances")
 
 
-class Kept:
+class ResultStore:
     """What is done: in the folder, or in memory alone where there is none. One process at a time writes there."""
 
-    def __init__(self, folder: Path | None, stamp: Mapping[str, str], runs: Sequence[Choice]) -> None:
+    def __init__(self, folder: Path | None, stamp: Mapping[str, str], runs: Sequence[PolicyChoice]) -> None:
         self._folder, self._stamp, self._runs = folder, dict(stamp), runs
-        self.done: dict[str, list[Found]] = {}
+        self.done: dict[str, list[RunResult]] = {}
 
     @contextmanager
-    def opened(self) -> Iterator[Kept]:
+    def opened(self) -> Iterator[ResultStore]:
         """Reads what an earlier run left, and holds the folder. Raises ConfigError for a folder of another search, or of something
         else, OperatorNeeded while another process writes there.
         """
@@ -267,13 +271,13 @@ class Kept:
             return
         _require_same(path, self._stamp)
         for file in files:
-            self.done[file.stem] = _founds(file)
+            self.done[file.stem] = _read_results(file)
 
-    def key(self, chunk: Chunk) -> str:
+    def key(self, chunk: TuneChunk) -> str:
         """The name of a chunk's file."""
         return f"runs-{chunk.start:07d}-{chunk.end:07d}"
 
-    def keep(self, key: str, found: list[Found], choices: Sequence[Choice]) -> None:
+    def keep(self, key: str, found: list[RunResult], choices: Sequence[PolicyChoice]) -> None:
         """Written to the disk before it counts as done."""
         if self._folder is not None:
             frame = _polars().DataFrame(_rows(found, choices))
@@ -285,7 +289,7 @@ def _polars() -> Any:
     return import_module("polars")
 
 
-def _rows(found: list[Found], choices: Sequence[Choice]) -> dict[str, Any]:
+def _rows(found: list[RunResult], choices: Sequence[PolicyChoice]) -> dict[str, Any]:
     bands = [choice.band for choice in choices]
     return {
         **{name: [getattr(one, name) for one in found] for name in _COLUMNS},
@@ -298,17 +302,17 @@ def _rows(found: list[Found], choices: Sequence[Choice]) -> dict[str, Any]:
     }
 
 
-def _founds(path: Path) -> list[Found]:
+def _read_results(path: Path) -> list[RunResult]:
     try:
         frame = _polars().read_parquet(path)
-        return [_found(row) for row in frame.iter_rows(named=True)]
+        return [_parse_result(row) for row in frame.iter_rows(named=True)]
     except Exception:  # whatever a broken file makes the library say
         raise ConfigError(f"--out: {path} is damaged", "remove that file; its runs are done anew") from None
 
 
-def _found(row: Mapping[str, Any]) -> Found:
+def _parse_result(row: Mapping[str, Any]) -> RunResult:
     final, turnover, costs = (float(row[name]) for name in ("final_value", "turnover", "costs"))
-    return Found(int(row["run"]), final, turnover, costs, int(row["rebalances"]), np.array(row["values"], dtype=np.float64))
+    return RunResult(int(row["run"]), final, turnover, costs, int(row["rebalances"]), np.array(row["values"], dtype=np.float64))
 
 
 def _require_same(path: Path, stamp: Mapping[str, str]) -> None:
@@ -364,7 +368,7 @@ def _put(path: Path, content: Any) -> None:
 # --- What a search will take, measured on a few of its settings before it starts.
 
 
-ASK_ABOVE_S = 300
+CONFIRM_ABOVE_S = 300
 """A search that takes longer is asked for first."""
 QUICK_RUNS = 2_000
 """So many runs of the kernel are not worth measuring."""
@@ -372,7 +376,7 @@ KERNEL_SAMPLES, STEP_SAMPLES, SAMPLE_S = 8, 3, 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class WorkEstimate:
     """Runs that are still to do, over how many bars, the work in seconds of one core, and how many cores share it."""
 
     runs: int
@@ -389,28 +393,28 @@ class Estimate:
     @property
     def words(self) -> str:
         """In a sentence."""
-        shared = "" if self.cores == 1 else f", on {self.cores} cores about {span(round(self.wall_s))}"
-        return f"{self.runs:,} runs over {self.bars:,} bars: about {span(max(1, round(self.core_s)))} of one core{shared}"
+        shared = "" if self.cores == 1 else f", on {self.cores} cores about {format_duration(round(self.wall_s))}"
+        return f"{self.runs:,} runs over {self.bars:,} bars: about {format_duration(max(1, round(self.core_s)))} of one core{shared}"
 
 
-def estimated(job: Job, chunks: Sequence[Chunk], cores: int) -> Estimate:
+def estimate_work(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> WorkEstimate:
     """Runs a few settings, evenly spread, each of the full step for two seconds at most and then scaled by the bars that are left."""
-    kernel = [run for chunk in chunks if chunk.engine is Engine.KERNEL for run in range(chunk.start, chunk.end)]
-    steps = [chunk.start for chunk in chunks if chunk.engine is Engine.FULL]
+    kernel = [run for chunk in chunks if chunk.engine is RunEngine.KERNEL for run in range(chunk.start, chunk.end)]
+    steps = [chunk.start for chunk in chunks if chunk.engine is RunEngine.FULL]
     total, measured = 0.0, 0
     if len(kernel) > QUICK_RUNS:
         some = _spread(kernel, KERNEL_SAMPLES)
-        job.do(Chunk(0, some[0], some[0] + 1, Engine.KERNEL))  # loads and compiles
+        job.do(TuneChunk(0, some[0], some[0] + 1, RunEngine.KERNEL))  # loads and compiles
         for one in some:
             begun = time.perf_counter()
-            job.do(Chunk(0, one, one + 1, Engine.KERNEL))
+            job.do(TuneChunk(0, one, one + 1, RunEngine.KERNEL))
             total += (time.perf_counter() - begun) / len(some) * len(kernel)
         measured += len(some)
     if steps:
         some = _spread(steps, STEP_SAMPLES)
         total += sum(_step_s(job, one) for one in some) / len(some) * len(steps)
         measured += len(some)
-    return Estimate(len(kernel) + len(steps), job.table.bars, total, max(1, cores), measured)
+    return WorkEstimate(len(kernel) + len(steps), job.table.bars, total, max(1, cores), measured)
 
 
 def _spread(runs: Sequence[int], most: int) -> list[int]:
@@ -418,11 +422,11 @@ def _spread(runs: Sequence[int], most: int) -> list[int]:
     return [runs[round(i * (len(runs) - 1) / max(1, count - 1))] for i in range(count)]
 
 
-def _step_s(job: Job, one: int) -> float:
+def _step_s(job: TuneJob, one: int) -> float:
     """How long a run of the full step would take, from its first bars."""
-    wanted = wanted_of(job.wanted, job.runs[one], job.terms, job.table.interval_s)
+    wanted = spec_for_choice(job.wanted, job.runs[one], job.terms, job.table.interval_s)
     begun = time.perf_counter()
-    with run(wanted, job.table, job.settings) as going:
+    with open_run(wanted, job.table, job.settings) as going:
         while going.next():
             passed = time.perf_counter() - begun
             if passed > SAMPLE_S:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.report.page import Fact, Figure, Page, Section, Table
-from agent.backtest.tune.grid import Choice
-from agent.backtest.tune.search import Tuned
-from agent.backtest.tune.statistics import DRAWS, LEVEL, Claim, HeatMap, Interval, Objective, percent
+from agent.backtest.report.page import Figure, ReportFact, ReportPage, ReportSection, ReportTable
+from agent.backtest.tune.grid import PolicyChoice
+from agent.backtest.tune.search import TuneResult
+from agent.backtest.tune.statistics import DRAWS, LEVEL, ConfidenceInterval, ExcessGrowth, HeatMap, Objective, format_signed_percent
 from agent.units import YEAR_S
 
 # --- What a search found as one plain document: ratios and values as decimal strings.
@@ -21,7 +21,7 @@ SHOWN = 20
 """Settings that the document lists, the best first; the files of --out have all."""
 
 
-def document(tuned: Tuned) -> Document:
+def document(tuned: TuneResult) -> Document:
     """Everything that the table, the report and a machine need."""
     search, stable = tuned.search, tuned.stability
     order = np.argsort(-tuned.score, kind="stable")[:SHOWN]
@@ -58,8 +58,8 @@ def document(tuned: Tuned) -> Document:
                     "chosen": tuned.choices[one.choice].label,
                     "inside": _number(one.inside),
                     "outside": _number(one.outside),
-                    "over_hold": _number(yearly(tuned, over_hold)),
-                    "over_calendar": _number(yearly(tuned, over_calendar)),
+                    "over_hold": _number(yearly_mean(tuned, over_hold)),
+                    "over_calendar": _number(yearly_mean(tuned, over_calendar)),
                     "periods": one.fold.judged_to - one.fold.judged_from,
                 }
                 for one, over_hold, over_calendar in tuned.walk
@@ -88,8 +88,8 @@ def document(tuned: Tuned) -> Document:
             if near is None
             else {
                 "count": near.count,
-                "mean_fall": _number(near.mean_fall),
-                "largest_fall": _number(near.largest_fall),
+                "mean_fall": _number(near.mean_decline),
+                "largest_fall": _number(near.largest_decline),
                 "spread": _number(near.spread),
             },
         },
@@ -103,7 +103,7 @@ def document(tuned: Tuned) -> Document:
     }  # fmt: skip
 
 
-def yearly(tuned: Tuned, returns: NDArray[np.float64]) -> float:
+def yearly_mean(tuned: TuneResult, returns: NDArray[np.float64]) -> float:
     """The mean of log returns per period, per year."""
     return float(returns.mean()) * YEAR_S / tuned.period_s
 
@@ -112,7 +112,7 @@ def _number(value: float) -> str:
     return f"{value:.6f}"
 
 
-def _choice(choice: Choice) -> Document:
+def _choice(choice: PolicyChoice) -> Document:
     band = choice.band
     return {
         "label": choice.label,
@@ -125,7 +125,7 @@ def _choice(choice: Choice) -> Document:
     }
 
 
-def _setting(tuned: Tuned, number: int) -> Document:
+def _setting(tuned: TuneResult, number: int) -> Document:
     found = tuned.found[number]
     return {
         **_choice(tuned.choices[number]),
@@ -138,8 +138,8 @@ def _setting(tuned: Tuned, number: int) -> Document:
     }
 
 
-def _claim(claim: Claim) -> Document:
-    one: Interval | None = claim.interval
+def _claim(claim: ExcessGrowth) -> Document:
+    one: ConfidenceInterval | None = claim.interval
     if one is None:
         return {"over": claim.rival, "mean": None, "low": None, "high": None, "level": str(LEVEL), "periods": None, "block": None}
     return {
@@ -158,51 +158,55 @@ CELL_PX, LARGEST_PX, SMALLEST_PX = 560, 34, 8
 SCALE = ((0.0, "#7a3b69"), (0.5, "#d9d4cf"), (1.0, "#1f6f6b"))
 
 
-def page(tuned: Tuned) -> Page:
+def tune_page(tuned: TuneResult) -> ReportPage:
     """The whole report."""
     stamp, search = tuned.stamp, tuned.search
     verdict = "recommended" if tuned.verdict.recommended else "no edge"
     facts = [
-        Fact("Verdict", verdict, tuned.choices[tuned.best].label),
+        ReportFact("Verdict", verdict, tuned.choices[tuned.best].label),
         *(_claim_fact(claim) for claim in tuned.claims),
-        Fact("Settings tried", f"{len(tuned.choices):,}", ", ".join(f"{count} {name}" for name, count in tuned.engines)),
+        ReportFact("Settings tried", f"{len(tuned.choices):,}", ", ".join(f"{count} {name}" for name, count in tuned.engines)),
     ]
     if tuned.overfitting is not None:
         ways = f"{tuned.overfitting.ways:,} ways to halve the data"
-        facts.append(Fact("Chance of over-fitting", f"{tuned.overfitting.probability:.0%}", ways))
+        facts.append(ReportFact("Chance of over-fitting", f"{tuned.overfitting.probability:.0%}", ways))
     if tuned.deflated is not None:
-        facts.append(Fact("Deflated Sharpe ratio", f"{tuned.deflated.probability:.1%}", f"best of {tuned.deflated.trials} trials"))
+        facts.append(ReportFact("Deflated Sharpe ratio", f"{tuned.deflated.probability:.1%}", f"best of {tuned.deflated.trials} trials"))
     origin = (
-        Fact("version", stamp["version"]),
-        Fact("grid", stamp["grid"]),
-        Fact("config", stamp["settings"]),
-        Fact("data", stamp["data"]),
-        Fact("seed", str(search.settings.seed)),
-        Fact("objective", search.objective.value),
-        Fact("calendar rule", search.calendar.label),
-        Fact("walk-forward", f"{search.walk.value}, {search.folds} folds"),
+        ReportFact("version", stamp["version"]),
+        ReportFact("grid", stamp["grid"]),
+        ReportFact("config", stamp["settings"]),
+        ReportFact("data", stamp["data"]),
+        ReportFact("seed", str(search.settings.seed)),
+        ReportFact("objective", search.objective.value),
+        ReportFact("calendar rule", search.calendar.label),
+        ReportFact("walk-forward", f"{search.walk.value}, {search.folds} folds"),
     )
-    return Page("Search for a setting", tuple(facts), sections(tuned), tuned.verdict.words, origin, kind="Tune")
+    return ReportPage("Search for a setting", tuple(facts), tune_sections(tuned), tuned.verdict.words, origin, kind="Tune")
 
 
-def sections(tuned: Tuned) -> tuple[Section, ...]:
+def tune_sections(tuned: TuneResult) -> tuple[ReportSection, ...]:
     """The last quarter, what was tried, whether the best stands on a plateau, and what walking forward gave."""
-    return _last(tuned), _ranked(tuned), _stability(tuned), _walk(tuned), _sure(tuned)
+    return _last(tuned), _ranked(tuned), _stability(tuned), _walk(tuned), _confidence_section(tuned)
 
 
-def _claim_fact(claim: Claim) -> Fact:
+def _claim_fact(claim: ExcessGrowth) -> ReportFact:
     one = claim.interval
     rival = claim.rival.partition(" (")[0]
     if one is None:
-        return Fact(f"Over {rival}, last quarter", "–", "too few periods")
-    return Fact(f"Over {rival}, last quarter", f"{percent(one.mean)} a year", f"{percent(one.low)} to {percent(one.high)}")
+        return ReportFact(f"Over {rival}, last quarter", "–", "too few periods")
+    return ReportFact(
+        f"Over {rival}, last quarter",
+        f"{format_signed_percent(one.mean)} a year",
+        f"{format_signed_percent(one.low)} to {format_signed_percent(one.high)}",
+    )
 
 
-def _shown(tuned: Tuned, value: float) -> str:
-    return percent(value) if tuned.search.objective is Objective.GROWTH else f"{value:.3f}"
+def _shown(tuned: TuneResult, value: float) -> str:
+    return format_signed_percent(value) if tuned.search.objective is Objective.GROWTH else f"{value:.3f}"
 
 
-def _last(tuned: Tuned) -> Section:
+def _last(tuned: TuneResult) -> ReportSection:
     times = [time_s * 1000 for time_s in tuned.last_times_s.tolist()]
     paths = (
         (tuned.choices[tuned.best].label, tuned.last[0].values),
@@ -215,16 +219,16 @@ def _last(tuned: Tuned) -> Section:
         "data": [{"type": "scatter", "mode": "lines", "x": times, "y": values / values[0] - 1, "name": name} for name, values in paths],
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".0%"}},
     }
-    return Section("The last quarter", ("The search never saw it. Whatever is claimed, is claimed from here.",), (figure,))
+    return ReportSection("The last quarter", ("The search never saw it. Whatever is claimed, is claimed from here.",), (figure,))
 
 
-def _ranked(tuned: Tuned) -> Section:
+def _ranked(tuned: TuneResult) -> ReportSection:
     order = np.argsort(-tuned.score, kind="stable")[:LISTED]
     rows = tuple(
         (
             tuned.choices[i].label,
             _shown(tuned, float(tuned.score[i])),
-            percent(float(tuned.excess[i])),
+            format_signed_percent(float(tuned.excess[i])),
             f"{tuned.found[i].turnover:.2f}",
             f"{tuned.found[i].costs:.2f}",
             str(tuned.found[i].rebalances),
@@ -233,22 +237,23 @@ def _ranked(tuned: Tuned) -> Section:
     )
     header = ("setting", f"{tuned.search.objective.value} a year", "over hold a year", "turnover", "costs", "rebalances")
     words = ("The first three quarters of the data, in which the setting was chosen. The best of many looks better here than it is.",)
-    return Section("Settings tried", words, (), (Table(header, rows, f"The best {len(rows)} of {len(tuned.choices):,}"),))
+    return ReportSection("Settings tried", words, (), (ReportTable(header, rows, f"The best {len(rows)} of {len(tuned.choices):,}"),))
 
 
-def _stability(tuned: Tuned) -> Section:
+def _stability(tuned: TuneResult) -> ReportSection:
     found, near = tuned.stability, tuned.neighbours
     words = []
     if near is not None:
         words.append(
-            f"One step beside the best, on {near.count} settings, the objective falls by {_fall(tuned, near.mean_fall)} on the mean and by "
-            f"{_fall(tuned, near.largest_fall)} at most; from the best to the median of all it falls by {_fall(tuned, near.spread)}."
+            f"One step beside the best, on {near.count} settings, the objective falls by {_fall(tuned, near.mean_decline)} on "
+            "the mean and by "
+            f"{_fall(tuned, near.largest_decline)} at most; from the best to the median of all it falls by {_fall(tuned, near.spread)}."
         )
     words.append("All that is not on the axes is as in the best setting, which is ringed.")
-    return Section("Stability of the optimum", tuple(words), (heat_figure(found, tuned.search.objective),))
+    return ReportSection("Stability of the optimum", tuple(words), (heat_figure(found, tuned.search.objective),))
 
 
-def _fall(tuned: Tuned, value: float) -> str:
+def _fall(tuned: TuneResult, value: float) -> str:
     return f"{value * 100:.2f} points a year" if tuned.search.objective is Objective.GROWTH else f"{value:.3f}"
 
 
@@ -299,14 +304,14 @@ def heat_figure(found: HeatMap, objective: Objective) -> Figure:
     }
 
 
-def _walk(tuned: Tuned) -> Section:
+def _walk(tuned: TuneResult) -> ReportSection:
     if not tuned.walk:
-        return Section("Walk-forward", ("The data are too short for the folds.",))
+        return ReportSection("Walk-forward", ("The data are too short for the folds.",))
     begins, step, rows = int(tuned.search.table.times_s[0]) * 1000, round(tuned.period_s) * 1000, []
     times: list[int] = []
     for one, over_hold, over_calendar in tuned.walk:
         first, last = one.fold.judged_from, one.fold.judged_to
-        excesses = (percent(yearly(tuned, excess)) for excess in (over_hold, over_calendar))
+        excesses = (format_signed_percent(yearly_mean(tuned, excess)) for excess in (over_hold, over_calendar))
         rows.append((tuned.choices[one.choice].label, _shown_date(begins + first * step), *excesses))
         times += [begins + (period + 1) * step for period in range(first, last)]
     figure = {
@@ -323,14 +328,14 @@ def _walk(tuned: Tuned) -> Section:
         *(f"All folds together {claim.words}." for claim in tuned.walk_claims),
     )
     header = ("chosen", "judged from", "over hold a year", "over the calendar rule a year")
-    return Section("Walk-forward", words, (figure,), (Table(header, tuple(rows)),))
+    return ReportSection("Walk-forward", words, (figure,), (ReportTable(header, tuple(rows)),))
 
 
 def _shown_date(milliseconds: int) -> str:
     return str(np.datetime64(milliseconds // 1000, "s").astype("datetime64[D]"))
 
 
-def _sure(tuned: Tuned) -> Section:
+def _confidence_section(tuned: TuneResult) -> ReportSection:
     words = [
         f"Intervals are those of the mean of excess log returns per period of {tuned.period_s / 3600:.0f} h, by {DRAWS:,} resamples of the "
         "stationary bootstrap (Politis & Romano 1994), widened for short series as docs/tune.md says. They know no market but this one."
@@ -348,4 +353,4 @@ def _sure(tuned: Tuned) -> Section:
             f"In {risk.probability:.0%} of {risk.ways:,} ways to halve the data, the best of one half was below the median in the other "
             "(probability of back-test over-fitting, Bailey, Borwein, López de Prado & Zhu 2017)."
         )
-    return Section("How sure this is", tuple(words))
+    return ReportSection("How sure this is", tuple(words))

@@ -12,64 +12,75 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.backtest.data import PriceTable
-from agent.backtest.settings import Settings, Wanted
-from agent.backtest.simulate import digest
-from agent.backtest.tune.grid import Choice, Grid
-from agent.backtest.tune.jobs import DAY_S, Chunk, Engine, Found, Job, Kept, Terms, held, part_of, piece
+from agent.backtest.settings import BacktestSpec, SimulationSettings
+from agent.backtest.simulate import spec_digest
+from agent.backtest.tune.grid import PolicyChoice, PolicyGrid
+from agent.backtest.tune.jobs import (
+    DAY_S,
+    AllocatorSchedule,
+    ResultStore,
+    RunEngine,
+    RunResult,
+    TuneChunk,
+    TuneJob,
+    buy_and_hold_values,
+    slice_settings,
+    slice_table,
+)
 from agent.backtest.tune.statistics import (
-    Claim,
-    Deflated,
+    ConfidenceInterval,
+    DeflatedSharpe,
+    ExcessGrowth,
+    FoldResult,
     HeatMap,
-    Interval,
-    Judged,
-    Neighbours,
+    NeighbourComparison,
     Objective,
-    Overfitting,
-    Verdict,
-    Walk,
-    deflated,
-    first_of_last,
-    folds,
+    OverfittingEstimate,
+    TuneVerdict,
+    WalkForwardMode,
+    bootstrap_interval,
+    compare_neighbours,
+    deflated_sharpe,
     heat_map,
-    interval,
-    neighbours,
-    overfitting,
-    scores,
-    verdict,
-    walked,
+    judge_choice,
+    last_quarter_start,
+    make_folds,
+    objective_scores,
+    overfitting_probability,
+    walk_forward,
 )
 from agent.errors import ConfigError
-from agent.model import Method
+from agent.model import AllocationMethod
 from agent.units import YEAR_S
 
 Floats = NDArray[np.float64]
-Work = Callable[[Job, Sequence[Chunk]], Iterator[tuple[Chunk, list[Found]]]]
+ChunkRunner = Callable[[TuneJob, Sequence[TuneChunk]], Iterator[tuple[TuneChunk, list[RunResult]]]]
 Progress = Callable[[int, int], None]
-_Last = tuple[tuple[Claim, ...], tuple[Found, Found], Floats, float, NDArray[np.int64]]
+_Last = tuple[tuple[ExcessGrowth, ...], tuple[RunResult, RunResult], Floats, float, NDArray[np.int64]]
 MOST_CELLS = 100_000_000
 """Values that are kept at once, settings times periods: 0.8 GB."""
 FEWEST_PERIODS = 8
-FORMAT = "2"
+FORMAT = "3"
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class TuneSpec:
     """What is asked for. `table` holds the wanted symbols alone; `calendar` is the rule that has to be beaten."""
 
     table: PriceTable
-    wanted: Wanted
-    settings: Settings
-    grid: Grid
-    calendar: Choice
-    terms: Terms
+    wanted: BacktestSpec
+    settings: SimulationSettings
+    grid: PolicyGrid
+    calendar: PolicyChoice
+    terms: AllocatorSchedule
     objective: Objective = Objective.GROWTH
-    walk: Walk = Walk.ANCHORED
+    walk: WalkForwardMode = WalkForwardMode.ANCHORED
     folds: int = 4
     full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class TuneResult:
     """What was found. `score` is the objective of each choice per year, `excess` its log growth over hold per year, both over the
     first three quarters; `period_s` the distance of two returns; `walk` each fold with its choice and its excess log returns over hold
     and over the calendar rule; `walk_claims` those of all folds; `claims` those of the last quarter, in which
@@ -78,23 +89,23 @@ class Tuned:
     there before, `stamp` what the search is known by.
     """
 
-    search: Search
-    choices: tuple[Choice, ...]
-    found: tuple[Found, ...]
+    search: TuneSpec
+    choices: tuple[PolicyChoice, ...]
+    found: tuple[RunResult, ...]
     score: Floats
     excess: Floats
     best: int
     period_s: float
-    deflated: Deflated | None
-    overfitting: Overfitting | None
+    deflated: DeflatedSharpe | None
+    overfitting: OverfittingEstimate | None
     stability: HeatMap
-    neighbours: Neighbours | None
-    walk: tuple[tuple[Judged, Floats, Floats], ...]
-    walk_claims: tuple[Claim, ...]
-    claims: tuple[Claim, ...]
-    verdict: Verdict
+    neighbours: NeighbourComparison | None
+    walk: tuple[tuple[FoldResult, Floats, Floats], ...]
+    walk_claims: tuple[ExcessGrowth, ...]
+    claims: tuple[ExcessGrowth, ...]
+    verdict: TuneVerdict
     last_from_s: int
-    last: tuple[Found, Found]
+    last: tuple[RunResult, RunResult]
     last_hold: Floats
     hold_final: float
     looks: int
@@ -104,29 +115,33 @@ class Tuned:
     stamp: dict[str, str]
 
 
-def tune(search: Search, work: Work, folder: Path | None, allow: Callable[[Job, Sequence[Chunk]], None], progress: Progress) -> Tuned:
+def tune(
+    search: TuneSpec, work: ChunkRunner, folder: Path | None, allow: Callable[[TuneJob, Sequence[TuneChunk]], None], progress: Progress
+) -> TuneResult:
     """The whole search. `work` does chunks, `allow` raises where what is left to do is too much, `folder` keeps what is done.
 
     Raises ConfigError for data too short, for more results than fit in memory, and for a folder of another search.
     """
     choices, table = search.grid.choices(), search.table
-    split = first_of_last(table.bars)
+    split = last_quarter_start(table.bars)
     marks = tuple(range(0, split, _period_bars(table)))
     if len(marks) <= FEWEST_PERIODS:
         raise ConfigError(f"--prices: {table.bars} bars are {len(marks)} periods to choose in", f"at least {FEWEST_PERIODS + 1} are needed")
     if len(choices) * len(marks) > MOST_CELLS:
         raise ConfigError(f"the grid has {len(choices):,} settings over {len(marks):,} periods", "take wider steps, or fewer values")
     runs = (*choices, search.calendar)
-    job = Job(piece(table, 0, split), search.wanted, part_of(search.settings, 0, split), runs, marks, search.terms, search.full)
-    with Kept(folder, _stamp(search, runs), runs).opened() as kept:
+    job = TuneJob(
+        slice_table(table, 0, split), search.wanted, slice_settings(search.settings, 0, split), runs, marks, search.terms, search.full
+    )
+    with ResultStore(folder, _stamp(search, runs), runs).opened() as kept:
         resumed = sum(len(found) for key, found in kept.done.items() if key.startswith("runs-"))
         found = _all_runs(job, kept, work, allow, progress)
-        return _told(search, job, kept, found, resumed)
+        return _assemble_result(search, job, kept, found, resumed)
 
 
 def _all_runs(
-    job: Job, kept: Kept, work: Work, allow: Callable[[Job, Sequence[Chunk]], None], progress: Progress
-) -> tuple[Found, ...]:  # fmt: skip
+    job: TuneJob, kept: ResultStore, work: ChunkRunner, allow: Callable[[TuneJob, Sequence[TuneChunk]], None], progress: Progress
+) -> tuple[RunResult, ...]:  # fmt: skip
     chunks = job.chunks()
     rest = [chunk for chunk in chunks if kept.key(chunk) not in kept.done]
     if rest:
@@ -142,25 +157,28 @@ def _all_runs(
     return tuple(one for chunk in chunks for one in kept.done[kept.key(chunk)])
 
 
-def _require(found: Sequence[Found], runs: range, marks: int) -> None:
+def _require(found: Sequence[RunResult], runs: range, marks: int) -> None:
     if [one.run for one in found] != list(runs) or any(len(one.values) != marks for one in found):
         raise ConfigError(f"results of runs {runs.start} to {runs.stop - 1} do not fit", "remove their file from the folder of --out")
 
 
-def _told(search: Search, job: Job, kept: Kept, found: tuple[Found, ...], resumed: int) -> Tuned:
+def _assemble_result(search: TuneSpec, job: TuneJob, kept: ResultStore, found: tuple[RunResult, ...], resumed: int) -> TuneResult:
     table, choices, objective = search.table, job.runs[:-1], search.objective
     returns = np.column_stack([log_returns(one.values) for one in found])
     own, calendar = returns[:, :-1], returns[:, -1]
-    hold = log_returns(held(search.wanted, search.settings, job.table, job.marks))
+    hold = log_returns(buy_and_hold_values(search.wanted, search.settings, job.table, job.marks))
     per_year = _per_year(job.table, job.marks)
-    score = scores(own, objective) * (per_year if objective is Objective.GROWTH else np.sqrt(per_year))
+    score = objective_scores(own, objective) * (per_year if objective is Objective.GROWTH else np.sqrt(per_year))
     best = int(score.argmax())
-    judged = walked(own, objective, folds(len(own), search.folds, search.walk))
+    judged = walk_forward(own, objective, make_folds(len(own), search.folds, search.walk))
     after = [_excesses(search, job, one, calendar) for one in judged]
     claims, last, last_hold, hold_final, last_times_s = _last_quarter(search, kept, best, choices[best])
-    risk, looks = overfitting(own, objective), sum(key.startswith("last-") for key in kept.done) - 1  # but for the calendar rule
+    risk, looks = (
+        overfitting_probability(own, objective),
+        sum(key.startswith("last-") for key in kept.done) - 1,
+    )  # but for the calendar rule
     counted = [job.engine(choice).value for choice in job.runs]
-    return Tuned(
+    return TuneResult(
         search=search,
         choices=choices,
         found=found[:-1],
@@ -168,24 +186,24 @@ def _told(search: Search, job: Job, kept: Kept, found: tuple[Found, ...], resume
         excess=(own.mean(axis=0) - hold.mean()) * per_year,
         best=best,
         period_s=YEAR_S / per_year,
-        deflated=deflated(own - hold[:, None], best),
+        deflated=deflated_sharpe(own - hold[:, None], best),
         overfitting=risk,
         stability=heat_map(choices, score, best),
-        neighbours=neighbours(choices, score, best),
+        neighbours=compare_neighbours(choices, score, best),
         walk=tuple((one, *excess) for one, excess in zip(judged, after, strict=True)),
         walk_claims=() if not after else tuple(
-            Claim(rival, _yearly(np.concatenate(parts), per_year, search.settings.seed))
+            ExcessGrowth(rival, _yearly(np.concatenate(parts), per_year, search.settings.seed))
             for rival, parts in zip(_rivals(search), zip(*after, strict=True), strict=True)
         ),
         claims=claims,
-        verdict=verdict(choices[best], search.calendar, claims, risk, looks),
-        last_from_s=int(table.times_s[first_of_last(table.bars)]),
+        verdict=judge_choice(choices[best], search.calendar, claims, risk, looks),
+        last_from_s=int(table.times_s[last_quarter_start(table.bars)]),
         last=last,
         last_hold=last_hold,
         hold_final=hold_final,
         looks=looks,
         last_times_s=last_times_s,
-        engines=tuple((engine.value, counted.count(engine.value)) for engine in Engine if engine.value in counted),
+        engines=tuple((engine.value, counted.count(engine.value)) for engine in RunEngine if engine.value in counted),
         resumed=resumed,
         stamp=_stamp(search, job.runs),
     )  # fmt: skip
@@ -206,56 +224,57 @@ def _per_year(table: PriceTable, marks: Sequence[int]) -> float:
     return YEAR_S * (len(marks) - 1) / float(table.times_s[marks[-1]] - table.times_s[marks[0]])
 
 
-def _rivals(search: Search) -> tuple[str, str]:
+def _rivals(search: TuneSpec) -> tuple[str, str]:
     return "hold", f"the calendar rule ({search.calendar.label})"
 
 
-def _excesses(search: Search, job: Job, one: Judged, calendar: Floats) -> tuple[Floats, Floats]:
+def _excesses(search: TuneSpec, job: TuneJob, one: FoldResult, calendar: Floats) -> tuple[Floats, Floats]:
     """Over a hold that begins at the targets with the judging, and over the calendar rule."""
     start, end = one.fold.judged_from, one.fold.judged_to
-    hold = log_returns(held(search.wanted, search.settings, job.table, job.marks[start : end + 1]))
+    hold = log_returns(buy_and_hold_values(search.wanted, search.settings, job.table, job.marks[start : end + 1]))
     return one.returns - hold, one.returns - calendar[start:end]
 
 
-def _yearly(values: Floats, per_year: float, seed: int) -> Interval | None:
-    found = interval(values, seed)
+def _yearly(values: Floats, per_year: float, seed: int) -> ConfidenceInterval | None:
+    found = bootstrap_interval(values, seed)
     return None if found is None else found.times(per_year)
 
 
-def _last_quarter(search: Search, kept: Kept, best: int, choice: Choice) -> _Last:
+def _last_quarter(search: TuneSpec, kept: ResultStore, best: int, choice: PolicyChoice) -> _Last:
     """The chosen setting and the calendar rule begin at the targets with the last quarter, an allocator with its window before that."""
     table = search.table
-    split = first_of_last(table.bars)
+    split = last_quarter_start(table.bars)
     step = _period_bars(table)
     last = []
     for key, one in ((f"last-{best:07d}", choice), ("last-calendar", search.calendar)):
-        warm = 0 if one.allocator is Method.FIXED else min(split, search.terms.window_s // table.interval_s)
+        warm = 0 if one.allocator is AllocationMethod.FIXED else min(split, search.terms.window_s // table.interval_s)
         start, end = split - warm, table.bars
         marks = tuple(range(warm, end - start, step))
-        job = Job(
-            piece(table, start, end), search.wanted, part_of(search.settings, start, end), (one,), marks, search.terms, search.full
+        job = TuneJob(
+            slice_table(table, start, end), search.wanted, slice_settings(search.settings, start, end),
+            (one,), marks, search.terms, search.full
         )  # fmt: skip
         if key not in kept.done:
             kept.keep(key, job.do(job.chunks()[0]), (one,))
         _require(kept.done[key], range(1), len(marks))
         last.append(kept.done[key][0])
-    tail = piece(table, split, table.bars)
+    tail = slice_table(table, split, table.bars)
     marks = tuple(range(0, tail.bars, step))
-    *hold_path, hold_final = held(search.wanted, search.settings, tail, (*marks, tail.bars - 1)).tolist()
+    *hold_path, hold_final = buy_and_hold_values(search.wanted, search.settings, tail, (*marks, tail.bars - 1)).tolist()
     hold = np.array(hold_path)
     per_year = _per_year(tail, marks) if len(marks) > 1 else 0.0
     own, rule = (log_returns(one.values) for one in last)
     rivals = zip(_rivals(search), (own - log_returns(hold), own - rule), strict=True)
-    claims = tuple(Claim(rival, _yearly(excess, per_year, search.settings.seed)) for rival, excess in rivals)
+    claims = tuple(ExcessGrowth(rival, _yearly(excess, per_year, search.settings.seed)) for rival, excess in rivals)
     return claims, (last[0], last[1]), hold, hold_final, tail.times_s[list(marks)]
 
 
-def _stamp(search: Search, runs: Sequence[Choice]) -> dict[str, str]:
+def _stamp(search: TuneSpec, runs: Sequence[PolicyChoice]) -> dict[str, str]:
     return {
         "format": FORMAT,
         "version": version("trimtab"),
         "grid": sha256("\n".join(map(repr, runs)).encode()).hexdigest(),
         "data": search.table.digest,
-        "settings": digest(search.wanted, search.settings),
+        "settings": spec_digest(search.wanted, search.settings),
         "search": sha256(repr((search.terms, search.full)).encode()).hexdigest(),
     }

@@ -11,8 +11,8 @@ from math import ceil, e, log10, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.backtest.tune.grid import Choice, band_text
-from agent.policy.text import span
+from agent.backtest.tune.grid import PolicyChoice, band_text
+from agent.policy.text import format_duration
 
 Floats = NDArray[np.float64]
 EULER = 0.5772156649015329
@@ -30,7 +30,7 @@ class Objective(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Deflated:
+class DeflatedSharpe:
     """A Sharpe ratio per period that was the best of `trials`, the one that luck alone would be expected to bring, and the
     probability that the true one is above that.
     """
@@ -42,7 +42,7 @@ class Deflated:
 
 
 @dataclass(frozen=True, slots=True)
-class Overfitting:
+class OverfittingEstimate:
     """How often the best of one half of the data was below the median in the other; `ways` to halve `blocks` equal pieces."""
 
     probability: float
@@ -50,7 +50,7 @@ class Overfitting:
     blocks: int
 
 
-def scores(returns: Floats, objective: Objective) -> Floats:
+def objective_scores(returns: Floats, objective: Objective) -> Floats:
     """The objective of each column of `returns[period, setting]`, per period. A column that never moves has a Sharpe ratio of zero."""
     count = len(returns)
     found: Floats = _scores(returns.sum(axis=0)[None], (returns**2).sum(axis=0)[None], count, objective)[0]
@@ -91,7 +91,7 @@ def probabilistic_sharpe(sharpe: float, threshold: float, periods: int, skew: fl
     return float(norm.cdf((sharpe - threshold) * sqrt(periods - 1) / sqrt(max(spread, 1e-12))))
 
 
-def deflated(returns: Floats, best: int) -> Deflated | None:
+def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
     """The Sharpe ratio of column `best` of `returns[period, trial]` against the best of all columns that luck would bring.
 
     None where that column never moves, or periods are too few.
@@ -101,14 +101,14 @@ def deflated(returns: Floats, best: int) -> Deflated | None:
     own = returns[:, best]
     if len(own) < FEWEST_PER_BLOCK or float(np.std(own)) <= 1e-12:
         return None
-    each = scores(returns, Objective.SHARPE)
+    each = objective_scores(returns, Objective.SHARPE)
     trials = returns.shape[1]
     threshold = expected_maximum(float(np.var(each, ddof=1)) if trials > 1 else 0.0, trials)
     chance = probabilistic_sharpe(float(each[best]), threshold, len(own), float(skew(own)), float(kurtosis(own, fisher=False)))
-    return Deflated(float(each[best]), threshold, trials, chance)
+    return DeflatedSharpe(float(each[best]), threshold, trials, chance)
 
 
-def overfitting(returns: Floats, objective: Objective, blocks: int | None = None) -> Overfitting | None:
+def overfitting_probability(returns: Floats, objective: Objective, blocks: int | None = None) -> OverfittingEstimate | None:
     """Probability of back-test over-fitting, by combinatorially symmetric cross-validation over `returns[period, setting]`.
 
     Bailey, Borwein, López de Prado & Zhu 2017, "The Probability of Backtest Overfitting", section 3: the periods are cut into `blocks`
@@ -133,7 +133,7 @@ def overfitting(returns: Floats, objective: Objective, blocks: int | None = None
         inside = _scores(some @ total, some @ squares, count, objective)
         outside = _scores((1.0 - some) @ total, (1.0 - some) @ squares, count, objective)
         below += _below_median(inside, outside)
-    return Overfitting(below / len(halves), len(halves), cut)
+    return OverfittingEstimate(below / len(halves), len(halves), cut)
 
 
 def _below_median(inside: Floats, outside: Floats) -> float:
@@ -156,7 +156,7 @@ FEWEST_PERIODS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class ConfidenceInterval:
     """The mean per period, and the ends of its two-sided interval; `block` is the mean length of the blocks drawn, in periods."""
 
     mean: float
@@ -165,9 +165,9 @@ class Interval:
     periods: int
     block: float
 
-    def times(self, factor: float) -> Interval:
+    def times(self, factor: float) -> ConfidenceInterval:
         """The same of something so many times as large, such as a year of periods."""
-        return Interval(self.mean * factor, self.low * factor, self.high * factor, self.periods, self.block)
+        return ConfidenceInterval(self.mean * factor, self.low * factor, self.high * factor, self.periods, self.block)
 
 
 def block_length(values: Floats) -> float:
@@ -215,7 +215,7 @@ def resampled_means(values: Floats, block: float, draws: int, seed: int) -> Floa
     return total / n
 
 
-def interval(values: Floats, seed: int, draws: int = DRAWS, level: float = LEVEL) -> Interval | None:
+def bootstrap_interval(values: Floats, seed: int, draws: int = DRAWS, level: float = LEVEL) -> ConfidenceInterval | None:
     """The mean with the two-sided interval that `level` of the resampled means lie in, widened; None for fewer than FEWEST_PERIODS.
 
     Taken as they are, resampled means of short and dependent series spread too little: at 250 periods the truth lies in 91 of 100 such
@@ -233,14 +233,14 @@ def interval(values: Floats, seed: int, draws: int = DRAWS, level: float = LEVEL
     mean, tail = float(values.mean()), (1.0 - level) / 2.0
     low, high = np.quantile(resampled_means(values, block, draws, seed) - mean, [tail, 1.0 - tail])
     wider = sqrt(n / (n - block)) * float(student.ppf(tail, n / block - 1.0) / norm.ppf(tail))
-    return Interval(mean, mean + wider * float(low), mean + wider * float(high), n, block)
+    return ConfidenceInterval(mean, mean + wider * float(low), mean + wider * float(high), n, block)
 
 
 # --- Whether the best setting stands on a plateau or on a needle: the objective over two axes of the grid, and among its neighbours.
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class GridAxis:
     """One side of the grid: the words of its values in order."""
 
     name: str
@@ -251,39 +251,39 @@ class Axis:
 class HeatMap:
     """The objective over two axes, everything else as in the best setting; NaN where the grid has no such setting. `best` is its cell."""
 
-    down: Axis
-    across: Axis
+    down: GridAxis
+    across: GridAxis
     values: Floats
     best: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
+class NeighbourComparison:
     """How far the objective falls from the best setting to those one step beside it on one axis: on the mean, and at most.
 
     `spread` is how far it falls to the median of all settings: what the falls are to be compared with.
     """
 
     count: int
-    mean_fall: float
-    largest_fall: float
+    mean_decline: float
+    largest_decline: float
     spread: float
 
 
-def _band(choice: Choice) -> tuple[int, int]:
+def _band(choice: PolicyChoice) -> tuple[int, int]:
     band = choice.band
     if band is None:
         return (2, 0)
     return (0, band.relative_bps or 0) if band.absolute_bps is None else (1, band.absolute_bps)
 
 
-def _interval(choice: Choice) -> tuple[int, int]:
+def _interval(choice: PolicyChoice) -> tuple[int, int]:
     return (1, choice.every_s) if choice.every_s is not None else (0, 0)
 
 
-_AXES: tuple[tuple[str, Callable[[Choice], tuple[int, int] | str], Callable[[Choice], str]], ...] = (
+_AXES: tuple[tuple[str, Callable[[PolicyChoice], tuple[int, int] | str], Callable[[PolicyChoice], str]], ...] = (
     ("band", _band, lambda c: "no band" if c.band is None else band_text(c.band)),
-    ("interval", _interval, lambda c: "no interval" if c.every_s is None else span(c.every_s)),
+    ("interval", _interval, lambda c: "no interval" if c.every_s is None else format_duration(c.every_s)),
     ("destination", lambda c: c.destination.value, lambda c: c.destination.value),
     ("allocator", lambda c: c.allocator.value, lambda c: c.allocator.value),
 )
@@ -291,7 +291,7 @@ _ORDERED = 2
 """The first two axes have an order; on the others every value is beside every other."""
 
 
-def _places(choices: Sequence[Choice]) -> tuple[NDArray[np.int64], list[Axis], list[list[object]]]:
+def _places(choices: Sequence[PolicyChoice]) -> tuple[NDArray[np.int64], list[GridAxis], list[list[object]]]:
     """Where each choice is on every axis, and the axes with their values: bands relative, then absolute, then none."""
     places, axes, all_values = [], [], []
     for name, value_of, label_of in _AXES:
@@ -299,12 +299,12 @@ def _places(choices: Sequence[Choice]) -> tuple[NDArray[np.int64], list[Axis], l
         values = sorted(labels, key=str) if name in ("destination", "allocator") else sorted(labels)
         at = {value: i for i, value in enumerate(values)}
         places.append([at[value_of(choice)] for choice in choices])
-        axes.append(Axis(name, tuple(labels[value] for value in values)))
+        axes.append(GridAxis(name, tuple(labels[value] for value in values)))
         all_values.append(list[object](values))
     return np.array(places, dtype=np.int64).T, axes, all_values
 
 
-def heat_map(choices: Sequence[Choice], objective: Floats, best: int) -> HeatMap:
+def heat_map(choices: Sequence[PolicyChoice], objective: Floats, best: int) -> HeatMap:
     """Over the two axes with most values, the bands downwards where they are one of them."""
     places, axes, _ = _places(choices)
     most = sorted(range(len(axes)), key=lambda axis: -len(axes[axis].labels))[:2]
@@ -317,7 +317,7 @@ def heat_map(choices: Sequence[Choice], objective: Floats, best: int) -> HeatMap
     return HeatMap(axes[down], axes[across], values, (int(places[best][down]), int(places[best][across])))
 
 
-def neighbours(choices: Sequence[Choice], objective: Floats, best: int) -> Neighbours | None:
+def compare_neighbours(choices: Sequence[PolicyChoice], objective: Floats, best: int) -> NeighbourComparison | None:
     """One step along one axis: the next width of the same kind, the next interval, any other destination or allocator. None without any."""
     places, _, values = _places(choices)
     steps = np.abs(places - places[best])
@@ -332,7 +332,7 @@ def neighbours(choices: Sequence[Choice], objective: Floats, best: int) -> Neigh
     if not beside.any():
         return None
     falls = float(objective[best]) - objective[beside]
-    return Neighbours(int(beside.sum()), float(falls.mean()), float(falls.max()), float(objective[best] - np.median(objective)))
+    return NeighbourComparison(int(beside.sum()), float(falls.mean()), float(falls.max()), float(objective[best] - np.median(objective)))
 
 
 # --- Walk-forward: settings are chosen in one stretch of the data and judged in the next, and the last quarter is kept from all choosin
@@ -344,7 +344,7 @@ ROLLING_PIECES = 2
 """Of how many pieces a rolling window is made; an anchored one begins with as many."""
 
 
-class Walk(Enum):
+class WalkForwardMode(Enum):
     """A window that always begins with the data, or one of a fixed length."""
 
     ANCHORED = "anchored"
@@ -361,7 +361,7 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class FoldResult:
     """What was chosen in a fold, the objective there and afterwards, and log returns per period afterwards."""
 
     fold: Fold
@@ -371,12 +371,12 @@ class Judged:
     returns: Floats
 
 
-def first_of_last(bars: int) -> int:
+def last_quarter_start(bars: int) -> int:
     """The first bar of the last quarter."""
     return bars - bars // LAST_SHARE
 
 
-def folds(periods: int, count: int, walk: Walk) -> tuple[Fold, ...]:
+def make_folds(periods: int, count: int, walk: WalkForwardMode) -> tuple[Fold, ...]:
     """So many folds over equal pieces; none where a piece would have fewer than two periods."""
     pieces = count + ROLLING_PIECES
     if periods < 2 * pieces:
@@ -384,42 +384,42 @@ def folds(periods: int, count: int, walk: Walk) -> tuple[Fold, ...]:
     edges = [periods * piece // pieces for piece in range(pieces + 1)]
     first = ROLLING_PIECES
     return tuple(
-        Fold(0 if walk is Walk.ANCHORED else edges[piece - ROLLING_PIECES], edges[piece], edges[piece + 1])
+        Fold(0 if walk is WalkForwardMode.ANCHORED else edges[piece - ROLLING_PIECES], edges[piece], edges[piece + 1])
         for piece in range(first, pieces)
     )
 
 
-def walked(returns: Floats, objective: Objective, all_folds: tuple[Fold, ...]) -> tuple[Judged, ...]:
+def walk_forward(returns: Floats, objective: Objective, all_folds: tuple[Fold, ...]) -> tuple[FoldResult, ...]:
     """The best of `returns[period, setting]` in each fold, judged in the periods that follow; of equals the first."""
     found = []
     for fold in all_folds:
-        inside = scores(returns[fold.chosen_from : fold.judged_from], objective)
+        inside = objective_scores(returns[fold.chosen_from : fold.judged_from], objective)
         best = int(inside.argmax())
         after = returns[fold.judged_from : fold.judged_to]
-        found.append(Judged(fold, best, float(inside[best]), float(scores(after[:, [best]], objective)[0]), after[:, best]))
+        found.append(FoldResult(fold, best, float(inside[best]), float(objective_scores(after[:, [best]], objective)[0]), after[:, best]))
     return tuple(found)
 
 
 # --- Whether a setting is recommended, and in which words: never more than the interval of what it did out of sample supports.
 
 
-NOTHING = 1e-6
+GROWTH_TOLERANCE = 1e-6
 """Log growth per year that is none."""
-OFTEN = 0.5
+OVERFITTING_THRESHOLD = 0.5
 """From here on the best of the past is no better in the future than any other, and is not recommended."""
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ExcessGrowth:
     """Excess growth over a rival in the last quarter, log return per year; None where periods are too few to say how sure."""
 
     rival: str
-    interval: Interval | None
+    interval: ConfidenceInterval | None
 
     @property
     def holds(self) -> bool:
         """Whether the whole interval is above zero, by more than floats lose where both did the same."""
-        return self.interval is not None and self.interval.low > NOTHING
+        return self.interval is not None and self.interval.low > GROWTH_TOLERANCE
 
     @property
     def words(self) -> str:
@@ -427,14 +427,14 @@ class Claim:
         if self.interval is None:
             return f"against {self.rival}: fewer than {FEWEST_PERIODS} periods, too few for an interval"
         one = self.interval
-        if max(abs(one.low), abs(one.high)) <= NOTHING:
+        if max(abs(one.low), abs(one.high)) <= GROWTH_TOLERANCE:
             return f"against {self.rival}: the same in every period"
-        ends = f"{LEVEL:.0%} interval {percent(one.low)} to {percent(one.high)}"
-        return f"against {self.rival}: {percent(one.mean)} a year in log growth, {ends}"
+        ends = f"{LEVEL:.0%} interval {format_signed_percent(one.low)} to {format_signed_percent(one.high)}"
+        return f"against {self.rival}: {format_signed_percent(one.mean)} a year in log growth, {ends}"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TuneVerdict:
     """Recommended or not, with the reasons in words, and what to do where nothing is recommended."""
 
     recommended: bool
@@ -442,16 +442,18 @@ class Verdict:
     safe_default: str
 
 
-def percent(share: float) -> str:
+def format_signed_percent(share: float) -> str:
     """+1.23 %; what rounds to nothing has no sign of loss."""
     return f"{round(share * 100, 2) + 0.0:+.2f} %"
 
 
-def verdict(best: Choice, calendar: Choice, claims: tuple[Claim, ...], risk: Overfitting | None, looks: int = 1) -> Verdict:
+def judge_choice(
+    best: PolicyChoice, calendar: PolicyChoice, claims: tuple[ExcessGrowth, ...], risk: OverfittingEstimate | None, looks: int = 1
+) -> TuneVerdict:
     """Recommends `best` where every claim holds and the chance of over-fitting is not a half or more; it is None where one setting alone
     was tried, and none chosen. `looks` settings, this one among them, were judged in that quarter by now.
     """
-    overfit = risk is not None and risk.probability >= OFTEN
+    overfit = risk is not None and risk.probability >= OVERFITTING_THRESHOLD
     told = [
         f"In the last quarter of the data, which the search never saw, {best.label} did, after costs, {claim.words}." for claim in claims
     ]
@@ -464,7 +466,7 @@ def verdict(best: Choice, calendar: Choice, claims: tuple[Claim, ...], risk: Ove
         told.append(
             "Recommended. No more is claimed than the lower ends of these intervals, and only for markets like the one of the data."
         )
-        return Verdict(True, tuple(told), default)
+        return TuneVerdict(True, tuple(told), default)
     if overfit and risk is not None:
         told.append(
             f"The best of one half of the data was below the median in the other in {risk.probability:.0%} of {risk.ways:,} ways to halve "
@@ -473,4 +475,4 @@ def verdict(best: Choice, calendar: Choice, claims: tuple[Claim, ...], risk: Ove
     failing = [claim.rival for claim in claims if not claim.holds]
     over = f" over {' and '.join(failing)}" if failing else ""
     told.append(f"No edge{over} is shown, and nothing is recommended. The safe default is {default}.")
-    return Verdict(False, tuple(told), default)
+    return TuneVerdict(False, tuple(told), default)

@@ -8,25 +8,25 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-from agent.backtest.tune.jobs import Chunk, Engine, Found, Job
-from agent.backtest.workers import by_processes
-from agent.errors import ConfigError, Refused, Retryable, TrimtabError, plain
+from agent.backtest.tune.jobs import RunEngine, RunResult, TuneChunk, TuneJob
+from agent.backtest.workers import run_in_processes
+from agent.errors import ConfigError, Refused, Retryable, TrimtabError, printable_text
 
 # --- Does the chunks of a search on this machine: those of the kernel on all cores by threads, whole steps by processes.
 
 
-Done = tuple[Chunk, list[Found]]
+ChunkResult = tuple[TuneChunk, list[RunResult]]
 
 
-def local(job: Job, chunks: Sequence[Chunk], cores: int) -> Iterator[Done]:
+def run_locally(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Iterator[ChunkResult]:
     """The chunks with what came of them, in the order in which they are done. Raises what a run raises; Retryable for a lost process."""
     for chunk in chunks:
-        if chunk.engine is Engine.KERNEL:
+        if chunk.engine is RunEngine.KERNEL:
             yield chunk, job.do(chunk, cores)
-    steps = [chunk for chunk in chunks if chunk.engine is Engine.FULL]
+    steps = [chunk for chunk in chunks if chunk.engine is RunEngine.FULL]
     if min(cores, len(steps)) > 1:
         kept = "; what was done before is kept where --out names a folder"
-        yield from by_processes(job, steps, min(cores, len(steps)), f"a process of the search died, perhaps for lack of memory{kept}")
+        yield from run_in_processes(job, steps, min(cores, len(steps)), f"a process of the search died, perhaps for lack of memory{kept}")
     else:
         yield from ((chunk, job.do(chunk)) for chunk in steps)
 
@@ -34,16 +34,16 @@ def local(job: Job, chunks: Sequence[Chunk], cores: int) -> Iterator[Done]:
 PATIENCE_S = 10
 """For the first answer of a scheduler, and for it to come back."""
 _ADDRESS = re.compile(r"(tcp|tls|ws|wss)://[^\s/@]+:[0-9]{1,5}")
-KEPT = "what was done before is kept where --out names a folder"
+RESULTS_KEPT_HINT = "what was done before is kept where --out names a folder"
 
 
 def check_address(address: str) -> None:
     """Raises ConfigError for what is no address of a scheduler."""
     if _ADDRESS.fullmatch(address) is None:
-        raise ConfigError(f"--scheduler: {plain(address)[:80]!r} is no address", "write it as dask prints it: tcp://HOST:8786")
+        raise ConfigError(f"--scheduler: {printable_text(address)[:80]!r} is no address", "write it as dask prints it: tcp://HOST:8786")
 
 
-def on_cluster(job: Job, chunks: Sequence[Chunk], address: str) -> Iterator[Done]:
+def run_on_cluster(job: TuneJob, chunks: Sequence[TuneChunk], address: str) -> Iterator[ChunkResult]:
     """The chunks with what came of them, in the order in which they are done, each sent to a worker once.
 
     What workers answer is unpickled here, as Dask does: name a scheduler that you would let run programs on this machine. Raises
@@ -57,18 +57,19 @@ def on_cluster(job: Job, chunks: Sequence[Chunk], address: str) -> Iterator[Done
         yield from _answers(distributed, client, job, chunks)
     except (OSError, TimeoutError, distributed.CancelledError, distributed.comm.CommClosedError) as error:
         raise Retryable(
-            f"--scheduler: {address} was lost ({type(error).__name__}); {KEPT}", "start it anew, then run the same command again"
+            f"--scheduler: {address} was lost ({type(error).__name__}); {RESULTS_KEPT_HINT}",
+            "start it anew, then run the same command again",
         ) from None
     finally:
         client.close(timeout=1)
 
 
-def work(job: Job, chunk: Chunk) -> list[Found]:
+def run_chunk(job: TuneJob, chunk: TuneChunk) -> list[RunResult]:
     """On a worker."""
     return job.do(chunk)
 
 
-def here() -> str:
+def local_version() -> str:
     """Version of this package where it runs."""
     return version("trimtab")
 
@@ -90,21 +91,23 @@ def _connected(distributed: Any, address: str) -> Any:
 
 
 def _require_workers(client: Any) -> None:
-    found = client.run(here)
+    found = client.run(local_version)
     if not found:
         raise ConfigError("--scheduler: it has no workers", "start some with: dask worker ADDRESS")
-    others = sorted({text for text in found.values() if text != here()})
+    others = sorted({text for text in found.values() if text != local_version()})
     if others:
-        raise ConfigError(f"--scheduler: workers have trimtab {', '.join(others)}, here is {here()}", "install the same version there")
+        raise ConfigError(
+            f"--scheduler: workers have trimtab {', '.join(others)}, here is {local_version()}", "install the same version there"
+        )
 
 
-def _answers(distributed: Any, client: Any, job: Job, chunks: Sequence[Chunk]) -> Iterator[Done]:
+def _answers(distributed: Any, client: Any, job: TuneJob, chunks: Sequence[TuneChunk]) -> Iterator[ChunkResult]:
     shared = client.scatter(job, broadcast=True, hash=False)
-    waiting = {client.submit(work, shared, chunk, pure=False): chunk for chunk in chunks}
+    waiting = {client.submit(run_chunk, shared, chunk, pure=False): chunk for chunk in chunks}
     for future in distributed.as_completed(list(waiting), loop=client.loop):
         if future.status == "error":
             raise _failed(future.exception(timeout=PATIENCE_S))
-        found: list[Found] = future.result(timeout=PATIENCE_S)
+        found: list[RunResult] = future.result(timeout=PATIENCE_S)
         yield waiting.pop(future), found
         future.release()
 
@@ -113,4 +116,4 @@ def _failed(error: BaseException) -> TrimtabError:
     """What a run raised on its worker; what is not ours, such as a worker lost again and again, by its name."""
     if isinstance(error, TrimtabError):
         return error
-    return Refused(f"--scheduler: a worker failed: {type(error).__name__}; {KEPT}", remedy="its log says more")
+    return Refused(f"--scheduler: a worker failed: {type(error).__name__}; {RESULTS_KEPT_HINT}", remedy="its log says more")

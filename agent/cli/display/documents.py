@@ -7,20 +7,31 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from agent.cli import money as flows
-from agent.cli import strategies as sleeves
+from agent.cli import strategies
 from agent.cli.display.output import cell
 from agent.units import BPS, decimal_text, price_text, value_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agent.app import Standing
+    from agent.app import PortfolioStatus
     from agent.app.describe import Sandwich, TriggerView
     from agent.cli.display.tables import FigureTable
-    from agent.execution.step_context import Outcome
-    from agent.model import Intent, Leg, LpAction, Pacing, Plan, Portfolio, Saving, StepInput, Underway, Verdict
+    from agent.execution.step_context import StepOutcome
+    from agent.model import (
+        ExecutionProgress,
+        Intent,
+        Leg,
+        LpAction,
+        Plan,
+        Portfolio,
+        RiskCostTradeoff,
+        SlicingComparison,
+        StepInput,
+        Verdict,
+    )
     from agent.planning.planner import Quote
-    from agent.policy.decide import Decided
+    from agent.policy.decide import DecisionResult
     from agent.policy.native_coin import NativeView
     from agent.policy.triggers.no_trade_zone import ZoneView
 
@@ -31,7 +42,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
-def document(action: LpAction, portfolio: Portfolio) -> Document:
+def action_document(action: LpAction, portfolio: Portfolio) -> Document:
     """One action. Amounts by symbol are base units as decimal strings, as the contracts move them at this block.
 
     `kind` is "withdraw", "collect" or "provide"; `min_raw`, `desired_raw`, `liquidity` and `ticks` are None where there are none.
@@ -62,7 +73,7 @@ def document(action: LpAction, portfolio: Portfolio) -> Document:
     }
 
 
-def table(found: list[Document], decimals: dict[str, int]) -> FigureTable:
+def actions_table(found: list[Document], decimals: dict[str, int]) -> FigureTable:
     """Each action with what it moves and the least that is accepted."""
     from agent.cli.display import tables
 
@@ -90,7 +101,7 @@ def _amount(raw: dict[str, str] | None, symbol: str, decimals: dict[str, int]) -
 # --- The cost-aware zone as a document: what standing off costs, the bands of each asset, and a plan on the scales.
 
 
-PARTS = ("fees", "impact", "skew", "gas", "approvals")
+ZONE_PARTS = ("fees", "impact", "skew", "gas", "approvals")
 
 
 def zone_document(found: ZoneView | None, portfolio: Portfolio) -> Document | None:
@@ -101,8 +112,8 @@ def zone_document(found: ZoneView | None, portfolio: Portfolio) -> Document | No
     def money(value: Fraction) -> str:
         return value_text(value, portfolio.numeraire.decimals)
 
-    def weighed(saving: Saving) -> Document:
-        parts = {name: money(getattr(saving, name)) for name in PARTS}
+    def weighed(saving: RiskCostTradeoff) -> Document:
+        parts = {name: money(getattr(saving, name)) for name in ZONE_PARTS}
         return {"saved_risk": money(saving.saved), "cost": money(saving.cost), **parts, "worth_it": saving.worth_it}
 
     pair = found.pair
@@ -148,7 +159,7 @@ def trigger_document(found: TriggerView) -> Document:
     }
 
 
-def line(found: Document) -> str:
+def format_trigger(found: Document) -> str:
     """The same for people."""
     parts = [f"Trigger: {found['words']}, to {found['destination']}"]
     parts += [f"bands of their own: {found['bands']}"] if found["bands"] else []
@@ -160,27 +171,26 @@ def line(found: Document) -> str:
 # --- Corrections over time: as documents, and the arithmetic of rounds as a table.
 
 
-ROUNDS_PARTS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
+SLICE_PARTS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
 
 
-def pacing(found: Pacing | None, portfolio: Portfolio) -> Document | None:
+def slicing_document(found: SlicingComparison | None, portfolio: Portfolio) -> Document | None:
     """What each number of rounds would cost, and which is chosen; None where nothing was compared. Values in the numeraire."""
     if found is None:
         return None
     decimals = portfolio.numeraire.decimals
     options = [
-        {"rounds": option.rounds, **{part: value_text(getattr(option, part), decimals) for part in ROUNDS_PARTS}}
-        for option in found.options
+        {"rounds": option.rounds, **{part: value_text(getattr(option, part), decimals) for part in SLICE_PARTS}} for option in found.options
     ]
     return {"chosen": found.chosen, "why": found.why, "options": options}
 
 
-def campaign(step: StepInput) -> Document | None:
+def execution_document(step: StepInput) -> Document | None:
     """The correction that was under way when a step began; None where there was none. Values in the numeraire, at its start's prices."""
-    return None if step.history.campaign is None else underway(step.history.campaign, step.portfolio)
+    return None if step.history.campaign is None else progress_document(step.history.campaign, step.portfolio)
 
 
-def underway(under: Underway, portfolio: Portfolio) -> Document:
+def progress_document(under: ExecutionProgress, portfolio: Portfolio) -> Document:
     """How far it is."""
     begun, decimals = under.campaign, portfolio.numeraire.decimals
     return {
@@ -199,28 +209,28 @@ def underway(under: Underway, portfolio: Portfolio) -> Document:
     }
 
 
-def show(console: Console, document: Document) -> None:
+def show_execution(console: Console, document: Document) -> None:
     """Where a correction over time stands, and what rounds would cost; nothing where there is neither."""
     if document.get("campaign") is not None:
-        console.print(cell(sentence(document["campaign"], document["numeraire"])))
+        console.print(cell(format_execution(document["campaign"], document["numeraire"])))
     if document.get("pacing") is not None:
-        console.print(rounds_table(document["pacing"], document["numeraire"]))
+        console.print(slices_table(document["pacing"], document["numeraire"]))
 
 
-def rounds_table(found: Document, numeraire: str) -> FigureTable:
+def slices_table(found: Document, numeraire: str) -> FigureTable:
     """The comparison, a row for each number of rounds."""
     from agent.cli.display.tables import money
     from agent.cli.display.tables import table as empty
 
-    made = empty(f"Rounds against one, in {numeraire}: {found['why']}", (), ("rounds", *ROUNDS_PARTS))
+    made = empty(f"Rounds against one, in {numeraire}: {found['why']}", (), ("rounds", *SLICE_PARTS))
     for option in found["options"]:
         chosen = option["rounds"] == found["chosen"]
-        figures = [str(option["rounds"]), *(money(option[part]) for part in ROUNDS_PARTS)]
+        figures = [str(option["rounds"]), *(money(option[part]) for part in SLICE_PARTS)]
         made.add_row(*(cell(text, "bold" if chosen else "") for text in figures))
     return made
 
 
-def corrections(found: list[Document]) -> FigureTable:
+def executions_table(found: list[Document]) -> FigureTable:
     """Corrections over time, with where each stands or how it ended."""
     from agent.cli.display.tables import table as empty
 
@@ -231,7 +241,7 @@ def corrections(found: list[Document]) -> FigureTable:
     return made
 
 
-def sentence(found: Document, numeraire: str) -> str:
+def format_execution(found: Document, numeraire: str) -> str:
     """Where a correction stands, in one sentence."""
     if found["purchase"] is not None:
         parts = max(found["rounds_about"], found["rounds_done"] + 1)
@@ -254,7 +264,7 @@ def money(value: Fraction, portfolio: Portfolio) -> str:
     return value_text(value, portfolio.numeraire.decimals)
 
 
-def status(found: Standing) -> Document:
+def status(found: PortfolioStatus) -> Document:
     """Holdings, weights, bands and what would be decided now."""
     step, decided = found.step_input, found.decided
     portfolio, head = step.portfolio, step.snapshot.head
@@ -288,7 +298,7 @@ def status(found: Standing) -> Document:
         "native_wei": str(step.snapshot.native_wei),
         "native": _native(found.native),
         "quarantined": [{"item": q.item, "address": q.address, "why": q.why} for q in step.snapshot.quarantined],
-        "screen": screened(step),
+        "screen": quarantined_tokens(step),
         "warnings": list(found.warnings),
         "paused": found.paused,
         "pause_reason": found.pause_reason,
@@ -297,21 +307,21 @@ def status(found: Standing) -> Document:
             {"withdrawal": one.request, "symbol": portfolio.token(one.payment.token).label, "raw": str(one.payment.raw)}
             for one in step.history.claims
         ],
-        "left_alone": flows.left_alone(step),
+        "left_alone": flows.excluded_holdings(step),
         "decision": decision(decided),
         "trigger": trigger_document(found.trigger),
         "least_total": found.least,
         "wishes": list(step.wishes),
-        "stuck_exits": stuck_exits(decided, portfolio),
-        "flows": flows.documents(step),
-        "campaign": campaign(step),
+        "stuck_exits": blocked_exits(decided, portfolio),
+        "flows": flows.transfer_documents(step),
+        "campaign": execution_document(step),
         "zone": zone_document(decided.zone, portfolio),
-        "strategies": sleeves.netting(decided, portfolio),
+        "strategies": strategies.netting(decided, portfolio),
         "endpoints": list(found.endpoints),
     }
 
 
-def screened(step: StepInput) -> list[Document]:
+def quarantined_tokens(step: StepInput) -> list[Document]:
     """Tokens in quarantine: they are neither bought nor sold."""
     return [
         {
@@ -325,7 +335,7 @@ def screened(step: StepInput) -> list[Document]:
     ]
 
 
-def stuck_exits(decided: Decided, portfolio: Portfolio) -> list[Document]:
+def blocked_exits(decided: DecisionResult, portfolio: Portfolio) -> list[Document]:
     """What orders that fired cannot sell now."""
     return [
         {"symbol": portfolio.token(one.token).label, "address": one.token, "why": one.why, "remedy": one.remedy} for one in decided.stuck
@@ -362,7 +372,7 @@ def sandwich(found: Sandwich, portfolio: Portfolio) -> Document:
     }
 
 
-def decision(decided: Decided) -> Document:
+def decision(decided: DecisionResult) -> Document:
     """Kind and reason."""
     return {"kind": type(decided.decision).__name__.lower(), "reason": decided.decision.reason}
 
@@ -395,10 +405,9 @@ def verdict(item: Verdict) -> Document:
     return {"guard": item.guard, "measured": item.measured, "limit": item.limit, "passed": item.passed}
 
 
-def plan(outcome: Outcome) -> Document:
+def plan(outcome: StepOutcome) -> Document:
     """A step's plan; with nothing to do the legs are empty and the weights stay."""
-    from agent.app import describe as submission
-    from agent.app import describe as tax_words
+    from agent.app import describe
     from agent.app.pool_names import pool_names
 
     step, found = outcome.step_input, outcome.plan
@@ -409,15 +418,15 @@ def plan(outcome: Outcome) -> Document:
         "block": step.snapshot.head.number,
         "numeraire": portfolio.numeraire.label,
         "decision": {**decision(outcome.decided), "outcome": outcome.kind.value},
-        "screen": screened(step),
+        "screen": quarantined_tokens(step),
         "zone": zone_document(outcome.decided.zone, portfolio),
-        "strategies": sleeves.netting(outcome.decided, portfolio),
-        "campaign": campaign(step),
+        "strategies": strategies.netting(outcome.decided, portfolio),
+        "campaign": execution_document(step),
         "wishes": list(step.wishes),
-        "stuck_exits": stuck_exits(outcome.decided, portfolio),
-        "left_alone": flows.left_alone(step),
-        "flows": flows.documents(step),
-        "tax": tax_words.document(step, found),
+        "stuck_exits": blocked_exits(outcome.decided, portfolio),
+        "left_alone": flows.excluded_holdings(step),
+        "flows": flows.transfer_documents(step),
+        "tax": describe.tax_document(step, found),
         "pools": pool_names(step),
     }
     if found is None:
@@ -435,7 +444,7 @@ def plan(outcome: Outcome) -> Document:
             "worst_case": None,
         }
         return {**head, **rest, "reason": outcome.reason, "expires_block": step.snapshot.head.number}
-    short = submission.of_plan(step, found)
+    short = describe.plan_sandwich_loss(step, found)
     worst = None if short is None else money(found.cost.total + short, portfolio)
     document = {**head, **_planned(found, portfolio), "worst_case": worst, "reason": outcome.reason}
     # A plan's own guards all passed when something later said no; then both are told.
@@ -448,7 +457,7 @@ def _planned(found: Plan, portfolio: Portfolio) -> Document:
     parts = {"fees": cost.fees, "impact": cost.impact, "skew": cost.skew, "gas": cost.gas, "approvals": cost.approvals, "total": cost.total}
     return {
         "legs": [leg(item, portfolio) for item in found.legs],
-        "actions": [document(item, portfolio) for item in found.actions],
+        "actions": [action_document(item, portfolio) for item in found.actions],
         "weights_after_bps": {portfolio.token(token).label: bps for token, bps in found.weights_after_bps},
         "cost": {name: money(value, portfolio) for name, value in parts.items()},
         "turnover": money(found.turnover, portfolio),
@@ -457,7 +466,7 @@ def _planned(found: Plan, portfolio: Portfolio) -> Document:
         "gap_bps": None if found.gap_bps is None else float(found.gap_bps),
         "verdicts": [verdict(item) for item in found.verdicts],
         "skipped": [{"what": item.what, "why": item.why} for item in found.skipped],
-        "pacing": pacing(found.pacing, portfolio),
+        "pacing": slicing_document(found.pacing, portfolio),
         "expires_block": found.expires_block,
         "native_after_wei": None if found.native_after_wei is None else str(found.native_after_wei),
     }
@@ -478,7 +487,7 @@ def transaction(intent: Intent) -> Document:
     }
 
 
-def rebalance(outcome: Outcome, realised: list[Document]) -> Document:
+def rebalance(outcome: StepOutcome, realised: list[Document]) -> Document:
     """The plan with what was sent and what came of it."""
     document = plan(outcome)
     document["transactions"] = [transaction(intent) for intent in outcome.transactions]
@@ -506,6 +515,6 @@ def quote(found: Quote, step: StepInput) -> Document:
     }
 
 
-def _source(decided: Decided, token: str) -> str | None:
+def _source(decided: DecisionResult, token: str) -> str | None:
     found = decided.references.prices.get(token)
     return None if found is None else found.source.value

@@ -126,7 +126,7 @@ def ask(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def asked(lines: tuple[str, ...], question: str) -> bool:
+def ask_with_changes(lines: tuple[str, ...], question: str) -> bool:
     """The same; what was changed in the config since it was last confirmed is told first."""
     if lines:
         note("The config was changed since it was last confirmed:")
@@ -135,7 +135,7 @@ def asked(lines: tuple[str, ...], question: str) -> bool:
     return ask(question)
 
 
-def in_words(stage: str) -> str:
+def format_stage(stage: str) -> str:
     """What is being done, for people: moments of a transaction's way have names of their own (execution's Event)."""
     match stage.split(":"):
         case ["before", "send"]:
@@ -150,7 +150,7 @@ def in_words(stage: str) -> str:
             return stage
 
 
-class Waiting:
+class Spinner:
     """What is being waited for, shown on stderr; silent where nobody looks."""
 
     def __init__(self, status: Status | None) -> None:
@@ -159,7 +159,7 @@ class Waiting:
     def update(self, text: str) -> None:
         """Changes the text."""
         if self._status is not None:
-            self._status.update(cell(in_words(text)))
+            self._status.update(cell(format_stage(text)))
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -175,13 +175,13 @@ class Waiting:
 
 
 @contextmanager
-def waiting(text: str) -> Iterator[Waiting]:
+def spinner(text: str) -> Iterator[Spinner]:
     """A spinner on stderr while something takes its time, where that is a terminal."""
     if not err.is_terminal:
-        yield Waiting(None)
+        yield Spinner(None)
         return
     with err.status(cell(text)) as status:
-        yield Waiting(status)
+        yield Spinner(status)
 
 
 # --- A weight beside its target as a bar, as wide as there is room for.

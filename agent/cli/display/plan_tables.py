@@ -6,11 +6,10 @@ from typing import Any
 
 from rich.console import Console
 
-from agent.app.pool_names import named
-from agent.cli import ledger as ledger_tables
+from agent.app.pool_names import replace_pool_addresses
+from agent.cli import ledger
 from agent.cli import money as flows
-from agent.cli.display import documents as actions
-from agent.cli.display import documents as rounds
+from agent.cli.display import documents
 from agent.cli.display.output import cell
 from agent.cli.display.tables import FigureTable, Notice, amount, bps, brief, coins, decision, money, table, zone
 
@@ -38,17 +37,21 @@ def show_plan(
         if len(document["legs"]) > most:
             console.print(cell(f"and {len(document['legs']) - most} more swaps"))
     if document["actions"]:
-        console.print(actions.table(document["actions"], decimals))
+        console.print(documents.actions_table(document["actions"], decimals))
         console.print(cell("After each of them the agent plans anew; what follows is sent too, within the same limits."))
     if verbose:
         _details(console, document)
     else:
         _summary(console, document, more)
     if document["flows"]:
-        console.print(flows.table(document["flows"]))
+        console.print(flows.transfers_table(document["flows"]))
     if document["outcome"] == "refused":
         console.print(
-            Notice(document["reason"] if verbose else named(document["reason"], document["pools"]), "refused: nothing was exchanged", "red")
+            Notice(
+                document["reason"] if verbose else replace_pool_addresses(document["reason"], document["pools"]),
+                "refused: nothing was exchanged",
+                "red",
+            )
         )
 
 
@@ -70,7 +73,7 @@ def _summary(console: Console, document: Document, more: str) -> None:
     if (tax := document.get("tax")) is not None and tax["disposals"]:
         console.print(cell(f"Taxable gain: {money(tax['gain'])} {tax['currency']}, by {tax['method']}"))
     if document.get("campaign") is not None:
-        console.print(cell(rounds.sentence(document["campaign"], unit)))
+        console.print(cell(documents.format_execution(document["campaign"], unit)))
     failed = [item for item in document["verdicts"] if not item["passed"]]
     if failed:
         console.print(verdicts(failed, document["pools"]))
@@ -87,13 +90,19 @@ def _details(console: Console, document: Document) -> None:
         console.print(costs(document))
     if document["zone"] is not None:
         console.print(zone(document["zone"], document["numeraire"]))
-    ledger_tables.show_tax(console, document.get("tax"))
-    rounds.show(console, document)
+    ledger.show_tax(console, document.get("tax"))
+    documents.show_execution(console, document)
     if document["verdicts"]:
         console.print(verdicts(document["verdicts"], document["pools"]))
     for item in document["skipped"]:
         console.print(
-            cell(f"Skipped {named(item['what'], document['pools'], addresses=True)}: {named(item['why'], document['pools'])}", "yellow")
+            cell(
+                (
+                    f"Skipped {replace_pool_addresses(item['what'], document['pools'], addresses=True)}: "
+                    f"{replace_pool_addresses(item['why'], document['pools'])}"
+                ),
+                "yellow",
+            )
         )
 
 
@@ -143,7 +152,12 @@ def verdicts(found: list[Document], pools: dict[str, str]) -> FigureTable:
     made = table("Guards", ("", "guard", "measured", "limit"))
     for item in found:
         mark = cell("✓", "green") if item["passed"] else cell("refused", "bold red")
-        made.add_row(mark, cell(item["guard"]), cell(named(item["measured"], pools)), cell(named(item["limit"], pools)))
+        made.add_row(
+            mark,
+            cell(item["guard"]),
+            cell(replace_pool_addresses(item["measured"], pools)),
+            cell(replace_pool_addresses(item["limit"], pools)),
+        )
     return made
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.cli import money as flows
-from agent.cli.display import documents as triggers
+from agent.cli.display import documents
 from agent.cli.display.output import BAR_CELLS, FEWEST_CELLS, Bar, cell, printable
 from agent.units import decimal_text
 
@@ -208,7 +208,7 @@ def show_status(console: Console, document: Document) -> None:
         if in_positions:
             console.print(cell(f"Values and weights count what lies in liquidity positions too: {', '.join(in_positions)} (trimtab lp)"))
     console.print(cell(native(document["native"])))
-    console.print(cell(triggers.line(document["trigger"])))
+    console.print(cell(documents.format_trigger(document["trigger"])))
     if (least := document["least_total"]) is not None:
         console.print(cell(least["text"], "" if least["enough"] else "yellow"))
     for item in document["quarantined"]:
@@ -218,9 +218,9 @@ def show_status(console: Console, document: Document) -> None:
     for warning in document["warnings"]:
         console.print(cell(f"Note: {warning}", "yellow"))
     if document["left_alone"]:
-        console.print(flows.left_table(document["left_alone"]))
+        console.print(flows.excluded_table(document["left_alone"]))
     if document["flows"]:
-        console.print(flows.table(document["flows"]))
+        console.print(flows.transfers_table(document["flows"]))
     if document["paused"]:
         paused = f"Paused{' hard' * document['pause_hard']}: {document['pause_reason']}. Nothing is sent until: trimtab resume"
         console.print(cell(paused, "bold yellow"))

@@ -35,7 +35,7 @@ PLAIN = {"✓": "v", "…": ".", "–": "-", "—": "-", "→": ">", "↳": ">",
 """One sign for each, so that tables stay straight."""
 
 
-def settle() -> None:
+def replace_unencodable() -> None:
     """From now on a sign that an output does not know is written as a plainer one, never an error."""
     codecs.register_error("trimtab-plain", _plainer)
     for stream in (sys.stdout, sys.stderr):
@@ -49,7 +49,7 @@ def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
     return "".join(PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
 
 
-def failed(error: OSError) -> bool:
+def is_output_error(error: OSError) -> bool:
     """Whether it is an output that takes no more, and no file that somebody named."""
     return error.errno in UNWRITABLE and error.filename is None
 
@@ -86,7 +86,7 @@ OFFLINE: set[str] = set()
 """Names of the commands that are interruptible."""
 
 
-class Ending:
+class ProcessExit:
     """The end of this process, once: it tells the error and leaves without the interpreter's own end, which waits for threads."""
 
     def __init__(self, error: TrimtabError, tidy: bool) -> None:
@@ -140,20 +140,20 @@ def interruptible(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         if threading.current_thread() is not threading.main_thread():
             return command(*args, **kwargs)
-        ending = Ending(Interrupted(MESSAGE), tidy=True)
+        ending = ProcessExit(Interrupted(MESSAGE), tidy=True)
         with _listening(ending, lambda _signal, _frame: ending.now(), lambda: (GRACE_S,)):
             return command(*args, **kwargs)
 
     return run
 
 
-def live() -> Ending:
+def sending_exit() -> ProcessExit:
     """The end of a command that may send."""
-    return Ending(OperatorNeeded(SETTLED_LATER), tidy=False)
+    return ProcessExit(OperatorNeeded(SETTLED_LATER), tidy=False)
 
 
 @contextmanager
-def within_seconds(ending: Ending) -> Iterator[None]:
+def exit_in_time(ending: ProcessExit) -> Iterator[None]:
     """Inside, Ctrl-C interrupts a command that may send, as ever; PATIENCE_S later, or at the next one, it ends on the spot.
 
     A lock that the interruption left taken, or threads that wait for an endpoint, hold its end back no longer. A run hears signals
@@ -180,7 +180,7 @@ def within_seconds(ending: Ending) -> Iterator[None]:
 
 
 @contextmanager
-def _listening(ending: Ending, handler: Handler, patience: Callable[[], Sequence[float | None]]) -> Iterator[None]:
+def _listening(ending: ProcessExit, handler: Handler, patience: Callable[[], Sequence[float | None]]) -> Iterator[None]:
     """Ctrl-C goes to `handler`, and to a thread that ends the process after so many seconds as `patience` says for the first Ctrl-C,
     the second, and so on (None: it does not), even where the command is over by then.
     """

@@ -7,25 +7,23 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import PORTFOLIO, Asset, Books, Flow, FlowKind, Snapshot, StepInput, Verdict
-from agent.policy import native_coin as coin
-from agent.policy import text as at_time
-from agent.policy.drift import drift, total
-from agent.policy.liquidity import valuation as liquidity
-from agent.policy.orders import exits as stuck
-from agent.policy.orders import lifecycle as order_moves
+from agent.model import PORTFOLIO, Asset, ExpectedBalances, ExternalTransfer, ExternalTransferKind, Snapshot, StepInput, Verdict
+from agent.policy import native_coin, text
+from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.liquidity import valuation
+from agent.policy.orders import exits, lifecycle
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, ceil_int, decimal_text, value_text
 
 DAY_S = 86_400
-SPELL_S = 30 * DAY_S
+ACCEPTANCE_WINDOW_S = 30 * DAY_S
 """In so much chain time all rises together hold something back for limits.balance_jump_wait, which is no longer than this."""
 SHOWN = 5
 FRESH_S, LOST_BLOCKS = 60, 1_000
 """No chain makes so many blocks in so many seconds, and none takes so many back."""
 
 
-def comparable(snapshot: Snapshot, books: Books) -> bool:
+def is_comparable(snapshot: Snapshot, books: ExpectedBalances) -> bool:
     """Whether the two can be compared: not a snapshot from before the books, nor one that may hold a transaction of ours whose
     receipt the journal lacks.
 
@@ -38,9 +36,9 @@ def comparable(snapshot: Snapshot, books: Books) -> bool:
     return all(opening.block <= number or (fresh and opening.block > number + LOST_BLOCKS) for opening in books.openings)
 
 
-def differences(snapshot: Snapshot, books: Books) -> dict[str, tuple[int, int]]:
+def differences(snapshot: Snapshot, books: ExpectedBalances) -> dict[str, tuple[int, int]]:
     """By token what a balance differs by from what the books explain, base units, and the block since when."""
-    if not comparable(snapshot, books):
+    if not is_comparable(snapshot, books):
         return {}
     balances = balances_of(snapshot)
     own: dict[str, int] = {}
@@ -66,16 +64,16 @@ def balances_of(snapshot: Snapshot) -> dict[str, int]:
     return {**sure, NATIVE: snapshot.native_wei}
 
 
-def unexplained(step: StepInput, books: Books) -> tuple[Flow, ...]:
+def unexplained(step: StepInput, books: ExpectedBalances) -> tuple[ExternalTransfer, ...]:
     """The changes of assets and native coin that the books do not explain, as flows that are not written down yet.
 
     A token that changes by itself is told by what its owner allowed for it (`rebasing`). Native coin that comes while it is no
     asset is gas money. What brings back an open fall ends it. Everything else waits for the owner.
     """
-    return tuple(flow for flow in changed(step, books) if flow.id == 0)
+    return tuple(flow for flow in changes_to_record(step, books) if flow.id == 0)
 
 
-def changed(step: StepInput, books: Books) -> tuple[Flow, ...]:
+def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[ExternalTransfer, ...]:
     """Every flow to write down at this look: new ones, and open ones as they are now (by their id). One that had no price gets its
     value once there is one; a rise that held something back for limits.balance_jump_wait is accepted as a deposit, or stays unexplained
     and holds nothing back any more where portfolio.max_live_value is exceeded (agent/policy/cash_flows/balance_changes.py).
@@ -83,15 +81,15 @@ def changed(step: StepInput, books: Books) -> tuple[Flow, ...]:
     moved = differences(step.snapshot, books)
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
     changes = {token: change for token, change in moved.items() if token in assets or token == NATIVE}
-    if not changes and not (may_change(books) and comparable(step.snapshot, books)):
+    if not changes and not (may_change(books) and is_comparable(step.snapshot, books)):
         return ()
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
     chain_s = step.snapshot.head.timestamp_s  # no clock of ours: one set back would take a fall out of the last 24 h (T6)
     flows = []
     for token, (delta, since) in sorted(changes.items()):
         undoes = _undone(token, delta, books.flows)
-        kind = FlowKind.UNDONE if undoes else _by_itself(step, assets.get(token), token, delta, books.flows, chain_s)
-        flow = Flow(0, token, delta, None, since, step.snapshot.head.number, chain_s, False, kind, undoes)
+        kind = ExternalTransferKind.UNDONE if undoes else _by_itself(step, assets.get(token), token, delta, books.flows, chain_s)
+        flow = ExternalTransfer(0, token, delta, None, since, step.snapshot.head.number, chain_s, False, kind, undoes)
         flows.append(_valued(step, prices, flow))
     before = [flow for flow in books.flows if flow.id not in _ends(flows)]
     late = [made for flow in before if flow.is_open and flow.value is None and (made := _valued(step, prices, flow)) != flow]
@@ -104,36 +102,36 @@ def changed(step: StepInput, books: Books) -> tuple[Flow, ...]:
     return (*(flow for flow in fresh if flow.id == 0), *(is_now for was, is_now in now if is_now != was))
 
 
-def may_change(books: Books) -> bool:
+def may_change(books: ExpectedBalances) -> bool:
     """Whether an open flow may change though no balance does: it has no value yet, or is a rise that holds something back."""
     return any(flow.is_open and (flow.value is None or (flow.halts and flow.delta_raw > 0)) for flow in books.flows)
 
 
-def _valued(step: StepInput, prices: dict[str, Price], flow: Flow) -> Flow:
+def _valued(step: StepInput, prices: dict[str, Price], flow: ExternalTransfer) -> ExternalTransfer:
     price = prices.get(step.portfolio.wrapped_native if flow.token == NATIVE else flow.token)
     return flow if price is None else replace(flow, value=flow.delta_raw * price)
 
 
-def _aged(step: StepInput, flow: Flow, capped: bool) -> Flow:
+def _aged(step: StepInput, flow: ExternalTransfer, capped: bool) -> ExternalTransfer:
     """A rise that holds something back, once it has done so for long enough; a header from the future makes it wait no longer."""
     if not flow.holds or flow.delta_raw < 0:
         return flow
     now_s = min(step.snapshot.head.timestamp_s, step.snapshot.now_s + FRESH_S)
     if now_s >= accepted_s(step, flow):
-        return replace(flow, halts=False) if capped else replace(flow, kind=FlowKind.ACCEPTED)
+        return replace(flow, halts=False) if capped else replace(flow, kind=ExternalTransferKind.ACCEPTED)
     return replace(flow, chain_s=min(flow.chain_s, step.snapshot.head.timestamp_s))
 
 
-def accepted_s(step: StepInput, flow: Flow) -> int:
+def accepted_s(step: StepInput, flow: ExternalTransfer) -> int:
     """Chain time from which a rise that holds something back counts as a deposit: that of the first of all that came in SPELL_S, so
     that gifts one after another prolong nothing.
     """
     first_s = step.history.rose_s
-    began_s = first_s if first_s is not None and first_s <= flow.chain_s < first_s + SPELL_S else flow.chain_s
+    began_s = first_s if first_s is not None and first_s <= flow.chain_s < first_s + ACCEPTANCE_WINDOW_S else flow.chain_s
     return began_s + (step.limits.balance_jump_wait_s or 0)
 
 
-def _undone(token: str, delta: int, before: Iterable[Flow]) -> tuple[int, ...]:
+def _undone(token: str, delta: int, before: Iterable[ExternalTransfer]) -> tuple[int, ...]:
     """Ids of the newest open falls of `token` that a rise by `delta` brings back to the base unit; none where it is another amount.
 
     The endpoint that told of them was wrong, or the money came back: either way nothing is missing. A rise that falls again is
@@ -143,7 +141,7 @@ def _undone(token: str, delta: int, before: Iterable[Flow]) -> tuple[int, ...]:
     for flow in reversed([one for one in before if one.token == token]):
         if flow.is_open and flow.delta_raw < 0 < rest:
             ids.append(flow.id)
-        elif flow.kind is not FlowKind.GAS_MONEY:  # a part of it may have come as gas money, while an endpoint was still wrong
+        elif flow.kind is not ExternalTransferKind.GAS_MONEY:  # a part of it may have come as gas money, while an endpoint was still wrong
             break
         rest += flow.delta_raw
         if ids and rest == 0:
@@ -151,21 +149,25 @@ def _undone(token: str, delta: int, before: Iterable[Flow]) -> tuple[int, ...]:
     return ()
 
 
-def _ends(flows: Iterable[Flow]) -> set[int]:
+def _ends(flows: Iterable[ExternalTransfer]) -> set[int]:
     return {one for flow in flows for one in flow.undoes}
 
 
-def _by_itself(step: StepInput, asset: Asset | None, token: str, delta: int, before: Iterable[Flow], now_s: int) -> FlowKind | None:
+def _by_itself(
+    step: StepInput, asset: Asset | None, token: str, delta: int, before: Iterable[ExternalTransfer], now_s: int
+) -> ExternalTransferKind | None:
     if token == NATIVE:
-        return FlowKind.GAS_MONEY if delta > 0 and not coin.is_native(step.portfolio) else None
+        return ExternalTransferKind.GAS_MONEY if delta > 0 and not native_coin.has_native_asset(step.portfolio) else None
     if asset is None or asset.rebasing_bps == 0:
         return None
-    day = sum(abs(f.delta_raw) for f in before if f.token == token and f.kind is FlowKind.REBASE and f.chain_s > now_s - DAY_S)
+    day = sum(abs(f.delta_raw) for f in before if f.token == token and f.kind is ExternalTransferKind.REBASE and f.chain_s > now_s - DAY_S)
     was = balances_of(step.snapshot).get(token, 0) - delta
-    return FlowKind.REBASE if (day + abs(delta)) * BPS <= asset.rebasing_bps * was else None
+    return ExternalTransferKind.REBASE if (day + abs(delta)) * BPS <= asset.rebasing_bps * was else None
 
 
-def _judged(step: StepInput, prices: dict[str, Price], found: tuple[Flow, ...], before: Iterable[Flow], now_s: int) -> tuple[Flow, ...]:
+def _judged(
+    step: StepInput, prices: dict[str, Price], found: tuple[ExternalTransfer, ...], before: Iterable[ExternalTransfer], now_s: int
+) -> tuple[ExternalTransfer, ...]:
     """The flows with `halts` set where they go beyond limits.balance_jump of the portfolio, before or after, whichever is smaller.
 
     A rise counts with all that is open since a day ago, a fall with all falls of that: no stranger makes a small fall a large one.
@@ -177,7 +179,7 @@ def _judged(step: StepInput, prices: dict[str, Price], found: tuple[Flow, ...], 
     opened = [flow for flow in (*found, *recent) if flow.is_open and flow.value is not None]
     rose_or_fell, fell = (_sum(flows) for flows in (opened, [flow for flow in opened if flow.delta_raw < 0]))
 
-    def halts(flow: Flow) -> bool:
+    def halts(flow: ExternalTransfer) -> bool:
         if not flow.is_open or limit_bps is None:
             return False
         if flow.value is None:
@@ -187,7 +189,7 @@ def _judged(step: StepInput, prices: dict[str, Price], found: tuple[Flow, ...], 
     return tuple(replace(flow, halts=halts(flow)) for flow in found)
 
 
-def _sum(flows: Iterable[Flow]) -> Value:
+def _sum(flows: Iterable[ExternalTransfer]) -> Value:
     return sum((abs(flow.value) for flow in flows if flow.value is not None), Fraction(0))
 
 
@@ -195,18 +197,18 @@ def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
     """What is known of the portfolio at reference prices, reserves included: never more than the whole. A price that lacks for one
     look must not let dust of another token halt the agent until its owner comes.
     """
-    held, sure = coin.held(step), balances_of(step.snapshot)
+    held, sure = native_coin.held_balances(step), balances_of(step.snapshot)
     known = {asset.token.address for asset in step.portfolio.assets} & held.keys() & sure.keys() & prices.keys()
     free = sum((held[token] * prices[token] for token in known), Fraction(0))
     try:
-        return free + liquidity.worth(step, prices)
+        return free + valuation.total_value(step, prices)
     except Refused:
         return free
 
 
-def seen(step: StepInput, books: Books) -> StepInput:
+def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput:
     """The step with every open flow in its history as it is now, those that are not written down yet too, and falls in the losses."""
-    found = changed(step, books)
+    found = changes_to_record(step, books)
     if not found:
         return step
     history, ended, is_now = step.history, _ends(found), {flow.id: flow for flow in found if flow.id}
@@ -221,7 +223,7 @@ def seen(step: StepInput, books: Books) -> StepInput:
         if flow.is_open and flow.delta_raw > 0:
             rises[flow.token] = rises.get(flow.token, 0) + sign * flow.delta_raw
     unpriced = [flow for flow in (*left, *fresh) if flow.is_loss and flow.value is None and flow.chain_s > day_s]
-    unknown = "" if history.unknown in map(unpriced_fall, gone) else history.unknown
+    unknown = "" if history.unknown in map(unpriced_loss_reason, gone) else history.unknown
     return replace(
         step,
         history=replace(
@@ -232,56 +234,59 @@ def seen(step: StepInput, books: Books) -> StepInput:
             fell_24h=max(Fraction(0), history.fell_24h + day),
             fell_total=max(Fraction(0), history.fell_total + ever),
             rises=tuple(sorted(rises.items())),
-            unknown=unknown or "; ".join(f"{label(step, flow.token)} fell and has no price" for flow in unpriced),
-            accepted=(*history.accepted, *(flow for flow in found if flow.kind is FlowKind.ACCEPTED)),
+            unknown=unknown or "; ".join(f"{token_label(step, flow.token)} fell and has no price" for flow in unpriced),
+            accepted=(*history.accepted, *(flow for flow in found if flow.kind is ExternalTransferKind.ACCEPTED)),
         ),
     )
 
 
-def unpriced_fall(flow: Flow) -> str:
+def unpriced_loss_reason(flow: ExternalTransfer) -> str:
     """Why the losses of a day cannot be told while a fall has no price."""
     return f"flow {flow.id}, a fall of {flow.token}, has no price: say what it was (trimtab flows)"
 
 
-def _lost(flows: Iterable[Flow]) -> Value:
+def _lost(flows: Iterable[ExternalTransfer]) -> Value:
     return sum((-flow.value for flow in flows if flow.is_loss and flow.value is not None), Fraction(0))
 
 
-def halting(step: StepInput) -> str:
+def halt_reason(step: StepInput) -> str:
     """Why nothing is bought or rebalanced now, and until when; empty when nothing is in the way."""
     holding = [flow for flow in step.history.flows if flow.holds]
     if not holding:
         return ""
-    told = "; ".join(words(step, flow) for flow in holding[:SHOWN])
+    told = "; ".join(format_change(step, flow) for flow in holding[:SHOWN])
     more = f"; and {len(holding) - SHOWN} more" if len(holding) > SHOWN else ""
     limit = step.limits.balance_jump_bps
     beyond = "" if limit is None else f" beyond limits.balance_jump of {limit / 100:g} %"
     until = "until they are explained"
     if all(flow.delta_raw > 0 for flow in holding):
         last_s = max(accepted_s(step, flow) for flow in holding)
-        until += f", or accepted as deposits at {at_time.moment(last_s)}"
+        until += f", or accepted as deposits at {text.format_time(last_s)}"
     return (
         f"unexplained balance changes{beyond}: {told}{more}; nothing is bought or rebalanced {until}: trimtab flows confirm; "
         "exits, withdrawals and stop go on"
     )
 
 
-def accepted(step: StepInput) -> str:
+def format_accepted_deposits(step: StepInput) -> str:
     """Rises that were accepted as deposits in the last 24 h, in words; empty when there are none."""
-    told = [words(step, flow) for flow in step.history.accepted]
+    told = [format_change(step, flow) for flow in step.history.accepted]
     more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
     return f"accepted as a deposit, since nobody explained it: {'; '.join(told[:SHOWN])}{more}" if told else ""
 
 
-def words(step: StepInput, flow: Flow) -> str:
+def format_change(step: StepInput, flow: ExternalTransfer) -> str:
     """One flow in words."""
     went = "rose" if flow.delta_raw > 0 else "fell"
     numeraire = step.portfolio.numeraire
     worth = "without a price" if flow.value is None else f"{value_text(abs(flow.value), numeraire.decimals, 2)} {numeraire.label}"
-    return f"{label(step, flow.token)} {went} by {amount(step, flow)} ({worth}) between blocks {flow.since_block} and {flow.block}"
+    return (
+        f"{token_label(step, flow.token)} {went} by {format_change_amount(step, flow)} ({worth}) between blocks "
+        f"{flow.since_block} and {flow.block}"
+    )
 
 
-def amount(step: StepInput, flow: Flow) -> str:
+def format_change_amount(step: StepInput, flow: ExternalTransfer) -> str:
     """How much came or went, in whole coins; of a token that is no longer in the portfolio in base units."""
     try:
         return decimal_text(abs(flow.delta_raw), step.portfolio.token(flow.token).decimals)
@@ -289,7 +294,7 @@ def amount(step: StepInput, flow: Flow) -> str:
         return f"{abs(flow.delta_raw)} base units"
 
 
-def label(step: StepInput, token: str) -> str:
+def token_label(step: StepInput, token: str) -> str:
     """What a token is called; a token that is no longer in the portfolio by its address."""
     if token == NATIVE:
         return "native coin"
@@ -302,11 +307,11 @@ def label(step: StepInput, token: str) -> str:
 # --- What came unexplained and takes the portfolio above portfolio.max_live_value: it is left alone, and the rest goes on.
 
 
-ABOVE = "it came unexplained, above portfolio.max_live_value; trimtab flows confirm, then withdraw it or raise that"
-NOT_ASKED = "it came unexplained and is no part of this investment; trimtab invest or trimtab flows confirm later"
+ABOVE_MAX_LIVE_VALUE = "it came unexplained, above portfolio.max_live_value; trimtab flows confirm, then withdraw it or raise that"
+NOT_REQUESTED = "it came unexplained and is no part of this investment; trimtab invest or trimtab flows confirm later"
 
 
-def set_aside(step: StepInput) -> StepInput:
+def exclude_unexplained_rises(step: StepInput) -> StepInput:
     """The step in which unexplained rises are a reserve, named by `aside`, where the whole is worth more than the limit, and those that
     were one before; else the same. So a whole that wobbles around the limit neither buys nor sells with a gift.
 
@@ -315,27 +320,27 @@ def set_aside(step: StepInput) -> StepInput:
     if step.aside:
         return step
     if step.aside_raw:
-        return left_alone(step, dict(step.aside_raw), ABOVE)
-    limit, rises = step.limits.max_live_value, rises_of(step)
+        return exclude_amounts(step, dict(step.aside_raw), ABOVE_MAX_LIVE_VALUE)
+    limit, rises = step.limits.max_live_value, unexplained_rises(step)
     if limit is None or not any(rises.values()):
         return step
     prices = _prices(step)
     try:
-        standing = drift(step, prices)
+        standing = compute_drifts(step, prices)
     except Refused:
         return step
-    if total(standing) > limit:
-        return left_alone(step, _with_sold(step, rises, prices), ABOVE)
+    if investable_total(standing) > limit:
+        return exclude_amounts(step, _with_sold(step, rises, prices), ABOVE_MAX_LIVE_VALUE)
     before = _assets_of(step, step.history.left_rises)
-    return left_alone(step, {token: min(raw, rises.get(token, 0)) for token, raw in before.items()}, ABOVE)
+    return exclude_amounts(step, {token: min(raw, rises.get(token, 0)) for token, raw in before.items()}, ABOVE_MAX_LIVE_VALUE)
 
 
-def left_alone(step: StepInput, raws: Mapping[str, int], why: str) -> StepInput:
+def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepInput:
     """The step in which so much of each asset (base units by token) is a reserve, no more than is free; `aside` says so with `why`."""
-    portfolio, held = step.portfolio, coin.held(step)
+    portfolio, held = step.portfolio, native_coin.held_balances(step)
     left = {}
     for asset in portfolio.assets:
-        free = held.get(asset.token.address, 0) - coin.kept_raw(step, asset)
+        free = held.get(asset.token.address, 0) - native_coin.reserved_raw(step, asset)
         left[asset.token.address] = max(0, min(free, raws.get(asset.token.address, 0)))
     if not any(left.values()):
         return step
@@ -347,11 +352,11 @@ def left_alone(step: StepInput, raws: Mapping[str, int], why: str) -> StepInput:
     return replace(step, portfolio=replace(portfolio, assets=assets), aside=f"{told} left alone: {why}", aside_raw=kept)
 
 
-def given_back(step: StepInput) -> StepInput:
+def restore_excluded(step: StepInput) -> StepInput:
     """The step in which it is no reserve: an exit, a payment and the end take everything. What is sealed stays sealed."""
     if not step.aside:
         return step
-    raws, shut = dict(step.aside_raw), stuck.kept(step)
+    raws, shut = dict(step.aside_raw), exits.excluded_tokens(step)
     assets = tuple(
         asset if asset.token.address in shut else replace(asset, reserve_raw=max(0, asset.reserve_raw - raws.get(asset.token.address, 0)))
         for asset in step.portfolio.assets
@@ -359,19 +364,19 @@ def given_back(step: StepInput) -> StepInput:
     return replace(step, portfolio=replace(step.portfolio, assets=assets), aside="")
 
 
-def beside(step: StepInput, reason: str) -> str:
+def append_excluded(step: StepInput, reason: str) -> str:
     """The reason, with what is left alone."""
     return f"{reason}; {step.aside}" if step.aside else reason
 
 
-def rises_of(step: StepInput) -> dict[str, int]:
+def unexplained_rises(step: StepInput) -> dict[str, int]:
     """Base units of each asset that rose and nobody has explained; native coin counts as its wrapped token where it is an asset."""
     return _assets_of(step, step.history.rises)
 
 
 def _assets_of(step: StepInput, found: tuple[tuple[str, int], ...]) -> dict[str, int]:
     rises = dict(found)
-    if coin.is_native(step.portfolio):
+    if native_coin.has_native_asset(step.portfolio):
         wrapped = step.portfolio.wrapped_native
         rises[wrapped] = rises.get(wrapped, 0) + rises.get(NATIVE, 0)
     return rises
@@ -379,15 +384,15 @@ def _assets_of(step: StepInput, found: tuple[tuple[str, int], ...]) -> dict[str,
 
 def _with_sold(step: StepInput, rises: Mapping[str, int], prices: Mapping[str, Price]) -> dict[str, int]:
     """The rises, with what the wallet no longer holds of them as numeraire, at the prices of now: an exit sold it."""
-    held, home = coin.held(step), step.portfolio.numeraire.address
+    held, home = native_coin.held_balances(step), step.portfolio.numeraire.address
     gone = ((token, raw - held[token]) for token, raw in rises.items() if token in held and token in prices and token != home)
     sold = sum((raw * prices[token] for token, raw in gone if raw > 0), Fraction(0))
     return {**rises, home: rises.get(home, 0) + ceil_int(sold)}
 
 
-def everything_left(step: StepInput) -> tuple[tuple[str, int, str], ...]:
+def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
     """(token, base units, why) of all that is no part of the portfolio now, in its order; what is in quarantine or stuck is told there."""
-    held, shut, found = coin.held(step), stuck.kept(step), []
+    held, shut, found = native_coin.held_balances(step), exits.excluded_tokens(step), []
     rises = {} if not step.aside else dict(step.aside_raw)
     for asset in step.portfolio.assets:
         token = asset.token.address
@@ -395,14 +400,14 @@ def everything_left(step: StepInput) -> tuple[tuple[str, int, str], ...]:
             continue
         claimed = [claim for claim in step.history.claims if claim.payment.token == token]
         free = held.get(token, 0)
-        out = order_moves.out_of(step.history.orders, token) or order_moves.out_of(step.history.orders, PORTFOLIO)
+        out = lifecycle.fired_exit_order(step.history.orders, token) or lifecycle.fired_exit_order(step.history.orders, PORTFOLIO)
         rest = asset.reserve_raw - rises.get(token, 0) - sum(claim.payment.raw for claim in claimed)
         why = "dust that an order leaves, and the reserve" if out is not None and asset.target_bps == 0 else "reserve of the config"
         reasons = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claimed]
         reasons += [
-            (rises.get(token, 0), ABOVE),
+            (rises.get(token, 0), ABOVE_MAX_LIVE_VALUE),
             (rest, why),
-            (coin.floor_wei(step) if asset.native else 0, "limits.native_floor, for gas"),
+            (native_coin.floor_wei(step) if asset.native else 0, "limits.native_floor, for gas"),
         ]
         for raw, told in reasons:
             if (kept := min(raw, free)) > 0:
@@ -411,31 +416,33 @@ def everything_left(step: StepInput) -> tuple[tuple[str, int, str], ...]:
     return tuple(found)
 
 
-def fitting(step: StepInput, came: Sequence[Flow]) -> tuple[Flow, ...]:
+def investable_deposits(step: StepInput, came: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
     """Of these rises, oldest first, those that its owner may invest below portfolio.max_live_value: the oldest first, each whole,
     so that what comes later takes no room from a deposit of before.
 
     Raises Refused where not one of them fits: then it is his own ceiling.
     """
-    limit, whole = step.limits.max_live_value, given_back(step)
+    limit, whole = step.limits.max_live_value, restore_excluded(step)
     if limit is None or not came:
         return tuple(came)
     prices = _prices(whole)
     try:
-        standing = drift(whole, prices)
+        standing = compute_drifts(whole, prices)
     except Refused:
         return tuple(came)  # unknown: planning says why it refuses
     free = {one.token: one.investable_raw for one in standing}
-    risen = _with_sold(whole, rises_of(whole), prices)
+    risen = _with_sold(whole, unexplained_rises(whole), prices)
     rose = sum((min(free.get(token, 0), max(0, raw)) * prices[token] for token, raw in risen.items() if token in free), Fraction(0))
-    room, taken = limit - (total(standing) - rose), list[Flow]()
+    room, taken = limit - (investable_total(standing) - rose), list[ExternalTransfer]()
     for flow in came:
         if (value := _value(whole, flow, prices)) <= room:
             taken.append(flow)
             room -= value
     if not taken:
         numeraire = step.portfolio.numeraire
-        managed, most = (f"{value_text(one, numeraire.decimals, 2)} {numeraire.label}" for one in (total(standing) - rose, limit))
+        managed, most = (
+            f"{value_text(one, numeraire.decimals, 2)} {numeraire.label}" for one in (investable_total(standing) - rose, limit)
+        )
         smallest = min(_value(whole, flow, prices) for flow in came)
         came_words = f"{value_text(smallest, numeraire.decimals, 2)} {numeraire.label}"
         raise Refused(
@@ -446,7 +453,7 @@ def fitting(step: StepInput, came: Sequence[Flow]) -> tuple[Flow, ...]:
     return tuple(taken)
 
 
-def _value(step: StepInput, flow: Flow, prices: Mapping[str, Price]) -> Fraction:
+def _value(step: StepInput, flow: ExternalTransfer, prices: Mapping[str, Price]) -> Fraction:
     return flow.delta_raw * prices[step.portfolio.wrapped_native if flow.token == NATIVE else flow.token]
 
 

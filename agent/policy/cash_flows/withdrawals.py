@@ -7,56 +7,54 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import Asset, AssetDrift, Claim, Goal, GoalWeight, Parts, Payment, StepInput, Verdict
-from agent.policy import native_coin as coin
-from agent.policy import text as words
-from agent.policy.cash_flows import balance_changes as aside
-from agent.policy.cash_flows import balance_changes as flows
-from agent.policy.drift import drift, total
+from agent.model import Asset, AssetDrift, Goal, GoalWeight, Payment, PendingPayment, StepInput, Verdict, WithdrawalProgress
+from agent.policy import native_coin, text
+from agent.policy.cash_flows import balance_changes
+from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, UINT256_MAX, Price, Value, decimal_text, floor_int, value_text
 
 # --- How much may still be paid out today, and what stays for what the owner has set aside.
 
 
-def price_of(step: StepInput, token: str) -> Price | None:
+def token_price(step: StepInput, token: str) -> Price | None:
     """Reference price of a token, numeraire base units per base unit; the native coin is worth its wrapped token."""
     found = reference_prices(step).prices.get(step.portfolio.wrapped_native if token == NATIVE else token)
     return None if found is None or found.price <= 0 else found.price
 
 
-def left(step: StepInput) -> Value | None:
+def payout_allowance_left(step: StepInput) -> Value | None:
     """What limits.payout_per_day leaves of the last 24 h of chain time, numeraire base units; None while the limit is off."""
     limit = step.limits.payout_per_day
     return None if limit is None else max(Fraction(0), limit - step.history.outflow_24h)
 
 
-def most_raw(step: StepInput, token: str) -> int:
+def max_payout_raw(step: StepInput, token: str) -> int:
     """The same in base units of a token, rounded down: nothing without a price, or while the last 24 h cannot be told."""
-    room, price = left(step), price_of(step, token)
+    room, price = payout_allowance_left(step), token_price(step, token)
     if room is None:
         return UINT256_MAX
     return 0 if price is None or step.history.unknown else floor_int(room / price)
 
 
-def set_aside(step: StepInput) -> StepInput:
+def reserve_withdrawals(step: StepInput) -> StepInput:
     """The step in which open withdrawals are reserves of their assets: targets do not touch them."""
     return _reserved(step, step.history.claims)
 
 
-def claimed(step: StepInput, more: tuple[Claim, ...]) -> StepInput:
+def reserve_claims(step: StepInput, more: tuple[PendingPayment, ...]) -> StepInput:
     """The same with claims that are not written down yet; those of the history are reserves already."""
     history = replace(step.history, claims=(*step.history.claims, *more))
     return _reserved(replace(step, history=history), more)
 
 
-def kept_back(step: StepInput) -> StepInput:
+def reserve_pending_deposits(step: StepInput) -> StepInput:
     """The step in which rises that hold something back are reserves of their assets: a withdrawal takes what was there before, and what
     is left alone above portfolio.max_live_value.
 
     No more than there is of each, without what is set aside for withdrawals already.
     """
-    step = aside.given_back(step)
+    step = balance_changes.restore_excluded(step)
     came: dict[str, int] = {}
     for flow in step.history.flows:
         if flow.holds and flow.delta_raw > 0:
@@ -64,18 +62,18 @@ def kept_back(step: StepInput) -> StepInput:
             came[token] = came.get(token, 0) + flow.delta_raw
     if not came:
         return step
-    held = coin.held(step)
+    held = native_coin.held_balances(step)
 
     def kept(asset: Asset) -> Asset:
         token = asset.token.address
         claimed = sum(claim.payment.raw for claim in step.history.claims if claim.payment.token == token)
-        there = held.get(token, 0) - coin.kept_raw(step, asset) + claimed
+        there = held.get(token, 0) - native_coin.reserved_raw(step, asset) + claimed
         return replace(asset, reserve_raw=asset.reserve_raw + max(0, min(came.get(token, 0), there)))
 
     return replace(step, portfolio=replace(step.portfolio, assets=tuple(map(kept, step.portfolio.assets))))
 
 
-def _reserved(step: StepInput, claims: tuple[Claim, ...]) -> StepInput:
+def _reserved(step: StepInput, claims: tuple[PendingPayment, ...]) -> StepInput:
     if not claims:
         return step
     kept: dict[str, int] = {}
@@ -85,40 +83,40 @@ def _reserved(step: StepInput, claims: tuple[Claim, ...]) -> StepInput:
     return replace(step, portfolio=replace(step.portfolio, assets=assets))
 
 
-def lacking(step: StepInput, token: str) -> int:
+def shortfall_raw(step: StepInput, token: str) -> int:
     """Base units of an asset that its reserve, what is set aside among it, still lacks; zero where it is filled."""
     asset = next((one for one in step.portfolio.assets if one.token.address == token), None)
-    return 0 if asset is None else max(0, coin.kept_raw(step, asset) - coin.held(step).get(token, 0))
+    return 0 if asset is None else max(0, native_coin.reserved_raw(step, asset) - native_coin.held_balances(step).get(token, 0))
 
 
-def unfinished(step: StepInput) -> str:
+def open_withdrawal_reason(step: StepInput) -> str:
     """Why nothing is traded while a withdrawal waits for more than there is; empty when there is enough of everything set aside."""
     for claim in step.history.claims:
-        short, label = lacking(step, claim.payment.token), step.portfolio.token(claim.payment.token).label
-        if (parts := claim.parts) is not None and goes_on(step, parts):
-            lacks = f"{amount(step, Payment(claim.payment.token, short))} {label} lack" if short else "all is there, to be paid"
+        short, label = shortfall_raw(step, claim.payment.token), step.portfolio.token(claim.payment.token).label
+        if (parts := claim.parts) is not None and is_auto_resumed(step, parts):
+            lacks = f"{format_payment(step, Payment(claim.payment.token, short))} {label} lack" if short else "all is there, to be paid"
             number = counted(step, parts, claim.payment.token).done + 1
-            told = f"part {number} of about {max(parts.count, number)} next at {words.moment(parts.next_s)} by"
+            told = f"part {number} of about {max(parts.count, number)} next at {text.format_time(parts.next_s)} by"
             return (
                 f"withdrawal {claim.request}: {lacks}; {told if short else 'the next look of'} trimtab run --send; "
                 f"trimtab withdraw --release {claim.request} takes it back"
             )
         if short > 0:
             return (
-                f"withdrawal {claim.request} lacks {amount(step, Payment(claim.payment.token, short))} {label}: "
+                f"withdrawal {claim.request} lacks {format_payment(step, Payment(claim.payment.token, short))} {label}: "
                 f"trimtab withdraw --resume {claim.request} goes on with it, --release {claim.request} takes it back"
             )
     return ""
 
 
-def goes_on(step: StepInput, parts: Parts) -> bool:
+def is_auto_resumed(step: StepInput, parts: WithdrawalProgress) -> bool:
     """Whether a run goes on with a withdrawal in parts; after its time its owner has to."""
     return step.snapshot.head.timestamp_s < parts.until_s
 
 
 def next_part_s(step: StepInput) -> int | None:
     """Chain time from which a run goes on with an open withdrawal in parts; None where there is none."""
-    return next((one.parts.next_s for one in step.history.claims if one.parts is not None and goes_on(step, one.parts)), None)
+    return next((one.parts.next_s for one in step.history.claims if one.parts is not None and is_auto_resumed(step, one.parts)), None)
 
 
 def parts_done(step: StepInput, token: str) -> int:
@@ -127,14 +125,14 @@ def parts_done(step: StepInput, token: str) -> int:
     return next((counted(step, parts, token).done for parts in found), 0)
 
 
-def counted(step: StepInput, parts: Parts, token: str) -> Parts:
+def counted(step: StepInput, parts: WithdrawalProgress, token: str) -> WithdrawalProgress:
     """The parts with the one under way among those done, where less of `token` lacks than when it began: its process ended too soon."""
-    if lacking(step, token) >= parts.lacked_raw:
+    if shortfall_raw(step, token) >= parts.lacked_raw:
         return parts
     return replace(parts, done=parts.done + 1, lacked_raw=0)
 
 
-def amount(step: StepInput, payment: Payment) -> str:
+def format_payment(step: StepInput, payment: Payment) -> str:
     """How much, in whole coins."""
     return decimal_text(payment.raw, step.portfolio.token(payment.token).decimals)
 
@@ -150,16 +148,16 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
     above its target of what will be left, then of the next, so that few assets are sold and none falls below its target
     before all others are at theirs. Raises Refused when everything else together is worth less than what lacks.
     """
-    drifts, price = _drifts(step), price_of(step, token)
+    drifts, price = _drifts(step), token_price(step, token)
     if price is None:
         raise Refused(f"{step.portfolio.token(token).label} has no reference price", remedy="give the asset a feed")
-    need = lacking(step, token) * price
+    need = shortfall_raw(step, token) * price
     others = [one for one in drifts if one.token != token]
     free = {one.token: one.investable_raw * one.price for one in others}
     if need > (there := sum(free.values(), Fraction(0))):
-        raise above_holdings(step, need, there)
+        raise insufficient_balance(step, need, there)
     gross = _gross(step, need, there)
-    left = total(drifts) - need
+    left = investable_total(drifts) - need
     over = {one.token: min(free[one.token], max(Fraction(0), one.value - left * Fraction(one.target_bps, BPS))) for one in others}
     sold = _taken(over, gross, step.limits.min_trade or Fraction(0), free)
     rest = gross - sum(sold.values(), Fraction(0))
@@ -170,11 +168,11 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
     return _moved(drifts, {name: -value for name, value in sold.items()} | {token: sum(sold.values(), Fraction(0))})
 
 
-def gross(step: StepInput, token: str) -> Value:
+def gross_sale_value(step: StepInput, token: str) -> Value:
     """What is sold at most for what `token` lacks, numeraire base units: no drift, so limits of turnover do not count it."""
-    price = price_of(step, token) or Fraction(0)
+    price = token_price(step, token) or Fraction(0)
     there = sum((one.investable_raw * one.price for one in _drifts(step) if one.token != token), Fraction(0))
-    return _gross(step, lacking(step, token) * price, there)
+    return _gross(step, shortfall_raw(step, token) * price, there)
 
 
 def _gross(step: StepInput, need: Value, there: Value) -> Value:
@@ -188,7 +186,7 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
     shortfalls are smaller, the rest stays.
     """
     drifts = _drifts(step)
-    whole = total(drifts)
+    whole = investable_total(drifts)
     missing = {one.token: Fraction(one.target_bps, BPS) * whole - one.value for one in drifts}
     spare = {
         one.token: min(came[one.token] * one.price, one.investable_raw * one.price, -missing[one.token])
@@ -205,14 +203,17 @@ def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
     return replace(goal, unsold=tuple(one.token for one in drifts if one.token not in spare), sell_at_most=most)
 
 
-def above_holdings(step: StepInput, asked: Value, there: Value) -> Refused:
+def insufficient_balance(step: StepInput, asked: Value, there: Value) -> Refused:
     """More is asked for than there is, in numbers; what came unexplained is held back, and is named."""
     numeraire = step.portfolio.numeraire
     wanted, found, short = (f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}" for value in (asked, there, asked - there))
     return Refused(
         f"insufficient balance: short by {short}; what is free for it is worth {found}",
         (Verdict("holdings", wanted, found, False),),
-        f"ask for less; reserves, gas money and liquidity positions are left alone{'; ' * bool(held := flows.halting(step))}{held}",
+        (
+            "ask for less; reserves, gas money and liquidity positions are left "
+            f"alone{'; ' * bool(held := balance_changes.halt_reason(step))}{held}"
+        ),
     )
 
 
@@ -221,7 +222,7 @@ def free_raw(step: StepInput) -> dict[str, int]:
     return {one.token: one.investable_raw for one in _drifts(step)}
 
 
-def parts(step: StepInput, value: Value) -> dict[str, int]:
+def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
     """The same part of every free asset, together worth `value` at reference prices; each rounded down to a base unit.
 
     Raises Refused when there is less.
@@ -229,7 +230,7 @@ def parts(step: StepInput, value: Value) -> dict[str, int]:
     free = {one.token: (one.investable_raw, one.price) for one in _drifts(step)}
     there = sum((raw * price for raw, price in free.values()), Fraction(0))
     if value > there:
-        raise above_holdings(step, value, there)
+        raise insufficient_balance(step, value, there)
     return {name: part for name, (raw, _) in free.items() if (part := floor_int(raw * value / there)) > 0}
 
 
@@ -246,7 +247,7 @@ def _taken(over: Mapping[str, Value], gross: Value, least: Value, free: Mapping[
 
 
 def _moved(drifts: tuple[AssetDrift, ...], changes: Mapping[str, Value]) -> Goal:
-    whole = total(drifts)
+    whole = investable_total(drifts)
     shares = [(one.token, (one.value + changes.get(one.token, Fraction(0))) / whole if whole else Fraction(0)) for one in drifts]
     return Goal(tuple(GoalWeight(token, share, share) for token, share in shares))
 
@@ -261,4 +262,4 @@ def _drifts(step: StepInput) -> tuple[AssetDrift, ...]:
     lacking = [asset.token.label for asset in step.portfolio.assets if asset.token.address not in prices]
     if lacking:
         raise Refused(f"{', '.join(lacking)}: no reference price", remedy="trimtab doctor tells why")
-    return drift(step, prices)
+    return compute_drifts(step, prices)

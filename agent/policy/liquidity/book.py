@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.amm.lp import minting as floors
-from agent.amm.lp import positions as change
-from agent.amm.lp import positions as exact
+from agent.amm.lp import minting, positions
 from agent.model import (
     Asset,
     ConfirmedPosition,
@@ -20,19 +18,19 @@ from agent.model import (
     LpV2Position,
     LpV3Position,
     PoolState,
-    Skipped,
+    SkippedItem,
     StepInput,
     V3Pool,
 )
-from agent.policy import native_coin as coin
-from agent.policy.liquidity import valuation as liquidity
+from agent.policy import native_coin
+from agent.policy.liquidity import valuation
 from agent.units import BPS, Price, Value
 
 # --- What may be wanted of liquidity positions, before it becomes exact actions.
 
 
 @dataclass(frozen=True, slots=True)
-class Out:
+class WithdrawMove:
     """Takes `liquidity` out of a position."""
 
     one: ConfirmedPosition
@@ -42,7 +40,7 @@ class Out:
 
 
 @dataclass(frozen=True, slots=True)
-class Fees:
+class CollectMove:
     """Collects what a V3 position has earned."""
 
     one: ConfirmedPosition
@@ -51,7 +49,7 @@ class Fees:
 
 
 @dataclass(frozen=True, slots=True)
-class In:
+class ProvideMove:
     """Provides at most `desired` base units: to the position `one`, or where that is None to a new one of `ticks` (V2 has none)."""
 
     target: LpTarget
@@ -61,54 +59,54 @@ class In:
     reason: str
 
 
-Move = Out | Fees | In
+PlannedMove = WithdrawMove | CollectMove | ProvideMove
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class LiquidityAdjustment:
     """What is to be done, in order, and why; what is left and why. `over` says that a budget is exceeded: an exit.
 
     An exit without moves cannot be done now: `skipped` says what stands in its way.
     """
 
-    moves: tuple[Move, ...]
+    moves: tuple[PlannedMove, ...]
     reason: str
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedItem, ...]
     over: bool = False
 
 
-NOTHING = Wish((), "", ())
+NO_ADJUSTMENT = LiquidityAdjustment((), "", ())
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class LiquidityLimits:
     """What liquidity may lose and weigh, in shares of the portfolio; None where it is off."""
 
     loss: Fraction | None
     weight: Fraction | None
 
-    def scaled(self, by: Fraction) -> Bounds:
+    def scaled(self, by: Fraction) -> LiquidityLimits:
         """A part of both."""
-        return Bounds(None if self.loss is None else self.loss * by, None if self.weight is None else self.weight * by)
+        return LiquidityLimits(None if self.loss is None else self.loss * by, None if self.weight is None else self.weight * by)
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LiquidityExposure:
     """What liquidity is expected to lose and is worth, and the portfolio's total, numeraire base units."""
 
     loss: Value
     weight: Value
     total: Value
 
-    def within(self, bounds: Bounds) -> bool:
+    def within(self, bounds: LiquidityLimits) -> bool:
         """Whether both are at or below their bounds."""
-        return not self.over_loss(bounds) and not self.over_weight(bounds)
+        return not self.exceeds_loss(bounds) and not self.exceeds_weight(bounds)
 
-    def over_loss(self, bounds: Bounds) -> bool:
+    def exceeds_loss(self, bounds: LiquidityLimits) -> bool:
         """Whether the expected loss is above its bound."""
         return bounds.loss is not None and self.loss > bounds.loss * self.total
 
-    def over_weight(self, bounds: Bounds) -> bool:
+    def exceeds_weight(self, bounds: LiquidityLimits) -> bool:
         """Whether the worth is above its bound."""
         return bounds.weight is not None and self.weight > bounds.weight * self.total
 
@@ -117,62 +115,62 @@ Amounts = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
+class PositionBook:
     """`held` are the wallet's base units by token, `unsure` what of them is predicted and may come out less, `pairs` the positions."""
 
     step: StepInput
     prices: Mapping[str, Price]
     held: Mapping[str, int]
-    unsure: Mapping[str, int]
+    uncertain: Mapping[str, int]
     pairs: tuple[tuple[ConfirmedPosition, LpPosition], ...]
 
-    def load(self) -> Load:
+    def load(self) -> LiquidityExposure:
         """What liquidity loses and weighs here. Raises Refused where a price lacks."""
-        worth = liquidity.worth_of(self.pairs, self.prices)
+        worth = valuation.value_of_positions(self.pairs, self.prices)
         free = sum((max(0, self.counted(asset)) * self.prices[asset.token.address] for asset in self.step.portfolio.assets), Fraction(0))
-        return Load(liquidity.expected_of(self.pairs, self.prices), worth, free + worth)
+        return LiquidityExposure(valuation.expected_loss_of(self.pairs, self.prices), worth, free + worth)
 
     def counted(self, asset: Asset) -> int:
         """Base units of an asset outside of positions that count, negative where the reserve is not filled."""
         native_wei = self.step.snapshot.native_wei if asset.native else 0
-        return self.held[asset.token.address] + native_wei - coin.kept_raw(self.step, asset)
+        return self.held[asset.token.address] + native_wei - native_coin.reserved_raw(self.step, asset)
 
     def spendable(self, token: str) -> int:
         """Base units that may be provided: what is surely there, less the reserve, and no more than this step has approved."""
         asset = next((asset for asset in self.step.portfolio.assets if asset.token.address == token), None)
         if asset is None:
             return 0
-        doubt = self.unsure.get(token, 0)
+        doubt = self.uncertain.get(token, 0)
         free = max(0, min(self.held[token], self.counted(asset)) - doubt)
         return min(free, dict(self.step.spend_caps).get(token, free))
 
-    def taken(self, one: ConfirmedPosition, liquidity_out: int, least: Amounts) -> Book:
+    def taken(self, one: ConfirmedPosition, liquidity_out: int, least: Amounts) -> PositionBook:
         """After liquidity was taken out of a position; at least `least` and the fees are sure to come."""
         position = self.at(one)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
-        paid, fees = exact.principal(position, liquidity_out), exact.uncollected(position)
-        return self._with(one, change.taken_out(position, liquidity_out))._moved(
+        paid, fees = positions.principal(position, liquidity_out), positions.uncollected_fees(position)
+        return self._with(one, positions.after_withdrawal(position, liquidity_out))._moved(
             one, (paid[0] + fees[0], paid[1] + fees[1]), (paid[0] - least[0], paid[1] - least[1])
         )
 
-    def collected(self, one: ConfirmedPosition) -> Book:
+    def collected(self, one: ConfirmedPosition) -> PositionBook:
         """After a collect."""
         position = self.at(one)
         if not isinstance(position, LpV3Position):
             return self
-        return self._with(one, change.collected(position))._moved(one, exact.uncollected(position), (0, 0))
+        return self._with(one, positions.after_collect(position))._moved(one, positions.uncollected_fees(position), (0, 0))
 
-    def put(self, one: ConfirmedPosition, liquidity_in: int, amounts: Amounts) -> Book:
+    def put(self, one: ConfirmedPosition, liquidity_in: int, amounts: Amounts) -> PositionBook:
         """After liquidity was added to a position."""
         position = self.at(one)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
-        return self._with(one, change.put_in(position, liquidity_in, amounts))._moved(one, (-amounts[0], -amounts[1]), (0, 0))
+        return self._with(one, positions.after_provision(position, liquidity_in, amounts))._moved(one, (-amounts[0], -amounts[1]), (0, 0))
 
-    def minted(self, target: LpTarget, position: LpV3Position, amounts: Amounts) -> Book:
+    def minted(self, target: LpTarget, position: LpV3Position, amounts: Amounts) -> PositionBook:
         """After a new position was minted."""
-        one = confirmed_new(target)
+        one = new_confirmed_position(target)
         return replace(self, pairs=(*self.pairs, (one, position)))._moved(one, (-amounts[0], -amounts[1]), (0, 0))
 
     def at(self, one: ConfirmedPosition) -> LpPosition:
@@ -187,47 +185,47 @@ class Book:
         """Worth of a pair of amounts at reference prices."""
         return raw[0] * self.prices[of.token0] + raw[1] * self.prices[of.token1]
 
-    def bare(self, one: ConfirmedPosition, position: LpPosition) -> Value:
+    def value_without_fees(self, one: ConfirmedPosition, position: LpPosition) -> Value:
         """Worth of a position's liquidity, fees left aside."""
-        return self.value(one, exact.at_reference(position, self.prices[one.token0], self.prices[one.token1]))
+        return self.value(one, positions.amounts_at_reference(position, self.prices[one.token0], self.prices[one.token1]))
 
     def worth(self, one: ConfirmedPosition, position: LpPosition) -> Value:
         """Worth of a position, uncollected fees included."""
-        return self.bare(one, position) + self.value(one, exact.uncollected(position))
+        return self.value_without_fees(one, position) + self.value(one, positions.uncollected_fees(position))
 
-    def overpaid(self, action: LpTarget | LpAction, amounts: Amounts, after: Book) -> Value:
+    def overpayment(self, action: LpTarget | LpAction, amounts: Amounts, after: PositionBook) -> Value:
         """What providing `amounts` costs above what the liquidity is worth in the book after it, since its pool is off (T1)."""
-        gained = liquidity.worth_of(after.pairs, self.prices) - liquidity.worth_of(self.pairs, self.prices)
+        gained = valuation.value_of_positions(after.pairs, self.prices) - valuation.value_of_positions(self.pairs, self.prices)
         return max(Fraction(0), self.value(action, amounts) - gained)
 
-    def _with(self, one: ConfirmedPosition, after: LpPosition) -> Book:
+    def _with(self, one: ConfirmedPosition, after: LpPosition) -> PositionBook:
         return replace(self, pairs=tuple((known, after if known.name == one.name else position) for known, position in self.pairs))
 
-    def _moved(self, of: ConfirmedPosition, raw: Amounts, unsure: Amounts) -> Book:
-        held, doubt = dict(self.held), dict(self.unsure)
+    def _moved(self, of: ConfirmedPosition, raw: Amounts, unsure: Amounts) -> PositionBook:
+        held, doubt = dict(self.held), dict(self.uncertain)
         for token, amount, may_lack in zip((of.token0, of.token1), raw, unsure, strict=True):
             held[token] = held.get(token, 0) + amount
             doubt[token] = doubt.get(token, 0) + may_lack
-        return replace(self, held=held, unsure=doubt)
+        return replace(self, held=held, uncertain=doubt)
 
 
-def open_book(step: StepInput, prices: Mapping[str, Price]) -> Book:
+def open_position_book(step: StepInput, prices: Mapping[str, Price]) -> PositionBook:
     """As the snapshot has it. Raises Refused when a position is unknown."""
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    return Book(step, prices, held, {}, liquidity.counted(step))
+    return PositionBook(step, prices, held, {}, valuation.confirmed_positions(step))
 
 
-def confirmed_new(target: LpTarget) -> ConfirmedPosition:
+def new_confirmed_position(target: LpTarget) -> ConfirmedPosition:
     """The owner's word for what is provided to a target: he wrote the target. What was put in is not known here."""
-    token_id = None if target.tick_spacing is None else change.UNBORN
+    token_id = None if target.tick_spacing is None else positions.UNMINTED_TOKEN_ID
     return ConfirmedPosition(
         target.venue, target.contract, token_id, target.token0, target.token1, (0, 0), None, target.volatility_bps, target.horizon_s
     )
 
 
-def bounds(limits: Limits) -> Bounds:
+def liquidity_limits(limits: Limits) -> LiquidityLimits:
     """The budget and the largest weight."""
-    return Bounds(
+    return LiquidityLimits(
         None if limits.impermanent_loss_bps is None else Fraction(limits.impermanent_loss_bps, BPS),
         None if limits.lp_max_weight_bps is None else Fraction(limits.lp_max_weight_bps, BPS),
     )
@@ -248,7 +246,7 @@ def pool_price(pool: PoolState) -> Fraction | None:
     return None if empty else pools.marginal_price(pool, pool.token0)
 
 
-def too_far(limits: Limits, price: Fraction | None, reference: Fraction) -> str:
+def price_deviation_reason(limits: Limits, price: Fraction | None, reference: Fraction) -> str:
     """Why a pool at this price is not touched (T11); empty when it may be."""
     band = band_bps(limits)
     if band is None:
@@ -258,6 +256,6 @@ def too_far(limits: Limits, price: Fraction | None, reference: Fraction) -> str:
     off = abs(price / reference - 1)
     if limits.oracle_deviation_bps is not None and off * BPS > limits.oracle_deviation_bps:
         return f"its pool is {float(off * BPS):.2f} bps off the reference, limits.oracle_deviation is {limits.oracle_deviation_bps} bps"
-    if not floors.inside(price, reference, band):
+    if not minting.is_within_band(price, reference, band):
         return f"its pool is {float(off * BPS):.2f} bps off the reference, at most {band} bps are allowed"
     return ""

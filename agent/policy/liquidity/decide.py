@@ -6,38 +6,45 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.amm.lp import positions as exact
+from agent.amm.lp import positions
 from agent.errors import Refused
 from agent.model import LpTarget, StepInput, Verdict
-from agent.policy.liquidity.book import NOTHING, In, Wish, open_book, pool_price
-from agent.policy.liquidity.targets import Course, beside, exits, follow, mine, named
+from agent.policy.liquidity.book import NO_ADJUSTMENT, LiquidityAdjustment, ProvideMove, open_position_book, pool_price
+from agent.policy.liquidity.targets import (
+    AdjustmentBuilder,
+    adjust_to_target,
+    is_out_of_range,
+    target_label,
+    target_positions,
+    withdraw_to_limits,
+)
 from agent.units import Price, Value
 
 
-def must_go(step: StepInput, prices: Mapping[str, Price]) -> Wish:
+def limit_adjustment(step: StepInput, prices: Mapping[str, Price]) -> LiquidityAdjustment:
     """What has to be taken out because a limit is exceeded; NOTHING while both hold. Raises Refused when something is unknown."""
     if not step.portfolio.positions:
-        return NOTHING
-    return exits(open_book(step, prices), gas_unit_value(step, prices, needed=False))
+        return NO_ADJUSTMENT
+    return withdraw_to_limits(open_position_book(step, prices), gas_unit_value(step, prices, needed=False))
 
 
-def asked_for(step: StepInput, prices: Mapping[str, Price]) -> Wish:
+def target_adjustment(step: StepInput, prices: Mapping[str, Price]) -> LiquidityAdjustment:
     """What the targets ask for, within budget. Raises Refused when something is unknown."""
     if not step.portfolio.lp_targets:
-        return NOTHING
-    course = Course(open_book(step, prices), gas_unit_value(step, prices, needed=step.limits.plan_cost_bps is not None))
+        return NO_ADJUSTMENT
+    course = AdjustmentBuilder(open_position_book(step, prices), gas_unit_value(step, prices, needed=step.limits.plan_cost_bps is not None))
     for target in step.portfolio.lp_targets:
-        follow(course, target)
-    return Wish(tuple(course.moves), "; ".join(course.reasons), tuple(course.skipped))
+        adjust_to_target(course, target)
+    return LiquidityAdjustment(tuple(course.moves), "; ".join(course.reasons), tuple(course.skipped))
 
 
-def wish(step: StepInput, prices: Mapping[str, Price]) -> Wish:
+def next_adjustment(step: StepInput, prices: Mapping[str, Price]) -> LiquidityAdjustment:
     """The one or the other."""
-    first = must_go(step, prices)
-    return first if first.over else asked_for(step, prices)
+    first = limit_adjustment(step, prices)
+    return first if first.over else target_adjustment(step, prices)
 
 
-def within(step: StepInput, pools: Collection[str]) -> StepInput:
+def restrict_to_pools(step: StepInput, pools: Collection[str]) -> StepInput:
     """The step with the targets in these pools alone; all of them where none is named."""
     if not pools:
         return step
@@ -86,25 +93,27 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
     """Every target in the order of the config. Raises Refused while a position or price is unknown."""
     if not step.portfolio.lp_targets:
         return ()
-    book, wanted = open_book(step, prices), wish(step, prices)
+    book, wanted = open_position_book(step, prices), next_adjustment(step, prices)
     total = book.load().total
     pools = {pool.address: pool for pool in step.snapshot.pools}
     found = []
     for target in step.portfolio.lp_targets:
-        own = mine(book, target)
+        own = target_positions(book, target)
         value = sum((book.worth(one, position) for one, position in own), Fraction(0))
-        fees = sum((book.value(one, exact.uncollected(position)) for one, position in own), Fraction(0))
+        fees = sum((book.value(one, positions.uncollected_fees(position)) for one, position in own), Fraction(0))
         price = pool_price(pools[target.pool]) if target.pool in pools else None
         names = {one.name for one, _ in own}
-        asks = [move.reason for move in wanted.moves if (move.target is target if isinstance(move, In) else move.one.name in names)]
-        leaves = [item.why for item in wanted.skipped if item.what == named(target) or item.what in names]
+        asks = [
+            move.reason for move in wanted.moves if (move.target is target if isinstance(move, ProvideMove) else move.one.name in names)
+        ]
+        leaves = [item.why for item in wanted.skipped if item.what == target_label(target) or item.what in names]
         found.append(
             TargetReport(
                 target=target,
                 value=value,
                 fees=fees,
                 share=value / total if total > 0 else None,
-                left_range=tuple(one.name for one, position in own if beside(position, book.ratio(target))),
+                left_range=tuple(one.name for one, position in own if is_out_of_range(position, book.ratio(target))),
                 pool_off=None if price is None else abs(price / book.ratio(target) - 1),
                 asks=tuple(asks),
                 leaves=tuple(leaves),

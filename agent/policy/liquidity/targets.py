@@ -7,36 +7,31 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from agent.amm import pools
-from agent.amm.lp import impermanent_loss as loss
-from agent.amm.lp import minting as floors
-from agent.amm.lp import minting as gas
-from agent.amm.lp import minting as mint
-from agent.amm.lp import positions as change
-from agent.amm.lp import positions as exact
-from agent.model import ConfirmedPosition, LpPosition, LpTarget, LpV2Position, LpV3Position, PoolState, Skipped, V3Pool
-from agent.policy import text as words
+from agent.amm.lp import impermanent_loss, minting, positions
+from agent.model import ConfirmedPosition, LpPosition, LpTarget, LpV2Position, LpV3Position, PoolState, SkippedItem, V3Pool
+from agent.policy import text
 from agent.policy.liquidity.book import (
-    NOTHING,
+    NO_ADJUSTMENT,
     Amounts,
-    Book,
-    Bounds,
-    Fees,
-    In,
-    Load,
-    Move,
-    Out,
-    Wish,
+    CollectMove,
+    LiquidityAdjustment,
+    LiquidityExposure,
+    LiquidityLimits,
+    PlannedMove,
+    PositionBook,
+    ProvideMove,
+    WithdrawMove,
     band_bps,
-    bounds,
+    liquidity_limits,
     pool_price,
-    too_far,
+    price_deviation_reason,
 )
 from agent.units import BPS, Value, ceil_int, floor_int, value_text
 
 # --- Which liquidity has to go: budget or weight exceeded, at reference prices alone (T3). Taken first is what avoids most loss per uni
 
 
-AIM = Fraction(95, 100)
+EXIT_TARGET_SHARE = Fraction(95, 100)
 """Part of a limit that an exit comes back to, and beyond which nothing is added."""
 
 
@@ -44,99 +39,103 @@ FORGONE_BPS = 50
 """In place of limits.plan_cost where that is off."""
 
 
-def exits(book: Book, gas_unit_value: Value) -> Wish:
+def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAdjustment:
     """What to take out; NOTHING while both limits hold. `gas_unit_value` is the worth of a unit of gas."""
-    limits = bounds(book.step.limits)
+    limits = liquidity_limits(book.step.limits)
     load = book.load()
     if load.within(limits):
-        return NOTHING
-    why = exceeded(load, limits)
-    aim = limits.scaled(AIM)
-    moves: list[Out | Fees] = []
-    skipped: list[Skipped] = []
+        return NO_ADJUSTMENT
+    why = format_exceeded_limits(load, limits)
+    aim = limits.scaled(EXIT_TARGET_SHARE)
+    moves: list[WithdrawMove | CollectMove] = []
+    skipped: list[SkippedItem] = []
     for one, position in sorted(book.pairs, key=lambda pair: _rank(book, pair[0], pair[1], gas_unit_value), reverse=True):
         if book.load().within(aim):
             break
-        if isinstance(position, LpV3Position) and max(exact.principal(position)) == 0:
-            if book.value(one, exact.uncollected(position)) > gas.V3_COLLECT_UNITS * gas_unit_value:  # dust keeps no limit exceeded
-                moves.append(Fees(one, position, f"{why}: what it is still owed"))
+        if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
+            if (
+                book.value(one, positions.uncollected_fees(position)) > minting.V3_COLLECT_UNITS * gas_unit_value
+            ):  # dust keeps no limit exceeded
+                moves.append(CollectMove(one, position, f"{why}: what it is still owed"))
                 book = book.collected(one)
             continue
         if not isinstance(position, LpV2Position | LpV3Position) or position.liquidity == 0:
             continue
-        off = too_far(book.step.limits, exact.pool_price(position), book.ratio(one))
+        off = price_deviation_reason(book.step.limits, positions.pool_price(position), book.ratio(one))
         if off:
-            skipped.append(Skipped(one.name, f"not taken out: {off}"))
+            skipped.append(SkippedItem(one.name, f"not taken out: {off}"))
             continue
         liquidity = _needed(book, one, position, aim)
         if liquidity == 0:
-            skipped.append(Skipped(one.name, "not taken out: this step has approved none of it"))
+            skipped.append(SkippedItem(one.name, "not taken out: this step has approved none of it"))
             continue
-        part = "all" if liquidity == position.liquidity else words.percent(Fraction(liquidity, position.liquidity))
-        moves.append(Out(one, position, liquidity, f"{why}: {part} of it"))
-        book = take(book, one, position, liquidity)
+        part = "all" if liquidity == position.liquidity else text.format_percent(Fraction(liquidity, position.liquidity))
+        moves.append(WithdrawMove(one, position, liquidity, f"{why}: {part} of it"))
+        book = book_after_withdrawal(book, one, position, liquidity)
     taken = ", ".join(move.one.name for move in moves) or "nothing can be taken out now"
-    return Wish(tuple(moves), f"{why}: take out {taken}", tuple(skipped), over=True)
+    return LiquidityAdjustment(tuple(moves), f"{why}: take out {taken}", tuple(skipped), over=True)
 
 
-def exceeded(load: Load, limits: Bounds) -> str:
+def format_exceeded_limits(load: LiquidityExposure, limits: LiquidityLimits) -> str:
     """What is above its limit, in words with numbers."""
     parts = []
-    if load.over_loss(limits) and limits.loss is not None:
-        parts.append(f"expected loss {_share(load.loss, load)} above limits.impermanent_loss {words.percent(limits.loss)}")
-    if load.over_weight(limits) and limits.weight is not None:
-        parts.append(f"liquidity {_share(load.weight, load)} above limits.lp_max_weight {words.percent(limits.weight)}")
+    if load.exceeds_loss(limits) and limits.loss is not None:
+        parts.append(f"expected loss {_share(load.loss, load)} above limits.impermanent_loss {text.format_percent(limits.loss)}")
+    if load.exceeds_weight(limits) and limits.weight is not None:
+        parts.append(f"liquidity {_share(load.weight, load)} above limits.lp_max_weight {text.format_percent(limits.weight)}")
     return " and ".join(parts)
 
 
-def take(book: Book, one: ConfirmedPosition, position: LpV2Position | LpV3Position, liquidity: int) -> Book:
+def book_after_withdrawal(
+    book: PositionBook, one: ConfirmedPosition, position: LpV2Position | LpV3Position, liquidity: int
+) -> PositionBook:
     """The book after it, with what is sure to come by the minimums."""
-    least = floors.out_floor(position, liquidity, book.ratio(one), band_bps(book.step.limits) or 0)
+    least = minting.withdrawal_minimums(position, liquidity, book.ratio(one), band_bps(book.step.limits) or 0)
     return book.taken(one, liquidity, least)
 
 
-def _needed(book: Book, one: ConfirmedPosition, position: LpV2Position | LpV3Position, aim: Bounds) -> int:
+def _needed(book: PositionBook, one: ConfirmedPosition, position: LpV2Position | LpV3Position, aim: LiquidityLimits) -> int:
     """Least liquidity of this position that brings everything to the aim, at least min_trade worth of it; all if that is not enough."""
     whole = _capped(book, one, position.liquidity)
-    bare = book.bare(one, position)
+    bare = book.value_without_fees(one, position)
     least = book.step.limits.min_trade or Fraction(0)
     low = min(whole, max(1, ceil_int(position.liquidity * least / bare))) if bare > 0 else whole
-    if not take(book, one, position, whole).load().within(aim):
+    if not book_after_withdrawal(book, one, position, whole).load().within(aim):
         return whole
     high = whole
-    if take(book, one, position, low).load().within(aim):
+    if book_after_withdrawal(book, one, position, low).load().within(aim):
         high = low
     # Loss and worth of a position are proportional to its liquidity; a thousandth of it is near enough to the least.
     while high - low > max(1, whole // 1_000):
         middle = (low + high) // 2
-        low, high = (low, middle) if take(book, one, position, middle).load().within(aim) else (middle, high)
+        low, high = (low, middle) if book_after_withdrawal(book, one, position, middle).load().within(aim) else (middle, high)
     stays = bare * (whole - high) / position.liquidity
-    nothing = max(exact.principal(position, high)) == 0  # fees come with any part, but none goes out without a minimum
+    nothing = max(positions.principal(position, high)) == 0  # fees come with any part, but none goes out without a minimum
     return whole if nothing or stays < least else high  # what would stay is not worth a transaction of its own
 
 
-def _capped(book: Book, one: ConfirmedPosition, liquidity: int) -> int:
+def _capped(book: PositionBook, one: ConfirmedPosition, liquidity: int) -> int:
     """LP tokens of a pair are paid to the router: no more than this step has approved."""
     return liquidity if one.token_id is not None else min(liquidity, dict(book.step.spend_caps).get(one.contract, liquidity))
 
 
-def _rank(book: Book, one: ConfirmedPosition, position: LpPosition, gas_unit_value: Value) -> Fraction:
+def _rank(book: PositionBook, one: ConfirmedPosition, position: LpPosition, gas_unit_value: Value) -> Fraction:
     """Loss avoided per unit of cost; larger goes first."""
     price0, price1 = book.prices[one.token0], book.prices[one.token1]
-    curve = loss.curve(position, price0, price1)
+    curve = impermanent_loss.liquidity_curve(position, price0, price1)
     if curve is None:
         return Fraction(-1)
-    bare = book.bare(one, position)
-    avoided = bare * loss.expected_loss(curve, one.volatility_bps, one.horizon_s)
-    units = gas.V2_REMOVE_UNITS if isinstance(position, LpV2Position) else gas.V3_WITHDRAW_UNITS
+    bare = book.value_without_fees(one, position)
+    avoided = bare * impermanent_loss.expected_loss(curve, one.volatility_bps, one.horizon_s)
+    units = minting.V2_REMOVE_UNITS if isinstance(position, LpV2Position) else minting.V3_WITHDRAW_UNITS
     share_bps = book.step.limits.plan_cost_bps
     forgone = bare * (FORGONE_BPS if share_bps is None else share_bps) / BPS if curve.in_range else Fraction(0)
     cost = units * gas_unit_value + forgone
     return avoided / cost if cost > 0 else avoided
 
 
-def _share(value: Value, load: Load) -> str:
-    return words.percent(value / load.total) if load.total > 0 else "of nothing"
+def _share(value: Value, load: LiquidityExposure) -> str:
+    return text.format_percent(value / load.total) if load.total > 0 else "of nothing"
 
 
 APPROVALS = 2
@@ -146,18 +145,18 @@ NEAR = 1_000_000
 
 
 @dataclass
-class Course:
+class AdjustmentBuilder:
     """What was put together so far: the book after it, the moves, and what is left with the reason."""
 
-    book: Book
+    book: PositionBook
     gas_unit_value: Value
-    moves: list[Move] = field(default_factory=list)
+    moves: list[PlannedMove] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: list[SkippedItem] = field(default_factory=list)
 
     def skip(self, target: LpTarget, why: str) -> None:
         """Leaves something of a target, and says why."""
-        self.skipped.append(Skipped(named(target), why))
+        self.skipped.append(SkippedItem(target_label(target), why))
 
     def worth_it(self, value: Value, units: int, approvals: int = 0, skew: Value = Fraction(0)) -> str:
         """Why a move of this value is not worth its cost or too small; empty when it is. `approvals` are those it needs first,
@@ -166,7 +165,7 @@ class Course:
         Once a step has approved, that gas is spent and holds nothing back.
         """
         limits = self.book.step.limits
-        units += 0 if self.book.step.spend_caps else approvals * gas.APPROVE_UNITS
+        units += 0 if self.book.step.spend_caps else approvals * minting.APPROVE_UNITS
         cost = units * self.gas_unit_value + skew
         if limits.min_trade is not None and value < limits.min_trade:
             return f"{self.money(value)} to move, limits.min_trade is {self.money(limits.min_trade)}"
@@ -183,13 +182,13 @@ class Course:
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
 
-def named(target: LpTarget) -> str:
+def target_label(target: LpTarget) -> str:
     """What a target is called where something of it is left."""
     return f"liquidity in {target.pool}"
 
 
-def add(
-    course: Course,
+def add_liquidity(
+    course: AdjustmentBuilder,
     target: LpTarget,
     pool: PoolState,
     own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]],
@@ -203,20 +202,20 @@ def add(
         course.skip(target, place)
         return False
     one, ticks = place
-    within = None if ticks is None else mint.ends(ticks)
-    band = floors.widest(within, book.ratio(target), band_bps(book.step.limits) or 0, book.step.limits.slippage_bps)
+    within = None if ticks is None else minting.sqrt_price_range(ticks)
+    band = minting.widest_band_bps(within, book.ratio(target), band_bps(book.step.limits) or 0, book.step.limits.slippage_bps)
     value, bound = _allowed(book, target, within, value)
     desired, short = _desired(book, target, pool, within, value)
     desired = _taken_whole(book, pool, one, ticks, desired)
-    amounts = quote(book, pool, one, ticks, desired)[1]
+    amounts = quote_provision(book, pool, one, ticks, desired)[1]
     moved = book.value(target, amounts)
-    after = after_in(book, target, pool, one, ticks, desired)
-    units = gas.V2_ADD_UNITS if within is None else gas.V3_MINT_UNITS if one is None else gas.V3_INCREASE_UNITS
-    skew = Fraction(0) if after is None else book.overpaid(target, amounts, after)
+    after = book_after_provision(book, target, pool, one, ticks, desired)
+    units = minting.V2_ADD_UNITS if within is None else minting.V3_MINT_UNITS if one is None else minting.V3_INCREASE_UNITS
+    skew = Fraction(0) if after is None else book.overpayment(target, amounts, after)
     why_not = _unsafe(book, target, pool, within, band) or course.worth_it(moved, units, APPROVALS, skew)
     if not why_not and after is None:
         why_not = "what could be provided comes to no liquidity, or to more than a pool can hold"
-    elif not why_not and after is not None and not after.load().within(bounds(book.step.limits)):
+    elif not why_not and after is not None and not after.load().within(liquidity_limits(book.step.limits)):
         why_not = "what could be provided would exceed limits.impermanent_loss or limits.lp_max_weight"
     for why in (bound, short, why_not):
         if why:
@@ -224,22 +223,28 @@ def add(
     if why_not or after is None:
         return False
     said = f"{reason}: {course.money(moved)} provided"
-    course.moves.append(In(target, one, ticks, desired, said))
+    course.moves.append(ProvideMove(target, one, ticks, desired, said))
     course.reasons.append(said)
     course.book = after
     return True
 
 
-def quote(book: Book, pool: PoolState, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts) -> tuple[int, Amounts]:
+def quote_provision(
+    book: PositionBook, pool: PoolState, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts
+) -> tuple[int, Amounts]:
     """Liquidity and exact base units that providing `desired` takes now; (0, (0, 0)) where nothing can be provided."""
     if isinstance(pool, V3Pool):
-        return (0, (0, 0)) if ticks is None else mint.provided(None, pool.sqrt_price_x96, mint.ends(ticks), desired)
+        return (
+            (0, (0, 0))
+            if ticks is None
+            else minting.provided_liquidity(None, pool.sqrt_price_x96, minting.sqrt_price_range(ticks), desired)
+        )
     pair = None if one is None else book.at(one)
-    return mint.provided(pair, 0, None, desired) if isinstance(pair, LpV2Position) else (0, (0, 0))
+    return minting.provided_liquidity(pair, 0, None, desired) if isinstance(pair, LpV2Position) else (0, (0, 0))
 
 
 def _place(
-    book: Book, target: LpTarget, pool: PoolState, own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
+    book: PositionBook, target: LpTarget, pool: PoolState, own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
 ) -> tuple[ConfirmedPosition | None, Amounts | None] | str:
     """The position that grows, or the ticks of a new one; or why there is no place."""
     if not isinstance(pool, V3Pool):
@@ -251,12 +256,12 @@ def _place(
         return one, (largest.tick_lower, largest.tick_upper)
     if target.width_bps is None or target.tick_spacing is None:
         return "a new range needs a width"
-    return None, mint.range_around(book.ratio(target), target.width_bps, target.tick_spacing)
+    return None, minting.range_around(book.ratio(target), target.width_bps, target.tick_spacing)
 
 
-def _allowed(book: Book, target: LpTarget, within: mint.Range | None, value: Value) -> tuple[Value, str]:
+def _allowed(book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None, value: Value) -> tuple[Value, str]:
     """The part of `value` that budget and largest weight leave room for, and what binds."""
-    load, aim, said = book.load(), bounds(book.step.limits).scaled(AIM), ""
+    load, aim, said = book.load(), liquidity_limits(book.step.limits).scaled(EXIT_TARGET_SHARE), ""
     if aim.weight is not None and (room := max(Fraction(0), aim.weight * load.total - load.weight)) < value:
         value, said = room, "limits.lp_max_weight leaves no room for more"
     rate = _loss_rate(book, target, within)
@@ -265,20 +270,22 @@ def _allowed(book: Book, target: LpTarget, within: mint.Range | None, value: Val
     return value, said
 
 
-def _loss_rate(book: Book, target: LpTarget, within: mint.Range | None) -> Fraction:
+def _loss_rate(book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None) -> Fraction:
     """Mean loss over the horizon per unit of value provided."""
     if within is None:
-        curve = loss.V2_CURVE
+        curve = impermanent_loss.V2_CURVE
     else:
-        now_x96 = exact.sqrt_price_x96(book.ratio(target))
-        curve = loss.Curve(within[0] / now_x96, within[1] / now_x96)
-    return loss.expected_loss(curve, target.volatility_bps, target.horizon_s)
+        now_x96 = positions.sqrt_price_x96(book.ratio(target))
+        curve = impermanent_loss.LiquidityCurve(within[0] / now_x96, within[1] / now_x96)
+    return impermanent_loss.expected_loss(curve, target.volatility_bps, target.horizon_s)
 
 
-def _desired(book: Book, target: LpTarget, pool: PoolState, within: mint.Range | None, value: Value) -> tuple[Amounts, str]:
+def _desired(
+    book: PositionBook, target: LpTarget, pool: PoolState, within: minting.SqrtPriceRange | None, value: Value
+) -> tuple[Amounts, str]:
     """Base units of both tokens in the pool's mix, worth `value` at reference prices or what the wallet has; and what it lacks."""
     if isinstance(pool, V3Pool):
-        unit = mint.amounts_in(pool.sqrt_price_x96, within or (0, 0), floors.UNIT)
+        unit = minting.mint_amounts(pool.sqrt_price_x96, within or (0, 0), minting.REFERENCE_LIQUIDITY)
     else:
         unit = (pool.reserve0, pool.reserve1)
     worth = book.value(target, unit)
@@ -290,7 +297,7 @@ def _desired(book: Book, target: LpTarget, pool: PoolState, within: mint.Range |
     return (floor_int(unit[0] * part), floor_int(unit[1] * part)), short
 
 
-def _taken_whole(book: Book, pool: PoolState, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts) -> Amounts:
+def _taken_whole(book: PositionBook, pool: PoolState, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts) -> Amounts:
     """The same without what rounding would leave untaken: an allowance that is used up needs no transaction to take it back.
 
     For the same reason amounts that are a millionth below what this step has approved are brought up to it.
@@ -303,17 +310,17 @@ def _taken_whole(book: Book, pool: PoolState, one: ConfirmedPosition | None, tic
 
     desired = near(pool.token0, desired[0]), near(pool.token1, desired[1])
     for _ in range(3):
-        liquidity, amounts = quote(book, pool, one, ticks, desired)
+        liquidity, amounts = quote_provision(book, pool, one, ticks, desired)
         if liquidity <= 0 or amounts == desired:
             break
         desired = (min(desired[0], amounts[0]), min(desired[1], amounts[1]))
     return desired
 
 
-def _unsafe(book: Book, target: LpTarget, pool: PoolState, within: mint.Range | None, band: int) -> str:
+def _unsafe(book: PositionBook, target: LpTarget, pool: PoolState, within: minting.SqrtPriceRange | None, band: int) -> str:
     """Why nothing may be provided to this pool now; empty when it may."""
     price = pools.marginal_price(pool, pool.token0)
-    if not floors.inside(price, book.ratio(target), band):
+    if not minting.is_within_band(price, book.ratio(target), band):
         return f"the pool is beyond the {band} bps around the reference within which limits.slippage bounds what liquidity costs"
     if within is not None and isinstance(pool, V3Pool) and not within[0] < pool.sqrt_price_x96 < within[1]:
         return "the pool's price is beside the range"
@@ -325,17 +332,17 @@ def _unsafe(book: Book, target: LpTarget, pool: PoolState, within: mint.Range | 
     return ""
 
 
-def after_in(
-    book: Book, target: LpTarget, pool: PoolState, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts
-) -> Book | None:
+def book_after_provision(
+    book: PositionBook, target: LpTarget, pool: PoolState, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts
+) -> PositionBook | None:
     """The book once it is provided; None when it would come to nothing."""
-    liquidity, amounts = quote(book, pool, one, ticks, desired)
+    liquidity, amounts = quote_provision(book, pool, one, ticks, desired)
     if liquidity <= 0 or min(desired) <= 0:
         return None
     if one is not None:
         return book.put(one, liquidity, amounts)
     if isinstance(pool, V3Pool) and ticks is not None:
-        return book.minted(target, change.minted(target, pool, ticks, liquidity), amounts)
+        return book.minted(target, positions.new_position(target, pool, ticks, liquidity), amounts)
     return None
 
 
@@ -346,10 +353,10 @@ BAND = Fraction(1, 10)
 """Part of its share by which a pool's value may differ before anything is done."""
 REST = Fraction(1, 1_000)
 """Part of its share that a step which has acted leaves: what rounding, and prices that moved meanwhile, have left is not worth gas."""
-Held = Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
+HeldPositions = Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
 
 
-def follow(course: Course, target: LpTarget) -> None:
+def adjust_to_target(course: AdjustmentBuilder, target: LpTarget) -> None:
     """Adds what one target asks for."""
     book = course.book
     pool = next((found for found in book.step.snapshot.pools if found.address == target.pool), None)
@@ -362,32 +369,36 @@ def follow(course: Course, target: LpTarget) -> None:
         course.skip(target, f"{book.step.portfolio.token(shut.token).label} is in quarantine: {shut.why}")
         return
     ratio = book.ratio(target)
-    off = too_far(book.step.limits, pool_price(pool), ratio)
+    off = price_deviation_reason(book.step.limits, pool_price(pool), ratio)
     if off:
         course.skip(target, off)
         return
-    own = mine(book, target)
+    own = target_positions(book, target)
     total, share = book.load().total, Fraction(target.share_bps, BPS)
     wanted = total * share
     has = sum((book.worth(one, position) for one, position in own), Fraction(0))
-    left = [pair for pair in own if beside(pair[1], ratio)]
+    left = [pair for pair in own if is_out_of_range(pair[1], ratio)]
     stay = [pair for pair in own if pair not in left]
-    where = f"{words.percent(has / total if total > 0 else Fraction(0))} of the portfolio against a share of {words.percent(share)}"
+    where = (
+        f"{text.format_percent(has / total if total > 0 else Fraction(0))} of the portfolio against a share of {text.format_percent(share)}"
+    )
     recentred = _leave(course, target, left, wanted)
     lacks = wanted - has + recentred
     if target.share_bps == 0 and stay:
         _reduce(course, target, stay, has - recentred, f"no liquidity is wanted in {target.pool}")
     elif recentred > 0 and lacks > 0:
-        add(course, target, pool, stay, lacks, f"a new range around the reference price in {target.pool}")
+        add_liquidity(course, target, pool, stay, lacks, f"a new range around the reference price in {target.pool}")
     elif -lacks > BAND * wanted:
         _reduce(course, target, stay, -lacks, f"{target.pool} has {where}")
-    elif lacks > (REST if book.step.acted else BAND) * wanted and add(course, target, pool, stay, lacks, f"{target.pool} has {where}"):
+    elif lacks > (REST if book.step.acted else BAND) * wanted and add_liquidity(
+        course, target, pool, stay, lacks, f"{target.pool} has {where}"
+    ):
         pass
     else:
         _compound(course, target, pool, stay, lacks)
 
 
-def mine(book: Book, target: LpTarget) -> Held:
+def target_positions(book: PositionBook, target: LpTarget) -> HeldPositions:
     """Positions with liquidity in the target's pool."""
     found: list[tuple[ConfirmedPosition, LpV2Position | LpV3Position]] = []
     for one, position in book.pairs:
@@ -401,47 +412,47 @@ def mine(book: Book, target: LpTarget) -> Held:
     return found
 
 
-def beside(position: LpV2Position | LpV3Position, ratio: Fraction) -> bool:
+def is_out_of_range(position: LpV2Position | LpV3Position, ratio: Fraction) -> bool:
     """Whether the reference price has left the position's range."""
     if isinstance(position, LpV2Position):
         return False
-    low, high = mint.ends((position.tick_lower, position.tick_upper))
-    return not low <= exact.sqrt_price_x96(ratio) < high
+    low, high = minting.sqrt_price_range((position.tick_lower, position.tick_upper))
+    return not low <= positions.sqrt_price_x96(ratio) < high
 
 
-def _leave(course: Course, target: LpTarget, left: Held, wanted: Value) -> Value:
+def _leave(course: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wanted: Value) -> Value:
     """Takes out whole what the reference price has left, where that is worth its gas and that of a new range; the value moved."""
     moved = Fraction(0)
     for one, position in left:
         book = course.book
         value = book.worth(one, position)
-        units, approvals = (gas.V3_WITHDRAW_UNITS + gas.V3_MINT_UNITS, APPROVALS) if wanted > 0 else (gas.V3_WITHDRAW_UNITS, 0)
+        units, approvals = (minting.V3_WITHDRAW_UNITS + minting.V3_MINT_UNITS, APPROVALS) if wanted > 0 else (minting.V3_WITHDRAW_UNITS, 0)
         why_not = course.worth_it(value, units, approvals)
         if why_not:
             course.skip(target, f"{one.name} stays beside the price: {why_not}")
             continue
         reason = f"the reference price has left the range of {one.name}: {course.money(value)} taken out"
-        if isinstance(position, LpV3Position) and max(exact.principal(position)) == 0:  # nothing that a minimum could be asked of
-            course.moves.append(Fees(one, position, reason))
+        if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:  # nothing that a minimum could be asked of
+            course.moves.append(CollectMove(one, position, reason))
             course.book = book.collected(one)
         else:
-            course.moves.append(Out(one, position, position.liquidity, reason))
-            course.book = take(book, one, position, position.liquidity)
+            course.moves.append(WithdrawMove(one, position, position.liquidity, reason))
+            course.book = book_after_withdrawal(book, one, position, position.liquidity)
         course.reasons.append(reason)
         moved += value
     return moved
 
 
-def _reduce(course: Course, target: LpTarget, stay: Held, excess: Value, reason: str) -> None:
+def _reduce(course: AdjustmentBuilder, target: LpTarget, stay: HeldPositions, excess: Value, reason: str) -> None:
     """Takes out what is above the share, from the smallest position on."""
-    sized = sorted((course.book.bare(one, position), number) for number, (one, position) in enumerate(stay))
+    sized = sorted((course.book.value_without_fees(one, position), number) for number, (one, position) in enumerate(stay))
     for value, number in sized:
         one, position = stay[number]
         if excess <= 0 or value <= 0:
             continue
         pair = isinstance(position, LpV2Position)
         part = min(value, excess)
-        why_not = course.worth_it(part, gas.V2_REMOVE_UNITS, 1) if pair else course.worth_it(part, gas.V3_WITHDRAW_UNITS)
+        why_not = course.worth_it(part, minting.V2_REMOVE_UNITS, 1) if pair else course.worth_it(part, minting.V3_WITHDRAW_UNITS)
         if why_not:
             course.skip(target, why_not)
             continue
@@ -449,27 +460,27 @@ def _reduce(course: Course, target: LpTarget, stay: Held, excess: Value, reason:
         if one.token_id is None:
             liquidity = min(liquidity, dict(course.book.step.spend_caps).get(one.contract, liquidity))
         said = f"{reason}: {course.money(part)} taken out"
-        course.moves.append(Out(one, position, liquidity, said))
+        course.moves.append(WithdrawMove(one, position, liquidity, said))
         course.reasons.append(said)
-        course.book = take(course.book, one, position, liquidity)
+        course.book = book_after_withdrawal(course.book, one, position, liquidity)
         excess -= part
 
 
-def _compound(course: Course, target: LpTarget, pool: PoolState, stay: Held, lacks: Value) -> None:
+def _compound(course: AdjustmentBuilder, target: LpTarget, pool: PoolState, stay: HeldPositions, lacks: Value) -> None:
     """Collects fees above the target's `compound_above`, and puts back what the share then lacks: all of them at the share."""
     for one, position in stay:
-        earned = course.book.value(one, exact.uncollected(position))
+        earned = course.book.value(one, positions.uncollected_fees(position))
         if not isinstance(position, LpV3Position) or target.compound_above is None or earned <= target.compound_above:
             continue
-        why_not = course.worth_it(earned, gas.V3_COLLECT_UNITS + gas.V3_INCREASE_UNITS, APPROVALS)
+        why_not = course.worth_it(earned, minting.V3_COLLECT_UNITS + minting.V3_INCREASE_UNITS, APPROVALS)
         if why_not:
             course.skip(target, f"fees of {one.name} stay: {why_not}")
             continue
         said = f"{one.name} has earned {course.money(earned)}, above compound_above {course.money(target.compound_above)}: collected"
-        course.moves.append(Fees(one, position, said))
+        course.moves.append(CollectMove(one, position, said))
         course.reasons.append(said)
         course.book = course.book.collected(one)
         lacks += earned
         if lacks > 0:
-            add(course, target, pool, [(one, position)], lacks, "fees put back as far as the share lacks them")
+            add_liquidity(course, target, pool, [(one, position)], lacks, "fees put back as far as the share lacks them")
             lacks = min(lacks, Fraction(0))

@@ -8,10 +8,9 @@ from enum import Enum
 from fractions import Fraction
 from math import isqrt
 
-from agent.amm.lp import impermanent_loss as loss
-from agent.amm.lp import positions as exact
+from agent.amm.lp import impermanent_loss, positions
 from agent.errors import Refused
-from agent.model import ConfirmedPosition, LpGone, LpPosition, LpV2Position, StepInput
+from agent.model import ConfirmedPosition, LpMissingPosition, LpPosition, LpV2Position, StepInput
 from agent.units import BPS, Price, Value, safe_label
 
 Pairs = Iterable[tuple[ConfirmedPosition, LpPosition]]
@@ -21,7 +20,7 @@ MOVES_BPS = (-5_000, -2_500, -1_000, 1_000, 2_500, 5_000)
 REMEDY = "see trimtab lp; correct or remove it in portfolio.positions"
 
 
-class State(Enum):
+class RangeState(Enum):
     """Where the reference price stands to a position's range."""
 
     WHOLE = "every price"
@@ -33,7 +32,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class LossForecast:
     """Impermanent loss when the price of `moving` changes by `move_bps` and the other token's does not, from now on.
 
     `loss` is per unit of merely holding, `loss_value` in numeraire base units.
@@ -55,7 +54,7 @@ class PositionReport:
     """
 
     confirmed: ConfirmedPosition
-    state: State
+    state: RangeState
     redeemable_raw: tuple[int, int]
     fees_raw: tuple[int, int]
     counted_raw: tuple[int, int]
@@ -64,7 +63,7 @@ class PositionReport:
     fees: Value
     loss: Value
     lvr_per_day: Value
-    forecasts: tuple[Forecast, ...]
+    forecasts: tuple[LossForecast, ...]
     expected_loss: Value
     pool_off: Fraction | None
 
@@ -84,7 +83,7 @@ def faults(step: StepInput) -> tuple[str, ...]:
     return tuple(found)
 
 
-def unknown_to_the_store(step: StepInput) -> str:
+def undecided_positions_reason(step: StepInput) -> str:
     """Why nothing is traded before the owner has said whose some positions are; empty when there are none."""
     if not step.history.undecided:
         return ""
@@ -94,7 +93,7 @@ def unknown_to_the_store(step: StepInput) -> str:
     )
 
 
-def counted(step: StepInput) -> tuple[tuple[ConfirmedPosition, LpPosition], ...]:
+def confirmed_positions(step: StepInput) -> tuple[tuple[ConfirmedPosition, LpPosition], ...]:
     """Every confirmed position with what was read of it; what was read beside them does not count (T11). Raises Refused."""
     wrong = faults(step)
     if wrong:
@@ -105,26 +104,26 @@ def counted(step: StepInput) -> tuple[tuple[ConfirmedPosition, LpPosition], ...]
 
 def holdings(step: StepInput, prices: Mapping[str, Price]) -> dict[str, int]:
     """Base units by token in confirmed positions, uncollected fees included. Raises Refused when a position or price is unknown."""
-    return exact.look_through([position for _, position in counted(step)], prices)
+    return positions.look_through([position for _, position in confirmed_positions(step)], prices)
 
 
-def worth(step: StepInput, prices: Mapping[str, Price]) -> Value:
+def total_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
     """Value of all confirmed positions. Raises Refused when one is unknown."""
-    return worth_of(counted(step), prices)
+    return value_of_positions(confirmed_positions(step), prices)
 
 
-def worth_of(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
+def value_of_positions(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
     """Value of these positions. Raises Refused where a price lacks."""
-    raw = exact.look_through([position for _, position in pairs], prices)
+    raw = positions.look_through([position for _, position in pairs], prices)
     return sum((amount * prices[token] for token, amount in raw.items()), Fraction(0))
 
 
 def expected_loss(step: StepInput, prices: Mapping[str, Price]) -> Value:
     """Mean impermanent loss of all confirmed positions over their horizons. Raises Refused when one is unknown."""
-    return expected_of(counted(step), prices)
+    return expected_loss_of(confirmed_positions(step), prices)
 
 
-def expected_of(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
+def expected_loss_of(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
     """Mean impermanent loss of these positions over their horizons. Raises Refused where a price lacks."""
     return sum((_expected(one, position, prices) for one, position in pairs), Fraction(0))
 
@@ -141,29 +140,29 @@ def reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[PositionRepor
 
 def warnings(step: StepInput) -> tuple[str, ...]:
     """What an owner should know of his positions; never a reason to stop."""
-    gone = [position for _, position in counted(step) if isinstance(position, LpGone)] if not faults(step) else []
+    gone = [position for _, position in confirmed_positions(step) if isinstance(position, LpMissingPosition)] if not faults(step) else []
     return tuple(f"position {one.name} does not exist: it was burned or never minted; remove it from portfolio.positions" for one in gone)
 
 
 def _report(step: StepInput, one: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]) -> PositionReport:
     price0, price1 = _prices(position, prices)
-    liquidity, fees_raw = exact.at_reference(position, price0, price1), exact.uncollected(position)
+    liquidity, fees_raw = positions.amounts_at_reference(position, price0, price1), positions.uncollected_fees(position)
     bare = _value(liquidity, price0, price1)
     hold = _value(one.entry_raw, price0, price1)
     fees = _v2_fees(position, one, price0, price1) if isinstance(position, LpV2Position) else _value(fees_raw, price0, price1)
     without_fees = bare - fees if isinstance(position, LpV2Position) else bare
-    curve = loss.curve(position, price0, price1)
+    curve = impermanent_loss.liquidity_curve(position, price0, price1)
     return PositionReport(
         confirmed=one,
         state=_state(position, curve),
-        redeemable_raw=exact.principal(position),
+        redeemable_raw=positions.principal(position),
         fees_raw=fees_raw,
         counted_raw=(liquidity[0] + fees_raw[0], liquidity[1] + fees_raw[1]),
         value=bare + _value(fees_raw, price0, price1),
         hold=hold,
         fees=fees,
         loss=hold - without_fees,
-        lvr_per_day=Fraction(0) if curve is None else bare * loss.lvr_per_day(curve, one.volatility_bps),
+        lvr_per_day=Fraction(0) if curve is None else bare * impermanent_loss.lvr_per_day(curve, one.volatility_bps),
         forecasts=_forecasts(step, position, curve, bare),
         expected_loss=_expected(one, position, prices),
         pool_off=_pool_off(position, price0 / price1),
@@ -172,14 +171,16 @@ def _report(step: StepInput, one: ConfirmedPosition, position: LpPosition, price
 
 def _expected(one: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]) -> Value:
     price0, price1 = _prices(position, prices)
-    curve = loss.curve(position, price0, price1)
+    curve = impermanent_loss.liquidity_curve(position, price0, price1)
     if curve is None:
         return Fraction(0)
-    bare = _value(exact.at_reference(position, price0, price1), price0, price1)
-    return bare * loss.expected_loss(curve, one.volatility_bps, one.horizon_s)
+    bare = _value(positions.amounts_at_reference(position, price0, price1), price0, price1)
+    return bare * impermanent_loss.expected_loss(curve, one.volatility_bps, one.horizon_s)
 
 
-def _forecasts(step: StepInput, position: LpPosition, curve: loss.Curve | None, bare: Value) -> tuple[Forecast, ...]:
+def _forecasts(
+    step: StepInput, position: LpPosition, curve: impermanent_loss.LiquidityCurve | None, bare: Value
+) -> tuple[LossForecast, ...]:
     """The price of the token that is not the numeraire moves; of two others the first."""
     moves_first = position.token0 != step.portfolio.numeraire.address
     moving = step.portfolio.token(position.token0 if moves_first else position.token1).label
@@ -189,8 +190,8 @@ def _forecasts(step: StepInput, position: LpPosition, curve: loss.Curve | None, 
     for move_bps in MOVES_BPS:
         factor = Fraction(BPS + move_bps, BPS)
         x, unit = (factor, Fraction(1)) if moves_first else (1 / factor, factor)
-        share = loss.loss_at(curve, x)
-        found.append(Forecast(move_bps, moving, share, bare * loss.worth_at(curve, x) * unit * share))
+        share = impermanent_loss.impermanent_loss_at(curve, x)
+        found.append(LossForecast(move_bps, moving, share, bare * impermanent_loss.hold_value_at(curve, x) * unit * share))
     return tuple(found)
 
 
@@ -199,26 +200,26 @@ def _v2_fees(position: LpV2Position, one: ConfirmedPosition, price0: Price, pric
 
     2·√(a0·a1·p0·p1) is the value of a share whose pool stands at the reference.
     """
-    grown = isqrt(exact.v2_product(position)) - isqrt(one.entry_raw[0] * one.entry_raw[1])
+    grown = isqrt(positions.v2_product(position)) - isqrt(one.entry_raw[0] * one.entry_raw[1])
     if grown <= 0:
         return Fraction(0)
-    share = Fraction(grown, isqrt(exact.v2_product(position)))
-    return _value(exact.at_reference(position, price0, price1), price0, price1) * share
+    share = Fraction(grown, isqrt(positions.v2_product(position)))
+    return _value(positions.amounts_at_reference(position, price0, price1), price0, price1) * share
 
 
-def _state(position: LpPosition, curve: loss.Curve | None) -> State:
-    if isinstance(position, LpGone):
-        return State.GONE
+def _state(position: LpPosition, curve: impermanent_loss.LiquidityCurve | None) -> RangeState:
+    if isinstance(position, LpMissingPosition):
+        return RangeState.GONE
     if curve is None:
-        return State.EMPTY
+        return RangeState.EMPTY
     if isinstance(position, LpV2Position):
-        return State.WHOLE
-    return State.INSIDE if curve.in_range else State.BELOW if curve.low > 1 else State.ABOVE
+        return RangeState.WHOLE
+    return RangeState.INSIDE if curve.in_range else RangeState.BELOW if curve.low > 1 else RangeState.ABOVE
 
 
 def _pool_off(position: LpPosition, reference: Fraction) -> Fraction | None:
     """Relative distance of the pool's price from the reference; None where there is no price."""
-    price = exact.pool_price(position)
+    price = positions.pool_price(position)
     return None if price is None else abs(price / reference - 1)
 
 

@@ -9,43 +9,51 @@ from fractions import Fraction
 from agent.errors import Refused
 from agent.model import (
     PORTFOLIO,
-    Absent,
     AdjustLiquidity,
     Asset,
     AssetDrift,
+    BlockedExit,
+    ConditionalOrder,
     Goal,
     GoalWeight,
-    LateRefusal,
-    Order,
     OrderKind,
     OrderStage,
     Portfolio,
     Rebalance,
     StepInput,
-    StuckExit,
+    SubmissionRefusal,
+    WeightReallocation,
 )
-from agent.policy import minimum
-from agent.policy import native_coin as coin
-from agent.policy import text as words
-from agent.policy.drift import drift, total
-from agent.policy.liquidity import decide as lp_wish
-from agent.policy.liquidity.book import Out
-from agent.policy.orders import lifecycle as order_moves
-from agent.policy.orders.levels import armed, by_key, filled_at_once, fitted, level, name, price_words, subject, waits_for
-from agent.policy.orders.lifecycle import crumb, in_wanted_liquidity, moved, out_of, unconfirmed
-from agent.reference import References, reference_prices
+from agent.policy import minimum, native_coin, text
+from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.liquidity import decide
+from agent.policy.liquidity.book import WithdrawMove
+from agent.policy.orders import lifecycle
+from agent.policy.orders.levels import (
+    arm_order,
+    format_order_price,
+    order_name,
+    order_subject,
+    orders_by_key,
+    require_valid_level,
+    trigger_price,
+    waits_for_entry,
+    was_filled_when_armed,
+)
+from agent.policy.orders.lifecycle import advance_orders, dust_value, fired_exit_order, is_in_targeted_pool, unconfirmed_orders
+from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, Price, Value, largest_remainder
 
 WIDER = Fraction(10, 9)
 """By which the share of an asset that an exit leaves alone may change, since what the exit costs makes the whole smaller."""
 
 
-def ordered(step: StepInput) -> StepInput:
+def apply_orders(step: StepInput) -> StepInput:
     """The step with every order moved on by this block, and what they leave of the targets."""
-    return keep_out(moved(step))
+    return apply_order_targets(advance_orders(step))
 
 
-def keep_out(step: StepInput) -> StepInput:
+def apply_order_targets(step: StepInput) -> StepInput:
     """The step with the targets that orders leave: none for what is out, no more than is held for what waits for its entry."""
     orders = step.history.orders
     if not orders:
@@ -58,20 +66,20 @@ def keep_out(step: StepInput) -> StepInput:
     waits = {
         asset.token.address: _held_bps(asset, drifts)
         for asset in assets
-        if asset.token.address not in out and order_moves.waits(step, asset.token.address)
+        if asset.token.address not in out and lifecycle.is_entry_pending(step, asset.token.address)
     }
     told = (*(_out_words(step, token) for token in out), *(_wait_words(step, token) for token in waits), *_unconfirmed_words(step))
     if not out and not waits:
         return replace(step, wishes=(*step.wishes, *told)) if told else step
-    crumbs = {one.token for one in drifts if one.token in out and one.investable_raw * one.price < crumb(step, drifts)}
-    crumbs |= {token for token, bps in waits.items() if total(drifts) * bps < _least(step, prices) * BPS}
+    crumbs = {one.token for one in drifts if one.token in out and one.investable_raw * one.price < dust_value(step, drifts)}
+    crumbs |= {token for token, bps in waits.items() if investable_total(drifts) * bps < _least(step, prices) * BPS}
 
     targets = _shared_out(step.portfolio, dict.fromkeys(out, 0) | {token: 0 if token in crumbs else bps for token, bps in waits.items()})
 
     def other(asset: Asset) -> Asset:
         token = asset.token.address
         if token in crumbs:
-            return replace(asset, target_bps=0, reserve_raw=coin.sealed_raw(step, asset))
+            return replace(asset, target_bps=0, reserve_raw=native_coin.full_reserve_raw(step, asset))
         return replace(asset, target_bps=targets[token])
 
     wanted = tuple(replace(one, share_bps=0) if {one.token0, one.token1} & {*out} else one for one in step.portfolio.lp_targets)
@@ -79,26 +87,26 @@ def keep_out(step: StepInput) -> StepInput:
     return replace(step, portfolio=portfolio, wishes=(*step.wishes, *told))
 
 
-def faults(step: StepInput, references: References) -> list[str]:
+def faults(step: StepInput, references: ReferencePrices) -> list[str]:
     """Orders that contradict the prices of now: with one of them nothing is traded until its owner has looked at it."""
-    book, known, found = step.portfolio.orders, by_key(step.history.orders), []
+    book, known, found = step.portfolio.orders, orders_by_key(step.history.orders), []
     entries = {order.token: order for order in step.history.orders if order.kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF}
     for terms in book.terms:
         order, price = known.get((terms.token, terms.kind)), _price(references, terms.token)
         if order is None or price is None:
             continue
         try:
-            if order.stage is OrderStage.WAITING and not waits_for(terms.kind, entries.get(terms.token)):
-                armed(replace(order, terms=terms), price, 0, book, entries.get(terms.token))
+            if order.stage is OrderStage.WAITING and not waits_for_entry(terms.kind, entries.get(terms.token)):
+                arm_order(replace(order, terms=terms), price, 0, book, entries.get(terms.token))
             elif order.terms != terms and order.stage is OrderStage.ARMED:
-                fitted(replace(order, terms=terms), price, book)
+                require_valid_level(replace(order, terms=terms), price, book)
         except Refused as why:
-            at = price_words(step.portfolio, terms.token, price)
-            found.append(f"{name(step.portfolio, terms)} contradicts the price of {at}: {why.message} ({why.remedy}; trimtab orders)")
+            at = format_order_price(step.portfolio, terms.token, price)
+            found.append(f"{order_name(step.portfolio, terms)} contradicts the price of {at}: {why.message} ({why.remedy}; trimtab orders)")
     return found
 
 
-def exit_now(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]) -> Rebalance | AdjustLiquidity | None:
+def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]) -> Rebalance | AdjustLiquidity | None:
     """What an order that fired asks for, whatever trigger and cooldown say; None while there is nothing left to sell.
 
     What the wallet holds of it is sold for the numeraire, and nothing else is traded; then liquidity that has a target is taken out,
@@ -106,29 +114,29 @@ def exit_now(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str,
     """
     fired = _fired(step)
     goes = [one for one in drifts if _leaves(step, one, fired)]
-    leaving = {*leaves(step, drifts)}
-    in_pools = {one.token for one in goes if in_wanted_liquidity(step, one.token)}
+    leaving = {*exit_tokens(step, drifts)}
+    in_pools = {one.token for one in goes if is_in_targeted_pool(step, one.token)}
     reason = "; ".join(_fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *leaving, *in_pools})
     if leaving:
         return Rebalance(reason, exit_goal(step.portfolio, drifts, leaving), exit=True)
     pools = tuple(one.pool for one in step.portfolio.lp_targets if {one.token0, one.token1} & in_pools)
-    return AdjustLiquidity(reason, pools) if pools and _taken_out(lp_wish.within(step, pools), prices) else None
+    return AdjustLiquidity(reason, pools) if pools and _taken_out(decide.restrict_to_pools(step, pools), prices) else None
 
 
-def leaves(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
+def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
     """What of the wallet an order that fired sells now, in the portfolio's order; not what it is stuck with."""
-    fired, least = _fired(step), crumb(step, drifts)
+    fired, least = _fired(step), dust_value(step, drifts)
     return tuple(one.token for one in drifts if _leaves(step, one, fired) and 0 < one.investable_raw * one.price >= least)
 
 
-def _fired(step: StepInput) -> list[Order]:
+def _fired(step: StepInput) -> list[ConditionalOrder]:
     return [order for order in step.history.orders if order.is_exit and order.stage is OrderStage.FIRED]
 
 
 def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], leaving: set[str]) -> Goal:
     """Nothing of what leaves, but what lies in liquidity; the others stay what they are, the numeraire takes the rest."""
     numeraire = portfolio.numeraire.address
-    locked = {one.token: one.lp_raw * one.price / total(drifts) for one in drifts if one.token in leaving}
+    locked = {one.token: one.lp_raw * one.price / investable_total(drifts) for one in drifts if one.token in leaving}
     weights = {}
     for one in drifts:
         if one.token in leaving:
@@ -143,12 +151,12 @@ def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], leaving: set[s
 def _taken_out(step: StepInput, prices: Mapping[str, Price]) -> bool:
     """Whether liquidity can be taken out now: not while its pool is off, or something is not known."""
     try:
-        return any(isinstance(move, Out) for move in lp_wish.asked_for(step, prices).moves)
+        return any(isinstance(move, WithdrawMove) for move in decide.target_adjustment(step, prices).moves)
     except Refused:
         return False
 
 
-def _leaves(step: StepInput, one: AssetDrift, fired: Sequence[Order]) -> bool:
+def _leaves(step: StepInput, one: AssetDrift, fired: Sequence[ConditionalOrder]) -> bool:
     """Whether it is sold by an order that fired. What is in quarantine is left as it is until it is out of it."""
     numeraire = step.portfolio.numeraire.address
     if one.token == numeraire or one.token in {shut.token for shut in step.quarantine}:
@@ -156,8 +164,8 @@ def _leaves(step: StepInput, one: AssetDrift, fired: Sequence[Order]) -> bool:
     return any(order.token in (one.token, PORTFOLIO) for order in fired)
 
 
-def _kept_by(orders: Sequence[Order], token: str) -> Order | None:
-    return out_of(orders, PORTFOLIO) or out_of(orders, token)
+def _kept_by(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder | None:
+    return fired_exit_order(orders, PORTFOLIO) or fired_exit_order(orders, token)
 
 
 def _held_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
@@ -171,7 +179,7 @@ def _shared_out(portfolio: Portfolio, fixed: Mapping[str, int]) -> dict[str, int
     numeraire, targets = portfolio.numeraire.address, {asset.token.address: asset.target_bps for asset in portfolio.assets}
     free = BPS - sum(fixed.values())
     others = {token: bps for token, bps in targets.items() if token not in fixed}
-    if portfolio.orders.absent is Absent.CASH or sum(others.values()) == 0:
+    if portfolio.orders.absent is WeightReallocation.CASH or sum(others.values()) == 0:
         spent = sum(bps for token, bps in others.items() if token != numeraire)
         return {**targets, **fixed, numeraire: free - spent}
     shares = dict(zip(others, largest_remainder([Fraction(bps) for bps in others.values()], free), strict=True))
@@ -189,21 +197,21 @@ def _least(step: StepInput, prices: Mapping[str, Price]) -> Value:
 
 def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
     try:
-        return drift(step, prices)
+        return compute_drifts(step, prices)
     except Refused:  # then nothing is decided; what waits keeps none of its target
         return ()
 
 
-def _price(references: References, token: str) -> Price | None:
+def _price(references: ReferencePrices, token: str) -> Price | None:
     return references.prices[token].price if token in references.prices else None
 
 
-def _fired_words(step: StepInput, order: Order) -> str:
+def _fired_words(step: StepInput, order: ConditionalOrder) -> str:
     portfolio, money = step.portfolio, step.portfolio.numeraire.label
     what = "everything" if order.token == PORTFOLIO else "all of it"
-    again = "portfolio" if order.token == PORTFOLIO else subject(portfolio, order.token)
-    at, limit = price_words(portfolio, order.token, order.at), price_words(portfolio, order.token, level(order))
-    said = f"{name(portfolio, order)} at {limit} fired at {at} ({words.moment(order.since_s)})"
+    again = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, order.token)
+    at, limit = format_order_price(portfolio, order.token, order.at), format_order_price(portfolio, order.token, trigger_price(order))
+    said = f"{order_name(portfolio, order)} at {limit} fired at {at} ({text.format_time(order.since_s)})"
     return f"{said}: {what} is sold for {money} and stays out until trimtab orders arm {again}"
 
 
@@ -211,26 +219,29 @@ def _out_words(step: StepInput, token: str) -> str:
     order, portfolio = _kept_by(step.history.orders, token), step.portfolio
     if order is None:
         return ""
-    again = "portfolio" if order.token == PORTFOLIO else subject(portfolio, token)
-    kept = f"{subject(portfolio, token)} is out since {words.moment(order.since_s)}: {name(portfolio, order)}"
+    again = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, token)
+    kept = f"{order_subject(portfolio, token)} is out since {text.format_time(order.since_s)}: {order_name(portfolio, order)}"
     return f"{kept} {'is being sold' if order.stage is OrderStage.FIRED else 'is done'}; back in by trimtab orders arm {again}"
 
 
 def _wait_words(step: StepInput, token: str) -> str:
-    entry = by_key(step.history.orders)[token, OrderKind.ENTRY]
-    return f"{subject(step.portfolio, token)} is bought only at or below its entry of {price_words(step.portfolio, token, level(entry))}"
+    entry = orders_by_key(step.history.orders)[token, OrderKind.ENTRY]
+    return (
+        f"{order_subject(step.portfolio, token)} is bought only at or below its entry of "
+        f"{format_order_price(step.portfolio, token, trigger_price(entry))}"
+    )
 
 
 def _unconfirmed_words(step: StepInput) -> list[str]:
     """Orders that the prices of now would move and the blocks before do not, and entries that hold nothing back."""
-    portfolio, now = step.portfolio, by_key(step.history.orders)
-    waiting = [order for order in unconfirmed(step) if order.key in now and order.stage is not now[order.key].stage]
+    portfolio, now = step.portfolio, orders_by_key(step.history.orders)
+    waiting = [order for order in unconfirmed_orders(step) if order.key in now and order.stage is not now[order.key].stage]
     blocks = step.policy.confirm_blocks
-    told = [f"{name(portfolio, one)} would be {one.stage.value}, but the {blocks} blocks before do not confirm it" for one in waiting]
+    told = [f"{order_name(portfolio, one)} would be {one.stage.value}, but the {blocks} blocks before do not confirm it" for one in waiting]
     for order in step.history.orders:
-        if order.stage is OrderStage.FIRED and filled_at_once(order):
-            at = price_words(portfolio, order.token, level(order))
-            told.append(f"{name(portfolio, order)} at {at} was not below the price when it was armed: it held nothing back")
+        if order.stage is OrderStage.FIRED and was_filled_when_armed(order):
+            at = format_order_price(portfolio, order.token, trigger_price(order))
+            told.append(f"{order_name(portfolio, order)} at {at} was not below the price when it was armed: it held nothing back")
     return told
 
 
@@ -240,59 +251,60 @@ def _unconfirmed_words(step: StepInput) -> list[str]:
 REMEDY = "wait for deeper pools, take in others by trimtab trust, or widen limits.price_impact or limits.plan_cost"
 
 
-SOONER = "find out why its token refuses; trimtab resume has it tried at the next look"
-FREE_TIMES = 3
+RETRY_REMEDY = "find out why its token refuses; trimtab resume has it tried at the next look"
+FREE_RETRIES = 3
 """How often in a row an exit may be refused when about to be sent and is tried again at the very next look: markets move."""
-REST_S, LONGEST_REST_S = 600, 3_600
+BACKOFF_S, MAX_BACKOFF_S = 600, 3_600
 """Chain time for which it rests after one time more, doubled with each, and at most: every try approves and takes back, for gas. No
 longer, since who pushes its pool between look and send makes it rest too.
 """
 DAY_S = 86_400
 
 
-def rests_until_s(one: LateRefusal) -> int:
+def retry_at_s(one: SubmissionRefusal) -> int:
     """Chain time before which an exit that was refused late is not tried."""
-    more = one.times - FREE_TIMES
-    return one.at_s + (0 if more <= 0 else min(REST_S << min(more - 1, 16), LONGEST_REST_S))
+    more = one.times - FREE_RETRIES
+    return one.at_s + (0 if more <= 0 else min(BACKOFF_S << min(more - 1, 16), MAX_BACKOFF_S))
 
 
-def resting(step: StepInput, tokens: Iterable[str]) -> list[StuckExit]:
+def exits_backing_off(step: StepInput, tokens: Iterable[str]) -> list[BlockedExit]:
     """Which of these exits rest now; none by a refusal whose time is still to come, whatever header told it."""
     now_s, wanted = step.snapshot.head.timestamp_s, {*tokens}
-    resting = [one for one in step.history.late if one.token in wanted and one.at_s <= now_s < rests_until_s(one)]
+    resting = [one for one in step.history.late if one.token in wanted and one.at_s <= now_s < retry_at_s(one)]
     return [
-        StuckExit(one.token, f"{one.why}; {_often(one)}, so it rests until {words.moment(rests_until_s(one))}", SOONER) for one in resting
+        BlockedExit(one.token, f"{one.why}; {_often(one)}, so it rests until {text.format_time(retry_at_s(one))}", RETRY_REMEDY)
+        for one in resting
     ]
 
 
-def refused_late(step: StepInput, refused: Iterable[StuckExit]) -> tuple[LateRefusal, ...]:
+def update_submission_refusals(step: StepInput, refused: Iterable[BlockedExit]) -> tuple[SubmissionRefusal, ...]:
     """What to remember once these were refused when about to be sent; in a row is what is less than a day apart."""
     now_s, known = step.snapshot.head.timestamp_s, {one.token: one for one in step.history.late}
     for one in refused:
         before = known.get(one.token)
         times = 1 if before is None or now_s - before.at_s > DAY_S else before.times + 1
-        known[one.token] = LateRefusal(one.token, now_s, times, one.why)
+        known[one.token] = SubmissionRefusal(one.token, now_s, times, one.why)
     return tuple(known.values())
 
 
-def still_late(step: StepInput, sold: Iterable[str]) -> tuple[LateRefusal, ...]:
+def open_submission_refusals(step: StepInput, sold: Iterable[str]) -> tuple[SubmissionRefusal, ...]:
     """What of it is still to be remembered once these were sold: exits that fired and are not done."""
     gone, fired = {*sold}, _being_sold(step)
     return tuple(one for one in step.history.late if one.token not in gone and {one.token, PORTFOLIO} & fired)
 
 
-def tried_again(step: StepInput, told: Iterable[str]) -> list[str]:
+def format_retries(step: StepInput, told: Iterable[str]) -> list[str]:
     """What was refused late and is tried again at the next look, in words; not the tokens that are `told` already."""
     sold, known = _being_sold(step), {*told}
     again = [one for one in step.history.late if one.token not in known and {one.token, PORTFOLIO} & sold]
     return [
-        f"{subject(step.portfolio, one.token)}: {one.why}; {_often(one)}, last at {words.moment(one.at_s)}; "
-        f"it is tried at the next look; {SOONER}, or {disarmed(step, StuckExit(one.token, '', ''))}"
+        f"{order_subject(step.portfolio, one.token)}: {one.why}; {_often(one)}, last at {text.format_time(one.at_s)}; "
+        f"it is tried at the next look; {RETRY_REMEDY}, or {disarm_command(step, BlockedExit(one.token, '', ''))}"
         for one in again
     ]
 
 
-def by_orders(step: StepInput, tokens: Iterable[str]) -> bool:
+def is_sold_by_orders(step: StepInput, tokens: Iterable[str]) -> bool:
     """Whether orders that fired sell all of these, and not their owner."""
     sold = _being_sold(step)
     return PORTFOLIO in sold or {*tokens} <= sold
@@ -302,11 +314,11 @@ def _being_sold(step: StepInput) -> set[str]:
     return {order.token for order in step.history.orders if order.is_exit and order.stage is OrderStage.FIRED}
 
 
-def _often(one: LateRefusal) -> str:
+def _often(one: SubmissionRefusal) -> str:
     return "once" if one.times == 1 else f"{one.times} times in a row"
 
 
-def left_alone(step: StepInput, found: Iterable[StuckExit]) -> StepInput:
+def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> StepInput:
     """The step in which these assets keep what they have; one that is stuck already changes nothing."""
     already = {one.token for one in step.stuck}
     new = {one.token: one for one in found if one.token not in already}
@@ -317,7 +329,7 @@ def left_alone(step: StepInput, found: Iterable[StuckExit]) -> StepInput:
         replace(
             asset,
             target_bps=targets[asset.token.address],
-            reserve_raw=coin.sealed_raw(step, asset) if asset.token.address in new else asset.reserve_raw,
+            reserve_raw=native_coin.full_reserve_raw(step, asset) if asset.token.address in new else asset.reserve_raw,
         )
         for asset in step.portfolio.assets
     )
@@ -329,11 +341,11 @@ def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
     got there. So the others keep the value that they should have, and the numeraire's part is smaller by what is stuck.
     """
     before = {asset.token.address: asset.target_bps for asset in step.portfolio.assets}
-    if step.portfolio.orders.absent is not Absent.CASH or step.split is not None:
+    if step.portfolio.orders.absent is not WeightReallocation.CASH or step.split is not None:
         return before  # shared by the others already, or each strategy's own matter
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
-    drifts = drift(step, prices)
-    whole = total(drifts)
+    drifts = compute_drifts(step, prices)
+    whole = investable_total(drifts)
     left = whole - sum((one.investable_raw * one.price for one in drifts if one.token in shut), Fraction(0))
     if left <= 0:
         return before
@@ -344,25 +356,25 @@ def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
     return dict(zip(before, shares, strict=True))
 
 
-def kept(step: StepInput) -> set[str]:
+def excluded_tokens(step: StepInput) -> set[str]:
     """Tokens that are left as they are, in quarantine or stuck."""
     return {one.token for one in step.quarantine} | {one.token for one in step.stuck}
 
 
-def named(step: StepInput, only: Iterable[str] | None = None) -> str:
+def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> str:
     """Every exit that is stuck, or of the tokens `only` some, with the reason and the remedies; empty when there is none."""
     told = step.stuck if only is None else [one for one in step.stuck if one.token in {*only}]
-    return "; ".join(in_words(step, one) for one in told)
+    return "; ".join(format_blocked_exit(step, one) for one in told)
 
 
-def in_words(step: StepInput, one: StuckExit) -> str:
+def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:
     """One of them: what fired, why it is stuck, and what can be done."""
-    label, back = subject(step.portfolio, one.token), disarmed(step, one)
-    again = "stays as it is until then" if resting(step, (one.token,)) else "stays as it is and is tried at each look"
+    label, back = order_subject(step.portfolio, one.token), disarm_command(step, one)
+    again = "stays as it is until then" if exits_backing_off(step, (one.token,)) else "stays as it is and is tried at each look"
     return f"{label} is out and cannot be sold now: {one.why}; it {again}; {one.remedy}, or {back}"
 
 
-def disarmed(step: StepInput, one: StuckExit) -> str:
+def disarm_command(step: StepInput, one: BlockedExit) -> str:
     """The command that calls its exit off."""
-    whole = out_of(step.history.orders, PORTFOLIO) is not None
-    return f"call it off: trimtab orders disarm {PORTFOLIO if whole else subject(step.portfolio, one.token)}"
+    whole = fired_exit_order(step.history.orders, PORTFOLIO) is not None
+    return f"call it off: trimtab orders disarm {PORTFOLIO if whole else order_subject(step.portfolio, one.token)}"

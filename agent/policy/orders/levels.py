@@ -7,15 +7,27 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import PORTFOLIO, AssetDrift, LimitOrder, Order, OrderKind, Orders, OrderStage, Portfolio, StepInput, Terms, UnitValue
-from agent.policy import text as words
+from agent.model import (
+    PORTFOLIO,
+    AssetDrift,
+    ConditionalOrder,
+    LimitOrder,
+    NavPerShare,
+    OrderKind,
+    OrdersConfig,
+    OrderStage,
+    OrderTerms,
+    Portfolio,
+    StepInput,
+)
+from agent.policy import text
 from agent.units import BPS, Price, floor_int, price_text
 
 FIGURES = 7
 """Significant figures of a price in a sentence."""
 
 
-def level(order: Order) -> Price | None:
+def trigger_price(order: ConditionalOrder) -> Price | None:
     """The price at which it acts, numeraire base units per token base unit; None while what it counts from is not fixed."""
     terms, sign = order.terms, 1 if order.kind is OrderKind.TAKE_PROFIT else -1
     if order.kind is OrderKind.TRAILING_STOP:
@@ -27,19 +39,21 @@ def level(order: Order) -> Price | None:
     return None if order.basis is None else order.basis * (1 + sign * _share(terms))
 
 
-def armed(order: Order, price: Price, now_s: int, book: Orders, entry: Order | None = None) -> Order:
+def arm_order(
+    order: ConditionalOrder, price: Price, now_s: int, book: OrdersConfig, entry: ConditionalOrder | None = None
+) -> ConditionalOrder:
     """The order with its level fixed at `price`, watching. Shares of exits count from the level of `entry`, where one is in force.
 
     Raises Refused, saying why, for a level that could never be met, or that the price has met already: what would fire at once
     is no order but a trade.
     """
-    counts_from = price if entry is None or not order.is_exit else level(entry) or price
-    return fitted(replace(order, stage=OrderStage.ARMED, basis=counts_from, mark=price, at=None, since_s=now_s), price, book)
+    counts_from = price if entry is None or not order.is_exit else trigger_price(entry) or price
+    return require_valid_level(replace(order, stage=OrderStage.ARMED, basis=counts_from, mark=price, at=None, since_s=now_s), price, book)
 
 
-def fitted(order: Order, price: Price, book: Orders) -> Order:
+def require_valid_level(order: ConditionalOrder, price: Price, book: OrdersConfig) -> ConditionalOrder:
     """The order, if its level fits `price`. Raises Refused otherwise."""
-    at, room = level(order), Fraction(book.hysteresis_bps, BPS)
+    at, room = trigger_price(order), Fraction(book.hysteresis_bps, BPS)
     if at is None or at <= 0:
         raise Refused("its level is at or below zero, so that it can never act", remedy="write a price above zero, or less than 100%")
     match order.kind:
@@ -50,16 +64,16 @@ def fitted(order: Order, price: Price, book: Orders) -> Order:
             if at <= price:
                 raise Refused("its level is not above the price", remedy="raise it, or sell by hand")
             if at < price * (1 + room):
-                raise Refused(f"its level is within the hysteresis of {words.percent(room)} of the price", remedy="raise it")
+                raise Refused(f"its level is within the hysteresis of {text.format_percent(room)} of the price", remedy="raise it")
         case OrderKind.STOP_LOSS | OrderKind.TRAILING_STOP:
             if at >= price:
                 raise Refused("its level is not below the price", remedy="lower it, or sell by hand")
             if at > price * (1 - room):
-                raise Refused(f"its level is within the hysteresis of {words.percent(room)} of the price", remedy="lower it")
+                raise Refused(f"its level is within the hysteresis of {text.format_percent(room)} of the price", remedy="lower it")
     return order
 
 
-def waits_for(kind: OrderKind, entry: Order | None) -> bool:
+def waits_for_entry(kind: OrderKind, entry: ConditionalOrder | None) -> bool:
     """Whether an order is armed only once the entry has opened: before that there is no profit to take and no highest price. A stop
     loss is armed at once, so that prices that leap over both buy nothing.
     """
@@ -68,24 +82,24 @@ def waits_for(kind: OrderKind, entry: Order | None) -> bool:
     return entry.stage is not OrderStage.FIRED and entry.at is None
 
 
-def filled_at_once(order: Order) -> bool:
+def was_filled_when_armed(order: ConditionalOrder) -> bool:
     """Whether an entry stood at or above the price when it was armed: it then held nothing back."""
-    at = level(order)
+    at = trigger_price(order)
     return order.kind is OrderKind.ENTRY and order.basis is not None and at is not None and at >= order.basis
 
 
-def distance(order: Order, price: Price) -> Fraction | None:
+def distance_to_trigger(order: ConditionalOrder, price: Price) -> Fraction | None:
     """By which part of itself the price has to move until the order acts, with sign; None while its level is not fixed."""
-    at = level(order)
+    at = trigger_price(order)
     return None if at is None or price <= 0 else at / price - 1
 
 
-def name(portfolio: Portfolio, order: Order | Terms) -> str:
+def order_name(portfolio: Portfolio, order: ConditionalOrder | OrderTerms) -> str:
     """What an order is called: "stop_loss of WETH"."""
-    return f"{order.kind.value} of {subject(portfolio, order.token)}"
+    return f"{order.kind.value} of {order_subject(portfolio, order.token)}"
 
 
-def subject(portfolio: Portfolio, token: str) -> str:
+def order_subject(portfolio: Portfolio, token: str) -> str:
     """What an order is about: a symbol, the portfolio, or the address of a token that is no asset any more."""
     if token == PORTFOLIO:
         return "the portfolio"
@@ -95,7 +109,7 @@ def subject(portfolio: Portfolio, token: str) -> str:
         return token
 
 
-def price_words(portfolio: Portfolio, token: str, price: Price | None) -> str:
+def format_order_price(portfolio: Portfolio, token: str, price: Price | None) -> str:
     """A price in whole coins of the numeraire; of the portfolio what a unit of it is worth, which began at 1."""
     if price is None:
         return "not fixed"
@@ -108,38 +122,40 @@ def price_words(portfolio: Portfolio, token: str, price: Price | None) -> str:
     return f"{price_text(price, decimals, portfolio.numeraire.decimals, FIGURES)} {portfolio.numeraire.label}"
 
 
-def orders_words(portfolio: Portfolio) -> str:
+def format_orders(portfolio: Portfolio) -> str:
     """All orders as their owner set them, and where the weight of what is out goes; empty without orders."""
     book = portfolio.orders
     if not book.terms:
         return ""
-    levels = (price_words(portfolio, one.token, one.price) if one.share_bps is None else f"{one.share_bps / 100:g}%" for one in book.terms)
-    told = [f"{name(portfolio, one)} {level}" for one, level in zip(book.terms, levels, strict=True)]
+    levels = (
+        format_order_price(portfolio, one.token, one.price) if one.share_bps is None else f"{one.share_bps / 100:g}%" for one in book.terms
+    )
+    told = [f"{order_name(portfolio, one)} {level}" for one, level in zip(book.terms, levels, strict=True)]
     filled = "refused" if book.refuse_filled else "bought at once"
     return (
         f"{', '.join(told)}; absent: {book.absent.value}, hysteresis {book.hysteresis_bps / 100:g}%, an entry above the price is {filled}"
     )
 
 
-def by_key(orders: tuple[Order, ...]) -> Mapping[tuple[str, OrderKind], Order]:
+def orders_by_key(orders: tuple[ConditionalOrder, ...]) -> Mapping[tuple[str, OrderKind], ConditionalOrder]:
     """Orders by what there is one of."""
     return {order.key: order for order in orders}
 
 
-def _share(terms: Terms) -> Fraction:
+def _share(terms: OrderTerms) -> Fraction:
     return Fraction(terms.share_bps or 0, BPS)
 
 
 # --- Whether an order that waited is too late: it is never sent so that it could still be mined after its time (T14).
 
 
-def late(step: StepInput, order: LimitOrder) -> str:
+def expiry_reason(step: StepInput, order: LimitOrder) -> str:
     """Why nothing of the order may be sent any more at this block; empty while it may. A transaction counts until its deadline."""
     now_s, deadline_s = step.snapshot.head.timestamp_s, step.execution.deadline_s
     if now_s >= order.until_s:
-        return f"expired {words.moment(order.until_s)}"
+        return f"expired {text.format_time(order.until_s)}"
     if now_s + deadline_s > order.until_s:
-        return f"expires {words.moment(order.until_s)}, sooner than a transaction of now would (execution.deadline {deadline_s} s)"
+        return f"expires {text.format_time(order.until_s)}, sooner than a transaction of now would (execution.deadline {deadline_s} s)"
     return ""
 
 
@@ -152,7 +168,7 @@ MOVED = Fraction(1, 1_000)
 """Part of the portfolio by which holdings must differ for a new span to begin, so that dust makes nobody write."""
 
 
-def worth_at(kept: UnitValue | None, prices: Mapping[str, Price]) -> Fraction:
+def unit_value_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> Fraction:
     """What a unit is worth at these prices; 1 before anything was written down. Tokens that lack a price then or now stay out."""
     if kept is None:
         return Fraction(1)
@@ -163,12 +179,12 @@ def worth_at(kept: UnitValue | None, prices: Mapping[str, Price]) -> Fraction:
     return kept.worth if before <= 0 else max(Fraction(0), kept.worth * after / before)
 
 
-def known_at(kept: UnitValue | None, prices: Mapping[str, Price]) -> bool:
+def is_known_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> bool:
     """Whether these prices tell what a unit is worth: without that of one holding it would be another portfolio's."""
     return kept is None or all(token in prices for token, raw in kept.holdings if raw)
 
 
-def carried(step: StepInput, prices: Mapping[str, Price], drifts: Sequence[AssetDrift]) -> UnitValue:
+def updated_unit_value(step: StepInput, prices: Mapping[str, Price], drifts: Sequence[AssetDrift]) -> NavPerShare:
     """What is to be written down: the same while holdings are alike, else a new span that begins at this block."""
     kept = step.history.unit_value
     held = {drift.token: drift.investable_raw + drift.lp_raw for drift in drifts}
@@ -177,6 +193,6 @@ def carried(step: StepInput, prices: Mapping[str, Price], drifts: Sequence[Asset
         moved = sum((abs(raw - had[token]) * prices[token] for token, raw in held.items()), Fraction(0))
         if moved <= MOVED * sum((drift.value for drift in drifts), Fraction(0)):
             return kept
-    worth = Fraction(floor_int(worth_at(kept, prices) * UNIT_VALUE_FIGURES), UNIT_VALUE_FIGURES)
+    worth = Fraction(floor_int(unit_value_at(kept, prices) * UNIT_VALUE_FIGURES), UNIT_VALUE_FIGURES)
     kept_prices = tuple((token, prices[token]) for token in held)
-    return UnitValue(worth, step.snapshot.head.timestamp_s, tuple(held.items()), kept_prices)
+    return NavPerShare(worth, step.snapshot.head.timestamp_s, tuple(held.items()), kept_prices)

@@ -10,23 +10,23 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.errors import Refused
-from agent.model import PORTFOLIO, AssetDrift, Order, OrderKind, OrderStage, StepInput, Terms, UnitValue
-from agent.policy.drift import drift, total
-from agent.policy.orders import levels as unit_value
-from agent.policy.orders.levels import armed, by_key, fitted, level, waits_for
-from agent.reference import contradiction, depeg_fault, prices_at, reference_prices, sequencer_fault
+from agent.model import PORTFOLIO, AssetDrift, ConditionalOrder, NavPerShare, OrderKind, OrderStage, OrderTerms, StepInput
+from agent.policy.drift import compute_drifts, investable_total
+from agent.policy.orders import levels
+from agent.policy.orders.levels import arm_order, orders_by_key, require_valid_level, trigger_price, waits_for_entry
+from agent.reference import depeg_fault, reference_prices, reference_prices_at, sequencer_fault, source_conflict
 from agent.units import BPS, Price, Value
 
 HIGHER = Fraction(1, 1_000)
 """Least rise above the highest price of a trailing stop that is written down: a market that climbs makes few writes."""
-CRUMB = Fraction(1, BPS)
+DUST_SHARE = Fraction(1, BPS)
 """Part of the portfolio that may be left of what was sold, where limits.min_trade is off or less."""
 ORDER = {kind: number for number, kind in enumerate(OrderKind)}
-SOLD = (OrderStage.FIRED, OrderStage.DONE)
+EXITED_STAGES = (OrderStage.FIRED, OrderStage.DONE)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PriceWindow:
     """Prices by token, of now and of the blocks before, newest first; `settled` says that these are all that are asked for.
 
     PORTFOLIO is what a unit of the portfolio is worth.
@@ -34,66 +34,66 @@ class Seen:
 
     now: Mapping[str, Price]
     before: tuple[Mapping[str, Price], ...]
-    settled: bool
+    is_complete: bool
 
     def span(self, token: str) -> tuple[Price, Price] | None:
         """Lowest and highest price that the blocks agree on; None where one of them does not tell it."""
         found = [prices[token] for prices in (self.now, *self.before) if token in prices]
-        return (min(found), max(found)) if self.settled and len(found) == 1 + len(self.before) else None
+        return (min(found), max(found)) if self.is_complete and len(found) == 1 + len(self.before) else None
 
 
-def moved(step: StepInput) -> StepInput:
+def advance_orders(step: StepInput) -> StepInput:
     """The step with every order as it stands after this block, and the unit's worth carried on. Changes nothing without orders."""
     book, known = step.portfolio.orders, step.history.orders
     if not book.terms and not known:
         return step
     references = reference_prices(step)
-    if any((sequencer_fault(step), depeg_fault(step, references), contradiction(step))):
+    if any((sequencer_fault(step), depeg_fault(step, references), source_conflict(step))):
         return step
     prices = {token: found.price for token, found in references.prices.items()}
     drifts = _drifts(step, prices)
     kept = step.history.unit_value
     if drifts and PORTFOLIO in {*(one.token for one in book.terms), *(one.token for one in known)}:
-        kept = unit_value.carried(step, prices, drifts)
+        kept = levels.updated_unit_value(step, prices, drifts)
     seen = _seen(step, prices, kept)
     tokens = dict.fromkeys((*(one.token for one in book.terms), *(order.token for order in known)))
     orders = tuple(order for token in tokens for order in _of_token(step, token, seen, drifts))
     return replace(step, history=replace(step.history, orders=orders, unit_value=kept))
 
 
-def stirring(step: StepInput) -> bool:
+def needs_past_prices(step: StepInput) -> bool:
     """Whether prices of now alone would move an order, so that the blocks before have to be read."""
     if step.policy.confirm_blocks == 0 or step.snapshot.past or not (step.portfolio.orders.terms or step.history.orders):
         return False
-    return unconfirmed(step) != ()
+    return unconfirmed_orders(step) != ()
 
 
-def unconfirmed(step: StepInput) -> tuple[Order, ...]:
+def unconfirmed_orders(step: StepInput) -> tuple[ConditionalOrder, ...]:
     """Orders as they would stand next if the blocks before said what this one says; none of those that stay as they are."""
     if step.policy.confirm_blocks == 0:
         return ()
-    alone = moved(replace(step, policy=replace(step.policy, confirm_blocks=0)))
-    now = by_key(step.history.orders)
+    alone = advance_orders(replace(step, policy=replace(step.policy, confirm_blocks=0)))
+    now = orders_by_key(step.history.orders)
     return tuple(order for order in alone.history.orders if now.get(order.key) != order)
 
 
-def out_of(orders: Sequence[Order], token: str) -> Order | None:
+def fired_exit_order(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder | None:
     """The order that keeps `token` out of the market: an exit that fired, its own or the portfolio's; None when none does."""
-    return next((order for order in orders if order.token == token and order.is_exit and order.stage in SOLD), None)
+    return next((order for order in orders if order.token == token and order.is_exit and order.stage in EXITED_STAGES), None)
 
 
-def waits(step: StepInput, token: str) -> bool:
+def is_entry_pending(step: StepInput, token: str) -> bool:
     """Whether its entry holds it back: it has not fired, or has closed again."""
-    entry = by_key(step.history.orders).get((token, OrderKind.ENTRY))
+    entry = orders_by_key(step.history.orders).get((token, OrderKind.ENTRY))
     return entry is not None and entry.stage in (OrderStage.WAITING, OrderStage.ARMED)
 
 
-def crumb(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
+def dust_value(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
     """Worth below which what is left of an asset counts as sold, numeraire base units."""
-    return max(step.limits.min_trade or Fraction(0), total(drifts) * CRUMB)
+    return max(step.limits.min_trade or Fraction(0), investable_total(drifts) * DUST_SHARE)
 
 
-def in_wanted_liquidity(step: StepInput, token: str) -> bool:
+def is_in_targeted_pool(step: StepInput, token: str) -> bool:
     """Whether some of it lies in a pool for which there is a target, so that it is taken out."""
     pools = {target.pool for target in step.portfolio.lp_targets if token in (target.token0, target.token1)}
     found = {getattr(one, "pair", None) or getattr(one, "pool", None) for one in step.snapshot.positions if getattr(one, "liquidity", 0)}
@@ -102,34 +102,34 @@ def in_wanted_liquidity(step: StepInput, token: str) -> bool:
 
 def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
     try:
-        return drift(step, prices)
+        return compute_drifts(step, prices)
     except Refused:  # a balance or a price lacks: nothing is decided, and nothing counts as sold
         return ()
 
 
-def _seen(step: StepInput, prices: Mapping[str, Price], kept: UnitValue | None) -> Seen:
+def _seen(step: StepInput, prices: Mapping[str, Price], kept: NavPerShare | None) -> PriceWindow:
     wanted = step.policy.confirm_blocks
     past, head = step.snapshot.past[:wanted], step.snapshot.head.number
     settled = [block.head.number for block in past] == list(range(head - 1, head - 1 - wanted, -1))
-    found = [{token: one.price for token, one in prices_at(step, block).prices.items()} for block in past]
+    found = [{token: one.price for token, one in reference_prices_at(step, block).prices.items()} for block in past]
     now, *before = [
-        {**each, PORTFOLIO: unit_value.worth_at(kept, each)} if unit_value.known_at(kept, each) else each for each in (dict(prices), *found)
+        {**each, PORTFOLIO: levels.unit_value_at(kept, each)} if levels.is_known_at(kept, each) else each for each in (dict(prices), *found)
     ]
-    return Seen(now, tuple(before), settled)
+    return PriceWindow(now, tuple(before), settled)
 
 
-def _of_token(step: StepInput, token: str, seen: Seen, drifts: Sequence[AssetDrift]) -> list[Order]:
+def _of_token(step: StepInput, token: str, seen: PriceWindow, drifts: Sequence[AssetDrift]) -> list[ConditionalOrder]:
     """All orders of one token. Once one of its exits has fired, or one of the portfolio, the others rest with it."""
     wanted = {terms.kind: terms for terms in step.portfolio.orders.terms if terms.token == token}
     known = {order.kind: order for order in step.history.orders if order.token == token}
-    gone = any(out_of(step.history.orders, one) for one in (token, PORTFOLIO))
-    entry: Order | None = None
-    found: list[Order] = []
+    gone = any(fired_exit_order(step.history.orders, one) for one in (token, PORTFOLIO))
+    entry: ConditionalOrder | None = None
+    found: list[ConditionalOrder] = []
     for kind in sorted({*wanted, *known}, key=ORDER.__getitem__):
         order, terms = known.get(kind), wanted.get(kind)
         if order is None and terms is not None:
-            order = Order(token, kind, OrderStage.WAITING, terms, step.snapshot.head.timestamp_s)
-        if order is None or (terms is None and not (order.is_exit and order.stage in SOLD)):
+            order = ConditionalOrder(token, kind, OrderStage.WAITING, terms, step.snapshot.head.timestamp_s)
+        if order is None or (terms is None and not (order.is_exit and order.stage in EXITED_STAGES)):
             continue  # its owner has taken it out of the config; what fired stays out all the same
         if order.stage is OrderStage.FIRED and order.is_exit:
             order = _sold(step, order, drifts)
@@ -142,7 +142,9 @@ def _of_token(step: StepInput, token: str, seen: Seen, drifts: Sequence[AssetDri
     return found
 
 
-def _next(step: StepInput, order: Order, terms: Terms, seen: Seen, entry: Order | None) -> Order:
+def _next(
+    step: StepInput, order: ConditionalOrder, terms: OrderTerms, seen: PriceWindow, entry: ConditionalOrder | None
+) -> ConditionalOrder:
     book, now_s, span = step.portfolio.orders, step.snapshot.head.timestamp_s, seen.span(order.token)
     price = seen.now.get(order.token)
     if price is None or price <= 0:
@@ -153,24 +155,24 @@ def _next(step: StepInput, order: Order, terms: Terms, seen: Seen, entry: Order 
         order = replace(order, terms=terms)
     steady = span is not None and span[1] - span[0] <= Fraction(book.hysteresis_bps, BPS) * price
     try:
-        if order.stage is OrderStage.WAITING and steady and not waits_for(order.kind, entry):
-            order = armed(order, price, now_s, book, entry)
+        if order.stage is OrderStage.WAITING and steady and not waits_for_entry(order.kind, entry):
+            order = arm_order(order, price, now_s, book, entry)
         elif order.terms != terms:
-            order = fitted(replace(order, terms=terms), price, book)
+            order = require_valid_level(replace(order, terms=terms), price, book)
     except Refused:  # said by order_targets.faults, and nothing is traded until its owner has looked at it
         return order
     return order if span is None or order.stage is not OrderStage.ARMED else _watched(order, span, price, now_s, book.hysteresis_bps)
 
 
-def _above(order: Order, price: Price) -> bool:
-    at = level(order)
+def _above(order: ConditionalOrder, price: Price) -> bool:
+    at = trigger_price(order)
     return order.kind is OrderKind.ENTRY and at is not None and price > at
 
 
-def _watched(order: Order, span: tuple[Price, Price], price: Price, now_s: int, hysteresis_bps: int) -> Order:
+def _watched(order: ConditionalOrder, span: tuple[Price, Price], price: Price, now_s: int, hysteresis_bps: int) -> ConditionalOrder:
     """An order that watches, after prices between the lowest and the highest of `span`."""
     lowest, highest = span
-    at = level(order)
+    at = trigger_price(order)
     if at is None:
         return order
     fired = replace(order, stage=OrderStage.FIRED, at=price, since_s=now_s)
@@ -190,14 +192,14 @@ def _watched(order: Order, span: tuple[Price, Price], price: Price, now_s: int, 
 
 
 def _in_liquidity(step: StepInput, one: AssetDrift, least: Value) -> bool:
-    return in_wanted_liquidity(step, one.token) and one.lp_raw * one.price >= least
+    return is_in_targeted_pool(step, one.token) and one.lp_raw * one.price >= least
 
 
-def _sold(step: StepInput, order: Order, drifts: Sequence[AssetDrift]) -> Order:
+def _sold(step: StepInput, order: ConditionalOrder, drifts: Sequence[AssetDrift]) -> ConditionalOrder:
     """An exit that fired is done once no more than a crumb is left of what it sells."""
     numeraire = step.portfolio.numeraire.address
     sells = [one for one in drifts if one.token == order.token or (order.token == PORTFOLIO and one.token != numeraire)]
-    least = crumb(step, drifts)
+    least = dust_value(step, drifts)
     left = any(0 < one.investable_raw * one.price >= least or _in_liquidity(step, one, least) for one in sells)
     if left or not drifts:
         return order

@@ -10,24 +10,35 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from agent.model import Flow, Intent, IntentKind, StepInput
-from agent.model.strategies import ASIDE, UNITS, Booking, BookingKind, Health, Sleeve, SleeveBooks, SleeveLedger, SleeveState, Split
-from agent.policy import native_coin as coin
+from agent.model import ExternalTransfer, Intent, IntentKind, StepInput
+from agent.model.strategies import (
+    STRATEGY_UNITS,
+    UNALLOCATED,
+    CapitalSplit,
+    StrategyBook,
+    StrategyBooking,
+    StrategyBookingKind,
+    StrategyBooks,
+    StrategyHealth,
+    StrategyLedger,
+    StrategyState,
+)
+from agent.policy import native_coin
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, floor_int, largest_remainder
 
 # --- The accounts of strategies over one wallet: sharing what comes and goes, paying in kind, crossing wishes, sharing out a trade. Eve
 
 
-Held = dict[str, dict[str, int]]
+StrategyHoldings = dict[str, dict[str, int]]
 """Base units by strategy and token."""
-Values = Mapping[str, Mapping[str, Value]]
+StrategyValues = Mapping[str, Mapping[str, Value]]
 """Numeraire base units by strategy and token."""
 Prices = Mapping[str, Price]
 
 
 @dataclass(frozen=True, slots=True)
-class Netted:
+class NettedToken:
     """What strategies wanted of one token, numeraire base units: `crossed` never reaches the market, `net` does (with sign)."""
 
     token: str
@@ -45,22 +56,22 @@ class Netted:
         return self.bought - self.sold
 
 
-def copied(held: Mapping[str, Mapping[str, int]]) -> Held:
+def copy_holdings(held: Mapping[str, Mapping[str, int]]) -> StrategyHoldings:
     """A copy that may be changed."""
     return {name: dict(tokens) for name, tokens in held.items()}
 
 
-def worth(tokens: Mapping[str, int], prices: Prices) -> Value:
+def holdings_value(tokens: Mapping[str, int], prices: Prices) -> Value:
     """Value of one strategy's holdings. KeyError for a token without a price that is held."""
     return sum((raw * prices[token] for token, raw in tokens.items() if raw), Fraction(0))
 
 
-def capital(held: Mapping[str, Mapping[str, int]], prices: Prices) -> dict[str, Value]:
+def strategy_capital(held: Mapping[str, Mapping[str, int]], prices: Prices) -> dict[str, Value]:
     """Value of each strategy."""
-    return {name: worth(tokens, prices) for name, tokens in held.items()}
+    return {name: holdings_value(tokens, prices) for name, tokens in held.items()}
 
 
-def shared(raw: int, shares: Mapping[str, Fraction]) -> dict[str, int]:
+def split_pro_rata(raw: int, shares: Mapping[str, Fraction]) -> dict[str, int]:
     """`raw` base units given out in proportion to `shares`, none of which is negative; equally where all are zero."""
     names = list(shares)
     if not names:
@@ -71,17 +82,19 @@ def shared(raw: int, shares: Mapping[str, Fraction]) -> dict[str, int]:
     return dict(zip(names, (sign * part for part in largest_remainder(whole, abs(raw))), strict=True))
 
 
-def taken(raw: int, token: str, held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+def take_pro_rata(raw: int, token: str, held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     """`raw` base units to take of a token, in proportion to who has how much; never more than each has. ValueError beyond the whole."""
     had = {name: tokens.get(token, 0) for name, tokens in held.items()}
     if raw > sum(had.values()):
         raise ValueError(f"{raw} base units of {token} are more than all strategies hold")
     if raw == 0:
         return dict.fromkeys(had, 0)
-    return shared(raw, {name: Fraction(amount) for name, amount in had.items()})
+    return split_pro_rata(raw, {name: Fraction(amount) for name, amount in had.items()})
 
 
-def pay(held: Held, giver: str, receiver: str, value: Value, prices: Prices, first: Mapping[str, Value] | None = None) -> Value:
+def transfer_value(
+    held: StrategyHoldings, giver: str, receiver: str, value: Value, prices: Prices, first: Mapping[str, Value] | None = None
+) -> Value:
     """Moves tokens worth at most `value` from one strategy to another, in place; returns what was moved.
 
     Tokens in `first` go first, each up to the value named there, the largest first; the rest goes in kind: of every token the same
@@ -90,7 +103,7 @@ def pay(held: Held, giver: str, receiver: str, value: Value, prices: Prices, fir
     left = value
     for token, most in sorted((first or {}).items(), key=lambda item: (-item[1], item[0])):
         left -= _give(held, giver, receiver, token, min(most, left), prices)
-    whole = worth(held[giver], prices)
+    whole = holdings_value(held[giver], prices)
     if left > 0 and whole > 0:
         part = min(left / whole, Fraction(1))
         for token, raw in list(held[giver].items()):
@@ -98,7 +111,7 @@ def pay(held: Held, giver: str, receiver: str, value: Value, prices: Prices, fir
     return value - left
 
 
-def _give(held: Held, giver: str, receiver: str, token: str, value: Value, prices: Prices) -> Value:
+def _give(held: StrategyHoldings, giver: str, receiver: str, token: str, value: Value, prices: Prices) -> Value:
     price = prices[token]
     raw = min(held[giver].get(token, 0), floor_int(value / price)) if value > 0 and price > 0 else 0
     held[giver][token] = held[giver].get(token, 0) - raw
@@ -106,7 +119,9 @@ def _give(held: Held, giver: str, receiver: str, token: str, value: Value, price
     return raw * price
 
 
-def evened(held: Held, due: Mapping[str, Value], prices: Prices, wanted: Values | None = None) -> dict[tuple[str, str], Value]:
+def restore_capital_shares(
+    held: StrategyHoldings, due: Mapping[str, Value], prices: Prices, wanted: StrategyValues | None = None
+) -> dict[tuple[str, str], Value]:
     """Moves tokens until each strategy is worth what it is `due`, to the rounding of a base unit, in place; returns who paid whom what.
 
     A payer gives first what it has beyond `wanted`; without that in kind.
@@ -114,11 +129,11 @@ def evened(held: Held, due: Mapping[str, Value], prices: Prices, wanted: Values 
     paid: dict[tuple[str, str], Value] = {}
     for giver in held:
         for receiver in held:
-            over, under = worth(held[giver], prices) - due[giver], due[receiver] - worth(held[receiver], prices)
+            over, under = holdings_value(held[giver], prices) - due[giver], due[receiver] - holdings_value(held[receiver], prices)
             if giver == receiver or over <= 0 or under <= 0:
                 continue
             first = None if wanted is None else _beyond(held[giver], wanted[giver], prices)
-            paid[giver, receiver] = pay(held, giver, receiver, min(over, under), prices, first)
+            paid[giver, receiver] = transfer_value(held, giver, receiver, min(over, under), prices, first)
     return paid
 
 
@@ -127,17 +142,17 @@ def _beyond(tokens: Mapping[str, int], wanted: Mapping[str, Value], prices: Pric
     return {token: value for token, value in excess.items() if value > 0}
 
 
-def netted(wishes: Values, tokens: Sequence[str]) -> tuple[Netted, ...]:
+def net_adjustments(wishes: StrategyValues, tokens: Sequence[str]) -> tuple[NettedToken, ...]:
     """What each token's wishes (positive: to buy) come to, in the order of `tokens`."""
     found = []
     for token in tokens:
         values = [wish.get(token, Fraction(0)) for wish in wishes.values()]
         bought, sold = sum((v for v in values if v > 0), Fraction(0)), -sum((v for v in values if v < 0), Fraction(0))
-        found.append(Netted(token, bought, sold))
+        found.append(NettedToken(token, bought, sold))
     return tuple(found)
 
 
-def market_part(wishes: Values, one: Netted) -> dict[str, Value]:
+def market_remainder(wishes: StrategyValues, one: NettedToken) -> dict[str, Value]:
     """What of each strategy's wish for a token the market has to fill: on the heavier side all in proportion, on the other nothing."""
     heavier = max(one.bought, one.sold)
     found = {}
@@ -147,9 +162,9 @@ def market_part(wishes: Values, one: Netted) -> dict[str, Value]:
     return found
 
 
-def cross(held: Held, wishes: Values, prices: Prices, tokens: Sequence[str]) -> None:
+def net_internally(held: StrategyHoldings, wishes: StrategyValues, prices: Prices, tokens: Sequence[str]) -> None:
     """Exchanges inside, at reference prices and in place, what some strategies sell and others buy."""
-    for one in netted(wishes, tokens):
+    for one in net_adjustments(wishes, tokens):
         price = prices[one.token]
         if one.crossed <= 0 or price <= 0:
             continue
@@ -159,31 +174,31 @@ def cross(held: Held, wishes: Values, prices: Prices, tokens: Sequence[str]) -> 
         given = {name: min(held[name].get(one.token, 0), floor_int(value / price)) for name, value in out.items()}
         for name, raw in given.items():
             held[name][one.token] -= raw
-        for name, raw in shared(sum(given.values()), into).items():
+        for name, raw in split_pro_rata(sum(given.values()), into).items():
             held[name][one.token] = held[name].get(one.token, 0) + raw
 
 
-def settled(
-    held: Mapping[str, Mapping[str, int]], wishes: Values, deltas: Mapping[str, int], prices: Prices, tokens: Sequence[str]
-) -> tuple[Held, dict[str, Value]]:
+def settle_trade(
+    held: Mapping[str, Mapping[str, int]], wishes: StrategyValues, deltas: Mapping[str, int], prices: Prices, tokens: Sequence[str]
+) -> tuple[StrategyHoldings, dict[str, Value]]:
     """The books after a trade that changed the wallet by `deltas` (base units by token), and what it cost each strategy.
 
     Opposite wishes are crossed at reference prices, what the market gave and took goes to those whose wishes are left, and the
     cost is shared by what each had left for the market (by capital where nobody had). Who got more than that pays the others,
     first from what it did not want. Without `deltas` wishes are crossed alone. ValueError when more went than all hold.
     """
-    before = capital(held, prices)
-    books = copied(held)
+    before = strategy_capital(held, prices)
+    books = copy_holdings(held)
     left: dict[str, dict[str, Value]] = {name: {} for name in held}
-    for one in netted(wishes, tokens):
-        for name, value in market_part(wishes, one).items():
+    for one in net_adjustments(wishes, tokens):
+        for name, value in market_remainder(wishes, one).items():
             left[name][one.token] = value
-    cross(books, wishes, prices, tokens)
+    net_internally(books, wishes, prices, tokens)
     for token in tokens:
         delta = deltas.get(token, 0)
         asked = {name: max(parts.get(token, Fraction(0)) * (1 if delta > 0 else -1), Fraction(0)) for name, parts in left.items()}
         if delta > 0:
-            for name, raw in shared(delta, asked if sum(asked.values()) > 0 else before).items():
+            for name, raw in split_pro_rata(delta, asked if sum(asked.values()) > 0 else before).items():
                 books[name][token] = books[name].get(token, 0) + raw
         elif delta < 0:
             _take(books, token, -delta, asked)
@@ -195,35 +210,37 @@ def settled(
     costs = {name: cost * basis[name] / whole if whole > 0 else cost / len(basis) for name in held}
     due = {name: before[name] - costs[name] for name in held}
     wanted = {name: {t: held[name].get(t, 0) * prices[t] + wishes.get(name, {}).get(t, Fraction(0)) for t in tokens} for name in held}
-    evened(books, due, prices, wanted)
+    restore_capital_shares(books, due, prices, wanted)
     return books, costs
 
 
-def _take(books: Held, token: str, raw: int, asked: Mapping[str, Fraction]) -> None:
+def _take(books: StrategyHoldings, token: str, raw: int, asked: Mapping[str, Fraction]) -> None:
     """Takes from those who asked to sell as far as they have it, the rest from whoever has the token; in place."""
     if sum(asked.values()) > 0:
-        for name, part in shared(raw, asked).items():
+        for name, part in split_pro_rata(raw, asked).items():
             gone = min(part, books[name].get(token, 0))
             books[name][token] = books[name].get(token, 0) - gone
             raw -= gone
-    for name, part in taken(raw, token, books).items():
+    for name, part in take_pro_rata(raw, token, books).items():
         books[name][token] = books[name].get(token, 0) - part
 
 
-def flowed(held: Mapping[str, Mapping[str, int]], token: str, raw: int, prices: Prices, only: str | None = None) -> Held:
+def apply_transfer(
+    held: Mapping[str, Mapping[str, int]], token: str, raw: int, prices: Prices, only: str | None = None
+) -> StrategyHoldings:
     """The books after `raw` base units came (or went) without a trade: by capital share, or to the account of one strategy `only`.
 
     What went is taken from whoever has the token; then the others are paid in kind, so that each bears its share of the value.
     ValueError when more went than all hold.
     """
-    books, before = copied(held), capital(held, prices)
+    books, before = copy_holdings(held), strategy_capital(held, prices)
     whole = sum(before.values(), Fraction(0))
     part = {name: Fraction(name == only) if only in held else value for name, value in before.items()}
     if raw >= 0:
-        for name, got in shared(raw, part).items():
+        for name, got in split_pro_rata(raw, part).items():
             books[name][token] = books[name].get(token, 0) + got
         return books
-    for name, gone in taken(-raw, token, books).items():
+    for name, gone in take_pro_rata(-raw, token, books).items():
         books[name][token] = books[name].get(token, 0) - gone
     value = -raw * prices[token]
     if only in held:
@@ -231,14 +248,14 @@ def flowed(held: Mapping[str, Mapping[str, int]], token: str, raw: int, prices: 
         value = min(value, before[only]) if only is not None else value
     elif whole > 0:
         part = {name: amount / whole for name, amount in before.items()}
-    lost = whole - sum(capital(books, prices).values(), Fraction(0))
+    lost = whole - sum(strategy_capital(books, prices).values(), Fraction(0))
     due = {name: max(before[name] - value * part[name], Fraction(0)) for name in held}
     short = lost - sum((before[name] - due[name] for name in held), Fraction(0))
     if short > 0:  # more went than the one strategy has: the others bear the rest
         others = {name: amount for name, amount in due.items() if amount > 0}
         rest = sum(others.values(), Fraction(0))
         due |= {name: amount - short * amount / rest for name, amount in others.items()}
-    evened(books, due, prices)
+    restore_capital_shares(books, due, prices)
     return books
 
 
@@ -252,24 +269,24 @@ ONE = 10**12
 
 
 @dataclass
-class Desk:
+class StrategyBooksUpdate:
     """Holdings and units by strategy, and what is set aside, at the prices of `step`; `done` are bookings that are new."""
 
     step: StepInput
     prices: Mapping[str, Price]
     tokens: tuple[str, ...]
-    held: Held
+    held: StrategyHoldings
     units: dict[str, int]
     aside: dict[str, int]
-    done: list[Booking]
+    done: list[StrategyBooking]
 
     def book(
         self,
         source: str,
-        kind: BookingKind,
-        after: Held,
+        kind: StrategyBookingKind,
+        after: StrategyHoldings,
         aside: Mapping[str, int],
-        base: Held | None = None,
+        base: StrategyHoldings | None = None,
         acted: tuple[str, ...] = (),
         costs: Mapping[str, Value] | None = None,
     ) -> None:
@@ -281,26 +298,26 @@ class Desk:
         for name, tokens in after.items():
             moved = {token: tokens.get(token, 0) - self.held[name].get(token, 0) for token in {**self.held[name], **tokens}}
             changes += [(name, token, raw) for token, raw in moved.items() if raw]
-            before, then = worth(self.held[name], self.prices), worth(base[name], self.prices)
+            before, then = holdings_value(self.held[name], self.prices), holdings_value(base[name], self.prices)
             if delta := 0 if base[name] == self.held[name] else units_for(self.units[name], before, then):
-                changes.append((name, UNITS, delta))
+                changes.append((name, STRATEGY_UNITS, delta))
                 self.units[name] += delta
-        changes += [(ASIDE, token, raw) for token, raw in aside.items() if raw]
+        changes += [(UNALLOCATED, token, raw) for token, raw in aside.items() if raw]
         for token, raw in aside.items():
             self.aside[token] = self.aside.get(token, 0) + raw
         self.held = after
         head, spent = self.step.snapshot.head, tuple((costs or {}).items())
-        self.done.append(Booking(source, kind, head.number, head.timestamp_s, tuple(changes), acted, spent))
+        self.done.append(StrategyBooking(source, kind, head.number, head.timestamp_s, tuple(changes), acted, spent))
 
-    def replay(self, booking: Booking) -> None:
+    def replay(self, booking: StrategyBooking) -> None:
         """Takes over what is written down."""
         for name, token, raw in booking.changes:
-            if name == ASIDE:
+            if name == UNALLOCATED:
                 self.aside[token] = self.aside.get(token, 0) + raw
                 continue
             tokens = self.held.setdefault(name, {})
             self.units.setdefault(name, 0)
-            if token == UNITS:
+            if token == STRATEGY_UNITS:
                 self.units[name] += raw
             else:
                 tokens[token] = tokens.get(token, 0) + raw
@@ -310,13 +327,13 @@ class Desk:
         return sum(tokens.get(token, 0) for tokens in self.held.values())
 
 
-def opened(step: StepInput, split: Split, ledger: SleeveLedger) -> Desk | None:
+def open_books(step: StepInput, split: CapitalSplit, ledger: StrategyLedger) -> StrategyBooksUpdate | None:
     """The books as they are written down, as of the step's block; None without every price."""
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
     if not prices.keys() >= set(tokens):
         return None
-    desk = Desk(step, prices, tokens, {}, {}, {}, [])
+    desk = StrategyBooksUpdate(step, prices, tokens, {}, {}, {}, [])
     for booking in ledger.bookings:
         if booking.block <= step.snapshot.head.number:
             desk.replay(booking)
@@ -338,7 +355,7 @@ def unit_value(value: Value, units: int) -> int | None:
     return floor_int(value * SCALE * ONE / units) if units > 0 else None
 
 
-def wallet(step: StepInput) -> dict[str, int] | None:
+def wallet_balances(step: StepInput) -> dict[str, int] | None:
     """Base units of each asset in the wallet, native coin with its wrapped token where it counts; None where one is not known."""
     read: dict[str, set[int]] = {}
     for holding in step.snapshot.holdings:
@@ -353,40 +370,42 @@ def wallet(step: StepInput) -> dict[str, int] | None:
     return found
 
 
-def kept(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
+def reserved_balances(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
     """What of each balance is left alone, and so belongs to no strategy."""
     assets = step.portfolio.assets
-    return {asset.token.address: min(balances[asset.token.address], coin.kept_raw(step, asset)) for asset in assets}
+    return {asset.token.address: min(balances[asset.token.address], native_coin.reserved_raw(step, asset)) for asset in assets}
 
 
-UNWRITTEN = "flow that is not written down"
+UNRECORDED_TRANSFER = "flow that is not written down"
 REMEDY = "see it and take it over with trimtab strategies apply"
-Wishes = Callable[[StepInput], tuple[Values, Held]]
+AdjustmentSource = Callable[[StepInput], tuple[StrategyValues, StrategyHoldings]]
 """What strategies wanted at a step (values by strategy and token), and their books once capital had moved between them."""
-Own = Callable[[Intent], StepInput | None]
+IntentStep = Callable[[Intent], StepInput | None]
 """The step that a trade carried out; None where it was none of the strategies', or cannot be told."""
 _OWNERS = (IntentKind.PAYOUT, IntentKind.UNWRAP, IntentKind.LIQUIDITY)
 """Transactions that trade nothing: what they move goes into, or comes out of, what is set aside."""
-_CARRIED = (BookingKind.TRADE, BookingKind.CROSS)
+_CARRIED = (StrategyBookingKind.TRADE, StrategyBookingKind.CROSS)
 
 
-def brought_up(step: StepInput, ledger: SleeveLedger, own: Own, wishes: Wishes, fresh: Sequence[Flow] = ()) -> SleeveBooks:
+def update_books(
+    step: StepInput, ledger: StrategyLedger, own: IntentStep, wishes: AdjustmentSource, fresh: Sequence[ExternalTransfer] = ()
+) -> StrategyBooks:
     """The books at the step's block; `fresh` are flows that are not written down yet. `step` is from before any quarantine."""
-    split, balances = step.split, wallet(step)
+    split, balances = step.split, wallet_balances(step)
     if split is None:
-        return SleeveBooks(())
-    desk = opened(step, split, ledger)
+        return StrategyBooks(())
+    desk = open_books(step, split, ledger)
     if balances is None or desk is None:
-        return SleeveBooks((), "balances or prices of the assets are not all known", turn=ledger.turn)
-    aside = kept(step, balances)
+        return StrategyBooks((), "balances or prices of the assets are not all known", turn=ledger.turn)
+    aside = reserved_balances(step, balances)
     if not ledger.bookings:
         _open(desk, split, {token: raw - aside[token] for token, raw in balances.items()}, aside)
         return _told(desk, split, ledger, "")
     for source, kind, changes, intent in _events(step, ledger, fresh):
-        if kind is BookingKind.FLOW:
+        if kind is StrategyBookingKind.FLOW:
             _flow(desk, source, changes, ledger.flows_to)
         elif intent is not None and intent.kind in _OWNERS:
-            desk.book(source, BookingKind.FLOW, copied(desk.held), changes)
+            desk.book(source, StrategyBookingKind.FLOW, copy_holdings(desk.held), changes)
         else:
             _trade(desk, source, changes, None if intent is None else own(intent), wishes)
     fault = _mismatch(desk, balances) or _other_names(desk, split)
@@ -395,35 +414,37 @@ def brought_up(step: StepInput, ledger: SleeveLedger, own: Own, wishes: Wishes, 
     return _told(desk, split, ledger, fault)
 
 
-def changed(step: StepInput, ledger: SleeveLedger, own: Own, wishes: Wishes, fresh: Sequence[Flow] = ()) -> SleeveBooks:
+def apply_configured_split(
+    step: StepInput, ledger: StrategyLedger, own: IntentStep, wishes: AdjustmentSource, fresh: Sequence[ExternalTransfer] = ()
+) -> StrategyBooks:
     """The same with the owner's word that the wallet as it is belongs to the strategies of the config.
 
     What nothing explains is shared like a flow. Strategies that are no more are closed, new ones opened, and where that changes
     the split every one gets its share: in kind, at reference prices, without a trade.
     """
-    found, split, balances = brought_up(step, ledger, own, wishes, fresh), step.split, wallet(step)
-    desk = None if split is None else opened(step, split, ledger)
+    found, split, balances = update_books(step, ledger, own, wishes, fresh), step.split, wallet_balances(step)
+    desk = None if split is None else open_books(step, split, ledger)
     if split is None or balances is None or desk is None or not found.fault:
         return found
     for booking in found.pending:
         desk.replay(booking)
     desk.done = list(found.pending)
-    before, aside = copied(desk.held), kept(step, balances)
+    before, aside = copy_holdings(desk.held), reserved_balances(step, balances)
     after = before
     for token in desk.tokens:
-        after = flowed(after, token, balances[token] - aside[token] - desk.total(token), desk.prices)
+        after = apply_transfer(after, token, balances[token] - aside[token] - desk.total(token), desk.prices)
     names = [one.name for one in split.strategies]
     if set(names) != set(before):
         after = _resplit(after, split, desk)
     desk.held = before | {name: {} for name in names if name not in before}
     desk.units = {name: desk.units.get(name, 0) for name in desk.held}
     moved = {token: aside[token] - desk.aside.get(token, 0) for token in desk.tokens}
-    desk.book(f"change {step.snapshot.head.number} {ledger.turn}", BookingKind.CHANGE, after, moved)
+    desk.book(f"change {step.snapshot.head.number} {ledger.turn}", StrategyBookingKind.CHANGE, after, moved)
     desk.held = {name: desk.held[name] for name in names}
     return _told(desk, split, ledger, "")
 
 
-def crossing(step: StepInput, step_id: str, wishes: Wishes) -> Booking | None:
+def netting_booking(step: StepInput, step_id: str, wishes: AdjustmentSource) -> StrategyBooking | None:
     """What a step did to the books without any trade: capital moved, and opposite wishes crossed; None when it did nothing."""
     books, split = step.history.sleeves, step.split
     if books is None or books.fault or split is None:
@@ -431,20 +452,20 @@ def crossing(step: StepInput, step_id: str, wishes: Wishes) -> Booking | None:
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
     held = {sleeve.name: dict(sleeve.holdings) for sleeve in books.sleeves}
-    desk = Desk(step, prices, tokens, held, {sleeve.name: sleeve.units for sleeve in books.sleeves}, {}, [])
+    desk = StrategyBooksUpdate(step, prices, tokens, held, {sleeve.name: sleeve.units for sleeve in books.sleeves}, {}, [])
     wished, base = wishes(step)
-    after, _ = settled(base, wished, {}, prices, tokens)
-    desk.book(f"cross {step_id}", BookingKind.CROSS, after, {}, base, _acted(wished))
+    after, _ = settle_trade(base, wished, {}, prices, tokens)
+    desk.book(f"cross {step_id}", StrategyBookingKind.CROSS, after, {}, base, _acted(wished))
     return desk.done[0] if desk.done[0].changes else None
 
 
-def _resplit(held: Held, split: Split, desk: Desk) -> Held:
+def _resplit(held: StrategyHoldings, split: CapitalSplit, desk: StrategyBooksUpdate) -> StrategyHoldings:
     """Everybody gets its share of the whole, and who is no more nothing."""
     names = [one.name for one in split.strategies]
-    after: Held = {name: held.get(name, {}) for name in dict.fromkeys((*names, *held))}
-    whole = sum(capital(after, desk.prices).values(), Fraction(0))
+    after: StrategyHoldings = {name: held.get(name, {}) for name in dict.fromkeys((*names, *held))}
+    whole = sum(strategy_capital(after, desk.prices).values(), Fraction(0))
     due = dict.fromkeys(after, Fraction(0)) | {one.name: whole * one.share_bps / BPS for one in split.strategies}
-    evened(after, due, desk.prices)
+    restore_capital_shares(after, due, desk.prices)
     for name in after.keys() - set(names):  # base units that no whole payment could move
         for token, raw in after[name].items():
             after[names[0]][token] = after[names[0]].get(token, 0) + raw
@@ -452,17 +473,19 @@ def _resplit(held: Held, split: Split, desk: Desk) -> Held:
     return after
 
 
-def _open(desk: Desk, split: Split, free: Mapping[str, int], aside: Mapping[str, int]) -> None:
+def _open(desk: StrategyBooksUpdate, split: CapitalSplit, free: Mapping[str, int], aside: Mapping[str, int]) -> None:
     shares = {one.name: Fraction(one.share_bps) for one in split.strategies}
-    held: Held = {name: {} for name in shares}
+    held: StrategyHoldings = {name: {} for name in shares}
     for token, raw in free.items():
-        for name, part in shared(raw, shares).items():
+        for name, part in split_pro_rata(raw, shares).items():
             held[name][token] = part
     desk.held, desk.units = {name: {} for name in shares}, dict.fromkeys(shares, 0)
-    desk.book("open", BookingKind.OPEN, held, aside)
+    desk.book("open", StrategyBookingKind.OPEN, held, aside)
 
 
-def _events(step: StepInput, ledger: SleeveLedger, fresh: Iterable[Flow]) -> list[tuple[str, BookingKind, dict[str, int], Intent | None]]:
+def _events(
+    step: StepInput, ledger: StrategyLedger, fresh: Iterable[ExternalTransfer]
+) -> list[tuple[str, StrategyBookingKind, dict[str, int], Intent | None]]:
     """What happened to the assets since, oldest first: (source, kind, base units by token, transaction)."""
     native = {asset.token.address for asset in step.portfolio.assets if asset.native}
     assets = {asset.token.address for asset in step.portfolio.assets}
@@ -476,38 +499,38 @@ def _events(step: StepInput, ledger: SleeveLedger, fresh: Iterable[Flow]) -> lis
                 found[named] = found.get(named, 0) + raw
         return found
 
-    events: list[tuple[int, str, BookingKind, dict[str, int], Intent | None]] = []
+    events: list[tuple[int, str, StrategyBookingKind, dict[str, int], Intent | None]] = []
     for intent in ledger.intents:
         if intent.receipt is not None and intent.receipt.block_number <= head:
             changes = of_assets(intent.changes(owner, wrapped).items())
-            events.append((intent.receipt.block_number, intent.id, BookingKind.TRADE, changes, intent))
+            events.append((intent.receipt.block_number, intent.id, StrategyBookingKind.TRADE, changes, intent))
     for tx_hash, block, moved in ledger.earlier:
         if block <= head:
-            events.append((block, tx_hash, BookingKind.FLOW, of_assets(moved), None))
+            events.append((block, tx_hash, StrategyBookingKind.FLOW, of_assets(moved), None))
     for number, flow in enumerate((*ledger.flows, *fresh)):
-        source = f"flow {flow.id}" if flow.id else f"{UNWRITTEN} {number}"
-        events.append((flow.block, source, BookingKind.FLOW, of_assets([(flow.token, flow.delta_raw)]), None))
+        source = f"flow {flow.id}" if flow.id else f"{UNRECORDED_TRANSFER} {number}"
+        events.append((flow.block, source, StrategyBookingKind.FLOW, of_assets([(flow.token, flow.delta_raw)]), None))
     return [event[1:] for event in sorted(events, key=lambda event: event[0])]
 
 
-def _within(desk: Desk, changes: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+def _within(desk: StrategyBooksUpdate, changes: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
     """What strategies bear of changes, and what of what was set aside: what goes beyond all that they hold."""
     inside = {token: max(raw, -desk.total(token)) for token, raw in changes.items()}
     return inside, {token: raw - inside[token] for token, raw in changes.items()}
 
 
-def _flow(desk: Desk, source: str, changes: Mapping[str, int], flows_to: str | None) -> None:
+def _flow(desk: StrategyBooksUpdate, source: str, changes: Mapping[str, int], flows_to: str | None) -> None:
     inside, aside = _within(desk, changes)
-    after = copied(desk.held)
+    after = copy_holdings(desk.held)
     for token, raw in inside.items():
-        after = flowed(after, token, raw, desk.prices, flows_to)
-    desk.book(source, BookingKind.FLOW, after, aside)
+        after = apply_transfer(after, token, raw, desk.prices, flows_to)
+    desk.book(source, StrategyBookingKind.FLOW, after, aside)
 
 
-def _trade(desk: Desk, source: str, changes: Mapping[str, int], own: StepInput | None, wishes: Wishes) -> None:
+def _trade(desk: StrategyBooksUpdate, source: str, changes: Mapping[str, int], own: StepInput | None, wishes: AdjustmentSource) -> None:
     """Shares a transaction out by the wishes of its own step, at the prices of then; by capital where they are not known."""
     inside, aside = _within(desk, changes)
-    wished: Values = {}
+    wished: StrategyValues = {}
     base, prices = desk.held, desk.prices
     if own is not None:
         known = {token: found.price for token, found in reference_prices(own).prices.items()}
@@ -515,19 +538,19 @@ def _trade(desk: Desk, source: str, changes: Mapping[str, int], own: StepInput |
         if known.keys() >= set(desk.tokens) and moved.keys() == desk.held.keys():
             wished, prices = wanted, known
             base = moved if _same(desk, moved) else desk.held  # else something else has happened to the books since
-    after, costs = settled(base, wished, inside, prices, desk.tokens)
-    desk.book(source, BookingKind.TRADE, after, aside, base, _acted(wished), costs)
+    after, costs = settle_trade(base, wished, inside, prices, desk.tokens)
+    desk.book(source, StrategyBookingKind.TRADE, after, aside, base, _acted(wished), costs)
 
 
-def _same(desk: Desk, moved: Held) -> bool:
+def _same(desk: StrategyBooksUpdate, moved: StrategyHoldings) -> bool:
     return all(sum(tokens.get(token, 0) for tokens in moved.values()) == desk.total(token) for token in desk.tokens)
 
 
-def _acted(wished: Values) -> tuple[str, ...]:
+def _acted(wished: StrategyValues) -> tuple[str, ...]:
     return tuple(name for name, wish in wished.items() if any(wish.values()))
 
 
-def _mismatch(desk: Desk, balances: Mapping[str, int]) -> str:
+def _mismatch(desk: StrategyBooksUpdate, balances: Mapping[str, int]) -> str:
     """Which balance the books do not come to; empty when they come to all."""
     wrong = []
     for token in desk.tokens:
@@ -539,7 +562,7 @@ def _mismatch(desk: Desk, balances: Mapping[str, int]) -> str:
     return f"the books of the strategies do not come to the wallet's balances ({'; '.join(wrong)}); {REMEDY}" if wrong else ""
 
 
-def _other_names(desk: Desk, split: Split) -> str:
+def _other_names(desk: StrategyBooksUpdate, split: CapitalSplit) -> str:
     names = {one.name for one in split.strategies}
     if names == set(desk.held):
         return ""
@@ -548,17 +571,17 @@ def _other_names(desk: Desk, split: Split) -> str:
     return f"the strategies of the config are others than those of the books ({'; '.join(what)}); {REMEDY}"
 
 
-def _set_aside(desk: Desk, wanted: Mapping[str, int], turn: int) -> None:
+def _set_aside(desk: StrategyBooksUpdate, wanted: Mapping[str, int], turn: int) -> None:
     """Reserves and the floor for gas first: what they lack comes from all strategies, what they no longer need goes to all."""
-    after, moved = copied(desk.held), {}
+    after, moved = copy_holdings(desk.held), {}
     for token in desk.tokens:
         if raw := wanted[token] - desk.aside.get(token, 0):
-            after, moved[token] = flowed(after, token, -raw, desk.prices), raw
+            after, moved[token] = apply_transfer(after, token, -raw, desk.prices), raw
     if moved:
-        desk.book(f"aside {desk.step.snapshot.head.number} {turn}", BookingKind.ASIDE, after, moved)
+        desk.book(f"aside {desk.step.snapshot.head.number} {turn}", StrategyBookingKind.ASIDE, after, moved)
 
 
-def _told(desk: Desk, split: Split, ledger: SleeveLedger, fault: str) -> SleeveBooks:
+def _told(desk: StrategyBooksUpdate, split: CapitalSplit, ledger: StrategyLedger, fault: str) -> StrategyBooks:
     states = {state.name: state for state in ledger.states}
     now_s = desk.step.snapshot.head.timestamp_s
     bookings = (*ledger.bookings, *desk.done)
@@ -567,6 +590,6 @@ def _told(desk: Desk, split: Split, ledger: SleeveLedger, fault: str) -> SleeveB
         acted = [one.at_s for one in bookings if one.kind in _CARRIED and name in one.acted]
         costs = sum((cost for one in bookings for who, cost in one.costs if who == name), Fraction(0))
         holdings = tuple((token, desk.held[name].get(token, 0)) for token in desk.tokens)
-        state = states.get(name) or SleeveState(name, Health.ACTIVE, now_s)
-        sleeves.append(Sleeve(name, holdings, desk.units[name], state, max(acted, default=None), costs))
-    return SleeveBooks(tuple(sleeves), fault, tuple(desk.done), ledger.turn)
+        state = states.get(name) or StrategyState(name, StrategyHealth.ACTIVE, now_s)
+        sleeves.append(StrategyBook(name, holdings, desk.units[name], state, max(acted, default=None), costs))
+    return StrategyBooks(tuple(sleeves), fault, tuple(desk.done), ledger.turn)

@@ -13,8 +13,8 @@ from fractions import Fraction
 from itertools import pairwise
 from math import isqrt
 
-from agent.model.strategies import Health, HealthRule, SleeveState, Strategy, UnitPoint
-from agent.policy import text as words
+from agent.model.strategies import NavPoint, Strategy, StrategyHealth, StrategyHealthRule, StrategyState
+from agent.policy import text
 from agent.units import BPS, Price, decimal_text, floor_int
 
 DAY_S = 86_400
@@ -24,7 +24,7 @@ ENOUGH = (2, 3)
 """Of the days of a window so many must have a value; with fewer nothing is said."""
 
 
-def sharpe_milli(points: Sequence[UnitPoint], window_s: int, now_s: int) -> int | None:
+def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int | None:
     """Annual Sharpe ratio over the window that ends now, in thousandths, rounded down; None where too little is known.
 
     Too little: values do not reach back to the beginning of the window, days are missing, or nothing ever moved.
@@ -47,12 +47,12 @@ def sharpe_milli(points: Sequence[UnitPoint], window_s: int, now_s: int) -> int 
     return root if total >= 0 else -root - (root * root * count * spread != squared)
 
 
-def judged(state: SleeveState, rule: HealthRule, sharpe: int | None, now_s: int) -> SleeveState:
+def update_health(state: StrategyState, rule: StrategyHealthRule, sharpe: int | None, now_s: int) -> StrategyState:
     """The state after a look: paused once the ratio was below the limit for the period, back once it was at the higher one for its own.
 
     An unknown ratio begins both periods anew: too little history neither cuts nor lets back.
     """
-    active = state.health is Health.ACTIVE
+    active = state.health is StrategyHealth.ACTIVE
     turning = sharpe is not None and (sharpe < rule.limit_milli if active else sharpe >= rule.recover_milli)
     if sharpe is None or not turning:
         return replace(state, sharpe_milli=sharpe, turning_s=None)
@@ -62,15 +62,20 @@ def judged(state: SleeveState, rule: HealthRule, sharpe: int | None, now_s: int)
         return replace(state, sharpe_milli=sharpe, turning_s=since_s)
     side = "below" if active else "at or above"
     reason = (
-        f"the Sharpe ratio of {words.span(rule.window_s)} has been {side} {decimal_text(limit, 3)} "
-        f"since {words.moment(since_s)}, now {decimal_text(sharpe, 3)}"
+        f"the Sharpe ratio of {text.format_duration(rule.window_s)} has been {side} {decimal_text(limit, 3)} "
+        f"since {text.format_time(since_s)}, now {decimal_text(sharpe, 3)}"
     )
     return replace(
-        state, health=Health.PAUSED if active else Health.ACTIVE, since_s=now_s, reason=reason, sharpe_milli=sharpe, turning_s=None
+        state,
+        health=StrategyHealth.PAUSED if active else StrategyHealth.ACTIVE,
+        since_s=now_s,
+        reason=reason,
+        sharpe_milli=sharpe,
+        turning_s=None,
     )
 
 
-def noted(state: SleeveState, strategy: Strategy, unit: int | None, prices: Mapping[str, Price], now_s: int) -> SleeveState:
+def update_unit_index(state: StrategyState, strategy: Strategy, unit: int | None, prices: Mapping[str, Price], now_s: int) -> StrategyState:
     """The state with its unit value of now (None: it has no units, so the last one stands) and its index carried on.
 
     The index follows the unit value; while the strategy is paused it follows its weights at reference prices, without costs.
@@ -78,7 +83,7 @@ def noted(state: SleeveState, strategy: Strategy, unit: int | None, prices: Mapp
     unit = state.unit if unit is None else unit
     marks = tuple((token, prices[token]) for token, _ in strategy.weights_bps if token in prices)
     before = dict(state.marks)
-    if state.health is Health.ACTIVE:
+    if state.health is StrategyHealth.ACTIVE:
         index = state.index * unit // state.unit if state.unit > 0 else state.index
     elif all(before.get(token, 0) > 0 for token, bps in strategy.weights_bps if bps):
         grown = sum((Fraction(bps, BPS) * prices[token] / before[token] for token, bps in strategy.weights_bps if bps), Fraction(0))

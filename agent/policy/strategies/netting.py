@@ -6,30 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from agent.amm import pools as amm
+from agent.amm import pools
 from agent.errors import ConfigError
-from agent.model import Allocation, AssetDrift, Destination, Goal, GoalWeight, Portfolio, Purchase, StepInput, Threshold, Zone
-from agent.model.strategies import Health, Sleeve, SleeveState, Split, Strategy
-from agent.policy import price_confirmation as confirm
+from agent.model import Allocation, AssetDrift, Destination, Goal, GoalWeight, NoTradeZone, Portfolio, PurchaseKind, StepInput, Threshold
+from agent.model.strategies import CapitalSplit, Strategy, StrategyBook, StrategyHealth, StrategyState
+from agent.policy import price_confirmation, text
 from agent.policy import targets as allocation
-from agent.policy import text as words
-from agent.policy.drift import band, goal, narrowed, total, weigh
-from agent.policy.orders import exits as stuck
-from agent.policy.orders import lifecycle as order_moves
-from agent.policy.strategies import accounting as sleeve_books
-from agent.policy.strategies.accounting import Held, Netted, Prices, Values
-from agent.policy.targets import retargeted
-from agent.policy.triggers.rules import Fired, Signal, fired
+from agent.policy.drift import band, drifts_from_balances, investable_total, rebalance_goal, restrict_to_side
+from agent.policy.orders import exits, lifecycle
+from agent.policy.strategies import accounting
+from agent.policy.strategies.accounting import NettedToken, Prices, StrategyHoldings, StrategyValues
+from agent.policy.targets import with_targets
+from agent.policy.triggers.rules import Signal, TriggerResult, evaluate_trigger
 from agent.policy.triggers.schedules import earliest
 from agent.reference import reference_prices
 from agent.units import BPS, PIPS, Price, Value, largest_remainder, value_text
 
-AT_ONCE = Threshold(0, None)
+ZERO_BAND = Threshold(0, None)
 """The band of a strategy that waits in the numeraire."""
 
 
 @dataclass(frozen=True, slots=True)
-class SleeveWish:
+class StrategyAdjustment:
     """One strategy: share of the capital and what that should be, value once capital has moved, and whether it acts, with its reason.
 
     `wanted` are values by token that it wants to hold; while it does not act those that it holds. `by` is what its schedules are
@@ -37,7 +35,7 @@ class SleeveWish:
     """
 
     name: str
-    state: SleeveState
+    state: StrategyState
     capital: Value
     share: Fraction
     due_share: Fraction
@@ -56,9 +54,9 @@ class SleeveWish:
         return {token: value - held[token] for token, value in self.wanted}
 
 
-def due_shares(split: Split, sleeves: Mapping[str, Sleeve]) -> dict[str, Fraction]:
+def target_capital_shares(split: CapitalSplit, sleeves: Mapping[str, StrategyBook]) -> dict[str, Fraction]:
     """Share of the capital that each strategy should have: those that are paused their floor, the others the rest in proportion."""
-    paused = {one.name for one in split.strategies if sleeves[one.name].state.health is Health.PAUSED}
+    paused = {one.name for one in split.strategies if sleeves[one.name].state.health is StrategyHealth.PAUSED}
     if len(paused) == len(split.strategies):
         return {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
     floors = sum(one.floor_bps for one in split.strategies if one.name in paused)
@@ -69,33 +67,33 @@ def due_shares(split: Split, sleeves: Mapping[str, Sleeve]) -> dict[str, Fractio
     }
 
 
-def capital_signals(step: StepInput, held: Held, prices: Prices) -> frozenset[Signal]:
+def capital_signals(step: StepInput, held: StrategyHoldings, prices: Prices) -> frozenset[Signal]:
     """Which strategies' shares of the capital are beyond the band of the split, or above the floor of one that is paused."""
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
         return frozenset()
-    values, sleeves = sleeve_books.capital(held, prices), books.named
-    whole, due = sum(values.values(), Fraction(0)), due_shares(split, books.named)
+    values, sleeves = accounting.strategy_capital(held, prices), books.named
+    whole, due = sum(values.values(), Fraction(0)), target_capital_shares(split, books.named)
     found = set()
     for name, value in values.items() if whole > 0 else ():
         target_bps, share_bps = due[name] * BPS, value / whole * BPS
         low, high = band(split.band, round(target_bps))
-        if sleeves[name].state.health is Health.PAUSED:
+        if sleeves[name].state.health is StrategyHealth.PAUSED:
             low, high = Fraction(0), target_bps + 1
         if not low <= share_bps <= high:
             found.add(("too much capital" if share_bps > high else "too little capital", name))
     return frozenset(found)
 
 
-def strategy_weights(step: StepInput, strategy: Strategy, state: SleeveState) -> dict[str, int]:
+def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) -> dict[str, int]:
     """Weights of a strategy that count now, bps by token: all in the numeraire while it is paused.
 
     What orders keep out of the market waits in the numeraire; what is in quarantine, or cannot be sold, is left to the others in
     proportion.
     """
-    numeraire, shut = step.portfolio.numeraire.address, stuck.kept(step)
-    weights = {numeraire: BPS} if state.health is Health.PAUSED else dict(strategy.weights_bps)
-    out = kept_out(step)
+    numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
+    weights = {numeraire: BPS} if state.health is StrategyHealth.PAUSED else dict(strategy.weights_bps)
+    out = tokens_excluded_by_orders(step)
     weights = {
         asset.token.address: 0 if asset.token.address in out else weights.get(asset.token.address, 0) for asset in step.portfolio.assets
     }
@@ -106,11 +104,11 @@ def strategy_weights(step: StepInput, strategy: Strategy, state: SleeveState) ->
     return dict(zip(weights, largest_remainder(left), strict=True))
 
 
-def kept_out(step: StepInput) -> set[str]:
+def tokens_excluded_by_orders(step: StepInput) -> set[str]:
     """Assets that strategies want and orders keep out: their target was taken to nothing after the strategies'."""
     if step.split is None:
         return set()
-    numeraire, shut = step.portfolio.numeraire.address, stuck.kept(step)
+    numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
     wanted = {token for one in step.split.strategies for token, bps in one.weights_bps if bps * one.share_bps >= BPS}
     return {
         asset.token.address
@@ -119,53 +117,57 @@ def kept_out(step: StepInput) -> set[str]:
     }
 
 
-def wish(step: StepInput, strategy: Strategy, sleeve: Sleeve, held: Held, share: Fraction, due: Fraction, prices: Prices) -> SleeveWish:
+def strategy_adjustment(
+    step: StepInput, strategy: Strategy, sleeve: StrategyBook, held: StrategyHoldings, share: Fraction, due: Fraction, prices: Prices
+) -> StrategyAdjustment:
     """What the strategy wants of `held`, the books of all once capital has moved."""
-    drifts = standing(step, strategy, sleeve.state, held[strategy.name], prices)
+    drifts = strategy_drifts(step, strategy, sleeve.state, held[strategy.name], prices)
     answer, buying = _answer(step, strategy, sleeve, drifts), _buying(step, sleeve)
     acts, reason, next_s = answer.fired, answer.reason, answer.next_s
-    if buying and sleeve.state.health is not Health.PAUSED and total(drifts) > 0:
+    if buying and sleeve.state.health is not StrategyHealth.PAUSED and investable_total(drifts) > 0:
         strategy, acts, reason, next_s = replace(strategy, destination=Destination.TARGET), True, "its first purchase goes on", None
-    elif acts and sleeve.state.health is not Health.PAUSED:
+    elif acts and sleeve.state.health is not StrategyHealth.PAUSED:
         rested_s = None if sleeve.last_rebalance_s is None else sleeve.last_rebalance_s + strategy.cooldown_s
         if rested_s is not None and step.snapshot.head.timestamp_s < rested_s:
-            acts, reason, next_s = False, f"{reason}; but it rests until {words.moment(rested_s)}", rested_s
+            acts, reason, next_s = False, f"{reason}; but it rests until {text.format_time(rested_s)}", rested_s
         elif not answer.by_time:
-            not_yet = confirm.lacking(step, prices, lambda then, at: _signals(then, strategy, sleeve, held, at))
+            not_yet = price_confirmation.unconfirmed_reason(step, prices, lambda then, at: _signals(then, strategy, sleeve, held, at))
             acts, reason = not not_yet, f"{reason}; but {not_yet}" if not_yet else reason
-    whole = total(drifts)
+    whole = investable_total(drifts)
     values = [drift.value for drift in drifts]
     if acts and whole > 0:
-        values = [part * whole for part in _shares(step, strategy, drifts, sleeve.state.health is Health.PAUSED)]
+        values = [part * whole for part in _shares(step, strategy, drifts, sleeve.state.health is StrategyHealth.PAUSED)]
     wanted = tuple((drift.token, value) for drift, value in zip(drifts, values, strict=True))
     names = tuple(f"{strategy.name}: {name}" for name in answer.reviews)
-    return SleeveWish(strategy.name, sleeve.state, whole, share, due, drifts, acts, reason, wanted, next_s, answer.due, names)
+    return StrategyAdjustment(strategy.name, sleeve.state, whole, share, due, drifts, acts, reason, wanted, next_s, answer.due, names)
 
 
-def _buying(step: StepInput, sleeve: Sleeve) -> bool:
+def _buying(step: StepInput, sleeve: StrategyBook) -> bool:
     """Whether the strategy has begun a first purchase that goes on in parts: then no trigger is asked again, and nothing rests."""
     under = step.history.campaign
-    if under is None or under.campaign.purchase is not Purchase.FIRST or sleeve.last_rebalance_s is None:
+    if under is None or under.campaign.purchase is not PurchaseKind.FIRST or sleeve.last_rebalance_s is None:
         return False
     return sleeve.last_rebalance_s >= under.campaign.began_s
 
 
-def standing(step: StepInput, strategy: Strategy, state: SleeveState, held: Mapping[str, int], prices: Prices) -> tuple[AssetDrift, ...]:
+def strategy_drifts(
+    step: StepInput, strategy: Strategy, state: StrategyState, held: Mapping[str, int], prices: Prices
+) -> tuple[AssetDrift, ...]:
     """Each asset of one strategy against its weights, by the band of its own trigger."""
-    weights, shut = strategy_weights(step, strategy, state), stuck.kept(step)
+    weights, shut = strategy_weights(step, strategy, state), exits.excluded_tokens(step)
     weights = _no_more_than_held(step, weights, held, prices)
     assets = [
         replace(a, target_bps=weights[a.token.address], max_bps=None, reserve_raw=a.reserve_raw if a.token.address in shut else 0)
         for a in step.portfolio.assets
     ]
     balances = {asset.token.address: held.get(asset.token.address, 0) for asset in assets}
-    return weigh(assets, balances, prices, AT_ONCE if state.health is Health.PAUSED else strategy.trigger)
+    return drifts_from_balances(assets, balances, prices, ZERO_BAND if state.health is StrategyHealth.PAUSED else strategy.trigger)
 
 
 def _no_more_than_held(step: StepInput, weights: dict[str, int], held: Mapping[str, int], prices: Prices) -> dict[str, int]:
     """The weights, of what waits for its entry no more than the strategy has: nothing is bought, the rest waits in the numeraire."""
-    numeraire, shut = step.portfolio.numeraire.address, stuck.kept(step)
-    waiting = [token for token, bps in weights.items() if bps and token not in shut and order_moves.waits(step, token)]
+    numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
+    waiting = [token for token, bps in weights.items() if bps and token not in shut and lifecycle.is_entry_pending(step, token)]
     if not waiting or any(token not in prices for token in weights):
         return weights
     values = {token: held.get(token, 0) * prices[token] for token in weights if token not in shut}
@@ -175,29 +177,29 @@ def _no_more_than_held(step: StepInput, weights: dict[str, int], held: Mapping[s
     return {**weights, **most, numeraire: weights[numeraire] + freed}
 
 
-def _answer(step: StepInput, strategy: Strategy, sleeve: Sleeve, drifts: tuple[AssetDrift, ...]) -> Fired:
-    if total(drifts) == 0:
-        return Fired(False, "it has no capital", None)
-    if sleeve.state.health is Health.PAUSED:
+def _answer(step: StepInput, strategy: Strategy, sleeve: StrategyBook, drifts: tuple[AssetDrift, ...]) -> TriggerResult:
+    if investable_total(drifts) == 0:
+        return TriggerResult(False, "it has no capital", None)
+    if sleeve.state.health is StrategyHealth.PAUSED:
         away = any(drift.value > 0 and drift.target_bps == 0 for drift in drifts)
-        return Fired(away, f"paused: it waits in {step.portfolio.numeraire.label}", None)
-    if isinstance(strategy.trigger, Zone):
+        return TriggerResult(away, f"paused: it waits in {step.portfolio.numeraire.label}", None)
+    if isinstance(strategy.trigger, NoTradeZone):
         raise ConfigError(f"strategies.{strategy.name}.trigger: a zone is for a whole portfolio", "use another trigger")
     prefix = f"{strategy.name}: "
     reviews = tuple((name.removeprefix(prefix), at_s) for name, at_s in step.history.reviews if name.startswith(prefix))
     history = replace(step.history, last_rebalance_s=sleeve.last_rebalance_s, last_review_s=None, reviews=reviews)
-    return fired(strategy.trigger, drifts, step.snapshot.head.timestamp_s, history, step.policy.jitter_bps)
+    return evaluate_trigger(strategy.trigger, drifts, step.snapshot.head.timestamp_s, history, step.policy.jitter_bps)
 
 
-def _signals(step: StepInput, strategy: Strategy, sleeve: Sleeve, held: Held, prices: Prices) -> frozenset[Signal]:
-    return frozenset(_answer(step, strategy, sleeve, standing(step, strategy, sleeve.state, held[strategy.name], prices)).signals)
+def _signals(step: StepInput, strategy: Strategy, sleeve: StrategyBook, held: StrategyHoldings, prices: Prices) -> frozenset[Signal]:
+    return frozenset(_answer(step, strategy, sleeve, strategy_drifts(step, strategy, sleeve.state, held[strategy.name], prices)).signals)
 
 
 def _shares(step: StepInput, strategy: Strategy, drifts: tuple[AssetDrift, ...], paused: bool) -> list[Fraction]:
     """The nearest shares that the goal allows, summing to one: what is short or over goes to where the goal leaves room."""
     if paused:
         return [Fraction(drift.target_bps, BPS) for drift in drifts]
-    wanted = narrowed(drifts, goal(drifts, strategy.destination), step.policy.only, step.portfolio.numeraire.address)
+    wanted = restrict_to_side(drifts, rebalance_goal(drifts, strategy.destination), step.policy.only, step.portfolio.numeraire.address)
     shares = [min(max(drift.share, one.low), one.high) for drift, one in zip(drifts, wanted.weights, strict=True)]
     gap = 1 - sum(shares, Fraction(0))
     rooms = [(one.high if gap > 0 else one.low) - share for share, one in zip(shares, wanted.weights, strict=True)]
@@ -211,18 +213,18 @@ def _shares(step: StepInput, strategy: Strategy, drifts: tuple[AssetDrift, ...],
 
 
 @dataclass(frozen=True, slots=True)
-class SleevesView:
+class NettingResult:
     """All strategies at one block. `moved` is (payer, receiver, value) of capital that goes from one to another, in kind, inside.
 
     `netted` says per token what is crossed inside and what the market sees; `goal` are the wanted shares of the whole. `saved` is
     what the market would have charged at least for what is crossed: the fee of the cheapest pool of each token.
     """
 
-    wishes: tuple[SleeveWish, ...]
+    wishes: tuple[StrategyAdjustment, ...]
     moved: tuple[tuple[str, str, Value], ...]
-    netted: tuple[Netted, ...]
+    netted: tuple[NettedToken, ...]
     goal: Goal
-    answer: Fired
+    answer: TriggerResult
     saved: Value
 
     @property
@@ -231,7 +233,7 @@ class SleevesView:
         return sum((one.crossed for one in self.netted), Fraction(0)) / 2
 
 
-def fault(step: StepInput) -> str:
+def strategies_fault(step: StepInput) -> str:
     """Why the strategies cannot be told apart now; empty where they can, or where there are none."""
     if step.split is None:
         return ""
@@ -241,70 +243,70 @@ def fault(step: StepInput) -> str:
     return "the books of the strategies are not there" if books is None else books.fault or books.unchosen
 
 
-def view(step: StepInput, prices: Mapping[str, Price]) -> SleevesView:
+def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResult:
     """What every strategy wants, and what that comes to. Only where `fault` finds nothing. Raises Refused for unknown balances."""
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
         raise ValueError("there are no strategies")
-    held: Held = {sleeve.name: dict(sleeve.holdings) for sleeve in books.sleeves}
-    before = sleeve_books.capital(held, prices)
+    held: StrategyHoldings = {sleeve.name: dict(sleeve.holdings) for sleeve in books.sleeves}
+    before = accounting.strategy_capital(held, prices)
     moved, asked = _capital_moved(step, split, held, prices)
     whole = sum(before.values(), Fraction(0))
-    due, named = due_shares(split, books.named), books.named
+    due, named = target_capital_shares(split, books.named), books.named
     found = tuple(
-        wish(step, one, named[one.name], held, before[one.name] / whole if whole else Fraction(0), due[one.name], prices)
+        strategy_adjustment(step, one, named[one.name], held, before[one.name] / whole if whole else Fraction(0), due[one.name], prices)
         for one in split.strategies
     )
     tokens = [asset.token.address for asset in step.portfolio.assets]
-    netted = sleeve_books.netted({one.name: one.wishes for one in found}, tokens)
+    netted = accounting.net_adjustments({one.name: one.wishes for one in found}, tokens)
     total = sum((one.capital for one in found), Fraction(0))
     wanted = {token: sum((dict(one.wanted)[token] for one in found), Fraction(0)) for token in tokens}
     shares = [wanted[token] / total if total else Fraction(0) for token in tokens]
     goal = Goal(tuple(GoalWeight(token, share, share) for token, share in zip(tokens, shares, strict=True)))
     saved = sum((one.crossed * _cheapest_pips(step, one.token) for one in netted), Fraction(0)) / PIPS / 2
-    return SleevesView(found, moved, netted, goal, _sleeves_answer(step, found, moved, asked, netted, saved), saved)
+    return NettingResult(found, moved, netted, goal, _strategies_result(step, found, moved, asked, netted, saved), saved)
 
 
-def wished(step: StepInput) -> tuple[Values, Held]:
+def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldings]:
     """What each strategy wanted more or less of at a step, and the books once capital had moved; nothing where that is unknown."""
     books = step.history.sleeves
-    if step.split is None or books is None or fault(step):
+    if step.split is None or books is None or strategies_fault(step):
         return {}, {}
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
-    held: Held = {sleeve.name: dict(sleeve.holdings) for sleeve in books.sleeves}
+    held: StrategyHoldings = {sleeve.name: dict(sleeve.holdings) for sleeve in books.sleeves}
     _capital_moved(step, step.split, held, prices)
-    return {one.name: one.wishes for one in view(step, prices).wishes}, held
+    return {one.name: one.wishes for one in net_strategies(step, prices).wishes}, held
 
 
 def _capital_moved(
-    step: StepInput, split: Split, held: Held, prices: Mapping[str, Price]
+    step: StepInput, split: CapitalSplit, held: StrategyHoldings, prices: Mapping[str, Price]
 ) -> tuple[tuple[tuple[str, str, Value], ...], str]:
     """Restores the split in place where a share of the capital is beyond its band, in the blocks before too; and says so."""
     books = step.history.sleeves
     signals = capital_signals(step, held, prices)
     if not signals or books is None:
         return (), ""
-    not_yet = confirm.lacking(step, prices, lambda then, at: capital_signals(then, held, at))
+    not_yet = price_confirmation.unconfirmed_reason(step, prices, lambda then, at: capital_signals(then, held, at))
     named = "; ".join(f"{name} has {what}" for what, name in sorted(signals))
     if not_yet:
         return (), f"{named}, but {not_yet}"
-    due, whole = due_shares(split, books.named), sum(sleeve_books.capital(held, prices).values(), Fraction(0))
-    paid = sleeve_books.evened(held, {name: share * whole for name, share in due.items()}, prices)
+    due, whole = target_capital_shares(split, books.named), sum(accounting.strategy_capital(held, prices).values(), Fraction(0))
+    paid = accounting.restore_capital_shares(held, {name: share * whole for name, share in due.items()}, prices)
     return tuple((giver, receiver, value) for (giver, receiver), value in paid.items() if value > 0), named
 
 
 def _cheapest_pips(step: StepInput, token: str) -> int:
-    return min((amm.fee_pips(pool) for pool in step.snapshot.pools if token in (pool.token0, pool.token1)), default=0)
+    return min((pools.fee_pips(pool) for pool in step.snapshot.pools if token in (pool.token0, pool.token1)), default=0)
 
 
-def _sleeves_answer(
+def _strategies_result(
     step: StepInput,
-    found: tuple[SleeveWish, ...],
+    found: tuple[StrategyAdjustment, ...],
     moved: tuple[tuple[str, str, Value], ...],
     asked: str,
-    netted: tuple[Netted, ...],
+    netted: tuple[NettedToken, ...],
     saved: Value,
-) -> Fired:
+) -> TriggerResult:
     """All answers as one: it fires when a strategy acts, or when capital has to move inside."""
     acting = [one for one in found if one.acts]
     told = [f"{one.name} acts ({one.reason})" for one in acting]
@@ -312,10 +314,10 @@ def _sleeves_answer(
     if not acting:
         told += [f"no strategy acts: {'; '.join(f'{one.name}: {one.reason}' for one in found)}"]
     if any(one.crossed for one in netted):
-        told.append(f"{crossed_words(step, netted)} and saves at least {_money(step, saved)} of pool fees")
+        told.append(f"{format_netting(step, netted)} and saves at least {_money(step, saved)} of pool fees")
     looks = [one.next_s for one in found]
     due = [one for one in found if one.due]
-    return Fired(
+    return TriggerResult(
         bool(acting or moved),
         "; ".join(told),
         None if None in looks else earliest(*looks),
@@ -324,7 +326,7 @@ def _sleeves_answer(
     )
 
 
-def crossed_words(step: StepInput, netted: tuple[Netted, ...]) -> str:
+def format_netting(step: StepInput, netted: tuple[NettedToken, ...]) -> str:
     """What is crossed inside, token by token."""
     parts = [f"{_money(step, one.crossed)} of {step.portfolio.token(one.token).label}" for one in netted if one.crossed]
     return f"{', '.join(parts)} is exchanged between strategies, never in the market,"
@@ -342,7 +344,7 @@ def _money(step: StepInput, value: Value) -> str:
 # --- The weights that strategies go for, each and all together: what the portfolio's targets are while several share the wallet.
 
 
-def chosen(step: StepInput) -> StepInput:
+def choose_strategy_weights(step: StepInput) -> StepInput:
     """The step with the weights that allocators of strategies choose now, each as that of a whole portfolio would, and the choices."""
     split, books = step.split, step.history.sleeves
     if split is None or books is None or not any(one.allocator for one in split.strategies):
@@ -356,7 +358,7 @@ def chosen(step: StepInput) -> StepInput:
         assets = tuple(replace(asset, target_bps=weights.get(asset.token.address, 0)) for asset in step.portfolio.assets)
         portfolio = replace(step.portfolio, assets=assets, weights=one.allocator)
         history = replace(step.history, allocation=last.get(one.name), unchosen="")
-        found = allocation.allocated(replace(step, portfolio=portfolio, history=history))
+        found = allocation.apply_allocation(replace(step, portfolio=portfolio, history=history))
         if found.history.unchosen:
             lacking.append(f"strategy {one.name} has no weights to go by: {found.history.unchosen}")
         if found.history.allocation is not None:
@@ -366,30 +368,35 @@ def chosen(step: StepInput) -> StepInput:
     return replace(step, split=replace(split, strategies=tuple(strategies)), history=replace(step.history, sleeves=told))
 
 
-def looks_back(split: Split | None, last: Mapping[str, Allocation], portfolio: Portfolio, now_s: int) -> tuple[tuple[int, int], ...]:
+def strategy_history_needed(
+    split: CapitalSplit | None, last: Mapping[str, Allocation], portfolio: Portfolio, now_s: int
+) -> tuple[tuple[int, int], ...]:
     """(seconds, step in seconds) of recorded prices that choices which are due need; `last` are those before by strategy."""
     found = []
     for one in () if split is None else split.strategies:
         if one.allocator is not None:
             whole = replace(portfolio, weights=one.allocator)
-            found.append((allocation.looks_back_s(whole, last.get(one.name), now_s), one.allocator.step_s))
+            found.append((allocation.allocation_history_s(whole, last.get(one.name), now_s), one.allocator.step_s))
     return tuple((back_s, step_s) for back_s, step_s in found if back_s)
 
 
-def combined(step: StepInput) -> StepInput:
+def combine_strategy_targets(step: StepInput) -> StepInput:
     """The step with each strategy's weights by its share of the capital as targets, and that among its wishes."""
-    step = chosen(step)
+    step = choose_strategy_weights(step)
     split, books = step.split, step.history.sleeves
     if split is None:
         return step
     shares = {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
     if books is not None and not books.fault:
-        shares = due_shares(split, books.named)
+        shares = target_capital_shares(split, books.named)
     assets = step.portfolio.assets
     parts = [
         sum((shares[one.name] * dict(one.weights_bps).get(asset.token.address, 0) for one in split.strategies), Fraction(0))
         for asset in assets
     ]
     targets = {asset.token.address: bps for asset, bps in zip(assets, largest_remainder(parts), strict=True)}
-    told = f"targets are those of the strategies together: {', '.join(f'{name} {words.percent(share)}' for name, share in shares.items())}"
-    return retargeted(step, targets, told)
+    told = (
+        "targets are those of the strategies together: "
+        f"{', '.join(f'{name} {text.format_percent(share)}' for name, share in shares.items())}"
+    )
+    return with_targets(step, targets, told)

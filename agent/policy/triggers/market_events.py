@@ -14,9 +14,9 @@ from fractions import Fraction
 from itertools import pairwise
 from math import isqrt
 
-from agent.model import AnyOf, AssetDrift, Drawdown, Event, History, Policy, Portfolio, PricePoint, Trigger, VolatilityJump
-from agent.model.strategies import Split
-from agent.policy import text as words
+from agent.model import AnyOf, AssetDrift, Drawdown, History, MarketEventTrigger, Policy, Portfolio, PricePoint, Trigger, VolatilityJump
+from agent.model.strategies import CapitalSplit
+from agent.policy import text
 from agent.units import BPS, YEAR_S, Price
 
 HOUR_S = 3_600
@@ -34,7 +34,7 @@ COVERED = Fraction(3, 4)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class EventProgress:
     """What an event says of one asset: how far it is on its way (1: at its limit, fires beyond), in words; or why it cannot say."""
 
     token: str
@@ -49,7 +49,7 @@ class Seen:
         return not self.unknown and self.reach > 1
 
 
-def look(event: Event, drifts: Sequence[AssetDrift], now_s: int, history: History) -> tuple[Seen, ...]:
+def evaluate_event(event: MarketEventTrigger, drifts: Sequence[AssetDrift], now_s: int, history: History) -> tuple[EventProgress, ...]:
     """Each asset that counts, at the prices in `drifts` and what `history` remembers."""
     found = []
     for one in drifts:
@@ -59,7 +59,7 @@ def look(event: Event, drifts: Sequence[AssetDrift], now_s: int, history: Histor
     return tuple(found)
 
 
-def memory_s(trigger: Trigger) -> int:
+def trigger_history_s(trigger: Trigger) -> int:
     """Seconds of recorded prices that a trigger needs."""
     match trigger:
         case Drawdown(_, within_s):
@@ -67,17 +67,17 @@ def memory_s(trigger: Trigger) -> int:
         case VolatilityJump(short_s, long_s):
             return short_s + long_s + 2 * HOUR_S
         case AnyOf(triggers):
-            return max(map(memory_s, triggers))
+            return max(map(trigger_history_s, triggers))
         case _:
             return 0
 
 
-def lookback(_: Portfolio, policy: Policy) -> int:
+def policy_history_s(_: Portfolio, policy: Policy) -> int:
     """The same of a policy, as agent/policy/triggers/market_events.py asks for it."""
-    return memory_s(policy.trigger)
+    return trigger_history_s(policy.trigger)
 
 
-def _seen(event: Event, drift: AssetDrift, points: Sequence[PricePoint], now_s: int, history: History) -> Seen:
+def _seen(event: MarketEventTrigger, drift: AssetDrift, points: Sequence[PricePoint], now_s: int, history: History) -> EventProgress:
     match event:
         case Drawdown():
             return _fall(event, drift, points, now_s, history.last_rebalance_s)
@@ -85,7 +85,7 @@ def _seen(event: Event, drift: AssetDrift, points: Sequence[PricePoint], now_s: 
             return _jump(event, drift, points, now_s, history.last_rebalance_s)
 
 
-def _fall(event: Drawdown, drift: AssetDrift, points: Sequence[PricePoint], now_s: int, rebalanced_s: int | None) -> Seen:
+def _fall(event: Drawdown, drift: AssetDrift, points: Sequence[PricePoint], now_s: int, rebalanced_s: int | None) -> EventProgress:
     """From every recorded high in the window at once: a shorter record can only miss a higher one."""
     if not points:
         return _unknown(drift, "no price of it is recorded yet")
@@ -94,22 +94,22 @@ def _fall(event: Drawdown, drift: AssetDrift, points: Sequence[PricePoint], now_
     highest = f"highest {_since(event, since_s, start_s, points[0].at_s)}"
     peak, peak_s = max(((point.price, point.at_s) for point in points if point.at_s >= since_s), default=(drift.price, now_s))
     if peak <= drift.price:
-        return Seen(drift.token, drift.symbol, Fraction(0), f"{drift.symbol} is at its {highest}")
+        return EventProgress(drift.token, drift.symbol, Fraction(0), f"{drift.symbol} is at its {highest}")
     fall = 1 - drift.price / peak
-    told = f"{drift.symbol} is {words.percent(fall)} below its {highest}, that of {words.moment(peak_s)}"
-    return Seen(drift.token, drift.symbol, fall * BPS / event.fall_bps, told)
+    told = f"{drift.symbol} is {text.format_percent(fall)} below its {highest}, that of {text.format_time(peak_s)}"
+    return EventProgress(drift.token, drift.symbol, fall * BPS / event.fall_bps, told)
 
 
 def _since(event: Drawdown, since_s: int, start_s: int, first_s: int) -> str:
     if first_s > since_s:
-        return f"recorded since {words.moment(first_s)}"
-    return f"of {words.span(event.within_s)}" if since_s == start_s else "since the last rebalance"
+        return f"recorded since {text.format_time(first_s)}"
+    return f"of {text.format_duration(event.within_s)}" if since_s == start_s else "since the last rebalance"
 
 
-def _jump(event: VolatilityJump, drift: AssetDrift, points: Sequence[PricePoint], now_s: int, rebalanced_s: int | None) -> Seen:
+def _jump(event: VolatilityJump, drift: AssetDrift, points: Sequence[PricePoint], now_s: int, rebalanced_s: int | None) -> EventProgress:
     border_s = now_s - event.short_s
     if rebalanced_s is not None and rebalanced_s > border_s:
-        return _unknown(drift, f"the last rebalance answered for it until {words.moment(rebalanced_s + event.short_s)}")
+        return _unknown(drift, f"the last rebalance answered for it until {text.format_time(rebalanced_s + event.short_s)}")
     series = [(point.at_s, point.price) for point in points if now_s - event.short_s - event.long_s <= point.at_s < now_s]
     series.append((now_s, drift.price))
     moves = [(start_s, at_s, _return(before, price)) for (start_s, before), (at_s, price) in pairwise(series)]
@@ -117,13 +117,15 @@ def _jump(event: VolatilityJump, drift: AssetDrift, points: Sequence[PricePoint]
     long = _variance([move for move in moves if move[1] <= border_s], event.long_s, FEWEST_LONG)
     if short is None or long is None:
         window_s = event.short_s if short is None else event.long_s
-        return _unknown(drift, f"too few of its prices are known of the {'last' if short is None else 'long'} {words.span(window_s)}")
+        return _unknown(
+            drift, f"too few of its prices are known of the {'last' if short is None else 'long'} {text.format_duration(window_s)}"
+        )
     calm = max(long, Fraction(CALM_BPS**2, BPS**2 * YEAR_S))
     told = (
-        f"the volatility of {drift.symbol} is {_yearly(short)} a year over {words.span(event.short_s)}, "
-        f"{_yearly(calm)} over the {words.span(event.long_s)} before"
+        f"the volatility of {drift.symbol} is {_yearly(short)} a year over {text.format_duration(event.short_s)}, "
+        f"{_yearly(calm)} over the {text.format_duration(event.long_s)} before"
     )
-    return Seen(drift.token, drift.symbol, short * BPS**2 / (calm * event.factor_bps**2), told)
+    return EventProgress(drift.token, drift.symbol, short * BPS**2 / (calm * event.factor_bps**2), told)
 
 
 def _return(before: Price, after: Price) -> int:
@@ -140,22 +142,22 @@ def _variance(moves: Sequence[tuple[int, int, int]], window_s: int, fewest: int)
 
 def _yearly(variance: Fraction) -> str:
     yearly = variance * YEAR_S
-    return words.percent(Fraction(isqrt(yearly.numerator * UNIT**2 // yearly.denominator), UNIT))
+    return text.format_percent(Fraction(isqrt(yearly.numerator * UNIT**2 // yearly.denominator), UNIT))
 
 
-def _unknown(drift: AssetDrift, why: str) -> Seen:
-    return Seen(drift.token, drift.symbol, Fraction(0), "", why)
+def _unknown(drift: AssetDrift, why: str) -> EventProgress:
+    return EventProgress(drift.token, drift.symbol, Fraction(0), "", why)
 
 
 # --- How far back in recorded prices a policy looks, so that a step carries no more of the past than it decides from.
 
 
 Need = Callable[[Portfolio, Policy], int]
-NEEDS: tuple[Need, ...] = (lookback,)
+NEEDS: tuple[Need, ...] = (policy_history_s,)
 """Each says how many seconds of hourly prices one part of the policy wants; 0 where it wants none."""
 
 
-def needed_s(portfolio: Portfolio, policy: Policy, split: Split | None = None) -> int:
+def required_history_s(portfolio: Portfolio, policy: Policy, split: CapitalSplit | None = None) -> int:
     """Seconds of recorded hourly prices that a step of this config carries in `History.prices`; strategies may look further back."""
     triggers = [policy.trigger, *(one.trigger for one in (split.strategies if split is not None else ()))]
     return max((need(portfolio, replace(policy, trigger=trigger)) for need in NEEDS for trigger in triggers), default=0)

@@ -16,14 +16,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import isqrt
 
-from agent.amm import pools as amm
-from agent.model import AssetDrift, Destination, PoolState, Saving, StepInput, TrackingRisk, V3Pool, Zone
-from agent.policy import minimum
+from agent.amm import pools
+from agent.model import AssetDrift, Destination, NoTradeZone, PoolState, RiskCostTradeoff, StepInput, TrackingRisk, V3Pool
+from agent.policy import minimum, text
 from agent.policy import risk as risks
-from agent.policy import text as words
-from agent.policy.risk import aversion, covariance, dot, penalty, times
-from agent.policy.triggers.rules import Fired
-from agent.reference import References
+from agent.policy.risk import aversion, covariance, dot, matrix_times_vector, penalty
+from agent.policy.triggers.rules import TriggerResult
+from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Price, Value, ceil_int, decimal_text, value_text
 
 ONE = 10**12
@@ -33,7 +32,7 @@ Costs = Mapping[tuple[int, int], Fraction]
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class ZoneInterval:
     """Shares within which one asset is left alone while all others keep to each other as their targets do.
 
     `low` and `high` are where the last unit pays, the destination; `trigger_low` and `trigger_high` where a whole swap does, gas
@@ -48,7 +47,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ZoneExchange:
     """The exchange that pays best: what the next unit from `source` to `target` saves and costs, per unit of value."""
 
     source: str
@@ -68,13 +67,13 @@ class ZoneView:
     risk: Value
     gas: Value
     horizon_s: int
-    intervals: tuple[Interval, ...]
-    pair: Pair | None
-    saving: Saving | None = None
+    intervals: tuple[ZoneInterval, ...]
+    pair: ZoneExchange | None
+    saving: RiskCostTradeoff | None = None
     measured: str = ""
 
 
-def view(
+def evaluate_zone(
     step: StepInput, risk: TrackingRisk, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]
 ) -> tuple[ZoneView, tuple[AssetDrift, ...]]:
     """The zone now, and the same drifts with the trigger's bands. `prices` are of all tokens, numeraire base units per base unit."""
@@ -88,12 +87,14 @@ def view(
     intervals = []
     for number, token in enumerate(tokens):
         way = _alone(targets, number)
-        slope = [scale * entry for entry in times(sigma, way)]
+        slope = [scale * entry for entry in matrix_times_vector(sigma, way)]
         fixed = _root(2 * gas / (total * dot(way, slope)))
         up, down = _edge(slope, costs), _edge([-entry for entry in slope], costs)
         edges = [_within(targets[number] + move) for move in (-down, up, -down - fixed, up + fixed)]
-        intervals.append(Interval(token, *edges))
-    off = [scale * entry for entry in times(sigma, [drift.share - target for drift, target in zip(drifts, targets, strict=True)])]
+        intervals.append(ZoneInterval(token, *edges))
+    off = [
+        scale * entry for entry in matrix_times_vector(sigma, [drift.share - target for drift, target in zip(drifts, targets, strict=True)])
+    ]
     sellable = {number: cost for number, cost in costs.items() if drifts[number[0]].investable_raw > 0}
     found = ZoneView(
         penalty(risk, tokens, targets, values, total),
@@ -107,10 +108,10 @@ def view(
     return found, tuple(_banded(drift, interval) for drift, interval in zip(drifts, intervals, strict=True))
 
 
-def faults(step: StepInput, references: References) -> list[str]:
+def faults(step: StepInput, references: ReferencePrices) -> list[str]:
     """Why a zone cannot be judged; empty when it can, or when the trigger is none."""
     trigger, zone = step.policy.trigger, step.policy.destination is Destination.ZONE
-    if not isinstance(trigger, Zone):
+    if not isinstance(trigger, NoTradeZone):
         return ["the destination is a zone, but the trigger is none"] if zone else []
     found = (
         []
@@ -126,33 +127,33 @@ def faults(step: StepInput, references: References) -> list[str]:
     return found
 
 
-def fired(found: ZoneView, drifts: Sequence[AssetDrift]) -> Fired:
+def zone_result(found: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     """Whether a first unit pays for itself. A plan may still cost more than it saves: then the engine holds after all."""
     pair = found.pair
     if pair is None:
-        return Fired(False, "nothing to move: no usable pool joins what is too much with what is missing", None)
+        return TriggerResult(False, "nothing to move: no usable pool joins what is too much with what is missing", None)
     if pair.saves <= 0:
-        return Fired(False, "within the no-trade zone: no exchange would save any risk", None)
+        return TriggerResult(False, "within the no-trade zone: no exchange would save any risk", None)
     labels = {drift.token: drift.symbol for drift in drifts}
     exchange = f"from {labels[pair.source]} to {labels[pair.target]}"
     if pair.saves > pair.costs:
         reason = f"outside the no-trade zone: the first unit {exchange} saves {_bps(pair.saves)} of risk and costs {_bps(pair.costs)}"
-        return Fired(True, reason, None)
+        return TriggerResult(True, reason, None)
     furthest = max(drifts, key=lambda drift: abs(drift.share - Fraction(drift.target_bps, BPS)))
     reason = (
         f"within the no-trade zone: the next unit {exchange} would save {_bps(pair.saves)} of risk and cost at least {_bps(pair.costs)}; "
-        f"{furthest.symbol} at {words.percent(furthest.share)} is moved beyond {words.band(furthest)}"
+        f"{furthest.symbol} at {text.format_percent(furthest.share)} is moved beyond {text.format_band(furthest)}"
     )
-    return Fired(False, reason, None)
+    return TriggerResult(False, reason, None)
 
 
-def unmeasured(risk: TrackingRisk) -> Fired:
+def unmeasured_result(risk: TrackingRisk) -> TriggerResult:
     """The answer of a zone whose risk is not known: it holds."""
     remedy = "wait for the agent's own looks, or trimtab prices import, trimtab prices fetch, or tell volatilities in [policy.risk]"
-    return Fired(False, f"the zone cannot weigh anything yet: {risk.unmeasured}; {remedy}", None)
+    return TriggerResult(False, f"the zone cannot weigh anything yet: {risk.unmeasured}; {remedy}", None)
 
 
-def not_worth_it(reason: str, saving: Saving, step: StepInput, horizon_s: int) -> str:
+def uneconomic_plan_reason(reason: str, saving: RiskCostTradeoff, step: StepInput, horizon_s: int) -> str:
     """Why a plan was turned down, with all figures in the numeraire."""
     decimals, label = step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
 
@@ -162,16 +163,16 @@ def not_worth_it(reason: str, saving: Saving, step: StepInput, horizon_s: int) -
     parts = ("fees", "impact", "skew", "gas", "approvals")
     listed = ", ".join(f"{name} {money(getattr(saving, name))}" for name in parts)
     return (
-        f"{reason}; but the whole plan would save {money(saving.saved)} {label} of risk within {words.span(horizon_s)} and cost "
+        f"{reason}; but the whole plan would save {money(saving.saved)} {label} of risk within {text.format_duration(horizon_s)} and cost "
         f"{money(saving.cost)} ({listed}); looks again at the next tick"
     )
 
 
-def nothing_pays(reason: str, why: str, found: ZoneView, step: StepInput) -> str:
+def no_plan_reason(reason: str, why: str, found: ZoneView, step: StepInput) -> str:
     """Why no plan was made, with what it could have saved at most."""
     decimals, label = step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
     risk, gas = (value_text(value, decimals, 4) for value in (found.risk, found.gas))
-    most = f"all of the risk within {words.span(found.horizon_s)} is {risk} {label}, a swap with its approval costs {gas} of gas"
+    most = f"all of the risk within {text.format_duration(found.horizon_s)} is {risk} {label}, a swap with its approval costs {gas} of gas"
     return f"{reason}; but {most}; {why}; looks again at the next tick"
 
 
@@ -193,12 +194,12 @@ def _within(share: Fraction) -> Fraction:
     return min(max(share, Fraction(0)), Fraction(1))
 
 
-def _best(tokens: Sequence[str], off: Sequence[Fraction], costs: Costs) -> Pair | None:
-    pairs = [Pair(tokens[i], tokens[j], off[i] - off[j], cost) for (i, j), cost in costs.items()]
+def _best(tokens: Sequence[str], off: Sequence[Fraction], costs: Costs) -> ZoneExchange | None:
+    pairs = [ZoneExchange(tokens[i], tokens[j], off[i] - off[j], cost) for (i, j), cost in costs.items()]
     return max(pairs, key=lambda pair: pair.saves / max(pair.costs, Fraction(1, ONE)), default=None)
 
 
-def _banded(drift: AssetDrift, interval: Interval) -> AssetDrift:
+def _banded(drift: AssetDrift, interval: ZoneInterval) -> AssetDrift:
     outside = not interval.trigger_low <= drift.share <= interval.trigger_high
     return replace(drift, band_low_bps=interval.trigger_low * BPS, band_high_bps=interval.trigger_high * BPS, outside=outside)
 
@@ -227,8 +228,8 @@ def _costs(step: StepInput, tokens: Sequence[str], prices: Mapping[str, Price]) 
 
 def _rate(pool: PoolState, token_in: str, price_in: Price, price_out: Price) -> int:
     """Value out per value in of a first unit, fee off, in units of 1/ONE; what a pool pays above the reference does not count."""
-    fair = min(Fraction(1), amm.marginal_price(pool, token_in) * price_out / price_in)
-    return ceil_int(fair * ONE * (PIPS - amm.fee_pips(pool)) / PIPS)
+    fair = min(Fraction(1), pools.marginal_price(pool, token_in) * price_out / price_in)
+    return ceil_int(fair * ONE * (PIPS - pools.fee_pips(pool)) / PIPS)
 
 
 def _usable(step: StepInput, pool: PoolState, position: Mapping[str, int], prices: Mapping[str, Price]) -> bool:
@@ -244,7 +245,7 @@ def _usable(step: StepInput, pool: PoolState, position: Mapping[str, int], price
     else:
         empty = pool.reserve0 <= 0 or pool.reserve1 <= 0
     least = step.limits.pool_min_value
-    return not empty and (least is None or sum(amm.depth(pool, token) * prices[token] for token in (pool.token0, pool.token1)) >= least)
+    return not empty and (least is None or sum(pools.depth(pool, token) * prices[token] for token in (pool.token0, pool.token1)) >= least)
 
 
 def _root(value: Fraction) -> Fraction:

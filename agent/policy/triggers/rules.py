@@ -13,29 +13,28 @@ from agent.model import (
     Cron,
     Destination,
     Drawdown,
-    Event,
     Every,
     Goal,
     GoalWeight,
     History,
-    Hybrid,
-    Only,
+    HybridTrigger,
+    MarketEventTrigger,
+    NoTradeZone,
     Policy,
     Portfolio,
     Schedule,
-    Single,
-    Staged,
+    SingleTrigger,
+    StagedTrigger,
     StepInput,
     Threshold,
+    TradeSide,
     Trigger,
     VolatilityJump,
-    Zone,
 )
 from agent.policy import text as words
-from agent.policy.drift import alert_prices, banded, has_band
-from agent.policy.triggers import market_events as events
-from agent.policy.triggers import schedules as cron
-from agent.policy.triggers.schedules import EXECUTION, Due, due, earliest
+from agent.policy.drift import alert_prices, has_band, with_trigger_bands
+from agent.policy.triggers import market_events, schedules
+from agent.policy.triggers.schedules import EXECUTION, ScheduleStatus, earliest, schedule_status
 from agent.units import BPS
 
 Signal = tuple[str, str]
@@ -43,7 +42,7 @@ Signal = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Fired:
+class TriggerResult:
     """A trigger's answer. `next_s` is when a schedule is due next; None means at the next tick.
 
     `due` says that a schedule asked for a review now, whether or not something is to be done; `reviews` are what the store
@@ -61,7 +60,9 @@ class Fired:
     waits_s: int | None = None
 
 
-def fired(trigger: Single | AnyOf, drifts: Sequence[AssetDrift], now_s: int, history: History, jitter_bps: int = 0) -> Fired:
+def evaluate_trigger(
+    trigger: SingleTrigger | AnyOf, drifts: Sequence[AssetDrift], now_s: int, history: History, jitter_bps: int = 0
+) -> TriggerResult:
     """Whether `trigger` asks for a rebalance at block time `now_s`. `drifts` carry the bands of the same trigger; for a Zone see there.
 
     A schedule's review is late by `history.delay_ppm` millionths of its window, `jitter_bps` of the time since the last look.
@@ -69,63 +70,63 @@ def fired(trigger: Single | AnyOf, drifts: Sequence[AssetDrift], now_s: int, his
     match trigger:
         case Threshold():
             outside = _outside(drifts)
-            return Fired(bool(outside), outside or _inside(drifts), None, signals=_sides(drifts))
+            return TriggerResult(bool(outside), outside or _inside(drifts), None, signals=_sides(drifts))
         case Every() | Cron():
-            review = due(trigger, now_s, history, jitter_bps)
-            return Fired(review.due, f"{review.words}; {_furthest(drifts)}", review.next_s, review.due, _names(review), review.due)
-        case Hybrid(_, schedule):
-            review = due(schedule, now_s, history, jitter_bps)
+            review = schedule_status(trigger, now_s, history, jitter_bps)
+            return TriggerResult(review.due, f"{review.words}; {_furthest(drifts)}", review.next_s, review.due, _names(review), review.due)
+        case HybridTrigger(_, schedule):
+            review = schedule_status(schedule, now_s, history, jitter_bps)
             outside = _outside(drifts)
             signals = _sides(drifts) if review.due else ()
             reason = f"{review.words}; {outside or _inside(drifts)}"
-            return Fired(review.due and bool(outside), reason, review.next_s, review.due, _names(review), signals=signals)
-        case Staged():
+            return TriggerResult(review.due and bool(outside), reason, review.next_s, review.due, _names(review), signals=signals)
+        case StagedTrigger():
             return _staged(trigger, drifts, now_s, history, jitter_bps)
         case Drawdown() | VolatilityJump():
             return _event(trigger, drifts, now_s, history)
         case AnyOf(triggers):
-            return _any([fired(one, banded(drifts, one), now_s, history, jitter_bps) for one in triggers])
+            return _any([evaluate_trigger(one, with_trigger_bands(drifts, one), now_s, history, jitter_bps) for one in triggers])
 
 
-def _staged(trigger: Staged, drifts: Sequence[AssetDrift], now_s: int, history: History, jitter_bps: int) -> Fired:
+def _staged(trigger: StagedTrigger, drifts: Sequence[AssetDrift], now_s: int, history: History, jitter_bps: int) -> TriggerResult:
     """At an execution like a schedule, or like a hybrid where there is a band; at a review in between it only says what it found."""
-    review = due(trigger.review, now_s, history, jitter_bps)
-    execution = due(trigger.execution, now_s, history, jitter_bps, EXECUTION)
+    review = schedule_status(trigger.review, now_s, history, jitter_bps)
+    execution = schedule_status(trigger.execution, now_s, history, jitter_bps, EXECUTION)
     outside = "" if trigger.threshold is None else _outside(drifts)
     standing = outside or (_furthest(drifts) if trigger.threshold is None else _inside(drifts))
     next_s = earliest(review.next_s, execution.next_s)
     if execution.due:
         acts = trigger.threshold is None or bool(outside)
         names, signals = (execution.name, review.name), () if trigger.threshold is None else _sides(drifts)
-        return Fired(acts, f"{execution.words}; {standing}", next_s, True, names, trigger.threshold is None, signals)
+        return TriggerResult(acts, f"{execution.words}; {standing}", next_s, True, names, trigger.threshold is None, signals)
     told = f"{review.words}; {execution.words}; {standing}"
     asked = trigger.threshold is None or bool(outside)
-    return Fired(False, told, next_s, review.due, _names(review), waits_s=execution.next_s if review.due and asked else None)
+    return TriggerResult(False, told, next_s, review.due, _names(review), waits_s=execution.next_s if review.due and asked else None)
 
 
-def _event(event: Event, drifts: Sequence[AssetDrift], now_s: int, history: History) -> Fired:
+def _event(event: MarketEventTrigger, drifts: Sequence[AssetDrift], now_s: int, history: History) -> TriggerResult:
     """Beyond its limit for any asset that counts; one whose past is not known well enough fires nothing, and is named."""
-    seen = events.look(event, drifts, now_s, history)
+    seen = market_events.evaluate_event(event, drifts, now_s, history)
     over = [one for one in seen if one.fired]
     known = [one for one in seen if not one.unknown]
     limit = (
-        f"a fall of more than {words.percent(Fraction(event.fall_bps, BPS))}"
+        f"a fall of more than {words.format_percent(Fraction(event.fall_bps, BPS))}"
         if isinstance(event, Drawdown)
-        else f"more than {words.percent(Fraction(event.factor_bps, BPS))} of the usual volatility"
+        else f"more than {words.format_percent(Fraction(event.factor_bps, BPS))} of the usual volatility"
     )
     told = [one.words for one in over] or [max(known, key=lambda one: one.reach).words for _ in known[:1]]
     told += [f"nothing is said of {one.symbol}: {one.unknown}" for one in seen if one.unknown]
     told = told or ["none of those that count is in the portfolio"]
     reason = f"{limit}: {'; '.join(told)}" if over else f"no asset has {limit}: {'; '.join(told)}"
     kind = "fall" if isinstance(event, Drawdown) else "jump"
-    return Fired(bool(over), reason, None, signals=tuple(sorted((kind, one.token) for one in over)))
+    return TriggerResult(bool(over), reason, None, signals=tuple(sorted((kind, one.token) for one in over)))
 
 
-def _any(answers: Sequence[Fired]) -> Fired:
+def _any(answers: Sequence[TriggerResult]) -> TriggerResult:
     """What several triggers say together: those that fire are told, or all of them where none does."""
     firing = [answer for answer in answers if answer.fired]
     looks = [answer.next_s for answer in answers]
-    return Fired(
+    return TriggerResult(
         bool(firing),
         "; ".join(dict.fromkeys(answer.reason for answer in firing or answers)),
         None if None in looks else earliest(*looks),
@@ -137,7 +138,7 @@ def _any(answers: Sequence[Fired]) -> Fired:
     )
 
 
-def _names(review: Due) -> tuple[str, ...]:
+def _names(review: ScheduleStatus) -> tuple[str, ...]:
     return (review.name,) if review.due else ()
 
 
@@ -155,8 +156,11 @@ def _outside(drifts: Sequence[AssetDrift]) -> str:
 def _beyond(drift: AssetDrift) -> str:
     above = drift.share * BPS > drift.band_high_bps
     edge_bps = drift.band_high_bps if above else drift.band_low_bps
-    distance = words.points(drift.share - edge_bps / BPS)
-    return f"{drift.symbol} at {words.percent(drift.share)} is {distance} {'above' if above else 'below'} its band {words.band(drift)}"
+    distance = words.format_points(drift.share - edge_bps / BPS)
+    return (
+        f"{drift.symbol} at {words.format_percent(drift.share)} is {distance} {'above' if above else 'below'} its band "
+        f"{words.format_band(drift)}"
+    )
 
 
 def _inside(drifts: Sequence[AssetDrift]) -> str:
@@ -166,8 +170,8 @@ def _inside(drifts: Sequence[AssetDrift]) -> str:
     drift = drifts[index]
     lower = drift.share * BPS - drift.band_low_bps == gap_bps
     text = (
-        f"all within their bands; closest is {drift.symbol} at {words.percent(drift.share)}, "
-        f"{words.points(gap_bps / BPS)} from the {'lower' if lower else 'upper'} edge of {words.band(drift)}"
+        f"all within their bands; closest is {drift.symbol} at {words.format_percent(drift.share)}, "
+        f"{words.format_points(gap_bps / BPS)} from the {'lower' if lower else 'upper'} edge of {words.format_band(drift)}"
     )
     price = alert_prices(drifts)[drift.token][0 if lower else 1]
     if price is None:
@@ -176,7 +180,7 @@ def _inside(drifts: Sequence[AssetDrift]) -> str:
 
 
 def _move(change: Fraction, down: bool) -> str:
-    return f"{'falls' if down else 'rises'} by more than {words.percent(abs(change))}"
+    return f"{'falls' if down else 'rises'} by more than {words.format_percent(abs(change))}"
 
 
 def _furthest(drifts: Sequence[AssetDrift]) -> str:
@@ -186,8 +190,8 @@ def _furthest(drifts: Sequence[AssetDrift]) -> str:
     if away == 0:
         return "all exactly on target"
     side = "above" if away > 0 else "below"
-    target = words.percent(Fraction(drift.target_bps, BPS))
-    return f"furthest from target is {drift.symbol} at {words.percent(drift.share)}, {words.points(away)} {side} {target}"
+    target = words.format_percent(Fraction(drift.target_bps, BPS))
+    return f"furthest from target is {drift.symbol} at {words.format_percent(drift.share)}, {words.format_points(away)} {side} {target}"
 
 
 # --- Which triggers and policies can work at all: widths, intervals, dates that exist, and what goes with what.
@@ -203,19 +207,19 @@ _SOME_DAY_S = 1_700_000_000
 """Cron expressions are tried from here on; any day does, since the calendar has no end."""
 
 
-def validate(trigger: Trigger) -> None:  # noqa: C901
+def validate_trigger(trigger: Trigger) -> None:  # noqa: C901
     """Raises ConfigError for a trigger that could never fire, or whose figures make no sense."""
     match trigger:
         case Threshold():
             validate_band(trigger, "policy.trigger")
         case Every() | Cron():
             _validate_schedule(trigger)
-        case Hybrid(threshold, schedule):
-            validate(threshold)
-            validate(schedule)
-        case Staged(review, execution, threshold):
+        case HybridTrigger(threshold, schedule):
+            validate_trigger(threshold)
+            validate_trigger(schedule)
+        case StagedTrigger(review, execution, threshold):
             if threshold is not None:
-                validate(threshold)
+                validate_trigger(threshold)
             _validate_schedule(review, "review_")
             _validate_schedule(execution, "execute_")
             if isinstance(review, Every) and isinstance(execution, Every) and execution.every_s < review.every_s:
@@ -240,8 +244,8 @@ def validate(trigger: Trigger) -> None:  # noqa: C901
             if not 2 <= len(triggers) <= MOST_TRIGGERS:
                 raise ConfigError(f"policy.trigger: a list of {len(triggers)}", f"write 2 to {MOST_TRIGGERS} triggers, or one by itself")
             for one in triggers:
-                validate(one)
-        case Zone():
+                validate_trigger(one)
+        case NoTradeZone():
             pass  # needs the assets: agent/policy/risk.py
 
 
@@ -256,18 +260,18 @@ def validate_band(band: Threshold, where: str) -> None:
 
 def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None) -> None:
     """Raises ConfigError when the trigger is wrong or does not go with destination, sides or the assets' own `bands`, by symbol."""
-    validate(policy.trigger)
+    validate_trigger(policy.trigger)
     if policy.cooldown_s < 0:
         raise ConfigError(f"policy.cooldown: {policy.cooldown_s} s is negative", 'write a time such as "1h"')
     banded = has_band(policy.trigger)
-    if policy.destination is Destination.BAND and not banded and not isinstance(policy.trigger, Zone):
+    if policy.destination is Destination.BAND and not banded and not isinstance(policy.trigger, NoTradeZone):
         raise ConfigError("policy.destination: band, but the trigger has none", 'use a threshold or hybrid trigger, or "target"')
-    if policy.only in (Only.WINNERS, Only.LOSERS) and not banded:
+    if policy.only in (TradeSide.WINNERS, TradeSide.LOSERS) and not banded:
         raise ConfigError(
             f"policy.only: {policy.only.value}, which bands tell from the others, but the trigger has none",
             'use a threshold or hybrid trigger, or only = "sell"',
         )
-    if policy.only is not None and isinstance(policy.trigger, Zone):
+    if policy.only is not None and isinstance(policy.trigger, NoTradeZone):
         raise ConfigError(f"policy.only: {policy.only.value}, but a zone weighs both sides of an exchange", "remove it, or use a threshold")
     for symbol, own in (bands or {}).items():
         where = f"portfolio.assets.{symbol}.band"
@@ -283,12 +287,12 @@ def _validate_schedule(schedule: Schedule, prefix: str = "") -> None:
             if not SHORTEST_S <= every_s <= LONGEST_S:
                 raise ConfigError(f"policy.trigger.{prefix}every: {every_s} s", "write a time from 30m to 28d")
         case Cron(expression, timezone):
-            if cron.next_cron_time(schedule, _SOME_DAY_S) is None:
+            if schedules.next_cron_time(schedule, _SOME_DAY_S) is None:
                 raise ConfigError(f"policy.trigger.{prefix}cron: {expression!r} in {timezone} never comes", "write a date that exists")
 
 
 def _zone_goes_with_zone(policy: Policy) -> None:
-    zone = isinstance(policy.trigger, Zone)
+    zone = isinstance(policy.trigger, NoTradeZone)
     if zone and policy.destination is not Destination.ZONE:
         shown = policy.destination.value
         raise ConfigError(f"policy.destination: {shown}, but a zone goes as far as its last unit pays", 'write destination = "zone"')
@@ -300,38 +304,38 @@ def _zone_goes_with_zone(policy: Policy) -> None:
 
 
 ONLY = {
-    Only.SELL: "sells what is above its goal, and what it is paid waits in the numeraire",
-    Only.BUY: "buys what is below its goal, with what the numeraire has above its target",
-    Only.WINNERS: "sells only what is above its band",
-    Only.LOSERS: "buys only what is below its band",
+    TradeSide.SELL: "sells what is above its goal, and what it is paid waits in the numeraire",
+    TradeSide.BUY: "buys what is below its goal, with what the numeraire has above its target",
+    TradeSide.WINNERS: "sells only what is above its band",
+    TradeSide.LOSERS: "buys only what is below its band",
 }
 
 
-def trigger(one: Trigger, portfolio: Portfolio) -> str:
+def format_trigger(one: Trigger, portfolio: Portfolio) -> str:
     """Such as "threshold: 10% of the target"."""
     match one:
         case Threshold():
             return f"threshold: {_width(one)}"
         case Every() | Cron():
             return f"time: {_when(one)}"
-        case Hybrid(threshold, schedule):
+        case HybridTrigger(threshold, schedule):
             return f"hybrid: {_width(threshold)}, {_when(schedule)}"
-        case Staged(review, execution, threshold):
+        case StagedTrigger(review, execution, threshold):
             beyond = "" if threshold is None else f", beyond {_width(threshold)}"
             return f"review: {_when(review)}, executed {_when(execution)}{beyond}"
         case Drawdown(fall_bps, within_s, tokens):
-            return f"drawdown: {_percent(fall_bps)} within {words.span(within_s)} of {_tokens(tokens, portfolio)}"
+            return f"drawdown: {_percent(fall_bps)} within {words.format_duration(within_s)} of {_tokens(tokens, portfolio)}"
         case VolatilityJump(short_s, long_s, factor_bps, tokens):
-            windows = f"{words.span(short_s)} above {_percent(factor_bps)} of the {words.span(long_s)} before"
+            windows = f"{words.format_duration(short_s)} above {_percent(factor_bps)} of the {words.format_duration(long_s)} before"
             return f"volatility_jump: {windows}, of {_tokens(tokens, portfolio)}"
         case AnyOf(triggers):
-            return "any of: " + "; ".join(trigger(other, portfolio) for other in triggers)
-        case Zone(risk):
-            by = "" if risk.measuring is None else f", risk of {words.span(risk.measuring.window_s)} of recorded prices"
+            return "any of: " + "; ".join(format_trigger(other, portfolio) for other in triggers)
+        case NoTradeZone(risk):
+            by = "" if risk.measuring is None else f", risk of {words.format_duration(risk.measuring.window_s)} of recorded prices"
             return f"zone: {float(risk.cost_bps):g} bps a year for 1% of tracking error, horizon {risk.horizon_s} s{by}"
 
 
-def bands(portfolio: Portfolio) -> str:
+def format_bands(portfolio: Portfolio) -> str:
     """Bands of single assets; empty where none has its own."""
     return ", ".join(f"{asset.token.label} {_width(asset.band)}" for asset in portfolio.assets if asset.band is not None)
 
@@ -345,7 +349,7 @@ def _width(threshold: Threshold) -> str:
 def _when(schedule: Schedule) -> str:
     match schedule:
         case Every(every_s):
-            return f"every {words.span(every_s)}"
+            return f"every {words.format_duration(every_s)}"
         case Cron(expression, timezone):
             return f"{expression} in {timezone}"
 
@@ -364,47 +368,48 @@ def _tokens(tokens: tuple[str, ...], portfolio: Portfolio) -> str:
 
 BELOW_BPS = 50
 """How far below its limit a weight ends that is brought down to it, so that the next small rise asks for nothing."""
-BUYS = (Only.BUY, Only.LOSERS)
+BUYS = (TradeSide.BUY, TradeSide.LOSERS)
 """Sides under which nothing is sold for being too much."""
 
 
-def over(drifts: Sequence[AssetDrift]) -> tuple[AssetDrift, ...]:
+def overweight_assets(drifts: Sequence[AssetDrift]) -> tuple[AssetDrift, ...]:
     """Assets above their limit. One whose target is its limit is left to the trigger: any rise would ask."""
     return tuple(one for one in drifts if one.max_bps is not None and one.target_bps < one.max_bps < one.share * BPS)
 
 
-def signals(drifts: Sequence[AssetDrift]) -> frozenset[Signal]:
+def overweight_signals(drifts: Sequence[AssetDrift]) -> frozenset[Signal]:
     """The same as what prices ask for."""
-    return frozenset(("above limits.max_weight", one.token) for one in over(drifts))
+    return frozenset(("above limits.max_weight", one.token) for one in overweight_assets(drifts))
 
 
-def fired_by_max_weight(step: StepInput, drifts: Sequence[AssetDrift], answer: Fired) -> Fired:
+def apply_max_weight(step: StepInput, drifts: Sequence[AssetDrift], answer: TriggerResult) -> TriggerResult:
     """The trigger's answer; where it does not fire, the limit's. A zone's gives way: what it weighs may be less than the limit demands."""
-    if answer.fired or not asks(step, drifts):
+    if answer.fired or not must_reduce_weight(step, drifts):
         return answer
     told = "; ".join(
-        f"{one.symbol} at {words.percent(one.share)} is above limits.max_weight of {(one.max_bps or 0) / 100:g} %" for one in over(drifts)
+        f"{one.symbol} at {words.format_percent(one.share)} is above limits.max_weight of {(one.max_bps or 0) / 100:g} %"
+        for one in overweight_assets(drifts)
     )
-    return replace(answer, fired=True, reason=told, by_time=False, signals=tuple(sorted(signals(drifts))), waits_s=None)
+    return replace(answer, fired=True, reason=told, by_time=False, signals=tuple(sorted(overweight_signals(drifts))), waits_s=None)
 
 
-def asks(step: StepInput, drifts: Sequence[AssetDrift]) -> bool:
+def must_reduce_weight(step: StepInput, drifts: Sequence[AssetDrift]) -> bool:
     """Whether a weight has to be brought down."""
-    return step.policy.only not in BUYS and bool(over(drifts))
+    return step.policy.only not in BUYS and bool(overweight_assets(drifts))
 
 
-def bounded(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:
+def cap_goal(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:
     """The goal, with points above a limit moved to just below it; what that frees goes to what lacks most of its target, in proportion."""
-    ends = {one.token: _end(one) for one in over(drifts)}
+    ends = {one.token: _end(one) for one in overweight_assets(drifts)}
     points = {one.token: min(one.low, ends.get(one.token, one.low)) for one in goal.weights}
     if any(one.low != one.high for one in goal.weights) or all(points[one.token] == one.low for one in goal.weights):
         return goal
     return replace(goal, weights=_filled(drifts, points))
 
 
-def down(drifts: Sequence[AssetDrift]) -> Goal:
+def reduction_goal(drifts: Sequence[AssetDrift]) -> Goal:
     """Only what is above its limit is sold, to just below it; what lacks of its target is bought for it."""
-    ends = {one.token: _end(one) for one in over(drifts)}
+    ends = {one.token: _end(one) for one in overweight_assets(drifts)}
     return Goal(_filled(drifts, {one.token: ends.get(one.token, one.share) for one in drifts}))
 
 

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from apscheduler.triggers.cron import CronTrigger
 
 from agent.errors import ConfigError
-from agent.model import AnyOf, Cron, Every, History, Hybrid, Schedule, Staged, Trigger
+from agent.model import AnyOf, Cron, Every, History, HybridTrigger, Schedule, StagedTrigger, Trigger
 from agent.policy import text as words
 from agent.units import BPS
 
@@ -104,7 +104,7 @@ REVIEW, EXECUTION = "review", "execution"
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class ScheduleStatus:
     """Whether it is `due`, that in `words`, and when it is due next: counted from now if it is, else from the last time.
 
     `name` is what the store remembers it by.
@@ -116,7 +116,7 @@ class Due:
     name: str
 
 
-def name(schedule: Schedule, what: str = REVIEW) -> str:
+def schedule_name(schedule: Schedule, what: str = REVIEW) -> str:
     """What `History.reviews` calls a schedule: one that was changed is another one."""
     match schedule:
         case Every(every_s):
@@ -125,39 +125,41 @@ def name(schedule: Schedule, what: str = REVIEW) -> str:
             return f"{what} {' '.join(expression.split())} {timezone}"
 
 
-def last_look_s(history: History) -> int | None:
+def last_evaluation_s(history: History) -> int | None:
     """The later of the last rebalance and the last review, unix seconds; None when there was neither."""
     return _latest(history.last_rebalance_s, history.last_review_s)
 
 
-def last_s(schedule: Schedule, history: History, what: str = REVIEW) -> int | None:
+def last_run_s(schedule: Schedule, history: History, what: str = REVIEW) -> int | None:
     """Since when a schedule counts. A rebalance is as good as a review; an execution follows an execution alone.
 
     One that the store does not know yet, as after an edit, counts from the last rebalance: reviews by others do not put it off.
     A store from before schedules had names knows one time for all.
     """
-    own_s = dict(history.reviews).get(name(schedule, what))
+    own_s = dict(history.reviews).get(schedule_name(schedule, what))
     if own_s is None:
-        return last_look_s(history) if what == REVIEW and not history.reviews else history.last_rebalance_s
+        return last_evaluation_s(history) if what == REVIEW and not history.reviews else history.last_rebalance_s
     return own_s if what == EXECUTION else _latest(own_s, history.last_rebalance_s)
 
 
-def due(schedule: Schedule, now_s: int, history: History, jitter_bps: int, what: str = REVIEW) -> Due:
+def schedule_status(schedule: Schedule, now_s: int, history: History, jitter_bps: int, what: str = REVIEW) -> ScheduleStatus:
     """Where a schedule stands at block time `now_s`."""
-    called, since_s = name(schedule, what), last_s(schedule, history, what)
+    called, since_s = schedule_name(schedule, what), last_run_s(schedule, history, what)
     if since_s is None:
-        return Due(True, f"first {what}", next_time(schedule, now_s), called)
+        return ScheduleStatus(True, f"first {what}", next_time(schedule, now_s), called)
     planned_s = next_time(schedule, since_s)
     if planned_s is None:
-        return Due(False, f"the schedule has no time after {words.moment(since_s)}", None, called)
-    planned_s += late_s(planned_s - since_s, history.delay_ppm, jitter_bps)
+        return ScheduleStatus(False, f"the schedule has no time after {words.format_time(since_s)}", None, called)
+    planned_s += jitter_delay_s(planned_s - since_s, history.delay_ppm, jitter_bps)
     if now_s >= planned_s:
-        told = f"{what} due since {words.moment(planned_s)}, last one {words.moment(since_s)}"
-        return Due(True, told, next_time(schedule, now_s), called)
-    return Due(False, f"next {what} {words.moment(planned_s)}, in {words.span(planned_s - now_s)}", planned_s, called)
+        told = f"{what} due since {words.format_time(planned_s)}, last one {words.format_time(since_s)}"
+        return ScheduleStatus(True, told, next_time(schedule, now_s), called)
+    return ScheduleStatus(
+        False, f"next {what} {words.format_time(planned_s)}, in {words.format_duration(planned_s - now_s)}", planned_s, called
+    )
 
 
-def late_s(interval_s: int, delay_ppm: int, jitter_bps: int) -> int:
+def jitter_delay_s(interval_s: int, delay_ppm: int, jitter_bps: int) -> int:
     """How late a review is, in seconds: a drawn part of `jitter_bps` of its interval, and of an hour at most (T15).
 
     Whoever knows a schedule would else know the minute of the trade. It is never early: what a trigger permits stays permitted.
@@ -174,17 +176,17 @@ def next_time(schedule: Schedule, after_s: int) -> int | None:
             return next_cron_time(schedule, after_s)
 
 
-def of(trigger: Trigger) -> tuple[Schedule, ...]:
+def schedules_of(trigger: Trigger) -> tuple[Schedule, ...]:
     """The schedules of a trigger."""
     match trigger:
         case Every() | Cron():
             return (trigger,)
-        case Hybrid(_, schedule):
+        case HybridTrigger(_, schedule):
             return (schedule,)
-        case Staged(review, execution):
+        case StagedTrigger(review, execution):
             return (review, execution)
         case AnyOf(triggers):
-            return tuple(schedule for one in triggers for schedule in of(one))
+            return tuple(schedule for one in triggers for schedule in schedules_of(one))
         case _:
             return ()
 

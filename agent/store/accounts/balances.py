@@ -13,13 +13,22 @@ from sqlalchemy import Connection, Select, bindparam, func, literal_column, sele
 
 from agent import codec
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import Books, Earlier, Flow, FlowKind, Intent, LpMove, Opening, OwnChange, Snapshot
-from agent.policy.cash_flows.balance_changes import SPELL_S, unpriced_fall
-from agent.store import database as meta
-from agent.store import records
-from agent.store.accounts import ledger_sums as running
-from agent.store.database import Database, add, every, first, highest, put, values
-from agent.store.tables import EarlierRow, FlowRow, FoundRow, IntentRow, LiquidityRow, OpeningRow
+from agent.model import (
+    ExpectedBalances,
+    ExternalTransaction,
+    ExternalTransfer,
+    ExternalTransferKind,
+    Intent,
+    LpPositionChange,
+    OpeningBalance,
+    OwnBalanceChange,
+    Snapshot,
+)
+from agent.policy.cash_flows.balance_changes import ACCEPTANCE_WINDOW_S, unpriced_loss_reason
+from agent.store import database, records
+from agent.store.accounts import ledger_sums
+from agent.store.database import Database, all_rows, column_values, first_row, insert_rows, max_value, upsert_rows
+from agent.store.tables import ExternalTransactionRow, ExternalTransferRow, FoundPositionRow, IntentRow, LiquidityRow, OpeningRow
 from agent.store.transitions import CONSUMED, OPEN
 
 # --- What the wallet did before this store was made, or while it was another's: told by the chain, kept with the books.
@@ -31,33 +40,33 @@ ASKED = "day_asked_s"
 KNOWN = "day_known"
 
 
-def is_known(db: Connection, chain_now_s: int) -> bool:
+def prior_day_known(db: Connection, chain_now_s: int) -> bool:
     """Whether all of the last 24 h is known: the chain has told it, or they have passed since it was first asked.
 
     Not where it was told before payouts were written down with it (store version 0015): then the chain is asked once more.
     """
     if db.scalar(_young(), {"since": chain_now_s - DAY_S}) is not None:
         return False
-    known = meta.read(db, KNOWN, ASKED)
+    known = database.read_facts(db, KNOWN, ASKED)
     return KNOWN in known or (ASKED in known and chain_now_s >= int(known[ASKED]) + DAY_S)
 
 
-def asked(db: Connection, chain_now_s: int) -> None:
+def mark_day_asked(db: Connection, chain_now_s: int) -> None:
     """Remembers when it was first asked."""
-    if meta.known(db, ASKED) is None:
-        meta.write(db, {ASKED: chain_now_s})
+    if database.find_fact(db, ASKED) is None:
+        database.write_facts(db, {ASKED: chain_now_s})
 
 
-def remember(db: Connection, found: Sequence[Earlier], nonce: int) -> None:
+def record_prior_day(db: Connection, found: Sequence[ExternalTransaction], nonce: int) -> None:
     """Writes down what the chain told up to the wallet's next `nonce`; what this store sent itself it knows already.
 
     Balances were taken as they are, or compared, up to the block of the openings: only what came after explains anything.
     """
     counted = db.scalar(select(func.max(OpeningRow.block_number)))
     paid_out = {one.tx_hash: str(one.outflow) for one in found}
-    for untold in values(db, select(EarlierRow.tx_hash).where(EarlierRow.outflow.is_(None))):
-        db.execute(update(EarlierRow).where(EarlierRow.tx_hash == untold).values(outflow=paid_out.get(untold, "0")))
-    known = {*values(db, select(EarlierRow.tx_hash))}
+    for untold in column_values(db, select(ExternalTransactionRow.tx_hash).where(ExternalTransactionRow.outflow.is_(None))):
+        db.execute(update(ExternalTransactionRow).where(ExternalTransactionRow.tx_hash == untold).values(outflow=paid_out.get(untold, "0")))
+    known = {*column_values(db, select(ExternalTransactionRow.tx_hash))}
     rows = []
     for one in found:
         ours = db.scalar(select(IntentRow.id).where(IntentRow.tx_hash == one.tx_hash).limit(1)) is not None
@@ -76,25 +85,25 @@ def remember(db: Connection, found: Sequence[Earlier], nonce: int) -> None:
                     "outflow": str(one.outflow),
                 }
             )
-    add(db, EarlierRow, rows)
-    meta.write(db, {KNOWN: nonce})
+    insert_rows(db, ExternalTransactionRow, rows)
+    database.write_facts(db, {KNOWN: nonce})
 
 
-def forget(db: Connection, nonce: int) -> bool:
+def forget_prior_day(db: Connection, nonce: int) -> bool:
     """Something else used the wallet: the chain has to be asked anew, unless what it told went up to this next `nonce`."""
-    if meta.known(db, KNOWN) == str(nonce):
+    if database.find_fact(db, KNOWN) == str(nonce):
         return False
-    meta.drop(db, KNOWN, ASKED)
+    database.delete_facts(db, KNOWN, ASKED)
     return True
 
 
-def changes(db: Connection) -> tuple[OwnChange, ...]:
+def prior_changes(db: Connection) -> tuple[OwnBalanceChange, ...]:
     """What these transactions did to balances, as far as openings do not contain it."""
-    rows = every(db, _changes(), EarlierRow)
-    return tuple(OwnChange(token, raw, row.block_number) for row in rows for token, raw in moved(row))
+    rows = all_rows(db, _changes(), ExternalTransactionRow)
+    return tuple(OwnBalanceChange(token, raw, row.block_number) for row in rows for token, raw in parse_changes(row))
 
 
-def moved(row: EarlierRow) -> tuple[tuple[str, int], ...]:
+def parse_changes(row: ExternalTransactionRow) -> tuple[tuple[str, int], ...]:
     """The same of one transaction: base units with sign by token."""
     try:
         return tuple(sorted((token, int(raw)) for token, raw in json.loads(row.changes_json).items()))
@@ -102,26 +111,26 @@ def moved(row: EarlierRow) -> tuple[tuple[str, int], ...]:
         raise OperatorNeeded(f"store: an entry is damaged: {error}", "restore a backup, compare it with the chain") from None
 
 
-_changes = cache(lambda: select(EarlierRow).order_by(EarlierRow.block_number))
+_changes = cache(lambda: select(ExternalTransactionRow).order_by(ExternalTransactionRow.block_number))
 
 
 @cache
 def _young() -> Select[Any]:
     """One of the last 24 h whose payouts nobody has told."""
-    young = EarlierRow.chain_s > bindparam("since"), EarlierRow.outflow.is_(None)
-    return select(EarlierRow.tx_hash).where(*young).limit(1)
+    young = ExternalTransactionRow.chain_s > bindparam("since"), ExternalTransactionRow.outflow.is_(None)
+    return select(ExternalTransactionRow.tx_hash).where(*young).limit(1)
 
 
-FOLDED = "folded_seq"
+FOLDED_TO = "folded_seq"
 """Key of the newest intent that openings contain already: it and all before it are final and deep."""
-TURN = "books_turn"
+BALANCES_VERSION = "books_turn"
 ACCEPTED = "accepted_flows"
 """Key of the rises that were accepted last, each as number:chain time when."""
-ROSE = "rose_s"
+RISE_SINCE = "rose_s"
 LEFT_ALONE = "left_alone"
 """The newest flow when rises were last left alone above portfolio.max_live_value: those up to it stay so."""
 """Key of the chain time since which rises that nobody explains have held something back, one after another."""
-DEEP = 256
+FOLD_DEPTH_BLOCKS = 256
 """Blocks below the head from which on a final transaction is part of the opening: four times the deepest reorganisation that
 is followed."""
 RECENT = 1_000
@@ -132,45 +141,47 @@ SHOWN = 50
 """Open flows that a step sees."""
 _CONSUMED = frozenset(state.value for state in CONSUMED)
 _OPEN = frozenset(state.value for state in OPEN)
-RISES = (FlowKind.DEPOSIT, FlowKind.GIFT)
-FALLS = (FlowKind.WITHDRAWAL, FlowKind.LOSS)
+RISES = (ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT)
+FALLS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.LOSS)
 """What an owner may call a change that went up, and one that went down; the first is meant when nothing is said."""
-FELL = FlowRow.delta_raw.like(literal_column("'-%'"))
+FELL = ExternalTransferRow.delta_raw.like(literal_column("'-%'"))
 """Word for word what the index of falls says, or SQLite does not use it."""
 
 
-def books(db: Connection, wallet: str, coin: str) -> Books:
+def expected_balances(db: Connection, wallet: str, coin: str) -> ExpectedBalances:
     """Everything that balances are compared with."""
-    facts = meta.read(db, FOLDED, TURN)
-    rows = _behind(db, meta.whole(FOLDED, facts.get(FOLDED)))
+    facts = database.read_facts(db, FOLDED_TO, BALANCES_VERSION)
+    rows = _behind(db, database.parse_fact_number(FOLDED_TO, facts.get(FOLDED_TO)))
     unsettled = [row.nonce for row in rows if row.state in _OPEN and row.state not in _CONSUMED]
-    openings = every(db, _openings(), OpeningRow)
-    newest = flows(db, RECENT)
-    return Books(
-        openings=tuple(Opening(row.token, int(row.raw), row.block_number) for row in openings),
-        own=(*changes(db), *(change for row in rows for change in _own(row, wallet, coin))),
-        flows=newest if len(newest) < RECENT else _merged((*newest, *opened(db))),
+    openings = all_rows(db, _openings(), OpeningRow)
+    newest = newest_transfers(db, RECENT)
+    return ExpectedBalances(
+        openings=tuple(OpeningBalance(row.token, int(row.raw), row.block_number) for row in openings),
+        own=(*prior_changes(db), *(change for row in rows for change in _own(row, wallet, coin))),
+        flows=newest if len(newest) < RECENT else _merged((*newest, *open_transfers(db))),
         unsettled_nonce=min(unsettled, default=None),
-        turn=meta.whole(TURN, facts.get(TURN)),
+        turn=database.parse_fact_number(BALANCES_VERSION, facts.get(BALANCES_VERSION)),
     )
 
 
-def note(db: Connection, wallet: str, coin: str, snapshot: Snapshot, balances: Mapping[str, int], found: Sequence[Flow], turn: int) -> bool:  # noqa: C901
+def record_balances(  # noqa: C901
+    db: Connection, wallet: str, coin: str, snapshot: Snapshot, balances: Mapping[str, int], found: Sequence[ExternalTransfer], turn: int
+) -> bool:
     """Writes flows down, and what balances are to be from here on. False, and nothing written, when the books of that turn are
     no longer those of now: another process was faster.
     """
-    facts = meta.read(db, FOLDED, TURN)
-    if meta.whole(TURN, facts.get(TURN)) != turn:
+    facts = database.read_facts(db, FOLDED_TO, BALANCES_VERSION)
+    if database.parse_fact_number(BALANCES_VERSION, facts.get(BALANCES_VERSION)) != turn:
         return False
-    folded = meta.whole(FOLDED, facts.get(FOLDED))
+    folded = database.parse_fact_number(FOLDED_TO, facts.get(FOLDED_TO))
     rows = _behind(db, folded)
     ends: dict[int, int] = {}
     for row in rows:  # what was replaced or cancelled may still be mined, as long as a reorganisation can take what won its nonce
         ends[row.nonce] = max(ends.get(row.nonce, 0), _block(row))
-    carried = {row.token: (int(row.raw), row.block_number) for row in every(db, _openings(), OpeningRow) if row.token not in balances}
+    carried = {row.token: (int(row.raw), row.block_number) for row in all_rows(db, _openings(), OpeningRow) if row.token not in balances}
     changed = dict(carried)
     for row in rows:
-        if row.state in _OPEN or ends[row.nonce] > snapshot.head.number - DEEP:
+        if row.state in _OPEN or ends[row.nonce] > snapshot.head.number - FOLD_DEPTH_BLOCKS:
             break
         folded = row.seq
         for change in _own(row, wallet, coin):  # a balance that was not read now keeps its opening, which has to contain this too
@@ -179,21 +190,21 @@ def note(db: Connection, wallet: str, coin: str, snapshot: Snapshot, balances: M
                 changed[change.token] = (raw + change.delta_raw, block)
     own: dict[str, int] = {}
     behind = (change for row in rows if row.seq > folded for change in _own(row, wallet, coin))
-    for change in (*changes(db), *behind):
+    for change in (*prior_changes(db), *behind):
         if change.block <= snapshot.head.number:
             own[change.token] = own.get(change.token, 0) + change.delta_raw
     head = snapshot.head.number
     changed |= {token: (raw - own.get(token, 0), head) for token, raw in balances.items()}
     fresh = ((token, raw, block) for token, (raw, block) in changed.items() if carried.get(token) != (raw, block))
-    put(db, OpeningRow, [{"token": token, "raw": str(raw), "block_number": block} for token, raw, block in fresh])
-    meta.write(db, {FOLDED: folded, TURN: turn + 1})
+    upsert_rows(db, OpeningRow, [{"token": token, "raw": str(raw), "block_number": block} for token, raw, block in fresh])
+    database.write_facts(db, {FOLDED_TO: folded, BALANCES_VERSION: turn + 1})
     for flow in found:
         if flow.holds and flow.delta_raw > 0:
             _began(db, flow.chain_s)
         if flow.id:
             _amend(db, flow, snapshot.head.timestamp_s)
             continue
-        running.flowed(db, flow.token, flow.delta_raw)
+        ledger_sums.add_transfer(db, flow.token, flow.delta_raw)
         new = {
             "token": flow.token,
             "delta_raw": str(flow.delta_raw),
@@ -205,38 +216,38 @@ def note(db: Connection, wallet: str, coin: str, snapshot: Snapshot, balances: M
             "kind": None if flow.kind is None else flow.kind.value,
             "told_s": None,
         }
-        add(db, FlowRow, [new])
+        insert_rows(db, ExternalTransferRow, [new])
         if flow.undoes:
-            undone = FlowRow.seq.in_(flow.undoes), FlowRow.kind.is_(None)
-            db.execute(update(FlowRow).where(*undone).values(kind=FlowKind.UNDONE.value))
-    running.settle(db)
+            undone = ExternalTransferRow.seq.in_(flow.undoes), ExternalTransferRow.kind.is_(None)
+            db.execute(update(ExternalTransferRow).where(*undone).values(kind=ExternalTransferKind.UNDONE.value))
+    ledger_sums.advance_settled(db)
     return True
 
 
 def _began(db: Connection, at_s: int) -> None:
     """A rise holds something back: the wait began with it, or with one before."""
-    known = rose_s(meta.read(db, ROSE))
-    if known is None or not known <= at_s < known + SPELL_S:
-        meta.write(db, {ROSE: at_s})
+    known = rise_since_s(database.read_facts(db, RISE_SINCE))
+    if known is None or not known <= at_s < known + ACCEPTANCE_WINDOW_S:
+        database.write_facts(db, {RISE_SINCE: at_s})
 
 
-def rose_s(facts: Mapping[str, str]) -> int | None:
+def rise_since_s(facts: Mapping[str, str]) -> int | None:
     """Chain time since which such rises have held something back, by the fact ROSE; None where none has."""
-    return int(facts[ROSE]) if ROSE in facts else None
+    return int(facts[RISE_SINCE]) if RISE_SINCE in facts else None
 
 
 def mark_left_alone(db: Connection) -> None:
     """Remembers which rises are left alone: all until now."""
-    meta.write(db, {LEFT_ALONE: highest(db, FlowRow.seq)})
+    database.write_facts(db, {LEFT_ALONE: max_value(db, ExternalTransferRow.seq)})
 
 
 def left_rises(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     """Which of the rises are left alone, by the fact LEFT_ALONE, base units by token."""
-    until = meta.whole(LEFT_ALONE, facts.get(LEFT_ALONE))
-    return rises(db, until) if until else ()
+    until = database.parse_fact_number(LEFT_ALONE, facts.get(LEFT_ALONE))
+    return unexplained_rises(db, until) if until else ()
 
 
-def rises(db: Connection, until: int = MOST) -> tuple[tuple[str, int], ...]:
+def unexplained_rises(db: Connection, until: int = MOST) -> tuple[tuple[str, int], ...]:
     """What rose up to that flow and nobody has explained, base units by token."""
     sums: dict[str, int] = {}
     for token, raw in db.execute(_rises(), {"until": until}):
@@ -244,27 +255,27 @@ def rises(db: Connection, until: int = MOST) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(sums.items()))
 
 
-def _amend(db: Connection, flow: Flow, now_s: int) -> None:
+def _amend(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
     """Writes the value that an open flow has by now, and whether it is accepted; one that was explained meanwhile stays so."""
-    row = first(db, _by_number(), FlowRow, of=flow.id)
+    row = first_row(db, _by_number(), ExternalTransferRow, of=flow.id)
     if row is None or row.kind is not None:
         return
-    running.flowed(db, flow.token, 0)  # entries of the ledger are others now
+    ledger_sums.add_transfer(db, flow.token, 0)  # entries of the ledger are others now
     value = None if flow.value is None else str(flow.value)
     told: dict[str, object] = {}
-    if flow.kind is FlowKind.ACCEPTED:
+    if flow.kind is ExternalTransferKind.ACCEPTED:
         told = {"kind": flow.kind.value, "told_s": now_s}
-        known = _accepted(meta.read(db, ACCEPTED))[1 - SHOWN :]
-        meta.write(db, {ACCEPTED: " ".join(f"{seq}:{at_s}" for seq, at_s in (*known, (flow.id, now_s)))})
+        known = _accepted(database.read_facts(db, ACCEPTED))[1 - SHOWN :]
+        database.write_facts(db, {ACCEPTED: " ".join(f"{seq}:{at_s}" for seq, at_s in (*known, (flow.id, now_s)))})
     db.execute(_change(), {"of": flow.id, "value": value, "halts": flow.halts, "chain_s": flow.chain_s, **told})
 
 
-def accepted(db: Connection, facts: Mapping[str, str], chain_now_s: int) -> tuple[Flow, ...]:
+def accepted_deposits(db: Connection, facts: Mapping[str, str], chain_now_s: int) -> tuple[ExternalTransfer, ...]:
     """Rises that were accepted as deposits in the last 24 h of chain time, by the fact ACCEPTED: the newest SHOWN, but those renamed
     since; oldest first.
     """
-    rows = (first(db, _by_number(), FlowRow, of=seq) for seq, at_s in _accepted(facts) if at_s > chain_now_s - DAY_S)
-    return tuple(_flow(row) for row in rows if row is not None and row.kind == FlowKind.ACCEPTED.value)
+    rows = (first_row(db, _by_number(), ExternalTransferRow, of=seq) for seq, at_s in _accepted(facts) if at_s > chain_now_s - DAY_S)
+    return tuple(_transfer(row) for row in rows if row is not None and row.kind == ExternalTransferKind.ACCEPTED.value)
 
 
 def _accepted(facts: Mapping[str, str]) -> list[tuple[int, int]]:
@@ -272,23 +283,23 @@ def _accepted(facts: Mapping[str, str]) -> list[tuple[int, int]]:
     return [(int(seq), int(at_s)) for seq, at_s in found]
 
 
-def _merged(found: Sequence[Flow]) -> tuple[Flow, ...]:
+def _merged(found: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
     """Each once, oldest first."""
     by_id = {flow.id: flow for flow in found}
     return tuple(by_id[number] for number in sorted(by_id))
 
 
-def flows(db: Connection, limit: int) -> tuple[Flow, ...]:
+def newest_transfers(db: Connection, limit: int) -> tuple[ExternalTransfer, ...]:
     """The newest `limit` flows, explained ones too, oldest first."""
     return _found(db, _newest(), limit)
 
 
-def flows_after(db: Connection, flow_id: int) -> tuple[Flow, ...]:
+def transfers_after(db: Connection, flow_id: int) -> tuple[ExternalTransfer, ...]:
     """Flows that were written down after that one, explained ones too, oldest first."""
-    return tuple(_flow(row) for row in every(db, _after(), FlowRow, of=flow_id))
+    return tuple(_transfer(row) for row in all_rows(db, _after(), ExternalTransferRow, of=flow_id))
 
 
-def opened(db: Connection) -> tuple[Flow, ...]:
+def open_transfers(db: Connection) -> tuple[ExternalTransfer, ...]:
     """What nobody has explained, oldest first: all that halts, what fell, and the newest of the rest. Anybody may send dust as often
     as he likes, and hides no loss by it.
     """
@@ -298,24 +309,24 @@ def opened(db: Connection) -> tuple[Flow, ...]:
     return _merged([*newest, *(flow for query in (_halting(), _fallen()) for flow in _found(db, query, SHOWN))])
 
 
-def _found(db: Connection, newest_first: Select[Any], limit: int) -> tuple[Flow, ...]:
-    return tuple(reversed([_flow(row) for row in every(db, newest_first, FlowRow, limit=limit)]))
+def _found(db: Connection, newest_first: Select[Any], limit: int) -> tuple[ExternalTransfer, ...]:
+    return tuple(reversed([_transfer(row) for row in all_rows(db, newest_first, ExternalTransferRow, limit=limit)]))
 
 
-def tell(db: Connection, flow_id: int | None, kind: FlowKind | None, now_s: int) -> tuple[Flow, ...]:
+def classify_transfer(db: Connection, flow_id: int | None, kind: ExternalTransferKind | None, now_s: int) -> tuple[ExternalTransfer, ...]:
     """Writes down what a flow was, on the owner's word: an open one, or one that was accepted. Without an id every open one, without
     a kind the plainest.
 
     Raises ConfigError for a flow that is not there or not open, and for a kind that does not fit its direction.
     """
-    query = select(FlowRow).order_by(FlowRow.seq)
-    wanted = FlowRow.kind.is_(None) if flow_id is None else FlowRow.seq == min(flow_id, MOST)
-    rows = every(db, query.where(wanted), FlowRow)
+    query = select(ExternalTransferRow).order_by(ExternalTransferRow.seq)
+    wanted = ExternalTransferRow.kind.is_(None) if flow_id is None else ExternalTransferRow.seq == min(flow_id, MOST)
+    rows = all_rows(db, query.where(wanted), ExternalTransferRow)
     if flow_id is not None and not rows:
         raise ConfigError(f"flow {flow_id} is not in the store", "see trimtab flows")
     told = []
     for row in rows:
-        if row.kind not in (None, FlowKind.ACCEPTED.value):
+        if row.kind not in (None, ExternalTransferKind.ACCEPTED.value):
             raise ConfigError(f"flow {flow_id} was told already: {row.kind}", "see trimtab flows --all")
         fitting = RISES if int(row.delta_raw) > 0 else FALLS
         if kind is not None and kind not in fitting:
@@ -323,12 +334,12 @@ def tell(db: Connection, flow_id: int | None, kind: FlowKind | None, now_s: int)
             raise ConfigError(f"--as {kind.value}: flow {row.seq} {'rose' if fitting is RISES else 'fell'}, so it was a {names}")
         named = kind or fitting[0]
         db.execute(_change(), {"of": row.seq, "kind": named.value, "told_s": now_s})
-        told.append(replace(_flow(row), kind=named))
+        told.append(replace(_transfer(row), kind=named))
     return tuple(told)
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class LostValue:
     """Value of falls that no owner has called a withdrawal: of the last 24 h of chain time, and of all time; and why the first
     cannot be told, if so.
     """
@@ -338,125 +349,137 @@ class Lost:
     unknown: str
 
 
-def lost(db: Connection, chain_now_s: int) -> Lost:
+def lost_value(db: Connection, chain_now_s: int) -> LostValue:
     """What fell, as far as it is worth something that is known."""
     day, total, unknown = Fraction(0), Fraction(0), ""
-    for row in every(db, _falls(), FlowRow):
-        flow = _flow(row)
+    for row in all_rows(db, _falls(), ExternalTransferRow):
+        flow = _transfer(row)
         recent = flow.chain_s > chain_now_s - DAY_S
         if flow.is_loss and flow.value is None:
-            unknown = unpriced_fall(flow) if recent else unknown
+            unknown = unpriced_loss_reason(flow) if recent else unknown
         elif flow.is_loss and flow.value is not None:
             total -= flow.value
             day -= flow.value if recent else 0
-    return Lost(day, total, unknown)
+    return LostValue(day, total, unknown)
 
 
 def _behind(db: Connection, folded: int) -> Sequence[IntentRow]:
-    return every(db, _later(), IntentRow, of=folded)
+    return all_rows(db, _later(), IntentRow, of=folded)
 
 
-def _own(row: IntentRow, wallet: str, coin: str) -> list[OwnChange]:
+def _own(row: IntentRow, wallet: str, coin: str) -> list[OwnBalanceChange]:
     if row.state not in _CONSUMED:
         return []
-    intent: Intent = records.intent(row)
+    intent: Intent = records.intent_from_row(row)
     block = 0 if intent.receipt is None else intent.receipt.block_number
-    return [OwnChange(token, raw, block) for token, raw in sorted(intent.changes(wallet, coin).items())]
+    return [OwnBalanceChange(token, raw, block) for token, raw in sorted(intent.changes(wallet, coin).items())]
 
 
 def _block(row: IntentRow) -> int:
     """Block of a transaction, 0 for one that never came into any."""
-    intent = records.intent(row)
+    intent = records.intent_from_row(row)
     return 0 if intent.receipt is None else intent.receipt.block_number
 
 
-def _flow(row: FlowRow) -> Flow:
+def _transfer(row: ExternalTransferRow) -> ExternalTransfer:
     try:
-        kind = None if row.kind is None else FlowKind(row.kind)
+        kind = None if row.kind is None else ExternalTransferKind(row.kind)
         value = None if row.value is None else Fraction(row.value)
         delta = int(row.delta_raw)
     except (ValueError, ZeroDivisionError) as error:
         raise OperatorNeeded(f"store: a flow is damaged: {error}", "restore a backup, compare it with the chain") from None
-    return Flow(row.seq, row.token, delta, value, row.since_block, row.block_number, row.chain_s, row.halts, kind)
+    return ExternalTransfer(row.seq, row.token, delta, value, row.since_block, row.block_number, row.chain_s, row.halts, kind)
 
 
 _openings = cache(lambda: select(OpeningRow).order_by(OpeningRow.token))
 _later = cache(lambda: select(IntentRow).where(IntentRow.seq > bindparam("of")).order_by(IntentRow.seq))
-_by_number = cache(lambda: select(FlowRow).where(FlowRow.seq == bindparam("of")))
-_change = cache(lambda: update(FlowRow).where(FlowRow.seq == bindparam("of")))
-_after = cache(lambda: select(FlowRow).where(FlowRow.seq > bindparam("of")).order_by(FlowRow.seq))
-_newest = cache(lambda: select(FlowRow).order_by(FlowRow.seq.desc()).limit(bindparam("limit")))
-_waiting = cache(lambda: _newest().where(FlowRow.kind.is_(None)))
-_halting = cache(lambda: _waiting().where(FlowRow.halts))
+_by_number = cache(lambda: select(ExternalTransferRow).where(ExternalTransferRow.seq == bindparam("of")))
+_change = cache(lambda: update(ExternalTransferRow).where(ExternalTransferRow.seq == bindparam("of")))
+_after = cache(lambda: select(ExternalTransferRow).where(ExternalTransferRow.seq > bindparam("of")).order_by(ExternalTransferRow.seq))
+_newest = cache(lambda: select(ExternalTransferRow).order_by(ExternalTransferRow.seq.desc()).limit(bindparam("limit")))
+_waiting = cache(lambda: _newest().where(ExternalTransferRow.kind.is_(None)))
+_halting = cache(lambda: _waiting().where(ExternalTransferRow.halts))
 _fallen = cache(lambda: _waiting().where(FELL))
-_falls = cache(lambda: select(FlowRow).where(FELL))
-_rises = cache(lambda: select(FlowRow.token, FlowRow.delta_raw).where(FlowRow.kind.is_(None), ~FELL, FlowRow.seq <= bindparam("until")))
+_falls = cache(lambda: select(ExternalTransferRow).where(FELL))
+_rises = cache(
+    lambda: select(ExternalTransferRow.token, ExternalTransferRow.delta_raw).where(
+        ExternalTransferRow.kind.is_(None), ~FELL, ExternalTransferRow.seq <= bindparam("until")
+    )
+)
 
 
 # --- Liquidity positions that the store did not see begin, or whose end it did not see, and what their owner said of them.
 
 
 UNDECIDED, TAKEN, FORGOTTEN = "undecided", "taken", "forgotten"
-LOOKED = "positions_looked"
+POSITIONS_SCANNED = "positions_looked"
 """Key that says that the wallet was looked through since the store was new, or adopted."""
 
 
-def moves(db: Connection) -> tuple[LpMove, ...]:
+def position_moves(db: Connection) -> tuple[LpPositionChange, ...]:
     """What is known of the agent's positions, oldest first: those that were taken over, then what mined intents did, without what
     was forgotten since.
     """
-    found = {row.name: row for row in every(db, _positions_found(), FoundRow)}
-    taken = [records.loaded(LpMove, row.move_json) for row in found.values() if row.verdict == TAKEN and row.move_json is not None]
+    found = {row.name: row for row in all_rows(db, _positions_found(), FoundPositionRow)}
+    taken = [
+        records.decode_json(LpPositionChange, row.move_json) for row in found.values() if row.verdict == TAKEN and row.move_json is not None
+    ]
     own = []
     for text, seq in db.execute(_positions_own()):
-        move = records.loaded(LpMove, text)
+        move = records.decode_json(LpPositionChange, text)
         verdict = found.get(move.name)
         if verdict is None or verdict.verdict != FORGOTTEN or seq > verdict.after_seq:
             own.append(move)
     return (*taken, *own)
 
 
-def moved_since(db: Connection, after: int | None) -> set[str]:
+def positions_moved_since(db: Connection, after: int | None) -> set[str]:
     """Names of positions that the agent itself moved by intents beyond that number; none without one."""
-    return set() if after is None else {records.loaded(LpMove, text).name for text in values(db, _own_beyond(), of=after)}
+    return (
+        set()
+        if after is None
+        else {records.decode_json(LpPositionChange, text).name for text in column_values(db, _own_beyond(), of=after)}
+    )
 
 
-def undecided(db: Connection) -> tuple[str, ...]:
+def undecided_positions(db: Connection) -> tuple[str, ...]:
     """Names of positions that the owner has to decide on."""
-    return tuple(values(db, _undecided()))
+    return tuple(column_values(db, _undecided()))
 
 
-def looked(db: Connection) -> bool:
+def positions_scanned(db: Connection) -> bool:
     """Whether the wallet was looked through."""
-    return meta.known(db, LOOKED) is not None
+    return database.find_fact(db, POSITIONS_SCANNED) is not None
 
 
 def note_positions(db: Connection, names: Iterable[str], now_s: int) -> None:
     """Remembers positions to be decided on; those that were decided on stay so."""
-    known = {row.name for row in every(db, _positions_found(), FoundRow)}
+    known = {row.name for row in all_rows(db, _positions_found(), FoundPositionRow)}
     fresh = [name for name in dict.fromkeys(names) if name not in known]
-    add(db, FoundRow, [{"name": name, "verdict": UNDECIDED, "move_json": None, "after_seq": 0, "at_s": now_s} for name in fresh])
-    meta.write(db, {LOOKED: 1})
+    insert_rows(
+        db, FoundPositionRow, [{"name": name, "verdict": UNDECIDED, "move_json": None, "after_seq": 0, "at_s": now_s} for name in fresh]
+    )
+    database.write_facts(db, {POSITIONS_SCANNED: 1})
 
 
-def look_again(db: Connection) -> None:
+def require_position_scan(db: Connection) -> None:
     """Something else used the wallet: it has to be looked through anew."""
-    meta.drop(db, LOOKED)
+    database.delete_facts(db, POSITIONS_SCANNED)
 
 
-def decide(db: Connection, name: str, move: LpMove | None, now_s: int) -> None:
+def store_position_decision(db: Connection, name: str, move: LpPositionChange | None, now_s: int) -> None:
     """The owner's word: `move` stands for the mint of a position that counts from here on, None for one that is forgotten."""
     verdict, text = (FORGOTTEN, None) if move is None else (TAKEN, codec.dumps(move))
-    row = {"name": name, "verdict": verdict, "move_json": text, "after_seq": highest(db, IntentRow.seq), "at_s": now_s}
-    put(db, FoundRow, [row])
+    row = {"name": name, "verdict": verdict, "move_json": text, "after_seq": max_value(db, IntentRow.seq), "at_s": now_s}
+    upsert_rows(db, FoundPositionRow, [row])
 
 
-_positions_found = cache(lambda: select(FoundRow))
+_positions_found = cache(lambda: select(FoundPositionRow))
 
 
 @cache
 def _undecided() -> Select[Any]:
-    return select(FoundRow.name).where(FoundRow.verdict == UNDECIDED).order_by(FoundRow.name)
+    return select(FoundPositionRow.name).where(FoundPositionRow.verdict == UNDECIDED).order_by(FoundPositionRow.name)
 
 
 @cache
@@ -475,70 +498,70 @@ def _own_beyond() -> Select[Any]:
 # --- What the wallet's balances should be, and what came or went without the agent: the part of the store that keeps accounts.
 
 
-class Accounts(Database):
+class BalanceStore(Database):
     """Balances, flows, and what was before this store; each method is a transaction of its own."""
 
-    def books(self) -> Books:
+    def books(self) -> ExpectedBalances:
         """What balances should be, and the newest flows."""
         with self._read("read the books") as db:
-            return books(db, self.wallet, self.coin)
+            return expected_balances(db, self.wallet, self.coin)
 
-    def note_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[Flow], turn: int) -> bool:
+    def record_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[ExternalTransfer], turn: int) -> bool:
         """Writes unexplained flows down, and the balances `found` as those to go on from. False, and nothing written, when the
         books have been turned since: another process was faster.
         """
         with self._write("write the books") as db:
-            return note(db, self.wallet, self.coin, snapshot, found, flows, turn)
+            return record_balances(db, self.wallet, self.coin, snapshot, found, flows, turn)
 
-    def flows(self, limit: int = 1000) -> tuple[Flow, ...]:
+    def flows(self, limit: int = 1000) -> tuple[ExternalTransfer, ...]:
         """The newest unexplained changes of balances, explained ones too, oldest first."""
         with self._read("read the flows") as db:
-            return flows(db, limit)
+            return newest_transfers(db, limit)
 
-    def tell_flow(self, flow_id: int | None, kind: FlowKind | None, now_s: int) -> tuple[Flow, ...]:
+    def classify_transfer(self, flow_id: int | None, kind: ExternalTransferKind | None, now_s: int) -> tuple[ExternalTransfer, ...]:
         """What an open flow was, on the owner's word; None means every open one, and what is plainest. Raises ConfigError."""
         with self._write("write what a flow was") as db:
-            return tell(db, flow_id, kind, now_s)
+            return classify_transfer(db, flow_id, kind, now_s)
 
-    def day_is_known(self, chain_now_s: int) -> bool:
+    def prior_day_known(self, chain_now_s: int) -> bool:
         """Whether all that the wallet did in the last 24 h of chain time is in the books."""
         with self._read("read the books") as db:
-            return is_known(db, chain_now_s)
+            return prior_day_known(db, chain_now_s)
 
-    def ask_day(self, chain_now_s: int) -> None:
+    def mark_day_asked(self, chain_now_s: int) -> None:
         """Remembers since when the chain was asked in vain what the wallet did before."""
         with self._write("write the books") as db:
-            asked(db, chain_now_s)
+            mark_day_asked(db, chain_now_s)
 
-    def tell_day(self, found: Iterable[Earlier], nonce: int) -> None:
+    def record_prior_day(self, found: Iterable[ExternalTransaction], nonce: int) -> None:
         """Writes down what the wallet did that this store does not know, up to its next `nonce`: from here on its last 24 h are
         known.
         """
         with self._write("write the books") as db:
-            remember(db, tuple(found), nonce)
+            record_prior_day(db, tuple(found), nonce)
 
     # liquidity
-    def liquidity_moves(self) -> tuple[LpMove, ...]:
+    def liquidity_moves(self) -> tuple[LpPositionChange, ...]:
         """What the agent's own transactions did to liquidity positions, and what it took over, oldest first."""
         with self._read("read liquidity positions") as db:
-            return moves(db)
+            return position_moves(db)
 
-    def positions_are_known(self) -> bool:
+    def positions_scanned(self) -> bool:
         """Whether the wallet was looked through for positions since the store was new, or adopted."""
         with self._read("read liquidity positions") as db:
-            return looked(db)
+            return positions_scanned(db)
 
     def mark_left_alone(self) -> None:
         """Remembers that every rise that nobody has explained is left alone, until somebody does."""
         with self._write("write what is left alone") as db:
             mark_left_alone(db)
 
-    def note_positions(self, names: Iterable[str], now_s: int) -> None:
+    def record_positions(self, names: Iterable[str], now_s: int) -> None:
         """Remembers positions that the owner has to decide on."""
         with self._write("write liquidity positions") as db:
             note_positions(db, names, now_s)
 
-    def decide_position(self, name: str, move: LpMove | None, now_s: int) -> None:
+    def decide_position(self, name: str, move: LpPositionChange | None, now_s: int) -> None:
         """The owner's word on a position: `move` stands for its mint and it counts from here on, or None and it is forgotten."""
         with self._write("write a liquidity position") as db:
-            decide(db, name, move, now_s)
+            store_position_decision(db, name, move, now_s)

@@ -15,15 +15,21 @@ from sqlalchemy import Connection, Select, bindparam, exists, func, select, upda
 from agent import codec
 from agent.accounting import entries as rules
 from agent.errors import OperatorNeeded
-from agent.model import BookOpening, BookTokens, Entry, Intent, Plan, Rebalance, Snapshot, Stand, Valuation
-from agent.store import database as meta
-from agent.store import records
-from agent.store.accounts import balances
-from agent.store.accounts import balances as positions
-from agent.store.accounts import ledger_sums as running
-from agent.store.accounts import ledger_sums as stored
-from agent.store.database import Database, add, added, every, first, highest, values
-from agent.store.tables import BookOpeningRow, BookRow, EarlierRow, EntryRow, FlowRow, IntentRow, OpeningRow, Step, ValuationRow
+from agent.model import Entry, Intent, LedgerBalance, LedgerOpening, LedgerTokens, Plan, Rebalance, Snapshot, Valuation
+from agent.store import database, records
+from agent.store.accounts import balances, ledger_sums
+from agent.store.database import Database, all_rows, column_values, first_row, insert_returning_id, insert_rows, max_value
+from agent.store.tables import (
+    BookOpeningRow,
+    BookRow,
+    EntryRow,
+    ExternalTransactionRow,
+    ExternalTransferRow,
+    IntentRow,
+    OpeningRow,
+    StepRow,
+    ValuationRow,
+)
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
 from agent.units import NATIVE, Token
 
@@ -34,7 +40,7 @@ _CONSUMED = tuple(state.value for state in CONSUMED)
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
+class LedgerBook:
     """One set of books."""
 
     number: int
@@ -43,83 +49,85 @@ class Book:
     note: str
 
 
-def book_now(db: Connection, kind: str) -> Book | None:
+def current_book(db: Connection, kind: str) -> LedgerBook | None:
     """The newest book, where it is of that kind."""
-    row = first(db, _newest_book(), BookRow)
-    return None if row is None or row.kind != kind else Book(row.seq, row.kind, row.opened_s, row.note)
+    row = first_row(db, _newest_book(), BookRow)
+    return None if row is None or row.kind != kind else LedgerBook(row.seq, row.kind, row.opened_s, row.note)
 
 
-def open_book(db: Connection, kind: str, now_s: int, note: str) -> Book:
+def open_book(db: Connection, kind: str, now_s: int, note: str) -> LedgerBook:
     """A book that begins now."""
-    return Book(added(db, BookRow, kind=kind, opened_s=now_s, note=note), kind, now_s, note)
+    return LedgerBook(insert_returning_id(db, BookRow, kind=kind, opened_s=now_s, note=note), kind, now_s, note)
 
 
-def openings(db: Connection, book: Book) -> Sequence[BookOpeningRow]:
+def openings(db: Connection, book: LedgerBook) -> Sequence[BookOpeningRow]:
     """What the book opened with, oldest first."""
-    return every(db, _openings(), BookOpeningRow, of=book.number)
+    return all_rows(db, _openings(), BookOpeningRow, of=book.number)
 
 
-def after(db: Connection, book: Book) -> int | None:
+def opened_after_intent(db: Connection, book: LedgerBook) -> int | None:
     """Number of the newest intent that is part of the first opening; None while nothing is open."""
     found: int | None = db.scalar(_after(), {"of": book.number})
     return found
 
 
-def stands(db: Connection, book: Book, wallet: str, coin: str, head_block: int) -> tuple[Stand, ...]:
+def ledger_balances(db: Connection, book: LedgerBook, wallet: str, coin: str, head_block: int) -> tuple[LedgerBalance, ...]:
     """See Bookkeeping.stands."""
     opened = {row.token: row for row in openings(db, book) if row.place == ""}
-    found = running.balances(db, book.number)
+    found = ledger_sums.running_balances(db, book.number)
 
     def add(token: str, raw: int) -> None:
         if token in found:
             found[token] += raw
 
-    for text in values(db, _ahead(), of=book.number, head=head_block):
-        for token, raw in moved(text).items():
+    for text in column_values(db, _ahead(), of=book.number, head=head_block):
+        for token, raw in parse_wallet_moves(text).items():
             add(token, -raw)
-    begun = max(running.settled_to(db), min((row.after_intent for row in opened.values()), default=0))
-    for row in every(db, _unentered(), IntentRow, begun=begun):
-        intent = records.intent(row)
+    begun = max(ledger_sums.settled_to(db), min((row.after_intent for row in opened.values()), default=0))
+    for row in all_rows(db, _unentered(), IntentRow, begun=begun):
+        intent = records.intent_from_row(row)
         if intent.receipt is not None and intent.receipt.block_number <= head_block:
             for token, raw in intent.changes(wallet, coin).items():
                 if token in opened and row.seq > opened[token].after_intent:
                     add(token, raw)
-    for earlier in every(db, _outside_by(), EarlierRow, head=head_block):
+    for earlier in all_rows(db, _outside_by(), ExternalTransactionRow, head=head_block):
         for token, raw in json.loads(earlier.changes_json).items():
             if token in opened and earlier.block_number > opened[token].block_number:
                 add(token, int(raw))
-    return tuple(Stand(token, raw) for token, raw in sorted(found.items()))
+    return tuple(LedgerBalance(token, raw) for token, raw in sorted(found.items()))
 
 
-def ledger(db: Connection, book: Book) -> tuple[Entry, ...]:
+def ledger(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
     """See Bookkeeping.ledger."""
     rows = openings(db, book)
     opened = {row.token: row for row in rows if row.place == ""}
     found: list[tuple[tuple[int, int, int], Entry]] = []
     for number, row in enumerate(rows):
         value = None if row.value is None else Fraction(row.value)
-        opening = BookOpening(row.place, row.token, int(row.raw), value, row.block_number, row.chain_s)
-        found.append(((row.block_number, 0, number), rules.opened(opening)))
-    for flow in balances.flows(db, balances.MOST):
+        opening = LedgerOpening(row.place, row.token, int(row.raw), value, row.block_number, row.chain_s)
+        found.append(((row.block_number, 0, number), rules.opening_entry(opening)))
+    for flow in balances.newest_transfers(db, balances.MOST):
         if flow.token in opened and flow.id > opened[flow.token].after_flow:
-            found.append(((flow.block, 1, flow.id), rules.flowed(flow)))
+            found.append(((flow.block, 1, flow.id), rules.transfer_entry(flow)))
     found += [((entry.block, 2, seq), entry) for seq, entry in entries(db, book)]
     found += _outside(db, book, opened)
     return tuple(entry for _, entry in sorted(found, key=lambda pair: pair[0]))
 
 
-def entries(db: Connection, book: Book) -> list[tuple[int, Entry]]:
+def entries(db: Connection, book: LedgerBook) -> list[tuple[int, Entry]]:
     """Entries of final intents with the intents' numbers, in the order of the chain."""
     rows = db.execute(_entries(), {"of": book.number})
-    with stored.undisturbed():
-        return [(seq, stored.entry(text)) for seq, text in rows]
+    with ledger_sums.gc_paused():
+        return [(seq, ledger_sums.parse_entry(text)) for seq, text in rows]
 
 
-def _outside(db: Connection, book: Book, opened: Mapping[str, BookOpeningRow]) -> list[tuple[tuple[int, int, int], Entry]]:
+def _outside(db: Connection, book: LedgerBook, opened: Mapping[str, BookOpeningRow]) -> list[tuple[tuple[int, int, int], Entry]]:
     """Transactions that other stores sent, at the prices of the valuation before them, or of the first one."""
     found: list[tuple[tuple[int, int, int], Entry]] = []
     valued: tuple[Valuation, ...] | None = None
-    for number, row in enumerate(every(db, select(EarlierRow).order_by(EarlierRow.block_number), EarlierRow)):
+    for number, row in enumerate(
+        all_rows(db, select(ExternalTransactionRow).order_by(ExternalTransactionRow.block_number), ExternalTransactionRow)
+    ):
         moved = {token: int(raw) for token, raw in json.loads(row.changes_json).items()}
         counted = {token for token in moved if token in opened and row.block_number > opened[token].block_number}
         if not counted:
@@ -127,24 +135,25 @@ def _outside(db: Connection, book: Book, opened: Mapping[str, BookOpeningRow]) -
         valued = valuations(db, book, 0, None) if valued is None else valued
         at = bisect_right([one.block for one in valued], row.block_number)
         near = valued[max(0, at - 1)].held if valued else ()
-        prices = rules.Prices({one.token: one.price for one in near}, NATIVE)
-        entry = rules.outside(row.tx_hash, row.block_number, row.chain_s, moved, prices, counted)
+        prices = rules.EntryPrices({one.token: one.price for one in near}, NATIVE)
+        entry = rules.external_entry(row.tx_hash, row.block_number, row.chain_s, moved, prices, counted)
         found.append(((row.block_number, 3, number), entry))
     return found
 
 
-def valuations(db: Connection, book: Book, from_s: int, until_s: int | None, newest: int | None = None) -> tuple[Valuation, ...]:
+def valuations(db: Connection, book: LedgerBook, from_s: int, until_s: int | None, newest: int | None = None) -> tuple[Valuation, ...]:
     """See Bookkeeping.valuations; only the `newest` where that is given."""
     query = select(ValuationRow).where(ValuationRow.book == book.number, ValuationRow.chain_s >= from_s)
     if until_s is not None:
         query = query.where(ValuationRow.chain_s <= until_s)
-    rows = every(db, query.order_by(ValuationRow.block_number.desc(), ValuationRow.seq.desc()).limit(newest), ValuationRow)
+    rows = all_rows(db, query.order_by(ValuationRow.block_number.desc(), ValuationRow.seq.desc()).limit(newest), ValuationRow)
     return tuple(
-        Valuation(row.block_number, row.chain_s, Fraction(row.value), stored.held(records.unpacked(row.held_z))) for row in reversed(rows)
+        Valuation(row.block_number, row.chain_s, Fraction(row.value), ledger_sums.parse_held(records.decompress_text(row.held_z)))
+        for row in reversed(rows)
     )
 
 
-def add_entry(db: Connection, book: Book, seq: int, entry: Entry) -> None:
+def add_entry(db: Connection, book: LedgerBook, seq: int, entry: Entry) -> None:
     """Writes a final intent's entry, and what it adds to the running balances."""
     row = {
         "intent_id": entry.id,
@@ -154,11 +163,11 @@ def add_entry(db: Connection, book: Book, seq: int, entry: Entry) -> None:
         "wallet_json": wallet_json(entry),
         "entry_json": codec.dumps(entry),
     }
-    add(db, EntryRow, [row])
-    running.add(db, book.number, running.wallet_moves(entry))
+    insert_rows(db, EntryRow, [row])
+    ledger_sums.add_moves(db, book.number, ledger_sums.wallet_moves(entry))
 
 
-def moved(text: str) -> dict[str, int]:
+def parse_wallet_moves(text: str) -> dict[str, int]:
     """What an entry moved in the wallet, base units by token, as `wallet_json` wrote it."""
     try:
         return {token: int(raw) for token, raw in json.loads(text).items()}
@@ -168,13 +177,13 @@ def moved(text: str) -> dict[str, int]:
 
 def wallet_json(entry: Entry) -> str:
     """What an entry moved in the wallet, as JSON of base units by token."""
-    return json.dumps({token: str(raw) for token, raw in running.wallet_moves(entry).items()})
+    return json.dumps({token: str(raw) for token, raw in ledger_sums.wallet_moves(entry).items()})
 
 
 _newest_book = cache(lambda: select(BookRow).order_by(BookRow.seq.desc()).limit(1))
 _after = cache(lambda: select(func.min(BookOpeningRow.after_intent)).where(BookOpeningRow.book == bindparam("of")))
-_outside_by = cache(lambda: select(EarlierRow).where(EarlierRow.block_number <= bindparam("head")))
-entry_of = cache(lambda: select(EntryRow).where(EntryRow.intent_id == bindparam("of")))
+_outside_by = cache(lambda: select(ExternalTransactionRow).where(ExternalTransactionRow.block_number <= bindparam("head")))
+select_entry = cache(lambda: select(EntryRow).where(EntryRow.intent_id == bindparam("of")))
 
 
 @cache
@@ -203,7 +212,7 @@ def _entries() -> Select[int, str]:
 
 
 LIVE = "live"
-NAMES = "book_tokens"
+NAMES_OF_TOKENS = "book_tokens"
 HOUR_S = 3_600
 _OPEN, _ENDED = (tuple(state.value for state in states) for states in (OPEN, ENDED_IN_BLOCK))
 _UNSETTLED = (*_OPEN, *_ENDED)
@@ -211,56 +220,58 @@ Place = tuple[str, str]
 """(place, token): "" is the wallet, else the name of a liquidity position."""
 
 
-class Bookkeeping(Database):
+class LedgerStore(Database):
     """Implements ports.Ledger; each method is a transaction of its own."""
 
     book_kind = LIVE
     """Whose books these are; a store whose newest book is of another kind opens a new one at the chain's balances."""
 
-    def book_now(self) -> Book | None:
+    def current_book(self) -> LedgerBook | None:
         """The book that is kept; None while none is open."""
         with self._read("read the ledger") as db:
-            return book_now(db, self.book_kind)
+            return current_book(db, self.book_kind)
 
-    def open_book(self, now_s: int, note: str) -> Book:
+    def open_book(self, now_s: int, note: str) -> LedgerBook:
         """Ends the book that is kept, and begins one that opens at the balances of the next look. Nothing of the old one is lost."""
         with self._write("open a book") as db:
             return open_book(db, self.book_kind, now_s, note)
 
-    def unentered(self) -> tuple[Intent, ...]:
+    def intents_without_entry(self) -> tuple[Intent, ...]:
         """Final and reverted intents that the book lacks, oldest first."""
         with self._read("read the ledger") as db:
-            book = book_now(db, self.book_kind)
-            begun = None if book is None else after(db, book)
+            book = current_book(db, self.book_kind)
+            begun = None if book is None else opened_after_intent(db, book)
             if begun is None:
                 return ()
-            missing = every(db, _lacking(_ENDED), IntentRow, begun=max(begun, running.settled_to(db)))
-            return tuple(records.intent(row) for row in missing if row.receipt_json is not None)
+            missing = all_rows(db, _lacking(_ENDED), IntentRow, begun=max(begun, ledger_sums.settled_to(db)))
+            return tuple(records.intent_from_row(row) for row in missing if row.receipt_json is not None)
 
     def unsettled(self) -> tuple[Intent, ...]:
         """Intents since the first opening that have not ended, or ended in a block and are not in the book yet, oldest first."""
         with self._read("read the ledger") as db:
-            book = book_now(db, self.book_kind)
-            begun = None if book is None else after(db, book)
+            book = current_book(db, self.book_kind)
+            begun = None if book is None else opened_after_intent(db, book)
             if begun is None:
                 return ()
-            return tuple(map(records.intent, every(db, _lacking(_UNSETTLED), IntentRow, begun=max(begun, running.settled_to(db)))))
+            return tuple(
+                map(records.intent_from_row, all_rows(db, _lacking(_UNSETTLED), IntentRow, begun=max(begun, ledger_sums.settled_to(db))))
+            )
 
-    def enterable(self) -> tuple[Intent, ...]:
+    def enterable_intents(self) -> tuple[Intent, ...]:
         """All final and reverted intents since the book opened, in the order of the chain."""
         with self._read("read the ledger") as db:
-            book = book_now(db, self.book_kind)
-            begun = None if book is None else after(db, book)
+            book = current_book(db, self.book_kind)
+            begun = None if book is None else opened_after_intent(db, book)
             if begun is None:
                 return ()
-            ended = every(db, _since(_ENDED), IntentRow, begun=begun)
-            found = [records.intent(row) for row in ended if row.receipt_json is not None]
+            ended = all_rows(db, _since(_ENDED), IntentRow, begun=begun)
+            found = [records.intent_from_row(row) for row in ended if row.receipt_json is not None]
             return tuple(sorted(found, key=lambda one: 0 if one.receipt is None else one.receipt.block_number))
 
     def counted(self, intent_id: str) -> frozenset[str]:
         """Tokens whose movements by that intent belong into the book: they were in it when the intent was written down."""
         with self._read("read the ledger") as db:
-            book, seq = book_now(db, self.book_kind), db.scalar(select(IntentRow.seq).where(IntentRow.id == intent_id))
+            book, seq = current_book(db, self.book_kind), db.scalar(select(IntentRow.seq).where(IntentRow.id == intent_id))
             if book is None or seq is None:
                 return frozenset()
             return frozenset(row.token for row in openings(db, book) if row.place == "" and row.after_intent < seq)
@@ -269,25 +280,25 @@ class Bookkeeping(Database):
         """Whether the plan of that intent's step was asked for by hand; false where the step wrote no plan down."""
         with self._read("read the step") as db:
             found = db.scalar(_plan(), {"of": intent_id})
-            plan = None if found is None else records.loaded(Plan, records.unpacked(found))
+            plan = None if found is None else records.decode_json(Plan, records.decompress_text(found))
             return plan is not None and isinstance(plan.decision, Rebalance) and plan.decision.by_hand
 
     def principal(self, position: str) -> dict[str, int]:
         """What the ledger says that was put into a liquidity position and not taken out, base units by token."""
         account = f"{rules.LP}:{position}"
-        return {token: raw for (name, token), raw in rules.balances(self.ledger()).items() if name == account}
+        return {token: raw for (name, token), raw in rules.account_balances(self.ledger()).items() if name == account}
 
     def enter(self, intent: Intent, entry: Entry) -> bool:
         """Writes the entry of a final intent; False, and nothing written, where it has one or its receipt is another by now."""
         with self._write("write an entry") as db:
-            book = book_now(db, self.book_kind)
-            row = first(db, _intent(), IntentRow, of=intent.id)
-            if book is None or row is None or row.state not in _ENDED or first(db, entry_of(), EntryRow, of=intent.id) is not None:
+            book = current_book(db, self.book_kind)
+            row = first_row(db, _intent(), IntentRow, of=intent.id)
+            if book is None or row is None or row.state not in _ENDED or first_row(db, select_entry(), EntryRow, of=intent.id) is not None:
                 return False
-            if records.intent(row).receipt != intent.receipt:
+            if records.intent_from_row(row).receipt != intent.receipt:
                 return False
             add_entry(db, book, row.seq, entry)
-            running.settle(db)
+            ledger_sums.advance_settled(db)
             return True
 
     def open_places(self, snapshot: Snapshot, found: Mapping[Place, tuple[int, Fraction | None]]) -> tuple[Place, ...]:
@@ -295,152 +306,154 @@ class Bookkeeping(Database):
         is on its way, nor on a snapshot that balances were not compared on. Positions of our own making are entered by their receipts.
         """
         with self._write("open the ledger") as db:
-            book = book_now(db, self.book_kind) or open_book(db, self.book_kind, snapshot.head.timestamp_s, "")
+            book = current_book(db, self.book_kind) or open_book(db, self.book_kind, snapshot.head.timestamp_s, "")
             known = {(row.place, row.token) for row in openings(db, book)}
-            own = positions.moved_since(db, after(db, book))
+            own = balances.positions_moved_since(db, opened_after_intent(db, book))
             fresh = [place for place in found if place not in known and place[0] not in own]
             if not fresh or db.scalar(_any_open()) is not None:
                 return ()
-            compared = {row.token for row in every(db, select(OpeningRow), OpeningRow) if row.block_number == snapshot.head.number}
+            compared = {row.token for row in all_rows(db, select(OpeningRow), OpeningRow) if row.block_number == snapshot.head.number}
             taken = tuple(place for place in fresh if place[0] or place[1] in compared)
             head = snapshot.head
             at = {"book": book.number, "block_number": head.number, "chain_s": head.timestamp_s}
-            at |= {"after_intent": highest(db, IntentRow.seq), "after_flow": highest(db, FlowRow.seq)}
+            at |= {"after_intent": max_value(db, IntentRow.seq), "after_flow": max_value(db, ExternalTransferRow.seq)}
             opened = []
             for name, token in taken:
                 raw, value = found[name, token]
                 worth = None if value is None else str(value)
                 opened.append({"place": name, "token": token, "raw": str(raw), "value": worth, **at})
-            add(db, BookOpeningRow, opened)
-            running.begin(db, book.number, {token: found[name, token][0] for name, token in taken if not name})
+            insert_rows(db, BookOpeningRow, opened)
+            ledger_sums.open_balances(db, book.number, {token: found[name, token][0] for name, token in taken if not name})
             return taken
 
     def has_places(self, places: Iterable[Place]) -> bool:
         """Whether all of these are in the book, or are positions of the agent's own making."""
         with self._read("read the ledger") as db:
-            book = book_now(db, self.book_kind)
+            book = current_book(db, self.book_kind)
             if book is None:
                 return False
             known = {(row.place, row.token) for row in openings(db, book)}
-            own = positions.moved_since(db, after(db, book))
+            own = balances.positions_moved_since(db, opened_after_intent(db, book))
             return all(place in known or place[0] in own for place in places)
 
-    def stands(self, head_block: int) -> tuple[Stand, ...]:
+    def ledger_balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
         """What the wallet should hold by the ledger at that block, what is mined and not final included."""
         with self._read("read the ledger") as db:
-            book = book_now(db, self.book_kind)
-            return () if book is None else stands(db, book, self.wallet, self.coin, head_block)
+            book = current_book(db, self.book_kind)
+            return () if book is None else ledger_balances(db, book, self.wallet, self.coin, head_block)
 
-    def misstated(self) -> tuple[str, ...]:
+    def find_misstatements(self) -> tuple[str, ...]:
         """Where what looks go by (see store/accounts/ledger_sums.py) is not what the entries come to, in words; nothing in sound books."""
         with self._read("prove the ledger") as db:
-            book = book_now(db, self.book_kind)
-            return () if book is None else running.proven(db, book.number)
+            book = current_book(db, self.book_kind)
+            return () if book is None else ledger_sums.find_misstatements(db, book.number)
 
-    def recount(self) -> None:
+    def rebuild_sums(self) -> None:
         """Sums up anew what looks go by."""
         with self._write("sum the ledger up anew") as db:
-            if (book := book_now(db, self.book_kind)) is not None:
-                running.recount(db, book.number)
+            if (book := current_book(db, self.book_kind)) is not None:
+                ledger_sums.rebuild_sums(db, book.number)
 
     def ledger(self) -> tuple[Entry, ...]:
         """Every entry of the book, in the order of the chain: openings, flows, what was sent without the store, final intents."""
         with self._read("read the ledger") as db:
-            book = book_now(db, self.book_kind)
+            book = current_book(db, self.book_kind)
             return () if book is None else ledger(db, book)
 
-    def ledger_mark(self) -> tuple[int, ...]:
+    def ledger_version(self) -> tuple[int, ...]:
         """Figures that change whenever the ledger does."""
         counts = (
             select(func.max(BookRow.seq)),
             select(func.count(), func.max(BookOpeningRow.block_number)).select_from(BookOpeningRow),
-            select(func.max(FlowRow.seq)),
-            select(func.count()).select_from(FlowRow).where(FlowRow.kind.is_(None)),
-            select(func.count(), func.max(EarlierRow.block_number)).select_from(EarlierRow),
+            select(func.max(ExternalTransferRow.seq)),
+            select(func.count()).select_from(ExternalTransferRow).where(ExternalTransferRow.kind.is_(None)),
+            select(func.count(), func.max(ExternalTransactionRow.block_number)).select_from(ExternalTransactionRow),
         )
         with self._read("read the ledger") as db:
             found = [int(number or 0) for query in counts for number in db.execute(query).one()]
-            return (running.turn(db), *found)
+            return (ledger_sums.entries_version(db), *found)
 
     def entered(self) -> tuple[Entry, ...]:
         """Entries of intents alone, as they were written."""
         with self._read("read the ledger") as db:
-            book = book_now(db, self.book_kind)
+            book = current_book(db, self.book_kind)
             return () if book is None else tuple(entry for _, entry in entries(db, book))
 
     def entries_of(self, intent_ids: Iterable[str]) -> tuple[Entry, ...]:
         """Entries of these intents, as far as they are in the book."""
         with self._read("read the ledger") as db:
-            book = book_now(db, self.book_kind)
+            book = current_book(db, self.book_kind)
             if book is None:
                 return ()
             query = select(EntryRow.entry_json).where(EntryRow.intent_id.in_(list(intent_ids)), EntryRow.book == book.number)
-            return tuple(stored.entry(text) for text in values(db, query.order_by(EntryRow.block_number, EntryRow.intent_seq)))
+            return tuple(
+                ledger_sums.parse_entry(text) for text in column_values(db, query.order_by(EntryRow.block_number, EntryRow.intent_seq))
+            )
 
     def rewrite(self, entries: Sequence[tuple[Intent, Entry]]) -> None:
         """Puts other entries in the place of those that were written; all of them or none."""
         with self._write("write the ledger anew") as db:
             for intent, entry in entries:
-                row = first(db, entry_of(), EntryRow, of=intent.id)
+                row = first_row(db, select_entry(), EntryRow, of=intent.id)
                 if row is not None:
-                    running.add(db, row.book, moved(row.wallet_json), -1)
+                    ledger_sums.add_moves(db, row.book, parse_wallet_moves(row.wallet_json), -1)
                     texts = {"wallet_json": wallet_json(entry), "entry_json": codec.dumps(entry)}
                     db.execute(update(EntryRow).where(EntryRow.intent_id == intent.id).values(**texts))
-                    running.add(db, row.book, running.wallet_moves(entry))
+                    ledger_sums.add_moves(db, row.book, ledger_sums.wallet_moves(entry))
 
-    def name_tokens(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
+    def record_token_names(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
         """Remembers what tokens are called, also once they have left the portfolio; writes only what is new."""
         with self._read("read the ledger") as db:
-            before = meta.text(db, NAMES)
-        known = BookTokens((), numeraire, coin) if not before else records.loaded(BookTokens, before)
+            before = database.fact_text(db, NAMES_OF_TOKENS)
+        known = LedgerTokens((), numeraire, coin) if not before else records.decode_json(LedgerTokens, before)
         merged = {token.address: token for token in (*known.tokens, *tokens)}
-        after = codec.dumps(BookTokens(tuple(merged[address] for address in sorted(merged)), numeraire, coin))
+        after = codec.dumps(LedgerTokens(tuple(merged[address] for address in sorted(merged)), numeraire, coin))
         if after != before:
             with self._write("write names of tokens") as db:
-                meta.write(db, {NAMES: after})
+                database.write_facts(db, {NAMES_OF_TOKENS: after})
 
-    def named_tokens(self) -> BookTokens | None:
+    def token_names(self) -> LedgerTokens | None:
         """Every token that was ever in the portfolio, the numeraire and the wrapped native coin; None before the first look."""
         with self._read("read the ledger") as db:
-            kept = meta.known(db, NAMES)
-            return None if kept is None else records.loaded(BookTokens, kept)
+            kept = database.find_fact(db, NAMES_OF_TOKENS)
+            return None if kept is None else records.decode_json(LedgerTokens, kept)
 
     # values over time
     def value(self, found: Valuation, forced: bool) -> bool:
         """Writes down what all is worth; at most once an hour unless `forced`. False where nothing was written."""
         with self._read("read what all was worth") as db:
-            if not _due(db, book_now(db, self.book_kind), found, forced):
+            if not _due(db, current_book(db, self.book_kind), found, forced):
                 return False
         with self._write("write what all is worth") as db:
-            book = book_now(db, self.book_kind)
+            book = current_book(db, self.book_kind)
             if book is None or not _due(db, book, found, forced):
                 return False
-            held_z = records.packed(codec.dumps(list(found.held)))
+            held_z = records.compress_text(codec.dumps(list(found.held)))
             row = {"book": book.number, "block_number": found.block, "chain_s": found.chain_s, "value": str(found.value), "held_z": held_z}
-            add(db, ValuationRow, [row])
+            insert_rows(db, ValuationRow, [row])
             return True
 
     def valuations(self, from_s: int = 0, until_s: int | None = None) -> tuple[Valuation, ...]:
         """Of the book, with from_s <= chain time <= until_s, oldest first."""
         with self._read("read what all was worth") as db:
-            book = book_now(db, self.book_kind)
+            book = current_book(db, self.book_kind)
             return () if book is None else valuations(db, book, from_s, until_s)
 
     def newest_valuations(self, limit: int) -> tuple[Valuation, ...]:
         """The newest of the book, newest first."""
         with self._read("read what all was worth") as db:
-            book = book_now(db, self.book_kind)
+            book = current_book(db, self.book_kind)
             return () if book is None else tuple(reversed(valuations(db, book, 0, None, limit)))
 
-    def valued_block(self) -> int:
+    def last_valuation_block(self) -> int:
         """Block of the newest valuation of the book; -1 where there is none."""
         with self._read("read what all was worth") as db:
-            book = book_now(db, self.book_kind)
+            book = current_book(db, self.book_kind)
             block: int | None = None if book is None else db.scalar(_valued(), {"of": book.number})
             return -1 if block is None else block
 
 
-def _due(db: Connection, book: Book | None, found: Valuation, forced: bool) -> bool:
+def _due(db: Connection, book: LedgerBook | None, found: Valuation, forced: bool) -> bool:
     """Whether a valuation is to be written: of a later block than the last, and of another hour unless it is forced."""
     if book is None:
         return False
@@ -451,7 +464,7 @@ def _due(db: Connection, book: Book | None, found: Valuation, forced: bool) -> b
 _intent = cache(lambda: select(IntentRow).where(IntentRow.id == bindparam("of")))
 _valued = cache(lambda: select(func.max(ValuationRow.block_number)).where(ValuationRow.book == bindparam("of")))
 _any_open = cache(lambda: select(IntentRow.id).where(IntentRow.state.in_(_OPEN)).limit(1))
-_plan = cache(lambda: select(Step.plan_z).join(IntentRow, IntentRow.step_id == Step.id).where(IntentRow.id == bindparam("of")))
+_plan = cache(lambda: select(StepRow.plan_z).join(IntentRow, IntentRow.step_id == StepRow.id).where(IntentRow.id == bindparam("of")))
 
 
 @cache

@@ -15,12 +15,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, delete, exists, func, or_, select, update
 
-from agent.accounting.entries import GRAIN, WALLET
-from agent.model import Entry, EntryKind, Held, Posting
-from agent.store import database as meta
-from agent.store import records
-from agent.store.database import highest, put, values
-from agent.store.tables import BookOpeningRow, BookRow, BudgetRow, EntryRow, FlowRow, IntentRow, RunningRow
+from agent.accounting.entries import QUANTA_PER_UNIT, WALLET
+from agent.model import Entry, EntryKind, Posting, ValuedHolding
+from agent.store import database, records
+from agent.store.database import column_values, max_value, upsert_rows
+from agent.store.tables import BookOpeningRow, BookRow, BudgetRow, EntryRow, ExternalTransferRow, IntentRow, RunningBalanceRow
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
 from agent.units import ceil_int
 
@@ -36,7 +35,7 @@ _RESERVED = _HELD | {"reserved_raw"}
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Without the garbage collector, which would go through thousands of new objects again and again, though all of them stay."""
     was = gc.isenabled()
     gc.disable()
@@ -47,29 +46,29 @@ def undisturbed() -> Iterator[None]:
             gc.enable()
 
 
-class _Unusual(Exception):
+class _UnexpectedFormat(Exception):
     """Not as codec.dumps writes it."""
 
 
-def entry(text: str) -> Entry:
+def parse_entry(text: str) -> Entry:
     """One entry. Raises OperatorNeeded where the row is damaged."""
     try:
         return _entry(json.loads(text))
-    except (_Unusual, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
-        return records.loaded(Entry, text)
+    except (_UnexpectedFormat, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
+        return records.decode_json(Entry, text)
 
 
-def held(text: str) -> tuple[Held, ...]:
+def parse_held(text: str) -> tuple[ValuedHolding, ...]:
     """What a valuation counted. Raises OperatorNeeded where the row is damaged."""
     try:
         return tuple(map(_held, json.loads(text)))
-    except (_Unusual, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
-        return records.loaded(tuple[Held, ...], text)
+    except (_UnexpectedFormat, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
+        return records.decode_json(tuple[ValuedHolding, ...], text)
 
 
 def _entry(data: dict[str, Any]) -> Entry:
     if data.keys() != _ENTRY or type(data["by_hand"]) is not bool or type(data["postings"]) is not list:
-        raise _Unusual
+        raise _UnexpectedFormat
     return Entry(
         _text(data["id"]),
         _KINDS[data["kind"]],
@@ -84,15 +83,15 @@ def _entry(data: dict[str, Any]) -> Entry:
 
 def _posting(data: dict[str, Any]) -> Posting:
     if data.keys() != _POSTING:
-        raise _Unusual
+        raise _UnexpectedFormat
     value = data["value"]
     return Posting(_text(data["account"]), _text(data["token"]), _integer(data["raw"]), None if value is None else _fraction(value))
 
 
-def _held(data: dict[str, Any]) -> Held:
+def _held(data: dict[str, Any]) -> ValuedHolding:
     if data.keys() not in (_RESERVED, _HELD):
-        raise _Unusual
-    return Held(
+        raise _UnexpectedFormat
+    return ValuedHolding(
         _text(data["token"]),
         _integer(data["wallet_raw"]),
         _integer(data["lp_raw"]),
@@ -104,7 +103,7 @@ def _held(data: dict[str, Any]) -> Held:
 
 def _text(value: object) -> str:
     if type(value) is not str:
-        raise _Unusual
+        raise _UnexpectedFormat
     return value
 
 
@@ -114,13 +113,13 @@ def _integer(value: object) -> int:
         return value
     if type(value) is str and value.isascii() and value.removeprefix("-").isdecimal():
         return int(value)
-    raise _Unusual
+    raise _UnexpectedFormat
 
 
 def _fraction(value: str) -> Fraction:
     above, _, below = value.partition("/")
     if not below.isdecimal():
-        raise _Unusual
+        raise _UnexpectedFormat
     return Fraction(_integer(above), _integer(below))
 
 
@@ -128,69 +127,69 @@ SETTLED_TO = "settled_to"
 """Key of the newest intent up to which every one has ended, is booked, and is entered in the ledger or older than its book."""
 LOSS_TOTAL = "loss_total"
 """Key of what all booked intents lost, in the grain of accounting/entries.py; what gained makes no room."""
-ENTRIES_TURN = "entries_turn"
+ENTRIES_VERSION = "entries_turn"
 """Key of how often entries or flows were written."""
 _OPEN, _CONSUMED, _ENDED = (tuple(state.value for state in states) for states in (OPEN, CONSUMED, ENDED_IN_BLOCK))
 
 
-def balances(db: Connection, book: int) -> dict[str, int]:
+def running_balances(db: Connection, book: int) -> dict[str, int]:
     """Base units by token: what the wallet opened with, all flows since and all entries of the book."""
     return {token: int(raw) for token, raw in db.execute(_balances(), {"of": book})}
 
 
-def begin(db: Connection, book: int, found: Mapping[str, int]) -> None:
+def open_balances(db: Connection, book: int, found: Mapping[str, int]) -> None:
     """Tokens came into the book with so many base units in the wallet."""
-    put(db, RunningRow, [{"book": book, "token": token, "raw": str(raw)} for token, raw in found.items()])
+    upsert_rows(db, RunningBalanceRow, [{"book": book, "token": token, "raw": str(raw)} for token, raw in found.items()])
 
 
-def add(db: Connection, book: int, moved: Mapping[str, int], sign: int = 1) -> None:
+def add_moves(db: Connection, book: int, moved: Mapping[str, int], sign: int = 1) -> None:
     """What an entry moved in the wallet; with sign -1 an entry that goes."""
-    meta.write(db, {ENTRIES_TURN: turn(db) + 1})
-    kept = balances(db, book)
+    database.write_facts(db, {ENTRIES_VERSION: entries_version(db) + 1})
+    kept = running_balances(db, book)
     changed = [{"of": book, "token_of": token, "raw": str(kept[token] + sign * raw)} for token, raw in moved.items() if token in kept]
     if changed:
         db.execute(_changed(), changed)
 
 
-def flowed(db: Connection, token: str, raw: int) -> None:
+def add_transfer(db: Connection, token: str, raw: int) -> None:
     """A flow was written down: it belongs to the book that is kept."""
-    if book := highest(db, BookRow.seq):
-        add(db, book, {token: raw})
+    if book := max_value(db, BookRow.seq):
+        add_moves(db, book, {token: raw})
 
 
-def proven(db: Connection, book: int) -> tuple[str, ...]:
+def find_misstatements(db: Connection, book: int) -> tuple[str, ...]:
     """Where what is kept of the book is not what its openings, flows and entries come to: in words, nothing in sound books."""
-    kept, summed = balances(db, book), summed_up(db, book)
+    kept, summed = running_balances(db, book), recomputed_balances(db, book)
     wrong = [
         f"balance of {token}: {kept.get(token)} is kept, its entries come to {summed.get(token)}"
         for token in sorted({*kept, *summed})
         if kept.get(token) != summed.get(token)
     ]
-    if (grains := _losses(db)) != meta.number(db, LOSS_TOTAL):
-        wrong.append(f"losses: {meta.number(db, LOSS_TOTAL)} grains are kept, budgets come to {grains}")
+    if (grains := _losses(db)) != database.fact_number(db, LOSS_TOTAL):
+        wrong.append(f"losses: {database.fact_number(db, LOSS_TOTAL)} grains are kept, budgets come to {grains}")
     if settled_to(db) > _settled(db, 0, book):
         wrong.append(f"settled: up to transaction {settled_to(db)} is kept, one before it waits")
     return tuple(wrong)
 
 
-def recount(db: Connection, book: int) -> None:
+def rebuild_sums(db: Connection, book: int) -> None:
     """Puts all of it in order by what it sums."""
-    db.execute(delete(RunningRow).where(RunningRow.book == book))
-    begin(db, book, summed_up(db, book))
-    meta.write(db, {ENTRIES_TURN: turn(db) + 1, LOSS_TOTAL: _losses(db), SETTLED_TO: 0})
-    settle(db)
+    db.execute(delete(RunningBalanceRow).where(RunningBalanceRow.book == book))
+    open_balances(db, book, recomputed_balances(db, book))
+    database.write_facts(db, {ENTRIES_VERSION: entries_version(db) + 1, LOSS_TOTAL: _losses(db), SETTLED_TO: 0})
+    advance_settled(db)
 
 
-def summed_up(db: Connection, book: int) -> dict[str, int]:
+def recomputed_balances(db: Connection, book: int) -> dict[str, int]:
     """What the wallet opened with, all flows since, and what the postings of all entries moved in it, base units by token."""
     opened = select(BookOpeningRow.token, BookOpeningRow.raw, BookOpeningRow.after_flow)
     rows = db.execute(opened.where(BookOpeningRow.book == book, BookOpeningRow.place == "")).all()
     found, after = {token: int(raw) for token, raw, _ in rows}, {token: flow for token, _, flow in rows}
-    for seq, token, delta in db.execute(select(FlowRow.seq, FlowRow.token, FlowRow.delta_raw)):
+    for seq, token, delta in db.execute(select(ExternalTransferRow.seq, ExternalTransferRow.token, ExternalTransferRow.delta_raw)):
         if token in found and seq > after[token]:
             found[token] += int(delta)
-    for text in values(db, select(EntryRow.entry_json).where(EntryRow.book == book)):
-        for token, raw in wallet_moves(entry(text)).items():
+    for text in column_values(db, select(EntryRow.entry_json).where(EntryRow.book == book)):
+        for token, raw in wallet_moves(parse_entry(text)).items():
             if token in found:
                 found[token] += raw
     return found
@@ -201,42 +200,42 @@ def wallet_moves(entry: Entry) -> dict[str, int]:
     return {one.token: one.raw for one in entry.postings if one.account == WALLET}
 
 
-def turn(db: Connection) -> int:
+def entries_version(db: Connection) -> int:
     """A number that changes whenever an entry comes, goes or is written anew."""
-    return meta.number(db, ENTRIES_TURN)
+    return database.fact_number(db, ENTRIES_VERSION)
 
 
 def loss_total(facts: Mapping[str, str]) -> Fraction:
     """What all booked intents lost by the fact LOSS_TOTAL, numeraire base units."""
-    return Fraction(meta.whole(LOSS_TOTAL, facts.get(LOSS_TOTAL)), GRAIN)
+    return Fraction(database.parse_fact_number(LOSS_TOTAL, facts.get(LOSS_TOTAL)), QUANTA_PER_UNIT)
 
 
-def lost(db: Connection, loss: Fraction, sign: int = 1) -> None:
+def add_loss(db: Connection, loss: Fraction, sign: int = 1) -> None:
     """The loss of one intent, rounded up; with sign -1 that of one whose receipt a reorganisation took."""
-    if (grains := grains_up(loss)) > 0:
-        meta.write(db, {LOSS_TOTAL: meta.number(db, LOSS_TOTAL) + sign * grains})
+    if (grains := round_loss_up(loss)) > 0:
+        database.write_facts(db, {LOSS_TOTAL: database.fact_number(db, LOSS_TOTAL) + sign * grains})
 
 
-def grains_up(loss: Fraction) -> int:
+def round_loss_up(loss: Fraction) -> int:
     """A loss in the grain of the books, rounded up; nothing for a gain."""
-    return max(0, ceil_int(loss * GRAIN))
+    return max(0, ceil_int(loss * QUANTA_PER_UNIT))
 
 
 def settled_to(db: Connection) -> int:
     """Number of the newest intent up to which nothing waits to be booked or entered."""
-    return meta.number(db, SETTLED_TO)
+    return database.fact_number(db, SETTLED_TO)
 
 
-def settle(db: Connection) -> None:
+def advance_settled(db: Connection) -> None:
     """Moves that number on as far as it goes."""
-    book = highest(db, BookRow.seq)
+    book = max_value(db, BookRow.seq)
     if book and (now := _settled(db, known := settled_to(db), book)) != known:
-        meta.write(db, {SETTLED_TO: now})
+        database.write_facts(db, {SETTLED_TO: now})
 
 
 def _settled(db: Connection, known: int, book: int) -> int:
     """How far all is settled, as far as `known` it is. What came before the book's first opening never enters it."""
-    newest = highest(db, IntentRow.seq)
+    newest = max_value(db, IntentRow.seq)
     if newest == known:  # all of them are
         return known
     first = db.scalar(_first_opening(), {"of": book})
@@ -244,18 +243,20 @@ def _settled(db: Connection, known: int, book: int) -> int:
     return int(newest if next_one is None else next_one - 1)
 
 
-def unsettle(db: Connection, seq: int) -> None:
+def reopen_settled(db: Connection, seq: int) -> None:
     """The intent of that number moved: whatever it is now has to be looked at again."""
     if seq <= settled_to(db):
-        meta.write(db, {SETTLED_TO: seq - 1})
+        database.write_facts(db, {SETTLED_TO: seq - 1})
 
 
 def _losses(db: Connection) -> int:
-    return sum(grains_up(Fraction(loss)) for loss in values(db, select(BudgetRow.loss)) if loss != "0")
+    return sum(round_loss_up(Fraction(loss)) for loss in column_values(db, select(BudgetRow.loss)) if loss != "0")
 
 
-_balances = cache(lambda: select(RunningRow.token, RunningRow.raw).where(RunningRow.book == bindparam("of")))
-_changed = cache(lambda: update(RunningRow).where(RunningRow.book == bindparam("of"), RunningRow.token == bindparam("token_of")))
+_balances = cache(lambda: select(RunningBalanceRow.token, RunningBalanceRow.raw).where(RunningBalanceRow.book == bindparam("of")))
+_changed = cache(
+    lambda: update(RunningBalanceRow).where(RunningBalanceRow.book == bindparam("of"), RunningBalanceRow.token == bindparam("token_of"))
+)
 _first_opening = cache(lambda: select(func.min(BookOpeningRow.after_intent)).where(BookOpeningRow.book == bindparam("of")))
 
 

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import ConfigError, OperatorNeeded
-from agent.store.database import reported
+from agent.store.database import database_errors
 
-COPY = "copy_of"
+COPY_KEY = "copy_of"
 """Key that every copy carries until it is adopted, and the store that it was made from does not."""
-BOOKS = "books"
+BOOKS_KEY = "books"
 """Key that a store of paper books carries from its first transaction on, and no other."""
 _SIDES = ("-wal", "-shm", "-journal")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoreFileInfo:
     """What a file holds: version of the store, owner, and `copy`, when it was made where it is a copy that nobody has adopted.
 
     `books` are "live" or "paper".
@@ -45,11 +45,11 @@ def backup(source: Path, target: Path, force: bool = False) -> int:
         raise ConfigError(f"{target} is the store itself", "name another file")
     if any(target.with_name(target.name + side).exists() for side in _SIDES):
         raise ConfigError(f"{target} looks like a store in use: its log lies beside it", "name another file")
-    with reported("make the backup"), _beside(target) as part:
+    with database_errors("make the backup"), _beside(target) as part:
         _copied(source, part)
         with closing(sqlite3.connect(part, isolation_level=None)) as copy:
-            copy.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (COPY, f"{source.name}, {_utc()}"))
-        inspected(part)
+            copy.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (COPY_KEY, f"{source.name}, {_utc()}"))
+        inspect_store_file(part)
         part.replace(target)
         _sync(target.parent)
     return target.stat().st_size
@@ -65,7 +65,7 @@ def restore(source: Path, target: Path, wallet: str, chain_id: int, known: tuple
         raise ConfigError(f"backup {source}: there is no such file", "name a file that trimtab db backup wrote")
     if target.exists() and source.samefile(target):
         raise ConfigError(f"{source} is the store itself", "name a file that trimtab db backup wrote")
-    found = inspected(source)
+    found = inspect_store_file(source)
     if found.wallet.lower() != wallet.lower() or found.chain_id != str(chain_id):
         raise OperatorNeeded(
             f"backup {source}: belongs to wallet {found.wallet} on chain {found.chain_id}, the config says {wallet} on chain {chain_id}",
@@ -79,23 +79,23 @@ def restore(source: Path, target: Path, wallet: str, chain_id: int, known: tuple
             "install the newer trimtab",
         )
     _require_free(target, force)
-    with reported("restore the backup"), _beside(target) as part:
+    with database_errors("restore the backup"), _beside(target) as part:
         _copied(source, part)
         with closing(sqlite3.connect(part, isolation_level=None)) as copy:
-            copy.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (COPY, f"{source.name}, {_utc()}"))
-        inspected(part)
-        kept = _kept_aside(target) if target.exists() else None
+            copy.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (COPY_KEY, f"{source.name}, {_utc()}"))
+        inspect_store_file(part)
+        kept = _move_aside(target) if target.exists() else None
         part.replace(target)
         _sync(target.parent)
     return kept
 
 
-def inspected(path: Path) -> Found:
+def inspect_store_file(path: Path) -> StoreFileInfo:
     """What a store's file holds, all of it checked: pages, keys, and that each transaction stands where its last move left it.
 
     Nothing is written. Raises OperatorNeeded saying what is damaged.
     """
-    with reported(f"read {path}"), closing(reading(path)) as store:
+    with database_errors(f"read {path}"), closing(open_read_only(path)) as store:
         try:
             pages = store.execute("PRAGMA integrity_check(1)").fetchone()[0]
             tables = {name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -113,7 +113,9 @@ def inspected(path: Path) -> Found:
             raise _damaged(path, f"transaction {torn[0]} is {torn[1]}, its last move led to {torn[2]}")
         meta = dict(store.execute("SELECT key, value FROM meta"))
         (version,) = store.execute("SELECT version_num FROM alembic_version").fetchone()
-    return Found(version, meta.get("wallet", "nobody"), meta.get("chain_id", "none"), meta.get(COPY), meta.get(BOOKS, "live"))
+    return StoreFileInfo(
+        version, meta.get("wallet", "nobody"), meta.get("chain_id", "none"), meta.get(COPY_KEY), meta.get(BOOKS_KEY, "live")
+    )
 
 
 _TORN = """
@@ -129,14 +131,14 @@ def _damaged(path: Path, why: str) -> OperatorNeeded:
     )
 
 
-def reading(path: Path) -> sqlite3.Connection:
+def open_read_only(path: Path) -> sqlite3.Connection:
     """A connection that only reads, whoever writes meanwhile."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5)
 
 
 def _copied(source: Path, part: Path) -> None:
     """SQLite's own backup: all that was committed, whoever writes meanwhile; then one file without a log beside it."""
-    with closing(reading(source)) as old, closing(sqlite3.connect(part, isolation_level=None)) as new:
+    with closing(open_read_only(source)) as old, closing(sqlite3.connect(part, isolation_level=None)) as new:
         old.backup(new)
         new.execute("PRAGMA journal_mode = DELETE")
         new.execute("PRAGMA synchronous = FULL")
@@ -164,7 +166,7 @@ def _require_free(target: Path, force: bool) -> None:
         raise ConfigError(f"{target} exists and is not overwritten", "name another file, or add --force")
 
 
-def _kept_aside(target: Path) -> Path:
+def _move_aside(target: Path) -> Path:
     """The store under another name, log and all, so that nothing of it is lost and nothing of it reaches the one that follows."""
     kept = target.with_name(f"{target.name}.before-restore-{_utc().replace(':', '')}")
     number = 1

@@ -10,10 +10,10 @@ from typing import Protocol
 from agent.errors import OperatorNeeded, TrimtabError
 
 
-class Switch(Protocol):
+class PauseStore(Protocol):
     """The part of a store that the kill switch uses; `paused()` has `.paused` and `.reason`."""
 
-    def paused(self) -> Position:
+    def paused(self) -> PauseRecord:
         """Where the switch in the store stands."""
         ...
 
@@ -26,7 +26,7 @@ class Switch(Protocol):
         ...
 
 
-class Position(Protocol):
+class PauseRecord(Protocol):
     """A position of the switch in the store."""
 
     @property
@@ -46,7 +46,7 @@ class Position(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class KillSwitchState:
     """`paused` is None when the switch could not be read; treat None as True.
 
     `hard` says that the owner wants cancelled what waits, and set to zero what may still be taken: that alone may be sent.
@@ -65,20 +65,20 @@ def pause_file(store_file: Path) -> Path:
 class KillSwitch:
     """Paused when either the file or the store says so, or when either cannot be read."""
 
-    def __init__(self, file: Path, store: Switch) -> None:
+    def __init__(self, file: Path, store: PauseStore) -> None:
         self.file = file
         self._store = store
 
-    def read(self) -> Stopped:
+    def read(self) -> KillSwitchState:
         """Where both switches stand now, read afresh."""
         try:
             present = _present(self.file)
             position = self._store.paused()
         except (OSError, TrimtabError) as error:
-            return Stopped(None, f"the kill switch cannot be read: {error}")
+            return KillSwitchState(None, f"the kill switch cannot be read: {error}")
         if present:
-            return Stopped(True, position.reason if position.paused else f"{self.file} exists", position.paused and position.hard)
-        return Stopped(position.paused, position.reason, position.paused and position.hard)
+            return KillSwitchState(True, position.reason if position.paused else f"{self.file} exists", position.paused and position.hard)
+        return KillSwitchState(position.paused, position.reason, position.paused and position.hard)
 
     def is_paused(self) -> bool | None:
         """True when paused, None when unreadable; only False lets anything be sent."""

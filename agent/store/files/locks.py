@@ -16,7 +16,7 @@ POLL_S = 0.25
 UNKNOWN = "unknown"
 
 
-class Held(OperatorNeeded):
+class LockHeld(OperatorNeeded):
     """Another process holds the wallet, or serves it already."""
 
 
@@ -26,16 +26,16 @@ def lock_path(chain_id: int, wallet: str, store_file: Path | None, *, local_chai
     Local chains share their chain id and test wallets, so that there the lock lies beside the store's file.
     """
     if local_chain and store_file is not None:
-        return beside_store(store_file)
+        return store_lock_path(store_file)
     return user_state_path("trimtab") / f"{chain_id}-{wallet.lower()}.lock"
 
 
-def beside_store(store_file: Path) -> Path:
+def store_lock_path(store_file: Path) -> Path:
     """The lock beside a store: whoever uses the store meets it, whatever his state folder is."""
     return store_file.with_name(store_file.name + ".lock")
 
 
-def service_path(path: Path) -> Path:
+def service_lock_path(path: Path) -> Path:
     """The lock of the run that serves the wallet, beside the wallet's own at `path`."""
     return path.with_suffix(".service.lock")
 
@@ -52,7 +52,7 @@ def wallet_lock(path: Path, chain_id: int, wallet: str, beside: Path | None = No
 
 
 @contextmanager
-def awaited_lock(
+def wait_for_lock(
     path: Path,
     chain_id: int,
     wallet: str,
@@ -69,9 +69,9 @@ def awaited_lock(
             try:
                 held.enter_context(wallet_lock(path, chain_id, wallet, beside))
                 break
-            except Held as other:
+            except LockHeld as other:
                 if waited_s >= patience_s:
-                    raise Held(f"{other.message}; waited {patience_s:.0f} s for it", other.remedy) from None
+                    raise LockHeld(f"{other.message}; waited {patience_s:.0f} s for it", other.remedy) from None
                 tell(f"Waiting for the wallet: {_who(path, beside)} acts for it")
             sleep(POLL_S)
             waited_s += POLL_S
@@ -82,19 +82,19 @@ def awaited_lock(
 def service_lock(path: Path, chain_id: int, wallet: str, beside: Path | None = None) -> Iterator[None]:
     """Held by a run from first to last, beside the wallet's locks, which it takes for each look alone. Raises Held at once."""
 
-    def taken(place: Path) -> Held:
+    def taken(place: Path) -> LockHeld:
         pid_file = place.with_suffix(".pid")
-        return Held(
+        return LockHeld(
             f"another run (process {_holder(pid_file)}) already serves {wallet} on chain {chain_id}; see {pid_file}",
             "stop that run first: its service manager, or its process; commands beside it need not wait for that",
         )
 
-    with _all(service_path(path), None if beside is None else service_path(beside), taken):
+    with _all(service_lock_path(path), None if beside is None else service_lock_path(beside), taken):
         yield
 
 
 @contextmanager
-def _all(path: Path, beside: Path | None, taken: Callable[[Path], Held]) -> Iterator[None]:
+def _all(path: Path, beside: Path | None, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
     """Both locks or none, each with its pid file."""
     with ExitStack() as held:
         for place in (path,) if beside in (None, path) else (path, beside):
@@ -104,7 +104,7 @@ def _all(path: Path, beside: Path | None, taken: Callable[[Path], Held]) -> Iter
 
 
 @contextmanager
-def _lock(path: Path, taken: Callable[[Path], Held]) -> Iterator[None]:
+def _lock(path: Path, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
     from filelock import FileLock, Timeout  # it brings asyncio, which commands that only read do without
 
     lock = FileLock(path, timeout=0, mode=0o600)
@@ -123,12 +123,12 @@ def _lock(path: Path, taken: Callable[[Path], Held]) -> Iterator[None]:
         lock.release()
 
 
-def _in_use(path: Path, chain_id: int, wallet: str) -> Held:
+def _in_use(path: Path, chain_id: int, wallet: str) -> LockHeld:
     pid_file = path.with_suffix(".pid")
     remedy = "wait until it is done, answer its question, or end it; two at once could trade twice"
     if _serves(path):
         remedy = "it is the run, in the middle of a look: try again when that is over; its log says what it waits for"
-    return Held(f"another trimtab (process {_holder(pid_file)}) already acts for {wallet} on chain {chain_id}; see {pid_file}", remedy)
+    return LockHeld(f"another trimtab (process {_holder(pid_file)}) already acts for {wallet} on chain {chain_id}; see {pid_file}", remedy)
 
 
 def _who(path: Path, beside: Path | None) -> str:
@@ -140,7 +140,7 @@ def _who(path: Path, beside: Path | None) -> str:
 def _serves(path: Path) -> bool:
     """Whether the wallet's holder is the run that serves it."""
     holder = _holder(path.with_suffix(".pid"))
-    return holder != UNKNOWN and holder == _holder(service_path(path).with_suffix(".pid"))
+    return holder != UNKNOWN and holder == _holder(service_lock_path(path).with_suffix(".pid"))
 
 
 def _write(pid_file: Path) -> None:
