@@ -15,7 +15,7 @@ SERVICE := .venv/.service
 READY := .venv/.ready
 OLD := .venv-web3-6
 
-.PHONY: demo test check setup service cover slow plans faults kills fuzz mutants golden web3-6 installs lock clean
+.PHONY: demo test check setup service cover slow plans faults kills fuzz mutants golden fmt web3-6 installs lock clean
 
 demo: $(DEMO)
 	$(BIN)/trimtab demo
@@ -51,6 +51,11 @@ cover: $(READY)
 	$(BIN)/python scripts/covered.py $(COVERAGE) --least 95 --only '$(PURE)' || failed="$$failed coverage-of-the-pure-part"; \
 	$(BIN)/pytest -n $(WAITING_JOBS) --dist worksteal $(UNMEASURED) || failed="$$failed cases,faults,browser,differential,fuzz"; \
 	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi
+
+# Formats, and applies the safe fixes of the linter; what is left is named by check.
+fmt: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 # Tests that take half a minute and more: many looks in a row, random portfolios on a chain, an upgrade killed at every statement.
 slow: $(READY)
