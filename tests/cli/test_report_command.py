@@ -61,7 +61,7 @@ def test_the_command_and_the_picture_of_the_readme_are_one_run(bare: Bare) -> No
     assert f"trimtab {shown[1]} --html report.html" in (ROOT / "docs" / "report.md").read_text()
     found = bare(*shlex.split(shown[1]), "--json").json
     behind = 1 - float(found["final_value"]) / float(found["hold_value"])
-    assert f"it ended {behind:.1%} behind holding" in readme
+    assert f"final value {behind:.1%} below buy and hold" in readme
 
 
 def test_gas_without_a_price_is_told_as_not_counted(bare: Bare) -> None:
