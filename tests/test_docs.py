@@ -23,7 +23,13 @@ ROOT = Path(__file__).parent.parent
 REQUIREMENTS = ROOT / "docs" / "requirements.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 THREATS_PAGE = ROOT / "docs" / "threats.md"
-DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "SECURITY.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 GROUPS = {1: 7, 2: 6, 3: 10, 4: 7, 5: 4, 6: 8, 7: 18, 8: 11, 9: 8, 10: 4}
 """How many promises each group R1 to R10 has; R7 is one promise about guards and one for each guard."""
