@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         write_stress_report,
         write_tune_report,
     )
+    from agent.app.describe import limit_prices
     from agent.app.local import demo_world, move_market, serve_localchain
     from agent.app.money.deposits import confirm_transfers, invest, list_transfers
     from agent.app.money.emergency import HardPauseReport, pause_hard, revoke
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
         cancel_waiting,
         explain,
         history,
-        limit_prices,
         order_document,
         pause,
         resume,
@@ -88,7 +88,6 @@ _HOMES = {
         "resume",
         "at_price",
         "cancel_waiting",
-        "limit_prices",
         "order_document",
         "waiting_orders",
     ),
@@ -97,6 +96,7 @@ _HOMES = {
         "move_market",
         "serve_localchain",
     ),
+    "agent.app.describe": ("limit_prices",),
     "agent.app.settings.editing": ("edit",),
     "agent.app.money.shutdown": ("stop",),
     "agent.app.money.deposits": (

@@ -16,8 +16,7 @@ from agent.accounting.tax_lots import wallet_changes as planned_changes
 from agent.amm.errors import KnownTicksExceeded
 from agent.amm.lp import positions
 from agent.app import describe, withdrawal_parts
-from agent.app.describe import Sandwich, parameters, sandwich
-from agent.app.records.step_history import limit_prices
+from agent.app.describe import Sandwich, limit_prices, parameters, sandwich
 from agent.app.start import least_total
 from agent.app.start.endpoints import endpoint_records
 from agent.chain.rpc import Transport
@@ -186,7 +185,7 @@ def swap_at_limit(  # noqa: PLR0913
     """Sells `amount` of the first of `names` for the second at `price` or better until then.
 
     Without `send` it only looks. With it the order is written down, tried once, and with `wait` tried until it ends; else
-    `trimtab run --send` goes on with it. `sure` is asked with the limit beside the market's price (corrections.limit_prices). Raises
+    `trimtab run --send` goes on with it. `sure` is asked with the limit beside the market's price (describe.limit_prices). Raises
     ConfigError for a price or time that is none.
     """
     desk = agent.desk

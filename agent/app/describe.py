@@ -18,6 +18,7 @@ from agent.config.weights import WeightsTable, weights_text
 from agent.execution.step_context import StepOutcome
 from agent.guards.market import SandwichExposure, max_extractable_profit, plan_sandwich_loss, sandwich_exposure
 from agent.model import Destination, ExternalTransfer, LpTarget, Plan, Portfolio, StepInput, TradeSide
+from agent.model.gradual_execution import LimitOrder
 from agent.model.strategies import CapitalSplit, Strategy, StrategyBook
 from agent.policy import text
 from agent.policy.cash_flows import balance_changes
@@ -28,7 +29,7 @@ from agent.policy.strategies.netting import NettingResult, StrategyAdjustment, t
 from agent.policy.text import format_duration
 from agent.policy.triggers import rules
 from agent.reference import reference_prices
-from agent.units import BPS, Price, Value, decimal_text, value_text
+from agent.units import BPS, Price, Value, decimal_text, price_text, value_text
 
 # --- Who sees a transaction before it is mined, and what a sandwich around it could take.
 
@@ -439,3 +440,24 @@ def excluded_holdings(step: StepInput) -> list[dict[str, Any]]:
         token = step.portfolio.token(address)
         found.append({"symbol": token.label, "address": address, "raw": str(raw), "amount": decimal_text(raw, token.decimals), "why": why})
     return found
+
+
+def limit_prices(order: LimitOrder, step: StepInput) -> Document:
+    """The limit and the market's price, both ways round, in whole coins; `off_bps` is how far the limit is from the market, above zero
+    where it asks for more. The market's are None where a reference price is missing.
+    """
+    sold, bought = (step.portfolio.token(token) for token in (order.token_in, order.token_out))
+    known = reference_prices(step).prices
+    market = known[sold.address].price / known[bought.address].price if {sold.address, bought.address} <= set(known) else None
+
+    def both(price: Fraction) -> list[str]:
+        return [
+            f"{price_text(price, sold.decimals, bought.decimals)} {bought.label}/{sold.label}",
+            f"{price_text(1 / price, bought.decimals, sold.decimals)} {sold.label}/{bought.label}",
+        ]
+
+    return {
+        "limit": both(order.price),
+        "market": None if not market else both(market),
+        "off_bps": None if not market else round((order.price / market - 1) * BPS),
+    }

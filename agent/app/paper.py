@@ -9,9 +9,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent import wiring
+from agent.app import config_versions
 from agent.app.agent import Agent, open_agent
 from agent.app.offline import parse_pairs
-from agent.app.settings import config_versions
 from agent.chain.rpc import Transport
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError

@@ -43,7 +43,7 @@ def history(
     from agent.cli.display import documents
 
     if configs or version is not None:
-        from agent.app.settings import config_versions
+        from agent.app import config_versions
         from agent.cli import profiles
 
         if version is not None:

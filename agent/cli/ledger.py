@@ -226,22 +226,6 @@ def show_check(document: Document) -> None:
         say(f"{document['entries']} entries balance and are what their transactions say{against}.")
 
 
-def show_tax(console: Console, found: Document | None) -> None:
-    """What a plan would realise; nothing without [tax]."""
-    if found is None or not found["disposals"]:
-        return
-    made = table(
-        f"Taxable gain of this plan in {found['currency']}, by {found['method']}", ("sells",), ("brings", "had cost", "gain", "held days")
-    )
-    for one in found["disposals"]:
-        days = "" if one["oldest_days"] is None else f"{one['newest_days']} to {one['oldest_days']}"
-        made.add_row(cell(one["symbol"]), money(one["proceeds"]), money(one["cost"]), money(one["gain"]), days)
-    made.add_row(cell("all"), "", "", money(found["gain"]), "")
-    console.print(made)
-    limit = "" if found["year_limit"] is None else f" of at most {money(found['year_limit'])}"
-    say(f"Realised this year: {money(found['realised_this_year'])}{limit}.")
-
-
 def format_share(bps: float | None) -> str:
     """-12 -> -0.12 %; empty where it is not known, and what is rounded to zero has no sign."""
     return "" if bps is None else f"{bps / 100:z.2f} %"

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import Spinner, ask_with_changes, cell, emit, err, out, require_answerable, say, spinner
+from agent.cli.display.output import READING, Spinner, ask_with_changes, cell, emit, err, out, require_answerable, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Verbose, Yes
-from agent.cli.portfolio import READING
 from agent.errors import EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from agent.app import Agent
     from agent.app.money.deposits import InvestmentReport
     from agent.app.money.withdrawals import WithdrawalReport
-    from agent.cli.display.tables import FigureTable
-    from agent.model import Intent, OwnerRequest, Payment, Portfolio, StepInput
+    from agent.model import Intent, OwnerRequest, Payment, Portfolio
 
 
 # --- What every command of the owner has in common that may act: opened, shown, asked, told.
@@ -45,7 +43,7 @@ def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[A
 
 def ask_owner(agent: Agent, wait: Spinner, document: Document, show: Show, question: str, *, yes: bool) -> bool:
     """The owner's answer to what is shown to him, changes of the config by hand among it; with `yes` nobody is asked."""
-    from agent.app.settings import config_versions
+    from agent.app import config_versions
 
     if yes:
         return config_versions.require_trusted_config(agent)
@@ -353,41 +351,8 @@ def show_transfers(document: Document) -> None:
     if not document["flows"]:
         say("Every change of every balance is explained.")
         return
+    from agent.cli.display.tables import transfers_table
+
     out.print(transfers_table(document["flows"]))
     if document["halts"]:
         out.print(cell("Nothing is bought or rebalanced until these are explained or accepted: trimtab flows confirm", "bold red"))
-
-
-def transfer_documents(step: StepInput) -> list[Document]:
-    """Changes of balances that nobody has explained yet, as documents."""
-    from agent.app import describe
-
-    return [describe.transfer_document(step, flow) for flow in step.history.flows]
-
-
-def excluded_holdings(step: StepInput) -> list[Document]:
-    """What of the wallet is no part of the portfolio now, each with the reason."""
-    from agent.app import describe
-
-    return describe.excluded_holdings(step)
-
-
-def excluded_table(found: list[Document]) -> FigureTable:
-    """The same to be read."""
-    from agent.cli.display import tables
-
-    made = tables.table("Left alone", ("asset", "why"), ("amount",), order=("asset", "amount", "why"))
-    for item in found:
-        made.add_row(cell(item["symbol"]), item["amount"], cell(item["why"]))
-    return made
-
-
-def transfers_table(found: list[Document]) -> FigureTable:
-    """Flows, newest first."""
-    from agent.cli.display import tables
-
-    made = tables.table("Changes that the books do not explain", ("id", "what", "told"))
-    for item in found:
-        said = item["told"] or ("counts as loss until told" if item["counts_as_loss"] else "not told")
-        made.add_row(str(item["id"] or ""), cell(item["words"], "bold red" if item["halts"] else ""), cell(said))
-    return made

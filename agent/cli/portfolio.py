@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from agent.cli.display.output import Spinner, ask, ask_with_changes, cell, emit, err, note, out, require_answerable, say, spinner
+from agent.cli.display.output import READING, Spinner, ask, ask_with_changes, cell, emit, err, note, out, require_answerable, say, spinner
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Verbose, Yes, mark_paper, paper_or_live
 from agent.errors import EXIT_OK, EXIT_REFUSED, EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
     from agent.app import Agent, StoppableClock
     from agent.execution.step_context import StepOutcome
-
-
-READING = "Reading the chain"
 
 
 def register(app: typer.Typer) -> None:
@@ -147,7 +144,7 @@ def confirmer(
     """Asks once before anything is sent, after showing the plan and the parameters that bind it."""
 
     def confirm(outcome: StepOutcome) -> bool:
-        from agent.app.settings import config_versions
+        from agent.app import config_versions
 
         if yes:
             return config_versions.require_trusted_config(agent)
@@ -279,7 +276,7 @@ def limit(
 def place_limit_order(config: Path, terms: LimitOrderInput, *, send: bool, yes: bool, as_json: bool) -> int:
     """Places an order, or shows what it would do; returns the exit code."""
     from agent import app as api
-    from agent.cli.portfolio import READING, confirmer, show_outcome
+    from agent.cli.portfolio import confirmer, show_outcome
 
     with api.open_agent(config) as agent, spinner(READING) as wait:
         order, outcome = api.swap_at_limit(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.display.output import Spinner, cell, emit, fail, note, out, require_answerable, say, spinner
+from agent.cli.display.output import READING, Spinner, cell, emit, fail, note, out, require_answerable, say, spinner
 from agent.cli.display.terminal import interruptible
 from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Record, Send, Verbose, Yes
-from agent.cli.portfolio import READING, confirmer, show_outcome
+from agent.cli.portfolio import confirmer, show_outcome
 from agent.errors import EXPLAINED_EXITS, TrimtabError
 
 if TYPE_CHECKING:

@@ -14,9 +14,6 @@ from agent.errors import EXIT_REFUSED
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agent.model import Portfolio
-    from agent.policy.decide import DecisionResult
-
 
 Document = dict[str, Any]
 group = typer.Typer(help="Several strategies over one wallet: capital, returns, health.", invoke_without_command=True)
@@ -72,15 +69,6 @@ def deposits_to(
     document = api.route_transfers(config, name)
     to = document["flows_to"]
     emit(document, as_json, lambda: say("Shared by capital." if to is None else f"Deposits and withdrawals are of {to} from now on."))
-
-
-def netting(decided: DecisionResult, portfolio: Portfolio) -> Document | None:
-    """Who acts, what is exchanged inside and what that saves; None where one strategy has the whole wallet."""
-    if decided.sleeves is None:
-        return None
-    from agent.app import describe
-
-    return describe.netting_document(decided.sleeves, portfolio)
 
 
 def show(console: Console, document: Document) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent.app import agent as rounds
+from agent.app import config_versions
 from agent.app.agent import ignore_progress, never_confirm
-from agent.app.settings import config_versions
 from agent.config.load import load_config
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import ExecutionStyle

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from agent import wiring
+from agent.app import config_versions
 from agent.app.agent import Agent
-from agent.app.records.step_history import limit_prices, order_document
-from agent.app.settings import config_versions
+from agent.app.describe import limit_prices
+from agent.app.records.step_history import order_document
 from agent.config.edits import edit_order_levels, replace_file
 from agent.config.load import load_config
 from agent.errors import ConfigError, Refused, Retryable

@@ -24,10 +24,9 @@ from agent.planning import proposals
 from agent.planning.gas import NATIVE_VENUE
 from agent.policy.text import format_duration, format_percent
 from agent.policy.triggers.no_trade_zone import ZoneView
-from agent.reference import reference_prices
 from agent.store.files.kill_switch import pause_file
 from agent.store.gradual_execution import PastGradualExecution
-from agent.units import BPS, Value, ceil_int, decimal_text, parse_raw, price_text, value_text
+from agent.units import Value, ceil_int, decimal_text, parse_raw, value_text
 from agent.venues import composer
 
 if TYPE_CHECKING:
@@ -141,27 +140,6 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
 def order_document(order: LimitOrder) -> Document:
     """An order by hand as a document."""
     return {"id": order.id, "what": order.note, "until": utc(order.until_s), "state": order.state, "why": order.why}
-
-
-def limit_prices(order: LimitOrder, step: StepInput) -> Document:
-    """The limit and the market's price, both ways round, in whole coins; `off_bps` is how far the limit is from the market, above zero
-    where it asks for more. The market's are None where a reference price is missing.
-    """
-    sold, bought = (step.portfolio.token(token) for token in (order.token_in, order.token_out))
-    known = reference_prices(step).prices
-    market = known[sold.address].price / known[bought.address].price if {sold.address, bought.address} <= set(known) else None
-
-    def both(price: Fraction) -> list[str]:
-        return [
-            f"{price_text(price, sold.decimals, bought.decimals)} {bought.label}/{sold.label}",
-            f"{price_text(1 / price, bought.decimals, sold.decimals)} {sold.label}/{bought.label}",
-        ]
-
-    return {
-        "limit": both(order.price),
-        "market": None if not market else both(market),
-        "off_bps": None if not market else round((order.price / market - 1) * BPS),
-    }
 
 
 def at_price(amount: str, unit: str, sold: str, bought: str) -> str:

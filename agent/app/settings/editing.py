@@ -10,9 +10,9 @@ from pathlib import Path
 
 from agent import engine, wiring
 from agent.amm import pools as amm
+from agent.app import config_versions
 from agent.app.agent import Agent, Progress, ignore_progress, open_agent
 from agent.app.pool_names import pool_names, replace_pool_addresses
-from agent.app.settings import config_versions
 from agent.app.start import setup
 from agent.app.start.checks import screen_tokens
 from agent.chain.rpc import Transport

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import wiring
-from agent.app.settings import config_versions
+from agent.app import config_versions
 from agent.app.start import least_total
 from agent.chain import watch
 from agent.chain.lens import query_lens

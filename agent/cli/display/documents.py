@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from agent.cli import money as flows
-from agent.cli import strategies
 from agent.cli.display.output import cell
 from agent.units import BPS, decimal_text, price_text, value_text
 
@@ -159,15 +157,6 @@ def trigger_document(found: TriggerView) -> Document:
     }
 
 
-def format_trigger(found: Document) -> str:
-    """The same for people."""
-    parts = [f"Trigger: {found['words']}, to {found['destination']}"]
-    parts += [f"bands of their own: {found['bands']}"] if found["bands"] else []
-    parts += [f"only = {found['only']}: {found['only_words']}"] if found["only"] else []
-    parts += [f"next {found['next']}"] if found["next"] else []
-    return "; ".join(parts)
-
-
 # --- Corrections over time: as documents, and the arithmetic of rounds as a table.
 
 
@@ -307,16 +296,16 @@ def status(found: PortfolioStatus) -> Document:
             {"withdrawal": one.request, "symbol": portfolio.token(one.payment.token).label, "raw": str(one.payment.raw)}
             for one in step.history.claims
         ],
-        "left_alone": flows.excluded_holdings(step),
+        "left_alone": excluded_holdings(step),
         "decision": decision(decided),
         "trigger": trigger_document(found.trigger),
         "least_total": found.least,
         "wishes": list(step.wishes),
         "stuck_exits": blocked_exits(decided, portfolio),
-        "flows": flows.transfer_documents(step),
+        "flows": transfer_documents(step),
         "campaign": execution_document(step),
         "zone": zone_document(decided.zone, portfolio),
-        "strategies": strategies.netting(decided, portfolio),
+        "strategies": netting(decided, portfolio),
         "endpoints": list(found.endpoints),
     }
 
@@ -420,12 +409,12 @@ def plan(outcome: StepOutcome) -> Document:
         "decision": {**decision(outcome.decided), "outcome": outcome.kind.value},
         "screen": quarantined_tokens(step),
         "zone": zone_document(outcome.decided.zone, portfolio),
-        "strategies": strategies.netting(outcome.decided, portfolio),
+        "strategies": netting(outcome.decided, portfolio),
         "campaign": execution_document(step),
         "wishes": list(step.wishes),
         "stuck_exits": blocked_exits(outcome.decided, portfolio),
-        "left_alone": flows.excluded_holdings(step),
-        "flows": flows.transfer_documents(step),
+        "left_alone": excluded_holdings(step),
+        "flows": transfer_documents(step),
         "tax": describe.tax_document(step, found),
         "pools": pool_names(step),
     }
@@ -518,3 +507,26 @@ def quote(found: Quote, step: StepInput) -> Document:
 def _source(decided: DecisionResult, token: str) -> str | None:
     found = decided.references.prices.get(token)
     return None if found is None else found.source.value
+
+
+def transfer_documents(step: StepInput) -> list[Document]:
+    """Changes of balances that nobody has explained yet, as documents."""
+    from agent.app import describe
+
+    return [describe.transfer_document(step, flow) for flow in step.history.flows]
+
+
+def excluded_holdings(step: StepInput) -> list[Document]:
+    """What of the wallet is no part of the portfolio now, each with the reason."""
+    from agent.app import describe
+
+    return describe.excluded_holdings(step)
+
+
+def netting(decided: DecisionResult, portfolio: Portfolio) -> Document | None:
+    """Who acts, what is exchanged inside and what that saves; None where one strategy has the whole wallet."""
+    if decided.sleeves is None:
+        return None
+    from agent.app import describe
+
+    return describe.netting_document(decided.sleeves, portfolio)

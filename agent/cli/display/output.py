@@ -23,6 +23,8 @@ from agent.errors import ConfigError, Refused, TrimtabError
 PIPED_COLUMNS = 100_000
 """Width of what is piped, unless COLUMNS says another: a line breaks where its text does, a table is as wide as it likes."""
 
+READING = "Reading the chain"
+
 
 class Output(Console):
     """A console whose free text is broken by the terminal alone: paths and figures stay whole where it is copied or piped."""

@@ -7,11 +7,9 @@ from typing import Any
 from rich.console import Console
 
 from agent.app.pool_names import replace_pool_addresses
-from agent.cli import ledger
-from agent.cli import money as flows
 from agent.cli.display import documents
-from agent.cli.display.output import cell
-from agent.cli.display.tables import FigureTable, Notice, amount, bps, brief, coins, decision, money, table, zone
+from agent.cli.display.output import cell, say
+from agent.cli.display.tables import FigureTable, Notice, amount, bps, brief, coins, decision, money, table, transfers_table, zone
 
 Document = dict[str, Any]
 MOST_ROWS, FEWEST_ROWS = 6, 2
@@ -44,7 +42,7 @@ def show_plan(
     else:
         _summary(console, document, more)
     if document["flows"]:
-        console.print(flows.transfers_table(document["flows"]))
+        console.print(transfers_table(document["flows"]))
     if document["outcome"] == "refused":
         console.print(
             Notice(
@@ -90,7 +88,7 @@ def _details(console: Console, document: Document) -> None:
         console.print(costs(document))
     if document["zone"] is not None:
         console.print(zone(document["zone"], document["numeraire"]))
-    ledger.show_tax(console, document.get("tax"))
+    show_tax(console, document.get("tax"))
     documents.show_execution(console, document)
     if document["verdicts"]:
         console.print(verdicts(document["verdicts"], document["pools"]))
@@ -173,3 +171,19 @@ def parameters(found: dict[str, str]) -> FigureTable:
 def signing(found: dict[str, str]) -> str:
     """By whom and how a plan would be sent, in one sentence."""
     return f"Signs: {found['key']}, for {found['wallet']} on chain {found['chain']}; to {found['submission'].partition(':')[0]}"
+
+
+def show_tax(console: Console, found: Document | None) -> None:
+    """What a plan would realise; nothing without [tax]."""
+    if found is None or not found["disposals"]:
+        return
+    made = table(
+        f"Taxable gain of this plan in {found['currency']}, by {found['method']}", ("sells",), ("brings", "had cost", "gain", "held days")
+    )
+    for one in found["disposals"]:
+        days = "" if one["oldest_days"] is None else f"{one['newest_days']} to {one['oldest_days']}"
+        made.add_row(cell(one["symbol"]), money(one["proceeds"]), money(one["cost"]), money(one["gain"]), days)
+    made.add_row(cell("all"), "", "", money(found["gain"]), "")
+    console.print(made)
+    limit = "" if found["year_limit"] is None else f" of at most {money(found['year_limit'])}"
+    say(f"Realised this year: {money(found['realised_this_year'])}{limit}.")

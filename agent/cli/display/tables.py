@@ -14,8 +14,6 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from agent.cli import money as flows
-from agent.cli.display import documents
 from agent.cli.display.output import BAR_CELLS, FEWEST_CELLS, Bar, cell, printable
 from agent.units import decimal_text
 
@@ -208,7 +206,7 @@ def show_status(console: Console, document: Document) -> None:
         if in_positions:
             console.print(cell(f"Values and weights count what lies in liquidity positions too: {', '.join(in_positions)} (trimtab lp)"))
     console.print(cell(native(document["native"])))
-    console.print(cell(documents.format_trigger(document["trigger"])))
+    console.print(cell(format_trigger(document["trigger"])))
     if (least := document["least_total"]) is not None:
         console.print(cell(least["text"], "" if least["enough"] else "yellow"))
     for item in document["quarantined"]:
@@ -218,9 +216,9 @@ def show_status(console: Console, document: Document) -> None:
     for warning in document["warnings"]:
         console.print(cell(f"Note: {warning}", "yellow"))
     if document["left_alone"]:
-        console.print(flows.excluded_table(document["left_alone"]))
+        console.print(excluded_table(document["left_alone"]))
     if document["flows"]:
-        console.print(flows.transfers_table(document["flows"]))
+        console.print(transfers_table(document["flows"]))
     if document["paused"]:
         paused = f"Paused{' hard' * document['pause_hard']}: {document['pause_reason']}. Nothing is sent until: trimtab resume"
         console.print(cell(paused, "bold yellow"))
@@ -292,3 +290,29 @@ def decision(document: Document) -> Notice:
     kind = document["decision"]["kind"]
     title = {"adjustliquidity": "liquidity"}.get(kind, kind)
     return Notice(document["decision"]["reason"], title, KIND_STYLES.get(kind, "white"))
+
+
+def format_trigger(found: Document) -> str:
+    """The same for people."""
+    parts = [f"Trigger: {found['words']}, to {found['destination']}"]
+    parts += [f"bands of their own: {found['bands']}"] if found["bands"] else []
+    parts += [f"only = {found['only']}: {found['only_words']}"] if found["only"] else []
+    parts += [f"next {found['next']}"] if found["next"] else []
+    return "; ".join(parts)
+
+
+def excluded_table(found: list[Document]) -> FigureTable:
+    """The same to be read."""
+    made = table("Left alone", ("asset", "why"), ("amount",), order=("asset", "amount", "why"))
+    for item in found:
+        made.add_row(cell(item["symbol"]), item["amount"], cell(item["why"]))
+    return made
+
+
+def transfers_table(found: list[Document]) -> FigureTable:
+    """Flows, newest first."""
+    made = table("Changes that the books do not explain", ("id", "what", "told"))
+    for item in found:
+        said = item["told"] or ("counts as loss until told" if item["counts_as_loss"] else "not told")
+        made.add_row(str(item["id"] or ""), cell(item["words"], "bold red" if item["halts"] else ""), cell(said))
+    return made
