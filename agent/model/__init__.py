@@ -1,4 +1,4 @@
-"""Frozen types of each stage: what was read (chain), what is wanted (policy), what is to be done (plan), what was done (intent)."""
+"""Frozen types of each stage: snapshot (market), portfolio and policy, step input, plan, transactions, ledger."""
 
 from agent.model.alerts import Alert, AlertKind, AlertMessage, AlertState, AlertTargetState, Delivery
 from agent.model.asked import (

@@ -1,4 +1,4 @@
-"""What the owner is told when he does not look: an alert, what was told of it, and what is on its way to whom."""
+"""Alerts: their state by key, messages queued for targets, and deliveries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class AlertKind(Enum):
-    """What an alert is about."""
+    """Subject of an alert."""
 
     PRICE = "price"
     REVIEW = "review"
@@ -24,9 +24,9 @@ class AlertKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Something to tell. `key` names it: the same key is not told again within its cooldown.
+    """An alert to send. The same `key` is not sent again within its cooldown.
 
-    One that is `lasting` holds for as long as it is handed in at each look; the others happen once each.
+    A `lasting` alert holds as long as each cycle raises it again; the others happen once.
     """
 
     kind: AlertKind
@@ -37,8 +37,10 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class AlertState:
-    """What is known of one key. `since_s` is since when it lasts, None where it does not; `untold` how often it happened since it
-    was told last, at `told_s`; `raised_s` when the newest of these began, which is the order of telling. Unix seconds.
+    """State of one alert key. Times are Unix seconds.
+
+    `since_s` is the start of a lasting alert, None for one that does not last. `untold` counts occurrences since the last message,
+    sent at `told_s`. `raised_s` is the start of the newest occurrence; messages are sent in its order.
     """
 
     key: str
@@ -63,7 +65,7 @@ class AlertMessage:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of a letter: empty `why` where it arrived."""
+    """Result of sending one message. `why` is empty on success."""
 
     letter: AlertMessage
     why: str
@@ -72,8 +74,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class AlertTargetState:
-    """How a target did: last success and failure in Unix seconds, failures in a row with the last reason, letters given up
-    because too many waited, and letters that still wait.
+    """Delivery record of one alert target. Times are Unix seconds.
+
+    `failures` counts failures in a row, `why` is the last reason. `lost` counts messages dropped because the queue was full,
+    `waiting` those still queued.
     """
 
     name: str

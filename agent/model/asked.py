@@ -1,4 +1,4 @@
-"""What asked for a step, with all that it is proposed from beside its StepInput, so that it can be proposed again."""
+"""Requests that start a step, with every input beside StepInput that replaying the plan needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agent.model.gradual_execution import LimitOrder
 
 @dataclass(frozen=True, slots=True)
 class AgentCycle:
-    """The agent itself, at a look: its strategy, and before it the `orders` at a price that were open."""
+    """A cycle of the agent: first the open limit `orders`, then its strategy."""
 
     orders: tuple[LimitOrder, ...] = ()
 
@@ -32,7 +32,7 @@ class SwapAtPrice:
 
 @dataclass(frozen=True, slots=True)
 class Invest:
-    """What `came` (token, base units) spread over what lacks, with what is left of the purchase `before` (its id; "" for none)."""
+    """Invest `came` (token, base units) in the underweight assets; `before` is the id of a purchase under way, "" for none."""
 
     came: tuple[tuple[str, int], ...]
     before: str = ""
@@ -40,7 +40,7 @@ class Invest:
 
 @dataclass(frozen=True, slots=True)
 class RaiseForWithdrawal:
-    """What lacks of `token` for a withdrawal."""
+    """Raise the shortfall of `token` for a withdrawal."""
 
     token: str
 
@@ -59,14 +59,14 @@ class SellEverything:
 
 @dataclass(frozen=True, slots=True)
 class SellEntireBalance:
-    """One `token` that leaves the config, sold to the last base unit."""
+    """Sell the whole balance of a `token` removed from the config, to the last base unit."""
 
     token: str
 
 
 @dataclass(frozen=True, slots=True)
 class ManualAction:
-    """An act that nothing is proposed for: a payout, or allowances taken back by the command that is named."""
+    """An action without a plan: a payout, or allowances revoked by the command named in `what`."""
 
     what: str
 

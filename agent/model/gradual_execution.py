@@ -1,4 +1,4 @@
-"""A correction that is under way over time, and orders by hand that wait for their price: what began them, and how far they are."""
+"""Gradual execution of a rebalance, and manual limit orders: terms and progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.model.portfolio import Destination, ExecutionPace, TradeSide
 
 @dataclass(frozen=True, slots=True)
 class SliceDraw:
-    """Chance in millionths, from 0 to 999,999: for the size of a round, and for the wait after it."""
+    """Random draw in millionths (0 to 999,999) for the size of a slice and for the wait after it."""
 
     size_ppm: int
     wait_ppm: int
@@ -20,10 +20,10 @@ class SliceDraw:
 
 @dataclass(frozen=True, slots=True)
 class BudgetCarryover:
-    """What corrections before one have taken of its budget, since they began in the time that the first of them had.
+    """Budget that earlier gradual executions have used of a shared one.
 
-    `wish` is the largest value that one of them was to move and `spent` what they lost together, in numeraire base units; at chain
-    time `until_s` this is over. `arrival` are the prices that the next counts from too (none: it has its own).
+    It ends at chain time `until_s`, set by the first of them. `wish` is the largest value that one of them was to move and `spent`
+    their total loss, in numeraire base units. `arrival` are the prices that the next one is measured against too (empty: its own).
     """
 
     until_s: int
@@ -33,7 +33,7 @@ class BudgetCarryover:
 
 
 class PurchaseKind(Enum):
-    """What is no drift: the first purchase of a portfolio, and a deposit that is invested."""
+    """Purchases that are not drift: the first purchase of a portfolio, and an invested deposit."""
 
     FIRST = "first purchase"
     TOP_UP = "top-up"
@@ -41,14 +41,14 @@ class PurchaseKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class GradualExecution:
-    """One correction that is carried out over time, as it began. Values in numeraire base units.
+    """Terms of one gradual execution, fixed at its start. Values in numeraire base units.
 
-    It goes towards `goal`, as long as the config's `targets_bps` by token, `destination`, `only` and `pace` stay what they were.
-    `arrival` are the reference prices by token at its start, against which everything is counted; `wish` is the value that was
-    to be moved at them, by `sides` (token, +1 to buy or -1 to sell), in `rounds` fair shares; `budget` is the most that may be
-    lost against them, gas included. No round begins after `ends_s`, and at `expires_s` it is over. `first` decides the size of
-    the first round. `before` is what others have taken of its budget already. `purchase` says that it is no correction of drift but
-    a purchase in parts, to the targets of then; of a top-up `came` is what it invests, base units by token.
+    It trades towards `goal` while the config's `targets_bps` by token, `destination`, `only` and `pace` stay unchanged. `arrival`
+    are the reference prices by token at its start; everything is measured against them. `wish` is the value to move at those
+    prices, by `sides` (token, +1 to buy or -1 to sell), in `rounds` equal slices. `budget` is the largest loss against them, gas
+    included. No slice begins after `ends_s`, and the execution expires at `expires_s`. `first` decides the size of the first slice.
+    `before` is the budget that earlier executions have used. `purchase` marks a purchase in parts, to the targets of its start;
+    `came` is the amount that a top-up invests, base units by token.
     """
 
     pace: ExecutionPace
@@ -72,11 +72,11 @@ class GradualExecution:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionProgress:
-    """How far a campaign is, by the receipts of its transactions: rounds `done`, value `moved` and `spent` at arrival prices.
+    """Progress of a gradual execution, by the receipts of its transactions.
 
-    `spent` is what was given less what was got, and the gas of everything that was mined for it. The next round is due at
-    chain time `next_s`; `draw` decides its size, and was written down before the round before it. `sold` are base units by token that
-    the wallet gave in its rounds.
+    `done` counts slices, `moved` and `spent` are values at arrival prices. `spent` is value given less value received, plus the gas
+    of every mined transaction. The next slice is due at chain time `next_s`; `draw` decides its size and was stored before the
+    slice before it. `sold` are base units by token that the wallet gave.
     """
 
     id: str
@@ -91,7 +91,7 @@ class ExecutionProgress:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionSlice:
-    """One round of a campaign: its number, the `part` of what is left that it does, and what is left, numeraire base units."""
+    """One slice: its number, the `part` of the remainder that it trades, and the remainder `left`, numeraire base units."""
 
     number: int
     part: Fraction
@@ -100,10 +100,10 @@ class ExecutionSlice:
 
 @dataclass(frozen=True, slots=True)
 class LimitOrder:
-    """A swap by hand that waits: sell `amount_in_raw` base units of `token_in` for `token_out` at `price` or better.
+    """A manual limit order: sell `amount_in_raw` base units of `token_in` for `token_out` at `price` or better.
 
-    `price` is base units of `token_out` per base unit of `token_in`, fee and impact included; at chain time `until_s` it expires.
-    `state` is "open", "filled", "cancelled" or "expired", with the reason in `why`; `note` says it in words.
+    `price` is base units of `token_out` per base unit of `token_in`, fees and impact included. The order expires at chain time
+    `until_s`. `state` is "open", "filled", "cancelled" or "expired", with the reason in `why`; `note` describes the order.
     """
 
     id: str

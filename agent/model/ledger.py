@@ -1,4 +1,4 @@
-"""The double-entry ledger: entries with balanced postings, what the wallet held when books were opened, values and tax lots."""
+"""The double-entry ledger: entries with balanced postings, opening balances, valuations, tax lots and external transfers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent.units import NATIVE, Price, Token, Value
 
 
 class EntryKind(Enum):
-    """What moved a balance."""
+    """Cause of a balance change."""
 
     OPENING = "opening"
     TRADE = "trade"
@@ -33,7 +33,7 @@ class EntryKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """What one entry adds to one account of one token, base units with sign; assets grow by what is above zero.
+    """Change of one account of one token by one entry, in signed base units; a positive number increases an asset account.
 
     `value` is in numeraire base units with the sign of `raw`, at the reference price of the entry's step (None: no price then).
     """
@@ -63,7 +63,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class LedgerOpening:
-    """What one place ("" for the wallet, else the name of a liquidity position) held of a token when it came into the books."""
+    """Opening balance of a token in one place ("" for the wallet, else the name of a liquidity position)."""
 
     place: str
     token: str
@@ -75,9 +75,9 @@ class LedgerOpening:
 
 @dataclass(frozen=True, slots=True)
 class ValuedHolding:
-    """What was held of one token at a look, base units: in the wallet, and in liquidity positions; units.NATIVE is the native coin.
+    """Holding of one token in a cycle, base units: in the wallet and in liquidity positions; units.NATIVE is the native coin.
 
-    `reserved_raw` of the wallet's is no part of the managed portfolio: gas money, and what reserves and limits.native_floor keep.
+    `reserved_raw` is the part of the wallet's balance outside the managed portfolio: gas money, reserves and limits.native_floor.
     """
 
     token: str
@@ -89,18 +89,18 @@ class ValuedHolding:
 
     @property
     def managed_raw(self) -> int:
-        """What weights, returns and drawdowns count, base units."""
+        """Base units that weights, returns and drawdowns count."""
         return self.wallet_raw + self.lp_raw - self.reserved_raw
 
     @property
     def is_gas_money(self) -> bool:
-        """Whether this is native coin of which nothing is managed."""
+        """True for native coin of which no part is managed."""
         return self.token == NATIVE and self.lp_raw == 0 and self.reserved_raw == self.wallet_raw
 
 
 @dataclass(frozen=True, slots=True)
 class Valuation:
-    """Value at one look of all that the books hold, at its reference prices, in numeraire base units."""
+    """Value of all recorded holdings in one cycle, at its reference prices, in numeraire base units."""
 
     block: int
     chain_s: int
@@ -125,7 +125,7 @@ class Valuation:
 
 @dataclass(frozen=True, slots=True)
 class LedgerBalance:
-    """What the ledger says that the wallet holds of a token, with what is mined and not final yet; base units."""
+    """Wallet balance of a token by the ledger, transactions that are mined but not final included; base units."""
 
     token: str
     raw: int
@@ -133,7 +133,7 @@ class LedgerBalance:
 
 @dataclass(frozen=True, slots=True)
 class LedgerTokens:
-    """What the tokens of the books are called, those that left the portfolio too; the numeraire; the wrapped native coin."""
+    """Tokens of the ledger, those that left the portfolio included; the numeraire; the wrapped native coin."""
 
     tokens: tuple[Token, ...]
     numeraire: Token
@@ -141,7 +141,7 @@ class LedgerTokens:
 
 
 class LotMethod(Enum):
-    """Which lots a disposal takes first."""
+    """Order in which a disposal consumes lots."""
 
     FIFO = "fifo"
     LIFO = "lifo"
@@ -151,7 +151,7 @@ class LotMethod(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OpenLot:
-    """What is left of one acquisition, base units, and its cost in reporting units (numeraire base units times the rate)."""
+    """Remainder of one acquisition, base units, and its cost in reporting units (numeraire base units times the rate)."""
 
     token: str
     raw: int
@@ -161,7 +161,7 @@ class OpenLot:
 
 @dataclass(frozen=True, slots=True)
 class TaxState:
-    """What a plan's taxable gain is told by: lots, what this year realised, and the most that it may (None: no limit).
+    """Inputs for a plan's taxable gain: open lots, gains realised this year, and the year's limit (None: no limit).
 
     `rate` is reporting units per numeraire base unit now; `currency` is its name, empty for the numeraire itself.
     """
@@ -174,14 +174,14 @@ class TaxState:
     year_limit: Value | None
 
 
-# --- Changes of the wallet's balances that the books do not explain, and what the books say of each balance.
+# --- Balance changes that the ledger does not explain, and the expected balance of each token.
 
 
 class ExternalTransferKind(Enum):
-    """What an unexplained change was. REBASE, GAS_MONEY, UNDONE and ACCEPTED are told by themselves, the others by the owner.
+    """Cause of an unexplained balance change. The agent sets REBASE, GAS_MONEY, UNDONE and ACCEPTED, the owner the others.
 
-    UNDONE is a fall that came back to the last base unit, and the rise that brought it back. ACCEPTED is a rise that nobody
-    explained within limits.balance_jump_wait: it counts as a deposit, and its owner may still call it something else.
+    UNDONE is a decrease that was restored to the last base unit, and the increase that restored it. ACCEPTED is an increase not
+    explained within limits.balance_jump_wait: it counts as a deposit, and the owner may still reclassify it.
     """
 
     DEPOSIT = "deposit"
@@ -202,10 +202,10 @@ NON_LOSS_KINDS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.UNDONE)
 class ExternalTransfer:
     """A change of one balance between two blocks that no transaction of the agent made, base units with sign.
 
-    `value` is in numeraire base units with sign at the reference price when it was found, or once there was one (None: no price
-    yet). `chain_s` is chain time when it was found. `halts` says that it went beyond limits.balance_jump: nothing is bought or
-    rebalanced until its `kind` is known. Exits, withdrawals and the end of a bot go on.
-    `id` is 0 while it is not written down. `undoes` are ids of open falls that this rise brings back: they end with it.
+    `value` is in signed numeraire base units at the reference price when it was found, or once there was one (None: no price yet).
+    `chain_s` is the chain time when it was found. `halts` marks a change beyond limits.balance_jump: purchases and rebalances stop
+    until its `kind` is known; exits, withdrawals and shutdown continue. `id` is 0 until it is stored. `undoes` are ids of open
+    decreases that this increase restores and closes.
     """
 
     id: int
@@ -221,23 +221,23 @@ class ExternalTransfer:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody has said what it was."""
+        """True while the change is not explained."""
         return self.kind is None
 
     @property
     def holds(self) -> bool:
-        """Whether it holds purchases and rebalances back now."""
+        """True while it blocks purchases and rebalances."""
         return self.halts and self.is_open
 
     @property
     def is_loss(self) -> bool:
-        """Whether it counts against limits.daily_loss: every fall that the owner has not called a withdrawal."""
+        """True if it counts against limits.daily_loss: every decrease that the owner has not called a withdrawal."""
         return self.delta_raw < 0 and self.kind not in NON_LOSS_KINDS
 
 
 @dataclass(frozen=True, slots=True)
 class OpeningBalance:
-    """What a balance was at `block` with every transaction in Books.own taken off; units.NATIVE is the native coin."""
+    """Balance at `block` without the transactions in ExpectedBalances.own; units.NATIVE is the native coin."""
 
     token: str
     raw: int
@@ -246,7 +246,7 @@ class OpeningBalance:
 
 @dataclass(frozen=True, slots=True)
 class OwnBalanceChange:
-    """What one mined transaction of the agent did to one balance, its gas included."""
+    """Change of one balance by one mined transaction of the agent, gas included."""
 
     token: str
     delta_raw: int
@@ -255,10 +255,10 @@ class OwnBalanceChange:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedBalances:
-    """What balances should be: openings, own transactions since, and the newest flows.
+    """Expected balances: openings, own transactions since, and the newest external transfers.
 
-    `unsettled_nonce` is the lowest nonce of ours whose end the journal does not know yet; `turn` counts how often the openings
-    were written, so that two processes do not write one flow twice.
+    `unsettled_nonce` is the lowest own nonce whose outcome the journal does not know yet. `turn` counts writes of the openings, so
+    that two processes do not record one transfer twice.
     """
 
     openings: tuple[OpeningBalance, ...]
@@ -270,10 +270,10 @@ class ExpectedBalances:
 
 @dataclass(frozen=True, slots=True)
 class ExternalTransaction:
-    """A transaction of the wallet that the store did not send: what it used up of the limits of a day, and did to balances.
+    """A wallet transaction that the store did not send: its use of daily limits and its balance changes.
 
-    Values in numeraire base units, `changes` as (token, base units with sign), gas included. `outflow` is what it gave away for
-    nothing in return.
+    Values in numeraire base units, `changes` as (token, base units with sign), gas included. `outflow` is the value given away
+    without anything in return.
     """
 
     tx_hash: str

@@ -1,4 +1,4 @@
-"""Liquidity positions: what the owner confirmed, and what was read of each at one block. Pairs of numbers are (token0, token1)."""
+"""Liquidity positions: those the owner confirmed, their state at one block, and actions. Number pairs are (token0, token1)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from fractions import Fraction
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedPosition:
-    """A position that the owner named in the config: only these count, whatever strangers send.
+    """A position that the owner named in the config. Only these count; positions sent by others do not.
 
-    `contract` is the V2 pair, or the position manager of V3 with `token_id`. `entry_raw` are the base units provided,
-    `entry_block` when (None: not told). `volatility_bps` is the annual volatility of the pair's price, `horizon_s` how far a
-    forecast looks.
+    `contract` is the V2 pair, or the position manager of V3 with `token_id`. `entry_raw` are the base units provided, `entry_block`
+    the block (None: not given). `volatility_bps` is the annual volatility of the pair's price, `horizon_s` the horizon of a
+    forecast.
     """
 
     venue: str
@@ -27,7 +27,7 @@ class ConfirmedPosition:
 
     @property
     def name(self) -> str:
-        """What it is called wherever it is spoken of."""
+        """Display name of the position."""
         return position_name(self.venue, self.contract, self.token_id)
 
 
@@ -113,10 +113,10 @@ LpPosition = LpV2Position | LpV3Position | LpMissingPosition
 
 @dataclass(frozen=True, slots=True)
 class LpPositionChange:
-    """What one mined transaction of the agent did to a position: `liquidity` put in, or taken out where it is negative.
+    """Effect of one mined transaction of the agent on a position: `liquidity` added, negative if removed.
 
-    `amounts_raw` were put in (zero otherwise); `held` is all that the position had before something was taken out. A new V3
-    position has its `fee_pips` and `ticks`; None where they are known from before, and for V2.
+    `amounts_raw` were put in (zero otherwise); `held` is the position's whole liquidity before a removal. A new V3 position has its
+    `fee_pips` and `ticks`; None if they are known from before, and for V2.
     """
 
     venue: str
@@ -148,12 +148,12 @@ def position_name(venue: str, contract: str, token_id: int | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LpTarget:
-    """A share of the portfolio that is to lie in one pool.
+    """Target share of the portfolio to provide to one pool.
 
     `contract` is the V2 pair, or the V3 position manager. V3 has `fee_pips`, `tick_spacing` and `width_bps`: a new range reaches
-    from reference price / (1 + width) to reference price · (1 + width), to the spacing; V2 has None of the last two. Fees above
-    `compound_above` (numeraire base units) are collected and put back; None leaves them. `volatility_bps` (a year) and `horizon_s`
-    are those by which the expected loss of what is provided is judged, as of a confirmed position.
+    from reference price / (1 + width) to reference price · (1 + width), rounded to the spacing; V2 has None for the last two. Fees
+    above `compound_above` (numeraire base units) are collected and reinvested; None leaves them. `volatility_bps` (annual) and
+    `horizon_s` enter the expected loss of the liquidity, as for a confirmed position.
     """
 
     venue: str

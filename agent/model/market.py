@@ -1,4 +1,4 @@
-"""What was read from the chain at one block: the Snapshot and its parts. Addresses are checksummed strings."""
+"""Snapshot: the chain's state read at one block, and its parts. Addresses are checksummed strings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agent.units import Price
 
 
 class TokenFinding(Enum):
-    """What a token does. The first two are no reason not to trade it."""
+    """Transfer behaviour of a token. Only the first two may be traded."""
 
     CLEAN = "clean"
     NO_RETURN_VALUE = "no_return_value"
@@ -31,17 +31,17 @@ class TokenFinding(Enum):
 
     @property
     def accepted(self) -> bool:
-        """Whether such a token may be traded."""
+        """True if such a token may be traded."""
         return self in (TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE)
 
     @property
     def words(self) -> str:
-        """What it means."""
+        """Description of the finding."""
         return _WORDS[self][0]
 
     @property
     def remedy(self) -> str:
-        """What the owner can do."""
+        """Remedy for the owner."""
         return _WORDS[self][1]
 
 
@@ -66,7 +66,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class ScreenedToken:
-    """One token's finding; `detail` carries what was measured, in our own words."""
+    """One token's finding; `detail` describes the measurement."""
 
     token: str
     finding: TokenFinding
@@ -74,13 +74,13 @@ class ScreenedToken:
 
     @property
     def why(self) -> str:
-        """In words, with what was measured."""
+        """Description of the finding, with the measurement."""
         return f"{self.finding.words} ({self.detail})" if self.detail else self.finding.words
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyImplementation:
-    """Where a proxy that is a token hands its calls on to, at the snapshot's block."""
+    """Implementation address of a proxy token at the snapshot's block."""
 
     token: str
     address: str
@@ -107,7 +107,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What `spender` may take of the wallet's `token`, base units."""
+    """Allowance of `spender` over the wallet's `token`, base units."""
 
     token: str
     spender: str
@@ -118,7 +118,7 @@ class Allowance:
 class V2Pool:
     """State of a Uniswap V2 pair; reserves in base units of token0 and token1. `venue` is the config's name.
 
-    `unwritten` says whether the price accumulators are still zero: a trade then costs more gas, and trades all the same.
+    `unwritten` is true per price accumulator that is still zero: the first trade to write it costs more gas.
     """
 
     address: str
@@ -143,12 +143,11 @@ class TickLiquidity:
 class V3Pool:
     """State of a Uniswap V3 pool.
 
-    `ticks` holds every initialised tick with known_from_tick <= index <= known_to_tick, ascending; beyond that window
-    nothing is known, and a quote that leaves it refuses. `twap_tick` is the time-weighted mean tick over
-    `twap_window_s` (None where the pool's observations do not reach back), `twap_liquidity` the harmonic mean
-    in-range liquidity of the same window (OracleLibrary.consult). `observations` are how many price observations it keeps
-    and how many it is to keep (slot0.observationCardinality and -Next). `unwritten` says whether the fee growth of
-    (token0, token1) is still zero: a trade that writes it costs more gas.
+    `ticks` holds every initialised tick with known_from_tick <= index <= known_to_tick, ascending; a quote that leaves this window
+    is refused. `twap_tick` is the time-weighted mean tick over `twap_window_s` (None if the pool's observations do not reach back),
+    `twap_liquidity` the harmonic mean in-range liquidity of the same window (OracleLibrary.consult). `observations` are the current
+    and the next number of price observations (slot0.observationCardinality and -Next). `unwritten` is true per token of (token0,
+    token1) whose fee growth is still zero: a trade that writes it costs more gas.
     """
 
     address: str
@@ -177,7 +176,7 @@ PoolState = V2Pool | V3Pool
 class FeedRound:
     """Latest round of a price feed with the Chainlink AggregatorV3 interface; answer in 10^-decimals of its quote (USD).
 
-    `min_answer` and `max_answer` are the bounds that its aggregator cuts answers off at; None where it names none.
+    `min_answer` and `max_answer` are the bounds at which its aggregator clips answers; None if it has none.
     """
 
     feed: str
@@ -193,7 +192,7 @@ class FeedRound:
 
 @dataclass(frozen=True, slots=True)
 class CodeHash:
-    """keccak256 of the runtime code at an address (EXTCODEHASH); zero where there is no code."""
+    """keccak256 of the runtime code at an address (EXTCODEHASH); zero for an address without code."""
 
     address: str
     hash: str
@@ -210,7 +209,7 @@ class QuarantinedItem:
 
 @dataclass(frozen=True, slots=True)
 class PastPrices:
-    """What an earlier block says of prices: its head, the feeds' rounds and the pools, as they were then."""
+    """Prices at an earlier block: its head, feed rounds and pools."""
 
     head: Head
     feeds: tuple[FeedRound, ...]
@@ -221,11 +220,10 @@ class PastPrices:
 class Snapshot:
     """Everything one step knows of the chain. `now_s` is the agent's clock when it was read.
 
-    `operators` are the operators whose endpoints answered byte for byte alike; `requests` is the number of HTTP
-    requests that reading took. A token that is neither in `holdings` nor in `quarantined` was not asked for. `positions`
-    are the liquidity positions that the owner confirmed, as far as they could be read. `past` are the blocks just before,
-    newest first, of the same chain; they are read only when something is about to be done. `supplies` are coins that exist of the
-    tokens whose weight goes by it; one that could not be read is not there.
+    `operators` are the operators whose endpoints answered byte for byte alike; `requests` is the number of HTTP requests of the
+    reading. A token in neither `holdings` nor `quarantined` was not read. `positions` are the confirmed liquidity positions that
+    could be read. `past` are the preceding blocks of the same chain, newest first; they are read only before the step acts.
+    `supplies` are the supplies of tokens weighted by market cap; one that could not be read is missing.
     """
 
     head: Head

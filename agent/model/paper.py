@@ -1,4 +1,4 @@
-"""The wallet of paper trading, and the chain of its own that its transactions are on."""
+"""The paper trading wallet and its pending transactions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class PaperTx:
 
 @dataclass(frozen=True, slots=True)
 class PaperWallet:
-    """What the wallet has, allows and has sent, as of `block`: base units, wei. Only `waiting` is still to be carried out.
+    """Balances, allowances and transactions of the paper wallet as of `block`, in base units and wei. `waiting` are not executed yet.
 
-    `receipts` are the newest ones, `blocks` (number, hash) of the newest blocks that held a transaction of its own.
+    `receipts` are the newest ones, `blocks` (number, hash) of the newest blocks with a transaction of this wallet.
     """
 
     balances: tuple[Holding, ...]

@@ -1,4 +1,4 @@
-"""What is to be done: drift, decision, goal, legs, cost, verdicts; and the Evidence that guards judge a plan by."""
+"""Plans and their parts: drift, decision, goal, legs, cost and verdicts; and the Evidence that guards judge a plan by."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from agent.model.portfolio import RiskCostTradeoff, SlicingComparison, Threshold
 
 @dataclass(frozen=True, slots=True)
 class AssetDrift:
-    """Where one asset stands. `raw` is the wallet's balance, `investable_raw` that less its reserve: only this can be spent.
+    """Balance, weight and band of one asset. `raw` is the wallet's balance, `investable_raw` that less its reserve: only this can be
+    spent.
 
-    `lp_raw` is what confirmed liquidity positions hold of it; `value` and weights count both, the reserve taken off.
-    `share` is the exact weight; `weight_bps` its largest-remainder rounding. Bands act on strictly beyond: below
-    `band_low_bps` or above `band_high_bps` (exact fractions, since 10 % of 333 bps is no integer). `own_band` is that of the
-    asset, `max_bps` the most that it may be.
+    `lp_raw` is the amount in confirmed liquidity positions; `value` and weights count both, less the reserve. `share` is the exact
+    weight; `weight_bps` its largest-remainder rounding. Bands act on strictly beyond: below `band_low_bps` or above `band_high_bps`
+    (exact fractions, since 10 % of 333 bps is not an integer). `own_band` is the asset's band, `max_bps` its maximum weight.
     """
 
     token: str
@@ -50,10 +50,10 @@ class GoalWeight:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Wanted shares of all assets, in the portfolio's order; with a `risk` to go towards as far as that pays.
+    """Target weights of all assets, in the portfolio's order; with a `risk`, as far towards them as trading pays.
 
-    Of tokens in `unsold` nothing is sold, of those in `unbought` nothing bought, whatever that leaves undone; of those
-    in `sell_at_most` no more than so many base units are sold.
+    No token in `unsold` is sold and none in `unbought` is bought, whatever remains undone. Of a token in `sell_at_most` at most
+    that many base units are sold.
     """
 
     weights: tuple[GoalWeight, ...]
@@ -65,9 +65,9 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """No trade now, with the reason and when to look next (None: at the next tick).
+    """No trade now, with the reason and the time of the next evaluation (None: the next tick).
 
-    `kept_by` names the setting that kept back what a trigger asked for; empty where none asked.
+    `kept_by` names the setting that held back a fired trigger; empty if none fired.
     """
 
     reason: str
@@ -77,19 +77,19 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Something is unknown, stale or contradictory: do nothing, tell the owner why."""
+    """Unknown, stale or contradictory data: do not trade, and report the reason."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Rebalance:
-    """A trigger fired: restore the goal.
+    """A trigger fired: trade towards the goal.
 
-    With `exit` something has to go into the numeraire, whatever the cooldown and the limits of turnover say: they do not count
-    what an exit sells for the numeraire, while all other limits judge it like any plan. `by_hand` says that no trigger asked for it:
-    it is accounted apart from the strategy. `by_owner` is what its owner asks of the strategy, an investment or a transition.
-    `apart` is the value that it moves for a purchase or a withdrawal: limits of turnover, which are for drift, do not count it.
+    `exit` marks an order that sells for the numeraire regardless of cooldown and limits of turnover: they do not count its sales
+    for the numeraire, and all other limits apply. `by_hand` marks a manual trade, accounted apart from the strategy. `by_owner`
+    marks a request of the owner to the strategy: an investment or a transition. `apart` is the value moved for a purchase or a
+    withdrawal, which limits of turnover do not count, since they are for drift.
     """
 
     reason: str
@@ -101,15 +101,16 @@ class Rebalance:
 
     @property
     def by_trigger(self) -> bool:
-        """Whether the policy's trigger asked for it: cooldown, schedules and events count from such a one alone."""
+        """True if the policy's trigger asked for it; only such a rebalance starts cooldown, schedules and events anew."""
         return not (self.exit or self.by_hand or self.by_owner)
 
 
 @dataclass(frozen=True, slots=True)
 class AdjustLiquidity:
-    """Liquidity is to be taken out, collected or provided, within budget and maximal weight; swaps follow in a later plan.
+    """Withdraw, collect or provide liquidity, within budget and maximal weight; swaps follow in a later plan.
 
-    With `pools` targets in these alone are followed: an exit takes out what it sells, and leaves all other liquidity as it is.
+    With `pools` only the targets in these are followed: an exit withdraws the liquidity that it sells and leaves the rest
+    unchanged.
     """
 
     reason: str
@@ -138,7 +139,7 @@ class Verdict:
 
 
 class LegFunding(Enum):
-    """Whose balance a leg spends or fills: the wallet's, or what the previous leg left in the router."""
+    """Source or destination of a leg's tokens: the wallet, or the router's balance left by the previous leg."""
 
     WALLET = "wallet"
     ROUTER = "router"
@@ -201,11 +202,11 @@ class SkippedItem:
 class Plan:
     """Predictions that can be checked: legs, balances and weights after, cost, expiry. Values in numeraire base units.
 
-    `turnover` is half the sum of absolute changes of holdings in value; `gross_volume` the sum over legs.
-    `gap_bps` is the certificate (None: nothing to certify). `verdicts` is empty until guards have judged. `actions` are done with
-    liquidity positions, one transaction each, in order; a plan has either actions or legs, since swaps are planned anew
-    on what the actions leave. `holdings_after` are token balances; `native_after_wei` is the native coin beside them, its gas not
-    taken off (None: it stays). `saving` weighs the plan of a zone, `pacing` one round against several.
+    `turnover` is half the sum of absolute changes of holdings in value; `gross_volume` the sum over legs. `gap_bps` is the
+    optimality certificate (None: nothing to certify). `verdicts` is empty until guards have judged. `actions` on liquidity
+    positions are one transaction each, in order; a plan has either actions or legs, since swaps are planned anew after the actions.
+    `holdings_after` are token balances; `native_after_wei` is the native coin beside them, before gas (None: unchanged). `saving`
+    weighs the plan of a no-trade zone, `pacing` compares numbers of slices.
     """
 
     block: int
@@ -228,13 +229,13 @@ class Plan:
 
     @property
     def exits(self) -> bool:
-        """Whether limits of turnover leave what it sells for the numeraire alone."""
+        """True if limits of turnover ignore its sales for the numeraire."""
         return isinstance(self.decision, Rebalance) and self.decision.exit
 
 
 @dataclass(frozen=True, slots=True)
 class SecondQuote:
-    """What an independent library says one leg's pool pays; `error` where it could not say."""
+    """Output of one leg's pool by an independent library; `error` if it gave none."""
 
     leg: int
     amount_out_raw: int | None
@@ -243,11 +244,11 @@ class SecondQuote:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What guards need beyond the snapshot, gathered for one plan just before it is judged.
+    """Inputs of the guards beyond the snapshot, gathered for one plan just before it is judged.
 
-    `paused` is None when the kill switch could not be read, which counts as paused (T14). `trusted` are the pinned
-    (address, code hash) pairs of `trimtab trust`. `quorum` says that enough operators agreed. A limit that is
-    on and whose evidence is missing refuses. `screens` says of each token that the plan moves how it moves (None: not tried).
+    `paused` is None if the kill switch could not be read, which counts as paused (T14). `trusted` are the pinned (address, code
+    hash) pairs of `trimtab trust`. `quorum` is true if enough operators agreed. A limit that is on and whose evidence is missing
+    refuses. `screens` are the transfer tests of the plan's tokens (None: not run).
     """
 
     paused: bool | None

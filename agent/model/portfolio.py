@@ -1,4 +1,4 @@
-"""Orders that keep an asset out of the market: entry, stop loss, take profit, trailing stop; and how each of them stands."""
+"""The configuration of a step: portfolio, triggers, policy, orders, execution, reference prices and limits."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from agent.units import NATIVE, Price, Token
 
 @dataclass(frozen=True, slots=True)
 class RiskEstimationWindow:
-    """What volatilities are estimated from: returns of each `step_s` within `window_s` of recorded prices, of which each token needs
-    `min_returns`, the newest price at most `max_age_s` old.
+    """Sample for estimating volatilities: returns of each `step_s` within `window_s` of recorded prices.
+
+    Each token needs `min_returns`, and its newest price may be `max_age_s` old.
     """
 
     window_s: int
@@ -28,11 +29,11 @@ class RiskEstimationWindow:
 
 @dataclass(frozen=True, slots=True)
 class TrackingRisk:
-    """Prices a deviation d from the targets at ½·λ·V·dᵀΣd·H: V the portfolio's value, Σ the covariance a year, H the horizon in years.
+    """Prices a deviation d from the targets at ½·λ·V·dᵀΣd·H: V the portfolio's value, Σ the annual covariance, H the horizon in years.
 
-    λ comes from `cost_bps`: what 1 % of tracking error is worth, bps of the portfolio a year, so that λ = 2 · cost_bps.
-    `volatilities_bps` are annual, by token address; `correlations_bps` say each pair of tokens once. With `measuring` they are those
-    that the owner told, and a step completes them from recorded prices: `measured` says from what, `unmeasured` why it could not.
+    λ = 2 · `cost_bps`, the annual cost of 1 % of tracking error in bps of the portfolio. `volatilities_bps` are annual, by token
+    address; `correlations_bps` has each pair of tokens once. With `measuring` both hold only the owner's values, and a step
+    completes them from recorded prices: `measured` describes the sample, `unmeasured` why there is none.
     """
 
     cost_bps: Fraction
@@ -53,10 +54,10 @@ class NoTradeZone:
 
 @dataclass(frozen=True, slots=True)
 class RiskCostTradeoff:
-    """What a plan saves of the risk over the horizon, and what it costs, in numeraire base units.
+    """Risk that a plan removes over the horizon, and its cost, in numeraire base units.
 
-    `skew` is below zero where pools pay more than the reference: that may make the exchange free, and never more. `approvals`
-    is the gas of those that the plan still needs.
+    `skew` is negative if pools pay more than the reference; it can at most make the exchange free. `approvals` is the gas of the
+    approvals that the plan still needs.
     """
 
     before: Fraction
@@ -79,7 +80,7 @@ class RiskCostTradeoff:
 
     @property
     def worth_it(self) -> bool:
-        """Whether more is saved than paid."""
+        """True if the plan saves more than it costs."""
         return self.saved > self.cost
 
 
@@ -177,7 +178,7 @@ PORTFOLIO = "portfolio"
 
 
 class OrderKind(Enum):
-    """What an order does: buys only at or below a price, or sells at or below one, at or above one, or so far below the highest."""
+    """Kind of an order: buy at or below a price; sell at or below one, at or above one, or a distance below the highest price."""
 
     ENTRY = "entry"
     STOP_LOSS = "stop_loss"
@@ -186,10 +187,10 @@ class OrderKind(Enum):
 
 
 class OrderStage(Enum):
-    """Where an order stands.
+    """Stage of an order.
 
-    WAITING: its price is not fixed yet. ARMED: it watches. FIRED: an exit is being sold, an entry may be bought. DONE: sold, and
-    out until its owner arms it anew. OFF: its owner has taken it out of force.
+    WAITING: its price is not fixed yet. ARMED: its price is watched. FIRED: an exit is being sold, an entry may be bought. DONE:
+    sold, and out of the market until the owner arms it again. OFF: switched off by the owner.
     """
 
     WAITING = "waiting"
@@ -200,7 +201,7 @@ class OrderStage(Enum):
 
 
 class WeightReallocation(Enum):
-    """Where the weight of an asset goes that is out, or waits for its entry: into the numeraire, or to the others in proportion."""
+    """Destination of the weight of an asset that is out or awaits its entry: the numeraire, or the other assets in proportion."""
 
     CASH = "cash"
     REDISTRIBUTE = "redistribute"
@@ -208,10 +209,11 @@ class WeightReallocation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OrderTerms:
-    """One order of the config. Exactly one of `price` and `share_bps`.
+    """One order of the config. Exactly one of `price` and `share_bps` is set.
 
-    `price` is in numeraire base units per token base unit, of a trailing stop its distance from the highest price; `share_bps` is
-    how far from the price at arming (of exits of an asset that has an entry: from the entry) it lies, of a trailing stop from the highest.
+    `price` is in numeraire base units per token base unit; for a trailing stop, its distance from the highest price. `share_bps` is
+    the distance from the price at arming (for exits of an asset with an entry: from the entry); for a trailing stop, from the
+    highest price.
     """
 
     token: str
@@ -222,8 +224,10 @@ class OrderTerms:
 
 @dataclass(frozen=True, slots=True)
 class OrdersConfig:
-    """The orders of a portfolio. `hysteresis_bps` is how far from its level a price must be for an order to be armed, and how far
-    below it for an entry that closed to open again. An entry above the price fills at once: refused with `refuse_filled`, else told.
+    """The orders of a portfolio.
+
+    An order is armed once its price is `hysteresis_bps` away from its level, and a closed entry reopens that far below its level.
+    An entry above the current price fills at once: refused with `refuse_filled`, else reported.
     """
 
     terms: tuple[OrderTerms, ...] = ()
@@ -237,9 +241,11 @@ NO_ORDERS = OrdersConfig()
 
 @dataclass(frozen=True, slots=True)
 class ConditionalOrder:
-    """How one order stands. `basis` is the price that a share counts from, `mark` the highest confirmed price of a trailing stop,
-    `at` the price that it fired or closed at (None: not yet), `since_s` the chain time of its last change of stage. Of the
-    portfolio prices are what a unit of it is worth, which began at 1.
+    """State of one order.
+
+    `basis` is the price that a share counts from, `mark` the highest confirmed price of a trailing stop, `at` the price at which it
+    fired or closed (None: not yet), `since_s` the chain time of its last change of stage. Prices of the portfolio are its NAV per
+    share, which began at 1.
     """
 
     token: str
@@ -253,21 +259,21 @@ class ConditionalOrder:
 
     @property
     def key(self) -> tuple[str, OrderKind]:
-        """What there is one of."""
+        """Unique key of the order: token and kind."""
         return self.token, self.kind
 
     @property
     def is_exit(self) -> bool:
-        """Whether it sells."""
+        """True if the order sells."""
         return self.kind is not OrderKind.ENTRY
 
 
 @dataclass(frozen=True, slots=True)
 class NavPerShare:
-    """What a unit of the portfolio was worth at an earlier look: `worth` with these holdings (token, base units) at these prices.
+    """NAV per share at an earlier cycle: `worth` with these holdings (token, base units) at these prices.
 
-    What came or went since does not change it: the worth follows what those holdings gained or lost in price. `lost` is what
-    the agent's transactions have lost since, gas included, in numeraire base units.
+    Deposits and withdrawals do not change it: it follows the price gains of those holdings. `lost` is the loss by the agent's
+    transactions since, gas included, in numeraire base units.
     """
 
     worth: Fraction
@@ -324,9 +330,8 @@ class Asset:
 class Portfolio:
     """Assets whose weights sum to 10,000; `hubs` are tokens that routes may pass through, `hub_feeds` their USD feeds.
 
-    `wrapped_native` prices gas; it should be an asset or a hub. `positions` are the liquidity positions that count,
-    `lp_targets` the liquidity that is wanted, `orders` what keeps an asset out of the market. `weights` says how
-    the targets are chosen; None leaves them as they are.
+    `wrapped_native` prices gas; it should be an asset or a hub. `positions` are the liquidity positions that count, `lp_targets`
+    the target liquidity, `orders` the entries and exits. `weights` is the allocator of the targets; None leaves them fixed.
     """
 
     numeraire: Token
@@ -360,7 +365,7 @@ class Portfolio:
 
 
 class Destination(Enum):
-    """Where a triggered rebalance goes: the target, the nearer edge of the band, half of the way, or as far as it pays."""
+    """End point of a triggered rebalance: the target, the nearer edge of the band, half of the way, or as far as it pays."""
 
     TARGET = "target"
     BAND = "band"
@@ -369,7 +374,7 @@ class Destination(Enum):
 
 
 class TradeSide(Enum):
-    """Which side of a rebalance is traded (agent/policy/drift.py says exactly what)."""
+    """Side of a rebalance that is traded (defined in agent/policy/drift.py)."""
 
     SELL = "sell"
     BUY = "buy"
@@ -379,10 +384,11 @@ class TradeSide(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When to act and how far to go; destination BAND needs a trigger that has a band, ZONE goes with a Zone and nothing else does.
+    """Trigger, destination and restraints of rebalancing. BAND needs a trigger with a band; ZONE and the no-trade zone require each
+    other.
 
-    What prices make a trigger ask for must be asked for by those of the `confirm_blocks` blocks before, too. A schedule is due
-    up to `jitter_bps` of its interval late, at random. With `only` one side alone is traded.
+    A price trigger must also fire on the prices of the `confirm_blocks` blocks before. A schedule is due up to `jitter_bps` of its
+    interval late, at random. With `only` one side alone is traded.
     """
 
     trigger: Trigger
@@ -393,11 +399,11 @@ class Policy:
     only: TradeSide | None = None
 
 
-# --- How a correction is spread over time: what the owner allows, and what each number of rounds would cost.
+# --- Gradual execution: the owner's settings, and the cost of each number of slices.
 
 
 class ExecutionStyle(Enum):
-    """At once; in rounds where they are cheaper; over a stated time; or only at a price that is good enough."""
+    """At once; in slices if that is cheaper; over a stated time; or only at a limit price."""
 
     MARKET = "market"
     ROUNDS = "rounds"
@@ -407,14 +413,13 @@ class ExecutionStyle(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ExecutionPace:
-    """What [execution] says of time. Shares in bps.
+    """Timing of execution, from [execution]. Shares in bps.
 
-    ROUNDS: up to `max_rounds`, `interval_s` apart on average, while pools go half of the way back to where they were within
-    `recovery_s`. TWAP: `max_rounds` over `over_s`. Sizes differ by up to `size_jitter_bps` of a fair share, times by up to
-    `time_jitter_bps` of the mean. `budget_bps` of what is moved may be lost against the prices at the start (None: off).
-    `waiting_bps_hour` is what an hour's wait costs of what is still to be moved; None takes the zone's risk.
-    LIMIT: no more than `limit_bps` worse than the prices at the start, or so much better where it is below zero, within
-    `patience_s`.
+    ROUNDS: up to `max_rounds` slices, `interval_s` apart on average, assuming that pools recover half of their move within
+    `recovery_s`. TWAP: `max_rounds` slices over `over_s`. Sizes differ by up to `size_jitter_bps` of an equal share, times by up to
+    `time_jitter_bps` of the mean. `budget_bps` of the moved value is the largest loss against the prices at the start (None: off).
+    `waiting_bps_hour` is the cost of waiting one hour with the remainder; None takes the zone's risk. LIMIT: at most `limit_bps`
+    worse than the prices at the start (negative: that much better), within `patience_s`.
     """
 
     style: ExecutionStyle = ExecutionStyle.MARKET
@@ -432,10 +437,10 @@ class ExecutionPace:
 
 @dataclass(frozen=True, slots=True)
 class SlicingCost:
-    """What it costs to do a correction in so many equal rounds, numeraire base units at the reference prices of now.
+    """Cost of a rebalance in this many equal slices, numeraire base units at the current reference prices.
 
-    `gas` includes that of approvals. `waiting` prices what is moved later, `rest` what is not moved at all. `moved` is the
-    turnover of all rounds together.
+    `gas` includes that of approvals. `waiting` prices delay, `rest` the part that is never moved. `moved` is the turnover of all
+    slices together.
     """
 
     rounds: int
@@ -455,7 +460,7 @@ class SlicingCost:
 
 @dataclass(frozen=True, slots=True)
 class SlicingComparison:
-    """The comparison of one round with several: each in `options`, fewest first, the one that is `chosen`, and `why`."""
+    """Costs by number of slices: all `options`, fewest first, the `chosen` number, and `why`."""
 
     options: tuple[SlicingCost, ...]
     chosen: int
@@ -505,9 +510,9 @@ class Limits:
     """Every limit of the config; None means switched off by name.
 
     Values in numeraire base units: max_live_value, min_trade, pool_min_value, payout_per_day. Gas in wei. A limit that is on and
-    whose data are missing refuses. `token_screen` says whether tokens are tried out before each plan.
-    `balance_jump_wait_s` is chain time after which a rise beyond balance_jump counts as a deposit (None: at the next look).
-    `first_purchase_s` is the time between two parts of a first purchase or top-up (None: limits of turnover bind them).
+    whose data are missing refuses. `token_screen` switches the transfer test of tokens before each plan. `balance_jump_wait_s` is
+    the chain time after which an increase beyond balance_jump counts as a deposit (None: at the next cycle). `first_purchase_s` is
+    the time between two parts of a first purchase or top-up (None: limits of turnover apply).
     """
 
     price_impact_bps: int | None
@@ -539,10 +544,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionConfig:
-    """How a plan becomes a transaction. `router` is the spender's address, `router_kind` its encoder's name.
+    """Settings that turn a plan into a transaction. `router` is the spender's address, `router_kind` its encoder's name.
 
-    `liquidity` are (venue, contract) through which liquidity is provided and taken out: V2 router, V3 position manager.
-    `pace` says whether a correction is done at once or over time.
+    `liquidity` are (venue, contract) through which liquidity is provided and withdrawn: V2 router, V3 position manager. `pace`
+    selects immediate or gradual execution.
     """
 
     router_kind: str

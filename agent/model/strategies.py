@@ -1,4 +1,4 @@
-"""Strategies over one wallet: what the owner wants of each, what its books hold, and what moved them."""
+"""Strategies that share one wallet: their settings, holdings, bookings and state."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class StrategyHealthRule:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """One strategy: its share of the capital, its weights by token address in bps (sum 10,000), when it acts and how far it goes.
+    """One strategy: its share of the capital, its weights by token address in bps (sum 10,000), trigger, destination and cooldown.
 
     `floor_bps` is the share of the capital that the health rule leaves it; None as `health` switches the rule off. With an
-    `allocator` its weights are chosen from data, and those here count until then.
+    `allocator` its weights are chosen from data, and those here apply until then.
     """
 
     name: str
@@ -51,21 +51,21 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class CapitalSplit:
-    """How capital is split over strategies, shares summing to 10,000; beyond `band` of a share the split itself is restored."""
+    """Split of capital over strategies, shares summing to 10,000; beyond `band` of a share the split itself is restored."""
 
     strategies: tuple[Strategy, ...]
     band: Threshold
 
 
 class StrategyHealth(Enum):
-    """Whether a strategy works with its share, or waits at its floor in the numeraire."""
+    """Health state of a strategy: trading its share, or paused at its floor in the numeraire."""
 
     ACTIVE = "active"
     PAUSED = "paused"
 
 
 class StrategyBookingKind(Enum):
-    """What moved the books of strategies."""
+    """Cause of a change in the holdings of strategies."""
 
     OPEN = "open"
     TRADE = "trade"
@@ -77,9 +77,9 @@ class StrategyBookingKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StrategyBooking:
-    """One thing that happened to the books: (strategy, token or UNITS, base units with sign). `source` says what it was, once each.
+    """One change in the holdings of strategies: (strategy, token or UNITS, base units with sign). `source` identifies it uniquely.
 
-    `acted` are the strategies whose own wish it carried out, `costs` what a trade cost each, in numeraire base units.
+    `acted` are the strategies that asked for it, `costs` the cost of a trade to each, in numeraire base units.
     """
 
     source: str
@@ -93,11 +93,11 @@ class StrategyBooking:
 
 @dataclass(frozen=True, slots=True)
 class StrategyState:
-    """What is remembered of a strategy beside its holdings.
+    """State of a strategy beside its holdings.
 
-    `since_s` is when `health` began, `turning_s` since when its Sharpe ratio asks for the other state. `unit` is the value of a unit
-    when it was last noted and `index` what the health rule is judged by: the same, and while paused what the weights would have
-    made of it at the prices `marks`. Both in 10^-12.
+    `since_s` is when `health` began, `turning_s` since when its Sharpe ratio asks for the other state. `unit` is the last recorded
+    value of a unit. `index` is the measure of the health rule: equal to the unit, and while paused the return of the weights at the
+    prices `marks`. Both in 10^-12.
     """
 
     name: str
@@ -114,7 +114,7 @@ class StrategyState:
 
 @dataclass(frozen=True, slots=True)
 class StrategyBook:
-    """The books of one strategy: base units by token, its units, and the chain time of its last rebalance."""
+    """Holdings of one strategy in base units by token, its units, and the chain time of its last rebalance."""
 
     name: str
     holdings: tuple[tuple[str, int], ...]
@@ -130,9 +130,10 @@ class StrategyBook:
 
 @dataclass(frozen=True, slots=True)
 class StrategyBooks:
-    """All strategies at one block; `fault` says why they cannot be told, `pending` are bookings that are not written down yet.
+    """All strategies at one block; `fault` is why their holdings are unknown, `pending` are bookings not stored yet.
 
-    `choices` are the weights that allocators chose last, by strategy; `unchosen` says which strategy has none to go by, and why.
+    `choices` are the weights that allocators chose last, by strategy; `unchosen` names the strategy without weights, and the
+    reason.
     """
 
     sleeves: tuple[StrategyBook, ...]
@@ -159,10 +160,10 @@ class NavPoint:
 
 @dataclass(frozen=True, slots=True)
 class StrategyLedger:
-    """What the store has of strategies: bookings oldest first, states, and what happened to the wallet that is not booked yet.
+    """The store's records of strategies: bookings oldest first, states, and wallet changes that are not booked yet.
 
-    `earlier` are (transaction, block, changes of balances) of what the wallet sent without this store. `flows_to` is the strategy
-    that deposits and withdrawals are of (None: shared by capital).
+    `earlier` are (transaction, block, changes of balances) that the wallet sent without this store. `flows_to` is the strategy that
+    owns deposits and withdrawals (None: shared by capital).
     """
 
     bookings: tuple[StrategyBooking, ...] = ()

@@ -1,4 +1,4 @@
-"""What is done: transactions as intents that move through states, and their receipts."""
+"""Transactions: intents with their states, receipts, owner requests and payouts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agent.units import NATIVE
 
 
 class IntentKind(Enum):
-    """What a transaction is for."""
+    """Purpose of a transaction."""
 
     APPROVE = "approve"
     SWAP = "swap"
@@ -34,7 +34,7 @@ class IntentState(Enum):
 
 
 class IntentEvent(Enum):
-    """What happens to an intent after it was written down; `agent.store.transitions` says in which state what may."""
+    """Event that changes the state of a stored intent; `agent.store.transitions` has the permitted ones by state."""
 
     SIGN = "sign"
     DROP = "drop"
@@ -97,7 +97,7 @@ class LiquidityAdded:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the chain says of a mined transaction. `status` is 1 for success, 0 for revert.
+    """Receipt of a mined transaction. `status` is 1 for success, 0 for revert.
 
     `wrapped` are the Deposit and Withdrawal events of tokens such as WETH9, as transfers from and to the zero address.
     """
@@ -114,7 +114,7 @@ class Receipt:
 
     @property
     def gas_cost_wei(self) -> int:
-        """What the gas of this transaction cost."""
+        """Gas cost of this transaction, wei."""
         return self.gas_used * self.effective_gas_price_wei
 
     def net(self, wallet: str) -> dict[str, int]:
@@ -138,8 +138,8 @@ class Receipt:
 class Intent:
     """One transaction on its way. `tx` is stored, signed bytes never are; `tx_hash` is known from SIGNED on.
 
-    `note` says in words what it does; `deadline_s` is chain time after which it must not be sent again; `replaces` is
-    the id of the intent whose nonce it takes: by paying more for the same, or as a CANCEL.
+    `note` describes it; `deadline_s` is the chain time after which it must not be sent again; `replaces` is the id of the intent
+    whose nonce it takes: the same with a higher fee, or a CANCEL.
     """
 
     id: str
@@ -156,15 +156,16 @@ class Intent:
 
     @property
     def succeeded(self) -> bool:
-        """Whether it is in a block and did what it should. A reverted one may be MINED too, until its block is final."""
+        """True if it is in a block and did not revert. A reverted one may be MINED too, until its block is final."""
         mined = self.state in (IntentState.MINED, IntentState.FINAL)
         return mined and self.receipt is not None and self.receipt.status == 1
 
     def changes(self, wallet: str, coin: str) -> dict[str, int]:
-        """What it did to each balance of `wallet`, base units by token: tokens by their events, units.NATIVE for the native coin.
+        """Return the change of each balance of `wallet`, base units by token: tokens by their events, units.NATIVE for the native
+        coin.
 
-        Native coin is what it paid for gas, sent along, and got back of the wrapped native coin `coin` that the wallet or the
-        contract it called unwrapped. A Withdrawal of any other token is that token's word alone.
+        Native coin counts gas, value sent, and the wrapped native coin `coin` that the wallet or the called contract unwrapped. A
+        Withdrawal event of any other token is not proof of native coin and is ignored.
         """
         receipt = self.receipt
         if receipt is None:
@@ -174,15 +175,15 @@ class Intent:
         return {**found, NATIVE: wei} if wei else found
 
     def coins(self, wallet: str, coin: str) -> int:
-        """The same for the native coin, its gas left aside, wei."""
+        """Return the change of the wallet's native coin without gas, wei."""
         if self.receipt is None or self.receipt.status != 1:
             return 0
-        if self.kind is IntentKind.PAYOUT:  # whoever is paid may unwrap what he likes meanwhile
+        if self.kind is IntentKind.PAYOUT:  # the recipient may unwrap coins of its own in the same transaction
             return -self.tx.value_wei
         return self.receipt.unwrapped(coin, wallet, self.tx.to) - (self.tx.value_wei if self.tx.to != wallet else 0)
 
 
-# --- What the owner asked of a running bot beside trading: money paid out or set aside, and the end of the bot.
+# --- Requests of the owner beside trading: withdrawals, reservations, and shutdown.
 
 
 class RequestKind(Enum):
@@ -202,7 +203,7 @@ class RequestState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """Base units of an asset that leave, or are set aside; with `native` they are paid as native coin, `token` being its wrapped one."""
+    """A payment or reservation of base units of an asset; with `native` it is paid in native coin, `token` being the wrapped one."""
 
     token: str
     raw: int
@@ -211,8 +212,10 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawalProgress:
-    """How far a withdrawal is that is raised in parts: `done` of about `count`, the next from `next_s` on; a run goes on with it until
-    `until_s`. Both in chain time. `lacked_raw` is what lacked in base units when the part under way began; 0 while none is.
+    """Progress of a withdrawal that is raised in parts: `done` of about `count`.
+
+    The next part starts at chain time `next_s`; a run continues it until `until_s`. `lacked_raw` is the shortfall in base units
+    when the current part began; 0 between parts.
     """
 
     count: int
@@ -242,9 +245,9 @@ class OwnerRequest:
 
 @dataclass(frozen=True, slots=True)
 class PendingPayment:
-    """A payment of an open withdrawal that was not made yet: so much of the asset is no part of the portfolio any more.
+    """An unpaid payment of an open withdrawal: its amount is no longer part of the portfolio.
 
-    `parts` is that of its withdrawal.
+    `parts` is the progress of its withdrawal.
     """
 
     request: int
@@ -254,9 +257,9 @@ class PendingPayment:
 
 @dataclass(frozen=True, slots=True)
 class Payout:
-    """One transaction that pays: `token` (units.NATIVE for the native coin) to `to`, exactly `raw` base units, for a request.
+    """One transaction that pays exactly `raw` base units of `token` (units.NATIVE for the native coin) to `to`, for a request.
 
-    `most_raw` is the most that limits.payout_per_day leaves for it, worked out apart from the amount.
+    `most_raw` is the remainder of limits.payout_per_day, calculated apart from the amount.
     """
 
     token: str

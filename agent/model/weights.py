@@ -1,4 +1,4 @@
-"""How target weights are chosen from data, what limits them, and what was chosen last."""
+"""Allocators of target weights: methods, limits, and the weights chosen last."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class AllocationMethod(Enum):
 
     @property
     def needs_returns(self) -> bool:
-        """Whether it looks at how prices moved."""
+        """True if the method uses returns."""
         return self in (
             AllocationMethod.INVERSE_VOLATILITY,
             AllocationMethod.MINIMUM_VARIANCE,
@@ -29,12 +29,12 @@ class AllocationMethod(Enum):
 
     @property
     def needs_correlations(self) -> bool:
-        """Whether it also looks at how they moved together."""
+        """True if the method uses correlations too."""
         return self.needs_returns and self is not AllocationMethod.INVERSE_VOLATILITY
 
 
 class InitialWeights(Enum):
-    """What counts while no weights were ever chosen: the targets of the config, or nothing, and then nothing is traded."""
+    """Targets before the first allocation: those of the config, or none, which trades nothing."""
 
     TARGETS = "targets"
     WAIT = "wait"
@@ -51,7 +51,7 @@ class WeightLimit:
 
 @dataclass(frozen=True, slots=True)
 class TokenSupply:
-    """Coins of a token that exist, base units; `source` says who told it, empty for the token's own contract."""
+    """Supply of a token, base units; `source` names its source, empty for the token's own contract."""
 
     token: str
     raw: int
@@ -60,11 +60,11 @@ class TokenSupply:
 
 @dataclass(frozen=True, slots=True)
 class AllocatorConfig:
-    """An allocator and its bounds. `fixed` are tokens whose target is that of the config, whatever is chosen for the others.
+    """An allocator and its bounds. `fixed` are tokens that always keep their target of the config.
 
-    Chosen anew every `every_s` from the returns of each `step_s` within `window_s`, of which each asset needs `min_returns`, the
-    newest price at most `max_age_s` old. Where nothing can be chosen, what was chosen stands for `keep_s`. A choice that moves no
-    weight by more than `churn_bps` changes nothing. `supplies` are those that the owner told, which count before the chain's.
+    Weights are chosen every `every_s` from the returns of each `step_s` within `window_s`; each asset needs `min_returns`, and its
+    newest price may be `max_age_s` old. If no choice is possible, the last one is valid for `keep_s`. A choice that moves no weight
+    by more than `churn_bps` changes nothing. `supplies` are the owner's values, which override the chain's.
     """
 
     method: AllocationMethod
@@ -83,10 +83,10 @@ class AllocatorConfig:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Weights that were chosen: bps of the portfolio by token, which sum to 10,000. `basis` names the config they belong to.
+    """Chosen weights: bps of the portfolio by token, which sum to 10,000. `basis` identifies the config they belong to.
 
-    `from_s` and `until_s` are the first and last price used, `returns` their number per asset; `data` and `why` say in words what
-    was used and how it led to this.
+    `from_s` and `until_s` are the first and last price used, `returns` their number per asset; `data` describes the sample and
+    `why` the choice.
     """
 
     at_s: int
