@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from agent.errors import Refused, UnsendableTransaction
 from agent.execution.step_context import OutcomeKind, StepOutcome
-from agent.guards.table import REMEDIES
+from agent.guards.table import MARKET_GUARDS, REMEDIES
 from agent.model import BlockedExit, Intent, Plan, StepInput, Verdict
 from agent.policy import failures, native_coin, quarantine
 from agent.policy.orders import exits
@@ -19,22 +19,6 @@ from agent.ports import Approval, Composer, Journal
 # --- What becomes of an exit whose plan the guards refuse for its market: the others go on without it, and it is said.
 
 
-MARKET_GUARDS = frozenset(
-    (
-        "allowlist",
-        "token_screen",
-        "prediction",
-        "price_impact",
-        "slippage",
-        "fair_floor",
-        "pool_min_value",
-        "plan_cost",
-        "min_trade",
-        "oracle_deviation",
-        "second_quote_deviation",
-    )
-)
-"""Guards that judge the pools and tokens of a plan: what they refuse says nothing against another one."""
 REFUSED_TOGETHER = "it was refused together with another exit, which goes first"
 ONE_EXIT_PER_STEP = "too many transactions failed in a row, so exits go one by one and another goes first"
 

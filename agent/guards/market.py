@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from agent.amm import pools
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData, format_money, format_ratio, format_seconds
+from agent.guards.guard import Guard, always, at_least, bps, seconds
 from agent.guards.replay import SimulatedSwap, worst_overpayment_share
 from agent.model import Asset, Collect, FeedRound, LegFunding, LpAction, Plan, PoolState, PriceSource, Provide, StepInput
 from agent.planning.problem import fair_floor
@@ -122,6 +124,42 @@ def _minimums(action: LpAction) -> tuple[int, int]:
     return (0, 0) if isinstance(action, Collect) else action.min_raw
 
 
+LEG_GUARDS: tuple[Guard[Any], ...] = (
+    Guard(
+        "price_impact",
+        lambda s: s.limits.price_impact_bps,
+        bps,
+        price_impact,
+        "trade less at once, add deeper pools, or raise limits.price_impact",
+        judges_market=True,
+    ),
+    Guard(
+        "slippage",
+        lambda s: s.limits.slippage_bps,
+        bps,
+        slippage,
+        "plan anew at a fresh block, or raise limits.slippage",
+        judges_market=True,
+    ),
+    always(
+        "fair_floor",
+        "reference less fee, impact and slippage limits",
+        fair_floor_kept,
+        "a pool is off the reference price or the floor is too low; plan anew later, and keep slippage or price_impact on",
+        judges_market=True,
+    ),
+    Guard(
+        "pool_min_value",
+        lambda s: s.limits.pool_min_value,
+        at_least,
+        pool_min_value,
+        "leave this pool out, or lower limits.pool_min_value",
+        judges_market=True,
+    ),
+)
+"""In the order of their verdicts."""
+
+
 # --- Guards on prices: pools against the reference, feeds against the clock, averages against feeds, dollars against a dollar.
 
 
@@ -226,6 +264,58 @@ def _round(case: GuardCase, asset: Asset) -> FeedRound:
 
 def _age(case: GuardCase, asset: Asset) -> int:
     return case.step.snapshot.head.timestamp_s - _round(case, asset).updated_at_s
+
+
+def _feed_max_age(step: StepInput) -> int | None:
+    """Feeds are watched while the oracle guard is on."""
+    return None if step.limits.oracle_deviation_bps is None else step.reference.feed_max_age_s
+
+
+def _sequencer_grace(step: StepInput) -> int | None:
+    """Off where the chain has no sequencer, or the owner said off."""
+    return None if step.reference.sequencer_feed is None else step.reference.sequencer_grace_s
+
+
+PRICE_GUARDS: tuple[Guard[Any], ...] = (
+    Guard(
+        "oracle_deviation",
+        lambda s: s.limits.oracle_deviation_bps,
+        bps,
+        oracle_deviation,
+        "pools and reference disagree: wait, and check feeds and pools with trimtab doctor",
+        judges_market=True,
+    ),
+    Guard(
+        "feed_health",
+        _feed_max_age,
+        seconds,
+        feed_health,
+        "wait for a fresh round, check the feed's address, or raise reference.feed_max_age",
+    ),
+    Guard(
+        "sequencer",
+        _sequencer_grace,
+        lambda grace_s, _: f"up for {format_seconds(grace_s)}",
+        sequencer,
+        "wait until the rollup's sequencer has been up for reference.sequencer_grace",
+    ),
+    Guard(
+        "second_quote_deviation",
+        lambda s: s.limits.second_quote_deviation_bps,
+        bps,
+        second_quote,
+        "check addresses and endpoint with trimtab doctor, or limits.second_quote_deviation = 'off'",
+        judges_market=True,
+    ),
+    Guard(
+        "depeg",
+        lambda s: s.limits.depeg_bps,
+        bps,
+        depeg,
+        "a dollar token is off its peg: decide by hand what to hold, or raise limits.depeg",
+    ),
+)
+"""In the order of their verdicts."""
 
 
 # --- What a sandwich around a plan's swaps could take at most: how far their outputs may fall short of what was predicted.

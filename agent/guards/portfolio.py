@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 from agent.accounting.tax_lots import planned_gains
 from agent.errors import Refused
@@ -19,6 +20,7 @@ from agent.guards.case import (
     format_native,
     format_ratio,
 )
+from agent.guards.guard import Guard, at_least, bps, money, native
 from agent.model import Payout, Provide, Rebalance, StepInput, TopUp, Verdict
 from agent.policy import native_coin
 from agent.policy.cash_flows import purchase, withdrawals
@@ -402,3 +404,125 @@ def _weight_after(case: GuardCase) -> dict[str, Fraction]:
         raw = case.investable(asset) + case.replay.delta(token) + in_positions.get(token, 0)
         found[token] = raw * case.price(token)
     return found
+
+
+# --- The rows of this file's guards.
+
+
+def _year_limit(step: StepInput) -> Fraction | None:
+    """Off without [tax], and where it says so."""
+    return None if step.history.tax is None else step.history.tax.year_limit
+
+
+def _year_limit_text(limit: Fraction, step: StepInput) -> str:
+    numeraire, known = step.portfolio.numeraire, step.history.tax
+    return format_year_limit(limit, "" if known is None else known.currency, numeraire.label, numeraire.decimals)
+
+
+def _max_weights(step: StepInput) -> dict[str, int] | None:
+    """The most that each asset may be, bps by token; off where none has a limit."""
+    return {asset.token.address: asset.max_bps for asset in step.portfolio.assets if asset.max_bps is not None} or None
+
+
+def _max_weights_text(limit: dict[str, int], step: StepInput) -> str:
+    return ", ".join(f"{step.portfolio.token(token).label} {format_bps(most)}" for token, most in limit.items())
+
+
+PLAN_GUARDS: tuple[Guard[Any], ...] = (
+    Guard(
+        "plan_cost",
+        lambda s: s.limits.plan_cost_bps,
+        bps,
+        plan_cost,
+        "wait for cheaper gas or deeper pools, trade less, or raise limits.plan_cost",
+        judges_market=True,
+    ),
+    Guard(
+        "turnover",
+        lambda s: s.limits.turnover_bps,
+        bps,
+        turnover,
+        "let it go in rounds with destination = 'halfway', or raise limits.turnover",
+    ),
+    Guard(
+        "daily_turnover",
+        lambda s: s.limits.daily_turnover_bps,
+        bps,
+        daily_turnover,
+        "wait until older trades are 24 h old, or raise limits.daily_turnover",
+    ),
+    Guard(
+        "daily_loss",
+        lambda s: s.limits.daily_loss_bps,
+        bps,
+        daily_loss,
+        "wait until losses (trimtab history) are 24 h old, trade less, lower limits.slippage, or raise limits.daily_loss",
+    ),
+    Guard(
+        "total_loss",
+        lambda s: s.limits.total_loss_bps,
+        bps,
+        total_loss,
+        "find out what lost money since the start (trimtab pnl, trimtab history), then raise limits.total_loss or stop",
+    ),
+    Guard(
+        "balance_jump",
+        lambda s: s.limits.balance_jump_bps,
+        bps,
+        balance_jump,
+        "say what came or went: trimtab flows, then trimtab flows confirm; a rise is accepted after limits.balance_jump_wait",
+    ),
+    Guard(
+        "year_limit", _year_limit, _year_limit_text, year_limit, "sell less of what gains, wait for the new year, or raise tax.year_limit"
+    ),
+    Guard("max_weight", _max_weights, _max_weights_text, max_weight, "buy less of it, or raise limits.max_weight"),
+    Guard(
+        "min_trade", lambda s: s.limits.min_trade, at_least, min_trade, "wait for more drift, or lower limits.min_trade", judges_market=True
+    ),
+    Guard(
+        "max_live_value",
+        lambda s: s.limits.max_live_value,
+        money,
+        max_live_value,
+        "take value out of the wallet, or raise portfolio.max_live_value",
+    ),
+    Guard(
+        "impermanent_loss",
+        lambda s: s.limits.impermanent_loss_bps,
+        bps,
+        impermanent_loss,
+        "take liquidity out until the expected loss fits (trimtab lp), or raise limits.impermanent_loss",
+    ),
+    Guard(
+        "lp_max_weight",
+        lambda s: s.limits.lp_max_weight_bps,
+        bps,
+        lp_max_weight,
+        "take liquidity out until its share fits (trimtab lp), or raise limits.lp_max_weight",
+    ),
+)
+"""In the order of their verdicts."""
+GAS_GUARDS: tuple[Guard[Any], ...] = (
+    Guard(
+        "gas_price",
+        lambda s: s.limits.gas_price_wei,
+        lambda limit, _: format_gwei(limit),
+        gas_price,
+        "wait for cheaper gas, or raise limits.gas_price",
+    ),
+    Guard(
+        "gas_per_day",
+        lambda s: s.limits.gas_per_day_wei,
+        native,
+        gas_per_day,
+        "wait until older transactions are 24 h old, or raise limits.gas_per_day",
+    ),
+    Guard(
+        "native_floor",
+        lambda s: s.limits.native_floor_wei,
+        lambda limit, _: f"at least {format_native(limit)}",
+        native_floor,
+        "send native coin to the wallet, or lower limits.native_floor",
+    ),
+)
+"""In the order of their verdicts, after all others."""

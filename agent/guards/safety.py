@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData, format_seconds
+from agent.guards.guard import Guard, always, seconds
 from agent.guards.replay import LegFlow
 from agent.model import Collect, LegFunding, LpAction, Plan, Provide, Withdraw
 from agent.policy import failures
@@ -227,3 +230,29 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
         raise MissingData("when the last transaction failed")
     again_s = history.failed_s + wait_s
     return GuardMeasurement(f"{told}; an exit is tried again at {format_time(again_s)}", case.step.snapshot.head.timestamp_s >= again_s)
+
+
+GUARDS: tuple[Guard[Any], ...] = (
+    always("kill_switch", "not paused", kill_switch, "trimtab resume, once you know why it was paused"),
+    always("quorum", "as many as configured", quorum, "add a second operator's endpoint, or name the single one in chain.single_operator"),
+    always("allowlist", "all pinned", allowlist, "look at the contracts named, then pin them with trimtab trust", judges_market=True),
+    Guard(
+        "token_screen",
+        lambda s: s.limits.token_screen,
+        lambda _, __: SCREENED,
+        token_screen,
+        "take the tokens named out of the portfolio, or see docs/tokens.md",
+        judges_market=True,
+    ),
+    always(
+        "reverts_in_row",
+        f"fewer than {failures.MAX_REVERTS_IN_ROW} and {failures.MAX_APPROVALS_IN_ROW}",
+        reverts_in_row,
+        "look why they failed (trimtab history); trimtab resume then counts anew; exits go on by themselves",
+    ),
+    Guard("head_age", lambda s: s.limits.head_age_s, seconds, head_age, "check the endpoint and this machine's clock"),
+    always("expiry", "made at the head, not expired", expiry, "plan anew at a fresh block"),
+    always("balance", "investable balance", balance, "plan anew at a fresh block"),
+    always("prediction", "equal to the simulation", prediction, "plan anew at a fresh block", judges_market=True),
+)
+"""In the order of their verdicts, before all others."""
