@@ -1,1 +1,1 @@
-"""From a snapshot to a decision: pure."""
+"""Decisions from a step's input: targets, triggers, orders, cash flows, liquidity and strategies. Pure."""

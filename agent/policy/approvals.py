@@ -1,4 +1,4 @@
-"""Which approvals a plan still needs before it can be sent, and their gas."""
+"""Approvals that a plan still needs before it can be sent, and their gas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far each asset stands from its target, what would bring it back, and at which price it leaves its band."""
+"""Drift of each asset from its target, the goal that restores it, and the prices at which it leaves its band."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BandEdges = tuple[Fraction, Fraction]
 
 
 def has_band(trigger: Trigger) -> bool:
-    """Whether weights can leave a band under this trigger."""
+    """True if weights can leave a band under this trigger."""
     return bool(_thresholds(trigger))
 
 
@@ -54,7 +54,7 @@ def band(trigger: Trigger, target_bps: int, own: Threshold | None = None, most_b
 
 
 def with_trigger_bands(drifts: Sequence[AssetDrift], trigger: Trigger) -> tuple[AssetDrift, ...]:
-    """The same standing by the bands of another trigger: one of several judges by its own."""
+    """Return the drifts with another trigger's bands; each trigger of AnyOf judges by its own."""
     whole = sum((drift.value for drift in drifts), Fraction(0))
     result = []
     for drift in drifts:
@@ -83,10 +83,10 @@ def _width(threshold: Threshold, target_bps: int) -> Fraction:
 
 
 def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
-    """Every asset's standing, in the portfolio's order. `prices` are numeraire base units per token base unit, by address.
+    """Return the drift of every asset, in the portfolio's order. `prices` are numeraire base units per token base unit, by address.
 
-    Confirmed liquidity positions count by what they stand for at these prices (R1.2). Raises Refused when a balance, position or
-    price is missing: unknown is never taken for zero. Of the native asset both balances count, and the floor for gas does not.
+    Confirmed liquidity positions count by their token amounts at these prices (R1.2). Raises Refused if a balance, position or
+    price is missing: unknown is never zero. Of the native asset both balances count, and the gas floor does not.
     """
     assets = [replace(asset, reserve_raw=native_coin.reserved_raw(step, asset)) for asset in step.portfolio.assets]
     return drifts_from_balances(assets, native_coin.held_balances(step), prices, step.policy.trigger, valuation.holdings(step, prices))
@@ -99,9 +99,10 @@ def drifts_from_balances(
     trigger: Trigger,
     in_positions: Mapping[str, int] | None = None,
 ) -> tuple[AssetDrift, ...]:
-    """The same from balances in base units by token address, without a chain; `in_positions` are those in liquidity.
+    """Return the drifts from balances in base units by token address; `in_positions` are the amounts in liquidity.
 
-    What is reserved does not count; with nothing to invest every share is zero and nothing is outside its band.
+    Reserves do not count. With nothing to invest every share is zero and nothing is outside its band. Raises Refused if a balance
+    or price is missing.
     """
     lp = in_positions or {}
     for asset in assets:
@@ -140,13 +141,13 @@ def drifts_from_balances(
 
 
 def ideal_trades(drifts: Sequence[AssetDrift]) -> dict[str, Value]:
-    """Value to buy (positive) or sell of each token to stand exactly on target, at reference prices without costs; sums to zero."""
+    """Return the value to buy (positive) or sell of each token to be exactly on target, at reference prices without costs; sums to zero."""
     whole = investable_total(drifts)
     return {drift.token: whole * drift.target_bps / BPS - drift.value for drift in drifts}
 
 
 def corrections(drifts: Sequence[AssetDrift], goal: Goal) -> dict[str, Value]:
-    """Value that each token lacks (positive) or has too much of, to the nearest share that the goal allows."""
+    """Return the value of each token to buy (positive) or sell to reach the nearest share that the goal allows."""
     whole = investable_total(drifts)
     result = {}
     for drift, wanted in zip(drifts, goal.weights, strict=True):
@@ -155,7 +156,7 @@ def corrections(drifts: Sequence[AssetDrift], goal: Goal) -> dict[str, Value]:
 
 
 def overweight_messages(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
-    """Which assets are above limits.max_weight, in words."""
+    """Return a message for each asset above limits.max_weight."""
     return tuple(
         f"{drift.symbol} is {text.format_percent(drift.share)} of the portfolio, above limits.max_weight of {drift.max_bps / 100:g} %: "
         "nothing more of it is bought, and it is brought down where that is worth its cost"
@@ -170,10 +171,10 @@ def investable_total(drifts: Sequence[AssetDrift]) -> Value:
 
 
 def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, Price | None]]:
-    """Prices below and above which each asset leaves its band when it alone moves; None where no price does that.
+    """Return the prices below and above which each asset leaves its band if it alone moves; None if no price does that.
 
-    A share e = v / (v + rest) is reached at v = rest · e / (1 - e): a band of 45 to 55 % is left at -18.2 % and +22.2 %.
-    Amounts in liquidity positions are taken as they are now, although they change with the price.
+    A share e = v / (v + rest) is reached at v = rest · e / (1 - e): a band of 45 to 55 % is left at -18.2 % and +22.2 %. Amounts in
+    liquidity positions are held constant, although they change with the price.
     """
     whole = investable_total(drifts)
     result = {}
@@ -186,7 +187,7 @@ def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, 
 
 
 def unreachable_reasons(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tuple[str, str]:
-    """Why there is no alert price below, and above; empty where there is one."""
+    """Return why there is no alert price below, and above; empty if there is one."""
     if drift.investable_raw + drift.lp_raw == 0:
         return ("none of it is held, so that no price changes its share",) * 2
     if investable_total(drifts) == drift.value:
@@ -234,7 +235,11 @@ def _bands(drifts: Sequence[AssetDrift]) -> Goal:
     return Goal(tuple(weights))
 
 
-# --- One side of a rebalance alone: what is sold or bought under policy.only, and where the proceeds or the money come from. - sell: wh
+# --- One side of a rebalance alone (policy.only).
+# sell: sell what is above its goal down to it. Nothing is bought; the proceeds stay in the numeraire, which is not spent.
+# buy: buy what is below its goal with the numeraire above its own target; if that is too little, all shortfalls in proportion.
+# winners: sell what is above its band down to its goal; the proceeds go to all assets below target, in proportion to shortfall.
+# losers: buy what is below its band up to its goal, paid for by all assets above target, in proportion to excess.
 
 
 ShareChanges = dict[str, Fraction]
@@ -242,10 +247,9 @@ ShareChanges = dict[str, Fraction]
 
 
 def restrict_to_side(drifts: Sequence[AssetDrift], goal: Goal, only: TradeSide | None, numeraire: str) -> Goal:
-    """The goal where one side alone is traded, as above; the same without `only`.
+    """Return the goal restricted to one side as defined above; unchanged without `only`.
 
-    All else may neither be sold nor bought; under sell and buy the numeraire takes the other side, so that it may grow, or shrink,
-    alone.
+    No other token is bought or sold. Under sell the numeraire may only grow, under buy only shrink.
     """
     if only is None:
         return goal
@@ -266,19 +270,19 @@ def restrict_to_side(drifts: Sequence[AssetDrift], goal: Goal, only: TradeSide |
 
 
 def _short(drifts: Sequence[AssetDrift]) -> ShareChanges:
-    """What each share lacks of its target; below zero where it has too much."""
+    """Return each token's target share less its share; negative if it is overweight."""
     return {one.token: Fraction(one.target_bps, BPS) - one.share for one in drifts}
 
 
 def _scaled(wanted: Mapping[str, Fraction], money: Fraction | int) -> ShareChanges:
-    """`wanted`, all of one sign, in the same proportion, so that they sum to `money` at most."""
+    """Scale `wanted`, all of one sign, in proportion so that their sum is at most `money`."""
     whole = abs(sum(wanted.values(), Fraction(0)))
     part = min(Fraction(1), money / whole) if whole else Fraction(0)
     return {token: change * part for token, change in wanted.items() if part}
 
 
 def _goal(drifts: Sequence[AssetDrift], changes: ShareChanges, money: str | None, grows: bool) -> Goal:
-    """Points for all: what is not moved stays at its share. `money` takes the other side of what is not balanced in itself."""
+    """Return a goal of exact shares; unmoved tokens keep theirs, and `money` takes the other side of an unbalanced change."""
     rest = -sum(changes.values(), Fraction(0))
     ends = {one.token: one.share + changes.get(one.token, rest if one.token == money else Fraction(0)) for one in drifts}
     sold = {token for token, change in changes.items() if change < 0}

@@ -1,4 +1,4 @@
-"""What is wanted of the portfolio at this block: the owner's targets, changed in one order by all that may change them."""
+"""Effective targets at this block: the owner's targets after each adjustment, in fixed order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ in order: what an allocator chose, what strategies hold of it, what orders keep 
 
 
 def apply_effective_targets(step: StepInput) -> StepInput:
-    """The step with the targets that count now. Quarantine comes after it: what may not be traded is nobody's wish."""
+    """Return the step with its effective targets. Applied before quarantine, so that quarantined tokens never get a target."""
     for change in TARGET_ADJUSTMENTS:
         step = change(step)
     return step

@@ -1,4 +1,4 @@
-"""When failures in a row stop the agent, and how long an exit waits after them: it must outlive who makes it revert (T6, T20)."""
+"""Limits on failures in a row, and the back-off of an exit after them, which outlasts an attacker who makes it revert (T6, T20)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3_600
 
 
 def too_many(reverts: int, approvals: int) -> bool:
-    """Whether so many failures in a row stop the agent until a person has looked."""
+    """True if so many failures in a row stop the agent until the owner resumes it."""
     return reverts >= MAX_REVERTS_IN_ROW or approvals >= MAX_APPROVALS_IN_ROW
 
 
 def is_stopped(history: History) -> bool:
-    """Whether rebalances, and liquidity that targets want moved, wait for the owner."""
+    """True if rebalances and liquidity moves towards targets wait for the owner."""
     return history.failures_stop or too_many(history.reverts_in_row, history.approvals_in_row)
 
 

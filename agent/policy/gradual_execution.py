@@ -1,7 +1,7 @@
-"""Where a correction that is under way stands at this block: due, waiting, or ended, and by what name.
+"""Gradual execution at this block: due, waiting, or ended with a reason; slice sizes, times and budget.
 
-Nothing of a round is remembered from one to the next but what began them all: each is decided anew, from this snapshot, and the
-campaign ends where what began it no longer holds.
+Only the terms of the execution are stored. Each slice is decided anew from the snapshot, and the execution ends once those terms no
+longer hold.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from agent.policy.drift import compute_drifts, corrections
 from agent.policy.triggers.rules import Signal
 from agent.units import BPS, Price, Value, ceil_int, value_text
 
-# --- The arithmetic of rounds: how large the next one is, when it is due, and what chance has to say about both.
+# --- Slice arithmetic: size and time of the next slice, with their random draws.
 
 
 MILLION = 1_000_000
@@ -47,33 +47,33 @@ def jitter_factor(ppm: int, jitter_bps: int) -> Fraction:
 
 
 def mean_slice_value(campaign: GradualExecution) -> Value:
-    """What a round moves on average, numeraire base units."""
+    """Return the mean value of a slice, numeraire base units."""
     return campaign.wish / campaign.rounds
 
 
 def slice_value(campaign: GradualExecution, draw: SliceDraw) -> Value:
-    """What the next round moves, unless less is left: each is drawn by itself, so that no round tells of another (T15)."""
+    """Return the value of the next slice unless less remains; each draw is independent, so that no slice reveals another (T15)."""
     return mean_slice_value(campaign) * jitter_factor(draw.size_ppm, campaign.pace.size_jitter_bps)
 
 
 def slice_fraction(campaign: GradualExecution, draw: SliceDraw, left: Value) -> Fraction:
-    """The same as a part of what is `left` to move; the round that finds no more than its size takes all of it."""
+    """Return the next slice as a fraction of `left`; a slice takes everything if no more than its size remains."""
     wanted = slice_value(campaign, draw)
     return Fraction(1) if left <= wanted else wanted / left
 
 
 def mean_interval_s(pace: ExecutionPace, rounds: int) -> int:
-    """Mean time between two rounds, seconds."""
+    """Return the mean time between two slices, seconds."""
     return max(1, pace.over_s // rounds if pace.style is ExecutionStyle.TWAP else pace.interval_s)
 
 
 def slice_wait_s(campaign: GradualExecution, draw: SliceDraw) -> int:
-    """Seconds from one round to the next."""
+    """Return the seconds from one slice to the next."""
     return ceil_int(mean_interval_s(campaign.pace, campaign.rounds) * jitter_factor(draw.wait_ppm, campaign.pace.time_jitter_bps))
 
 
 def execution_deadlines(pace: ExecutionPace, rounds: int, began_s: int) -> tuple[int, int]:
-    """Until when a round may begin, and when a campaign is over, chain seconds: a mean wait later, since it may have been paused."""
+    """Return the last chain time at which a slice may begin, and the expiry one mean interval later, in case the agent was paused."""
     if pace.style is ExecutionStyle.LIMIT:
         return began_s + pace.patience_s, began_s + pace.patience_s
     mean_s = mean_interval_s(pace, rounds)
@@ -91,7 +91,7 @@ REVERSAL_DIVISOR = 10
 
 @dataclass(frozen=True, slots=True)
 class SliceDecision:
-    """What a campaign asks for now. `round` is there while one is due, `ended` says why there will be none any more."""
+    """Decision on the current gradual execution. `round` is the slice that is due, `ended` the reason if it is over."""
 
     decision: Decision
     round: ExecutionSlice | None = None
@@ -99,7 +99,7 @@ class SliceDecision:
 
 
 def invalidation_reason(step: StepInput) -> str:
-    """What of the config or the targets is no longer as it was when the campaign began; empty while it holds, or there is none."""
+    """Return why the execution's terms no longer match the config or the targets; empty while they do, or without an execution."""
     if step.history.campaign is None:
         return ""
     begun = step.history.campaign.campaign
@@ -124,12 +124,12 @@ def _other(now_bps: Mapping[str, int], then_bps: Mapping[str, int]) -> bool:
 
 
 def target_weights(step: StepInput) -> tuple[tuple[str, int], ...]:
-    """What a campaign is bound to: the target of each token."""
+    """Return the target of each token, to which an execution is bound."""
     return tuple((asset.token.address, asset.target_bps) for asset in step.portfolio.assets)
 
 
 def decide_slice(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]) -> SliceDecision | None:
-    """What the campaign under way asks for; None where there is none, or it was renounced."""
+    """Return the decision on the execution under way; None if there is none, or its terms no longer match."""
     under = step.history.campaign
     if under is None or invalidation_reason(step):
         return None
@@ -174,7 +174,7 @@ def _purchase(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionPro
 
 
 def execution_signals(step: StepInput, prices: Mapping[str, Price]) -> frozenset[Signal]:
-    """Which tokens still have to move the way that the campaign began with. Raises Refused."""
+    """Return the signals of tokens that still have to move in the execution's direction. Raises Refused."""
     under = step.history.campaign
     if under is None:
         return frozenset()
@@ -198,9 +198,9 @@ def partial_goal(drifts: Sequence[AssetDrift], goal: Goal, part: Fraction) -> Go
 
 
 def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
-    """What of the budget of a correction that begins now is taken already; None where it has one of its own.
+    """Return the shared budget that earlier executions have used, for one that begins now; None if it has its own.
 
-    By the one that this look ends, or that the store remembers, as long as the first of them had time.
+    The source is the execution that this cycle ends, or the store, until the first execution's time is over.
     """
     under = step.history.campaign
     found = step.history.spent if under is None or under.campaign.purchase is not None else carried_budget(under, invalidation_reason(step))
@@ -208,7 +208,7 @@ def prior_budget_use(step: StepInput) -> BudgetCarryover | None:
 
 
 def carried_budget(under: ExecutionProgress, why: str) -> BudgetCarryover:
-    """What a correction that ended by `why` leaves to the next: gains make no room."""
+    """Return the used budget that an execution ended by `why` passes on; gains do not enlarge the budget."""
     begun = under.campaign
     before = begun.before or BudgetCarryover(begun.expires_s, Fraction(0), Fraction(0))
     lost = before.spent + max(Fraction(0), under.spent)
@@ -216,9 +216,9 @@ def carried_budget(under: ExecutionProgress, why: str) -> BudgetCarryover:
 
 
 def budget_left(pace: ExecutionPace, wish: Value, before: BudgetCarryover | None) -> Value | None:
-    """What a correction of this value may lose: its part, and of all that share one budget no more than the largest of them might.
+    """Return the budget of an execution of this value; None without a budget.
 
-    None where there is no budget.
+    Executions that share a budget may together lose no more than the largest of them alone.
     """
     if pace.budget_bps is None:
         return None
@@ -228,7 +228,7 @@ def budget_left(pace: ExecutionPace, wish: Value, before: BudgetCarryover | None
 
 
 def format_budget(step: StepInput, begun: GradualExecution) -> str:
-    """How large its budget is, and that it is a rest where it is one."""
+    """Format an execution's budget, and say if it is the remainder of a shared one."""
     shown = _money(step, begun.budget or Fraction(0))
     return (
         shown if begun.before is None else f"{shown}, the rest of one that corrections share until {text.format_time(begun.before.until_s)}"
@@ -236,7 +236,7 @@ def format_budget(step: StepInput, begun: GradualExecution) -> str:
 
 
 def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:
-    """How much of what is left the round does: all of it where no further one would begin in time."""
+    """Return the fraction of the remainder to trade now: all of it if no further slice could begin in time."""
     begun = under.campaign
     soonest_s = mean_interval_s(begun.pace, begun.rounds) * jitter_factor(0, begun.pace.time_jitter_bps)
     if begun.pace.style is ExecutionStyle.LIMIT or now_s + soonest_s > begun.ends_s:
@@ -245,7 +245,7 @@ def _part(under: ExecutionProgress, left: Value, now_s: int) -> Fraction:
 
 
 def _over(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress, left: Value) -> str:
-    """Why there is no further round; empty while there may be one."""
+    """Return why there is no further slice; empty while there may be one."""
     begun, least = under.campaign, step.limits.min_trade or Fraction(0)
     rounds = "1 round" if under.done == 1 else f"{under.done} rounds"
     if begun.pace.style is ExecutionStyle.LIMIT and under.done:

@@ -1,9 +1,10 @@
-"""The least total at which targets, bands, pools and gas can work, what it would cost a year, and which setting to change.
+"""Minimum total at which targets, bands, pools and gas can work, its annual cost, and the setting to change.
 
-A correction of the share b of the portfolio V moves b·V and costs gas G and the pool fee f of what it moves, so that it stays within
-limits.plan_cost c from V = G / (b·(c - f)) on. The purchase of everything but the numeraire is the same with b = 1 - its target.
-Impact is left aside: it is small where V is. How often a band is left: a weight w with the volatility s a year against the rest moves
-by w·(1 - w)·s a year, and leaves ±b after (b / (w·(1 - w)·s))² years on average (mean exit time of a driftless Brownian motion).
+A correction of the share b of the portfolio V moves b·V and costs gas G and the pool fee f of the moved value, so that it stays
+within limits.plan_cost c from V = G / (b·(c - f)) on. The purchase of everything but the numeraire is the same with b = 1 - its
+target. Impact is neglected: it is small at the minimum. Frequency of corrections: a weight w with annual volatility s against the
+rest moves by w·(1 - w)·s a year, and leaves ±b after (b / (w·(1 - w)·s))² years on average (mean exit time of a driftless Brownian
+motion).
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ class AssetThreshold:
 
 @dataclass(frozen=True, slots=True)
 class MinimumTotalInputs:
-    """What decides: assets but the numeraire, its target, limits, fee, gas price in wei, the worth of a wei in base units of the
-    numeraire. `interval_s` is the shortest time between two reviews (None: at every look). `bought`: the first purchase is done.
+    """Inputs of the minimum total: assets without the numeraire, its target, limits, fee, and gas price.
+
+    `gas_price_wei` is in wei, `wei_value` the value of a wei in numeraire base units. `interval_s` is the shortest time between two
+    reviews (None: every cycle). `bought` is true once the first purchase is done.
     """
 
     assets: tuple[AssetThreshold, ...]
@@ -60,11 +63,10 @@ class MinimumTotalInputs:
 
 @dataclass(frozen=True, slots=True)
 class MinimumTotal:
-    """`total` is None where no total works: the fee alone is more than plan_cost allows. `binds` says in words what decides it.
+    """Minimum total in numeraire base units, rounded up; None if no total works because the fee alone exceeds plan_cost.
 
-    `purchase` is the least total of the first purchase alone (None: it is done).
-    `a_year` is how many corrections are expected, `cost` what one costs at the least total, `year_cost` all of a year's with it.
-    Values in base units of the numeraire, rounded up.
+    `binding_limit` names the limit that decides it. `purchase` is the minimum of the first purchase alone (None: done). `a_year` is
+    the expected number of corrections a year, `cost` the cost of one at the minimum total, `year_cost` that of a year.
     """
 
     total: Value | None
@@ -109,7 +111,7 @@ def compute_minimum_total(terms: MinimumTotalInputs) -> MinimumTotal:
 
 
 def suggested_settings(terms: MinimumTotalInputs, total: Value) -> tuple[str, ...]:
-    """Which setting makes this total work, in words; nothing where it works already."""
+    """Return the settings that would each make this total work; none if it works already."""
     found, room, fee = compute_minimum_total(terms), _room(terms), Fraction(terms.fee_pips, PIPS)
     if found.total is not None and total >= found.total:
         return ()
@@ -163,14 +165,14 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
 
 
 def correction_drift(trigger: Trigger | None, target_bps: int, edges: tuple[Fraction, Fraction]) -> Fraction:
-    """How far from its target an asset is when a correction is due, as a share of the portfolio."""
+    """Return an asset's distance from target when a correction is due, as a share of the portfolio."""
     width = min(target_bps - edges[0], edges[1] - target_bps)
     banded = trigger is not None and width > 0 and edges != (Fraction(0), Fraction(BPS))
     return width / BPS if banded else UNBANDED * target_bps / BPS
 
 
 def review_interval_s(trigger: Trigger) -> int | None:
-    """Seconds between two reviews of a fixed interval; None where every look may act, or a calendar says."""
+    """Return the seconds between two reviews of a fixed interval; None if every cycle may act, or for a calendar."""
     match trigger:
         case Every(every_s):
             return every_s
@@ -181,7 +183,7 @@ def review_interval_s(trigger: Trigger) -> int | None:
 
 
 def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int, unit: str) -> str:
-    """The least total, what a year costs, and what a total below it means; what to change is told by `changes`."""
+    """Format the minimum total, its annual cost, and the effect of a lower total; `suggested_settings` has the remedies."""
     found, gwei = compute_minimum_total(terms), _short(Fraction(terms.gas_price_wei, GWEI))
     if found.total is None:
         return f"No total works: {found.binding_limit} of {terms.plan_cost_bps} bps. Raise limits.plan_cost, or add a cheaper pool."

@@ -1,4 +1,4 @@
-"""How small a portfolio may be: every leg has to be worth its trade (requirement R1.5), and how many assets it may have (R1.1)."""
+"""Minimum portfolio size, so that every leg is worth its trade (R1.5), and number of assets (R1.1)."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def smallest_total(portfolio: Portfolio, leg_value: Value) -> Value:
 
 
 def leg_gas_value(snapshot: Snapshot, native_price: Price, units: int = LEG_GAS) -> Value:
-    """What the gas of one leg costs now, or that many units of gas; `native_price` is numeraire base units per wei."""
+    """Return the gas cost of one leg now, or of `units`; `native_price` is numeraire base units per wei."""
     base_wei = snapshot.head.base_fee_wei
     gas_price_wei = snapshot.gas_price_wei if base_wei is None else base_wei + snapshot.priority_fee_wei
     return Fraction(units * gas_price_wei) * native_price
 
 
 def warnings(portfolio: Portfolio) -> tuple[str, ...]:
-    """What an owner should know of the portfolio's size; never a reason to refuse."""
+    """Return warnings on the portfolio's size; never a reason to refuse."""
     return tuple(asset_count_warnings(len(portfolio.assets), MOST))
 
 
 def asset_count_warnings(count: int, above: int = EASY) -> list[str]:
-    """What to tell somebody who chooses `count` assets, where they are more than `above` (R1.1)."""
+    """Return a warning if `count` assets are more than `above` (R1.1)."""
     if count <= above:
         return []
     more = f"{count} assets are more than {MOST}" if count > MOST else f"{count} assets"
@@ -50,7 +50,7 @@ def asset_count_warnings(count: int, above: int = EASY) -> list[str]:
 
 
 def too_small_reason(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
-    """Why there is too little to invest; empty when there is enough (R1.5)."""
+    """Return why the total is too small to invest; empty if it is not (R1.5)."""
     value = investable_total(drifts)
     if value == 0:
         held = any(drift.raw > 0 for drift in drifts)
@@ -67,9 +67,9 @@ def too_small_reason(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
 
 
 def gas_too_high_reason(step: StepInput, drifts: Sequence[AssetDrift], references: ReferencePrices) -> str:
-    """Why gas forbids trading now (R1.5); empty when it does not, or when min_trade is off.
+    """Return why gas is too expensive to trade now (R1.5); empty if it is not, or if min_trade is off.
 
-    Where native coin has no reference price, no plan passes its cost guard, so that nothing needs to be judged here.
+    Without a reference price of native coin no plan passes its cost guard, so that this check is not needed.
     """
     native = references.prices.get(step.portfolio.wrapped_native)
     if native is None or step.limits.min_trade is None:
@@ -83,7 +83,7 @@ def gas_too_high_reason(step: StepInput, drifts: Sequence[AssetDrift], reference
 
 
 def not_worth_reason(step: StepInput, references: ReferencePrices, moved: Value) -> str:
-    """Why a correction of that value holds: its cost in numbers, with the setting that decides."""
+    """Return why a correction of this value is not worth trading: its cost in numbers, and the limit that decides."""
     limit, native = step.limits.plan_cost_bps, references.prices.get(step.portfolio.wrapped_native)
     if limit is None or native is None:
         return f"not worth a trade: {format_money(step, moved)} to move, limits.min_trade is {format_money(step, step.limits.min_trade)}"

@@ -1,4 +1,4 @@
-"""What of the native coin counts and may be spent, what is kept of it for gas, and when wrapped coin is unwrapped to refill it."""
+"""The native coin: the part that is managed, the gas floor, and unwrapping to refill it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NativeView:
 
 
 def native_view(step: StepInput) -> NativeView:
-    """How the native coin stands, for the owner to see."""
+    """Return the native coin's balances and settings, for status."""
     asset = wrapped_asset(step.portfolio)
     return NativeView(
         symbol=None if asset is None else asset.token.label,
@@ -52,7 +52,7 @@ def wrapped_asset(portfolio: Portfolio) -> Asset | None:
 
 
 def has_native_asset(portfolio: Portfolio) -> bool:
-    """Whether the native coin counts as an asset, together with its wrapped token."""
+    """True if the native coin counts as an asset, together with its wrapped token."""
     return any(asset.native for asset in portfolio.assets)
 
 
@@ -69,12 +69,12 @@ def held_balances(step: StepInput) -> dict[str, int]:
 
 
 def reserved_raw(step: StepInput, asset: Asset) -> int:
-    """Base units that are left alone: the reserve, and of the native asset what limits.native_floor leaves for gas."""
+    """Return the base units outside the portfolio: the reserve, and limits.native_floor for the native asset."""
     return asset.reserve_raw + (floor_wei(step) if asset.native else 0)
 
 
 def full_reserve_raw(step: StepInput, asset: Asset) -> int:
-    """The reserve under which nothing of the asset may be spent, base units; what its owner keeps of it lacks no more than it did.
+    """Return a reserve in base units that leaves nothing of the asset to spend, without raising its shortfall.
 
     Without a known balance it is one that no balance exceeds.
     """
@@ -125,7 +125,7 @@ def refill_raw(step: StepInput) -> int:
 
 
 def wrapped_raw(step: StepInput) -> int:
-    """Wrapped coin that may be unwrapped for gas: all of the native asset's, else what the asset's reserve leaves."""
+    """Return the wrapped coin that may be unwrapped for gas: all of the native asset's, else the part above the asset's reserve."""
     asset = wrapped_asset(step.portfolio)
     balance = {holding.token: holding.raw for holding in step.snapshot.holdings}.get(step.portfolio.wrapped_native, 0)
     if asset is None:
@@ -139,10 +139,10 @@ def unwrap_cost_wei(step: StepInput) -> int:
 
 
 def top_up(step: StepInput, decision: Decision) -> TopUp | None:
-    """What has to come before `decision`: unwrapping by itself, where too little native coin is left for anything else.
+    """Return the unwrapping that must precede `decision` because native coin is too low; None if it need not.
 
-    With nothing else to do that is below limits.native_floor; else only where the step's own gas could not be paid, since a
-    plan that can be sent refills by itself. None where gas is too dear for it, or there is too little to unwrap.
+    For a hold the threshold is limits.native_floor; for other decisions the step's own gas, since a plan that can be sent refills
+    by itself. None if gas is too expensive for it, or too little can be unwrapped.
     """
     native, cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step)
     match decision:

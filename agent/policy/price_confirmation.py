@@ -1,8 +1,7 @@
-"""What prices ask for must have been asked for by those of the blocks before, too: one block, or two, anybody can push (T3).
+"""Price confirmation: price signals must also hold at the preceding blocks, since one or two blocks can be manipulated (T3).
 
-Nothing is remembered for this: the blocks before are read anew, by hash, whenever something is about to be done. So no restart,
-no second process and no restored store forgets or doubles a count, a reorganisation changes what is read with it, and the same
-input still gives the same decision.
+Nothing is stored for this: the preceding blocks are read anew, by hash, before each action. So no restart, second process or
+restored store loses or doubles a count, a reorg changes the blocks read, and the same input still gives the same decision.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ SignalSource = Callable[[StepInput, Prices], frozenset[Signal]]
 
 
 def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
-    """What of prices fires the trigger, by side and token, what a zone would exchange, what is above its limit. Raises Refused."""
+    """Return the price signals of the trigger by side and token: bands, zone exchanges, weights above their limit. Raises Refused."""
     drifts, trigger = compute_drifts(step, prices), step.policy.trigger
     if isinstance(trigger, NoTradeZone):
         pair = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, prices)[0].pair
@@ -37,14 +36,14 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
 
 
 def limit_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
-    """Which limits of liquidity are exceeded. Raises Refused."""
+    """Return a signal for each exceeded liquidity limit. Raises Refused."""
     load, most = open_position_book(step, prices).load(), liquidity_limits(step.limits)
     over = {"impermanent_loss": load.exceeds_loss(most), "lp_max_weight": load.exceeds_weight(most)}
     return frozenset(("limit", name) for name, exceeded in over.items() if exceeded)
 
 
 def liquidity_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
-    """What the targets of liquidity want moved. Raises Refused."""
+    """Return a signal for each move of the liquidity targets. Raises Refused."""
     moves = decide.target_adjustment(step, prices).moves
     return frozenset(
         ("ProvideMove", move.target.pool) if isinstance(move, ProvideMove) else (type(move).__name__, move.one.name) for move in moves
@@ -52,7 +51,7 @@ def liquidity_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
 
 
 def unconfirmed_reason(step: StepInput, prices: Prices, signals: SignalSource, every: bool = False) -> str:
-    """Why the blocks before do not confirm what `prices`, those of now, ask for; empty when they do, or need not.
+    """Return why the preceding blocks do not confirm the signals of current `prices`; empty if they do, or need not.
 
     One signal must hold in all of the blocks; with `every` all of them must.
     """
@@ -73,7 +72,7 @@ def unconfirmed_reason(step: StepInput, prices: Prices, signals: SignalSource, e
 
 
 def needs_past_blocks(step: StepInput, decided: Callable[[StepInput], object]) -> bool:
-    """Whether prices alone make the step act, so that the blocks before have to be read."""
+    """True if prices alone make the step act, so that the preceding blocks must be read."""
     if step.policy.confirm_blocks == 0 or step.snapshot.past:
         return False
     alone = decided(replace(step, policy=replace(step.policy, confirm_blocks=0)))
@@ -81,7 +80,7 @@ def needs_past_blocks(step: StepInput, decided: Callable[[StepInput], object]) -
 
 
 def _then(step: StepInput, past: PastPrices, signals: SignalSource) -> tuple[frozenset[Signal], str]:
-    """What the prices and pools of that block ask for of the wallet of now, or why that cannot be said."""
+    """Return the signals at that block's prices and pools with the current wallet, or why they are unknown."""
     found = reference_prices_at(step, past)
     unpriced = [f"{gap.label} had no reference price" for gap in found.unpriced if _is_asset(step, gap.token)]
     if unpriced:

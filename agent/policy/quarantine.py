@@ -1,7 +1,7 @@
-"""Tokens that must not be traded now: what they are, and what is wanted of the portfolio without them.
+"""Quarantine: tokens that must not be traded now, and the targets of the other assets.
 
-A token in quarantine is left exactly as it is. What the wallet holds of it counts neither in the total nor in weights, as a
-reserve does, and the targets of the others grow in proportion: while those stand in proportion, nothing is traded for it.
+A quarantined token is not touched. Like a reserve, its balance counts neither in the total nor in weights. The targets of the
+others grow in proportion, so that nothing is traded while those keep their proportion.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def unread_balances(step: StepInput) -> tuple[tuple[str, int], ...]:
 
 
 def silent_assets(step: StepInput) -> list[ScreenedToken]:
-    """Assets that have not told their balance for so long that waiting for them would only keep the others from moving (T10).
+    """Return the assets whose balance has been unreadable so long that waiting would only block the others (T10).
 
-    Not the numeraire, whose share is where the rest is measured and paid, nor what lies in liquidity or pays for gas.
+    Never the numeraire, in which everything is measured and paid, nor a token in liquidity, nor the wrapped native coin.
     """
     portfolio, now_s = step.portfolio, step.snapshot.head.timestamp_s
     bound = {portfolio.numeraire.address, portfolio.wrapped_native}
@@ -68,9 +68,9 @@ def silent_assets(step: StepInput) -> list[ScreenedToken]:
 def changed_tokens(
     snapshot: Snapshot, tokens: Sequence[str], pins: Mapping[str, str], backing: Mapping[str, tuple[str, str]]
 ) -> list[ScreenedToken]:
-    """Which of `tokens` are other than pinned: `pins` are code hashes, `backing` (implementation, its code hash), by token.
+    """Return the tokens whose code differs from its pin: `pins` are code hashes, `backing` (implementation, its code hash), by token.
 
-    A token that is not pinned at all is none of them: a plan that touches it is refused as a whole.
+    A token without a pin is not among them: a plan that touches it is refused as a whole.
     """
     code = {entry.address: entry.hash for entry in snapshot.code_hashes}
     now: dict[str, list[str]] = {}
@@ -89,7 +89,7 @@ def changed_tokens(
 
 
 def _other(now: Sequence[str], pinned: tuple[str, str] | None, code: Mapping[str, str]) -> str:
-    """How the implementation differs from what is pinned; empty when it does not."""
+    """Return the difference between the implementation and its pin; empty if there is none."""
     if pinned is None:
         return f"{', '.join(now)} is not pinned"
     address, code_hash = pinned

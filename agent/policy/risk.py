@@ -1,8 +1,8 @@
-"""What a deviation from the targets costs in risk, exactly; and whether volatilities and correlations make sense.
+"""Exact cost of tracking risk, and the consistency of volatilities and correlations.
 
-Not trading costs ½·λ·V·dᵀΣd·H: d the deviation in shares, Σ the covariance a year, H the horizon in years, V the value. It is
-the mean-variance loss of tracking error (Leland, Optimal Portfolio Management with Transactions Costs and Capital Gains Taxes,
-1999). 1 % of tracking error is dᵀΣd = 1/10,000, so that λ/2 is what it is worth a year in bps.
+Not trading costs ½·λ·V·dᵀΣd·H: d the deviation in shares, Σ the annual covariance, H the horizon in years, V the value. It is the
+mean-variance loss of tracking error (Leland, Optimal Portfolio Management with Transactions Costs and Capital Gains Taxes, 1999). 1
+% of tracking error is dᵀΣd = 1/10,000, so that λ/2 is its annual cost in bps.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def dot(one: Sequence[Fraction], other: Sequence[Fraction]) -> Fraction:
 
 
 def penalty(risk: TrackingRisk, tokens: Sequence[str], targets: Sequence[Fraction], values: Sequence[Value], total: Value) -> Value:
-    """What it costs over the horizon to hold `values` instead of `targets` of them, in a portfolio worth `total` when it was decided."""
+    """Return the cost over the horizon of holding `values` instead of `targets`, in a portfolio worth `total` at the decision."""
     whole = sum(values, Fraction(0))
     off = [value - target * whole for value, target in zip(values, targets, strict=True)]
     return aversion(risk) / (2 * total) * dot(off, matrix_times_vector(covariance(risk, tokens), off))
@@ -132,7 +132,7 @@ def first_contradiction(related: Matrix) -> int | None:
     return None
 
 
-# --- The covariances of a zone from recorded prices, where its owner told none: what they are, or why they are not known.
+# --- Covariances of a zone from recorded prices, for those that the owner has not given.
 
 
 Pairs = Mapping[frozenset[str], int]
@@ -148,10 +148,10 @@ def price_history_needed(policy: Policy) -> tuple[int, int]:
 
 
 def apply_measured_risk(step: StepInput) -> StepInput:
-    """The step with the volatilities and correlations of its recorded prices in its zone; what the owner told stays as it is.
+    """Return the step with its zone's volatilities and correlations from recorded prices; the owner's values stay.
 
-    The numeraire, whose price in itself never moves, counts with the least volatility there is and goes with nothing. Where prices
-    are missing or too old, `unmeasured` says so, and the zone holds.
+    The numeraire, whose price never moves in itself, gets the least volatility and no correlation. If prices are missing or too
+    old, `unmeasured` has the reason, and the zone holds.
     """
     trigger = step.policy.trigger
     if not isinstance(trigger, NoTradeZone) or trigger.risk.measuring is None:
@@ -189,7 +189,7 @@ def _close(bps: int) -> int:
 
 
 def _possible(pairs: dict[tuple[str, str], int], tokens: list[str]) -> dict[tuple[str, str], int]:
-    """The correlations, drawn towards none until prices could move like that: rounding, or what was told of some, may contradict."""
+    """Scale correlations towards zero until they are consistent; rounding or the owner's values may contradict."""
     while first_contradiction(_matrix(pairs, tokens)) is not None:
         pairs = {pair: int(bps * TOWARDS_NONE) for pair, bps in pairs.items()}
     return pairs
@@ -201,7 +201,7 @@ def _matrix(pairs: Mapping[tuple[str, str], int], tokens: list[str]) -> Matrix:
 
 
 def _words(risk: TrackingRisk, names: Mapping[str, str], found: RiskEstimate | None) -> str:
-    """What was measured, and of what."""
+    """Format the measured values and their sample."""
     if found is None or risk.measuring is None:
         return "volatilities as told"
     spread, own = dict(risk.volatilities_bps), [token for token, _ in found.volatilities_bps]

@@ -1,4 +1,4 @@
-"""The first wish of all: targets that an allocator chose from data, or why there are none that count."""
+"""The first target adjustment: weights that an allocator chose from data, or why there are none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.weights.allocators import AllocatorData
 
 
 def with_targets(step: StepInput, targets_bps: Mapping[str, int], why: str) -> StepInput:
-    """The step with these targets by token address, which sum to 10,000 over all assets; `why` is told with every decision."""
+    """Return the step with these targets by token address, which sum to 10,000 over all assets; each decision reports `why`."""
     assets = tuple(replace(asset, target_bps=targets_bps[asset.token.address]) for asset in step.portfolio.assets)
     return replace(step, portfolio=replace(step.portfolio, assets=assets), wishes=(*step.wishes, why))
 
@@ -26,11 +26,11 @@ AHEAD_S = 30
 
 
 def apply_allocation(step: StepInput) -> StepInput:
-    """The step with chosen targets, and in its history the choice that they are.
+    """Return the step with the allocator's targets, and the allocation in its history.
 
-    Where a choice is due it is made here, from recorded prices alone, so that the same step chooses the same; the engine writes
-    it down. Where none can be made, the last one stands for `keep`; before the first, what `until_chosen` says. Else
-    `history.unchosen` says why there are no weights, and decide halts.
+    A due allocation is chosen here, from recorded prices alone, so that the same step chooses the same; the engine stores it. If
+    none can be chosen, the last one is valid for `keep`; before the first, `until_chosen` applies. Otherwise `history.unchosen` has
+    the reason, and decide halts.
     """
     weights = step.portfolio.weights
     if weights is None or weights.method is AllocationMethod.FIXED:
@@ -47,7 +47,7 @@ def apply_allocation(step: StepInput) -> StepInput:
 
 
 def allocator_inputs(step: StepInput) -> AllocatorData:
-    """What the allocator may know: recorded prices, the numeraire's among them, which is 1 by definition."""
+    """Return the allocator's data: recorded prices, and the numeraire's, which is 1 by definition."""
     portfolio = step.portfolio
     current = {portfolio.numeraire.address: Fraction(1)}
     if step.policy.confirm_blocks == 0:
@@ -70,7 +70,7 @@ def trusted_time_s(snapshot: Snapshot) -> int:
 
 
 def missing_weights_reason(step: StepInput) -> str:
-    """Why nothing may be traded while there are no weights; empty where there are."""
+    """Return why missing weights block trading; empty if there are weights."""
     return f"no weights to go by: {step.history.unchosen}" if step.history.unchosen else ""
 
 
@@ -80,7 +80,7 @@ def _with(step: StepInput, chosen: Allocation, why: str) -> StepInput:
 
 
 def _without(step: StepInput, weights: AllocatorConfig, last: Allocation | None, why: str) -> StepInput:
-    """Nothing could be chosen: what was before, where that may stand."""
+    """Fall back to the last allocation while it is valid, after a choice failed."""
     if last is not None and trusted_time_s(step.snapshot) <= last.at_s + weights.every_s + weights.keep_s:
         return _with(step, last, f"{choose.format_allocation(last)}; they stay, since no others could be chosen: {why}")
     if last is None and weights.until_chosen is InitialWeights.TARGETS:

@@ -1,4 +1,4 @@
-"""Shares, spans and moments in words, for the reasons that decisions give."""
+"""Text of shares, bands, durations and times, for the reasons of decisions."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Money that comes and goes: first purchases, withdrawals, balance changes."""
+"""Money in and out: first purchases, top-ups, withdrawals, unexplained balance changes."""

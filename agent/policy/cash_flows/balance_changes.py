@@ -1,4 +1,4 @@
-"""Whether the wallet's balances are what the books explain; if not, what came or went, and whether it is too much to go on."""
+"""Unexplained balance changes: their detection, classification, and the part excluded above portfolio.max_live_value."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ FRESH_S, LOST_BLOCKS = 60, 1_000
 
 
 def is_comparable(snapshot: Snapshot, books: ExpectedBalances) -> bool:
-    """Whether the two can be compared: not a snapshot from before the books, nor one that may hold a transaction of ours whose
-    receipt the journal lacks.
+    """True if balances and expected balances can be compared.
 
-    A block of just now that is far below the books shows that these were taken at a height that never was: one lie of an only
-    endpoint must not keep every later look from being compared.
+    False for a snapshot older than the openings, and for one that may hold an own transaction whose receipt the journal lacks. A
+    recorded height far above a fresh head is ignored, so that one bad answer of a single endpoint does not block every later cycle.
     """
     if books.unsettled_nonce is not None and books.unsettled_nonce < snapshot.nonce_latest:
         return False
@@ -37,7 +36,7 @@ def is_comparable(snapshot: Snapshot, books: ExpectedBalances) -> bool:
 
 
 def differences(snapshot: Snapshot, books: ExpectedBalances) -> dict[str, tuple[int, int]]:
-    """By token what a balance differs by from what the books explain, base units, and the block since when."""
+    """Return by token the difference of balance and expected balance, base units, and the block since when."""
     if not is_comparable(snapshot, books):
         return {}
     balances = balances_of(snapshot)
@@ -65,18 +64,19 @@ def balances_of(snapshot: Snapshot) -> dict[str, int]:
 
 
 def unexplained(step: StepInput, books: ExpectedBalances) -> tuple[ExternalTransfer, ...]:
-    """The changes of assets and native coin that the books do not explain, as flows that are not written down yet.
+    """Return the unexplained changes of assets and native coin, as transfers that are not stored yet.
 
-    A token that changes by itself is told by what its owner allowed for it (`rebasing`). Native coin that comes while it is no
-    asset is gas money. What brings back an open fall ends it. Everything else waits for the owner.
+    A `rebasing` token explains its own changes. Native coin that arrives while it is not an asset is gas money. An increase that
+    restores an open decrease closes it. Every other change waits for the owner.
     """
     return tuple(flow for flow in changes_to_record(step, books) if flow.id == 0)
 
 
 def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[ExternalTransfer, ...]:
-    """Every flow to write down at this look: new ones, and open ones as they are now (by their id). One that had no price gets its
-    value once there is one; a rise that held something back for limits.balance_jump_wait is accepted as a deposit, or stays unexplained
-    and holds nothing back any more where portfolio.max_live_value is exceeded (agent/policy/cash_flows/balance_changes.py).
+    """Return every transfer to store in this cycle: new ones, and changed open ones by their id.
+
+    A transfer without a price gets its value once there is one. An increase that blocked purchases for limits.balance_jump_wait is
+    accepted as a deposit; while portfolio.max_live_value is exceeded it stays unexplained and blocks nothing.
     """
     moved = differences(step.snapshot, books)
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
@@ -84,7 +84,7 @@ def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[Externa
     if not changes and not (may_change(books) and is_comparable(step.snapshot, books)):
         return ()
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
-    chain_s = step.snapshot.head.timestamp_s  # no clock of ours: one set back would take a fall out of the last 24 h (T6)
+    chain_s = step.snapshot.head.timestamp_s  # chain time: a machine clock set back would take a decrease out of the last 24 h (T6)
     flows = []
     for token, (delta, since) in sorted(changes.items()):
         undoes = _undone(token, delta, books.flows)
@@ -103,7 +103,7 @@ def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[Externa
 
 
 def may_change(books: ExpectedBalances) -> bool:
-    """Whether an open flow may change though no balance does: it has no value yet, or is a rise that holds something back."""
+    """True if an open transfer may change without a balance change: it has no value yet, or is an increase that blocks purchases."""
     return any(flow.is_open and (flow.value is None or (flow.halts and flow.delta_raw > 0)) for flow in books.flows)
 
 
@@ -132,10 +132,10 @@ def accepted_s(step: StepInput, flow: ExternalTransfer) -> int:
 
 
 def _undone(token: str, delta: int, before: Iterable[ExternalTransfer]) -> tuple[int, ...]:
-    """Ids of the newest open falls of `token` that a rise by `delta` brings back to the base unit; none where it is another amount.
+    """Return the ids of the newest open decreases of `token` that an increase by `delta` restores exactly; none for another amount.
 
-    The endpoint that told of them was wrong, or the money came back: either way nothing is missing. A rise that falls again is
-    not taken for undone: the owner may have sent it, and a thief taken it.
+    Either an endpoint was wrong or the money came back; nothing is missing. A decrease after an increase is not treated as undone:
+    the owner may have sent the increase, and a thief taken it.
     """
     rest, ids = delta, []
     for flow in reversed([one for one in before if one.token == token]):
@@ -194,8 +194,9 @@ def _sum(flows: Iterable[ExternalTransfer]) -> Value:
 
 
 def _worth(step: StepInput, prices: dict[str, Price]) -> Value:
-    """What is known of the portfolio at reference prices, reserves included: never more than the whole. A price that lacks for one
-    look must not let dust of another token halt the agent until its owner comes.
+    """Return the known value of the portfolio at reference prices, reserves included; a lower bound.
+
+    A price that is missing for one cycle must not let dust of another token halt the agent.
     """
     held, sure = native_coin.held_balances(step), balances_of(step.snapshot)
     known = {asset.token.address for asset in step.portfolio.assets} & held.keys() & sure.keys() & prices.keys()
@@ -241,7 +242,7 @@ def apply_balance_changes(step: StepInput, books: ExpectedBalances) -> StepInput
 
 
 def unpriced_loss_reason(flow: ExternalTransfer) -> str:
-    """Why the losses of a day cannot be told while a fall has no price."""
+    """Return why the losses of a day are unknown while a decrease has no price."""
     return f"flow {flow.id}, a fall of {flow.token}, has no price: say what it was (trimtab flows)"
 
 
@@ -250,7 +251,7 @@ def _lost(flows: Iterable[ExternalTransfer]) -> Value:
 
 
 def halt_reason(step: StepInput) -> str:
-    """Why nothing is bought or rebalanced now, and until when; empty when nothing is in the way."""
+    """Return why purchases and rebalances are blocked, and until when; empty if they are not."""
     holding = [flow for flow in step.history.flows if flow.holds]
     if not holding:
         return ""
@@ -269,14 +270,14 @@ def halt_reason(step: StepInput) -> str:
 
 
 def format_accepted_deposits(step: StepInput) -> str:
-    """Rises that were accepted as deposits in the last 24 h, in words; empty when there are none."""
+    """Format the increases accepted as deposits in the last 24 h; empty if there are none."""
     told = [format_change(step, flow) for flow in step.history.accepted]
     more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
     return f"accepted as a deposit, since nobody explained it: {'; '.join(told[:SHOWN])}{more}" if told else ""
 
 
 def format_change(step: StepInput, flow: ExternalTransfer) -> str:
-    """One flow in words."""
+    """Format one transfer: token, amount, value and blocks."""
     went = "rose" if flow.delta_raw > 0 else "fell"
     numeraire = step.portfolio.numeraire
     worth = "without a price" if flow.value is None else f"{value_text(abs(flow.value), numeraire.decimals, 2)} {numeraire.label}"
@@ -287,7 +288,7 @@ def format_change(step: StepInput, flow: ExternalTransfer) -> str:
 
 
 def format_change_amount(step: StepInput, flow: ExternalTransfer) -> str:
-    """How much came or went, in whole coins; of a token that is no longer in the portfolio in base units."""
+    """Format the amount in whole coins; in base units for a token that is no longer in the portfolio."""
     try:
         return decimal_text(abs(flow.delta_raw), step.portfolio.token(flow.token).decimals)
     except KeyError:
@@ -295,7 +296,7 @@ def format_change_amount(step: StepInput, flow: ExternalTransfer) -> str:
 
 
 def token_label(step: StepInput, token: str) -> str:
-    """What a token is called; a token that is no longer in the portfolio by its address."""
+    """Return a token's display name; its address if it is no longer in the portfolio."""
     if token == NATIVE:
         return "native coin"
     try:
@@ -304,7 +305,7 @@ def token_label(step: StepInput, token: str) -> str:
         return token
 
 
-# --- What came unexplained and takes the portfolio above portfolio.max_live_value: it is left alone, and the rest goes on.
+# --- Unexplained increases above portfolio.max_live_value: they are excluded, and trading continues with the rest.
 
 
 ABOVE_MAX_LIVE_VALUE = "it came unexplained, above portfolio.max_live_value; trimtab flows confirm, then withdraw it or raise that"
@@ -312,10 +313,11 @@ NOT_REQUESTED = "it came unexplained and is no part of this investment; trimtab 
 
 
 def exclude_unexplained_rises(step: StepInput) -> StepInput:
-    """The step in which unexplained rises are a reserve, named by `aside`, where the whole is worth more than the limit, and those that
-    were one before; else the same. So a whole that wobbles around the limit neither buys nor sells with a gift.
+    """Return the step with unexplained increases reserved if the portfolio exceeds portfolio.max_live_value.
 
-    Nothing of them is managed, and guards judge the rest. What an exit was given back is taken out again. Without a price: the same.
+    Increases excluded once stay excluded, so that a portfolio near the limit neither buys nor sells with a gift. `aside` names
+    them. They are not managed, and guards judge the rest. An amount returned to an exit is excluded again. Without prices the step
+    is unchanged.
     """
     if step.aside:
         return step
@@ -336,7 +338,7 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
 
 
 def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepInput:
-    """The step in which so much of each asset (base units by token) is a reserve, no more than is free; `aside` says so with `why`."""
+    """Return the step with these base units by token reserved, at most the free ones; `aside` gives the amounts and `why`."""
     portfolio, held = step.portfolio, native_coin.held_balances(step)
     left = {}
     for asset in portfolio.assets:
@@ -353,7 +355,7 @@ def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepI
 
 
 def restore_excluded(step: StepInput) -> StepInput:
-    """The step in which it is no reserve: an exit, a payment and the end take everything. What is sealed stays sealed."""
+    """Return the step without that reserve: exits, payments and shutdown take everything. Tokens that may not be sold stay reserved."""
     if not step.aside:
         return step
     raws, shut = dict(step.aside_raw), exits.excluded_tokens(step)
@@ -370,7 +372,7 @@ def append_excluded(step: StepInput, reason: str) -> str:
 
 
 def unexplained_rises(step: StepInput) -> dict[str, int]:
-    """Base units of each asset that rose and nobody has explained; native coin counts as its wrapped token where it is an asset."""
+    """Return the unexplained increase of each asset in base units; native coin counts as its wrapped token if that is an asset."""
     return _assets_of(step, step.history.rises)
 
 
@@ -391,7 +393,10 @@ def _with_sold(step: StepInput, rises: Mapping[str, int], prices: Mapping[str, P
 
 
 def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
-    """(token, base units, why) of all that is no part of the portfolio now, in its order; what is in quarantine or stuck is told there."""
+    """Return (token, base units, why) of every amount outside the portfolio, in its order.
+
+    Quarantined tokens and blocked exits are reported elsewhere.
+    """
     held, shut, found = native_coin.held_balances(step), exits.excluded_tokens(step), []
     rises = {} if not step.aside else dict(step.aside_raw)
     for asset in step.portfolio.assets:
@@ -417,10 +422,10 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
 
 
 def investable_deposits(step: StepInput, came: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
-    """Of these rises, oldest first, those that its owner may invest below portfolio.max_live_value: the oldest first, each whole,
-    so that what comes later takes no room from a deposit of before.
+    """Return the increases, given oldest first, that fit below portfolio.max_live_value.
 
-    Raises Refused where not one of them fits: then it is his own ceiling.
+    The oldest come first and each counts whole, so that a later deposit takes no room from an earlier one. Raises Refused if none
+    fits.
     """
     limit, whole = step.limits.max_live_value, restore_excluded(step)
     if limit is None or not came:

@@ -1,7 +1,7 @@
-"""First purchase and top-up: money that its owner confirmed is no drift, so limits.turnover and limits.daily_turnover leave it alone.
+"""First purchase and top-up: money that the owner confirmed, exempt from limits.turnover and limits.daily_turnover.
 
-What is freed is bounded by what was confirmed: the whole portfolio once, as long as the strategy has never traded, less what the
-wallet moved in the last 24 h; afterwards what is left of the purchase under way, or of the deposits of a top-up.
+The exemption is bounded by the confirmed amount. While the strategy has never traded, that is the whole portfolio once, less the
+wallet's turnover of the last 24 h; afterwards the rest of the purchase under way, or of a top-up's deposits.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NONE = Fraction(0)
 
 
 def is_first_purchase(step: StepInput) -> bool:
-    """Whether the next rebalance is the first purchase: the strategy has never traded by this store."""
+    """True if the next rebalance is the first purchase: this store has no trade of the strategy."""
     return step.limits.first_purchase_s is not None and step.history.last_rebalance_s is None and step.history.campaign is None
 
 
@@ -43,14 +43,14 @@ def active_purchase(step: StepInput) -> ExecutionProgress | None:
 
 
 def first_rebalance_name(step: StepInput, drifts: Sequence[AssetDrift], wanted: Goal) -> str:
-    """What the first rebalance of a store is called: a purchase only where nothing but the numeraire is sold for it."""
+    """Return the name of a store's first rebalance: a purchase only if nothing but the numeraire is sold."""
     home, least = step.portfolio.numeraire.address, step.limits.min_trade or Fraction(1)
     sells = any(lack <= -least for token, lack in corrections(drifts, wanted).items() if token != home)
     return "first rebalance" if sells else "first purchase"
 
 
 def uninvested_deposits(step: StepInput) -> dict[str, int]:
-    """What of the deposits of a top-up is not invested yet, base units by token: those confirmed just now, and those under way."""
+    """Return the uninvested part of a top-up's deposits, base units by token: those just confirmed, and those under way."""
     left = dict(step.history.invested)
     if (under := active_purchase(step)) is not None and under.campaign.purchase is PurchaseKind.TOP_UP:
         sold = dict(under.sold)
@@ -74,7 +74,7 @@ def turnover_allowance(step: StepInput) -> Value:
 
 
 def purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
-    """Where a purchase goes: a first one to the targets, or to what strategies want together; a top-up over what is below its target."""
+    """Return the goal of a purchase: the targets, or the strategies' combined goal; for a top-up, the underweight assets."""
     under = active_purchase(step)
     if under.campaign.purchase is PurchaseKind.FIRST if under is not None else not step.history.invested:
         return _first(step, drifts)
@@ -87,7 +87,7 @@ def pace(step: StepInput, parts: int) -> ExecutionPace:
 
 
 def format_progress(campaign: GradualExecution, done: int) -> str:
-    """Which part is next, of how many."""
+    """Format the number of the next part, and of all parts."""
     name = "first purchase" if campaign.purchase is PurchaseKind.FIRST else "top-up"
     return f"{name}, part {done + 1} of {max(campaign.rounds, done + 1)}"
 

@@ -1,4 +1,4 @@
-"""Which assets to sell when money is wanted: as little as serves, the most overweight first; and where money that came goes."""
+"""Goals of withdrawals and investments: raise a shortfall from the most overweight assets, invest deposits in underweight ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, UINT256_MAX, Price, Value, decimal_text, floor_int, value_text
 
-# --- How much may still be paid out today, and what stays for what the owner has set aside.
+# --- Remainder of limits.payout_per_day, and reserves for what the owner has set aside.
 
 
 def token_price(step: StepInput, token: str) -> Price | None:
@@ -24,13 +24,13 @@ def token_price(step: StepInput, token: str) -> Price | None:
 
 
 def payout_allowance_left(step: StepInput) -> Value | None:
-    """What limits.payout_per_day leaves of the last 24 h of chain time, numeraire base units; None while the limit is off."""
+    """Return the remainder of limits.payout_per_day for the last 24 h of chain time, numeraire base units; None if the limit is off."""
     limit = step.limits.payout_per_day
     return None if limit is None else max(Fraction(0), limit - step.history.outflow_24h)
 
 
 def max_payout_raw(step: StepInput, token: str) -> int:
-    """The same in base units of a token, rounded down: nothing without a price, or while the last 24 h cannot be told."""
+    """Return that remainder in base units of `token`, rounded down; 0 without a price, or while the last 24 h are unknown."""
     room, price = payout_allowance_left(step), token_price(step, token)
     if room is None:
         return UINT256_MAX
@@ -43,16 +43,15 @@ def reserve_withdrawals(step: StepInput) -> StepInput:
 
 
 def reserve_claims(step: StepInput, more: tuple[PendingPayment, ...]) -> StepInput:
-    """The same with claims that are not written down yet; those of the history are reserves already."""
+    """Return the step with claims that are not stored yet reserved too; those of the history already are."""
     history = replace(step.history, claims=(*step.history.claims, *more))
     return _reserved(replace(step, history=history), more)
 
 
 def reserve_pending_deposits(step: StepInput) -> StepInput:
-    """The step in which rises that hold something back are reserves of their assets: a withdrawal takes what was there before, and what
-    is left alone above portfolio.max_live_value.
+    """Return the step with increases that block purchases reserved, so that a withdrawal takes only earlier money.
 
-    No more than there is of each, without what is set aside for withdrawals already.
+    Money excluded above portfolio.max_live_value is available to it. The reserve is at most each asset's balance, less claims.
     """
     step = balance_changes.restore_excluded(step)
     came: dict[str, int] = {}
@@ -84,13 +83,13 @@ def _reserved(step: StepInput, claims: tuple[PendingPayment, ...]) -> StepInput:
 
 
 def shortfall_raw(step: StepInput, token: str) -> int:
-    """Base units of an asset that its reserve, what is set aside among it, still lacks; zero where it is filled."""
+    """Return the base units that an asset's balance falls short of its reserve and claims; 0 if it covers them."""
     asset = next((one for one in step.portfolio.assets if one.token.address == token), None)
     return 0 if asset is None else max(0, native_coin.reserved_raw(step, asset) - native_coin.held_balances(step).get(token, 0))
 
 
 def open_withdrawal_reason(step: StepInput) -> str:
-    """Why nothing is traded while a withdrawal waits for more than there is; empty when there is enough of everything set aside."""
+    """Return why an open withdrawal blocks trading: its shortfall, and the command; empty if every claim is covered."""
     for claim in step.history.claims:
         short, label = shortfall_raw(step, claim.payment.token), step.portfolio.token(claim.payment.token).label
         if (parts := claim.parts) is not None and is_auto_resumed(step, parts):
@@ -110,30 +109,33 @@ def open_withdrawal_reason(step: StepInput) -> str:
 
 
 def is_auto_resumed(step: StepInput, parts: WithdrawalProgress) -> bool:
-    """Whether a run goes on with a withdrawal in parts; after its time its owner has to."""
+    """True while `trimtab run` continues a withdrawal in parts; afterwards the owner has to resume it."""
     return step.snapshot.head.timestamp_s < parts.until_s
 
 
 def next_part_s(step: StepInput) -> int | None:
-    """Chain time from which a run goes on with an open withdrawal in parts; None where there is none."""
+    """Return the chain time from which a run continues an open withdrawal in parts; None if there is none."""
     return next((one.parts.next_s for one in step.history.claims if one.parts is not None and is_auto_resumed(step, one.parts)), None)
 
 
 def parts_done(step: StepInput, token: str) -> int:
-    """How many parts of the withdrawal that lacks `token` have been raised."""
+    """Return the number of parts raised of the withdrawal that needs `token`."""
     found = (claim.parts for claim in step.history.claims if claim.payment.token == token and claim.parts is not None)
     return next((counted(step, parts, token).done for parts in found), 0)
 
 
 def counted(step: StepInput, parts: WithdrawalProgress, token: str) -> WithdrawalProgress:
-    """The parts with the one under way among those done, where less of `token` lacks than when it began: its process ended too soon."""
+    """Count the current part as done if the shortfall of `token` has shrunk since it began.
+
+    A process that was killed before it recorded the part leaves this state.
+    """
     if shortfall_raw(step, token) >= parts.lacked_raw:
         return parts
     return replace(parts, done=parts.done + 1, lacked_raw=0)
 
 
 def format_payment(step: StepInput, payment: Payment) -> str:
-    """How much, in whole coins."""
+    """Format a payment's amount in whole coins."""
     return decimal_text(payment.raw, step.portfolio.token(payment.token).decimals)
 
 
@@ -142,11 +144,11 @@ OFF_BPS = 100
 
 
 def goal_to_raise(step: StepInput, token: str) -> Goal:
-    """Shares at which nothing of `token` is lacking any more that is set aside (`agent.policy.cash_flows.withdrawals`).
+    """Return the goal that raises the shortfall of `token` for a claim.
 
-    What is sold is what lacks and at most what limits.plan_cost and limits.slippage may take of it: of the asset that is furthest
-    above its target of what will be left, then of the next, so that few assets are sold and none falls below its target
-    before all others are at theirs. Raises Refused when everything else together is worth less than what lacks.
+    It sells the shortfall plus at most limits.plan_cost and limits.slippage on it: from the asset furthest above its target of the
+    remaining portfolio, then the next. So few assets are sold, and none falls below its target before all others are at theirs.
+    Raises Refused if everything else together is worth less than the shortfall.
     """
     drifts, price = _drifts(step), token_price(step, token)
     if price is None:
@@ -161,7 +163,7 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
     over = {one.token: min(free[one.token], max(Fraction(0), one.value - left * Fraction(one.target_bps, BPS))) for one in others}
     sold = _taken(over, gross, step.limits.min_trade or Fraction(0), free)
     rest = gross - sum(sold.values(), Fraction(0))
-    if rest > 0:  # everything is at its target or below: the rest in parts alike
+    if rest > 0:  # every asset is at or below its target: take the remainder in proportion
         room = {name: free[name] - sold.get(name, Fraction(0)) for name in free}
         whole = sum(room.values(), Fraction(0))
         sold = {name: sold.get(name, Fraction(0)) + (rest * room[name] / whole if whole else 0) for name in free}
@@ -169,7 +171,7 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
 
 
 def gross_sale_value(step: StepInput, token: str) -> Value:
-    """What is sold at most for what `token` lacks, numeraire base units: no drift, so limits of turnover do not count it."""
+    """Return the most that is sold for the shortfall of `token`, numeraire base units; limits of turnover do not count it."""
     price = token_price(step, token) or Fraction(0)
     there = sum((one.investable_raw * one.price for one in _drifts(step) if one.token != token), Fraction(0))
     return _gross(step, shortfall_raw(step, token) * price, there)
@@ -180,10 +182,10 @@ def _gross(step: StepInput, need: Value, there: Value) -> Value:
 
 
 def goal_to_invest(step: StepInput, came: Mapping[str, int]) -> Goal:
-    """Shares at which what came (base units by asset) is spread over what is below its target; nothing else is sold.
+    """Return the goal that invests `came` (base units by asset) in the underweight assets; nothing else is sold.
 
-    Of an asset that came only what is above its own target is sold, and what the swaps cost is taken from nothing else. Where the
-    shortfalls are smaller, the rest stays.
+    Of a deposited asset only the part above its own target is sold, and only that part bears the cost of the swaps. If the
+    shortfalls are smaller, the remainder stays.
     """
     drifts = _drifts(step)
     whole = investable_total(drifts)
@@ -223,9 +225,9 @@ def free_raw(step: StepInput) -> dict[str, int]:
 
 
 def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
-    """The same part of every free asset, together worth `value` at reference prices; each rounded down to a base unit.
+    """Return the same fraction of every free asset, together worth `value` at reference prices, each rounded down to a base unit.
 
-    Raises Refused when there is less.
+    Raises Refused if the free assets are worth less.
     """
     free = {one.token: (one.investable_raw, one.price) for one in _drifts(step)}
     there = sum((raw * price for raw, price in free.values()), Fraction(0))

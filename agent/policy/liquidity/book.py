@@ -1,4 +1,4 @@
-"""Wallet and liquidity positions as they become while moves are put together: what is there, what it is expected to lose."""
+"""Wallet and liquidity positions during planning of liquidity moves: balances, exposure and expected loss after each."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ PlannedMove = WithdrawMove | CollectMove | ProvideMove
 
 @dataclass(frozen=True, slots=True)
 class LiquidityAdjustment:
-    """What is to be done, in order, and why; what is left and why. `over` says that a budget is exceeded: an exit.
+    """Liquidity moves in order with their reason, and the skipped items. `over` marks an exceeded budget: an exit.
 
-    An exit without moves cannot be done now: `skipped` says what stands in its way.
+    An exit without moves is blocked now; `skipped` has the reason.
     """
 
     moves: tuple[PlannedMove, ...]
@@ -80,7 +80,7 @@ NO_ADJUSTMENT = LiquidityAdjustment((), "", ())
 
 @dataclass(frozen=True, slots=True)
 class LiquidityLimits:
-    """What liquidity may lose and weigh, in shares of the portfolio; None where it is off."""
+    """Limits on expected loss and weight of liquidity, in shares of the portfolio; None if off."""
 
     loss: Fraction | None
     weight: Fraction | None
@@ -92,22 +92,22 @@ class LiquidityLimits:
 
 @dataclass(frozen=True, slots=True)
 class LiquidityExposure:
-    """What liquidity is expected to lose and is worth, and the portfolio's total, numeraire base units."""
+    """Expected loss and value of liquidity, and the portfolio's total, numeraire base units."""
 
     loss: Value
     weight: Value
     total: Value
 
     def within(self, bounds: LiquidityLimits) -> bool:
-        """Whether both are at or below their bounds."""
+        """True if both are at or below their limits."""
         return not self.exceeds_loss(bounds) and not self.exceeds_weight(bounds)
 
     def exceeds_loss(self, bounds: LiquidityLimits) -> bool:
-        """Whether the expected loss is above its bound."""
+        """True if the expected loss is above its limit."""
         return bounds.loss is not None and self.loss > bounds.loss * self.total
 
     def exceeds_weight(self, bounds: LiquidityLimits) -> bool:
-        """Whether the worth is above its bound."""
+        """True if the value is above its limit."""
         return bounds.weight is not None and self.weight > bounds.weight * self.total
 
 
@@ -125,7 +125,7 @@ class PositionBook:
     pairs: tuple[tuple[ConfirmedPosition, LpPosition], ...]
 
     def load(self) -> LiquidityExposure:
-        """What liquidity loses and weighs here. Raises Refused where a price lacks."""
+        """Return expected loss and value of the liquidity in this book. Raises Refused if a price is missing."""
         worth = valuation.value_of_positions(self.pairs, self.prices)
         free = sum((max(0, self.counted(asset)) * self.prices[asset.token.address] for asset in self.step.portfolio.assets), Fraction(0))
         return LiquidityExposure(valuation.expected_loss_of(self.pairs, self.prices), worth, free + worth)
@@ -136,7 +136,7 @@ class PositionBook:
         return self.held[asset.token.address] + native_wei - native_coin.reserved_raw(self.step, asset)
 
     def spendable(self, token: str) -> int:
-        """Base units that may be provided: what is surely there, less the reserve, and no more than this step has approved."""
+        """Return the base units that may be provided: the certain balance less the reserve, at most the amount this step has approved."""
         asset = next((asset for asset in self.step.portfolio.assets if asset.token.address == token), None)
         if asset is None:
             return 0
@@ -174,7 +174,7 @@ class PositionBook:
         return replace(self, pairs=(*self.pairs, (one, position)))._moved(one, (-amounts[0], -amounts[1]), (0, 0))
 
     def at(self, one: ConfirmedPosition) -> LpPosition:
-        """What a confirmed position is now."""
+        """Return the current state of a confirmed position."""
         return next(position for known, position in self.pairs if known.name == one.name)
 
     def ratio(self, of: ConfirmedPosition | LpTarget | LpAction) -> Fraction:
@@ -186,7 +186,7 @@ class PositionBook:
         return raw[0] * self.prices[of.token0] + raw[1] * self.prices[of.token1]
 
     def value_without_fees(self, one: ConfirmedPosition, position: LpPosition) -> Value:
-        """Worth of a position's liquidity, fees left aside."""
+        """Return the value of a position's liquidity without its fees."""
         return self.value(one, positions.amounts_at_reference(position, self.prices[one.token0], self.prices[one.token1]))
 
     def worth(self, one: ConfirmedPosition, position: LpPosition) -> Value:
@@ -194,7 +194,7 @@ class PositionBook:
         return self.value_without_fees(one, position) + self.value(one, positions.uncollected_fees(position))
 
     def overpayment(self, action: LpTarget | LpAction, amounts: Amounts, after: PositionBook) -> Value:
-        """What providing `amounts` costs above what the liquidity is worth in the book after it, since its pool is off (T1)."""
+        """Return the cost of providing `amounts` above the value of the liquidity gained, caused by a pool off the reference (T1)."""
         gained = valuation.value_of_positions(after.pairs, self.prices) - valuation.value_of_positions(self.pairs, self.prices)
         return max(Fraction(0), self.value(action, amounts) - gained)
 
@@ -216,7 +216,7 @@ def open_position_book(step: StepInput, prices: Mapping[str, Price]) -> Position
 
 
 def new_confirmed_position(target: LpTarget) -> ConfirmedPosition:
-    """The owner's word for what is provided to a target: he wrote the target. What was put in is not known here."""
+    """Return the confirmed position that a target implies: the owner wrote the target. The provided amounts are unknown here."""
     token_id = None if target.tick_spacing is None else positions.UNMINTED_TOKEN_ID
     return ConfirmedPosition(
         target.venue, target.contract, token_id, target.token0, target.token1, (0, 0), None, target.volatility_bps, target.horizon_s
@@ -232,9 +232,10 @@ def liquidity_limits(limits: Limits) -> LiquidityLimits:
 
 
 def band_bps(limits: Limits) -> int | None:
-    """How far from the reference a pool may trade while liquidity is moved: oracle_deviation and slippage; None with both off.
+    """Return the largest pool deviation from the reference while liquidity moves, bps: oracle_deviation plus slippage; None with both
+    off.
 
-    Nothing is begun beyond oracle_deviation; the slippage limit is what prices may move until the transaction is mined.
+    No move begins beyond oracle_deviation; slippage bounds the price change until the transaction is mined.
     """
     parts = [bps for bps in (limits.oracle_deviation_bps, limits.slippage_bps) if bps is not None]
     return sum(parts) if parts else None
@@ -247,7 +248,7 @@ def pool_price(pool: PoolState) -> Fraction | None:
 
 
 def price_deviation_reason(limits: Limits, price: Fraction | None, reference: Fraction) -> str:
-    """Why a pool at this price is not touched (T11); empty when it may be."""
+    """Return why a pool at this price must not be used (T11); empty if it may be."""
     band = band_bps(limits)
     if band is None:
         return "limits.oracle_deviation and limits.slippage are both off: nothing bounds the price"

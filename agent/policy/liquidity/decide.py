@@ -1,4 +1,4 @@
-"""What is to be done with liquidity at this block: first what a budget demands, else what the targets ask for."""
+"""Liquidity moves at this block: first withdrawals that a limit requires, else moves towards the targets."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from agent.units import Price, Value
 
 
 def limit_adjustment(step: StepInput, prices: Mapping[str, Price]) -> LiquidityAdjustment:
-    """What has to be taken out because a limit is exceeded; NOTHING while both hold. Raises Refused when something is unknown."""
+    """Return the withdrawals that an exceeded limit requires; NO_ADJUSTMENT while both hold. Raises Refused if an input is unknown."""
     if not step.portfolio.positions:
         return NO_ADJUSTMENT
     return withdraw_to_limits(open_position_book(step, prices), gas_unit_value(step, prices, needed=False))
 
 
 def target_adjustment(step: StepInput, prices: Mapping[str, Price]) -> LiquidityAdjustment:
-    """What the targets ask for, within budget. Raises Refused when something is unknown."""
+    """Return the moves towards the liquidity targets, within budget. Raises Refused if an input is unknown."""
     if not step.portfolio.lp_targets:
         return NO_ADJUSTMENT
     course = AdjustmentBuilder(open_position_book(step, prices), gas_unit_value(step, prices, needed=step.limits.plan_cost_bps is not None))
@@ -68,15 +68,16 @@ def gas_unit_value(step: StepInput, prices: Mapping[str, Price], needed: bool) -
     return Fraction(0)
 
 
-# --- Where each liquidity target stands: what its pool holds of the portfolio, and what is asked for or left now, and why.
+# --- Status of each liquidity target: its pool's share of the portfolio, due moves, and skipped ones with reasons.
 
 
 @dataclass(frozen=True, slots=True)
 class TargetReport:
-    """One target. `value` lies in its pool with `fees` uncollected of it, `share` of the portfolio that is (None: of nothing).
+    """Report on one liquidity target.
 
-    `left_range` are positions whose range the reference price has left. `pool_off` is how far the pool is from the reference.
-    `asks` is what the target asks for now, before triggers and cooldown; `leaves` what it leaves, with the reasons.
+    `value` is provided to its pool, `fees` of it are uncollected, `share` is its share of the portfolio (None for an empty one).
+    `left_range` are positions whose range the reference price has left. `pool_off` is the pool's deviation from the reference.
+    `asks` are the moves due now, before triggers and cooldown; `leaves` the skipped ones with their reasons.
     """
 
     target: LpTarget

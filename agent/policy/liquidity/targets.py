@@ -1,4 +1,4 @@
-"""How much may be provided: as far as budget, largest weight, balances and gas allow, and never while the price could be turned on us."""
+"""Liquidity moves: withdrawals to the limits, and provision within budget, weight, balances and gas at a safe pool price."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FORGONE_BPS = 50
 
 
 def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAdjustment:
-    """What to take out; NOTHING while both limits hold. `gas_unit_value` is the worth of a unit of gas."""
+    """Return the withdrawals to both limits; NO_ADJUSTMENT while they hold. `gas_unit_value` is the value of a unit of gas."""
     limits = liquidity_limits(book.step.limits)
     load = book.load()
     if load.within(limits):
@@ -77,7 +77,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
 
 
 def format_exceeded_limits(load: LiquidityExposure, limits: LiquidityLimits) -> str:
-    """What is above its limit, in words with numbers."""
+    """Format the exceeded limits with their numbers."""
     parts = []
     if load.exceeds_loss(limits) and limits.loss is not None:
         parts.append(f"expected loss {_share(load.loss, load)} above limits.impermanent_loss {text.format_percent(limits.loss)}")
@@ -146,7 +146,7 @@ NEAR = 1_000_000
 
 @dataclass
 class AdjustmentBuilder:
-    """What was put together so far: the book after it, the moves, and what is left with the reason."""
+    """Builder of an adjustment: the book after the moves so far, the moves, and skipped items with reasons."""
 
     book: PositionBook
     gas_unit_value: Value
@@ -155,14 +155,14 @@ class AdjustmentBuilder:
     skipped: list[SkippedItem] = field(default_factory=list)
 
     def skip(self, target: LpTarget, why: str) -> None:
-        """Leaves something of a target, and says why."""
+        """Skip a part of a target, with the reason."""
         self.skipped.append(SkippedItem(target_label(target), why))
 
     def worth_it(self, value: Value, units: int, approvals: int = 0, skew: Value = Fraction(0)) -> str:
-        """Why a move of this value is not worth its cost or too small; empty when it is. `approvals` are those it needs first,
-        `skew` is what it costs because its pool is off the reference.
+        """Return why a move of this value is too small or costs too much; empty if it is worth it.
 
-        Once a step has approved, that gas is spent and holds nothing back.
+        `approvals` is the number it needs first, `skew` the cost of a pool off the reference. Once a step has approved, that gas is
+        spent and does not count.
         """
         limits = self.book.step.limits
         units += 0 if self.book.step.spend_caps else approvals * minting.APPROVE_UNITS
@@ -183,7 +183,7 @@ class AdjustmentBuilder:
 
 
 def target_label(target: LpTarget) -> str:
-    """What a target is called where something of it is left."""
+    """Return a target's display name."""
     return f"liquidity in {target.pool}"
 
 
@@ -246,7 +246,7 @@ def quote_provision(
 def _place(
     book: PositionBook, target: LpTarget, pool: PoolState, own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
 ) -> tuple[ConfirmedPosition | None, Amounts | None] | str:
-    """The position that grows, or the ticks of a new one; or why there is no place."""
+    """Return the position to grow, or the ticks of a new one; or why there is none."""
     if not isinstance(pool, V3Pool):
         pairs = [(one, position) for one, position in book.pairs if isinstance(position, LpV2Position) and position.pair == target.pool]
         return (pairs[0][0], None) if pairs else "the wallet's account of the pair was not read"
@@ -283,7 +283,7 @@ def _loss_rate(book: PositionBook, target: LpTarget, within: minting.SqrtPriceRa
 def _desired(
     book: PositionBook, target: LpTarget, pool: PoolState, within: minting.SqrtPriceRange | None, value: Value
 ) -> tuple[Amounts, str]:
-    """Base units of both tokens in the pool's mix, worth `value` at reference prices or what the wallet has; and what it lacks."""
+    """Return base units of both tokens in the pool's ratio, worth `value` at reference prices or limited by balance, and the limit hit."""
     if isinstance(pool, V3Pool):
         unit = minting.mint_amounts(pool.sqrt_price_x96, within or (0, 0), minting.REFERENCE_LIQUIDITY)
     else:
@@ -298,9 +298,9 @@ def _desired(
 
 
 def _taken_whole(book: PositionBook, pool: PoolState, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts) -> Amounts:
-    """The same without what rounding would leave untaken: an allowance that is used up needs no transaction to take it back.
+    """Return `desired` without the part that rounding would leave untaken: a used-up allowance needs no revoking transaction.
 
-    For the same reason amounts that are a millionth below what this step has approved are brought up to it.
+    For the same reason an amount a millionth below the one this step has approved is raised to it.
     """
     caps = dict(book.step.spend_caps)
 
@@ -318,7 +318,7 @@ def _taken_whole(book: PositionBook, pool: PoolState, one: ConfirmedPosition | N
 
 
 def _unsafe(book: PositionBook, target: LpTarget, pool: PoolState, within: minting.SqrtPriceRange | None, band: int) -> str:
-    """Why nothing may be provided to this pool now; empty when it may."""
+    """Return why this pool is unsafe for providing now; empty if it is safe."""
     price = pools.marginal_price(pool, pool.token0)
     if not minting.is_within_band(price, book.ratio(target), band):
         return f"the pool is beyond the {band} bps around the reference within which limits.slippage bounds what liquidity costs"
@@ -413,7 +413,7 @@ def target_positions(book: PositionBook, target: LpTarget) -> HeldPositions:
 
 
 def is_out_of_range(position: LpV2Position | LpV3Position, ratio: Fraction) -> bool:
-    """Whether the reference price has left the position's range."""
+    """True if the reference price has left the position's range."""
     if isinstance(position, LpV2Position):
         return False
     low, high = minting.sqrt_price_range((position.tick_lower, position.tick_upper))
@@ -467,7 +467,7 @@ def _reduce(course: AdjustmentBuilder, target: LpTarget, stay: HeldPositions, ex
 
 
 def _compound(course: AdjustmentBuilder, target: LpTarget, pool: PoolState, stay: HeldPositions, lacks: Value) -> None:
-    """Collects fees above the target's `compound_above`, and puts back what the share then lacks: all of them at the share."""
+    """Collect fees above the target's `compound_above`, and reinvest what its share then lacks: all of them if it was on target."""
     for one, position in stay:
         earned = course.book.value(one, positions.uncollected_fees(position))
         if not isinstance(position, LpV3Position) or target.compound_above is None or earned <= target.compound_above:

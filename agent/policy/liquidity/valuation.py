@@ -1,4 +1,4 @@
-"""What the confirmed liquidity positions hold, are worth, and stand to lose: at reference prices, never at a pool's spot alone."""
+"""Amounts, value and expected loss of the confirmed liquidity positions, at reference prices and never at a pool's spot alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REMEDY = "see trimtab lp; correct or remove it in portfolio.positions"
 
 
 class RangeState(Enum):
-    """Where the reference price stands to a position's range."""
+    """Side of a position's range on which the reference price is."""
 
     WHOLE = "every price"
     INSIDE = "in range"
@@ -69,7 +69,7 @@ class PositionReport:
 
 
 def faults(step: StepInput) -> tuple[str, ...]:
-    """Why a confirmed position cannot be counted: it was not read, or its tokens are no assets. Unknown is never zero."""
+    """Return why a confirmed position cannot be counted: unread, or with a token that is not an asset. Unknown is never zero."""
     read = {position.name for position in step.snapshot.positions}
     why_not = {item.item: item.why for item in step.snapshot.quarantined}
     assets = {asset.token.address for asset in step.portfolio.assets}
@@ -84,7 +84,7 @@ def faults(step: StepInput) -> tuple[str, ...]:
 
 
 def undecided_positions_reason(step: StepInput) -> str:
-    """Why nothing is traded before the owner has said whose some positions are; empty when there are none."""
+    """Return why trading is blocked until the owner adopts or forgets some positions; empty if there are none."""
     if not step.history.undecided:
         return ""
     named = ", ".join(step.history.undecided)
@@ -113,7 +113,7 @@ def total_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
 
 
 def value_of_positions(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
-    """Value of these positions. Raises Refused where a price lacks."""
+    """Return the value of these positions. Raises Refused if a price is missing."""
     raw = positions.look_through([position for _, position in pairs], prices)
     return sum((amount * prices[token] for token, amount in raw.items()), Fraction(0))
 
@@ -124,12 +124,12 @@ def expected_loss(step: StepInput, prices: Mapping[str, Price]) -> Value:
 
 
 def expected_loss_of(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
-    """Mean impermanent loss of these positions over their horizons. Raises Refused where a price lacks."""
+    """Return the mean impermanent loss of these positions over their horizons. Raises Refused if a price is missing."""
     return sum((_expected(one, position, prices) for one, position in pairs), Fraction(0))
 
 
 def reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[PositionReport, ...]:
-    """Every confirmed position that was read and can be valued, in full; `faults` and missing prices tell of the others."""
+    """Return a full report of every confirmed position that was read and has prices; `faults` covers the others."""
     read = {position.name: position for position in step.snapshot.positions}
     return tuple(
         _report(step, one, read[one.name], prices)
@@ -139,7 +139,7 @@ def reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[PositionRepor
 
 
 def warnings(step: StepInput) -> tuple[str, ...]:
-    """What an owner should know of his positions; never a reason to stop."""
+    """Return warnings on the positions; never a reason to stop."""
     gone = [position for _, position in confirmed_positions(step) if isinstance(position, LpMissingPosition)] if not faults(step) else []
     return tuple(f"position {one.name} does not exist: it was burned or never minted; remove it from portfolio.positions" for one in gone)
 
@@ -196,9 +196,9 @@ def _forecasts(
 
 
 def _v2_fees(position: LpV2Position, one: ConfirmedPosition, price0: Price, price1: Price) -> Value:
-    """What a pair's share has grown by: √(a0·a1) now against √(e0·e1) provided (whitepaper v2, section 2.4), in value.
+    """Return the growth of a pair's share in value: √(a0·a1) now against √(e0·e1) provided (whitepaper v2, section 2.4).
 
-    2·√(a0·a1·p0·p1) is the value of a share whose pool stands at the reference.
+    2·√(a0·a1·p0·p1) is the value of a share whose pool is at the reference price.
     """
     grown = isqrt(positions.v2_product(position)) - isqrt(one.entry_raw[0] * one.entry_raw[1])
     if grown <= 0:
@@ -218,7 +218,7 @@ def _state(position: LpPosition, curve: impermanent_loss.LiquidityCurve | None) 
 
 
 def _pool_off(position: LpPosition, reference: Fraction) -> Fraction | None:
-    """Relative distance of the pool's price from the reference; None where there is no price."""
+    """Return the relative distance of the pool's price from the reference; None without a pool price."""
     price = positions.pool_price(position)
     return None if price is None else abs(price / reference - 1)
 

@@ -1,1 +1,1 @@
-"""Stop losses, take profits and entries."""
+"""Entries, stop losses, take profits and trailing stops."""

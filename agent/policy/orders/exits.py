@@ -1,4 +1,4 @@
-"""What orders do to the targets, and to the decision: what is out is sold for the numeraire and stays out, what waits is not bought."""
+"""Effects of orders on targets and decision: sell triggered exits for the numeraire, and do not buy before an entry."""
 
 from __future__ import annotations
 
@@ -107,10 +107,9 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
 
 
 def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]) -> Rebalance | AdjustLiquidity | None:
-    """What an order that fired asks for, whatever trigger and cooldown say; None while there is nothing left to sell.
+    """Return the trade of triggered orders, regardless of trigger and cooldown; None if nothing is left to sell.
 
-    What the wallet holds of it is sold for the numeraire, and nothing else is traded; then liquidity that has a target is taken out,
-    for the same way.
+    It sells the wallet's balance for the numeraire and trades nothing else; then it withdraws targeted liquidity to sell that too.
     """
     fired = _fired(step)
     goes = [one for one in drifts if _leaves(step, one, fired)]
@@ -124,7 +123,7 @@ def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift], prices: Mappin
 
 
 def exit_tokens(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
-    """What of the wallet an order that fired sells now, in the portfolio's order; not what it is stuck with."""
+    """Return the tokens that triggered orders sell from the wallet now, in the portfolio's order, without blocked exits."""
     fired, least = _fired(step), dust_value(step, drifts)
     return tuple(one.token for one in drifts if _leaves(step, one, fired) and 0 < one.investable_raw * one.price >= least)
 
@@ -134,7 +133,7 @@ def _fired(step: StepInput) -> list[ConditionalOrder]:
 
 
 def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], leaving: set[str]) -> Goal:
-    """Nothing of what leaves, but what lies in liquidity; the others stay what they are, the numeraire takes the rest."""
+    """Return the goal without the exit tokens, except in liquidity; others keep their shares, the numeraire takes the rest."""
     numeraire = portfolio.numeraire.address
     locked = {one.token: one.lp_raw * one.price / investable_total(drifts) for one in drifts if one.token in leaving}
     weights = {}
@@ -149,7 +148,7 @@ def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], leaving: set[s
 
 
 def _taken_out(step: StepInput, prices: Mapping[str, Price]) -> bool:
-    """Whether liquidity can be taken out now: not while its pool is off, or something is not known."""
+    """True if liquidity can be withdrawn now: its pool is near the reference, and every input is known."""
     try:
         return any(isinstance(move, WithdrawMove) for move in decide.target_adjustment(step, prices).moves)
     except Refused:
@@ -157,7 +156,7 @@ def _taken_out(step: StepInput, prices: Mapping[str, Price]) -> bool:
 
 
 def _leaves(step: StepInput, one: AssetDrift, fired: Sequence[ConditionalOrder]) -> bool:
-    """Whether it is sold by an order that fired. What is in quarantine is left as it is until it is out of it."""
+    """True if a triggered order sells it. A quarantined token is not sold until it is released."""
     numeraire = step.portfolio.numeraire.address
     if one.token == numeraire or one.token in {shut.token for shut in step.quarantine}:
         return False
@@ -169,7 +168,7 @@ def _kept_by(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder
 
 
 def _held_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
-    """What it keeps of its target: what there is of it already, rounded down, so that nothing is bought."""
+    """Return the target an asset keeps: at most its present share, rounded down, so that nothing is bought."""
     share = next((one.share for one in drifts if one.token == asset.token.address), Fraction(0))
     return min(asset.target_bps, share * BPS // 1)
 
@@ -245,7 +244,8 @@ def _unconfirmed_words(step: StepInput) -> list[str]:
     return told
 
 
-# --- Exits that fired and cannot be done now: what is left as it is for them, so that everything else goes on, and how that is said. An
+# --- Blocked exits: triggered exits that cannot be done now are excluded, so that everything else continues.
+# Like a quarantined asset, theirs counts neither in the total nor in weights and is not traded; each cycle tries the exit again.
 
 
 REMEDY = "wait for deeper pools, take in others by trimtab trust, or widen limits.price_impact or limits.plan_cost"
@@ -268,7 +268,7 @@ def retry_at_s(one: SubmissionRefusal) -> int:
 
 
 def exits_backing_off(step: StepInput, tokens: Iterable[str]) -> list[BlockedExit]:
-    """Which of these exits rest now; none by a refusal whose time is still to come, whatever header told it."""
+    """Return the exits that are backing off now; a refusal dated in the future by a wrong header does not count."""
     now_s, wanted = step.snapshot.head.timestamp_s, {*tokens}
     resting = [one for one in step.history.late if one.token in wanted and one.at_s <= now_s < retry_at_s(one)]
     return [
@@ -278,7 +278,7 @@ def exits_backing_off(step: StepInput, tokens: Iterable[str]) -> list[BlockedExi
 
 
 def update_submission_refusals(step: StepInput, refused: Iterable[BlockedExit]) -> tuple[SubmissionRefusal, ...]:
-    """What to remember once these were refused when about to be sent; in a row is what is less than a day apart."""
+    """Return the refusals to store after these exits were refused at submission; less than a day apart they count as in a row."""
     now_s, known = step.snapshot.head.timestamp_s, {one.token: one for one in step.history.late}
     for one in refused:
         before = known.get(one.token)
@@ -288,13 +288,13 @@ def update_submission_refusals(step: StepInput, refused: Iterable[BlockedExit]) 
 
 
 def open_submission_refusals(step: StepInput, sold: Iterable[str]) -> tuple[SubmissionRefusal, ...]:
-    """What of it is still to be remembered once these were sold: exits that fired and are not done."""
+    """Return the refusals that stay stored after these tokens were sold: those of exits that fired and are not done."""
     gone, fired = {*sold}, _being_sold(step)
     return tuple(one for one in step.history.late if one.token not in gone and {one.token, PORTFOLIO} & fired)
 
 
 def format_retries(step: StepInput, told: Iterable[str]) -> list[str]:
-    """What was refused late and is tried again at the next look, in words; not the tokens that are `told` already."""
+    """Format the exits refused at submission that are retried in the next cycle, without the tokens in `told`."""
     sold, known = _being_sold(step), {*told}
     again = [one for one in step.history.late if one.token not in known and {one.token, PORTFOLIO} & sold]
     return [
@@ -305,7 +305,7 @@ def format_retries(step: StepInput, told: Iterable[str]) -> list[str]:
 
 
 def is_sold_by_orders(step: StepInput, tokens: Iterable[str]) -> bool:
-    """Whether orders that fired sell all of these, and not their owner."""
+    """True if triggered orders sell all of these tokens."""
     sold = _being_sold(step)
     return PORTFOLIO in sold or {*tokens} <= sold
 
@@ -368,7 +368,7 @@ def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> 
 
 
 def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:
-    """One of them: what fired, why it is stuck, and what can be done."""
+    """Format one blocked exit: the order, the reason, and the remedy."""
     label, back = order_subject(step.portfolio, one.token), disarm_command(step, one)
     again = "stays as it is until then" if exits_backing_off(step, (one.token,)) else "stays as it is and is tried at each look"
     return f"{label} is out and cannot be sold now: {one.why}; it {again}; {one.remedy}, or {back}"

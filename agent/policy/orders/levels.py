@@ -1,4 +1,4 @@
-"""At which price an order acts, whether it may be armed at a price, and how that is said."""
+"""Price levels of orders: trigger price, validity when arming, expiry, NAV per share, and their text."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def trigger_price(order: ConditionalOrder) -> Price | None:
 def arm_order(
     order: ConditionalOrder, price: Price, now_s: int, book: OrdersConfig, entry: ConditionalOrder | None = None
 ) -> ConditionalOrder:
-    """The order with its level fixed at `price`, watching. Shares of exits count from the level of `entry`, where one is in force.
+    """Return the order armed at `price`. Shares of exits count from the level of `entry`, if one is in force.
 
-    Raises Refused, saying why, for a level that could never be met, or that the price has met already: what would fire at once
-    is no order but a trade.
+    Raises Refused for a level that can never be met, or that the price has met already: an order that would fire at once is a
+    trade.
     """
     counts_from = price if entry is None or not order.is_exit else trigger_price(entry) or price
     return require_valid_level(replace(order, stage=OrderStage.ARMED, basis=counts_from, mark=price, at=None, since_s=now_s), price, book)
@@ -74,8 +74,9 @@ def require_valid_level(order: ConditionalOrder, price: Price, book: OrdersConfi
 
 
 def waits_for_entry(kind: OrderKind, entry: ConditionalOrder | None) -> bool:
-    """Whether an order is armed only once the entry has opened: before that there is no profit to take and no highest price. A stop
-    loss is armed at once, so that prices that leap over both buy nothing.
+    """True if an order is armed only once the entry has opened: before that there is no profit or highest price.
+
+    A stop loss is armed at once, so that a price that jumps over both levels buys nothing.
     """
     if entry is None or kind in (OrderKind.ENTRY, OrderKind.STOP_LOSS):
         return False
@@ -83,7 +84,7 @@ def waits_for_entry(kind: OrderKind, entry: ConditionalOrder | None) -> bool:
 
 
 def was_filled_when_armed(order: ConditionalOrder) -> bool:
-    """Whether an entry stood at or above the price when it was armed: it then held nothing back."""
+    """True if an entry was at or above the price when it was armed, so that it held nothing back."""
     at = trigger_price(order)
     return order.kind is OrderKind.ENTRY and order.basis is not None and at is not None and at >= order.basis
 
@@ -95,12 +96,12 @@ def distance_to_trigger(order: ConditionalOrder, price: Price) -> Fraction | Non
 
 
 def order_name(portfolio: Portfolio, order: ConditionalOrder | OrderTerms) -> str:
-    """What an order is called: "stop_loss of WETH"."""
+    """Return an order's display name: "stop_loss of WETH"."""
     return f"{order.kind.value} of {order_subject(portfolio, order.token)}"
 
 
 def order_subject(portfolio: Portfolio, token: str) -> str:
-    """What an order is about: a symbol, the portfolio, or the address of a token that is no asset any more."""
+    """Return the subject of an order: a symbol, the portfolio, or the address of a token that is no longer an asset."""
     if token == PORTFOLIO:
         return "the portfolio"
     try:
@@ -150,7 +151,7 @@ def _share(terms: OrderTerms) -> Fraction:
 
 
 def expiry_reason(step: StepInput, order: LimitOrder) -> str:
-    """Why nothing of the order may be sent any more at this block; empty while it may. A transaction counts until its deadline."""
+    """Return why the order must not be sent any more at this block; empty while it may. A transaction counts until its deadline."""
     now_s, deadline_s = step.snapshot.head.timestamp_s, step.execution.deadline_s
     if now_s >= order.until_s:
         return f"expired {text.format_time(order.until_s)}"
@@ -159,7 +160,9 @@ def expiry_reason(step: StepInput, order: LimitOrder) -> str:
     return ""
 
 
-# --- What a unit of the portfolio is worth: what it gained or lost in price and by its own trades, whatever was put in or taken out. Ti
+# --- NAV per share, the true time-weighted return: price gains and own trades, without deposits and withdrawals.
+# A change of holdings starts a new span. Within a span it follows the value of the holdings less the loss by own transactions; fees and
+# impermanent loss of positions are not counted.
 
 
 UNIT_VALUE_FIGURES = 10**12
@@ -169,7 +172,7 @@ MOVED = Fraction(1, 1_000)
 
 
 def unit_value_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> Fraction:
-    """What a unit is worth at these prices; 1 before anything was written down. Tokens that lack a price then or now stay out."""
+    """Return the NAV per share at these prices; 1 before the first record. Tokens without a price then or now are left out."""
     if kept is None:
         return Fraction(1)
     then = dict(kept.prices)
@@ -180,12 +183,12 @@ def unit_value_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> Frac
 
 
 def is_known_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> bool:
-    """Whether these prices tell what a unit is worth: without that of one holding it would be another portfolio's."""
+    """True if every recorded holding has a price; otherwise the NAV per share would be another portfolio's."""
     return kept is None or all(token in prices for token, raw in kept.holdings if raw)
 
 
 def updated_unit_value(step: StepInput, prices: Mapping[str, Price], drifts: Sequence[AssetDrift]) -> NavPerShare:
-    """What is to be written down: the same while holdings are alike, else a new span that begins at this block."""
+    """Return the NAV record to store: the same while holdings are alike, else a new one that begins at this block."""
     kept = step.history.unit_value
     held = {drift.token: drift.investable_raw + drift.lp_raw for drift in drifts}
     had = {} if kept is None else dict(kept.holdings)

@@ -1,6 +1,6 @@
-"""How orders move from stage to stage: by reference prices that the blocks before confirm, and by nothing else (T3).
+"""Order lifecycle: stages change by reference prices that the preceding blocks confirm, and by nothing else (T3).
 
-Nothing moves while a price is unknown or contradicts another; then nothing is decided either, and that is said.
+No stage changes while a price is unknown or sources conflict; then nothing is decided, and the reason is reported.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class PriceWindow:
     is_complete: bool
 
     def span(self, token: str) -> tuple[Price, Price] | None:
-        """Lowest and highest price that the blocks agree on; None where one of them does not tell it."""
+        """Return the lowest and highest price over the blocks; None if one of them has no price."""
         found = [prices[token] for prices in (self.now, *self.before) if token in prices]
         return (min(found), max(found)) if self.is_complete and len(found) == 1 + len(self.before) else None
 
 
 def advance_orders(step: StepInput) -> StepInput:
-    """The step with every order as it stands after this block, and the unit's worth carried on. Changes nothing without orders."""
+    """Return the step with every order advanced to this block, and the NAV per share updated. Unchanged without orders."""
     book, known = step.portfolio.orders, step.history.orders
     if not book.terms and not known:
         return step
@@ -62,14 +62,14 @@ def advance_orders(step: StepInput) -> StepInput:
 
 
 def needs_past_prices(step: StepInput) -> bool:
-    """Whether prices of now alone would move an order, so that the blocks before have to be read."""
+    """True if current prices alone would change an order, so that the preceding blocks must be read."""
     if step.policy.confirm_blocks == 0 or step.snapshot.past or not (step.portfolio.orders.terms or step.history.orders):
         return False
     return unconfirmed_orders(step) != ()
 
 
 def unconfirmed_orders(step: StepInput) -> tuple[ConditionalOrder, ...]:
-    """Orders as they would stand next if the blocks before said what this one says; none of those that stay as they are."""
+    """Return the orders that current prices alone would change, in their next state."""
     if step.policy.confirm_blocks == 0:
         return ()
     alone = advance_orders(replace(step, policy=replace(step.policy, confirm_blocks=0)))
@@ -83,7 +83,7 @@ def fired_exit_order(orders: Sequence[ConditionalOrder], token: str) -> Conditio
 
 
 def is_entry_pending(step: StepInput, token: str) -> bool:
-    """Whether its entry holds it back: it has not fired, or has closed again."""
+    """True if the token's entry holds it back: not fired, or closed again."""
     entry = orders_by_key(step.history.orders).get((token, OrderKind.ENTRY))
     return entry is not None and entry.stage in (OrderStage.WAITING, OrderStage.ARMED)
 
@@ -94,7 +94,7 @@ def dust_value(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
 
 
 def is_in_targeted_pool(step: StepInput, token: str) -> bool:
-    """Whether some of it lies in a pool for which there is a target, so that it is taken out."""
+    """True if a pool with a liquidity target holds some of it, so that it is withdrawn."""
     pools = {target.pool for target in step.portfolio.lp_targets if token in (target.token0, target.token1)}
     found = {getattr(one, "pair", None) or getattr(one, "pool", None) for one in step.snapshot.positions if getattr(one, "liquidity", 0)}
     return bool(pools & found)
@@ -103,7 +103,7 @@ def is_in_targeted_pool(step: StepInput, token: str) -> bool:
 def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
     try:
         return compute_drifts(step, prices)
-    except Refused:  # a balance or a price lacks: nothing is decided, and nothing counts as sold
+    except Refused:  # without a balance or a price nothing is decided, and no exit counts as sold
         return ()
 
 
@@ -119,7 +119,7 @@ def _seen(step: StepInput, prices: Mapping[str, Price], kept: NavPerShare | None
 
 
 def _of_token(step: StepInput, token: str, seen: PriceWindow, drifts: Sequence[AssetDrift]) -> list[ConditionalOrder]:
-    """All orders of one token. Once one of its exits has fired, or one of the portfolio, the others rest with it."""
+    """Return all orders of one token. Once one of its exits or one of the portfolio has fired, its other exits pause."""
     wanted = {terms.kind: terms for terms in step.portfolio.orders.terms if terms.token == token}
     known = {order.kind: order for order in step.history.orders if order.token == token}
     gone = any(fired_exit_order(step.history.orders, one) for one in (token, PORTFOLIO))
@@ -130,7 +130,7 @@ def _of_token(step: StepInput, token: str, seen: PriceWindow, drifts: Sequence[A
         if order is None and terms is not None:
             order = ConditionalOrder(token, kind, OrderStage.WAITING, terms, step.snapshot.head.timestamp_s)
         if order is None or (terms is None and not (order.is_exit and order.stage in EXITED_STAGES)):
-            continue  # its owner has taken it out of the config; what fired stays out all the same
+            continue  # removed from the config by the owner; a fired exit stays in force
         if order.stage is OrderStage.FIRED and order.is_exit:
             order = _sold(step, order, drifts)
         elif terms is not None and not (gone and order.is_exit):
@@ -149,7 +149,7 @@ def _next(
     price = seen.now.get(order.token)
     if price is None or price <= 0:
         return order
-    if order.stage is OrderStage.FIRED and _above(order, price):  # an entry closes at once: nobody's confirmation makes it buy dearer
+    if order.stage is OrderStage.FIRED and _above(order, price):  # an entry closes without confirmation
         order = replace(order, stage=OrderStage.ARMED, at=price, since_s=now_s)
     if order.stage in (OrderStage.WAITING, OrderStage.OFF):
         order = replace(order, terms=terms)
@@ -196,7 +196,7 @@ def _in_liquidity(step: StepInput, one: AssetDrift, least: Value) -> bool:
 
 
 def _sold(step: StepInput, order: ConditionalOrder, drifts: Sequence[AssetDrift]) -> ConditionalOrder:
-    """An exit that fired is done once no more than a crumb is left of what it sells."""
+    """Mark a fired exit as done once only dust of what it sells remains."""
     numeraire = step.portfolio.numeraire.address
     sells = [one for one in drifts if one.token == order.token or (order.token == PORTFOLIO and one.token != numeraire)]
     least = dust_value(step, drifts)

@@ -1,1 +1,1 @@
-"""Several strategies over one wallet."""
+"""Several strategies that share one wallet."""

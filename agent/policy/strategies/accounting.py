@@ -1,7 +1,7 @@
-"""Brings the books of strategies up to a block: opens them, shares out trades, deposits and withdrawals, and proves the sum.
+"""Books of strategies, brought up to a block: open them, allocate trades, deposits and withdrawals, and check the sum.
 
-The books of all strategies and of what is set aside (reserves, native coin for gas) are the wallet's balances, to the base unit.
-Whatever changed a balance is a transaction of ours or a flow that was written down; if a single unit is left over, nothing is done.
+The books of all strategies and the reserves (gas included) add up to the wallet's balances, to the base unit. Every balance change
+is a transaction of the agent or a stored transfer; if a single unit is left over, nothing is done.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from agent.policy import native_coin
 from agent.reference import reference_prices
 from agent.units import BPS, NATIVE, Price, Value, decimal_text, floor_int, largest_remainder
 
-# --- The accounts of strategies over one wallet: sharing what comes and goes, paying in kind, crossing wishes, sharing out a trade. Eve
+# --- Strategy holdings: allocating inflows and outflows, payment in kind, internal netting, allocating trades.
+# In whole base units that sum exactly (largest remainder); no holding goes below zero. Prices: numeraire base units per token base unit.
 
 
 StrategyHoldings = dict[str, dict[str, int]]
@@ -39,7 +40,7 @@ Prices = Mapping[str, Price]
 
 @dataclass(frozen=True, slots=True)
 class NettedToken:
-    """What strategies wanted of one token, numeraire base units: `crossed` never reaches the market, `net` does (with sign)."""
+    """Purchases and sales of one token by strategies, numeraire base units: `crossed` is netted internally, `net` is signed."""
 
     token: str
     bought: Value
@@ -47,12 +48,12 @@ class NettedToken:
 
     @property
     def crossed(self) -> Value:
-        """What some sell and others buy."""
+        """Value that some strategies sell and others buy."""
         return min(self.bought, self.sold)
 
     @property
     def net(self) -> Value:
-        """What is left for the market, positive to buy."""
+        """Value left for the market, positive to buy."""
         return self.bought - self.sold
 
 
@@ -95,10 +96,10 @@ def take_pro_rata(raw: int, token: str, held: Mapping[str, Mapping[str, int]]) -
 def transfer_value(
     held: StrategyHoldings, giver: str, receiver: str, value: Value, prices: Prices, first: Mapping[str, Value] | None = None
 ) -> Value:
-    """Moves tokens worth at most `value` from one strategy to another, in place; returns what was moved.
+    """Move tokens worth at most `value` from one strategy to another, in place; return the value moved.
 
-    Tokens in `first` go first, each up to the value named there, the largest first; the rest goes in kind: of every token the same
-    part, each rounded down.
+    Tokens in `first` go first, each up to the value given there, the largest first; the rest goes in kind: the same fraction of
+    every token, each rounded down.
     """
     left = value
     for token, most in sorted((first or {}).items(), key=lambda item: (-item[1], item[0])):
@@ -143,7 +144,7 @@ def _beyond(tokens: Mapping[str, int], wanted: Mapping[str, Value], prices: Pric
 
 
 def net_adjustments(wishes: StrategyValues, tokens: Sequence[str]) -> tuple[NettedToken, ...]:
-    """What each token's wishes (positive: to buy) come to, in the order of `tokens`."""
+    """Return purchases and sales per token, in the order of `tokens`; a positive adjustment buys."""
     found = []
     for token in tokens:
         values = [wish.get(token, Fraction(0)) for wish in wishes.values()]
@@ -153,7 +154,7 @@ def net_adjustments(wishes: StrategyValues, tokens: Sequence[str]) -> tuple[Nett
 
 
 def market_remainder(wishes: StrategyValues, one: NettedToken) -> dict[str, Value]:
-    """What of each strategy's wish for a token the market has to fill: on the heavier side all in proportion, on the other nothing."""
+    """Return each strategy's part of a token that the market has to fill: pro rata on the heavier side, 0 on the other."""
     heavier = max(one.bought, one.sold)
     found = {}
     for name, wish in wishes.items():
@@ -181,11 +182,11 @@ def net_internally(held: StrategyHoldings, wishes: StrategyValues, prices: Price
 def settle_trade(
     held: Mapping[str, Mapping[str, int]], wishes: StrategyValues, deltas: Mapping[str, int], prices: Prices, tokens: Sequence[str]
 ) -> tuple[StrategyHoldings, dict[str, Value]]:
-    """The books after a trade that changed the wallet by `deltas` (base units by token), and what it cost each strategy.
+    """Return the books after a trade that changed the wallet by `deltas` (base units by token), and its cost by strategy.
 
-    Opposite wishes are crossed at reference prices, what the market gave and took goes to those whose wishes are left, and the
-    cost is shared by what each had left for the market (by capital where nobody had). Who got more than that pays the others,
-    first from what it did not want. Without `deltas` wishes are crossed alone. ValueError when more went than all hold.
+    Opposite adjustments are netted at reference prices, and the market's fills go to those with a remainder. The cost is shared by
+    remainder for the market (by capital if none). A strategy that got more than its part pays the others, first in tokens it did
+    not want. Without `deltas` adjustments are only netted. Raises ValueError if more went than all hold.
     """
     before = strategy_capital(held, prices)
     books = copy_holdings(held)
@@ -215,7 +216,7 @@ def settle_trade(
 
 
 def _take(books: StrategyHoldings, token: str, raw: int, asked: Mapping[str, Fraction]) -> None:
-    """Takes from those who asked to sell as far as they have it, the rest from whoever has the token; in place."""
+    """Take from the strategies that asked to sell as far as they hold it, the remainder pro rata from all holders; in place."""
     if sum(asked.values()) > 0:
         for name, part in split_pro_rata(raw, asked).items():
             gone = min(part, books[name].get(token, 0))
@@ -228,10 +229,10 @@ def _take(books: StrategyHoldings, token: str, raw: int, asked: Mapping[str, Fra
 def apply_transfer(
     held: Mapping[str, Mapping[str, int]], token: str, raw: int, prices: Prices, only: str | None = None
 ) -> StrategyHoldings:
-    """The books after `raw` base units came (or went) without a trade: by capital share, or to the account of one strategy `only`.
+    """Return the books after `raw` base units came (or went) without a trade: by capital share, or for the strategy `only`.
 
-    What went is taken from whoever has the token; then the others are paid in kind, so that each bears its share of the value.
-    ValueError when more went than all hold.
+    A decrease is taken from the holders of the token; then the others are paid in kind, so that each bears its share of the value.
+    Raises ValueError if more went than all hold.
     """
     books, before = copy_holdings(held), strategy_capital(held, prices)
     whole = sum(before.values(), Fraction(0))
@@ -251,7 +252,7 @@ def apply_transfer(
     lost = whole - sum(strategy_capital(books, prices).values(), Fraction(0))
     due = {name: max(before[name] - value * part[name], Fraction(0)) for name in held}
     short = lost - sum((before[name] - due[name] for name in held), Fraction(0))
-    if short > 0:  # more went than the one strategy has: the others bear the rest
+    if short > 0:  # the strategy has less than went: the others bear the remainder
         others = {name: amount for name, amount in due.items() if amount > 0}
         rest = sum(others.values(), Fraction(0))
         due |= {name: amount - short * amount / rest for name, amount in others.items()}
@@ -259,7 +260,7 @@ def apply_transfer(
     return books
 
 
-# --- The books of strategies while they are brought up to a block: replayed from what is written down, and what is booked on top.
+# --- Books of strategies while they are brought up to a block: replay of stored bookings, then new ones.
 
 
 SCALE = 10**6
@@ -270,7 +271,7 @@ ONE = 10**12
 
 @dataclass
 class StrategyBooksUpdate:
-    """Holdings and units by strategy, and what is set aside, at the prices of `step`; `done` are bookings that are new."""
+    """Holdings and units by strategy, and reserves, at the prices of `step`; `done` are new bookings."""
 
     step: StepInput
     prices: Mapping[str, Price]
@@ -290,8 +291,10 @@ class StrategyBooksUpdate:
         acted: tuple[str, ...] = (),
         costs: Mapping[str, Value] | None = None,
     ) -> None:
-        """Takes `after` for the books. What makes capital other, up to `base` (all of it unless given), issues units or burns them at
-        the unit value of before; what comes after that is performance.
+        """Replace the books by `after` and record the booking.
+
+        A change of capital up to `base` (all of it by default) issues or burns units at the unit value before; any further change
+        is performance.
         """
         changes = []
         base = after if base is None else base
@@ -328,7 +331,7 @@ class StrategyBooksUpdate:
 
 
 def open_books(step: StepInput, split: CapitalSplit, ledger: StrategyLedger) -> StrategyBooksUpdate | None:
-    """The books as they are written down, as of the step's block; None without every price."""
+    """Return the stored books as of the step's block; None if a price is missing."""
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
     prices = {token: found.price for token, found in reference_prices(step).prices.items()}
     if not prices.keys() >= set(tokens):
@@ -371,7 +374,7 @@ def wallet_balances(step: StepInput) -> dict[str, int] | None:
 
 
 def reserved_balances(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
-    """What of each balance is left alone, and so belongs to no strategy."""
+    """Return the reserved part of each balance, which belongs to no strategy."""
     assets = step.portfolio.assets
     return {asset.token.address: min(balances[asset.token.address], native_coin.reserved_raw(step, asset)) for asset in assets}
 
@@ -390,7 +393,7 @@ _CARRIED = (StrategyBookingKind.TRADE, StrategyBookingKind.CROSS)
 def update_books(
     step: StepInput, ledger: StrategyLedger, own: IntentStep, wishes: AdjustmentSource, fresh: Sequence[ExternalTransfer] = ()
 ) -> StrategyBooks:
-    """The books at the step's block; `fresh` are flows that are not written down yet. `step` is from before any quarantine."""
+    """Return the books at the step's block; `fresh` are transfers not stored yet. `step` is from before any quarantine."""
     split, balances = step.split, wallet_balances(step)
     if split is None:
         return StrategyBooks(())
@@ -417,10 +420,10 @@ def update_books(
 def apply_configured_split(
     step: StepInput, ledger: StrategyLedger, own: IntentStep, wishes: AdjustmentSource, fresh: Sequence[ExternalTransfer] = ()
 ) -> StrategyBooks:
-    """The same with the owner's word that the wallet as it is belongs to the strategies of the config.
+    """Return the books after the owner assigned the wallet as it is to the strategies of the config.
 
-    What nothing explains is shared like a flow. Strategies that are no more are closed, new ones opened, and where that changes
-    the split every one gets its share: in kind, at reference prices, without a trade.
+    An unexplained difference is shared like a transfer. Removed strategies are closed and new ones opened. If that changes the
+    split, each gets its share: in kind, at reference prices, without a trade.
     """
     found, split, balances = update_books(step, ledger, own, wishes, fresh), step.split, wallet_balances(step)
     desk = None if split is None else open_books(step, split, ledger)
@@ -445,7 +448,7 @@ def apply_configured_split(
 
 
 def netting_booking(step: StepInput, step_id: str, wishes: AdjustmentSource) -> StrategyBooking | None:
-    """What a step did to the books without any trade: capital moved, and opposite wishes crossed; None when it did nothing."""
+    """Return the booking of a step without any trade: capital moved, and opposite adjustments netted; None if there is nothing."""
     books, split = step.history.sleeves, step.split
     if books is None or books.fault or split is None:
         return None
@@ -460,7 +463,7 @@ def netting_booking(step: StepInput, step_id: str, wishes: AdjustmentSource) -> 
 
 
 def _resplit(held: StrategyHoldings, split: CapitalSplit, desk: StrategyBooksUpdate) -> StrategyHoldings:
-    """Everybody gets its share of the whole, and who is no more nothing."""
+    """Give each strategy its share of the whole, and a removed one nothing."""
     names = [one.name for one in split.strategies]
     after: StrategyHoldings = {name: held.get(name, {}) for name in dict.fromkeys((*names, *held))}
     whole = sum(strategy_capital(after, desk.prices).values(), Fraction(0))
@@ -486,7 +489,7 @@ def _open(desk: StrategyBooksUpdate, split: CapitalSplit, free: Mapping[str, int
 def _events(
     step: StepInput, ledger: StrategyLedger, fresh: Iterable[ExternalTransfer]
 ) -> list[tuple[str, StrategyBookingKind, dict[str, int], Intent | None]]:
-    """What happened to the assets since, oldest first: (source, kind, base units by token, transaction)."""
+    """Return the asset changes since, oldest first: (source, kind, base units by token, transaction)."""
     native = {asset.token.address for asset in step.portfolio.assets if asset.native}
     assets = {asset.token.address for asset in step.portfolio.assets}
     owner, wrapped, head = step.snapshot.owner, step.portfolio.wrapped_native, step.snapshot.head.number
@@ -514,7 +517,7 @@ def _events(
 
 
 def _within(desk: StrategyBooksUpdate, changes: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
-    """What strategies bear of changes, and what of what was set aside: what goes beyond all that they hold."""
+    """Split changes into the part that strategies bear, and the part beyond all that they hold, borne by reserves."""
     inside = {token: max(raw, -desk.total(token)) for token, raw in changes.items()}
     return inside, {token: raw - inside[token] for token, raw in changes.items()}
 
@@ -528,7 +531,7 @@ def _flow(desk: StrategyBooksUpdate, source: str, changes: Mapping[str, int], fl
 
 
 def _trade(desk: StrategyBooksUpdate, source: str, changes: Mapping[str, int], own: StepInput | None, wishes: AdjustmentSource) -> None:
-    """Shares a transaction out by the wishes of its own step, at the prices of then; by capital where they are not known."""
+    """Allocate a transaction by the adjustments and prices of its own step; by capital if they are unknown."""
     inside, aside = _within(desk, changes)
     wished: StrategyValues = {}
     base, prices = desk.held, desk.prices
@@ -537,7 +540,7 @@ def _trade(desk: StrategyBooksUpdate, source: str, changes: Mapping[str, int], o
         wanted, moved = wishes(own)
         if known.keys() >= set(desk.tokens) and moved.keys() == desk.held.keys():
             wished, prices = wanted, known
-            base = moved if _same(desk, moved) else desk.held  # else something else has happened to the books since
+            base = moved if _same(desk, moved) else desk.held  # other bookings have changed the books since
     after, costs = settle_trade(base, wished, inside, prices, desk.tokens)
     desk.book(source, StrategyBookingKind.TRADE, after, aside, base, _acted(wished), costs)
 
@@ -551,7 +554,7 @@ def _acted(wished: StrategyValues) -> tuple[str, ...]:
 
 
 def _mismatch(desk: StrategyBooksUpdate, balances: Mapping[str, int]) -> str:
-    """Which balance the books do not come to; empty when they come to all."""
+    """Return the balances that differ from the books; empty if none does."""
     wrong = []
     for token in desk.tokens:
         booked = desk.aside.get(token, 0) + desk.total(token)
@@ -572,7 +575,7 @@ def _other_names(desk: StrategyBooksUpdate, split: CapitalSplit) -> str:
 
 
 def _set_aside(desk: StrategyBooksUpdate, wanted: Mapping[str, int], turn: int) -> None:
-    """Reserves and the floor for gas first: what they lack comes from all strategies, what they no longer need goes to all."""
+    """Fill reserves and the gas floor first: a shortfall comes from all strategies, an excess goes to all."""
     after, moved = copy_holdings(desk.held), {}
     for token in desk.tokens:
         if raw := wanted[token] - desk.aside.get(token, 0):

@@ -1,7 +1,7 @@
-"""Is a strategy healthy: the Sharpe ratio of its own unit values, and when a bad one takes its capital, and a good one gives it back.
+"""Strategy health: the Sharpe ratio of its unit values pauses a strategy, and restores its capital.
 
-The Sharpe ratio is the mean of daily returns over their standard deviation (n - 1), times the root of 365, without a riskless
-rate (Sharpe, The Sharpe Ratio, Journal of Portfolio Management 21, 1994). A day's value is the last one noted in it (UTC). Whole
+The Sharpe ratio is the mean of daily returns over their standard deviation (n - 1), times the root of 365, without a riskless rate
+(Sharpe, The Sharpe Ratio, Journal of Portfolio Management 21, 1994). A day's value is the last one recorded in it (UTC). Whole
 numbers throughout: returns in 10^-12, the ratio in thousandths.
 """
 
@@ -48,9 +48,9 @@ def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int |
 
 
 def update_health(state: StrategyState, rule: StrategyHealthRule, sharpe: int | None, now_s: int) -> StrategyState:
-    """The state after a look: paused once the ratio was below the limit for the period, back once it was at the higher one for its own.
+    """Return the state after a cycle: paused after a period below the limit, restored after a period at the recovery level.
 
-    An unknown ratio begins both periods anew: too little history neither cuts nor lets back.
+    An unknown ratio restarts both periods: too little history neither pauses nor restores.
     """
     active = state.health is StrategyHealth.ACTIVE
     turning = sharpe is not None and (sharpe < rule.limit_milli if active else sharpe >= rule.recover_milli)
@@ -76,7 +76,7 @@ def update_health(state: StrategyState, rule: StrategyHealthRule, sharpe: int | 
 
 
 def update_unit_index(state: StrategyState, strategy: Strategy, unit: int | None, prices: Mapping[str, Price], now_s: int) -> StrategyState:
-    """The state with its unit value of now (None: it has no units, so the last one stands) and its index carried on.
+    """Return the state with its current unit value (None: it has no units, so that the last one stays) and its index updated.
 
     The index follows the unit value; while the strategy is paused it follows its weights at reference prices, without costs.
     """

@@ -1,4 +1,4 @@
-"""What each strategy wants of its own books at this block: its share of the capital, whether it acts, and what it would hold then."""
+"""Strategy adjustments at this block, their internal netting, and one goal for the market."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class StrategyAdjustment:
 
     @property
     def wishes(self) -> dict[str, Value]:
-        """What it wants more (positive) or less of each token, numeraire base units."""
+        """Value that it buys (positive) or sells of each token, numeraire base units."""
         held = {drift.token: drift.value for drift in self.drifts}
         return {token: value - held[token] for token, value in self.wanted}
 
 
 def target_capital_shares(split: CapitalSplit, sleeves: Mapping[str, StrategyBook]) -> dict[str, Fraction]:
-    """Share of the capital that each strategy should have: those that are paused their floor, the others the rest in proportion."""
+    """Return each strategy's target share of the capital: paused ones their floor, the others the rest in proportion."""
     paused = {one.name for one in split.strategies if sleeves[one.name].state.health is StrategyHealth.PAUSED}
     if len(paused) == len(split.strategies):
         return {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
@@ -68,7 +68,7 @@ def target_capital_shares(split: CapitalSplit, sleeves: Mapping[str, StrategyBoo
 
 
 def capital_signals(step: StepInput, held: StrategyHoldings, prices: Prices) -> frozenset[Signal]:
-    """Which strategies' shares of the capital are beyond the band of the split, or above the floor of one that is paused."""
+    """Return the strategies whose capital is beyond the split's band, or above the floor of a paused one."""
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
         return frozenset()
@@ -120,7 +120,7 @@ def tokens_excluded_by_orders(step: StepInput) -> set[str]:
 def strategy_adjustment(
     step: StepInput, strategy: Strategy, sleeve: StrategyBook, held: StrategyHoldings, share: Fraction, due: Fraction, prices: Prices
 ) -> StrategyAdjustment:
-    """What the strategy wants of `held`, the books of all once capital has moved."""
+    """Return the strategy's adjustment, given `held`, the books of all strategies after capital moved."""
     drifts = strategy_drifts(step, strategy, sleeve.state, held[strategy.name], prices)
     answer, buying = _answer(step, strategy, sleeve, drifts), _buying(step, sleeve)
     acts, reason, next_s = answer.fired, answer.reason, answer.next_s
@@ -143,7 +143,7 @@ def strategy_adjustment(
 
 
 def _buying(step: StepInput, sleeve: StrategyBook) -> bool:
-    """Whether the strategy has begun a first purchase that goes on in parts: then no trigger is asked again, and nothing rests."""
+    """True during a first purchase in parts of this strategy: no trigger and no cooldown applies."""
     under = step.history.campaign
     if under is None or under.campaign.purchase is not PurchaseKind.FIRST or sleeve.last_rebalance_s is None:
         return False
@@ -165,7 +165,7 @@ def strategy_drifts(
 
 
 def _no_more_than_held(step: StepInput, weights: dict[str, int], held: Mapping[str, int], prices: Prices) -> dict[str, int]:
-    """The weights, of what waits for its entry no more than the strategy has: nothing is bought, the rest waits in the numeraire."""
+    """Return the weights with assets awaiting their entry capped at their holdings; the rest waits in the numeraire."""
     numeraire, shut = step.portfolio.numeraire.address, exits.excluded_tokens(step)
     waiting = [token for token, bps in weights.items() if bps and token not in shut and lifecycle.is_entry_pending(step, token)]
     if not waiting or any(token not in prices for token in weights):
@@ -196,7 +196,7 @@ def _signals(step: StepInput, strategy: Strategy, sleeve: StrategyBook, held: St
 
 
 def _shares(step: StepInput, strategy: Strategy, drifts: tuple[AssetDrift, ...], paused: bool) -> list[Fraction]:
-    """The nearest shares that the goal allows, summing to one: what is short or over goes to where the goal leaves room."""
+    """Return the nearest shares that the goal allows, summing to one; a gap is filled where the goal leaves room."""
     if paused:
         return [Fraction(drift.target_bps, BPS) for drift in drifts]
     wanted = restrict_to_side(drifts, rebalance_goal(drifts, strategy.destination), step.policy.only, step.portfolio.numeraire.address)
@@ -209,7 +209,7 @@ def _shares(step: StepInput, strategy: Strategy, drifts: tuple[AssetDrift, ...],
     return [share + room * min(Fraction(1), gap / whole) for share, room in zip(shares, rooms, strict=True)]
 
 
-# --- What the strategies over one wallet want together: capital between them, wishes crossed inside, and one goal for the market.
+# --- Joint result of the strategies: capital moved between them, internal netting, and one goal for the market.
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,12 +229,12 @@ class NettingResult:
 
     @property
     def crossed(self) -> Value:
-        """Value that changes hands inside, each exchange counted once: half of all that is crossed."""
+        """Value netted internally, each exchange counted once: half of all that is crossed."""
         return sum((one.crossed for one in self.netted), Fraction(0)) / 2
 
 
 def strategies_fault(step: StepInput) -> str:
-    """Why the strategies cannot be told apart now; empty where they can, or where there are none."""
+    """Return why the strategies' books are unknown now; empty if they are known, or without strategies."""
     if step.split is None:
         return ""
     if step.portfolio.positions or step.portfolio.lp_targets:
@@ -244,7 +244,10 @@ def strategies_fault(step: StepInput) -> str:
 
 
 def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResult:
-    """What every strategy wants, and what that comes to. Only where `fault` finds nothing. Raises Refused for unknown balances."""
+    """Return every strategy's adjustment and the netted result.
+
+    Needs `strategies_fault` to be empty. Raises Refused for unknown balances.
+    """
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
         raise ValueError("there are no strategies")
@@ -268,7 +271,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
 
 
 def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldings]:
-    """What each strategy wanted more or less of at a step, and the books once capital had moved; nothing where that is unknown."""
+    """Return each strategy's adjustments at a step, and the books after capital moved; empty if they are unknown."""
     books = step.history.sleeves
     if step.split is None or books is None or strategies_fault(step):
         return {}, {}
@@ -327,7 +330,7 @@ def _strategies_result(
 
 
 def format_netting(step: StepInput, netted: tuple[NettedToken, ...]) -> str:
-    """What is crossed inside, token by token."""
+    """Format the internally netted value by token."""
     parts = [f"{_money(step, one.crossed)} of {step.portfolio.token(one.token).label}" for one in netted if one.crossed]
     return f"{', '.join(parts)} is exchanged between strategies, never in the market,"
 
@@ -341,7 +344,7 @@ def _money(step: StepInput, value: Value) -> str:
     return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
 
-# --- The weights that strategies go for, each and all together: what the portfolio's targets are while several share the wallet.
+# --- Weights of the strategies, each and combined: the portfolio's targets while several share the wallet.
 
 
 def choose_strategy_weights(step: StepInput) -> StepInput:
@@ -381,7 +384,7 @@ def strategy_history_needed(
 
 
 def combine_strategy_targets(step: StepInput) -> StepInput:
-    """The step with each strategy's weights by its share of the capital as targets, and that among its wishes."""
+    """Return the step with targets that combine the strategies' weights by capital share, and an explanation among its `wishes`."""
     step = choose_strategy_weights(step)
     split, books = step.split, step.history.sleeves
     if split is None:

@@ -1,1 +1,1 @@
-"""When to act: bands, schedules, market events, the no-trade zone."""
+"""Triggers: bands, schedules, market events, the no-trade zone."""

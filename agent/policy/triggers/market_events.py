@@ -1,9 +1,9 @@
-"""Events of the market, from prices of the past: a fall from the highest of some hours, a jump of volatility.
+"""Market events from recorded prices: a drawdown from the highest price of a window, a jump of volatility.
 
-Recorded prices are at most one an hour and token, reference prices that the blocks before confirmed. Falls: 1 - p / max of the
-window. Volatility: realised variance per second, the sum of squared returns over the time that they took (Andersen and Bollerslev,
+Recorded prices are at most one an hour and token, reference prices that the preceding blocks confirmed. Drawdown: 1 - p / max of
+the window. Volatility: realised variance per second, the sum of squared returns over the time they took (Andersen and Bollerslev,
 Answering the Skeptics, 1998, eq. 6, per second since the points are not evenly spaced); returns are p'/p - 1 in integers of 1/UNIT.
-An event is answered once: what lies before the last rebalance is no reason for another.
+Prices before the last rebalance do not count, so that an event fires once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COVERED = Fraction(3, 4)
 
 @dataclass(frozen=True, slots=True)
 class EventProgress:
-    """What an event says of one asset: how far it is on its way (1: at its limit, fires beyond), in words; or why it cannot say."""
+    """Progress of an event for one asset: `reach` is 1 at its limit and fires beyond; `unknown` is why it cannot be computed."""
 
     token: str
     symbol: str
@@ -45,7 +45,7 @@ class EventProgress:
 
     @property
     def fired(self) -> bool:
-        """Whether it happened."""
+        """True if the event happened."""
         return not self.unknown and self.reach > 1
 
 
@@ -73,7 +73,7 @@ def trigger_history_s(trigger: Trigger) -> int:
 
 
 def policy_history_s(_: Portfolio, policy: Policy) -> int:
-    """The same of a policy, as agent/policy/triggers/market_events.py asks for it."""
+    """Return the seconds of price history that a policy's trigger needs."""
     return trigger_history_s(policy.trigger)
 
 
@@ -149,7 +149,7 @@ def _unknown(drift: AssetDrift, why: str) -> EventProgress:
     return EventProgress(drift.token, drift.symbol, Fraction(0), "", why)
 
 
-# --- How far back in recorded prices a policy looks, so that a step carries no more of the past than it decides from.
+# --- Length of recorded prices that a policy needs, so that a step carries no more history than it decides from.
 
 
 Need = Callable[[Portfolio, Policy], int]
@@ -158,6 +158,6 @@ NEEDS: tuple[Need, ...] = (policy_history_s,)
 
 
 def required_history_s(portfolio: Portfolio, policy: Policy, split: CapitalSplit | None = None) -> int:
-    """Seconds of recorded hourly prices that a step of this config carries in `History.prices`; strategies may look further back."""
+    """Return the seconds of hourly prices that a step of this config carries in `History.prices`; strategies may need more."""
     triggers = [policy.trigger, *(one.trigger for one in (split.strategies if split is not None else ()))]
     return max((need(portfolio, replace(policy, trigger=trigger)) for need in NEEDS for trigger in triggers), default=0)

@@ -1,12 +1,12 @@
-"""Where trading pays: the no-trade zone that proportional costs leave around the targets, and the wider one that gas leaves.
+"""The no-trade zone: proportional costs leave a zone around the targets, and gas a wider one.
 
-With costs in proportion to what is traded it is best to do nothing inside a zone, and outside to trade to its edge, where the
-risk saved by the last unit is what it costs (Davis and Norman, Portfolio Selection with Transaction Costs, 1990; Leland 1999). A
-fixed cost F on top makes the trigger wider than the destination: going back over a distance x to the edge saves ½·k·x², so that
-it pays from x = √(2F/k) on.
+With costs in proportion to the traded amount it is best to do nothing inside a zone, and outside to trade to its edge, where the
+risk saved by the last unit equals its cost (Davis and Norman, Portfolio Selection with Transaction Costs, 1990; Leland 1999). A
+fixed cost F makes the trigger wider than the destination: going back over a distance x to the edge saves ½·k·x², so that it pays
+from x = √(2F/k) on.
 
-The costs here are the least that any trade could have: fees of the cheapest route at prices of now, and what pools are worse than
-the reference; what they are better is no reason to trade. Whether a plan pays with its impact and its gas, the planner says.
+The costs here are a lower bound of any trade: fees of the cheapest route at current prices, and the pools' disadvantage against the
+reference; an advantage is no reason to trade. The planner decides if a plan pays with its impact and gas.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ZoneInterval:
 
 @dataclass(frozen=True, slots=True)
 class ZoneExchange:
-    """The exchange that pays best: what the next unit from `source` to `target` saves and costs, per unit of value."""
+    """The exchange that pays best: saving and cost of the next unit from `source` to `target`, per unit of value."""
 
     source: str
     target: str
@@ -58,10 +58,10 @@ class ZoneExchange:
 
 @dataclass(frozen=True, slots=True)
 class ZoneView:
-    """How a portfolio stands in its zone. `risk` is what standing off costs over the horizon, `gas` what one swap does, both in value.
+    """A portfolio's position in its zone. `risk` is the cost of the deviation over the horizon, `gas` that of one swap, both in value.
 
-    `pair` is None where nothing could be moved; `saving` weighs the plan that was made, where one was. `measured` says of what prices
-    the risk is, where they told it.
+    `pair` is None if nothing can be moved; `saving` weighs the plan, if one was made. `measured` describes the price sample of the
+    risk, if it was measured.
     """
 
     risk: Value
@@ -76,7 +76,7 @@ class ZoneView:
 def evaluate_zone(
     step: StepInput, risk: TrackingRisk, drifts: Sequence[AssetDrift], prices: Mapping[str, Price]
 ) -> tuple[ZoneView, tuple[AssetDrift, ...]]:
-    """The zone now, and the same drifts with the trigger's bands. `prices` are of all tokens, numeraire base units per base unit."""
+    """Return the current zone, and the drifts with its bands. `prices` are of all tokens, numeraire base units per base unit."""
     tokens = [drift.token for drift in drifts]
     targets = [Fraction(drift.target_bps, BPS) for drift in drifts]
     values = [drift.value for drift in drifts]
@@ -109,7 +109,7 @@ def evaluate_zone(
 
 
 def faults(step: StepInput, references: ReferencePrices) -> list[str]:
-    """Why a zone cannot be judged; empty when it can, or when the trigger is none."""
+    """Return why a zone cannot be evaluated; empty if it can, or if the trigger is not a zone."""
     trigger, zone = step.policy.trigger, step.policy.destination is Destination.ZONE
     if not isinstance(trigger, NoTradeZone):
         return ["the destination is a zone, but the trigger is none"] if zone else []
@@ -128,7 +128,7 @@ def faults(step: StepInput, references: ReferencePrices) -> list[str]:
 
 
 def zone_result(found: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
-    """Whether a first unit pays for itself. A plan may still cost more than it saves: then the engine holds after all."""
+    """Return a result that fires if a first unit pays for itself. If the plan then costs more than it saves, the engine still holds."""
     pair = found.pair
     if pair is None:
         return TriggerResult(False, "nothing to move: no usable pool joins what is too much with what is missing", None)
@@ -154,7 +154,7 @@ def unmeasured_result(risk: TrackingRisk) -> TriggerResult:
 
 
 def uneconomic_plan_reason(reason: str, saving: RiskCostTradeoff, step: StepInput, horizon_s: int) -> str:
-    """Why a plan was turned down, with all figures in the numeraire."""
+    """Return why a plan was rejected, with all figures in the numeraire."""
     decimals, label = step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
 
     def money(value: Value) -> str:
@@ -169,7 +169,7 @@ def uneconomic_plan_reason(reason: str, saving: RiskCostTradeoff, step: StepInpu
 
 
 def no_plan_reason(reason: str, why: str, found: ZoneView, step: StepInput) -> str:
-    """Why no plan was made, with what it could have saved at most."""
+    """Return why no plan was made, with the most that it could have saved."""
     decimals, label = step.portfolio.numeraire.decimals, step.portfolio.numeraire.label
     risk, gas = (value_text(value, decimals, 4) for value in (found.risk, found.gas))
     most = f"all of the risk within {text.format_duration(found.horizon_s)} is {risk} {label}, a swap with its approval costs {gas} of gas"
@@ -185,7 +185,7 @@ def _alone(targets: Sequence[Fraction], number: int) -> list[Fraction]:
 
 
 def _edge(slope: Sequence[Fraction], costs: Costs) -> Fraction:
-    """How far a deviation may grow until some exchange against it pays; 1 when none ever does."""
+    """Return the largest deviation before some exchange against it pays; 1 if none ever does."""
     edges = [cost / (slope[i] - slope[j]) for (i, j), cost in costs.items() if slope[i] > slope[j]]
     return min([*edges, Fraction(1)])
 
@@ -233,7 +233,7 @@ def _rate(pool: PoolState, token_in: str, price_in: Price, price_out: Price) -> 
 
 
 def _usable(step: StepInput, pool: PoolState, position: Mapping[str, int], prices: Mapping[str, Price]) -> bool:
-    """Whether the planner would trade in it: known tokens, readable, not empty, deep enough."""
+    """True if the planner would trade in it: known tokens, readable, not empty, deep enough."""
     if (
         pool.token0 not in position
         or pool.token1 not in position

@@ -1,4 +1,4 @@
-"""Is it time to act: bands, schedules, events, several at once; every answer comes with its reason and the time of the next look."""
+"""Trigger evaluation: bands, schedules, events and combinations, each with its reason and next time; validation and text."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ Signal = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class TriggerResult:
-    """A trigger's answer. `next_s` is when a schedule is due next; None means at the next tick.
+    """A trigger's result. `next_s` is the next due time of a schedule; None means the next tick.
 
-    `due` says that a schedule asked for a review now, whether or not something is to be done; `reviews` are what the store
-    remembers such schedules by. `by_time` says that a schedule fired it, whatever prices say, else `signals` are what of them did.
-    `waits_s` is when what this review found is executed.
+    `due` is true if a schedule asked for a review now, whether or not something is to be done; `reviews` are the names under which
+    the store keeps such schedules. `by_time` is true if a schedule fired it regardless of prices; else `signals` are the price
+    signals that did. `waits_s` is the execution time of this review's result.
     """
 
     fired: bool
@@ -63,9 +63,9 @@ class TriggerResult:
 def evaluate_trigger(
     trigger: SingleTrigger | AnyOf, drifts: Sequence[AssetDrift], now_s: int, history: History, jitter_bps: int = 0
 ) -> TriggerResult:
-    """Whether `trigger` asks for a rebalance at block time `now_s`. `drifts` carry the bands of the same trigger; for a Zone see there.
+    """Evaluate `trigger` at block time `now_s`. `drifts` carry its bands; a NoTradeZone is evaluated in no_trade_zone.py.
 
-    A schedule's review is late by `history.delay_ppm` millionths of its window, `jitter_bps` of the time since the last look.
+    A schedule's review is late by `history.delay_ppm` millionths of its window, `jitter_bps` of the time since the last review.
     """
     match trigger:
         case Threshold():
@@ -123,7 +123,7 @@ def _event(event: MarketEventTrigger, drifts: Sequence[AssetDrift], now_s: int, 
 
 
 def _any(answers: Sequence[TriggerResult]) -> TriggerResult:
-    """What several triggers say together: those that fire are told, or all of them where none does."""
+    """Combine several results: the reasons of those that fired, or of all if none did."""
     firing = [answer for answer in answers if answer.fired]
     looks = [answer.next_s for answer in answers]
     return TriggerResult(
@@ -143,13 +143,13 @@ def _names(review: ScheduleStatus) -> tuple[str, ...]:
 
 
 def _sides(drifts: Sequence[AssetDrift]) -> tuple[Signal, ...]:
-    """Which side of its band each asset is on; nothing within."""
+    """Return the side of its band each asset is on; nothing for assets inside."""
     outside = [one for one in drifts if one.outside]
     return tuple(sorted(("too much" if one.share * BPS > one.band_high_bps else "too little", one.token) for one in outside))
 
 
 def _outside(drifts: Sequence[AssetDrift]) -> str:
-    """Which assets are outside their bands, and by how much; empty when none is."""
+    """Format the assets outside their bands, and by how much; empty if none is."""
     return "; ".join(_beyond(drift) for drift in drifts if drift.outside)
 
 
@@ -184,7 +184,7 @@ def _move(change: Fraction, down: bool) -> str:
 
 
 def _furthest(drifts: Sequence[AssetDrift]) -> str:
-    """Which asset is furthest from its target: what there is to say where no band exists."""
+    """Format the asset furthest from its target, for triggers without a band."""
     drift = max(drifts, key=lambda d: abs(d.share - Fraction(d.target_bps, BPS)))
     away = drift.share - Fraction(drift.target_bps, BPS)
     if away == 0:
@@ -300,7 +300,7 @@ def _zone_goes_with_zone(policy: Policy) -> None:
         raise ConfigError("policy.destination: zone, but the trigger is none", 'use trigger = { kind = "zone", … }, or "target"')
 
 
-# --- A trigger, the bands of assets and what goes with them in words: what the owner confirms, and what status begins with.
+# --- Text of a trigger and of the bands: shown for confirmation and by status.
 
 
 ONLY = {
@@ -363,7 +363,7 @@ def _tokens(tokens: tuple[str, ...], portfolio: Portfolio) -> str:
     return " or ".join(named) if named else "any asset"
 
 
-# --- limits.max_weight as a trigger: a weight above it is brought down whatever the policy's trigger waits for.
+# --- limits.max_weight as a trigger: a weight above it is reduced regardless of the policy's trigger.
 
 
 BELOW_BPS = 50
@@ -378,12 +378,12 @@ def overweight_assets(drifts: Sequence[AssetDrift]) -> tuple[AssetDrift, ...]:
 
 
 def overweight_signals(drifts: Sequence[AssetDrift]) -> frozenset[Signal]:
-    """The same as what prices ask for."""
+    """Return the weights above their limit as price signals."""
     return frozenset(("above limits.max_weight", one.token) for one in overweight_assets(drifts))
 
 
 def apply_max_weight(step: StepInput, drifts: Sequence[AssetDrift], answer: TriggerResult) -> TriggerResult:
-    """The trigger's answer; where it does not fire, the limit's. A zone's gives way: what it weighs may be less than the limit demands."""
+    """Return the trigger's result; if it does not fire, that of limits.max_weight."""
     if answer.fired or not must_reduce_weight(step, drifts):
         return answer
     told = "; ".join(
@@ -394,12 +394,12 @@ def apply_max_weight(step: StepInput, drifts: Sequence[AssetDrift], answer: Trig
 
 
 def must_reduce_weight(step: StepInput, drifts: Sequence[AssetDrift]) -> bool:
-    """Whether a weight has to be brought down."""
+    """True if a weight must be reduced."""
     return step.policy.only not in BUYS and bool(overweight_assets(drifts))
 
 
 def cap_goal(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:
-    """The goal, with points above a limit moved to just below it; what that frees goes to what lacks most of its target, in proportion."""
+    """Return the goal with points above a limit moved to just below it; the freed share goes to the most underweight, in proportion."""
     ends = {one.token: _end(one) for one in overweight_assets(drifts)}
     points = {one.token: min(one.low, ends.get(one.token, one.low)) for one in goal.weights}
     if any(one.low != one.high for one in goal.weights) or all(points[one.token] == one.low for one in goal.weights):
@@ -408,7 +408,7 @@ def cap_goal(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:
 
 
 def reduction_goal(drifts: Sequence[AssetDrift]) -> Goal:
-    """Only what is above its limit is sold, to just below it; what lacks of its target is bought for it."""
+    """Return the goal that sells only overweight assets to just below their limit, and buys underweight ones."""
     ends = {one.token: _end(one) for one in overweight_assets(drifts)}
     return Goal(_filled(drifts, {one.token: ends.get(one.token, one.share) for one in drifts}))
 

@@ -1,4 +1,4 @@
-"""When a review or an execution is due: intervals and cron times since the last one, a little late at random."""
+"""Schedules: due times of reviews and executions by interval or cron, with random delay."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ REVIEW, EXECUTION = "review", "execution"
 
 @dataclass(frozen=True, slots=True)
 class ScheduleStatus:
-    """Whether it is `due`, that in `words`, and when it is due next: counted from now if it is, else from the last time.
+    """Status of a schedule: `due`, its description, and its next time, counted from now if it is due, else from the last run.
 
-    `name` is what the store remembers it by.
+    `name` is its key in the store.
     """
 
     due: bool
@@ -117,7 +117,7 @@ class ScheduleStatus:
 
 
 def schedule_name(schedule: Schedule, what: str = REVIEW) -> str:
-    """What `History.reviews` calls a schedule: one that was changed is another one."""
+    """Return a schedule's key in `History.reviews`; a changed schedule has another key."""
     match schedule:
         case Every(every_s):
             return f"{what} every {every_s}"
@@ -143,7 +143,7 @@ def last_run_s(schedule: Schedule, history: History, what: str = REVIEW) -> int 
 
 
 def schedule_status(schedule: Schedule, now_s: int, history: History, jitter_bps: int, what: str = REVIEW) -> ScheduleStatus:
-    """Where a schedule stands at block time `now_s`."""
+    """Return a schedule's status at block time `now_s`."""
     called, since_s = schedule_name(schedule, what), last_run_s(schedule, history, what)
     if since_s is None:
         return ScheduleStatus(True, f"first {what}", next_time(schedule, now_s), called)
@@ -160,9 +160,10 @@ def schedule_status(schedule: Schedule, now_s: int, history: History, jitter_bps
 
 
 def jitter_delay_s(interval_s: int, delay_ppm: int, jitter_bps: int) -> int:
-    """How late a review is, in seconds: a drawn part of `jitter_bps` of its interval, and of an hour at most (T15).
+    """Return the random delay of a review in seconds: a part of `jitter_bps` of its interval, and at most an hour (T15).
 
-    Whoever knows a schedule would else know the minute of the trade. It is never early: what a trigger permits stays permitted.
+    Otherwise anyone who knows the schedule would know the minute of the trade. It is never early: a permitted trade stays
+    permitted.
     """
     return min(interval_s * jitter_bps // BPS, LATEST_S) * delay_ppm // MILLION
 
