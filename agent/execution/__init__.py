@@ -1,4 +1,4 @@
-"""Carries transactions from intention to finality, through the journal, so that a crash neither loses nor repeats one."""
+"""Transaction execution: each transaction goes from intent to finality through the journal, so that a crash neither loses nor repeats one."""
 
 from agent.execution.carrier import SubmissionEvent, SubmissionSettings
 from agent.execution.executor import JournaledExecutor

@@ -1,4 +1,4 @@
-"""Approvals of a step: sent one by one, and taken back where what they were for did not come about."""
+"""Send the approvals of a step one by one, revoke leftover allowances, and make single payments."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MAX_RESETS, RESET_LOOKBACK_NONCES = 3, 12
 
 
 def approve(actors: StepActors, outcome: StepOutcome, needed: Sequence[Approval], sent: list[Intent]) -> None:
-    """Sends approvals until one fails; the gas money of each counts for the next. Afterwards the plan has to be made anew.
+    """Send approvals until one fails; the gas money of each counts for the next. The plan has to be made anew afterwards.
 
-    Raises OfTokens where the token itself refuses to be approved.
+    Raises TokenRefused if the token itself refuses the approval.
     """
     step_input = outcome.step_input
     for approval in needed:
@@ -39,15 +39,15 @@ def approve(actors: StepActors, outcome: StepOutcome, needed: Sequence[Approval]
 
 
 def execute_prepared(actors: StepActors, step_id: str, prepared: PreparedTransaction) -> Intent:
-    """One prepared transaction, through to its end."""
+    """Carry one prepared transaction through to its end."""
     return actors.executor.run(step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note)
 
 
 def revoke_leftovers(readers: StepReaders, actors: StepActors, journal: Journal, outcome: StepOutcome) -> StepOutcome:
-    """Sets what may still be taken to zero, each allowance by a transaction of its own, after whatever end.
+    """Set open allowances to zero, each by its own transaction, however the step ended. The limits of gas apply.
 
-    Not while paused, with anything unfinished, or with nothing confirmed; under the same limits of gas. What cannot be taken back now
-    is told, and tried again after the next step; not what a token tells though it was set to zero again and again, for gas each time.
+    Sends nothing while paused, with a transaction unfinished, or if nothing was confirmed. An allowance that cannot be revoked is reported
+    and tried again after the next step, unless it was set to zero many times and the token still reports it.
     """
     if (outcome.kind is OutcomeKind.DECLINED and not outcome.transactions) or not actors.executor.ready():
         return outcome
@@ -81,7 +81,7 @@ def revoke_leftovers(readers: StepReaders, actors: StepActors, journal: Journal,
 
 
 def set_to_zero(actors: StepActors, step_id: str, step_input: StepInput, allowed: Sequence[Approval], sent: list[Intent]) -> list[str]:
-    """Sends each of these approvals to zero, and says what stands against which; what one token refuses stops no other."""
+    """Revoke each of these approvals and report the reason for every failure; one token's refusal does not stop the others."""
     troubles: list[str] = []
     for approval in allowed:
         try:
@@ -100,7 +100,7 @@ def set_to_zero(actors: StepActors, step_id: str, step_input: StepInput, allowed
 
 
 def _reset_in_vain(journal: Journal, approval: Approval) -> bool:
-    """Whether what was mined last for it set it to zero, so often that its token does not tell the truth."""
+    """True if its allowance was last set to zero, or MAX_RESETS times: the token misreports it."""
     zeroed, end = 0, journal.expected_nonce() or 0
     for nonce in range(end - 1, max(-1, end - 1 - RESET_LOOKBACK_NONCES), -1):
         for intent in journal.intents_at(nonce):
@@ -113,13 +113,13 @@ def _reset_in_vain(journal: Journal, approval: Approval) -> bool:
     return False
 
 
-# --- One payment out of the wallet: judged on a fresh snapshot, written down, sent, followed, booked; like every other transaction.
+# --- One payment out of the wallet: judged on a fresh snapshot, recorded, sent, followed and booked like every transaction.
 
 
 def pay(readers: StepReaders, journal: Journal, actors: StepActors, payout: Payout, confirmed: tuple[str, ...]) -> Intent:
-    """Makes one payment, judged on the newest snapshot; the intent as it ended. The kill switch is read where it is sent.
+    """Make one payment, judged on the newest snapshot, and return its intent as it ended. The kill switch is read when it is sent.
 
-    Raises Refused, with every verdict, before anything is sent; Retryable and OperatorNeeded like a step.
+    Raises Refused with every verdict before anything is sent, and Retryable and OperatorNeeded like a step.
     """
     step = balance_changes.restore_excluded(current_step_input(readers, journal))
     step_id = uuid.uuid4().hex[:12]
@@ -137,7 +137,7 @@ def pay(readers: StepReaders, journal: Journal, actors: StepActors, payout: Payo
 
 
 def current_step_input(readers: StepReaders, journal: Journal) -> StepInput:
-    """The newest step input, at or after our own last transaction, with everything mined booked."""
+    """Return the newest step input, at or after our own last transaction, with everything mined booked."""
     snapshot = CaughtUpReader(readers.reader, journal, readers.clock).snapshot()
 
     def assembled() -> StepInput:

@@ -1,4 +1,4 @@
-"""Keeps the books of strategies beside the journal: brought up at each look, written down, their health judged once an hour."""
+"""Build the step input: add recorded prices, ledger, strategies, positions and gradual execution from the store to a snapshot."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ DAY_S = 86_400
 
 
 class StrategyInputStore(StrategyJournal, Protocol):
-    """What bringing up the books asks of the store."""
+    """Part of a store that strategy books are brought up to date from."""
 
     def grant(self, intent_id: str) -> Grant:
-        """The grant an intent was written down with."""
+        """Return the grant an intent was recorded with."""
         ...
 
     def step_input(self, step_id: str) -> str | None:
-        """What a step decided from, as JSON."""
+        """Input of a step as JSON; None if it was not recorded."""
         ...
 
     def allocation(self, owner: str = "") -> Allocation | None:
-        """The weights chosen last for a strategy."""
+        """Newest weights chosen for a strategy."""
         ...
 
 
 def with_strategy_books(step: StepInput, store: StrategyInputStore, books: ExpectedBalances, owner_agrees: bool = False) -> StepInput:
-    """The step with the books of strategies at its block, before any quarantine; the same where there is one strategy alone.
+    """Return the step with the strategy books at its block, before any quarantine; unchanged with a single strategy.
 
-    Where the `owner_agrees` books that are others than the wallet or the config are made to agree.
+    With `owner_agrees`, books that differ from the wallet or the config are made to agree.
     """
     if step.split is None:
         return step
@@ -73,16 +73,16 @@ def with_strategy_books(step: StepInput, store: StrategyInputStore, books: Expec
 
 
 def latest_allocations(split: CapitalSplit | None, store: StrategyInputStore) -> dict[str, Allocation]:
-    """The weights that allocators chose last, by strategy."""
+    """Return the newest weights that allocators chose, by strategy."""
     named = [one.name for one in (() if split is None else split.strategies) if one.allocator is not None]
     found = {name: store.allocation(name) for name in named}
     return {name: chosen for name, chosen in found.items() if chosen is not None}
 
 
 def record_strategies(journal: Journal, step: StepInput) -> None:
-    """Writes down what a look found of the books, and once an hour what units are worth and how healthy each strategy is.
+    """Record changes of the strategy books; once an hour also each strategy's NAV per share and health.
 
-    Where another process was faster nothing is written: the next look finds it again.
+    Nothing is written if another process wrote first: the next cycle finds the change again.
     """
     books = step.history.sleeves
     if step.split is None or books is None or (not books.sleeves and not books.pending):
@@ -99,19 +99,19 @@ def record_strategies(journal: Journal, step: StepInput) -> None:
 
 
 def book_internal_netting(journal: Journal, outcome: StepOutcome) -> None:
-    """Where a step had nothing for the market, what strategies exchange among themselves is done in their books alone."""
+    """Book the internal netting between strategies of a step that has nothing to trade on the market."""
     books = outcome.step_input.history.sleeves
     if outcome.kind is not OutcomeKind.HOLD or not outcome.decided.is_netting_only or books is None:
         return
     booking = accounting.netting_booking(outcome.step_input, outcome.step_id, netting.strategy_adjustments)
-    if booking is not None:  # of exactly these books: where somebody wrote since, the next look does it
+    if booking is not None:  # of exactly this version: if another process wrote since, the next cycle does it
         journal.record_strategy_bookings((booking,), books.turn + bool(books.pending))
 
 
 def _strategy_step(store: StrategyInputStore) -> IntentStep:
-    """The step of a swap that carried out the strategies' own goal; else None.
+    """Return the step of a swap that carried out the strategies' own goal, else None.
 
-    None for what its owner or limits.max_weight alone asked for, an exit, and a step that cannot be read.
+    None for swaps asked for by the owner or limits.max_weight alone, for exits, and for steps that cannot be read.
     """
 
     def own(intent: Intent) -> StepInput | None:
@@ -162,18 +162,18 @@ def _prices(step: StepInput) -> dict[str, Price]:
     return {token: found.price for token, found in reference_prices(step).prices.items()}
 
 
-# --- The step with all that the store remembers of the past: the same for a chain and for a simulated one.
+# --- The step with its history from the store: the same for a live and for a simulated chain.
 
 
 class StepInputStore(StrategyInputStore, Protocol):
-    """The part of a store that a step is assembled from."""
+    """Part of a store that a step is assembled from."""
 
     def books(self) -> ExpectedBalances:
-        """What balances should be, and the newest flows."""
+        """Expected balances and the newest transfers."""
         ...
 
     def ledger_balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
-        """What the wallet should hold at that block by the ledger."""
+        """Balances of the wallet by the ledger at that block."""
         ...
 
     def prices(self, numeraire: str, since_s: int, until_s: int, every_s: int = ...) -> tuple[PricePoint, ...]:
@@ -182,10 +182,10 @@ class StepInputStore(StrategyInputStore, Protocol):
 
 
 def with_history(step: StepInput, store: StepInputStore, tax: Callable[[int], TaxState | None] | None = None) -> StepInput:
-    """The step with recorded prices, chosen weights, what the books say, the year's tax, and what follows from them for the targets.
+    """Return the step with recorded prices, chosen weights, transfers, the year's tax, and the target changes that follow from them.
 
-    What came unexplained above portfolio.max_live_value is left alone, and tokens whose balance stays unread are in quarantine. `tax`
-    says by chain time how this year's gains stand.
+    Unexplained deposits above portfolio.max_live_value are left alone, and tokens whose balance stays unread are quarantined. `tax` returns
+    the year's realised gains at a chain time.
     """
     now_s = step.snapshot.head.timestamp_s
     chosen = store.allocation()
@@ -202,7 +202,7 @@ def with_history(step: StepInput, store: StepInputStore, tax: Callable[[int], Ta
 
 
 def _recorded_prices(step: StepInput, store: StepInputStore, chosen: Allocation | None) -> tuple[PricePoint, ...]:
-    """Recorded prices, as far back as this config looks; before what triggers see, one per interval of each choice that is due."""
+    """Recorded prices as far back as this config needs: all that triggers see, before that one per interval of each allocation that is due."""
     portfolio, split, now_s = step.portfolio, step.split, step.snapshot.head.timestamp_s
     numeraire, weights = portfolio.numeraire.address, portfolio.weights
     back_s = market_events.required_history_s(portfolio, step.policy, split)
@@ -218,30 +218,30 @@ def _recorded_prices(step: StepInput, store: StepInputStore, chosen: Allocation 
     return (*sorted(older, key=lambda point: (point.at_s, point.token)), *hourly)
 
 
-# --- Looks through the wallet for liquidity of the wanted pairs that the store does not know: it would be provided a second time.
+# --- Scan of the wallet for liquidity of targeted pairs that the store does not know: it would be provided a second time.
 
 
 class PositionInputStore(Protocol):
-    """The part of a store that remembers positions."""
+    """Part of a store that remembers liquidity positions."""
 
     def positions_scanned(self) -> bool:
-        """Whether the wallet was looked through."""
+        """True if the wallet was scanned for positions."""
         ...
 
     def record_positions(self, names: Iterable[str], now_s: int) -> None:
-        """Remembers positions that the owner has to decide on."""
+        """Remember positions that the owner has to decide on."""
         ...
 
     def history(self, chain_now_s: int) -> History:
-        """With those that are undecided."""
+        """History with the undecided positions."""
         ...
 
 
 def with_unknown_positions(step: StepInput, memory: PositionInputStore, line: Transport, manager: str | None) -> StepInput:
-    """The step with the V3 positions of wanted pairs that the store does not know, once after it was new or adopted.
+    """Return the step with V3 positions of targeted pairs that the store does not know; scans the wallet once per new or adopted store.
 
-    A store restored from before a mint does not know it, and its target would mint once more. What strangers send later
-    changes nothing (T11). Raises Retryable where the chain cannot be asked.
+    A store restored from before a mint does not know that position, and its target would mint a second one. Positions that strangers send
+    later change nothing (T11). Raises Retryable if the chain cannot be read.
     """
     pairs = {(target.token0, target.token1) for target in step.portfolio.lp_targets if target.tick_spacing is not None}
     if manager is None or not pairs or memory.positions_scanned():
@@ -253,7 +253,7 @@ def with_unknown_positions(step: StepInput, memory: PositionInputStore, line: Tr
     return replace(step, history=replace(step.history, undecided=memory.history(head.timestamp_s).undecided))
 
 
-# --- What a step writes down of a correction over time: its begin, each round before anything of it is sent, its end.
+# --- Records of gradual execution: its start, each slice before anything of it is sent, its end.
 
 
 RANDOM_SLICE_STYLES = (ExecutionStyle.ROUNDS, ExecutionStyle.TWAP)
@@ -261,7 +261,7 @@ RANDOM_SLICE_STYLES = (ExecutionStyle.ROUNDS, ExecutionStyle.TWAP)
 
 
 def with_slice_draw(readers: StepReaders, step: StepInput, journal: Journal) -> StepInput:
-    """The step with the draw for a first round on disk: what is planned from it now is planned from it after a restart, too."""
+    """Return the step with the draw for a first slice stored, so that a restart plans the same."""
     history = step.history
     if step.execution.pace.style not in RANDOM_SLICE_STYLES or history.campaign is not None or history.draw is not None:
         return step
@@ -271,7 +271,7 @@ def with_slice_draw(readers: StepReaders, step: StepInput, journal: Journal) -> 
 
 
 def record_execution_changes(journal: Journal, outcome: StepOutcome) -> None:
-    """Writes down what a look ended, and what it began that only waits for its price."""
+    """Record gradual executions that a cycle ended, and those it began that only wait for their price."""
     decided, under = outcome.decided, outcome.step_input.history.campaign
     if decided.ended and under is not None:
         journal.end_gradual_execution(under.id, "ended", decided.ended, outcome.step_input.snapshot.head.timestamp_s)
@@ -280,9 +280,9 @@ def record_execution_changes(journal: Journal, outcome: StepOutcome) -> None:
 
 
 def begin_slice(readers: StepReaders, journal: Journal, outcome: StepOutcome) -> None:
-    """Writes the round down that is about to be sent, with the draw for the one after it; a new campaign before its first round.
+    """Record the slice that is about to be sent, with the draw for the one after it; a new execution before its first slice.
 
-    Nothing where the plan is no round. A try at a round that was tried before is written beside it.
+    Does nothing if the plan is no slice. Another attempt at a slice is recorded beside the first.
     """
     decided, under = outcome.decided, outcome.step_input.history.campaign
     at_s = outcome.step_input.snapshot.head.timestamp_s

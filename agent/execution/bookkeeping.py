@@ -51,7 +51,7 @@ Principal = Callable[[str], Mapping[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class AuditedEntry:
-    """What was entered for a transaction, and what its receipt and step say now."""
+    """A transaction's recorded entry beside the one derived from its receipt and step."""
 
     intent: Intent
     entered: Entry | None
@@ -59,7 +59,7 @@ class AuditedEntry:
 
     @property
     def differs(self) -> bool:
-        """Whether something else was entered."""
+        """True if the recorded entry is not the derived one."""
         return self.entered is not None and self.entered != self.derived
 
 
@@ -81,7 +81,7 @@ def update_ledger(journal: Journal, step: StepInput, force: bool = False) -> Non
     opened: tuple[tuple[str, str], ...] = ()
     if not journal.has_places(places):
         opened = journal.open_places(step.snapshot, places)
-        if not journal.has_places(places):  # what is not in the books yet must not look like a profit
+        if not journal.has_places(places):  # a holding that is not in the ledger yet must not look like a profit
             return
     known, books = journal.last_valuation_block(), journal.books()
     moved = [*(change.block for change in books.own), *(flow.block for flow in books.flows)]
@@ -132,7 +132,7 @@ def derive_entry(journal: Journal, intent: Intent, present: StepInput, counted: 
 
 
 def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
-    """What all that the books hold is worth at the step's block; None while a balance, a price or a position of it is unknown."""
+    """Value of all that the ledger holds at the step's block; None while a balance, a price or a position is unknown."""
     sure, targets = balance_changes.balances_of(step.snapshot), {asset.token.address: asset.target_bps for asset in step.portfolio.assets}
     unknown = [token for token in targets if token not in sure or prices.of(token) is None]
     if unknown:
@@ -163,7 +163,7 @@ def _reserved(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
 
 
 def _holdings_by_place(step: StepInput, prices: EntryPrices) -> dict[tuple[str, str], tuple[int, Fraction | None]]:
-    """What the wallet and each position hold of every asset and of the native coin, with its value."""
+    """Holdings of every asset and the native coin in the wallet and in each position, with their value."""
     sure = balance_changes.balances_of(step.snapshot)
     found = {("", token): sure[token] for token in (*(asset.token.address for asset in step.portfolio.assets), NATIVE)}
     for _, position in liquidity.confirmed_positions(step):
@@ -224,7 +224,7 @@ def entry_prices(step: StepInput) -> EntryPrices:
     return EntryPrices({token: found.price for token, found in reference_prices(step).prices.items()}, step.portfolio.wrapped_native)
 
 
-# --- What is mined or on its way and not in the ledger yet, as entries: so that a year's gain is not realised twice.
+# --- Transactions mined or in flight that the ledger lacks, as entries: so that a year's gain is not realised twice.
 
 
 _MINED = (IntentState.MINED, IntentState.FINAL, IntentState.REVERTED)
@@ -251,7 +251,7 @@ def pending_entries(journal: Journal, present: StepInput) -> tuple[Entry, ...]:
 
 
 def _planned(journal: Journal, intent: Intent, present: StepInput) -> Entry | None:
-    """What a transaction without a receipt does where it goes as planned; nothing where it exchanges nothing."""
+    """Entry of an unmined transaction as its plan expects it; None if it exchanges nothing."""
     plan = journal.grant(intent.id).plan
     if plan is None:
         return None
@@ -261,21 +261,21 @@ def _planned(journal: Journal, intent: Intent, present: StepInput) -> Entry | No
     return entries.trade_entry(change, entry_prices(basis), {*moved, NATIVE}, {})
 
 
-# --- Writes the reference prices of a look down, at most once an hour: what triggers, allocators and books know of the past.
+# --- Hourly records of reference prices: the price history of triggers, allocators and the ledger.
 
 
 def record_allocation(step: StepInput, journal: Journal) -> None:
-    """Writes down the weights that this step chose, so that a restart goes by the same."""
+    """Record the weights that this step chose, so that a restart uses the same."""
     chosen = step.history.allocation
     if chosen is not None and chosen != journal.allocation():
         journal.record_allocation(chosen)
 
 
 def record_hourly_prices(readers: StepReaders, step: StepInput, journal: Journal) -> None:
-    """The first look of each hour whose prices are confirmed writes them down.
+    """Record reference prices in the first cycle of each hour whose prices are confirmed.
 
-    Where policy.confirm_blocks is set, the blocks before are read for it once an hour; where they cannot be, the next look
-    tries again: a look never fails for this.
+    If policy.confirm_blocks is set, the blocks before are read for it once an hour. If they cannot be read the next cycle tries again; a
+    cycle never fails for it.
     """
     at_s, numeraire = review_time_s(step.snapshot), step.portfolio.numeraire.address
     if journal.has_prices(numeraire, at_s):
@@ -291,25 +291,25 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, journal: Journal
         journal.record_prices(numeraire, points)
 
 
-# --- Makes the limits of a day whole when a store is new, or adopted: what the wallet did before is told by the chain (T6).
+# --- Daily limits of a new or adopted store: earlier transactions of the wallet are read from the chain (T6).
 
 
 REMEDY = "an endpoint that keeps old states can tell; or wait a day; or vouch for it with trimtab db adopt --nothing-lost"
 
 
 class PriorDayStore(Protocol):
-    """The part of a store that remembers what was before it."""
+    """Part of a store that remembers transactions from before it."""
 
     def prior_day_known(self, chain_now_s: int) -> bool:
-        """Whether all of the last 24 h is in the books."""
+        """True if the last 24 h are fully recorded."""
         ...
 
     def mark_day_asked(self, chain_now_s: int) -> None:
-        """Remembers since when the chain was asked in vain."""
+        """Record the first time the chain could not answer."""
         ...
 
     def record_prior_day(self, found: Iterable[ExternalTransaction], nonce: int) -> None:
-        """Writes down what the chain told up to the wallet's next nonce."""
+        """Record the transactions found on chain up to the wallet's next nonce."""
         ...
 
     def history(self, chain_now_s: int) -> History:
@@ -318,13 +318,15 @@ class PriorDayStore(Protocol):
 
 
 def with_prior_day(step: StepInput, memory: PriorDayStore, panel: EndpointPool, contract: bool = False) -> StepInput:
-    """The step with a history that covers the last 24 h: asks the chain once. Where it cannot tell, the history says so, and the
-    limits of a day refuse until the store itself has seen a whole day, or the owner vouches for it: no budget starts empty.
+    """Return the step with a history that covers the last 24 h, read from the chain once.
 
-    An exchange is valued at the reference prices just before it, as far as price feeds tell them and the node remembers, else at
-    those of now; what it gained counts nothing, and its loss is at least its gas. What only went out, unless to the router, was
-    the owner's own act: it costs its gas, and counts as paid out (limits.payout_per_day), as what an exchange elsewhere lost does.
-    What others had a wallet do that is a `contract`, no nonce of its tells.
+    If the chain cannot answer, the history says so. Daily limits then refuse until the store itself has seen a whole day or the owner
+    confirms it: no budget starts empty.
+
+    An exchange is valued at the reference prices just before it where feeds and the node still have them, else at present ones. Its gain
+    counts as zero and its loss as at least its gas. A transfer out, unless to the router, was the owner's own act: it costs its gas and
+    counts as paid out (limits.payout_per_day), as does the loss of an exchange elsewhere. The nonce of a wallet that is a `contract` does
+    not show transactions that others had it make.
     """
     snapshot = step.snapshot
     now_s = snapshot.head.timestamp_s
@@ -349,9 +351,9 @@ def with_prior_day(step: StepInput, memory: PriorDayStore, panel: EndpointPool, 
 
 
 def prior_day_usage(step: StepInput, day: RecentTransactions) -> tuple[ExternalTransaction, ...]:
-    """What each transaction used up, at the reference prices of then where they are known, else of now.
+    """Return each transaction's use of the daily limits, at the reference prices of its time if known, else present ones.
 
-    Raises CannotTell where one moved an asset that has neither: counted without it, it would be written down as no loss for good.
+    Raises HistoryUnavailable if one moved an asset that has neither price: it would be recorded without a loss for good.
     """
     assets = {asset.token.address for asset in step.portfolio.assets} | {step.portfolio.wrapped_native}
     now = _prices(step)
@@ -370,7 +372,7 @@ def _prices(step: StepInput) -> dict[str, Price]:
 
 
 def _with_feeds_as_of(step: StepInput, sent: MinedTx) -> StepInput:
-    """The step with what its feeds said then, as if they said it now."""
+    """Return the step with its feeds' answers at that time in place of the present ones."""
     then, now_s = dict(sent.answers), step.snapshot.head.timestamp_s
     feeds = tuple(
         replace(feed, answer=then[feed.feed], started_at_s=now_s, updated_at_s=now_s) if feed.feed in then else feed
@@ -393,7 +395,7 @@ def _prior_usage(step: StepInput, sent: MinedTx, prices: dict[str, Price]) -> Ex
     moved = trade_turnover(deltas, prices) if traded else Fraction(0)
     if sent.to == step.execution.router:
         paid = Fraction(0)
-    elif traded:  # a crumb in return does not make a payment an exchange
+    elif traded:  # dust in return does not make a payment an exchange
         paid = lost - gas_value
     else:
         paid = sum((-raw * prices[token] for token, raw in deltas.items() if raw < 0), Fraction(0))
@@ -402,7 +404,7 @@ def _prior_usage(step: StepInput, sent: MinedTx, prices: dict[str, Price]) -> Ex
 
 
 def _as_intent(sent: MinedTx) -> Intent:
-    """The transaction as if it were ours, to read its receipt by the same rules."""
+    """Return the transaction as an intent, to read its receipt by the same rules."""
     tx = UnsignedTx(0, sent.nonce, sent.to or NATIVE, sent.value_wei, "0x", 0, None, None, None)
     state = IntentState.FINAL if sent.receipt.status == 1 else IntentState.REVERTED
     return Intent("", "", IntentKind.SWAP, state, tx, "", sent.chain_s, None, sent.receipt.tx_hash, sent.receipt)

@@ -1,4 +1,4 @@
-"""The single acts of execution: each durable write, each check before bytes leave, the one send, the waiting."""
+"""Single acts of execution: durable writes, checks before sending, the send itself, and waiting for blocks."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError, Unsen
 from agent.model import Intent, IntentEvent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx, Verdict
 from agent.ports import Approval, Clock, Grant, Journal, Sender, Signer, Simulation
 
-# --- What the owner sets about execution, and what the executor tells while it works.
+# --- Settings of submission, and the events that the executor reports.
 
 
 @dataclass(frozen=True, slots=True)
 class SubmissionSettings:
-    """`confirmations` counts the block of the transaction itself. `max_fee_wei` is limits.gas_price (None: off).
+    """Settings of submission and waiting. `confirmations` counts the transaction's own block.
 
-    A transaction that waits longer than `bump_after_s` is sent again for more, or cancelled (None: it is left to wait).
-    `gas_per_day_wei` is limits.gas_per_day (None: off).
-
-    Waiting looks every `poll_s` seconds; after `mined_timeout_s` a transaction counts as late, after
-    `final_timeout_s` a mined one is left for the next reconciliation to finish.
+    `max_fee_wei` is limits.gas_price and `gas_per_day_wei` is limits.gas_per_day (None: off). A transaction pending longer than
+    `bump_after_s` is replaced at a higher fee or cancelled (None: never). The chain is polled every `poll_s` seconds. After
+    `mined_timeout_s` a transaction counts as late; after `final_timeout_s` a mined one is left to the next reconciliation.
     """
 
     confirmations: int
@@ -36,10 +34,10 @@ class SubmissionSettings:
 
 @dataclass(frozen=True, slots=True)
 class SubmissionEvent:
-    """One moment of a transaction's way, for progress display and for tests.
+    """One moment of a transaction's life, for progress display and tests.
 
-    Names: `before:<state>` and `after:<state>` around each durable write, `before:send`, `after:send`, `fate-unknown`,
-    `not-taken`, `waiting`, `confirming`. `intent` is as it stood then, None before it was written.
+    Names: `before:<state>` and `after:<state>` around each durable write, `before:send`, `after:send`, `fate-unknown`, `not-taken`,
+    `waiting`, `confirming`. `intent` is as it stood then, None before it was written.
     """
 
     name: str
@@ -51,7 +49,7 @@ OnEvent = Callable[[SubmissionEvent], None]
 
 
 def ignore_event(_event: SubmissionEvent) -> None:
-    """Listens to nothing."""
+    """Discard the event."""
 
 
 IN_FLIGHT_STATES = (IntentState.BROADCAST, IntentState.MINED)
@@ -61,12 +59,12 @@ _SURE = 5
 
 
 def guard_refusal(guard: str, measured: str, limit: str, message: str, remedy: str = "", kind: type[Refused] = Refused) -> Refused:
-    """A refusal with its one verdict."""
+    """Return a refusal with one verdict."""
     return kind(message, (Verdict(guard, measured, limit, False),), remedy)
 
 
 class Submitter:
-    """Holds the ports. A method that moves an intent has written the move before it acts on it."""
+    """Submits transactions through the ports. A method that moves an intent writes the move before it acts on it."""
 
     def __init__(  # noqa: PLR0913
         self,
@@ -90,15 +88,17 @@ class Submitter:
 
     # checks
     def require_running(self, grant: Grant | None = None) -> None:
-        """Raises Refused unless the kill switch was read and is off, or at hard and `grant` only takes back (T14)."""
+        """Raise Refused unless the kill switch was read and is off, or is at hard and `grant` only revokes or cancels (T14)."""
         paused = self.is_paused()
         if paused is not False and not (grant is not None and only_undoes(grant) and self.is_hard()):
             measured = "paused" if paused else "cannot be read"
             raise guard_refusal("kill_switch", measured, "off", f"the kill switch is on ({measured}); nothing is sent", "trimtab resume")
 
     def simulate(self, tx: UnsignedTx, deadline_s: int | None, grant: Grant) -> Simulation:
-        """Simulates the exact transaction at the head. Raises Refused when it fails, lacks gas, or is late by chain time; NoQuorum
-        where that head may be old or made up (T19), unless `grant` only takes back.
+        """Simulate the exact transaction at the head.
+
+        Raises Refused if it fails, lacks gas, or is late by chain time. Raises NoQuorum if that head may be old or forged (T19), unless
+        `grant` only revokes or cancels.
         """
         simulation = self.sender.simulate(tx, self.signer.address)
         head = simulation.head
@@ -124,7 +124,7 @@ class Submitter:
     def plan(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, deadline_s: int | None, replaces: str | None = None
     ) -> Intent:
-        """Writes the intention down; with `replaces` in the place of that one at its nonce."""
+        """Record the intent; with `replaces` it takes that intent's place at its nonce."""
         self.tell(SubmissionEvent("before:planned", None, note))
         intent = self.journal.intend(step_id, kind, tx, grant, note, self.clock.now_s(), deadline_s, replaces)
         self.tell(SubmissionEvent("after:planned", intent))
@@ -140,19 +140,19 @@ class Submitter:
         receipt: Receipt | None = None,
         event: IntentEvent | None = None,
     ) -> Intent:
-        """Writes a transition down, by no other event than `event` where it is named."""
+        """Record a transition, by `event` if one is named."""
         self.tell(SubmissionEvent(f"before:{to.value}", intent, note))
         intent = self.journal.advance(intent.id, to, self.clock.now_s(), tx_hash, receipt, note, event)
         self.tell(SubmissionEvent(f"after:{to.value}", intent, note))
         return intent
 
     def drop(self, intent: Intent, why: str) -> Intent:
-        """Ends an intent whose bytes never left this process."""
+        """End an intent whose bytes never left this process."""
         return self.move(intent, IntentState.CANCELLED, f"never sent: {why}", event=IntentEvent.DROP)
 
     # acts
     def launch(self, intent: Intent, grant: Grant, deadline_s: int | None) -> Intent:
-        """PLANNED → SIGNED → BROADCAST → sent. Dropped when signing is refused or the last look says no."""
+        """Take an intent PLANNED → SIGNED → BROADCAST → sent. Drops it if signing or the last check is refused."""
         try:
             signed = self.signer.sign(intent.tx, grant)
         except TrimtabError as error:
@@ -168,7 +168,7 @@ class Submitter:
         return self.send(intent, signed)
 
     def send(self, intent: Intent, signed: SignedTx) -> Intent:
-        """BROADCAST is on disk before the bytes leave. A send of unknown fate is left for `look` to tell."""
+        """Send the bytes after BROADCAST is on disk. A send with unknown result is left for `look` to resolve."""
         intent = self.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
         self.tell(SubmissionEvent("before:send", intent))
         try:
@@ -179,7 +179,7 @@ class Submitter:
         return intent
 
     def sign_again(self, intent: Intent, now_s: int) -> SignedTx:
-        """The same bytes as before. Raises Refused when the rules say no by now, or the signer gives other bytes."""
+        """Return the same bytes as before. Raises Refused if the rules forbid it by now, or the signer returns other bytes."""
         signed = self.signer.sign(intent.tx, replace(self.journal.grant(intent.id), now_s=now_s))
         if signed.hash != intent.tx_hash:
             raise guard_refusal(
@@ -189,11 +189,10 @@ class Submitter:
 
     # waiting
     def await_mined(self, nonce: int, meanwhile: Callable[[float], None] = lambda _waited_s: None) -> Intent | None:
-        """The first of our transactions at `nonce` that is in a block, moved to MINED; None when none was in time.
+        """Wait for the first of our transactions at `nonce` in a block, move it to MINED and return it; None after the timeout.
 
-        Network errors while waiting are borne until the time is over. `meanwhile` is called at each look that found none, with
-        the seconds waited so far. Raises Retryable at once where an earlier transaction lost its block: it has to come first,
-        and each block that is waited buries deeper what has to be found.
+        Retries network errors until the timeout. `meanwhile` is called after each poll without a result, with the seconds waited so far.
+        Raises Retryable at once if an earlier transaction lost its block: it has to be resolved first, before more blocks bury it.
         """
         waited, trouble, behind = 0.0, None, 0
         while True:
@@ -220,7 +219,7 @@ class Submitter:
             waited += self.settings.poll_s
 
     def find_mined(self, nonce: int) -> Intent | None:
-        """Looks once for a block that holds one of our transactions at `nonce`. Whichever had one before has it no more then."""
+        """Check once whether a block holds one of our transactions at `nonce`, and move the others at it out of MINED."""
         flying = self.in_flight(nonce)
         mined = [intent for intent in flying if intent.state is IntentState.MINED]
         for intent in flying:
@@ -237,18 +236,18 @@ class Submitter:
             self.move(other, IntentState.BROADCAST, f"{by.tx_hash} is in a block in its place", event=IntentEvent.UNMINE)
 
     def unfinished(self) -> list[Intent]:
-        """Open transactions whose nonce no block has yet: what replaced, or was replaced by, a mined one does not count."""
+        """Open transactions whose nonce is in no block; those that share a nonce with a mined one do not count."""
         intents = self.journal.open_intents()
         mined = {intent.tx.nonce for intent in intents if intent.state is IntentState.MINED}
         return [intent for intent in intents if intent.tx.nonce not in mined]
 
     def in_flight(self, nonce: int) -> list[Intent]:
-        """Our transactions at `nonce` whose bytes may be anywhere, newest first."""
+        """Our transactions at `nonce` whose bytes may have been sent, newest first."""
         return [intent for intent in reversed(self.journal.intents_at(nonce)) if intent.state in IN_FLIGHT_STATES]
 
     def await_final(self, intent: Intent) -> Intent:
-        """FINAL or REVERTED once its block is deep enough and canonical; MINED when that takes too long; BROADCAST when a
-        reorganisation took it out.
+        """Wait until the block is deep enough and canonical: FINAL or REVERTED; MINED after the timeout; BROADCAST after a reorg removed
+        it.
         """
         waited = 0.0
         while True:
@@ -264,7 +263,7 @@ class Submitter:
             waited += self.settings.poll_s
 
     def _depth(self, intent: Intent) -> tuple[Intent, bool]:
-        """The intent as the canonical chain has it now, and whether it is deep enough."""
+        """The intent as the canonical chain has it now, and True if it is deep enough."""
         receipt = intent.receipt
         if receipt is None:
             raise OperatorNeeded(f"store: transaction {intent.tx_hash} is mined but has no receipt", "restore a backup of the store")
@@ -283,7 +282,7 @@ class Submitter:
         return self.move(intent, IntentState.BROADCAST, "its block is no longer part of the chain", event=IntentEvent.UNMINE), False
 
     def close(self, winner: Intent) -> Intent:
-        """Ends `winner`, then everything else at its nonce."""
+        """End `winner`, then everything else at its nonce."""
         if winner.state is IntentState.MINED:
             succeeded = winner.receipt is not None and winner.receipt.status == 1
             winner = self.move(winner, IntentState.FINAL if succeeded else IntentState.REVERTED)
@@ -300,42 +299,42 @@ class Submitter:
 
 
 def only_undoes(grant: Grant) -> bool:
-    """Whether a transaction can only undo: a cancel, or an allowance set to zero."""
+    """True if a transaction can only undo: a cancel, or an allowance set to zero."""
     return grant.kind is IntentKind.CANCEL or (grant.kind is IntentKind.APPROVE and grant.approve is not None and grant.approve[2] == 0)
 
 
 def require_before_deadline(now_s: int, deadline_s: int | None) -> None:
-    """Raises Refused once chain time has reached the deadline: the next block would be too late."""
+    """Raise Refused once chain time has reached the deadline: the next block would be too late."""
     if deadline_s is not None and now_s >= deadline_s:
         raise guard_refusal("deadline", f"chain time {now_s}", f"before {deadline_s}", "the transaction's deadline is over", "plan again")
 
 
-# --- What a step has sent so far: its gas money, and who may still take what because of it.
+# --- Totals of what a step has sent so far: gas money and open allowances.
 
 
 def gas_spent_wei(sent: Sequence[Intent]) -> int:
-    """Gas money of all that was mined, wei."""
+    """Gas money of all mined transactions, wei."""
     return sum(intent.receipt.gas_cost_wei for intent in sent if intent.receipt is not None)
 
 
 def format_open_allowances(allowed: Sequence[Approval]) -> str:
-    """Who may still take what, in words."""
+    """Describe the open allowances by spender."""
     labels: dict[str, list[str]] = {}
     for approval in allowed:
         labels.setdefault(approval.holder, []).append(approval.label)
     return " and ".join(f"the {holder} may still take {', '.join(tokens)}" for holder, tokens in labels.items())
 
 
-# --- Which nonces the signer may use: what the journal says, not the transaction.
+# --- Nonces that the signer may use: from the journal, never from the transaction.
 
 
 _OUT = (IntentState.SIGNED, IntentState.BROADCAST)
 
 
 def signable_nonces(journal: Journal) -> dict[int, int | None]:
-    """The next nonce, and those of transactions that were signed and that no block has; each with the highest tip signed there.
+    """Return the next nonce and those of signed transactions in no block, each with the highest tip signed there.
 
-    An intent that is only planned does not count: its nonce is the caller's word. Nothing where the journal knows no nonce yet.
+    An intent that is only planned does not count: its nonce is unverified. Empty while the journal knows no nonce.
     """
     expected = journal.expected_nonce()
     found: dict[int, int | None] = {} if expected is None else {expected: None}

@@ -1,4 +1,4 @@
-"""Sends one transaction at a time: checked, simulated, written down, signed, sent, mined, final."""
+"""Executor of one transaction at a time: check, simulate, record, sign, send, wait until mined and final."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agent.ports import Clock, Grant, Journal, Sender, Signer
 
 
 class JournaledExecutor:
-    """Implements the engine's executor over the ports; one per process, wallet and chain (see store.lock)."""
+    """Implements the engine's executor over the ports; one per process, wallet and chain (see store/files/locks.py)."""
 
     def __init__(  # noqa: PLR0913
         self,
@@ -31,47 +31,46 @@ class JournaledExecutor:
         self._reconciler = Reconciler(self._carrier, self._replacer)
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
-        """Resolves every open intent against the chain and returns them as they stand then.
+        """Resolve every open intent against the chain and return them as they stand then.
 
-        While the kill switch is on, or with `may_send` False, it only looks. Raises OperatorNeeded for a nonce that
-        something else has used or is about to use, Retryable when the endpoint cannot tell.
+        Sends nothing while the kill switch is on or with `may_send` False. Raises OperatorNeeded if something else has used a nonce or is
+        about to, Retryable if the endpoint cannot answer.
         """
         return self._reconciler.run(may_send=may_send)
 
     def cancel_pending(self, why: str) -> list[Intent]:
-        """Cancels every transaction that waits for a block and drops what never left; returns them as they stand then.
+        """Cancel every pending transaction, drop those never sent, and return them as they stand then.
 
-        Sends only while the kill switch stands at hard or is off. Raises Refused otherwise, OperatorNeeded for a cancel that
-        cannot be sent, Retryable when the endpoint cannot tell.
+        Sends only while the kill switch is at hard or off, else raises Refused. Raises OperatorNeeded if a cancel cannot be sent, Retryable
+        if the endpoint cannot answer.
         """
         return self._reconciler.cancel_pending(why)
 
     def resync_nonce(self) -> int:
-        """Takes the chain's present nonce for ours, because the operator says so; returns it.
+        """Adopt the chain's present nonce on the operator's word, and return it.
 
-        For a wallet that was used by hand, or a store restored from a backup. Raises Retryable while anything of ours
-        is open.
+        For a wallet that was used by hand, or a store restored from a backup. Raises Retryable while a transaction of ours is open.
         """
         return self._reconciler.resync_nonce()
 
     def ready(self, *, for_revoking: bool = False) -> bool:
-        """Whether anything may be sent now: the kill switch was read and is off, and no transaction of ours is unfinished.
+        """True if anything may be sent now: the kill switch was read and is off, and no transaction of ours is unfinished.
 
-        `taking_back`: the same where the switch stands at hard, for what sets allowances to zero.
+        With `for_revoking` also if the switch is at hard: for transactions that set allowances to zero.
         """
         unfinished = self._carrier.unfinished()
         allowed = self._carrier.is_paused() is False or (for_revoking and self._carrier.is_hard())
         return allowed and not unfinished
 
     def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
-        """Carries one transaction from PLANNED to its end, and returns it: FINAL, REVERTED, or MINED while blocks are slow.
+        """Carry one transaction from PLANNED to its end and return it: FINAL, REVERTED, or MINED while blocks are slow.
 
-        Where it waits too long it is sent again for more, and what is returned is the one that a block has; or it is cancelled,
-        and comes back as it stands then: CANCELLED once that is final.
+        If it is pending too long it is replaced at a higher fee, and the returned intent is the one in a block; or it is cancelled and
+        returned as it stands then: CANCELLED once that is final.
 
-        `grant.deadline_s` is the chain time after which it must not be sent. Raises Refused before anything is sent
-        (kill switch, simulation, deadline, nonce, signer's rules); Retryable when it was sent and is not mined in
-        time, or its fate is unknown: then the next `reconcile` follows it, and nothing is planned anew meanwhile.
+        `grant.deadline_s` is the chain time after which it must not be sent. Raises Refused before anything is sent (kill switch,
+        simulation, deadline, nonce, signing rules). Raises Retryable if it was sent and is not mined in time, or the result of the send is
+        unknown: the next `reconcile` follows it, and nothing new is planned until then.
         """
         carrier = self._carrier
         carrier.require_running(grant)
@@ -92,7 +91,7 @@ class JournaledExecutor:
         return ended
 
     def _require_final_mint(self, grant: Grant) -> None:
-        """Nothing is added to a position that may still be given another number: anybody may add to any, also to a stranger's."""
+        """Raise if the position's number may still change by a reorg: liquidity added then could go to a stranger's position."""
         action, journal = grant.action, self._carrier.journal
         if not isinstance(action, Provide) or action.token_id is None:
             return
@@ -105,7 +104,7 @@ class JournaledExecutor:
                 )
 
     def _require_turn(self, tx: UnsignedTx) -> None:
-        """The nonce is the chain's next one, ours, and free."""
+        """Raise unless the nonce is the chain's next one, ours, and free."""
         if unfinished := self._carrier.unfinished():
             first = unfinished[0]
             what = f"{first.note}, {first.tx_hash}" if first.state in IN_FLIGHT_STATES else first.note
@@ -117,11 +116,11 @@ class JournaledExecutor:
             )
 
 
-# --- A signer without a key, for looks that send nothing.
+# --- A signer without a key, for cycles that send nothing.
 
 
 class ReadOnlySigner:
-    """ports.Signer of a wallet that is only watched."""
+    """ports.Signer of a wallet that is only observed."""
 
     def __init__(self, address: str) -> None:
         self.address = address

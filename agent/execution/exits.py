@@ -1,7 +1,7 @@
-"""An exit that passed every guard and is refused when it is about to be sent: whose refusal that is, and what is left alone for it.
+"""Exits that are refused: by the guards for their market, or just before sending. Attribute each refusal to tokens and skip those.
 
-A token can pass its screen and refuse the router, answer approvals with lies, or burn the gas of a simulation. It must hold back
-its own sale and no other's; nothing that was refused is sent, and whatever is no fault of its legs refuses the step as ever.
+A token can pass its screen and still refuse the router, misreport its allowance, or burn the gas of a simulation. It must block only its
+own sale. Nothing refused is sent, and a refusal that is not due to an exit's legs refuses the whole step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from agent.policy import failures, native_coin, quarantine
 from agent.policy.orders import exits
 from agent.ports import Approval, Composer, Journal
 
-# --- What becomes of an exit whose plan the guards refuse for its market: the others go on without it, and it is said.
+# --- Exits refused by the guards for their market: the others continue without them, and the outcome reports it.
 
 
 REFUSED_TOGETHER = "it was refused together with another exit, which goes first"
@@ -24,10 +24,10 @@ ONE_EXIT_PER_STEP = "too many transactions failed in a row, so exits go one by o
 
 
 def without_refused_exits(outcome: StepOutcome, judge: Callable[[StepInput], StepOutcome]) -> StepOutcome:
-    """The outcome; where it is a refused exit that of the step without what of it is refused by itself.
+    """Return the outcome; if it is a refused exit, the outcome of the step without the exits that are refused on their own.
 
-    Each asset that it sells is judged alone, so that one bad pool holds back its own asset and no other. After too many reverts in
-    a row one of them goes alone, another after the next revert: who pushes a single pool must not hold back the others.
+    Each asset sold is judged alone, so that one bad pool blocks only its own asset. After too many reverts in a row one exit goes alone and
+    another after the next revert: an attacker who moves a single pool must not block the others.
     """
     if (first := _one_exit_alone(outcome, judge)) is not None:
         return first
@@ -48,11 +48,11 @@ def without_refused_exits(outcome: StepOutcome, judge: Callable[[StepInput], Ste
     left = exits.exclude_blocked_exits(step, found)
     return (
         outcome if left is step else without_refused_exits(judge(left), judge)
-    )  # what is left alone already and refused all the same stays refused
+    )  # an exit that was skipped and is refused all the same stays refused
 
 
 def _one_exit_alone(outcome: StepOutcome, judge: Callable[[StepInput], StepOutcome]) -> StepOutcome | None:
-    """The outcome of the first exit in turn that can go alone; None where they go together, or none of them can."""
+    """Outcome of the first exit in turn that can go alone; None if they go together or none can go."""
     step, leaves = outcome.step_input, outcome.decided.leaves
     reverts = step.history.reverts_in_row
     if outcome.kind is not OutcomeKind.PLANNED or len(leaves) < 2 or reverts < failures.MAX_REVERTS_IN_ROW:
@@ -67,7 +67,7 @@ def _one_exit_alone(outcome: StepOutcome, judge: Callable[[StepInput], StepOutco
 
 
 def _market_refused_exits(outcome: StepOutcome) -> tuple[str, ...]:
-    """What the exit of an order would have sold that guards of its market alone refuse; empty for everything else."""
+    """Tokens of orders' exits whose plan only market guards refuse; empty in every other case."""
     plan, failing = outcome.plan, _failing(outcome)
     if outcome.kind is not OutcomeKind.REFUSED or plan is None or not plan.exits or not outcome.decided.leaves:
         return ()
@@ -77,7 +77,7 @@ def _market_refused_exits(outcome: StepOutcome) -> tuple[str, ...]:
 
 
 def _refusal_and_remedy(outcome: StepOutcome) -> tuple[str, str]:
-    """(why, remedy) of an exit that was judged alone."""
+    """Reason and remedy of an exit that was judged alone."""
     failing = _failing(outcome)
     why = "; ".join(f"{one.guard} measured {one.measured}, limit {one.limit}" for one in failing)
     remedies = dict.fromkeys(REMEDIES.get(one.guard, "plan anew") for one in failing)
@@ -102,7 +102,7 @@ EvaluateInput = Callable[[StepInput], StepOutcome]
 
 
 class TokenRefused(Refused):
-    """What an exit needs was refused, and it is about these tokens alone."""
+    """A refusal just before sending that concerns these exit tokens alone."""
 
     def __init__(self, tokens: Sequence[str], message: str, verdicts: Sequence[Verdict] = (), remedy: str = "") -> None:
         super().__init__(message, verdicts, remedy)
@@ -112,9 +112,9 @@ class TokenRefused(Refused):
 def missing_approvals(
     composer: Composer, outcome: StepOutcome, plan: Plan, sent: Sequence[Intent], last: bool = False
 ) -> Sequence[Approval]:
-    """The approvals that the plan lacks. Raises OfTokens for an exit whose token does not tell its allowance, or keeps none.
+    """Approvals that the plan lacks. Raises TokenRefused for an exit whose token does not report or keep its allowance.
 
-    `last`: no plan follows that could use them, so what lacks now is not sold in this step.
+    With `last` no later plan could use an approval, so tokens that still lack one are not sold in this step.
     """
     step, leaves = outcome.step_input, outcome.decided.leaves
     try:
@@ -131,15 +131,13 @@ def missing_approvals(
 
 
 def require_approval_succeeded(intent: Intent, goes: Sequence[str]) -> None:
-    """Raises OfTokens for an approval of what an exit sells that the chain reverted."""
+    """Raise TokenRefused if the approval of a token that an exit sells reverted."""
     if intent.receipt is not None and not intent.succeeded and intent.tx.to in goes:
         raise TokenRefused((intent.tx.to,), f"«{intent.note}» reverted")
 
 
 def require_no_new_exclusions(said: StepOutcome, now: StepOutcome, remedy: str) -> None:
-    """Raises OfTokens for what is in quarantine, or an exit that cannot be done, and was not when the plan was confirmed: approving may
-    have changed it.
-    """
+    """Raise TokenRefused for tokens quarantined or blocked since the plan was confirmed: approving may have changed them."""
     step, unknown = now.step_input, "which the plan that was confirmed did not know"
     if shut := {one.token for one in step.quarantine} - {one.token for one in said.step_input.quarantine}:
         raise TokenRefused(sorted(shut), f"{quarantine.format_quarantine(step, shut)}, {unknown}", remedy=remedy)
@@ -151,8 +149,9 @@ def require_no_new_exclusions(said: StepOutcome, now: StepOutcome, remedy: str) 
 
 
 def require_still_held(said: StepOutcome, now: StepOutcome, remedy: str) -> None:
-    """Raises OfTokens for what was confirmed to be sold and cannot be any more, also where nothing is left to do: its token may hide it,
-    or spoil its market, once it may be taken.
+    """Raise TokenRefused for tokens that were confirmed to be sold and cannot be any more, also if nothing is left to do.
+
+    A token may hide its balance or spoil its market once it is approved.
     """
     had, step = native_coin.held_balances(said.step_input), now.step_input
     has, left = native_coin.held_balances(step), {*now.decided.leaves} | exits.excluded_tokens(step)
@@ -166,12 +165,12 @@ def require_still_held(said: StepOutcome, now: StepOutcome, remedy: str) -> None
 def exits_to_skip(
     refusal: Refused, outcome: StepOutcome, goes: Sequence[str], composer: Composer, judge: EvaluateInput
 ) -> tuple[BlockedExit, ...]:
-    """What to leave alone, for this step, so that all else may go on; empty where the refusal is of the whole step.
+    """Return the exits to skip in this step so that the rest can continue; empty if the refusal concerns the whole step.
 
-    `goes` is what the exit that was confirmed sells. An exit of several assets is tried by each alone: what is refused alone is
-    left, and where none is, they go one after the other. Where no other exit goes through to show that it is not the router,
-    the endpoint or the wallet that refuses, what there is besides must not be refused either, as far as that can be tried now; where
-    exits wait for this one, they show it, and it goes last next time.
+    `goes` are the tokens that the confirmed exit sells. Several assets are tried one at a time: those refused alone are skipped, and if
+    none is, they go one after the other. A passing exit shows that the router, the endpoint and the wallet work. Without one, the rest of
+    the plan must pass a trial too, as far as it can be tried now. If other exits wait for this one they serve as the trial, and it goes
+    last next time.
     """
     if isinstance(refusal, TokenRefused):
         ours = {*refusal.tokens} <= {*goes}
@@ -207,26 +206,26 @@ def exits_to_skip(
 
 
 def record_submission_refusals(journal: Journal, step: StepInput, left: Sequence[BlockedExit]) -> None:
-    """Writes down what was refused by itself; what only waits for another is tried at the next look."""
+    """Record the exits that were refused on their own; those that only wait for another are tried in the next cycle."""
     if by_itself := [one for one in left if one.why != REFUSED_TOGETHER_AT_SUBMISSION]:
         journal.mark_submission_refusals(exits.update_submission_refusals(step, by_itself))
 
 
 def clear_submission_refusals(journal: Journal, outcome: StepOutcome) -> None:
-    """Forgets what was sold, and what is no exit any more: a swap that succeeded ends every row of failures."""
+    """Clear the refusals of tokens that were sold or are exits no longer; a swap that succeeds ends every row of failures."""
     late = outcome.step_input.history.late
     if late and (kept := exits.open_submission_refusals(outcome.step_input, outcome.decided.leaves)) != late:
         journal.mark_submission_refusals(kept)
 
 
 def _least_refused_first(step: StepInput, leaves: Sequence[str]) -> list[str]:
-    """What was refused least goes first, so that none goes before the others again and again."""
+    """Sort exits by the number of refusals, fewest first, so that none is always tried first."""
     times = {one.token: one.times for one in step.history.late}
     return sorted(leaves, key=lambda token: times.get(token, 0))
 
 
 def _dry_run(outcome: StepOutcome, composer: Composer) -> Refused | bool:
-    """Why what is planned would be refused now; True where its simulation succeeds, False where that cannot be tried yet."""
+    """Return the refusal that the plan would meet now; True if its simulation succeeds, False if it cannot be tried yet."""
     plan = outcome.plan
     if outcome.kind is not OutcomeKind.PLANNED or plan is None or plan.actions:
         return False

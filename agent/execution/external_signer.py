@@ -1,4 +1,4 @@
-"""Shows each transaction to somebody who signs elsewhere, and settles it later from the chain; nothing here holds a key."""
+"""Execution with an external signer: propose each transaction, and settle it later from the chain. No key is held here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 class AwaitingExternalSignature(Retryable):
-    """A transaction was shown to its signer and waits for him. `document` is what was shown, `place` where it lies."""
+    """A transaction was proposed and waits for its signer. `document` is the proposal, `place` its file."""
 
     def __init__(self, message: str, remedy: str, document: dict[str, Any], place: str) -> None:
         super().__init__(message, remedy)
@@ -42,10 +42,10 @@ class RefusingSigner:
 
 
 class ProposingExecutor(JournaledExecutor):
-    """The engine's executor where somebody else signs. What it writes down it does not send: it is shown, and waited for.
+    """The engine's executor for an external signer: records and proposes transactions, and sends none.
 
-    Intents stay PLANNED until the chain has what was proposed; then they go through the journal's table like any other. The
-    intent is on disk before anybody is shown anything, and what it shows is made from the journal alone.
+    Intents stay PLANNED until the chain has the proposed transaction; then they go through the journal's table like any other. The intent
+    is on disk before it is proposed, and the proposal is made from the journal alone.
     """
 
     def __init__(  # noqa: PLR0913
@@ -65,9 +65,10 @@ class ProposingExecutor(JournaledExecutor):
         self._journal, self._book, self._owner, self._sender, self._outbox = journal, book, owner, sender, outbox
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
-        """Settles what was proposed: mined by somebody, expired, or still waiting.
+        """Settle what was proposed: mined, expired, or still waiting.
 
-        Raises Proposed while one waits, OperatorNeeded when something else took its nonce, or an expired one was sent after all.
+        Raises AwaitingExternalSignature while one waits, OperatorNeeded if something else took its nonce or an expired one was sent after
+        all.
         """
         proposed, open_before = self._book.proposed(), self._journal.open_intents()
         for intent in open_before:
@@ -78,9 +79,9 @@ class ProposingExecutor(JournaledExecutor):
         return [self._now(intent) for intent in open_before]
 
     def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
-        """Writes the transaction down and shows it. Always raises: Proposed when it waits for its signer.
+        """Record the transaction and propose it. Always raises: AwaitingExternalSignature once it waits for its signer.
 
-        Refused before it is shown, by the kill switch, the simulation, the nonce, or the rules that a signer here would go by.
+        Raises Refused before it is proposed, by the kill switch, the simulation, the nonce, or the signing rules.
         """
         carrier = self._carrier
         carrier.require_running(grant)
@@ -93,9 +94,9 @@ class ProposingExecutor(JournaledExecutor):
         raise self._waiting(intent)
 
     def cancel_pending(self, why: str) -> list[Intent]:
-        """Takes every proposal back; whoever has seen one can still send it until its deadline on chain.
+        """Withdraw every proposal; anyone who has seen one can still send it until its deadline on chain.
 
-        One that the chain has already is settled. Raises OperatorNeeded where something else took its nonce.
+        A proposal that the chain already has is settled. Raises OperatorNeeded if something else took its nonce.
         """
         proposed = self._book.proposed()
         waiting = [one for one in self._journal.open_intents() if one.state is IntentState.PLANNED and one.id in proposed]
@@ -108,8 +109,8 @@ class ProposingExecutor(JournaledExecutor):
         return [*(self._now(intent) for intent in waiting if intent.id not in {one.id for one in followed}), *followed]
 
     def _settle(self, intent: Intent, since_block: int) -> None:
-        """One proposal that waits: on its way when the chain has it, given up when it is late, else still waiting."""
-        head = self._sender.head()  # before the nonce: none that is free after a late head was used in time
+        """Settle one proposal: on its way if the chain has it, dropped if late, else still waiting."""
+        head = self._sender.head()  # before the nonce: a nonce that is free after a late head was not used in time
         if self._on_its_way(intent, since_block):
             return
         if intent.deadline_s is not None and head.timestamp_s >= intent.deadline_s:
@@ -118,7 +119,7 @@ class ProposingExecutor(JournaledExecutor):
         raise self._waiting(intent)
 
     def _on_its_way(self, intent: Intent, since_block: int) -> bool:
-        """Whether the chain has it; then it goes through the journal's table from here on. Raises OperatorNeeded for another."""
+        """True if the chain has it; it is SIGNED in the journal from then on. Raises OperatorNeeded if another transaction took its nonce."""
         latest, _ = self._sender.nonces(self._owner.address)
         found = self._owner.carried(intent.tx, since_block) if latest > intent.tx.nonce else None
         if found is not None and found.same:
@@ -164,13 +165,13 @@ class ProposingExecutor(JournaledExecutor):
         self._outbox.remove_proposal(intent.id)
 
     def _require_none_late(self, proposed: dict[str, int]) -> None:
-        """Raises OperatorNeeded when what was given up was sent after all: an approval knows no deadline, a swap would revert."""
+        """Raise OperatorNeeded if a dropped proposal was sent after all: an approval has no deadline, a swap would revert."""
         expected = self._journal.expected_nonce()
         latest, _ = self._sender.nonces(self._owner.address)
         if expected is None or latest <= expected:
             return
         at_nonce = self._journal.intents_at(expected)
-        if any(intent.tx_hash is not None for intent in at_nonce):  # what came of these is followed by their hashes
+        if any(intent.tx_hash is not None for intent in at_nonce):  # these are followed by their hashes
             return
         for intent in at_nonce:
             if intent.state is not IntentState.CANCELLED or intent.id not in proposed:
@@ -187,7 +188,7 @@ class ProposingExecutor(JournaledExecutor):
 
 
 def require_no_open_proposals(journal: Journal, book: ProposalJournal) -> None:
-    """Raises OperatorNeeded while a proposal waits: who signs here would drop it, and its signer could send it all the same."""
+    """Raise OperatorNeeded while a proposal waits: a local signer would drop it, and its external signer could still send it."""
     proposed = book.proposed()
     for intent in journal.open_intents():
         if intent.state is IntentState.PLANNED and intent.id in proposed:

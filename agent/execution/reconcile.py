@@ -1,4 +1,4 @@
-"""Resolves what an earlier run left open: looks at the chain, and finishes, resends the same bytes, or cancels."""
+"""Reconcile open transactions with the chain: finish, resend the same bytes, replace, or cancel; detect reorgs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store.journal import family
 from agent.store.transitions import ENDED_IN_BLOCK, OPEN
 
-# --- Finds what was final and is in the chain no more: a reorganisation took its block, after its confirmations.
+# --- Detection of final transactions that a reorg removed from the chain after their confirmations.
 
 
 REORG_WATCH_BLOCKS = 64
@@ -25,16 +25,16 @@ _MOST = 256
 
 
 class ReorgHandler:
-    """Compares the blocks of ended transactions with the chain; remembers, while the process lives, up to where they were found."""
+    """Compares the blocks of ended transactions with the chain; remembers how far they were checked while the process runs."""
 
     def __init__(self, carrier: Submitter) -> None:
         self._carrier = carrier
         self._anchor: Head | None = None
 
     def run(self) -> None:
-        """Moves what is in another block, or in none, back to MINED or BROADCAST, oldest first; nothing is sent.
+        """Move transactions whose block changed or vanished back to MINED or BROADCAST, oldest first; send nothing.
 
-        Raises OperatorNeeded when even a transaction deeper than WATCHED_BLOCKS is gone.
+        Raises OperatorNeeded if even a transaction deeper than WATCHED_BLOCKS is gone.
         """
         ended = self._carrier.journal.ended_in_block(_MOST)
         unchecked = self._unchecked(ended)
@@ -51,16 +51,16 @@ class ReorgHandler:
                 if depth > REORG_WATCH_BLOCKS:
                     raise self._too_deep(intent, depth)
                 gone.append(intent)
-            elif depth > REORG_WATCH_BLOCKS:  # what lies deeper still lies under it
+            elif depth > REORG_WATCH_BLOCKS:  # deeper blocks are ancestors of a block that is still there
                 break
         for intent in reversed(gone):
             self._move_back(intent)
         self._anchor = head if sure and not gone else None
 
     def require_possible(self, nonce: int) -> None:
-        """Raises OperatorNeeded when the chain has passed the block that our transaction at `nonce` was final in, and has another there.
+        """Raise OperatorNeeded if the chain has passed the block that our transaction at `nonce` was final in, and has another there.
 
-        Otherwise a chain whose next nonce is behind ours may just be an endpoint that lags.
+        Otherwise a chain whose next nonce is behind ours may be an endpoint that lags.
         """
         head = self._carrier.sender.head()
         for intent in self._carrier.journal.ended_in_block(_MOST):
@@ -69,14 +69,14 @@ class ReorgHandler:
                 raise self._too_deep(intent, depth)
 
     def _unchecked(self, ended: Sequence[Intent]) -> Sequence[Intent]:
-        """Those that no earlier look has found in the chain as it stands, newest first."""
+        """Transactions not yet found in the present chain by an earlier check, newest first."""
         anchor = self._anchor
         if not ended or anchor is None or self._carrier.sender.block_hash(anchor.number) != anchor.hash:
             return ended
         return [intent for intent in ended if _block(intent)[0] > anchor.number]
 
     def _canonical(self, intent: Intent) -> bool | None:
-        """Whether its block is part of the chain. None where nobody can tell its height now: an endpoint may lag."""
+        """True if its block is part of the chain; None if no endpoint has a block at its height, since it may lag."""
         number, block_hash = _block(intent)
         found = self._carrier.sender.block_hash(number)
         return None if found is None else found == block_hash
@@ -114,16 +114,16 @@ _MIN_GAS = 21_000
 
 
 class TxReplacer:
-    """Decides and sends replacements through a carrier."""
+    """Decides on replacement transactions and sends them."""
 
     def __init__(self, carrier: Submitter) -> None:
         self._carrier = carrier
         self._journal = carrier.journal
 
     def while_waiting(self, nonce: int) -> Callable[[float], None]:
-        """For each look while `nonce` is waited for, with the seconds waited so far: every `bump_after_s` it is hurried.
+        """Callback for each poll of `nonce`, with the seconds waited so far: every `bump_after_s` it bumps or cancels.
 
-        What may not be sent now is told as an event; the waiting goes on.
+        A refusal to send is reported as an event; the waiting continues.
         """
         after_s = self._carrier.settings.bump_after_s
         tried_s: float | None = None
@@ -145,9 +145,9 @@ class TxReplacer:
         return look_after
 
     def bump_or_cancel(self, nonce: int) -> None:
-        """Sends what waits at `nonce` again for more; where that may not be, cancels it. Nothing, when it is in a block already.
+        """Replace the pending transaction at `nonce` at a higher fee, else cancel it. Does nothing if it is in a block.
 
-        Raises Refused where neither may be sent now (kill switch, caps on gas money), OperatorNeeded where a cancel fails.
+        Raises Refused if neither may be sent now (kill switch, caps on gas money), OperatorNeeded if a cancel fails.
         """
         newest = self._newest(nonce)
         if newest is None:
@@ -163,9 +163,9 @@ class TxReplacer:
                 self.cancel(newest, error.message)
 
     def cancel(self, waiting: Intent, why: str) -> None:
-        """Takes the nonce back by a transfer of nothing to ourselves that pays more; of a cancel, a dearer one.
+        """Cancel by a transfer of zero to ourselves at the same nonce and a higher fee; replace a cancel by a dearer one.
 
-        Raises Refused above the ceiling or the caps on gas money, OperatorNeeded when the chain refuses it.
+        Raises Refused above the ceiling or the caps on gas money, OperatorNeeded if the chain refuses it.
         """
         carrier, settings = self._carrier, self._carrier.settings
         tx = cancel_transaction(waiting.tx, carrier.signer.address, carrier.sender.head(), settings.max_fee_wei)
@@ -185,7 +185,7 @@ class TxReplacer:
         self._launch(waiting, IntentKind.CANCEL, tx, grant, note, None)
 
     def _bump(self, waiting: Intent) -> None:
-        """The same payload for a higher fee. Raises Refused naming what stands against it."""
+        """Send the same payload at a higher fee. Raises Refused with the reason it may not be sent."""
         granted = self._journal.grant(waiting.id)
         self._carrier.require_running(granted)
         head = self._carrier.sender.head()
@@ -198,7 +198,7 @@ class TxReplacer:
         self._launch(waiting, waiting.kind, tx, grant, waiting.note, waiting.deadline_s)
 
     def _launch(self, waiting: Intent, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, deadline_s: int | None) -> None:
-        """Writes it down in the place of `waiting`, and sends it. That the nonce is used by now is for the next look to find."""
+        """Record it in the place of `waiting`, and send it. A nonce used meanwhile is left for the next poll to find."""
         carrier = self._carrier
         for intent in self._journal.intents_at(tx.nonce):
             if intent.state in (IntentState.PLANNED, IntentState.SIGNED):  # left by a process that ended before it could send
@@ -210,12 +210,12 @@ class TxReplacer:
             carrier.tell(SubmissionEvent("not-taken", intent, error.message))
 
     def _newest(self, nonce: int) -> Intent | None:
-        """The newest at `nonce` whose bytes are out; None when there is none, or one is in a block."""
+        """The newest intent at `nonce` whose bytes were sent; None if there is none, or one is in a block."""
         flying = self._carrier.in_flight(nonce)
         return flying[0] if flying and all(intent.state is IntentState.BROADCAST for intent in flying) else None
 
     def _first_gas_wei(self, waiting: Intent) -> int:
-        """Gas money that the first of those that replace one another was granted."""
+        """Gas money granted to the first transaction of this chain of replacements."""
         place = {intent.id: intent.replaces for intent in self._journal.intents_at(waiting.tx.nonce)}
         first = waiting.id
         while (older := place.get(first)) is not None:
@@ -223,7 +223,7 @@ class TxReplacer:
         return self._journal.grant(first).max_gas_wei
 
     def _require_gas_money(self, tx: UnsignedTx, waiting: Intent, most_wei: int, now_s: int) -> None:
-        """Caps on gas money, for this transaction and for the day of chain time. One of a nonce is mined: what is at stake counts once."""
+        """Enforce the caps on gas money, per transaction and per day of chain time. One per nonce is mined, so only the dearest counts."""
         worst_wei, day_wei = _worst_wei(tx), self._carrier.settings.gas_per_day_wei
         if worst_wei > most_wei:
             raise guard_refusal(
@@ -239,9 +239,9 @@ class TxReplacer:
 
 
 def with_bumped_fees(paid: UnsignedTx, head: Head, limit_wei: int | None, aim_wei: int | None = None) -> UnsignedTx:
-    """The same with every fee at least 12.5 % more, and enough for six full blocks from `head` where limit and aim allow.
+    """Return the transaction with every fee at least 12.5 % higher, enough for six full blocks from `head` if limit and aim allow.
 
-    Raises Refused above `limit_wei` per gas, or where that is below the base fee.
+    Raises Refused above `limit_wei` per gas, or if that is below the base fee.
     """
     more = bump_fees(GasFees(paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei), limit_wei=None)
     if more.max_fee_wei is not None and head.base_fee_wei is not None:
@@ -260,7 +260,7 @@ def with_bumped_fees(paid: UnsignedTx, head: Head, limit_wei: int | None, aim_we
 
 
 def cancel_transaction(original: UnsignedTx, wallet: str, head: Head, limit_wei: int | None) -> UnsignedTx:
-    """A transfer of nothing to ourselves at the nonce of `original`: every fee at least 12.5 % more, and enough for now.
+    """Return a transfer of zero to ourselves at the nonce of `original`: every fee at least 12.5 % higher, and enough for now.
 
     Raises Refused above `limit_wei` per gas. `gas` is 0: still to be estimated.
     """
@@ -268,7 +268,7 @@ def cancel_transaction(original: UnsignedTx, wallet: str, head: Head, limit_wei:
 
 
 def _bump_ceiling_wei(ceiling_wei: int | None) -> int | None:
-    """The ceiling of bumps: so far below the owner's that a cancel, and a bump of it, still fit."""
+    """Fee ceiling of bumps: far enough below the owner's ceiling for a cancel, and a bump of it."""
     return None if ceiling_wei is None else ceiling_wei * BUMP_DENOMINATOR**RESERVED_BUMPS // BUMP_NUMERATOR**RESERVED_BUMPS
 
 
@@ -277,7 +277,7 @@ def _cancel_grant(now_s: int, deadline_s: int, most_wei: int) -> Grant:
 
 
 def _worst_wei(tx: UnsignedTx) -> int:
-    """The most that it can cost."""
+    """Largest possible cost of the transaction, wei."""
     return tx.gas * GasFees(tx.max_fee_wei, tx.max_priority_fee_wei, tx.gas_price_wei).most_wei
 
 
@@ -286,7 +286,7 @@ _NONCE_CHECKS = 3
 
 
 class Reconciler:
-    """One nonce after the other, oldest first: a nonce is done only when one known hash is final."""
+    """Resolves one nonce after the other, oldest first: a nonce is done only once one known hash is final."""
 
     def __init__(self, carrier: Submitter, replacer: TxReplacer) -> None:
         self._carrier = carrier
@@ -296,7 +296,7 @@ class Reconciler:
         self._sender = carrier.sender
 
     def run(self, *, may_send: bool) -> list[Intent]:
-        """Resolves every open intent, what a reorganisation opened again among them; returns them as they stand then."""
+        """Resolve every open intent, including those that a reorg opened again; return them as they stand then."""
         self._rewinder.run()
         open_before = self._journal.open_intents()
         for intent in open_before:
@@ -309,9 +309,9 @@ class Reconciler:
         return [self._now(intent) for intent in open_before]
 
     def cancel_pending(self, why: str) -> list[Intent]:
-        """Takes back all that is in no block: drops what never left, takes the nonce of what waits; returns them as they stand then.
+        """Take back all that is in no block: drop unsent intents, cancel pending ones; return them as they stand then.
 
-        For a kill switch at hard, which is read again before each cancel leaves.
+        For a kill switch at hard, which is read again before each cancel is sent.
         """
         open_before = self._journal.open_intents()
         for nonce in sorted({intent.tx.nonce for intent in open_before}):
@@ -331,9 +331,9 @@ class Reconciler:
             self._replacer.cancel(flying[0], why)
 
     def require_known_nonce(self) -> int:
-        """The chain's next nonce, when it is the one the journal expects; on first use the chain's is adopted.
+        """Return the chain's next nonce if it is the one the journal expects; on first use the chain's is adopted.
 
-        Raises OperatorNeeded when something else used the wallet, Retryable when the endpoint is behind the journal.
+        Raises OperatorNeeded if something else used the wallet, Retryable if the endpoint is behind the journal.
         """
         latest, pending = self._nonces()
         expected = self._journal.expected_nonce()
@@ -358,9 +358,9 @@ class Reconciler:
         return latest
 
     def resync_nonce(self) -> int:
-        """Takes the chain's nonce for ours, and ends what foreign transactions replaced; only on the operator's word.
+        """Adopt the chain's nonce, and end intents that foreign transactions replaced; only on the operator's word.
 
-        Raises Retryable while a transaction of ours, or any at all, may still be mined.
+        Raises Retryable while any transaction of the wallet may still be mined.
         """
         latest, pending = self._nonces()
         if pending > latest:
@@ -406,7 +406,7 @@ class Reconciler:
             self._cancel_late(nonce)
 
     def _look(self, alive: list[Intent], nonce: int) -> str:
-        """Where the best known transaction at `nonce` stands; a hash seen on the chain counts as broadcast from then on."""
+        """State of the best known transaction at `nonce`; a hash seen on the chain counts as broadcast from then on."""
         latest = 0
         for attempt in range(_NONCE_CHECKS):
             if attempt:
@@ -429,13 +429,13 @@ class Reconciler:
         return "unknown"
 
     def _follow(self, nonce: int, may_send: bool) -> bool:
-        """Waits for a block and its confirmations; True unless nothing was mined in time or a reorganisation undid it."""
+        """Wait for a block and its confirmations; False if nothing was mined in time or a reorg undid it."""
         waiting = [self._replacer.while_waiting(nonce)] if may_send else []
         mined = self._carrier.await_mined(nonce, *waiting)
         return mined is not None and self._carrier.await_final(mined).state is not IntentState.BROADCAST
 
     def _bring_back(self, alive: list[Intent]) -> None:
-        """No node knows our transactions at this nonce: the newest goes out again as it was, for more, or is cancelled."""
+        """Resend or cancel a transaction that no node knows: the newest goes out unchanged, at a higher fee, or as a cancel."""
         for intent in reversed(alive):
             if intent.state is IntentState.BROADCAST and self._too_cheap(intent):
                 self._replacer.bump_or_cancel(intent.tx.nonce)
@@ -455,7 +455,7 @@ class Reconciler:
             return
 
     def _may_leave(self, intent: Intent) -> bool:
-        """Whether the kill switch lets its bytes leave now: at hard a cancel that was lost goes out again."""
+        """True if the kill switch lets its bytes be sent now: at hard a lost cancel is sent again."""
         try:
             self._carrier.require_running(self._journal.grant(intent.id))
         except Refused:
@@ -463,17 +463,17 @@ class Reconciler:
         return True
 
     def _too_cheap(self, intent: Intent) -> bool:
-        """Whether no block takes it at the base fee of now: the same bytes would only wait."""
+        """True if its fee is below the present base fee: the same bytes would only stay pending."""
         base_fee_wei = self._sender.head().base_fee_wei
         fees = GasFees(intent.tx.max_fee_wei, intent.tx.max_priority_fee_wei, intent.tx.gas_price_wei)
         return base_fee_wei is not None and fees.most_wei < base_fee_wei
 
     def _still_unknown(self, alive: list[Intent]) -> bool:
-        """A rehearsal also fails because the transaction was mined a moment ago."""
+        """True if no node knows it yet: a simulation also fails for a transaction that was just mined."""
         return all(self._sender.look(str(intent.tx_hash)).state == "unknown" for intent in alive)
 
     def _cancel_late(self, nonce: int) -> None:
-        """A pending transaction whose deadline is over would only burn gas: its nonce is taken back."""
+        """Cancel a pending transaction past its deadline: it would only burn gas."""
         flying = self._carrier.in_flight(nonce)
         if not flying or any(intent.kind is IntentKind.CANCEL for intent in flying):
             return
@@ -492,7 +492,7 @@ class Reconciler:
         )
 
     def _named(self, nonce: int) -> str:
-        """Its hash behind a colon, where an endpoint can tell what has the nonce."""
+        """Hash of the transaction that has the nonce, after a colon; empty if no endpoint knows it."""
         if not isinstance(self._sender, ConflictingTransactionFinder):
             return ""
         try:

@@ -1,4 +1,6 @@
-"""Books what was mined: at the prices before the trade where they are known, and in no case so that the agent stands still for ever."""
+"""Book mined transactions: loss and turnover at the prices before the trade where they are known. Missing prices never block the agent for
+good.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +40,12 @@ from agent.ports import Journal
 from agent.reference import reference_prices
 from agent.units import NATIVE, Price, Value
 
-# --- What a mined transaction really did: amounts leg by leg, turnover, and its loss at the prices before the trade (T6).
+# --- Realised result of a mined transaction: amounts by leg, turnover, and its loss at the prices before the trade (T6).
 
 
 @dataclass(frozen=True, slots=True)
 class RealisedLeg:
-    """Amounts that one leg exchanged by its pool's Transfer events, base units; None where no event fits the leg."""
+    """Amounts exchanged by one leg per its pool's Transfer events, base units; None if no event fits the leg."""
 
     pool: str
     token_in: str
@@ -55,9 +57,9 @@ class RealisedLeg:
 
 
 def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
-    """The plan's legs as they happened. Pools that serve several legs are matched in the order of the legs.
+    """The plan's legs as executed. Pools that serve several legs are matched in the order of the legs.
 
-    What goes from one pool straight into the next is what one leg brings and what the other takes.
+    An amount that goes from one pool straight into the next is output of one leg and input of the other.
     """
     outgoing, incoming = list(receipt.transfers), list(receipt.transfers)
 
@@ -97,8 +99,9 @@ def _turned(leg: Leg, raw: int | None) -> RealisedLeg:
 
 
 def native_delta(intent: Intent, wallet: str, coin: str) -> int:
-    """Change of the wallet's native coin by a mined intent, its gas left aside, wei: what it sent along, and what came back of
-    the wrapped native coin `coin` that the wallet or the contract it called unwrapped.
+    """Change of the wallet's native coin by a mined intent, without gas, wei.
+
+    It is the value sent, less the wrapped native coin `coin` that the wallet or the contract it called unwrapped.
     """
     receipt = intent.receipt
     if receipt is None or receipt.status != 1:
@@ -109,8 +112,8 @@ def native_delta(intent: Intent, wallet: str, coin: str) -> int:
 def trade_loss(before: Mapping[str, int], after: Mapping[str, int], prices: Mapping[str, Fraction], gas_value: Fraction) -> Fraction:
     """Numeraire base units lost (negative: gained): balances before minus after at the prices before the trade, plus gas.
 
-    Balances in base units per token; `prices` in numeraire base units per token base unit. A token without a price
-    counts nothing when it grew; when it shrank its loss cannot be valued: OperatorNeeded.
+    Balances in base units per token; `prices` in numeraire base units per token base unit. A token without a price counts zero if it grew;
+    if it shrank its loss cannot be valued: OperatorNeeded.
     """
     total = gas_value
     for token in sorted({*before, *after}):
@@ -125,7 +128,7 @@ def trade_loss(before: Mapping[str, int], after: Mapping[str, int], prices: Mapp
 
 
 def trade_turnover(deltas: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fraction:
-    """Half the sum of absolute changes in value, numeraire base units; tokens without a price are left out."""
+    """Half the sum of absolute changes in value, numeraire base units; tokens without a price are excluded."""
     return sum((abs(delta) * prices.get(token, Fraction(0)) for token, delta in deltas.items()), Fraction(0)) / 2
 
 
@@ -142,13 +145,12 @@ def book_intent(  # noqa: PLR0913
     payout: Payout | None = None,
     apart: Fraction = Fraction(0),
 ) -> Fraction:
-    """Books a mined intent, reverted and cancelling ones too, and returns its loss; booking again changes nothing.
+    """Book a mined intent, also a reverted or cancelling one, and return its loss; booking again changes nothing.
 
-    `prices` are the reference prices before the trade, `native_price` that of one wei. `balances` are those before and
-    after, where they were read: the loss is the worse of what they and what the receipt's events say, so that neither a
-    token that lies in its events nor a deposit in between hides one. `chain_s` is the time of the block, or later.
-    Only tokens in `prices` count. Without `gain_counts` the loss is at least the gas: prices of another time prove no gain.
-    Native coin counts as `coin`, its wrapped token, so that wrapping is no loss. What a payout pays is no loss either, but an outflow.
+    `prices` are the reference prices before the trade, `native_price` that of one wei. `balances` are those before and after, if read: the
+    loss is the worse of balances and the receipt's events, so that neither false events nor a deposit in between hides one. `chain_s` is
+    the time of the block, or later. Only tokens in `prices` count. Without `gain_counts` the loss is at least the gas: prices of another
+    time prove no gain. Native coin counts as `coin`, its wrapped token, so that wrapping is no loss. A payout is an outflow and not a loss.
     `apart` is the value of a purchase or of a withdrawal's sale, which limits of turnover do not count.
     """
     receipt = intent.receipt
@@ -173,13 +175,13 @@ def book_intent(  # noqa: PLR0913
 
 
 def _paid(receipt: Receipt, payout: Payout | None, coin: str) -> dict[str, int]:
-    """What a payout that succeeded paid by its owner's wish, base units by token."""
+    """Base units by token that a successful payout paid at its owner's request."""
     if payout is None or receipt.status != 1:
         return {}
     return {coin if payout.token == NATIVE else payout.token: payout.raw}
 
 
-# --- What an action with liquidity really cost: wallet and positions together, before and after, at one set of reference prices.
+# --- Realised cost of a liquidity action: wallet and positions together, before and after, at one set of reference prices.
 
 
 NO_FEES = (0, 0)
@@ -194,12 +196,11 @@ def book_liquidity_action(
     native_price: Price,
     chain_s: int,
 ) -> Value:
-    """Books a mined action, a reverted one too, and returns its loss in numeraire base units; it turns nothing over.
+    """Book a mined liquidity action, also a reverted one, and return its loss in numeraire base units; its turnover is zero.
 
-    `basis` is the step that it was planned in (None: not readable any more, then only its gas is known to be lost), `after` a
-    snapshot read right after it. The loss is the worse of what the receipt and of what both snapshots say: what the wallet
-    paid and got, and what the positions that changed stand for at reference prices. A withdrawal that pays less than the
-    liquidity stood for is a loss, and so is liquidity that was bought too dear.
+    `basis` is the step that it was planned in (None: not readable any more, then only its gas counts as lost), `after` a snapshot read
+    right after it. The loss is the worse of the receipt and both snapshots: wallet payments and changed positions at reference prices. A
+    withdrawal that pays less than the liquidity's value is a loss, and so is liquidity bought too dear.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -220,7 +221,7 @@ def book_liquidity_action(
 def _by_receipt(
     action: LpAction, done: LpPositionChange | None, basis: StepInput, receipt: Receipt, prices: Mapping[str, Price]
 ) -> Value | None:
-    """Lost by the receipt's transfers, and by the contracts' own account of the position as it was read before."""
+    """Loss by the receipt's transfers, and by the contracts' own account of the position as read before."""
     before = next((position for position in basis.snapshot.positions if position.name == action.name), None)
     after = _became(action, done, before)
     if after is None:
@@ -231,7 +232,7 @@ def _by_receipt(
 
 
 def _became(action: LpAction, done: LpPositionChange | None, before: LpPosition | None) -> LpPosition | None:
-    """The position after the action; None where that cannot be said."""
+    """The position after the action; None if it cannot be derived."""
     match action, before:
         case Collect(), LpV3Position():
             return change.after_collect(before)
@@ -248,7 +249,7 @@ def _became(action: LpAction, done: LpPositionChange | None, before: LpPosition 
 
 
 def _minted(action: Provide, done: LpPositionChange) -> LpV3Position:
-    """What was minted, as far as its worth goes: it has earned nothing yet."""
+    """The minted position, complete enough to value: it has earned no fees yet."""
     lower, upper = done.ticks or (0, 0)
     return LpV3Position(
         action.venue, action.contract, done.token_id or 0, action.pool, action.token0, action.token1, action.fee_pips, lower, upper,
@@ -259,12 +260,12 @@ def _minted(action: Provide, done: LpPositionChange) -> LpV3Position:
 def _by_snapshots(
     action: LpAction, done: LpPositionChange | None, before: Snapshot, after: Snapshot, prices: Mapping[str, Price]
 ) -> Value | None:
-    """Lost by balances and positions read before and after; None while the position that changed could not be read."""
+    """Loss by balances and positions read before and after; None while the changed position could not be read."""
     name = action.name if done is None else done.name
     had, has = ({position.name: position for position in read.positions} for read in (before, after))
     known = {*had, name}
     if isinstance(action, Withdraw) and action.liquidity == action.held and name not in has:
-        known.discard(name)  # nothing is left of it, so that it is read no more
+        known.discard(name)  # it is empty, so it is no longer read
     if not known <= set(has):
         return None
     return _total(before, list(had.values()), after, prices) - _total(after, [has[one] for one in known], before, prices)
@@ -278,7 +279,7 @@ def _total(read: Snapshot, positions: list[LpPosition], other: Snapshot, prices:
 
 
 def _position_value(position: LpPosition, prices: Mapping[str, Price]) -> Value:
-    """At reference prices, uncollected fees included; nothing where a token has none: it counted nothing before either."""
+    """Value at reference prices, uncollected fees included; zero if a token has no price, as in the value before."""
     if not {position.token0, position.token1} <= set(prices):
         return Fraction(0)
     price0, price1 = prices[position.token0], prices[position.token1]
@@ -286,15 +287,15 @@ def _position_value(position: LpPosition, prices: Mapping[str, Price]) -> Value:
     return raw0 * price0 + raw1 * price1
 
 
-# --- Compares the wallet's balances with the books before each step, and writes down what nobody of ours has moved.
+# --- Comparison of the wallet's balances with the expected ones before each step; differences become external transfers.
 
 
 def record_balance_changes(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput]) -> tuple[ExternalTransfer, ...]:
-    """Writes unexplained changes of balances down, and the balances of `snapshot` as those to go on from; returns what it wrote:
-    new flows, and older ones that now have a value or are accepted.
+    """Record unexplained balance changes, and the balances of `snapshot` as the new basis.
 
-    `present` is asked only where something changed or may have. A snapshot that cannot be compared leaves the books as they are, and so
-    does one that another process was faster with: the next look compares again.
+    Returns what it wrote: new transfers, and older ones that now have a value or are accepted. `present` is called only if something
+    changed or may have. A snapshot that cannot be compared, or that another process was faster with, changes nothing: the next cycle
+    compares again.
     """
     books = journal.books()
     if not balance_changes.is_comparable(snapshot, books):
@@ -302,7 +303,7 @@ def record_balance_changes(journal: Journal, snapshot: Snapshot, present: Callab
     found: tuple[ExternalTransfer, ...] = ()
     if balance_changes.differences(snapshot, books) or balance_changes.may_change(books):
         step = present()
-        books = journal.books()  # what the wallet did elsewhere may have become known meanwhile
+        books = journal.books()  # transactions made elsewhere may have become known meanwhile
         found = balance_changes.changes_to_record(step, books)
     return found if journal.record_balances(snapshot, balance_changes.balances_of(snapshot), found, books.turn) else ()
 
@@ -312,14 +313,14 @@ MAX_CLOCK_LEAD_S = 30
 
 
 def settle_mined(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput], before: Snapshot | None = None) -> None:
-    """Books every mined transaction that no budget knows yet, at the reference prices of its own step.
+    """Book every mined transaction that no budget contains yet, at the reference prices of its own step; then compare balances.
 
-    `present` is asked only where that step cannot be read any more (another version wrote it): then the prices of now
-    count, and no gain. While a token that went has no price even now, the transaction waits unbooked: nothing is planned
-    without that price either. With the snapshot `before` the last trade its loss is the worse of what balances and what
-    events say, unless the books know every balance: then what events do not say is a flow, and counts there. Tokens that had
-    no price, strangers' among them, count nothing: a plan cannot spend them, and events of a contract that nobody asked for
-    prove nothing (T11). Then balances are compared with the books.
+    `present` is called only if that step cannot be read any more (another version wrote it): then present prices count, and no gain. While
+    a token that was spent has no price even now, the transaction waits unbooked: without that price nothing is planned either.
+
+    With the snapshot `before` the last trade, its loss is the worse of balances and events, unless every expected balance is known: then a
+    difference is an external transfer and counts there. Tokens that had no price, strangers' among them, count zero: a plan cannot spend
+    them, and events of unknown contracts prove nothing (T11).
     """
     kept = {opening.token for opening in journal.books().openings}
     for intent in journal.unbooked():
@@ -346,18 +347,18 @@ def settle_mined(journal: Journal, snapshot: Snapshot, present: Callable[[], Ste
 
 
 def _exempt_turnover(journal: Journal, intent: Intent) -> Fraction:
-    """What of a swap limits of turnover do not count, by the plan that was granted."""
+    """Value of a granted swap that limits of turnover do not count."""
     plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
     return plan.decision.apart if plan is not None and isinstance(plan.decision, Rebalance) else Fraction(0)
 
 
 def review_time_s(snapshot: Snapshot) -> int:
-    """Chain time to remember a review by: a header from the future must not keep every later step waiting for that day."""
+    """Chain time to record a review at: a header from the future must not delay every later step until that day."""
     return min(snapshot.head.timestamp_s, snapshot.now_s + MAX_CLOCK_LEAD_S)
 
 
 def after_gas(step_input: StepInput, intent: Intent) -> StepInput:
-    """The same input after the gas money of `intent`."""
+    """Return the input with the gas money of `intent` deducted."""
     paid_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
     history, snapshot = step_input.history, step_input.snapshot
     return replace(
@@ -368,7 +369,7 @@ def after_gas(step_input: StepInput, intent: Intent) -> StepInput:
 
 
 def originating_step(journal: Journal, intent: Intent) -> StepInput | None:
-    """What the step decided from that an intent belongs to; None where that cannot be read any more."""
+    """Input of the step that an intent belongs to; None if it cannot be read any more."""
     try:
         text = journal.step_input(intent.step_id)
         return None if text is None else _read(text)
@@ -378,12 +379,12 @@ def originating_step(journal: Journal, intent: Intent) -> StepInput | None:
 
 @lru_cache(maxsize=2)
 def _read(text: str) -> StepInput:
-    """The step of a record. The transactions of a step are booked and entered one by one, and ask for the same one again."""
+    """Parse a recorded step. Cached, since the transactions of one step are booked and entered one by one."""
     return codec.loads(StepInput, text)
 
 
 def _unpriced(intent: Intent, basis: StepInput, prices: dict[str, Fraction]) -> bool:
-    """Whether a token of ours went that cannot be valued now."""
+    """True if the transaction spent one of our assets that has no price now."""
     if intent.receipt is None:
         return False
     ours = {asset.token.address for asset in basis.portfolio.assets}
@@ -391,7 +392,7 @@ def _unpriced(intent: Intent, basis: StepInput, prices: dict[str, Fraction]) -> 
 
 
 def _balances(before: Snapshot, after: Snapshot, prices: dict[str, Fraction]) -> tuple[dict[str, int], dict[str, int]]:
-    """Balances by token, of tokens with a price that were read both times: one that could not be read has not become zero."""
+    """Balances by token, of priced tokens read both times: one that could not be read has not become zero."""
     had = {holding.token: holding.raw for holding in before.holdings}
     has = {holding.token: holding.raw for holding in after.holdings}
     both = had.keys() & has.keys() & prices.keys()
@@ -401,7 +402,7 @@ def _balances(before: Snapshot, after: Snapshot, prices: dict[str, Fraction]) ->
 def _with_native(
     balances: tuple[dict[str, int], dict[str, int]], snapshots: tuple[Snapshot, Snapshot], intent: Intent, coin: str
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """The same with native coin counted as its wrapped token, before the gas of `intent`."""
+    """Balances with native coin counted as its wrapped token, before the gas of `intent`."""
     gas_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
     natives_wei = snapshots[0].native_wei, snapshots[1].native_wei + gas_wei
     had, has = (
@@ -411,8 +412,9 @@ def _with_native(
 
 
 def _chain_s(snapshot: Snapshot, own: StepInput | None) -> int:
-    """Time to book at. A header from the future is not believed beyond the clock, nor the clock before the trade's own step:
-    neither halts the agent until that day, nor takes an entry out of the last 24 hours (T6).
+    """Time to book at: no later than the clock, and no earlier than the trade's own step.
+
+    So a header from the future neither halts the agent until that day, nor takes an entry out of the last 24 hours (T6).
     """
     believed_s = max(snapshot.now_s + MAX_CLOCK_LEAD_S, 0 if own is None else own.snapshot.head.timestamp_s)
     return min(snapshot.head.timestamp_s, believed_s)

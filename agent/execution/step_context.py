@@ -1,4 +1,4 @@
-"""What a step reads through, and reading until enough was seen: our own last transaction, and the blocks that confirm a price."""
+"""Readers, actors and outcome of a step: reading past our own last transaction, confirming prices, screening tokens, collecting the result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CaughtUpReader:
         self._clock = clock
 
     def snapshot(self) -> Snapshot:
-        """See ports.Reader. Raises Retryable when the endpoints that agree stay behind."""
+        """See ports.Reader. Raises Retryable if the endpoints that agree stay behind."""
         ours = self._journal.expected_nonce() or 0
         found = self._reader.snapshot()
         for _ in range(CATCH_UP_ATTEMPTS):
@@ -62,7 +62,7 @@ class TickExtender:
         self._done = False
 
     def __call__(self, step: StepInput) -> StepInput | None:
-        """The step with more ticks; None where they were read already, there are no more, or endpoints do not agree on them."""
+        """Return the step with more ticks; None if they were read already, there are no more, or endpoints disagree."""
         if self._done:
             return None
         self._done = True
@@ -76,9 +76,9 @@ class TickExtender:
 
 @dataclass(frozen=True, slots=True)
 class StepReaders:
-    """What a step reads through: chain, memory, evidence. `assemble` adds the owner's wishes to a snapshot.
+    """Sources of a step: chain, memory, evidence. `assemble` adds the owner's targets to a snapshot.
 
-    `chance` gives numbers in [0, 1) that nobody can foresee.
+    `chance` returns unpredictable numbers in [0, 1).
     """
 
     reader: Reader
@@ -89,16 +89,15 @@ class StepReaders:
     chance: Callable[[], float]
 
     def step_input_at(self, snapshot: Snapshot) -> StepInput:
-        """What a step decides from at that snapshot, by what is remembered now."""
+        """Return the step input at that snapshot with the present history."""
         return self.assemble(snapshot, self.history(snapshot.head.timestamp_s))
 
 
 def confirm_prices(readers: StepReaders, step: StepInput, journal: Journal | None = None) -> StepInput:
-    """The same with the blocks before it, where prices make it act and policy.confirm_blocks wants them to agree.
+    """Return the step with the blocks before it, if prices make it act and policy.confirm_blocks asks for them.
 
-    Dollars that left their peg, or came back, are written down: what was off has to come closer than what never was. So are
-    balances that could not be read: what stays unread for long is left alone. So is what came above the ceiling, which stays left
-    alone. And so is how every order stands, before anything is done about it.
+    With `journal`, records before anything is done: depegged tokens (they must return within a narrower limit than they left), balances
+    that could not be read (left alone once unread for long), deposits above the ceiling (stay left alone), and the state of every order.
     """
     if journal is not None and (off := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
         journal.mark_depegged(off)
@@ -119,18 +118,18 @@ def confirm_prices(readers: StepReaders, step: StepInput, journal: Journal | Non
 
 
 def _reassemble(readers: StepReaders, step: StepInput, snapshot: Snapshot) -> StepInput:
-    """The step from the same block with those before it: orders that they confirm move, and targets with them."""
+    """Assemble the step from the same block with those before it: orders that they confirm move, and targets with them."""
     found = readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
     before = step.history
     history = replace(found.history, last_rebalance_s=before.last_rebalance_s, last_liquidity_s=before.last_liquidity_s)
     return replace(found, history=history, spend_caps=step.spend_caps, spent_gas_wei=step.spent_gas_wei, acted=step.acted)
 
 
-# --- How a step ended, what it did, and what it acts with.
+# --- Outcome and actors of a step.
 
 
 class OutcomeKind(Enum):
-    """How a step ended."""
+    """Result kind of a step."""
 
     HOLD = "hold"
     HALT = "halt"
@@ -147,10 +146,10 @@ REVIEW_DONE_KINDS = (OutcomeKind.HOLD, OutcomeKind.DECLINED, OutcomeKind.DONE)
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """Everything a step saw, decided and did. `after` is the snapshot read once the swap was mined.
+    """Everything a step read, decided and did. `after` is the snapshot read once the swap was mined.
 
-    `verdicts` are those of a refusal that came before or after the guards of a plan: its own are in the plan. `around` are tokens
-    whose exits were refused in this step when they were about to be sent: what was confirmed before is not what this does.
+    `verdicts` are those of a refusal outside a plan's guards; the guards' own are in the plan. `around` are tokens whose exits were refused
+    just before sending in this step: it no longer does what was confirmed before.
     """
 
     step_id: str
@@ -166,14 +165,15 @@ class StepOutcome:
 
     @property
     def decision(self) -> Decision:
-        """What was decided."""
+        """The decision of the step."""
         return self.decided.decision
 
 
 @dataclass(frozen=True, slots=True)
 class StepActors:
-    """What a step acts with; without hands it only looks. `confirm` is asked before anything is sent, and once more
-    for each plan that takes the place of one that was refused after it was confirmed.
+    """Executor, composer and confirmation of a step; without them it only evaluates.
+
+    `confirm` is called before anything is sent, and again for each plan that replaces one refused after it was confirmed.
     """
 
     executor: Executor
@@ -181,7 +181,7 @@ class StepActors:
     confirm: Callable[[StepOutcome], bool]
 
 
-# --- What a step proposes once the tokens that it would move have been tried out: those that fail are left as they are.
+# --- Proposal with screened tokens: tokens that fail the screen are quarantined.
 
 
 ExtendTicks = Callable[[StepInput], StepInput | None]
@@ -191,11 +191,10 @@ ExtendTicks = Callable[[StepInput], StepInput | None]
 def propose_screened(
     step: StepInput, propose: Proposer, evidence: EvidenceSource | None, further: ExtendTicks | None = None
 ) -> tuple[StepInput, Proposal | Refused, Evidence | None]:
-    """The step as it was decided from, what is proposed, and the evidence for its plan; a refusal comes back in its place.
+    """Return the step as decided from, its proposal, and the evidence for the plan; a refusal takes the proposal's place.
 
-    What comes to the end of the ticks read is proposed anew with more of them. Tokens that the evidence finds to move otherwise
-    than they are told go into quarantine, and the step is proposed anew without them. Without an evidence source, or without a
-    plan, nothing is tried out.
+    A proposal that reaches the end of the ticks read is made anew with more of them. Tokens that do not transfer exact amounts are
+    quarantined, and the step is proposed anew without them. Without an evidence source or a plan nothing is screened.
     """
     while True:
         proposal = _proposed(step, propose)
@@ -222,7 +221,7 @@ def _proposed(step: StepInput, propose: Proposer) -> Proposal | Refused:
 
 
 def _ran_out_of_ticks(step: StepInput, proposal: Proposal | Refused) -> bool:
-    """Whether the ticks read are what ends it."""
+    """True if the proposal ends at the last tick that was read."""
     if isinstance(proposal, Refused):
         return isinstance(proposal, KnownTicksExceeded)
     return proposal.ticks_end or (proposal.plan is not None and bool(plan_pools_out_of_ticks(step, proposal.plan.legs)))
