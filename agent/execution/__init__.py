@@ -1,4 +1,4 @@
-"""Transaction execution: each transaction goes from intent to finality through the journal, so that a crash neither loses nor repeats one."""
+"""Transaction execution: from intent to finality through the journal, so that a crash neither loses nor repeats a transaction."""
 
 from agent.execution.carrier import SubmissionEvent, SubmissionSettings
 from agent.execution.executor import JournaledExecutor

@@ -100,7 +100,7 @@ def set_to_zero(actors: StepActors, step_id: str, step_input: StepInput, allowed
 
 
 def _reset_in_vain(journal: Journal, approval: Approval) -> bool:
-    """True if its allowance was last set to zero, or MAX_RESETS times: the token misreports it."""
+    """True if its newest MAX_RESETS mined approvals all set it to zero: the token misreports its allowance."""
     zeroed, end = 0, journal.expected_nonce() or 0
     for nonce in range(end - 1, max(-1, end - 1 - RESET_LOOKBACK_NONCES), -1):
         for intent in journal.intents_at(nonce):

@@ -202,7 +202,7 @@ def with_history(step: StepInput, store: StepInputStore, tax: Callable[[int], Ta
 
 
 def _recorded_prices(step: StepInput, store: StepInputStore, chosen: Allocation | None) -> tuple[PricePoint, ...]:
-    """Recorded prices as far back as this config needs: all that triggers see, before that one per interval of each allocation that is due."""
+    """Recorded prices as far back as this config needs: all that triggers see, before that one per interval of each due allocation."""
     portfolio, split, now_s = step.portfolio, step.split, step.snapshot.head.timestamp_s
     numeraire, weights = portfolio.numeraire.address, portfolio.weights
     back_s = market_events.required_history_s(portfolio, step.policy, split)

@@ -119,7 +119,7 @@ class ProposingExecutor(JournaledExecutor):
         raise self._waiting(intent)
 
     def _on_its_way(self, intent: Intent, since_block: int) -> bool:
-        """True if the chain has it; it is SIGNED in the journal from then on. Raises OperatorNeeded if another transaction took its nonce."""
+        """True if the chain has it; the journal then has it as SIGNED. Raises OperatorNeeded if another transaction took its nonce."""
         latest, _ = self._sender.nonces(self._owner.address)
         found = self._owner.carried(intent.tx, since_block) if latest > intent.tx.nonce else None
         if found is not None and found.same:

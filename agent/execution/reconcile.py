@@ -103,7 +103,7 @@ def _block(intent: Intent) -> tuple[int, str]:
     return intent.receipt.block_number, intent.receipt.block_hash
 
 
-# --- Brings what waits too long to an end: the same once more for a higher fee, or its nonce taken back (T7). A bump is judged like a f
+# --- Replacement of transactions that stay pending too long: a higher fee, or a cancel (T7). A bump is judged like a first send.
 
 
 MAX_GAS_MULTIPLE = 4

@@ -101,7 +101,7 @@ def _turned(leg: Leg, raw: int | None) -> RealisedLeg:
 def native_delta(intent: Intent, wallet: str, coin: str) -> int:
     """Change of the wallet's native coin by a mined intent, without gas, wei.
 
-    It is the value sent, less the wrapped native coin `coin` that the wallet or the contract it called unwrapped.
+    It is the wrapped native coin `coin` that the wallet or the contract it called unwrapped, less the value sent.
     """
     receipt = intent.receipt
     if receipt is None or receipt.status != 1:

@@ -1,4 +1,4 @@
-"""Readers, actors and outcome of a step: reading past our own last transaction, confirming prices, screening tokens, collecting the result."""
+"""Readers, actors and outcome of a step: reading past our own last transaction, confirming prices, screening tokens."""
 
 from __future__ import annotations
 

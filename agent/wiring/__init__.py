@@ -1,4 +1,4 @@
-"""Names the concrete adapters and puts them together: the only place that knows which chain, store, key and clock are real."""
+"""Composition root: builds the concrete adapters; the only package that knows which chain, store, key and clock are real."""
 
 from agent.wiring.actors import (
     WalletSession,

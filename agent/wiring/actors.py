@@ -1,4 +1,4 @@
-"""What acting needs: signer, executor, composer, made once; and the lock of the wallet, which is taken for each act."""
+"""Build the signer, executor and composer of a session once, and take the wallet's lock for each act."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def signing_rules(
     pools: Sequence[PoolRef] = (),
     payouts: tuple[str, ...] = (),
 ) -> SigningRules:
-    """What may be signed here: the configured router alone, as what it is; and what liquidity goes through."""
+    """Return the signing rules: the configured router alone, under its kind, and the contracts that liquidity goes through."""
     routers, rebalancers = ((), (execution.router,)) if execution.router_kind == "rebalancer" else ((execution.router,), ())
     chain_id, wallet, deadline_s = config.chain.chain_id, config.wallet.address, config.execution.deadline
     rules = SigningRules(chain_id, wallet, routers, tokens, deadline_s, limits.gas_price_wei, rebalancers, config.chain.wrapped_native)
@@ -57,7 +57,7 @@ def signing_rules(
 
 @dataclass(frozen=True, slots=True)
 class WalletSession:
-    """What a process acts with for as long as it lives: its key, asked for once. It holds no lock of its own."""
+    """Signer, key and settings of a process, built once. It holds no lock of its own."""
 
     desk: AgentContext
     confirm: Callable[[StepOutcome], bool]
@@ -67,11 +67,11 @@ class WalletSession:
 
     @contextmanager
     def held(self, *, takes_back: bool = False) -> Iterator[StepActors]:
-        """The hands of one act: waits for the wallet's lock, and lets go of it in the end. Raises Held where that takes too long,
-        Edited where another config than this one was confirmed since the desk was opened: its limits are not the owner's any more,
-        unless it only `takes_back` what waits or may be taken.
+        """Wait for the wallet's lock and yield the actors of one act; the lock is released in the end.
 
-        They are made anew for each act, by what the store says now: another process may have sent, paid or confirmed meanwhile.
+        The actors are built anew for each act, since another process may have sent, paid or confirmed meanwhile. Raises LockHeld if the
+        lock takes too long. Raises ConfigChanged if another config was confirmed since the context was opened, unless the act only
+        `takes_back` pending transactions or allowances.
         """
         with self.locked():
             if not takes_back:
@@ -80,7 +80,7 @@ class WalletSession:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else acts for the wallet meanwhile, and nothing is signed. Raises Held where waiting for it takes too long."""
+        """Hold the wallet's lock without signing: no other process acts for the wallet. Raises LockHeld if waiting takes too long."""
         desk, wait_s = self.desk, self.desk.config.service.wallet_wait
         with wait_for_lock(*lock_locations(desk.loaded), patience_s=wait_s, sleep=desk.clock.sleep, tell=self.progress):
             yield
@@ -116,16 +116,14 @@ class WalletSession:
 def open_actors(
     desk: AgentContext, confirm: Callable[[StepOutcome], bool], progress: Callable[[str], None], *, signs: bool = True
 ) -> Iterator[StepActors]:
-    """What one act needs: the wallet's lock, its key, the executor; until the block ends. Without `signs` it needs no key."""
+    """Yield the actors of one act under the wallet's lock: key and executor. Without `signs` no key is needed."""
     with open_wallet_session(desk, confirm, progress, signs=signs).held() as actors:
         yield actors
 
 
 @contextmanager
 def open_service(desk: AgentContext, confirm: Callable[[StepOutcome], bool], progress: Callable[[str], None]) -> Iterator[WalletSession]:
-    """What a run acts with: it serves the wallet until the block ends, and holds it for each act alone. Raises Held at once where
-    another run serves it.
-    """
+    """Serve the wallet until the block ends, and take its lock for each act alone. Raises LockHeld at once if another run serves it."""
     with service_lock(*lock_locations(desk.loaded)):
         yield open_wallet_session(desk, confirm, progress)
 
@@ -133,8 +131,9 @@ def open_service(desk: AgentContext, confirm: Callable[[StepOutcome], bool], pro
 def open_wallet_session(
     desk: AgentContext, confirm: Callable[[StepOutcome], bool], progress: Callable[[str], None], *, signs: bool = True
 ) -> WalletSession:
-    """For acts that take the wallet one by one: the key is loaded here, nothing is held. Without `signs`, or where somebody else
-    signs, it needs none, and for paper trading none is ever loaded.
+    """Return a session that takes the wallet's lock act by act; the key is loaded here.
+
+    No key is loaded without `signs`, with an external signer, or for paper trading.
     """
     config = desk.config
     if desk.paper is not None:
@@ -149,14 +148,14 @@ def open_wallet_session(
 
 
 def lock_locations(loaded: LoadedConfig) -> tuple[Path, int, str, Path]:
-    """Where the lock of the config's wallet lies, with what it locks, chain id and wallet; and the one beside its store."""
+    """Path of the wallet's lock with its chain id and wallet, and path of the lock beside the store."""
     chain, wallet, file = loaded.config.chain, loaded.config.wallet.address, store_file(loaded).resolve()
-    alone = chain.local or loaded.paper  # paper books never hold up the wallet itself
+    alone = chain.local or loaded.paper  # a paper store never blocks the wallet itself
     return lock_path(chain.chain_id, wallet, file, local_chain=alone), chain.chain_id, wallet, store_lock_path(file)
 
 
 def submission_settings(config: Config, limits: Limits) -> SubmissionSettings:
-    """How patiently transactions are followed: blocks of live chains come every 2 to 12 s, of local ones at once."""
+    """Submission settings of this config: blocks of live chains come every 2 to 12 s, those of local chains at once."""
     local = config.chain.local
     return SubmissionSettings(
         confirmations=config.chain.confirmations,

@@ -1,4 +1,4 @@
-"""Names the concrete adapters and puts them together: the only place that knows which chain, store, key and clock are real."""
+"""Build the agent's context from a config: endpoints, store, tokens, pools, readers; also the paper chain and the tax cache."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ from agent.venues.composer import RouterComposer
 from agent.venues.discovery import discover_pools
 from agent.venues.rebalancer import require_own_rebalancer
 
-# --- Where steps are written down as files, if anywhere.
+# --- Recorder of steps as files.
 
 
 MEGABYTE = 10**6
@@ -72,7 +72,7 @@ PAPER_FOLDER = "paper"
 
 
 def open_recorder(loaded: LoadedConfig, folder: Path | None) -> StepRecorder | None:
-    """A recorder into `folder`, else into record.dir beside the config; None where neither is named. Raises ConfigError."""
+    """Open a recorder into `folder`, else into record.dir beside the config; None if neither is named. Raises ConfigError."""
     table, books = loaded.config.record, "paper" if loaded.paper else "live"
     files, megabytes = (FILES, MEGABYTES) if table is None else (table.keep_files, table.keep_megabytes)
     bounds = RecorderLimits(files, megabytes * MEGABYTE)
@@ -87,11 +87,11 @@ def open_recorder(loaded: LoadedConfig, folder: Path | None) -> StepRecorder | N
     return StepRecorder(place / PAPER_FOLDER, loaded.digest, books, bounds)
 
 
-# --- What a plan's taxable gain is told by: lots and this year's gains of the ledger, by the rules of [tax].
+# --- Taxable gain of a plan: lots and this year's gains of the ledger, by the rules of [tax].
 
 
 class TaxRunCache:
-    """Runs over the ledger once for each of its states."""
+    """Caches the tax run over the ledger, one per version of the ledger."""
 
     def __init__(self, loaded: LoadedConfig, portfolio: Portfolio) -> None:
         self._loaded = loaded
@@ -100,8 +100,10 @@ class TaxRunCache:
         self._found: TaxLotRun | None = None
 
     def standing(self, store: Store, present: StepInput, now_s: int) -> TaxState | None:
-        """What is mined or on its way counts with its gain, and makes no room by a loss: a reorganisation may take it. None without
-        [tax], and where no limit depends on it and the rate table does not reach. Raises ConfigError where one does.
+        """Tax state of the year at `now_s`; None without [tax], or if the rate table ends early and no limit depends on it.
+
+        Mined and pending transactions count with their gains, and their losses make no room: a reorg may remove them. Raises ConfigError if
+        tax.year_limit is set and a rate is missing.
         """
         tax = self._loaded.config.tax
         if tax is None:
@@ -122,7 +124,7 @@ class TaxRunCache:
             return None
 
     def _run(self, store: Store, method: LotMethod, rate: Callable[[int], Fraction]) -> TaxLotRun:
-        """All of the ledger; again only where it has changed."""
+        """Run over the whole ledger, again only if it has changed."""
         mark = store.ledger_version()
         if self._found is None or mark != self._mark:
             self._found = run_tax_lots(store.ledger(), method, self._portfolio.numeraire.address, self._portfolio.wrapped_native, rate)
@@ -130,11 +132,11 @@ class TaxRunCache:
         return self._found
 
 
-# --- What paper trading is put together from: the real chain to read, a chain of its own to act on, and no key.
+# --- Paper trading: reads the real chain, acts on a simulated one, and has no key.
 
 
 def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
-    """Lets the paper store trust what the live one trusts now. Raises ConfigError for what is not simulated."""
+    """Copy the live store's trusted contracts into the paper store. Raises ConfigError for features that are not simulated."""
     config = loaded.config
     if config.portfolio.positions or (config.lp is not None and config.lp.targets):
         raise ConfigError("paper: liquidity positions are not simulated", "leave positions and lp.targets out of a copy of the config")
@@ -144,12 +146,12 @@ def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
 
 
 def live_store_file(loaded: LoadedConfig) -> Path:
-    """The file of the live store, which is only read."""
+    """Path of the live store's file, which is only read."""
     return Path(loaded.live_url.removeprefix("sqlite:///"))
 
 
 def paper_chain(config: Config, execution: ExecutionConfig, panel: EndpointPool, store: Store, reader: Reader) -> PaperChain:
-    """The chain of paper trading. Of what could send it gets the newest header alone."""
+    """Simulated chain of paper trading: reads through `reader`, takes the newest header from the endpoints, and sends nothing."""
     sender = QuorumSender(panel, config.chain.chain_id)
     return PaperChain(store, reader, sender.head, RouterAddresses(config.wallet.address, execution.router, config.chain.wrapped_native))
 
@@ -161,7 +163,7 @@ def paper_actors(
     confirm: Callable[[StepOutcome], bool],
     progress: Callable[[str], None],
 ) -> StepActors:
-    """Executor and composer over the paper chain. What pays the block's fee is in it, the rest waits: there is nobody to outbid."""
+    """Executor and composer over the paper chain. A transaction that pays the block's fee is mined, others stay pending."""
     if desk.paper is None or not desk.loaded.paper:
         raise OperatorNeeded("this desk is not about paper trading", "open it by trimtab paper")
     executor = JournaledExecutor(
@@ -189,13 +191,13 @@ class SystemClock:
         return int(time.time())
 
     def sleep(self, seconds: float) -> None:
-        """Waits."""
+        """Wait that many seconds."""
         time.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class AgentContext:
-    """Everything that looking needs, and what acting is made from. `line` answers what enough operators of `panel` agree on."""
+    """Everything needed to read and evaluate, and to build the actors. `line` answers with the quorum of `panel`."""
 
     loaded: LoadedConfig
     panel: EndpointPool
@@ -212,7 +214,7 @@ class AgentContext:
     reader: PositionReader
     quoter: UnanimousQuoter
     """One for all looks: the caches of uniswap-python keep each of its objects for good."""
-    key: keys.KeySource | None = None  # in place of the config's, where the calling program has one
+    key: keys.KeySource | None = None  # replaces the config's key, if the calling program has one
     split: CapitalSplit | None = None
     tax: TaxRunCache | None = None
     paper: PaperChain | None = None
@@ -228,7 +230,7 @@ class AgentContext:
 
     @property
     def counted(self) -> Portfolio:
-        """The portfolio with what the agent opened itself, which counts like confirmed positions."""
+        """The portfolio with positions that the agent opened itself, which count like confirmed ones."""
         return replace(self.portfolio, positions=known_positions(self.config, self.portfolio, self.store.liquidity_moves()))
 
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
@@ -249,18 +251,18 @@ class AgentContext:
 
     @property
     def payouts(self) -> tuple[str, ...]:
-        """Where money may be paid: what the config names and the owner has confirmed."""
+        """Payout addresses that the config names and the owner has confirmed."""
         confirmed = self.store.payout_addresses()
         return tuple(address for address in self.config.wallet.payout_addresses if address in confirmed)
 
     @property
     def screen(self) -> TokenScreen:
-        """What tries tokens out."""
+        """Screen that tests token transfers."""
         return TokenScreen(self.line, self.config.chain.wrapped_native)
 
     @property
     def readers(self) -> StepReaders:
-        """What a step reads through."""
+        """Readers of a step: chain, memory and evidence."""
         evidence = GatheredEvidence(
             paused=self._paused,
             pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.pins()],
@@ -282,7 +284,7 @@ class AgentContext:
 
 
 def second_quote_venues(config: Config) -> list[V2Contracts | V3Contracts]:
-    """The venues as second quotes need them."""
+    """Contracts of the venues, as second quotes need them."""
     found: list[V2Contracts | V3Contracts] = []
     if (v2 := config.venues.uniswap_v2) is not None:
         found.append(V2Contracts("uniswap_v2", v2.factory, v2.router))
@@ -292,7 +294,7 @@ def second_quote_venues(config: Config) -> list[V2Contracts | V3Contracts]:
 
 
 def store_file(loaded: LoadedConfig) -> Path:
-    """The SQLite file of the store; the pause file and local locks lie beside it."""
+    """Path of the store's SQLite file; the pause file and local locks are beside it."""
     url = loaded.store_url
     if not url.startswith("sqlite:///"):
         raise ConfigError(f"store.url: {url.split(':')[0]} stores are not supported yet", "use sqlite:///trimtab.db")
@@ -301,7 +303,7 @@ def store_file(loaded: LoadedConfig) -> Path:
 
 @contextmanager
 def open_store_offline(loaded: LoadedConfig) -> Iterator[tuple[Store, KillSwitch]]:
-    """The store and the kill switch, without any chain."""
+    """Open the store and the kill switch without connecting to a chain."""
     chain = loaded.config.chain
     kind = "paper" if loaded.paper else "live"
     store = open_store(loaded.store_url, chain.chain_id, loaded.config.wallet.address, chain.wrapped_native, kind)
@@ -312,18 +314,18 @@ def open_store_offline(loaded: LoadedConfig) -> Iterator[tuple[Store, KillSwitch
 
 
 def open_transports(config: Config) -> tuple[Transport, ...]:
-    """One transport per endpoint of the config."""
-    tries = 3 if len(config.chain.rpc) == 1 else 2  # where there are others they answer meanwhile
+    """Open one transport per endpoint of the config."""
+    tries = 3 if len(config.chain.rpc) == 1 else 2  # other endpoints answer meanwhile
     return tuple(open_transport(one, tries) for one in config.chain.rpc)
 
 
 def open_transport(endpoint: RpcTable, attempts: int = 1) -> Transport:
-    """The transport of one endpoint. Raises ConfigError where its variable is not set."""
+    """Open the transport of one endpoint. Raises ConfigError if its variable is not set."""
     return HttpTransport(endpoint.resolve(), endpoint.operator, float(endpoint.timeout), attempts=attempts)
 
 
 def open_endpoint_pool(config: Config, transports: Sequence[Transport] | None = None) -> EndpointPool:
-    """The endpoints of the config, or those given, as one. Raises ConfigError when they are of too few operators."""
+    """Open the endpoints of the config, or those given, as one pool. Raises ConfigError if they have too few operators."""
     lines = open_transports(config) if transports is None else transports
     return EndpointPool(lines, config.chain.min_operators, max_lag_blocks=config.chain.max_lag_blocks)
 
@@ -336,10 +338,10 @@ def open_context(
     untrusted_pools: bool = False,
     record: Path | None = None,
 ) -> Iterator[AgentContext]:
-    """Connects to the chain and the store; reads tokens, discovers pools.
+    """Connect to the chain and the store; read tokens, discover pools.
 
-    Once pools are pinned, those that are not are left out: what a factory made since `trimtab trust` waits for the owner.
-    `untrusted_pools` takes them in, to show them. With `record`, or [record] in the config, each step is written down there.
+    Once pools are pinned, others are excluded: a pool created after `trimtab trust` waits for the owner. `untrusted_pools` includes them,
+    to show them. With `record`, or [record] in the config, each step is recorded there.
     """
     panel = open_endpoint_pool(loaded.config, transports)
     portfolio, split = _target_portfolio(loaded, panel)
@@ -354,7 +356,7 @@ def open_context(
 
 
 def reopen_context(desk: AgentContext, loaded: LoadedConfig) -> AgentContext:
-    """The desk by a version of its config that was confirmed since, over the same endpoints, store, clock and key."""
+    """Return the context for a newer confirmed version of its config, over the same endpoints, store, clock and key."""
     made = _build_context(
         loaded, *_target_portfolio(loaded, desk.panel), desk.panel, desk.store, desk.switch, desk.clock, untrusted_pools=False
     )
@@ -364,7 +366,7 @@ def reopen_context(desk: AgentContext, loaded: LoadedConfig) -> AgentContext:
 
 
 def _target_portfolio(loaded: LoadedConfig, panel: EndpointPool) -> tuple[Portfolio, CapitalSplit | None]:
-    """What the owner wants to hold, in the tokens that the chain tells of."""
+    """Build the target portfolio and its strategies from the config, with token metadata read from the chain."""
     config = loaded.config
     tokens = {token.address: token for token in read_tokens(QuorumTransport(panel), [one.address for one in config.portfolio.listed])}
     portfolio = build_portfolio(config, tokens)
@@ -383,7 +385,7 @@ def _build_context(  # noqa: PLR0913
     *,
     untrusted_pools: bool,
 ) -> AgentContext:
-    """Discovers pools, and puts together what looks at them."""
+    """Discover pools and build the context around them."""
     config, line = loaded.config, QuorumTransport(panel)
     limits, through = build_limits(config, portfolio.numeraire), (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     asked = [token.address for token in through]
