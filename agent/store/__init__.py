@@ -1,4 +1,4 @@
-"""Journal, ledger, history: SQLAlchemy models and Alembic migrations."""
+"""Persistent store of one wallet: journal, budgets, ledger, history; SQLAlchemy models and Alembic migrations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Store", "open_store"]
 
 
 def __getattr__(name: str) -> object:
-    """SQLAlchemy is loaded when a store is opened, not by the lock or the transition table."""
+    """Load SQLAlchemy when a store is opened, not for the locks or the transition table."""
     if name == "open_store":
         from agent.store.opening import open_store
 

@@ -1,4 +1,4 @@
-"""What was told to whom: the state of each alert, letters that are on their way, and how each target did."""
+"""Stored alerts: the state of each alert, messages in delivery, and the delivery record of each channel."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class AlertStore(Database):
     """Alerts of this wallet; each method is a transaction of its own. Times are Unix seconds of this machine."""
 
     def alert_states(self) -> tuple[AlertState, ...]:
-        """Every alert that is remembered, oldest first."""
+        """Every stored alert, oldest first."""
         with self._read("read the alerts") as db:
             return tuple(_state(row) for row in all_rows(db, _alerts(), AlertRow))
 
     def record_alerts(
         self, states: Iterable[AlertState], letters: Sequence[tuple[str, AlertState]], now_s: int
     ) -> tuple[AlertMessage, ...]:
-        """Writes states down and makes a letter of each (target, state); returns the letters, in order."""
+        """Record states and queue a message for each (target, state); return the messages, in order."""
         with self._write("write the alerts") as db:
             rows = [
                 {
@@ -62,12 +62,12 @@ class AlertStore(Database):
             return tuple(made)
 
     def pending_messages(self) -> tuple[AlertMessage, ...]:
-        """Letters that did not arrive yet and were not given up, oldest first."""
+        """Messages neither delivered nor dropped, oldest first."""
         with self._read("read what waits to be told") as db:
             return tuple(_message(row) for row in all_rows(db, _select_messages(), AlertMessageRow))
 
     def record_deliveries(self, found: Iterable[Delivery]) -> None:
-        """Writes down what became of letters; none of them waits any longer."""
+        """Record the results of deliveries; these messages are no longer pending."""
         with self._write("write what was told") as db:
             for one in found:
                 db.execute(_settled(), {"of": one.letter.id})
@@ -77,12 +77,12 @@ class AlertStore(Database):
                 upsert_rows(db, AlertTargetRow, [kept | (failed if one.why else told)])
 
     def drop_messages(self, targets: Iterable[str]) -> None:
-        """Gives up what waits for targets that are no more."""
+        """Drop pending messages of targets that no longer exist."""
         with self._write("write what was told") as db:
             db.execute(delete(AlertMessageRow).where(AlertMessageRow.target.in_(list(targets))))
 
     def alert_targets(self) -> dict[str, AlertTargetState]:
-        """How each target did so far, by its name."""
+        """Delivery record of each target, by its name."""
         with self._read("read what was told") as db:
             waiting = dict(db.execute(select(AlertMessageRow.target, func.count()).group_by(AlertMessageRow.target)).all())
             rows = {row.name: row for row in all_rows(db, select(AlertTargetRow), AlertTargetRow)}
@@ -104,7 +104,7 @@ def _trim(db: Connection, target: str) -> None:
 
 
 def _target(db: Connection, name: str) -> dict[str, Any]:
-    """The columns of a target; of one that is not there yet as they begin."""
+    """Columns of a target; initial values if it is new."""
     row = first_row(db, _by_name(), AlertTargetRow, of=name)
     if row is None:
         return {"name": name, "delivered_s": None, "failed_s": None, "failures": 0, "why": "", "lost": 0}

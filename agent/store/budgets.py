@@ -1,4 +1,4 @@
-"""Budgets and movements: what finished intents used up, and the sums over the last 24 hours of chain time."""
+"""Budgets and movements: consumption of finished intents, and its sums over the last 24 hours of chain time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agent.store.tables import BudgetRow, EntryRow, ExternalTransactionRow, Inte
 from agent.store.transitions import CONSUMED
 from agent.units import NATIVE
 
-# --- Transactions that failed in a row: how many, since when, and whether there were ever too many since the owner resumed.
+# --- Streaks of failed transactions: their number, their start, and the stop that holds until the owner resumes.
 
 
 FEW = 20
@@ -39,8 +39,9 @@ _TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
 
 @dataclass(frozen=True, slots=True)
 class FailureStreak:
-    """Reverts, and steps that approved or took back, since the last success. `newest_s` is chain time of the newest of them, None
-    while there are not too many; `stops` says that there were too many since the owner resumed.
+    """Reverts, and steps that approved or revoked, since the last success.
+
+    `newest_s` is chain time of the newest of them, None below the limit; `stops` is True if the limit was reached since the owner resumed.
     """
 
     reverts: int
@@ -50,10 +51,10 @@ class FailureStreak:
 
 
 def failure_streak(db: Connection, facts: Mapping[str, str], late: Mapping[str, int], chain_now_s: int) -> FailureStreak:
-    """How many failed in a row, by the facts STOP and RESUMED_AFTER. `late` are numbers of the newest intent by token, up to
-    which its approvals count in no row.
+    """Count consecutive failures by the facts STOP and RESUMED_AFTER.
 
-    What is not booked yet counts as of now.
+    `late` is the number of the newest intent by token; approvals of a token up to it do not count. An intent that is not booked yet counts
+    as of now.
     """
     found = _since_success(db, facts, late)
     reverts, approvals = _counted(found)
@@ -65,30 +66,30 @@ def failure_streak(db: Connection, facts: Mapping[str, str], late: Mapping[str, 
 
 
 def record_failure_stop(db: Connection, late: Mapping[str, int]) -> None:
-    """Remembers too many in a row: exits go on, and one that succeeds must not let rebalances go on with them."""
+    """Record that the failure limit was reached: exits continue, and one that succeeds must not release rebalances."""
     if failures.too_many(*_counted(_since_success(db, database.read_facts(db, RESUMED_AFTER), late))):
         database.write_facts(db, {STOP: 1})
 
 
 def forget_failures(db: Connection, newest_intent: int) -> None:
-    """The owner has looked at everything up to that intent."""
+    """Forget failures up to that intent: the owner has reviewed them."""
     database.write_facts(db, {STOP: "", RESUMED_AFTER: newest_intent})
 
 
 def _counted(found: list[IntentRow]) -> tuple[int, int]:
-    """Reverts, and steps that approved something or took it back."""
+    """Number of reverts, and of steps that approved or revoked."""
     return sum(map(_reverted, found)), len({one.step_id for one in found if one.kind == IntentKind.APPROVE.value})
 
 
 def _since_success(db: Connection, facts: Mapping[str, str], late: Mapping[str, int]) -> list[IntentRow]:
-    """What was mined after the last swap or action on liquidity that succeeded, and after the owner resumed last, newest first.
+    """Intents mined after the last successful swap or liquidity action and after the owner last resumed, newest first.
 
-    Only such a success ends a row of reverts. Cancels neither count nor interrupt, and neither do approvals that succeed: each new
-    try may need one. Nor what was approved for exits that were refused late: how often those are tried is bounded by itself
-    (agent/policy/orders/exits.py), and one that never goes must not stop the others.
+    Only such a success ends a streak. Cancels neither count nor interrupt it. Approvals that succeed do not interrupt it, since each new
+    attempt may need one. Approvals for exits refused before sending do not count: their attempts are bounded elsewhere
+    (agent/policy/orders/exits.py), and one that never succeeds must not stop the others.
     """
     found: list[IntentRow] = []
-    # A few at a time, in the order in which they lie: the row ends soon, and before it are the transactions of years.
+    # A few at a time, in table order: the streak ends soon, and years of transactions precede it.
     newest_first = db.execute(_newest_first(), {"resumed": int(facts.get(RESUMED_AFTER) or 0)}).yield_per(FEW)
     for one in cast("Iterable[IntentRow]", newest_first):
         if one.state not in _CONSUMED or one.kind == IntentKind.CANCEL.value:
@@ -153,9 +154,9 @@ def book_intent(  # noqa: PLR0913
     chain_s: int,
     outflow: Fraction = Fraction(0),
 ) -> None:
-    """Adds one intent to the budgets, and what its receipt moved to the movements; once per intent, then nothing changes.
+    """Add one intent to the budgets, and its balance changes to the movements; a second call for it changes nothing.
 
-    Nothing either where the journal has another receipt by now: another process has seen a reorganisation meanwhile.
+    Nothing changes either if the journal has another receipt by now: another process has seen a reorg meanwhile.
     """
     known = db.scalar(_receipt(), {"of": intent.id})
     if db.scalar(_loss(), {"of": intent.id}) is not None or (None if known is None else decode_json(Receipt, known)) != intent.receipt:
@@ -191,9 +192,9 @@ def book_intent(  # noqa: PLR0913
 
 
 def _kind(db: Connection, intent: Intent) -> str:
-    """What a budget calls an intent: a swap that no trigger of the policy asked for is told from a rebalance.
+    """Budget kind of an intent: a swap that no trigger of the policy asked for is kept apart from a rebalance.
 
-    By the plan of its grant, else of its step; one that is not known by either counts as a rebalance.
+    Decided by the plan of its grant, else of its step; without either it counts as a rebalance.
     """
     if intent.kind is not IntentKind.SWAP:
         return str(intent.kind.value)
@@ -207,7 +208,7 @@ def _kind(db: Connection, intent: Intent) -> str:
 
 
 def unbook_intent(db: Connection, intent: Intent) -> None:
-    """Takes an intent out of budgets, movements and ledger: a reorganisation took the block of its receipt."""
+    """Remove an intent from budgets, movements and ledger: a reorg took the block of its receipt."""
     if (loss := db.scalar(_loss(), {"of": intent.id})) is not None:
         ledger_sums.add_loss(db, _fraction(loss), -1)
         db.execute(delete(BudgetRow).where(BudgetRow.intent_id == intent.id))
@@ -220,9 +221,9 @@ def unbook_intent(db: Connection, intent: Intent) -> None:
 
 
 def movements(intent: Intent, wallet: str, coin: str, chain_s: int) -> tuple[Movement, ...]:
-    """What the receipt of `intent` changed in the balances of `wallet`: tokens by their events, native coin sent or unwrapped, gas.
+    """Balance changes of `wallet` by the receipt of `intent`: tokens by events, native coin sent or unwrapped, gas.
 
-    Native coin is unwrapped of `coin` alone: any contract may emit a Withdrawal.
+    Only `coin` counts as unwrapped native coin: any contract may emit a Withdrawal.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -236,10 +237,10 @@ def movements(intent: Intent, wallet: str, coin: str, chain_s: int) -> tuple[Mov
 
 
 def history(db: Connection, chain_now_s: int) -> History:
-    """Sums of all entries younger than 24 h of chain time; entries from the future count too, so no clock resets a budget (T6).
+    """Sum all entries younger than 24 h of chain time; entries from the future count too, so no clock resets a budget (T6).
 
-    A trade that gained makes no room for later losses. Falls of balances that nobody has called a withdrawal are losses, and so
-    is what transactions from before this store lost; what those gave away counts as paid out.
+    A gain makes no room for later losses. Balance losses that no owner has called a withdrawal count as losses, and so do losses of
+    transactions from before this store; their outgoing transfers count as paid out.
     """
     facts = database.read_facts(db, *META_KEYS)
     own = all_rows(db, _spent(), BudgetRow, since=chain_now_s - DAY_S)
@@ -288,7 +289,7 @@ def history(db: Connection, chain_now_s: int) -> History:
 
 
 def mark_review(db: Connection, chain_s: int, delay_ppm: int, reviews: Sequence[str]) -> None:
-    """Remembers a review at `chain_s`, and for the schedules in `reviews` that it was theirs."""
+    """Record a review at `chain_s`, and for the schedules in `reviews` that it was theirs."""
     reviewed: dict[str, object] = {LAST_REVIEW: chain_s, DELAY: delay_ppm}
     if reviews:
         before = _reviews(database.read_facts(db, REVIEWS))
@@ -305,13 +306,13 @@ def _reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
 
 
 def mark_submission_refusals(db: Connection, found: Sequence[SubmissionRefusal]) -> None:
-    """Remembers exits that were refused when about to be sent, and no others; what was approved for them by now counts in no row."""
+    """Replace the stored exits refused before sending; approvals for them up to now count in no streak."""
     newest = max_value(db, IntentRow.seq)
     database.write_facts(db, {SUBMISSION_REFUSALS: json.dumps([(one.token, one.at_s, one.times, one.why, newest) for one in found])})
 
 
 def _submission_refusals(facts: Mapping[str, str]) -> list[tuple[SubmissionRefusal, int]]:
-    """Each with the number of the newest intent by then."""
+    """Each refusal with the number of the newest intent by then."""
     try:
         known = json.loads(facts.get(SUBMISSION_REFUSALS) or "[]")
         return [(SubmissionRefusal(str(token), int(at_s), int(times), str(why)), int(seq)) for token, at_s, times, why, seq in known]
@@ -324,12 +325,12 @@ def _submission_refusal_seqs(facts: Mapping[str, str]) -> dict[str, int]:
 
 
 def _seqs(late: Sequence[tuple[SubmissionRefusal, int]]) -> dict[str, int]:
-    """By token that was refused late, the number of the newest intent by then."""
+    """Number of the newest intent at the time of refusal, by refused token."""
     return {one.token: seq for one, seq in late}
 
 
 def last_rebalance(db: Connection) -> int | None:
-    """Chain time of the newest swap that the policy's trigger asked for and that succeeded."""
+    """Chain time of the newest successful swap that a trigger of the policy asked for."""
     return _newest(db, IntentKind.SWAP)
 
 
@@ -339,7 +340,7 @@ def _newest(db: Connection, kind: IntentKind) -> int | None:
 
 
 def mark_resumed(db: Connection) -> None:
-    """The owner has looked at what failed: rows of failures start anew, and what was refused late is tried again."""
+    """Clear failure streaks and exits refused before sending: the owner has reviewed them."""
     mark_submission_refusals(db, ())
     forget_failures(db, max_value(db, IntentRow.seq))
 
@@ -361,12 +362,12 @@ _wasted = cache(lambda: select(BudgetRow.gas_wei).where(BudgetRow.kind.in_(_KIND
 
 @cache
 def _plans() -> Select[bytes, bytes | None]:
-    """The grant of an intent, and the plan of its step."""
+    """Select the grant of an intent, and the plan of its step."""
     return select(IntentRow.grant_z, StepRow.plan_z).join(StepRow, IntentRow.step_id == StepRow.id).where(IntentRow.id == bindparam("of"))
 
 
 @cache
 def _done() -> Select[Any]:
-    """When those of a kind succeeded, newest first."""
+    """Select the chain times of successes of a kind, newest first."""
     done = select(BudgetRow.chain_s).where(BudgetRow.kind == bindparam("kind"), BudgetRow.succeeded.is_(True))
     return done.order_by(BudgetRow.chain_s.desc()).limit(1)

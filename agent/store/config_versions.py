@@ -1,4 +1,4 @@
-"""Every version of the config that was used or seen: its hash, its text without secrets, and how it came to be."""
+"""Config versions: every version that was used or noticed, with its hash, its text without secrets, and its origin."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNCONFIRMED = "noticed"
 
 @dataclass(frozen=True, slots=True)
 class ConfigVersion:
-    """`text` is the config in one canonical form, without comments and secrets; None where only the hash was kept."""
+    """One version; `text` is the config in canonical form, without comments and secrets; None if only the hash was kept."""
 
     number: int
     digest: str
@@ -30,14 +30,14 @@ class ConfigVersion:
 
 
 class ConfigChanged(Refused):
-    """A process acts by a config that is no longer its owner's."""
+    """Raised when a process acts by a config that its owner has replaced."""
 
 
 class ConfigVersionStore(Database):
     """Config versions; each method is a transaction of its own."""
 
     def confirm_config(self, config_hash: str, now_s: int, text: str | None = None, how: str = "confirmed") -> None:
-        """Remembers a config file that the owner has confirmed; or, as NOTICED, one that he has not."""
+        """Record a config file that the owner has confirmed; or, as NOTICED, one not confirmed."""
         with self._write("write the config's hash") as db:
             packed = None if text is None else records.compress_text(text)
             insert_rows(db, ConfigRow, [{"config_hash": config_hash, "at_s": now_s, "text_z": packed, "how": how}])
@@ -49,8 +49,9 @@ class ConfigVersionStore(Database):
             return found
 
     def require_present(self, digest: str, known: str | None) -> None:
-        """For a process that acts by the config `digest` and began while `known` was the confirmed version: raises Edited once its
-        owner has confirmed another than these.
+        """Raise ConfigChanged if the owner has confirmed a version other than `digest` and `known`.
+
+        For a process that acts by the config `digest` and began while `known` was the confirmed version.
         """
         now = self.confirmed_config()
         if now not in (known, digest):

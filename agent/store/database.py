@@ -1,6 +1,7 @@
-"""Statements on a connection. Building one costs five times what SQLite needs to answer it: each is built once, by a cached function.
+"""Database access: cached statements on a connection, transactions, and database errors turned into remedies.
 
-Selects of a model give rows with its attributes, to be read only; what is written is on the connection at once.
+Building a statement costs five times what SQLite needs to run it, so each is built once, by a cached function. Selects of a model return
+read-only rows with its attributes; writes reach the connection at once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
 
 
-# --- What a failing database means for the operator: disk full, locked, corrupt, not writable.
+# --- Remedies for database errors: disk full, locked, corrupt, not writable.
 
 
 _REMEDIES: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -36,23 +37,23 @@ _GENERAL_REMEDY = "nothing is sent while the store cannot be written; repair it 
 
 
 def remedy(text: str) -> str:
-    """What to do about a database's message."""
+    """Remedy for a database's error message."""
     lowered = text.lower()
     return next((advice for marks, advice in _REMEDIES if any(mark in lowered for mark in marks)), _GENERAL_REMEDY)
 
 
 @contextmanager
 def database_errors(what: str) -> Iterator[None]:
-    """Turns every database and file error inside into OperatorNeeded with a remedy; `what` says what was being done."""
+    """Turn every database and file error inside into OperatorNeeded with a remedy; `what` names the action."""
     try:
         yield
-    except DBAPIError as error:  # its own text would repeat the statement with all parameters
+    except DBAPIError as error:  # the error's own text repeats the statement with all parameters
         raise OperatorNeeded(f"store: cannot {what}: {error.orig}", remedy(str(error.orig))) from error
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise OperatorNeeded(f"store: cannot {what}: {error}", remedy(str(error))) from error
 
 
-# --- One database of one wallet: reads and writes as transactions of their own, every failure said in words.
+# --- One database of one wallet: each read and write is a transaction, each failure becomes OperatorNeeded.
 
 
 WRITE = "trimtab_write"
@@ -61,7 +62,7 @@ WRITE = "trimtab_write"
 
 @contextmanager
 def write_transaction(engine: Engine) -> Iterator[Connection]:
-    """A connection in a transaction that has SQLite's write lock from its first moment."""
+    """Yield a connection in a transaction that has SQLite's write lock from its first moment."""
     with engine.connect() as db:
         marks = db.info
         marks[WRITE] = True
@@ -73,7 +74,7 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
 
 
 class Database:
-    """Transactions on the store. `coin` is the wrapped native coin: native coin comes from no other token's Withdrawal."""
+    """Transactions on the store. `coin` is the wrapped native coin: only its Withdrawal events are native coin."""
 
     def __init__(self, engine: Engine, wallet: str, coin: str = "") -> None:
         self.engine = engine
@@ -81,7 +82,7 @@ class Database:
         self.coin = coin
 
     def close(self) -> None:
-        """Lets go of the database."""
+        """Close the database."""
         self.engine.dispose()
 
     @contextmanager
@@ -120,25 +121,25 @@ def max_value(db: Connection, column: InstrumentedAttribute[int]) -> int:
 
 
 def insert_rows(db: Connection, kind: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
-    """Inserts rows, each with the same columns."""
+    """Insert rows, each with the same columns."""
     if rows:
         db.execute(_insert(kind), list(rows))
 
 
 def insert_returning_id(db: Connection, kind: type[Base], /, **row: object) -> int:
-    """Inserts a row and returns its number."""
+    """Insert a row and return its number."""
     (number,) = cast("tuple[int]", db.execute(_insert(kind), row).inserted_primary_key)
     return number
 
 
 def upsert_rows(db: Connection, kind: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
-    """Inserts rows, or writes their columns where there is one of that primary key; each with the same columns."""
+    """Insert rows, or update them by primary key; each with the same columns."""
     if rows:
         db.execute(upsert(kind, frozenset(rows[0]), db.dialect.name), list(rows))
 
 
 def insert_new_rows(db: Connection, kind: type[Base], rows: Iterable[Mapping[str, object]]) -> int:
-    """Inserts rows, but for those whose key is there already; returns how many were new."""
+    """Insert rows whose key is new; return their number."""
     statement = insert_new(kind, db.dialect.name)
     return sum(db.execute(statement, row).rowcount for row in rows)
 
@@ -155,7 +156,7 @@ def _insert(kind: type[Base]) -> Insert:
 
 @cache
 def upsert(kind: type[Base], names: frozenset[str], dialect: str) -> Insert:
-    """Writes the columns `names`, also of a row that is there."""
+    """Build an insert that updates the columns `names` of an existing row."""
     keys = [column.name for column in inspect(kind).primary_key]
     made = _inserting(kind, dialect)
     return made.on_conflict_do_update(index_elements=keys, set_={name: made.excluded[name] for name in sorted(names - {*keys})})
@@ -163,50 +164,50 @@ def upsert(kind: type[Base], names: frozenset[str], dialect: str) -> Insert:
 
 @cache
 def insert_new(kind: type[Base], dialect: str) -> Insert:
-    """Leaves a row that is there as it is; tells how many were written, which PostgreSQL's drivers else do not."""
+    """Build an insert that keeps an existing row and reports the number written, which PostgreSQL's drivers else do not."""
     return _inserting(kind, dialect).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
 def _inserting(kind: type[Base], dialect: str) -> sqlite.Insert | postgresql.Insert:
-    """Each of the two knows its own words for rows that are there already."""
+    """Return the dialect's own insert, since each has its own syntax for conflicts."""
     if dialect == "sqlite":
         return sqlite.insert(kind)
-    from sqlalchemy.dialects import postgresql  # no store of SQLite loads it
+    from sqlalchemy.dialects import postgresql  # not loaded for SQLite
 
     return postgresql.insert(kind)
 
 
-# --- Facts of the store by their key: read several at a time, written in one statement.
+# --- Facts of the store by key: several read at a time, written in one statement.
 
 
 def read_facts(db: Connection, *keys: str) -> dict[str, str]:
-    """Those of the keys that are there, with their values."""
+    """Values of the keys that exist."""
     return dict(db.execute(_several(len(keys)), {f"key{place}": key for place, key in enumerate(keys)}).all())
 
 
 def facts_with_prefix(db: Connection, prefix: str) -> Iterable[tuple[str, str]]:
-    """Keys that begin so, with their values."""
+    """Keys with that prefix, with their values."""
     return db.execute(select(MetaRow.key, MetaRow.value).where(MetaRow.key.startswith(prefix)))
 
 
 def fact_text(db: Connection, key: str) -> str:
-    """The value of a key; "" where it is not there."""
+    """The value of a key; "" if it is missing."""
     return find_fact(db, key) or ""
 
 
 def find_fact(db: Connection, key: str) -> str | None:
-    """The value of a key; None where it is not there."""
+    """The value of a key; None if it is missing."""
     found: str | None = db.scalar(_one(), {"key": key})
     return found
 
 
 def fact_number(db: Connection, key: str) -> int:
-    """The whole number of a key; 0 where it is not there. Raises OperatorNeeded where it is none."""
+    """The whole number of a key; 0 if it is missing. Raises OperatorNeeded if it is not a number."""
     return parse_fact_number(key, find_fact(db, key))
 
 
 def parse_fact_number(key: str, value: str | None) -> int:
-    """The same of a value that was read."""
+    """Parse the whole number of a key; 0 for None. Raises OperatorNeeded if it is not a number."""
     try:
         return 0 if value is None else int(value)
     except ValueError:
@@ -214,12 +215,12 @@ def parse_fact_number(key: str, value: str | None) -> int:
 
 
 def write_facts(db: Connection, facts: Mapping[str, object]) -> None:
-    """Writes values in the place of those that were there."""
+    """Write values, replacing existing ones."""
     upsert_rows(db, MetaRow, [{"key": key, "value": str(value)} for key, value in facts.items()])
 
 
 def delete_facts(db: Connection, *keys: str) -> None:
-    """Removes keys that are there."""
+    """Delete keys, if they exist."""
     db.execute(_drop(), [{"gone": key} for key in keys])
 
 

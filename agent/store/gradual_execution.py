@@ -1,7 +1,7 @@
-"""Corrections under way over time, and orders that wait: what began them is written once, how far they are the receipts say.
+"""Stored gradual executions and limit orders: their start is written once, their progress follows from the receipts.
 
-A round is written down before anything of it is sent, with the draw for the round after it. It is done once a swap of its step
-is in a block; a reorganisation that takes the block takes the round back, and a restart finds both as they were.
+A slice is recorded before anything of it is sent, with the draw for the slice after it. It is done once a swap of its step is in a block; a
+reorg that takes the block undoes it, and a restart finds both as they were.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _CONSUMED = tuple(state.value for state in CONSUMED)
 
 @dataclass(frozen=True, slots=True)
 class PastGradualExecution:
-    """A campaign as it stands or ended, for people; `state` is "open" or "ended", with the reason in `why`."""
+    """A gradual execution for display; `state` is "open" or "ended", with the reason in `why`."""
 
     underway: ExecutionProgress
     state: str
@@ -56,17 +56,18 @@ class PastGradualExecution:
 
 
 class GradualExecutionStore(Database):
-    """Each method is a transaction of its own."""
+    """Gradual executions and limit orders; each method is a transaction of its own."""
 
     def store_next_draw(self, draw: SliceDraw) -> None:
-        """Remembers the draw for the first round of the next campaign, unless there is one already."""
+        """Store the draw for the first slice of the next execution, unless there is one already."""
         with self._write("write a draw down") as db:
             if database.find_fact(db, SLICE_DRAW) is None:
                 database.write_facts(db, {SLICE_DRAW: f"{draw.size_ppm} {draw.wait_ppm}"})
 
     def begin_gradual_execution(self, campaign: GradualExecution) -> str:
-        """Writes a campaign down and returns its id; its first draw is used up. Raises OperatorNeeded while another is open, unless
-        a purchase takes its place: what is left of a purchase before is part of it.
+        """Record an execution and return its id; its first draw is used up.
+
+        Raises OperatorNeeded while another is open, unless a purchase replaces it: the rest of an earlier purchase is part of it.
         """
         with self._write("write a campaign down") as db:
             if campaign.purchase is not None:
@@ -78,9 +79,9 @@ class GradualExecutionStore(Database):
             return _add(db, EXECUTION, campaign.began_s, codec.dumps(campaign))
 
     def begin_slice(self, campaign_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw) -> None:
-        """Writes a round, or a try at it, down before it is sent; `draw` is for the round after it, drawn once for all tries.
+        """Record a slice, or another attempt at it, before it is sent; `draw` is for the slice after it, drawn once for all attempts.
 
-        `at_s` is the chain time it is planned at. Raises Refused for a campaign or order that is not open: it was ended meanwhile.
+        `at_s` is the chain time it is planned at. Raises Refused if the execution or order is not open: it was ended meanwhile.
         """
         with self._write("write a round down") as db:
             if campaign_id not in [row.id for row in _open(db)]:
@@ -91,7 +92,7 @@ class GradualExecutionStore(Database):
             insert_rows(db, ExecutionSliceRow, [row | {"size_ppm": used.size_ppm, "wait_ppm": used.wait_ppm}])
 
     def end_gradual_execution(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
-        """Ends a campaign or an order by name; False when none of that id is open."""
+        """End an execution or an order; False if none of that id is open."""
         with self._write("write the end of a campaign") as db:
             rows = [row for row in _open(db) if row.id == campaign_id]
             for row in rows:
@@ -99,7 +100,7 @@ class GradualExecutionStore(Database):
             return bool(rows)
 
     def gradual_executions(self, limit: int = 20) -> tuple[PastGradualExecution, ...]:
-        """The newest campaigns, newest first."""
+        """The newest executions, newest first."""
         with self._read("read the campaigns") as db:
             return tuple(
                 PastGradualExecution(_progress(db, row, self.wallet, self.coin), row.state, row.why, row.ended_s)
@@ -107,25 +108,25 @@ class GradualExecutionStore(Database):
             )
 
     def slice_of_step(self, step_id: str) -> tuple[str, int] | None:
-        """Campaign or order, and number, of the round that a step tried; None where it was none."""
+        """Execution or order, and number, of the slice that a step attempted; None if it attempted none."""
         with self._read("read the rounds") as db:
             row = first_row(db, _by_step(), ExecutionSliceRow, of=step_id)
             return None if row is None else (row.campaign_id, row.number)
 
     # orders
     def add_order(self, order: LimitOrder) -> LimitOrder:
-        """Writes an order down; it comes back with its id."""
+        """Record an order and return it with its id."""
         with self._write("write an order down") as db:
             return replace(order, id=_add(db, ORDER, order.begun_s, codec.dumps(replace(order, id=""))))
 
     def orders(self, limit: int = 1000) -> tuple[LimitOrder, ...]:
-        """The newest orders that wait for their price, ended ones too, oldest first. One whose swap is in a block is filled."""
+        """The newest limit orders, ended ones too, oldest first. An order whose swap is in a block is filled."""
         with self._read("read the orders") as db:
             return tuple(reversed([_order(db, row) for row in all_rows(db, _newest(), GradualExecutionRow, kind=ORDER, limit=limit)]))
 
 
 def with_gradual_execution(db: Connection, wallet: str, coin: str, history: History, chain_now_s: int) -> History:
-    """The history with the campaign that is under way, when the last one ended, what it leaves to the next, and the draw that waits."""
+    """Return the history with the execution under way, the end and carryover of the last one, and the stored draw."""
     rows = _open(db, EXECUTION)
     drawn = database.find_fact(db, SLICE_DRAW)
     over = all_rows(db, _over(), GradualExecutionRow)
@@ -140,7 +141,7 @@ def with_gradual_execution(db: Connection, wallet: str, coin: str, history: Hist
 
 
 def _shared_budget_spent(db: Connection, wallet: str, coin: str, chain_now_s: int) -> BudgetCarryover | None:
-    """What the newest campaign that ended has taken of the budget that the next shares with it; None once that time is over."""
+    """Budget that the newest ended execution has used and shares with the next; None once its time is over."""
     row = first_row(db, _ended(), GradualExecutionRow)
     if row is None:
         return None
@@ -152,7 +153,7 @@ def _shared_budget_spent(db: Connection, wallet: str, coin: str, chain_now_s: in
 
 
 def _progress(db: Connection, row: GradualExecutionRow, wallet: str, coin: str) -> ExecutionProgress:
-    """How far a campaign is: rounds by the swaps that a block has, value and loss by the receipts of all its transactions."""
+    """Progress of an execution: slices by the swaps in blocks, value and loss by the receipts of all its transactions."""
     campaign = _loaded(GradualExecution, row)
     rounds = all_rows(db, _rounds(), ExecutionSliceRow, of=row.id)
     mined = _mined(db, [one.step_id for one in rounds])
@@ -174,7 +175,7 @@ def _progress(db: Connection, row: GradualExecutionRow, wallet: str, coin: str) 
 
 
 def _sold(intents: Sequence[Intent], wallet: str, coin: str) -> tuple[tuple[str, int], ...]:
-    """What the wallet gave, base units by token, native coin as its wrapped token."""
+    """Base units by token that the wallet gave, native coin as its wrapped token."""
     given: dict[str, int] = {}
     for intent in intents:
         for token, raw in intent.changes(wallet, coin).items():

@@ -1,4 +1,4 @@
-"""Intents in the database: written down, moved along the transition table, found again."""
+"""Journal of intents in the database: record, move along the transition table, query."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ def intend(  # noqa: PLR0913
     deadline_s: int | None,
     replaces: str | None = None,
 ) -> Intent:
-    """A new intent, PLANNED. With `replaces` it takes the nonce of that one, the newest open at it whose bytes are out; a CANCEL
-    without it takes the one open there is.
+    """Record a new intent, PLANNED.
+
+    With `replaces` it takes the nonce of that one, the newest open at it whose bytes were sent; a CANCEL without it takes the one open
+    there.
     """
     rivals = all_rows(db, _rivals(), IntentRow, nonce=tx.nonce)
     place = _place(rivals, kind, replaces)
@@ -71,9 +73,9 @@ def intend(  # noqa: PLR0913
 
 
 def _place(rivals: Sequence[IntentRow], kind: IntentKind, replaces: str | None) -> str | None:
-    """Id of the one among open rivals whose nonce a new intent may take; None when it may take none.
+    """Id of the open rival whose nonce a new intent may take; None if it may take none.
 
-    Each is replaced by one at most, by the same kind for more or by a cancel; a cancel only by a cancel.
+    Each is replaced by one at most, by the same kind for a higher fee or by a cancel; a cancel only by a cancel.
     """
     cancel = IntentKind.CANCEL.value
     if replaces is None:
@@ -97,11 +99,10 @@ def advance(  # noqa: PLR0913
     note: str,
     event: IntentEvent | None = None,
 ) -> Intent:
-    """Moves an intent. ValueError for what the table forbids, by pair, guard or `event`, and for a second hash.
+    """Move an intent. Raises ValueError if the table forbids it, by pair, guard or `event`, and for a second hash.
 
-    What its receipt means to the books comes and goes in the same transaction: with the receipt of an action on liquidity what
-    it did to the position, and with a receipt that a reorganisation takes its entry in the budgets. At no moment is one known
-    without the other.
+    The effects of a receipt are written in the same transaction: with the receipt of a liquidity action its position change, and with a
+    receipt that a reorg takes its entry in the budgets. Neither is ever stored without the other.
     """
     found = _row(db, intent_id)
     before = IntentState(found.state)
@@ -110,7 +111,7 @@ def advance(  # noqa: PLR0913
     _require(db, found, to if event is None else event, to, tx_hash, receipt)
     known_hash = tx_hash or found.tx_hash
     kept = found.receipt_json if receipt is None else codec.dumps(receipt)
-    if to not in CONSUMED:  # a reorganisation takes the receipt with it
+    if to not in CONSUMED:  # a reorg removes the receipt too
         kept = None
     if found.receipt_json is not None and kept != found.receipt_json:
         budgets.unbook_intent(db, records.intent_from_row(found))
@@ -135,7 +136,7 @@ def _moved(
 def _require(
     db: Connection, found: IntentRow, move: IntentState | IntentEvent, to: IntentState, tx_hash: str | None, receipt: Receipt | None
 ) -> None:
-    """Raises ValueError unless the table has this move, it leads to `to`, and its guard agrees."""
+    """Raise ValueError unless the table has this move, it leads to `to`, and its guard agrees."""
     try:
         move_by = find_rule(IntentState(found.state), move)
     except ValueError as error:
@@ -147,7 +148,7 @@ def _require(
 
 
 def _facts(db: Connection, found: IntentRow, tx_hash: str | None, receipt: Receipt | None) -> TransitionFacts:
-    """What the guards go by."""
+    """Facts that the guards of the table read."""
     peers = family(find(db, nonce=found.nonce), found.id)
     ended = next((peer for peer in peers if peer.id != found.id and peer.state in ENDED_IN_BLOCK), None)
     adoption = _adoption(db)
@@ -162,9 +163,9 @@ def _facts(db: Connection, found: IntentRow, tx_hash: str | None, receipt: Recei
 
 
 def family(at_nonce: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
-    """All of `at_nonce`, oldest first, that share their nonce with an intent by replacing one another, itself among them.
+    """All of `at_nonce`, oldest first, that share their nonce with an intent by replacement, itself included.
 
-    What a chain took back long ago has the same nonce and decides nothing.
+    Transactions that a reorg removed long ago have the same nonce and do not count.
     """
     place = {intent.id: intent.replaces for intent in at_nonce}
 
@@ -186,26 +187,26 @@ def _remember_position(db: Connection, row: IntentRow, wallet: str, receipt: Rec
 
 
 def grant(db: Connection, intent_id: str) -> Grant:
-    """The grant an intent was written down with."""
+    """Return the grant an intent was recorded with."""
     return records.decode_json(Grant, records.decompress_text(_row(db, intent_id).grant_z))
 
 
 def find(
     db: Connection, *, open_only: bool = False, unbooked: bool = False, nonce: int | None = None, step_id: str | None = None
 ) -> Sequence[Intent]:
-    """Intents that fit all that is asked, oldest first."""
+    """Intents that match all given filters, oldest first."""
     given = {"nonce": nonce, "step_id": step_id, "settled": ledger_sums.settled_to(db) if unbooked else None}
     asked = {name: value for name, value in given.items() if value is not None}
     return _intents(db, _found(open_only, frozenset(asked)), **asked)
 
 
 def ended_in_block(db: Connection, limit: int) -> Sequence[Intent]:
-    """The newest intents that a block ended and that no adoption has left behind, newest first."""
+    """The newest intents that ended in a block since the last adoption, newest first."""
     return _intents(db, _ended(), after=database.fact_number(db, ADOPTED_AFTER), limit=limit)
 
 
 def undecided_at(db: Connection, nonce: int) -> Sequence[Intent]:
-    """Ended intents of that nonce that may be mined after all: something open shares it with them, and nothing ended in a block."""
+    """Ended intents of that nonce that may still be mined: an open one shares it with them, and none ended in a block."""
     at_nonce = find(db, nonce=nonce)
     found = []
     for intent in at_nonce:
@@ -232,7 +233,7 @@ def moves(db: Connection, intent_id: str) -> tuple[records.IntentTransition, ...
 
 
 def expected_nonce(db: Connection) -> int | None:
-    """Adopted nonce, or one more than the highest that an intent since then has used up on the chain."""
+    """Adopted nonce, or one more than the highest that an intent since then has used on the chain."""
     adoption = _adoption(db)
     if adoption is None:
         return None
@@ -242,12 +243,12 @@ def expected_nonce(db: Connection) -> int | None:
 
 
 def adopt_nonce(db: Connection, nonce: int) -> None:
-    """From here on the chain's next nonce is `nonce`, whatever earlier intents used."""
+    """Adopt `nonce` as the chain's next one, whatever earlier intents used."""
     database.write_facts(db, {ADOPTED_NONCE: nonce, ADOPTED_AFTER: max_value(db, IntentRow.seq)})
 
 
 def _adoption(db: Connection) -> tuple[int, int] | None:
-    """Nonce that was adopted last, and the newest intent by then; None before the first adoption."""
+    """The nonce adopted last, and the newest intent by then; None before the first adoption."""
     found = database.read_facts(db, ADOPTED_NONCE, ADOPTED_AFTER)
     return (int(found[ADOPTED_NONCE]), int(found[ADOPTED_AFTER])) if len(found) == 2 else None
 
@@ -275,7 +276,7 @@ _without_position = cache(lambda: delete(LiquidityRow).where(LiquidityRow.intent
 
 @cache
 def _found(open_only: bool, asked: frozenset[str]) -> Select[Any]:
-    """Intents, oldest first: of a nonce, of a step, consumed without a budget beyond those that are settled."""
+    """Select intents, oldest first: by nonce, by step, or consumed without a budget beyond the settled ones."""
     query = select(IntentRow).order_by(IntentRow.seq)
     if open_only:
         query = query.where(IntentRow.state.in_(_OPEN))
@@ -289,12 +290,12 @@ def _found(open_only: bool, asked: frozenset[str]) -> Select[Any]:
 
 @cache
 def _used() -> Select[Any]:
-    """From the highest nonce down to the first that fits; said so that SQLite does not gather all by state or number, and sort."""
+    """Select from the highest nonce down to the first match, so that SQLite does not collect and sort all rows."""
     fits = func.coalesce(IntentRow.state, "").in_(_CONSUMED), IntentRow.seq + 0 > bindparam("after")
     return select(IntentRow.nonce).where(*fits).order_by(IntentRow.nonce.desc()).limit(1)
 
 
-# --- How long looks are kept: what led to a transaction for ever, of all others the newest.
+# --- Retention of steps: those with a transaction for ever, of all others the newest.
 
 
 MOST_AT_ONCE = 500
@@ -302,7 +303,7 @@ MOST_AT_ONCE = 500
 
 
 def prune(db: Connection, keep: int) -> int:
-    """Removes looks without a transaction beyond the newest `keep` of all; returns how many.
+    """Delete steps without a transaction beyond the newest `keep` of all steps; return how many.
 
     The very first one stays: schedules count from it.
     """

@@ -1,4 +1,4 @@
-"""Opens a store: file mode, durability, migrations, and whether it belongs to this wallet and chain."""
+"""Open and migrate a store: file mode, durability, and a check that it belongs to this wallet and chain."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _CHECKED_BYTES = 64 * 1024 * 1024
 
 
 def open_store(url: str, chain_id: int, wallet: str, coin: str = "", books: str = LIVE) -> Store:
-    """The store at `url` (SQLAlchemy form), migrated to the present version, made when it does not exist; `coin` is the chain's
-    wrapped native coin, `books` whose it holds: "live" or "paper".
+    """Open the store at `url` (SQLAlchemy form), migrated to the present version; create it if it does not exist.
 
-    Raises ConfigError for an address that is none, OperatorNeeded when it belongs to another wallet or chain, holds other books, was
-    written by a newer trimtab, is corrupt, or cannot be written.
+    `coin` is the chain's wrapped native coin, `books` the kind of data: "live" or "paper". Raises ConfigError for an invalid address,
+    OperatorNeeded if the store belongs to another wallet or chain, holds other data, was written by a newer trimtab, is corrupt, or cannot
+    be written.
     """
     place = _parse(url)
     path = sqlite_path(url)
@@ -55,7 +55,7 @@ def open_store(url: str, chain_id: int, wallet: str, coin: str = "", books: str 
 
 
 def sqlite_path(url: str) -> Path | None:
-    """The file of an SQLite store; None for a database server."""
+    """Path of an SQLite store; None for a database server."""
     place = _parse(url)
     if place.get_backend_name() != "sqlite":
         return None
@@ -67,12 +67,12 @@ def sqlite_path(url: str) -> Path | None:
 def _parse(url: str) -> URL:
     try:
         return make_url(url)
-    except (ArgumentError, ValueError):  # the text may hold a password: it is not repeated
+    except (ArgumentError, ValueError):  # the text may contain a password: it is not repeated
         raise ConfigError("store.url is not a database address; write sqlite:///trimtab.db") from None
 
 
 def _private(path: Path) -> None:
-    """Owner-only file (T18) before SQLite touches it; the write-ahead log inherits its mode. One that others may write is refused."""
+    """Create an owner-only file (T18) before SQLite opens it; the write-ahead log inherits its mode. Refuse one that others may write."""
     if not path.parent.is_dir():
         raise ConfigError(f"store.url: folder {str(path.parent)!r} does not exist; create it or name another")
     require_private(path, "store", companions=True)
@@ -82,7 +82,7 @@ def _private(path: Path) -> None:
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
-    require_private(path, "store", companions=True)  # in a folder like /tmp somebody may have made it a moment ago
+    require_private(path, "store", companions=True)  # in a folder like /tmp another user may have created it a moment ago
 
 
 def _engine(place: URL) -> Engine:
@@ -92,13 +92,13 @@ def _engine(place: URL) -> Engine:
         raise ConfigError(f"store.url: no driver for {place.drivername!r}: {error}; write sqlite:///trimtab.db") from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _durable)
-        # A listener would do, but engines that have one look for listeners around every statement: a third of what statements cost.
+        # Not a listener: an engine with one checks for listeners around every statement, a third of a statement's cost.
         engine.dialect.do_begin = _begin  # type: ignore[assignment, method-assign]  # a dialect's own hook
     return engine
 
 
 def _durable(connection: Any, _record: object) -> None:
-    """Each commit is on the disk before it returns; transactions are begun by `_begin`, not by the driver."""
+    """Make each commit durable before it returns; transactions are begun by `_begin`, not by the driver."""
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
@@ -109,13 +109,13 @@ def _durable(connection: Any, _record: object) -> None:
 
 
 def _begin(connection: PoolProxiedConnection) -> None:
-    """A writer takes its lock at once: a lock taken halfway could fail after the first statement."""
+    """Take the write lock at once: taken halfway, it could fail after the first statement."""
     raw: Any = connection.dbapi_connection
     raw.execute("BEGIN IMMEDIATE" if WRITE in connection.info else "BEGIN")
 
 
 def _found(engine: Engine, path: Path | None) -> str | None:
-    """Version of a store that was checked; None for one that holds no tables."""
+    """Version of a checked store; None if it has no tables."""
     with engine.connect() as connection, connection.begin():
         if path is not None:
             _check(connection, path)
@@ -131,7 +131,7 @@ def _check(connection: Connection, path: Path) -> None:
 
 
 def _version(connection: Connection) -> str | None:
-    """Version of the store; None for one that holds no tables."""
+    """Version of the store; None if it has no tables."""
     if not connection.dialect.has_table(connection, "alembic_version"):
         if not inspect(connection).get_table_names():
             return None
@@ -146,9 +146,9 @@ def _version(connection: Connection) -> str | None:
 
 
 def upgrade(url: str) -> tuple[str | None, str, Path | None]:
-    """Brings the store at `url` to the present version: what it was, what it is, and where the copy of before lies, if one was made.
+    """Migrate the store at `url`; return its version before, its version now, and the path of the backup, if one was made.
 
-    Raises ConfigError when there is no store, OperatorNeeded as `open_store`.
+    Raises ConfigError if there is no store, OperatorNeeded like `open_store`.
     """
     path = sqlite_path(url)
     if path is not None and not path.is_file():
@@ -166,8 +166,9 @@ def upgrade(url: str) -> tuple[str | None, str, Path | None]:
 
 
 def _migrate(engine: Engine) -> Path | None:
-    """All migrations in one transaction: an interrupted one leaves the store as it was. A store with anything in it is copied
-    first; returns where to. A new SQLite file is made at once as the migrations would leave it.
+    """Run all migrations in one transaction: an interrupted one leaves the store as it was.
+
+    A store with data is backed up first; returns the path of the backup. A new SQLite file is created in its final form.
     """
     with engine.connect() as connection, connection.begin():
         before = _version(connection)
@@ -189,7 +190,7 @@ def _migrate(engine: Engine) -> Path | None:
 
 
 def run_migrations(connection: Connection) -> None:
-    """Takes the tables of a connection's transaction to the present version, script by script."""
+    """Migrate the tables of a connection's transaction to the present version, script by script."""
     from alembic import command
     from alembic.config import Config
 
@@ -201,8 +202,8 @@ def run_migrations(connection: Connection) -> None:
 
 @compiles(CreateIndex, "postgresql")
 def _partial(create: CreateIndex, compiler: Any, **more: Any) -> str:
-    """Partial indexes have the same rows on PostgreSQL as on SQLite. The models name SQLite's alone: the other dialect would be loaded
-    at every start.
+    """Compile partial indexes alike on PostgreSQL and SQLite. The models name SQLite's alone, so that the other dialect is not always
+    loaded.
     """
     options = create.element.dialect_options
     if options["postgresql"]["where"] is None:

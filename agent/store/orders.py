@@ -1,4 +1,4 @@
-"""How orders stand, and what a unit of the portfolio was worth: written before anything is done about it, found again by a restart."""
+"""Stored conditional orders and NAV per share: written before anything is done about them, read again after a restart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAV_PER_SHARE = "unit_value"
 
 
 class OrderRow(Base):
-    """How one order stands, as JSON."""
+    """State of one order, as JSON."""
 
     __tablename__ = "orders"
     token: Mapped[str] = mapped_column(String(42), primary_key=True)
@@ -35,14 +35,14 @@ class OrderStore(Database):
     """Orders by token and kind; each method is a transaction of its own."""
 
     def standing_orders(self) -> tuple[tuple[ConditionalOrder, ...], int]:
-        """All orders, and the turn of what was read: to be handed back with what is written."""
+        """All orders, and their version, to be passed back when they are written."""
         with self._read("read the orders") as db:
             return read_orders(db), orders_version(db)
 
     def update_orders(self, orders: Sequence[ConditionalOrder], unit_value: NavPerShare | None, at_version: int) -> bool:
-        """Writes how orders stand now, and forgets those that are not among them; the same a second time writes nothing.
+        """Write the states of orders, and delete those not among them; writing the same twice changes nothing.
 
-        False, and nothing written, when they were written by somebody else since `at_turn`.
+        False, and nothing written, if another process wrote them since `at_version`.
         """
         with self._read("read the orders") as db:
             if _same(db, orders, unit_value):
@@ -67,7 +67,7 @@ def read_orders(db: Connection) -> tuple[ConditionalOrder, ...]:
 
 
 def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | None:
-    """What a unit was worth by the fact UNIT, with what the agent's transactions have lost since; None before it was written."""
+    """NAV per share by the fact NAV_PER_SHARE, with the loss of the agent's transactions since; None before it was written."""
     if NAV_PER_SHARE not in facts:
         return None
     kept = decode_json(NavPerShare, facts[NAV_PER_SHARE])
@@ -75,7 +75,7 @@ def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | Non
 
 
 def orders_version(db: Connection) -> int:
-    """How often orders were written."""
+    """Number of times the orders were written."""
     return database.fact_number(db, ORDERS_VERSION)
 
 

@@ -1,4 +1,4 @@
-"""What a store of paper books remembers beside them: the paper wallet, and what the live store trusts and has seen of prices."""
+"""Stored state of paper trading: the paper wallet, and trusted contracts and prices copied from the live store."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ class PaperStore(Database):
     """The paper wallet; each method is a transaction of its own."""
 
     def paper(self) -> PaperWallet | None:
-        """The paper wallet; None before it began."""
+        """The paper wallet; None before it was created."""
         with self._read("read the paper wallet") as db:
             kept = database.find_fact(db, STATE)
             return None if kept is None else decode_json(PaperWallet, kept)
 
     def begin_paper(self, begun: PaperWallet) -> None:
-        """Writes the wallet that it all begins with. Raises ConfigError where there is one already."""
+        """Record the initial paper wallet. Raises ConfigError if there is one already."""
         with self._write("begin the paper wallet") as db:
             if database.find_fact(db, STATE) is not None:
                 raise ConfigError("paper trading has begun already", "leave --value and --start away; to begin anew remove the paper store")
             database.write_facts(db, {STATE: codec.dumps(begun)})
 
     def save_paper(self, state: PaperWallet) -> None:
-        """Writes how the wallet stands now, all of it at once. Raises OperatorNeeded where it never began."""
+        """Save the paper wallet as a whole. Raises OperatorNeeded if there is none."""
         with self._write("write the paper wallet") as db:
             if database.find_fact(db, STATE) is None:
                 raise OperatorNeeded("the paper wallet never began", "trimtab paper begins one")
             database.write_facts(db, {STATE: codec.dumps(state)})
 
     def copy_pins(self, live: Path) -> None:
-        """Takes over what the live store at `live` pins now, and nothing else than that; without one nothing is pinned."""
+        """Replace the pins by those of the live store at `live`; without a live store nothing is pinned."""
         told = [(kind, _rows_of_store(live, kind)) for kind in (PinRow, ImplementationRow)]
         with self._write("take over what is trusted") as db:
             for kind, found in told:
@@ -51,14 +51,14 @@ class PaperStore(Database):
                 insert_rows(db, kind, found)
 
     def copy_prices(self, live: Path) -> None:
-        """Takes over the prices that the live store has recorded, for weights and triggers that ask for their past."""
+        """Copy the live store's recorded prices, for weights and triggers that need history."""
         found = _rows_of_store(live, PriceRow)
         with self._write("take over prices") as db:
             insert_new_rows(db, PriceRow, found)
 
 
 def _rows_of_store(live: Path, kind: type[Base]) -> list[dict[str, object]]:
-    """Rows of a table of another store, only read; none where there is none, or it is too old to have the table."""
+    """Rows of a table of another store, read only; empty if the store or the table does not exist."""
     if not live.is_file():
         return []
     table, names = kind.__tablename__, [column.name for column in kind.__table__.columns]

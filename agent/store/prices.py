@@ -1,4 +1,4 @@
-"""Prices of the past: at most one per token and hour, kept for a bounded time, each with the source that told it."""
+"""Stored price history: at most one price per token and hour with its source, kept for a bounded time; and chosen weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AGENT_SOURCE = "look"
 
 @dataclass(frozen=True, slots=True)
 class PriceSpan:
-    """What the store has of one token from one source: how many hours, first and last in chain seconds."""
+    """Prices of one token from one source: number of hours, first and last in chain seconds."""
 
     token: str
     source: str
@@ -38,9 +38,9 @@ class PriceStore(Database):
     """Recorded prices; each method is a transaction of its own. Prices of another numeraire are other prices."""
 
     def record_prices(self, numeraire: str, points: Sequence[PricePoint], source: str = AGENT_SOURCE) -> int:
-        """Writes prices down, the first of each token and hour for good; returns how many were new.
+        """Record prices, the first of each token and hour for good; return how many were new.
 
-        What is KEPT_S older than the newest own look is forgotten, and not taken.
+        Prices KEPT_S older than the agent's newest are deleted, and not recorded.
         """
         with self._write("write prices down") as db:
             newest_s = max((point.at_s for point in points), default=0)
@@ -60,12 +60,12 @@ class PriceStore(Database):
         return tuple(PricePoint(row.token, row.at_s, _price(row.price)) for row in sorted(last.values(), key=lambda r: (r.at_s, r.token)))
 
     def has_prices(self, numeraire: str, at_s: int) -> bool:
-        """Whether a look has written prices down in the hour of `at_s` already."""
+        """True if a cycle has recorded prices in the hour of `at_s`."""
         with self._read("read prices") as db:
             return db.scalar(_select_agent_prices(), {"numeraire": numeraire, "hour": at_s // HOUR_S}) is not None
 
     def price_spans(self, numeraire: str) -> tuple[PriceSpan, ...]:
-        """What is there of each token, by token and source."""
+        """Recorded spans by token and source."""
         query = select(PriceRow.token, PriceRow.source, func.count(), func.min(PriceRow.at_s), func.max(PriceRow.at_s))
         with self._read("read prices") as db:
             rows = db.execute(
@@ -76,7 +76,7 @@ class PriceStore(Database):
             return tuple(PriceSpan(*row) for row in rows)
 
     def forget_prices(self, numeraire: str, source: str) -> int:
-        """Removes what one source told in that numeraire; returns how many."""
+        """Delete the prices of one source in that numeraire; return how many."""
         with self._write("remove prices") as db:
             gone = delete(PriceRow).where(PriceRow.numeraire == numeraire, PriceRow.source == source)
             return db.execute(gone).rowcount
@@ -121,14 +121,14 @@ def _older() -> Delete:
     return delete(PriceRow).where(PriceRow.hour < bindparam("before"))
 
 
-# --- Weights that an allocator chose: every choice stays on record, the newest one counts.
+# --- Weights chosen by allocators: every choice is kept, the newest counts.
 
 
 class AllocationStore(Database):
-    """Chosen weights by whom they belong to: "" is the portfolio itself, others are strategies of it."""
+    """Chosen weights by owner: "" is the portfolio itself, others are its strategies."""
 
     def record_allocation(self, chosen: Allocation, owner: str = "") -> None:
-        """Writes a choice down; the same one a second time changes nothing."""
+        """Record a choice; recording it twice changes nothing."""
         with self._write("write chosen weights down") as db:
             newest, text = first_row(db, _newest(), AllocationRow, owner=owner, limit=1), codec.dumps(chosen)
             if newest is None or newest.chosen_json != text:

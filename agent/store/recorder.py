@@ -1,4 +1,4 @@
-"""Steps as files: one canonical JSON document each, written whole or not at all, the oldest removed where there are too many."""
+"""Recorder of steps as files: one canonical JSON document each, written whole or not at all; the oldest are removed beyond the limits."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _STALE_S = 3_600
 
 @dataclass(frozen=True, slots=True)
 class RecordedStep:
-    """A step as it was: what it decided from, and what came of it.
+    """A recorded step: its input and its result.
 
-    `version` is trimtab's, `config` the SHA-256 of the config file, `books` whose books it was decided by (live or paper), `step` its
-    id in the store, `now_s` when it began. `decision`, `reason` and `outcome` are as the store has them. `asked` is what asked for it
-    (None: it was written before that was).
+    `version` is trimtab's, `config` the SHA-256 of the config file, `books` the kind of store (live or paper), `step` its id in the store,
+    `now_s` when it began. `decision`, `reason` and `outcome` are as the store has them. `asked` is the request behind it (None in files of
+    earlier versions).
     """
 
     format: str
@@ -48,7 +48,7 @@ class RecordedStep:
 
 
 def load_recorded_step(text: str) -> RecordedStep:
-    """What a file holds. Raises ConfigError saying why it is no recorded step."""
+    """Parse a recorded step. Raises ConfigError with the reason if it is not one."""
     found = codec.loads(RecordedStep, text)
     if found.format != FORMAT:
         raise ConfigError("it is no recorded step", "name a folder written by trimtab run --record")
@@ -57,17 +57,17 @@ def load_recorded_step(text: str) -> RecordedStep:
 
 @dataclass(frozen=True, slots=True)
 class RecorderLimits:
-    """How many files, and how many bytes of them, stay."""
+    """Largest number of files, and of their bytes, that are kept."""
 
     files: int
     octets: int
 
 
 class StepRecorder:
-    """Hears each step of a store and writes it down. What it cannot write it tells, and the agent goes on: nothing depends on it."""
+    """Writes each step of a store to a file. A failed write is reported, and the agent continues: nothing depends on it."""
 
     def __init__(self, folder: Path, config: str, books: str, bounds: RecorderLimits) -> None:
-        """Makes the folder where it is not there. Raises ConfigError where nothing can be written."""
+        """Create the folder if it does not exist. Raises ConfigError if it cannot be written."""
         self.folder = folder
         self.config = config
         self._books = books
@@ -82,7 +82,7 @@ class StepRecorder:
             raise ConfigError(f"record.dir {folder}: {error.strerror}", "name a folder that can be written, in one that exists") from None
 
     def write_step(self, record: StepRecord) -> None:
-        """Writes a step down. Told again, as after an interruption, it is one file more."""
+        """Write a step down. A repeated call, as after an interruption, writes one more file."""
         try:
             self._put(record)
         except (OSError, TrimtabError) as error:
@@ -124,7 +124,7 @@ class StepRecorder:
         )
 
     def _known(self) -> list[tuple[int, str, int]]:
-        """(number, name, bytes) of the files that a recorder wrote here, oldest first. Nothing else in the folder is touched."""
+        """(number, name, bytes) of the recorder's own files, oldest first. Other files in the folder are never touched."""
         found = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
@@ -138,7 +138,7 @@ class StepRecorder:
         return sorted(found)
 
     def _prune(self, known: Sequence[tuple[int, str, int]]) -> None:
-        """Lowest number first, until what is left fits both bounds; the newest always stays."""
+        """Delete the lowest numbers until the rest fits both limits; the newest always stays."""
         octets = sum(size for _, _, size in known)
         for place, (_, name, size) in enumerate(known[:-1]):
             if len(known) - place <= self._bounds.files and octets <= self._bounds.octets:

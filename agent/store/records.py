@@ -1,4 +1,4 @@
-"""What the store hands out: steps, movements, pins, pause; and the intents of the model from their rows."""
+"""Records that the store returns: steps, movements, pins, pause; and intents of the model built from their rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StepSummary:
-    """A past step in one line; `decision` and `outcome` are None when it was interrupted."""
+    """One line of a past step; `decision` and `outcome` are None when it was interrupted."""
 
     id: str
     now_s: int
@@ -29,8 +29,9 @@ class StepSummary:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """A past step with what it decided from (StepInput as JSON), what it planned (Plan as JSON) and what asked for it (Asked as JSON;
-    None in a store of before version 0016).
+    """A past step with its input (StepInput as JSON), its plan (Plan as JSON) and its request (Asked as JSON).
+
+    `asked_json` is None in a store from before version 0016.
     """
 
     line: StepSummary
@@ -53,7 +54,7 @@ class Movement:
 
 @dataclass(frozen=True, slots=True)
 class IntentTransition:
-    """One transition of an intent, as it was written."""
+    """One recorded transition of an intent."""
 
     intent_id: str
     before: IntentState | None
@@ -74,9 +75,9 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Where the pause switch stands, since when and why; `at_s` is None when it was never turned.
+    """State of the pause switch, with time and reason; `at_s` is None if it was never turned.
 
-    `hard` says that what waits is cancelled, and what may still be taken is set to zero.
+    `hard` cancels pending transactions and revokes allowances.
     """
 
     paused: bool
@@ -86,12 +87,12 @@ class Pause:
 
 
 def compress_text(text: str) -> bytes:
-    """Text as it is stored: zlib."""
+    """Compress text for storage: zlib."""
     return zlib.compress(text.encode())
 
 
 def decompress_text(data: bytes) -> str:
-    """Text from its stored form. Raises OperatorNeeded when the bytes are damaged."""
+    """Decompress stored text. Raises OperatorNeeded if the bytes are damaged."""
     try:
         return zlib.decompress(data).decode()
     except (zlib.error, UnicodeDecodeError) as error:
@@ -99,7 +100,7 @@ def decompress_text(data: bytes) -> str:
 
 
 def decode_json(cls: type[T], text: str) -> T:
-    """A model value from its stored JSON. Raises OperatorNeeded when it does not fit."""
+    """Decode a model value from its stored JSON. Raises OperatorNeeded if it does not fit."""
     try:
         return cast(T, _read(cast(Hashable, cls), text))
     except ConfigError as error:
@@ -108,7 +109,7 @@ def decode_json(cls: type[T], text: str) -> T:
 
 @lru_cache(maxsize=256)
 def _read(cls: Hashable, text: str) -> object:
-    """The same row is read many times within a step. What comes out is frozen all through, so that whoever has it may share it."""
+    """Decode and cache: a row is read many times within a step. Results are frozen all through and may be shared."""
     return codec.loads(cls, text)
 
 
@@ -117,19 +118,19 @@ def _damaged(why: str) -> OperatorNeeded:
 
 
 def step_summary(row: StepRow | Any) -> StepSummary:
-    """The line of a step's row."""
+    """Build the summary of a step's row."""
     return StepSummary(row.id, row.now_s, row.decision, row.reason, row.outcome)
 
 
 def step_record(row: StepRow) -> StepRecord:
-    """The whole of a step's row."""
+    """Build the whole record of a step's row."""
     return StepRecord(
         step_summary(row), decompress_text(row.input_z), None if row.plan_z is None else decompress_text(row.plan_z), row.asked_json
     )
 
 
 def intent_from_row(row: IntentRow) -> Intent:
-    """The model's intent of a row."""
+    """Build the model's intent from a row."""
     try:
         kind, state = IntentKind(row.kind), IntentState(row.state)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What the owner asked of the bot, to whom money may be paid, and what was paid for which request."""
+"""Stored requests of the owner (withdrawals, stop), confirmed payout addresses, and the payments of each request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RequestStore(Database):
     """Requests and payout addresses; each method is a transaction of its own."""
 
     def ask(self, kind: RequestKind, payments: Sequence[Payment], to: str | None, to_stable: bool, asked_s: int) -> OwnerRequest:
-        """Writes a request down, OPEN. Raises ConfigError while another of its kind is under way."""
+        """Record a request, OPEN. Raises ConfigError while another of its kind is under way."""
         asked = OwnerRequest(0, kind, tuple(payments), to, to_stable, RequestState.OPEN, asked_s)
         with self._write("write a request") as db:
             before = active_stop(db) if kind is RequestKind.STOP else None
@@ -39,35 +39,35 @@ class RequestStore(Database):
             return tuple(reversed([_request(row) for row in all_rows(db, _newest(open_only), RequestRow, limit=limit)]))
 
     def redirect(self, number: int, to: str | None) -> None:
-        """A withdrawal that was only set aside is paid there. Raises ConfigError for one that is not there."""
+        """Set the payout address of a withdrawal that was only set aside. Raises ConfigError if it does not exist."""
         with self._write("write where a withdrawal goes") as db:
             asked = _request(_row(db, number))
             db.execute(_change(), {"of": number, "request_json": codec.dumps(replace(asked, to=to))})
 
     def record_parts_raised(self, number: int, parts: WithdrawalProgress | None) -> None:
-        """How far a withdrawal in parts is. Raises ConfigError for one that is not there."""
+        """Record the progress of a withdrawal in parts. Raises ConfigError if it does not exist."""
         with self._write("write a part of a withdrawal") as db:
             asked = _request(_row(db, number))
             db.execute(_change(), {"of": number, "request_json": codec.dumps(replace(asked, parts=parts))})
 
     def end_request(self, number: int, state: RequestState, now_s: int) -> None:
-        """Ends a request: DONE, or RELEASED. Raises ConfigError for one that is not there."""
+        """End a request: DONE, or RELEASED. Raises ConfigError if it does not exist."""
         with self._write("write the end of a request") as db:
             _row(db, number)
             db.execute(_change(), {"of": number, "state": state.value, "ended_s": now_s})
 
     def stopping(self) -> OwnerRequest | None:
-        """The stop that holds: under way, or done and not resumed."""
+        """The active stop: under way, or done and not resumed."""
         with self._read("read the requests") as db:
             return active_stop(db)
 
     def paid(self, number: int) -> tuple[tuple[Intent, Payout], ...]:
-        """Every payout that was ever written down for a request, oldest first, whatever became of it."""
+        """Every payout that was ever recorded for a request, oldest first, whatever its result."""
         with self._read("read the payouts") as db:
             return tuple((intent, payout) for intent, payout in _payouts(db) if payout.request == number)
 
     def confirm_payout_address(self, address: str, now_s: int) -> None:
-        """The owner says that money may be paid there, as long as the config names it too."""
+        """Record the owner's confirmation of a payout address, valid as long as the config names it too."""
         with self._write("write a payout address") as db:
             upsert_rows(db, PayoutAddressRow, [{"address": address, "confirmed_s": now_s}])
 
@@ -78,7 +78,7 @@ class RequestStore(Database):
 
 
 def open_claims(db: Connection) -> tuple[PendingPayment, ...]:
-    """Payments of open withdrawals that no block has, oldest first."""
+    """Payments of open withdrawals that are in no block, oldest first."""
     rows = all_rows(db, _withdrawals(), RequestRow)
     found = [PendingPayment(asked.id, payment, asked.parts) for asked in map(_request, rows) for payment in asked.payments]
     done = {(payout.request, payout.token, payout.raw) for intent, payout in _payouts(db) if intent.succeeded} if found else set()
@@ -86,20 +86,20 @@ def open_claims(db: Connection) -> tuple[PendingPayment, ...]:
 
 
 def release_withdrawals(db: Connection, now_s: int) -> None:
-    """Releases open withdrawals: something that this store does not know used the wallet, and may have paid them already."""
+    """Release open withdrawals: a transaction that this store does not know used the wallet, and may have paid them already."""
     released = {"state": RequestState.RELEASED.value, "ended_s": now_s}
     for row in all_rows(db, _withdrawals(), RequestRow):
         db.execute(_change(), {"of": row.seq, **released})
 
 
 def active_stop(db: Connection) -> OwnerRequest | None:
-    """The stop that holds."""
+    """The active stop of the bot, if any."""
     row = first_row(db, _stops(), RequestRow)
     return None if row is None or row.state == RequestState.RELEASED.value else _request(row)
 
 
 def stop_reason(db: Connection) -> str:
-    """Why nothing is traded any more; empty while the bot is not stopped."""
+    """Reason why the bot no longer trades; empty while it is not stopped."""
     found = active_stop(db)
     if found is None:
         return ""
@@ -149,6 +149,6 @@ def _newest(open_only: bool) -> Select[Any]:
 
 @cache
 def _withdrawals() -> Select[Any]:
-    """Those that are open, oldest first."""
+    """Select open withdrawals, oldest first."""
     opened = RequestRow.kind == RequestKind.WITHDRAW.value, RequestRow.state == RequestState.OPEN.value
     return select(RequestRow).where(*opened).order_by(RequestRow.seq)

@@ -1,4 +1,4 @@
-"""The store of one wallet on one chain: journal, budgets, movements, pins, pause switch; what a method wrote is on disk when it returns."""
+"""The store of one wallet on one chain: journal, budgets, movements, pins, pause switch; every write is on disk when its method returns."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from agent.store.requests import RequestStore
 from agent.store.strategies import StrategyStore
 from agent.store.tables import ImplementationRow, MovementRow, PauseRow, PinRow, StepRow
 
-# --- Which intents were shown to somebody who signs elsewhere, since which block, and the folder in which they lie for him.
+# --- Proposals for an external signer: the block each was proposed at, and the folder of their files.
 
 
 PREFIX = "proposal:"
@@ -51,27 +51,27 @@ class ProposalStore(
     OrderStore,
     ConfigVersionStore,
 ):
-    """Implements ports.ProposalBook in the facts of the store."""
+    """Implements ports.ProposalJournal in the facts of the store."""
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:
-        """Remembers that an intent is shown from that block on."""
+        """Record the block since which an intent is proposed."""
         with self._write("write a proposal down") as db:
             database.write_facts(db, {PREFIX + intent_id: since_block})
 
     def proposed(self) -> dict[str, int]:
-        """Since which block each was shown, by the id of its intent; those that were given up too."""
+        """Block since which each intent was proposed, by its id; dropped ones too."""
         with self._read("read the proposals") as db:
             return {key.removeprefix(PREFIX): int(value) for key, value in database.facts_with_prefix(db, PREFIX)}
 
 
 @dataclass(frozen=True, slots=True)
 class FileOutbox:
-    """ports.Outbox: one file for each proposal, for its owner's eyes alone."""
+    """ports.Outbox: one owner-only file for each proposal."""
 
     folder: Path
 
     def put(self, name: str, text: str) -> str:
-        """See ports.Outbox; a file that is there whole is left as it is."""
+        """See ports.Outbox; a complete existing file is kept."""
         path, draft = self._path(name), self.folder / f".{name}.{secrets.token_hex(6)}.draft"
         try:
             self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -104,7 +104,7 @@ class FileOutbox:
 class Store(ProposalStore, PaperStore):
     """Implements ports.Journal. Every database or disk failure is OperatorNeeded, and then nothing of the call was written.
 
-    `coin` is the wrapped native coin: native coin comes from no other token's Withdrawal.
+    `coin` is the wrapped native coin: only its Withdrawal events are native coin.
     """
 
     def __init__(self, engine: Engine, wallet: str, coin: str = "") -> None:
@@ -113,7 +113,7 @@ class Store(ProposalStore, PaperStore):
         self.heard: Callable[[StepRecord], None] | None = None
 
     def bind_owner(self, chain_id: int) -> None:
-        """Writes wallet, chain and whose books it holds into a new store, compares them in an old one."""
+        """Write wallet, chain and kind of data into a new store, compare them in an existing one."""
         owner = {"chain_id": str(chain_id), "wallet": self.wallet}
         with self._read("read its owner") as db:
             found = database.read_facts(db, *owner, BOOKS_KEY)
@@ -136,14 +136,14 @@ class Store(ProposalStore, PaperStore):
 
     # steps
     def begin_step(self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None) -> None:
-        """Records what a step decides from and what asked for it; again, when a token was shut out meanwhile."""
+        """Record the input of a step and its request; again, when a token was excluded meanwhile."""
         with self._write("write the step") as db:
             text = records.compress_text(input_json)
             if db.execute(_decided(), {"of": step_id, "input_z": text}).rowcount == 0:
                 insert_rows(db, StepRow, [{"id": step_id, "now_s": now_s, "input_z": text, "asked_json": asked_json}])
 
     def end_step(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
-        """Records what it decided and what came of it. KeyError for a step that was not begun."""
+        """Record the decision and result of a step. Raises KeyError for a step that was not begun."""
         with self._write("write the outcome of the step") as db:
             plan_z = None if plan_json is None else records.compress_text(plan_json)
             ended = {"of": step_id, "decision": decision, "reason": reason, "outcome": outcome, "plan_z": plan_z}
@@ -158,18 +158,18 @@ class Store(ProposalStore, PaperStore):
             return tuple(records.step_summary(row) for row in db.execute(_lines(), {"limit": limit}))
 
     def step(self, step_id: str) -> StepRecord | None:
-        """One step with its input and plan; None when there is none of that id."""
+        """One step with its input and plan; None if the id is unknown."""
         with self._read("read the step") as db:
             row = first_row(db, _step(), StepRow, of=step_id)
             return None if row is None else records.step_record(row)
 
     def prune(self, keep: int) -> int:
-        """Removes old looks without a transaction beyond the newest `keep` of all; returns how many."""
+        """Delete old steps without a transaction beyond the newest `keep` of all; return how many."""
         with self._write("remove old steps") as db:
             return journal.prune(db, keep)
 
     def step_input(self, step_id: str) -> str | None:
-        """What a step decided from, as JSON; None for a step that was not begun."""
+        """Input of a step as JSON; None for a step that was not begun."""
         record = self.step(step_id)
         return None if record is None else record.input_json
 
@@ -185,12 +185,12 @@ class Store(ProposalStore, PaperStore):
         deadline_s: int | None,
         replaces: str | None = None,
     ) -> Intent:
-        """New intent in state PLANNED; OperatorNeeded when its nonce is taken, unless it may take the place of what has it."""
+        """Record a new intent in state PLANNED. Raises OperatorNeeded if its nonce is taken, unless it may replace that transaction."""
         with self._write("write the transaction down") as db:
             return journal.intend(db, step_id, kind, tx, grant, note, now_s, deadline_s, replaces)
 
     def grant(self, intent_id: str) -> Grant:
-        """The grant an intent was written down with."""
+        """Return the grant an intent was recorded with."""
         with self._read("read the grant") as db:
             return journal.grant(db, intent_id)
 
@@ -204,12 +204,12 @@ class Store(ProposalStore, PaperStore):
         note: str = "",
         event: IntentEvent | None = None,
     ) -> Intent:
-        """Moves an intent along the transition table, by `event` where it is named; ValueError for what the table forbids."""
+        """Move an intent along the transition table, by `event` if named. Raises ValueError for what the table forbids."""
         with self._write(f"write that a transaction is {to.value}") as db:
             return journal.advance(db, self.wallet, intent_id, to, now_s, tx_hash, receipt, note, event)
 
     def open_intents(self) -> Sequence[Intent]:
-        """Intents that are not at an end, oldest first."""
+        """Intents that have not ended, oldest first."""
         with self._read("read open transactions") as db:
             return journal.find(db, open_only=True)
 
@@ -219,7 +219,7 @@ class Store(ProposalStore, PaperStore):
             return journal.find(db, nonce=nonce)
 
     def undecided_at(self, nonce: int) -> Sequence[Intent]:
-        """Ended intents of that nonce that may be mined after all, since what ended them lost its block."""
+        """Ended intents of that nonce that may still be mined, since the one that ended them lost its block."""
         with self._read("read transactions") as db:
             return journal.undecided_at(db, nonce)
 
@@ -229,7 +229,7 @@ class Store(ProposalStore, PaperStore):
             return journal.ended_in_block(db, limit)
 
     def unbooked(self) -> Sequence[Intent]:
-        """Intents with a receipt that no budget knows yet, oldest first."""
+        """Intents with a receipt that are in no budget yet, oldest first."""
         with self._read("read transactions") as db:
             return journal.find(db, unbooked=True)
 
@@ -249,7 +249,7 @@ class Store(ProposalStore, PaperStore):
             return journal.expected_nonce(db)
 
     def set_expected_nonce(self, nonce: int, now_s: int) -> None:
-        """Takes `nonce` for the chain's next one from now on."""
+        """Adopt `nonce` as the chain's next one from now on."""
         with self._write("adopt the nonce") as db:
             if database.find_fact(db, journal.ADOPTED_NONCE) is not None:
                 requests.release_withdrawals(db, now_s)
@@ -259,7 +259,7 @@ class Store(ProposalStore, PaperStore):
             database.write_facts(db, {"adopted_s": now_s})
 
     def adopt_copy(self) -> None:
-        """The owner says that this copy is the one that goes on."""
+        """Adopt this copy on the owner's word: it is the store that continues."""
         with self._write("adopt the copy") as db:
             database.delete_facts(db, COPY_KEY)
 
@@ -270,7 +270,7 @@ class Store(ProposalStore, PaperStore):
             return gradual_execution.with_gradual_execution(db, self.wallet, self.coin, budgets.history(db, chain_now_s), chain_now_s)
 
     def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)) -> None:
-        """Adds a finished intent to budgets and movements; a second call for the same intent changes nothing."""
+        """Add a finished intent to budgets and movements; a second call for the same intent changes nothing."""
         with self._write("book a transaction") as db:
             budgets.book_intent(db, self.wallet, self.coin, intent, turnover, loss, gas_wei, chain_s, outflow)
 
@@ -281,34 +281,35 @@ class Store(ProposalStore, PaperStore):
             return tuple(Movement(r.token, int(r.delta_raw), r.kind, r.block_number, r.chain_s, r.tx_hash) for r in rows)
 
     def last_rebalance(self) -> int | None:
-        """Chain time of the newest swap that the policy's trigger asked for and that succeeded."""
+        """Chain time of the newest successful swap that a trigger of the policy asked for."""
         with self._read("read the last rebalance") as db:
             return budgets.last_rebalance(db)
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
-        """Remembers when the policy last reviewed the portfolio, by which schedules, and how late the next review is."""
+        """Record the last review of the portfolio, its schedules, and the delay of the next review."""
         with self._write("write the review") as db:
             budgets.mark_review(db, chain_s, delay_ppm, reviews)
 
     def mark_depegged(self, tokens: Sequence[str]) -> None:
-        """Remembers which dollars left their peg and are not back at it."""
+        """Record the dollar tokens that left their peg and have not returned."""
         with self._write("write who left the peg") as db:
             database.write_facts(db, {budgets.DEPEGGED: " ".join(tokens)})
 
     def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
-        """Remembers which assets do not tell their balance, and since when."""
+        """Record the assets whose balance cannot be read, and since when."""
         with self._write("write which balances are unknown") as db:
             database.write_facts(db, {budgets.UNREADABLE_BALANCES: " ".join(f"{token}:{at_s}" for token, at_s in since_s)})
 
     def mark_submission_refusals(self, found: Sequence[SubmissionRefusal]) -> None:
-        """Remembers exits that were refused when about to be sent; until the owner resumes, or they are told anew."""
+        """Record exits refused before sending; kept until the owner resumes, or they are replaced."""
         with self._write("write what was refused late") as db:
             budgets.mark_submission_refusals(db, found)
 
     # trust, pause
     def pin(self, contracts: Mapping[str, str], now_s: int, implementations: Sequence[tuple[str, str, str]] = ()) -> None:
-        """Trusts contracts by address and code hash, and what tokens that are proxies hand their calls on to by token, address and
-        code hash; all of them or none. Each replaces an earlier pin of the same.
+        """Trust contracts by address and code hash, and proxy implementations by token, address and code hash; all of them or none.
+
+        Each replaces an earlier pin of the same address.
         """
         with self._write("pin contracts") as db:
             upsert_rows(db, PinRow, [{"address": address, "code_hash": found, "pinned_s": now_s} for address, found in contracts.items()])
@@ -316,7 +317,7 @@ class Store(ProposalStore, PaperStore):
             upsert_rows(db, ImplementationRow, [row | {"pinned_s": now_s} for row in behind])
 
     def unpin(self, address: str) -> bool:
-        """Trusts a contract no more; False when it was not pinned."""
+        """Remove the trust in a contract; False if it was not pinned."""
         with self._write("unpin a contract") as db:
             return db.execute(delete(PinRow).where(PinRow.address == address)).rowcount > 0
 
@@ -326,16 +327,16 @@ class Store(ProposalStore, PaperStore):
             return tuple(Pin(row.address, row.code_hash, row.pinned_s) for row in all_rows(db, _pins(), PinRow))
 
     def implementations(self) -> dict[str, tuple[str, str]]:
-        """(implementation, its code hash) of trusted tokens that are proxies, by token."""
+        """(implementation, its code hash) of trusted proxy tokens, by token."""
         with self._read("read the pins") as db:
             return {row.token: (row.address, row.code_hash) for row in all_rows(db, _implementations(), ImplementationRow)}
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
-        """Turns the pause switch on; one that stands at hard stays there until `resume`."""
+        """Turn the pause switch on; one at hard stays there until `resume`."""
         self._turn(True, reason, now_s, hard)
 
     def resume(self, reason: str, now_s: int) -> None:
-        """Turns the pause switch off; reverts in a row are counted from here on."""
+        """Turn the pause switch off; consecutive reverts are counted from here on."""
         self._turn(False, reason, now_s, False)
 
     def _turn(self, paused: bool, reason: str, now_s: int, hard: bool) -> None:
@@ -347,7 +348,7 @@ class Store(ProposalStore, PaperStore):
                 budgets.mark_resumed(db)
 
     def paused(self) -> Pause:
-        """Where the pause switch stands; a copy that nobody has adopted is paused, and resuming does not change that (T8)."""
+        """State of the pause switch. A copy that was not adopted is paused, and resuming does not change that (T8)."""
         with self._read("read the pause switch") as db:
             if (copy := database.find_fact(db, COPY_KEY)) is not None:
                 return Pause(True, f"this store is a copy ({copy}); only one may send: trimtab db adopt", None)

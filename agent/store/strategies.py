@@ -1,4 +1,4 @@
-"""Strategies over one wallet: bookings, states, unit values, and which transactions and flows their books lack."""
+"""Stored strategy books over one wallet: bookings, states, NAV per share, and transactions and transfers not booked yet."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _OPEN = tuple(state.value for state in OPEN)
 
 
 class StrategyStore(Database):
-    """Implements ports.SleeveJournal; each method is a transaction of its own."""
+    """Implements ports.StrategyJournal; each method is a transaction of its own."""
 
     def strategy_ledger(self) -> StrategyLedger:
-        """The books of strategies, and what happened to the wallet that is not booked yet."""
+        """The books of strategies, and the wallet's changes that are not booked yet."""
         with self._read("read the books of strategies") as db:
             facts = database.read_facts(db, TRANSFERS_STRATEGY, STRATEGIES_VERSION, BOOKED_TO_INTENT, BOOKED_TO_TRANSFER)
             bookings = tuple(map(_booking, column_values(db, _bookings())))
@@ -54,7 +54,7 @@ class StrategyStore(Database):
             )
 
     def record_strategy_bookings(self, bookings: Sequence[StrategyBooking], at_version: int) -> bool:
-        """Writes bookings down; False, and nothing written, when the books of `at_turn` have been turned since."""
+        """Record bookings; False, and nothing written, if another process wrote since `at_version`."""
         with self._write("write the books of strategies") as db:
             if database.fact_number(db, STRATEGIES_VERSION) != at_version:
                 return False
@@ -67,7 +67,7 @@ class StrategyStore(Database):
             return True
 
     def record_strategy_states(self, states: Sequence[StrategyState], points: Mapping[str, NavPoint]) -> None:
-        """Writes down how strategies stand and what their units are worth, the first of each hour for good."""
+        """Record states and NAV per share of strategies, the first of each hour for good."""
         with self._write("write the unit values of strategies") as db:
             upsert_rows(db, StrategyRow, [{"name": state.name, "state_json": codec.dumps(state)} for state in states])
             rows = [
@@ -77,38 +77,38 @@ class StrategyStore(Database):
             insert_new_rows(db, NavPointRow, rows)
 
     def nav_points(self, name: str, since_s: int) -> tuple[NavPoint, ...]:
-        """Unit values of one strategy since then, oldest first."""
+        """NAV per share of one strategy since then, oldest first."""
         with self._read("read the unit values of strategies") as db:
             rows = all_rows(db, _points(), NavPointRow, name=name, hour=since_s // HOUR_S)
             return tuple(NavPoint(row.at_s, _whole(row.unit), _whole(row.health_index)) for row in rows if row.at_s >= since_s)
 
     def forget_strategies(self, names: Sequence[str]) -> None:
-        """Forgets states and unit values of strategies that were closed: one of the same name is another one."""
+        """Delete states and NAV of closed strategies: a later one of the same name is another strategy."""
         with self._write("forget strategies that were closed") as db:
             for row in (StrategyRow, NavPointRow):
                 db.execute(delete(row).where(row.name.in_(names)))
 
     def route_transfers(self, name: str | None) -> None:
-        """Whose deposits and withdrawals are from now on; None shares them by capital."""
+        """Set the strategy that owns later deposits and withdrawals; None shares them by capital."""
         with self._write("write whose deposits are") as db:
             database.write_facts(db, {TRANSFERS_STRATEGY: name or ""})
 
 
 @lru_cache(maxsize=16_384)
 def _booking(text: str) -> StrategyBooking:
-    """A booking from its JSON: every look reads them all, and they do not change."""
+    """Parse a booking from its JSON. Cached, since every cycle reads them all and they do not change."""
     return decode_json(StrategyBooking, text)
 
 
 def _opened(db: Connection) -> None:
-    """Everything that ended before is in the balances that the books open with."""
+    """Mark everything that ended before as contained in the opening balances."""
     first_open = db.scalar(select(func.min(IntentRow.seq)).where(IntentRow.state.in_(_OPEN)))
     after = max_value(db, IntentRow.seq) if first_open is None else first_open - 1
     database.write_facts(db, {BOOKED_TO_INTENT: after, BOOKED_TO_TRANSFER: max_value(db, ExternalTransferRow.seq)})
 
 
 def _fold(db: Connection) -> None:
-    """Makes one booking of many flows that are deep in the chain: anybody may send dust as often as he likes."""
+    """Merge many transfers deep in the chain into one booking: anyone may send dust without limit."""
     if (db.scalar(_foldable_count()) or 0) < FOLD_AT:
         return
     rows = all_rows(db, _foldable().order_by(StrategyBookingRow.seq), StrategyBookingRow)
@@ -137,7 +137,7 @@ def _transfer_id(source: str) -> int:
 
 
 def _intents(db: Connection, bookings: Sequence[StrategyBooking], after: int) -> tuple[Intent, ...]:
-    """Transactions that a block has and the books have not, oldest first."""
+    """Transactions in a block that are not booked, oldest first."""
     if not bookings:
         return ()
     known, opened = {booking.source for booking in bookings}, bookings[0].block
@@ -154,7 +154,7 @@ def _unbooked_transfers(db: Connection, bookings: Sequence[StrategyBooking], aft
 
 
 def _unbooked_external(db: Connection, bookings: Sequence[StrategyBooking]) -> tuple[tuple[str, int, tuple[tuple[str, int], ...]], ...]:
-    """What the wallet sent without this store since the books were opened."""
+    """Transactions that the wallet sent without this store since the books were opened, and that are not booked."""
     if not bookings:
         return ()
     known = {booking.source for booking in bookings}
@@ -183,14 +183,14 @@ def _points() -> Select[Any]:
 
 @cache
 def _mined() -> Select[Any]:
-    """What a block has, beyond a number."""
+    """Select intents in a block, beyond a number."""
     mined = IntentRow.seq > bindparam("after"), IntentRow.state.in_(_CONSUMED), IntentRow.receipt_json.is_not(None)
     return select(IntentRow).where(*mined).order_by(IntentRow.seq)
 
 
 @cache
 def _outside() -> Select[Any]:
-    """What the wallet sent without this store beyond a block."""
+    """Select external transactions of the wallet beyond a block."""
     return (
         select(ExternalTransactionRow)
         .where(ExternalTransactionRow.block_number > bindparam("block"))

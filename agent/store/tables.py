@@ -1,4 +1,4 @@
-"""What the store remembers, as SQLAlchemy models; base units and values are text, since no database integer holds 256 bits."""
+"""Tables of the store as SQLAlchemy models; base units and values are text, since no database integer holds 256 bits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MetaRow(Base):
 
 
 class StepRow(Base):
-    """One look at the chain and what came of it. JSON texts are zlib-compressed."""
+    """One cycle and its result. JSON texts are zlib-compressed."""
 
     __tablename__ = "steps"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -41,7 +41,7 @@ class StepRow(Base):
 
 
 class IntentRow(Base):
-    """One transaction: its unsigned payload, nonce and the hash of the signed bytes. The bytes are nowhere (T8)."""
+    """One transaction: its unsigned payload, nonce and the hash of the signed bytes. The bytes are never stored (T8)."""
 
     __tablename__ = "intents"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -82,9 +82,9 @@ class TransitionRow(Base):
 
 
 class BudgetRow(Base):
-    """What one intent used up of the daily limits, at the chain time of its block. Fractions as "a/b"; `outflow` is what it paid out.
+    """Consumption of daily limits by one intent, at the chain time of its block. Fractions as "a/b"; `outflow` is what it paid out.
 
-    `kind` is the intent's, but `swap_besides` for a swap that is no rebalance of the policy.
+    `kind` is the intent's, but `swap_besides` for a swap that no trigger of the policy asked for.
     """
 
     __tablename__ = "budgets"
@@ -116,7 +116,7 @@ class MovementRow(Base):
 
 
 class LiquidityRow(Base):
-    """What one mined intent did to a liquidity position, as JSON; gone again when a reorganisation takes its block."""
+    """Change of a liquidity position by one mined intent, as JSON; deleted when a reorg takes its block."""
 
     __tablename__ = "liquidity"
     intent_id: Mapped[str] = mapped_column(ForeignKey("intents.id"), primary_key=True)
@@ -124,7 +124,7 @@ class LiquidityRow(Base):
 
 
 class OpeningRow(Base):
-    """What a balance is without the transactions of intents behind Meta "folded_seq", base units; see store/accounts/balances.py."""
+    """Balance without the transactions of intents behind Meta "folded_seq", base units; see store/accounts/balances.py."""
 
     __tablename__ = "openings"
     token: Mapped[str] = mapped_column(String(42), primary_key=True)
@@ -133,7 +133,7 @@ class OpeningRow(Base):
 
 
 class ExternalTransferRow(Base):
-    """A change of a balance that no transaction of the agent made; `kind` is NULL until somebody says what it was."""
+    """A balance change that no transaction of the agent made; `kind` is NULL until it is classified."""
 
     __tablename__ = "flows"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -154,8 +154,9 @@ class ExternalTransferRow(Base):
 
 
 class ExternalTransactionRow(Base):
-    """What a transaction of the wallet that this store did not send used up of the daily limits, and what it did to balances,
-    as the chain tells it: a JSON object of base units by token.
+    """Consumption of daily limits and balance changes of a wallet transaction that this store did not send.
+
+    Read from the chain; the changes are a JSON object of base units by token.
     """
 
     __tablename__ = "earlier"
@@ -181,7 +182,7 @@ class FoundPositionRow(Base):
 
 
 class PriceRow(Base):
-    """Worth of a token in one hour, numeraire base units per token base unit as "a/b", and who told it."""
+    """Price of a token in one hour, numeraire base units per token base unit as "a/b", and its source."""
 
     __tablename__ = "prices"
     numeraire: Mapped[str] = mapped_column(String(42), primary_key=True)
@@ -195,7 +196,7 @@ class PriceRow(Base):
 
 
 class GradualExecutionRow(Base):
-    """A correction that is carried out over time, or an order that waits for its price, as it began, and how it ended."""
+    """A gradual execution, or a limit order, as it began, and its end."""
 
     __tablename__ = "campaigns"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -209,7 +210,7 @@ class GradualExecutionRow(Base):
 
 
 class ExecutionSliceRow(Base):
-    """A try at one round, written before it is sent, with the draw for the round after it; see store/gradual_execution.py."""
+    """An attempt at one slice, written before it is sent, with the draw for the slice after it; see store/gradual_execution.py."""
 
     __tablename__ = "rounds"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -243,7 +244,7 @@ class PinRow(Base):
 
 
 class ImplementationRow(Base):
-    """To whom a trusted token that is a proxy handed its calls on, and the hash of the code there."""
+    """Implementation of a trusted proxy token, and the hash of its code."""
 
     __tablename__ = "implementations"
     token: Mapped[str] = mapped_column(String(42), primary_key=True)
@@ -253,7 +254,7 @@ class ImplementationRow(Base):
 
 
 class PauseRow(Base):
-    """Turns of the pause switch; the last row holds. `hard` also takes back what waits and what may still be taken."""
+    """Turns of the pause switch; the last row holds. `hard` also cancels pending transactions and revokes allowances."""
 
     __tablename__ = "pauses"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -264,7 +265,7 @@ class PauseRow(Base):
 
 
 class ConfigRow(Base):
-    """Versions of the config: hash, text without secrets, and how each came (store/config_versions.py)."""
+    """Versions of the config: hash, text without secrets, and origin (store/config_versions.py)."""
 
     __tablename__ = "configs"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -275,7 +276,7 @@ class ConfigRow(Base):
 
 
 class RequestRow(Base):
-    """What the owner asked for: a withdrawal, or the end of the bot, as JSON."""
+    """A request of the owner, a withdrawal or the end of the bot, as JSON."""
 
     __tablename__ = "requests"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -287,18 +288,18 @@ class RequestRow(Base):
 
 
 class PayoutAddressRow(Base):
-    """An address that the owner has confirmed as one to pay to."""
+    """A payout address that the owner has confirmed."""
 
     __tablename__ = "payout_addresses"
     address: Mapped[str] = mapped_column(String(42), primary_key=True)
     confirmed_s: Mapped[int] = mapped_column(BigInteger)
 
 
-# --- Tables of the double-entry ledger, as SQLAlchemy models; base units and values are text.
+# --- Tables of the double-entry ledger; base units and values are text.
 
 
 class BookRow(Base):
-    """One set of books; the last row is the one that is kept. `kind` is live or paper."""
+    """One ledger book; the last row is the current one. `kind` is live or paper."""
 
     __tablename__ = "books"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -308,7 +309,7 @@ class BookRow(Base):
 
 
 class BookOpeningRow(Base):
-    """What a place held of a token when it came into a book. Intents and flows up to the two numbers are part of it."""
+    """Holding of a token at a place when it came into a book. Contains intents and transfers up to the two numbers."""
 
     __tablename__ = "book_openings"
     book: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -323,8 +324,9 @@ class BookOpeningRow(Base):
 
 
 class EntryRow(Base):
-    """The journal entry of one final intent; gone again when a reorganisation takes its block. `wallet_json` is what it moved in
-    the wallet, base units by token.
+    """The ledger entry of one final intent; deleted when a reorg takes its block.
+
+    `wallet_json` is what it moved in the wallet, base units by token.
     """
 
     __tablename__ = "entries"
@@ -339,7 +341,7 @@ class EntryRow(Base):
 
 
 class RunningBalanceRow(Base):
-    """What the wallet holds of a token by its book, entries, flows and opening summed, base units; see store/accounts/ledger_sums.py."""
+    """Sum of a token's opening, transfers and entries in the wallet, base units; see store/accounts/ledger_sums.py."""
 
     __tablename__ = "running"
     book: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -348,7 +350,7 @@ class RunningBalanceRow(Base):
 
 
 class ValuationRow(Base):
-    """What all was worth at one look, with holdings and prices as zlib-compressed JSON."""
+    """Value of all holdings in one cycle, with holdings and prices as zlib-compressed JSON."""
 
     __tablename__ = "valuations"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -361,11 +363,11 @@ class ValuationRow(Base):
     __table_args__ = (Index("valuations_by_time", "book", "chain_s"),)
 
 
-# --- What the store remembers of alerts, as SQLAlchemy models.
+# --- Tables of alerts.
 
 
 class AlertRow(Base):
-    """One key and what was told of it, times in Unix seconds."""
+    """State of one alert by key, times in Unix seconds."""
 
     __tablename__ = "alerts"
     key: Mapped[str] = mapped_column(String(200), primary_key=True)
@@ -378,7 +380,7 @@ class AlertRow(Base):
 
 
 class AlertMessageRow(Base):
-    """An alert that is on its way to a target."""
+    """An alert message in delivery to a target."""
 
     __tablename__ = "alert_letters"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -389,7 +391,7 @@ class AlertMessageRow(Base):
 
 
 class AlertTargetRow(Base):
-    """How a target did."""
+    """Delivery record of a target."""
 
     __tablename__ = "alert_targets"
     name: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -400,11 +402,11 @@ class AlertTargetRow(Base):
     lost: Mapped[int] = mapped_column(Integer)
 
 
-# --- What the store remembers of strategies, as SQLAlchemy models: what moved their books, their states, their unit values.
+# --- Tables of strategies: bookings, states, NAV per share.
 
 
 class StrategyBookingRow(Base):
-    """One thing that happened to the books of strategies, as JSON; a transaction's goes again when its block does."""
+    """One booking in the books of strategies, as JSON; that of a transaction is deleted when its block goes."""
 
     __tablename__ = "sleeve_bookings"
     seq: Mapped[int] = mapped_column(SEQUENCE, primary_key=True, autoincrement=True)
@@ -413,7 +415,7 @@ class StrategyBookingRow(Base):
 
 
 class StrategyRow(Base):
-    """What is remembered of one strategy beside its holdings, as JSON."""
+    """State of one strategy beside its holdings, as JSON."""
 
     __tablename__ = "sleeves"
     name: Mapped[str] = mapped_column(String(60), primary_key=True)
@@ -421,7 +423,7 @@ class StrategyRow(Base):
 
 
 class NavPointRow(Base):
-    """What a unit of a strategy was worth in one hour, and its health index, in 10^-12."""
+    """NAV per share of a strategy in one hour, and its health index, in 10^-12."""
 
     __tablename__ = "sleeve_units"
     name: Mapped[str] = mapped_column(String(60), primary_key=True)

@@ -1,6 +1,6 @@
-"""Which event takes an intent from which state to which, and under what guard: the whole table, and nothing else decides it.
+"""The transition table of intents: the event, the states before and after, and the guard of every move.
 
-docs/journal.md draws it. A move that the table lacks, or whose guard says no, is refused and changes nothing.
+docs/journal.md draws it. A move that the table lacks, or whose guard refuses, changes nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _FINAL, _REVERTED, _REPLACED, _CANCELLED = IntentState.FINAL, IntentState.REVERT
 
 @dataclass(frozen=True, slots=True)
 class TransitionFacts:
-    """What the store knows of an intent at the moment of a move, and what the move brings with it.
+    """Facts of an intent at the moment of a move, and the data of the move itself.
 
-    `left`: it was BROADCAST once, so its bytes may be anywhere. `winner`: the kind of what ended final or reverted among
-    those that it shares its nonce with by replacing one another. `adopted`: the operator has since gone on from a later
-    nonce, or from another past. `known` is the receipt so far, `receipt` the one that comes with the move.
+    `left`: it was BROADCAST once, so its bytes may have been sent. `winner`: the kind of the intent that ended final or reverted among
+    those that share its nonce by replacement. `adopted`: the operator has since continued from a later nonce, or from another past. `known`
+    is the receipt so far, `receipt` the one that comes with the move.
     """
 
     tx_hash: str | None
@@ -92,7 +92,7 @@ def _undecided(facts: TransitionFacts) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TransitionRule:
-    """One line of the table; `when` is the guard in words."""
+    """One line of the table; `when` is the guard as text."""
 
     before: IntentState
     event: IntentEvent
@@ -150,12 +150,12 @@ ENDED_IN_BLOCK: frozenset[IntentState] = frozenset({_FINAL, _REVERTED})
 
 
 def is_allowed(before: IntentState, after: IntentState) -> bool:
-    """Whether an intent in `before` may move to `after`, if its guard agrees."""
+    """True if an intent in `before` may move to `after`, if its guard agrees."""
     return (before, after) in _BETWEEN
 
 
 def find_rule(before: IntentState, to: IntentState | IntentEvent) -> TransitionRule:
-    """The line for a move to a state, or by an event. Raises ValueError when there is none."""
+    """Return the line for a move to a state, or by an event. Raises ValueError if there is none."""
     found = RULE_BY_EVENT.get((before, to)) if isinstance(to, IntentEvent) else _BETWEEN.get((before, to))
     if found is None:
         verb = "be moved by" if isinstance(to, IntentEvent) else "go from " + before.value + " to"

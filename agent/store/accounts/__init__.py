@@ -1,1 +1,1 @@
-"""The double-entry ledger and balances of the store."""
+"""Accounts of the store: the double-entry ledger and the wallet's balances."""

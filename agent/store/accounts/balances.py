@@ -1,4 +1,4 @@
-"""What the wallet's balances should be, and the changes that nobody made: written down, found again, told apart."""
+"""Expected balances of the wallet and unexplained changes: external transfers, external transactions, unknown positions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from agent.store.database import Database, all_rows, column_values, first_row, i
 from agent.store.tables import ExternalTransactionRow, ExternalTransferRow, FoundPositionRow, IntentRow, LiquidityRow, OpeningRow
 from agent.store.transitions import CONSUMED, OPEN
 
-# --- What the wallet did before this store was made, or while it was another's: told by the chain, kept with the books.
+# --- Transactions from before this store was made, or while another held the wallet: read from the chain.
 
 
 DAY_S = 86_400
@@ -41,9 +41,9 @@ KNOWN = "day_known"
 
 
 def prior_day_known(db: Connection, chain_now_s: int) -> bool:
-    """Whether all of the last 24 h is known: the chain has told it, or they have passed since it was first asked.
+    """True if all of the last 24 h is known: read from the chain, or 24 h have passed since the first attempt.
 
-    Not where it was told before payouts were written down with it (store version 0015): then the chain is asked once more.
+    False for rows from before store version 0015, which recorded no payouts: the chain is read once more.
     """
     if db.scalar(_young(), {"since": chain_now_s - DAY_S}) is not None:
         return False
@@ -52,15 +52,15 @@ def prior_day_known(db: Connection, chain_now_s: int) -> bool:
 
 
 def mark_day_asked(db: Connection, chain_now_s: int) -> None:
-    """Remembers when it was first asked."""
+    """Record the time of the first attempt."""
     if database.find_fact(db, ASKED) is None:
         database.write_facts(db, {ASKED: chain_now_s})
 
 
 def record_prior_day(db: Connection, found: Sequence[ExternalTransaction], nonce: int) -> None:
-    """Writes down what the chain told up to the wallet's next `nonce`; what this store sent itself it knows already.
+    """Record the transactions found on chain up to the wallet's next `nonce`; the store's own are skipped.
 
-    Balances were taken as they are, or compared, up to the block of the openings: only what came after explains anything.
+    Balances were taken or compared up to the block of the openings: only later transactions explain a change.
     """
     counted = db.scalar(select(func.max(OpeningRow.block_number)))
     paid_out = {one.tx_hash: str(one.outflow) for one in found}
@@ -90,7 +90,7 @@ def record_prior_day(db: Connection, found: Sequence[ExternalTransaction], nonce
 
 
 def forget_prior_day(db: Connection, nonce: int) -> bool:
-    """Something else used the wallet: the chain has to be asked anew, unless what it told went up to this next `nonce`."""
+    """Forget the prior day after foreign use of the wallet, unless the recorded transactions reach this next `nonce`."""
     if database.find_fact(db, KNOWN) == str(nonce):
         return False
     database.delete_facts(db, KNOWN, ASKED)
@@ -98,13 +98,13 @@ def forget_prior_day(db: Connection, nonce: int) -> bool:
 
 
 def prior_changes(db: Connection) -> tuple[OwnBalanceChange, ...]:
-    """What these transactions did to balances, as far as openings do not contain it."""
+    """Balance changes of external transactions, as far as openings do not contain them."""
     rows = all_rows(db, _changes(), ExternalTransactionRow)
     return tuple(OwnBalanceChange(token, raw, row.block_number) for row in rows for token, raw in parse_changes(row))
 
 
 def parse_changes(row: ExternalTransactionRow) -> tuple[tuple[str, int], ...]:
-    """The same of one transaction: base units with sign by token."""
+    """Balance changes of one external transaction: base units with sign by token."""
     try:
         return tuple(sorted((token, int(raw)) for token, raw in json.loads(row.changes_json).items()))
     except (ValueError, AttributeError) as error:
@@ -116,7 +116,7 @@ _changes = cache(lambda: select(ExternalTransactionRow).order_by(ExternalTransac
 
 @cache
 def _young() -> Select[Any]:
-    """One of the last 24 h whose payouts nobody has told."""
+    """Select one external transaction of the last 24 h whose payouts are unknown."""
     young = ExternalTransactionRow.chain_s > bindparam("since"), ExternalTransactionRow.outflow.is_(None)
     return select(ExternalTransactionRow.tx_hash).where(*young).limit(1)
 
@@ -149,7 +149,7 @@ FELL = ExternalTransferRow.delta_raw.like(literal_column("'-%'"))
 
 
 def expected_balances(db: Connection, wallet: str, coin: str) -> ExpectedBalances:
-    """Everything that balances are compared with."""
+    """Return everything that balances are compared with."""
     facts = database.read_facts(db, FOLDED_TO, BALANCES_VERSION)
     rows = _behind(db, database.parse_fact_number(FOLDED_TO, facts.get(FOLDED_TO)))
     unsettled = [row.nonce for row in rows if row.state in _OPEN and row.state not in _CONSUMED]
@@ -167,16 +167,14 @@ def expected_balances(db: Connection, wallet: str, coin: str) -> ExpectedBalance
 def record_balances(  # noqa: C901
     db: Connection, wallet: str, coin: str, snapshot: Snapshot, balances: Mapping[str, int], found: Sequence[ExternalTransfer], turn: int
 ) -> bool:
-    """Writes flows down, and what balances are to be from here on. False, and nothing written, when the books of that turn are
-    no longer those of now: another process was faster.
-    """
+    """Record transfers and the new expected balances. False, and nothing written, if another process wrote since that version."""
     facts = database.read_facts(db, FOLDED_TO, BALANCES_VERSION)
     if database.parse_fact_number(BALANCES_VERSION, facts.get(BALANCES_VERSION)) != turn:
         return False
     folded = database.parse_fact_number(FOLDED_TO, facts.get(FOLDED_TO))
     rows = _behind(db, folded)
     ends: dict[int, int] = {}
-    for row in rows:  # what was replaced or cancelled may still be mined, as long as a reorganisation can take what won its nonce
+    for row in rows:  # a replaced or cancelled transaction may still be mined while a reorg can remove the one that won its nonce
         ends[row.nonce] = max(ends.get(row.nonce, 0), _block(row))
     carried = {row.token: (int(row.raw), row.block_number) for row in all_rows(db, _openings(), OpeningRow) if row.token not in balances}
     changed = dict(carried)
@@ -225,30 +223,30 @@ def record_balances(  # noqa: C901
 
 
 def _began(db: Connection, at_s: int) -> None:
-    """A rise holds something back: the wait began with it, or with one before."""
+    """Record the start of a wait: a deposit is held back since then, or since an earlier one."""
     known = rise_since_s(database.read_facts(db, RISE_SINCE))
     if known is None or not known <= at_s < known + ACCEPTANCE_WINDOW_S:
         database.write_facts(db, {RISE_SINCE: at_s})
 
 
 def rise_since_s(facts: Mapping[str, str]) -> int | None:
-    """Chain time since which such rises have held something back, by the fact ROSE; None where none has."""
+    """Chain time since which unexplained deposits are held back, from the fact ROSE; None without one."""
     return int(facts[RISE_SINCE]) if RISE_SINCE in facts else None
 
 
 def mark_left_alone(db: Connection) -> None:
-    """Remembers which rises are left alone: all until now."""
+    """Record that all unexplained deposits until now are left alone."""
     database.write_facts(db, {LEFT_ALONE: max_value(db, ExternalTransferRow.seq)})
 
 
 def left_rises(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
-    """Which of the rises are left alone, by the fact LEFT_ALONE, base units by token."""
+    """Deposits that are left alone, by the fact LEFT_ALONE, base units by token."""
     until = database.parse_fact_number(LEFT_ALONE, facts.get(LEFT_ALONE))
     return unexplained_rises(db, until) if until else ()
 
 
 def unexplained_rises(db: Connection, until: int = MOST) -> tuple[tuple[str, int], ...]:
-    """What rose up to that flow and nobody has explained, base units by token."""
+    """Unexplained deposits up to that transfer, base units by token."""
     sums: dict[str, int] = {}
     for token, raw in db.execute(_rises(), {"until": until}):
         sums[token] = sums.get(token, 0) + int(raw)
@@ -256,11 +254,11 @@ def unexplained_rises(db: Connection, until: int = MOST) -> tuple[tuple[str, int
 
 
 def _amend(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
-    """Writes the value that an open flow has by now, and whether it is accepted; one that was explained meanwhile stays so."""
+    """Update the value of an open transfer and its acceptance; one explained meanwhile stays so."""
     row = first_row(db, _by_number(), ExternalTransferRow, of=flow.id)
     if row is None or row.kind is not None:
         return
-    ledger_sums.add_transfer(db, flow.token, 0)  # entries of the ledger are others now
+    ledger_sums.add_transfer(db, flow.token, 0)  # the ledger's entries have changed
     value = None if flow.value is None else str(flow.value)
     told: dict[str, object] = {}
     if flow.kind is ExternalTransferKind.ACCEPTED:
@@ -271,8 +269,8 @@ def _amend(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
 
 
 def accepted_deposits(db: Connection, facts: Mapping[str, str], chain_now_s: int) -> tuple[ExternalTransfer, ...]:
-    """Rises that were accepted as deposits in the last 24 h of chain time, by the fact ACCEPTED: the newest SHOWN, but those renamed
-    since; oldest first.
+    """Deposits accepted in the last 24 h of chain time, by the fact ACCEPTED: the newest SHOWN without those reclassified since, oldest
+    first.
     """
     rows = (first_row(db, _by_number(), ExternalTransferRow, of=seq) for seq, at_s in _accepted(facts) if at_s > chain_now_s - DAY_S)
     return tuple(_transfer(row) for row in rows if row is not None and row.kind == ExternalTransferKind.ACCEPTED.value)
@@ -284,24 +282,25 @@ def _accepted(facts: Mapping[str, str]) -> list[tuple[int, int]]:
 
 
 def _merged(found: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
-    """Each once, oldest first."""
+    """Return each transfer once, oldest first."""
     by_id = {flow.id: flow for flow in found}
     return tuple(by_id[number] for number in sorted(by_id))
 
 
 def newest_transfers(db: Connection, limit: int) -> tuple[ExternalTransfer, ...]:
-    """The newest `limit` flows, explained ones too, oldest first."""
+    """The newest `limit` transfers, explained ones too, oldest first."""
     return _found(db, _newest(), limit)
 
 
 def transfers_after(db: Connection, flow_id: int) -> tuple[ExternalTransfer, ...]:
-    """Flows that were written down after that one, explained ones too, oldest first."""
+    """Transfers recorded after that one, explained ones too, oldest first."""
     return tuple(_transfer(row) for row in all_rows(db, _after(), ExternalTransferRow, of=flow_id))
 
 
 def open_transfers(db: Connection) -> tuple[ExternalTransfer, ...]:
-    """What nobody has explained, oldest first: all that halts, what fell, and the newest of the rest. Anybody may send dust as often
-    as he likes, and hides no loss by it.
+    """Unexplained transfers, oldest first: all that halt, all losses, and the newest of the rest.
+
+    Losses are always included, so an attacker who sends dust cannot hide one.
     """
     newest = _found(db, _waiting(), SHOWN)
     if len(newest) < SHOWN:
@@ -314,10 +313,10 @@ def _found(db: Connection, newest_first: Select[Any], limit: int) -> tuple[Exter
 
 
 def classify_transfer(db: Connection, flow_id: int | None, kind: ExternalTransferKind | None, now_s: int) -> tuple[ExternalTransfer, ...]:
-    """Writes down what a flow was, on the owner's word: an open one, or one that was accepted. Without an id every open one, without
-    a kind the plainest.
+    """Record the owner's classification of a transfer: an open one, or an accepted one.
 
-    Raises ConfigError for a flow that is not there or not open, and for a kind that does not fit its direction.
+    Without an id all open ones, without a kind the default kind. Raises ConfigError if the transfer is unknown or not open, or if the kind
+    does not fit its direction.
     """
     query = select(ExternalTransferRow).order_by(ExternalTransferRow.seq)
     wanted = ExternalTransferRow.kind.is_(None) if flow_id is None else ExternalTransferRow.seq == min(flow_id, MOST)
@@ -340,8 +339,9 @@ def classify_transfer(db: Connection, flow_id: int | None, kind: ExternalTransfe
 
 @dataclass(frozen=True, slots=True)
 class LostValue:
-    """Value of falls that no owner has called a withdrawal: of the last 24 h of chain time, and of all time; and why the first
-    cannot be told, if so.
+    """Value of losses that no owner has called a withdrawal: of the last 24 h of chain time, and of all time.
+
+    `unknown` is the reason why the value of the last 24 h cannot be calculated, if so.
     """
 
     day: Fraction
@@ -350,7 +350,7 @@ class LostValue:
 
 
 def lost_value(db: Connection, chain_now_s: int) -> LostValue:
-    """What fell, as far as it is worth something that is known."""
+    """Sum the unexplained losses whose value is known."""
     day, total, unknown = Fraction(0), Fraction(0), ""
     for row in all_rows(db, _falls(), ExternalTransferRow):
         flow = _transfer(row)
@@ -376,7 +376,7 @@ def _own(row: IntentRow, wallet: str, coin: str) -> list[OwnBalanceChange]:
 
 
 def _block(row: IntentRow) -> int:
-    """Block of a transaction, 0 for one that never came into any."""
+    """Block of a transaction, 0 if it was never in one."""
     intent = records.intent_from_row(row)
     return 0 if intent.receipt is None else intent.receipt.block_number
 
@@ -408,7 +408,7 @@ _rises = cache(
 )
 
 
-# --- Liquidity positions that the store did not see begin, or whose end it did not see, and what their owner said of them.
+# --- Liquidity positions whose mint or end the store has not recorded, and the owner's decision on them.
 
 
 UNDECIDED, TAKEN, FORGOTTEN = "undecided", "taken", "forgotten"
@@ -417,9 +417,7 @@ POSITIONS_SCANNED = "positions_looked"
 
 
 def position_moves(db: Connection) -> tuple[LpPositionChange, ...]:
-    """What is known of the agent's positions, oldest first: those that were taken over, then what mined intents did, without what
-    was forgotten since.
-    """
+    """Changes of the agent's positions, oldest first: adopted positions, then the effects of mined intents, without forgotten positions."""
     found = {row.name: row for row in all_rows(db, _positions_found(), FoundPositionRow)}
     taken = [
         records.decode_json(LpPositionChange, row.move_json) for row in found.values() if row.verdict == TAKEN and row.move_json is not None
@@ -434,7 +432,7 @@ def position_moves(db: Connection) -> tuple[LpPositionChange, ...]:
 
 
 def positions_moved_since(db: Connection, after: int | None) -> set[str]:
-    """Names of positions that the agent itself moved by intents beyond that number; none without one."""
+    """Names of positions that intents beyond that number changed; empty without a number."""
     return (
         set()
         if after is None
@@ -448,12 +446,12 @@ def undecided_positions(db: Connection) -> tuple[str, ...]:
 
 
 def positions_scanned(db: Connection) -> bool:
-    """Whether the wallet was looked through."""
+    """True if the wallet was scanned for positions."""
     return database.find_fact(db, POSITIONS_SCANNED) is not None
 
 
 def note_positions(db: Connection, names: Iterable[str], now_s: int) -> None:
-    """Remembers positions to be decided on; those that were decided on stay so."""
+    """Record undecided positions; decided ones stay as they are."""
     known = {row.name for row in all_rows(db, _positions_found(), FoundPositionRow)}
     fresh = [name for name in dict.fromkeys(names) if name not in known]
     insert_rows(
@@ -463,12 +461,12 @@ def note_positions(db: Connection, names: Iterable[str], now_s: int) -> None:
 
 
 def require_position_scan(db: Connection) -> None:
-    """Something else used the wallet: it has to be looked through anew."""
+    """Require a new scan for positions after foreign use of the wallet."""
     database.delete_facts(db, POSITIONS_SCANNED)
 
 
 def store_position_decision(db: Connection, name: str, move: LpPositionChange | None, now_s: int) -> None:
-    """The owner's word: `move` stands for the mint of a position that counts from here on, None for one that is forgotten."""
+    """Record the owner's decision: `move` is the mint of a position that counts from here on, None forgets it."""
     verdict, text = (FORGOTTEN, None) if move is None else (TAKEN, codec.dumps(move))
     row = {"name": name, "verdict": verdict, "move_json": text, "after_seq": max_value(db, IntentRow.seq), "at_s": now_s}
     upsert_rows(db, FoundPositionRow, [row])
@@ -484,75 +482,74 @@ def _undecided() -> Select[Any]:
 
 @cache
 def _positions_own() -> Select[str, int]:
-    """What mined intents did, with their numbers, oldest first."""
+    """Select position changes of mined intents with the intents' numbers, oldest first."""
     query = select(LiquidityRow.move_json, IntentRow.seq).join(IntentRow, IntentRow.id == LiquidityRow.intent_id)
     return query.order_by(IntentRow.seq)
 
 
 @cache
 def _own_beyond() -> Select[Any]:
-    """What intents beyond a number did."""
+    """Select position changes of intents beyond a number."""
     return _positions_own().with_only_columns(LiquidityRow.move_json).where(IntentRow.seq > bindparam("of"))
 
 
-# --- What the wallet's balances should be, and what came or went without the agent: the part of the store that keeps accounts.
+# --- Expected balances and external transfers: the accounting part of the store.
 
 
 class BalanceStore(Database):
-    """Balances, flows, and what was before this store; each method is a transaction of its own."""
+    """Balances, transfers, and transactions from before this store; each method is a transaction of its own."""
 
     def books(self) -> ExpectedBalances:
-        """What balances should be, and the newest flows."""
+        """Expected balances and the newest transfers."""
         with self._read("read the books") as db:
             return expected_balances(db, self.wallet, self.coin)
 
     def record_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[ExternalTransfer], turn: int) -> bool:
-        """Writes unexplained flows down, and the balances `found` as those to go on from. False, and nothing written, when the
-        books have been turned since: another process was faster.
+        """Record unexplained transfers and the balances `found` as the new basis.
+
+        False, and nothing written, if another process wrote since that version.
         """
         with self._write("write the books") as db:
             return record_balances(db, self.wallet, self.coin, snapshot, found, flows, turn)
 
     def flows(self, limit: int = 1000) -> tuple[ExternalTransfer, ...]:
-        """The newest unexplained changes of balances, explained ones too, oldest first."""
+        """The newest transfers, explained ones too, oldest first."""
         with self._read("read the flows") as db:
             return newest_transfers(db, limit)
 
     def classify_transfer(self, flow_id: int | None, kind: ExternalTransferKind | None, now_s: int) -> tuple[ExternalTransfer, ...]:
-        """What an open flow was, on the owner's word; None means every open one, and what is plainest. Raises ConfigError."""
+        """Record the owner's classification of an open transfer; None means every open one, and the default kind. Raises ConfigError."""
         with self._write("write what a flow was") as db:
             return classify_transfer(db, flow_id, kind, now_s)
 
     def prior_day_known(self, chain_now_s: int) -> bool:
-        """Whether all that the wallet did in the last 24 h of chain time is in the books."""
+        """True if the store has all transactions of the wallet in the last 24 h of chain time."""
         with self._read("read the books") as db:
             return prior_day_known(db, chain_now_s)
 
     def mark_day_asked(self, chain_now_s: int) -> None:
-        """Remembers since when the chain was asked in vain what the wallet did before."""
+        """Record the first time the chain could not answer for earlier transactions."""
         with self._write("write the books") as db:
             mark_day_asked(db, chain_now_s)
 
     def record_prior_day(self, found: Iterable[ExternalTransaction], nonce: int) -> None:
-        """Writes down what the wallet did that this store does not know, up to its next `nonce`: from here on its last 24 h are
-        known.
-        """
+        """Record transactions that this store did not send, up to the wallet's next `nonce`; the last 24 h are known from here on."""
         with self._write("write the books") as db:
             record_prior_day(db, tuple(found), nonce)
 
     # liquidity
     def liquidity_moves(self) -> tuple[LpPositionChange, ...]:
-        """What the agent's own transactions did to liquidity positions, and what it took over, oldest first."""
+        """Changes of liquidity positions by the agent's own transactions, and adopted positions, oldest first."""
         with self._read("read liquidity positions") as db:
             return position_moves(db)
 
     def positions_scanned(self) -> bool:
-        """Whether the wallet was looked through for positions since the store was new, or adopted."""
+        """True if the wallet was scanned for positions since the store was new, or adopted."""
         with self._read("read liquidity positions") as db:
             return positions_scanned(db)
 
     def mark_left_alone(self) -> None:
-        """Remembers that every rise that nobody has explained is left alone, until somebody does."""
+        """Record that every unexplained deposit is left alone until it is explained."""
         with self._write("write what is left alone") as db:
             mark_left_alone(db)
 
@@ -562,6 +559,6 @@ class BalanceStore(Database):
             note_positions(db, names, now_s)
 
     def decide_position(self, name: str, move: LpPositionChange | None, now_s: int) -> None:
-        """The owner's word on a position: `move` stands for its mint and it counts from here on, or None and it is forgotten."""
+        """Record the owner's decision on a position: `move` is its mint and it counts from here on; None forgets it."""
         with self._write("write a liquidity position") as db:
             store_position_decision(db, name, move, now_s)

@@ -1,4 +1,4 @@
-"""The double-entry ledger in the store: what books opened with, one entry per final intent, and what all was worth over time."""
+"""The double-entry ledger in the store: openings, one entry per final intent, and hourly valuations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from agent.store.tables import (
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
 from agent.units import NATIVE, Token
 
-# --- Rows of the double-entry ledger as what they mean: openings, entries, flows and valuations of one book, in the chain's order.
+# --- Rows of the double-entry ledger: openings, entries, transfers and valuations of one book, in chain order.
 
 
 _CONSUMED = tuple(state.value for state in CONSUMED)
@@ -41,7 +41,7 @@ _CONSUMED = tuple(state.value for state in CONSUMED)
 
 @dataclass(frozen=True, slots=True)
 class LedgerBook:
-    """One set of books."""
+    """One ledger book."""
 
     number: int
     kind: str
@@ -50,29 +50,29 @@ class LedgerBook:
 
 
 def current_book(db: Connection, kind: str) -> LedgerBook | None:
-    """The newest book, where it is of that kind."""
+    """The newest book if it is of that kind, else None."""
     row = first_row(db, _newest_book(), BookRow)
     return None if row is None or row.kind != kind else LedgerBook(row.seq, row.kind, row.opened_s, row.note)
 
 
 def open_book(db: Connection, kind: str, now_s: int, note: str) -> LedgerBook:
-    """A book that begins now."""
+    """Open a book that begins now."""
     return LedgerBook(insert_returning_id(db, BookRow, kind=kind, opened_s=now_s, note=note), kind, now_s, note)
 
 
 def openings(db: Connection, book: LedgerBook) -> Sequence[BookOpeningRow]:
-    """What the book opened with, oldest first."""
+    """Openings of the book, oldest first."""
     return all_rows(db, _openings(), BookOpeningRow, of=book.number)
 
 
 def opened_after_intent(db: Connection, book: LedgerBook) -> int | None:
-    """Number of the newest intent that is part of the first opening; None while nothing is open."""
+    """Number of the newest intent contained in the first opening; None before the first opening."""
     found: int | None = db.scalar(_after(), {"of": book.number})
     return found
 
 
 def ledger_balances(db: Connection, book: LedgerBook, wallet: str, coin: str, head_block: int) -> tuple[LedgerBalance, ...]:
-    """See Bookkeeping.stands."""
+    """See LedgerStore.ledger_balances."""
     opened = {row.token: row for row in openings(db, book) if row.place == ""}
     found = ledger_sums.running_balances(db, book.number)
 
@@ -98,7 +98,7 @@ def ledger_balances(db: Connection, book: LedgerBook, wallet: str, coin: str, he
 
 
 def ledger(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
-    """See Bookkeeping.ledger."""
+    """See LedgerStore.ledger."""
     rows = openings(db, book)
     opened = {row.token: row for row in rows if row.place == ""}
     found: list[tuple[tuple[int, int, int], Entry]] = []
@@ -115,7 +115,7 @@ def ledger(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
 
 
 def entries(db: Connection, book: LedgerBook) -> list[tuple[int, Entry]]:
-    """Entries of final intents with the intents' numbers, in the order of the chain."""
+    """Entries of final intents with the intents' numbers, in chain order."""
     rows = db.execute(_entries(), {"of": book.number})
     with ledger_sums.gc_paused():
         return [(seq, ledger_sums.parse_entry(text)) for seq, text in rows]
@@ -142,7 +142,7 @@ def _outside(db: Connection, book: LedgerBook, opened: Mapping[str, BookOpeningR
 
 
 def valuations(db: Connection, book: LedgerBook, from_s: int, until_s: int | None, newest: int | None = None) -> tuple[Valuation, ...]:
-    """See Bookkeeping.valuations; only the `newest` where that is given."""
+    """See LedgerStore.valuations; only the `newest` if given."""
     query = select(ValuationRow).where(ValuationRow.book == book.number, ValuationRow.chain_s >= from_s)
     if until_s is not None:
         query = query.where(ValuationRow.chain_s <= until_s)
@@ -154,7 +154,7 @@ def valuations(db: Connection, book: LedgerBook, from_s: int, until_s: int | Non
 
 
 def add_entry(db: Connection, book: LedgerBook, seq: int, entry: Entry) -> None:
-    """Writes a final intent's entry, and what it adds to the running balances."""
+    """Write a final intent's entry, and add it to the running balances."""
     row = {
         "intent_id": entry.id,
         "book": book.number,
@@ -168,7 +168,7 @@ def add_entry(db: Connection, book: LedgerBook, seq: int, entry: Entry) -> None:
 
 
 def parse_wallet_moves(text: str) -> dict[str, int]:
-    """What an entry moved in the wallet, base units by token, as `wallet_json` wrote it."""
+    """Base units by token that an entry moved in the wallet, parsed from `wallet_json`."""
     try:
         return {token: int(raw) for token, raw in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError) as error:
@@ -176,7 +176,7 @@ def parse_wallet_moves(text: str) -> dict[str, int]:
 
 
 def wallet_json(entry: Entry) -> str:
-    """What an entry moved in the wallet, as JSON of base units by token."""
+    """JSON of the base units by token that an entry moved in the wallet."""
     return json.dumps({token: str(raw) for token, raw in ledger_sums.wallet_moves(entry).items()})
 
 
@@ -194,13 +194,13 @@ def _openings() -> Select[Any]:
 
 @cache
 def _ahead() -> Select[Any]:
-    """What entries of blocks above a head moved in the wallet."""
+    """Select wallet moves of entries in blocks above a head."""
     return select(EntryRow.wallet_json).where(EntryRow.book == bindparam("of"), EntryRow.block_number > bindparam("head"))
 
 
 @cache
 def _unentered() -> Select[Any]:
-    """Intents that a block has and the ledger lacks, beyond a number."""
+    """Select intents beyond a number that are in a block and have no entry."""
     lacking = ~exists().where(EntryRow.intent_id == IntentRow.id)
     return select(IntentRow).where(IntentRow.seq > bindparam("begun"), IntentRow.state.in_(_CONSUMED), lacking)
 
@@ -227,17 +227,17 @@ class LedgerStore(Database):
     """Whose books these are; a store whose newest book is of another kind opens a new one at the chain's balances."""
 
     def current_book(self) -> LedgerBook | None:
-        """The book that is kept; None while none is open."""
+        """The current book; None before the first."""
         with self._read("read the ledger") as db:
             return current_book(db, self.book_kind)
 
     def open_book(self, now_s: int, note: str) -> LedgerBook:
-        """Ends the book that is kept, and begins one that opens at the balances of the next look. Nothing of the old one is lost."""
+        """Close the current book, and open one at the balances of the next cycle. The old book is kept."""
         with self._write("open a book") as db:
             return open_book(db, self.book_kind, now_s, note)
 
     def intents_without_entry(self) -> tuple[Intent, ...]:
-        """Final and reverted intents that the book lacks, oldest first."""
+        """Final and reverted intents without an entry, oldest first."""
         with self._read("read the ledger") as db:
             book = current_book(db, self.book_kind)
             begun = None if book is None else opened_after_intent(db, book)
@@ -247,7 +247,7 @@ class LedgerStore(Database):
             return tuple(records.intent_from_row(row) for row in missing if row.receipt_json is not None)
 
     def unsettled(self) -> tuple[Intent, ...]:
-        """Intents since the first opening that have not ended, or ended in a block and are not in the book yet, oldest first."""
+        """Intents since the first opening that are open, or ended in a block and have no entry yet, oldest first."""
         with self._read("read the ledger") as db:
             book = current_book(db, self.book_kind)
             begun = None if book is None else opened_after_intent(db, book)
@@ -258,7 +258,7 @@ class LedgerStore(Database):
             )
 
     def enterable_intents(self) -> tuple[Intent, ...]:
-        """All final and reverted intents since the book opened, in the order of the chain."""
+        """All final and reverted intents since the book opened, in chain order."""
         with self._read("read the ledger") as db:
             book = current_book(db, self.book_kind)
             begun = None if book is None else opened_after_intent(db, book)
@@ -269,7 +269,7 @@ class LedgerStore(Database):
             return tuple(sorted(found, key=lambda one: 0 if one.receipt is None else one.receipt.block_number))
 
     def counted(self, intent_id: str) -> frozenset[str]:
-        """Tokens whose movements by that intent belong into the book: they were in it when the intent was written down."""
+        """Tokens whose moves by that intent belong in the book: they were in it when the intent was recorded."""
         with self._read("read the ledger") as db:
             book, seq = current_book(db, self.book_kind), db.scalar(select(IntentRow.seq).where(IntentRow.id == intent_id))
             if book is None or seq is None:
@@ -277,19 +277,19 @@ class LedgerStore(Database):
             return frozenset(row.token for row in openings(db, book) if row.place == "" and row.after_intent < seq)
 
     def by_hand(self, intent_id: str) -> bool:
-        """Whether the plan of that intent's step was asked for by hand; false where the step wrote no plan down."""
+        """True if the plan of that intent's step was requested by hand; false if the step recorded no plan."""
         with self._read("read the step") as db:
             found = db.scalar(_plan(), {"of": intent_id})
             plan = None if found is None else records.decode_json(Plan, records.decompress_text(found))
             return plan is not None and isinstance(plan.decision, Rebalance) and plan.decision.by_hand
 
     def principal(self, position: str) -> dict[str, int]:
-        """What the ledger says that was put into a liquidity position and not taken out, base units by token."""
+        """Net amount put into a liquidity position by the ledger, base units by token."""
         account = f"{rules.LP}:{position}"
         return {token: raw for (name, token), raw in rules.account_balances(self.ledger()).items() if name == account}
 
     def enter(self, intent: Intent, entry: Entry) -> bool:
-        """Writes the entry of a final intent; False, and nothing written, where it has one or its receipt is another by now."""
+        """Write the entry of a final intent; False, and nothing written, if it has one or its receipt has changed."""
         with self._write("write an entry") as db:
             book = current_book(db, self.book_kind)
             row = first_row(db, _intent(), IntentRow, of=intent.id)
@@ -302,8 +302,10 @@ class LedgerStore(Database):
             return True
 
     def open_places(self, snapshot: Snapshot, found: Mapping[Place, tuple[int, Fraction | None]]) -> tuple[Place, ...]:
-        """Takes places into the book that are not in it: what they hold (base units, value) now. Nothing while any transaction of ours
-        is on its way, nor on a snapshot that balances were not compared on. Positions of our own making are entered by their receipts.
+        """Open new places in the book with their present holdings (base units, value).
+
+        Does nothing while a transaction of ours is in flight, or on a snapshot that balances were not compared on. Positions that the agent
+        minted are entered by their receipts instead.
         """
         with self._write("open the ledger") as db:
             book = current_book(db, self.book_kind) or open_book(db, self.book_kind, snapshot.head.timestamp_s, "")
@@ -327,7 +329,7 @@ class LedgerStore(Database):
             return taken
 
     def has_places(self, places: Iterable[Place]) -> bool:
-        """Whether all of these are in the book, or are positions of the agent's own making."""
+        """True if all of these are in the book, or are positions that the agent minted."""
         with self._read("read the ledger") as db:
             book = current_book(db, self.book_kind)
             if book is None:
@@ -337,25 +339,25 @@ class LedgerStore(Database):
             return all(place in known or place[0] in own for place in places)
 
     def ledger_balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
-        """What the wallet should hold by the ledger at that block, what is mined and not final included."""
+        """Balances of the wallet by the ledger at that block, including mined transactions that are not final."""
         with self._read("read the ledger") as db:
             book = current_book(db, self.book_kind)
             return () if book is None else ledger_balances(db, book, self.wallet, self.coin, head_block)
 
     def find_misstatements(self) -> tuple[str, ...]:
-        """Where what looks go by (see store/accounts/ledger_sums.py) is not what the entries come to, in words; nothing in sound books."""
+        """Differences between the stored sums (see store/accounts/ledger_sums.py) and the entries, as messages; empty if sound."""
         with self._read("prove the ledger") as db:
             book = current_book(db, self.book_kind)
             return () if book is None else ledger_sums.find_misstatements(db, book.number)
 
     def rebuild_sums(self) -> None:
-        """Sums up anew what looks go by."""
+        """Rebuild the stored sums from the entries."""
         with self._write("sum the ledger up anew") as db:
             if (book := current_book(db, self.book_kind)) is not None:
                 ledger_sums.rebuild_sums(db, book.number)
 
     def ledger(self) -> tuple[Entry, ...]:
-        """Every entry of the book, in the order of the chain: openings, flows, what was sent without the store, final intents."""
+        """Every entry of the book in chain order: openings, transfers, external transactions, final intents."""
         with self._read("read the ledger") as db:
             book = current_book(db, self.book_kind)
             return () if book is None else ledger(db, book)
@@ -391,7 +393,7 @@ class LedgerStore(Database):
             )
 
     def rewrite(self, entries: Sequence[tuple[Intent, Entry]]) -> None:
-        """Puts other entries in the place of those that were written; all of them or none."""
+        """Replace entries; all of them or none."""
         with self._write("write the ledger anew") as db:
             for intent, entry in entries:
                 row = first_row(db, select_entry(), EntryRow, of=intent.id)
@@ -402,7 +404,7 @@ class LedgerStore(Database):
                     ledger_sums.add_moves(db, row.book, ledger_sums.wallet_moves(entry))
 
     def record_token_names(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
-        """Remembers what tokens are called, also once they have left the portfolio; writes only what is new."""
+        """Record token names, so that they are known after a token has left the portfolio; writes only new ones."""
         with self._read("read the ledger") as db:
             before = database.fact_text(db, NAMES_OF_TOKENS)
         known = LedgerTokens((), numeraire, coin) if not before else records.decode_json(LedgerTokens, before)
@@ -413,14 +415,14 @@ class LedgerStore(Database):
                 database.write_facts(db, {NAMES_OF_TOKENS: after})
 
     def token_names(self) -> LedgerTokens | None:
-        """Every token that was ever in the portfolio, the numeraire and the wrapped native coin; None before the first look."""
+        """Every token that was ever in the portfolio, the numeraire and the wrapped native coin; None before the first cycle."""
         with self._read("read the ledger") as db:
             kept = database.find_fact(db, NAMES_OF_TOKENS)
             return None if kept is None else records.decode_json(LedgerTokens, kept)
 
     # values over time
     def value(self, found: Valuation, forced: bool) -> bool:
-        """Writes down what all is worth; at most once an hour unless `forced`. False where nothing was written."""
+        """Record a valuation; at most once an hour unless `forced`. False if nothing was written."""
         with self._read("read what all was worth") as db:
             if not _due(db, current_book(db, self.book_kind), found, forced):
                 return False
@@ -434,19 +436,19 @@ class LedgerStore(Database):
             return True
 
     def valuations(self, from_s: int = 0, until_s: int | None = None) -> tuple[Valuation, ...]:
-        """Of the book, with from_s <= chain time <= until_s, oldest first."""
+        """Valuations of the book with from_s <= chain time <= until_s, oldest first."""
         with self._read("read what all was worth") as db:
             book = current_book(db, self.book_kind)
             return () if book is None else valuations(db, book, from_s, until_s)
 
     def newest_valuations(self, limit: int) -> tuple[Valuation, ...]:
-        """The newest of the book, newest first."""
+        """The newest valuations of the book, newest first."""
         with self._read("read what all was worth") as db:
             book = current_book(db, self.book_kind)
             return () if book is None else tuple(reversed(valuations(db, book, 0, None, limit)))
 
     def last_valuation_block(self) -> int:
-        """Block of the newest valuation of the book; -1 where there is none."""
+        """Block of the newest valuation of the book; -1 without one."""
         with self._read("read what all was worth") as db:
             book = current_book(db, self.book_kind)
             block: int | None = None if book is None else db.scalar(_valued(), {"of": book.number})
@@ -454,7 +456,7 @@ class LedgerStore(Database):
 
 
 def _due(db: Connection, book: LedgerBook | None, found: Valuation, forced: bool) -> bool:
-    """Whether a valuation is to be written: of a later block than the last, and of another hour unless it is forced."""
+    """True if a valuation is due: in a later block than the last, and in another hour unless it is forced."""
     if book is None:
         return False
     last = db.execute(_last_value(), {"of": book.number}).first()
@@ -469,13 +471,13 @@ _plan = cache(lambda: select(StepRow.plan_z).join(IntentRow, IntentRow.step_id =
 
 @cache
 def _since(states: tuple[str, ...]) -> Select[Any]:
-    """Intents in these states beyond a number, oldest first."""
+    """Select intents in these states beyond a number, oldest first."""
     return select(IntentRow).where(IntentRow.seq > bindparam("begun"), IntentRow.state.in_(states)).order_by(IntentRow.seq)
 
 
 @cache
 def _lacking(states: tuple[str, ...]) -> Select[Any]:
-    """Those of them that have no entry."""
+    """Select those of them without an entry."""
     return _since(states).where(~exists().where(EntryRow.intent_id == IntentRow.id))
 
 

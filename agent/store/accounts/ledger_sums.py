@@ -1,6 +1,6 @@
-"""Sums kept beside the rows that they sum, in the same transaction: balances by book, all losses, and how far everything is settled.
+"""Running sums stored beside the rows they sum, in the same transaction: balances by book, total loss, last settled intent.
 
-So a look reads as much of old books as of new ones. `trimtab books check` proves the balances from the entries.
+A cycle therefore reads no more rows in an old book than in a new one. `trimtab books check` proves the balances from the entries.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RESERVED = _HELD | {"reserved_raw"}
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Without the garbage collector, which would go through thousands of new objects again and again, though all of them stay."""
+    """Pause the garbage collector, which would scan thousands of new objects again and again though all of them stay."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -47,11 +47,11 @@ def gc_paused() -> Iterator[None]:
 
 
 class _UnexpectedFormat(Exception):
-    """Not as codec.dumps writes it."""
+    """JSON that codec.dumps did not write."""
 
 
 def parse_entry(text: str) -> Entry:
-    """One entry. Raises OperatorNeeded where the row is damaged."""
+    """Parse one entry. Raises OperatorNeeded if the row is damaged."""
     try:
         return _entry(json.loads(text))
     except (_UnexpectedFormat, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
@@ -59,7 +59,7 @@ def parse_entry(text: str) -> Entry:
 
 
 def parse_held(text: str) -> tuple[ValuedHolding, ...]:
-    """What a valuation counted. Raises OperatorNeeded where the row is damaged."""
+    """Parse the holdings of a valuation. Raises OperatorNeeded if the row is damaged."""
     try:
         return tuple(map(_held, json.loads(text)))
     except (_UnexpectedFormat, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
@@ -108,7 +108,7 @@ def _text(value: object) -> str:
 
 
 def _integer(value: object) -> int:
-    """A JSON integer, or from 2^53 on the text of one."""
+    """Parse a JSON integer; from 2^53 on it is stored as text."""
     if type(value) is int:
         return value
     if type(value) is str and value.isascii() and value.removeprefix("-").isdecimal():
@@ -133,17 +133,17 @@ _OPEN, _CONSUMED, _ENDED = (tuple(state.value for state in states) for states in
 
 
 def running_balances(db: Connection, book: int) -> dict[str, int]:
-    """Base units by token: what the wallet opened with, all flows since and all entries of the book."""
+    """Base units by token: the wallet's opening plus all later transfers and entries of the book."""
     return {token: int(raw) for token, raw in db.execute(_balances(), {"of": book})}
 
 
 def open_balances(db: Connection, book: int, found: Mapping[str, int]) -> None:
-    """Tokens came into the book with so many base units in the wallet."""
+    """Open tokens in the book with these base units in the wallet."""
     upsert_rows(db, RunningBalanceRow, [{"book": book, "token": token, "raw": str(raw)} for token, raw in found.items()])
 
 
 def add_moves(db: Connection, book: int, moved: Mapping[str, int], sign: int = 1) -> None:
-    """What an entry moved in the wallet; with sign -1 an entry that goes."""
+    """Add an entry's wallet moves to the running balances; sign -1 removes an entry."""
     database.write_facts(db, {ENTRIES_VERSION: entries_version(db) + 1})
     kept = running_balances(db, book)
     changed = [{"of": book, "token_of": token, "raw": str(kept[token] + sign * raw)} for token, raw in moved.items() if token in kept]
@@ -152,13 +152,13 @@ def add_moves(db: Connection, book: int, moved: Mapping[str, int], sign: int = 1
 
 
 def add_transfer(db: Connection, token: str, raw: int) -> None:
-    """A flow was written down: it belongs to the book that is kept."""
+    """Add a recorded transfer to the running balances of the current book."""
     if book := max_value(db, BookRow.seq):
         add_moves(db, book, {token: raw})
 
 
 def find_misstatements(db: Connection, book: int) -> tuple[str, ...]:
-    """Where what is kept of the book is not what its openings, flows and entries come to: in words, nothing in sound books."""
+    """Differences between the stored sums and the book's openings, transfers and entries, as messages; empty if sound."""
     kept, summed = running_balances(db, book), recomputed_balances(db, book)
     wrong = [
         f"balance of {token}: {kept.get(token)} is kept, its entries come to {summed.get(token)}"
@@ -173,7 +173,7 @@ def find_misstatements(db: Connection, book: int) -> tuple[str, ...]:
 
 
 def rebuild_sums(db: Connection, book: int) -> None:
-    """Puts all of it in order by what it sums."""
+    """Rebuild all sums from the rows they sum."""
     db.execute(delete(RunningBalanceRow).where(RunningBalanceRow.book == book))
     open_balances(db, book, recomputed_balances(db, book))
     database.write_facts(db, {ENTRIES_VERSION: entries_version(db) + 1, LOSS_TOTAL: _losses(db), SETTLED_TO: 0})
@@ -181,7 +181,7 @@ def rebuild_sums(db: Connection, book: int) -> None:
 
 
 def recomputed_balances(db: Connection, book: int) -> dict[str, int]:
-    """What the wallet opened with, all flows since, and what the postings of all entries moved in it, base units by token."""
+    """Base units by token: the wallet's opening plus all later transfers and the wallet postings of all entries."""
     opened = select(BookOpeningRow.token, BookOpeningRow.raw, BookOpeningRow.after_flow)
     rows = db.execute(opened.where(BookOpeningRow.book == book, BookOpeningRow.place == "")).all()
     found, after = {token: int(raw) for token, raw, _ in rows}, {token: flow for token, _, flow in rows}
@@ -196,45 +196,45 @@ def recomputed_balances(db: Connection, book: int) -> dict[str, int]:
 
 
 def wallet_moves(entry: Entry) -> dict[str, int]:
-    """What an entry moved in the wallet, base units by token."""
+    """Base units by token that an entry moved in the wallet."""
     return {one.token: one.raw for one in entry.postings if one.account == WALLET}
 
 
 def entries_version(db: Connection) -> int:
-    """A number that changes whenever an entry comes, goes or is written anew."""
+    """Counter that changes whenever an entry is added, removed or rewritten."""
     return database.fact_number(db, ENTRIES_VERSION)
 
 
 def loss_total(facts: Mapping[str, str]) -> Fraction:
-    """What all booked intents lost by the fact LOSS_TOTAL, numeraire base units."""
+    """Loss of all booked intents by the fact LOSS_TOTAL, numeraire base units."""
     return Fraction(database.parse_fact_number(LOSS_TOTAL, facts.get(LOSS_TOTAL)), QUANTA_PER_UNIT)
 
 
 def add_loss(db: Connection, loss: Fraction, sign: int = 1) -> None:
-    """The loss of one intent, rounded up; with sign -1 that of one whose receipt a reorganisation took."""
+    """Add the loss of one intent, rounded up; sign -1 removes that of an intent whose receipt a reorg took."""
     if (grains := round_loss_up(loss)) > 0:
         database.write_facts(db, {LOSS_TOTAL: database.fact_number(db, LOSS_TOTAL) + sign * grains})
 
 
 def round_loss_up(loss: Fraction) -> int:
-    """A loss in the grain of the books, rounded up; nothing for a gain."""
+    """Loss in quanta, rounded up; zero for a gain."""
     return max(0, ceil_int(loss * QUANTA_PER_UNIT))
 
 
 def settled_to(db: Connection) -> int:
-    """Number of the newest intent up to which nothing waits to be booked or entered."""
+    """Number of the newest intent up to which all intents are booked and entered."""
     return database.fact_number(db, SETTLED_TO)
 
 
 def advance_settled(db: Connection) -> None:
-    """Moves that number on as far as it goes."""
+    """Advance that number as far as possible."""
     book = max_value(db, BookRow.seq)
     if book and (now := _settled(db, known := settled_to(db), book)) != known:
         database.write_facts(db, {SETTLED_TO: now})
 
 
 def _settled(db: Connection, known: int, book: int) -> int:
-    """How far all is settled, as far as `known` it is. What came before the book's first opening never enters it."""
+    """Number of the last settled intent, starting at `known`. Intents before the book's first opening need no entry."""
     newest = max_value(db, IntentRow.seq)
     if newest == known:  # all of them are
         return known
@@ -244,7 +244,7 @@ def _settled(db: Connection, known: int, book: int) -> int:
 
 
 def reopen_settled(db: Connection, seq: int) -> None:
-    """The intent of that number moved: whatever it is now has to be looked at again."""
+    """Move the number back before the intent that changed, so that it is checked again."""
     if seq <= settled_to(db):
         database.write_facts(db, {SETTLED_TO: seq - 1})
 
@@ -262,7 +262,7 @@ _first_opening = cache(lambda: select(func.min(BookOpeningRow.after_intent)).whe
 
 @cache
 def _next_one() -> Select[Any]:
-    """The first intent beyond those known as settled that waits for something; none before the book's first opening is entered."""
+    """Select the first unsettled intent beyond a number; those before the book's first opening need no entry."""
     unbooked = IntentRow.state.in_(_CONSUMED) & ~exists().where(BudgetRow.intent_id == IntentRow.id)
     unentered = (
         IntentRow.state.in_(_ENDED)

@@ -1,4 +1,4 @@
-"""Copies of a store: made while it is in use, checked, put in its place; a copy may not send before its owner adopts it (T8)."""
+"""Backup and restore of a store: consistent copies, integrity checks; a copy may not send before its owner adopts it (T8)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _SIDES = ("-wal", "-shm", "-journal")
 
 @dataclass(frozen=True, slots=True)
 class StoreFileInfo:
-    """What a file holds: version of the store, owner, and `copy`, when it was made where it is a copy that nobody has adopted.
+    """Contents of a store's file: version, owner, and `copy`, the time it was made if it is a copy not yet adopted.
 
-    `books` are "live" or "paper".
+    `books` is "live" or "paper".
     """
 
     version: str
@@ -35,10 +35,10 @@ class StoreFileInfo:
 
 
 def backup(source: Path, target: Path, force: bool = False) -> int:
-    """A consistent copy of the store at `source`, which may be in use; returns its bytes. The file is the owner's alone.
+    """Copy the store at `source`, which may be in use, to `target`; return its bytes. Only the owner can read the file.
 
-    Whole or not there: it is written beside its place, checked, and put there at once. Raises ConfigError when there is a file
-    already and `force` is not given, OperatorNeeded when the store is damaged or the copy cannot be written.
+    The copy is written beside its place, checked, and renamed at once. Raises ConfigError if the file exists and `force` is not given,
+    OperatorNeeded if the store is damaged or the copy cannot be written.
     """
     _require_free(target, force)
     if target.exists() and source.samefile(target):
@@ -56,10 +56,10 @@ def backup(source: Path, target: Path, force: bool = False) -> int:
 
 
 def restore(source: Path, target: Path, wallet: str, chain_id: int, known: tuple[str, ...], force: bool = False) -> Path | None:
-    """Puts the backup at `source` in the place of the store; returns where the earlier store lies now, None when there was none.
+    """Replace the store at `target` by the backup at `source`; return the path of the earlier store, None if there was none.
 
-    Nothing is overwritten: with `force` the earlier store is kept beside. The restored store is a copy and sends nothing before
-    it is adopted. Hold the wallet's lock. Raises ConfigError or OperatorNeeded, and then everything is as it was.
+    Nothing is overwritten: with `force` the earlier store is kept beside. The restored store is a copy and sends nothing before it is
+    adopted. The caller holds the wallet's lock. Raises ConfigError or OperatorNeeded, and then nothing has changed.
     """
     if not source.is_file():
         raise ConfigError(f"backup {source}: there is no such file", "name a file that trimtab db backup wrote")
@@ -91,9 +91,9 @@ def restore(source: Path, target: Path, wallet: str, chain_id: int, known: tuple
 
 
 def inspect_store_file(path: Path) -> StoreFileInfo:
-    """What a store's file holds, all of it checked: pages, keys, and that each transaction stands where its last move left it.
+    """Check a store's file and return its contents: pages, keys, and that each transaction matches its last transition.
 
-    Nothing is written. Raises OperatorNeeded saying what is damaged.
+    Writes nothing. Raises OperatorNeeded with what is damaged.
     """
     with database_errors(f"read {path}"), closing(open_read_only(path)) as store:
         try:
@@ -132,12 +132,12 @@ def _damaged(path: Path, why: str) -> OperatorNeeded:
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
-    """A connection that only reads, whoever writes meanwhile."""
+    """Open a read-only connection, also while other processes write."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5)
 
 
 def _copied(source: Path, part: Path) -> None:
-    """SQLite's own backup: all that was committed, whoever writes meanwhile; then one file without a log beside it."""
+    """Copy by SQLite's own backup: all that was committed, also during writes; then one file without a log beside it."""
     with closing(open_read_only(source)) as old, closing(sqlite3.connect(part, isolation_level=None)) as new:
         old.backup(new)
         new.execute("PRAGMA journal_mode = DELETE")
@@ -146,7 +146,7 @@ def _copied(source: Path, part: Path) -> None:
 
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
-    """A new file of the owner's alone beside `target`, gone again unless it was put in its place."""
+    """Yield a new owner-only file beside `target`; it is removed unless it was renamed into place."""
     if not target.parent.is_dir():
         raise ConfigError(f"folder {str(target.parent)!r} does not exist; create it or name another")
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
@@ -167,14 +167,14 @@ def _require_free(target: Path, force: bool) -> None:
 
 
 def _move_aside(target: Path) -> Path:
-    """The store under another name, log and all, so that nothing of it is lost and nothing of it reaches the one that follows."""
+    """Rename the store with its log, so that it loses nothing and nothing of it reaches the store that follows."""
     kept = target.with_name(f"{target.name}.before-restore-{_utc().replace(':', '')}")
     number = 1
     while kept.exists():
         number += 1
         kept = kept.with_name(f"{target.name}.before-restore-{_utc().replace(':', '')}-{number}")
     with suppress(sqlite3.Error), closing(sqlite3.connect(target, isolation_level=None, timeout=5)) as old:
-        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # a damaged one keeps its log, which then goes along
+        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # a damaged store keeps its log, which is moved too
     for side in _SIDES:
         if (beside := target.with_name(target.name + side)).exists():
             beside.replace(kept.with_name(kept.name + side))
@@ -183,7 +183,7 @@ def _move_aside(target: Path) -> Path:
 
 
 def _sync(folder: Path) -> None:
-    """A new name is on the disk only once its folder is."""
+    """Sync the folder: a new name is on the disk only once its folder is."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

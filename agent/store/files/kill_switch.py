@@ -1,4 +1,4 @@
-"""The kill switch: a file beside the store, or the switch inside it; what cannot be read counts as paused (T14)."""
+"""The kill switch: a file beside the store, or the switch inside it; an unreadable switch counts as paused (T14)."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from agent.errors import OperatorNeeded, TrimtabError
 
 
 class PauseStore(Protocol):
-    """The part of a store that the kill switch uses; `paused()` has `.paused` and `.reason`."""
+    """Part of a store that the kill switch uses; `paused()` has `.paused` and `.reason`."""
 
     def paused(self) -> PauseRecord:
-        """Where the switch in the store stands."""
+        """Present state of the switch in the store."""
         ...
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
-        """Turns it on; one that stands at hard stays there until `resume`."""
+        """Turn the switch on; one at hard stays there until `resume`."""
         ...
 
     def resume(self, reason: str, now_s: int) -> None:
-        """Turns it off."""
+        """Turn the switch off."""
         ...
 
 
 class PauseRecord(Protocol):
-    """A position of the switch in the store."""
+    """State of the switch in the store."""
 
     @property
     def paused(self) -> bool:
-        """Whether it is on."""
+        """True if the switch is on."""
         ...
 
     @property
     def reason(self) -> str:
-        """Why it was turned."""
+        """Reason for the last change."""
         ...
 
     @property
     def hard(self) -> bool:
-        """Whether what waits is taken back too."""
+        """True if pending transactions are cancelled and allowances revoked as well."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class KillSwitchState:
-    """`paused` is None when the switch could not be read; treat None as True.
+    """State of both switches; `paused` is None if they could not be read: treat None as True.
 
-    `hard` says that the owner wants cancelled what waits, and set to zero what may still be taken: that alone may be sent.
+    `hard` asks to cancel pending transactions and to revoke allowances: those transactions alone may be sent.
     """
 
     paused: bool | None
@@ -58,19 +58,19 @@ class KillSwitchState:
 
 
 def pause_file(store_file: Path) -> Path:
-    """The file whose presence pauses the agent: `touch trimtab.db.paused` needs no program and no free disk."""
+    """Path of the file whose presence pauses the agent: `touch trimtab.db.paused` needs no program and no free disk."""
     return store_file.with_name(store_file.name + ".paused")
 
 
 class KillSwitch:
-    """Paused when either the file or the store says so, or when either cannot be read."""
+    """Kill switch: paused if either the file or the store says so, or if either cannot be read."""
 
     def __init__(self, file: Path, store: PauseStore) -> None:
         self.file = file
         self._store = store
 
     def read(self) -> KillSwitchState:
-        """Where both switches stand now, read afresh."""
+        """Read the present state of both switches."""
         try:
             present = _present(self.file)
             position = self._store.paused()
@@ -85,14 +85,14 @@ class KillSwitch:
         return self.read().paused
 
     def is_hard(self) -> bool:
-        """Whether it was read and stands at hard; an unreadable switch lets nothing be sent, cancels neither."""
+        """True if the switch was read and is at hard; an unreadable switch lets nothing be sent, not even cancels."""
         stopped = self.read()
         return stopped.paused is True and stopped.hard
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
-        """Pauses by both switches; one is enough when the other cannot be written. OperatorNeeded when neither can.
+        """Pause by both switches; one is enough if the other cannot be written. Raises OperatorNeeded if neither can.
 
-        Hard needs the store, where what is taken back is written down: OperatorNeeded without it, paused all the same.
+        Hard needs the store, where cancels are recorded: without it OperatorNeeded is raised, and the agent is paused all the same.
         """
         failures = []
         try:
@@ -111,7 +111,7 @@ class KillSwitch:
             raise OperatorNeeded(f"cannot pause: {'; '.join(failures)}", "stop the process itself (SIGTERM)")
 
     def resume(self, reason: str, now_s: int) -> None:
-        """Resumes by both switches: the store first, so that a failure leaves the file and with it the pause."""
+        """Resume by both switches: the store first, so that a failure leaves the file and with it the pause."""
         self._store.resume(reason, now_s)
         try:
             self.file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One process acts for a wallet at a time, and one serves it: locks that the operating system releases when a process dies."""
+"""Locks of a wallet: one process acts for it at a time, and one serves it. The operating system releases them when a process dies."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ UNKNOWN = "unknown"
 
 
 class LockHeld(OperatorNeeded):
-    """Another process holds the wallet, or serves it already."""
+    """Raised when another process holds the wallet, or serves it already."""
 
 
 def lock_path(chain_id: int, wallet: str, store_file: Path | None, *, local_chain: bool) -> Path:
-    """Where the lock of a wallet on a chain lies: one place per machine, whatever the store.
+    """Path of the lock of a wallet on a chain: one per machine, for all stores.
 
-    Local chains share their chain id and test wallets, so that there the lock lies beside the store's file.
+    Local chains share their chain id and test wallets, so their lock is beside the store's file.
     """
     if local_chain and store_file is not None:
         return store_lock_path(store_file)
@@ -31,21 +31,21 @@ def lock_path(chain_id: int, wallet: str, store_file: Path | None, *, local_chai
 
 
 def store_lock_path(store_file: Path) -> Path:
-    """The lock beside a store: whoever uses the store meets it, whatever his state folder is."""
+    """Path of the lock beside a store: all users of the store share it, even with different state folders."""
     return store_file.with_name(store_file.name + ".lock")
 
 
 def service_lock_path(path: Path) -> Path:
-    """The lock of the run that serves the wallet, beside the wallet's own at `path`."""
+    """Path of the lock of the run that serves the wallet, beside the wallet's own at `path`."""
     return path.with_suffix(".service.lock")
 
 
 @contextmanager
 def wallet_lock(path: Path, chain_id: int, wallet: str, beside: Path | None = None) -> Iterator[None]:
-    """Holds the wallet while inside: only its holder signs, sends, or moves the journal. Raises Held at once when another process
-    has it, naming that process and its pid file; OperatorNeeded where the lock cannot be taken.
+    """Hold the wallet while inside: only its holder signs, sends, or moves the journal.
 
-    With `beside` that lock is taken too, where a store is shared by processes whose state folders are not the same.
+    With `beside` that lock is taken too, for a store shared by processes with different state folders. Raises LockHeld at once if another
+    process has it, with that process and its pid file; OperatorNeeded if the lock cannot be taken.
     """
     with _all(path, beside, lambda one: _in_use(one, chain_id, wallet)):
         yield
@@ -62,7 +62,10 @@ def wait_for_lock(
     sleep: Callable[[float], None],
     tell: Callable[[str], None],
 ) -> Iterator[None]:
-    """The same, but waits for another process to let go of the wallet; `tell` hears for whom. Raises Held after `patience_s`."""
+    """Hold the wallet like `wallet_lock`, but wait for another process to release it; `tell` is called with its holder.
+
+    Raises LockHeld after `patience_s`.
+    """
     waited_s = 0.0
     with ExitStack() as held:
         while True:
@@ -80,7 +83,7 @@ def wait_for_lock(
 
 @contextmanager
 def service_lock(path: Path, chain_id: int, wallet: str, beside: Path | None = None) -> Iterator[None]:
-    """Held by a run from first to last, beside the wallet's locks, which it takes for each look alone. Raises Held at once."""
+    """Hold the service lock for a whole run, beside the wallet's locks, which it takes per cycle. Raises LockHeld at once."""
 
     def taken(place: Path) -> LockHeld:
         pid_file = place.with_suffix(".pid")
@@ -95,7 +98,7 @@ def service_lock(path: Path, chain_id: int, wallet: str, beside: Path | None = N
 
 @contextmanager
 def _all(path: Path, beside: Path | None, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
-    """Both locks or none, each with its pid file."""
+    """Take both locks or none, each with its pid file."""
     with ExitStack() as held:
         for place in (path,) if beside in (None, path) else (path, beside):
             held.enter_context(_lock(place, taken))
@@ -105,7 +108,7 @@ def _all(path: Path, beside: Path | None, taken: Callable[[Path], LockHeld]) -> 
 
 @contextmanager
 def _lock(path: Path, taken: Callable[[Path], LockHeld]) -> Iterator[None]:
-    from filelock import FileLock, Timeout  # it brings asyncio, which commands that only read do without
+    from filelock import FileLock, Timeout  # it imports asyncio, which read-only commands do not need
 
     lock = FileLock(path, timeout=0, mode=0o600)
     try:
@@ -138,7 +141,7 @@ def _who(path: Path, beside: Path | None) -> str:
 
 
 def _serves(path: Path) -> bool:
-    """Whether the wallet's holder is the run that serves it."""
+    """True if the wallet's holder is the run that serves it."""
     holder = _holder(path.with_suffix(".pid"))
     return holder != UNKNOWN and holder == _holder(service_lock_path(path).with_suffix(".pid"))
 

@@ -1,4 +1,4 @@
-"""Whether nobody but their owner may change a file and the folder that it lies in: what decides over money is no stranger's to write."""
+"""Permission checks: files that decide over money, and their folders, must be writable by their owner alone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _COMPANIONS = ("-wal", "-shm", "-journal")
 
 
 def require_private(path: Path, what: str, *, companions: bool = False) -> None:
-    """Raises ConfigError, with the chmod that mends it, when others may write `path` or its folder. `what` names it for the message.
+    """Raise ConfigError, with the chmod that repairs it, if others may write `path` or its folder. `what` names it in the message.
 
-    As StrictModes of sshd has it: a file belongs to this user or root and is writable by its owner alone; so is its folder. A folder
-    may be writable by a group where that is its user's own and has no other members, since a umask of 002 makes such folders, and by
-    everybody where it is sticky, like /tmp: there nobody removes another's file. With `companions` SQLite's own files beside it
-    too. What is not there is not judged.
+    Like StrictModes of sshd: a file belongs to this user or root and is writable by its owner alone; so is its folder. A folder may be
+    writable by a group that is the user's own and has no other members, since a umask of 002 creates such folders, and by everybody if it
+    is sticky, like /tmp: there only owners remove files. With `companions` SQLite's own files beside it are checked too. A missing file
+    passes.
     """
     names = (path, *(path.with_name(path.name + end) for end in _COMPANIONS if companions))
     for file in names:
@@ -45,7 +45,7 @@ def _folder_is_ours(state: os.stat_result) -> bool:
 
 
 def _alone_in(gid: int) -> bool:
-    """Whether this user's own group has that number, and nobody else in it."""
+    """True if this user's own group has that number and no other members."""
     try:
         me, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
     except KeyError:
@@ -57,7 +57,7 @@ def _alone_in(gid: int) -> bool:
 def _state(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
-    except OSError:  # who reads it says what is wrong
+    except OSError:  # the reader reports the error
         return None
 
 

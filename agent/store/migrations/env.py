@@ -1,4 +1,4 @@
-"""Runs the migrations on the connection that the store hands over, inside the store's own transaction."""
+"""Run the migrations on the connection that the store passes in, inside the store's own transaction."""
 
 from alembic import context
 
