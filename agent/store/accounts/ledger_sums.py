@@ -23,7 +23,7 @@ from agent.store.tables import BookOpeningRow, BookRow, BudgetRow, EntryRow, Ext
 from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
 from agent.units import ceil_int
 
-# --- Entries and valuations from their stored JSON, many at a time: what codec.loads reads, without going through its general rules. Wh
+# --- Fast parsing of stored entries and valuations: equal to codec.loads, without its general rules.
 
 
 _KINDS = {kind.value: kind for kind in EntryKind}
