@@ -1,4 +1,4 @@
-"""The case before the guards: input, plan, evidence, and what is recomputed once from them for all guards."""
+"""The guards' case: input, plan and evidence, with measurements that are recomputed once for all guards."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from agent.units import BPS, NATIVE, Token, ceil_int, decimal_text, value_text
 
 
 class MissingData(Exception):
-    """What a guard needs is not known; the message says what. The guard then refuses."""
+    """A guard's input is unknown; the message names it. The guard then refuses."""
 
 
 @dataclass(frozen=True, slots=True)
 class GuardMeasurement:
-    """What a guard found, in words with unit, and whether it is within the limit; `limit` in words where it is not the config's alone."""
+    """Result of a guard: text with units, and whether it is within the limit; `limit` replaces the config's text if set."""
 
     text: str
     passed: bool
@@ -34,9 +34,9 @@ class GuardMeasurement:
 
 @dataclass(frozen=True)
 class GuardCase:
-    """`prices` and `spots` are numeraire base units per token base unit, by token address; `unpriced` says why one lacks.
+    """Input of all guards. `prices` and `spots` are numeraire base units per token base unit, by token address.
 
-    `lp` is what the plan's actions do to positions, or why that cannot be said.
+    `unpriced` has the reason for each missing price. `lp` is the simulation of the plan's liquidity actions, or why there is none.
     """
 
     step: StepInput
@@ -85,7 +85,7 @@ class GuardCase:
         return self.lp.runs
 
     def loads(self) -> tuple[LiquidityExposure, LiquidityExposure]:
-        """What liquidity loses and weighs before the plan's actions and after them. Raises Missing."""
+        """Return expected loss and value of liquidity before and after the plan's actions. Raises MissingData."""
         self.actions()
         if isinstance(self.lp, str):
             raise MissingData(self.lp)
@@ -99,20 +99,22 @@ class GuardCase:
             raise MissingData(why.message) from None
 
     def is_exit(self) -> bool:
-        """Whether the plan only takes out, and a limit of liquidity is exceeded: neither cost nor size holds that back."""
+        """True if the plan only withdraws liquidity while a liquidity limit is exceeded: neither cost nor size blocks it."""
         return self._only_out() and not self.loads()[0].within(liquidity_limits(self.step.limits))
 
     def is_risk_reducing(self) -> bool:
-        """Whether the plan buys nothing besides the numeraire, recomputed from its legs and actions: an exit, liquidity that is taken
-        out, or gas money for either. Raises Missing.
+        """True if the plan buys nothing but the numeraire, recomputed from its legs and actions. Raises MissingData.
+
+        Such a plan is an exit, a withdrawal of liquidity, or gas money for either.
         """
         if isinstance(self.plan.decision, TopUp):
             return not self.plan.actions and self.turnover() == 0
         return self.is_sell_only() or self._only_out()
 
     def is_sell_only(self) -> bool:
-        """Whether the plan is an exit by its decision and by its legs: no token is bought but the numeraire and what open withdrawals
-        lack, for no more than raising that may take. Raises Missing.
+        """True if the plan is an exit by its decision and by its legs. Raises MissingData.
+
+        It may buy only the numeraire and the shortfall of open withdrawals, and sell for the latter at most what raising it takes.
         """
         if not self.plan.exits or self.plan.actions:
             return False
@@ -124,18 +126,20 @@ class GuardCase:
         return given <= self._gross(bought) + (self.step.limits.min_trade or 0)  # the last part of a raise is at least a trade
 
     def _only_out(self) -> bool:
-        """Whether the plan takes liquidity out and does nothing else."""
+        """True if the plan withdraws liquidity and does nothing else."""
         actions = self.plan.actions
         return bool(actions) and not self.plan.legs and not any(isinstance(action, Provide) for action in actions)
 
     def counted_turnover(self) -> Fraction:
-        """What limits of turnover count: of an exit only what it buys besides the numeraire, of a purchase, or what is bought for a
-        withdrawal, what is beyond the amount that its owner confirmed. Raises Missing.
+        """Return the turnover that limits count. Raises MissingData.
+
+        Of an exit that is the value bought besides the numeraire; of a purchase or a withdrawal, the value beyond the confirmed
+        amount.
         """
         return max(Fraction(0), self._limited() - self.apart())
 
     def exempt_turnover(self) -> Fraction:
-        """What of it `apart` covers. Raises Missing."""
+        """Return the turnover that `apart` exempts. Raises MissingData."""
         return min(self._limited(), self.apart())
 
     def _limited(self) -> Fraction:
@@ -152,14 +156,14 @@ class GuardCase:
 
     @cached_property
     def _purchase(self) -> Fraction:
-        """What of a purchase limits of turnover leave alone, worked out anew."""
+        """Return a purchase's exempt turnover, recomputed."""
         decision = self.plan.decision
         if not isinstance(decision, Rebalance) or decision.apart <= 0:
             return Fraction(0)
         return min(decision.apart, purchase.turnover_allowance(self.step))
 
     def _raised(self) -> Fraction:
-        """What limits of turnover leave alone of an exit that buys what withdrawals lack, worked out anew. Raises Missing."""
+        """Return the exempt turnover of an exit that raises open withdrawals, recomputed. Raises MissingData."""
         decision = self.plan.decision
         if not isinstance(decision, Rebalance) or decision.apart <= 0:
             return Fraction(0)
@@ -172,7 +176,7 @@ class GuardCase:
         return {token for token in claimed if withdrawals.shortfall_raw(self.step, token) > 0}
 
     def _gross(self, tokens: set[str]) -> Fraction:
-        """What raising these may sell at most, in value. Raises Missing."""
+        """Return the most that raising these tokens may sell, in value. Raises MissingData."""
         try:
             return sum((withdrawals.gross_sale_value(self.step, token) for token in sorted(tokens)), Fraction(0))
         except Refused as why:
@@ -192,12 +196,12 @@ class GuardCase:
         return max(0, self.spendable(asset))
 
     def spendable(self, asset: Asset) -> int:
-        """The same, negative where the reserve is not filled. Raises Missing."""
+        """Return the asset's base units above its reserve; negative if the reserve is not filled. Raises MissingData."""
         native_wei = self.balance(NATIVE) if asset.native else 0
         return self.balance(asset.token.address) + native_wei - native_coin.reserved_raw(self.step, asset)
 
     def require_known_day(self) -> None:
-        """Raises Missing while it cannot be told what the wallet did in the last 24 h: no limit of a day starts empty (T6)."""
+        """Raise MissingData while the wallet's last 24 h are unknown: no limit of a day starts empty (T6)."""
         if self.step.history.unknown:
             raise MissingData(self.step.history.unknown)
 
@@ -225,7 +229,7 @@ class GuardCase:
         return -sum((self.replay.delta(token) * self.price(token) for token in self.replay.tokens), Fraction(0))
 
     def overpayment(self) -> Fraction:
-        """What the liquidity that the plan provides costs above its worth at reference prices. Raises Missing."""
+        """Return the cost of the plan's provided liquidity above its value at reference prices. Raises MissingData."""
         provided = [run for run in self.actions() if isinstance(run.action, Provide)]
         try:
             return sum((run.before.overpayment(run.action, run.amounts, run.after) for run in provided), Fraction(0))

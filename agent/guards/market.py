@@ -1,4 +1,4 @@
-"""Guards on the pools a plan trades in: how far it moves them, how deep they are, how low its floors are."""
+"""Guards on markets: pool impact and depth, floors, second quotes, price sources, pegs; and sandwich exposure."""
 
 from __future__ import annotations
 
@@ -164,10 +164,10 @@ LEG_GUARDS: tuple[Guard[Any], ...] = (
 
 
 def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Largest relative distance from the reference: of each asset's spot price, of each pool that the plan uses, of a feed from its mean.
+    """Largest relative deviation from the reference: each asset's spot price, each pool of the plan, a feed from its mean.
 
-    An asset whose spot price no pool tells refuses. Feed and TWAP are compared where both are configured sources and
-    both have a price: after a sharp move the agent waits until the mean has followed.
+    An asset without a spot price refuses. Feed and TWAP are compared if both are configured and both have a price: after a sharp
+    move the agent waits until the mean has followed.
     """
     deviations = [*_assets(case), *_pools(case), *_means(case)]
     worst, what = max(deviations, default=(Fraction(0), "nothing to compare"))
@@ -175,9 +175,9 @@ def oracle_deviation(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
-    """Age of the feed that is nearest its greatest age, of any asset, by block time; a round that was not read or does not count refuses.
+    """Age of the feed nearest its maximum age, of any asset, by block time; a missing or invalid round refuses.
 
-    Stricter than the reference price, which may fall back to a TWAP: a feed that is configured must answer before money moves.
+    Stricter than the reference price, which may fall back to a TWAP: a configured feed must answer before money moves.
     """
     if PriceSource.FEED not in case.step.reference.kinds:
         return GuardMeasurement("no feed in use", True)
@@ -198,10 +198,10 @@ def sequencer(case: GuardCase, _grace_s: int) -> GuardMeasurement:
 
 
 def depeg(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Largest distance from 1 USD of a dollar token: the numeraire and every asset that its symbol marks as a dollar.
+    """Largest distance from 1 USD of a stablecoin: the numeraire, and every asset with a dollar symbol.
 
-    Tokens above 1.20 USD are no dollars (savings tokens), while one that fell counts however far it fell. One that left its peg
-    must come back within half of the limit. Where a price is unknown the guard refuses. A portfolio without dollars passes.
+    A token above 1.20 USD is not a stablecoin (savings tokens); a fallen one counts at any price. One that left its peg must return
+    within half of the limit. An unknown price refuses. A portfolio without stablecoins passes.
     """
     try:
         found = list(dollar_pegs(case.step, case.references, limit_bps))
@@ -245,7 +245,7 @@ def _distance(price: Fraction, reference: Fraction) -> Fraction:
 
 
 def _round(case: GuardCase, asset: Asset) -> FeedRound:
-    """The asset's latest round (AggregatorV3Interface.latestRoundData). Raises Missing when it cannot count."""
+    """Return the asset's latest round (AggregatorV3Interface.latestRoundData). Raises MissingData if it is invalid."""
     answer = next((found for found in case.step.snapshot.feeds if found.feed == asset.feed), None)
     label = asset.token.label
     if answer is None:
@@ -337,11 +337,10 @@ class SandwichExposure:
 def sandwich_exposure(
     plan_cost_bps: int | None, slippage_bps: int | None, turnover_bps: int | None, daily_turnover_bps: int | None
 ) -> SandwichExposure:
-    """(slippage + plan cost) × turnover.
+    """Return the worst-case sandwich loss by the limits: (slippage + plan cost) × turnover.
 
-    Where pools were pushed before the snapshot the skew is a cost, which plan_cost bounds at reference prices. Whatever
-    happens afterwards, what reaches the wallet is at most slippage below the prediction, over hubs too: the last swap's
-    minimum binds.
+    The skew of pools pushed before the snapshot is a cost, which plan_cost bounds at reference prices. Later moves can only take
+    the wallet's receipts down to slippage below the prediction, over hubs too: the last swap's minimum binds.
     """
     if plan_cost_bps is None or slippage_bps is None:
         off = " and ".join(f"limits.{name}" for name, value in (("plan_cost", plan_cost_bps), ("slippage", slippage_bps)) if value is None)
@@ -357,9 +356,9 @@ def sandwich_exposure(
 
 
 def plan_sandwich_loss(step: StepInput, plan: Plan) -> Value | None:
-    """What a sandwich around one plan could take of its prediction: each swap to the wallet pays its minimum only.
+    """Return the most that a sandwich can take of a plan's predicted outputs: each swap to the wallet pays only its minimum.
 
-    At reference prices; None where a token received has none. What skew has cost before stands in the plan's cost.
+    At reference prices; None if a received token has none. Skew from before the snapshot is in the plan's cost.
     """
     prices = reference_prices(step).prices
     ends = [leg for leg in plan.legs if leg.sink is LegFunding.WALLET]
@@ -369,9 +368,9 @@ def plan_sandwich_loss(step: StepInput, plan: Plan) -> Value | None:
 
 
 def max_extractable_profit(plan: Plan, short: Value | None) -> Value | None:
-    """The most that anybody earns with one plan, sandwiched or not: nobody gains more of it than it loses at reference prices.
+    """Return the most that others can earn by one plan, sandwiched or not: its loss at reference prices.
 
-    That is what it predicts of fees, impact and skew, and what its outputs may fall short of that (`short`, by of_plan).
+    That is its predicted fees, impact and skew, plus the possible shortfall of its outputs (`short`, by plan_sandwich_loss).
     """
     return None if short is None else short + max(plan.cost.total - plan.cost.gas - plan.cost.approvals, Fraction(0))
 

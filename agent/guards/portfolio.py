@@ -1,4 +1,4 @@
-"""Guards on what a plan costs and how much it moves, in value at reference prices."""
+"""Guards on the portfolio: cost, turnover, loss, size, gas, tax, liquidity, weight; and on payouts."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Value moved in the last 24 h of chain time and by this plan, over the investable total.
+    """Turnover of the last 24 h of chain time plus this plan's, over the investable total.
 
-    An exit that buys nothing besides the numeraire passes whatever was moved before, known or not.
+    An exit that buys only the numeraire passes at any earlier turnover, known or not.
     """
     moved = case.counted_turnover()
     if moved == 0 and case.plan.exits:
@@ -68,7 +68,7 @@ def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def _beside(case: GuardCase, measured: GuardMeasurement, limit_bps: int) -> GuardMeasurement:
-    """The same with what a purchase or a withdrawal moves besides, and the most that it may."""
+    """Add the exempt turnover of a purchase or withdrawal and its limit to the measurement."""
     most = case.apart()
     if most == 0:
         return measured
@@ -78,12 +78,12 @@ def _beside(case: GuardCase, measured: GuardMeasurement, limit_bps: int) -> Guar
 
 
 def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Loss of the last 24 h of chain time and the worst case of this plan, over the investable total (T6, T21).
+    """Loss of the last 24 h of chain time plus the worst case of this plan, over the investable total (T6, T21).
 
-    The worst case is what is given up if every swap pays its minimum only, gas included; of an exit, which must not wait for what
-    may never happen, it is the predicted cost, and it answers for what trades lost: not for what fell without a transaction of ours,
-    nor for gas that exchanged nothing, which limits.gas_per_day bounds. A predicted gain does not make room for losses. Where the
-    last 24 h cannot be told it refuses.
+    The worst case is the loss if every swap pays only its minimum, gas included. An exit counts its predicted cost, since it must
+    not wait for an improbable worst case, and answers only for losses by trades: not for decreases without a transaction of the
+    agent, nor for gas that exchanged nothing, which limits.gas_per_day bounds. A predicted gain makes no room for losses. Refuses
+    while the last 24 h are unknown.
     """
     case.require_known_day()
     history, leaves = case.step.history, case.is_sell_only() or case.is_exit()
@@ -92,9 +92,9 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Loss since the store began and this plan's cost, over the investable total: what a day each forgives adds up.
+    """Loss since the store began plus this plan's cost, over the investable total: small daily losses add up.
 
-    For an exit without falls and the gas of reverts, as in daily_loss.
+    An exit does not count decreases and the gas of reverts, as in daily_loss.
     """
     history = case.step.history
     lost = _held_against(case, history.loss_total, history.fell_total, history.wasted_wei)
@@ -109,10 +109,10 @@ def _held_against(case: GuardCase, lost: Fraction, fell: Fraction, wasted_wei: i
 
 
 def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Changes of balances that nobody has explained, found in the last 24 h of chain time, over the investable total.
+    """Unexplained balance changes of the last 24 h of chain time, over the investable total.
 
-    One that went beyond the limit when it was found refuses until its owner has said what it was, or a rise is accepted. A rise
-    without a price counts once it has one: what is planned never rests on it. An exit is not held back.
+    One that exceeded the limit when found refuses until the owner has explained it, or an increase is accepted. An increase without
+    a price counts once it has one: no plan relies on it. An exit is not held back.
     """
     if case.is_risk_reducing():
         return GuardMeasurement("an exit is not held back", True)
@@ -127,9 +127,9 @@ def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
-    """Smallest net trade: what the plan sells or buys of one token, its legs taken together, in value at reference prices.
+    """Smallest net trade: the plan's sale or purchase of one token, all legs together, in value at reference prices.
 
-    Of actions with liquidity the smallest; what a limit of liquidity demands may be smaller.
+    For liquidity actions it is the smallest action; one that a liquidity limit requires may be smaller.
     """
     if case.plan.actions:
         return _smallest_action(case, limit)
@@ -178,7 +178,7 @@ def _share(case: GuardCase, value: Fraction, limit_bps: int) -> GuardMeasurement
 
 
 def gas_price(case: GuardCase, limit_wei: int) -> GuardMeasurement:
-    """Price of a unit of gas now; the fee cap of the transaction is held to the same limit when it is sent."""
+    """Gas price now; the transaction's fee cap is held to the same limit when it is sent."""
     price = case.gas_price_wei()
     return GuardMeasurement(format_gwei(price), price <= limit_wei)
 
@@ -209,9 +209,9 @@ def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:
 
 
 def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
-    """What this plan would realise at its predicted amounts, with what the year has realised already, losses taken off.
+    """Taxable gain of this plan at its predicted amounts plus the year's realised gain, losses deducted.
 
-    A plan that realises no gain passes, and so do exits and what was asked for by hand. Gas counts as the plan expects it.
+    A plan without a gain passes, and so do exits and manual requests. Gas counts as predicted.
     """
     tax, plan, decision = case.step.history.tax, case.plan, case.plan.decision
     if tax is None or not plan.legs or not isinstance(decision, Rebalance):
@@ -234,16 +234,17 @@ def _money(case: GuardCase, value: Value) -> str:
     return f"{value_text(value, case.numeraire.decimals)} {(tax.currency if tax else '') or case.numeraire.label}"
 
 
-# --- Guards on liquidity positions: what they are expected to lose, and how much of the portfolio they are, after the plan. A plan that
+# --- Guards on liquidity positions: expected loss and weight after the plan.
+# A plan that only withdraws may leave a limit exceeded if it leaves less than before.
 
 
 NONE = GuardMeasurement("no liquidity position", True)
 
 
 def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Mean impermanent loss of all confirmed positions over their horizon, over the portfolio that the plan leaves.
+    """Mean impermanent loss of all confirmed positions over their horizon, over the portfolio after the plan.
 
-    Prices are references, so that a pushed pool moves nothing here (T3). Swaps do not change what positions stand for.
+    Prices are references, so that a pushed pool has no effect (T3). Swaps do not change the positions' amounts.
     """
     if case.plan.actions:
         before, after = case.loads()
@@ -258,7 +259,7 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Value of all confirmed positions over the portfolio that the plan leaves."""
+    """Value of all confirmed positions over the portfolio after the plan."""
     if case.plan.actions:
         before, after = case.loads()
         return _after(case, limit_bps, before, after, (before.weight, after.weight), "in positions")
@@ -288,7 +289,7 @@ def _after(
     return GuardMeasurement(f"{said}, lowered from {format_ratio(was)}" if lowers else said, lowers)
 
 
-# --- Guards on money that leaves: confirmed address, cap of a day, what there is, kill switch; each a verdict with its numbers.
+# --- Guards on payouts: confirmed address, daily cap, balance, kill switch.
 
 
 PAYOUT_REMEDIES = {
@@ -303,7 +304,7 @@ PAYOUT_REMEDIES = {
 def judge_payout_permission(
     step: StepInput, payouts: Sequence[Payout], confirmed: Sequence[str], paused: bool = False
 ) -> tuple[Verdict, ...]:
-    """Whether payments that belong together may be made at all; what there is of it is judged when each is made."""
+    """Judge a group of payments before any is made; each one's balance is judged when it is made."""
     return (
         Verdict("kill_switch", "paused" if paused else "off", "not paused", not paused),
         _address(payouts, confirmed),
@@ -325,7 +326,7 @@ def require_payout_allowed(verdicts: Sequence[Verdict]) -> None:
 
 
 def payout_remedies(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
-    """What its owner can do about each limit that says no."""
+    """Return the owner's remedy for each failed limit."""
     return tuple(PAYOUT_REMEDIES[verdict.guard] for verdict in verdicts if not verdict.passed)
 
 
@@ -351,7 +352,7 @@ def _cap(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
 
 
 def _balance(step: StepInput, payout: Payout) -> Verdict:
-    """What there is of it, gas money and reserves left alone; what was set aside for this very request counts."""
+    """Judge the payment against the balance without gas floor and reserves; what was set aside for this request counts."""
     token = step.portfolio.token(payout.token)
     if payout.token == NATIVE:
         there = step.snapshot.native_wei - native_coin.floor_wei(step)
@@ -364,7 +365,7 @@ def _balance(step: StepInput, payout: Payout) -> Verdict:
     return Verdict("balance", f"{decimal_text(payout.raw, token.decimals)} {token.label}", f"{shown} {token.label}", payout.raw <= there)
 
 
-# --- Guard on the weight of a single asset: what a plan buys may not end above the most that its asset may be.
+# --- Guard on a single asset's weight: a purchase must not end above its maximum.
 
 
 def max_weight(case: GuardCase, most: Mapping[str, int]) -> GuardMeasurement:
@@ -393,7 +394,7 @@ def max_weight(case: GuardCase, most: Mapping[str, int]) -> GuardMeasurement:
 
 
 def _weight_after(case: GuardCase) -> dict[str, Fraction]:
-    """Value of each asset after the plan by token, what lies in liquidity positions included. Raises Missing."""
+    """Return the value of each asset after the plan by token, liquidity positions included. Raises MissingData."""
     try:
         in_positions = valuation.holdings(case.step, case.prices)
     except Refused as why:

@@ -1,4 +1,4 @@
-"""What a plan's actions do to positions and wallet, worked out anew from the snapshot, action after action."""
+"""Replay of a plan, recomputed from the snapshot: its legs on pools and wallet, its actions on positions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SimulatedSwap:
 
 @dataclass(frozen=True, slots=True)
 class LegFlow:
-    """What one leg, a swap or not, really takes and brings, base units."""
+    """Real input and output of one leg, a swap or not, base units."""
 
     number: int
     leg: Leg
@@ -60,11 +60,10 @@ class LegFlow:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The whole plan: what the wallet gives and gets per token over all legs, what stays behind in the router.
+    """Replay of the whole plan: tokens given and received by the wallet over all legs, and any remainder in the router.
 
-    `runs` are the swaps, `flows` all legs. In `sold` and `bought` the native coin counts as its wrapped token, and what only
-    turns from one into the other not at all; `moved` tells both apart. `fault` says in words why the simulation ended early; the
-    numbers then mean nothing.
+    `runs` are the swaps, `flows` all legs. In `sold` and `bought` native coin counts as its wrapped token, and a conversion between
+    both not at all; `moved` keeps them apart. `fault` is why the replay ended early; the numbers are then meaningless.
     """
 
     runs: tuple[SimulatedSwap, ...]
@@ -167,18 +166,18 @@ class SimulatedAction:
 
     @property
     def value(self) -> Fraction:
-        """What it moves, at reference prices."""
+        """Return the value moved, at reference prices."""
         return self.before.value(self.action, (self.amounts[0] + self.fees[0], self.amounts[1] + self.fees[1]))
 
     @property
     def off(self) -> Fraction | None:
-        """How far the pool is from the reference."""
+        """Return the pool's relative deviation from the reference."""
         return None if self.price is None else abs(self.price / self.before.ratio(self.action) - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class LpReplay:
-    """All actions, and the book after them; `fault` says why one cannot be what it says, and the rest then means nothing."""
+    """All actions, and the book after them; with a `fault`, the inconsistency of an action, the rest is meaningless."""
 
     runs: tuple[SimulatedAction, ...]
     after: PositionBook

@@ -1,4 +1,4 @@
-"""Guards on the block a plan stands on: its age, the plan's expiry, the balances it spends, the predictions it makes."""
+"""Guards on safety: block age, expiry, balances, predictions, allowlist, token screen, kill switch, quorum, reverts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def balance(case: GuardCase) -> GuardMeasurement:
 
 
 class _Wallet:
-    """What legs may still spend: of each asset, and of the two forms of the native asset each for itself."""
+    """Spendable balance during the replay: of each asset, and of both forms of the native asset separately."""
 
     def __init__(self, case: GuardCase) -> None:
         self._case = case
@@ -67,7 +67,7 @@ class _Wallet:
             self._forms = {NATIVE: case.balance(NATIVE) - floor_wei(case.step), self._wrapped: case.balance(self._wrapped)}
 
     def run(self, flow: LegFlow) -> int:
-        """Books one leg; base units that it spends too much."""
+        """Book one leg; return the base units that it overspends."""
         leg, short = flow.leg, 0
         given, got = self._asset(leg.token_in), self._asset(leg.token_out)
         turns = given == got and leg.source is leg.sink
@@ -90,7 +90,7 @@ class _Wallet:
         return ledger[token]
 
     def _spendable(self, token: str) -> int:
-        """Balance less reserve of an asset, negative where the reserve is not filled; of a hub nothing: it is not ours to invest."""
+        """Return an asset's balance less its reserve, negative if the reserve is not filled; 0 for a hub, which is never invested."""
         for asset in self._case.step.portfolio.assets:
             if asset.token.address == token:
                 return self._case.spendable(asset)
@@ -98,7 +98,7 @@ class _Wallet:
 
 
 def prediction(case: GuardCase) -> GuardMeasurement:
-    """What the plan predicts is what the simulation gives: amounts of every leg, balances after."""
+    """Compare the plan's predictions with the replay: amounts of every leg, balances after."""
     case.runs()
     for run in case.replay.flows:
         if (run.leg.amount_in_raw, run.leg.amount_out_raw) != (run.amount_in_raw, run.amount_out_raw):
@@ -175,9 +175,9 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
 
 
 def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
-    """Every token that the plan moves was tried out at its amounts, and moves what it is told to; none is in quarantine.
+    """Every token of the plan transferred the exact amount in a simulation, and none is in quarantine.
 
-    Taking liquidity out, and unwrapping, is not held back.
+    Liquidity withdrawals and unwrapping are not held back.
     """
     moved = moved_tokens(case.plan)
     screens = case.evidence.screens
@@ -209,7 +209,7 @@ def kill_switch(case: GuardCase) -> GuardMeasurement:
 
 
 def quorum(case: GuardCase) -> GuardMeasurement:
-    """Enough operators gave the same snapshot, byte for byte (T2)."""
+    """Enough operators returned the same snapshot, byte for byte (T2)."""
     return GuardMeasurement(f"{len(set(case.step.snapshot.operators))} operator(s) agree", case.evidence.quorum)
 
 

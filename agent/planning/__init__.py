@@ -1,1 +1,1 @@
-"""From a goal to legs: pure, exact, bounded."""
+"""From a goal to legs: continuous solve, pool selection, exact simulation. Pure, exact, bounded."""

@@ -1,10 +1,9 @@
-"""Which way value may run through the tokens, so that pools off the reference are used for what they pay and nothing runs in a circle.
+"""Token order of a plan: use pools off the reference without cycles or arbitrage.
 
-A pool that pays more than the reference is welcome on a way that has to be gone anyhow, and no reason to go one (T9). So first
-the flows are found for which nothing counts as worth more than the reference; no cycle can pay then, and no token is moved past
-its goal. With every token kept between where it is and where those flows or its goal take it, the pools' real prices then decide
-which way is best, circles left out (agent/planning/cycles.py). The flows found put the tokens in an order, along which the plan
-runs.
+A pool that pays more than the reference may be used on a necessary way, but is no reason to trade (T9). So flows are first found
+with no pool counted above the reference; then no cycle pays, and no token passes its goal. Each token is then kept between its
+present value and the one that those flows or its goal give it, and real prices choose the best way without cycles. Those flows fix
+the order of tokens along which the plan runs.
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ def break_cycles(stack: CurveStack, search: FlowOptimizer) -> AcyclicFlows:
 
 
 def flows_by_token_pair(stack: CurveStack, found: Solution) -> dict[TokenEdge, float]:
-    """What flows between pairs of tokens."""
+    """Return the sum of flows between each pair of tokens."""
     sums: dict[TokenEdge, float] = {}
     for source, target, taken in zip(stack.source.tolist(), stack.target.tolist(), found.taken.tolist(), strict=True):
         if taken > UNMOVED:
@@ -171,7 +170,7 @@ class TokenOrder:
         return rows[self.rank[stack.source[rows]] < self.rank[stack.target[rows]]]
 
     def search(self, search: FlowOptimizer) -> FlowOptimizer:
-        """The same search within the course's bounds."""
+        """Return the optimizer restricted to this order's bounds."""
         least, most = np.maximum(search.least, self.least), np.minimum(search.most, self.most)
         return replace(search, least=least, most=most, ways=self.ways, has_hard_goals=self.has_hard_goals)
 

@@ -1,4 +1,4 @@
-"""A plan in the making: legs in exact integers, what they do to balances, and what they cost."""
+"""A plan in the making: legs in exact integers, their balance changes and costs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PlanDraft:
         return sum((abs(raw) * problem.price(token) for token, raw in self.delta.items()), Fraction(0)) / 2
 
 
-# --- Where the ticks that were read end, and with them what a plan or a quote can tell of a pool.
+# --- Ends of the ticks read, beyond which a plan or a quote knows nothing of a pool.
 
 
 FULL = Fraction(999, 1_000)

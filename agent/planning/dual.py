@@ -1,7 +1,7 @@
-"""The continuous core: prices at which every token ends where it should, and what each pool then trades.
+"""The continuous core: prices at which every token ends where it should, and each pool's trade at them.
 
-Minimises over prices ν the dual of: maximise a concave worth of y = h + Σ pool flows (Angeris, Evans, Chitra, Boyd, "Optimal
-Routing for Constant Function Market Makers", 2022; Diamandis et al., 2023). Pools answer prices by themselves, so that one
+Minimises over prices ν the dual of: maximise a concave utility of y = h + Σ pool flows (Angeris, Evans, Chitra, Boyd, "Optimal
+Routing for Constant Function Market Makers", 2022; Diamandis et al., 2023). Pools respond to prices independently, so that one
 solve over about as many unknowns as tokens settles all exchanges, splits and hubs at once. Amounts are values in units of `scale`.
 """
 
@@ -17,7 +17,9 @@ import numpy as np
 from agent.floats import FloatArray, dot, fsum_array, gram, matvec, solve_packed
 from agent.planning.pool_curves import CurveStack
 
-# --- The minimum of a convex quadratic within a box: exact, for a few dozen unknowns, and the same to the bit on every machine. LAPACK
+# --- Minimum of a convex quadratic within a box: exact for a few dozen unknowns, and equal to the bit on every machine.
+# LAPACK's last digits differ between processors, and decide a direction of hardly any curvature. So unknowns are scaled to curvature
+# one, flat directions get a little, and agent/floats.py eliminates in the order of the unknowns, which settles ties.
 
 
 ROUNDS = 6
@@ -39,10 +41,10 @@ Row = list[float]
 def box_minimum(
     matrix: FloatArray, slope: FloatArray, low: FloatArray, high: FloatArray, near: Sequence[int] = ()
 ) -> tuple[FloatArray, list[int]]:
-    """Minimum of slope·p + ½ p·matrix·p over low ≤ p ≤ high, for low ≤ 0 ≤ high and a positive semidefinite matrix.
+    """Return the minimum of slope·p + ½ p·matrix·p over low ≤ p ≤ high, and the sides at which unknowns are held.
 
-    With it the sides at which unknowns are held there: −1 at the low end, 1 at the high end, else 0. `near` are those of a problem
-    like this one; a search that begins with them is shorter, and ends at the same minimum, since there is only one.
+    Needs low ≤ 0 ≤ high and a positive semidefinite matrix. A side is −1 at the low end, 1 at the high end, else 0. `near` are the
+    sides of a similar problem: they shorten the search and do not change the minimum, which is unique.
     """
     curvature = matrix.diagonal()
     unit = 1 / np.sqrt(np.maximum(curvature, max(FLAT * float(curvature.max(initial=0.0)), LEAST)))
@@ -101,7 +103,7 @@ class _BoxQp:
         return [i for i, (side, low, place, high) in enumerate(places) if not side and not low <= place <= high]
 
     def _first(self) -> list[int]:
-        """Unknowns that stand at an end and are pulled further."""
+        """Return the sides of unknowns that start at an end and are pulled beyond it."""
         pulled = zip(self.slope, self.low, self.high, strict=True)
         return [-1 if low >= 0 and pull > 0 else 1 if high <= 0 and pull < 0 else 0 for pull, low, high in pulled]
 
@@ -113,7 +115,7 @@ class _BoxQp:
         """The minimum with the unknowns that have a side held where the step has them."""
         free = [i for i, side in enumerate(sides) if not side]
         there = [place if side else 0.0 for side, place in zip(sides, step, strict=True)]
-        away = any(there)  # mostly what is held stands at zero, which pulls nothing
+        away = any(there)  # most held unknowns are zero and pull nothing
         last = free[::-1]
         upper = []
         for k, i in enumerate(free):
@@ -171,10 +173,10 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """Multipliers, the prices they make, and the dual there: a bound on the worth of whatever the pools can do.
+    """Multipliers, their prices, and the dual there: a bound on the utility of any pool flows.
 
-    By row of the stack: what goes in and out, and `surplus`, the least that a pool brings over doing without it. `slack` is
-    the largest imbalance left, per unit of scale.
+    By row of the stack: amount in, amount out, and `surplus`, a lower bound of a pool's contribution. `slack` is the largest
+    imbalance left, per unit of scale.
     """
 
     multipliers: FloatArray
@@ -244,7 +246,7 @@ def evaluate_dual(program: Program, stack: CurveStack, multipliers: FloatArray) 
 
 
 class PoolResponses:
-    """What every row of a stack answers to prices, given as their distance from one, so that what is near one keeps its digits."""
+    """Responses of every row of a stack to prices, given as their distance from one, so that prices near one keep their digits."""
 
     __slots__ = ("asked", "depth", "into", "paid", "priced", "root", "surplus", "taken")
 
@@ -283,7 +285,7 @@ class _Point(PoolResponses):
         self.slope = (program.cost if bent is None else program.cost + bent) + matvec(program.rise.T, moved)
 
     def solution(self, program: Program) -> Solution:
-        """What is known here."""
+        """Return the solution at this point."""
         return Solution(self.z, 1 + self.above, program.base + self.value, self.slack(program), self.taken, self.paid, self.surplus)
 
     def slack(self, program: Program) -> float:
@@ -305,7 +307,7 @@ class _Point(PoolResponses):
         return found if program.bend is None else found + program.bend
 
     def bend_to(self, other: _Point) -> FloatArray:
-        """How much less each pool takes per unit of rate asked more, on the way to another point."""
+        """Return the decrease of each pool's input per unit of rate, between this point and another."""
         gap = other.asked - self.asked
         with np.errstate(divide="ignore", invalid="ignore"):
             found = (self.taken - other.taken) / gap
@@ -313,7 +315,7 @@ class _Point(PoolResponses):
 
 
 def _within(program: Program, z: FloatArray) -> FloatArray:
-    """The same within its ranges, and at their very ends where only rounding keeps it away."""
+    """Clip z to its ranges, and snap it to an end that only rounding keeps it from."""
     z = np.where(z - program.low <= SNAP, program.low, z)
     return np.asarray(np.where(program.high - z <= SNAP, program.high, z))
 

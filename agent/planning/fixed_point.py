@@ -1,4 +1,4 @@
-"""Rounds between the continuous core and exact integers, until the plan ends where the core said, within every limit."""
+"""Fixed-point iteration between the continuous core and exact integers, until their ends agree within every limit."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ UNMOVED = 1e-8
 
 @dataclass(slots=True)
 class FixedPoint:
-    """Where the rounds ended: legs, and what was left out by reason.
+    """Result of the iteration: legs, and everything left out with its reason.
 
-    `still` says why tokens do not move, by position; `dropped` pools are left out, those of `unfair` for their floors, and `banned`
-    arcs (pool, source), through which only chains of too many legs ran. `part` of the turnover limit is aimed at, and `bounded`
-    says that it counts; `held_back` that more would be sold than the step has approved. `course` is set where pools pay more than
-    the reference.
+    `unmoved` has the reason why a token does not move, by position. `dropped` pools are not used; `unfair` are those dropped for
+    their floors, `banned` the edges (pool, source) that only chains of too many legs used. `part` is the used fraction of the
+    turnover limit, `bounded` is true if that limit binds, and `held_back` if more would be sold than the step has approved.
+    `course` is set if pools pay more than the reference.
     """
 
     draft: PlanDraft
@@ -73,9 +73,9 @@ def find_fixed_point(
     dropped: Mapping[str, str],
     unmoved: Mapping[int, str] | None = None,
 ) -> FixedPoint:
-    """Plans for `aim`. `budget` bounds turnover, tokens that move less than `min_trade` stay put, and so do those of `still`.
+    """Iterate to a plan for `aim`. `budget` bounds turnover; tokens that move less than `min_trade` or are in `unmoved` stay put.
 
-    `dropped` are pools to do without, with the reason. Raises Refused where no round keeps to the limits.
+    `dropped` are pools not to use, with the reason. Raises Refused if no iteration keeps to the limits.
     """
     began = FixedPoint(PlanDraft(), dropped=dict(dropped), unmoved=dict(unmoved or {}))
     rounds = _FixedPointIteration(market, aim, budget, min_trade, began, np.zeros(len(aim.held)))
@@ -88,7 +88,7 @@ def find_fixed_point(
 
 
 def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:
-    """The refusal where no round kept to the limits, which names those that are on."""
+    """Return the refusal for a failed iteration, which names the limits that are on."""
     raised = [] if budget is None else ["raise limits.turnover or limits.daily_turnover"]
     lowered = [] if min_trade is None else ["lower limits.min_trade"]
     limits = [*("its limit of turnover" for _ in raised), *("limits.min_trade" for _ in lowered)] or ["the floors of its legs"]
@@ -98,9 +98,10 @@ def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:
 
 @dataclass(slots=True)
 class _FixedPointIteration:
-    """`extra` is what pools gave in the last round beyond the core's count; `pruned` says that its pools are worth their gas.
+    """State of the iteration.
 
-    `near` is the last solution; `kept` is the round within all limits that settled, until then the best one.
+    `extra` is the pools' output in the last iteration beyond the core's count. `pruned` is true once every used pool is worth its
+    gas. `near` is the last solution; `kept` is the settled result within all limits, or the best one so far.
     """
 
     market: PoolGraph
@@ -114,7 +115,7 @@ class _FixedPointIteration:
     kept: FixedPoint | None = None
 
     def go(self) -> bool:
-        """One round; True when nothing changes any more."""
+        """Run one iteration; return True when nothing changes any more."""
         state = self.state
         unmoved = {token: float(self.objective.held[token]) for token in state.unmoved}
         search = self.objective.search(
@@ -159,7 +160,7 @@ class _FixedPointIteration:
         return bool(small)
 
     def _routes(self, choice: PoolSelection) -> FlowPaths:
-        """Flows as routes. What reaches a hub goes on whole: neither it nor a token whose goal is nothing keeps any."""
+        """Decompose flows into routes. Hubs, and tokens with a goal of zero, keep nothing of what reaches them."""
         moves = choice.solution.moved(self.market.real.rows(choice.rows))
         sold_tokens = frozenset(np.flatnonzero((moves < -UNMOVED) & (self.objective.held > 0)).tolist())
         bought_tokens = frozenset(np.flatnonzero((moves > UNMOVED) & (self.objective.high > 0)).tolist())
@@ -204,7 +205,7 @@ class _FixedPointIteration:
 
 
 def legs_by_edge(routes: FlowPaths) -> Mapping[tuple[str, int], int]:
-    """How many legs go through each arc (pool, source) once routes are gathered, those that are too long too."""
+    """Return the number of legs through each edge (pool, source) after merging, routes that are too long included."""
     return merged_leg_counts(
         [[(flow.pool_edge.pool, flow.pool_edge.source) for flow in path.flows] for path in (*routes.paths, *routes.cut)]
     )
@@ -228,7 +229,7 @@ def to_routes(market: PoolGraph, routes: FlowPaths) -> list[Route]:
 
 
 def _to_the_last(problem: Problem, routes: list[Route]) -> list[Route]:
-    """The same, and the base units that rounding down takes from tokens that leave go with the last route of each."""
+    """Add the base units that rounding takes from leaving tokens to the last route of each."""
     last = {route.hops[0][1]: number for number, route in enumerate(routes)}
     for token in problem.leaving & last.keys():
         own = [route for route in routes if route.hops[0][1] == token]
@@ -239,16 +240,16 @@ def _to_the_last(problem: Problem, routes: list[Route]) -> list[Route]:
 
 
 def _given(market: PoolGraph, draft: PlanDraft, moves: FloatArray) -> FloatArray:
-    """What each token ends with beyond what the counted flows would leave it, in units of the scale."""
+    """Return each token's exact change beyond the counted flows, in units of the scale."""
     found = [float(draft.delta.get(node.address, 0) * node.price) / market.scale for node in market.problem.nodes]
     return np.array(found) - moves
 
 
 def _broken(market: PoolGraph, state: FixedPoint, budget: Value | None, min_trade: Value | None, settled: bool) -> bool:
-    """Whether a draft breaks a limit; what then has to be left out is noted in `state`.
+    """Return True if a draft breaks a limit, and record in `state` what to leave out.
 
-    Too much turnover (aimed lower only once rounds have settled), a token that moves less than min_trade, a pool of which more than
-    dust is below its floor.
+    The limits: turnover (reduced only once the iteration has settled), a token that moves less than min_trade, and more than dust
+    through a pool below its floor.
     """
     problem, draft, broken = market.problem, state.draft, False
     for pool, why in draft.barred.items():
@@ -269,7 +270,9 @@ def _broken(market: PoolGraph, state: FixedPoint, budget: Value | None, min_trad
     return broken
 
 
-# --- An exit's whole amount, tried in exact integers before what the search leaves unsold is believed. The search weighs the last unit
+# --- An exit's whole amount, tried in exact integers before an unsold remainder of the solve is accepted.
+# The solve weighs the last unit against its cost; an exit is judged as a whole. If all of a token can be sold within impact bounds,
+# floors and plan_cost, it is, whatever the last unit brings.
 
 
 ANY_PRICE = 0.9
@@ -281,9 +284,9 @@ TRIES = 4
 
 
 def sell_exits_whole(market: PoolGraph, settled: FixedPoint, into: int, min_trade: Value | None) -> FixedPoint:
-    """The same with legs that sell tokens that leave whole, where those found leave some of one and these keep to all limits.
+    """Replace the legs by ones that sell leaving tokens whole, if the settled ones do not and these keep to all limits.
 
-    What is set still stays so, and what is worth less than `min_trade`.
+    Tokens in `unmoved`, and those worth less than `min_trade`, still stay.
     """
     problem = market.problem
     goes = [i for i in range(len(problem.nodes)) if i != into and _may_go(problem, settled, i, min_trade or Fraction(0))]
@@ -305,14 +308,14 @@ def sell_exits_whole(market: PoolGraph, settled: FixedPoint, into: int, min_trad
 
 
 def _may_go(problem: Problem, settled: FixedPoint, token: int, least: Value) -> bool:
-    """Whether all of a token is to be sold, and enough of it to be worth a trade."""
+    """True if all of a token is to be sold, and it is worth a trade."""
     node = problem.nodes[token]
     known = node.address in problem.leaving and settled.unmoved.get(token, DUST) == DUST
     return known and node.spendable_raw > 0 and node.spendable_raw * node.price >= least
 
 
 def _left(problem: Problem, draft: PlanDraft, token: int) -> int:
-    """Base units of a token that a draft leaves of what may be spent."""
+    """Return the spendable base units of a token that a draft leaves unsold."""
     node = problem.nodes[token]
     return node.spendable_raw + draft.delta.get(node.address, 0)
 

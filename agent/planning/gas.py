@@ -1,8 +1,8 @@
-"""What a plan's transaction costs in gas: a model with measured constants, so that gas is spent only where it pays.
+"""Gas model of a plan's transaction, with measured constants, so that gas is spent only where it pays.
 
-Storage is priced as EIP-2929, EIP-2200 and EIP-3529 say, since it is most of the cost: the first touch of a token or a balance
-in a transaction, the first write of a slot that was zero, and what is refunded for slots that become zero again. What code
-costs beside it was measured on the embedded chain with plain ERC-20 tokens, and lies at the upper end of what was seen.
+Storage follows EIP-2929, EIP-2200 and EIP-3529, since it is most of the cost: the first touch of a token or a balance in a
+transaction, the first write of a slot that was zero, and refunds for slots that become zero again. Code cost was measured on the
+embedded chain with plain ERC-20 tokens; the constants are at the upper end of the measurements.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class WrappedNative:
 
 
 def wrapped_native_of(step: StepInput) -> WrappedNative | None:
-    """The wrapped native coin of this step; None where it is no asset."""
+    """Return the wrapped native coin of this step; None if it is not an asset."""
     asset = native_coin.wrapped_asset(step.portfolio)
     if asset is None:
         return None
@@ -60,11 +60,11 @@ def wrapped_native_of(step: StepInput) -> WrappedNative | None:
 
 
 def with_payment_legs(coin: WrappedNative | None, legs: Sequence[Leg]) -> tuple[Leg, ...]:
-    """The legs with everything that their payment takes; the same trades, to the wei.
+    """Return the legs with wraps and unwraps for their payment; the trades stay the same, to the wei.
 
-    Wrapped coin pays where it suffices. Where native coin alone does, each leg that sells begins with a wrap of its own and
-    no approval is needed. Else what is missing is wrapped to the wallet first. Refilling comes last: the whole output of a
-    chain that buys the coin if that is enough, since it needs no approval, or exactly what is asked from the wallet.
+    Wrapped coin pays if it suffices. If native coin alone does, each leg that sells begins with its own wrap and no approval is
+    needed. Otherwise the missing amount is wrapped to the wallet first. The gas refill comes last: the whole output of a chain that
+    buys the coin if that is enough, since it needs no approval, else the exact amount from the wallet.
     """
     if coin is None or not legs:
         return tuple(legs)
@@ -93,7 +93,7 @@ def unwrap(token: str, raw: int, source: LegFunding = LegFunding.WALLET, min_raw
 
 
 def balance_deltas(legs: Sequence[Leg]) -> dict[str, int]:
-    """What the legs do to each of the wallet's balances, base units; native coin, its gas left aside, under NATIVE."""
+    """Return the change of each wallet balance by the legs, base units; native coin before gas under NATIVE."""
     moved: dict[str, int] = {}
     for leg in legs:
         if leg.source is LegFunding.WALLET:
@@ -152,10 +152,10 @@ WORD_UNITS = 7_400
 
 @dataclass(frozen=True, slots=True)
 class RouterGas:
-    """Gas of one router: the transaction with its frame, a swap of each kind, what is kept where a V2 pair is paid directly by the
-    leg before it, and what each balance of the wallet costs that is watched.
+    """Gas of one router: the base transaction, a swap of each kind, and a watched wallet balance.
 
-    The rest is for native coin: a swap paid by what is sent along, wrapping to the wallet, unwrapping from wallet and router.
+    `direct` is true if a leg may pay the next V2 pair directly, and `fed` is what that saves. The rest is for native coin: a swap
+    paid by the value sent, wrapping to the wallet, unwrapping from wallet and router.
     """
 
     base: int
@@ -179,7 +179,7 @@ ROUTER_GAS = {
 
 @dataclass(frozen=True, slots=True)
 class GasInputs:
-    """What of the snapshot decides the price of writes: the wallet's balances, and what the router may take, base units."""
+    """Snapshot inputs of the storage cost: wallet balances and router allowances, base units, and pools."""
 
     router: RouterGas = ROUTER_GAS["swap_router_02"]
     balances: Mapping[str, int] = field(default_factory=dict)
@@ -190,7 +190,7 @@ class GasInputs:
 def leg_gas_units(
     pool: PoolState, ticks_crossed: int, steps: int = 1, router: RouterGas = ROUTER_GAS["swap_router_02"], moved: bool = True
 ) -> int:
-    """Gas units of one swap in `pool`, tokens left aside; `moved` says that a V3 pool's tick changes."""
+    """Return the gas units of one swap in `pool` without its tokens; `moved` is true if a V3 pool's tick changes."""
     if isinstance(pool, V2Pool):
         return router.v2
     stops = TICK_UNITS * ticks_crossed + WORD_UNITS * max(0, steps - 1 - ticks_crossed)
@@ -198,12 +198,12 @@ def leg_gas_units(
 
 
 def repeat_leg_gas_units(pool: PoolState, router: RouterGas) -> int:
-    """Gas units of a further swap through a pool that a leg before it has used the same way; its tick is written once."""
+    """Return the gas units of a further swap through a pool in the same direction; its tick is written once."""
     return router.v2 - AGAIN_V2_UNITS if isinstance(pool, V2Pool) else router.v3 - AGAIN_V3_UNITS
 
 
 def plan_gas_units(facts: GasInputs, legs: Sequence[Leg], swap_units: int) -> int:
-    """Gas of the transaction of these legs, whose swaps cost `swap_units` by themselves; none without legs."""
+    """Return the gas of these legs' transaction, given the gas of their swaps alone; 0 without legs."""
     if not legs:
         return 0
     router = facts.router

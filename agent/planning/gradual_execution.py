@@ -1,8 +1,8 @@
-"""One round against several: each is simulated in exact integers, on pools that come back between rounds, and priced alike.
+"""Comparison of slice counts: each is simulated in exact integers, on pools that recover between slices.
 
 cost(n) = Σ (fees + impact + skew + gas with approvals) + waiting + rest. Impact of a trade grows with its square where pools are
-smooth, so that n rounds on pools that come back pay about a n-th of it (Almgren, Chriss, "Optimal Execution of Portfolio
-Transactions", 2000, with temporary impact); gas and waiting grow with n.
+smooth, so that n slices on recovering pools pay about 1/n of it (Almgren, Chriss, "Optimal Execution of Portfolio Transactions",
+2000, with temporary impact); gas and waiting grow with n.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ ALL = 2**127
 
 
 def compare_slice_counts(step: StepInput, decision: Rebalance, goal: Goal, whole: Plan, references: ReferencePrices) -> SlicingComparison:
-    """What the way to `goal` costs in one round, which is `whole`, and in each number of rounds up to execution.pace.max_rounds.
+    """Return the cost of reaching `goal` in one slice, which is `whole`, and in each count up to execution.pace.max_rounds.
 
-    Rounds are alike and stand a mean interval apart; prices stay. Rounds smaller than limits.min_trade are none.
+    Slices are equal and a mean interval apart; prices stay constant. No slice is smaller than limits.min_trade.
     """
     pace, prices = step.execution.pace, {token: found.price for token, found in references.prices.items()}
     wish = value_to_move(step, goal, prices)
@@ -124,7 +124,7 @@ def remaining_impact(seconds: int, half_life_s: int) -> Fraction:
 
 @dataclass(slots=True)
 class _SliceSimulation:
-    """So many rounds, one after the other, on a step that each of them changes."""
+    """Simulation of `count` slices in sequence; each changes the step of the next."""
 
     step: StepInput
     decision: Rebalance
@@ -135,7 +135,7 @@ class _SliceSimulation:
     count: int
 
     def cost(self, wish: Value, whole: Plan | None) -> SlicingCost:
-        """`rest` is what stays to be moved, in value. `whole` is the plan of a single round, where that is known."""
+        """Return the cost; `rest` is the value that is never moved. `whole` is the plan of a single slice, if known."""
         fees = impact = skew = gas = waiting = moved = sold = Fraction(0)
         left = remaining_impact(self.pace.interval_s, self.pace.recovery_s)
         start = {pool.address: pool for pool in self.step.snapshot.pools}
@@ -157,7 +157,7 @@ class _SliceSimulation:
         goal = partial_goal(compute_drifts(self.step, self.prices), self.goal, part)
         try:
             return planner.plan(self.step, replace(self.decision, goal=goal), self.references)
-        except Refused:  # what is left then counts as rest
+        except Refused:  # the remainder then counts as rest
             return None
 
     def _sold(self, plan: Plan) -> Value:
@@ -169,7 +169,7 @@ class _SliceSimulation:
         return sum((-raw * self.prices[token] for token, raw in changes.items() if raw < 0), Fraction(0))
 
     def _waiting(self, unmoved: Value) -> Value:
-        """What an interval costs while this much is not moved yet, or while the portfolio stands as it does, by the zone's risk."""
+        """Return the cost of one interval with this value unmoved; without waiting_bps_hour, the zone's risk of the present drift."""
         trigger = self.step.policy.trigger
         if self.pace.waiting_bps_hour is None and isinstance(trigger, NoTradeZone):
             drifts = compute_drifts(self.step, self.prices)
@@ -217,7 +217,7 @@ def _between(start: int, now: int, left: Fraction) -> int:
 
 
 def _dearest(step: StepInput, costs: list[SlicingCost]) -> Fraction:
-    """What a unit that stays unmoved counts: limits.plan_cost, the most that moving it may cost; else the dearest of all ways."""
+    """Return the price of a unit that stays unmoved: limits.plan_cost, else the highest unit cost of all counts."""
     if step.limits.plan_cost_bps is not None:
         return Fraction(step.limits.plan_cost_bps, BPS)
     return max((_paid(cost) / cost.moved for cost in costs if cost.moved > 0), default=Fraction(0))
@@ -284,13 +284,13 @@ def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | N
 
 
 def fits_daily_loss(step: StepInput, found: Plan) -> bool:
-    """Whether its worst case is no more than what is left of the day; of an exit its predicted cost, as the guard counts it."""
+    """True if its worst case fits the remainder of limits.daily_loss; for an exit its predicted cost, as in the guard."""
     room = daily_loss_left_for_exits(step) if found.exits else daily_loss_left(step)
     return room is None or max(found.cost.total if found.exits else worst_case_loss(step, found), Fraction(0)) <= room
 
 
 def _named(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Plan:
-    """The plan, told as a part where limits.daily_loss is why it is one: what this step has approved is no reason."""
+    """Mark the plan as a part if limits.daily_loss is the reason for one; this step's approvals are not a reason."""
     whole = plan_before_approvals(step, decision, whole)
     if fits_daily_loss(step, whole) or not found.turnover:
         return found
@@ -311,7 +311,7 @@ def daily_loss_left(step: StepInput) -> Value | None:
 
 
 def daily_loss_left_for_exits(step: StepInput) -> Value | None:
-    """The same for an exit, which answers for what trades lost alone."""
+    """Return that remainder for an exit, which answers only for losses by trades."""
     history, room = step.history, daily_loss_left(step)
     lost = history.fell_24h + history.wasted_24h_wei * _prices(step).get(step.portfolio.wrapped_native, Fraction(0))
     return None if room is None else room + min(lost, max(Fraction(0), history.loss_24h))
@@ -335,7 +335,7 @@ def worst_case_gas(step: StepInput, found: Plan, prices: Mapping[str, Price] | N
 
 
 def partial_plan_reason(step: StepInput, worst: Value) -> str:
-    """Why a part goes now, when the rest follows, and the setting that would do it all at once."""
+    """Return why a part goes now, when the rest follows, and the setting that would do it all at once."""
     limit_bps, whole = step.limits.daily_loss_bps or 0, _total(step)
     wanted_bps = ceil_int((max(step.history.loss_24h, Fraction(0)) + worst) * BPS / whole / SHOWN_BPS) * SHOWN_BPS if whole else 0
     return (
@@ -345,14 +345,14 @@ def partial_plan_reason(step: StepInput, worst: Value) -> str:
 
 
 def daily_loss_wait_reason(step: StepInput) -> str:
-    """Why nothing goes now."""
+    """Return why no part goes now."""
     numeraire, lost = step.portfolio.numeraire, step.history.loss_24h
     told = (value_text(value, numeraire.decimals, 2) for value in (lost, (daily_loss_left(step) or Fraction(0)) + lost))
     return f"waits for {DAILY_LOSS}: {' of '.join(told)} {numeraire.label} were lost in 24 h; the next part follows as that gets older"
 
 
 def value_sold(found: Plan, prices: Mapping[str, Price]) -> Value:
-    """What a plan takes from the wallet, at these prices."""
+    """Return the value that a plan takes from the wallet, at these prices."""
     given = (leg.amount_in_raw * prices.get(leg.token_in, Fraction(0)) for leg in swap_legs(found) if leg.source is LegFunding.WALLET)
     return sum(given, Fraction(0))
 
@@ -375,7 +375,7 @@ def _prices(step: StepInput) -> dict[str, Price]:
     return {token: found.price for token, found in reference_prices(step).prices.items()}
 
 
-# --- What becomes of a plan in time: sent at once, begun as a campaign of rounds, or kept until its price is there.
+# --- Schedule of a plan: sent at once, begun as gradual execution, or held until its limit price.
 
 
 EVEN = SliceDraw(MILLION // 2, MILLION // 2)
@@ -384,8 +384,10 @@ ScheduledPlan = tuple[DecisionResult, Plan | None]
 
 
 def schedule_plan(step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan) -> ScheduledPlan:
-    """The decision and its plan by execution.style. What goes out of the market at once, an exit, or what the step has approved
-    already, is never spread; the latter keeps to its price, and to a budget that others have begun to spend.
+    """Return the decision and its plan by execution.style.
+
+    Exits, manual trades and amounts that this step has approved are never spread over time. The latter still keep to the limit
+    price and to a shared budget.
     """
     pace = step.execution.pace
     if decided.round is not None:
@@ -410,15 +412,15 @@ def schedule_plan(step: StepInput, decided: DecisionResult, decision: Rebalance,
 
 
 def limit_reached(plan: Plan, prices: Mapping[str, Price], least: Value) -> bool:
-    """Whether the plan's exact outputs are worth at least `least` at these prices."""
+    """True if the plan's exact outputs are worth at least `least` at these prices."""
     return _brings(plan, prices) >= least
 
 
 def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], least: Value) -> Plan:
-    """The plan with minimums raised so that together they are worth `least` at these prices: the chain holds it to the limit too.
+    """Return the plan with minimums raised to a total of `least` at these prices, so that the chain enforces the limit too.
 
-    Each minimum rises to the same part of what its leg is planned to bring, never above that and never below where it was. What is
-    paid out as native coin keeps its minimum.
+    Each minimum rises to the same fraction of its leg's predicted output, never above the output and never below its old value. A
+    leg paid out in native coin keeps its minimum.
     """
     brings = _brings(plan, prices)
     if brings <= 0:
@@ -435,20 +437,20 @@ def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], least: Value) 
 def _begin_gradual_execution(
     step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan, campaign: GradualExecution
 ) -> ScheduledPlan:
-    """The campaign's first round, decided as each later one will be."""
+    """Return the first slice of a gradual execution, decided like each later one."""
     under = ExecutionProgress("", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first)
     begun = replace(step, history=replace(step.history, campaign=under))
     found = decide_slice(begun, decided.drifts, _paced_prices(decided))
     if found is None or found.round is None or not isinstance(found.decision, Rebalance):
         why = decision.reason if found is None else f"{decision.reason}; {found.decision.reason}"
-        return replace(decided, decision=Hold(why), reviewed=False), None  # what may not begin in rounds is not sent all at once instead
+        return replace(decided, decision=Hold(why), reviewed=False), None  # a plan that may not begin in slices is not sent at once either
     first = replace(decision, reason=f"{decision.reason}; {found.decision.reason}", goal=found.decision.goal)
     plan = plan_within_daily_loss(step, first)
     return _plan_slice(begun, replace(decided, decision=first, round=found.round, begins=campaign), replace(plan, pacing=whole.pacing))
 
 
 def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> ScheduledPlan:
-    """A round within the budget; else the campaign ends with it."""
+    """Return a slice within the budget; otherwise end the execution."""
     under = step.history.campaign
     if under is None:
         return decided, plan
@@ -507,7 +509,7 @@ def _new_gradual_execution(step: StepInput, decided: DecisionResult, goal: Goal,
 
 
 def _reached(goal: Goal, whole: Plan) -> Goal:
-    """Where a campaign goes: the goal; of a zone what its plan leads to, since going further does not pay."""
+    """Return the goal of a gradual execution; for a zone, the weights that its plan reaches, since going further does not pay."""
     if goal.risk is None:
         return goal
     return Goal(tuple(GoalWeight(token, Fraction(bps, BPS), Fraction(bps, BPS)) for token, bps in whole.weights_after_bps))

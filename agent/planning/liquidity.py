@@ -1,4 +1,4 @@
-"""From what is wanted of liquidity to exact actions: amounts to the wei of the contracts, minimums from the reference price, cost."""
+"""From liquidity moves to exact actions: amounts to the wei of the contracts, minimums from the reference price, cost."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def least_amounts(step: StepInput, action: LpAction) -> Amounts:
 
 
 def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
-    """The same where the book is at hand. A collect pays what was earned, whatever the price."""
+    """Return the minimum amounts of an action, given the book. A collect pays what was earned at any price, so that it has none."""
     ratio, limits = book.prices[action.token0] / book.prices[action.token1], book.step.limits
     band = band_bps(limits)
     if band is None:
@@ -212,7 +212,7 @@ def least_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
 
 
 def _ticks(book: PositionBook, action: Provide) -> tuple[int, int]:
-    """The range of a position that grows: its own, whatever the action says."""
+    """Return the tick range of the position that grows, which overrides the action's."""
     position = next((found for _, found in book.pairs if found.name == action.name), None)
     if not isinstance(position, LpV3Position):
         raise Refused(f"{action.name} is no position of the wallet")

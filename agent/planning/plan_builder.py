@@ -1,4 +1,4 @@
-"""The plan in full: predictions after the legs, cost, expiry, and for everything left undone the reason."""
+"""The complete plan: predictions after the legs, cost, expiry, optimality gap, and skipped items with reasons."""
 
 from __future__ import annotations
 
@@ -57,8 +57,10 @@ def assemble_plan(
 def skipped_items(
     step: StepInput, market: PoolGraph, aim: PlanObjective, settled: FixedPoint, turnover_limit: str, free: Free | None
 ) -> list[SkippedItem]:
-    """What the plan leaves out, each with its reason. `free` is the answer without the limit of turnover, where that may be what binds:
-    what stays as far off there is kept by something else.
+    """Return everything that the plan leaves undone, each with its reason.
+
+    `free` is the result without the limit of turnover, if that may be what binds: a token that stays as far off there has another
+    reason.
     """
     problem, draft = market.problem, settled.draft
     found = list(problem.notes)
@@ -104,9 +106,9 @@ def skipped_items(
 def _why(  # noqa: C901
     market: PoolGraph, settled: FixedPoint, token: int, sells: bool, others: frozenset[int], turnover_limit: str, zone: bool
 ) -> tuple[str, str]:
-    """Why a token does not get where it should (no route, the impact bound, a limit of routes, what the market asks), and `kept_by`.
+    """Return why a token misses its goal (no route, impact bound, limit of routes, market cost), and `kept_by`.
 
-    `turnover_limit` is empty where it is not what binds.
+    `turnover_limit` is empty if it does not bind.
     """
     problem = market.problem
     own = [pool_edge for pool_edge in market.pool_edges if (pool_edge.source if sells else pool_edge.target) == token]
@@ -175,7 +177,16 @@ def _money(step: StepInput, value: float) -> str:
     return f"{value_text(Fraction(round(value)), numeraire.decimals, 2)} {numeraire.label}"
 
 
-# --- How far a plan can be from the best one: the dual of the same concave problem against what the exact legs achieve. The problem: al
+# --- Optimality gap of a plan: the dual of the same concave problem against the utility of the exact legs.
+# The problem: all usable pools, within impact bound, ticks read and leg floor, trade any amounts so that the portfolio ends at y. Hubs
+# end empty, turnover keeps to its limit, and nothing is sold from positions or without approval. The objective is the utility of y
+# (agent/planning/utility.py). Any multipliers bound it (weak duality), so that an imprecise solve only enlarges the reported gap.
+# The gap is against the higher of two bounds. In the first a rate above the reference counts as just below it (a hundredth of a basis
+# point). The second takes real rates, for plans in the token order of this one that move no token past its goal
+# (agent/planning/cycles.py). Arbitrage for its own sake is part of neither. The search proves the order best in most markets; with very
+# many contradicting pools it only tries.
+# Not part of the problem: gas, limits.min_trade and the legs per route, whose effect and integer rounding count in the gap; and anything
+# the snapshot hides: a gap of zero on a skewed snapshot is the best plan for that snapshot.
 
 
 FLOAT_ERROR = Fraction(1, 10**12)

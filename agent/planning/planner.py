@@ -1,4 +1,4 @@
-"""From a goal to a plan: which swaps, through which pools, in which order, at what cost, with which floors."""
+"""From a goal to a plan: its swaps, pools, order, cost and floors."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
 
 
 def zone_saving(problem: Problem, goal: Goal, risk: TrackingRisk, found: Plan, delta: Mapping[str, int]) -> RiskCostTradeoff:
-    """What `found` saves of the risk over the horizon, at reference prices, and its costs, approvals that are short included.
+    """Return the risk that `found` saves over the horizon at reference prices, and its costs, missing approvals included.
 
-    `delta` is what its swaps change of each token in base units, native coin counted as its wrapped token.
+    `delta` is the change of each token by its swaps in base units, native coin counted as its wrapped token.
     """
     before = {node.address: node.value for node in problem.assets}
     after = {token: value + delta.get(token, 0) * problem.price(token) for token, value in before.items()}
@@ -111,7 +111,7 @@ def _penalty(problem: Problem, goal: Goal, risk: TrackingRisk, values: dict[str,
     return penalty(risk, tokens, [weight.low for weight in goal.weights], [values[token] for token in tokens], problem.total)
 
 
-# --- Plans that go beyond the drift: what pools pay above the reference is no reason to move anything (T9).
+# --- Plans beyond the drift: pool prices above the reference are no reason to trade (T9).
 
 
 HAIR = Fraction(1, 100_000)
@@ -121,11 +121,11 @@ CHURN = Fraction(105, 100)
 
 
 def overshoot_reason(problem: Problem, aim: PlanObjective, draft: PlanDraft) -> str:
-    """What a draft does beyond correcting the drift, in exact numbers; empty when nothing.
+    """Return how a draft goes beyond correcting the drift, in exact numbers; empty if it does not.
 
-    It sells a token below its goal's low share of the final total, or buys one above its high one (what was beyond a goal
-    before may stay there); or it gains, and turns over more than the drift and the gain. In a zone tokens may cross their
-    targets, since those that move together make up for each other: nothing is said of it.
+    It sells a token below its goal's low share of the final total, or buys one above its high one (a token that was beyond its goal
+    may stay there); or it gains, and turns over more than drift and gain. In a zone the result is empty: correlated tokens may
+    cross their targets, since they offset each other.
     """
     if aim.risk is not None:
         return ""
@@ -167,7 +167,7 @@ def best_paying(problem: Problem, draft: PlanDraft, too_far: str) -> tuple[str, 
     return best.pool, f"{why}: with it the plan would {too_far}"
 
 
-# --- Goals that trade one side alone: which tokens a plan leaves as they are, and which it would have moved the wrong way.
+# --- Goals that trade one side alone: tokens that must not move, and tokens that a draft moves the wrong way.
 
 
 NOT_TRADABLE = "policy.only leaves it as it is"
@@ -180,9 +180,9 @@ def untradable_tokens(problem: Problem, goal: Goal) -> dict[int, str]:
 
 
 def wrong_side_tokens(problem: Problem, goal: Goal, draft: PlanDraft) -> dict[int, str]:
-    """Tokens of which a draft would sell, or buy, although they may not be: they stay, whatever that leaves undone.
+    """Return the tokens, by position, that a draft trades against the goal's `unsold` or `unbought`; they must not move.
 
-    The search keeps to their bounds as far as floats and what pools pay beyond their count let it; this is exact.
+    The search keeps to these bounds up to float error and pool gains beyond its count; this check is exact.
     """
     wrong = {token for token in goal.unsold if draft.delta.get(token, 0) < 0}
     wrong |= {token for token in goal.unbought if draft.delta.get(token, 0) > 0}
@@ -203,8 +203,8 @@ NEARLY = Fraction(5, 4)
 class NothingPlanned(Refused):
     """No move is worth its cost within the limits, or possible at all.
 
-    `kept_by` names the limit of cost or size where nothing else stands in the way: then it is no refusal. Empty otherwise.
-    `drift` is the value that would have to move, numeraire base units.
+    `kept_by` names the limit of cost or size if that is the only obstacle: then it is not a refusal. Empty otherwise. `drift` is
+    the value that would have to move, numeraire base units.
     """
 
     def __init__(
@@ -248,14 +248,14 @@ def plan(step: StepInput, decision: Rebalance, references: ReferencePrices | Non
     if decision.exit and not {one.what for one in skipped} & {
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
     }:
-        skipped = [one for one in skipped if one.what != step.portfolio.numeraire.label]  # it lacks only what the exit has cost
+        skipped = [one for one in skipped if one.what != step.portfolio.numeraire.label]  # the numeraire lacks only the cost of the exit
     found = assemble_plan(step, problem, decision, settled.draft, skipped, gap_bps(market, aim, settled, budget))
     risk = decision.goal.risk
     return found if risk is None else replace(found, saving=zone_saving(problem, decision.goal, risk, found, settled.draft.delta))
 
 
 def _at_rest(step: StepInput, problem: Problem, aim: PlanObjective) -> dict[int, str]:
-    """What an exit leaves as it is, by position: all that is where it should be, but the numeraire, for which it sells."""
+    """Return the tokens that an exit does not trade, by position: those on target except the numeraire, for which it sells."""
     total, numeraire = float(problem.total), step.portfolio.numeraire.address
     within = (aim.low * total <= aim.held) & (aim.held <= aim.high * total)
     return {
@@ -317,7 +317,7 @@ def _dearest(problem: Problem, draft: PlanDraft) -> str:
 def _nothing(
     step: StepInput, problem: Problem, drift: float, skipped: list[SkippedItem], bound: tuple[str, Value] | None
 ) -> NothingPlanned:
-    """Why there is no leg at all, with the limits in question; `bound` is the limit of turnover and what it leaves, where that is it."""
+    """Return the refusal of a plan without legs, with its limits; `bound` is the binding turnover limit and its remainder."""
     numeraire, limits = step.portfolio.numeraire, step.limits
     amount = f"{value_text(Fraction(round(drift)), numeraire.decimals, 2)} {numeraire.label}"
     verdicts = []
@@ -357,7 +357,7 @@ def _kept_by(problem: Problem, skipped: Sequence[SkippedItem], drift: float) -> 
 
 
 def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
-    """Whether gas and the pools' fees alone, or nearly alone, exceed limits.plan_cost: then no market would make it worth its cost."""
+    """True if gas and pool fees almost exceed limits.plan_cost alone, so that no market would make it worth its cost."""
     if problem.plan_cost_bps is None:
         return False
     fees = [min((fee_pips(pool) for pool in problem.pools.values() if one in (pool.token0, pool.token1)), default=0) for one in off]
@@ -374,10 +374,9 @@ MARGIN = Fraction(999, 1_000)
 
 
 def plan_after_tax(step: StepInput, decision: Rebalance, most: tuple[Value, str] | None = None) -> Plan:
-    """planner.plan, and where tax.year_limit would be exceeded the same with less sold of what gains. Exits are never held back.
+    """Return planner.plan, with sales of gains reduced if tax.year_limit would be exceeded. Exits are never held back.
 
-    `most` is the turnover that the plan may have at most, with the limit that says so. Raises NothingPlanned where nothing is left
-    that the year allows.
+    `most` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if nothing remains that the year allows.
     """
     found = plan(step, decision, most=most)
     tax = step.history.tax

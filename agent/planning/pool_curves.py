@@ -1,8 +1,8 @@
-"""How much a pool takes, and pays, down to a wanted marginal price: float response curves in value units, one per direction.
+"""Pool curves: input and output down to a marginal price, as float curves in value units, one per direction.
 
-In value units every token is worth 1 at its reference price, so that a pool on the reference has marginal price 1. With
-s the square root of the marginal price (token out per token in) and L the liquidity, a range takes L·(1/s₁ − 1/s₀) net of
-fee and pays L·(s₀ − s₁) (Uniswap v3 whitepaper, section 6.2; a V2 pair is one range with L = √(x·y)).
+In value units every token is worth 1 at its reference price, so that a pool on the reference has marginal price 1. With s the
+square root of the marginal price (token out per token in) and L the liquidity, a range takes L·(1/s₁ − 1/s₀) net of fee and pays
+L·(s₀ − s₁) (Uniswap v3 whitepaper, section 6.2; a V2 pair is one range with L = √(x·y)).
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class PoolCurve:
 
 @dataclass(frozen=True, slots=True)
 class TradeCurves:
-    """One direction of one pool as it is and as it counts: the same where no unit pays more than the reference."""
+    """One direction of one pool as it is and as it counts: equal if no unit pays more than the reference."""
 
     real: PoolCurve
     counted: PoolCurve
@@ -205,7 +205,7 @@ def _prefix(parts: FloatArray) -> FloatArray:
 
 
 def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
-    """The same amounts, at rates below the reference: better ones are pressed into a hair below it, the best pools first."""
+    """Return the same amounts with rates above the reference compressed into a narrow band below it, the best pools first."""
     if curve.rates[0] <= -SHADE:
         return curve
     above = int(np.count_nonzero(curve.rates > -SHADE))
@@ -228,10 +228,10 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
 
 @dataclass(frozen=True, slots=True)
 class CurveStack:
-    """Curves side by side, so that all answer at once: one row each, padded.
+    """Curves of several pools, one padded row each, so that all are evaluated at once.
 
-    `flat` holds rates, roots, depths, net_in, out and over one row after another; `first` is where each row begins there, with a
-    cell that trades nothing: what a pool answers whose rates are all too low.
+    `flat` concatenates rates, roots, depths, net_in, out and over, row after row. `first` is the begin of each row there, with a
+    cell that trades nothing: the response of a pool whose rates are all too low.
     """
 
     source: NDArray[np.intp]

@@ -1,4 +1,4 @@
-"""Which pools are worth their gas: a search over sets of them, since every leg has a price however little it carries."""
+"""Selection of pools worth their gas: a search over sets of pools, since every leg costs gas at any size."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PoolSelection:
         return self.solution.bound - math.fsum(map(self._gas, self.gas))
 
     def surplus_after_gas(self, flow: EdgeFlow, shared: bool) -> float:
-        """What a flow brings beyond its gas; with `shared` only that of one leg, as if all others came for nothing."""
+        """Return a flow's contribution after gas; with `shared` after the gas of one leg, as if all others were free."""
         pool_edge = (flow.pool_edge.pool, flow.pool_edge.source)
         if pool_edge not in self.gas:
             return flow.surplus
@@ -77,12 +77,12 @@ class PoolSelector:
     known: dict[bytes, PoolSelection] = field(default_factory=dict)
 
     def best(self, rows: IndexArray, near: Solution | None = None) -> PoolSelection:
-        """Flows over some rows, the best found.
+        """Return the best flows found over these rows.
 
-        Drops the pool whose removal costs less than its gas, and repeats. Then goes on dropping the pool that brings least beyond
-        its gas as long as what all that are left bring, gas not counted, could still beat the best found: of two pools that are
-        not worth their gas together each can be worth it while the other is there. Where several legs share an arc, which pool
-        that is depends on whether its other legs would go too; both ways are tried. Last, what was dropped is tried again.
+        Drop the pool whose removal costs less than its gas, and repeat. Then go on dropping the weakest pool while the contribution
+        of the remaining ones, before gas, could still beat the best: two pools not worth their gas together may each be worth it
+        alone. If legs share an edge, the weakest pool depends on whether its other legs would go too; both ways are tried. Finally
+        try the dropped pools again.
         """
         first = self._sought(rows, near)
         best = self._descended(first, shared=False)
@@ -106,7 +106,7 @@ class PoolSelector:
         return best
 
     def _pruned(self, best: PoolSelection, shared: bool) -> PoolSelection:
-        """Drops pools as long as that pays. Those beside a larger one of the same pair are tried together first: it costs little."""
+        """Drop pools as long as it pays; first together those beside a larger one of the same pair, which costs little."""
         needed: set[str] = set()
         while True:
             dust = _dust(best.flows, self.least)
@@ -125,10 +125,11 @@ class PoolSelector:
                 return best
 
     def _with_one_more(self, rows: IndexArray, best: PoolSelection) -> PoolSelection | None:
-        """A better choice with one more of the pools that were dropped, and perhaps without others; None if there is none.
+        """Return a better selection with one dropped pool added, and perhaps without others; None if there is none.
 
-        What an arc would bring at the present prices bounds what it can bring (weak duality): only those above their gas are tried,
-        with all that is not dropped, and else beside the pools in use alone: several that go on from it may each seem needed.
+        An edge's surplus at the present prices bounds its contribution (weak duality), so that only those above their gas are
+        tried: with all pools not dropped, then beside the pools in use alone, since several that continue from it may each seem
+        needed.
         """
         market = self.market
         away = np.array([row for row in rows.tolist() if market.pool_edges[row].pool in best.dropped], dtype=np.intp)
@@ -186,9 +187,9 @@ def _better(one: PoolSelection, other: PoolSelection) -> PoolSelection:
 
 
 def _dust(flows: Sequence[EdgeFlow], least: float) -> set[str]:
-    """Pools to try without next because they trade less than `least`: those beside a larger one, else the smallest alone.
+    """Return the pools to remove next because they trade less than `least`: those beside a larger one, else the smallest.
 
-    What one of them gives up may lift the next above `least`: a small trade that was split is a trade all the same.
+    The flow one gives up may lift the next above `least`: a small trade that was split is still one trade.
     """
     small = [flow for flow in flows if flow.taken < least]
     beside = {flow.pool_edge.pool for flow in small if _larger_beside(flow, flows)}

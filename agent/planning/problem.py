@@ -1,4 +1,4 @@
-"""What there is to plan with: tokens with reference prices, what may be spent of them, and the pools that may be used."""
+"""The planning problem: tokens with reference prices and spendable amounts, usable pools, and the objective."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def least_rate(fee_pips: int, impact_bps: int, slippage_bps: int) -> Fraction:
 
 
 def min_out(simulated_raw: int, floor_raw: int, slippage_bps: int | None) -> int:
-    """Minimum output of a leg: the larger of its fair floor and what was simulated less slippage.
+    """Return the minimum output of a leg: the larger of its fair floor and the simulated output less slippage.
 
-    With the slippage limit switched off only the fair floor stands.
+    With the slippage limit off it is the fair floor.
     """
     if slippage_bps is None:
         return floor_raw
@@ -58,10 +58,10 @@ UNBOUNDED_BPS = BPS - 1
 
 @dataclass(frozen=True, slots=True)
 class TokenNode:
-    """A token that value may flow through. A hub that is no asset has nothing to invest and must end empty.
+    """A token that value may flow through. A hub that is not an asset has nothing to invest and must end empty.
 
-    `cap_raw` bounds what legs may take from the wallet: what this step has approved, or what of native coin is not kept for
-    gas. `lp_raw` lies in liquidity positions: it counts, and cannot be spent.
+    `cap_raw` bounds the amount that legs take from the wallet: this step's approval, or native coin above the gas floor. `lp_raw`
+    is in liquidity positions: it counts, and cannot be spent.
     """
 
     address: str
@@ -225,7 +225,7 @@ def _hubs(step: StepInput, references: ReferencePrices, notes: list[SkippedItem]
 
 
 def _usable(step: StepInput, pool: PoolState, nodes: tuple[TokenNode, ...], position: dict[str, int], notes: list[SkippedItem]) -> bool:
-    """Whether a pool may be traded in; the reason is noted where the owner could wonder."""
+    """True if a pool may be traded in; a reason that the owner may ask about is noted."""
     if pool.token0 not in position or pool.token1 not in position:
         return False
     if {pool.token0, pool.token1} & {one.token for one in step.quarantine}:
@@ -288,7 +288,7 @@ class PoolEdge:
 
 @dataclass(frozen=True, slots=True)
 class EdgeFlow:
-    """What one arc trades at the dual prices; `surplus` bounds from below what the arc brings over doing without it."""
+    """Flow of one edge at the dual prices; `surplus` is a lower bound of its contribution."""
 
     pool_edge: PoolEdge
     taken: float
@@ -355,7 +355,7 @@ def first_leg_gas(market: PoolGraph, flow: EdgeFlow) -> float:
 
 
 def repeat_leg_gas(market: PoolGraph, pool_edge: PoolEdge) -> float:
-    """Worth of the gas of a further leg through an arc, in units of the scale: what the first one has touched is cheaper."""
+    """Return the gas value of a further leg through an edge, in units of the scale; slots already touched are cheaper."""
     return repeat_leg_gas_units(market.problem.pools[pool_edge.pool], market.problem.gas.router) * market.gas_unit
 
 
@@ -376,10 +376,10 @@ HAIR = 5e-5
 
 @dataclass(frozen=True, slots=True)
 class PlanObjective:
-    """Shares of the final total wanted by node (hubs zero), values held now, what a unit that has to move may cost, and θ.
+    """Goal shares of the final total by node (hubs zero), present values, the price of a unit that has to move, and θ as `tie_break`.
 
-    `least` is the value below which a token cannot be sold, since it lies in positions, is not approved or must not be sold; no
-    token is bought beyond `most`. `off` is the value that has to move; in a zone `risk` prices what does not.
+    `least` is the value that cannot be sold, since it is in positions, not approved or must not be sold; no token is bought beyond
+    `most`. `off` is the value that has to move; in a zone `risk` prices the part that does not.
     """
 
     held: FloatArray
@@ -401,7 +401,7 @@ class PlanObjective:
         return PlanUtility(self.low, self.high, self.price if risk is None else REACH, self.tie_break, pinned, risk)
 
     def search(self, scale: float, extra: FloatArray, unmoved: Mapping[int, float], budget: float | None) -> FlowOptimizer:
-        """Looks for the best flows when pools give `extra` (in units of `scale`) beyond what they count for; `budget` bounds turnover."""
+        """Return the optimizer for pools that give `extra` (in units of `scale`) beyond their count; `budget` bounds turnover."""
         held = self.held / scale
         bounds = self.least / scale, self.most / scale
         return FlowOptimizer(self.worth(scale, unmoved), held, held + extra, *bounds, None if budget is None else budget / scale)
@@ -432,15 +432,16 @@ def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
 
 
 def leaving_tokens(problem: Problem, goal: Goal) -> frozenset[str]:
-    """Tokens of which the goal leaves nothing that can be spent: all of it is to be sold, to the last base unit."""
+    """Return the tokens of which the goal keeps nothing spendable: all of it is sold, to the last base unit."""
     high = {weight.token: weight.high for weight in goal.weights}
     return frozenset(node.address for node in problem.assets if high[node.address] * problem.total <= node.locked * (1 + FUZZ))
 
 
 def objective_for_exit(aim: PlanObjective, into: int) -> PlanObjective:
-    """The aim of an exit into a token that lacks value: any amount of it is welcome, and what leaves saves the whole price by itself.
+    """Return the objective of an exit into an underweight token: any amount of it is accepted, and each unit sold saves the whole
+    price.
 
-    Else the last part of what leaves would stay where pools pay more for the others, once the token has its share.
+    Otherwise the last part of the exit would remain where pools pay more for other tokens, once this one has its share.
     """
     if aim.held[into] >= aim.low[into] * fsum_array(aim.held) or aim.high[into] >= 1:
         return aim
@@ -471,9 +472,9 @@ def _kept(node: TokenNode, goal: Goal) -> Value:
 
 
 def _least(node: TokenNode) -> Value:
-    """What lies in positions, or is held beyond what the step has approved.
+    """Return the value in positions, or held beyond the step's approval.
 
-    The wish goes a hair beyond an approval, so that the legs, which stop exactly there, leave no crumb of it.
+    The bound is slightly beyond an approval, so that the legs, which stop exactly there, leave no dust of it.
     """
     if node.cap_raw is None:
         return node.locked

@@ -1,4 +1,4 @@
-"""What is wanted of one snapshot: a decision, and the plan that carries it out; pure, so that any step can be proposed again."""
+"""Proposals: the decision on a snapshot and its plan. Pure, so that any step can be proposed again."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ from agent.policy.orders.levels import expiry_reason
 from agent.policy.triggers.no_trade_zone import no_plan_reason, uneconomic_plan_reason
 from agent.units import NATIVE, Value, ceil_int, decimal_text
 
-# --- A purchase as a plan: whole where the pools take it, else the same part of every asset, so that no part is one-sided.
+# --- A purchase as a plan: whole if the pools take it, else the same fraction of every asset, so that no part is one-sided.
 
 
 TRIES = 8
@@ -134,7 +134,7 @@ def plan_proportional_part(step: StepInput, decided: DecisionResult, decision: R
 
 
 def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
-    """How much of a plan like this one fits in what limits.daily_loss has left: its gas whole, the rest in proportion."""
+    """Return the fraction of such a plan that fits limits.daily_loss: its gas whole, the rest in proportion."""
     if gradual_execution.fits_daily_loss(step, plan):
         return Fraction(1)
     if plan.exits:
@@ -153,13 +153,13 @@ def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
 
 
 def _useful(step: StepInput) -> bool:
-    """Whether enough is left of limits.daily_loss for a part."""
+    """True if enough of limits.daily_loss remains for a part."""
     whole = gradual_execution.daily_loss_left(replace(step, history=replace(step.history, loss_24h=Fraction(0))))
     return whole is None or (gradual_execution.daily_loss_left(step) or Fraction(0)) >= whole * USEFUL
 
 
 def _daily_loss_reason(step: StepInput, decision: Rebalance, whole: Plan) -> str:
-    """That limits.daily_loss is why a part goes now; empty where it is not. What this step has approved is no reason."""
+    """Return the note that limits.daily_loss makes this a part; empty if it does not. This step's approvals are not a reason."""
     if gradual_execution.daily_loss_left(step) is None:
         return ""
     whole = gradual_execution.plan_before_approvals(step, decision, whole)
@@ -171,7 +171,7 @@ def _daily_loss_reason(step: StepInput, decision: Rebalance, whole: Plan) -> str
 
 
 def _reached(step: StepInput, decided: DecisionResult, plan: Plan, lacks: dict[str, Value]) -> dict[str, Fraction]:
-    """By token what part of what it lacks, or has too much, the plan moves; the numeraire pays the costs and is left aside."""
+    """Return by token the fraction of its correction that the plan moves, without the numeraire, which pays the costs."""
     prices = {one.token: one.price for one in decided.drifts}
     moved = dict.fromkeys(prices, Fraction(0))
     for leg in plan.legs:
@@ -222,10 +222,10 @@ def _least(step: StepInput) -> Value:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a strategy wants of one snapshot: the decision with its drifts, and a plan when it wants to trade.
+    """A strategy's decision on one snapshot with its drifts, and a plan if it trades.
 
-    `step` is what it was decided from where that is another than was given: with exits that are stuck, with or without what is left
-    alone. `ticks_end` says that something waits for a price that more ticks might give.
+    `step` is the step it was decided from if that differs from the given one: with blocked exits, or with or without excluded
+    amounts. `ticks_end` is true if something waits for a price that more ticks might give.
     """
 
     decided: DecisionResult
@@ -235,7 +235,7 @@ class Proposal:
 
 
 class RefusedWithBlockedExits(Refused):
-    """What goes on besides exits that are stuck is refused, too; `step` is what it was decided from."""
+    """Refusal of the plan beside blocked exits; `step` is the one it was decided from."""
 
     def __init__(self, step: StepInput, why: Refused) -> None:
         super().__init__(
@@ -250,16 +250,16 @@ Proposer = Callable[[StepInput], Proposal]
 
 
 def rebalance(step_input: StepInput) -> Proposal:
-    """The agent's own strategy: trade when a trigger fires, in a zone when the plan also saves more risk than it costs.
+    """Return the strategy's proposal: trade if a trigger fires, and in a zone only if the plan saves more risk than it costs.
 
-    An exit goes before; one that the market does not take within the limits is left as it is, and the rest goes on. So is a rise that
-    nobody explains, where with it the portfolio is worth more than portfolio.max_live_value.
+    Exits come first; one that the market does not take within the limits is excluded, and the rest continues. So is an unexplained
+    increase that lifts the portfolio above portfolio.max_live_value.
     """
     return _rebalanced(step_input, _exits_first(step_input))
 
 
 def _rebalanced(step_input: StepInput, first: Proposal) -> Proposal:
-    """The same once exits were tried."""
+    """Return the proposal after exits were tried."""
     if first.plan is not None:
         return first
     step = first.step or step_input
@@ -284,9 +284,9 @@ def _carried_out(step: StepInput, decided: DecisionResult) -> Proposal:
 
 
 def _exits_first(step_input: StepInput) -> Proposal:
-    """The exit that can be done now, with its plan; else what is decided without those that cannot, or rest.
+    """Return the exit that can be done now, with its plan; else the decision without blocked or backing-off exits.
 
-    An exit takes what is left alone above portfolio.max_live_value too; nothing else does.
+    Only an exit may spend amounts excluded above portfolio.max_live_value.
     """
     whole = step = balance_changes.restore_excluded(step_input)
     decided = decide(step)
@@ -309,7 +309,7 @@ def _exits_first(step_input: StepInput) -> Proposal:
 
 
 def _unsold(step: StepInput, decided: DecisionResult, plan: Plan) -> dict[str, str]:
-    """What of an exit its plan leaves wholly where it is, with the reason."""
+    """Return the exit tokens of which the plan sells nothing, with the reason."""
     coin = step.portfolio.wrapped_native
     sold = {coin if leg.token_in == NATIVE else leg.token_in for leg in plan.legs if leg.source is LegFunding.WALLET}
     whys = {item.what: item.why for item in plan.skipped}
@@ -318,8 +318,9 @@ def _unsold(step: StepInput, decided: DecisionResult, plan: Plan) -> dict[str, s
 
 
 def decision_at(step_input: StepInput) -> DecisionResult:
-    """What is decided, a zone's plan weighed, exits tried, and a hold where nothing is worth its cost; a plan that is refused leaves the
-    decision as it was.
+    """Return the decision, with a zone's plan weighed, exits tried, and a hold if nothing is worth its cost.
+
+    A refused plan leaves the decision unchanged.
     """
     step_input = balance_changes.exclude_unexplained_rises(step_input)
     decided = decide(step_input)
@@ -383,7 +384,7 @@ def _in_time(step: StepInput, decided: DecisionResult, decision: Rebalance, plan
 
 
 def _not_worth_it(step: StepInput, decided: DecisionResult, decision: Rebalance, nothing: planner.NothingPlanned) -> Proposal:
-    """What costs more than limits.plan_cost, or is less than a trade, is a hold with the reason; the review is done."""
+    """Return a hold for a trade above limits.plan_cost or below limits.min_trade; the review counts as done."""
     again = "" if decided.next_s is None else f"; next review {text.format_time(decided.next_s)}"
     held = Hold(
         f"{decision.reason}; {minimum.not_worth_reason(step, decided.references, nothing.drift)}{again}", decided.next_s, nothing.kept_by
@@ -405,7 +406,7 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
     def propose(step_input: StepInput) -> Proposal:
         step = balance_changes.exclude_unexplained_rises(step_input)
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
-        found = decide(step)  # a round of a correction that was due stays due, and an exit that fired is none of this
+        found = decide(step)  # a due slice stays due, and a fired exit is not part of this
         return Proposal(
             replace(found, decision=plan.decision, reviewed=False, round=None, ended="", is_netting_only=False, leaves=()), plan, step
         )
@@ -456,7 +457,7 @@ def _filled(step_input: StepInput, decided: DecisionResult, orders: Sequence[Lim
 
 
 def _out(step_input: StepInput, order: LimitOrder) -> str:
-    """Why what the order buys may not be bought: a standing order keeps it out, and would sell it again. Empty where it may."""
+    """Return why the order's purchase is blocked: a standing order keeps that token out and would sell it again. Empty if it is not."""
     known, portfolio = step_input.history.orders, step_input.portfolio
     if order.token_out == portfolio.numeraire.address:
         return ""
@@ -465,7 +466,7 @@ def _out(step_input: StepInput, order: LimitOrder) -> str:
 
 
 def single_order(order: LimitOrder) -> Proposer:
-    """The same for a single order: until its price is there it holds and says what is lacking."""
+    """Return the proposer of a single order: until its price is reached it holds and reports the distance."""
 
     def propose(step_input: StepInput) -> Proposal:
         first = _exits_first(step_input)
@@ -486,8 +487,10 @@ def single_order(order: LimitOrder) -> Proposer:
 
 
 def raise_money(token: str) -> Proposer:
-    """Sells what is lacking of `token` for what is set aside: all of it, or as much of each asset as the limits of its market allow, where
-    limits.first_purchase lets parts follow; where limits.daily_loss allows less, the same part of each. Else that is refused.
+    """Return the proposer that sells for the shortfall of `token`.
+
+    It sells all of it at once; with limits.first_purchase, as much of each asset as its market allows, and parts follow. If
+    limits.daily_loss allows less, it sells the same fraction of each. Otherwise it is refused.
     """
 
     def propose(step: StepInput) -> Proposal:
@@ -606,12 +609,12 @@ def sell_out(token: str) -> Proposer:
 
 
 def rebalance_to_targets(step: StepInput) -> Proposal:
-    """Onto the targets whatever trigger and cooldown say: what an edit leads to, or a part of it that limits.daily_loss has room for."""
+    """Propose trading onto the targets regardless of trigger and cooldown, after an edit: all, or the part limits.daily_loss allows."""
     return _to_targets(step, gradual_execution.plan_within_daily_loss)
 
 
 def rebalance_wholly_to_targets(step: StepInput) -> Proposal:
-    """The same whatever limits.daily_loss says: the guards judge it."""
+    """Propose trading onto the targets without a part for limits.daily_loss: the guards judge the whole."""
     return _to_targets(step, planner.plan_after_tax)
 
 
@@ -645,14 +648,14 @@ def unwrap(raw: int) -> Proposer:
 
 
 def _sold(step: StepInput, plan: Plan) -> tuple[str, ...]:
-    """What legs take from the wallet beside the numeraire, in the portfolio's order."""
+    """Return the tokens that legs take from the wallet without the numeraire, in the portfolio's order."""
     portfolio = step.portfolio
     taken = {portfolio.wrapped_native if leg.token_in == NATIVE else leg.token_in for leg in plan.legs if leg.source is LegFunding.WALLET}
     return tuple(one.token.address for one in portfolio.assets if one.token.address in taken - {portfolio.numeraire.address})
 
 
 def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposal:
-    """What is by hand neither does nor ends a round that was due, and nothing that prices asked for is done with it."""
+    """Return a manual proposal: it neither does nor ends a due slice, and carries out no price signal."""
     found = decide(step)
     return Proposal(
         replace(found, decision=decision, reviewed=False, zone=None, round=None, ended="", is_netting_only=False, leaves=()), plan
@@ -660,7 +663,7 @@ def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposa
 
 
 def shortfall_raw(step: StepInput, plan: Plan, token: str) -> int:
-    """Base units of what is set aside of `token` that lack by the plan's prediction; zero or less where it fills them."""
+    """Return the base units of a claim on `token` that the plan's prediction leaves uncovered; 0 or less if it covers them."""
     asset = next(one for one in step.portfolio.assets if one.token.address == token)
     after = dict(plan.holdings_after)[token]
     if asset.native:
@@ -669,7 +672,7 @@ def shortfall_raw(step: StepInput, plan: Plan, token: str) -> int:
 
 
 def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
-    """Raises Refused unless the plan's prediction fills what is set aside."""
+    """Raise Refused unless the plan's prediction covers the claim."""
     asset = next(one for one in step.portfolio.assets if one.token.address == token)
     if (short := shortfall_raw(step, plan, token)) > 0:
         amount = f"{decimal_text(short, asset.token.decimals)} {asset.token.label}"
@@ -681,7 +684,7 @@ def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
         )
 
 
-# --- What asked for a step, as the proposer that it was made by and in words: what was written down is proposed again by the same.
+# --- Proposer and requester of a stored request, so that a recorded step is proposed again alike.
 
 
 OWN_STRATEGY = "agent"
@@ -689,7 +692,7 @@ OWN_STRATEGY = "agent"
 
 
 def proposer(asked: PlanRequest) -> Proposer:
-    """What proposes it, pure: the same StepInput gives the same proposal."""
+    """Return the proposer of a request, pure: the same StepInput gives the same proposal."""
     match asked:
         case AgentCycle():
             return waiting_orders(asked.orders) if asked.orders else rebalance
@@ -710,7 +713,7 @@ def proposer(asked: PlanRequest) -> Proposer:
 
 
 def requester_name(asked: StepRequest) -> str:
-    """What asks for it: OWN, or the command of its owner."""
+    """Return the requester: OWN_STRATEGY, or the owner's command."""
     match asked:
         case AgentCycle():
             return OWN_STRATEGY

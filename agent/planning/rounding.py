@@ -1,4 +1,4 @@
-"""Paths in exact integers: each leg simulated on the state that the legs before it left, every bound checked on the way."""
+"""Exact simulation of routes: each leg on the state left by the legs before it, every bound checked on the way."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ class RouteSimulator:
         return node.spendable_raw - self.draft.sold.get(token, 0)
 
     def run(self, route: Route, wanted: Sequence[int]) -> list[int]:
-        """Trades up to the wanted amounts, by source, as much as bounds and balances let; base units really taken.
+        """Trade up to the wanted amounts, by source, within bounds and balances; return the base units taken.
 
-        Sources of a leg that pays less than its fair floor are left out; what their route shares with others goes on without them.
+        Sources of a leg that pays less than its fair floor are left out; the other sources of their route continue.
         """
         amounts = self._affordable([source.hops[0][1] for source in route.sources], wanted)
         for _ in amounts:
@@ -105,7 +105,7 @@ class RouteSimulator:
         return None
 
     def _without(self, route: Route, trial: _RouteTrial, leg: Leg, sources: range) -> list[int]:
-        """The amounts of a trial without those sources, whose leg is unfair; that is noted."""
+        """Return the amounts of a trial without the sources of an unfair leg, and record its pool."""
         draft, problem = self.draft, self.problem
         draft.barred[leg.pool] = f"pays {leg.amount_out_raw} base units where the reference price asks for at least {leg.min_out_raw}"
         tokens = [source.hops[0][1] for source in route.sources]
@@ -114,10 +114,10 @@ class RouteSimulator:
         return [0 if at in sources else raw for at, raw in enumerate(trial.amounts)]
 
     def _trimmed(self, route: Route, trial: _RouteTrial, whole: bool) -> _RouteTrial:
-        """The least amounts that still pay as much, where a base unit of a token on the way is a part of the trade worth naming.
+        """Return the least amounts with the same output, if a base unit of a token on the way is a notable part of the trade.
 
-        A leg pays whole base units: what it takes beyond those goes to the pool for nothing. With `whole`, tokens that leave are
-        sold to the last unit all the same where that costs little.
+        A leg pays whole base units: any input beyond those is a gift to the pool. With `whole`, leaving tokens are still sold to
+        the last unit if that costs little.
         """
         problem, paid_raw = self.problem, trial.runs[-1].swapped.amount_out_raw
         value = paid_raw * problem.price(trial.runs[-1].token_out)
@@ -150,14 +150,14 @@ class RouteSimulator:
         return amounts
 
     def _is_dust(self, token: str, raw: int) -> bool:
-        """Whether so little would stay, of what is approved or of a token that leaves, that only floating point left it."""
+        """True if the remainder of an approval or of a leaving token is so small that only float error left it."""
         node = self.problem.nodes[self.problem.position[token]]
         if token in self.problem.leaving and raw * node.price <= UNSOLD * self.problem.total:
             return True
         return node.cap_raw is not None and raw * DUST_DIVISOR <= node.spendable_raw
 
     def _follow(self, route: Route, trial: _RouteTrial, last: bool, begin: int = 0) -> int:
-        """Runs a route, whose sources are numbered from `begin`; base units paid at its end, or what came to a leg that does not fit."""
+        """Run a route whose sources are numbered from `begin`; return its output in base units, or the input of a leg that does not fit."""
         end, amount = begin, 0
         for feed in route.feeds:
             amount += self._follow(feed, trial, last=False, begin=end)
@@ -269,8 +269,9 @@ class RouteSimulator:
 
 
 def run_routes(problem: Problem, routes: Sequence[Route], worth: Callable[[PlanDraft], float], exact: bool = False) -> PlanDraft:
-    """Runs routes gathered. Where that leaves something unsold, because what gathers passes pools in another order than routes of
-    their own, those are run too, and the draft with the higher worth counts.
+    """Run merged routes. If that leaves a part unsold, because merging passes pools in another order, run single routes too.
+
+    The draft with the higher utility is returned.
     """
     coin = problem.coin
     native = [route for route in routes if coin is not None and coin.free_wei and route.hops[0][1] == coin.token]
@@ -281,10 +282,10 @@ def run_routes(problem: Problem, routes: Sequence[Route], worth: Callable[[PlanD
 
 
 def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[PlanDraft, Value]:
-    """Runs routes in order; the draft, and the value that is left unsold.
+    """Run routes in order; return the draft, and the value left unsold.
 
-    What one cannot take goes to the next that joins the same two tokens, so that nothing overshoots. What sells native coin goes
-    first and alone: SwapRouter02 pays anything in wrapped coin with native coin while some is there.
+    Amounts that a route cannot absorb move to the next route between the same tokens, so that nothing overshoots. Sales of native
+    coin go first and alone: SwapRouter02 pays wrapped coin with native coin while it holds some.
     """
     walk = RouteSimulator(problem, exact)
     left: dict[tuple[str, str], int] = {}

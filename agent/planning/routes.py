@@ -1,4 +1,4 @@
-"""From flows to routes: each unit that leaves a token is followed, through few hubs, to the token that keeps it."""
+"""From flows to routes: follow each unit from the token sold, through few hubs, to the token bought."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class FlowPaths:
 
 @dataclass(frozen=True, slots=True)
 class _Parcel:
-    """Value standing at a token: the route it came by, what it was at the start, what is here, and its turn in pools that it shares.
+    """Value at a token with its history: its route, its amount at the start and here, and its turn in shared pools.
 
-    `before` is what each pool of the route has taken before it. Turns are kept when lots are split, so that all pools are passed
-    in the same order.
+    `before` is the amount that each pool of the route took earlier. Turns are kept when parcels are split, so that all pools are
+    passed in the same order.
     """
 
     route: tuple[EdgeFlow, ...]
@@ -51,7 +51,7 @@ class _Parcel:
     turn: tuple[int, ...]
 
     def split(self, amount: float) -> tuple[_Parcel, _Parcel]:
-        """The first part, of which `amount` is here, and the rest, which goes through each pool after it."""
+        """Split into a first part, of which `amount` is here, and the remainder, which passes each pool after it."""
         need, passed = amount, []
         for flow, before in zip(reversed(self.route), reversed(self.before), strict=True):
             curve = flow.pool_edge.offer.real
@@ -101,7 +101,7 @@ def decompose_flows(
 
 
 def _take(lots: Sequence[_Parcel], amount: float) -> tuple[list[_Parcel], list[_Parcel]]:
-    """Splits lots, in their order, into those that make up `amount` and the rest."""
+    """Split lots, in their order, into those that make up `amount` and the remainder."""
     taken, rest = [], []
     for lot in lots:
         if amount <= DUST_FLOW:
@@ -118,7 +118,7 @@ def _take(lots: Sequence[_Parcel], amount: float) -> tuple[list[_Parcel], list[_
 
 
 def _send(flows: Sequence[EdgeFlow], lots: Sequence[_Parcel], arrivals: dict[int, list[_Parcel]]) -> None:
-    """Hands lots, longest routes first, to flows, those first whose target keeps the most."""
+    """Assign lots, longest routes first, to flows, those with the largest retained amount at their target first."""
     present, leaving = math.fsum(lot.here for lot in lots), math.fsum(flow.taken for flow in flows)
     if leaving <= 0 or present <= 0:
         return
@@ -139,7 +139,7 @@ def _paths(lots: Sequence[_Parcel]) -> tuple[FlowPath, ...]:
     return tuple(FlowPath(lot.route, lot.begun) for lot in sorted(lots, key=lambda lot: lot.turn) if lot.route)
 
 
-# --- Routes that end through the same pools as one: what they bring gathers in the router, and one leg carries it on.
+# --- Merging of routes with the same last pools: their outputs collect in the router, and one leg carries them on.
 
 
 Hop = tuple[str, str]
@@ -164,9 +164,9 @@ class Route:
 
 
 def merge_routes(routes: Sequence[Route]) -> list[Route]:
-    """Single routes, in their order, as fewer legs: those with the same last hops share them.
+    """Merge single routes, in their order, into fewer legs: routes with the same last hops share them.
 
-    A leg is paid by the wallet or by all that waits in the router, never by both: a route that begins at a hub stays apart.
+    A leg is paid by the wallet or by the router's whole balance, never by both: a route that begins at a hub stays separate.
     """
     groups: dict[Hop, list[Route]] = {}
     for route in routes:
@@ -186,8 +186,8 @@ def _joined(last: Hop, group: Sequence[Route]) -> Iterable[Route]:
 
 
 def merged_leg_counts(chains: Iterable[Sequence[tuple[str, int]]]) -> dict[tuple[str, int], int]:
-    """How many legs go through each arc (pool, source) once chains of them are gathered: one for each way on from it, and one
-    more for those that begin there.
+    """Return the number of legs through each edge (pool, source) of merged chains: one per way onward, plus one for chains that begin
+    there.
     """
     ways = {(tuple(chain[at:]), at == 0) for chain in chains for at in range(len(chain))}
     return Counter(rest[0] for rest, _ in ways)

@@ -1,4 +1,4 @@
-"""One swap by hand: best split over pools and hubs; and quotes of what a swap would pay."""
+"""A single manual swap: best split over pools and hubs; and quotes."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ ANY_PRICE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What a swap would pay now. Amounts in base units, `fee` in numeraire base units at reference (or else spot) prices.
+    """Quote of a swap now. Amounts in base units, `fee` in numeraire base units at reference (or else spot) prices.
 
-    `price_impact_bps` is the largest move of a pool's marginal price, fees excluded. The legs' minimum outputs are the quote
-    less the slippage limit.
+    `price_impact_bps` is the largest move of a pool's marginal price, fees excluded. The legs' minimum outputs are the quote less
+    the slippage limit.
     """
 
     legs: tuple[Leg, ...]
@@ -77,10 +77,10 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
 
 
 def quote(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, pool: str | None = None) -> Quote:
-    """What `amount_in_raw` would pay: with `pool` exactly what that pool pays, else the best split.
+    """Quote `amount_in_raw`: with `pool` the exact output of that pool, else the best split.
 
-    No limit but the minimal pool depth applies. Raises ConfigError for unknown tokens or pool, TicksEnd where the ticks read do not
-    reach, Refused when no route exists or the pools cannot take the amount.
+    The only limit that applies is the minimal pool depth. Raises ConfigError for unknown tokens or pool, TicksEnd if the ticks read
+    do not reach, Refused if no route exists or the pools cannot take the amount.
     """
     _check(step, token_in, token_out, amount_in_raw)
     prices = _known_prices(step)
@@ -125,7 +125,7 @@ def _check(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """The best split: what it does, the pools that pay less than their fair floor, those not worth their gas, and its gap."""
+    """The best split: its draft, the pools below their fair floor, those not worth their gas, and its gap."""
 
     draft: PlanDraft
     barred: dict[str, str]
@@ -174,7 +174,7 @@ def _best(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -
 
 
 def _selling(program: Program, source: int, least: float, stack: CurveStack, near: Solution | None) -> Solution:
-    """The best flows; worth nothing where they sell less than `least`, since gas is no reason to leave a part unsold."""
+    """Return the best flows; worthless if they sell less than `least`, since gas is no reason to leave a part unsold."""
     found = solve_dual(program, stack, near)
     return found if -float(found.moved(stack)[source]) >= least else replace(found, bound=-np.inf)
 

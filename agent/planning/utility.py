@@ -1,12 +1,12 @@
-"""What a plan is measured by: a concave worth of where the tokens end, and its dual as a program over prices.
+"""Utility of a plan: a concave function of the final token values, and its dual as a program over prices.
 
 Tokens end at y, in all Y = Σ y. Off a goal of shares [low, high] a plan is worth
 
     Y − P · (θ · Σ (yᵢ − highᵢ·Y)⁺ + (1 − θ) · Σ (lowᵢ·Y − yᵢ)⁺)
 
-P is what moving a unit may cost at the margin: a unit that moves from a token above its goal to one below saves P. θ is ½ for
-points, so that this is Y − P/2 · Σ |yᵢ − wᵢ·Y|; where only one side of the goal is left, that side has all of P. In a zone the
-deviation is priced by its risk (see Risk). The worth scales with y, so that costs need no guess of the final total.
+P is the largest marginal cost of moving a unit: a unit that moves from a token above its goal to one below saves P. θ is ½ for
+point goals, so that this is Y − P/2 · Σ |yᵢ − wᵢ·Y|; if only one side of the goal remains, that side has all of P. In a zone the
+deviation is priced by its risk (see DeviationRisk). The utility scales with y, so that costs need no guess of the final total.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ TURNS = 12
 class DeviationRisk:
     """Risk of the deviation d = y − w·Y over a horizon: ½·a·dᵀΣd with Σ = D·R·D, volatilities D (hubs 0) and correlations R.
 
-    Deviations sum to zero, so that marginal risks Σd matter up to a common shift: only their differences are what a move saves.
-    The dual variable is r, D·r being marginal risks with whatever shift suits. They lie within ±P/2: further out the deviation
-    counts by its distance, as elsewhere, so that no move costs more than P at the margin. `bend` is the conjugate's matrix
-    (R⁻¹ − R⁻¹u·uᵀR⁻¹ / uᵀR⁻¹u) / a with u = D⁻¹1, the least of r·R⁻¹·r / a over all shifts.
+    Deviations sum to zero, so that marginal risks Σd matter up to a common shift: a move saves their difference. The dual variable
+    is r, D·r being marginal risks with any convenient shift. They are within ±P/2: further out the deviation counts by its
+    distance, as elsewhere, so that no move costs more than P at the margin. `bend` is the conjugate's matrix (R⁻¹ − R⁻¹u·uᵀR⁻¹ /
+    uᵀR⁻¹u) / a with u = D⁻¹1, the least of r·R⁻¹·r / a over all shifts.
     """
 
     volatility: FloatArray
@@ -58,7 +58,7 @@ class DeviationRisk:
         return np.asarray(most / self.volatility[self.tokens])
 
     def cost(self, off: FloatArray, most: float) -> float:
-        """What a deviation costs: the largest (D·r)·d − ½ r·bend·r within the cap."""
+        """Return the cost of a deviation: the largest (D·r)·d − ½ r·bend·r within the cap."""
         weight, cap = (self.volatility * off)[self.tokens], self.cap(most)
         best, _ = box_minimum(self.bend, -weight, -cap, cap)
         return dot(weight, best) - 0.5 * dot(matvec(self.bend, best), best)
@@ -101,7 +101,7 @@ class PlanUtility:
         return whole - self.price * (self.tie_break * above + (1 - self.tie_break) * below)
 
     def exactly(self, ends: Sequence[Fraction]) -> Fraction:
-        """The same in exact numbers, and never more than it is where risk is only known in floats."""
+        """Return the utility in exact numbers; a lower bound where risk is known only in floats."""
         whole, goals = sum(ends, Fraction(0)), self.goals
         if self.risk is not None:
             loss = float(whole) - self.of(np.array([float(end) for end in ends]))
@@ -114,11 +114,11 @@ class PlanUtility:
 
 @dataclass(frozen=True, slots=True)
 class FlowOptimizer:
-    """Finds the best flows for a worth: from `start` holdings (with what pools give on top), under a limit of turnover.
+    """Search for the flows of highest utility from `start` holdings (pool gains included), under a limit of turnover.
 
-    `held` is what turnover counts from; `budget` bounds it, None does not. Tokens end between `least` and `most`. `ways`, if
-    known, is −1 for tokens that shrink or stay, +1 for those that grow or stay, which the bounds then have to say too. With
-    `firm` they do not pass point goals, whatever that would bring.
+    `held` is the base of turnover, `budget` its bound (None: unbounded). Tokens end between `least` and `most`. `ways`, if known,
+    is −1 for tokens that shrink or stay, +1 for those that grow or stay; the bounds must agree with it. With `has_hard_goals`
+    tokens never pass point goals, whatever that would bring.
     """
 
     worth: PlanUtility
@@ -156,7 +156,7 @@ class FlowOptimizer:
         return evaluate_dual(program, stack, np.concatenate((found.multipliers[: -len(goals) - 1], np.minimum(stays, most), [most])))
 
     def ends(self, stack: CurveStack, found: Solution) -> FloatArray:
-        """What each token ends with."""
+        """Return the final value of each token."""
         return self.start + found.moved(stack)
 
     def turnover(self, stack: CurveStack, found: Solution) -> float:
@@ -230,7 +230,7 @@ class FlowOptimizer:
 
 
 def sell_program(start: FloatArray, pinned: Mapping[int, float], reach: float) -> Program:
-    """The program of a swap by hand: every token but the one that is bought, whose price is 1, must end where it is pinned."""
+    """Return the program of a manual swap: every token but the one bought, whose price is 1, must end where it is pinned."""
     unit = np.eye(len(start))
     rise = np.array([-unit[i] for i in pinned]).T
     cost = np.array([end - start[i] for i, end in pinned.items()])

@@ -1,1 +1,1 @@
-"""Keys, and what they may sign: calldata decoded anew, and one table of rules."""
+"""Keys and the transactions they may sign: calldata decoded anew, one table of rules."""

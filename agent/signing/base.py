@@ -1,4 +1,4 @@
-"""What every rule of the signer's table judges by, and how it says no."""
+"""Inputs shared by the signer's rules, their refusals, and the rules for oracle and payout transactions."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ PRIORITY_CAP_WEI = 5 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class SigningRules:
-    """What never changes from one transaction to the next. Addresses are checksummed.
+    """The signer's fixed terms. Addresses are checksummed.
 
-    `routers` (SwapRouter02), `rebalancers` and `tokens` are contracts whose address and code hash are pinned in the store
-    and were compared with the chain in this step; an address that was not compared does not belong here.
-    `managers` (V3 position managers), `v2_routers` and `pairs` (V2) are for liquidity alone, pinned likewise.
-    `oracles` (V3 pools) may be told to remember more prices.
-    Money goes to none but `payouts`, addresses that the owner confirmed and the config names.
-    `max_deadline_s` bounds, in seconds from the grant's chain time, how long a swap may stay valid. `max_fee_wei` is
-    limits.gas_price: the most that one unit of gas may cost, None where that limit is off. `wrapped_native` is the token that
-    the native coin may be exchanged for.
+    `routers` (SwapRouter02), `rebalancers` and `tokens` are contracts whose address and code hash are pinned in the store and were
+    compared with the chain in this step; an address that was not compared does not belong here. `managers` (V3 position managers),
+    `v2_routers` and `pairs` (V2) are for liquidity alone, pinned likewise. `oracles` are V3 pools whose number of price
+    observations may be increased. Payouts go only to `payouts`, addresses that the owner confirmed and the config names.
+    `max_deadline_s` bounds, in seconds from the grant's chain time, the validity of a swap. `max_fee_wei` is limits.gas_price, the
+    most that one unit of gas may cost, None if that limit is off. `wrapped_native` is the token that the native coin may be
+    exchanged for.
     """
 
     chain_id: int
@@ -52,7 +51,7 @@ SignableNonces = Mapping[int, int | None]
 
 
 def replacement_fee_wei(wei: int) -> int:
-    """What replaces a fee of `wei`: 12.5 % more, rounded up."""
+    """Return the fee that replaces a fee of `wei`: 12.5 % more, rounded up."""
     return max(wei + 1, -(-wei * BUMP_NUMERATOR // BUMP_DENOMINATOR))
 
 
@@ -69,7 +68,7 @@ def require_deadline(deadline_s: int, grant: Grant, rules: SigningRules) -> None
         refuse("deadline", deadline_s, f"after {grant.now_s} and at most {last_s}")
 
 
-# --- Decides whether a pool may be told to remember more prices: the granted pool, the granted number, nothing else.
+# --- Rule for increasing a pool's price observations: the granted pool, the granted number, nothing else.
 
 
 INCREASE_OBSERVATIONS = bytes.fromhex("32148f67")
@@ -126,7 +125,7 @@ def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules)
 
 
 def judge_native_payout(tx: UnsignedTx, _data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """The same for native coin: no data, and the value is the amount."""
+    """Judge a payout of native coin: no data, and the value is the amount. Raises Refused."""
     payout = _granted(grant)
     if payout.token != NATIVE:
         refuse("contract", "native coin", f"the granted token {payout.token}")

@@ -1,7 +1,7 @@
-"""Says what calldata means: a strict decoder for the few calls the agent sends, apart from whatever encoded them.
+"""Strict decoder of the few calls the agent sends, independent of their encoder.
 
-Only the one canonical encoding of a call is understood (offsets in order, padding zero, nothing left over), so two
-different byte strings never mean the same call. Layout: Solidity contract ABI specification, "Formal Specification".
+Only the one canonical encoding of a call is accepted (offsets in order, padding zero, nothing left over), so two different byte
+strings never mean the same call. Layout: Solidity contract ABI specification, "Formal Specification".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WORD = 32
 
 @lru_cache(maxsize=4_096)
 def address_from_word(value: int) -> str:
-    """Checksummed address of an ABI word below 2^160. It takes a hash, and the same few are read again and again."""
+    """Return the checksummed address of an ABI word below 2^160. The checksum is a hash, so that results are cached."""
     return str(to_checksum_address(value.to_bytes(20, "big")))
 
 
@@ -34,37 +34,37 @@ class UndecodableCalldata(Refused):
 
 
 class CalldataReader:
-    """Arguments read word by word; `end` proves that nothing was left over."""
+    """Reader of arguments, word by word; `end` proves that nothing is left over."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
 
     def uint(self, bits: int = 256) -> int:
-        """The next word as an unsigned integer of `bits` bits, higher bits zero."""
+        """Return the next word as an unsigned integer of `bits` bits, higher bits zero."""
         value = int.from_bytes(self.take(WORD), "big")
         if value >> bits:
             raise UndecodableCalldata(f"calldata: a number does not fit its {bits} bits")
         return value
 
     def signed(self, bits: int = 256) -> int:
-        """The next word as a signed integer of `bits` bits, its sign carried through the whole word."""
+        """Return the next word as a signed integer of `bits` bits, its sign extended through the whole word."""
         value = int.from_bytes(self.take(WORD), "big", signed=True)
         if not -(1 << bits - 1) <= value < 1 << bits - 1:
             raise UndecodableCalldata(f"calldata: a number does not fit its {bits} bits")
         return value
 
     def address(self) -> str:
-        """The next word as a checksummed address."""
+        """Return the next word as a checksummed address."""
         return address_from_word(self.uint(160))
 
     def exactly(self, expected: int, what: str) -> None:
-        """The next word, which canonical encoding fixes."""
+        """Require the next word to be `expected`, which the canonical encoding fixes."""
         if self.uint() != expected:
             raise UndecodableCalldata(f"calldata: {what} is not where it belongs")
 
     def count(self, most: int, what: str) -> int:
-        """The next word as a length of at most `most`."""
+        """Return the next word as a length of at most `most`."""
         value = self.uint()
         if value > most:
             raise UndecodableCalldata(f"calldata: {value} {what}, at most {most} are understood")
@@ -79,7 +79,7 @@ class CalldataReader:
         return part
 
     def padded(self, length: int) -> bytes:
-        """`length` bytes followed by zeros up to a whole word."""
+        """Return `length` bytes, followed by zeros up to a whole word."""
         part = self.take(length)
         if any(self.take(-length % WORD)):
             raise UndecodableCalldata("calldata: padding is not zero")
@@ -91,14 +91,15 @@ class CalldataReader:
             raise UndecodableCalldata("calldata: bytes are left over")
 
 
-# --- Says what a program of the Rebalancer means: a strict reader of its packed bytes, apart from whatever packed them. Layout: contrac
+# --- Strict decoder of the Rebalancer's packed program, independent of its encoder. Layout: contracts/src/Rebalancer.sol.
+# Only one encoding of a program is accepted: unused fields are zero, no token is listed twice or without use, no byte is left over.
 
 
 LEG_BYTES = 39
 
 
 class Venue(Enum):
-    """What a leg trades in: a V2 pair, a V3 pool, or the contract that wraps the native coin."""
+    """Venue of a leg: a V2 pair, a V3 pool, or the contract that wraps the native coin."""
 
     V2 = 0
     V3 = 1
@@ -127,9 +128,9 @@ class WatchedBalance:
 
 @dataclass(frozen=True, slots=True)
 class ProgramLeg:
-    """One swap, amounts in base units. `amount_raw` is 0 unless the wallet pays; `pair_with` is set when the sink is a pair.
+    """One swap, amounts in base units. `amount_raw` is 0 unless the wallet pays; `pair_with` is set if the sink is a pair.
 
-    The pool is the one that the venue's factory made for both tokens and the fee, whatever address a plan names.
+    The pool is the one that the venue's factory made for both tokens and the fee, regardless of any address in a plan.
     """
 
     venue: Venue

@@ -1,4 +1,4 @@
-"""Loads the signing key from where the config says, and keeps it out of everything that could be read later (T18)."""
+"""Loading of the signing key from its configured source, kept out of anything that could be read later (T18)."""
 
 from __future__ import annotations
 
@@ -107,11 +107,11 @@ SecretPrompt = Callable[[str], str]
 
 
 def load_key(source: KeySource, chain_id: int, *, ask: SecretPrompt | None, fork: bool = False) -> SigningKey:  # noqa: C901
-    """The key that `source` names, checked against the chain it is for.
+    """Return the key that `source` names, checked against its chain.
 
-    `ask` is None where nobody can be asked. With `fork` (a copy of a live chain, under its chain id) only published test
-    keys are accepted; elsewhere they are accepted on local chain ids only.
-    Raises ConfigError naming the field and the remedy; no message, traceback or local variable of it holds the key.
+    `ask` is None if no prompt is possible. With `fork` (a copy of a live chain, under its chain id) only published test keys are
+    accepted; elsewhere they are accepted on local chain ids only. Raises ConfigError naming the field and the remedy; no message,
+    traceback or local variable of it holds the key.
     """
     disable_core_dumps()
     local = chain_id in LOCAL_CHAIN_IDS
@@ -167,7 +167,7 @@ def _password(path: Path, password_env: str, ask: SecretPrompt | None) -> Secret
 
 
 def is_published(address: str) -> bool:
-    """Whether the key of `address` is one of the test mnemonic's or of eth-tester's (the numbers from 1)."""
+    """True if the key of `address` is published: one of the test mnemonic's, or of eth-tester's (the numbers from 1)."""
     return address in PUBLISHED_ADDRESSES
 
 

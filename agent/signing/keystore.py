@@ -1,4 +1,4 @@
-"""Keystore files of version 3: opened, written and locked anew, readable by their owner alone (T18)."""
+"""Keystore files of version 3 and keyring entries: read, written and re-encrypted, readable by the owner alone (T18)."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def open_keystore(raw: bytes, password: Secret, path: Path) -> PrivateKey | Conf
     except ValueError as error:
         if "MAC mismatch" in str(error):
             return ConfigError(f"wallet.keystore: wrong password for {path}", "type the password that it was written with")
-    except Exception:  # noqa: S110 the library raises whatever its JSON lacks; it is told below, without its frames
+    except Exception:  # noqa: S110 the library raises various errors for a malformed file; reported below without its frames
         pass
     return ConfigError(f"wallet.keystore: {path} is damaged", "restore it from its backup")
 
 
 def require_strong(password: Secret) -> None:
-    """Raises ConfigError for a password that is empty or soon guessed; the words do not repeat it."""
+    """Raise ConfigError for a password that is empty or easy to guess; the message does not repeat it."""
     text = password.reveal()
     remedy = f"take at least {MIN_PASSWORD_LENGTH} characters that nobody guesses: four random words, or one of a password manager"
     if not text.strip():
@@ -160,7 +160,7 @@ def _encrypted_key(key: PrivateKey, password: Secret) -> bytes | ConfigError:
 
     try:
         sheet = Account.encrypt(key.reveal(), password.reveal(), kdf="scrypt", iterations=SCRYPT_N)  # type: ignore[no-untyped-call,unused-ignore]  # untyped in 0.11
-    except Exception as error:  # whatever it is, its frames hold the key
+    except Exception as error:  # the frames of any error hold the key
         return ConfigError(f"the key cannot be locked ({type(error).__name__})", "scrypt needs 256 MB of free memory")
     return (json.dumps(sheet, indent=1) + "\n").encode()
 
@@ -206,7 +206,7 @@ _PLAIN = ("null", "plaintext", "alt.file", "uncrypted")
 
 
 def load_from_keyring(entry: tuple[str, str]) -> PrivateKey:
-    """The key under (service, name). Raises ConfigError when there is no keyring, no such entry, or it holds no key."""
+    """Return the key under (service, name). Raises ConfigError if there is no keyring, no such entry, or it holds no key."""
     text = _read(entry)
     if text is None:
         raise ConfigError(f"wallet.keyring: {_shown(entry)} is not in the keyring", f"trimtab wallet create --keyring {_shown(entry)}")
@@ -217,7 +217,7 @@ def load_from_keyring(entry: tuple[str, str]) -> PrivateKey:
 
 
 def require_free_keyring_entry(entry: tuple[str, str]) -> None:
-    """Raises ConfigError when there is no keyring, or it has that entry already: a key is never written over."""
+    """Raise ConfigError if there is no keyring, or the entry exists: a key is never overwritten."""
     if _read(entry) is not None:
         raise ConfigError(f"keyring: {_shown(entry)} is taken; nothing was changed", "choose another name, such as trimtab/second")
 
@@ -239,7 +239,7 @@ def require_keyring() -> str:
 
     try:
         backend = keyring.get_keyring()
-    except Exception as error:  # whatever a backend raises while it is looked for
+    except Exception as error:  # a backend may raise any error while it is loaded
         raise ConfigError(f"keyring: none can be opened ({type(error).__name__})", _OTHERWISE) from None
     each = getattr(backend, "backends", [backend])
     if isinstance(backend, fail.Keyring) or not each:

@@ -1,4 +1,4 @@
-"""Says what calldata about liquidity means: calls of the V3 position manager and of the V2 router, decoded strictly."""
+"""Strict decoder of liquidity calls: V3 position manager and V2 router."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REMOVE = selector("removeLiquidity(address,address,uint256,uint256,uint256,addre
 
 @dataclass(frozen=True, slots=True)
 class DecreaseLiquidity:
-    """NonfungiblePositionManager.decreaseLiquidity: what comes out is owed to the token until it is collected."""
+    """NonfungiblePositionManager.decreaseLiquidity: the withdrawn amounts are owed to the token until they are collected."""
 
     token_id: int
     liquidity: int

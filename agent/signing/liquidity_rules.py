@@ -1,4 +1,4 @@
-"""The signer's rule for liquidity: the granted action to the unit, minimums at or above the floors, to our wallet."""
+"""The signer's rule for liquidity: the granted action to the unit, minimums at or above the floors, paid to the wallet."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
 
 
 def require_approval(token: str, spender: str, raw: int, action: LpAction, rules: SigningRules) -> None:
-    """An approval for an action names what it takes, exactly: tokens that it provides, or LP tokens of the very pair it leaves."""
+    """Require an approval to name exactly the action's input: tokens it provides, or LP tokens of the pair it withdraws from."""
     match action:
         case Provide():
             amounts = dict(zip((action.token0, action.token1), action.desired_raw, strict=True))

@@ -1,8 +1,8 @@
-"""A key that lies elsewhere and signs 32-byte hashes, as the key services of clouds do: DER in, an Ethereum transaction out.
+"""A remote key that signs 32-byte hashes, such as a cloud key service: DER in, an Ethereum transaction out.
 
-An adapter needs two calls of its service: the public key once (`address_of`), and a signature of a digest for each
+An adapter needs two calls of its service: the public key once (`address_from_public_key`), and a signature of a digest for each
 transaction (`RemoteKey`). For AWS KMS that is GetPublicKey, and Sign with MessageType DIGEST and ECDSA_SHA_256 on a key of
-ECC_SECG_P256K1; other services give the same bytes. docs/keys.md has the whole of it.
+ECC_SECG_P256K1; other services give the same bytes. docs/keys.md has the details.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _SEQUENCE, _INTEGER = 0x30, 0x02
 
 
 class InvalidSignature(ValueError):
-    """What a service sent is no DER signature of this key over this hash."""
+    """The service's answer is not a DER signature by this key of this hash."""
 
 
 class RemoteKey:
     """ports.SigningKey over a service that signs digests. It need not give the same signature twice.
 
-    What comes back is believed only once it recovers to `address`.
+    A signature is accepted only once it recovers to `address`.
     """
 
     def __init__(self, address: str, sign_digest: Callable[[bytes], bytes]) -> None:
@@ -44,7 +44,7 @@ class RemoteKey:
         return f"RemoteKey({self.address})"
 
     def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
-        """See ports.SigningKey. Raises Retryable when the service gives nothing, OperatorNeeded when what it gives is not ours."""
+        """Sign as ports.SigningKey. Raises Retryable without an answer, OperatorNeeded for a signature by another key."""
         signed = sign_with(tx, self._vrs)
         if Account.recover_transaction(signed.raw) != self.address:
             raise OperatorNeeded("the key service's signature makes a transaction of another wallet", "check wallet.address and the key")

@@ -1,7 +1,7 @@
 """The table of what may be signed: selector, then decoder, then rule; everything else is refused by name (threat T4).
 
-The transaction is decoded here and compared with the grant; no field of it is believed. Adding a feature means adding
-a row, its rule and its mutation tests.
+The transaction is decoded here and compared with the grant; no field of it is believed. A new feature adds a row, its rule and its
+mutation tests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def require_signable(tx: UnsignedTx, grant: Grant, rules: SigningRules, nonces: 
         refuse("nonce", tx.nonce, ", ".join(map(str, sorted(nonces))) or "none: the journal knows no next nonce")
     _fees(tx, grant, rules, nonces[tx.nonce])
     data = _data(tx)
-    pays_coin = not data and grant.kind is IntentKind.PAYOUT  # without data a cancel and a payment of native coin look alike
+    pays_coin = not data and grant.kind is IntentKind.PAYOUT  # without data a cancel and a payment of native coin are alike
     if tx.value_wei != 0 and data[:4] not in PAYABLE_CALLS and not pays_coin:
         refuse("value", f"{tx.value_wei} wei", "0 wei")
     row = NATIVE_PAYOUT_RULE if pays_coin else SIGNING_TABLE.get(data[:4])
@@ -191,7 +191,7 @@ PAYABLE_CALLS = frozenset({calldata.MULTICALL, calldata.REBALANCE})
 
 
 class LocalSigner:
-    """ports.Signer: the one gate before a key. With a key in memory the same transaction gives the same bytes (RFC 6979)."""
+    """ports.Signer: the single gate before a key. With a key in memory the same transaction gives the same bytes (RFC 6979)."""
 
     def __init__(self, key: SigningKey, rules: SigningRules, nonces: Callable[[], SignableNonces]) -> None:
         """`nonces` asks the journal, at each signature. Raises ConfigError when the key is of another wallet."""
@@ -215,11 +215,11 @@ class LocalSigner:
         return self._key.sign_transaction(tx)
 
     def sign_typed(self, typed_data: Mapping[str, object], grant: Grant) -> NoReturn:
-        """Always raises Refused: typed data passes the same gate, whose table for it is empty."""
+        """Raise Refused, always: typed data passes the same gate, whose table for it is empty."""
         refuse_typed_data(typed_data)
 
 
-# --- An unsigned transaction as eth-account takes it, what of it is hashed, and its bytes once somebody has signed the hash.
+# --- Unsigned transactions in eth-account's form, their hash, and the signed bytes.
 
 
 Vrs = tuple[int, int, int]
@@ -248,7 +248,7 @@ class _Signature:
 
 @dataclass(frozen=True, slots=True)
 class _DelegatedKey:
-    """Stands in for eth-account's key: the hash is signed by whoever `sign` reaches."""
+    """Replacement of eth-account's key that delegates signing of the hash to `sign`."""
 
     sign: Callable[[bytes], Vrs]
 

@@ -1,4 +1,4 @@
-"""What must not be read later: texts and private keys that show themselves to nobody, and the process that holds them (T18)."""
+"""Secrets that must not be read later: texts and private keys that hide their value, and the process that holds them (T18)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEY_PATH = "m/44'/60'/0'/0/"
 
 
 class Secret:
-    """Text that shows itself to nobody who does not ask for it by name; it cannot be pickled or copied."""
+    """Text that is revealed only by name; it cannot be pickled or copied."""
 
     __slots__ = ("__text",)
 
@@ -58,18 +58,18 @@ class PrivateKey:
         return signed
 
     def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
-        """See ports.SigningKey: the same bytes each time (RFC 6979, by eth-account)."""
+        """Sign as ports.SigningKey: the same bytes each time (RFC 6979, by eth-account)."""
         return self.sign(transaction_fields(tx))
 
     def reveal(self) -> bytes:
-        """The 32 bytes of the key itself, to lock them away; whoever asks keeps them out of everything else."""
+        """Return the 32 bytes of the key itself, for encryption; the caller must not store or show them."""
         return bytes(self.__account.key)
 
     def _try(self, fields: Mapping[str, Any]) -> SignedTx | str:
         """An error is returned, not raised: its traceback would hold the library's frames, and those hold the key."""
         try:
             raw, digest, *_ = self.__account.sign_transaction(dict(fields))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
-        except Exception as error:  # whatever it is, it must not leave this frame
+        except Exception as error:  # any error, which must not leave this frame
             return type(error).__name__
         return SignedTx(bytes(raw), "0x" + bytes(digest).hex())
 
@@ -98,7 +98,7 @@ def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | 
         raw = bytes.fromhex(text.reveal().strip().removeprefix("0x"))
         if len(raw) == 32:
             return PrivateKey(Account.from_key(raw))
-    except Exception:  # noqa: S110 told below, without the value and without the frames that hold it
+    except Exception:  # noqa: S110 reported below, without the value and without the frames that hold it
         pass
     return ConfigError(f"{field} is not a private key", "it has 64 hex digits")
 

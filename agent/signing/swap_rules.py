@@ -1,4 +1,4 @@
-"""The signer's rule for SwapRouter02: its multicall is the granted plan, leg by leg, pays our wallet, and leaves nothing behind."""
+"""The signer's rules for SwapRouter02 and the Rebalancer: the granted plan, leg by leg, paid to the wallet, nothing left behind."""
 
 from __future__ import annotations
 
@@ -153,10 +153,10 @@ def _pair(where: str, swap: RouterSwap, leg: Leg) -> tuple[str, str]:
 
 
 def _router_emptied(calls: Sequence[MulticallItem], legs: Sequence[Leg], value_wei: int, rules: SigningRules) -> None:  # noqa: C901
-    """What a call leaves in the router is spent by a later one; whatever stays there belongs to whoever comes first.
+    """Require every amount left in the router to be spent by a later call; anyone can take a remainder.
 
-    PeripheryPayments.pay takes native coin for a payment in wrapped coin whenever there is enough of it, whoever should pay:
-    while some of it waits, only the swaps that it was sent for may spend wrapped coin.
+    PeripheryPayments.pay uses native coin for any payment in wrapped coin while there is enough of it: while some waits, only the
+    swaps that it was sent for may spend wrapped coin.
     """
     held: set[str] = set()
     waiting_wei = value_wei
@@ -257,7 +257,7 @@ def _leg(where: str, swap: ProgramLeg, leg: Leg, floor_raw: int, rules: SigningR
 
 
 def _require_nothing_left(call: RebalanceCall) -> None:
-    """What a leg leaves in the contract or sends to a pair is spent by a later one, and no other leg comes between it and its pair."""
+    """Require every amount left in the contract or sent to a pair to be spent by a later leg, with no other leg before its pair's."""
     here: set[str] = set()
     pairs: dict[frozenset[str], str] = {}
     for number, leg in enumerate(call.legs, 1):
