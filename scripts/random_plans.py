@@ -127,7 +127,7 @@ def tried(kind: str, seeds: Sequence[int], asked: int) -> Tally:
     tally = Tally()
     for seed in seeds:
         step = ALL[kind](seed)
-        prices = {at: found.price for at, found in reference_prices(step).prices.items()}
+        prices = reference_prices(step).by_token
         name = f"{kind} {seed}"
         try:
             found = plan(step, goal(step))

@@ -120,7 +120,7 @@ def world(
 
 def book(step: StepInput) -> PositionBook:
     """Wallet and positions of the snapshot."""
-    return open_position_book(step, {address: found.price for address, found in reference_prices(step).prices.items()})
+    return open_position_book(step, reference_prices(step).by_token)
 
 
 def planned(step: StepInput) -> Plan:

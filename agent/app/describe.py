@@ -373,7 +373,7 @@ def tax_document(step: StepInput, plan: Plan | None) -> dict[str, Any] | None:
     def money(value: Fraction) -> str:
         return value_text(value, numeraire.decimals)
 
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     at_s, coin = step.snapshot.head.timestamp_s, step.portfolio.wrapped_native
     gains = () if plan is None or not plan.legs else planned_gains(plan, tax, prices, numeraire.address, coin, at_s)
     left = None if tax.year_limit is None else max(Fraction(0), tax.year_limit - tax.realised)

@@ -36,7 +36,6 @@ from agent.policy.triggers import market_events
 from agent.ports import Grant, Journal
 from agent.ports.storage import StrategyJournal
 from agent.reference import reference_prices
-from agent.units import Price
 
 HOUR_S = 3_600
 DAY_S = 86_400
@@ -125,7 +124,7 @@ def _strategy_step(store: StrategyInputStore) -> IntentStep:
                 return None
             if step.split is None:
                 return None
-            return step if netting.net_strategies(step, _prices(step)).answer.fired else None
+            return step if netting.net_strategies(step, reference_prices(step).by_token).answer.fired else None
         except (ConfigError, OperatorNeeded, Refused, KeyError):
             return None
 
@@ -133,7 +132,7 @@ def _strategy_step(store: StrategyInputStore) -> IntentStep:
 
 
 def _record_strategy_states(journal: Journal, step: StepInput, books: StrategyBooks) -> None:
-    now_s, prices = review_time_s(step.snapshot), _prices(step)
+    now_s, prices = review_time_s(step.snapshot), reference_prices(step).by_token
     strategies = {one.name: one for one in step.split.strategies} if step.split is not None else {}
     states, points = [], {}
     for sleeve in books.sleeves:
@@ -156,10 +155,6 @@ def _with_health(
         return state
     past = points(state.name, point.at_s - rule.window_s - 2 * DAY_S)
     return health.update_health(state, rule, health.sharpe_milli((*past, point), rule.window_s, point.at_s), point.at_s)
-
-
-def _prices(step: StepInput) -> dict[str, Price]:
-    return {token: found.price for token, found in reference_prices(step).prices.items()}
 
 
 # --- The step with its history from the store: the same for a live and for a simulated chain.

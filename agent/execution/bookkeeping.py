@@ -221,7 +221,7 @@ def _is_manual(plan: Plan) -> bool:
 
 def entry_prices(step: StepInput) -> EntryPrices:
     """Reference prices of a step, as entries are valued by."""
-    return EntryPrices({token: found.price for token, found in reference_prices(step).prices.items()}, step.portfolio.wrapped_native)
+    return EntryPrices(reference_prices(step).by_token, step.portfolio.wrapped_native)
 
 
 # --- Transactions mined or in flight that the ledger lacks, as entries: so that a year's gain is not realised twice.
@@ -356,19 +356,15 @@ def prior_day_usage(step: StepInput, day: RecentTransactions) -> tuple[ExternalT
     Raises HistoryUnavailable if one moved an asset that has neither price: it would be recorded without a loss for good.
     """
     assets = {asset.token.address for asset in step.portfolio.assets} | {step.portfolio.wrapped_native}
-    now = _prices(step)
+    now = reference_prices(step).by_token
     found = []
     for one in day.sent:
-        prices = {**now, **_prices(_with_feeds_as_of(step, one))} if one.answers else now
+        prices = {**now, **reference_prices(_with_feeds_as_of(step, one)).by_token} if one.answers else now
         moved = {token for token, raw in one.receipt.net(step.snapshot.owner).items() if raw} | {step.portfolio.wrapped_native}
         for token in sorted((moved & assets) - prices.keys()):
             raise HistoryUnavailable(f"{token_label(step, token)} has no reference price")
         found.append(_prior_usage(step, one, {token: price for token, price in prices.items() if token in assets}))
     return tuple(found)
-
-
-def _prices(step: StepInput) -> dict[str, Price]:
-    return {token: found.price for token, found in reference_prices(step).prices.items()}
 
 
 def _with_feeds_as_of(step: StepInput, sent: MinedTx) -> StepInput:

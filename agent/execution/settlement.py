@@ -326,7 +326,7 @@ def settle_mined(journal: Journal, snapshot: Snapshot, present: Callable[[], Ste
     for intent in journal.unbooked():
         own = originating_step(journal, intent)
         basis = own or present()
-        prices = {token: found.price for token, found in reference_prices(basis).prices.items()}
+        prices = reference_prices(basis).by_token
         if own is None and _unpriced(intent, basis, prices):
             continue
         native = prices.get(basis.portfolio.wrapped_native, Fraction(0))

@@ -272,7 +272,7 @@ class GuardCase:
 def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCase:
     """Recomputes prices and the plan's legs from the snapshot."""
     references = reference_prices(step)
-    prices = {token: found.price for token, found in references.prices.items()}
+    prices = references.by_token
     unpriced = {lacking.token: lacking.why for lacking in references.unpriced}
     legs = replay_legs(step.snapshot, plan, step.portfolio.wrapped_native)
     return GuardCase(step, plan, evidence, prices, unpriced, spot_prices(step), legs, _actions(step, plan, prices), references)

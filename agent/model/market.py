@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any, TypeVar
 
 from agent.model.liquidity import LpPosition
 from agent.model.weights import TokenSupply
@@ -216,8 +218,30 @@ class PastPrices:
     pools: tuple[PoolState, ...]
 
 
+T = TypeVar("T")
+
+
+class DerivedValues:
+    """Values worked out once from a frozen object's fields and kept beside them: not a field, so never stored, compared or copied."""
+
+    __slots__ = ("_derived",)
+    _derived: dict[Hashable, Any]
+
+    def derived(self, key: Hashable, work_out: Callable[[], T]) -> T:
+        """The value kept under `key`, worked out at the first call. It must follow from `key` and the fields alone."""
+        try:
+            kept = self._derived
+        except AttributeError:
+            kept = {}
+            object.__setattr__(self, "_derived", kept)
+        if key not in kept:
+            kept[key] = work_out()
+        value: T = kept[key]
+        return value
+
+
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(DerivedValues):
     """Everything one step knows of the chain. `now_s` is the agent's clock when it was read.
 
     `operators` are the operators whose endpoints answered byte for byte alike; `requests` is the number of HTTP requests of the

@@ -71,7 +71,7 @@ def compare_slice_counts(step: StepInput, decision: Rebalance, goal: Goal, whole
 
     Slices are equal and a mean interval apart; prices stay constant. No slice is smaller than limits.min_trade.
     """
-    pace, prices = step.execution.pace, {token: found.price for token, found in references.prices.items()}
+    pace, prices = step.execution.pace, references.by_token
     wish = value_to_move(step, goal, prices)
     tried = [_SliceSimulation(step, decision, goal, references, prices, pace, count) for count in range(1, max_slices(step, wish) + 1)]
     costs = [trial.cost(wish, whole if trial.count == 1 else None) for trial in tried]
@@ -313,7 +313,7 @@ def daily_loss_left(step: StepInput) -> Value | None:
 def daily_loss_left_for_exits(step: StepInput) -> Value | None:
     """Return that remainder for an exit, which answers only for losses by trades."""
     history, room = step.history, daily_loss_left(step)
-    lost = history.fell_24h + history.wasted_24h_wei * _prices(step).get(step.portfolio.wrapped_native, Fraction(0))
+    lost = history.fell_24h + history.wasted_24h_wei * reference_prices(step).by_token.get(step.portfolio.wrapped_native, Fraction(0))
     return None if room is None else room + min(lost, max(Fraction(0), history.loss_24h))
 
 
@@ -322,14 +322,14 @@ def worst_case_loss(step: StepInput, found: Plan, prices: Mapping[str, Price] | 
 
     Against reference prices of now, unless others are given; numeraire base units.
     """
-    known = with_native(step, _prices(step) if prices is None else prices)
+    known = with_native(step, reference_prices(step).by_token if prices is None else prices)
     got = (leg.min_out_raw * known.get(leg.token_out, Fraction(0)) for leg in swap_legs(found) if leg.sink is LegFunding.WALLET)
     return value_sold(found, known) - sum(got, Fraction(0)) + worst_case_gas(step, found, known)
 
 
 def worst_case_gas(step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None) -> Value:
     """The part of it that is gas."""
-    known = with_native(step, _prices(step) if prices is None else prices)
+    known = with_native(step, reference_prices(step).by_token if prices is None else prices)
     units = ceil_int((found.gas_units + approvals.gas_units(step, found)) * native_coin.GAS_MARGIN)
     return units * native_coin.worst_price_wei(step) * known.get(NATIVE, Fraction(0))
 
@@ -368,11 +368,7 @@ def with_native(step: StepInput, prices: Mapping[str, Price]) -> dict[str, Price
 
 
 def _total(step: StepInput) -> Value:
-    return investable_total(compute_drifts(step, _prices(step)))
-
-
-def _prices(step: StepInput) -> dict[str, Price]:
-    return {token: found.price for token, found in reference_prices(step).prices.items()}
+    return investable_total(compute_drifts(step, reference_prices(step).by_token))
 
 
 # --- Schedule of a plan: sent at once, begun as gradual execution, or held until its limit price.
@@ -523,7 +519,7 @@ def _brings(plan: Plan, prices: Mapping[str, Price]) -> Value:
 
 
 def _paced_prices(decided: DecisionResult) -> dict[str, Price]:
-    return {token: found.price for token, found in decided.references.prices.items()}
+    return decided.references.by_token
 
 
 def _money(step: StepInput, value: Value) -> str:

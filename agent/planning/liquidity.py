@@ -47,7 +47,7 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
 
     What stays is named in `skipped`. Raises Refused when nothing can be done now, with the reasons.
     """
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     wanted = next_adjustment(restrict_to_pools(step, decision.pools), prices)
     book = open_position_book(step, prices)
     actions: list[LpAction] = []
@@ -182,7 +182,7 @@ def _plan(
 
 def least_amounts(step: StepInput, action: LpAction) -> Amounts:
     """Base units of (token0, token1) below which the action must not be signed. Raises Refused when a price or position is unknown."""
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     unknown = [token for token in (action.token0, action.token1) if token not in prices]
     if unknown:
         raise Refused(f"{action.name}: {unknown[0]} has no reference price", remedy="see status for what has no price")

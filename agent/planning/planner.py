@@ -47,7 +47,7 @@ from agent.policy.drift import compute_drifts
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.policy.risk import penalty
 from agent.reference import ReferencePrices, reference_prices
-from agent.units import BPS, NATIVE, PIPS, Price, Value, value_text
+from agent.units import BPS, NATIVE, PIPS, Value, value_text
 
 # --- The plan that only refills gas money: wrapped coin unwrapped by the wallet itself, without router or approval.
 
@@ -55,7 +55,7 @@ from agent.units import BPS, NATIVE, PIPS, Price, Value, value_text
 def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
     """One leg that unwraps what the decision says. Raises Refused when a price or balance is missing."""
     token = step.portfolio.wrapped_native
-    prices = {address: found.price for address, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     if token not in prices:
         raise Refused("the wrapped native coin has no reference price", remedy="give it a feed")
     legs = (unwrap(token, decision.raw),)
@@ -403,7 +403,7 @@ def plan_after_tax(step: StepInput, decision: Rebalance, most: tuple[Value, str]
 
 def _caps(step: StepInput, tax: TaxState, gains: tuple[PlannedGain, ...], room: Value) -> dict[str, int]:
     """Base units that may be sold of each asset: tokens that gain share the room by their gains, others may gain nothing."""
-    prices, whole = _prices(step), sum((max(one.gain, Fraction(0)) for one in gains), Fraction(0))
+    prices, whole = reference_prices(step).by_token, sum((max(one.gain, Fraction(0)) for one in gains), Fraction(0))
     shares = {one.token: max(one.gain, Fraction(0)) / whole for one in gains} if whole else {}
     caps = {}
     for asset in step.portfolio.assets:
@@ -419,7 +419,7 @@ def _caps(step: StepInput, tax: TaxState, gains: tuple[PlannedGain, ...], room: 
 def _gains(step: StepInput, tax: TaxState, found: Plan) -> tuple[PlannedGain, ...]:
     at_s, portfolio = step.snapshot.head.timestamp_s, step.portfolio
     return (
-        planned_gains(found, tax, _prices(step), portfolio.numeraire.address, portfolio.wrapped_native, at_s)
+        planned_gains(found, tax, reference_prices(step).by_token, portfolio.numeraire.address, portfolio.wrapped_native, at_s)
         if wallet_changes(found)
         else ()
     )
@@ -427,10 +427,6 @@ def _gains(step: StepInput, tax: TaxState, found: Plan) -> tuple[PlannedGain, ..
 
 def _total(gains: tuple[PlannedGain, ...]) -> Value:
     return sum((one.gain for one in gains), Fraction(0))
-
-
-def _prices(step: StepInput) -> dict[str, Price]:
-    return {token: found.price for token, found in reference_prices(step).prices.items()}
 
 
 def _why(step: StepInput, tax: TaxState) -> str:

@@ -180,7 +180,7 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
     why_not = {item.token: item.why for item in references.unpriced}
     faults = {item.address: item.why for item in step.snapshot.quarantined}
     caps = dict(step.spend_caps)
-    in_positions = valuation.holdings(step, {token: found.price for token, found in references.prices.items()})
+    in_positions = valuation.holdings(step, references.by_token)
     nodes = []
     for asset in step.portfolio.assets:
         token = asset.token

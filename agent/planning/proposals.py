@@ -394,7 +394,7 @@ def _not_worth_it(step: StepInput, decided: DecisionResult, decision: Rebalance,
 
 def _liquidity_instead(step_input: StepInput, decided: DecisionResult, why: str) -> Proposal:
     """No swap is worth it in a zone: then liquidity gets what its targets ask for, as while no trigger fires."""
-    prices = {token: found.price for token, found in decided.references.prices.items()}
+    prices = decided.references.by_token
     instead = liquidity_or_hold(step_input, prices, Hold(why))
     plan = plan_liquidity(step_input, instead) if isinstance(instead, AdjustLiquidity) else None
     return Proposal(replace(decided, decision=instead), plan)

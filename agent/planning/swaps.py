@@ -221,7 +221,7 @@ def _goal_after(problem: Problem, draft: PlanDraft) -> Goal:
 def _known_prices(step: StepInput) -> dict[str, Fraction]:
     """Reference prices, and spot prices where there is none: a quote decides nothing."""
     found = {token: price for token, price in spot_prices(step).items() if price > 0}
-    return found | {token: price.price for token, price in reference_prices(step).prices.items() if price.price > 0}
+    return found | {token: price for token, price in reference_prices(step).by_token.items() if price > 0}
 
 
 def _quote_problem(step: StepInput, prices: dict[str, Fraction], token_in: str, amount_in_raw: int) -> Problem:

@@ -159,7 +159,7 @@ def _decided(step: StepInput) -> DecisionResult:  # noqa: C901
     faults = decision_faults(step, references)
     if faults:
         return DecisionResult(Halt("; ".join(faults)), (), references)
-    prices = {token: found.price for token, found in references.prices.items()}
+    prices = references.by_token
     drifts = compute_drifts(step, prices)
     stopped = step.history.stopped or step.history.books or valuation.undecided_positions_reason(step)
     if not stopped and (leaving := exits.triggered_exit(step, drifts, prices)) is not None:

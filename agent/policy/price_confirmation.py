@@ -87,7 +87,7 @@ def _then(step: StepInput, past: PastPrices, signals: SignalSource) -> tuple[fro
         return frozenset(), "; ".join(unpriced)
     then = replace(step, snapshot=replace(step.snapshot, pools=past.pools))
     try:
-        return signals(then, {token: price.price for token, price in found.prices.items()}), ""
+        return signals(then, found.by_token), ""
     except Refused as unknown:
         return frozenset(), unknown.message
 

@@ -51,7 +51,7 @@ def allocator_inputs(step: StepInput) -> AllocatorData:
     portfolio = step.portfolio
     current = {portfolio.numeraire.address: Fraction(1)}
     if step.policy.confirm_blocks == 0:
-        current |= {token: found.price for token, found in reference_prices(step).prices.items()}
+        current |= reference_prices(step).by_token
     names = {asset.token.address: asset.token.label for asset in portfolio.assets}
     return AllocatorData(trusted_time_s(step.snapshot), step.history.prices, names, step.snapshot.supplies, current)
 

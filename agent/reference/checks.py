@@ -72,7 +72,7 @@ def source_conflict(step: StepInput) -> str:
 def _by(step: StepInput, kind: PriceSource) -> dict[str, Fraction]:
     """Prices by one source alone."""
     alone = replace(step, reference=replace(step.reference, kinds=(kind,)))
-    return {token: found.price for token, found in reference_prices(alone).prices.items()}
+    return reference_prices(alone).by_token
 
 
 # --- Which reference prices of a look are written down for later: those that nothing contradicts and the blocks before confirm.

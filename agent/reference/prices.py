@@ -127,6 +127,11 @@ class ReferencePrices:
     prices: dict[str, ReferencePrice]
     unpriced: tuple[UnpricedToken, ...]
 
+    @property
+    def by_token(self) -> dict[str, Price]:
+        """The prices alone, by token address, in a dict of the caller's own."""
+        return {token: found.price for token, found in self.prices.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class _Market:
@@ -146,7 +151,17 @@ class _NoPrice(Exception):
 
 
 def reference_prices(step: StepInput) -> ReferencePrices:
-    """The price of each token by the first configured source that has one; whoever has none is named with the reasons."""
+    """The price of each token by the first configured source that has one; a token without a price is named with the reasons.
+
+    Worked out once for each snapshot, sources and tokens: a step that changes its targets or history keeps its prices.
+    """
+    portfolio = step.portfolio
+    feeds = tuple((asset.token, asset.feed) for asset in portfolio.assets)
+    key = (step.reference, feeds, portfolio.hubs, portfolio.hub_feeds, portfolio.numeraire, portfolio.wrapped_native)
+    return step.snapshot.derived(key, lambda: _calculate_prices(step))
+
+
+def _calculate_prices(step: StepInput) -> ReferencePrices:
     prices: dict[str, ReferencePrice] = {}
     unpriced: list[UnpricedToken] = []
     for address, label in _tokens_to_price(step):

@@ -117,7 +117,7 @@ def _known(step: StepInput, token: str) -> tuple[str, int]:
 
 def known_prices(step: StepInput) -> dict[str, Fraction]:
     """Reference prices by token, numeraire base units per base unit; the native coin is worth its wrapped token."""
-    prices = {token: price.price for token, price in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     if step.portfolio.wrapped_native in prices:
         prices[NATIVE] = prices[step.portfolio.wrapped_native]
     return prices

@@ -49,7 +49,7 @@ def step_with(*positions: LpPosition) -> StepInput:
 
 
 def prices(step: StepInput) -> tuple[Fraction, Fraction]:
-    found = {token: price.price for token, price in reference_prices(step).prices.items()}
+    found = reference_prices(step).by_token
     return found[TOKEN0], found[TOKEN1]
 
 

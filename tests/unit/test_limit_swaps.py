@@ -160,7 +160,7 @@ def test_minimums_rise_to_the_same_part_of_each_leg() -> None:
     step = roomy(step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, {"WETH": 6_000, "WBTC": 1_500, "USDC": 2_500}, depth=5_000_000))
     found = proposals.rebalance(step)
     assert found.plan is not None
-    prices = {token_: one.price for token_, one in found.decided.references.prices.items()}
+    prices = found.decided.references.by_token
     ends = [leg for leg in found.plan.legs if leg.sink.value == "wallet"]
     worth = sum((leg.amount_out_raw * prices[leg.token_out] for leg in ends), Fraction(0))
     raised = with_raised_minimums(found.plan, prices, worth * Fraction(9_995, 10_000))

@@ -230,7 +230,7 @@ def test_without_positions_both_guards_pass_and_off_they_are_not_measured() -> N
 
 # reports
 def report(step: StepInput) -> valuation.PositionReport:
-    [found] = valuation.reports(step, {token: price.price for token, price in reference_prices(step).prices.items()})
+    [found] = valuation.reports(step, reference_prices(step).by_token)
     return found
 
 

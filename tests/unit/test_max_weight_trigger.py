@@ -100,7 +100,7 @@ def test_a_limit_at_the_target_asks_for_nothing() -> None:
 
 def test_the_blocks_before_have_to_ask_for_it_too() -> None:
     step = undue(Every(28 * DAY_S))
-    prices = {token_: found.price for token_, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     assert trigger_signals(step, prices) == {("above limits.max_weight", WETH)}
     waits = decide(replace(step, policy=replace(step.policy, confirm_blocks=2)))
     assert isinstance(waits.decision, Hold) and waits.decision.kept_by == "policy.confirm_blocks"

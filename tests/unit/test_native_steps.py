@@ -52,7 +52,7 @@ def passes(step: StepInput, plan: Plan) -> list[str]:
 
 def test_both_forms_count_less_the_reserve_and_the_floor_for_gas() -> None:
     step = native_step(2 * ETHER, weth=2_000, usdc=1_000, reserve_raw=ETHER // 2)
-    eth = compute_drifts(step, {token: found.price for token, found in reference_prices(step).prices.items()})[0]
+    eth = compute_drifts(step, reference_prices(step).by_token)[0]
     assert eth.raw == 3 * ETHER
     assert eth.investable_raw == 3 * ETHER - ETHER // 2 - FLOOR
     alone = native_step(2 * ETHER, weth=2_000, usdc=1_000, counts=False)

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import pytest
 
+from agent import codec
 from agent.amm import pools as twap
 from agent.model import PoolState, PriceSource, QuarantinedItem, StepInput, V3Pool
 from agent.reference import ReferencePrice, reference_prices, spot_prices
@@ -258,3 +259,14 @@ def test_pools_of_strangers_do_not_count() -> None:
     strange = token("EVIL", at=address("evil"))
     step = step_input(pools=[v3_pool(strange, USDC, 9), v3_pool(WETH, strange, 9)], kinds=[TWAP])
     assert _found(step) is None
+
+
+def test_prices_are_worked_out_once_for_a_snapshot_and_its_sources() -> None:
+    step = with_snapshot(step_input({"WETH": 5_000, "USDC": 5_000}, kinds=[FEED]), feeds=(feed_round("WETH", 2_000), feed_round("USDC", 1)))
+    found, text = reference_prices(step), codec.dumps(step)
+    assert reference_prices(replace(step, acted=True)) is found
+    assert codec.dumps(step) == text and codec.loads(StepInput, text) == step
+    dearer = with_snapshot(step, feeds=(feed_round("WETH", 3_000), feed_round("USDC", 1)))
+    assert reference_prices(dearer).by_token[WETH.address] == unit_price(WETH, 3_000, USDC)
+    assert not reference_prices(replace(step, reference=replace(step.reference, kinds=()))).by_token
+    assert not reference_prices(without_feed(step, "WETH")).by_token.keys() & {WETH.address}

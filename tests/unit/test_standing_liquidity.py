@@ -33,7 +33,7 @@ def stopped(step: StepInput) -> StepInput:
 
 
 def prices(step: StepInput) -> dict[str, Price]:
-    return {address: found.price for address, found in reference_prices(step).prices.items()}
+    return reference_prices(step).by_token
 
 
 def test_the_wallet_s_part_goes_first_and_what_lies_in_liquidity_is_locked() -> None:

@@ -212,7 +212,7 @@ def test_an_exit_sells_what_all_strategies_hold_and_their_books_come_to_the_wall
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     deltas = {token_: raw - held[token_] for token_, raw in found.holdings_after}
     wished, base = netting.strategy_adjustments(step)
-    prices = {token_: one.price for token_, one in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     after, _ = settle_trade(base, wished, deltas, prices, list(held))
     assert all(book.get(WETH.address, 0) == 0 <= book[USDC.address] for book in after.values())
     assert sum(book[USDC.address] for book in after.values()) == dict(found.holdings_after)[USDC.address]

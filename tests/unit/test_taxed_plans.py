@@ -43,7 +43,7 @@ def planned(step: StepInput) -> Plan:
 
 
 def gain(step: StepInput, plan: Plan) -> Fraction:
-    prices = {token: one.price for token, one in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     assert step.history.tax is not None
     found = planned_gains(plan, step.history.tax, prices, USDC, step.portfolio.wrapped_native, step.snapshot.head.timestamp_s)
     return sum((one.gain for one in found), Fraction(0)) / DOLLAR

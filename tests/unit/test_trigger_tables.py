@@ -286,7 +286,7 @@ def test_bands_of_a_hybrid_whose_review_is_not_due_confirm_nothing() -> None:
     both = AnyOf((Threshold(1_000, None), HybridTrigger(Threshold(200, None), Every(DAY_S))))
     for last_s, found in ((NOW_S - 60, 0), (NOW_S - DAY_S, 2)):
         step = step_input(values={"WETH": 5_500, "USDC": 4_500}, trigger=both, past=history(last_review_s=last_s))
-        prices = {token: one.price for token, one in reference_prices(step).prices.items()}
+        prices = reference_prices(step).by_token
         assert len(price_confirmation.trigger_signals(step, prices)) == found
 
 

@@ -99,7 +99,7 @@ def _open_top_up(agent: Agent, outcome: StepOutcome) -> ExecutionProgress | None
     under = purchase.active_purchase(step)
     if under is None:
         return None
-    prices = {token: one.price for token, one in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     stands = gradual_execution.decide_slice(step, compute_drifts(step, prices), prices)
     if stands is None or not stands.ended:
         return under

@@ -66,7 +66,7 @@ class LiquidityReport:
 def liquidity(agent: Agent) -> LiquidityReport:
     """Reads the wallet's positions, the confirmed ones and the others. Nothing is written or sent."""
     step = agent.step_input()
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     venue = agent.desk.config.venues.uniswap_v3
     head = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
     manager = None if venue is None else venue.position_manager

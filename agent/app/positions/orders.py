@@ -217,5 +217,5 @@ def _price(step: StepInput, token: str) -> Price | None:
 
 
 def _unit(step: StepInput) -> Fraction:
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     return unit_value.unit_value_at(step.history.unit_value, prices)

@@ -82,7 +82,7 @@ def _document(step: StepInput) -> Document:
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
         raise ConfigError(f"strategies: {NO_STRATEGIES}", "add them, see docs/strategies.md")
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     numeraire = step.portfolio.numeraire
     view = _view(step, books)
     wishes = {} if view is None else {one.name: one for one in view.wishes}
@@ -108,7 +108,7 @@ def _view(step: StepInput, books: StrategyBooks) -> netting.NettingResult | None
     if books.fault or netting.strategies_fault(step):
         return None
     try:
-        prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+        prices = reference_prices(step).by_token
         return netting.net_strategies(replace(step, history=replace(step.history, sleeves=books)), prices)
     except (Refused, KeyError):
         return None

@@ -358,7 +358,7 @@ def _holdings(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckResul
 
 def _least(step: StepInput) -> Iterator[CheckResult]:
     """The least total that these targets, bands, pools and gas work with."""
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     try:
         found = least_total.least_total_now(step, investable_total(compute_drifts(step, prices)))
     except TrimtabError:

@@ -83,7 +83,7 @@ def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[Externa
     changes = {token: change for token, change in moved.items() if token in assets or token == NATIVE}
     if not changes and not (may_change(books) and is_comparable(step.snapshot, books)):
         return ()
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     chain_s = step.snapshot.head.timestamp_s  # chain time: a machine clock set back would take a decrease out of the last 24 h (T6)
     flows = []
     for token, (delta, since) in sorted(changes.items()):
@@ -326,7 +326,7 @@ def exclude_unexplained_rises(step: StepInput) -> StepInput:
     limit, rises = step.limits.max_live_value, unexplained_rises(step)
     if limit is None or not any(rises.values()):
         return step
-    prices = _prices(step)
+    prices = reference_prices(step).by_token
     try:
         standing = compute_drifts(step, prices)
     except Refused:
@@ -430,7 +430,7 @@ def investable_deposits(step: StepInput, came: Sequence[ExternalTransfer]) -> tu
     limit, whole = step.limits.max_live_value, restore_excluded(step)
     if limit is None or not came:
         return tuple(came)
-    prices = _prices(whole)
+    prices = reference_prices(whole).by_token
     try:
         standing = compute_drifts(whole, prices)
     except Refused:
@@ -460,7 +460,3 @@ def investable_deposits(step: StepInput, came: Sequence[ExternalTransfer]) -> tu
 
 def _value(step: StepInput, flow: ExternalTransfer, prices: Mapping[str, Price]) -> Fraction:
     return flow.delta_raw * prices[step.portfolio.wrapped_native if flow.token == NATIVE else flow.token]
-
-
-def _prices(step: StepInput) -> dict[str, Price]:
-    return {token: found.price for token, found in reference_prices(step).prices.items()}

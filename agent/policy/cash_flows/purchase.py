@@ -24,7 +24,7 @@ from agent.policy.cash_flows.withdrawals import goal_to_invest
 from agent.policy.drift import compute_drifts, corrections, rebalance_goal, restrict_to_side
 from agent.policy.strategies import netting
 from agent.reference import reference_prices
-from agent.units import Price, Value
+from agent.units import Value
 
 LASTS_S = 7 * 86_400
 """How long a purchase in parts may take; what is left then is drift."""
@@ -61,7 +61,7 @@ def uninvested_deposits(step: StepInput) -> dict[str, int]:
 
 def turnover_allowance(step: StepInput) -> Value:
     """The most that a plan may move beside the limits of turnover now, numeraire base units at the prices of now."""
-    prices = _prices(step)
+    prices = reference_prices(step).by_token
     if is_first_purchase(step) and not step.history.invested:
         if any(asset.token.address not in prices for asset in step.portfolio.assets):
             return NONE
@@ -94,7 +94,7 @@ def format_progress(campaign: GradualExecution, done: int) -> str:
 
 def _first(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
     if step.split is not None:
-        return netting.net_strategies(step, _prices(step)).goal
+        return netting.net_strategies(step, reference_prices(step).by_token).goal
     return restrict_to_side(
         tuple(drifts), rebalance_goal(tuple(drifts), Destination.TARGET), step.policy.only, step.portfolio.numeraire.address
     )
@@ -103,7 +103,3 @@ def _first(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
 def _moves(drifts: Sequence[AssetDrift], wanted: Goal) -> Value:
     lacks = corrections(drifts, wanted).values()
     return max(sum((lack for lack in lacks if lack > 0), NONE), -sum((lack for lack in lacks if lack < 0), NONE))
-
-
-def _prices(step: StepInput) -> dict[str, Price]:
-    return {token: found.price for token, found in reference_prices(step).prices.items()}

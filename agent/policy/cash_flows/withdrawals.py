@@ -260,7 +260,7 @@ def _margin(step: StepInput) -> Fraction:
 
 
 def _drifts(step: StepInput) -> tuple[AssetDrift, ...]:
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     lacking = [asset.token.label for asset in step.portfolio.assets if asset.token.address not in prices]
     if lacking:
         raise Refused(f"{', '.join(lacking)}: no reference price", remedy="trimtab doctor tells why")

@@ -61,7 +61,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
     numeraire = step.portfolio.numeraire.address
     assets = [asset for asset in step.portfolio.assets if asset.token.address != numeraire]
     out = [asset.token.address for asset in assets if _kept_by(orders, asset.token.address) is not None]
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     drifts = _drifts(step, prices)
     waits = {
         asset.token.address: _held_bps(asset, drifts)
@@ -343,7 +343,7 @@ def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
     before = {asset.token.address: asset.target_bps for asset in step.portfolio.assets}
     if step.portfolio.orders.absent is not WeightReallocation.CASH or step.split is not None:
         return before  # shared by the others already, or each strategy's own matter
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     drifts = compute_drifts(step, prices)
     whole = investable_total(drifts)
     left = whole - sum((one.investable_raw * one.price for one in drifts if one.token in shut), Fraction(0))

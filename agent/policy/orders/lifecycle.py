@@ -50,7 +50,7 @@ def advance_orders(step: StepInput) -> StepInput:
     references = reference_prices(step)
     if any((sequencer_fault(step), depeg_fault(step, references), source_conflict(step))):
         return step
-    prices = {token: found.price for token, found in references.prices.items()}
+    prices = references.by_token
     drifts = _drifts(step, prices)
     kept = step.history.unit_value
     if drifts and PORTFOLIO in {*(one.token for one in book.terms), *(one.token for one in known)}:
@@ -111,7 +111,7 @@ def _seen(step: StepInput, prices: Mapping[str, Price], kept: NavPerShare | None
     wanted = step.policy.confirm_blocks
     past, head = step.snapshot.past[:wanted], step.snapshot.head.number
     settled = [block.head.number for block in past] == list(range(head - 1, head - 1 - wanted, -1))
-    found = [{token: one.price for token, one in reference_prices_at(step, block).prices.items()} for block in past]
+    found = [reference_prices_at(step, block).by_token for block in past]
     now, *before = [
         {**each, PORTFOLIO: levels.unit_value_at(kept, each)} if levels.is_known_at(kept, each) else each for each in (dict(prices), *found)
     ]

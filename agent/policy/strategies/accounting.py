@@ -333,7 +333,7 @@ class StrategyBooksUpdate:
 def open_books(step: StepInput, split: CapitalSplit, ledger: StrategyLedger) -> StrategyBooksUpdate | None:
     """Return the stored books as of the step's block; None if a price is missing."""
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     if not prices.keys() >= set(tokens):
         return None
     desk = StrategyBooksUpdate(step, prices, tokens, {}, {}, {}, [])
@@ -453,7 +453,7 @@ def netting_booking(step: StepInput, step_id: str, wishes: AdjustmentSource) -> 
     if books is None or books.fault or split is None:
         return None
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     held = {sleeve.name: dict(sleeve.holdings) for sleeve in books.sleeves}
     desk = StrategyBooksUpdate(step, prices, tokens, held, {sleeve.name: sleeve.units for sleeve in books.sleeves}, {}, [])
     wished, base = wishes(step)
@@ -536,7 +536,7 @@ def _trade(desk: StrategyBooksUpdate, source: str, changes: Mapping[str, int], o
     wished: StrategyValues = {}
     base, prices = desk.held, desk.prices
     if own is not None:
-        known = {token: found.price for token, found in reference_prices(own).prices.items()}
+        known = reference_prices(own).by_token
         wanted, moved = wishes(own)
         if known.keys() >= set(desk.tokens) and moved.keys() == desk.held.keys():
             wished, prices = wanted, known

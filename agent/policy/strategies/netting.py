@@ -275,7 +275,7 @@ def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldi
     books = step.history.sleeves
     if step.split is None or books is None or strategies_fault(step):
         return {}, {}
-    prices = {token: found.price for token, found in reference_prices(step).prices.items()}
+    prices = reference_prices(step).by_token
     held: StrategyHoldings = {sleeve.name: dict(sleeve.holdings) for sleeve in books.sleeves}
     _capital_moved(step, step.split, held, prices)
     return {one.name: one.wishes for one in net_strategies(step, prices).wishes}, held
