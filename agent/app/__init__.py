@@ -1,4 +1,4 @@
-"""The public Python surface: what the commands do, typed. `open_agent` holds a connection; the other names are one call each."""
+"""The public Python API: one typed call per command. `open_agent` keeps a connection open; the other names are one call each."""
 
 from __future__ import annotations
 
@@ -340,7 +340,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads the module of a name on its first use: pausing loads no web3."""
+    """Load a name's module on its first use: pausing loads no web3."""
     if name in _HOME_OF:
         return getattr(import_module(_HOME_OF[name]), name)
     raise AttributeError(f"module 'agent.app' has no attribute {name!r}")

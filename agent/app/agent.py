@@ -1,4 +1,4 @@
-"""An agent connected to its chain: status, quote, plan, rebalance, swap, run."""
+"""The connected agent: status, quote, plan, rebalance, swap, run; also limit swaps, the hard pause, and config updates of a run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ from agent.store.journal import family
 from agent.units import NATIVE, Token, decimal_text, parse_raw, price_text
 from agent.venues import composer
 
-# --- When a long run looks again: clock, chance and work are handed in, so that a test runs a year in a moment.
+# --- Scheduling of a long run: clock, chance and work are passed in, so that a test runs a year in a moment.
 
 
 T = TypeVar("T")
@@ -77,21 +77,21 @@ def run_periodically(
     chance: Callable[[], float],
     called: Callable[[], bool] = lambda: False,
 ) -> Iterator[T]:
-    """Looks, rests, looks again, without end. `chance` gives numbers in [0, 1); `called` ends a rest early."""
+    """Call `look` without end, with a pause after each call. `chance` returns numbers in [0, 1); `called` ends a pause early."""
     while True:
         yield look()
         interruptible_sleep(interval_s * (1 + chance() * JITTER), clock, called)
 
 
 def interruptible_sleep(seconds: float, clock: Clock, called: Callable[[], bool]) -> None:
-    """Sleeps so long, or until `called` says yes."""
+    """Sleep that many seconds, or until `called` is true."""
     left_s = seconds
     while left_s > 0 and not called():
         clock.sleep(min(left_s, SLEEP_SLICE_S))
         left_s -= SLEEP_SLICE_S
 
 
-# --- What goes on over time: rounds one after the other in one command, and orders by hand that wait for their price.
+# --- Gradual execution: slice after slice in one command, and limit orders that wait for their price.
 
 
 Progress = Callable[[str], None]
@@ -104,7 +104,7 @@ CONTINUE_KINDS = (OutcomeKind.DONE, OutcomeKind.HOLD)
 
 
 def run_cycle(desk: wiring.AgentContext, actors: StepActors | None) -> StepOutcome:
-    """One look of a run: the orders that wait for their price, else the agent's own strategy."""
+    """Run one cycle: limit orders that wait for their price, else the agent's own strategy."""
     orders = tuple(order for order in desk.store.orders() if order.state == "open")
     outcome = engine.run_step(desk.readers, AgentCycle(orders), desk.store, actors)
     if orders and actors is not None:
@@ -113,7 +113,7 @@ def run_cycle(desk: wiring.AgentContext, actors: StepActors | None) -> StepOutco
 
 
 def close_orders(desk: wiring.AgentContext, step_input: StepInput) -> None:
-    """Writes down which orders are filled, and which are too late by chain time: those are never filled any more (T14)."""
+    """Record filled orders and orders expired by chain time: those are never filled any more (T14)."""
     chain_s = step_input.snapshot.head.timestamp_s
     for order in desk.store.orders():
         if order.state == "filled":
@@ -123,10 +123,10 @@ def close_orders(desk: wiring.AgentContext, step_input: StepInput) -> None:
 
 
 def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> StepOutcome:
-    """Carries a correction on that is under way in rounds, round after round, until it ends or a look says no.
+    """Continue a gradual execution, slice after slice, until it ends or a cycle refuses.
 
-    Between two rounds the wallet is free for others, who find in the store what is under way. Each round is a step of its own,
-    decided anew; it was confirmed once, with the first of them. The outcome is that of the last round, with the transactions of all.
+    Between two slices other commands may use the wallet; the store has the progress. Each slice is a step of its own, decided anew; it was
+    confirmed once, with the first. The outcome is that of the last slice, with the transactions of all.
     """
     desk = wallet.desk
     outcome, last, sent, rounds = first, first, list(first.transactions), 0
@@ -138,7 +138,7 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
         try:
             with wallet.held() as actors:
                 outcome = engine.run_step(desk.readers, AgentCycle(), desk.store, actors)
-        except ConfigChanged as edited:  # what was sent by then is told with it
+        except ConfigChanged as edited:  # transactions sent by then are reported with it
             return replace(outcome, kind=OutcomeKind.REFUSED, reason=str(edited), transactions=tuple(sent), verdicts=edited.verdicts)
         sent += outcome.transactions
         last = outcome if outcome.kind is not OutcomeKind.HOLD else last
@@ -150,7 +150,7 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
 
 
 def confirm_once(confirm: Confirm) -> Confirm:
-    """Once somebody has said yes, that holds for every later round; not for what takes the place of what was refused."""
+    """Return a confirmation that is asked once and holds for every later slice; not for a plan that replaces a refused one."""
     said: list[bool] = []
 
     def answer(outcome: StepOutcome) -> bool:
@@ -162,13 +162,13 @@ def confirm_once(confirm: Confirm) -> Confirm:
 
 
 def _open_execution(desk: wiring.AgentContext, outcome: StepOutcome) -> ExecutionProgress | None:
-    """The campaign in rounds that is under way in the store; None where there is none."""
+    """The gradual execution in slices that is under way in the store; None without one."""
     now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
     under = desk.store.history(now_s).campaign
     return None if under is None or under.campaign.pace.style is ExecutionStyle.LIMIT else under
 
 
-# orders by hand
+# limit orders
 def swap_at_limit(  # noqa: PLR0913
     agent: Agent,
     names: tuple[str, str],
@@ -182,11 +182,11 @@ def swap_at_limit(  # noqa: PLR0913
     progress: Progress,
     sure: Callable[[dict[str, Any]], bool] = lambda _: True,
 ) -> tuple[LimitOrder, StepOutcome]:
-    """Sells `amount` of the first of `names` for the second at `price` or better until then.
+    """Sell `amount` of the first of `names` for the second at `price` or better until then.
 
-    Without `send` it only looks. With it the order is written down, tried once, and with `wait` tried until it ends; else
-    `trimtab run --send` goes on with it. `sure` is asked with the limit beside the market's price (describe.limit_prices). Raises
-    ConfigError for a price or time that is none.
+    Without `send` it only evaluates. With it the order is recorded, tried once, and with `wait` tried until it ends; else `trimtab run
+    --send` continues it. `sure` is called with the limit beside the market's price (describe.limit_prices). Raises ConfigError for an
+    invalid price or time.
     """
     desk = agent.desk
     sold, bought = agent.token(names[0], "--in"), agent.token(names[1], "--out")
@@ -208,7 +208,7 @@ def swap_at_limit(  # noqa: PLR0913
 
 
 def _try_order(desk: wiring.AgentContext, order: LimitOrder, actors: StepActors) -> StepOutcome:
-    """One look whether the order fills."""
+    """Run one cycle that fills the order if its price is met."""
     outcome = engine.run_step(desk.readers, SwapAtPrice(order), desk.store, actors)
     close_orders(desk, outcome.after or outcome.step_input)
     return outcome
@@ -248,7 +248,7 @@ def _until(text: str, now_s: int) -> int:
     return until_s
 
 
-# --- What a plan predicted of balances, against what the receipts say came of it.
+# --- Predicted against realised balance changes, by the receipts.
 
 
 def realised_changes(desk: wiring.AgentContext, outcome: StepOutcome) -> list[dict[str, Any]]:
@@ -276,7 +276,7 @@ def _planned(desk: wiring.AgentContext, intent: Intent) -> dict[str, int]:
     return {} if grant.plan is None else planned_changes(grant.plan)
 
 
-# --- The hard kill switch: cancels what waits, sets to zero what may still be taken, and trades nothing (T14).
+# --- The hard kill switch: cancel pending transactions, revoke allowances, trade nothing (T14).
 
 
 HARD_PAUSE_DECISION = "retreat"
@@ -285,7 +285,7 @@ HARD_PAUSE_DECISION = "retreat"
 
 @dataclass(frozen=True, slots=True)
 class OpenExposure:
-    """What a hard pause is about: transactions that are in no block, and allowances above zero."""
+    """Subject of a hard pause: transactions that are in no block, and allowances above zero."""
 
     step_input: StepInput
     waiting: tuple[Intent, ...]
@@ -293,23 +293,23 @@ class OpenExposure:
 
 
 def open_exposure(readers: StepReaders, store: Journal) -> OpenExposure:
-    """What waits and what may still be taken now; writes and sends nothing."""
+    """Read pending transactions and open allowances; writes and sends nothing."""
     step_input = _assembled(readers)
     return OpenExposure(step_input, pending_intents(store), tuple(composer.revocations(step_input)))
 
 
 def pending_intents(store: Journal) -> tuple[Intent, ...]:
-    """Open transactions whose nonce no block has yet, each with what it was sent again as."""
+    """Open transactions whose nonce is in no block, replacements included."""
     found = store.open_intents()
     mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
     return tuple(intent for intent in found if intent.tx.nonce not in mined)
 
 
 def cancel_and_revoke(readers: StepReaders, store: Journal, actors: StepActors, why: str) -> StepOutcome:
-    """Cancels, then revokes, each through journal and signer. What one token refuses stops no other.
+    """Cancel, then revoke, each through journal and signer. One token's refusal does not stop the others.
 
-    HALT where nothing was left to do, DONE where all of it is done, FAILED where something stays, with what and why. Raises
-    Refused unless the switch stands at hard or is off, Retryable and OperatorNeeded like a step.
+    HALT if nothing was left to do, DONE if all is done, FAILED if something remains, with the reason. Raises Refused unless the switch is
+    at hard or off, Retryable and OperatorNeeded like a step.
     """
     before = pending_intents(store)
     actors.executor.cancel_pending(why)
@@ -336,7 +336,7 @@ def cancel_and_revoke(readers: StepReaders, store: Journal, actors: StepActors, 
 def revoke_allowances(
     actors: StepActors, step_id: str, step_input: StepInput, allowed: Sequence[Approval]
 ) -> tuple[list[Intent], list[str]]:
-    """Sends each of these approvals to zero; what was sent, and what stood against the others."""
+    """Set each of these approvals to zero; return the transactions, and the reasons of failures."""
     sent: list[Intent] = []
     if not actors.executor.ready(for_revoking=True):
         return sent, ["allowances wait for what waits"] if allowed else []
@@ -345,7 +345,7 @@ def revoke_allowances(
 
 
 def _cancels(store: Journal, before: Sequence[Intent]) -> list[Intent]:
-    """What became of the transactions that waited, and of what was sent to cancel them."""
+    """The formerly pending transactions and their cancels as they stand now."""
     newest = {intent.tx.nonce: intent.id for intent in before}
     return [intent for nonce, known in newest.items() for intent in family(store.intents_at(nonce), known)]
 
@@ -366,7 +366,7 @@ def _assembled(readers: StepReaders) -> StepInput:
     return readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
 
 
-# --- How a run that goes on takes up a config that its owner has confirmed meanwhile; a file alone changes nothing.
+# --- Update of a running agent to a newly confirmed config; an edited file alone changes nothing.
 
 
 FIXED_WHILE_RUNNING = ("chain", "wallet", "execution", "store", "service", "alerts", "record")
@@ -378,10 +378,10 @@ CONFIG_READ_ATTEMPTS = 3
 def with_confirmed_config(
     desk: wiring.AgentContext, wallet: wiring.WalletSession | None, edited: ConfigChanged
 ) -> tuple[wiring.AgentContext, wiring.WalletSession | None]:
-    """Desk and wallet by the version that was confirmed last, made while nobody else has the wallet.
+    """Context and wallet session for the config confirmed last, built while no other process has the wallet.
 
-    Raises `edited` where the file is another version than that, or the run is on paper; Edited where a table of READ_ONCE differs;
-    Held where another process keeps the wallet; Retryable from the endpoints.
+    Raises `edited` if the file is a different version, or the run is on paper; ConfigChanged if a table of READ_ONCE differs; LockHeld if
+    another process keeps the wallet; Retryable from the endpoints.
     """
     if wallet is None:
         return _reopened(desk, edited), None
@@ -404,7 +404,7 @@ def _reopened(desk: wiring.AgentContext, edited: ConfigChanged) -> wiring.AgentC
 
 
 def _confirmed(desk: wiring.AgentContext) -> LoadedConfig | None:
-    """The config file, where it is the version that was confirmed last."""
+    """The config file, if it is the version confirmed last."""
     for attempt in range(CONFIG_READ_ATTEMPTS):
         if attempt:
             desk.clock.sleep(1)
@@ -420,19 +420,19 @@ READING_STAGE = "Reading the chain"
 
 
 def never_confirm(_: StepOutcome) -> bool:
-    """Confirms nothing."""
+    """Confirm nothing."""
     return False
 
 
 def ignore_progress(_: str) -> None:
-    """Shows nothing."""
+    """Discard progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class PortfolioStatus:
-    """Where a portfolio stands: `paused` tells the kill switch, `warnings` what the owner should know of its size.
+    """Status of a portfolio: `paused` is the kill switch, `warnings` concern its size and limits.
 
-    `endpoints` tells how each endpoint did so far, `hard` whether the kill switch also takes back.
+    `endpoints` has the record of each endpoint, `hard` is True if the kill switch also cancels and revokes.
     """
 
     step_input: StepInput
@@ -445,23 +445,23 @@ class PortfolioStatus:
 
     @property
     def native(self) -> native_coin.NativeView:
-        """How the native coin stands beside its wrapped token."""
+        """Native coin beside its wrapped token."""
         return native_coin.native_view(self.step_input)
 
     @property
     def least(self) -> dict[str, Any] | None:
-        """The least total at which all of this works, what a year costs, and what to change where the total is below it."""
+        """The minimum total at which all of this works, the cost of a year, and the settings to change if the total is below it."""
         drifts = self.decided.drifts
         return least_total.least_total_now(self.step_input, investable_total(drifts)) if drifts else None
 
     @property
     def trigger(self) -> describe.TriggerView:
-        """What decides when to act, in words."""
+        """The trigger as text."""
         return describe.trigger_view(self.step_input, self.decided)
 
 
 class Agent:
-    """What a connected agent can do. Nothing is sent unless `send` is true and `confirm` says yes."""
+    """Operations of a connected agent. Nothing is sent unless `send` is true and `confirm` says yes."""
 
     def __init__(self, desk: wiring.AgentContext) -> None:
         self.desk = desk
@@ -473,17 +473,17 @@ class Agent:
 
     @property
     def on_paper(self) -> bool:
-        """Whether nothing that it does reaches a chain."""
+        """True if the agent trades on paper only."""
         return self.desk.loaded.paper
 
     def step_input(self) -> StepInput:
-        """A fresh snapshot with the owner's wishes and the store's memory."""
+        """A fresh snapshot with the owner's targets and the stored history."""
         readers = self.desk.readers
         found = readers.reader.snapshot()
         return confirm_prices(readers, readers.assemble(found, readers.history(found.head.timestamp_s)))
 
     def status(self) -> PortfolioStatus:
-        """Where the portfolio stands and what would be decided now."""
+        """Status of the portfolio and the present decision."""
         step_input = self.step_input()
         stopped = self.desk.switch.read()
         decided, paused = proposals.decision_at(step_input), stopped.paused is not False
@@ -492,7 +492,7 @@ class Agent:
         return PortfolioStatus(step_input, decided, paused, stopped.reason, warnings, self.endpoints(), stopped.hard)
 
     def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:
-        """What selling `amount` whole coins of `token_in` would pay, over all pools or in one; more ticks are read where it needs them."""
+        """Proceeds of selling `amount` whole coins of `token_in`, over all pools or in one; more ticks are read if needed."""
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
         raw = self._amount(amount, sold)
         step_input = self.step_input()
@@ -506,11 +506,11 @@ class Agent:
         return deeper, planner.quote(deeper, sold.address, bought.address, raw, chosen)
 
     def plan(self) -> StepOutcome:
-        """What a rebalance would do now, judged by every guard; writes nothing."""
+        """Plan a rebalance now, judged by every guard; writes nothing."""
         return engine.evaluate(self.desk.readers, proposals.rebalance)
 
     def rebalance(self, *, send: bool = False, confirm: Confirm = never_confirm, progress: Progress = ignore_progress) -> StepOutcome:
-        """One step; under a style of rounds those that follow too, one after the other, until the correction is done."""
+        """Run one step; with a gradual style also the slices that follow, until the execution is done."""
         if not send:
             return engine.run_step(self.desk.readers, AgentCycle(), self.desk.store, None)
         wallet = wiring.open_wallet_session(self.desk, confirm_once(confirm), progress)
@@ -528,7 +528,7 @@ class Agent:
         confirm: Confirm = never_confirm,
         progress: Progress = ignore_progress,
     ) -> StepOutcome:
-        """One swap by hand, under the same guards."""
+        """Make one swap by hand, under the same guards."""
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
         return self._step(Swap(sold.address, bought.address, self._amount(amount, sold)), send, confirm, progress)
 
@@ -541,14 +541,15 @@ class Agent:
         once: bool = False,
         progress: Progress = ignore_progress,
     ) -> Generator[StepOutcome | TrimtabError, None, None]:
-        """Steps on and on, yielding each outcome. What may be different at the next look is yielded too (network errors,
-        refusals before sending, a wallet that another process has); what needs a person is raised. With `send` the key is held
-        from first to last, the wallet during each look alone: between two looks other commands act for it, and each look begins
-        with what they left in the store. With `once` it serves nobody else.
+        """Run until stopped, and yield each outcome.
 
-        Where the kill switch turns to hard a rest ends, and what waits is taken back instead of a step; where the bot was stopped
-        it ends without another act. A version of the config that its owner confirmed meanwhile is taken up between two acts, while
-        it holds the wallet, or Edited is raised (agent/app/agent.py). `progress` hears LOOKING before each look.
+        Transient errors are yielded too (network errors, refusals before sending, a wallet that another process has); errors that need an
+        operator are raised. With `send` the key is held from first to last, the wallet only during a cycle: between cycles other commands
+        may act for it, and each cycle begins with the store as they left it. With `once` the wallet is not served.
+
+        If the kill switch turns to hard a pause ends early, and pending transactions and allowances are taken back instead of a step; once
+        the bot is stopped the run ends without another act. A newly confirmed config is taken up between two acts, while the run holds the
+        wallet, or ConfigChanged is raised (with_confirmed_config). `progress` is called with READING_STAGE before each cycle.
         """
         interval_s = parse_duration_s(every, "--every")
         if interval_s < MIN_INTERVAL_S:
@@ -587,16 +588,16 @@ class Agent:
                     return None if over() else self._look(actors, turned)
 
             def over() -> bool:
-                """Whether its owner has stopped the bot. Raises Edited where he has confirmed another config."""
+                """True if its owner has stopped the bot. Raises ConfigChanged if another config was confirmed."""
                 self.desk.store.require_present(self.desk.loaded.digest, known)
                 return wallet is not None and self.desk.store.stopping() is not None
 
             def called() -> bool:
-                """Whether a rest ends early: there is something to do, or nothing any more."""
+                """True if a pause should end early: there is work, or the run is over."""
                 try:
                     return over() or (wallet is not None and self.desk.switch.is_hard() and not turned[0])
                 except ConfigChanged:
-                    return not waits  # for an endpoint that did not answer, or for the wallet
+                    return not waits  # waiting for an endpoint that did not answer, or for the wallet
 
             for found in run_periodically(look, interval_s, self.desk.clock, self.desk.readers.chance, called):
                 if found is None:
@@ -606,7 +607,7 @@ class Agent:
                     return
 
     def _look(self, actors: StepActors | None, turned: list[bool]) -> StepOutcome:
-        """One look of a run, while it holds the wallet. `turned` remembers whether the kill switch stood at hard."""
+        """Run one cycle while the wallet is held. `turned` keeps whether the kill switch was at hard."""
         turned[0] = self.desk.switch.is_hard()
         self.desk.store.prune(self.desk.config.service.keep_steps)
         if turned[0] and actors is not None:
@@ -625,25 +626,25 @@ class Agent:
         )
 
     def require_not_stopped(self) -> None:
-        """Raises Refused while the bot is stopped, or being stopped: then only its owner's own commands act."""
+        """Raise Refused while the bot is stopped or stopping: then only its owner's own commands act."""
         if (request := self.desk.store.stopping()) is not None:
             verdict = Verdict("stopped", f"by its owner, at {request.asked_s} of chain time", "running", False)
             raise Refused("the bot was stopped by its owner", (verdict,), "trimtab resume lets it go on")
 
     def takes_back(self) -> OpenExposure:
-        """What a hard pause would cancel and set to zero now."""
+        """Transactions that a hard pause would cancel and allowances it would revoke now."""
         return open_exposure(self.desk.readers, self.desk.store)
 
     def cancel_and_revoke(self, why: str, progress: Progress = ignore_progress) -> StepOutcome:
-        """Cancels what waits and sets to zero what may still be taken, while the kill switch stands at hard."""
+        """Cancel pending transactions and revoke allowances, while the kill switch is at hard."""
         with wiring.open_wallet_session(self.desk, never_confirm, progress).held(takes_back=True) as actors:
             return cancel_and_revoke(self.desk.readers, self.desk.store, actors, why)
 
     def resync_nonce(self, *, nothing_lost: bool = False) -> int:
-        """Takes the chain's present nonce for ours and returns it: after the wallet was used by something else, or the store
-        was restored from a backup. Raises Retryable while a transaction is pending or open.
+        """Adopt the chain's present nonce and return it: after other use of the wallet, or a restored backup.
 
-        What the wallet did meanwhile the chain is asked at the next look, unless the owner says that `nothing_lost`.
+        Raises Retryable while a transaction is pending or open. The next cycle reads the wallet's other transactions from the chain, unless
+        the owner says that `nothing_lost`.
         """
         with wiring.open_actors(self.desk, never_confirm, ignore_progress) as actors:
             nonce = actors.executor.resync_nonce()
@@ -660,7 +661,7 @@ class Agent:
         return wiring.open_actors(self.desk, confirm, progress) if send else nullcontext()
 
     def token(self, name: str, field: str) -> Token:
-        """The configured token with that symbol or address. Raises ConfigError listing what there is."""
+        """The configured token with that symbol or address. Raises ConfigError with the configured tokens."""
         known = [*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs]
         for token in known:
             if name in (token.symbol, token.address) or name.lower() == token.address.lower():
@@ -686,19 +687,19 @@ class Agent:
         return realised_changes(self.desk, outcome)
 
     def endpoints(self) -> tuple[dict[str, Any], ...]:
-        """How each endpoint did so far: operator, state, score, latency, last trouble."""
+        """Record of each endpoint: operator, state, score, latency, last problem."""
         return tuple(endpoint_records(self.desk.panel))
 
     def sandwich(self, outcome: StepOutcome) -> Sandwich:
-        """Who will see the plan's transaction, and what could be taken of it at most."""
+        """Visibility of the plan's transaction, and the most that a sandwich could take."""
         return sandwich(self.desk.config, outcome)
 
     def parameters(self) -> dict[str, str]:
-        """Everything that binds what is about to be sent, for the owner to confirm."""
+        """All parameters that bind the transaction, for the owner to confirm."""
         return parameters(self.desk.config, self.desk.counted, self.desk.execution.router)
 
 
-# --- Opens an agent for a config, and the functions that need just one look.
+# --- Opening an agent for a config, and the functions that need a single cycle.
 
 
 @contextmanager
@@ -710,9 +711,9 @@ def open_agent(
     key: SigningKey | None = None,
     record: Path | None = None,
 ) -> Iterator[Agent]:
-    """Connects to chain and store; closes them at the end of the block. `key` signs in place of the one that the config names.
+    """Connect to chain and store; close them at the end of the block. `key` signs in place of the one that the config names.
 
-    With `record` each step is written into that folder, in place of the config's [record].
+    With `record` each step is recorded into that folder, in place of the config's [record].
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
     with wiring.open_context(loaded, transports, clock, record=record) as desk:
@@ -726,18 +727,18 @@ def snapshot(config: LoadedConfig | Path | str = "trimtab.toml") -> StepInput:
 
 
 def quote(token_in: str, token_out: str, amount: str, config: LoadedConfig | Path | str = "trimtab.toml", pool: str | None = None) -> Quote:
-    """What a swap would pay now."""
+    """Proceeds of a swap now."""
     with open_agent(config) as agent:
         return agent.quote(token_in, token_out, amount, pool)[1]
 
 
 def plan(config: LoadedConfig | Path | str = "trimtab.toml") -> StepOutcome:
-    """What a rebalance would do now."""
+    """Plan of a rebalance now."""
     with open_agent(config) as agent:
         return agent.plan()
 
 
 def step(config: LoadedConfig | Path | str = "trimtab.toml", *, send: bool = False, confirm: Confirm = never_confirm) -> StepOutcome:
-    """One step of the agent; sends only with `send` and a `confirm` that says yes."""
+    """Run one step of the agent; sends only with `send` and a `confirm` that says yes."""
     with open_agent(config) as agent:
         return agent.rebalance(send=send, confirm=confirm)

@@ -1,4 +1,4 @@
-"""What a look is worth telling the owner, in our own words alone: no reason of a node, no name of a stranger (T17)."""
+"""Alerts of a cycle, built from fixed wording: they contain no text from a node and no token name of a stranger (T17)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from agent.app.agent import Agent
 
 
-# --- Alerts about drift and reviews: one message a cause, with what would be traded, its cost and the command that does it.
+# --- Alerts about drift and reviews: one message per cause, with trades, cost and the command to run.
 
 
 UNMOVED_TOLERANCE = Fraction(1, 100)
@@ -60,7 +60,7 @@ OPEN = (OutcomeKind.HOLD, OutcomeKind.PLANNED, OutcomeKind.DECLINED)
 
 @dataclass(frozen=True, slots=True)
 class AssetBand:
-    """An asset between the prices at which it leaves its band when it alone moves; None where no price does that."""
+    """An asset and the prices at which it alone would leave its band; None if no price does that."""
 
     drift: AssetDrift
     low: Price | None
@@ -68,23 +68,23 @@ class AssetBand:
 
     @property
     def side(self) -> str:
-        """Where it stands: below or above its band, or inside; no band of some width has no sides."""
+        """Side of its band: "below", "above", else "inside"; a band without width has no sides."""
         if self.drift.band_low_bps >= self.drift.band_high_bps or not self.drift.outside:
             return "inside"
         return "below" if self.drift.share * BPS < self.drift.band_low_bps else "above"
 
 
 def asset_bands(drifts: tuple[AssetDrift, ...]) -> tuple[AssetBand, ...]:
-    """Every asset with its alert prices, those of agent/policy/drift.py."""
+    """Bands of every asset with its alert prices, from agent/policy/drift.py."""
     prices = alert_prices(drifts)
     return tuple(AssetBand(drift, *prices[drift.token]) for drift in drifts)
 
 
 def drift_causes(found: Sequence[AssetBand], numeraire: str) -> tuple[AssetBand, ...]:
-    """Assets outside their bands that moved themselves, widest first; all that are outside where none stands out. Never the numeraire.
+    """Assets outside their bands that moved themselves, widest first; all outside if none stands out. Never the numeraire.
 
-    Between two rebalances units stay, so that weight over target moves with an asset's price against the portfolio. What stays at
-    the median ratio did not move: it left its band because another asset did.
+    Between rebalances units stay constant, so weight over target moves with an asset's price against the portfolio. An asset at the median
+    ratio did not move: it left its band because another asset did.
     """
     outside = [one for one in found if one.side != "inside" and one.drift.token != numeraire]
     ratios = sorted(_ratio(one) for one in found if one.drift.target_bps > 0)
@@ -96,7 +96,7 @@ def drift_causes(found: Sequence[AssetBand], numeraire: str) -> tuple[AssetBand,
 
 
 def drift_alerts(found: StepOutcome) -> Iterator[Alert]:
-    """One alert for what left its band, else one for a review. A rebalance, a refusal or a halt speaks for itself."""
+    """Yield one alert for assets that left their bands, else one for a review. A rebalance, refusal or halt has its own alert."""
     if found.kind not in OPEN:
         return
     portfolio = found.step_input.portfolio
@@ -123,7 +123,10 @@ def drift_alerts(found: StepOutcome) -> Iterator[Alert]:
 
 
 def format_trades(plan: Plan | None, portfolio: Portfolio, tense: tuple[str, str] = ("sell", "buy")) -> str:
-    """Every asset but the numeraire, and the cost: "sell 0.5 WETH, buy 0.01 WBTC; cost 2.1 USDC (5 bps)". Empty without swaps."""
+    """Format the trade of every asset but the numeraire, and the cost: "sell 0.5 WETH, buy 0.01 WBTC; cost 2.1 USDC (5 bps)".
+
+    Empty without swaps.
+    """
     if plan is None or not plan.legs:
         return ""
     moves: dict[str, int] = {}
@@ -157,7 +160,7 @@ def _format_band(one: AssetBand, portfolio: Portfolio) -> str:
 
 
 def _amount(raw: int, decimals: int) -> str:
-    """Rounded down to six places."""
+    """Format an amount, rounded down to six places."""
     cut = max(0, decimals - 6)
     return decimal_text(raw // 10**cut, decimals - cut)
 
@@ -178,8 +181,9 @@ _STEP = re.compile(r"[0-9a-f]{1,40}")
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What is known beside the look: the kill switch, why no sign of life comes from it (empty where all is well), and the native
-    coin below which gas is low, in wei, None where nobody said.
+    """Facts beside the cycle's result: the kill switch, the reason for a missing heartbeat, and the low-gas threshold.
+
+    `silent` is empty while the heartbeat is fine. `low_gas_wei` is None if not configured.
     """
 
     paused: bool
@@ -188,14 +192,14 @@ class RunFacts:
 
 
 def covered_kinds(found: StepOutcome | TrimtabError) -> frozenset[AlertKind]:
-    """Kinds of which this look knows all that lasts: what it does not tell is over."""
+    """Alert kinds whose lasting conditions this cycle checked fully: a condition it does not report is over."""
     if isinstance(found, TrimtabError):
         return ALWAYS_COVERED_KINDS | ({AlertKind.REFUSAL} if isinstance(found, Refused) else frozenset())
     return LASTING_KINDS if found.decided.drifts and found.kind in OPEN else LASTING_KINDS - {AlertKind.PRICE, AlertKind.REVIEW}
 
 
 def cycle_alerts(found: StepOutcome | TrimtabError, facts: RunFacts) -> tuple[Alert, ...]:
-    """What is worth telling of one look, in the order in which it came about."""
+    """Alerts of one cycle, in the order of the events."""
     return tuple(Alert(one.kind, one.key, sanitize_text(one.text), one.lasting) for one in _alerts(found, facts))
 
 
@@ -217,7 +221,7 @@ def _alerts(found: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Aler
 
 
 def _orders(step: StepInput) -> Iterator[Alert]:
-    """Orders that fired; each lasts until its owner arms it anew."""
+    """Yield orders that fired; each lasts until its owner arms it anew."""
     for order in step.history.orders:
         if order.stage not in (OrderStage.FIRED, OrderStage.DONE):
             continue
@@ -228,7 +232,7 @@ def _orders(step: StepInput) -> Iterator[Alert]:
 
 
 def _blocked_exit_alert(step: StepInput, one: BlockedExit) -> Alert:
-    """An exit that cannot be done; it lasts until it is done, or called off."""
+    """Alert for a blocked exit; it lasts until the exit is done or called off."""
     label = levels.order_subject(step.portfolio, one.token)
     text = (
         f"{label} is to be sold by an order and cannot be sold now; everything else goes on. trimtab orders says why; "
@@ -238,7 +242,7 @@ def _blocked_exit_alert(step: StepInput, one: BlockedExit) -> Alert:
 
 
 def _unexplained(found: StepOutcome) -> Iterator[Alert]:
-    """What holds purchases back while something else is done, and what was accepted as a deposit; a halt says the first itself."""
+    """Yield unexplained changes that hold purchases back, and accepted deposits; a halt reports the first itself."""
     step = found.step_input
     if found.kind is not OutcomeKind.HALT and (held := balance_changes.halt_reason(step)):
         yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {held}", True)
@@ -248,7 +252,7 @@ def _unexplained(found: StepOutcome) -> Iterator[Alert]:
 
 
 def _strategies(step: StepInput) -> Iterator[Alert]:
-    """Strategies that the health rule has cut; each lasts until it is let back."""
+    """Yield strategies cut by the health rule; each lasts until it is restored."""
     for one in step.history.sleeves.sleeves if step.history.sleeves is not None else ():
         if one.state.health is StrategyHealth.PAUSED:
             text = f"Strategy {one.name} is paused and waits in {step.portfolio.numeraire.label}: {one.state.reason}. trimtab strategies"
@@ -286,7 +290,7 @@ def _done(found: StepOutcome, step: str) -> Iterator[Alert]:
 
 
 def _refusal(failing: list[Verdict], step: str) -> Alert:
-    """Guards by their names; figures only where they are plain ones."""
+    """Alert for failing guards by name; measured values only if they are plain figures."""
     told = {}
     for verdict in failing:
         name = verdict.guard if _GUARD.fullmatch(verdict.guard) else "a guard"
@@ -305,7 +309,7 @@ def _gas(step: StepInput, low_wei: int | None) -> Iterator[Alert]:
 
 
 def _failed(error: TrimtabError) -> Iterator[Alert]:
-    """A network that fails once is no news: its silence is, once it lasts."""
+    """Yield alerts for an error. A single network failure is not reported: a lasting silence is."""
     if isinstance(error, Refused):
         yield _refusal([verdict for verdict in error.verdicts if not verdict.passed], "See the log and trimtab doctor.")
     elif not isinstance(error, Retryable):
@@ -313,27 +317,27 @@ def _failed(error: TrimtabError) -> Iterator[Alert]:
 
 
 def run_ended_alert(error: TrimtabError) -> Alert:
-    """A run that ends by an error. Its words may quote a node, so they stay in the log."""
+    """Alert for a run that ends by an error. Its message may quote a node, so it stays in the log."""
     who = "a person is needed" if error.exit_code == EXIT_OPERATOR else f"exit code {error.exit_code}"
     return Alert(AlertKind.ERROR, "error", f"The run has ended: {who}. The log and trimtab doctor say why.")
 
 
 def run_hung_alert() -> Alert:
-    """A look that gave no sign of life."""
+    """Alert for a cycle without a sign of life."""
     return Alert(AlertKind.ERROR, "hung", "A look hung and the run has ended itself with exit code 13, to be started anew.")
 
 
 def _coins(wei: int) -> str:
-    """Rounded down to six places."""
+    """Format an amount of native coin, rounded down to six places."""
     return decimal_text(wei // 10**12, 6)
 
 
 def price_distance(price: Price, limit: Price | None) -> Fraction | None:
-    """How far the price is from a limit, as a share of the price with sign: what it has to move by."""
+    """Relative move of the price that reaches a limit, with sign; None without a limit or price."""
     return None if limit is None or price == 0 else limit / price - 1
 
 
-# --- Puts together what tells the owner: targets from the environment, rules from [alerts], the store's memory; and tries targets out.
+# --- The notifier: targets from the environment, rules from [alerts], state from the store; and test messages.
 
 
 Document = dict[str, Any]
@@ -343,19 +347,19 @@ SLACK_S = 10.0
 
 
 def open_notifier(table: AlertsTable, store: AlertStore, failed: Callable[[Delivery], None]) -> AlertNotifier | None:
-    """What tells the owner; None where nobody is to be told. Raises ConfigError for a target whose variable is not set."""
+    """Build the notifier; None without alert targets. Raises ConfigError for a target whose variable is not set."""
     if not table.targets:
         return None
     return AlertNotifier(store, open_subscriptions(table), alert_rules(table), failed)
 
 
 def open_subscriptions(table: AlertsTable) -> list[ChannelSubscription]:
-    """Every target with what it hears."""
+    """Every alert target with its subscribed alert kinds."""
     return [ChannelSubscription(_open_channel(table, target), _kinds(target.events or table.events)) for target in table.targets]
 
 
 def alert_rules(table: AlertsTable) -> AlertRules:
-    """What is told, when not, and how often."""
+    """Rules of alerts: kinds, cooldowns, repeats, quiet hours."""
     minutes = table.quiet_minutes()
     return AlertRules(
         kinds=_kinds(table.events),
@@ -368,13 +372,13 @@ def alert_rules(table: AlertsTable) -> AlertRules:
 
 
 def low_gas_wei(loaded: LoadedConfig) -> int | None:
-    """Native coin below which gas is low, in wei; None where neither alerts.low_gas nor limits.native_floor says so."""
+    """Native coin below which gas is low, in wei; None if neither alerts.low_gas nor limits.native_floor is set."""
     text = loaded.config.alerts.low_gas or loaded.config.limits.native_floor
     return None if text is None else parse_raw(text, 18, "alerts.low_gas")
 
 
 def alerts(agent: Agent) -> Document:
-    """Alert prices of each asset now, what is on, and how each target did."""
+    """Present alert prices of each asset, the active alerts, and the delivery record of each target."""
     standing = agent.status()
     table, store = agent.desk.config.alerts, agent.desk.store
     states, told = store.alert_states(), store.alert_targets()
@@ -393,7 +397,7 @@ def alerts(agent: Agent) -> Document:
 
 
 def try_targets(config: LoadedConfig | Path | str) -> Document:
-    """Sends one letter to each target and waits for what becomes of it; no chain, no store. Raises ConfigError where there is none."""
+    """Send one test message to each target and wait for its result; no chain, no store. Raises ConfigError if there is none."""
     table = (config if isinstance(config, LoadedConfig) else load_config(config)).config.alerts
     if not table.targets:
         raise ConfigError("alerts.targets: there is none", "write [[alerts.targets]] with name and url_env; see docs/alerts.md")

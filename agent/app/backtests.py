@@ -1,4 +1,4 @@
-"""A backtest from what a command line says: a file of prices, a config or targets, and how the market is made."""
+"""Backtests, stress tests and parameter searches from command-line options: a price file, a config or targets, and market options."""
 
 from __future__ import annotations
 
@@ -101,9 +101,11 @@ SAMPLE = Path(__file__).parent.parent / "backtest" / "sample"
 
 @dataclass(frozen=True, slots=True)
 class MarketOptions:
-    """How the market is made, as it is written: `cost` is the fee of every pool, `depth` what it holds on either side, `value` what
-    the wallet begins with, both in whole coins of the numeraire; `gas` a price such as "20 gwei", or `gas_prices` a file of them. `flows`
-    are such as 2021-03-01=+1000, `flow_file` has more of them; `pool_states` are such as WBTC/WETH=FILE.
+    """Options of the simulated market, as written.
+
+    `cost` is the fee of every pool. `depth` (of each side of a pool) and `value` (of the initial wallet) are in whole coins of the
+    numeraire. `gas` is a price such as "20 gwei", or `gas_prices` a file of them. `flows` are such as 2021-03-01=+1000, `flow_file` has
+    more of them; `pool_states` are such as WBTC/WETH=FILE.
     """
 
     cost: str = "10bps"
@@ -121,7 +123,7 @@ class MarketOptions:
     pool_states: tuple[str, ...] = ()
 
     def settings(self, every_bar: bool) -> SimulationSettings:
-        """The same as numbers, but for what depends on the table. Raises ConfigError naming the option."""
+        """Parse the options that do not depend on the price table. Raises ConfigError naming the option."""
         flows = tuple(parse_owner_transfer(text) for text in self.flows)
         return SimulationSettings(
             depth=Fraction(parse_raw(self.depth, DECIMALS, "--depth"), 10**DECIMALS),
@@ -142,7 +144,7 @@ class MarketOptions:
         return tuple(pair for pair, _ in map(_pool_state, self.pool_states))
 
     def for_table(self, settings: SimulationSettings, wanted: BacktestSpec, table: PriceTable) -> SimulationSettings:
-        """With gas prices for each bar, and pools of the portfolio's tokens. Raises ConfigError."""
+        """Add gas prices for each bar, and pools of the portfolio's tokens. Raises ConfigError."""
         if self.gas_prices is not None:
             if settings.gas_wei:
                 raise ConfigError("--gas-prices: --gas says another price", "give one of the two")
@@ -165,12 +167,12 @@ def _pool_state(text: str) -> tuple[tuple[str, str], Path]:
 
 
 def sample() -> tuple[Path, Path]:
-    """The prices and the gas prices of 2021 that come with trimtab; agent/backtest/sample/README.md says where they are from."""
+    """Paths of the sample prices and gas prices of 2021; agent/backtest/sample/README.md names their sources."""
     return SAMPLE / "prices_2021.csv", SAMPLE / "gas_2021.csv"
 
 
 def prices_file(prices: Path | None, of_sample: bool) -> Path:
-    """The file that is named, or that of the sample. Raises ConfigError for both and for neither."""
+    """Path of the named file, or of the sample. Raises ConfigError for both and for neither."""
     if of_sample == (prices is not None):
         raise ConfigError("--prices or --sample is needed, and only one of them", "name a file, or try it out with --sample")
     return sample()[0] if prices is None else prices
@@ -193,11 +195,11 @@ def backtest(  # noqa: PLR0913
     funding: Path | None = None,
     progress: Progress | None = None,
 ) -> SimulationResult:
-    """Simulates the file's prices, by the config where one is named, else by targets with a band, a schedule, or both.
+    """Simulate the file's prices, by the config if one is named, else by targets with a band, a schedule, or both.
 
-    `names` are SYMBOL=SYMBOL, of a file and of the portfolio. `native` is the asset whose price pays the gas, `decimals` those of
-    tokens, as SYMBOL=NUMBER. With `every_bar` no bar is passed over, which changes no trade. `funding` is a file of funding rates, by
-    which the result tells what shorts of the holdings would have got. Raises ConfigError naming the option.
+    `names` are SYMBOL=SYMBOL, of a file and of the portfolio. `native` is the asset whose price pays the gas, `decimals` those of tokens,
+    as SYMBOL=NUMBER. With `every_bar` no bar is skipped, which changes no trade. `funding` is a file of funding rates; the result then
+    states the funding that shorts of the holdings would have received. Raises ConfigError naming the option.
     """
     known_as, table = parse_pairs(names, "--as") if names else {}, read_table(prices)
     rates = () if funding is None else read_funding(funding)
@@ -218,7 +220,7 @@ def backtest(  # noqa: PLR0913
 
 
 def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
-    """What the config wants, on the simulated chain: its own router and feeds; tokens have the decimals that it names, else 18."""
+    """Backtest spec of a config on the simulated chain, with its own router and feeds; tokens have the named decimals, else 18."""
     config = loaded.config
     listed = config.portfolio.listed
     tokens = {one.address: Token(one.address, one.symbol, DECIMALS if one.decimals is None else one.decimals) for one in listed}
@@ -253,7 +255,7 @@ def spec_from_options(  # noqa: PLR0913
     decimals: Mapping[str, int] | None = None,
     pools: Sequence[tuple[str, str]] = (),
 ) -> BacktestSpec:
-    """What the options of a command line want, with every limit off. Raises ConfigError naming the option."""
+    """Backtest spec of command-line options, with every limit off. Raises ConfigError naming the option."""
     targets, money = targets_of(table, target, numeraire)
     if destination not in ("target", "band", "halfway"):
         raise ConfigError(f"--destination: {destination!r}", "choose from target, band, halfway")
@@ -282,7 +284,7 @@ def spec_from_options(  # noqa: PLR0913
 
 
 def _require_sound(policy: Policy) -> None:
-    """Raises ConfigError naming the option, in the place of the key of a config that says the same."""
+    """Raise ConfigError naming the option instead of the equivalent config key."""
     try:
         validate_policy(policy)
     except ConfigError as error:
@@ -291,7 +293,7 @@ def _require_sound(policy: Policy) -> None:
 
 
 def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str, int], str]:
-    """Targets in bps by symbol, and what all is counted in: `numeraire`, else the target that the file lacks. Raises ConfigError."""
+    """Targets in bps by symbol, and the numeraire: `numeraire`, else the target that the file lacks. Raises ConfigError."""
     if not target:
         raise ConfigError("--target or --config is needed", "write for example --target BTC=50,USD=50 --band 10%rel")
     targets = {symbol: target_bps(symbol, text) for symbol, text in parse_pairs(target, "--target").items()}
@@ -303,7 +305,7 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
 
 
 def rename_symbols(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
-    """The table under other symbols: `names` are ours by those of the file. Raises ConfigError naming --as."""
+    """Rename the table's symbols: `names` are ours by those of the file. Raises ConfigError naming --as."""
     strange = [name for name in names if name not in table.symbols]
     if strange:
         raise ConfigError(f"--as: {strange[0]!r} is not in the file", f"its symbols are {', '.join(table.symbols)}")
@@ -318,24 +320,24 @@ def _twice(names: Sequence[str]) -> str:
 
 
 def load_prices(prices: Path, names: str) -> PriceTable:
-    """The file's prices by our symbols: `names` are SYMBOL=SYMBOL, of the file and of the portfolio. Raises ConfigError."""
+    """Load the file's prices by our symbols: `names` are SYMBOL=SYMBOL, of the file and of the portfolio. Raises ConfigError."""
     return rename_symbols(read_table(prices), parse_pairs(names, "--as") if names else {})
 
 
 def require_priced_gas(settings: SimulationSettings, wanted: BacktestSpec, table: PriceTable) -> None:
-    """Raises ConfigError where gas costs something and nothing says in what."""
+    """Raise ConfigError if gas has a cost and no asset's price to count it in."""
     if settings.gas_wei and not has_gas_price(wanted, table):
         raise ConfigError("--gas: no price of the native coin is known", "name the asset that it is: --native ETH")
 
 
-# --- Reports as files: where they may be written, and the writing.
+# --- Report files: checks of the path, and the writing.
 
 
 SUFFIXES = (".html", ".htm")
 
 
 def check_report_path(path: Path) -> None:
-    """Raises ConfigError before any work is done for a report that could not be written."""
+    """Raise ConfigError, before any work is done, if the report could not be written."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"--html: {path.name} is no name of a page", "let it end with .html; the same as JSON is written beside it")
     for one in (path, path.with_suffix(".json")):
@@ -349,7 +351,7 @@ def check_report_path(path: Path) -> None:
 
 
 def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
-    """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError where that cannot be."""
+    """Write the page, and its data as JSON beside it; return both paths. Raises ConfigError on failure."""
     check_report_path(path)
     beside = path.with_suffix(".json")
     try:
@@ -361,7 +363,7 @@ def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
 
 
 def write_report(result: SimulationResult_of_result, path: Path) -> tuple[Path, Path]:
-    """The same of a simulation. Raises Refused without empyrical, too."""
+    """Write the report of a simulation and its JSON; return both paths. Raises ConfigError on failure, Refused without empyrical."""
     check_report_path(path)
     return write_pages(backtest_page(result), path)
 
@@ -370,7 +372,7 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(f"--html: {path} cannot be written: {error.strerror}", "name a file in a folder that you may write to")
 
 
-# --- A stress test from what a command line says: the prices and wishes of a backtest, how many paths, and what is to go wrong.
+# --- Stress tests from command-line options: prices and spec of a backtest, number of paths, scenarios.
 
 
 DEFAULT_BARS = 720
@@ -383,7 +385,7 @@ LOST = "a process of the stress test died, perhaps for lack of memory"
 
 @dataclass(frozen=True, slots=True)
 class StressOptions:
-    """What is to be tried, as it is written. `scenarios` "all" are those that the portfolio can meet; `block` empty is by rule."""
+    """Options of a stress test, as written. `scenarios` "all" are those that apply to the portfolio; an empty `block` follows a rule."""
 
     paths: int = 2_000
     step_paths: int = 3
@@ -398,7 +400,7 @@ class StressOptions:
     thin: str = "0.001"
 
     def wish(self, table: PriceTable) -> StressSpec:
-        """The same as numbers. Raises ConfigError naming the option."""
+        """Parse the options. Raises ConfigError naming the option."""
         if self.drift not in ("recorded", "none"):
             raise ConfigError(f"--drift: {self.drift!r}", "choose recorded or none")
         if self.bars < 0 or self.bars > MOST_BARS:
@@ -424,7 +426,7 @@ class StressOptions:
 
 @dataclass(frozen=True, slots=True)
 class PreparedStressTest:
-    """Everything that a stress test needs, checked, and how many seconds it may take on one core."""
+    """A checked stress test, and its estimated seconds on one core."""
 
     wanted: BacktestSpec
     table: PriceTable
@@ -448,7 +450,7 @@ def prepare_stress(  # noqa: PLR0913
     names: str = "",
     limits: str = "usual",
 ) -> PreparedStressTest:
-    """As `backtest` reads them. Without a config the `limits` are "usual", those that `trimtab init` writes, or "off".
+    """Prepare a stress test from the options of `backtest`. Without a config the `limits` are "usual" (of `trimtab init`) or "off".
 
     Raises ConfigError naming the option.
     """
@@ -470,8 +472,9 @@ def prepare_stress(  # noqa: PLR0913
 
 
 def run_stress(prepared: PreparedStressTest, progress: Progress_of_stress | None = None, cores: int = 0) -> StressResult:
-    """See agent/backtest/stress/run.py; on so many cores, 0 is all, which changes nothing of the result. What takes a few seconds is done
-    here. Raises ConfigError for what does not fit the prices, Retryable for a process that died.
+    """Run the stress test on that many cores (0: all), which does not change the result; see agent/backtest/stress/run.py.
+
+    A test of a few seconds runs in this process. Raises ConfigError if the options do not fit the prices, Retryable if a process died.
     """
     many = cores or available_cores()
 
@@ -485,7 +488,7 @@ def run_stress(prepared: PreparedStressTest, progress: Progress_of_stress | None
 
 
 def write_stress_report(found: StressResult, path: Path) -> tuple[Path, Path]:
-    """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError where nothing can be written."""
+    """Write the page, and its data as JSON beside it; return both paths. Raises ConfigError on failure."""
     return write_pages(stress_page(found), path)
 
 
@@ -505,7 +508,7 @@ def _number(text: str, option: str) -> Fraction:
     return Fraction(parse_raw(text, PLACES, option), 10**PLACES)
 
 
-# --- A search for a setting from what a command line says: prices and wishes as of a backtest, a grid, and how sure one has to be.
+# --- Parameter searches from command-line options: prices and spec of a backtest, a grid, and the required confidence.
 
 
 FEWEST_FOLDS, MOST_FOLDS = 1, 50
@@ -513,8 +516,10 @@ FEWEST_FOLDS, MOST_FOLDS = 1, 50
 
 @dataclass(frozen=True, slots=True)
 class TuneOptions:
-    """What is tried out, and how it is judged, as it is written. `calendar` is the interval of the rule that has to be beaten; an
-    allocator chooses anew every `rechoose` from the prices of `window`. `full` rules the fast kernel out.
+    """Options of a parameter search: the grid, and how settings are judged, as written.
+
+    `calendar` is the interval of the baseline rule. An allocator chooses anew every `rechoose` from the prices of `window`. `full` disables
+    the fast kernel.
     """
 
     band: str = ""
@@ -542,7 +547,7 @@ def prepare_tune(  # noqa: PLR0913
     native: str = "",
     names: str = "",
 ) -> TuneSpec:
-    """The search, checked before anything runs. With a config its limits hold, and its trigger and destination are those of the grid.
+    """Check and build the search before anything runs. A config's limits apply; the grid replaces its trigger and destination.
 
     Raises ConfigError naming the option.
     """
@@ -582,10 +587,11 @@ def run_tune(
     confirm: Callable[[WorkEstimate], bool] | None = None,
     progress: Progress_of_tune | None = None,
 ) -> TuneResult:
-    """Does the search, or goes on with the one in `folder`. `cores` 0 takes all; `scheduler` is the address of a Dask scheduler, which
-    gets the runs of the full step. `confirm` is asked where it takes longer than five minutes; None goes on unasked.
+    """Run the search, or resume the one in `folder`.
 
-    Raises Refused where the answer is no, Retryable for a scheduler or process that is lost, ConfigError for a folder of another search.
+    `cores` 0 takes all; `scheduler` is the address of a Dask scheduler, which gets the runs of the full step. `confirm` is called if it
+    takes longer than five minutes; None continues without asking. Raises Refused if declined, Retryable if a scheduler or process is lost,
+    ConfigError for a folder of another search.
     """
     many = cores or available_cores()
     if scheduler:
@@ -611,5 +617,5 @@ def run_tune(
 
 
 def write_tune_report(tuned: TuneResult, path: Path) -> tuple[Path, Path]:
-    """Writes the page, and beside it the same as JSON; returns both paths. Raises ConfigError where nothing can be written."""
+    """Write the page, and its data as JSON beside it; return both paths. Raises ConfigError on failure."""
     return write_pages(page_of_tune_report(tuned), path)

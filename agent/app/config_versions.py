@@ -1,4 +1,4 @@
-"""The config that an owner has confirmed, and the one that is there: what was changed by hand is told, and confirmed or refused."""
+"""Confirmation of the config: compare the file with the version its owner confirmed last, then confirm or refuse the changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Ask = Callable[[tuple[str, ...]], bool]
 
 
 def unconfirmed_changes(loaded: LoadedConfig, store: ConfigVersionStore) -> tuple[str, ...] | None:
-    """Lines that differ from the version that was confirmed last; None where it is that version, or none ever was."""
+    """Lines that differ from the version confirmed last; None if there is no difference, or none was ever confirmed."""
     before = store.confirmed_config()
     if before is None or before == loaded.digest:
         return None
@@ -35,16 +35,16 @@ def unconfirmed_changes(loaded: LoadedConfig, store: ConfigVersionStore) -> tupl
 
 
 def record_version(loaded: LoadedConfig, store: ConfigVersionStore, how: str) -> None:
-    """Writes this version down, unless it is the newest already and in the same way."""
+    """Record this version, unless it is already the newest with the same origin."""
     newest = store.configs(1)
     if not newest or (newest[0].digest, newest[0].how == NOTICED) != (loaded.digest, how == NOTICED):
         store.confirm_config(loaded.digest, int(time.time()), loaded.text, how)
 
 
 def require_trusted_config(agent: Agent) -> bool:
-    """For machines, that ask nobody (`--yes`): True where the config is the confirmed one, the first, or that of a local chain.
+    """Check the config without asking (`--yes`): True if it is the confirmed one, the first, or that of a local chain.
 
-    On a live chain a config that was changed by hand is written down as noticed, and Refused with what was changed.
+    On a live chain a config edited by hand is recorded as noticed, and Refused is raised with the changes.
     """
     loaded, store = agent.desk.loaded, agent.desk.store
     lines = require_unchanged(loaded, store)
@@ -53,7 +53,7 @@ def require_trusted_config(agent: Agent) -> bool:
 
 
 def require_unchanged(loaded: LoadedConfig, store: ConfigVersionStore) -> tuple[str, ...] | None:
-    """What was changed by hand, as `changed` tells it. On a chain that is not local it is written down as noticed, and Refused."""
+    """Return `unconfirmed_changes`. On a live chain, changes are recorded as noticed and Refused is raised."""
     lines = unconfirmed_changes(loaded, store)
     if lines is not None and not loaded.config.chain.local:
         record_version(loaded, store, NOTICED)
@@ -62,14 +62,15 @@ def require_unchanged(loaded: LoadedConfig, store: ConfigVersionStore) -> tuple[
 
 
 def unconfirmed_error(lines: tuple[str, ...]) -> Refused:
-    """These lines are nobody's wish yet."""
+    """Refusal that lists unconfirmed config changes."""
     verdict = Verdict("config", "; ".join(lines[:5]), "the version that its owner has confirmed", False)
     return Refused("the config was changed by hand and nobody has confirmed it", (verdict,), "trimtab edit --confirm shows it, and asks")
 
 
 def confirm_changes(agent: Agent, ask: Ask) -> bool:
-    """For people: what was changed is shown with the question, and a yes confirms both. Raises Edited where another version was
-    confirmed while it was asked: the yes was to neither.
+    """Ask the user: the changes are shown with the question, and a yes confirms both.
+
+    Raises ConfigChanged if another version was confirmed during the question: the yes applied to neither.
     """
     loaded, store = agent.desk.loaded, agent.desk.store
     known, lines = store.confirmed_config(), unconfirmed_changes(loaded, store) or ()
@@ -103,7 +104,7 @@ def list_versions(config: ConfigSource, limit: int = 20) -> Document:
 
 
 def show_version(config: ConfigSource, number: int) -> Document:
-    """One version, and what changed since the one before it; secrets and comments are in none. Raises ConfigError for no such number."""
+    """One version, and its changes against the one before, without secrets and comments. Raises ConfigError for an unknown number."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         found = list(store.configs(10_000))
     place = next((place for place, one in enumerate(found) if one.number == number), None)

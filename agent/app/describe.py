@@ -1,4 +1,4 @@
-"""Strategies as a document and in sentences; loads no chain."""
+"""Documents and sentences that describe steps and configs: exposure, strategies, parameters, triggers, tax. Loads no chain."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from agent.policy.triggers import rules
 from agent.reference import reference_prices
 from agent.units import BPS, Price, Value, decimal_text, price_text, value_text
 
-# --- Who sees a transaction before it is mined, and what a sandwich around it could take.
+# --- Visibility of a transaction before it is mined, and the most that a sandwich could take.
 
 
 PRIVATE, PUBLIC, EITHER = "private endpoint", "public mempool", "private endpoint, public mempool where it fails"
@@ -45,11 +45,11 @@ __all__ = ["Sandwich", "exposure", "plan_sandwich_loss", "sandwich", "submission
 
 @dataclass(frozen=True, slots=True)
 class Sandwich:
-    """`public` says whether others may see the transaction in time; on a local chain there are none.
+    """Sandwich exposure of a plan. `public` is True if others may see the transaction before it is mined; never on a local chain.
 
-    `at_most` of the plan's swaps, in numeraire base units, is exact for the plan (None: no plan, or a price is missing).
-    `at_most_bps` is that of the plan's turnover, rounded up. `by_limits` is what the limits let any plan lose. `profit_at_most`
-    is what anybody can earn with the plan, who also takes what it pays as fees, impact and skew whoever looks on.
+    `at_most` of the plan's swaps, in numeraire base units, is exact for the plan (None: no plan, or a price is missing). `at_most_bps` is
+    its share of the plan's turnover, rounded up. `by_limits` is the most that the limits let any plan lose. `profit_at_most` bounds the
+    profit of a searcher who also receives the plan's fees, impact and skew.
     """
 
     submission: str
@@ -61,20 +61,20 @@ class Sandwich:
 
 
 def submission(config: Config) -> str:
-    """Who gets the signed bytes."""
+    """Recipients of the signed bytes: public mempool, private endpoint, or either."""
     if not config.execution.submit_url.get_secret_value():
         return PUBLIC
     return EITHER if config.execution.submit_public_fallback else PRIVATE
 
 
 def exposure(config: Config) -> SandwichExposure:
-    """What the limits let a sandwich take of public transactions."""
+    """Sandwich exposure of public transactions by the limits."""
     limits = config.limits
     return sandwich_exposure(limits.plan_cost, limits.slippage, limits.turnover, limits.daily_turnover)
 
 
 def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
-    """What could be taken of the plan of a step."""
+    """Sandwich exposure of a step's plan."""
     plan = outcome.plan
     at_most = None if plan is None else plan_sandwich_loss(outcome.step_input, plan)
     bps = None if plan is None or at_most is None or plan.turnover <= 0 else math.ceil(at_most / plan.turnover * BPS)
@@ -84,7 +84,7 @@ def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
 
 
 def submission_text(config: Config) -> str:
-    """For the owner to confirm: who gets the bytes, and on a live chain what that could cost."""
+    """Text for the owner to confirm: who receives the bytes, and the possible cost on a live chain."""
     how = submission(config)
     return how if how == PRIVATE or config.chain.local else f"{how}: {exposure(config).words}; {APPROVAL_LEAK}"
 
@@ -93,7 +93,7 @@ Document = dict[str, Any]
 
 
 def netting_document(found: NettingResult | None, portfolio: Portfolio) -> Document | None:
-    """Who acts, what is exchanged inside and what that saves; None where one strategy has the whole wallet. Values in the numeraire."""
+    """Acting strategies, internal netting and its savings; None for a single strategy. Values in the numeraire."""
     if found is None:
         return None
 
@@ -121,7 +121,7 @@ def netting_document(found: NettingResult | None, portfolio: Portfolio) -> Docum
 
 
 def netting_sentences(found: NettingResult | None, step: StepInput) -> list[str]:
-    """The same in words; nothing where one strategy has the whole wallet."""
+    """Sentences of `netting_document`; empty for a single strategy."""
     told = netting_document(found, step.portfolio)
     if found is None or told is None:
         return []
@@ -139,7 +139,7 @@ def netting_sentences(found: NettingResult | None, step: StepInput) -> list[str]
 def strategy_document(
     one: StrategyBook, split: CapitalSplit, wish: StrategyAdjustment | None, due: Fraction, step: StepInput, prices: dict[str, Price]
 ) -> Document:
-    """One strategy: capital, share, unit value, return, Sharpe ratio, state, and what it holds."""
+    """One strategy: capital, share, NAV per share, return, Sharpe ratio, state, and holdings."""
     portfolio = step.portfolio
     decimals = portfolio.numeraire.decimals
     value = sum((raw * prices[token] for token, raw in one.holdings if raw), Fraction(0))
@@ -180,7 +180,7 @@ def strategy_document(
 
 
 def target_shares(step: StepInput) -> dict[str, Fraction]:
-    """Share of the capital that each strategy of the config should have; those of the config where the books are other ones."""
+    """Target share of capital of each strategy; those of the config if the books have other strategies."""
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
         return {}
@@ -190,9 +190,9 @@ def target_shares(step: StepInput) -> dict[str, Fraction]:
 
 
 def strategy_parameters(split: CapitalSplit | None, portfolio: Portfolio, chosen: Mapping[str, str]) -> dict[str, str]:
-    """What binds each strategy, and the split, in words by name; nothing where one strategy has the whole wallet.
+    """Parameters of each strategy and of the split, as text by name; empty for a single strategy.
 
-    `chosen` says by name how an allocator chooses its weights.
+    `chosen` describes by name how an allocator chooses its weights.
     """
     if split is None:
         return {}
@@ -223,14 +223,14 @@ def _bound(one: Strategy, portfolio: Portfolio, chosen: str) -> str:
     return "; ".join(parts)
 
 
-# --- Every parameter that binds what is about to be sent, in words, for the owner to confirm.
+# --- Parameters that bind a transaction, as text for the owner to confirm.
 
 
 NATIVE_LIMITS = ("gas_per_day", "native_floor", "native_top_up")
 
 
 def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, str]:
-    """By name. No secret is among them: URLs show as their operators."""
+    """Parameters by name, without secrets: URLs show as their operators."""
     chain, execution, reference = config.chain, config.execution, config.reference
     operators = sorted({endpoint.operator for endpoint in chain.rpc})
     numeraire, policy = portfolio.numeraire.label, build_policy(config)
@@ -300,7 +300,7 @@ def risk_text(table: RiskTable) -> str:
 
 
 def limit_text(name: str, value: int | str | list[str] | dict[str, int] | None, numeraire: str) -> str:
-    """A limit with its unit: shares in percent, gas prices in gwei, durations in seconds, the rest in coins."""
+    """Format a limit with its unit: shares in percent, gas prices in gwei, durations in seconds, the rest in coins."""
     if value is None or value is True:
         return "off" if value is None else "on"
     if isinstance(value, list):
@@ -329,12 +329,12 @@ def _key(config: Config) -> str:
     return "typed at a prompt" if wallet.prompt else "none"
 
 
-# --- What decides when to act, in words: the trigger, bands of single assets, the side, and when it looks next.
+# --- The trigger as text: bands, sides, and the time of the next review.
 
 
 @dataclass(frozen=True, slots=True)
 class TriggerView:
-    """`next_s` is when a schedule is due next, unix seconds, `next` the same in words; None: any look may act."""
+    """The trigger as text. `next_s` is the next due time of a schedule, unix seconds, `next` the same as text; None: any cycle may act."""
 
     words: str
     bands: str
@@ -347,7 +347,7 @@ class TriggerView:
 
 
 def trigger_view(step: StepInput, decided: DecisionResult) -> TriggerView:
-    """The policy that a step decided by."""
+    """View of the trigger and policy that a step was decided by."""
     policy = step.policy
     return TriggerView(
         words=rules.format_trigger(policy.trigger, step.portfolio),
@@ -365,7 +365,7 @@ def trigger_view(step: StepInput, decided: DecisionResult) -> TriggerView:
 
 
 def tax_document(step: StepInput, plan: Plan | None) -> dict[str, Any] | None:
-    """What each token would realise by the lot rule, and how the year stands; None without [tax]."""
+    """Gain that each token would realise by the lot rule, and the state of the year; None without [tax]."""
     tax, numeraire = step.history.tax, step.portfolio.numeraire
     if tax is None:
         return None
@@ -400,7 +400,7 @@ def tax_document(step: StepInput, plan: Plan | None) -> dict[str, Any] | None:
 
 
 def tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
-    """The same in a sentence; nothing without [tax] or without a plan that disposes of something."""
+    """Sentences of `tax_document`; empty without [tax] or without a plan that disposes of something."""
     found = tax_document(step, plan)
     if found is None or not found["disposals"]:
         return []
@@ -411,11 +411,11 @@ def tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     ]
 
 
-# --- One unexplained change of a balance as a document; loads no chain.
+# --- One external transfer as a document; loads no chain.
 
 
 def transfer_document(step: StepInput, flow: ExternalTransfer) -> dict[str, Any]:
-    """One flow; `id` is None while it is not written down, `told` while nobody has said what it was."""
+    """One transfer; `id` is None while it is not recorded, `told` (its kind) while it is not classified."""
     value = None if flow.value is None else value_text(flow.value, step.portfolio.numeraire.decimals)
     return {
         "id": flow.id or None,
@@ -434,7 +434,7 @@ def transfer_document(step: StepInput, flow: ExternalTransfer) -> dict[str, Any]
 
 
 def excluded_holdings(step: StepInput) -> list[dict[str, Any]]:
-    """What of the wallet is no part of the portfolio now, each with the reason; raw amounts as decimal strings."""
+    """Holdings that are not part of the portfolio now, each with the reason; raw amounts as decimal strings."""
     found = []
     for address, raw, why in balance_changes.excluded_amounts(step):
         token = step.portfolio.token(address)
@@ -443,8 +443,10 @@ def excluded_holdings(step: StepInput) -> list[dict[str, Any]]:
 
 
 def limit_prices(order: LimitOrder, step: StepInput) -> Document:
-    """The limit and the market's price, both ways round, in whole coins; `off_bps` is how far the limit is from the market, above zero
-    where it asks for more. The market's are None where a reference price is missing.
+    """The limit and the market's price, both ways round, in whole coins.
+
+    `off_bps` is the distance of the limit from the market, above zero if it asks for more. The market's are None if a reference price is
+    missing.
     """
     sold, bought = (step.portfolio.token(token) for token in (order.token_in, order.token_out))
     known = reference_prices(step).prices

@@ -1,4 +1,4 @@
-"""The embedded chain as a service: anvil with everything deployed, and a config that is ready for every command."""
+"""Local chains: a served anvil with everything deployed and a ready config, and the world of the demo."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ COOLDOWN = "10s"
 
 
 def serve_localchain(port: int, write_config: Path | None, tell: Callable[[Document], None]) -> None:
-    """Runs until SIGINT or SIGTERM; `tell` hears when everything is ready, the config's contracts pinned in its store.
+    """Serve until SIGINT or SIGTERM; `tell` is called once everything is ready and the config's contracts are pinned in its store.
 
-    Raises ConfigError when the port is taken, or when there is a config or store that no served chain has written.
+    Raises ConfigError if the port is taken, or if a config or store exists that no served chain has written.
     """
     if write_config is not None:
         _require_ours(write_config)
@@ -57,19 +57,19 @@ def serve_localchain(port: int, write_config: Path | None, tell: Callable[[Docum
 
 
 def move_market(port: int, moves: list[str]) -> Document:
-    """Moves the market of the chain that is served at `port`, such as WBTC=+30%. Raises ConfigError for what is no move or no chain."""
+    """Move the market of the chain served at `port`, such as WBTC=+30%. Raises ConfigError for an invalid move or no chain."""
     factors = market.parse_moves(moves)
     prices = market.request_move(port, factors)
     return {"moved": {symbol: f"{float(factor - 1) * 100:+g}%" for symbol, factor in factors.items()}, "prices_usd": prices}
 
 
 def store_beside(config: Path) -> Path:
-    """The store of a served chain's config: one of its own name."""
+    """Path of the store of a served chain's config, under its own name."""
     return config.with_suffix(".db")
 
 
 def _require_ours(config: Path) -> None:
-    """Nothing is overwritten but what a served chain wrote: a real wallet's config or journal never is."""
+    """Raise unless a served chain wrote the files: the config or journal of a real wallet is never overwritten."""
     if not config.parent.is_dir():
         raise ConfigError(f"--write-config {config}: {config.parent} is no folder", "make it first")
     if config.exists():
@@ -87,13 +87,13 @@ def _require_ours(config: Path) -> None:
 
 
 def unbalance(chain: LocalChain) -> None:
-    """Gives the wallet a portfolio that has drifted, so that the first rebalance has something to do."""
+    """Let the wallet's portfolio drift, so that the first rebalance has something to do."""
     for symbol, factor in DRIFT.items():
         chain.set_balance(symbol, floor_int(chain.balance(symbol) * factor))
 
 
 def publish(chain: LocalChain, path: Path) -> None:
-    """Pins the chain's contracts in the store beside `path`, then lets the config appear there.
+    """Pin the chain's contracts in the store beside `path`, then write the config there.
 
     A store of an earlier served chain is set aside: its nonces and blocks are not this chain's.
     """
@@ -112,7 +112,7 @@ def publish(chain: LocalChain, path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-# --- The world of `trimtab demo`: an embedded chain in this process, a portfolio on target, and one call that moves the market.
+# --- The world of `trimtab demo`: an embedded chain in this process, a portfolio on target, and a function that moves the market.
 
 
 SHARES = (LiquidityRange(None, None, 4_000), LiquidityRange(-1_500, 2_000, 3_500), LiquidityRange(-400, 300, 2_500))
@@ -137,13 +137,13 @@ FACTORS = {"WBTC": Fraction(116, 75), "WETH": Fraction(6, 5)}
 
 @dataclass(frozen=True, slots=True)
 class DemoWorld:
-    """A connected agent and the chain under it."""
+    """A connected agent and its chain."""
 
     agent: Agent
     chain: LocalChain
 
     def move_market(self) -> dict[str, str]:
-        """Moves every pool and feed; returns the moves in words by symbol."""
+        """Move every pool and feed; return the moves as text by symbol."""
         usd = self.chain.books.prices_usd
         self.chain.move_market({symbol: usd[symbol] * factor for symbol, factor in FACTORS.items()})
         return {symbol: f"{float(factor - 1) * 100:+.1f} %" for symbol, factor in FACTORS.items()}
@@ -151,7 +151,7 @@ class DemoWorld:
 
 @contextmanager
 def demo_world() -> Iterator[DemoWorld]:
-    """Starts everything; nothing remains of it afterwards."""
+    """Start everything, and remove all of it afterwards."""
     with open_eth_tester(SMALL_WORLD) as chain, tempfile.TemporaryDirectory(prefix="trimtab-demo-") as folder:
         for symbol, usd in START_USD.items():
             token = chain.tokens[symbol]

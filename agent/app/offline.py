@@ -1,4 +1,4 @@
-"""What would be done with values that are only written down: no chain, no config, the same mathematics as every step."""
+"""Offline evaluation: re-decide saved inputs and recorded steps, and answer what-if questions; no chain and no config."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ from agent.store import recorder
 from agent.store.recorder import RecordedStep
 from agent.units import BPS, Price, Token, Value, decimal_text, parse_bps, parse_raw, safe_label
 
-# --- Deciding again from a saved input: no chain, no store.
+# --- Re-deciding from a saved input: no chain, no store.
 
 
 MOST_DECIMALS = 255
@@ -66,17 +66,17 @@ WIDEST_SPACING = 16_383
 
 
 def input_text(step_input: StepInput) -> str:
-    """A StepInput as the text that `plan --save-input` writes."""
+    """StepInput as the text that `plan --save-input` writes."""
     return codec.dumps(step_input) + "\n"
 
 
 def plan_from_input(text: str) -> StepOutcome:
-    """The plan that the same input gave; guards that need evidence of the moment do not judge it. Raises ConfigError."""
+    """Plan of a saved input; guards that need live evidence are not run. Raises ConfigError."""
     return plan_from(codec.loads(StepInput, text))
 
 
 def plan_from(step_input: StepInput) -> StepOutcome:
-    """The same from an input that was read already, of whatever file."""
+    """Plan of a parsed input; guards that need live evidence are not run."""
     require_possible(step_input)
     try:
         return engine.evaluate_input(step_input, proposals.rebalance, None)
@@ -86,13 +86,13 @@ def plan_from(step_input: StepInput) -> StepOutcome:
 
 
 def require_possible(step: StepInput) -> None:
-    """Raises ConfigError for decimals that no contract answers, and for a tick spacing that no pool has: deciding would never be done."""
+    """Raise ConfigError for impossible decimals or tick spacings, with which a decision would not terminate."""
     _require_decimals(step)
     _require_spacing(step)
 
 
 def _require_decimals(step: StepInput) -> None:
-    """Powers of ten of them are taken exactly."""
+    """Check decimals: powers of ten of them are computed exactly."""
     portfolio = step.portfolio
     tokens = (portfolio.numeraire, *(asset.token for asset in portfolio.assets), *portfolio.hubs)
     for what, decimals in (*((one.address, one.decimals) for one in tokens), *((one.feed, one.decimals) for one in step.snapshot.feeds)):
@@ -101,7 +101,7 @@ def _require_decimals(step: StepInput) -> None:
 
 
 def _require_spacing(step: StepInput) -> None:
-    """Below zero a quote walks the ticks away from where it stands."""
+    """Check tick spacings: with a negative one a quote walks away from the price."""
     for pool in step.snapshot.pools:
         if isinstance(pool, V3Pool) and not 0 < pool.tick_spacing <= WIDEST_SPACING:
             raise ConfigError(
@@ -110,7 +110,7 @@ def _require_spacing(step: StepInput) -> None:
             )
 
 
-# --- Decides recorded steps again with the code of now, and says what is different. Reads files, and nothing else.
+# --- Replay of recorded steps with the present code, and their differences. Reads files, and nothing else.
 
 
 Document = dict[str, Any]
@@ -124,11 +124,11 @@ DECIDED = tuple(kind.__name__.lower() for kind in (Hold, Halt, Rebalance, Adjust
 
 
 def replay(folder: Path) -> Document:
-    """Every step in the folder, in the order of the files' names. Raises ConfigError where there is none to read.
+    """Replay every step in the folder, in the order of the files' names. Raises ConfigError if there is none to read.
 
-    Each is proposed again by what proposed it: the agent's strategy, or what its owner asked for ("asked" says which command). A
-    file that is no step is named, and the rest goes on. Guards that need evidence of the moment do not judge again: what is compared
-    is the decision with its reason, and the plan as it was made. "exit" is the exit code that says what was found.
+    Each is proposed again by its original request: the agent's strategy, or the owner's command ("asked" names it). A file that is not a
+    step is named, and the rest continues. Guards that need live evidence are not run: the decision with its reason and the plan are
+    compared. "exit" is the exit code of the result.
     """
     steps = [_replay_document(path) for path in _files(folder)]
     if not steps:
@@ -145,7 +145,7 @@ def replay(folder: Path) -> Document:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Names that end in .json, sorted; what lies in folders below is not looked at."""
+    """Files that end in .json, sorted; folders below are not searched."""
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(".json") and not entry.name.startswith("."))
     except OSError as error:
@@ -154,7 +154,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _replay_document(path: Path) -> Document:
-    """One file, whatever is in it."""
+    """Replay one file, whatever its content."""
     try:
         found = recorder.load_recorded_step(_read(path))
         require_possible(found.input)
@@ -165,7 +165,7 @@ def _replay_document(path: Path) -> Document:
 
 
 def _read(path: Path) -> str:
-    """The text of a regular file: no link is followed, and nothing is waited for."""
+    """Text of a regular file; links are not followed, and it never blocks."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
@@ -197,28 +197,29 @@ def _facts(step: RecordedStep) -> Document:
 
 
 def _compared(step: RecordedStep) -> Document:
-    """What is different now: the decision, its reason, the plan."""
+    """Differences of the decision, its reason and the plan."""
     if step.decision is None:
         return {"result": UNREADABLE, "why": "the step was interrupted before it decided"}
     if (propose := _proposer(step)) is None:
         return {"result": BY_HAND, "differs": [], "more": 0}
     try:
         differs = list(_differences(step, engine.evaluate_input_once(step.input, propose, None)))
-    except Exception as error:  # what was decided once, and cannot be any more, is told like any other difference
+    except Exception as error:  # an error where there was a decision is a difference like any other
         differs = [_difference("error", None, f"{type(error).__name__}: {printable_text(str(error))}")]
     return {"result": DIFFERENT if differs else SAME, "differs": differs[:MOST_SHOWN], "more": max(0, len(differs) - MOST_SHOWN)}
 
 
 def _proposer(step: RecordedStep) -> Proposer | None:
-    """What it was proposed by; None where its owner did it and nothing was proposed."""
+    """The proposer of the step; None if its owner acted and nothing was proposed."""
     if step.asked is None:
         return None if _is_manual(step) else proposals.rebalance
     return None if isinstance(step.asked, ManualAction) else proposals.proposer(step.asked)
 
 
 def _is_manual(step: RecordedStep) -> bool:
-    """Whether its owner asked for it, of a step that does not say: a swap, a payment, something taken back. A halt that was no halt in
-    the end took back.
+    """True if an old record without a request was the owner's act: a swap, a payment, a cancel or revocation.
+
+    A halt whose outcome is not a halt was a cancel.
     """
     swapped = step.plan is not None and isinstance(step.plan.decision, Rebalance) and step.plan.decision.by_hand
     return swapped or step.decision not in DECIDED or (step.decision == "halt" and step.outcome not in ("halt", "error"))
@@ -239,7 +240,7 @@ def _bare(plan: Plan | None) -> Any:
 
 
 def _between(place: str, before: Any, now: Any) -> Iterator[Document]:
-    """Every leaf in which two trees differ; a branch that only one has as a whole."""
+    """Yield every leaf in which two trees differ; a branch that only one has, as a whole."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
             yield from _between(f"{place}.{key}", before.get(key), now.get(key))
@@ -272,9 +273,9 @@ _NEW = History(None, None, Fraction(0), Fraction(0), 0, 0, None)
 
 @dataclass(frozen=True, slots=True)
 class AlertPrices:
-    """Prices at which an asset that moves alone leaves its band; None with the reason why no price does that.
+    """Prices at which an asset that moves alone leaves its band; None with the reason if no price does that.
 
-    Prices are multiples of the price now, unless one was given.
+    Prices are multiples of the present price, unless one was given.
     """
 
     low: Price | None
@@ -286,8 +287,10 @@ class AlertPrices:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """The answer. `trades` are what would be done, by symbol, in the unit of the values: nothing while it holds; `to_target` is
-    what it would take in any case. `drifts` are in units of 10^-18. `least` is the least total at which they work, at three gas prices.
+    """The what-if result. `trades` are by symbol, in the unit of the values, empty while it holds; `to_target` are the trades to the
+    targets.
+
+    `drifts` are in units of 10^-18. `least` is the minimum total at which these settings work, at three gas prices.
     """
 
     drifts: tuple[AssetDrift, ...]
@@ -306,12 +309,12 @@ class WhatIf:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What whoever chooses so many assets should know."""
+        """Warnings about the number of assets."""
         return tuple(minimum.asset_count_warnings(len(self.drifts)))
 
     @property
     def triggered(self) -> tuple[str, ...]:
-        """Symbols of what is outside its band."""
+        """Symbols outside their bands."""
         return tuple(drift.symbol for drift in self.drifts if self.banded and drift.outside)
 
 
@@ -328,9 +331,9 @@ def what_if(  # noqa: PLR0913
 ) -> WhatIf:
     """Drift, trades and alert prices, by the functions that every step decides with. Raises ConfigError naming the option.
 
-    `target`, `value` and `price` are SYMBOL=NUMBER with commas between; a bare number in `target` is percent. `band` is "10%rel" or
-    "5%abs" for all, and SYMBOL=… for one. `numeraire` is the symbol that values are counted in, which `only` needs;
-    `native` is the price of the native coin, for gas.
+    `target`, `value` and `price` are SYMBOL=NUMBER with commas between; a bare number in `target` is percent. `band` is "10%rel" or "5%abs"
+    for all, and SYMBOL=… for one. `numeraire` is the symbol that values are counted in, which `only` needs; `native` is the price of the
+    native coin, for gas.
     """
     targets = {symbol: target_bps(symbol, text) for symbol, text in parse_pairs(target, "--target").items()}
     values = {symbol: parse_raw(text, PLACES, f"--value {symbol}") for symbol, text in parse_pairs(value, "--value").items()}
@@ -362,7 +365,7 @@ def what_if(  # noqa: PLR0913
 
 
 def _least(drifts: tuple[AssetDrift, ...], whole: Threshold | None, numeraire: str, native: str) -> tuple[dict[str, Any], ...]:
-    """By the limits of a new config."""
+    """Minimum totals by the limits of a new config."""
     limits = starting_limits(Token("", numeraire or "USDC", 0))
     rows = [(one.symbol, one.target_bps, correction_drift(whole, one.target_bps, (one.band_low_bps, one.band_high_bps))) for one in drifts]
     coin = Fraction(parse_raw(native, PLACES, "--native"), 10**PLACES)
@@ -388,7 +391,7 @@ def _alerts(drifts: tuple[AssetDrift, ...], prices: Mapping[str, Fraction], band
 
 
 def parse_pairs(text: str, option: str) -> dict[str, str]:
-    """SYMBOL=TEXT with commas between, by symbol. Raises ConfigError naming the option."""
+    """Parse SYMBOL=TEXT pairs with commas between, by symbol. Raises ConfigError naming the option."""
     found: dict[str, str] = {}
     for part in text.split(","):
         symbol, equals, rest = (piece.strip() for piece in part.partition("="))
@@ -421,7 +424,7 @@ def _require_same(targets: Mapping[str, int], values: Mapping[str, int]) -> None
 
 
 def parse_bands(text: str, targets: Mapping[str, int]) -> tuple[Threshold | None, dict[str, Threshold]]:
-    """The band of all, both widths together where two are given, and those of single assets."""
+    """The band of all, with both widths if two are given, and those of single assets."""
     whole: Threshold | None = None
     own: dict[str, Threshold] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):

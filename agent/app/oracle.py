@@ -1,4 +1,4 @@
-"""How far back the pools remember prices, and letting one remember more: shown with its cost first, sent only when asked to."""
+"""Observations of V3 pools: report the length of their price history, and raise its capacity after confirmation."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ DECISION = "oracle"
 
 
 def decline_document(_: Document) -> bool:
-    """Confirms nothing."""
+    """Confirm nothing."""
     return False
 
 
 def observations(agent: Agent) -> Document:
-    """Every V3 pool that may be traded in: what it keeps, what would be enough for the window, whether its mean counts."""
+    """Every tradable V3 pool: its observation capacity, the capacity needed for the window, and the validity of its TWAP."""
     step = agent.step_input()
     pools = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool)]
     return {
@@ -51,10 +51,10 @@ def raise_observations(
     confirm: Callable[[Document], bool] = decline_document,
     progress: Progress = ignore_progress,
 ) -> Document:
-    """Lets a pinned pool keep `to` observations: the document before, and with `send` and a yes the transaction.
+    """Raise the observation capacity of a pinned pool to `to`: return the document, and with `send` and a yes send the transaction.
 
-    Raises ConfigError for a pool that is not traded in, a number that is no rise or too much at once; Refused for a pool that is
-    not pinned, and by gas limits, kill switch and signer like every transaction.
+    Raises ConfigError for a pool that is not traded, a number that is no increase or too much at once; Refused for a pool that is not
+    pinned, and by gas limits, kill switch and signer like every transaction.
     """
     step = agent.step_input()
     pool = _named_pool(step, _address(address))
@@ -72,7 +72,7 @@ def raise_observations(
 
 
 def _carry_out(agent: Agent, actors: StepActors, step: StepInput, document: Document, confirm: Callable[[], bool]) -> Document:
-    """The transaction through journal, signer and executor, like any other."""
+    """Send the transaction through journal, signer and executor, like any other."""
     journal, readers, step_id = agent.desk.store, agent.desk.readers, uuid.uuid4().hex[:12]
     if document["rises"] == 0:
         return {}

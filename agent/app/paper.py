@@ -1,4 +1,4 @@
-"""Paper trading: what it begins with, and where its books are."""
+"""Paper trading: create the paper wallet, and open an agent on the paper store."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ NATIVE_DECIMALS, VALUE_DECIMALS = 18, 18
 
 @dataclass(frozen=True, slots=True)
 class PaperStart:
-    """What the paper wallet begins with, as it is written: a `value` in whole coins of the numeraire, spread over the targets;
-    `amounts` as SYMBOL=NUMBER; or neither, then what the real wallet holds. `native` are coins for gas, beside the first two.
+    """Initial paper wallet, as written.
+
+    A `value` in whole coins of the numeraire, spread over the targets; or `amounts` as SYMBOL=NUMBER; or neither: the holdings of the real
+    wallet. `native` are coins for gas, beside the first two.
     """
 
     value: str = ""
@@ -37,7 +39,7 @@ class PaperStart:
 
     @property
     def told(self) -> bool:
-        """Whether it says anything."""
+        """True if an option was given."""
         return bool(self.value or self.amounts)
 
 
@@ -46,7 +48,7 @@ DEFAULT_START = PaperStart()
 
 
 def on_paper(config: ConfigSource) -> LoadedConfig:
-    """The config about its paper books, to be handed to what reads them. Raises ConfigError while there are none."""
+    """The config with its paper store, to read from. Raises ConfigError if there is no paper store yet."""
     loaded = replace(load_config(config), paper=True)
     if not wiring.store_file(loaded).is_file():
         raise ConfigError("there are no paper books yet", "trimtab paper begins them")
@@ -62,9 +64,9 @@ def open_paper(
     transports: Sequence[Transport] | None = None,
     record: Path | None = None,
 ) -> Iterator[Agent]:
-    """An agent that acts on paper. Its wallet begins once, at the first opening; `begin` may say with what. No key is read.
+    """Open an agent that acts on paper. Its wallet is created at the first opening, from `begin`. No key is read.
 
-    Raises ConfigError for a start that cannot be, or that comes too late.
+    Raises ConfigError for an invalid start, or one given after the first opening.
     """
     loaded = replace(load_config(config), paper=True)
     if begin.value and begin.amounts:
@@ -86,7 +88,7 @@ def open_paper(
 
 
 def always_confirm(_: StepOutcome) -> bool:
-    """Nobody need be asked: nothing is sent."""
+    """Confirm everything: nothing is sent."""
     return True
 
 
@@ -110,5 +112,5 @@ def _begun(agent: Agent, begin: PaperStart) -> PaperWallet:
 
 
 def _nothing() -> History:
-    """What a store remembers that was never used."""
+    """History of an unused store."""
     return History(None, None, Fraction(0), Fraction(0), 0, 0, None)

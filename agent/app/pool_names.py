@@ -1,4 +1,4 @@
-"""What pools are called where people read of them: by pair and fee, not by address."""
+"""Display names of pools: pair and fee instead of the address."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _POOL = re.compile("(?:pool )?(0x[0-9a-fA-F]{40})")
 
 
 def pool_names(step: StepInput) -> dict[str, str]:
-    """Names of the pools that were read, by address: WETH/USDC 0.05 %, V2 behind the pair of a V2 pool. No two have the same name."""
+    """Unique names of the pools that were read, by address: WETH/USDC 0.05 %, or V2 after the pair for a V2 pool."""
     portfolio = step.portfolio
 
     def quoted(token: str) -> int:
-        """How far behind in a pair: whatever else, the wrapped native coin, dollars, the numeraire."""
+        """Rank in a pair, later is higher: other tokens, the wrapped native coin, dollars, the numeraire."""
         money = token == portfolio.numeraire.address, any(unit in portfolio.token(token).label for unit in ("USD", "DAI"))
         return 3 if money[0] else 2 if money[1] else int(token == portfolio.wrapped_native)
 
@@ -28,7 +28,7 @@ def pool_names(step: StepInput) -> dict[str, str]:
 
 
 def replace_pool_addresses(text: str, names: Mapping[str, str], *, addresses: bool = False) -> str:
-    """The text with the names of pools in place of their addresses, or with both."""
+    """Replace the addresses of pools in the text by their names, or by both."""
 
     def name(found: re.Match[str]) -> str:
         known = names.get(found[1])

@@ -1,4 +1,4 @@
-"""A long run and everything that tells of it: each look as log line, figures, health and heartbeat; a look that hangs ends it."""
+"""A long run as a service: log lines, metrics, health, heartbeat and alerts of each cycle; a hanging cycle ends the process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from agent.policy.decide import DecisionResult
 from agent.ports import Clock
 from agent.units import BPS, value_text
 
-# --- One look of a run, as others want it: as figures, as log lines, and whether it was a good one.
+# --- One cycle of a run as figures, log lines and health.
 
 
 Fields = dict[str, object]
@@ -41,7 +41,7 @@ _BAD = (OutcomeKind.HALT, OutcomeKind.FAILED)
 
 
 def cycle_trouble(found: StepOutcome | TrimtabError, paused: bool) -> str:
-    """Why a look was no good, empty where it was. A guard that refuses does its work; what halts or fails needs eyes."""
+    """Problem of a cycle, empty if there is none. A refusal by a guard is normal; halts and failures need attention."""
     if isinstance(found, TrimtabError):
         return found.message
     if found.kind in _BAD and not (paused and found.kind is OutcomeKind.HALT):
@@ -50,7 +50,7 @@ def cycle_trouble(found: StepOutcome | TrimtabError, paused: bool) -> str:
 
 
 def cycle_figures(agent: Agent, found: StepOutcome | TrimtabError, took_s: float, paused: bool) -> CycleFigures:
-    """The look for Prometheus."""
+    """Prometheus figures of the cycle."""
     endpoints = [(str(one["operator"]), float(one["score"])) for one in agent.endpoints()]
     waiting = len(agent.desk.store.open_intents())
     if isinstance(found, TrimtabError):
@@ -74,7 +74,7 @@ def cycle_figures(agent: Agent, found: StepOutcome | TrimtabError, took_s: float
 
 
 def log_lines(agent: Agent, found: StepOutcome | TrimtabError, took_s: float) -> list[tuple[str, Fields]]:
-    """(event, fields) of the log: one for the look, one for each transaction."""
+    """(event, fields) of the log: one for the cycle, one for each transaction."""
     if isinstance(found, TrimtabError):
         return [("look failed", {**failure(found), "took_s": round(took_s, 3)})]
     numeraire = found.step_input.portfolio.numeraire
@@ -113,12 +113,12 @@ def summary(found: StepOutcome | TrimtabError) -> str:
 
 
 def failure(error: TrimtabError) -> Fields:
-    """An error as fields."""
+    """Log fields of an error."""
     return nonempty_fields(kind=type(error).__name__, message=error.message, remedy=error.remedy, exit=error.exit_code)
 
 
 def agent_fields(agent: Agent) -> Fields:
-    """Which agent runs here."""
+    """Log fields that identify the agent."""
     config = agent.desk.config
     return {
         **({"books": "paper"} if agent.desk.loaded.paper else {}),
@@ -130,7 +130,7 @@ def agent_fields(agent: Agent) -> Fields:
 
 
 def nonempty_fields(**fields: object) -> Fields:
-    """Fields without those that say nothing."""
+    """Fields without empty ones."""
     return {name: value for name, value in fields.items() if value not in (None, "", [], ())}
 
 
@@ -145,25 +145,25 @@ def _loss_share(step: StepInput, total: Fraction) -> float | None:
     return float(step.history.loss_24h / (total * limit / BPS)) if limit else float("inf")
 
 
-# --- How a long run ends when it is told to (SIGTERM, SIGINT): only where everything is written down, never in the middle.
+# --- Shutdown of a long run (SIGTERM, SIGINT): only where everything is recorded, never in the middle of an act.
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(KeyboardInterrupt):
-    """The run was told to stop and was at a place where it may. No `except Exception` on the way holds it up."""
+    """Raised when a requested stop is safe. Not an Exception, so that no `except Exception` catches it."""
 
 
 class StoppableClock:
-    """ports.Clock whose sleep ends with Stopped once the run was told to stop.
+    """ports.Clock whose sleep raises StopRequested once the run was asked to stop.
 
-    The agent sleeps only between looks and while a transaction that is in the journal waits for a block, so that what it
-    leaves is what the next run resumes. A second signal interrupts at once, and so does one while a question is asked.
+    The agent sleeps only between cycles and while a journaled transaction is pending, so the next run can resume. A second signal
+    interrupts at once, and so does one during a question.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
-        """`clock` is the machine's unless said."""
+        """Create the clock; `clock` is the machine's by default."""
         self._clock = clock or wiring.SystemClock()
         self._told = threading.Event()
         self._asking = False
@@ -174,23 +174,23 @@ class StoppableClock:
         return self._clock.now_s()
 
     def sleep(self, seconds: float) -> None:
-        """Waits, or raises Stopped."""
+        """Wait that many seconds, or raise StopRequested."""
         if self._watch is not None:
             self._watch.beat("waiting")
         if self._told.wait(seconds):
             raise StopRequested
 
     def check(self) -> None:
-        """Raises Stopped when it is time to."""
+        """Raise StopRequested if a stop was requested."""
         self.sleep(0)
 
     def watched(self, watch: Watchdog) -> None:
-        """From now on each sleep is a sign of life, and a question no silence."""
+        """Count each sleep as a sign of life from now on, and pause the watch during a question."""
         self._watch = watch
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Signals are heard inside. Call from the main thread."""
+        """Handle signals while inside. Call from the main thread."""
         before = {number: signal.signal(number, self._hear) for number in SIGNALS}
         try:
             yield
@@ -200,7 +200,7 @@ class StoppableClock:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """While inside, the first signal interrupts: nothing was done yet."""
+        """Let the first signal interrupt while inside: nothing was done yet."""
         self._asking = True
         try:
             with self._watch.asking() if self._watch is not None else nullcontext():
@@ -220,7 +220,7 @@ PASSWORD_ENV = "TRIMTAB_KEYSTORE_PASSWORD"  # noqa: S105 the variable's name
 
 @dataclass
 class Service:
-    """Hears what the run does and passes it on."""
+    """Receives the events of a run and forwards them to log, metrics, alerts and watch."""
 
     agent: Agent
     log: Log
@@ -244,13 +244,13 @@ class Service:
         self._loaded = self.agent.desk.loaded
 
     def heard(self, stage: str) -> None:
-        """What the run is about to do, as it tells its progress."""
+        """Handle a progress event: the stage that the run is about to enter."""
         if stage == READING_STAGE:
             self.began = time.monotonic()
         self.watch.beat(stage)
 
     def looked(self, found: StepOutcome | TrimtabError) -> None:
-        """One look is over. A defect of what is told here is told, and ends nothing; a store that fails does."""
+        """Handle the end of a cycle. A defect in reporting is logged and ends nothing; a failing store ends the run."""
         for tell in (self._tell, self._announce):
             try:
                 tell(found)
@@ -283,7 +283,7 @@ class Service:
             self.heartbeat.beat()
 
     def _announce(self, found: StepOutcome | TrimtabError) -> None:
-        """Hands what is worth telling to those who carry it; waits for nobody."""
+        """Queue the cycle's alerts for delivery, without waiting."""
         if self.alert_notifier is None:
             return
         self.failed_heartbeats_in_row, self.failed_heartbeats = (self.failed_heartbeats_in_row + 1 if self.failed_heartbeats else 0), 0
@@ -296,25 +296,24 @@ class Service:
             self.log.info("alert", about=told.kind.value, text=told.text)
 
     def ended(self, error: TrimtabError) -> None:
-        """The run ends by an error: the last that its owner hears of it."""
+        """Report that the run ends by an error."""
         self.log.error("ended", **failure(error))
         if self.alert_notifier is None:
             return
-        with suppress(Exception):  # the store may be what failed; then it is told without being written down
+        with suppress(Exception):  # the store may be what failed; then the alert is sent without being recorded
             self.alert_notifier.looked((alerting.run_ended_alert(error),), frozenset(), self.agent.desk.clock.now_s(), last=True)
             return
         self.alert_notifier.send_now(alerting.run_ended_alert(error), self.agent.desk.clock.now_s())
 
     def unrecorded(self, why: str) -> None:
-        """A step could not be written into its file; the run goes on without it."""
+        """Report that a step could not be written to its file; the run continues."""
         self.log.warning("record failed", why=why)
         self.unwritten = why
 
     def hung(self, why: str) -> NoReturn:
-        """Called from the watch's thread: says what hangs, and ends the process for its service manager to start it anew.
+        """Report the hanging stage and end the process, so that its service manager restarts it. Called from the watch's thread.
 
-        What was sent stands in the journal; this is no worse than a power failure between two acts, and milder than a run that
-        stands still for ever.
+        Sent transactions are in the journal; this is no worse than a power failure between two acts, and better than a run that hangs.
         """
         self.health.hangs(why)
         self.log.error("hung", what=why, exit=EXIT_HUNG)
@@ -327,9 +326,9 @@ class Service:
 
 @contextmanager
 def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False, log_format: Format | None = None) -> Iterator[Service]:
-    """Everything that tells of a run, up while inside. `log_format` goes before the config's; with `once` nothing listens.
+    """Run all reporting of a run while inside. `log_format` overrides the config's; with `once` no port is opened.
 
-    On paper there are log lines alone: no alerts, no heartbeat, nothing that listens, since those tell of the live agent.
+    On paper only log lines are written: alerts, heartbeat and endpoints are about the live agent.
     """
     table, paper = agent.desk.config.service, agent.desk.loaded.paper
     secrets = secrets_of(agent.desk.loaded)
@@ -347,7 +346,7 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
     def given_up(found: Delivery) -> None:
         log.warning("alert failed", target=found.letter.target, why=found.why, about=found.letter.kind.value)
 
-    url = None if paper else table.heartbeat()  # it would say that the live agent is well
+    url = None if paper else table.heartbeat()  # it would signal that the live agent is healthy
     heartbeat = None if url is None else Heartbeat(url, table.heartbeat_method, unheard)
     watch = Watchdog(table.hang_after, period_s=notifier.watchdog_s)
     announcer = None if paper else alerting.open_notifier(agent.desk.config.alerts, agent.desk.store, given_up)
@@ -372,7 +371,7 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
             health.stops()
             notifier.stopping()
             if announcer is not None:
-                with suppress(TrimtabError):  # what was delivered is told once more
+                with suppress(TrimtabError):  # delivered messages are sent once more
                     announcer.close()
             if heartbeat is not None:
                 heartbeat.settle()
@@ -380,12 +379,12 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
 
 
 def secrets_of(loaded: LoadedConfig) -> list[str]:
-    """Every secret that this process knows of from its config and environment; keys in a keyring never become text."""
+    """Every secret of this process from its config and environment; keys in a keyring never become text."""
     config = loaded.config
     found: list[str] = []
     for tell in (*(one.resolve for one in config.chain.rpc), config.service.heartbeat, config.execution.submit_url.get_secret_value):
         found += _optional_secret(tell)
-    names = () if loaded.paper else (config.wallet.key_env, PASSWORD_ENV)  # paper trading reads no key, not even to hide it
+    names = () if loaded.paper else (config.wallet.key_env, PASSWORD_ENV)  # paper trading reads no key, not even to redact it
     found += config.alerts.secrets()
     return found + [value for name in names if name and (value := os.environ.get(name))]
 
@@ -393,6 +392,6 @@ def secrets_of(loaded: LoadedConfig) -> list[str]:
 def _optional_secret(tell: Callable[[], Any]) -> list[str]:
     try:
         value = tell()
-    except ConfigError:  # told where it is needed
+    except ConfigError:  # reported where it is needed
         return []
     return [value] if value else []

@@ -1,4 +1,4 @@
-"""Withdrawals that the market gives in parts: what comes next, when, and a run that goes on with it and pays in the end."""
+"""Withdrawals in parts, as the market allows: schedule the next part, and let a run raise and finally pay them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ KINDS = {"refused": OutcomeKind.REFUSED, "failed": OutcomeKind.FAILED}
 
 
 def begun(store: Store, request: OwnerRequest, sale: StepOutcome, token: str) -> None:
-    """Writes down, before anything of it is sent, that a part is sold: a process that ends on the way neither makes the next one follow
-    at once nor leaves the rest to its owner. Nothing where the plan raises all that lacks.
+    """Record the sale of a part before anything of it is sent; does nothing if the plan raises the whole shortfall.
+
+    A process that ends on the way then neither starts the next part at once nor leaves the rest to its owner.
     """
     step, plan = sale.step_input, sale.plan
     if (every_s := step.limits.first_purchase_s) is None or plan is None or (short := proposals.shortfall_raw(step, plan, token)) <= 0:
@@ -37,7 +38,7 @@ def begun(store: Store, request: OwnerRequest, sale: StepOutcome, token: str) ->
 
 
 def record_part(store: Store, request: OwnerRequest, sale: StepOutcome, step: StepInput, token: str) -> str:
-    """Writes down that a sale for a withdrawal raised a part of it, and says what follows; empty where it was to raise all.
+    """Record the part that a sale raised, and describe the next one; empty if it was to raise all.
 
     `step` is that after the sale, with the withdrawal set aside.
     """
@@ -57,7 +58,7 @@ def record_part(store: Store, request: OwnerRequest, sale: StepOutcome, step: St
 
 
 def _done(step: StepInput, request: OwnerRequest, token: str) -> int:
-    """How many parts of it are raised, with one whose process ended before it was written down."""
+    """Number of parts raised, including one whose process ended before it was recorded."""
     return 0 if request.parts is None else withdrawals.counted(step, request.parts, token).done
 
 
@@ -66,7 +67,7 @@ def _until_s(request: OwnerRequest, now_s: int) -> int:
 
 
 def require_due(request: OwnerRequest | None, step: StepInput) -> None:
-    """Raises Refused while the next part of a withdrawal is not due; what only has to be paid waits for nothing."""
+    """Raise Refused while the next part of a withdrawal is not due; a pure payment is always due."""
     if request is None or request.parts is None or step.snapshot.head.timestamp_s >= request.parts.next_s:
         return
     token = next((one.token for one in request.payments if withdrawals.shortfall_raw(step, one.token) > 0), None)
@@ -79,7 +80,7 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
 
 
 def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
-    """Raises Refused while an earlier withdrawal in parts still lacks one of these tokens: its part would be raised at once."""
+    """Raise Refused while an earlier withdrawal in parts still needs one of these tokens: its part would be raised at once."""
     wanted = {*tokens}
     for claim in step.history.claims:
         if claim.parts is not None and claim.payment.token in wanted and withdrawals.shortfall_raw(step, claim.payment.token) > 0:
@@ -91,7 +92,7 @@ def require_alone(step: StepInput, tokens: Iterable[str]) -> None:
 
 
 def progress_document(parts: WithdrawalProgress) -> dict[str, Any]:
-    """How far a withdrawal in parts is; times in chain seconds."""
+    """Progress of a withdrawal in parts; times in chain seconds."""
     return {"count": parts.count, "done": parts.done, "next_s": parts.next_s, "until_s": parts.until_s, "words": _words(parts)}
 
 
@@ -104,7 +105,7 @@ def _has_shortfall(request: OwnerRequest, step: StepInput) -> bool:
 
 
 def is_next(request: OwnerRequest, step: StepInput) -> bool:
-    """Whether a run goes on with this withdrawal now: its next part is due, or its payment, and its time is not over."""
+    """True if a run continues this withdrawal now: its next part or its payment is due, and its time is not over."""
     if request.kind is not RequestKind.WITHDRAW or (parts := request.parts) is None:
         return False
     now_s = step.snapshot.head.timestamp_s
@@ -112,9 +113,9 @@ def is_next(request: OwnerRequest, step: StepInput) -> bool:
 
 
 def continue_withdrawal(agent: Agent, actors: StepActors | None, found: StepOutcome) -> StepOutcome:
-    """The outcome of a look; where it does nothing and a withdrawal in parts is due, that of its next part, or of its payment.
+    """Outcome of the cycle; if it does nothing and a withdrawal in parts is due, that of its next part or payment.
 
-    Its owner confirmed all of it once, with the first part. An exit goes before, and after its time a run leaves it to its owner.
+    Its owner confirmed all of it with the first part. An exit has priority, and after its time the run leaves it to its owner.
     """
     if actors is None or found.kind is not OutcomeKind.HOLD:
         return found
@@ -124,7 +125,7 @@ def continue_withdrawal(agent: Agent, actors: StepActors | None, found: StepOutc
     request = next((one for one in store.requests(1_000, open_only=True) if is_next(one, step)), None)
     if request is None or request.parts is None or every_s is None:
         return found
-    if _has_shortfall(request, step):  # whatever becomes of this try
+    if _has_shortfall(request, step):  # whatever the result of this attempt
         request = replace(request, parts=replace(request.parts, next_s=head.timestamp_s + every_s))
         store.record_parts_raised(request.id, request.parts)
     from agent.app.money.withdrawals import WithdrawalRun

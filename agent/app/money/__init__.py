@@ -1,1 +1,1 @@
-"""Money in, money out, the end."""
+"""Deposits, withdrawals, payments, emergency revocation and shutdown."""

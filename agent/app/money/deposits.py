@@ -1,4 +1,4 @@
-"""Investing more: what came to the wallet is recognised from the chain, taken for a deposit, and spread over what lacks."""
+"""Deposits: recognise transfers into the wallet, invest them after confirmation, and classify transfers by hand."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from agent.units import NATIVE
 
 @dataclass(frozen=True, slots=True)
 class InvestmentReport:
-    """What came, and the plan that invests it or what became of that. `outcome` is None where nothing came.
+    """New deposits, and the plan that invests them or its result. `outcome` is None without deposits.
 
-    `left` came too and is no part of it: portfolio.max_live_value has no room for it, or its owner named others. `told` says whether
-    the deposits are written down as such. `rest` is the top-up of which parts are still to come, None where all is invested.
+    `left` are deposits that are not invested: portfolio.max_live_value has no room for them, or the owner named others. `told` is True once
+    the deposits are recorded as such. `rest` is the top-up with slices still to come, None once all is invested.
     """
 
     step_input: StepInput
@@ -43,7 +43,7 @@ class InvestmentReport:
 
     @property
     def wallet(self) -> str:
-        """Where to send what shall be invested: the wallet is the agent's own, nobody else pays from here."""
+        """Address to deposit to: the agent's own wallet."""
         return self.step_input.snapshot.owner
 
 
@@ -53,11 +53,10 @@ Confirm = Callable[[InvestmentReport], bool]
 def invest(
     agent: Agent, *, only: Collection[int] = (), send: bool = False, confirm: Confirm, progress: Progress = ignore_progress
 ) -> InvestmentReport:
-    """Looks for what came since the books were last compared. With `send` and a yes it is a deposit, and is invested.
+    """Find deposits since the last comparison of balances. With `send` and a yes they are recorded and invested.
 
-    What fell stays for `trimtab flows`: it is no business of a deposit. Where portfolio.max_live_value has no room for all that came,
-    the oldest that fits is invested and the rest left alone; `only` names the flows to invest instead. Raises Refused where none
-    fits, ConfigError for a number that is no rise.
+    Losses stay for `trimtab flows`. If portfolio.max_live_value has no room for all deposits, the oldest that fit are invested and the rest
+    left alone; `only` names the transfers to invest instead. Raises Refused if none fits, ConfigError for a number that is not a deposit.
     """
     desk = agent.desk
     if not send:
@@ -94,7 +93,7 @@ def _invest_request(found: InvestmentReport) -> Invest:
 
 
 def _open_top_up(agent: Agent, outcome: StepOutcome) -> ExecutionProgress | None:
-    """What of the top-up is still to come; one that is whole is written down as ended."""
+    """The top-up with slices still to come; one that is complete is recorded as ended."""
     step = agent.desk.readers.step_input_at((outcome.after or outcome.step_input).snapshot)
     under = purchase.active_purchase(step)
     if under is None:
@@ -118,7 +117,7 @@ def _find_deposits(step: StepInput, only: Collection[int]) -> InvestmentReport:
 
 
 def _raw(step: StepInput, flows: tuple[ExternalTransfer, ...]) -> dict[str, int]:
-    """What came of each asset by these flows, base units; native coin counts as its wrapped token."""
+    """Base units of each asset that these transfers brought; native coin counts as its wrapped token."""
     came: dict[str, int] = {}
     for flow in flows:
         token = step.portfolio.wrapped_native if flow.token == NATIVE else flow.token
@@ -127,15 +126,16 @@ def _raw(step: StepInput, flows: tuple[ExternalTransfer, ...]) -> dict[str, int]
 
 
 def _confirm_deposits(agent: Agent, came: tuple[ExternalTransfer, ...]) -> None:
-    """On disk before anything of it is spent."""
+    """Record the deposits before anything of them is spent."""
     for flow in came:
         if flow.id:
             agent.desk.store.classify_transfer(flow.id, ExternalTransferKind.DEPOSIT, agent.desk.clock.now_s())
 
 
 def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReaders:
-    """Looks as if the owner had said already that what came are deposits. The rest that came is left alone whatever it is worth, so that
-    it neither is invested nor holds the investment back; falls stay as they are.
+    """Readers that treat these transfers as deposits before the owner has classified them.
+
+    Other deposits are left alone at any value, so that they are neither invested nor hold the investment back; losses stay as they are.
     """
     known, came = {flow.id for flow in (*found.came, *found.left)}, Counter[str]()
     for flow in found.came:
@@ -152,7 +152,7 @@ def _deposit_readers(readers: StepReaders, found: InvestmentReport) -> StepReade
     return replace(readers, assemble=assemble)
 
 
-# --- What came to the wallet and went from it without the agent: compared with the chain, listed, and told by the owner.
+# --- External transfers: compared with the chain, listed, and classified by the owner.
 
 
 Document = dict[str, Any]
@@ -164,7 +164,7 @@ NAMES = tuple(
 
 
 def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) -> Document:
-    """Compares balances with the books now, writes down what nobody explains, and lists it; `everything` what was told too."""
+    """Compare balances now, record unexplained changes, and list them; `everything` includes classified ones."""
     readers, store = agent.desk.readers, agent.desk.store
     snapshot = readers.reader.snapshot()
 
@@ -184,7 +184,7 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
 
 
 def confirm_transfers(config: Path | str, number: str, kind: str | None = None) -> Document:
-    """Writes down what open flows were, on the owner's word; `number` is an id or "all". Raises ConfigError for what does not fit."""
+    """Record the owner's classification of open transfers; `number` is an id or "all". Raises ConfigError if it does not fit."""
     if number != "all" and not number.isdecimal():
         raise ConfigError(f"flow: {number!r} is no number of a flow", "see trimtab flows, or write all")
     if kind is not None and kind not in NAMES:

@@ -1,4 +1,4 @@
-"""Every allowance that the wallet has given to a contract that is known here: shown, and set to zero."""
+"""Emergency commands: the hard pause, and revocation of every known allowance."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from agent.store.files.locks import LockHeld
 from agent.store.files.private_files import require_private
 from agent.venues import composer
 
-# --- The hard pause as a command: pauses at once, shows what it would take back, and takes it back when that is confirmed (T14).
+# --- The hard pause: pauses at once, shows what it would cancel and revoke, and does so once confirmed (T14).
 
 
 @dataclass(frozen=True, slots=True)
 class HardPauseReport:
-    """How far a hard pause came.
+    """Result of a hard pause.
 
-    `outcome` is None where nothing was sent by this command: `hard` tells whether the switch stands at hard, `held` who else
-    has the wallet and takes back instead.
+    `outcome` is None if this command sent nothing: `hard` is True if the switch is at hard, `held` names the process that has the wallet
+    and cancels instead.
     """
 
     reason: str
@@ -51,10 +51,10 @@ def pause_hard(
     confirm: Callable[[OpenExposure], bool],
     progress: Progress = ignore_progress,
 ) -> HardPauseReport:
-    """Pauses softly before anything else, so that nothing leaves while the chain is read and the owner thinks.
+    """Pause softly first, so that nothing is sent while the chain is read and the owner decides; then pause hard.
 
-    With `send` and a yes (`sure`: without asking, and then even before the chain is read) the switch goes to hard, and what
-    waits and may be taken is taken back: here, or by a run once it has the wallet.
+    With `send` and a yes (`sure`: without asking, even before the chain is read) the switch goes to hard. Pending transactions are then
+    cancelled and allowances revoked: here, or by a run once it has the wallet.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config, guarded=False)
     with ExitStack() as stack:
@@ -78,7 +78,7 @@ def pause_hard(
 
 @dataclass(frozen=True, slots=True)
 class OpenAllowance:
-    """What one contract may take of one token, base units; `raw` is None where the token does not say."""
+    """Allowance of one contract for one token, base units; `raw` is None if the token does not report it."""
 
     token: str
     label: str
@@ -89,7 +89,7 @@ class OpenAllowance:
 
 @dataclass(frozen=True, slots=True)
 class RevocationReport:
-    """`state` is clear (nothing may be taken), planned, declined, revoked, or failed with the `reason`."""
+    """Result of a revocation. `state` is clear (no allowances), planned, declined, revoked, or failed with the `reason`."""
 
     found: tuple[OpenAllowance, ...]
     state: str
@@ -105,9 +105,9 @@ def revoke(
     confirm: Callable[[RevocationReport], bool],
     progress: Progress = ignore_progress,
 ) -> RevocationReport:
-    """Asks each token what routers, managers and Permit2 may take, and with `send` and a yes sets it to zero, one by one.
+    """Read the allowances of routers, managers and Permit2 for each token; with `send` and a yes set them to zero, one by one.
 
-    `tokens` are symbols or addresses; all of the config unless said. Raises ConfigError for one that is none of the config.
+    `tokens` are symbols or addresses; all of the config by default. Raises ConfigError for a token that the config does not list.
     """
     wanted = [agent.token(name, "TOKEN").address for name in tokens] or list(agent.desk.tokens)
     found = _open_allowances(agent, wanted)
@@ -125,7 +125,7 @@ def revoke(
         asked = {(one.token, one.spender) for one in found if one.raw}
         present_now = [
             one for one in _open_allowances(agent, wanted) if one.raw and (one.token, one.spender) in asked
-        ]  # a run may have been quicker
+        ]  # a run may have been faster
         zero = [Approval(one.token, one.spender, 0, one.label, one.holder) for one in present_now]
         sent, troubles = retreat.revoke_allowances(actors, step_id, step, zero)
         current_step_input(desk.readers, desk.store)
@@ -146,7 +146,7 @@ def _open_allowances(agent: Agent, tokens: Sequence[str]) -> tuple[OpenAllowance
 
 
 def _holders(agent: Agent) -> dict[str, str]:
-    """Contracts that may ever have been allowed something, by address, with what they are."""
+    """Contracts that may ever have received an allowance, by address, with their role."""
     config = agent.desk.config
     v2, v3 = config.venues.uniswap_v2, config.venues.uniswap_v3
     found = {PERMIT2: "Permit2"}

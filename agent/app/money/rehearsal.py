@@ -1,4 +1,4 @@
-"""A rehearsal before real money moves: the smallest trade that the limits let through, there and back, against what was predicted."""
+"""Test trade before real money moves: the smallest round trip that the limits allow, compared with its prediction."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ ROOM = Fraction(104, 100)
 
 @dataclass(frozen=True, slots=True)
 class RehearsalLeg:
-    """One way. Amounts in base units, gas in units, `gas_value` and `lost` in numeraire base units at the prices before it.
+    """One way of the round trip. Amounts in base units, gas in units, `gas_value` and `lost` in numeraire base units at the prices before.
 
-    `slippage_bps` is what was got below the prediction.
+    `slippage_bps` is the shortfall against the prediction.
     """
 
     sold: Token
@@ -44,8 +44,10 @@ class RehearsalLeg:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """`state` is planned, declined, refused, done or failed. `cost` is all that both ways cost, gas of approvals included, against
-    `predicted`, both in numeraire base units. The swaps are by hand: no part of the strategy's performance.
+    """Result of the test trade. `state` is planned, declined, refused, done or failed.
+
+    `cost` is the total of both ways, gas of approvals included, against `predicted`, both in numeraire base units. The swaps count as made
+    by hand: they are not part of the strategy's performance.
     """
 
     outcomes: tuple[StepOutcome, ...]
@@ -57,7 +59,7 @@ class Rehearsal:
 
     @property
     def step_input(self) -> StepInput:
-        """What the first way was planned from."""
+        """Input that the first way was planned from."""
         return self.outcomes[0].step_input
 
 
@@ -69,7 +71,7 @@ def rehearse_trade(
     confirm: Callable[[Rehearsal], bool],
     progress: Progress = ignore_progress,
 ) -> Rehearsal:
-    """Buys the least of one asset for the numeraire and sells it again; the other way round where the wallet has too little of it."""
+    """Buy the least of one asset for the numeraire and sell it again; the other way round if the wallet has too little of it."""
     home, other, first, raw = _first(agent, agent.step_input(), token)
     if not send or first.kind is not OutcomeKind.PLANNED or first.plan is None:
         return _shown(first)
@@ -82,7 +84,7 @@ def rehearse_trade(
     with wiring.open_actors(agent.desk, once, progress) as actors:
         actors.executor.reconcile()
         step = current_step_input(agent.desk.readers, agent.desk.store)
-        home, other, first, raw = _first(agent, step, token)  # the wallet may have been waited for
+        home, other, first, raw = _first(agent, step, token)  # time may have passed while waiting for the wallet
         if first.kind is not OutcomeKind.PLANNED:
             return _shown(first)
         there = engine.run_step(agent.desk.readers, Swap(home.address, other.address, raw), agent.desk.store, actors)
@@ -102,7 +104,7 @@ def rehearse_trade(
 
 
 def _first(agent: Agent, step: StepInput, token: str | None) -> tuple[Token, Token, StepOutcome, int]:
-    """What is sold first, for what, the plan of it, and how much."""
+    """Token sold first, token bought, its plan, and its amount."""
     home, other = agent.portfolio.numeraire, _other(agent, step, token)
     first, raw = _smallest(agent, step, home, other)
     if first.kind is not OutcomeKind.PLANNED and _free_value(step, other.address) > _free_value(step, home.address):
@@ -112,7 +114,7 @@ def _first(agent: Agent, step: StepInput, token: str | None) -> tuple[Token, Tok
 
 
 def _shown(first: StepOutcome) -> Rehearsal:
-    """What it would do: the way back costs about what the way there does."""
+    """Planned test trade: the way back is assumed to cost as much as the way there."""
     state = "planned" if first.kind is OutcomeKind.PLANNED else "refused"
     predicted = Fraction(0) if first.plan is None else 2 * first.plan.cost.total
     return Rehearsal((first,), (), state, first.reason, Fraction(0), predicted)
@@ -142,7 +144,7 @@ def _other(agent: Agent, step: StepInput, name: str | None) -> Token:
 
 
 def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tuple[StepOutcome, int]:
-    """The first of ever larger trades that every guard lets through; the last refusal where none is. With its amount."""
+    """The smallest of increasing trades that every guard allows, with its amount; the last refusal if there is none."""
     price = _price(step, sold)
     least = (step.limits.min_trade or Fraction(10**agent.portfolio.numeraire.decimals)) * ROOM
     most_raw = withdrawals.free_raw(step).get(sold.address, 0)
@@ -162,7 +164,7 @@ def _smallest(agent: Agent, step: StepInput, sold: Token, bought: Token) -> tupl
 
 
 def _exceeds_plan_cost(step: StepInput, sold: Token, bought: Token, raw: int) -> bool:
-    """Whether its plan alone says that limits.plan_cost refuses it: nobody has to be asked about that."""
+    """True if limits.plan_cost refuses the plan by its own figures, so that no evidence has to be read."""
     limit_bps = step.limits.plan_cost_bps
     try:
         plan = proposals.manual_swap(sold.address, bought.address, raw)(step).plan
@@ -172,7 +174,7 @@ def _exceeds_plan_cost(step: StepInput, sold: Token, bought: Token, raw: int) ->
 
 
 def _completed_leg(agent: Agent, outcome: StepOutcome, sold: Token, bought: Token, raw: int) -> RehearsalLeg:
-    """What one way did, by the receipt of its swap."""
+    """Result of one way, by the receipt of its swap."""
     (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
     receipt, plan = swap.receipt, outcome.plan
     if receipt is None or plan is None:
@@ -186,7 +188,7 @@ def _completed_leg(agent: Agent, outcome: StepOutcome, sold: Token, bought: Toke
 
 
 def _gas_value(outcome: StepOutcome) -> Value:
-    """Worth of the gas of all transactions, at the price before them."""
+    """Value of the gas of all transactions, at the price before them."""
     price = withdrawals.token_price(outcome.step_input, outcome.step_input.portfolio.wrapped_native) or Fraction(0)
     return sum((one.receipt.gas_cost_wei for one in outcome.transactions if one.receipt is not None), 0) * price
 

@@ -1,4 +1,4 @@
-"""The end of a bot: nothing waits any more, nobody may take anything, and where asked everything is sold and paid out."""
+"""Shuts the bot down: cancel pending transactions, revoke allowances, optionally sell everything and pay it out."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ PAYOUT_GAS = 60_000
 
 @dataclass(frozen=True, slots=True)
 class ShutdownReport:
-    """How far a stop came, or what it would do. `state` is planned, declined, refused, stopped, or unfinished with the `reason`.
+    """Result or preview of a shutdown. `state` is planned, declined, refused, stopped, or unfinished with the `reason`.
 
-    `waiting` is cancelled, `allowed` set to zero, `sale` the first plan that sells everything, `payments` what would be paid to
-    the request's address. `left` names what stays in the wallet though it was to be sold or paid.
+    `waiting` are the transactions to cancel, `allowed` the allowances to revoke, `sale` the first plan that sells everything, `payments`
+    the payments to the request's address. `left` names holdings that stay in the wallet though they were to be sold or paid.
     """
 
     step_input: StepInput
@@ -64,7 +64,7 @@ class ShutdownReport:
 
     @property
     def remedies(self) -> tuple[str, ...]:
-        """What its owner can do about each limit that says no."""
+        """Remedies for each limit that refuses."""
         return portfolio.payout_remedies(self.verdicts)
 
 
@@ -80,10 +80,10 @@ def stop(
     confirm: Confirm,
     progress: Progress = ignore_progress,
 ) -> ShutdownReport:
-    """Ends the bot, or with `send` False says what that would do. What was begun is gone on with; from its first durable write on
-    `run` and `rebalance` refuse until the owner resumes.
+    """End the bot, or preview it with `send` False. An unfinished shutdown is resumed.
 
-    Raises ConfigError where another end was begun already.
+    From its first durable write on, `run` and `rebalance` refuse until the owner resumes. Raises ConfigError if a different shutdown is
+    under way.
     """
     desk, address = agent.desk, None if send_to is None else parse_address(send_to, "--send-to")
     request = _open_stop(agent, to_stable, address)
@@ -100,7 +100,7 @@ def stop(
 
 
 def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerRequest | None:
-    """The stop that is under way, unless something else is asked for than it does."""
+    """The shutdown under way. Raises ConfigError if it differs from the one requested."""
     found = agent.desk.store.stopping()
     if found is None or found.state is not RequestState.OPEN:
         return None
@@ -129,18 +129,18 @@ def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> Shu
 
 
 class _ResumedDuringStop(Refused):
-    """The stop is not wanted any more."""
+    """Raised when the owner resumes the bot during its shutdown."""
 
 
 class _Shutdown:
-    """The acts of a stop, each of which finds by itself what is left to do, so that a process that ends anywhere may go on."""
+    """Acts of a shutdown. Each finds its remaining work by itself, so that a process that ends anywhere can be resumed."""
 
     def __init__(self, agent: Agent, actors: StepActors, request: OwnerRequest, shown: ShutdownReport) -> None:
         self._desk, self._actors, self._request, self._shown = agent.desk, actors, request, shown
         self._sent: list[Intent] = []
 
     def execute(self) -> ShutdownReport:
-        """Cancels, sells, revokes, pays, and says what came of it."""
+        """Cancel, sell, revoke and pay; return the report."""
         desk, request = self._desk, self._request
         try:
             self._actors.executor.cancel_pending("stopped by the owner")
@@ -164,7 +164,7 @@ class _Shutdown:
         return self._told(step, "stopped", "nothing waits and nobody may take anything; trimtab resume lets the bot go on")
 
     def _require_wanted(self) -> None:
-        """Raises _Resumed once its owner has let the bot go on, by another command: then nothing more is sold or paid for its end."""
+        """Raise _ResumedDuringStop once the owner has resumed the bot by another command: nothing more is sold or paid."""
         found = self._desk.store.stopping()
         if found is None or found.id != self._request.id:
             raise _ResumedDuringStop("the bot was resumed meanwhile; what was not sold and paid by then stays as it is")
@@ -180,7 +180,7 @@ class _Shutdown:
         return replace(self._shown, step_input=step, state=state, reason=reason, transactions=tuple(self._sent), left=left)
 
     def _end_orders(self, step: StepInput) -> None:
-        """Orders and corrections that wait over time wait no more."""
+        """End limit orders and gradual executions."""
         store, now_s, why = self._desk.store, step.snapshot.head.timestamp_s, "the bot was stopped"
         waiting = [order.id for order in store.orders() if order.state == "open"]
         waiting += [step.history.campaign.id] if step.history.campaign is not None else []
@@ -188,7 +188,7 @@ class _Shutdown:
             store.end_gradual_execution(one, "cancelled", why, now_s)
 
     def _sell(self) -> str:
-        """Until nothing more is sold; why it ended early, empty where it did not."""
+        """Sell until nothing is left to sell; return the reason for stopping early, else an empty text."""
         for _ in range(MAX_SALES):
             self._require_wanted()
             done = engine.run_step(self._desk.readers, SellEverything(), self._desk.store, self._actors)
@@ -214,7 +214,7 @@ class _Shutdown:
             raise Refused("; ".join(troubles), remedy="trimtab revoke tries them one by one")
 
     def _pay(self, to: str) -> None:
-        """Everything that is free; money that comes later is not part of it."""
+        """Pay out all free holdings; later deposits are not part of it."""
         for _ in range(4 * len(_free(current_step_input(self._desk.readers, self._desk.store))) + 1):
             payments = _free(current_step_input(self._desk.readers, self._desk.store))
             if not payments:
@@ -228,7 +228,7 @@ class _Shutdown:
 
 
 def _free(step: StepInput) -> tuple[Payment, ...]:
-    """What no reserve, gas money or position holds, each form of the native coin by itself; dust that is not worth its gas stays."""
+    """Holdings beyond reserves, gas money and positions, both forms of the native coin apart; without dust worth less than its gas."""
     step = balance_changes.restore_excluded(step)
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     native_wei = step.snapshot.native_wei - native_coin.floor_wei(step) - native_coin.margin_wei(step)

@@ -1,4 +1,4 @@
-"""Taking money out of a running bot: what is asked for is sold for, set aside, and paid to a confirmed address exactly once."""
+"""Withdrawals from a running bot: sell what is needed, set it aside, and pay a confirmed address exactly once."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from agent.policy import native_coin
 from agent.policy.cash_flows import withdrawals
 from agent.units import NATIVE, parse_raw
 
-# --- What a withdrawal is to pay, from what its owner wrote: one amount of one asset, or the same part of all.
+# --- Payments of a withdrawal, parsed from the owner's input: one amount of one asset, or the same share of all.
 
 
 def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None) -> Payment:
-    """One payment of one asset. Raises ConfigError for what is no asset, Refused where the whole portfolio is worth less."""
+    """One payment of one asset. Raises ConfigError for an unknown asset, Refused if the whole portfolio is worth less."""
     token = agent.portfolio.numeraire if name is None else agent.token(name, "--in")
     asset = next((one for one in step.portfolio.assets if one.token.address == token.address), None)
     if asset is None:
@@ -42,7 +42,7 @@ def single_payment(agent: Agent, step: StepInput, amount: str, name: str | None)
 
 
 def pro_rata_payments(agent: Agent, step: StepInput, amount: str) -> tuple[Payment, ...]:
-    """The same part of every asset, `amount` whole numeraire coins in all."""
+    """The same share of every asset, `amount` whole numeraire coins in all."""
     value = Fraction(_above_zero(parse_raw(amount, agent.portfolio.numeraire.decimals, "AMOUNT")))
     native = {asset.token.address for asset in step.portfolio.assets if asset.native}
     return tuple(Payment(token, raw, token in native) for token, raw in withdrawals.proportional_amounts(step, value).items())
@@ -64,11 +64,10 @@ UNMINED_STATES = (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST
 
 @dataclass(frozen=True, slots=True)
 class WithdrawalReport:
-    """A withdrawal as it stands: what it pays, the sale that comes first (None: enough is there), whether it may be paid, what was sent.
+    """State of a withdrawal: its payments, the sale that comes first (None: enough is there), its verdicts and transactions.
 
-    `state` is planned, declined, refused, reserved (set aside, paid to nobody), part (more has to be raised), paid, waiting (for
-    confirmations) or failed.
-    `request` is its number once it was confirmed.
+    `state` is planned, declined, refused, reserved (set aside, not paid), part (more has to be raised), paid, waiting (for confirmations)
+    or failed. `request` is its number once it was confirmed.
     """
 
     step_input: StepInput
@@ -83,13 +82,13 @@ class WithdrawalReport:
 
     @property
     def refused(self) -> bool:
-        """Whether a limit says no already."""
+        """True if a limit refuses already."""
         sold = self.sale is None or self.sale.kind is OutcomeKind.PLANNED
         return not sold or any(not verdict.passed for verdict in self.verdicts)
 
     @property
     def remedies(self) -> tuple[str, ...]:
-        """What its owner can do about each limit that says no."""
+        """Remedies for each limit that refuses."""
         return portfolio.payout_remedies(self.verdicts)
 
 
@@ -107,10 +106,10 @@ def withdraw(  # noqa: PLR0913
     confirm: Confirm,
     progress: Progress = ignore_progress,
 ) -> WithdrawalReport:
-    """Pays `amount` whole coins of one token (the numeraire unless said), or with `pro_rata` so much in value of every asset.
+    """Pay `amount` whole coins of one token (default the numeraire), or with `pro_rata` that value of every asset.
 
-    What lacks of the token is sold for, the most overweight assets first. Without `to` it stays in the wallet, set aside from the
-    portfolio, until it is paid or released. Raises Refused where there is less, ConfigError for what is not understood.
+    A shortfall is raised by selling the most overweight assets first. Without `to` it stays in the wallet, set aside from the portfolio,
+    until it is paid or released. Raises Refused if there is less, ConfigError for invalid input.
     """
     if pro_rata and token is not None:
         raise ConfigError("--in and --pro-rata cannot be combined", "use one of them")
@@ -124,7 +123,7 @@ def withdraw(  # noqa: PLR0913
     step = withdrawals.reserve_pending_deposits(agent.step_input())
     if not send:
         return asking(step).looked(step)
-    asking(step)  # what cannot be is refused before the wallet is waited for
+    asking(step)  # an impossible withdrawal is refused before waiting for the wallet
     with wiring.open_actors(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as actors:
         actors.executor.reconcile()
         asked = asking(_withdrawable_step(agent))
@@ -134,7 +133,7 @@ def withdraw(  # noqa: PLR0913
 def resume(
     agent: Agent, number: int, *, to: str | None = None, send: bool = False, confirm: Confirm, progress: Progress = ignore_progress
 ) -> WithdrawalReport:
-    """Goes on with an open withdrawal: what lacks is raised, what was not paid is paid; with `to` one that was only set aside."""
+    """Resume an open withdrawal: raise its shortfall, pay its unpaid part; with `to` one that was only set aside."""
 
     def asking(step: StepInput) -> WithdrawalRun:
         request = _open_request(agent, number)
@@ -157,8 +156,9 @@ def resume(
 
 
 def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> OwnerRequest:
-    """Takes a withdrawal back: what was not paid is part of the portfolio again. Raises Retryable while a payment of it is on its way,
-    Held while another process acts for the wallet: it may be paying.
+    """Release a withdrawal: its unpaid part returns to the portfolio.
+
+    Raises Retryable while a payment of it is in flight, LockHeld while another process acts for the wallet: it may be paying.
     """
     _open_request(agent, number)
     store = agent.desk.store
@@ -172,7 +172,7 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
 
 
 def _withdrawable_step(agent: Agent) -> StepInput:
-    """The newest step input; what came and nobody has explained is no part of what may be withdrawn."""
+    """The newest step input, without unexplained deposits, which cannot be withdrawn."""
     return withdrawals.reserve_pending_deposits(current_step_input(agent.desk.readers, agent.desk.store))
 
 
@@ -188,7 +188,7 @@ def _open_request(agent: Agent, number: int) -> OwnerRequest:
 
 
 class WithdrawalRun:
-    """One withdrawal on its way through look, confirmation, sale and payments."""
+    """One withdrawal from evaluation and confirmation to sale and payments."""
 
     def __init__(
         self, agent: Agent, payments: tuple[Payment, ...], to: str | None, request: OwnerRequest | None = None, sure: bool = False
@@ -200,7 +200,7 @@ class WithdrawalRun:
         self._sent: list[Intent] = []
 
     def looked(self, step: StepInput, sale: StepOutcome | None = None, state: str = "", reason: str = "") -> WithdrawalReport:
-        """How it stands at this step, with the sale that it needs."""
+        """Report of the withdrawal at this step, with the sale that it needs."""
         step = self._claimed(step)
         short = self._short(step)
         if sale is None and short is not None:
@@ -215,7 +215,7 @@ class WithdrawalRun:
         return found
 
     def confirmed(self, outcome: StepOutcome, confirm: Confirm) -> bool:
-        """The owner's answer to a sale; a yes is written down before anything is sent, and so is that a part is sold."""
+        """The owner's answer to a sale; a yes, and the sale of a part, are recorded before anything is sent."""
         if not self._sure:
             if outcome.kind is not OutcomeKind.PLANNED or not confirm(self.looked(outcome.step_input, outcome)):
                 return False
@@ -225,7 +225,7 @@ class WithdrawalRun:
         return True
 
     def execute(self, actors: StepActors, confirm: Confirm) -> WithdrawalReport:
-        """Sells, pays, and says what came of it."""
+        """Sell and pay; return the report."""
         step = self._claimed(_withdrawable_step(self._agent))
         portfolio.require_payout_allowed(self._verdicts(step))
         sale: StepOutcome | None = None
@@ -280,11 +280,11 @@ class WithdrawalRun:
 
     @property
     def _whole(self) -> tuple[Payment, ...]:
-        """Everything that it was ever to pay; `_payments` is what was not paid when this command began."""
+        """All its payments; `_payments` are those unpaid when this command began."""
         return self._payments if self.request is None else self.request.payments
 
     def _write(self, step: StepInput) -> None:
-        """On disk before anything leaves."""
+        """Record the request before anything is sent."""
         self._sure = True
         if self.request is None:
             self.request = self._desk.store.ask(RequestKind.WITHDRAW, self._payments, self._to, False, step.snapshot.head.timestamp_s)
@@ -292,17 +292,17 @@ class WithdrawalRun:
             self._desk.store.redirect(self.request.id, self._to)
 
     def _not_sold(self, step: StepInput, sale: StepOutcome) -> WithdrawalReport:
-        """Nothing came of a sale: a withdrawal that was begun with it and sold nothing is taken back; one of before stays set aside."""
+        """Report of a sale without effect: a withdrawal begun with it that sold nothing is released; an earlier one stays set aside."""
         state = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}.get(sale.kind, "refused")
         fresh = self._sure and not self._of_before and not any(intent.succeeded and intent.kind.value == "swap" for intent in self._sent)
         if fresh and self._number is not None:
             self._desk.store.end_request(self._number, RequestState.RELEASED, self._desk.clock.now_s())
-        elif self._sure and self.request is not None:  # the part that was begun is none
+        elif self._sure and self.request is not None:  # the part that was begun sold nothing
             self._desk.store.record_parts_raised(self.request.id, self.request.parts)
         return self.looked(step, sale, state, sale.reason)
 
     def _claimed(self, step: StepInput) -> StepInput:
-        """The step with this withdrawal set aside, written down or not."""
+        """The step with this withdrawal set aside, recorded or not."""
         if self.request is not None or any(claim.request == 0 for claim in step.history.claims):
             return step
         return withdrawals.reserve_claims(step, tuple(PendingPayment(0, payment) for payment in self._payments))
@@ -315,7 +315,7 @@ class WithdrawalRun:
         )
 
     def _short(self, step: StepInput) -> str | None:
-        """The token of this withdrawal that lacks something."""
+        """The token of this withdrawal that has a shortfall."""
         tokens = dict.fromkeys(payment.token for payment in self._payments)
         return next((token for token in tokens if withdrawals.shortfall_raw(step, token) > 0), None)
 
@@ -333,7 +333,7 @@ class WithdrawalRun:
         return portfolio.judge_payout_permission(step, payouts, self._desk.payouts, self._desk.switch.is_paused() is not False)
 
     def _to_unwrap(self, claim: PendingPayment) -> int:
-        """Wrapped coin that has to become native coin before it can be paid, its gas left."""
+        """Wrapped coin that has to be unwrapped before the payment, besides its gas."""
         step = _withdrawable_step(self._agent)
         there = step.snapshot.native_wei - native_coin.floor_wei(step) - native_coin.margin_wei(step)
         return min(max(0, claim.payment.raw - max(0, there)), native_coin.wrapped_raw(step))

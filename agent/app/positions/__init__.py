@@ -1,1 +1,1 @@
-"""Orders, liquidity and strategies that stand."""
+"""Conditional orders, liquidity positions and strategies."""

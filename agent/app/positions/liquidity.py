@@ -1,4 +1,4 @@
-"""Liquidity positions that the store does not know, or no longer should: taken over, or forgotten, on the owner's word."""
+"""Liquidity positions: report them, and adopt or forget those that the store does not know or should not count."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from agent.policy.liquidity.valuation import PositionReport
 from agent.reference import reference_prices
 from agent.units import BPS, Value
 
-# --- Liquidity positions: what each holds, cost and brought, what it stands to lose, and what the wallet holds besides that does not co
+# --- Report of liquidity positions: holdings, cost, income, exposure, and positions that do not count.
 
 
 @dataclass(frozen=True, slots=True)
 class LimitedSum:
-    """A sum over all positions against its limit, in shares of the portfolio; None where it is unknown or off."""
+    """A sum over all positions against its limit, in shares of the portfolio; None if unknown or off."""
 
     value: Value | None
     share: Fraction | None
@@ -39,7 +39,7 @@ class LimitedSum:
 
     @property
     def within(self) -> bool | None:
-        """Whether it keeps to its limit; None when that cannot be said."""
+        """True if it is within its limit; None if that is unknown."""
         if self.limit_bps is None:
             return True
         return None if self.share is None else self.share * BPS <= self.limit_bps
@@ -47,9 +47,9 @@ class LimitedSum:
 
 @dataclass(frozen=True, slots=True)
 class LiquidityReport:
-    """All of it. `portfolio_value` is None while something in the portfolio is unknown; `unreadable` says which positions and why.
+    """Report of all positions. `portfolio_value` is None while something in the portfolio is unknown; then `targets` is empty too.
 
-    `targets` is empty then too.
+    `unreadable` names positions that could not be read, with the reason.
     """
 
     step_input: StepInput
@@ -64,7 +64,7 @@ class LiquidityReport:
 
 
 def liquidity(agent: Agent) -> LiquidityReport:
-    """Reads the wallet's positions, the confirmed ones and the others. Nothing is written or sent."""
+    """Read the wallet's positions, confirmed and other ones. Nothing is written or sent."""
     step = agent.step_input()
     prices = reference_prices(step).by_token
     venue = agent.desk.config.venues.uniswap_v3
@@ -101,8 +101,9 @@ Document = dict[str, Any]
 
 
 def take_position(agent: Agent, number: str) -> Document:
-    """From here on the V3 position of that number counts like one that the agent opened. Raises ConfigError for one that is not
-    the wallet's, holds nothing, or counts already.
+    """Adopt the V3 position of that number: it counts like one that the agent opened.
+
+    Raises ConfigError for one that is not the wallet's, holds nothing, or counts already.
     """
     if not number.isdecimal():
         raise ConfigError(
@@ -141,13 +142,13 @@ def take_position(agent: Agent, number: str) -> Document:
 
 
 def _holds(agent: Agent, name: str) -> tuple[int, int]:
-    """What it would pay now: that is what it counts as having cost."""
+    """Its present principal, which counts as its cost."""
     position = next((one for one in agent.step_input().snapshot.positions if one.name == name), None)
     return (0, 0) if position is None else positions.principal(position)
 
 
 def forget_position(config: Path | str, which: str) -> Document:
-    """A position that the agent opened, or has found, no longer counts: `which` is the number of a V3 position, or a pair's address.
+    """Stop counting a position: `which` is the number of a V3 position, or a pair's address.
 
     Raises ConfigError for one that the store does not know.
     """

@@ -1,4 +1,4 @@
-"""Orders as their owner sees them, and what he says to them: arm, disarm, set."""
+"""Conditional orders for their owner: list, arm, disarm, set."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ ALL = "all"
 
 
 def standing_orders(agent: Agent) -> Document:
-    """Every order with its level, the price now, the distance between them, its stage and since when; writes nothing."""
+    """Every order with its level, the present price, the distance between them, and its stage with time; writes nothing."""
     step = agent.step_input()
     selling = any(order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders)
-    document = orders_document(agent.plan().step_input if selling else step)  # what a guard refuses shows in a plan alone
+    document = orders_document(agent.plan().step_input if selling else step)  # refusals by guards show in a plan only
     limits = [{**order_document(one), **limit_prices(one, step)} for one in agent.desk.store.orders() if one.state == "open"]
     return {**document, "limit_orders": limits}
 
 
 def orders_document(step: StepInput) -> Document:
-    """The same of a given step."""
+    """Document of the orders of a given step."""
     references, cannot = reference_prices(step), decision_at(step).stuck
     return {
         "block": step.snapshot.head.number,
@@ -57,9 +57,9 @@ def orders_document(step: StepInput) -> Document:
 
 
 def arm_orders(agent: Agent, subject: str) -> Document:
-    """Arms the orders of `subject` (a symbol, "portfolio" or "all") anew at the next look, so that what was out comes back in.
+    """Arm the orders of `subject` (a symbol, "portfolio" or "all") for the next cycle, so that exited assets return.
 
-    Raises ConfigError for a subject without orders, Refused where a level contradicts the price of now: nothing is written then.
+    Raises ConfigError for a subject without orders, Refused if a level contradicts the present price: nothing is written then.
     """
     step = agent.step_input()
     tokens = _tokens(step, subject)
@@ -76,9 +76,9 @@ def arm_orders(agent: Agent, subject: str) -> Document:
 
 
 def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -> Document:
-    """Takes the orders of `subject` out of force, of these kinds or all, until they are armed; what they kept out comes back in.
+    """Disarm the orders of `subject`, of these kinds or all, until they are armed; exited assets return.
 
-    Raises ConfigError where there is none.
+    Raises ConfigError if there is none.
     """
     step = agent.step_input()
     tokens, wanted = _tokens(step, subject), set(kinds or OrderKind)
@@ -92,8 +92,9 @@ def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -
 
 
 def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> Document:
-    """Writes levels into the config, "off" takes one away; refused where the new file would be. The new version counts as confirmed
-    where the one before did, so that a run takes it up.
+    """Write levels into the config, "off" removes one; raises like loading the new file would.
+
+    If the version before was confirmed the new one counts as confirmed too, so that a run takes it up.
     """
     text, changes = edit_order_levels(path, subject, levels)
     if changes:
@@ -132,7 +133,7 @@ def _waiting_order(terms: OrderTerms) -> ConditionalOrder:
 
 
 def _write(agent: Agent, keys: set[tuple[str, OrderKind]], changed: Sequence[ConditionalOrder]) -> None:
-    """Puts `changed` in the place of all orders of `keys`. Raises Retryable when a look of a running agent was faster."""
+    """Replace all orders of `keys` by `changed`. Raises Retryable if a cycle of a running agent was faster."""
     store = agent.desk.store
     found, turn = store.standing_orders()
     others = [order for order in found if order.key not in keys]
@@ -157,7 +158,7 @@ def _called(subject: str) -> str:
 
 
 def _reenabled(step: StepInput, known: Sequence[ConditionalOrder]) -> list[str]:
-    """What was out, or on its way, because of these."""
+    """Assets that were exited, or were exiting, because of these orders."""
     gone = [order.token for order in known if order.is_exit and order.stage in EXITED_STAGES]
     return [order_levels.order_subject(step.portfolio, token) for token in dict.fromkeys(gone)]
 
@@ -187,7 +188,7 @@ def _row(step: StepInput, order: ConditionalOrder) -> Document:
 
 
 def _terms(step: StepInput, terms: OrderTerms) -> str:
-    """As the config writes it."""
+    """Terms in the notation of the config."""
     if terms.share_bps is not None:
         return f"{terms.share_bps / 100:g}%"
     return _figure(step, terms.token, terms.price) or ""
@@ -198,7 +199,7 @@ def _subject(step: StepInput, token: str) -> str:
 
 
 def _figure(step: StepInput, token: str, price: Price | None) -> str | None:
-    """A price in whole coins of the numeraire; of the portfolio what a unit is worth."""
+    """A price in whole coins of the numeraire; for the portfolio its NAV per share."""
     if price is None:
         return None
     if token == PORTFOLIO:

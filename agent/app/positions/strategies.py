@@ -1,4 +1,4 @@
-"""Strategies over one wallet: how each stands, and the owner's word on their books."""
+"""Strategies over one wallet: report them, reconcile their books, and route transfers to them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def strategies(agent: Agent) -> Document:
 
 
 def take_over_strategies(agent: Agent, sure: Callable[[Document], bool]) -> Document:
-    """Makes the books agree with wallet and config, where they do not, once `sure` has said yes to how they would stand.
+    """Reconcile the strategy books with wallet and config, once `sure` has confirmed the result.
 
-    Strategies that are no more are closed and new ones opened, at reference prices and in kind; what nothing explains is shared
-    by capital. Raises ConfigError where there is nothing to do, Refused while a token is in quarantine.
+    Closed strategies are settled and new ones opened, at reference prices and in kind; unexplained holdings are shared by capital. Raises
+    ConfigError if there is nothing to do, Refused while a token is in quarantine.
     """
     desk, readers = agent.desk, agent.desk.readers
     snapshot = readers.reader.snapshot()
@@ -68,7 +68,7 @@ def take_over_strategies(agent: Agent, sure: Callable[[Document], bool]) -> Docu
 
 
 def route_transfers(config: Path | str, name: str) -> Document:
-    """From now on deposits and withdrawals are of that strategy; "all" shares them by capital. Raises ConfigError for an unknown name."""
+    """Assign later deposits and withdrawals to that strategy; "all" shares them by capital. Raises ConfigError for an unknown name."""
     loaded = load_config(config)
     names = [one.name for one in loaded.config.strategies]
     if name != "all" and name not in names:

@@ -1,1 +1,1 @@
-"""What was done: steps, transactions, ledger, prices, the store itself."""
+"""Reports from the store: steps, transactions, ledger, prices, and the store's file."""

@@ -1,4 +1,4 @@
-"""The double-entry ledger for its owner: profit and loss, what is in the books, whether they are sound; from the store alone."""
+"""Ledger reports from the store alone: profit and loss, entries, checks, tax, export."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MISSING = "needs the extra analysis: pip install 'trimtab[analysis]'"
 
 
 def daily_returns(parts: Sequence[ReturnPeriod]) -> list[float]:
-    """Return of each UTC day, what came and went left out; days without a look count as nothing happening."""
+    """Return of each UTC day, without external transfers; a day without a valuation returns zero."""
     days: dict[int, float] = {}
     for part in parts:
         if part.factor is not None:
@@ -83,7 +83,7 @@ LEDGERS_DAY_S, OLD_RATE_DAYS = 86_400, 31
 
 @dataclass(frozen=True, slots=True)
 class LedgerData:
-    """Everything that reports are made from."""
+    """Source data of all ledger reports."""
 
     loaded: LoadedConfig
     store: Store
@@ -109,7 +109,7 @@ class LedgerData:
 
 @contextmanager
 def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
-    """Opens the books. Raises ConfigError while no look has opened them."""
+    """Open the ledger. Raises ConfigError before the first cycle has opened it."""
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
         known = store.token_names()
@@ -120,7 +120,7 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
 
 
 def newest_step_input(store: Store) -> StepInput | None:
-    """What the newest step decided from."""
+    """Input of the newest step; None without one."""
     for line in store.steps(1):
         record = store.step(line.id)
         return None if record is None else codec.loads(StepInput, record.input_json)
@@ -128,7 +128,7 @@ def newest_step_input(store: Store) -> StepInput | None:
 
 
 def refresh_ledger(agent: Agent) -> None:
-    """Looks at the chain now and brings the books up to it; sends nothing."""
+    """Read the chain and bring the ledger up to date; sends nothing."""
     readers, store = agent.desk.readers, agent.desk.store
     snapshot = readers.reader.snapshot()
 
@@ -140,7 +140,7 @@ def refresh_ledger(agent: Agent) -> None:
 
 
 def pnl(config: ConfigSource, period: str = "all", benchmark: str | None = None, last: int = 12) -> Document:
-    """Profit and loss of each period, newest last. Raises ConfigError for an unknown period or benchmark, or empty books."""
+    """Profit and loss of each period, newest last. Raises ConfigError for an unknown period or benchmark, or an empty ledger."""
     with open_ledger_data(config) as found:
         if not found.valuations:
             raise ConfigError("the books hold no values yet", "run trimtab pnl --now, or trimtab run")
@@ -148,7 +148,7 @@ def pnl(config: ConfigSource, period: str = "all", benchmark: str | None = None,
         first, final = found.valuations[0], found.valuations[-1]
         spans = calendar_periods(period, first.chain_s, final.chain_s)[-min(last, MOST_PERIODS) :]
         told = [performance(found.entries, found.valuations, start, end, token) for start, end in spans]
-        taxed = found.taxed(numeraire_only=True)  # once for all periods: what a disposal realised does not depend on those after it
+        taxed = found.taxed(numeraire_only=True)  # once for all periods: the gain of a disposal does not depend on later ones
         blocks = {entry.id: entry.block for entry in found.entries}
         rows = [_period(found, one, span, taxed, blocks) for one, span in zip(told, spans, strict=True) if one is not None]
         return {
@@ -170,7 +170,7 @@ def pnl(config: ConfigSource, period: str = "all", benchmark: str | None = None,
 
 
 def check_books(config: ConfigSource, rebuild: bool = False) -> Document:
-    """Whether every entry balances and is what its transaction says; `rebuild` writes those anew that are not."""
+    """Check that every entry balances and matches its transaction; `rebuild` rewrites those that do not."""
     with open_ledger_data(config) as found:
         step = newest_step_input(found.store)
         unbalanced = [entry.id for entry in found.entries if book.unbalanced_tokens(entry)]
@@ -196,7 +196,7 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> Document:
 
 
 def compare_with_chain(agent: Agent) -> Document:
-    """What the ledger says of each balance and what the chain says, at one block."""
+    """Compare each balance of the ledger with the chain, at one block."""
     step = agent.step_input()
     held = {holding.token: holding.raw for holding in step.snapshot.holdings} | {NATIVE: step.snapshot.native_wei}
     stands = agent.desk.store.ledger_balances(step.snapshot.head.number)
@@ -210,7 +210,7 @@ def compare_with_chain(agent: Agent) -> Document:
 
 
 def open_books(config: Path | str, note: str) -> Document:
-    """Ends the book and begins one that opens at the chain's balances with the next look."""
+    """Close the current book and open one at the chain's balances of the next cycle."""
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
         made = store.open_book(wiring.SystemClock().now_s(), note)
@@ -281,14 +281,14 @@ def _period(found: LedgerData, one: Performance, span: tuple[int, int], taxed: T
 
 
 def _why_empty(valuations: Sequence[Valuation]) -> str:
-    """Why there is no period to tell of: each lies between two values."""
+    """Reason why there is no period: each needs two valuations."""
     if len(valuations) == 1:
         return f"the books hold one value so far, of {format_utc(valuations[0].chain_s)}; profit and loss lie between two"
     return "no period holds two values"
 
 
 def _tax(found: LedgerData) -> Document | None:
-    """What each calendar year realised by [tax], in its currency; None without it."""
+    """Gain realised in each calendar year by [tax], in its currency; None without it."""
     tax = found.loaded.config.tax
     if tax is None:
         return None
@@ -306,7 +306,7 @@ def _tax(found: LedgerData) -> Document | None:
 
 
 def _old_rate(found: LedgerData) -> str:
-    """The entry whose rate is the oldest, where it is older than a month: a table with gaps, or one that ends too early."""
+    """The entry with the oldest rate, if that is older than a month: the table has gaps, or ends too early."""
     table = read_rates(found.loaded)
     if table is None or not found.entries:
         return ""
@@ -325,7 +325,7 @@ def _by_token(found: LedgerData, disposals: Sequence[Disposal]) -> dict[str, str
 
 
 def _unrealised(taxed: TaxLotRun, at: Valuation) -> Value:
-    """What is held at its value, less what its lots had cost; what positions hold counts as what they hold now."""
+    """Value of the holdings less the cost of their lots; positions count with their present holdings."""
     cost = sum((lot.cost for lot in taxed.open()), Fraction(0))
     return at.value - cost
 
@@ -346,15 +346,16 @@ def _bps(value: Fraction | None) -> float | None:
     return None if value is None else round(float(value * BPS), 2)
 
 
-# --- Writes the books to files: rotki's generic CSV, plain CSV, Parquet.
+# --- Ledger export: rotki's generic CSV, plain CSV, Parquet.
 
 
 FORMATS = ("rotki", "csv", "parquet")
 
 
 def export(config: ConfigSource, kind: str, folder: Path | str, force: bool = False, native: str | None = None) -> Document:
-    """Writes all of the book into `folder`, which is made if it is not there; files are their owner's alone, none is overwritten
-    unasked. `native` is what rotki calls the chain's native coin, known of itself where that is ether. Raises ConfigError.
+    """Write the whole book into `folder`, created if missing; files are owner-only, and overwritten only with `force`.
+
+    `native` is rotki's name of the chain's native coin, known by default for ether. Raises ConfigError.
     """
     if not str(folder).strip():
         raise ConfigError("--out: it is empty", "name the folder to write to, for example books-2026")
@@ -376,7 +377,7 @@ def export(config: ConfigSource, kind: str, folder: Path | str, force: bool = Fa
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """RFC 4180 with Unix line ends; no cell that a spreadsheet would take for a formula (T17)."""
+    """RFC 4180 with Unix line ends; no cell that a spreadsheet would read as a formula (T17)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
@@ -405,7 +406,7 @@ def _rotki(found: LedgerData, native: str | None) -> tuple[ExportTable, ...]:
 
 
 def _parquet(sheet: ExportTable) -> bytes:
-    """Columns of text: base units and values are exact, and no Parquet integer holds 256 bits."""
+    """Parquet with text columns: base units and values are exact, and no Parquet integer holds 256 bits."""
     try:
         import polars
     except ImportError:

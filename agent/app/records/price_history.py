@@ -1,4 +1,4 @@
-"""Recorded prices: what is there, what a file brings, and what feeds and pools remember of the time before the agent looked."""
+"""Recorded prices: list, import from files, and fetch past prices of feeds and pools from the chain."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from agent.weights import choose
 from agent.weights.allocators import WeightBounds
 from agent.weights.returns import Returns
 
-# --- Closing prices from a CSV or Parquet file: which of its rows are prices of our tokens, each mistake named with its row.
+# --- Closing prices from a CSV or Parquet file: rows of our tokens, each mistake named with its row.
 
 
 COLUMNS = ("time", "symbol", "close")
@@ -42,7 +42,7 @@ LARGEST = 30
 
 @dataclass(frozen=True, slots=True)
 class PriceSeries:
-    """What a file holds of one token: prices per hour, oldest first, the usual distance of its rows, and its gaps."""
+    """Prices of one token in a file: one per hour, oldest first, the usual interval of its rows, and its gaps."""
 
     symbol: str
     points: tuple[PricePoint, ...]
@@ -54,7 +54,7 @@ class PriceSeries:
 
 @dataclass(frozen=True, slots=True)
 class PriceFile:
-    """All of it; `skipped` are symbols of others, `unit` says what closes are counted in."""
+    """All series of a file; `skipped` are symbols of other tokens, `unit` is the unit of the closes."""
 
     series: tuple[PriceSeries, ...]
     skipped: tuple[str, ...]
@@ -62,11 +62,11 @@ class PriceFile:
 
 
 def read_prices(path: Path, portfolio: Portfolio, names: Mapping[str, str], bar_s: int, now_s: int) -> PriceFile:
-    """Prices of the portfolio's tokens in its numeraire. `names` are symbols of the file with those of the config.
+    """Read prices of the portfolio's tokens in its numeraire. `names` are symbols of the file with those of the config.
 
-    A row's close holds `bar_s` after its time. Where the file has the numeraire's own closes, all others are divided by them;
-    else they are taken to be in the numeraire. Raises ConfigError for missing columns and packages, for times that go back or come
-    twice, and for closes that are no price.
+    A row's close is valid `bar_s` after its time. If the file has the numeraire's own closes, all others are divided by them; else they are
+    taken to be in the numeraire. Raises ConfigError for missing columns and packages, for times that go back or repeat, and for invalid
+    closes.
     """
     ours = {asset.token.symbol: asset.token for asset in portfolio.assets} | {hub.symbol: hub for hub in portfolio.hubs}
     strange = [name for name in names.values() if name not in ours]
@@ -116,7 +116,7 @@ def _series(
 
 
 def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
-    """(time, symbol, close) of each row. Raises ConfigError where the file cannot be read as a table with these columns."""
+    """(time, symbol, close) of each row. Raises ConfigError if the file cannot be read as a table with these columns."""
     try:
         polars: Any = import_module("polars")
     except ModuleNotFoundError:
@@ -128,7 +128,7 @@ def _rows(path: Path) -> Iterator[tuple[object, object, object]]:
             table = polars.read_parquet(path)
         else:
             table = polars.read_csv(path, infer_schema_length=0)
-    except (Exception, polars.exceptions.PanicException):  # no common base for what a broken file makes it raise
+    except (Exception, polars.exceptions.PanicException):  # its errors for a broken file have no common base
         raise ConfigError(f"{path.name} {why_unreadable(path)}", "write CSV or Parquet") from None
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
@@ -175,7 +175,7 @@ _KINDS = {PriceSource.FEED: FEED, PriceSource.TWAP: POOLS}
 
 @dataclass(frozen=True, slots=True)
 class _FetchedPrices:
-    """Prices of one token from one source, and why there are no more."""
+    """Prices of one token from one source, and the reason why there are no more."""
 
     token: Token
     source: str
@@ -184,7 +184,7 @@ class _FetchedPrices:
 
 
 def prices(agent: Agent) -> Document:
-    """What is recorded of each token, by source."""
+    """Recorded prices of each token, by source."""
     portfolio, spans = agent.portfolio, agent.desk.store.price_spans(agent.portfolio.numeraire.address)
     tokens, told = {token.address: token.label for token in _tokens(agent)}, {span.token for span in spans}
     return {
@@ -206,7 +206,7 @@ def prices(agent: Agent) -> Document:
 
 
 def import_prices(agent: Agent, path: Path, names: Sequence[str] = (), bar: str = "0s", check: bool = False) -> Document:
-    """Writes the closes of a file down where no price of that hour is known; with `check` only looks. Raises ConfigError."""
+    """Record the closes of a file for hours without a price; with `check` only report them. Raises ConfigError."""
     told = {}
     for name in names:
         theirs, equals, ours = name.partition("=")
@@ -235,10 +235,10 @@ def import_prices(agent: Agent, path: Path, names: Sequence[str] = (), bar: str 
 
 
 def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> Document:
-    """Asks the chain for prices at the end of each full hour of the last `back`, and writes down those of hours not known yet.
+    """Read prices at the end of each full hour of the last `back` from the chain, and record those of unknown hours.
 
-    From each token's feed, or the mean of its pinned pools, in the order of reference.kind, or from `source` alone. Answers count
-    that enough operators give alike. Raises ConfigError for a source or a time that is none.
+    From each token's feed, or the mean of its pinned pools, in the order of reference.kind, or from `source` alone. Answers need the
+    agreement of enough operators. Raises ConfigError for an invalid source or time.
     """
     if source is not None and source not in SOURCES:
         raise ConfigError(f"--source: {source!r} is unknown", f"choose from {', '.join(SOURCES)}")
@@ -276,7 +276,7 @@ def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> 
 
 
 def forget_prices(agent: Agent, source: str) -> Document:
-    """Removes what one source told; the agent's own looks are never removed. Raises ConfigError."""
+    """Delete the prices of one source; those of the agent's own cycles are never deleted. Raises ConfigError."""
     if source not in (FILE, *SOURCES):
         own = ": the agent's own looks stay" if source == AGENT_SOURCE else " is unknown"
         raise ConfigError(f"source: {source!r}{own}", f"choose from {', '.join((FILE, *SOURCES))}")
@@ -290,7 +290,7 @@ def _tokens(agent: Agent) -> list[Token]:
 
 
 def _by_feeds(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]) -> list[_FetchedPrices]:
-    """Token over numeraire by the rounds of both feeds that were the latest then, and young enough."""
+    """Token over numeraire by the latest rounds of both feeds at each time, if young enough."""
     numeraire = step.portfolio.numeraire
     unit, why = _rounds(agent, step, numeraire, ends_s[-1])
     found = []
@@ -307,7 +307,7 @@ def _by_feeds(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Se
 
 
 def _rounds(agent: Agent, step: StepInput, token: Token, since_s: int) -> tuple[tuple[tuple[int, Fraction], ...], str]:
-    """(chain time, USD) of the token's feed, oldest first, and why they do not reach back as far as asked."""
+    """(chain time, USD) of the token's feed, oldest first, and the reason if they do not reach back far enough."""
     feed = step.portfolio.feed(token.address)
     latest = next((one for one in step.snapshot.feeds if one.feed == feed), None)
     if feed is None or latest is None:
@@ -331,7 +331,7 @@ def _age_s(step: StepInput, token: Token) -> int:
 
 
 def _at(usd: Sequence[tuple[int, Fraction]], end_s: int, most_s: int) -> Fraction | None:
-    """What the feed said at that time; None before its first round and where it had not spoken for longer than counts."""
+    """The feed's answer at that time; None before its first round and if the round was too old."""
     place = bisect_right(usd, end_s, key=lambda one: one[0])
     if place == 0 or end_s - usd[place - 1][0] > most_s:
         return None
@@ -339,7 +339,7 @@ def _at(usd: Sequence[tuple[int, Fraction]], end_s: int, most_s: int) -> Fractio
 
 
 def _by_pool_twaps(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]) -> list[_FetchedPrices]:
-    """Mean prices over each hour of pinned pools, put together as reference prices are."""
+    """Mean prices over each hour of pinned pools, combined like reference prices."""
     pools = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool) and not means.pin_rejection(step, pool)]
     told: Mapping[int, tuple[V3Pool, ...]] = {}
     why = "" if pools else "no V3 pool is pinned"
@@ -358,11 +358,11 @@ def _by_pool_twaps(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_
     return [_FetchedPrices(token, POOLS, tuple(points[token.address]), "" if points[token.address] else lack) for token in tokens]
 
 
-# --- What the allocator would choose now, from which data and why, beside what was chosen last.
+# --- Weights that the allocator would choose now, with data and reasons, beside those chosen last.
 
 
 def weights(agent: Agent) -> Document:
-    """Writes nothing. Raises ConfigError where the config has no allocator."""
+    """Weights that the allocator would choose now; writes nothing. Raises ConfigError if the config has no allocator."""
     settings = agent.portfolio.weights
     if settings is None or settings.method is AllocationMethod.FIXED:
         raise ConfigError("portfolio.weights: the config has no allocator; targets are fixed", "see docs/weights.md")
@@ -455,5 +455,5 @@ def _correlations(step: StepInput, seen: Returns | None) -> dict[str, str]:
 
 
 def _turnover_bps(chosen: Allocation, standing: Allocation) -> int:
-    """Half of what weights move by in all, rounded up."""
+    """Half of the sum of absolute weight changes, rounded up."""
     return -(-sum(abs(bps - standing.bps(token)) for token, bps in chosen.weights_bps) // 2)

@@ -1,4 +1,4 @@
-"""What was done, and the kill switch: read from the store alone, without any chain."""
+"""Step history and the kill switch, from the store alone, without any chain."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from agent.store.store import Store
 
 
-# --- What past steps really cost, by the ledger, and how weights went over time; from the store alone.
+# --- Realised costs of past steps by the ledger, and weights over time; from the store alone.
 
 
 Document = dict[str, Any]
 
 
 class StepCosts:
-    """What transactions cost by their entries, and what tokens are called."""
+    """Costs of transactions by their ledger entries, and token names."""
 
     def __init__(self, store: Store) -> None:
         known = store.token_names()
@@ -57,7 +57,7 @@ class StepCosts:
         return {name: value_text(value, places) for name, value in parts.items()}
 
     def values(self, limit: int) -> list[Document]:
-        """The newest looks that were written down, newest first: the value of the managed portfolio, and each token's share of it."""
+        """The newest valuations, newest first: the value of the managed portfolio, and each token's share of it."""
         if self._names is None:
             return []
         names = self._names
@@ -72,21 +72,21 @@ class StepCosts:
         ]
 
 
-# --- Orders by hand that wait, and corrections over time, from the store alone: listed, and ended by name.
+# --- Limit orders and gradual executions, from the store alone: listed, and ended by id.
 
 
 LIMIT_DIGITS = 36
 
 
 def waiting_orders(config: Path | str) -> Document:
-    """Orders by hand and corrections over time, newest first, from the store alone."""
+    """Limit orders and gradual executions, newest first, from the store alone."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         orders = [order_document(order) for order in reversed(store.orders())]
         return {"orders": orders, "corrections": [execution_document(one) for one in store.gradual_executions()]}
 
 
 def cancel_waiting(config: Path | str, wanted: str) -> Document:
-    """Ends an order or a correction over time by its id; what is sent already is not taken back. Raises ConfigError."""
+    """End a limit order or gradual execution by its id; sent transactions are not undone. Raises ConfigError."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if not store.end_gradual_execution(wanted, "cancelled", "by its owner", int(time.time())):
             raise ConfigError(f"--cancel: {wanted!r} is no order that waits and no correction under way", "see trimtab limit")
@@ -94,7 +94,7 @@ def cancel_waiting(config: Path | str, wanted: str) -> Document:
 
 
 def execution_document(one: PastGradualExecution) -> Document:
-    """A correction over time as a document; values in numeraire base units as decimal strings of whole units."""
+    """A gradual execution as a document; values in numeraire base units as decimal strings of whole units."""
     under = one.underway
     begun = under.campaign
     return {
@@ -115,7 +115,7 @@ def execution_document(one: PastGradualExecution) -> Document:
 
 
 def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
-    """Of a past step: where a correction over time stood, and what rounds would have cost against one; nothing where there was neither."""
+    """Sentences of a past step: progress of its gradual execution, and cost of slices against one trade; empty without either."""
     numeraire, words = step.portfolio.numeraire, []
 
     def money(value: Value) -> str:
@@ -138,13 +138,14 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
 
 
 def order_document(order: LimitOrder) -> Document:
-    """An order by hand as a document."""
+    """A limit order as a document."""
     return {"id": order.id, "what": order.note, "until": utc(order.until_s), "state": order.state, "why": order.why}
 
 
 def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
-    """What `--limit` takes, coins of `bought` for one of `sold`, of a price in either unit: bought/sold or sold/bought. Rounded up, so
-    that nobody sells for less than was said. Raises ConfigError for another unit, or a price that is none.
+    """The `--limit` argument, coins of `bought` for one of `sold`, from a price in either unit: bought/sold or sold/bought.
+
+    Rounded up, so that no sale is below the stated price. Raises ConfigError for another unit or an invalid price.
     """
     price = Fraction(parse_raw(amount, LIMIT_DIGITS, "--price"), 10**LIMIT_DIGITS)
     if price == 0:
@@ -157,7 +158,7 @@ def at_price(amount: str, unit: str, sold: str, bought: str) -> str:
 
 
 def utc(seconds: int) -> str:
-    """A chain time for people."""
+    """Format a chain time for people."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -165,7 +166,7 @@ INTERRUPTED = "interrupted"
 
 
 def history(config: ConfigSource, limit: int = 20) -> Document:
-    """The newest steps with their transactions and what those cost, newest first; what all was worth, and weights, over time."""
+    """The newest steps with their transactions and costs, newest first; total value and weights over time."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         told = StepCosts(store)
         return {
@@ -187,7 +188,7 @@ def history(config: ConfigSource, limit: int = 20) -> Document:
 
 
 def explain(config: ConfigSource, step_id: str | None = None) -> Document:
-    """A past step in words, the newest unless one is named, re-decided from its stored input. Raises ConfigError for an unknown id."""
+    """Explain a past step (default the newest) in sentences, re-decided from its stored input. Raises ConfigError for an unknown id."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         if step_id is None:
             step_id = next((line.id for line in store.steps(1)), None)
@@ -240,7 +241,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> Document:
 
 
 def pause_by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
-    """Pauses by the file beside a store that cannot be opened. Raises that `error` where the file cannot be made either."""
+    """Pause by the file beside a store that cannot be opened. Raises `error` if the file cannot be created either."""
     file = pause_file(wiring.store_file(loaded))
     try:
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
@@ -250,7 +251,7 @@ def pause_by_file(loaded: LoadedConfig, error: TrimtabError) -> Path:
 
 
 def pause(config: Path | str, reason: str) -> Document:
-    """Stops everything that sends until `resume`. Where the store cannot be opened the file beside it does, and `store` says why."""
+    """Stop everything that sends until `resume`. If the store cannot be opened the file beside it pauses, and `store` has the reason."""
     loaded = load_config(config, guarded=False)
     with ExitStack() as stack:
         try:
@@ -262,7 +263,7 @@ def pause(config: Path | str, reason: str) -> Document:
 
 
 def resume(config: Path | str) -> Document:
-    """Lifts the pause, and a stop; what a stop has sold or paid stays sold and paid."""
+    """Lift the pause and a stop; sales and payments of the stop are not undone."""
     with wiring.open_store_offline(load_config(config)) as (store, switch):
         if (stopped := store.stopping()) is not None:
             store.end_request(stopped.id, RequestState.RELEASED, int(time.time()))
@@ -271,7 +272,9 @@ def resume(config: Path | str) -> Document:
 
 
 def _zone_words(found: ZoneView | None, step_input: StepInput) -> list[str]:
-    """What standing off cost, where each asset was left alone, and how the plan weighed; nothing without a zone."""
+    """Sentences on the no-trade zone: cost of risk off target, the interval of each asset, and the plan's trade-off; empty without a
+    zone.
+    """
     if found is None:
         return []
     portfolio = step_input.portfolio

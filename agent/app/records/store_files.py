@@ -1,4 +1,4 @@
-"""The store's file: copied while in use, put back, checked, brought to the present version; all without any chain."""
+"""The store's file: backup, restore, check and upgrade, without any chain."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Document = dict[str, Any]
 
 
 def backup_store(config: Path | str, target: Path, force: bool = False) -> Document:
-    """A consistent copy of the store, which may be in use. Raises ConfigError for a file that is there already."""
+    """Make a consistent copy of the store, which may be in use. Raises ConfigError if the file exists."""
     source = wiring.store_file(load_config(config))
     _require(source)
     return {"backup": str(target), "bytes": backup.backup(source, target, force)}
 
 
 def restore_store(config: Path | str, source: Path, force: bool = False) -> Document:
-    """Puts a backup in the store's place; nothing is sent from it before it is adopted. An earlier store is kept beside it."""
+    """Replace the store by a backup; nothing is sent from it before it is adopted. An earlier store is kept beside it."""
     loaded = load_config(config)
     chain, wallet = loaded.config.chain, loaded.config.wallet.address
     target = wiring.store_file(loaded)
@@ -35,7 +35,7 @@ def restore_store(config: Path | str, source: Path, force: bool = False) -> Docu
 
 
 def check_store(config: Path | str) -> Document:
-    """Reads every page of the store and compares what belongs together. Raises OperatorNeeded saying what is damaged."""
+    """Check every page of the store and its consistency. Raises OperatorNeeded with what is damaged."""
     path = wiring.store_file(load_config(config))
     _require(path)
     found = backup.inspect_store_file(path)
@@ -51,7 +51,7 @@ def check_store(config: Path | str) -> Document:
 
 
 def upgrade_store(config: Path | str) -> Document:
-    """Brings the store to the present version; a copy of before lies beside it. Every command does so when it opens an older one."""
+    """Migrate the store to the present version; a backup is kept beside it. Every command does so when it opens an older one."""
     loaded = load_config(config)
     _require(wiring.store_file(loaded))
     with _alone(loaded):
@@ -61,7 +61,7 @@ def upgrade_store(config: Path | str) -> Document:
 
 @contextmanager
 def _alone(loaded: LoadedConfig) -> Iterator[None]:
-    """While inside nobody acts for the wallet and no run serves it, not even between two looks: the file is changed under it."""
+    """Exclude other processes of the wallet, and runs between cycles too, while the file is replaced."""
     with service_lock(*wiring.lock_locations(loaded)), wallet_lock(*wiring.lock_locations(loaded)):
         yield
 

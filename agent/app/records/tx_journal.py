@@ -1,4 +1,4 @@
-"""The journal as the owner sees it: what was sent, what waits, settling it against the chain, taking back what waits."""
+"""The transaction journal for its owner: list, reconcile with the chain, cancel pending transactions."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ WHY = "cancelled by the owner"
 
 
 def transactions(config: LoadedConfig | Path | str, limit: int = 20, open_only: bool = False) -> Document:
-    """The newest transactions, newest first, with every move of each; from the store alone."""
+    """The newest transactions, newest first, with all transitions of each; from the store alone."""
     with wiring.open_store_offline(_loaded(config)) as (store, _):
         found = list(reversed(store.open_intents()))[:limit] if open_only else store.intents(limit=limit)
         return {"transactions": [_whole(store, intent) for intent in found], **_journal_document(store)}
 
 
 def pending_transactions(config: LoadedConfig | Path | str) -> Document:
-    """What a cancel would take back: sent or signed, and in no block as far as the store knows."""
+    """Transactions that a cancel would take back: sent or signed, and in no block as far as the store knows."""
     with wiring.open_store_offline(_loaded(config)) as (store, _):
         return {"transactions": [_line(intent) for intent in _unfinished(store)], **_journal_document(store)}
 
 
 def reconcile(agent: Agent, *, send: bool = False, progress: Progress = ignore_progress) -> Document:
-    """Settles the journal against the chain and books what was mined. With `send` what is lost or late is sent again or cancelled.
+    """Reconcile the journal with the chain and book mined transactions. With `send` lost or late ones are resent or cancelled.
 
-    Raises Refused when it should send while paused, OperatorNeeded for what only a person can resolve.
+    Raises Refused if it should send while paused, OperatorNeeded if the operator has to resolve something.
     """
     if send:
         _require_running(agent)
@@ -52,7 +52,7 @@ def reconcile(agent: Agent, *, send: bool = False, progress: Progress = ignore_p
 
 
 def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> Document:
-    """Takes the nonce back of everything that waits, and drops what was signed and never left; follows it to its end.
+    """Cancel every pending transaction at its nonce, drop those signed and never sent, and wait for the end.
 
     Raises Refused while paused or above the caps on gas money, OperatorNeeded for a cancel that the chain refuses.
     """
@@ -66,7 +66,7 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> Document:
 
 
 def _book(agent: Agent) -> int:
-    """Books what was mined and no budget knows yet; how many those were."""
+    """Book mined transactions that are in no budget yet; return how many."""
     desk = agent.desk
     unbooked = desk.store.unbooked()
     if not unbooked:
@@ -85,7 +85,7 @@ def _require_running(agent: Agent) -> None:
 
 
 def _unfinished(store: Store) -> Sequence[Intent]:
-    """Open transactions whose nonce no block has."""
+    """Open transactions whose nonce is in no block."""
     found = store.open_intents()
     mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
     return [intent for intent in found if intent.tx.nonce not in mined]

@@ -1,1 +1,1 @@
-"""Changes of the config, with their versions."""
+"""Config edits and their versions; profiles."""

@@ -1,4 +1,4 @@
-"""Changing a running bot: the edited config is validated whole, its transition planned and judged, then it is written."""
+"""Edit the config of a running bot: validate the new text, plan and judge the transition, then write it."""
 
 from __future__ import annotations
 
@@ -48,13 +48,15 @@ from agent.reference.checks import is_dollar
 from agent.store.files.private_files import require_private
 from agent.units import BPS, Token, ceil_int, decimal_text, value_text
 
-# --- Tokens that an edit takes in: their pools with liquidity and code, whether they move as they should, and what prices them.
+# --- Tokens that an edit adds: pools with liquidity and code, screen results, and price sources.
 
 
 @dataclass(frozen=True, slots=True)
 class NewTokens:
-    """`told` are lines about each token: its price with the source, and how it moved when it was tried. `rows` are the contracts as
-    `trimtab trust` shows them, pools with their `liquidity` in the numeraire; `backing` implementations of proxies.
+    """Tokens that an edit adds. `told` are lines about each: its price with the source, and the result of its screen.
+
+    `rows` are the contracts as `trimtab trust` shows them, pools with their `liquidity` in the numeraire; `backing` are implementations of
+    proxies.
     """
 
     told: tuple[str, ...] = ()
@@ -63,7 +65,7 @@ class NewTokens:
 
     @property
     def new(self) -> tuple[dict[str, str], ...]:
-        """What a yes pins: a contract that was pinned with other code before waits for `trimtab trust`."""
+        """Contracts that a yes pins; one that was pinned with other code waits for `trimtab trust`."""
         return tuple(row for row in self.rows if row["state"] == "new")
 
 
@@ -71,9 +73,9 @@ NO_NEW_TOKENS = NewTokens()
 
 
 def inspect_new_tokens(desk: wiring.AgentContext, before: LoadedConfig | None) -> tuple[wiring.AgentContext, NewTokens]:
-    """What the config takes in that `before` had not, and the desk with prices by means of their pools, as after a yes.
+    """Tokens that the edit adds to `before`, and the context with prices by their pools, as if confirmed.
 
-    Raises Refused for a token without price, one that does not move as it should, and an address without code.
+    Raises Refused for a token without price, one that fails the screen, and an address without code.
     """
     known = {one.address for one in before.config.portfolio.listed} if before is not None else set(desk.tokens)
     tokens = [address for address in desk.tokens if address not in known]
@@ -129,7 +131,7 @@ def _priced(step: StepInput, references: ReferencePrices, token: str, rows: Sequ
 
 
 def _liquidity(desk: wiring.AgentContext, references: ReferencePrices, pool: PoolState | None) -> str:
-    """What counts as its depth on both sides, in the numeraire where both have a price; empty for what is no pool."""
+    """Depth of the pool on both sides, in the numeraire if both have a price; empty without a pool."""
     if pool is None:
         return ""
     numeraire, sides = desk.portfolio.numeraire, (pool.token0, pool.token1)
@@ -140,12 +142,15 @@ def _liquidity(desk: wiring.AgentContext, references: ReferencePrices, pool: Poo
     return f"{value_text(value, numeraire.decimals, 0)} {numeraire.label}"
 
 
-# --- What the wallet holds of assets that an edit takes away: sold first where that pays its gas, else named and left.
+# --- Holdings of assets that an edit removes: sold first if worth the gas, else named and left.
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """`amount` in whole coins, "?" where the balance cannot be read. It is `dust` where its sale costs more gas than it brings."""
+    """A holding of a removed asset. `amount` is in whole coins, "?" if the balance cannot be read.
+
+    It is `dust` if its sale costs more gas than it brings.
+    """
 
     symbol: str
     amount: str
@@ -160,7 +165,7 @@ class Leftover:
 def find_leftovers(
     before: LoadedConfig | None, after: LoadedConfig, transports: Sequence[Transport] | None, clock: Clock | None
 ) -> list[Leftover]:
-    """What the wallet holds of assets of `before` that `after` has not. What has no price is no dust. Raises Retryable."""
+    """Holdings of assets of `before` that `after` removes. A holding without a price is not dust. Raises Retryable."""
     if before is None:
         return []
     kept = {asset.address for asset in after.config.portfolio.assets}
@@ -181,7 +186,7 @@ def find_leftovers(
 
 
 def leftover_lines(found: Sequence[Leftover], keep_holdings: bool) -> tuple[str, ...]:
-    """What stays in the wallet, in words. Raises Refused for what is worth its sale, unless it is to stay."""
+    """Lines for the holdings that stay in the wallet. Raises Refused for those worth selling, unless `keep_holdings`."""
     kept = [one for one in found if not one.dust]
     if kept and not keep_holdings:
         raise Refused(
@@ -201,10 +206,10 @@ FIXED = ("chain.chain_id", "wallet.address", "store.url")
 
 @dataclass(frozen=True, slots=True)
 class EditReport:
-    """An edit: the `changes` as lines, and the transition to its targets as one plan without limits of turnover (None: the targets
-    stay). `first` is its first part within those limits, where it goes in `rounds`.
+    """An edit: the `changes` as lines, and the transition to its targets as one plan without limits of turnover.
 
-    `state` is unchanged, planned, declined, or written; `warnings` are what its owner should know, `following` what to do next.
+    `transition` is None if the targets stay. `first` is its first slice within those limits, if it goes in `rounds`. `state` is unchanged,
+    planned, declined, or written; `warnings` are for the owner, `following` the next steps.
     """
 
     changes: tuple[str, ...]
@@ -237,13 +242,13 @@ def edit(  # noqa: PLR0913
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
 ) -> EditReport:
-    """Makes another text of the config and writes it once `confirm` says yes; without a `confirm` it only shows. With `pins` that
-    yes also trusts the new contracts of tokens that come in; where nobody has seen them (`unseen`), on local chains alone. Where
-    the wallet holds more than dust of what is taken away, the text of `sell_first` takes its place, if there is one.
+    """Validate an edited text of the config and write it once `confirm` says yes; without a `confirm` only report.
 
-    Raises ConfigError for a text that does not validate, Refused for a transition that breaks a limit (with `in_rounds` only if its
-    first round does), would halt the bot, or leaves a token behind that the wallet holds (unless `keep_holdings`). Then nothing is
-    written.
+    With `pins` a yes also trusts the new contracts of added tokens; if nobody reviewed them (`unseen`), on local chains alone. If the
+    wallet holds more than dust of a removed asset, the text of `sell_first` is used instead, if there is one.
+
+    Raises ConfigError for a text that does not validate. Raises Refused for a transition that breaks a limit (with `in_rounds` only if its
+    first slice does), would halt the bot, or leaves a held token behind (unless `keep_holdings`). Then nothing is written.
     """
     file = Path(path)
     text = _read(file)
@@ -289,8 +294,9 @@ def edit(  # noqa: PLR0913
 
 
 def accept_edit(found: EditReport, agent: Agent) -> bool:
-    """For machines, that ask nobody (`--yes`): raises Refused on a chain that is not local where the file was changed by hand before,
-    since who gave the edit may never have seen that.
+    """Accept without asking (`--yes`). Raises Refused on a live chain if the file was edited by hand before.
+
+    The caller of the edit may never have seen those changes.
     """
     if found.by_hand and not agent.desk.config.chain.local:
         raise config_versions.unconfirmed_error(found.by_hand)
@@ -308,7 +314,7 @@ def _read(file: Path) -> str:
 
 
 def _before(text: str, file: Path) -> LoadedConfig | None:
-    """The config as it was; None where that did not validate, which an edit may mend."""
+    """The config before the edit; None if it did not validate, which the edit may repair."""
     try:
         return load_config_text(text, file.resolve(), str(file))
     except ConfigError:
@@ -326,7 +332,7 @@ def _require_fixed(before: LoadedConfig | None, after: LoadedConfig) -> None:
 
 
 def _require_converted(before: Config, after: Config) -> None:
-    """Raises ConfigError where another coin becomes the numeraire and caps that are counted in it stay as they are."""
+    """Raise ConfigError if the numeraire changes and caps that are counted in it do not."""
     was, now = (
         next(Token(asset.address, asset.symbol, 18) for asset in config.portfolio.assets if asset.symbol == config.portfolio.numeraire)
         for config in (before, after)
@@ -351,7 +357,7 @@ def _value(loaded: LoadedConfig, key: str) -> object:
 
 
 def _planned_edit(agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bool, coming: Collection[str]) -> EditReport:
-    """What the edit changes and leads to; a yes pins what is `coming`. Raises Refused where that may not be."""
+    """Plan the edit's changes and transition; a yes pins the `coming` tokens. Raises Refused if it is not allowed."""
     loaded, desk = agent.desk.loaded, agent.desk
     changes = (
         (config_versions.unconfirmed_changes(loaded, desk.store) or ())
@@ -390,7 +396,7 @@ def _planned_edit(agent: Agent, before: LoadedConfig | None, in_rounds: bool, sa
 
 
 def _unlimited_readers(readers: StepReaders) -> StepReaders:
-    """Looks without the limits of turnover, and without what stops the bot for now, so that the whole transition is seen."""
+    """Readers without limits of turnover and temporary stops, so that the whole transition is planned."""
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         step = readers.assemble(snapshot, history)
@@ -401,7 +407,7 @@ def _unlimited_readers(readers: StepReaders) -> StepReaders:
 
 
 def _rounds(transition: StepOutcome, limit_bps: int | None) -> int:
-    """How many rebalances within limits.turnover the whole of it takes."""
+    """Number of rebalances within limits.turnover for the whole transition."""
     plan = transition.plan
     return 0 if plan is None else 1 if limit_bps is None else max(1, ceil_int(plan.turnover * BPS / (limit_bps * _whole(transition))))
 
@@ -416,7 +422,7 @@ def _failing(outcome: StepOutcome) -> list[Verdict]:
 
 
 def _notes(transition: StepOutcome, unpinned: Sequence[str]) -> tuple[str, ...]:
-    """What stands in the way of sending it now, and what stays undone."""
+    """Notes on guards that would refuse now, and on assets that stay off target."""
     passing = {"allowlist"} if unpinned else set()
     said = [f"{v.guard} would refuse now: {v.measured}, limit {v.limit}" for v in _failing(transition) if v.guard not in passing]
     if transition.kind is OutcomeKind.REFUSED and transition.plan is None:
@@ -426,7 +432,7 @@ def _notes(transition: StepOutcome, unpinned: Sequence[str]) -> tuple[str, ...]:
 
 
 def _dismiss_transfers(before: LoadedConfig | None, after: LoadedConfig, desk: wiring.AgentContext) -> None:
-    """What came unexplained of assets that the config no longer has is nobody's question any more: it stays in the wallet."""
+    """Classify open deposits of removed assets as gifts: they stay in the wallet and need no explanation."""
     gone = {one.address for one in ([] if before is None else before.config.portfolio.assets)}
     gone -= {one.address for one in after.config.portfolio.assets}
     for flow in desk.store.flows(1_000):
@@ -435,7 +441,7 @@ def _dismiss_transfers(before: LoadedConfig | None, after: LoadedConfig, desk: w
 
 
 def _write(file: Path, before: str, after: str) -> str:
-    """Puts the new text in the old one's place, all or nothing, and the old one beside it; both for their owner's eyes alone."""
+    """Replace the text atomically and keep the old one beside it; both owner-only."""
     backup = file.with_name(f"{file.name}.bak")
     if _read(file) != before:
         raise Refused(f"{file} changed during the edit; nothing was written", remedy="check the file and edit again")
@@ -445,11 +451,11 @@ def _write(file: Path, before: str, after: str) -> str:
 
 
 def confirm_as_it_is(text: str) -> str:
-    """For a file that was changed by hand and is to be confirmed."""
+    """Return the text unchanged, for a file edited by hand that is to be confirmed."""
     return text
 
 
-# --- An asset leaves a running bot by one command: target 0 %, sold to the last base unit, then taken out of the config. Each act finds
+# --- Removal of an asset by one command: target 0 %, sold to the last base unit, then removed. Each act finds its own remaining work.
 
 
 SALES = 12
@@ -458,8 +464,9 @@ SALES = 12
 
 @dataclass(frozen=True, slots=True)
 class RemovalReport:
-    """`edited` is what became of the config. `state` is that of the edit until it is written; then removed, or unfinished with `reason`
-    and how to go on, the asset at 0 %.
+    """Result of a removal. `edited` is the config edit; `state` is that of the edit until it is written, then removed or unfinished.
+
+    An unfinished one has the `reason` and the next step; the asset's target is 0 %.
     """
 
     edited: EditReport
@@ -485,9 +492,9 @@ def remove(  # noqa: PLR0913
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
 ) -> RemovalReport:
-    """Takes `changes.removes` away. What is held of them gets a target of 0 % first, and with `send` is sold at once and taken away.
+    """Remove `changes.removes`. Held assets get a target of 0 % first; with `send` they are sold at once and removed.
 
-    Raises what an edit raises, and Refused while the bot is stopped.
+    Raises like an edit, and Refused while the bot is stopped.
     """
 
     def change(changed: ConfigChanges, asked: Confirm | None) -> EditReport:
@@ -530,7 +537,7 @@ def _sold_out(
     clock: Clock | None,
     sent: list[Intent],
 ) -> tuple[bool, str]:
-    """Sells each as far as it goes; whether all may be taken away now, and what was said last."""
+    """Sell each as far as possible; return True if all may be removed now, and the last message."""
     told = ""
     with open_agent(path, transports=transports, clock=clock) as agent:
         agent.require_not_stopped()

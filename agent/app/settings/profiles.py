@@ -1,4 +1,4 @@
-"""Profiles: a portfolio's weights, trigger and limits into one file, and from one into a config, shown before anything is written."""
+"""Profiles: export a portfolio's weights, trigger and limits to a file, and import one into a config after review."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COUNTED_ELSE = "counted in another numeraire"
 
 
 def export_profile(config: Path | str, target: Path) -> Document:
-    """Writes the config's profile; never over a file that is there. Raises ConfigError."""
+    """Write the config's profile; never over an existing file. Raises ConfigError."""
     loaded = load_config(config)
     text, left_out = profile_text(loaded)
     try:
@@ -73,12 +73,11 @@ def import_profile(  # noqa: PLR0913
     in_rounds: bool = False,
     transports: Sequence[Transport] | None = None,
 ) -> Document:
-    """Takes a profile over into the config: what changes, and the transition, are shown to `confirm`, and written where it says
-    yes; without a `confirm` nothing is written. A config that no look was taken with yet goes without a transition where its
-    chain cannot be asked.
+    """Import a profile into the config: `confirm` sees the changes and the transition; without it nothing is written.
 
-    Raises ConfigError for whatever a profile may not carry, another chain, a token that is unknown, ambiguous or drawn like
-    another, and where the new config would be refused; Refused for a transition that may not be (agent/app/settings/editing.py).
+    A config without any cycle yet is written without a transition if its chain cannot be read. Raises ConfigError for content that a
+    profile may not have, another chain, a token that is unknown, ambiguous or displayed like another, and if the new config is invalid;
+    Refused for a transition that is not allowed (agent/app/settings/editing.py).
     """
     loaded = load_config(config)
     chain_id = loaded.config.chain.chain_id
@@ -136,7 +135,7 @@ def import_profile(  # noqa: PLR0913
 
 
 def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]) -> list[Document]:
-    """Every limit of the profile beside ours: taken where it is tighter and can be compared."""
+    """Every limit of the profile beside ours: taken if it is tighter and comparable."""
     mine, theirs = loaded.config.limits, read_limits(profile.table.limits, loaded.config.limits)
     same = _same_numeraire(profile, loaded, tokens)
     rows = []
@@ -151,14 +150,14 @@ def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken])
 
 
 def _same_numeraire(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]) -> bool:
-    """Whether coins in the limits are of our numeraire, by our own address of what the profile calls so."""
+    """True if the profile's limits are counted in our numeraire, compared by our own address of its token."""
     ours = next(asset for asset in loaded.config.portfolio.assets if asset.symbol == loaded.config.portfolio.numeraire)
     theirs = next((token for token in tokens if token.symbol == profile.table.profile.numeraire), None)
     return theirs is not None and theirs.address == (NATIVE if ours.native else ours.address)
 
 
 def _assets(profile: Profile, tokens: list[ResolvedToken], loaded: LoadedConfig, new: LoadedConfig) -> Document:
-    """Targets before and after, each with our address beside that of the profile; and what is no longer managed."""
+    """Targets before and after, each with our address beside that of the profile; and assets no longer managed."""
     before = {_place(asset): asset for asset in loaded.config.portfolio.assets}
     told = {token.symbol: (token.source, asset.address) for token, asset in zip(tokens, profile.table.assets, strict=True)}
     rows = []
@@ -183,7 +182,7 @@ def _assets(profile: Profile, tokens: list[ResolvedToken], loaded: LoadedConfig,
 
 
 def _policy(loaded: LoadedConfig, new: LoadedConfig) -> list[Document]:
-    """What changes of when to act and how far to go, and by what weights are chosen."""
+    """Changes of trigger, destination, bands and weights."""
     pairs: list[tuple[str, object, object]] = [
         (key, getattr(loaded.config.policy, key), getattr(new.config.policy, key)) for key in POLICY_KEYS
     ]
@@ -194,7 +193,7 @@ def _policy(loaded: LoadedConfig, new: LoadedConfig) -> list[Document]:
 
 
 def _followed(loaded: LoadedConfig, new: LoadedConfig, taken: Mapping[str, object]) -> list[Document]:
-    """A limit that had to change with the assets."""
+    """Limits that had to change with the assets."""
     if "native_top_up" in taken or loaded.config.limits.native_top_up == new.config.limits.native_top_up:
         return []
     ours = _limit("native_top_up", loaded.config.limits.native_top_up)
@@ -203,7 +202,7 @@ def _followed(loaded: LoadedConfig, new: LoadedConfig, taken: Mapping[str, objec
 
 
 def _notes(new: LoadedConfig) -> list[str]:
-    """What an owner should know of weights whose data did not come along."""
+    """Notes for the owner on weights whose data was not part of the profile."""
     weights = new.config.portfolio.weights
     if weights is None or weights.kind != "market_cap" or weights.supplies is not None:
         return []
@@ -219,7 +218,7 @@ def _place(asset: AssetTable) -> str:
 
 
 def _words(value: object) -> str:
-    """A value as it is shown, "off" for none."""
+    """Format a value for display, "off" for none."""
     if value is None:
         return OFF
     if isinstance(value, list):

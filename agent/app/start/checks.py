@@ -1,4 +1,4 @@
-"""Looks at everything a run needs and says what to do about what is missing; changes nothing but an empty store."""
+"""`trimtab doctor`: check everything a run needs, with a remedy for each problem; changes nothing but an empty store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from agent.store.files.private_files import require_private
 from agent.units import decimal_text, price_text, safe_label
 from agent.venues import composer
 
-# --- What the doctor says of prices: whose feed a feed is, what bounds it, whether means count, whether a rollup's sequencer is up.
+# --- Price checks of the doctor: the pair and bounds of each feed, validity of TWAPs, the rollup's sequencer.
 
 
 CheckLine = tuple[str, str, str, str]
@@ -46,7 +46,7 @@ UNBOUNDED = 2**95 - 1
 
 
 def price_checks(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
-    """A row for each feed, for means, for the sequencer, and for triggers that one block alone fires."""
+    """Yield a row for each feed, for TWAPs, for the sequencer, and for triggers that a single block fires."""
     yield from _feeds(desk, step)
     yield from _twap_checks(step)
     yield from _sequencer(step)
@@ -54,7 +54,7 @@ def price_checks(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckLi
 
 
 def _unguarded(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
-    """What somebody could foresee or bring about with the prices of a block; on local chains nobody would."""
+    """Yield trigger settings that an attacker could predict or manipulate within a block; none on local chains."""
     if desk.config.chain.local:
         return
     if step.policy.confirm_blocks == 0:
@@ -70,7 +70,7 @@ def _feeds(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
     for (label, feed), said in zip(named.items(), query_lens(desk.line, items), strict=True):
         found = next((one for one in step.snapshot.feeds if one.feed == feed), None)
         if found is None:
-            continue  # it is quarantined, which has a row of its own
+            continue  # a quarantined token has a row of its own
         base, quote = _pair(symbol_text(said))
         about = f"{base} / {quote}, {format_answer_bounds(found)}"
         unfit = rounds.feed_round_fault(step, found)
@@ -83,18 +83,18 @@ def _feeds(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
 
 
 def _pair(description: str) -> tuple[str, str]:
-    """Both sides of "ETH / USD"; what may not be shown is a question mark (T17)."""
+    """Both sides of "ETH / USD"; unprintable text becomes a question mark (T17)."""
     base, _, quote = description.partition("/")
     return safe_label(base.strip(), _UNKNOWN), safe_label(quote.strip(), _UNKNOWN)
 
 
 def _same(label: str, base: str) -> bool:
-    """A wrapped coin has the coin's feed: WETH that of ETH, cbBTC that of BTC."""
+    """True if the label is the feed's base or its wrapped form: WETH for ETH, cbBTC for BTC."""
     return base != _UNKNOWN and label.upper().removesuffix(".E").endswith(base.upper())
 
 
 def format_answer_bounds(found: FeedRound) -> str:
-    """Between which answers a feed's aggregator cuts off, in words."""
+    """Format the bounds at which a feed's aggregator cuts off."""
     if found.min_answer is None or found.max_answer is None:
         return "it names no bounds"
     low = f"from {decimal_text(found.min_answer, found.decimals)}"
@@ -121,13 +121,13 @@ def _sequencer(step: StepInput) -> Iterator[CheckLine]:
     yield ("sequencer", FAIL, fault, "wait; nothing is traded meanwhile") if fault else ("sequencer", OK, "up", "")
 
 
-# --- How tokens move, for the owner to see: tried out without a plan, and those that are left alone.
+# --- Token screens without a plan, and the tokens that are left alone.
 
 
 def screen_tokens(desk: wiring.AgentContext, step: StepInput) -> Iterator[tuple[str, ScreenedToken]]:
-    """Label and finding of each asset and hub that a pool can lend; what differs from its pins comes first. Raises Retryable.
+    """Yield label and screening result of each asset and hub that a pool can lend; pin mismatches come first. Raises Retryable.
 
-    The amount is what the wallet holds, or a hundredth of the deepest pool.
+    The amount is the wallet's holding, or a hundredth of the deepest pool.
     """
     shut = {one.token: one for one in step.quarantine}
     tried = desk.screen.screen(step, initial_token_moves(step)) if desk.limits.token_screen else ()
@@ -141,7 +141,7 @@ CHECKUP_OK, CHECKUP_NOTE, CHECKUP_FAIL = "ok", "warn", "fail"
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check: what was found, and what to do about it; `exit` counts when it fails."""
+    """One check: the finding and the remedy; `exit` is the exit code if it fails."""
 
     check: str
     state: str
@@ -155,7 +155,7 @@ def doctor(
 ) -> Document:
     """All checks as {check, state, found, remedy}; `exit` is that of the first one that fails, 0 when none does.
 
-    `endpoints` tells how each did. One that fails is no failure of the whole while enough others do as they should.
+    `endpoints` has the record of each. A failing endpoint does not fail the whole while enough others work.
     """
     seen: list[Document] = []
     rows = list(_checks(config, transports, now_s, seen))
@@ -234,7 +234,7 @@ def _failure(check: str, error: TrimtabError) -> CheckResult:
 
 
 def _config(loaded: LoadedConfig) -> CheckResult:
-    """A file with an endpoint's URL in it is a secret, which only its owner should read (T18)."""
+    """Check the config file's mode: with an endpoint's URL in it the file is a secret of its owner (T18)."""
     found = f"{loaded.path.name}, sha256 {loaded.digest[:12]}"
     secrets = any(endpoint.url is not None for endpoint in loaded.config.chain.rpc) and not loaded.config.chain.local
     mode = loaded.path.stat().st_mode & 0o777
@@ -246,7 +246,7 @@ def _config(loaded: LoadedConfig) -> CheckResult:
 
 
 def _key(loaded: LoadedConfig) -> CheckResult:
-    """Whether a key source is there, without opening it: doctor asks for no password."""
+    """Check that a key source exists, without opening it: doctor asks for no password."""
     if loaded.config.wallet.mode == "propose":
         return CheckResult("key", CHECKUP_OK, f"none here: transactions are proposed in {loaded.proposals_path}")
     path = loaded.keystore_path
@@ -268,7 +268,7 @@ def _key(loaded: LoadedConfig) -> CheckResult:
 
 
 def _keystore(loaded: LoadedConfig, path: Path) -> CheckResult:
-    """Whether a keystore says itself that it is of another wallet; most name their address in the clear."""
+    """Check that a keystore does not name another wallet; most have their address in the clear."""
     try:
         named = str(codec.read_json(path.read_text(encoding="utf-8"))["address"]).lower().removeprefix("0x")
     except (OSError, ValueError, KeyError, TypeError):
@@ -293,7 +293,7 @@ def _operators(loaded: LoadedConfig) -> CheckResult:
 
 
 def _submission(config: Config) -> CheckResult:
-    """Whether anybody sees a transaction before it is mined, and what that could cost (T1, T15)."""
+    """Check if transactions are public before they are mined, and the possible cost (T1, T15)."""
     if config.chain.local or submission(config) == PRIVATE:
         return CheckResult("submission", CHECKUP_OK, submission_text(config))
     return CheckResult("submission", CHECKUP_NOTE, submission_text(config), "a private endpoint in execution.submit_url hides transactions")
@@ -357,7 +357,7 @@ def _holdings(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckResul
 
 
 def _least(step: StepInput) -> Iterator[CheckResult]:
-    """The least total that these targets, bands, pools and gas work with."""
+    """Yield the minimum total that these targets, bands, pools and gas work with."""
     prices = reference_prices(step).by_token
     try:
         found = least_total.least_total_now(step, investable_total(compute_drifts(step, prices)))

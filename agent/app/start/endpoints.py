@@ -1,4 +1,4 @@
-"""How the endpoints do: asked one by one for the doctor, and their records so far for every command."""
+"""Endpoint health: probe each one for the doctor, and report their records for every command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_CLOCK_SKEW_S = 30
 
 @dataclass(frozen=True, slots=True)
 class EndpointProbe:
-    """One endpoint's answer: `head` is None where it failed or `lags`, then with the reason, what to do, and the exit code of that."""
+    """One endpoint's answer: `head` is None if it failed or `lags`, then with reason, remedy and exit code."""
 
     endpoint: Endpoint
     head: int | None
@@ -30,7 +30,7 @@ class EndpointProbe:
 
 
 def probe_endpoints(endpoints: Sequence[Endpoint], chain: ChainTable, now_s: Callable[[], float]) -> list[EndpointProbe]:
-    """Asks each for chain and head; the one that is too far behind the others is named."""
+    """Read chain and head of each; mark those too far behind the others."""
     found = [_one(endpoint, chain.chain_id, now_s) for endpoint in endpoints]
     newest = {one.endpoint: one.head for one in found if one.head is not None}
     if len(operators_of(newest)) < chain.min_operators:
@@ -41,13 +41,13 @@ def probe_endpoints(endpoints: Sequence[Endpoint], chain: ChainTable, now_s: Cal
 
 
 def has_enough_operators(probes: Sequence[EndpointProbe], min_operators: int) -> bool:
-    """Whether enough operators have an endpoint that does as it should; one that lags counts among those to be outvoted."""
+    """True if enough operators have a working endpoint; one that lags counts among those to outvote."""
     answer = operators_of(one.endpoint for one in probes if one.head is not None or one.lags)
     return len(operators_of(one.endpoint for one in probes if one.head is not None)) >= quorum_size(len(answer), min_operators)
 
 
 def endpoint_records(panel: EndpointPool) -> list[Document]:
-    """State, score from 0 to 1, mean time and last trouble of each endpoint, as this process has seen it."""
+    """State, score from 0 to 1, mean time and last problem of each endpoint in this process."""
     return [
         {
             "operator": operator,
@@ -62,14 +62,14 @@ def endpoint_records(panel: EndpointPool) -> list[Document]:
 
 
 def report(probes: Sequence[EndpointProbe]) -> list[Document]:
-    """The same for the doctor, with each endpoint's head (None where it has none to show)."""
+    """Records for the doctor, with each endpoint's head (None if it has none)."""
     heads = [{"head": one.head} for one in probes]
     standings = [EndpointPool([one.endpoint], 1) for one in probes]
     return [endpoint_records(panel)[0] | head for panel, head in zip(standings, heads, strict=True)]
 
 
 def outvoted_endpoints(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
-    """Operator and reason of each endpoint that had no part in a snapshot."""
+    """Yield operator and reason of each endpoint that was excluded from a snapshot."""
     yield from ((item.address, item.why) for item in snapshot.quarantined if item.item == "endpoint")
 
 

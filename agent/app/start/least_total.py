@@ -1,4 +1,4 @@
-"""The least total as documents: of a running agent, of a new config, and of values that are only written down."""
+"""Minimum portfolio totals as documents: of a running agent, of a new config, and of command-line values."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ PLACES = 6
 
 
 def least_total_now(step: StepInput, total: Value) -> Document | None:
-    """Of a running agent, at the gas price of now; None where plan_cost is off or gas has no price."""
+    """Minimum total of a running agent, at the present gas price; None if plan_cost is off or gas has no price."""
     terms = minimum_total_inputs(step, reference_prices(step))
     return None if terms is None else least_total_document(terms, total, step.portfolio.numeraire.decimals, step.portfolio.numeraire.label)
 
 
 def least_total_document(terms: MinimumTotalInputs, total: Value | None, decimals: int, unit: str) -> Document:
-    """What the least total is, and where `total` (None: not known) is below it what to change; values as decimal strings."""
+    """Document of the minimum total, with the settings to change if `total` (None: unknown) is below it; values as decimal strings."""
     found, ways = compute_minimum_total(terms), () if total is None else suggested_settings(terms, total)
     said = format_minimum_total(terms, (found.total or Fraction(0)) if total is None else total, decimals, unit)
     enough = None if total is None else found.total is not None and total >= found.total
@@ -62,7 +62,7 @@ def least_total_document(terms: MinimumTotalInputs, total: Value | None, decimal
 
 
 def least_totals_of_config(config: Config, dollars: Fraction) -> list[Document]:
-    """Of a new config, at three gas prices; `dollars` per coin of the numeraire. Nothing where plan_cost is off."""
+    """Minimum totals of a new config, at three gas prices; `dollars` per coin of the numeraire. Empty if plan_cost is off."""
     table, trigger = config.portfolio, build_policy(config).trigger
     if config.limits.plan_cost is None:
         return []
@@ -72,7 +72,7 @@ def least_totals_of_config(config: Config, dollars: Fraction) -> list[Document]:
 
 
 def above_ceiling_lines(rows: Sequence[Document], ceiling: str | None) -> list[str]:
-    """What to tell of portfolio.max_live_value where less may be managed than works, by gas price; nothing where it is off."""
+    """Warning that portfolio.max_live_value is below the minimum total, by gas price; empty if it is off."""
     dear = [row for row in rows if row["total"] is not None and ceiling is not None and Fraction(row["total"]) > Fraction(ceiling)]
     if not dear:
         return []
@@ -84,7 +84,10 @@ def above_ceiling_lines(rows: Sequence[Document], ceiling: str | None) -> list[s
 def least_totals_of_values(
     rows: Sequence[tuple[str, int, Fraction]], home: str, plan_cost_bps: int, min_trade: Value, native: Fraction, total: Value
 ) -> list[Document]:
-    """Of targets on the command line: (symbol, target in bps, drift at a correction), at three gas prices, in whole units of value."""
+    """Minimum totals of targets on the command line: (symbol, target in bps, drift at a correction), at three gas prices.
+
+    Totals are in whole units of value.
+    """
     return _rows(rows, home, plan_cost_bps, min_trade, native / 10**18, None, total)
 
 

@@ -1,4 +1,4 @@
-"""Before the first trade: writing a config, and pinning the contracts it names."""
+"""Set-up before the first trade: write a config, and pin the contracts it names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from agent.policy import minimum
 from agent.reference.checks import is_dollar
 from agent.units import Token, parse_bps, safe_label
 
-# --- What a coin of the numeraire is worth in dollars when a config is first written: its caps are meant in dollars.
+# --- Dollar price of the numeraire when a config is first written: its caps are set in dollars.
 
 
 LONGEST_AGE_S = 90_000
@@ -45,9 +45,9 @@ _PRICE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 def usd_price(
     numeraire: TemplateAsset, price: str | None, rpc: Sequence[tuple[str, str]], now_s: Callable[[], float] = time.time
 ) -> Fraction:
-    """Dollars per coin: as told, 1 for a dollar, else by the token's feed at the endpoints whose variables are set.
+    """Dollars per coin of the numeraire: as given, 1 for a dollar, else by the token's feed at the configured endpoints.
 
-    `rpc` are (variable, operator) pairs. Raises ConfigError where there is no price, or where endpoints contradict each other.
+    `rpc` are (variable, operator) pairs. Raises ConfigError if there is no price, or endpoints contradict each other.
     """
     if price is not None:
         if not _PRICE.fullmatch(price) or Decimal(price) == 0:
@@ -66,7 +66,7 @@ def usd_price(
 
 
 def _answers(feed: str, rpc: Sequence[tuple[str, str]], now_s: float) -> Iterator[Fraction]:
-    """Dollars by each endpoint that answers with a fresh round."""
+    """Yield the dollar price of each endpoint that answers with a fresh round."""
     for variable, operator in rpc:
         try:
             line = wiring.open_transport(RpcTable(operator=operator, url_env=variable))
@@ -98,12 +98,11 @@ def initialise(  # noqa: PLR0913
     stable: str | None = None,
     price: str | None = None,
 ) -> Document:
-    """Writes a commented config; `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs.
+    """Write a commented config; `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs.
 
-    Its caps are worth the same in any numeraire; `price` is what a coin of it is worth in dollars, else its feed is read.
-    In place of targets a `template` is named, one of agent/config/template.py, with `stable` as its share of stable tokens.
-
-    Raises ConfigError when the file exists, a symbol is unknown or ambiguous, or the shares do not sum to 100 %.
+    Its caps have the same value in any numeraire; `price` is the dollar price of a coin of it, else its feed is read. A `template` of
+    agent/config/template.py may replace the targets, with `stable` as its share of stable tokens. Raises ConfigError when the file exists,
+    a symbol is unknown or ambiguous, or the shares do not sum to 100 %.
     """
     if network not in PRESETS:
         raise ConfigError(f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}, or write the config by hand")
@@ -155,7 +154,7 @@ def initialise(  # noqa: PLR0913
 
 
 def _ready(template: str | None, stable: str | None, targets: Sequence[tuple[str, str]]) -> PortfolioTemplate | None:
-    """The template that was named, where one was."""
+    """The template that was named, if any."""
     if template is None:
         if stable is not None:
             raise ConfigError("--stable: belongs to --template stable-reserve", "give the stable token's share by --target")
@@ -174,12 +173,10 @@ def trust(
     *,
     unseen: bool = False,
 ) -> Document:
-    """Every contract of the config and the discovered pools with their code hashes; pins just these when `confirm` says yes.
+    """Every contract of the config and the discovered pools with their code hashes; pins exactly these when `confirm` says yes.
 
-    `confirm` is not asked when all are pinned as they are. `unseen` says that it asks nobody: then a config that was changed by
-    hand pins nothing on a chain that is not local.
-
-    Raises Refused when an address holds no code.
+    `confirm` is not called if all are pinned as they are. `unseen` means that no user reviews them: then a config edited by hand pins
+    nothing on a live chain. Raises Refused if an address holds no code.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
     with wiring.open_context(loaded, transports, untrusted_pools=True) as desk:
@@ -200,8 +197,9 @@ def trust(
 
 
 def list_contracts(desk: wiring.AgentContext, snapshot: Snapshot) -> tuple[list[dict[str, str]], list[Backing], list[Verdict]]:
-    """A row for every contract of the config, each pool found and each implementation of a proxy, with code hash and whether it is
-    pinned like that; the implementations once more, by token; and what holds no code.
+    """Rows of every contract of the config, each pool and each proxy implementation, with code hash and pin state.
+
+    Also returns the implementations by token, and the addresses that hold no code.
     """
     hashes = {code.address: code.hash for code in snapshot.code_hashes}
     names = _names(desk)
@@ -227,18 +225,18 @@ def list_contracts(desk: wiring.AgentContext, snapshot: Snapshot) -> tuple[list[
 
 
 def require_code(empty: Sequence[Verdict]) -> None:
-    """Raises Refused where an address holds no code."""
+    """Raise Refused if an address holds no code."""
     if empty:
         raise Refused("some addresses hold no code: " + "; ".join(v.measured for v in empty), empty, "correct the config")
 
 
 def pin_contracts(desk: wiring.AgentContext, rows: Sequence[Mapping[str, str]], backing: Sequence[Backing]) -> None:
-    """Trusts these contracts and implementations as they are in the rows; the owner has said yes to them."""
+    """Pin these contracts and implementations as in the rows; the owner has confirmed them."""
     desk.store.pin({row["address"]: row["code_hash"] for row in rows}, desk.clock.now_s(), backing)
 
 
 def _payouts(desk: wiring.AgentContext) -> list[dict[str, str]]:
-    """Addresses that money may be paid to. Raises ConfigError for one that is none: what is sent there is lost, or comes back."""
+    """Rows of the payout addresses. Raises ConfigError for the wallet itself, a contract of the config, or the zero address."""
     wallet, known = desk.config.wallet, desk.store.payout_addresses()
     ours = {wallet.address: "the wallet itself"} | dict.fromkeys(desk.execution.pinned, "a contract of the config")
     for address in wallet.payout_addresses:
@@ -252,7 +250,7 @@ def _payouts(desk: wiring.AgentContext) -> list[dict[str, str]]:
 
 
 def pin_all(config: LoadedConfig, transports: Sequence[Transport] | None = None) -> Document:
-    """Pins everything as it stands: for chains that this process made itself."""
+    """Pin everything as it stands: for chains that this process created."""
     return trust(config, lambda _: True, transports)
 
 
@@ -277,12 +275,12 @@ def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset
 
 
 def _coin(wrapped: TemplateAsset, target: str) -> TemplateAsset:
-    """The native coin under the name of its wrapped token without the W."""
+    """The native coin, named like its wrapped token without the W."""
     return replace(wrapped, symbol=wrapped.symbol.removeprefix("W"), address=NATIVE, target=target)
 
 
 def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset]) -> TemplateAsset:
-    """The token meant by a symbol or an address, or "native", with its share as the config writes it."""
+    """The token of a symbol or an address, or "native", with its share in the notation of the config."""
     target = f"{parse_bps(share, f'--target {name}') / 100:g}%"
     known = [TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals) for token in preset.tokens]
     if name == NATIVE:
@@ -305,14 +303,14 @@ def _asset(name: str, share: str, preset: Preset, listed: Sequence[TemplateAsset
     return replace(next(iter(found.values())), target=target)
 
 
-# --- The ready portfolios of `init --template`, as documents: what each holds on a network, when it acts, and what binds it.
+# --- Portfolio templates of `init --template` as documents: assets on a network, trigger and limits.
 
 
 NO_FUTURES = "trimtab trades no futures yet: this bound is written as a comment and nothing reads it"
 
 
 def templates(network: str = "ethereum") -> Document:
-    """Every ready portfolio with its tokens on that network. Raises ConfigError for a network without a preset."""
+    """Every portfolio template with its tokens on that network. Raises ConfigError for a network without a preset."""
     if network not in PRESETS:
         raise ConfigError(f"--network: {network!r} is not known", f"choose from {', '.join(PRESETS)}")
     preset = PRESETS[network]

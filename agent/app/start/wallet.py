@@ -1,4 +1,4 @@
-"""Keys before and beside trading: made, taken over, locked with another password, and whose address they are."""
+"""Wallet keys: create, import, change the password, and show the address."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ MOST_ACCOUNTS = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Password:
-    """Where a password comes from: the environment variable `env`, the open file descriptor `fd`, else a prompt.
+    """Source of a password: the environment variable `env`, the open file descriptor `fd`, else a prompt.
 
-    `env_option` and `fd_option` are how the user names them.
+    `env_option` and `fd_option` are the option names for messages.
     """
 
     env: str | None = None
@@ -40,14 +40,14 @@ class Password:
 
     @property
     def given(self) -> bool:
-        """Whether it comes from somewhere else than a prompt."""
+        """True if the source is not a prompt."""
         return self.env is not None or self.fd is not None
 
 
 def create_wallet(file: Path | None, keyring: str | None, password: Password, ask: Ask | None) -> Document:
-    """A new random key, locked in a keystore file, put into the keyring, or both. Raises ConfigError naming what is wrong.
+    """Create a random key in an encrypted keystore file, in the keyring, or both. Raises ConfigError with the reason.
 
-    The document names the address and where the key is; the key itself is shown nowhere.
+    The document names the address and the key's location; the key itself is never shown.
     """
     disable_core_dumps()
     entry = _places(file, keyring, password)
@@ -56,7 +56,7 @@ def create_wallet(file: Path | None, keyring: str | None, password: Password, as
 
 
 def import_wallet(file: Path | None, keyring: str | None, password: Password, ask: Ask | None, index: int = 0) -> Document:
-    """Like `create_wallet` for a key that is typed unseen, or comes on standard input where nobody can be asked.
+    """Import a key that is typed without echo, or read from standard input without a terminal; stored like `create_wallet`.
 
     64 hex digits, or a recovery phrase, of which account `index` is taken.
     """
@@ -64,7 +64,7 @@ def import_wallet(file: Path | None, keyring: str | None, password: Password, as
     entry = _places(file, keyring, password)
     if not 0 <= index < MOST_ACCOUNTS:
         raise ConfigError(f"--index: {index} is not the number of an account", "the first one is 0")
-    early = password.given or ask is None  # what can be wrong without a question is told before one
+    early = password.given or ask is None  # errors that need no prompt are raised before one
     secret = _new_password(password, ask) if file is not None and early else None
     text = Secret(ask("Private key or recovery phrase: ")) if ask is not None else _standard_input()
     found = parse_private_key(text, "what was typed" if ask is not None else "standard input", index)
@@ -76,7 +76,7 @@ def import_wallet(file: Path | None, keyring: str | None, password: Password, as
 
 
 def change_password(file: Path, old: Password, new: Password, ask: Ask | None) -> Document:
-    """Locks a keystore file with another password. Raises ConfigError; the file is then as it was."""
+    """Encrypt a keystore file with another password. Raises ConfigError; the file is then unchanged."""
     disable_core_dumps()
     found = keystore.change_password(file, _known_password(file, old, ask), _new_password(new, ask))
     return {
@@ -89,7 +89,7 @@ def change_password(file: Path, old: Password, new: Password, ask: Ask | None) -
 def wallet_address(
     file: Path | None, keyring: str | None, config: Path | None, password: Password, ask: Ask | None, verify: bool
 ) -> Document:
-    """Whose key it is. With `verify`, or from a keyring, the key itself is asked; else what the file or the config says."""
+    """Address of the key. With `verify`, or from a keyring, the key itself is read; else the file or the config names it."""
     disable_core_dumps()
     if sum(given is not None for given in (file, keyring, config)) > 1:
         raise ConfigError("--keystore, --keyring and --config name three places", "give one of them")
@@ -119,7 +119,7 @@ def _of_config(config: Path, ask: Ask | None, verify: bool) -> Document:
 
 
 def _named(raw: bytes, path: Path) -> str:
-    """The address that a keystore says in the clear."""
+    """The address that a keystore names in the clear."""
     try:
         said = codec.read_json(raw.decode())["address"]
         return parse_address("0x" + str(said).lower().removeprefix("0x"))
@@ -128,7 +128,7 @@ def _named(raw: bytes, path: Path) -> str:
 
 
 def _standard_input() -> Secret:
-    """Its first line."""
+    """The first line of standard input."""
     try:
         return Secret(sys.stdin.readline(LONGEST_INPUT))
     except (OSError, UnicodeDecodeError, AttributeError):
@@ -142,7 +142,7 @@ def _entry(name: str) -> tuple[str, str]:
 
 
 def _places(file: Path | None, keyring: str | None, password: Password) -> tuple[str, str] | None:
-    """The keyring's entry, once nothing is where the key shall go; before anybody is asked for anything."""
+    """The keyring's entry. Raises if a key is already at the destination, before any prompt."""
     if file is None and password.given:
         raise ConfigError(f"{password.env_option}: a password is for a keystore file", "add --keystore, or leave it out")
     entry = None if keyring is None else _entry(parse_keyring(keyring, "--keyring"))
@@ -187,7 +187,7 @@ def _known_password(path: Path, password: Password, ask: Ask | None) -> Secret:
 
 
 def _new_password(password: Password, ask: Ask | None) -> Secret:
-    """A password for locking: typed twice, or given; refused when it is weak, before anything is done with it."""
+    """A password for encryption: typed twice, or given; a weak one is refused at once."""
     found = _given(password)
     if found is None:
         if ask is None:
@@ -213,7 +213,7 @@ def _given(password: Password) -> Secret | None:
 
 
 def _from_descriptor(number: int, option: str) -> Secret:
-    """The first line of an open descriptor, without its end."""
+    """The first line of an open descriptor, without its line end."""
     if number <= STANDARD_STREAMS:
         raise ConfigError(f"{option}: {number} is a standard stream", f"open another, such as {option} 3 with 3< in the shell")
     try:
