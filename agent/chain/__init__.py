@@ -1,1 +1,1 @@
-"""Talks to nodes: requests, the lens, keys, transactions."""
+"""Access to nodes: requests, endpoint pool and quorum, lens and snapshots, token screen, sending, receipts."""

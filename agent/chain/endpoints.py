@@ -1,4 +1,4 @@
-"""All endpoints together: asked at the same time, the sick left to rest, the slow not waited for once enough have answered."""
+"""The endpoint pool: parallel requests, back-off of failing endpoints, and an early end once enough have answered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent.chain.rpc import EndpointOverloaded, Transport
 from agent.chain.wire import RpcCall, require_result
 from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 
-# --- How well an endpoint does: a decaying score of what it answered and how fast, and when it is left to rest.
+# --- Health of an endpoint: a decaying score of its answers and latency, and its back-off.
 
 
 HALF_LIFE_S = 60.0
@@ -28,7 +28,7 @@ SLOW_S = 1.0
 
 
 class Circuit(Enum):
-    """Whether an endpoint is asked."""
+    """Circuit state of an endpoint, which decides if it is asked."""
 
     CLOSED = "in service"
     TRIAL = "on trial"
@@ -39,7 +39,7 @@ class Circuit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EndpointState:
-    """What is known of one endpoint now; `why` is its last failure, or what it said otherwise than the others."""
+    """State of one endpoint now; `why` is its last failure, or its last differing answer."""
 
     circuit: Circuit
     score: float
@@ -62,7 +62,7 @@ class EndpointHealth:
         self.lagging = False
 
     def success(self, took_s: float) -> None:
-        """It answered, refusals of single calls included; whatever it said counts elsewhere."""
+        """Record an answer, refusals of single calls included; its content is judged elsewhere."""
         self._decay()
         self._good += 1
         self._took += took_s
@@ -82,7 +82,7 @@ class EndpointHealth:
             self._in_a_row = 0
 
     def blame(self, why: str) -> None:
-        """Others outvoted it. It is asked all the same, but after the others: it may be the honest one."""
+        """Record that it was outvoted. It is still asked, but after the others: it may be the honest one."""
         self._decay()
         self._bad += 1
         self._why = why
@@ -98,7 +98,7 @@ class EndpointHealth:
 
     @property
     def circuit(self) -> Circuit:
-        """On trial after a rest: one more failure and it rests twice as long, one success and it is in service."""
+        """Return its circuit state. On trial after a rest: a failure doubles the rest, a success puts it back in service."""
         now = self._now()
         if now < self._wait_until:
             return Circuit.WAIT
@@ -166,7 +166,7 @@ class Endpoint:
 
     @property
     def busy(self) -> bool:
-        """Whether it still works on an earlier question."""
+        """True while it works on an earlier question."""
         return self._lock.locked()
 
     def call(self, method: str, params: list[Any]) -> Any:
@@ -191,7 +191,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class PollResult(Generic[T]):
-    """Who answered what, in the order of the config, and why the others did not."""
+    """Answers by endpoint in the order of the config, and the failures of the others."""
 
     answers: dict[Endpoint, T]
     lost: dict[Endpoint, TrimtabError]
@@ -203,9 +203,9 @@ class PollResult(Generic[T]):
 
 
 class EndpointPool:
-    """The endpoints of the config. `min_operators` different operators must say the same before money moves.
+    """The endpoints of the config. `min_operators` different operators must give the same answer before money moves.
 
-    An endpoint more than `max_lag_blocks` behind the others is named and left out; nearer ones are merely slower.
+    An endpoint more than `max_lag_blocks` behind the others is named and left out; a smaller lag is tolerated.
     """
 
     def __init__(
@@ -240,9 +240,9 @@ class EndpointPool:
         among: Iterable[Endpoint] | None = None,
         enough: Callable[[Mapping[Endpoint, T]], bool] = lambda answers: False,
     ) -> PollResult[T]:
-        """Asks at the same time all that are in service. Once `enough` says so the rest have only a moment left.
+        """Ask all endpoints in service in parallel. Once `enough` is true, the rest have a short grace period.
 
-        Errors of endpoints are handed back; any other error is raised.
+        Errors of endpoints are returned; any other error is raised.
         """
         called = self.ranked if among is None else list(among)
         asked = self._in_service(called)
@@ -276,7 +276,7 @@ class EndpointPool:
         return PollResult({one: answers[one] for one in self.endpoints if one in answers}, lost)
 
     def require(self, heard: PollResult[T]) -> None:
-        """Raises unless enough operators answered: OperatorNeeded where nothing but a person can help, else Retryable."""
+        """Raise unless enough operators answered: OperatorNeeded if every failure needs the operator, else Retryable."""
         if len(heard.operators) >= self.min_operators:
             return
         if len(self.endpoints) == 1:
@@ -287,13 +287,13 @@ class EndpointPool:
         raise kind(f"{len(heard.operators)} of {self.min_operators} operators answered: {told}", remedy)
 
     def blame(self, endpoint: Endpoint, why: str, *, outvoted: bool = True) -> None:
-        """Names an endpoint that differs from others, who `outvoted` it or are as few; `tell` hears of it once."""
+        """Record an endpoint that differs from others, who `outvoted` it or are as few; `tell` reports it once."""
         if endpoint.health.standing.why != why:
             self.tell(f"{endpoint.name} {why}; the others outvoted it" if outvoted else f"{endpoint.name} {why}")
         endpoint.health.blame(why)
 
     def lags(self, endpoint: Endpoint, why: str) -> None:
-        """Names an endpoint whose newest block is too old; `tell` hears of it once until it has caught up."""
+        """Record an endpoint whose newest block is too old; `tell` reports it once until it has caught up."""
         if not endpoint.health.lagging:
             self.tell(f"{endpoint.name} {why}")
         endpoint.health.lags(why)
@@ -303,9 +303,9 @@ class EndpointPool:
         return [(endpoint.operator, endpoint.health.standing) for endpoint in self.endpoints]
 
     def _in_service(self, called: Sequence[Endpoint]) -> list[Endpoint]:
-        """Those that neither rest nor are busy; where that leaves too few operators the others are tried all the same.
+        """Return the endpoints that are neither backing off nor busy; if they are of too few operators, the others too.
 
-        One that asked us to wait is not.
+        One that asked us to wait is never asked.
         """
         willing = [one for one in called if one.health.circuit is not Circuit.WAIT]
         fit = [one for one in willing if one.health.circuit is not Circuit.OPEN and not one.busy]

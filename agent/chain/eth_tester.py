@@ -1,4 +1,4 @@
-"""The in-process eth-tester chain behind the same transport as a node: wire values in, wire values out."""
+"""The in-process eth-tester chain behind the same transport as a node, with the same wire values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def storage_at(tester: Any, address: str, slot: str, number: int) -> bytes:
 
 
 def call_as(tester: Any, tx: dict[str, Any], number: int) -> bytes:
-    """Output of a call to a contract as whoever `tx["from"]` names, after that block. Raises eth-tester's TransactionFailed."""
+    """Return the output of a contract call from any address `tx["from"]`, after that block. Raises eth-tester's TransactionFailed."""
     from eth_tester.exceptions import TransactionFailed
 
     vm = _vm(tester, number)
@@ -51,7 +51,9 @@ def _raw(address: str) -> bytes:
 
 
 def logs(tester: Any, wanted: dict[str, Any], first: int, last: int) -> list[dict[str, Any]]:
-    """Events of `wanted["address"]` with its topics (None: any) in those blocks: eth-tester looks through every receipt instead."""
+    """Return events of `wanted["address"]` with its topics (None: any) in those blocks, by bloom filters; eth-tester would scan
+    receipts.
+    """
     from eth_bloom.bloom import BloomFilter
 
     chain, address = tester.backend.chain, _raw(wanted["address"])
@@ -158,7 +160,7 @@ class EthTesterTransport:
             return found["number"]
         if isinstance(param, Mapping) and method in ("eth_call", "eth_estimateGas"):
             tx = {key: value for key, value in param.items() if key not in _UNKNOWN_TO_TESTER}
-            # eth-tester charges whoever calls: by default the last of its accounts, not the first, which a test may empty.
+            # eth-tester charges a caller: by default the last of its accounts, not the first, which a test may empty.
             tx.setdefault("from", self._caller)
             if "input" in tx:
                 tx["data"] = tx.pop("input")

@@ -1,4 +1,4 @@
-"""Gathers, just before a plan is judged, what guards need beyond the snapshot: second quotes, pins, quorum, kill switch, time."""
+"""Evidence for the guards, gathered just before a plan is judged: second quotes, pins, quorum, kill switch, time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from agent.ports import Clock
 class GatheredEvidence:
     """Implements ports.EvidenceSource.
 
-    `paused` reads the kill switch as (paused, reason); it is asked last, and whatever stops it from answering counts as
-    paused (T14). `pins` reads the (address, code hash) pairs of `trimtab trust`. `quoter` is None where no second source
-    is configured: the guard refuses then, unless it is off. `min_operators` must have answered alike; endpoints of one
-    operator count once (T2). `screen` tries out the tokens that a plan moves.
+    `paused` reads the kill switch as (paused, reason); it is read last, and any failure to read it counts as paused (T14). `pins`
+    reads the (address, code hash) pairs of `trimtab trust`. `quoter` is None without a second source: the guard then refuses,
+    unless it is off. `min_operators` must have answered alike; endpoints of one operator count once (T2). `screen` tests the
+    transfers of the plan's tokens.
     """
 
     paused: Callable[[], tuple[bool, str]]

@@ -1,4 +1,4 @@
-"""Says what to pay for gas: from the agreed header, under the owner's ceiling, with a bounded tip."""
+"""Gas fees of a transaction: from the agreed header, under the owner's ceiling, with a bounded tip."""
 
 from __future__ import annotations
 

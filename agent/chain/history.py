@@ -1,4 +1,4 @@
-"""Which transactions a wallet sent in the last 24 hours, and what came of them, as the chain tells it."""
+"""Chain history: past rounds of price feeds, past TWAPs of V3 pools, and the wallet's transactions of the last 24 hours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent.errors import Retryable, TrimtabError
 from agent.model import Head, Receipt, V3Pool
 from agent.signing.calldata import address_from_word
 
-# --- What a price feed said before: its rounds read backwards over all phases of its proxy, within a bounded number of requests.
+# --- Past rounds of a price feed, read backwards over all phases of its proxy, within a bounded number of requests.
 
 
 GET_ROUND_DATA = bytes.fromhex("9a6fc8f5")
@@ -41,9 +41,9 @@ class PastRound:
 
 
 def past_rounds(line: Transport, feed: str, head: Head, since_s: int) -> tuple[tuple[PastRound, ...], bool]:
-    """(rounds updated at or after `since_s`, and the one before it; whether they reach back so far), oldest first.
+    """Return (rounds updated at or after `since_s` and the one before it; True if they reach back that far), oldest first.
 
-    Rounds that hold no answer are left out. What enough operators tell alike counts, where `line` asks several.
+    Rounds without an answer are left out. If `line` asks several operators, only agreed answers count.
     """
     at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
     latest = _round(require_result(line.name, "eth_call of a feed", line.batch([_call(feed, LATEST_ROUND_DATA, at)])[0]))
@@ -63,7 +63,7 @@ def past_rounds(line: Transport, feed: str, head: Head, since_s: int) -> tuple[t
 
 
 def _backwards(line: Transport, feed: str, latest: int, at: dict[str, object]) -> Iterator[Sequence[int]]:
-    """Numbers of rounds in pages, newest first, down to the first round of the first phase that can be asked."""
+    """Yield pages of round numbers, newest first, down to the first round of the first phase that can be read."""
     phase, number = latest >> PHASE_BITS, latest & (2**PHASE_BITS - 1)
     for _ in range(MOST_PHASES):
         while number > 0:
@@ -76,7 +76,7 @@ def _backwards(line: Transport, feed: str, latest: int, at: dict[str, object]) -
 
 
 def _last_of(line: Transport, feed: str, phase: int, at: dict[str, object]) -> int:
-    """The last round of an aggregator that the feed's proxy no longer names; 0 where it does not say."""
+    """Return the last round of an aggregator that the feed's proxy replaced; 0 if it is unknown."""
     named = line.batch([_call(feed, PHASE_AGGREGATORS + uint_word(phase), at)])[0]
     if isinstance(named, RpcFault):
         return 0
@@ -88,7 +88,7 @@ def _last_of(line: Transport, feed: str, phase: int, at: dict[str, object]) -> i
 
 
 def _cut(found: dict[int, PastRound], since_s: int) -> tuple[PastRound, ...]:
-    """In the order of rounds, times that go backwards left out, from the last one before `since_s` on."""
+    """Return the rounds in order, without times that go backwards, from the last one before `since_s` on."""
     rising: list[PastRound] = []
     for _, one in sorted(found.items()):
         if not rising or one.at_s >= rising[-1].at_s:
@@ -124,8 +124,9 @@ _WORDS = 8
 def past_twaps(
     line: Transport, pools: Sequence[V3Pool], head: Head, ends_s: Sequence[int], window_s: int
 ) -> Mapping[int, tuple[V3Pool, ...]]:
-    """Pools as their observations tell them by the end of each window (`ends_s`, chain seconds, newest first), with mean tick and
-    harmonic mean liquidity of the `window_s` before it; a pool is not asked beyond what it remembers. UniswapV3Pool.observe.
+    """Return the pools by the end of each window, with mean tick and harmonic mean liquidity (UniswapV3Pool.observe).
+
+    `ends_s` are chain seconds, newest first; each window has `window_s`. A pool is not asked beyond its observations.
     """
     at: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
     found: dict[int, list[V3Pool]] = {}
@@ -203,10 +204,10 @@ class RecentTransactions:
 
 
 def recent_transactions(panel: EndpointPool, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()) -> RecentTransactions:
-    """The 24 h up to `head`, in which `owner`'s next nonce is `nonce`, as enough operators tell it alike.
+    """Return the wallet's transactions of the 24 h up to `head`, agreed by enough operators; `nonce` is its next nonce there.
 
-    Raises CannotTell, or Retryable where too few answer. Takes at most eighty requests of each endpoint, and four more for
-    each of `feeds`, whose answers of then are asked for.
+    Raises HistoryUnavailable, or Retryable if too few answer. Takes at most eighty requests of each endpoint, and four more for
+    each of `feeds`, whose past answers value the transactions.
     """
     heard = panel.ask(lambda line: _transactions_or_reason(line, owner, head, nonce, feeds))
     days = [(line.operator, day) for line, day in heard.answers.items() if isinstance(day, RecentTransactions)]
@@ -226,7 +227,7 @@ def _transactions_or_reason(line: Transport, owner: str, head: Head, nonce: int,
 
 
 def recent_transactions_from(line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()) -> RecentTransactions:
-    """The same from one endpoint. Raises CannotTell, Retryable."""
+    """Return the same from one endpoint. Raises HistoryUnavailable or Retryable."""
     since = _first_block(line, head, head.timestamp_s - DAY_S)
     blocks = _blocks(line, owner, since, head, nonce)
     sent = _receipts(line, owner, blocks)

@@ -1,4 +1,4 @@
-"""What PortfolioLens is asked and what it answers, as bytes: items packed into pages, answers read back, failures typed."""
+"""Calls of PortfolioLens as bytes: items packed into pages, answers decoded, failures typed; and ABI words."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _V3_TICK_BYTES = 19
 
 
 class CallStatus(Enum):
-    """Why an item has no answer; numbers as in the contract, MALFORMED and above are ours."""
+    """Reason why an item has no answer; numbers as in the contract, MALFORMED and above are added here."""
 
     FAILED = 1
     TOO_LONG = 2
@@ -39,7 +39,7 @@ class CallStatus(Enum):
 
     @property
     def why(self) -> str:
-        """In words."""
+        """Description of the status."""
         return _WHY[self]
 
 
@@ -68,7 +68,7 @@ class CallItem:
         return bytes([_CALL]) + _address(self.target) + self.packed_call()
 
     def packed_call(self) -> bytes:
-        """The same without what is called."""
+        """Return the packed item without its target address."""
         sizes = self.gas.to_bytes(3, "big") + self.longest.to_bytes(2, "big") + len(self.data).to_bytes(2, "big")
         return sizes + self.data
 
@@ -263,7 +263,9 @@ def _address(address: str) -> bytes:
 
 
 def answer_words(data: LensAnswer, count: int) -> tuple[int, ...] | CallStatus:
-    """The first `count` 32-byte words of a call's answer as unsigned integers; a shorter answer is MALFORMED, a failure stays."""
+    """Return the first `count` 32-byte words of a call's answer as unsigned integers; a shorter answer is MALFORMED, a failure is
+    returned.
+    """
     if isinstance(data, CallStatus):
         return data
     if not isinstance(data, bytes) or len(data) < 32 * count:
@@ -304,9 +306,9 @@ def page_calls(items: Sequence[LensItem], sized: Sequence[Sequence[int]], at: ob
 def complete_answers(
     transport: Transport, items: Sequence[LensItem], sized: Sequence[Sequence[int]], answered: Sequence[object], at: object
 ) -> list[LensAnswer]:
-    """All answers in the order of `items`; what lacked gas, or was on a page that the node refused, is asked once more.
+    """Return all answers in the order of `items`; an item without gas, or on a refused page, is asked once more.
 
-    Raises CallFailed when the node refuses smaller pages too. An item that still lacks gas is Status.UNREAD.
+    Raises CallFailed if the node refuses smaller pages too. An item that still lacks gas is CallStatus.UNREAD.
     """
     answers = _decoded(transport, items, sized, answered)
     unread = [i for i in range(len(items)) if answers.get(i, CallStatus.UNREAD) is CallStatus.UNREAD]
@@ -370,22 +372,22 @@ PRICE_0_CUMULATIVE = bytes.fromhex("5909c0d5")
 
 
 def uint_word(value: int) -> bytes:
-    """An unsigned integer as one ABI word."""
+    """Return an unsigned integer as one ABI word."""
     return value.to_bytes(32, "big")
 
 
 def int_word(value: int) -> bytes:
-    """A signed integer as one ABI word."""
+    """Return a signed integer as one ABI word."""
     return value.to_bytes(32, "big", signed=True)
 
 
 def to_signed(value: int) -> int:
-    """A word as the signed integer it stands for."""
+    """Return the signed integer that a word encodes."""
     return value - (value >> 255 << 256)
 
 
 def address_word(address: str) -> bytes:
-    """A 0x-hex address as one ABI word."""
+    """Return a 0x-hex address as one ABI word."""
     return bytes.fromhex(address[2:]).rjust(32, b"\0")
 
 

@@ -1,4 +1,4 @@
-"""Which liquidity positions the wallet holds that its owner has not confirmed: sent by strangers or forgotten, told and never counted."""
+"""The agent's own liquidity positions in the snapshot, and unsolicited positions: reported, never counted."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from agent.signing.calldata import address_from_word
 
 
 class PositionReader:
-    """ports.Reader over a ChainReader, with the positions of the moment: those of `found`, and those that `moves` opened.
+    """ports.Reader over a ChainReader, with the current positions: those of `found`, and those that `moves` opened.
 
-    `known` says which positions count, given the moves. Where a position that the agent minted lies is known from its own
-    transaction; the snapshot then proves it, like that of any other.
+    `known` returns the positions that count, given the moves. The range of a position that the agent minted is known from its own
+    transaction; the snapshot then proves it, as for any other.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class UnsolicitedPosition:
 
 @dataclass(frozen=True, slots=True)
 class UnsolicitedPositions:
-    """What was found; `more` tokens of the manager were not looked at."""
+    """Unsolicited positions; `more` tokens of the manager were not checked."""
 
     found: tuple[UnsolicitedPosition, ...]
     more: int

@@ -1,4 +1,4 @@
-"""Which liquidity positions a snapshot reads, what it asks of each, and how the answers become positions of the model."""
+"""Confirmed liquidity positions of a snapshot: their pools, the questions asked of each, and the decoded answers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from agent.signing.calldata import address_from_word
 
 @dataclass(frozen=True, slots=True)
 class PositionRange:
-    """Where a V3 token's liquidity lies; it never changes while the token exists."""
+    """Pool and tick range of a V3 token; it never changes while the token exists."""
 
     pool: str
     fee_pips: int
@@ -75,16 +75,16 @@ class PositionQuestion:
 
 
 class _PositionUnreadable(Exception):
-    """Why a position cannot be read."""
+    """The reason why a position cannot be read."""
 
 
 def resolve_positions(
     transport: Transport, confirmed: Sequence[ConfirmedPosition], factories: Mapping[str, str]
 ) -> tuple[PositionRef, ...]:
-    """Finds each position's pool, in two requests. `factories` by venue.
+    """Find each position's pool, in two requests. `factories` by venue.
 
-    Raises ConfigError where the config's word and the chain contradict each other: other tokens, a pair or a manager that
-    the factory does not know. A V3 token that does not exist is no error: it may have been burned.
+    Raises ConfigError if the config and the chain contradict each other: other tokens, a pair or a manager that the factory does
+    not know. A V3 token that does not exist is not an error: it may have been burned.
     """
     answers = iter(query_lens(transport, [item for one in confirmed for item in _first_items(one, factories[one.venue])]))
     found = [
@@ -155,7 +155,7 @@ def _where(one: ConfirmedPosition) -> str:
 
 
 def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
-    """What a snapshot asks; `read` takes the answers in the same order."""
+    """Return the snapshot's questions about a position; `read_position` takes the answers in the same order."""
     one = ref.confirmed
     if one.token_id is None:
         pair = one.contract
@@ -188,7 +188,7 @@ def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
 
 
 def read_position(ref: PositionRef, owner: str, answers: Sequence[LensAnswer]) -> LpPosition | str:
-    """The position, or why it cannot be counted: something of it was not read, or it belongs to somebody else."""
+    """Return the position, or why it cannot be counted: a part was not read, or it belongs to another account."""
     asked = position_questions(ref, owner)
     try:
         return _read_v2(ref, asked, answers) if ref.confirmed.token_id is None else _read_v3(ref, asked, answers, owner)

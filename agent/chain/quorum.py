@@ -1,4 +1,4 @@
-"""A transport whose every answer enough operators give alike, at one block: for what is read outside of a snapshot."""
+"""The quorum: votes of operators on snapshots, values and blocks, and a transport whose every answer is agreed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agent.chain.wire import RpcCall, RpcFault, parse_head, parse_quantity, requ
 from agent.errors import Refused, Retryable
 from agent.model import Head, Verdict
 
-# --- Whether enough operators say the same: endpoints' whole answers are compared, those that differ are named (threat T2).
+# --- Quorum on whole answers: endpoints are compared, and those that differ are named (threat T2).
 
 
 REMEDY = "ask the endpoints' operators, or replace the endpoint that is wrong; nothing is sent meanwhile"
@@ -100,11 +100,11 @@ NO_MAJORITY_REMEDY = "ask the endpoints' operators, or replace the endpoint that
 
 
 class NoQuorum(Retryable):
-    """Too few operators say the same: nothing is known, so nothing is done."""
+    """Too few operators agree: nothing is known, so nothing is done."""
 
 
 def quorum_size(operators: int, min_operators: int) -> int:
-    """How many must say the same when `operators` different ones answered: a majority, and never fewer than the config wants."""
+    """Return the number of operators that must agree if `operators` answered: a majority, and at least `min_operators`."""
     return max(min_operators, operators // 2 + 1)
 
 
@@ -134,19 +134,20 @@ def operators_by_value(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
 
 
 def highest_confirmed(values: Mapping[str, int], enough: int) -> int:
-    """The most that `enough` operators vouch for, where whoever has seen n has seen all below: heights, used nonces.
+    """Return the highest value that `enough` operators confirm, if one who has seen n has seen all below: heights, used nonces.
 
-    Fewer than `enough` liars can neither raise it above what an honest one has seen, nor lower it while enough are honest.
+    Fewer than `enough` dishonest operators can neither raise it above the highest honest value, nor lower it while enough are
+    honest.
     """
     return sorted(values.values(), reverse=True)[enough - 1]
 
 
 def lowest_sufficient(values: Mapping[str, int], enough: int) -> int:
-    """The least that `enough` operators say is all there is: gas needed, nonces pending. Of two operators the higher word counts."""
+    """Return the lowest value that `enough` operators call sufficient: gas needed, nonces pending. Of two operators the higher counts."""
     return sorted(values.values())[enough - 1]
 
 
-# --- Whether operators stand at the same height: a block that one of two is far from is old, or made up, and is not traded on (T19).
+# --- Agreement on height: a block far from one of two operators is old or made up, and is not traded on (T19).
 
 
 def common_height(newest: Mapping[Endpoint, int], min_operators: int) -> int:
@@ -156,9 +157,10 @@ def common_height(newest: Mapping[Endpoint, int], min_operators: int) -> int:
 
 
 def height_disagreement(panel: EndpointPool, newest: Mapping[Endpoint, int], height: int) -> str:
-    """Who stands where, when the newest blocks of too few operators are within chain.max_lag_blocks of block `height`; else "".
+    """Return each operator's height if too few newest blocks are within chain.max_lag_blocks of `height`; else "".
 
-    Too few can be one of two that lags, or one of two that names a block from the future. The records say who lags and who is ahead.
+    The reason can be one of two that lags, or one of two that names a block from the future. Endpoint records show which lag or are
+    ahead.
     """
     most, heights = panel.max_lag_blocks, _heights(newest)
     near = sum(abs(number - height) <= most for number in heights.values())
@@ -187,7 +189,7 @@ def _heights(newest: Mapping[Endpoint, int], *, alone: bool = False) -> dict[str
     return found
 
 
-# --- Asks all endpoints about one and the same block: the newest that enough operators have with the same header.
+# --- Questions to all endpoints about one block: the newest that enough operators have with the same header.
 
 
 T = TypeVar("T")
@@ -202,10 +204,10 @@ class BlockAnswers(Generic[T]):
 
 
 def ask_at_one_block(panel: EndpointPool, question: Callable[[Endpoint, int | None], T], head_of: Callable[[T], Head]) -> BlockAnswers[T]:
-    """Answers of the operators, enough of them, that give the same header; `question` gets a height, None for the newest.
+    """Return the answers of a quorum that gives the same header; `question` gets a height, None for the newest.
 
-    One round where the endpoints are level. Where they are not, a second one about the highest block that enough of them
-    have. Raises NoQuorum when they do not agree on its header, or what Panel.require raises. Those that differ are blamed.
+    It takes one round if the endpoints are level, else a second one about the highest block that enough of them have. Raises
+    NoQuorum if they do not agree on its header, or as EndpointPool.require. Those that differ are blamed.
     """
 
     def same(answers: Mapping[Endpoint, T]) -> list[tuple[Endpoint, T]]:
@@ -244,9 +246,9 @@ _FAULT = "an error"
 
 
 class QuorumTransport:
-    """Implements Transport over a panel. "latest" means the newest block that enough operators agree on.
+    """Transport over an endpoint pool. "latest" is the newest block that enough operators agree on.
 
-    Nodes word their errors differently: one error counts as much as another.
+    Nodes word their errors differently: all errors count as the same answer.
     """
 
     def __init__(self, panel: EndpointPool) -> None:
@@ -264,7 +266,7 @@ class QuorumTransport:
         return require_result(self.name, method, self.batch([(method, params)])[0])
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport. Raises NoQuorum when too few give the same answer to one of the calls."""
+        """Send the batch as Transport. Raises NoQuorum if too few give the same answer to one of the calls."""
         if not calls or len(self._endpoint_pool.endpoints) == 1:
             return self._endpoint_pool.endpoints[0].batch(calls)
         if any("latest" in params for _, params in calls):
@@ -305,7 +307,7 @@ def _pinned(calls: Sequence[RpcCall], head: Head) -> list[RpcCall]:
 
 
 def _usual(alike: Sequence[Any]) -> Any:
-    """One of them; of errors one of the most usual code, so that nobody alone says why a call failed."""
+    """Return one of the equal answers; of errors one of the most frequent code, so that no single operator decides the reason."""
     codes = [one.code for one in alike if isinstance(one, RpcFault)]
     return max(alike, key=lambda one: codes.count(one.code)) if codes else alike[0]
 
@@ -317,7 +319,7 @@ def _key(answer: object) -> str:
 
 
 def _bare(answer: object) -> object:
-    """Events without what only some nodes tell of them, such as the time of their block."""
+    """Return events without fields that only some nodes add, such as the time of their block."""
     if isinstance(answer, list) and all(isinstance(one, dict) and "topics" in one for one in answer):
         return [{field: one.get(field) for field in ("address", "blockNumber", "data", "topics")} for one in answer]
     return answer

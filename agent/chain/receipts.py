@@ -1,4 +1,4 @@
-"""Finds what others sent for the wallet: the transaction that used its nonce, or the one that had its Safe carry a call out."""
+"""Receipts and transactions of the wallet sent by others: by nonce, or as a Safe's execution."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _transfer(log: Log) -> Transfer | None:
 
 
 def _wrapped(log: Log) -> Transfer | None:
-    """The Deposit or Withdrawal of WETH9 that a log entry is, as a transfer from or to nobody."""
+    """Return a log entry's Deposit or Withdrawal of WETH9, as a transfer from or to the zero address."""
     for event in (DEPOSIT, WITHDRAWAL):
         topics = _topics(log, event, 2)
         if topics is not None and len(data := parse_bytes(log.get("data"), "log data")) == 32:
@@ -78,7 +78,7 @@ def _wrapped(log: Log) -> Transfer | None:
 
 
 def _added(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
-    """IncreaseLiquidity events in order; whom a token was minted to says the ERC-721 Transfer from nobody before it."""
+    """Return IncreaseLiquidity events in order; the recipient of a minted token is in the ERC-721 Transfer from zero before it."""
     minted: dict[tuple[str, int], str] = {}
     found = []
     for log in logs:
@@ -146,12 +146,12 @@ class SafeExecution:
 
 
 def find_tx_by_nonce(panel: EndpointPool, owner: str, nonce: int, since_block: int, head_block: int) -> NonceTx | None:
-    """The transaction of `owner` with `nonce` between these blocks, as enough operators tell it; None when it is not there."""
+    """Return the transaction of `owner` with `nonce` between these blocks, agreed by enough operators; None if there is none."""
     return _agreed(panel, lambda line: _used(line, owner, nonce, since_block, head_block), f"the transaction of nonce {nonce}")
 
 
 def find_safe_execution(panel: EndpointPool, safe: str, safe_tx_hash: str, since_block: int, head_block: int) -> SafeExecution | None:
-    """The transaction in which `safe` carried out the call of that hash, as enough operators tell it; None when it is not there."""
+    """Return the transaction in which `safe` executed the call of that hash, agreed by enough operators; None if there is none."""
     return _agreed(panel, lambda line: _executed(line, safe, safe_tx_hash, since_block, head_block), "what the Safe carried out")
 
 
@@ -213,7 +213,7 @@ def _executed(line: Transport, safe: str, safe_tx_hash: str, since_block: int, h
 
 
 def _names(log: Mapping[str, object], safe: str, safe_tx_hash: str) -> bool:
-    """Whether the event is the Safe's own, of this call: an endpoint may answer more than was asked."""
+    """True if the event is the Safe's own, of this call: an endpoint may return more than was asked."""
     topics = log.get("topics")
     if str(log.get("address", "")).lower() != safe.lower() or not isinstance(topics, list) or topics[:1] != [EXECUTION_SUCCESS]:
         return False

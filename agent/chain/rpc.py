@@ -1,4 +1,4 @@
-"""Asks a node: one HTTP request per batch, answers matched by id, every failure an error that says what to do."""
+"""JSON-RPC over HTTP: one request per batch, answers matched by id, every failure an error with a remedy."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Transport(Protocol):
 
     @property
     def operator(self) -> str:
-        """Who runs the endpoint, as declared in the config."""
+        """Operator of the endpoint, as declared in the config."""
         ...
 
     @property
@@ -293,7 +293,7 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
 
 
 def _soon(error: BaseException) -> bool:
-    """Whether the same endpoint is worth another try now."""
+    """True if the same endpoint is worth another try now."""
     patience = error.retry_after_s if isinstance(error, EndpointOverloaded) else None
     return isinstance(error, Retryable) and (patience is None or patience <= _WAITED_FOR_S)
 
@@ -306,12 +306,12 @@ def _pause(state: RetryCallState) -> float:
 
 
 def is_read(method: str) -> bool:
-    """Whether asking twice is the same as asking once; anything not known to be a read is not."""
+    """True if the method may be repeated; a method not known to be a read may not."""
     return method in _READS or method.startswith("eth_get")
 
 
 def _too_deep(text: bytes) -> bool:
-    """Whether JSON nests deeper than any answer does: the parser recurses, and enough brackets would end the process."""
+    """True if JSON nests deeper than any answer does: the parser recurses, and enough brackets would end the process."""
     if text.count(b"[") + text.count(b"{") <= _MOST_DEPTH:
         return False
     depth = 0
@@ -323,7 +323,7 @@ def _too_deep(text: bytes) -> bool:
 
 
 def _host(url: str) -> str | None:
-    """Host of the URL, without user, port, path or query; None when it is no http(s) URL."""
+    """Return the host of the URL, without user, port, path or query; None if it is not an http(s) URL."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)

@@ -1,4 +1,4 @@
-"""A Safe as the wallet: what its owners sign for one call, its own nonce, and whether it has carried a call out.
+"""A Safe as the wallet: the hash its owners sign for one call, its own nonce, and executed calls; and external signers.
 
 Names follow the contract: Safe.sol, `getTransactionHash`, `encodeTransactionData`, versions 1.3.0 and 1.4.1.
 """
@@ -42,7 +42,7 @@ _DOMAIN = (("uint256", "chainId"), ("address", "verifyingContract"))
 
 
 def safe_tx(tx: UnsignedTx) -> dict[str, Any]:
-    """The fields of a SafeTx that does what `tx` does, with the Safe's nonce; whoever executes it pays the gas and gets nothing back."""
+    """Return the fields of a SafeTx equivalent to `tx`, with the Safe's nonce; its executor pays the gas without refund."""
     return {
         "to": tx.to,
         "value": tx.value_wei,
@@ -71,7 +71,7 @@ def typed_data(safe: str, tx: UnsignedTx) -> dict[str, Any]:
 
 
 def safe_tx_hash(safe: str, tx: UnsignedTx) -> str:
-    """What the owners sign: 0x-hex of Safe.getTransactionHash, worked out here."""
+    """Return the hash that the owners sign: 0x-hex of Safe.getTransactionHash, computed here."""
     from eth_account.messages import encode_typed_data
 
     message = encode_typed_data(full_message=typed_data(safe, tx))
@@ -86,7 +86,7 @@ class SafeContract:
     address: str
 
     def require_known(self) -> None:
-        """Raises ConfigError when there is no Safe of a known version at the address."""
+        """Raise ConfigError unless a Safe of a known version is at the address."""
         try:
             version = str(self._view("VERSION()", [], [], ["string"])[0])
         except TrimtabError:
@@ -168,7 +168,7 @@ class SafeSender:
         return seen if seen.receipt is None else replace(seen, receipt=replace(seen.receipt, effective_gas_price_wei=0))
 
     def nonces(self, owner: str) -> tuple[int, int]:
-        """See ports.Sender; the Safe's own nonce, twice: what waits for it is in no mempool."""
+        """Return the Safe's own nonce, twice: a call that waits for it is in no mempool."""
         nonce = self.safe.nonce()
         return nonce, nonce
 
@@ -181,14 +181,14 @@ class SafeSender:
         return self.sender.block_hash(number)
 
 
-# --- Signers who are not here: what is shown to the owner of a wallet, or to the owners of a Safe, after the same gate as a key's.
+# --- External signers: the owner of a wallet or the owners of a Safe are shown a transaction after the same gate as a key's.
 
 
 @dataclass(frozen=True, slots=True)
 class WalletOwner:
-    """ports.ForeignSigner: somebody with the wallet's key, who signs and sends the transaction as it is proposed.
+    """ports.ExternalSigner for the holder of the wallet's key, who signs and sends the transaction as proposed.
 
-    Fees and gas are his to change: what counts is nonce, recipient, value and data.
+    The holder may change fees and gas: nonce, recipient, value and data are what counts.
     """
 
     rules: SigningRules
@@ -251,7 +251,7 @@ class SafeOwners:
         return {"kind": "safe", "safe": self.address, "safe_tx": fields, "safe_tx_hash": digest, "typed_data": signed}
 
     def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
-        """See ports.ForeignSigner; another call at the same nonce of the Safe has no hash that would be known here."""
+        """Return the executed call as ports.ExternalSigner; another call at the same nonce of the Safe has a hash unknown here."""
         found = find_safe_execution(self.panel, self.address, safe_tx_hash(self.address, tx), since_block, self.sender.head().number)
         return None if found is None else MinedTransaction(found.tx_hash, found.block, True)
 
@@ -259,7 +259,9 @@ class SafeOwners:
 def foreign_signer(
     rules: SigningRules, nonces: Callable[[], SignableNonces], panel: EndpointPool, sender: Sender, line: Transport, *, safe: bool
 ) -> tuple[ExternalSigner, Sender]:
-    """Who signs for the wallet of `rules`, and the sender that knows its nonce. Raises ConfigError when it is no Safe as said."""
+    """Return the external signer of the wallet of `rules`, and the sender that knows its nonce. Raises ConfigError if it is not a Safe
+    as declared.
+    """
     if not safe:
         return WalletOwner(rules, nonces, panel, sender), sender
     contract = SafeContract(line, rules.wallet)

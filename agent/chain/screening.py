@@ -1,7 +1,7 @@
-"""Tries out every token that a plan moves, at its amounts and its block: whether what goes in comes out, for us, here, now.
+"""The token screen: simulate the transfer of every token of a plan, at its amounts, accounts and block.
 
-Nothing needs the node's good will beyond eth_call: the pools themselves lend the tokens (TokenScreen), and single calls run as
-the wallet, a pool or the router, which eth_call allows anybody. docs/tokens.md says what this shows, and what it cannot.
+It needs only eth_call of a node: the pools themselves lend the tokens (TokenScreen), and single calls run as the wallet, a pool or
+the router, which eth_call allows for any sender. docs/tokens.md describes its reach and its limits.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ ScreenResult = tuple[TokenFinding, str]
 
 
 class TransferOutcome(Enum):
-    """How a token answered a call that moves something; the first five as ScreenHand numbers them."""
+    """A token's answer to a call that moves it; the first five are numbered as in ScreenHand."""
 
     FAILED = 0
     SILENT = 1
@@ -159,7 +159,7 @@ def decode_records(page: bytes, count: int) -> list[TrialRecord]:
 
 
 def judge_trial(record: TrialRecord) -> ScreenResult:
-    """What one try says. A pool that did not lend is UNKNOWN: why, further questions have to say."""
+    """Return the finding of one trial. A pool that did not lend is UNKNOWN, which further calls resolve."""
     if record.status == 4:
         return TokenFinding.UNKNOWN, "the endpoint gives too little gas"
     if record.status == 3:
@@ -187,7 +187,7 @@ def judge_trial(record: TrialRecord) -> ScreenResult:
 
 
 def _balanced(record: TrialRecord, silent: bool) -> ScreenResult:
-    """Whether every balance changed by what was moved."""
+    """Return the finding of a trial by comparing every balance change with the amount moved."""
     steps = (
         ("a pool pays", record.lent, record.came),
         ("it is passed on", record.came, record.passed_on),
@@ -204,7 +204,7 @@ def _balanced(record: TrialRecord, silent: bool) -> ScreenResult:
 
 
 def transfer_outcome(answer: object) -> TransferOutcome | None:
-    """How a token answered a call by eth_call; None where the node could not run it."""
+    """Return a token's answer to a call by eth_call; None if the node could not run it."""
     if isinstance(answer, RpcFault):
         return TransferOutcome.FAILED if _reverted(answer) else None
     if answer == "0x":
@@ -214,7 +214,7 @@ def transfer_outcome(answer: object) -> TransferOutcome | None:
 
 
 def word_of(answer: object) -> int | None:
-    """The one word of an answer; None when it is something else."""
+    """Return the one word of an answer; None for any other answer."""
     try:
         return int.from_bytes(parse_bytes(answer, "a word", 32), "big")
     except Retryable:
@@ -222,7 +222,7 @@ def word_of(answer: object) -> int | None:
 
 
 def _reverted(fault: RpcFault) -> bool:
-    """Whether the call ran and failed; nodes word it differently."""
+    """True if the call ran and failed; nodes word it differently."""
     text = fault.message.lower()
     ran = ("revert", "invalid opcode", "out of gas", "outofgas", "stack", "invalid jump")
     return fault.code == 3 or bool(fault.data) or any(word in text for word in ran)
@@ -298,7 +298,7 @@ def _not_lent(move: TokenMove, result: ScreenResult, by_pool: TransferOutcome | 
 
 
 def _refused(result: ScreenResult, suspects: Sequence[FailedCall], by_nobody: TransferOutcome | None) -> ScreenResult:
-    """Between strangers it moves; one of ours could not move it."""
+    """Return the finding of a token that moves between unrelated addresses but not for one of the plan's."""
     for one in suspects:
         if one.how is None:
             return TokenFinding.UNKNOWN, "the endpoint runs no call from there"
@@ -338,7 +338,7 @@ class TokenScreen:
         return self.screen(step, plan_token_moves(step, plan))
 
     def screen(self, step: StepInput, found: tuple[TokenMove, ...]) -> tuple[ScreenedToken, ...]:
-        """The same for given moves."""
+        """Return the findings for given moves."""
         chosen = list(largest_moves(found).values())
         if not chosen:
             return ()
@@ -370,9 +370,9 @@ class TokenScreen:
         return tuple(screened)
 
     def _tried(self, chosen: Sequence[TokenMove], told: Sequence[object], at: object) -> list[ScreenResult]:
-        """What became of each try. What the node refused is asked once more; refused again a token may be why, and is UNKNOWN.
+        """Return the result of each trial; one that the node refused is repeated alone, and UNKNOWN if refused again.
 
-        Raises Retryable where it refuses all: that says nothing of tokens, and none must be left alone, and others traded, for it.
+        Raises Retryable if the node refuses all: that is no evidence about tokens, and no token may be excluded for it.
         """
         results: list[ScreenResult | None] = []
         for start, answer in zip(range(0, len(chosen), TRIES_PER_CALL), told, strict=True):
@@ -387,9 +387,9 @@ class TokenScreen:
         return [result or (TokenFinding.UNKNOWN, "the endpoint refuses the screen") for result in results]
 
     def _moved_alone(self, step: StepInput, token: str, then: int | None) -> ScreenResult | None:
-        """REBASING where the wallet's balance changed over the last blocks by something else than transfers.
+        """Return REBASING if the wallet's balance changed over the last blocks other than by transfers.
 
-        Nothing where the node has no such state any more, or no logs: this looks back, and is no ground to trust a token.
+        None if the node no longer has that state or the logs: this looks back, and is no reason to trust a token.
         """
         now = next((held.raw for held in step.snapshot.holdings if held.token == token), None)
         if token == self.wrapped_native or now is None or then in (None, now):
@@ -430,7 +430,7 @@ def _packed(move: TokenMove) -> bytes:
 
 
 def _read(answer: object, count: int) -> list[ScreenResult | None]:
-    """What `count` tries of one call say; None each where the node refused it."""
+    """Return the results of `count` trials of one call; None each if the node refused it."""
     if isinstance(answer, RpcFault_of_rpc):
         return [None] * count
     return [judge_trial(record) for record in decode_records(parse_bytes(answer, "the token screen"), count)]
@@ -444,7 +444,7 @@ def _in_time(line: Transport, answer: object) -> object:
 
 
 def _single(step: StepInput, move: TokenMove, at: object) -> list[tuple[TokenMove, str, RpcCall]]:
-    """Calls as whoever really moves the token: (move, who, call). Nothing is asked that the balance does not allow."""
+    """Return calls as the real sender of each token: (move, role, call). None exceeds the balance."""
     wallet, found = step.snapshot.owner, []
     if move.payee is not None:
         found.append((move, "payee", transfer(move.token, move.pool.address, move.payee, move.raw, at)))
@@ -463,7 +463,7 @@ def transfer(token: str, sender: str, to: str, raw: int, at: object) -> RpcCall:
 
 
 def transfer_from(token: str, spender: str, sender: str, to: str, raw: int, at: object) -> RpcCall:
-    """The same by the hand of `spender`: transferFrom."""
+    """Return a call of transferFrom by `spender`."""
     data = TRANSFER_FROM + address_word(sender) + address_word(to) + uint_word(raw)
     return "eth_call", [{"from": spender, "to": token, "data": hex_data(data)}, at]
 
@@ -489,7 +489,7 @@ def _since(step: StepInput) -> int:
 
 
 def _before(items: Sequence[CallItem], told: Sequence[object]) -> list[int | None]:
-    """Balances at an earlier block; None where there is no answer (any more)."""
+    """Return balances at an earlier block; None without an answer."""
     found: list[int | None] = []
     for page, answer in zip(split_into_pages(items), told, strict=True):
         asked = [items[index] for index in page]

@@ -1,4 +1,4 @@
-"""Second opinions on our own quotes: what each leg's pool pays, also by an independent library, uniswap-python."""
+"""Second quotes of each leg's pool, by the venue's contracts and by an independent library, uniswap-python."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from web3 import Web3
 
 
-# --- Makes uniswap-python 0.7.1, which was written for web3 6, importable under web3 7; its quotes are the same under both.
+# --- Import of uniswap-python 0.7.1, written for web3 6, under web3 7; its quotes are the same under both.
 
 
 _CACHE = "web3.middleware.cache"
@@ -83,7 +83,7 @@ class V3Contracts:
 
 
 class NoSecondQuote(TrimtabError):
-    """The second source cannot say what a pool pays; the message says why in words of ours (T17)."""
+    """The second source has no quote; the message has the reason in our own words (T17)."""
 
 
 class Quoter(Protocol):
@@ -95,13 +95,13 @@ class Quoter(Protocol):
 
 
 def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQuote, ...]:
-    """One second quote per swap, in order, all asked at the plan's block; wrapping has one price only.
+    """Return one second quote per swap, in order, all asked at the plan's block; wrapping has one price only.
 
-    The library knows a pool only as it stands at a block. The first leg in a pool is asked as it is. A later leg in the
-    same direction is the quote for all input so far less the quote for the input before it: in V3 exact to some base
-    units of either token; in V2, where the first leg's fee stays in the reserves, apart by less than
-    fee · (input before / reserve) besides, 0.3 bps where the earlier legs brought 1 % of the reserve. A leg against the
-    direction of an earlier one has no counterpart at the snapshot's state and gets an error instead of a number.
+    The library knows a pool only at its state at a block. The first leg in a pool is quoted as it is. A later leg in the same
+    direction is the quote for all input so far less the quote for the input before it: in V3 exact to some base units of either
+    token; in V2, where the first leg's fee stays in the reserves, off by less than fee · (input before / reserve) besides, 0.3 bps
+    if the earlier legs brought 1 % of the reserve. A leg against the direction of an earlier one has no counterpart at the
+    snapshot's state and gets an error.
     """
     asked: dict[tuple[str, int], int] = {}
     direction: dict[str, str] = {}
@@ -132,15 +132,15 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
 
 
 class UniswapPythonQuoter:
-    """uniswap-python over our transport, without key, one library object per venue; it can do nothing but `eth_call`.
+    """Quoter by uniswap-python over our transport, without key, one library object per venue; it can do nothing but `eth_call`.
 
-    It checks with the venue's factory that the library means the same pool as the leg, once for each pool: a factory names
-    a pool for good. The library is imported on the first quote (0.75 s).
+    The venue's factory confirms once for each pool that the library means the leg's pool: a factory's pools never change. The
+    library is imported on the first quote (0.75 s).
     """
 
     @staticmethod
     def installed() -> bool:
-        """Whether the library is there: the extra trimtab[uniswap-python]."""
+        """True if the library is installed: the extra trimtab[uniswap-python]."""
         return importlib.util.find_spec("uniswap") is not None
 
     def __init__(self, transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> None:
@@ -176,7 +176,7 @@ class _LibraryQuoter:
 
 @dataclass(slots=True)
 class _View:
-    """What the library may see of the chain: contract calls at one block, and a network id that it knows."""
+    """The library's view of the chain: contract calls at one block, and a network id that it knows."""
 
     transport: Transport
     block_hash: str = ""
@@ -257,7 +257,7 @@ def _library(w3: Web3, version: int, factory: str | None = None, router: str | N
 
 
 def without_foreign_errors(ask: Callable[[], T]) -> T:
-    """Runs `ask`; whatever goes wrong in it becomes a NoSecondQuote without foreign text (T17)."""
+    """Run `ask`; any failure in it becomes a NoSecondQuote without foreign text (T17)."""
     try:
         return ask()
     except NoSecondQuote:
@@ -287,7 +287,7 @@ class ContractQuoter:
         self._venues = {venue.venue: venue for venue in venues}
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
-        """See Quoter. The venue's factory has to name the leg's pool, in the same request."""
+        """Quote as Quoter. The venue's factory must name the leg's pool, in the same request."""
         return without_foreign_errors(lambda: self._quote(leg, amount_in_raw, block_hash))
 
     def _quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
@@ -347,6 +347,6 @@ def build_quoter(transport: Transport, venues: Sequence[V2Contracts | V3Contract
 
 
 def _words(answer: object, count: int) -> list[int]:
-    """So many ABI words as unsigned integers; longer and shorter answers are refused."""
+    """Return this number of ABI words as unsigned integers; longer and shorter answers are refused."""
     raw = parse_bytes(answer, "a quote", 32 * count)
     return [int.from_bytes(raw[at : at + 32], "big") for at in range(0, len(raw), 32)]

@@ -1,4 +1,4 @@
-"""Talks to nodes about transactions: simulates, sends once, looks where a hash stands. A send is never repeated here."""
+"""Transactions on nodes: simulation, a single send, status by hash, revert reasons. No send is repeated here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from agent.model import Head, SignedTx, UnsignedTx, Verdict
 from agent.ports import Simulation, TransactionStatus
 from agent.signing.calldata import APPROVE, selector
 
-# --- Says in words why a transaction would revert: Error(string), Panic(uint256), custom errors, Uniswap's terse codes.
+# --- Revert reasons: Error(string), Panic(uint256), custom errors, Uniswap's terse codes.
 
 
 _ERROR = selector("Error(string)")
@@ -118,7 +118,7 @@ _PANICS = {
 
 
 def revert_reason(fault: RpcFault) -> str:
-    """Words for a failed call, with the contract's own text in parentheses; harmless characters only (T17)."""
+    """Return the reason of a failed call, with the contract's own text in parentheses; harmless characters only (T17)."""
     if fault.data not in ("", "0x"):
         return _from_data(bytes.fromhex(fault.data[2:]))
     text = fault.message
@@ -129,7 +129,7 @@ def revert_reason(fault: RpcFault) -> str:
 
 
 def revert_message(code: str) -> str:
-    """Words for a contract's text, or the text itself, cut and harmless, when the table lacks it."""
+    """Return the description of a contract's text, or the text itself, cut and harmless, if the table lacks it."""
     shown = scrub(code)[:_MAX_TEXT]
     return f"{REVERT_MESSAGES[code]} ({shown})" if code in REVERT_MESSAGES else shown
 
@@ -152,7 +152,7 @@ def _from_data(data: bytes) -> str:
 
 
 def _error_argument(kind: str, body: bytes) -> str:
-    """The one value that an error of ours carries."""
+    """Return the single value that one of the Rebalancer's errors carries."""
     word = body[:32]
     if len(word) != 32:
         return "?"
@@ -173,7 +173,7 @@ class SendRefused(Refused):
 
 
 class _RefusalKind(Enum):
-    """What a node's refusal of a transaction means."""
+    """Meaning of a node's refusal of a transaction."""
 
     KNOWN = "known"
     NONCE_LOW = "nonce_too_low"
@@ -227,11 +227,10 @@ class NodeSender:
         self._submit = transport if submit is None else submit
 
     def simulate(self, tx: UnsignedTx, sender: str, height: int | None = None) -> Simulation:
-        """What the exact transaction would do at the head, or after the block of that height, and its gas.
+        """Simulate the exact transaction at the head, or after the block of that height; return its result and gas.
 
-        Raises Retryable when the node cannot tell.
-        With a `gas` of 0 the amount is left to the node, and whether the wallet could pay for it is not asked: a node
-        would ask for the price of a whole block.
+        Raises Retryable if the node cannot simulate. With a `gas` of 0 the node chooses the amount, and the wallet's funds are not
+        checked: a node would ask for the price of a whole block.
         """
         request, at = _request(tx, sender), _tag(height)
         chain_id, block, answer, gas = self._transport.batch(
@@ -253,10 +252,10 @@ class NodeSender:
         return Simulation(True, "", parse_quantity(gas, "the gas estimate"), head)
 
     def send(self, signed: SignedTx) -> None:
-        """Hands the signed bytes to the node, once; a transaction that the node has already is success.
+        """Send the signed bytes to the node, once; a transaction that the node already has is success.
 
-        Raises NonceUsed when another transaction has the nonce, SendRefused when the node surely did not take it, and
-        Retryable when its fate is unknown: look for its hash.
+        Raises NonceUsed if another transaction has the nonce, SendRefused if the node surely did not take it, and Retryable if its
+        fate is unknown: check the status of its hash.
         """
         try:
             self.offer(signed)
@@ -265,7 +264,7 @@ class NodeSender:
                 raise
 
     def offer(self, signed: SignedTx) -> None:
-        """As `send`, but NonceUsed may also mean that the transaction itself is mined: whoever offers has to look."""
+        """Send as `send`, but NonceUsed may also mean that the transaction itself is mined: the caller must check its hash."""
         unknown = f"whether transaction {signed.hash} was taken is unknown"
         try:
             answer = self._submit.call("eth_sendRawTransaction", [hex_data(signed.raw)])
@@ -278,7 +277,7 @@ class NodeSender:
             raise Retryable(f"{unknown}: the node answers another hash", "look for its hash before sending anything else")
 
     def look(self, tx_hash: str) -> TransactionStatus:
-        """Whether the hash is unknown, pending or mined (with its receipt). Raises Retryable when the node cannot tell."""
+        """Return the status of the hash: unknown, pending or mined (with its receipt). Raises Retryable if the node cannot say."""
         found, known = self._transport.batch([("eth_getTransactionReceipt", [tx_hash]), ("eth_getTransactionByHash", [tx_hash])])
         receipt, body = _maybe(found, "the receipt"), _maybe(known, "the transaction")
         if receipt is not None and receipt.get("blockHash") is not None:
@@ -360,7 +359,7 @@ def _meaning(fault: RpcFault_of_rpc) -> _RefusalKind | None:
 
 
 def _failure(fault: RpcFault_of_rpc) -> str:
-    """Words for a simulation that failed on its own account; Retryable when it is the node that failed."""
+    """Return the reason of a simulation that failed by itself; raise Retryable if the node failed."""
     if _reverts(fault):
         return revert_reason(fault)
     said = _meaning(fault)
@@ -375,23 +374,24 @@ def _reverts(fault: RpcFault_of_rpc) -> bool:
 
 
 def _by_contracts(fault: RpcFault_of_rpc, tx: UnsignedTx) -> bool:
-    """Whether contracts refused, or burned all the gas there was. "gas required exceeds" may also be the wallet that cannot pay, but
-    where neither gas nor price was named.
+    """True if contracts refused, or burned all the gas.
+
+    "gas required exceeds" may also mean a wallet that cannot pay, but only if gas or price was named.
     """
     burned = tx.gas == 0 and _meaning(fault) is _RefusalKind.BAD_GAS
     return _reverts(fault) or burned or "out of gas" in fault.message.lower()
 
 
 def _not_true(returned: bytes) -> bool:
-    """Whether an ERC-20 call returned anything but true; USDT-like tokens return nothing, which is success."""
+    """True if an ERC-20 call returned anything but true; USDT-like tokens return nothing, which is success."""
     return len(returned) > 0 and int.from_bytes(returned, "big") != 1
 
 
-# --- Names the transaction that has a nonce of the wallet, in a block or on its way to one: for a person to read, never to decide by.
+# --- The transaction that has a nonce of the wallet, mined or pending: for messages to the operator, never for decisions.
 
 
 def find_conflicting_tx(panel: EndpointPool, owner: str, nonce: int, head_block: int) -> str | None:
-    """Hash of the transaction of `owner` with `nonce`; None where no endpoint can tell."""
+    """Return the hash of the transaction of `owner` with `nonce`; None if no endpoint knows it."""
     for since_block in (max(0, head_block - RECENT_BLOCKS), 0):
         try:
             found = find_tx_by_nonce(panel, owner, nonce, since_block, head_block)
@@ -419,7 +419,7 @@ def _pending(line: Transport, owner: str, nonce: int) -> str | None:
     return None
 
 
-# --- Talks to all endpoints about transactions: what counts is what enough operators say, and signed bytes go where they may go.
+# --- Sender over all endpoints: answers by quorum, and signed bytes only to permitted endpoints.
 
 
 T = TypeVar("T")
@@ -428,13 +428,13 @@ Refusal = NonceUsed | SendRefused
 
 
 class QuorumSender:
-    """Implements ports.Sender over a panel; with one endpoint it is that endpoint's word.
+    """Implements ports.Sender over an endpoint pool; with one endpoint its answer counts.
 
-    Receipts, headers and block hashes must be alike from enough operators (a majority of those who answer, and the
-    config's minimum). A used nonce and a height need enough who have seen as much; gas needed and nonces pending are the
-    least that enough operators say is all. A simulation is made at one block and counts by majority: whoever lies alone
-    neither stops the agent nor makes it send, and what a wrong simulation can cost is gas, since minimums and deadline
-    stand in the transaction itself.
+    Receipts, headers and block hashes must be alike from enough operators (a majority of those who answer, and the config's
+    minimum). A used nonce and a height need enough operators that have seen as much; gas needed and nonces pending are the least
+    that enough operators call sufficient. A simulation is made at one block and decided by majority: a single dishonest operator
+    neither stops the agent nor makes it send, and a wrong simulation can only cost gas, since minimums and deadline are in the
+    transaction itself.
     """
 
     def __init__(self, panel: EndpointPool, chain_id: int, submit: Endpoint | None = None, public_fallback: bool = False) -> None:
@@ -471,11 +471,11 @@ class QuorumSender:
         return Simulation(False, f"endpoints disagree ({told}; it succeeds for {succeeded})", 0, said[0][1].head)
 
     def send(self, signed: SignedTx) -> None:
-        """See ports.Sender. The same bytes go to every public endpoint at once, or to the private one alone.
+        """Send as ports.Sender: the same bytes to every public endpoint at once, or to the private one alone.
 
-        That is no second sending: a nonce is used once, whoever has the bytes. An endpoint that keeps them back, or says
-        that it took them and did not, does not matter then. Taken by one is taken. A fate that is unknown at one is
-        unknown, unless another took it. Refused is what all refuse; a nonce used is looked for before it is believed.
+        That is still one sending: a nonce is used once, and an endpoint that withholds the bytes has no effect. Accepted by one is
+        accepted. An unknown fate at one is unknown, unless another accepted. A refusal must come from all; a used nonce is checked
+        before it is believed.
         """
         taken, refusals, lost = self._offer_all(signed)
         if taken:
@@ -495,7 +495,9 @@ class QuorumSender:
             raise refusals[0]
 
     def look(self, tx_hash: str) -> TransactionStatus:
-        """See ports.Sender. Mined when enough operators show the same receipt; unknown only when nobody knows the hash."""
+        """Return the status as ports.Sender. Mined if enough operators show the same receipt; unknown only if no operator knows the
+        hash.
+        """
         heard = self._hear(lambda node: node.look(tx_hash), lambda answers: self._seen(answers).state != "unknown")
         found = self._seen(heard)
         if found.receipt is not None:
@@ -504,7 +506,7 @@ class QuorumSender:
         return found
 
     def nonces(self, owner: str) -> tuple[int, int]:
-        """See ports.Sender. Whoever says that a nonce is used vouches for all below it; what one pool alone holds is outvoted."""
+        """Return the nonces as ports.Sender. A used nonce confirms all below it; a pending one that a single mempool holds is outvoted."""
         heard = self._hear(lambda node: node.nonces(owner), lambda answers: True)
         latest: dict[str, int] = {}
         pending: dict[str, int] = {}
@@ -539,7 +541,7 @@ class QuorumSender:
         return find_conflicting_tx(self._endpoint_pool, owner, nonce, self.head().number)
 
     def _hear(self, question: Callable[[NodeSender], T], settled: Callable[[Mapping[Endpoint, T]], bool]) -> dict[Endpoint, T]:
-        """Answers of at least the operators that the config wants; `settled` says when the rest is not waited for."""
+        """Return answers of at least a quorum of operators; once `settled` is true, the rest are not awaited."""
         wanted = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._endpoint_pool.min_operators)
         heard = self._endpoint_pool.ask(
             lambda endpoint: question(NodeSender(endpoint)),
@@ -549,7 +551,7 @@ class QuorumSender:
         return heard.answers
 
     def _seen(self, answers: Mapping[Endpoint, TransactionStatus]) -> TransactionStatus:
-        """What several looks at one hash amount to: a receipt that too few show is a transaction that is still on its way."""
+        """Combine the operators' status of one hash; a receipt that too few show counts as pending."""
         enough = quorum_size(len(operators_of(answers)), self._endpoint_pool.min_operators)
         for seen, behind in operators_by_value((endpoint.operator, found) for endpoint, found in answers.items()).items():
             if seen.receipt is not None and len(behind) >= enough:
@@ -558,7 +560,7 @@ class QuorumSender:
         return TransactionStatus("pending" if known else "unknown", None)
 
     def _offer_all(self, signed: SignedTx) -> tuple[bool, list[Refusal], list[Retryable | OperatorNeeded]]:
-        """Whether anybody took it; the refusals; the failures after which nobody knows."""
+        """Offer to each target; return True if one accepted, the refusals, and the failures that leave its fate unknown."""
         refusals: list[Refusal] = []
         lost: list[Retryable | OperatorNeeded] = []
         targets = [EndpointPool([self._submit], 1)] if self._submit is not None else []
@@ -588,7 +590,7 @@ class QuorumSender:
 
 
 def _offer(endpoint: Endpoint, signed: SignedTx) -> Refusal | None:
-    """None when the endpoint has the transaction now. Raises what leaves its fate unknown."""
+    """Return None if the endpoint now has the transaction, else its refusal. Raises if its fate is unknown."""
     try:
         NodeSender(endpoint).offer(signed)
     except (NonceUsed, SendRefused) as refusal:

@@ -1,4 +1,4 @@
-"""Reads everything that one step needs, at one block, in two requests per endpoint, agreed by a quorum of operators."""
+"""The snapshot: everything that one step needs, at one block, in two requests per endpoint, agreed by a quorum."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ PastAnswers = tuple[tuple[Head, tuple[LensAnswer, ...]], ...]
 
 
 def read_past_prices(panel: EndpointPool, min_operators: int, watch: SnapshotScope, head: Head, blocks: int) -> tuple[PastPrices, ...]:
-    """Newest first; fewer where the chain is younger. Two requests per endpoint.
+    """Return the prices of the preceding blocks, newest first; fewer on a younger chain. Two requests per endpoint.
 
-    Full nodes keep the state of the newest 128 blocks, so that none needs an archive. Raises NoQuorum where too few operators
-    say the same, Retryable where too few answer or the chain was reorganised meanwhile.
+    Full nodes keep the state of the newest 128 blocks, so that no archive is needed. Raises NoQuorum if too few operators agree,
+    Retryable if too few answer or a reorg happened meanwhile.
     """
     heights = range(head.number - 1, max(-1, head.number - 1 - blocks), -1)
     if not heights:
@@ -94,7 +94,7 @@ def _agreed(answers: Mapping[Endpoint, PastAnswers], min_operators: int, what: s
 
 @dataclass(frozen=True, slots=True)
 class _HeadAnswer:
-    """What trip 1 says; `nonce_pending` counts what the endpoint's own pool holds."""
+    """First answer of an endpoint: head, fees and pending nonce; `nonce_pending` counts its own mempool."""
 
     head: Head
     nonce_pending: int
@@ -104,7 +104,7 @@ class _HeadAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _BlockReading:
-    """What trip 2 ended in: the agreement, trip 1 of those behind it, and why the others have no part in it."""
+    """Result of the second request: the agreement, the first answers of those behind it, and the failures of the others."""
 
     agreement: QuorumAgreement
     alike: dict[Endpoint, _HeadAnswer]
@@ -126,11 +126,11 @@ class ChainReader:
         self.watch = watch
 
     def snapshot(self) -> Snapshot:
-        """See ports.Reader. Endpoints that failed, lag or differ while enough others agree are named in `quarantined`.
+        """Read as ports.Reader. Endpoints that failed, lag or differ while enough others agree are named in `quarantined`.
 
-        Read at the newest block that enough operators have. Where they disagree there, once more at an older one, within
-        chain.max_lag_blocks, that those a little behind have too: they may outvote one that lies. Raises NoQuorum where the
-        newest blocks of too few are near it: it may be old, or made up (T19).
+        The block is the newest that enough operators have. If they disagree there, it is read once more at an older one, within
+        chain.max_lag_blocks, that slightly slower ones have too: they may outvote a dishonest one. Raises NoQuorum if too few
+        newest blocks are near it: it may be old, or made up (T19).
         """
         before, watch, now_s = self._endpoint_pool.requests, self.watch, self._clock.now_s()
         firsts = self._firsts(watch.owner)
@@ -174,7 +174,7 @@ class ChainReader:
         return heard
 
     def _read(self, head: Head, firsts: PollResult[_HeadAnswer], watch: SnapshotScope) -> _BlockReading:
-        """Trip 2 at one block: what enough operators say alike, and who did not."""
+        """Make the second request at one block: return the agreed answers, and the endpoints that failed."""
         able = [line for line, first in firsts.answers.items() if first.head.number >= head.number]
         lost = dict(firsts.lost)
         for line, first in firsts.answers.items():
@@ -202,7 +202,9 @@ class ChainReader:
         return _BlockReading(agreement, alike, lost)
 
     def _older(self, head: Head, firsts: Mapping[Endpoint, _HeadAnswer]) -> Head | None:
-        """The newest block that all have who are not too far behind, by vote on its header; None where that is no other, or no help."""
+        """Return the newest block that all endpoints without a large lag have, by vote on its header; None if that is no different
+        block.
+        """
         near = [line for line, first in firsts.items() if first.head.number >= head.number - self._endpoint_pool.max_lag_blocks]
         if len(operators_of(near)) <= quorum_size(len(operators_of(firsts)), self._min_operators):
             return None

@@ -1,4 +1,4 @@
-"""To which implementation a token hands its calls on: found once, then read in every snapshot (EIP-1967, 1822, 897, beacons)."""
+"""Tokens on the chain: decimals and symbols, proxy implementations (EIP-1967, 1822, 897, beacons), allowances."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from agent.policy.approvals import swap_spend
 from agent.signing.calldata import APPROVE, address_from_word
 from agent.units import Token, safe_label
 
-# --- Which tokens stand at given addresses: decimals and a symbol that may be shown, in one request.
+# --- Tokens at given addresses: decimals and a displayable symbol, in one request.
 
 
 MOST_DECIMALS = 36
@@ -88,7 +88,7 @@ class ProxyRef:
     first: str
 
     def calls(self, at: object) -> Iterator[RpcCall]:
-        """What is asked of a node at one block."""
+        """Return the calls for this proxy at one block."""
         if self.slot is not None:
             yield ("eth_getStorageAt", [self.token, self.slot, at])
         if self.asked is not None:
@@ -117,17 +117,17 @@ def find_proxies(line: Transport, tokens: Sequence[str]) -> tuple[ProxyRef, ...]
 
 
 def proxy_calls(refs: Sequence[ProxyRef], at: object) -> list[RpcCall]:
-    """What is asked of a node at one block, for all of them."""
+    """Return the calls for all proxies at one block."""
     return [call for ref in refs for call in ref.calls(at)]
 
 
 def proxy_call_names(refs: Sequence[ProxyRef]) -> list[str]:
-    """What each of those calls is about."""
+    """Return the name of each of those calls."""
     return [f"implementation of {ref.token}" for ref in refs for _ in ref.calls(None)]
 
 
 def proxy_answers(told: Sequence[object]) -> tuple[LensAnswer, ...]:
-    """A node's answers as words; Status.FAILED for whatever is none."""
+    """Return a node's answers as words; CallStatus.FAILED for anything else."""
     return tuple(_word(answer) for answer in told)
 
 
@@ -139,7 +139,7 @@ def _word(answer: object) -> LensAnswer:
 
 
 def proxy_implementations(refs: Sequence[ProxyRef], told: Sequence[LensAnswer]) -> tuple[ProxyImplementation, ...]:
-    """Where each proxy stands now. What cannot be read is address zero, which nobody pins; another beacon is not the old one."""
+    """Return each proxy's present implementation; zero, which is never pinned, if it was not read or its beacon changed."""
     left = iter(told)
     found = []
     for ref in refs:

@@ -1,4 +1,4 @@
-"""What a snapshot asks of the chain, and how the lens's answers become the parts of a Snapshot."""
+"""Scope of a snapshot: the lens items it asks, and their answers as parts of a Snapshot."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from agent.model import (
 )
 from agent.units import BPS, Token
 
-# --- What is asked of a price feed, and how its answers become a round: decimals, latest round, bounds of its aggregator.
+# --- Items of a price feed, and its answers as a round: decimals, latest round, bounds of its aggregator.
 
 
 ITEMS = 4
@@ -73,7 +73,7 @@ def feed_questions(feed: str) -> list[tuple[str, LensItem]]:
 
 
 def read_feed(feed: str, answers: Sequence[LensAnswer]) -> tuple[FeedRound | None, tuple[QuarantinedItem, ...]]:
-    """The latest round, or what could not be read of it."""
+    """Return the latest round, or the items that could not be read."""
     asked = [name for name, _ in feed_questions(feed)]
     decimals, latest = answer_uint(answers[0], 8), _round(answers[1])
     bad = [(asked[0], decimals), (asked[1], latest), *((name, told) for name, told in zip(asked[2:], answers[2:], strict=True))]
@@ -97,7 +97,7 @@ def _round(answer: LensAnswer) -> tuple[int, int, int, int, int] | CallStatus:
 
 
 def _bound(answer: LensAnswer) -> int | None:
-    """A signed word; None where the feed has no such bound."""
+    """Return a signed word; None if the feed has no such bound."""
     told = answer_words(answer, 1)
     return None if isinstance(told, CallStatus) else to_signed(told[0])
 
@@ -116,7 +116,7 @@ _UINT160_MAX = 2**160 - 1
 
 
 class PoolKind(Enum):
-    """Which mathematics a pool follows."""
+    """Mathematics that a pool follows."""
 
     V2 = "v2"
     V3 = "v3"
@@ -137,13 +137,13 @@ class PoolRef:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotScope:
-    """Everything a snapshot covers. `code` are addresses whose code hash is wanted; `twap_window_s` 0 reads no TWAP.
+    """Scope of a snapshot. `code` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP.
 
-    `lp_spender` may hold allowances of LP tokens: those of the V2 positions are read (None: nobody does). `proxies` are the
-    tokens that hand their calls on: to whom is read too. `supplies` are tokens of which it is read how many coins exist.
+    `lp_spender` may hold allowances of LP tokens: those of the V2 positions are read (None: no spender). `proxies` are proxy
+    tokens, whose implementation is read too. `supplies` are tokens whose total supply is read.
 
-    Ticks are read as far as a move of a pool's marginal price by `impact_bps` goes, either way, and at least as far as
-    the depth of a pool is measured.
+    Ticks are read as far as a move of a pool's marginal price by `impact_bps`, either way, and at least as far as the depth of a
+    pool is measured.
     """
 
     owner: str
@@ -162,7 +162,7 @@ class SnapshotScope:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotParts:
-    """What the lens contributes to a Snapshot."""
+    """Parts of a Snapshot that the lens provides."""
 
     holdings: tuple[Holding, ...]
     allowances: tuple[Allowance, ...]
@@ -192,7 +192,7 @@ def window_ticks(impact_bps: int) -> int:
 
 
 def snapshot_questions(watch: SnapshotScope) -> list[LensQuestion]:
-    """All items in one fixed order; `parts` reads the answers in the same order."""
+    """Return all items in one fixed order; `snapshot_parts` reads the answers in the same order."""
     asked: list[LensQuestion] = []
     for token in watch.tokens:
         balance = CallItem(token.address, address_call(BALANCE_OF, watch.owner))
@@ -252,19 +252,21 @@ def with_deeper_ticks(pool: PoolState, answer: LensAnswer) -> PoolState:
 
 
 def _written(pool: PoolRef) -> list[CallItem]:
-    """What is zero in a pool until somebody trades in it."""
+    """Return the items that are zero in a pool until its first trade."""
     asked = [PRICE_0_CUMULATIVE] if pool.kind is PoolKind.V2 else [FEE_GROWTH_GLOBAL_0, FEE_GROWTH_GLOBAL_1]
     return [CallItem(pool.address, data, gas=_POOL_GAS, likely_gas=6_000) for data in asked]
 
 
 def _unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, bool]:
-    """Which of it is zero for sure, for (token0, token1); of V2 both or none. It decides on gas alone: unknown is written."""
+    """Return True per token of (token0, token1) if its item is surely zero; V2 has one for both. It affects only gas: unknown counts
+    as written.
+    """
     zero = [answer_uint(answer) == 0 for answer in answers]
     return zero[0], zero[-1]
 
 
 def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> SnapshotParts:  # noqa: C901
-    """Typed parts of the snapshot; whatever could not be read is quarantined by name and is nowhere else."""
+    """Return the typed parts of the snapshot; an item that could not be read is quarantined by name and appears nowhere else."""
     asked = snapshot_questions(watch)
     bad: list[QuarantinedItem] = []
     left = iter(zip(asked, answers, strict=True))

@@ -1,4 +1,4 @@
-"""Turns what a node sends into values: quantities, bytes, headers, faults; anything else is an error, never a guess."""
+"""Strict parsing of a node's answers: quantities, bytes, headers, faults; anything else is an error, never a guess."""
 
 from __future__ import annotations
 

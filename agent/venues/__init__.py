@@ -1,1 +1,1 @@
-"""One module per protocol the agent trades on: addresses, discovery, calldata."""
+"""Venues: pool discovery, and calldata of SwapRouter02, the Rebalancer and liquidity contracts."""

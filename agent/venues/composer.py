@@ -1,4 +1,4 @@
-"""Turns a judged plan into unsigned transactions with their grants: next nonce, fees, gas, short deadline in chain time."""
+"""Judged plans as unsigned transactions with their grants: next nonce, fees, gas, short deadline in chain time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ROLES = {"uniswap_v2": "V2 router", "uniswap_v3": "position manager"}
 
 
 def allowed_spenders(execution: ExecutionConfig) -> dict[str, str]:
-    """Every contract that may ever hold an allowance of ours, with its role in words."""
+    """Return every contract that may ever hold an allowance of the wallet, with its role."""
     return {contract: ROLES.get(venue, venue) for venue, contract in execution.liquidity} | {execution.router: "router"}
 
 
@@ -61,7 +61,7 @@ def liquidity_contract(step: StepInput, action: LpAction) -> str:
 
 
 def build_approval(step: StepInput, token: str, spender: str, raw: int, action: LpAction | None = None) -> Approval:
-    """An approval with its words; a token that is none of the portfolio's is a pair's LP token."""
+    """Return an approval with its labels; a token outside the portfolio is a pair's LP token."""
     return Approval(token, spender, raw, token_label(step, token), allowed_spenders(step.execution).get(spender, spender), action)
 
 
@@ -72,12 +72,12 @@ def revocations(step: StepInput) -> list[Approval]:
 
 
 def token_label(step: StepInput, token: str) -> str:
-    """What a token is called, LP tokens too."""
+    """Return a token's display name, LP tokens included."""
     return _known(step, token)[0]
 
 
 def approval_note(step: StepInput, approved: Approval) -> str:
-    """What an approval does."""
+    """Describe an approval."""
     if approved.raw == 0:
         return f"set the {approved.holder}'s allowance of {approved.label} to zero"
     amount = decimal_text(approved.raw, _known(step, approved.token)[1])
@@ -85,7 +85,7 @@ def approval_note(step: StepInput, approved: Approval) -> str:
 
 
 def action_note(step: StepInput, action: LpAction) -> str:
-    """What an action does, with the amounts that are expected."""
+    """Describe an action, with its expected amounts."""
     match action:
         case Withdraw():
             return f"take {_pair(step, action, action.amounts_raw)} out of {action.name}"
@@ -124,10 +124,11 @@ def known_prices(step: StepInput) -> dict[str, Fraction]:
 
 
 def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
-    """Conditions of `plan` at reference prices. The floor is what its legs' minimums come to, or limits.plan_cost of the value
-    sold where that is the smaller loss: what a plan may not cost by prediction it may not cost in the end.
+    """Return the conditions of `plan` at reference prices.
 
-    One base unit of the numeraire is left to the rounding of prices. Raises Refused when a token has no reference price.
+    The value floor is the total of the legs' minimums, or the loss of limits.plan_cost on the value sold if that is smaller: the
+    realised cost is held to the same limit as the predicted one. One base unit of the numeraire is left to the rounding of prices.
+    Raises Refused if a token has no reference price.
     """
     known, least = known_prices(step), min_balance_changes(plan.legs)
     if missing := [token for token in least if token not in known]:
@@ -151,7 +152,7 @@ AHEAD_S = 30
 
 @dataclass(frozen=True, slots=True)
 class _TxDraft:
-    """A transaction that still lacks nonce, gas and fees."""
+    """A transaction without nonce, gas and fees."""
 
     to: str
     data: str
@@ -177,7 +178,7 @@ class RouterComposer:
         self._clock = clock
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
-        """Exact approvals that the plan lacks: of the router for its swaps, or of what its first action goes through."""
+        """Return the exact approvals that the plan lacks: for the router of its swaps, or for the contract of its first action."""
         if isinstance(plan.decision, TopUp):
             return ()
         if not plan.actions:
@@ -212,7 +213,7 @@ class RouterComposer:
         return self._prepare(step, _TxDraft(pool, encode_slots(slots), IntentKind.ORACLE, note, oracle=(pool, slots)))
 
     def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
-        """A payment, with what limits.payout_per_day leaves for it worked out here. Raises Refused when the simulation fails."""
+        """Return a payment; the remainder of limits.payout_per_day is computed here. Raises Refused if the simulation fails."""
         payout = replace(payout, most_raw=withdrawals.max_payout_raw(step, payout.token))
         token = step.portfolio.token(payout.token)
         note = f"pay {decimal_text(payout.raw, token.decimals)} {token.label} to {payout.to}"
@@ -327,8 +328,10 @@ class RouterComposer:
         return PreparedTransaction(tx, grant, note)
 
     def _head(self, step: StepInput) -> Head:
-        """The sender's head. Raises Refused when its time is ahead of what the agreed header and our clock tell: deadlines
-        are made from it, and a swap that stays valid for long is a free option for whoever holds it back (T2, T7).
+        """Return the sender's head.
+
+        Raises Refused if its time is ahead of the agreed header and the agent's clock: deadlines are made from it, and a swap with
+        a long validity is a free option for an endpoint that withholds it (T2, T7).
         """
         head, agreed, now_s = self._sender.head(), step.snapshot, self._clock.now_s()
         latest_s = max(now_s, agreed.head.timestamp_s + max(0, now_s - agreed.now_s)) + AHEAD_S
@@ -361,7 +364,7 @@ def _refill(step: StepInput, raw: int, plan: Plan) -> _TxDraft:
 
 
 def leg_floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
-    """Least output of each leg by reference price and limits alone, whatever the plan says (design section 6, T1, T4)."""
+    """Return the least output of each leg by reference price and limits alone, independent of the plan (design section 6, T1, T4)."""
     prices = known_prices(step)
 
     def floor(leg: Leg) -> int:

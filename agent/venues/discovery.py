@@ -1,4 +1,4 @@
-"""Which pools a portfolio can use: found through the configured factories in two requests, or named and checked."""
+"""Usable pools of a portfolio: found through the configured factories in two requests, or named and checked."""
 
 from __future__ import annotations
 
@@ -47,24 +47,24 @@ class UniswapV2:
     pools: tuple[str, ...] | None = None
 
     def find_items(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
-        """What to ask first: the factory for every pair, or each named pool for its tokens."""
+        """Return the first questions: the factory for every pair, or each named pool for its tokens."""
         if self.pools is None:
             return [self._get_pair(token0, token1) for token0, token1 in pairs]
         return [CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1)]
 
     def found(self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]) -> list[PoolRef]:
-        """Candidates from the answers to find_items. Raises ConfigError when the factory or a named pool is no such contract."""
+        """Return candidates from the answers to find_items. Raises ConfigError if the factory or a named pool is another contract."""
         if self.pools is None:
             addresses = [pool_address(self.name, self.factory, answer) for answer in answers]
             return [self._ref(pool, *pair) for pair, pool in zip(pairs, addresses, strict=True) if pool is not None]
         return [self._ref(pool, *pool_tokens(self.name, pool, answers[2 * i : 2 * i + 2])) for i, pool in enumerate(self.pools)]
 
     def check_items(self, pool: PoolRef) -> list[CallItem]:
-        """What to ask of a candidate: does the factory know it, and has it a price."""
+        """Return the questions about a candidate: is it of the factory, and has it a price."""
         return [self._get_pair(pool.token0, pool.token1), CallItem(pool.address, GET_RESERVES, longest=96)]
 
     def has_price(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> bool:
-        """Whether the pair holds anything. Raises ConfigError when the factory did not make it."""
+        """True if the pair has reserves. Raises ConfigError if the factory did not make it."""
         require_made_by(self.name, self.factory, pool, pool_address(self.name, self.factory, answers[0]))
         reserves = answer_words(answers[1], 2)
         return not isinstance(reserves, CallStatus) and reserves[0] > 0 and reserves[1] > 0
@@ -77,7 +77,7 @@ class UniswapV2:
 
 
 def pool_address(venue: str, factory: str, answer: LensAnswer) -> str | None:
-    """Pool in a factory's answer, None for the zero address. Raises ConfigError when it is no factory."""
+    """Return the pool in a factory's answer, None for the zero address. Raises ConfigError if the contract is not a factory."""
     read = answer_uint(answer, 160)
     if isinstance(read, CallStatus):
         raise ConfigError(f"venues.{venue}.factory {factory}: {read.why}", "check the address and the chain id")
@@ -85,7 +85,7 @@ def pool_address(venue: str, factory: str, answer: LensAnswer) -> str | None:
 
 
 def pool_tokens(venue: str, pool: str, answers: Sequence[LensAnswer]) -> tuple[str, str]:
-    """token0 and token1 of a named pool. Raises ConfigError when it is no pool."""
+    """Return token0 and token1 of a named pool. Raises ConfigError if it is not a pool."""
     return _pool_token(venue, pool, answers[0]), _pool_token(venue, pool, answers[1])
 
 
@@ -119,13 +119,13 @@ class UniswapV3:
     pools: tuple[str, ...] | None = None
 
     def find_items(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
-        """What to ask first: the factory for every pair and tier, or each named pool for its tokens and fee."""
+        """Return the first questions: the factory for every pair and tier, or each named pool for its tokens and fee."""
         if self.pools is None:
             return [self._get_pool(*pair, fee) for pair in pairs for fee in self.fee_tiers]
         return [CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1, FEE)]
 
     def found(self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]) -> list[PoolRef]:
-        """Candidates from the answers to find_items. Raises ConfigError when the factory or a named pool is no such contract."""
+        """Return candidates from the answers to find_items. Raises ConfigError if the factory or a named pool is another contract."""
         if self.pools is None:
             asked = [(pair, fee) for pair in pairs for fee in self.fee_tiers]
             addresses = [pool_address(self.name, self.factory, answer) for answer in answers]
@@ -133,7 +133,7 @@ class UniswapV3:
         return [self._named(pool, answers[3 * i : 3 * i + 3]) for i, pool in enumerate(self.pools)]
 
     def check_items(self, pool: PoolRef) -> list[CallItem]:
-        """What to ask of a candidate: does the factory know it, its tier's tick spacing, and has it a price."""
+        """Return the questions about a candidate: is it of the factory, its tier's tick spacing, and has it a price."""
         return [
             self._get_pool(pool.token0, pool.token1, pool.fee_pips),
             CallItem(self.factory, FEE_AMOUNT_TICK_SPACING + uint_word(pool.fee_pips), likely_gas=5_000),
@@ -141,7 +141,7 @@ class UniswapV3:
         ]
 
     def has_price(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> bool:
-        """Whether the pool is initialised. Raises ConfigError when the factory did not make it."""
+        """True if the pool is initialised. Raises ConfigError if the factory did not make it."""
         require_made_by(self.name, self.factory, pool, pool_address(self.name, self.factory, answers[0]))
         price = answer_words(answers[2], 1)
         return not isinstance(price, CallStatus) and price[0] > 0

@@ -1,4 +1,4 @@
-"""Turns an action on liquidity into calldata of the V3 position manager or of the V2 router."""
+"""Calldata of liquidity actions for the V3 position manager and the V2 router."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns a plan into the calldata of one call of our Rebalancer, with what the wallet's balances must look like after it."""
+"""Calldata of one Rebalancer call per plan, with its conditions on the wallet's balances; and the check of a deployed Rebalancer."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ _MOST_TOKENS = 255
 
 @dataclass(frozen=True, slots=True)
 class RebalancerTerms:
-    """What the whole transaction must keep to: `prices` in numeraire base units per token base unit, for every token that
-    the wallet gives or gets; `floor_raw` is the least change of the wallet's value, numeraire base units, mostly negative.
+    """Conditions of the whole transaction.
+
+    `prices` are in numeraire base units per token base unit, for every token that the wallet gives or gets; `floor_raw` is the
+    least change of the wallet's value, numeraire base units, usually negative.
     """
 
     prices: Mapping[str, Fraction]
@@ -47,10 +49,10 @@ class RebalancerTerms:
 
 
 def encode(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
-    """0x-hex calldata of `rebalance(bytes)` with every leg of `plan` in order; whoever sends it pays and receives.
+    """Return 0x-hex calldata of `rebalance(bytes)` with every leg of `plan` in order; its sender pays and receives.
 
-    `deadline_s` is a Unix time of the chain. Raises Refused when the plan cannot run in the Rebalancer: no legs, a venue
-    it does not know, an amount of zero or beyond 128 bits, a token without price, a token left behind.
+    `deadline_s` is a Unix time of the chain. Raises Refused if the plan cannot run in the Rebalancer: no legs, a venue it does not
+    know, an amount of zero or beyond 128 bits, a token without price, a token left behind.
     """
     if not plan.legs:
         raise Refused("the plan has no legs; there is nothing to encode")
@@ -69,7 +71,7 @@ def encode(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
 
 
 def native_wei(plan: Plan) -> int:
-    """Native coin that the transaction brings along: what the plan's legs wrap, wei."""
+    """Return the native coin sent with the transaction: the amount that the plan's legs wrap, wei."""
     return sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == NATIVE)
 
 
@@ -110,10 +112,10 @@ def _leg(leg: Leg, source: FundsLocation, sink: FundsLocation, after: str | None
 
 
 def _places(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str | None]]:
-    """Source and sink of each leg, and the other token of the pair that it pays to.
+    """Return source and sink of each leg, and the other token of the pair that it pays to.
 
-    What a leg leaves for a later one goes straight into that one's pair where it is V2; a pair that another leg uses in
-    between would swallow it, so then it goes through the contract.
+    An output for a later V2 leg goes straight into that leg's pair. If another leg uses the pair in between, the pair would absorb
+    it, so that it goes through the contract instead.
     """
     spenders: dict[int, int] = {}
     waiting: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Turns a plan into the calldata of one SwapRouter02 multicall, V2 and V3 legs in one transaction, all or nothing."""
+"""Calldata of one SwapRouter02 multicall per plan, V2 and V3 legs in one transaction, all or nothing."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ NATIVE_VENUE = "wrapped_native"
 
 
 def encode(plan: Plan, wallet: str, deadline_s: int) -> str:
-    """0x-hex calldata of `multicall(uint256,bytes[])` with every leg of `plan` in order.
+    """Return 0x-hex calldata of `multicall(uint256,bytes[])` with every leg of `plan` in order.
 
-    `wallet` receives what leaves the router; `deadline_s` is a Unix time of the chain. Raises Refused when the plan
-    cannot run in this router: no legs, a venue it does not know, an amount of zero, a token left behind in the router.
+    `wallet` receives the router's outputs; `deadline_s` is a Unix time of the chain. Raises Refused if the plan cannot run in this
+    router: no legs, a venue it does not know, an amount of zero, a token left behind in the router.
     """
     if not plan.legs:
         raise Refused("the plan has no legs; there is nothing to encode")
@@ -60,7 +60,7 @@ def encode(plan: Plan, wallet: str, deadline_s: int) -> str:
 
 
 def native_wei(plan: Plan) -> int:
-    """Native coin that the transaction brings along: what the plan's legs wrap, wei."""
+    """Return the native coin sent with the transaction: the amount that the plan's legs wrap, wei."""
     return sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == NATIVE)
 
 
@@ -96,7 +96,7 @@ def _payments(leg: Leg, wallet: str) -> list[bytes]:
 
 
 def _check_flow(legs: Sequence[Leg]) -> None:
-    """What a leg leaves in the router must be spent by a later one: anybody may take what stays there."""
+    """Require every output left in the router to be spent by a later leg: anyone can take a remainder."""
     held: set[str] = set()
     for number, leg in enumerate(legs, 1):
         if leg.source is LegFunding.ROUTER:
@@ -112,8 +112,9 @@ def _check_flow(legs: Sequence[Leg]) -> None:
 
 
 def _check_native(legs: Sequence[Leg]) -> None:
-    """The router pays wrapped coin with the native coin that it has, whoever should pay (PeripheryPayments.pay): what is sent
-    along for a swap comes first, each wrap directly before its swap, and no other payment in wrapped coin in between.
+    """Require native coin for a swap to be wrapped directly before it, ahead of all other payments in wrapped coin.
+
+    The router pays wrapped coin with the native coin that it has, whoever the payer is (PeripheryPayments.pay).
     """
     wraps = [number for number, leg in enumerate(legs) if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER]
     for number in wraps:
