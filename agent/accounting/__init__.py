@@ -1,1 +1,1 @@
-"""Double entry, tax lots and returns: what movements mean, without any store or chain."""
+"""Accounting: double entry, tax lots, returns and exports, without any store or chain."""

@@ -1,4 +1,4 @@
-"""From what a transaction or a flow did to balances to a journal entry whose postings balance token by token."""
+"""Journal entries of transactions and external transfers, with postings that balance token by token."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fractions import Fraction
 from agent.model import Entry, EntryKind, ExternalTransfer, ExternalTransferKind, LedgerOpening, Posting
 from agent.units import NATIVE, Price, Value, floor_int
 
-# --- One grid for every value of the books, so that sums of any number of entries stay exact and small.
+# --- One grid for every value of the ledger, so that sums of any number of entries stay exact and small.
 
 
 QUANTA_PER_UNIT = 10**12
@@ -22,7 +22,7 @@ def quantize(value: Fraction) -> Value:
 
 
 def to_quanta(value: Value) -> int:
-    """The value as so many of its parts, half to even; books go through thousands of entries in whole numbers."""
+    """Return the value in whole quanta, rounded half to even; sums over thousands of entries use these integers."""
     number, rest = divmod(value.numerator * QUANTA_PER_UNIT, value.denominator)
     return number if rest == 0 else round(value * QUANTA_PER_UNIT)
 
@@ -45,7 +45,7 @@ def exact_sum(values: Iterable[Value]) -> Value:
 
 
 def prorated_value(value: Value, raw: int, of_raw: int) -> Value:
-    """That part of a value which `raw` is of `of_raw`, rounded down to the grid; `value` less this is exactly the rest."""
+    """Return the part of a value that `raw` is of `of_raw`, rounded down to the grid; `value` less this is exactly the rest."""
     return Fraction(floor_int(value * raw / of_raw * QUANTA_PER_UNIT), QUANTA_PER_UNIT)
 
 
@@ -99,7 +99,7 @@ class EntryPrices:
 
 @dataclass(frozen=True, slots=True)
 class SettledTransaction:
-    """What a final transaction did: base units by token in the wallet without its gas, and pool fees paid by token."""
+    """Effect of a final transaction: base units by token in the wallet without its gas, and pool fees paid by token."""
 
     id: str
     block: int
@@ -114,8 +114,9 @@ class SettledTransaction:
 def trade_entry(
     change: SettledTransaction, prices: EntryPrices, counted: Collection[str], fees: RawAmounts, kind: EntryKind = EntryKind.TRADE
 ) -> Entry:
-    """A trade, an unwrapping, or a transaction that only paid gas. Fees were part of what was paid, in whatever token a leg took:
-    they are posted apart, against the rest of the exchange.
+    """Return the entry of a trade, an unwrapping, or a transaction that only paid gas.
+
+    Pool fees are part of the amounts paid, in the input token of each leg: they are posted apart, against the rest of the exchange.
     """
     book = _EntryBuilder(prices)
     for token, raw in _counted(change.moved, counted).items():
@@ -127,7 +128,7 @@ def trade_entry(
 
 
 def payout_entry(change: SettledTransaction, prices: EntryPrices, counted: Collection[str]) -> Entry:
-    """What the wallet paid to an address of its owner."""
+    """Return the entry of a payment from the wallet to an address of the owner."""
     book = _EntryBuilder(prices)
     for token, raw in _counted(change.moved, counted).items():
         book.move(WALLET, WITHDRAWALS, token, raw)
@@ -151,8 +152,10 @@ def withdrawal_entry(
     share: Fraction,
     fees: RawAmounts,
 ) -> Entry:
-    """Tokens that came out of a position of which `principal` was put in: its `share` comes back, `fees` are income, and the rest
-    is what the pool exchanged meanwhile. Where it gave both or took both, that is income, or a loss. A collect has share 0.
+    """Return the entry of tokens withdrawn from a position of which `principal` was put in.
+
+    The `share` of the principal comes back, `fees` are income, and the rest is the pool's exchange meanwhile. If that gave both
+    tokens or took both, it is income or a loss. A collect has share 0.
     """
     book = _EntryBuilder(prices)
     moved = _counted(change.moved, counted)
@@ -190,7 +193,7 @@ def transfer_entry(flow: ExternalTransfer) -> Entry:
 
 
 def opening_entry(opening: LedgerOpening) -> Entry:
-    """What was there when a place came into the books."""
+    """Return the entry of a place's opening balance."""
     account = f"{LP}:{opening.place}" if opening.place else WALLET
     postings = (
         Posting(account, opening.token, opening.raw, opening.value),
@@ -201,7 +204,7 @@ def opening_entry(opening: LedgerOpening) -> Entry:
 
 
 def unbalanced_tokens(entry: Entry) -> tuple[str, ...]:
-    """Tokens whose postings do not sum to zero; none in sound books."""
+    """Return the tokens whose postings do not sum to zero; none in a sound ledger."""
     sums: dict[str, int] = {}
     for posting in entry.postings:
         sums[posting.token] = sums.get(posting.token, 0) + posting.raw

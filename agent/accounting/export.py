@@ -1,9 +1,9 @@
-"""The ledger as rotki's generic trades and generic events, in the columns, words and number formats that rotki reads.
+"""Exports of the ledger: tables as CSV, and rotki's generic trades and events in the columns and formats that rotki reads.
 
 Sources: rotki's documentation, "rotki Generic Import" (docs.rotki.com, usage guide, import data), and its importers
-rotkehlchen/data_import/importers/rotki_trades.py and rotki_events.py with data_import/utils.py, of 21 August 2026: columns are read by
-name, a location that it does not know becomes "external" unasked, a fee and its currency may both be empty, and a trade whose
-location, time, assets and amounts are those of another is passed over as a duplicate.
+rotkehlchen/data_import/importers/rotki_trades.py and rotki_events.py with data_import/utils.py, of 21 August 2026: columns are read
+by name, an unknown location becomes "external", a fee and its currency may both be empty, and a trade whose location, time, assets
+and amounts equal another's is skipped as a duplicate.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def rotki_trades(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
 
 
 def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvRow]:
-    """What came and went without an exchange, and gas that belongs to none. What lies in a liquidity position is still the owner's."""
+    """Yield transfers and income without an exchange, and gas that belongs to none. Liquidity positions still belong to the owner."""
     for entry in entries:
         pairs, dust = _pairs(entry)
         fee_raw = 0 if pairs else _gas(entry)
@@ -158,7 +158,7 @@ def _pieces(gave: list[Side], got: list[Side], worth: dict[str, Fraction]) -> It
 
 
 def _ends(side: list[tuple[str, int]], worth: dict[str, Fraction]) -> list[Fraction]:
-    """Where each token's stretch of [0, 1] ends, by value; alike where nothing has a price."""
+    """Return the end of each token's segment of [0, 1], by value; equal segments if a price is missing."""
     values = [abs(worth[token]) for token, _ in side]
     whole = sum(values, Fraction(0))
     values, whole = (values, whole) if whole and all(values) else ([Fraction(1)] * len(side), Fraction(len(side)))
@@ -207,7 +207,7 @@ class ExportTable:
 
 @dataclass(frozen=True, slots=True)
 class TokenNames:
-    """What tokens are called and how many decimals they have; of unknown ones the address, and base units."""
+    """Names and decimals of tokens; for unknown ones the address, and base units."""
 
     tokens: dict[str, Token]
     numeraire: Token
@@ -315,7 +315,9 @@ def _values(valuations: Iterable[Valuation], names: TokenNames) -> ExportTable:
 
 
 def weights_bps(found: Valuation) -> dict[str, int]:
-    """Share of each token in the managed portfolio, basis points; empty where nothing is managed. Gas money and reserves are no part."""
+    """Return the share of each token in the managed portfolio, basis points; empty if it has no value. Gas money and reserves do not
+    count.
+    """
     managed = [one for one in found.held if not one.is_gas_money]
     values = [one.managed_raw * one.price for one in managed]
     if not any(values):

@@ -1,4 +1,4 @@
-"""Profit and loss of one period: against holding, against a benchmark, what it cost, what rebalancing earned, and a hint."""
+"""Performance of one period: returns against buy and hold and a benchmark, costs, rebalancing premium, and a hint."""
 
 from __future__ import annotations
 
@@ -58,8 +58,9 @@ class ReturnPeriod:
 
 
 def external_cash_flows(entries: Iterable[Entry]) -> tuple[ExternalCashFlow, ...]:
-    """Everything that is not the strategy's: what came and went, and the cost of what was done by hand. A fall that nobody has
-    explained is a loss, a rise a deposit.
+    """Return every flow that is not the strategy's: deposits, withdrawals, and the cost of manual trades.
+
+    An unexplained decrease is a loss, an increase a deposit.
     """
     found = []
     for entry in entries:
@@ -124,8 +125,10 @@ def time_weighted(parts: Sequence[ReturnPeriod]) -> Fraction | None:
 
 
 def buy_and_hold(valuations: Sequence[Valuation], crossed: Iterable[ExternalCashFlow]) -> tuple[Value, Fraction | None]:
-    """(profit, time-weighted return) of doing nothing: what was there at the first valuation stays, unit by unit; each deposit buys
-    at that block's targets and reference prices, at no cost; each withdrawal takes the same share of everything. Gas money is no part.
+    """Return (profit, time-weighted return) of buy and hold from the first valuation.
+
+    Each deposit buys at that block's targets and reference prices, at no cost; each withdrawal takes the same share of everything.
+    Gas money does not count.
     """
     units = {one.token: Fraction(one.managed_raw) for one in valuations[0].held}
     prices = {one.token: one.price for one in valuations[0].held}
@@ -167,11 +170,10 @@ _CLOSE = 1e-6
 
 
 def money_weighted(start_s: int, end_s: int, start: Fraction, end: Fraction, crossed: Sequence[tuple[int, Fraction]]) -> float | None:
-    """Return over the whole period, not a year's: `crossed` are (chain time, value) of what came (above zero) and went.
+    """Return the internal rate of return over the whole period, not annualized: `crossed` are (chain time, value), deposits positive.
 
-    None where there is none: nothing was there, no time passed, no rate answers, or money was there for so small a part of the
-    period that its return over all of it is no number. Sources: internal rate of return; pyxirr's xirr solves
-    sum of amount / (1 + rate)^(days / 365).
+    None without one: no money, no time, no solution, or money for so small a part of the period that its return over all of it is
+    not finite. Sources: internal rate of return; pyxirr's xirr solves sum of amount / (1 + rate)^(days / 365).
     """
     span_s = end_s - start_s
     amounts = [(0, -start), *((_day(at_s, start_s, span_s), -value) for at_s, value in crossed), (_DAYS, end)]
@@ -197,7 +199,7 @@ def money_weighted(start_s: int, end_s: int, start: Fraction, end: Fraction, cro
 
 
 def annualize(whole: float, span_s: int) -> float | None:
-    """The same as a yearly rate; None for less than 30 days, of which a year says nothing, and where it is no number."""
+    """Return the annualized rate; None for less than 30 days, which are too short, and if it is not finite."""
     if span_s < 30 * 86_400 or whole <= -1:
         return None
     try:
@@ -218,7 +220,7 @@ HIGH_COST_SHARE, LOW_COST_SHARE = Fraction(1, 2), Fraction(1, 10)
 
 @dataclass(frozen=True, slots=True)
 class PerformanceCosts:
-    """What the strategy's transactions cost: pool fees, everything else that pools paid below the reference, and gas."""
+    """Costs of the strategy's transactions: pool fees, all other output below the reference, and gas."""
 
     fees: Value
     impact: Value
@@ -232,12 +234,13 @@ class PerformanceCosts:
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """One period, from its first valuation to its last. Values in numeraire base units, returns per unit, not a year's.
+    """Performance of one period, from its first valuation to its last. Values in numeraire base units, returns per unit, not
+    annualized.
 
-    Of the managed portfolio: `start.managed + came - went + by_hand + from_gas_money + profit = end.managed`, but for reserves that
-    changed. `came` and `went` are deposits and withdrawals, `by_hand` what swaps by hand changed and no part of `profit`,
-    `from_gas_money` gas that gas money paid less what refilled it. `effect` is profit less that of holding: what rebalancing earned,
-    its costs taken off. `benchmark` is the return of one token.
+    Of the managed portfolio: `start.managed + came - went + by_hand + from_gas_money + profit = end.managed`, except for changed
+    reserves. `came` and `went` are deposits and withdrawals, `by_hand` is the change by manual swaps, which `profit` excludes,
+    `from_gas_money` the gas paid by gas money less its refills. `effect` is profit less that of holding: the rebalancing premium
+    after costs. `benchmark` is the return of one token.
     """
 
     start: Valuation
@@ -261,7 +264,7 @@ class Performance:
 
     @property
     def hint(self) -> str:
-        """What the figures say about how often to rebalance, by a stated rule; empty where they say nothing."""
+        """Return a hint on the frequency of rebalancing by a stated rule; empty without enough data."""
         days = (self.end.chain_s - self.start.chain_s) // 86_400
         if self.rebalances < MIN_REBALANCES or days < MIN_DAYS:
             return ""
@@ -278,9 +281,10 @@ class Performance:
 
 
 def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_s: int, until_s: int, benchmark: str) -> Performance | None:
-    """From the last valuation at or before `from_s` (else the first after it) to the last before `until_s`; None where there are
-    not two. Of blocks of one second the first begins, so that what happened between them counts. Entries and valuations stand in
-    the order of the chain.
+    """Return the performance from the last valuation at or before `from_s` (else the first after it) to the last before `until_s`.
+
+    None without two of them. Of blocks of one second the first begins, so that changes between them count. Entries and valuations
+    are in the order of the chain.
     """
     last = max(0, bisect_right(valuations, from_s, key=_valued_s) - 1)
     first = bisect_left(valuations, valuations[last].chain_s, key=_valued_s) if valuations else 0
@@ -352,13 +356,13 @@ def _posted(entries: Sequence[Entry], account: str) -> Value:
 
 
 def _performance_sum(crossed: Sequence[ExternalCashFlow], apart: bool, *, above: bool) -> Value:
-    """What came or went and was no gas money."""
+    """Return the sum of deposits or of withdrawals without gas money."""
     values = [one.value - one.native if apart else one.value for one in crossed if not one.by_hand]
     return sum((value for value in values if (value > 0) == above), Fraction(0))
 
 
 def _change(start: Valuation, end: Valuation, token: str) -> Fraction | None:
-    """Return of one token's price; None where either valuation lacks it."""
+    """Return the return of one token's price; None if either valuation lacks it."""
     before, after = ({one.token: one.price for one in found.held}.get(token) for found in (start, end))
     return after / before - 1 if before and after else None
 

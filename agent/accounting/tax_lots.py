@@ -1,9 +1,9 @@
-"""From journal entries to acquisitions and disposals, and what they realised by a lot rule in a reporting currency.
+"""Tax lots: acquisitions and disposals from journal entries, and gains realised by a lot rule in a reporting currency.
 
-Values: an exchange is worth what was paid or got in the numeraire; between other tokens what was got counts at its reference
-price. Gas of an exchange lowers what it brought, or where nothing but the numeraire was given raises what was bought. Native coin
-that pays gas is disposed of at its reference price. What comes is acquired at its reference price; what the owner takes out
-leaves at cost, as a transfer to himself; what is lost is disposed of for nothing. Native coin and its wrapped token are one.
+Values: an exchange is worth the amount paid or received in the numeraire; between other tokens the received amount counts at its
+reference price. Gas of an exchange lowers its proceeds, or raises the cost of the purchase if only the numeraire was given. Native
+coin that pays gas is disposed of at its reference price. A deposit is acquired at its reference price; a withdrawal leaves at cost,
+as a transfer to the owner; a loss is disposed of for nothing. Native coin and its wrapped token are one.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from agent.accounting.entries import QUANTA_PER_UNIT, EntryPrices, SettledTransa
 from agent.model import Entry, LegFunding, LotMethod, OpenLot, Plan, TaxState
 from agent.units import NATIVE, Price, Value
 
-# --- Tax lots of every token: what each acquisition cost, and which of them a disposal takes, by four methods.
+# --- Tax lots of every token: the cost of each acquisition, and the lots a disposal takes, by four methods.
 
 
 @dataclass(frozen=True, slots=True)
 class LotPortion:
-    """What a disposal took of one lot, base units, and what that had cost. `acquired_s` is None where no lot was there."""
+    """Part of one lot taken by a disposal, base units, and its cost. `acquired_s` is None without a known lot."""
 
     raw: int
     cost: Value
@@ -34,7 +34,7 @@ class LotPortion:
 
 
 class Lot(NamedTuple):
-    """Base units, what they had cost in the grain of the books, and when they came (None: no lot was known)."""
+    """Base units, their cost in quanta, and the time of acquisition (None: no lot was known)."""
 
     raw: int
     cost: int
@@ -50,16 +50,16 @@ class NextLot:
     pool_cost: Value
 
     def cost_of(self, raw: int) -> Value:
-        """What the first `raw` of them had cost."""
+        """Return the cost of the first `raw` of them."""
         return self.pool_cost if raw == self.pool_raw else prorated_value(self.pool_cost, raw, self.pool_raw)
 
 
 class Lots:
-    """Open lots by token. A disposal takes them oldest first (fifo, and average for dates), newest first (lifo), or the dearest
-    per unit first (hifo, the older of two alike). With average cost every unit of a token costs the same.
+    """Open lots by token. A disposal takes them oldest first (fifo, and average for dates), newest first (lifo), or the highest cost
+    per unit first (hifo, the older of two equal). With average cost every unit of a token costs the same.
 
-    Costs of what is taken are rounded down to the grid of accounting/entries.py; the rest stays with what is left, so that all that is
-    taken and all that is left cost exactly what was paid.
+    Costs of disposals are rounded down to the grid of accounting/entries.py; the rest stays with the remaining lots, so that both
+    together cost exactly the amount paid.
     """
 
     def __init__(self, method: LotMethod, lots: Iterable[OpenLot] = ()) -> None:
@@ -74,11 +74,11 @@ class Lots:
         self.come(token, raw, to_quanta(cost), at_s)
 
     def dispose(self, token: str, raw: int, at_cost: Value) -> tuple[LotPortion, ...]:
-        """Lots that `raw` base units take. Where lots are missing the rest counts as acquired at its share of `at_cost`: no gain."""
+        """Return the lots that `raw` base units take; missing lots count as acquired at their share of `at_cost`: no gain."""
         return tuple(LotPortion(lot.raw, from_quanta(lot.cost), lot.acquired_s) for lot in self.go(token, raw, to_quanta(at_cost)))
 
     def come(self, token: str, raw: int, cost: int, at_s: int) -> None:
-        """`acquire` with the cost in the grain of the books."""
+        """Acquire as `acquire`, with the cost in quanta."""
         filled = min(raw, self._owed.get(token, 0))
         if filled:
             self._owed[token] -= filled
@@ -86,7 +86,7 @@ class Lots:
             self._pile(token).add(Lot(raw - filled, cost - cost * filled // raw, at_s))
 
     def go(self, token: str, raw: int, at_cost: int) -> list[Lot]:
-        """`dispose` with costs in the grain of the books."""
+        """Dispose as `dispose`, with costs in quanta."""
         pile, left, found = self._pile(token), raw, []
         while left > 0 and pile.raw:
             found.append(pile.take(left))
@@ -113,7 +113,7 @@ class Lots:
         )
 
     def owed(self) -> dict[str, int]:
-        """Base units that went before any acquisition was known, by token; nothing in sound books."""
+        """Return the base units disposed of before any known acquisition, by token; none in a sound ledger."""
         return {token: raw for token, raw in self._owed.items() if raw}
 
     def _pile(self, token: str) -> _TokenLots:
@@ -121,7 +121,7 @@ class Lots:
 
 
 class _TokenLots:
-    """One token's lots. A lot comes or goes without a look at all the others: books grow for years."""
+    """One token's lots. Adding or taking a lot never scans the others: ledgers grow for years."""
 
     def __init__(self, method: LotMethod) -> None:
         self.method = method
@@ -149,14 +149,14 @@ class _TokenLots:
         return Lot(raw, cost, lot.acquired_s)
 
     def stretch(self) -> NextLot:
-        """What the next disposal takes first; costs of the average are pooled."""
+        """Return the lot that the next disposal takes first; with average cost, the pooled cost."""
         lot, number = self._next()
         self._put(lot, number, back=True)
         raw, cost = (self.raw, self._cost) if self.method is LotMethod.AVERAGE else (lot.raw, lot.cost)
         return NextLot(lot.raw, raw, from_quanta(cost))
 
     def open(self) -> list[Lot]:
-        """What is left, oldest first."""
+        """Return the open lots, oldest first."""
         if self.method is LotMethod.HIFO:
             return [lot for _, _, lot in sorted(self._dearest, key=lambda one: one[1])]
         if self.method is not LotMethod.AVERAGE:
@@ -179,7 +179,7 @@ class _TokenLots:
                 return lot, number
 
     def _put(self, lot: Lot, number: int, *, back: bool = False) -> None:
-        """`back`: the rest of a lot goes where it was taken from."""
+        """Put a lot into its order; with `back` the remainder of a lot returns to its place."""
         match self.method:
             case LotMethod.HIFO:
                 heappush(self._dearest, (Fraction(-lot.cost, lot.raw), number, lot))
@@ -199,8 +199,9 @@ _OF_EXCHANGES = (accounts.TRADING, accounts.FEES, accounts.GAS)
 
 @dataclass(slots=True)
 class Disposal:
-    """One lot, or a part of one, that was given; `acquired_s` is None where no lot was known. What it brought and had cost is kept in
-    the grain of the books.
+    """One lot, or a part of one, that was disposed of; `acquired_s` is None without a known lot.
+
+    Proceeds and cost are kept in quanta.
     """
 
     entry: str
@@ -235,9 +236,9 @@ class Disposal:
 
 @dataclass(slots=True)
 class TaxLotRun:
-    """What a run over the ledger found. `sums` are in the grain of the books: what came, went, was income, was carried (what transfers
-    to the owner were worth above their cost) and spent (gas that belongs to no exchange). `unpriced` are entries that came or went
-    without a price and count at zero.
+    """Result of a run over the ledger. `sums` are in quanta: deposits, withdrawals, income, the excess value of transfers to the owner
+    over their cost (carried), and gas that belongs to no exchange (spent). `unpriced` are entries without a price, which count as
+    zero.
     """
 
     lots: Lots
@@ -269,7 +270,7 @@ class TaxLotRun:
 
     @property
     def carried(self) -> Value:
-        """What transfers to the owner were worth above their cost, reporting units."""
+        """Value of transfers to the owner above their cost, reporting units."""
         return from_quanta(self.sums["carried"])
 
     def realised(self, from_s: int = 0, until_s: int | None = None) -> Value:
@@ -311,7 +312,7 @@ def run_tax_lots(
 
 
 class _EntryLots:
-    """One entry's acquisitions and disposals, all values in the grain of the books."""
+    """One entry's acquisitions and disposals, all values in quanta."""
 
     def __init__(self, found: TaxLotRun, entry: Entry, numeraire: str, coin: str, rate: Fraction) -> None:
         self.run, self.entry, self.numeraire, self.coin = found, entry, numeraire, coin
@@ -322,7 +323,7 @@ class _EntryLots:
             account = posting.account
             if posting.value is None and not account.startswith(accounts.LP):
                 found.unpriced.append(entry.id)
-            if account.startswith("assets:"):  # what moved there is told by the other side
+            if account.startswith("assets:"):  # the other side of the entry accounts for it
                 continue
             key = (account, coin if posting.token == NATIVE else posting.token)
             self.raw[key] = self.raw.get(key, 0) + posting.raw
@@ -348,7 +349,7 @@ class _EntryLots:
         return number if self.rate is None else round(number * self.rate)
 
     def _exchanged(self) -> tuple[dict[str, int], dict[str, int]]:
-        """What an exchange got and gave, base units by token; fees were part of what was given."""
+        """Return the amounts that an exchange got and gave, base units by token; fees are part of the amounts given."""
         net: dict[str, int] = {}
         for (account, token), raw in self.raw.items():
             if account in (accounts.TRADING, accounts.FEES):
@@ -422,7 +423,7 @@ class _EntryLots:
 
 @dataclass(frozen=True, slots=True)
 class PlannedGain:
-    """What a plan realises of one token, reporting units: base units that go, what they bring, what they had cost."""
+    """Gain that a plan realises of one token, reporting units: base units sold, their proceeds and their cost."""
 
     token: str
     raw: int

@@ -1,1 +1,1 @@
-"""Exact pool mathematics: pure integers, names as in the contracts."""
+"""Exact pool mathematics of Uniswap V2 and V3: pure integers, names as in the contracts."""

@@ -1,4 +1,4 @@
-"""What a pool contract would refuse, and what the known ticks cannot answer, as typed errors."""
+"""Typed errors of pool mathematics: contract reverts, and swaps beyond the known ticks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pool pays and how far it moves: one verb per question, the same for Uniswap V2 and V3. State in, state out."""
+"""Pools of Uniswap V2 and V3 behind one set of functions: quotes, swaps, marginal price, depth. State in, state out."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ DEPTH_BPS = 200
 
 @dataclass(frozen=True, slots=True)
 class SwapResult:
-    """What a swap exchanged, base units, and the pool after it. `fee_raw` is the part of amount_in_raw that is fee.
+    """Result of a swap: amounts in base units, and the pool after it. `fee_raw` is the fee part of amount_in_raw.
 
-    `amount_in_raw` and `amount_out_raw` are what really moves: a swap that meets its price limit fills in part.
-    `ticks_crossed` counts initialised ticks; `steps` every stop at a tick, word border, limit or inside a range.
+    `amount_in_raw` and `amount_out_raw` are the amounts moved: a swap that meets its price limit fills in part. `ticks_crossed`
+    counts initialised ticks; `steps` every stop at a tick, word border, limit or inside a range.
     """
 
     amount_in_raw: int
@@ -58,9 +58,9 @@ def is_zero_for_one(state: PoolState, token_in: str) -> bool:
 
 
 def quoter(state: PoolState, token_in: str) -> Callable[[int], int]:
-    """quote_exact_in of this state for many amounts: base units out by base units in, the same errors, and ten times as fast.
+    """Return quote_exact_in of this state for many amounts: the same results and errors, ten times as fast.
 
-    V3 works out on the way what its ranges take and pay, so that a quote crosses fifty ticks as quickly as two.
+    V3 sums the input and output of its ranges once, so that a quote crosses fifty ticks as quickly as two.
     """
     zero_for_one = is_zero_for_one(state, token_in)
     if isinstance(state, V2Pool):
@@ -120,7 +120,7 @@ def price_move_bps(before: PoolState, after: PoolState, token_in: str) -> int:
 
 
 def max_input_raw(state: PoolState, token_in: str, impact_bps: int) -> int:
-    """Largest input, base units, after which move_bps is at most impact_bps, within the known ticks and the contract's sizes.
+    """Return the largest input, base units, after which the price move is at most impact_bps, within known ticks and contract sizes.
 
     Exact: one unit more moves the price further, leaves the known ticks, or is not taken whole.
     """
@@ -132,7 +132,7 @@ def max_input_raw(state: PoolState, token_in: str, impact_bps: int) -> int:
 
 
 def runs_out_of_ticks(state: PoolState, token_in: str, impact_bps: int) -> bool:
-    """Whether the ticks read of a pool end before selling `token_in` has moved its price by impact_bps."""
+    """True if the ticks read end before selling `token_in` has moved the pool's price by impact_bps."""
     if not isinstance(state, V3Pool):
         return False
     bound = _impact_bound(state, zero_for_one := is_zero_for_one(state, token_in), impact_bps)
@@ -142,10 +142,11 @@ def runs_out_of_ticks(state: PoolState, token_in: str, impact_bps: int) -> bool:
 
 
 def best_response(state: PoolState, token_in: str, price: Fraction, impact_bps: int) -> int:
-    """Largest input, base units, whose last unit still pays at least `price` token_out per token_in after fee, within max_in.
+    """Return the largest input, base units, whose last unit pays at least `price` token_out per token_in after fee, within the impact
+    bound.
 
-    The trade to the marginal rate `price` in closed form (Angeris, Evans, Chitra, Boyd 2022): V2 stops where
-    φ·Rin·Rout / (Rin + φ·x)² = price, V3 where (1 - fee)·marginal_price = price. 0 when even the first unit pays less.
+    The trade to the marginal rate `price` in closed form (Angeris, Evans, Chitra, Boyd 2022): V2 stops where φ·Rin·Rout / (Rin +
+    φ·x)² = price, V3 where (1 - fee)·marginal_price = price. 0 if even the first unit pays less.
     """
     zero_for_one = is_zero_for_one(state, token_in)
     if price <= 0:
@@ -164,10 +165,10 @@ def best_response(state: PoolState, token_in: str, price: Fraction, impact_bps: 
 
 
 def depth(state: PoolState, token: str) -> int:
-    """Base units of `token` that count as depth.
+    """Return the base units of `token` that count as depth.
 
-    V2: the reserve. V3: what the liquidity holds of it between the price and DEPTH_BPS away, as far as ticks are known;
-    computed from liquidity, not from the pool's balance, which also holds uncollected fees and far away positions.
+    V2: the reserve. V3: the amount in liquidity between the price and DEPTH_BPS away, as far as ticks are known; computed from
+    liquidity, not from the pool's balance, which also holds uncollected fees and distant positions.
     """
     is_token0 = is_zero_for_one(state, token)
     if isinstance(state, V2Pool):

@@ -1,4 +1,4 @@
-"""What a Uniswap V2 pair pays: UniswapV2Library and the pair's own checks, in exact integers."""
+"""Exact integers of a Uniswap V2 pair: UniswapV2Library and the pair's own checks."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def require_pair_swaps(amount_in: int, amount_out: int, reserve_in: int, reserve
 
 
 def _finer(fee_pips: int) -> int:
-    """How much finer our millionths are than the thousandths (or ten-thousandths) of the deployed library."""
+    """Return the ratio of millionths to the units of the deployed library: thousandths or ten-thousandths."""
     return 1000 if fee_pips % 1000 == 0 else 100 if fee_pips % 100 == 0 else 1
 
 

@@ -1,4 +1,4 @@
-"""What the engine reads through: clocks, readers, evidence."""
+"""Ports of the engine, as Protocols: clock, reader and evidence here, acting in `execution`, remembering in `storage`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from agent.ports.storage import Journal, ProposalJournal
 
 
 class Clock(Protocol):
-    """Wall clock of the agent; a replay hands in its own."""
+    """Wall clock of the agent; a replay passes its own."""
 
     def now_s(self) -> int:
         """Unix seconds."""
@@ -49,8 +49,9 @@ class Reader(Protocol):
         ...
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
-        """The same with more ticks of these V3 pools, read at its block in one more request, agreed likewise; where there are no
-        more, or none can be read, as it is. Raises Retryable.
+        """Return the snapshot with more ticks of these V3 pools, read at its block in one more request, with the same quorum.
+
+        It is returned unchanged if there are no more ticks, or none can be read. Raises Retryable.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What the engine acts with: grants, composers, executors, signers, senders."""
+"""Ports to act through: grants, composers, executors, signers, senders."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from agent.model import Head, Intent, IntentKind, LpAction, Payout, Plan, Receip
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What the signer may sign for one intent: the plan that was judged, the floor of each leg, and how long.
+    """The signer's permission for one intent: the judged plan, the floor of each leg, and its validity.
 
-    The signer decodes the transaction by itself and compares it with the grant; it trusts no field of the transaction.
-    `floors_raw` are the least outputs by reference price, one per leg of `plan` (design section 6), computed apart from
-    the plan. `approve` is (token, spender, raw) for an approval. `now_s` is chain time, and `deadline_s` the
-    chain time until which a swap may stay valid. `prices` are reference prices by token, numeraire base units per base
-    unit, and `value_floor_raw` the least change of the wallet's value in numeraire base units: conditions of a Rebalancer.
-    `action` is what an intent of kind LIQUIDITY does, `floors_raw` then its least amounts of (token0, token1).
-    `oracle` is (pool, observations) that a V3 pool is to keep. `payout` is what an intent of kind PAYOUT pays.
+    The signer decodes the transaction by itself and compares it with the grant; it trusts no field of the transaction. `floors_raw`
+    are the least outputs by reference price, one per leg of `plan` (design section 6), computed apart from the plan. `approve` is
+    (token, spender, raw) for an approval. `now_s` is chain time, and `deadline_s` the chain time until which a swap may stay valid.
+    `prices` are reference prices by token, numeraire base units per base unit, and `value_floor_raw` the least change of the
+    wallet's value in numeraire base units: conditions of a Rebalancer. `action` belongs to an intent of kind LIQUIDITY,
+    `floors_raw` then its least amounts of (token0, token1). `oracle` is (pool, number of observations). `payout` belongs to an
+    intent of kind PAYOUT.
     """
 
     kind: IntentKind
@@ -39,7 +39,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class PreparedTransaction:
-    """A transaction ready for the executor, with what the signer may sign for it; `note` says in words what it does."""
+    """A transaction ready for the executor, with its grant; `note` describes it."""
 
     tx: UnsignedTx
     grant: Grant
@@ -48,9 +48,9 @@ class PreparedTransaction:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """What `spender` may take of `token`, base units; `action` is what it is for where that is no swap.
+    """Allowance of `spender` over `token`, base units; `action` is its purpose if that is not a swap.
 
-    `label` and `holder` say in words which token and whose right.
+    `label` and `holder` name the token and the spender.
     """
 
     token: str
@@ -65,7 +65,7 @@ class Composer(Protocol):
     """Turns plans into transactions at the chain's next nonce. Raises Refused when the simulation of one fails."""
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
-        """Approvals that the plan, of actions the first one, lacks, in order; a reset to zero is one of its own."""
+        """Return the approvals that the plan, or its first action, lacks, in order; a reset to zero is an approval of its own."""
         ...
 
     def approve(self, step: StepInput, approval: Approval) -> PreparedTransaction:
@@ -101,7 +101,7 @@ class Executor(Protocol):
     """Sends transactions through the journal."""
 
     def reconcile(self, *, may_send: bool = True) -> Sequence[Intent]:
-        """Resolves every open intent, and what a reorganisation opened again; without `may_send` it only looks."""
+        """Resolve every open intent, and those that a reorg reopened; without `may_send` nothing is sent."""
         ...
 
     def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
@@ -109,27 +109,27 @@ class Executor(Protocol):
         ...
 
     def cancel_pending(self, why: str) -> Sequence[Intent]:
-        """Takes back everything that is in no block; for a kill switch at hard."""
+        """Cancel all pending transactions; for a kill switch at hard."""
         ...
 
     def resync_nonce(self) -> int:
-        """Takes the chain's present nonce for ours, because the operator says so; returns it."""
+        """Adopt the chain's present nonce, on the operator's command; return it."""
         ...
 
     def ready(self, *, for_revoking: bool = False) -> bool:
-        """Whether anything may be sent now: the kill switch was read and is off, and no transaction is unfinished.
+        """True if a transaction may be sent now: the kill switch was read and is off, and no transaction is unfinished.
 
-        `taking_back`: the same where the switch stands at hard, for what sets allowances to zero.
+        With `for_revoking` it is also true while the switch is at hard, to set allowances to zero.
         """
         ...
 
 
 class SigningKey(Protocol):
-    """A private key, here or in a service elsewhere. It judges nothing: whoever holds one puts a Signer before it.
+    """A private key, here or in a remote service. It judges nothing: its owner must put a Signer before it.
 
-    Asked for the same transaction it may give other bytes than before. What was signed is known by its hash, which is on disk
-    before the bytes leave; bytes that are lost and do not come back are given up when they never left, and cancelled at their
-    nonce when they did. Nothing has to be built for that: an adapter gives `address` and `sign_transaction`.
+    It may give different bytes for the same transaction. A signed transaction is identified by its hash, which is on disk before
+    the bytes leave; lost bytes are given up if they never left, and cancelled at their nonce if they did. An adapter needs no more
+    than `address` and `sign_transaction`.
     """
 
     @property
@@ -153,9 +153,9 @@ class Signer(Protocol):
         ...
 
     def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
-        """Signed bytes: of a key in this process the same for the same transaction (RFC 6979), of others see SigningKey.
+        """Return signed bytes: the same for the same transaction (RFC 6979) with a key in this process, for others see SigningKey.
 
-        Raises Refused naming the rule that says no.
+        Raises Refused naming the rule that failed.
         """
         ...
 
@@ -170,7 +170,7 @@ class MinedTransaction:
 
 
 class ExternalSigner(Protocol):
-    """Somebody who signs elsewhere what is shown to him: the owner of a wallet, or the owners of a Safe. Holds no key."""
+    """An external signer who is shown a transaction: the owner of a wallet, or the owners of a Safe. Holds no key."""
 
     @property
     def address(self) -> str:
@@ -182,19 +182,19 @@ class ExternalSigner(Protocol):
         ...
 
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
-        """What he signs, as JSON; the same for the same transaction."""
+        """Return what the signer signs, as JSON; the same for the same transaction."""
         ...
 
     def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
-        """What was mined at the nonce of `tx` since that block; None when nothing was. Raises Retryable when nobody can tell."""
+        """Return the transaction mined at the nonce of `tx` since that block; None if there is none. Raises Retryable if it is unknown."""
         ...
 
 
 class Outbox(Protocol):
-    """Where proposals lie for those who sign."""
+    """Storage of proposals for external signers."""
 
     def put(self, name: str, text: str) -> str:
-        """Writes a proposal, or leaves it as it is when it is there; says where. Raises OperatorNeeded when it cannot."""
+        """Write a proposal unless it exists; return its location. Raises OperatorNeeded if it cannot be written."""
         ...
 
     def remove_proposal(self, name: str) -> None:
@@ -204,10 +204,10 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """What `eth_call` and `eth_estimateGas` of the exact transaction at the head say.
+    """Result of `eth_call` and `eth_estimateGas` of the exact transaction at the head.
 
-    `reverted` says that contracts refused it, by the word of enough operators; not its fee, the wallet's coins, or the endpoints.
-    `uneven` says why that head may be old or made up: nothing that trades is signed then. "" where endpoints are level.
+    `reverted` is true if contracts refused it, agreed by enough operators; not for its fee, the wallet's funds, or the endpoints.
+    `height_disagreement` is why that head may be old or made up: then no trade is signed. It is "" if endpoints are level.
     """
 
     ok: bool
@@ -220,7 +220,7 @@ class Simulation:
 
 @dataclass(frozen=True, slots=True)
 class TransactionStatus:
-    """Where a transaction hash stands: "unknown", "pending" or "mined" (then with its receipt)."""
+    """State of a transaction hash: "unknown", "pending" or "mined" (with its receipt)."""
 
     state: str
     receipt: Receipt | None
@@ -228,10 +228,10 @@ class TransactionStatus:
 
 @runtime_checkable
 class ConflictingTransactionFinder(Protocol):
-    """A Sender that can also name what has a nonce of ours: for messages to a person, nothing is decided by it."""
+    """A Sender that can also find the transaction at a nonce of the wallet: for messages to the operator, never for decisions."""
 
     def conflicting_tx(self, owner: str, nonce: int) -> str | None:
-        """Hash of the transaction of `owner` with `nonce`, in a block or pending; None where nobody can tell."""
+        """Return the hash of the transaction of `owner` with `nonce`, in a block or pending; None if it is unknown."""
         ...
 
 
@@ -243,11 +243,11 @@ class Sender(Protocol):
         ...
 
     def send(self, signed: SignedTx) -> None:
-        """Hands the signed bytes to the node. "already known" is success. Raises Retryable when the fate is unknown."""
+        """Send the signed bytes to the node. "already known" is success. Raises Retryable if the fate is unknown."""
         ...
 
     def look(self, tx_hash: str) -> TransactionStatus:
-        """Where the hash stands now."""
+        """Return the present status of the hash."""
         ...
 
     def nonces(self, owner: str) -> tuple[int, int]:

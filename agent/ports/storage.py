@@ -1,4 +1,4 @@
-"""What the engine remembers by: the write-ahead journal."""
+"""Ports to remember through: the write-ahead journal and its parts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LedgerJournal(Protocol):
     """Kept with the journal: an entry goes in one transaction with the receipt that a reorganisation takes."""
 
     def intents_without_entry(self) -> tuple[Intent, ...]:
-        """Final and reverted intents that the book lacks, oldest first."""
+        """Return final and reverted intents without a ledger entry, oldest first."""
         ...
 
     def unsettled(self) -> tuple[Intent, ...]:
@@ -63,11 +63,11 @@ class LedgerJournal(Protocol):
         ...
 
     def by_hand(self, intent_id: str) -> bool:
-        """Whether the plan of that intent's step was asked for by hand."""
+        """True if that intent's step was a manual request."""
         ...
 
     def principal(self, position: str) -> dict[str, int]:
-        """What was put into a liquidity position and not taken out, base units by token."""
+        """Return the amounts put into a liquidity position and not taken out, base units by token."""
         ...
 
     def enter(self, intent: Intent, entry: Entry) -> bool:
@@ -75,15 +75,15 @@ class LedgerJournal(Protocol):
         ...
 
     def open_places(self, snapshot: Snapshot, found: Mapping[tuple[str, str], tuple[int, Fraction | None]]) -> tuple[tuple[str, str], ...]:
-        """Takes (place, token) with (base units, value) into the book that are not in it, once nothing of ours is on its way."""
+        """Open new (place, token) with (base units, value) in the ledger, once no own transaction is pending; return them."""
         ...
 
     def has_places(self, places: Iterable[tuple[str, str]]) -> bool:
-        """Whether all of these are in the book, or are positions of the agent's own making."""
+        """True if all of these are in the ledger, or are positions that the agent opened."""
         ...
 
     def ledger_balances(self, head_block: int) -> tuple[LedgerBalance, ...]:
-        """What the wallet should hold at that block by the ledger."""
+        """Return the wallet's balances at that block by the ledger."""
         ...
 
     def record_token_names(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
@@ -103,41 +103,41 @@ class LedgerJournal(Protocol):
 
 
 class GradualExecutionJournal(Protocol):
-    """Every method has committed to disk before it returns. How far a campaign is comes with the history."""
+    """Every method has committed to disk before it returns. Progress of an execution comes with the history."""
 
     def store_next_draw(self, draw: SliceDraw) -> None:
-        """Remembers the draw for the first round of the next campaign, unless there is one already."""
+        """Store the draw for the first slice of the next execution, unless there is one already."""
         ...
 
     def begin_gradual_execution(self, campaign: GradualExecution) -> str:
-        """Writes a campaign down and returns its id; its first draw is used up. Raises OperatorNeeded while another is open."""
+        """Store an execution and return its id; its first draw is used up. Raises OperatorNeeded while another is open."""
         ...
 
     def begin_slice(self, campaign_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw) -> None:
-        """Writes a round, or a try at it, down before it is sent; `draw` is for the round after it, drawn once for all tries."""
+        """Store a slice, or a retry of it, before it is sent; `draw` is for the next slice, drawn once for all retries."""
         ...
 
     def end_gradual_execution(self, campaign_id: str, state: str, why: str, chain_s: int) -> bool:
-        """Ends a campaign or an order by name; False when none of that id is open."""
+        """End an execution or an order by name; False if none of that id is open."""
         ...
 
 
-# --- What strategies over one wallet need of a store: their books, states and unit values.
+# --- Storage of strategies: their bookings, states and unit values.
 
 
 class StrategyJournal(Protocol):
-    """Kept with the journal: what a transaction did to the books goes when a reorganisation takes its block."""
+    """Stored with the journal: a transaction's change of the strategies' books is undone if a reorg removes its block."""
 
     def strategy_ledger(self) -> StrategyLedger:
-        """The books of strategies, and what happened to the wallet that is not booked yet."""
+        """Return the strategies' bookings, and the wallet's changes that are not booked yet."""
         ...
 
     def record_strategy_bookings(self, bookings: Sequence[StrategyBooking], at_version: int) -> bool:
-        """Writes bookings down; False, and nothing written, when the books of `at_turn` have been turned since."""
+        """Store bookings; False, with nothing stored, if the books have changed since `at_version`."""
         ...
 
     def record_strategy_states(self, states: Sequence[StrategyState], points: Mapping[str, NavPoint]) -> None:
-        """Writes down how strategies stand and what their units are worth, the first of each hour for good."""
+        """Store the states of strategies and their unit values, the first of each hour permanently."""
         ...
 
     def nav_points(self, name: str, since_s: int) -> tuple[NavPoint, ...]:
@@ -157,7 +157,7 @@ class Journal(LedgerJournal, GradualExecutionJournal, StrategyJournal, Protocol)
         ...
 
     def step_input(self, step_id: str) -> str | None:
-        """What a step decided from, as JSON; None for a step that was not begun."""
+        """Return the input of a step, as JSON; None for a step that was not begun."""
         ...
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
@@ -176,7 +176,7 @@ class Journal(LedgerJournal, GradualExecutionJournal, StrategyJournal, Protocol)
         ...
 
     def mark_left_alone(self) -> None:
-        """Remembers that every rise that nobody has explained is left alone, until somebody does."""
+        """Mark every unexplained increase as excluded until it is explained."""
         ...
 
     def mark_submission_refusals(self, found: Sequence[SubmissionRefusal]) -> None:
@@ -184,7 +184,7 @@ class Journal(LedgerJournal, GradualExecutionJournal, StrategyJournal, Protocol)
         ...
 
     def update_orders(self, orders: Sequence[ConditionalOrder], unit_value: NavPerShare | None, at_version: int) -> bool:
-        """Writes how orders stand and what a unit of the portfolio is worth; False when somebody else wrote since `at_turn`."""
+        """Store the states of orders and the NAV per share; False if they have been written since `at_version`."""
         ...
 
     def intend(  # noqa: PLR0913
@@ -198,11 +198,11 @@ class Journal(LedgerJournal, GradualExecutionJournal, StrategyJournal, Protocol)
         deadline_s: int | None,
         replaces: str | None = None,
     ) -> Intent:
-        """New intent in state PLANNED, with the grant that a restart needs to sign the same bytes again.
+        """Store a new intent in state PLANNED, with the grant that a restart needs to sign the same bytes again.
 
-        `deadline_s` is the chain time after which it must not be sent any more (None: it does not expire). `replaces` is the
-        newest open intent at that nonce, whose bytes are out: this one pays more for the same, or cancels it.
-        Raises OperatorNeeded when the nonce already carries an open intent that it may not replace.
+        `deadline_s` is the chain time after which it must not be sent any more (None: it does not expire). `replaces` is the newest
+        open intent at that nonce, whose bytes were sent: this one has a higher fee, or cancels it. Raises OperatorNeeded if the
+        nonce already has an open intent that it may not replace.
         """
         ...
 
@@ -256,16 +256,17 @@ class Journal(LedgerJournal, GradualExecutionJournal, StrategyJournal, Protocol)
         ...
 
     def book(self, intent: Intent, turnover: Fraction, loss: Fraction, gas_wei: int, chain_s: int, outflow: Fraction = Fraction(0)) -> None:
-        """Adds a finished intent to the loss, turnover and gas budgets; a second call for the same intent changes nothing."""
+        """Add a finished intent to the loss, turnover and gas budgets; a second call for the same intent changes nothing."""
         ...
 
     def books(self) -> ExpectedBalances:
-        """What balances should be, and the newest flows."""
+        """Return the expected balances, with the newest external transfers."""
         ...
 
     def record_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[ExternalTransfer], turn: int) -> bool:
-        """Writes unexplained flows down, and the balances `found` as those to go on from; False when the books of `turn` have
-        been turned since, and then nothing was written.
+        """Store unexplained transfers, and the balances `found` as new openings.
+
+        False, with nothing stored, if the openings have been written since `turn`.
         """
         ...
 
@@ -274,11 +275,11 @@ class Journal(LedgerJournal, GradualExecutionJournal, StrategyJournal, Protocol)
         ...
 
     def record_allocation(self, chosen: Allocation, owner: str = "") -> None:
-        """Writes chosen weights down; the same ones a second time change nothing."""
+        """Store chosen weights; storing the same ones again changes nothing."""
         ...
 
     def has_prices(self, numeraire: str, at_s: int) -> bool:
-        """Whether a look has written prices down in the hour of `at_s` already."""
+        """True if prices are already recorded in the hour of `at_s`."""
         ...
 
     def record_prices(self, numeraire: str, points: Sequence[PricePoint]) -> int:
@@ -287,7 +288,7 @@ class Journal(LedgerJournal, GradualExecutionJournal, StrategyJournal, Protocol)
 
 
 class ProposalJournal(Protocol):
-    """Which intents were shown to somebody who signs elsewhere."""
+    """Intents that were shown to an external signer."""
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:
         """Remembers that an intent is shown from that block on."""

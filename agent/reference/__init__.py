@@ -1,4 +1,4 @@
-"""What a thing is worth, and whether that may be acted on: reference prices, their sources, and the sequencer of a rollup."""
+"""Reference prices, their sources and their checks: feeds, TWAPs, pegs, and a rollup's sequencer."""
 
 from agent.reference.checks import depeg_fault, depegged_tokens, sequencer_fault, source_conflict
 from agent.reference.prices import ReferencePrice, ReferencePrices, UnpricedToken, reference_prices, reference_prices_at, spot_prices

@@ -1,4 +1,4 @@
-"""Dollar tokens against a dollar: which are off their peg, by how much, and when one that left it is back."""
+"""Checks of reference prices: sequencer uptime, agreement of sources, prices to record, stablecoin pegs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from agent.units import BPS, Price, Token
 
 
 def sequencer_fault(step: StepInput) -> str:
-    """Why nothing may be traded by what the sequencer's uptime feed says (T13); empty when it may, or where there is no such feed.
+    """Return why the sequencer's uptime feed forbids trading (T13); empty if it does not, or without such a feed.
 
-    Chainlink's L2 uptime feeds answer 0 while the sequencer is up and 1 while it is down; a round starts with each change. Age
-    says nothing: a sequencer that never stops never writes a round.
+    Chainlink's L2 uptime feeds answer 0 while the sequencer is up and 1 while it is down; a round starts with each change. The age
+    of a round means nothing: a sequencer that never stops never writes a round.
     """
     feed, now_s = step.reference.sequencer_feed, step.snapshot.head.timestamp_s
     if feed is None:
@@ -58,7 +58,7 @@ def source_deviations(step: StepInput) -> Iterator[tuple[Fraction, str]]:
 
 
 def source_conflict(step: StepInput) -> str:
-    """Why neither source is believed, with the token furthest apart; empty where they agree within limits.oracle_deviation."""
+    """Return the conflict of feed and TWAP, with the token furthest apart; empty if they agree within limits.oracle_deviation."""
     limit_bps = step.limits.oracle_deviation_bps
     apart, token = max(source_deviations(step), default=(Fraction(0), ""))
     if limit_bps is None or apart * BPS <= limit_bps:
@@ -75,7 +75,7 @@ def _by(step: StepInput, kind: PriceSource) -> dict[str, Fraction]:
     return reference_prices(alone).by_token
 
 
-# --- Which reference prices of a look are written down for later: those that nothing contradicts and the blocks before confirm.
+# --- Reference prices to record: those without a conflict that the preceding blocks confirm.
 
 
 PRICE_FIGURES = 18
@@ -121,7 +121,7 @@ REPEG_SHARE = Fraction(1, 2)
 
 
 class PegUnknown(Exception):
-    """What a dollar is worth cannot be told; the message says why."""
+    """A stablecoin's price is unknown; the message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class DollarPeg:
 
     @property
     def off(self) -> bool:
-        """Whether it is beyond its limit."""
+        """True if the deviation is beyond its limit."""
         return self.distance * BPS > self.limit_bps
 
 
@@ -169,9 +169,10 @@ def depegged_tokens(step: StepInput, references: ReferencePrices) -> tuple[str, 
 
 
 def depeg_fault(step: StepInput, references: ReferencePrices) -> str:
-    """Why nothing is traded while a dollar is off its peg; empty when none is.
+    """Return why a depegged stablecoin stops trading; empty if none is off its peg.
 
-    What falls would be bought, and by whose price? Where the price of a dollar is unknown, the guard of the same name decides.
+    A falling stablecoin would be bought, at a price that is not reliable. If its price is unknown, the guard of the same name
+    decides.
     """
     limit_bps = step.limits.depeg_bps
     off = depegged_tokens(step, references)

@@ -1,4 +1,4 @@
-"""What a thing is worth: the price that weights, triggers, costs and floors go by (design section 6, reference prices)."""
+"""Reference prices: the price of a token for weights, triggers, costs and floors (design section 6, reference prices)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECONDS_PER_BLOCK = {1: 12, 10: 2, 137: 2, 8453: 2}
 
 
 def twap_rejection(step: StepInput, pool: V3Pool) -> str:
-    """Why the pool's mean does not count, with the remedy; empty when it does."""
+    """Return why the pool's TWAP does not count, with the remedy; empty if it does."""
     unpinned = pin_rejection(step, pool)
     if unpinned:
         return unpinned
@@ -33,7 +33,7 @@ def twap_rejection(step: StepInput, pool: V3Pool) -> str:
 
 
 def pin_rejection(step: StepInput, pool: V3Pool) -> str:
-    """Why the owner did not choose this pool; empty when he did. Where nothing says which pools count, every one does."""
+    """Return why the pool is not among the owner's pinned pools; empty if it is. Without pins every pool counts."""
     pins = step.reference.mean_pools
     if pins is None:
         return ""
@@ -60,11 +60,11 @@ def _kept(step: StepInput, pool: V3Pool) -> str:
     return f", it keeps {kept}{soon}: trimtab oracle {pool.address} --to {enough}"
 
 
-# --- Whether the round of a price feed counts: complete, of its time, within its aggregator's bounds, not older than one seen before.
+# --- Validity of a feed round: complete, current, within its aggregator's bounds, not older than one seen before.
 
 
 def feed_round_fault(step: StepInput, answer: FeedRound) -> str:
-    """Why a round does not count (AggregatorV3Interface.latestRoundData); empty when it does. Age is by block timestamp."""
+    """Return why a round does not count (AggregatorV3Interface.latestRoundData); empty if it does. Age is by block timestamp."""
     now_s = step.snapshot.head.timestamp_s
     unfit = incomplete_round_fault(answer, now_s) or answer_bound_fault(answer) or round_regression_fault(step.snapshot, answer)
     if unfit:
@@ -74,7 +74,7 @@ def feed_round_fault(step: StepInput, answer: FeedRound) -> str:
 
 
 def incomplete_round_fault(answer: FeedRound, now_s: int) -> str:
-    """Why a round is none: no positive answer, never begun or ended, carried over from an earlier one, dated after the block."""
+    """Return why a round is incomplete: no positive answer, not begun or ended, carried over, or dated after the block."""
     if answer.answer <= 0:
         return f"answers {answer.answer}"
     if answer.updated_at_s <= 0 or answer.started_at_s <= 0:
@@ -86,7 +86,7 @@ def incomplete_round_fault(answer: FeedRound, now_s: int) -> str:
 
 
 def answer_bound_fault(answer: FeedRound) -> str:
-    """An aggregator cuts answers off at its bounds: one that stands there is a bound and no price. Empty when it does not."""
+    """Return why an answer is at its aggregator's bound, where it is clipped and not a price; empty if it is not."""
     if answer.min_answer is not None and answer.answer <= answer.min_answer:
         return f"answers {answer.answer}, its least answer is {answer.min_answer}: the price may be any below"
     if answer.max_answer is not None and answer.answer >= answer.max_answer:
@@ -95,7 +95,7 @@ def answer_bound_fault(answer: FeedRound) -> str:
 
 
 def round_regression_fault(snapshot: Snapshot, answer: FeedRound) -> str:
-    """Rounds only rise along a chain: one that is lower than in a block before is another feed's. Empty when none is."""
+    """Return why the round is lower than in an earlier block, which only another feed's can be; empty if it is not."""
     before = [(found.round_id, past.head.number) for past in snapshot.past for found in past.feeds if found.feed == answer.feed]
     highest, block = max(before, default=(0, 0))
     return f"fell from round {highest} at block {block} to round {answer.round_id}" if highest > answer.round_id else ""
@@ -113,7 +113,7 @@ class ReferencePrice:
 
 @dataclass(frozen=True, slots=True)
 class UnpricedToken:
-    """A token without a price, and what each source lacked."""
+    """A token without a price, and the reason of each source."""
 
     token: str
     label: str
@@ -135,7 +135,7 @@ class ReferencePrices:
 
 @dataclass(frozen=True, slots=True)
 class _Market:
-    """A price in some other token, and how much stands behind it: virtual base units of the token itself."""
+    """A price in some other token, and the depth behind it: virtual base units of the token itself."""
 
     price: Fraction
     depth_raw: int
@@ -151,9 +151,9 @@ class _NoPrice(Exception):
 
 
 def reference_prices(step: StepInput) -> ReferencePrices:
-    """The price of each token by the first configured source that has one; a token without a price is named with the reasons.
+    """Return the price of each token by the first configured source that has one; tokens without a price come with the reasons.
 
-    Worked out once for each snapshot, sources and tokens: a step that changes its targets or history keeps its prices.
+    Computed once for each snapshot, sources and tokens: a step that changes its targets or history keeps its prices.
     """
     portfolio = step.portfolio
     feeds = tuple((asset.token, asset.feed) for asset in portfolio.assets)
@@ -174,14 +174,14 @@ def _calculate_prices(step: StepInput) -> ReferencePrices:
 
 
 def reference_prices_at(step: StepInput, past: PastPrices) -> ReferencePrices:
-    """The same by what an earlier block says: its feeds, its pools, its time, and the blocks before it."""
+    """Return the reference prices at an earlier block: its feeds, its pools, its time, and the blocks before it."""
     before = tuple(other for other in step.snapshot.past if other.head.number < past.head.number)
     then = replace(step.snapshot, head=past.head, feeds=past.feeds, pools=past.pools, past=before)
     return reference_prices(replace(step, snapshot=then))
 
 
 def spot_prices(step: StepInput) -> dict[str, Price]:
-    """What the pools say at this very block, for comparison with the reference; tokens that no pool prices are left out."""
+    """Return the pools' spot prices at this block, for comparison with the reference; tokens without a pool price are left out."""
     prices: dict[str, Price] = {}
     for address, _ in _tokens_to_price(step):
         try:
@@ -231,7 +231,7 @@ def _price(step: StepInput, address: str, kind: PriceSource) -> ReferencePrice:
 
 
 def _by_feeds(step: StepInput, address: str) -> tuple[Fraction, str]:
-    """USD price of the token over USD price of the numeraire, each from a round that counts."""
+    """Return the token's USD price over the numeraire's, each from a valid round, and the source."""
     numeraire = step.portfolio.numeraire
     token, own = _round(step, address)
     _, unit = _round(step, numeraire.address)
@@ -264,9 +264,9 @@ def _label(step: StepInput, address: str) -> str:
 
 
 def _twap_market(step: StepInput, pool: PoolState, token: str) -> _Market | None:
-    """Time-weighted mean price and harmonic mean liquidity of a pool whose mean counts.
+    """Return the time-weighted mean price and harmonic mean liquidity of a pool whose TWAP counts.
 
-    Time-weighted: what somebody adds for a few blocks gives a pool hardly more weight.
+    Liquidity added for a few blocks hardly changes the pool's time-weighted depth.
     """
     if not isinstance(pool, V3Pool) or twap_rejection(step, pool):
         return None
@@ -275,14 +275,14 @@ def _twap_market(step: StepInput, pool: PoolState, token: str) -> _Market | None
 
 
 def _rejected_pools(step: StepInput, address: str) -> str:
-    """Why the V3 pools of a token with the numeraire or a hub do not count, each with its remedy."""
+    """Return why the V3 pools of a token with the numeraire or a hub do not count, each with its remedy."""
     others = {step.portfolio.numeraire.address, *(hub.address for hub in step.portfolio.hubs)} - {address}
     near = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool) and {pool.token0, pool.token1} - others == {address}]
     return "".join(f"; pool {pool.address}: {why}" for pool in near if (why := twap_rejection(step, pool)))
 
 
 def _spot_market(pool: PoolState, token: str) -> _Market | None:
-    """Marginal price and what stands at it now, where the pool holds something."""
+    """Return the pool's marginal price and its depth now; None for an empty pool."""
     if isinstance(pool, V2Pool):
         if min(pool.reserve0, pool.reserve1) <= 0:
             return None
@@ -294,7 +294,7 @@ def _spot_market(pool: PoolState, token: str) -> _Market | None:
 
 
 def _virtual_raw(liquidity: int, price: Fraction) -> int:
-    """L/√P, the virtual reserve of a token in base units: what moving its price costs, alike for V2 and all tiers of V3."""
+    """Return L/√P, the virtual reserve of a token in base units: its depth, comparable between V2 and all tiers of V3."""
     return math.isqrt(floor_int(liquidity**2 / price))
 
 

@@ -1,1 +1,1 @@
-"""How target weights are chosen from data; floats live here and leave as basis points through one function (bounded.to_bps)."""
+"""Target weights from data: returns, covariances, allocators; floats leave as basis points through one function (bounded.to_bps)."""

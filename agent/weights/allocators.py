@@ -1,7 +1,8 @@
-"""Weights from a covariance matrix: least variance, equal shares of it, and the tree of correlations.
+"""Allocators: minimum variance, risk parity, hierarchical risk parity, inverse volatility, market cap and equal weights.
 
-skfolio's solver ends with other last digits on other processors. Where the problem has a closed form from there on it is solved to the
-end in fixed order (agent/floats.py), so that machines agree to the bit; where not, by less than shares are rounded by (allocators.GRID).
+skfolio's solver ends with other last digits on other processors. A problem with a closed form from there on is solved to the end in
+fixed order (agent/floats.py), so that machines agree to the bit; any other result differs by less than the rounding of shares
+(allocators.GRID).
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ def minimum_variance_weights(covariance: Floats, low: Floats, high: Floats) -> F
 
 
 def risk_parity_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
-    """The shares w with w_i (Σw)_i equal for all (Maillard, Roncalli, Teiletche 2010), as far as the bounds let them.
+    """Return the shares w with w_i (Σw)_i equal for all (Maillard, Roncalli, Teiletche 2010), as far as the bounds allow.
 
-    Solved for correlations alone and then divided by the deviations, which is the same and lets quiet and wild assets be solved
-    together; where a bound is in the way, as the paper's problem with bounds.
+    Solved for correlations alone and then divided by the deviations, which is equivalent and handles assets of very different
+    volatility; if a bound binds, as the paper's problem with bounds.
     """
     deviations = np.sqrt(np.diag(covariance))
     alone = _equal_risk_newton(covariance / np.outer(deviations, deviations)) / deviations
@@ -81,9 +82,9 @@ def _equal_risk_newton(covariance: Floats, parts: Floats | None = None) -> Float
 
 
 def _equal_risk_within(covariance: Floats, low: Floats, high: Floats, near: Floats) -> Floats:
-    """Equal shares of the variance with the same shares at their bounds as those that a solver found, which are theirs of any sum.
+    """Return equal shares of the variance with the same shares at their bounds as in the solver's result `near`.
 
-    The solver's own where that leads elsewhere: then it is not told which bounds hold.
+    Shares at a bound stay there. The solver's result is returned if this one differs from it: then the active bounds are uncertain.
     """
     least, most = near - low <= _CLOSE, high - near <= _CLOSE
     free = np.flatnonzero(~(least | most))
@@ -98,9 +99,10 @@ def _equal_risk_within(covariance: Floats, low: Floats, high: Floats, near: Floa
 
 
 def _polished_minimum_variance(covariance: Floats, low: Floats, high: Floats, near: Floats) -> Floats:
-    """The mix of least variance with the same shares at their bounds as one that a solver found, solved exactly for the others.
+    """Return the minimum variance mix with the same shares at their bounds as in the solver's result `near`, solved exactly for the
+    others.
 
-    The solver's own where that mix does not fit its bounds or could still vary less: then it is not told which bounds hold.
+    The solver's result is returned if the exact one violates a bound or is not a minimum: then the active bounds are uncertain.
     """
     least, most = near - low <= _CLOSE, high - near <= _CLOSE
     free, shares = ~(least | most), np.where(least, low, np.where(most, high, 0.0))
@@ -153,12 +155,12 @@ def _bounds(low: Floats, high: Floats) -> dict[str, Floats]:
 
 
 def _solved(made: Any, covariance: Floats) -> Floats:
-    """Runs an estimator of skfolio; returns themselves are only told by their number of columns, the prior knows the covariance."""
+    """Run an estimator of skfolio on placeholder returns, of which only the number of columns counts; the prior has the covariance."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             made.fit(np.zeros((2, len(covariance))))
-    except Exception as error:  # whatever the solver says of a problem that it cannot do: no weights
+    except Exception as error:  # any solver error means: no weights
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Refused(f"the optimiser found no weights: {said[:200]}", remedy="look at portfolio.weights.limits") from None
     found = np.asarray(made.weights_, dtype=np.float64)
@@ -168,7 +170,7 @@ def _solved(made: Any, covariance: Floats) -> Floats:
 
 
 def _prior(covariance: Floats) -> Any:
-    """A prior of skfolio that says this covariance (in a unit of its own), whatever it is asked about; no expected returns."""
+    """Return a prior of skfolio with this covariance, scaled, for any returns; no expected returns."""
     priors, scaled = (
         import_extra("skfolio.prior"),
         covariance / (fsum_array(np.diag(covariance)) / len(covariance)),
@@ -212,9 +214,9 @@ come out equal, and the largest remainder of their basis points is no matter of 
 
 @dataclass(frozen=True, slots=True)
 class AllocatorData:
-    """What an allocator may know of the world: chain time, recorded prices oldest first, coins that exist by the chain.
+    """Input of an allocator: chain time, recorded prices oldest first, token supplies.
 
-    `current` are prices of this very block, which count where none of the last `max_age_s` is recorded and the owner asks for no
+    `current` are prices of this very block, which count if none of the last `max_age_s` is recorded and the config asks for no
     confirmation of prices over blocks. `names` are the tokens' labels.
     """
 
@@ -252,7 +254,7 @@ Allocator = Callable[[AllocatorConfig, WeightBounds, AllocatorData], UnroundedWe
 
 
 def equal(_weights: AllocatorConfig, bounds: WeightBounds, _facts: AllocatorData) -> UnroundedWeights:
-    """The same share of each free asset."""
+    """Return equal shares of the free assets."""
     shares = tuple(proportional_shares([Fraction(1)] * len(bounds.tokens), bounds.low, bounds.high, bounds.total))
     return UnroundedWeights(shares, f"{len(bounds.tokens)} assets share {bounds.total / 100:g} % equally", "no data")
 
@@ -297,7 +299,7 @@ def minimum_variance(weights: AllocatorConfig, bounds: WeightBounds, facts: Allo
 
 
 def risk_parity(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
-    """Each free asset carries the same share of the variance."""
+    """Return shares of the free assets with equal contributions to the variance."""
     seen, shares, matrix = _optimised(weights, bounds, facts, risk_parity_weights)
     pulls = matvec(matrix, shares)
     parts = shares * pulls / dot(shares, pulls)

@@ -1,4 +1,4 @@
-"""Shares within bounds: in proportion to what is wanted as far as the bounds let them, and as basis points that sum exactly."""
+"""Shares within bounds: in proportion to the targets as far as the bounds allow, and as basis points that sum exactly."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def proportional_shares(wanted: Sequence[Fraction], low: Sequence[int], high: Se
 
 
 def to_bps(shares: Sequence[Fraction], low: Sequence[int], high: Sequence[int], total: int) -> list[int]:
-    """Whole basis points that sum to `total`: rounded down, then what is missing by largest remainder within the bounds.
+    """Return whole basis points that sum to `total`: rounded down, then completed by largest remainder within the bounds.
 
-    Ties go to the earlier entry. The shares lie within the bounds, or beyond by an error of rounding that is cut off.
+    Ties go to the earlier entry. The shares are within the bounds, or beyond by a rounding error that is clipped.
     """
     inside = [min(max(share, Fraction(least)), Fraction(most)) for share, least, most in zip(shares, low, high, strict=True)]
     found = [floor_int(share) for share in inside]

@@ -1,4 +1,4 @@
-"""Which weights are to be had now: when a choice is due, what an allocator makes of the facts, and what of it changes anything."""
+"""Choice of weights: its due time, the allocator's result, and the threshold of a change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def valid_allocation(weights: AllocatorConfig, assets: Sequence[Asset], last: Al
 
 
 def is_allocation_due(weights: AllocatorConfig, assets: Sequence[Asset], last: Allocation | None, now_s: int) -> bool:
-    """Whether weights are to be chosen anew at chain time `now_s`."""
+    """True if weights must be chosen anew at chain time `now_s`."""
     if weights.method is AllocationMethod.FIXED:
         return False
     last = valid_allocation(weights, assets, last)
@@ -36,15 +36,15 @@ def is_allocation_due(weights: AllocatorConfig, assets: Sequence[Asset], last: A
 
 
 def unrounded_weights(weights: AllocatorConfig, assets: Sequence[Asset], facts: AllocatorData) -> tuple[WeightBounds, UnroundedWeights]:
-    """What the allocator makes of the facts, before rounding. Raises Refused naming what is missing, too old, singular or zero."""
+    """Return the allocator's result before rounding. Raises Refused naming data that are missing, too old, singular or zero."""
     bounds = bounds_of(weights, assets)
     return bounds, ALLOCATORS[weights.method](weights, bounds, facts)
 
 
 def choose_allocation(weights: AllocatorConfig, assets: Sequence[Asset], facts: AllocatorData, last: Allocation | None) -> Allocation:
-    """Weights of all assets in bps that sum to 10,000; those of `last` where none would move by more than `churn_bps`.
+    """Return weights of all assets in bps that sum to 10,000; those of `last` if none would move by more than `churn_bps`.
 
-    The same input gives the same weights, in whatever order the assets are listed. Raises Refused as `wanted` does.
+    The same input gives the same weights, in any order of the assets. Raises Refused as `unrounded_weights`.
     """
     bounds, found = unrounded_weights(weights, assets, facts)
     try:
@@ -73,7 +73,7 @@ def choose_allocation(weights: AllocatorConfig, assets: Sequence[Asset], facts: 
 
 
 def format_allocation(chosen: Allocation) -> str:
-    """What was chosen, when, and from which data."""
+    """Format an allocation: method, time, data and reason."""
     span = "" if chosen.from_s is None or chosen.until_s is None else f", {_utc(chosen.from_s)} to {_utc(chosen.until_s)}"
     return f"weights by {chosen.method.value}, chosen {_utc(chosen.at_s)} from {chosen.data}{span}: {chosen.why}"
 

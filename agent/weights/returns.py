@@ -1,4 +1,4 @@
-"""What recorded prices say of returns: one price of each token per interval, and the moves between neighbouring intervals."""
+"""Returns from recorded prices: one price of each token per interval, returns between neighbouring intervals, covariances."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ MIN_EIGENVALUE = 1e-9
 
 
 class ReturnsWindow(Protocol):
-    """Which recorded prices count: those of an allocator's Weights, or of a zone's Measuring."""
+    """Window of recorded prices: that of an AllocatorConfig, or of a zone's RiskEstimationWindow."""
 
     @property
     def window_s(self) -> int:
-        """How far back."""
+        """Length of the window in seconds."""
         ...
 
     @property
@@ -111,11 +111,11 @@ def compute_returns(
 
 
 def covariance(found: Returns, names: Mapping[str, str]) -> Floats:
-    """Covariance of a year: volatilities as measured, correlations shrunk towards none as the sample asks for.
+    """Return the annual covariance: volatilities as measured, correlations shrunk towards zero by the sample's estimate.
 
     Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices" (2004), on standardised returns, so
-    that a quiet asset is not made to look like a wild one. Raises Refused where one asset is made of the others: no shrinkage
-    says which of them to hold.
+    that a low-volatility asset is not treated like a volatile one. Raises Refused if one asset is a combination of others:
+    shrinkage cannot decide between them.
     """
     sample = found.correlation
     if not _is_regular(sample):
@@ -130,7 +130,7 @@ def covariance(found: Returns, names: Mapping[str, str]) -> Floats:
 
 
 def _is_regular(sample: Floats) -> bool:
-    """Whether every eigenvalue is above ALIKE: then, and only then, what is left without it is positive definite."""
+    """True if every eigenvalue is above MIN_EIGENVALUE: the matrix less that on its diagonal is then positive definite."""
     try:
         solve_positive_definite((sample - MIN_EIGENVALUE * np.eye(len(sample))).tolist(), [0.0] * len(sample))
     except ValueError:
@@ -222,7 +222,7 @@ def _entry(matrix: Floats, row: int, column: int) -> float:
 
 
 def _to_bps(share: float) -> int:
-    """Rounded half to even: the one place where these floats become what decisions rest on."""
+    """Return basis points, rounded half to even: the only exit of these floats to decisions."""
     return round(share * BPS)
 
 

@@ -1,1 +1,1 @@
-"""What liquidity positions hold, to the wei of the contracts, and what providing liquidity costs and brings."""
+"""Liquidity positions: amounts to the wei of the contracts, minting, impermanent loss."""

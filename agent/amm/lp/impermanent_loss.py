@@ -1,7 +1,7 @@
-"""What providing liquidity costs: impermanent loss at a price and on average, and loss versus rebalancing.
+"""Cost of providing liquidity: impermanent loss at a price and on average, and loss versus rebalancing.
 
-Everything is relative: prices to the price now, losses to the value of the liquidity now or of holding. Floats are used
-within and leave through `exact` alone.
+Everything is relative: prices to the present price, losses to the present value of the liquidity or of holding. Floats are used
+within and leave through `to_fraction` alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agent.floats import exp, log
 from agent.model import LpMissingPosition, LpPosition, LpV2Position, LpV3Position
 from agent.units import BPS, YEAR_S, Price
 
-# --- Integrals against the normal density, by panels of Gauss-Legendre quadrature: no sampling, the same answer every time.
+# --- Integrals against the normal density, by panels of Gauss-Legendre quadrature: deterministic, without sampling.
 
 
 QUADRATURE_POINTS = 16
@@ -31,7 +31,7 @@ INTEGRATION_LIMIT = 9.0
 
 
 def _cosine(angle: float) -> float:
-    """Of an angle between 0 and π by its series: good enough to begin with, and the same on every machine."""
+    """Return the cosine of an angle between 0 and π by its series: a starting value, equal on every machine."""
     term = value = 1.0
     for order in range(2, 40, 2):
         term *= -angle * angle / ((order - 1) * order)
@@ -106,13 +106,13 @@ class LiquidityCurve:
         return x * amount0 + amount1
 
     def hold(self, x: float) -> float:
-        """Worth at x of what the liquidity stands for now, merely held."""
+        """Return the value at x of the liquidity's present amounts, held."""
         amount0, amount1 = self.amounts(1.0)
         return x * amount0 + amount1
 
     @property
     def in_range(self) -> bool:
-        """Whether it earns fees, and loses to arbitrage, at the price now."""
+        """True if it earns fees, and loses to arbitrage, at the present price."""
         return self.low <= 1 < self.high
 
 
@@ -120,7 +120,7 @@ V2_CURVE = LiquidityCurve(0.0, math.inf)
 
 
 def liquidity_curve(position: LpPosition, price0: Price, price1: Price) -> LiquidityCurve | None:
-    """The position's curve around the reference price; None where there is no liquidity."""
+    """Return the position's curve around the reference price; None without liquidity."""
     match position:
         case LpV2Position():
             return V2_CURVE if position.liquidity > 0 else None
@@ -135,7 +135,7 @@ def liquidity_curve(position: LpPosition, price0: Price, price1: Price) -> Liqui
 
 
 def to_fraction(share: float) -> Fraction:
-    """The one way in which a float leaves this room: half-even to 1e-12. Raises ValueError when it is no number."""
+    """Round half-even to 1e-12, the only exit of a float from this module. Raises ValueError if it is not finite."""
     if not math.isfinite(share):
         raise ValueError(f"{share} is not a finite number")
     return Fraction(round(share * PLACES), PLACES)
@@ -152,7 +152,7 @@ def impermanent_loss_at(of: LiquidityCurve, x: Fraction) -> Fraction:
 
 
 def hold_value_at(of: LiquidityCurve, x: Fraction) -> Fraction:
-    """Worth of holding at x in token1, per unit of its worth now: to tell a relative loss in money."""
+    """Return the value of holding at x in token1, per unit of its present value, to express a relative loss in money."""
     return to_fraction(of.hold(float(x)) / of.hold(1.0))
 
 

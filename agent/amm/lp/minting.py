@@ -1,17 +1,17 @@
-"""The least that taking liquidity out must pay and that putting it in may buy: from the reference price, never from a pool alone (T11).
+"""Provision and withdrawal of liquidity: amounts, and minimums from the reference price, never from a pool alone (T11).
 
-Within a band around the reference everything goes through; outside it, one of the two minimums fails and the contract reverts.
-The band is given by how far its ends lie from the reference: a price in [reference / (1 + d), reference · (1 + d)].
+Within a band around the reference everything goes through; outside it, one of the two minimums fails and the contract reverts. The
+band is given by the distance of its ends from the reference: a price in [reference / (1 + d), reference · (1 + d)].
 
-Taking out. What a given liquidity pays at any price P, valued at the reference R, is the tangent in P of its concave value
-function, and so never below its value at R: whoever pushes the pool before a withdrawal pays the owner for it. The minimums
-only bound the mix: of each token what the liquidity holds at that end of the band where it holds least.
+Withdrawal. The payout of a given liquidity at any price P, valued at the reference R, is the tangent in P of its concave value
+function, and so never below its value at R: an attacker who pushes the pool before a withdrawal pays the owner. The minimums only
+bound the mix: of each token the amount at the end of the band where the liquidity holds least.
 
-Putting in. The same tangent now is what is paid: pushed to P, providing costs more than the liquidity is worth at R, and who
-pushes the pool back takes the difference, which is second order in the push: d²/8 of the value in a pair, about d²/(4·width)
-in a narrow range. `overpaid` says it exactly and `widest` keeps the band where it is at most the slippage limit: that is all
-that a push can gain. Of each token less is used the further the price goes to its side, so that the two minimums hold exactly
-within the band; where an end of the range lies in the band, one of them is nothing there, and what is overpaid grows no more.
+Provision. The same tangent is now the cost: pushed to P, providing costs more than the liquidity is worth at R, and the attacker
+who pushes the pool back takes the difference, which is second order in the push: d²/8 of the value in a pair, about d²/(4·width) in
+a narrow range. `max_overpayment` computes it exactly and `widest_band_bps` keeps the band where it is at most the slippage limit:
+that is all that a push can gain. Of each token less is used the further the price goes to its side, so that the two minimums hold
+exactly within the band; if an end of the range is in the band, one of them is zero there, and the overpayment grows no more.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def sqrt_price_range(ticks: tuple[int, int]) -> SqrtPriceRange:
 
 
 def range_around(ratio: Fraction, width_bps: int, spacing: int) -> tuple[int, int]:
-    """Ticks from ratio / (1 + width) to ratio · (1 + width), outwards to the spacing, within what a pool allows.
+    """Return the ticks from ratio / (1 + width) to ratio · (1 + width), outwards to the spacing, within a pool's limits.
 
-    `ratio` is token1 base units per token0 base unit. Never narrower than asked, and the ratio lies within.
+    `ratio` is token1 base units per token0 base unit. The range is never narrower than requested and contains the ratio.
     """
     wide = 1 + Fraction(width_bps, BPS)
     lower = get_tick_at_sqrt_ratio(sqrt_price_x96(ratio / wide)) // spacing * spacing
@@ -99,8 +99,9 @@ def provided_liquidity(pair: LpV2Position | None, at_x96: int, within: SqrtPrice
 
 
 def v2_liquidity(position: LpV2Position, amounts: Amounts) -> int:
-    """LP tokens that UniswapV2Pair.mint gives for `amounts`: after its protocol's share, and with what the pair holds above its
-    reserves, which goes to whoever mints next.
+    """Return the LP tokens that UniswapV2Pair.mint gives for `amounts`.
+
+    After the protocol's share, and with the pair's balance above its reserves, which goes to the next minter.
     """
     supply = position.total_supply + v2_protocol_mint(position)
     if min(position.reserves) <= 0 or supply <= 0:
@@ -149,13 +150,13 @@ def price_band(ratio: Fraction, band_bps: int) -> tuple[Fraction, Fraction]:
 
 
 def is_within_band(price: Fraction, ratio: Fraction, band_bps: int) -> bool:
-    """Whether a pool's price lies in the band."""
+    """True if a pool's price is within the band."""
     low, high = price_band(ratio, band_bps)
     return low <= price <= high
 
 
 def withdrawal_minimums(position: LpV2Position | LpV3Position, liquidity: int, ratio: Fraction, band_bps: int) -> Amounts:
-    """Least base units that taking out `liquidity` pays within the band, fees left aside; rounded down."""
+    """Return the least base units that withdrawing `liquidity` pays within the band, without fees; rounded down."""
     low, high = price_band(ratio, band_bps)
     if isinstance(position, LpV2Position):
         if position.liquidity <= 0:
@@ -181,9 +182,9 @@ def provision_minimums(within: SqrtPriceRange | None, desired: Amounts, ratio: F
 
 
 def nonzero_minimums(least: Amounts, expected: Amounts) -> Amounts:
-    """Minimums that are not both nothing: a range that lies within the band whole could be of either token alone at its ends.
+    """Return minimums of which at least one is positive: a range inside the band could be all of either token at its ends.
 
-    Then a unit of each token that is expected, so that no transaction goes out that accepts nothing for something.
+    Then one unit of each expected token, so that no transaction accepts nothing in return.
     """
     return least if max(least) > 0 else (min(1, expected[0]), min(1, expected[1]))
 

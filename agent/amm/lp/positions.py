@@ -1,4 +1,4 @@
-"""What a position pays when it is taken out: burn, decreaseLiquidity and collect of the contracts, in exact integers."""
+"""Liquidity positions in the contracts' exact integers: amounts, fees, next states, and the agent's own changes."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def principal(position: LpPosition, liquidity: int | None = None) -> Amounts:
 
 
 def uncollected_fees(position: LpPosition) -> Amounts:
-    """Base units of fees that NonfungiblePositionManager.collect would pay now; of V2 none, whose fees are in the reserves.
+    """Return the base units of fees that NonfungiblePositionManager.collect would pay now; 0 for V2, whose fees are in the reserves.
 
-    The manager credits the growth of fees inside the range since it last looked; the pool pays from one account for all
-    tokens of the same range, which its own rounding may have left some wei short.
+    The manager credits the growth of fees inside the range since its last update; the pool pays from one account for all tokens of
+    the same range, which its own rounding may have left some wei short.
     """
     if not isinstance(position, LpV3Position):
         return 0, 0
@@ -104,11 +104,10 @@ def growth_inside_x128(position: LpV3Position) -> Amounts:
 
 
 def amounts_at_reference(position: LpPosition, price0: Price, price1: Price) -> Amounts:
-    """Base units that the liquidity stands for where the pool's price is the reference: what weights and budgets go by.
+    """Return the base units of the liquidity at the reference price, for weights and budgets.
 
-    A pushed pool changes what a withdrawal pays, not this (T3). V2: the same product of reserves, √(a0·a1) kept. Tokens that
-    someone sent to a pair without providing them may be skimmed by anyone and do not count (T11). Raises Refused when a price
-    is not positive.
+    A pushed pool changes the payout of a withdrawal, not this (T3). V2: the same product of reserves, √(a0·a1) kept. Tokens sent to
+    a pair without providing them may be skimmed by anyone and do not count (T11). Raises Refused if a price is not positive.
     """
     if price0 <= 0 or price1 <= 0:
         raise Refused(f"{position.name}: a reference price of its tokens is not positive", remedy="check the feeds")
@@ -138,7 +137,7 @@ def owned_amounts(position: LpPosition, price0: Price, price1: Price) -> Amounts
 
 
 def look_through(positions: Iterable[LpPosition], prices: Mapping[str, Price]) -> dict[str, int]:
-    """Base units by token that confirmed positions hold. `prices` are reference prices by token; raises Refused when one lacks."""
+    """Return the base units by token that confirmed positions hold. Raises Refused if a token has no reference price in `prices`."""
     total: dict[str, int] = {}
     for position in positions:
         tokens = (position.token0, position.token1)
@@ -151,7 +150,7 @@ def look_through(positions: Iterable[LpPosition], prices: Mapping[str, Price]) -
 
 
 def pool_price(position: LpPosition) -> Fraction | None:
-    """Token1 base units per token0 base unit in the position's pool now; None where there is no price."""
+    """Return token1 base units per token0 base unit in the position's pool now; None without a price."""
     match position:
         case LpV2Position() if min(position.reserves) > 0:
             return Fraction(position.reserves[1], position.reserves[0])
@@ -285,10 +284,9 @@ def _settled(position: LpV2Position, liquidity: int, minted_raw: int, moved: Amo
 
 
 def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositionChange | None:
-    """What a mined `action` did; None where it changed no liquidity: a collect, or a transaction that reverted.
+    """Return the effect of a mined `action`; None if it changed no liquidity: a collect, or a transaction that reverted.
 
-    Raises OperatorNeeded when the receipt of liquidity that was provided does not tell of it: a position that nobody knows of
-    would be missing from every total.
+    Raises OperatorNeeded if the receipt of a provision does not show it: an unknown position would be missing from every total.
     """
     if receipt.status != 1 or isinstance(action, Collect):
         return None
@@ -310,7 +308,7 @@ def _put_in_v2(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChan
 
 
 def _put_in_v3(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
-    """The manager tells of a mint when all of it is done: of several events of one transaction the last is the outer call's."""
+    """Return the change of a provision; of several mint events of one transaction the last is the outer call's."""
     fits = [added for added in receipt.added if added.manager == action.contract and _fits(added, action, wallet)]
     if not fits:
         raise _silent(action, receipt)
@@ -337,7 +335,7 @@ def _silent(action: Provide, receipt: Receipt) -> OperatorNeeded:
 
 
 def imported_position(mint: LpPositionChange, amounts: tuple[int, int]) -> LpPositionChange:
-    """The mint of a position that the owner hands over, as if `amounts` had been put in."""
+    """Return the mint of a position that the owner hands over, as if `amounts` had been put in."""
     return replace(mint, amounts_raw=amounts)
 
 
@@ -353,9 +351,9 @@ def expected_amounts(action: LpAction) -> tuple[int, int]:
 
 
 def is_position_open(moves: Sequence[LpPositionChange], name: str) -> bool:
-    """Whether the agent has put liquidity into a position and has not taken out all that it held.
+    """True if the agent has put liquidity into a position and has not withdrawn all of it.
 
-    Sums of its own moves would not tell: whoever likes may add to a position, and what is added counts.
+    A sum of its own changes is not enough: anyone may add to a position, and the addition counts.
     """
     done = [one.held + one.liquidity if one.liquidity < 0 else one.liquidity for one in moves if one.name == name]
     return any(one.liquidity > 0 for one in moves if one.name == name) and done[-1] > 0

@@ -1,4 +1,4 @@
-"""How much a V3 pool can take or give before its price passes a bound: closed forms per range of constant liquidity."""
+"""Swaps of a V3 pool, and the largest amounts before its price passes a bound, in closed form per range of constant liquidity."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ INT256_MAX = 2**255 - 1
 
 
 class SwapState(NamedTuple):
-    """Where a swap ended. Amounts in base units; `amount_remaining` keeps the sign of what was asked.
+    """Result of a swap. Amounts in base units; `amount_remaining` keeps the sign of the specified amount.
 
-    `amount_calculated` is the other side, without sign; `fee` is part of what came in. `stops` counts the steps: each
-    ends at a tick, a word border, the price limit or inside a range. `tick` is that of the last stop; where the swap
-    ended inside a range (`inside`) the pool's tick follows from the price. `left_known_ticks` says that the next step
-    needs ticks that are not known: the other fields are those before it.
+    `amount_calculated` is the other side, without sign; `fee` is part of the input. `stops` counts the steps: each ends at a tick,
+    a word border, the price limit or inside a range. `tick` is that of the last stop; if the swap ended inside a range (`inside`),
+    the pool's tick follows from the price. `left_known_ticks` is true if the next step needs unknown ticks: the other fields are
+    those before it.
     """
 
     amount_remaining: int
@@ -69,7 +69,7 @@ def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_lim
             target = limit if next_price > limit else next_price
         reached, amount_in, amount_out, fee = compute_swap_step(price, target, liquidity, remaining, pool.fee_pips)
         if end is End.KNOWLEDGE and reached == next_price != limit:
-            left_known = True  # the contract's own target lies further on: this step's amounts are not the contract's
+            left_known = True  # the contract's own target is further on: this step's amounts are not the contract's
             break
         stops += 1
         fees += fee
@@ -101,7 +101,7 @@ def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_lim
 
 
 def _refusal(amount_specified: int) -> ContractRevert:
-    """Which requirement at the head of UniswapV3Pool.swap, or of its callers' int256, is not met."""
+    """Return the failed requirement at the head of UniswapV3Pool.swap, or of its callers' int256."""
     if amount_specified == 0:
         return ContractRevert("UniswapV3Pool.swap", "AS", "trade more than zero")
     if not -INT256_MAX <= amount_specified <= INT256_MAX:
@@ -147,10 +147,10 @@ def range_at(pool: V3Pool, zero_for_one: bool, price_x96: int) -> Range:
 
 
 def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
-    """Largest exact input, base units with fee, that leaves the sqrt price at or before the bound and within the known ticks.
+    """Return the largest exact input, base units with fee, that keeps the sqrt price at or before the bound and within known ticks.
 
-    One unit more would pass the bound, leave the window, or fill only in part at the end of the price range. 0 when the
-    pool already stands past the bound.
+    One unit more would pass the bound, leave the window, or fill only in part at the end of the price range. 0 if the pool is
+    already past the bound.
     """
     bound = _within_prices(zero_for_one, bound_x96)
     if pool.sqrt_price_x96 < bound if zero_for_one else pool.sqrt_price_x96 > bound:
@@ -159,7 +159,7 @@ def largest_in(pool: V3Pool, zero_for_one: bool, bound_x96: int) -> int:
     if end is End.PRICES and bound == end_x96:  # the swap stops there by itself and takes no more than what leads there
         amount_in, _, fee = whole_step(start, end_x96, liquidity, pool.fee_pips)
         return min(cost + amount_in + fee, INT256_MAX)
-    if end in (End.KNOWLEDGE, End.REVERTS):  # the price must stay short of it: what the contract does there is not known, or it reverts
+    if end in (End.KNOWLEDGE, End.REVERTS):  # the price must stay short of it: the contract reverts there, or its behaviour is unknown
         bound = max(bound, end_x96 + 1) if zero_for_one else min(bound, end_x96 - 1)
     if liquidity > 0 and (start >= bound if zero_for_one else start <= bound):
         less_fee = _largest_down(start, bound, liquidity) if zero_for_one else _largest_up(start, bound, liquidity)

@@ -1,4 +1,4 @@
-"""Amounts between two sqrt prices, and the price that an amount leads to: SqrtPriceMath (v3-core). Prices in Q96."""
+"""Amounts between two sqrt prices, and the price after an amount: SqrtPriceMath (v3-core). Prices in Q96."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def compute_swap_step(
     current, target = sqrt_ratio_current_x96, sqrt_ratio_target_x96
     if amount_remaining < 0:
         return _step_exact_out(current, target, liquidity, -amount_remaining, fee_pips)
-    # An amount that falls short of the target in exact numbers falls short of it after rounding too, since prices round away
+    # An amount short of the target in exact numbers is short of it after rounding too, since prices round away
     # from the target: below, `reached` is never the target, and what is left over of the input is fee.
     less_fee = amount_remaining * (PIPS - fee_pips) // PIPS
     if current >= target:

@@ -1,7 +1,7 @@
-"""What a V3 swap takes and pays up to every place where it stops, summed once, so that whole ranges are passed by bisection.
+"""Stops of a V3 swap: initialised ticks and borders of bitmap words, with prefix sums of input and output for bisection.
 
-A swap stops, and rounds, at initialised ticks and at the borders of bitmap words, whatever price it came from. So the sums
-belong to the ticks and not to one price: every state of a pool between two changes of its positions shares them.
+A swap stops, and rounds, at initialised ticks and at the borders of bitmap words, at any starting price. So the sums belong to the
+ticks and not to one price: every state of a pool between two changes of its positions shares them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _KEPT_TABLES = 256
 
 
 class TickTable:
-    """The initialised ticks of one pool as plain tuples, ascending: what the swap loop bisects.
+    """The initialised ticks of one pool as plain tuples, ascending, for bisection by the swap loop.
 
-    `stops` keeps what table.py sums up over these ticks.
+    `stops` caches the sums over these ticks (StopTable).
     """
 
     __slots__ = ("indices", "nets", "stops")
@@ -73,7 +73,7 @@ UINT128_BITS = 128
 
 
 class End(Enum):
-    """Why a swap cannot go beyond a step: the range of prices ends, the ticks are not known, or the contract reverts."""
+    """Reason why a swap cannot go beyond a step: the price range ends, the ticks are unknown, or the contract reverts."""
 
     PRICES = 0
     KNOWLEDGE = 1
@@ -83,10 +83,10 @@ class End(Enum):
 def next_step(
     pool: V3Pool, ticks: TickTable, at: int, tick: int, price_x96: int, liquidity: int, zero_for_one: bool
 ) -> tuple[int, int, int, int, End | None]:
-    """(stop, sqrt price there, liquidity beyond it, `at` beyond it, why nothing lies beyond).
+    """Return (stop, sqrt price there, liquidity beyond it, `at` beyond it, reason of the end or None).
 
-    `at` counts the initialised ticks up to `tick`. Where knowledge ends, the price is that of the last known tick, or the
-    present one when that is already past it; where prices end, it is the last that a swap may reach.
+    `at` counts the initialised ticks up to `tick`. If known ticks end, the price is that of the last known tick, or the present one
+    if that is already past it; if prices end, it is the last that a swap may reach.
     """
     if not pool.known_from_tick - 1 <= tick <= pool.known_to_tick:
         return tick, price_x96, liquidity, at, End.KNOWLEDGE
@@ -121,11 +121,11 @@ Row = tuple[int, int, int, int, int]
 
 
 class Sums(NamedTuple):
-    """Sums from the first stop of a table to each further one, in base units, and what lies beyond that stop.
+    """Sums from the first stop of a table to each further one, in base units, and the state beyond that stop.
 
-    `keys` are the ticks of the stops, negated for a falling price, so that they ascend. `costs` include fees. `rows` are
-    (cost, out, fee, sqrt price, liquidity beyond the stop). While `end` is None more stops can be had, and the last three
-    fields are those of the last one; else they belong to the end of the range beyond it.
+    `keys` are the ticks of the stops, negated for a falling price, so that they ascend. `costs` include fees. `rows` are (cost,
+    out, fee, sqrt price, liquidity beyond the stop). While `end` is None more stops can be added, and the last three fields are
+    those of the last one; else they belong to the end of the range beyond it.
     """
 
     keys: tuple[int, ...]
@@ -139,7 +139,7 @@ class Sums(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """Whole steps that a swap makes: base units in (with fee), out, and fee; how many; where it stands then."""
+    """Whole steps of a swap at once: base units in (with fee), out, and fee; their number; the state after them."""
 
     cost: int
     out: int
@@ -153,13 +153,13 @@ class Skipped(NamedTuple):
 class StopTable:
     """The stops of a pool in one direction, from some stop on. `sums` are replaced, never changed: threads may share them.
 
-    Whoever has found a place in some sums goes on with those, since another thread may have put back shorter ones.
+    A caller that found a place in some sums must keep using those, since another thread may put back shorter ones.
     """
 
     __slots__ = ("_pool", "sums", "zero_for_one")
 
     def __init__(self, pool: V3Pool, zero_for_one: bool, stop: int, liquidity: int) -> None:
-        """Starts at `stop`, an initialised tick or a word's border; `liquidity` is that beyond it."""
+        """Start at `stop`, an initialised tick or a word's border; `liquidity` is that beyond it."""
         self._pool, self.zero_for_one = pool, zero_for_one
         price = get_sqrt_ratio_at_tick(stop)
         self.sums = Sums((-stop if zero_for_one else stop,), (0,), (0,), ((0, 0, 0, price, liquidity),), None, price, 0, 0)
@@ -172,7 +172,7 @@ class StopTable:
         return sums
 
     def find(self, stop: int, liquidity: int) -> tuple[Sums, int] | None:
-        """Sums that hold a stop with this liquidity beyond it, and its place; None when it lies before the first one or beyond the end."""
+        """Return sums with a stop of this liquidity beyond it, and its place; None if it is before the first one or beyond the end."""
         key = -stop if self.zero_for_one else stop
         sums = self.sums
         if sums.keys[-1] < key:
@@ -188,7 +188,7 @@ class StopTable:
         return at if rows[at][3] <= limit_x96 else bisect_right(rows, limit_x96, 0, at, key=lambda row: row[3]) - 1
 
     def skip(self, sums: Sums, start: int, remaining: int, limit_x96: int) -> Skipped:
-        """What a swap that stands at `start` does in whole steps, all but the last, with so much to take in (> 0) or to pay out (< 0)."""
+        """Return the whole steps, all but the last, of a swap from `start` with this input (> 0) or output (< 0) remaining."""
         if remaining > 0:
             goal = sums.costs[start] + remaining
             sums = self.reach(sums, cost=goal)
@@ -197,7 +197,7 @@ class StopTable:
             goal = sums.outs[start] - remaining
             sums = self.reach(sums, out=goal)
             column = sums.outs
-        # Something is always left for a step of the swap's own: it ends where everything is used up, even if it could go on for nothing.
+        # The last step is always left to the swap itself: it ends where everything is used up, even if it could go on for nothing.
         at = self.within(sums, bisect_left(column, goal, start) - 1, limit_x96)
         cost, out, fee, _, _ = sums.rows[start]
         end_cost, end_out, end_fee, price, liquidity = sums.rows[at]

@@ -64,7 +64,7 @@ def get_tick_at_sqrt_ratio(sqrt_price_x96: int) -> int:
     msb = sqrt_price_x96.bit_length() - 1
     mantissa = sqrt_price_x96 >> msb - 63 if msb > 63 else sqrt_price_x96 << 63 - msb
     log2 = msb - 96
-    for _ in range(_LOG_BITS):  # one more binary digit of the logarithm a round
+    for _ in range(_LOG_BITS):  # one more binary digit of the logarithm per iteration
         mantissa = mantissa * mantissa >> 63
         digit = mantissa >> 64
         log2 = log2 << 1 | digit
