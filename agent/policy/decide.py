@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 
 from agent.errors import Refused
 from agent.model import (
@@ -141,7 +142,7 @@ def decide(step: StepInput) -> DecisionResult:
 
     Whatever it is, the reason names the tokens in quarantine, the exits that are stuck, and rises accepted as deposits.
     """
-    found = replace(_decided(step), stuck=step.stuck)
+    found = replace(_first_result(step), stuck=step.stuck)
     if renounced := gradual_execution.invalidation_reason(step):
         found = replace(found, ended=renounced)
     besides = (
@@ -154,61 +155,138 @@ def decide(step: StepInput) -> DecisionResult:
     return replace(found, decision=replace(found.decision, reason=told))
 
 
-def _decided(step: StepInput) -> DecisionResult:  # noqa: C901
-    references = reference_prices(step)
-    faults = decision_faults(step, references)
-    if faults:
-        return DecisionResult(Halt("; ".join(faults)), (), references)
-    prices = references.by_token
-    drifts = compute_drifts(step, prices)
-    stopped = step.history.stopped or step.history.books or valuation.undecided_positions_reason(step)
-    if not stopped and (leaving := exits.triggered_exit(step, drifts, prices)) is not None:
-        first = native_coin.top_up(step, leaving)
-        sold = exits.exit_tokens(step, drifts) if first is None and isinstance(leaving, Rebalance) else ()
-        return DecisionResult(first or leaving, drifts, references, leaves=sold)
-    held_back = "; ".join(
-        why for why in (withdrawals.open_withdrawal_reason(step), balance_changes.halt_reason(step)) if why
-    )  # holds no exit, and no liquidity out
-    if stopped := stopped or targets.missing_weights_reason(step):
-        return DecisionResult(Halt(f"{held_back}; {stopped}" if held_back else stopped), drifts, references)
-    if not held_back and (little := minimum.too_small_reason(step, drifts)):
-        return DecisionResult(Hold(f"nothing else is traded: {little}") if step.stuck else Halt(little), drifts, references)
+@dataclass(frozen=True)
+class DecisionContext:
+    """A step with its reference prices. What several deciders need is worked out on first use, prices and drifts only without faults."""
+
+    step: StepInput
+    references: ReferencePrices
+
+    @cached_property
+    def prices(self) -> Mapping[str, Price]:
+        """Reference prices by token, in the numeraire's base units per base unit."""
+        return self.references.by_token
+
+    @cached_property
+    def drifts(self) -> tuple[AssetDrift, ...]:
+        """Weight against target of each asset."""
+        return compute_drifts(self.step, self.prices)
+
+    @cached_property
+    def stop_reason(self) -> str:
+        """Why nothing at all may be traded; empty where something may."""
+        history = self.step.history
+        return history.stopped or history.books or valuation.undecided_positions_reason(self.step)
+
+    @cached_property
+    def hold_back_reason(self) -> str:
+        """Why only exits and withdrawals of liquidity are allowed; empty where rebalances are too."""
+        reasons = (withdrawals.open_withdrawal_reason(self.step), balance_changes.halt_reason(self.step))
+        return "; ".join(reason for reason in reasons if reason)
+
+    def result(self, decision: Decision) -> DecisionResult:
+        """The decision with what it rests on and nothing else."""
+        return DecisionResult(decision, self.drifts, self.references)
+
+
+Decider = Callable[[DecisionContext], DecisionResult | None]
+"""Decides a step, or leaves it to the next decider with None."""
+
+
+def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
+    """Halt while anything the decision rests on is unknown, stale or contradictory."""
+    faults = decision_faults(context.step, context.references)
+    return DecisionResult(Halt("; ".join(faults)), (), context.references) if faults else None
+
+
+def _sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
+    """Sell what a triggered order takes out of the portfolio."""
+    if context.stop_reason:
+        return None
+    step, drifts = context.step, context.drifts
+    if (leaving := exits.triggered_exit(step, drifts, context.prices)) is None:
+        return None
+    first = native_coin.top_up(step, leaving)
+    sold = exits.exit_tokens(step, drifts) if first is None and isinstance(leaving, Rebalance) else ()
+    return replace(context.result(first or leaving), leaves=sold)
+
+
+def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
+    """Halt after failures or a disagreement of the ledger, with undecided positions, and without target weights."""
+    reason = context.stop_reason or targets.missing_weights_reason(context.step)
+    if not reason:
+        return None
+    held_back = context.hold_back_reason
+    return context.result(Halt(f"{held_back}; {reason}" if held_back else reason))
+
+
+def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
+    """Trade nothing with a total too small to rebalance."""
+    if context.hold_back_reason or not (reason := minimum.too_small_reason(context.step, context.drifts)):
+        return None
+    return context.result(Hold(f"nothing else is traded: {reason}") if context.step.stuck else Halt(reason))
+
+
+def _withdraw_liquidity_over_limit(context: DecisionContext) -> DecisionResult | None:
+    """Withdraw liquidity above its limits."""
+    step, prices = context.step, context.prices
     too_much = lp_wish.limit_adjustment(step, prices)
-    if too_much.over:
-        not_yet = price_confirmation.unconfirmed_reason(step, prices, price_confirmation.limit_signals)
-        out = _unconfirmed_hold(too_much.reason, not_yet) if not_yet else AdjustLiquidity(too_much.reason)
-        return DecisionResult(native_coin.top_up(step, out) or out, drifts, references)
-    if held_back:
-        next_s = withdrawals.next_part_s(step)
-        held = Halt(held_back) if next_s is None else Hold(held_back, next_s, "limits.first_purchase")
-        return DecisionResult(held, drifts, references)
-    if (course := gradual_execution.decide_slice(step, drifts, prices)) is not None:
-        first = None if course.round is None else native_coin.top_up(step, course.decision)
-        return DecisionResult(
-            first or course.decision,
-            drifts,
-            references,
-            round=None if first else course.round,
-            ended=course.ended,
-            sleeves=None if step.split is None else netting.net_strategies(step, prices),
-        )
-    if step.split is not None:
-        return _of_strategies(step, drifts, references, prices)
-    trigger, found = step.policy.trigger, None
-    if isinstance(trigger, NoTradeZone) and trigger.risk.unmeasured:
-        answer = no_trade_zone.unmeasured_result(trigger.risk)
-    elif isinstance(trigger, NoTradeZone):
-        found, drifts = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, prices)
-        answer = (
-            replace(no_trade_zone.zone_result(found, drifts), fired=False)
-            if rules.must_reduce_weight(step, drifts)
-            else no_trade_zone.zone_result(found, drifts)
-        )
-    else:
-        answer = evaluate_trigger(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps)
+    if not too_much.over:
+        return None
+    not_yet = price_confirmation.unconfirmed_reason(step, prices, price_confirmation.limit_signals)
+    out = _unconfirmed_hold(too_much.reason, not_yet) if not_yet else AdjustLiquidity(too_much.reason)
+    return context.result(native_coin.top_up(step, out) or out)
+
+
+def _wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
+    """Wait while a withdrawal is open or a balance change is unexplained."""
+    if not (reason := context.hold_back_reason):
+        return None
+    next_s = withdrawals.next_part_s(context.step)
+    return context.result(Halt(reason) if next_s is None else Hold(reason, next_s, "limits.first_purchase"))
+
+
+def _continue_gradual_execution(context: DecisionContext) -> DecisionResult | None:
+    """Trade the slice that is due of a gradual execution, or wait for it."""
+    step, prices = context.step, context.prices
+    if (course := gradual_execution.decide_slice(step, context.drifts, prices)) is None:
+        return None
+    first = None if course.round is None else native_coin.top_up(step, course.decision)
+    return replace(
+        context.result(first or course.decision),
+        round=None if first else course.round,
+        ended=course.ended,
+        sleeves=None if step.split is None else netting.net_strategies(step, prices),
+    )
+
+
+def _rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
+    """Rebalance each strategy by its own trigger and cooldown, all towards one goal; internal netting leaves what must be worth a trade."""
+    step, drifts, prices = context.step, context.drifts, context.prices
+    if step.split is None:
+        return None
+    view = netting.net_strategies(step, prices)
+    answer = rules.apply_max_weight(step, drifts, view.answer)
+    wanted = view.goal if view.answer.fired else rules.reduction_goal(drifts)
+    decision, reviewed = _act(step, drifts, context.references, answer, wanted) if answer.fired else (_hold(answer), answer.due)
+    if isinstance(decision, Rebalance) and not view.answer.fired:
+        decision, reviewed = _confirmed(step, prices, decision, reviewed, False)
+    crosses = view.answer.fired and isinstance(decision, Hold) and not _worth_it(step, _largest(drifts, view.goal))
+    if (first := native_coin.top_up(step, decision)) is not None:
+        return replace(context.result(first), next_s=answer.next_s, sleeves=view)
+    reviews = answer.reviews if reviewed else ()
+    return DecisionResult(
+        decision, drifts, context.references, reviewed, None, reviews, answer.next_s, sleeves=view, is_netting_only=crosses
+    )
+
+
+def _rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
+    """Rebalance where the trigger fires; else adjust liquidity towards its targets, or hold."""
+    step, prices = context.step, context.prices
+    answer, zone, drifts = _evaluate_portfolio_trigger(context)
     answer = rules.apply_max_weight(step, drifts, answer)
     if answer.fired:
-        decision, reviewed = _act(step, drifts, references, answer)
+        decision, reviewed = _act(step, drifts, context.references, answer)
         if isinstance(decision, Rebalance):
             decision, reviewed = _confirmed(step, prices, decision, reviewed, answer.by_time)
         out_first = _withdraw_liquidity_first(step, prices) if isinstance(decision, Rebalance) else None
@@ -217,25 +295,47 @@ def _decided(step: StepInput) -> DecisionResult:  # noqa: C901
         decision, reviewed = liquidity_or_hold(step, prices, _hold(_forecast(step, drifts, answer))), answer.due
     first = native_coin.top_up(step, decision)
     if first is not None:
-        return DecisionResult(first, drifts, references, False, found, next_s=answer.next_s)
-    return DecisionResult(decision, drifts, references, reviewed, found, answer.reviews if reviewed else (), answer.next_s)
+        return DecisionResult(first, drifts, context.references, False, zone, next_s=answer.next_s)
+    return DecisionResult(decision, drifts, context.references, reviewed, zone, answer.reviews if reviewed else (), answer.next_s)
 
 
-def _of_strategies(
-    step: StepInput, drifts: tuple[AssetDrift, ...], references: ReferencePrices, prices: Mapping[str, Price]
-) -> DecisionResult:
-    """Each by its own trigger and cooldown, all towards one goal; what is left after exchanges inside must be worth a trade."""
-    view = netting.net_strategies(step, prices)
-    answer = rules.apply_max_weight(step, drifts, view.answer)
-    wanted = view.goal if view.answer.fired else rules.reduction_goal(drifts)
-    decision, reviewed = _act(step, drifts, references, answer, wanted) if answer.fired else (_hold(answer), answer.due)
-    if isinstance(decision, Rebalance) and not view.answer.fired:
-        decision, reviewed = _confirmed(step, prices, decision, reviewed, False)
-    crosses = view.answer.fired and isinstance(decision, Hold) and not _worth_it(step, _largest(drifts, view.goal))
-    if (first := native_coin.top_up(step, decision)) is not None:
-        return DecisionResult(first, drifts, references, next_s=answer.next_s, sleeves=view)
-    reviews = answer.reviews if reviewed else ()
-    return DecisionResult(decision, drifts, references, reviewed, None, reviews, answer.next_s, sleeves=view, is_netting_only=crosses)
+def _evaluate_portfolio_trigger(context: DecisionContext) -> tuple[TriggerResult, ZoneView | None, tuple[AssetDrift, ...]]:
+    """The trigger's answer, the zone where it is one, and the drifts with its bands."""
+    step, drifts, trigger = context.step, context.drifts, context.step.policy.trigger
+    if not isinstance(trigger, NoTradeZone):
+        answer = evaluate_trigger(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps)
+        return answer, None, drifts
+    if trigger.risk.unmeasured:
+        return no_trade_zone.unmeasured_result(trigger.risk), None, drifts
+    zone, drifts = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, context.prices)
+    answer = no_trade_zone.zone_result(zone, drifts)
+    return replace(answer, fired=False) if rules.must_reduce_weight(step, drifts) else answer, zone, drifts
+
+
+DECIDERS: tuple[Decider, ...] = (
+    _halt_on_faults,
+    _sell_triggered_exits,
+    _halt_when_stopped,
+    _stop_below_minimum,
+    _withdraw_liquidity_over_limit,
+    _wait_for_money_flows,
+    _continue_gradual_execution,
+    _rebalance_strategies,
+    _rebalance_on_trigger,
+)
+"""All deciders in order; the first result stands. Only faults and stops hold back an exit. Liquidity above its limits is withdrawn before
+any rebalance, also while an open withdrawal holds rebalances back."""
+
+
+def _first_result(step: StepInput) -> DecisionResult:
+    context = DecisionContext(step, reference_prices(step))
+    return next(found for decider in DECIDERS if (found := decider(context)) is not None)
+
+
+def current_drifts(step: StepInput) -> tuple[AssetDrift, ...]:
+    """Weight against target of each asset, for reports; decides nothing. Empty when balances or prices are unknown."""
+    context = DecisionContext(step, reference_prices(step))
+    return () if decision_faults(step, context.references) else context.drifts
 
 
 def _confirmed(step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool, by_time: bool) -> tuple[Decision, bool]:
