@@ -48,7 +48,7 @@ from agent.model import (
 from agent.planning import planner, proposals
 from agent.planning.planner import Quote
 from agent.policy import minimum, native_coin
-from agent.policy.decide import DecisionResult, decide
+from agent.policy.decide import DecisionResult, current_drifts, decide
 from agent.policy.drift import investable_total, overweight_messages
 from agent.policy.liquidity import valuation
 from agent.policy.orders.levels import expiry_reason
@@ -676,11 +676,11 @@ class Agent:
 
     def weights(self, step_input: StepInput) -> dict[str, int]:
         """Weights in bps by symbol."""
-        return {self.portfolio.token(d.token).label: d.weight_bps for d in decide(step_input).drifts}
+        return {self.portfolio.token(d.token).label: d.weight_bps for d in current_drifts(step_input)}
 
     def drifts(self, step_input: StepInput) -> dict[str, int]:
         """Weight less target in bps by symbol."""
-        return {self.portfolio.token(d.token).label: d.drift_bps for d in decide(step_input).drifts}
+        return {self.portfolio.token(d.token).label: d.drift_bps for d in current_drifts(step_input)}
 
     def realised(self, outcome: StepOutcome) -> list[dict[str, Any]]:
         """Planned against realised change of each balance by the receipts of the swap and of all actions with liquidity, base units."""
