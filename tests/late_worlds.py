@@ -139,7 +139,7 @@ class World:
         return self.store.advance(intent.id, IntentState.FINAL, NOW_S, receipt=done)
 
     def rounds(self) -> StepOutcome:
-        return engine._run_until_done(self.readers(), AgentCycle(), self.store, self.actors())
+        return engine._run_until_done(engine.StepRun(self.readers(), AgentCycle(), self.store), self.actors())
 
     def tidy(self, kind: OutcomeKind, reason: str) -> StepOutcome:
         """What a step of that end still takes back."""

@@ -93,28 +93,36 @@ class StepReaders:
         return self.assemble(snapshot, self.history(snapshot.head.timestamp_s))
 
 
-def confirm_prices(readers: StepReaders, step: StepInput, journal: Journal | None = None) -> StepInput:
-    """Return the step with the blocks before it, if prices make it act and policy.confirm_blocks asks for them.
+def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
+    """Return the step with the blocks before it, if prices make it act and policy.confirm_blocks asks for them."""
+    moves_orders = lifecycle.needs_past_prices(step)
+    if not moves_orders and not price_confirmation.needs_past_blocks(step, lambda other: decide(other).asks):
+        return step
+    past = readers.reader.past(step.snapshot.head, step.policy.confirm_blocks)
+    snapshot = replace(step.snapshot, past=past)
+    return _reassemble(readers, step, snapshot) if moves_orders else replace(step, snapshot=snapshot)
 
-    With `journal`, records before anything is done: depegged tokens (they must return within a narrower limit than they left), balances
-    that could not be read (left alone once unread for long), deposits above the ceiling (stay left alone), and the state of every order.
+
+def record_anomalies(journal: Journal, step: StepInput) -> None:
+    """Record depegged tokens, unread balances and deposits above the ceiling.
+
+    A depegged token must return within a narrower limit than it left; a balance unread for long is quarantined; an excluded deposit stays so.
     """
-    if journal is not None and (off := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
+    if (off := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
         journal.mark_depegged(off)
-    if journal is not None and (unread := quarantine.unread_balances(step)) != step.history.unread:
+    if (unread := quarantine.unread_balances(step)) != step.history.unread:
         journal.mark_unread(unread)
-    if journal is not None and step.aside and step.history.left_rises != step.history.rises:
+    if step.aside and step.history.left_rises != step.history.rises:
         journal.mark_left_alone()
-    stirs = lifecycle.needs_past_prices(step)
-    if stirs or price_confirmation.needs_past_blocks(step, lambda other: decide(other).asks):
-        past = readers.reader.past(step.snapshot.head, step.policy.confirm_blocks)
-        snapshot = replace(step.snapshot, past=past)
-        step = _reassemble(readers, step, snapshot) if stirs else replace(step, snapshot=snapshot)
-    if journal is not None and (step.history.orders or step.history.unit_value is not None or step.portfolio.orders.terms):
-        history = step.history
-        if not journal.update_orders(history.orders, history.unit_value, history.orders_turn):
-            raise Retryable("orders were changed while the chain was read", "look again")
-    return step
+
+
+def record_order_stages(journal: Journal, step: StepInput) -> None:
+    """Record the stage of every standing order before anything is done about it. Raise Retryable if orders changed meanwhile."""
+    history = step.history
+    if not history.orders and history.unit_value is None and not step.portfolio.orders.terms:
+        return
+    if not journal.update_orders(history.orders, history.unit_value, history.orders_turn):
+        raise Retryable("orders were changed while the chain was read", "look again")
 
 
 def _reassemble(readers: StepReaders, step: StepInput, snapshot: Snapshot) -> StepInput:

@@ -10,7 +10,7 @@ from typing import Any, Never
 import pytest
 
 from agent.errors import Retryable
-from agent.execution.step_context import StepReaders, confirm_prices
+from agent.execution.step_context import StepReaders, confirm_prices, record_order_stages
 from agent.model import ConditionalOrder, NavPerShare, OrderKind, OrderStage
 from agent.policy.orders.exits import apply_orders
 from agent.store.opening import open_store
@@ -67,13 +67,13 @@ def test_a_look_that_read_before_the_owner_s_word_is_done_again(tmp_path: Path) 
     store = opened(tmp_path)
     bot = two(terms("WETH", OrderKind.STOP_LOSS, 1_500))
     step = apply_orders(bot.seen({"WETH": 2_000}))
-    confirm_prices(eyes_of(store), step, store)
+    record_order_stages(store, confirm_prices(eyes_of(store), step))
     (armed,), turn = store.standing_orders()
     assert (armed.stage, turn) == (OrderStage.ARMED, 1)
     read = replace(step.history, orders_turn=turn)
     assert store.update_orders((replace(armed, stage=OrderStage.OFF),), None, turn)
     with pytest.raises(Retryable, match="orders were changed while the chain was read"):
-        confirm_prices(eyes_of(store), replace(step, history=replace(read, orders=(replace(armed, stage=OrderStage.FIRED),))), store)
+        record_order_stages(store, replace(step, history=replace(read, orders=(replace(armed, stage=OrderStage.FIRED),))))
     assert store.standing_orders()[0][0].stage is OrderStage.OFF
     store.close()
 
