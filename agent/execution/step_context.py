@@ -106,7 +106,8 @@ def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
 def record_anomalies(journal: Journal, step: StepInput) -> None:
     """Record depegged tokens, unread balances and deposits above the ceiling.
 
-    A depegged token must return within a narrower limit than it left; a balance unread for long is quarantined; an excluded deposit stays so.
+    A depegged token must return within a narrower limit than it left. A balance unread for long is quarantined. An excluded deposit
+    stays excluded.
     """
     if (off := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
         journal.mark_depegged(off)
