@@ -1,1 +1,1 @@
-"""Commands: parse, call, print. Decides nothing."""
+"""The command line: parse, call, print. Decides nothing."""

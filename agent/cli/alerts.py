@@ -1,4 +1,4 @@
-"""Commands about what the owner is told: alerts, alerts test."""
+"""Commands about alerts: alerts, alerts test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ group = typer.Typer(help="Shows alert prices of each asset, alert targets, and w
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     group.callback()(alerts)
     group.command()(test)
     app.add_typer(group, name="alerts")

@@ -1,4 +1,4 @@
-"""`trimtab backtest`: the live step on recorded prices."""
+"""Simulation commands: backtest, stress, tune."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHOWN = 0.00005
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
+    """Add this module's command."""
     app.command()(interruptible(backtest))
 
 
@@ -129,7 +129,7 @@ def backtest(  # noqa: PLR0913
 
 
 def document(found: SimulationResult) -> Document:
-    """Values as decimal strings in the numeraire, ratios as decimal strings; null where a figure is not known."""
+    """Document of a backtest. Values as decimal strings in the numeraire, ratios as decimal strings; null if a figure is unknown."""
     from agent import app as api
 
     def money(amount: Fraction) -> str:
@@ -221,7 +221,7 @@ def _funding(found: FundingSummary, money: Callable[[Fraction], str]) -> Documen
 
 
 def format_premium(earned: Document, twr: float, hold_twr: float) -> str:
-    """The log return against holding, as the values above it tell, and its parts; what they lack is gas money and flows."""
+    """Format the log return against holding and its parts; the remainder is gas and external transfers."""
     part = {name: f"{100 * float(number):+.3f}%" for name, number in earned.items()}
     advantage = float(earned["advantage"])
     ahead = math.log((1 + twr) / (1 + hold_twr)) if min(twr, hold_twr) > -1 else advantage
@@ -287,7 +287,7 @@ def _show_funding(made: Document, unit: str) -> None:
     )
 
 
-# --- `trimtab stress`: a policy over prices that could have been, and the live step over markets that break.
+# --- `trimtab stress`: a policy over simulated paths, and the live step over stress scenarios.
 
 
 ASKED_FROM_S = 120.0
@@ -296,7 +296,7 @@ STRESS_SHOWN = ("50%", "95%")
 
 
 def register_stress(app: typer.Typer) -> None:
-    """Adds this module's command."""
+    """Add this module's command."""
     app.command()(interruptible(stress))
 
 
@@ -374,7 +374,7 @@ def stress(  # noqa: PLR0913
 
 
 def _ask_first(seconds: float, yes: bool) -> None:
-    """Raises ConfigError where it takes long and nobody says that it may."""
+    """Raise ConfigError if it takes long and was not confirmed."""
     if seconds <= ASKED_FROM_S or yes:
         return
     cost = f"this may take {seconds / 60:,.0f} minutes of one core"
@@ -385,7 +385,7 @@ def _ask_first(seconds: float, yes: bool) -> None:
 
 
 def stress_document(found: StressResult) -> Document:
-    """Shares and ratios as decimal strings of six places; null where there is nothing to measure."""
+    """Document of a stress test. Shares and ratios as decimal strings of six places; null if there is nothing to measure."""
     from agent.app import stress_figures
 
     return {
@@ -452,7 +452,7 @@ def _percent(share: str) -> str:
     return f"{100 * float(share):.2f} %"
 
 
-# --- `trimtab tune`: which band, interval and destination would have been best, and whether that says anything of the future.
+# --- `trimtab tune`: search for the best band, interval and destination, and a test of its significance.
 
 
 SHADES = "·░▒▓█"
@@ -463,7 +463,7 @@ NUMBERED = 8
 
 
 def register_tune(app: typer.Typer) -> None:
-    """Adds this module's command."""
+    """Add this module's command."""
     app.command()(interruptible(tune))
 
 
@@ -567,7 +567,7 @@ def _tune_show(made: Document) -> None:
 
 
 def _show_map(stable: Document, growth: bool) -> None:
-    """The objective over two axes, as shades; the best cell is in brackets."""
+    """Show the objective over two axes as shades; the best cell is in brackets."""
     from agent.cli.display.tables import table
 
     if len(stable["rows"]) * len(stable["columns"]) < 2:

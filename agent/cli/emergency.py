@@ -1,4 +1,4 @@
-"""Commands around the life of a bot: stop, revoke, rehearse."""
+"""Emergency and shutdown commands: pause, resume, stop, revoke, rehearse."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HANDED_OVER = "a run takes them back once it has the wallet; where none goes on,
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     for command in (pause, resume):
         app.command()(command)
 
@@ -95,7 +95,7 @@ def _pending_document(found: OpenExposure) -> Document:
 
 
 def _document(halted: HardPauseReport, send: bool) -> Document:
-    """`outcome`: planned, declined, clear (nothing was left), done, failed (something stays), or handed over: a run will, where one is."""
+    """Document of a hard pause; `outcome`: planned, declined, clear (nothing left), done, failed, or handed over to a running agent."""
     from agent.cli.display import documents
 
     found = _pending_document(halted.found)
@@ -133,7 +133,7 @@ def _show(document: Document) -> None:
 
 
 def _table(document: Document) -> FigureTable:
-    """What would be taken back."""
+    """Table of transactions to cancel and allowances to revoke."""
     from agent.cli.display import tables
 
     made = tables.table("Takes back", ("", "what", "of"))
@@ -145,7 +145,7 @@ def _table(document: Document) -> FigureTable:
 
 
 def register_ending(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     for command in (stop, revoke, rehearse):
         app.command()(command)
 
@@ -175,7 +175,7 @@ def stop(  # noqa: PLR0913
 
         def confirm(found: ShutdownReport) -> bool:
             if yes and not found.to_stable and found.to is None:
-                return True  # an end that sells and pays nothing is never held up
+                return True  # a shutdown that sells and pays nothing is never delayed
             return money.ask_owner(agent, wait, _shutdown_document(found, agent), show, "Stop the bot like this?", yes=yes)
 
         found = shutdown.stop(agent, to_stable=to_stable, send_to=send_to, send=send, confirm=confirm, progress=wait.update)

@@ -1,4 +1,4 @@
-"""Commands about transactions: txs, cancel, reconcile."""
+"""History commands: history, explain, txs, cancel, reconcile, adopt, and db for the store's file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
 
 
-# --- Commands about what was done: history, explain.
+# --- Commands about past steps: history, explain.
 
 
 LONGEST_REASON = 100
@@ -24,7 +24,7 @@ LONGEST_REASON = 100
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     for command in (history, explain):
         app.command()(command)
 
@@ -85,7 +85,7 @@ def explain(
 
 
 def steps(document: dict[str, Any]) -> FigureTable:
-    """Past steps; their reasons cut at a terminal, whole where they are piped."""
+    """Table of past steps; reasons are cut at a terminal, whole when piped."""
     from agent.cli.display.tables import table
 
     made = table("Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason"))
@@ -100,7 +100,7 @@ Document = dict[str, Any]
 
 
 def register_journal(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     for command in (txs, cancel, reconcile):
         app.command()(command)
 
@@ -163,7 +163,7 @@ def reconcile(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes 
 
 
 def _shown(document: Document, hint: str) -> None:
-    """What was open, what is left, and what can be done."""
+    """Print the open transactions, the pending ones, and the next command."""
     if document["transactions"]:
         _show(document)
     if document.get("booked"):
@@ -205,7 +205,7 @@ def _table(document: Document) -> Any:
     return made
 
 
-# --- The command by which an owner says that this store goes on for the wallet: adopt.
+# --- The command that adopts a store copy and resyncs the nonce: adopt.
 
 
 def adopt(
@@ -238,7 +238,7 @@ group = typer.Typer(help="The store: back up, restore, check, upgrade.", no_args
 
 
 def register_db(app: typer.Typer) -> None:
-    """Adds this module's commands; adopt keeps its old name too."""
+    """Add this module's commands; adopt keeps its old name too."""
     for command in (backup, restore, check, upgrade, adopt):
         group.command()(command)
     app.add_typer(group, name="db")

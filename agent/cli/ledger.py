@@ -1,4 +1,4 @@
-"""Tables of profit and loss, of journal entries, and of a plan's taxable gain."""
+"""Ledger commands: pnl, export, books check, books journal, books open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ group = typer.Typer(help="The double-entry ledger: check, list, restart.", no_ar
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     app.command()(pnl)
     app.command()(export)
     for command in (check, journal, open_books):
@@ -123,7 +123,7 @@ APART = (("gas_money", "of native coin for gas"), ("reserved", "in reserves"))
 
 
 def show_pnl(console: Console, document: Document) -> None:
-    """One row per period, then what is not realised, hints and statistics."""
+    """Print one row per period, then unrealised gains, hints and statistics."""
     unit = document["numeraire"]
     before = ("value", "in", "out", "profit", "return", "by money", "hold", document["benchmark"], "effect")
     after = ("fees", "impact", "gas", "realised")
@@ -168,7 +168,7 @@ def show_pnl(console: Console, document: Document) -> None:
 
 
 def show_values(console: Console, document: Document) -> None:
-    """What past steps cost, and weights over time; nothing while the books are empty."""
+    """Print the costs of past steps, and weights over time; nothing while the ledger is empty."""
     spent = [(row["step"], row["cost"]) for row in document["steps"] if row["cost"] is not None]
     if spent:
         made = table("What they cost", ("step",), ("fees", "impact", "gas", "total"))
@@ -186,7 +186,7 @@ def show_values(console: Console, document: Document) -> None:
 
 
 def figures(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> FigureTable:
-    """A table whose first column names the row; all others are figures."""
+    """Table whose first column names the row; all others are figures."""
     made = table(title, names[:1], names[1:])
     for row in rows:
         made.add_row(*row)
@@ -194,7 +194,7 @@ def figures(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def show_journal(console: Console, document: Document) -> None:
-    """One row per posting; the first two of an entry say when it was and what."""
+    """Print one row per posting; the first two of an entry have its time and kind."""
     made = table("Journal", ("entry", "account"), ("amount", f"value in {document['numeraire']}"))
     for entry in document["entries"]:
         heads = [entry["time"][:16], f"{entry['kind']}{', by hand' if entry['by_hand'] else ''}"]
@@ -209,7 +209,7 @@ def show_journal(console: Console, document: Document) -> None:
 
 
 def show_check(document: Document) -> None:
-    """Whether the books are sound, and where not."""
+    """Print the ledger's differences, or that it is sound."""
     if document["unbalanced"]:
         say(f"Entries that do not balance: {', '.join(document['unbalanced'])}.")
     if document["differing"]:
@@ -227,5 +227,5 @@ def show_check(document: Document) -> None:
 
 
 def format_share(bps: float | None) -> str:
-    """-12 -> -0.12 %; empty where it is not known, and what is rounded to zero has no sign."""
+    """-12 -> -0.12 %; empty if unknown, and a value rounded to zero has no sign."""
     return "" if bps is None else f"{bps / 100:z.2f} %"

@@ -25,7 +25,7 @@ group = typer.Typer(help="Liquidity positions.", invoke_without_command=True)
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     group.callback()(lp)
     for command in (take, forget):
         group.command()(command)
@@ -70,7 +70,7 @@ def forget(
 
 
 def to_document(found: LiquidityReport) -> Document:
-    """Raw amounts and values as decimal strings, shares in bps as decimal strings."""
+    """Document of the report. Raw amounts and values as decimal strings, shares in bps as decimal strings."""
     step = found.step_input
     portfolio, head = step.portfolio, step.snapshot.head
     return {
@@ -173,7 +173,7 @@ def _bps(share: Fraction) -> str:
 
 
 def show(document: Document) -> None:
-    """For people: positions, forecasts, sums against their limits, what is ignored."""
+    """Print positions, forecasts, sums against their limits, and ignored positions."""
     if document["positions"]:
         out.print(_positions(document))
         out.print(_payable(document))

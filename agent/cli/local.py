@@ -23,7 +23,7 @@ PICTURE_COLUMNS = 100
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     for command in (localchain, demo):
         app.command()(command)
 
@@ -84,21 +84,21 @@ def demo(
 
 
 def _save_picture(path: Path, svg: str) -> None:
-    """Without the fonts that Rich would fetch from the network: a picture in a README asks nobody for anything."""
+    """Save the picture without the fonts that Rich would load from the network."""
     try:
         path.write_text(re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--svg {path}: {error.strerror}", "choose an existing writable folder") from None
 
 
-# --- The story that `trimtab demo` tells, from a balanced portfolio through a moving market to a signed rebalance.
+# --- The scenes of `trimtab demo`: a balanced portfolio, a market move, a signed rebalance.
 
 
 Document = dict[str, Any]
 
 
 def run_demo(console: Console) -> Document:
-    """Runs the demo and prints it to `console`; returns everything as one document."""
+    """Run the demo and print it to `console`; return everything as one document."""
     starting = nullcontext() if console.record else console.status("Starting an embedded chain with Uniswap V2 and V3")
     with starting, api.demo_world() as world:
         agent = world.agent

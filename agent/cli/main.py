@@ -1,4 +1,4 @@
-"""The `trimtab` command: names the command groups; each command imports what it needs only when it runs."""
+"""The `trimtab` command: registers the command groups; each command imports what it needs only when it runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from agent.cli.display import terminal
 from agent.cli.display.output import fail
 from agent.errors import ConfigError, Interrupted, OperatorNeeded, TrimtabError
 
-# --- Under which heading of `trimtab --help` each command stands.
+# --- Headings of `trimtab --help`.
 
 
 PANELS = {
@@ -51,9 +51,9 @@ PANELS = {
 
 
 def arrange(app: typer.Typer) -> None:
-    """Puts every command of the app below its heading. Raises KeyError for one without a heading.
+    """Put every command of the app below its heading. Raises KeyError for one without a heading.
 
-    Typer lists commands before groups, and headings by their first command: each heading has one that is no group.
+    Typer lists commands before groups, and headings by their first command: each heading has one that is not a group.
     """
     places = {name: panel for panel, names in PANELS.items() for name in names}
     order = list(places)
@@ -66,7 +66,7 @@ def arrange(app: typer.Typer) -> None:
 
 
 def _name(info: typer.models.CommandInfo) -> str:
-    """As Typer makes it of the function's name."""
+    """Command name as Typer derives it from the function's name."""
     if info.callback is None:
         raise ValueError("a command without a function")
     return info.callback.__name__.strip("_").replace("_", "-")
@@ -138,7 +138,7 @@ def _root(
 
 
 def _unrepeated(error: click.ClickException) -> str:
-    """What is wrong, without what may be a key, a recovery phrase or an endpoint's URL that was given in the wrong place."""
+    """Message of the error, without text that may be a key, a recovery phrase or an endpoint's URL."""
     message = error.format_message()
     if message.startswith("Got unexpected extra argument"):
         return "too many arguments; they are not repeated here: keys and passwords are typed when asked, never given as arguments"
@@ -146,7 +146,7 @@ def _unrepeated(error: click.ClickException) -> str:
 
 
 def _help_of(error: click.ClickException) -> str:
-    """The command whose help tells what was expected."""
+    """The command whose help describes the expected input."""
     names: list[str] = []
     context = error.ctx if isinstance(error, click.UsageError) else None
     while context is not None and context.parent is not None:
@@ -156,27 +156,29 @@ def _help_of(error: click.ClickException) -> str:
 
 
 def main() -> None:
-    """Runs the command line; exit codes: 0 done or nothing to do, 2 input, 10 refused, 11 try again, 12 operator needed,
-    13 a run hung, 14 a replay decides otherwise, 130 Ctrl-C in a command without a chain.
+    """Run the command line.
+
+    Exit codes: 0 done or nothing to do, 2 input, 10 refused, 11 try again, 12 operator needed, 13 a run hung, 14 a replay decides
+    otherwise, 130 Ctrl-C in a command without a chain.
     """
     gc.set_threshold(GARBAGE)
-    atexit.register(gc.freeze)  # what lives at the end goes with the process: the collector need not take it apart, for as long as a look
+    atexit.register(gc.freeze)  # objects alive at the end go with the process: collecting them would take as long as a cycle
     terminal.replace_unencodable()
     as_json, ending = "--json" in sys.argv, terminal.sending_exit()
     try:
         with terminal.exit_in_time(ending):
             code = _run(as_json, ending)
             sys.stdout.flush()
-    except KeyboardInterrupt:  # while signals were only beginning to be heard, or no longer were
+    except KeyboardInterrupt:  # before the signal handlers were set, or after they were removed
         code = _interrupted(as_json, ending)
-    except OSError as error:  # what could not be told; what was done is in the journal
+    except OSError as error:  # the report is lost; the transactions are in the journal
         terminal.give_up(error)
         code = OperatorNeeded.exit_code
     sys.exit(code)
 
 
 def _run(as_json: bool, ending: terminal.ProcessExit) -> int:
-    """One command; its exit code. Raises OSError where an output takes no more."""
+    """Run one command and return its exit code. Raises OSError if an output takes no more."""
     try:
         code = app(standalone_mode=False)
         if code == TYPER_INTERRUPTED:
@@ -192,7 +194,7 @@ def _run(as_json: bool, ending: terminal.ProcessExit) -> int:
         code = _interrupted(as_json, ending)
     except TrimtabError as error:
         code = fail(error, as_json)
-    except Exception as error:  # a defect of ours: the traceback is for the report, the document for machines
+    except Exception as error:  # a bug: the traceback is for the report, the document for machines
         if isinstance(error, OSError) and terminal.is_output_error(error):
             raise
         traceback.print_exc()

@@ -1,4 +1,4 @@
-"""Commands about money that comes and goes: invest, withdraw."""
+"""Commands about deposits and withdrawals: invest, withdraw, flows, flows confirm."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agent.model import Intent, OwnerRequest, Payment, Portfolio
 
 
-# --- What every command of the owner has in common that may act: opened, shown, asked, told.
+# --- Shared by commands that may act: open, show, ask, report.
 
 
 Document = dict[str, Any]
@@ -32,7 +32,7 @@ Show = Callable[["Console", Document], None]
 
 @contextmanager
 def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[Agent, Spinner]]:
-    """The agent, and where progress is shown. Raises ConfigError before any work where nobody could answer the question to come."""
+    """Open the agent and a progress display. Raises ConfigError before any work if a question cannot be answered."""
     from agent import app as api
 
     if send:
@@ -42,7 +42,7 @@ def open_for_command(config: Path, *, send: bool, yes: bool) -> Iterator[tuple[A
 
 
 def ask_owner(agent: Agent, wait: Spinner, document: Document, show: Show, question: str, *, yes: bool) -> bool:
-    """The owner's answer to what is shown to him, changes of the config by hand among it; with `yes` nobody is asked."""
+    """Ask the owner after showing the document and config changes made by hand; with `yes` no question is asked."""
     from agent.app import config_versions
 
     if yes:
@@ -53,13 +53,13 @@ def ask_owner(agent: Agent, wait: Spinner, document: Document, show: Show, quest
 
 
 def show_result(wait: Spinner, document: Document, show: Show, *, as_json: bool) -> None:
-    """The end of a command, for people or machines."""
+    """Print the result of a command, for people or machines."""
     with wait.aside():
         emit(document, as_json, lambda: show(out, document))
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     for command in (invest, withdraw):
         app.command()(command)
 
@@ -145,7 +145,7 @@ def withdraw(  # noqa: PLR0913
 
 
 def withdrawing_document(found: WithdrawalReport, agent: Agent) -> Document:
-    """A withdrawal. `sale` is the plan that comes first, None where enough lies there."""
+    """Document of a withdrawal. `sale` is the plan that comes first, None if the balance suffices."""
     from agent.cli.display import documents
 
     return {
@@ -163,7 +163,7 @@ def withdrawing_document(found: WithdrawalReport, agent: Agent) -> Document:
 
 
 def payment(one: Payment, portfolio: Portfolio) -> Document:
-    """So much of an asset, base units as a decimal string."""
+    """One payment, base units as a decimal string."""
     from agent.units import decimal_text
 
     token = portfolio.token(one.token)
@@ -177,20 +177,20 @@ def payment(one: Payment, portfolio: Portfolio) -> Document:
 
 
 def show_sale(console: Console, plan: Document, agent: Agent, *, verbose: bool = False) -> None:
-    """A plan that comes first."""
+    """Print the sale that comes first."""
     from agent.cli.display import documents, plan_tables
 
     plan_tables.show_plan(console, plan, documents.decimals(agent.portfolio), verbose=verbose, more="--verbose")
 
 
 def show_remedies(console: Console, document: Document) -> None:
-    """What can be done about each limit that says no."""
+    """Print the remedy for each limit that refuses."""
     for remedy in document["remedies"]:
         console.print(cell(f"  What to do: {remedy}"))
 
 
 def show_sent(console: Console, document: Document) -> None:
-    """What was sent, if anything was."""
+    """Print the sent transactions, if any."""
     from agent.cli.display import tables
 
     if document["transactions"]:
@@ -295,14 +295,14 @@ def _show_investing(console: Console, document: Document, agent: Agent, *, hint:
         say("Dry run: nothing was written down or sent. Add --send to take it for a deposit and invest it.")
 
 
-# --- Commands about balances that changed without the agent: flows, flows confirm.
+# --- Commands about external transfers: flows, flows confirm.
 
 
 group = typer.Typer(help="Balance changes not made by the agent.", invoke_without_command=True)
 
 
 def register_flows(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     group.callback()(flows)
     group.command()(confirm)
     app.add_typer(group, name="flows")
@@ -347,7 +347,7 @@ def confirm(
 
 
 def show_transfers(document: Document) -> None:
-    """A whole list of flows."""
+    """Print a list of transfers."""
     if not document["flows"]:
         say("Every change of every balance is explained.")
         return

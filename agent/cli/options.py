@@ -1,4 +1,4 @@
-"""Options that many commands share."""
+"""Options shared by many commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEFAULT_CONFIG = Path("trimtab.toml")
 
 
 def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
-    """The config whose books are meant; says so on stderr where they are paper ones. Raises ConfigError while there are none."""
+    """The live config, or that of the paper store, with a note on stderr. Raises ConfigError if there is no paper store."""
     if not paper:
         return config
     from agent import app as api
@@ -34,5 +34,5 @@ def paper_or_live(config: Path, paper: bool) -> LoadedConfig | Path:
 
 
 def mark_paper(document: dict[str, Any], paper: bool) -> dict[str, Any]:
-    """The document; one about paper books says so."""
+    """Mark a document about paper trading as such."""
     return {**document, "books": "paper"} if paper else document

@@ -1,4 +1,4 @@
-"""Commands about what keeps an asset out of the market: orders, orders set, orders arm, orders disarm."""
+"""Commands about conditional orders: orders, orders set, orders arm, orders disarm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Level = Annotated[str | None, typer.Option(help='A price in the numeraire such a
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     group.callback()(orders)
     group.command("set")(set_)
     group.command()(arm)
@@ -113,7 +113,7 @@ def _show_change(document: Document) -> None:
 
 
 def show(document: Document) -> None:
-    """All orders as tables."""
+    """Print all orders as tables."""
     from agent.cli.display import tables
 
     if document["limit_orders"]:

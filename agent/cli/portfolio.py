@@ -1,4 +1,4 @@
-"""Commands about the portfolio: status, quote, plan, rebalance, swap."""
+"""Portfolio commands: status, quote, plan, rebalance, swap, limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     for command in (status, quote, plan, rebalance, swap):
         app.command()(command)
 
@@ -141,7 +141,7 @@ def swap(  # noqa: PLR0913
 def confirmer(
     agent: Agent, yes: bool, wait: Spinner, clock: StoppableClock | None = None, *, verbose: bool = False
 ) -> Callable[[StepOutcome], bool]:
-    """Asks once before anything is sent, after showing the plan and the parameters that bind it."""
+    """Confirmation that asks once before anything is sent, after showing the plan and the parameters that bind it."""
 
     def confirm(outcome: StepOutcome) -> bool:
         from agent.app import config_versions
@@ -173,7 +173,7 @@ def show_outcome(  # noqa: PLR0913
     verbose: bool = False,
     extra: dict[str, object] | None = None,
 ) -> int:
-    """Prints an outcome, with what was sent where it was allowed; without an agent the plan is from a file."""
+    """Print an outcome, with its transactions if sending was allowed; without an agent the plan is from a file."""
     from agent.cli.display import documents, plan_tables, tables
 
     document = documents.rebalance(outcome, agent.realised(outcome)) if agent is not None and sent else documents.plan(outcome)
@@ -210,7 +210,7 @@ def show_outcome(  # noqa: PLR0913
 
 
 def _show_target_reasons(document: dict[str, object]) -> None:
-    """Why targets are other than those of the config."""
+    """Print the reasons for targets that differ from the config."""
     for wish in cast(list[str], document["wishes"]):
         say(f"Targets: {wish}.")
 
@@ -231,7 +231,7 @@ def _write(path: Path, text: str) -> None:
         raise ConfigError(f"--save-input {path}: {error.strerror}", "choose an existing writable folder") from None
 
 
-# --- The command about orders that wait for their price, and swaps that become such orders: limit.
+# --- Limit orders: the command limit, and swaps with a limit.
 
 
 Document = dict[str, Any]
@@ -241,7 +241,7 @@ FAR_BPS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class LimitOrderInput:
-    """What was asked for, as it was typed."""
+    """Options of a limit order, as typed."""
 
     token_in: str
     token_out: str
@@ -253,7 +253,7 @@ class LimitOrderInput:
 
 
 def register_limit(app: typer.Typer) -> None:
-    """Adds this module's command."""
+    """Add this module's command."""
     app.command()(limit)
 
 
@@ -274,7 +274,7 @@ def limit(
 
 
 def place_limit_order(config: Path, terms: LimitOrderInput, *, send: bool, yes: bool, as_json: bool) -> int:
-    """Places an order, or shows what it would do; returns the exit code."""
+    """Place an order, or show its effect; return the exit code."""
     from agent import app as api
     from agent.cli.portfolio import confirmer, show_outcome
 
@@ -304,7 +304,7 @@ def place_limit_order(config: Path, terms: LimitOrderInput, *, send: bool, yes: 
 
 
 def _words(prices: Document) -> str:
-    """Limit and market, both ways round, and how far they are apart."""
+    """Limit and market price, both ways round, and their distance."""
     market = "the market's price is not known"
     if prices["market"] is not None:
         market = f"market {' or '.join(prices['market'])}; the limit is {prices['off_bps'] / 100:+.2f} % from it"
@@ -312,7 +312,7 @@ def _words(prices: Document) -> str:
 
 
 def _far(prices: Document, wait: Spinner) -> bool:
-    """Asks where the limit is further from the market than anybody usually means."""
+    """True if the limit is near the market, or confirmed although it is far from it."""
     if prices["off_bps"] is None or abs(prices["off_bps"]) <= FAR_BPS:
         return True
     with wait.aside():

@@ -1,4 +1,4 @@
-"""The command that changes a running bot's config: edit."""
+"""Commands that change the config or exchange profiles: edit, templates, export-profile, import-profile."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
 
 
-# --- Commands about whole portfolios: templates, export-profile, import-profile.
+# --- Templates and profiles: templates, export-profile, import-profile.
 
 
 Document = dict[str, Any]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     for command in (templates, export_profile, import_profile):
         app.command()(command)
 
@@ -152,7 +152,7 @@ def _show(console: Console, document: Document) -> None:
 
 
 def register_editing(app: typer.Typer) -> None:
-    """Adds this module's command."""
+    """Add this module's command."""
     app.command()(edit)
 
 
@@ -234,7 +234,7 @@ def edit(  # noqa: PLR0913
 
 
 def _edited(text: str) -> str:
-    """What the owner makes of it in his editor, in a file for his eyes alone; the same where he saves nothing."""
+    """Text as the owner saves it in an editor, in an owner-only file; unchanged if nothing is saved."""
     try:
         return click.edit(text, extension=".toml") or text
     except click.ClickException as error:
@@ -242,7 +242,7 @@ def _edited(text: str) -> str:
 
 
 def editing_document(found: EditReport) -> Document:
-    """An edit as a document."""
+    """Document of an edit."""
     from agent.cli.display import documents
 
     return {
@@ -263,7 +263,7 @@ def editing_document(found: EditReport) -> Document:
 
 
 def removing_document(found: RemovalReport) -> Document:
-    """The same of an asset that leaves, with what was sent for it."""
+    """Document of a removal, with its transactions."""
     from agent.cli.display import documents
 
     sent = [documents.transaction(one) for one in found.transactions]
@@ -271,7 +271,7 @@ def removing_document(found: RemovalReport) -> Document:
 
 
 def show_editing(console: Console, document: Document, decimals: dict[str, int] | None, *, verbose: bool = False) -> None:  # noqa: C901
-    """An edit for people; with the decimals of its tokens its plan too."""
+    """Print an edit; with the decimals of its tokens its plan too."""
     from agent.app.pool_names import replace_pool_addresses
     from agent.cli.display import plan_tables, tables
 
@@ -315,11 +315,11 @@ def show_editing(console: Console, document: Document, decimals: dict[str, int] 
         say("Nothing was written. Add --yes, or run it in a terminal." if document["state"] == "planned" else "Nothing was written.")
 
 
-# --- The versions of a config as tables and lines.
+# --- Config versions as tables and lines.
 
 
 def show_all(document: Document) -> None:
-    """Every version in a line."""
+    """Print every version in a line."""
     from agent.cli.display import tables
 
     made = tables.table("Versions of the config", ("no.", "time", "how", "digest"))
@@ -332,7 +332,7 @@ def show_all(document: Document) -> None:
 
 
 def show_one(document: Document) -> None:
-    """What a version changed, then its text."""
+    """Print the changes of a version, then its text."""
     say(f"Version {document['number']} ({document['how']}), {document['digest']}")
     if document["before"] is not None:
         say(f"Changed since version {document['before']}:")

@@ -1,4 +1,4 @@
-"""The command that goes on and on: run, and the same on paper."""
+"""Long-running commands: run, paper, replay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class LogFormat(StrEnum):
-    """How log lines look."""
+    """Format of log lines."""
 
     TEXT = "text"
     JSON = "json"
@@ -34,7 +34,7 @@ LogLines = Annotated[LogFormat | None, typer.Option("--log-format", help="Log fo
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
+    """Add this module's command."""
     app.command()(run)
 
 
@@ -81,7 +81,7 @@ def run_loop(  # noqa: PLR0913
     log_format: LogFormat | None,
     verbose: bool = False,
 ) -> int:
-    """Looks with an agent until it is stopped, and tells of each look; returns the exit code: 0 once stopped, else that of the last."""
+    """Run cycles until stopped and report each one; return the exit code: 0 once stopped, else that of the last."""
     from agent import app as api
 
     code = 0
@@ -111,7 +111,7 @@ def run_loop(  # noqa: PLR0913
                             note(service.unwritten)
                             service.unwritten = ""
                     clock.check()
-        if not once:  # looks end by themselves for one reason alone
+        if not once:  # the cycles end by themselves for one reason only
             note("The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it again.")
             code = 0
     except api.StopRequested:
@@ -121,7 +121,7 @@ def run_loop(  # noqa: PLR0913
 
 
 def _tell(found: StepOutcome | TrimtabError, agent: Agent, as_json: bool, send: bool, *, lines: bool, logged: bool, verbose: bool) -> int:
-    """Prints a look, unless the log has told it and nobody asked for documents; returns its exit code."""
+    """Print a cycle, unless the log has it and documents were not requested; return its exit code."""
     if logged and not as_json:
         return found.exit_code if isinstance(found, TrimtabError) else EXPLAINED_EXITS.get(found.kind.value, 0)
     if isinstance(found, TrimtabError):
@@ -136,7 +136,7 @@ BANNER = "PAPER: real prices and pools, simulated swaps. No key is read, nothing
 
 
 def register_paper(app: typer.Typer) -> None:
-    """Adds this module's command."""
+    """Add this module's command."""
     app.command()(paper)
 
 
@@ -178,7 +178,7 @@ STYLES = {"same": "green", "different": "bold red", "by hand": "dim", "unreadabl
 
 
 def register_replay(app: typer.Typer) -> None:
-    """Adds this module's command."""
+    """Add this module's command."""
     app.command()(interruptible(replay))
 
 

@@ -1,4 +1,4 @@
-"""Commands before the first trade: init, doctor, trust."""
+"""Set-up commands: init, doctor, trust, wallet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Document = dict[str, Any]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     for command in (init, doctor, trust):
         app.command()(command)
 
@@ -118,7 +118,7 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
 
 
 def _checks(document: Document) -> FigureTable:
-    """Doctor's checks."""
+    """Table of the doctor's checks."""
     from agent.cli.display.tables import table
 
     marks = {"ok": cell("✓", "green"), "warn": cell("note", "yellow"), "fail": cell("fails", "bold red")}
@@ -129,7 +129,7 @@ def _checks(document: Document) -> FigureTable:
 
 
 def _contracts(document: Document) -> FigureTable:
-    """What trust would pin."""
+    """Table of the contracts that trust would pin."""
     from agent.cli.display.tables import table
 
     styles = {"new": "yellow", "CHANGED": "bold red"}
@@ -160,7 +160,7 @@ group = typer.Typer(help="Creates and stores keys. Keys and passwords are typed 
 
 
 def register_wallet(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     for command in (create, address):
         group.command()(command)
     group.command("import")(take_over)
@@ -232,7 +232,7 @@ def _file(keystore: Path | None, keyring: str | None) -> Path | None:
 
 
 def _ask() -> Callable[[str], str] | None:
-    """Who can be asked: nobody where standard input is no terminal."""
+    """Prompt for secrets; None if standard input is not a terminal."""
     return getpass.getpass if sys.stdin.isatty() else None
 
 

@@ -20,7 +20,7 @@ group = typer.Typer(help="Several strategies over one wallet: capital, returns, 
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     group.callback()(strategies)
     group.command()(apply)
     group.command("deposits-to")(deposits_to)
@@ -45,7 +45,7 @@ def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     with api.open_agent(config) as agent, spinner("Reading the chain") as wait:
 
         def sure(document: Document) -> bool:
-            require_answerable(yes)  # only where there is something to ask
+            require_answerable(yes)  # only if there is something to ask
             if yes:
                 return True
             with wait.aside():
@@ -72,7 +72,7 @@ def deposits_to(
 
 
 def show(console: Console, document: Document) -> None:
-    """A whole document of strategies."""
+    """Print a document of strategies."""
     from agent.cli.display import tables
 
     unit = document["numeraire"]
@@ -112,7 +112,7 @@ def show(console: Console, document: Document) -> None:
 
 
 def holdings(one: Document, unit: str) -> Any:
-    """What one strategy holds against its weights."""
+    """Table of one strategy's holdings against its weights."""
     from agent.cli.display import tables
 
     made = tables.table(one["name"], ("token",), ("amount", f"value in {unit}", "weight", "wanted"))
@@ -128,7 +128,7 @@ def holdings(one: Document, unit: str) -> Any:
 
 
 def netting_lines(found: Document | None, unit: str) -> list[str]:
-    """What strategies exchange among themselves, a sentence each; nothing where there are none."""
+    """Sentences on internal netting between strategies; empty without any."""
     if found is None:
         return []
     told = [f"{name}: {reason}" for name, reason in found["reasons"].items()]

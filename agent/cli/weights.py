@@ -1,4 +1,4 @@
-"""Commands about weights that are chosen from data: weights, prices, prices import, prices fetch, prices forget."""
+"""Commands about weights chosen from data, recorded prices and pool observations: weights, prices, oracle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ group = typer.Typer(help="Recorded prices used by triggers and allocators.", inv
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's commands."""
+    """Add this module's commands."""
     app.command()(weights)
     group.callback()(prices)
     group.command("import")(import_file)
@@ -123,7 +123,7 @@ def _show_weights(document: Document) -> None:
 
 
 def _correlations(document: Document) -> FigureTable:
-    """The lower half of the table of correlations."""
+    """Lower half of the table of correlations."""
     from agent.cli.display import tables
 
     known = document["correlations"]
@@ -191,11 +191,11 @@ def _utc(seconds: int | None) -> str:
     return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-# --- The command about the memory of pools: oracle.
+# --- The command about pool observations: oracle.
 
 
 def register_oracle(app: typer.Typer) -> None:
-    """Adds this module's command."""
+    """Add this module's command."""
     app.command()(oracle)
 
 

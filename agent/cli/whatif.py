@@ -22,7 +22,7 @@ ALONE = "An alert price moves one asset alone; where several move at once bands 
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this module's command."""
+    """Add this module's command."""
     app.command()(interruptible(whatif))
 
 
@@ -46,7 +46,7 @@ def whatif(  # noqa: PLR0913
 
 
 def document(found: WhatIf) -> Document:
-    """Values as decimal strings in the unit that was given, half-even at the 18th place where they do not end before."""
+    """Document of the answer. Values as decimal strings in the given unit, rounded half-even at the 18th place."""
     return {
         "total": _text(found.total),
         "triggered": list(found.triggered),

@@ -1,4 +1,4 @@
-"""The keys of [alerts]: whom to tell of what, when not, and how often at most."""
+"""Keys of [alerts]: targets, events, quiet hours, cooldowns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9]) ?- ?([01][0-9]|2[0-3]):([0
 
 
 class AlertTargetTable(ConfigTable):
-    """One address in apprise's form, which is a secret and stands in an environment variable; `events` narrows what it hears."""
+    """One alert target: an address in apprise's form, read from an environment variable since it is a secret.
+
+    `events` restricts the events it gets.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")
     url_env: Variable
@@ -36,18 +39,18 @@ class AlertTargetTable(ConfigTable):
         return value
 
     def secrets(self) -> list[str]:
-        """The address and its parts: where it holds tokens differs from service to service, so that each long part counts."""
+        """The address and its parts: tokens differ in position from service to service, so each long part counts."""
         value = os.environ.get(self.url_env, "")
         parts = re.split(r"[/:@?&=,]+", value.partition("://")[2])
         return [one for part in (value, *parts) for one in {part, unquote(part)} if len(one) >= SHORTEST_SECRET]
 
 
 class AlertsTable(ConfigTable):
-    """`quiet` is "22:00-07:00" in `timezone`: what happens then is told when it is over, but for `urgent` events.
+    """[alerts]. Within `quiet` hours, such as "22:00-07:00" in `timezone`, events are held back, except `urgent` ones.
 
-    The same thing is not told again within `cooldown`, or that of its event in `cooldowns`; what lasts is told once, and again
-    after `repeat`. Gas is low below `low_gas` of native coin, limits.native_floor unless given. A delivery is waited for up to
-    `timeout`, tried up to `attempts` times. `label` tells agents of one owner apart.
+    The same event is not repeated within `cooldown`, or its entry in `cooldowns`; a lasting condition is sent once, and again after
+    `repeat`. Gas is low below `low_gas` of native coin, by default limits.native_floor. A delivery takes up to `timeout` and `attempts`.
+    `label` distinguishes agents of one owner.
     """
 
     events: list[Event] = Field(default_factory=lambda: list(EVENTS))
@@ -98,6 +101,6 @@ class AlertsTable(ConfigTable):
         return None if found is None else (int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4]))
 
     def secrets(self) -> Iterator[str]:
-        """What must be in no line of any log."""
+        """Secrets to redact from every log line."""
         for target in self.targets:
             yield from target.secrets()

@@ -1,4 +1,4 @@
-"""Changes of a config as an owner words them, made in its text: comments, order and everything else stay as they are."""
+"""Edits of a config's text: only the named keys change; comments and order stay as they are."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ANY_HEADER = re.compile(r"\s*\[")
 
 @dataclass(frozen=True, slots=True)
 class ConfigChanges:
-    """What to change: `sets` are (dotted key, value), `targets` (symbol, share), `adds` (symbol, address, share), `removes` symbols."""
+    """Changes: `sets` are (dotted key, value), `targets` (symbol, share), `adds` (symbol, address, share), `removes` symbols."""
 
     sets: tuple[tuple[str, str], ...] = ()
     targets: tuple[tuple[str, str], ...] = ()
@@ -41,12 +41,12 @@ class ConfigChanges:
 
     @property
     def any(self) -> bool:
-        """Whether there is anything."""
+        """True if there are changes."""
         return bool(self.sets or self.targets or self.adds or self.removes)
 
 
 def parse_changes(sets: Sequence[str], targets: Sequence[str], adds: Sequence[str], removes: Sequence[str]) -> ConfigChanges:
-    """From options: KEY=VALUE, SYMBOL=SHARE, SYMBOL=ADDRESS:SHARE, SYMBOL. Raises ConfigError; a secret is refused and not repeated."""
+    """Parse options: KEY=VALUE, SYMBOL=SHARE, SYMBOL=ADDRESS:SHARE, SYMBOL. Raises ConfigError; a secret is refused and not repeated."""
     added = []
     for text in adds:
         symbol, rest = _pair(text, "--add SYMBOL=ADDRESS:SHARE")
@@ -65,9 +65,9 @@ def parse_changes(sets: Sequence[str], targets: Sequence[str], adds: Sequence[st
 
 
 def apply_changes(text: str, changes: ConfigChanges) -> str:
-    """The text with these changes made. Raises ConfigError for a place that is not there, or a token that is there already or is not.
+    """Apply these changes to the text. Raises ConfigError for a missing key, or a token that exists already or does not.
 
-    Whether the outcome is a config that makes sense is for its reader to say.
+    The result is not validated as a config.
     """
     for symbol in changes.removes:
         text = _without_asset(text, symbol)
@@ -86,7 +86,7 @@ def apply_changes(text: str, changes: ConfigChanges) -> str:
 
 
 def sell_removed_assets(changes: ConfigChanges) -> ConfigChanges:
-    """The same with a target of 0 % and no reserve for each asset that would be removed, so that the next rebalance sells it whole."""
+    """Replace each removal by a target of 0 % and no reserve, so that the next rebalance sells the asset whole."""
     targets = (*changes.targets, *((symbol, "0%") for symbol in changes.removes))
     sets = (*changes.sets, *((f"portfolio.assets.{symbol}.reserve", "0") for symbol in changes.removes))
     return replace(changes, removes=(), targets=targets, sets=sets)
@@ -115,7 +115,7 @@ def _asset(document: Any, symbol: str) -> Any:
 
 
 def _set(document: Any, key: str, value: str) -> None:
-    """Sets one key; what was a text stays one. A part of the key may be a symbol, or a number from 0, in a list of tables."""
+    """Set one key; a text value stays text. A part of the key may be a symbol, or an index from 0, in a list of tables."""
     place: Any = document
     *tables, name = key.split(".")
     for part in tables:
@@ -136,7 +136,7 @@ def _inside(place: Any, part: str, key: str) -> Any:
 
 
 def _toml(value: str) -> Any:
-    """What TOML makes of it; a text where it makes nothing of it, such as 2h or 10%, and an address, which TOML takes for a number."""
+    """The value as TOML parses it; text if that fails, such as 2h or 10%, and for an address, which TOML reads as a number."""
     if value[:2].lower() == "0x":
         return value
     try:
@@ -160,7 +160,7 @@ def _without_asset(text: str, symbol: str) -> str:
 
 
 def _with_asset(text: str, symbol: str, address: str, share: str) -> str:
-    """The text with an asset behind the last one."""
+    """The text with an asset after the last one."""
     before = _loaded(text)
     if safe_label(symbol, "") != symbol:
         raise ConfigError("--add: a symbol is up to 16 letters, digits, . _ -", "for example --add LINK=0x…:10%")
@@ -180,7 +180,7 @@ def _with_asset(text: str, symbol: str, address: str, share: str) -> str:
 
 
 def _known(config: dict[str, Any], symbol: str, address: str) -> str | None:
-    """USD feed of a known token. Raises ConfigError for a symbol that is known for another token, or looks like one (T16)."""
+    """USD feed of a known token. Raises ConfigError for a symbol of another known token, or one that looks like it (T16)."""
     chain_id = config.get("chain", {}).get("chain_id")
     tokens = next((preset.tokens for preset in PRESETS.values() if preset.chain_id == chain_id), ())
     for token in tokens:
@@ -191,7 +191,7 @@ def _known(config: dict[str, Any], symbol: str, address: str) -> str | None:
 
 
 def _block(lines: Sequence[str], place: int) -> tuple[int, int]:
-    """First line of the asset's table, and the line behind its last key."""
+    """First line of the asset's table, and the line after its last key."""
     headers = [number for number, line in enumerate(lines) if _HEADER.match(line)]
     if place >= len(headers):
         raise ConfigError("portfolio.assets: its tables are not written one by one", "change them in an editor: trimtab edit")
@@ -216,22 +216,22 @@ def _list(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _require_same(text: str, wanted: dict[str, Any], option: str) -> str:
-    """The text, once it reads as it should: a table in a form that is not foreseen is left to an editor."""
+    """Return the text if it parses as `wanted`. Raises ConfigError for a form that cannot be edited automatically."""
     if _loaded(text) != wanted:
         raise ConfigError(f"{option}: the tables of this config are written in another way", "change them in an editor: trimtab edit")
     return text
 
 
-# --- Changes one order's levels in trimtab.toml and leaves everything else of the file as its owner wrote it.
+# --- Edits of one order's levels in trimtab.toml that leave the rest of the file unchanged.
 
 
 ORDER_KINDS = tuple(kind.value for kind in OrderKind)
 
 
 def edit_order_levels(path: Path, subject: str, levels: Mapping[str, str]) -> tuple[str, dict[str, tuple[str | None, str | None]]]:
-    """The file's text with these levels by kind, "off" takes one away, and what changes as (before, after).
+    """The file's text with these levels by kind ("off" removes one), and the changes as (before, after).
 
-    Raises ConfigError for a file that cannot be read, a subject that is no asset, or a config that would be refused.
+    Raises ConfigError for a file that cannot be read, a subject that is not an asset, or an invalid result.
     """
     try:
         document: Any = tomlkit.parse(path.read_text(encoding="utf-8"))
@@ -255,7 +255,7 @@ def edit_order_levels(path: Path, subject: str, levels: Mapping[str, str]) -> tu
 
 
 def replace_file(path: Path, text: str, mode: int | None = None) -> None:
-    """Puts the new text in the file's place, whole or not at all, with this mode or the one that the file has."""
+    """Replace the file's text atomically, with this mode or the present one."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
     try:
         mode = path.stat().st_mode & 0o777 if mode is None else mode
@@ -273,7 +273,7 @@ def replace_file(path: Path, text: str, mode: int | None = None) -> None:
 
 
 def _table(document: Any, subject: str) -> Any:
-    """The asset's table, or that of the portfolio's orders, made where it is not there yet."""
+    """The asset's table, or that of the portfolio's orders, created if missing."""
     portfolio = document.get("portfolio", {})
     if subject == PORTFOLIO:
         if "orders" not in portfolio:

@@ -1,4 +1,4 @@
-"""How one value of the config is written: addresses, shares, durations, gas prices, "off"; each parsed once, here."""
+"""Parsers of single config values: addresses, shares, durations, gas prices, "off"; each parsed once, here."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ def _switch(value: object) -> bool | None:
 
 
 def to_value_error(error: ConfigError) -> ValueError:
-    """The same as pydantic takes it, remedy and all: pydantic supplies the field's name, so ours is left out."""
+    """The error in pydantic's form, with the remedy and without the field's name, which pydantic adds."""
     return ValueError("; ".join(filter(None, (error.message.removeprefix("value: "), error.remedy))))
 
 
 def _relay(parse: _Parser) -> _Parser:
-    """A pydantic validator from one of our parsers."""
+    """Make a pydantic validator from one of our parsers."""
 
     def validate(value: object) -> object:
         try:
@@ -134,7 +134,7 @@ Switch = Annotated[bool | None, BeforeValidator(_switch)]
 DecimalOrOff = Annotated[str | None, BeforeValidator(_or_off(_plain_decimal))]
 
 
-# --- What all tables of the config have in common: unknown keys are refused, nothing changes after reading.
+# --- Common base of all tables: unknown keys are refused, values are frozen after reading.
 
 
 class ConfigTable(BaseModel):

@@ -1,4 +1,4 @@
-"""[[lp.targets]] in trimtab.toml: which share of the portfolio is to lie in which pool, how wide, and when fees are put back."""
+"""[lp] in trimtab.toml: liquidity targets by pool and range, confirmed positions, and the volatility behind their risk."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MOST_VOLATILITY_BPS = 100_000
 
 
 def sane_volatility(value: int) -> int:
-    """Basis points a year. Raises ValueError outside of what makes sense."""
+    """Volatility in basis points a year. Raises ValueError if implausible."""
     if not 0 < value <= MOST_VOLATILITY_BPS:
         raise ValueError("a volatility is above 0% and at most 1000% a year; write for example 60%")
     return value
 
 
 class _LpTargetTable(ConfigTable):
-    """`share` of the portfolio; 0% takes everything out. `volatility` replaces that of [lp] for this pair."""
+    """`share` of the portfolio; 0% withdraws everything. `volatility` replaces that of [lp] for this pair."""
 
     share: Share
     volatility: Share | None = None
@@ -51,7 +51,7 @@ class _LpTargetTable(ConfigTable):
 
 
 class V2TargetTable(_LpTargetTable):
-    """Liquidity in a Uniswap V2 pair; its fees stay in it by themselves."""
+    """Liquidity in a Uniswap V2 pair; its fees compound by themselves."""
 
     kind: Literal["uniswap_v2"]
     pair: Address
@@ -87,7 +87,7 @@ LpTargetTable = Annotated[V2TargetTable | V3TargetTable, Field(discriminator="ki
 
 
 def require_targets(config: Config) -> None:
-    """Raises ValueError naming the field when the targets contradict each other, the venues or the limits."""
+    """Raise ValueError naming the field if the targets contradict each other, the venues or the limits."""
     targets = [] if config.lp is None else config.lp.targets
     if not targets:
         return
@@ -108,7 +108,7 @@ def require_targets(config: Config) -> None:
 
 
 def build_targets(config: Config, portfolio: Portfolio, pools: Sequence[PoolRef]) -> tuple[LpTarget, ...]:
-    """`pools` are those that the venues know. Raises ConfigError for one that they do not, or that is not of two assets."""
+    """Build the targets; `pools` are those of the venues. Raises ConfigError for an unknown pool, or one not of two assets."""
     if config.lp is None:
         return ()
     return tuple(_build(config, number, portfolio, pools) for number in range(len(config.lp.targets)))
@@ -154,16 +154,16 @@ def _build(config: Config, number: int, portfolio: Portfolio, pools: Sequence[Po
     )
 
 
-# --- Liquidity positions in trimtab.toml: which ones the owner confirms, what he put in, and what their risk is measured by.
+# --- Liquidity positions in trimtab.toml: those confirmed by the owner, amounts provided, and risk settings.
 
 
 LONGEST_HORIZON_S = 365 * 86_400
 
 
 class LpTable(ConfigTable):
-    """By what the risk of liquidity is measured: annual volatility of a pair's price, and how far a forecast looks.
+    """Risk settings of liquidity: annual volatility of a pair's price, and the horizon of forecasts.
 
-    `targets` are the pools in which liquidity is wanted.
+    `targets` are the pools in which liquidity is provided.
     """
 
     volatility: Share
@@ -181,7 +181,7 @@ class LpTable(ConfigTable):
 
 
 class _LpPositionTable(ConfigTable):
-    """`entry` is what was provided, in whole coins by symbol; `volatility` replaces that of [lp] for this pair."""
+    """`entry` is the amount provided, in whole coins by symbol; `volatility` replaces that of [lp] for this pair."""
 
     entry: dict[str, PlainDecimal]
     entry_block: int | None = Field(default=None, ge=0)
@@ -208,7 +208,7 @@ class V2PositionTable(_LpPositionTable):
 
     @property
     def name(self) -> str:
-        """What it is told from others by."""
+        """Unique name of the position."""
         return self.pair
 
 
@@ -220,7 +220,7 @@ class V3PositionTable(_LpPositionTable):
 
     @property
     def name(self) -> str:
-        """What it is told from others by."""
+        """Unique name of the position."""
         return f"token_id {self.token_id}"
 
 
@@ -228,7 +228,7 @@ LpPositionTable = Annotated[V2PositionTable | V3PositionTable, Field(discriminat
 
 
 def require_usable(config: Config) -> None:
-    """Raises ValueError naming the field when a position or target could not be read, valued or bounded."""
+    """Raise ValueError naming the field if a position or target could not be read, valued or bounded."""
     require_targets(config)
     positions = config.portfolio.positions
     if not positions:
@@ -251,7 +251,7 @@ def require_usable(config: Config) -> None:
 
 
 def build_positions(config: Config, tokens: Mapping[str, Token]) -> tuple[ConfirmedPosition, ...]:
-    """`tokens` by symbol. Raises ConfigError for an entry finer than a token's smallest unit."""
+    """Build the confirmed positions; `tokens` by symbol. Raises ConfigError for an entry finer than a token's base unit."""
     if config.lp is None:
         return ()
     return tuple(_liquidity_build(config, config.lp, number, tokens) for number in range(len(config.portfolio.positions)))

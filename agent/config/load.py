@@ -1,4 +1,4 @@
-"""Reads trimtab.toml; every mistake becomes one ConfigError that names field, value and remedy."""
+"""Load trimtab.toml; every mistake becomes one ConfigError that names field, value and remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from agent.policy.triggers import rules
 from agent.signing import keys, keystore
 from agent.store.files.private_files import require_private
 
-# --- The text of a config that may be kept: its values in one canonical form, without comments, and without anything that is secret.
+# --- Storable text of a config: its values in canonical form, without comments and secrets.
 
 
 HIDDEN = "(secret)"
@@ -33,20 +33,20 @@ _PLAIN_STORE = "sqlite:///"
 
 
 def redacted_text(values: Mapping[str, Any]) -> str:
-    """TOML of these values. Whatever is, or looks like, a URL, a key or a recovery phrase is hidden, wherever it stands."""
+    """TOML of these values; URLs, keys and recovery phrases are hidden everywhere."""
     import tomlkit
 
     return tomlkit.dumps(_cleaned(values))
 
 
 def config_diff(before: str, after: str) -> tuple[str, ...]:
-    """Lines that were taken away ("- …") and added ("+ …") between two kept texts, each under its table."""
+    """Removed ("- …") and added ("+ …") lines between two kept texts, each under its table."""
     lines = difflib.unified_diff(_placed(before), _placed(after), n=0, lineterm="")
     return tuple(f"{line[0]} {line[1:]}" for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
 
 
 def is_secret(value: str) -> bool:
-    """Whether a text looks like a URL, a key or a recovery phrase; the plain file of a store is none."""
+    """True if a text looks like a URL, a key or a recovery phrase; the plain file of a store does not count."""
     if value.startswith(_PLAIN_STORE):
         value = value.removeprefix(_PLAIN_STORE)
     return any(pattern.search(value) for pattern in (_URL, _KEY, _PHRASE))
@@ -65,7 +65,7 @@ def _cleaned(value: Any) -> Any:
 
 
 def _placed(text: str) -> list[str]:
-    """Each value with the names of all tables that it stands in, so that a line tells where it belongs."""
+    """Each value with the names of its tables."""
     import tomlkit
 
     found: list[str] = []
@@ -85,7 +85,7 @@ def _placed(text: str) -> list[str]:
     return found
 
 
-# --- `.env` beside the config: variables that the environment lacks, such as the URLs of endpoints. It is a secret like a keystore.
+# --- `.env` beside the config: missing variables, such as endpoint URLs. It is a secret like a keystore.
 
 
 ENV_FILE = ".env"
@@ -94,10 +94,10 @@ ENV_PREFIX = "TRIMTAB_"
 
 
 def load_env_file(folder: Path, wanted: Iterable[str]) -> None:
-    """Sets the variables of `folder`/.env that are `wanted`, or begin with TRIMTAB_, and are not set yet: the environment wins.
+    """Set the variables of `folder`/.env that are `wanted`, or begin with TRIMTAB_, and are not set yet: the environment wins.
 
-    All else in the file is left alone. Raises ConfigError for a line that is no NAME=VALUE, and where others may read or write the
-    file, or own it, although something is taken from it; nothing of its content is repeated.
+    Others are left alone. Raises ConfigError for a line that is not NAME=VALUE, and if others may read, write or own the file although
+    something is taken from it; its content is never repeated.
     """
     file = folder / ENV_FILE
     try:
@@ -147,9 +147,9 @@ PAPER_FILE = "paper.db"
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A config with where it came from; `digest` is the SHA-256 of the file's bytes, `values` what its TOML says.
+    """A config with its origin; `digest` is the SHA-256 of the file's bytes, `values` its parsed TOML.
 
-    With `paper` it is about paper trading: another store, and nothing that signs.
+    With `paper` it is for paper trading: another store, and no signing.
     """
 
     config: Config
@@ -160,13 +160,14 @@ class LoadedConfig:
 
     @property
     def text(self) -> str:
-        """What may be kept of it: its values in one canonical form, without comments, which nobody can judge, and without secrets."""
+        """Storable text: its values in canonical form, without comments and secrets."""
         return redacted_text(self.values)
 
     @property
     def store_url(self) -> str:
-        """The store's URL with a relative SQLite path resolved beside the config file. Raises ConfigError for a live store that
-        lies where paper books do.
+        """The store's URL with a relative SQLite path resolved beside the config file.
+
+        Raises ConfigError if the live store has the path of the paper store.
         """
         url, prefix = self.live_url, "sqlite:///"
         if not url.startswith(prefix):
@@ -178,7 +179,7 @@ class LoadedConfig:
 
     @property
     def live_url(self) -> str:
-        """The URL of the live store, whatever this is about."""
+        """URL of the live store, also with `paper`."""
         url = self.config.store.url
         prefix = "sqlite:///"
         if url.startswith(prefix) and not Path(url.removeprefix(prefix)).is_absolute():
@@ -198,7 +199,7 @@ class LoadedConfig:
 
 
 def parse_config(text: str, origin: str = "config") -> Config:
-    """A Config from TOML text. Raises ConfigError listing every mistake."""
+    """Parse TOML text into a Config. Raises ConfigError listing every mistake."""
     return _checked(_values(text, origin), origin)
 
 
@@ -227,9 +228,9 @@ ConfigSource = LoadedConfig | Path | str
 
 
 def load_config(path: ConfigSource = "trimtab.toml", *, guarded: bool = True) -> LoadedConfig:
-    """Reads and checks a config file; one that was read already is handed back. Raises ConfigError naming what is wrong.
+    """Load and check a config file; a loaded one is returned unchanged. Raises ConfigError with the mistakes.
 
-    Where others may change it, it is refused, unless not `guarded`: a pause has to work whoever wrote there.
+    A file that others may change is refused, unless not `guarded`: a pause must always work.
     """
     if isinstance(path, LoadedConfig):
         return path
@@ -247,7 +248,7 @@ def load_config(path: ConfigSource = "trimtab.toml", *, guarded: bool = True) ->
 
 
 def load_config_text(text: str, path: Path, origin: str, *, guarded: bool = True) -> LoadedConfig:
-    """The same from a text that may not be in its file yet. What .env beside it has is taken, unless not `guarded`."""
+    """Load a text that may not be in its file yet. Variables of .env beside it are loaded, unless not `guarded`."""
     values = _values(text, origin)
     found = LoadedConfig(_checked(values, origin), path, hashlib.sha256(text.encode()).hexdigest(), values)
     if guarded:
@@ -255,7 +256,7 @@ def load_config_text(text: str, path: Path, origin: str, *, guarded: bool = True
     return found
 
 
-# --- Where the config says the signing key is.
+# --- Key source of the config.
 
 
 def keyring_backend() -> str:
@@ -264,7 +265,7 @@ def keyring_backend() -> str:
 
 
 def key_source(loaded: LoadedConfig) -> keys.KeySource:
-    """Where the config says the key is. Raises ConfigError when it says nothing."""
+    """Key source of the config. Raises ConfigError if it names none."""
     wallet = loaded.config.wallet
     if loaded.keystore_path is not None:
         return keys.KeystoreFile(loaded.keystore_path, "TRIMTAB_KEYSTORE_PASSWORD")

@@ -1,4 +1,4 @@
-"""Orders in trimtab.toml: entry, stop loss, take profit and trailing stop of an asset, and of the portfolio as a whole."""
+"""Conditional orders and execution style in trimtab.toml: entry, stop loss, take profit, trailing stop; [execution] in time."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _LEVEL = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(%|bps)?")
 
 @dataclass(frozen=True, slots=True)
 class OrderLevel:
-    """As written: a price in whole coins of the numeraire per whole token, or a share in bps."""
+    """A level as written: a price in whole coins of the numeraire per whole token, or a share in bps."""
 
     price: Fraction | None
     share_bps: int | None
 
 
 def parse_level(value: object) -> OrderLevel:
-    """Price or share: "1500" and 1500 are prices, "10%" and "1000bps" are shares. A bare number below 1 may be meant as either.
+    """Parse a price or share: "1500" and 1500 are prices, "10%" and "1000bps" are shares. A bare number below 1 is ambiguous.
 
     Raises ValueError.
     """
@@ -62,7 +62,7 @@ LevelKey = Annotated[OrderLevel, BeforeValidator(parse_level)]
 
 
 class ExitKeys(ConfigTable):
-    """Keys of what sells: at or below a price, at or above one, or so far below the highest."""
+    """Keys of exits: at or below a price, at or above one, or a distance below the highest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -72,15 +72,15 @@ class ExitKeys(ConfigTable):
 
 
 class OrderKeys(ExitKeys):
-    """The same with `entry`: an asset is bought only at or below it."""
+    """Keys of exits and `entry`: an asset is bought only at or below it."""
 
     entry: LevelKey | None = None
 
 
 class OrdersTable(ExitKeys):
-    """Orders of the whole portfolio, and what holds for all. `absent` says where the weight of an asset goes that is out or waits.
+    """Orders of the whole portfolio, and common settings. `absent` says where the weight of an exited or waiting asset goes.
 
-    `hysteresis` is how far from its level a price must be for an order to be armed, and below it for a closed entry to open again.
+    `hysteresis` is the distance of a price from its level at which an order is armed, and below which a closed entry opens again.
     """
 
     absent: Literal["cash", "redistribute"] = "cash"
@@ -89,7 +89,7 @@ class OrdersTable(ExitKeys):
 
 
 def require_orders(portfolio: PortfolioTable) -> None:
-    """Raises ValueError naming field and remedy for orders that could never act, or would act at once whatever the price."""
+    """Raise ValueError naming field and remedy for orders that could never fire, or would fire at once at any price."""
     table = portfolio.orders or OrdersTable()
     if table.hysteresis > MOST_HYSTERESIS_BPS:
         raise ValueError('portfolio.orders.hysteresis: more than 20%; write less, such as "1%"')
@@ -108,7 +108,7 @@ def require_orders(portfolio: PortfolioTable) -> None:
 
 
 def price_level_notes(portfolio: PortfolioTable) -> dict[str, str]:
-    """What each level that is a number of coins means, by symbol and kind: whoever meant a share should see it."""
+    """Notes on levels written as coins, by symbol and kind, in case a share was meant."""
     found = [(asset.symbol, kind, level.price) for asset in portfolio.assets for kind, level in _levels(asset) if level.price is not None]
     return {
         f"{symbol} {kind.value}": f"{(number := _plain(price))} is a {'distance' if kind is OrderKind.TRAILING_STOP else 'price'} in "
@@ -122,7 +122,7 @@ def _plain(price: Fraction) -> str:
 
 
 def require_strategy_orders(config: Config) -> None:
-    """Raises ValueError for orders that strategies over one wallet cannot follow: their books know exits into the numeraire alone."""
+    """Raise ValueError for orders that strategies cannot follow: their books support exits into the numeraire alone."""
     portfolio = config.portfolio
     if not config.strategies:
         return
@@ -136,7 +136,7 @@ def require_strategy_orders(config: Config) -> None:
 
 
 def build_orders(portfolio: PortfolioTable, assets: Iterable[Asset], numeraire: Token) -> OrdersConfig:
-    """The orders in exact units, by token address."""
+    """Build the orders in exact units, by token address."""
     table, tokens = portfolio.orders or OrdersTable(), {asset.token.symbol: asset.token for asset in assets}
     terms = [OrderTerms(PORTFOLIO, kind, None, level.share_bps) for kind, level in _levels(table)]
     for asset in portfolio.assets:
@@ -166,7 +166,7 @@ def _require(where: str, kind: OrderKind, level: OrderLevel, hysteresis_bps: int
 
 
 def _require_order(asset: AssetTable) -> None:
-    """A stop lies below the entry and the profit, the profit above the entry, as far as all are prices."""
+    """Require stop below entry and profit, and profit above entry, as far as all are prices."""
     stop, entry, profit = ((level.price if level is not None else None) for level in (asset.stop_loss, asset.entry, asset.take_profit))
     pairs = (("stop_loss", stop, "entry", entry), ("stop_loss", stop, "take_profit", profit), ("entry", entry, "take_profit", profit))
     for low_name, low, high_name, high in pairs:
@@ -177,7 +177,7 @@ def _require_order(asset: AssetTable) -> None:
             )
 
 
-# --- [execution] in time: at once, in rounds, over a stated time, or at a price; every key that its style needs has to be written.
+# --- [execution] in time: at once, in slices, over a stated time, or at a price; each style requires all its keys.
 
 
 ZONE = "zone"
@@ -213,7 +213,7 @@ def _number(text: str, unit: str) -> Fraction | None:
 
 
 def _hourly(value: object) -> Fraction | str:
-    """Bps an hour, "0.5bps" or "0.005%"; or "zone"."""
+    """Parse bps an hour, "0.5bps" or "0.005%"; or "zone"."""
     plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
     if plain == ZONE:
         return ZONE
@@ -226,7 +226,7 @@ def _hourly(value: object) -> Fraction | str:
 
 
 def _signed_bps(value: object) -> int:
-    """Bps of "0.2%", "20bps" or "-0.5%"."""
+    """Parse bps of "0.2%", "20bps" or "-0.5%"."""
     plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
     found = _number(plain, "bps")
     if found is None and (percent := _number(plain, "%")) is not None:
@@ -241,7 +241,7 @@ SignedBps = Annotated[int, BeforeValidator(_signed_bps)]
 
 
 class PaceTable(ConfigTable):
-    """The keys of a style; `budget`, `size_jitter` and `time_jitter` may be "off". See docs/rounds.md."""
+    """Keys of an execution style; `budget`, `size_jitter` and `time_jitter` may be "off". See docs/rounds.md."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -259,7 +259,7 @@ class PaceTable(ConfigTable):
 
 
 def require_pace(config: Config) -> None:
-    """Raises ValueError naming field and remedy when the style of execution cannot be carried out."""
+    """Raise ValueError naming field and remedy if the execution style cannot be carried out."""
     table = config.execution
     missing = [key for key in STYLE_KEYS[table.style] if key not in table.model_fields_set]
     if missing:
@@ -280,7 +280,7 @@ def require_pace(config: Config) -> None:
 
 
 def build_pace(config: Config) -> ExecutionPace:
-    """How a correction is spread over time."""
+    """Build the execution pace of gradual execution."""
     table = config.execution
     cost = table.waiting_cost
     return ExecutionPace(
@@ -299,7 +299,7 @@ def build_pace(config: Config) -> ExecutionPace:
 
 
 def pace_text(config: Config) -> str:
-    """What binds in time, in words."""
+    """The execution style and its keys as text."""
     table = config.execution
     shown = {key: getattr(table, key) for key in STYLE_KEYS[table.style]}
     words = [f"{key} {_shown(key, value)}" for key, value in shown.items()]

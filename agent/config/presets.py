@@ -1,4 +1,4 @@
-"""Addresses of known networks: venues, wrapped native, common tokens with their USD feeds. Tests compare them with @uniswap/sdk-core."""
+"""Network presets: venues, wrapped native coin, common tokens with USD feeds. Tests compare the addresses with @uniswap/sdk-core."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PresetToken:
-    """A token and its Chainlink USD feed. The feed of a wrapped coin is that of the coin: it does not see a broken wrap."""
+    """A token and its Chainlink USD feed. A wrapped coin has the feed of the coin, which does not see a broken wrap."""
 
     symbol: str
     address: str
@@ -17,7 +17,7 @@ class PresetToken:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What a network's config starts from."""
+    """Initial config values of a network."""
 
     chain_id: int
     wrapped_native: str

@@ -1,4 +1,4 @@
-"""A profile: weights, triggers and limits of a portfolio in one file, and nothing that says where money goes (T16)."""
+"""Profiles: weights, triggers and limits of a portfolio in one file, without addresses that money goes to (T16)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from agent.config.weights import WeightsTable
 from agent.errors import ConfigError
 from agent.units import safe_label
 
-# --- Which of two values of a limit is the tighter one: what an imported profile may set, and what it may not.
+# --- Comparison of limits: an imported profile may only tighten.
 
 
 Limit = int | str | bool | None
 
 
 class TighterDirection(Enum):
-    """What makes a limit tighter: less, more, either with "off" as the tightest, or being on at all. Else "off" is the loosest."""
+    """Direction in which a limit gets tighter: less, more, either with "off" as the tightest, or on. Else "off" is the loosest."""
 
     LESS = "less"
     MORE = "more"
@@ -47,7 +47,7 @@ OFF_IS_TIGHTEST = (TighterDirection.LESS_OR_OFF, TighterDirection.MORE_OR_OFF)
 
 @dataclass(frozen=True, slots=True)
 class LimitTightness:
-    """How a limit gets tighter; `coins` says that it is counted in the numeraire, so that only the same numeraire compares."""
+    """Tightness rule of a limit; `coins` marks values in the numeraire, comparable in the same numeraire only."""
 
     tight: TighterDirection
     coins: bool = False
@@ -86,7 +86,7 @@ LIMIT_TIGHTNESS: Mapping[str, LimitTightness] = {
 
 
 def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
-    """Whether `theirs` binds strictly more than `mine`, both as LimitsTable reads them; None is "off"."""
+    """True if `theirs` binds strictly more than `mine`, both as LimitsTable reads them; None is "off"."""
     direction = LIMIT_TIGHTNESS.get(key)
     if direction is None or theirs == mine:
         return False
@@ -99,7 +99,7 @@ def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
 
 
 def read_limits(raw: Mapping[str, object], mine: LimitsTable) -> dict[str, Limit]:
-    """The limits of a profile as LimitsTable reads them; `raw` is as its file has them. Raises pydantic's ValidationError."""
+    """Limits of a profile as LimitsTable reads them; `raw` is as in its file. Raises pydantic's ValidationError."""
     known = {name: getattr(mine, name) for name in LIMIT_TIGHTNESS}
     written = {name: "off" if value is None else "on" if value is True else value for name, value in known.items()}
     texts = {name: _text(name, value) for name, value in written.items()}
@@ -108,7 +108,7 @@ def read_limits(raw: Mapping[str, object], mine: LimitsTable) -> dict[str, Limit
 
 
 def _text(name: str, value: object) -> object:
-    """A parsed limit as a config would have it."""
+    """A parsed limit in the notation of a config."""
     if not isinstance(value, int):
         return value
     return (
@@ -138,7 +138,7 @@ _SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 
 
 class ProfileHeaderTable(ConfigTable):
-    """What the rest is about. The numeraire is what coins in the limits are counted in."""
+    """Chain, format and numeraire of a profile; coins in its limits are counted in the numeraire."""
 
     format: Literal[1]
     chain_id: int = Field(gt=0)
@@ -146,8 +146,9 @@ class ProfileHeaderTable(ConfigTable):
 
 
 class ProfileAssetTable(ConfigTable):
-    """One target. `address` is what the token had where the profile comes from. What a symbol may be is judged where it is looked up,
-    so that one that is drawn like another is named as that.
+    """One target. `address` is the token's in the config that the profile comes from.
+
+    A symbol is checked when it is looked up, so that a look-alike is reported as such.
     """
 
     symbol: str = Field(min_length=1, max_length=64)
@@ -157,7 +158,7 @@ class ProfileAssetTable(ConfigTable):
 
 
 class ProfilePolicyTable(ConfigTable):
-    """Keys of [policy] that say when to act and how far to go; what confirms prices and hides times stays everybody's own."""
+    """Keys of [policy] for trigger and destination; price confirmation and jitter are not part of a profile."""
 
     trigger: TriggerTable
     destination: Literal["target", "band", "halfway", "zone"]
@@ -178,7 +179,7 @@ class ProfileTable(ConfigTable):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A profile as read: `raw` is the file's values, `digest` the SHA-256 of its bytes."""
+    """A parsed profile: `raw` is the file's values, `digest` the SHA-256 of its bytes."""
 
     table: ProfileTable
     raw: Mapping[str, Any]
@@ -187,7 +188,7 @@ class Profile:
 
 
 def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
-    """The profile of a config as TOML, and the names of its tables that stay out. Raises ConfigError where a value looks secret."""
+    """The profile of a config as TOML, and the names of omitted tables. Raises ConfigError if a value looks secret."""
     raw = tomllib.loads(loaded.path.read_text(encoding="utf-8"))
     portfolio = raw["portfolio"]
     found: dict[str, Any] = {
@@ -209,8 +210,9 @@ def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
 
 
 def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) -> Profile:
-    """A profile for the chain of `loaded`. Raises ConfigError naming every key that a profile may not carry, another chain, or
-    a file whose SHA-256 is not `pinned` (None: any).
+    """Read a profile for the chain of `loaded`.
+
+    Raises ConfigError naming every key that a profile may not have, another chain, or a file whose SHA-256 is not `pinned` (None: any).
     """
     if pinned is not None and not _SHA256.fullmatch(pinned):
         raise ConfigError(f"--sha256: {pinned!r} is not a SHA-256", "write its 64 hex digits")
@@ -250,14 +252,14 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
 
 
 def require_addresses(profile: Profile) -> None:
-    """Raises ConfigError for an address to compare that is none."""
+    """Raise ConfigError for an invalid address."""
     for asset in profile.table.assets:
         if asset.address not in (None, NATIVE):
             parse_address(asset.address, f"{profile.origin}: address of {asset.symbol}")
 
 
 def _refuse_foreign(raw: Mapping[str, Any], origin: str) -> None:
-    """Raises ConfigError naming every key that is none of a profile's."""
+    """Raise ConfigError naming every key that is not a profile's."""
     found = list(_foreign(raw))
     if found:
         raise ConfigError(
@@ -285,7 +287,7 @@ def _others(table: Any, name: str, known: tuple[str, ...]) -> Iterator[str]:
 
 
 def _leaf_values(value: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """(place, value) of everything that holds no more; an empty table is one itself."""
+    """Yield (place, value) of every leaf; an empty table is a leaf."""
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
             yield from _leaf_values(inner, f"{place}.{name}" if place else name)
@@ -296,12 +298,12 @@ def _leaf_values(value: Any, place: str) -> Iterator[tuple[str, Any]]:
         yield place, value
 
 
-# --- Which token of ours a profile means by a symbol: by the config first, then by the preset or a token list, never by its address.
+# --- Resolution of a profile's symbols: by the config first, then by the preset or a token list, never by its address.
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedToken:
-    """A token as this config has it: `address` may be "native", `source` is where it was found."""
+    """A token as this config has it: `address` may be "native", `source` names its origin."""
 
     symbol: str
     address: str
@@ -311,7 +313,7 @@ class ResolvedToken:
 
 
 def resolve_token(symbol: str, config: Config, listed: Sequence[TemplateAsset], origin: str) -> ResolvedToken:
-    """The token of that symbol. Raises ConfigError for one that is unknown, ambiguous, or drawn like another that is known."""
+    """The token of that symbol. Raises ConfigError for one that is unknown, ambiguous, or looks like another known one."""
     own = [
         TemplateAsset(one.symbol, NATIVE if isinstance(one, AssetTable) and one.native else one.address, "", one.feed, one.decimals)
         for one in config.portfolio.listed
@@ -336,7 +338,7 @@ def resolve_token(symbol: str, config: Config, listed: Sequence[TemplateAsset], 
 
 
 def known_tokens(chain_id: int) -> tuple[TemplateAsset, ...]:
-    """Tokens of the network's preset, its native coin too; none for a chain without one."""
+    """Tokens of the network's preset, its native coin too; empty for a chain without one."""
     preset = next((one for one in PRESETS.values() if one.chain_id == chain_id), None)
     if preset is None:
         return ()
@@ -346,7 +348,7 @@ def known_tokens(chain_id: int) -> tuple[TemplateAsset, ...]:
     return (*tokens, coin)
 
 
-# --- Puts a profile into trimtab.toml: its weights, its trigger and the limits that are tighter; all else stays as its owner wrote it.
+# --- Merging a profile into trimtab.toml: weights, trigger and tighter limits; the rest is unchanged.
 
 
 OFF = "off"
@@ -355,11 +357,11 @@ OFF = "off"
 def merge_profile(
     text: str, config: Config, profile: Profile, tokens: Sequence[ResolvedToken], limits: Mapping[str, object], sell_others: bool = False
 ) -> str:
-    """The config's `text`, which reads as `config`, with the profile in it. `tokens` are those of its assets, in order; `limits`
-    those to be taken.
+    """Merge the profile into the config's `text`, which parses as `config`.
 
-    Assets that the profile does not have are taken out, and what is held of them is left alone; with `sell_others` they stay with
-    a target of nothing, and so does the numeraire in any case. Raises ConfigError where the wrapped native coin would be lost.
+    `tokens` are those of its assets, in order; `limits` those to take. Assets that the profile lacks are removed, and their holdings left
+    alone; with `sell_others` they stay with a target of 0, and so does the numeraire in any case. Raises ConfigError if the wrapped native
+    coin would be lost.
     """
     document: Any = tomlkit.parse(text)
     portfolio, wrapped = document["portfolio"], config.chain.wrapped_native
@@ -396,7 +398,7 @@ def _share(asset: Any, written: Mapping[str, Any]) -> None:
 
 
 def _table(token: ResolvedToken, reserve: bool = True) -> Any:
-    """A token as the config has it; what is held of it counts from here on."""
+    """A token as a table of the config; its holdings count from here on."""
     made = tomlkit.table()
     for key, value in (("symbol", token.symbol), ("address", token.address), ("decimals", token.decimals), ("feed", token.feed)):
         if value is not None:
@@ -408,7 +410,7 @@ def _table(token: ResolvedToken, reserve: bool = True) -> Any:
 
 
 def _hubs(portfolio: Any, held: Set[str], wrapped: ResolvedToken | None) -> None:
-    """Hubs that are not held now; and the wrapped native coin, where it is none and not held: it prices gas."""
+    """Remove hubs that are held now, and add the wrapped native coin if it is neither held nor a hub: it prices gas."""
     hubs = portfolio.get("hubs", [])
     for number in reversed(range(len(hubs))):
         if str(hubs[number]["address"]).lower() in held:
@@ -435,7 +437,7 @@ def _wrapped(config: Config, wrapped: str) -> ResolvedToken:
 
 
 def _weights(portfolio: Any, profile: Profile) -> None:
-    """The allocator of the profile, with files of our own where it is of the kind that we had."""
+    """The allocator of the profile, with our own files if it is of the same kind as ours."""
     before, after = portfolio.get("weights", {}), profile.raw.get("weights")
     files = {key: before[key] for key in FILES if after and key in before and before.get("kind") == after.get("kind")}
     portfolio.pop("weights", None)
@@ -456,7 +458,7 @@ def _policy(policy: Any, profile: Profile) -> None:
 
 
 def _inline(value: Any) -> Any:
-    """On one line, so that it can stand where a line stood."""
+    """The value on one line."""
     if isinstance(value, Mapping):
         table = tomlkit.inline_table()
         for name, inner in value.items():

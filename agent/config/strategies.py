@@ -1,4 +1,4 @@
-"""[[strategies]] and [split]: several strategies over one wallet, what each may hold, and when the split of capital is restored."""
+"""[[strategies]] and [split]: several strategies over one wallet, their assets, and the restoring of the capital split."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RATIO = re.compile(r"-?[0-9]{1,2}(\.[0-9]{1,3})?")
 
 
 def _milli(value: object) -> int:
-    """Thousandths of "0.5"."""
+    """Parse "0.5" to thousandths."""
     text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
     if not isinstance(text, str) or not _RATIO.fullmatch(text.strip()):
         raise ValueError(f"{value!r} is not a Sharpe ratio; write it as a decimal with at most three places, such as 0.5")
@@ -39,8 +39,9 @@ Ratio = Annotated[int, BeforeValidator(_milli)]
 
 
 class HealthTable(ConfigTable):
-    """A Sharpe ratio over `window` below `sharpe` for `period` cuts a strategy to its floor; at `recover` for `recover_period` it is
-    back.
+    """Health rule: a Sharpe ratio over `window` below `sharpe` for `period` cuts a strategy to its floor.
+
+    At `recover` for `recover_period` it is restored.
     """
 
     sharpe: Ratio
@@ -61,7 +62,7 @@ class HealthTable(ConfigTable):
 
 
 class StrategyTable(ConfigTable):
-    """One strategy. What it has no trigger, destination or cooldown for is that of [policy]."""
+    """One strategy. Its trigger, destination and cooldown default to those of [policy]."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
     share: Share
@@ -89,7 +90,7 @@ class StrategyTable(ConfigTable):
 
 
 class SplitTable(ConfigTable):
-    """When the split of capital is restored: beyond `absolute` points or `relative` of a share, whichever is narrower."""
+    """Band that restores the split of capital: beyond `absolute` points or `relative` of a share, whichever is narrower."""
 
     absolute: Share | None = None
     relative: Share | None = None
@@ -104,7 +105,7 @@ class SplitTable(ConfigTable):
 
 
 def require_strategies(config: Config) -> None:
-    """Raises ValueError naming field and remedy where strategies cannot share the wallet."""
+    """Raise ValueError naming field and remedy if strategies cannot share the wallet."""
     found, split = config.strategies, config.split
     if not found:
         if split is not None:
@@ -134,14 +135,14 @@ def require_strategies(config: Config) -> None:
 
 
 def strategy_as_portfolio(table: PortfolioTable, one: StrategyTable) -> PortfolioTable:
-    """What the portfolio would be with one strategy's weights as targets and its allocator."""
+    """The portfolio with one strategy's weights as targets and its allocator."""
     weights = one.weights or {}
     assets = [asset.model_copy(update={"target": weights.get(asset.symbol, 0)}) for asset in table.assets]
     return table.model_copy(update={"assets": assets, "weights": one.allocator if isinstance(one.allocator, WeightsTable) else None})
 
 
 def _require_alone(config: Config) -> None:
-    """What decides for the whole wallet does not go with strategies, which decide each for its part.
+    """Refuse settings that decide for the whole wallet together with strategies, each of which decides for its share.
 
     Raises ValueError naming field, value and remedy.
     """

@@ -1,4 +1,4 @@
-"""The commented config that `trimtab init` writes: every key, with a value to start from and what it means."""
+"""Config templates: the commented config of `trimtab init`, ready portfolios, and token lists."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TemplateAsset:
-    """One asset or hub of the new config; `target` as the config writes it."""
+    """One asset or hub of the new config; `target` in the config's notation."""
 
     symbol: str
     address: str
@@ -38,21 +38,21 @@ class TemplateAsset:
 
 @dataclass(frozen=True, slots=True)
 class _DollarCaps:
-    """Caps meant in dollars, as lines counted in a numeraire that is worth `dollars` a coin."""
+    """Caps set in dollars, as lines in a numeraire with a price of `dollars` a coin."""
 
     numeraire: str
     dollars: Fraction
 
     def at_most(self, key: str, usd: int) -> str:
-        """One that is safer the smaller it is."""
+        """A cap that is safer the smaller it is."""
         return self._line(key, usd, ROUND_FLOOR)
 
     def at_least(self, key: str, usd: int) -> str:
-        """One that is safer the larger it is."""
+        """A cap that is safer the larger it is."""
         return self._line(key, usd, ROUND_CEILING)
 
     def _line(self, key: str, usd: int, rounding: str) -> str:
-        """Two figures are enough for a value to start from."""
+        """A cap rounded to two figures, enough for an initial value."""
         exact = Decimal(usd * self.dollars.denominator) / self.dollars.numerator
         coins = exact if self.dollars == 1 else exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), rounding).normalize()
         meant = "" if self.dollars == 1 else f", {usd} dollars at {float(self.dollars):.10g} each"
@@ -68,9 +68,9 @@ def render(
     rpc_envs: Sequence[tuple[str, str]],
     dollars: Fraction = Fraction(1),
 ) -> str:
-    """TOML text. `rpc_envs` are (environment variable, operator) pairs: URLs are secrets and stay out of the file.
+    """Render the TOML text. `rpc_envs` are (environment variable, operator) pairs: URLs are secrets and stay out of the file.
 
-    `dollars` is what a coin of the numeraire is worth: caps are meant in dollars and written in it.
+    `dollars` is the price of a coin of the numeraire: caps are set in dollars and written in it.
     """
     coins = _DollarCaps(numeraire, dollars)
     rpc = "\n".join(
@@ -255,7 +255,7 @@ def _ceilings() -> str:
 
 
 def _sequencer(preset: Preset) -> str:
-    """On a rollup the feed of its sequencer's state; elsewhere there is none."""
+    """The sequencer feed on a rollup; elsewhere there is none."""
     feed = SEQUENCER_FEEDS.get(preset.chain_id)
     if feed is None:
         return ""
@@ -264,7 +264,7 @@ def _sequencer(preset: Preset) -> str:
 
 
 def _top_up(preset: Preset, assets: Sequence[TemplateAsset]) -> str:
-    """Only what is held can be unwrapped."""
+    """The native top-up, only if the wrapped coin is held and can be unwrapped."""
     held = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
     return '"0.1"            ' if held else '"off"            '
 
@@ -291,7 +291,7 @@ def _feed(asset: TemplateAsset) -> str:
     return f'feed = "{asset.feed}"\n' if asset.feed else '# feed = "0x…"                   # a USD price feed, if there is one\n'
 
 
-# --- Ready portfolios that `trimtab init --template` starts from: shares by class of token, with the trigger and limits that fit them.
+# --- Portfolio templates of `trimtab init --template`: shares by token class, with trigger and limits.
 
 
 CORE, STABLE, HIGH_BETA = "core", "stable", "high-beta"
@@ -308,11 +308,10 @@ ALLOCATOR_ANCHOR = "[reference]\n"
 
 @dataclass(frozen=True, slots=True)
 class PortfolioTemplate:
-    """A ready portfolio: `shares` in bps by class, split evenly over its tokens; `policy` and `limits` as the config writes them.
+    """A ready portfolio: `shares` in bps by class, split evenly over its tokens; `policy` and `limits` in the config's notation.
 
-    `futures` is how much the notional of futures may be at most, times spot value. `adjustable` says that the share of stable
-    tokens can be chosen. `weights` is an allocator, which chooses other weights than `shares` from data, and `todo` what has to be
-    done before it can.
+    `futures` is the largest notional of futures, times spot value. `adjustable` allows choosing the share of stable tokens. `weights` is an
+    allocator, which chooses weights from data in place of `shares`, and `todo` the preparation it needs.
     """
 
     name: str
@@ -421,7 +420,7 @@ PORTFOLIO_TEMPLATES = {
 
 
 def find_template(name: str) -> PortfolioTemplate:
-    """The ready portfolio of that name. Raises ConfigError listing what there is."""
+    """The template of that name. Raises ConfigError listing all."""
     if name not in PORTFOLIO_TEMPLATES:
         raise ConfigError(
             f"--template: {name!r} is not known", f"choose from {', '.join(PORTFOLIO_TEMPLATES)}; trimtab templates shows them"
@@ -430,7 +429,7 @@ def find_template(name: str) -> PortfolioTemplate:
 
 
 def template_shares(one: PortfolioTemplate, stable: str | None) -> Mapping[str, int]:
-    """Bps by class, with `stable` as the share of stable tokens where the owner chose one; the others keep their proportions."""
+    """Bps by class, with `stable` as the share of stable tokens if chosen; the others keep their proportions."""
     if stable is None:
         return one.shares
     if not one.adjustable:
@@ -445,7 +444,7 @@ def template_shares(one: PortfolioTemplate, stable: str | None) -> Mapping[str, 
 
 
 def template_targets(one: PortfolioTemplate, preset: Preset, stable: str | None = None) -> list[tuple[str, str]]:
-    """(symbol, share) of each token on that network, each class split evenly. Raises ConfigError where its tokens are not known."""
+    """(symbol, share) of each token on that network, each class split evenly. Raises ConfigError if a class has no known tokens."""
     classes = CLASSES.get(preset.chain_id)
     if classes is None:
         raise ConfigError(f"--template: no tokens are known for chain {preset.chain_id}", "give every token by --target")
@@ -499,18 +498,18 @@ def _table(document: TOMLDocument, name: str) -> Table:
 
 
 def _inline(values: Mapping[str, str]) -> Item:
-    """One line with spaces inside the braces, as the rest of the file has it."""
+    """One line with spaces inside the braces, like the rest of the file."""
     import tomlkit
 
     pairs = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
     return tomlkit.value(f"{{ {pairs} }}")
 
 
-# --- Token lists in Uniswap's format: names and addresses of one chain, from a file whose hash can be pinned; look-alikes are refused.
+# --- Token lists in Uniswap's format, from a file whose hash can be pinned; look-alikes are refused.
 
 
 _SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
-# Letters that are drawn alike: Unicode Technical Standard 39, confusables, as far as symbols of tokens go.
+# Look-alike letters: Unicode Technical Standard 39, confusables, as far as token symbols need them.
 _CONFUSABLES = str.maketrans(
     "01|!il5$82" + "аеорсухіѕјһԁѡвкмнтгьԛ" + "αορυνικτχβεηγ" + "ᴀʙᴄᴅᴇɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
     "ollllls" + "sbz" + "aeopcyxlsjhdwbkmhtrbq" + "aopuvlktxbeny" + "abcdeghljklmnoprstuvwyz",
@@ -526,9 +525,9 @@ class TokenList:
 
 
 def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> TokenList:
-    """The chain's tokens of a list; names that could deceive are left out (T16, T17).
+    """The chain's tokens of a list, without deceptive names (T16, T17).
 
-    Raises ConfigError when the file is no such list, has no token of the chain, or its SHA-256 is not `pinned` (None: any).
+    Raises ConfigError when the file is not a token list, has no token of the chain, or its SHA-256 is not `pinned` (None: any).
     """
     if pinned is not None and not _SHA256.fullmatch(pinned):
         raise ConfigError(f"--token-list-sha256: {pinned!r} is not a SHA-256", "write its 64 hex digits")
@@ -554,7 +553,7 @@ def read_token_list(path: Path, chain_id: int, pinned: str | None = None) -> Tok
 
 
 def confusable_skeleton(symbol: str) -> str:
-    """What a symbol looks like: letters that are drawn alike are the same letter, case and separators do not count."""
+    """Canonical form of a symbol: look-alike letters are the same letter; case and separators do not count."""
     plain = unicodedata.normalize("NFKD", symbol).casefold()
     kept = "".join(char for char in plain if unicodedata.category(char)[0] in "LNS" or char in "|!")
     return kept.translate(_CONFUSABLES).replace("rn", "m").replace("vv", "w")
@@ -563,9 +562,9 @@ def confusable_skeleton(symbol: str) -> str:
 def refuse_look_alike(
     name: str, address: str | None, known: Iterable[TemplateAsset], listed: Sequence[TemplateAsset], field: str = "--target"
 ) -> None:
-    """Raises ConfigError when `name` looks like another token's symbol: one that is known, or another of the list.
+    """Raise ConfigError when `name` looks like another token's symbol: a known one, or another of the list.
 
-    A known token's own symbol is never in doubt, whatever a list says.
+    A known token's own symbol is always accepted.
     """
     known = tuple(known)
     if any(token.symbol == name for token in known):

@@ -1,4 +1,4 @@
-"""The cost-aware zone in trimtab.toml: what tracking error is worth, and the volatilities and correlations that it is measured by."""
+"""Triggers in trimtab.toml: thresholds, schedules, drawdowns, volatility, and the cost-aware zone with its risk figures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def _cost(value: object) -> Fraction:
-    """Bps a year, fractions of one too: "0.5bps" or "0.005%"."""
+    """Parse bps a year, fractions of one too: "0.5bps" or "0.005%"."""
     plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
     unit = next((unit for unit in ("bps", "%") if plain.endswith(unit)), None)
     try:
@@ -48,7 +48,7 @@ def _cost(value: object) -> Fraction:
 
 
 def _signed(value: object) -> int:
-    """Bps of a correlation: "80%" or "-20%"."""
+    """Parse bps of a correlation: "80%" or "-20%"."""
     plain = value.strip().replace(" ", "") if isinstance(value, str) else ""
     try:
         number = Decimal(plain.removesuffix("%")) * 100 if plain.endswith("%") else None
@@ -64,7 +64,7 @@ Correlation = Annotated[int, BeforeValidator(_signed)]
 
 
 class ZoneTable(ConfigTable):
-    """Act when a plan saves more risk than it costs. `tracking_error_cost` is what 1 % of tracking error is worth a year."""
+    """Act when a plan saves more risk than it costs. `tracking_error_cost` is the annual cost of 1 % of tracking error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -74,7 +74,7 @@ class ZoneTable(ConfigTable):
 
 
 class EstimateTable(ConfigTable):
-    """Which recorded prices volatilities and correlations are estimated from, as those of an allocator are."""
+    """Sampling of recorded prices for estimates of volatilities and correlations, like that of an allocator."""
 
     window: Duration
     step: Duration
@@ -90,7 +90,7 @@ class EstimateTable(ConfigTable):
 class RiskTable(ConfigTable):
     """Annual volatilities by symbol; `correlation` is that of every pair that `correlations` does not name as "A/B".
 
-    With `estimate` recorded prices tell what is not told here.
+    With `estimate` recorded prices supply the missing figures.
     """
 
     volatilities: dict[str, Share] = Field(default_factory=dict)
@@ -100,7 +100,7 @@ class RiskTable(ConfigTable):
 
 
 def require_zone(config: Config) -> None:
-    """Raises ValueError naming field and remedy when the zone could not be judged."""
+    """Raise ValueError naming field and remedy if the zone could not be evaluated."""
     table = config.policy.risk
     if not isinstance(config.policy.trigger, ZoneTable):
         return
@@ -128,7 +128,7 @@ def require_zone(config: Config) -> None:
 
 
 def _require_estimate(table: RiskTable, estimate: EstimateTable, labels: dict[str, str]) -> dict[str, str]:
-    """The assets whose volatility is told, by address. Raises ValueError where prices cannot tell the rest."""
+    """Assets with a given volatility, by address. Raises ValueError if prices cannot supply the rest."""
     if table.correlation is not None:
         raise ValueError("policy.risk.correlation: prices tell correlations where there is estimate; name those of pairs that they do not")
     far = [name for name, bps in table.correlations.items() if abs(bps) > risk.MOST_CORRELATION_BPS]
@@ -151,7 +151,7 @@ def _pair(name: str, symbols: list[str]) -> frozenset[str]:
 
 
 def build_zone(config: Config) -> NoTradeZone:
-    """The trigger with its risk, by token address. Raises ConfigError without its table."""
+    """Build the zone with its risk, by token address. Raises ConfigError without its table."""
     trigger, table = config.policy.trigger, config.policy.risk
     if not isinstance(trigger, ZoneTable) or table is None:
         raise ConfigError("policy.risk: missing", "write [policy.risk] with volatilities and correlations")
@@ -172,7 +172,7 @@ def _measuring(estimate: EstimateTable) -> RiskEstimationWindow:
 
 
 def _correlations(table: RiskTable, addresses: Mapping[str, str]) -> list[tuple[str, str, int]]:
-    """Every pair of assets that has one."""
+    """Every pair of assets with a correlation."""
     named = {frozenset(name.split("/")): bps for name, bps in table.correlations.items()}
     symbols, found = list(addresses), []
     for number, one in enumerate(symbols):
@@ -185,7 +185,7 @@ def _correlations(table: RiskTable, addresses: Mapping[str, str]) -> list[tuple[
     return found
 
 
-# --- policy.trigger and the bands of assets: how they are written, and what they become.
+# --- policy.trigger and the bands of assets: notation and parsing.
 
 
 SINGLE, SEVERAL = "single", "several"
@@ -209,7 +209,7 @@ class TimeTable(ConfigTable):
 
 
 class HybridTable(ConfigTable):
-    """Look on a schedule, act beyond a band."""
+    """Check on a schedule, act beyond a band."""
 
     kind: Literal["hybrid"]
     absolute: Share | None = None
@@ -226,7 +226,7 @@ class EitherTable(HybridTable):
 
 
 class ReviewTable(ConfigTable):
-    """Review on one schedule and say what would be done; act on another, with a band only beyond it."""
+    """Review on one schedule and report the trades; act on another, with a band only beyond it."""
 
     kind: Literal["review"]
     review_every: Duration | None = None
@@ -239,7 +239,7 @@ class ReviewTable(ConfigTable):
 
 
 class DrawdownTable(ConfigTable):
-    """Act when a price has fallen by so much within so long; `assets` are symbols, none named: all but the numeraire."""
+    """Act when a price has fallen by that much within that time; `assets` are symbols, by default all but the numeraire."""
 
     kind: Literal["drawdown"]
     fall: Share
@@ -248,7 +248,7 @@ class DrawdownTable(ConfigTable):
 
 
 class VolatilityJumpTable(ConfigTable):
-    """Act when the volatility of a short time exceeds `jump` of that of the long time before it."""
+    """Act when short-term volatility exceeds `jump` times that of the longer window before it."""
 
     kind: Literal["volatility_jump"]
     short: Duration
@@ -270,7 +270,7 @@ TriggerTable = Annotated[Annotated[AnyTriggerTable, Tag(SINGLE)] | Annotated[lis
 
 
 def parse_band(text: object, field: str) -> Threshold:
-    """A band such as "10%rel" of the target, or "5%abs" in points of the portfolio. Raises ConfigError."""
+    """Parse a band such as "10%rel" of the target, or "5%abs" in points of the portfolio. Raises ConfigError."""
     plain = text.strip().replace(" ", "") if isinstance(text, str) else ""
     kind = next((kind for kind in ("abs", "rel") if plain.endswith(kind)), None)
     if kind is None:
@@ -291,7 +291,7 @@ Band = Annotated[Any, BeforeValidator(_band)]
 
 
 def build_trigger(table: SingleTable | list[SingleTable | ZoneTable], tokens: Mapping[str, str]) -> SingleTrigger | AnyOf:
-    """The trigger of the policy table, where it is none of risk. `tokens` are addresses by symbol, without the numeraire."""
+    """Build the trigger of the policy table, other than a zone. `tokens` are addresses by symbol, without the numeraire."""
     if isinstance(table, list):
         return AnyOf(tuple(_one_of_several(one, tokens) for one in table))
     if isinstance(table, EitherTable):

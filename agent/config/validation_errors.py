@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a file, in our words: which field, by the name of its asset, which value, and what to write."""
+"""Wording of validation errors: field by the name of its asset, value, and remedy, in place of pydantic's messages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BOUNDS = {
 
 
 def describe_errors(error: ValidationError, data: object, root: type[BaseModel]) -> list[str]:
-    """One line for each of `data` that `root` refuses, naming field, value and remedy; what may be a secret is not repeated."""
+    """One line for each error of `data` against `root`, naming field, value and remedy; possible secrets are not repeated."""
     lines = []
     for item in error.errors(include_url=False):
         names, tables = _walked(item, data, root)
@@ -56,7 +56,7 @@ def describe_errors(error: ValidationError, data: object, root: type[BaseModel])
 
 
 def _got(value: object, message: str) -> str:
-    """The value that was found, where the message has not got it yet."""
+    """The value, if the message does not contain it yet."""
     shown = repr(value) if not isinstance(value, dict | list) else ""
     return "" if not shown or shown in message else f" (got {shown if len(shown) <= LONGEST else shown[:LONGEST] + '…'})"
 
@@ -87,7 +87,7 @@ def _said(item: ErrorDetails) -> str:
 
 
 def _meant(key: str, tables: Sequence[type[BaseModel]], root: type[BaseModel]) -> str:
-    """What the owner may have meant by a key that there is not: the one like it, or the table that it belongs to."""
+    """Suggestion for an unknown key: the closest known key, or the table that it belongs to."""
     known = {name for table in tables for name in table.model_fields}
     if near := difflib.get_close_matches(key, known, 1, 0.6):
         return f"did you mean {near[0]}?"
@@ -96,9 +96,9 @@ def _meant(key: str, tables: Sequence[type[BaseModel]], root: type[BaseModel]) -
 
 
 def _walked(item: ErrorDetails, data: object, root: type[BaseModel]) -> tuple[list[str], list[type[BaseModel]]]:
-    """The field's path with entries of lists by their names, and the tables that its last key may be of.
+    """Path of the field with list entries by name, and the tables that its last key may belong to.
 
-    Beside keys pydantic puts into the path which kind it took a table for.
+    Pydantic's path also contains the kind of table it assumed.
     """
     names: list[str] = []
     tables: list[type[BaseModel]] = [root]
@@ -119,7 +119,7 @@ def _walked(item: ErrorDetails, data: object, root: type[BaseModel]) -> tuple[li
 
 
 def _name(entry: object) -> str:
-    """What an entry of a list is called; empty where it has no name that may be shown."""
+    """Name of an entry; empty if it has none that may be shown."""
     if not isinstance(entry, Mapping):
         return ""
     found = next((str(entry[key]) for key in NAMES if isinstance(entry.get(key), str | int)), "")

@@ -1,4 +1,4 @@
-"""portfolio.weights: by what target weights are chosen, how often, from which prices, within which limits."""
+"""portfolio.weights: allocator, its interval, the prices it uses, and its limits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class WeightLimitTable(ConfigTable):
 
 
 class WeightsTable(ConfigTable):
-    """An allocator. Which keys belong to which kind is in docs/weights.md; those that belong have no default."""
+    """An allocator. docs/weights.md lists the keys of each kind; those have no default."""
 
     kind: Literal["fixed", "equal", "market_cap", "inverse_volatility", "minimum_variance", "risk_parity", "hrp"]
     every: Duration | None = None
@@ -56,7 +56,7 @@ class WeightsTable(ConfigTable):
 
     @property
     def method(self) -> AllocationMethod:
-        """The same as a type."""
+        """The kind as an AllocationMethod."""
         return AllocationMethod(self.kind)
 
     @model_validator(mode="after")
@@ -75,7 +75,7 @@ class WeightsTable(ConfigTable):
 
 
 def require_sampling(every: int | None, step: int | None, window: int | None, least: int | None, age: int | None) -> None:
-    """Raises ValueError where recorded prices, one an hour, cannot be had or held like that; all in seconds."""
+    """Raise ValueError if hourly recorded prices cannot be sampled or kept like that; all in seconds."""
     if every is not None and every < HOUR_S:
         raise ValueError(f"every: {every} s is shorter than an hour, and prices are recorded once an hour; write for example 7d")
     if step is None or window is None or least is None or age is None:
@@ -91,7 +91,7 @@ def require_sampling(every: int | None, step: int | None, window: int | None, le
 
 
 def require_weights(table: PortfolioTable) -> None:
-    """Raises ValueError where the allocator does not fit the assets: names, room for weights, the numeraire's missing volatility."""
+    """Raise ValueError if the allocator does not fit the assets: names, room for weights, the numeraire's missing volatility."""
     weights = table.weights
     if weights is None or weights.method is AllocationMethod.FIXED:
         return
@@ -126,7 +126,7 @@ def require_weights(table: PortfolioTable) -> None:
 
 
 def build_weights(table: PortfolioTable, portfolio: Portfolio, folder: Path) -> AllocatorConfig | None:
-    """The allocator by token address. Reads the file of supplies, a path relative to `folder`. Raises ConfigError."""
+    """Build the allocator by token address. Reads the file of supplies, a path relative to `folder`. Raises ConfigError."""
     weights = table.weights
     if weights is None:
         return None
@@ -150,7 +150,7 @@ def build_weights(table: PortfolioTable, portfolio: Portfolio, folder: Path) -> 
 
 
 def supply_tokens(portfolio: Portfolio) -> tuple[str, ...]:
-    """Tokens of which the chain has to say how many coins exist."""
+    """Tokens whose total supply has to be read from the chain."""
     weights = portfolio.weights
     if weights is None or weights.method is not AllocationMethod.MARKET_CAP:
         return ()
@@ -159,7 +159,7 @@ def supply_tokens(portfolio: Portfolio) -> tuple[str, ...]:
 
 
 def weights_text(table: PortfolioTable) -> str:
-    """The allocator in words, for the owner to confirm."""
+    """The allocator as text, for the owner to confirm."""
     weights = table.weights
     if weights is None or weights.method is AllocationMethod.FIXED:
         return "the targets, fixed"
@@ -183,7 +183,7 @@ def weights_text(table: PortfolioTable) -> str:
 
 
 def weight_bounds(weights: WeightsTable, symbol: str) -> tuple[int, int]:
-    """Least and most that the allocator may choose of an asset, in bps."""
+    """Least and largest weight that the allocator may choose for an asset, in bps."""
     own = weights.limits.get(symbol)
     cap = BPS if weights.cap is None else weights.cap
     if own is None:
@@ -192,7 +192,7 @@ def weight_bounds(weights: WeightsTable, symbol: str) -> tuple[int, int]:
 
 
 def _supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
-    """Coins by token from a CSV with the columns symbol, supply and, if it likes, as_of. Raises ConfigError with the line."""
+    """Coins by token from a CSV with the columns symbol, supply and optionally as_of. Raises ConfigError with the line."""
     tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
     field = f"portfolio.weights.supplies: {path.name}"
     try:

@@ -1,1 +1,1 @@
-"""How answers are shown: tables, documents, the terminal."""
+"""Display of results: documents, tables, the terminal."""

@@ -1,4 +1,4 @@
-"""The JSON documents of the commands (an interface: keys are added, never renamed). Raw amounts are decimal strings."""
+"""JSON documents of the commands (an interface: keys are added, never renamed). Raw amounts are decimal strings."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from agent.policy.triggers.no_trade_zone import ZoneView
 
 
-# --- What a plan does with liquidity: as documents and as a table.
+# --- Liquidity actions of a plan: as documents and as a table.
 
 
 Document = dict[str, Any]
 
 
 def action_document(action: LpAction, portfolio: Portfolio) -> Document:
-    """One action. Amounts by symbol are base units as decimal strings, as the contracts move them at this block.
+    """One liquidity action. Amounts by symbol are base units as decimal strings, as the contracts move them at this block.
 
-    `kind` is "withdraw", "collect" or "provide"; `min_raw`, `desired_raw`, `liquidity` and `ticks` are None where there are none.
+    `kind` is "withdraw", "collect" or "provide"; `min_raw`, `desired_raw`, `liquidity` and `ticks` are None if they do not apply.
     """
     symbols = [portfolio.token(address).label for address in (action.token0, action.token1)]
 
@@ -72,7 +72,7 @@ def action_document(action: LpAction, portfolio: Portfolio) -> Document:
 
 
 def actions_table(found: list[Document], decimals: dict[str, int]) -> FigureTable:
-    """Each action with what it moves and the least that is accepted."""
+    """Each liquidity action with its amounts and minimums."""
     from agent.cli.display import tables
 
     made = tables.table("Liquidity, one transaction each", ("", "position", "token", "why"), ("amount", "at least", "fees"),
@@ -96,14 +96,17 @@ def _amount(raw: dict[str, str] | None, symbol: str, decimals: dict[str, int]) -
     return "" if raw is None else tables.brief(decimal_text(int(raw[symbol]), decimals[symbol]))
 
 
-# --- The cost-aware zone as a document: what standing off costs, the bands of each asset, and a plan on the scales.
+# --- The cost-aware zone as a document: cost of risk, the interval of each asset, and the plan's trade-off.
 
 
 ZONE_PARTS = ("fees", "impact", "skew", "gas", "approvals")
 
 
 def zone_document(found: ZoneView | None, portfolio: Portfolio) -> Document | None:
-    """None where no zone decides. Values in the numeraire, edges in bps of the portfolio, marginal figures in bps of what is moved."""
+    """Document of the no-trade zone; None without one.
+
+    Values in the numeraire, edges in bps of the portfolio, marginal figures in bps of the traded value.
+    """
     if found is None:
         return None
 
@@ -140,11 +143,11 @@ def zone_document(found: ZoneView | None, portfolio: Portfolio) -> Document | No
     }
 
 
-# --- What decides when to act, as a document and as a line: the trigger, bands of single assets, sides, and when it looks next.
+# --- The trigger as a document and as a line: bands, sides, next review.
 
 
 def trigger_document(found: TriggerView) -> Document:
-    """The trigger in words; `next_s` is when a schedule is due next (unix seconds; null: any look may act)."""
+    """The trigger as text; `next_s` is the next due time of a schedule (unix seconds; null: any cycle may act)."""
     return {
         "words": found.words,
         "bands": found.bands,
@@ -157,14 +160,14 @@ def trigger_document(found: TriggerView) -> Document:
     }
 
 
-# --- Corrections over time: as documents, and the arithmetic of rounds as a table.
+# --- Gradual execution: as documents, and the cost of slices as a table.
 
 
 SLICE_PARTS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
 
 
 def slicing_document(found: SlicingComparison | None, portfolio: Portfolio) -> Document | None:
-    """What each number of rounds would cost, and which is chosen; None where nothing was compared. Values in the numeraire."""
+    """Cost of each number of slices, and the chosen one; None if nothing was compared. Values in the numeraire."""
     if found is None:
         return None
     decimals = portfolio.numeraire.decimals
@@ -175,12 +178,12 @@ def slicing_document(found: SlicingComparison | None, portfolio: Portfolio) -> D
 
 
 def execution_document(step: StepInput) -> Document | None:
-    """The correction that was under way when a step began; None where there was none. Values in the numeraire, at its start's prices."""
+    """The gradual execution under way when a step began; None without one. Values in the numeraire, at its initial prices."""
     return None if step.history.campaign is None else progress_document(step.history.campaign, step.portfolio)
 
 
 def progress_document(under: ExecutionProgress, portfolio: Portfolio) -> Document:
-    """How far it is."""
+    """Progress of a gradual execution."""
     begun, decimals = under.campaign, portfolio.numeraire.decimals
     return {
         "id": under.id,
@@ -199,7 +202,7 @@ def progress_document(under: ExecutionProgress, portfolio: Portfolio) -> Documen
 
 
 def show_execution(console: Console, document: Document) -> None:
-    """Where a correction over time stands, and what rounds would cost; nothing where there is neither."""
+    """Print the progress of a gradual execution, and the cost of slices; nothing without either."""
     if document.get("campaign") is not None:
         console.print(cell(format_execution(document["campaign"], document["numeraire"])))
     if document.get("pacing") is not None:
@@ -207,7 +210,7 @@ def show_execution(console: Console, document: Document) -> None:
 
 
 def slices_table(found: Document, numeraire: str) -> FigureTable:
-    """The comparison, a row for each number of rounds."""
+    """Comparison of slices, a row for each number of them."""
     from agent.cli.display.tables import money
     from agent.cli.display.tables import table as empty
 
@@ -220,7 +223,7 @@ def slices_table(found: Document, numeraire: str) -> FigureTable:
 
 
 def executions_table(found: list[Document]) -> FigureTable:
-    """Corrections over time, with where each stands or how it ended."""
+    """Gradual executions, with progress or end of each."""
     from agent.cli.display.tables import table as empty
 
     made = empty("Corrections over time", ("id", "style", "began", "next", "state"), ("rounds",))
@@ -231,7 +234,7 @@ def executions_table(found: list[Document]) -> FigureTable:
 
 
 def format_execution(found: Document, numeraire: str) -> str:
-    """Where a correction stands, in one sentence."""
+    """Describe the progress of a gradual execution in one sentence."""
     if found["purchase"] is not None:
         parts = max(found["rounds_about"], found["rounds_done"] + 1)
         bought = f"{found['moved']} of {found['wish']} {numeraire} moved"
@@ -254,7 +257,7 @@ def money(value: Fraction, portfolio: Portfolio) -> str:
 
 
 def status(found: PortfolioStatus) -> Document:
-    """Holdings, weights, bands and what would be decided now."""
+    """Holdings, weights, bands and the present decision."""
     step, decided = found.step_input, found.decided
     portfolio, head = step.portfolio, step.snapshot.head
     numeraire = portfolio.numeraire
@@ -325,7 +328,7 @@ def quarantined_tokens(step: StepInput) -> list[Document]:
 
 
 def blocked_exits(decided: DecisionResult, portfolio: Portfolio) -> list[Document]:
-    """What orders that fired cannot sell now."""
+    """Tokens of fired orders that cannot be sold now."""
     return [
         {"symbol": portfolio.token(one.token).label, "address": one.token, "why": one.why, "remedy": one.remedy} for one in decided.stuck
     ]
@@ -344,7 +347,7 @@ def _native(found: NativeView) -> Document:
 
 
 def sandwich(found: Sandwich, portfolio: Portfolio) -> Document:
-    """What somebody who sees the transaction could take of it."""
+    """Sandwich exposure of the transaction."""
     limits = found.by_limits
     return {
         "submission": found.submission,
@@ -390,7 +393,7 @@ def leg(item: Leg, portfolio: Portfolio) -> Document:
 
 
 def verdict(item: Verdict) -> Document:
-    """One guard's judgement."""
+    """One guard's verdict."""
     return {"guard": item.guard, "measured": item.measured, "limit": item.limit, "passed": item.passed}
 
 
@@ -436,7 +439,7 @@ def plan(outcome: StepOutcome) -> Document:
     short = describe.plan_sandwich_loss(step, found)
     worst = None if short is None else money(found.cost.total + short, portfolio)
     document = {**head, **_planned(found, portfolio), "worst_case": worst, "reason": outcome.reason}
-    # A plan's own guards all passed when something later said no; then both are told.
+    # A later refusal follows passed guards; then both are reported.
     document["verdicts"] += [verdict(item) for item in outcome.verdicts if item not in found.verdicts]
     return document
 
@@ -477,7 +480,7 @@ def transaction(intent: Intent) -> Document:
 
 
 def rebalance(outcome: StepOutcome, realised: list[Document]) -> Document:
-    """The plan with what was sent and what came of it."""
+    """The plan with its transactions and realised changes."""
     document = plan(outcome)
     document["transactions"] = [transaction(intent) for intent in outcome.transactions]
     document["realised"] = realised
@@ -485,7 +488,7 @@ def rebalance(outcome: StepOutcome, realised: list[Document]) -> Document:
 
 
 def quote(found: Quote, step: StepInput) -> Document:
-    """What a swap would pay."""
+    """Proceeds of a swap."""
     from agent.app.pool_names import pool_names
 
     portfolio = step.portfolio
@@ -510,21 +513,21 @@ def _source(decided: DecisionResult, token: str) -> str | None:
 
 
 def transfer_documents(step: StepInput) -> list[Document]:
-    """Changes of balances that nobody has explained yet, as documents."""
+    """Unexplained balance changes, as documents."""
     from agent.app import describe
 
     return [describe.transfer_document(step, flow) for flow in step.history.flows]
 
 
 def excluded_holdings(step: StepInput) -> list[Document]:
-    """What of the wallet is no part of the portfolio now, each with the reason."""
+    """Holdings that are not part of the portfolio now, each with the reason."""
     from agent.app import describe
 
     return describe.excluded_holdings(step)
 
 
 def netting(decided: DecisionResult, portfolio: Portfolio) -> Document | None:
-    """Who acts, what is exchanged inside and what that saves; None where one strategy has the whole wallet."""
+    """Acting strategies, internal netting and its savings; None for a single strategy."""
     if decided.sleeves is None:
         return None
     from agent.app import describe

@@ -1,4 +1,4 @@
-"""Where a command's words go: one JSON document on stdout, or tables for people; errors with their exit codes; questions."""
+"""Output of commands: one JSON document on stdout, or tables for people; errors with exit codes; confirmation prompts."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ READING = "Reading the chain"
 
 
 class Output(Console):
-    """A console whose free text is broken by the terminal alone: paths and figures stay whole where it is copied or piped."""
+    """Console that leaves the wrapping of free text to the terminal: paths and figures stay whole when copied or piped."""
 
     @property  # type: ignore[misc]  # nobody sets it
     def size(self) -> ConsoleDimensions:
-        """As wide as the terminal, or as COLUMNS says."""
+        """Width of the terminal, or of COLUMNS."""
         found = super().size
         if self.is_terminal or os.environ.get("COLUMNS", "").isdigit():
             return found
         return ConsoleDimensions(PIPED_COLUMNS, found.height)
 
     def print(self, *objects: Any, **how: Any) -> None:
-        """As Console does; text alone is not broken where nobody looks."""
+        """Print like Console; plain text is not wrapped when piped."""
         if not self.is_terminal and all(isinstance(one, str | Text) or getattr(one, "is_text", False) for one in objects):
             how.setdefault("soft_wrap", True)
         super().print(*objects, **how)
@@ -54,7 +54,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202
 
 
 def printable(text: str) -> str:
-    """The text with everything that could steer a terminal written out."""
+    """The text with terminal control characters escaped."""
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -64,17 +64,17 @@ def cell(text: object, style: str = "") -> Text:
 
 
 def say(text: str) -> None:
-    """A line of free text on stdout."""
+    """Print a line of free text on stdout."""
     out.print(cell(text))
 
 
 def note(text: str) -> None:
-    """A line of free text on stderr."""
+    """Print a line of free text on stderr."""
     err.print(cell(text))
 
 
 def emit(document: dict[str, Any], as_json: bool, show: Callable[[], None], lines: bool = False) -> None:
-    """Prints the document as JSON, or calls `show` for people. `lines`: one document per line, for commands that print many."""
+    """Print the document as JSON, or call `show` for people. `lines`: one document per line, for commands that print many."""
     if as_json:
         sys.stdout.write(json.dumps(document, indent=None if lines else 2) + "\n")
         sys.stdout.flush()
@@ -93,7 +93,7 @@ def error_document(error: TrimtabError) -> dict[str, Any]:
 
 
 def fail(error: TrimtabError, as_json: bool, lines: bool = False) -> int:
-    """Prints an error where it belongs; returns its exit code."""
+    """Print an error as text or JSON; return its exit code."""
     if as_json:
         emit(error_document(error), True, lambda: None, lines)
     err.print(f"[bold red]{HEADS.get(error.exit_code, 'Error')}[/]:", cell(error.message))
@@ -106,21 +106,21 @@ HEADS = {2: "Wrong input", 10: "Refused", 11: "Try again later", 12: "Operator n
 
 
 def interactive() -> bool:
-    """Whether somebody sits there who can be asked: the question goes to stderr, the answer comes from stdin."""
+    """True if a user can be asked: the question goes to stderr, the answer comes from stdin."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def require_answerable(yes: bool) -> None:
-    """Raises ConfigError before any work when a confirmation will be needed and nobody can give it."""
+    """Raise ConfigError before any work if a confirmation will be needed and no user can give it."""
     if not yes and not interactive():
         raise ConfigError("this needs a confirmation and nobody can be asked here", "add --yes, or run it in a terminal")
 
 
 def ask(question: str) -> bool:
-    """Only "y" or "yes" is a yes; the end of the input is a no, and so is no answer within PATIENCE_S."""
+    """Ask on the terminal: only "y" or "yes" is a yes; the end of the input is a no, and so is no answer within PATIENCE_S."""
     until = time.monotonic() + PATIENCE_S
     err.print(cell(f"{question} [y/N]: "), end="")
-    # A signal between the last look at signals and a read that blocks would be heard only after the answer.
+    # A signal just before the blocking read would be handled only after the answer.
     while not select.select([sys.stdin], [], [], 0.2)[0]:
         if time.monotonic() >= until:
             note(f"\nNo answer within {PATIENCE_S:.0f} s: that is a no.")
@@ -129,7 +129,7 @@ def ask(question: str) -> bool:
 
 
 def ask_with_changes(lines: tuple[str, ...], question: str) -> bool:
-    """The same; what was changed in the config since it was last confirmed is told first."""
+    """Ask like `ask`, after printing the config changes since it was last confirmed."""
     if lines:
         note("The config was changed since it was last confirmed:")
         for line in lines:
@@ -138,7 +138,7 @@ def ask_with_changes(lines: tuple[str, ...], question: str) -> bool:
 
 
 def format_stage(stage: str) -> str:
-    """What is being done, for people: moments of a transaction's way have names of their own (execution's Event)."""
+    """Describe a progress stage for people; stages of a transaction have fixed names (SubmissionEvent)."""
     match stage.split(":"):
         case ["before", "send"]:
             return "sending"
@@ -153,19 +153,19 @@ def format_stage(stage: str) -> str:
 
 
 class Spinner:
-    """What is being waited for, shown on stderr; silent where nobody looks."""
+    """Progress text on stderr; silent without a terminal."""
 
     def __init__(self, status: Status | None) -> None:
         self._status = status
 
     def update(self, text: str) -> None:
-        """Changes the text."""
+        """Change the text."""
         if self._status is not None:
             self._status.update(cell(format_stage(text)))
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Out of the way, while something else is shown or asked."""
+        """Hide the spinner while something else is shown or asked."""
         if self._status is None:
             yield
             return
@@ -178,7 +178,7 @@ class Spinner:
 
 @contextmanager
 def spinner(text: str) -> Iterator[Spinner]:
-    """A spinner on stderr while something takes its time, where that is a terminal."""
+    """Show a spinner on stderr while something takes its time, if that is a terminal."""
     if not err.is_terminal:
         yield Spinner(None)
         return
@@ -186,7 +186,7 @@ def spinner(text: str) -> Iterator[Spinner]:
         yield Spinner(status)
 
 
-# --- A weight beside its target as a bar, as wide as there is room for.
+# --- A weight beside its target as a bar of the available width.
 
 
 BAR_CELLS, FEWEST_CELLS = 24, 5
@@ -194,7 +194,7 @@ BAR_CELLS, FEWEST_CELLS = 24, 5
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A weight as a bar as wide as there is room for, `full_bps` the whole of it; what is too much or missing stands out."""
+    """A weight as a bar of the available width, `full_bps` the whole of it; excess and shortfall stand out."""
 
     weight_bps: int
     target_bps: int

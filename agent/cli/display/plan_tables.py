@@ -1,4 +1,4 @@
-"""A plan for people: on one screen what moves, what it costs, the worst case and what failed; with --verbose everything."""
+"""Plans for people: trades, cost, worst case and failures on one screen; everything with --verbose."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def show_plan(
     with_decision: bool = True,
     more: str = "--json",
 ) -> None:
-    """A plan; `more` is the option of the command that shows what the short screen leaves out."""
+    """Print a plan; `more` is the option that shows what the short screen omits."""
     if with_decision:
         console.print(decision(document))
     refused = document["outcome"] == "refused"
@@ -54,7 +54,7 @@ def show_plan(
 
 
 def _summary(console: Console, document: Document, more: str) -> None:
-    """Cost, worst case and weights in a line each, guards that failed, and how much there is beyond that."""
+    """Print cost, worst case and weights in a line each, failed guards, and the amount of omitted detail."""
     unit = document["numeraire"]
     if document["legs"] or document["actions"]:
         parts = ", ".join(f"{name} {amount(part, 4)}" for name, part in document["cost"].items() if name != "total" and float(part))
@@ -105,7 +105,7 @@ def _details(console: Console, document: Document) -> None:
 
 
 def legs(document: Document, decimals: dict[str, int], most: int) -> FigureTable:
-    """The first `most` swaps of a plan."""
+    """Table of the first `most` swaps of a plan."""
     made = table("Swaps", ("#", "pool"), ("sell", "buy", "at least", "impact"))
     for number, leg in enumerate(document["legs"][:most], 1):
         sold, bought = decimals[leg["token_in"]], decimals[leg["token_out"]]
@@ -122,7 +122,7 @@ def legs(document: Document, decimals: dict[str, int], most: int) -> FigureTable
 
 
 def show_quote(console: Console, document: Document, decimals: dict[str, int]) -> None:
-    """A whole quote."""
+    """Print a whole quote."""
     console.print(legs(document, decimals, MOST_ROWS))
     if len(document["legs"]) > MOST_ROWS:
         console.print(cell(f"and {len(document['legs']) - MOST_ROWS} more swaps (all of them: --json)"))
@@ -132,7 +132,7 @@ def show_quote(console: Console, document: Document, decimals: dict[str, int]) -
 
 
 def costs(document: Document) -> FigureTable:
-    """What the plan costs, in the numeraire."""
+    """Table of the plan's cost, in the numeraire."""
     made = table(f"Cost in {document['numeraire']}", ("part",), ("amount",))
     made.show_header = False
     for name in ("fees", "impact", "skew", "gas", "approvals", "total"):
@@ -146,7 +146,7 @@ def costs(document: Document) -> FigureTable:
 
 
 def verdicts(found: list[Document], pools: dict[str, str]) -> FigureTable:
-    """Guards with what each measured and its limit."""
+    """Table of guards with their measured values and limits."""
     made = table("Guards", ("", "guard", "measured", "limit"))
     for item in found:
         mark = cell("✓", "green") if item["passed"] else cell("refused", "bold red")
@@ -160,7 +160,7 @@ def verdicts(found: list[Document], pools: dict[str, str]) -> FigureTable:
 
 
 def parameters(found: dict[str, str]) -> FigureTable:
-    """Every parameter that binds what is about to be sent."""
+    """Table of every parameter that binds the transaction."""
     made = table("Parameters", ("name", "value"))
     made.show_header = False
     for name, value in found.items():
@@ -169,12 +169,12 @@ def parameters(found: dict[str, str]) -> FigureTable:
 
 
 def signing(found: dict[str, str]) -> str:
-    """By whom and how a plan would be sent, in one sentence."""
+    """Signer and submission of a plan, in one sentence."""
     return f"Signs: {found['key']}, for {found['wallet']} on chain {found['chain']}; to {found['submission'].partition(':')[0]}"
 
 
 def show_tax(console: Console, found: Document | None) -> None:
-    """What a plan would realise; nothing without [tax]."""
+    """Print the gain that a plan would realise; nothing without [tax]."""
     if found is None or not found["disposals"]:
         return
     made = table(

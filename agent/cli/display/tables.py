@@ -1,4 +1,4 @@
-"""How documents look to people: tables that cut no figure, and the words around them."""
+"""Tables and sentences that show documents to people; no figure is ever cut."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ NARROWEST = 14
 
 @dataclass(slots=True)
 class FigureTable:
-    """Rows below a heading; no figure and no name is ever cut. Where the columns do not fit side by side, free text wraps between words,
-    then bars are left out, then each row is stacked: its first name, below it a line for each figure.
+    """Rows below a heading; no figure and no name is ever cut.
+
+    If the columns do not fit side by side, free text wraps between words, then bars are omitted, then each row is stacked: its first name,
+    below it a line for each figure.
     """
 
     heading: Text
@@ -40,7 +42,7 @@ class FigureTable:
     rows: list[tuple[tuple[Text | Bar, ...], str]] = field(default_factory=list)
 
     def add_row(self, *cells: str | Text | Bar, style: str = "") -> None:
-        """One row; cells that are missing at its end are empty."""
+        """Add a row; missing cells at its end are empty."""
         made = [cell(one) if isinstance(one, str) else one for one in cells]
         self.rows.append((tuple(made + [Text()] * (len(self.names) - len(made))), style))
 
@@ -61,7 +63,7 @@ class FigureTable:
         yield Text()
 
     def _widths(self, shown: Sequence[int], room: int) -> list[int] | None:
-        """Of each column: what it wants where there is room, else no less than it needs; None where even that is too wide."""
+        """Width of each column: as wanted if there is room, else no less than needed; None if even that is too wide."""
         least, most = zip(*(self._measure(at) for at in shown), strict=True) if shown else ((), ())
         spare = room - GAP * (len(shown) - 1) - sum(least)
         wanting = sum(most) - sum(least)
@@ -70,7 +72,7 @@ class FigureTable:
         return [low + (high - low if wanting <= spare else spare * (high - low) // wanting) for low, high in zip(least, most, strict=True)]
 
     def _measure(self, at: int) -> tuple[int, int]:
-        """Fewest and most cells of a column: a figure is one piece, free text wraps between its words."""
+        """Least and largest width of a column: a figure is one piece, free text wraps between its words."""
         head = self.names[at] if self.show_header else ""
         cells = [cells[at] for cells, _ in self.rows]
         if any(isinstance(one, Bar) for one in cells):
@@ -92,7 +94,7 @@ class FigureTable:
         return made
 
     def _stacked(self, named: Sequence[tuple[str, Text | Bar]], style: str, room: int) -> RenderResult:
-        """One row as lines: what names it first, then each figure behind what it is, or below where the line is too short."""
+        """One row as lines: its name first, then each figure behind its label, or below if the line is too short."""
         texts = [(name.strip(), one) for name, one in named if isinstance(one, Text)]
         first = next((at for at, (name, _) in enumerate(texts) if name not in ("", "#")), 0)
         title = Text(" ").join(one for _, one in texts[: first + 1] if one.plain)
@@ -125,16 +127,16 @@ def _longest_word(*texts: str) -> int:
 
 
 def table(title: str, left: Sequence[str], right: Sequence[str] = (), *, order: Sequence[str] = ()) -> FigureTable:
-    """An empty table; `left` and `right` name the columns by alignment, `order` their order (left first unless given).
+    """Create an empty table; `left` and `right` name the columns by alignment, `order` their order (left first by default).
 
-    Figures stand in `right`, in one piece each; free text and names in `left`.
+    Figures go in `right`, in one piece each; free text and names in `left`.
     """
     return FigureTable(cell(title, "bold"), tuple(order or (*left, *right)), frozenset(right))
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A sentence that matters: in a box at a terminal, one line where it is piped."""
+    """An important sentence: in a box at a terminal, one line when piped."""
 
     text: str
     title: str
@@ -155,7 +157,7 @@ def bps(value: int) -> str:
 
 
 def amount(text: str, places: int = 6) -> str:
-    """A decimal string with thousands separators, cut to `places` for reading; what is then zero has no sign."""
+    """A decimal string with thousands separators, cut to `places` for reading; zero after the cut has no sign."""
     whole, _, part = text.lstrip("-").partition(".")
     shown = part[:places].rstrip("0")
     below = text.startswith("-") and (int(whole or 0) or shown)
@@ -175,7 +177,7 @@ def brief(text: str) -> str:
 
 
 def holdings(document: Document, title: str = "Holdings") -> FigureTable:
-    """Balances, prices, weights against targets and bands."""
+    """Table of balances, prices, weights against targets and bands."""
     total = f"{money(document['total_value'])} {document['numeraire']}"
     full_bps = max((max(item["weight_bps"], item["target_bps"]) for item in document["holdings"]), default=0)
     figures = ("amount", "price", "value", "weight", "target", "band")
@@ -197,7 +199,7 @@ def holdings(document: Document, title: str = "Holdings") -> FigureTable:
 
 
 def show_status(console: Console, document: Document) -> None:
-    """A whole status."""
+    """Print a whole status."""
     if document["holdings"]:
         console.print(holdings(document))
         in_positions = [
@@ -238,7 +240,7 @@ def native(found: Document) -> str:
 
 
 def transactions(document: Document) -> FigureTable:
-    """What was sent."""
+    """Table of sent transactions."""
     made = table(
         "Transactions", ("kind", "status", "hash"), ("nonce", "block", "gas"), order=("kind", "nonce", "status", "block", "gas", "hash")
     )
@@ -256,7 +258,7 @@ def transactions(document: Document) -> FigureTable:
 
 
 def realised(document: Document, decimals: dict[str, int]) -> FigureTable:
-    """Planned against realised change of each balance."""
+    """Table of planned against realised change of each balance."""
     made = table("Planned against realised", ("token",), ("planned", "realised", "difference in base units"))
     for item in document["realised"]:
         places = decimals[item["symbol"]]
@@ -271,7 +273,7 @@ def coins(raw: str, decimals: int) -> str:
 
 
 def zone(found: Document, numeraire: str) -> FigureTable:
-    """To where each asset is brought back, beyond what it is moved, what standing off costs, and a plan on the scales."""
+    """Table of the zone: no-trade interval and trigger edges of each asset, cost of risk, and the plan's trade-off."""
     risk = f"{amount(found['risk'], 4)} {numeraire} of risk within {found['horizon_s'] / 86_400:g} d"
     made = table(f"Zone: standing off the targets costs {risk}", ("token",), ("brought back to", "moved beyond"))
     for item in found["assets"]:
@@ -286,14 +288,14 @@ def zone(found: Document, numeraire: str) -> FigureTable:
 
 
 def decision(document: Document) -> Notice:
-    """What would be done, and why."""
+    """The decision and its reason."""
     kind = document["decision"]["kind"]
     title = {"adjustliquidity": "liquidity"}.get(kind, kind)
     return Notice(document["decision"]["reason"], title, KIND_STYLES.get(kind, "white"))
 
 
 def format_trigger(found: Document) -> str:
-    """The same for people."""
+    """Describe the trigger for people."""
     parts = [f"Trigger: {found['words']}, to {found['destination']}"]
     parts += [f"bands of their own: {found['bands']}"] if found["bands"] else []
     parts += [f"only = {found['only']}: {found['only_words']}"] if found["only"] else []
@@ -302,7 +304,7 @@ def format_trigger(found: Document) -> str:
 
 
 def excluded_table(found: list[Document]) -> FigureTable:
-    """The same to be read."""
+    """Table of excluded holdings."""
     made = table("Left alone", ("asset", "why"), ("amount",), order=("asset", "amount", "why"))
     for item in found:
         made.add_row(cell(item["symbol"]), item["amount"], cell(item["why"]))
@@ -310,7 +312,7 @@ def excluded_table(found: list[Document]) -> FigureTable:
 
 
 def transfers_table(found: list[Document]) -> FigureTable:
-    """Flows, newest first."""
+    """Table of transfers, newest first."""
     made = table("Changes that the books do not explain", ("id", "what", "told"))
     for item in found:
         said = item["told"] or ("counts as loss until told" if item["counts_as_loss"] else "not told")

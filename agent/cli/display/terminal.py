@@ -1,4 +1,4 @@
-"""Ctrl-C ends every command in time: offline ones within a second with exit code 130, those that may send within seconds with 12."""
+"""Ctrl-C and output errors: offline commands end within a second with exit code 130, those that may send within seconds with 12."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import ParamSpec, TypeVar
 from agent.cli.display.output import HEADS, error_document
 from agent.errors import Interrupted, OperatorNeeded, TrimtabError
 
-# --- Stdout and stderr as they are: terminals that know ASCII alone, disks that are full, readers that are gone.
+# --- Limits of stdout and stderr: ASCII terminals, full disks, closed readers.
 
 
 UNWRITABLE = {errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG}
@@ -36,7 +36,7 @@ PLAIN = {"✓": "v", "…": ".", "–": "-", "—": "-", "→": ">", "↳": ">",
 
 
 def replace_unencodable() -> None:
-    """From now on a sign that an output does not know is written as a plainer one, never an error."""
+    """Replace characters that an output cannot encode by plainer ones, from now on."""
     codecs.register_error("trimtab-plain", _plainer)
     for stream in (sys.stdout, sys.stderr):
         if not (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf"):
@@ -50,12 +50,12 @@ def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def is_output_error(error: OSError) -> bool:
-    """Whether it is an output that takes no more, and no file that somebody named."""
+    """True if the error is of an output, and not of a named file."""
     return error.errno in UNWRITABLE and error.filename is None
 
 
 def give_up(error: OSError) -> None:
-    """Says so where stderr still takes it, and drops what is left, so that the interpreter does not stumble over it at its end."""
+    """Report the error on stderr if possible, and drop pending output, so that the interpreter's exit does not fail on it."""
     if error.errno != errno.EPIPE:
         with suppress(OSError):
             os.write(
@@ -87,17 +87,17 @@ OFFLINE: set[str] = set()
 
 
 class ProcessExit:
-    """The end of this process, once: it tells the error and leaves without the interpreter's own end, which waits for threads."""
+    """Ends this process once: reports the error and exits without the interpreter's own shutdown, which waits for threads."""
 
     def __init__(self, error: TrimtabError, tidy: bool) -> None:
-        """`tidy` ends child processes and removes temporary folders first."""
+        """Set the error; `tidy` ends child processes and removes temporary folders first."""
         self.error = error
         self._tidy = tidy
         self._once, self._telling = threading.Lock(), threading.Lock()
         self._by_command = False
 
     def now(self) -> None:
-        """Whoever comes first ends it; returns for all others."""
+        """End the process; the first caller does so, and it returns for all others."""
         if not self._once.acquire(blocking=False):
             return
         if self._telling.acquire(blocking=False):
@@ -106,7 +106,7 @@ class ProcessExit:
             shown = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""  # a spinner has hidden the cursor
             os.write(2, f"{shown}{HEADS[self.error.exit_code]}: {self.error.message}\n".encode())
         if self._tidy:
-            for output in (1, 2):  # threads that lose their processes would tell of it
+            for output in (1, 2):  # threads that lose their processes would report it
                 os.dup2(os.open(os.devnull, os.O_WRONLY), output)
             if "multiprocessing" in sys.modules:
                 for process in sys.modules["multiprocessing"].active_children():
@@ -115,7 +115,7 @@ class ProcessExit:
         os._exit(self.error.exit_code)
 
     def told(self) -> bool:
-        """Whether the command itself has still to tell of its end, and does so from here on; does not return once this tells it."""
+        """True if the command itself still has to report its end, and does so from here on; never returns once this object reports it."""
         if self._by_command:
             return False
         if not self._telling.acquire(blocking=False):
@@ -124,15 +124,15 @@ class ProcessExit:
         return True
 
     def wait_if_begun(self) -> None:
-        """What the main thread has come to no longer counts."""
+        """Block the main thread once the exit has begun: its result no longer counts."""
         if self._once.locked():
             threading.Event().wait()
 
 
 def interruptible(command: Callable[P, R]) -> Callable[P, R]:
-    """The command, which Ctrl-C ends on the spot: it moves no money, and what it has written is whole after a kill.
+    """Wrap a command that Ctrl-C ends at once: it moves no money, and its writes are atomic.
 
-    Nothing is raised where it happens to be: libraries would tell of that, or swallow it.
+    No exception is raised inside it: libraries would report or swallow it.
     """
     OFFLINE.add(command.__name__)
 
@@ -148,16 +148,16 @@ def interruptible(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def sending_exit() -> ProcessExit:
-    """The end of a command that may send."""
+    """Exit of a command that may send."""
     return ProcessExit(OperatorNeeded(SETTLED_LATER), tidy=False)
 
 
 @contextmanager
 def exit_in_time(ending: ProcessExit) -> Iterator[None]:
-    """Inside, Ctrl-C interrupts a command that may send, as ever; PATIENCE_S later, or at the next one, it ends on the spot.
+    """Let Ctrl-C interrupt a command that may send; PATIENCE_S later, or at the next Ctrl-C, the process ends at once.
 
-    A lock that the interruption left taken, or threads that wait for an endpoint, hold its end back no longer. A run hears signals
-    in its own way: there the second Ctrl-C is the first to count, and the third ends it on the spot.
+    So neither a lock left by the interruption nor threads that wait for an endpoint delay the exit. A run handles signals itself: there the
+    second Ctrl-C is the first to count, and the third ends it at once.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -172,7 +172,7 @@ def exit_in_time(ending: ProcessExit) -> Iterator[None]:
         raise KeyboardInterrupt
 
     def patience() -> Sequence[float | None]:
-        ours = presses or signal.getsignal(signal.SIGINT) is hear  # the command may be over before this thread comes to it
+        ours = presses or signal.getsignal(signal.SIGINT) is hear  # the command may be over before this thread gets here
         return (PATIENCE_S, GRACE_S) if ours else (None, RUN_PATIENCE_S, GRACE_S)
 
     with _listening(ending, hear, patience):
@@ -181,8 +181,9 @@ def exit_in_time(ending: ProcessExit) -> Iterator[None]:
 
 @contextmanager
 def _listening(ending: ProcessExit, handler: Handler, patience: Callable[[], Sequence[float | None]]) -> Iterator[None]:
-    """Ctrl-C goes to `handler`, and to a thread that ends the process after so many seconds as `patience` says for the first Ctrl-C,
-    the second, and so on (None: it does not), even where the command is over by then.
+    """Pass Ctrl-C to `handler`, and to a thread that ends the process after a delay, even if the command is over by then.
+
+    `patience` returns the seconds for the first Ctrl-C, the second, and so on (None: it does not end the process).
     """
     heard, told = os.pipe()
     os.set_blocking(told, False)
@@ -206,7 +207,7 @@ def _watch(heard: int, patience: Callable[[], Sequence[float | None]], end: Call
             end()
             return
         data = os.read(heard, 64)
-        if not data:  # the command is over, and may be followed by an end of the interpreter that waits for threads
+        if not data:  # the command is over, and the interpreter's exit may wait for threads
             os.close(heard)
             if until_s < float("inf"):
                 time.sleep(max(0.0, until_s - time.monotonic()))
