@@ -17,14 +17,14 @@ __all__ = ["DEFAULT_WORLD", "LocalChain", "LocalPool", "LocalWorld", "TokenKind"
 
 @contextmanager
 def open_eth_tester(world: LocalWorld = DEFAULT_WORLD) -> Iterator[LocalChain]:
-    """The world in this process, chain id 131277322940537; a block per transaction. Takes some seconds."""
+    """Open the world in this process, chain id 131277322940537; a block per transaction. Takes some seconds."""
     now_s = int(time.time())
     yield deploy_world(TesterNode(now_s - world.history_s, world.wallet_native_wei), world)
 
 
 @contextmanager
 def open_anvil(port: int | None = None, world: LocalWorld = DEFAULT_WORLD, **options: str | int | bool) -> Iterator[LocalChain]:
-    """The world on an anvil process, chain id 31337, which ends with the context.
+    """Open the world on an anvil process, chain id 31337, which ends with the context.
 
     `options` are anvil's flags with underscores: block_time=2, hardfork="cancun", no_cors=True. Raises ConfigError.
     """

@@ -1,4 +1,4 @@
-"""A running embedded chain: its contracts and accounts, and the verbs by which tests, demo and tools change it."""
+"""A running embedded chain: its contracts and accounts, and the methods by which tests, demo and tools change it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class LocalPool:
 
 @dataclass(frozen=True, slots=True)
 class ChainContents:
-    """What is known of the chain's contents; goes back with a snapshot. `ticks` are the ends of all positions, by pool name."""
+    """Contents of the chain, part of a snapshot. `ticks` are the ends of all positions, by pool name."""
 
     tokens: Mapping[str, Token]
     kinds: Mapping[str, TokenKind]
@@ -74,7 +74,7 @@ class ChainContents:
 
 @dataclass(frozen=True, slots=True)
 class ChainSnapshot:
-    """A remembered state of the chain together with its books."""
+    """A saved state of the chain together with its contents."""
 
     node: str
     books: ChainContents = field(repr=False)
@@ -91,7 +91,7 @@ class ChainClock:
         return self._node.now_s()
 
     def sleep(self, seconds: float) -> None:
-        """Mines a block that much later."""
+        """Mine a block that much later."""
         self._node.mine_at(self._node.now_s() + max(1, round(seconds)))
 
 
@@ -109,7 +109,7 @@ class LocalChain:
         self._contracts: dict[tuple[str, int], tuple[artifacts.Artifact, Contract]] = {}
         self.addresses: ProtocolAddresses  # set by deploy, before anyone else sees the chain
 
-    # what there is
+    # contents
 
     @property
     def url(self) -> str | None:
@@ -118,7 +118,7 @@ class LocalChain:
 
     @cached_property
     def transport(self) -> Transport:
-        """A transport of chain.rpc to this node, by the operator "local"."""
+        """Transport of chain.rpc to this node, with the operator "local"."""
         if isinstance(self.node, TesterNode):
             from agent.chain.eth_tester import EthTesterTransport
 
@@ -148,24 +148,24 @@ class LocalChain:
         return usd[token0] / usd[token1] * Fraction(10) ** (b.decimals - a.decimals)
 
     def contract(self, address: str, artifact: artifacts.Artifact) -> Contract:
-        """A web3 contract at an address; made once, because web3 takes milliseconds to make one."""
+        """A web3 contract at an address; cached, because web3 takes milliseconds to build one."""
         key = (to_checksum_address(address), id(artifact))
         if key not in self._contracts:
             self._contracts[key] = artifact, self.w3.eth.contract(address=key[0], abi=artifact.abi)
         return self._contracts[key][1]
 
     def token_contract(self, symbol: str) -> Contract:
-        """The ERC-20 of that symbol, with mint and burn where it has them."""
+        """The ERC-20 of that symbol, with mint and burn if it has them."""
         kind = self.books.kinds[symbol]
         artifact = artifacts.npm_artifact(_WETH_ARTIFACT) if kind is TokenKind.WRAPPED_NATIVE else artifacts.own_artifact(kind.value)
         return self.contract(self.tokens[symbol].address, artifact)
 
     def balance(self, symbol: str, owner: str | None = None) -> int:
-        """Base units that `owner` (the wallet unless said) holds."""
+        """Base units that `owner` (default the wallet) holds."""
         return self.balances([symbol], owner)[symbol]
 
     def balances(self, symbols: Iterable[str] | None = None, owner: str | None = None) -> dict[str, int]:
-        """The same of several tokens (all unless said), asked at once."""
+        """Balances of several tokens (default all), read at once."""
         from agent.localchain.market import balances
 
         return balances(self, self.tokens if symbols is None else symbols, owner or self.wallet.address)
@@ -173,7 +173,7 @@ class LocalChain:
     # transactions
 
     def send(self, call: Any, sender: str | None = None, value_wei: int = 0, gas: int = TX_GAS) -> HexStr:
-        """Sends a bound contract function and returns the hash of its transaction, which is mined. Raises RuntimeError when it reverts."""
+        """Send a bound contract function and return the hash of its mined transaction. Raises RuntimeError when it reverts."""
         who = sender or self.whale.address
         fees = {"gas": gas, "maxFeePerGas": 100 * 10**9, "maxPriorityFeePerGas": 10**9}
         tx_hash, succeeded = self.node.transact(call, {"from": who, "value": value_wei, **fees})
@@ -184,35 +184,35 @@ class LocalChain:
     def _why(self, call: Any, sender: str, value_wei: int) -> str:
         try:
             call.call({"from": sender, "value": value_wei, "gas": TX_GAS})
-        except Exception as error:  # whatever the node says is the reason
+        except Exception as error:  # the node's message is the reason
             return str(error)
         return "not when repeated"
 
     def deploy(self, artifact: artifacts.Artifact, *arguments: object, sender: str | None = None) -> str:
-        """Deploys a contract and returns its checksummed address."""
+        """Deploy a contract and return its checksummed address."""
         factory = self.w3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
         tx_hash = self.send(factory.constructor(*arguments), sender)
         return str(to_checksum_address(str(self.w3.eth.get_transaction_receipt(tx_hash)["contractAddress"])))
 
     def allow_whale(self, symbols: Iterable[str]) -> None:
-        """Lets the protocol contracts take these tokens of the whale, once."""
+        """Let the protocol contracts take these tokens of the whale, once."""
         at = self.addresses
         for symbol in symbols:
             for spender in (at.v2_router, at.swap_router_02, at.position_manager, at.pool_minter):
                 self.send(self.token_contract(symbol).functions.approve(spender, UINT256_MAX))
 
     def set_balance(self, symbol: str, raw: int, owner: str | None = None) -> None:
-        """Gives the wallet (or `owner`) exactly this many base units; its nonce stays. Of wrapped native only the wallet gives back."""
+        """Give the wallet (or `owner`) exactly this many base units; its nonce stays. Wrapped native can be reduced for the wallet only."""
         self.set_balances({symbol: raw}, owner)
 
     def set_balances(self, wanted: Mapping[str, int], owner: str | None = None) -> None:
-        """The same of several tokens, by symbol."""
+        """Set the balances of several tokens, by symbol."""
         from agent.localchain.market import set_balances
 
         set_balances(self, wanted, owner or self.wallet.address)
 
     def set_native(self, wei: int, owner: str | None = None) -> None:
-        """Gives the wallet (or `owner`) exactly this much native coin."""
+        """Give the wallet (or `owner`) exactly this much native coin."""
         self.node.set_native(owner or self.wallet.address, wei)
 
     # time
@@ -222,17 +222,17 @@ class LocalChain:
         return self.node.now_s()
 
     def mine(self, blocks: int = 1) -> None:
-        """Mines empty blocks."""
+        """Mine empty blocks."""
         self.node.mine(blocks)
 
     def warp(self, seconds: int, refresh_feeds: bool = True) -> None:
-        """Mines a block that much later; feeds then get a fresh round at their present price unless told not to."""
+        """Mine a block that much later; feeds then get a fresh round at their present price unless disabled."""
         self.node.mine_at(self.now_s() + seconds)
         if refresh_feeds:
             self.refresh_feeds()
 
     def refresh_feeds(self, symbols: Iterable[str] | None = None) -> None:
-        """A complete round at the current price and time for each of these feeds (all unless said)."""
+        """Write a complete round at the current price and time for each of these feeds (default all)."""
         for symbol in self.feeds if symbols is None else symbols:
             answer = round(self.books.prices_usd[symbol] * 10**FEED_DECIMALS)
             self.send(self.feed_contract(symbol).functions.push(answer))
@@ -242,48 +242,48 @@ class LocalChain:
         return self.contract(self.feeds[symbol], artifacts.own_artifact("PriceFeed"))
 
     def snapshot(self) -> ChainSnapshot:
-        """Remembers chain and books."""
+        """Save chain and contents."""
         return ChainSnapshot(self.node.snapshot(), self.books)
 
     def revert(self, mark: ChainSnapshot) -> None:
-        """Back to a mark, which can be used once."""
+        """Revert to a snapshot, which can be used once."""
         self.node.revert(mark.node)
         self.books = mark.books
 
     # the market; see the modules of the same verbs
 
     def add_token(self, symbol: str, decimals: int, price_usd: Fraction | int, kind: TokenKind = TokenKind.STANDARD) -> Token:
-        """Deploys a token with a feed at that price; the whale gets plenty."""
+        """Deploy a token with a feed at that price; the whale gets plenty."""
         from agent.localchain.deploy import add_token
 
         return add_token(self, symbol, decimals, Fraction(price_usd), kind)
 
     def add_v2_pool(self, token_a: str, token_b: str, value_usd: int) -> LocalPool:
-        """A pair at the current prices with this much USD in it, named "v2 A/B"."""
+        """Create a pair at the current prices with this much USD in it, named "v2 A/B"."""
         from agent.localchain.market import add_v2_pool
 
         return add_v2_pool(self, token_a, token_b, value_usd)
 
     def add_v3_pool(self, token_a: str, token_b: str, fee_pips: int, price: Fraction | None = None) -> LocalPool:
-        """An initialised pool without liquidity, at the current prices unless `price` (token1 per token0, base units) is given."""
+        """Create an initialised pool without liquidity, at the current prices unless `price` (token1 per token0, base units) is given."""
         from agent.localchain.market import add_v3_pool
 
         return add_v3_pool(self, token_a, token_b, fee_pips, price)
 
     def mint_position(self, pool: str, tick_lower: int, tick_upper: int, liquidity: int) -> None:
-        """Exactly this liquidity between two ticks of the pool of that name, owned by the PoolMinter."""
+        """Mint exactly this liquidity between two ticks of the pool of that name, owned by the PoolMinter."""
         from agent.localchain.market import mint_positions
 
         mint_positions(self, self.books.pool_info[pool], ((tick_lower, tick_upper, liquidity),))
 
     def move_market(self, prices_usd: Mapping[str, Fraction | int | str], twap_follows: bool = True, feeds_follow: bool = True) -> None:
-        """The world price of these tokens changes: every pool is arbitraged to it, feeds and 30 minute TWAP follow."""
+        """Change the world price of these tokens: every pool is arbitraged to it, feeds and 30 minute TWAP follow."""
         from agent.localchain.market import move_market
 
         move_market(self, {symbol: Fraction(price) for symbol, price in prices_usd.items()}, twap_follows, feeds_follow)
 
     def swap(self, pool: str, token_in: str, amount_in_raw: int) -> int:
-        """The whale trades in one pool whatever the price, feeds stay; returns base units received."""
+        """Let the whale trade in one pool at any price, while feeds stay; return base units received."""
         from agent.localchain.market import swap
 
         return swap(self, self.books.pool_info[pool], token_in, amount_in_raw)

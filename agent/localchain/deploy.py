@@ -1,4 +1,4 @@
-"""Brings the described world onto an empty node: protocol, tokens, feeds, pools, the wallet's holdings."""
+"""Deploy the described world on an empty node: protocol, tokens, feeds, pools, the wallet's holdings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_DESCRIPTOR = "0x0000000000000000000000000000000000000000"
 
 
 def deploy_world(node: LocalNode, world: LocalWorld) -> LocalChain:
-    """The world on that node, whose genesis lies `history_s` back: pools have a past, feeds are fresh, the newest block is of now."""
+    """Deploy the world on that node, whose genesis is `history_s` ago: pools have a past, feeds are fresh, the newest block is of now."""
     chain = LocalChain(node, world)
     with node.past():
         _protocol(chain)
@@ -49,7 +49,7 @@ def deploy_world(node: LocalNode, world: LocalWorld) -> LocalChain:
 
 
 def _protocol(chain: LocalChain) -> None:
-    """Uniswap V2 and V3 as on mainnet, 0.01 % tier included."""
+    """Deploy Uniswap V2 and V3 as on mainnet, 0.01 % tier included."""
     weth = chain.deploy(npm_artifact("@uniswap/v2-periphery/build/WETH9.json"))
     v2_factory = chain.deploy(npm_artifact("@uniswap/v2-core/build/UniswapV2Factory.json"), chain.whale.address)
     v2_router = chain.deploy(npm_artifact("@uniswap/v2-periphery/build/UniswapV2Router02.json"), v2_factory, weth)
@@ -77,7 +77,7 @@ def _protocol(chain: LocalChain) -> None:
 
 
 def add_token(chain: LocalChain, symbol: str, decimals: int, price_usd: Fraction, kind: TokenKind) -> Token:
-    """A token with a feed at that price; the whale gets plenty and lets the protocol take it. See LocalChain.add_token."""
+    """Deploy a token with a feed at that price; the whale gets plenty and approves the protocol. See LocalChain.add_token."""
     if symbol in chain.tokens:
         raise ValueError(f"{symbol} is already on this chain")
     wrapped = kind is TokenKind.WRAPPED_NATIVE

@@ -1,4 +1,4 @@
-"""Moves of the market of a served local chain, asked for from another terminal: pools, feeds and mean prices follow, the clock does not."""
+"""Market of a local chain: pools and positions, swaps and arbitrage, and market moves requested by another process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from agent.localchain.world import (
 )
 from agent.units import BPS, Token
 
-# --- Pools and positions of the embedded chain, made by the whale at the current prices.
+# --- Pools and positions of the embedded chain, created by the whale at the current prices.
 
 
 OBSERVATIONS = 64
@@ -86,7 +86,7 @@ def add_v2_pool(chain: LocalChain, token_a: str, token_b: str, value_usd: int) -
 def add_v3_pool(
     chain: LocalChain, token_a: str, token_b: str, fee_pips: int, price: Fraction | None = None, observations: int = OBSERVATIONS
 ) -> LocalPool:
-    """See LocalChain.add_v3_pool. A pool of the factory keeps one price observation until somebody pays for more."""
+    """See LocalChain.add_v3_pool. A factory pool keeps one price observation until someone pays for more."""
     token0, token1 = _pair(chain, token_a, token_b)
     at = chain.pool_price(token0.symbol, token1.symbol) if price is None else price
     manager = chain.contract(chain.addresses.position_manager, npm_artifact(POSITION_MANAGER))
@@ -98,7 +98,7 @@ def add_v3_pool(
 
 
 def provide_liquidity(chain: LocalChain, pool: LocalPool, value_usd: int, ranges: Sequence[LiquidityRange]) -> None:
-    """Positions of the whale worth `value_usd` in all, spread over the ranges, through the real position manager."""
+    """Provide `value_usd` in total over the ranges as positions of the whale, through the real position manager."""
     manager = chain.contract(chain.addresses.position_manager, npm_artifact(POSITION_MANAGER))
     price = chain.pool_price(pool.token0.symbol, pool.token1.symbol)
     spacing = TICK_SPACINGS[pool.fee_pips]
@@ -115,7 +115,7 @@ def provide_liquidity(chain: LocalChain, pool: LocalPool, value_usd: int, ranges
 
 
 def mint_positions(chain: LocalChain, pool: LocalPool, positions: Sequence[tuple[int, int, int]]) -> None:
-    """Exact liquidity (tick_lower, tick_upper, liquidity), owned by the PoolMinter, paid by the whale."""
+    """Mint exact liquidity (tick_lower, tick_upper, liquidity), owned by the PoolMinter, paid by the whale."""
     minter = chain.contract(chain.addresses.pool_minter, own_artifact("PoolMinter"))
     for start in range(0, len(positions), MINTS_PER_TX):
         lowers, uppers, liquidities = zip(*positions[start : start + MINTS_PER_TX], strict=True)
@@ -123,7 +123,7 @@ def mint_positions(chain: LocalChain, pool: LocalPool, positions: Sequence[tuple
     _register_ticks(chain, pool, {end for lower, upper, _ in positions for end in (lower, upper)})
 
 
-# --- Moves the market of the embedded chain: real swaps bring every pool to the new world price, then feeds and time follow.
+# --- Market moves: real swaps bring every pool to the new world price, then feeds and time follow.
 
 
 SWAP_ROUTER_02 = "@uniswap/swap-router-contracts/artifacts/contracts/SwapRouter02.sol/SwapRouter02.json"
@@ -148,7 +148,7 @@ def move_market(chain: LocalChain, prices_usd: Mapping[str, Fraction], twap_foll
 
 
 def arbitrage(chain: LocalChain, pool: LocalPool) -> None:
-    """The whale trades until the pool's marginal price, fee excluded, is the current cross price."""
+    """Trade as the whale until the pool's marginal price, fee excluded, is the current cross price."""
     target = chain.pool_price(pool.token0.symbol, pool.token1.symbol)
     if pool.version == 2:
         _arbitrage_v2(chain, pool, target)
@@ -172,7 +172,7 @@ def _arbitrage_v2(chain: LocalChain, pool: LocalPool, target: Fraction) -> None:
     reserve0, reserve1, _ = chain.contract(pool.address, npm_artifact(V2_PAIR)).functions.getReserves().call()
     sell0 = v2_input_to_reach(reserve0, reserve1, target)
     sell1 = v2_input_to_reach(reserve1, reserve0, 1 / target)
-    # A pair refuses a trade so small that it pays nothing for it.
+    # A pair refuses a trade whose output is zero.
     if sell0 > 0 and get_amount_out(sell0, reserve0, reserve1) > 0:
         _swap_v2(chain, pool.token0, pool.token1, sell0)
     elif sell1 > 0 and get_amount_out(sell1, reserve1, reserve0) > 0:
@@ -195,7 +195,7 @@ def _swap_v2(chain: LocalChain, given: Token, wanted: Token, amount_in_raw: int)
 
 
 def _swap_v3(chain: LocalChain, pool: LocalPool, given: Token, wanted: Token, amount_in_raw: int, limit_x96: int) -> None:
-    """Exact input up to a price limit: what the limit leaves over is never taken from the whale."""
+    """Swap exact input up to a price limit: the rest beyond the limit is never taken from the whale."""
     router = chain.contract(chain.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
     order = (given.address, wanted.address, pool.fee_pips, chain.whale.address, amount_in_raw, 0, limit_x96)
     chain.send(router.functions.exactInputSingle(order))
@@ -210,7 +210,7 @@ _MOVE = re.compile(r"([A-Za-z0-9._-]{1,16})=([+-][0-9]{1,3}(?:\.[0-9]{1,4})?)%")
 
 
 def parse_moves(texts: list[str]) -> dict[str, Fraction]:
-    """Factors by symbol of texts such as WBTC=+30%. Raises ConfigError."""
+    """Parse factors by symbol from texts such as WBTC=+30%. Raises ConfigError."""
     found = {}
     for text in texts:
         match = _MOVE.fullmatch(text)
@@ -222,7 +222,7 @@ def parse_moves(texts: list[str]) -> dict[str, Fraction]:
 
 
 def move_socket_path(port: int) -> Path:
-    """Where the served chain of that port listens for moves; the owner's alone."""
+    """Path of the owner-only socket on which the served chain of that port listens for moves."""
     return user_state_path("trimtab", ensure_exists=True) / f"localchain-{port}.sock"
 
 
@@ -245,7 +245,7 @@ class MarketMoveServer:
         self._path.unlink(missing_ok=True)
 
     def wait(self, seconds: float, chain: LocalChain) -> None:
-        """Until somebody asks, and then does it, or until so much time has passed."""
+        """Wait until a move is requested and carry it out, or until the time has passed."""
         if not select.select([self._socket], [], [], seconds)[0]:
             return
         line, _ = self._socket.accept()
@@ -260,7 +260,7 @@ class MarketMoveServer:
 
 
 def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
-    """Moves the market of the chain served at that port; the new prices in USD. Raises ConfigError where there is none."""
+    """Move the market of the chain served at that port; return the new prices in USD. Raises ConfigError if there is none."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
             line.settimeout(ANSWER_TIMEOUT_S)
@@ -279,8 +279,10 @@ def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
 
 
 def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, Fraction]:
-    """Moves prices from where the feeds stand; the whale trades in the pools. What V3 pools remember is written as if the new price had
-    held all along, so that means follow at once and no block lies in the future. Returns the new USD prices.
+    """Move prices from the feeds' present ones, by trades of the whale in the pools; return the new USD prices.
+
+    The observations of V3 pools are rewritten as if the new price had always held, so that TWAPs follow at once and no block is in the
+    future.
     """
     if strange := sorted(set(factors) - set(chain.feeds)):
         raise ConfigError(f"{strange[0]!r} is no token of this chain: {', '.join(chain.feeds)}")
@@ -292,13 +294,13 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
         if pool.version == 3:
             _rewrite_observations(chain, pool)
     chain.mine()
-    while (ahead := chain.now_s() - time.time()) > 0:  # each trade is a block, and blocks are a second apart at least
+    while (ahead := chain.now_s() - time.time()) > 0:  # each trade is a block, and blocks are at least a second apart
         time.sleep(ahead)
     return wanted
 
 
 def _rewrite_observations(chain: LocalChain, pool: LocalPool) -> None:
-    """Writes the pool's observations so that the tick of now is its mean over any window."""
+    """Rewrite the pool's observations so that its present tick is its mean over any window."""
     rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
     slot0 = chain.contract(pool.address, npm_artifact(V3_POOL)).functions.slot0().call()
     tick, newest, count = int(slot0[1]), int(slot0[2]), int(slot0[3])
@@ -312,7 +314,7 @@ def _rewrite_observations(chain: LocalChain, pool: LocalPool) -> None:
         rpc("anvil_setStorageAt", pool.address, hex(FIRST_OBSERVATION + at), f"0x{changed:064x}")
 
 
-# --- What an address holds of the tokens of the embedded chain: read in one request, and set by the whale.
+# --- Balances of an address: read in one request, and set by the whale.
 
 
 BALANCE_OF = "0x70a08231"

@@ -1,4 +1,4 @@
-"""The two nodes that the embedded chain runs on, eth-tester in process and anvil beside it, behind the same few verbs."""
+"""Nodes of the embedded chain: eth-tester in process and anvil beside it, behind the same interface."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from agent.artifacts import anvil_binary
 from agent.errors import ConfigError, Retryable
 from agent.localchain.world import ACCOUNT_COUNT, HD_PATH, TEST_MNEMONIC, WHALE_INDEX, dev_accounts
 
-# --- web3's way to a node on this machine: one kept connection per thread, without what the open internet asks for.
+# --- web3 provider for a node on this machine: one kept connection per thread, without proxies, cookies and redirects.
 
 
 TIMEOUT_S = 60
@@ -66,7 +66,7 @@ class LocalProvider(JSONBaseProvider):
             raise ConnectionError(f"the local node at {self.endpoint_uri} does not answer: {type(error).__name__}") from error
 
     def _line(self) -> HTTPConnection:
-        """The connection of the thread: a new one where the node has closed it or a fork came in between."""
+        """Connection of the thread: a new one after the node has closed it or a fork."""
         pid, line = getattr(self._kept, "line", (0, None))
         if line is None or pid != os.getpid():
             at = urlsplit(self.endpoint_uri)
@@ -78,7 +78,7 @@ class LocalProvider(JSONBaseProvider):
 
 
 def _readable(connection: socket.socket) -> bool:
-    """Between two requests that means: closed by the node."""
+    """True if there is data to read; between two requests that means: closed by the node."""
     watch = select.poll()
     watch.register(connection, select.POLLIN)
     return bool(watch.poll(0))
@@ -94,7 +94,7 @@ _TRIES, _PAUSE_S = 50, 0.02
 
 
 class LocalNode(Protocol):
-    """What the embedded chain needs of a node, beyond web3."""
+    """Interface of a node to the embedded chain, beyond web3."""
 
     @property
     def w3(self) -> Web3:
@@ -107,11 +107,11 @@ class LocalNode(Protocol):
         ...
 
     def ask(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
-        """Results of JSON-RPC reads as on the wire, in their order, by one request. Raises RuntimeError with the node's words."""
+        """Results of JSON-RPC reads as on the wire, in their order, by one request. Raises RuntimeError with the node's message."""
         ...
 
     def transact(self, call: Any, fields: Mapping[str, Any]) -> tuple[HexStr, bool]:
-        """Sends a bound contract function with these fields of a transaction: its hash, and whether it succeeded, once it is mined."""
+        """Send a bound contract function with these transaction fields; return its hash, and True if it succeeded, once it is mined."""
         ...
 
     def now_s(self) -> int:
@@ -119,32 +119,32 @@ class LocalNode(Protocol):
         ...
 
     def mine(self, blocks: int) -> None:
-        """Mines empty blocks."""
+        """Mine empty blocks."""
         ...
 
     def mine_at(self, timestamp_s: int) -> None:
-        """Mines an empty block with that timestamp, later than the newest one's."""
+        """Mine an empty block with that timestamp, later than the newest one's."""
         ...
 
     def past(self) -> Any:
-        """Context in which blocks follow a second apart from the newest one, whatever the wall clock says."""
+        """Context in which blocks follow a second apart from the newest one, independent of the wall clock."""
         ...
 
     def snapshot(self) -> str:
-        """Remembers the state."""
+        """Save the state."""
         ...
 
     def revert(self, snapshot: str) -> None:
-        """Back to a remembered state, which is then forgotten."""
+        """Revert to a saved state, which is then deleted."""
         ...
 
     def set_native(self, address: str, wei: int) -> None:
-        """Gives an address exactly this much native coin."""
+        """Give an address exactly this much native coin."""
         ...
 
 
 def _plain_web3(provider: Any) -> Web3:
-    """Web3 that asks what it is told to ask: no chain id before each call, no names, no CCIP-read (facts.md)."""
+    """Web3 without extra requests: no chain id before each call, no names, no CCIP-read (facts.md)."""
     provider.global_ccip_read_enabled = False
     w3 = Web3(provider)
     # Resolving names is called name_to_address in web3 6, ens_name_to_address in web3 7.
@@ -155,7 +155,7 @@ def _plain_web3(provider: Any) -> Web3:
 
 
 class AnvilNode:
-    """An anvil process, by its HTTP address."""
+    """An anvil process, reached at its HTTP address."""
 
     def __init__(self, url: str) -> None:
         self.provider = LocalProvider(url)
@@ -163,14 +163,14 @@ class AnvilNode:
         self.url: str | None = url
 
     def rpc(self, method: str, *params: object) -> Any:
-        """One JSON-RPC call, anvil's own methods included. Raises RuntimeError with the node's words."""
+        """Make one JSON-RPC call, anvil's own methods included. Raises RuntimeError with the node's message."""
         answer = self.w3.provider.make_request(cast("RPCEndpoint", method), list(params))
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']}")
         return answer["result"]
 
     def ask(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
-        """See Node."""
+        """See LocalNode."""
         answers = self.provider.batch(calls) if calls else []
         for answer in answers:
             if "error" in answer:
@@ -178,7 +178,7 @@ class AnvilNode:
         return [answer["result"] for answer in answers]
 
     def transact(self, call: Any, fields: Mapping[str, Any]) -> tuple[HexStr, bool]:
-        """See Node. What web3 makes of a call goes on the wire by itself: web3's own way there and back costs twice the call."""
+        """See LocalNode. The request is sent directly, since web3's own path costs twice the call."""
         built = call.build_transaction({**fields, "chainId": self._chain_id})
         if not built.get("to"):
             built.pop("to", None)
@@ -195,17 +195,17 @@ class AnvilNode:
         return self.w3.eth.chain_id
 
     def now_s(self) -> int:
-        """See Node."""
+        """See LocalNode."""
         return int(self.rpc("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
 
     def mine(self, blocks: int) -> None:
-        """See Node."""
+        """See LocalNode."""
         self.rpc("anvil_mine", hex(blocks))
 
     def mine_at(self, timestamp_s: int) -> None:
-        """See Node. Blocks that anvil mines meanwhile may reach that time: then the next one follows them.
+        """See LocalNode. If anvil mines blocks meanwhile and reaches that time, the next block follows them.
 
-        anvil counts a block's time before others can read the block, so that what it refuses now may be right a moment later.
+        anvil counts a block's time before others can read the block, so a time that it refuses now may be valid a moment later.
         """
         for left in reversed(range(_TRIES)):
             wanted_s = max(timestamp_s, self.now_s() + 1)
@@ -220,7 +220,7 @@ class AnvilNode:
 
     @contextmanager
     def past(self) -> Iterator[None]:
-        """See Node."""
+        """See LocalNode."""
         self.rpc("anvil_setBlockTimestampInterval", 1)
         try:
             yield
@@ -228,28 +228,28 @@ class AnvilNode:
             self.rpc("anvil_removeBlockTimestampInterval")
 
     def snapshot(self) -> str:
-        """See Node."""
+        """See LocalNode."""
         return str(self.rpc("evm_snapshot"))
 
     def revert(self, snapshot: str) -> None:
-        """See Node."""
+        """See LocalNode."""
         if not self.rpc("evm_revert", snapshot):
             raise RuntimeError(f"anvil knows no snapshot {snapshot}")
 
     def set_native(self, address: str, wei: int) -> None:
-        """See Node."""
+        """See LocalNode."""
         self.rpc("anvil_setBalance", address, hex(wei))
 
 
 def _least_gas(state: Any, transaction: Any) -> int:
-    """Gas limit under which a transaction succeeds, as nodes estimate it: from what it burns, upwards, to 1.5 %.
+    """Gas limit under which a transaction succeeds, as nodes estimate it: from its consumption upwards, to 1.5 %.
 
-    py-evm's own estimator halves the block's whole limit, a dozen executions where two or three do.
+    py-evm's own estimator bisects the block's whole limit, a dozen executions instead of two or three.
     """
     from eth.vm.spoof import SpoofTransaction
 
     def left(limit: int) -> int | None:
-        """Gas left over; None when it does not suffice. Raises the error of an execution under the highest limit."""
+        """Gas left over; None if it does not suffice. Raises the error of an execution under the highest limit."""
         before = state.snapshot()
         try:
             computation = state.apply_transaction(SpoofTransaction(transaction, gas=limit, gas_price=0))
@@ -261,7 +261,7 @@ def _least_gas(state: Any, transaction: Any) -> int:
 
     enough = int(state.gas_limit)
     too_little = enough - (left(enough) or 0) - 1
-    # What it burns does where no call inside is given a share (EIP-150) of what is left; else a little more does.
+    # Its consumption suffices unless an inner call gets a share of the rest (EIP-150); then a little more does.
     tries = [too_little + 1, too_little * 64 // 63 + 2_300]
     while (enough - too_little - 1) * 1_000 > 15 * enough:
         limit = min(tries.pop(0) if tries else (enough + too_little) // 2, enough - 1)
@@ -299,7 +299,7 @@ class TesterNode:
         self.url: str | None = None
 
     def ask(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
-        """See Node."""
+        """See LocalNode."""
         from agent.chain.eth_tester import EthTesterTransport
         from agent.chain.wire import RpcFault
 
@@ -310,27 +310,27 @@ class TesterNode:
         return answers
 
     def transact(self, call: Any, fields: Mapping[str, Any]) -> tuple[HexStr, bool]:
-        """See Node."""
+        """See LocalNode."""
         tx_hash = call.transact(dict(fields))
         return Web3.to_hex(tx_hash), self.w3.eth.get_transaction_receipt(tx_hash)["status"] == 1
 
     def now_s(self) -> int:
-        """See Node."""
+        """See LocalNode."""
         return int(self.tester.get_block_by_number("latest")["timestamp"])
 
     def mine(self, blocks: int) -> None:
-        """See Node."""
+        """See LocalNode."""
         self.tester.mine_blocks(blocks)
 
     def mine_at(self, timestamp_s: int) -> None:
-        """See Node."""
+        """See LocalNode."""
         chain = self.tester.backend.chain
         chain.header = chain.header.copy(timestamp=timestamp_s)
         self.tester.mine_blocks(1)
 
     @contextmanager
     def past(self) -> Iterator[None]:
-        """See Node. py-evm dates every block by the wall clock, so the date is set again after each block."""
+        """See LocalNode. py-evm dates every block by the wall clock, so the date is set again after each block."""
         chain = self.tester.backend.chain
         build = chain.create_header_from_parent
 
@@ -345,15 +345,15 @@ class TesterNode:
             del chain.create_header_from_parent
 
     def snapshot(self) -> str:
-        """See Node."""
+        """See LocalNode."""
         return str(self.tester.take_snapshot())
 
     def revert(self, snapshot: str) -> None:
-        """See Node."""
+        """See LocalNode."""
         self.tester.revert_to_snapshot(int(snapshot))
 
     def set_native(self, address: str, wei: int) -> None:
-        """See Node. eth-tester has no call for this: the state under the pending block is replaced, then two blocks mined.
+        """See LocalNode. eth-tester has no call for this: the state under the pending block is replaced, then two blocks are mined.
 
         The second block makes the newest one repeatable, which eth-tester's revert needs.
         """
@@ -367,19 +367,19 @@ class TesterNode:
         self.tester.mine_blocks(2)
 
 
-# --- Starts anvil on a port and makes sure that it ends with the process that started it.
+# --- Start of anvil on a port; it ends with the process that started it.
 
 
 CHAIN_ID = 31337
 READY_WITHIN_S = 30
 STATES_KEPT = 512
 """Blocks whose state can still be read. Without a number anvil writes older ones, megabytes each, to the home folder for ever."""
-# The shell holds anvil and waits for the end of our pipe, which comes even when this process is killed outright.
+# The shell keeps anvil and waits for the end of our pipe, which comes even when this process is killed.
 _KEEPER = '"$0" "$@" </dev/null & child=$!; exec >/dev/null 2>&1; trap "" INT HUP; cat; kill -KILL $child; wait $child'
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nothing listens on right now."""
+    """A TCP port of this machine that is free right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -387,10 +387,10 @@ def free_port() -> int:
 
 @contextmanager
 def run_anvil(port: int | None = None, flags: Sequence[str] = (), genesis_s: int | None = None) -> Iterator[str]:
-    """A running anvil with the test accounts; yields its URL. `flags` are passed on (such as --fork-url URL).
+    """Run anvil with the test accounts; yield its URL. `flags` are passed on (such as --fork-url URL).
 
-    Ends with the context, and with this process however that ends. Raises ConfigError when the port is taken or a
-    flag is wrong, Retryable when it does not answer in time.
+    Ends with the context, and with this process however that ends. Raises ConfigError when the port is taken or a flag is wrong, Retryable
+    when it does not answer in time.
     """
     chosen = free_port() if port is None else port
     url = f"http://127.0.0.1:{chosen}"
@@ -438,7 +438,7 @@ def _await_ready(keeper: subprocess.Popen[str], url: str, born_s: int | None) ->
 
 
 def _genesis(url: str) -> int | None:
-    """Timestamp of block 0; None while nothing answers."""
+    """Timestamp of block 0; None while there is no answer."""
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_getBlockByNumber", "params": ["0x0", False]}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 always http on loopback
     try:

@@ -1,4 +1,4 @@
-"""Runs the embedded chain on anvil until it is told to stop: `trimtab localchain`."""
+"""Serve the embedded chain on anvil until stopped: `trimtab localchain`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ HEARTBEAT_S = 10
 
 
 def serve(port: int, write_config: Path | None = None, on_ready: Callable[[LocalChain], None] | None = None) -> None:
-    """Starts anvil on `port`, deploys the world, writes its trimtab.toml, then stays until SIGINT or SIGTERM.
+    """Start anvil on `port`, deploy the world, write its trimtab.toml, then run until SIGINT or SIGTERM.
 
-    The file appears whole, and only when everything is ready: whoever sees it can use it. Raises ConfigError when
-    the port is taken. Call from the main thread.
+    The file is written atomically, once everything is ready. Raises ConfigError when the port is taken. Call from the main thread.
     """
     from agent.localchain import open_anvil
 
@@ -31,7 +30,7 @@ def serve(port: int, write_config: Path | None = None, on_ready: Callable[[Local
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         told.set()
-        # During deployment too the way out is through the contexts, which end anvil.
+        # During deployment too, exit through the contexts, which end anvil.
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -61,7 +60,7 @@ def _beat(chain: LocalChain) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces the file in one step; mode 0600, since a config may hold secrets."""
+    """Replace the file in one step; mode 0600, since a config may hold secrets."""
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

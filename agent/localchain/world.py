@@ -1,4 +1,4 @@
-"""The world of the embedded chain in data: tokens, seeded prices, pools with their ranges of liquidity, what the wallet holds."""
+"""Data of the embedded chain: tokens, seeded prices, pools with their liquidity ranges, the wallet's holdings, its config."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TokenKind(Enum):
-    """Which contract a token is."""
+    """Contract of a token."""
 
     WRAPPED_NATIVE = "WETH9"
     STANDARD = "TestToken"
@@ -26,7 +26,7 @@ class TokenKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TokenSpec:
-    """A token: seeded USD price per whole coin, share of the portfolio as the config writes it, what the wallet holds in base units."""
+    """A token: seeded USD price per whole coin, portfolio share in the config's notation, the wallet's holding in base units."""
 
     symbol: str
     decimals: int
@@ -40,8 +40,8 @@ class TokenSpec:
 class LiquidityRange:
     """Liquidity between two relative distances from the seeded price, in bps (None: to the end of the ticks).
 
-    `share_bps` is the part of the pool's value that lies in this range. Ranges overlap, so that ticks are many; a
-    range that does not hold the price is one-sided, as a limit order is.
+    `share_bps` is the part of the pool's value in this range. Ranges overlap, to have many ticks; a range that does not contain the price
+    is one-sided, like a limit order.
     """
 
     from_bps: int | None
@@ -65,7 +65,7 @@ class V2Spec:
 
 @dataclass(frozen=True, slots=True)
 class V3Spec:
-    """A Uniswap V3 pool: fee in pips, USD in it, and the ranges it lies in."""
+    """A Uniswap V3 pool: fee in pips, USD in it, and its liquidity ranges."""
 
     token_a: str
     token_b: str
@@ -84,7 +84,7 @@ PoolSpec = V2Spec | V3Spec
 
 @dataclass(frozen=True, slots=True)
 class LocalWorld:
-    """Everything that is deployed, in order. `history_s` is how long the pools have traded before the present."""
+    """Everything that is deployed, in order. `history_s` is the age of the pools."""
 
     tokens: tuple[TokenSpec, ...]
     pools: tuple[PoolSpec, ...]
@@ -93,7 +93,7 @@ class LocalWorld:
     history_s: int = 3 * 3600
 
     def token(self, symbol: str) -> TokenSpec:
-        """The token of that symbol; KeyError when there is none."""
+        """The token of that symbol. Raises KeyError if there is none."""
         for spec in self.tokens:
             if spec.symbol == symbol:
                 return spec
@@ -195,9 +195,9 @@ def range_ticks(price: Fraction, part: LiquidityRange, spacing: int) -> tuple[in
 
 
 def position_amounts(price: Fraction, tick_lower: int, tick_upper: int, value1_raw: float) -> PositionAmounts:
-    """Amounts worth `value1_raw` base units of token1 in all (LiquidityAmounts.getAmountsForLiquidity).
+    """Amounts of total value `value1_raw` base units of token1 (LiquidityAmounts.getAmountsForLiquidity).
 
-    Floats: this is how much a made-up provider brings, the contract decides the liquidity.
+    In floats: they are only the amounts of a fictional provider; the contract decides the liquidity.
     """
     low, high, now = 1.0001 ** (tick_lower / 2), 1.0001 ** (tick_upper / 2), sqrt(float(price))
     inside = min(max(now, low), high)
@@ -232,7 +232,7 @@ def v2_input_to_reach(reserve_in: int, reserve_out: int, price: Fraction, fee_pi
     return low
 
 
-# --- The development accounts that every local node knows, derived from the well-known test mnemonic.
+# --- Development accounts of every local node, derived from the well-known test mnemonic.
 
 
 TEST_MNEMONIC = "test test test test test test test test test test test junk"

@@ -1,1 +1,1 @@
-"""What a long run tells the world about itself: log lines, metrics, health, heartbeat, and its own watch."""
+"""Observability of a long run: log lines, metrics, health, heartbeat, watchdog, and alerts."""

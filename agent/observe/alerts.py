@@ -1,4 +1,4 @@
-"""Which alerts are told now: each key once, not again within its cooldown, not in quiet hours; what passed untold is dropped."""
+"""Alert rules: which alerts are due now, by cooldown, repeat and quiet hours. Pure."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _APOSTROPHE = re.compile(r"(?<=[a-z])'(?=s\b)")
 
 
 def sanitize_text(text: str) -> str:
-    """The text with harmless characters only, in one line, cut where it is long; a genitive loses its apostrophe."""
+    """The text with harmless characters only, in one line, cut to a length; an English genitive loses its apostrophe."""
     found = " ".join(_FOREIGN.sub("?", _APOSTROPHE.sub("", text)).split()).replace("://", ": ")
     return found if len(found) <= LONGEST_TEXT else found[: LONGEST_TEXT - 3] + "..."
 
 
 @dataclass(frozen=True, slots=True)
 class QuietHours:
-    """Hours of the day, in minutes of a time zone, in which nothing is told but what is urgent; they may pass midnight."""
+    """Quiet hours, in minutes of a time zone, during which only urgent alerts are sent; they may pass midnight."""
 
     begin_min: int
     end_min: int
     zone: ZoneInfo
 
     def until_s(self, now_s: int) -> int | None:
-        """When the quiet hours end that `now_s` is in, Unix seconds; None outside of them. Daylight saving is the zone's."""
+        """End of the quiet hours that contain `now_s`, Unix seconds; None outside of them. Daylight saving is the zone's."""
         now = datetime.fromtimestamp(now_s, UTC).astimezone(self.zone)
         minute = now.hour * 60 + now.minute
         inside = self.begin_min <= minute < self.end_min
@@ -46,7 +46,7 @@ class QuietHours:
 
 @dataclass(frozen=True, slots=True)
 class AlertRules:
-    """What is told, when not, and how often: `cooldowns` in seconds by kind, `repeat_s` for what lasts, None for never again."""
+    """Rules of sending: `kinds` to send, `cooldowns` in seconds by kind, `repeat_s` for lasting conditions (None: never again)."""
 
     kinds: frozenset[AlertKind]
     cooldown_s: int
@@ -56,8 +56,8 @@ class AlertRules:
     urgent: frozenset[AlertKind] = frozenset()
 
     def due_s(self, state: AlertState, now_s: int) -> int:
-        """From when on it may be told: after its cooldown, and after quiet hours unless it is urgent."""
-        told_s = None if state.told_s is None else min(state.told_s, now_s)  # a clock that was set back silences nothing for long
+        """Earliest time to send it: after its cooldown, and after quiet hours unless it is urgent."""
+        told_s = None if state.told_s is None else min(state.told_s, now_s)  # a clock that was set back must not silence alerts for long
         at_s = now_s if told_s is None else max(now_s, told_s + self.cooldowns.get(state.kind, self.cooldown_s))
         until_s = None if self.quiet is None or state.kind in self.urgent else self.quiet.until_s(at_s)
         return at_s if until_s is None else until_s
@@ -65,7 +65,7 @@ class AlertRules:
 
 @dataclass(frozen=True, slots=True)
 class AlertDecision:
-    """`changed` states, and of these the ones to tell now, with the text to tell, in the order in which they were raised."""
+    """`changed` states, and of these the ones to send now, with their text, in the order in which they were raised."""
 
     changed: tuple[AlertState, ...]
     told: tuple[AlertState, ...]
@@ -74,8 +74,10 @@ class AlertDecision:
 def decide_alerts(
     states: Sequence[AlertState], alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, rules: AlertRules
 ) -> AlertDecision:
-    """What a look's alerts make of what is known. Of the kinds in `judged` the look knows all that lasts: what it does not hand in
-    is over, and is dropped where it was not told yet. Pure; the same states and alerts give the same answer.
+    """Decide which alerts of a cycle to send now, and the new states.
+
+    Of the kinds in `judged` the cycle reports every lasting condition: one that it does not report is over, and is dropped if it was not
+    sent yet. Pure; the same states and alerts give the same answer.
     """
     found = {state.key: state for state in states}
     lasts = set()
@@ -84,7 +86,7 @@ def decide_alerts(
             before = found.get(alert.key) or AlertState(alert.key, alert.kind, "", now_s)
             after = _lasting(before, alert, now_s, rules) if alert.lasting else _happened(before, alert, now_s)
             if after.untold and not before.untold:
-                found.pop(alert.key, None)  # it is told after what was raised before it
+                found.pop(alert.key, None)  # it is sent after alerts raised before it
             found[alert.key] = after
             lasts |= {alert.key} if alert.lasting else set()
     for key, state in found.items():

@@ -1,4 +1,4 @@
-"""How the run does, as others may ask: healthy or why not, ready or why not."""
+"""Health of a run: state, heartbeat, watchdog, and systemd notifications."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ MAX_MISSED_CYCLES = 3
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What is known of the run. Times are of a clock that only goes forward, in seconds.
+    """State of the run. Times are of a monotonic clock, in seconds.
 
-    `trouble` is why the last look was no good, empty where it was; `hung` what the watch says. `good_at` is None before the
-    first good look.
+    `trouble` is the problem of the last cycle, empty if it was good; `hung` the watchdog's report. `good_at` is None before the first good
+    cycle.
     """
 
     started_at: float
@@ -39,7 +39,7 @@ class RunState:
 
 
 class RunHealth:
-    """Written by the run, read by whoever asks."""
+    """Health of the run: written by the run, read by other threads."""
 
     def __init__(self, interval_s: float, now: Callable[[], float] = time.monotonic) -> None:
         self._interval_s = interval_s
@@ -49,28 +49,28 @@ class RunHealth:
 
     @property
     def state(self) -> RunState:
-        """As it stands."""
+        """The present state."""
         with self._lock:
             return self._state
 
     def looked(self, trouble: str, paused: str) -> None:
-        """One look is over: good where `trouble` is empty; `paused` is the kill switch's reason, empty where it is off."""
+        """Record the end of a cycle: good if `trouble` is empty; `paused` is the kill switch's reason, empty if it is off."""
         with self._lock:
             good_at = self._state.good_at if trouble else self._now()
             self._state = replace(self._state, good_at=good_at, looks=self._state.looks + 1, trouble=trouble, paused=paused)
 
     def hangs(self, why: str) -> None:
-        """A look hangs."""
+        """Record that a cycle hangs."""
         with self._lock:
             self._state = replace(self._state, hung=why)
 
     def stops(self) -> None:
-        """The run ends in order."""
+        """Record that the run ends normally."""
         with self._lock:
             self._state = replace(self._state, stopping=True)
 
     def unhealthy_reason(self) -> list[str]:
-        """Why the run is not healthy; empty where it is. A pause is the owner's wish and no illness."""
+        """Reasons why the run is unhealthy; empty if it is healthy. A pause is intended and not one of them."""
         state = self.state
         found = [f"it hangs: {state.hung}"] if state.hung else []
         if state.trouble:
@@ -78,14 +78,14 @@ class RunHealth:
         return [*found, silence] if (silence := self.silence()) else found
 
     def silence(self) -> str:
-        """For how long no look was good, where that is too long; empty where it is not."""
+        """Time since the last good cycle as text, if that is too long; else empty."""
         state = self.state
         since_s = self._now() - (state.started_at if state.good_at is None else state.good_at)
         late_s = MAX_MISSED_CYCLES * self._interval_s + 60
         return f"no good look for {since_s:.0f} s, longer than {late_s:.0f} s" if since_s > late_s else ""
 
     def not_ready_reason(self) -> list[str]:
-        """Why nothing would be traded now, as far as that is known before a plan: red, paused, stopping, or no look yet."""
+        """Reasons why no trade would happen now, as far as known before a plan: unhealthy, paused, stopping, or no cycle yet."""
         state = self.state
         found = self.unhealthy_reason()
         if state.good_at is None:
@@ -97,13 +97,13 @@ class RunHealth:
         return found
 
     def document(self, reasons: list[str]) -> Document:
-        """What an endpoint answers."""
+        """Answer of a health endpoint."""
         state = self.state
         age_s = None if state.good_at is None else round(self._now() - state.good_at, 1)
         return {"ok": not reasons, "reasons": reasons, "looks": state.looks, "last_good_look_s": age_s, "paused": bool(state.paused)}
 
 
-# --- A sign of life to a dead man's switch elsewhere: one request after each healthy look, which harms nothing when it fails.
+# --- Heartbeat to an external dead man's switch: one request after each healthy cycle; a failure is harmless.
 
 
 Method = Literal["GET", "POST"]
@@ -111,7 +111,7 @@ TIMEOUT_S = 5.0
 
 
 class Heartbeat:
-    """Sends from a thread of its own, one at a time: who listens slowly holds up no look. The URL is a secret (T18)."""
+    """Sends heartbeats from its own thread, one at a time, so that a slow server delays no cycle. The URL is a secret (T18)."""
 
     def __init__(self, url: str, method: Method, failed: Callable[[str], None], timeout_s: float = TIMEOUT_S) -> None:
         self._url = url
@@ -126,7 +126,7 @@ class Heartbeat:
         return "Heartbeat(hidden)"
 
     def beat(self) -> None:
-        """Sends one, unless the last one is still on its way: that one is told as failed."""
+        """Send one, unless the last one is still being sent: that one then counts as failed."""
         if not self._busy.acquire(blocking=False):
             self._failed("the last heartbeat is still on its way")
             return
@@ -134,7 +134,7 @@ class Heartbeat:
         self._thread.start()
 
     def settle(self, within_s: float = TIMEOUT_S) -> None:
-        """Waits until the last one has left or failed."""
+        """Wait until the last one was sent or failed."""
         if self._thread is not None:
             self._thread.join(within_s)
 
@@ -147,13 +147,13 @@ class Heartbeat:
             self._failed(why)
 
     def _asked(self) -> str:
-        """Why it failed, without the URL and without what anybody answered; empty where it did not."""
+        """Reason of the failure, without the URL and the server's answer; empty on success."""
         try:
             with requests.request(self._method, self._url, timeout=self._timeout_s, allow_redirects=False, stream=True) as answer:
                 code = answer.status_code
         except requests.RequestException as error:
             return f"{self._host}: {type(error).__name__}"
-        except Exception as error:  # urllib3 and idna raise their own on odd addresses; a heartbeat ends no run
+        except Exception as error:  # urllib3 and idna raise their own errors on odd addresses; a heartbeat must not end a run
             return type(error).__name__
         return "" if code < 300 else f"{self._host}: HTTP {code}"
 
@@ -165,7 +165,7 @@ def _host(url: str) -> str:
         return "no host"
 
 
-# --- Watches the run from a thread of its own: a look that hangs is named and the process ends, never in the middle of a broadcast.
+# --- Watchdog thread: names a hanging cycle and ends the process, never in the middle of a broadcast.
 
 
 SENDING_STAGE = "before:send"
@@ -174,13 +174,13 @@ LONGEST_PERIOD_S = 5.0
 
 
 class Watchdog:
-    """Hears signs of life. `now` is a clock that only goes forward, in seconds; `bound_s` how long a silence may last.
+    """Watches for signs of life. `now` is a monotonic clock, in seconds; `bound_s` the longest silence.
 
-    Every event of a step is a sign of life, each piece of a rest too.
+    Every event of a step is a sign of life, and so is each part of a pause.
     """
 
     def __init__(self, bound_s: float, now: Callable[[], float] = time.monotonic, period_s: float | None = None) -> None:
-        """`period_s` is how often the thread looks at least."""
+        """Set the bounds; `period_s` is the longest interval between checks."""
         self._bound_s = bound_s
         self._now = now
         self._period_s = min(LONGEST_PERIOD_S, bound_s / 4, period_s or LONGEST_PERIOD_S)
@@ -190,12 +190,12 @@ class Watchdog:
         self._stage, self._at = "starting", now()
 
     def beat(self, stage: str) -> None:
-        """A sign of life, and what comes next."""
+        """Record a sign of life, and the next stage."""
         self._stage, self._at = stage, self._now()
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """While inside a person is waited for, as long as he likes."""
+        """Allow any silence while inside: a user is being asked."""
         self._asking = True
         try:
             yield
@@ -204,7 +204,7 @@ class Watchdog:
             self.beat("answered")
 
     def hangs(self) -> str | None:
-        """What hangs since when, in words; None while all is well, a person is asked, or bytes are on their way to a node."""
+        """Description of a hang; None while there is none, a user is asked, or bytes are being sent to a node."""
         stage, silent_s = self._stage, self._now() - self._at
         if self._asking or stage == SENDING_STAGE or silent_s <= self._bound_s:
             return None
@@ -212,7 +212,7 @@ class Watchdog:
 
     @contextmanager
     def watching(self, hung: Callable[[str], None], alive: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """The thread runs while inside. It calls `alive` at each turn, and `hung` once, with the words for what hangs."""
+        """Run the thread while inside. It calls `alive` at each check, and `hung` once, with the description of a hang."""
         self._watched = threading.current_thread().ident
         thread = threading.Thread(target=self._run, args=(hung, alive), name="trimtab watch", daemon=True)
         thread.start()
@@ -231,7 +231,7 @@ class Watchdog:
             alive()
 
     def _place(self) -> str:
-        """Where the watched thread stands: functions and lines, no values."""
+        """Position of the watched thread: functions and lines, no values."""
         frame = sys._current_frames().get(self._watched or 0)
         if frame is None:
             return "no place that can be told"
@@ -242,11 +242,11 @@ class Watchdog:
         )
 
 
-# --- Tells systemd how the run does (sd_notify(3)): ready, alive, stopping, and one line of status.
+# --- systemd notifications (sd_notify(3)): ready, alive, stopping, and one line of status.
 
 
 class SystemdNotifier:
-    """Silent where no service manager listens. A message that cannot be sent is dropped: it never harms the run."""
+    """Notifies systemd; silent without a service manager. A message that cannot be sent is dropped: it never harms the run."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         found = os.environ if environment is None else environment
@@ -254,19 +254,19 @@ class SystemdNotifier:
         self.watchdog_s = _watchdog_s(found)
 
     def ready(self) -> None:
-        """The first look is done."""
+        """Report that the first cycle is done."""
         self._send("READY=1")
 
     def alive(self) -> None:
-        """Feeds the watchdog of the unit."""
+        """Feed the watchdog of the unit."""
         self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """The run ends in order."""
+        """Report that the run ends normally."""
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """One line that `systemctl status` shows."""
+        """Set the line that `systemctl status` shows."""
         self._send("STATUS=" + text.encode("ascii", "replace").decode().replace("\n", " ")[:200])
 
     def _send(self, message: str) -> None:
@@ -282,7 +282,7 @@ class SystemdNotifier:
 
 
 def _watchdog_s(found: Mapping[str, str]) -> float | None:
-    """How often the unit wants to hear of us, in seconds: half of its WatchdogSec; None where it does not want to."""
+    """Interval of watchdog messages, in seconds: half of the unit's WatchdogSec; None if it has none."""
     text, pid = found.get("WATCHDOG_USEC", ""), found.get("WATCHDOG_PID", "")
     if not text.isdecimal() or int(text) == 0 or (pid and pid != str(os.getpid())):
         return None

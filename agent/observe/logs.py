@@ -1,4 +1,4 @@
-"""Log lines with fields, as JSON or as text; secrets are taken out of every line, whoever logs it (T18)."""
+"""Structured logging as JSON or text; secrets are redacted from every line, libraries' lines included (T18)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FIELDS = "fields"
 
 
 class Redactor:
-    """Takes known secrets out of text: whole URLs, and their paths, queries and passwords by themselves."""
+    """Removes known secrets from text: whole URLs, and their paths, queries and passwords alone."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         found = {piece for secret in secrets for piece in (secret, *_pieces(secret)) if len(piece) >= SHORTEST_SECRET}
@@ -30,7 +30,7 @@ class Redactor:
         return f"Redactor({len(self._secrets)} secrets)"
 
     def clean(self, text: str) -> str:
-        """The text without them."""
+        """The text without secrets."""
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
         return text
@@ -48,7 +48,7 @@ def _pieces(secret: str) -> list[str]:
 
 
 class LineFormatter(logging.Formatter):
-    """One record, one line, in ASCII: nothing that is logged writes on a terminal or splits a line (T17)."""
+    """One record as one ASCII line: no logged text controls a terminal or splits a line (T17)."""
 
     def __init__(self, style: Format, redactor: Redactor) -> None:
         super().__init__()
@@ -75,28 +75,28 @@ class LineFormatter(logging.Formatter):
 
 
 class Log:
-    """Writes events with fields; the one way in which a run logs."""
+    """Writes events with fields; the only logger of a run."""
 
     def __init__(self, name: str = ROOT) -> None:
         self._logger = logging.getLogger(name)
 
     def info(self, event: str, **fields: object) -> None:
-        """What happens when all is well."""
+        """Log a normal event."""
         self._logger.info(event, extra={_FIELDS: fields})
 
     def warning(self, event: str, **fields: object) -> None:
-        """What the owner should know of; the run goes on."""
+        """Log an event that the owner should know of; the run continues."""
         self._logger.warning(event, extra={_FIELDS: fields})
 
     def error(self, event: str, **fields: object) -> None:
-        """What ends the run, or needs a person."""
+        """Log an event that ends the run, or needs an operator."""
         self._logger.error(event, extra={_FIELDS: fields})
 
 
 def configure(style: Format | None, secrets: Iterable[str] = (), stream: TextIO | None = None) -> Log:
-    """Sends all log lines of this process to `stream` (stderr unless said) in one form; None writes none.
+    """Send all log lines of this process to `stream` (default stderr) in one format; None writes none.
 
-    Lines of libraries pass the same formatter from WARNING on. Called again it replaces what it set before.
+    Lines of libraries pass the same formatter from WARNING on. A further call replaces the configuration.
     """
     logging.raiseExceptions = False  # a line that cannot be written would be shown with all its fields, unredacted
     root = logging.getLogger()

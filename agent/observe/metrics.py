@@ -1,4 +1,4 @@
-"""The figures of a run for Prometheus: what they are called, what they mean, and how a look sets them."""
+"""Prometheus metrics of a run: names, meanings, updates per cycle, and the HTTP server for metrics and health."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ OUTCOMES = ("hold", "halt", "planned", "refused", "declined", "done", "failed", 
 
 @dataclass(frozen=True, slots=True)
 class CycleFigures:
-    """One look, as figures. `value` and `loss` are whole coins of the numeraire, `drifts_bps` by symbol.
+    """Figures of one cycle. `value` and `loss` are whole coins of the numeraire, `drifts_bps` by symbol.
 
-    `loss_share` is the loss of 24 h over limits.daily_loss of the portfolio, None where that limit is off; `endpoints` are
-    (operator, score from 0 to 1). None stands for what this look does not know.
+    `loss_share` is the loss of 24 h over limits.daily_loss of the portfolio, None if that limit is off; `endpoints` are (operator, score
+    from 0 to 1). None marks figures that this cycle does not know.
     """
 
     outcome: str
@@ -46,7 +46,7 @@ class CycleFigures:
 
 
 class Metrics:
-    """A registry of its own, so that nothing but what stands here is told. `now_s` is the wall clock, Unix seconds."""
+    """Metrics in their own registry, so that only these are exported. `now_s` is the wall clock, Unix seconds."""
 
     def __init__(self, now_s: Callable[[], float] = time.time) -> None:
         self.registry = CollectorRegistry()
@@ -72,7 +72,7 @@ class Metrics:
         head_age.set_function(lambda: float("nan") if self._head_s is None else self._now_s() - self._head_s)
 
     def looked(self, look: CycleFigures) -> None:
-        """Takes one look over."""
+        """Set the figures of one cycle."""
         self._looks.labels(look.outcome).inc()
         self._took.set(look.took_s)
         self._last.set(self._now_s())
@@ -99,15 +99,15 @@ class Metrics:
             self._endpoint.labels(operator).set(score)
 
     def heartbeat_failed(self) -> None:
-        """A heartbeat did not arrive."""
+        """Count a failed heartbeat."""
         self._failures.inc()
 
     def health(self, healthy: Callable[[], bool]) -> None:
-        """Asks this for `trimtab_healthy` whenever the figures are read."""
+        """Set the source of `trimtab_healthy`, called whenever the figures are read."""
         self._healthy.set_function(lambda: float(healthy()))
 
     def text(self) -> bytes:
-        """All of them in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
@@ -117,7 +117,7 @@ class Metrics:
         return Gauge(name, what, labels, registry=self.registry)
 
 
-# --- Answers /metrics, /health and /ready over HTTP, on loopback unless another address was allowed by name.
+# --- HTTP server of /metrics, /health and /ready, on loopback unless another address was allowed by name.
 
 
 _AT_ONCE = 32
@@ -140,21 +140,21 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """A thread for each visitor, as long as there are few."""
+        """Handle each client in a thread, up to a small number."""
         if self.slots.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """One visitor, in a thread of its own."""
+        """Handle one client in its own thread."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self.slots.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A visitor who hangs up in the middle is no news."""
+        """Ignore client disconnects."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -165,11 +165,13 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = 2**16  # headers and body leave in one write: apart, the body waits 40 ms (Nagle, delayed acknowledgements)
 
     def do_GET(self) -> None:
-        """Answers a GET."""
+        """Answer a GET."""
         self._write(self._answer())
 
     def _answer(self) -> Answer:
-        if self.server.loopback and not _names_loopback(self.headers.get("Host", "")):  # a web page that was lent our address by DNS
+        if self.server.loopback and not _names_loopback(
+            self.headers.get("Host", "")
+        ):  # DNS rebinding: a web page whose name resolves to our address
             return 421, "text/plain", b"ask for a loopback address\n"
         found = self.server.answers(self.path.partition("?")[0])
         return found or (404, "text/plain", b"/metrics, /health, /ready\n")
@@ -184,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Visits are no events."""
+        """Log nothing for requests."""
 
 
 def _names_loopback(host: str) -> bool:
@@ -198,7 +200,7 @@ def _names_loopback(host: str) -> bool:
 
 @contextmanager
 def serving(host: str, port: int, metrics: Metrics, health: RunHealth) -> Iterator[int]:
-    """Serves while inside; yields the port, which the system chooses for port 0. Raises ConfigError when it cannot listen."""
+    """Serve while inside; yield the port, which the system chooses for port 0. Raises ConfigError when it cannot listen."""
     try:
         server = _Server((host, port), lambda path: _answers(path, metrics, health))
     except OSError as error:

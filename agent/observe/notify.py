@@ -1,4 +1,4 @@
-"""Carries alerts to their targets: one thread for each, so that whoever answers slowly, or never, holds up nobody else."""
+"""Alert delivery: one thread per channel, so that a slow one delays no other; and the notifier that feeds them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TITLES = {
 
 
 class AlertChannel:
-    """One target. `put` never waits; results are collected by whoever has the time. Waits between tries double, up to five minutes."""
+    """One alert target. `put` never waits; results are collected later. Delays between attempts double, up to five minutes."""
 
     def __init__(self, name: str, send: SendMessage, attempts: int, label: str, first_wait_s: float = FIRST_WAIT_S) -> None:
         self.name = name
@@ -59,7 +59,7 @@ class AlertChannel:
         return f"Courier({self.name})"
 
     def put(self, letter: AlertMessage) -> None:
-        """Takes a letter; where too many wait already the oldest is given up."""
+        """Queue a message; if too many are pending the oldest is dropped."""
         while True:
             try:
                 self._waiting.put_nowait(letter)
@@ -73,19 +73,19 @@ class AlertChannel:
             self._thread.start()
 
     def collected(self) -> list[Delivery]:
-        """What became of letters since the last call."""
+        """Results of deliveries since the last call."""
         found = []
         while not self._done.empty():
             found.append(self._done.get())
         return found
 
     def close(self, within_s: float) -> None:
-        """Waits so long for what is on its way, then lets go of it; what did not arrive is not counted as failed."""
+        """Wait that long for pending messages, then give up; undelivered ones do not count as failed."""
         end = time.monotonic() + within_s
         while self._thread is not None and self._waiting.unfinished_tasks and time.monotonic() < end:
             time.sleep(0.02)
         self._closing.set()
-        with suppress(queue.Full):  # then the thread is busy, and sees that it is over when it is done
+        with suppress(queue.Full):  # the thread is busy, and sees the end when it is done
             self._waiting.put_nowait(None)
 
     def _carry(self) -> None:
@@ -96,10 +96,10 @@ class AlertChannel:
             self._waiting.task_done()
 
     def _try(self, letter: AlertMessage) -> str:
-        """Why it failed, in our own words: what a target answered is foreign text, and its address a secret."""
+        """Send one message and return the reason of a failure, without the target's answer (foreign text) or address (a secret)."""
         try:
             return self._send(f"{self._label}: {TITLES[letter.kind]}", letter.text)
-        except Exception as error:  # whatever a service's plugin raises ends no run
+        except Exception as error:  # an error of a service's plugin must not end the run
             return type(error).__name__
 
 
@@ -108,10 +108,10 @@ def _last_word(state: RetryCallState) -> str:
 
 
 def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
-    """Sends through apprise. Raises ConfigError, without the address, where it is none that apprise knows."""
+    """Build a sender by apprise. Raises ConfigError, without the address, if apprise does not know its form."""
     import apprise
 
-    logging.getLogger("apprise").setLevel(logging.CRITICAL + 10)  # its lines name hosts and answers; what failed is told by us
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 10)  # its log lines name hosts and answers; failures are reported by us
     asset = apprise.AppriseAsset(async_mode=False, http_redirects=False, interpret_escapes=False, interpret_emojis=False)
     target = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
     if target is None:
@@ -133,14 +133,14 @@ def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
 
 
 def drain_channels(channels: Iterable[AlertChannel], within_s: float) -> list[Delivery]:
-    """Lets all finish, so long together at most; returns what became of their letters."""
+    """Let all channels finish within that time in total; return the results of their messages."""
     channels, end = list(channels), time.monotonic() + within_s
     for channel in channels:
         channel.close(max(0.0, end - time.monotonic()))
     return [one for channel in channels for one in channel.collected()]
 
 
-# --- Tells the owner: takes each look's alerts, writes down what is told before it leaves, hands it over, and never waits.
+# --- The notifier: decides each cycle's alerts, records them before they are sent, queues them, and never waits.
 
 
 CLOSING_S = 5.0
@@ -149,16 +149,16 @@ CLOSING_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ChannelSubscription:
-    """A target and the kinds that it hears."""
+    """A channel and its subscribed alert kinds."""
 
     channel: AlertChannel
     kinds: frozenset[AlertKind]
 
 
 class AlertNotifier:
-    """Called from the run's own thread alone; deliveries are in threads of their own, which touch no store.
+    """Decides, records and queues alerts. Called from the run's own thread; delivery threads touch no store.
 
-    `failed` hears of deliveries that were given up, for the log.
+    `failed` is called for deliveries that were given up, for the log.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class AlertNotifier:
         self._failed = failed
 
     def begin(self) -> None:
-        """Hands over what an earlier run did not get delivered."""
+        """Queue messages that an earlier run did not deliver."""
         letters = self._store.pending_messages()
         gone = {letter.target for letter in letters} - set(self._listeners)
         if gone:
@@ -178,8 +178,9 @@ class AlertNotifier:
         self._hand_over(letter for letter in letters if letter.target not in gone)
 
     def looked(self, alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, last: bool = False) -> tuple[AlertState, ...]:
-        """One look's alerts, at Unix seconds; returns what is told of them now. `judged` as in alerts.judge. What is the last of
-        a run waits for no quiet hours to end: nobody would be there to tell it then.
+        """Process one cycle's alerts, at Unix seconds; return those that are sent now.
+
+        `judged` as in alerts.decide_alerts. The `last` alerts of a run ignore quiet hours, since no process would send them later.
         """
         self._settle([one for listener in self._listeners.values() for one in listener.channel.collected()])
         rules = replace(self._rules, quiet=None) if last else self._rules
@@ -190,11 +191,11 @@ class AlertNotifier:
         return found.told
 
     def close(self, within_s: float = CLOSING_S) -> None:
-        """Waits so long for what is on its way."""
+        """Wait that long for pending messages."""
         self._settle(drain_channels((listener.channel for listener in self._listeners.values()), within_s))
 
     def send_now(self, alert: Alert, now_s: int, within_s: float = CLOSING_S) -> None:
-        """Tells one thing at once, and waits for it, where the process is about to end and its store may be what hangs."""
+        """Send one alert at once and wait for it, when the process is about to end and its store may be what hangs."""
         for name, listener in self._listeners.items():
             if alert.kind in listener.kinds and alert.kind in self._rules.kinds:
                 listener.channel.put(AlertMessage(0, name, alert.kind, alert.text, now_s))

@@ -1,4 +1,4 @@
-"""The chain that paper transactions go to: real blocks and pools, a wallet of its own, and nothing that could reach a node."""
+"""The paper chain: real blocks and pools, a paper wallet, and no way to reach a node."""
 
 from __future__ import annotations
 
@@ -38,35 +38,35 @@ RECEIPTS, BLOCKS = 16, 256
 
 
 class PaperWalletStore(Protocol):
-    """Where the paper wallet is kept; what a method wrote is on disk when it returns."""
+    """Store of the paper wallet; every write is on disk when its method returns."""
 
     def paper(self) -> PaperWallet | None:
-        """The wallet; None before it began."""
+        """The wallet; None before it was created."""
         ...
 
     def save_paper(self, state: PaperWallet) -> None:
-        """Writes how it stands now."""
+        """Save the wallet."""
         ...
 
 
 class PaperChain:
-    """ports.Sender. A transaction is carried out at the pools of the first snapshot of a later block than the one it was sent at.
+    """ports.Sender. A transaction is executed at the pools of the first snapshot of a later block than the one it was sent at.
 
-    So nothing is filled at a price that was only seen before. What it does to pools lasts for its block alone: the next snapshot
-    has the real ones. The gas is that of the planner's model at the header's fees. Its own blocks are never reorganised away.
+    So no fill happens at a price that was seen before sending. Its effect on pools lasts for its block alone: the next snapshot has the
+    real ones. Gas follows the planner's model at the header's fees. Its own blocks are never reorganised.
     """
 
     def __init__(self, book: PaperWalletStore, reader: Reader, heads: Callable[[], Head], place: RouterAddresses) -> None:
-        """`reader` reads the real chain, `heads` its newest header; neither can send."""
+        """Set the sources: `reader` reads the real chain, `heads` its newest header; neither can send."""
         self._book = book
         self._reader = reader
         self._heads = heads
         self._place = place
         self._seen: Snapshot | None = None
 
-    # what reading needs
+    # reading
     def state(self) -> PaperWallet:
-        """The wallet as it stands. Raises OperatorNeeded before it began."""
+        """The present wallet. Raises OperatorNeeded before it was created."""
         found = self._book.paper()
         if found is None:
             raise OperatorNeeded("there is no paper wallet yet", "trimtab paper begins one")
@@ -89,7 +89,7 @@ class PaperChain:
         return head
 
     def block_hash(self, number: int) -> str | None:
-        """See ports.Sender; known of blocks that hold a transaction of its own."""
+        """See ports.Sender; known for blocks that contain a paper transaction."""
         return dict(self.state().blocks).get(number)
 
     def nonces(self, _owner: str) -> tuple[int, int]:
@@ -115,7 +115,7 @@ class PaperChain:
         return Simulation(True, "", done.gas, seen.head)
 
     def send(self, signed: SignedTx) -> None:
-        """See ports.Sender. What is at the same nonce already makes way, as in a pool of transactions."""
+        """See ports.Sender. It replaces a pending transaction at the same nonce, as in a mempool."""
         state, tx = self.state(), decode_unsigned(signed)
         if any(one.hash == signed.hash for one in state.waiting) or any(one.tx_hash == signed.hash for one in state.receipts):
             return
@@ -137,7 +137,7 @@ class PaperChain:
 
     # filling
     def _catch_up(self, head: Head | None) -> None:
-        """Carries out what waits, once a block has come since."""
+        """Execute pending transactions, once a later block exists."""
         state = self.state()
         if not state.waiting:
             return
@@ -149,7 +149,7 @@ class PaperChain:
             self._fill(state, seen)
 
     def _fill(self, state: PaperWallet, seen: Snapshot) -> None:
-        """The next nonces, one after the other in one block, as far as each was sent before it and pays the block's fee."""
+        """Execute the next nonces in one block, as far as each was sent before it and pays the block's fee."""
         try:
             filled, left = self._filled(state, _pools(seen), seen.head, further=True)
         except TicksExhausted:
@@ -159,7 +159,9 @@ class PaperChain:
             self._book.save_paper(replace(filled, waiting=tuple(left), block=seen.head.number, blocks=blocks))
 
     def _filled(self, state: PaperWallet, pools: dict[str, PoolState], head: Head, *, further: bool) -> tuple[PaperWallet, list[PaperTx]]:
-        """The wallet after them, and what still waits. Raises Beyond where one needs more ticks than were read, and there may be some."""
+        """The wallet after them, and the transactions still pending. Raises TicksExhausted if one needs more ticks and there may be
+        some.
+        """
         left = list(state.waiting)
         while left and left[0].tx.nonce == state.nonce and left[0].sent_block < head.number:
             price_wei = _price_wei(left[0].tx, head)
@@ -169,7 +171,7 @@ class PaperChain:
         return state, left
 
     def _deeper(self, seen: Snapshot) -> Snapshot:
-        """The same with more ticks of its V3 pools."""
+        """The snapshot with more ticks of its V3 pools."""
         return self._reader.with_more_ticks(seen, [pool.address for pool in seen.pools if isinstance(pool, V3Pool)])
 
     def _applied(
@@ -226,7 +228,7 @@ def _pools(seen: Snapshot) -> dict[str, PoolState]:
 
 
 def _price_wei(tx: UnsignedTx, head: Head) -> int | None:
-    """What a unit of gas costs in that block; None where the block takes no transaction that pays so little."""
+    """Gas price of the transaction in that block; None if it pays too little for the block."""
     base_wei = head.base_fee_wei or 0
     if tx.max_fee_wei is None:
         price_wei = tx.gas_price_wei or 0
@@ -234,14 +236,14 @@ def _price_wei(tx: UnsignedTx, head: Head) -> int | None:
     return None if tx.max_fee_wei < base_wei else min(tx.max_fee_wei, base_wei + (tx.max_priority_fee_wei or 0))
 
 
-# --- What a paper step sees: the real chain, with the paper wallet in the place of the real one.
+# --- Readers of a paper step: the real chain, with the paper wallet in the place of the real one.
 
 
 class PaperReader:
-    """ports.Reader. It carries nothing out: what waits stays waiting."""
+    """ports.Reader. It executes nothing: pending transactions stay pending."""
 
     def __init__(self, reader: Reader, chain: PaperChain) -> None:
-        """`reader` reads the real chain."""
+        """Set the sources: `reader` reads the real chain."""
         self._reader = reader
         self._chain = chain
 
@@ -267,15 +269,15 @@ class PaperReader:
         return self._reader.past(head, blocks)
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
-        """See ports.Reader. What is planned on them is carried out on more ticks of a later snapshot too."""
+        """See ports.Reader. A plan on these ticks is executed on more ticks of a later snapshot too."""
         return self._reader.with_more_ticks(snapshot, pools)
 
 
 class PaperEvidence:
-    """ports.EvidenceSource: tokens are tried out with what the real wallet has and allows, since the chain knows no other."""
+    """ports.EvidenceSource: tokens are screened with the balances and allowances of the real wallet, since the chain knows no other."""
 
     def __init__(self, source: EvidenceSource, chain: PaperChain) -> None:
-        """`source` asks the real chain."""
+        """Set the sources: `source` reads the real chain."""
         self._source = source
         self._chain = chain
 
@@ -286,11 +288,13 @@ class PaperEvidence:
         return self._source.gather(replace(step, snapshot=replace(step.snapshot, holdings=held, allowances=allowed)), plan)
 
 
-# --- What a paper wallet begins with: the chain's balances, so much of each token, or a value spread over the targets.
+# --- Initial paper wallets: the chain's balances, amounts by token, or a value spread over the targets.
 
 
 def paper_from_wallet(snapshot: Snapshot, tokens: Sequence[str]) -> PaperWallet:
-    """Balances of `tokens`, allowances and native coin of the real wallet now. Raises ConfigError for a balance that cannot be read."""
+    """Paper wallet with balances of `tokens`, allowances and native coin of the real wallet. Raises ConfigError for an unreadable
+    balance.
+    """
     sure = balances_of(snapshot)
     if unread := [token for token in tokens if token not in sure]:
         raise ConfigError(f"the balance of {unread[0]} cannot be read now", "try again, or begin with --start")
@@ -299,14 +303,14 @@ def paper_from_wallet(snapshot: Snapshot, tokens: Sequence[str]) -> PaperWallet:
 
 
 def paper_from_amounts(snapshot: Snapshot, raw: Mapping[str, int], native_wei: int) -> PaperWallet:
-    """So many base units by token, and so much native coin."""
+    """Paper wallet with these base units by token, and this much native coin."""
     return PaperWallet(tuple(Holding(token, raw[token]) for token in sorted(raw)), (), native_wei, 0, snapshot.head.number)
 
 
 def paper_from_value(step: StepInput, value: Fraction, native_wei: int) -> PaperWallet:
-    """`value` in whole coins of the numeraire, spread over the targets at reference prices and rounded down; reserves beside it.
+    """Paper wallet of `value` whole coins of the numeraire, spread over the targets at reference prices and rounded down.
 
-    Raises ConfigError for an asset that has no price now.
+    Reserves come on top. Raises ConfigError for an asset that has no price now.
     """
     portfolio, found = step.portfolio, reference_prices(step)
     whole = value * 10**portfolio.numeraire.decimals
