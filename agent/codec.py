@@ -1,4 +1,4 @@
-"""Writes the model's types as JSON and reads them back without loss; whatever does not fit is refused by name."""
+"""Loss-free JSON of the model's types, and back; anything that does not fit is refused by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 TAG = "type"
 """Key that names the class of a value that may be one of several."""
 _SAFE_INT = 2**53
-"""From here on other readers of JSON round, so that larger integers are written as strings."""
+"""Integers from here on are rounded by other JSON readers, so that they are written as strings."""
 _UNIONS: tuple[Any, ...] = (PoolState, LpPosition, Decision, Trigger, Schedule, StepRequest)
 _TAGS = {
     "LpMissingPosition": "LpGone",
@@ -34,7 +34,7 @@ _TAGS = {
     "RaiseForWithdrawal": "RaiseMoney",
     "SellEntireBalance": "SellOut",
 }
-"""What is stored for a class under "type" where that is not its name: stores and recorded inputs keep what they were written with."""
+"""Stored "type" of a class if it is not its name: stores and recorded inputs keep their original tags."""
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _RATIO = re.compile(r"(-?[0-9]{1,4000})/([0-9]{1,4000})")
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
@@ -43,10 +43,10 @@ _SHOWN = 60
 
 
 def to_jsonable(obj: object) -> Any:
-    """Dicts, lists, strings, booleans and integers that stand for `obj`.
+    """Return dicts, lists, strings, booleans and integers that represent `obj`.
 
-    Fractions become "a/b", integers from 2^53 on decimal strings, enums their value; a class that shares a union says
-    which it is under "type". Raises TypeError on bytes and floats: signed bytes are never written (T8), amounts are exact.
+    Fractions become "a/b", integers from 2^53 on decimal strings, enums their value; a class that shares a union has its tag under
+    "type". Raises TypeError on bytes and floats: signed bytes are never written (T8), amounts are exact.
     """
     return _converter.unstructure(obj)
 
@@ -56,7 +56,7 @@ def from_jsonable(cls: type[T], data: object) -> T: ...
 @overload
 def from_jsonable(cls: Any, data: object) -> Any: ...
 def from_jsonable(cls: Any, data: object) -> Any:
-    """The value of type `cls`, a class or a union of the model, that `data` stands for. Raises ConfigError naming the path."""
+    """Return the value of type `cls`, a class or a union of the model, from `data`. Raises ConfigError naming the path."""
     try:
         return _converter.structure(data, cls)
     except Exception as error:
@@ -75,7 +75,7 @@ def loads(cls: type[T], text: str) -> T: ...
 @overload
 def loads(cls: Any, text: str) -> Any: ...
 def loads(cls: Any, text: str) -> Any:
-    """Reads what `dumps` wrote. Raises ConfigError on broken JSON, repeated keys, and whatever does not fit `cls`."""
+    """Read the output of `dumps`. Raises ConfigError on broken JSON, repeated keys, and anything that does not fit `cls`."""
     try:
         data = read_json(text)
     except ValueError as error:
@@ -90,7 +90,7 @@ def read_json(text: str) -> Any:
 
 
 def _require_flat(text: str) -> None:
-    """Deep nesting kills the interpreter where py-evm has raised its recursion limit; no type of ours goes this deep."""
+    """Raise ValueError for deep nesting, which can crash the interpreter after py-evm has raised its recursion limit."""
     if text.count("[") + text.count("{") <= _DEEPEST:
         return
     depth = 0

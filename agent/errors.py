@@ -34,11 +34,11 @@ EXPLAINED_EXITS = {
 
 
 LONGEST_WORD, LONGEST_TEXT = 300, 8_000
-"""What of one word, and of a whole text, is shown: whatever stood in a file or came from a node may be quoted in it."""
+"""Longest displayed word, and text: an error may quote any content of a file or a node."""
 
 
 def printable_text(text: str) -> str:
-    """The text with everything written out that could steer a terminal or turn a line around, and too long words cut (T17)."""
+    """Return the text with characters escaped that could steer a terminal or reverse a line, and long words cut (T17)."""
     shown = text
     if not text.isprintable():
         shown = "".join(char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text)
@@ -78,8 +78,9 @@ class Refused(TrimtabError):
 
 
 class UnsendableTransaction(Refused):
-    """What refuses is in the transaction itself, its legs or its token: it would revert, or it cannot be written. Nothing about its
-    time, its nonce, its fee, the endpoints, or whether anything may be sent at all.
+    """The transaction itself is refused, by its legs or its token: it would revert, or it cannot be encoded.
+
+    The cause is never its time, its nonce, its fee, the endpoints, or a stop of all sending.
     """
 
 
@@ -90,7 +91,7 @@ class Retryable(TrimtabError):
 
 
 class OperatorNeeded(TrimtabError):
-    """Something that only a person can resolve: foreign nonce, wrong chain, corrupt store, second process."""
+    """A state that only the operator can resolve: foreign nonce, wrong chain, corrupt store, second process."""
 
     exit_code = EXIT_OPERATOR
 

@@ -1,9 +1,9 @@
-"""Floats that come out the same to the bit on every machine: sums, products, elimination, exponential and logarithm.
+"""Float arithmetic equal to the bit on every machine: sums, products, elimination, exponential and logarithm.
 
-IEEE 754 rounds + − × ÷ and √ of two floats in one way. What is built on them differs between machines where somebody else chooses
-the order or the formula: BLAS and LAPACK by processor and threads, NumPy's sums and transcendentals by SIMD level, glibc's exp, log
-and pow by FMA, sum() by Python version. Here the order is fixed: by index, or by `math.fsum`, whose result is the exact sum
-rounded once, whatever the order. tests/test_architecture.py keeps the others out of the rooms that decide.
+IEEE 754 rounds + − × ÷ and √ of two floats in one way. Functions built on them differ between machines if a library chooses the
+order or the formula: BLAS and LAPACK by processor and threads, NumPy's sums and transcendentals by SIMD level, glibc's exp, log and
+pow by FMA, sum() by Python version. Here the order is fixed: by index, or by `math.fsum`, whose result is the exact sum rounded
+once, in any order. tests/test_architecture.py keeps the other functions out of the packages that decide.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 DECIMAL = Context(prec=40)
-"""libmpdec calculates in integers: exp and ln of as many digits are the same everywhere, and floats of them rounded once."""
+"""libmpdec calculates in integers: exp and ln of this many digits are equal everywhere, and floats of them rounded once."""
 _LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")
 """ln 2 in two parts, the first of which has so few digits that its multiples are exact (Tang 1989)."""
 _EXP_TERMS = tuple(1 / math.factorial(power) for power in range(13, -1, -1))
@@ -58,7 +58,7 @@ def solve_positive_definite(rows: Sequence[Sequence[float]], right: Sequence[flo
 
 
 def solve_packed(upper: list[list[float]]) -> list[float]:
-    """The same for rows of the right side, then the entries from the last unknown to the diagonal; they are used up.
+    """Solve for rows of the right side, followed by the matrix entries from the last unknown to the diagonal; rows are consumed.
 
     Two pivots at a time: each entry loses the first one's part, then the second's, as if they came one after another.
     """

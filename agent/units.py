@@ -15,10 +15,10 @@ BPS = 10_000
 PIPS = 1_000_000
 """Uniswap fee units in one whole: 3000 pips = 0.3 %."""
 YEAR_S = 365 * 86_400
-"""A year wherever something is told per year."""
+"""Seconds of a year, in every annual figure."""
 UINT256_MAX = 2**256 - 1
 NATIVE = "0x0000000000000000000000000000000000000000"
-"""Stands for the native coin where an address is asked for."""
+"""Stands for the native coin in place of a token's address."""
 
 Price = Fraction
 """Numeraire base units per token base unit."""
@@ -169,7 +169,7 @@ def parse_share_bps(value: object, field: str) -> int:
 
 
 def _as_percent(text: str) -> str:
-    """The same number in percent and in basis points, as the remedy has it; an example where it holds none."""
+    """Return the number in percent and in basis points, for the remedy; an example if the text has none."""
     match = _LEADING_NUMBER.match(text.removeprefix("-").replace(",", "."))
     number = Decimal(match[0]) if match else Decimal("0.5")
     bps = number * 100 if number * 100 % 1 == 0 else number * BPS

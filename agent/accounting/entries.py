@@ -67,7 +67,7 @@ def split_quanta(number: int, weights: list[int]) -> list[int]:
 WALLET, LP, TRADING = "assets:wallet", "assets:lp", "trading"
 OPENING, DEPOSITS, WITHDRAWALS, UNEXPLAINED = "equity:opening", "equity:deposits", "equity:withdrawals", "equity:unexplained"
 UNDONE = "equity:undone"
-"""What was gone and is back to the base unit: neither a loss nor a deposit, and its lots are what they were."""
+"""Account of a decrease that was restored to the base unit: neither a loss nor a deposit, and its lots are unchanged."""
 GIFTS, REBASES, LP_INCOME = "income:gifts", "income:rebases", "income:lp"
 GAS, FEES, LOSSES, LP_LOSSES = "expenses:gas", "expenses:fees", "expenses:losses", "expenses:lp"
 RawAmounts = Mapping[str, int]

@@ -22,7 +22,7 @@ from agent.units import NATIVE, YEAR_S, Value
 _EXTERNAL = (
     EntryKind.OPENING, EntryKind.DEPOSIT, EntryKind.WITHDRAWAL, EntryKind.GIFT, EntryKind.GAS_MONEY, EntryKind.PAYOUT, EntryKind.OUTSIDE,
 )  # fmt: skip
-"""What is neither the market's doing nor the strategy's."""
+"""Entry kinds that are caused neither by the market nor by the strategy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ _DAYS = 36_500
 """Days that a period is stretched or shrunk to: pyxirr counts in whole days, and this keeps a 36,500th of any period apart."""
 _ORIGIN = date(1970, 1, 1)
 _CLOSE = 1e-6
-"""How far from nothing all amounts may be together at the found rate, as a share of the largest of them, all at the period's end."""
+"""Largest residual of all amounts at the found rate, as a share of the largest of them, all at the period's end."""
 
 
 def money_weighted(start_s: int, end_s: int, start: Fraction, end: Fraction, crossed: Sequence[tuple[int, Fraction]]) -> float | None:

@@ -418,7 +418,7 @@ class _EntryLots:
         return self.run.lots.go(token, raw, at_cost)
 
 
-# --- What a plan would realise: its taxable gain by the lot rule, per token, before anything is sent.
+# --- Planned gains: a plan's taxable gain by the lot rule, per token, before anything is sent.
 
 
 @dataclass(frozen=True, slots=True)

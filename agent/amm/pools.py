@@ -80,7 +80,7 @@ def quote_exact_in(state: PoolState, token_in: str, amount_in_raw: int) -> int:
 def swap_exact_in(state: PoolState, token_in: str, amount_in_raw: int, sqrt_price_limit_x96: int | None = None) -> SwapResult:
     """Swaps up to amount_in_raw base units of token_in, to the wei of UniswapV2Pair.swap (by Router02) or UniswapV3Pool.swap.
 
-    Without a limit a V3 swap may go to the end of the price range, as through a router. Raises Reverts where the contract
+    Without a limit a V3 swap may go to the end of the price range, as through a router. Raises ContractRevert where the contract
     would, BeyondKnownTicks where the ticks read do not reach, ValueError for a limit on a V2 pair, which has none.
     """
     zero_for_one = is_zero_for_one(state, token_in)

@@ -15,7 +15,7 @@ _SAFE_BITS = 112
 
 
 def get_amount_out(amount_in: int, reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> int:
-    """Base units paid for amount_in, rounded down (UniswapV2Library.getAmountOut). Raises Reverts as the library does."""
+    """Base units paid for amount_in, rounded down (UniswapV2Library.getAmountOut). Raises ContractRevert as the library does."""
     if amount_in <= 0:
         raise ContractRevert("UniswapV2Library.getAmountOut", "UniswapV2Library: INSUFFICIENT_INPUT_AMOUNT")
     if reserve_in <= 0 or reserve_out <= 0:
@@ -27,7 +27,7 @@ def get_amount_out(amount_in: int, reserve_in: int, reserve_out: int, fee_pips: 
 
 
 def get_amount_in(amount_out: int, reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> int:
-    """Base units that buy amount_out, rounded up (UniswapV2Library.getAmountIn). Raises Reverts as the library does."""
+    """Base units that buy amount_out, rounded up (UniswapV2Library.getAmountIn). Raises ContractRevert as the library does."""
     if amount_out <= 0:
         raise ContractRevert("UniswapV2Library.getAmountIn", "UniswapV2Library: INSUFFICIENT_OUTPUT_AMOUNT")
     if reserve_in <= 0 or reserve_out <= 0:
@@ -63,7 +63,7 @@ def quoter(reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> Callable[
 
 
 def require_pair_swaps(amount_in: int, amount_out: int, reserve_in: int, reserve_out: int) -> None:
-    """The checks of UniswapV2Pair.swap that amounts from this module can still fail. Raises Reverts."""
+    """The checks of UniswapV2Pair.swap that amounts from this module can still fail. Raises ContractRevert."""
     if amount_out <= 0:
         raise ContractRevert("UniswapV2Pair.swap", "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT", "trade more: this buys less than one base unit")
     if amount_out >= reserve_out:

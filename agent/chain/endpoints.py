@@ -134,11 +134,11 @@ class EndpointHealth:
 T = TypeVar("T")
 
 GRACE_S = 2.0
-"""How long the others are waited for once those that have answered are enough and agree."""
+"""Grace period for the other endpoints once enough have answered alike."""
 
 
 MAX_LAG_BLOCKS = 3
-"""How far behind the others an endpoint may be before it is left out (chain.max_lag_blocks)."""
+"""Largest lag of an endpoint behind the others before it is left out (chain.max_lag_blocks)."""
 
 
 class EndpointResting(Retryable):
@@ -174,7 +174,7 @@ class Endpoint:
         return require_result(self.name, method, self.batch([(method, params)])[0])
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport. Raises Resting while the endpoint has asked to be left alone."""
+        """See Transport. Raises EndpointResting while the endpoint has asked to be left alone."""
         with self._lock:
             found = self.health.standing
             if found.circuit is Circuit.WAIT:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from web3.types import RPCEndpoint
 
 
-# --- What a node answers and eth-tester does not, or slowly: calls from addresses without a key, storage at a block, events.
+# --- Node functions that eth-tester lacks or does slowly: calls from addresses without a key, storage at a block, events.
 
 
 CALL_GAS = 25_000_000
@@ -84,7 +84,7 @@ def _fits(topics: tuple[int, ...], wanted: list[int | None]) -> bool:
 EXECUTION_REVERTED = 3
 BLOCK_UNKNOWN = -32001
 _NEGATIVE_GAS = "gas cannot be negative"
-"""How py-evm 0.12 words a gas limit that does not pay for the transaction itself; 0.10 says "Insufficient gas"."""
+"""py-evm 0.12's message for a gas limit that does not pay for the transaction itself; 0.10 has "Insufficient gas"."""
 _UNKNOWN_TO_TESTER = ("type", "chainId")
 
 

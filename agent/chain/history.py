@@ -27,7 +27,7 @@ PHASE_BITS = 64
 """A proxy's round is the phase of its aggregator, shifted by 64 bits, and that aggregator's own round (Chainlink docs, data feeds)."""
 AT_ONCE = 100
 MOST_REQUESTS = 80
-"""8,000 rounds: over a year of one an hour, three months of one every quarter of an hour."""
+"""8,000 rounds: over a year of hourly ones, three months of one every quarter of an hour."""
 MOST_PHASES = 20
 _ROUND_BYTES = 160
 
@@ -110,7 +110,7 @@ def _round(answer: object) -> tuple[int, int, int, int]:
     return number, to_signed(price), started_s, updated_s
 
 
-# --- What V3 pools remember of themselves: their mean price in each hour, as far back as their observations go.
+# --- Past TWAPs of V3 pools: their mean price in each hour, as far back as their observations go.
 
 
 OBSERVE = bytes.fromhex("883bdbfd")
@@ -170,7 +170,7 @@ def _twap(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
 
 DAY_S = 86_400
 MOST_SENT = 128
-"""Transactions of a day that are looked at; a wallet with more is not told."""
+"""Largest number of transactions of a day that are read; a wallet with more has no known day."""
 SCANNED = 256
 """So few blocks are read whole where a node keeps no old states, by which the wallet's transactions are found else."""
 BATCH = 32
@@ -366,7 +366,7 @@ def _answer(said: object) -> int | None:
 
 
 def _all(line: Transport, calls: Sequence[RpcCall], what: str) -> list[Any]:
-    """Answers of one batch. Raises CannotTell when the node refuses one of them."""
+    """Answers of one batch. Raises HistoryUnavailable when the node refuses one of them."""
     try:
         answers = line.batch(calls)
     except Retryable:

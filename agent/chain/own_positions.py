@@ -26,7 +26,7 @@ from agent.model import ConfirmedPosition, Head, LpPositionChange, PastPrices, S
 from agent.model.liquidity import position_name
 from agent.signing.calldata import address_from_word
 
-# --- A reader that also watches what the agent itself opened: positions become part of the snapshot as soon as the store knows them.
+# --- Reader that also watches the agent's own positions: they enter the snapshot once the store knows them.
 
 
 class PositionReader:

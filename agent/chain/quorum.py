@@ -91,7 +91,7 @@ def _verdict(backing: Sequence[str], dissent: Sequence[tuple[str, str]], min_ope
     return Verdict("quorum", f"{len(backing)} operators alike ({', '.join(backing)}){against}", f"{min_operators} operators", False)
 
 
-# --- What operators say together of a transaction, a nonce, a block: one vote each, and a majority that is large enough.
+# --- Votes of operators on a transaction, a nonce, a block: one vote each, and a sufficient majority.
 
 
 H = TypeVar("H", bound=Hashable)
@@ -197,7 +197,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class BlockAnswers(Generic[T]):
-    """Answers about one block, by endpoint. `uneven` says why that block may be old or made up; "" where endpoints are level."""
+    """Answers about one block, by endpoint. `height_disagreement` says why that block may be old or made up; "" where endpoints are level."""
 
     said: list[tuple[Endpoint, T]]
     height_disagreement: str

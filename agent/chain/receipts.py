@@ -17,7 +17,7 @@ from agent.errors import Retryable
 from agent.model import LiquidityAdded, Receipt, Transfer
 from agent.units import NATIVE
 
-# --- What a node's receipt says of a transaction: its cost, the tokens it moved, the liquidity it added.
+# --- Receipts of a node: cost, token transfers, added liquidity.
 
 
 TRANSFER = hex_data(keccak(text="Transfer(address,address,uint256)"))
@@ -116,10 +116,10 @@ def _number(topic: object) -> int:
 
 
 LOGS_AT_ONCE = 1_000
-"""Blocks asked for events in one request: what free endpoints answer."""
+"""Blocks per request for events: the limit of free endpoints."""
 MOST_REQUESTS = 200
 RECENT_BLOCKS = 120
-"""How far back every node still knows nonces; beyond, only some do."""
+"""Number of blocks for which every node still knows nonces; beyond it only some do."""
 EXECUTION_SUCCESS = hex_data(keccak(text="ExecutionSuccess(bytes32,uint256)"))
 """Event of a Safe; the call's hash is its first topic since 1.4, the first word of its data before."""
 

@@ -59,7 +59,7 @@ def _opened(url: str) -> requests.Session:
 __all__ = ["CallFailed", "EndpointOverloaded", "EthTesterTransport", "HttpTransport", "RpcCall", "RpcFault", "Transport"]
 
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
-"""Its lines for debugging, and its warning of bad headers, repeat the whole URL (T18); what went wrong is told by our own errors."""
+"""Its debug lines, and its warning of bad headers, repeat the whole URL (T18); our own errors report failures."""
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _LONGEST_HEADER = 64

@@ -23,7 +23,7 @@ from agent.signing.rules import SignableNonces, SigningRules, require_signable, 
 from agent.units import NATIVE
 
 VERSIONS = ("1.3.0", "1.4.1")
-"""Versions whose domain has a chain id, and which undo a call that fails (GS013): such a call leaves no trace."""
+"""Versions whose domain has a chain id, and which revert a failed call (GS013): such a call leaves no trace."""
 CALL = 0
 """Operation: a plain call. The other one, a delegate call, would run foreign code as the Safe; it is never proposed."""
 _FIELDS = (
@@ -202,7 +202,7 @@ class WalletOwner:
         return self.rules.wallet
 
     def require(self, tx: UnsignedTx, grant: Grant) -> None:
-        """See ports.ForeignSigner."""
+        """See ports.ExternalSigner."""
         require_signable(tx, grant, self.rules, self.nonces())
 
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
@@ -214,7 +214,7 @@ class WalletOwner:
         return {"kind": "transaction", "from": self.address, "transaction": fields, "signing_hash": hex_data(bytes(unsigned.hash()))}
 
     def carried(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
-        """See ports.ForeignSigner."""
+        """See ports.ExternalSigner."""
         head = self.sender.head().number
         found = find_tx_by_nonce(self.panel, self.address, tx.nonce, since_block, head)
         if found is None:
@@ -225,7 +225,7 @@ class WalletOwner:
 
 @dataclass(frozen=True, slots=True)
 class SafeOwners:
-    """ports.ForeignSigner: the owners of a Safe, who sign the hash of one call; anybody executes it then."""
+    """ports.ExternalSigner: the owners of a Safe, who sign the hash of one call; anybody executes it then."""
 
     rules: SigningRules
     nonces: Callable[[], SignableNonces]
@@ -239,7 +239,7 @@ class SafeOwners:
         return self.rules.wallet
 
     def require(self, tx: UnsignedTx, grant: Grant) -> None:
-        """See ports.ForeignSigner; also that the Safe itself works out the hash that is shown."""
+        """See ports.ExternalSigner; also that the Safe itself works out the hash that is shown."""
         require_signable(replace(tx, gas=max(tx.gas, 21_000)), grant, self.rules, self.nonces())
         self.safe.require_hash(tx)
 

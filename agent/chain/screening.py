@@ -33,7 +33,7 @@ from agent.errors import Retryable
 from agent.model import LegFunding, Plan, PoolState, Provide, ScreenedToken, StepInput, TokenFinding, V3Pool
 from agent.units import BPS, NATIVE
 
-# --- What a plan moves of each token: from which pools to whom, and from whom into which pools.
+# --- Moves of each token in a plan: from pools to recipients, and from senders into pools.
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +102,14 @@ def largest_moves(found: tuple[TokenMove, ...]) -> dict[str, TokenMove]:
     return chosen
 
 
-# --- What trying a token out means: the record of TokenScreen and the answers to single calls, as a finding.
+# --- Findings of trials: the record of TokenScreen and the answers to single calls, as a finding.
 
 
 RECORD_BYTES = 385
 FORMAT = 1
 _UNKNOWN = 2**256 - 1
 SHARES = 2
-"""Base units by which tokens that count in shares round a transfer."""
+"""Base units by which share-based tokens round a transfer."""
 ScreenResult = tuple[TokenFinding, str]
 
 
@@ -228,11 +228,11 @@ def _reverted(fault: RpcFault) -> bool:
     return fault.code == 3 or bool(fault.data) or any(word in text for word in ran)
 
 
-# --- Why a token does not move: paused for all, shut to one address, or something that only its issuer knows.
+# --- Reasons why a token does not move: paused for all, closed to one address, or known only to its issuer.
 
 
 NOBODY = "0x000000000000000000000000000000007472696D"
-"""An address that nobody has reason to shut out."""
+"""An address that no blocklist has reason to contain."""
 _PAUSED = bytes.fromhex("5c975abb")
 _LISTS = ("fe575a87", "e47d6060", "dbac26e9", "fbac3951", "59bf1abe")
 """isBlacklisted, isBlackListed, blacklisted, isBlocked, getBlackListStatus, all (address)."""
@@ -312,7 +312,7 @@ def _refused(result: ScreenResult, suspects: Sequence[FailedCall], by_nobody: Tr
 
 
 TRIES_PER_CALL = 1
-"""What one token does stays in its own call: a hand keeps what it heard, and a token can see to it that this is not undone."""
+"""One token per call: a call keeps state between tokens, and a token can prevent its undoing."""
 BLOCKS_BACK = 64
 """Over so many blocks a wallet's balance must have changed by its transfers alone; nodes keep 128 states."""
 TRANSFER = bytes.fromhex("a9059cbb")

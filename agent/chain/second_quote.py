@@ -270,13 +270,13 @@ def without_foreign_errors(ask: Callable[[], T]) -> T:
         raise NoSecondQuote(f"the library failed with {type(error).__name__}") from None
 
 
-# --- What the venues' own contracts say that each leg's pool pays: Router02.getAmountsOut and QuoterV2, by eth_call at the block.
+# --- Quotes by the venues' own contracts: Router02.getAmountsOut and QuoterV2, by eth_call at the block.
 
 
 GET_AMOUNTS_OUT = bytes.fromhex("d06ca61f")
 QUOTE_EXACT_INPUT_SINGLE = bytes.fromhex("c6a5026a")
 _AMOUNTS_OF_TWO = (32, 2)
-"""Where getAmountsOut's list for a path of two tokens begins, and how long it is."""
+"""Offset and length of getAmountsOut's list for a path of two tokens."""
 
 
 class ContractQuoter:

@@ -74,7 +74,7 @@ REVERT_MESSAGES = {
     "Insufficient WETH9": "the router holds less wrapped native coin than was to be sent on",
     "Insufficient token": "the router holds less of a token than was to be sent on",
 }
-"""Reasons of Uniswap V2 and V3 contracts, in words."""
+"""Descriptions of the revert reasons of Uniswap V2 and V3 contracts."""
 
 _CUSTOM = {
     "ERC20InsufficientBalance(address,uint256,uint256)": "the balance of a token is too small",
@@ -103,7 +103,7 @@ _REBALANCER = {
     "LeftBehind(address)": "{} would be left behind in the Rebalancer",
     "NativeRefused()": "native coin could not be sent to the wallet, or came from elsewhere than its wrapping contract",
 }
-"""Errors of contracts/src/Rebalancer.sol; {} stands for what the contract tells."""
+"""Descriptions of the errors of contracts/src/Rebalancer.sol; {} stands for the error's argument."""
 CUSTOM = {selector(signature): (signature, words) for signature, words in (_CUSTOM | _REBALANCER).items()}
 """Custom errors of common token libraries and of our Rebalancer by selector: signature and words."""
 
@@ -537,7 +537,7 @@ class QuorumSender:
         return found
 
     def conflicting_tx(self, owner: str, nonce: int) -> str | None:
-        """See ports.NamesTakers."""
+        """See ports.ConflictingTransactionFinder."""
         return find_conflicting_tx(self._endpoint_pool, owner, nonce, self.head().number)
 
     def _hear(self, question: Callable[[NodeSender], T], settled: Callable[[Mapping[Endpoint, T]], bool]) -> dict[Endpoint, T]:

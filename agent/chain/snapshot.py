@@ -31,11 +31,11 @@ from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import Head, PastPrices, QuarantinedItem, Snapshot
 from agent.ports import Clock
 
-# --- Reads what the blocks just before a head say of prices: feeds and pools of each block by its hash, agreed by enough operators.
+# --- Prices of the blocks just before a head: feeds and pools of each block by its hash, agreed by enough operators.
 
 
 PastAnswers = tuple[tuple[Head, tuple[LensAnswer, ...]], ...]
-"""What one endpoint says: each block's header, and the lens's answers there."""
+"""Answers of one endpoint: each block's header, and the lens's answers there."""
 
 
 def read_past_prices(panel: EndpointPool, min_operators: int, watch: SnapshotScope, head: Head, blocks: int) -> tuple[PastPrices, ...]:

@@ -155,11 +155,11 @@ def _address(answer: LensAnswer) -> str:
     return UNREADABLE if isinstance(value, CallStatus) else address_from_word(value)
 
 
-# --- What contracts may take of the wallet's tokens, asked of the tokens themselves.
+# --- Allowances over the wallet's tokens, as their contracts report them.
 
 
 PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
-"""Uniswap's Permit2, at the same address on every chain: the agent never allows it anything, wallets that were used before may have."""
+"""Uniswap's Permit2, at the same address on every chain: the agent never approves it, but wallets used before may have."""
 
 
 def read_allowances(line: Transport, owner: str, pairs: Sequence[tuple[str, str]]) -> tuple[int | None, ...]:

@@ -107,7 +107,7 @@ MOST_TICKS_PER_POOL = 256
 LEAST_WINDOW_BPS = 200
 """Depth of V3 pools counts liquidity within this distance (amm.pools.DEPTH_BPS)."""
 DEEP_TICKS = 1_280
-"""The same where more is asked for: as many as one answer of the lens holds (EIP-170)."""
+"""Ticks read if more are requested: as many as one answer of the lens holds (EIP-170)."""
 DEEP_WORDS = 1_000
 """Words of a pool's tick bitmap that such an answer goes through; with all its ticks they stay below 16 million gas."""
 MAX_TICK = 887_272

@@ -62,20 +62,20 @@ class GuardCase:
             return address
 
     def price(self, address: str) -> Fraction:
-        """Reference price; the native coin is worth its wrapped token. Raises Missing."""
+        """Reference price; the native coin is worth its wrapped token. Raises MissingData."""
         price = self.prices.get(self.step.portfolio.wrapped_native if address == NATIVE else address)
         if price is None or price <= 0:
             raise MissingData(f"no reference price of {self.label(address)}: {self.unpriced.get(address, 'no token of the portfolio')}")
         return price
 
     def runs(self) -> tuple[SimulatedSwap, ...]:
-        """The legs as simulated. Raises Missing when one of them cannot run."""
+        """The legs as simulated. Raises MissingData when one of them cannot run."""
         if self.replay.fault is not None:
             raise MissingData(self.replay.fault)
         return self.replay.runs
 
     def actions(self) -> tuple[SimulatedAction, ...]:
-        """The actions with liquidity as worked out anew; none for a plan of swaps. Raises Missing when one of them cannot run."""
+        """The actions with liquidity as worked out anew; none for a plan of swaps. Raises MissingData when one of them cannot run."""
         if not self.plan.actions:
             return ()
         if isinstance(self.lp, str):
@@ -92,7 +92,7 @@ class GuardCase:
         return self.book().load(), self.lp.after.load()
 
     def book(self) -> PositionBook:
-        """Wallet and positions in the snapshot. Raises Missing."""
+        """Wallet and positions in the snapshot. Raises MissingData."""
         try:
             return open_position_book(self.step, self.prices)
         except Refused as why:
@@ -143,7 +143,7 @@ class GuardCase:
         return min(self._limited(), self.apart())
 
     def _limited(self) -> Fraction:
-        """Turnover, and of an exit only what it buys besides the numeraire. Raises Missing."""
+        """Turnover, and of an exit only what it buys besides the numeraire. Raises MissingData."""
         if not self.plan.exits:
             return self.turnover()
         self.runs()
@@ -151,7 +151,7 @@ class GuardCase:
         return sum((raw * self.price(token) for token, raw in bought.items() if raw > 0), Fraction(0))
 
     def apart(self) -> Fraction:
-        """The most of a purchase, or of what is raised for a withdrawal, that limits of turnover leave alone. Raises Missing."""
+        """The most of a purchase, or of what is raised for a withdrawal, that limits of turnover leave alone. Raises MissingData."""
         return self._raised() if self.plan.exits else self._purchase
 
     @cached_property
@@ -183,7 +183,7 @@ class GuardCase:
             raise MissingData(why.message) from None
 
     def balance(self, address: str) -> int:
-        """Wallet's balance of a token, or of native coin, in base units. Raises Missing when it was not read."""
+        """Wallet's balance of a token, or of native coin, in base units. Raises MissingData when it was not read."""
         if address == NATIVE:
             return self.step.snapshot.native_wei
         for holding in self.step.snapshot.holdings:
@@ -192,7 +192,7 @@ class GuardCase:
         raise MissingData(f"balance of {self.label(address)} was not read")
 
     def investable(self, asset: Asset) -> int:
-        """Balance less reserve, base units, never below zero; of the native asset both forms, less the floor. Raises Missing."""
+        """Balance less reserve, base units, never below zero; of the native asset both forms, less the floor. Raises MissingData."""
         return max(0, self.spendable(asset))
 
     def spendable(self, asset: Asset) -> int:
@@ -206,25 +206,25 @@ class GuardCase:
             raise MissingData(self.step.history.unknown)
 
     def total(self) -> Fraction:
-        """Value of all investable balances and confirmed liquidity positions at reference prices. Raises Missing."""
+        """Value of all investable balances and confirmed liquidity positions at reference prices. Raises MissingData."""
         free = sum((self.investable(asset) * self.price(asset.token.address) for asset in self.step.portfolio.assets), Fraction(0))
         return free + self.lp_value()
 
     def lp_value(self) -> Fraction:
-        """Value of all confirmed liquidity positions at reference prices. Raises Missing."""
+        """Value of all confirmed liquidity positions at reference prices. Raises MissingData."""
         try:
             return valuation.total_value(self.step, self.prices)
         except Refused as why:
             raise MissingData(why.message) from None
 
     def turnover(self) -> Fraction:
-        """Half the sum of absolute changes of the wallet's balances in value. Raises Missing."""
+        """Half the sum of absolute changes of the wallet's balances in value. Raises MissingData."""
         self.runs()
         moved = sum((abs(self.replay.delta(token)) * self.price(token) for token in self.replay.tokens), Fraction(0))
         return moved / 2
 
     def trading_cost(self) -> Fraction:
-        """Value given less value received at reference prices: fees, impact and skew in one. Raises Missing."""
+        """Value given less value received at reference prices: fees, impact and skew in one. Raises MissingData."""
         self.runs()
         return -sum((self.replay.delta(token) * self.price(token) for token in self.replay.tokens), Fraction(0))
 
@@ -237,12 +237,12 @@ class GuardCase:
             raise MissingData(why.message) from None
 
     def cost(self) -> Fraction:
-        """Trading cost, what liquidity is overpaid by, and the gas of the plan and of approvals that it still needs. Raises Missing."""
+        """Trading cost, what liquidity is overpaid by, and the gas of the plan and of approvals that it still needs. Raises MissingData."""
         gas = self.gas_units() * self.gas_price_wei() * self.price(self.step.portfolio.wrapped_native)
         return self.trading_cost() + self.overpayment() + gas
 
     def worst_cost(self) -> Fraction:
-        """Cost if each swap pays its minimum, liquidity costs the most that its minimums allow, and all gas is burned. Raises Missing."""
+        """Cost if each swap pays its minimum, liquidity costs the most that its minimums allow, and all gas is burned. Raises MissingData."""
         self.runs()
         ends = [flow for flow in self.replay.flows if flow.leg.sink is LegFunding.WALLET]
         short = sum((max(0, flow.amount_out_raw - flow.leg.min_out_raw) * self.price(flow.leg.token_out) for flow in ends), Fraction(0))
@@ -285,7 +285,7 @@ def _actions(step: StepInput, plan: Plan, prices: Mapping[str, Fraction]) -> LpR
         return why.message
 
 
-# --- How what was measured is written in a verdict: short text with its unit, never rounded to the safe side of a limit.
+# --- Text of measurements in verdicts: short, with unit, never rounded to the safe side of a limit.
 
 
 OFF = "off"

@@ -318,7 +318,7 @@ PRICE_GUARDS: tuple[Guard[Any], ...] = (
 """In the order of their verdicts."""
 
 
-# --- What a sandwich around a plan's swaps could take at most: how far their outputs may fall short of what was predicted.
+# --- Sandwich exposure: the largest shortfall of a plan's swaps against their predicted outputs.
 
 
 @dataclass(frozen=True, slots=True)

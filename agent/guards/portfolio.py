@@ -102,7 +102,7 @@ def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def _held_against(case: GuardCase, lost: Fraction, fell: Fraction, wasted_wei: int) -> Fraction:
-    """The part of a loss that this plan answers for: all of it, but of an exit what trades lost. Raises Missing."""
+    """The part of a loss that this plan answers for: all of it, but of an exit what trades lost. Raises MissingData."""
     if not case.is_risk_reducing():
         return lost
     return max(Fraction(0), lost - fell - wasted_wei * case.price(case.step.portfolio.wrapped_native))
@@ -298,7 +298,7 @@ PAYOUT_REMEDIES = {
     "payout_per_day": "pay less, wait until what was paid is a day old, or raise limits.payout_per_day",
     "balance": "ask for less: trimtab status shows what there is",
 }
-"""What its owner can do about each."""
+"""Remedy for the owner by guard."""
 
 
 def judge_payout_permission(

@@ -32,7 +32,7 @@ from agent.planning.liquidity import least_amounts_in_book
 from agent.policy.liquidity.book import Amounts, PositionBook, band_bps
 from agent.units import NATIVE
 
-# --- What a plan's legs do to the snapshot's pools and to the wallet, simulated anew leg after leg.
+# --- Replay of a plan's legs on the snapshot's pools and the wallet, leg after leg.
 
 
 @dataclass(frozen=True, slots=True)

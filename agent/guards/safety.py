@@ -14,7 +14,7 @@ from agent.policy.text import format_time
 from agent.units import NATIVE
 
 FUTURE_TOLERANCE_S = 30
-"""How far a block's time may be ahead of the agent's clock: consensus lets block producers be some seconds fast."""
+"""Seconds by which a block's time may be ahead of the agent's clock: consensus allows block producers some seconds."""
 
 
 def head_age(case: GuardCase, limit_s: int) -> GuardMeasurement:

@@ -72,5 +72,5 @@ class ManualAction:
 
 
 PlanRequest = AgentCycle | Swap | SwapAtPrice | Invest | RaiseForWithdrawal | Unwrap | SellEverything | SellEntireBalance
-"""What a plan is made for."""
+"""Request that a plan is made for."""
 StepRequest = PlanRequest | ManualAction

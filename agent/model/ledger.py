@@ -195,7 +195,7 @@ class ExternalTransferKind(Enum):
 
 
 NON_LOSS_KINDS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.UNDONE)
-"""Kinds of a fall that is nobody's loss. Every other fall counts as one, also while nobody has said what it was."""
+"""Kinds of a decrease that are not a loss. Every other decrease counts as one, unexplained ones included."""
 
 
 @dataclass(frozen=True, slots=True)

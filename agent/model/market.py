@@ -11,7 +11,7 @@ from agent.model.liquidity import LpPosition
 from agent.model.weights import TokenSupply
 from agent.units import Price
 
-# --- What a screen found out about a token: whether it may be traded, why not, and what the owner can do.
+# --- Findings of the token screen, with description and remedy.
 
 
 class TokenFinding(Enum):

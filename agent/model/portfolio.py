@@ -11,7 +11,7 @@ from agent.model.market import CodeHash
 from agent.model.weights import AllocatorConfig
 from agent.units import NATIVE, Price, Token
 
-# --- What standing off the targets costs: the owner's aversion, volatilities and correlations; and what a plan saves of it.
+# --- Risk of deviating from the targets: the owner's aversion, volatilities and correlations; and a plan's saving of it.
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class RiskCostTradeoff:
         return self.saved > self.cost
 
 
-# --- When to act: bands, schedules, events of the market, and several of them at once.
+# --- Triggers: bands, schedules, market events, and combinations of them.
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +304,7 @@ class SubmissionRefusal:
     why: str
 
 
-# --- What the owner wants: the portfolio and its targets, when to act, and how far to go.
+# --- Portfolio and policy: assets, targets, trigger, destination.
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,7 +467,7 @@ class SlicingComparison:
     why: str
 
 
-# --- What binds: where reference prices come from, every limit, and how a plan becomes a transaction.
+# --- Constraints: reference prices, limits, and execution settings.
 
 
 class PriceSource(Enum):

@@ -12,9 +12,9 @@ from agent.model.transactions import Intent
 from agent.model.weights import Allocation, AllocatorConfig
 
 STRATEGY_UNITS = "units"
-"""Stands for a strategy's own units where a token's address is asked for."""
+"""Stands for a strategy's own units in place of a token's address."""
 UNALLOCATED = ""
-"""Whose the wallet's balance is that is left alone: reserves, and native coin for gas."""
+"""Holder of the unallocated balance: reserves, and native coin for gas."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,10 @@ from agent.planning.pool_curves import CurveStack
 from agent.planning.problem import IndexArray, PoolGraph
 from agent.planning.utility import UNMOVED, FlowOptimizer
 
-# --- The best flows between tokens that do not run in a circle: branch and bound over which exchange to do without. Solved without furt
+# --- Acyclic flows of highest utility: branch and bound over the exchange to leave out.
+# An unconstrained solve takes every arbitrage between pools that are off each other. Any plan must leave out at least one pair of each
+# cycle: each choice is a subproblem bounded by its dual, and one bounded below the best known plan is discarded (Land, Doig, "An
+# automatic method of solving discrete programming problems", 1960).
 
 
 NODES = 20
@@ -145,7 +148,7 @@ ALIKE = 1e-5
 TRIES = 16
 """Most changes of the order."""
 PAIRS = 12
-"""Pairs of tokens that are tried the other way round for each."""
+"""Pairs of tokens tried in the reverse order for each change."""
 WORTH_A_TRY = 1e-7
 """Least surplus, per unit of scale, for which a change of the order is tried or kept."""
 

@@ -31,9 +31,9 @@ A positive semidefinite matrix of n rows with ones on its diagonal has no eigenv
 top is at most 1 + 1/RIDGE, or 5e8.
 """
 FLAT = 1e-12
-"""Least curvature, of the largest, that an unknown is scaled by: what is below is rounding."""
+"""Least curvature, relative to the largest, by which an unknown is scaled: less is rounding."""
 LEAST = 1e-9
-"""Least curvature of all: without any the minimum lies at the box."""
+"""Least curvature of all: without any the minimum is at the box."""
 
 Row = list[float]
 
@@ -140,19 +140,19 @@ TRIES = 40
 ENOUGH = 0.3
 """Part of the slope along a step that may be left at its end."""
 STRAIGHT = 0.9
-"""Part of the slope along a step that is left where nothing bends: such a step goes on."""
+"""Part of the slope along a step that remains if nothing bends: such a step continues."""
 NOISE = 1e-15
-"""Relative error of the dual's value: what is expected to change less is judged by the slope alone."""
+"""Relative error of the dual's value: a smaller expected change is judged by the slope alone."""
 LEAST_PRICE = 1e-3
-"""What pools pay out counts as worth this much at least, which can only make the bound less tight."""
+"""Least value of a pool's output unit, which can only loosen the bound."""
 LEAST_RATE = 1e-12
-"""Rate asked for below which none is told apart: everything is sold then."""
+"""Least rate asked for: any lower rate sells everything."""
 SNAP = 1e-15
 """Distance from an end of its range at which a multiplier counts as there."""
 BALANCED = 1e-9
 """Imbalance per unit of scale at which the solve ends."""
 EXACT, POLISH = 1e-14, 3
-"""Imbalance that further steps aim at once the solve has ended, and the most of them: a plan made again ends at the same amounts."""
+"""Imbalance that further steps aim at after the solve, and their largest number: a repeated plan ends at the same amounts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,11 @@ from agent.planning.utility import FlowOptimizer, sell_program
 from agent.units import BPS, Value, floor_int
 
 ROUNDS = 20
-"""Most rounds; two are usual, each limit that first has to be met takes one more."""
+"""Most iterations; two are usual, and each newly binding limit takes one more."""
 SETTLED = 5e-8
-"""Worth of a change in what pools give beyond the core's count, per unit of scale, at which rounds end."""
+"""Utility of a change in pool outputs beyond the core's count, per unit of scale, at which the iteration ends."""
 LEAST_PRICE = 1e-6
-"""Where limits.plan_cost is zero nothing may cost anything, and rounds end all the same."""
+"""Least price of a unit: with a limits.plan_cost of zero nothing may cost anything, and the iteration still ends."""
 SLACK = Fraction(10**7 - 1, 10**7)
 """Taken off a turnover that has to shrink, so that it does not end above its limit again."""
 WORTH_A_ROUTE = 1e-6
@@ -276,7 +276,7 @@ def _broken(market: PoolGraph, state: FixedPoint, budget: Value | None, min_trad
 
 
 ANY_PRICE = 0.9
-"""Range of the dual price of what is sold: at whatever it brings, within impact bounds and floors."""
+"""Range of the dual price of the token sold: any proceeds are accepted, within impact bounds and floors."""
 SOLD = 1 - 1e-7
 """Part of a token from which on a solve sells all of it."""
 TRIES = 4

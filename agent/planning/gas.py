@@ -15,7 +15,7 @@ from agent.model import Leg, LegFunding, PoolState, Snapshot, StepInput, V2Pool
 from agent.policy import native_coin
 from agent.units import NATIVE, Value
 
-# --- How legs are paid in the wrapped native coin: from its balance, by native coin sent along, or both; and what is unwrapped for gas.
+# --- Payment of legs in the wrapped native coin: from its balance, by native coin sent, or both; and unwrapping for gas.
 
 
 NATIVE_VENUE = "wrapped_native"
@@ -133,15 +133,15 @@ TOKEN_UNITS = 2_500
 SLOT_UNITS = 4_900
 """First write of a slot that holds something: cold read and write, less what a later write costs."""
 FIRST_WRITE_UNITS = 17_100
-"""What the first write of a slot costs more where it was zero: 20,000 instead of 2,900."""
+"""Extra gas of the first write of a slot that was zero: 20,000 instead of 2,900."""
 CLEARED_UNITS = 4_800
 """Refund of a slot that becomes zero: an allowance that is used up, a balance that is sold to the last unit."""
 PASSING_UNITS, PASSED_UNITS = 22_100, 19_900
-"""A balance of the router from zero and back within the transaction: what it costs, and what of it is refunded."""
+"""A router balance from zero and back within the transaction: its cost, and its refund."""
 REFUNDED = 5
 """At most one part in so many of the gas is refunded (EIP-3529)."""
 AGAIN_V2_UNITS, AGAIN_V3_UNITS = 33_400, 25_400
-"""What a further swap in the same pool saves: its account, its balances and its own slots are warm, and written already."""
+"""Gas saved by a further swap in the same pool: its account, balances and slots are warm and already written."""
 MOVED_UNITS = 8_800
 """A V3 pool whose tick changes writes an observation (UniswapV3Pool.swap)."""
 TICK_UNITS = 44_000

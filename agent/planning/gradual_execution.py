@@ -61,9 +61,9 @@ from agent.units import BPS, NATIVE, Price, Value, ceil_int, price_text, value_t
 
 HOUR_S = 3_600
 PRECISION = 10**12
-"""What is left of a move is rounded up to one part in so many: a pool never comes back further than assumed."""
+"""Precision of remaining impact, rounded up: a pool never recovers further than assumed."""
 ALL = 2**127
-"""More than any pool takes: what brings it back to a price stops there."""
+"""More than any pool takes: the bound of a trade that restores a price."""
 
 
 def compare_slice_counts(step: StepInput, decision: Rebalance, goal: Goal, whole: Plan, references: ReferencePrices) -> SlicingComparison:
@@ -375,7 +375,7 @@ def _total(step: StepInput) -> Value:
 
 
 EVEN = SliceDraw(MILLION // 2, MILLION // 2)
-"""What is shown while nothing was drawn: a fair share."""
+"""Draw assumed before one exists: an equal share."""
 ScheduledPlan = tuple[DecisionResult, Plan | None]
 
 
@@ -530,7 +530,7 @@ def _money(step: StepInput, value: Value) -> str:
 def limit_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, price: Fraction) -> tuple[Plan | None, str]:
     """A swap by hand whose exact outcome, fee and impact included, is `price` or better, with minimums to match; else why it waits.
 
-    `price` is base units of `token_out` per base unit of `token_in`. Raises TicksEnd where more ticks of its pools might give it.
+    `price` is base units of `token_out` per base unit of `token_in`. Raises KnownTicksExceeded where more ticks of its pools might give it.
     """
     try:
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)

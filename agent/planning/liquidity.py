@@ -177,7 +177,7 @@ def _plan(
     )
 
 
-# --- The least amounts that an action with liquidity may be signed with, by reference prices and limits alone: never from its plan.
+# --- Minimum amounts of a liquidity action, by reference prices and limits alone: never from its plan.
 
 
 def least_amounts(step: StepInput, action: LpAction) -> Amounts:

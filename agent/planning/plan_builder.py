@@ -21,7 +21,7 @@ from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, v
 
 PLAN_COST, MIN_TRADE = "limits.plan_cost", "limits.min_trade"
 LIFTED = 0.999
-"""Part of what a token is off from which on its rest counts as the same without the limit of turnover."""
+"""Part of a token's deviation above which its remainder counts as equal without the limit of turnover."""
 Free = tuple[PoolGraph, FixedPoint]
 WORTH_SAYING = 1e-5
 """Part of the total (a tenth of a basis point) below which a rest is rounding, not something left undone."""

@@ -115,7 +115,7 @@ def _penalty(problem: Problem, goal: Goal, risk: TrackingRisk, values: dict[str,
 
 
 HAIR = Fraction(1, 100_000)
-"""Part of the portfolio, a tenth of a basis point: what float noise may miss a goal by, beside a base unit for each end of a leg."""
+"""Part of the portfolio, a tenth of a basis point: float error of a goal, beside a base unit for each end of a leg."""
 CHURN = Fraction(105, 100)
 """Turnover per unit of drift corrected and of money found on the way."""
 
@@ -197,7 +197,7 @@ TIGHTER = 6
 SHRINK = Fraction(19, 20)
 """Least by how much."""
 NEARLY = Fraction(5, 4)
-"""What impact adds to gas where a move is so small that both come to limits.plan_cost."""
+"""Factor of impact on gas for a move so small that both reach limits.plan_cost."""
 
 
 class NothingPlanned(Refused):
@@ -271,7 +271,7 @@ def _within_plan_cost(
     """Settles; while the plan with its gas costs more than plan_cost per unit moved, the dearest chain's pool is done without.
 
     So is the best paying pool while the plan would go beyond the drift. In a zone no swap's unit is dearer than plan_cost. Chains of
-    several may be, for which that bound is first tightened. Tokens of `still` stay as they are, by position, with the reason.
+    several may be, for which that bound is first tightened. Tokens of `unmoved` stay as they are, by position, with the reason.
     """
     scale, limit_bps = max(aim.off, float(problem.total) / BPS), problem.plan_cost_bps
     dearest = None if aim.risk is None or limit_bps is None else Fraction(limit_bps, BPS)
@@ -370,7 +370,7 @@ def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
 
 ROUNDS = 4
 MARGIN = Fraction(999, 1_000)
-"""Part of what may be sold that is asked for: what pools pay differs a little from the reference that the bound goes by."""
+"""Part of the sellable amount that is asked for: pool outputs differ a little from the reference of the bound."""
 
 
 def plan_after_tax(step: StepInput, decision: Rebalance, most: tuple[Value, str] | None = None) -> Plan:

@@ -25,14 +25,15 @@ from agent.model import PoolState, V2Pool, V3Pool
 from agent.units import BPS, PIPS
 
 SHADE = 1e-6
-"""A hundredth of a basis point: how far below the reference the rates lie to which everything better is levelled."""
+"""A hundredth of a basis point: distance below the reference to which all better rates are levelled."""
 HALF_GAIN = 0.05
 WIDTH = 0.1
-"""How pools are ordered within that hair: by the gain of their first unit, this one in its middle; and the least part of it that
-a pool's better rates are spread over, so that prices tell amounts apart."""
+"""Order of pools within that band: by the gain of their first unit, this one in its middle; and the least part of the band that a
+pool's better rates are spread over, so that prices distinguish amounts.
+"""
 TINY = 1e-300
 MOST = 100.0
-"""Value in, per unit of scale, beyond which no curve is followed: a plan moves about one, and digits are lost on what lies beyond."""
+"""Largest input, per unit of scale, of a curve: a plan moves about one, and more loses digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +242,7 @@ class CurveStack:
     first: NDArray[np.intp]
     flat: FloatArray
     known: dict[Hashable, Any] = field(default_factory=dict, compare=False)
-    """What was found over some of its rows, by what was asked: the same question comes back within a plan."""
+    """Cache of results over some of the rows, by question: the same question recurs within a plan."""
 
     def __len__(self) -> int:
         return len(self.keep)

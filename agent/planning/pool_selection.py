@@ -21,7 +21,7 @@ OVER_COST = "with its gas the plan would exceed limits.plan_cost"
 DUST = "its part would be below limits.min_trade"
 REST = "its share is below limits.min_trade once pools that are not worth their gas are left out"
 COSTLY = (DEAR, OVER_COST, DUST, REST)
-"""How reasons begin that say of a pool that it is not worth its cost: nothing is wrong with it."""
+"""Reasons of a pool that costs more than it saves and is otherwise sound, by their first words."""
 EdgeKey = tuple[str, int]
 """A pool, and the position of the token that enters it."""
 FlowSolver = Callable[[CurveStack, Solution | None], Solution]
@@ -60,7 +60,7 @@ class PoolSelection:
 
 
 LegCounter = Callable[[PoolSelection], Mapping[EdgeKey, int]]
-"""How many legs go through each arc."""
+"""Function that returns the number of legs through each edge."""
 
 
 @dataclass(slots=True)

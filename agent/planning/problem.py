@@ -359,17 +359,17 @@ def repeat_leg_gas(market: PoolGraph, pool_edge: PoolEdge) -> float:
     return repeat_leg_gas_units(market.problem.pools[pool_edge.pool], market.problem.gas.router) * market.gas_unit
 
 
-# --- What a goal asks for: shares of the final total by token, what a unit off them is worth, and the turnover that is left.
+# --- Objective of a goal: shares of the final total by token, the price of a unit off them, and the turnover that is left.
 
 
 ROUNDED_RAW = 16
 """Base units by which paths, each rounded down, may miss an approved amount."""
 FUZZ = Fraction(1, 10**12)
-"""What floating point may miss of it."""
+"""Float error of a goal."""
 REACH = 0.3
 """P of a zone's worth, which so never is what stops an exchange: the quadratic decides, and pools are bounded by plan_cost."""
 MOST_SAVED = 0.25
-"""Most that a zone's exchange may save per unit. At more the risk is scaled down: it outweighs any cost all the same."""
+"""Largest saving per unit of a zone's exchange. A higher one is scaled down: it still outweighs any cost."""
 HAIR = 5e-5
 """Half a basis point: how far inside a band's edge a move ends, so that rounding does not leave it outside."""
 
@@ -395,7 +395,7 @@ class PlanObjective:
     risk: DeviationRisk | None = None
 
     def worth(self, scale: float, unmoved: Mapping[int, float]) -> PlanUtility:
-        """The worth in units of `scale`; tokens in `still` end at the value given there."""
+        """The worth in units of `scale`; tokens in `unmoved` end at the value given there."""
         pinned = dict.fromkeys(self.hubs, 0.0) | {token: value / scale for token, value in unmoved.items()}
         risk = None if self.risk is None else DeviationRisk(self.risk.volatility, self.risk.bend / scale)
         return PlanUtility(self.low, self.high, self.price if risk is None else REACH, self.tie_break, pinned, risk)

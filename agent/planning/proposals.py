@@ -64,7 +64,7 @@ from agent.units import NATIVE, Value, ceil_int, decimal_text
 TRIES = 8
 """Plans in search of the part that all assets reach."""
 WHOLE = Fraction(97, 100)
-"""Of what an asset lacks: what counts as reached, since fees and impact take their share."""
+"""Part of an asset's shortfall that counts as filled, since fees and impact take the rest."""
 USEFUL = Fraction(1, 4)
 """Of limits.daily_loss: with less of it left a part waits for the next day, unless it is the last."""
 EVEN = SliceDraw(MILLION // 2, MILLION // 2)
@@ -245,7 +245,7 @@ class RefusedWithBlockedExits(Refused):
 
 
 NOT_WORTH_IT_LIMITS = (PLAN_COST, MIN_TRADE)
-"""What holds a rebalance that is not worth it."""
+"""Limits whose hold means: not worth a trade."""
 Proposer = Callable[[StepInput], Proposal]
 
 
@@ -483,7 +483,7 @@ def single_order(order: LimitOrder) -> Proposer:
     return propose
 
 
-# --- What an owner asks for beside the strategy, as proposals: money raised or invested, everything sold, an edit carried out.
+# --- Proposals of the owner's requests: money raised or invested, everything sold, an edit carried out.
 
 
 def raise_money(token: str) -> Proposer:
@@ -688,7 +688,7 @@ def _require_raised(step: StepInput, plan: Plan, token: str) -> None:
 
 
 OWN_STRATEGY = "agent"
-"""What asks for the agent's own strategy."""
+"""Requester of the agent's own strategy."""
 
 
 def proposer(asked: PlanRequest) -> Proposer:

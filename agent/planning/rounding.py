@@ -25,9 +25,9 @@ UNSOLD = Fraction(1, 10**7)
 COARSE = 100_000
 """Base units that a trade is worth from which on one more or less is not worth naming."""
 WHOLE = 1_000
-"""One part in so many of an amount, ten basis points, may buy nothing so that a token that leaves is sold whole."""
+"""Divisor of an amount, ten basis points, that may buy nothing so that a leaving token is sold whole."""
 RETRIES = 12
-"""How often a route is shortened until all its legs fit; each try aims at the leg that did not."""
+"""Most times that a route is shortened until all its legs fit; each try aims at the leg that did not."""
 
 
 @dataclass(frozen=True, slots=True)

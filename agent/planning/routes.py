@@ -64,7 +64,7 @@ class _Parcel:
 def decompose_flows(
     flows: Sequence[EdgeFlow], order: Sequence[int], sold_tokens: frozenset[int], bought_tokens: frozenset[int]
 ) -> FlowPaths:
-    """Splits acyclic flows into paths from `givers` to `keepers`. `order` lists tokens so that every flow runs forward.
+    """Splits acyclic flows into paths from `sold_tokens` to `bought_tokens`. `order` lists tokens so that every flow runs forward.
 
     What stays at a keeper is taken from the longest routes first, what runs on from the shortest, so that routes stay
     short; those that would be longer than MAX_LEGS are cut. The first path through a pool gets a better rate than the last: each

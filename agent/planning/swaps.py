@@ -30,7 +30,7 @@ from agent.units import Value, decimal_text
 SOLD = 1 - 1e-9
 """Part of what all pools together take that has to be sold through fewer of them."""
 ANY_PRICE = 0.9
-"""Range of the dual price of what is sold: a swap by hand is traded at whatever it brings, within impact bounds and floors."""
+"""Range of the dual price of the token sold: a manual swap accepts any proceeds, within impact bounds and floors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
 def quote(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, pool: str | None = None) -> Quote:
     """Quote `amount_in_raw`: with `pool` the exact output of that pool, else the best split.
 
-    The only limit that applies is the minimal pool depth. Raises ConfigError for unknown tokens or pool, TicksEnd if the ticks read
+    The only limit that applies is the minimal pool depth. Raises ConfigError for unknown tokens or pool, KnownTicksExceeded if the ticks read
     do not reach, Refused if no route exists or the pools cannot take the amount.
     """
     _check(step, token_in, token_out, amount_in_raw)

@@ -28,7 +28,7 @@ WIDE = 0.9
 UNMOVED = 1e-7
 """Change per unit of scale below which a token counts as where it was."""
 SURE = 0.6
-"""Price, beyond P, of a unit past a bound that is kept whatever the market pays."""
+"""Price, beyond P, of a unit past a bound that must hold at any market price."""
 PRESSED = 1e-6
 """Part of P from which on a bound's price counts."""
 TURNS = 12
@@ -74,7 +74,7 @@ def build_deviation_risk(volatility: FloatArray, related: FloatArray, aversion: 
 
 @dataclass(frozen=True, slots=True)
 class PlanUtility:
-    """Goal shares by position, the price P of a unit that has to move, θ as `lean`, and the risk that replaces the distance in a zone.
+    """Goal shares by position, the price P of a unit that has to move, θ as `tie_break`, and the risk that replaces the distance in a zone.
 
     `pinned` are tokens that must end at a value of their own, such as empty hubs, in units of the scale.
     """

@@ -26,7 +26,7 @@ from agent.policy import native_coin, text
 from agent.policy.liquidity import valuation
 from agent.units import BPS, Price, Value, largest_remainder
 
-# --- How wide the band around a target is: the trigger's widths, an asset's own, the narrower where several count.
+# --- Width of the band around a target: the trigger's widths, an asset's own, the narrower of several.
 
 
 BandEdges = tuple[Fraction, Fraction]
@@ -202,7 +202,7 @@ def _price_at(share: Fraction, rest: Value, counted_raw: int) -> Price | None:
     return rest * share / (1 - share) / counted_raw
 
 
-# --- Where a rebalance goes: onto the target, to the edge of the band, half of the way, or towards the target as far as it pays.
+# --- Goal of a rebalance: the target, the edge of the band, half of the way, or towards the target as far as it pays.
 
 
 def rebalance_goal(drifts: Sequence[AssetDrift], destination: Destination) -> Goal:

@@ -12,8 +12,9 @@ from agent.policy.targets import apply_allocation
 
 TargetAdjustment = Callable[[StepInput], StepInput]
 TARGET_ADJUSTMENTS: tuple[TargetAdjustment, ...] = (apply_allocation, combine_strategy_targets, apply_orders, apply_measured_risk)
-"""Each reads what the store remembers in `step.history` and returns the step with other targets and the reason among `wishes`;
-in order: what an allocator chose, what strategies hold of it, what orders keep out of the market; and how much risk lies in it."""
+"""Adjustments of the targets, in order: allocator, strategies, orders; and the measured risk of a zone. Each reads `step.history` and
+returns the step with its targets, and the reason in `wishes`.
+"""
 
 
 def apply_effective_targets(step: StepInput) -> StepInput:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from agent.model import History
 
 MAX_REVERTS_IN_ROW = 3
-"""Reverts in a row after which a person must look: each burns gas, and none is chance any more."""
+"""Reverts in a row after which the operator must act: each burns gas, and three are no accident."""
 MAX_APPROVALS_IN_ROW = 8
-"""Steps of approvals without a swap after which a person must look: each try approves and takes back, at the price of gas."""
+"""Steps of approvals without a swap after which the operator must act: each approves and revokes, at the price of gas."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3_600
 """Chain time that an exit waits once that many failed, doubled with each failure more, and at most."""
 

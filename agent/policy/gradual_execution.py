@@ -37,7 +37,7 @@ from agent.units import BPS, Price, Value, ceil_int, value_text
 
 MILLION = 1_000_000
 MAX_DURATION_FACTOR = 2
-"""Rounds that are cheaper than impact may take so many times their mean time in all."""
+"""Longest duration of ROUNDS as a multiple of its expected duration."""
 
 
 def jitter_factor(ppm: int, jitter_bps: int) -> Fraction:
@@ -82,11 +82,11 @@ def execution_deadlines(pace: ExecutionPace, rounds: int, began_s: int) -> tuple
 
 
 SAME_BPS = 25
-"""By how much a target may differ and count as the same: what allocators and strategies want moves a little at every look."""
+"""Largest change of a target that counts as none: targets of allocators and strategies move a little every cycle."""
 TARGETS_CHANGED = "what is wanted of the portfolio changed"
-"""Why a campaign ends whose targets moved: the next goes on with its prices and its budget."""
+"""Reason of an execution that ended by changed targets: the next continues with its prices and its budget."""
 REVERSAL_DIVISOR = 10
-"""What part of a fair share has to go the other way before prices count as turned: rounds end where they end, give or take."""
+"""Divisor of a mean slice: a larger overshoot the other way counts as a price reversal, a smaller one as rounding of slices."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ USUAL_PIPS = 3_000
 """Pool fee that is assumed where no pool is known."""
 YEAR_S = 365 * 86_400
 MOST_COST_BPS, WIDEST = 500, Fraction(1, 2)
-"""What is still proposed: a plan_cost of 5 %, a band of half of the target."""
+"""Largest settings still suggested: a plan_cost of 5 %, a band of half of the target."""
 GWEI = 10**9
 
 

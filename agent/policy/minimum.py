@@ -14,7 +14,7 @@ MIN_ASSETS = 2
 MOST = 12
 """More assets work, with a warning."""
 EASY = 6
-"""More assets work; who starts is told that fewer are easier."""
+"""Number of assets above which a warning suggests fewer; more still work."""
 LEG_GAS = 150_000
 """Gas units of one swap in a multicall, in round figures; plans carry their own estimate."""
 APPROVAL_GAS = 46_000

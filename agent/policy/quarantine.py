@@ -15,7 +15,7 @@ from agent.policy import native_coin, text
 from agent.units import largest_remainder
 
 SILENT_S = 3_600
-"""Chain time for which an asset must not have told its balance until the others trade without it; before that nothing does."""
+"""Chain time of an unreadable balance after which the other assets trade without it; until then nothing trades."""
 
 
 def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepInput:

@@ -19,7 +19,7 @@ from agent.units import BPS, YEAR_S, Value
 from agent.weights.returns import RiskEstimate, estimate_risk
 
 LEAST_VOLATILITY_BPS = 10
-"""0.1 % a year: even a stable token moves, and two tokens without risk could be swapped for ever."""
+"""0.1 % a year: even a stable token moves, and two tokens without risk could be swapped endlessly."""
 MOST_VOLATILITY_BPS = 100_000
 MOST_CORRELATION_BPS = 9_900
 SHORTEST_HORIZON_S = 3_600

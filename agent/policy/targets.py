@@ -22,7 +22,7 @@ def with_targets(step: StepInput, targets_bps: Mapping[str, int], why: str) -> S
 
 
 AHEAD_S = 30
-"""How far a block's time may be ahead of the agent's clock, in seconds, before it is not believed."""
+"""Seconds by which a block's time may be ahead of the agent's clock; a later one is not trusted."""
 
 
 def apply_allocation(step: StepInput) -> StepInput:

@@ -64,7 +64,7 @@ class EvidenceSource(Protocol):
         ...
 
 
-# --- What the engine asks of the world: readers, signers, senders, clocks, journals. Adapters are named in `wiring` only.
+# --- Ports: readers, signers, senders, clocks, journals. Adapters are named in `wiring` only.
 
 
 __all__ = [

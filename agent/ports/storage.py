@@ -32,7 +32,7 @@ from agent.model.strategies import NavPoint, StrategyBooking, StrategyLedger, St
 from agent.ports.execution import Grant
 from agent.units import Token
 
-# --- What the double-entry ledger needs of a store: entries of final intents, what places opened with, values over time.
+# --- Storage of the double-entry ledger: entries of final intents, opening balances, values over time.
 
 
 class LedgerJournal(Protocol):
@@ -99,7 +99,7 @@ class LedgerJournal(Protocol):
         ...
 
 
-# --- What the engine remembers corrections over time by.
+# --- Storage of gradual executions.
 
 
 class GradualExecutionJournal(Protocol):

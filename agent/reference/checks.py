@@ -12,7 +12,7 @@ from agent.reference import prices as rounds
 from agent.reference.prices import ReferencePrices, reference_prices, reference_prices_at
 from agent.units import BPS, Price, Token
 
-# --- Whether the sequencer of a rollup has been up long enough for prices, and everybody's answers to them, to have caught up.
+# --- Sequencer uptime of a rollup: long enough for prices, and the responses to them, to have caught up.
 
 
 def sequencer_fault(step: StepInput) -> str:
@@ -42,7 +42,7 @@ def sequencer_fault(step: StepInput) -> str:
     return ""
 
 
-# --- Whether two sources of one price contradict each other: a feed, and the mean of the pools.
+# --- Agreement of two sources of one price: a feed, and the TWAP of the pools.
 
 
 _TWO = (PriceSource.FEED, PriceSource.TWAP)
@@ -115,7 +115,7 @@ def _median(prices: Sequence[Price]) -> Price:
 DOLLAR_NAMES = frozenset({"DAI", "FRAX", "GHO", "MIM", "DOLA"})
 """Dollar tokens whose symbol does not contain USD."""
 ABOVE_PEG = Fraction(6, 5)
-"""A token worth more than this many dollars is not pegged to one, whatever its name: interest-bearing dollars grow."""
+"""A token worth more than this many dollars is not a stablecoin, whatever its symbol: interest-bearing ones grow."""
 REPEG_SHARE = Fraction(1, 2)
 """A token that left its peg counts as back only within this part of the limit: around the limit it would come and go."""
 
@@ -144,7 +144,7 @@ class DollarPeg:
 
 
 def dollar_pegs(step: StepInput, references: ReferencePrices, limit_bps: int) -> Iterator[DollarPeg]:
-    """Every asset that its symbol marks as a dollar, at the limit for it. Raises Unknown.
+    """Every asset that its symbol marks as a dollar, at the limit for it. Raises PegUnknown.
 
     The price is the token's own USD feed, else its reference price times the numeraire's USD feed.
     """

@@ -12,11 +12,11 @@ from agent.amm import pools as twap
 from agent.model import FeedRound, PastPrices, PoolState, PriceSource, Snapshot, StepInput, V2Pool, V3Pool
 from agent.units import Price, Token, floor_int, safe_label
 
-# --- Whose mean prices count: pinned V3 pools whose observations cover the whole window; and what would let another one count.
+# --- Pools with a valid TWAP: pinned V3 pools whose observations cover the whole window; and remedies for the others.
 
 
 MAX_OBSERVATIONS = 65_535
-"""What a pool can keep (uint16)."""
+"""Most observations that a pool can keep (uint16)."""
 _SECONDS_PER_BLOCK = {1: 12, 10: 2, 137: 2, 8453: 2}
 """A pool writes at most one observation a block, and at most one a second. Chains that are not listed may write each second."""
 
@@ -143,7 +143,7 @@ class _Market:
 
 
 _Measure = Callable[[PoolState, str], _Market | None]
-"""What a pool says of one of its tokens in terms of the other; None where it cannot say."""
+"""Measurement of one of a pool's tokens in terms of the other; None if there is none."""
 
 
 class _NoPrice(Exception):

@@ -100,7 +100,7 @@ def encode_observations(slots: int) -> str:
     return "0x" + (INCREASE_OBSERVATIONS + slots.to_bytes(32, "big")).hex()
 
 
-# --- Decides whether money may leave the wallet: to a confirmed payout address, the granted amount to the unit, nothing else (T4, T14).
+# --- Rules for payouts: to a confirmed payout address, the granted amount to the unit, nothing else (T4, T14).
 
 
 TRANSFER = bytes.fromhex("a9059cbb")

@@ -289,7 +289,7 @@ class UnwrapWeth9:
 
 
 MulticallItem = RouterSwap | WrapEth | SweepToken | Pull | UnwrapWeth9
-"""What may stand inside a multicall."""
+"""Calls permitted inside a multicall."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,14 +328,14 @@ REBALANCE = selector("rebalance(bytes)")
 
 
 def data_bytes(data: str) -> bytes:
-    """Bytes of 0x-hex calldata. Raises NotUnderstood on anything else."""
+    """Bytes of 0x-hex calldata. Raises UndecodableCalldata on anything else."""
     if not _HEX.fullmatch(data):
         raise UndecodableCalldata("calldata: not 0x-hex")
     return bytes.fromhex(data[2:])
 
 
 def decode(data: str | bytes) -> Call:
-    """The call that `data` (bytes or 0x-hex) encodes. Raises NotUnderstood naming what is wrong."""
+    """The call that `data` (bytes or 0x-hex) encodes. Raises UndecodableCalldata naming what is wrong."""
     raw = data_bytes(data) if isinstance(data, str) else bytes(data)
     return _decode(raw, _DECODERS)
 

@@ -34,7 +34,7 @@ __all__ = [
 LOCAL_CHAIN_IDS = (31337, 131277322940537)
 """anvil's and eth-tester's."""
 TEST_MNEMONIC = "test test test test test test test test test test test junk"
-"""The published mnemonic of anvil and hardhat: whoever sends money to its accounts loses it within seconds."""
+"""The published mnemonic of anvil and hardhat: money sent to its accounts is stolen within seconds."""
 TEST_ACCOUNT_COUNT = 20
 _PUBLISHED = """
     0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC

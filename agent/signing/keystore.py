@@ -19,7 +19,7 @@ SCRYPT_N = 2**18
 """Work factor of scrypt (with r = 8, p = 1 it takes 256 MB and about a second to try one password): that of geth."""
 MIN_PASSWORD_LENGTH = 12
 MIN_DISTINCT_CHARACTERS = 6
-"""Different characters that a password has at least: a row of one letter is long and guessed at once."""
+"""Least number of different characters in a password: one repeated letter is long and easily guessed."""
 _COMMON = ("password", "passwort", "qwertyuiop", "1234567890", "abcdefghij", "letmein", "iloveyou", "changeme", "trimtab")
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
@@ -197,7 +197,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-# --- Keys in the keyring of the operating system, by the keyring library: kept under a service and a name, never in the clear (T18).
+# --- Keys in the operating system's keyring, by the keyring library: under a service and a name, never in the clear (T18).
 
 
 _OTHERWISE = "use a keystore file (trimtab wallet create --keystore wallet.json), or install a keyring service"

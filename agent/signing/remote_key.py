@@ -71,7 +71,7 @@ class RemoteKey:
 def recover_vrs(der: bytes, digest: bytes, address: str) -> Vrs:
     """Recovery bit, r and s of a DER signature over `digest`, s in the lower half of the order (EIP-2).
 
-    The signature says nothing of the recovery bit: it is the one whose public key is that of `address`. Raises NotASignature.
+    The signature says nothing of the recovery bit: it is the one whose public key is that of `address`. Raises InvalidSignature.
     """
     r, s = _integers(der)
     if not (0 < r < CURVE_ORDER and 0 < s < CURVE_ORDER):
@@ -88,7 +88,7 @@ def recover_vrs(der: bytes, digest: bytes, address: str) -> Vrs:
 
 
 def address_from_public_key(public_key_der: bytes) -> str:
-    """Checksummed address of a public key as services give it (SubjectPublicKeyInfo, RFC 5480). Raises NotASignature."""
+    """Checksummed address of a public key as services give it (SubjectPublicKeyInfo, RFC 5480). Raises InvalidSignature."""
     if len(public_key_der) != len(_SPKI) + 64 or not public_key_der.startswith(_SPKI):
         raise InvalidSignature("the public key is not an uncompressed one on secp256k1")
     return PublicKey(public_key_der[len(_SPKI) :]).to_checksum_address()

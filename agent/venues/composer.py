@@ -147,7 +147,7 @@ GAS_MARGIN = Fraction(5, 4)
 APPROVAL_MOST_GAS = 500_000
 """Gas that an approval may need; most take 50,000. A token that burns more would eat the day's gas of all others."""
 AHEAD_S = 30
-"""How far the sender's head may be ahead of the time that the agreed header and the agent's clock tell, in seconds."""
+"""Seconds by which the sender's head may be ahead of the agreed header and the agent's clock."""
 
 
 @dataclass(frozen=True, slots=True)

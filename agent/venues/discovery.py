@@ -31,7 +31,7 @@ from agent.errors import ConfigError
 from agent.signing.calldata import address_from_word
 from agent.units import Token
 
-# --- Which Uniswap V2 pairs exist: asked of the factory, or named by the owner and then checked against it.
+# --- Uniswap V2 pairs: found through the factory, or named by the owner and then checked against it.
 
 
 FEE_PIPS = 3000
@@ -102,7 +102,7 @@ def require_made_by(venue: str, factory: str, pool: PoolRef, known: str | None) 
         raise ConfigError(f"venues.{venue}.pools: {pool.address} was not made by the factory {factory}", "remove it; it may be a trap")
 
 
-# --- Which Uniswap V3 pools exist: asked of the factory over all fee tiers, or named by the owner and then checked against it.
+# --- Uniswap V3 pools: found through the factory over all fee tiers, or named by the owner and then checked against it.
 
 
 _MOST_SPACING = 16_384

@@ -161,7 +161,7 @@ def _address(address: str) -> bytes:
     return bytes.fromhex(address[2:])
 
 
-# --- Whether the contract at an address is our Rebalancer, made for the factories of the config; and what to send to make one.
+# --- The Rebalancer: deployment bytecode, and the check that a contract is ours, made for the factories of the config.
 
 
 V2_INIT_CODE_HASH = "0x96e8ac4277198ff8b6f785478aa9a39f403cb768dd02cbee326c3e7da348845f"

@@ -30,7 +30,7 @@ _EXACT = {"tol_gap_abs": 1e-14, "tol_gap_rel": 1e-14, "tol_feas": 1e-14}
 _CLOSE = 1e-6
 """A share this near to a bound is at it, as far as a solver can say."""
 _NEAR = 1e-4
-"""What a solver of equal shares may be off by at most: some of its problems end early."""
+"""Largest error of a solver of equal shares: some of its problems end early."""
 _STEPS = 100
 """Most Newton steps towards equal shares of the variance; a dozen are usual."""
 _DONE = 1e-13
@@ -207,8 +207,8 @@ def _distance(covariance: Floats) -> Any:
 
 
 GRID = 10**6
-"""Parts that shares of an optimiser are rounded to: a hundredth of a basis point, many times what a solver leaves open. Equal ones
-come out equal, and the largest remainder of their basis points is no matter of a solver's last digits.
+"""Number of parts that an optimiser's shares are rounded to: a hundredth of a basis point, many times a solver's error. Equal shares
+become equal, and the largest remainder of their basis points does not depend on a solver's last digits.
 """
 
 

@@ -20,7 +20,7 @@ from agent.units import BPS, YEAR_S
 
 Floats = NDArray[np.float64]
 MIN_RETURNS = 2
-"""Without a second return there is no variance at all."""
+"""Least number of returns for a variance."""
 MIN_EIGENVALUE = 1e-9
 """Least eigenvalue of a matrix of correlations, of 1 on average: below it one asset is made of the others."""
 
@@ -226,7 +226,7 @@ def _to_bps(share: float) -> int:
     return round(share * BPS)
 
 
-# --- Packages that only some allocators need: loaded when they are used, since they take seconds; where missing, said with the remedy.
+# --- Optional packages of some allocators: loaded on first use, since they take seconds; a missing one is an error with its remedy.
 
 
 def import_extra(module: str) -> Any:

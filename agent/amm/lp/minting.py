@@ -26,7 +26,7 @@ from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick, g
 from agent.model import LpV2Position, LpV3Position
 from agent.units import BPS, floor_int, mul_div_down
 
-# --- What providing liquidity takes and gives: mint, increaseLiquidity and addLiquidity of the contracts, in exact integers.
+# --- Amounts of provision: mint, increaseLiquidity and addLiquidity of the contracts, in exact integers.
 
 
 Q96 = 1 << 96
@@ -120,7 +120,7 @@ def _for_amount1(low: int, high: int, amount: int) -> int:
     return mul_div_down(amount, Q96, high - low)
 
 
-# --- What each action with liquidity costs in gas: measured constants, so that gas is spent only where it pays.
+# --- Gas of each liquidity action: measured constants, so that gas is spent only where it pays; and minimums.
 
 
 V3_MINT_UNITS = 500_000

@@ -188,11 +188,11 @@ def _sum(one: Amounts, other: Amounts) -> Amounts:
     return one[0] + other[0], one[1] + other[1]
 
 
-# --- What a position is after liquidity was taken out, collected or put in: the next state by the contracts' own accounts.
+# --- State of a position after a withdrawal, collect or provision: the next state by the contracts' own accounts.
 
 
 UNMINTED_TOKEN_ID = 0
-"""Stands for the number of a position that is yet to be minted."""
+"""Token id of a position that is not minted yet."""
 
 
 def after_withdrawal(position: LpV2Position | LpV3Position, liquidity: int) -> LpV2Position | LpV3Position:
@@ -280,7 +280,7 @@ def _settled(position: LpV2Position, liquidity: int, minted_raw: int, moved: Amo
     )
 
 
-# --- What the agent itself did to positions, by the receipts of its transactions; and what it therefore owns and put in.
+# --- The agent's own changes of positions, by the receipts of its transactions, and the positions it therefore owns.
 
 
 def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositionChange | None:

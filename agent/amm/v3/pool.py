@@ -50,7 +50,7 @@ def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_lim
     """UniswapV3Pool.swap: amount_specified > 0 is an exact input, < 0 an exact output; fills partially at the price limit.
 
     Past its first stop it skips what the pool's table has summed, so that the loop runs three times at most, however many
-    ticks the swap crosses. Stops before a step that needs unknown ticks. Raises Reverts as the contract does.
+    ticks the swap crosses. Stops before a step that needs unknown ticks. Raises ContractRevert as the contract does.
     """
     price, tick, liquidity = pool.sqrt_price_x96, pool.tick, pool.liquidity
     limit, remaining, exact_in = sqrt_price_limit_x96, amount_specified, amount_specified > 0
@@ -227,7 +227,9 @@ def _largest_up(start: int, bound: int, liquidity: int) -> int:
     return ((bound - start + 1) * liquidity - 1) >> 96
 
 
-# --- Exact outputs for exact inputs of one V3 pool state and direction, at the price of a bisection and one step each. Everything that
+# --- Exact outputs of many inputs for one V3 pool state and direction, at the price of a bisection and one step each.
+# Everything independent of the amount is computed before: the first range's input and output, and by the table that of every further
+# stop. The arithmetic is that of swap_math for a step that stops short of its target, without the amounts that a quote does not need.
 
 
 Quote = Callable[[int], int]
@@ -239,7 +241,7 @@ A row is (input, output, sqrt price, liquidity, liquidity · 2^96), the last two
 """
 
 WIDEST_SPACING = 1700
-"""Up to here a word of 256 ticks spans a price ratio below 2^64, and the contract never leaves its precise formula.
+"""Largest spacing for which a word of 256 ticks spans a price ratio below 2^64, so that the contract never leaves its precise formula.
 
 A step from √P down to √Q needs L·2^96·√P/√Q in 256 bits, with L below 2^128: √P/√Q below 2^32.
 """

@@ -26,7 +26,7 @@ def get_amount1_delta(sqrt_ratio_a_x96: int, sqrt_ratio_b_x96: int, liquidity: i
 
 
 def get_next_sqrt_price_from_amount0_rounding_up(sqrt_price_x96: int, liquidity: int, amount: int, add: bool) -> int:
-    """Price after token0 is added or removed (SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp). Raises Reverts."""
+    """Price after token0 is added or removed (SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp). Raises ContractRevert."""
     if amount == 0:
         return sqrt_price_x96
     numerator = liquidity << 96
@@ -43,7 +43,7 @@ def get_next_sqrt_price_from_amount0_rounding_up(sqrt_price_x96: int, liquidity:
 
 
 def get_next_sqrt_price_from_amount1_rounding_down(sqrt_price_x96: int, liquidity: int, amount: int, add: bool) -> int:
-    """Price after token1 is added or removed (SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown). Raises Reverts."""
+    """Price after token1 is added or removed (SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown). Raises ContractRevert."""
     if add:
         price = sqrt_price_x96 + (amount << 96) // liquidity
         return _to_uint160(price, "SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown")

@@ -15,7 +15,7 @@ def compute_swap_step(
 ) -> tuple[int, int, int, int]:
     """(next sqrt price, amount in, amount out, fee) of SwapMath.computeSwapStep; amount_remaining < 0 asks for an output.
 
-    Amounts in base units; the fee is in the token that comes in, on top of amount in. Raises Reverts as the contract does.
+    Amounts in base units; the fee is in the token that comes in, on top of amount in. Raises ContractRevert as the contract does.
     """
     current, target = sqrt_ratio_current_x96, sqrt_ratio_target_x96
     if amount_remaining < 0:

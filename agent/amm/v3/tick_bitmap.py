@@ -15,7 +15,7 @@ from agent.amm.v3.swap_math import whole_step
 from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick, price_limit
 from agent.model import TickLiquidity, V3Pool
 
-# --- Where a V3 swap stops next: initialised ticks and the borders of 256-tick bitmap words (TickBitmap, v3-core).
+# --- Next stop of a V3 swap: initialised ticks and the borders of 256-tick bitmap words (TickBitmap, v3-core).
 
 
 WORD_BITS = 8
@@ -66,7 +66,7 @@ def next_initialized_tick_within_one_word(indices: tuple[int, ...], at: int, tic
     return (indices[at], True) if at < len(indices) and indices[at] <= border else (border, False)
 
 
-# --- Where a V3 swap stops next, and what lies beyond: one turn of the loop of UniswapV3Pool.swap, before any amount.
+# --- Next stop of a V3 swap, and the state beyond: one iteration of UniswapV3Pool.swap's loop, before any amount.
 
 
 UINT128_BITS = 128

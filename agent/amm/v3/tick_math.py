@@ -41,7 +41,7 @@ def price_limit(zero_for_one: bool) -> int:
 
 @lru_cache(maxsize=1 << 16)
 def get_sqrt_ratio_at_tick(tick: int) -> int:
-    """sqrt(1.0001^tick) in Q96, rounded up (TickMath.getSqrtRatioAtTick). Raises Reverts("T") beyond MIN_TICK and MAX_TICK."""
+    """sqrt(1.0001^tick) in Q96, rounded up (TickMath.getSqrtRatioAtTick). Raises ContractRevert("T") beyond MIN_TICK and MAX_TICK."""
     if not MIN_TICK <= tick <= MAX_TICK:
         raise ContractRevert("TickMath.getSqrtRatioAtTick", "T")
     ratio = 1 << 128
@@ -58,7 +58,7 @@ def get_sqrt_ratio_at_tick(tick: int) -> int:
 
 
 def get_tick_at_sqrt_ratio(sqrt_price_x96: int) -> int:
-    """Greatest tick whose ratio is not above the price (TickMath.getTickAtSqrtRatio). Raises Reverts("R") outside the range."""
+    """Greatest tick whose ratio is not above the price (TickMath.getTickAtSqrtRatio). Raises ContractRevert("R") outside the range."""
     if not MIN_SQRT_RATIO <= sqrt_price_x96 < MAX_SQRT_RATIO:
         raise ContractRevert("TickMath.getTickAtSqrtRatio", "R")
     msb = sqrt_price_x96.bit_length() - 1

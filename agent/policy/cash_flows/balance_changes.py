@@ -17,7 +17,7 @@ from agent.units import BPS, NATIVE, Price, Value, ceil_int, decimal_text, value
 
 DAY_S = 86_400
 ACCEPTANCE_WINDOW_S = 30 * DAY_S
-"""In so much chain time all rises together hold something back for limits.balance_jump_wait, which is no longer than this."""
+"""Chain time in which all increases together may block purchases for limits.balance_jump_wait, which is never longer."""
 SHOWN = 5
 FRESH_S, LOST_BLOCKS = 60, 1_000
 """No chain makes so many blocks in so many seconds, and none takes so many back."""

@@ -27,7 +27,7 @@ from agent.reference import reference_prices
 from agent.units import Value
 
 LASTS_S = 7 * 86_400
-"""How long a purchase in parts may take; what is left then is drift."""
+"""Longest duration of a purchase in parts; any remainder then counts as drift."""
 NONE = Fraction(0)
 
 

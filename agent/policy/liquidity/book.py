@@ -26,7 +26,7 @@ from agent.policy import native_coin
 from agent.policy.liquidity import valuation
 from agent.units import BPS, Price, Value
 
-# --- What may be wanted of liquidity positions, before it becomes exact actions.
+# --- Moves of liquidity positions, before they become exact actions.
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,12 @@ from agent.policy.liquidity.book import (
 )
 from agent.units import BPS, Value, ceil_int, floor_int, value_text
 
-# --- Which liquidity has to go: budget or weight exceeded, at reference prices alone (T3). Taken first is what avoids most loss per uni
+# --- Withdrawals to the limits of loss and weight, at reference prices alone (T3).
+# The order is by loss avoided per unit of cost. The loss is the mean impermanent loss over the horizon; the cost is gas, and for
+# liquidity in range the forgone earnings. Future fees are not known from one block, and in a balanced market they offset the loss of
+# every position alike (Milionis et al. 2022), so that limits.plan_cost of the value stands for them. So positions that earn nothing go
+# first, then those with most loss per value. Of the last only as much is withdrawn as brings both sums to EXIT_TARGET_SHARE of
+# their limits, so that the next small price move needs no further withdrawal.
 
 
 EXIT_TARGET_SHARE = Fraction(95, 100)
@@ -346,13 +351,16 @@ def book_after_provision(
     return None
 
 
-# --- What the wanted liquidity asks for: new ranges where the price has left, more or less of a pool, fees put back. Values are at refe
+# --- Moves to the liquidity targets: new ranges after the price left, more or less of a pool, fees reinvested.
+# Values are at reference prices (T3). Nothing moves while its pool is off the reference, below min_trade, or for gas above plan_cost of
+# its value. Shares have a band, and nothing is added beyond a part of the loss budget and of the largest weight, or beyond the spendable
+# balance.
 
 
 BAND = Fraction(1, 10)
 """Part of its share by which a pool's value may differ before anything is done."""
 REST = Fraction(1, 1_000)
-"""Part of its share that a step which has acted leaves: what rounding, and prices that moved meanwhile, have left is not worth gas."""
+"""Part of its share that a step which has acted leaves undone: rounding and price moves since are not worth gas."""
 HeldPositions = Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
 
 

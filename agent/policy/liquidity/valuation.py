@@ -16,7 +16,7 @@ from agent.units import BPS, Price, Value, safe_label
 Pairs = Iterable[tuple[ConfirmedPosition, LpPosition]]
 """Positions with what the owner said of them."""
 MOVES_BPS = (-5_000, -2_500, -1_000, 1_000, 2_500, 5_000)
-"""Price moves that a forecast tells."""
+"""Price moves of a forecast."""
 REMEDY = "see trimtab lp; correct or remove it in portfolio.positions"
 
 

@@ -45,7 +45,7 @@ from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, Price, Value, largest_remainder
 
 WIDER = Fraction(10, 9)
-"""By which the share of an asset that an exit leaves alone may change, since what the exit costs makes the whole smaller."""
+"""Factor by which the shares of unsold assets may change in an exit, since its cost shrinks the total."""
 
 
 def apply_orders(step: StepInput) -> StepInput:
@@ -253,10 +253,10 @@ REMEDY = "wait for deeper pools, take in others by trimtab trust, or widen limit
 
 RETRY_REMEDY = "find out why its token refuses; trimtab resume has it tried at the next look"
 FREE_RETRIES = 3
-"""How often in a row an exit may be refused when about to be sent and is tried again at the very next look: markets move."""
+"""Refusals in a row of an exit at submission after which it is still retried in the next cycle: markets move."""
 BACKOFF_S, MAX_BACKOFF_S = 600, 3_600
-"""Chain time for which it rests after one time more, doubled with each, and at most: every try approves and takes back, for gas. No
-longer, since who pushes its pool between look and send makes it rest too.
+"""Chain time of the first back-off after that, doubled with each refusal, and its maximum: every retry approves and revokes, for gas.
+The maximum is low, since an attacker who moves the pool before sending can trigger the back-off.
 """
 DAY_S = 86_400
 

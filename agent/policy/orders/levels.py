@@ -147,7 +147,7 @@ def _share(terms: OrderTerms) -> Fraction:
     return Fraction(terms.share_bps or 0, BPS)
 
 
-# --- Whether an order that waited is too late: it is never sent so that it could still be mined after its time (T14).
+# --- Expiry of a limit order: it is never sent if it could still be mined after its time (T14); and NAV per share.
 
 
 def expiry_reason(step: StepInput, order: LimitOrder) -> str:
@@ -168,7 +168,7 @@ def expiry_reason(step: StepInput, order: LimitOrder) -> str:
 UNIT_VALUE_FIGURES = 10**12
 """Parts of a unit to which its worth is kept, rounded down: products of exact fractions would grow without end."""
 MOVED = Fraction(1, 1_000)
-"""Part of the portfolio by which holdings must differ for a new span to begin, so that dust makes nobody write."""
+"""Part of the portfolio by which holdings must change to begin a new span, so that dust writes nothing."""
 
 
 def unit_value_at(kept: NavPerShare | None, prices: Mapping[str, Price]) -> Fraction:

@@ -382,11 +382,11 @@ def reserved_balances(step: StepInput, balances: Mapping[str, int]) -> dict[str,
 UNRECORDED_TRANSFER = "flow that is not written down"
 REMEDY = "see it and take it over with trimtab strategies apply"
 AdjustmentSource = Callable[[StepInput], tuple[StrategyValues, StrategyHoldings]]
-"""What strategies wanted at a step (values by strategy and token), and their books once capital had moved between them."""
+"""Source of strategies' adjustments at a step (values by strategy and token), and of their books after capital moved."""
 IntentStep = Callable[[Intent], StepInput | None]
-"""The step that a trade carried out; None where it was none of the strategies', or cannot be told."""
+"""Source of the step that a trade carried out; None if it was not of the strategies, or is unknown."""
 _OWNERS = (IntentKind.PAYOUT, IntentKind.UNWRAP, IntentKind.LIQUIDITY)
-"""Transactions that trade nothing: what they move goes into, or comes out of, what is set aside."""
+"""Transactions that trade nothing: they change only reserves."""
 _CARRIED = (StrategyBookingKind.TRADE, StrategyBookingKind.CROSS)
 
 

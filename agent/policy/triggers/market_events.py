@@ -22,7 +22,7 @@ from agent.units import BPS, YEAR_S, Price
 HOUR_S = 3_600
 DAY_S = 86_400
 MARGIN_S = DAY_S
-"""How much further back than its window a fall looks for one price, so that it can say whether the record covers the window."""
+"""Extra seconds of history before the window of a drawdown, to find one price that proves that the record covers the window."""
 UNIT = 10**12
 """Returns are rounded to the nearest 1/UNIT, half to even."""
 CALM_BPS = 100

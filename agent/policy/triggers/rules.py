@@ -38,7 +38,7 @@ from agent.policy.triggers.schedules import EXECUTION, ScheduleStatus, earliest,
 from agent.units import BPS
 
 Signal = tuple[str, str]
-"""What prices ask for: a kind, and the token that it is about."""
+"""Price signal: a kind, and its token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def _furthest(drifts: Sequence[AssetDrift]) -> str:
     return f"furthest from target is {drift.symbol} at {words.format_percent(drift.share)}, {words.format_points(away)} {side} {target}"
 
 
-# --- Which triggers and policies can work at all: widths, intervals, dates that exist, and what goes with what.
+# --- Validation of triggers and policies: widths, intervals, existing dates, and consistent combinations.
 
 
 SHORTEST_S = 1_800
@@ -367,7 +367,7 @@ def _tokens(tokens: tuple[str, ...], portfolio: Portfolio) -> str:
 
 
 BELOW_BPS = 50
-"""How far below its limit a weight ends that is brought down to it, so that the next small rise asks for nothing."""
+"""Distance below its limit to which a weight is reduced, so that the next small rise triggers nothing."""
 BUYS = (TradeSide.BUY, TradeSide.LOSERS)
 """Sides under which nothing is sold for being too much."""
 

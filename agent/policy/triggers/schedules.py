@@ -16,7 +16,7 @@ from agent.model import AnyOf, Cron, Every, History, HybridTrigger, Schedule, St
 from agent.policy import text as words
 from agent.units import BPS
 
-# --- When a five-field cron expression fires next in its time zone, daylight saving included.
+# --- Next time of a five-field cron expression in its time zone, daylight saving included.
 
 
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
