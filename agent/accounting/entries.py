@@ -87,7 +87,7 @@ _TRANSFER_ACCOUNTS: dict[ExternalTransferKind | None, tuple[EntryKind, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class EntryPrices:
-    """Reference prices of an entry's step by token; the native coin is worth what its wrapped token is."""
+    """Reference prices of an entry's step by token; the native coin has the price of its wrapped token."""
 
     by_token: Mapping[str, Price]
     coin: str
@@ -174,7 +174,7 @@ def withdrawal_entry(
 
 
 def external_entry(tx_hash: str, block: int, chain_s: int, moved: RawAmounts, prices: EntryPrices, counted: Collection[str]) -> Entry:
-    """A transaction of the wallet that this store did not send: one that gave and got was an exchange by hand, gas included."""
+    """Return the entry of a wallet transaction that this store did not send; one that gave and got is a manual exchange, gas included."""
     found = _counted(moved, counted)
     both = any(raw > 0 for raw in found.values()) and any(raw < 0 for raw in found.values())
     book = _EntryBuilder(prices)
@@ -222,7 +222,7 @@ def account_balances(entries: Sequence[Entry]) -> dict[tuple[str, str], int]:
 
 
 class _EntryBuilder:
-    """Collects postings of one entry, one per account and token."""
+    """Builder of one entry, with one posting per account and token."""
 
     def __init__(self, prices: EntryPrices) -> None:
         self.prices = prices

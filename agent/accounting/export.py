@@ -47,7 +47,7 @@ Decimals = Callable[[str], int]
 
 
 class RotkiAssets:
-    """Names of assets as rotki knows them: CAIP-19 for tokens of an EVM chain, a name of its own for the native coin."""
+    """Names of assets in rotki: CAIP-19 for tokens of an EVM chain, its own name for the native coin."""
 
     def __init__(self, chain_id: int, native: str, decimals: Decimals) -> None:
         self.chain_id, self.native, self._decimals = chain_id, native, decimals

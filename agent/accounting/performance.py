@@ -27,7 +27,7 @@ _EXTERNAL = (
 
 @dataclass(frozen=True, slots=True)
 class ExternalCashFlow:
-    """Value that crossed the edge of the strategy: deposits above zero, withdrawals below, and what a swap by hand cost.
+    """Value that entered or left the strategy: deposits positive, withdrawals negative, and the cost of manual swaps.
 
     `native` is the part of it in native coin.
     """

@@ -211,7 +211,7 @@ class EndpointPool:
     def __init__(
         self, lines: Sequence[Transport], min_operators: int, *, max_lag_blocks: int = MAX_LAG_BLOCKS, grace_s: float = GRACE_S
     ) -> None:
-        """Raises ConfigError when the endpoints are of too few operators."""
+        """Raise ConfigError if the endpoints are of too few operators."""
         self.endpoints = tuple(line if isinstance(line, Endpoint) else Endpoint(line) for line in lines)
         self.min_operators = min_operators
         self.max_lag_blocks = max_lag_blocks

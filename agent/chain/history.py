@@ -102,7 +102,7 @@ def _call(to: str, data: bytes, at: dict[str, object]) -> RpcCall:
 
 
 def _round(answer: object) -> tuple[int, int, int, int]:
-    """(round, answer, started, updated) of AggregatorV3Interface.getRoundData."""
+    """Return (round, answer, started, updated) of AggregatorV3Interface.getRoundData."""
     raw = parse_bytes(answer, "a round of a feed", _ROUND_BYTES)
     number, price, started_s, updated_s, _ = (int.from_bytes(raw[start : start + 32], "big") for start in range(0, _ROUND_BYTES, 32))
     if number >> 80 or started_s >> 63 or updated_s >> 63:

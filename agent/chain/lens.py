@@ -234,7 +234,7 @@ _CONTRACT_STATUS = frozenset(status.value for status in CallStatus if status is 
 
 
 class _PageReader:
-    """Reads big-endian fields one after the other; a short page raises Retryable."""
+    """Reader of big-endian fields in sequence; a short page raises Retryable."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

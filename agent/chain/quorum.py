@@ -197,7 +197,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class BlockAnswers(Generic[T]):
-    """Answers about one block, by endpoint. `height_disagreement` says why that block may be old or made up; "" where endpoints are level."""
+    """Answers about one block, by endpoint. `height_disagreement` is why that block may be old or made up, "" if it is not."""
 
     said: list[tuple[Endpoint, T]]
     height_disagreement: str

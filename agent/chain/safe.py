@@ -80,7 +80,7 @@ def safe_tx_hash(safe: str, tx: UnsignedTx) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SafeContract:
-    """Reads the Safe at `address` through `line`, by the newest block that enough operators agree on unless another is named."""
+    """Reader of the Safe at `address` through `line`, at the newest block that enough operators agree on unless another is named."""
 
     line: Transport
     address: str
@@ -159,7 +159,7 @@ class SafeSender:
         return self.sender.simulate(replace(tx, gas=0), sender)
 
     def send(self, signed: SignedTx) -> None:
-        """Always raises: a Safe sends nothing by itself."""
+        """Raise OperatorNeeded, always: a Safe sends nothing by itself."""
         raise OperatorNeeded("a Safe sends no transactions by itself", "its owners sign what is proposed, and anybody executes it")
 
     def look(self, tx_hash: str) -> TransactionStatus:

@@ -87,7 +87,7 @@ class NoSecondQuote(TrimtabError):
 
 
 class Quoter(Protocol):
-    """Says what one pool pays for an exact input."""
+    """Source of second quotes: the output of one pool for an exact input."""
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         """Base units of `leg.token_out` for `amount_in_raw` in the leg's pool at that block. Raises NoSecondQuote."""

@@ -306,7 +306,7 @@ class NodeSender:
 
 
 def _refused(tx_hash: str, fault: RpcFault_of_rpc) -> None:
-    """Returns when the node says that it has the transaction already; else raises what its refusal means."""
+    """Return if the node already has the transaction; else raise its refusal as an error."""
     said = _meaning(fault)
     if said is _RefusalKind.KNOWN:
         return

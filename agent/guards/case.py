@@ -62,7 +62,7 @@ class GuardCase:
             return address
 
     def price(self, address: str) -> Fraction:
-        """Reference price; the native coin is worth its wrapped token. Raises MissingData."""
+        """Return the reference price; the native coin has that of its wrapped token. Raises MissingData."""
         price = self.prices.get(self.step.portfolio.wrapped_native if address == NATIVE else address)
         if price is None or price <= 0:
             raise MissingData(f"no reference price of {self.label(address)}: {self.unpriced.get(address, 'no token of the portfolio')}")
@@ -242,7 +242,7 @@ class GuardCase:
         return self.trading_cost() + self.overpayment() + gas
 
     def worst_cost(self) -> Fraction:
-        """Cost if each swap pays its minimum, liquidity costs the most that its minimums allow, and all gas is burned. Raises MissingData."""
+        """Return the worst-case cost: each swap and provision at its minimum, and all gas burned. Raises MissingData."""
         self.runs()
         ends = [flow for flow in self.replay.flows if flow.leg.sink is LegFunding.WALLET]
         short = sum((max(0, flow.amount_out_raw - flow.leg.min_out_raw) * self.price(flow.leg.token_out) for flow in ends), Fraction(0))

@@ -1,4 +1,4 @@
-"""One guard: its name, where its limit stands, how it is measured, what the owner can do when it refuses."""
+"""A guard: its name, limit, measurement and remedy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Guard(Generic[T]):
 def always(
     name: str, rule: str, measure: Callable[[GuardCase], GuardMeasurement], remedy: str, *, judges_market: bool = False
 ) -> Guard[bool]:
-    """A guard that no config switches off; `rule` is its limit in words."""
+    """Return a guard that no config switches off; `rule` is the text of its limit."""
     return Guard(name, lambda _: True, lambda _, __: rule, lambda case, _: measure(case), remedy, judges_market)
 
 

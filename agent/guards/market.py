@@ -32,8 +32,8 @@ def price_impact(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Least slippage limit, whole bps, that allows each minimum output; one above the simulated output could only revert.
 
-    A floor of out · (1 − s) is rounded down to a base unit, so floor ≥ ⌊out · (1 − s)⌋ is what counts. Of actions with liquidity:
-    the most that its minimums let liquidity cost above its worth at the reference (amm/lp/minting.py).
+    A floor of out · (1 − s) is rounded down to a base unit, so floor ≥ ⌊out · (1 − s)⌋ counts. For liquidity actions: the largest
+    cost above the liquidity's value at the reference that the minimums allow (amm/lp/minting.py).
     """
     if case.plan.actions:
         return _overpaid(case, limit_bps)

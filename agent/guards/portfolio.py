@@ -318,7 +318,7 @@ def judge_payout(step: StepInput, payout: Payout, confirmed: Sequence[str]) -> t
 
 
 def require_payout_allowed(verdicts: Sequence[Verdict]) -> None:
-    """Raises Refused, with all verdicts, when one of them says no."""
+    """Raise Refused, with all verdicts, if one of them failed."""
     refusing = [verdict for verdict in verdicts if not verdict.passed]
     if refusing:
         said = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in refusing)
@@ -369,10 +369,10 @@ def _balance(step: StepInput, payout: Payout) -> Verdict:
 
 
 def max_weight(case: GuardCase, most: Mapping[str, int]) -> GuardMeasurement:
-    """Largest weight after the plan of what it buys, in whole bps, against the limits `most` by token.
+    """Largest weight after the plan of an asset it buys, in whole bps, against the limits `most` by token.
 
-    What is sold, or rises by its price alone, is not judged: selling is never held back. Nor is an exit, or the numeraire that a
-    swap by hand brings. Actions with liquidity exchange nothing.
+    Assets that are sold, or rise by price alone, are not judged: selling is never held back. Nor is an exit, or the numeraire from
+    a manual swap. Liquidity actions exchange nothing.
     """
     if case.is_sell_only():
         return GuardMeasurement("an exit", True)

@@ -85,7 +85,8 @@ class Replay:
 
 
 def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Replay:  # noqa: C901
-    """Runs the legs on the snapshot's pools with the contracts' arithmetic; a wallet leg spends its amount, a router leg what is there.
+    """Replay the legs on the snapshot's pools with the contracts' arithmetic; a wallet leg spends its amount, a router leg the
+    router's balance.
 
     `wrapped_native` alone is exchanged for the native coin, one for one.
     """
@@ -185,7 +186,7 @@ class LpReplay:
 
 
 def replay_actions(book: PositionBook, actions: tuple[LpAction, ...]) -> LpReplay:
-    """Runs the actions on the snapshot's positions and pools with the contracts' arithmetic."""
+    """Replay the actions on the snapshot's positions and pools with the contracts' arithmetic."""
     runs: list[SimulatedAction] = []
     for number, action in enumerate(actions):
         try:
@@ -198,7 +199,7 @@ def replay_actions(book: PositionBook, actions: tuple[LpAction, ...]) -> LpRepla
 
 
 def worst_overpayment_share(run: SimulatedAction, limits: Limits) -> Fraction:
-    """Most that what the run provides costs above its worth, per unit of worth, within the band that its minimums leave."""
+    """Return the largest cost of the provided liquidity above its value, per unit of value, within the band of its minimums."""
     if not isinstance(run.action, Provide):
         return Fraction(0)
     within, ratio = None if run.action.ticks is None else minting.sqrt_price_range(run.action.ticks), run.before.ratio(run.action)

@@ -16,7 +16,7 @@ class AgentCycle:
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """One swap by hand; the amount is in base units of `token_in`."""
+    """One manual swap; the amount is in base units of `token_in`."""
 
     token_in: str
     token_out: str
@@ -25,7 +25,7 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class SwapAtPrice:
-    """One swap by hand that waits for its price."""
+    """One manual swap that waits for its price."""
 
     order: LimitOrder
 

@@ -172,11 +172,11 @@ class LpTarget:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Takes liquidity out of a position, to the wallet; of V3 all fees with it.
+    """Withdraw liquidity from a position to the wallet; for V3 with all fees.
 
-    `contract` is the V2 pair, or the position manager of V3 with `token_id`. `amounts_raw` is what the contracts pay at the
-    snapshot, `min_raw` the least that is accepted, from reference prices (T11). `fees_raw` are zero for V2. `held` is all the
-    liquidity that the position has.
+    `contract` is the V2 pair, or the position manager of V3 with `token_id`. `amounts_raw` is the contracts' payout at the
+    snapshot, `min_raw` the least accepted, from reference prices (T11). `fees_raw` are zero for V2. `held` is the position's whole
+    liquidity.
     """
 
     venue: str
@@ -201,7 +201,7 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """Takes what a V3 position has earned, to the wallet."""
+    """Collect the fees of a V3 position to the wallet."""
 
     venue: str
     contract: str
@@ -221,10 +221,10 @@ class Collect:
 
 @dataclass(frozen=True, slots=True)
 class Provide:
-    """Puts both tokens into a pool: into a V2 pair, a new V3 position of `ticks`, or (`token_id`) one that the wallet has.
+    """Provide both tokens to a pool: to a V2 pair, a new V3 position of `ticks`, or (`token_id`) an existing one of the wallet.
 
     At most `desired_raw` is taken and exactly `amounts_raw` at the snapshot, for `liquidity`; never less than `min_raw`. The V2
-    router is asked with token0 as its tokenA.
+    router gets token0 as its tokenA.
     """
 
     venue: str

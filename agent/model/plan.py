@@ -188,9 +188,9 @@ class PlanCost:
 
 @dataclass(frozen=True, slots=True)
 class SkippedItem:
-    """Something the plan left undone, and why: the impact bound, dust, a missing route.
+    """An item that the plan left undone, and why: the impact bound, dust, a missing route.
 
-    `kept_by` names the limit of cost or size where the move is possible and not worth it; empty otherwise.
+    `kept_by` names the limit of cost or size if the move is possible and not worth it; empty otherwise.
     """
 
     what: str

@@ -38,9 +38,9 @@ TokenEdge = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class AcyclicFlows:
-    """Pairs of tokens between which the best acyclic flows known run. `proven`: no other acyclic flows are worth more.
+    """Pairs of tokens between which the best known acyclic flows run. `proven`: no other acyclic flows have a higher utility.
 
-    `cut` are those of the flows with circles, cut where they carry least: another way to begin.
+    `cut` are those of the flows with cycles, cut at their smallest flow: another starting point.
     """
 
     edges: frozenset[TokenEdge]
@@ -219,7 +219,7 @@ def _bounded(search: FlowOptimizer, ends: FloatArray) -> TokenOrder:
 
 
 def _improved(market: PoolGraph, rows: IndexArray, within: FlowOptimizer, course: TokenOrder) -> tuple[TokenOrder, float]:
-    """Puts a token elsewhere in the order where an arc against it would bring something, as long as that pays; and the worth."""
+    """Reorder tokens while an edge against the order would raise the utility; return the order and its utility."""
     stack = market.real.rows(course.rows(market.real, rows))
     best = within.solve(stack)
     for _ in range(TRIES):

@@ -45,7 +45,7 @@ class PlanDraft:
         return [list(range(a, b)) for a, b in zip([0, *ends], ends, strict=False)]
 
     def cost(self, problem: Problem) -> PlanCost:
-        """Cost of all legs in numeraire base units, with the approvals that the snapshot lacks for them."""
+        """Return the cost of all legs in numeraire base units, missing approvals included."""
         needed = approvals.count(approvals.swap_spend(with_payment_legs(problem.coin, self.legs)), problem.gas.allowances)
         swaps, before = (gas_value(units, 1, problem.gas_unit_value) for units in (self.gas_units(problem), APPROVAL_GAS * needed))
         return PlanCost(self.fees, self.impact, self.skew, swaps, before)

@@ -195,10 +195,10 @@ class Solution:
 
 
 def solve_dual(program: Program, stack: CurveStack, near: Solution | None = None, below: float = -np.inf) -> Solution:
-    """The least value of the dual, from the multipliers of an earlier solution if they fit, else from zero.
+    """Return the minimum of the dual, from the multipliers of an earlier solution if they fit, else from zero.
 
-    Newton steps, each to the minimum of the local quadratic within the box, shortened where pools begin to answer on the way.
-    Ends early where the bound has fallen below a value that the flows would have to be worth.
+    Newton steps, each to the minimum of the local quadratic within the box, shortened if pools begin to respond on the way. Ends
+    early once the bound is below the required value `below`.
     """
     parts = program.rise, program.cost, program.bend, program.low, program.high, stack.first, None if near is None else near.multipliers
     asked = (program.base, below, *(None if part is None else part.tobytes() for part in parts))
@@ -241,7 +241,7 @@ def _polished(program: Program, stack: CurveStack, here: _Point, sides: list[int
 
 
 def evaluate_dual(program: Program, stack: CurveStack, multipliers: FloatArray) -> Solution:
-    """The dual at these multipliers, which bounds what flows are worth as it does at its minimum, only less tightly."""
+    """Return the dual at these multipliers, which bounds the utility of flows as its minimum does, only less tightly."""
     return _Point(program, stack, multipliers).solution(program)
 
 

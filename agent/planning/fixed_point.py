@@ -131,7 +131,7 @@ class _FixedPointIteration:
         return choice is not None and routes is not None and self._drafted(choice, routes)
 
     def _chosen(self, search: FlowOptimizer, rows: IndexArray) -> PoolSelection | None:
-        """The best flows through pools that are worth their gas; None when a token turns out to move too little and is set still."""
+        """Return the best flows through pools worth their gas; None after a token that moves too little was set to stay."""
         market, state = self.market, self.state
         least = 0.0 if self.min_trade is None else float(self.min_trade) / market.scale
         if not self.pruned:
@@ -152,7 +152,7 @@ class _FixedPointIteration:
         return choice
 
     def _set_still(self, moves: FloatArray, least: float) -> bool:
-        """Sets the token still that moves least, if that is less than is worth a trade."""
+        """Set the token that moves least to stay, if it moves less than is worth a trade; True if one was set."""
         unmoved = self.state.unmoved
         small = [(abs(move), token) for token, move in enumerate(moves.tolist()) if UNMOVED < abs(move) < least and token not in unmoved]
         if small:
@@ -189,7 +189,7 @@ class _FixedPointIteration:
         return self.objective.worth(scale, {}).of(ends / scale) - float(draft.cost(problem).gas) / scale
 
     def _drafted(self, choice: PoolSelection, routes: FlowPaths) -> bool:
-        """Runs the routes in integers; True when that gives what the core counted on, within all limits."""
+        """Run the routes in integers; True if the result matches the core's count, within all limits."""
         market, state = self.market, self.state
         state.draft = run_routes(market.problem, to_routes(market, routes), self._worth)
         state.draft.full |= {flow.pool_edge.pool for flow in choice.flows if flow.taken >= FULL * flow.pool_edge.offer.real.capacity}
@@ -337,7 +337,7 @@ def _drafted(market: PoolGraph, goes: list[int], into: int, dropped: dict[str, s
         return PlanDraft(), []
 
     def solve_flows(part: CurveStack, near: Solution | None) -> Solution:
-        """The best flows; worth nothing where they leave some of it."""
+        """Return the best flows; worthless if they leave a part unsold."""
         found = solve_dual(program, part, near)
         gone = found.moved(part)
         return found if all(-gone[i] >= SOLD * start[i] for i in sold) else replace(found, bound=-np.inf)

@@ -259,10 +259,11 @@ SHOWN_BPS = 10
 
 
 def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | None = None) -> Plan:
-    """taxed.plan; where its worst case exceeds what is left of the day, a smaller one that fits, cheapest moves first.
+    """Return planner.plan_after_tax; if its worst case exceeds the remainder of limits.daily_loss, a smaller plan, cheapest moves
+    first.
 
-    An exit is never held back. Where no part is worth a trade the whole comes back, which the guard refuses. `whole` is
-    taxed.plan's answer where it is known. Raises Refused like taxed.plan.
+    An exit is never held back. If no part is worth a trade, the whole plan is returned, which the guard refuses. `whole` is the
+    result of plan_after_tax if it is known. Raises Refused like it.
     """
     whole = whole or planner.plan_after_tax(step, decision)
     if decision.exit or (room := daily_loss_left(step)) is None:
@@ -528,9 +529,11 @@ def _money(step: StepInput, value: Value) -> str:
 
 
 def limit_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, price: Fraction) -> tuple[Plan | None, str]:
-    """A swap by hand whose exact outcome, fee and impact included, is `price` or better, with minimums to match; else why it waits.
+    """Return a manual swap at `price` or better by its exact output, fees and impact included, with minimums to match; else why it
+    waits.
 
-    `price` is base units of `token_out` per base unit of `token_in`. Raises KnownTicksExceeded where more ticks of its pools might give it.
+    `price` is base units of `token_out` per base unit of `token_in`. Raises KnownTicksExceeded if more ticks of its pools might
+    give it.
     """
     try:
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)

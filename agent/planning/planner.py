@@ -215,12 +215,12 @@ class NothingPlanned(Refused):
 
 
 def plan(step: StepInput, decision: Rebalance, references: ReferencePrices | None = None, *, most: tuple[Value, str] | None = None) -> Plan:
-    """The swaps that restore the decision's goal within all bounds; what does not fit is left and named in `skipped`.
+    """Return the swaps towards the decision's goal within all bounds; `skipped` has everything that does not fit.
 
-    A zone's plan comes with what it saves and costs; whether that is worth it, the caller says. `references` are other prices than
-    those of the step's own pools, for a step that is only imagined. `most` bounds the plan's turnover, with the limit that says so.
-    Raises Refused with verdicts when nothing sensible can be planned: a price or balance is missing, nothing is left of the day's
-    turnover, every move would be dust, dearer than plan_cost, or without a route.
+    A zone's plan comes with its saving and cost; the caller decides if it is worth it. `references` replace the prices of the
+    step's own pools, for a simulated step. `most` bounds the plan's turnover, with the name of that limit. Raises Refused with
+    verdicts if no sensible plan exists: a price or balance is missing, the day's turnover is used up, or every move is dust, above
+    plan_cost, or without a route.
     """
     problem = build_problem(step, references or reference_prices(step))
     if problem.total <= 0:
@@ -268,10 +268,11 @@ def _at_rest(step: StepInput, problem: Problem, aim: PlanObjective) -> dict[int,
 def _within_plan_cost(
     problem: Problem, aim: PlanObjective, goal: Goal, budget: Fraction | None, min_trade: Fraction | None, unmoved: Mapping[int, str]
 ) -> tuple[PoolGraph, FixedPoint]:
-    """Settles; while the plan with its gas costs more than plan_cost per unit moved, the dearest chain's pool is done without.
+    """Iterate; while the plan with its gas costs more than plan_cost per unit moved, drop the pool of the most expensive chain.
 
-    So is the best paying pool while the plan would go beyond the drift. In a zone no swap's unit is dearer than plan_cost. Chains of
-    several may be, for which that bound is first tightened. Tokens of `unmoved` stay as they are, by position, with the reason.
+    The best paying pool is dropped too while the plan goes beyond the drift. In a zone no single swap's unit costs more than
+    plan_cost. A chain of several may, and then that bound is tightened first. Tokens in `unmoved` (by position, with the reason)
+    stay.
     """
     scale, limit_bps = max(aim.off, float(problem.total) / BPS), problem.plan_cost_bps
     dearest = None if aim.risk is None or limit_bps is None else Fraction(limit_bps, BPS)

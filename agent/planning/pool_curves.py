@@ -40,8 +40,8 @@ MOST = 100.0
 class PoolCurve:
     """One direction of one pool. `roots` of the price descend from the start to the bound; prefix sums belong to each of them.
 
-    `rates` are keep·roots² − 1, the gain of a unit over the reference. `depths[k]` lies below roots[k], none below the last.
-    `net_in[k]`, `out[k]` are cumulative to roots[k]; `over[k]` is ∫(s² − roots[k]²)·dx up to there, kept as a sum of positive
+    `rates` are keep·roots² − 1, the gain of a unit over the reference. `depths[k]` is the liquidity below roots[k], none below the
+    last. `net_in[k]`, `out[k]` are cumulative to roots[k]; `over[k]` is ∫(s² − roots[k]²)·dx up to there, kept as a sum of positive
     terms, so that no digits cancel when two prices nearly meet.
     """
 
@@ -103,10 +103,10 @@ def build_trade_curves(
     impact_bps: int,
     least_rate: Fraction = Fraction(0),
 ) -> TradeCurves | None:
-    """Curves of one direction in value units of `scale` numeraire base units; None when nothing can be traded that way.
+    """Return the curves of one direction in value units of `scale` numeraire base units; None if nothing can be traded that way.
 
-    `impact_bps` bounds the move of the marginal price, `least_rate` what a unit must bring after fee. As it counts, a unit is
-    never worth more than what it costs at reference prices: a pool off the market is free of charge, not a source of profit.
+    `impact_bps` bounds the move of the marginal price, `least_rate` is the least output of a unit after fee. As counted, a unit's
+    output is never worth more than its reference value: a pool off the market is free, not a source of profit.
     """
     forward = token_in == pool.token0
     if isinstance(pool, V2Pool):

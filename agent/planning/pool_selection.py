@@ -30,9 +30,10 @@ FlowSolver = Callable[[CurveStack, Solution | None], Solution]
 
 @dataclass(frozen=True, slots=True)
 class PoolSelection:
-    """A solution over some rows of the market, its flows, and the pools it does without, each with the reason.
+    """A solution over some rows of the market, its flows, and the dropped pools with their reasons.
 
-    `legs` counts the legs through each arc; `gas` is the worth of the first of them, in units of the scale, `again` of each other.
+    `legs` counts the legs through each edge; `gas` is the gas value of the first of them, in units of the scale, `again` of each
+    other.
     """
 
     solution: Solution
@@ -45,7 +46,7 @@ class PoolSelection:
 
     @property
     def net(self) -> float:
-        """The worth less the gas of every leg."""
+        """Utility less the gas of every leg."""
         return self.solution.bound - math.fsum(map(self._gas, self.gas))
 
     def surplus_after_gas(self, flow: EdgeFlow, shared: bool) -> float:
@@ -65,9 +66,9 @@ LegCounter = Callable[[PoolSelection], Mapping[EdgeKey, int]]
 
 @dataclass(slots=True)
 class PoolSelector:
-    """Chooses flows through pools that are worth their gas and trade at least `least`, in units of the scale.
+    """Selects flows through pools that are worth their gas and trade at least `least`, in units of the scale.
 
-    What was solved once for some rows is kept: ways to drop pools meet again and again.
+    Solutions are cached by rows: different ways to drop pools meet again.
     """
 
     market: PoolGraph
@@ -94,7 +95,7 @@ class PoolSelector:
         return best
 
     def pruned(self, rows: IndexArray, near: Solution | None = None) -> PoolSelection:
-        """Flows over rows that were chosen before; only what is not worth its gas any more is dropped."""
+        """Return flows over rows selected before; only pools no longer worth their gas are dropped."""
         return self._pruned(self._sought(rows, near), shared=False)
 
     def _descended(self, first: PoolSelection, shared: bool) -> PoolSelection:

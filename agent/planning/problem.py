@@ -90,10 +90,10 @@ class TokenNode:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Assets first, in the portfolio's order, then hubs; usable pools by address; bounds; and what was left out, with reasons.
+    """Assets first, in the portfolio's order, then hubs; usable pools by address; bounds; and excluded items with reasons.
 
-    `gas_unit_value` is the worth of one unit of gas in numeraire base units, `coin` the wrapped native coin where it is an asset,
-    `gas` what decides how much of it a plan takes; of tokens that are `leaving` the goal keeps nothing that can be spent.
+    `gas_unit_value` is the value of one unit of gas in numeraire base units, `coin` the wrapped native coin if it is an asset,
+    `gas` the inputs of a plan's gas. Of tokens in `leaving` the goal keeps nothing spendable.
     """
 
     nodes: tuple[TokenNode, ...]
@@ -134,7 +134,7 @@ class Problem:
 
 
 def build_problem(step: StepInput, references: ReferencePrices) -> Problem:
-    """Raises Refused when an asset's price or balance is unknown, or gas cannot be valued while plan_cost is on."""
+    """Return the problem. Raises Refused if an asset's price or balance is unknown, or gas cannot be valued while plan_cost is on."""
     notes: list[SkippedItem] = []
     nodes = (*_assets(step, references), *_hubs(step, references, notes))
     return problem_for_tokens(step, nodes, _gas_unit_value(step, references, notes), notes)
@@ -298,11 +298,11 @@ class EdgeFlow:
 
 @dataclass(frozen=True, slots=True)
 class PoolGraph:
-    """Both directions of every usable pool, in units of `scale` numeraire base units, and what one unit of gas is worth in them.
+    """Both directions of every usable pool, in units of `scale` numeraire base units, and the value of one unit of gas in them.
 
-    `real` are the curves as they are, `counted` as they count where no unit is worth more than the reference; `gains` says that
-    they differ. `poor` are directions (pool, source, target) whose first unit already pays less than the floor of a leg, or nothing;
-    `far` are pools that pay too much to be believed.
+    `real` are the curves as they are, `counted` with no unit above the reference; `has_gains` is true if they differ. `below_floor`
+    are directions (pool, source, target) whose first unit already pays less than the floor of a leg, or nothing; `far` are pools
+    that pay implausibly much.
     """
 
     problem: Problem
@@ -327,7 +327,7 @@ class PoolGraph:
 
 
 def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = None) -> PoolGraph:
-    """Builds the curves once. In no pool a unit is traded that costs more than `dearest` per unit of value."""
+    """Build the curves once. No pool trades a unit that costs more than `dearest` per unit of value."""
     pool_edges, poor, far = [], [], []
     for pool in problem.pools.values():
         least = problem.least_rate(pool) if dearest is None else max(problem.least_rate(pool), 1 - dearest)
@@ -395,7 +395,7 @@ class PlanObjective:
     risk: DeviationRisk | None = None
 
     def worth(self, scale: float, unmoved: Mapping[int, float]) -> PlanUtility:
-        """The worth in units of `scale`; tokens in `unmoved` end at the value given there."""
+        """Return the utility in units of `scale`; tokens in `unmoved` end at the given value."""
         pinned = dict.fromkeys(self.hubs, 0.0) | {token: value / scale for token, value in unmoved.items()}
         risk = None if self.risk is None else DeviationRisk(self.risk.volatility, self.risk.bend / scale)
         return PlanUtility(self.low, self.high, self.price if risk is None else REACH, self.tie_break, pinned, risk)

@@ -340,9 +340,9 @@ def decision_at(step_input: StepInput) -> DecisionResult:
 
 
 def _worth_it(step: StepInput, decided: DecisionResult) -> DecisionResult:
-    """The decision, or a hold where nothing is worth its cost. The plan of the whole says so: no parts are planned.
+    """Return the decision, or a hold if nothing is worth its cost, judged by the whole plan without parts.
 
-    Raises Refused where the plan is refused for anything else.
+    Raises Refused if the plan is refused for any other reason.
     """
     if isinstance(decision := decided.decision, Rebalance) and decided.zone is None:
         try:
@@ -393,7 +393,7 @@ def _not_worth_it(step: StepInput, decided: DecisionResult, decision: Rebalance,
 
 
 def _liquidity_instead(step_input: StepInput, decided: DecisionResult, why: str) -> Proposal:
-    """No swap is worth it in a zone: then liquidity gets what its targets ask for, as while no trigger fires."""
+    """If no swap pays in a zone, follow the liquidity targets, as while no trigger fires."""
     prices = decided.references.by_token
     instead = liquidity_or_hold(step_input, prices, Hold(why))
     plan = plan_liquidity(step_input, instead) if isinstance(instead, AdjustLiquidity) else None
@@ -401,7 +401,7 @@ def _liquidity_instead(step_input: StepInput, decided: DecisionResult, why: str)
 
 
 def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
-    """A strategy for one swap by hand; triggers are not asked, guards are."""
+    """Return the proposer of one manual swap: without triggers, with guards."""
 
     def propose(step_input: StepInput) -> Proposal:
         step = balance_changes.exclude_unexplained_rises(step_input)
@@ -589,7 +589,7 @@ def _everything_sold(step: StepInput) -> Proposal:
 
 
 def sell_out(token: str) -> Proposer:
-    """Sells all of one token for the numeraire, to the last base unit, and trades nothing else; holds once nothing of it is left."""
+    """Return the proposer that sells all of one token for the numeraire, to the last base unit, and nothing else; then it holds."""
 
     def sold_out(step: StepInput) -> Proposal:
         label, decided = step.portfolio.token(token).label, decide(step)
@@ -637,7 +637,7 @@ def _to_targets(step: StepInput, planned: Callable[[StepInput, Rebalance], Plan]
 
 
 def unwrap(raw: int) -> Proposer:
-    """Turns so much of the wrapped native coin into native coin, to be paid out."""
+    """Return the proposer that unwraps this much of the wrapped native coin for a payout."""
 
     def propose(step: StepInput) -> Proposal:
         token = step.portfolio.token(step.portfolio.wrapped_native)

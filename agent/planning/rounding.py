@@ -57,7 +57,7 @@ class _RouteTrial:
 
 
 class RouteSimulator:
-    """Runs routes on the changing state of the pools and keeps what they did in `draft`; an `exact` one trims no amounts."""
+    """Simulator of routes on the changing state of the pools, with the result in `draft`; an `exact` one trims no amounts."""
 
     def __init__(self, problem: Problem, exact: bool = False) -> None:
         self.problem, self.exact = problem, exact
@@ -211,7 +211,7 @@ class RouteSimulator:
         return self._room[key] - self._spent.get(key, 0) - more.get(key, 0)
 
     def _book(self, trial: _RouteTrial, legs: Sequence[Leg]) -> None:
-        """Keeps a trial."""
+        """Add a trial's legs to the draft."""
         draft = self.draft
         for run, leg in zip(trial.runs, legs, strict=True):
             key = (leg.pool, leg.token_in)
@@ -252,7 +252,7 @@ class RouteSimulator:
         )
 
     def _price_in(self, run: _SimulatedLeg, leg: Leg) -> None:
-        """Splits what a leg loses at reference prices: fee, impact against the pool's price in the snapshot, and its skew."""
+        """Split a leg's loss at reference prices into fee, impact against the pool's price in the snapshot, and skew."""
         problem, draft = self.problem, self.draft
         price_in, price_out = problem.price(leg.token_in), problem.price(leg.token_out)
         net_raw = leg.amount_in_raw - leg.fee_raw

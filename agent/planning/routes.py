@@ -64,11 +64,11 @@ class _Parcel:
 def decompose_flows(
     flows: Sequence[EdgeFlow], order: Sequence[int], sold_tokens: frozenset[int], bought_tokens: frozenset[int]
 ) -> FlowPaths:
-    """Splits acyclic flows into paths from `sold_tokens` to `bought_tokens`. `order` lists tokens so that every flow runs forward.
+    """Split acyclic flows into paths from `sold_tokens` to `bought_tokens`. `order` lists tokens so that every flow runs forward.
 
-    What stays at a keeper is taken from the longest routes first, what runs on from the shortest, so that routes stay
-    short; those that would be longer than MAX_LEGS are cut. The first path through a pool gets a better rate than the last: each
-    is given what its own part of the curve pays. Raises ValueError when a flow runs backward, which would be a cycle.
+    The amount kept at a bought token is taken from the longest routes first, the amount passed on from the shortest, so that routes
+    stay short; those longer than MAX_LEGS are cut. The first path through a pool gets a better rate than the last: each gets the
+    output of its own part of the curve. Raises ValueError if a flow runs backward, which would be a cycle.
     """
     rank = {token: number for number, token in enumerate(order)}
     out: dict[int, list[EdgeFlow]] = {token: [] for token in order}

@@ -49,9 +49,9 @@ class Quote:
 
 
 def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int) -> Plan:
-    """Sells exactly `amount_in_raw` base units for the most of `token_out`, split over pools and one-hub routes.
+    """Return a plan that sells exactly `amount_in_raw` base units for the most of `token_out`, split over pools and one-hub routes.
 
-    Raises ConfigError for tokens outside the portfolio, Refused when the wallet, the impact bound or the floors forbid it.
+    Raises ConfigError for tokens outside the portfolio, Refused if the wallet, the impact bound or the floors forbid it.
     """
     _check(step, token_in, token_out, amount_in_raw)
     _require_free(step, token_in, token_out)
@@ -79,8 +79,8 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
 def quote(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, pool: str | None = None) -> Quote:
     """Quote `amount_in_raw`: with `pool` the exact output of that pool, else the best split.
 
-    The only limit that applies is the minimal pool depth. Raises ConfigError for unknown tokens or pool, KnownTicksExceeded if the ticks read
-    do not reach, Refused if no route exists or the pools cannot take the amount.
+    The only limit that applies is the minimal pool depth. Raises ConfigError for unknown tokens or pool, KnownTicksExceeded if the ticks
+    read do not reach, Refused if no route exists or the pools cannot take the amount.
     """
     _check(step, token_in, token_out, amount_in_raw)
     prices = _known_prices(step)
@@ -103,7 +103,7 @@ def quote(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, po
 
 
 def _require_free(step: StepInput, *tokens: str) -> None:
-    """Raises Refused when one of the tokens is in quarantine."""
+    """Raise Refused if one of the tokens is in quarantine."""
     for one in step.quarantine:
         if one.token in tokens:
             label = step.portfolio.token(one.token).label
@@ -180,7 +180,7 @@ def _selling(program: Program, source: int, least: float, stack: CurveStack, nea
 
 
 def _require_whole(step: StepInput, problem: Problem, split: _Split, token_in: str, amount_in_raw: int) -> None:
-    """Raises Refused unless the whole amount is traded: by hand means exactly that much."""
+    """Raise Refused unless the whole amount is traded: a manual swap is exact."""
     draft, barred = split.draft, split.barred
     sold = draft.sold.get(token_in, 0)
     if sold == amount_in_raw:
@@ -211,7 +211,7 @@ def _require_whole(step: StepInput, problem: Problem, split: _Split, token_in: s
 
 
 def _goal_after(problem: Problem, draft: PlanDraft) -> Goal:
-    """The shares that the swap leads to: a plan by hand has no other goal."""
+    """Return the shares after the swap, which are a manual plan's only goal."""
     values = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.assets]
     total = sum(values, Fraction(0))
     shares = [value / total if total > 0 else Fraction(0) for value in values]

@@ -131,9 +131,9 @@ class FlowOptimizer:
     has_hard_goals: bool = False
 
     def solve(self, stack: CurveStack, near: Solution | None = None, below: float = -np.inf) -> Solution:
-        """The dual's minimum over `stack`. Where turnover is limited, tokens that do not move the way that was guessed are turned.
+        """Return the dual's minimum over `stack`. Under a turnover limit, tokens with a wrongly guessed direction are reversed.
 
-        Where the ways are known it ends early once flows are sure to be worth less than `below`.
+        If the directions are known it ends early once flows are sure to have a utility below `below`.
         """
         if self.ways is not None:
             return solve_dual(self._program(-self.ways[self.worth.goals]), stack, near, below)

@@ -33,12 +33,12 @@ class Clock(Protocol):
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Waits, or moves a simulated clock."""
+        """Wait, or advance a simulated clock."""
         ...
 
 
 class Reader(Protocol):
-    """Reads the chain at one block."""
+    """Reader of the chain at one block."""
 
     def snapshot(self) -> Snapshot:
         """Everything a step needs, agreed by the configured quorum. Raises Retryable, Refused, OperatorNeeded."""

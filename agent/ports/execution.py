@@ -62,7 +62,7 @@ class Approval:
 
 
 class Composer(Protocol):
-    """Turns plans into transactions at the chain's next nonce. Raises Refused when the simulation of one fails."""
+    """Builder of transactions for plans, at the chain's next nonce. Raises Refused if a simulation fails."""
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
         """Return the approvals that the plan, or its first action, lacks, in order; a reset to zero is an approval of its own."""
@@ -81,11 +81,11 @@ class Composer(Protocol):
         ...
 
     def require_fresh(self, step: StepInput, plan: Plan) -> None:
-        """Raises Refused once the plan has expired: an answer that came late confirms nothing."""
+        """Raise Refused once the plan has expired: a late answer confirms nothing."""
         ...
 
     def oracle(self, step: StepInput, pool: str, slots: int) -> PreparedTransaction:
-        """Lets a V3 pool keep so many price observations."""
+        """Return a transaction that raises a V3 pool's number of price observations."""
         ...
 
     def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
@@ -98,7 +98,7 @@ class Composer(Protocol):
 
 
 class Executor(Protocol):
-    """Sends transactions through the journal."""
+    """Sender of transactions through the journal."""
 
     def reconcile(self, *, may_send: bool = True) -> Sequence[Intent]:
         """Resolve every open intent, and those that a reorg reopened; without `may_send` nothing is sent."""
@@ -145,7 +145,7 @@ class SigningKey(Protocol):
 
 
 class Signer(Protocol):
-    """Holds a key, or reaches one. Signs only what its table of rules allows."""
+    """Signer with a local or remote key. It signs only what its table of rules allows."""
 
     @property
     def address(self) -> str:
@@ -178,7 +178,7 @@ class ExternalSigner(Protocol):
         ...
 
     def require(self, tx: UnsignedTx, grant: Grant) -> None:
-        """Raises Refused, by the rules of a Signer, when this may not even be shown."""
+        """Raise Refused, by the rules of a Signer, if this must not even be shown."""
         ...
 
     def shown(self, tx: UnsignedTx) -> Mapping[str, Any]:
@@ -198,7 +198,7 @@ class Outbox(Protocol):
         ...
 
     def remove_proposal(self, name: str) -> None:
-        """Removes a proposal; nothing happens when it is not there."""
+        """Remove a proposal; do nothing if there is none."""
         ...
 
 
@@ -236,10 +236,10 @@ class ConflictingTransactionFinder(Protocol):
 
 
 class Sender(Protocol):
-    """Talks to the chain about transactions. Sending is never retried here."""
+    """Access to the chain for transactions. Sending is never retried here."""
 
     def simulate(self, tx: UnsignedTx, sender: str) -> Simulation:
-        """Runs the transaction at the head without sending it."""
+        """Simulate the transaction at the head without sending it."""
         ...
 
     def send(self, signed: SignedTx) -> None:

@@ -71,7 +71,7 @@ class LedgerJournal(Protocol):
         ...
 
     def enter(self, intent: Intent, entry: Entry) -> bool:
-        """Writes the entry of a final intent; False where it has one, or another receipt by now."""
+        """Store the entry of a final intent; False if it has one, or another receipt by now."""
         ...
 
     def open_places(self, snapshot: Snapshot, found: Mapping[tuple[str, str], tuple[int, Fraction | None]]) -> tuple[tuple[str, str], ...]:
@@ -87,11 +87,11 @@ class LedgerJournal(Protocol):
         ...
 
     def record_token_names(self, tokens: Sequence[Token], numeraire: Token, coin: str) -> None:
-        """Remembers what tokens are called, also once they have left the portfolio."""
+        """Store the names of tokens, for use after they have left the portfolio too."""
         ...
 
     def value(self, found: Valuation, forced: bool) -> bool:
-        """Writes down what all is worth; at most once an hour unless `forced`."""
+        """Store a valuation; at most once an hour unless `forced`."""
         ...
 
     def last_valuation_block(self) -> int:
@@ -149,11 +149,11 @@ class Journal(LedgerJournal, GradualExecutionJournal, StrategyJournal, Protocol)
     """The write-ahead journal: every method that changes something has committed to disk before it returns."""
 
     def begin_step(self, step_id: str, now_s: int, input_json: str, asked_json: str | None = None) -> None:
-        """Records what a step decides from and what asked for it; once more, with another input, when a token was shut out meanwhile."""
+        """Store a step's input and request; again, with a new input, after a token was quarantined meanwhile."""
         ...
 
     def end_step(self, step_id: str, decision: str, reason: str, plan_json: str | None, outcome: str) -> None:
-        """Records what it decided and what came of it."""
+        """Store a step's decision and outcome."""
         ...
 
     def step_input(self, step_id: str) -> str | None:
@@ -161,18 +161,18 @@ class Journal(LedgerJournal, GradualExecutionJournal, StrategyJournal, Protocol)
         ...
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
-        """Remembers when a schedule last reviewed the portfolio, and how late the next review is, in millionths of its window.
+        """Store the time of a schedule's last review, and the delay of the next one in millionths of its window.
 
-        `reviews` names the schedules whose review it was.
+        `reviews` names the schedules reviewed.
         """
         ...
 
     def mark_depegged(self, tokens: Sequence[str]) -> None:
-        """Remembers which dollars left their peg and are not back at it."""
+        """Store the stablecoins that left their peg and have not returned."""
         ...
 
     def mark_unread(self, since_s: Sequence[tuple[str, int]]) -> None:
-        """Remembers (token, chain time) of assets whose balance could not be read, and since when."""
+        """Store (token, chain time since when) of assets whose balance could not be read."""
         ...
 
     def mark_left_alone(self) -> None:
@@ -180,7 +180,7 @@ class Journal(LedgerJournal, GradualExecutionJournal, StrategyJournal, Protocol)
         ...
 
     def mark_submission_refusals(self, found: Sequence[SubmissionRefusal]) -> None:
-        """Remembers exits that were refused when they were about to be sent, in the place of all that it knew of before."""
+        """Store the exits refused at submission, in place of all earlier ones."""
         ...
 
     def update_orders(self, orders: Sequence[ConditionalOrder], unit_value: NavPerShare | None, at_version: int) -> bool:
@@ -220,7 +220,7 @@ class Journal(LedgerJournal, GradualExecutionJournal, StrategyJournal, Protocol)
         note: str = "",
         event: IntentEvent | None = None,
     ) -> Intent:
-        """Moves an intent along the transition table, by `event` where it is named. Raises ValueError on what the table forbids."""
+        """Move an intent along the transition table, by `event` if it is named. Raises ValueError for a forbidden transition."""
         ...
 
     def open_intents(self) -> Sequence[Intent]:
@@ -248,7 +248,7 @@ class Journal(LedgerJournal, GradualExecutionJournal, StrategyJournal, Protocol)
         ...
 
     def set_expected_nonce(self, nonce: int, now_s: int) -> None:
-        """Takes `nonce` for the chain's next one: on first use, or because the operator says so."""
+        """Store `nonce` as the chain's next one: on first use, or on the operator's command."""
         ...
 
     def history(self, chain_now_s: int) -> History:
@@ -283,7 +283,7 @@ class Journal(LedgerJournal, GradualExecutionJournal, StrategyJournal, Protocol)
         ...
 
     def record_prices(self, numeraire: str, points: Sequence[PricePoint]) -> int:
-        """Writes prices in base units of `numeraire` down, the first of each token and hour for good; how many were new."""
+        """Store prices in base units of `numeraire`, the first of each token and hour permanently; return the number of new ones."""
         ...
 
 
@@ -291,7 +291,7 @@ class ProposalJournal(Protocol):
     """Intents that were shown to an external signer."""
 
     def mark_proposed(self, intent_id: str, since_block: int) -> None:
-        """Remembers that an intent is shown from that block on."""
+        """Store that an intent is shown from that block on."""
         ...
 
     def proposed(self) -> dict[str, int]:

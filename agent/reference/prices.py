@@ -241,7 +241,7 @@ def _by_feeds(step: StepInput, address: str) -> tuple[Fraction, str]:
 
 
 def _round(step: StepInput, address: str) -> tuple[Token, FeedRound]:
-    """The token's latest feed round, if it is complete and fresh. Raises _NoPrice saying which condition fails."""
+    """Return the token's latest feed round, if it is complete and fresh. Raises _NoPrice with the failed condition."""
     feed = step.portfolio.feed(address)
     label = _label(step, address)
     if feed is None:

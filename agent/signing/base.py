@@ -56,7 +56,7 @@ def replacement_fee_wei(wei: int) -> int:
 
 
 def refuse(rule: str, measured: object, limit: object) -> NoReturn:
-    """Raises Refused for `rule`, with the verdict."""
+    """Raise Refused for `rule`, with the verdict."""
     verdict = Verdict(f"signer.{rule}", str(measured), str(limit), False)
     raise Refused(f"the signer refuses by rule {rule!r}: got {measured}, allows {limit}", (verdict,))
 
@@ -77,7 +77,7 @@ SLOT_BITS = 16
 
 
 def judge_oracle(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Returns when the call may be signed; raises Refused naming the rule that says no."""
+    """Return if the call may be signed; raise Refused naming the rule that failed."""
     try:
         words = CalldataReader(data[4:])
         slots = words.uint(SLOT_BITS)
@@ -108,7 +108,7 @@ TRANSFER = bytes.fromhex("a9059cbb")
 
 
 def judge_payout(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Returns when the transfer of a token may be signed; raises Refused naming the rule that says no."""
+    """Return if the transfer of a token may be signed; raise Refused naming the rule that failed."""
     try:
         words = CalldataReader(data[4:])
         to, raw = words.address(), words.uint()

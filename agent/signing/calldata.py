@@ -86,7 +86,7 @@ class CalldataReader:
         return part
 
     def end(self) -> None:
-        """Raises unless everything was read."""
+        """Raise UndecodableCalldata unless everything was read."""
         if self._at != len(self._data):
             raise UndecodableCalldata("calldata: bytes are left over")
 

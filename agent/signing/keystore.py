@@ -86,7 +86,7 @@ def require_strong(password: Secret) -> None:
 
 
 def require_free_path(path: Path) -> None:
-    """Raises ConfigError when something is at `path` already, or its folder is missing; before anybody is asked for anything."""
+    """Raise ConfigError if `path` exists, or its folder is missing; before any prompt."""
     if os.path.lexists(path):
         raise ConfigError(f"{path} exists already; nothing was changed", "name another file, or move that one away")
     if not path.parent.is_dir():
@@ -166,7 +166,7 @@ def _encrypted_key(key: PrivateKey, password: Secret) -> bytes | ConfigError:
 
 
 def _link_into_place(draft: Path, path: Path) -> None:
-    """Gives the draft its name, which nothing may have. Raises FileExistsError."""
+    """Link the draft to its final name, which must be free. Raises FileExistsError."""
     try:
         os.link(draft, path)
     except OSError as error:
@@ -223,7 +223,7 @@ def require_free_keyring_entry(entry: tuple[str, str]) -> None:
 
 
 def save_to_keyring(entry: tuple[str, str], key: PrivateKey) -> None:
-    """Puts the key under (service, name), where nothing may be, and reads it back. Raises ConfigError."""
+    """Store the key under (service, name), which must be free, and read it back. Raises ConfigError."""
     require_free_keyring_entry(entry)
     failed = _write(entry, key)
     if failed is not None:

@@ -14,7 +14,7 @@ V3_VENUE = "uniswap_v3"
 
 
 def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
-    """Returns when the call may be signed; raises Refused naming the rule that says no."""
+    """Return if the call may be signed; raise Refused naming the rule that failed."""
     try:
         call = liquidity_calldata.decode(data)
     except UndecodableCalldata as error:

@@ -27,7 +27,7 @@ MIN_GAS = 21_000
 
 
 def require_signable(tx: UnsignedTx, grant: Grant, rules: SigningRules, nonces: SignableNonces) -> None:
-    """Returns when `tx` may be signed, at one of `nonces`. Raises Refused naming the rule that says no, what it saw and allows."""
+    """Return if `tx` may be signed, at one of `nonces`. Raises Refused naming the rule that failed, its measurement and its limit."""
     if tx.chain_id != rules.chain_id:
         refuse("chain_id", tx.chain_id, rules.chain_id)
     if tx.nonce not in nonces:
@@ -166,7 +166,7 @@ def _withdraw(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) ->
 
 @dataclass(frozen=True, slots=True)
 class SigningRule:
-    """One thing that may be signed: the kind of intent it serves, and its rule."""
+    """Row of the table: the kind of intent it serves, and its rule."""
 
     kind: IntentKind
     rule: Callable[[UnsignedTx, bytes, Grant, SigningRules], None]

@@ -33,7 +33,7 @@ NATIVE_VENUE = "wrapped_native"
 
 
 def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: SigningRules) -> None:
-    """Returns when `call` may be signed; raises Refused naming the rule that says no."""
+    """Return if `call` may be signed; raise Refused naming the rule that failed."""
     if tx.to not in rules.routers:
         refuse("contract", tx.to, "a pinned router")
     if grant.plan is None:
@@ -210,7 +210,7 @@ VENUES = {Venue.V2: "uniswap_v2", Venue.V3: "uniswap_v3", Venue.NATIVE: "wrapped
 
 
 def judge_rebalance(tx: UnsignedTx, call: RebalanceCall, grant: Grant, rules: SigningRules) -> None:
-    """Returns when `call` may be signed; raises Refused naming the rule that says no."""
+    """Return if `call` may be signed; raise Refused naming the rule that failed."""
     if tx.to not in rules.rebalancers:
         refuse("contract", tx.to, "a pinned Rebalancer")
     if grant.plan is None:

@@ -116,7 +116,7 @@ def _known(step: StepInput, token: str) -> tuple[str, int]:
 
 
 def known_prices(step: StepInput) -> dict[str, Fraction]:
-    """Reference prices by token, numeraire base units per base unit; the native coin is worth its wrapped token."""
+    """Return reference prices by token, numeraire base units per base unit; the native coin has that of its wrapped token."""
     prices = reference_prices(step).by_token
     if step.portfolio.wrapped_native in prices:
         prices[NATIVE] = prices[step.portfolio.wrapped_native]
@@ -258,7 +258,7 @@ class RouterComposer:
         return _TxDraft(to, data, kind, note, plan, deadline_s=deadline_s, terms=kept, value_wei=value_wei)
 
     def require_fresh(self, step: StepInput, plan: Plan) -> None:
-        """Raises Refused once the plan has expired: an answer that came late confirms nothing (T14)."""
+        """Raise Refused once the plan has expired: a late answer confirms nothing (T14)."""
         self._require_fresh(step, plan)
 
     def _require_fresh(self, step: StepInput, plan: Plan) -> Head:

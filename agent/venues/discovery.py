@@ -97,7 +97,7 @@ def _pool_token(venue: str, pool: str, answer: LensAnswer) -> str:
 
 
 def require_made_by(venue: str, factory: str, pool: PoolRef, known: str | None) -> None:
-    """Raises ConfigError unless the factory's pool for these tokens is this one: anyone can deploy something like a pool."""
+    """Raise ConfigError unless the factory's pool for these tokens is this one: anyone can deploy a similar contract."""
     if known != pool.address:
         raise ConfigError(f"venues.{venue}.pools: {pool.address} was not made by the factory {factory}", "remove it; it may be a trap")
 
@@ -237,7 +237,7 @@ def configured(venues: VenueSettings) -> Iterator[AmmVenue]:
 
 
 def _with_price(transport: Transport, candidates: Sequence[tuple[AmmVenue, PoolRef]]) -> Iterator[PoolRef]:
-    """Checks every candidate. What was found and has no price is left out: anyone can make an empty pool."""
+    """Check every candidate and yield those with a price: anyone can make an empty pool."""
     checks: list[list[CallItem]] = [venue.check_items(pool) for venue, pool in candidates]
     answers = iter(query_lens(transport, [item for items in checks for item in items]))
     for (venue, pool), items in zip(candidates, checks, strict=True):

@@ -181,7 +181,7 @@ def creation_code(wrapped_native: str, factories: Mapping[str, str]) -> str:
 
 
 def require_own_rebalancer(transport: Transport, address: str, wrapped_native: str, factories: Mapping[str, str]) -> None:
-    """Raises ConfigError unless the code at `address` is, byte for byte, what `creation_code` would put there now."""
+    """Raise ConfigError unless the code at `address` equals, byte for byte, a deployment by `creation_code`."""
     answers = transport.batch(
         [
             ("eth_call", [{"data": creation_code(wrapped_native, factories)}, "latest"]),

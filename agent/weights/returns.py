@@ -78,7 +78,7 @@ class Returns:
 def compute_returns(
     weights: ReturnsWindow, tokens: Sequence[str], names: Mapping[str, str], prices: Sequence[PricePoint], now_s: int
 ) -> Returns:
-    """Returns of `tokens` within the window. Raises Refused naming what is missing, too old or does not move."""
+    """Return the returns of `tokens` within the window. Raises Refused naming prices that are missing, too old or constant."""
     series = {token: _by_interval(prices, token, weights, now_s) for token in tokens}
     none = [names[token] for token in tokens if not series[token]]
     if none:

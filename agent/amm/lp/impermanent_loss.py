@@ -96,7 +96,7 @@ class LiquidityCurve:
     high: float
 
     def amounts(self, x: float) -> tuple[float, float]:
-        """Token0 (in units worth 1 of token1 now) and token1 where the price is x times the price now (whitepaper v3, 6.29, 6.30)."""
+        """Return token0 (in units worth 1 of token1 now) and token1 at x times the present price (whitepaper v3, 6.29, 6.30)."""
         inside = min(max(math.sqrt(x), self.low), self.high)
         return 1 / inside - 1 / self.high, inside - self.low
 

@@ -190,7 +190,7 @@ def nonzero_minimums(least: Amounts, expected: Amounts) -> Amounts:
 
 
 def max_overpayment(within: SqrtPriceRange | None, ratio: Fraction, band_bps: int) -> Fraction:
-    """Most that liquidity costs above its worth at the reference when it is bought at a price of the band, per unit of worth."""
+    """Return the largest cost of liquidity above its value at the reference, bought at a price of the band, per unit of value."""
     if within is None:
         # (1 + x)/(2·√x) - 1 at x = 1 + d, and the same at its inverse; the root from below, so that the share is from above.
         wide = 1 + Fraction(band_bps, BPS)

@@ -18,7 +18,7 @@ from agent.units import BPS, NATIVE, UINT256_MAX, Price, Value, decimal_text, fl
 
 
 def token_price(step: StepInput, token: str) -> Price | None:
-    """Reference price of a token, numeraire base units per base unit; the native coin is worth its wrapped token."""
+    """Return a token's reference price, numeraire base units per base unit; the native coin has that of its wrapped token."""
     found = reference_prices(step).prices.get(step.portfolio.wrapped_native if token == NATIVE else token)
     return None if found is None or found.price <= 0 else found.price
 

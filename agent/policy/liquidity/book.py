@@ -31,7 +31,7 @@ from agent.units import BPS, Price, Value
 
 @dataclass(frozen=True, slots=True)
 class WithdrawMove:
-    """Takes `liquidity` out of a position."""
+    """Withdraw `liquidity` from a position."""
 
     one: ConfirmedPosition
     position: LpV2Position | LpV3Position
@@ -41,7 +41,7 @@ class WithdrawMove:
 
 @dataclass(frozen=True, slots=True)
 class CollectMove:
-    """Collects what a V3 position has earned."""
+    """Collect the fees of a V3 position."""
 
     one: ConfirmedPosition
     position: LpV3Position

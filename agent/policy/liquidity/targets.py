@@ -100,7 +100,7 @@ def book_after_withdrawal(
 
 
 def _needed(book: PositionBook, one: ConfirmedPosition, position: LpV2Position | LpV3Position, aim: LiquidityLimits) -> int:
-    """Least liquidity of this position that brings everything to the aim, at least min_trade worth of it; all if that is not enough."""
+    """Return the least liquidity of this position that brings both sums to the aim, worth at least min_trade; all if that is not enough."""
     whole = _capped(book, one, position.liquidity)
     bare = book.value_without_fees(one, position)
     least = book.step.limits.min_trade or Fraction(0)
@@ -365,7 +365,7 @@ HeldPositions = Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
 
 
 def adjust_to_target(course: AdjustmentBuilder, target: LpTarget) -> None:
-    """Adds what one target asks for."""
+    """Add the moves of one target."""
     book = course.book
     pool = next((found for found in book.step.snapshot.pools if found.address == target.pool), None)
     if pool is None:
@@ -429,7 +429,7 @@ def is_out_of_range(position: LpV2Position | LpV3Position, ratio: Fraction) -> b
 
 
 def _leave(course: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wanted: Value) -> Value:
-    """Takes out whole what the reference price has left, where that is worth its gas and that of a new range; the value moved."""
+    """Withdraw positions whose range the reference price left, if worth the gas of that and of a new range; return the value moved."""
     moved = Fraction(0)
     for one, position in left:
         book = course.book
@@ -452,7 +452,7 @@ def _leave(course: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wan
 
 
 def _reduce(course: AdjustmentBuilder, target: LpTarget, stay: HeldPositions, excess: Value, reason: str) -> None:
-    """Takes out what is above the share, from the smallest position on."""
+    """Withdraw the excess over the share, smallest positions first."""
     sized = sorted((course.book.value_without_fees(one, position), number) for number, (one, position) in enumerate(stay))
     for value, number in sized:
         one, position = stay[number]

@@ -111,7 +111,7 @@ def order_subject(portfolio: Portfolio, token: str) -> str:
 
 
 def format_order_price(portfolio: Portfolio, token: str, price: Price | None) -> str:
-    """A price in whole coins of the numeraire; of the portfolio what a unit of it is worth, which began at 1."""
+    """Format a price in whole coins of the numeraire; for the portfolio its NAV per share, which began at 1."""
     if price is None:
         return "not fixed"
     if token == PORTFOLIO:

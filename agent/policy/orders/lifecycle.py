@@ -27,9 +27,9 @@ EXITED_STAGES = (OrderStage.FIRED, OrderStage.DONE)
 
 @dataclass(frozen=True, slots=True)
 class PriceWindow:
-    """Prices by token, of now and of the blocks before, newest first; `settled` says that these are all that are asked for.
+    """Prices by token, of now and of the preceding blocks, newest first; `is_complete` is true if no required block is missing.
 
-    PORTFOLIO is what a unit of the portfolio is worth.
+    PORTFOLIO has the NAV per share.
     """
 
     now: Mapping[str, Price]

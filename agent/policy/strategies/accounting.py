@@ -123,9 +123,9 @@ def _give(held: StrategyHoldings, giver: str, receiver: str, token: str, value: 
 def restore_capital_shares(
     held: StrategyHoldings, due: Mapping[str, Value], prices: Prices, wanted: StrategyValues | None = None
 ) -> dict[tuple[str, str], Value]:
-    """Moves tokens until each strategy is worth what it is `due`, to the rounding of a base unit, in place; returns who paid whom what.
+    """Move tokens until each strategy has its `due` value, to the rounding of a base unit, in place; return the payments.
 
-    A payer gives first what it has beyond `wanted`; without that in kind.
+    A payer gives first its holdings beyond `wanted`; without that in kind.
     """
     paid: dict[tuple[str, str], Value] = {}
     for giver in held:
@@ -313,7 +313,7 @@ class StrategyBooksUpdate:
         self.done.append(StrategyBooking(source, kind, head.number, head.timestamp_s, tuple(changes), acted, spent))
 
     def replay(self, booking: StrategyBooking) -> None:
-        """Takes over what is written down."""
+        """Apply a stored booking."""
         for name, token, raw in booking.changes:
             if name == UNALLOCATED:
                 self.aside[token] = self.aside.get(token, 0) + raw
@@ -347,7 +347,7 @@ def open_books(step: StepInput, split: CapitalSplit, ledger: StrategyLedger) -> 
 
 
 def units_for(units: int, before: Value, after: Value) -> int:
-    """Units issued (or burnt) when a strategy worth `before` is made worth `after`: at its unit value, rounded down."""
+    """Return the units issued (or burnt) for a change of a strategy's value from `before` to `after`: at its unit value, rounded down."""
     if before > 0 and units > 0:
         return floor_int(units * (after - before) / before)
     return floor_int(after * SCALE) - units

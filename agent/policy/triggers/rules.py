@@ -208,7 +208,7 @@ _SOME_DAY_S = 1_700_000_000
 
 
 def validate_trigger(trigger: Trigger) -> None:  # noqa: C901
-    """Raises ConfigError for a trigger that could never fire, or whose figures make no sense."""
+    """Raise ConfigError for a trigger that could never fire, or has invalid numbers."""
     match trigger:
         case Threshold():
             validate_band(trigger, "policy.trigger")
@@ -250,7 +250,7 @@ def validate_trigger(trigger: Trigger) -> None:  # noqa: C901
 
 
 def validate_band(band: Threshold, where: str) -> None:
-    """Raises ConfigError for a width that is none."""
+    """Raise ConfigError if the width is missing or invalid."""
     if band.absolute_bps is None and band.relative_bps is None:
         raise ConfigError(f"{where}: a threshold without a width", 'write relative = "10%", absolute = "5%" or both')
     for name, width_bps in (("absolute", band.absolute_bps), ("relative", band.relative_bps)):
@@ -259,7 +259,7 @@ def validate_band(band: Threshold, where: str) -> None:
 
 
 def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None) -> None:
-    """Raises ConfigError when the trigger is wrong or does not go with destination, sides or the assets' own `bands`, by symbol."""
+    """Raise ConfigError if the trigger is invalid or conflicts with destination, sides or the assets' own `bands`, by symbol."""
     validate_trigger(policy.trigger)
     if policy.cooldown_s < 0:
         raise ConfigError(f"policy.cooldown: {policy.cooldown_s} s is negative", 'write a time such as "1h"')
