@@ -31,9 +31,10 @@ from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.app.start.setup import initialise
 from agent.config.load import LoadedConfig, load_config
 from agent.execution import settlement
-from agent.execution.assemble_input import with_history
+from agent.execution.assemble_input import read_memory
 from agent.execution.bookkeeping import update_ledger
 from agent.model import Entry, Holding, IntentKind, IntentState, Receipt, StepInput, Transfer, ValuedHolding
+from agent.policy.step_input import assemble_input
 from agent.store import Store, records
 from agent.store.accounts import ledger, ledger_sums
 from agent.store.tables import BudgetRow, IntentRow, StepRow, TransitionRow, ValuationRow
@@ -77,8 +78,8 @@ def measured(loaded: LoadedConfig) -> dict[str, Any]:
 
     def status(store: Store, *, taxed: bool) -> StepInput:
         keeper = TaxRunCache(loaded, step.portfolio)
-        tax = (lambda now_s: keeper.standing(store, step, now_s)) if taxed else None
-        return with_history(replace(step, history=store.history(at_s)), store, tax)
+        bare = replace(step, history=store.history(at_s))
+        return assemble_input(bare, read_memory(bare, store, keeper.standing(store, bare, at_s) if taxed else None))
 
     look: dict[str, Callable[[Store], object]] = {
         "stands": lambda store: store.ledger_balances(at_block),

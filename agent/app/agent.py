@@ -315,8 +315,8 @@ def cancel_and_revoke(readers: StepReaders, store: Journal, actors: StepActors, 
     actors.executor.cancel_pending(why)
     readers = replace(readers, reader=CaughtUpReader(readers.reader, store, readers.clock))
     snapshot = readers.reader.snapshot()
-    settle_mined(store, snapshot, lambda: readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s)))
-    step_input = readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
+    settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
+    step_input = readers.step_input_at(snapshot)
     step_id = uuid.uuid4().hex[:12]
     store.begin_step(step_id, readers.clock.now_s(), codec.dumps(step_input), codec.dumps(ManualAction("pause --hard")))
     allowed = composer.revocations(step_input)
@@ -363,7 +363,7 @@ def _cancel_summary(why: str, before: Sequence[Intent], cancels: Sequence[Intent
 
 def _assembled(readers: StepReaders) -> StepInput:
     snapshot = readers.reader.snapshot()
-    return readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
+    return readers.step_input_at(snapshot)
 
 
 # --- Update of a running agent to a newly confirmed config; an edited file alone changes nothing.
@@ -480,7 +480,7 @@ class Agent:
         """A fresh snapshot with the owner's targets and the stored history."""
         readers = self.desk.readers
         found = readers.reader.snapshot()
-        return confirm_prices(readers, readers.assemble(found, readers.history(found.head.timestamp_s)))
+        return confirm_prices(readers, readers.step_input_at(found))
 
     def status(self) -> PortfolioStatus:
         """Status of the portfolio and the present decision."""

@@ -91,7 +91,7 @@ def _carry_out(agent: Agent, actors: StepActors, step: StepInput, document: Docu
         journal.end_step(step_id, DECISION, str(error), None, "refused" if isinstance(error, Refused) else "error")
         raise
     after = readers.reader.snapshot()
-    settle_mined(journal, after, lambda: readers.assemble(after, readers.history(after.head.timestamp_s)))
+    settle_mined(journal, after, lambda: readers.step_input_at(after))
     return {"outcome": ended, "transactions": sent}
 
 

@@ -16,7 +16,7 @@ from agent.chain.rpc import Transport
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError
 from agent.execution.step_context import StepOutcome
-from agent.model import History, PaperWallet, StepInput
+from agent.model import PaperWallet
 from agent.paper import chain
 from agent.ports import Clock
 from agent.units import parse_raw
@@ -107,10 +107,5 @@ def _begun(agent: Agent, begin: PaperStart) -> PaperWallet:
     value = Fraction(parse_raw(begin.value, VALUE_DECIMALS, "--value"), 10**VALUE_DECIMALS)
     if value == 0:
         raise ConfigError("--value: 0 is nothing to begin with", "write for example --value 10000")
-    bare = StepInput(snapshot, desk.portfolio, desk.policy, desk.reference, desk.limits, desk.execution, _nothing())
+    bare = desk.bare_input(snapshot, desk.store.history(snapshot.head.timestamp_s))
     return chain.paper_from_value(bare, value, native_wei)
-
-
-def _nothing() -> History:
-    """History of an unused store."""
-    return History(None, None, Fraction(0), Fraction(0), 0, 0, None)

@@ -49,7 +49,7 @@ from agent.backtest.world import (
 )
 from agent.engine import run_step
 from agent.errors import ConfigError, Refused, Retryable
-from agent.execution.assemble_input import with_history
+from agent.execution.assemble_input import read_memory
 from agent.execution.carrier import SubmissionSettings as Patience
 from agent.execution.carrier import signable_nonces
 from agent.execution.executor import JournaledExecutor
@@ -70,7 +70,7 @@ from agent.model import (
     TokenFinding,
 )
 from agent.policy.drift import band, has_band
-from agent.policy.quarantine import quarantine_tokens
+from agent.policy.step_input import assemble_input
 from agent.policy.triggers.market_events import required_history_s
 from agent.reference.checks import is_dollar
 from agent.signing.rules import SigningRules
@@ -129,7 +129,7 @@ def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
             history = store.history(snapshot.head.timestamp_s)
         bare = StepInput(snapshot, wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, execution, history, split=wanted.split)
         left = [ScreenedToken(token, TokenFinding.PAUSED, "it has no price any more") for token in sorted(world.gone)]
-        return quarantine_tokens(with_history(bare, store, taxes.standing), left)
+        return assemble_input(bare, read_memory(bare, store, taxes.standing(snapshot.head.timestamp_s), left))
 
     chain = SimulatedChain(world)
     chance = random.Random(world.settings.seed).random

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from agent import codec
 from agent.errors import Refused, Retryable, TrimtabError, UnsendableTransaction
@@ -139,9 +140,6 @@ def pay(readers: StepReaders, journal: Journal, actors: StepActors, payout: Payo
 def current_step_input(readers: StepReaders, journal: Journal) -> StepInput:
     """Return the newest step input, at or after our own last transaction, with everything mined booked."""
     snapshot = CaughtUpReader(readers.reader, journal, readers.clock).snapshot()
-
-    def assembled() -> StepInput:
-        return readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
-
+    assembled = partial(readers.step_input_at, snapshot)
     settle_mined(journal, snapshot, assembled)
     return assembled()

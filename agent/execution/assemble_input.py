@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -22,16 +22,16 @@ from agent.model import (
     LedgerBalance,
     PricePoint,
     Rebalance,
+    ScreenedToken,
     SliceDraw,
     StepInput,
     TaxState,
 )
-from agent.model.strategies import CapitalSplit, NavPoint, Strategy, StrategyBooks, StrategyState
-from agent.policy import decide, effective_targets, quarantine, risk, targets
-from agent.policy.cash_flows import balance_changes, withdrawals
+from agent.model.strategies import NavPoint, Strategy, StrategyBooks, StrategyState
+from agent.policy import risk, targets
 from agent.policy.gradual_execution import MILLION
+from agent.policy.step_input import StepMemory, StrategyMemory
 from agent.policy.strategies import accounting, health, netting
-from agent.policy.strategies.accounting import IntentStep
 from agent.policy.triggers import market_events
 from agent.ports import Grant, Journal
 from agent.ports.storage import StrategyJournal
@@ -55,27 +55,6 @@ class StrategyInputStore(StrategyJournal, Protocol):
     def allocation(self, owner: str = "") -> Allocation | None:
         """Newest weights chosen for a strategy."""
         ...
-
-
-def with_strategy_books(step: StepInput, store: StrategyInputStore, books: ExpectedBalances, owner_agrees: bool = False) -> StepInput:
-    """Return the step with the strategy books at its block, before any quarantine; unchanged with a single strategy.
-
-    With `owner_agrees`, books that differ from the wallet or the config are made to agree.
-    """
-    if step.split is None:
-        return step
-    fresh = balance_changes.unexplained(step, books)
-    bring = accounting.apply_configured_split if owner_agrees else accounting.update_books
-    found = bring(step, store.strategy_ledger(), _strategy_step(store), netting.strategy_adjustments, fresh)
-    choices = latest_allocations(step.split, store)
-    return replace(step, history=replace(step.history, sleeves=replace(found, choices=tuple(choices.items()))))
-
-
-def latest_allocations(split: CapitalSplit | None, store: StrategyInputStore) -> dict[str, Allocation]:
-    """Return the newest weights that allocators chose, by strategy."""
-    named = [one.name for one in (() if split is None else split.strategies) if one.allocator is not None]
-    found = {name: store.allocation(name) for name in named}
-    return {name: chosen for name, chosen in found.items() if chosen is not None}
 
 
 def record_strategies(journal: Journal, step: StepInput) -> None:
@@ -105,30 +84,6 @@ def book_internal_netting(journal: Journal, outcome: StepOutcome) -> None:
     booking = accounting.netting_booking(outcome.step_input, outcome.step_id, netting.strategy_adjustments)
     if booking is not None:  # of exactly this version: if another process wrote since, the next cycle does it
         journal.record_strategy_bookings((booking,), books.turn + bool(books.pending))
-
-
-def _strategy_step(store: StrategyInputStore) -> IntentStep:
-    """Return the step of a swap that carried out the strategies' own goal, else None.
-
-    None for swaps asked for by the owner or limits.max_weight alone, for exits, and for steps that cannot be read.
-    """
-
-    def own(intent: Intent) -> StepInput | None:
-        if intent.kind is not IntentKind.SWAP:
-            return None
-        try:
-            plan, text = store.grant(intent.id).plan, store.step_input(intent.step_id)
-            step = None if text is None else codec.loads(StepInput, text)
-            decision = None if plan is None else plan.decision
-            if step is None or not isinstance(decision, Rebalance) or not decision.by_trigger or netting.strategies_fault(step):
-                return None
-            if step.split is None:
-                return None
-            return step if netting.net_strategies(step, reference_prices(step).by_token).answer.fired else None
-        except (ConfigError, OperatorNeeded, Refused, KeyError):
-            return None
-
-    return own
 
 
 def _record_strategy_states(journal: Journal, step: StepInput, books: StrategyBooks) -> None:
@@ -176,32 +131,63 @@ class StepInputStore(StrategyInputStore, Protocol):
         ...
 
 
-def with_history(step: StepInput, store: StepInputStore, tax: Callable[[int], TaxState | None] | None = None) -> StepInput:
-    """Return the step with recorded prices, chosen weights, transfers, the year's tax, and the target changes that follow from them.
+def read_memory(
+    bare: StepInput, store: StepInputStore, tax: TaxState | None = None, untradable: Iterable[ScreenedToken] = ()
+) -> StepMemory:
+    """Return what the store remembers at the block of `bare`, which has snapshot, config and budgets."""
+    chosen, strategies = store.allocation(), read_strategies(bare, store)
+    choices = () if strategies is None else strategies.choices
+    return StepMemory(
+        prices=_recorded_prices(bare, store, chosen, dict(choices)),
+        allocation=chosen,
+        balances=store.books(),
+        ledger=store.ledger_balances(bare.snapshot.head.number),
+        strategies=strategies,
+        tax=tax,
+        untradable=tuple(untradable),
+    )
 
-    Unexplained deposits above portfolio.max_live_value are left alone, and tokens whose balance stays unread are quarantined. `tax` returns
-    the year's realised gains at a chain time.
+
+def read_strategies(step: StepInput, store: StrategyInputStore) -> StrategyMemory | None:
+    """Return what the store remembers of the strategies; None with a single strategy."""
+    if step.split is None:
+        return None
+    ledger, head = store.strategy_ledger(), step.snapshot.head.number
+    settled = [one for one in ledger.intents if one.receipt is not None and one.receipt.block_number <= head] if ledger.bookings else []
+    trades = {intent.id: own for intent in settled if (own := _strategy_step(store, intent)) is not None}
+    named = [one.name for one in step.split.strategies if one.allocator is not None]
+    choices = tuple((name, chosen) for name in named if (chosen := store.allocation(name)) is not None)
+    return StrategyMemory(ledger, trades, choices)
+
+
+def _strategy_step(store: StrategyInputStore, intent: Intent) -> StepInput | None:
+    """Return the step of a swap that carried out the strategies' own goal, else None.
+
+    None for swaps asked for by the owner or limits.max_weight alone, for exits, and for steps that cannot be read.
     """
-    now_s = step.snapshot.head.timestamp_s
-    chosen = store.allocation()
-    step = replace(step, history=replace(step.history, prices=_recorded_prices(step, store, chosen), allocation=chosen))
-    books = store.books()
-    step = decide.reconcile_ledger(step, books, store.ledger_balances(step.snapshot.head.number))
-    if tax is not None:
-        step = replace(step, history=replace(step.history, tax=tax(now_s)))
-    free = balance_changes.exclude_unexplained_rises(
-        withdrawals.reserve_withdrawals(balance_changes.apply_balance_changes(step, books))
-    )  # before strategies: none of them holds it
-    seen = effective_targets.apply_effective_targets(with_strategy_books(free, store, books))
-    return quarantine.quarantine_tokens(seen, quarantine.silent_assets(seen))
+    if intent.kind is not IntentKind.SWAP:
+        return None
+    try:
+        plan, text = store.grant(intent.id).plan, store.step_input(intent.step_id)
+        step = None if text is None else codec.loads(StepInput, text)
+        decision = None if plan is None else plan.decision
+        if step is None or not isinstance(decision, Rebalance) or not decision.by_trigger or netting.strategies_fault(step):
+            return None
+        if step.split is None:
+            return None
+        return step if netting.net_strategies(step, reference_prices(step).by_token).answer.fired else None
+    except (ConfigError, OperatorNeeded, Refused, KeyError):
+        return None
 
 
-def _recorded_prices(step: StepInput, store: StepInputStore, chosen: Allocation | None) -> tuple[PricePoint, ...]:
+def _recorded_prices(
+    step: StepInput, store: StepInputStore, chosen: Allocation | None, choices: Mapping[str, Allocation]
+) -> tuple[PricePoint, ...]:
     """Recorded prices as far back as this config needs: all that triggers see, before that one per interval of each due allocation."""
     portfolio, split, now_s = step.portfolio, step.split, step.snapshot.head.timestamp_s
     numeraire, weights = portfolio.numeraire.address, portfolio.weights
     back_s = market_events.required_history_s(portfolio, step.policy, split)
-    needs = list(netting.strategy_history_needed(split, latest_allocations(split, store), portfolio, now_s))
+    needs = list(netting.strategy_history_needed(split, choices, portfolio, now_s))
     if weights is not None:
         needs.append((targets.allocation_history_s(portfolio, chosen, now_s), weights.step_s))
     needs.append(risk.price_history_needed(step.policy))

@@ -128,7 +128,7 @@ def record_order_stages(journal: Journal, step: StepInput) -> None:
 
 def _reassemble(readers: StepReaders, step: StepInput, snapshot: Snapshot) -> StepInput:
     """Assemble the step from the same block with those before it: orders that they confirm move, and targets with them."""
-    found = readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
+    found = readers.step_input_at(snapshot)
     before = step.history
     history = replace(found.history, last_rebalance_s=before.last_rebalance_s, last_liquidity_s=before.last_liquidity_s)
     return replace(found, history=history, spend_caps=step.spend_caps, spent_gas_wei=step.spent_gas_wei, acted=step.acted)

@@ -65,6 +65,11 @@ def silent_assets(step: StepInput) -> list[ScreenedToken]:
     return [ScreenedToken(token, TokenFinding.UNREADABLE, f"for {text.format_duration(now_s - since_s)}") for token, since_s in waited]
 
 
+def quarantine_silent_assets(step: StepInput) -> StepInput:
+    """Return the step with the assets whose balance has stayed unread for too long in quarantine."""
+    return quarantine_tokens(step, silent_assets(step))
+
+
 def changed_tokens(
     snapshot: Snapshot, tokens: Sequence[str], pins: Mapping[str, str], backing: Mapping[str, tuple[str, str]]
 ) -> list[ScreenedToken]:

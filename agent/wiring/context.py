@@ -43,7 +43,7 @@ from agent.config.load import LoadedConfig
 from agent.config.schema import FILES, MEGABYTES, Config, RpcTable, read_rates, year_limit
 from agent.config.weights import build_weights
 from agent.errors import ConfigError, OperatorNeeded
-from agent.execution.assemble_input import with_history, with_unknown_positions
+from agent.execution.assemble_input import read_memory, with_unknown_positions
 from agent.execution.bookkeeping import pending_entries, with_prior_day
 from agent.execution.carrier import SubmissionSettings, signable_nonces
 from agent.execution.executor import JournaledExecutor
@@ -52,6 +52,7 @@ from agent.model import ExecutionConfig, History, Limits, LotMethod, Policy, Por
 from agent.model.strategies import CapitalSplit
 from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
 from agent.policy import quarantine
+from agent.policy.step_input import assemble_input
 from agent.ports import Clock, Reader
 from agent.signing import keys
 from agent.signing.rules import SigningRules
@@ -233,16 +234,19 @@ class AgentContext:
         """The portfolio with positions that the agent opened itself, which count like confirmed ones."""
         return replace(self.portfolio, positions=known_positions(self.config, self.portfolio, self.store.liquidity_moves()))
 
+    def bare_input(self, snapshot: Snapshot, history: History) -> StepInput:
+        """Return a snapshot with the config and the budgets of 24 h: what `assemble_input` starts from."""
+        return StepInput(snapshot, self.counted, self.policy, self.reference, self.limits, self.execution, history, split=self.split)
+
     def assemble(self, snapshot: Snapshot, history: History) -> StepInput:
-        """A snapshot with the owner's wishes and the store's memory, what the books do not explain among it."""
-        step = StepInput(snapshot, self.counted, self.policy, self.reference, self.limits, self.execution, history, split=self.split)
+        """Build the step input from a snapshot, the config and the store's memory; reads from the chain what the store lacks."""
         venue = self.config.venues.uniswap_v3
-        step = with_prior_day(step, self.store, self.panel, self.config.wallet.safe)
-        step = with_unknown_positions(step, self.store, self.line, None if venue is None else venue.position_manager)
-        standing = None if self.tax is None else partial(self.tax.standing, self.store, step)
-        seen = with_history(step, self.store, standing)
+        bare = with_prior_day(self.bare_input(snapshot, history), self.store, self.panel, self.config.wallet.safe)
+        bare = with_unknown_positions(bare, self.store, self.line, None if venue is None else venue.position_manager)
+        tax = None if self.tax is None else self.tax.standing(self.store, bare, snapshot.head.timestamp_s)
         pins = {pin.address: pin.code_hash for pin in self.store.pins()}
-        return quarantine.quarantine_tokens(seen, quarantine.changed_tokens(snapshot, self.tokens, pins, self.store.implementations()))
+        changed = quarantine.changed_tokens(snapshot, self.tokens, pins, self.store.implementations())
+        return assemble_input(bare, read_memory(bare, self.store, tax, changed))
 
     @property
     def tokens(self) -> tuple[str, ...]:

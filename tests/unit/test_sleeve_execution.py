@@ -8,11 +8,11 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from agent.execution.assemble_input import record_strategies
-from agent.execution.assemble_input import with_strategy_books as seen
+from agent.execution.assemble_input import read_strategies, record_strategies
 from agent.model import ExpectedBalances, Rebalance, StepInput
 from agent.model.strategies import StrategyHealth
 from agent.policy.decide import decide
+from agent.policy.step_input import add_strategy_books
 from agent.policy.strategies.netting import combine_strategy_targets
 from agent.store import open_store
 from tests.builders import NOW_S, OWNER, step_input, token
@@ -43,9 +43,12 @@ class Months:
             self.store = open_store(self.url, 31_337, OWNER)
         plain = step_input(prices={"WETH": self.price}, now_s=at_s)
         step = replace(balances(plain, WETH="2.5", USDC=5_000), split=SPLIT)
-        record_strategies(self.store, found := combine_strategy_targets(seen(step, self.store, BOOKS)))
+        record_strategies(self.store, found := self.seen(step))
         assert not books_of(found).fault
-        return combine_strategy_targets(seen(step, self.store, BOOKS))
+        return self.seen(step)
+
+    def seen(self, step: StepInput) -> StepInput:
+        return combine_strategy_targets(add_strategy_books(step, read_strategies(step, self.store), BOOKS))
 
     def days(self, drift: float, until: Callable[[StepInput], bool], most: int) -> tuple[int, StepInput]:
         """Looks once a day until something holds: after how many days, and the step."""

@@ -14,13 +14,14 @@ from sklearn.covariance import ledoit_wolf  # type: ignore[import-untyped]  # sc
 from agent import codec
 from agent.config import build_policy, parse_config
 from agent.errors import ConfigError
-from agent.execution.assemble_input import with_history
+from agent.execution.assemble_input import read_memory
 from agent.model import Destination, Hold, NoTradeZone, PricePoint, Rebalance, RiskEstimationWindow, StepInput, TrackingRisk
 from agent.planning.proposals import rebalance
 from agent.policy import risk as measuring
 from agent.policy import risk as risks
 from agent.policy.decide import decide
 from agent.policy.effective_targets import apply_effective_targets
+from agent.policy.step_input import assemble_input
 from agent.store import open_store
 from agent.weights.returns import Floats
 from tests.builders import NOW_S, history, step_input, token
@@ -151,11 +152,12 @@ def test_a_step_carries_the_recorded_prices_of_its_window_and_no_others(tmp_path
     store = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
     store.record_prices(USDC.address, recorded(moves(THREE, 200), THREE))
     made = step_input({"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 2_000}, trigger=NoTradeZone(BARE), destination=Destination.ZONE)
-    found = with_history(made, store)
+    found = assemble_input(made, read_memory(made, store))
     assert {point.token for point in found.history.prices} == {WETH.address, WBTC.address, LINK.address}
     assert 89 * 3 <= len(found.history.prices) <= 92 * 3
     assert "of 90 returns" in risk_of(found).measured
-    plain = with_history(replace(made, policy=replace(made.policy, trigger=NoTradeZone(replace(BARE, measuring=None)))), store)
+    unmeasured = replace(made, policy=replace(made.policy, trigger=NoTradeZone(replace(BARE, measuring=None))))
+    plain = assemble_input(unmeasured, read_memory(unmeasured, store))
     assert plain.history.prices == () and measuring.price_history_needed(plain.policy) == (0, 0)
     store.close()
 

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +168,7 @@ def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) ->
     """Compare balances now, record unexplained changes, and list them; `everything` includes classified ones."""
     readers, store = agent.desk.readers, agent.desk.store
     snapshot = readers.reader.snapshot()
-
-    def present() -> StepInput:
-        return readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
-
+    present = partial(readers.step_input_at, snapshot)
     settle_mined(store, snapshot, present)
     step = present()
     chosen = [flow for flow in reversed(store.flows(limit)) if everything or flow.is_open]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from agent.app import describe
 from agent.app.agent import Agent
 from agent.config.load import load_config
 from agent.errors import ConfigError, OperatorNeeded, Refused
-from agent.execution import assemble_input
+from agent.execution.assemble_input import read_strategies
 from agent.execution.settlement import settle_mined
 from agent.model import StepInput
 from agent.model.strategies import StrategyBooks
+from agent.policy.step_input import add_strategy_books
 from agent.policy.strategies import netting
 from agent.reference import reference_prices
 from agent.units import BPS, value_text
@@ -41,10 +43,7 @@ def take_over_strategies(agent: Agent, sure: Callable[[Document], bool]) -> Docu
     """
     desk, readers = agent.desk, agent.desk.readers
     snapshot = readers.reader.snapshot()
-
-    def present() -> StepInput:
-        return readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
-
+    present = partial(readers.step_input_at, snapshot)
     settle_mined(desk.store, snapshot, present)
     step = present()
     before = step.history.sleeves
@@ -54,7 +53,7 @@ def take_over_strategies(agent: Agent, sure: Callable[[Document], bool]) -> Docu
         raise ConfigError("strategies: books, wallet and config agree; there is nothing to take over", "see trimtab strategies")
     if step.quarantine:
         raise Refused("a token is in quarantine", remedy="wait until it is not: what it is worth cannot be told")
-    found = assemble_input.with_strategy_books(step, desk.store, desk.store.books(), owner_agrees=True)
+    found = add_strategy_books(step, read_strategies(step, desk.store), desk.store.books(), owner_agrees=True)
     books = found.history.sleeves
     if books is None or books.fault:
         raise Refused(f"the books cannot be taken over: {'' if books is None else books.fault}")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,10 +132,7 @@ def refresh_ledger(agent: Agent) -> None:
     """Read the chain and bring the ledger up to date; sends nothing."""
     readers, store = agent.desk.readers, agent.desk.store
     snapshot = readers.reader.snapshot()
-
-    def present() -> StepInput:
-        return readers.assemble(snapshot, readers.history(snapshot.head.timestamp_s))
-
+    present = partial(readers.step_input_at, snapshot)
     settle_mined(store, snapshot, present)
     update_ledger(store, present(), force=True)
 

@@ -73,7 +73,7 @@ def _book(agent: Agent) -> int:
         return 0
     readers = desk.readers
     found = readers.reader.snapshot()
-    settle_mined(desk.store, found, lambda: readers.assemble(found, readers.history(found.head.timestamp_s)))
+    settle_mined(desk.store, found, lambda: readers.step_input_at(found))
     return len(unbooked) - len(desk.store.unbooked())
 
 

@@ -90,7 +90,7 @@ def inspect_new_tokens(desk: wiring.AgentContext, before: LoadedConfig | None) -
     rows = [row for row in found if row["address"] in theirs]
     coming = [CodeHash(row["address"], row["code_hash"]) for row in rows if row["state"] == "new"]
     desk = replace(desk, reference=replace(desk.reference, mean_pools=(*(desk.reference.mean_pools or ()), *coming)))
-    step = desk.assemble(snapshot, desk.store.history(snapshot.head.timestamp_s))
+    step = desk.readers.step_input_at(snapshot)
     references = reference_prices(step)
     _require_prices(desk, references, tokens)
     told = [_priced(step, references, token, rows) for token in tokens]

@@ -208,7 +208,7 @@ def _checks(
             seen[:] = [old | new for old, new in zip(seen, endpoints.endpoint_records(desk.panel), strict=True)]
             for operator, why in endpoints.outvoted_endpoints(snapshot):
                 yield CheckResult(f"endpoint {operator}", CHECKUP_NOTE, why, "the others go on without it; ask its operator, or replace it")
-            step = desk.assemble(snapshot, desk.store.history(snapshot.head.timestamp_s))
+            step = desk.readers.step_input_at(snapshot)
             yield from _contracts(desk, snapshot)
             yield from _holdings(desk, step)
             for label, one in screen_tokens(desk, step):

@@ -1,0 +1,81 @@
+"""Build the step input from a snapshot, the config and the store's memory: the same steps live, on paper and in a backtest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from agent.model import Allocation, ExpectedBalances, LedgerBalance, PricePoint, ScreenedToken, StepInput, TaxState
+from agent.model.strategies import StrategyLedger
+from agent.policy import decide, effective_targets, quarantine
+from agent.policy.cash_flows import balance_changes, withdrawals
+from agent.policy.strategies import accounting, netting
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyMemory:
+    """What the store remembers of strategies: `trades` are the steps whose own goal an unbooked swap carried out, by intent id;
+    `choices` the newest weights that allocators chose, by strategy.
+    """
+
+    ledger: StrategyLedger
+    trades: Mapping[str, StepInput]
+    choices: tuple[tuple[str, Allocation], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepMemory:
+    """What the store remembers at a step's block, beside the budgets in its history. `untradable` are tokens to quarantine."""
+
+    prices: tuple[PricePoint, ...]
+    allocation: Allocation | None
+    balances: ExpectedBalances
+    ledger: tuple[LedgerBalance, ...]
+    strategies: StrategyMemory | None = None
+    tax: TaxState | None = None
+    untradable: tuple[ScreenedToken, ...] = ()
+
+
+InputStep = Callable[[StepInput], StepInput]
+
+
+def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
+    """Return the steps from a snapshot with its config and budgets to what is decided from, in order."""
+    return (
+        partial(add_memory, memory=memory),
+        partial(decide.reconcile_ledger, books=memory.balances, stands=memory.ledger),
+        partial(balance_changes.apply_balance_changes, books=memory.balances),
+        withdrawals.reserve_withdrawals,
+        balance_changes.exclude_unexplained_rises,  # before strategies: none of them holds an unexplained rise
+        partial(add_strategy_books, memory=memory.strategies, balances=memory.balances),
+        effective_targets.apply_effective_targets,
+        quarantine.quarantine_silent_assets,  # after targets: no target falls to a token that must not be traded
+        partial(quarantine.quarantine_tokens, found=memory.untradable),
+    )
+
+
+def assemble_input(bare: StepInput, memory: StepMemory) -> StepInput:
+    """Return what a step decides from: `bare`, which has snapshot, config and budgets, after each of `input_steps`."""
+    step = bare
+    for add in input_steps(memory):
+        step = add(step)
+    return step
+
+
+def add_memory(step: StepInput, memory: StepMemory) -> StepInput:
+    """Return the step with recorded prices, the newest chosen weights and the year's tax."""
+    return replace(step, history=replace(step.history, prices=memory.prices, allocation=memory.allocation, tax=memory.tax))
+
+
+def add_strategy_books(step: StepInput, memory: StrategyMemory | None, balances: ExpectedBalances, owner_agrees: bool = False) -> StepInput:
+    """Return the step with the strategy books at its block, before any quarantine; unchanged with a single strategy.
+
+    With `owner_agrees`, books that differ from the wallet or the config are made to agree.
+    """
+    if step.split is None or memory is None:
+        return step
+    bring = accounting.apply_configured_split if owner_agrees else accounting.update_books
+    fresh = balance_changes.unexplained(step, balances)
+    found = bring(step, memory.ledger, lambda intent: memory.trades.get(intent.id), netting.strategy_adjustments, fresh)
+    return replace(step, history=replace(step.history, sleeves=replace(found, choices=memory.choices)))
