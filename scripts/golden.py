@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -47,8 +48,8 @@ TRIMTAB = [sys.executable, "-c", "from agent.cli.main import main; main()"]
 ENVIRONMENT = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
 ANY = "ANY"
 PROBLEMS = 500
-RUNS = 3
-"""A last digit that hangs on the second of a block differs in most of them."""
+WAITS_S = (0, 3, 7)
+"""Each run of the scene begins so much later: numbers of blocks, and last digits that hang on the second of one, differ."""
 WITHOUT_CONFIG = {"whatif", "templates", "backtest", "tune", "stress", "init", "nonsense"}
 
 
@@ -96,10 +97,11 @@ def chain(folder: Path) -> Iterator[None]:
         process.wait(20)
 
 
-def scene() -> dict[str, Any]:
+def scene(wait_s: int = 0) -> dict[str, Any]:
     """Exit code and document of every command of the scene, by file name."""
     found, step = {}, ""
     with tempfile.TemporaryDirectory() as name, chain(Path(name)):
+        time.sleep(wait_s)
         for number, line in enumerate((GOLDEN / "scene.txt").read_text().splitlines()):
             words = tuple(shlex.split(line.replace("STEP", step)))
             said = asked((*words, *(() if words[0] in WITHOUT_CONFIG else ("--config", "trimtab.toml")), "--json"), Path(name))
@@ -147,7 +149,8 @@ def planned(seed: int) -> str:
         found = codec.dumps(plan(step, goal(step)))
     except Refused as why:
         found = f"{why}"
-    return f"{seed} {digest(codec.dumps(step))} {digest(found)}"
+    drawn = codec.dumps(step.snapshot) + codec.dumps(step.portfolio)
+    return f"{seed} {digest(drawn)} {digest(found)}"
 
 
 def plans() -> list[str]:
@@ -186,7 +189,7 @@ def write() -> None:
         (GOLDEN / name).mkdir(parents=True)
     for name, text in helps().items():
         (GOLDEN / "help" / name).write_text(text)
-    runs = [scene() for _ in range(RUNS)]
+    runs = [scene(wait_s) for wait_s in WAITS_S]
     for name in runs[0]:
         both = reduce(masked, (run[name] for run in runs))
         (GOLDEN / "json" / name).write_text(json.dumps(both, indent=1, sort_keys=True) + "\n")
