@@ -15,8 +15,8 @@ from agent import wiring
 from agent.app.agent import Agent, open_agent, planned_changes
 from agent.app.start.setup import pin_all
 from agent.chain.rpc import Transport
+from agent.config.limits import CEILINGS
 from agent.config.load import LoadedConfig, load_config
-from agent.config.schema import CEILINGS
 from agent.execution.settlement import realised_legs
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain

@@ -20,8 +20,8 @@ from agent.app.describe import Sandwich, limit_prices, parameters, sandwich
 from agent.app.start import least_total
 from agent.app.start.endpoints import endpoint_records
 from agent.chain.rpc import Transport
-from agent.config import schema
 from agent.config.fields import parse_address, parse_duration_s
+from agent.config.limits import accepted_limits
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution.approvals import set_to_zero
@@ -488,7 +488,7 @@ class Agent:
         stopped = self.desk.switch.read()
         decided, paused = proposals.decision_at(step_input), stopped.paused is not False
         told = (*minimum.warnings(self.portfolio), *overweight_messages(decided.drifts), *valuation.warnings(step_input))
-        warnings = (*told, *schema.accepted_limits(self.desk.config.limits))
+        warnings = (*told, *accepted_limits(self.desk.config.limits))
         return PortfolioStatus(step_input, decided, paused, stopped.reason, warnings, self.endpoints(), stopped.hard)
 
     def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:

@@ -10,14 +10,15 @@ from typing import Any
 
 from agent.accounting.tax_lots import planned_gains
 from agent.config.build import build_policy, build_split
+from agent.config.limits import LimitsTable
 from agent.config.orders import pace_text
-from agent.config.schema import Config, LimitsTable
+from agent.config.schema import Config
 from agent.config.strategies import strategy_as_portfolio
 from agent.config.triggers import RiskTable
 from agent.config.weights import WeightsTable, weights_text
 from agent.execution.step_context import StepOutcome
 from agent.guards.market import SandwichExposure, max_extractable_profit, plan_sandwich_loss, sandwich_exposure
-from agent.model import Destination, ExternalTransfer, LpTarget, Plan, Portfolio, StepInput, TradeSide
+from agent.model import LIMITS, Destination, ExternalTransfer, LimitUnit, LpTarget, Plan, Portfolio, StepInput, TradeSide
 from agent.model.gradual_execution import LimitOrder
 from agent.model.strategies import CapitalSplit, Strategy, StrategyBook
 from agent.policy import text
@@ -226,9 +227,6 @@ def _bound(one: Strategy, portfolio: Portfolio, chosen: str) -> str:
 # --- Parameters that bind a transaction, as text for the owner to confirm.
 
 
-NATIVE_LIMITS = ("gas_per_day", "native_floor", "native_top_up")
-
-
 def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, str]:
     """Parameters by name, without secrets: URLs show as their operators."""
     chain, execution, reference = config.chain, config.execution, config.reference
@@ -307,11 +305,12 @@ def limit_text(name: str, value: int | str | list[str] | dict[str, int] | None, 
         return ", ".join(value) or "none"
     if isinstance(value, dict):
         return ", ".join(f"{symbol} {bps / 100:g}%" for symbol, bps in value.items())
+    unit = LIMITS[name].unit if name in LIMITS else None
     if isinstance(value, str):
-        return f"{value} {'native' if name in NATIVE_LIMITS else numeraire}"
-    if name == "gas_price":
+        return f"{value} {'native' if unit is LimitUnit.NATIVE else numeraire}"
+    if unit is LimitUnit.GAS_PRICE:
         return f"{decimal_text(value, 9)} gwei"
-    return f"{value} s" if name in ("head_age", "balance_jump_wait", "first_purchase") else f"{value / 100:g}%"
+    return f"{value} s" if unit is LimitUnit.DURATION else f"{value / 100:g}%"
 
 
 def _key(config: Config) -> str:

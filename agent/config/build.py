@@ -9,10 +9,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent.amm.lp import positions as own
+from agent.config.limits import LimitsTable, build_limits_from_table, max_weight_bps
 from agent.config.liquidity import build_positions
 from agent.config.orders import build_orders, build_pace
 from agent.config.presets import ETHEREUM
-from agent.config.schema import AssetTable, Config, HubTable, LimitsTable, max_weight_bps
+from agent.config.schema import AssetTable, Config, HubTable
 from agent.config.strategies import StrategyTable, strategy_as_portfolio
 from agent.config.template import render
 from agent.config.triggers import ZoneTable, build_trigger, build_zone
@@ -116,44 +117,6 @@ def starting_limits(numeraire: Token) -> Limits:
     """The limits of the config that `trimtab init` writes, for those who have none yet; how much it may manage is left open."""
     text = render(ETHEREUM, "", (), (), numeraire.symbol, (("RPC_URL", "any"),))
     return build_limits_from_table(LimitsTable.model_validate(tomllib.loads(text)["limits"]), None, numeraire)
-
-
-def build_limits_from_table(table: LimitsTable, max_live_value: str | None, numeraire: Token) -> Limits:
-    """The same of the table alone."""
-
-    def value(text: str | None, field: str) -> Fraction | None:
-        return None if text is None else Fraction(parse_raw(text, numeraire.decimals, field))
-
-    def wei(text: str | None, field: str) -> int | None:
-        return None if text is None else parse_raw(text, 18, field)
-
-    return Limits(
-        price_impact_bps=table.price_impact,
-        slippage_bps=table.slippage,
-        plan_cost_bps=table.plan_cost,
-        turnover_bps=table.turnover,
-        daily_turnover_bps=table.daily_turnover,
-        daily_loss_bps=table.daily_loss,
-        total_loss_bps=table.total_loss,
-        oracle_deviation_bps=table.oracle_deviation,
-        second_quote_deviation_bps=table.second_quote_deviation,
-        depeg_bps=table.depeg,
-        gas_price_wei=table.gas_price,
-        gas_per_day_wei=wei(table.gas_per_day, "limits.gas_per_day"),
-        native_floor_wei=wei(table.native_floor, "limits.native_floor"),
-        native_top_up_wei=wei(table.native_top_up, "limits.native_top_up"),
-        head_age_s=table.head_age,
-        min_trade=value(table.min_trade, "limits.min_trade"),
-        pool_min_value=value(table.pool_min_value, "limits.pool_min_value"),
-        impermanent_loss_bps=table.impermanent_loss,
-        balance_jump_bps=table.balance_jump,
-        balance_jump_wait_s=table.balance_jump_wait,
-        first_purchase_s=table.first_purchase,
-        max_live_value=value(max_live_value, "portfolio.max_live_value"),
-        lp_max_weight_bps=table.lp_max_weight,
-        token_screen=table.token_screen,
-        payout_per_day=value(table.payout_per_day, "limits.payout_per_day"),
-    )
 
 
 def build_execution(config: Config, pinned: tuple[str, ...]) -> ExecutionConfig:

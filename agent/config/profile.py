@@ -7,8 +7,6 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from decimal import Decimal
-from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,109 +14,17 @@ import tomlkit
 from pydantic import Field, ValidationError
 
 from agent.config.fields import ConfigTable, Duration, Weight, parse_address
+from agent.config.limits import LimitsTable, read_limits
 from agent.config.load import LoadedConfig, is_secret
 from agent.config.presets import PRESETS
-from agent.config.schema import NATIVE, AssetTable, Config, LimitsTable
+from agent.config.schema import NATIVE, AssetTable, Config
 from agent.config.template import TemplateAsset, refuse_look_alike
 from agent.config.triggers import Band, RiskTable, TriggerTable
 from agent.config.validation_errors import describe_errors
 from agent.config.weights import WeightsTable
 from agent.errors import ConfigError
+from agent.model import LIMITS
 from agent.units import safe_label
-
-# --- Comparison of limits: an imported profile may only tighten.
-
-
-Limit = int | str | bool | None
-
-
-class TighterDirection(Enum):
-    """Direction in which a limit gets tighter: less, more, either with "off" as the tightest, or on. Else "off" is the loosest."""
-
-    LESS = "less"
-    MORE = "more"
-    LESS_OR_OFF = "less, or off"
-    MORE_OR_OFF = "more, or off"
-    ON = "on"
-
-
-OFF_IS_TIGHTEST = (TighterDirection.LESS_OR_OFF, TighterDirection.MORE_OR_OFF)
-
-
-@dataclass(frozen=True, slots=True)
-class LimitTightness:
-    """Tightness rule of a limit; `coins` marks values in the numeraire, comparable in the same numeraire only."""
-
-    tight: TighterDirection
-    coins: bool = False
-
-
-_LESS, _MORE = LimitTightness(TighterDirection.LESS), LimitTightness(TighterDirection.MORE)
-LIMIT_TIGHTNESS: Mapping[str, LimitTightness] = {
-    "price_impact": _LESS,
-    "slippage": _LESS,
-    "plan_cost": _LESS,
-    "turnover": _LESS,
-    "daily_turnover": _LESS,
-    "daily_loss": _LESS,
-    "total_loss": _LESS,
-    "oracle_deviation": _LESS,
-    "second_quote_deviation": _LESS,
-    "depeg": _LESS,
-    "gas_price": _LESS,
-    "gas_per_day": _LESS,
-    "native_floor": _MORE,
-    "native_top_up": LimitTightness(TighterDirection.LESS_OR_OFF),
-    "head_age": _LESS,
-    "min_trade": LimitTightness(TighterDirection.MORE, coins=True),
-    "pool_min_value": LimitTightness(TighterDirection.MORE, coins=True),
-    "impermanent_loss": _LESS,
-    "lp_max_weight": _LESS,
-    "balance_jump": _LESS,
-    "balance_jump_wait": _MORE,
-    "first_purchase": LimitTightness(TighterDirection.MORE_OR_OFF),
-    "token_screen": LimitTightness(TighterDirection.ON),
-    "payout_per_day": LimitTightness(TighterDirection.LESS, coins=True),
-}
-"""Every key of [limits] that a profile may have; a test compares. `i_accept` is none, since only the owner accepts
-(T21), and `max_weight` is none, since it names his assets.
-"""
-
-
-def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
-    """True if `theirs` binds strictly more than `mine`, both as LimitsTable reads them; None is "off"."""
-    direction = LIMIT_TIGHTNESS.get(key)
-    if direction is None or theirs == mine:
-        return False
-    if theirs is None or mine is None:
-        return (theirs is None) is (direction.tight in OFF_IS_TIGHTEST)
-    if direction.tight is TighterDirection.ON:
-        return False
-    less = Decimal(theirs) < Decimal(mine)  # of two that differ
-    return less is (direction.tight in (TighterDirection.LESS, TighterDirection.LESS_OR_OFF))
-
-
-def read_limits(raw: Mapping[str, object], mine: LimitsTable) -> dict[str, Limit]:
-    """Limits of a profile as LimitsTable reads them; `raw` is as in its file. Raises pydantic's ValidationError."""
-    known = {name: getattr(mine, name) for name in LIMIT_TIGHTNESS}
-    written = {name: "off" if value is None else "on" if value is True else value for name, value in known.items()}
-    texts = {name: _text(name, value) for name, value in written.items()}
-    parsed = LimitsTable.model_validate({**texts, **raw})
-    return {name: getattr(parsed, name) for name in raw}
-
-
-def _text(name: str, value: object) -> object:
-    """A parsed limit in the notation of a config."""
-    if not isinstance(value, int):
-        return value
-    return (
-        f"{value} wei"
-        if name == "gas_price"
-        else f"{value}s"
-        if name in ("head_age", "balance_jump_wait", "first_purchase")
-        else f"{value}bps"
-    )
-
 
 FORMAT = 1
 LARGEST = 65_536
@@ -195,7 +101,7 @@ def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
         "profile": {"format": FORMAT, "chain_id": raw["chain"]["chain_id"], "numeraire": portfolio["numeraire"]},
         "assets": [{key: asset[key] for key in ASSET_KEYS if key in asset} for asset in portfolio["assets"]],
         "policy": {key: raw["policy"][key] for key in POLICY_KEYS if key in raw["policy"]},
-        "limits": {key: value for key, value in raw["limits"].items() if key in LIMIT_TIGHTNESS},
+        "limits": {key: value for key, value in raw["limits"].items() if key in LIMITS},
     }
     if "weights" in portfolio:
         found["weights"] = {key: value for key, value in portfolio["weights"].items() if key not in FILES}
@@ -203,7 +109,7 @@ def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
     if secret is not None:
         raise ConfigError(f"{secret}: looks like a secret, so no profile was written", "correct the config first")
     kept = {name for name in ("strategies", "split") if raw.get(name)} | ({"lp.targets"} if raw.get("lp", {}).get("targets") else set())
-    kept |= {f"limits.{name}" for name in raw["limits"] if name not in LIMIT_TIGHTNESS}
+    kept |= {f"limits.{name}" for name in raw["limits"] if name not in LIMITS}
     kept |= {f"portfolio.{name}" for name in ("orders", "positions") if portfolio.get(name)}
     kept |= {f"portfolio.weights.{name}" for name in FILES if name in portfolio.get("weights", {})}
     return HEAD + tomlkit.dumps(found), tuple(sorted(kept))
@@ -277,7 +183,7 @@ def _foreign(raw: Mapping[str, Any]) -> Iterator[str]:
         yield from _others(asset, "assets", ASSET_KEYS)
     yield from _others(raw.get("profile"), "profile", tuple(ProfileHeaderTable.model_fields))
     yield from _others(raw.get("policy"), "policy", POLICY_KEYS)
-    yield from _others(raw.get("limits"), "limits", tuple(LIMIT_TIGHTNESS))
+    yield from _others(raw.get("limits"), "limits", tuple(LIMITS))
     yield from _others(raw.get("weights"), "weights", tuple(name for name in WeightsTable.model_fields if name not in FILES))
 
 

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from agent.accounting.export import RateTable, parse_rates
 from agent.config.alerts import AlertsTable
 from agent.config.fields import (
-    OFF,
     Address,
     AddressOrOff,
     ConfigTable,
     DecimalOrOff,
     Duration,
-    DurationOrOff,
-    GasPriceOrOff,
     KeyringName,
     PlainDecimal,
     Share,
     ShareOrOff,
-    Switch,
     Variable,
     Weight,
 )
+from agent.config.limits import LimitsTable, require_accepted, require_max_weight
 from agent.config.liquidity import LpPositionTable, LpTable, require_usable
 from agent.config.orders import OrderKeys, OrdersTable, PaceTable, require_orders, require_pace, require_strategy_orders
 from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE
 from agent.config.strategies import SplitTable, StrategyTable, require_strategies
 from agent.config.triggers import Band, RiskTable, TriggerTable, require_zone
-from agent.config.weights import WeightsTable, require_weights, weight_bounds
+from agent.config.weights import WeightsTable, require_weights
 from agent.errors import ConfigError
-from agent.model import AllocationMethod
 from agent.units import BPS
 
 if TYPE_CHECKING:
@@ -398,10 +393,6 @@ LONGEST_DEADLINE_S = 1_800
 """A swap that stays valid for longer is a free option for whoever holds it back (T7)."""
 LONGEST_JUMP_WAIT_S = 30 * 86_400
 """A stranger's gift must not hold purchases back for longer."""
-CEILINGS = {"slippage": 500, "price_impact": 1_000, "plan_cost": 500, "daily_loss": 2_000}
-"""Bps above which a limit, or "off", has to be named in limits.i_accept (T21). A swap rarely needs 1 % of slippage or cost; a tenth
-of a pool's price or a fifth of the portfolio in a day is more than a slip of the unit should allow.
-"""
 LARGEST_JITTER_BPS = BPS // 2
 """A schedule that is late by more is another schedule."""
 
@@ -423,42 +414,6 @@ def require_protection(config: Config) -> None:
         raise ValueError("limits.slippage: 100% or more takes any price; write less, such as 0.3%")
 
 
-def limits_beyond_ceiling(limits: LimitsTable) -> dict[str, str]:
-    """Each limit that is off or above its ceiling, by key, with its value in words."""
-    values = {key: getattr(limits, key) for key in CEILINGS}
-    beyond = {key: bps for key, bps in values.items() if bps is None or bps > CEILINGS[key]}
-    return {
-        key: f"limits.{key}: {'off' if bps is None else _percent(bps)} is beyond the ceiling of {_percent(CEILINGS[key])}"
-        for key, bps in beyond.items()
-    }
-
-
-def accepted_limits(limits: LimitsTable) -> list[str]:
-    """What limits.i_accept lets pass, in words."""
-    return [f"{words}, accepted by limits.i_accept" for key, words in limits_beyond_ceiling(limits).items() if key in limits.i_accept]
-
-
-def needless_acceptances(limits: LimitsTable) -> list[str]:
-    """Names in limits.i_accept whose limit is within its ceiling."""
-    return sorted({*limits.i_accept} - limits_beyond_ceiling(limits).keys())
-
-
-def require_accepted(config: Config) -> None:
-    """Raises ValueError for a limit beyond its ceiling that its owner has not accepted by name."""
-    limits = config.limits
-    strange = next((name for name in limits.i_accept if name not in CEILINGS), None)
-    if strange is not None:
-        raise ValueError(f"limits.i_accept: {strange!r} is no limit with a ceiling; choose from {', '.join(CEILINGS)}")
-    refused = {key: words for key, words in limits_beyond_ceiling(limits).items() if key not in limits.i_accept}
-    if refused:
-        names = ", ".join(f'"{name}"' for name in (*limits.i_accept, *refused))
-        raise ValueError(f"{'; '.join(refused.values())}; write less, or accept it by i_accept = [{names}] in [limits]")
-
-
-def _percent(bps: int) -> str:
-    return f"{bps / 100:g}%"
-
-
 def _require_settled_prices(config: Config) -> None:
     """A trigger that one block can fire, and a rollup whose sequencer nobody watches, are chosen by name or not at all (T3, T13)."""
     reference, known = config.reference, SEQUENCER_FEEDS.get(config.chain.chain_id)
@@ -472,71 +427,6 @@ def _require_settled_prices(config: Config) -> None:
         raise ValueError(f'reference.sequencer_grace: missing; write for example "{SEQUENCER_GRACE}"')
     if config.policy.jitter is not None and config.policy.jitter > LARGEST_JITTER_BPS:
         raise ValueError('policy.jitter: more than half of the interval; write less, such as "10%"')
-
-
-# --- limits.max_weight: the most that any single asset, or one by its name, may be of the portfolio.
-
-
-ANY = "any"
-
-
-def _table(value: object) -> object:
-    """A share alone is that of any asset."""
-    if value == OFF:
-        return None
-    return {ANY: value} if isinstance(value, str | int | float) else value
-
-
-MaxWeight = Annotated[dict[str, Share] | None, BeforeValidator(_table)]
-"""Bps by symbol; "any" is for every asset without a line of its own but the numeraire, into which exits go."""
-
-
-def max_weight_bps(config: Config, symbol: str) -> int | None:
-    """The most that an asset may be of the portfolio; None without a limit."""
-    table = config.limits.max_weight or {}
-    return table.get(symbol, None if symbol == config.portfolio.numeraire else table.get(ANY))
-
-
-def require_max_weight(config: Config) -> None:
-    """Raises ValueError naming asset, value and remedy where a target, or what an allocator may choose, is above its limit."""
-    portfolio, table = config.portfolio, config.limits.max_weight or {}
-    symbols = [asset.symbol for asset in portfolio.assets]
-    strange = next((name for name in table if name != ANY and name not in symbols), None)
-    if strange is not None:
-        raise ValueError(f"limits.max_weight.{strange}: none of the assets; choose from {', '.join(symbols)}, or write any")
-    for symbol in symbols:
-        most = max_weight_bps(config, symbol)
-        if most is None:
-            continue
-        if not 0 < most <= BPS:
-            raise ValueError(f"limits.max_weight: {most / 100:g}% for {symbol} is not above 0% and at most 100%; write for example 60%")
-        for where, bps in _wanted(config, symbol):
-            if bps > most:
-                raise ValueError(
-                    f"{where}: {bps / 100:g}% for {symbol} is above limits.max_weight of {most / 100:g}%; lower it, or raise the limit"
-                )
-
-
-def _wanted(config: Config, symbol: str) -> Iterator[tuple[str, int]]:
-    """The most that each part of the config may want of an asset, with the key that says so."""
-    table = config.portfolio
-    if config.strategies:
-        parts = [one.share * _of_strategy(one, symbol, len(table.assets)) for one in config.strategies]
-        yield "strategies", -(-sum(parts) // BPS)
-        return
-    yield f"portfolio.assets.{symbol}.target", next(asset.target for asset in table.assets if asset.symbol == symbol)
-    if table.weights is not None:
-        yield "portfolio.weights.cap", _of_allocator(table.weights, symbol)
-
-
-def _of_strategy(one: StrategyTable, symbol: str, assets: int) -> int:
-    target = -(-BPS // assets) if one.weights is None else one.weights.get(symbol, 0)
-    return max(target, _of_allocator(one.allocator, symbol)) if isinstance(one.allocator, WeightsTable) else target
-
-
-def _of_allocator(weights: WeightsTable, symbol: str) -> int:
-    """The most that it may choose; nothing of what keeps its target."""
-    return 0 if weights.method is AllocationMethod.FIXED or symbol in weights.fixed else weight_bounds(weights, symbol)[1]
 
 
 class HubTable(ConfigTable):
@@ -633,37 +523,6 @@ class PolicyTable(ConfigTable):
     jitter: ShareOrOff = None
     only: Literal["sell", "buy", "winners", "losers"] | None = None
     risk: RiskTable | None = None
-
-
-class LimitsTable(ConfigTable):
-    """Every guard's limit; each may be "off". `i_accept` names those that are off, or above their ceilings, on purpose."""
-
-    price_impact: ShareOrOff
-    slippage: ShareOrOff
-    plan_cost: ShareOrOff
-    turnover: ShareOrOff
-    daily_turnover: ShareOrOff
-    daily_loss: ShareOrOff
-    total_loss: ShareOrOff = None
-    oracle_deviation: ShareOrOff
-    second_quote_deviation: ShareOrOff
-    depeg: ShareOrOff
-    gas_price: GasPriceOrOff
-    gas_per_day: DecimalOrOff
-    native_floor: DecimalOrOff
-    native_top_up: DecimalOrOff = None
-    head_age: DurationOrOff
-    min_trade: DecimalOrOff
-    pool_min_value: DecimalOrOff
-    impermanent_loss: ShareOrOff
-    lp_max_weight: ShareOrOff = None
-    balance_jump: ShareOrOff
-    balance_jump_wait: DurationOrOff = 86_400
-    first_purchase: DurationOrOff = None
-    token_screen: Switch = True
-    payout_per_day: DecimalOrOff = "0"
-    max_weight: MaxWeight | None = None
-    i_accept: list[str] = Field(default_factory=list)
 
 
 class ExecutionTable(PaceTable):

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from agent import codec
 from agent.config.fields import parse_address
+from agent.config.limits import CEILINGS
 from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE, Preset
-from agent.config.schema import CEILINGS
 from agent.errors import ConfigError
+from agent.model import LIMITS_AS_WRITTEN, LimitUnit, TighterDirection
 from agent.units import BPS, largest_remainder, parse_share_bps, safe_label
 
 if TYPE_CHECKING:
@@ -153,31 +154,7 @@ jitter = "10%"                     # a schedule is late at random by up to so mu
 
 [limits]                           # each may be "off"; a limit that is on and lacks its data refuses; shares have a unit: %, bps or x
 # i_accept = ["slippage"]          # what is off, or above its ceiling, on purpose: {_ceilings()}
-price_impact = "1%"                # move of any pool's price by a plan
-slippage = "0.3%"                  # least output of a swap below its prediction
-plan_cost = "0.5%"                 # per unit of value moved, at the margin
-# max_weight = {{ any = "60%" }}     # of the portfolio, for any asset but the numeraire, or by name: {{ any = "60%", WETH = "50%" }}
-turnover = "30%"                   # of the portfolio, per rebalance
-daily_turnover = "60%"
-daily_loss = "1%"                  # measured from balances, gas included, over 24 h of chain time
-total_loss = "10%"                 # the same since the store began: at it a person looks, and raises it if he wants
-oracle_deviation = "1.5%"          # pools against reference prices
-second_quote_deviation = "0.5%"    # our quote against those of the venue's contracts and of uniswap-python
-depeg = "2%"                       # stable tokens against 1 USD
-gas_price = "60 gwei"
-gas_per_day = "0.05"               # native coin
-native_floor = "0.05"              # native coin left for gas
-native_top_up = {_top_up(preset, assets)}  # below the floor, wrapped coin is unwrapped up to this much
-head_age = "90s"
-{coins.at_least("min_trade", 10)}
-{coins.at_least("pool_min_value", 50_000)}: depth below which a pool is not used
-impermanent_loss = "1%"            # of the portfolio: mean loss of liquidity positions over [lp] horizon
-lp_max_weight = "25%"              # of the portfolio in liquidity positions
-balance_jump = "2%"                # an unexplained change of balances beyond it holds back purchases, never an exit
-balance_jump_wait = "24h"          # a rise that nobody has explained by then counts as a deposit
-first_purchase = "10m"             # the first purchase and each invest are no drift: beside turnover; parts so far apart; "off": within it
-{coins.at_most("payout_per_day", 1_000)}: what may be paid out within 24 h
-token_screen = "on"                # tries tokens out before each plan that moves them (docs/tokens.md)
+{_limits(preset, assets, coins)}
 
 [execution]
 router = "swap_router_02"          # or "rebalancer", our own contract: rebalancer = "0x…" where it was deployed
@@ -250,6 +227,11 @@ cooldown = "6h"                    # the same thing is not told again within it
 """
 
 
+MAX_WEIGHT_LINE = (
+    '# max_weight = { any = "60%" }     # of the portfolio, for any asset but the numeraire, or by name: { any = "60%", WETH = "50%" }'
+)
+
+
 def _ceilings() -> str:
     return ", ".join(f"{key} {bps / 100:g}%" for key, bps in CEILINGS.items())
 
@@ -263,10 +245,20 @@ def _sequencer(preset: Preset) -> str:
     return f'sequencer_feed = "{feed}"   # whether the rollup\'s sequencer is up; or "off"\n{grace}\n'
 
 
-def _top_up(preset: Preset, assets: Sequence[TemplateAsset]) -> str:
-    """The native top-up, only if the wrapped coin is held and can be unwrapped."""
+def _limits(preset: Preset, assets: Sequence[TemplateAsset], coins: _DollarCaps) -> str:
+    """Return one line per limit. native_top_up is off unless the wrapped coin is held and can be unwrapped."""
     held = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
-    return '"0.1"            ' if held else '"off"            '
+    lines = []
+    for one in LIMITS_AS_WRITTEN:
+        if one.unit is LimitUnit.COINS:
+            cap = coins.at_least if one.tighter is TighterDirection.MORE else coins.at_most
+            line = cap(one.key, int(one.start)) + (f": {one.about}" if one.about else "")
+        else:
+            start = one.start if held or one.key != "native_top_up" else "off"
+            line = f'{one.key} = "{start}"'
+            line = f"{line:<35}# {one.about}" if one.about else line
+        lines += [line, *([MAX_WEIGHT_LINE] if one.key == "plan_cost" else [])]
+    return "\n".join(lines)
 
 
 def _assets(assets: Sequence[TemplateAsset]) -> str:

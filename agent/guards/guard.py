@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from agent.guards.case import OFF, GuardCase, GuardMeasurement, MissingData, format_bps, format_money, format_native, format_seconds
-from agent.model import StepInput, Verdict
+from agent.guards.case import (
+    OFF,
+    GuardCase,
+    GuardMeasurement,
+    MissingData,
+    format_bps,
+    format_gwei,
+    format_money,
+    format_native,
+    format_seconds,
+)
+from agent.model import LIMITS, Limits, LimitSpec, LimitUnit, StepInput, TighterDirection, Verdict
 
 T = TypeVar("T")
 
@@ -47,29 +56,32 @@ def always(
     return Guard(name, lambda _: True, lambda _, __: rule, lambda case, _: measure(case), remedy, judges_market)
 
 
-# --- A limit in words, by its unit.
+def limited(
+    key: str,
+    limit: Callable[[Limits], T | None],
+    measure: Callable[[GuardCase, T], GuardMeasurement],
+    remedy: str,
+    *,
+    judges_market: bool = False,
+) -> Guard[T]:
+    """Return a guard for a key of [limits]; the key's row in LIMITS decides how the limit is formatted."""
+    spec = LIMITS[key]
+    return Guard(key, lambda step: limit(step.limits), lambda value, step: _words(spec, value, step), measure, remedy, judges_market)
 
 
-def bps(limit: int, _: StepInput) -> str:
-    """Basis points."""
-    return format_bps(limit)
-
-
-def seconds(limit: int, _: StepInput) -> str:
-    """A duration."""
-    return format_seconds(limit)
-
-
-def native(limit: int, _: StepInput) -> str:
-    """At most so much native coin."""
-    return format_native(limit)
-
-
-def money(limit: Fraction, step: StepInput) -> str:
-    """At most so much of the numeraire."""
-    return format_money(limit, step.portfolio.numeraire)
-
-
-def at_least(limit: Fraction, step: StepInput) -> str:
-    """At least so much of the numeraire."""
-    return f"at least {money(limit, step)}"
+def _words(spec: LimitSpec, limit: Any, step: StepInput) -> str:
+    """A limit with its unit; "at least" where more is tighter."""
+    match spec.unit:
+        case LimitUnit.SHARE:
+            text = format_bps(limit)
+        case LimitUnit.DURATION:
+            text = format_seconds(limit)
+        case LimitUnit.GAS_PRICE:
+            text = format_gwei(limit)
+        case LimitUnit.NATIVE:
+            text = format_native(limit)
+        case LimitUnit.COINS:
+            text = format_money(limit, step.portfolio.numeraire)
+        case LimitUnit.SWITCH:
+            text = "on"
+    return f"at least {text}" if spec.tighter is TighterDirection.MORE else text

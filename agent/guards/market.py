@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.amm import pools
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData, format_money, format_ratio, format_seconds
-from agent.guards.guard import Guard, always, at_least, bps, seconds
+from agent.guards.guard import Guard, always, limited
 from agent.guards.replay import SimulatedSwap, worst_overpayment_share
 from agent.model import Asset, Collect, FeedRound, LegFunding, LpAction, Plan, PoolState, PriceSource, Provide, StepInput
 from agent.planning.problem import fair_floor
@@ -125,21 +125,15 @@ def _minimums(action: LpAction) -> tuple[int, int]:
 
 
 LEG_GUARDS: tuple[Guard[Any], ...] = (
-    Guard(
+    limited(
         "price_impact",
-        lambda s: s.limits.price_impact_bps,
-        bps,
+        lambda limits: limits.price_impact_bps,
         price_impact,
         "trade less at once, add deeper pools, or raise limits.price_impact",
         judges_market=True,
     ),
-    Guard(
-        "slippage",
-        lambda s: s.limits.slippage_bps,
-        bps,
-        slippage,
-        "plan anew at a fresh block, or raise limits.slippage",
-        judges_market=True,
+    limited(
+        "slippage", lambda limits: limits.slippage_bps, slippage, "plan anew at a fresh block, or raise limits.slippage", judges_market=True
     ),
     always(
         "fair_floor",
@@ -148,10 +142,9 @@ LEG_GUARDS: tuple[Guard[Any], ...] = (
         "a pool is off the reference price or the floor is too low; plan anew later, and keep slippage or price_impact on",
         judges_market=True,
     ),
-    Guard(
+    limited(
         "pool_min_value",
-        lambda s: s.limits.pool_min_value,
-        at_least,
+        lambda limits: limits.pool_min_value,
         pool_min_value,
         "leave this pool out, or lower limits.pool_min_value",
         judges_market=True,
@@ -277,10 +270,9 @@ def _sequencer_grace(step: StepInput) -> int | None:
 
 
 PRICE_GUARDS: tuple[Guard[Any], ...] = (
-    Guard(
+    limited(
         "oracle_deviation",
-        lambda s: s.limits.oracle_deviation_bps,
-        bps,
+        lambda limits: limits.oracle_deviation_bps,
         oracle_deviation,
         "pools and reference disagree: wait, and check feeds and pools with trimtab doctor",
         judges_market=True,
@@ -288,7 +280,7 @@ PRICE_GUARDS: tuple[Guard[Any], ...] = (
     Guard(
         "feed_health",
         _feed_max_age,
-        seconds,
+        lambda limit, _: format_seconds(limit),
         feed_health,
         "wait for a fresh round, check the feed's address, or raise reference.feed_max_age",
     ),
@@ -299,20 +291,15 @@ PRICE_GUARDS: tuple[Guard[Any], ...] = (
         sequencer,
         "wait until the rollup's sequencer has been up for reference.sequencer_grace",
     ),
-    Guard(
+    limited(
         "second_quote_deviation",
-        lambda s: s.limits.second_quote_deviation_bps,
-        bps,
+        lambda limits: limits.second_quote_deviation_bps,
         second_quote,
         "check addresses and endpoint with trimtab doctor, or limits.second_quote_deviation = 'off'",
         judges_market=True,
     ),
-    Guard(
-        "depeg",
-        lambda s: s.limits.depeg_bps,
-        bps,
-        depeg,
-        "a dollar token is off its peg: decide by hand what to hold, or raise limits.depeg",
+    limited(
+        "depeg", lambda limits: limits.depeg_bps, depeg, "a dollar token is off its peg: decide by hand what to hold, or raise limits.depeg"
     ),
 )
 """In the order of their verdicts."""

@@ -20,7 +20,7 @@ from agent.guards.case import (
     format_native,
     format_ratio,
 )
-from agent.guards.guard import Guard, at_least, bps, money, native
+from agent.guards.guard import Guard, limited
 from agent.model import Payout, Provide, Rebalance, StepInput, TopUp, Verdict
 from agent.policy import native_coin
 from agent.policy.cash_flows import purchase, withdrawals
@@ -430,46 +430,40 @@ def _max_weights_text(limit: dict[str, int], step: StepInput) -> str:
 
 
 PLAN_GUARDS: tuple[Guard[Any], ...] = (
-    Guard(
+    limited(
         "plan_cost",
-        lambda s: s.limits.plan_cost_bps,
-        bps,
+        lambda limits: limits.plan_cost_bps,
         plan_cost,
         "wait for cheaper gas or deeper pools, trade less, or raise limits.plan_cost",
         judges_market=True,
     ),
-    Guard(
+    limited(
         "turnover",
-        lambda s: s.limits.turnover_bps,
-        bps,
+        lambda limits: limits.turnover_bps,
         turnover,
         "let it go in rounds with destination = 'halfway', or raise limits.turnover",
     ),
-    Guard(
+    limited(
         "daily_turnover",
-        lambda s: s.limits.daily_turnover_bps,
-        bps,
+        lambda limits: limits.daily_turnover_bps,
         daily_turnover,
         "wait until older trades are 24 h old, or raise limits.daily_turnover",
     ),
-    Guard(
+    limited(
         "daily_loss",
-        lambda s: s.limits.daily_loss_bps,
-        bps,
+        lambda limits: limits.daily_loss_bps,
         daily_loss,
         "wait until losses (trimtab history) are 24 h old, trade less, lower limits.slippage, or raise limits.daily_loss",
     ),
-    Guard(
+    limited(
         "total_loss",
-        lambda s: s.limits.total_loss_bps,
-        bps,
+        lambda limits: limits.total_loss_bps,
         total_loss,
         "find out what lost money since the start (trimtab pnl, trimtab history), then raise limits.total_loss or stop",
     ),
-    Guard(
+    limited(
         "balance_jump",
-        lambda s: s.limits.balance_jump_bps,
-        bps,
+        lambda limits: limits.balance_jump_bps,
         balance_jump,
         "say what came or went: trimtab flows, then trimtab flows confirm; a rise is accepted after limits.balance_jump_wait",
     ),
@@ -477,51 +471,39 @@ PLAN_GUARDS: tuple[Guard[Any], ...] = (
         "year_limit", _year_limit, _year_limit_text, year_limit, "sell less of what gains, wait for the new year, or raise tax.year_limit"
     ),
     Guard("max_weight", _max_weights, _max_weights_text, max_weight, "buy less of it, or raise limits.max_weight"),
-    Guard(
-        "min_trade", lambda s: s.limits.min_trade, at_least, min_trade, "wait for more drift, or lower limits.min_trade", judges_market=True
-    ),
+    limited("min_trade", lambda limits: limits.min_trade, min_trade, "wait for more drift, or lower limits.min_trade", judges_market=True),
     Guard(
         "max_live_value",
         lambda s: s.limits.max_live_value,
-        money,
+        lambda limit, step: format_money(limit, step.portfolio.numeraire),
         max_live_value,
         "take value out of the wallet, or raise portfolio.max_live_value",
     ),
-    Guard(
+    limited(
         "impermanent_loss",
-        lambda s: s.limits.impermanent_loss_bps,
-        bps,
+        lambda limits: limits.impermanent_loss_bps,
         impermanent_loss,
         "take liquidity out until the expected loss fits (trimtab lp), or raise limits.impermanent_loss",
     ),
-    Guard(
+    limited(
         "lp_max_weight",
-        lambda s: s.limits.lp_max_weight_bps,
-        bps,
+        lambda limits: limits.lp_max_weight_bps,
         lp_max_weight,
         "take liquidity out until its share fits (trimtab lp), or raise limits.lp_max_weight",
     ),
 )
 """In the order of their verdicts."""
 GAS_GUARDS: tuple[Guard[Any], ...] = (
-    Guard(
-        "gas_price",
-        lambda s: s.limits.gas_price_wei,
-        lambda limit, _: format_gwei(limit),
-        gas_price,
-        "wait for cheaper gas, or raise limits.gas_price",
-    ),
-    Guard(
+    limited("gas_price", lambda limits: limits.gas_price_wei, gas_price, "wait for cheaper gas, or raise limits.gas_price"),
+    limited(
         "gas_per_day",
-        lambda s: s.limits.gas_per_day_wei,
-        native,
+        lambda limits: limits.gas_per_day_wei,
         gas_per_day,
         "wait until older transactions are 24 h old, or raise limits.gas_per_day",
     ),
-    Guard(
+    limited(
         "native_floor",
-        lambda s: s.limits.native_floor_wei,
-        lambda limit, _: f"at least {format_native(limit)}",
+        lambda limits: limits.native_floor_wei,
         native_floor,
         "send native coin to the wallet, or lower limits.native_floor",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.guards.case import GuardCase, GuardMeasurement, MissingData, format_seconds
-from agent.guards.guard import Guard, always, seconds
+from agent.guards.guard import Guard, always, limited
 from agent.guards.replay import LegFlow
 from agent.model import Collect, LegFunding, LpAction, Plan, Provide, Withdraw
 from agent.policy import failures
@@ -250,7 +250,7 @@ GUARDS: tuple[Guard[Any], ...] = (
         reverts_in_row,
         "look why they failed (trimtab history); trimtab resume then counts anew; exits go on by themselves",
     ),
-    Guard("head_age", lambda s: s.limits.head_age_s, seconds, head_age, "check the endpoint and this machine's clock"),
+    limited("head_age", lambda limits: limits.head_age_s, head_age, "check the endpoint and this machine's clock"),
     always("expiry", "made at the head, not expired", expiry, "plan anew at a fresh block"),
     always("balance", "investable balance", balance, "plan anew at a fresh block"),
     always("prediction", "equal to the simulation", prediction, "plan anew at a fresh block", judges_market=True),

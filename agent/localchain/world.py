@@ -10,6 +10,7 @@ from functools import lru_cache
 from math import floor, isqrt, log, sqrt
 from typing import TYPE_CHECKING
 
+from agent.model import LIMITS_AS_WRITTEN
 from agent.units import BPS, PIPS
 
 if TYPE_CHECKING:
@@ -322,27 +323,7 @@ confirm_blocks = 0
 jitter = "off"
 
 [limits]
-price_impact = "1%"
-slippage = "0.3%"
-plan_cost = "0.5%"
-turnover = "30%"
-daily_turnover = "60%"
-daily_loss = "1%"
-oracle_deviation = "1.5%"
-second_quote_deviation = "0.5%"
-depeg = "2%"
-gas_price = "60 gwei"
-gas_per_day = "0.05"
-native_floor = "0.05"
-head_age = "90s"
-min_trade = "10"
-pool_min_value = "50000"
-impermanent_loss = "1%"
-lp_max_weight = "25%"
-balance_jump = "2%"
-first_purchase = "1m"
-payout_per_day = "100000"
-token_screen = "on"
+{limits}
 
 [execution]
 router = "{router}"
@@ -360,6 +341,11 @@ url = "{store_url}"
 """
 
 
+_OMITTED = ("total_loss", "native_top_up", "balance_jump_wait")
+_OWN_LIMITS = {"first_purchase": "1m", "payout_per_day": "100000"}
+"""In place of the values of a new config."""
+
+
 def config_text(chain: LocalChain, store_url: str, targets: Mapping[str, str], router: str) -> str:
     """See LocalChain.config_text."""
     assets = "".join(
@@ -374,6 +360,7 @@ def config_text(chain: LocalChain, store_url: str, targets: Mapping[str, str], r
         account=WALLET_INDEX,
         numeraire=chain.world.numeraire,
         assets=assets,
+        limits="\n".join(f'{one.key} = "{_OWN_LIMITS.get(one.key, one.start)}"' for one in LIMITS_AS_WRITTEN if one.key not in _OMITTED),
         store_url=store_url,
         router=router,
     )

@@ -42,6 +42,7 @@ from agent.model.ledger import (
     Valuation,
     ValuedHolding,
 )
+from agent.model.limits import LIMITS, LIMITS_AS_WRITTEN, Limits, LimitSpec, LimitUnit, TighterDirection
 from agent.model.liquidity import (
     Collect,
     ConfirmedPosition,
@@ -107,7 +108,6 @@ from agent.model.portfolio import (
     ExecutionPace,
     ExecutionStyle,
     HybridTrigger,
-    Limits,
     MarketEventTrigger,
     NavPerShare,
     NoTradeZone,
@@ -156,6 +156,8 @@ from agent.model.transactions import (
 from agent.model.weights import Allocation, AllocationMethod, AllocatorConfig, InitialWeights, TokenSupply, WeightLimit
 
 __all__ = [
+    "LIMITS",
+    "LIMITS_AS_WRITTEN",
     "PORTFOLIO",
     "AdjustLiquidity",
     "AgentCycle",
@@ -217,6 +219,8 @@ __all__ = [
     "Leg",
     "LegFunding",
     "LimitOrder",
+    "LimitSpec",
+    "LimitUnit",
     "Limits",
     "LiquidityAdded",
     "LotMethod",
@@ -287,6 +291,7 @@ __all__ = [
     "TaxState",
     "Threshold",
     "TickLiquidity",
+    "TighterDirection",
     "TokenFinding",
     "TokenSupply",
     "TopUp",

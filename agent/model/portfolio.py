@@ -467,7 +467,7 @@ class SlicingComparison:
     why: str
 
 
-# --- Constraints: reference prices, limits, and execution settings.
+# --- Constraints: reference prices and execution settings.
 
 
 class PriceSource(Enum):
@@ -503,43 +503,6 @@ class ReferenceConfig:
     def max_age_s(self, feed: str) -> int:
         """Greatest age of that feed's round, in seconds."""
         return dict(self.feed_ages).get(feed, self.feed_max_age_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Every limit of the config; None means switched off by name.
-
-    Values in numeraire base units: max_live_value, min_trade, pool_min_value, payout_per_day. Gas in wei. A limit that is on and
-    whose data are missing refuses. `token_screen` switches the transfer test of tokens before each plan. `balance_jump_wait_s` is
-    the chain time after which an increase beyond balance_jump counts as a deposit (None: at the next cycle). `first_purchase_s` is
-    the time between two parts of a first purchase or top-up (None: limits of turnover apply).
-    """
-
-    price_impact_bps: int | None
-    slippage_bps: int | None
-    plan_cost_bps: int | None
-    turnover_bps: int | None
-    daily_turnover_bps: int | None
-    daily_loss_bps: int | None
-    oracle_deviation_bps: int | None
-    second_quote_deviation_bps: int | None
-    depeg_bps: int | None
-    gas_price_wei: int | None
-    gas_per_day_wei: int | None
-    native_floor_wei: int | None
-    head_age_s: int | None
-    min_trade: Fraction | None
-    pool_min_value: Fraction | None
-    impermanent_loss_bps: int | None
-    balance_jump_bps: int | None
-    max_live_value: Fraction | None
-    lp_max_weight_bps: int | None = None
-    total_loss_bps: int | None = None
-    native_top_up_wei: int | None = None
-    token_screen: bool | None = True
-    payout_per_day: Fraction | None = Fraction(0)
-    balance_jump_wait_s: int | None = 86_400
-    first_purchase_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from fractions import Fraction
 
 from agent.model.gradual_execution import BudgetCarryover, ExecutionProgress, SliceDraw
 from agent.model.ledger import ExternalTransfer, TaxState
+from agent.model.limits import Limits
 from agent.model.market import PricePoint, ScreenedToken, Snapshot
 from agent.model.portfolio import (
     BlockedExit,
     ConditionalOrder,
     ExecutionConfig,
-    Limits,
     NavPerShare,
     Policy,
     Portfolio,

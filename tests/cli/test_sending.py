@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from agent.config.schema import LimitsTable
+from agent.config.limits import LimitsTable
 from tests.cli import shapes
 from tests.cli.tools import TRIMTAB, Desk, at_terminal
 

@@ -8,9 +8,9 @@ import pytest
 
 from agent.app.describe import limit_text
 from agent.config import parse_config
+from agent.config.limits import CEILINGS, accepted_limits, needless_acceptances
 from agent.config.load import load_config
 from agent.config.profile import profile_text, read_profile
-from agent.config.schema import CEILINGS, accepted_limits, needless_acceptances
 from agent.errors import ConfigError
 from tests.unit.test_config import text
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from pydantic import ValidationError
 
-from agent.config import fields
+from agent.config import fields, limits
+from agent.config.limits import LimitsTable
 from agent.config.presets import ETHEREUM
-from agent.config.schema import Config, LimitsTable
+from agent.config.schema import Config
 from agent.config.template import TemplateAsset, render
-from agent.guards.table import GUARDS, REMEDIES
+from agent.guards.guard import Guard
+from agent.guards.table import GUARDS, MARKET_GUARDS, REMEDIES
+from agent.model import LIMITS, Limits, LimitUnit
+from tests.builders import step_input, with_limits
 
 PAGE = Path(__file__).parents[2] / "docs" / "limits.md"
 UNITS = {
@@ -23,6 +30,8 @@ UNITS = {
     "coins": fields.DecimalOrOff,
     "switch": fields.Switch,
 }
+TYPES = {LimitUnit.COINS: "Fraction | None", LimitUnit.SWITCH: "bool | None"}
+"""Of fields of Limits, by unit; all others are whole numbers."""
 
 
 def rows(width: int) -> list[list[str]]:
@@ -31,7 +40,7 @@ def rows(width: int) -> list[list[str]]:
     return [row for row in cells if len(row) == width and row[0] not in ("guard", "key") and not row[0].startswith("---")]
 
 
-LIMITS = [row for row in rows(5) if row[2]] + [["", *row] for row in rows(4)]
+LIMIT_ROWS = [row for row in rows(5) if row[2]] + [["", *row] for row in rows(4)]
 """guard, key, unit, template value, input"""
 
 
@@ -59,11 +68,11 @@ def test_every_guard_has_its_row_and_no_row_is_of_a_guard_that_is_gone() -> None
 
 
 def test_every_limit_of_the_config_is_listed_once() -> None:
-    listed = [row[1] for row in LIMITS if "." not in row[1]]
+    listed = [row[1] for row in LIMIT_ROWS if "." not in row[1]]
     assert sorted(listed) == sorted({*LimitsTable.model_fields} - {"i_accept", "max_weight"})
 
 
-@pytest.mark.parametrize("row", LIMITS, ids=lambda row: row[1])
+@pytest.mark.parametrize("row", LIMIT_ROWS, ids=lambda row: row[1])
 def test_a_row_has_the_templates_value_and_the_models_unit(row: list[str]) -> None:
     _, key, unit, value, about = row
     found: Any = template()
@@ -76,6 +85,49 @@ def test_a_row_has_the_templates_value_and_the_models_unit(row: list[str]) -> No
     if kind is int:  # a duration that cannot be off
         expected = fields.Duration
     assert (kind, validators) == (expected.__origin__, list(expected.__metadata__))
+
+
+def test_units_and_start_values_of_the_page_are_those_of_the_rows() -> None:
+    page = {row[1]: (row[2], row[3]) for row in LIMIT_ROWS if "." not in row[1]}
+    assert page == {key: (one.unit.value, one.start) for key, one in LIMITS.items()}
+
+
+def test_every_field_of_limits_has_its_row_and_unit() -> None:
+    found = {one.name: str(one.type) for one in dataclasses.fields(Limits) if one.name != "max_live_value"}
+    assert found == {one.field: TYPES.get(one.unit, "int | None") for one in LIMITS.values()}
+
+
+def test_the_keys_declared_for_mypy_are_those_of_the_model() -> None:
+    (table,) = (node for node in ast.walk(ast.parse(Path(limits.__file__).read_text())) if isinstance(node, ast.ClassDef))
+    declared = {ast.unparse(node.target): ast.unparse(node.annotation) for node in table.body if isinstance(node, ast.AnnAssign)}
+    assert set(declared) <= set(LimitsTable.model_fields)
+    rows_of = {key: str(LimitsTable.model_fields[key].annotation) for key in declared if key in LIMITS}
+    assert {key: declared[key] for key in rows_of} == rows_of
+
+
+@pytest.mark.parametrize("guard", [guard for guard in GUARDS if guard.name in LIMITS], ids=lambda guard: guard.name)
+def test_a_guard_reads_the_limit_of_its_own_name(guard: Guard[Any]) -> None:
+    bare, own = with_limits(step_input(), **dict.fromkeys(Limits.__slots__)), LIMITS[guard.name].field
+    assert guard.limit(bare) is None
+    assert guard.limit(with_limits(bare, **{own: 1})) == 1
+
+
+def test_a_config_without_a_key_means_what_its_row_says() -> None:
+    written = template()["limits"]
+    for key, one in LIMITS.items():
+        rest = {name: value for name, value in written.items() if name != key}
+        if not one.missing:
+            with pytest.raises(ValidationError):
+                LimitsTable.model_validate(rest)
+        else:
+            assert getattr(LimitsTable.model_validate(rest), key) == getattr(LimitsTable.model_validate({**rest, key: one.missing}), key)
+
+
+def test_guards_of_an_exits_market_are_these() -> None:
+    assert {
+        *("allowlist", "token_screen", "prediction", "price_impact", "slippage", "fair_floor", "pool_min_value", "plan_cost"),
+        *("min_trade", "oracle_deviation", "second_quote_deviation"),
+    } == MARKET_GUARDS
 
 
 def test_what_cannot_be_used_does_not_pass_for_a_guard() -> None:

@@ -9,9 +9,9 @@ import pytest
 import tomlkit
 
 from agent.config import fields
+from agent.config.limits import CEILINGS, OFF_IS_TIGHTEST, LimitsTable, is_tighter
 from agent.config.load import load_config
-from agent.config.profile import LIMIT_TIGHTNESS, OFF_IS_TIGHTEST, TighterDirection, is_tighter
-from agent.config.schema import CEILINGS, LimitsTable
+from agent.model import LIMITS, LimitUnit, TighterDirection
 from tests.profiles import config, profile, taken_over
 
 
@@ -30,13 +30,13 @@ def sample(key: str) -> tuple[str, str]:
 
 
 def test_every_limit_has_its_direction_and_no_direction_is_of_a_limit_that_is_gone() -> None:
-    assert set(LIMIT_TIGHTNESS) == set(LimitsTable.model_fields) - {"i_accept", "max_weight"}
+    assert set(LIMITS) == set(LimitsTable.model_fields) - {"i_accept", "max_weight"}
 
 
-@pytest.mark.parametrize("key", LIMIT_TIGHTNESS)
+@pytest.mark.parametrize("key", LIMITS)
 def test_of_every_limit_only_the_tighter_value_is_taken(key: str, tmp_path: Path) -> None:
     small, large = sample(key)
-    tight = LIMIT_TIGHTNESS[key].tight
+    tight = LIMITS[key].tighter
     tighter, looser = {
         TighterDirection.LESS: (small, large),
         TighterDirection.MORE: (large, small),
@@ -60,7 +60,7 @@ def test_of_every_limit_only_the_tighter_value_is_taken(key: str, tmp_path: Path
         assert tomllib.loads(path.read_text())["limits"][key] == (offered if taken else mine)
 
 
-@pytest.mark.parametrize("key", [key for key, one in LIMIT_TIGHTNESS.items() if one.tight not in OFF_IS_TIGHTEST])
+@pytest.mark.parametrize("key", [key for key, one in LIMITS.items() if one.tighter not in OFF_IS_TIGHTEST])
 def test_off_is_never_taken_and_anything_is_tighter_than_off(key: str, tmp_path: Path) -> None:
     small, large = sample(key)
     path = config(tmp_path, comments=False)
@@ -88,7 +88,7 @@ def test_no_profile_makes_the_parts_of_a_purchase_follow_sooner(tmp_path: Path) 
 def test_coins_are_compared_in_the_same_numeraire_alone(tmp_path: Path) -> None:
     path = config(tmp_path, comments=False)
     before = load_config(path).config.limits
-    coins = {key: "1000000" if one.tight is TighterDirection.MORE else "0" for key, one in LIMIT_TIGHTNESS.items() if one.coins}
+    coins = {key: "1000000" if one.tighter is TighterDirection.MORE else "0" for key, one in LIMITS.items() if one.unit is LimitUnit.COINS}
     assert coins
     document = taken_over(path, profile(tmp_path, profile={"format": 1, "chain_id": 1, "numeraire": "WETH"}, limits=coins))
     assert {row["why"] for row in document["limits"]} == {"counted in another numeraire"}

@@ -12,10 +12,10 @@ import pytest
 from agent import app as api
 from agent import wiring
 from agent.app.settings.editing import EditReport
+from agent.config.limits import LimitsTable, is_tighter
 from agent.config.load import load_config
 from agent.config.presets import ETHEREUM
-from agent.config.profile import ASSET_KEYS, POLICY_KEYS, is_tighter
-from agent.config.schema import LimitsTable
+from agent.config.profile import ASSET_KEYS, POLICY_KEYS
 from agent.config.template import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError
 from tests.injection import LOOK_ALIKES

@@ -20,16 +20,17 @@ from agent.config import load
 from agent.config.edits import ConfigChanges, apply_changes, replace_file, sell_removed_assets
 from agent.config.load import NO_CONFIG, LoadedConfig, load_config, load_config_text
 from agent.config.orders import price_level_notes
-from agent.config.profile import LIMIT_TIGHTNESS
 from agent.config.schema import Config
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
 from agent.model import (
+    LIMITS,
     CodeHash,
     ExternalTransferKind,
     Halt,
     History,
     Intent,
+    LimitUnit,
     PoolState,
     PriceSource,
     SellEntireBalance,
@@ -341,7 +342,9 @@ def _require_converted(before: Config, after: Config) -> None:
         return
     caps = [("portfolio.max_live_value", before.portfolio.max_live_value, after.portfolio.max_live_value)]
     caps += [
-        (f"limits.{key}", getattr(before.limits, key), getattr(after.limits, key)) for key, one in LIMIT_TIGHTNESS.items() if one.coins
+        (f"limits.{key}", getattr(before.limits, key), getattr(after.limits, key))
+        for key, one in LIMITS.items()
+        if one.unit is LimitUnit.COINS
     ]
     kept = [key for key, old, new in caps if old == new and new is not None]
     if kept:

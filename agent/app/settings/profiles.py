@@ -16,18 +16,15 @@ from agent.app.settings import editing
 from agent.app.settings.editing import EditReport
 from agent.chain.rpc import Transport
 from agent.config.edits import replace_file
+from agent.config.limits import Limit, is_tighter, read_limits
 from agent.config.load import LoadedConfig, load_config, load_config_text
 from agent.config.profile import (
-    LIMIT_TIGHTNESS,
     OFF,
     POLICY_KEYS,
-    Limit,
     Profile,
     ResolvedToken,
-    is_tighter,
     merge_profile,
     profile_text,
-    read_limits,
     read_profile,
     require_addresses,
     resolve_token,
@@ -35,6 +32,7 @@ from agent.config.profile import (
 from agent.config.schema import NATIVE, AssetTable
 from agent.config.template import read_token_list
 from agent.errors import ConfigError, Retryable
+from agent.model import LIMITS, LimitUnit
 
 Document = dict[str, Any]
 Confirm = Callable[[Document, EditReport, Agent | None], bool]
@@ -141,8 +139,7 @@ def _limits(profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken])
     rows = []
     for key, value in theirs.items():
         ours: Limit = getattr(mine, key)
-        direction = LIMIT_TIGHTNESS.get(key)
-        comparable = direction is not None and (same or not direction.coins)
+        comparable = key in LIMITS and (same or LIMITS[key].unit is not LimitUnit.COINS)
         taken = comparable and is_tighter(key, value, ours)
         why = "tighter" if taken else "the same" if value == ours else "yours is tighter" if comparable else COUNTED_ELSE
         rows.append({"key": key, "yours": _limit(key, ours), "profile": _limit(key, value), "taken": taken, "why": why})

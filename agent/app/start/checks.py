@@ -17,7 +17,7 @@ from agent.chain.lens import DESCRIPTION, CallItem, LensItem, query_lens
 from agent.chain.rpc import Transport
 from agent.chain.screening import initial_token_moves
 from agent.chain.tokens import symbol_text
-from agent.config import schema
+from agent.config.limits import accepted_limits, needless_acceptances
 from agent.config.load import LoadedConfig, key_source, keyring_backend, load_config
 from agent.config.schema import Config
 from agent.errors import EXIT_OK, EXIT_REFUSED, EXIT_RETRYABLE, EXIT_USAGE, ConfigError, TrimtabError
@@ -180,8 +180,8 @@ def _checks(
     except ConfigError as error:
         yield _failure("store", error)
     limits = loaded.config.limits
-    yield from (CheckResult("limits", CHECKUP_NOTE, told, "lower the limit, or leave it so") for told in schema.accepted_limits(limits))
-    for name in schema.needless_acceptances(limits):
+    yield from (CheckResult("limits", CHECKUP_NOTE, told, "lower the limit, or leave it so") for told in accepted_limits(limits))
+    for name in needless_acceptances(limits):
         yield CheckResult("limits", CHECKUP_NOTE, f"limits.i_accept: {name} is within its ceiling", f'take "{name}" out of limits.i_accept')
     yield _key(loaded)
     try:

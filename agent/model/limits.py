@@ -1,0 +1,177 @@
+"""Every limit of [limits], one row each: config, template, profiles, confirmation and documentation are derived from the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Every limit of the config; None means switched off by name.
+
+    Values in numeraire base units: max_live_value, min_trade, pool_min_value, payout_per_day. Gas in wei. A limit that is on and
+    whose data are missing refuses. `token_screen` switches the transfer test of tokens before each plan. `balance_jump_wait_s` is
+    the chain time after which an increase beyond balance_jump counts as a deposit (None: at the next cycle). `first_purchase_s` is
+    the time between two parts of a first purchase or top-up (None: limits of turnover apply). A field with a default is younger
+    than some stored steps.
+    """
+
+    price_impact_bps: int | None
+    slippage_bps: int | None
+    plan_cost_bps: int | None
+    turnover_bps: int | None
+    daily_turnover_bps: int | None
+    daily_loss_bps: int | None
+    oracle_deviation_bps: int | None
+    second_quote_deviation_bps: int | None
+    depeg_bps: int | None
+    gas_price_wei: int | None
+    gas_per_day_wei: int | None
+    native_floor_wei: int | None
+    head_age_s: int | None
+    min_trade: Fraction | None
+    pool_min_value: Fraction | None
+    impermanent_loss_bps: int | None
+    balance_jump_bps: int | None
+    max_live_value: Fraction | None
+    lp_max_weight_bps: int | None = None
+    total_loss_bps: int | None = None
+    native_top_up_wei: int | None = None
+    token_screen: bool | None = True
+    payout_per_day: Fraction | None = Fraction(0)
+    balance_jump_wait_s: int | None = 86_400
+    first_purchase_s: int | None = None
+
+
+class LimitUnit(Enum):
+    """The unit that a limit is written in, by its name in docs/limits.md."""
+
+    SHARE = "share"
+    DURATION = "duration"
+    GAS_PRICE = "gwei"
+    NATIVE = "native"
+    COINS = "coins"
+    SWITCH = "switch"
+
+
+class TighterDirection(Enum):
+    """Direction in which a limit gets tighter: less, more, either with "off" as the tightest, or on. Else "off" is the loosest."""
+
+    LESS = "less"
+    MORE = "more"
+    LESS_OR_OFF = "less, or off"
+    MORE_OR_OFF = "more, or off"
+    ON = "on"
+
+
+_SUFFIXES = {
+    LimitUnit.SHARE: "_bps",
+    LimitUnit.DURATION: "_s",
+    LimitUnit.GAS_PRICE: "_wei",
+    LimitUnit.NATIVE: "_wei",
+    LimitUnit.COINS: "",
+    LimitUnit.SWITCH: "",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSpec:
+    """One key of [limits]. `start` is its value in a new config, in dollars where it is counted in coins; `about` its comment there.
+
+    A config without the key means `missing`; empty: the key is required. Above `ceiling_bps`, or off, the limit has to be named in
+    limits.i_accept.
+    """
+
+    key: str
+    unit: LimitUnit
+    tighter: TighterDirection
+    start: str
+    about: str = ""
+    missing: str = ""
+    ceiling_bps: int | None = None
+
+    @property
+    def field(self) -> str:
+        """Field of Limits: the key and its unit."""
+        return self.key + _SUFFIXES[self.unit]
+
+
+_SHARE, _DURATION, _NATIVE, _COINS = LimitUnit.SHARE, LimitUnit.DURATION, LimitUnit.NATIVE, LimitUnit.COINS
+_LESS, _MORE = TighterDirection.LESS, TighterDirection.MORE
+
+LIMITS: Mapping[str, LimitSpec] = MappingProxyType(
+    {
+        one.key: one
+        for one in (
+            LimitSpec("price_impact", _SHARE, _LESS, "1%", "move of any pool's price by a plan", ceiling_bps=1_000),
+            LimitSpec("slippage", _SHARE, _LESS, "0.3%", "least output of a swap below its prediction", ceiling_bps=500),
+            LimitSpec("plan_cost", _SHARE, _LESS, "0.5%", "per unit of value moved, at the margin", ceiling_bps=500),
+            LimitSpec("turnover", _SHARE, _LESS, "30%", "of the portfolio, per rebalance"),
+            LimitSpec("daily_turnover", _SHARE, _LESS, "60%"),
+            LimitSpec(
+                "daily_loss", _SHARE, _LESS, "1%", "measured from balances, gas included, over 24 h of chain time", ceiling_bps=2_000
+            ),
+            LimitSpec(
+                "total_loss",
+                _SHARE,
+                _LESS,
+                "10%",
+                "the same since the store began: at it a person looks, and raises it if he wants",
+                missing="off",
+            ),
+            LimitSpec("oracle_deviation", _SHARE, _LESS, "1.5%", "pools against reference prices"),
+            LimitSpec(
+                "second_quote_deviation", _SHARE, _LESS, "0.5%", "our quote against those of the venue's contracts and of uniswap-python"
+            ),
+            LimitSpec("depeg", _SHARE, _LESS, "2%", "stable tokens against 1 USD"),
+            LimitSpec("gas_price", LimitUnit.GAS_PRICE, _LESS, "60 gwei"),
+            LimitSpec("gas_per_day", _NATIVE, _LESS, "0.05", "native coin"),
+            LimitSpec("native_floor", _NATIVE, _MORE, "0.05", "native coin left for gas"),
+            LimitSpec(
+                "native_top_up",
+                _NATIVE,
+                TighterDirection.LESS_OR_OFF,
+                "0.1",
+                "below the floor, wrapped coin is unwrapped up to this much",
+                missing="off",
+            ),
+            LimitSpec("head_age", _DURATION, _LESS, "90s"),
+            LimitSpec("min_trade", _COINS, _MORE, "10"),
+            LimitSpec("pool_min_value", _COINS, _MORE, "50000", "depth below which a pool is not used"),
+            LimitSpec("impermanent_loss", _SHARE, _LESS, "1%", "of the portfolio: mean loss of liquidity positions over [lp] horizon"),
+            LimitSpec("lp_max_weight", _SHARE, _LESS, "25%", "of the portfolio in liquidity positions", missing="off"),
+            LimitSpec(
+                "balance_jump", _SHARE, _LESS, "2%", "an unexplained change of balances beyond it holds back purchases, never an exit"
+            ),
+            LimitSpec(
+                "balance_jump_wait", _DURATION, _MORE, "24h", "a rise that nobody has explained by then counts as a deposit", missing="24h"
+            ),
+            LimitSpec(
+                "first_purchase",
+                _DURATION,
+                TighterDirection.MORE_OR_OFF,
+                "10m",
+                'the first purchase and each invest are no drift: beside turnover; parts so far apart; "off": within it',
+                missing="off",
+            ),
+            LimitSpec(
+                "token_screen",
+                LimitUnit.SWITCH,
+                TighterDirection.ON,
+                "on",
+                "tries tokens out before each plan that moves them (docs/tokens.md)",
+                missing="on",
+            ),
+            LimitSpec("payout_per_day", _COINS, _LESS, "1000", "what may be paid out within 24 h", missing="0"),
+        )
+    }
+)
+"""By key, in the order of errors and of the confirmation. Two limits have no row: limits.max_weight, a table by asset, and
+portfolio.max_live_value. A profile may carry those that have a row.
+"""
+LIMITS_AS_WRITTEN = tuple(sorted(LIMITS.values(), key=lambda one: one.unit is LimitUnit.SWITCH))
+"""In the order of a new config: switches last."""
