@@ -214,9 +214,9 @@ def test_what_a_signer_here_would_refuse_is_never_shown(anvil_chain: LocalChain,
     """The same gate: a composer that pays a stranger proposes nothing, and nothing is written down."""
     chain = anvil_chain
     fund(chain, {"WETH": 10_000})
-    real = composer.approvals.encode_approve
+    real = composer.tokens.encode_approve
     with again(chain, trusted(chain, tmp_path, PROPOSING, TWO)) as agent:
-        monkeypatch.setattr(composer.approvals, "encode_approve", lambda spender, raw: real(accounts()[8].address, raw))
+        monkeypatch.setattr(composer.tokens, "encode_approve", lambda spender, raw: real(accounts()[8].address, raw))
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.REFUSED and outcome.verdicts[0].guard == "signer.spender"
         assert agent.desk.store.intents() == () and not (tmp_path / "proposals").exists()
