@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.execution import approvals, assemble_input, exits
-from agent.execution.assemble_input import book_internal_netting, record_strategies
+from agent.execution import approvals, exits, step_records
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
 from agent.execution.carrier import gas_spent_wei
 from agent.execution.settlement import review_time_s, settle_mined
@@ -26,6 +25,7 @@ from agent.execution.step_context import (
     record_anomalies,
     record_order_stages,
 )
+from agent.execution.step_records import book_internal_netting, record_strategies
 from agent.model import BlockedExit, Decision, Halt, History, Intent, IntentKind, Plan, PlanRequest, StepInput
 from agent.planning.proposals import Proposer, proposer
 from agent.policy.decide import DecisionResult, decide
@@ -202,7 +202,7 @@ def _read_input(run: StepRun) -> StepInput:
     snapshot = run.readers.reader.snapshot()
     settle_mined(run.journal, snapshot, lambda: run.readers.step_input_at(snapshot))
     step_input = run.with_progress(run.readers.step_input_at(snapshot))
-    step_input = assemble_input.with_slice_draw(run.readers, step_input, run.journal)
+    step_input = step_records.with_slice_draw(run.readers, step_input, run.journal)
     record_anomalies(run.journal, step_input)
     step_input = confirm_prices(run.readers, step_input)
     record_order_stages(run.journal, step_input)
@@ -220,7 +220,7 @@ def _record_input(run: StepRun, step_id: str, step_input: StepInput) -> None:
 
 def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOutcome | None:
     """Confirm, approve and send what is planned. None asks for another evaluation."""
-    assemble_input.record_execution_changes(run.journal, outcome)
+    step_records.record_execution_changes(run.journal, outcome)
     if run.confirmed is not None and run.swapped is None:
         exits.require_still_held(run.confirmed, outcome, REPLAN_REMEDY)
     if (plan := _plan_to_send(run, outcome)) is None:
@@ -229,7 +229,7 @@ def _carry_out(run: StepRun, actors: StepActors, outcome: StepOutcome) -> StepOu
         return _close(run.journal, replace(outcome, kind=OutcomeKind.DECLINED, reason=f"not confirmed; {_nothing(run.sent)} sent"))
     _require_as_confirmed(confirmed, outcome, plan)
     if not plan.actions:
-        assemble_input.begin_slice(run.readers, run.journal, outcome)
+        step_records.begin_slice(run.readers, run.journal, outcome)
     last = run.approval_rounds + 1 == MAX_APPROVAL_ROUNDS
     if needed := exits.missing_approvals(actors.composer, outcome, plan, run.sent, last):
         return _approve(run, actors, outcome, needed)

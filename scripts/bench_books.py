@@ -31,8 +31,8 @@ from agent.accounting.entries import EntryPrices, SettledTransaction
 from agent.app.start.setup import initialise
 from agent.config.load import LoadedConfig, load_config
 from agent.execution import settlement
-from agent.execution.assemble_input import read_memory
 from agent.execution.bookkeeping import update_ledger
+from agent.execution.step_memory import read_memory
 from agent.model import Entry, Holding, IntentKind, IntentState, Receipt, StepInput, Transfer, ValuedHolding
 from agent.policy.step_input import assemble_input
 from agent.store import Store, records

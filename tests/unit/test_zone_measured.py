@@ -14,7 +14,7 @@ from sklearn.covariance import ledoit_wolf  # type: ignore[import-untyped]  # sc
 from agent import codec
 from agent.config import build_policy, parse_config
 from agent.errors import ConfigError
-from agent.execution.assemble_input import read_memory
+from agent.execution.step_memory import read_memory
 from agent.model import Destination, Hold, NoTradeZone, PricePoint, Rebalance, RiskEstimationWindow, StepInput, TrackingRisk
 from agent.planning.proposals import rebalance
 from agent.policy import risk as measuring

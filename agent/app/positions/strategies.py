@@ -14,8 +14,8 @@ from agent.app import describe
 from agent.app.agent import Agent
 from agent.config.load import load_config
 from agent.errors import ConfigError, OperatorNeeded, Refused
-from agent.execution.assemble_input import read_strategies
 from agent.execution.settlement import settle_mined
+from agent.execution.step_memory import read_strategies
 from agent.model import StepInput
 from agent.model.strategies import StrategyBooks
 from agent.policy.step_input import add_strategy_books

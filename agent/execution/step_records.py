@@ -1,0 +1,120 @@
+"""Record what a step finds and begins beside the journal: strategy books and gradual execution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from agent.execution.settlement import review_time_s
+from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
+from agent.model import ExecutionStyle, SliceDraw, StepInput
+from agent.model.strategies import NavPoint, Strategy, StrategyBooks, StrategyState
+from agent.policy.gradual_execution import MILLION
+from agent.policy.strategies import accounting, health, netting
+from agent.ports import Journal
+from agent.reference import reference_prices
+
+HOUR_S = 3_600
+DAY_S = 86_400
+
+
+def record_strategies(journal: Journal, step: StepInput) -> None:
+    """Record changes of the strategy books; once an hour also each strategy's NAV per share and health.
+
+    Nothing is written if another process wrote first: the next cycle finds the change again.
+    """
+    books = step.history.sleeves
+    if step.split is None or books is None or (not books.sleeves and not books.pending):
+        return
+    if any(booking.source.startswith(accounting.UNRECORDED_TRANSFER) for booking in books.pending):
+        return
+    if books.pending and not journal.record_strategy_bookings(books.pending, books.turn):
+        return
+    for name, chosen in books.choices:
+        if chosen != journal.allocation(name):
+            journal.record_allocation(chosen, name)
+    if not books.fault:
+        _record_strategy_states(journal, step, books)
+
+
+def book_internal_netting(journal: Journal, outcome: StepOutcome) -> None:
+    """Book the internal netting between strategies of a step that has nothing to trade on the market."""
+    books = outcome.step_input.history.sleeves
+    if outcome.kind is not OutcomeKind.HOLD or not outcome.decided.is_netting_only or books is None:
+        return
+    booking = accounting.netting_booking(outcome.step_input, outcome.step_id, netting.strategy_adjustments)
+    if booking is not None:  # of exactly this version: if another process wrote since, the next cycle does it
+        journal.record_strategy_bookings((booking,), books.turn + bool(books.pending))
+
+
+def _record_strategy_states(journal: Journal, step: StepInput, books: StrategyBooks) -> None:
+    now_s, prices = review_time_s(step.snapshot), reference_prices(step).by_token
+    strategies = {one.name: one for one in step.split.strategies} if step.split is not None else {}
+    states, points = [], {}
+    for sleeve in books.sleeves:
+        if sleeve.state.noted_s is not None and sleeve.state.noted_s // HOUR_S >= now_s // HOUR_S:
+            continue
+        unit = accounting.unit_value(accounting.holdings_value(dict(sleeve.holdings), prices), sleeve.units)
+        noted = health.update_unit_index(sleeve.state, strategies[sleeve.name], unit, prices, now_s)
+        point = NavPoint(now_s, noted.unit, noted.index)
+        states.append(_with_health(noted, strategies[sleeve.name], point, journal.nav_points))
+        points[sleeve.name] = point
+    if states:
+        journal.record_strategy_states(states, points)
+
+
+def _with_health(
+    state: StrategyState, strategy: Strategy, point: NavPoint, points: Callable[[str, int], tuple[NavPoint, ...]]
+) -> StrategyState:
+    rule = strategy.health
+    if rule is None:
+        return state
+    past = points(state.name, point.at_s - rule.window_s - 2 * DAY_S)
+    return health.update_health(state, rule, health.sharpe_milli((*past, point), rule.window_s, point.at_s), point.at_s)
+
+
+# --- Records of gradual execution: its start, each slice before anything of it is sent, its end.
+
+
+RANDOM_SLICE_STYLES = (ExecutionStyle.ROUNDS, ExecutionStyle.TWAP)
+"""Styles whose rounds are of random size."""
+
+
+def with_slice_draw(readers: StepReaders, step: StepInput, journal: Journal) -> StepInput:
+    """Return the step with the draw for a first slice stored, so that a restart plans the same."""
+    history = step.history
+    if step.execution.pace.style not in RANDOM_SLICE_STYLES or history.campaign is not None or history.draw is not None:
+        return step
+    draw = _draw(readers)
+    journal.store_next_draw(draw)
+    return replace(step, history=replace(history, draw=draw))
+
+
+def record_execution_changes(journal: Journal, outcome: StepOutcome) -> None:
+    """Record gradual executions that a cycle ended, and those it began that only wait for their price."""
+    decided, under = outcome.decided, outcome.step_input.history.campaign
+    if decided.ended and under is not None:
+        journal.end_gradual_execution(under.id, "ended", decided.ended, outcome.step_input.snapshot.head.timestamp_s)
+    if decided.begins is not None and outcome.kind is OutcomeKind.HOLD:
+        journal.begin_gradual_execution(decided.begins)
+
+
+def begin_slice(readers: StepReaders, journal: Journal, outcome: StepOutcome) -> None:
+    """Record the slice that is about to be sent, with the draw for the one after it; a new execution before its first slice.
+
+    Does nothing if the plan is no slice. Another attempt at a slice is recorded beside the first.
+    """
+    decided, under = outcome.decided, outcome.step_input.history.campaign
+    at_s = outcome.step_input.snapshot.head.timestamp_s
+    if decided.order:
+        journal.begin_slice(decided.order, 1, outcome.step_id, at_s, _draw(readers))
+        return
+    if decided.begins is not None:
+        number = 1 if decided.round is None else decided.round.number
+        journal.begin_slice(journal.begin_gradual_execution(decided.begins), number, outcome.step_id, at_s, _draw(readers))
+    elif decided.round is not None and under is not None:
+        journal.begin_slice(under.id, decided.round.number, outcome.step_id, at_s, _draw(readers))
+
+
+def _draw(readers: StepReaders) -> SliceDraw:
+    return SliceDraw(int(readers.chance() * MILLION), int(readers.chance() * MILLION))
