@@ -1,1 +1,1 @@
-"""The same steps on history: prices become snapshots, swaps are carried out on exact pools, books are kept as live."""
+"""Backtests: the live step on historical prices, with exact simulated pools and the same ledger as live."""

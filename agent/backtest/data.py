@@ -1,4 +1,4 @@
-"""Reads CSV and Parquet: prices as time, symbol, close or one column of closes for each symbol; gas prices, flows, funding rates."""
+"""Read CSV and Parquet inputs: prices (long or wide), gas prices, owner transfers, funding rates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agent.backtest.settings import BacktestSpec, OwnerTransfer
 from agent.errors import ConfigError
 from agent.units import YEAR_S, Token, Value, floor_int, safe_label
 
-# --- Prices over time as a plain table: closes of symbols at rising times, with what is missing named.
+# --- Price tables: closes of symbols at rising times, with notes on missing data.
 
 
 FEWEST_BARS = 2
@@ -27,9 +27,9 @@ FEWEST_BARS = 2
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """`closes[i, j]` is what one whole `symbols[j]` costs at `times_s[i]` (Unix seconds, rising), NaN where the data have no price.
+    """Prices over time: `closes[i, j]` is the price of one whole `symbols[j]` at `times_s[i]` (Unix seconds, rising), NaN if missing.
 
-    All closes are in one unit, that of the file. `notes` say in words what is missing.
+    All closes are in one unit, that of the file. `notes` describe missing data.
     """
 
     symbols: tuple[str, ...]
@@ -56,7 +56,7 @@ class PriceTable:
         return found.hexdigest()
 
     def only(self, symbols: Sequence[str]) -> PriceTable:
-        """The table of these symbols from the first bar on at which each has a price. Raises ConfigError where there is none."""
+        """The table of these symbols from the first bar at which each has a price. Raises ConfigError if there is none."""
         missing = [symbol for symbol in symbols if symbol not in self.symbols]
         if missing:
             raise ConfigError(f"--prices: has no {missing[0]}", f"its symbols are {', '.join(self.symbols)}")
@@ -72,13 +72,13 @@ class PriceTable:
 
 
 def make_price_table(times_s: Sequence[int], closes: Mapping[str, Sequence[float]]) -> PriceTable:
-    """A table from plain numbers. Raises ConfigError for what `checked` refuses."""
+    """Build a table from plain numbers. Raises ConfigError for what `validate_prices` refuses."""
     array = np.column_stack([np.asarray(column, dtype=np.float64) for column in closes.values()])
     return validate_prices(PriceTable(tuple(closes), np.asarray(times_s, dtype=np.int64), array))
 
 
 def validate_prices(table: PriceTable) -> PriceTable:
-    """The table itself. Raises ConfigError for too few bars, times that do not rise, names and closes that are none."""
+    """Return the table. Raises ConfigError for too few bars, times that do not rise, and invalid names or closes."""
     if table.bars < FEWEST_BARS or not table.symbols:
         what = f"--prices: {table.bars} bars of {len(table.symbols)} symbols"
         raise ConfigError(what, f"give {FEWEST_BARS} bars or more, and the prices of a symbol at least")
@@ -101,7 +101,7 @@ def validate_prices(table: PriceTable) -> PriceTable:
 
 
 def forward_fill(closes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each missing close replaced by the newest one before it; NaN where there is none yet."""
+    """Replace each missing close by the newest one before it; NaN before the first."""
     rows = np.where(np.isnan(closes), -1, np.arange(len(closes))[:, None])
     newest = np.maximum.accumulate(rows, axis=0)
     found: NDArray[np.float64] = np.where(newest >= 0, np.take_along_axis(closes, np.maximum(newest, 0), axis=0), np.nan)
@@ -109,7 +109,7 @@ def forward_fill(closes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def price_gap_notes(symbols: Sequence[str], times_s: NDArray[np.int64], closes: NDArray[np.float64], first: int) -> tuple[str, ...]:
-    """In words: symbols that start late or end early, and gaps; a symbol's last price stands until its next one."""
+    """Notes on symbols that start late or end early, and on gaps; a symbol's last price holds until its next one."""
     told = []
     known = ~np.isnan(closes)
     for column, symbol in enumerate(symbols):
@@ -131,7 +131,7 @@ def price_gap_notes(symbols: Sequence[str], times_s: NDArray[np.int64], closes: 
     return tuple(told)
 
 
-# --- What a short perpetual as large as each holding would have got or paid as funding. No position is simulated: it is arithmetic. Fun
+# --- Funding of hypothetical shorts as large as each holding. No position is simulated: it is arithmetic on rates.
 
 
 HIGH_YEARLY_RATE = 1.0
@@ -143,7 +143,9 @@ Times = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class FundingRateSeries:
-    """`rates[i]` is what longs paid shorts at `times_s[i]` (Unix seconds, rising), as a share of notional for the interval before."""
+    """Funding rates: `rates[i]` is what longs paid shorts at `times_s[i]` (Unix seconds, rising), as a share of notional for the interval
+    before.
+    """
 
     symbol: str
     times_s: Times
@@ -151,16 +153,16 @@ class FundingRateSeries:
 
     @property
     def usual_s(self) -> int:
-        """The usual distance of two times, seconds; 0 where there is one alone."""
+        """The usual distance of two times, seconds; 0 for a single one."""
         return int(np.median(np.diff(self.times_s))) if len(self.times_s) > 1 else 0
 
 
 @dataclass(frozen=True, slots=True)
 class FundingCarry:
-    """What a short as large as what was held of `symbol` got (below zero: paid) at each of `times_s`, which lie within the simulation.
+    """Funding that a short of the same size as the holding of `symbol` received (below zero: paid) at each of `times_s` in the simulation.
 
-    `payments` are numeraire base units, each rounded down, which is against the holder; `notionals` what was held, rounded down too.
-    `lengths_s` is the time that each rate is for.
+    `payments` are numeraire base units, each rounded down, which is against the holder; `notionals` the holdings, rounded down too.
+    `lengths_s` is the duration of each rate.
     """
 
     symbol: str
@@ -176,35 +178,35 @@ class FundingCarry:
 
     @property
     def notional(self) -> Value:
-        """The mean of what was held at these times, numeraire base units."""
+        """Mean of the holdings at these times, numeraire base units."""
         return Fraction(sum(self.notionals), len(self.notionals))
 
     @property
     def held_for(self) -> int:
-        """What was held times how long, base units and seconds."""
+        """Sum of holding times duration, base units and seconds."""
         return sum(notional * length for notional, length in zip(self.notionals, self.lengths_s, strict=True))
 
     @property
     def yearly(self) -> float | None:
-        """Per year of 365 days, as a share of what it was held against; None where nothing was held or its time is not known."""
+        """Carry per year of 365 days, as a share of the holding; None without a holding or known duration."""
         return _yearly([self])
 
 
 @dataclass(frozen=True, slots=True)
 class FundingSummary:
-    """The carry of each symbol that the file has rates of; `digest` is SHA-256 of those rates."""
+    """Carry of each symbol with rates; `digest` is the SHA-256 of those rates."""
 
     carries: tuple[FundingCarry, ...]
     digest: str
 
     @property
     def total(self) -> Value:
-        """Over all symbols, numeraire base units."""
+        """Total over all symbols, numeraire base units."""
         return sum((one.total for one in self.carries), Fraction(0))
 
     @property
     def yearly(self) -> float | None:
-        """Of all symbols together; see Carry."""
+        """Carry per year of all symbols together; see FundingCarry."""
         return _yearly(self.carries)
 
 
@@ -214,7 +216,7 @@ def _yearly(carries: Sequence[FundingCarry]) -> float | None:
 
 
 def rename_funding_symbols(series: Sequence[FundingRateSeries], names: Mapping[str, str]) -> tuple[FundingRateSeries, ...]:
-    """The series under other symbols: `names` are ours by those of the file. Raises ConfigError where two become one."""
+    """Rename the series: `names` are ours by those of the file. Raises ConfigError if two become one."""
     found = tuple(replace(one, symbol=names.get(one.symbol, one.symbol)) for one in series)
     if len({one.symbol for one in found}) < len(found):
         raise ConfigError("--as: two symbols of the file of funding get one name", "give each of them a name of its own")
@@ -222,7 +224,7 @@ def rename_funding_symbols(series: Sequence[FundingRateSeries], names: Mapping[s
 
 
 def require_prices(series: Sequence[FundingRateSeries], symbols: Sequence[str], bars_s: Times) -> None:
-    """Raises ConfigError for rates of what the prices (`symbols`) lack, and for rates that all lie outside the bars of the simulation."""
+    """Raise ConfigError for rates of symbols without prices (`symbols`), and for rates all outside the bars of the simulation."""
     for one in series:
         if one.symbol not in symbols:
             raise ConfigError(
@@ -238,9 +240,9 @@ def require_prices(series: Sequence[FundingRateSeries], symbols: Sequence[str], 
 
 
 def funding_carry(series: FundingRateSeries, bars_s: Times, held: Callable[[int], Value]) -> FundingCarry:
-    """Payments at the times of the series within the bars. `held` is what was held after a bar, at its price, numeraire base units.
+    """Payments at the times of the series within the bars. `held` returns the holding after a bar, at its price, numeraire base units.
 
-    Asked is the newest bar until each time: no later price or trade changes a payment.
+    The newest bar until each time is used: no later price or trade changes a payment.
     """
     inside, usual = rates_within(series, bars_s), series.usual_s
     times_s = series.times_s[inside]
@@ -253,7 +255,7 @@ def funding_carry(series: FundingRateSeries, bars_s: Times, held: Callable[[int]
 
 
 def funding_notes(series: FundingRateSeries, bars_s: Times) -> list[str]:
-    """In words: rates that start late, end early, lie outside the bars, follow at other distances, or look like percent."""
+    """Notes on rates that start late, end early, are outside the bars, have irregular distances, or look like percent."""
     times_s, usual, found = series.times_s, series.usual_s, []
     name, inside = f"funding: {series.symbol}", rates_within(series, bars_s)
     if times_s[0] - bars_s[0] > usual:
@@ -283,7 +285,7 @@ def funding_digest(series: Sequence[FundingRateSeries]) -> str:
 
 
 def rates_within(series: FundingRateSeries, bars_s: Times) -> NDArray[np.bool_]:
-    """Which times of the series lie from the first bar to the last."""
+    """Mask of the times of the series from the first bar to the last."""
     found: NDArray[np.bool_] = (series.times_s >= bars_s[0]) & (series.times_s <= bars_s[-1])
     return found
 
@@ -292,14 +294,14 @@ def _when(time_s: int) -> str:
     return f"{datetime.fromtimestamp(int(time_s), UTC):%Y-%m-%d %H:%M}"
 
 
-# --- Why a price file is no table, in our words: libraries speak of their own parts.
+# --- Error messages for unreadable price files, in place of the libraries' own.
 
 
 PARQUET = b"PAR1"
 
 
 def why_unreadable(path: Path) -> str:
-    """What is wrong with a file that no table could be made of: its text, the first row that does not fit, its marks."""
+    """Reason why a file cannot be read as a table: its encoding, the first row that does not fit, its quotes."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -333,10 +335,10 @@ _LATEST_S = 4_102_444_800
 
 
 def read_table(path: Path) -> PriceTable:
-    """The file's prices. Times without a zone are taken for UTC.
+    """Read the file's prices. Times without a zone are taken as UTC.
 
-    Raises ConfigError for a missing package or column, mixed time zones, times that go back or come twice, closes that are zero,
-    negative or no number, and a negative volume.
+    Raises ConfigError for a missing package or column, mixed time zones, times that go back or repeat, closes that are zero, negative or
+    not a number, and a negative volume.
     """
     polars = _polars()
     frame = _frame(polars, path)
@@ -354,9 +356,9 @@ def read_table(path: Path) -> PriceTable:
 
 
 def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
-    """What a unit of gas costs at each of these times, wei: the newest row of the file's `time` and `gas_price_wei` until then.
+    """Gas price at each of these times, wei: the newest row of the file's `time` and `gas_price_wei` until then.
 
-    Raises ConfigError as read_table does, and where the first row comes after the first time.
+    Raises ConfigError like read_table, and if the first row comes after the first time.
     """
     polars, option = _polars(), "--gas-prices"
     frame = _frame(polars, path, option)
@@ -378,7 +380,7 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
 
 
 def read_owner_transfers(path: Path) -> tuple[OwnerTransfer, ...]:
-    """Deposits and withdrawals of a file: columns time and amount, in whole coins of the numeraire. Raises ConfigError."""
+    """Read deposits and withdrawals: columns time and amount, in whole coins of the numeraire. Raises ConfigError."""
     polars, option = _polars(), "--flows"
     frame = _frame(polars, path, option)
     if not {"time", "amount"} <= set(frame.columns):
@@ -391,8 +393,10 @@ def read_owner_transfers(path: Path) -> tuple[OwnerTransfer, ...]:
 
 
 def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
-    """Funding rates of a file, by symbol in its order: columns time, symbol, rate, a share of notional per interval, above zero where
-    longs pay shorts. Raises ConfigError as read_table does, and for rates that are no number or beyond the whole notional.
+    """Read funding rates by symbol in file order: columns time, symbol, rate, a share of notional per interval, positive if longs pay
+    shorts.
+
+    Raises ConfigError like read_table, and for rates that are not a number or beyond the whole notional.
     """
     polars, option = _polars(), "--funding"
     frame = _frame(polars, path, option)
@@ -458,9 +462,9 @@ def _frame(polars: Any, path: Path, option: str = "--prices") -> Any:
     if reader is None:
         raise ConfigError(f"{option}: {path.name} is neither .csv nor .parquet", "write it as one of them, and name it so")
     try:
-        # all rows say what a column holds: whole numbers in the first hundred do not make it one of whole numbers
+        # infer types from all rows: whole numbers in the first hundred do not make a column of whole numbers
         frame = polars.read_csv(path, infer_schema_length=None) if reader is polars.read_csv else reader(path)
-    except (Exception, polars.exceptions.PanicException):  # whatever a broken file makes the library say
+    except (Exception, polars.exceptions.PanicException):  # any error that a broken file causes in the library
         raise ConfigError(f"{option}: {path.name} {why_unreadable(path)}", FORMAT_HINT) from None
     if frame.height == 0:
         raise ConfigError(f"{option}: {path.name} is empty", FORMAT_HINT)
@@ -501,7 +505,7 @@ def _parsed(times: Any, path: Path) -> Any:
 
 
 def _offset(zone: str) -> timedelta:
-    """How far clocks of that zone are ahead of UTC."""
+    """UTC offset of that zone."""
     if zone in ("", "Z"):
         return timedelta(0)
     digits = zone[1:].replace(":", "")
@@ -532,7 +536,7 @@ def _from_long_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTa
 
 
 def _from_wide_format(polars: Any, frame: Any, time: str, path: Path) -> PriceTable:
-    """One row for each time; an empty cell is a price that is missing."""
+    """One row for each time; an empty cell is a missing price."""
     symbols = [name for name in frame.columns if name != time]
     frame = _numbers(polars, frame, symbols, path)
     for symbol in symbols:
@@ -559,11 +563,11 @@ def _require_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
         )
 
 
-# --- Where the tokens of a portfolio stand in a price table, and what they cost in the numeraire.
+# --- Columns and numeraire prices of a portfolio's tokens in a price table.
 
 
 def columns_by_token(wanted: BacktestSpec, table: PriceTable) -> dict[str, int]:
-    """The table's column of each token, by address; the numeraire has none where closes are in it."""
+    """The table's column of each token, by address; the numeraire has none if closes are in it."""
     return {address: table.symbols.index(symbol) for address, symbol in wanted.symbols if symbol in table.symbols}
 
 
@@ -574,7 +578,7 @@ def select_spec_symbols(wanted: BacktestSpec, table: PriceTable) -> PriceTable:
 
 
 def numeraire_prices(wanted: BacktestSpec, table: PriceTable, closes: NDArray[np.float64], tokens: Sequence[Token]) -> NDArray[np.float64]:
-    """One column of prices in whole coins of the numeraire for each token, from closes in the table's order; NaN where there is none."""
+    """One column of prices in whole coins of the numeraire for each token, from closes in the table's order; NaN if missing."""
     columns, ones = columns_by_token(wanted, table), np.ones(len(closes))
     each = {address: closes[:, column] for address, column in columns.items()}
     found: NDArray[np.float64] = np.column_stack([each.get(token.address, ones) for token in tokens])
@@ -582,5 +586,5 @@ def numeraire_prices(wanted: BacktestSpec, table: PriceTable, closes: NDArray[np
 
 
 def has_gas_price(wanted: BacktestSpec, table: PriceTable) -> bool:
-    """Whether it was said what the native coin is, and that is an asset or hub with prices."""
+    """True if the native coin was named and is an asset or hub with prices."""
     return wanted.gas_priced and wanted.portfolio.wrapped_native in columns_by_token(wanted, table)

@@ -1,4 +1,4 @@
-"""Uniswap V3 pools as they stood on a chain, with their real ticks, traded to each bar's price by the contract's own arithmetic."""
+"""Simulated Uniswap pools: pools of stated depth around a price, and recorded V3 pools traded to each bar's price exactly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.model import PoolState, TickLiquidity, V2Pool, V3Pool
 from agent.units import PIPS, Price, Token, floor_int
 from agent.units import Price as Ratio
 
-# --- Pools of stated depth around a recorded price, as the arbitrage of a whole bar leaves them.
+# --- Pools of stated depth around a recorded price, as arbitrage over a whole bar leaves them.
 
 
 SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
@@ -24,10 +24,10 @@ UINT112_MAX = 2**112 - 1
 
 
 def make_pool(kind: str, token: Token, money: Token, price: Price, depth_raw: int, fee_pips: int) -> PoolState:
-    """A pool in which one base unit of `token` costs `price` base units of `money`, with `depth_raw` of `money` on that side.
+    """Pool in which one base unit of `token` costs `price` base units of `money`, with `depth_raw` of `money` on that side.
 
-    "v2" is a pair, "v3" a pool whose liquidity spans every tick; of that `depth_raw` is the virtual reserve.
-    Raises ConfigError when the amounts do not fit the contract.
+    "v2" is a pair, "v3" a pool whose liquidity spans every tick; of that `depth_raw` is the virtual reserve. Raises ConfigError when the
+    amounts do not fit the contract.
     """
     other_raw = floor_int(depth_raw / price)
     if not 0 < other_raw <= UINT112_MAX or not 0 < depth_raw <= UINT112_MAX:
@@ -55,10 +55,10 @@ LARGEST_RAW = 2**255 - 1
 
 
 def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
-    """A JSON file with `scalars` (fee, tick_spacing, sqrt_price_x96, tick, liquidity) and `tick_data` by tick: [gross, net, …].
+    """Read a JSON file with `scalars` (fee, tick_spacing, sqrt_price_x96, tick, liquidity) and `tick_data` by tick: [gross, net, …].
 
-    Every initialised tick has to be there. Raises ConfigError for what is no such file, and for ticks that do not add up to the
-    liquidity that it states, or to none at the end.
+    Every initialised tick has to be there. Raises ConfigError for another format, and for ticks that do not add up to the stated liquidity,
+    or to zero at the end.
     """
     try:
         made = _pool(json.loads(path.read_text(encoding="utf-8")), path, token0, token1)

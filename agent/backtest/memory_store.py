@@ -1,6 +1,6 @@
-"""The store of a simulation: in a file in memory, and asked again only after something was written that changes its answer.
+"""In-memory store of a simulation, with answers cached until a write changes them.
 
-Nobody else writes to it, so one connection serves all of it.
+A simulation is its only writer, so one connection serves all of it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ CACHE_SAFE_WRITES = ("write the step", "write the outcome of the step", "write p
 
 
 class InMemoryStore(Store):
-    """A store that nobody else writes to. What all is worth at each look is not written down: the simulation knows it anyway.
+    """A store with a single writer. Valuations are not recorded, since the simulation calculates them anyway.
 
-    Without `keeps_prices` recorded prices are not either, where no trigger and no allocator looks back.
+    Without `keeps_prices` prices are not recorded either: for triggers and allocators without history.
     """
 
     def __init__(self, engine: Engine, wallet: str, coin: str, keeps_prices: bool) -> None:
@@ -87,7 +87,7 @@ class InMemoryStore(Store):
         return self._once("unentered", super().intents_without_entry)
 
     def ended_in_block(self, limit: int) -> Sequence[Intent]:
-        """See Store: the newest alone, since no block of a simulation is ever taken back."""
+        """See Store: only the newest, since simulated blocks are never reorganised."""
         return self._once("ended", lambda: super(InMemoryStore, self).ended_in_block(min(limit, 1)))
 
     def expected_nonce(self) -> int | None:
@@ -104,7 +104,7 @@ class InMemoryStore(Store):
         return self._once(("places", wanted), lambda: super(InMemoryStore, self).has_places(wanted))
 
     def history(self, chain_now_s: int) -> History:
-        """See Store: until something is written its sums of a day change only when the oldest of that day is a day old."""
+        """See Store: without a write its daily sums change only when the oldest entry becomes a day old."""
         known: tuple[History, int | None] | None = self._known.get("history")
         if known is not None and (known[1] is None or chain_now_s < known[1]):
             return known[0]
@@ -123,7 +123,7 @@ class InMemoryStore(Store):
             self._known[key] = True
 
     def record_balances(self, snapshot: Snapshot, found: Mapping[str, int], flows: Sequence[ExternalTransfer], turn: int) -> bool:
-        """See Store: balances that are those of before need no new opening."""
+        """See Store: unchanged balances need no new opening."""
         if not flows and self._noted == found:
             return True
         done = super().record_balances(snapshot, found, flows, turn)
@@ -144,7 +144,7 @@ class InMemoryStore(Store):
 
 
 def open_memory_store(folder: Path, chain_id: int, wallet: str, coin: str, keeps_prices: bool) -> InMemoryStore:
-    """A new one in `folder`."""
+    """Open a new store in `folder`."""
     path = folder / "backtest.db"
     path.write_bytes(_empty(chain_id, wallet, coin))
     store = open_store(f"sqlite:///{path}", chain_id, wallet, coin)
@@ -153,7 +153,7 @@ def open_memory_store(folder: Path, chain_id: int, wallet: str, coin: str, keeps
 
 @lru_cache(maxsize=4)
 def _empty(chain_id: int, wallet: str, coin: str) -> bytes:
-    """The file of a store that was just made: a search makes thousands, and a copy takes a fifth of the time."""
+    """File of a new store: a search creates thousands, and a copy takes a fifth of the time."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "empty.db"
         open_store(f"sqlite:///{path}", chain_id, wallet, coin).close()

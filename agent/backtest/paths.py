@@ -1,4 +1,4 @@
-"""What a simulation was worth at the end of each bar, its weights, and returns without what came and went."""
+"""Paths of a simulation: value and weights at the end of each bar, time-weighted returns, tax years."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TargetBands:
 
 
 def target_bands(bar: int, drifts: Sequence[AssetDrift], banded: bool) -> TargetBands:
-    """What a step aimed at; edges only where its trigger has such, and where they leave out anything."""
+    """Targets of a step; bands only if its trigger has them, and if they exclude anything."""
     edges = {one.token: (float(one.band_low_bps) / BPS, float(one.band_high_bps) / BPS) for one in drifts}
     bands = {token: found for token, found in edges.items() if banded and found != (0.0, 1.0)}
     return TargetBands(bar, {one.token: one.target_bps / BPS for one in drifts}, bands)
@@ -52,7 +52,7 @@ class PortfolioPaths:
 
 
 def portfolio_paths(world: SimulatedWorld, aims: Sequence[TargetBands]) -> PortfolioPaths:
-    """All of them, from what was kept of each bar that changed something."""
+    """Build the paths from the records of bars with changes."""
     table, told = world.table, world.told
     tokens, assets = world.tokens, [asset.token.address for asset in world.wanted.portfolio.assets]
     prices = numeraire_prices(world.wanted, table, world.closes, tokens)
@@ -74,7 +74,7 @@ def portfolio_paths(world: SimulatedWorld, aims: Sequence[TargetBands]) -> Portf
 
 
 def time_weighted_return(start: Fraction, end: Fraction, flows: Sequence[tuple[Fraction, Fraction]]) -> float:
-    """Product of growth between flows, less one (Global Investment Performance Standards); `flows` are (worth before, what came)."""
+    """Product of growth between transfers, less one (Global Investment Performance Standards); `flows` are (value before, transfer)."""
     found, base = 1.0, start
     for before, came in flows:
         found *= float(before / base)
@@ -83,7 +83,7 @@ def time_weighted_return(start: Fraction, end: Fraction, flows: Sequence[tuple[F
 
 
 def time_weighted_returns(world: SimulatedWorld, start: Fraction, flows: Sequence[AppliedTransfer]) -> tuple[float, float]:
-    """Time-weighted: of what was rebalanced, gas taken off, and of what was held."""
+    """Time-weighted returns of the rebalanced portfolio, after gas, and of the held one."""
     last = world.told[-1]
     end, held = world.value(last.balances) - last.gas, world.value(last.hold)
     return (
@@ -93,23 +93,25 @@ def time_weighted_returns(world: SimulatedWorld, start: Fraction, flows: Sequenc
 
 
 def premium_of_simulation(world: SimulatedWorld, paths: PortfolioPaths, done: Sequence[RebalanceRecord]) -> RebalancingPremium | None:
-    """See agent/backtest/result.py: each bar's costs are shares of what was held before them; None where gas ate all."""
+    """Rebalancing premium (agent/backtest/result.py): each bar's costs are shares of the holdings before; None if gas consumed
+    everything.
+    """
     taken = np.zeros(world.table.bars)
     for one in done:
         taken[one.bar] += float((one.fees + one.impact + one.gas) / 10**world.money.decimals)
     if not (paths.equity > 0).all():
         return None
-    first = world.told[0].hold  # what there was before the first bar's trades: no flow comes so early
+    first = world.told[0].hold  # value before the first bar's trades: no transfer comes so early
     tokens = world.tokens[: paths.weights.shape[1]]
     bought = np.array([float(first[token.address]) / 10.0**token.decimals for token in tokens]) * paths.prices[0]
     return rebalancing_premium(paths.prices, paths.weights, taken / (paths.equity + taken), world.table.times_s, bought / bought.sum())
 
 
-# --- Realised gains by the books of a simulation. The native coin that pays gas lies beside the portfolio and is left out of them.
+# --- Realised gains by the ledger of a simulation, without the native coin that pays gas.
 
 
 class TaxLotLedger:
-    """Runs over the ledger once for each of its states."""
+    """Caches the tax run over the ledger, one per version of the ledger."""
 
     def __init__(self, store: Store, portfolio: Portfolio, rule: TaxRule) -> None:
         self._store, self._portfolio, self._rule = store, portfolio, rule
@@ -117,7 +119,7 @@ class TaxLotLedger:
         self._found: TaxLotRun | None = None
 
     def standing(self, now_s: int) -> TaxState | None:
-        """What a plan's gain is told by; None where no limit depends on it."""
+        """Tax state that a plan's gain is calculated from; None if no limit depends on it."""
         if self._rule.year_limit is None:
             return None
         mark = self._store.ledger_version()

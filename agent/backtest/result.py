@@ -1,11 +1,11 @@
-"""What rebalancing itself earned: how much faster the portfolio grew than one that was bought at the same weights and left alone.
+"""Results of a simulation, and the rebalancing premium: the growth of the portfolio beyond one that was bought and held.
 
-Returns are logarithms of growth, so that they add up over bars. Let x be the log return of each asset over all bars, w the weights at
-the start. Of one bar, with weights p that were held over it and growths r of the assets, ln(Σ p r) − Σ p ln r is what a portfolio grows
-by beyond the mean of its assets, never below zero (Jensen); in continuous time it is the excess growth rate of Fernholz & Shay (1982),
-"Stochastic portfolio theory and stock market equilibrium", and Fernholz (2002), "Stochastic Portfolio Theory", (1.1.20):
-½ (Σ wᵢ σᵢᵢ − Σ wᵢ wⱼ σᵢⱼ). Holding has the same of its own kind over all bars at once, ln(Σ w eˣ) − Σ w x: winners weigh more and
-more. So what rebalancing was ahead by is, exactly,
+Returns are logarithms of growth, so that they add up over bars. Let x be the log return of each asset over all bars, w the weights at the
+start. Of one bar, with weights p that were held over it and growths r of the assets, ln(Σ p r) − Σ p ln r is the growth of a portfolio
+beyond the mean of its assets, never below zero (Jensen); in continuous time it is the excess growth rate of Fernholz & Shay (1982),
+"Stochastic portfolio theory and stock market equilibrium", and Fernholz (2002), "Stochastic Portfolio Theory", (1.1.20): ½ (Σ wᵢ σᵢᵢ − Σ wᵢ
+wⱼ σᵢⱼ). Holding has the same of its own kind over all bars at once, ln(Σ w eˣ) − Σ w x: winners gain weight. The excess return of
+rebalancing is therefore exactly
 
     advantage = excess_growth + off_target − dispersion − costs
 """
@@ -29,12 +29,12 @@ WEIGHT_TOLERANCE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class RebalancingPremium:
-    """All as logarithms of growth over the whole time, but for the last two, which are such per year of 365 days.
+    """Parts of the premium, as logarithms of growth over the whole time; the last two per year of 365 days.
 
-    `advantage` is that of the rebalanced portfolio after costs less that of holding. `excess_growth` is what trading moves into each
-    other brought, bar by bar; `off_target` what it brought (or lost) that weights were not those of the start; `dispersion` what
-    holding gained by letting winners grow; `costs` what trading took. `excess_growth_yearly` is the second of these per year,
-    `expected_yearly` what the formula says of the weights of the start and the covariance of the prices.
+    `advantage` is that of the rebalanced portfolio after costs less that of holding. `excess_growth` is the gain of trading winners into
+    losers, bar by bar; `off_target` the gain (or loss) of weights other than the initial ones; `dispersion` the gain of holding by letting
+    winners grow; `costs` the cost of trading. `excess_growth_yearly` is the second of these per year, `expected_yearly` the formula's value
+    for the initial weights and the covariance of the prices.
     """
 
     advantage: float
@@ -49,12 +49,12 @@ class RebalancingPremium:
 def rebalancing_premium(
     prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64], bought: Floats | None = None
 ) -> RebalancingPremium:
-    """`prices[bar, asset]` in one unit, `weights[bar, asset]` held after the trades of each bar, `cost_shares[bar]` of all that was
-    held before those trades what they took; Unix seconds. `bought` are the weights before the trades of the first bar, which holding
-    keeps; None where there were none. What those trades took is in `costs`. Flows from and to the owner change none of it.
+    """Compute the premium from `prices[bar, asset]` in one unit and `weights[bar, asset]` held after the trades of each bar.
 
-    Raises ConfigError for tables that do not fit each other, prices that are not above zero, weights that do not sum to one, and
-    costs that are not below all.
+    `cost_shares[bar]` are the costs of those trades as shares of the holdings before them; times are Unix seconds. `bought` are the weights
+    before the trades of the first bar, which holding keeps; None without such trades. Their costs are in `costs`. Transfers change none of
+    it. Raises ConfigError for tables that do not fit each other, prices not above zero, weights that do not sum to one, and costs not below
+    the whole.
     """
     _check(prices, weights, cost_shares, times_s)
     if bought is not None and not (bought.shape == weights[0].shape and abs(bought.sum() - 1) <= WEIGHT_TOLERANCE):
@@ -82,12 +82,12 @@ def rebalancing_premium(
 
 
 def excess_growth_rate(weights: Floats, covariance: Floats) -> float:
-    """½ (Σ wᵢ σᵢᵢ − Σ wᵢ wⱼ σᵢⱼ) of log returns, per whatever time the covariance is per: Fernholz (2002), (1.1.20)."""
+    """½ (Σ wᵢ σᵢᵢ − Σ wᵢ wⱼ σᵢⱼ) of log returns, per the time unit of the covariance: Fernholz (2002), (1.1.20)."""
     return float(weights @ np.diag(covariance) - weights @ covariance @ weights) / 2
 
 
 def _covariance(logs: Floats) -> Floats:
-    """Of one bar; of a single bar it is not known, and nothing is expected."""
+    """Covariance per bar; zero for a single bar, so that nothing is expected."""
     if len(logs) < 2:
         return np.zeros((logs.shape[1], logs.shape[1]))
     found: Floats = np.atleast_2d(np.cov(logs, rowvar=False))
@@ -109,12 +109,12 @@ def _check(prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArra
         raise ConfigError("harvest: costs are all there was, or no number", "give them as shares of what was held")
 
 
-# --- What a simulation found: money exact, paths over the bars as floats, and all that is needed to repeat it.
+# --- Simulation results: money exact, paths over the bars as floats, and all data needed to repeat it.
 
 
 @dataclass(frozen=True, slots=True)
 class RebalanceRecord:
-    """One rebalance, at the bar whose prices it was carried out at. Values in numeraire base units, gas that of its approvals too."""
+    """One rebalance, at the bar whose prices it was executed at. Values in numeraire base units; gas includes its approvals."""
 
     bar: int
     time_s: int
@@ -127,8 +127,9 @@ class RebalanceRecord:
 
 @dataclass(frozen=True, slots=True)
 class AppliedTransfer:
-    """What the owner put in (above zero) or took out, at the prices of its bar. `before` is what the portfolio was worth just before
-    with all gas taken off, `hold_before` what holding was worth. Values in numeraire base units.
+    """A deposit (above zero) or withdrawal of the owner, at the prices of its bar. Values in numeraire base units.
+
+    `before` is the value of the portfolio just before, after all gas, `hold_before` that of holding.
     """
 
     bar: int
@@ -140,7 +141,7 @@ class AppliedTransfer:
 
 @dataclass(frozen=True, slots=True)
 class YearGain:
-    """Gains less losses that a calendar year (UTC) realised by the books of the run, numeraire base units, gas left out."""
+    """Gains less losses realised in a calendar year (UTC) by the run's ledger, numeraire base units, without gas."""
 
     year: int
     realised: Value
@@ -148,8 +149,10 @@ class YearGain:
 
 @dataclass(frozen=True, slots=True)
 class DelistedHolding:
-    """One holding, base units of `decimals`; `price` is its last one, in numeraire base units per base unit, of `time_s`. `share` is
-    what of the final value it makes; None where that is nothing.
+    """A holding without a present price, base units of `decimals`; `price` is its last one, in numeraire base units per base unit, of
+    `time_s`.
+
+    `share` is its part of the final value; None if that is zero.
     """
 
     symbol: str
@@ -167,17 +170,19 @@ def _no_path() -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class SimulationResult:
-    """What a simulation found. Values in numeraire base units; paths are floats in whole coins, one for each bar.
+    """Result of a simulation. Values in numeraire base units; paths are floats in whole coins, one for each bar.
 
-    `equity` has all gas taken off; `hold` is what the holdings of the first bar are worth, with the same deposits and withdrawals.
-    `weights`, `targets`, `bands` (lower and upper edge) are shares and `prices` closes of `symbols`; what does not exist is NaN.
-    `turnover` is the sum, over rebalances, of half of all that moved by what all was worth. `looked` counts bars that a whole step
-    looked at, `halted` those at which something was stale or contradictory, `refused` by reason those at which a plan was, `kept` by
-    setting those at which something was to be done, or a weight was outside its band, and the step held all the same.
-    `ended` are holdings without a price any more, at the last one, in `notes` as words.
-    `twr` and `hold_twr` are time-weighted returns of the whole period, not a year's. `taxes` are by lot rule `lots`.
-    `harvest` is what rebalancing itself earned; None where gas ate all that there was. `policy` is canonical JSON of what was tried.
-    `funding` is what shorts of the holdings would have got, and part of nothing else; None where no rates were given.
+    `equity` is after all gas; `hold` is the value of the holdings of the first bar, with the same deposits and withdrawals. `weights`,
+    `targets`, `bands` (lower and upper edge) are shares and `prices` closes of `symbols`; missing values are NaN. `turnover` is the sum,
+    over rebalances, of half of the traded value by the total value.
+
+    `looked` counts bars evaluated by a whole step, `halted` those with stale or contradictory data, `refused` by reason those with a
+    refused plan, `kept` by setting those at which a trade was due, or a weight was outside its band, and the step held all the same.
+    `ended` are delisted holdings at their last price, described in `notes`.
+
+    `twr` and `hold_twr` are time-weighted returns of the whole period, not per year. `taxes` are by lot rule `lots`. `harvest` is the
+    rebalancing premium; None if gas consumed everything. `policy` is canonical JSON of the spec. `funding` is the funding that shorts of
+    the holdings would have received, not part of any other figure; None without rates.
     """
 
     symbols: tuple[str, ...]
@@ -222,5 +227,5 @@ class SimulationResult:
 
     @property
     def gas_counted(self) -> bool:
-        """Whether gas had a price at all; where it had none, its sum of zero says nothing."""
+        """True if gas had a price; without one its sum of zero means nothing."""
         return dict(self.parameters).get("gas_wei") != "0"

@@ -1,4 +1,4 @@
-"""What SwapRouter02 does with a multicall, on exact pools: payments, swaps, minimums, events; all or nothing."""
+"""Simulated SwapRouter02: a multicall on exact pools with payments, swaps, minimums and events; all or nothing."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ FAILED_UNITS = 60_000
 
 
 class TransactionReverted(Exception):
-    """The transaction fails; the message says why."""
+    """Raised when the transaction fails, with the reason."""
 
 
 class TicksExhausted(TransactionReverted):
-    """A swap goes beyond the ticks that were read: with more of them it may not revert."""
+    """Raised when a swap goes beyond the ticks that were read: with more of them it may not revert."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouterAddresses:
-    """Who is who: the wallet, the router, and the token that wraps the native coin (empty: nothing is wrapped)."""
+    """Addresses: the wallet, the router, and the wrapped native coin (empty: nothing is wrapped)."""
 
     wallet: str
     router: str
@@ -59,10 +59,10 @@ SIMULATED_ADDRESSES = RouterAddresses(WALLET, ROUTER)
 
 @dataclass(slots=True)
 class TransactionEffects:
-    """What a transaction changes: balances and allowances of the wallet, pools; and what it tells. Nothing of it is applied yet.
+    """Effects of a transaction, not applied yet: balances and allowances of the wallet, pools, and events.
 
-    `native_wei` is the wallet's native coin, its gas left aside; `wrapped` are deposits and withdrawals of the wrapped coin; `met` says
-    how each swap found its pool.
+    `native_wei` is the wallet's native coin, without gas; `wrapped` are deposits and withdrawals of the wrapped coin; `met` has the pool
+    before each swap.
     """
 
     balances: dict[str, int]
@@ -91,8 +91,9 @@ def execute(  # noqa: PLR0913
     value_wei: int = 0,
     native_wei: int = 0,
 ) -> TransactionEffects:
-    """Runs a transaction of the wallet at `now_s`; `allowances` are the router's, by token. Raises Reverted where the contracts would,
-    and where the ticks that were read do not tell what they would do.
+    """Run a transaction of the wallet at `now_s`; `allowances` are the router's, by token.
+
+    Raises TransactionReverted if the contracts would, and TicksExhausted if the ticks that were read do not suffice to decide it.
     """
     done = TransactionEffects(dict(balances), dict(allowances), dict(pools), place, native_wei)
     if (to, data, value_wei) == (place.wallet, "0x", 0):
@@ -152,7 +153,7 @@ def _swap(done: TransactionEffects, call: ExactInputSingle | SwapExactTokens) ->
     swapped = _swapped(pool, token_in, amount_raw)
     if swapped.amount_out_raw < call.min_out_raw:
         raise TransactionReverted("Too little received")
-    if isinstance(pool, V2Pool):  # a pair is paid before it pays, a pool of V3 in its callback
+    if isinstance(pool, V2Pool):  # a pair is paid before it pays, a V3 pool in its callback
         source = _pay(done, token_in, swapped.amount_in_raw, source, pool.address)
         _receive(done, token_out, swapped.amount_out_raw, sink, pool.address)
     else:
@@ -187,7 +188,7 @@ def _swapped(pool: PoolState, token_in: str, amount_raw: int) -> SwapResult:
 
 
 def _pool(pools: Mapping[str, PoolState], call: ExactInputSingle | SwapExactTokens, pair: tuple[str, str]) -> PoolState:
-    """The one pool that the factory knows for this call."""
+    """The pool that the factory has for this call."""
     for pool in pools.values():
         fits = (
             isinstance(pool, V2Pool) if isinstance(call, SwapExactTokens) else isinstance(pool, V3Pool) and pool.fee_pips == call.fee_pips
@@ -204,7 +205,7 @@ def _receive(done: TransactionEffects, token: str, raw: int, sink: LegFunding, p
 
 
 def _pay(done: TransactionEffects, token: str, raw: int, source: LegFunding, pool: str) -> LegFunding:
-    """PeripheryPaymentsExtended.pay: native coin that the router has goes first, whoever should pay. Returns who paid."""
+    """PeripheryPaymentsExtended.pay: the router's native coin is used first. Returns the payer."""
     router = done.place.router
     if token == done.place.coin and 0 < raw <= done.router_wei:
         _wrap(done, raw, LegFunding.ROUTER)
@@ -228,7 +229,7 @@ def _from_wallet(done: TransactionEffects, token: str, raw: int, to: str) -> Non
 
 
 def _wrap(done: TransactionEffects, raw: int, sink: LegFunding = LegFunding.WALLET) -> None:
-    """`sink` says where the leg ends that this is the beginning of: wrapped for a swap, or to be swept to the wallet."""
+    """Wrap the native coin; `sink` is the end of the leg: a swap, or the wallet by a sweep."""
     if raw > done.router_wei:
         raise TransactionReverted("Insufficient ETH")
     coin, router = done.place.coin, done.place.router
@@ -264,7 +265,7 @@ def _unwrap_all(done: TransactionEffects, least_raw: int, recipient: str) -> Non
 
 
 def _unwrap(done: TransactionEffects, holder: str, held: dict[str, int], raw: int) -> None:
-    """WETH9.withdraw of `holder`, whose balances are `held`; who gets the native coin is the caller's to say."""
+    """WETH9.withdraw of `holder`, whose balances are `held`; the caller credits the native coin."""
     coin = done.place.coin
     if held.get(coin, 0) < raw:
         raise TransactionReverted("WETH9: balance")
@@ -290,7 +291,7 @@ def _native_leg(coin: str, token_in: str, token_out: str, raw: int, source: LegF
 
 
 def _gas(done: TransactionEffects, balances: Mapping[str, int], allowances: Mapping[str, int], pools: Mapping[str, PoolState]) -> int:
-    """By the model that plans are made with; a pool writes down once in a transaction that its tick moved."""
+    """Gas by the model of plans; a pool writes an observation once in a transaction that moves its tick."""
     units, written = 0, set[str]()
     for before, one in done.met:
         moves = isinstance(before, V3Pool) and isinstance(one.after, V3Pool) and before.tick != one.after.tick

@@ -1,4 +1,4 @@
-"""What a backtest tries out: the owner's wishes as a step carries them, and how the market is made."""
+"""Backtest settings: the spec (portfolio, policy, limits, strategies), the simulated market, and owner transfers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from agent.model import (
 from agent.model.strategies import CapitalSplit
 from agent.units import BPS, PIPS, Price, Token, Value, ceil_int, floor_int
 
-# --- What the owner puts in and takes out while a simulation runs: how it is written, and what it does to the holdings.
+# --- Deposits and withdrawals during a simulation: notation, and effect on the holdings.
 
 
 IN_NUMERAIRE, PRO_RATA = "numeraire", "pro-rata"
@@ -40,14 +40,14 @@ EARLIEST_S, LATEST_S = 0, 4_102_444_800
 
 @dataclass(frozen=True, slots=True)
 class OwnerTransfer:
-    """A deposit (above zero) or withdrawal at the first bar of that time or later, whole coins of the numeraire."""
+    """A deposit (above zero) or withdrawal at the first bar from that time on, whole coins of the numeraire."""
 
     time_s: int
     amount: Fraction
 
 
 def parse_owner_transfer(text: str) -> OwnerTransfer:
-    """2021-03-01=+1000, or with a time of day; UTC unless a zone is named. Raises ConfigError."""
+    """Parse 2021-03-01=+1000, or with a time of day; UTC unless a zone is named. Raises ConfigError."""
     when, _, amount = text.partition("=")
     try:
         at = datetime.fromisoformat(when.strip())
@@ -62,7 +62,7 @@ def parse_owner_transfer(text: str) -> OwnerTransfer:
 
 
 def transfers_by_bar(flows: Sequence[OwnerTransfer], times_s: Sequence[int]) -> tuple[tuple[int, Fraction], ...]:
-    """(bar, whole coins) in the order of time. Raises ConfigError for one that lies outside of the simulation."""
+    """(bar, whole coins) in the order of time. Raises ConfigError for one outside the simulation."""
     found = []
     for flow in sorted(flows, key=lambda one: one.time_s):
         if not times_s[0] < flow.time_s <= times_s[-1]:
@@ -76,10 +76,10 @@ def transfers_by_bar(flows: Sequence[OwnerTransfer], times_s: Sequence[int]) -> 
 def apply_transfer(
     balances: Mapping[str, int], prices: Mapping[str, Price], value: Value, way: str, money: str, assets: Collection[str]
 ) -> dict[str, int]:
-    """Balances after that value (numeraire base units, with sign) came or went, each rounded against the wallet.
+    """Balances after a transfer of that value (numeraire base units, with sign), each rounded against the wallet.
 
-    In the numeraire `money` comes and goes; what a withdrawal finds too little of it is taken of all else in proportion. Pro rata all
-    `assets` change in proportion to what is held. Raises ConfigError for a withdrawal of all that there is.
+    In the numeraire `money` comes and goes; a withdrawal's shortfall of it is taken from everything else in proportion. Pro rata all
+    `assets` change in proportion to the holdings. Raises ConfigError for a withdrawal of everything.
     """
     found = dict(balances)
     whole = sum((raw * prices[token] for token, raw in balances.items()), Fraction(0))
@@ -127,7 +127,7 @@ PERMISSIVE_LIMITS = Limits(
 
 
 def simulated_address(name: str) -> str:
-    """The same address for the same name; nobody has a key for it."""
+    """A deterministic address for a name; no key for it exists."""
     return to_checksum_address(keccak(text=f"trimtab backtest {name}")[-20:])
 
 
@@ -137,7 +137,7 @@ WALLET = simulated_address("wallet")
 
 @dataclass(frozen=True, slots=True)
 class TaxRule:
-    """Which lots a sale takes, and the most that a year may gain in numeraire base units (None: no limit)."""
+    """Lot rule of sales, and the largest gain of a year in numeraire base units (None: no limit)."""
 
     method: LotMethod = LotMethod.FIFO
     year_limit: Value | None = None
@@ -147,8 +147,8 @@ class TaxRule:
 class BacktestSpec:
     """Portfolio, policy, limits and strategies; `symbols` are tokens of the portfolio with their columns in the table.
 
-    The numeraire need not be in the table: then closes are taken to be in it. Without `gas_priced` nobody said which token the native
-    coin is, and no gas can be paid by its price.
+    The numeraire may be missing in the table: then closes are in it. Without `gas_priced` the native coin is unknown, and gas cannot be
+    paid at its price.
     """
 
     portfolio: Portfolio
@@ -169,15 +169,16 @@ class BacktestSpec:
 
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
-    """How the market is made, and what the wallet begins with. Money in whole coins of the numeraire.
+    """The simulated market, and the initial wallet. Money in whole coins of the numeraire.
 
     Each asset has one pool with the numeraire: `pool` "v2", or "v3" with liquidity over the full range, `depth` on either side, fee
-    `fee_pips`. `gas_wei` is what a unit of gas costs, one number or one for each bar. A swap is mined `latency_bars` later than it was
-    sent. With `looks_at_all` every bar is looked at by a whole step; without, only those where something can be due.
-    From a bar to before another, `silent` are those at which feeds say nothing new, `thin` those at which pools hold that part of `depth`.
-    `flows` are what the owner puts in and takes out, `flows_in` "numeraire" or "pro-rata". While an asset has had no price for so
-    long that a feed would be stale, the step halts as it does live; with `gone` "leave" it goes on without that asset, which stays
-    as it is. `recorded` are pools as they stood on a chain, beside the others or in the place of the one of their pair.
+    `fee_pips`. `gas_wei` is the gas price, one number or one for each bar. A swap is mined `latency_bars` after it was sent. With
+    `looks_at_all` every bar is evaluated by a whole step; without, only those at which a trade can be due.
+
+    From a bar to before another, `silent` are those without new feed answers, `thin` those at which pools have that part of `depth`.
+    `flows` are the owner's transfers, `flows_in` "numeraire" or "pro-rata". While an asset has had no price for so long that a feed would
+    be stale, the step halts as it does live; with `gone` "leave" it continues without that asset, which stays as it is. `recorded` are
+    pools as read from a chain, beside the others or in place of the one of their pair.
     """
 
     depth: Fraction
@@ -196,7 +197,7 @@ class SimulationSettings:
     recorded: tuple[V3Pool, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ConfigError naming what cannot be."""
+        """Raise ConfigError naming an invalid setting."""
         if self.pool not in ("v2", "v3"):
             raise ConfigError(f"--pool: {self.pool!r}", "choose v2 or v3")
         if not 0 <= self.fee_pips < PIPS // 2:
@@ -226,10 +227,10 @@ def make_spec(  # noqa: PLR0913
     decimals: Mapping[str, int] | None = None,
     pairs: Sequence[tuple[str, str]] = (),
 ) -> BacktestSpec:
-    """A portfolio without any config: `targets` in bps by symbol, with open limits unless others are named, prices from simulated feeds.
+    """Build a spec without a config: `targets` in bps by symbol, with open limits by default, prices from simulated feeds.
 
-    `native` is the symbol whose price pays the gas (the numeraire where it is empty). A numeraire without a target is a hub. Tokens have
-    18 decimals unless `decimals` says otherwise; of each of `pairs` the first has the lower address, as in a pool.
+    `native` is the symbol whose price pays the gas (default the numeraire). A numeraire without a target is a hub. Tokens have 18 decimals
+    unless `decimals` says otherwise; of each of `pairs` the first has the lower address, as in a pool.
     """
     if sum(targets.values()) != BPS:
         whole = sum(targets.values())
@@ -259,7 +260,7 @@ def make_spec(  # noqa: PLR0913
 
 
 def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Made up from the names, and dealt out anew in rising order where pools need one."""
+    """Addresses derived from the names, reassigned in rising order where pools need one."""
     found = {symbol: simulated_address(f"token {symbol}") for symbol in symbols}
     try:
         order = tuple(TopologicalSorter({symbol: [low for low, high in pairs if high == symbol] for symbol in symbols}).static_order())
@@ -269,7 +270,7 @@ def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict
 
 
 def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
-    """The same with what a simulation puts in the place of the chain: feeds of its own, its router, wrapped for native coin.
+    """The spec with simulated replacements of the chain: feeds, router, and the wrapped token for native coin.
 
     Raises ConfigError for what is not simulated: liquidity.
     """
@@ -286,7 +287,7 @@ def simulated_spec(wanted: BacktestSpec) -> BacktestSpec:
         portfolio=_replaced(portfolio, assets),
         policy=wanted.policy,
         reference=ReferenceConfig((PriceSource.FEED,), wanted.reference.twap_window_s, wanted.reference.feed_max_age_s, ages),
-        limits=replace(wanted.limits, native_top_up_wei=None),  # native coin lies beside the portfolio, and is enough
+        limits=replace(wanted.limits, native_top_up_wei=None),  # native coin is held beside the portfolio, and suffices
         execution=ExecutionConfig(
             ROUTER_KIND, ROUTER, wanted.execution.deadline_s, wanted.execution.expire_blocks, (ROUTER,), pace=wanted.execution.pace
         ),

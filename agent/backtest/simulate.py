@@ -1,4 +1,4 @@
-"""Runs the engine's step over every bar of a price table, and tells what came of it."""
+"""Run the engine's step over every bar of a price table, and collect the result."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ from agent.store import Store
 from agent.units import BPS, Token, Value, decimal_text, price_text, value_text
 from agent.venues.composer import RouterComposer
 
-# --- Puts a simulated step together: the engine, its journal and its booking are those of a live one.
+# --- Simulated steps: the engine, its journal and its booking are those of a live one.
 
 
 RAM_DISK = Path("/dev/shm")  # noqa: S108  a folder in memory, where the system has one; the store's file in it is the owner's alone
@@ -86,7 +86,7 @@ RAM_DISK = Path("/dev/shm")  # noqa: S108  a folder in memory, where the system 
 
 @dataclass(frozen=True, slots=True)
 class SimulationContext:
-    """What looking and acting needs, over a world instead of a chain."""
+    """Readers and actors over a simulated world instead of a chain."""
 
     world: SimulatedWorld
     store: Store
@@ -94,24 +94,24 @@ class SimulationContext:
     actors: StepActors
 
     def step(self) -> StepOutcome:
-        """One step at the world's bar. Raises EndOfTable when it waits beyond the last."""
+        """Run one step at the world's bar. Raises EndOfPrices when it waits beyond the last."""
         return run_step(self.readers, AgentCycle(), self.store, self.actors)
 
 
 @contextmanager
 def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
-    """A desk with a store of its own, which is gone afterwards. The world stands at a bar."""
+    """Open a context with its own store, deleted afterwards. The world is at a bar."""
     with TemporaryDirectory(dir=RAM_DISK if RAM_DISK.is_dir() else None) as folder:
         store = open_memory_store(Path(folder), CHAIN_ID, WALLET, world.wanted.portfolio.wrapped_native, _needs_price_history(world.wanted))
         try:
-            store.record_prior_day((), 0)  # a wallet that was never used
+            store.record_prior_day((), 0)  # an unused wallet
             yield _build_context(world, store)
         finally:
             store.close()
 
 
 def _needs_price_history(wanted: BacktestSpec) -> bool:
-    """Whether anything in this policy asks for recorded prices."""
+    """True if a trigger or allocator of this policy needs recorded prices."""
     chosen = wanted.portfolio.weights is not None or any(one.allocator for one in (wanted.split.strategies if wanted.split else ()))
     return chosen or required_history_s(wanted.portfolio, wanted.policy, wanted.split) > 0
 
@@ -124,7 +124,7 @@ def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
     taxes = TaxLotLedger(store, wanted.portfolio, wanted.tax)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
-        if world.flowed and any(flow.is_open for flow in history.flows):  # the owner says at once what he did
+        if world.flowed and any(flow.is_open for flow in history.flows):  # the owner's transfers are classified at once
             store.classify_transfer(None, None, snapshot.now_s)
             history = store.history(snapshot.head.timestamp_s)
         bare = StepInput(snapshot, wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, execution, history, split=wanted.split)
@@ -149,7 +149,7 @@ def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
     return SimulationContext(world, store, readers, StepActors(executor, RouterComposer(chain, WALLET, world), lambda _: True))
 
 
-# --- Which bars need no look: those at which a whole step would surely hold, told from prices and times alone.
+# --- Skipping of quiet bars: those at which a whole step would surely hold, by prices and times alone.
 
 
 BAND_MARGIN = 1e-6
@@ -158,11 +158,11 @@ AT_ONCE = 0
 
 
 class DueBarFinder:
-    """Finds the next bar at which something may be due, for policies of bands or of one schedule alone; of any other: every bar.
+    """Finds the next bar at which a trade may be due, for policies of bands or of one schedule alone; for any other: every bar.
 
-    Under bands a bar is quiet where every weight is inside its band by more than SURE, under a schedule while no review is due: there
-    `decide` holds, and nothing that it remembers changes. While a price is stale it halts; the first bar of those is looked at, all of
-    them where it goes on without it. Prices of a bar are compared with the holdings of now, so that no later bar counts.
+    Under bands a bar is quiet while every weight is inside its band by more than SURE, under a schedule while no review is due: there
+    `decide` holds, and its stored state does not change. While a price is stale it halts; the first of those bars is evaluated, all of them
+    if it continues without the asset. Prices of a bar are compared with the present holdings, so no later bar counts.
     """
 
     def __init__(self, world: SimulatedWorld) -> None:
@@ -182,7 +182,7 @@ class DueBarFinder:
         self._stale: NDArray[np.bool_] = np.logical_or.reduce(world.stale[:, used], axis=1)
 
     def looked(self, outcome: StepOutcome | None) -> None:
-        """Remembers when the schedule is due next, by the last look; at once where its review is not done."""
+        """Record the schedule's next due time by the last cycle; at once if its review is not done."""
         if outcome is None or outcome.kind is OutcomeKind.HALT:
             return
         waits = isinstance(outcome.decision, Hold) and outcome.decision.kept_by == ""
@@ -190,7 +190,7 @@ class DueBarFinder:
         self._due_s = outcome.decided.next_s or AT_ONCE if done else AT_ONCE
 
     def next_bar(self, after: int) -> int:
-        """The first bar later than `after` that has to be looked at; the number of bars when there is none."""
+        """The first bar after `after` to evaluate; the number of bars if there is none."""
         bars = self._world.table.bars
         if not self._fits or after + 1 >= bars:
             return after + 1
@@ -204,11 +204,11 @@ class DueBarFinder:
         return bars
 
     def halted(self, start: int, end: int) -> int:
-        """How many of the bars from `start` to before `end`, none of them looked at, have a price that is stale."""
+        """Number of bars from `start` to before `end`, none of them evaluated, with a stale price."""
         return int(self._stale[start:end].sum()) if self._fits and not self._leaves else 0
 
     def count_waiting(self, start: int, end: int) -> int:
-        """At how many of those a weight is outside its band while the schedule is not due; none where there is no band."""
+        """Number of those with a weight outside its band while the schedule is not due; zero without a band."""
         if not self._fits or not isinstance(self._world.wanted.policy.trigger, HybridTrigger) or end <= start:
             return 0
         return int((self._outside(start, end, 0) & ~self._stale[start:end]).sum())
@@ -221,7 +221,7 @@ class DueBarFinder:
         return found
 
     def _outside(self, start: int, end: int, margin: float) -> NDArray[np.bool_]:
-        """Whether any weight is beyond its band, or closer to an edge than `margin`."""
+        """Mask of bars with a weight beyond its band, or closer to an edge than `margin`."""
         portfolio, balances = self._world.wanted.portfolio, self._world.wallet.balances
         held = np.array([balances[a.token.address] / 10.0**a.token.decimals for a in portfolio.assets])
         values = held * self._prices[start:end]
@@ -231,9 +231,7 @@ class DueBarFinder:
 
 
 def _may_skip_bars(world: SimulatedWorld) -> bool:
-    """Whether bands around fixed targets, or one schedule without jitter, are all that can make this policy act, and nothing else is
-    remembered between looks.
-    """
+    """True if only bands around fixed targets, or one schedule without jitter, can make this policy act, with no other state."""
     wanted = world.wanted
     portfolio, limits, trigger = wanted.portfolio, wanted.limits, wanted.policy.trigger
     known = isinstance(trigger, Threshold) or (isinstance(trigger, Every | Cron | HybridTrigger) and wanted.policy.jitter_bps == 0)
@@ -246,7 +244,7 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
     return plain and fixed and whole and not pegged
 
 
-# --- Holdings whose prices ended before the simulation did: how much of each, and what of the final value rests on a price that old.
+# --- Delisted holdings: amounts, and the part of the final value that depends on old prices.
 
 
 SHOWN = 2
@@ -254,7 +252,7 @@ SHOWN = 2
 
 
 def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[DelistedHolding, ...]:
-    """Those whose last price is too old for a step to go by at the world's bar, which is its last."""
+    """Holdings whose last price is too old for a step at the world's last bar."""
     found = []
     for token in world.tokens:
         column, raw = world.columns.get(token.address), world.wallet.balances.get(token.address, 0)
@@ -269,7 +267,7 @@ def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[Delist
 
 
 def format_delisted(one: DelistedHolding, money: str, decimals: int) -> str:
-    """In a sentence."""
+    """Describe the holding in a sentence."""
     day = datetime.fromtimestamp(one.time_s, UTC).strftime("%Y-%m-%d %H:%M")
     share = "" if one.share is None else f", {float(100 * one.share):.2f} % of the final value"
     return (
@@ -278,11 +276,11 @@ def format_delisted(one: DelistedHolding, money: str, decimals: int) -> str:
     )
 
 
-# --- Puts the holdings of a finished simulation beside funding rates: the carry of each symbol, and what is missing, in words.
+# --- Funding of a finished simulation: the carry of each symbol, and notes on missing data.
 
 
 def funding_of_holdings(world: SimulatedWorld, series: Sequence[FundingRateSeries]) -> tuple[FundingSummary, tuple[str, ...]]:
-    """The carry of each series, in its order, and notes; what the simulation's portfolio lacks counts zero."""
+    """Carry of each series, in its order, and notes; symbols that the portfolio lacks count zero."""
     tokens, bars_s = {token.symbol: token for token in world.tokens}, world.table.times_s
     told_from = np.array([one.bar for one in world.told])
     carries, notes = [], []
@@ -302,7 +300,7 @@ def funding_of_holdings(world: SimulatedWorld, series: Sequence[FundingRateSerie
 
 
 def _held_value(world: SimulatedWorld, token: Token | None, told_from: NDArray[np.int64], bar: int) -> Value:
-    """What was held of it after that bar, at the bar's price."""
+    """Value of its holding after that bar, at the bar's price."""
     if token is None:
         return Fraction(0)
     newest = int(np.searchsorted(told_from, bar, side="right")) - 1
@@ -310,7 +308,7 @@ def _held_value(world: SimulatedWorld, token: Token | None, told_from: NDArray[n
 
 
 def _count_missing_prices(world: SimulatedWorld, series: FundingRateSeries) -> int:
-    """At how many times of the series an older price stood in."""
+    """Number of times of the series for which an older price was used."""
     if series.symbol not in world.table.symbols:
         return 0
     bars = np.searchsorted(world.table.times_s, series.times_s[rates_within(series, world.table.times_s)], side="right") - 1
@@ -331,10 +329,10 @@ def simulate(
     progress: Progress | None = None,
     funding: Sequence[FundingRateSeries] = (),
 ) -> SimulationResult:
-    """The whole of it. The wallet begins at its targets, at the first bar at which each of its symbols has a price.
+    """Run a whole simulation. The wallet begins at its targets, at the first bar at which each of its symbols has a price.
 
-    `funding` changes nothing that is done; what shorts of the holdings would have got by it is told beside the rest.
-    Raises ConfigError for symbols that the table lacks, and whatever a step raises that is no refusal and no network.
+    `funding` changes no trade; the funding that shorts of the holdings would have received is part of the result. Raises ConfigError for
+    symbols that the table lacks, and errors of a step other than refusals and network errors.
     """
     with open_run(wanted, table, settings) as going:
         require_prices(funding, table.symbols, going.world.table.times_s)
@@ -349,7 +347,7 @@ def simulate(
 
 
 class SimulationRun:
-    """A simulation under way: each `next` goes on to the next bar that has to be looked at. A context that closes its store."""
+    """A simulation in progress: each `next` advances to the next bar to evaluate. A context manager that closes its store."""
 
     def __init__(self, wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings) -> None:
         self.world = _world(wanted, table, settings)
@@ -370,7 +368,7 @@ class SimulationRun:
         self._context.__exit__(None, None, None)
 
     def next(self) -> bool:
-        """Looks at the next bar; False once there is none."""
+        """Evaluate the next bar; False once there is none."""
         world, every = self.world, self.world.settings.looks_at_all
         begun = self._looked > 0
         bar = world.bar if not begun else world.bar + 1 if every else min(self._quiet.next_bar(world.bar), world.next_transfer_bar())
@@ -413,7 +411,7 @@ class SimulationRun:
                 _count(self._kept, kept_by)
 
     def result(self) -> SimulationResult:
-        """What was found so far, up to the last bar of the table."""
+        """Result so far, up to the last bar of the table."""
         world, wanted, money = self.world, self.world.wanted, self.world.money
         if world.bar < world.table.bars - 1:
             world.advance_to(world.table.bars - 1)
@@ -470,12 +468,12 @@ class SimulationRun:
 
 
 def open_run(wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings) -> SimulationRun:
-    """A simulation to be gone through bar by bar."""
+    """Open a simulation to run bar by bar."""
     return SimulationRun(wanted, table, settings)
 
 
 def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]:
-    """How the market was made, in words that fit a page; long series by their hash."""
+    """Market parameters as short texts; long series by their hash."""
     found = []
     for one in fields(settings):
         value = getattr(settings, one.name)
@@ -485,7 +483,7 @@ def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]
 
 
 def spec_digest(wanted: BacktestSpec, settings: SimulationSettings) -> str:
-    """SHA-256 of what is tried out and how the market is made, but for `looks_at_all`, which changes nothing."""
+    """SHA-256 of spec and market, without `looks_at_all`, which does not change the result."""
     parts = (wanted.portfolio, wanted.policy, wanted.reference, wanted.limits, wanted.execution, wanted.split)
     texts = [codec.dumps(part) for part in parts if part is not None]
     texts += [repr(wanted.tax), *(f"{name}={text}" for name, text in parameter_texts(settings) if name != "looks_at_all")]
@@ -514,7 +512,7 @@ def _count(found: dict[str, int], why: str, times: int = 1) -> None:
 
 
 def _rebalances(world: SimulatedWorld, fills: list[Fill]) -> tuple[RebalanceRecord, ...]:
-    """Swaps with the gas of the approvals before them."""
+    """Swaps, each with the gas of the approvals before it."""
     found, gas = [], Fraction(0)
     for fill in fills:
         gas += fill.gas

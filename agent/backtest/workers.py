@@ -1,4 +1,4 @@
-"""Does work in chunks by processes of this machine."""
+"""Run work in chunks on processes of this machine."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ _job: ChunkWorker[Any, Any] | None = None
 
 
 class ChunkWorker(Protocol[C_contra, R_co]):
-    """Work of which each chunk can be done by itself, in another process too."""
+    """Work whose chunks can run independently, in other processes too."""
 
     def do(self, chunk: C_contra, /) -> R_co:
-        """What comes of a chunk."""
+        """Result of a chunk."""
 
 
 def run_in_processes(job: ChunkWorker[C, R], chunks: Sequence[C], processes: int, lost: str) -> Iterator[tuple[C, R]]:
-    """The chunks with what came of them, in the order in which they are done, by so many processes. Raises what a chunk raises;
-    Retryable saying `lost` for a process that died.
+    """Yield the chunks with their results, in order of completion, from that many processes.
+
+    Raises the errors of a chunk; Retryable saying `lost` for a process that died.
     """
-    # Fresh processes: this one has threads and open databases, which a copy of it would share.
+    # Fresh processes: a fork would share this one's threads and open databases.
     with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (job,)) as pool:
         waiting: dict[Future[R], C] = {}
         rest = iter(chunks)
@@ -57,7 +58,7 @@ def run_in_processes(job: ChunkWorker[C, R], chunks: Sequence[C], processes: int
 
 @contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """Processes that are begun inside never hear Ctrl-C, which a terminal sends to them too: who began them ends them."""
+    """Block Ctrl-C in processes started inside, which a terminal signals too: their parent ends them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -69,7 +70,7 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def _begin(job: ChunkWorker[Any, Any]) -> None:
-    """In a new process: the job, and a watch that ends it with whoever began it, who may be killed and unable to."""
+    """Set up a new process: the job, and a watch that ends it with its parent, which may be killed."""
     global _job  # noqa: PLW0603  what a process of a pool knows is its own, and set once
     _job = job
     signal.signal(signal.SIGTERM, lambda _signal, _frame: _leave())
@@ -84,7 +85,7 @@ def _end_with(sentinel: int) -> None:
 
 
 def _leave() -> None:
-    """Now and quietly, but for temporary folders."""
+    """Exit at once and silently, after removing temporary folders."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     atexit._run_exitfuncs()
     os._exit(1)

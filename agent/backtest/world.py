@@ -1,4 +1,4 @@
-"""The simulated world at one bar: time, recorded prices, pools around them, and what the wallet has. It knows no later bar."""
+"""The simulated world at one bar: time, recorded prices, pools, wallet, reader and chain. It knows no later bar."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ FIRST_BLOCK = 1_000
 
 
 class EndOfPrices(Exception):
-    """There is no later bar."""
+    """Raised when there is no later bar."""
 
 
 @dataclass(slots=True)
 class SimulatedWallet:
-    """What the wallet has and allows, base units by token."""
+    """Balances and allowances of the wallet, base units by token."""
 
     balances: dict[str, int]
     allowances: dict[str, int]
@@ -69,7 +69,7 @@ class SimulatedWallet:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """What one transaction cost, values in numeraire base units at the prices of its block; `turnover` is half of all that moved."""
+    """Cost of one transaction, values in numeraire base units at the prices of its block; `turnover` is half of the traded value."""
 
     bar: int
     swap: bool
@@ -82,7 +82,7 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class HoldingsRecord:
-    """What there is from the end of a bar on: balances, those of holding, and what gas has cost so far (numeraire base units)."""
+    """Holdings from the end of a bar on: balances, those of holding, and gas paid so far (numeraire base units)."""
 
     bar: int
     balances: dict[str, int]
@@ -92,7 +92,7 @@ class HoldingsRecord:
 
 @dataclass(slots=True)
 class SimulatedWorld:
-    """ports.Clock over a table: sleeping goes on to the next bar. Raises EndOfTable after the last."""
+    """ports.Clock over a table: sleeping advances to the next bar. Raises EndOfPrices after the last."""
 
     wanted: BacktestSpec
     table: PriceTable
@@ -117,7 +117,7 @@ class SimulatedWorld:
     stale: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Columns by token; what stands in for missing prices: of each symbol the newest before; `stale` where that is too old to count."""
+        """Derive columns by token, forward-filled prices, and `stale` for prices too old to count."""
         self.columns = columns_by_token(self.wanted, self.table)
         self.closes = forward_fill(self.table.closes)
         rows = np.where(np.isnan(self.table.closes), 0, np.arange(self.table.bars)[:, None])
@@ -146,7 +146,7 @@ class SimulatedWorld:
 
     @property
     def gone(self) -> frozenset[str]:
-        """Tokens that the step goes on without at this bar, since they have had no price for too long; never the numeraire."""
+        """Tokens excluded at this bar, since they have had no price for too long; never the numeraire."""
         if self.settings.gone != LEAVE:
             return frozenset()
         stale = self.stale[self.bar]
@@ -154,16 +154,16 @@ class SimulatedWorld:
 
     @property
     def gas_wei(self) -> int:
-        """What a unit of gas costs at this bar."""
+        """Gas price at this bar."""
         gas: int | Sequence[int] = self.settings.gas_wei
         return gas if isinstance(gas, int) else gas[self.bar]
 
     def now_s(self) -> int:
-        """See ports.Clock: the bar's time, of all its blocks: were they later, each schedule would come due a bar later every time."""
+        """See ports.Clock: the bar's time for all its blocks; later times would delay each schedule by a bar every time."""
         return self.bar_s
 
     def sleep(self, seconds: float) -> None:
-        """See ports.Clock: whoever waits, waits for the next bar."""
+        """See ports.Clock: every wait lasts until the next bar."""
         self.advance_to(self.bar + 1)
 
     def head(self) -> Head:
@@ -171,7 +171,7 @@ class SimulatedWorld:
         return Head(CHAIN_ID, self.block, block_hash(self.block), self.now_s(), self.gas_wei)
 
     def advance_to(self, bar: int) -> None:
-        """Time passes to that bar: prices of then, pools traded to them, and nothing left of what this wallet did to them."""
+        """Advance time to that bar: its prices, pools traded to them, and no effects of this wallet left."""
         if bar >= self.table.bars:
             raise EndOfPrices
         self.tell()
@@ -182,22 +182,22 @@ class SimulatedWorld:
         self._pay_in_and_out()
 
     def tell(self) -> None:
-        """Keeps what there is at the end of this bar, where it differs from what there was."""
+        """Record the holdings at the end of this bar, if they changed."""
         now = HoldingsRecord(self.bar, self.wallet.balances, self.hold, self.gas_paid)
         last = self.told[-1] if self.told else None
         if self.wallet.balances and (last is None or (last.balances, last.hold, last.gas) != (now.balances, now.hold, now.gas)):
             self.told.append(replace(now, balances=dict(now.balances), hold=dict(now.hold)))
 
     def next_transfer_bar(self) -> int:
-        """The bar at which the owner next puts something in or takes something out; the number of bars when he does not."""
+        """Bar of the owner's next transfer; the number of bars if there is none."""
         return self.flows[0][0] if self.flows else self.table.bars
 
     def begin_block(self) -> None:
-        """A block of its own for a transaction."""
+        """Begin a block for a transaction."""
         self.block += 1
 
     def quoted(self, token: str, bar: int) -> Fraction:
-        """The recorded close of a token in the unit of the table; 1 for what is not in it, which is the numeraire alone."""
+        """Recorded close of a token in the unit of the table; 1 for the numeraire if it is not in the table."""
         column = self.columns.get(token)
         return Fraction(1) if column is None else Fraction(str(float(self.closes[bar, column])))
 
@@ -207,11 +207,11 @@ class SimulatedWorld:
         return quoted / unit * Fraction(10) ** (self.money.decimals - token.decimals)
 
     def value(self, balances: dict[str, int]) -> Fraction:
-        """Worth of balances in numeraire base units, at this bar's prices."""
+        """Value of balances in numeraire base units, at this bar's prices."""
         return sum((raw * self.prices[token] for token, raw in balances.items()), Fraction(0))
 
     def _pay_in_and_out(self) -> None:
-        """What is due at this bar, to the wallet and to what is merely held."""
+        """Apply the transfers due at this bar, to the wallet and to the held portfolio."""
         while self.flows and self.flows[0][0] <= self.bar:
             amount, self.flows = self.flows[0][1], self.flows[1:]
             value, before = amount * 10**self.money.decimals, self.value(self.wallet.balances)
@@ -231,7 +231,7 @@ class SimulatedWorld:
         feeds = []
         for token in self.tokens:
             column = self.columns.get(token.address)
-            left = token.address in gone  # nobody asks what it is worth: its last price stands
+            left = token.address in gone  # its value is not used: its last price stays
             at = self.bar if column is None or left else int(self.newest[self.bar, column])
             at_s, name = int(self.table.times_s[at]), portfolio.feed(token.address)
             self.prices[token.address] = self.price(token, self.bar)
@@ -263,9 +263,9 @@ def block_hash(number: int) -> str:
 
 
 def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
-    """What the wallet begins with: the settings' value at this bar's prices, spread over the targets and rounded down, and reserves.
+    """Initial wallet: the settings' value at this bar's prices, spread over the targets and rounded down, and reserves.
 
-    What waits for an entry order begins as numeraire, where that is an asset. Where strategies say their weights, those count.
+    The share of an asset that waits for an entry order begins as numeraire, if that is an asset. Weights of strategies replace targets.
     """
     portfolio, settings, money = world.wanted.portfolio, world.settings, world.money.address
     whole = settings.start_value * 10**portfolio.numeraire.decimals
@@ -290,11 +290,11 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
 
 
 def _strategy_target_bps(one: Strategy, token: str) -> Fraction:
-    """What a strategy wants of a token, bps of the whole."""
+    """Weight of a token in a strategy, bps of the whole."""
     return Fraction(one.share_bps * dict(one.weights_bps).get(token, 0), BPS)
 
 
-# --- Reads a simulated world as a chain is read: one bar is one Snapshot.
+# --- Reader of a simulated world: one bar is one Snapshot.
 
 
 OPERATORS = ("simulated",)
@@ -330,13 +330,13 @@ class ReplayReader:
         )
 
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
-        """See ports.Reader: there is no more to read."""
+        """See ports.Reader: there are no more ticks."""
         return snapshot
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
-        """See ports.Reader: the blocks just before lie within the same bar, so that prices of theirs are those of the bar.
+        """See ports.Reader: the blocks just before are in the same bar and have its prices.
 
-        A feed's round is as old as in the bar, and at most as young as the block: one dated after its block would count for nothing.
+        A feed's round is as old as in the bar, and no younger than the block: one dated after its block would not count.
         """
         world = self._world
         heads = (
@@ -348,7 +348,7 @@ class ReplayReader:
 
 
 class SimulatedEvidence:
-    """ports.EvidenceSource of a world without an owner: nothing is paused, all code is pinned, every token moves as told.
+    """ports.EvidenceSource of a world without an owner: nothing is paused, all code is pinned, every token transfers the exact amount.
 
     Second quotes are the pools' own, leg after leg.
     """
@@ -388,15 +388,15 @@ def _by(feed: FeedRound, at_s: int) -> FeedRound:
 
 
 def code_hash(address: str) -> str:
-    """What stands for the code at an address; it never changes."""
+    """Stand-in for the code hash of an address; it never changes."""
     return "0x" + hashlib.sha256(address.encode()).hexdigest()
 
 
-# --- A signer without a key: what the real table of rules lets pass gets a name, and no chain would take it for signed.
+# --- A signer without a key: transactions that pass the real signing rules get a hash; no chain would accept them.
 
 
 class NullSigner:
-    """ports.Signer: the bytes are the transaction's fields as JSON, the hash theirs; the same for the same transaction."""
+    """ports.Signer without a key: the bytes are the transaction's fields as JSON, the hash theirs; deterministic."""
 
     def __init__(self, rules: SigningRules, nonces: Callable[[], SignableNonces]) -> None:
         self._rules, self._nonces = rules, nonces
@@ -414,11 +414,11 @@ class NullSigner:
 
 
 def decode_unsigned(signed: SignedTx) -> UnsignedTx:
-    """The fields of what such a signer made. Raises ConfigError for anything else."""
+    """Fields of a transaction that NullSigner signed. Raises ConfigError for anything else."""
     return codec.loads(UnsignedTx, signed.raw.decode(errors="replace"))
 
 
-# --- The simulated chain that transactions go to: a sender, and what each one did.
+# --- The simulated chain: a sender, and the effects of each transaction.
 
 
 class SimulatedChain:
@@ -465,7 +465,7 @@ class SimulatedChain:
         return TransactionStatus("pending" if any(waits == tx_hash for _, waits, _ in self._world.pending) else "unknown", None)
 
     def _mine(self) -> None:
-        """What is due at this bar is put into a block, each into one of its own."""
+        """Mine the transactions due at this bar, each in a block of its own."""
         world = self._world
         while world.pending and world.pending[0][0] <= world.bar:
             _, tx_hash, tx = world.pending.pop(0)

@@ -1,1 +1,1 @@
-"""The compiled kernel and sweeps over it."""
+"""The compiled kernel, and parameter sweeps over it."""

@@ -1,8 +1,7 @@
-"""One run of fixed weights over a price table, as machine code: everything that numba compiles is in this file.
+"""The kernel: one run of fixed weights over a price table, as machine code. Everything that numba compiles is in this file.
 
-The rules are those of agent/policy (drift, bands, schedules, goal) in floating point;
-agent/backtest/kernel/sweep.py says them in words. A file of its own, since numba's cache knows a function by its file, and since
-importing it takes a second.
+The rules are those of agent/policy (drift, bands, schedules, goal) in floating point; agent/backtest/kernel/sweep.py describes them. A
+separate file, since numba's cache identifies a function by its file, and importing it takes a second.
 """
 
 from __future__ import annotations
@@ -28,20 +27,19 @@ BLOCK = 256
 
 
 def _compiled(function: Any) -> Any:
-    """Compiled at the first call, and kept on disk where there is a place to keep it."""
+    """Compile at the first call, and cache on disk if possible."""
     try:
         return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder that could be written
+    except RuntimeError:  # no writable folder
         return njit(nogil=True)(function)
 
 
 @_compiled
 def set_bands(targets: Floats, absolute: float, relative: float, open_: Any, wanted: Floats, bands: Floats) -> bool:
-    """Targets of the assets that trade, scaled to one, into `wanted`; False where none of them has any.
+    """Write the scaled targets of the tradable assets into `wanted`; False if none of them has a target.
 
-    `bands` gets the edges of the bands, which what does not trade never leaves, and those of the intervals that a rebalance to the
-    bands may end in: the band, less what the others cannot make up for. Of two widths the narrower counts; NaN is no width
-    (agent/policy/drift.py).
+    `bands` gets the edges of the bands, 0 and 1 for assets that do not trade, and those of the intervals in which a rebalance to the bands
+    may end: the band, less what the others cannot make up for. Of two widths the narrower counts; NaN is no width (agent/policy/drift.py).
     """
     whole = 0.0
     for i in range(len(targets)):
@@ -69,10 +67,10 @@ def set_bands(targets: Floats, absolute: float, relative: float, open_: Any, wan
 
 @_compiled
 def destination_shares(destination: int, shares: Floats, wanted: Floats, bands: Floats, land: Floats) -> float:
-    """Shares to end at, into `land`; the largest correction that the goal asks for, as a share (agent/policy/drift.py).
+    """Write the shares to end at into `land`; return the largest correction for the goal, as a share (agent/policy/drift.py).
 
-    Target and halfway are points. To the bands each share goes to the nearest of its interval, which leaves too much or too little in
-    all; that is spread in proportion to the room that each still has in its interval, so that no more is moved than must be.
+    Target and halfway are points. For the bands each share goes to the nearest edge of its interval, which leaves a total above or below
+    one; the difference is spread in proportion to the room that each still has in its interval, so that turnover is least.
     """
     least, most = bands[2], bands[3]
     largest, left, room = 0.0, 1.0, 0.0
@@ -95,11 +93,11 @@ def destination_shares(destination: int, shares: Floats, wanted: Floats, bands: 
 
 @_compiled
 def value_after_costs(values: Floats, land: Floats, fee: Floats, shallow: Floats, total: float) -> float:
-    """What of `total` is left once every asset stands at its share `land` of just that, after costs.
+    """Value left of `total` once every asset is at its share `land` of that value, after costs.
 
-    Selling x into a pool of depth D brings n / (1 + n / D) with n = x (1 - fee), as UniswapV2Library.getAmountOut; `shallow` is 1 / D,
-    zero where size does not matter. What sales bring less what purchases take is concave and falls in what is left, so that Newton's
-    steps from above never pass the root.
+    Selling x into a pool of depth D brings n / (1 + n / D) with n = x (1 - fee), as UniswapV2Library.getAmountOut; `shallow` is 1 / D, zero
+    if size does not matter. Proceeds of sales less cost of purchases is concave and falls in the value left, so that Newton's steps from
+    above never pass the root.
     """
     left, costly = total, False
     for i in range(len(values)):
@@ -139,7 +137,7 @@ def _portfolio_value(units: Floats, prices: Floats, t: int) -> float:
 
 @_compiled
 def _is_outside_band(units: Floats, prices: Floats, t: int, bands: Floats) -> bool:
-    """Whether any share is strictly beyond its band at bar `t`."""
+    """True if any share is strictly beyond its band at bar `t`."""
     total, found = _portfolio_value(units, prices, t), False
     for i in range(len(units)):
         value = units[i] * prices[i, t]
@@ -149,10 +147,10 @@ def _is_outside_band(units: Floats, prices: Floats, t: int, bands: Floats) -> bo
 
 @_compiled
 def first_bar_outside_band(units: Floats, prices: Floats, start: int, end: int, bands: Floats, whole: Floats) -> int:
-    """The first bar from `start` on that `_beyond` is true of, `end` where there is none before.
+    """The first bar from `start` at which `_is_outside_band` is true, `end` if there is none before.
 
-    Holdings stand still between two trades, so that blocks of bars are looked at side by side, asset after asset; blocks grow, since
-    much is looked at in vain where bands are left often. `whole` is room for the totals of one block.
+    Holdings are constant between two trades, so blocks of bars are checked side by side, asset after asset; blocks grow, since a large
+    block is wasted if bands are left often. `whole` is room for the totals of one block.
     """
     size = 16
     while start < end:
@@ -200,11 +198,11 @@ def run(  # noqa: C901, PLR0913, PLR0915
     traded_at: NDArray[np.bool_],
     held_at: Floats,
 ) -> None:
-    """One setting over all bars; results into `found`, the value at each bar of `marks` (rising) into `values_at`.
+    """Run one setting over all bars; results go into `found`, the value at each bar of `marks` (rising) into `values_at`.
 
-    `traded` are prices by asset and bar, zero where an asset does not trade; `shown` the newest known ones, which everything counts
-    at. `breaks` are the bars that are not SAME, and the end. Where they are as long as the table, `traded_at` gets the bars that traded
-    and `held_at` what was held after the first buys and after each of them. A width of NaN is none, and so is an `every_s` of zero.
+    `traded` are prices by asset and bar, zero while an asset does not trade; `shown` the newest known ones, used for every value. `breaks`
+    are the bars that are not SAME, and the end. If they are as long as the table, `traded_at` gets the bars that traded and `held_at` the
+    holdings after the first buys and after each of them. A width of NaN is none, and so is an `every_s` of zero.
     """
     count, bars = traded.shape
     units, first, values, shares = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count)

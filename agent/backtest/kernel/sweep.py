@@ -1,4 +1,4 @@
-"""Prices as the fast kernel takes them: checked, with what is missing decided bar by bar from the past alone, and said."""
+"""Sweeps of the fast kernel: prices and settings in its form, runs of thousands of settings on all cores."""
 
 from __future__ import annotations
 
@@ -30,11 +30,10 @@ FEWEST_BARS = 2
 class KernelPrices:
     """A price table, ready to run: a row of prices in one numeraire for each asset, with a column for each bar.
 
-    `traded` is zero where an asset has no price, `shown` the newest price so far (zero before the first). `state` says which bars
-    trade, and `breaks` are those where that changes, and the end. An asset counts from its first price on. While one that had a
-    price has none, nothing trades at all, as the live agent does nothing while it does not know what it holds; after `patience_bars`
-    of that the others trade on without it, their targets scaled to one, and it counts at its newest price until it has one again.
-    None waits without end. `notes` say what was missing.
+    `traded` is zero while an asset has no price, `shown` the newest price so far (zero before the first). `state` marks bars that trade,
+    and `breaks` are those where that changes, and the end. An asset counts from its first price on. While one that had a price has none,
+    nothing trades at all, as the live agent halts on unknown prices; after `patience_bars` of that the others trade on without it, their
+    targets scaled to one, and it counts at its newest price until it has one again. `notes` describe missing prices.
     """
 
     symbols: tuple[str, ...]
@@ -52,7 +51,7 @@ def prepare_prices(
     prices: ArrayLike,
     patience_bars: int | None = None,
 ) -> KernelPrices:
-    """The table checked: `prices[bar, asset]`, NaN where there is none, at rising unix seconds `times_s`.
+    """Check and prepare the table: `prices[bar, asset]`, NaN if missing, at rising unix seconds `times_s`.
 
     Raises ConfigError for times that repeat or fall, for prices that are zero, negative or infinite, and for an asset without any.
     """
@@ -108,14 +107,14 @@ def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Float
 
 
 def _newest(traded: Floats, known: NDArray[np.bool_]) -> Floats:
-    """Each missing price replaced by the newest before it, zero where there is none yet."""
+    """Replace each missing price by the newest before it, zero before the first."""
     rows = np.maximum.accumulate(np.where(known, np.arange(len(known))[:, None], 0), axis=0)
     newest: Floats = np.take_along_axis(traded, rows, axis=0)
     return newest
 
 
 def _missing_for(known: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """For how many bars, this one included, each asset that had a price has had none; zero where it has one, or never had."""
+    """Number of bars, this one included, since each asset last had a price; zero if it has one, or never had."""
     rows = np.arange(len(known))[:, None]
     last = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
     found: NDArray[np.int64] = np.where(last >= 0, rows - last, 0)
@@ -160,7 +159,7 @@ def _notes(symbols: Sequence[str], times: NDArray[np.int64], known: NDArray[np.b
     return tuple(told)
 
 
-# --- What the fast kernel can try out: targets, when to act, where to go, what trading costs; and many of them as its rows.
+# --- Settings of the fast kernel: targets, trigger, destination, costs; many of them as rows.
 
 
 DESTINATION_CODES = {Destination.TARGET: 0, Destination.HALFWAY: 1, Destination.BAND: 2}
@@ -169,10 +168,10 @@ DESTINATION_CODES = {Destination.TARGET: 0, Destination.HALFWAY: 1, Destination.
 
 @dataclass(frozen=True, slots=True)
 class TradingCosts:
-    """What trading each asset costs, in the table's order: against the numeraire, so that what is sold pays and what is bought pays.
+    """Cost of trading each asset against the numeraire, in the table's order; both sales and purchases pay it.
 
-    `fee_bps` is charged on what goes in. `depth` is the value, in the numeraire, of each side of the constant-product pool that the
-    asset trades in, at the recorded price before every rebalance; infinite where size does not matter.
+    `fee_bps` is charged on the input. `depth` is the value, in the numeraire, of each side of the constant-product pool that the asset
+    trades in, at the recorded price before every rebalance; infinite if size does not matter.
     """
 
     fee_bps: tuple[float, ...]
@@ -180,12 +179,12 @@ class TradingCosts:
 
     @classmethod
     def proportional(cls, bps: float, assets: int, numeraire: int | None = None) -> TradingCosts:
-        """The same `bps` for every asset but the one at index `numeraire`, which the others trade against and which costs nothing."""
+        """Costs of `bps` for every asset but the one at index `numeraire`, which the others trade against and which costs nothing."""
         return cls.pools(bps, inf, assets, numeraire)
 
     @classmethod
     def pools(cls, fee_bps: float, depth: float, assets: int, numeraire: int | None = None) -> TradingCosts:
-        """A pool of that fee and depth for every asset but the numeraire."""
+        """Costs of a pool of that fee and depth for every asset but the numeraire."""
         if numeraire is not None and not 0 <= numeraire < assets:
             raise ConfigError(f"costs.numeraire: {numeraire} is none of {assets} assets", "give the index of its column, or None")
         own = [i == numeraire for i in range(assets)]
@@ -193,7 +192,7 @@ class TradingCosts:
 
 
 def simulated_costs(wanted: BacktestSpec, settings: SimulationSettings) -> TradingCosts:
-    """Those of the simulated market: a pool with the numeraire for each asset."""
+    """Costs of the simulated market: a pool with the numeraire for each asset."""
     assets = [asset.token.address for asset in wanted.portfolio.assets]
     money = wanted.portfolio.numeraire.address
     own = assets.index(money) if money in assets else None
@@ -202,7 +201,7 @@ def simulated_costs(wanted: BacktestSpec, settings: SimulationSettings) -> Tradi
 
 @dataclass(frozen=True, slots=True)
 class KernelSetting:
-    """One policy to try out. `targets_bps` sum to 10,000; `min_trade` is in the numeraire; a correction below it is left alone."""
+    """One policy to run. `targets_bps` sum to 10,000; `min_trade` is in the numeraire; a smaller correction is skipped."""
 
     targets_bps: tuple[int, ...]
     trigger: Threshold | Every | HybridTrigger
@@ -224,7 +223,7 @@ class SettingArrays:
     shallow: Floats
 
     def part(self, start: int, end: int) -> SettingArrays:
-        """Some of them, without a copy."""
+        """A slice of the rows, without a copy."""
         some = slice(start, end)
         return SettingArrays(
             self.targets[some], self.numbers[some], self.seconds[some], self.destination[some], self.fee[some], self.shallow[some]
@@ -232,7 +231,7 @@ class SettingArrays:
 
 
 def setting_arrays(settings: Sequence[KernelSetting], assets: int) -> SettingArrays:
-    """The rows of some settings for a table of so many assets. Raises ConfigError for none at all, and for what makes no sense."""
+    """Rows of settings for a table of that many assets. Raises ConfigError without settings, and for invalid ones."""
     if not settings:
         raise ConfigError("settings: there are none", "give at least one")
     for setting in settings:
@@ -249,7 +248,7 @@ def setting_arrays(settings: Sequence[KernelSetting], assets: int) -> SettingArr
 
 
 def _parts(setting: KernelSetting) -> tuple[tuple[float, float], int]:
-    """Widths of the band as shares, NaN where there is none, and the interval in seconds, zero where there is none."""
+    """Widths of the band as shares, NaN for none, and the interval in seconds, zero for none."""
     match setting.trigger:
         case Threshold():
             threshold, schedule = setting.trigger, None
@@ -282,7 +281,7 @@ def _check(setting: KernelSetting, assets: int) -> None:
         raise ConfigError(f"min_trade: {setting.min_trade}", "write a value of 0 or more")
 
 
-# --- Thousands of settings over one price table: fixed weights, bands, intervals, costs, by a kernel of machine code on all cores. What
+# --- Sweeps: fixed weights, bands, intervals and costs over one price table, compiled and on all cores.
 
 
 PARTS_PER_CORE = 4
@@ -291,10 +290,11 @@ PARTS_PER_CORE = 4
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """What each setting came to, one number per setting, values in the numeraire.
+    """Results of settings, one number per setting, values in the numeraire.
 
-    `turnover` is half of what holdings changed by, `costs` what trading took, `stranded` what of `final_value` has no price at the
-    end, `hold_value` what the first holdings would be worth. `values[setting, mark]` are those at the bars asked for, after trading.
+    `turnover` is half the sum of absolute changes of holdings, `costs` the cost of trading, `stranded` the part of `final_value` without a
+    price at the end, `hold_value` the final value of the first holdings. `values[setting, mark]` are those at the requested bars, after
+    trading.
     """
 
     final_value: Floats
@@ -308,8 +308,9 @@ class SweepResult:
 
 @dataclass(frozen=True, slots=True)
 class KernelResult:
-    """The same of one setting. Where no path was asked for these are empty: `values` at every bar; `rebalanced`, the bars that traded;
-    `held[bar, asset]`, units after the first buys and after each trade, zero at all other bars.
+    """Result of one setting. Without a path these are empty: `values` at every bar; `rebalanced`, the bars that traded; `held`.
+
+    `held[bar, asset]` are units after the first buys and after each trade, zero at all other bars.
     """
 
     final_value: float
@@ -324,7 +325,7 @@ class KernelResult:
 
 
 def run_kernel(bars: KernelPrices, setting: KernelSetting, value: float, *, path: bool = False) -> KernelResult:
-    """One setting, beginning with `value` of the numeraire. Raises ConfigError for what makes no sense, Refused without numba."""
+    """Run one setting with an initial `value` of the numeraire. Raises ConfigError for invalid input, Refused without numba."""
     kernel, rows = _kernel(), setting_arrays([setting], len(bars.symbols))
     _check_value(value)
     marks = np.arange(len(bars.times_s)) if path else np.zeros(0, dtype=np.int64)
@@ -342,9 +343,9 @@ def run_kernel(bars: KernelPrices, setting: KernelSetting, value: float, *, path
 def sweep(
     bars: KernelPrices, settings: Sequence[KernelSetting], value: float, *, marks: Sequence[int] = (), cores: int | None = None
 ) -> SweepResult:
-    """Each setting as `run` has it, on `cores` at once (all that this process may use). `marks` are rising numbers of bars.
+    """Run each setting on `cores` at once (default all that this process may use). `marks` are rising numbers of bars.
 
-    Raises ConfigError for what makes no sense, Refused without numba.
+    Raises ConfigError for invalid input, Refused without numba.
     """
     kernel, rows = _kernel(), setting_arrays(settings, len(bars.symbols))
     _check_value(value)
@@ -371,7 +372,7 @@ def sweep(
 
 
 def _kernel() -> ModuleType:
-    """The compiled part; numba takes a second to load, and may not be there."""
+    """Import the compiled part; numba takes a second to load, and may not be installed."""
     try:
         from agent.backtest.kernel import kernel as fast_kernel
     except ModuleNotFoundError as missing:
@@ -380,7 +381,7 @@ def _kernel() -> ModuleType:
 
 
 def available_cores() -> int:
-    """Those that this process may run on."""
+    """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,1 +1,1 @@
-"""Pages of reports."""
+"""Report pages: HTML and JSON."""

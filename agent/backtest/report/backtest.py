@@ -1,4 +1,4 @@
-"""What it cost and how it went, as sections: turnover, costs by kind, what rebalancing earned, tax per year, what was refused."""
+"""The backtest report: turnover, costs, rebalancing premium, tax, run log and funding as sections of a page."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PERIODS = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, "month"))
 
 
 def costs_section(found: BacktestAnalysis) -> ReportSection:
-    """Costs by kind, adding up over time, and their sums."""
+    """Costs by kind, cumulated over time, and their sums."""
     result = found.result
     scale, done = 10.0**result.decimals, result.rebalances
     if not done:
@@ -98,7 +98,7 @@ def _cost_table(found: BacktestAnalysis) -> ReportTable:
 
 
 def turnover_section(found: BacktestAnalysis) -> ReportSection:
-    """How much was moved, by period."""
+    """Turnover by period."""
     result = found.result
     if not result.rebalances:
         return ReportSection("Turnover", ("Nothing was moved.",))
@@ -144,7 +144,7 @@ def _periods(result: SimulationResult) -> tuple[list[int], str]:
 
 
 def premium_section(found: BacktestAnalysis) -> ReportSection | None:
-    """What rebalancing itself earned: the parts that add up to how far it is ahead of holding."""
+    """The rebalancing premium: the parts that add up to the excess return against holding."""
     harvest = found.result.harvest
     if harvest is None or not any(one.succeeded for one in found.result.rebalances):
         return None
@@ -191,7 +191,7 @@ def premium_section(found: BacktestAnalysis) -> ReportSection | None:
 
 
 def _aside(result: SimulationResult, beside: float) -> tuple[str, float, str]:
-    """What the parts do not have: gas, and flows, which reach the held portfolio at weights of its own."""
+    """The part outside the premium: gas, and transfers, which reach the held portfolio at its own weights."""
     gas = "gas is paid beside the portfolio: it did not share in its gains and losses"
     flows = "deposits and withdrawals changed the weights of what was held"
     if not result.flows:
@@ -215,7 +215,7 @@ def taxes_section(found: BacktestAnalysis) -> ReportSection | None:
 
 
 def run_log_section(found: BacktestAnalysis) -> ReportSection:
-    """How many bars were looked at, and what kept the agent from acting."""
+    """Number of bars evaluated, and reasons why the agent did not act."""
     result = found.result
     words = [f"{pluralize(result.bars, 'bar')}; a whole step looked at {result.looked:,} of them, the others were surely quiet."]
     words.append(
@@ -249,7 +249,7 @@ def total_costs(result: SimulationResult) -> Value:
     return result.fees + result.impact + result.gas
 
 
-# --- What funding would have brought shorts of the holdings, as a section: adding up over time, and by asset.
+# --- Funding section: carry of shorts of the holdings, cumulated, and by asset.
 
 
 LINES = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
@@ -257,7 +257,7 @@ LINES = ("--c2", "--c4", "--c6", "--c5", "--c3", "--c7")
 
 
 def funding_section(found: BacktestAnalysis) -> ReportSection | None:
-    """Carry adding up over time, and its sums; nothing where no rates were given."""
+    """Carry cumulated over time, and its sums; None without funding rates."""
     result = found.result
     if result.funding is None:
         return None
@@ -300,7 +300,7 @@ def funding_section(found: BacktestAnalysis) -> ReportSection | None:
 
 
 def _so_far(one: FundingCarry, times_s: Indices, scale: float) -> Floats:
-    """Whole coins until each of these times."""
+    """Cumulated whole coins at each of these times."""
     sums = np.concatenate([[0.0], np.cumsum(np.array(one.payments, dtype=np.float64) / scale)])
     found: Floats = sums[np.searchsorted(one.times_s, times_s, side="right")]
     return found
@@ -314,7 +314,7 @@ def _share(yearly: float | None) -> str:
     return NONE if yearly is None else format_percent(yearly, 2, signed=True)
 
 
-# --- The report of one backtest: what came out in words, its figures, its sections, and by what it can be repeated.
+# --- The backtest page: summary, figures, sections, and the data to repeat it.
 
 
 NO_DIFFERENCE = 0.0005
@@ -327,7 +327,7 @@ FEWEST_FOR_INTERVAL = 60
 
 
 def backtest_page(result: SimulationResult) -> ReportPage:
-    """The page. Raises Refused where empyrical is not installed."""
+    """Build the page. Raises Refused if empyrical is not installed."""
     grown = growth_series(result)
     found = BacktestAnalysis(result, grown, risk_metrics(grown))
     sections = (
@@ -361,7 +361,7 @@ def _names(result: SimulationResult) -> str:
 
 
 def excess_return(found: BacktestAnalysis) -> float:
-    """Growth of the rebalanced portfolio over that of the held one, less one; flows leave it alone."""
+    """Growth of the rebalanced portfolio over that of the held one, less one; transfers do not change it."""
     return float(found.course.index[-1] / found.course.hold_index[-1]) - 1
 
 
@@ -444,7 +444,7 @@ def _facts(found: BacktestAnalysis) -> tuple[ReportFact, ...]:
 
 def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
     given = {name: value for name, value in result.parameters if value not in OMITTED_VALUES}
-    flows = result.flows if len(result.flows) <= MOST_FLOWS else ()  # of more the parameter has a hash
+    flows = result.flows if len(result.flows) <= MOST_FLOWS else ()  # longer parameters have a hash
     if flows:
         given.pop("flows", None)
     first = result.targets[0] if len(result.targets) else result.weights[0]

@@ -1,4 +1,4 @@
-"""A page as HTML: all text escaped, scripts allowed by their hashes alone, and no connection to anywhere."""
+"""Self-contained report pages: HTML with all text escaped, scripts allowed by hash alone, and no network; charts and number formats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from agent.backtest.report.series import Floats, Indices
 from agent.errors import ConfigError, printable_text
 from agent.units import floor_int
 
-# --- Reports as pages: what a page is made of, and one self-contained HTML file or JSON document of it.
+# --- Pages: their parts, and one self-contained HTML file or JSON document of each.
 
 
 Figure = Mapping[str, Any]
@@ -51,7 +51,7 @@ WHOLE_FROM = 1e9
 
 
 class ReportFact(NamedTuple):
-    """A name and what it is, with a word on it."""
+    """A named figure with a comment."""
 
     name: str
     value: str
@@ -60,7 +60,7 @@ class ReportFact(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReportTable:
-    """Rows of text under a header. Columns in which every cell is a number stand at the right."""
+    """Rows of text under a header. Columns of numbers are right-aligned."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -79,8 +79,9 @@ class ReportSection:
 
 @dataclass(frozen=True, slots=True)
 class ReportPage:
-    """A report. `summary` says in plain sentences what came out, `facts` are its few most important figures, `origin` is by what it
-    can be repeated: parameters, hashes, seed, versions.
+    """A report. `summary` states the result in plain sentences, `facts` are its most important figures.
+
+    `origin` has everything needed to repeat it: parameters, hashes, seed, versions.
     """
 
     title: str
@@ -92,9 +93,9 @@ class ReportPage:
 
 
 def write_page(page: ReportPage, path: Path) -> None:
-    """The page as one HTML file that asks no network and forbids it; the same bytes for the same page. Replaces the file in one step.
+    """Write the page as one HTML file without network access; the same bytes for the same page. Replaces the file in one step.
 
-    Raises ConfigError where Plotly is not installed, OSError where the file cannot be written.
+    Raises ConfigError if Plotly is not installed, OSError if the file cannot be written.
     """
     from agent.backtest.report.page import render_html
 
@@ -102,12 +103,12 @@ def write_page(page: ReportPage, path: Path) -> None:
 
 
 def write_document(page: ReportPage, path: Path) -> None:
-    """The page as JSON: its texts, figures and tables as they are. Replaces the file in one step. Raises OSError."""
+    """Write the page as JSON: its texts, figures and tables. Replaces the file in one step. Raises OSError."""
     _replace(path, json.dumps(report_document(page), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def report_document(page: ReportPage) -> dict[str, Any]:
-    """The page as plain data; what is no finite number is null."""
+    """The page as plain data; non-finite numbers are null."""
     return {
         "kind": page.kind,
         "title": page.title,
@@ -127,7 +128,7 @@ def report_document(page: ReportPage) -> dict[str, Any]:
 
 
 def to_plain_data(value: Any) -> Any:
-    """Numbers, texts, lists and dicts of whatever a figure holds, NumPy's too; floats to nine digits, null for NaN and infinity."""
+    """Convert figures, NumPy values included, to plain data; floats to nine digits, null for NaN and infinity."""
     if isinstance(value, Mapping):
         return {str(key): to_plain_data(one) for key, one in value.items()}
     if hasattr(value, "tolist"):
@@ -142,7 +143,7 @@ def to_plain_data(value: Any) -> Any:
 
 
 def escape_for_plotly(value: Any, key: str = "") -> Any:
-    """The same data with each text written so that Plotly shows it letter by letter: it reads a few tags and entities of HTML."""
+    """Escape all text so that Plotly shows it literally: it interprets a few tags and entities of HTML."""
     if isinstance(value, dict):
         return {printable_text(name): escape_for_plotly(one, name) for name, one in value.items()}
     if isinstance(value, list):
@@ -157,7 +158,7 @@ def escape_for_plotly(value: Any, key: str = "") -> Any:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Written beside it and renamed, so that nobody reads half a file."""
+    """Write beside the file and rename, so that no reader sees half a file."""
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
@@ -182,7 +183,7 @@ _HERE = Path(__file__).parent / "page"
 
 
 def render_html(page: ReportPage) -> str:
-    """The whole file. Raises ConfigError where Plotly's bundle is missing."""
+    """Render the whole file. Raises ConfigError if Plotly's bundle is missing."""
     style, script, plotly = _own("page.css"), _own("page.js"), _plotly()
     figures: list[Figure] = []
     body = "\n".join(_section(number, one, figures) for number, one in enumerate(page.sections))
@@ -246,7 +247,7 @@ def _text(value: str) -> str:
 
 
 def _data(figures: list[Figure]) -> str:
-    """JSON that ends no script element; a long list that several series share is written once."""
+    """JSON that cannot end a script element; a long list shared by several series is written once."""
     lists: dict[str, int] = {}
 
     def once(value: Any) -> Any:
@@ -361,7 +362,7 @@ def _origin(origin: tuple[ReportFact, ...]) -> str:
     )
 
 
-# --- Numbers and times as a report writes them.
+# --- Number and time formats of reports.
 
 
 NONE = "—"
@@ -370,12 +371,12 @@ LONGEST_NAME = 24
 
 
 def short_name(symbol: str) -> str:
-    """A symbol as charts and headings show it; tables have all of it."""
+    """Symbol as shown in charts and headings; tables have all of it."""
     return symbol if len(symbol) <= LONGEST_NAME else f"{symbol[: LONGEST_NAME - 1]}…"
 
 
 def format_money(value: Fraction, decimals: int) -> str:
-    """Exact base units as whole coins with thousands set apart: two places from 1 on, else four digits of what there is, cut."""
+    """Format exact base units as whole coins with thousands separators: two places from 1 on, else four significant digits, cut."""
     coins = abs(value) / Fraction(10) ** decimals
     places = 2
     if 0 < coins < 1:
@@ -386,7 +387,7 @@ def format_money(value: Fraction, decimals: int) -> str:
 
 
 def format_percent(share: float, places: int = 1, signed: bool = False) -> str:
-    """0.1234 as 12.3%; a dash for what is no number."""
+    """0.1234 as 12.3%; a dash for a non-finite number."""
     if not math.isfinite(share):
         return NONE
     text = f"{abs(share) * 100:,.{places}f}"
@@ -396,7 +397,7 @@ def format_percent(share: float, places: int = 1, signed: bool = False) -> str:
 
 
 def format_ratio(value: float, places: int = 2) -> str:
-    """A plain number; a dash for what is none."""
+    """A plain number; a dash for a non-finite one."""
     if not math.isfinite(value):
         return NONE
     text = f"{abs(value):,.{places}f}"
@@ -421,7 +422,7 @@ def format_minute(time_s: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Days, hours of what is shorter than two days, minutes of what is shorter than an hour."""
+    """Days; hours below two days, minutes below an hour."""
     days = seconds / 86_400
     if seconds < 3_600:
         return pluralize(round(seconds / 60), "minute")
@@ -433,7 +434,7 @@ def pluralize(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-# --- Lines, bars and bands as a report's charts draw them, all over the same thinned times.
+# --- Charts: lines, bars and bands over the same thinned times.
 
 
 Trace = dict[str, Any]
@@ -446,7 +447,7 @@ DOT = 7
 def line_trace(  # noqa: PLR0913
     x: Any, y: Any, name: str, colour: str, *, width: float = MIDDLE, dash: str = "solid", form: str = "", step: bool = False
 ) -> Trace:
-    """A line; `form` is how values are written when pointed at."""
+    """A line; `form` is the number format of its hover text."""
     drawn: Trace = {"color": f"var({colour})", "width": width, "dash": dash}
     if step:
         drawn["shape"] = "hv"
@@ -462,7 +463,7 @@ def band_edge_trace(x: Any, y: Any, colour: str, *, filled: bool) -> Trace:
 
 
 def marker_trace(x: Any, y: Any, says: list[str], name: str, colour: str, symbol: str) -> Trace:
-    """Marks with a text each."""
+    """Markers with a text each."""
     return {
         "type": "scatter",
         "mode": "markers",
@@ -492,17 +493,17 @@ def time_chart(traces: list[Trace], unit: str, form: str = "", **more: Any) -> T
 
 
 def values_at(values: Floats, kept: Indices, digits: int = 6) -> list[float]:
-    """Values at these indices, to so many significant digits."""
+    """Values at these indices, to that many significant digits."""
     return [float(f"{value:.{digits}g}") for value in values[kept].tolist()]
 
 
 def to_milliseconds(times_s: NDArray[np.int64], kept: Indices) -> list[int]:
-    """Times as the charts count them."""
+    """Times in the unit of the charts."""
     return [int(value) * 1_000 for value in times_s[kept].tolist()]
 
 
 def change_indices(values: Floats) -> Indices:
-    """Where a stepwise series changes, and its ends."""
+    """Indices at which a stepwise series changes, and its ends."""
     changed = np.nonzero(np.diff(np.nan_to_num(values, nan=-1.0)))[0] + 1
     found: Indices = np.unique(np.concatenate([[0], changed, [len(values) - 1]]))
     return found

@@ -1,4 +1,4 @@
-"""What became of the money, as sections: worth against holding and benchmarks, weights in their bands, falls, trades on prices, risk."""
+"""Performance sections of a report: value against holding and benchmarks, weights, drawdowns, trades, risk."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ ALONE = ("--c2", "--c4", "--c6", "--c5")
 
 @dataclass(frozen=True, slots=True)
 class BacktestAnalysis:
-    """A simulation with what every section needs of it."""
+    """A simulation with the data that every section needs."""
 
     result: SimulationResult
     course: GrowthSeries
@@ -72,7 +72,7 @@ class BacktestAnalysis:
 
 
 def value_section(found: BacktestAnalysis) -> ReportSection:
-    """Equity against holding, the calendar rule and single assets; and how far ahead of holding it was."""
+    """Value against holding, the calendar rule and single assets; and the excess return against holding."""
     result, index, hold = found.result, found.course.index, found.course.hold_index
     shares, alone = _first_targets(result), [column for column in found.largest if _moves(result, column)][:MOST_ALONE]
     months = with_owner_transfers(calendar_benchmark(result.prices, shares, result.times_s, CALENDAR_S), result)
@@ -159,7 +159,7 @@ def _weight_row(result: SimulationResult, column: int) -> tuple[str, ...]:
 
 
 def drawdown_section(found: BacktestAnalysis) -> ReportSection:
-    """Drawdown of both."""
+    """Drawdown of both portfolios."""
     result, own, hold = found.result, drawdown_series(found.course.index), drawdown_series(found.course.hold_index)
     kept = downsample_indices([own, hold])
     x = to_milliseconds(result.times_s, kept)
@@ -189,7 +189,7 @@ def _longest(path: Floats, result: SimulationResult) -> str:
 
 
 def trades_section(found: BacktestAnalysis) -> ReportSection:
-    """Every asset's price with where it was bought and sold."""
+    """Every asset's price with its purchases and sales."""
     result = found.result
     shown = [column for column in found.largest if _moves(result, column)][:MOST_PANELS]
     if not shown:

@@ -1,4 +1,4 @@
-"""Series of a simulation for a report: growth without flows, samples by day, rolling figures, and thinning that keeps extremes."""
+"""Series of a simulation for a report: growth without transfers, daily samples, rolling figures, and thinning that keeps extremes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ FEWEST_SAMPLES = 20
 
 
 def downsample_indices(columns: Sequence[Floats], most: int = MOST_POINTS) -> Indices:
-    """Rising indices, about `most` at most, at which all columns are to be drawn: of equal buckets each column's first, last, least and
-    greatest value. Jugel, Jerzak, Hackenbroich, Markl (2014), "M4: A Visualization-Oriented Time Series Data Aggregation", VLDB 7(10).
+    """Rising indices, about `most` at most, at which to draw all columns: first, last, least and greatest value of each in equal buckets.
+
+    Jugel, Jerzak, Hackenbroich, Markl (2014), "M4: A Visualization-Oriented Time Series Data Aggregation", VLDB 7(10).
     """
     bars = len(columns[0])
     if bars <= most:
@@ -43,11 +44,10 @@ def downsample_indices(columns: Sequence[Floats], most: int = MOST_POINTS) -> In
 
 @dataclass(frozen=True, slots=True)
 class GrowthSeries:
-    """How a unit of the portfolio grew, and one that was held, from 1 before the first bar's trades on; flows of the owner change
-    neither.
+    """Growth of a unit of the portfolio, and of a held one, from 1 before the first bar's trades; transfers change neither.
 
-    `samples` are the last bars of each UTC day, or every bar where bars are longer; `per_year` is how many of them a year of 365 days
-    has; `returns` and `hold_returns` are from each to the next.
+    `samples` are the last bars of each UTC day, or every bar if bars are longer; `per_year` is their number in a year of 365 days;
+    `returns` and `hold_returns` are from each to the next.
     """
 
     index: Floats
@@ -59,12 +59,12 @@ class GrowthSeries:
 
     @property
     def years(self) -> float:
-        """Length of the samples' time."""
+        """Duration of the samples in years."""
         return (len(self.samples) - 1) / self.per_year
 
     @property
     def window(self) -> int:
-        """Samples of a rolling window: ninety days, or a quarter of a shorter run; 0 where too few are left."""
+        """Samples of a rolling window: ninety days, or a quarter of a shorter run; 0 if too few are left."""
         found = min(round(WINDOW_S / YEAR_S * self.per_year), len(self.returns) // 4)
         return found if found >= FEWEST_SAMPLES else 0
 
@@ -76,17 +76,18 @@ def growth_series(result: SimulationResult) -> GrowthSeries:
     scale = 10.0**result.decimals
     before: list[tuple[int, Value, Value]] = [(one.bar, one.before, one.value) for one in result.flows]
     held: list[tuple[int, Value, Value]] = [(one.bar, one.hold_before, one.value) for one in result.flows]
-    start = float(result.hold[0])  # what there was before the first bar's trades
+    start = float(result.hold[0])  # the value before the first bar's trades
     index, hold_index = _grown(result.equity, before, scale, start), _grown(result.hold, held, scale, start)
-    # By all of the time, not by the usual distance: days without prices, such as weekends, are no samples
+    # By total time, not by the usual distance: days without prices, such as weekends, have no samples
     spacing = float(np.diff(result.times_s[samples]).mean()) if len(samples) > 1 else float(DAY_S)
     returns, hold_returns = (path[samples][1:] / path[samples][:-1] - 1 for path in (index, hold_index))
     return GrowthSeries(index, hold_index, samples, YEAR_S / spacing, returns, hold_returns)
 
 
 def _grown(path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float, start: float) -> Floats:
-    """Of a unit of `start`, so that what the first bar's trades took is in it. Time-weighted: a bar with a flow grew from the last to
-    just before it, and from just after it to its end.
+    """Growth of a unit of `start`, so that the costs of the first bar's trades are included.
+
+    Time-weighted: a bar with a transfer grew from the last to just before it, and from just after it to its end.
     """
     factors = path[1:] / path[:-1]
     for bar, before, value in flows:
@@ -98,7 +99,7 @@ def _grown(path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float
 
 
 def with_owner_transfers(index: Floats, result: SimulationResult) -> Floats:
-    """What a portfolio that grows like `index`, of a unit at the start, would be worth with the simulation's flows, whole coins."""
+    """Value in whole coins of a portfolio that grows like `index`, of a unit at the start, with the simulation's transfers."""
     units, scale = np.full(len(index), float(result.start_value) / 10.0**result.decimals), 10.0**result.decimals
     for one in result.flows:
         units[one.bar :] += float(one.value) / scale / index[one.bar]
@@ -107,7 +108,7 @@ def with_owner_transfers(index: Floats, result: SimulationResult) -> Floats:
 
 
 def calendar_benchmark(prices: Floats, shares: Floats, times_s: NDArray[np.int64], every_s: int) -> Floats:
-    """Growth of a portfolio that is brought to `shares` at the first bar of every period, at no cost."""
+    """Growth of a portfolio rebalanced to `shares` at the first bar of every period, without costs."""
     index = np.empty(len(prices))
     level, start = 1.0, 0
     ends = [*(np.nonzero(np.diff((times_s - times_s[0]) // every_s))[0] + 1), len(prices)]
@@ -119,16 +120,17 @@ def calendar_benchmark(prices: Floats, shares: Floats, times_s: NDArray[np.int64
 
 
 def drawdown_series(index: Floats) -> Floats:
-    """Drawdown: by what share it is below its highest so far, zero or less."""
+    """Drawdown: relative distance below the highest value so far, zero or less."""
     found: Floats = index / np.maximum.accumulate(index) - 1
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class RiskMetrics:
-    """Figures of the whole run by its samples, per year, NaN where they are not known; `edge` is the mean of its logarithms of growth
-    less those of holding, `edge_error` the standard error of that mean, by samples that are taken to be independent. Rolling ones end
-    at each sample from the window on.
+    """Figures of the whole run by its samples, per year, NaN if unknown.
+
+    `edge` is the mean of log growth less that of holding, `edge_error` the standard error of that mean, for samples assumed independent.
+    Rolling figures end at each sample from the window on.
     """
 
     sharpe: float
@@ -144,7 +146,7 @@ class RiskMetrics:
 
 
 def risk_metrics(found: GrowthSeries) -> RiskMetrics:
-    """By empyrical-reloaded: Sharpe ratios with a risk-free rate of zero. Raises Refused where it is not installed."""
+    """Compute by empyrical-reloaded: Sharpe ratios with a risk-free rate of zero. Raises Refused if it is not installed."""
     try:
         import empyrical
     except ModuleNotFoundError as missing:
@@ -178,8 +180,9 @@ def risk_metrics(found: GrowthSeries) -> RiskMetrics:
 
 @dataclass(frozen=True, slots=True)
 class PerformanceMetrics:
-    """What is quoted of a portfolio: growth a year, volatility and Sharpe ratio of the samples (risk-free rate zero), and the maximum
-    drawdown, zero or less. NaN where the run is too short to say.
+    """Growth a year, volatility and Sharpe ratio of the samples (risk-free rate zero), and the maximum drawdown, zero or less.
+
+    NaN if the run is too short.
     """
 
     cagr: float
@@ -189,7 +192,7 @@ class PerformanceMetrics:
 
 
 def figures(result: SimulationResult) -> tuple[PerformanceMetrics, PerformanceMetrics]:
-    """Of the rebalanced portfolio and of the held one; deposits and withdrawals change neither."""
+    """Metrics of the rebalanced portfolio and of the held one; deposits and withdrawals change neither."""
     found = growth_series(result)
     measured = risk_metrics(found)
 
@@ -206,7 +209,7 @@ def figures(result: SimulationResult) -> tuple[PerformanceMetrics, PerformanceMe
 
 
 def unit_changes(result: SimulationResult) -> Floats:
-    """By which share of what was held each asset's amount changed at each bar, above zero where it was bought."""
+    """Relative change of each asset's amount at each bar, above zero for purchases."""
     gas = np.zeros(len(result.equity))
     for one in result.rebalances:
         gas[one.bar :] += float(one.gas) / 10.0**result.decimals

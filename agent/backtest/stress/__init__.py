@@ -1,1 +1,1 @@
-"""Stress tests."""
+"""Stress tests: simulated paths and market breakdowns."""

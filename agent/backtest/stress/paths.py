@@ -1,4 +1,4 @@
-"""Prices that could have been: blocks of what was recorded in another order, or a walk with jumps of the same covariance."""
+"""Simulated price paths: block bootstrap or jump diffusion of recorded returns, and stress scenarios applied to them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAD_TO_DEVIATION = 1.4826
 
 
 class PathMethod(Enum):
-    """How paths are made."""
+    """Method that generates paths."""
 
     BLOCKS = "blocks"
     JUMPS = "jumps"
@@ -35,9 +35,9 @@ class PathMethod(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReturnHistory:
-    """What paths are made from: log returns by bar and asset, the prices they start at, and the distance of bars in seconds.
+    """Source of paths: log returns by bar and asset, the prices they start at, and the distance of bars in seconds.
 
-    `left_out` counts bars of the table at which, or before which, an asset had no price: nothing is made up for them.
+    `left_out` counts bars of the table at which, or before which, an asset had no price: they are not filled.
     """
 
     symbols: tuple[str, ...]
@@ -50,8 +50,9 @@ class ReturnHistory:
 
 @dataclass(frozen=True, slots=True)
 class JumpDiffusion:
-    """A walk of log returns per bar with jumps that come to all assets at once: Merton (1976), "Option pricing when underlying stock
-    returns are discontinuous", with vectors in the place of numbers. A bar has a normal move and Poisson(`rate`) normal jumps.
+    """Random walk of log returns per bar with jumps common to all assets: Merton (1976), in vectors.
+
+    "Option pricing when underlying stock returns are discontinuous". A bar has a normal move and Poisson(`rate`) normal jumps.
     """
 
     drift: Floats
@@ -62,7 +63,7 @@ class JumpDiffusion:
 
 
 def return_history(table: PriceTable, drift: bool = True) -> ReturnHistory:
-    """The log returns between neighbouring bars at which every asset has a price; without `drift` the mean growth of prices is taken off.
+    """Log returns between neighbouring bars at which every asset has a price; without `drift` the mean growth of prices is removed.
 
     Raises ConfigError for too few.
     """
@@ -75,14 +76,15 @@ def return_history(table: PriceTable, drift: bool = True) -> ReturnHistory:
             f"--prices: {len(returns)} moves between bars at which all assets have a price", f"{FEWEST_RETURNS} or more are needed"
         )
     if not drift:
-        returns = returns - np.log(np.exp(returns).mean(axis=0))  # so that prices, not their logarithms, go nowhere
+        returns = returns - np.log(np.exp(returns).mean(axis=0))  # so that prices, not their logarithms, have no mean growth
     last = forward_fill(table.closes)[-1]
     return ReturnHistory(table.symbols, returns, last, int(table.times_s[-1]), table.interval_s, table.bars - 1 - len(returns))
 
 
 def bootstrap_path(past: ReturnHistory, bars: int, block: float, chance: np.random.Generator) -> PriceTable:
-    """A path of `bars` by the stationary bootstrap, with blocks of geometric length, `block` on average, that begin anywhere and go on
-    at the beginning past the end: Politis & Romano (1994), "The stationary bootstrap". All assets move together.
+    """Path of `bars` by the stationary bootstrap: blocks of geometric length, `block` on average, that start anywhere and wrap around.
+
+    Politis & Romano (1994), "The stationary bootstrap". All assets move together.
     """
     count, moves = len(past.returns), bars - 1
     begins = chance.random(moves) < 1 / block
@@ -94,7 +96,7 @@ def bootstrap_path(past: ReturnHistory, bars: int, block: float, chance: np.rand
 
 
 def jump_diffusion_path(past: ReturnHistory, model: JumpDiffusion, bars: int, chance: np.random.Generator) -> PriceTable:
-    """A path of `bars` by the model."""
+    """Path of `bars` by the jump diffusion."""
     moves, assets = bars - 1, len(past.symbols)
     normal = chance.standard_normal((moves, assets)) @ _root(model.covariance).T
     times = chance.poisson(model.rate, moves)[:, None]
@@ -103,10 +105,10 @@ def jump_diffusion_path(past: ReturnHistory, model: JumpDiffusion, bars: int, ch
 
 
 def fit_jump_diffusion(past: ReturnHistory) -> JumpDiffusion:
-    """The model of these returns: bars at which any asset moved further than JUMP_DEVIATIONS are its jumps, all others its walk.
+    """Fit the model to these returns: bars at which any asset moved further than JUMP_DEVIATIONS are jumps, all others the walk.
 
-    By threshold as Mancini (2009), "Non-parametric threshold estimation for models with stochastic diffusion coefficient and jumps",
-    with the median absolute deviation for the scale, which jumps themselves do not move.
+    By threshold as Mancini (2009), "Non-parametric threshold estimation for models with stochastic diffusion coefficient and jumps", with
+    the median absolute deviation as scale, which jumps do not change.
     """
     returns = past.returns
     centre = np.median(returns, axis=0)
@@ -120,22 +122,22 @@ def fit_jump_diffusion(past: ReturnHistory) -> JumpDiffusion:
     zero = np.zeros(len(past.symbols))
     if not len(sizes):
         return JumpDiffusion(drift, covariance, 0.0, zero, np.zeros_like(covariance))
-    # A bar that jumps moves by its walk as well, which is in the covariance of the sizes: taken off, but never below zero.
+    # A bar with a jump also has its normal move, which is in the covariance of jumps: subtracted, but never below zero.
     spread = _covariance(sizes) - covariance if len(sizes) > 1 else np.zeros_like(covariance)
     return JumpDiffusion(drift, covariance, float(wild.mean()), sizes.mean(axis=0), _not_negative(spread))
 
 
 def mean_block_length(past: ReturnHistory) -> float:
-    """The average length of blocks by the rule of Politis & White (agent/backtest/tune/statistics.py), the longest that any asset asks for.
+    """Mean block length by the rule of Politis & White (agent/backtest/tune/statistics.py), the longest of all assets.
 
-    Of absolute returns: it is the size of moves that clusters, their direction hardly depends on the past. No longer than the data.
+    Of absolute returns, since the size of moves clusters while their direction hardly depends on the past. No longer than the data.
     """
     asked = [block_length(np.abs(past.returns[:, column])) for column in range(past.returns.shape[1])]
     return min(max(asked), float(len(past.returns)))
 
 
 def check_block(block: float, past: ReturnHistory) -> None:
-    """Raises ConfigError for a block that is shorter than one bar, or longer than what there is to take it from."""
+    """Raise ConfigError for a block shorter than one bar, or longer than the data."""
     if not 1 <= block <= len(past.returns):
         raise ConfigError(f"--block: {block:g} of {len(past.returns)} moves", "a block is at least 1 and no longer than the data")
 
@@ -152,24 +154,24 @@ def _covariance(returns: Floats) -> Floats:
 
 
 def _root(covariance: Floats) -> Floats:
-    """A matrix whose square is the covariance; one that has no inverse will do."""
+    """Matrix whose square is the covariance, which may be singular."""
     values, vectors = np.linalg.eigh(covariance)
     found: Floats = vectors * np.sqrt(np.maximum(values, 0.0))
     return found
 
 
 def _not_negative(matrix: Floats) -> Floats:
-    """The nearest matrix that is a covariance."""
+    """Nearest positive semidefinite matrix."""
     root = _root(matrix)
     found: Floats = root @ root.T
     return found
 
 
-# --- What may go wrong in a market, laid over a path of prices: crash, lost peg, dear gas, thin pools, feeds that fall silent.
+# --- Stress scenarios applied to a path: crash, lost peg, gas spike, thin pools, silent feeds.
 
 
 class Scenario(Enum):
-    """CALM is the path as it is."""
+    """Stress scenario; CALM leaves the path unchanged."""
 
     CALM = "calm"
     CRASH = "crash"
@@ -181,8 +183,10 @@ class Scenario(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Severity:
-    """How bad it gets. A crash takes `crash_bps` of every price that is no dollar's, over `crash_bars`, and nothing comes back; a dollar
-    loses `depeg_bps` of its worth; a unit of gas costs `gas_wei`; pools hold `depth_part` of what they did.
+    """Severity of scenarios.
+
+    A crash takes `crash_bps` off every non-dollar price over `crash_bars`, without recovery; a dollar loses `depeg_bps` of its value; gas
+    costs `gas_wei`; pools have `depth_part` of their depth.
     """
 
     crash_bps: int = 5_000
@@ -192,7 +196,7 @@ class Severity:
     depth_part: Fraction = Fraction(1, 1_000)
 
     def __post_init__(self) -> None:
-        """Raises ConfigError naming the option of what cannot be."""
+        """Raise ConfigError naming the option that is invalid."""
         for name, share in (("--crash", self.crash_bps), ("--depeg", self.depeg_bps)):
             if not 0 < share < BPS:
                 raise ConfigError(f"{name}: {share / 100:g}%", "a fall is above 0 and below 100%")
@@ -206,8 +210,9 @@ class Severity:
 
 @dataclass(frozen=True, slots=True)
 class StressedPath:
-    """A path with a scenario laid over it. `unit` is what a coin of the numeraire is worth at each bar in what the file counts in,
-    where it is the numeraire itself that loses its peg, else 1.
+    """A path with a scenario applied.
+
+    `unit` is the value of a coin of the numeraire at each bar in the file's unit, if the numeraire itself loses its peg, else 1.
     """
 
     table: PriceTable
@@ -218,7 +223,10 @@ class StressedPath:
 def apply_scenario(
     scenario: Scenario, wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings, severity: Severity
 ) -> StressedPath:
-    """The middle third of the path gets worse; a crash begins there and stays. Raises ConfigError for what this portfolio cannot meet."""
+    """Apply the scenario to the middle third of the path; a crash starts there and stays.
+
+    Raises ConfigError if it does not apply to this portfolio.
+    """
     first = max(1, table.bars // 3)
     end = max(first + 1, 2 * table.bars // 3)
     plain = StressedPath(table, settings, np.ones(table.bars))
@@ -243,7 +251,7 @@ def apply_scenario(
 def inapplicable_scenarios(
     scenarios: Sequence[Scenario], wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings, severity: Severity
 ) -> list[tuple[str, str]]:
-    """Those that this portfolio cannot meet, and why."""
+    """Scenarios that do not apply to this portfolio, with the reason."""
     found = []
     for scenario in scenarios:
         try:
@@ -254,7 +262,7 @@ def inapplicable_scenarios(
 
 
 def dollar_symbol(wanted: BacktestSpec) -> str:
-    """The first asset that its symbol marks as a dollar. Raises ConfigError where there is none."""
+    """The first asset with a dollar symbol. Raises ConfigError if there is none."""
     found = next((asset.token.symbol for asset in wanted.portfolio.assets if is_dollar(asset.token)), None)
     if found is None:
         raise ConfigError("depeg: no asset of this portfolio is a dollar by its symbol", "leave depeg out of --scenarios")

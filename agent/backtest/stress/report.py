@@ -1,4 +1,4 @@
-"""What a stress test found, as figures for a document and as a page of a report."""
+"""The stress report: figures for a document, and a page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TITLES = dict(zip(NAMES, ("Loss", "Worst fall", "Behind holding", "Turnover", "T
 
 
 def figures(case: StressCase) -> dict[str, Any]:
-    """Of each measure its mean, worst, quantiles and the mean of the worst 5 %, as decimal strings; None where there is none."""
+    """Mean, worst value, quantiles and mean of the worst 5 % of each measure, as decimal strings; None if there is none."""
     found: dict[str, Any] = {}
     for name, field in FIELDS.items():
         values = case.values(field)
@@ -32,7 +32,7 @@ def figures(case: StressCase) -> dict[str, Any]:
 
 
 def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
-    """Paths that could have been, then markets that break."""
+    """Sections on simulated paths, then on stress scenarios."""
     many = [case for case in found.cases if case.by == "kernel" or case.name in CALM_NAMES.values()]
     broken = [case for case in found.cases if case not in many]
     span = f"{found.bars} bars of {format_duration(found.interval_s)}"
@@ -60,7 +60,7 @@ def stress_sections(found: StressResult) -> tuple[ReportSection, ...]:
 
 
 def stress_page(found: StressResult) -> ReportPage:
-    """The whole report."""
+    """Build the whole report."""
     worst = max(found.cases, key=lambda case: expected_shortfall(case.values("loss")))
     facts = [
         ReportFact(
@@ -70,7 +70,7 @@ def stress_page(found: StressResult) -> ReportPage:
     ]
     count = len(worst.measured)
     few = "its only path" if count == 1 else f"the worst of its {count} paths"
-    which = few if count * WORST < 1 else f"the mean of its worst {WORST:.0%} of paths"  # the shortfall of so few is the worst one
+    which = few if count * WORST < 1 else f"the mean of its worst {WORST:.0%} of paths"  # the shortfall of so few paths is the worst one
     loss = _percent(expected_shortfall(worst.values("loss")))
     summary = (f"Of all that was tried, {worst.name} is the worst: {which} is a loss of {loss} within {found.bars} bars.",)
     origin = (

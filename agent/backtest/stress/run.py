@@ -1,4 +1,4 @@
-"""How bad it can get: a policy over thousands of prices that could have been, and the live step over markets that break."""
+"""Stress tests: a policy over thousands of simulated paths by the kernel, and the live step over stress scenarios."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ KERNEL_S, KERNEL_CELL_S, STEP_S, QUIET_S = 1e-3, 1.5e-7, 0.03, 0.003
 
 @dataclass(frozen=True, slots=True)
 class StressSpec:
-    """What to try: `paths` of each method by the kernel, `step_paths` by the live step for each scenario, `bars` long.
+    """Size of the test: `paths` of each method by the kernel, `step_paths` by the live step for each scenario, `bars` long.
 
-    `block` is the average length of blocks, None by the rule of Politis & White. Without `drift` prices go nowhere on average. With
-    `named` every scenario was asked for by name; else those that this portfolio cannot meet are left out and told.
+    `block` is the mean length of blocks, None by the rule of Politis & White. Without `drift` prices have no mean growth. With `named`
+    every scenario was requested by name; else inapplicable ones are skipped and reported.
     """
 
     paths: int
@@ -68,7 +68,7 @@ class StressSpec:
     named: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ConfigError naming the option of what is none or far too much."""
+        """Raise ConfigError naming the option that is invalid or far too large."""
         for name, number, most in (("--paths", self.paths, MOST_PATHS), ("--step-paths", self.step_paths, MOST_PATHS)):
             if not 1 <= number <= most:
                 raise ConfigError(f"{name}: {number}", f"1 to {most:,} paths can be tried")
@@ -80,7 +80,7 @@ class StressSpec:
 
 @dataclass(frozen=True, slots=True)
 class StressCase:
-    """One kind of paths and what came of each, `by` "kernel" or "step". `refused` says by which limits, and how often in all."""
+    """One kind of paths and their results, `by` "kernel" or "step". `refused` counts refusals by limit."""
 
     name: str
     by: str
@@ -94,8 +94,10 @@ class StressCase:
 
 @dataclass(frozen=True, slots=True)
 class StressResult:
-    """All cases, what was left out and why, and what is needed to repeat it. `kernel_off` is by how much the kernel's final worth of the
-    calm paths differs from that of the live step at most, as a share; None where the kernel does not know the policy.
+    """All cases, skipped scenarios with reasons, and the data needed to repeat the test.
+
+    `kernel_off` is the largest relative difference between kernel and live step in the final value of the calm paths; None if the kernel
+    does not support the policy.
     """
 
     cases: tuple[StressCase, ...]
@@ -115,7 +117,7 @@ class StressResult:
 
 
 def estimate_s(wish: StressSpec, wanted: BacktestSpec, settings: SimulationSettings) -> float:
-    """Seconds that all of it may take on one core, at most about."""
+    """Estimated seconds on one core, an approximate upper bound."""
     quick = isinstance(wanted.policy.trigger, Threshold) and wanted.split is None and wanted.portfolio.weights is None
     step_s = wish.step_paths * (len(wish.scenarios) + 1) * wish.bars * (QUIET_S if quick and not settings.looks_at_all else STEP_S)
     if isinstance(kernel_setting_or_reason(wanted, settings), str):
@@ -131,10 +133,10 @@ def run_stress_test(
     progress: Progress | None = None,
     share: PieceRunner = run_sequentially,
 ) -> StressResult:
-    """Paths begin at the newest prices of the table. The same seed gives the same paths, however many are asked for. `share` does the
-    pieces of the work, in any order: the result is the same to the last bit.
+    """Run the test on paths that begin at the newest prices of the table.
 
-    Raises ConfigError for too few prices, a block that does not fit, and a named scenario that this portfolio cannot meet.
+    The same seed gives the same paths, for any number of them. `share` runs the pieces of work in any order: the result is the same to the
+    last bit. Raises ConfigError for too few prices, a block that does not fit, and a named scenario that does not apply.
     """
     table = select_spec_symbols(wanted, table)
     past = return_history(table, wish.drift)
@@ -142,7 +144,7 @@ def run_stress_test(
     check_block(block, past)
     recorded = _recorded(table, wish.bars)
     for scenario in wish.scenarios if wish.named else ():
-        apply_scenario(scenario, wanted, recorded, settings, wish.severity)  # what cannot be met is refused before any path is gone through
+        apply_scenario(scenario, wanted, recorded, settings, wish.severity)  # inapplicable scenarios are refused before any path runs
     work = StressWork.of(wanted, settings, wish.severity, past, block, recorded)
     skipped = [] if wish.named else inapplicable_scenarios(wish.scenarios, wanted, recorded, settings, wish.severity)
     scenarios = (Scenario.CALM, *(one for one in wish.scenarios if one.value not in dict(skipped)))
@@ -174,7 +176,7 @@ def run_stress_test(
 
 
 def _all(work: StressWork, pieces: Sequence[StressPiece], share: PieceRunner, progress: Progress) -> list[PieceResult]:
-    """What came of each piece, in their order, whoever was done first."""
+    """Results of all pieces, in their order, independent of the order of completion."""
     found, counts, whole = dict[StressPiece, PieceResult](), dict[str, int](), dict[str, int]()
     for piece in pieces:
         whole[piece.name] = whole.get(piece.name, 0) + piece.end - piece.start
@@ -198,8 +200,9 @@ def _cases(pieces: Sequence[StressPiece], done: Sequence[PieceResult]) -> tuple[
 
 
 def _kernel_off(work: StressWork, calm: Mapping[int, PieceResult]) -> float | None:
-    """See StressResult; `calm` is what the live step made of the calm paths, by their numbers. Paths with gaps are left out, since each
-    waits in its own way.
+    """See StressResult; `calm` has the live step's results of the calm paths, by number.
+
+    Paths with gaps are excluded, since kernel and step wait differently.
     """
     if isinstance(work.setting, str):
         return None
@@ -212,8 +215,9 @@ def _kernel_off(work: StressWork, calm: Mapping[int, PieceResult]) -> float | No
 
 
 def expected_shortfall(losses: NDArray[np.float64], worst: float = WORST) -> float:
-    """The mean of the worst share of losses, a path counting in part where that is no whole number of them; of so few that the share is
-    less than one, the worst. Acerbi & Tasche (2002), "On the coherence of expected shortfall", (4.1).
+    """Mean of the worst share of losses; a path counts in part if that is not a whole number of them.
+
+    With so few that the share is less than one path, the worst. Acerbi & Tasche (2002), "On the coherence of expected shortfall", (4.1).
     """
     ordered = np.sort(losses)[::-1]
     weights = np.clip(max(worst * len(ordered), 1.0) - np.arange(len(ordered)), 0, 1)
@@ -221,14 +225,14 @@ def expected_shortfall(losses: NDArray[np.float64], worst: float = WORST) -> flo
 
 
 def quantiles(values: NDArray[np.float64]) -> tuple[float, ...] | None:
-    """At QUANTILES, between neighbours in proportion; None where there is nothing to measure."""
+    """Values at QUANTILES, interpolated linearly; None if there is nothing to measure."""
     if any(isnan(value) for value in values):
         return None
     return tuple(float(one) for one in np.quantile(values, QUANTILES))
 
 
 def _recorded(table: PriceTable, bars: int) -> PriceTable:
-    """The last bars as they were, up to the newest at which every asset has a price. Raises ConfigError where there are fewer."""
+    """The last recorded bars up to the newest at which every asset has a price. Raises ConfigError if there are fewer."""
     end = _complete(table)
     if end < bars:
         raise ConfigError(f"--bars: {bars} of {end} that the file has", f"ask for {end} or fewer")
@@ -239,7 +243,7 @@ def _recorded(table: PriceTable, bars: int) -> PriceTable:
 
 
 def _complete(table: PriceTable) -> int:
-    """How many bars there are up to the newest one at which every asset has a price."""
+    """Number of bars up to the newest one at which every asset has a price."""
     known = np.logical_and.reduce(~np.isnan(table.closes), axis=1)
     return int(np.nonzero(known)[0][-1]) + 1
 

@@ -1,4 +1,4 @@
-"""The paths of a stress test as work that can be shared out: each depends on its number alone, so that one core or many find the same."""
+"""Work of a stress test in pieces: each path depends on its number alone, so the result does not depend on the number of cores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from agent.model import Every, ExecutionStyle, HybridTrigger, Threshold
 from agent.policy.drift import band, has_band
 from agent.units import BPS
 
-# --- Paths by the thousand: what the fast kernel makes of one, where it knows the policy; and why it does not.
+# --- Kernel measurements of paths, and the reason if the kernel does not support the policy.
 
 
 Floats = NDArray[np.float64]
@@ -40,8 +40,9 @@ WEIGHT_TOLERANCE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class PathMetrics:
-    """What came of one path: the loss at its end and at its worst point since the highest before, and what it is behind holding, as
-    shares; turnover in portfolios; the share of bars that ended with a weight outside its band (NaN: no bands).
+    """Results of one path: final loss, maximum drawdown, and shortfall against holding, as shares.
+
+    Turnover is in portfolios; `outside` is the share of bars that ended with a weight outside its band (NaN: no bands).
     """
 
     loss: float
@@ -55,7 +56,7 @@ class PathMetrics:
 
 
 def kernel_setting_or_reason(wanted: BacktestSpec, settings: SimulationSettings) -> KernelSetting | str:
-    """The policy as the kernel takes it; else in words what of it the kernel does not know."""
+    """The policy as a kernel setting; else the reason why the kernel does not support it."""
     portfolio, policy, trigger = wanted.portfolio, wanted.policy, wanted.policy.trigger
     reasons = (
         (wanted.split is not None, "several strategies"),
@@ -91,7 +92,7 @@ def band_edges(wanted: BacktestSpec) -> Floats | None:
 
 
 def measure_by_kernel(wanted: BacktestSpec, setting: KernelSetting, table: PriceTable, value: float) -> PathMetrics:
-    """One path without gaps, at the costs of the setting; gas, limits and staleness are not in it."""
+    """Measure one path without gaps, at the costs of the setting, without gas, limits and staleness."""
     tokens = [asset.token for asset in wanted.portfolio.assets]
     prices = numeraire_prices(wanted, table, table.closes, tokens)
     found = run_fast(prepare_prices([token.symbol for token in tokens], table.times_s, prices), setting, value, path=True)
@@ -113,14 +114,14 @@ def measure_by_kernel(wanted: BacktestSpec, setting: KernelSetting, table: Price
 
 
 def share_outside_bands(weights: Floats, edges: Floats | None) -> float:
-    """The share of bars at whose end a weight is outside its band; NaN without bands."""
+    """Share of bars that end with a weight outside its band; NaN without bands."""
     if edges is None:
         return float("nan")
     return float(((weights < edges[:, 0] - WEIGHT_TOLERANCE) | (weights > edges[:, 1] + WEIGHT_TOLERANCE)).any(axis=1).mean())
 
 
 def max_drawdown(worth: Floats) -> float:
-    """The largest fall from the highest worth before, as a share of that."""
+    """Largest fall from an earlier maximum, as a share of it."""
     return float((1 - worth / np.maximum.accumulate(worth)).max())
 
 
@@ -138,7 +139,7 @@ KERNEL_PIECE = 200
 
 
 class PieceKind(Enum):
-    """How a path is made, and by what it is gone through."""
+    """Kind of work: the path's method and the engine that runs it."""
 
     KERNEL = "kernel"
     STEP = "step"
@@ -160,9 +161,7 @@ class StressPiece:
 
 @dataclass(frozen=True, slots=True)
 class PieceResult:
-    """What came of a piece. Of the live step also by which limits it was refused and how often, what each path grew to as a share of its
-    start, and the versions of what ran.
-    """
+    """Result of a piece. For the live step also refusals by limit, final value of each path as a share of its start, and versions."""
 
     measured: tuple[PathMetrics, ...]
     refused: tuple[tuple[str, int], ...] = ()
@@ -172,8 +171,9 @@ class PieceResult:
 
 @dataclass(frozen=True, slots=True)
 class StressWork:
-    """What every path needs; `recorded` is the one that was, as long as all others. `setting` is the policy as the kernel takes it, or why
-    it does not.
+    """Data that every path needs; `recorded` is the recorded one, as long as all others.
+
+    `setting` is the policy as a kernel setting, or the reason why there is none.
     """
 
     wanted: BacktestSpec
@@ -189,11 +189,11 @@ class StressWork:
     def of(
         cls, wanted: BacktestSpec, settings: SimulationSettings, severity: Severity, past: ReturnHistory, block: float, recorded: PriceTable
     ) -> StressWork:  # fmt: skip
-        """With what follows from these."""
+        """Build the work with its derived fields."""
         return cls(wanted, settings, severity, past, block, recorded, kernel_setting_or_reason(wanted, settings), fit_jump_diffusion(past))
 
     def pieces(self, paths: int, step_paths: int, scenarios: Sequence[Scenario]) -> tuple[StressPiece, ...]:
-        """All of it, case after case; a path of the live step is a piece by itself."""
+        """All pieces, case after case; each path of the live step is one piece."""
         return tuple(self._each(paths, step_paths, scenarios))
 
     def _each(self, paths: int, step_paths: int, scenarios: Sequence[Scenario]) -> Iterator[StressPiece]:
@@ -209,7 +209,7 @@ class StressWork:
             )
 
     def do(self, piece: StressPiece) -> PieceResult:
-        """One piece, wherever it is. Raises what a simulation raises."""
+        """Run one piece, in any process. Raises the errors of a simulation."""
         numbers = range(piece.start, piece.end)
         if piece.kind is PieceKind.KERNEL and not isinstance(self.setting, str):
             value = float(self.settings.start_value)
@@ -222,19 +222,19 @@ class StressWork:
         return PieceResult((_measured(self.wanted, laid, found),), found.refused, (grown,), found.versions)
 
     def path(self, method: PathMethod, number: int) -> PriceTable:
-        """The path of that number, of a generator of its own."""
+        """The path of that number, from its own random generator."""
         chance = np.random.default_rng([self.settings.seed, list(PathMethod).index(method), number])
         if method is PathMethod.BLOCKS:
             return bootstrap_path(self.past, self.recorded.bars, self.block, chance)
         return jump_diffusion_path(self.past, self.jumps, self.recorded.bars, chance)
 
     def calm(self, number: int) -> PriceTable:
-        """The recorded path, then resampled ones."""
+        """The recorded path for number 0, then resampled ones."""
         return self.path(PathMethod.BLOCKS, number - 1) if number else self.recorded
 
 
 def run_sequentially(work: StressWork, pieces: Sequence[StressPiece]) -> Iterator[tuple[StressPiece, PieceResult]]:
-    """Each piece with what came of it, in their order, by this process."""
+    """Yield each piece with its result, in their order, in this process."""
     return ((piece, work.do(piece)) for piece in pieces)
 
 

@@ -1,1 +1,1 @@
-"""The search for a setting."""
+"""Parameter search."""

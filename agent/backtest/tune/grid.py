@@ -1,4 +1,4 @@
-"""Which settings are tried out: every combination of bands, intervals, destinations and allocators that makes sense."""
+"""Search grid: every valid combination of bands, intervals, destinations and allocators."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DESTINATIONS = (Destination.TARGET, Destination.HALFWAY, Destination.BAND)
 
 
 class TriggerKind(Enum):
-    """When a setting acts: beyond its band, at its interval, or at reviews at which it is beyond its band."""
+    """Trigger of a setting: beyond its band, at its interval, or at reviews beyond its band."""
 
     BAND = "band"
     EVERY = "every"
@@ -39,7 +39,7 @@ class TriggerKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PolicyChoice:
-    """One setting: when it acts, where a rebalance ends, by what the weights are chosen."""
+    """One setting: trigger, destination of a rebalance, and allocator."""
 
     trigger: Threshold | Every | HybridTrigger
     destination: Destination = Destination.TARGET
@@ -47,7 +47,7 @@ class PolicyChoice:
 
     @property
     def band(self) -> Threshold | None:
-        """The band, where it has one."""
+        """The band, if any."""
         match self.trigger:
             case Threshold():
                 return self.trigger
@@ -58,13 +58,13 @@ class PolicyChoice:
 
     @property
     def every_s(self) -> int | None:
-        """The interval, where it has one."""
+        """The interval, if any."""
         schedule = self.trigger.schedule if isinstance(self.trigger, HybridTrigger) else self.trigger
         return schedule.every_s if isinstance(schedule, Every) else None
 
     @property
     def label(self) -> str:
-        """In words: "band 10% rel, every 7 d, to halfway"."""
+        """Display text: "band 10% rel, every 7 d, to halfway"."""
         parts = [] if self.band is None else [f"band {band_text(self.band)}"]
         parts += [] if self.every_s is None else [f"every {format_duration(self.every_s)}"]
         parts += [] if self.destination is Destination.TARGET else [f"to {self.destination.value}"]
@@ -73,7 +73,7 @@ class PolicyChoice:
 
     @property
     def options(self) -> str:
-        """The same as options of `trimtab backtest`, apart from the allocator, which a config says."""
+        """Options of `trimtab backtest` for this setting, without the allocator, which is set in a config."""
         parts = [] if self.band is None else [f"--band {band_option(self.band)}"]
         parts += [] if self.every_s is None else [f"--every {self.every_s}s"]
         parts += [] if self.destination is Destination.TARGET else [f"--destination {self.destination.value}"]
@@ -81,19 +81,19 @@ class PolicyChoice:
 
 
 def band_option(band: Threshold) -> str:
-    """As it is typed: "10%rel"."""
+    """Option text of a band: "10%rel"."""
     widths = ((band.relative_bps, "rel"), (band.absolute_bps, "abs"))
     return ",".join(f"{bps / 100:g}%{kind}" for bps, kind in widths if bps is not None)
 
 
 def band_text(band: Threshold) -> str:
-    """For reading: "10% rel"."""
+    """Display text of a band: "10% rel"."""
     return band_option(band).replace("%", "% ").replace(",", " and ")
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyGrid:
-    """What is combined, each in the order in which it was asked for. `everys` are seconds."""
+    """Values to combine, in the given order. `intervals_s` are seconds."""
 
     bands: tuple[Threshold, ...]
     intervals_s: tuple[int, ...]
@@ -103,7 +103,7 @@ class PolicyGrid:
 
     @property
     def count(self) -> int:
-        """How many settings there are, without making them."""
+        """Number of settings, without building them."""
         bands, everys = len(self.bands), len(self.intervals_s)
         banded = bands * (TriggerKind.BAND in self.kinds) + bands * everys * (TriggerKind.HYBRID in self.kinds)
         timed = everys * (TriggerKind.EVERY in self.kinds)
@@ -111,7 +111,7 @@ class PolicyGrid:
         return len(self.allocators) * (banded * len(self.destinations) + timed * points)
 
     def choices(self) -> tuple[PolicyChoice, ...]:
-        """All of them, allocator after allocator; an interval alone knows no band to end in."""
+        """All settings, allocator after allocator; an interval alone has no band to end in."""
         return tuple(self._each())
 
     def _each(self) -> Iterator[PolicyChoice]:
@@ -132,7 +132,7 @@ class PolicyGrid:
 
 
 def parse_grid(band: str, every: str, destination: str, allocator: str, kinds: str = "") -> PolicyGrid:
-    """A grid from what is typed: lists with commas, and ranges `1%rel..30%rel:12`, both ends included, in equal steps.
+    """Parse a grid: lists with commas, and ranges `1%rel..30%rel:12`, both ends included, in equal steps.
 
     Raises ConfigError naming the option, for a grid without any setting, and for one of more than MOST_SETTINGS.
     """
@@ -156,7 +156,7 @@ def parse_grid(band: str, every: str, destination: str, allocator: str, kinds: s
 
 
 def parse_calendar_rule(text: str) -> PolicyChoice:
-    """The calendar rule that has to be beaten, as its one interval is typed. Raises ConfigError naming the option."""
+    """Parse the interval of the baseline calendar rule. Raises ConfigError naming the option."""
     return PolicyChoice(Every(_interval_s(parse_duration_s(text, "--calendar"), text, "--calendar")))
 
 
@@ -171,7 +171,7 @@ def _parts(text: str) -> list[str]:
 
 
 def parse_choice(part: str, option: str, known: Mapping[str, One]) -> One:
-    """What that name stands for. Raises ConfigError naming the option and all names."""
+    """Value of that name. Raises ConfigError naming the option and all names."""
     if part not in known:
         raise ConfigError(f"{option}: {part!r}", f"choose from {', '.join(known)}")
     return known[part]
@@ -201,7 +201,7 @@ def _everys(part: str) -> list[int]:
 
 
 def _range(part: str, option: str) -> tuple[str, str, int]:
-    """Both ends and how many values; a single value is both ends of a range of one."""
+    """Both ends and the number of values; a single value is a range of one."""
     if ".." not in part:
         return part, part, 1
     low, _, rest = part.partition("..")

@@ -1,4 +1,4 @@
-"""One search as work that can be shared out: its runs in chunks, each run by the fast kernel or by the full step."""
+"""Work of a search in chunks: runs by the fast kernel or the full step, their stored results, and the estimate of their time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FEWEST_FREE = 2
 
 
 class RunEngine(Enum):
-    """What runs a setting: the kernel of fixed weights, or the step that trades live."""
+    """Engine of a run: the kernel of fixed weights, or the live step."""
 
     KERNEL = "kernel"
     FULL = "full"
@@ -45,7 +45,7 @@ class RunEngine(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AllocatorSchedule:
-    """How allocators look at prices: chosen anew every `every_s` from the last `window_s`."""
+    """Schedule of allocators: a new choice every `every_s` from the prices of the last `window_s`."""
 
     every_s: int
     window_s: int
@@ -53,10 +53,10 @@ class AllocatorSchedule:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What one run came to, in whole coins of the numeraire; `values` are its worth at the job's marks, after trading.
+    """Result of one run, in whole coins of the numeraire; `values` are its value at the job's marks, after trading.
 
-    All of it from the first mark on, as if the run had begun there with the market's start: what was traded at that bar or before it,
-    while an allocator gathered its prices, is in no figure.
+    All figures count from the first mark, as if the run had begun there with the market's initial wallet: trades at that bar or before,
+    while an allocator collected its prices, are in no figure.
     """
 
     run: int
@@ -69,7 +69,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class TuneChunk:
-    """Runs from `start` to before `end`, done and kept together."""
+    """Runs from `start` to before `end`, done and stored together."""
 
     number: int
     start: int
@@ -79,7 +79,7 @@ class TuneChunk:
 
 @dataclass(frozen=True, slots=True)
 class TuneJob:
-    """Runs over one table, which holds the wanted symbols alone, each with a price in its first row. `marks` are rising bars."""
+    """Runs over one table, which has the wanted symbols alone, each with a price in its first row. `marks` are rising bars."""
 
     table: PriceTable
     wanted: BacktestSpec
@@ -90,12 +90,12 @@ class TuneJob:
     full: bool = False
 
     def engine(self, choice: PolicyChoice) -> RunEngine:
-        """The kernel where it knows all that matters, and was not ruled out."""
+        """The kernel if it supports the setting and was not disabled, else the full step."""
         fits = not self.full and choice.allocator is AllocationMethod.FIXED and is_kernel_supported(self.wanted, self.settings)
         return RunEngine.KERNEL if fits else RunEngine.FULL
 
     def chunks(self) -> tuple[TuneChunk, ...]:
-        """All runs, in order: many of the kernel together, each of the full step by itself."""
+        """All chunks, in order: many kernel runs together, each run of the full step alone."""
         found: list[TuneChunk] = []
         for number, choice in enumerate(self.runs):
             engine, last = self.engine(choice), found[-1] if found else None
@@ -106,7 +106,7 @@ class TuneJob:
         return tuple(found)
 
     def do(self, chunk: TuneChunk, cores: int | None = 1) -> list[RunResult]:
-        """The runs of a chunk; the kernel takes `cores` at once. Raises what a simulation raises."""
+        """Run a chunk; the kernel takes `cores` at once. Raises the errors of a simulation."""
         if chunk.engine is RunEngine.KERNEL:
             return self._by_kernel(chunk, cores)
         return [self._by_step(run) for run in range(chunk.start, chunk.end)]
@@ -128,7 +128,7 @@ class TuneJob:
     def _by_step(self, run: int) -> RunResult:
         done = simulate(spec_for_choice(self.wanted, self.runs[run], self.terms, self.table.interval_s), self.table, self.settings)
         first, values = self.marks[0], done.equity[list(self.marks)]
-        whole = Fraction(float(values[0])) / self.settings.start_value if first else Fraction(1)  # a start before the marks warms up
+        whole = Fraction(float(values[0])) / self.settings.start_value if first else Fraction(1)  # bars before the marks are a warm-up
         scale = 10**done.decimals * whole
         counted = [one for one in done.rebalances if one.bar > first]
         return RunResult(
@@ -142,7 +142,7 @@ class TuneJob:
 
 
 def is_kernel_supported(wanted: BacktestSpec, settings: SimulationSettings) -> bool:
-    """Whether fixed weights, fees and depth are all that there is: no gas, delay, limits, reserves, orders, strategies, own bands."""
+    """True if only fixed weights, fees and depth matter: no gas, delay, limits, reserves, orders, strategies, own bands."""
     portfolio, policy = wanted.portfolio, wanted.policy
     plain = SimulationSettings(settings.depth, settings.fee_pips, settings.start_value, settings.pool, seed=settings.seed)
     whole = all(asset.reserve_raw == 0 and asset.band is None and asset.max_bps is None for asset in portfolio.assets)
@@ -153,13 +153,13 @@ def is_kernel_supported(wanted: BacktestSpec, settings: SimulationSettings) -> b
 
 
 def kernel_setting(wanted: BacktestSpec, settings: SimulationSettings, choice: PolicyChoice) -> KernelSetting:
-    """A choice as the kernel takes it: each asset has a pool with the numeraire."""
+    """A choice as a kernel setting: each asset has a pool with the numeraire."""
     targets = tuple(asset.target_bps for asset in wanted.portfolio.assets)
     return KernelSetting(targets, choice.trigger, choice.destination, simulated_costs(wanted, settings), wanted.policy.cooldown_s)
 
 
 def spec_for_choice(wanted: BacktestSpec, choice: PolicyChoice, terms: AllocatorSchedule, interval_s: int) -> BacktestSpec:
-    """The wishes with this choice's trigger, destination and allocator."""
+    """The spec with this choice's trigger, destination and allocator."""
     policy = replace(wanted.policy, trigger=choice.trigger, destination=choice.destination)
     weights = (
         wanted.portfolio.weights if choice.allocator is AllocationMethod.FIXED else _weights(wanted, choice.allocator, terms, interval_s)
@@ -168,7 +168,10 @@ def spec_for_choice(wanted: BacktestSpec, choice: PolicyChoice, terms: Allocator
 
 
 def _weights(wanted: BacktestSpec, method: AllocationMethod, terms: AllocatorSchedule, interval_s: int) -> AllocatorConfig:
-    """The numeraire stays at its target, so that all allocators share out the same rest; until enough is known, targets count."""
+    """Allocator of the choice. Until its data suffice, targets count.
+
+    The numeraire keeps its target, so that all allocators divide the same rest.
+    """
     money = wanted.portfolio.numeraire.address
     free = [asset for asset in wanted.portfolio.assets if asset.token.address != money]
     if len(free) < FEWEST_FREE:
@@ -192,7 +195,7 @@ def _weights(wanted: BacktestSpec, method: AllocationMethod, terms: AllocatorSch
 
 
 def slice_table(table: PriceTable, start: int, end: int) -> PriceTable:
-    """Bars from `start` to before `end`; where the first of them lacks a price, the newest before it stands."""
+    """Bars from `start` to before `end`; a price missing in the first is replaced by the newest before it."""
     closes = table.closes[start:end].copy()
     closes[0] = forward_fill(table.closes[: start + 1])[-1]
     return replace(table, times_s=table.times_s[start:end], closes=closes, notes=())
@@ -205,7 +208,7 @@ def slice_settings(settings: SimulationSettings, start: int, end: int) -> Simula
 
 
 def buy_and_hold_values(wanted: BacktestSpec, settings: SimulationSettings, table: PriceTable, marks: Sequence[int]) -> Floats:
-    """What a wallet that begins at its targets, with its reserves, is worth at the marks when nothing is ever traded; whole coins."""
+    """Value at the marks of a wallet that begins at its targets, with its reserves, and never trades; whole coins."""
     assets = wanted.portfolio.assets
     prices = numeraire_prices(wanted, table, forward_fill(table.closes), [asset.token for asset in assets])
     shares = np.array([asset.target_bps / BPS for asset in assets])
@@ -215,7 +218,7 @@ def buy_and_hold_values(wanted: BacktestSpec, settings: SimulationSettings, tabl
     return found
 
 
-# --- What a search has done so far, as Parquet files in a folder: each written whole or not at all, so that a killed search goes on.
+# --- Results of a search as Parquet files in a folder: each written atomically, so that a killed search resumes.
 
 
 STAMP = "search.json"
@@ -232,7 +235,7 @@ _COLUMNS = ("run", "final_value", "turnover", "costs", "rebalances")
 
 
 class ResultStore:
-    """What is done: in the folder, or in memory alone where there is none. One process at a time writes there."""
+    """Results so far: in the folder, or in memory without one. One process at a time writes there."""
 
     def __init__(self, folder: Path | None, stamp: Mapping[str, str], runs: Sequence[PolicyChoice]) -> None:
         self._folder, self._stamp, self._runs = folder, dict(stamp), runs
@@ -240,8 +243,9 @@ class ResultStore:
 
     @contextmanager
     def opened(self) -> Iterator[ResultStore]:
-        """Reads what an earlier run left, and holds the folder. Raises ConfigError for a folder of another search, or of something
-        else, OperatorNeeded while another process writes there.
+        """Load the results of an earlier run, and lock the folder.
+
+        Raises ConfigError for a folder of another search, or with other content, OperatorNeeded while another process writes there.
         """
         if self._folder is None:
             yield self
@@ -261,7 +265,7 @@ class ResultStore:
             lock.release()
 
     def _read(self, folder: Path) -> None:
-        for left in folder.glob(".*.part"):  # of a process that was killed while it wrote
+        for left in folder.glob(".*.part"):  # left by a process killed while writing
             left.unlink(missing_ok=True)
         path, files = folder / STAMP, sorted(folder.glob("*.parquet"))
         if not path.is_file():
@@ -278,7 +282,7 @@ class ResultStore:
         return f"runs-{chunk.start:07d}-{chunk.end:07d}"
 
     def keep(self, key: str, found: list[RunResult], choices: Sequence[PolicyChoice]) -> None:
-        """Written to the disk before it counts as done."""
+        """Write the chunk's results to the disk before it counts as done."""
         if self._folder is not None:
             frame = _polars().DataFrame(_rows(found, choices))
             _write(self._folder / f"{key}.parquet", frame)
@@ -306,7 +310,7 @@ def _read_results(path: Path) -> list[RunResult]:
     try:
         frame = _polars().read_parquet(path)
         return [_parse_result(row) for row in frame.iter_rows(named=True)]
-    except Exception:  # whatever a broken file makes the library say
+    except Exception:  # any error that a broken file causes in the library
         raise ConfigError(f"--out: {path} is damaged", "remove that file; its runs are done anew") from None
 
 
@@ -336,7 +340,7 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
 
 
 def _write(path: Path, content: Any) -> None:
-    """See `_put`. Raises ConfigError where nothing can be written."""
+    """See `_put`. Raises ConfigError if the file cannot be written."""
     try:
         _put(path, content)
     except OSError as error:
@@ -344,7 +348,7 @@ def _write(path: Path, content: Any) -> None:
 
 
 def _put(path: Path, content: Any) -> None:
-    """Bytes or a table, beside it, to the disk, and renamed: a kill leaves the file whole, or not there."""
+    """Write bytes or a table beside the file, sync and rename: after a kill the file is whole, or missing."""
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -365,7 +369,7 @@ def _put(path: Path, content: Any) -> None:
         raise
 
 
-# --- What a search will take, measured on a few of its settings before it starts.
+# --- Estimate of a search's time, measured on a few of its settings before it starts.
 
 
 CONFIRM_ABOVE_S = 300
@@ -377,7 +381,7 @@ KERNEL_SAMPLES, STEP_SAMPLES, SAMPLE_S = 8, 3, 2.0
 
 @dataclass(frozen=True, slots=True)
 class WorkEstimate:
-    """Runs that are still to do, over how many bars, the work in seconds of one core, and how many cores share it."""
+    """Remaining runs, their bars, the work in seconds of one core, and the number of cores."""
 
     runs: int
     bars: int
@@ -387,18 +391,18 @@ class WorkEstimate:
 
     @property
     def wall_s(self) -> float:
-        """How long that is."""
+        """Estimated wall time, seconds."""
         return self.core_s / self.cores
 
     @property
     def words(self) -> str:
-        """In a sentence."""
+        """The estimate as a sentence."""
         shared = "" if self.cores == 1 else f", on {self.cores} cores about {format_duration(round(self.wall_s))}"
         return f"{self.runs:,} runs over {self.bars:,} bars: about {format_duration(max(1, round(self.core_s)))} of one core{shared}"
 
 
 def estimate_work(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> WorkEstimate:
-    """Runs a few settings, evenly spread, each of the full step for two seconds at most and then scaled by the bars that are left."""
+    """Run a few settings, evenly spread, each of the full step for two seconds at most and then scaled to the remaining bars."""
     kernel = [run for chunk in chunks if chunk.engine is RunEngine.KERNEL for run in range(chunk.start, chunk.end)]
     steps = [chunk.start for chunk in chunks if chunk.engine is RunEngine.FULL]
     total, measured = 0.0, 0
@@ -423,7 +427,7 @@ def _spread(runs: Sequence[int], most: int) -> list[int]:
 
 
 def _step_s(job: TuneJob, one: int) -> float:
-    """How long a run of the full step would take, from its first bars."""
+    """Estimated seconds of a run of the full step, from its first bars."""
     wanted = spec_for_choice(job.wanted, job.runs[one], job.terms, job.table.interval_s)
     begun = time.perf_counter()
     with open_run(wanted, job.table, job.settings) as going:

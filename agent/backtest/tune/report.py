@@ -1,4 +1,4 @@
-"""A search as a page of a report: the verdict, the heat map, walk-forward, and how sure all of it is."""
+"""The search report: verdict, heat map, walk-forward, and confidence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agent.backtest.tune.search import TuneResult
 from agent.backtest.tune.statistics import DRAWS, LEVEL, ConfidenceInterval, ExcessGrowth, HeatMap, Objective, format_signed_percent
 from agent.units import YEAR_S
 
-# --- What a search found as one plain document: ratios and values as decimal strings.
+# --- Results of a search as one plain document: ratios and values as decimal strings.
 
 
 Document = dict[str, Any]
@@ -22,7 +22,7 @@ SHOWN = 20
 
 
 def document(tuned: TuneResult) -> Document:
-    """Everything that the table, the report and a machine need."""
+    """All results as one document for the table, the report and machines."""
     search, stable = tuned.search, tuned.stability
     order = np.argsort(-tuned.score, kind="stable")[:SHOWN]
     near, risk, sure = tuned.neighbours, tuned.overfitting, tuned.deflated
@@ -104,7 +104,7 @@ def document(tuned: TuneResult) -> Document:
 
 
 def yearly_mean(tuned: TuneResult, returns: NDArray[np.float64]) -> float:
-    """The mean of log returns per period, per year."""
+    """Mean of log returns per period, per year."""
     return float(returns.mean()) * YEAR_S / tuned.period_s
 
 
@@ -159,7 +159,7 @@ SCALE = ((0.0, "#7a3b69"), (0.5, "#d9d4cf"), (1.0, "#1f6f6b"))
 
 
 def tune_page(tuned: TuneResult) -> ReportPage:
-    """The whole report."""
+    """Build the whole report."""
     stamp, search = tuned.stamp, tuned.search
     verdict = "recommended" if tuned.verdict.recommended else "no edge"
     facts = [
@@ -186,7 +186,7 @@ def tune_page(tuned: TuneResult) -> ReportPage:
 
 
 def tune_sections(tuned: TuneResult) -> tuple[ReportSection, ...]:
-    """The last quarter, what was tried, whether the best stands on a plateau, and what walking forward gave."""
+    """Sections on the last quarter, the grid, the neighbourhood of the best setting, and walk-forward."""
     return _last(tuned), _ranked(tuned), _stability(tuned), _walk(tuned), _confidence_section(tuned)
 
 

@@ -1,4 +1,4 @@
-"""The search for a setting: every one is tried out on the first three quarters, one is chosen, and judged on the last."""
+"""Parameter search: every setting runs on the first three quarters, the best is chosen and judged on the last."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ FORMAT = "3"
 
 @dataclass(frozen=True, slots=True)
 class TuneSpec:
-    """What is asked for. `table` holds the wanted symbols alone; `calendar` is the rule that has to be beaten."""
+    """Spec of a search. `table` has the wanted symbols alone; `calendar` is the baseline rule."""
 
     table: PriceTable
     wanted: BacktestSpec
@@ -81,12 +81,13 @@ class TuneSpec:
 
 @dataclass(frozen=True, slots=True)
 class TuneResult:
-    """What was found. `score` is the objective of each choice per year, `excess` its log growth over hold per year, both over the
-    first three quarters; `period_s` the distance of two returns; `walk` each fold with its choice and its excess log returns over hold
-    and over the calendar rule; `walk_claims` those of all folds; `claims` those of the last quarter, in which
-    `last` are the best and the calendar rule, `last_hold` the worth of holding at the same times, `hold_final` at its last bar,
-    `looks` how many settings the folder has seen judged there. `engines` is how many runs each engine did, `resumed` how many were
-    there before, `stamp` what the search is known by.
+    """Result of a search.
+
+    `score` is the objective of each choice per year, `excess` its log growth over hold per year, both over the first three quarters;
+    `period_s` the distance of two returns. `walk` has each fold with its choice and its excess log returns over hold and over the calendar
+    rule; `walk_claims` those of all folds. `claims` are those of the last quarter, in which `last` are the best and the calendar rule,
+    `last_hold` the value of holding at the same times, `hold_final` at its last bar, `looks` the number of settings of this folder judged
+    there. `engines` counts runs by engine, `resumed` those loaded, `stamp` identifies the search.
     """
 
     search: TuneSpec
@@ -118,7 +119,7 @@ class TuneResult:
 def tune(
     search: TuneSpec, work: ChunkRunner, folder: Path | None, allow: Callable[[TuneJob, Sequence[TuneChunk]], None], progress: Progress
 ) -> TuneResult:
-    """The whole search. `work` does chunks, `allow` raises where what is left to do is too much, `folder` keeps what is done.
+    """Run the whole search. `work` runs chunks, `allow` raises if the remaining work is too much, `folder` stores the results.
 
     Raises ConfigError for data too short, for more results than fit in memory, and for a folder of another search.
     """
@@ -210,13 +211,13 @@ def _assemble_result(search: TuneSpec, job: TuneJob, kept: ResultStore, found: t
 
 
 def log_returns(values: Floats) -> Floats:
-    """Of each period; what costs more than it is worth counts as next to nothing left."""
+    """Log returns of each period; a value below zero counts as almost nothing."""
     found: Floats = np.diff(np.log(np.maximum(values, 1e-9 * values[0])))
     return found
 
 
 def _period_bars(table: PriceTable) -> int:
-    """Bars from one mark to the next: a day, or one bar where bars are longer."""
+    """Bars from one mark to the next: a day, or one bar if bars are longer."""
     return max(1, round(DAY_S / table.interval_s))
 
 
@@ -229,7 +230,7 @@ def _rivals(search: TuneSpec) -> tuple[str, str]:
 
 
 def _excesses(search: TuneSpec, job: TuneJob, one: FoldResult, calendar: Floats) -> tuple[Floats, Floats]:
-    """Over a hold that begins at the targets with the judging, and over the calendar rule."""
+    """Excess over a hold that begins at the targets with the judged periods, and over the calendar rule."""
     start, end = one.fold.judged_from, one.fold.judged_to
     hold = log_returns(buy_and_hold_values(search.wanted, search.settings, job.table, job.marks[start : end + 1]))
     return one.returns - hold, one.returns - calendar[start:end]
@@ -241,7 +242,7 @@ def _yearly(values: Floats, per_year: float, seed: int) -> ConfidenceInterval | 
 
 
 def _last_quarter(search: TuneSpec, kept: ResultStore, best: int, choice: PolicyChoice) -> _Last:
-    """The chosen setting and the calendar rule begin at the targets with the last quarter, an allocator with its window before that."""
+    """Run the chosen setting and the calendar rule from the targets over the last quarter, an allocator with its window before that."""
     table = search.table
     split = last_quarter_start(table.bars)
     step = _period_bars(table)

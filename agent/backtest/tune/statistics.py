@@ -1,4 +1,4 @@
-"""What the best of many settings is worth: Sharpe ratios deflated by the number of trials, and the chance of over-fitting."""
+"""Significance of the best of many settings: deflated Sharpe ratio, probability of overfitting, bootstrap, walk-forward, verdict."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AT_ONCE = 4_000_000
 
 
 class Objective(Enum):
-    """By what settings are ranked: the mean of their log returns, or that by its standard deviation."""
+    """Objective of the ranking: mean log return, or that divided by its standard deviation."""
 
     GROWTH = "growth"
     SHARPE = "sharpe"
@@ -31,8 +31,8 @@ class Objective(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeflatedSharpe:
-    """A Sharpe ratio per period that was the best of `trials`, the one that luck alone would be expected to bring, and the
-    probability that the true one is above that.
+    """Sharpe ratio per period of the best of `trials`, the one expected by luck alone, and the probability that the true one is above
+    that.
     """
 
     sharpe: float
@@ -43,7 +43,7 @@ class DeflatedSharpe:
 
 @dataclass(frozen=True, slots=True)
 class OverfittingEstimate:
-    """How often the best of one half of the data was below the median in the other; `ways` to halve `blocks` equal pieces."""
+    """Frequency with which the best of one half of the data was below the median in the other; `ways` to halve `blocks` equal pieces."""
 
     probability: float
     ways: int
@@ -51,7 +51,7 @@ class OverfittingEstimate:
 
 
 def objective_scores(returns: Floats, objective: Objective) -> Floats:
-    """The objective of each column of `returns[period, setting]`, per period. A column that never moves has a Sharpe ratio of zero."""
+    """Objective of each column of `returns[period, setting]`, per period. A constant column has a Sharpe ratio of zero."""
     count = len(returns)
     found: Floats = _scores(returns.sum(axis=0)[None], (returns**2).sum(axis=0)[None], count, objective)[0]
     return found
@@ -68,7 +68,7 @@ def _scores(total: Floats, squares: Floats, count: int, objective: Objective) ->
 
 
 def expected_maximum(variance: float, trials: int) -> float:
-    """The best Sharpe ratio to be expected of so many trials without any skill, whose own have that variance.
+    """Expected best Sharpe ratio of that many trials without skill, whose Sharpe ratios have that variance.
 
     Bailey & López de Prado 2014, "The Deflated Sharpe Ratio", equation 1: sqrt(V)·((1 - γ)·Z⁻¹(1 - 1/N) + γ·Z⁻¹(1 - 1/(N·e))).
     """
@@ -83,7 +83,7 @@ def expected_maximum(variance: float, trials: int) -> float:
 def probabilistic_sharpe(sharpe: float, threshold: float, periods: int, skew: float, kurtosis: float) -> float:
     """Probability that the true Sharpe ratio per period is above `threshold`; `kurtosis` is 3 for a normal distribution.
 
-    Bailey & López de Prado 2014, equation 2. Takes returns of different periods for independent.
+    Bailey & López de Prado 2014, equation 2. Assumes independent returns.
     """
     from scipy.stats import norm
 
@@ -92,9 +92,9 @@ def probabilistic_sharpe(sharpe: float, threshold: float, periods: int, skew: fl
 
 
 def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
-    """The Sharpe ratio of column `best` of `returns[period, trial]` against the best of all columns that luck would bring.
+    """Sharpe ratio of column `best` of `returns[period, trial]` against the best of all columns by luck.
 
-    None where that column never moves, or periods are too few.
+    None if that column is constant, or periods are too few.
     """
     from scipy.stats import kurtosis, skew
 
@@ -109,12 +109,12 @@ def deflated_sharpe(returns: Floats, best: int) -> DeflatedSharpe | None:
 
 
 def overfitting_probability(returns: Floats, objective: Objective, blocks: int | None = None) -> OverfittingEstimate | None:
-    """Probability of back-test over-fitting, by combinatorially symmetric cross-validation over `returns[period, setting]`.
+    """Probability of backtest overfitting, by combinatorially symmetric cross-validation over `returns[period, setting]`.
 
     Bailey, Borwein, López de Prado & Zhu 2017, "The Probability of Backtest Overfitting", section 3: the periods are cut into `blocks`
-    equal pieces (the most that give each a few periods, 16 at most; what is left over at the start is not used). For each choice of
-    half of them the best setting there is ranked among all in the other half. Settings alike share a rank, and one exactly at the
-    median counts one half. None for fewer than two settings, or too few periods.
+    equal pieces (the most that give each a few periods, 16 at most; the rest at the start is not used). For each choice of half of them the
+    best setting there is ranked among all in the other half. Equal settings share a rank, and one exactly at the median counts one half.
+    None for fewer than two settings, or too few periods.
     """
     periods, settings = returns.shape
     cut = blocks or min(MOST_BLOCKS, periods // FEWEST_PER_BLOCK // 2 * 2)
@@ -137,7 +137,7 @@ def overfitting_probability(returns: Floats, objective: Objective, blocks: int |
 
 
 def _below_median(inside: Floats, outside: Floats) -> float:
-    """In how many rows the best setting `inside` is below the median `outside`; one exactly there counts one half."""
+    """Number of rows in which the best setting `inside` is below the median `outside`; one exactly there counts one half."""
     rows = np.arange(len(inside))
     own = outside[rows, inside.argmax(axis=1)][:, None]
     alike = 1e-12 * np.maximum(1e-3, np.abs(own))
@@ -145,7 +145,7 @@ def _below_median(inside: Floats, outside: Floats) -> float:
     return float((less < more).sum() + 0.5 * (less == more).sum())
 
 
-# --- How sure a mean of returns that depend on each other is: the stationary bootstrap, with a block length from the data.
+# --- Confidence of a mean of dependent returns: the stationary bootstrap, with a block length from the data.
 
 
 LEVEL = 0.95
@@ -157,7 +157,7 @@ FEWEST_PERIODS = 30
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceInterval:
-    """The mean per period, and the ends of its two-sided interval; `block` is the mean length of the blocks drawn, in periods."""
+    """Mean per period, and the ends of its two-sided interval; `block` is the mean length of the blocks drawn, in periods."""
 
     mean: float
     low: float
@@ -166,16 +166,16 @@ class ConfidenceInterval:
     block: float
 
     def times(self, factor: float) -> ConfidenceInterval:
-        """The same of something so many times as large, such as a year of periods."""
+        """The interval scaled by a factor, such as the periods of a year."""
         return ConfidenceInterval(self.mean * factor, self.low * factor, self.high * factor, self.periods, self.block)
 
 
 def block_length(values: Floats) -> float:
-    """The mean block length that estimates the variance of the mean best, in periods, at least 1.
+    """Mean block length that estimates the variance of the mean best, in periods, at least 1.
 
-    Politis & White 2004, "Automatic Block-Length Selection for the Dependent Bootstrap", section 3, with the correction of Patton,
-    Politis & White 2009: (2·G²/D)^(1/3)·n^(1/3), G = Σ λ(k/M)·|k|·R(k), D = 2·g(0)², g(0) = Σ λ(k/M)·R(k), with the flat-top window
-    λ and M twice the lag from which on correlations are insignificant.
+    Politis & White 2004, "Automatic Block-Length Selection for the Dependent Bootstrap", section 3, with the correction of Patton, Politis
+    & White 2009: (2·G²/D)^(1/3)·n^(1/3), G = Σ λ(k/M)·|k|·R(k), D = 2·g(0)², g(0) = Σ λ(k/M)·R(k), with the flat-top window λ and M twice
+    the lag from which on correlations are insignificant.
     """
     n = len(values)
     centred = values - values.mean()
@@ -216,12 +216,12 @@ def resampled_means(values: Floats, block: float, draws: int, seed: int) -> Floa
 
 
 def bootstrap_interval(values: Floats, seed: int, draws: int = DRAWS, level: float = LEVEL) -> ConfidenceInterval | None:
-    """The mean with the two-sided interval that `level` of the resampled means lie in, widened; None for fewer than FEWEST_PERIODS.
+    """Mean with the widened two-sided interval that contains `level` of the resampled means; None for fewer than FEWEST_PERIODS.
 
-    Taken as they are, resampled means of short and dependent series spread too little: at 250 periods the truth lies in 91 of 100 such
-    intervals, not in 95. Hence blocks of twice the length that is best for the variance, of which the bias is half as large, at least
-    six of them; and the distance of either end from the mean is widened by sqrt(n / (n - block)), what centring takes away, and by
-    what Student's distribution of n / block - 1 degrees of freedom is wider than the normal one.
+    Unwidened, resampled means of short and dependent series spread too little: at 250 periods 91 of 100 such intervals contain the truth,
+    not 95. Hence blocks of twice the length that is best for the variance, which halves the bias, at least six of them. The distance of
+    either end from the mean is widened by sqrt(n / (n - block)), which centring removes, and by the ratio of Student's distribution of n /
+    block - 1 degrees of freedom to the normal one.
     """
     from scipy.stats import norm
     from scipy.stats import t as student
@@ -236,12 +236,12 @@ def bootstrap_interval(values: Floats, seed: int, draws: int = DRAWS, level: flo
     return ConfidenceInterval(mean, mean + wider * float(low), mean + wider * float(high), n, block)
 
 
-# --- Whether the best setting stands on a plateau or on a needle: the objective over two axes of the grid, and among its neighbours.
+# --- Stability of the best setting: the objective over two axes of the grid, and among its neighbours.
 
 
 @dataclass(frozen=True, slots=True)
 class GridAxis:
-    """One side of the grid: the words of its values in order."""
+    """One axis of the grid: the labels of its values in order."""
 
     name: str
     labels: tuple[str, ...]
@@ -249,7 +249,7 @@ class GridAxis:
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """The objective over two axes, everything else as in the best setting; NaN where the grid has no such setting. `best` is its cell."""
+    """The objective over two axes, all else as in the best setting; NaN if the grid has no such setting. `best` is its cell."""
 
     down: GridAxis
     across: GridAxis
@@ -259,9 +259,9 @@ class HeatMap:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourComparison:
-    """How far the objective falls from the best setting to those one step beside it on one axis: on the mean, and at most.
+    """Fall of the objective from the best setting to those one step beside it on one axis: on average, and at most.
 
-    `spread` is how far it falls to the median of all settings: what the falls are to be compared with.
+    `spread` is its fall to the median of all settings, for comparison.
     """
 
     count: int
@@ -292,7 +292,7 @@ _ORDERED = 2
 
 
 def _places(choices: Sequence[PolicyChoice]) -> tuple[NDArray[np.int64], list[GridAxis], list[list[object]]]:
-    """Where each choice is on every axis, and the axes with their values: bands relative, then absolute, then none."""
+    """Position of each choice on every axis, and the axes with their values: bands relative, then absolute, then none."""
     places, axes, all_values = [], [], []
     for name, value_of, label_of in _AXES:
         labels = {value_of(choice): label_of(choice) for choice in choices}
@@ -305,7 +305,7 @@ def _places(choices: Sequence[PolicyChoice]) -> tuple[NDArray[np.int64], list[Gr
 
 
 def heat_map(choices: Sequence[PolicyChoice], objective: Floats, best: int) -> HeatMap:
-    """Over the two axes with most values, the bands downwards where they are one of them."""
+    """Heat map over the two axes with most values, bands vertical if they are one of them."""
     places, axes, _ = _places(choices)
     most = sorted(range(len(axes)), key=lambda axis: -len(axes[axis].labels))[:2]
     down, across = sorted(most)
@@ -318,7 +318,10 @@ def heat_map(choices: Sequence[PolicyChoice], objective: Floats, best: int) -> H
 
 
 def compare_neighbours(choices: Sequence[PolicyChoice], objective: Floats, best: int) -> NeighbourComparison | None:
-    """One step along one axis: the next width of the same kind, the next interval, any other destination or allocator. None without any."""
+    """Compare one step along one axis: the next width of the same kind, the next interval, any other destination or allocator.
+
+    None without neighbours.
+    """
     places, _, values = _places(choices)
     steps = np.abs(places - places[best])
     beside = np.zeros(len(choices), dtype=bool)
@@ -335,7 +338,7 @@ def compare_neighbours(choices: Sequence[PolicyChoice], objective: Floats, best:
     return NeighbourComparison(int(beside.sum()), float(falls.mean()), float(falls.max()), float(objective[best] - np.median(objective)))
 
 
-# --- Walk-forward: settings are chosen in one stretch of the data and judged in the next, and the last quarter is kept from all choosin
+# --- Walk-forward: settings are chosen in one stretch of the data and judged in the next; the last quarter is never used for choosing.
 
 
 LAST_SHARE = 4
@@ -345,7 +348,7 @@ ROLLING_PIECES = 2
 
 
 class WalkForwardMode(Enum):
-    """A window that always begins with the data, or one of a fixed length."""
+    """Window of walk-forward: anchored at the start of the data, or of a fixed length."""
 
     ANCHORED = "anchored"
     ROLLING = "rolling"
@@ -353,7 +356,7 @@ class WalkForwardMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Periods to choose in, and those after them to be judged in, each from and to before."""
+    """Periods to choose in, and later ones to be judged in, each from and to before."""
 
     chosen_from: int
     judged_from: int
@@ -362,7 +365,7 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class FoldResult:
-    """What was chosen in a fold, the objective there and afterwards, and log returns per period afterwards."""
+    """Choice of a fold, its objective there and afterwards, and log returns per period afterwards."""
 
     fold: Fold
     choice: int
@@ -377,7 +380,7 @@ def last_quarter_start(bars: int) -> int:
 
 
 def make_folds(periods: int, count: int, walk: WalkForwardMode) -> tuple[Fold, ...]:
-    """So many folds over equal pieces; none where a piece would have fewer than two periods."""
+    """That many folds over equal pieces; none if a piece would have fewer than two periods."""
     pieces = count + ROLLING_PIECES
     if periods < 2 * pieces:
         return ()
@@ -400,7 +403,7 @@ def walk_forward(returns: Floats, objective: Objective, all_folds: tuple[Fold, .
     return tuple(found)
 
 
-# --- Whether a setting is recommended, and in which words: never more than the interval of what it did out of sample supports.
+# --- Verdict and its wording: never more than the out-of-sample interval supports.
 
 
 GROWTH_TOLERANCE = 1e-6
@@ -411,19 +414,19 @@ OVERFITTING_THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ExcessGrowth:
-    """Excess growth over a rival in the last quarter, log return per year; None where periods are too few to say how sure."""
+    """Excess growth over a rival in the last quarter, log return per year; None if periods are too few for an interval."""
 
     rival: str
     interval: ConfidenceInterval | None
 
     @property
     def holds(self) -> bool:
-        """Whether the whole interval is above zero, by more than floats lose where both did the same."""
+        """True if the whole interval is above zero, by more than floating-point error."""
         return self.interval is not None and self.interval.low > GROWTH_TOLERANCE
 
     @property
     def words(self) -> str:
-        """In a sentence."""
+        """The claim as a sentence."""
         if self.interval is None:
             return f"against {self.rival}: fewer than {FEWEST_PERIODS} periods, too few for an interval"
         one = self.interval
@@ -435,7 +438,7 @@ class ExcessGrowth:
 
 @dataclass(frozen=True, slots=True)
 class TuneVerdict:
-    """Recommended or not, with the reasons in words, and what to do where nothing is recommended."""
+    """Recommendation with its reasons, and the next step if there is none."""
 
     recommended: bool
     words: tuple[str, ...]
@@ -443,15 +446,17 @@ class TuneVerdict:
 
 
 def format_signed_percent(share: float) -> str:
-    """+1.23 %; what rounds to nothing has no sign of loss."""
+    """+1.23 %; a value rounded to zero has no minus sign."""
     return f"{round(share * 100, 2) + 0.0:+.2f} %"
 
 
 def judge_choice(
     best: PolicyChoice, calendar: PolicyChoice, claims: tuple[ExcessGrowth, ...], risk: OverfittingEstimate | None, looks: int = 1
 ) -> TuneVerdict:
-    """Recommends `best` where every claim holds and the chance of over-fitting is not a half or more; it is None where one setting alone
-    was tried, and none chosen. `looks` settings, this one among them, were judged in that quarter by now.
+    """Recommend `best` if every claim holds and the probability of overfitting is below one half.
+
+    The probability is None if only one setting was tried, and none chosen. `looks` settings, this one among them, were judged in that
+    quarter by now.
     """
     overfit = risk is not None and risk.probability >= OVERFITTING_THRESHOLD
     told = [

@@ -1,4 +1,4 @@
-"""Does the chunks of a search on a Dask cluster, by the address of its scheduler."""
+"""Run the chunks of a search: on the cores of this machine, or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from agent.backtest.tune.jobs import RunEngine, RunResult, TuneChunk, TuneJob
 from agent.backtest.workers import run_in_processes
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError, printable_text
 
-# --- Does the chunks of a search on this machine: those of the kernel on all cores by threads, whole steps by processes.
+# --- Chunks on this machine: kernel chunks on all cores by threads, whole steps by processes.
 
 
 ChunkResult = tuple[TuneChunk, list[RunResult]]
 
 
 def run_locally(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Iterator[ChunkResult]:
-    """The chunks with what came of them, in the order in which they are done. Raises what a run raises; Retryable for a lost process."""
+    """Yield the chunks with their results, in order of completion. Raises the errors of a run; Retryable for a lost process."""
     for chunk in chunks:
         if chunk.engine is RunEngine.KERNEL:
             yield chunk, job.do(chunk, cores)
@@ -38,17 +38,17 @@ RESULTS_KEPT_HINT = "what was done before is kept where --out names a folder"
 
 
 def check_address(address: str) -> None:
-    """Raises ConfigError for what is no address of a scheduler."""
+    """Raise ConfigError for an invalid scheduler address."""
     if _ADDRESS.fullmatch(address) is None:
         raise ConfigError(f"--scheduler: {printable_text(address)[:80]!r} is no address", "write it as dask prints it: tcp://HOST:8786")
 
 
 def run_on_cluster(job: TuneJob, chunks: Sequence[TuneChunk], address: str) -> Iterator[ChunkResult]:
-    """The chunks with what came of them, in the order in which they are done, each sent to a worker once.
+    """Yield the chunks with their results, in order of completion, each sent to a worker once.
 
-    What workers answer is unpickled here, as Dask does: name a scheduler that you would let run programs on this machine. Raises
-    ConfigError without the package, for workers of another version or none, Retryable for a scheduler that does not answer or dies,
-    and what a run raises. While no worker is left it waits for one.
+    Workers' answers are unpickled here, as Dask does: name only a scheduler that you would let run programs on this machine. Raises
+    ConfigError without the package, or for workers of another version or none, Retryable for a scheduler that does not answer or dies, and
+    the errors of a run. While no worker is left it waits for one.
     """
     distributed = _package()
     client = _connected(distributed, address)
@@ -65,12 +65,12 @@ def run_on_cluster(job: TuneJob, chunks: Sequence[TuneChunk], address: str) -> I
 
 
 def run_chunk(job: TuneJob, chunk: TuneChunk) -> list[RunResult]:
-    """On a worker."""
+    """Run a chunk on a worker."""
     return job.do(chunk)
 
 
 def local_version() -> str:
-    """Version of this package where it runs."""
+    """Version of this package on the machine that runs it."""
     return version("trimtab")
 
 
@@ -113,7 +113,7 @@ def _answers(distributed: Any, client: Any, job: TuneJob, chunks: Sequence[TuneC
 
 
 def _failed(error: BaseException) -> TrimtabError:
-    """What a run raised on its worker; what is not ours, such as a worker lost again and again, by its name."""
+    """Error that a run raised on its worker; foreign errors, such as repeatedly lost workers, by their name."""
     if isinstance(error, TrimtabError):
         return error
     return Refused(f"--scheduler: a worker failed: {type(error).__name__}; {RESULTS_KEPT_HINT}", remedy="its log says more")
