@@ -15,7 +15,7 @@ EXIT_REFUSED = 10
 EXIT_RETRYABLE = 11
 EXIT_OPERATOR = 12
 EXIT_HUNG = 13
-"""A run that stood still and ended itself, to be started anew."""
+"""A run that hung and ended itself, to be restarted."""
 EXIT_DIFFERS = 14
 """A replay that decides otherwise than was decided."""
 EXIT_INTERRUPTED = 130
@@ -48,7 +48,7 @@ def printable_text(text: str) -> str:
 
 
 class TrimtabError(Exception):
-    """Base of every error that the agent raises on purpose. `remedy` says what to do next."""
+    """Base of every error that the agent raises on purpose. `remedy` is the operator's next step."""
 
     exit_code = 1
 
@@ -68,7 +68,7 @@ class ConfigError(TrimtabError):
 
 
 class Refused(TrimtabError):
-    """A guard says no; nothing was sent. Carries the verdicts with what was measured and the limit."""
+    """A guard refused; nothing was sent. Carries the verdicts with measurement and limit."""
 
     exit_code = EXIT_REFUSED
 

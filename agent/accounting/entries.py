@@ -50,8 +50,9 @@ def prorated_value(value: Value, raw: int, of_raw: int) -> Value:
 
 
 def split_quanta(number: int, weights: list[int]) -> list[int]:
-    """So many parts by weights that are not negative, rounded down; the last one with a weight takes what rounding left. Alike where
-    all are zero.
+    """Split into parts by weights that are not negative, each rounded down; equal parts if all weights are zero.
+
+    The last part with a weight takes the remainder.
     """
     if len(weights) == 1:
         return [number]

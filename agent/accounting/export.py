@@ -62,8 +62,10 @@ class RotkiAssets:
 
 
 def rotki_trades(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvRow]:
-    """One row per pair of tokens that an entry exchanged; its gas is the fee of the first. Amounts of all rows, with what `events`
-    has of exchanges, sum to the wei. Rows alike are a millisecond apart, or rotki would take the second for a duplicate.
+    """Yield one row per pair of tokens that an entry exchanged; its gas is the fee of the first.
+
+    The amounts of all rows, with the exchanges in `rotki_events`, sum to the wei. Equal rows are a millisecond apart, since rotki
+    takes the second for a duplicate.
     """
     seen: set[CsvRow] = set()
     for entry in entries:
@@ -113,9 +115,10 @@ Side = tuple[str, int]
 
 
 def _pairs(entry: Entry) -> tuple[list[tuple[Side, Side]], list[Side]]:
-    """Given and got, cut along their shares of either side's value, so that n and m tokens make at most n + m - 1 pairs; and with its
-    sign what finds no base unit of the other side. A piece whose other side is less than a base unit goes with a neighbour of its
-    token: no row has an amount of zero.
+    """Return pairs of given and received amounts, cut by each side's value, and the signed amounts without a counterpart.
+
+    n and m tokens make at most n + m - 1 pairs. A piece with less than a base unit on the other side is merged with a neighbour of
+    its token: no row has an amount of zero.
     """
     net: dict[str, int] = {}
     worth: dict[str, Fraction] = {}
@@ -315,8 +318,9 @@ def _values(valuations: Iterable[Valuation], names: TokenNames) -> ExportTable:
 
 
 def weights_bps(found: Valuation) -> dict[str, int]:
-    """Return the share of each token in the managed portfolio, basis points; empty if it has no value. Gas money and reserves do not
-    count.
+    """Return the share of each token in the managed portfolio, basis points; empty if it has no value.
+
+    Gas money and reserves do not count.
     """
     managed = [one for one in found.held if not one.is_gas_money]
     values = [one.managed_raw * one.price for one in managed]

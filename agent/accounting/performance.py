@@ -215,7 +215,7 @@ def _day(at_s: int, start_s: int, span_s: int) -> int:
 MIN_REBALANCES, MIN_DAYS = 5, 28
 """Fewer, or less time, say nothing about how often to rebalance."""
 HIGH_COST_SHARE, LOW_COST_SHARE = Fraction(1, 2), Fraction(1, 10)
-"""Shares of what rebalancing earned before its costs that these may be: above the first it is dear, below the second cheap."""
+"""Cost as a share of the gross rebalancing premium: above the first it is high, below the second low."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,13 +234,12 @@ class PerformanceCosts:
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """Performance of one period, from its first valuation to its last. Values in numeraire base units, returns per unit, not
-    annualized.
+    """Performance of one period, from its first valuation to its last.
 
-    Of the managed portfolio: `start.managed + came - went + by_hand + from_gas_money + profit = end.managed`, except for changed
-    reserves. `came` and `went` are deposits and withdrawals, `by_hand` is the change by manual swaps, which `profit` excludes,
-    `from_gas_money` the gas paid by gas money less its refills. `effect` is profit less that of holding: the rebalancing premium
-    after costs. `benchmark` is the return of one token.
+    Values are in numeraire base units, returns per unit and not annualized. Of the managed portfolio: `start.managed + came - went
+    + by_hand + from_gas_money + profit = end.managed`, except for changed reserves. `came` and `went` are deposits and withdrawals,
+    `by_hand` is the change by manual swaps, which `profit` excludes, `from_gas_money` the gas paid by gas money less its refills.
+    `effect` is profit less that of holding: the rebalancing premium after costs. `benchmark` is the return of one token.
     """
 
     start: Valuation

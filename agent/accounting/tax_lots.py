@@ -55,11 +55,11 @@ class NextLot:
 
 
 class Lots:
-    """Open lots by token. A disposal takes them oldest first (fifo, and average for dates), newest first (lifo), or the highest cost
-    per unit first (hifo, the older of two equal). With average cost every unit of a token costs the same.
+    """Open lots by token, and the order in which disposals take them.
 
-    Costs of disposals are rounded down to the grid of accounting/entries.py; the rest stays with the remaining lots, so that both
-    together cost exactly the amount paid.
+    Oldest first (fifo, and average for dates), newest first (lifo), or the highest cost per unit first (hifo, the older of two
+    equal). With average cost every unit of a token costs the same. Costs of disposals are rounded down to the grid of
+    accounting/entries.py; the rest stays with the remaining lots, so that both together cost exactly the amount paid.
     """
 
     def __init__(self, method: LotMethod, lots: Iterable[OpenLot] = ()) -> None:
@@ -236,9 +236,10 @@ class Disposal:
 
 @dataclass(slots=True)
 class TaxLotRun:
-    """Result of a run over the ledger. `sums` are in quanta: deposits, withdrawals, income, the excess value of transfers to the owner
-    over their cost (carried), and gas that belongs to no exchange (spent). `unpriced` are entries without a price, which count as
-    zero.
+    """Result of a run over the ledger.
+
+    `sums` are in quanta: deposits, withdrawals, income, the excess value of transfers to the owner over their cost (carried), and
+    gas that belongs to no exchange (spent). `unpriced` are entries without a price, which count as zero.
     """
 
     lots: Lots
@@ -462,9 +463,10 @@ def planned_gains(plan: Plan, tax: TaxState, prices: Mapping[str, Price], numera
 
 
 def max_sellable_raw(lots: Iterable[OpenLot], method: LotMethod, token: str, price: Value, gain: Value, most_raw: int) -> int:
-    """The most base units that may go at `price` (reporting units per base unit) while they realise no more than `gain` at any
-    lot's end on the way; at most `most_raw`. Losses of lots that go before make room for gains of those behind, and what no lot
-    is known of gains nothing.
+    """Return the most base units, up to `most_raw`, that may be sold at `price` without realising more than `gain`.
+
+    `price` is in reporting units per base unit. The bound holds at every lot's end on the way. Losses of earlier lots make room for
+    gains of later ones; an amount without a known lot gains nothing.
     """
     if gain < 0:
         return 0

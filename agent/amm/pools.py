@@ -142,11 +142,11 @@ def runs_out_of_ticks(state: PoolState, token_in: str, impact_bps: int) -> bool:
 
 
 def best_response(state: PoolState, token_in: str, price: Fraction, impact_bps: int) -> int:
-    """Return the largest input, base units, whose last unit pays at least `price` token_out per token_in after fee, within the impact
-    bound.
+    """Return the largest input whose last unit pays at least `price` after fee, within the impact bound.
 
-    The trade to the marginal rate `price` in closed form (Angeris, Evans, Chitra, Boyd 2022): V2 stops where φ·Rin·Rout / (Rin +
-    φ·x)² = price, V3 where (1 - fee)·marginal_price = price. 0 if even the first unit pays less.
+    Input in base units, `price` in token_out per token_in. The trade to the marginal rate `price` in closed form (Angeris, Evans,
+    Chitra, Boyd 2022): V2 stops where φ·Rin·Rout / (Rin + φ·x)² = price, V3 where (1 - fee)·marginal_price = price. 0 if even the
+    first unit pays less.
     """
     zero_for_one = is_zero_for_one(state, token_in)
     if price <= 0:

@@ -69,7 +69,7 @@ class EndpointHealth:
         self._in_a_row = self._rests = 0
 
     def failure(self, why: str, wait_s: float | None = None) -> None:
-        """It did not answer, or with what no node says. With `wait_s` it asked to be left alone for so long."""
+        """Record a missing or malformed answer. `wait_s` is the pause that the endpoint asked for."""
         self._decay()
         self._bad += 1
         self._in_a_row += 1
@@ -88,7 +88,7 @@ class EndpointHealth:
         self._why = why
 
     def lags(self, why: str) -> None:
-        """Its newest block is too old. What it says of blocks counts no more, but it is asked for its height, until it has caught up."""
+        """Record a lag: its answers about blocks do not count, and only its height is asked, until it has caught up."""
         self.blame(why)
         self.lagging = True
 

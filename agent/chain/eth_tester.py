@@ -51,8 +51,9 @@ def _raw(address: str) -> bytes:
 
 
 def logs(tester: Any, wanted: dict[str, Any], first: int, last: int) -> list[dict[str, Any]]:
-    """Return events of `wanted["address"]` with its topics (None: any) in those blocks, by bloom filters; eth-tester would scan
-    receipts.
+    """Return events of `wanted["address"]` with its topics (None: any) in those blocks.
+
+    Bloom filters select the blocks; eth-tester would scan every receipt.
     """
     from eth_bloom.bloom import BloomFilter
 
@@ -124,7 +125,7 @@ class EthTesterTransport:
         try:
             if method == "eth_getStorageAt":
                 return _wire(storage_at(self._tester, params[0], params[1], self._number(method, params[2])))
-            if method == "eth_call" and set(params[0]) == {"from", "to", "data"}:  # nothing of a transaction to be: anybody may ask
+            if method == "eth_call" and set(params[0]) == {"from", "to", "data"}:  # no field of a transaction: any sender may call
                 return _wire(call_as(self._tester, params[0], self._number(method, params[1])))
             if method == "eth_getLogs" and isinstance(params[0].get("address"), str):
                 first, last = (self._number(method, params[0].get(key, "latest")) for key in ("fromBlock", "toBlock"))

@@ -29,7 +29,7 @@ def gas_fees(head: Head, priority_fee_wei: int, gas_price_wei: int, *, limit_wei
 
     With a base fee (EIP-1559): tip = the endpoint's `priority_fee_wei`, at most `priority_cap_wei`; max fee =
     2 · base fee + tip, which outlasts six full blocks, at most `limit_wei`. Without: the endpoint's `gas_price_wei`.
-    `limit_wei` is limits.gas_price (None: off). Raises Refused when the price of now is above it.
+    `limit_wei` is limits.gas_price (None: off). Raises Refused if the present price is above it.
     """
     if head.base_fee_wei is None:
         _within(gas_price_wei, limit_wei)

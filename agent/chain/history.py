@@ -183,8 +183,9 @@ class HistoryUnavailable(Retryable):
 
 @dataclass(frozen=True, slots=True)
 class MinedTx:
-    """A mined transaction of the wallet, and the time of its block. `answers` are those of price feeds just before it, by feed;
-    none where it moved no token, or the node does not keep that state.
+    """A mined transaction of the wallet, and the time of its block.
+
+    `answers` are those of price feeds just before it, by feed; none if it moved no token, or the node does not keep that state.
     """
 
     nonce: int
@@ -336,7 +337,7 @@ def _receipts(line: Transport, owner: str, blocks: Sequence[Mapping[str, Any]]) 
 
 
 def _priced(line: Transport, owner: str, sent: Sequence[MinedTx], feeds: Sequence[str]) -> tuple[MinedTx, ...]:
-    """The transactions with what every feed said in the block before; all feeds of a transaction, or none."""
+    """Return the transactions with every feed's answer in the block before; all feeds of a transaction, or none."""
     asked = [one for one in sent if feeds and any(one.receipt.net(owner).values())]
     calls: list[RpcCall] = [
         ("eth_call", [{"to": feed, "data": "0x" + LATEST_ROUND_DATA.hex()}, hex(one.receipt.block_number - 1)])

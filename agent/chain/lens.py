@@ -263,8 +263,9 @@ def _address(address: str) -> bytes:
 
 
 def answer_words(data: LensAnswer, count: int) -> tuple[int, ...] | CallStatus:
-    """Return the first `count` 32-byte words of a call's answer as unsigned integers; a shorter answer is MALFORMED, a failure is
-    returned.
+    """Return the first `count` 32-byte words of a call's answer as unsigned integers.
+
+    A shorter answer is MALFORMED; a failure is returned.
     """
     if isinstance(data, CallStatus):
         return data

@@ -68,7 +68,7 @@ class PositionRef:
 
 @dataclass(frozen=True, slots=True)
 class PositionQuestion:
-    """One thing to ask for a position, and what it is called."""
+    """One question about a position, with its name."""
 
     what: str
     item: CallItem

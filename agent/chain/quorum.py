@@ -21,7 +21,7 @@ REMEDY = "ask the endpoints' operators, or replace the endpoint that is wrong; n
 
 @dataclass(frozen=True, slots=True)
 class EndpointAnswer:
-    """All that one endpoint says of one block. `items` are the lens's answers, code hashes among them."""
+    """One endpoint's answers about one block. `items` are the lens's answers, code hashes included."""
 
     operator: str
     head: Head
@@ -37,7 +37,7 @@ class EndpointAnswer:
 
 @dataclass(frozen=True, slots=True)
 class QuorumAgreement:
-    """The testimony that counts, the operators behind it, and (operator, what it says otherwise) of the others."""
+    """The agreed answer, the operators behind it, and (operator, difference) of the others."""
 
     endpoint_answer: EndpointAnswer
     operators: tuple[str, ...]
@@ -65,7 +65,7 @@ def find_quorum(heard: Sequence[EndpointAnswer], names: Sequence[str], min_opera
 
 
 def difference(one: EndpointAnswer, other: EndpointAnswer, names: Sequence[str]) -> str:
-    """The first thing in which two testimonies differ, by name."""
+    """Return the name of the first difference between two answers."""
     if one.head != other.head:
         return f"the header of block {one.head.number}"
     if one.nonce != other.nonce:

@@ -139,7 +139,7 @@ class NonceTx:
 
 @dataclass(frozen=True, slots=True)
 class SafeExecution:
-    """A mined transaction in which a Safe carried out one call."""
+    """A mined transaction in which a Safe executed one call."""
 
     tx_hash: str
     block: int

@@ -18,7 +18,7 @@ from agent.chain.eth_tester import EthTesterTransport
 from agent.chain.wire import CallFailed, RpcCall, RpcFault, parse_fault, require_result, scrub
 from agent.errors import ConfigError, OperatorNeeded, Retryable
 
-# --- Connections to endpoints, with what the environment says of them.
+# --- Connections to endpoints, with proxy and certificate settings of the environment.
 
 
 class Connection:
@@ -87,7 +87,7 @@ _READS = frozenset(
 
 
 class EndpointOverloaded(Retryable):
-    """The endpoint says that it is asked too much; `retry_after_s` is for how long it wants to be left alone, if it says so."""
+    """The endpoint is rate limiting; `retry_after_s` is the pause it asks for, None if it names none."""
 
     def __init__(self, message: str, remedy: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(message, remedy)

@@ -98,7 +98,7 @@ class SafeContract:
             )
 
     def nonce(self, at: object = "latest") -> int:
-        """Number of calls that the Safe has carried out: the next one's nonce."""
+        """Return the number of calls that the Safe has executed: the next one's nonce."""
         return int(self._view("nonce()", [], [], ["uint256"], at)[0])
 
     def require_hash(self, tx: UnsignedTx) -> str:
@@ -163,7 +163,7 @@ class SafeSender:
         raise OperatorNeeded("a Safe sends no transactions by itself", "its owners sign what is proposed, and anybody executes it")
 
     def look(self, tx_hash: str) -> TransactionStatus:
-        """See ports.Sender; the receipt says what it cost the Safe: no gas."""
+        """Return the status as ports.Sender; the receipt has the Safe's cost, which excludes gas."""
         seen = self.sender.look(tx_hash)
         return seen if seen.receipt is None else replace(seen, receipt=replace(seen.receipt, effective_gas_price_wei=0))
 
@@ -225,7 +225,7 @@ class WalletOwner:
 
 @dataclass(frozen=True, slots=True)
 class SafeOwners:
-    """ports.ExternalSigner: the owners of a Safe, who sign the hash of one call; anybody executes it then."""
+    """ports.ExternalSigner for the owners of a Safe, who sign the hash of one call; any account may then execute it."""
 
     rules: SigningRules
     nonces: Callable[[], SignableNonces]
@@ -259,8 +259,9 @@ class SafeOwners:
 def foreign_signer(
     rules: SigningRules, nonces: Callable[[], SignableNonces], panel: EndpointPool, sender: Sender, line: Transport, *, safe: bool
 ) -> tuple[ExternalSigner, Sender]:
-    """Return the external signer of the wallet of `rules`, and the sender that knows its nonce. Raises ConfigError if it is not a Safe
-    as declared.
+    """Return the external signer of the wallet of `rules`, and the sender that knows its nonce.
+
+    Raises ConfigError if the wallet is not a Safe as declared.
     """
     if not safe:
         return WalletOwner(rules, nonces, panel, sender), sender

@@ -437,7 +437,7 @@ def _read(answer: object, count: int) -> list[ScreenResult | None]:
 
 
 def _in_time(line: Transport, answer: object) -> object:
-    """The answer, unless it only says that too much is asked now: then Retryable, since that says nothing of a token."""
+    """Return the answer; raise Retryable for a rate limit, which is no evidence about a token."""
     if isinstance(answer, RpcFault_of_rpc) and answer.code in _LIMITED:
         raise Retryable(f"{line.name} refuses a part of the token screen: {answer.message}", "ask less often, or use another endpoint")
     return answer

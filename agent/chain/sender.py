@@ -169,7 +169,7 @@ class NonceUsed(OperatorNeeded):
 
 
 class SendRefused(Refused):
-    """The node did not take the transaction and says so. The verdict's guard is `send.<why>`."""
+    """The node refused the transaction. The verdict's guard is `send.<why>`."""
 
 
 class _RefusalKind(Enum):
@@ -346,7 +346,7 @@ def _result(answer: object, what: str) -> object:
 
 
 def _maybe(answer: object, what: str) -> Mapping[str, object] | None:
-    """An object, or None where the node says that it has none. An error never counts as none."""
+    """Return an object, or None if the node answers that it has none. An error never counts as none."""
     found = _result(answer, what)
     if found is None or isinstance(found, Mapping):
         return found
@@ -495,8 +495,9 @@ class QuorumSender:
             raise refusals[0]
 
     def look(self, tx_hash: str) -> TransactionStatus:
-        """Return the status as ports.Sender. Mined if enough operators show the same receipt; unknown only if no operator knows the
-        hash.
+        """Return the status as ports.Sender.
+
+        It is mined if enough operators show the same receipt, and unknown only if no operator knows the hash.
         """
         heard = self._hear(lambda node: node.look(tx_hash), lambda answers: self._seen(answers).state != "unknown")
         found = self._seen(heard)

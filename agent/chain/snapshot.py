@@ -202,8 +202,9 @@ class ChainReader:
         return _BlockReading(agreement, alike, lost)
 
     def _older(self, head: Head, firsts: Mapping[Endpoint, _HeadAnswer]) -> Head | None:
-        """Return the newest block that all endpoints without a large lag have, by vote on its header; None if that is no different
-        block.
+        """Return the newest block that all endpoints without a large lag have, by vote on its header.
+
+        None if the vote fails, or the block is the same.
         """
         near = [line for line, first in firsts.items() if first.head.number >= head.number - self._endpoint_pool.max_lag_blocks]
         if len(operators_of(near)) <= quorum_size(len(operators_of(firsts)), self._min_operators):
@@ -303,7 +304,7 @@ class ChainReader:
         )
 
     def _also_watch(self, found: Iterable[str]) -> None:
-        """From the next snapshot on the code of implementations that were put in since is read too."""
+        """Read the code of new proxy implementations too, from the next snapshot on."""
         new = [address for address in found if address not in (*self.watch.code, tokens.UNREADABLE)]
         if new:
             self.watch = replace(self.watch, code=(*self.watch.code, *new))

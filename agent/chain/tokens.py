@@ -77,7 +77,7 @@ UNREADABLE = "0x" + "0" * 40
 
 @dataclass(frozen=True, slots=True)
 class ProxyRef:
-    """A token that is a proxy: the slot that says where to, or who is asked by implementation(): its beacon, or it itself.
+    """A proxy token: the storage slot of its implementation, or the contract asked by implementation(): its beacon, or itself.
 
     `first` is the implementation as it was when the proxy was found.
     """
@@ -169,7 +169,7 @@ def read_allowances(line: Transport, owner: str, pairs: Sequence[tuple[str, str]
     return tuple(None if isinstance(one, CallStatus) else one for one in found)
 
 
-# --- Says which allowances a plan still needs, exactly, and encodes them; what is left over goes back to zero.
+# --- Approvals: the exact allowances that a plan still needs, their calldata, and leftover ones to revoke.
 
 
 def needed_approvals(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple[str, int], ...]:

@@ -62,7 +62,7 @@ ITEMS = 4
 def feed_questions(feed: str) -> list[tuple[str, LensItem]]:
     """(name, item) in the order that `read` takes the answers in.
 
-    A Chainlink proxy names its aggregator, which cuts answers off at two bounds; a feed without either says nothing of bounds.
+    A Chainlink proxy names its aggregator, which clips answers at two bounds; other feeds have no known bounds.
     """
     return [
         ("decimals of feed", CallItem(feed, DECIMALS)),
@@ -258,8 +258,9 @@ def _written(pool: PoolRef) -> list[CallItem]:
 
 
 def _unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, bool]:
-    """Return True per token of (token0, token1) if its item is surely zero; V2 has one for both. It affects only gas: unknown counts
-    as written.
+    """Return True per token of (token0, token1) if its item is surely zero; V2 has one for both.
+
+    It affects only gas: unknown counts as written.
     """
     zero = [answer_uint(answer) == 0 for answer in answers]
     return zero[0], zero[-1]

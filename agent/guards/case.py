@@ -171,7 +171,7 @@ class GuardCase:
         return min(decision.apart, self._gross(bought & self._lacked()))
 
     def _lacked(self) -> set[str]:
-        """Assets besides the numeraire that open withdrawals lack."""
+        """Return the assets besides the numeraire with a shortfall for open withdrawals."""
         claimed = {claim.payment.token for claim in self.step.history.claims} - {self.numeraire.address}
         return {token for token in claimed if withdrawals.shortfall_raw(self.step, token) > 0}
 

@@ -26,8 +26,8 @@ T = TypeVar("T")
 class Guard(Generic[T]):
     """`limit` reads the limit from the input (None: off), `words` formats it, `measure` holds the case against it.
 
-    `remedy` follows the words "do this:". A guard that `judges_market` judges the pools and tokens of a plan alone: what it refuses
-    says nothing against another exit.
+    `remedy` follows the words "do this:". A guard that `judges_market` judges the pools and tokens of a plan alone: its refusal
+    does not concern another exit.
     """
 
     name: str

@@ -208,7 +208,7 @@ def depeg(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 
 
 def _assets(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
-    alone = {one.token for one in case.step.stuck}  # no plan touches it, and often it is stuck for lack of any pool
+    alone = {one.token for one in case.step.stuck}  # no plan touches a blocked exit, which often has no pool at all
     for asset in case.step.portfolio.assets:
         if asset.token.address in alone:
             continue
@@ -265,7 +265,7 @@ def _feed_max_age(step: StepInput) -> int | None:
 
 
 def _sequencer_grace(step: StepInput) -> int | None:
-    """Off where the chain has no sequencer, or the owner said off."""
+    """Return the grace period; None without a sequencer, or if the owner switched it off."""
     return None if step.reference.sequencer_feed is None else step.reference.sequencer_grace_s
 
 

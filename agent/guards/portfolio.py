@@ -31,11 +31,11 @@ from agent.units import BPS, NATIVE, Value, decimal_text, value_text
 
 
 def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
-    """Fees, impact, skew and gas, recomputed, per unit of value moved. A plan that moves nothing costs nothing,
-    except that gas money may be refilled: limits.gas_price and limits.gas_per_day bound that.
+    """Fees, impact, skew and gas, recomputed, per unit of value moved.
 
-    Actions with liquidity exchange nothing: theirs is the gas, and what liquidity is overpaid by in a pool off the reference, per
-    unit of value put in, taken out or collected.
+    A plan that moves nothing costs nothing, but it may refill gas money: limits.gas_price and limits.gas_per_day bound that.
+    Liquidity actions exchange nothing: their cost is the gas, and the overpayment of liquidity in a pool off the reference, per
+    unit of value provided, withdrawn or collected.
     """
     if case.plan.actions:
         return _action_cost(case, limit_bps)
@@ -411,7 +411,7 @@ def _weight_after(case: GuardCase) -> dict[str, Fraction]:
 
 
 def _year_limit(step: StepInput) -> Fraction | None:
-    """Off without [tax], and where it says so."""
+    """Return the year's limit on gains; None without [tax], or if it sets none."""
     return None if step.history.tax is None else step.history.tax.year_limit
 
 

@@ -85,10 +85,10 @@ class Replay:
 
 
 def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Replay:  # noqa: C901
-    """Replay the legs on the snapshot's pools with the contracts' arithmetic; a wallet leg spends its amount, a router leg the
-    router's balance.
+    """Replay the legs on the snapshot's pools with the contracts' arithmetic.
 
-    `wrapped_native` alone is exchanged for the native coin, one for one.
+    A wallet leg spends its amount, a router leg the router's balance. `wrapped_native` alone is exchanged for the native coin, one
+    for one.
     """
     start = {pool.address: pool for pool in snapshot.pools}
     now = dict(start)
@@ -261,7 +261,7 @@ def _provided(number: int, action: Provide, book: PositionBook) -> SimulatedActi
 
 
 def _own(book: PositionBook, action: LpAction) -> tuple[ConfirmedPosition, LpV2Position | LpV3Position]:
-    """The confirmed position that an action names, if it is what the action says of it."""
+    """Return the confirmed position that an action names, if its state matches the action."""
     for one, position in book.pairs:
         if one.name == action.name and isinstance(position, LpV2Position | LpV3Position):
             pool = position.pair if isinstance(position, LpV2Position) else position.pool

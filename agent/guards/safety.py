@@ -214,8 +214,9 @@ def quorum(case: GuardCase) -> GuardMeasurement:
 
 
 def reverts_in_row(case: GuardCase) -> GuardMeasurement:
-    """Fewer transactions in a row reverted, and fewer steps approved without a swap, than make the agent stop until its owner resumes
-    (T6). An exit is tried again after a wait that grows, since anybody can make it revert (T20).
+    """Number of reverts in a row, and of approving steps without a swap, below the limits that stop the agent (T6).
+
+    The owner resumes it. An exit is retried with growing back-off, since an attacker can make it revert (T20).
     """
     history = case.step.history
     reverts, approvals = history.reverts_in_row, history.approvals_in_row

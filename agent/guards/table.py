@@ -1,4 +1,4 @@
-"""All guards in one table, and the two verbs on it: judge and require. Each row stands beside its measurement."""
+"""All guards in one table, and the two verbs on it: judge and require. Each row is defined beside its measurement."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...
 
 
 def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
-    """The plan with its verdicts. Raises Refused, with all verdicts, when a guard says no or is missing among them."""
+    """Return the plan with its verdicts. Raises Refused, with all verdicts, if a guard failed or has none."""
     missing = [guard.name for guard in GUARDS if guard.name not in {verdict.guard for verdict in verdicts}]
     refusing = [verdict for verdict in verdicts if not verdict.passed]
     if missing:

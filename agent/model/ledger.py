@@ -48,7 +48,7 @@ class Posting:
 class Entry:
     """One movement, final. The postings of each token sum to zero. `id` is that of its intent, flow or opening.
 
-    `by_hand` says that no trigger asked for it: it is accounted apart from the strategy (R8.8).
+    `by_hand` marks a manual trade, accounted apart from the strategy (R8.8).
     """
 
     id: str

@@ -13,12 +13,12 @@ from agent.model.portfolio import RiskCostTradeoff, SlicingComparison, Threshold
 
 @dataclass(frozen=True, slots=True)
 class AssetDrift:
-    """Balance, weight and band of one asset. `raw` is the wallet's balance, `investable_raw` that less its reserve: only this can be
-    spent.
+    """Balance, weight and band of one asset.
 
-    `lp_raw` is the amount in confirmed liquidity positions; `value` and weights count both, less the reserve. `share` is the exact
-    weight; `weight_bps` its largest-remainder rounding. Bands act on strictly beyond: below `band_low_bps` or above `band_high_bps`
-    (exact fractions, since 10 % of 333 bps is not an integer). `own_band` is the asset's band, `max_bps` its maximum weight.
+    `raw` is the wallet's balance, `investable_raw` that less its reserve: only this can be spent. `lp_raw` is the amount in
+    confirmed liquidity positions; `value` and weights count both, less the reserve. `share` is the exact weight; `weight_bps` its
+    largest-remainder rounding. Bands act on strictly beyond: below `band_low_bps` or above `band_high_bps` (exact fractions, since
+    10 % of 333 bps is not an integer). `own_band` is the asset's band, `max_bps` its maximum weight.
     """
 
     token: str
@@ -170,8 +170,9 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class PlanCost:
-    """Predicted cost in numeraire base units: pool fees, price impact, skew of pools off the reference, gas of the transaction, and
-    gas of the approvals that it still needs.
+    """Predicted cost in numeraire base units.
+
+    Pool fees, price impact, skew of pools off the reference, gas of the transaction, and gas of the approvals that it still needs.
     """
 
     fees: Fraction

@@ -127,7 +127,7 @@ class HybridTrigger:
 
 @dataclass(frozen=True, slots=True)
 class StagedTrigger:
-    """Reviews on `review` and says what it would do; acts on `execution` alone, with a `threshold` only beyond its band."""
+    """Reviews on `review` and reports its result; acts on `execution` alone, with a `threshold` only beyond its band."""
 
     review: Schedule
     execution: Schedule
@@ -294,8 +294,9 @@ class BlockedExit:
 
 @dataclass(frozen=True, slots=True)
 class SubmissionRefusal:
-    """An exit that passed every guard and was refused when it was about to be sent, `why`: `times` in a row, the last at `at_s` of
-    chain time.
+    """An exit that passed every guard and was refused at submission.
+
+    `why` is the reason, `times` the number of refusals in a row, `at_s` the chain time of the last.
     """
 
     token: str
@@ -384,11 +385,11 @@ class TradeSide(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Trigger, destination and restraints of rebalancing. BAND needs a trigger with a band; ZONE and the no-trade zone require each
-    other.
+    """Trigger, destination and restraints of rebalancing.
 
-    A price trigger must also fire on the prices of the `confirm_blocks` blocks before. A schedule is due up to `jitter_bps` of its
-    interval late, at random. With `only` one side alone is traded.
+    BAND needs a trigger with a band; ZONE and the no-trade zone require each other. A price trigger must also fire on the prices of
+    the `confirm_blocks` blocks before. A schedule is due up to `jitter_bps` of its interval late, at random. With `only` one side
+    alone is traded.
     """
 
     trigger: Trigger

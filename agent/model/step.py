@@ -51,7 +51,7 @@ class History:
     a row; `failures_stop` is true after too many since the owner resumed, even if exits have succeeded since. `wasted_24h_wei` is
     gas of transactions that exchanged nothing (reverts, approvals, cancels) in the last 24 h, `wasted_wei` that of all reverts
     since the store began; both are part of the losses. `rises` are unexplained increases, base units by token; `rose_s` is the
-    chain time since which such increases have blocked purchases, one after another, in the last SPELL_S of
+    chain time since which such increases have blocked purchases, one after another, in the last ACCEPTANCE_WINDOW_S of
     policy/cash_flows/balance_changes.py. `left_rises` are those of `rises` that were once excluded above portfolio.max_live_value:
     they stay excluded at any price.
     """

@@ -19,8 +19,10 @@ UNALLOCATED = ""
 
 @dataclass(frozen=True, slots=True)
 class StrategyHealthRule:
-    """Cuts a strategy to its floor once its Sharpe ratio over `window_s` was below `limit_milli` for `period_s`, and lets it back once
-    it was at or above `recover_milli` for `recover_s`. Ratios are annual, in thousandths, without a riskless rate.
+    """Rule that pauses a strategy by its Sharpe ratio over `window_s`, and restores it.
+
+    It is paused at its floor after `period_s` below `limit_milli`, and restored after `recover_s` at or above `recover_milli`.
+    Ratios are annual, in thousandths, without a riskless rate.
     """
 
     limit_milli: int

@@ -161,11 +161,10 @@ class Intent:
         return mined and self.receipt is not None and self.receipt.status == 1
 
     def changes(self, wallet: str, coin: str) -> dict[str, int]:
-        """Return the change of each balance of `wallet`, base units by token: tokens by their events, units.NATIVE for the native
-        coin.
+        """Return the change of each balance of `wallet`, base units by token; units.NATIVE is the native coin.
 
-        Native coin counts gas, value sent, and the wrapped native coin `coin` that the wallet or the called contract unwrapped. A
-        Withdrawal event of any other token is not proof of native coin and is ignored.
+        Tokens count by their events. Native coin counts gas, value sent, and the wrapped native coin `coin` that the wallet or the
+        called contract unwrapped. A Withdrawal event of any other token is not proof of native coin and is ignored.
         """
         receipt = self.receipt
         if receipt is None:
@@ -230,7 +229,7 @@ class OwnerRequest:
     """One request. `to` is the confirmed payout address (None: nothing is paid). `to_stable`: everything is sold for the numeraire.
 
     `payments` of a withdrawal are fixed when it is asked for; a stop pays what there is in the end. `asked_s` is chain time.
-    `parts` says how far one is that the market does not give at once (None: it is raised in one plan).
+    `parts` is the progress of a withdrawal in parts (None: it is raised in one plan).
     """
 
     id: int

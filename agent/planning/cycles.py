@@ -50,7 +50,7 @@ class AcyclicFlows:
 
 @dataclass(frozen=True, slots=True)
 class _BranchNode:
-    """Flows found without some exchanges. What `bound` says no flows that leave these out exceed."""
+    """Flows found without some exchanges. `bound` is an upper bound for all flows without these."""
 
     without: frozenset[TokenEdge]
     solution: Solution
@@ -62,7 +62,7 @@ class _BranchNode:
 
 
 def break_cycles(stack: CurveStack, search: FlowOptimizer) -> AcyclicFlows:
-    """The best flows over a stack that do not run in a circle, as far as NODES problems find them."""
+    """Return the best acyclic flows over a stack that NODES subproblems find."""
     pairs = list(zip(stack.source.tolist(), stack.target.tolist(), strict=True))
 
     best: _BranchNode | None = None
@@ -77,7 +77,7 @@ def break_cycles(stack: CurveStack, search: FlowOptimizer) -> AcyclicFlows:
     queue = [(-begin.bound, 0, begin)]
     solved = 1
     while queue and solved < NODES:
-        # Until some flows without a circle are known, on from the last; then always the most promising ones.
+        # depth first until some acyclic flows are known, then best bound first
         _, _, here = queue.pop() if best is None else heapq.heappop(queue)
         if best is not None and here.bound <= best.bound + ENOUGH:
             queue = []
@@ -112,13 +112,13 @@ def flows_by_token_pair(stack: CurveStack, found: Solution) -> dict[TokenEdge, f
 
 
 def shortest_cycle(edges: Mapping[TokenEdge, float]) -> list[TokenEdge]:
-    """The circle of fewest exchanges, of these the one whose narrowest part carries most; none where nothing runs in a circle."""
+    """Return the cycle of fewest exchanges, of these the one with the largest smallest flow; empty without cycles."""
     found = [cycle for edge in edges if (cycle := _back(edges, edge))]
     return min(found, key=lambda cycle: (len(cycle), -min(edges[edge] for edge in cycle)), default=[])
 
 
 def _back(edges: Iterable[TokenEdge], first: TokenEdge) -> list[TokenEdge]:
-    """The shortest circle that begins with an edge."""
+    """Return the shortest cycle that begins with an edge."""
     start, token = first
     came: dict[int, int] = {token: start}
     ring = [token]
@@ -134,7 +134,7 @@ def _back(edges: Iterable[TokenEdge], first: TokenEdge) -> list[TokenEdge]:
 
 
 def _without_cycles(edges: Mapping[TokenEdge, float]) -> dict[TokenEdge, float]:
-    """Flows less all that runs in circles: each circle loses what its narrowest part carries."""
+    """Return the flows without cycles: each cycle is reduced by its smallest flow."""
     left = dict(edges)
     while cycle := shortest_cycle(left):
         least = min(left[edge] for edge in cycle)

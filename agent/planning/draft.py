@@ -18,8 +18,10 @@ from agent.units import Value
 
 @dataclass(slots=True)
 class PlanDraft:
-    """Legs so far with what they do. `barred` names pools whose leg fell below its fair floor, with the reason, and `unfair` what
-    was not traded for it, in value: the routes that such a leg was part of.
+    """Legs so far with their effects.
+
+    `barred` are the pools of legs below their fair floor, with the reason, and `unfair` the value that was not traded because of
+    it: that of the routes with such a leg.
     """
 
     legs: list[Leg] = field(default_factory=list)

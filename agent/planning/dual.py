@@ -321,11 +321,11 @@ def _within(program: Program, z: FloatArray) -> FloatArray:
 
 
 def _search(program: Program, stack: CurveStack, here: _Point, step: FloatArray) -> _Point | None:
-    """The lowest point found along a step: its whole length unless it overshoots, else near where the slope turns; beyond it while
-    nothing bends.
+    """Return the lowest point found along a step: its whole length unless it overshoots, else near the turn of the slope.
 
-    Between a point before and one after the turn the next try is where their tangents meet, which finds corners, or by turns
-    where the line through their slopes is zero, which finds smooth valleys. None when the step leads nowhere.
+    It goes beyond the step while nothing bends. Between a point before and one after the turn the next try is at the intersection
+    of their tangents, which finds corners, or alternately where the line through their slopes is zero, which finds smooth valleys.
+    None if the step does not descend.
     """
     begin = dot(here.slope, step)
     noise = NOISE * (abs(here.value) + 1)

@@ -168,11 +168,11 @@ class _FixedPointIteration:
         return decompose_flows(choice.flows, order, sold_tokens, bought_tokens)
 
     def _legs(self, choice: PoolSelection) -> Mapping[tuple[str, int], int]:
-        """Legs through each arc once routes are gathered."""
+        """Return the number of legs through each edge after merging."""
         return legs_by_edge(self._routes(choice))
 
     def _routed(self, choice: PoolSelection) -> FlowPaths | None:
-        """Flows as routes; None when a chain has too many legs, and an arc of it is done without."""
+        """Return flows as routes; None if a chain has too many legs, after banning one of its edges."""
         state, routes = self.state, self._routes(choice)
         long = [path for path in routes.cut if path.taken > WORTH_A_ROUTE]
         if not long:
@@ -212,7 +212,7 @@ def legs_by_edge(routes: FlowPaths) -> Mapping[tuple[str, int], int]:
 
 
 def _narrowest(path: FlowPath) -> tuple[str, int]:
-    """The arc of a path that carries the least: doing without it costs least."""
+    """Return the edge of a path with the smallest flow, whose removal costs least."""
     pool_edge = min(path.flows, key=lambda flow: flow.taken).pool_edge
     return pool_edge.pool, pool_edge.source
 
@@ -292,7 +292,7 @@ def sell_exits_whole(market: PoolGraph, settled: FixedPoint, into: int, min_trad
     goes = [i for i in range(len(problem.nodes)) if i != into and _may_go(problem, settled, i, min_trade or Fraction(0))]
     if all(_left(problem, settled.draft, i) == 0 for i in goes):
         return settled
-    free = replace(market, real=market.counted)  # nothing runs in a circle where no pool pays more than the reference
+    free = replace(market, real=market.counted)  # no cycles if no pool pays more than the reference
     dropped: dict[str, str] = {}
     for _ in range(TRIES):
         draft, sold = _drafted(free, goes, into, dropped)

@@ -181,7 +181,7 @@ class _SliceSimulation:
 
 
 def _after(step: StepInput, plan: Plan) -> StepInput:
-    """The step once the plan is carried out: pools, balances, what may be taken, and the turnover of the day."""
+    """Return the step after the plan: pools, balances, allowances, and the turnover of the day."""
     pools = {pool.address: pool for pool in step.snapshot.pools}
     for leg in plan.legs:
         if leg.venue != NATIVE_VENUE:
@@ -259,11 +259,10 @@ SHOWN_BPS = 10
 
 
 def plan_within_daily_loss(step: StepInput, decision: Rebalance, whole: Plan | None = None) -> Plan:
-    """Return planner.plan_after_tax; if its worst case exceeds the remainder of limits.daily_loss, a smaller plan, cheapest moves
-    first.
+    """Return a plan whose worst case fits the remainder of limits.daily_loss: the whole one, or a part, cheapest moves first.
 
     An exit is never held back. If no part is worth a trade, the whole plan is returned, which the guard refuses. `whole` is the
-    result of plan_after_tax if it is known. Raises Refused like it.
+    result of planner.plan_after_tax if it is known. Raises Refused like it.
     """
     whole = whole or planner.plan_after_tax(step, decision)
     if decision.exit or (room := daily_loss_left(step)) is None:
@@ -306,7 +305,7 @@ def plan_before_approvals(step: StepInput, decision: Rebalance, whole: Plan) -> 
 
 
 def daily_loss_left(step: StepInput) -> Value | None:
-    """The most that a plan may lose at worst now, numeraire base units; None where no limit says, or the day is unknown, which refuses."""
+    """Return the remainder of limits.daily_loss, numeraire base units; None without a limit, or for an unknown day, which refuses."""
     limit_bps, history = step.limits.daily_loss_bps, step.history
     return None if limit_bps is None or history.unknown else _total(step) * Fraction(limit_bps, BPS) - history.loss_24h
 
@@ -321,7 +320,7 @@ def daily_loss_left_for_exits(step: StepInput) -> Value | None:
 def worst_case_loss(step: StepInput, found: Plan, prices: Mapping[str, Price] | None = None) -> Value:
     """The most that a plan may lose: every leg at its minimum, gas and approvals at their highest price.
 
-    Against reference prices of now, unless others are given; numeraire base units.
+    Against present reference prices, unless others are given; numeraire base units.
     """
     known = with_native(step, reference_prices(step).by_token if prices is None else prices)
     got = (leg.min_out_raw * known.get(leg.token_out, Fraction(0)) for leg in swap_legs(found) if leg.sink is LegFunding.WALLET)
@@ -529,11 +528,10 @@ def _money(step: StepInput, value: Value) -> str:
 
 
 def limit_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int, price: Fraction) -> tuple[Plan | None, str]:
-    """Return a manual swap at `price` or better by its exact output, fees and impact included, with minimums to match; else why it
-    waits.
+    """Return a manual swap at `price` or better with minimums to match; else None and why it waits.
 
-    `price` is base units of `token_out` per base unit of `token_in`. Raises KnownTicksExceeded if more ticks of its pools might
-    give it.
+    `price` is base units of `token_out` per base unit of `token_in`, against the exact output with fees and impact. Raises
+    KnownTicksExceeded if more ticks of its pools might give it.
     """
     try:
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)

@@ -53,7 +53,7 @@ from agent.units import BPS, NATIVE, PIPS, Value, value_text
 
 
 def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
-    """One leg that unwraps what the decision says. Raises Refused when a price or balance is missing."""
+    """Return a plan of one leg that unwraps the decision's amount. Raises Refused if a price or balance is missing."""
     token = step.portfolio.wrapped_native
     prices = reference_prices(step).by_token
     if token not in prices:

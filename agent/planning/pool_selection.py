@@ -25,7 +25,7 @@ COSTLY = (DEAR, OVER_COST, DUST, REST)
 EdgeKey = tuple[str, int]
 """A pool, and the position of the token that enters it."""
 FlowSolver = Callable[[CurveStack, Solution | None], Solution]
-"""Best flows over some of the arcs, from an earlier solution."""
+"""Solver for the best flows over some of the edges, from an earlier solution."""
 
 
 @dataclass(frozen=True, slots=True)

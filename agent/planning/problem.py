@@ -268,7 +268,7 @@ def _gas_unit_value(step: StepInput, references: ReferencePrices, notes: list[Sk
     return Fraction(0)
 
 
-# --- The usable pools as arcs of the continuous core, with what one unit of gas is worth there.
+# --- The usable pools as edges of the continuous core, with the value of one unit of gas.
 
 
 IndexArray = NDArray[np.intp]
@@ -316,7 +316,7 @@ class PoolGraph:
     far: tuple[str, ...]
 
     def rows(self, without: Iterable[str] = (), banned: Collection[tuple[str, int]] = ()) -> IndexArray:
-        """Arcs of all pools but some, and without some directions (pool, source)."""
+        """Return the rows of all pools but some, and without some directions (pool, source)."""
         left = set(without)
         kept = (
             number
@@ -438,10 +438,10 @@ def leaving_tokens(problem: Problem, goal: Goal) -> frozenset[str]:
 
 
 def objective_for_exit(aim: PlanObjective, into: int) -> PlanObjective:
-    """Return the objective of an exit into an underweight token: any amount of it is accepted, and each unit sold saves the whole
-    price.
+    """Return the objective of an exit into an underweight token: any amount of it is accepted.
 
-    Otherwise the last part of the exit would remain where pools pay more for other tokens, once this one has its share.
+    Each unit sold saves the whole price. Otherwise the last part of the exit would remain where pools pay more for other tokens,
+    once this one has its share.
     """
     if aim.held[into] >= aim.low[into] * fsum_array(aim.held) or aim.high[into] >= 1:
         return aim
@@ -483,7 +483,7 @@ def _least(node: TokenNode) -> Value:
 
 
 def turnover_left(step: StepInput, total: Value, apart: Value = Fraction(0)) -> tuple[Value | None, str]:
-    """Value that this plan may still move, and the limit that says so; `apart` is moved beside the limits.
+    """Return the value that this plan may still move, and its limit's name; the limits do not count `apart`.
 
     Raises Refused when less than a trade is left of the day's, and nothing is apart.
     """

@@ -45,8 +45,9 @@ class _SimulatedLeg:
 
 @dataclass(slots=True)
 class _RouteTrial:
-    """Legs of a route that are not booked yet, with the pools as they leave them. Where one does not fit, `short` are the sources
-    that pay it, and the part of their amounts to try next.
+    """Legs of a route that are not booked yet, with the pools after them.
+
+    If one does not fit, `short` are the sources that pay it, and the fraction of their amounts to try next.
     """
 
     amounts: list[int]

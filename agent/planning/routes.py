@@ -186,8 +186,9 @@ def _joined(last: Hop, group: Sequence[Route]) -> Iterable[Route]:
 
 
 def merged_leg_counts(chains: Iterable[Sequence[tuple[str, int]]]) -> dict[tuple[str, int], int]:
-    """Return the number of legs through each edge (pool, source) of merged chains: one per way onward, plus one for chains that begin
-    there.
+    """Return the number of legs through each edge (pool, source) of merged chains.
+
+    One per way onward, plus one for chains that begin there.
     """
     ways = {(tuple(chain[at:]), at == 0) for chain in chains for at in range(len(chain))}
     return Counter(rest[0] for rest, _ in ways)

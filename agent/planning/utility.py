@@ -165,8 +165,10 @@ class FlowOptimizer:
 
     @property
     def _bottoms(self) -> list[int]:
-        """Tokens with a bound below. In a zone none may go below zero, which what is nearly without risk otherwise would; nor may what
-        only grows where pools pay more than the reference, which would otherwise be sold without being held.
+        """Tokens with a lower bound.
+
+        In a zone none may go below zero, as a nearly riskless one otherwise would. Nor may a token that only grows because pools
+        pay more than the reference, which would otherwise be sold without being held.
         """
         zone, ways = self.worth.risk is not None, self.ways
         return [
@@ -184,7 +186,7 @@ class FlowOptimizer:
         return [i for number, i in enumerate(self._bottoms) if found.multipliers[first + number] > PRESSED * worth.price]
 
     def side(self, goals: IndexArray) -> FloatArray:
-        """Positive for tokens that lack value, or that are inside their goal while others have too much."""
+        """Return a positive number for tokens below their goal, or inside it while others are above theirs."""
         worth, whole = self.worth, fsum_array(self.start)
         ends, low, high = self.start[goals], worth.low[goals] * whole, worth.high[goals] * whole
         return np.where(ends > high, -1.0, np.where(ends < low, 1.0, worth.tie_break - 0.5))

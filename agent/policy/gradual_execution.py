@@ -152,7 +152,7 @@ def decide_slice(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[
 
 
 def _purchase(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress) -> SliceDecision:
-    """The next part of a purchase, which its owner has confirmed: no price asked for it, and targets of now are bought."""
+    """Return the next part of a purchase, which the owner has confirmed: it needs no price signal, and buys the present targets."""
     begun, now_s, goal = under.campaign, step.snapshot.head.timestamp_s, purchase.purchase_goal(step, drifts)
     lacks = corrections(drifts, goal).values()
     allowed, left = purchase.turnover_allowance(step), sum((lack for lack in lacks if lack > 0), Fraction(0))

@@ -134,7 +134,7 @@ def suggested_settings(terms: MinimumTotalInputs, total: Value) -> tuple[str, ..
 
 
 def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> MinimumTotalInputs | None:
-    """The terms of a running agent; None where plan_cost is off or gas has no price, so that nothing can be said."""
+    """Return the inputs of a running agent; None if plan_cost is off or gas has no price."""
     native = references.prices.get(step.portfolio.wrapped_native)
     if step.limits.plan_cost_bps is None or native is None:
         return None

@@ -65,7 +65,7 @@ def allocation_history_s(portfolio: Portfolio, last: Allocation | None, now_s: i
 
 
 def trusted_time_s(snapshot: Snapshot) -> int:
-    """Chain time, but no later than the agent's clock says: a header from the future chooses nothing for good (T6)."""
+    """Return chain time, but at most the agent's clock: a header from the future must not fix a choice (T6)."""
     return min(snapshot.head.timestamp_s, snapshot.now_s + AHEAD_S)
 
 

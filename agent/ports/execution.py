@@ -138,8 +138,10 @@ class SigningKey(Protocol):
         ...
 
     def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
-        """Signed bytes of exactly these fields, and their hash. Raises Retryable when the key cannot be reached now (nothing was
-        sent then), OperatorNeeded when it cannot sign this, or what comes back is not a signature of `address`.
+        """Return signed bytes of exactly these fields, and their hash.
+
+        Raises Retryable if the key cannot be reached now (nothing was sent then), OperatorNeeded if it cannot sign this, or the
+        signature is not by `address`.
         """
         ...
 
@@ -162,7 +164,7 @@ class Signer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MinedTransaction:
-    """A mined transaction at a proposal's nonce; `same` says whether it does what was proposed."""
+    """A mined transaction at a proposal's nonce; `same` is true if it matches the proposal."""
 
     tx_hash: str
     block: int

@@ -147,7 +147,7 @@ _Measure = Callable[[PoolState, str], _Market | None]
 
 
 class _NoPrice(Exception):
-    """One source has no price; the message says why."""
+    """One source has no price; the message has the reason."""
 
 
 def reference_prices(step: StepInput) -> ReferencePrices:

@@ -72,7 +72,7 @@ def require_deadline(deadline_s: int, grant: Grant, rules: SigningRules) -> None
 
 
 INCREASE_OBSERVATIONS = bytes.fromhex("32148f67")
-"""increaseObservationCardinalityNext(uint16) of a V3 pool: anybody may call it, and pays for the slots."""
+"""increaseObservationCardinalityNext(uint16) of a V3 pool: any account may call it, and pays for the slots."""
 SLOT_BITS = 16
 
 

@@ -85,7 +85,7 @@ class AddLiquidity:
 
 @dataclass(frozen=True, slots=True)
 class RemoveLiquidity:
-    """UniswapV2Router02.removeLiquidity of that many LP tokens; what they stood for goes to `recipient`."""
+    """UniswapV2Router02.removeLiquidity of this many LP tokens; their share of the pair goes to `recipient`."""
 
     token0: str
     token1: str

@@ -71,7 +71,7 @@ class RemoteKey:
 def recover_vrs(der: bytes, digest: bytes, address: str) -> Vrs:
     """Recovery bit, r and s of a DER signature over `digest`, s in the lower half of the order (EIP-2).
 
-    The signature says nothing of the recovery bit: it is the one whose public key is that of `address`. Raises InvalidSignature.
+    The signature has no recovery bit: it is the one whose public key belongs to `address`. Raises InvalidSignature.
     """
     r, s = _integers(der)
     if not (0 < r < CURVE_ORDER and 0 < s < CURVE_ORDER):

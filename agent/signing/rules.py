@@ -53,8 +53,9 @@ def refuse_typed_data(typed_data: Mapping[str, object]) -> NoReturn:
 
 
 def _fees(tx: UnsignedTx, grant: Grant, rules: SigningRules, tipped_wei: int | None) -> None:
-    """One form of fee; a price within limits.gas_price; a tip within its cap, or one bump above what was signed at this nonce; at
-    most the granted gas money even if all gas is used.
+    """Require one form of fee, within limits.gas_price and the granted gas money.
+
+    The tip is within its cap, or one bump above the one signed at this nonce. The granted gas money covers all gas.
     """
     match (tx.max_fee_wei, tx.max_priority_fee_wei, tx.gas_price_wei):
         case (int() as max_fee, int() as priority, None):
@@ -184,7 +185,7 @@ SIGNING_TABLE: dict[bytes, SigningRule] = {
 }
 NATIVE_PAYOUT_RULE = SigningRule(IntentKind.PAYOUT, base.judge_native_payout)
 PAYABLE_CALLS = frozenset({calldata.MULTICALL, calldata.REBALANCE})
-"""Calls whose own rule says how much native coin they bring; all others bring none."""
+"""Calls whose own rule judges their native coin; all others must send none."""
 
 
 # --- Signs what the table of rules allows, with a key in this process or elsewhere, and nothing else.
@@ -210,7 +211,7 @@ class LocalSigner:
         return self._key.address
 
     def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
-        """Signed bytes and their hash. Raises Refused naming the rule that says no."""
+        """Return signed bytes and their hash. Raises Refused naming the rule that failed."""
         require_signable(tx, grant, self._rules, self._nonces())
         return self._key.sign_transaction(tx)
 

@@ -104,8 +104,9 @@ def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | 
 
 
 def disable_core_dumps() -> None:
-    """Forbids core files of this process and its children, and reading this process's memory to all but the superuser: they
-    would hold the key.
+    """Forbid core files of this process and its children, and reads of its memory by all but the superuser.
+
+    Both would reveal the key.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:

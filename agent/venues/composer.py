@@ -41,7 +41,7 @@ from agent.units import BPS, NATIVE, decimal_text, floor_int, safe_label
 from agent.venues import liquidity, rebalancer, swap_router_02
 from agent.venues.rebalancer import RebalancerTerms, min_balance_changes
 
-# --- Through whom the wallet trades and provides, what each may take, and how that is said.
+# --- Spenders of the wallet's tokens, approvals, and their text.
 
 
 ROLES = {"uniswap_v2": "V2 router", "uniswap_v3": "position manager"}

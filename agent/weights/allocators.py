@@ -99,8 +99,7 @@ def _equal_risk_within(covariance: Floats, low: Floats, high: Floats, near: Floa
 
 
 def _polished_minimum_variance(covariance: Floats, low: Floats, high: Floats, near: Floats) -> Floats:
-    """Return the minimum variance mix with the same shares at their bounds as in the solver's result `near`, solved exactly for the
-    others.
+    """Return the minimum variance mix with the solver's active bounds from `near`, solved exactly for the other shares.
 
     The solver's result is returned if the exact one violates a bound or is not a minimum: then the active bounds are uncertain.
     """
@@ -188,7 +187,7 @@ def _prior(covariance: Floats) -> Any:
 
 
 def _distance(covariance: Floats) -> Any:
-    """A distance of skfolio that says the paper's, for this covariance."""
+    """Return a distance estimator of skfolio with the paper's distance, for this covariance."""
     distances = import_extra("skfolio.distance")
 
     class Columns(distances.BaseDistance):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
@@ -239,7 +238,7 @@ class WeightBounds:
 
 @dataclass(frozen=True, slots=True)
 class UnroundedWeights:
-    """Shares of the free assets in bps, within their bounds up to rounding; `why` says how they came about, `data` from what."""
+    """Shares of the free assets in bps, within their bounds up to rounding; `why` explains them, `data` describes the sample."""
 
     shares: tuple[Fraction, ...]
     why: str

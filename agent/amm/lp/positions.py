@@ -36,7 +36,7 @@ _UINT256 = (1 << 256) - 1
 
 
 def principal(position: LpPosition, liquidity: int | None = None) -> Amounts:
-    """Base units that taking out `liquidity` (all of it unless said) pays at the pool's present price, V3 fees excluded."""
+    """Return the base units that withdrawing `liquidity` (default: all) pays at the pool's present price, V3 fees excluded."""
     match position:
         case LpV2Position():
             return v2_burn(position, liquidity)
@@ -69,7 +69,7 @@ def redeemable_amounts(position: LpPosition) -> Amounts:
 
 
 def v2_burn(position: LpV2Position, liquidity: int | None = None) -> Amounts:
-    """UniswapV2Pair.burn of that many of the wallet's LP tokens (all unless said).
+    """Return the payout of UniswapV2Pair.burn for this many of the wallet's LP tokens (default: all).
 
     The pair first mints its protocol's share, and pays from what it really holds. A burn that would pay nothing of one of the
     tokens reverts, and so pays nothing.
@@ -166,7 +166,7 @@ def sqrt_price_x96(ratio: Fraction) -> int:
 
 
 def _within(position: LpV3Position, at_x96: int, liquidity: int) -> Amounts:
-    """UniswapV3Pool._modifyPosition for liquidity taken out, rounded down; whitepaper v3 eqs. 6.29 and 6.30."""
+    """Return the amounts of UniswapV3Pool._modifyPosition for withdrawn liquidity, rounded down; whitepaper v3 eqs. 6.29 and 6.30."""
     low, high = get_sqrt_ratio_at_tick(position.tick_lower), get_sqrt_ratio_at_tick(position.tick_upper)
     inside = min(max(at_x96, low), high)
     return get_amount0_delta(inside, high, liquidity, round_up=False), get_amount1_delta(low, inside, liquidity, round_up=False)
@@ -360,7 +360,7 @@ def is_position_open(moves: Sequence[LpPositionChange], name: str) -> bool:
 
 
 def open_mints(moves: Sequence[LpPositionChange]) -> tuple[LpPositionChange, ...]:
-    """The mint of each V3 position that the agent opened and has not taken out wholly."""
+    """Return the mint of each V3 position that the agent opened and has not fully withdrawn."""
     return tuple(one for one in moves if one.ticks is not None and is_position_open(moves, one.name))
 
 

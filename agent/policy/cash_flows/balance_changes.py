@@ -123,8 +123,9 @@ def _aged(step: StepInput, flow: ExternalTransfer, capped: bool) -> ExternalTran
 
 
 def accepted_s(step: StepInput, flow: ExternalTransfer) -> int:
-    """Chain time from which a rise that holds something back counts as a deposit: that of the first of all that came in SPELL_S, so
-    that gifts one after another prolong nothing.
+    """Return the chain time from which an increase that blocks purchases counts as a deposit.
+
+    It is that of the first increase in ACCEPTANCE_WINDOW_S, so that a series of gifts does not prolong the block.
     """
     first_s = step.history.rose_s
     began_s = first_s if first_s is not None and first_s <= flow.chain_s < first_s + ACCEPTANCE_WINDOW_S else flow.chain_s
@@ -385,7 +386,7 @@ def _assets_of(step: StepInput, found: tuple[tuple[str, int], ...]) -> dict[str,
 
 
 def _with_sold(step: StepInput, rises: Mapping[str, int], prices: Mapping[str, Price]) -> dict[str, int]:
-    """The rises, with what the wallet no longer holds of them as numeraire, at the prices of now: an exit sold it."""
+    """Return the increases; the part that the wallet no longer holds, sold by an exit, counts as numeraire at present prices."""
     held, home = native_coin.held_balances(step), step.portfolio.numeraire.address
     gone = ((token, raw - held[token]) for token, raw in rises.items() if token in held and token in prices and token != home)
     sold = sum((raw * prices[token] for token, raw in gone if raw > 0), Fraction(0))

@@ -37,7 +37,7 @@ def is_first_purchase(step: StepInput) -> bool:
 
 
 def active_purchase(step: StepInput) -> ExecutionProgress | None:
-    """The purchase that is carried out in parts; None where there is none."""
+    """Return the purchase in parts under way; None if there is none."""
     found = step.history.campaign
     return found if found is not None and found.campaign.purchase is not None else None
 
@@ -60,7 +60,7 @@ def uninvested_deposits(step: StepInput) -> dict[str, int]:
 
 
 def turnover_allowance(step: StepInput) -> Value:
-    """The most that a plan may move beside the limits of turnover now, numeraire base units at the prices of now."""
+    """Return the value that limits of turnover exempt now, numeraire base units at present prices."""
     prices = reference_prices(step).by_token
     if is_first_purchase(step) and not step.history.invested:
         if any(asset.token.address not in prices for asset in step.portfolio.assets):

@@ -145,7 +145,7 @@ class PositionBook:
         return min(free, dict(self.step.spend_caps).get(token, free))
 
     def taken(self, one: ConfirmedPosition, liquidity_out: int, least: Amounts) -> PositionBook:
-        """After liquidity was taken out of a position; at least `least` and the fees are sure to come."""
+        """Return the book after a withdrawal from a position; at least `least` and the fees are certain."""
         position = self.at(one)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
@@ -232,10 +232,10 @@ def liquidity_limits(limits: Limits) -> LiquidityLimits:
 
 
 def band_bps(limits: Limits) -> int | None:
-    """Return the largest pool deviation from the reference while liquidity moves, bps: oracle_deviation plus slippage; None with both
-    off.
+    """Return the largest pool deviation from the reference while liquidity moves, in bps; None with both limits off.
 
-    No move begins beyond oracle_deviation; slippage bounds the price change until the transaction is mined.
+    It is oracle_deviation plus slippage: no move begins beyond oracle_deviation, and slippage bounds the price change until the
+    transaction is mined.
     """
     parts = [bps for bps in (limits.oracle_deviation_bps, limits.slippage_bps) if bps is not None]
     return sum(parts) if parts else None

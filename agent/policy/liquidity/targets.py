@@ -200,7 +200,7 @@ def add_liquidity(
     value: Value,
     reason: str,
 ) -> bool:
-    """Provides up to this value: to the largest position of `own`, else to a new one. Says whether anything is."""
+    """Provide up to this value: to the largest position of `own`, else to a new one. Return True if anything is provided."""
     book = course.book
     place = _place(book, target, pool, own)
     if isinstance(place, str):

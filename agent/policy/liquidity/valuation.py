@@ -14,7 +14,7 @@ from agent.model import ConfirmedPosition, LpMissingPosition, LpPosition, LpV2Po
 from agent.units import BPS, Price, Value, safe_label
 
 Pairs = Iterable[tuple[ConfirmedPosition, LpPosition]]
-"""Positions with what the owner said of them."""
+"""Positions with the owner's confirmations."""
 MOVES_BPS = (-5_000, -2_500, -1_000, 1_000, 2_500, 5_000)
 """Price moves of a forecast."""
 REMEDY = "see trimtab lp; correct or remove it in portfolio.positions"

@@ -88,7 +88,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
 
 
 def faults(step: StepInput, references: ReferencePrices) -> list[str]:
-    """Orders that contradict the prices of now: with one of them nothing is traded until its owner has looked at it."""
+    """Return the orders that contradict present prices; one of them blocks all trading until the owner resolves it."""
     book, known, found = step.portfolio.orders, orders_by_key(step.history.orders), []
     entries = {order.token: order for order in step.history.orders if order.kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF}
     for terms in book.terms:
@@ -232,7 +232,7 @@ def _wait_words(step: StepInput, token: str) -> str:
 
 
 def _unconfirmed_words(step: StepInput) -> list[str]:
-    """Orders that the prices of now would move and the blocks before do not, and entries that hold nothing back."""
+    """Return notes on orders that present prices alone would change, and on entries that hold nothing back."""
     portfolio, now = step.portfolio, orders_by_key(step.history.orders)
     waiting = [order for order in unconfirmed_orders(step) if order.key in now and order.stage is not now[order.key].stage]
     blocks = step.policy.confirm_blocks
@@ -337,8 +337,10 @@ def exclude_blocked_exits(step: StepInput, found: Iterable[BlockedExit]) -> Step
 
 
 def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
-    """Targets in bps by token of what is left: where the weight of what is out waits in the numeraire, what is not sold yet has not
-    got there. So the others keep the value that they should have, and the numeraire's part is smaller by what is stuck.
+    """Return the targets of the remaining assets in bps by token.
+
+    If the weight of exited assets waits in the numeraire, unsold exits are not there yet. So the others keep their value, and the
+    numeraire's share is smaller by the blocked exits.
     """
     before = {asset.token.address: asset.target_bps for asset in step.portfolio.assets}
     if step.portfolio.orders.absent is not WeightReallocation.CASH or step.split is not None:

@@ -159,7 +159,7 @@ def _next(
             order = arm_order(order, price, now_s, book, entry)
         elif order.terms != terms:
             order = require_valid_level(replace(order, terms=terms), price, book)
-    except Refused:  # said by order_targets.faults, and nothing is traded until its owner has looked at it
+    except Refused:  # exits.faults reports it, and nothing is traded until the owner resolves it
         return order
     return order if span is None or order.stage is not OrderStage.ARMED else _watched(order, span, price, now_s, book.hysteresis_bps)
 

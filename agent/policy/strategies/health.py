@@ -21,7 +21,7 @@ DAY_S = 86_400
 DAYS_A_YEAR = 365
 ONE = 10**12
 ENOUGH = (2, 3)
-"""Of the days of a window so many must have a value; with fewer nothing is said."""
+"""Share of a window's days that must have a value; with fewer the ratio is unknown."""
 
 
 def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int | None:

@@ -284,7 +284,7 @@ def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldi
 def _capital_moved(
     step: StepInput, split: CapitalSplit, held: StrategyHoldings, prices: Mapping[str, Price]
 ) -> tuple[tuple[tuple[str, str, Value], ...], str]:
-    """Restores the split in place where a share of the capital is beyond its band, in the blocks before too; and says so."""
+    """Restore the split in place if a share of the capital is beyond its band, in the preceding blocks too; return the note."""
     books = step.history.sleeves
     signals = capital_signals(step, held, prices)
     if not signals or books is None:

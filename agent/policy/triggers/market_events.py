@@ -154,7 +154,7 @@ def _unknown(drift: AssetDrift, why: str) -> EventProgress:
 
 Need = Callable[[Portfolio, Policy], int]
 NEEDS: tuple[Need, ...] = (policy_history_s,)
-"""Each says how many seconds of hourly prices one part of the policy wants; 0 where it wants none."""
+"""Functions that return the seconds of hourly prices one part of the policy needs; 0 for none."""
 
 
 def required_history_s(portfolio: Portfolio, policy: Policy, split: CapitalSplit | None = None) -> int:

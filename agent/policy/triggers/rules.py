@@ -89,7 +89,7 @@ def evaluate_trigger(
 
 
 def _staged(trigger: StagedTrigger, drifts: Sequence[AssetDrift], now_s: int, history: History, jitter_bps: int) -> TriggerResult:
-    """At an execution like a schedule, or like a hybrid where there is a band; at a review in between it only says what it found."""
+    """Return a schedule's result at an execution, or a hybrid's with a band; a review in between only reports."""
     review = schedule_status(trigger.review, now_s, history, jitter_bps)
     execution = schedule_status(trigger.execution, now_s, history, jitter_bps, EXECUTION)
     outside = "" if trigger.threshold is None else _outside(drifts)
@@ -418,7 +418,7 @@ def _end(one: AssetDrift) -> Fraction:
 
 
 def _filled(drifts: Sequence[AssetDrift], points: dict[str, Fraction]) -> tuple[GoalWeight, ...]:
-    """The points with what they lack of one spread over what is below its target, by how much that is."""
+    """Return the points with their shortfall to one spread over underweight assets, in proportion."""
     lacks = {one.token: max(Fraction(0), Fraction(one.target_bps, BPS) - points[one.token]) for one in drifts}
     rest, whole = 1 - sum(points.values(), Fraction(0)), sum(lacks.values(), Fraction(0))
     ends = {token: point + (rest * lacks[token] / whole if whole else Fraction(0)) for token, point in points.items()}
