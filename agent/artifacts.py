@@ -96,8 +96,8 @@ def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str 
     else:
         raise ConfigError(f"{program}: not found on this machine", 'install node, or pip install "trimtab[local]" which brings it')
     if done.returncode != 0:
-        said = (done.stderr.strip() or str(done.stdout).strip())[-2000:]
-        raise ConfigError(f"{program} {' '.join(arguments[:1])} failed in {cwd}: {said}", "read its message above")
+        output = (done.stderr.strip() or str(done.stdout).strip())[-2000:]
+        raise ConfigError(f"{program} {' '.join(arguments[:1])} failed in {cwd}: {output}", "read its message above")
     return str(done.stdout)
 
 

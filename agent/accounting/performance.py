@@ -82,12 +82,12 @@ def _sum(entry: Entry, accounts: tuple[str, ...], token: str | None = None) -> V
     )
 
 
-def return_periods(valuations: Sequence[Valuation], crossed: Iterable[ExternalCashFlow]) -> tuple[ReturnPeriod, ...]:
+def return_periods(valuations: Sequence[Valuation], cash_flows: Iterable[ExternalCashFlow]) -> tuple[ReturnPeriod, ...]:
     """Between neighbouring valuations; a block's own snapshot holds what happened in that block.
 
     What is reserved more than before left the managed portfolio, what is reserved less came back, at the price of the end.
     """
-    by_block = sorted(crossed, key=lambda one: one.block)
+    by_block = sorted(cash_flows, key=lambda one: one.block)
     found, number = [], 0
     for start, end in pairwise(valuations):
         while number < len(by_block) and by_block[number].block <= start.block:
@@ -124,7 +124,7 @@ def time_weighted(parts: Sequence[ReturnPeriod]) -> Fraction | None:
     return found * (last / first if first else 1) - 1 if known else None
 
 
-def buy_and_hold(valuations: Sequence[Valuation], crossed: Iterable[ExternalCashFlow]) -> tuple[Value, Fraction | None]:
+def buy_and_hold(valuations: Sequence[Valuation], cash_flows: Iterable[ExternalCashFlow]) -> tuple[Value, Fraction | None]:
     """Return (profit, time-weighted return) of buy and hold from the first valuation.
 
     Each deposit buys at that block's targets and reference prices, at no cost; each withdrawal takes the same share of everything.
@@ -134,7 +134,7 @@ def buy_and_hold(valuations: Sequence[Valuation], crossed: Iterable[ExternalCash
     prices = {one.token: one.price for one in valuations[0].held}
     start = before = valuations[0].managed
     factor, came, known = Fraction(1), Fraction(0), start > 0
-    for part in return_periods(valuations, (one for one in crossed if not one.by_hand)):
+    for part in return_periods(valuations, (one for one in cash_flows if not one.by_hand)):
         prices |= {one.token: one.price for one in part.end.held}  # a token that has left the portfolio keeps its last price
         deposited = part.crossed - part.from_gas_money
         if not deposited and part.end is not valuations[-1]:
@@ -169,29 +169,29 @@ _CLOSE = 1e-6
 """Largest residual of all amounts at the found rate, as a share of the largest of them, all at the period's end."""
 
 
-def money_weighted(start_s: int, end_s: int, start: Fraction, end: Fraction, crossed: Sequence[tuple[int, Fraction]]) -> float | None:
+def money_weighted(start_s: int, end_s: int, start: Fraction, end: Fraction, cash_flows: Sequence[tuple[int, Fraction]]) -> float | None:
     """Return the internal rate of return over the whole period, not annualized: `crossed` are (chain time, value), deposits positive.
 
     None without one: no money, no time, no solution, or money for so small a part of the period that its return over all of it is
     not finite. Sources: internal rate of return; pyxirr's xirr solves sum of amount / (1 + rate)^(days / 365).
     """
     span_s = end_s - start_s
-    amounts = [(0, -start), *((_day(at_s, start_s, span_s), -value) for at_s, value in crossed), (_DAYS, end)]
+    amounts = [(0, -start), *((_day(at_s, start_s, span_s), -value) for at_s, value in cash_flows), (_DAYS, end)]
     if span_s <= 0 or not any(value < 0 for _, value in amounts) or end < 0:
         return None
     import pyxirr
 
     most = max(abs(value) for _, value in amounts)
-    told = [(day, float(value / most)) for day, value in amounts if value]  # from an amount of nothing on pyxirr finds no true rate
+    dated = [(day, float(value / most)) for day, value in amounts if value]  # from an amount of nothing on pyxirr finds no true rate
     try:
-        rate = pyxirr.xirr([_ORIGIN + timedelta(days=day) for day, _ in told], [value for _, value in told])
+        rate = pyxirr.xirr([_ORIGIN + timedelta(days=day) for day, _ in dated], [value for _, value in dated])
     except pyxirr.InvalidPaymentsError:
         return None
     if rate is None or not math.isfinite(rate) or rate <= -1:
         return None
     growth = math.log1p(rate) / 365
     try:  # discounted by much everything is near nothing, which pyxirr takes for an answer
-        ends = [value * math.exp(growth * (_DAYS - day)) for day, value in told]
+        ends = [value * math.exp(growth * (_DAYS - day)) for day, value in dated]
         whole = math.expm1(growth * _DAYS)
     except OverflowError:
         return None
@@ -292,20 +292,20 @@ def performance(entries: Sequence[Entry], valuations: Sequence[Valuation], from_
         return None
     start, end = chosen[0], chosen[-1]
     within = entries[bisect_right(entries, start.block, key=_block) : bisect_right(entries, end.block, key=_block)]
-    crossed = external_cash_flows(within)
-    parts = return_periods(chosen, crossed)
+    cash_flows = external_cash_flows(within)
+    parts = return_periods(chosen, cash_flows)
     profit = end.managed - start.managed - sum((one.crossed for one in parts), Fraction(0))
-    hold_profit, hold_return = buy_and_hold(chosen, crossed)
+    hold_profit, hold_return = buy_and_hold(chosen, cash_flows)
     apart = any(one.is_gas_money for one in end.held)
-    by_hand_gas = sum((one.native for one in crossed if one.by_hand and apart), Fraction(0))  # already in `by_hand`
+    by_hand_gas = sum((one.native for one in cash_flows if one.by_hand and apart), Fraction(0))  # already in `by_hand`
     from_gas_money = sum((one.from_gas_money for one in parts), Fraction(0)) - by_hand_gas
     own = [entry for entry in within if not entry.by_hand]
     return Performance(
         start=start,
         end=end,
-        came=_performance_sum(crossed, apart, above=True),
-        went=-_performance_sum(crossed, apart, above=False),
-        by_hand=sum((one.value for one in crossed if one.by_hand), Fraction(0)),
+        came=_performance_sum(cash_flows, apart, above=True),
+        went=-_performance_sum(cash_flows, apart, above=False),
+        by_hand=sum((one.value for one in cash_flows if one.by_hand), Fraction(0)),
         from_gas_money=from_gas_money,
         profit=profit,
         twr=time_weighted(parts),
@@ -354,9 +354,9 @@ def _posted(entries: Sequence[Entry], account: str) -> Value:
     return exact_sum(one.value for entry in entries for one in entry.postings if one.account == account and one.value is not None)
 
 
-def _performance_sum(crossed: Sequence[ExternalCashFlow], apart: bool, *, above: bool) -> Value:
+def _performance_sum(cash_flows: Sequence[ExternalCashFlow], apart: bool, *, above: bool) -> Value:
     """Return the sum of deposits or of withdrawals without gas money."""
-    values = [one.value - one.native if apart else one.value for one in crossed if not one.by_hand]
+    values = [one.value - one.native if apart else one.value for one in cash_flows if not one.by_hand]
     return sum((value for value in values if (value > 0) == above), Fraction(0))
 
 

@@ -10,8 +10,8 @@ class ContractRevert(Refused):
     """The deployed contract would revert. `reason` is its revert string ("" for a bare require), `where` the function."""
 
     def __init__(self, where: str, reason: str, remedy: str = "") -> None:
-        said = f"reverts with {reason!r}" if reason else "reverts without a reason"
-        super().__init__(f"{where} {said}", remedy=remedy)
+        message = f"reverts with {reason!r}" if reason else "reverts without a reason"
+        super().__init__(f"{where} {message}", remedy=remedy)
         self.where = where
         self.reason = reason
 

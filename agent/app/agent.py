@@ -71,7 +71,7 @@ SLEEP_SLICE_S = 5.0
 
 
 def run_periodically(
-    look: Callable[[], T],
+    cycle: Callable[[], T],
     interval_s: float,
     clock: Clock,
     chance: Callable[[], float],
@@ -79,7 +79,7 @@ def run_periodically(
 ) -> Iterator[T]:
     """Call `look` without end, with a pause after each call. `chance` returns numbers in [0, 1); `called` ends a pause early."""
     while True:
-        yield look()
+        yield cycle()
         interruptible_sleep(interval_s * (1 + chance() * JITTER), clock, called)
 
 
@@ -103,23 +103,23 @@ POLL_S = 12.0
 CONTINUE_KINDS = (OutcomeKind.DONE, OutcomeKind.HOLD)
 
 
-def run_cycle(desk: wiring.AgentContext, actors: StepActors | None) -> StepOutcome:
+def run_cycle(context: wiring.AgentContext, actors: StepActors | None) -> StepOutcome:
     """Run one cycle: limit orders that wait for their price, else the agent's own strategy."""
-    orders = tuple(order for order in desk.store.orders() if order.state == "open")
-    outcome = engine.run_step(desk.readers, AgentCycle(orders), desk.store, actors)
+    orders = tuple(order for order in context.store.orders() if order.state == "open")
+    outcome = engine.run_step(context.readers, AgentCycle(orders), context.store, actors)
     if orders and actors is not None:
-        close_orders(desk, outcome.after or outcome.step_input)
+        close_orders(context, outcome.after or outcome.step_input)
     return outcome
 
 
-def close_orders(desk: wiring.AgentContext, step_input: StepInput) -> None:
+def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
     """Record filled orders and orders expired by chain time: those are never filled any more (T14)."""
     chain_s = step_input.snapshot.head.timestamp_s
-    for order in desk.store.orders():
+    for order in context.store.orders():
         if order.state == "filled":
-            desk.store.end_gradual_execution(order.id, order.state, order.why, chain_s)
+            context.store.end_gradual_execution(order.id, order.state, order.why, chain_s)
         elif order.state == "open" and (why := expiry_reason(step_input, order)):
-            desk.store.end_gradual_execution(order.id, "expired", why, chain_s)
+            context.store.end_gradual_execution(order.id, "expired", why, chain_s)
 
 
 def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> StepOutcome:
@@ -128,16 +128,16 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
     Between two slices other commands may use the wallet; the store has the progress. Each slice is a step of its own, decided anew; it was
     confirmed once, with the first. The outcome is that of the last slice, with the transactions of all.
     """
-    desk = wallet.desk
+    context = wallet.desk
     outcome, last, sent, rounds = first, first, list(first.transactions), 0
-    while (under := _open_execution(desk, outcome)) is not None and outcome.kind in CONTINUE_KINDS:
+    while (under := _open_execution(context, outcome)) is not None and outcome.kind in CONTINUE_KINDS:
         rounds += outcome.kind is OutcomeKind.DONE
         now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
         wallet.progress(f"round {under.done + 1} of about {under.campaign.rounds} is due in {max(0, under.next_s - now_s)} s")
-        interruptible_sleep(max(1, under.next_s - now_s), desk.clock, lambda: False)
+        interruptible_sleep(max(1, under.next_s - now_s), context.clock, lambda: False)
         try:
             with wallet.held() as actors:
-                outcome = engine.run_step(desk.readers, AgentCycle(), desk.store, actors)
+                outcome = engine.run_step(context.readers, AgentCycle(), context.store, actors)
         except ConfigChanged as edited:  # transactions sent by then are reported with it
             return replace(outcome, kind=OutcomeKind.REFUSED, reason=str(edited), transactions=tuple(sent), verdicts=edited.verdicts)
         sent += outcome.transactions
@@ -151,20 +151,20 @@ def continue_execution(wallet: wiring.WalletSession, first: StepOutcome) -> Step
 
 def confirm_once(confirm: Confirm) -> Confirm:
     """Return a confirmation that is asked once and holds for every later slice; not for a plan that replaces a refused one."""
-    said: list[bool] = []
+    confirmations: list[bool] = []
 
     def answer(outcome: StepOutcome) -> bool:
-        if not said or not said[-1] or outcome.around:
-            said.append(confirm(outcome))
-        return said[-1]
+        if not confirmations or not confirmations[-1] or outcome.around:
+            confirmations.append(confirm(outcome))
+        return confirmations[-1]
 
     return answer
 
 
-def _open_execution(desk: wiring.AgentContext, outcome: StepOutcome) -> ExecutionProgress | None:
+def _open_execution(context: wiring.AgentContext, outcome: StepOutcome) -> ExecutionProgress | None:
     """The gradual execution in slices that is under way in the store; None without one."""
     now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
-    under = desk.store.history(now_s).campaign
+    under = context.store.history(now_s).campaign
     return None if under is None or under.campaign.pace.style is ExecutionStyle.LIMIT else under
 
 
@@ -188,29 +188,29 @@ def swap_at_limit(  # noqa: PLR0913
     --send` continues it. `sure` is called with the limit beside the market's price (describe.limit_prices). Raises ConfigError for an
     invalid price or time.
     """
-    desk = agent.desk
+    context = agent.desk
     sold, bought = agent.token(names[0], "--in"), agent.token(names[1], "--out")
-    shown = engine.evaluate(desk.readers, proposals.single_order(made := _order(agent, (sold, bought), amount, price, until)))
+    shown = engine.evaluate(context.readers, proposals.single_order(made := _order(agent, (sold, bought), amount, price, until)))
     if not send:
         return made, shown
     if not sure(limit_prices(made, shown.step_input)) or not confirm(shown):
         return made, replace(shown, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was written down, nothing sent")
-    wallet = wiring.open_wallet_session(desk, lambda _: True, progress)
+    wallet = wiring.open_wallet_session(context, lambda _: True, progress)
     with wallet.held() as actors:
-        order = desk.store.add_order(made)
-        outcome = _try_order(desk, order, actors)
-    while (order := next(one for one in desk.store.orders() if one.id == order.id)).state == "open" and wait:
+        order = context.store.add_order(made)
+        outcome = _try_order(context, order, actors)
+    while (order := next(one for one in context.store.orders() if one.id == order.id)).state == "open" and wait:
         progress(f"{order.note}: {outcome.reason}")
-        desk.clock.sleep(POLL_S)
+        context.clock.sleep(POLL_S)
         with wallet.held() as actors:
-            outcome = _try_order(desk, order, actors)
+            outcome = _try_order(context, order, actors)
     return order, outcome
 
 
-def _try_order(desk: wiring.AgentContext, order: LimitOrder, actors: StepActors) -> StepOutcome:
+def _try_order(context: wiring.AgentContext, order: LimitOrder, actors: StepActors) -> StepOutcome:
     """Run one cycle that fills the order if its price is met."""
-    outcome = engine.run_step(desk.readers, SwapAtPrice(order), desk.store, actors)
-    close_orders(desk, outcome.after or outcome.step_input)
+    outcome = engine.run_step(context.readers, SwapAtPrice(order), context.store, actors)
+    close_orders(context, outcome.after or outcome.step_input)
     return outcome
 
 
@@ -251,7 +251,7 @@ def _until(text: str, now_s: int) -> int:
 # --- Predicted against realised balance changes, by the receipts.
 
 
-def realised_changes(desk: wiring.AgentContext, outcome: StepOutcome) -> list[dict[str, Any]]:
+def realised_changes(context: wiring.AgentContext, outcome: StepOutcome) -> list[dict[str, Any]]:
     """Planned against realised change of each balance by the receipts of the swap and of all actions with liquidity, base units."""
     planned: dict[str, int] = {}
     got: dict[str, int] = {}
@@ -259,18 +259,18 @@ def realised_changes(desk: wiring.AgentContext, outcome: StepOutcome) -> list[di
         if intent.receipt is None or intent.kind not in (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.UNWRAP):
             continue
         owner = outcome.step_input.snapshot.owner
-        net = {NATIVE: native_delta(intent, owner, desk.portfolio.wrapped_native)} | intent.receipt.net(owner)
-        for token, raw in _planned(desk, intent).items():
+        net = {NATIVE: native_delta(intent, owner, context.portfolio.wrapped_native)} | intent.receipt.net(owner)
+        for token, raw in _planned(context, intent).items():
             planned[token] = planned.get(token, 0) + raw
             got[token] = got.get(token, 0) + net.get(token, 0)
     return [
-        {"symbol": desk.portfolio.token(token).label, "planned_raw": str(raw), "realised_raw": str(got[token])}
+        {"symbol": context.portfolio.token(token).label, "planned_raw": str(raw), "realised_raw": str(got[token])}
         for token, raw in planned.items()
     ]
 
 
-def _planned(desk: wiring.AgentContext, intent: Intent) -> dict[str, int]:
-    grant = desk.store.grant(intent.id)
+def _planned(context: wiring.AgentContext, intent: Intent) -> dict[str, int]:
+    grant = context.store.grant(intent.id)
     if grant.action is not None:
         return dict(zip((grant.action.token0, grant.action.token1), positions.expected_amounts(grant.action), strict=True))
     return {} if grant.plan is None else planned_changes(grant.plan)
@@ -376,7 +376,7 @@ CONFIG_READ_ATTEMPTS = 3
 
 
 def with_confirmed_config(
-    desk: wiring.AgentContext, wallet: wiring.WalletSession | None, edited: ConfigChanged
+    context: wiring.AgentContext, wallet: wiring.WalletSession | None, edited: ConfigChanged
 ) -> tuple[wiring.AgentContext, wiring.WalletSession | None]:
     """Context and wallet session for the config confirmed last, built while no other process has the wallet.
 
@@ -384,33 +384,33 @@ def with_confirmed_config(
     another process keeps the wallet; Retryable from the endpoints.
     """
     if wallet is None:
-        return _reopened(desk, edited), None
+        return _reopened(context, edited), None
     with wallet.locked():
-        found = _reopened(desk, edited)
+        found = _reopened(context, edited)
     return found, replace(wallet, desk=found)
 
 
-def _reopened(desk: wiring.AgentContext, edited: ConfigChanged) -> wiring.AgentContext:
-    loaded = None if desk.loaded.paper else _confirmed(desk)
+def _reopened(context: wiring.AgentContext, edited: ConfigChanged) -> wiring.AgentContext:
+    loaded = None if context.loaded.paper else _confirmed(context)
     if loaded is None:
         raise edited
-    changed = [f"[{name}]" for name in FIXED_WHILE_RUNNING if getattr(loaded.config, name) != getattr(desk.config, name)]
+    changed = [f"[{name}]" for name in FIXED_WHILE_RUNNING if getattr(loaded.config, name) != getattr(context.config, name)]
     if changed:
         verdict = Verdict("config", ", ".join(changed), "as it was when the run began", False)
         raise ConfigChanged(
             f"the config was edited in {', '.join(changed)}, which a run reads when it begins", (verdict,), "start it again"
         )
-    return wiring.reopen_context(desk, loaded)
+    return wiring.reopen_context(context, loaded)
 
 
-def _confirmed(desk: wiring.AgentContext) -> LoadedConfig | None:
+def _confirmed(context: wiring.AgentContext) -> LoadedConfig | None:
     """The config file, if it is the version confirmed last."""
     for attempt in range(CONFIG_READ_ATTEMPTS):
         if attempt:
-            desk.clock.sleep(1)
+            context.clock.sleep(1)
         with suppress(ConfigError):
-            loaded = load_config(desk.loaded.path)
-            if loaded.digest == desk.store.confirmed_config():
+            loaded = load_config(context.loaded.path)
+            if loaded.digest == context.store.confirmed_config():
                 return loaded
     return None
 
@@ -463,8 +463,8 @@ class PortfolioStatus:
 class Agent:
     """Operations of a connected agent. Nothing is sent unless `send` is true and `confirm` says yes."""
 
-    def __init__(self, desk: wiring.AgentContext) -> None:
-        self.desk = desk
+    def __init__(self, context: wiring.AgentContext) -> None:
+        self.desk = context
 
     @property
     def portfolio(self) -> Portfolio:
@@ -487,8 +487,8 @@ class Agent:
         step_input = self.step_input()
         stopped = self.desk.switch.read()
         decided, paused = proposals.decision_at(step_input), stopped.paused is not False
-        told = (*minimum.warnings(self.portfolio), *overweight_messages(decided.drifts), *valuation.warnings(step_input))
-        warnings = (*told, *accepted_limits(self.desk.config.limits))
+        notes = (*minimum.warnings(self.portfolio), *overweight_messages(decided.drifts), *valuation.warnings(step_input))
+        warnings = (*notes, *accepted_limits(self.desk.config.limits))
         return PortfolioStatus(step_input, decided, paused, stopped.reason, warnings, self.endpoints(), stopped.hard)
 
     def quote(self, token_in: str, token_out: str, amount: str, pool: str | None = None) -> tuple[StepInput, Quote]:
@@ -559,7 +559,7 @@ class Agent:
         with self._serving(send, confirm, progress, once) as wallet:
             turned, known, waits = [self.desk.switch.is_hard()], self.desk.store.confirmed_config(), False
 
-            def look() -> StepOutcome | TrimtabError | None:
+            def cycle() -> StepOutcome | TrimtabError | None:
                 nonlocal known, waits, wallet
                 progress(READING_STAGE)
                 try:
@@ -599,7 +599,7 @@ class Agent:
                 except ConfigChanged:
                     return not waits  # waiting for an endpoint that did not answer, or for the wallet
 
-            for found in run_periodically(look, interval_s, self.desk.clock, self.desk.readers.chance, called):
+            for found in run_periodically(cycle, interval_s, self.desk.clock, self.desk.readers.chance, called):
                 if found is None:
                     return
                 yield found
@@ -716,8 +716,8 @@ def open_agent(
     With `record` each step is recorded into that folder, in place of the config's [record].
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
-    with wiring.open_context(loaded, transports, clock, record=record) as desk:
-        yield Agent(desk if key is None else replace(desk, key=SuppliedKey(key)))
+    with wiring.open_context(loaded, transports, clock, record=record) as context:
+        yield Agent(context if key is None else replace(context, key=SuppliedKey(key)))
 
 
 def snapshot(config: LoadedConfig | Path | str = "trimtab.toml") -> StepInput:

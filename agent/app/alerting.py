@@ -291,14 +291,16 @@ def _done(found: StepOutcome, step: str) -> Iterator[Alert]:
 
 def _refusal(failing: list[Verdict], step: str) -> Alert:
     """Alert for failing guards by name; measured values only if they are plain figures."""
-    told = {}
+    fields = {}
     for verdict in failing:
         name = verdict.guard if _GUARD.fullmatch(verdict.guard) else "a guard"
         figures = [text.strip() for text in (verdict.measured, verdict.limit)]
-        told[name] = f"{name} ({figures[0]}, limit {figures[1]})" if all(map(_FIGURE.fullmatch, figures)) else name
-    why = f"by {', '.join(told.values())}" if told else "before anything was sent"
-    row = " Transactions failed in a row: rebalances stop until trimtab resume, exits go on with growing waits." if FAILURES in told else ""
-    return Alert(AlertKind.REFUSAL, f"refusal:{','.join(told)}"[:LONGEST_KEY], f"A plan was refused {why}.{row} {step}", True)
+        fields[name] = f"{name} ({figures[0]}, limit {figures[1]})" if all(map(_FIGURE.fullmatch, figures)) else name
+    why = f"by {', '.join(fields.values())}" if fields else "before anything was sent"
+    row = (
+        " Transactions failed in a row: rebalances stop until trimtab resume, exits go on with growing waits." if FAILURES in fields else ""
+    )
+    return Alert(AlertKind.REFUSAL, f"refusal:{','.join(fields)}"[:LONGEST_KEY], f"A plan was refused {why}.{row} {step}", True)
 
 
 def _gas(step: StepInput, low_wei: int | None) -> Iterator[Alert]:
@@ -381,7 +383,7 @@ def alerts(agent: Agent) -> Document:
     """Present alert prices of each asset, the active alerts, and the delivery record of each target."""
     standing = agent.status()
     table, store = agent.desk.config.alerts, agent.desk.store
-    states, told = store.alert_states(), store.alert_targets()
+    states, targets = store.alert_states(), store.alert_targets()
     names = {target.name for target in table.targets}
     return {
         "block": standing.step_input.snapshot.head.number,
@@ -389,8 +391,8 @@ def alerts(agent: Agent) -> Document:
         "events": list(table.events),
         "quiet": None if table.quiet is None else {"hours": table.quiet, "timezone": table.timezone, "urgent": list(table.urgent)},
         "cooldown_s": table.cooldown,
-        "targets": [_target(target, told.get(target.name, AlertTargetState(target.name)), table) for target in table.targets],
-        "forgotten_targets": sorted(set(told) - names),
+        "targets": [_target(target, targets.get(target.name, AlertTargetState(target.name)), table) for target in table.targets],
+        "forgotten_targets": sorted(set(targets) - names),
         "open": [_state(state) for state in states if state.since_s is not None or state.untold],
         "last": [_state(state) for state in sorted(states, key=lambda one: one.told_s or 0, reverse=True) if state.told_s is not None][:10],
     }
@@ -405,8 +407,8 @@ def try_targets(config: LoadedConfig | Path | str) -> Document:
     for number, channel in enumerate(channels):
         channel.put(AlertMessage(number, channel.name, AlertKind.TEST, TEST, int(time.time())))
     found = {one.letter.target: one.why for one in drain_channels(channels, table.timeout * table.attempts + SLACK_S)}
-    told = [(channel.name, found.get(channel.name, "no answer in time")) for channel in channels]
-    return {"reached": not any(why for _, why in told), "targets": [{"name": n, "delivered": not why, "why": why} for n, why in told]}
+    results = [(channel.name, found.get(channel.name, "no answer in time")) for channel in channels]
+    return {"reached": not any(why for _, why in results), "targets": [{"name": n, "delivered": not why, "why": why} for n, why in results]}
 
 
 def _open_channel(table: AlertsTable, target: AlertTargetTable) -> AlertChannel:
@@ -441,7 +443,7 @@ def _asset(agent: Agent, one: AssetBand) -> Document:
     }
 
 
-def _target(target: AlertTargetTable, told: AlertTargetState, table: AlertsTable) -> Document:
+def _target(target: AlertTargetTable, state: AlertTargetState, table: AlertsTable) -> Document:
     try:
         target.resolve()
         ready = True
@@ -452,12 +454,12 @@ def _target(target: AlertTargetTable, told: AlertTargetState, table: AlertsTable
         "ready": ready,
         "url_env": target.url_env,
         "events": list(target.events or table.events),
-        "delivered": _moment(told.delivered_s),
-        "failed": _moment(told.failed_s),
-        "failures_in_row": told.failures,
-        "why": told.why,
-        "waiting": told.waiting,
-        "lost": told.lost,
+        "delivered": _moment(state.delivered_s),
+        "failed": _moment(state.failed_s),
+        "failures_in_row": state.failures,
+        "why": state.why,
+        "waiting": state.waiting,
+        "lost": state.lost,
     }
 
 

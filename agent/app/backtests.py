@@ -467,8 +467,8 @@ def prepare_stress(  # noqa: PLR0913
         if limits == "usual":
             wanted = replace(wanted, limits=starting_limits(wanted.portfolio.numeraire))
     require_priced_gas(settings, wanted, table)
-    wish = shocks.wish(table)
-    return PreparedStressTest(wanted, table, settings, wish, estimate_s(wish, wanted, settings))
+    spec = shocks.wish(table)
+    return PreparedStressTest(wanted, table, settings, spec, estimate_s(spec, wanted, settings))
 
 
 def run_stress(prepared: PreparedStressTest, progress: Progress_of_stress | None = None, cores: int = 0) -> StressResult:

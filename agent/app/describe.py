@@ -123,22 +123,22 @@ def netting_document(found: NettingResult | None, portfolio: Portfolio) -> Docum
 
 def netting_sentences(found: NettingResult | None, step: StepInput) -> list[str]:
     """Sentences of `netting_document`; empty for a single strategy."""
-    told = netting_document(found, step.portfolio)
-    if found is None or told is None:
+    document = netting_document(found, step.portfolio)
+    if found is None or document is None:
         return []
     unit = step.portfolio.numeraire.label
     words = [f"Strategy {one.name} {'acted' if one.acts else 'waited'}: {one.reason}." for one in found.wishes]
-    words += [f"Capital worth {one['value']} {unit} went from {one['from']} to {one['to']}, inside." for one in told["capital_moved"]]
+    words += [f"Capital worth {one['value']} {unit} went from {one['from']} to {one['to']}, inside." for one in document["capital_moved"]]
     words += [
         f"{one['symbol']}: {one['bought']} {unit} were wanted and {one['sold']} offered, {one['crossed']} exchanged inside, "
         f"{one['net']} left for the market."
-        for one in told["netted"]
+        for one in document["netted"]
     ]
-    return words + ([f"That saved at least {told['saved_fees']} {unit} of pool fees."] if found.saved else [])
+    return words + ([f"That saved at least {document['saved_fees']} {unit} of pool fees."] if found.saved else [])
 
 
 def strategy_document(
-    one: StrategyBook, split: CapitalSplit, wish: StrategyAdjustment | None, due: Fraction, step: StepInput, prices: dict[str, Price]
+    one: StrategyBook, split: CapitalSplit, adjustment: StrategyAdjustment | None, due: Fraction, step: StepInput, prices: dict[str, Price]
 ) -> Document:
     """One strategy: capital, share, NAV per share, return, Sharpe ratio, state, and holdings."""
     portfolio = step.portfolio
@@ -153,7 +153,7 @@ def strategy_document(
         "since_s": one.state.since_s,
         "why": one.state.reason,
         "capital": value_text(value, decimals),
-        "share_bps": None if wish is None else round(wish.share * BPS),
+        "share_bps": None if adjustment is None else round(adjustment.share * BPS),
         "target_share_bps": round(due * BPS),
         "floor_bps": strategy.floor_bps,
         "units": str(one.units),
@@ -164,8 +164,8 @@ def strategy_document(
         "turning_since_s": one.state.turning_s,
         "costs": value_text(one.costs, decimals),
         "last_rebalance_s": one.last_rebalance_s,
-        "acts": wish is not None and wish.acts,
-        "reason": "" if wish is None else wish.reason,
+        "acts": adjustment is not None and adjustment.acts,
+        "reason": "" if adjustment is None else adjustment.reason,
         "holdings": [
             {
                 "symbol": portfolio.token(token).label,

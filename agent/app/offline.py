@@ -349,8 +349,8 @@ def what_if(  # noqa: PLR0913
     drifts = drifts_from_balances(assets, values, ones, trigger)
     answer = evaluate_trigger(trigger, drifts, 0, _NEW)
     side = _side(only, numeraire, whole is not None)
-    aim = restrict_to_side(drifts, rebalance_goal(drifts, _destination(destination)), side, numeraire)
-    trades = corrections(drifts, aim)
+    goal = restrict_to_side(drifts, rebalance_goal(drifts, _destination(destination)), side, numeraire)
+    trades = corrections(drifts, goal)
     reason = answer.reason if whole is not None else "no band was given: this is what a schedule does when it is due"
     return WhatIf(
         drifts=drifts,

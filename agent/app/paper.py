@@ -93,13 +93,13 @@ def always_confirm(_: StepOutcome) -> bool:
 
 
 def _begun(agent: Agent, begin: PaperStart) -> PaperWallet:
-    desk = agent.desk
-    snapshot = desk.reader.snapshot()
+    context = agent.desk
+    snapshot = context.reader.snapshot()
     if not begin.told:
-        return chain.paper_from_wallet(snapshot, desk.tokens)
+        return chain.paper_from_wallet(snapshot, context.tokens)
     native_wei = parse_raw(begin.native, NATIVE_DECIMALS, "--native")
     if begin.amounts:
-        raw = dict.fromkeys(desk.tokens, 0)
+        raw = dict.fromkeys(context.tokens, 0)
         for symbol, text in parse_pairs(begin.amounts, "--start").items():
             token = agent.token(symbol, "--start")
             raw[token.address] = parse_raw(text, token.decimals, f"--start {symbol}")
@@ -107,5 +107,5 @@ def _begun(agent: Agent, begin: PaperStart) -> PaperWallet:
     value = Fraction(parse_raw(begin.value, VALUE_DECIMALS, "--value"), 10**VALUE_DECIMALS)
     if value == 0:
         raise ConfigError("--value: 0 is nothing to begin with", "write for example --value 10000")
-    bare = desk.bare_input(snapshot, desk.store.history(snapshot.head.timestamp_s))
+    bare = context.bare_input(snapshot, context.store.history(snapshot.head.timestamp_s))
     return chain.paper_from_value(bare, value, native_wei)

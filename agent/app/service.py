@@ -80,7 +80,7 @@ def log_lines(agent: Agent, found: StepOutcome | TrimtabError, took_s: float) ->
     numeraire = found.step_input.portfolio.numeraire
     drifts = agent.drifts(found.after or found.step_input)
     head = found.step_input.snapshot.head
-    told = nonempty_fields(
+    fields = nonempty_fields(
         outcome=found.kind.value,
         reason=found.reason,
         step=found.step_id,
@@ -90,7 +90,7 @@ def log_lines(agent: Agent, found: StepOutcome | TrimtabError, took_s: float) ->
         refused_by=[verdict.guard for verdict in found.verdicts if not verdict.passed],
         took_s=round(took_s, 3),
     )
-    return [("look", told)] + [
+    return [("look", fields)] + [
         (
             "transaction",
             nonempty_fields(
@@ -292,8 +292,8 @@ class Service:
             silent = f"the heartbeat did not arrive {self.failed_heartbeats_in_row} times in a row"
         facts = alerting.RunFacts(self.paused, silent, alerting.low_gas_wei(self.agent.desk.loaded))
         now_s = self.agent.desk.clock.now_s()
-        for told in self.alert_notifier.looked(alerting.cycle_alerts(found, facts), alerting.covered_kinds(found), now_s):
-            self.log.info("alert", about=told.kind.value, text=told.text)
+        for state in self.alert_notifier.looked(alerting.cycle_alerts(found, facts), alerting.covered_kinds(found), now_s):
+            self.log.info("alert", about=state.kind.value, text=state.text)
 
     def ended(self, error: TrimtabError) -> None:
         """Report that the run ends by an error."""
@@ -349,8 +349,8 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
     url = None if paper else table.heartbeat()  # it would signal that the live agent is healthy
     heartbeat = None if url is None else Heartbeat(url, table.heartbeat_method, unheard)
     watch = Watchdog(table.hang_after, period_s=notifier.watchdog_s)
-    announcer = None if paper else alerting.open_notifier(agent.desk.config.alerts, agent.desk.store, given_up)
-    service = Service(agent, log, metrics, health, watch, notifier, heartbeat, style is not None, announcer)
+    alert_notifier = None if paper else alerting.open_notifier(agent.desk.config.alerts, agent.desk.store, given_up)
+    service = Service(agent, log, metrics, health, watch, notifier, heartbeat, style is not None, alert_notifier)
     clock.watched(watch)
     if agent.desk.recorder is not None:
         agent.desk.recorder.tell = service.unrecorded
@@ -361,8 +361,8 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
         stack.enter_context(watch.watching(service.hung, notifier.alive))
         log.info("started", **agent_fields(agent), every=every)
         try:
-            if announcer is not None:
-                announcer.begin()
+            if alert_notifier is not None:
+                alert_notifier.begin()
             yield service
         except TrimtabError as error:
             service.ended(error)
@@ -370,9 +370,9 @@ def serve(agent: Agent, clock: StoppableClock, every: str, *, once: bool = False
         finally:
             health.stops()
             notifier.stopping()
-            if announcer is not None:
+            if alert_notifier is not None:
                 with suppress(TrimtabError):  # delivered messages are sent once more
-                    announcer.close()
+                    alert_notifier.close()
             if heartbeat is not None:
                 heartbeat.settle()
             log.info("stopped", looks=health.state.looks)

@@ -135,7 +135,7 @@ def continue_withdrawal(agent: Agent, actors: StepActors | None, found: StepOutc
     done = asked.execute(replace(actors, confirm=lambda sale: asked.confirmed(sale, lambda _: True)), lambda _: True)
     if done.state in KINDS and done.sale is not None and done.sale.kind is not OutcomeKind.DONE:
         return done.sale
-    told = done.sale or found
+    outcome = done.sale or found
     return replace(
-        told, kind=KINDS.get(done.state, OutcomeKind.DONE), reason=done.reason, transactions=done.transactions, after=done.step_input
+        outcome, kind=KINDS.get(done.state, OutcomeKind.DONE), reason=done.reason, transactions=done.transactions, after=done.step_input
     )

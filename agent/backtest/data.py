@@ -67,8 +67,8 @@ class PriceTable:
             raise ConfigError(f"--prices: {', '.join(symbols)} never have prices at the same time", "leave out what starts too late")
         filled = forward_fill(closes)[first:].copy()
         rows = np.where(np.arange(len(filled))[:, None] == 0, filled, closes[first:])
-        told = price_gap_notes(symbols, self.times_s, closes, first)
-        return replace(self, symbols=tuple(symbols), times_s=self.times_s[first:], closes=rows, notes=(*self.notes, *told))
+        notes = price_gap_notes(symbols, self.times_s, closes, first)
+        return replace(self, symbols=tuple(symbols), times_s=self.times_s[first:], closes=rows, notes=(*self.notes, *notes))
 
 
 def make_price_table(times_s: Sequence[int], closes: Mapping[str, Sequence[float]]) -> PriceTable:
@@ -110,25 +110,25 @@ def forward_fill(closes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def price_gap_notes(symbols: Sequence[str], times_s: NDArray[np.int64], closes: NDArray[np.float64], first: int) -> tuple[str, ...]:
     """Notes on symbols that start late or end early, and on gaps; a symbol's last price holds until its next one."""
-    told = []
+    notes = []
     known = ~np.isnan(closes)
     for column, symbol in enumerate(symbols):
         rows = np.nonzero(known[:, column])[0]
         start, end = int(rows[0]), int(rows[-1])
         if start > 0:
-            told.append(f"{symbol} starts {start} bars after the data do")
+            notes.append(f"{symbol} starts {start} bars after the data do")
         if end < len(closes) - 1:
-            told.append(f"{symbol} ends {len(closes) - 1 - end} bars before the data do, at {int(times_s[end])}")
+            notes.append(f"{symbol} ends {len(closes) - 1 - end} bars before the data do, at {int(times_s[end])}")
         holes = end - start + 1 - len(rows)
         if holes:
-            told.append(f"{symbol} lacks {holes} prices in between, at most {int(np.diff(rows).max()) - 1} in a row")
+            notes.append(f"{symbol} lacks {holes} prices in between, at most {int(np.diff(rows).max()) - 1} in a row")
     if first > 0:
-        told.append(f"the simulation begins at bar {first}, the first at which every asset has a price")
+        notes.append(f"the simulation begins at bar {first}, the first at which every asset has a price")
     steps = np.diff(times_s[first:])
     wide = int((steps > np.median(steps)).sum())
     if wide:
-        told.append(f"{wide} times follow later than usual, at most {int(steps.max())} s")
-    return tuple(told)
+        notes.append(f"{wide} times follow later than usual, at most {int(steps.max())} s")
+    return tuple(notes)
 
 
 # --- Funding of hypothetical shorts as large as each holding. No position is simulated: it is arithmetic on rates.
@@ -436,10 +436,10 @@ def _require_rates(polars: Any, frame: Any, where: str) -> None:
     bad = frame.filter(~(polars.col("rate").abs() <= 1))  # NaN is neither
     if bad.height:
         found = bad["rate"][0]
-        said = f"{where}, row {bad['row'][0] + 1}: {bad['symbol'][0]!r} has a rate of {found}"
+        message = f"{where}, row {bad['row'][0] + 1}: {bad['symbol'][0]!r} has a rate of {found}"
         if np.isfinite(found):
-            raise ConfigError(f"{said}, more than the whole notional: it looks like percent", "write a share: 0.0001 for 0.01%")
-        raise ConfigError(said, "write a share of notional such as 0.0001; leave the row out if there was none")
+            raise ConfigError(f"{message}, more than the whole notional: it looks like percent", "write a share: 0.0001 for 0.01%")
+        raise ConfigError(message, "write a share of notional such as 0.0001; leave the row out if there was none")
 
 
 def _require_unix(times: Any, path: Path) -> None:
@@ -494,9 +494,9 @@ def _parsed(times: Any, path: Path) -> Any:
             f"{path.name}: times of several zones: {', '.join(sorted(z or 'none' for z in zones))}", "write all of them in UTC"
         )
     plain = times.str.replace(_ZONE, "").str.replace("T", " ", literal=True).str.strip_chars()
-    letters = plain.str.len_chars()
-    whole = plain.zip_with(letters != len("2021-04-04"), plain + " 00:00:00")
-    whole = whole.zip_with(letters != len("2021-04-04 21:00"), whole + ":00")
+    lengths = plain.str.len_chars()
+    whole = plain.zip_with(lengths != len("2021-04-04"), plain + " 00:00:00")
+    whole = whole.zip_with(lengths != len("2021-04-04 21:00"), whole + ":00")
     found = whole.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
     if found.null_count():
         row = int(found.is_null().arg_true()[0])

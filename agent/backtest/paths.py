@@ -53,23 +53,23 @@ class PortfolioPaths:
 
 def portfolio_paths(world: SimulatedWorld, aims: Sequence[TargetBands]) -> PortfolioPaths:
     """Build the paths from the records of bars with changes."""
-    table, told = world.table, world.told
+    table, records = world.table, world.told
     tokens, assets = world.tokens, [asset.token.address for asset in world.wanted.portfolio.assets]
     prices = numeraire_prices(world.wanted, table, world.closes, tokens)
     coins = np.array([10.0**token.decimals for token in tokens])
     equity, hold, values = np.empty(table.bars), np.empty(table.bars), np.empty((table.bars, len(tokens)))
-    for number, one in enumerate(told):
-        end = told[number + 1].bar if number + 1 < len(told) else table.bars
+    for number, one in enumerate(records):
+        end = records[number + 1].bar if number + 1 < len(records) else table.bars
         here = slice(one.bar, end)
         values[here] = np.array([float(one.balances[token.address]) for token in tokens]) / coins * prices[here]
         equity[here] = values[here].sum(axis=1) - float(one.gas / 10**world.money.decimals)
         hold[here] = (np.array([float(one.hold[token.address]) for token in tokens]) / coins * prices[here]).sum(axis=1)
     weights = values[:, : len(assets)]
     targets, bands = np.full((table.bars, len(assets)), np.nan), np.full((table.bars, len(assets), 2), np.nan)
-    for number, aim in enumerate(aims):
-        here = slice(aim.bar, aims[number + 1].bar if number + 1 < len(aims) else table.bars)
-        targets[here] = [aim.targets.get(token, 0.0) for token in assets]
-        bands[here] = [aim.bands.get(token, (np.nan, np.nan)) for token in assets]
+    for number, target in enumerate(aims):
+        here = slice(target.bar, aims[number + 1].bar if number + 1 < len(aims) else table.bars)
+        targets[here] = [target.targets.get(token, 0.0) for token in assets]
+        bands[here] = [target.bands.get(token, (np.nan, np.nan)) for token in assets]
     return PortfolioPaths(equity, hold, weights / weights.sum(axis=1, keepdims=True), prices[:, : len(assets)], targets, bands)
 
 

@@ -235,9 +235,9 @@ class SimulatedWorld:
             at = self.bar if column is None or left else int(self.newest[self.bar, column])
             at_s, name = int(self.table.times_s[at]), portfolio.feed(token.address)
             self.prices[token.address] = self.price(token, self.bar)
-            said = Fraction(1) if column is None else Fraction(str(float(self.closes[at, column])))
+            price = Fraction(1) if column is None else Fraction(str(float(self.closes[at, column])))
             if name is not None:
-                feeds.append(FeedRound(name, FEED_DECIMALS, at + 1, floor_int(said * 10**FEED_DECIMALS), at_s, at_s, at + 1))
+                feeds.append(FeedRound(name, FEED_DECIMALS, at + 1, floor_int(price * 10**FEED_DECIMALS), at_s, at_s, at + 1))
         self.feeds = tuple(feeds)
 
     def _trade_pools(self) -> None:

@@ -272,19 +272,19 @@ class EndpointPool:
                 raise result  # type: ignore[misc]  # an error, since `failed`
             if not failed and until is None and pending and enough(answers):
                 until = time.monotonic() + self._grace_s
-        lost |= {late: Retryable(f"{late.name} had not answered when enough others had") for late in pending}
+        lost |= {slow: Retryable(f"{slow.name} had not answered when enough others had") for slow in pending}
         return PollResult({one: answers[one] for one in self.endpoints if one in answers}, lost)
 
-    def require(self, heard: PollResult[T]) -> None:
+    def require(self, poll: PollResult[T]) -> None:
         """Raise unless enough operators answered: OperatorNeeded if every failure needs the operator, else Retryable."""
-        if len(heard.operators) >= self.min_operators:
+        if len(poll.operators) >= self.min_operators:
             return
         if len(self.endpoints) == 1:
-            raise next(iter(heard.lost.values()))
-        told = "; ".join(failure_text(endpoint, failure) for endpoint, failure in heard.lost.items())
-        kind = OperatorNeeded if heard.lost and all(isinstance(f, OperatorNeeded) for f in heard.lost.values()) else Retryable
-        remedy = next((failure.remedy for failure in heard.lost.values() if failure.remedy), "")
-        raise kind(f"{len(heard.operators)} of {self.min_operators} operators answered: {told}", remedy)
+            raise next(iter(poll.lost.values()))
+        message = "; ".join(failure_text(endpoint, failure) for endpoint, failure in poll.lost.items())
+        kind = OperatorNeeded if poll.lost and all(isinstance(f, OperatorNeeded) for f in poll.lost.values()) else Retryable
+        remedy = next((failure.remedy for failure in poll.lost.values() if failure.remedy), "")
+        raise kind(f"{len(poll.operators)} of {self.min_operators} operators answered: {message}", remedy)
 
     def blame(self, endpoint: Endpoint, why: str, *, outvoted: bool = True) -> None:
         """Record an endpoint that differs from others, who `outvoted` it or are as few; `tell` reports it once."""

@@ -138,8 +138,8 @@ class EthTesterTransport:
         except BlockNotFound:
             return RpcFault(BLOCK_UNKNOWN, "block not found")
         except Exception as error:  # eth-tester answers bad input by many exception types; a node answers by one error
-            said = f"{type(error).__name__}: {error}"
-            return RpcFault(-32000, "intrinsic gas too low" if _NEGATIVE_GAS in said else scrub(said))
+            message = f"{type(error).__name__}: {error}"
+            return RpcFault(-32000, "intrinsic gas too low" if _NEGATIVE_GAS in message else scrub(message))
         if "error" in response:
             return parse_fault(response["error"])
         return _wire(response.get("result"))

@@ -83,8 +83,8 @@ def _last_of(line: Transport, feed: str, phase: int, at: dict[str, object]) -> i
     aggregator = int.from_bytes(parse_bytes(named, "an aggregator", 32), "big")
     if not 0 < aggregator < 2**160:
         return 0
-    told = line.batch([_call(address_from_word(aggregator), LATEST_ROUND, at)])[0]
-    return 0 if isinstance(told, RpcFault) else int.from_bytes(parse_bytes(told, "a round", 32), "big") & (2**PHASE_BITS - 1)
+    answer = line.batch([_call(address_from_word(aggregator), LATEST_ROUND, at)])[0]
+    return 0 if isinstance(answer, RpcFault) else int.from_bytes(parse_bytes(answer, "a round", 32), "big") & (2**PHASE_BITS - 1)
 
 
 def _cut(found: dict[int, PastRound], since_s: int) -> tuple[PastRound, ...]:
@@ -138,10 +138,10 @@ def past_twaps(
                 break
             requests += 1
             answers = line.batch([_twap_call(pool.address, head.timestamp_s - end_s, window_s, at) for end_s in page])
-            told = [(end_s, _twap(pool, answer, window_s)) for end_s, answer in zip(page, answers, strict=True)]
-            for end_s, mean in told:
+            twaps = [(end_s, _twap(pool, answer, window_s)) for end_s, answer in zip(page, answers, strict=True)]
+            for end_s, mean in twaps:
                 found.setdefault(end_s, []).extend([] if mean is None else [mean])
-            if told[-1][1] is None:  # reverts OLD: nothing further back is remembered either
+            if twaps[-1][1] is None:  # reverts OLD: nothing further back is remembered either
                 break
     return {end_s: tuple(means) for end_s, means in found.items()}
 
@@ -204,20 +204,20 @@ class RecentTransactions:
     sent: tuple[MinedTx, ...]
 
 
-def recent_transactions(panel: EndpointPool, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()) -> RecentTransactions:
+def recent_transactions(endpoint_pool: EndpointPool, owner: str, head: Head, nonce: int, feeds: Sequence[str] = ()) -> RecentTransactions:
     """Return the wallet's transactions of the 24 h up to `head`, agreed by enough operators; `nonce` is its next nonce there.
 
     Raises HistoryUnavailable, or Retryable if too few answer. Takes at most eighty requests of each endpoint, and four more for
     each of `feeds`, whose past answers value the transactions.
     """
-    heard = panel.ask(lambda line: _transactions_or_reason(line, owner, head, nonce, feeds))
-    days = [(line.operator, day) for line, day in heard.answers.items() if isinstance(day, RecentTransactions)]
+    poll = endpoint_pool.ask(lambda line: _transactions_or_reason(line, owner, head, nonce, feeds))
+    days = [(line.operator, day) for line, day in poll.answers.items() if isinstance(day, RecentTransactions)]
     if not days:
-        reasons = [day for day in heard.answers.values() if isinstance(day, str)] + [lost.message for lost in heard.lost.values()]
+        reasons = [day for day in poll.answers.values() if isinstance(day, str)] + [lost.message for lost in poll.lost.values()]
         raise HistoryUnavailable(reasons[0] if reasons else "no endpoint answers")
-    if len({operator for operator, _ in days}) < panel.min_operators:
+    if len({operator for operator, _ in days}) < endpoint_pool.min_operators:
         raise HistoryUnavailable("too few operators can tell what the wallet did in the last 24 h")
-    return confirmed_value(days, panel.min_operators, "what the wallet did in the last 24 h")
+    return confirmed_value(days, endpoint_pool.min_operators, "what the wallet did in the last 24 h")
 
 
 def _transactions_or_reason(line: Transport, owner: str, head: Head, nonce: int, feeds: Sequence[str]) -> RecentTransactions | str:
@@ -344,22 +344,22 @@ def _priced(line: Transport, owner: str, sent: Sequence[MinedTx], feeds: Sequenc
         for one in asked
         for feed in feeds
     ]
-    said: list[int | None] = []
+    prices: list[int | None] = []
     for at in range(0, len(calls), BATCH):
-        said += [_answer(answer) for answer in line.batch(calls[at : at + BATCH])]
+        prices += [_answer(answer) for answer in line.batch(calls[at : at + BATCH])]
     answers = {}
     for number, one in enumerate(asked):
-        mine = said[number * len(feeds) : (number + 1) * len(feeds)]
+        mine = prices[number * len(feeds) : (number + 1) * len(feeds)]
         answers[one.receipt.tx_hash] = tuple((feed, answer) for feed, answer in zip(feeds, mine, strict=True) if answer is not None)
     return tuple(
         replace(one, answers=found) if len(found := answers.get(one.receipt.tx_hash, ())) == len(feeds) and found else one for one in sent
     )
 
 
-def _answer(said: object) -> int | None:
+def _answer(reply: object) -> int | None:
     """The answer of latestRoundData; None where the node has none."""
     try:
-        raw = b"" if isinstance(said, RpcFault_of_rpc) else parse_bytes(said, "a price feed")
+        raw = b"" if isinstance(reply, RpcFault_of_rpc) else parse_bytes(reply, "a price feed")
     except Retryable:
         return None
     answer = int.from_bytes(raw[32:64], "big", signed=True) if len(raw) == _ROUND_BYTES else 0

@@ -126,7 +126,7 @@ def find_unsolicited_positions(
     held = 0 if isinstance(count, CallStatus) else count
     if manager is not None and held:
         found += _tokens(transport, owner, manager, min(held, MOST), at)
-    return UnsolicitedPositions(tuple(stray for stray in found if stray.name not in known), max(0, held - MOST))
+    return UnsolicitedPositions(tuple(position for position in found if position.name not in known), max(0, held - MOST))
 
 
 def _tokens(transport: Transport, owner: str, manager: str, count: int, at: object) -> list[UnsolicitedPosition]:

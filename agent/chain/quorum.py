@@ -44,23 +44,23 @@ class QuorumAgreement:
     dissent: tuple[tuple[str, str], ...]
 
 
-def find_quorum(heard: Sequence[EndpointAnswer], names: Sequence[str], min_operators: int) -> QuorumAgreement:
+def find_quorum(answers: Sequence[EndpointAnswer], names: Sequence[str], min_operators: int) -> QuorumAgreement:
     """The answer that most operators give, if at least `min_operators` do and no other has as many behind it.
 
     Several endpoints of one operator count once; an operator whose own endpoints differ counts for neither answer.
     `names` are the items' names, for the report. Raises Refused with a verdict that names who differs and in what.
     """
     groups: dict[tuple[object, ...], list[EndpointAnswer]] = {}
-    for one in heard:
+    for one in answers:
         groups.setdefault(one.says, []).append(one)
-    two_faced = {one.operator for one in heard if len({other.says for other in heard if other.operator == one.operator}) > 1}
+    two_faced = {one.operator for one in answers if len({other.says for other in answers if other.operator == one.operator}) > 1}
     backing = {says: sorted({one.operator for one in group} - two_faced) for says, group in groups.items()}
     ranked = sorted(groups, key=lambda says: len(backing[says]), reverse=True)
     best = ranked[0]
     dissent = tuple((one.operator, difference(groups[best][0], one, names)) for says in ranked[1:] for one in groups[says])
     contested = len(ranked) > 1 and len(backing[ranked[1]]) == len(backing[best])
     if contested or len(backing[best]) < min_operators:
-        raise Refused(_refusal(heard, backing[best], dissent), [_verdict(backing[best], dissent, min_operators)], REMEDY)
+        raise Refused(_refusal(answers, backing[best], dissent), [_verdict(backing[best], dissent, min_operators)], REMEDY)
     return QuorumAgreement(groups[best][0], tuple(backing[best]), dissent)
 
 
@@ -78,12 +78,12 @@ def difference(one: EndpointAnswer, other: EndpointAnswer, names: Sequence[str])
     return "nothing"
 
 
-def _refusal(heard: Sequence[EndpointAnswer], backing: Sequence[str], dissent: Sequence[tuple[str, str]]) -> str:
-    block = heard[0].head.number
+def _refusal(answers: Sequence[EndpointAnswer], backing: Sequence[str], dissent: Sequence[tuple[str, str]]) -> str:
+    block = answers[0].head.number
     if not dissent:
         return f"only {', '.join(backing) or 'nobody'} vouches for block {block}"
-    told = "; ".join(f"{operator} differs in {what}" for operator, what in dissent)
-    return f"endpoints disagree on block {block}: {told} (against {', '.join(backing) or 'an operator that contradicts itself'})"
+    message = "; ".join(f"{operator} differs in {what}" for operator, what in dissent)
+    return f"endpoints disagree on block {block}: {message} (against {', '.join(backing) or 'an operator that contradicts itself'})"
 
 
 def _verdict(backing: Sequence[str], dissent: Sequence[tuple[str, str]], min_operators: int) -> Verdict:
@@ -115,19 +115,19 @@ def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, what: st
     ranked = sorted(backing, key=lambda value: len(backing[value]), reverse=True)
     if not ranked or len(backing[ranked[0]]) < enough:
         # what they say is not repeated: it is foreign text (T17)
-        told = " against ".join(", ".join(sorted({who for who, said in votes if said == value})) for value in ranked) or "nobody"
-        raise NoQuorum(f"endpoints disagree on {what}, {enough} operators must say the same ({told})", NO_MAJORITY_REMEDY)
+        message = " against ".join(", ".join(sorted({who for who, answer in votes if answer == value})) for value in ranked) or "nobody"
+        raise NoQuorum(f"endpoints disagree on {what}, {enough} operators must say the same ({message})", NO_MAJORITY_REMEDY)
     return ranked[0]
 
 
 def operators_by_value(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
     """Operators behind each value; those that contradict themselves are behind none."""
-    said: dict[str, set[H]] = {}
+    operators: dict[str, set[H]] = {}
     values: dict[H, set[str]] = {}
     for operator, value in votes:
-        said.setdefault(operator, set()).add(value)
+        operators.setdefault(operator, set()).add(value)
         values.setdefault(value, set())
-    for operator, its in said.items():
+    for operator, its in operators.items():
         if len(its) == 1:
             values[next(iter(its))].add(operator)
     return values
@@ -156,28 +156,28 @@ def common_height(newest: Mapping[Endpoint, int], min_operators: int) -> int:
     return highest_confirmed(_heights(newest, alone=enough == 1), enough)
 
 
-def height_disagreement(panel: EndpointPool, newest: Mapping[Endpoint, int], height: int) -> str:
+def height_disagreement(endpoint_pool: EndpointPool, newest: Mapping[Endpoint, int], height: int) -> str:
     """Return each operator's height if too few newest blocks are within chain.max_lag_blocks of `height`; else "".
 
     The reason can be one of two that lags, or one of two that names a block from the future. Endpoint records show which lag or are
     ahead.
     """
-    most, heights = panel.max_lag_blocks, _heights(newest)
+    most, heights = endpoint_pool.max_lag_blocks, _heights(newest)
     near = sum(abs(number - height) <= most for number in heights.values())
-    level = near >= quorum_size(len(heights), panel.min_operators)
+    level = near >= quorum_size(len(heights), endpoint_pool.min_operators)
     top = height if level else max(heights.values())
     for endpoint, number in newest.items():
         if top - number > most:
-            panel.lags(endpoint, f"is {top - number} blocks behind block {top}")
+            endpoint_pool.lags(endpoint, f"is {top - number} blocks behind block {top}")
             continue
         endpoint.health.caught_up()
         if number - height > most:
-            panel.blame(endpoint, f"is {number - height} blocks ahead of block {height}", outvoted=level)
+            endpoint_pool.blame(endpoint, f"is {number - height} blocks ahead of block {height}", outvoted=level)
     if level:
         return ""
-    told = ", ".join(f"{operator} is at block {number}" for operator, number in sorted(heights.items(), key=lambda one: one[1]))
+    message = ", ".join(f"{operator} is at block {number}" for operator, number in sorted(heights.items(), key=lambda one: one[1]))
     apart = max(abs(number - height) for number in heights.values())
-    return f"endpoints are {apart} blocks apart, chain.max_lag_blocks is {most}: {told}; one lags, or names a block that nobody else has"
+    return f"endpoints are {apart} blocks apart, chain.max_lag_blocks is {most}: {message}; one lags, or names a block that nobody else has"
 
 
 def _heights(newest: Mapping[Endpoint, int], *, alone: bool = False) -> dict[str, int]:
@@ -203,7 +203,9 @@ class BlockAnswers(Generic[T]):
     height_disagreement: str
 
 
-def ask_at_one_block(panel: EndpointPool, question: Callable[[Endpoint, int | None], T], head_of: Callable[[T], Head]) -> BlockAnswers[T]:
+def ask_at_one_block(
+    endpoint_pool: EndpointPool, question: Callable[[Endpoint, int | None], T], head_of: Callable[[T], Head]
+) -> BlockAnswers[T]:
     """Return the answers of a quorum that gives the same header; `question` gets a height, None for the newest.
 
     It takes one round if the endpoints are level, else a second one about the highest block that enough of them have. Raises
@@ -213,33 +215,33 @@ def ask_at_one_block(panel: EndpointPool, question: Callable[[Endpoint, int | No
     def same(answers: Mapping[Endpoint, T]) -> list[tuple[Endpoint, T]]:
         heads = {endpoint: head_of(answer) for endpoint, answer in answers.items()}
         backing = operators_by_value((endpoint.operator, head) for endpoint, head in heads.items())
-        enough = quorum_size(len(operators_of(answers)), panel.min_operators)
+        enough = quorum_size(len(operators_of(answers)), endpoint_pool.min_operators)
         best = max(backing, key=lambda head: len(backing[head]), default=None)
         if best is None or len(backing[best]) < enough:
             return []
         return [(endpoint, answer) for endpoint, answer in answers.items() if heads[endpoint] == best]
 
-    heard = panel.ask(lambda endpoint: question(endpoint, None), enough=lambda answers: bool(same(answers)))
-    panel.require(heard)
-    heads = {endpoint: head_of(answer) for endpoint, answer in heard.answers.items()}
+    poll = endpoint_pool.ask(lambda endpoint: question(endpoint, None), enough=lambda answers: bool(same(answers)))
+    endpoint_pool.require(poll)
+    heads = {endpoint: head_of(answer) for endpoint, answer in poll.answers.items()}
     newest = {endpoint: head.number for endpoint, head in heads.items()}
-    found = same(heard.answers)
+    found = same(poll.answers)
     if not found:
-        height = common_height(newest, panel.min_operators)
+        height = common_height(newest, endpoint_pool.min_operators)
         able = [endpoint for endpoint, head in heads.items() if head.number >= height]
-        again = panel.ask(lambda endpoint: question(endpoint, height), among=able, enough=lambda answers: bool(same(answers)))
-        panel.require(again)
+        again = endpoint_pool.ask(lambda endpoint: question(endpoint, height), among=able, enough=lambda answers: bool(same(answers)))
+        endpoint_pool.require(again)
         heads |= {endpoint: head_of(answer) for endpoint, answer in again.answers.items()}
         found = same(again.answers)
         if not found:
-            told = "; ".join(f"{endpoint.operator}: {heads[endpoint].hash}" for endpoint in again.answers)
-            raise NoQuorum(f"endpoints disagree on block {height} ({told})", NO_MAJORITY_REMEDY)
+            message = "; ".join(f"{endpoint.operator}: {heads[endpoint].hash}" for endpoint in again.answers)
+            raise NoQuorum(f"endpoints disagree on block {height} ({message})", NO_MAJORITY_REMEDY)
     common = head_of(found[0][1])
-    told = height_disagreement(panel, newest, common.number)
+    message = height_disagreement(endpoint_pool, newest, common.number)
     for endpoint, head in heads.items():
         if head.number == common.number and head != common:
-            panel.blame(endpoint, f"differs in the header of block {common.number}")
-    return BlockAnswers(found, told)
+            endpoint_pool.blame(endpoint, f"differs in the header of block {common.number}")
+    return BlockAnswers(found, message)
 
 
 _FAULT = "an error"
@@ -251,10 +253,10 @@ class QuorumTransport:
     Nodes word their errors differently: all errors count as the same answer.
     """
 
-    def __init__(self, panel: EndpointPool) -> None:
-        self._endpoint_pool = panel
-        self.operator = ", ".join(sorted({endpoint.operator for endpoint in panel.endpoints}))
-        self.name = f"endpoints of {self.operator}" if len(panel.endpoints) > 1 else panel.endpoints[0].name
+    def __init__(self, endpoint_pool: EndpointPool) -> None:
+        self._endpoint_pool = endpoint_pool
+        self.operator = ", ".join(sorted({endpoint.operator for endpoint in endpoint_pool.endpoints}))
+        self.name = f"endpoints of {self.operator}" if len(endpoint_pool.endpoints) > 1 else endpoint_pool.endpoints[0].name
 
     @property
     def requests(self) -> int:
@@ -271,16 +273,16 @@ class QuorumTransport:
             return self._endpoint_pool.endpoints[0].batch(calls)
         if any("latest" in params for _, params in calls):
             calls = _pinned(calls, self._head())
-        heard = self._endpoint_pool.ask(lambda endpoint: endpoint.batch(calls))
-        self._endpoint_pool.require(heard)
+        poll = self._endpoint_pool.ask(lambda endpoint: endpoint.batch(calls))
+        self._endpoint_pool.require(poll)
         answers = []
         for number, (method, _) in enumerate(calls):
-            votes = [(endpoint.operator, _key(said[number])) for endpoint, said in heard.answers.items()]
+            votes = [(endpoint.operator, _key(replies[number])) for endpoint, replies in poll.answers.items()]
             chosen = confirmed_value(votes, self._endpoint_pool.min_operators, f"the answer to {method}")
-            for endpoint, said in heard.answers.items():
-                if _key(said[number]) != chosen:
+            for endpoint, replies in poll.answers.items():
+                if _key(replies[number]) != chosen:
                     self._endpoint_pool.blame(endpoint, f"differs in the answer to {method}")
-            answers.append(_usual([said[number] for said in heard.answers.values() if _key(said[number]) == chosen]))
+            answers.append(_usual([replies[number] for replies in poll.answers.values() if _key(replies[number]) == chosen]))
         return answers
 
     def _head(self) -> Head:

@@ -145,20 +145,22 @@ class SafeExecution:
     block: int
 
 
-def find_tx_by_nonce(panel: EndpointPool, owner: str, nonce: int, since_block: int, head_block: int) -> NonceTx | None:
+def find_tx_by_nonce(endpoint_pool: EndpointPool, owner: str, nonce: int, since_block: int, head_block: int) -> NonceTx | None:
     """Return the transaction of `owner` with `nonce` between these blocks, agreed by enough operators; None if there is none."""
-    return _agreed(panel, lambda line: _used(line, owner, nonce, since_block, head_block), f"the transaction of nonce {nonce}")
+    return _agreed(endpoint_pool, lambda line: _used(line, owner, nonce, since_block, head_block), f"the transaction of nonce {nonce}")
 
 
-def find_safe_execution(panel: EndpointPool, safe: str, safe_tx_hash: str, since_block: int, head_block: int) -> SafeExecution | None:
+def find_safe_execution(
+    endpoint_pool: EndpointPool, safe: str, safe_tx_hash: str, since_block: int, head_block: int
+) -> SafeExecution | None:
     """Return the transaction in which `safe` executed the call of that hash, agreed by enough operators; None if there is none."""
-    return _agreed(panel, lambda line: _executed(line, safe, safe_tx_hash, since_block, head_block), "what the Safe carried out")
+    return _agreed(endpoint_pool, lambda line: _executed(line, safe, safe_tx_hash, since_block, head_block), "what the Safe carried out")
 
 
-def _agreed(panel: EndpointPool, question: Callable[[Transport], T], what: str) -> T:
-    heard = panel.ask(question)
-    panel.require(heard)
-    return confirmed_value([(line.operator, said) for line, said in heard.answers.items()], panel.min_operators, what)
+def _agreed(endpoint_pool: EndpointPool, question: Callable[[Transport], T], what: str) -> T:
+    poll = endpoint_pool.ask(question)
+    endpoint_pool.require(poll)
+    return confirmed_value([(line.operator, answer) for line, answer in poll.answers.items()], endpoint_pool.min_operators, what)
 
 
 def _used(line: Transport, owner: str, nonce: int, since_block: int, head_block: int) -> NonceTx | None:

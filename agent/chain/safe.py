@@ -257,15 +257,15 @@ class SafeOwners:
 
 
 def foreign_signer(
-    rules: SigningRules, nonces: Callable[[], SignableNonces], panel: EndpointPool, sender: Sender, line: Transport, *, safe: bool
+    rules: SigningRules, nonces: Callable[[], SignableNonces], endpoint_pool: EndpointPool, sender: Sender, line: Transport, *, safe: bool
 ) -> tuple[ExternalSigner, Sender]:
     """Return the external signer of the wallet of `rules`, and the sender that knows its nonce.
 
     Raises ConfigError if the wallet is not a Safe as declared.
     """
     if not safe:
-        return WalletOwner(rules, nonces, panel, sender), sender
+        return WalletOwner(rules, nonces, endpoint_pool, sender), sender
     contract = SafeContract(line, rules.wallet)
     contract.require_known()
     through = SafeSender(sender, contract)
-    return SafeOwners(rules, nonces, panel, through, contract), through
+    return SafeOwners(rules, nonces, endpoint_pool, through, contract), through

@@ -269,13 +269,13 @@ def explain_failure(
         _as(move.token, wallet, _TRANSFER + address_word(NOBODY) + uint_word(min(held, move.raw)), at),
         _as(move.token, NOBODY, _TRANSFER_FROM + address_word(wallet) + address_word(move.pool.address) + uint_word(0), at),
     ]
-    told = line.batch([*calls, *page_calls(items, sized, at)])
-    by_pool, by_wallet, by_nobody = (transfer_outcome(answer) for answer in told[:3])
-    said = [answer_uint(answer) for answer in complete_answers(line, items, sized, told[3:], at)]
-    if said[0] == 1:
+    replies = line.batch([*calls, *page_calls(items, sized, at)])
+    by_pool, by_wallet, by_nobody = (transfer_outcome(answer) for answer in replies[:3])
+    errors = [answer_uint(answer) for answer in complete_answers(line, items, sized, replies[3:], at)]
+    if errors[0] == 1:
         return TokenFinding.PAUSED, "paused() says so"
     for number, place in enumerate(places.values()):
-        if 1 in said[1 + number * len(_LISTS) : 1 + (number + 1) * len(_LISTS)]:
+        if 1 in errors[1 + number * len(_LISTS) : 1 + (number + 1) * len(_LISTS)]:
             return TokenFinding.BLOCKLISTED, f"{place} is on its list"
     if TransferOutcome.FALSE in (by_pool, by_wallet) or TransferOutcome.ODD in (by_pool, by_wallet):
         return TokenFinding.FALSE_RETURNING, "a transfer answered false, or neither true nor nothing"
@@ -348,16 +348,16 @@ class TokenScreen:
         sized = split_into_pages(habits)
         balances = [CallItem(move.token, address_call(BALANCE_OF, step.snapshot.owner)) for move in chosen]
         past = page_calls(balances, split_into_pages(balances), hex(_since(step)))
-        told = iter(self.line.batch([*asked, *past, *(call for _, _, call in single), *page_calls(habits, sized, at)]))
-        results = self._tried(chosen, [next(told) for _ in asked], at)
-        before = _before(balances, [next(told) for _ in past])
-        moved = [_in_time(self.line, next(told)) for _ in single]
+        answers = iter(self.line.batch([*asked, *past, *(call for _, _, call in single), *page_calls(habits, sized, at)]))
+        results = self._tried(chosen, [next(answers) for _ in asked], at)
+        before = _before(balances, [next(answers) for _ in past])
+        moved = [_in_time(self.line, next(answers)) for _ in single]
         suspects = [
             FailedCall(move, who, how)
             for (move, who, _), one in zip(single, moved, strict=True)
             if (how := transfer_outcome(one)) not in _FINE
         ]
-        seen = complete_answers(self.line, habits, sized, list(told), at)
+        seen = complete_answers(self.line, habits, sized, list(answers), at)
         screened = []
         for number, move in enumerate(chosen):
             about = [one for one in suspects if one.move.token == move.token]
@@ -369,13 +369,13 @@ class TokenScreen:
             screened.append(ScreenedToken(move.token, *result))
         return tuple(screened)
 
-    def _tried(self, chosen: Sequence[TokenMove], told: Sequence[object], at: object) -> list[ScreenResult]:
+    def _tried(self, chosen: Sequence[TokenMove], answers: Sequence[object], at: object) -> list[ScreenResult]:
         """Return the result of each trial; one that the node refused is repeated alone, and UNKNOWN if refused again.
 
         Raises Retryable if the node refuses all: that is no evidence about tokens, and no token may be excluded for it.
         """
         results: list[ScreenResult | None] = []
-        for start, answer in zip(range(0, len(chosen), TRIES_PER_CALL), told, strict=True):
+        for start, answer in zip(range(0, len(chosen), TRIES_PER_CALL), answers, strict=True):
             results += _read(_in_time(self.line, answer), min(TRIES_PER_CALL, len(chosen) - start))
         refused = [number for number, result in enumerate(results) if result is None]
         if refused:
@@ -475,11 +475,11 @@ def _habits(step: StepInput, token: str) -> list[CallItem]:
     return [CallItem(token, data) for data in (*asked, _BY_SHARES["gonsForBalance"] + uint_word(10**6), _GRANULARITY)]
 
 
-def _habit(told: Sequence[LensAnswer]) -> ScreenResult | None:
-    for name, answer in zip(_BY_SHARES, told, strict=False):
+def _habit(answers: Sequence[LensAnswer]) -> ScreenResult | None:
+    for name, answer in zip(_BY_SHARES, answers, strict=False):
         if isinstance(answer_uint(answer), int):
             return TokenFinding.REBASING, f"it counts in shares: {name}()"
-    if isinstance(answer_uint(told[3]), int):
+    if isinstance(answer_uint(answers[3]), int):
         return TokenFinding.CALLBACK, "it is an ERC-777 token: granularity()"
     return None
 
@@ -488,10 +488,10 @@ def _since(step: StepInput) -> int:
     return max(0, step.snapshot.head.number - BLOCKS_BACK)
 
 
-def _before(items: Sequence[CallItem], told: Sequence[object]) -> list[int | None]:
+def _before(items: Sequence[CallItem], answers: Sequence[object]) -> list[int | None]:
     """Return balances at an earlier block; None without an answer."""
     found: list[int | None] = []
-    for page, answer in zip(split_into_pages(items), told, strict=True):
+    for page, answer in zip(split_into_pages(items), answers, strict=True):
         asked = [items[index] for index in page]
         read = (
             [CallStatus.FAILED] * len(asked)

@@ -156,15 +156,15 @@ class UniswapPythonQuoter:
             raise NoSecondQuote(f"venue {leg.venue} has no addresses for a second quote")
         if isinstance(venue, V2Contracts) and leg.fee_pips != V2_FEE_PIPS:
             raise NoSecondQuote("the library knows V2 pools with a fee of 0.3 % only")
-        desk = self._libraries.get(leg.venue) or _open_library(self._transport, venue)
-        self._libraries[leg.venue] = desk
-        desk.view.transport, desk.view.block_hash = self._transport, block_hash
+        library = self._libraries.get(leg.venue) or _open_library(self._transport, venue)
+        self._libraries[leg.venue] = library
+        library.view.transport, library.view.block_hash = self._transport, block_hash
         pool = (leg.token_in, leg.token_out, leg.fee_pips, leg.pool)
         if pool not in self._named:
-            if without_foreign_errors(lambda: desk.find_pool(leg)).lower() != leg.pool.lower():
+            if without_foreign_errors(lambda: library.find_pool(leg)).lower() != leg.pool.lower():
                 raise NoSecondQuote("the venue's factory names another pool for this pair and fee")
             self._named.add(pool)
-        return without_foreign_errors(lambda: desk.ask(leg, amount_in_raw))
+        return without_foreign_errors(lambda: library.ask(leg, amount_in_raw))
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,10 +313,10 @@ class ContractQuoter:
                 self._require_pool(leg, pool)
                 return _words(paid, 4)[0]
 
-    def _ask(self, factory: str, find: bytes, desk: str, ask: bytes, block_hash: str) -> tuple[object, object]:
+    def _ask(self, factory: str, find: bytes, quoter: str, ask: bytes, block_hash: str) -> tuple[object, object]:
         at_block = {"blockHash": block_hash, "requireCanonical": True}
-        calls = [("eth_call", [{"to": to, "data": hex_data(data)}, at_block]) for to, data in ((factory, find), (desk, ask))]
-        pool, paid = (require_result(self._transport.name, "eth_call", said) for said in self._transport.batch(calls))
+        calls = [("eth_call", [{"to": to, "data": hex_data(data)}, at_block]) for to, data in ((factory, find), (quoter, ask))]
+        pool, paid = (require_result(self._transport.name, "eth_call", answer) for answer in self._transport.batch(calls))
         return pool, paid
 
     def _require_pool(self, leg: Leg, found: object) -> None:
@@ -332,10 +332,10 @@ class UnanimousQuoter:
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         """See Quoter."""
-        said = {name: quoter.quote(leg, amount_in_raw, block_hash) for name, quoter in self.quoters}
-        if len(set(said.values())) != 1:
-            raise NoSecondQuote("second quotes differ: " + ", ".join(f"{name} {out_raw}" for name, out_raw in said.items()))
-        return next(iter(said.values()))
+        quotes = {name: quoter.quote(leg, amount_in_raw, block_hash) for name, quoter in self.quoters}
+        if len(set(quotes.values())) != 1:
+            raise NoSecondQuote("second quotes differ: " + ", ".join(f"{name} {out_raw}" for name, out_raw in quotes.items()))
+        return next(iter(quotes.values()))
 
 
 def build_quoter(transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> UnanimousQuoter:

@@ -307,18 +307,18 @@ class NodeSender:
 
 def _refused(tx_hash: str, fault: RpcFault_of_rpc) -> None:
     """Return if the node already has the transaction; else raise its refusal as an error."""
-    said = _meaning(fault)
-    if said is _RefusalKind.KNOWN:
+    meaning = _meaning(fault)
+    if meaning is _RefusalKind.KNOWN:
         return
-    if said is _RefusalKind.NONCE_LOW:
+    if meaning is _RefusalKind.NONCE_LOW:
         raise NonceUsed(
             f"the nonce of transaction {tx_hash} is used by another transaction ({fault.message})",
             "something else sends from this wallet; find out what before going on",
         )
-    if said is None:
+    if meaning is None:
         raise Retryable(f"whether transaction {tx_hash} was taken is unknown: {fault.message}", "look for its hash")
-    verdict = Verdict(f"send.{said.value}", fault.message, "taken by the node", False)
-    raise SendRefused(f"the node did not take transaction {tx_hash}: {fault.message}", (verdict,), _REMEDIES[said])
+    verdict = Verdict(f"send.{meaning.value}", fault.message, "taken by the node", False)
+    raise SendRefused(f"the node did not take transaction {tx_hash}: {fault.message}", (verdict,), _REMEDIES[meaning])
 
 
 def _tag(height: int | None) -> str:
@@ -355,17 +355,17 @@ def _maybe(answer: object, what: str) -> Mapping[str, object] | None:
 
 def _meaning(fault: RpcFault_of_rpc) -> _RefusalKind | None:
     text = fault.message.lower()
-    return next((said for said, phrases in _PHRASES if any(phrase in text for phrase in phrases)), None)
+    return next((meaning for meaning, phrases in _PHRASES if any(phrase in text for phrase in phrases)), None)
 
 
 def _failure(fault: RpcFault_of_rpc) -> str:
     """Return the reason of a simulation that failed by itself; raise Retryable if the node failed."""
     if _reverts(fault):
         return revert_reason(fault)
-    said = _meaning(fault)
-    if said is None or said is _RefusalKind.KNOWN:
+    meaning = _meaning(fault)
+    if meaning is None or meaning is _RefusalKind.KNOWN:
         raise Retryable(f"the endpoint cannot simulate: {fault.message}", "try again, or use another endpoint")
-    remedy = _REMEDIES.get(said)
+    remedy = _REMEDIES.get(meaning)
     return f"{fault.message}; {remedy}" if remedy else fault.message
 
 
@@ -390,17 +390,17 @@ def _not_true(returned: bytes) -> bool:
 # --- The transaction that has a nonce of the wallet, mined or pending: for messages to the operator, never for decisions.
 
 
-def find_conflicting_tx(panel: EndpointPool, owner: str, nonce: int, head_block: int) -> str | None:
+def find_conflicting_tx(endpoint_pool: EndpointPool, owner: str, nonce: int, head_block: int) -> str | None:
     """Return the hash of the transaction of `owner` with `nonce`; None if no endpoint knows it."""
     for since_block in (max(0, head_block - RECENT_BLOCKS), 0):
         try:
-            found = find_tx_by_nonce(panel, owner, nonce, since_block, head_block)
+            found = find_tx_by_nonce(endpoint_pool, owner, nonce, since_block, head_block)
         except TrimtabError:
             continue
         if found is not None:
             return found.tx_hash
-    heard = panel.ask(lambda line: _pending(line, owner, nonce))
-    return next((said for said in heard.answers.values() if said is not None), None)
+    poll = endpoint_pool.ask(lambda line: _pending(line, owner, nonce))
+    return next((answer for answer in poll.answers.values() if answer is not None), None)
 
 
 def _pending(line: Transport, owner: str, nonce: int) -> str | None:
@@ -437,9 +437,9 @@ class QuorumSender:
     transaction itself.
     """
 
-    def __init__(self, panel: EndpointPool, chain_id: int, submit: Endpoint | None = None, public_fallback: bool = False) -> None:
+    def __init__(self, endpoint_pool: EndpointPool, chain_id: int, submit: Endpoint | None = None, public_fallback: bool = False) -> None:
         """With `submit` signed bytes go there alone; with `public_fallback` also to the panel where `submit` does not take them."""
-        self._endpoint_pool = panel
+        self._endpoint_pool = endpoint_pool
         self._chain_id = chain_id
         self._submit = submit
         self._public_fallback = public_fallback
@@ -451,24 +451,24 @@ class QuorumSender:
         )
         return replace(self._verdict(asked.said), height_disagreement=asked.height_disagreement)
 
-    def _verdict(self, said: Sequence[tuple[Endpoint, Simulation]]) -> Simulation:
-        enough = quorum_size(len({endpoint.operator for endpoint, _ in said}), self._endpoint_pool.min_operators)
-        verdicts = operators_by_value((endpoint.operator, found.ok) for endpoint, found in said)
+    def _verdict(self, results: Sequence[tuple[Endpoint, Simulation]]) -> Simulation:
+        enough = quorum_size(len({endpoint.operator for endpoint, _ in results}), self._endpoint_pool.min_operators)
+        verdicts = operators_by_value((endpoint.operator, found.ok) for endpoint, found in results)
         good, bad = verdicts.get(True, set()), verdicts.get(False, set())
-        self._blame(said, lambda found: (len(good) >= enough and not found.ok) or (len(bad) >= enough and found.ok), "the simulation")
+        self._blame(results, lambda found: (len(good) >= enough and not found.ok) or (len(bad) >= enough and found.ok), "the simulation")
         if len(good) >= enough:
             gas: dict[str, int] = {}
-            for endpoint, found in said:
+            for endpoint, found in results:
                 if endpoint.operator in good:
                     gas[endpoint.operator] = max(gas.get(endpoint.operator, 0), found.gas)
-            return Simulation(True, "", lowest_sufficient(gas, enough), said[0][1].head)
-        failed = [(endpoint, found) for endpoint, found in said if not found.ok]
+            return Simulation(True, "", lowest_sufficient(gas, enough), results[0][1].head)
+        failed = [(endpoint, found) for endpoint, found in results if not found.ok]
         if len(bad) >= enough:
             by_contracts = operators_by_value((endpoint.operator, found.reverted) for endpoint, found in failed).get(True, set())
             return replace(failed[0][1], reverted=len(by_contracts) >= enough)
-        told = "; ".join(f"{endpoint.operator}: {found.reason}" for endpoint, found in failed)
+        message = "; ".join(f"{endpoint.operator}: {found.reason}" for endpoint, found in failed)
         succeeded = ", ".join(sorted(good)) or "nobody"
-        return Simulation(False, f"endpoints disagree ({told}; it succeeds for {succeeded})", 0, said[0][1].head)
+        return Simulation(False, f"endpoints disagree ({message}; it succeeds for {succeeded})", 0, results[0][1].head)
 
     def send(self, signed: SignedTx) -> None:
         """Send as ports.Sender: the same bytes to every public endpoint at once, or to the private one alone.
@@ -484,9 +484,9 @@ class QuorumSender:
         if lost and not refusals and all(isinstance(failure, OperatorNeeded) for failure in lost):
             raise lost[0]
         if unknown or not refusals:
-            told = "; ".join(failure.message for failure in lost)
+            message = "; ".join(failure.message for failure in lost)
             raise Retryable(
-                f"whether transaction {signed.hash} was taken is unknown: {told}", "look for its hash before sending anything else"
+                f"whether transaction {signed.hash} was taken is unknown: {message}", "look for its hash before sending anything else"
             )
         refused = next((refusal for refusal in refusals if isinstance(refusal, SendRefused)), None)
         if refused is not None:
@@ -499,24 +499,24 @@ class QuorumSender:
 
         It is mined if enough operators show the same receipt, and unknown only if no operator knows the hash.
         """
-        heard = self._hear(lambda node: node.look(tx_hash), lambda answers: self._seen(answers).state != "unknown")
-        found = self._seen(heard)
+        poll = self._hear(lambda node: node.look(tx_hash), lambda answers: self._seen(answers).state != "unknown")
+        found = self._seen(poll)
         if found.receipt is not None:
-            mined = [(endpoint, said) for endpoint, said in heard.items() if said.receipt is not None]
-            self._blame(mined, lambda said: said != found, "a receipt")
+            mined = [(endpoint, status) for endpoint, status in poll.items() if status.receipt is not None]
+            self._blame(mined, lambda status: status != found, "a receipt")
         return found
 
     def nonces(self, owner: str) -> tuple[int, int]:
         """Return the nonces as ports.Sender. A used nonce confirms all below it; a pending one that a single mempool holds is outvoted."""
-        heard = self._hear(lambda node: node.nonces(owner), lambda answers: True)
+        poll = self._hear(lambda node: node.nonces(owner), lambda answers: True)
         latest: dict[str, int] = {}
         pending: dict[str, int] = {}
-        for endpoint, (used, queued) in heard.items():
+        for endpoint, (used, queued) in poll.items():
             latest[endpoint.operator] = min(latest.get(endpoint.operator, used), used)
             pending[endpoint.operator] = max(pending.get(endpoint.operator, 0), queued if queued > used else 0)
         enough = quorum_size(len(latest), self._endpoint_pool.min_operators)
         common = highest_confirmed(latest, enough)
-        self._blame(heard.items(), lambda said: said[0] > common, "the wallet's nonce")
+        self._blame(poll.items(), lambda pair: pair[0] > common, "the wallet's nonce")
         return common, max(common, lowest_sufficient(pending, enough))
 
     def head(self) -> Head:
@@ -529,12 +529,12 @@ class QuorumSender:
         """See ports.Sender."""
 
         def vote(answers: Mapping[Endpoint, str | None]) -> str | None:
-            said = [(endpoint.operator, found) for endpoint, found in answers.items()]
-            return confirmed_value(said, self._endpoint_pool.min_operators, f"block {number}")
+            votes = [(endpoint.operator, found) for endpoint, found in answers.items()]
+            return confirmed_value(votes, self._endpoint_pool.min_operators, f"block {number}")
 
-        heard = self._hear(lambda node: node.block_hash(number), lambda answers: _decided(vote, answers))
-        found = vote(heard)
-        self._blame(heard.items(), lambda said: said is not None and said != found, f"block {number}")
+        poll = self._hear(lambda node: node.block_hash(number), lambda answers: _decided(vote, answers))
+        found = vote(poll)
+        self._blame(poll.items(), lambda answer: answer is not None and answer != found, f"block {number}")
         return found
 
     def conflicting_tx(self, owner: str, nonce: int) -> str | None:
@@ -544,12 +544,12 @@ class QuorumSender:
     def _hear(self, question: Callable[[NodeSender], T], settled: Callable[[Mapping[Endpoint, T]], bool]) -> dict[Endpoint, T]:
         """Return answers of at least a quorum of operators; once `settled` is true, the rest are not awaited."""
         wanted = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._endpoint_pool.min_operators)
-        heard = self._endpoint_pool.ask(
+        poll = self._endpoint_pool.ask(
             lambda endpoint: question(NodeSender(endpoint)),
             enough=lambda answers: len(operators_of(answers)) >= wanted and settled(answers),
         )
-        self._endpoint_pool.require(heard)
-        return heard.answers
+        self._endpoint_pool.require(poll)
+        return poll.answers
 
     def _seen(self, answers: Mapping[Endpoint, TransactionStatus]) -> TransactionStatus:
         """Combine the operators' status of one hash; a receipt that too few show counts as pending."""
@@ -568,15 +568,15 @@ class QuorumSender:
         if self._submit is None or self._public_fallback:
             targets.append(self._endpoint_pool)
         for target in targets:
-            heard = target.ask(lambda endpoint: _offer(endpoint, signed), enough=lambda answers: None in answers.values())
-            if None in heard.answers.values():
+            poll = target.ask(lambda endpoint: _offer(endpoint, signed), enough=lambda answers: None in answers.values())
+            if None in poll.answers.values():
                 return True, refusals, lost
-            refusals += [refusal for refusal in heard.answers.values() if refusal is not None]
-            lost += [failure for failure in heard.lost.values() if isinstance(failure, Retryable | OperatorNeeded)]
+            refusals += [refusal for refusal in poll.answers.values() if refusal is not None]
+            lost += [failure for failure in poll.lost.values() if isinstance(failure, Retryable | OperatorNeeded)]
         return False, refusals, lost
 
-    def _blame(self, said: Iterable[tuple[Endpoint, T]], wrong: Callable[[T], bool], what: str) -> None:
-        for endpoint, found in said:
+    def _blame(self, replies: Iterable[tuple[Endpoint, T]], wrong: Callable[[T], bool], what: str) -> None:
+        for endpoint, found in replies:
             if wrong(found):
                 self._endpoint_pool.blame(endpoint, f"differs in {what}")
 

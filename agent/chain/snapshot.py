@@ -38,7 +38,9 @@ PastAnswers = tuple[tuple[Head, tuple[LensAnswer, ...]], ...]
 """Answers of one endpoint: each block's header, and the lens's answers there."""
 
 
-def read_past_prices(panel: EndpointPool, min_operators: int, watch: SnapshotScope, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+def read_past_prices(
+    endpoint_pool: EndpointPool, min_operators: int, watch: SnapshotScope, head: Head, blocks: int
+) -> tuple[PastPrices, ...]:
     """Return the prices of the preceding blocks, newest first; fewer on a younger chain. Two requests per endpoint.
 
     Full nodes keep the state of the newest 128 blocks, so that no archive is needed. Raises NoQuorum if too few operators agree,
@@ -69,12 +71,12 @@ def read_past_prices(panel: EndpointPool, min_operators: int, watch: SnapshotSco
             return False
         return True
 
-    heard = panel.ask(tell, enough=settled)
-    panel.require(heard)
-    chosen = _agreed(heard.answers, min_operators, what)
-    for endpoint, told in heard.answers.items():
-        if told != chosen:
-            panel.blame(endpoint, f"differs in {what}")
+    poll = endpoint_pool.ask(tell, enough=settled)
+    endpoint_pool.require(poll)
+    chosen = _agreed(poll.answers, min_operators, what)
+    for endpoint, answer in poll.answers.items():
+        if answer != chosen:
+            endpoint_pool.blame(endpoint, f"differs in {what}")
     read = [(one, snapshot_parts(narrow, answers)) for one, answers in chosen]
     return tuple(PastPrices(one, found.feeds, found.pools) for one, found in read)
 
@@ -89,7 +91,7 @@ def _headers(line: Endpoint, head: Head, heights: range) -> list[Head]:
 
 
 def _agreed(answers: Mapping[Endpoint, PastAnswers], min_operators: int, what: str) -> PastAnswers:
-    return confirmed_value([(endpoint.operator, told) for endpoint, told in answers.items()], min_operators, what)
+    return confirmed_value([(endpoint.operator, answer) for endpoint, answer in answers.items()], min_operators, what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +120,8 @@ class ChainReader:
         self, lines: Sequence[Transport] | EndpointPool, chain_id: int, watch: SnapshotScope, clock: Clock, min_operators: int
     ) -> None:
         """`min_operators` different operators must agree; 1 is for those who allowed a single one by name. Raises ConfigError."""
-        panel = lines if isinstance(lines, EndpointPool) else EndpointPool(lines, min_operators)
-        self._endpoint_pool = panel
+        endpoint_pool = lines if isinstance(lines, EndpointPool) else EndpointPool(lines, min_operators)
+        self._endpoint_pool = endpoint_pool
         self._chain_id = chain_id
         self._clock = clock
         self._min_operators = min_operators
@@ -135,10 +137,10 @@ class ChainReader:
         before, watch, now_s = self._endpoint_pool.requests, self.watch, self._clock.now_s()
         firsts = self._firsts(watch.owner)
         head = _newest(firsts.answers, self._min_operators)
-        if told := height_disagreement(
+        if message := height_disagreement(
             self._endpoint_pool, {line: first.head.number for line, first in firsts.answers.items()}, head.number
         ):
-            raise NoQuorum(told, REMEDY)
+            raise NoQuorum(message, REMEDY)
         try:
             read = self._read(head, firsts, watch)
         except (Refused, Retryable):
@@ -166,12 +168,12 @@ class ChainReader:
     def _firsts(self, owner: str) -> PollResult[_HeadAnswer]:
         """Trip 1. One endpoint of another chain among others is left out; where it is as good as half of them it is the operator's."""
         wanted = quorum_size(len(operators_of(self._endpoint_pool.endpoints)), self._min_operators)
-        heard = self._endpoint_pool.ask(lambda line: self._first(line, owner), enough=lambda answers: len(operators_of(answers)) >= wanted)
-        strays = [failure for failure in heard.lost.values() if isinstance(failure, WrongChain)]
-        if strays and (len(strays) >= len(heard.answers) or len(heard.operators) < self._min_operators):
-            raise strays[0]
-        self._endpoint_pool.require(heard)
-        return heard
+        poll = self._endpoint_pool.ask(lambda line: self._first(line, owner), enough=lambda answers: len(operators_of(answers)) >= wanted)
+        wrong_chain = [failure for failure in poll.lost.values() if isinstance(failure, WrongChain)]
+        if wrong_chain and (len(wrong_chain) >= len(poll.answers) or len(poll.operators) < self._min_operators):
+            raise wrong_chain[0]
+        self._endpoint_pool.require(poll)
+        return poll
 
     def _read(self, head: Head, firsts: PollResult[_HeadAnswer], watch: SnapshotScope) -> _BlockReading:
         """Make the second request at one block: return the agreed answers, and the endpoints that failed."""
@@ -191,14 +193,14 @@ class ChainReader:
                 return False
             return True
 
-        heard = self._endpoint_pool.ask(lambda line: self._second(line, head, watch, items), among=able, enough=settled)
-        lost |= heard.lost
-        self._endpoint_pool.require(PollResult(heard.answers, lost))
-        agreement = find_quorum(list(heard.answers.values()), names, self._min_operators)
-        for line, one in heard.answers.items():
+        poll = self._endpoint_pool.ask(lambda line: self._second(line, head, watch, items), among=able, enough=settled)
+        lost |= poll.lost
+        self._endpoint_pool.require(PollResult(poll.answers, lost))
+        agreement = find_quorum(list(poll.answers.values()), names, self._min_operators)
+        for line, one in poll.answers.items():
             if one.says != agreement.endpoint_answer.says:
                 self._endpoint_pool.blame(line, f"differs in {difference(agreement.endpoint_answer, one, names)}")
-        alike = {line: firsts.answers[line] for line, one in heard.answers.items() if one.says == agreement.endpoint_answer.says}
+        alike = {line: firsts.answers[line] for line, one in poll.answers.items() if one.says == agreement.endpoint_answer.says}
         return _BlockReading(agreement, alike, lost)
 
     def _older(self, head: Head, firsts: Mapping[Endpoint, _HeadAnswer]) -> Head | None:
@@ -210,8 +212,8 @@ class ChainReader:
         if len(operators_of(near)) <= quorum_size(len(operators_of(firsts)), self._min_operators):
             return None
         height = min(firsts[line].head.number for line in near)
-        heard = self._endpoint_pool.ask(lambda line: self._header(line, height), among=near)
-        votes = [(line.operator, found) for line, found in heard.answers.items()]
+        poll = self._endpoint_pool.ask(lambda line: self._header(line, height), among=near)
+        votes = [(line.operator, found) for line, found in poll.answers.items()]
         try:
             older = confirmed_value(votes, self._min_operators, f"block {height}")
         except NoQuorum:
@@ -256,7 +258,7 @@ class ChainReader:
                 *page_calls(items, sized, at),
             ]
         )
-        told, answered = answered[: len(further)], answered[len(further) :]
+        extra, answered = answered[: len(further)], answered[len(further) :]
         canonical = parse_head(require_result(transport.name, "eth_getBlockByNumber", block), self._chain_id)
         if canonical.hash != head.hash:
             raise Retryable(f"{transport.name} no longer has block {head.number} as it was a moment ago", "a reorganisation; look again")
@@ -265,14 +267,14 @@ class ChainReader:
             canonical,
             parse_quantity(require_result(transport.name, "eth_getTransactionCount by block hash", nonce), "nonce"),
             parse_quantity(require_result(transport.name, "eth_getBalance by block hash", native), "native balance"),
-            (*complete_answers(transport, items, sized, answered, at), *tokens.proxy_answers(told)),
+            (*complete_answers(transport, items, sized, answered, at), *tokens.proxy_answers(extra)),
         )
 
     def _assemble(self, watch: SnapshotScope, found: _BlockReading, now_s: int, requests: int) -> Snapshot:
         agreement = found.agreement
-        told = agreement.endpoint_answer.items
-        count = len(told) - len(tokens.proxy_call_names(watch.proxies))
-        read, backing = snapshot_parts(watch, told[:count]), tokens.proxy_implementations(watch.proxies, told[count:])
+        items = agreement.endpoint_answer.items
+        count = len(items) - len(tokens.proxy_call_names(watch.proxies))
+        read, backing = snapshot_parts(watch, items[:count]), tokens.proxy_implementations(watch.proxies, items[count:])
         self._also_watch(one.address for one in backing)
         failed = tuple(QuarantinedItem("endpoint", line.operator, failure.message) for line, failure in found.lost.items())
         differing = tuple(QuarantinedItem("endpoint", operator, f"differs in {what}") for operator, what in agreement.dissent)

@@ -105,9 +105,9 @@ def find_proxies(line: Transport, tokens: Sequence[str]) -> tuple[ProxyRef, ...]
         if value and token not in held:
             held[token] = (slot, address_from_word(value & (1 << 160) - 1))
     askable = [held[token][1] if token in held and held[token][0] == BEACON_SLOT else token for token in tokens]
-    told = query_lens(line, [CallItem(address, IMPLEMENTATION) for address in askable])
+    answers = query_lens(line, [CallItem(address, IMPLEMENTATION) for address in askable])
     found = []
-    for token, asked, answer in zip(tokens, askable, told, strict=True):
+    for token, asked, answer in zip(tokens, askable, answers, strict=True):
         slot, stands_at = held.get(token, ("", ""))
         if slot and slot != BEACON_SLOT:
             found.append(ProxyRef(token, slot, None, stands_at))
@@ -126,9 +126,9 @@ def proxy_call_names(refs: Sequence[ProxyRef]) -> list[str]:
     return [f"implementation of {ref.token}" for ref in refs for _ in ref.calls(None)]
 
 
-def proxy_answers(told: Sequence[object]) -> tuple[LensAnswer, ...]:
+def proxy_answers(answers: Sequence[object]) -> tuple[LensAnswer, ...]:
     """Return a node's answers as words; CallStatus.FAILED for anything else."""
-    return tuple(_word(answer) for answer in told)
+    return tuple(_word(answer) for answer in answers)
 
 
 def _word(answer: object) -> LensAnswer:
@@ -138,15 +138,15 @@ def _word(answer: object) -> LensAnswer:
         return CallStatus.FAILED
 
 
-def proxy_implementations(refs: Sequence[ProxyRef], told: Sequence[LensAnswer]) -> tuple[ProxyImplementation, ...]:
+def proxy_implementations(refs: Sequence[ProxyRef], answers: Sequence[LensAnswer]) -> tuple[ProxyImplementation, ...]:
     """Return each proxy's present implementation; zero, which is never pinned, if it was not read or its beacon changed."""
-    left = iter(told)
+    left = iter(answers)
     found = []
     for ref in refs:
-        said = [_address(next(left)) for _ in ref.calls(None)]
-        if ref.slot == BEACON_SLOT and said[0] != ref.asked:
-            said = said[:1]
-        found.append(ProxyImplementation(ref.token, said[-1]))
+        addresses = [_address(next(left)) for _ in ref.calls(None)]
+        if ref.slot == BEACON_SLOT and addresses[0] != ref.asked:
+            addresses = addresses[:1]
+        found.append(ProxyImplementation(ref.token, addresses[-1]))
     return tuple(found)
 
 

@@ -76,21 +76,23 @@ def read_feed(feed: str, answers: Sequence[LensAnswer]) -> tuple[FeedRound | Non
     """Return the latest round, or the items that could not be read."""
     asked = [name for name, _ in feed_questions(feed)]
     decimals, latest = answer_uint(answers[0], 8), _round(answers[1])
-    bad = [(asked[0], decimals), (asked[1], latest), *((name, told) for name, told in zip(asked[2:], answers[2:], strict=True))]
+    bad = [(asked[0], decimals), (asked[1], latest), *((name, value) for name, value in zip(asked[2:], answers[2:], strict=True))]
     # Whether there are bounds is the feed's to say; whether there was gas to ask is not.
-    lost = [(name, told) for at, (name, told) in enumerate(bad) if isinstance(told, CallStatus) and (at < 2 or told is CallStatus.UNREAD)]
+    lost = [
+        (name, value) for at, (name, value) in enumerate(bad) if isinstance(value, CallStatus) and (at < 2 or value is CallStatus.UNREAD)
+    ]
     if isinstance(decimals, CallStatus) or isinstance(latest, CallStatus) or lost:
-        return None, tuple(QuarantinedItem(name, feed, told.why) for name, told in lost if isinstance(told, CallStatus))
+        return None, tuple(QuarantinedItem(name, feed, value.why) for name, value in lost if isinstance(value, CallStatus))
     round_id, answer, started_s, updated_s, answered_in = latest
     return FeedRound(feed, decimals, round_id, answer, started_s, updated_s, answered_in, _bound(answers[2]), _bound(answers[3])), ()
 
 
 def _round(answer: LensAnswer) -> tuple[int, int, int, int, int] | CallStatus:
     """AggregatorV3Interface.latestRoundData: (uint80, int256, uint256, uint256, uint80)."""
-    told = answer_words(answer, 5)
-    if isinstance(told, CallStatus):
-        return told
-    round_id, price, started_s, updated_s, answered_in = told
+    words = answer_words(answer, 5)
+    if isinstance(words, CallStatus):
+        return words
+    round_id, price, started_s, updated_s, answered_in = words
     if round_id >> 80 or answered_in >> 80 or started_s >> 64 or updated_s >> 64:
         return CallStatus.MALFORMED
     return round_id, to_signed(price), started_s, updated_s, answered_in
@@ -98,8 +100,8 @@ def _round(answer: LensAnswer) -> tuple[int, int, int, int, int] | CallStatus:
 
 def _bound(answer: LensAnswer) -> int | None:
     """Return a signed word; None if the feed has no such bound."""
-    told = answer_words(answer, 1)
-    return None if isinstance(told, CallStatus) else to_signed(told[0])
+    words = answer_words(answer, 1)
+    return None if isinstance(words, CallStatus) else to_signed(words[0])
 
 
 MOST_TICKS_PER_POOL = 256
@@ -318,8 +320,8 @@ def snapshot_parts(watch: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
             quarantine(question, answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED)
     lp: list[LpPosition] = []
     for ref in watch.positions:
-        told = [next(left)[1] for _ in positions.position_questions(ref, watch.owner)]
-        position = positions.read_position(ref, watch.owner, told)
+        position_answers = [next(left)[1] for _ in positions.position_questions(ref, watch.owner)]
+        position = positions.read_position(ref, watch.owner, position_answers)
         if isinstance(position, str):
             bad.append(QuarantinedItem(f"position {ref.confirmed.name}", ref.confirmed.contract, position))
         else:

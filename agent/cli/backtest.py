@@ -266,8 +266,8 @@ def _show(made: Document) -> None:  # noqa: C901
         say(f"held {times} times by {what}, though something was to be done")
     for why, times in made["refused"].items():
         say(f"refused {times} times: {why}")
-    for told in made["notes"]:
-        say(told)
+    for note in made["notes"]:
+        say(note)
     if "report" in made:
         say(f"report: {made['report'][0]}, as data: {made['report'][1]}")
     say(f"config {made['config_hash'][:16]}, data {made['data_hash'][:16]}, seed {made['seed']}")
@@ -435,10 +435,10 @@ def _stress_show(made: Document) -> None:
     out.print(shown)
     say("A loss below zero is a gain; turnover in portfolios and the share of bars outside a band are medians.")
     for case in made["cases"]:
-        told = [f"{case['halted']} bars halted"] if case["halted"] else []
-        told += [f"{times} times refused by {why}" for why, times in case["refused"].items()]
-        if told:
-            say(f"{case['name']}: {', '.join(told)}")
+        notes = [f"{case['halted']} bars halted"] if case["halted"] else []
+        notes += [f"{times} times refused by {why}" for why, times in case["refused"].items()]
+        if notes:
+            say(f"{case['name']}: {', '.join(notes)}")
     for name, why in made["left_out"].items():
         say(f"left out: {name}: {why}")
     for told_of in made["notes"]:
@@ -561,8 +561,8 @@ def _tune_show(made: Document) -> None:
         say(f"Deflated Sharpe ratio of the excess over hold, {sure['trials']} trials: {float(sure['probability']):.1%}")
     if made["resumed"]:
         say(f"{made['resumed']:,} runs were done before")
-    for told in (*made["notes"], *made["verdict"]):
-        say(told)
+    for note in (*made["notes"], *made["verdict"]):
+        say(note)
     say(f"grid {made['grid_hash'][:16]}, config {made['config_hash'][:16]}, data {made['data_hash'][:16]}, seed {made['seed']}")
 
 
@@ -592,8 +592,8 @@ def _show_map(stable: Document, growth: bool) -> None:
     out.print(shown)
     near = stable["neighbours"]
     if near is not None:
-        fall, most = (f"{100 * float(near[key]):.2f} points" if growth else near[key] for key in ("mean_fall", "largest_fall"))
-        say(f"One step beside the best it falls by {fall} on the mean, {most} at most, among {near['count']} neighbours")
+        drop, most = (f"{100 * float(near[key]):.2f} points" if growth else near[key] for key in ("mean_fall", "largest_fall"))
+        say(f"One step beside the best it falls by {drop} on the mean, {most} at most, among {near['count']} neighbours")
 
 
 def _tune_percent(text: str) -> str:

@@ -101,21 +101,21 @@ def _document(halted: HardPauseReport, send: bool) -> Document:
     found = _pending_document(halted.found)
     clear = not found["cancel"] and not found["revoke"]
     if halted.outcome is not None:
-        outcome, told = halted.outcome.kind.value.replace("halt", "clear"), halted.outcome.reason
+        outcome, message = halted.outcome.kind.value.replace("halt", "clear"), halted.outcome.reason
     elif halted.held and not clear:
-        outcome, told = "handed over", f"{halted.held}; {HANDED_OVER}"
+        outcome, message = "handed over", f"{halted.held}; {HANDED_OVER}"
     elif clear:
-        outcome, told = "clear", "nothing waits, and nothing may be taken"
+        outcome, message = "clear", "nothing waits, and nothing may be taken"
     else:
         outcome = "declined" if send else "planned"
-        told = "not confirmed; paused all the same" if send else "paused; to take this back: trimtab pause --hard --send"
+        message = "not confirmed; paused all the same" if send else "paused; to take this back: trimtab pause --hard --send"
     sent = () if halted.outcome is None else halted.outcome.transactions
     return {
         "paused": True,
         "hard": halted.hard,
         "reason": halted.reason,
         "outcome": outcome,
-        "told": told,
+        "told": message,
         **found,
         "transactions": [documents.transaction(intent) for intent in sent],
     }
@@ -305,8 +305,8 @@ def _show_revoking(console: Console, document: Document) -> None:
             made.add_row(cell(one["symbol"]), one["raw"] or "cannot be read", cell(one["holder"]), cell(one["spender"]))
         console.print(made)
     show_sent(console, document)
-    told = {"clear": "No contract that is known here may take anything.", "planned": "Add --send to set this to zero."}
-    console.print(cell(told.get(document["state"], f"{document['state']}: {document['reason']}")))
+    messages = {"clear": "No contract that is known here may take anything.", "planned": "Add --send to set this to zero."}
+    console.print(cell(messages.get(document["state"], f"{document['state']}: {document['reason']}")))
 
 
 def _rehearsal(found: Rehearsal, agent: Agent) -> Document:

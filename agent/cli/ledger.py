@@ -153,10 +153,10 @@ def show_pnl(console: Console, document: Document) -> None:
         if one["hint"]:
             console.print(cell(f"{one['from'][:10]}: {one['hint']}", "yellow"))
         if (known := one["statistics"]) is not None:
-            told = known.get("missing") or ", ".join(
+            message = known.get("missing") or ", ".join(
                 f"{name.replace('_', ' ')} {known[name]}" for name in ("volatility", "sharpe", "max_drawdown")
             )
-            say(f"{one['from'][:10]}: over {known['days']} days {told}.")
+            say(f"{one['from'][:10]}: over {known['days']} days {message}.")
     if (tax := document["tax"]) is not None and tax["years"]:
         years = ", ".join(f"{year} {money(gain)}" for year, gain in tax["years"].items())
         limit = "" if tax["year_limit"] is None else f"; at most {tax['year_limit']} a year"

@@ -84,7 +84,7 @@ def to_document(found: LiquidityReport) -> Document:
         "targets": [_target(report, portfolio) for report in found.targets],
         "unreadable": list(found.unreadable),
         "warnings": list(found.warnings),
-        "ignored": [_stray(stray) for stray in found.ignored.found],
+        "ignored": [_stray(position) for position in found.ignored.found],
         "ignored_more": found.ignored.more,
     }
 
@@ -145,13 +145,13 @@ def _target(report: TargetReport, portfolio: Portfolio) -> Document:
     }
 
 
-def _stray(stray: UnsolicitedPosition) -> Document:
+def _stray(position: UnsolicitedPosition) -> Document:
     return {
-        "position": stray.name,
-        "contract": stray.contract,
-        "token_id": None if stray.token_id is None else str(stray.token_id),
-        "tokens": list(stray.tokens),
-        "liquidity": str(stray.liquidity),
+        "position": position.name,
+        "contract": position.contract,
+        "token_id": None if position.token_id is None else str(position.token_id),
+        "tokens": list(position.tokens),
+        "liquidity": str(position.liquidity),
     }
 
 

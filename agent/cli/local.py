@@ -45,13 +45,13 @@ def localchain(
             raise ConfigError("--write-config: --move changes a chain that is up already", "leave one of them away")
         found = api.move_market(port, move)
 
-        def told() -> None:
+        def report() -> None:
             from agent.cli.display.tables import amount
 
             for symbol, by in found["moved"].items():
                 say(f"{symbol} {by}: {amount(found['prices_usd'][symbol])} USD")
 
-        emit(found, as_json, told)
+        emit(found, as_json, report)
         return
 
     def ready(document: dict[str, Any]) -> None:

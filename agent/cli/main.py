@@ -55,7 +55,7 @@ def arrange(app: typer.Typer) -> None:
 
     Typer lists commands before groups, and headings by their first command: each heading has one that is not a group.
     """
-    places = {name: panel for panel, names in PANELS.items() for name in names}
+    places = {name: section for section, names in PANELS.items() for name in names}
     order = list(places)
     named = {id(info): info.name or _name(info) for info in app.registered_commands}
     for info in app.registered_commands:

@@ -90,9 +90,9 @@ def invest(
         if send:
             agent.require_not_stopped()
         found = deposits.invest(agent, only=flow or (), send=send, confirm=confirm, progress=wait.update)
-        told = _investing(found, agent, sent=send)
-        show_result(wait, told, show, as_json=as_json)
-    raise typer.Exit(EXPLAINED_EXITS.get(told["outcome"], 0))
+        report = _investing(found, agent, sent=send)
+        show_result(wait, report, show, as_json=as_json)
+    raise typer.Exit(EXPLAINED_EXITS.get(report["outcome"], 0))
 
 
 def withdraw(  # noqa: PLR0913
@@ -139,9 +139,9 @@ def withdraw(  # noqa: PLR0913
             found = withdrawals.withdraw(
                 agent, amount or "", token, pro_rata=pro_rata, to=to, send=send, confirm=confirm, progress=wait.update
             )
-        told = withdrawing_document(found, agent)
-        show_result(wait, told, show, as_json=as_json)
-    raise typer.Exit(EXPLAINED_EXITS.get(told["state"], 0))
+        report = withdrawing_document(found, agent)
+        show_result(wait, report, show, as_json=as_json)
+    raise typer.Exit(EXPLAINED_EXITS.get(report["state"], 0))
 
 
 def withdrawing_document(found: WithdrawalReport, agent: Agent) -> Document:
@@ -337,13 +337,13 @@ def confirm(
 
     document = api.confirm_transfers(config, number, kind)
 
-    def told() -> None:
+    def message() -> None:
         for item in document["confirmed"]:
             say(f"Flow {item['id']}: {item['as']}.")
         if not document["confirmed"]:
             say("Every flow is explained.")
 
-    emit(document, as_json, told)
+    emit(document, as_json, message)
 
 
 def show_transfers(document: Document) -> None:

@@ -56,7 +56,7 @@ def set_(
         raise ConfigError("orders set: no level is given", f"for example: trimtab orders set {subject} --stop-loss 10%")
     document = api.set_orders(config, subject, levels)
 
-    def told() -> None:
+    def message() -> None:
         for kind, (before, after) in document["changes"].items():
             say(f"{kind} of {subject}: {before or 'off'} -> {after or 'off'}")
         if not document["changes"]:
@@ -64,7 +64,7 @@ def set_(
         else:
             note("A run that goes on takes it up before it acts again.")
 
-    emit(document, as_json, told)
+    emit(document, as_json, message)
 
 
 def arm(subject: Subject, config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:

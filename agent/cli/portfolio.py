@@ -211,8 +211,8 @@ def show_outcome(  # noqa: PLR0913
 
 def _show_target_reasons(document: dict[str, object]) -> None:
     """Print the reasons for targets that differ from the config."""
-    for wish in cast(list[str], document["wishes"]):
-        say(f"Targets: {wish}.")
+    for reason in cast(list[str], document["wishes"]):
+        say(f"Targets: {reason}.")
 
 
 def _read(path: Path) -> str:
@@ -293,8 +293,8 @@ def place_limit_order(config: Path, terms: LimitOrderInput, *, send: bool, yes: 
         )
         prices = api.limit_prices(order, outcome.step_input)
         with wait.aside():
-            told: dict[str, object] = {"order": api.order_document(order), "prices": prices}
-            code = show_outcome(outcome, as_json, agent, sent=send, extra=told, verbose=terms.verbose)
+            document: dict[str, object] = {"order": api.order_document(order), "prices": prices}
+            code = show_outcome(outcome, as_json, agent, sent=send, extra=document, verbose=terms.verbose)
             if not as_json:
                 say(_words(prices))
                 say(f"Order {order.id or '(not placed)'}: {order.note}; {order.state} {order.why}".rstrip())

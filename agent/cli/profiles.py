@@ -146,8 +146,8 @@ def _show(console: Console, document: Document) -> None:
     for item in document["policy"]:
         made.add_row(cell(item["key"]), cell(item["before"]), cell(item["after"]), "taken")
     for item in document["limits"]:
-        told = f"taken: {item['why']}" if item["taken"] else f"left: {item['why']}"
-        made.add_row(cell(item["key"]), cell(item["yours"]), cell(item["profile"]), cell(told, "" if item["taken"] else "dim"))
+        message = f"taken: {item['why']}" if item["taken"] else f"left: {item['why']}"
+        made.add_row(cell(item["key"]), cell(item["yours"]), cell(item["profile"]), cell(message, "" if item["taken"] else "dim"))
     console.print(made)
 
 

@@ -99,8 +99,8 @@ def run_loop(  # noqa: PLR0913
                 wait.update(stage)
 
             confirm = confirming(agent, wait)
-            with closing(agent.run(send=send, confirm=confirm, every=every, once=once, progress=progress)) as looks:
-                for found in looks:
+            with closing(agent.run(send=send, confirm=confirm, every=every, once=once, progress=progress)) as cycles:
+                for found in cycles:
                     service.looked(found)
                     with wait.aside():
                         code = _tell(found, agent, as_json, send, lines=not once, logged=service.logs, verbose=verbose)
@@ -206,8 +206,8 @@ def _show(document: Document) -> None:
     )
     for step in document["steps"]:
         result = step["result"]
-        told = (cell(step.get(key) or "") for key in ("asked", "decision"))
-        shown.add_row(cell(step["file"]), str(step.get("block", "")), *told, cell(result, STYLES[result]))
+        cells = (cell(step.get(key) or "") for key in ("asked", "decision"))
+        shown.add_row(cell(step["file"]), str(step.get("block", "")), *cells, cell(result, STYLES[result]))
     out.print(shown)
     for step in document["steps"]:
         if step["result"] == "unreadable":

@@ -131,15 +131,15 @@ def netting_lines(found: Document | None, unit: str) -> list[str]:
     """Sentences on internal netting between strategies; empty without any."""
     if found is None:
         return []
-    told = [f"{name}: {reason}" for name, reason in found["reasons"].items()]
-    told += [f"Inside: {one['from']} gives {one['to']} {one['value']} {unit} of its capital" for one in found["capital_moved"]]
-    told += [
+    lines = [f"{name}: {reason}" for name, reason in found["reasons"].items()]
+    lines += [f"Inside: {one['from']} gives {one['to']} {one['value']} {unit} of its capital" for one in found["capital_moved"]]
+    lines += [
         f"{one['symbol']}: {one['bought']} {unit} wanted, {one['sold']} offered; {one['crossed']} is exchanged inside, "
         f"{one['net']} is left for the market"
         for one in found["netted"]
     ]
     saved = found["saved_fees"]
-    return told + ([f"Exchanged inside: {found['crossed']} {unit}; pool fees saved: at least {saved} {unit}"] if saved != "0" else [])
+    return lines + ([f"Exchanged inside: {found['crossed']} {unit}; pool fees saved: at least {saved} {unit}"] if saved != "0" else [])
 
 
 def _applied(document: Document) -> None:

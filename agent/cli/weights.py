@@ -183,8 +183,8 @@ def _percent(bps: int | None) -> str:
     return "" if bps is None else f"{bps / 100:.2f} %"
 
 
-def _span(told: Document) -> str:
-    return "" if told["from_s"] is None else f", {_utc(told['from_s'])} to {_utc(told['until_s'])}"
+def _span(document: Document) -> str:
+    return "" if document["from_s"] is None else f", {_utc(document['from_s'])} to {_utc(document['until_s'])}"
 
 
 def _utc(seconds: int | None) -> str:

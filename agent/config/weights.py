@@ -154,8 +154,8 @@ def supply_tokens(portfolio: Portfolio) -> tuple[str, ...]:
     weights = portfolio.weights
     if weights is None or weights.method is not AllocationMethod.MARKET_CAP:
         return ()
-    told = {*weights.fixed, *(supply.token for supply in weights.supplies)}
-    return tuple(asset.token.address for asset in portfolio.assets if asset.token.address not in told)
+    tokens = {*weights.fixed, *(supply.token for supply in weights.supplies)}
+    return tuple(asset.token.address for asset in portfolio.assets if asset.token.address not in tokens)
 
 
 def weights_text(table: PortfolioTable) -> str:
@@ -209,9 +209,9 @@ def _supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
         if not _NUMBER.fullmatch(text):
             raise ConfigError(f"{field}, line {number}: {text!r} is no number of coins", "write a plain decimal such as 19850000.5")
         as_of = (line.get("as_of") or "").strip()
-        told = f"{safe_label(path.name, 'a file')}{f' of {as_of}' if _DATE.fullmatch(as_of) else ''}"
+        origin = f"{safe_label(path.name, 'a file')}{f' of {as_of}' if _DATE.fullmatch(as_of) else ''}"
         token = tokens[symbol]
-        found[symbol] = TokenSupply(token.address, floor_int(Fraction(text) * 10**token.decimals), told)
+        found[symbol] = TokenSupply(token.address, floor_int(Fraction(text) * 10**token.decimals), origin)
     if not found:
         raise ConfigError(f"{field}: holds no supplies", "write a CSV with the columns symbol,supply,as_of")
     return list(found.values())

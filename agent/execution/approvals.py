@@ -59,15 +59,15 @@ def revoke_leftovers(readers: StepReaders, actors: StepActors, journal: Journal,
         vain = [approval for approval in open_still if _reset_in_vain(journal, approval)]
         open_still = [approval for approval in open_still if approval not in vain]
         if vain:
-            told = (
+            message = (
                 f"{format_open_allowances(vain)}, though it was set to zero {MAX_RESETS} times; find out what its token "
                 "does, or trimtab revoke"
             )
-            outcome = replace(outcome, reason=f"{outcome.reason}; {told}")
+            outcome = replace(outcome, reason=f"{outcome.reason}; {message}")
         if not open_still:
             return outcome
-        told = format_open_allowances(open_still)
-        if not sent and not actors.confirm(replace(outcome, reason=f"{outcome.reason}; {told}: set to zero")):
+        message = format_open_allowances(open_still)
+        if not sent and not actors.confirm(replace(outcome, reason=f"{outcome.reason}; {message}: set to zero")):
             return outcome
         troubles = set_to_zero(actors, outcome.step_id, found, open_still, sent)
         snapshot = readers.reader.snapshot()
@@ -75,10 +75,10 @@ def revoke_leftovers(readers: StepReaders, actors: StepActors, journal: Journal,
         if not troubles:
             after = None if outcome.after is None else readers.step_input_at(snapshot)
             return replace(outcome, transactions=tuple(sent), after=after)
-        told = f"left-over allowances stay: {'; '.join(troubles)}"
+        message = f"left-over allowances stay: {'; '.join(troubles)}"
     except TrimtabError as error:
-        told = f"left-over allowances stay: {error.message}"
-    return replace(outcome, transactions=tuple(sent), reason=f"{outcome.reason}; {told}")
+        message = f"left-over allowances stay: {error.message}"
+    return replace(outcome, transactions=tuple(sent), reason=f"{outcome.reason}; {message}")
 
 
 def set_to_zero(actors: StepActors, step_id: str, step_input: StepInput, allowed: Sequence[Approval], sent: list[Intent]) -> list[str]:

@@ -317,7 +317,7 @@ class PriorDayStore(Protocol):
         ...
 
 
-def with_prior_day(step: StepInput, memory: PriorDayStore, panel: EndpointPool, contract: bool = False) -> StepInput:
+def with_prior_day(step: StepInput, memory: PriorDayStore, endpoint_pool: EndpointPool, contract: bool = False) -> StepInput:
     """Return the step with a history that covers the last 24 h, read from the chain once.
 
     If the chain cannot answer, the history says so. Daily limits then refuse until the store itself has seen a whole day or the owner
@@ -337,16 +337,16 @@ def with_prior_day(step: StepInput, memory: PriorDayStore, panel: EndpointPool, 
             raise HistoryUnavailable("what its owners had the Safe do before is not looked for")
         feeds = [feed.feed for feed in snapshot.feeds if feed.feed in step.portfolio.feeds()]
         found = (
-            recent_transactions(panel, snapshot.owner, snapshot.head, snapshot.nonce_latest, feeds)
+            recent_transactions(endpoint_pool, snapshot.owner, snapshot.head, snapshot.nonce_latest, feeds)
             if snapshot.nonce_latest
             else RecentTransactions(0, ())
         )
-        told = prior_day_usage(step, found)
+        usage = prior_day_usage(step, found)
     except TrimtabError as error:
         memory.mark_day_asked(now_s)
         why = f"what the wallet did in the last 24 h is not known ({error.message}); {REMEDY}"
         return replace(step, history=replace(step.history, unknown=step.history.unknown or why))
-    memory.record_prior_day(told, snapshot.nonce_latest)
+    memory.record_prior_day(usage, snapshot.nonce_latest)
     return replace(step, history=memory.history(now_s))
 
 

@@ -110,11 +110,11 @@ class Submitter:
         if simulation.height_disagreement and not only_undoes(grant):
             raise NoQuorum(simulation.height_disagreement, REMEDY)
         if not simulation.ok:
-            kind, said = (
+            kind, message = (
                 (UnsendableTransaction if simulation.reverted else Refused),
                 f"simulated at block {head.number}: {simulation.reason}",
             )
-            raise guard_refusal("simulation", simulation.reason, "succeeds at the head", said, kind=kind)
+            raise guard_refusal("simulation", simulation.reason, "succeeds at the head", message, kind=kind)
         if simulation.gas > tx.gas > 0:
             needs = "the transaction now needs more gas than it carries"
             raise guard_refusal("gas", f"{simulation.gas} gas", f"{tx.gas} gas", needs, "plan again", UnsendableTransaction)

@@ -72,22 +72,22 @@ class JournaledExecutor:
         simulation, deadline, nonce, signing rules). Raises Retryable if it was sent and is not mined in time, or the result of the send is
         unknown: the next `reconcile` follows it, and nothing new is planned until then.
         """
-        carrier = self._carrier
-        carrier.require_running(grant)
+        submitter = self._carrier
+        submitter.require_running(grant)
         self._require_final_mint(grant)
         self._require_turn(tx)
-        carrier.simulate(tx, grant.deadline_s, grant)
-        intent = carrier.plan(step_id, kind, tx, grant, note, grant.deadline_s)
-        intent = carrier.launch(intent, grant, grant.deadline_s)
-        mined = carrier.await_mined(tx.nonce, self._replacer.while_waiting(tx.nonce))
+        submitter.simulate(tx, grant.deadline_s, grant)
+        intent = submitter.plan(step_id, kind, tx, grant, note, grant.deadline_s)
+        intent = submitter.launch(intent, grant, grant.deadline_s)
+        mined = submitter.await_mined(tx.nonce, self._replacer.while_waiting(tx.nonce))
         if mined is None:
             raise Retryable(
-                f"{note}: transaction {intent.tx_hash} was sent and is not mined after {carrier.settings.mined_timeout_s:.0f} s",
+                f"{note}: transaction {intent.tx_hash} was sent and is not mined after {submitter.settings.mined_timeout_s:.0f} s",
                 "run the command again: it follows this transaction before it does anything else",
             )
-        ended = carrier.await_final(mined)
+        ended = submitter.await_final(mined)
         if ended.kind is IntentKind.CANCEL and kind is not IntentKind.CANCEL:
-            return next(one for one in carrier.journal.intents_at(tx.nonce) if one.id == intent.id)
+            return next(one for one in submitter.journal.intents_at(tx.nonce) if one.id == intent.id)
         return ended
 
     def _require_final_mint(self, grant: Grant) -> None:

@@ -58,10 +58,10 @@ def _one_exit_alone(outcome: StepOutcome, judge: Callable[[StepInput], StepOutco
     if outcome.kind is not OutcomeKind.PLANNED or len(leaves) < 2 or reverts < failures.MAX_REVERTS_IN_ROW:
         return None
     first = (reverts - failures.MAX_REVERTS_IN_ROW) % len(leaves)
-    for goes in (*leaves[first:], *leaves[:first]):
-        waits = [BlockedExit(one, ONE_EXIT_PER_STEP, "nothing has to be done") for one in leaves if one != goes]
+    for exit_token in (*leaves[first:], *leaves[:first]):
+        waits = [BlockedExit(one, ONE_EXIT_PER_STEP, "nothing has to be done") for one in leaves if one != exit_token]
         alone = judge(exits.exclude_blocked_exits(step, waits))
-        if alone.kind is OutcomeKind.PLANNED and alone.decided.leaves == (goes,):
+        if alone.kind is OutcomeKind.PLANNED and alone.decided.leaves == (exit_token,):
             return alone
     return None
 
@@ -120,8 +120,8 @@ def missing_approvals(
     try:
         found = composer.approvals(step, plan)
     except Refused as why:
-        told = {one.token for one in step.snapshot.allowances if one.spender == step.execution.router}
-        if silent := [token for token in leaves if token not in told]:
+        approved = {one.token for one in step.snapshot.allowances if one.spender == step.execution.router}
+        if silent := [token for token in leaves if token not in approved]:
             raise TokenRefused(silent, why.message, why.verdicts, why.remedy) from None
         raise
     done = [intent.tx.to for intent in sent if intent.succeeded and intent.kind.value == "approve"]
@@ -130,40 +130,40 @@ def missing_approvals(
     return found
 
 
-def require_approval_succeeded(intent: Intent, goes: Sequence[str]) -> None:
+def require_approval_succeeded(intent: Intent, exit_tokens: Sequence[str]) -> None:
     """Raise TokenRefused if the approval of a token that an exit sells reverted."""
-    if intent.receipt is not None and not intent.succeeded and intent.tx.to in goes:
+    if intent.receipt is not None and not intent.succeeded and intent.tx.to in exit_tokens:
         raise TokenRefused((intent.tx.to,), f"«{intent.note}» reverted")
 
 
-def require_no_new_exclusions(said: StepOutcome, now: StepOutcome, remedy: str) -> None:
+def require_no_new_exclusions(confirmed: StepOutcome, now: StepOutcome, remedy: str) -> None:
     """Raise TokenRefused for tokens quarantined or blocked since the plan was confirmed: approving may have changed them."""
     step, unknown = now.step_input, "which the plan that was confirmed did not know"
-    if shut := {one.token for one in step.quarantine} - {one.token for one in said.step_input.quarantine}:
+    if shut := {one.token for one in step.quarantine} - {one.token for one in confirmed.step_input.quarantine}:
         raise TokenRefused(sorted(shut), f"{quarantine.format_quarantine(step, shut)}, {unknown}", remedy=remedy)
-    if stays := {one.token for one in step.stuck} - {one.token for one in said.decided.stuck}:
-        told = "; ".join(
+    if stays := {one.token for one in step.stuck} - {one.token for one in confirmed.decided.stuck}:
+        message = "; ".join(
             f"{step.portfolio.token(one.token).label} cannot be sold now: {one.why}" for one in step.stuck if one.token in stays
         )
-        raise TokenRefused(sorted(stays), f"{told}, {unknown}", remedy=remedy)
+        raise TokenRefused(sorted(stays), f"{message}, {unknown}", remedy=remedy)
 
 
-def require_still_held(said: StepOutcome, now: StepOutcome, remedy: str) -> None:
+def require_still_held(confirmed: StepOutcome, now: StepOutcome, remedy: str) -> None:
     """Raise TokenRefused for tokens that were confirmed to be sold and cannot be any more, also if nothing is left to do.
 
     A token may hide its balance or spoil its market once it is approved.
     """
-    had, step = native_coin.held_balances(said.step_input), now.step_input
+    had, step = native_coin.held_balances(confirmed.step_input), now.step_input
     has, left = native_coin.held_balances(step), {*now.decided.leaves} | exits.excluded_tokens(step)
-    if {*said.decided.leaves} & exits.excluded_tokens(step):
-        require_no_new_exclusions(said, now, remedy)
-    if gone := [token for token in said.decided.leaves if token not in left and has.get(token, 0) < had.get(token, 0)]:
-        told = ", ".join(step.portfolio.token(token).label for token in gone)
-        raise TokenRefused(gone, f"{told} was to be sold and is not there any more", remedy=remedy)
+    if {*confirmed.decided.leaves} & exits.excluded_tokens(step):
+        require_no_new_exclusions(confirmed, now, remedy)
+    if gone := [token for token in confirmed.decided.leaves if token not in left and has.get(token, 0) < had.get(token, 0)]:
+        message = ", ".join(step.portfolio.token(token).label for token in gone)
+        raise TokenRefused(gone, f"{message} was to be sold and is not there any more", remedy=remedy)
 
 
 def exits_to_skip(
-    refusal: Refused, outcome: StepOutcome, goes: Sequence[str], composer: Composer, judge: EvaluateInput
+    refusal: Refused, outcome: StepOutcome, exit_tokens: Sequence[str], composer: Composer, judge: EvaluateInput
 ) -> tuple[BlockedExit, ...]:
     """Return the exits to skip in this step so that the rest can continue; empty if the refusal concerns the whole step.
 
@@ -173,7 +173,7 @@ def exits_to_skip(
     last next time.
     """
     if isinstance(refusal, TokenRefused):
-        ours = {*refusal.tokens} <= {*goes}
+        ours = {*refusal.tokens} <= {*exit_tokens}
         return tuple(_blocked_exit(token, refusal) for token in refusal.tokens) if ours else ()
     step, plan, leaves = outcome.step_input, outcome.plan, outcome.decided.leaves
     if not _concerns_trade(refusal) or plan is None or not plan.exits or not leaves:
@@ -213,8 +213,8 @@ def record_submission_refusals(journal: Journal, step: StepInput, left: Sequence
 
 def clear_submission_refusals(journal: Journal, outcome: StepOutcome) -> None:
     """Clear the refusals of tokens that were sold or are exits no longer; a swap that succeeds ends every row of failures."""
-    late = outcome.step_input.history.late
-    if late and (kept := exits.open_submission_refusals(outcome.step_input, outcome.decided.leaves)) != late:
+    refusals = outcome.step_input.history.late
+    if refusals and (kept := exits.open_submission_refusals(outcome.step_input, outcome.decided.leaves)) != refusals:
         journal.mark_submission_refusals(kept)
 
 

@@ -83,13 +83,13 @@ class ProposingExecutor(JournaledExecutor):
 
         Raises Refused before it is proposed, by the kill switch, the simulation, the nonce, or the signing rules.
         """
-        carrier = self._carrier
-        carrier.require_running(grant)
+        submitter = self._carrier
+        submitter.require_running(grant)
         self._require_final_mint(grant)
         self._require_turn(tx)
-        head = carrier.simulate(tx, grant.deadline_s, grant).head
+        head = submitter.simulate(tx, grant.deadline_s, grant).head
         self._owner.require(tx, grant)
-        intent = carrier.plan(step_id, kind, tx, grant, note, grant.deadline_s)
+        intent = submitter.plan(step_id, kind, tx, grant, note, grant.deadline_s)
         self._book.mark_proposed(intent.id, head.number)
         raise self._waiting(intent)
 

@@ -27,8 +27,8 @@ _MOST = 256
 class ReorgHandler:
     """Compares the blocks of ended transactions with the chain; remembers how far they were checked while the process runs."""
 
-    def __init__(self, carrier: Submitter) -> None:
-        self._carrier = carrier
+    def __init__(self, submitter: Submitter) -> None:
+        self._carrier = submitter
         self._anchor: Head | None = None
 
     def run(self) -> None:
@@ -116,9 +116,9 @@ _MIN_GAS = 21_000
 class TxReplacer:
     """Decides on replacement transactions and sends them."""
 
-    def __init__(self, carrier: Submitter) -> None:
-        self._carrier = carrier
-        self._journal = carrier.journal
+    def __init__(self, submitter: Submitter) -> None:
+        self._carrier = submitter
+        self._journal = submitter.journal
 
     def while_waiting(self, nonce: int) -> Callable[[float], None]:
         """Callback for each poll of `nonce`, with the seconds waited so far: every `bump_after_s` it bumps or cancels.
@@ -167,9 +167,9 @@ class TxReplacer:
 
         Raises Refused above the ceiling or the caps on gas money, OperatorNeeded if the chain refuses it.
         """
-        carrier, settings = self._carrier, self._carrier.settings
-        tx = cancel_transaction(waiting.tx, carrier.signer.address, carrier.sender.head(), settings.max_fee_wei)
-        simulation = carrier.sender.simulate(tx, carrier.signer.address)
+        submitter, settings = self._carrier, self._carrier.settings
+        tx = cancel_transaction(waiting.tx, submitter.signer.address, submitter.sender.head(), settings.max_fee_wei)
+        simulation = submitter.sender.simulate(tx, submitter.signer.address)
         if not simulation.ok:
             raise OperatorNeeded(
                 f"{waiting.note} ({waiting.tx_hash}) cannot be sent again ({why}) nor cancelled: {simulation.reason}",
@@ -199,15 +199,15 @@ class TxReplacer:
 
     def _launch(self, waiting: Intent, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, deadline_s: int | None) -> None:
         """Record it in the place of `waiting`, and send it. A nonce used meanwhile is left for the next poll to find."""
-        carrier = self._carrier
+        submitter = self._carrier
         for intent in self._journal.intents_at(tx.nonce):
             if intent.state in (IntentState.PLANNED, IntentState.SIGNED):  # left by a process that ended before it could send
-                carrier.drop(intent, "another of its nonce waits")
-        intent = carrier.plan(waiting.step_id, kind, tx, grant, note, deadline_s, replaces=waiting.id)
+                submitter.drop(intent, "another of its nonce waits")
+        intent = submitter.plan(waiting.step_id, kind, tx, grant, note, deadline_s, replaces=waiting.id)
         try:
-            carrier.launch(intent, grant, deadline_s)
+            submitter.launch(intent, grant, deadline_s)
         except (NonceUsed, SendRefused) as error:
-            carrier.tell(SubmissionEvent("not-taken", intent, error.message))
+            submitter.tell(SubmissionEvent("not-taken", intent, error.message))
 
     def _newest(self, nonce: int) -> Intent | None:
         """The newest intent at `nonce` whose bytes were sent; None if there is none, or one is in a block."""
@@ -288,12 +288,12 @@ _NONCE_CHECKS = 3
 class Reconciler:
     """Resolves one nonce after the other, oldest first: a nonce is done only once one known hash is final."""
 
-    def __init__(self, carrier: Submitter, replacer: TxReplacer) -> None:
-        self._carrier = carrier
+    def __init__(self, submitter: Submitter, replacer: TxReplacer) -> None:
+        self._carrier = submitter
         self._replacer = replacer
-        self._rewinder = ReorgHandler(carrier)
-        self._journal = carrier.journal
-        self._sender = carrier.sender
+        self._rewinder = ReorgHandler(submitter)
+        self._journal = submitter.journal
+        self._sender = submitter.sender
 
     def run(self, *, may_send: bool) -> list[Intent]:
         """Resolve every open intent, including those that a reorg opened again; return them as they stand then."""

@@ -210,10 +210,10 @@ def book_liquidity_action(
     lost = gas_value
     if basis is not None and action is not None and receipt.status == 1:
         done = own.position_change(action, receipt, basis.snapshot.owner)
-        told = [_by_receipt(action, done, basis, receipt, prices)]
+        bookings = [_by_receipt(action, done, basis, receipt, prices)]
         if after is not None:
-            told.append(_by_snapshots(action, done, basis.snapshot, after, prices))
-        lost += max((loss for loss in told if loss is not None), default=Fraction(0))
+            bookings.append(_by_snapshots(action, done, basis.snapshot, after, prices))
+        lost += max((loss for loss in bookings if loss is not None), default=Fraction(0))
     journal.book(intent, Fraction(0), lost, receipt.gas_cost_wei, chain_s)
     return lost
 

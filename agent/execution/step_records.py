@@ -51,14 +51,14 @@ def _record_strategy_states(journal: Journal, step: StepInput, books: StrategyBo
     now_s, prices = review_time_s(step.snapshot), reference_prices(step).by_token
     strategies = {one.name: one for one in step.split.strategies} if step.split is not None else {}
     states, points = [], {}
-    for sleeve in books.sleeves:
-        if sleeve.state.noted_s is not None and sleeve.state.noted_s // HOUR_S >= now_s // HOUR_S:
+    for book in books.sleeves:
+        if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
             continue
-        unit = accounting.unit_value(accounting.holdings_value(dict(sleeve.holdings), prices), sleeve.units)
-        noted = health.update_unit_index(sleeve.state, strategies[sleeve.name], unit, prices, now_s)
+        unit = accounting.unit_value(accounting.holdings_value(dict(book.holdings), prices), book.units)
+        noted = health.update_unit_index(book.state, strategies[book.name], unit, prices, now_s)
         point = NavPoint(now_s, noted.unit, noted.index)
-        states.append(_with_health(noted, strategies[sleeve.name], point, journal.nav_points))
-        points[sleeve.name] = point
+        states.append(_with_health(noted, strategies[book.name], point, journal.nav_points))
+        points[book.name] = point
     if states:
         journal.record_strategy_states(states, points)
 

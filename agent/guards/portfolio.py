@@ -151,20 +151,20 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
 
 def _action_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     moved, cost = sum((run.value for run in case.actions()), Fraction(0)), case.cost()
-    said = format_money(cost, case.numeraire)
+    message = format_money(cost, case.numeraire)
     if case.is_exit():
-        return GuardMeasurement(f"{said} of gas: liquidity above its limit goes at any cost", True)
+        return GuardMeasurement(f"{message} of gas: liquidity above its limit goes at any cost", True)
     if moved == 0:
-        return GuardMeasurement(said, cost <= 0)
-    return GuardMeasurement(f"{format_ratio(cost / moved)} ({said})", cost * BPS <= limit_bps * moved)
+        return GuardMeasurement(message, cost <= 0)
+    return GuardMeasurement(f"{format_ratio(cost / moved)} ({message})", cost * BPS <= limit_bps * moved)
 
 
 def _smallest_action(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     smallest, name = min((run.value, run.action.name) for run in case.actions())
-    said = f"{format_money(smallest, case.numeraire)} of {name}"
+    message = f"{format_money(smallest, case.numeraire)} of {name}"
     if case.is_exit():
-        return GuardMeasurement(f"{said}: liquidity above its limit goes whatever its size", True)
-    return GuardMeasurement(said, smallest >= limit)
+        return GuardMeasurement(f"{message}: liquidity above its limit goes whatever its size", True)
+    return GuardMeasurement(message, smallest >= limit)
 
 
 def _share(case: GuardCase, value: Fraction, limit_bps: int) -> GuardMeasurement:
@@ -282,11 +282,11 @@ def _after(
     if min(before.total, after.total) <= 0:
         return GuardMeasurement(f"{format_money(sums[1], case.numeraire)} {what} of nothing", sums[1] == 0)
     was, will = sums[0] / before.total, sums[1] / after.total
-    said = f"{format_ratio(will)} ({format_money(sums[1], case.numeraire)} {what})"
+    message = f"{format_ratio(will)} ({format_money(sums[1], case.numeraire)} {what})"
     if will * BPS <= limit_bps:
-        return GuardMeasurement(said, True)
+        return GuardMeasurement(message, True)
     lowers = will < was and not any(isinstance(action, Provide) for action in case.plan.actions)
-    return GuardMeasurement(f"{said}, lowered from {format_ratio(was)}" if lowers else said, lowers)
+    return GuardMeasurement(f"{message}, lowered from {format_ratio(was)}" if lowers else message, lowers)
 
 
 # --- Guards on payouts: confirmed address, daily cap, balance, kill switch.
@@ -321,8 +321,8 @@ def require_payout_allowed(verdicts: Sequence[Verdict]) -> None:
     """Raise Refused, with all verdicts, if one of them failed."""
     refusing = [verdict for verdict in verdicts if not verdict.passed]
     if refusing:
-        said = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in refusing)
-        raise Refused(f"refused by {said}", verdicts, "; ".join(f"{v.guard}: {PAYOUT_REMEDIES[v.guard]}" for v in refusing))
+        message = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in refusing)
+        raise Refused(f"refused by {message}", verdicts, "; ".join(f"{v.guard}: {PAYOUT_REMEDIES[v.guard]}" for v in refusing))
 
 
 def payout_remedies(verdicts: Sequence[Verdict]) -> tuple[str, ...]:

@@ -109,9 +109,9 @@ def prediction(case: GuardCase) -> GuardMeasurement:
             )
     predicted = dict(case.plan.holdings_after)
     for action in case.actions():
-        found, said = (action.liquidity, action.amounts, action.fees), _said(action.action)
-        if said != found:
-            return GuardMeasurement(f"action {action.number} moves {found}, the plan says {said}", False)
+        found, stated = (action.liquidity, action.amounts, action.fees), _said(action.action)
+        if stated != found:
+            return GuardMeasurement(f"action {action.number} moves {found}, the plan says {stated}", False)
     if case.plan.actions and not isinstance(case.lp, str):
         for token, raw in predicted.items():
             if case.lp.after.held.get(token) != raw:
@@ -220,17 +220,17 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
     """
     history = case.step.history
     reverts, approvals = history.reverts_in_row, history.approvals_in_row
-    told = f"{reverts} reverts, {approvals} steps of approvals without a swap"
+    message = f"{reverts} reverts, {approvals} steps of approvals without a swap"
     if not case.is_risk_reducing():
         since = "; more since the owner resumed" if history.failures_stop and not failures.too_many(reverts, approvals) else ""
-        return GuardMeasurement(told + since, not failures.is_stopped(history))
+        return GuardMeasurement(message + since, not failures.is_stopped(history))
     wait_s = failures.retry_wait_s(history)
     if wait_s == 0 or case.step.spend_caps:  # what this step approved was let through when it began
-        return GuardMeasurement(told, True)
+        return GuardMeasurement(message, True)
     if history.failed_s is None:
         raise MissingData("when the last transaction failed")
     again_s = history.failed_s + wait_s
-    return GuardMeasurement(f"{told}; an exit is tried again at {format_time(again_s)}", case.step.snapshot.head.timestamp_s >= again_s)
+    return GuardMeasurement(f"{message}; an exit is tried again at {format_time(again_s)}", case.step.snapshot.head.timestamp_s >= again_s)
 
 
 GUARDS: tuple[Guard[Any], ...] = (

@@ -429,8 +429,8 @@ def _await_ready(keeper: subprocess.Popen[str], url: str, born_s: int | None) ->
         while time.monotonic() < end:
             # With --silent anvil writes nothing unless it ends with an error.
             if watch.select(timeout=0.02):
-                said = keeper.stdout.read().strip()
-                raise ConfigError(f"anvil did not start on {url}: {said[-500:] or 'no message'}", "is the port taken? choose another one")
+                output = keeper.stdout.read().strip()
+                raise ConfigError(f"anvil did not start on {url}: {output[-500:] or 'no message'}", "is the port taken? choose another one")
             block = _genesis(url)
             if block is not None and (born_s is None or block == born_s):
                 return

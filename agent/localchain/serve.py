@@ -26,10 +26,10 @@ def serve(port: int, write_config: Path | None = None, on_ready: Callable[[Local
     """
     from agent.localchain import open_anvil
 
-    told = threading.Event()
+    stopped = threading.Event()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        told.set()
+        stopped.set()
         # During deployment too, exit through the contexts, which end anvil.
         raise KeyboardInterrupt
 
@@ -40,11 +40,11 @@ def serve(port: int, write_config: Path | None = None, on_ready: Callable[[Local
                 write_atomically(write_config, chain.config_text())
             if on_ready is not None:
                 on_ready(chain)
-            while not told.is_set():
+            while not stopped.is_set():
                 door.wait(HEARTBEAT_S, chain)
                 _beat(chain)
     except KeyboardInterrupt:
-        if not told.is_set():
+        if not stopped.is_set():
             raise
     finally:
         for number, handler in before.items():

@@ -148,7 +148,7 @@ class StrategyBooks:
     @property
     def named(self) -> dict[str, StrategyBook]:
         """By name."""
-        return {sleeve.name: sleeve for sleeve in self.sleeves}
+        return {book.name: book for book in self.sleeves}
 
 
 @dataclass(frozen=True, slots=True)

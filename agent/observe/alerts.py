@@ -92,13 +92,13 @@ def decide_alerts(
     for key, state in found.items():
         if state.since_s is not None and key not in lasts and state.kind in judged:
             found[key] = replace(state, since_s=None, untold=0)
-    told = []
+    changed = []
     for state in sorted(found.values(), key=lambda one: one.raised_s):
         if state.untold and state.kind in rules.kinds and rules.due_s(state, now_s) <= now_s:
             found[state.key] = replace(state, untold=0, told_s=now_s)
-            told.append(replace(state, text=_counted(state)))
+            changed.append(replace(state, text=_counted(state)))
     known = {state.key: state for state in states}
-    return AlertDecision(tuple(state for key, state in found.items() if state != known.get(key)), tuple(told))
+    return AlertDecision(tuple(state for key, state in found.items() if state != known.get(key)), tuple(changed))
 
 
 def _lasting(state: AlertState, alert: Alert, now_s: int, rules: AlertRules) -> AlertState:

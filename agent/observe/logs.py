@@ -70,8 +70,8 @@ class LineFormatter(logging.Formatter):
         if self._json:
             return self._redactor.clean(json.dumps(fields, default=str))
         head, rest = (fields.pop("time"), fields.pop("level").upper(), fields.pop("event")), fields
-        told = " ".join(f"{name}={json.dumps(value, default=str)}" for name, value in rest.items())
-        return self._redactor.clean(f"{head[0]} {head[1]:<7} {json.dumps(head[2])[1:-1]} {told}".rstrip())
+        pairs = " ".join(f"{name}={json.dumps(value, default=str)}" for name, value in rest.items())
+        return self._redactor.clean(f"{head[0]} {head[1]:<7} {json.dumps(head[2])[1:-1]} {pairs}".rstrip())
 
 
 class Log:

@@ -71,29 +71,29 @@ class Metrics:
         head_age = self._gauge("trimtab_head_age_seconds", "Age of the head of the last snapshot; NaN before the first")
         head_age.set_function(lambda: float("nan") if self._head_s is None else self._now_s() - self._head_s)
 
-    def looked(self, look: CycleFigures) -> None:
+    def looked(self, cycle: CycleFigures) -> None:
         """Set the figures of one cycle."""
-        self._looks.labels(look.outcome).inc()
-        self._took.set(look.took_s)
+        self._looks.labels(cycle.outcome).inc()
+        self._took.set(cycle.took_s)
         self._last.set(self._now_s())
-        self._paused.set(look.paused)
-        self._open.set(look.open_intents)
-        for name, count in (look.transactions or {}).items():
+        self._paused.set(cycle.paused)
+        self._open.set(cycle.open_intents)
+        for name, count in (cycle.transactions or {}).items():
             kind, _, state = name.partition(" ")
             self._transactions.labels(kind, state).inc(count)
-        if look.head_s is not None:
-            self._head_s = look.head_s
-        if look.gas_24h_wei is not None:
-            self._gas.set(look.gas_24h_wei)
-        if look.value is not None:
-            self._value.set(look.value)
-            self._loss.set(float("nan") if look.loss_share is None else look.loss_share)
-        if look.drifts_bps is not None:
-            for symbol, bps in look.drifts_bps.items():
+        if cycle.head_s is not None:
+            self._head_s = cycle.head_s
+        if cycle.gas_24h_wei is not None:
+            self._gas.set(cycle.gas_24h_wei)
+        if cycle.value is not None:
+            self._value.set(cycle.value)
+            self._loss.set(float("nan") if cycle.loss_share is None else cycle.loss_share)
+        if cycle.drifts_bps is not None:
+            for symbol, bps in cycle.drifts_bps.items():
                 self._drift.labels(symbol).set(bps)
-            self._worst.set(max((abs(bps) for bps in look.drifts_bps.values()), default=0))
+            self._worst.set(max((abs(bps) for bps in cycle.drifts_bps.values()), default=0))
         worst: dict[str, float] = {}
-        for operator, score in look.endpoints:
+        for operator, score in cycle.endpoints:
             worst[operator] = min(score, worst.get(operator, 1.0))
         for operator, score in worst.items():
             self._endpoint.labels(operator).set(score)

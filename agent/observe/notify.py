@@ -58,11 +58,11 @@ class AlertChannel:
     def __repr__(self) -> str:
         return f"Courier({self.name})"
 
-    def put(self, letter: AlertMessage) -> None:
+    def put(self, message: AlertMessage) -> None:
         """Queue a message; if too many are pending the oldest is dropped."""
         while True:
             try:
-                self._waiting.put_nowait(letter)
+                self._waiting.put_nowait(message)
                 break
             except queue.Full:
                 with suppress(queue.Empty):
@@ -89,16 +89,16 @@ class AlertChannel:
             self._waiting.put_nowait(None)
 
     def _carry(self) -> None:
-        while not self._closing.is_set() and (letter := self._waiting.get()) is not None:
-            why = str(self._retrying(self._try, letter))
+        while not self._closing.is_set() and (message := self._waiting.get()) is not None:
+            why = str(self._retrying(self._try, message))
             if not (why and self._closing.is_set()):
-                self._done.put(Delivery(letter, why, int(time.time())))
+                self._done.put(Delivery(message, why, int(time.time())))
             self._waiting.task_done()
 
-    def _try(self, letter: AlertMessage) -> str:
+    def _try(self, message: AlertMessage) -> str:
         """Send one message and return the reason of a failure, without the target's answer (foreign text) or address (a secret)."""
         try:
-            return self._send(f"{self._label}: {TITLES[letter.kind]}", letter.text)
+            return self._send(f"{self._label}: {TITLES[message.kind]}", message.text)
         except Exception as error:  # an error of a service's plugin must not end the run
             return type(error).__name__
 
@@ -124,10 +124,10 @@ def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
     bundle.add(target)
 
     def send(title: str, text: str) -> str:
-        began = time.monotonic()
+        started_s = time.monotonic()
         if bundle.notify(body=text, title=title, body_format=apprise.NotifyFormat.TEXT):
             return ""
-        return "no answer in time" if time.monotonic() - began >= timeout_s else "not taken"
+        return "no answer in time" if time.monotonic() - started_s >= timeout_s else "not taken"
 
     return send
 
@@ -171,11 +171,11 @@ class AlertNotifier:
 
     def begin(self) -> None:
         """Queue messages that an earlier run did not deliver."""
-        letters = self._store.pending_messages()
-        gone = {letter.target for letter in letters} - set(self._listeners)
+        messages = self._store.pending_messages()
+        gone = {message.target for message in messages} - set(self._listeners)
         if gone:
             self._store.drop_messages(gone)
-        self._hand_over(letter for letter in letters if letter.target not in gone)
+        self._hand_over(message for message in messages if message.target not in gone)
 
     def looked(self, alerts: Iterable[Alert], judged: frozenset[AlertKind], now_s: int, last: bool = False) -> tuple[AlertState, ...]:
         """Process one cycle's alerts, at Unix seconds; return those that are sent now.
@@ -185,9 +185,9 @@ class AlertNotifier:
         self._settle([one for listener in self._listeners.values() for one in listener.channel.collected()])
         rules = replace(self._rules, quiet=None) if last else self._rules
         found = decide_alerts(self._store.alert_states(), alerts, judged, now_s, rules)
-        letters = [(name, state) for state in found.told for name, listener in self._listeners.items() if state.kind in listener.kinds]
-        if found.changed or letters:
-            self._hand_over(self._store.record_alerts(found.changed, letters, now_s))
+        messages = [(name, state) for state in found.told for name, listener in self._listeners.items() if state.kind in listener.kinds]
+        if found.changed or messages:
+            self._hand_over(self._store.record_alerts(found.changed, messages, now_s))
         return found.told
 
     def close(self, within_s: float = CLOSING_S) -> None:
@@ -201,9 +201,9 @@ class AlertNotifier:
                 listener.channel.put(AlertMessage(0, name, alert.kind, alert.text, now_s))
         drain_channels((listener.channel for listener in self._listeners.values()), within_s)
 
-    def _hand_over(self, letters: Iterable[AlertMessage]) -> None:
-        for letter in letters:
-            self._listeners[letter.target].channel.put(letter)
+    def _hand_over(self, messages: Iterable[AlertMessage]) -> None:
+        for message in messages:
+            self._listeners[message.target].channel.put(message)
 
     def _settle(self, found: Sequence[Delivery]) -> None:
         if not found:

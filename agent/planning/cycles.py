@@ -182,16 +182,16 @@ def order_tokens(market: PoolGraph, rows: IndexArray, search: FlowOptimizer) -> 
     """The best course found for a search over some rows of the market."""
     counted, real = market.counted.rows(rows), market.real.rows(rows)
     first = search.solve(counted)
-    course = _bounded(search, search.ends(counted, first))
+    order = _bounded(search, search.ends(counted, first))
     size, trades = len(first.prices), np.bincount(real.source, minlength=len(first.prices))
     side = search.side(np.arange(size))
     keys = [(round(float(first.prices[i]) / ALIKE), float(side[i]), float(side[i] * trades[i]), i) for i in range(size)]
-    within = course.search(search)
+    within = order.search(search)
     found = break_cycles(real, within)
     if found.proven:
-        return replace(course, rank=_ranks(size, found.edges, keys))
+        return replace(order, rank=_ranks(size, found.edges, keys))
     starts = dict.fromkeys((frozenset(flows_by_token_pair(counted, first)), found.edges, found.cut))
-    tried = [_improved(market, rows, within, replace(course, rank=_ranks(size, edges, keys))) for edges in starts]
+    tried = [_improved(market, rows, within, replace(order, rank=_ranks(size, edges, keys))) for edges in starts]
     return max(tried, key=lambda pair: pair[1])[0]
 
 
@@ -218,29 +218,29 @@ def _bounded(search: FlowOptimizer, ends: FloatArray) -> TokenOrder:
     return TokenOrder(rank, np.minimum(held, ends), most, np.where(ends > held, 1.0, -1.0), has_hard_goals=False)
 
 
-def _improved(market: PoolGraph, rows: IndexArray, within: FlowOptimizer, course: TokenOrder) -> tuple[TokenOrder, float]:
+def _improved(market: PoolGraph, rows: IndexArray, within: FlowOptimizer, order: TokenOrder) -> tuple[TokenOrder, float]:
     """Reorder tokens while an edge against the order would raise the utility; return the order and its utility."""
-    stack = market.real.rows(course.rows(market.real, rows))
+    stack = market.real.rows(order.rows(market.real, rows))
     best = within.solve(stack)
     for _ in range(TRIES):
-        against = market.real.rows(rows[course.rank[market.real.source[rows]] > course.rank[market.real.target[rows]]])
+        against = market.real.rows(rows[order.rank[market.real.source[rows]] > order.rank[market.real.target[rows]]])
         surplus = PoolResponses(against, best.prices - 1).surplus
         pairs = {
             (int(against.source[k]), int(against.target[k])): None for k in np.argsort(-surplus, kind="stable") if surplus[k] > WORTH_A_TRY
         }
         for source, target in list(pairs)[:PAIRS]:
             trials = []
-            for rank in (_moved(course.rank, source, target, -0.5), _moved(course.rank, target, source, 0.5)):
-                turned = replace(course, rank=rank)
+            for rank in (_moved(order.rank, source, target, -0.5), _moved(order.rank, target, source, 0.5)):
+                turned = replace(order, rank=rank)
                 wider = market.real.rows(turned.rows(market.real, rows))
                 trials.append((within.solve(wider, best, best.bound + WORTH_A_TRY), turned, wider))
             trial, turned, wider = max(trials, key=lambda found: found[0].bound)
             if trial.bound > best.bound + WORTH_A_TRY:
-                best, course, stack = trial, turned, wider
+                best, order, stack = trial, turned, wider
                 break
         else:
             break
-    return course, best.bound
+    return order, best.bound
 
 
 def _moved(rank: NDArray[np.intp], token: int, beside: int, step: float) -> NDArray[np.intp]:

@@ -67,7 +67,7 @@ class FixedPoint:
 
 def find_fixed_point(
     market: PoolGraph,
-    aim: PlanObjective,
+    objective: PlanObjective,
     budget: Value | None,
     min_trade: Value | None,
     dropped: Mapping[str, str],
@@ -77,8 +77,8 @@ def find_fixed_point(
 
     `dropped` are pools not to use, with the reason. Raises Refused if no iteration keeps to the limits.
     """
-    began = FixedPoint(PlanDraft(), dropped=dict(dropped), unmoved=dict(unmoved or {}))
-    rounds = _FixedPointIteration(market, aim, budget, min_trade, began, np.zeros(len(aim.held)))
+    start = FixedPoint(PlanDraft(), dropped=dict(dropped), unmoved=dict(unmoved or {}))
+    rounds = _FixedPointIteration(market, objective, budget, min_trade, start, np.zeros(len(objective.held)))
     spent = 0
     while spent < ROUNDS + len(rounds.state.unfair) and not rounds.go():
         spent += 1
@@ -289,20 +289,20 @@ def sell_exits_whole(market: PoolGraph, settled: FixedPoint, into: int, min_trad
     Tokens in `unmoved`, and those worth less than `min_trade`, still stay.
     """
     problem = market.problem
-    goes = [i for i in range(len(problem.nodes)) if i != into and _may_go(problem, settled, i, min_trade or Fraction(0))]
-    if all(_left(problem, settled.draft, i) == 0 for i in goes):
+    exiting = [i for i in range(len(problem.nodes)) if i != into and _may_go(problem, settled, i, min_trade or Fraction(0))]
+    if all(_left(problem, settled.draft, i) == 0 for i in exiting):
         return settled
     free = replace(market, real=market.counted)  # no cycles if no pool pays more than the reference
     dropped: dict[str, str] = {}
     for _ in range(TRIES):
-        draft, sold = _drafted(free, goes, into, dropped)
+        draft, sold = _drafted(free, exiting, into, dropped)
         if not draft.barred.keys() - dropped.keys():
             break
         dropped |= draft.barred
     limit_bps = problem.plan_cost_bps
     whole = bool(sold) and all(_left(problem, draft, i) == 0 for i in sold)
     less = any(_left(problem, settled.draft, i) > 0 for i in sold)
-    none = all(problem.nodes[i].address not in settled.draft.sold for i in goes if i not in sold)
+    none = all(problem.nodes[i].address not in settled.draft.sold for i in exiting if i not in sold)
     cheap = limit_bps is None or draft.cost(problem).total * BPS <= limit_bps * draft.turnover(problem)
     return replace(settled, draft=draft, course=None, bounded=False) if whole and less and none and cheap else settled
 
@@ -320,10 +320,10 @@ def _left(problem: Problem, draft: PlanDraft, token: int) -> int:
     return node.spendable_raw + draft.delta.get(node.address, 0)
 
 
-def _drafted(market: PoolGraph, goes: list[int], into: int, dropped: dict[str, str]) -> tuple[PlanDraft, list[int]]:
+def _drafted(market: PoolGraph, exiting: list[int], into: int, dropped: dict[str, str]) -> tuple[PlanDraft, list[int]]:
     """Legs that sell those of these tokens that pools take whole, for the most, gas counted; and which those are."""
     nodes, rows = market.problem.nodes, market.rows(dropped)
-    stack, sold = market.real.rows(rows), list(goes)
+    stack, sold = market.real.rows(rows), list(exiting)
     while sold:
         start = np.array([float(node.spendable_raw * node.price) / market.scale if i in sold else 0.0 for i, node in enumerate(nodes)])
         program = sell_program(start, {i: 0.0 for i in range(len(nodes)) if i != into}, ANY_PRICE)

@@ -72,9 +72,11 @@ def compare_slice_counts(step: StepInput, decision: Rebalance, goal: Goal, whole
     Slices are equal and a mean interval apart; prices stay constant. No slice is smaller than limits.min_trade.
     """
     pace, prices = step.execution.pace, references.by_token
-    wish = value_to_move(step, goal, prices)
-    tried = [_SliceSimulation(step, decision, goal, references, prices, pace, count) for count in range(1, max_slices(step, wish) + 1)]
-    costs = [trial.cost(wish, whole if trial.count == 1 else None) for trial in tried]
+    intended_value = value_to_move(step, goal, prices)
+    tried = [
+        _SliceSimulation(step, decision, goal, references, prices, pace, count) for count in range(1, max_slices(step, intended_value) + 1)
+    ]
+    costs = [trial.cost(intended_value, whole if trial.count == 1 else None) for trial in tried]
     options = tuple(replace(cost, rest=cost.rest * _dearest(step, costs)) for cost in costs)
     chosen = min(options, key=lambda option: (option.total, option.rounds))
     return SlicingComparison(options, chosen.rounds, _why(step, options[0], chosen, options))
@@ -86,11 +88,11 @@ def value_to_move(step: StepInput, goal: Goal, prices: Mapping[str, Price]) -> V
     return max(sum((-lack for lack in lacks if lack < 0), Fraction(0)), sum((lack for lack in lacks if lack > 0), Fraction(0)))
 
 
-def max_slices(step: StepInput, wish: Value) -> int:
+def max_slices(step: StepInput, intended_value: Value) -> int:
     """As many as the config allows, and as leave the smallest of them above limits.min_trade; at least one."""
     pace, least = step.execution.pace, step.limits.min_trade
     smallest = 1 - Fraction(pace.size_jitter_bps, BPS)
-    return pace.max_rounds if not least else max(1, min(pace.max_rounds, int(wish * smallest / least)))
+    return pace.max_rounds if not least else max(1, min(pace.max_rounds, int(intended_value * smallest / least)))
 
 
 def recovered_pool(now: PoolState, start: PoolState, left: Fraction) -> PoolState:
@@ -134,7 +136,7 @@ class _SliceSimulation:
     pace: ExecutionPace
     count: int
 
-    def cost(self, wish: Value, whole: Plan | None) -> SlicingCost:
+    def cost(self, intended_value: Value, whole: Plan | None) -> SlicingCost:
         """Return the cost; `rest` is the value that is never moved. `whole` is the plan of a single slice, if known."""
         fees = impact = skew = gas = waiting = moved = sold = Fraction(0)
         left = remaining_impact(self.pace.interval_s, self.pace.recovery_s)
@@ -148,10 +150,10 @@ class _SliceSimulation:
                 sold += self._sold(plan)
                 self.step = _after(self.step, plan)
             if number < self.count:
-                waiting += self._waiting(max(Fraction(0), wish - sold))
+                waiting += self._waiting(max(Fraction(0), intended_value - sold))
                 pools = tuple(recovered_pool(pool, start[pool.address], left) for pool in self.step.snapshot.pools)
                 self.step = replace(self.step, snapshot=replace(self.step.snapshot, pools=pools))
-        return SlicingCost(self.count, moved, fees, impact, skew, gas, waiting, max(Fraction(0), wish - sold))
+        return SlicingCost(self.count, moved, fees, impact, skew, gas, waiting, max(Fraction(0), intended_value - sold))
 
     def _plan(self, part: Fraction) -> Plan | None:
         goal = partial_goal(compute_drifts(self.step, self.prices), self.goal, part)
@@ -295,8 +297,8 @@ def _named(step: StepInput, decision: Rebalance, found: Plan, whole: Plan) -> Pl
     if fits_daily_loss(step, whole) or not found.turnover:
         return found
     parts = max(2, ceil_int(whole.turnover / found.turnover))
-    told = f"{decision.reason}; part 1 of about {parts}: {partial_plan_reason(step, worst_case_loss(step, whole))}"
-    return replace(found, decision=replace(decision, reason=told))
+    message = f"{decision.reason}; part 1 of about {parts}: {partial_plan_reason(step, worst_case_loss(step, whole))}"
+    return replace(found, decision=replace(decision, reason=message))
 
 
 def plan_before_approvals(step: StepInput, decision: Rebalance, whole: Plan) -> Plan:
@@ -347,8 +349,8 @@ def partial_plan_reason(step: StepInput, worst: Value) -> str:
 def daily_loss_wait_reason(step: StepInput) -> str:
     """Return why no part goes now."""
     numeraire, lost = step.portfolio.numeraire, step.history.loss_24h
-    told = (value_text(value, numeraire.decimals, 2) for value in (lost, (daily_loss_left(step) or Fraction(0)) + lost))
-    return f"waits for {DAILY_LOSS}: {' of '.join(told)} {numeraire.label} were lost in 24 h; the next part follows as that gets older"
+    amounts = (value_text(value, numeraire.decimals, 2) for value in (lost, (daily_loss_left(step) or Fraction(0)) + lost))
+    return f"waits for {DAILY_LOSS}: {' of '.join(amounts)} {numeraire.label} were lost in 24 h; the next part follows as that gets older"
 
 
 def value_sold(found: Plan, prices: Mapping[str, Price]) -> Value:
@@ -392,8 +394,8 @@ def schedule_plan(step: StepInput, decided: DecisionResult, decision: Rebalance,
         return decided, whole
     goal = _reached(decision.goal, whole)
     if pace.style is ExecutionStyle.LIMIT:
-        campaign = _new_gradual_execution(step, decided, goal, 1)
-        return _at_price(step, replace(decided, begins=campaign), whole, campaign)
+        execution = _new_gradual_execution(step, decided, goal, 1)
+        return _at_price(step, replace(decided, begins=execution), whole, execution)
     pacing, count = None, 1
     if pace.style is ExecutionStyle.ROUNDS and not step.spend_caps:
         pacing = compare_slice_counts(step, decision, goal, whole, decided.references)
@@ -431,10 +433,10 @@ def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], least: Value) 
 
 
 def _begin_gradual_execution(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan, campaign: GradualExecution
+    step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan, execution: GradualExecution
 ) -> ScheduledPlan:
     """Return the first slice of a gradual execution, decided like each later one."""
-    under = ExecutionProgress("", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first)
+    under = ExecutionProgress("", execution, 0, Fraction(0), Fraction(0), execution.began_s, execution.first)
     begun = replace(step, history=replace(step.history, campaign=under))
     found = decide_slice(begun, decided.drifts, _paced_prices(decided))
     if found is None or found.round is None or not isinstance(found.decision, Rebalance):
@@ -442,7 +444,7 @@ def _begin_gradual_execution(
         return replace(decided, decision=Hold(why), reviewed=False), None  # a plan that may not begin in slices is not sent at once either
     first = replace(decision, reason=f"{decision.reason}; {found.decision.reason}", goal=found.decision.goal)
     plan = plan_within_daily_loss(step, first)
-    return _plan_slice(begun, replace(decided, decision=first, round=found.round, begins=campaign), replace(plan, pacing=whole.pacing))
+    return _plan_slice(begun, replace(decided, decision=first, round=found.round, begins=execution), replace(plan, pacing=whole.pacing))
 
 
 def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> ScheduledPlan:
@@ -465,23 +467,23 @@ def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> Schedul
     ), None
 
 
-def _at_price(step: StepInput, decided: DecisionResult, plan: Plan, campaign: GradualExecution) -> ScheduledPlan:
+def _at_price(step: StepInput, decided: DecisionResult, plan: Plan, execution: GradualExecution) -> ScheduledPlan:
     """The plan where it brings enough at the prices of the start; else it waits."""
-    prices = with_native(step, dict(campaign.arrival))
-    least = value_sold(plan, prices) * Fraction(BPS - campaign.pace.limit_bps, BPS)
+    prices = with_native(step, dict(execution.arrival))
+    least = value_sold(plan, prices) * Fraction(BPS - execution.pace.limit_bps, BPS)
     if limit_reached(plan, prices, least):
         return decided, with_raised_minimums(plan, prices, least)
     why = (
         f"{decided.decision.reason}; waits for its price: it would bring {_money(step, _brings(plan, prices))} and wants "
-        f"{_money(step, least)}, at the prices of {text.format_time(campaign.began_s)}, until "
-        f"{text.format_time(campaign.expires_s)}"
+        f"{_money(step, least)}, at the prices of {text.format_time(execution.began_s)}, until "
+        f"{text.format_time(execution.expires_s)}"
     )
     return replace(decided, decision=Hold(why), round=None), None
 
 
 def _new_gradual_execution(step: StepInput, decided: DecisionResult, goal: Goal, count: int) -> GradualExecution:
     pace, prices, now_s = step.execution.pace, _paced_prices(decided), step.snapshot.head.timestamp_s
-    wish, before = value_to_move(step, goal, prices), prior_budget_use(step)
+    intended_value, before = value_to_move(step, goal, prices), prior_budget_use(step)
     ends_s, expires_s = execution_deadlines(pace, count, now_s)
     arrival = prices | ({} if before is None else {token: price for token, price in before.arrival if token in prices})
     lacks = corrections(decided.drifts, goal)
@@ -492,9 +494,9 @@ def _new_gradual_execution(step: StepInput, decided: DecisionResult, goal: Goal,
         goal=goal,
         arrival=tuple(sorted(arrival.items())),
         sides=tuple((token, 1 if lack > 0 else -1) for token, lack in lacks.items() if lack),
-        wish=wish,
+        wish=intended_value,
         rounds=count,
-        budget=budget_left(pace, wish, before),
+        budget=budget_left(pace, intended_value, before),
         began_s=now_s,
         ends_s=ends_s,
         expires_s=expires_s,

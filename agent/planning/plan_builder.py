@@ -55,7 +55,7 @@ def assemble_plan(
 
 
 def skipped_items(
-    step: StepInput, market: PoolGraph, aim: PlanObjective, settled: FixedPoint, turnover_limit: str, free: Free | None
+    step: StepInput, market: PoolGraph, objective: PlanObjective, settled: FixedPoint, turnover_limit: str, free: Free | None
 ) -> list[SkippedItem]:
     """Return everything that the plan leaves undone, each with its reason.
 
@@ -69,21 +69,21 @@ def skipped_items(
     if settled.bounded and (free is None or free[1].draft.turnover(problem) > draft.turnover(problem)):
         moved = value_text(draft.turnover(problem), step.portfolio.numeraire.decimals, 2)
         found.append(SkippedItem("part of the drift", f"{turnover_limit} lets this plan move {moved}; what is cheapest to move goes first"))
-    total, below, above = _off(problem, aim, draft)
-    stays = np.maximum(*_off(problem, aim, free[1].draft)[1:]) if free is not None else None
+    total, below, above = _off(problem, objective, draft)
+    stays = np.maximum(*_off(problem, objective, free[1].draft)[1:]) if free is not None else None
     for token, node in enumerate(problem.nodes):
         rest = max(float(below[token]), float(above[token]), 0.0)
         if rest <= WORTH_SAYING * total or not node.is_asset:
             continue
         others = [int(i) for i in np.flatnonzero((below if above[token] > 0 else above) > WORTH_SAYING * total)]
-        if above[token] > 0 and aim.locked[token] > aim.high[token] * total:
+        if above[token] > 0 and objective.locked[token] > objective.high[token] * total:
             found.append(
                 SkippedItem(node.label, f"{_money(step, rest)} above its goal stay in liquidity positions, which swaps do not spend")
             )
             continue
         kept_by, bounded = "", settled.bounded if stays is None else bool(stays[token] < rest * LIFTED)
         seen, found_there = (market, settled) if free is None or bounded else free
-        fixed = {i for i in range(len(below)) if i in found_there.unmoved or aim.locked[i] > aim.high[i] * total}
+        fixed = {i for i in range(len(below)) if i in found_there.unmoved or objective.locked[i] > objective.high[i] * total}
         if token in found_there.unmoved:
             why = found_there.unmoved[token]
             kept_by = MIN_TRADE if why == DUST and not bounded else ""
@@ -98,7 +98,7 @@ def skipped_items(
         else:
             sells = bool(above[token] > 0)
             limit = turnover_limit if bounded else ""
-            why, kept_by = _why(seen, found_there, token, sells, frozenset(others), limit, zone=aim.risk is not None)
+            why, kept_by = _why(seen, found_there, token, sells, frozenset(others), limit, zone=objective.risk is not None)
         found.append(SkippedItem(node.label, f"{_money(step, rest)} off target: {why}", kept_by))
     return found
 
@@ -153,11 +153,11 @@ def _why(  # noqa: C901
     return "; ".join(parts) or "the usable pools take no more", PLAN_COST if dear and not full and not zone else ""
 
 
-def _off(problem: Problem, aim: PlanObjective, draft: PlanDraft) -> tuple[float, FloatArray, FloatArray]:
+def _off(problem: Problem, objective: PlanObjective, draft: PlanDraft) -> tuple[float, FloatArray, FloatArray]:
     """The total after a draft, and by position how far each token is below what it should be then, and above it."""
-    ends = [has + float(draft.delta.get(node.address, 0) * node.price) for has, node in zip(aim.held, problem.nodes, strict=True)]
+    ends = [has + float(draft.delta.get(node.address, 0) * node.price) for has, node in zip(objective.held, problem.nodes, strict=True)]
     total = math.fsum(ends)
-    return total, aim.low * total - ends, ends - aim.high * total
+    return total, objective.low * total - ends, ends - objective.high * total
 
 
 def _connected(market: PoolGraph, token: int, sells: bool, others: frozenset[int]) -> bool:
@@ -195,13 +195,13 @@ DIGITS = 10**6
 """A gap is rounded up to a millionth of a basis point."""
 
 
-def gap_bps(market: PoolGraph, aim: PlanObjective, settled: FixedPoint, budget: Value | None) -> Fraction:
+def gap_bps(market: PoolGraph, objective: PlanObjective, settled: FixedPoint, budget: Value | None) -> Fraction:
     """(bound − achieved) / max(turnover, 1 bp of the total), in bps, rounded up; the larger of both gaps, at least zero."""
     problem, draft, scale = market.problem, settled.draft, Fraction(market.scale)
     held = [node.value / scale for node in problem.nodes]
     moved = [draft.delta.get(node.address, 0) * node.price / scale for node in problem.nodes]
     ends = [has + (move if node.is_asset else min(move, Fraction(0))) for has, move, node in zip(held, moved, problem.nodes, strict=True)]
-    search = aim.search(market.scale, np.zeros(len(held)), {}, None if budget is None else float(budget))
+    search = objective.search(market.scale, np.zeros(len(held)), {}, None if budget is None else float(budget))
     bound = search.solve(market.counted).bound
     if settled.course is not None:
         rows = settled.course.rows(market.real, market.rows())

@@ -120,20 +120,20 @@ CHURN = Fraction(105, 100)
 """Turnover per unit of drift corrected and of money found on the way."""
 
 
-def overshoot_reason(problem: Problem, aim: PlanObjective, draft: PlanDraft) -> str:
+def overshoot_reason(problem: Problem, objective: PlanObjective, draft: PlanDraft) -> str:
     """Return how a draft goes beyond correcting the drift, in exact numbers; empty if it does not.
 
     It sells a token below its goal's low share of the final total, or buys one above its high one (a token that was beyond its goal
     may stay there); or it gains, and turns over more than drift and gain. In a zone the result is empty: correlated tokens may
     cross their targets, since they offset each other.
     """
-    if aim.risk is not None:
+    if objective.risk is not None:
         return ""
     before = [node.value for node in problem.nodes]
     after = [node.value + draft.delta.get(node.address, 0) * node.price for node in problem.nodes]
     total = sum(after, Fraction(0))
     slack = total * HAIR + sum((problem.price(leg.token_in) + problem.price(leg.token_out) for leg in draft.legs), Fraction(0))
-    low, high = [Fraction(share) for share in aim.low.tolist()], [Fraction(share) for share in aim.high.tolist()]
+    low, high = [Fraction(share) for share in objective.low.tolist()], [Fraction(share) for share in objective.high.tolist()]
     passed = [
         node.label
         for node, start, end, least, most in zip(problem.nodes, before, after, low, high, strict=True)
@@ -225,39 +225,39 @@ def plan(step: StepInput, decision: Rebalance, references: ReferencePrices | Non
     problem = build_problem(step, references or reference_prices(step))
     if problem.total <= 0:
         raise Refused("there is nothing to invest: every balance is zero or reserved", remedy="fund the wallet or lower the reserves")
-    aim = objective_for_goal(problem, decision.goal)
+    objective = objective_for_goal(problem, decision.goal)
     problem = replace(problem, leaving=leaving_tokens(problem, decision.goal))
     into = problem.position[step.portfolio.numeraire.address]
     if decision.exit:
-        aim = objective_for_exit(aim, into)
+        objective = objective_for_exit(objective, into)
     budget, turnover_limit = (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
     asks = budget is not None and not step.spend_caps  # what is approved was sized by that limit
     if most is not None and (budget is None or most[0] < budget):
         budget, turnover_limit, asks = *most, False
-    at_rest = _at_rest(step, problem, aim) if decision.exit else untradable_tokens(problem, decision.goal)
-    market, settled = _within_plan_cost(problem, aim, decision.goal, budget, step.limits.min_trade, at_rest)
+    at_rest = _at_rest(step, problem, objective) if decision.exit else untradable_tokens(problem, decision.goal)
+    market, settled = _within_plan_cost(problem, objective, decision.goal, budget, step.limits.min_trade, at_rest)
     if decision.exit:
         settled = sell_exits_whole(market, settled, into, step.limits.min_trade)
     free = None
     if asks and (settled.bounded or not settled.draft.legs or DUST in settled.unmoved.values()):
-        free = _within_plan_cost(problem, aim, decision.goal, None, step.limits.min_trade, at_rest)
-    skipped = skipped_items(step, market, aim, settled, turnover_limit, free)
+        free = _within_plan_cost(problem, objective, decision.goal, None, step.limits.min_trade, at_rest)
+    skipped = skipped_items(step, market, objective, settled, turnover_limit, free)
     if not settled.draft.legs:
         bound = (turnover_limit, budget) if budget is not None and free is not None and free[1].draft.legs else None
-        raise _nothing(step, problem, aim.off, skipped, bound)
+        raise _nothing(step, problem, objective.off, skipped, bound)
     if decision.exit and not {one.what for one in skipped} & {
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
     }:
         skipped = [one for one in skipped if one.what != step.portfolio.numeraire.label]  # the numeraire lacks only the cost of the exit
-    found = assemble_plan(step, problem, decision, settled.draft, skipped, gap_bps(market, aim, settled, budget))
+    found = assemble_plan(step, problem, decision, settled.draft, skipped, gap_bps(market, objective, settled, budget))
     risk = decision.goal.risk
     return found if risk is None else replace(found, saving=zone_saving(problem, decision.goal, risk, found, settled.draft.delta))
 
 
-def _at_rest(step: StepInput, problem: Problem, aim: PlanObjective) -> dict[int, str]:
+def _at_rest(step: StepInput, problem: Problem, objective: PlanObjective) -> dict[int, str]:
     """Return the tokens that an exit does not trade, by position: those on target except the numeraire, for which it sells."""
     total, numeraire = float(problem.total), step.portfolio.numeraire.address
-    within = (aim.low * total <= aim.held) & (aim.held <= aim.high * total)
+    within = (objective.low * total <= objective.held) & (objective.held <= objective.high * total)
     return {
         position: "an exit trades nothing else"
         for position, node in enumerate(problem.nodes)
@@ -266,7 +266,7 @@ def _at_rest(step: StepInput, problem: Problem, aim: PlanObjective) -> dict[int,
 
 
 def _within_plan_cost(
-    problem: Problem, aim: PlanObjective, goal: Goal, budget: Fraction | None, min_trade: Fraction | None, unmoved: Mapping[int, str]
+    problem: Problem, objective: PlanObjective, goal: Goal, budget: Fraction | None, min_trade: Fraction | None, unmoved: Mapping[int, str]
 ) -> tuple[PoolGraph, FixedPoint]:
     """Iterate; while the plan with its gas costs more than plan_cost per unit moved, drop the pool of the most expensive chain.
 
@@ -274,17 +274,17 @@ def _within_plan_cost(
     plan_cost. A chain of several may, and then that bound is tightened first. Tokens in `unmoved` (by position, with the reason)
     stay.
     """
-    scale, limit_bps = max(aim.off, float(problem.total) / BPS), problem.plan_cost_bps
-    dearest = None if aim.risk is None or limit_bps is None else Fraction(limit_bps, BPS)
+    scale, limit_bps = max(objective.off, float(problem.total) / BPS), problem.plan_cost_bps
+    dearest = None if objective.risk is None or limit_bps is None else Fraction(limit_bps, BPS)
     market, tighter = build_pool_graph(problem, scale, dearest), 0
     dropped: dict[str, str] = {}
     while True:
-        settled = find_fixed_point(market, aim, budget, min_trade, dropped, unmoved)
+        settled = find_fixed_point(market, objective, budget, min_trade, dropped, unmoved)
         wrong = wrong_side_tokens(problem, goal, settled.draft)
         if wrong.keys() - unmoved.keys():
             unmoved = {**unmoved, **wrong}
             continue
-        too_far = overshoot_reason(problem, aim, settled.draft)
+        too_far = overshoot_reason(problem, objective, settled.draft)
         if too_far:
             pool, why = best_paying(problem, settled.draft, too_far)
             dropped[pool] = why

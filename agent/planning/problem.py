@@ -437,17 +437,17 @@ def leaving_tokens(problem: Problem, goal: Goal) -> frozenset[str]:
     return frozenset(node.address for node in problem.assets if high[node.address] * problem.total <= node.locked * (1 + FUZZ))
 
 
-def objective_for_exit(aim: PlanObjective, into: int) -> PlanObjective:
+def objective_for_exit(objective: PlanObjective, into: int) -> PlanObjective:
     """Return the objective of an exit into an underweight token: any amount of it is accepted.
 
     Each unit sold saves the whole price. Otherwise the last part of the exit would remain where pools pay more for other tokens,
     once this one has its share.
     """
-    if aim.held[into] >= aim.low[into] * fsum_array(aim.held) or aim.high[into] >= 1:
-        return aim
-    high = aim.high.copy()
+    if objective.held[into] >= objective.low[into] * fsum_array(objective.held) or objective.high[into] >= 1:
+        return objective
+    high = objective.high.copy()
     high[into] = 1.0
-    return replace(aim, high=high, tie_break=1.0)
+    return replace(objective, high=high, tie_break=1.0)
 
 
 def _risk(problem: Problem, risk: TrackingRisk, off: FloatArray) -> DeviationRisk:

@@ -76,7 +76,7 @@ def plan_purchase(step: StepInput, decided: DecisionResult, decision: Rebalance,
 
     No plan, and a hold, while what limits.daily_loss has left is too little for a part that follows.
     """
-    wish = _moves(decided, decision.goal)
+    intended_value = _moves(decided, decision.goal)
     whole = planner.plan_after_tax(step, decision)
     plan, part = plan_proportional_part(step, decided, decision, whole)
     under = purchase.active_purchase(step)
@@ -86,20 +86,20 @@ def plan_purchase(step: StepInput, decided: DecisionResult, decision: Rebalance,
         return replace(decided, decision=held, round=None), None
     if follows and under is not None:
         named = replace(decision, reason=f"{decision.reason}{_daily_loss_reason(step, decision, whole)}")
-        return replace(decided, decision=named, round=ExecutionSlice(under.done + 1, part, wish)), replace(plan, decision=named)
+        return replace(decided, decision=named, round=ExecutionSlice(under.done + 1, part, intended_value)), replace(plan, decision=named)
     if part == 1 and kind is PurchaseKind.FIRST:
         return decided, plan
     if under is not None:
         kind = under.campaign.purchase or kind
-    campaign = _purchase_execution(step, decided, decision.goal, kind, wish, ceil_int(1 / part))
-    told = (
+    execution = _purchase_execution(step, decided, decision.goal, kind, intended_value, ceil_int(1 / part))
+    message = (
         decision.reason
         if part == 1
-        else f"{decision.reason}; {purchase.format_progress(campaign, 0)}{_daily_loss_reason(step, decision, whole)}"
+        else f"{decision.reason}; {purchase.format_progress(execution, 0)}{_daily_loss_reason(step, decision, whole)}"
     )
-    named = replace(decision, reason=told)
-    round_ = ExecutionSlice(1, part, wish)
-    return replace(decided, decision=named, begins=campaign, round=round_), replace(plan, decision=named)
+    named = replace(decision, reason=message)
+    round_ = ExecutionSlice(1, part, intended_value)
+    return replace(decided, decision=named, begins=execution, round=round_), replace(plan, decision=named)
 
 
 def plan_proportional_part(step: StepInput, decided: DecisionResult, decision: Rebalance, whole: Plan) -> tuple[Plan, Fraction]:
@@ -187,7 +187,7 @@ def _reached(step: StepInput, decided: DecisionResult, plan: Plan, lacks: dict[s
 
 
 def _purchase_execution(
-    step: StepInput, decided: DecisionResult, goal: Goal, kind: PurchaseKind, wish: Value, parts: int
+    step: StepInput, decided: DecisionResult, goal: Goal, kind: PurchaseKind, intended_value: Value, parts: int
 ) -> GradualExecution:
     now_s, lacks = step.snapshot.head.timestamp_s, corrections(decided.drifts, goal)
     over_s = now_s + max(purchase.LASTS_S, (parts + 1) * DAY_S)
@@ -198,7 +198,7 @@ def _purchase_execution(
         goal=goal,
         arrival=tuple(sorted((token, found.price) for token, found in decided.references.prices.items())),
         sides=tuple((token, 1 if lack > 0 else -1) for token, lack in lacks.items() if lack),
-        wish=purchase.turnover_allowance(step) if step.history.invested else wish,
+        wish=purchase.turnover_allowance(step) if step.history.invested else intended_value,
         rounds=parts,
         budget=None,
         began_s=now_s,
@@ -239,7 +239,7 @@ class RefusedWithBlockedExits(Refused):
 
     def __init__(self, step: StepInput, why: Refused) -> None:
         super().__init__(
-            "; ".join(said for said in (why.message, exits.format_blocked_exits(step), step.aside) if said), why.verdicts, why.remedy
+            "; ".join(part for part in (why.message, exits.format_blocked_exits(step), step.aside) if part), why.verdicts, why.remedy
         )
         self.step = step
 
@@ -495,8 +495,8 @@ def raise_money(token: str) -> Proposer:
 
     def propose(step: StepInput) -> Proposal:
         label = step.portfolio.token(token).label
-        aim = withdrawals.goal_to_raise(step, token)
-        wanted = Rebalance(f"{label} is raised for a withdrawal", aim, exit=True, apart=withdrawals.gross_sale_value(step, token))
+        goal = withdrawals.goal_to_raise(step, token)
+        wanted = Rebalance(f"{label} is raised for a withdrawal", goal, exit=True, apart=withdrawals.gross_sale_value(step, token))
         plan = planner.plan(step, wanted)
         done = withdrawals.parts_done(step, token)
         short = shortfall_raw(step, plan, token) > 0
@@ -539,8 +539,8 @@ def invest(came: Mapping[str, int], before: str = "") -> Proposer:
         if under is None or under.id == before:
             step = replace(step, history=replace(step.history, invested=tuple(sorted(came.items()))))
         decided = _by_owner(step, Hold(""), None).decided
-        told = balance_changes.append_excluded(step, "what came is invested")
-        wanted = Rebalance(told, purchase.purchase_goal(step, decided.drifts), by_owner=True, apart=purchase.turnover_allowance(step))
+        message = balance_changes.append_excluded(step, "what came is invested")
+        wanted = Rebalance(message, purchase.purchase_goal(step, decided.drifts), by_owner=True, apart=purchase.turnover_allowance(step))
         decided = replace(decided, decision=wanted)
         try:
             decided, made = plan_purchase(step, decided, wanted, PurchaseKind.TOP_UP)

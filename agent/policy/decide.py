@@ -151,8 +151,8 @@ def decide(step: StepInput) -> DecisionResult:
         step.aside,
         balance_changes.format_accepted_deposits(step),
     )
-    told = "; ".join(said for said in (found.decision.reason, *besides) if said)
-    return replace(found, decision=replace(found.decision, reason=told))
+    message = "; ".join(part for part in (found.decision.reason, *besides) if part)
+    return replace(found, decision=replace(found.decision, reason=message))
 
 
 @dataclass(frozen=True)
@@ -249,13 +249,13 @@ def _wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
 def _continue_gradual_execution(context: DecisionContext) -> DecisionResult | None:
     """Trade the slice that is due of a gradual execution, or wait for it."""
     step, prices = context.step, context.prices
-    if (course := gradual_execution.decide_slice(step, context.drifts, prices)) is None:
+    if (slice_decision := gradual_execution.decide_slice(step, context.drifts, prices)) is None:
         return None
-    first = None if course.round is None else native_coin.top_up(step, course.decision)
+    first = None if slice_decision.round is None else native_coin.top_up(step, slice_decision.decision)
     return replace(
-        context.result(first or course.decision),
-        round=None if first else course.round,
-        ended=course.ended,
+        context.result(first or slice_decision.decision),
+        round=None if first else slice_decision.round,
+        ended=slice_decision.ended,
         sleeves=None if step.split is None else netting.net_strategies(step, prices),
     )
 
@@ -362,8 +362,8 @@ def _forecast(step: StepInput, drifts: tuple[AssetDrift, ...], answer: TriggerRe
         for drift, value in zip(drifts, corrections(drifts, _wanted(step, drifts)).values(), strict=True)
         if drift.token != step.portfolio.numeraire.address and abs(value) >= max(Fraction(1), step.limits.min_trade or Fraction(1))
     ]
-    told = f"a rebalance would {', '.join(found)}" if found else "nothing would be worth a trade"
-    return replace(answer, reason=f"{answer.reason}; {told}; executed from {text.format_time(answer.waits_s)} on, at the prices of then")
+    message = f"a rebalance would {', '.join(found)}" if found else "nothing would be worth a trade"
+    return replace(answer, reason=f"{answer.reason}; {message}; executed from {text.format_time(answer.waits_s)} on, at the prices of then")
 
 
 def _wanted(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
@@ -486,12 +486,12 @@ def reconcile_ledger(step: StepInput, books: ExpectedBalances, stands: Iterable[
     for stand in stands:
         expected = stand.raw + unwritten.get(stand.token, 0)
         if stand.token in counted and stand.token in sure and sure[stand.token] != expected:
-            said, has = (_amount(step, stand.token, raw) for raw in (expected, sure[stand.token]))
-            wrong.append(f"{balance_changes.token_label(step, stand.token)}: {said} by the ledger, {has} on the chain")
+            expected_text, has = (_amount(step, stand.token, raw) for raw in (expected, sure[stand.token]))
+            wrong.append(f"{balance_changes.token_label(step, stand.token)}: {expected_text} by the ledger, {has} on the chain")
     if not wrong:
         return step
-    told = f"ledger and chain disagree at block {step.snapshot.head.number}: {'; '.join(wrong)}; {REMEDY}"
-    return replace(step, history=replace(step.history, books=told))
+    message = f"ledger and chain disagree at block {step.snapshot.head.number}: {'; '.join(wrong)}; {REMEDY}"
+    return replace(step, history=replace(step.history, books=message))
 
 
 def _amount(step: StepInput, token: str, raw: int) -> str:

@@ -46,19 +46,19 @@ def jitter_factor(ppm: int, jitter_bps: int) -> Fraction:
     return 1 - jitter + 2 * jitter * Fraction(ppm, MILLION - 1)
 
 
-def mean_slice_value(campaign: GradualExecution) -> Value:
+def mean_slice_value(execution: GradualExecution) -> Value:
     """Return the mean value of a slice, numeraire base units."""
-    return campaign.wish / campaign.rounds
+    return execution.wish / execution.rounds
 
 
-def slice_value(campaign: GradualExecution, draw: SliceDraw) -> Value:
+def slice_value(execution: GradualExecution, draw: SliceDraw) -> Value:
     """Return the value of the next slice unless less remains; each draw is independent, so that no slice reveals another (T15)."""
-    return mean_slice_value(campaign) * jitter_factor(draw.size_ppm, campaign.pace.size_jitter_bps)
+    return mean_slice_value(execution) * jitter_factor(draw.size_ppm, execution.pace.size_jitter_bps)
 
 
-def slice_fraction(campaign: GradualExecution, draw: SliceDraw, left: Value) -> Fraction:
+def slice_fraction(execution: GradualExecution, draw: SliceDraw, left: Value) -> Fraction:
     """Return the next slice as a fraction of `left`; a slice takes everything if no more than its size remains."""
-    wanted = slice_value(campaign, draw)
+    wanted = slice_value(execution, draw)
     return Fraction(1) if left <= wanted else wanted / left
 
 
@@ -67,9 +67,9 @@ def mean_interval_s(pace: ExecutionPace, rounds: int) -> int:
     return max(1, pace.over_s // rounds if pace.style is ExecutionStyle.TWAP else pace.interval_s)
 
 
-def slice_wait_s(campaign: GradualExecution, draw: SliceDraw) -> int:
+def slice_wait_s(execution: GradualExecution, draw: SliceDraw) -> int:
     """Return the seconds from one slice to the next."""
-    return ceil_int(mean_interval_s(campaign.pace, campaign.rounds) * jitter_factor(draw.wait_ppm, campaign.pace.time_jitter_bps))
+    return ceil_int(mean_interval_s(execution.pace, execution.rounds) * jitter_factor(draw.wait_ppm, execution.pace.time_jitter_bps))
 
 
 def execution_deadlines(pace: ExecutionPace, rounds: int, began_s: int) -> tuple[int, int]:
@@ -139,16 +139,16 @@ def decide_slice(step: StepInput, drifts: Sequence[AssetDrift], prices: Mapping[
     left = _left(drifts, begun)
     if why := _over(step, drifts, under, left):
         return SliceDecision(Hold(f"the correction from {text.format_time(begun.began_s)} is over: {why}"), ended=why)
-    told = (
+    message = (
         f"round {under.done + 1} of about {begun.rounds}" if begun.pace.style is not ExecutionStyle.LIMIT else "the correction at a price"
     )
-    told = f"{told} from {text.format_time(begun.began_s)}, {_money(step, left)} to move"
+    message = f"{message} from {text.format_time(begun.began_s)}, {_money(step, left)} to move"
     if now_s < under.next_s:
-        return SliceDecision(Hold(f"{told}: due {text.format_time(under.next_s)}", under.next_s, "execution.style"))
+        return SliceDecision(Hold(f"{message}: due {text.format_time(under.next_s)}", under.next_s, "execution.style"))
     found = ExecutionSlice(under.done + 1, _part(under, left, now_s), left)
     if not_yet := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
-        return SliceDecision(Hold(f"{told}; but {not_yet}; looks again at the next tick", kept_by="policy.confirm_blocks"))
-    return SliceDecision(Rebalance(told, partial_goal(drifts, begun.goal, found.part)), found)
+        return SliceDecision(Hold(f"{message}; but {not_yet}; looks again at the next tick", kept_by="policy.confirm_blocks"))
+    return SliceDecision(Rebalance(message, partial_goal(drifts, begun.goal, found.part)), found)
 
 
 def _purchase(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionProgress) -> SliceDecision:
@@ -164,12 +164,12 @@ def _purchase(step: StepInput, drifts: Sequence[AssetDrift], under: ExecutionPro
     elif now_s >= begun.expires_s:
         why = f"its time ended {text.format_time(begun.expires_s)} after {parts}; {_money(step, left)} are left, and count as drift"
     elif now_s < under.next_s:
-        told = f"{purchase.format_progress(begun, under.done)}: {_money(step, left)} to buy, next at {text.format_time(under.next_s)}"
-        return SliceDecision(Hold(told, under.next_s, "limits.first_purchase"))
+        message = f"{purchase.format_progress(begun, under.done)}: {_money(step, left)} to buy, next at {text.format_time(under.next_s)}"
+        return SliceDecision(Hold(message, under.next_s, "limits.first_purchase"))
     else:
-        told = f"{purchase.format_progress(begun, under.done)}: {_money(step, left)} to buy"
+        message = f"{purchase.format_progress(begun, under.done)}: {_money(step, left)} to buy"
         by_owner = begun.purchase is PurchaseKind.TOP_UP
-        return SliceDecision(Rebalance(told, goal, by_owner=by_owner, apart=allowed), ExecutionSlice(under.done + 1, Fraction(1), left))
+        return SliceDecision(Rebalance(message, goal, by_owner=by_owner, apart=allowed), ExecutionSlice(under.done + 1, Fraction(1), left))
     return SliceDecision(Hold(f"{what} is over: {why}"), ended=why)
 
 
@@ -215,7 +215,7 @@ def carried_budget(under: ExecutionProgress, why: str) -> BudgetCarryover:
     return BudgetCarryover(before.until_s, max(before.wish, begun.wish), lost, begun.arrival if why == TARGETS_CHANGED else ())
 
 
-def budget_left(pace: ExecutionPace, wish: Value, before: BudgetCarryover | None) -> Value | None:
+def budget_left(pace: ExecutionPace, intended_value: Value, before: BudgetCarryover | None) -> Value | None:
     """Return the budget of an execution of this value; None without a budget.
 
     Executions that share a budget may together lose no more than the largest of them alone.
@@ -223,8 +223,8 @@ def budget_left(pace: ExecutionPace, wish: Value, before: BudgetCarryover | None
     if pace.budget_bps is None:
         return None
     part = Fraction(pace.budget_bps, BPS)
-    own = wish * part
-    return own if before is None else max(Fraction(0), min(own, max(wish, before.wish) * part - before.spent))
+    own = intended_value * part
+    return own if before is None else max(Fraction(0), min(own, max(intended_value, before.wish) * part - before.spent))
 
 
 def format_budget(step: StepInput, begun: GradualExecution) -> str:

@@ -20,14 +20,14 @@ SILENT_S = 3_600
 
 def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepInput:
     """The step with these tokens in quarantine too; what is accepted, or there already, changes nothing."""
-    told = {holding.token for holding in step.snapshot.holdings}
+    known = {holding.token for holding in step.snapshot.holdings}
     already = {one.token for one in step.quarantine}
     new = {one.token: one for one in found if not one.finding.accepted and one.token not in already}
     if not new:
         return step
     shut = already | set(new)
     assets = step.portfolio.assets
-    silent = {asset.token.address for asset in assets if asset.token.address in shut and asset.token.address not in told}
+    silent = {asset.token.address for asset in assets if asset.token.address in shut and asset.token.address not in known}
     targets = [Fraction(0) if asset.token.address in shut else Fraction(asset.target_bps) for asset in assets]
     shares = largest_remainder(targets) if sum(targets) > 0 else [0] * len(assets)
     left = tuple(
@@ -47,9 +47,9 @@ def quarantine_tokens(step: StepInput, found: Iterable[ScreenedToken]) -> StepIn
 def unread_balances(step: StepInput) -> tuple[tuple[str, int], ...]:
     """(token, chain time since when) of assets whose balance is not known at this block, by what the store remembers."""
     known, now_s = dict(step.history.unread), step.snapshot.head.timestamp_s
-    told = {holding.token for holding in step.snapshot.holdings}
+    read = {holding.token for holding in step.snapshot.holdings}
     wanted = [asset.token.address for asset in step.portfolio.assets] + [one.token for one in step.quarantine]
-    return tuple((token, known.get(token, now_s)) for token in dict.fromkeys(wanted) if token not in told)
+    return tuple((token, known.get(token, now_s)) for token in dict.fromkeys(wanted) if token not in read)
 
 
 def silent_assets(step: StepInput) -> list[ScreenedToken]:
@@ -105,5 +105,5 @@ def _other(now: Sequence[str], pinned: tuple[str, str] | None, code: Mapping[str
 
 def format_quarantine(step: StepInput, only: Collection[str] | None = None) -> str:
     """Every token in quarantine, or of those `only` some, with its reason; empty when there is none."""
-    told = [one for one in step.quarantine if only is None or one.token in only]
-    return "; ".join(f"{step.portfolio.token(one.token).label} is in quarantine: {one.why}" for one in told)
+    shown = [one for one in step.quarantine if only is None or one.token in only]
+    return "; ".join(f"{step.portfolio.token(one.token).label} is in quarantine: {one.why}" for one in shown)

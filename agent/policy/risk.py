@@ -157,13 +157,13 @@ def apply_measured_risk(step: StepInput) -> StepInput:
     if not isinstance(trigger, NoTradeZone) or trigger.risk.measuring is None:
         return step
     risk, names = trigger.risk, {asset.token.address: asset.token.label for asset in step.portfolio.assets}
-    told = {step.portfolio.numeraire.address: LEAST_VOLATILITY_BPS} | dict(risk.volatilities_bps)
-    asked = [token for token in names if token not in told]
+    volatilities = {step.portfolio.numeraire.address: LEAST_VOLATILITY_BPS} | dict(risk.volatilities_bps)
+    asked = [token for token in names if token not in volatilities]
     try:
         found = estimate_risk(trigger.risk.measuring, asked, names, step.history.prices, trusted_time_s(step.snapshot)) if asked else None
     except Refused as why:
         return _with(step, replace(risk, unmeasured=why.message))
-    spread = told | {token: _within(bps) for token, bps in (() if found is None else found.volatilities_bps)}
+    spread = volatilities | {token: _within(bps) for token, bps in (() if found is None else found.volatilities_bps)}
     pairs_found = () if found is None else found.correlations_bps
     known = {frozenset((one, other)): bps for one, other, bps in (*pairs_found, *risk.correlations_bps)}
     pairs = [(one, other) for number, other in enumerate(names) for one in [*names][:number]]

@@ -109,7 +109,7 @@ class GradualExecutionJournal(Protocol):
         """Store the draw for the first slice of the next execution, unless there is one already."""
         ...
 
-    def begin_gradual_execution(self, campaign: GradualExecution) -> str:
+    def begin_gradual_execution(self, execution: GradualExecution) -> str:
         """Store an execution and return its id; its first draw is used up. Raises OperatorNeeded while another is open."""
         ...
 

@@ -24,18 +24,18 @@ def sequencer_fault(step: StepInput) -> str:
     feed, now_s = step.reference.sequencer_feed, step.snapshot.head.timestamp_s
     if feed is None:
         return ""
-    told = next((found for found in step.snapshot.feeds if found.feed == feed), None)
-    if told is None:
+    feed_round = next((found for found in step.snapshot.feeds if found.feed == feed), None)
+    if feed_round is None:
         why = next((f": {item.why}" for item in step.snapshot.quarantined if item.address == feed), "")
         return f"the sequencer's uptime feed was not read{why}"
-    if told.answer not in (0, 1):
-        return f"the sequencer's uptime feed answers {told.answer}, neither up (0) nor down (1)"
-    if told.started_at_s <= 0:
+    if feed_round.answer not in (0, 1):
+        return f"the sequencer's uptime feed answers {feed_round.answer}, neither up (0) nor down (1)"
+    if feed_round.started_at_s <= 0:
         return "the sequencer's uptime feed has no round yet"
-    since_s = now_s - told.started_at_s
+    since_s = now_s - feed_round.started_at_s
     if since_s < 0:
         return f"the sequencer's uptime feed is dated {-since_s} s after the block"
-    if told.answer == 1:
+    if feed_round.answer == 1:
         return f"the sequencer is down, since {since_s} s"
     if since_s < step.reference.sequencer_grace_s:
         return f"the sequencer is up again since {since_s} s only, reference.sequencer_grace is {step.reference.sequencer_grace_s} s"
@@ -206,10 +206,10 @@ def _usd(step: StepInput, references: ReferencePrices, asset: Asset) -> Fraction
 
 
 def _answer(step: StepInput, asset: Asset) -> Fraction:
-    told: FeedRound | None = next((found for found in step.snapshot.feeds if found.feed == asset.feed), None)
-    if told is None:
+    feed_round: FeedRound | None = next((found for found in step.snapshot.feeds if found.feed == asset.feed), None)
+    if feed_round is None:
         raise PegUnknown(f"feed of {asset.token.label} was not read")
-    unfit = rounds.feed_round_fault(step, told)
+    unfit = rounds.feed_round_fault(step, feed_round)
     if unfit:
         raise PegUnknown(f"feed of {asset.token.label} {unfit}")
-    return Fraction(told.answer, 10**told.decimals)
+    return Fraction(feed_round.answer, 10**feed_round.decimals)

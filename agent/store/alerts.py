@@ -28,7 +28,7 @@ class AlertStore(Database):
             return tuple(_state(row) for row in all_rows(db, _alerts(), AlertRow))
 
     def record_alerts(
-        self, states: Iterable[AlertState], letters: Sequence[tuple[str, AlertState]], now_s: int
+        self, states: Iterable[AlertState], messages: Sequence[tuple[str, AlertState]], now_s: int
     ) -> tuple[AlertMessage, ...]:
         """Record states and queue a message for each (target, state); return the messages, in order."""
         with self._write("write the alerts") as db:
@@ -53,9 +53,9 @@ class AlertStore(Database):
                     one.text,
                     now_s,
                 )
-                for to, one in letters
+                for to, one in messages
             ]
-            for target in {target for target, _ in letters}:
+            for target in {target for target, _ in messages}:
                 _trim(db, target)
             old = (AlertRow.since_s.is_(None), AlertRow.untold == 0, AlertRow.told_s < now_s - RETENTION_S)
             db.execute(delete(AlertRow).where(*old))
@@ -72,9 +72,9 @@ class AlertStore(Database):
             for one in found:
                 db.execute(_settled(), {"of": one.letter.id})
                 kept = _target(db, one.letter.target)
-                told = {"delivered_s": one.at_s, "failures": 0, "why": ""}
+                values = {"delivered_s": one.at_s, "failures": 0, "why": ""}
                 failed = {"failed_s": one.at_s, "failures": kept["failures"] + 1, "why": one.why}
-                upsert_rows(db, AlertTargetRow, [kept | (failed if one.why else told)])
+                upsert_rows(db, AlertTargetRow, [kept | (failed if one.why else values)])
 
     def drop_messages(self, targets: Iterable[str]) -> None:
         """Drop pending messages of targets that no longer exist."""

@@ -50,13 +50,13 @@ class FailureStreak:
     stops: bool
 
 
-def failure_streak(db: Connection, facts: Mapping[str, str], late: Mapping[str, int], chain_now_s: int) -> FailureStreak:
+def failure_streak(db: Connection, facts: Mapping[str, str], refusals: Mapping[str, int], chain_now_s: int) -> FailureStreak:
     """Count consecutive failures by the facts STOP and RESUMED_AFTER.
 
     `late` is the number of the newest intent by token; approvals of a token up to it do not count. An intent that is not booked yet counts
     as of now.
     """
-    found = _since_success(db, facts, late)
+    found = _since_success(db, facts, refusals)
     reverts, approvals = _counted(found)
     newest_s = None
     if failures.too_many(reverts, approvals):
@@ -65,9 +65,9 @@ def failure_streak(db: Connection, facts: Mapping[str, str], late: Mapping[str, 
     return FailureStreak(reverts, approvals, newest_s, bool(facts.get(STOP)))
 
 
-def record_failure_stop(db: Connection, late: Mapping[str, int]) -> None:
+def record_failure_stop(db: Connection, refusals: Mapping[str, int]) -> None:
     """Record that the failure limit was reached: exits continue, and one that succeeds must not release rebalances."""
-    if failures.too_many(*_counted(_since_success(db, database.read_facts(db, RESUMED_AFTER), late))):
+    if failures.too_many(*_counted(_since_success(db, database.read_facts(db, RESUMED_AFTER), refusals))):
         database.write_facts(db, {STOP: 1})
 
 
@@ -81,7 +81,7 @@ def _counted(found: list[IntentRow]) -> tuple[int, int]:
     return sum(map(_reverted, found)), len({one.step_id for one in found if one.kind == IntentKind.APPROVE.value})
 
 
-def _since_success(db: Connection, facts: Mapping[str, str], late: Mapping[str, int]) -> list[IntentRow]:
+def _since_success(db: Connection, facts: Mapping[str, str], refusals: Mapping[str, int]) -> list[IntentRow]:
     """Intents mined after the last successful swap or liquidity action and after the owner last resumed, newest first.
 
     Only such a success ends a streak. Cancels neither count nor interrupt it. Approvals that succeed do not interrupt it, since each new
@@ -96,7 +96,7 @@ def _since_success(db: Connection, facts: Mapping[str, str], late: Mapping[str, 
             continue
         if one.kind in _TRADES and not _reverted(one):
             break
-        if not late or one.kind != IntentKind.APPROVE.value or one.seq > late.get(decode_json(UnsignedTx, one.tx_json).to, 0):
+        if not refusals or one.kind != IntentKind.APPROVE.value or one.seq > refusals.get(decode_json(UnsignedTx, one.tx_json).to, 0):
             found.append(one)
     newest_first.close()
     return found
@@ -244,8 +244,8 @@ def history(db: Connection, chain_now_s: int) -> History:
     """
     facts = database.read_facts(db, *META_KEYS)
     own = all_rows(db, _spent(), BudgetRow, since=chain_now_s - DAY_S)
-    late = _submission_refusals(facts)
-    row = failure_streak(db, facts, _seqs(late), chain_now_s)
+    refusals = _submission_refusals(facts)
+    row = failure_streak(db, facts, _seqs(refusals), chain_now_s)
     before = all_rows(db, _earlier(), ExternalTransactionRow)
     rows: list[BudgetRow | ExternalTransactionRow] = [*own, *(one for one in before if one.chain_s > chain_now_s - DAY_S)]
     fell = balances.lost_value(db, chain_now_s)
@@ -276,7 +276,7 @@ def history(db: Connection, chain_now_s: int) -> History:
         stopped=requests.stop_reason(db),
         reviews=_reviews(facts),
         unread=tuple((token, int(since)) for token, since in (one.split(":") for one in facts.get(UNREADABLE_BALANCES, "").split())),
-        late=tuple(one for one, _ in late),
+        late=tuple(one for one, _ in refusals),
         fell_24h=fell.day,
         fell_total=fell.total,
         accepted=balances.accepted_deposits(db, facts, chain_now_s),
@@ -324,9 +324,9 @@ def _submission_refusal_seqs(facts: Mapping[str, str]) -> dict[str, int]:
     return _seqs(_submission_refusals(facts))
 
 
-def _seqs(late: Sequence[tuple[SubmissionRefusal, int]]) -> dict[str, int]:
+def _seqs(refusals: Sequence[tuple[SubmissionRefusal, int]]) -> dict[str, int]:
     """Number of the newest intent at the time of refusal, by refused token."""
-    return {one.token: seq for one, seq in late}
+    return {one.token: seq for one, seq in refusals}
 
 
 def last_rebalance(db: Connection) -> int | None:

@@ -64,19 +64,19 @@ class GradualExecutionStore(Database):
             if database.find_fact(db, SLICE_DRAW) is None:
                 database.write_facts(db, {SLICE_DRAW: f"{draw.size_ppm} {draw.wait_ppm}"})
 
-    def begin_gradual_execution(self, campaign: GradualExecution) -> str:
+    def begin_gradual_execution(self, execution: GradualExecution) -> str:
         """Record an execution and return its id; its first draw is used up.
 
         Raises OperatorNeeded while another is open, unless a purchase replaces it: the rest of an earlier purchase is part of it.
         """
         with self._write("write a campaign down") as db:
-            if campaign.purchase is not None:
+            if execution.purchase is not None:
                 for row in _open(db, EXECUTION):
-                    _end(db, row, "ended", f"a {campaign.purchase.value} goes first", campaign.began_s)
+                    _end(db, row, "ended", f"a {execution.purchase.value} goes first", execution.began_s)
             if _open(db, EXECUTION):
                 raise OperatorNeeded("another correction is under way already", "let it end, or end it: trimtab limit --cancel ID")
             database.delete_facts(db, SLICE_DRAW)
-            return _add(db, EXECUTION, campaign.began_s, codec.dumps(campaign))
+            return _add(db, EXECUTION, execution.began_s, codec.dumps(execution))
 
     def begin_slice(self, campaign_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw) -> None:
         """Record a slice, or another attempt at it, before it is sent; `draw` is for the slice after it, drawn once for all attempts.
@@ -145,32 +145,32 @@ def _shared_budget_spent(db: Connection, wallet: str, coin: str, chain_now_s: in
     row = first_row(db, _ended(), GradualExecutionRow)
     if row is None:
         return None
-    campaign = _loaded(GradualExecution, row)
-    if campaign.purchase is not None:
+    execution = _loaded(GradualExecution, row)
+    if execution.purchase is not None:
         return None
-    until_s = campaign.expires_s if campaign.before is None else campaign.before.until_s
+    until_s = execution.expires_s if execution.before is None else execution.before.until_s
     return carried_budget(_progress(db, row, wallet, coin), row.why) if chain_now_s < until_s else None
 
 
 def _progress(db: Connection, row: GradualExecutionRow, wallet: str, coin: str) -> ExecutionProgress:
     """Progress of an execution: slices by the swaps in blocks, value and loss by the receipts of all its transactions."""
-    campaign = _loaded(GradualExecution, row)
+    execution = _loaded(GradualExecution, row)
     rounds = all_rows(db, _rounds(), ExecutionSliceRow, of=row.id)
     mined = _mined(db, [one.step_id for one in rounds])
     swapped = {intent.step_id for intent in mined if intent.kind is IntentKind.SWAP and intent.succeeded}
     done = {one.number: one for one in rounds if one.step_id in swapped}
     newest = done[max(done)] if done else None
-    prices = dict(campaign.arrival) | {NATIVE: dict(campaign.arrival).get(coin, Fraction(0))}
-    draw = campaign.first if newest is None else SliceDraw(newest.size_ppm, newest.wait_ppm)
+    prices = dict(execution.arrival) | {NATIVE: dict(execution.arrival).get(coin, Fraction(0))}
+    draw = execution.first if newest is None else SliceDraw(newest.size_ppm, newest.wait_ppm)
     return ExecutionProgress(
         id=row.id,
-        campaign=campaign,
+        campaign=execution,
         done=len(done),
         moved=sum((_moved(intent, wallet, prices) for intent in mined if intent.step_id in swapped), Fraction(0)),
         spent=-sum((_value(intent.changes(wallet, coin), prices) for intent in mined), Fraction(0)),
-        next_s=campaign.began_s if newest is None else newest.at_s + slice_wait_s(campaign, draw),
+        next_s=execution.began_s if newest is None else newest.at_s + slice_wait_s(execution, draw),
         draw=draw,
-        sold=_sold([intent for intent in mined if intent.step_id in swapped], wallet, coin) if campaign.purchase is not None else (),
+        sold=_sold([intent for intent in mined if intent.step_id in swapped], wallet, coin) if execution.purchase is not None else (),
     )
 
 

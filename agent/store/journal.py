@@ -237,9 +237,9 @@ def expected_nonce(db: Connection) -> int | None:
     adoption = _adoption(db)
     if adoption is None:
         return None
-    adopted, after = adoption
+    resynced, after = adoption
     used = db.scalar(_used(), {"after": after})
-    return max(adopted, -1 if used is None else used + 1)
+    return max(resynced, -1 if used is None else used + 1)
 
 
 def adopt_nonce(db: Connection, nonce: int) -> None:

@@ -82,8 +82,8 @@ def orders_version(db: Connection) -> int:
 def _same(db: Connection, orders: Sequence[ConditionalOrder], value: NavPerShare | None) -> bool:
     kept = database.find_fact(db, NAV_PER_SHARE)
     now = None if kept is None else decode_json(NavPerShare, kept)
-    told = now if value is None else replace(value, lost=Fraction(0))
-    return now == told and sorted(map(codec.dumps, orders)) == sorted(map(codec.dumps, read_orders(db)))
+    updated = now if value is None else replace(value, lost=Fraction(0))
+    return now == updated and sorted(map(codec.dumps, orders)) == sorted(map(codec.dumps, read_orders(db)))
 
 
 _orders = cache(lambda: select(OrderRow).order_by(OrderRow.token, OrderRow.kind))

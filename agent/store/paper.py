@@ -44,9 +44,9 @@ class PaperStore(Database):
 
     def copy_pins(self, live: Path) -> None:
         """Replace the pins by those of the live store at `live`; without a live store nothing is pinned."""
-        told = [(kind, _rows_of_store(live, kind)) for kind in (PinRow, ImplementationRow)]
+        rows = [(kind, _rows_of_store(live, kind)) for kind in (PinRow, ImplementationRow)]
         with self._write("take over what is trusted") as db:
-            for kind, found in told:
+            for kind, found in rows:
                 db.execute(delete(kind))
                 insert_rows(db, kind, found)
 

@@ -333,8 +333,8 @@ class RouterComposer:
         Raises Refused if its time is ahead of the agreed header and the agent's clock: deadlines are made from it, and a swap with
         a long validity is a free option for an endpoint that withholds it (T2, T7).
         """
-        head, agreed, now_s = self._sender.head(), step.snapshot, self._clock.now_s()
-        latest_s = max(now_s, agreed.head.timestamp_s + max(0, now_s - agreed.now_s)) + AHEAD_S
+        head, confirmed, now_s = self._sender.head(), step.snapshot, self._clock.now_s()
+        latest_s = max(now_s, confirmed.head.timestamp_s + max(0, now_s - confirmed.now_s)) + AHEAD_S
         if head.timestamp_s > latest_s:
             verdict = Verdict("head_time", f"chain time {head.timestamp_s}", f"at most {latest_s}", False)
             raise Refused(

@@ -160,8 +160,8 @@ def _solved(made: Any, covariance: Floats) -> Floats:
             warnings.simplefilter("ignore")
             made.fit(np.zeros((2, len(covariance))))
     except Exception as error:  # any solver error means: no weights
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Refused(f"the optimiser found no weights: {said[:200]}", remedy="look at portfolio.weights.limits") from None
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Refused(f"the optimiser found no weights: {message[:200]}", remedy="look at portfolio.weights.limits") from None
     found = np.asarray(made.weights_, dtype=np.float64)
     if not np.isfinite(found).all():
         raise Refused("the optimiser found no weights: they are not numbers", remedy="look at portfolio.weights.limits")
@@ -260,10 +260,10 @@ def equal(_weights: AllocatorConfig, bounds: WeightBounds, _facts: AllocatorData
 
 def market_cap(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
     """In proportion to the value of all coins that exist, what a bound cuts off going to the others in proportion."""
-    told = {one.token: one for one in (*facts.supplies, *weights.supplies)}
+    supplies = {one.token: one for one in (*facts.supplies, *weights.supplies)}
     caps, times, sources = [], [], []
     for token in bounds.tokens:
-        name, supply = facts.names[token], told.get(token)
+        name, supply = facts.names[token], supplies.get(token)
         if supply is None:
             raise Refused(f"the supply of {name} could not be read from its contract", remedy=_SUPPLIES)
         if supply.raw <= 0:
@@ -302,8 +302,8 @@ def risk_parity(weights: AllocatorConfig, bounds: WeightBounds, facts: Allocator
     seen, shares, matrix = _optimised(weights, bounds, facts, risk_parity_weights)
     pulls = matvec(matrix, shares)
     parts = shares * pulls / dot(shares, pulls)
-    said = ", ".join(f"{facts.names[t]} {part:.1%}" for t, part in zip(bounds.tokens, parts, strict=True))
-    return _from_returns(_bps(shares, bounds), f"each asset carries its share of the variance: {said}", seen)
+    message = ", ".join(f"{facts.names[t]} {part:.1%}" for t, part in zip(bounds.tokens, parts, strict=True))
+    return _from_returns(_bps(shares, bounds), f"each asset carries its share of the variance: {message}", seen)
 
 
 def hrp(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:

@@ -52,17 +52,17 @@ def choose_allocation(weights: AllocatorConfig, assets: Sequence[Asset], facts: 
     except ValueError as error:
         raise Refused(f"{weights.method.value}: {error}", remedy="look at portfolio.weights.limits") from None
     free = dict(zip(bounds.tokens, chosen, strict=True))
-    told = {asset.token.address: free.get(asset.token.address, asset.target_bps) for asset in assets}
+    weights_bps = {asset.token.address: free.get(asset.token.address, asset.target_bps) for asset in assets}
     why, last = found.why, valid_allocation(weights, assets, last)
     if last is not None:
-        before = {token: last.bps(token) for token in told}
-        most = max(abs(told[token] - before[token]) for token in told)
+        before = {token: last.bps(token) for token in weights_bps}
+        most = max(abs(weights_bps[token] - before[token]) for token in weights_bps)
         if 0 < most <= weights.churn_bps:
-            told, why = before, f"{why}; no weight would move by more than {most / 100:g} %, so those of before stay"
+            weights_bps, why = before, f"{why}; no weight would move by more than {most / 100:g} %, so those of before stay"
     return Allocation(
         at_s=facts.now_s,
         method=weights.method,
-        weights_bps=tuple(sorted(told.items())),
+        weights_bps=tuple(sorted(weights_bps.items())),
         basis=settings_hash(weights, assets),
         data=found.data,
         why=why,

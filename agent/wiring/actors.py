@@ -81,70 +81,70 @@ class WalletSession:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the wallet's lock without signing: no other process acts for the wallet. Raises LockHeld if waiting takes too long."""
-        desk, wait_s = self.desk, self.desk.config.service.wallet_wait
-        with wait_for_lock(*lock_locations(desk.loaded), patience_s=wait_s, sleep=desk.clock.sleep, tell=self.progress):
+        context, wait_s = self.desk, self.desk.config.service.wallet_wait
+        with wait_for_lock(*lock_locations(context.loaded), patience_s=wait_s, sleep=context.clock.sleep, tell=self.progress):
             yield
 
     def _actors(self) -> StepActors:
-        desk, config = self.desk, self.desk.config
-        rules = signing_rules(config, desk.limits, desk.execution, desk.tokens, desk.pools, desk.payouts)
-        nonces = partial(signable_nonces, desk.store)
-        desk.panel.tell = self.progress
-        if desk.paper is not None:
-            return paper_actors(desk, rules, submission_settings(config, desk.limits), self.confirm, self.progress)
-        sender: Sender = QuorumSender(desk.panel, config.chain.chain_id, self.submit, config.execution.submit_public_fallback)
+        context, config = self.desk, self.desk.config
+        rules = signing_rules(config, context.limits, context.execution, context.tokens, context.pools, context.payouts)
+        nonces = partial(signable_nonces, context.store)
+        context.panel.tell = self.progress
+        if context.paper is not None:
+            return paper_actors(context, rules, submission_settings(config, context.limits), self.confirm, self.progress)
+        sender: Sender = QuorumSender(context.panel, config.chain.chain_id, self.submit, config.execution.submit_public_fallback)
         acting: dict[str, Any] = {
-            "journal": desk.store,
-            "clock": desk.clock,
-            "settings": submission_settings(config, desk.limits),
-            "is_paused": desk.switch.is_paused,
-            "is_hard": desk.switch.is_hard,
+            "journal": context.store,
+            "clock": context.clock,
+            "settings": submission_settings(config, context.limits),
+            "is_paused": context.switch.is_paused,
+            "is_hard": context.switch.is_hard,
             "on_event": lambda event: self.progress(event.text or event.name),
         }
         if config.wallet.mode == "propose":
-            owner, sender = foreign_signer(rules, nonces, desk.panel, sender, desk.line, safe=config.wallet.safe)
-            outbox = FileOutbox(desk.loaded.proposals_path)
-            executor: JournaledExecutor = ProposingExecutor(book=desk.store, owner=owner, sender=sender, outbox=outbox, **acting)
+            owner, sender = foreign_signer(rules, nonces, context.panel, sender, context.line, safe=config.wallet.safe)
+            outbox = FileOutbox(context.loaded.proposals_path)
+            executor: JournaledExecutor = ProposingExecutor(book=context.store, owner=owner, sender=sender, outbox=outbox, **acting)
         else:
-            require_no_open_proposals(desk.store, desk.store)
+            require_no_open_proposals(context.store, context.store)
             signer = ReadOnlySigner(config.wallet.address) if self.key is None else LocalSigner(self.key, rules, nonces)
             executor = JournaledExecutor(signer=signer, sender=sender, **acting)
-        return StepActors(executor, RouterComposer(sender, config.wallet.address, desk.clock), self.confirm)
+        return StepActors(executor, RouterComposer(sender, config.wallet.address, context.clock), self.confirm)
 
 
 @contextmanager
 def open_actors(
-    desk: AgentContext, confirm: Callable[[StepOutcome], bool], progress: Callable[[str], None], *, signs: bool = True
+    context: AgentContext, confirm: Callable[[StepOutcome], bool], progress: Callable[[str], None], *, signs: bool = True
 ) -> Iterator[StepActors]:
     """Yield the actors of one act under the wallet's lock: key and executor. Without `signs` no key is needed."""
-    with open_wallet_session(desk, confirm, progress, signs=signs).held() as actors:
+    with open_wallet_session(context, confirm, progress, signs=signs).held() as actors:
         yield actors
 
 
 @contextmanager
-def open_service(desk: AgentContext, confirm: Callable[[StepOutcome], bool], progress: Callable[[str], None]) -> Iterator[WalletSession]:
+def open_service(context: AgentContext, confirm: Callable[[StepOutcome], bool], progress: Callable[[str], None]) -> Iterator[WalletSession]:
     """Serve the wallet until the block ends, and take its lock for each act alone. Raises LockHeld at once if another run serves it."""
-    with service_lock(*lock_locations(desk.loaded)):
-        yield open_wallet_session(desk, confirm, progress)
+    with service_lock(*lock_locations(context.loaded)):
+        yield open_wallet_session(context, confirm, progress)
 
 
 def open_wallet_session(
-    desk: AgentContext, confirm: Callable[[StepOutcome], bool], progress: Callable[[str], None], *, signs: bool = True
+    context: AgentContext, confirm: Callable[[StepOutcome], bool], progress: Callable[[str], None], *, signs: bool = True
 ) -> WalletSession:
     """Return a session that takes the wallet's lock act by act; the key is loaded here.
 
     No key is loaded without `signs`, with an external signer, or for paper trading.
     """
-    config = desk.config
-    if desk.paper is not None:
-        return WalletSession(desk, confirm, progress, None, None)
+    config = context.config
+    if context.paper is not None:
+        return WalletSession(context, confirm, progress, None, None)
     submit_url = config.execution.submit_url.get_secret_value()
     submit = Endpoint(HttpTransport(submit_url, "submit")) if submit_url else None
     key = None
     if signs and config.wallet.mode != "propose":
         ask = getpass.getpass if sys.stdin.isatty() else None
-        key = keys.load_key(desk.key or key_source(desk.loaded), config.chain.chain_id, ask=ask, fork=config.chain.fork)
-    return WalletSession(desk, confirm, progress, key, submit)
+        key = keys.load_key(context.key or key_source(context.loaded), config.chain.chain_id, ask=ask, fork=config.chain.fork)
+    return WalletSession(context, confirm, progress, key, submit)
 
 
 def lock_locations(loaded: LoadedConfig) -> tuple[Path, int, str, Path]:

@@ -151,33 +151,33 @@ def live_store_file(loaded: LoadedConfig) -> Path:
     return Path(loaded.live_url.removeprefix("sqlite:///"))
 
 
-def paper_chain(config: Config, execution: ExecutionConfig, panel: EndpointPool, store: Store, reader: Reader) -> PaperChain:
+def paper_chain(config: Config, execution: ExecutionConfig, endpoint_pool: EndpointPool, store: Store, reader: Reader) -> PaperChain:
     """Simulated chain of paper trading: reads through `reader`, takes the newest header from the endpoints, and sends nothing."""
-    sender = QuorumSender(panel, config.chain.chain_id)
+    sender = QuorumSender(endpoint_pool, config.chain.chain_id)
     return PaperChain(store, reader, sender.head, RouterAddresses(config.wallet.address, execution.router, config.chain.wrapped_native))
 
 
 def paper_actors(
-    desk: AgentContext,
+    context: AgentContext,
     rules: SigningRules,
     patience: SubmissionSettings,
     confirm: Callable[[StepOutcome], bool],
     progress: Callable[[str], None],
 ) -> StepActors:
     """Executor and composer over the paper chain. A transaction that pays the block's fee is mined, others stay pending."""
-    if desk.paper is None or not desk.loaded.paper:
+    if context.paper is None or not context.loaded.paper:
         raise OperatorNeeded("this desk is not about paper trading", "open it by trimtab paper")
     executor = JournaledExecutor(
-        journal=desk.store,
-        signer=NullSigner(rules, partial(signable_nonces, desk.store)),
-        sender=desk.paper,
-        clock=desk.clock,
+        journal=context.store,
+        signer=NullSigner(rules, partial(signable_nonces, context.store)),
+        sender=context.paper,
+        clock=context.clock,
         settings=replace(patience, bump_after_s=None),
-        is_paused=desk.switch.is_paused,
-        is_hard=desk.switch.is_hard,
+        is_paused=context.switch.is_paused,
+        is_hard=context.switch.is_hard,
         on_event=lambda event: progress(event.text or event.name),
     )
-    return StepActors(executor, RouterComposer(desk.paper, desk.config.wallet.address, desk.clock), confirm)
+    return StepActors(executor, RouterComposer(context.paper, context.config.wallet.address, context.clock), confirm)
 
 
 UNBOUNDED_IMPACT_BPS = 1_000
@@ -347,32 +347,42 @@ def open_context(
     Once pools are pinned, others are excluded: a pool created after `trimtab trust` waits for the owner. `untrusted_pools` includes them,
     to show them. With `record`, or [record] in the config, each step is recorded there.
     """
-    panel = open_endpoint_pool(loaded.config, transports)
-    portfolio, split = _target_portfolio(loaded, panel)
+    endpoint_pool = open_endpoint_pool(loaded.config, transports)
+    portfolio, split = _target_portfolio(loaded, endpoint_pool)
     with open_store_offline(loaded) as (store, switch):
         confirmed = store.confirmed_config()
         if loaded.paper:
             prepare_paper_store(loaded, store)
         if (recorder := open_recorder(loaded, record)) is not None:
             store.heard = recorder.write_step
-        made = _build_context(loaded, portfolio, split, panel, store, switch, clock or SystemClock(), untrusted_pools=untrusted_pools)
+        made = _build_context(
+            loaded, portfolio, split, endpoint_pool, store, switch, clock or SystemClock(), untrusted_pools=untrusted_pools
+        )
         yield replace(made, recorder=recorder, confirmed=confirmed)
 
 
-def reopen_context(desk: AgentContext, loaded: LoadedConfig) -> AgentContext:
+def reopen_context(context: AgentContext, loaded: LoadedConfig) -> AgentContext:
     """Return the context for a newer confirmed version of its config, over the same endpoints, store, clock and key."""
     made = _build_context(
-        loaded, *_target_portfolio(loaded, desk.panel), desk.panel, desk.store, desk.switch, desk.clock, untrusted_pools=False
+        loaded,
+        *_target_portfolio(loaded, context.panel),
+        context.panel,
+        context.store,
+        context.switch,
+        context.clock,
+        untrusted_pools=False,
     )
-    if desk.recorder is not None:
-        desk.recorder.config = loaded.digest
-    return replace(made, recorder=desk.recorder, confirmed=loaded.digest, key=desk.key)
+    if context.recorder is not None:
+        context.recorder.config = loaded.digest
+    return replace(made, recorder=context.recorder, confirmed=loaded.digest, key=context.key)
 
 
-def _target_portfolio(loaded: LoadedConfig, panel: EndpointPool) -> tuple[Portfolio, CapitalSplit | None]:
+def _target_portfolio(loaded: LoadedConfig, endpoint_pool: EndpointPool) -> tuple[Portfolio, CapitalSplit | None]:
     """Build the target portfolio and its strategies from the config, with token metadata read from the chain."""
     config = loaded.config
-    tokens = {token.address: token for token in read_tokens(QuorumTransport(panel), [one.address for one in config.portfolio.listed])}
+    tokens = {
+        token.address: token for token in read_tokens(QuorumTransport(endpoint_pool), [one.address for one in config.portfolio.listed])
+    }
     portfolio = build_portfolio(config, tokens)
     portfolio = replace(portfolio, weights=build_weights(config.portfolio, portfolio, loaded.path.parent))
     return portfolio, with_allocators(config, build_split(config), portfolio, loaded.path.parent)
@@ -382,7 +392,7 @@ def _build_context(  # noqa: PLR0913
     loaded: LoadedConfig,
     portfolio: Portfolio,
     split: CapitalSplit | None,
-    panel: EndpointPool,
+    endpoint_pool: EndpointPool,
     store: Store,
     switch: KillSwitch,
     clock: Clock,
@@ -390,7 +400,7 @@ def _build_context(  # noqa: PLR0913
     untrusted_pools: bool,
 ) -> AgentContext:
     """Discover pools and build the context around them."""
-    config, line = loaded.config, QuorumTransport(panel)
+    config, line = loaded.config, QuorumTransport(endpoint_pool)
     limits, through = build_limits(config, portfolio.numeraire), (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     asked = [token.address for token in through]
     pools = discover_pools(line, config.venues, through, portfolio.hubs)
@@ -416,12 +426,12 @@ def _build_context(  # noqa: PLR0913
         impact_bps=UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps,
         lp_spender=dict(execution.liquidity).get("uniswap_v2"),
     )
-    chain = ChainReader(panel, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators)
+    chain = ChainReader(endpoint_pool, config.chain.chain_id, watch, clock, min_operators=config.chain.min_operators)
     found = resolve_positions(line, known_positions(config, portfolio, ()), factories(config))
     known = partial(known_positions, config, portfolio)
     reader = PositionReader(chain, found, factories(config), store.liquidity_moves, known)
     policy, quoter = build_policy(config), build_quoter(line, second_quote_venues(config))
-    shared = (loaded, panel, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
-    paper = paper_chain(config, execution, panel, store, reader) if loaded.paper else None
+    shared = (loaded, endpoint_pool, line, portfolio, pools, policy, reference, limits, execution, store, switch, clock, reader, quoter)
+    paper = paper_chain(config, execution, endpoint_pool, store, reader) if loaded.paper else None
     tax = TaxRunCache(loaded, portfolio)
     return AgentContext(*shared, split=split, tax=tax, paper=paper)

@@ -72,8 +72,8 @@ def normal_mean(function: Callable[[float], float], kinks: Iterable[float], stre
     for start, end in pairwise(edges):
         panels = max(1, math.ceil((end - start) / PANEL_WIDTH))
         half = (end - start) / panels / 2
-        for panel in range(panels):
-            middle = start + (2 * panel + 1) * half
+        for segment in range(panels):
+            middle = start + (2 * segment + 1) * half
             for node, weight in _NODES:
                 z = middle + half * node
                 total += weight * half * exp(-z * z / 2) * function(z)

@@ -58,7 +58,7 @@ def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_lim
     if not allowed or not remaining or not -INT256_MAX <= remaining <= INT256_MAX:
         raise _refusal(remaining)
     ticks = tick_table(pool.ticks)
-    calculated = fees = crossed = stops = 0
+    calculated = fees = ticks_crossed = stops = 0
     inside = left_known = False
     at = bisect_right(ticks.indices, tick)
     while remaining and price != limit:
@@ -87,7 +87,7 @@ def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_lim
             break
         if end is End.REVERTS:
             raise ContractRevert("LiquidityMath.addDelta", "LS" if beyond < 0 else "LA", "the ticks do not fit this pool's liquidity")
-        crossed += at != at_beyond
+        ticks_crossed += at != at_beyond
         price, tick, liquidity, at = reached, stop - 1 if zero_for_one else stop, beyond, at_beyond
         if stops == 1 and remaining and price != limit:
             table, sums, start = stop_table(pool, zero_for_one, stop, liquidity)
@@ -96,8 +96,8 @@ def swap(pool: V3Pool, zero_for_one: bool, amount_specified: int, sqrt_price_lim
             calculated += out if exact_in else cost
             fees, stops, before = fees + fee, stops + skipped, at
             at = bisect_right(ticks.indices, tick)
-            crossed += abs(at - before)
-    return SwapState(remaining, calculated, fees, price, tick, liquidity, crossed, stops, inside, left_known)
+            ticks_crossed += abs(at - before)
+    return SwapState(remaining, calculated, fees, price, tick, liquidity, ticks_crossed, stops, inside, left_known)
 
 
 def _refusal(amount_specified: int) -> ContractRevert:

@@ -59,11 +59,11 @@ def invest(
     Losses stay for `trimtab flows`. If portfolio.max_live_value has no room for all deposits, the oldest that fit are invested and the rest
     left alone; `only` names the transfers to invest instead. Raises Refused if none fits, ConfigError for a number that is not a deposit.
     """
-    desk = agent.desk
+    context = agent.desk
     if not send:
-        found = _find_deposits(current_step_input(desk.readers, desk.store), only)
+        found = _find_deposits(current_step_input(context.readers, context.store), only)
         return (
-            replace(found, outcome=engine.evaluate(_deposit_readers(desk.readers, found), proposer(_invest_request(found))))
+            replace(found, outcome=engine.evaluate(_deposit_readers(context.readers, found), proposer(_invest_request(found))))
             if found.came
             else found
         )
@@ -76,12 +76,12 @@ def invest(
         asked.append(found)
         return True
 
-    with wiring.open_actors(desk, answer, progress) as actors:
+    with wiring.open_actors(context, answer, progress) as actors:
         actors.executor.reconcile()
-        found = _find_deposits(current_step_input(desk.readers, desk.store), only)
+        found = _find_deposits(current_step_input(context.readers, context.store), only)
         if not found.came:
             return found
-        outcome = engine.run_step(_deposit_readers(desk.readers, found), _invest_request(found), desk.store, actors)
+        outcome = engine.run_step(_deposit_readers(context.readers, found), _invest_request(found), context.store, actors)
         if outcome.kind is OutcomeKind.HOLD and confirm(replace(found, outcome=outcome)):  # too little for a trade: a deposit all the same
             _confirm_deposits(agent, found.came)
             asked.append(found)
@@ -188,7 +188,7 @@ def confirm_transfers(config: Path | str, number: str, kind: str | None = None) 
     if kind is not None and kind not in NAMES:
         raise ConfigError(f"--as: {kind!r} is unknown", f"choose from {', '.join(NAMES)}")
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        told = store.classify_transfer(
+        classified = store.classify_transfer(
             None if number == "all" else int(number), None if kind is None else ExternalTransferKind(kind), int(time.time())
         )
-    return {"confirmed": [{"id": flow.id, "as": flow.kind.value if flow.kind else None} for flow in told]}
+    return {"confirmed": [{"id": flow.id, "as": flow.kind.value if flow.kind else None} for flow in classified]}

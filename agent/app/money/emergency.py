@@ -61,8 +61,8 @@ def pause_hard(
         try:
             _, switch = stack.enter_context(wiring.open_store_offline(loaded))
         except TrimtabError as error:
-            told = f"paused by {pause_by_file(loaded, error)}, but not hard: {error.message}"
-            raise OperatorNeeded(told, f"{error.remedy}; then trimtab pause --hard again") from error
+            message = f"paused by {pause_by_file(loaded, error)}, but not hard: {error.message}"
+            raise OperatorNeeded(message, f"{error.remedy}; then trimtab pause --hard again") from error
         switch.pause(reason, int(time.time()), hard=send and sure)
     require_private(loaded.path, "config")
     with open_agent(loaded) as agent:
@@ -117,32 +117,34 @@ def revoke(
         return shown
     if not confirm(shown):
         return replace(shown, state="declined", reason="not confirmed; nothing was sent")
-    desk = agent.desk
-    with wiring.open_actors(desk, never_confirm, progress) as actors:
+    context = agent.desk
+    with wiring.open_actors(context, never_confirm, progress) as actors:
         actors.executor.reconcile()
-        step, step_id = current_step_input(desk.readers, desk.store), uuid.uuid4().hex[:12]
-        desk.store.begin_step(step_id, desk.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke")))
+        step, step_id = current_step_input(context.readers, context.store), uuid.uuid4().hex[:12]
+        context.store.begin_step(step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke")))
         asked = {(one.token, one.spender) for one in found if one.raw}
         present_now = [
             one for one in _open_allowances(agent, wanted) if one.raw and (one.token, one.spender) in asked
         ]  # a run may have been faster
         zero = [Approval(one.token, one.spender, 0, one.label, one.holder) for one in present_now]
         sent, troubles = retreat.revoke_allowances(actors, step_id, step, zero)
-        current_step_input(desk.readers, desk.store)
+        current_step_input(context.readers, context.store)
         left = [one for one in _open_allowances(agent, wanted) if one.raw]
         troubles += [f"the {one.holder} may still take {one.label}" for one in left]
         reason = "; ".join(troubles) or f"{len(sent)} allowances set to zero"
-        desk.store.end_step(step_id, "halt", reason, None, "failed" if troubles else "done")
+        context.store.end_step(step_id, "halt", reason, None, "failed" if troubles else "done")
     return replace(shown, state="failed" if troubles else "revoked", reason=reason, transactions=tuple(sent))
 
 
 def _open_allowances(agent: Agent, tokens: Sequence[str]) -> tuple[OpenAllowance, ...]:
     """Every allowance above zero, and every one that cannot be read."""
-    desk, holders = agent.desk, _holders(agent)
+    context, holders = agent.desk, _holders(agent)
     pairs = [(token, spender) for token in tokens for spender in holders]
-    answers = read_allowances(desk.line, desk.config.wallet.address, pairs)
+    answers = read_allowances(context.line, context.config.wallet.address, pairs)
     named = ((token, spender, raw) for (token, spender), raw in zip(pairs, answers, strict=True) if raw != 0)
-    return tuple(OpenAllowance(token, desk.portfolio.token(token).label, spender, holders[spender], raw) for token, spender, raw in named)
+    return tuple(
+        OpenAllowance(token, context.portfolio.token(token).label, spender, holders[spender], raw) for token, spender, raw in named
+    )
 
 
 def _holders(agent: Agent) -> dict[str, str]:

@@ -85,7 +85,7 @@ def stop(
     From its first durable write on, `run` and `rebalance` refuse until the owner resumes. Raises ConfigError if a different shutdown is
     under way.
     """
-    desk, address = agent.desk, None if send_to is None else parse_address(send_to, "--send-to")
+    context, address = agent.desk, None if send_to is None else parse_address(send_to, "--send-to")
     request = _open_stop(agent, to_stable, address)
     to_stable, address = (request.to_stable, request.to) if request is not None else (to_stable, address)
     shown = _planned_shutdown(agent, to_stable, address)
@@ -94,8 +94,8 @@ def stop(
     if not confirm(shown):
         return replace(shown, state="declined", reason="not confirmed; nothing was sent")
     if request is None:
-        request = desk.store.ask(RequestKind.STOP, (), address, to_stable, shown.step_input.snapshot.head.timestamp_s)
-    with wiring.open_actors(desk, lambda _: True, progress) as actors:
+        request = context.store.ask(RequestKind.STOP, (), address, to_stable, shown.step_input.snapshot.head.timestamp_s)
+    with wiring.open_actors(context, lambda _: True, progress) as actors:
         return _Shutdown(agent, actors, request, shown).execute()
 
 
@@ -113,14 +113,14 @@ def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerReque
 
 
 def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> ShutdownReport:
-    desk = agent.desk
-    taken = retreat.open_exposure(desk.readers, desk.store)
+    context = agent.desk
+    taken = retreat.open_exposure(context.readers, context.store)
     step, sale = taken.step_input, None
     if to_stable:
-        sale = engine.evaluate(desk.readers, proposals.sell_everything)
+        sale = engine.evaluate(context.readers, proposals.sell_everything)
     payments = () if address is None else _free(_sold(step, sale))
-    paused = desk.switch.is_paused() is not False
-    verdicts = () if address is None else portfolio.judge_payout_permission(step, _payouts(payments, address, 0), desk.payouts, paused)
+    paused = context.switch.is_paused() is not False
+    verdicts = () if address is None else portfolio.judge_payout_permission(step, _payouts(payments, address, 0), context.payouts, paused)
     failing = [f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed]
     state, reason = ("refused", "; ".join(failing)) if failing else ("planned", "")
     if sale is not None and sale.kind is OutcomeKind.REFUSED and not failing:
@@ -141,26 +141,26 @@ class _Shutdown:
 
     def execute(self) -> ShutdownReport:
         """Cancel, sell, revoke and pay; return the report."""
-        desk, request = self._desk, self._request
+        context, request = self._desk, self._request
         try:
             self._actors.executor.cancel_pending("stopped by the owner")
-            step = current_step_input(desk.readers, desk.store)
+            step = current_step_input(context.readers, context.store)
             self._end_orders(step)
-            told = self._sell() if request.to_stable else ""
+            message = self._sell() if request.to_stable else ""
             self._revoke()
-            if told:
-                return self._unfinished(told)
+            if message:
+                return self._unfinished(message)
             if request.to is not None:
                 self._pay(request.to)
             self._require_wanted()
         except _ResumedDuringStop as resumed:
-            return self._told(current_step_input(desk.readers, desk.store), "unfinished", str(resumed))
+            return self._told(current_step_input(context.readers, context.store), "unfinished", str(resumed))
         except Refused as refusal:
             return self._unfinished(str(refusal))
-        step = current_step_input(desk.readers, desk.store)
+        step = current_step_input(context.readers, context.store)
         if any(intent.state is not IntentState.FINAL for intent in self._sent if intent.succeeded):
             return self._unfinished("confirmations are awaited")
-        desk.store.end_request(request.id, RequestState.DONE, desk.clock.now_s())
+        context.store.end_request(request.id, RequestState.DONE, context.clock.now_s())
         return self._told(step, "stopped", "nothing waits and nobody may take anything; trimtab resume lets the bot go on")
 
     def _require_wanted(self) -> None:

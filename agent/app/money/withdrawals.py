@@ -210,8 +210,8 @@ class WithdrawalRun:
             step, self._payments, self._to, sale, verdicts, state or "planned", reason, self._number, tuple(self._sent)
         )
         if not state and found.refused:
-            told = next((f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed), "")
-            found = replace(found, state="refused", reason=told or (sale.reason if sale is not None else ""))
+            message = next((f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed), "")
+            found = replace(found, state="refused", reason=message or (sale.reason if sale is not None else ""))
         return found
 
     def confirmed(self, outcome: StepOutcome, confirm: Confirm) -> bool:
@@ -238,8 +238,8 @@ class WithdrawalRun:
             if sale.kind is not OutcomeKind.DONE:
                 return self._not_sold(step, sale)
             step = self._claimed(_withdrawable_step(self._agent))
-            if self.request is not None and (told := withdrawal_parts.record_part(self._desk.store, self.request, sale, step, short)):
-                return self.looked(step, sale, "part", told)
+            if self.request is not None and (message := withdrawal_parts.record_part(self._desk.store, self.request, sale, step, short)):
+                return self.looked(step, sale, "part", message)
         if not self._sure:
             if not confirm(self.looked(step)):
                 return self.looked(step, state="declined", reason="not confirmed; nothing was sent")
@@ -251,8 +251,8 @@ class WithdrawalRun:
         if self._to is None:
             self._desk.store.record_parts_raised(number, None)
             step = _withdrawable_step(self._agent)
-            told = f"set aside as withdrawal {number}; to pay it: trimtab withdraw --resume {number} --to ADDRESS"
-            return self.looked(step, sale, "reserved", told)
+            message = f"set aside as withdrawal {number}; to pay it: trimtab withdraw --resume {number} --to ADDRESS"
+            return self.looked(step, sale, "reserved", message)
         while (claim := self._next()) is not None:
             if claim.payment.native and (missing := self._to_unwrap(claim)) > 0:
                 done = engine.run_step(self._desk.readers, Unwrap(missing), self._desk.store, replace(actors, confirm=lambda _: True))
@@ -267,8 +267,8 @@ class WithdrawalRun:
         ends = [intent.state for intent, _ in self._desk.store.paid(number) if intent.succeeded]
         step = _withdrawable_step(self._agent)
         if not any(one.id == number for one in self._desk.store.requests(1_000, open_only=True)):
-            told = f"withdrawal {number} was taken back meanwhile; {len(ends)} of its {len(self._whole)} payments were made"
-            return self.looked(step, sale, "failed", told)
+            message = f"withdrawal {number} was taken back meanwhile; {len(ends)} of its {len(self._whole)} payments were made"
+            return self.looked(step, sale, "failed", message)
         if any(state is not IntentState.FINAL for state in ends):
             return self.looked(step, sale, "waiting", f"paid; confirmations are awaited: trimtab withdraw --resume {number}")
         self._desk.store.end_request(number, RequestState.DONE, self._desk.clock.now_s())

@@ -109,8 +109,8 @@ def take_position(agent: Agent, number: str) -> Document:
         raise ConfigError(
             f"position: {number!r} is no number of a V3 position", "see trimtab lp; a pair is confirmed in portfolio.positions"
         )
-    desk, store = agent.desk, agent.desk.store
-    venue, lp = desk.config.venues.uniswap_v3, desk.config.lp
+    context, store = agent.desk, agent.desk.store
+    venue, lp = context.config.venues.uniswap_v3, context.config.lp
     if venue is None or lp is None:
         raise ConfigError("position: the config has no [venues.uniswap_v3] or no [lp]", "add them: they say how positions are judged")
     name = position_name("uniswap_v3", venue.position_manager, int(number))
@@ -119,25 +119,25 @@ def take_position(agent: Agent, number: str) -> Document:
         raise ConfigError(f"position {name} counts already", "see trimtab lp")
     head = step.snapshot.head
     at = {"blockHash": head.hash, "requireCanonical": True}
-    strays = find_unsolicited_positions(desk.line, step.snapshot.owner, venue.position_manager, (), (), at).found
-    stray = next((one for one in strays if one.name == name and one.liquidity > 0), None)
-    if stray is None:
+    unsolicited = find_unsolicited_positions(context.line, step.snapshot.owner, venue.position_manager, (), (), at).found
+    position = next((one for one in unsolicited if one.name == name and one.liquidity > 0), None)
+    if position is None:
         raise ConfigError(f"position {name}: the wallet holds no such position with liquidity", "see trimtab lp")
-    one = ConfirmedPosition("uniswap_v3", venue.position_manager, int(number), *stray.tokens, (0, 0), None, lp.volatility, lp.horizon)
+    one = ConfirmedPosition("uniswap_v3", venue.position_manager, int(number), *position.tokens, (0, 0), None, lp.volatility, lp.horizon)
     assets = {asset.token.address for asset in step.portfolio.assets}
-    if not set(stray.tokens) <= assets:
+    if not set(position.tokens) <= assets:
         raise ConfigError(f"position {name} holds tokens that are no assets of the portfolio", "leave it: trimtab lp forget")
-    (ref,) = resolve_positions(desk.line, (one,), factories(desk.config))
+    (ref,) = resolve_positions(context.line, (one,), factories(context.config))
     if ref.place is None:
         raise ConfigError(f"position {name} does not exist", "see trimtab lp")
     place = ref.place
     mint = LpPositionChange(
-        "uniswap_v3", venue.position_manager, int(number), place.pool, *stray.tokens, place.fee_pips,
-        (place.tick_lower, place.tick_upper), stray.liquidity, 0, (0, 0), head.number,
+        "uniswap_v3", venue.position_manager, int(number), place.pool, *position.tokens, place.fee_pips,
+        (place.tick_lower, place.tick_upper), position.liquidity, 0, (0, 0), head.number,
     )  # fmt: skip
-    store.decide_position(name, mint, desk.clock.now_s())
+    store.decide_position(name, mint, context.clock.now_s())
     amounts = _holds(agent, name)
-    store.decide_position(name, positions.imported_position(mint, amounts), desk.clock.now_s())
+    store.decide_position(name, positions.imported_position(mint, amounts), context.clock.now_s())
     return {"position": name, "taken": True, "amounts_raw": [str(raw) for raw in amounts]}
 
 

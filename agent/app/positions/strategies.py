@@ -41,10 +41,10 @@ def take_over_strategies(agent: Agent, sure: Callable[[Document], bool]) -> Docu
     Closed strategies are settled and new ones opened, at reference prices and in kind; unexplained holdings are shared by capital. Raises
     ConfigError if there is nothing to do, Refused while a token is in quarantine.
     """
-    desk, readers = agent.desk, agent.desk.readers
+    context, readers = agent.desk, agent.desk.readers
     snapshot = readers.reader.snapshot()
     present = partial(readers.step_input_at, snapshot)
-    settle_mined(desk.store, snapshot, present)
+    settle_mined(context.store, snapshot, present)
     step = present()
     before = step.history.sleeves
     if step.split is None or before is None:
@@ -53,16 +53,16 @@ def take_over_strategies(agent: Agent, sure: Callable[[Document], bool]) -> Docu
         raise ConfigError("strategies: books, wallet and config agree; there is nothing to take over", "see trimtab strategies")
     if step.quarantine:
         raise Refused("a token is in quarantine", remedy="wait until it is not: what it is worth cannot be told")
-    found = add_strategy_books(step, read_strategies(step, desk.store), desk.store.books(), owner_agrees=True)
+    found = add_strategy_books(step, read_strategies(step, context.store), context.store.books(), owner_agrees=True)
     books = found.history.sleeves
     if books is None or books.fault:
         raise Refused(f"the books cannot be taken over: {'' if books is None else books.fault}")
     document = {**_document(found), "why": before.fault, "applied": False}
     if not sure(document):
         return document
-    if not desk.store.record_strategy_bookings(books.pending, books.turn):
+    if not context.store.record_strategy_bookings(books.pending, books.turn):
         raise OperatorNeeded("the books were changed while you read", "look again")
-    desk.store.forget_strategies([state.name for state in desk.store.strategy_ledger().states if state.name not in books.named])
+    context.store.forget_strategies([state.name for state in context.store.strategy_ledger().states if state.name not in books.named])
     return {**document, "applied": True}
 
 
@@ -84,9 +84,9 @@ def _document(step: StepInput) -> Document:
     prices = reference_prices(step).by_token
     numeraire = step.portfolio.numeraire
     view = _view(step, books)
-    wishes = {} if view is None else {one.name: one for one in view.wishes}
+    adjustments = {} if view is None else {one.name: one for one in view.wishes}
     due = describe.target_shares(step)
-    found = [describe.strategy_document(one, split, wishes.get(one.name), due[one.name], step, prices) for one in books.sleeves]
+    found = [describe.strategy_document(one, split, adjustments.get(one.name), due[one.name], step, prices) for one in books.sleeves]
     whole = sum((Fraction(one["capital"]) for one in found), Fraction(0))
     for one in found:
         if one["share_bps"] is None and whole:

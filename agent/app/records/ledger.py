@@ -145,10 +145,10 @@ def pnl(config: ConfigSource, period: str = "all", benchmark: str | None = None,
         token = found.numeraire.address if benchmark is None else _token(found, benchmark)
         first, final = found.valuations[0], found.valuations[-1]
         spans = calendar_periods(period, first.chain_s, final.chain_s)[-min(last, MOST_PERIODS) :]
-        told = [performance(found.entries, found.valuations, start, end, token) for start, end in spans]
+        periods = [performance(found.entries, found.valuations, start, end, token) for start, end in spans]
         taxed = found.taxed(numeraire_only=True)  # once for all periods: the gain of a disposal does not depend on later ones
         blocks = {entry.id: entry.block for entry in found.entries}
-        rows = [_period(found, one, span, taxed, blocks) for one, span in zip(told, spans, strict=True) if one is not None]
+        rows = [_period(found, one, span, taxed, blocks) for one, span in zip(periods, spans, strict=True) if one is not None]
         return {
             "numeraire": found.numeraire.label,
             "benchmark": found.names.label(token),

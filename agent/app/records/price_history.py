@@ -74,10 +74,10 @@ def read_prices(path: Path, portfolio: Portfolio, names: Mapping[str, str], bar_
         raise ConfigError(f"--as: {strange[0]!r} is no token of the config", f"choose from {', '.join(ours)}")
     closes: dict[str, dict[int, tuple[int, Fraction]]] = {}
     skipped: dict[str, None] = {}
-    for number, (when, told, close) in enumerate(_rows(path), 1):
-        symbol = names.get(str(told), str(told))
+    for number, (when, time_text, close) in enumerate(_rows(path), 1):
+        symbol = names.get(str(time_text), str(time_text))
         if symbol not in ours:
-            skipped[str(told)] = None
+            skipped[str(time_text)] = None
             continue
         at_s = _time(when, path, number) + bar_s
         if at_s > now_s:
@@ -146,8 +146,8 @@ def _time(value: object, path: Path, number: int) -> int:
             found = float(value)
         elif isinstance(value, str):
             plain = value.strip()
-            told = None if plain.replace(".", "", 1).isdigit() else datetime.fromisoformat(plain)
-            found = float(plain) if told is None else (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+            time = None if plain.replace(".", "", 1).isdigit() else datetime.fromisoformat(plain)
+            found = float(plain) if time is None else (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     except ValueError:
         found = None
     if found is None or not _EPOCH_S <= found < 10 * _EPOCH_S:
@@ -186,7 +186,7 @@ class _FetchedPrices:
 def prices(agent: Agent) -> Document:
     """Recorded prices of each token, by source."""
     portfolio, spans = agent.portfolio, agent.desk.store.price_spans(agent.portfolio.numeraire.address)
-    tokens, told = {token.address: token.label for token in _tokens(agent)}, {span.token for span in spans}
+    tokens, priced = {token.address: token.label for token in _tokens(agent)}, {span.token for span in spans}
     return {
         "numeraire": portfolio.numeraire.label,
         "kept_s": RETENTION_S,
@@ -201,20 +201,20 @@ def prices(agent: Agent) -> Document:
             }
             for span in spans
         ],
-        "missing": [label for address, label in tokens.items() if address not in told and address != portfolio.numeraire.address],
+        "missing": [label for address, label in tokens.items() if address not in priced and address != portfolio.numeraire.address],
     }
 
 
 def import_prices(agent: Agent, path: Path, names: Sequence[str] = (), bar: str = "0s", check: bool = False) -> Document:
     """Record the closes of a file for hours without a price; with `check` only report them. Raises ConfigError."""
-    told = {}
+    imported = {}
     for name in names:
         theirs, equals, ours = name.partition("=")
         if not equals or not theirs or not ours:
             raise ConfigError(f"--as: {name!r} is no pair of symbols", "write the file's and the config's: --as BTC=WBTC")
-        told[theirs] = ours
+        imported[theirs] = ours
     now_s, numeraire = agent.desk.clock.now_s(), agent.portfolio.numeraire.address
-    found = read_prices(path, agent.portfolio, told, parse_duration_s(bar, "--bar"), now_s)
+    found = read_prices(path, agent.portfolio, imported, parse_duration_s(bar, "--bar"), now_s)
     document: Document = {"file": str(path), "unit": found.unit, "checked_only": check, "skipped": list(found.skipped), "prices": []}
     for series in found.series:
         new = 0 if check else agent.desk.store.record_prices(numeraire, series.points, FILE)
@@ -254,9 +254,9 @@ def fetch_prices(agent: Agent, source: str | None = None, back: str = "90d") -> 
     found: list[_FetchedPrices] = []
     left = [token for token in _tokens(agent) if token != agent.portfolio.numeraire]
     for one in wanted:
-        told = _by_feeds(agent, step, left, ends_s) if one == FEED else _by_pool_twaps(agent, step, left, ends_s)
-        found += told
-        left = [item.token for item in told if not item.points]
+        fetched = _by_feeds(agent, step, left, ends_s) if one == FEED else _by_pool_twaps(agent, step, left, ends_s)
+        found += fetched
+        left = [item.token for item in fetched if not item.points]
     numeraire = agent.portfolio.numeraire.address
     return {
         "back_s": back_s,
@@ -313,11 +313,11 @@ def _rounds(agent: Agent, step: StepInput, token: Token, since_s: int) -> tuple[
     if feed is None or latest is None:
         return (), f"{token.label} has no feed" if feed is None else f"the feed of {token.label} was not read"
     try:
-        told, whole = past_rounds(agent.desk.line, feed, step.snapshot.head, since_s)
+        answers, whole = past_rounds(agent.desk.line, feed, step.snapshot.head, since_s)
     except TrimtabError as error:
         return (), error.message
     usd = tuple(
-        (one.at_s, Fraction(one.answer, 10**latest.decimals)) for one in told if not rounds.answer_bound_fault(_as_round(latest, one))
+        (one.at_s, Fraction(one.answer, 10**latest.decimals)) for one in answers if not rounds.answer_bound_fault(_as_round(latest, one))
     )
     return usd, "" if whole else f"the feed of {token.label} tells no earlier rounds, or more than are asked for"
 
@@ -341,16 +341,16 @@ def _at(usd: Sequence[tuple[int, Fraction]], end_s: int, most_s: int) -> Fractio
 def _by_pool_twaps(agent: Agent, step: StepInput, tokens: Sequence[Token], ends_s: Sequence[int]) -> list[_FetchedPrices]:
     """Mean prices over each hour of pinned pools, combined like reference prices."""
     pools = [pool for pool in step.snapshot.pools if isinstance(pool, V3Pool) and not means.pin_rejection(step, pool)]
-    told: Mapping[int, tuple[V3Pool, ...]] = {}
+    twaps: Mapping[int, tuple[V3Pool, ...]] = {}
     why = "" if pools else "no V3 pool is pinned"
     try:
-        told = past_twaps(agent.desk.line, pools, step.snapshot.head, ends_s, HOUR_S)
+        twaps = past_twaps(agent.desk.line, pools, step.snapshot.head, ends_s, HOUR_S)
     except TrimtabError as error:
         why = error.message
     reference = replace(step.reference, kinds=(PriceSource.TWAP,), twap_window_s=HOUR_S)
     points: dict[str, list[PricePoint]] = {token.address: [] for token in tokens}
-    for end_s in sorted(told):
-        then = replace(step, reference=reference, snapshot=replace(step.snapshot, pools=told[end_s]))
+    for end_s in sorted(twaps):
+        then = replace(step, reference=reference, snapshot=replace(step.snapshot, pools=twaps[end_s]))
         for address, found in reference_prices(then).prices.items():
             if address in points:
                 points[address].append(PricePoint(address, end_s, round_price(found.price)))

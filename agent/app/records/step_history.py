@@ -168,7 +168,7 @@ INTERRUPTED = "interrupted"
 def history(config: ConfigSource, limit: int = 20) -> Document:
     """The newest steps with their transactions and costs, newest first; total value and weights over time."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        told = StepCosts(store)
+        costs = StepCosts(store)
         return {
             "steps": [
                 {
@@ -178,12 +178,12 @@ def history(config: ConfigSource, limit: int = 20) -> Document:
                     "outcome": line.outcome or INTERRUPTED,
                     "reason": line.reason or "",
                     "transactions": [_transaction(intent) for intent in store.intents(line.id)],
-                    "cost": told.cost(store.intents(line.id)),
+                    "cost": costs.cost(store.intents(line.id)),
                 }
                 for line in store.steps(limit)
             ],
             "corrections": [execution_document(one) for one in store.gradual_executions(limit)],
-            "values": told.values(limit),
+            "values": costs.values(limit),
         }
 
 
@@ -203,7 +203,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> Document:
     decided = proposals.decision_at(step_input)
     portfolio, head = step_input.portfolio, step_input.snapshot.head
     words = [f"Step {step_id} at {_utc(record.line.now_s)} UTC, block {head.number} ({head.hash}) of chain {head.chain_id}."]
-    words += [f"Targets: {wish}." for wish in step_input.wishes]
+    words += [f"Targets: {why}." for why in step_input.wishes]
     numeraire = portfolio.numeraire
     for drift in decided.drifts:
         edges = f"band {float(drift.band_low_bps) / 100:g} to {float(drift.band_high_bps) / 100:g} %"

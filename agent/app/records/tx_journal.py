@@ -67,14 +67,14 @@ def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> Document:
 
 def _book(agent: Agent) -> int:
     """Book mined transactions that are in no budget yet; return how many."""
-    desk = agent.desk
-    unbooked = desk.store.unbooked()
+    context = agent.desk
+    unbooked = context.store.unbooked()
     if not unbooked:
         return 0
-    readers = desk.readers
+    readers = context.readers
     found = readers.reader.snapshot()
-    settle_mined(desk.store, found, lambda: readers.step_input_at(found))
-    return len(unbooked) - len(desk.store.unbooked())
+    settle_mined(context.store, found, lambda: readers.step_input_at(found))
+    return len(unbooked) - len(context.store.unbooked())
 
 
 def _require_running(agent: Agent) -> None:

@@ -73,45 +73,45 @@ class NewTokens:
 NO_NEW_TOKENS = NewTokens()
 
 
-def inspect_new_tokens(desk: wiring.AgentContext, before: LoadedConfig | None) -> tuple[wiring.AgentContext, NewTokens]:
+def inspect_new_tokens(context: wiring.AgentContext, before: LoadedConfig | None) -> tuple[wiring.AgentContext, NewTokens]:
     """Tokens that the edit adds to `before`, and the context with prices by their pools, as if confirmed.
 
     Raises Refused for a token without price, one that fails the screen, and an address without code.
     """
-    known = {one.address for one in before.config.portfolio.listed} if before is not None else set(desk.tokens)
-    tokens = [address for address in desk.tokens if address not in known]
+    known = {one.address for one in before.config.portfolio.listed} if before is not None else set(context.tokens)
+    tokens = [address for address in context.tokens if address not in known]
     if not tokens:
-        return desk, NO_NEW_TOKENS
-    snapshot = desk.reader.snapshot()
-    theirs = {pool.address for pool in desk.pools if {pool.token0, pool.token1} & set(tokens)} | set(tokens)
-    found, backing, empty = setup.list_contracts(desk, snapshot)
+        return context, NO_NEW_TOKENS
+    snapshot = context.reader.snapshot()
+    theirs = {pool.address for pool in context.pools if {pool.token0, pool.token1} & set(tokens)} | set(tokens)
+    found, backing, empty = setup.list_contracts(context, snapshot)
     backing = [one for one in backing if one[0] in tokens]
     theirs |= {address for _, address, _ in backing}
     setup.require_code([one for one in empty if any(address in one.measured for address in theirs)])
     rows = [row for row in found if row["address"] in theirs]
     coming = [CodeHash(row["address"], row["code_hash"]) for row in rows if row["state"] == "new"]
-    desk = replace(desk, reference=replace(desk.reference, mean_pools=(*(desk.reference.mean_pools or ()), *coming)))
-    step = desk.readers.step_input_at(snapshot)
+    context = replace(context, reference=replace(context.reference, mean_pools=(*(context.reference.mean_pools or ()), *coming)))
+    step = context.readers.step_input_at(snapshot)
     references = reference_prices(step)
-    _require_prices(desk, references, tokens)
-    told = [_priced(step, references, token, rows) for token in tokens]
-    labels = {desk.portfolio.token(token).label for token in tokens}
-    for label, one in screen_tokens(desk, step):
+    _require_prices(context, references, tokens)
+    notes = [_priced(step, references, token, rows) for token in tokens]
+    labels = {context.portfolio.token(token).label for token in tokens}
+    for label, one in screen_tokens(context, step):
         if label in labels and not one.finding.accepted:
             verdict = Verdict("token_screen", f"{label}: {one.why}", "it moves as it should", False)
             raise Refused(f"{label} is not taken in: {one.why}", (verdict,), one.finding.remedy)
-        told += [f"{label} was tried: {one.why}"] if label in labels else []
+        notes += [f"{label} was tried: {one.why}"] if label in labels else []
     pools = {pool.address: pool for pool in step.snapshot.pools}
-    shown = tuple(row | {"liquidity": _liquidity(desk, references, pools.get(row["address"]))} for row in rows)
-    return desk, NewTokens(tuple(told), shown, tuple(backing))
+    shown = tuple(row | {"liquidity": _liquidity(context, references, pools.get(row["address"]))} for row in rows)
+    return context, NewTokens(tuple(notes), shown, tuple(backing))
 
 
-def _require_prices(desk: wiring.AgentContext, references: ReferencePrices, tokens: list[str]) -> None:
+def _require_prices(context: wiring.AgentContext, references: ReferencePrices, tokens: list[str]) -> None:
     lacking = [one for one in references.unpriced if one.token in tokens]
     if lacking:
-        said = "; ".join(f"{one.label}: {one.why}" for one in lacking)
+        message = "; ".join(f"{one.label}: {one.why}" for one in lacking)
         raise Refused(
-            f"there is no price for {said}",
+            f"there is no price for {message}",
             tuple(Verdict("price", f"{one.label}: {one.why}", "a source of reference.kind", False) for one in lacking),
             f"name its feed in dollars: --set portfolio.assets.{lacking[0].label}.feed=0x…; "
             'or let pools price it: reference.kind = ["feed", "twap"], see trimtab oracle',
@@ -131,13 +131,13 @@ def _priced(step: StepInput, references: ReferencePrices, token: str, rows: Sequ
     return f"{one.label} is priced by {found.source.value}: {found.detail}{via}; now {price} {numeraire.label}"
 
 
-def _liquidity(desk: wiring.AgentContext, references: ReferencePrices, pool: PoolState | None) -> str:
+def _liquidity(context: wiring.AgentContext, references: ReferencePrices, pool: PoolState | None) -> str:
     """Depth of the pool on both sides, in the numeraire if both have a price; empty without a pool."""
     if pool is None:
         return ""
-    numeraire, sides = desk.portfolio.numeraire, (pool.token0, pool.token1)
+    numeraire, sides = context.portfolio.numeraire, (pool.token0, pool.token1)
     if any(token not in references.prices for token in sides):
-        coins = [(desk.portfolio.token(token), amm.depth(pool, token)) for token in sides]
+        coins = [(context.portfolio.token(token), amm.depth(pool, token)) for token in sides]
         return " and ".join(f"{decimal_text(raw, token.decimals)} {token.label}" for token, raw in coins)
     value = sum((amm.depth(pool, token) * references.prices[token].price for token in sides), Fraction(0))
     return f"{value_text(value, numeraire.decimals, 0)} {numeraire.label}"
@@ -172,11 +172,11 @@ def find_leftovers(
     kept = {asset.address for asset in after.config.portfolio.assets}
     if all(asset.address in kept for asset in before.config.portfolio.assets):
         return []
-    with wiring.open_context(before, transports, clock, untrusted_pools=True) as desk:
-        step = Agent(desk).step_input()
+    with wiring.open_context(before, transports, clock, untrusted_pools=True) as context:
+        step = Agent(context).step_input()
     held, prices = {one.token: one.raw for one in step.snapshot.holdings}, reference_prices(step).prices
-    native, found = prices.get(desk.portfolio.wrapped_native), []
-    for token in (asset.token for asset in desk.portfolio.assets if asset.token.address not in kept):
+    native, found = prices.get(context.portfolio.wrapped_native), []
+    for token in (asset.token for asset in context.portfolio.assets if asset.token.address not in kept):
         raw, price = held.get(token.address), prices.get(token.address)
         if raw is None:
             found.append(Leftover(token.label, "?", False))
@@ -270,27 +270,27 @@ def edit(  # noqa: PLR0913
     )
     same = after_text == text
     _require_fixed(before, after)
-    with wiring.open_context(after, transports, clock, untrusted_pools=True) as desk:
-        if same and config_versions.unconfirmed_changes(after, desk.store) is None:
+    with wiring.open_context(after, transports, clock, untrusted_pools=True) as context:
+        if same and config_versions.unconfirmed_changes(after, context.store) is None:
             return EditReport((), None, None, 0, stays, (), "unchanged")
-        seen, taken_in = inspect_new_tokens(desk, before)
+        seen, taken_in = inspect_new_tokens(context, before)
         pinned = taken_in.new if pins and (not unseen or after.config.chain.local) else ()
         agent = Agent(seen)
-        by_hand = () if before is None or same else config_versions.unconfirmed_changes(before, desk.store) or ()
+        by_hand = () if before is None or same else config_versions.unconfirmed_changes(before, context.store) or ()
         found = _planned_edit(agent, before, in_rounds, same, {row["address"] for row in pinned})
         found = replace(found, by_hand=by_hand, new_tokens=taken_in, warnings=stays + found.warnings)
         if confirm is None or not confirm(found, agent):
             return found if confirm is None else replace(found, state="declined")
         if pinned:
             new = {row["address"] for row in pinned}
-            setup.pin_contracts(desk, pinned, [one for one in taken_in.backing if one[1] in new])
+            setup.pin_contracts(context, pinned, [one for one in taken_in.backing if one[1] in new])
         backup = None if same else _write(file, text, after_text)
         if before is not None and not same:
             config_versions.record_version(
-                before, desk.store, config_versions.FIRST if desk.store.confirmed_config() is None else config_versions.NOTICED
+                before, context.store, config_versions.FIRST if context.store.confirmed_config() is None else config_versions.NOTICED
             )
-        config_versions.record_version(after, desk.store, config_versions.CONFIRMED if same else config_versions.EDITED)
-        _dismiss_transfers(before, after, desk)
+        config_versions.record_version(after, context.store, config_versions.CONFIRMED if same else config_versions.EDITED)
+        _dismiss_transfers(before, after, context)
     return replace(found, state="written", backup=backup)
 
 
@@ -361,34 +361,34 @@ def _value(loaded: LoadedConfig, key: str) -> object:
 
 def _planned_edit(agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bool, coming: Collection[str]) -> EditReport:
     """Plan the edit's changes and transition; a yes pins the `coming` tokens. Raises Refused if it is not allowed."""
-    loaded, desk = agent.desk.loaded, agent.desk
+    loaded, context = agent.desk.loaded, agent.desk
     changes = (
-        (config_versions.unconfirmed_changes(loaded, desk.store) or ())
+        (config_versions.unconfirmed_changes(loaded, context.store) or ())
         if same
         else ()
         if before is None
         else load.config_diff(before.text, loaded.text)
     )
-    transition = engine.evaluate(_unlimited_readers(desk.readers), proposals.rebalance_wholly_to_targets)
+    transition = engine.evaluate(_unlimited_readers(context.readers), proposals.rebalance_wholly_to_targets)
     if isinstance(transition.decision, Halt):
         raise Refused(f"the edited config would halt: {transition.reason}", _failing(transition), "correct the edit, or run trimtab doctor")
-    first, rounds = None, _rounds(transition, desk.limits.turnover_bps)
+    first, rounds = None, _rounds(transition, context.limits.turnover_bps)
     breaks = [verdict for verdict in _failing(transition) if verdict.guard in ENFORCED_TRANSITION_GUARDS]
     if breaks or rounds > 1:
-        first = engine.evaluate(desk.readers, proposals.rebalance_to_targets)
+        first = engine.evaluate(context.readers, proposals.rebalance_to_targets)
     if breaks:
         again = [verdict for verdict in _failing(first) if verdict.guard in ENFORCED_TRANSITION_GUARDS] if first is not None else breaks
         if not in_rounds or again:
             broken = again if in_rounds else breaks
-            said = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in broken)
+            message = "; ".join(f"{v.guard} measured {v.measured}, limit {v.limit}" for v in broken)
             raise Refused(
-                f"the transition breaks a limit: {said}",
+                f"the transition breaks a limit: {message}",
                 broken,
                 "change less at a time, raise the limit, or wait" + ("" if in_rounds else "; --in-rounds lets it go in parts"),
             )
-    pins = {pin.address for pin in desk.store.pins()}
-    unpinned = [pool for pool in (*desk.execution.pinned, *(pool.address for pool in desk.pools)) if pool not in pins]
-    unpaid = set(loaded.config.wallet.payout_addresses) - set(desk.store.payout_addresses())
+    pins = {pin.address for pin in context.store.pins()}
+    unpinned = [pool for pool in (*context.execution.pinned, *(pool.address for pool in context.pools)) if pool not in pins]
+    unpaid = set(loaded.config.wallet.payout_addresses) - set(context.store.payout_addresses())
     waiting = unpaid or not set(unpinned) <= set(coming)
     following = ("trimtab trust: contracts or payout addresses wait to be confirmed",) if waiting else ()
     known = {} if before is None else price_level_notes(before.config.portfolio)
@@ -427,20 +427,20 @@ def _failing(outcome: StepOutcome) -> list[Verdict]:
 def _notes(transition: StepOutcome, unpinned: Sequence[str]) -> tuple[str, ...]:
     """Notes on guards that would refuse now, and on assets that stay off target."""
     passing = {"allowlist"} if unpinned else set()
-    said = [f"{v.guard} would refuse now: {v.measured}, limit {v.limit}" for v in _failing(transition) if v.guard not in passing]
+    notes = [f"{v.guard} would refuse now: {v.measured}, limit {v.limit}" for v in _failing(transition) if v.guard not in passing]
     if transition.kind is OutcomeKind.REFUSED and transition.plan is None:
-        said.append(f"no plan leads to these targets now: {transition.reason}")
+        notes.append(f"no plan leads to these targets now: {transition.reason}")
     plan = transition.plan
-    return tuple(said) + (() if plan is None else tuple(f"{item.what}: {item.why}" for item in plan.skipped))
+    return tuple(notes) + (() if plan is None else tuple(f"{item.what}: {item.why}" for item in plan.skipped))
 
 
-def _dismiss_transfers(before: LoadedConfig | None, after: LoadedConfig, desk: wiring.AgentContext) -> None:
+def _dismiss_transfers(before: LoadedConfig | None, after: LoadedConfig, context: wiring.AgentContext) -> None:
     """Classify open deposits of removed assets as gifts: they stay in the wallet and need no explanation."""
     gone = {one.address for one in ([] if before is None else before.config.portfolio.assets)}
     gone -= {one.address for one in after.config.portfolio.assets}
-    for flow in desk.store.flows(1_000):
+    for flow in context.store.flows(1_000):
         if flow.is_open and flow.token in gone and flow.delta_raw > 0:
-            desk.store.classify_transfer(flow.id, ExternalTransferKind.GIFT, desk.clock.now_s())
+            context.store.classify_transfer(flow.id, ExternalTransferKind.GIFT, context.clock.now_s())
 
 
 def _write(file: Path, before: str, after: str) -> str:
@@ -525,8 +525,8 @@ def remove(  # noqa: PLR0913
     last = change(ConfigChanges(removes=tuple(symbols)), lambda _edit, _agent: True) if sold else first
     if {one.symbol for one in load_config(path).config.portfolio.assets} & set(symbols):
         again = " ".join(f"--remove {one}" for one in symbols)
-        told = f"{', '.join(symbols)} stays at a target of 0 %: {why}; trimtab edit {again} --send goes on"
-        return RemovalReport(first, "unfinished", told, tuple(sent))
+        message = f"{', '.join(symbols)} stays at a target of 0 %: {why}; trimtab edit {again} --send goes on"
+        return RemovalReport(first, "unfinished", message, tuple(sent))
     joined = replace(last, changes=first.changes + last.changes, warnings=tuple(dict.fromkeys(last.warnings)))
     return RemovalReport(joined, "removed", "", tuple(sent))
 
@@ -541,19 +541,19 @@ def _sold_out(
     sent: list[Intent],
 ) -> tuple[bool, str]:
     """Sell each as far as possible; return True if all may be removed now, and the last message."""
-    told = ""
+    message = ""
     with open_agent(path, transports=transports, clock=clock) as agent:
         agent.require_not_stopped()
-        desk = agent.desk
-        with wiring.open_actors(desk, lambda outcome: confirm(agent, outcome), progress) as actors:
+        context = agent.desk
+        with wiring.open_actors(context, lambda outcome: confirm(agent, outcome), progress) as actors:
             for symbol in symbols:
                 token = agent.token(symbol, "--remove").address
                 for _ in range(SALES):
-                    done = engine.run_step(desk.readers, SellEntireBalance(token), desk.store, actors)
+                    done = engine.run_step(context.readers, SellEntireBalance(token), context.store, actors)
                     sent += done.transactions
-                    told = done.reason
+                    message = done.reason
                     if done.kind is OutcomeKind.HOLD:
                         break
                     if done.kind is not OutcomeKind.DONE:
-                        return False, told
-    return True, told
+                        return False, message
+    return True, message

@@ -156,10 +156,10 @@ def _same_numeraire(profile: Profile, loaded: LoadedConfig, tokens: list[Resolve
 def _assets(profile: Profile, tokens: list[ResolvedToken], loaded: LoadedConfig, new: LoadedConfig) -> Document:
     """Targets before and after, each with our address beside that of the profile; and assets no longer managed."""
     before = {_place(asset): asset for asset in loaded.config.portfolio.assets}
-    told = {token.symbol: (token.source, asset.address) for token, asset in zip(tokens, profile.table.assets, strict=True)}
+    sources = {token.symbol: (token.source, asset.address) for token, asset in zip(tokens, profile.table.assets, strict=True)}
     rows = []
     for asset in new.config.portfolio.assets:
-        source, theirs = told.get(asset.symbol, ("config", None))
+        source, theirs = sources.get(asset.symbol, ("config", None))
         old = before.get(_place(asset))
         rows.append(
             {

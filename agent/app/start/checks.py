@@ -45,17 +45,17 @@ UNBOUNDED = 2**95 - 1
 """From here on a largest answer bounds nothing: aggregators name the largest number of some type where they have no bound."""
 
 
-def price_checks(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
+def price_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
     """Yield a row for each feed, for TWAPs, for the sequencer, and for triggers that a single block fires."""
-    yield from _feeds(desk, step)
+    yield from _feeds(context, step)
     yield from _twap_checks(step)
     yield from _sequencer(step)
-    yield from _unguarded(desk, step)
+    yield from _unguarded(context, step)
 
 
-def _unguarded(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
+def _unguarded(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
     """Yield trigger settings that an attacker could predict or manipulate within a block; none on local chains."""
-    if desk.config.chain.local:
+    if context.config.chain.local:
         return
     if step.policy.confirm_blocks == 0:
         yield "triggers", NOTE, "the prices of a single block fire them", "policy.confirm_blocks = 3"
@@ -63,15 +63,15 @@ def _unguarded(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine
         yield "schedule", NOTE, "whoever knows it knows when the agent trades", 'policy.jitter = "10%"'
 
 
-def _feeds(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
-    tokens = {token.address: token.label for token in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs)}
-    named = {label: feed for address, label in tokens.items() if (feed := desk.portfolio.feed(address)) is not None}
+def _feeds(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckLine]:
+    tokens = {token.address: token.label for token in (*(a.token for a in context.portfolio.assets), *context.portfolio.hubs)}
+    named = {label: feed for address, label in tokens.items() if (feed := context.portfolio.feed(address)) is not None}
     items: list[LensItem] = [CallItem(feed, DESCRIPTION, longest=_DESCRIPTION_BYTES) for feed in named.values()]
-    for (label, feed), said in zip(named.items(), query_lens(desk.line, items), strict=True):
+    for (label, feed), answer in zip(named.items(), query_lens(context.line, items), strict=True):
         found = next((one for one in step.snapshot.feeds if one.feed == feed), None)
         if found is None:
             continue  # a quarantined token has a row of its own
-        base, quote = _pair(symbol_text(said))
+        base, quote = _pair(symbol_text(answer))
         about = f"{base} / {quote}, {format_answer_bounds(found)}"
         unfit = rounds.feed_round_fault(step, found)
         if unfit:
@@ -124,13 +124,13 @@ def _sequencer(step: StepInput) -> Iterator[CheckLine]:
 # --- Token screens without a plan, and the tokens that are left alone.
 
 
-def screen_tokens(desk: wiring.AgentContext, step: StepInput) -> Iterator[tuple[str, ScreenedToken]]:
+def screen_tokens(context: wiring.AgentContext, step: StepInput) -> Iterator[tuple[str, ScreenedToken]]:
     """Yield label and screening result of each asset and hub that a pool can lend; pin mismatches come first. Raises Retryable.
 
     The amount is the wallet's holding, or a hundredth of the deepest pool.
     """
     shut = {one.token: one for one in step.quarantine}
-    tried = desk.screen.screen(step, initial_token_moves(step)) if desk.limits.token_screen else ()
+    tried = context.screen.screen(step, initial_token_moves(step)) if context.limits.token_screen else ()
     for one in (*shut.values(), *(found for found in tried if found.token not in shut)):
         yield step.portfolio.token(one.token).label, one
 
@@ -180,7 +180,7 @@ def _checks(
     except ConfigError as error:
         yield _failure("store", error)
     limits = loaded.config.limits
-    yield from (CheckResult("limits", CHECKUP_NOTE, told, "lower the limit, or leave it so") for told in accepted_limits(limits))
+    yield from (CheckResult("limits", CHECKUP_NOTE, check, "lower the limit, or leave it so") for check in accepted_limits(limits))
     for name in needless_acceptances(limits):
         yield CheckResult("limits", CHECKUP_NOTE, f"limits.i_accept: {name} is within its ceiling", f'take "{name}" out of limits.i_accept')
     yield _key(loaded)
@@ -202,25 +202,25 @@ def _checks(
     if not enough:
         return
     try:
-        with wiring.open_context(loaded, known, untrusted_pools=True) as desk:
+        with wiring.open_context(loaded, known, untrusted_pools=True) as context:
             yield CheckResult("store", CHECKUP_OK, str(wiring.store_file(loaded)))
-            snapshot = desk.reader.snapshot()
-            seen[:] = [old | new for old, new in zip(seen, endpoints.endpoint_records(desk.panel), strict=True)]
+            snapshot = context.reader.snapshot()
+            seen[:] = [old | new for old, new in zip(seen, endpoints.endpoint_records(context.panel), strict=True)]
             for operator, why in endpoints.outvoted_endpoints(snapshot):
                 yield CheckResult(f"endpoint {operator}", CHECKUP_NOTE, why, "the others go on without it; ask its operator, or replace it")
-            step = desk.readers.step_input_at(snapshot)
-            yield from _contracts(desk, snapshot)
-            yield from _holdings(desk, step)
-            for label, one in screen_tokens(desk, step):
+            step = context.readers.step_input_at(snapshot)
+            yield from _contracts(context, snapshot)
+            yield from _holdings(context, step)
+            for label, one in screen_tokens(context, step):
                 yield CheckResult(f"moves of {label}", CHECKUP_OK if one.finding.accepted else CHECKUP_NOTE, one.why, one.finding.remedy)
-            yield from (CheckResult(*told) for told in price_checks(desk, step))
-            yield from _money(desk, snapshot)
+            yield from (CheckResult(*check) for check in price_checks(context, step))
+            yield from _money(context, snapshot)
             yield from (
                 CheckResult("portfolio", CHECKUP_NOTE, warning, "see the numbers in trimtab status")
-                for warning in minimum.warnings(desk.portfolio)
+                for warning in minimum.warnings(context.portfolio)
             )
             yield from _least(step)
-            stopped = desk.switch.read()
+            stopped = context.switch.read()
             if stopped.paused is False:
                 yield CheckResult("kill switch", CHECKUP_OK, "not paused")
             else:
@@ -299,13 +299,13 @@ def _submission(config: Config) -> CheckResult:
     return CheckResult("submission", CHECKUP_NOTE, submission_text(config), "a private endpoint in execution.submit_url hides transactions")
 
 
-def _contracts(desk: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
+def _contracts(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
     hashes = {code.address: code.hash for code in snapshot.code_hashes}
-    called = (*desk.execution.pinned, *(pool.address for pool in desk.pools))
+    called = (*context.execution.pinned, *(pool.address for pool in context.pools))
     bare = [address for address in called if hashes.get(address, NO_CODE) in (NO_CODE, EMPTY_CODE)]
     if bare:
         yield CheckResult("contracts", CHECKUP_FAIL, f"no code at {', '.join(bare)}", "correct these addresses in the config")
-    pins = {pin.address: pin.code_hash for pin in desk.store.pins()}
+    pins = {pin.address: pin.code_hash for pin in context.store.pins()}
     missing = [address for address in called if address not in pins]
     changed = [address for address, pinned in pins.items() if address in hashes and hashes[address] != pinned]
     if changed:
@@ -314,19 +314,19 @@ def _contracts(desk: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckR
         yield CheckResult("trust", CHECKUP_NOTE, f"{len(missing)} of {len(called)} contracts are not pinned", "trimtab trust")
     else:
         yield CheckResult("trust", CHECKUP_OK, f"{len(pins)} contracts pinned by code hash")
-    if not desk.pools:
+    if not context.pools:
         yield CheckResult("pools", CHECKUP_FAIL, "no pool between any two of the tokens", "check the factories, or add a hub token")
     else:
-        yield CheckResult("pools", CHECKUP_OK, f"{len(desk.pools)} found")
+        yield CheckResult("pools", CHECKUP_OK, f"{len(context.pools)} found")
     for item in (item for item in snapshot.quarantined if item.item != "endpoint"):
         yield CheckResult(item.item, CHECKUP_FAIL, f"{item.address}: {item.why}", "while it fails, nothing is traded; correct or remove it")
 
 
-def _holdings(desk: wiring.AgentContext, step: StepInput) -> Iterator[CheckResult]:
+def _holdings(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckResult]:
     held = native_coin.held_balances(step)
     references = reference_prices(step)
-    decimals = desk.portfolio.numeraire.decimals
-    for asset in desk.portfolio.assets:
+    decimals = context.portfolio.numeraire.decimals
+    for asset in context.portfolio.assets:
         token = asset.token
         if token.address not in held:
             continue
@@ -367,11 +367,11 @@ def _least(step: StepInput) -> Iterator[CheckResult]:
         yield CheckResult("least total", CHECKUP_OK if found["enough"] else CHECKUP_NOTE, found["summary"], "; or ".join(found["changes"]))
 
 
-def _money(desk: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
-    floor = desk.limits.native_floor_wei or 0
+def _money(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
+    floor = context.limits.native_floor_wei or 0
     found = f"{decimal_text(snapshot.native_wei, 18)} native"
-    coin_raw = next((held.raw for held in snapshot.holdings if held.token == desk.portfolio.wrapped_native), 0)
-    if 0 < snapshot.native_wei <= floor and coin_raw and desk.limits.native_top_up_wei is not None:
+    coin_raw = next((held.raw for held in snapshot.holdings if held.token == context.portfolio.wrapped_native), 0)
+    if 0 < snapshot.native_wei <= floor and coin_raw and context.limits.native_top_up_wei is not None:
         yield CheckResult(
             "gas money",
             CHECKUP_NOTE,
@@ -384,7 +384,7 @@ def _money(desk: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResul
         )
     else:
         yield CheckResult("gas money", CHECKUP_OK, found)
-    age_s, limit_s = desk.clock.now_s() - snapshot.head.timestamp_s, desk.limits.head_age_s
+    age_s, limit_s = context.clock.now_s() - snapshot.head.timestamp_s, context.limits.head_age_s
     if limit_s is not None and age_s > limit_s:
         yield CheckResult(
             "head",

@@ -35,8 +35,8 @@ def probe_endpoints(endpoints: Sequence[Endpoint], chain: ChainTable, now_s: Cal
     newest = {one.endpoint: one.head for one in found if one.head is not None}
     if len(operators_of(newest)) < chain.min_operators:
         return found
-    panel = EndpointPool(endpoints, chain.min_operators, max_lag_blocks=chain.max_lag_blocks)
-    height_disagreement(panel, newest, common_height(newest, chain.min_operators))
+    endpoint_pool = EndpointPool(endpoints, chain.min_operators, max_lag_blocks=chain.max_lag_blocks)
+    height_disagreement(endpoint_pool, newest, common_height(newest, chain.min_operators))
     return [_behind(one) for one in found]
 
 
@@ -46,7 +46,7 @@ def has_enough_operators(probes: Sequence[EndpointProbe], min_operators: int) ->
     return len(operators_of(one.endpoint for one in probes if one.head is not None)) >= quorum_size(len(answer), min_operators)
 
 
-def endpoint_records(panel: EndpointPool) -> list[Document]:
+def endpoint_records(endpoint_pool: EndpointPool) -> list[Document]:
     """State, score from 0 to 1, mean time and last problem of each endpoint in this process."""
     return [
         {
@@ -57,7 +57,7 @@ def endpoint_records(panel: EndpointPool) -> list[Document]:
             "rest_s": round(found.rest_s, 1),
             "why": found.why,
         }
-        for operator, found in panel.endpoint_states()
+        for operator, found in endpoint_pool.endpoint_states()
     ]
 
 
@@ -65,7 +65,7 @@ def report(probes: Sequence[EndpointProbe]) -> list[Document]:
     """Records for the doctor, with each endpoint's head (None if it has none)."""
     heads = [{"head": one.head} for one in probes]
     standings = [EndpointPool([one.endpoint], 1) for one in probes]
-    return [endpoint_records(panel)[0] | head for panel, head in zip(standings, heads, strict=True)]
+    return [endpoint_records(standing)[0] | head for standing, head in zip(standings, heads, strict=True)]
 
 
 def outvoted_endpoints(snapshot: Snapshot) -> Iterator[tuple[str, str]]:

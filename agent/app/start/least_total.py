@@ -43,7 +43,7 @@ def least_total_now(step: StepInput, total: Value) -> Document | None:
 def least_total_document(terms: MinimumTotalInputs, total: Value | None, decimals: int, unit: str) -> Document:
     """Document of the minimum total, with the settings to change if `total` (None: unknown) is below it; values as decimal strings."""
     found, ways = compute_minimum_total(terms), () if total is None else suggested_settings(terms, total)
-    said = format_minimum_total(terms, (found.total or Fraction(0)) if total is None else total, decimals, unit)
+    message = format_minimum_total(terms, (found.total or Fraction(0)) if total is None else total, decimals, unit)
     enough = None if total is None else found.total is not None and total >= found.total
     return {
         "total": None if found.total is None else value_text(found.total, decimals, min(decimals, PLACES)),
@@ -56,8 +56,8 @@ def least_total_document(terms: MinimumTotalInputs, total: Value | None, decimal
         "cost_a_year": value_text(found.year_cost, decimals, min(decimals, PLACES)),
         "enough": enough,
         "changes": list(ways),
-        "summary": said,
-        "text": said if found.total is None or not ways else f"{said} To change that: {'; or '.join(ways)}.",
+        "summary": message,
+        "text": message if found.total is None or not ways else f"{message} To change that: {'; or '.join(ways)}.",
     }
 
 

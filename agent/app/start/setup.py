@@ -179,43 +179,43 @@ def trust(
     nothing on a live chain. Raises Refused if an address holds no code.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config)
-    with wiring.open_context(loaded, transports, untrusted_pools=True) as desk:
+    with wiring.open_context(loaded, transports, untrusted_pools=True) as context:
         if unseen:
-            config_versions.require_unchanged(loaded, desk.store)
-        snapshot = desk.reader.snapshot()
-        rows, backing, empty = list_contracts(desk, snapshot)
-        rows += (paid := _payouts(desk))
+            config_versions.require_unchanged(loaded, context.store)
+        snapshot = context.reader.snapshot()
+        rows, backing, empty = list_contracts(context, snapshot)
+        rows += (paid := _payouts(context))
         require_code(empty)
         known = all(row["state"] == "unchanged" for row in rows)
         document: Document = {"block": snapshot.head.number, "pinned": known, "contracts": rows}
         if not known and confirm(document):
             for row in paid:
-                desk.store.confirm_payout_address(row["address"], desk.clock.now_s())
-            pin_contracts(desk, rows[: len(rows) - len(paid)], backing)
+                context.store.confirm_payout_address(row["address"], context.clock.now_s())
+            pin_contracts(context, rows[: len(rows) - len(paid)], backing)
             document["pinned"] = True
         return document
 
 
-def list_contracts(desk: wiring.AgentContext, snapshot: Snapshot) -> tuple[list[dict[str, str]], list[Backing], list[Verdict]]:
+def list_contracts(context: wiring.AgentContext, snapshot: Snapshot) -> tuple[list[dict[str, str]], list[Backing], list[Verdict]]:
     """Rows of every contract of the config, each pool and each proxy implementation, with code hash and pin state.
 
     Also returns the implementations by token, and the addresses that hold no code.
     """
     hashes = {code.address: code.hash for code in snapshot.code_hashes}
-    names = _names(desk)
-    pins = {pin.address: pin.code_hash for pin in desk.store.pins()}
+    names = _names(context)
+    pins = {pin.address: pin.code_hash for pin in context.store.pins()}
     rows, empty = [], []
-    for address in (*desk.execution.pinned, *(pool.address for pool in desk.pools)):
+    for address in (*context.execution.pinned, *(pool.address for pool in context.pools)):
         found = hashes.get(address, NO_CODE)
         if found in (NO_CODE, EMPTY_CODE):
             empty.append(Verdict("code", f"{names[address]} at {address}: no code", "a contract", False))
         before = pins.get(address)
         state = "new" if before is None else "unchanged" if before == found else "CHANGED"
         rows.append({"what": names[address], "address": address, "code_hash": found, "state": state})
-    trusted, backing = desk.store.implementations(), []
+    trusted, backing = context.store.implementations(), []
     for one in snapshot.implementations:
         now, pinned = (one.address, hashes.get(one.address, NO_CODE)), trusted.get(one.token)
-        what = f"implementation of {desk.portfolio.token(one.token).label}"
+        what = f"implementation of {context.portfolio.token(one.token).label}"
         if now[1] in (NO_CODE, EMPTY_CODE):
             empty.append(Verdict("code", f"{what} at {one.address}: no code, or it cannot be read", "a contract", False))
         state = "new" if pinned is None else "unchanged" if pinned == now else "CHANGED"
@@ -230,15 +230,15 @@ def require_code(empty: Sequence[Verdict]) -> None:
         raise Refused("some addresses hold no code: " + "; ".join(v.measured for v in empty), empty, "correct the config")
 
 
-def pin_contracts(desk: wiring.AgentContext, rows: Sequence[Mapping[str, str]], backing: Sequence[Backing]) -> None:
+def pin_contracts(context: wiring.AgentContext, rows: Sequence[Mapping[str, str]], backing: Sequence[Backing]) -> None:
     """Pin these contracts and implementations as in the rows; the owner has confirmed them."""
-    desk.store.pin({row["address"]: row["code_hash"] for row in rows}, desk.clock.now_s(), backing)
+    context.store.pin({row["address"]: row["code_hash"] for row in rows}, context.clock.now_s(), backing)
 
 
-def _payouts(desk: wiring.AgentContext) -> list[dict[str, str]]:
+def _payouts(context: wiring.AgentContext) -> list[dict[str, str]]:
     """Rows of the payout addresses. Raises ConfigError for the wallet itself, a contract of the config, or the zero address."""
-    wallet, known = desk.config.wallet, desk.store.payout_addresses()
-    ours = {wallet.address: "the wallet itself"} | dict.fromkeys(desk.execution.pinned, "a contract of the config")
+    wallet, known = context.config.wallet, context.store.payout_addresses()
+    ours = {wallet.address: "the wallet itself"} | dict.fromkeys(context.execution.pinned, "a contract of the config")
     for address in wallet.payout_addresses:
         if address in ours or int(address, 16) == 0:
             why = ours.get(address, "the zero address")
@@ -254,11 +254,11 @@ def pin_all(config: LoadedConfig, transports: Sequence[Transport] | None = None)
     return trust(config, lambda _: True, transports)
 
 
-def _names(desk: wiring.AgentContext) -> dict[str, str]:
-    names = fixed_contracts(desk.config, desk.store.liquidity_moves())
-    names |= {t.address: f"token {t.label}" for t in (*(a.token for a in desk.portfolio.assets), *desk.portfolio.hubs)}
-    for pool in desk.pools:
-        tokens = "/".join(desk.portfolio.token(address).label for address in (pool.token0, pool.token1))
+def _names(context: wiring.AgentContext) -> dict[str, str]:
+    names = fixed_contracts(context.config, context.store.liquidity_moves())
+    names |= {t.address: f"token {t.label}" for t in (*(a.token for a in context.portfolio.assets), *context.portfolio.hubs)}
+    for pool in context.pools:
+        tokens = "/".join(context.portfolio.token(address).label for address in (pool.token0, pool.token1))
         names[pool.address] = f"{pool.venue.removeprefix('uniswap_')} {tokens} {pool.fee_pips / 10_000:g}%"
     return names
 

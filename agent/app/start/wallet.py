@@ -121,8 +121,8 @@ def _of_config(config: Path, ask: Ask | None, verify: bool) -> Document:
 def _named(raw: bytes, path: Path) -> str:
     """The address that a keystore names in the clear."""
     try:
-        said = codec.read_json(raw.decode())["address"]
-        return parse_address("0x" + str(said).lower().removeprefix("0x"))
+        address = codec.read_json(raw.decode())["address"]
+        return parse_address("0x" + str(address).lower().removeprefix("0x"))
     except (ValueError, KeyError, TypeError, ConfigError):
         raise ConfigError(f"{path} does not say its address", "add --verify and its password") from None
 

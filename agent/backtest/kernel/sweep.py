@@ -139,24 +139,24 @@ def _states(known: NDArray[np.bool_], patience_bars: int | None) -> NDArray[np.i
 
 
 def _notes(symbols: Sequence[str], times: NDArray[np.int64], known: NDArray[np.bool_], patience_bars: int | None) -> tuple[str, ...]:
-    told = []
+    notes = []
     waiting = "nothing trades" if patience_bars is None else f"nothing trades for {patience_bars} bars, then the others without it"
     for column, symbol in enumerate(symbols):
         rows = np.nonzero(known[:, column])[0]
         first, last = int(rows[0]), int(rows[-1])
         if first > 0:
-            told.append(f"{symbol} has no price before {text.format_time(int(times[first]))}: until then the others take its weight")
+            notes.append(f"{symbol} has no price before {text.format_time(int(times[first]))}: until then the others take its weight")
         if holes := last - first + 1 - len(rows):
-            told.append(f"{symbol} lacks {holes} prices in between, {int(np.diff(rows).max()) - 1} in a row at most: {waiting}")
+            notes.append(f"{symbol} lacks {holes} prices in between, {int(np.diff(rows).max()) - 1} in a row at most: {waiting}")
         if last < len(known) - 1:
-            told.append(f"{symbol} has no price after {text.format_time(int(times[last]))}: it counts at its last one; {waiting}")
+            notes.append(f"{symbol} has no price after {text.format_time(int(times[last]))}: it counts at its last one; {waiting}")
     steps = np.diff(times)
     usual = int(np.median(steps))
     if wide := int((steps > usual).sum()):
         row = int(np.argmax(steps))
         longest = f"the longest of {text.format_duration(int(steps[row]))} after {text.format_time(int(times[row]))}"
-        told.append(f"{wide} times bars are further apart than the usual {text.format_duration(usual)}, {longest}")
-    return tuple(told)
+        notes.append(f"{wide} times bars are further apart than the usual {text.format_duration(usual)}, {longest}")
+    return tuple(notes)
 
 
 # --- Settings of the fast kernel: targets, trigger, destination, costs; many of them as rows.

@@ -145,17 +145,17 @@ def _periods(result: SimulationResult) -> tuple[list[int], str]:
 
 def premium_section(found: BacktestAnalysis) -> ReportSection | None:
     """The rebalancing premium: the parts that add up to the excess return against holding."""
-    harvest = found.result.harvest
-    if harvest is None or not any(one.succeeded for one in found.result.rebalances):
+    premium = found.result.harvest
+    if premium is None or not any(one.succeeded for one in found.result.rebalances):
         return None
     ahead = math.log(float(found.course.index[-1] / found.course.hold_index[-1]))
-    beside = ahead - harvest.advantage
+    beside = ahead - premium.advantage
     aside = [_aside(found.result, beside)]
     parts: tuple[tuple[str, float, str], ...] = (
-        ("excess growth", harvest.excess_growth, "what moving winners into losers brought, bar by bar"),
-        ("off target", harvest.off_target, "what it brought that weights were not those of the start"),
-        ("dispersion", -harvest.dispersion, "what holding gained by letting winners grow"),
-        ("costs", -harvest.costs, "fees, impact and gas"),
+        ("excess growth", premium.excess_growth, "what moving winners into losers brought, bar by bar"),
+        ("off target", premium.off_target, "what it brought that weights were not those of the start"),
+        ("dispersion", -premium.dispersion, "what holding gained by letting winners grow"),
+        ("costs", -premium.costs, "fees, impact and gas"),
         *(aside if abs(beside) >= SHOWN else []),
         ("ahead of holding", ahead, "the sum of all above"),
     )
@@ -183,8 +183,8 @@ def premium_section(found: BacktestAnalysis) -> ReportSection | None:
     words = (
         "Excess growth is what trading assets into each other adds to the mean growth of the assets (Fernholz 2002, Stochastic Portfolio "
         "Theory, 1.1.20). Holding has a gain of its own kind, dispersion. All are logarithms of growth, so that they add up.",
-        f"Excess growth came to {format_percent(harvest.excess_growth_yearly, 2)} a year; the formula expects "
-        f"{format_percent(harvest.expected_yearly, 2)} of the first weights and the covariance of these prices.",
+        f"Excess growth came to {format_percent(premium.excess_growth_yearly, 2)} a year; the formula expects "
+        f"{format_percent(premium.expected_yearly, 2)} of the first weights and the covariance of these prices.",
     )
     rows = tuple((name, format_percent(value, 2, signed=True), says) for name, value, says in parts)
     return ReportSection("What rebalancing earned", words, (chart,), (ReportTable(("part", "log growth", "what it is"), rows),))

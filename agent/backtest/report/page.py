@@ -344,8 +344,8 @@ def _table(table: ReportTable, title: str) -> str:
 
 
 def _numeric(cells: list[str]) -> bool:
-    told = [one for one in cells if one not in NOTHING]
-    return bool(told) and all(NUMBER.fullmatch(one) for one in told)
+    shown = [one for one in cells if one not in NOTHING]
+    return bool(shown) and all(NUMBER.fullmatch(one) for one in shown)
 
 
 def _origin(origin: tuple[ReportFact, ...]) -> str:

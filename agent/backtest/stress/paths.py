@@ -272,12 +272,12 @@ def dollar_symbol(wanted: BacktestSpec) -> str:
 def _crashed(wanted: BacktestSpec, table: PriceTable, severity: Severity, first: int) -> PriceTable:
     numeraire = wanted.portfolio.numeraire.symbol
     safe = {token.symbol for token in wanted.tokens if is_dollar(token)} | {numeraire}
-    falls = [column for column, symbol in enumerate(table.symbols) if symbol not in safe]
-    if not falls:
+    crashing = [column for column, symbol in enumerate(table.symbols) if symbol not in safe]
+    if not crashing:
         raise ConfigError("crash: every asset of this portfolio is a dollar or the numeraire", "leave crash out of --scenarios")
     done = np.clip((np.arange(table.bars) - first + 1) / severity.crash_bars, 0, 1)
     closes = table.closes.copy()
-    closes[:, falls] *= ((1 - severity.crash_bps / BPS) ** done)[:, None]
+    closes[:, crashing] *= ((1 - severity.crash_bps / BPS) ** done)[:, None]
     return replace(table, closes=closes)
 
 

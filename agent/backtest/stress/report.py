@@ -116,8 +116,8 @@ def _distribution(cases: list[StressCase], name: str) -> Figure:
 def _bars(cases: list[StressCase]) -> Figure:
     names = [case.name for case in cases]
     traces = [
-        {"type": "bar", "name": said, "x": names, "y": [measure(case.values("loss")) for case in cases]}
-        for said, measure in (("median", np.median), ("worst", np.max))
+        {"type": "bar", "name": label, "x": names, "y": [measure(case.values("loss")) for case in cases]}
+        for label, measure in (("median", np.median), ("worst", np.max))
     ]
     return {
         "title": "Loss at the end",

@@ -116,20 +116,20 @@ class StressResult:
     versions: tuple[tuple[str, str], ...]
 
 
-def estimate_s(wish: StressSpec, wanted: BacktestSpec, settings: SimulationSettings) -> float:
+def estimate_s(spec: StressSpec, wanted: BacktestSpec, settings: SimulationSettings) -> float:
     """Estimated seconds on one core, an approximate upper bound."""
     quick = isinstance(wanted.policy.trigger, Threshold) and wanted.split is None and wanted.portfolio.weights is None
-    step_s = wish.step_paths * (len(wish.scenarios) + 1) * wish.bars * (QUIET_S if quick and not settings.looks_at_all else STEP_S)
+    step_s = spec.step_paths * (len(spec.scenarios) + 1) * spec.bars * (QUIET_S if quick and not settings.looks_at_all else STEP_S)
     if isinstance(kernel_setting_or_reason(wanted, settings), str):
         return 2 * step_s
-    return step_s + 2 * wish.paths * (KERNEL_S + wish.bars * len(wanted.portfolio.assets) * KERNEL_CELL_S)
+    return step_s + 2 * spec.paths * (KERNEL_S + spec.bars * len(wanted.portfolio.assets) * KERNEL_CELL_S)
 
 
 def run_stress_test(
     wanted: BacktestSpec,
     table: PriceTable,
     settings: SimulationSettings,
-    wish: StressSpec,
+    spec: StressSpec,
     progress: Progress | None = None,
     share: PieceRunner = run_sequentially,
 ) -> StressResult:
@@ -139,16 +139,16 @@ def run_stress_test(
     last bit. Raises ConfigError for too few prices, a block that does not fit, and a named scenario that does not apply.
     """
     table = select_spec_symbols(wanted, table)
-    past = return_history(table, wish.drift)
-    block = mean_block_length(past) if wish.block is None else wish.block
+    past = return_history(table, spec.drift)
+    block = mean_block_length(past) if spec.block is None else spec.block
     check_block(block, past)
-    recorded = _recorded(table, wish.bars)
-    for scenario in wish.scenarios if wish.named else ():
-        apply_scenario(scenario, wanted, recorded, settings, wish.severity)  # inapplicable scenarios are refused before any path runs
-    work = StressWork.of(wanted, settings, wish.severity, past, block, recorded)
-    skipped = [] if wish.named else inapplicable_scenarios(wish.scenarios, wanted, recorded, settings, wish.severity)
-    scenarios = (Scenario.CALM, *(one for one in wish.scenarios if one.value not in dict(skipped)))
-    pieces = work.pieces(wish.paths, wish.step_paths, scenarios)
+    recorded = _recorded(table, spec.bars)
+    for scenario in spec.scenarios if spec.named else ():
+        apply_scenario(scenario, wanted, recorded, settings, spec.severity)  # inapplicable scenarios are refused before any path runs
+    work = StressWork.of(wanted, settings, spec.severity, past, block, recorded)
+    skipped = [] if spec.named else inapplicable_scenarios(spec.scenarios, wanted, recorded, settings, spec.severity)
+    scenarios = (Scenario.CALM, *(one for one in spec.scenarios if one.value not in dict(skipped)))
+    pieces = work.pieces(spec.paths, spec.step_paths, scenarios)
     done = _all(work, pieces, share, progress or (lambda *_: None))
     calm = {
         one.start: found
@@ -160,16 +160,16 @@ def run_stress_test(
     return StressResult(
         cases=_cases(pieces, done),
         skipped=tuple(skipped),
-        bars=wish.bars,
+        bars=spec.bars,
         interval_s=past.interval_s,
         moves=len(past.returns),
         block=block,
         jump_rate=work.jumps.rate,
         kernel_off=_kernel_off(work, calm),
         notes=(*table.notes, *_left_out(table, past)),
-        parameters=(*_parameter_texts(wish), ("start_value", str(settings.start_value)), ("fee_pips", str(settings.fee_pips))),
+        parameters=(*_parameter_texts(spec), ("start_value", str(settings.start_value)), ("fee_pips", str(settings.fee_pips))),
         seed=settings.seed,
-        config_hash=sha256(f"{spec_digest(wanted, settings)}\n{wish!r}".encode()).hexdigest(),
+        config_hash=sha256(f"{spec_digest(wanted, settings)}\n{spec!r}".encode()).hexdigest(),
         data_hash=table.digest,
         versions=(*calm[0].versions, ("numba", version("numba"))),
     )
@@ -249,19 +249,23 @@ def _complete(table: PriceTable) -> int:
 
 
 def _left_out(table: PriceTable, past: ReturnHistory) -> list[str]:
-    late = table.bars - _complete(table)
-    told = [f"{past.left_out} moves at which a price is missing are left out"] if past.left_out else []
-    return [*told, f"the recorded path ends {late} bars before the data do, where an asset has no price any more"] if late else told
-
-
-def _parameter_texts(wish: StressSpec) -> tuple[tuple[str, str], ...]:
-    severity = wish.severity
+    incomplete = table.bars - _complete(table)
+    notes = [f"{past.left_out} moves at which a price is missing are left out"] if past.left_out else []
     return (
-        ("paths", str(wish.paths)),
-        ("step_paths", str(wish.step_paths)),
-        ("bars", str(wish.bars)),
-        ("block", "by rule" if wish.block is None else f"{wish.block:g}"),
-        ("drift", "as recorded" if wish.drift else "none"),
+        [*notes, f"the recorded path ends {incomplete} bars before the data do, where an asset has no price any more"]
+        if incomplete
+        else notes
+    )
+
+
+def _parameter_texts(spec: StressSpec) -> tuple[tuple[str, str], ...]:
+    severity = spec.severity
+    return (
+        ("paths", str(spec.paths)),
+        ("step_paths", str(spec.step_paths)),
+        ("bars", str(spec.bars)),
+        ("block", "by rule" if spec.block is None else f"{spec.block:g}"),
+        ("drift", "as recorded" if spec.drift else "none"),
         ("crash", f"{severity.crash_bps} bps over {severity.crash_bars} bars"),
         ("depeg", f"{severity.depeg_bps} bps"),
         ("gas", f"{severity.gas_wei} wei"),

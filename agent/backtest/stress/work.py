@@ -127,8 +127,8 @@ def max_drawdown(worth: Floats) -> float:
 
 def _held(found: KernelResult) -> Floats:
     """Units at the end of each bar."""
-    told = np.where(found.held.any(axis=1), np.arange(len(found.held)), 0)
-    held: Floats = found.held[np.maximum.accumulate(told)]
+    first_held = np.where(found.held.any(axis=1), np.arange(len(found.held)), 0)
+    held: Floats = found.held[np.maximum.accumulate(first_held)]
     return held
 
 
@@ -216,10 +216,10 @@ class StressWork:
             return PieceResult(tuple(measure_by_kernel(self.wanted, self.setting, self.path(piece.method, one), value) for one in numbers))
         (number,) = numbers
         path = self.calm(number) if piece.kind is PieceKind.STRESSED else self.path(piece.method, number)
-        laid = apply_scenario(piece.scenario, self.wanted, path, self.settings, self.severity)
-        found = simulate(self.wanted, laid.table, laid.settings)
+        stressed = apply_scenario(piece.scenario, self.wanted, path, self.settings, self.severity)
+        found = simulate(self.wanted, stressed.table, stressed.settings)
         grown = float(found.equity[-1] / found.equity[0])
-        return PieceResult((_measured(self.wanted, laid, found),), found.refused, (grown,), found.versions)
+        return PieceResult((_measured(self.wanted, stressed, found),), found.refused, (grown,), found.versions)
 
     def path(self, method: PathMethod, number: int) -> PriceTable:
         """The path of that number, from its own random generator."""
@@ -238,8 +238,8 @@ def run_sequentially(work: StressWork, pieces: Sequence[StressPiece]) -> Iterato
     return ((piece, work.do(piece)) for piece in pieces)
 
 
-def _measured(wanted: BacktestSpec, laid: StressedPath, found: SimulationResult) -> PathMetrics:
-    worth: NDArray[np.float64] = found.equity * laid.unit
+def _measured(wanted: BacktestSpec, stressed: StressedPath, found: SimulationResult) -> PathMetrics:
+    worth: NDArray[np.float64] = found.equity * stressed.unit
     return PathMetrics(
         loss=1 - float(worth[-1] / worth[0]),
         drawdown=max_drawdown(worth),

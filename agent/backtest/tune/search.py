@@ -174,7 +174,7 @@ def _assemble_result(search: TuneSpec, job: TuneJob, kept: ResultStore, found: t
     judged = walk_forward(own, objective, make_folds(len(own), search.folds, search.walk))
     after = [_excesses(search, job, one, calendar) for one in judged]
     claims, last, last_hold, hold_final, last_times_s = _last_quarter(search, kept, best, choices[best])
-    risk, looks = (
+    risk, settings_judged = (
         overfitting_probability(own, objective),
         sum(key.startswith("last-") for key in kept.done) - 1,
     )  # but for the calendar rule
@@ -197,12 +197,12 @@ def _assemble_result(search: TuneSpec, job: TuneJob, kept: ResultStore, found: t
             for rival, parts in zip(_rivals(search), zip(*after, strict=True), strict=True)
         ),
         claims=claims,
-        verdict=judge_choice(choices[best], search.calendar, claims, risk, looks),
+        verdict=judge_choice(choices[best], search.calendar, claims, risk, settings_judged),
         last_from_s=int(table.times_s[last_quarter_start(table.bars)]),
         last=last,
         last_hold=last_hold,
         hold_final=hold_final,
-        looks=looks,
+        looks=settings_judged,
         last_times_s=last_times_s,
         engines=tuple((engine.value, counted.count(engine.value)) for engine in RunEngine if engine.value in counted),
         resumed=resumed,

@@ -334,8 +334,10 @@ def compare_neighbours(choices: Sequence[PolicyChoice], objective: Floats, best:
         beside |= alone
     if not beside.any():
         return None
-    falls = float(objective[best]) - objective[beside]
-    return NeighbourComparison(int(beside.sum()), float(falls.mean()), float(falls.max()), float(objective[best] - np.median(objective)))
+    declines = float(objective[best]) - objective[beside]
+    return NeighbourComparison(
+        int(beside.sum()), float(declines.mean()), float(declines.max()), float(objective[best] - np.median(objective))
+    )
 
 
 # --- Walk-forward: settings are chosen in one stretch of the data and judged in the next; the last quarter is never used for choosing.
@@ -451,7 +453,7 @@ def format_signed_percent(share: float) -> str:
 
 
 def judge_choice(
-    best: PolicyChoice, calendar: PolicyChoice, claims: tuple[ExcessGrowth, ...], risk: OverfittingEstimate | None, looks: int = 1
+    best: PolicyChoice, calendar: PolicyChoice, claims: tuple[ExcessGrowth, ...], risk: OverfittingEstimate | None, settings_judged: int = 1
 ) -> TuneVerdict:
     """Recommend `best` if every claim holds and the probability of overfitting is below one half.
 
@@ -459,25 +461,26 @@ def judge_choice(
     quarter by now.
     """
     overfit = risk is not None and risk.probability >= OVERFITTING_THRESHOLD
-    told = [
+    notes = [
         f"In the last quarter of the data, which the search never saw, {best.label} did, after costs, {claim.words}." for claim in claims
     ]
-    if looks > 1:
-        told.append(
-            f"{looks} settings of this search were judged in that quarter by now: the best of several looks better there than it is."
+    if settings_judged > 1:
+        notes.append(
+            f"{settings_judged} settings of this search were judged in that quarter by now: the best of several looks better "
+            "there than it is."
         )
     default = f"{calendar.label}, which keeps weights near their targets with few trades; that it earns more is not said"
     if all(claim.holds for claim in claims) and not overfit:
-        told.append(
+        notes.append(
             "Recommended. No more is claimed than the lower ends of these intervals, and only for markets like the one of the data."
         )
-        return TuneVerdict(True, tuple(told), default)
+        return TuneVerdict(True, tuple(notes), default)
     if overfit and risk is not None:
-        told.append(
+        notes.append(
             f"The best of one half of the data was below the median in the other in {risk.probability:.0%} of {risk.ways:,} ways to halve "
             "it: what was best here says nothing about what will be."
         )
     failing = [claim.rival for claim in claims if not claim.holds]
     over = f" over {' and '.join(failing)}" if failing else ""
-    told.append(f"No edge{over} is shown, and nothing is recommended. The safe default is {default}.")
-    return TuneVerdict(False, tuple(told), default)
+    notes.append(f"No edge{over} is shown, and nothing is recommended. The safe default is {default}.")
+    return TuneVerdict(False, tuple(notes), default)

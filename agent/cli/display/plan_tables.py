@@ -76,9 +76,9 @@ def _summary(console: Console, document: Document, more: str) -> None:
     if failed:
         console.print(verdicts(failed, document["pools"]))
     if document["verdicts"]:
-        told = f"Guards: {len(document['verdicts']) - len(failed)} of {len(document['verdicts'])} passed"
+        message = f"Guards: {len(document['verdicts']) - len(failed)} of {len(document['verdicts'])} passed"
         skipped = f"; {len(document['skipped'])} pools or assets skipped" if document["skipped"] else ""
-        console.print(cell(f"{told}{skipped} (all of it: {more})", "" if not failed else "bold red"))
+        console.print(cell(f"{message}{skipped} (all of it: {more})", "" if not failed else "bold red"))
 
 
 def _details(console: Console, document: Document) -> None:

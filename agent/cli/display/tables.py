@@ -279,11 +279,11 @@ def zone(found: Document, numeraire: str) -> FigureTable:
     for item in found["assets"]:
         edges = (item["no_trade_bps"], item["trigger_bps"])
         made.add_row(cell(item["symbol"]), *(f"{low / 100:g}-{high / 100:g} %" for low, high in edges))
-    plan, told = found["plan"], [found["measured"]] if found["measured"] else []
+    plan, notes = found["plan"], [found["measured"]] if found["measured"] else []
     if plan is not None:
         parts = ", ".join(f"{name} {amount(plan[name], 4)}" for name in ("fees", "impact", "skew", "gas", "approvals"))
-        told.append(f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs {amount(plan['cost'], 4)}: {parts}")
-    made.note = "\n".join(told)
+        notes.append(f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs {amount(plan['cost'], 4)}: {parts}")
+    made.note = "\n".join(notes)
     return made
 
 
@@ -315,6 +315,6 @@ def transfers_table(found: list[Document]) -> FigureTable:
     """Table of transfers, newest first."""
     made = table("Changes that the books do not explain", ("id", "what", "told"))
     for item in found:
-        said = item["told"] or ("counts as loss until told" if item["counts_as_loss"] else "not told")
-        made.add_row(str(item["id"] or ""), cell(item["words"], "bold red" if item["halts"] else ""), cell(said))
+        message = item["told"] or ("counts as loss until told" if item["counts_as_loss"] else "not told")
+        made.add_row(str(item["id"] or ""), cell(item["words"], "bold red" if item["halts"] else ""), cell(message))
     return made

@@ -89,10 +89,10 @@ OFFLINE: set[str] = set()
 class ProcessExit:
     """Ends this process once: reports the error and exits without the interpreter's own shutdown, which waits for threads."""
 
-    def __init__(self, error: TrimtabError, tidy: bool) -> None:
+    def __init__(self, error: TrimtabError, graceful: bool) -> None:
         """Set the error; `tidy` ends child processes and removes temporary folders first."""
         self.error = error
-        self._tidy = tidy
+        self._tidy = graceful
         self._once, self._telling = threading.Lock(), threading.Lock()
         self._by_command = False
 
@@ -140,7 +140,7 @@ def interruptible(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         if threading.current_thread() is not threading.main_thread():
             return command(*args, **kwargs)
-        ending = ProcessExit(Interrupted(MESSAGE), tidy=True)
+        ending = ProcessExit(Interrupted(MESSAGE), graceful=True)
         with _listening(ending, lambda _signal, _frame: ending.now(), lambda: (GRACE_S,)):
             return command(*args, **kwargs)
 
@@ -149,7 +149,7 @@ def interruptible(command: Callable[P, R]) -> Callable[P, R]:
 
 def sending_exit() -> ProcessExit:
     """Exit of a command that may send."""
-    return ProcessExit(OperatorNeeded(SETTLED_LATER), tidy=False)
+    return ProcessExit(OperatorNeeded(SETTLED_LATER), graceful=False)
 
 
 @contextmanager
@@ -185,10 +185,10 @@ def _listening(ending: ProcessExit, handler: Handler, patience: Callable[[], Seq
 
     `patience` returns the seconds for the first Ctrl-C, the second, and so on (None: it does not end the process).
     """
-    heard, told = os.pipe()
-    os.set_blocking(told, False)
-    threading.Thread(target=_watch, args=(heard, patience, ending.now), daemon=True).start()
-    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)  # the interpreter writes to it, whatever the main thread does
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    threading.Thread(target=_watch, args=(read_end, patience, ending.now), daemon=True).start()
+    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)  # the interpreter writes to it, whatever the main thread does
     replaced = signal.signal(signal.SIGINT, handler)
     try:
         yield
@@ -196,19 +196,19 @@ def _listening(ending: ProcessExit, handler: Handler, patience: Callable[[], Seq
         ending.wait_if_begun()
         signal.signal(signal.SIGINT, replaced)
         signal.set_wakeup_fd(before)
-        os.close(told)
+        os.close(write_end)
 
 
-def _watch(heard: int, patience: Callable[[], Sequence[float | None]], end: Callable[[], None]) -> None:
+def _watch(read_end: int, patience: Callable[[], Sequence[float | None]], end: Callable[[], None]) -> None:
     presses, until_s = 0, float("inf")
     while True:
         left_s = None if until_s == float("inf") else max(0.0, until_s - time.monotonic())
-        if not select.select([heard], [], [], left_s)[0]:
+        if not select.select([read_end], [], [], left_s)[0]:
             end()
             return
-        data = os.read(heard, 64)
+        data = os.read(read_end, 64)
         if not data:  # the command is over, and the interpreter's exit may wait for threads
-            os.close(heard)
+            os.close(read_end)
             if until_s < float("inf"):
                 time.sleep(max(0.0, until_s - time.monotonic()))
                 end()

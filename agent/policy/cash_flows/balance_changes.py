@@ -92,9 +92,9 @@ def changes_to_record(step: StepInput, books: ExpectedBalances) -> tuple[Externa
         flow = ExternalTransfer(0, token, delta, None, since, step.snapshot.head.number, chain_s, False, kind, undoes)
         flows.append(_valued(step, prices, flow))
     before = [flow for flow in books.flows if flow.id not in _ends(flows)]
-    late = [made for flow in before if flow.is_open and flow.value is None and (made := _valued(step, prices, flow)) != flow]
-    judged = {flow.id: flow for flow in late}
-    fresh = _judged(step, prices, (*flows, *late), [flow for flow in before if flow.id not in judged], chain_s)
+    revalued = [made for flow in before if flow.is_open and flow.value is None and (made := _valued(step, prices, flow)) != flow]
+    judged = {flow.id: flow for flow in revalued}
+    fresh = _judged(step, prices, (*flows, *revalued), [flow for flow in before if flow.id not in judged], chain_s)
     judged = {flow.id: flow for flow in fresh if flow.id}
     limit = step.limits.max_live_value
     capped = limit is not None and _worth(step, prices) > limit
@@ -256,7 +256,7 @@ def halt_reason(step: StepInput) -> str:
     holding = [flow for flow in step.history.flows if flow.holds]
     if not holding:
         return ""
-    told = "; ".join(format_change(step, flow) for flow in holding[:SHOWN])
+    message = "; ".join(format_change(step, flow) for flow in holding[:SHOWN])
     more = f"; and {len(holding) - SHOWN} more" if len(holding) > SHOWN else ""
     limit = step.limits.balance_jump_bps
     beyond = "" if limit is None else f" beyond limits.balance_jump of {limit / 100:g} %"
@@ -265,16 +265,16 @@ def halt_reason(step: StepInput) -> str:
         last_s = max(accepted_s(step, flow) for flow in holding)
         until += f", or accepted as deposits at {text.format_time(last_s)}"
     return (
-        f"unexplained balance changes{beyond}: {told}{more}; nothing is bought or rebalanced {until}: trimtab flows confirm; "
+        f"unexplained balance changes{beyond}: {message}{more}; nothing is bought or rebalanced {until}: trimtab flows confirm; "
         "exits, withdrawals and stop go on"
     )
 
 
 def format_accepted_deposits(step: StepInput) -> str:
     """Format the increases accepted as deposits in the last 24 h; empty if there are none."""
-    told = [format_change(step, flow) for flow in step.history.accepted]
-    more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-    return f"accepted as a deposit, since nobody explained it: {'; '.join(told[:SHOWN])}{more}" if told else ""
+    texts = [format_change(step, flow) for flow in step.history.accepted]
+    more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return f"accepted as a deposit, since nobody explained it: {'; '.join(texts[:SHOWN])}{more}" if texts else ""
 
 
 def format_change(step: StepInput, flow: ExternalTransfer) -> str:
@@ -348,11 +348,11 @@ def exclude_amounts(step: StepInput, raws: Mapping[str, int], why: str) -> StepI
     if not any(left.values()):
         return step
     assets = tuple(replace(asset, reserve_raw=asset.reserve_raw + left[asset.token.address]) for asset in portfolio.assets)
-    told = ", ".join(
+    message = ", ".join(
         f"{decimal_text(raw, portfolio.token(token).decimals)} {portfolio.token(token).label}" for token, raw in left.items() if raw
     )
     kept = tuple((token, raw) for token, raw in left.items() if raw)
-    return replace(step, portfolio=replace(portfolio, assets=assets), aside=f"{told} left alone: {why}", aside_raw=kept)
+    return replace(step, portfolio=replace(portfolio, assets=assets), aside=f"{message} left alone: {why}", aside_raw=kept)
 
 
 def restore_excluded(step: StepInput) -> StepInput:
@@ -415,9 +415,9 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
             (rest, why),
             (native_coin.floor_wei(step) if asset.native else 0, "limits.native_floor, for gas"),
         ]
-        for raw, told in reasons:
+        for raw, reason in reasons:
             if (kept := min(raw, free)) > 0:
-                found.append((token, kept, told))
+                found.append((token, kept, reason))
                 free -= kept
     return tuple(found)
 

@@ -86,10 +86,10 @@ def pace(step: StepInput, parts: int) -> ExecutionPace:
     return ExecutionPace(ExecutionStyle.ROUNDS, parts, step.limits.first_purchase_s or 1)
 
 
-def format_progress(campaign: GradualExecution, done: int) -> str:
+def format_progress(execution: GradualExecution, done: int) -> str:
     """Format the number of the next part, and of all parts."""
-    name = "first purchase" if campaign.purchase is PurchaseKind.FIRST else "top-up"
-    return f"{name}, part {done + 1} of {max(campaign.rounds, done + 1)}"
+    name = "first purchase" if execution.purchase is PurchaseKind.FIRST else "top-up"
+    return f"{name}, part {done + 1} of {max(execution.rounds, done + 1)}"
 
 
 def _first(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:

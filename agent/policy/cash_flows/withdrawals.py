@@ -95,9 +95,9 @@ def open_withdrawal_reason(step: StepInput) -> str:
         if (parts := claim.parts) is not None and is_auto_resumed(step, parts):
             lacks = f"{format_payment(step, Payment(claim.payment.token, short))} {label} lack" if short else "all is there, to be paid"
             number = counted(step, parts, claim.payment.token).done + 1
-            told = f"part {number} of about {max(parts.count, number)} next at {text.format_time(parts.next_s)} by"
+            message = f"part {number} of about {max(parts.count, number)} next at {text.format_time(parts.next_s)} by"
             return (
-                f"withdrawal {claim.request}: {lacks}; {told if short else 'the next look of'} trimtab run --send; "
+                f"withdrawal {claim.request}: {lacks}; {message if short else 'the next look of'} trimtab run --send; "
                 f"trimtab withdraw --release {claim.request} takes it back"
             )
         if short > 0:

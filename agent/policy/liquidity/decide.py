@@ -32,10 +32,12 @@ def target_adjustment(step: StepInput, prices: Mapping[str, Price]) -> Liquidity
     """Return the moves towards the liquidity targets, within budget. Raises Refused if an input is unknown."""
     if not step.portfolio.lp_targets:
         return NO_ADJUSTMENT
-    course = AdjustmentBuilder(open_position_book(step, prices), gas_unit_value(step, prices, needed=step.limits.plan_cost_bps is not None))
+    builder = AdjustmentBuilder(
+        open_position_book(step, prices), gas_unit_value(step, prices, needed=step.limits.plan_cost_bps is not None)
+    )
     for target in step.portfolio.lp_targets:
-        adjust_to_target(course, target)
-    return LiquidityAdjustment(tuple(course.moves), "; ".join(course.reasons), tuple(course.skipped))
+        adjust_to_target(builder, target)
+    return LiquidityAdjustment(tuple(builder.moves), "; ".join(builder.reasons), tuple(builder.skipped))
 
 
 def next_adjustment(step: StepInput, prices: Mapping[str, Price]) -> LiquidityAdjustment:

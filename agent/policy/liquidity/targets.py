@@ -51,11 +51,11 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     if load.within(limits):
         return NO_ADJUSTMENT
     why = format_exceeded_limits(load, limits)
-    aim = limits.scaled(EXIT_TARGET_SHARE)
+    exit_limits = limits.scaled(EXIT_TARGET_SHARE)
     moves: list[WithdrawMove | CollectMove] = []
     skipped: list[SkippedItem] = []
     for one, position in sorted(book.pairs, key=lambda pair: _rank(book, pair[0], pair[1], gas_unit_value), reverse=True):
-        if book.load().within(aim):
+        if book.load().within(exit_limits):
             break
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
             if (
@@ -70,7 +70,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
         if off:
             skipped.append(SkippedItem(one.name, f"not taken out: {off}"))
             continue
-        liquidity = _needed(book, one, position, aim)
+        liquidity = _needed(book, one, position, exit_limits)
         if liquidity == 0:
             skipped.append(SkippedItem(one.name, "not taken out: this step has approved none of it"))
             continue
@@ -99,21 +99,21 @@ def book_after_withdrawal(
     return book.taken(one, liquidity, least)
 
 
-def _needed(book: PositionBook, one: ConfirmedPosition, position: LpV2Position | LpV3Position, aim: LiquidityLimits) -> int:
+def _needed(book: PositionBook, one: ConfirmedPosition, position: LpV2Position | LpV3Position, exit_limits: LiquidityLimits) -> int:
     """Return the least liquidity of this position that brings both sums to the aim, worth at least min_trade; all if that is not enough."""
     whole = _capped(book, one, position.liquidity)
     bare = book.value_without_fees(one, position)
     least = book.step.limits.min_trade or Fraction(0)
     low = min(whole, max(1, ceil_int(position.liquidity * least / bare))) if bare > 0 else whole
-    if not book_after_withdrawal(book, one, position, whole).load().within(aim):
+    if not book_after_withdrawal(book, one, position, whole).load().within(exit_limits):
         return whole
     high = whole
-    if book_after_withdrawal(book, one, position, low).load().within(aim):
+    if book_after_withdrawal(book, one, position, low).load().within(exit_limits):
         high = low
     # Loss and worth of a position are proportional to its liquidity; a thousandth of it is near enough to the least.
     while high - low > max(1, whole // 1_000):
         middle = (low + high) // 2
-        low, high = (low, middle) if book_after_withdrawal(book, one, position, middle).load().within(aim) else (middle, high)
+        low, high = (low, middle) if book_after_withdrawal(book, one, position, middle).load().within(exit_limits) else (middle, high)
     stays = bare * (whole - high) / position.liquidity
     nothing = max(positions.principal(position, high)) == 0  # fees come with any part, but none goes out without a minimum
     return whole if nothing or stays < least else high  # what would stay is not worth a transaction of its own
@@ -193,7 +193,7 @@ def target_label(target: LpTarget) -> str:
 
 
 def add_liquidity(
-    course: AdjustmentBuilder,
+    builder: AdjustmentBuilder,
     target: LpTarget,
     pool: PoolState,
     own: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]],
@@ -201,10 +201,10 @@ def add_liquidity(
     reason: str,
 ) -> bool:
     """Provide up to this value: to the largest position of `own`, else to a new one. Return True if anything is provided."""
-    book = course.book
+    book = builder.book
     place = _place(book, target, pool, own)
     if isinstance(place, str):
-        course.skip(target, place)
+        builder.skip(target, place)
         return False
     one, ticks = place
     within = None if ticks is None else minting.sqrt_price_range(ticks)
@@ -217,20 +217,20 @@ def add_liquidity(
     after = book_after_provision(book, target, pool, one, ticks, desired)
     units = minting.V2_ADD_UNITS if within is None else minting.V3_MINT_UNITS if one is None else minting.V3_INCREASE_UNITS
     skew = Fraction(0) if after is None else book.overpayment(target, amounts, after)
-    why_not = _unsafe(book, target, pool, within, band) or course.worth_it(moved, units, APPROVALS, skew)
+    why_not = _unsafe(book, target, pool, within, band) or builder.worth_it(moved, units, APPROVALS, skew)
     if not why_not and after is None:
         why_not = "what could be provided comes to no liquidity, or to more than a pool can hold"
     elif not why_not and after is not None and not after.load().within(liquidity_limits(book.step.limits)):
         why_not = "what could be provided would exceed limits.impermanent_loss or limits.lp_max_weight"
     for why in (bound, short, why_not):
         if why:
-            course.skip(target, why)
+            builder.skip(target, why)
     if why_not or after is None:
         return False
-    said = f"{reason}: {course.money(moved)} provided"
-    course.moves.append(ProvideMove(target, one, ticks, desired, said))
-    course.reasons.append(said)
-    course.book = after
+    message = f"{reason}: {builder.money(moved)} provided"
+    builder.moves.append(ProvideMove(target, one, ticks, desired, message))
+    builder.reasons.append(message)
+    builder.book = after
     return True
 
 
@@ -266,13 +266,13 @@ def _place(
 
 def _allowed(book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None, value: Value) -> tuple[Value, str]:
     """The part of `value` that budget and largest weight leave room for, and what binds."""
-    load, aim, said = book.load(), liquidity_limits(book.step.limits).scaled(EXIT_TARGET_SHARE), ""
-    if aim.weight is not None and (room := max(Fraction(0), aim.weight * load.total - load.weight)) < value:
-        value, said = room, "limits.lp_max_weight leaves no room for more"
+    load, exit_limits, message = book.load(), liquidity_limits(book.step.limits).scaled(EXIT_TARGET_SHARE), ""
+    if exit_limits.weight is not None and (room := max(Fraction(0), exit_limits.weight * load.total - load.weight)) < value:
+        value, message = room, "limits.lp_max_weight leaves no room for more"
     rate = _loss_rate(book, target, within)
-    if aim.loss is not None and rate > 0 and (room := max(Fraction(0), aim.loss * load.total - load.loss) / rate) < value:
-        value, said = room, "limits.impermanent_loss leaves no room for more"
-    return value, said
+    if exit_limits.loss is not None and rate > 0 and (room := max(Fraction(0), exit_limits.loss * load.total - load.loss) / rate) < value:
+        value, message = room, "limits.impermanent_loss leaves no room for more"
+    return value, message
 
 
 def _loss_rate(book: PositionBook, target: LpTarget, within: minting.SqrtPriceRange | None) -> Fraction:
@@ -364,22 +364,22 @@ REST = Fraction(1, 1_000)
 HeldPositions = Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]]
 
 
-def adjust_to_target(course: AdjustmentBuilder, target: LpTarget) -> None:
+def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     """Add the moves of one target."""
-    book = course.book
+    book = builder.book
     pool = next((found for found in book.step.snapshot.pools if found.address == target.pool), None)
     if pool is None:
         why = next((item.why for item in book.step.snapshot.quarantined if item.address == target.pool), "trimtab trust pins it")
-        course.skip(target, f"the pool was not read: {why}")
+        builder.skip(target, f"the pool was not read: {why}")
         return
     shut = next((one for one in book.step.quarantine if one.token in (pool.token0, pool.token1)), None)
     if shut is not None:
-        course.skip(target, f"{book.step.portfolio.token(shut.token).label} is in quarantine: {shut.why}")
+        builder.skip(target, f"{book.step.portfolio.token(shut.token).label} is in quarantine: {shut.why}")
         return
     ratio = book.ratio(target)
     off = price_deviation_reason(book.step.limits, pool_price(pool), ratio)
     if off:
-        course.skip(target, off)
+        builder.skip(target, off)
         return
     own = target_positions(book, target)
     total, share = book.load().total, Fraction(target.share_bps, BPS)
@@ -390,20 +390,20 @@ def adjust_to_target(course: AdjustmentBuilder, target: LpTarget) -> None:
     where = (
         f"{text.format_percent(has / total if total > 0 else Fraction(0))} of the portfolio against a share of {text.format_percent(share)}"
     )
-    recentred = _leave(course, target, left, wanted)
+    recentred = _leave(builder, target, left, wanted)
     lacks = wanted - has + recentred
     if target.share_bps == 0 and stay:
-        _reduce(course, target, stay, has - recentred, f"no liquidity is wanted in {target.pool}")
+        _reduce(builder, target, stay, has - recentred, f"no liquidity is wanted in {target.pool}")
     elif recentred > 0 and lacks > 0:
-        add_liquidity(course, target, pool, stay, lacks, f"a new range around the reference price in {target.pool}")
+        add_liquidity(builder, target, pool, stay, lacks, f"a new range around the reference price in {target.pool}")
     elif -lacks > BAND * wanted:
-        _reduce(course, target, stay, -lacks, f"{target.pool} has {where}")
+        _reduce(builder, target, stay, -lacks, f"{target.pool} has {where}")
     elif lacks > (REST if book.step.acted else BAND) * wanted and add_liquidity(
-        course, target, pool, stay, lacks, f"{target.pool} has {where}"
+        builder, target, pool, stay, lacks, f"{target.pool} has {where}"
     ):
         pass
     else:
-        _compound(course, target, pool, stay, lacks)
+        _compound(builder, target, pool, stay, lacks)
 
 
 def target_positions(book: PositionBook, target: LpTarget) -> HeldPositions:
@@ -428,67 +428,67 @@ def is_out_of_range(position: LpV2Position | LpV3Position, ratio: Fraction) -> b
     return not low <= positions.sqrt_price_x96(ratio) < high
 
 
-def _leave(course: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wanted: Value) -> Value:
+def _leave(builder: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wanted: Value) -> Value:
     """Withdraw positions whose range the reference price left, if worth the gas of that and of a new range; return the value moved."""
     moved = Fraction(0)
     for one, position in left:
-        book = course.book
+        book = builder.book
         value = book.worth(one, position)
         units, approvals = (minting.V3_WITHDRAW_UNITS + minting.V3_MINT_UNITS, APPROVALS) if wanted > 0 else (minting.V3_WITHDRAW_UNITS, 0)
-        why_not = course.worth_it(value, units, approvals)
+        why_not = builder.worth_it(value, units, approvals)
         if why_not:
-            course.skip(target, f"{one.name} stays beside the price: {why_not}")
+            builder.skip(target, f"{one.name} stays beside the price: {why_not}")
             continue
-        reason = f"the reference price has left the range of {one.name}: {course.money(value)} taken out"
+        reason = f"the reference price has left the range of {one.name}: {builder.money(value)} taken out"
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:  # nothing that a minimum could be asked of
-            course.moves.append(CollectMove(one, position, reason))
-            course.book = book.collected(one)
+            builder.moves.append(CollectMove(one, position, reason))
+            builder.book = book.collected(one)
         else:
-            course.moves.append(WithdrawMove(one, position, position.liquidity, reason))
-            course.book = book_after_withdrawal(book, one, position, position.liquidity)
-        course.reasons.append(reason)
+            builder.moves.append(WithdrawMove(one, position, position.liquidity, reason))
+            builder.book = book_after_withdrawal(book, one, position, position.liquidity)
+        builder.reasons.append(reason)
         moved += value
     return moved
 
 
-def _reduce(course: AdjustmentBuilder, target: LpTarget, stay: HeldPositions, excess: Value, reason: str) -> None:
+def _reduce(builder: AdjustmentBuilder, target: LpTarget, stay: HeldPositions, excess: Value, reason: str) -> None:
     """Withdraw the excess over the share, smallest positions first."""
-    sized = sorted((course.book.value_without_fees(one, position), number) for number, (one, position) in enumerate(stay))
+    sized = sorted((builder.book.value_without_fees(one, position), number) for number, (one, position) in enumerate(stay))
     for value, number in sized:
         one, position = stay[number]
         if excess <= 0 or value <= 0:
             continue
         pair = isinstance(position, LpV2Position)
         part = min(value, excess)
-        why_not = course.worth_it(part, minting.V2_REMOVE_UNITS, 1) if pair else course.worth_it(part, minting.V3_WITHDRAW_UNITS)
+        why_not = builder.worth_it(part, minting.V2_REMOVE_UNITS, 1) if pair else builder.worth_it(part, minting.V3_WITHDRAW_UNITS)
         if why_not:
-            course.skip(target, why_not)
+            builder.skip(target, why_not)
             continue
         liquidity = min(position.liquidity, ceil_int(position.liquidity * part / value))
         if one.token_id is None:
-            liquidity = min(liquidity, dict(course.book.step.spend_caps).get(one.contract, liquidity))
-        said = f"{reason}: {course.money(part)} taken out"
-        course.moves.append(WithdrawMove(one, position, liquidity, said))
-        course.reasons.append(said)
-        course.book = book_after_withdrawal(course.book, one, position, liquidity)
+            liquidity = min(liquidity, dict(builder.book.step.spend_caps).get(one.contract, liquidity))
+        message = f"{reason}: {builder.money(part)} taken out"
+        builder.moves.append(WithdrawMove(one, position, liquidity, message))
+        builder.reasons.append(message)
+        builder.book = book_after_withdrawal(builder.book, one, position, liquidity)
         excess -= part
 
 
-def _compound(course: AdjustmentBuilder, target: LpTarget, pool: PoolState, stay: HeldPositions, lacks: Value) -> None:
+def _compound(builder: AdjustmentBuilder, target: LpTarget, pool: PoolState, stay: HeldPositions, lacks: Value) -> None:
     """Collect fees above the target's `compound_above`, and reinvest what its share then lacks: all of them if it was on target."""
     for one, position in stay:
-        earned = course.book.value(one, positions.uncollected_fees(position))
+        earned = builder.book.value(one, positions.uncollected_fees(position))
         if not isinstance(position, LpV3Position) or target.compound_above is None or earned <= target.compound_above:
             continue
-        why_not = course.worth_it(earned, minting.V3_COLLECT_UNITS + minting.V3_INCREASE_UNITS, APPROVALS)
+        why_not = builder.worth_it(earned, minting.V3_COLLECT_UNITS + minting.V3_INCREASE_UNITS, APPROVALS)
         if why_not:
-            course.skip(target, f"fees of {one.name} stay: {why_not}")
+            builder.skip(target, f"fees of {one.name} stay: {why_not}")
             continue
-        said = f"{one.name} has earned {course.money(earned)}, above compound_above {course.money(target.compound_above)}: collected"
-        course.moves.append(CollectMove(one, position, said))
-        course.reasons.append(said)
-        course.book = course.book.collected(one)
+        message = f"{one.name} has earned {builder.money(earned)}, above compound_above {builder.money(target.compound_above)}: collected"
+        builder.moves.append(CollectMove(one, position, message))
+        builder.reasons.append(message)
+        builder.book = builder.book.collected(one)
         lacks += earned
         if lacks > 0:
-            add_liquidity(course, target, pool, [(one, position)], lacks, "fees put back as far as the share lacks them")
+            add_liquidity(builder, target, pool, [(one, position)], lacks, "fees put back as far as the share lacks them")
             lacks = min(lacks, Fraction(0))

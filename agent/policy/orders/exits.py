@@ -68,23 +68,25 @@ def apply_order_targets(step: StepInput) -> StepInput:
         for asset in assets
         if asset.token.address not in out and lifecycle.is_entry_pending(step, asset.token.address)
     }
-    told = (*(_out_words(step, token) for token in out), *(_wait_words(step, token) for token in waits), *_unconfirmed_words(step))
+    notes = (*(_out_words(step, token) for token in out), *(_wait_words(step, token) for token in waits), *_unconfirmed_words(step))
     if not out and not waits:
-        return replace(step, wishes=(*step.wishes, *told)) if told else step
-    crumbs = {one.token for one in drifts if one.token in out and one.investable_raw * one.price < dust_value(step, drifts)}
-    crumbs |= {token for token, bps in waits.items() if investable_total(drifts) * bps < _least(step, prices) * BPS}
+        return replace(step, wishes=(*step.wishes, *notes)) if notes else step
+    dust_tokens = {one.token for one in drifts if one.token in out and one.investable_raw * one.price < dust_value(step, drifts)}
+    dust_tokens |= {token for token, bps in waits.items() if investable_total(drifts) * bps < _least(step, prices) * BPS}
 
-    targets = _shared_out(step.portfolio, dict.fromkeys(out, 0) | {token: 0 if token in crumbs else bps for token, bps in waits.items()})
+    targets = _shared_out(
+        step.portfolio, dict.fromkeys(out, 0) | {token: 0 if token in dust_tokens else bps for token, bps in waits.items()}
+    )
 
     def other(asset: Asset) -> Asset:
         token = asset.token.address
-        if token in crumbs:
+        if token in dust_tokens:
             return replace(asset, target_bps=0, reserve_raw=native_coin.full_reserve_raw(step, asset))
         return replace(asset, target_bps=targets[token])
 
     wanted = tuple(replace(one, share_bps=0) if {one.token0, one.token1} & {*out} else one for one in step.portfolio.lp_targets)
     portfolio = replace(step.portfolio, assets=tuple(map(other, step.portfolio.assets)), lp_targets=wanted)
-    return replace(step, portfolio=portfolio, wishes=(*step.wishes, *told))
+    return replace(step, portfolio=portfolio, wishes=(*step.wishes, *notes))
 
 
 def faults(step: StepInput, references: ReferencePrices) -> list[str]:
@@ -112,9 +114,9 @@ def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift], prices: Mappin
     It sells the wallet's balance for the numeraire and trades nothing else; then it withdraws targeted liquidity to sell that too.
     """
     fired = _fired(step)
-    goes = [one for one in drifts if _leaves(step, one, fired)]
+    exiting = [one for one in drifts if _leaves(step, one, fired)]
     leaving = {*exit_tokens(step, drifts)}
-    in_pools = {one.token for one in goes if is_in_targeted_pool(step, one.token)}
+    in_pools = {one.token for one in exiting if is_in_targeted_pool(step, one.token)}
     reason = "; ".join(_fired_words(step, order) for order in fired if order.token in {PORTFOLIO, *leaving, *in_pools})
     if leaving:
         return Rebalance(reason, exit_goal(step.portfolio, drifts, leaving), exit=True)
@@ -210,8 +212,8 @@ def _fired_words(step: StepInput, order: ConditionalOrder) -> str:
     what = "everything" if order.token == PORTFOLIO else "all of it"
     again = "portfolio" if order.token == PORTFOLIO else order_subject(portfolio, order.token)
     at, limit = format_order_price(portfolio, order.token, order.at), format_order_price(portfolio, order.token, trigger_price(order))
-    said = f"{order_name(portfolio, order)} at {limit} fired at {at} ({text.format_time(order.since_s)})"
-    return f"{said}: {what} is sold for {money} and stays out until trimtab orders arm {again}"
+    message = f"{order_name(portfolio, order)} at {limit} fired at {at} ({text.format_time(order.since_s)})"
+    return f"{message}: {what} is sold for {money} and stays out until trimtab orders arm {again}"
 
 
 def _out_words(step: StepInput, token: str) -> str:
@@ -236,12 +238,14 @@ def _unconfirmed_words(step: StepInput) -> list[str]:
     portfolio, now = step.portfolio, orders_by_key(step.history.orders)
     waiting = [order for order in unconfirmed_orders(step) if order.key in now and order.stage is not now[order.key].stage]
     blocks = step.policy.confirm_blocks
-    told = [f"{order_name(portfolio, one)} would be {one.stage.value}, but the {blocks} blocks before do not confirm it" for one in waiting]
+    notes = [
+        f"{order_name(portfolio, one)} would be {one.stage.value}, but the {blocks} blocks before do not confirm it" for one in waiting
+    ]
     for order in step.history.orders:
         if order.stage is OrderStage.FIRED and was_filled_when_armed(order):
             at = format_order_price(portfolio, order.token, trigger_price(order))
-            told.append(f"{order_name(portfolio, order)} at {at} was not below the price when it was armed: it held nothing back")
-    return told
+            notes.append(f"{order_name(portfolio, order)} at {at} was not below the price when it was armed: it held nothing back")
+    return notes
 
 
 # --- Blocked exits: triggered exits that cannot be done now are excluded, so that everything else continues.
@@ -293,9 +297,9 @@ def open_submission_refusals(step: StepInput, sold: Iterable[str]) -> tuple[Subm
     return tuple(one for one in step.history.late if one.token not in gone and {one.token, PORTFOLIO} & fired)
 
 
-def format_retries(step: StepInput, told: Iterable[str]) -> list[str]:
+def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
     """Format the exits refused at submission that are retried in the next cycle, without the tokens in `told`."""
-    sold, known = _being_sold(step), {*told}
+    sold, known = _being_sold(step), {*texts}
     again = [one for one in step.history.late if one.token not in known and {one.token, PORTFOLIO} & sold]
     return [
         f"{order_subject(step.portfolio, one.token)}: {one.why}; {_often(one)}, last at {text.format_time(one.at_s)}; "
@@ -365,8 +369,8 @@ def excluded_tokens(step: StepInput) -> set[str]:
 
 def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> str:
     """Every exit that is stuck, or of the tokens `only` some, with the reason and the remedies; empty when there is none."""
-    told = step.stuck if only is None else [one for one in step.stuck if one.token in {*only}]
-    return "; ".join(format_blocked_exit(step, one) for one in told)
+    blocked = step.stuck if only is None else [one for one in step.stuck if one.token in {*only}]
+    return "; ".join(format_blocked_exit(step, one) for one in blocked)
 
 
 def format_blocked_exit(step: StepInput, one: BlockedExit) -> str:

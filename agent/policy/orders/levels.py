@@ -131,10 +131,10 @@ def format_orders(portfolio: Portfolio) -> str:
     levels = (
         format_order_price(portfolio, one.token, one.price) if one.share_bps is None else f"{one.share_bps / 100:g}%" for one in book.terms
     )
-    told = [f"{order_name(portfolio, one)} {level}" for one, level in zip(book.terms, levels, strict=True)]
+    texts = [f"{order_name(portfolio, one)} {level}" for one, level in zip(book.terms, levels, strict=True)]
     filled = "refused" if book.refuse_filled else "bought at once"
     return (
-        f"{', '.join(told)}; absent: {book.absent.value}, hysteresis {book.hysteresis_bps / 100:g}%, an entry above the price is {filled}"
+        f"{', '.join(texts)}; absent: {book.absent.value}, hysteresis {book.hysteresis_bps / 100:g}%, an entry above the price is {filled}"
     )
 
 

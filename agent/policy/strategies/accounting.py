@@ -143,33 +143,33 @@ def _beyond(tokens: Mapping[str, int], wanted: Mapping[str, Value], prices: Pric
     return {token: value for token, value in excess.items() if value > 0}
 
 
-def net_adjustments(wishes: StrategyValues, tokens: Sequence[str]) -> tuple[NettedToken, ...]:
+def net_adjustments(adjustments: StrategyValues, tokens: Sequence[str]) -> tuple[NettedToken, ...]:
     """Return purchases and sales per token, in the order of `tokens`; a positive adjustment buys."""
     found = []
     for token in tokens:
-        values = [wish.get(token, Fraction(0)) for wish in wishes.values()]
+        values = [adjustment.get(token, Fraction(0)) for adjustment in adjustments.values()]
         bought, sold = sum((v for v in values if v > 0), Fraction(0)), -sum((v for v in values if v < 0), Fraction(0))
         found.append(NettedToken(token, bought, sold))
     return tuple(found)
 
 
-def market_remainder(wishes: StrategyValues, one: NettedToken) -> dict[str, Value]:
+def market_remainder(adjustments: StrategyValues, one: NettedToken) -> dict[str, Value]:
     """Return each strategy's part of a token that the market has to fill: pro rata on the heavier side, 0 on the other."""
     heavier = max(one.bought, one.sold)
     found = {}
-    for name, wish in wishes.items():
-        value = wish.get(one.token, Fraction(0))
+    for name, adjustment in adjustments.items():
+        value = adjustment.get(one.token, Fraction(0))
         found[name] = value * abs(one.net) / heavier if value * one.net > 0 else Fraction(0)
     return found
 
 
-def net_internally(held: StrategyHoldings, wishes: StrategyValues, prices: Prices, tokens: Sequence[str]) -> None:
+def net_internally(held: StrategyHoldings, adjustments: StrategyValues, prices: Prices, tokens: Sequence[str]) -> None:
     """Exchanges inside, at reference prices and in place, what some strategies sell and others buy."""
-    for one in net_adjustments(wishes, tokens):
+    for one in net_adjustments(adjustments, tokens):
         price = prices[one.token]
         if one.crossed <= 0 or price <= 0:
             continue
-        wanted = {name: wish[one.token] for name, wish in wishes.items() if one.token in wish}
+        wanted = {name: adjustment[one.token] for name, adjustment in adjustments.items() if one.token in adjustment}
         out = {name: -value * one.crossed / one.sold for name, value in wanted.items() if value < 0}
         into = {name: value for name, value in wanted.items() if value > 0}
         given = {name: min(held[name].get(one.token, 0), floor_int(value / price)) for name, value in out.items()}
@@ -180,7 +180,7 @@ def net_internally(held: StrategyHoldings, wishes: StrategyValues, prices: Price
 
 
 def settle_trade(
-    held: Mapping[str, Mapping[str, int]], wishes: StrategyValues, deltas: Mapping[str, int], prices: Prices, tokens: Sequence[str]
+    held: Mapping[str, Mapping[str, int]], adjustments: StrategyValues, deltas: Mapping[str, int], prices: Prices, tokens: Sequence[str]
 ) -> tuple[StrategyHoldings, dict[str, Value]]:
     """Return the books after a trade that changed the wallet by `deltas` (base units by token), and its cost by strategy.
 
@@ -191,10 +191,10 @@ def settle_trade(
     before = strategy_capital(held, prices)
     books = copy_holdings(held)
     left: dict[str, dict[str, Value]] = {name: {} for name in held}
-    for one in net_adjustments(wishes, tokens):
-        for name, value in market_remainder(wishes, one).items():
+    for one in net_adjustments(adjustments, tokens):
+        for name, value in market_remainder(adjustments, one).items():
             left[name][one.token] = value
-    net_internally(books, wishes, prices, tokens)
+    net_internally(books, adjustments, prices, tokens)
     for token in tokens:
         delta = deltas.get(token, 0)
         asked = {name: max(parts.get(token, Fraction(0)) * (1 if delta > 0 else -1), Fraction(0)) for name, parts in left.items()}
@@ -210,7 +210,7 @@ def settle_trade(
     whole = sum(basis.values(), Fraction(0))
     costs = {name: cost * basis[name] / whole if whole > 0 else cost / len(basis) for name in held}
     due = {name: before[name] - costs[name] for name in held}
-    wanted = {name: {t: held[name].get(t, 0) * prices[t] + wishes.get(name, {}).get(t, Fraction(0)) for t in tokens} for name in held}
+    wanted = {name: {t: held[name].get(t, 0) * prices[t] + adjustments.get(name, {}).get(t, Fraction(0)) for t in tokens} for name in held}
     restore_capital_shares(books, due, prices, wanted)
     return books, costs
 
@@ -336,14 +336,14 @@ def open_books(step: StepInput, split: CapitalSplit, ledger: StrategyLedger) -> 
     prices = reference_prices(step).by_token
     if not prices.keys() >= set(tokens):
         return None
-    desk = StrategyBooksUpdate(step, prices, tokens, {}, {}, {}, [])
+    update = StrategyBooksUpdate(step, prices, tokens, {}, {}, {}, [])
     for booking in ledger.bookings:
         if booking.block <= step.snapshot.head.number:
-            desk.replay(booking)
+            update.replay(booking)
     wanted = {one.name for one in split.strategies}
-    for name in [name for name, held in desk.held.items() if name not in wanted and not any(held.values())]:
-        del desk.held[name], desk.units[name]  # closed
-    return desk
+    for name in [name for name, held in update.held.items() if name not in wanted and not any(held.values())]:
+        del update.held[name], update.units[name]  # closed
+    return update
 
 
 def units_for(units: int, before: Value, after: Value) -> int:
@@ -391,84 +391,84 @@ _CARRIED = (StrategyBookingKind.TRADE, StrategyBookingKind.CROSS)
 
 
 def update_books(
-    step: StepInput, ledger: StrategyLedger, own: IntentStep, wishes: AdjustmentSource, fresh: Sequence[ExternalTransfer] = ()
+    step: StepInput, ledger: StrategyLedger, own: IntentStep, adjustments: AdjustmentSource, fresh: Sequence[ExternalTransfer] = ()
 ) -> StrategyBooks:
     """Return the books at the step's block; `fresh` are transfers not stored yet. `step` is from before any quarantine."""
     split, balances = step.split, wallet_balances(step)
     if split is None:
         return StrategyBooks(())
-    desk = open_books(step, split, ledger)
-    if balances is None or desk is None:
+    update = open_books(step, split, ledger)
+    if balances is None or update is None:
         return StrategyBooks((), "balances or prices of the assets are not all known", turn=ledger.turn)
     aside = reserved_balances(step, balances)
     if not ledger.bookings:
-        _open(desk, split, {token: raw - aside[token] for token, raw in balances.items()}, aside)
-        return _told(desk, split, ledger, "")
+        _open(update, split, {token: raw - aside[token] for token, raw in balances.items()}, aside)
+        return _told(update, split, ledger, "")
     for source, kind, changes, intent in _events(step, ledger, fresh):
         if kind is StrategyBookingKind.FLOW:
-            _flow(desk, source, changes, ledger.flows_to)
+            _flow(update, source, changes, ledger.flows_to)
         elif intent is not None and intent.kind in _OWNERS:
-            desk.book(source, StrategyBookingKind.FLOW, copy_holdings(desk.held), changes)
+            update.book(source, StrategyBookingKind.FLOW, copy_holdings(update.held), changes)
         else:
-            _trade(desk, source, changes, None if intent is None else own(intent), wishes)
-    fault = _mismatch(desk, balances) or _other_names(desk, split)
+            _trade(update, source, changes, None if intent is None else own(intent), adjustments)
+    fault = _mismatch(update, balances) or _other_names(update, split)
     if not fault:
-        _set_aside(desk, aside, ledger.turn)
-    return _told(desk, split, ledger, fault)
+        _set_aside(update, aside, ledger.turn)
+    return _told(update, split, ledger, fault)
 
 
 def apply_configured_split(
-    step: StepInput, ledger: StrategyLedger, own: IntentStep, wishes: AdjustmentSource, fresh: Sequence[ExternalTransfer] = ()
+    step: StepInput, ledger: StrategyLedger, own: IntentStep, adjustments: AdjustmentSource, fresh: Sequence[ExternalTransfer] = ()
 ) -> StrategyBooks:
     """Return the books after the owner assigned the wallet as it is to the strategies of the config.
 
     An unexplained difference is shared like a transfer. Removed strategies are closed and new ones opened. If that changes the
     split, each gets its share: in kind, at reference prices, without a trade.
     """
-    found, split, balances = update_books(step, ledger, own, wishes, fresh), step.split, wallet_balances(step)
-    desk = None if split is None else open_books(step, split, ledger)
-    if split is None or balances is None or desk is None or not found.fault:
+    found, split, balances = update_books(step, ledger, own, adjustments, fresh), step.split, wallet_balances(step)
+    update = None if split is None else open_books(step, split, ledger)
+    if split is None or balances is None or update is None or not found.fault:
         return found
     for booking in found.pending:
-        desk.replay(booking)
-    desk.done = list(found.pending)
-    before, aside = copy_holdings(desk.held), reserved_balances(step, balances)
+        update.replay(booking)
+    update.done = list(found.pending)
+    before, aside = copy_holdings(update.held), reserved_balances(step, balances)
     after = before
-    for token in desk.tokens:
-        after = apply_transfer(after, token, balances[token] - aside[token] - desk.total(token), desk.prices)
+    for token in update.tokens:
+        after = apply_transfer(after, token, balances[token] - aside[token] - update.total(token), update.prices)
     names = [one.name for one in split.strategies]
     if set(names) != set(before):
-        after = _resplit(after, split, desk)
-    desk.held = before | {name: {} for name in names if name not in before}
-    desk.units = {name: desk.units.get(name, 0) for name in desk.held}
-    moved = {token: aside[token] - desk.aside.get(token, 0) for token in desk.tokens}
-    desk.book(f"change {step.snapshot.head.number} {ledger.turn}", StrategyBookingKind.CHANGE, after, moved)
-    desk.held = {name: desk.held[name] for name in names}
-    return _told(desk, split, ledger, "")
+        after = _resplit(after, split, update)
+    update.held = before | {name: {} for name in names if name not in before}
+    update.units = {name: update.units.get(name, 0) for name in update.held}
+    moved = {token: aside[token] - update.aside.get(token, 0) for token in update.tokens}
+    update.book(f"change {step.snapshot.head.number} {ledger.turn}", StrategyBookingKind.CHANGE, after, moved)
+    update.held = {name: update.held[name] for name in names}
+    return _told(update, split, ledger, "")
 
 
-def netting_booking(step: StepInput, step_id: str, wishes: AdjustmentSource) -> StrategyBooking | None:
+def netting_booking(step: StepInput, step_id: str, adjustments: AdjustmentSource) -> StrategyBooking | None:
     """Return the booking of a step without any trade: capital moved, and opposite adjustments netted; None if there is nothing."""
     books, split = step.history.sleeves, step.split
     if books is None or books.fault or split is None:
         return None
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
     prices = reference_prices(step).by_token
-    held = {sleeve.name: dict(sleeve.holdings) for sleeve in books.sleeves}
-    desk = StrategyBooksUpdate(step, prices, tokens, held, {sleeve.name: sleeve.units for sleeve in books.sleeves}, {}, [])
-    wished, base = wishes(step)
+    held = {book.name: dict(book.holdings) for book in books.sleeves}
+    update = StrategyBooksUpdate(step, prices, tokens, held, {book.name: book.units for book in books.sleeves}, {}, [])
+    wished, base = adjustments(step)
     after, _ = settle_trade(base, wished, {}, prices, tokens)
-    desk.book(f"cross {step_id}", StrategyBookingKind.CROSS, after, {}, base, _acted(wished))
-    return desk.done[0] if desk.done[0].changes else None
+    update.book(f"cross {step_id}", StrategyBookingKind.CROSS, after, {}, base, _acted(wished))
+    return update.done[0] if update.done[0].changes else None
 
 
-def _resplit(held: StrategyHoldings, split: CapitalSplit, desk: StrategyBooksUpdate) -> StrategyHoldings:
+def _resplit(held: StrategyHoldings, split: CapitalSplit, update: StrategyBooksUpdate) -> StrategyHoldings:
     """Give each strategy its share of the whole, and a removed one nothing."""
     names = [one.name for one in split.strategies]
     after: StrategyHoldings = {name: held.get(name, {}) for name in dict.fromkeys((*names, *held))}
-    whole = sum(strategy_capital(after, desk.prices).values(), Fraction(0))
+    whole = sum(strategy_capital(after, update.prices).values(), Fraction(0))
     due = dict.fromkeys(after, Fraction(0)) | {one.name: whole * one.share_bps / BPS for one in split.strategies}
-    restore_capital_shares(after, due, desk.prices)
+    restore_capital_shares(after, due, update.prices)
     for name in after.keys() - set(names):  # base units that no whole payment could move
         for token, raw in after[name].items():
             after[names[0]][token] = after[names[0]].get(token, 0) + raw
@@ -476,14 +476,14 @@ def _resplit(held: StrategyHoldings, split: CapitalSplit, desk: StrategyBooksUpd
     return after
 
 
-def _open(desk: StrategyBooksUpdate, split: CapitalSplit, free: Mapping[str, int], aside: Mapping[str, int]) -> None:
+def _open(update: StrategyBooksUpdate, split: CapitalSplit, free: Mapping[str, int], aside: Mapping[str, int]) -> None:
     shares = {one.name: Fraction(one.share_bps) for one in split.strategies}
     held: StrategyHoldings = {name: {} for name in shares}
     for token, raw in free.items():
         for name, part in split_pro_rata(raw, shares).items():
             held[name][token] = part
-    desk.held, desk.units = {name: {} for name in shares}, dict.fromkeys(shares, 0)
-    desk.book("open", StrategyBookingKind.OPEN, held, aside)
+    update.held, update.units = {name: {} for name in shares}, dict.fromkeys(shares, 0)
+    update.book("open", StrategyBookingKind.OPEN, held, aside)
 
 
 def _events(
@@ -516,83 +516,85 @@ def _events(
     return [event[1:] for event in sorted(events, key=lambda event: event[0])]
 
 
-def _within(desk: StrategyBooksUpdate, changes: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+def _within(update: StrategyBooksUpdate, changes: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
     """Split changes into the part that strategies bear, and the part beyond all that they hold, borne by reserves."""
-    inside = {token: max(raw, -desk.total(token)) for token, raw in changes.items()}
+    inside = {token: max(raw, -update.total(token)) for token, raw in changes.items()}
     return inside, {token: raw - inside[token] for token, raw in changes.items()}
 
 
-def _flow(desk: StrategyBooksUpdate, source: str, changes: Mapping[str, int], flows_to: str | None) -> None:
-    inside, aside = _within(desk, changes)
-    after = copy_holdings(desk.held)
+def _flow(update: StrategyBooksUpdate, source: str, changes: Mapping[str, int], flows_to: str | None) -> None:
+    inside, aside = _within(update, changes)
+    after = copy_holdings(update.held)
     for token, raw in inside.items():
-        after = apply_transfer(after, token, raw, desk.prices, flows_to)
-    desk.book(source, StrategyBookingKind.FLOW, after, aside)
+        after = apply_transfer(after, token, raw, update.prices, flows_to)
+    update.book(source, StrategyBookingKind.FLOW, after, aside)
 
 
-def _trade(desk: StrategyBooksUpdate, source: str, changes: Mapping[str, int], own: StepInput | None, wishes: AdjustmentSource) -> None:
+def _trade(
+    update: StrategyBooksUpdate, source: str, changes: Mapping[str, int], own: StepInput | None, adjustments: AdjustmentSource
+) -> None:
     """Allocate a transaction by the adjustments and prices of its own step; by capital if they are unknown."""
-    inside, aside = _within(desk, changes)
+    inside, aside = _within(update, changes)
     wished: StrategyValues = {}
-    base, prices = desk.held, desk.prices
+    base, prices = update.held, update.prices
     if own is not None:
         known = reference_prices(own).by_token
-        wanted, moved = wishes(own)
-        if known.keys() >= set(desk.tokens) and moved.keys() == desk.held.keys():
+        wanted, moved = adjustments(own)
+        if known.keys() >= set(update.tokens) and moved.keys() == update.held.keys():
             wished, prices = wanted, known
-            base = moved if _same(desk, moved) else desk.held  # other bookings have changed the books since
-    after, costs = settle_trade(base, wished, inside, prices, desk.tokens)
-    desk.book(source, StrategyBookingKind.TRADE, after, aside, base, _acted(wished), costs)
+            base = moved if _same(update, moved) else update.held  # other bookings have changed the books since
+    after, costs = settle_trade(base, wished, inside, prices, update.tokens)
+    update.book(source, StrategyBookingKind.TRADE, after, aside, base, _acted(wished), costs)
 
 
-def _same(desk: StrategyBooksUpdate, moved: StrategyHoldings) -> bool:
-    return all(sum(tokens.get(token, 0) for tokens in moved.values()) == desk.total(token) for token in desk.tokens)
+def _same(update: StrategyBooksUpdate, moved: StrategyHoldings) -> bool:
+    return all(sum(tokens.get(token, 0) for tokens in moved.values()) == update.total(token) for token in update.tokens)
 
 
 def _acted(wished: StrategyValues) -> tuple[str, ...]:
-    return tuple(name for name, wish in wished.items() if any(wish.values()))
+    return tuple(name for name, adjustment in wished.items() if any(adjustment.values()))
 
 
-def _mismatch(desk: StrategyBooksUpdate, balances: Mapping[str, int]) -> str:
+def _mismatch(update: StrategyBooksUpdate, balances: Mapping[str, int]) -> str:
     """Return the balances that differ from the books; empty if none does."""
     wrong = []
-    for token in desk.tokens:
-        booked = desk.aside.get(token, 0) + desk.total(token)
+    for token in update.tokens:
+        booked = update.aside.get(token, 0) + update.total(token)
         if booked != balances[token]:
-            named = desk.step.portfolio.token(token)
-            told = (decimal_text(raw, named.decimals) for raw in (booked, balances[token]))
-            wrong.append(f"{named.label}: {' against '.join(told)} in the wallet")
+            named = update.step.portfolio.token(token)
+            texts = (decimal_text(raw, named.decimals) for raw in (booked, balances[token]))
+            wrong.append(f"{named.label}: {' against '.join(texts)} in the wallet")
     return f"the books of the strategies do not come to the wallet's balances ({'; '.join(wrong)}); {REMEDY}" if wrong else ""
 
 
-def _other_names(desk: StrategyBooksUpdate, split: CapitalSplit) -> str:
+def _other_names(update: StrategyBooksUpdate, split: CapitalSplit) -> str:
     names = {one.name for one in split.strategies}
-    if names == set(desk.held):
+    if names == set(update.held):
         return ""
-    gone, new = ", ".join(sorted(set(desk.held) - names)), ", ".join(sorted(names - set(desk.held)))
+    gone, new = ", ".join(sorted(set(update.held) - names)), ", ".join(sorted(names - set(update.held)))
     what = [f"{gone} is to be closed"] * bool(gone) + [f"{new} is to be opened"] * bool(new)
     return f"the strategies of the config are others than those of the books ({'; '.join(what)}); {REMEDY}"
 
 
-def _set_aside(desk: StrategyBooksUpdate, wanted: Mapping[str, int], turn: int) -> None:
+def _set_aside(update: StrategyBooksUpdate, wanted: Mapping[str, int], turn: int) -> None:
     """Fill reserves and the gas floor first: a shortfall comes from all strategies, an excess goes to all."""
-    after, moved = copy_holdings(desk.held), {}
-    for token in desk.tokens:
-        if raw := wanted[token] - desk.aside.get(token, 0):
-            after, moved[token] = apply_transfer(after, token, -raw, desk.prices), raw
+    after, moved = copy_holdings(update.held), {}
+    for token in update.tokens:
+        if raw := wanted[token] - update.aside.get(token, 0):
+            after, moved[token] = apply_transfer(after, token, -raw, update.prices), raw
     if moved:
-        desk.book(f"aside {desk.step.snapshot.head.number} {turn}", StrategyBookingKind.ASIDE, after, moved)
+        update.book(f"aside {update.step.snapshot.head.number} {turn}", StrategyBookingKind.ASIDE, after, moved)
 
 
-def _told(desk: StrategyBooksUpdate, split: CapitalSplit, ledger: StrategyLedger, fault: str) -> StrategyBooks:
+def _told(update: StrategyBooksUpdate, split: CapitalSplit, ledger: StrategyLedger, fault: str) -> StrategyBooks:
     states = {state.name: state for state in ledger.states}
-    now_s = desk.step.snapshot.head.timestamp_s
-    bookings = (*ledger.bookings, *desk.done)
-    sleeves = []
-    for name in (one.name for one in split.strategies if one.name in desk.held):
+    now_s = update.step.snapshot.head.timestamp_s
+    bookings = (*ledger.bookings, *update.done)
+    strategy_books = []
+    for name in (one.name for one in split.strategies if one.name in update.held):
         acted = [one.at_s for one in bookings if one.kind in _CARRIED and name in one.acted]
         costs = sum((cost for one in bookings for who, cost in one.costs if who == name), Fraction(0))
-        holdings = tuple((token, desk.held[name].get(token, 0)) for token in desk.tokens)
+        holdings = tuple((token, update.held[name].get(token, 0)) for token in update.tokens)
         state = states.get(name) or StrategyState(name, StrategyHealth.ACTIVE, now_s)
-        sleeves.append(StrategyBook(name, holdings, desk.units[name], state, max(acted, default=None), costs))
-    return StrategyBooks(tuple(sleeves), fault, tuple(desk.done), ledger.turn)
+        strategy_books.append(StrategyBook(name, holdings, update.units[name], state, max(acted, default=None), costs))
+    return StrategyBooks(tuple(strategy_books), fault, tuple(update.done), ledger.turn)

@@ -54,9 +54,9 @@ class StrategyAdjustment:
         return {token: value - held[token] for token, value in self.wanted}
 
 
-def target_capital_shares(split: CapitalSplit, sleeves: Mapping[str, StrategyBook]) -> dict[str, Fraction]:
+def target_capital_shares(split: CapitalSplit, books: Mapping[str, StrategyBook]) -> dict[str, Fraction]:
     """Return each strategy's target share of the capital: paused ones their floor, the others the rest in proportion."""
-    paused = {one.name for one in split.strategies if sleeves[one.name].state.health is StrategyHealth.PAUSED}
+    paused = {one.name for one in split.strategies if books[one.name].state.health is StrategyHealth.PAUSED}
     if len(paused) == len(split.strategies):
         return {one.name: Fraction(one.share_bps, BPS) for one in split.strategies}
     floors = sum(one.floor_bps for one in split.strategies if one.name in paused)
@@ -72,13 +72,13 @@ def capital_signals(step: StepInput, held: StrategyHoldings, prices: Prices) -> 
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
         return frozenset()
-    values, sleeves = accounting.strategy_capital(held, prices), books.named
+    values, by_name = accounting.strategy_capital(held, prices), books.named
     whole, due = sum(values.values(), Fraction(0)), target_capital_shares(split, books.named)
     found = set()
     for name, value in values.items() if whole > 0 else ():
         target_bps, share_bps = due[name] * BPS, value / whole * BPS
         low, high = band(split.band, round(target_bps))
-        if sleeves[name].state.health is StrategyHealth.PAUSED:
+        if by_name[name].state.health is StrategyHealth.PAUSED:
             low, high = Fraction(0), target_bps + 1
         if not low <= share_bps <= high:
             found.add(("too much capital" if share_bps > high else "too little capital", name))
@@ -118,36 +118,36 @@ def tokens_excluded_by_orders(step: StepInput) -> set[str]:
 
 
 def strategy_adjustment(
-    step: StepInput, strategy: Strategy, sleeve: StrategyBook, held: StrategyHoldings, share: Fraction, due: Fraction, prices: Prices
+    step: StepInput, strategy: Strategy, book: StrategyBook, held: StrategyHoldings, share: Fraction, due: Fraction, prices: Prices
 ) -> StrategyAdjustment:
     """Return the strategy's adjustment, given `held`, the books of all strategies after capital moved."""
-    drifts = strategy_drifts(step, strategy, sleeve.state, held[strategy.name], prices)
-    answer, buying = _answer(step, strategy, sleeve, drifts), _buying(step, sleeve)
+    drifts = strategy_drifts(step, strategy, book.state, held[strategy.name], prices)
+    answer, buying = _answer(step, strategy, book, drifts), _buying(step, book)
     acts, reason, next_s = answer.fired, answer.reason, answer.next_s
-    if buying and sleeve.state.health is not StrategyHealth.PAUSED and investable_total(drifts) > 0:
+    if buying and book.state.health is not StrategyHealth.PAUSED and investable_total(drifts) > 0:
         strategy, acts, reason, next_s = replace(strategy, destination=Destination.TARGET), True, "its first purchase goes on", None
-    elif acts and sleeve.state.health is not StrategyHealth.PAUSED:
-        rested_s = None if sleeve.last_rebalance_s is None else sleeve.last_rebalance_s + strategy.cooldown_s
+    elif acts and book.state.health is not StrategyHealth.PAUSED:
+        rested_s = None if book.last_rebalance_s is None else book.last_rebalance_s + strategy.cooldown_s
         if rested_s is not None and step.snapshot.head.timestamp_s < rested_s:
             acts, reason, next_s = False, f"{reason}; but it rests until {text.format_time(rested_s)}", rested_s
         elif not answer.by_time:
-            not_yet = price_confirmation.unconfirmed_reason(step, prices, lambda then, at: _signals(then, strategy, sleeve, held, at))
+            not_yet = price_confirmation.unconfirmed_reason(step, prices, lambda then, at: _signals(then, strategy, book, held, at))
             acts, reason = not not_yet, f"{reason}; but {not_yet}" if not_yet else reason
     whole = investable_total(drifts)
     values = [drift.value for drift in drifts]
     if acts and whole > 0:
-        values = [part * whole for part in _shares(step, strategy, drifts, sleeve.state.health is StrategyHealth.PAUSED)]
+        values = [part * whole for part in _shares(step, strategy, drifts, book.state.health is StrategyHealth.PAUSED)]
     wanted = tuple((drift.token, value) for drift, value in zip(drifts, values, strict=True))
     names = tuple(f"{strategy.name}: {name}" for name in answer.reviews)
-    return StrategyAdjustment(strategy.name, sleeve.state, whole, share, due, drifts, acts, reason, wanted, next_s, answer.due, names)
+    return StrategyAdjustment(strategy.name, book.state, whole, share, due, drifts, acts, reason, wanted, next_s, answer.due, names)
 
 
-def _buying(step: StepInput, sleeve: StrategyBook) -> bool:
+def _buying(step: StepInput, book: StrategyBook) -> bool:
     """True during a first purchase in parts of this strategy: no trigger and no cooldown applies."""
     under = step.history.campaign
-    if under is None or under.campaign.purchase is not PurchaseKind.FIRST or sleeve.last_rebalance_s is None:
+    if under is None or under.campaign.purchase is not PurchaseKind.FIRST or book.last_rebalance_s is None:
         return False
-    return sleeve.last_rebalance_s >= under.campaign.began_s
+    return book.last_rebalance_s >= under.campaign.began_s
 
 
 def strategy_drifts(
@@ -177,22 +177,22 @@ def _no_more_than_held(step: StepInput, weights: dict[str, int], held: Mapping[s
     return {**weights, **most, numeraire: weights[numeraire] + freed}
 
 
-def _answer(step: StepInput, strategy: Strategy, sleeve: StrategyBook, drifts: tuple[AssetDrift, ...]) -> TriggerResult:
+def _answer(step: StepInput, strategy: Strategy, book: StrategyBook, drifts: tuple[AssetDrift, ...]) -> TriggerResult:
     if investable_total(drifts) == 0:
         return TriggerResult(False, "it has no capital", None)
-    if sleeve.state.health is StrategyHealth.PAUSED:
+    if book.state.health is StrategyHealth.PAUSED:
         away = any(drift.value > 0 and drift.target_bps == 0 for drift in drifts)
         return TriggerResult(away, f"paused: it waits in {step.portfolio.numeraire.label}", None)
     if isinstance(strategy.trigger, NoTradeZone):
         raise ConfigError(f"strategies.{strategy.name}.trigger: a zone is for a whole portfolio", "use another trigger")
     prefix = f"{strategy.name}: "
     reviews = tuple((name.removeprefix(prefix), at_s) for name, at_s in step.history.reviews if name.startswith(prefix))
-    history = replace(step.history, last_rebalance_s=sleeve.last_rebalance_s, last_review_s=None, reviews=reviews)
+    history = replace(step.history, last_rebalance_s=book.last_rebalance_s, last_review_s=None, reviews=reviews)
     return evaluate_trigger(strategy.trigger, drifts, step.snapshot.head.timestamp_s, history, step.policy.jitter_bps)
 
 
-def _signals(step: StepInput, strategy: Strategy, sleeve: StrategyBook, held: StrategyHoldings, prices: Prices) -> frozenset[Signal]:
-    return frozenset(_answer(step, strategy, sleeve, strategy_drifts(step, strategy, sleeve.state, held[strategy.name], prices)).signals)
+def _signals(step: StepInput, strategy: Strategy, book: StrategyBook, held: StrategyHoldings, prices: Prices) -> frozenset[Signal]:
+    return frozenset(_answer(step, strategy, book, strategy_drifts(step, strategy, book.state, held[strategy.name], prices)).signals)
 
 
 def _shares(step: StepInput, strategy: Strategy, drifts: tuple[AssetDrift, ...], paused: bool) -> list[Fraction]:
@@ -251,7 +251,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     split, books = step.split, step.history.sleeves
     if split is None or books is None:
         raise ValueError("there are no strategies")
-    held: StrategyHoldings = {sleeve.name: dict(sleeve.holdings) for sleeve in books.sleeves}
+    held: StrategyHoldings = {book.name: dict(book.holdings) for book in books.sleeves}
     before = accounting.strategy_capital(held, prices)
     moved, asked = _capital_moved(step, split, held, prices)
     whole = sum(before.values(), Fraction(0))
@@ -276,7 +276,7 @@ def strategy_adjustments(step: StepInput) -> tuple[StrategyValues, StrategyHoldi
     if step.split is None or books is None or strategies_fault(step):
         return {}, {}
     prices = reference_prices(step).by_token
-    held: StrategyHoldings = {sleeve.name: dict(sleeve.holdings) for sleeve in books.sleeves}
+    held: StrategyHoldings = {book.name: dict(book.holdings) for book in books.sleeves}
     _capital_moved(step, step.split, held, prices)
     return {one.name: one.wishes for one in net_strategies(step, prices).wishes}, held
 
@@ -312,18 +312,18 @@ def _strategies_result(
 ) -> TriggerResult:
     """All answers as one: it fires when a strategy acts, or when capital has to move inside."""
     acting = [one for one in found if one.acts]
-    told = [f"{one.name} acts ({one.reason})" for one in acting]
-    told += [f"{asked}: the split is restored inside ({_moves(step, moved)})" if moved else asked] if asked else []
+    notes = [f"{one.name} acts ({one.reason})" for one in acting]
+    notes += [f"{asked}: the split is restored inside ({_moves(step, moved)})" if moved else asked] if asked else []
     if not acting:
-        told += [f"no strategy acts: {'; '.join(f'{one.name}: {one.reason}' for one in found)}"]
+        notes += [f"no strategy acts: {'; '.join(f'{one.name}: {one.reason}' for one in found)}"]
     if any(one.crossed for one in netted):
-        told.append(f"{format_netting(step, netted)} and saves at least {_money(step, saved)} of pool fees")
-    looks = [one.next_s for one in found]
+        notes.append(f"{format_netting(step, netted)} and saves at least {_money(step, saved)} of pool fees")
+    review_times = [one.next_s for one in found]
     due = [one for one in found if one.due]
     return TriggerResult(
         bool(acting or moved),
-        "; ".join(told),
-        None if None in looks else earliest(*looks),
+        "; ".join(notes),
+        None if None in review_times else earliest(*review_times),
         bool(due),
         tuple(name for one in due for name in one.by),
     )
@@ -367,8 +367,8 @@ def choose_strategy_weights(step: StepInput) -> StepInput:
         if found.history.allocation is not None:
             last[one.name] = found.history.allocation
         strategies.append(replace(one, weights_bps=tuple((asset.token.address, asset.target_bps) for asset in found.portfolio.assets)))
-    told = replace(books, choices=tuple(last.items()), unchosen="; ".join(lacking))
-    return replace(step, split=replace(split, strategies=tuple(strategies)), history=replace(step.history, sleeves=told))
+    chosen_books = replace(books, choices=tuple(last.items()), unchosen="; ".join(lacking))
+    return replace(step, split=replace(split, strategies=tuple(strategies)), history=replace(step.history, sleeves=chosen_books))
 
 
 def strategy_history_needed(
@@ -398,8 +398,8 @@ def combine_strategy_targets(step: StepInput) -> StepInput:
         for asset in assets
     ]
     targets = {asset.token.address: bps for asset, bps in zip(assets, largest_remainder(parts), strict=True)}
-    told = (
+    notes = (
         "targets are those of the strategies together: "
         f"{', '.join(f'{name} {text.format_percent(share)}' for name, share in shares.items())}"
     )
-    return with_targets(step, targets, told)
+    return with_targets(step, targets, notes)

@@ -95,9 +95,9 @@ def _fall(event: Drawdown, drift: AssetDrift, points: Sequence[PricePoint], now_
     peak, peak_s = max(((point.price, point.at_s) for point in points if point.at_s >= since_s), default=(drift.price, now_s))
     if peak <= drift.price:
         return EventProgress(drift.token, drift.symbol, Fraction(0), f"{drift.symbol} is at its {highest}")
-    fall = 1 - drift.price / peak
-    told = f"{drift.symbol} is {text.format_percent(fall)} below its {highest}, that of {text.format_time(peak_s)}"
-    return EventProgress(drift.token, drift.symbol, fall * BPS / event.fall_bps, told)
+    drawdown = 1 - drift.price / peak
+    message = f"{drift.symbol} is {text.format_percent(drawdown)} below its {highest}, that of {text.format_time(peak_s)}"
+    return EventProgress(drift.token, drift.symbol, drawdown * BPS / event.fall_bps, message)
 
 
 def _since(event: Drawdown, since_s: int, start_s: int, first_s: int) -> str:
@@ -121,11 +121,11 @@ def _jump(event: VolatilityJump, drift: AssetDrift, points: Sequence[PricePoint]
             drift, f"too few of its prices are known of the {'last' if short is None else 'long'} {text.format_duration(window_s)}"
         )
     calm = max(long, Fraction(CALM_BPS**2, BPS**2 * YEAR_S))
-    told = (
+    message = (
         f"the volatility of {drift.symbol} is {_yearly(short)} a year over {text.format_duration(event.short_s)}, "
         f"{_yearly(calm)} over the {text.format_duration(event.long_s)} before"
     )
-    return EventProgress(drift.token, drift.symbol, short * BPS**2 / (calm * event.factor_bps**2), told)
+    return EventProgress(drift.token, drift.symbol, short * BPS**2 / (calm * event.factor_bps**2), message)
 
 
 def _return(before: Price, after: Price) -> int:

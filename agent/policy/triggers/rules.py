@@ -99,9 +99,9 @@ def _staged(trigger: StagedTrigger, drifts: Sequence[AssetDrift], now_s: int, hi
         acts = trigger.threshold is None or bool(outside)
         names, signals = (execution.name, review.name), () if trigger.threshold is None else _sides(drifts)
         return TriggerResult(acts, f"{execution.words}; {standing}", next_s, True, names, trigger.threshold is None, signals)
-    told = f"{review.words}; {execution.words}; {standing}"
+    message = f"{review.words}; {execution.words}; {standing}"
     asked = trigger.threshold is None or bool(outside)
-    return TriggerResult(False, told, next_s, review.due, _names(review), waits_s=execution.next_s if review.due and asked else None)
+    return TriggerResult(False, message, next_s, review.due, _names(review), waits_s=execution.next_s if review.due and asked else None)
 
 
 def _event(event: MarketEventTrigger, drifts: Sequence[AssetDrift], now_s: int, history: History) -> TriggerResult:
@@ -114,10 +114,10 @@ def _event(event: MarketEventTrigger, drifts: Sequence[AssetDrift], now_s: int, 
         if isinstance(event, Drawdown)
         else f"more than {words.format_percent(Fraction(event.factor_bps, BPS))} of the usual volatility"
     )
-    told = [one.words for one in over] or [max(known, key=lambda one: one.reach).words for _ in known[:1]]
-    told += [f"nothing is said of {one.symbol}: {one.unknown}" for one in seen if one.unknown]
-    told = told or ["none of those that count is in the portfolio"]
-    reason = f"{limit}: {'; '.join(told)}" if over else f"no asset has {limit}: {'; '.join(told)}"
+    texts = [one.words for one in over] or [max(known, key=lambda one: one.reach).words for _ in known[:1]]
+    texts += [f"nothing is said of {one.symbol}: {one.unknown}" for one in seen if one.unknown]
+    texts = texts or ["none of those that count is in the portfolio"]
+    reason = f"{limit}: {'; '.join(texts)}" if over else f"no asset has {limit}: {'; '.join(texts)}"
     kind = "fall" if isinstance(event, Drawdown) else "jump"
     return TriggerResult(bool(over), reason, None, signals=tuple(sorted((kind, one.token) for one in over)))
 
@@ -125,11 +125,11 @@ def _event(event: MarketEventTrigger, drifts: Sequence[AssetDrift], now_s: int, 
 def _any(answers: Sequence[TriggerResult]) -> TriggerResult:
     """Combine several results: the reasons of those that fired, or of all if none did."""
     firing = [answer for answer in answers if answer.fired]
-    looks = [answer.next_s for answer in answers]
+    review_times = [answer.next_s for answer in answers]
     return TriggerResult(
         bool(firing),
         "; ".join(dict.fromkeys(answer.reason for answer in firing or answers)),
-        None if None in looks else earliest(*looks),
+        None if None in review_times else earliest(*review_times),
         any(answer.due for answer in answers),
         tuple(dict.fromkeys(name for answer in answers if answer.due for name in answer.reviews)),
         any(answer.by_time for answer in firing),
@@ -386,11 +386,11 @@ def apply_max_weight(step: StepInput, drifts: Sequence[AssetDrift], answer: Trig
     """Return the trigger's result; if it does not fire, that of limits.max_weight."""
     if answer.fired or not must_reduce_weight(step, drifts):
         return answer
-    told = "; ".join(
+    message = "; ".join(
         f"{one.symbol} at {words.format_percent(one.share)} is above limits.max_weight of {(one.max_bps or 0) / 100:g} %"
         for one in overweight_assets(drifts)
     )
-    return replace(answer, fired=True, reason=told, by_time=False, signals=tuple(sorted(overweight_signals(drifts))), waits_s=None)
+    return replace(answer, fired=True, reason=message, by_time=False, signals=tuple(sorted(overweight_signals(drifts))), waits_s=None)
 
 
 def must_reduce_weight(step: StepInput, drifts: Sequence[AssetDrift]) -> bool:

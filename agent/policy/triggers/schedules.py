@@ -152,8 +152,8 @@ def schedule_status(schedule: Schedule, now_s: int, history: History, jitter_bps
         return ScheduleStatus(False, f"the schedule has no time after {words.format_time(since_s)}", None, called)
     planned_s += jitter_delay_s(planned_s - since_s, history.delay_ppm, jitter_bps)
     if now_s >= planned_s:
-        told = f"{what} due since {words.format_time(planned_s)}, last one {words.format_time(since_s)}"
-        return ScheduleStatus(True, told, next_time(schedule, now_s), called)
+        message = f"{what} due since {words.format_time(planned_s)}, last one {words.format_time(since_s)}"
+        return ScheduleStatus(True, message, next_time(schedule, now_s), called)
     return ScheduleStatus(
         False, f"next {what} {words.format_time(planned_s)}, in {words.format_duration(planned_s - now_s)}", planned_s, called
     )

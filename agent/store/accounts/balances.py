@@ -260,12 +260,12 @@ def _amend(db: Connection, flow: ExternalTransfer, now_s: int) -> None:
         return
     ledger_sums.add_transfer(db, flow.token, 0)  # the ledger's entries have changed
     value = None if flow.value is None else str(flow.value)
-    told: dict[str, object] = {}
+    changes: dict[str, object] = {}
     if flow.kind is ExternalTransferKind.ACCEPTED:
-        told = {"kind": flow.kind.value, "told_s": now_s}
+        changes = {"kind": flow.kind.value, "told_s": now_s}
         known = _accepted(database.read_facts(db, ACCEPTED))[1 - SHOWN :]
         database.write_facts(db, {ACCEPTED: " ".join(f"{seq}:{at_s}" for seq, at_s in (*known, (flow.id, now_s)))})
-    db.execute(_change(), {"of": flow.id, "value": value, "halts": flow.halts, "chain_s": flow.chain_s, **told})
+    db.execute(_change(), {"of": flow.id, "value": value, "halts": flow.halts, "chain_s": flow.chain_s, **changes})
 
 
 def accepted_deposits(db: Connection, facts: Mapping[str, str], chain_now_s: int) -> tuple[ExternalTransfer, ...]:
@@ -323,7 +323,7 @@ def classify_transfer(db: Connection, flow_id: int | None, kind: ExternalTransfe
     rows = all_rows(db, query.where(wanted), ExternalTransferRow)
     if flow_id is not None and not rows:
         raise ConfigError(f"flow {flow_id} is not in the store", "see trimtab flows")
-    told = []
+    classified = []
     for row in rows:
         if row.kind not in (None, ExternalTransferKind.ACCEPTED.value):
             raise ConfigError(f"flow {flow_id} was told already: {row.kind}", "see trimtab flows --all")
@@ -333,8 +333,8 @@ def classify_transfer(db: Connection, flow_id: int | None, kind: ExternalTransfe
             raise ConfigError(f"--as {kind.value}: flow {row.seq} {'rose' if fitting is RISES else 'fell'}, so it was a {names}")
         named = kind or fitting[0]
         db.execute(_change(), {"of": row.seq, "kind": named.value, "told_s": now_s})
-        told.append(replace(_transfer(row), kind=named))
-    return tuple(told)
+        classified.append(replace(_transfer(row), kind=named))
+    return tuple(classified)
 
 
 @dataclass(frozen=True, slots=True)
