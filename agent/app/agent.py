@@ -65,9 +65,9 @@ from agent.venues import composer
 
 T = TypeVar("T")
 JITTER = 0.1
-"""Share of the interval by which each look is delayed at random, so that a schedule does not announce trades (T15)."""
+"""Share of the interval by which each cycle is delayed at random, so that a schedule does not announce trades (T15)."""
 SLEEP_SLICE_S = 5.0
-"""A rest is slept in pieces of so many seconds: how long it takes at most until somebody who calls is heard."""
+"""Seconds per slice of a pause: the longest time until an early end is noticed."""
 
 
 def run_periodically(
@@ -97,9 +97,9 @@ def interruptible_sleep(seconds: float, clock: Clock, called: Callable[[], bool]
 Progress = Callable[[str], None]
 Confirm = Callable[[StepOutcome], bool]
 MAX_ORDER_S = 90 * 86_400
-"""How long an order may wait."""
+"""Longest lifetime of a limit order."""
 POLL_S = 12.0
-"""Between two looks of an order that somebody waits for in the foreground."""
+"""Interval between cycles of a limit order in the foreground."""
 CONTINUE_KINDS = (OutcomeKind.DONE, OutcomeKind.HOLD)
 
 
@@ -280,7 +280,7 @@ def _planned(context: wiring.AgentContext, intent: Intent) -> dict[str, int]:
 
 
 HARD_PAUSE_DECISION = "retreat"
-"""The decision of such a look in the store: no trigger's, so that nobody decides it again."""
+"""Decision of a hard pause in the store: not a trigger's, so that a replay does not decide it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,9 +370,9 @@ def _assembled(readers: StepReaders) -> StepInput:
 
 
 FIXED_WHILE_RUNNING = ("chain", "wallet", "execution", "store", "service", "alerts", "record")
-"""Tables that a process is set up with: endpoints, key, what may be sent where, and who is told."""
+"""Tables read once at the start of a process: endpoints, key, contracts, alert targets."""
 CONFIG_READ_ATTEMPTS = 3
-"""Looks at the file, a second apart: an edit writes it just before the store."""
+"""Reads of the file, a second apart: an edit writes it just before the store."""
 
 
 def with_confirmed_config(

@@ -167,9 +167,9 @@ def _amount(raw: int, decimals: int) -> str:
 
 LASTING_KINDS = frozenset(AlertKind) - {AlertKind.REBALANCE, AlertKind.ERROR, AlertKind.TEST}
 ALWAYS_COVERED_KINDS = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
-"""What also a look that failed knows."""
+"""Kinds that a failed cycle covers too."""
 KILL_SWITCH = "kill_switch"
-"""What this guard alone refuses is told as the pause that it is."""
+"""Guard whose sole refusal is reported as the pause that it is."""
 FAILURES = "reverts_in_row"
 """This guard lets exits go on, which its owner should know."""
 MOVING = (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.PAYOUT, IntentKind.UNWRAP)
@@ -345,7 +345,7 @@ def price_distance(price: Price, limit: Price | None) -> Fraction | None:
 Document = dict[str, Any]
 TEST = "This is a test of trimtab's alerts."
 SLACK_S = 10.0
-"""How much longer than all its tries a test waits for a target."""
+"""Seconds that a test waits for a target beyond all its attempts."""
 
 
 def open_notifier(table: AlertsTable, store: AlertStore, failed: Callable[[Delivery], None]) -> AlertNotifier | None:

@@ -379,7 +379,7 @@ DEFAULT_BARS = 720
 """A month of hours."""
 PLACES = 18
 SHARED_FROM_S = 15.0
-"""What takes one core less is done here: other processes take seconds to begin."""
+"""Work below this time on one core runs in this process: starting others takes seconds."""
 LOST = "a process of the stress test died, perhaps for lack of memory"
 
 

@@ -22,7 +22,7 @@ from agent.units import floor_int
 
 Document = dict[str, Any]
 DRIFT = {"WETH": Fraction(7, 5), "USDC": Fraction(1, 2)}
-"""What the wallet of a served chain holds of its target: 40 % too much WETH, half of the USDC."""
+"""Holdings of the served chain's wallet relative to target: 40 % too much WETH, half of the USDC."""
 
 
 COOLDOWN = "10s"
@@ -132,7 +132,7 @@ SMALL_WORLD = replace(
 TARGETS = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
 START_USD = {"WBTC": 5_000, "WETH": 3_000, "USDC": 2_000}
 FACTORS = {"WBTC": Fraction(116, 75), "WETH": Fraction(6, 5)}
-"""Price moves after which 50/30/20 stands at 58/27/15 (worked case W2)."""
+"""Price moves that take 50/30/20 to 58/27/15 (worked case W2)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ from agent.units import BPS, Price, Token, Value, decimal_text, parse_bps, parse
 
 
 MOST_DECIMALS = 255
-"""What a contract can answer."""
+"""Largest decimals that a contract can return."""
 WIDEST_SPACING = 16_383
 """UniswapV3Factory.enableFeeAmount takes no wider one."""
 
@@ -117,7 +117,7 @@ Document = dict[str, Any]
 MOST_BYTES = 64 * 1024 * 1024
 """No step is larger by far; a file that is was not written here."""
 MOST_SHOWN = 20
-"""Differences of one step that are told; the rest are counted."""
+"""Most differences shown per step; the rest are counted."""
 SAME, DIFFERENT, BY_HAND, UNREADABLE = "same", "different", "by hand", "unreadable"
 DECIDED = tuple(kind.__name__.lower() for kind in (Hold, Halt, Rebalance, AdjustLiquidity, TopUp))
 """Decisions that a step itself makes, where it does not say what asked for it; payouts and the like its owner made."""
@@ -267,7 +267,7 @@ PLACES = 18
 MIN_ASSETS = 2
 DESTINATIONS = (Destination.TARGET, Destination.HALFWAY)
 NO_BAND = Every(SHORTEST_S)
-"""Without a band a schedule is meant: whatever is off its target is corrected when it is due."""
+"""Schedule used without a band: any drift is corrected when it is due."""
 _NEW = History(None, None, Fraction(0), Fraction(0), 0, 0, None)
 
 

@@ -238,7 +238,7 @@ class Service:
     failed_heartbeats_in_row: int = 0
     unwritten: str = ""
     config_changes: tuple[str, ...] = ()
-    """Lines of the config that changed with a version that was taken up, until somebody has told them."""
+    """Changed lines of a config version taken up, until they are reported."""
 
     def __post_init__(self) -> None:
         self._loaded = self.agent.desk.loaded

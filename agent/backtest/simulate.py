@@ -316,7 +316,7 @@ def _count_missing_prices(world: SimulatedWorld, series: FundingRateSeries) -> i
 
 
 Progress = Callable[[int, int], None]
-"""Is told how many bars of how many are done."""
+"""Called with the number of finished bars and of all bars."""
 LONGEST = 200
 LIBRARIES = ("trimtab", "numpy", "scipy", "polars")
 __all__ = ["Progress", "RebalanceRecord", "SimulationResult", "SimulationRun", "open_run", "parameter_texts", "simulate", "spec_digest"]

@@ -49,7 +49,7 @@ from agent.units import BPS, Price, Token, floor_int
 CHAIN_ID = 31337
 FEED_DECIMALS = 18
 NATIVE_WEI = 10**24
-"""Native coin for gas lies beside the portfolio, and is enough."""
+"""Native coin for gas, held beside the portfolio; enough for any simulation."""
 FIRST_BLOCK = 1_000
 
 

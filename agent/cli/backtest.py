@@ -31,7 +31,7 @@ Document = dict[str, Any]
 FREE = "0 wei"
 FIGURES = (("CAGR", "cagr"), ("volatility a year", "volatility"), ("Sharpe ratio", "sharpe"), ("maximum drawdown", "max_drawdown"))
 SHOWN = 0.00005
-"""What is less, in logarithms, is not told."""
+"""Smallest log return that is shown."""
 
 
 def register(app: typer.Typer) -> None:
@@ -291,7 +291,7 @@ def _show_funding(made: Document, unit: str) -> None:
 
 
 ASKED_FROM_S = 120.0
-"""What takes longer is asked about first."""
+"""Work of more seconds than this needs a confirmation."""
 STRESS_SHOWN = ("50%", "95%")
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 HANDED_OVER = "a run takes them back once it has the wallet; where none goes on, nobody does: do this again when the wallet is free"
-"""Who has the wallet may be a command as well, which only ends."""
+"""The holder of the wallet may also be another command, which only ends."""
 
 
 def register(app: typer.Typer) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 LONGEST_REASON = 100
-"""Characters of a reason in a list of steps; explain tells all of it."""
+"""Characters of a reason in a list of steps; explain shows all of it."""
 
 
 def register(app: typer.Typer) -> None:

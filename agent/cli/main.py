@@ -85,7 +85,7 @@ _SECRET = re.compile(r"(0x)?[0-9a-fA-F]{64}|https?://\S+|(?<=')(\w+ ){11,}\w+")
 GARBAGE = 300_000
 """Objects between two passes of the garbage collector. Loading makes as many that stay: going through them took a fifth of `status`."""
 TYPER_INTERRUPTED = 128 + 2
-"""What Typer makes of Ctrl-C; no command of ours ends with it."""
+"""Typer's exit code of Ctrl-C; none of our commands ends with it."""
 for register in (
     setup.register,
     portfolio.register_limit,

@@ -90,7 +90,7 @@ def _placed(text: str) -> list[str]:
 
 ENV_FILE = ".env"
 ENV_PREFIX = "TRIMTAB_"
-"""What every variable that no config names begins with, such as TRIMTAB_KEYSTORE_PASSWORD."""
+"""Prefix of variables that no config names, such as TRIMTAB_KEYSTORE_PASSWORD."""
 
 
 def load_env_file(folder: Path, wanted: Iterable[str]) -> None:
@@ -140,7 +140,7 @@ def _lines(file: Path, lines: Any) -> Iterator[tuple[str, str]]:
 
 
 NO_CONFIG = "write one with: trimtab init; or, to try it out on a local chain: trimtab localchain --write-config trimtab.toml"
-"""What to do where there is no config yet."""
+"""Remedy for a missing config."""
 PAPER_FILE = "paper.db"
 """The store of paper books, beside the live one."""
 

@@ -291,7 +291,7 @@ SUPPLIES = "supplies.csv"
 CLASSES: Mapping[int, Mapping[str, tuple[str, ...]]] = {
     1: {CORE: ("WETH", "WBTC"), STABLE: ("USDC",), HIGH_BETA: ("LINK", "AAVE")},
 }
-"""Symbols of the preset by class and chain id: large and long known, worth one dollar, and what moves more than the market."""
+"""Symbols of the preset by class and chain id: core, stable, high-beta."""
 
 
 ALLOCATOR_ANCHOR = "[reference]\n"

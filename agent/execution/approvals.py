@@ -19,7 +19,7 @@ from agent.policy.cash_flows import balance_changes
 from agent.ports import Approval, Journal, PreparedTransaction
 
 MAX_RESETS, RESET_LOOKBACK_NONCES = 3, 12
-"""Times in a row that an allowance is set to zero and told all the same, among so many of our newest transactions, until it is left."""
+"""Consecutive revocations of an allowance that the token still reports before it is left, and the number of newest nonces searched."""
 
 
 def approve(actors: StepActors, outcome: StepOutcome, needed: Sequence[Approval], sent: list[Intent]) -> None:

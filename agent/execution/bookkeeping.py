@@ -1,4 +1,4 @@
-"""Keeps the double-entry ledger: an entry for each transaction that is final, openings of what came into the books, values."""
+"""Keep the double-entry ledger: entries of final transactions, openings, valuations, hourly prices, and the prior day of a new store."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class AuditedEntry:
 
 
 def update_ledger(journal: Journal, step: StepInput, force: bool = False) -> None:
-    """Enters what has become final, opens what is new, and writes down what all is worth: at most once an hour, and after each
-    change of a balance that was not the market's, or where it is forced.
+    """Enter final transactions, open new places, and record a valuation: at most once an hour, after each change of a balance other
+    than by the market, or with `force`.
     """
     for intent in journal.intents_without_entry():
         journal.enter(intent, derive_entry(journal, intent, step, journal.counted(intent.id), journal.principal))
@@ -89,7 +89,7 @@ def update_ledger(journal: Journal, step: StepInput, force: bool = False) -> Non
 
 
 def audit_entries(journal: Journal, present: StepInput) -> tuple[AuditedEntry, ...]:
-    """Every entry of the book beside what is derived anew from journal and receipts, in the order of the chain."""
+    """Every entry of the book beside the one derived from journal and receipts, in chain order."""
     written = {entry.id: entry for entry in journal.entered()}
     found: list[AuditedEntry] = []
     before = [entry for entry in journal.ledger() if entry.kind is EntryKind.OPENING]
@@ -106,9 +106,9 @@ def audit_entries(journal: Journal, present: StepInput) -> tuple[AuditedEntry, .
 
 
 def derive_entry(journal: Journal, intent: Intent, present: StepInput, counted: frozenset[str], principal: Principal) -> Entry:
-    """The entry of a final transaction at the reference prices of its own step; of `present` where that cannot be read any more.
+    """The entry of a final transaction at the reference prices of its own step, or of `present` if that cannot be read any more.
 
-    `principal` says what was put into a position and not taken out before it.
+    `principal` returns the net amount put into a position.
     """
     receipt = intent.receipt
     if receipt is None:
@@ -151,8 +151,8 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
 
 
 def _reserved(step: StepInput, balances: Mapping[str, int]) -> dict[str, int]:
-    """Base units in the wallet that are not managed: reserves, and the native coin unless it is an asset. What the native asset keeps
-    is kept in native coin first.
+    """Base units in the wallet that are not managed: reserves, and the native coin unless it is an asset. The reserve of the native
+    asset is first taken from native coin.
     """
     found = {asset.token.address: min(balances[asset.token.address], asset.reserve_raw) for asset in step.portfolio.assets}
     native = next((asset for asset in step.portfolio.assets if asset.native), None)
@@ -231,10 +231,9 @@ _MINED = (IntentState.MINED, IntentState.FINAL, IntentState.REVERTED)
 
 
 def pending_entries(journal: Journal, present: StepInput) -> tuple[Entry, ...]:
-    """One entry of each nonce: by the receipt where there is one, else as planned and without gas, which would lower the gain.
+    """One entry per unfinal nonce: by the receipt if there is one, else as planned and without gas, which would lower the gain.
 
-    Of what shares its nonce because it was sent again for more, what is mined counts, else the first. `present` stands in for a
-    step that cannot be read any more.
+    Of replacements at a nonce the mined one counts, else the first. `present` replaces a step that cannot be read any more.
     """
     by_nonce: dict[int, Intent] = {}
     for intent in journal.unsettled():

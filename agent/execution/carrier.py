@@ -55,7 +55,7 @@ def ignore_event(_event: SubmissionEvent) -> None:
 IN_FLIGHT_STATES = (IntentState.BROADCAST, IntentState.MINED)
 """States whose bytes may be anywhere."""
 _SURE = 5
-"""Looks in a row that find the chain's next nonce below ours: an endpoint that lags has caught up by then."""
+"""Consecutive polls that see the chain's next nonce below ours before it counts: a lagging endpoint has caught up by then."""
 
 
 def guard_refusal(guard: str, measured: str, limit: str, message: str, remedy: str = "", kind: type[Refused] = Refused) -> Refused:

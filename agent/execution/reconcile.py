@@ -19,9 +19,9 @@ from agent.store.transitions import ENDED_IN_BLOCK, OPEN
 
 
 REORG_WATCH_BLOCKS = 64
-"""How deep a transaction may lie, its own block counted, to be sent again or cancelled when its block goes. Below, a person decides."""
+"""Largest depth, its own block counted, at which a transaction is resent or cancelled after a reorg. Below, an operator decides."""
 _MOST = 256
-"""Ended transactions that are looked at: more than one wallet sends in so many blocks."""
+"""Number of ended transactions checked: more than one wallet sends in that many blocks."""
 
 
 class ReorgHandler:
@@ -107,7 +107,7 @@ def _block(intent: Intent) -> tuple[int, str]:
 
 
 MAX_GAS_MULTIPLE = 4
-"""How many times its first gas money one transaction may cost after all bumps, cancels included."""
+"""Largest multiple of its first gas money that one transaction may cost after all bumps, cancels included."""
 RESERVED_BUMPS = 2
 """Steps of 12.5 % below the ceiling that bumps leave free, so that a cancel, and a bump of it, can still be paid."""
 _MIN_GAS = 21_000
@@ -282,7 +282,7 @@ def _worst_wei(tx: UnsignedTx) -> int:
 
 
 _NONCE_CHECKS = 3
-"""Times a used nonce without a known hash is looked at before it counts as foreign: endpoints behind one address lag."""
+"""Checks of a used nonce without a known hash before it counts as foreign: endpoints behind one address lag."""
 
 
 class Reconciler:

@@ -309,7 +309,7 @@ def record_balance_changes(journal: Journal, snapshot: Snapshot, present: Callab
 
 
 MAX_CLOCK_LEAD_S = 30
-"""How far a block's time may be ahead of the agent's clock, in seconds, before it is not believed."""
+"""Largest lead of a block's time over the agent's clock that is believed, in seconds."""
 
 
 def settle_mined(journal: Journal, snapshot: Snapshot, present: Callable[[], StepInput], before: Snapshot | None = None) -> None:

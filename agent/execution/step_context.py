@@ -150,7 +150,7 @@ class OutcomeKind(Enum):
 
 
 REVIEW_DONE_KINDS = (OutcomeKind.HOLD, OutcomeKind.DECLINED, OutcomeKind.DONE)
-"""Ends after which a schedule's review is done. What was refused or failed is looked at again at the next tick."""
+"""Outcomes after which a schedule's review is done. A refused or failed one is evaluated again in the next cycle."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ FEED_DECIMALS = 8
 TWAP_WINDOW_S = 1_800
 FAR_FUTURE_S = 2**63
 WHALE_USD = 10**9
-"""What the whale is given of each token when it is deployed."""
+"""Value of each token given to the whale when it is deployed, USD."""
 _WETH_ARTIFACT = "@uniswap/v2-periphery/build/WETH9.json"
 
 

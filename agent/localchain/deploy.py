@@ -21,7 +21,7 @@ _ROUTERS = "@uniswap/swap-router-contracts/artifacts/contracts"
 FEEDS_BEFORE_S = 30
 """The last rounds of the feeds are this much older than the first block that others see."""
 _NO_DESCRIPTOR = "0x0000000000000000000000000000000000000000"
-"""Draws the picture of a position; nothing here looks at it."""
+"""Address of the contract that draws the picture of a position; unused here."""
 
 
 def deploy_world(node: LocalNode, world: LocalWorld) -> LocalChain:

@@ -88,9 +88,9 @@ BLOCK_GAS = 100_000_000
 WHALE_WEI = 10**9 * 10**18
 OTHERS_WEI = 10**4 * 10**18
 _MINED_S, _POLL_S = 120, 0.005
-"""How long a transaction is waited for, and how often it is looked for."""
+"""Longest wait for a transaction, and the polling interval, seconds."""
 _TRIES, _PAUSE_S = 50, 0.02
-"""How often, and how far apart, a block is tried again that anvil refuses because another one is just being made."""
+"""Attempts, and the pause between them, at a block that anvil refuses because another is just being made."""
 
 
 class LocalNode(Protocol):

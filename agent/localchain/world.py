@@ -237,7 +237,7 @@ def v2_input_to_reach(reserve_in: int, reserve_out: int, price: Fraction, fee_pi
 
 
 TEST_MNEMONIC = "test test test test test test test test test test test junk"
-"""Public: whoever sends real money to these accounts has lost it."""
+"""Public: real money sent to these accounts is lost."""
 HD_PATH = "m/44'/60'/0'/0"
 ACCOUNT_COUNT = 10
 WALLET_INDEX, WHALE_INDEX = 0, 1
@@ -269,7 +269,7 @@ def dev_accounts() -> tuple[DevAccount, ...]:
 
 
 IN_PROCESS_URL = "eth-tester://in-process"
-"""Stands in the file where there is no HTTP address; whoever loads it brings the transport."""
+"""URL in the file without an HTTP address; the program that loads it brings the transport."""
 
 _ASSET = """[[portfolio.assets]]
 symbol = "{symbol}"
@@ -280,7 +280,7 @@ feed = "{feed}"
 """
 
 CONFIG_MARKER = "# An embedded chain of trimtab: public test keys, worthless coins.\n"
-"""By which a config of ours is told from one of a real wallet."""
+"""Mark that distinguishes our config from one of a real wallet."""
 
 _TEMPLATE = """[chain]
 chain_id = {chain_id}

@@ -18,7 +18,7 @@ import requests
 
 Document = dict[str, Any]
 MAX_MISSED_CYCLES = 3
-"""Intervals without a good look after which health is red."""
+"""Intervals without a good cycle after which the run is unhealthy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def _host(url: str) -> str:
 
 
 SENDING_STAGE = "before:send"
-"""What the executor tells just before bytes leave; whatever it tells next, they have left."""
+"""Stage that the executor reports just before bytes are sent; at the next stage they have been sent."""
 LONGEST_PERIOD_S = 5.0
 
 

@@ -21,7 +21,7 @@ from agent.observe.health import RunHealth
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types there; when a counter was made tells nothing here
 
 OUTCOMES = ("hold", "halt", "planned", "refused", "declined", "done", "failed", "retryable", "error")
-"""Ends of a look: those of a step, and `retryable` for a network that failed before one."""
+"""Outcomes of a cycle: those of a step, and `retryable` for a network error before one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Metrics:
 
 
 _AT_ONCE = 32
-"""Visitors at the same time; more are turned away, so that nobody fills the process with threads."""
+"""Most concurrent clients, so that no client can fill the process with threads."""
 _PATIENCE_S = 2.0
 _POLL_S = 0.05
 Answer = tuple[int, str, bytes]

@@ -144,7 +144,7 @@ def drain_channels(channels: Iterable[AlertChannel], within_s: float) -> list[De
 
 
 CLOSING_S = 5.0
-"""How long an end waits for what is on its way; the rest goes out when the run begins again."""
+"""Seconds that the end of a run waits for pending messages; the rest is sent when the run begins again."""
 
 
 @dataclass(frozen=True, slots=True)

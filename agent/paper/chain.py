@@ -34,7 +34,7 @@ from agent.reference import reference_prices
 from agent.units import BPS, floor_int
 
 RECEIPTS, BLOCKS = 16, 256
-"""How many of the newest are kept: a journal asks for receipts of what is not final, and for blocks of what was lately."""
+"""Number of newest receipts and blocks kept: a journal reads receipts of transactions not final, and recent blocks."""
 
 
 class PaperWalletStore(Protocol):

@@ -14,9 +14,9 @@ from agent.store.database import Database, all_rows, first_row, insert_returning
 from agent.store.tables import AlertMessageRow, AlertRow, AlertTargetRow
 
 MAX_PENDING_MESSAGES = 100
-"""Letters to one target that may wait; beyond it the oldest are given up, and counted."""
+"""Largest number of pending messages per target; beyond it the oldest are dropped and counted."""
 RETENTION_S = 90 * 86_400
-"""What neither lasts nor waits and was told so long ago is forgotten."""
+"""Age at which an alert that neither lasts nor is pending is deleted."""
 
 
 class AlertStore(Database):

@@ -29,12 +29,12 @@ from agent.units import NATIVE
 FEW = 20
 """Transactions that are read at once from the newest on, where only the newest are wanted."""
 RESUMED_AFTER = "resumed_after"
-"""Key of the newest intent's number when the owner resumed last: failures up to it have been looked at."""
+"""Key of the newest intent's number when the owner last resumed: failures up to it are cleared."""
 STOP = "failures_stop"
 """Key that says that too many failed in a row since the owner resumed; empty where not."""
 _CONSUMED = tuple(state.value for state in CONSUMED)
 _TRADES = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value)
-"""What everything else, approvals above all, is for."""
+"""Kinds that trade; all others, approvals above all, serve them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ UNREADABLE_BALANCES = "unread"
 SUBMISSION_REFUSALS = "late"
 """Key of the exits that were refused when about to be sent, as JSON."""
 UNTRIGGERED_SWAP = "swap_besides"
-"""Kind of a budget of a swap that is no rebalance of the policy: an exit, a withdrawal, an investment, one by hand."""
+"""Budget kind of a swap that no trigger asked for: an exit, a withdrawal, an investment, one by hand."""
 _KINDS = (*(kind.value for kind in IntentKind), UNTRIGGERED_SWAP)
 """Every kind of a budget: named so that few are read by their index."""
 META_KEYS = (
@@ -139,7 +139,7 @@ META_KEYS = (
     ),
     *(balances.ACCEPTED, balances.RISE_SINCE, balances.LEFT_ALONE, STOP, RESUMED_AFTER),
 )
-"""Keys of all that a history tells of facts."""
+"""Keys of the facts in a history."""
 _NO_TRADES = (IntentKind.APPROVE.value, IntentKind.CANCEL.value)
 
 

@@ -15,7 +15,7 @@ from agent.store.database import Database, all_rows, insert_rows
 from agent.store.tables import ConfigRow
 
 UNCONFIRMED = "noticed"
-"""How a version came that was changed by hand and that nobody has confirmed."""
+"""Origin of a version that was edited by hand and not confirmed."""
 
 
 @dataclass(frozen=True, slots=True)

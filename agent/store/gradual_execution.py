@@ -37,7 +37,7 @@ from agent.units import NATIVE
 
 T = TypeVar("T")
 SLICE_DRAW = "draw"
-"""Key of the draw for the first round of a campaign that has not begun."""
+"""Key of the draw for the first slice of an execution that has not begun."""
 EXECUTION, ORDER = "campaign", "order"
 NEWEST = 20
 """Campaigns that ended, of which the newest that was no top-up starts the cooldown."""

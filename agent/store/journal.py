@@ -299,7 +299,7 @@ def _used() -> Select[Any]:
 
 
 MOST_AT_ONCE = 500
-"""Rows that one call removes at most, so that no look waits long for an old store."""
+"""Most rows that one call removes, so that an old store delays no cycle."""
 
 
 def prune(db: Connection, keep: int) -> int:

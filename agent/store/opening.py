@@ -23,7 +23,7 @@ REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "00
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD_SCHEMA = MIGRATIONS / "head.sql"
-"""What the migrations make of an empty SQLite file, by scripts/store_schema.py."""
+"""Schema that the migrations build in an empty SQLite file, by scripts/store_schema.py."""
 _BUSY_TIMEOUT_MS = 5_000
 _CHECKED_BYTES = 64 * 1024 * 1024
 """A file up to this size is checked whole at open, within a second; pages of larger ones as they are read."""

@@ -18,9 +18,9 @@ from agent.store.tables import AllocationRow, PriceRow
 
 HOUR_S = 3_600
 RETENTION_S = 800 * 86_400
-"""How long prices are kept: over two years, so that a year's window has as much again to be compared with."""
+"""Retention of prices: over two years, so that a year's window has an equal one before it."""
 AGENT_SOURCE = "look"
-"""Source of what the agent's own looks wrote down."""
+"""Source of prices recorded by the agent's own cycles."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ class Store(ProposalStore, PaperStore):
     """
 
     def __init__(self, engine: Engine, wallet: str, coin: str = "") -> None:
-        """`heard` is told each step that ended; what it raises is raised."""
+        """Open the store; `heard` is called with each finished step, and its errors are raised."""
         super().__init__(engine, wallet, coin)
         self.heard: Callable[[StepRecord], None] | None = None
 

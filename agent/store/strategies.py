@@ -27,7 +27,7 @@ BOOKED_TO_TRANSFER = "sleeves_flow_after"
 TRANSFERS_STRATEGY = "sleeves_flows_to"
 HOUR_S = 3_600
 FOLD_AT = 500
-"""So many bookings of flows, deep in the chain, become one."""
+"""Number of transfer bookings, deep in the chain, that are merged into one."""
 _NAMED = "folded flows"
 _FOLDING = ("flow ", "aside ", _NAMED)
 _CONSUMED = tuple(state.value for state in CONSUMED)

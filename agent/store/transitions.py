@@ -32,7 +32,7 @@ class TransitionFacts:
 
 
 Guard = Callable[[TransitionFacts], str | None]
-"""Why the move may not be; None when it may."""
+"""Reason why the move is refused; None if it is allowed."""
 
 
 def _hash_known(facts: TransitionFacts) -> str | None:
@@ -140,13 +140,13 @@ TRANSITIONS: dict[IntentState, frozenset[IntentState]] = {
 }
 
 OPEN: frozenset[IntentState] = frozenset({_PLANNED, _SIGNED, _BROADCAST, _MINED})
-"""States that reconciliation still has to resolve. The others end, until a reorganisation takes the block that ended them."""
+"""States that reconciliation still has to resolve. The others are final until a reorg takes their block."""
 
 CONSUMED: frozenset[IntentState] = frozenset({_MINED, _FINAL, _REVERTED})
 """States in which the chain has used up the nonce."""
 
 ENDED_IN_BLOCK: frozenset[IntentState] = frozenset({_FINAL, _REVERTED})
-"""Ends that a block stands behind."""
+"""Final states of transactions in a block."""
 
 
 def is_allowed(before: IntentState, after: IntentState) -> bool:

@@ -181,7 +181,7 @@ def paper_actors(
 
 
 UNBOUNDED_IMPACT_BPS = 1_000
-"""How far ticks are read when the owner switched the impact limit off."""
+"""Range of ticks read when the impact limit is off."""
 
 
 class SystemClock:
@@ -214,12 +214,12 @@ class AgentContext:
     clock: Clock
     reader: PositionReader
     quoter: UnanimousQuoter
-    """One for all looks: the caches of uniswap-python keep each of its objects for good."""
+    """One for all cycles: the caches of uniswap-python keep each of its objects for good."""
     key: keys.KeySource | None = None  # replaces the config's key, if the calling program has one
     split: CapitalSplit | None = None
     tax: TaxRunCache | None = None
     paper: PaperChain | None = None
-    """What stands for the chain where this is about paper trading."""
+    """The chain of paper trading, else None."""
     recorder: StepRecorder | None = None
     confirmed: str | None = None
     """Hash of the config that was confirmed when this was opened."""

@@ -161,7 +161,7 @@ NAMES = tuple(
     kind.value
     for kind in (ExternalTransferKind.DEPOSIT, ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.GIFT, ExternalTransferKind.LOSS)
 )
-"""What an owner may call a flow."""
+"""Names of transfer kinds."""
 
 
 def list_transfers(agent: Agent, everything: bool = False, limit: int = 1000) -> Document:

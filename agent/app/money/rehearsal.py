@@ -18,7 +18,7 @@ from agent.reference import reference_prices
 from agent.units import BPS, Token, Value, ceil_int
 
 DOUBLINGS = 14
-"""How often the smallest trade is doubled while it is refused for being too small to pay for its gas."""
+"""Most doublings of the smallest trade while it is refused as too small to pay for its gas."""
 SIZE_GUARDS = frozenset({"plan_cost", "min_trade"})
 ROOM = Fraction(104, 100)
 """Over min_trade, so that the way back is not below it."""

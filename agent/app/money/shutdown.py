@@ -36,9 +36,9 @@ from agent.units import NATIVE
 from agent.venues import composer
 
 MAX_SALES = 12
-"""Plans in a row by which everything is sold; what the limits leave after them stays, and is told."""
+"""Most consecutive plans of a full sale; what the limits leave after them stays, and is reported."""
 PAYOUT_GAS = 60_000
-"""Gas units of one payout; less than its gas is worth nothing is sent."""
+"""Gas units of one payout; a payment worth less than its gas is not sent."""
 
 
 @dataclass(frozen=True, slots=True)

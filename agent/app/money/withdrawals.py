@@ -59,7 +59,7 @@ MAX_SALES = 3
 
 
 UNMINED_STATES = (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST)
-"""A payment that may still come into a block; what was only planned may have been shown to somebody who signs elsewhere."""
+"""States in which a payment may still be mined; a planned one may have been shown to an external signer."""
 
 
 @dataclass(frozen=True, slots=True)

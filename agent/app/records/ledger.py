@@ -94,7 +94,7 @@ class LedgerData:
     valuations: tuple[Valuation, ...]
     names: TokenNames
     runs: dict[bool, TaxLotRun] = field(default_factory=dict)
-    """What `taxed` found, by whether it is in another currency: a run over years of entries takes its time."""
+    """Cached results of `taxed`, by currency: a run over years of entries takes time."""
 
     def taxed(self, numeraire_only: bool = False) -> TaxLotRun:
         """Lots and disposals by [tax], or first in, first out in the numeraire without it."""

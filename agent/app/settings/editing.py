@@ -202,7 +202,7 @@ def leftover_lines(found: Sequence[Leftover], keep_holdings: bool) -> tuple[str,
 ENFORCED_TRANSITION_GUARDS = ("plan_cost", "daily_loss")
 """Guards whose limits a transition may not break: the others judge the moment at which it is sent."""
 FIXED = ("chain.chain_id", "wallet.address", "store.url")
-"""What another wallet, chain or store has: a config and books of its own."""
+"""Keys that an edit may not change: another wallet, chain or store needs its own config and store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ class EditReport:
     state: str
     backup: str | None = None
     by_hand: tuple[str, ...] = ()
-    """Lines that somebody changed in the file before, and nobody has confirmed: a yes to this edit confirms them with it."""
+    """Unconfirmed lines edited by hand before: a yes to this edit confirms them too."""
     new_tokens: NewTokens = NO_NEW_TOKENS
     """Tokens that come into the portfolio, with what a yes pins."""
 

@@ -31,7 +31,7 @@ GAS_WEI = (GWEI // 20, GWEI, 30 * GWEI)
 NATIVE_USD = 3_000
 """Dollars per native coin where no chain is asked."""
 PLACES = 6
-"""Decimals of a value that is written down in coins: a whole coin may be worth thousands."""
+"""Decimals of a value in coins: a whole coin may be worth thousands."""
 
 
 def least_total_now(step: StepInput, total: Value) -> Document | None:

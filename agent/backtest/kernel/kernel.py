@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SAME, CHANGED, CLOSED = 0, 1, 2
-"""What a bar is: the assets of the last one trade, others than at the last one trade, nothing trades."""
+"""State of a bar: the same assets trade as at the last one, others trade, none trades."""
 TARGET, HALFWAY, BAND = 0, 1, 2
 FINAL, HOLD, TURNOVER, COSTS, STRANDED, REBALANCES = range(6)
 """Columns of what a run gives."""
 BAND_TOLERANCE = 1e-12
-"""A share this far beyond its edge is still on it, and a correction this small, as a share, is none: floats are no closer."""
+"""Tolerance in shares: closer to an edge is on it, and a smaller correction is none, since floats are no more precise."""
 _DEEPEST, _ROUNDS = 1.0 - 1e-9, 200
 BLOCK = 256
-"""Bars that are looked at side by side, at most."""
+"""Most bars checked side by side."""
 
 
 def _compiled(function: Any) -> Any:

@@ -318,7 +318,7 @@ def _share(yearly: float | None) -> str:
 
 
 NO_DIFFERENCE = 0.0005
-"""Below a twentieth of a percent nobody should speak of a difference."""
+"""Smallest difference that is reported: a twentieth of a percent."""
 MOST_FLOWS = 24
 MOST_NAMES = 6
 OMITTED_VALUES = ("", "None", "()", "False")

@@ -173,11 +173,11 @@ def _replace(path: Path, text: str) -> None:
 
 HEIGHT_PX = 320
 LONG_FACT = 13
-"""Letters of a fact beyond which it is set smaller."""
+"""Characters of a fact beyond which it is set smaller."""
 HOW_TO_READ = "Drag along a chart to look closer, double-click to go back. By keyboard: tab to a chart, arrow keys read its values."
 NUMBER = re.compile(r"[+−-]?\d[\d,  ]*(\.\d+)?( ?(%|bps|×|points|days|bars|[A-Z]{2,6}))?")
 LONG = 64
-"""Entries of a list from which on it is worth being written once."""
+"""Entries of a list from which it is written once and shared."""
 NOTHING = ("", "—", "–", "none")
 _HERE = Path(__file__).parent / "page"
 

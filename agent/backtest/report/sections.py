@@ -225,7 +225,7 @@ def trades_section(found: BacktestAnalysis) -> ReportSection:
 
 
 _TINY = 1e-9
-"""What floats leave where nothing was traded."""
+"""Floating-point residue of an asset without trades."""
 
 
 def _largest_trades(result: SimulationResult, most: int = 12) -> tuple[ReportTable, ...]:

@@ -38,7 +38,7 @@ from agent.errors import ConfigError
 from agent.model import Threshold
 
 Progress = Callable[[str, int, int], None]
-"""Is told which case is at work, and how many of how many paths of it are done."""
+"""Called with the case, and its numbers of finished paths and of all paths."""
 PieceRunner = Callable[[StressWork, Sequence[StressPiece]], Iterable[tuple[StressPiece, PieceResult]]]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 WORST = 0.05
@@ -47,7 +47,7 @@ MOST_PATHS, MOST_BARS = 1_000_000, 1_000_000
 MOST_CELLS = 20_000_000_000
 """Bars of all paths together beyond which nothing is begun: days of work."""
 KERNEL_S, KERNEL_CELL_S, STEP_S, QUIET_S = 1e-3, 1.5e-7, 0.03, 0.003
-"""What a path takes of the kernel, and each price of it; a bar of the live step that is looked at; one of a policy of bands alone."""
+"""Seconds of a kernel path, of each of its prices, of an evaluated bar of the live step, and of one of a policy of bands alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,7 +230,7 @@ NAMES = {
     "settings": "the portfolio or the market",
     "search": "how the search is made",
 }
-"""What a search is known by, as its stamp and as words."""
+"""Parts of a search's stamp, and their display names."""
 _COLUMNS = ("run", "final_value", "turnover", "costs", "rebalances")
 
 
@@ -375,7 +375,7 @@ def _put(path: Path, content: Any) -> None:
 CONFIRM_ABOVE_S = 300
 """A search that takes longer is asked for first."""
 QUICK_RUNS = 2_000
-"""So many runs of the kernel are not worth measuring."""
+"""Number of kernel runs too quick to measure."""
 KERNEL_SAMPLES, STEP_SAMPLES, SAMPLE_S = 8, 3, 2.0
 
 

@@ -19,7 +19,7 @@ EULER = 0.5772156649015329
 MOST_BLOCKS, FEWEST_BLOCKS, FEWEST_PER_BLOCK = 16, 4, 4
 """16 blocks are those of the paper's examples: 12,870 ways to halve them."""
 _AT_ONCE = 4_000_000
-"""Numbers that are looked at side by side, at most: 32 MB."""
+"""Most numbers processed at once: 32 MB."""
 
 
 class Objective(Enum):
@@ -409,9 +409,9 @@ def walk_forward(returns: Floats, objective: Objective, all_folds: tuple[Fold, .
 
 
 GROWTH_TOLERANCE = 1e-6
-"""Log growth per year that is none."""
+"""Log growth per year that counts as zero."""
 OVERFITTING_THRESHOLD = 0.5
-"""From here on the best of the past is no better in the future than any other, and is not recommended."""
+"""Probability from which the past's best is no better in the future than any other, and is not recommended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,9 +48,9 @@ err = Output(stderr=True, highlight=False)
 out = Output(highlight=False)
 
 PATIENCE_S = 300.0
-"""How long a question waits for its answer: who asks may have the wallet, and a run beside it cannot act meanwhile."""
+"""Seconds to wait for an answer: the process may hold the wallet, and a run beside it cannot act meanwhile."""
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-"""Control codes, and marks that reorder or hide text: whoever could bring them here would write on the owner's terminal (T17)."""
+"""Control codes, and marks that reorder or hide text: an attacker's text must not control the owner's terminal (T17)."""
 
 
 def printable(text: str) -> str:

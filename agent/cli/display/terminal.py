@@ -77,7 +77,7 @@ Handler = Callable[[int, FrameType | None], None]
 GRACE_S = 0.25
 """For what is tidied up: temporary folders. Machine code that runs on is not waited for."""
 PATIENCE_S = 3.0
-"""From Ctrl-C until a command that may send ends, whatever it waits for: no kill loses what the journal has."""
+"""Seconds from Ctrl-C until a command that may send is ended: a kill loses nothing that the journal has."""
 RUN_PATIENCE_S = 5.0
 """The same from the second Ctrl-C in a long run; the first ends it where it may end."""
 MESSAGE = "ended by Ctrl-C; nothing was sent"

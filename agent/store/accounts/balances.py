@@ -129,21 +129,20 @@ ACCEPTED = "accepted_flows"
 RISE_SINCE = "rose_s"
 LEFT_ALONE = "left_alone"
 """The newest flow when rises were last left alone above portfolio.max_live_value: those up to it stay so."""
-"""Key of the chain time since which rises that nobody explains have held something back, one after another."""
+"""Key of the chain time since which unexplained deposits have continuously held something back."""
 FOLD_DEPTH_BLOCKS = 256
-"""Blocks below the head from which on a final transaction is part of the opening: four times the deepest reorganisation that
-is followed."""
+"""Depth in blocks from which a final transaction is part of the opening: four times the deepest reorg that is followed."""
 RECENT = 1_000
-"""Flows that are looked through for those of the last 24 h; in numbers, since a header from the future would hide others by time."""
+"""Number of newest transfers searched for those of the last 24 h; a number, since a header from the future would hide others by time."""
 MOST = 2**63 - 1
 """The largest number that SQLite takes; no flow has it."""
 SHOWN = 50
-"""Open flows that a step sees."""
+"""Largest number of open transfers in a step."""
 _CONSUMED = frozenset(state.value for state in CONSUMED)
 _OPEN = frozenset(state.value for state in OPEN)
 RISES = (ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT)
 FALLS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.LOSS)
-"""What an owner may call a change that went up, and one that went down; the first is meant when nothing is said."""
+"""Kinds that an owner may give to a positive change, and to a negative one; the first is the default."""
 FELL = ExternalTransferRow.delta_raw.like(literal_column("'-%'"))
 """Word for word what the index of falls says, or SQLite does not use it."""
 
@@ -413,7 +412,7 @@ _rises = cache(
 
 UNDECIDED, TAKEN, FORGOTTEN = "undecided", "taken", "forgotten"
 POSITIONS_SCANNED = "positions_looked"
-"""Key that says that the wallet was looked through since the store was new, or adopted."""
+"""Key set once the wallet was scanned since the store was new, or adopted."""
 
 
 def position_moves(db: Connection) -> tuple[LpPositionChange, ...]:
@@ -554,7 +553,7 @@ class BalanceStore(Database):
             mark_left_alone(db)
 
     def record_positions(self, names: Iterable[str], now_s: int) -> None:
-        """Remembers positions that the owner has to decide on."""
+        """Record positions that the owner has to decide on."""
         with self._write("write liquidity positions") as db:
             note_positions(db, names, now_s)
 

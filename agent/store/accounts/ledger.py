@@ -224,7 +224,7 @@ class LedgerStore(Database):
     """Implements ports.Ledger; each method is a transaction of its own."""
 
     book_kind = LIVE
-    """Whose books these are; a store whose newest book is of another kind opens a new one at the chain's balances."""
+    """Kind of ledger; a store whose newest book is of another kind opens a new one at the chain's balances."""
 
     def current_book(self) -> LedgerBook | None:
         """The current book; None before the first."""

@@ -31,7 +31,7 @@ _ENTRY = {"id", "kind", "block", "chain_s", "tx_hash", "note", "postings", "by_h
 _POSTING = {"account", "token", "raw", "value"}
 _HELD = {"token", "wallet_raw", "lp_raw", "price", "target_bps"}
 _RESERVED = _HELD | {"reserved_raw"}
-"""Valuations from before gas money was told apart have no `reserved_raw`: all of them counts as managed."""
+"""Older valuations have no `reserved_raw`: their whole balance counts as managed."""
 
 
 @contextmanager
@@ -128,7 +128,7 @@ SETTLED_TO = "settled_to"
 LOSS_TOTAL = "loss_total"
 """Key of what all booked intents lost, in the grain of accounting/entries.py; what gained makes no room."""
 ENTRIES_VERSION = "entries_turn"
-"""Key of how often entries or flows were written."""
+"""Key of the number of writes of entries and transfers."""
 _OPEN, _CONSUMED, _ENDED = (tuple(state.value for state in states) for states in (OPEN, CONSUMED, ENDED_IN_BLOCK))
 
 

@@ -12,7 +12,7 @@ from platformdirs import user_state_path
 from agent.errors import OperatorNeeded
 
 POLL_S = 0.25
-"""Between two tries to get a lock that another process holds: much shorter than the rest of a run between two looks."""
+"""Interval between attempts to get a lock: much shorter than the pause between two cycles of a run."""
 UNKNOWN = "unknown"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from agent.errors import ConfigError
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
-"""What SQLite reads beside its file, by the end of its name."""
+"""Suffixes of the files that SQLite reads beside its own."""
 
 
 def require_private(path: Path, what: str, *, companions: bool = False) -> None:
