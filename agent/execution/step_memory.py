@@ -68,17 +68,11 @@ def read_memory(
     bare: StepInput, store: StepMemoryStore, tax: TaxState | None = None, untradable: Iterable[ScreenedToken] = ()
 ) -> StepMemory:
     """Return what the store remembers at the block of `bare`, which has snapshot, config and budgets."""
-    chosen, strategies = store.allocation(), read_strategies(bare, store)
-    choices = () if strategies is None else strategies.choices
-    return StepMemory(
-        prices=_recorded_prices(bare, store, chosen, dict(choices)),
-        allocation=chosen,
-        balances=store.books(),
-        ledger=store.ledger_balances(bare.snapshot.head.number),
-        strategies=strategies,
-        tax=tax,
-        untradable=tuple(untradable),
-    )
+    chosen, balances, ledger = store.allocation(), store.books(), store.ledger_balances(bare.snapshot.head.number)
+    strategies = read_strategies(bare, store)
+    choices = {} if strategies is None else dict(strategies.choices)
+    prices = _recorded_prices(bare, store, chosen, choices)
+    return StepMemory(prices, chosen, balances, ledger, strategies, tax, tuple(untradable))
 
 
 def read_strategies(step: StepInput, store: StepMemoryStore) -> StrategyMemory | None:
