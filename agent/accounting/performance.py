@@ -16,7 +16,7 @@ from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, Valuation
 from agent.units import NATIVE, YEAR_S, Value
 
-# --- Returns from values over time: time-weighted by exact chain-linking, held by units, and what came and went between.
+# --- Returns from values over time: time-weighted by exact chain-linking, buy and hold by units, and external cash flows.
 
 
 _EXTERNAL = (
@@ -159,7 +159,7 @@ def _worth(units: dict[str, Fraction], prices: dict[str, Fraction]) -> Value:
     return sum((raw * prices[token] for token, raw in units.items()), Fraction(0))
 
 
-# --- Money-weighted return: the one rate at which all that came and went grew to what is there (internal rate of return).
+# --- Money-weighted return: the rate at which all cash flows grow to the final value (internal rate of return).
 
 
 _DAYS = 36_500
@@ -182,7 +182,7 @@ def money_weighted(start_s: int, end_s: int, start: Fraction, end: Fraction, cas
     import pyxirr
 
     most = max(abs(value) for _, value in amounts)
-    dated = [(day, float(value / most)) for day, value in amounts if value]  # from an amount of nothing on pyxirr finds no true rate
+    dated = [(day, float(value / most)) for day, value in amounts if value]  # with an amount of zero pyxirr finds a wrong rate
     try:
         rate = pyxirr.xirr([_ORIGIN + timedelta(days=day) for day, _ in dated], [value for _, value in dated])
     except pyxirr.InvalidPaymentsError:
@@ -190,7 +190,7 @@ def money_weighted(start_s: int, end_s: int, start: Fraction, end: Fraction, cas
     if rate is None or not math.isfinite(rate) or rate <= -1:
         return None
     growth = math.log1p(rate) / 365
-    try:  # discounted by much everything is near nothing, which pyxirr takes for an answer
+    try:  # pyxirr accepts a rate so high that every discounted amount is near zero
         ends = [value * math.exp(growth * (_DAYS - day)) for day, value in dated]
         whole = math.expm1(growth * _DAYS)
     except OverflowError:
@@ -366,7 +366,7 @@ def _change(start: Valuation, end: Valuation, token: str) -> Fraction | None:
     return after / before - 1 if before and after else None
 
 
-# --- Days, weeks, months and years of UTC that a stretch of time touches.
+# --- Days, weeks, months and years (UTC) that overlap a period.
 
 
 PERIOD_KINDS = ("day", "week", "month", "year", "all")

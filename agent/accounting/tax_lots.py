@@ -371,7 +371,7 @@ class _EntryLots:
             self.run.sums["income"] += face_in + sum(worth_bought)
         if not got:
             face_out = paid = costs = 0
-        elif face_out:  # what is sold beside the numeraire counts at its reference price, and what is bought costs both
+        elif face_out:  # other tokens given count at their reference prices, and the purchase costs both
             paid = sum(worth_sold)
             costs = face_out + paid
         else:

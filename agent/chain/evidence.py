@@ -57,5 +57,5 @@ class GatheredEvidence:
             return self.paused()
         except TrimtabError as error:
             return None, error.message
-        except Exception as error:  # any reason at all for not knowing counts as paused
+        except Exception as error:  # any failure to read it counts as paused
             return None, type(error).__name__

@@ -282,7 +282,7 @@ def answer_uint(data: LensAnswer, bits: int = 256) -> int | CallStatus:
     return read[0] if read[0] >> bits == 0 else CallStatus.MALFORMED
 
 
-# --- Puts lens items to one endpoint: pages in one batch, and one more batch for what did not fit.
+# --- Lens queries to one endpoint: pages in one batch, and one more batch for items that did not fit.
 
 
 _SMALLER = 8
@@ -337,7 +337,7 @@ def _decoded(
     return answers
 
 
-# --- Calldata of the few view functions that reading asks for, byte by byte: no ABI machinery on the hot path.
+# --- Calldata of the view functions that reading needs, byte by byte: no ABI library on the hot path.
 
 
 BALANCE_OF = bytes.fromhex("70a08231")

@@ -120,7 +120,7 @@ def _v2_ref(one: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer])
 def _v3_shape(one: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]) -> tuple[PositionRef, tuple[int, int, int] | None]:
     """The reference, and (fee, lower, upper tick) where the token exists."""
     known, supply = answer_uint(answers[0], 160), answer_uint(answers[1])
-    # Routers know the factory too; what counts its tokens and knows them is a position manager.
+    # Routers have a factory too; only a position manager also has a token supply.
     if isinstance(known, CallStatus) or isinstance(supply, CallStatus) or address_from_word(known) != factory:
         raise ConfigError(
             f"venues.{one.venue}.position_manager {one.contract}: is no position manager of the factory {factory}", "check both addresses"

@@ -114,7 +114,7 @@ def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, what: st
     backing = operators_by_value(votes)
     ranked = sorted(backing, key=lambda value: len(backing[value]), reverse=True)
     if not ranked or len(backing[ranked[0]]) < enough:
-        # what they say is not repeated: it is foreign text (T17)
+        # their text is foreign and not repeated (T17)
         message = " against ".join(", ".join(sorted({who for who, answer in votes if answer == value})) for value in ranked) or "nobody"
         raise NoQuorum(f"endpoints disagree on {what}, {enough} operators must say the same ({message})", NO_MAJORITY_REMEDY)
     return ranked[0]

@@ -172,7 +172,7 @@ def _used(line: Transport, owner: str, nonce: int, since_block: int, head_block:
     if count(high) <= nonce:
         return None
     if low < high - RECENT_BLOCKS and count(high - RECENT_BLOCKS) <= nonce:
-        low = high - RECENT_BLOCKS  # a node that keeps no old states is not asked for any
+        low = high - RECENT_BLOCKS  # so that a node without old states need not be asked for one
     elif low < high and count(low) > nonce:
         return None
     while high - low > 1:

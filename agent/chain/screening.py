@@ -66,7 +66,7 @@ def _legs(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
     for leg in plan.legs:
         pool = pools.get(leg.pool)
         if pool is None or NATIVE in (leg.token_in, leg.token_out):
-            continue  # wrapping: the wrapped token is tried where it is exchanged
+            continue  # wrapping: the wrapped token is tested at its swap
         yield TokenMove(leg.token_in, pool, leg.amount_in_raw, spender=router if leg.source is LegFunding.WALLET else None)
         yield TokenMove(leg.token_out, pool, leg.amount_out_raw, payee=wallet if leg.sink is LegFunding.WALLET else router)
 

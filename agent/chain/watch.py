@@ -77,7 +77,7 @@ def read_feed(feed: str, answers: Sequence[LensAnswer]) -> tuple[FeedRound | Non
     asked = [name for name, _ in feed_questions(feed)]
     decimals, latest = answer_uint(answers[0], 8), _round(answers[1])
     bad = [(asked[0], decimals), (asked[1], latest), *((name, value) for name, value in zip(asked[2:], answers[2:], strict=True))]
-    # Whether there are bounds is the feed's to say; whether there was gas to ask is not.
+    # A feed may lack bounds; an item that lacked gas was not read.
     lost = [
         (name, value) for at, (name, value) in enumerate(bad) if isinstance(value, CallStatus) and (at < 2 or value is CallStatus.UNREAD)
     ]

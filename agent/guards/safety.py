@@ -137,7 +137,7 @@ def _said(action: LpAction) -> tuple[int, tuple[int, int], tuple[int, int]]:
             return action.liquidity, action.amounts_raw, (0, 0)
 
 
-# --- Guards on whom a plan deals with and whether the agent may act at all.
+# --- Guards on contracts and tokens of a plan, and on permission to act: kill switch, quorum, reverts.
 
 
 NO_CODE = "0x" + "0" * 64
@@ -155,7 +155,7 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
     traded = [token for leg in legs for token in (leg.token_in, leg.token_out) if token != NATIVE]
     tokens = dict.fromkeys((*traded, *(token for action in actions for token in (action.token0, action.token1))))
     pools = dict.fromkeys((*(leg.pool for leg in legs), *(place for action in actions for place in (action.pool, action.contract))))
-    shut = {one.token for one in case.step.quarantine}  # what is left alone may have changed; it is named already
+    shut = {one.token for one in case.step.quarantine}  # a quarantined token may have changed; it is reported already
     needed = dict.fromkeys((*pools, *tokens, execution.router, *(address for address in execution.pinned if address not in shut)))
     code = {entry.address.lower(): entry.hash.lower() for entry in case.step.snapshot.code_hashes}
     trusted = {(address.lower(), pinned.lower()) for address, pinned in case.evidence.trusted}
@@ -225,7 +225,7 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
         since = "; more since the owner resumed" if history.failures_stop and not failures.too_many(reverts, approvals) else ""
         return GuardMeasurement(message + since, not failures.is_stopped(history))
     wait_s = failures.retry_wait_s(history)
-    if wait_s == 0 or case.step.spend_caps:  # what this step approved was let through when it began
+    if wait_s == 0 or case.step.spend_caps:  # this step's approvals passed when it began
         return GuardMeasurement(message, True)
     if history.failed_s is None:
         raise MissingData("when the last transaction failed")

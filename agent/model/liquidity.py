@@ -143,7 +143,7 @@ def position_name(venue: str, contract: str, token_id: int | None) -> str:
     return f"{venue} {contract}" if token_id is None else f"{venue} #{token_id}"
 
 
-# --- Liquidity that is wanted, and what is to be done with positions. Pairs of numbers are (token0, token1) base units.
+# --- Liquidity targets, and actions on positions. Pairs of numbers are (token0, token1) base units.
 
 
 @dataclass(frozen=True, slots=True)

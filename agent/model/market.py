@@ -272,7 +272,7 @@ class Snapshot(DerivedValues):
     supplies: tuple[TokenSupply, ...] = ()
 
 
-# --- One price of the past, as it was written down or read from a file or a chain.
+# --- A past price, as recorded or read from a file or a chain.
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,7 +248,7 @@ def _why(step: StepInput, one: SlicingCost, chosen: SlicingCost, options: tuple[
     )
 
 
-# --- Plans within what is left of limits.daily_loss: where the worst case of the whole exceeds it, a part of it goes now.
+# --- Plans within the remainder of limits.daily_loss: if the worst case of the whole exceeds it, a part goes now.
 
 
 DAILY_LOSS = "limits.daily_loss"

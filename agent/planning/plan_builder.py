@@ -124,7 +124,7 @@ def _why(  # noqa: C901
         why = f"no pool of it is used: {'; '.join(sorted(reasons))}"
         if not all(reason.startswith(COSTLY) for reason in reasons):
             return why, ""
-        if DEAR in reasons and turnover_limit:  # which decides what gas is worth paying
+        if DEAR in reasons and turnover_limit:  # the limit decides how much gas is worth paying
             return f"{why} within {turnover_limit}", ""
         if DEAR in reasons and problem.plan_cost_bps is not None and not any(reason.startswith(OVER_COST) for reason in reasons):
             why += f" within limits.plan_cost of {problem.plan_cost_bps} bps"

@@ -49,7 +49,7 @@ from agent.policy.risk import penalty
 from agent.reference import ReferencePrices, reference_prices
 from agent.units import BPS, NATIVE, PIPS, Value, value_text
 
-# --- The plan that only refills gas money: wrapped coin unwrapped by the wallet itself, without router or approval.
+# --- Top-up of gas money: wrapped coin unwrapped by the wallet itself, without router or approval.
 
 
 def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
@@ -84,7 +84,7 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
     )
 
 
-# --- A zone's plan on the scales: the risk it takes away against everything it costs.
+# --- Evaluation of a zone's plan: the risk it removes against its cost.
 
 
 def zone_saving(problem: Problem, goal: Goal, risk: TrackingRisk, found: Plan, delta: Mapping[str, int]) -> RiskCostTradeoff:
@@ -366,7 +366,7 @@ def _too_dear(problem: Problem, off: Sequence[str], drift: Value) -> bool:
     return room < NEARLY * (max(1, len(off) - 1) * LEG_GAS + APPROVAL_GAS) * problem.gas_unit_value
 
 
-# --- Plans within a limit of realised gain per year: sales are trimmed to what the year still allows, or wait.
+# --- Plans within a limit of realised gain per year: sales are reduced to the year's remainder, or wait.
 
 
 ROUNDS = 4

@@ -22,7 +22,7 @@ from agent.policy.risk import aversion, correlations, volatilities
 from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Price, Value, floor_int
 
-# --- The least a leg must bring: from the reference price, never from a pool alone (threat T1).
+# --- Minimum output of a leg: from the reference price, never from a pool alone (threat T1).
 
 
 def fair_floor(amount_in_raw: int, price_in: Fraction, price_out: Fraction, fee_pips: int, impact_bps: int, slippage_bps: int) -> int:

@@ -128,7 +128,7 @@ def plan_proportional_part(step: StepInput, decided: DecisionResult, decision: R
         if fits == 1 and reached >= WHOLE:
             return replace(found, decision=decision), part
     if gradual_execution.fits_daily_loss(step, whole):
-        return whole, Fraction(1)  # what cannot move is named in the plan, and holds up nothing else
+        return whole, Fraction(1)  # the plan names assets that cannot move; the others continue
     found = replace(gradual_execution.plan_within_daily_loss(step, decision, whole), decision=decision)
     return found, min(Fraction(1), found.turnover / whole.turnover) if whole.turnover else Fraction(1)
 

@@ -207,7 +207,7 @@ class FlowOptimizer:
             if worth.low[i] == worth.high[i]:
                 least, most = -price * (1 - worth.tie_break), price * worth.tie_break
                 way = self.ways[i] if self.has_hard_goals and self.ways is not None else 0
-                ends = way < 0 or worth.low[i] == 0  # no market takes more of a token than there is
+                ends = way < 0 or worth.low[i] == 0  # no market takes more of a token than exists
                 rows.append((worth.low[i] - unit[i], 0.0, -sure if ends else least, sure if way > 0 else most))
             else:
                 rows.append((worth.high[i] - unit[i], 0.0, 0.0, price * worth.tie_break))

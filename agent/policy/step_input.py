@@ -15,8 +15,10 @@ from agent.policy.strategies import accounting, netting
 
 @dataclass(frozen=True, slots=True)
 class StrategyMemory:
-    """What the store remembers of strategies: `trades` are the steps whose own goal an unbooked swap carried out, by intent id;
-    `choices` the newest weights that allocators chose, by strategy.
+    """The store's memory of strategies.
+
+    `trades` are the steps whose own goal an unbooked swap carried out, by intent id; `choices` the newest weights that allocators chose,
+    by strategy.
     """
 
     ledger: StrategyLedger
@@ -26,7 +28,7 @@ class StrategyMemory:
 
 @dataclass(frozen=True, slots=True)
 class StepMemory:
-    """What the store remembers at a step's block, beside the budgets in its history. `untradable` are tokens to quarantine."""
+    """The store's memory at a step's block, beside the budgets in its history. `untradable` are tokens to quarantine."""
 
     prices: tuple[PricePoint, ...]
     allocation: Allocation | None
@@ -41,7 +43,7 @@ InputStep = Callable[[StepInput], StepInput]
 
 
 def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
-    """Return the steps from a snapshot with its config and budgets to what is decided from, in order."""
+    """Return the steps from a snapshot with its config and budgets to the complete input, in order."""
     return (
         partial(add_memory, memory=memory),
         partial(decide.reconcile_ledger, books=memory.balances, stands=memory.ledger),
@@ -56,7 +58,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
 
 
 def assemble_input(bare: StepInput, memory: StepMemory) -> StepInput:
-    """Return what a step decides from: `bare`, which has snapshot, config and budgets, after each of `input_steps`."""
+    """Return the complete input of a step: `bare`, which has snapshot, config and budgets, after each of `input_steps`."""
     step = bare
     for add in input_steps(memory):
         step = add(step)

@@ -12,7 +12,7 @@ from agent.reference import reference_prices
 from agent.weights import choose
 from agent.weights.allocators import AllocatorData
 
-# --- Other targets than before, with the reason why.
+# --- Replacement of targets, with the reason.
 
 
 def with_targets(step: StepInput, targets_bps: Mapping[str, int], why: str) -> StepInput:

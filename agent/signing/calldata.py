@@ -17,7 +17,7 @@ from eth_utils.crypto import keccak
 
 from agent.errors import Refused
 
-# --- Reads calldata word by word, and only in its one canonical encoding.
+# --- Reader of calldata, word by word, only in its one canonical encoding.
 
 
 WORD = 32

@@ -188,7 +188,7 @@ PAYABLE_CALLS = frozenset({calldata.MULTICALL, calldata.REBALANCE})
 """Calls whose own rule judges their native coin; all others must send none."""
 
 
-# --- Signs what the table of rules allows, with a key in this process or elsewhere, and nothing else.
+# --- The signer: signs only what the table of rules allows, with a local or remote key.
 
 
 class LocalSigner:

@@ -112,7 +112,7 @@ def _known(step: StepInput, token: str) -> tuple[str, int]:
     return found.label, found.decimals
 
 
-# --- The conditions of a whole rebalance: reference prices of what the wallet gives and gets, and the least change of its value.
+# --- Conditions of a whole rebalance: reference prices of the wallet's tokens, and the least change of its value.
 
 
 def known_prices(step: StepInput) -> dict[str, Fraction]:

@@ -202,7 +202,7 @@ def _distance(covariance: Floats) -> Any:
     return Columns(covariance)
 
 
-# --- The allocators behind one port: facts in, shares of the free assets out, with a sentence on why.
+# --- Allocators behind one signature: data in, shares of the free assets out, with the reason.
 
 
 GRID = 10**6

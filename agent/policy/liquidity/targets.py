@@ -60,7 +60,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
             if (
                 book.value(one, positions.uncollected_fees(position)) > minting.V3_COLLECT_UNITS * gas_unit_value
-            ):  # dust keeps no limit exceeded
+            ):  # dust cannot keep a limit exceeded
                 moves.append(CollectMove(one, position, f"{why}: what it is still owed"))
                 book = book.collected(one)
             continue
@@ -110,13 +110,13 @@ def _needed(book: PositionBook, one: ConfirmedPosition, position: LpV2Position |
     high = whole
     if book_after_withdrawal(book, one, position, low).load().within(exit_limits):
         high = low
-    # Loss and worth of a position are proportional to its liquidity; a thousandth of it is near enough to the least.
+    # Loss and value of a position are proportional to its liquidity; a thousandth of it is precise enough.
     while high - low > max(1, whole // 1_000):
         middle = (low + high) // 2
         low, high = (low, middle) if book_after_withdrawal(book, one, position, middle).load().within(exit_limits) else (middle, high)
     stays = bare * (whole - high) / position.liquidity
     nothing = max(positions.principal(position, high)) == 0  # fees come with any part, but none goes out without a minimum
-    return whole if nothing or stays < least else high  # what would stay is not worth a transaction of its own
+    return whole if nothing or stays < least else high  # the remainder is not worth a transaction of its own
 
 
 def _capped(book: PositionBook, one: ConfirmedPosition, liquidity: int) -> int:
@@ -440,7 +440,7 @@ def _leave(builder: AdjustmentBuilder, target: LpTarget, left: HeldPositions, wa
             builder.skip(target, f"{one.name} stays beside the price: {why_not}")
             continue
         reason = f"the reference price has left the range of {one.name}: {builder.money(value)} taken out"
-        if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:  # nothing that a minimum could be asked of
+        if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:  # empty, so that no minimum applies
             builder.moves.append(CollectMove(one, position, reason))
             builder.book = book.collected(one)
         else:

@@ -199,7 +199,7 @@ def _least(step: StepInput, prices: Mapping[str, Price]) -> Value:
 def _drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
     try:
         return compute_drifts(step, prices)
-    except Refused:  # then nothing is decided; what waits keeps none of its target
+    except Refused:  # nothing is decided then; an asset awaiting its entry keeps no target
         return ()
 
 
@@ -348,7 +348,7 @@ def _targets(step: StepInput, shut: set[str]) -> dict[str, int]:
     """
     before = {asset.token.address: asset.target_bps for asset in step.portfolio.assets}
     if step.portfolio.orders.absent is not WeightReallocation.CASH or step.split is not None:
-        return before  # shared by the others already, or each strategy's own matter
+        return before  # redistributed already, or handled per strategy
     prices = reference_prices(step).by_token
     drifts = compute_drifts(step, prices)
     whole = investable_total(drifts)
