@@ -84,7 +84,7 @@ def loads(cls: Any, text: str) -> Any:
 
 
 def read_json(text: str) -> Any:
-    """JSON of a file that anyone may have written. Raises ValueError when it is broken, too deep, or repeats a key."""
+    """JSON of a file that anyone may have written. Raises ValueError if it is broken, too deep, or repeats a key."""
     _require_flat(text)
     return json.loads(text, object_pairs_hook=_without_repeats)
 

@@ -52,7 +52,7 @@ def solve_positive_definite(rows: Sequence[Sequence[float]], right: Sequence[flo
     """The x with rows·x = right, for a symmetric positive definite matrix: Gaussian elimination in the order of the unknowns.
 
     Such a matrix needs no pivoting (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, theorem 10.3). Only entries on
-    and above the diagonal are read. Raises ValueError when the matrix is not positive definite.
+    and above the diagonal are read. Raises ValueError if the matrix is not positive definite.
     """
     return solve_packed([[value, *reversed(row[k:])] for k, (row, value) in enumerate(zip(rows, right, strict=True))])
 
@@ -87,7 +87,7 @@ def _pivot(row: Sequence[float]) -> float:
 
 
 def inverse(matrix: FloatArray) -> FloatArray:
-    """Of a symmetric positive definite matrix. Raises ValueError when it is not."""
+    """Of a symmetric positive definite matrix. Raises ValueError if it is not."""
     rows = matrix.tolist()
     units = np.eye(len(rows)).tolist()
     return np.array([solve_positive_definite(rows, unit) for unit in units]).reshape(matrix.shape)

@@ -94,7 +94,7 @@ class EntryPrices:
     coin: str
 
     def of(self, token: str) -> Price | None:
-        """Numeraire base units per base unit; None where there was no price."""
+        """Numeraire base units per base unit; None if there was no price."""
         return self.by_token.get(self.coin if token == NATIVE else token)
 
 

@@ -108,7 +108,7 @@ def return_periods(valuations: Sequence[Valuation], cash_flows: Iterable[Externa
 def time_weighted(parts: Sequence[ReturnPeriod]) -> Fraction | None:
     """Product of (end - crossed) / start, less one (Global Investment Performance Standards, time-weighted rate of return).
 
-    Exact: neighbours with nothing between them cancel. Spans from a value of nothing are left out; None where all are.
+    Exact: neighbours with nothing between them cancel. Spans from a value of nothing are left out; None if all are.
     """
     found, known = Fraction(1), False
     first: Value | None = None

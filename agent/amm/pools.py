@@ -39,7 +39,7 @@ class SwapResult:
 
 
 def token_out(state: PoolState, token_in: str) -> str:
-    """The pool's other token. Raises ConfigError when token_in is not one of the pool's two."""
+    """The pool's other token. Raises ConfigError if token_in is not one of the pool's two."""
     return state.token1 if is_zero_for_one(state, token_in) else state.token0
 
 
@@ -49,7 +49,7 @@ def fee_pips(state: PoolState) -> int:
 
 
 def is_zero_for_one(state: PoolState, token_in: str) -> bool:
-    """True when token_in is token0. Raises ConfigError when it is neither of the pool's tokens."""
+    """True when token_in is token0. Raises ConfigError if it is neither of the pool's tokens."""
     if token_in == state.token0:
         return True
     if token_in == state.token1:
@@ -80,7 +80,7 @@ def quote_exact_in(state: PoolState, token_in: str, amount_in_raw: int) -> int:
 def swap_exact_in(state: PoolState, token_in: str, amount_in_raw: int, sqrt_price_limit_x96: int | None = None) -> SwapResult:
     """Swaps up to amount_in_raw base units of token_in, to the wei of UniswapV2Pair.swap (by Router02) or UniswapV3Pool.swap.
 
-    Without a limit a V3 swap may go to the end of the price range, as through a router. Raises ContractRevert where the contract
+    Without a limit a V3 swap may go to the end of the price range, as through a router. Raises ContractRevert if the contract
     would, BeyondKnownTicks where the ticks read do not reach, ValueError for a limit on a V2 pair, which has none.
     """
     zero_for_one = is_zero_for_one(state, token_in)
@@ -272,7 +272,7 @@ def _last_that_fits(fits: Callable[[int], bool], near: int) -> int:
 def twap_price(pool_state: V3Pool, token: str) -> Fraction:
     """Base units of the other token per base unit of `token` at twap_tick (OracleLibrary.getQuoteAtTick, unrounded).
 
-    Raises Refused when the pool's observations do not reach back over the window.
+    Raises Refused if the pool's observations do not reach back over the window.
     """
     if pool_state.twap_tick is None:
         raise Refused(

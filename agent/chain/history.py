@@ -357,7 +357,7 @@ def _priced(line: Transport, owner: str, sent: Sequence[MinedTx], feeds: Sequenc
 
 
 def _answer(reply: object) -> int | None:
-    """The answer of latestRoundData; None where the node has none."""
+    """The answer of latestRoundData; None if the node has none."""
     try:
         raw = b"" if isinstance(reply, RpcFault_of_rpc) else parse_bytes(reply, "a price feed")
     except Retryable:
@@ -367,7 +367,7 @@ def _answer(reply: object) -> int | None:
 
 
 def _all(line: Transport, calls: Sequence[RpcCall], what: str) -> list[Any]:
-    """Answers of one batch. Raises HistoryUnavailable when the node refuses one of them."""
+    """Answers of one batch. Raises HistoryUnavailable if the node refuses one of them."""
     try:
         answers = line.batch(calls)
     except Retryable:

@@ -188,7 +188,7 @@ def creation_code(items: Sequence[LensItem]) -> str:
 
 
 def decode_page(items: Sequence[LensItem], page: bytes) -> list[LensAnswer]:
-    """Answers in the order of `items`. Raises Retryable when the bytes are not an answer to exactly these items."""
+    """Answers in the order of `items`. Raises Retryable if the bytes are not an answer to exactly these items."""
     read = _PageReader(page)
     if read.uint(1) != FORMAT:
         raise Retryable("the endpoint's answer to the lens is not its format", "the endpoint may not run calls without a recipient")

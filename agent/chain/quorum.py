@@ -288,7 +288,7 @@ class QuorumTransport:
     def _head(self) -> Head:
         """The newest agreed block.
 
-        Raises NoQuorum where too few have it, or one near it, for their newest: contracts may be missing there.
+        Raises NoQuorum if too few have it, or one near it, for their newest: contracts may be missing there.
         """
 
         def newest(endpoint: Any, height: int | None) -> Head:

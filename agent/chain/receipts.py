@@ -29,7 +29,7 @@ Log = Mapping[str, object]
 
 
 def parse_receipt(raw: Mapping[str, object], tx_hash: str) -> Receipt:
-    """The receipt of the model. Raises Retryable when it is another transaction's or makes no sense."""
+    """The receipt of the model. Raises Retryable if it is another transaction's or makes no sense."""
     if hex_data(parse_bytes(raw.get("transactionHash"), "transaction hash", 32)) != tx_hash.lower():
         raise Retryable("the endpoint sent the receipt of another transaction")
     logs = raw.get("logs")

@@ -121,7 +121,7 @@ class Transport(Protocol):
         ...
 
     def call(self, method: str, params: list[Any]) -> Any:
-        """One call's result. Raises CallFailed when the node answers with an error, else as `batch`."""
+        """One call's result. Raises CallFailed if the node answers with an error, else as `batch`."""
         ...
 
 

@@ -102,7 +102,7 @@ class SafeContract:
         return int(self._view("nonce()", [], [], ["uint256"], at)[0])
 
     def require_hash(self, tx: UnsignedTx) -> str:
-        """The hash to sign. Raises OperatorNeeded when the Safe itself works out another."""
+        """The hash to sign. Raises OperatorNeeded if the Safe itself works out another."""
         ours, fields = safe_tx_hash(self.address, tx), safe_tx(tx)
         values = [parse_bytes(fields[name], name) if kind == "bytes" else fields[name] for kind, name in _FIELDS]
         signature = f"getTransactionHash({','.join(kind for kind, _ in _FIELDS)})"

@@ -144,7 +144,7 @@ class TrialRecord:
 
 
 def decode_records(page: bytes, count: int) -> list[TrialRecord]:
-    """The records of one answer. Raises Retryable when the bytes are not an answer to `count` tries."""
+    """The records of one answer. Raises Retryable if the bytes are not an answer to `count` tries."""
     if len(page) != 1 + count * RECORD_BYTES or page[0] != FORMAT:
         raise Retryable("the endpoint's answer to the token screen is not its format", "it must allow eth_call of creation code")
     found = []
@@ -504,7 +504,7 @@ def _before(items: Sequence[CallItem], answers: Sequence[object]) -> list[int | 
 
 
 def _sum(logs: object) -> int | None:
-    """Base units that Transfer events moved; None where the node has no logs for us."""
+    """Base units that Transfer events moved; None if the node has no logs for us."""
     if not isinstance(logs, list):
         return None
     amounts = [word_of(log.get("data")) if isinstance(log, dict) and len(log.get("topics", ())) == 3 else None for log in logs]

@@ -299,7 +299,7 @@ class NodeSender:
         return parse_head(_result(block, "the head"), parse_quantity(_result(chain_id, "the chain id"), "chain id"))
 
     def block_hash(self, number: int) -> str | None:
-        """Hash of the canonical block at that height; None when there is none."""
+        """Hash of the canonical block at that height; None if there is none."""
         (block,) = self._transport.batch([("eth_getBlockByNumber", [hex(number), False])])
         found = _maybe(block, "the block")
         return None if found is None else hex_data(parse_bytes(found.get("hash"), "block hash", 32))

@@ -35,7 +35,7 @@ _SYMBOL_BYTES = 128
 def read_tokens(transport: Transport, addresses: Sequence[str]) -> tuple[Token, ...]:
     """Tokens at checksummed `addresses`, in their order. A symbol that may not be shown (T17) is replaced by the address.
 
-    Raises ConfigError when an address holds no contract, or none that answers `decimals`; Retryable from the endpoint.
+    Raises ConfigError if an address holds no contract, or none that answers `decimals`; Retryable from the endpoint.
     """
     asked = [item for address in addresses for item in (CallItem(address, DECIMALS), CallItem(address, SYMBOL, longest=_SYMBOL_BYTES))]
     answers = query_lens(transport, asked)
@@ -52,7 +52,7 @@ def _token(address: str, decimals: LensAnswer, symbol: LensAnswer) -> Token:
 
 
 def symbol_text(answer: LensAnswer) -> str:
-    """A symbol as `string`, or as `bytes32` as older tokens give it; empty when it is neither."""
+    """A symbol as `string`, or as `bytes32` as older tokens give it; empty if it is neither."""
     if not isinstance(answer, bytes):
         return ""
     if len(answer) == 32:
@@ -96,7 +96,7 @@ class ProxyRef:
 
 
 def find_proxies(line: Transport, tokens: Sequence[str]) -> tuple[ProxyRef, ...]:
-    """Those of `tokens` that are proxies, in two requests. Raises CallFailed when a node gives no storage."""
+    """Those of `tokens` that are proxies, in two requests. Raises CallFailed if a node gives no storage."""
     wanted = [(token, slot) for token in tokens for slot in (*SLOTS, BEACON_SLOT)]
     stored = line.batch([("eth_getStorageAt", [token, slot, "latest"]) for token, slot in wanted])
     held: dict[str, tuple[str, str]] = {}
@@ -163,7 +163,7 @@ PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
 
 
 def read_allowances(line: Transport, owner: str, pairs: Sequence[tuple[str, str]]) -> tuple[int | None, ...]:
-    """Base units that each (token, spender) may move of `owner`; None where the token does not say. Raises Retryable."""
+    """Base units that each (token, spender) may move of `owner`; None if the token does not say. Raises Retryable."""
     asked = [CallItem(token, ALLOWANCE + address_word(owner) + address_word(spender)) for token, spender in pairs]
     found = (answer_uint(answer) for answer in query_lens(line, asked))
     return tuple(None if isinstance(one, CallStatus) else one for one in found)
@@ -173,7 +173,7 @@ def read_allowances(line: Transport, owner: str, pairs: Sequence[tuple[str, str]
 
 
 def needed_approvals(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple[str, int], ...]:
-    """Approvals of `router` to mine before `plan`, in order, as (token, base units); empty when allowances suffice."""
+    """Approvals of `router` to mine before `plan`, in order, as (token, base units); empty if allowances suffice."""
     return lacking_approvals(swap_spend(plan.legs), snapshot, router)
 
 
@@ -181,7 +181,7 @@ def lacking_approvals(amounts: Mapping[str, int], snapshot: Snapshot, spender: s
     """Approvals of `spender` until it may take these base units, in order, as (token, base units).
 
     Each is exactly what is taken. An allowance that is neither zero nor enough is first set to zero, since
-    tokens like USDT refuse to change one non-zero allowance into another. Raises Refused when a token's allowance is
+    tokens like USDT refuse to change one non-zero allowance into another. Raises Refused if a token's allowance is
     not in the snapshot.
     """
     have = {a.token: a.raw for a in snapshot.allowances if a.spender == spender}

@@ -241,7 +241,7 @@ def deep_pool_item(pool: PoolRef) -> V3Item:
 
 
 def with_deeper_ticks(pool: PoolState, answer: LensAnswer) -> PoolState:
-    """The pool with all ticks of an answer at its own block; as it was, where that has no more. Raises Retryable where they differ."""
+    """The pool with all ticks of an answer at its own block; as it was, where that has no more. Raises Retryable if they differ."""
     if not isinstance(pool, V3Pool) or not isinstance(answer, V3Answer):
         return pool
     ticks = tuple(TickLiquidity(index, net) for index, net in answer.ticks)

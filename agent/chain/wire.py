@@ -75,7 +75,7 @@ def hex_data(raw: bytes) -> str:
 
 
 def parse_head(block: object, chain_id: int) -> Head:
-    """Head of an `eth_getBlockBy…` answer. Raises Retryable when fields are missing or malformed."""
+    """Head of an `eth_getBlockBy…` answer. Raises Retryable if fields are missing or malformed."""
     if not isinstance(block, Mapping):
         raise Retryable("the endpoint has no such block")
     base_fee = block.get("baseFeePerGas")

@@ -69,13 +69,13 @@ class GuardCase:
         return price
 
     def runs(self) -> tuple[SimulatedSwap, ...]:
-        """The legs as simulated. Raises MissingData when one of them cannot run."""
+        """The legs as simulated. Raises MissingData if one of them cannot run."""
         if self.replay.fault is not None:
             raise MissingData(self.replay.fault)
         return self.replay.runs
 
     def actions(self) -> tuple[SimulatedAction, ...]:
-        """The actions with liquidity as worked out anew; none for a plan of swaps. Raises MissingData when one of them cannot run."""
+        """The actions with liquidity as worked out anew; none for a plan of swaps. Raises MissingData if one of them cannot run."""
         if not self.plan.actions:
             return ()
         if isinstance(self.lp, str):
@@ -183,7 +183,7 @@ class GuardCase:
             raise MissingData(why.message) from None
 
     def balance(self, address: str) -> int:
-        """Wallet's balance of a token, or of native coin, in base units. Raises MissingData when it was not read."""
+        """Wallet's balance of a token, or of native coin, in base units. Raises MissingData if it was not read."""
         if address == NATIVE:
             return self.step.snapshot.native_wei
         for holding in self.step.snapshot.holdings:

@@ -312,7 +312,7 @@ PRICE_GUARDS: tuple[Guard[Any], ...] = (
 class SandwichExposure:
     """Most that the limits let a sandwich take, in bps: of what is exchanged, and of the portfolio per rebalance and per day.
 
-    None where a limit that it depends on is off.
+    None if a limit that it depends on is off.
     """
 
     exchanged_bps: int | None

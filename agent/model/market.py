@@ -277,7 +277,7 @@ class Snapshot(DerivedValues):
 
 @dataclass(frozen=True, slots=True)
 class PricePoint:
-    """Worth of one token at chain time `at_s`: numeraire base units per token base unit."""
+    """Value of one token at chain time `at_s`: numeraire base units per token base unit."""
 
     token: str
     at_s: int

@@ -346,7 +346,7 @@ class Portfolio:
     orders: OrdersConfig = NO_ORDERS
 
     def feed(self, address: str) -> str | None:
-        """USD price feed of the token at `address`; None when it has none."""
+        """USD price feed of the token at `address`; None if it has none."""
         feeds = {asset.token.address: asset.feed for asset in self.assets} | dict(self.hub_feeds)
         return feeds.get(address)
 

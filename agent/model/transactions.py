@@ -85,7 +85,7 @@ class Transfer:
 class LiquidityAdded:
     """An IncreaseLiquidity event of a position manager: base units taken of (token0, token1), and whom the token was minted to.
 
-    `minted_to` is None where the token existed before.
+    `minted_to` is None if the token existed before.
     """
 
     manager: str

@@ -159,7 +159,7 @@ EXACT, POLISH = 1e-14, 3
 class Program:
     """minimise  base + cost·z + ½ z·bend·z + Σ pools(ν)  over low ≤ z ≤ high, where ν = 1 + rise·z.
 
-    `rise` has a row per token and a column per multiplier z; `bend` is None where it is zero. The slopes at the minimum say what is
+    `rise` has a row per token and a column per multiplier z; `bend` is None if it is zero. The slopes at the minimum say what is
     off.
     """
 

@@ -183,7 +183,7 @@ class _FixedPointIteration:
         return None
 
     def _worth(self, draft: PlanDraft) -> float:
-        """Worth of where a draft ends, less its gas, in units of the scale."""
+        """Return the utility of a draft less its gas, in units of the scale."""
         problem, scale = self.market.problem, self.market.scale
         ends = self.objective.held + np.array([float(draft.delta.get(node.address, 0) * node.price) for node in problem.nodes])
         return self.objective.worth(scale, {}).of(ends / scale) - float(draft.cost(problem).gas) / scale

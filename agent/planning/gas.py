@@ -39,7 +39,7 @@ class WrappedNative:
 
     @property
     def cap_raw(self) -> int | None:
-        """The most that legs may sell where native coin counts; None where it does not and nothing was approved yet."""
+        """The most that legs may sell where native coin counts; None if it does not and nothing was approved yet."""
         if not self.counts:
             return None if self.approved_raw is None else max(0, self.approved_raw - self.refill_raw)
         most_raw = self.wrapped_raw - self.refill_raw + self.free_wei
@@ -110,7 +110,7 @@ def _by_value(coin: WrappedNative, leg: Leg) -> tuple[Leg, ...]:
 
 
 def _bought(coin: WrappedNative, legs: Sequence[Leg]) -> int | None:
-    """The leg with the smallest output that refills alone; None when none does, or when the coin is sold too."""
+    """The leg with the smallest output that refills alone; None if none does, or the coin is sold too."""
     if any(leg.token_in == coin.token and leg.source is LegFunding.WALLET for leg in legs):
         return None
     enough = [
@@ -237,7 +237,7 @@ def gas_price_wei(snapshot: Snapshot) -> int:
 
 
 def gas_value(units: int, wei_per_unit: int, native_price: Fraction) -> Value:
-    """Worth of that much gas in numeraire base units; `native_price` is numeraire base units per wei."""
+    """Value of that much gas in numeraire base units; `native_price` is numeraire base units per wei."""
     return units * wei_per_unit * native_price
 
 

@@ -45,7 +45,7 @@ ZERO = Fraction(0)
 def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
     """The actions that return liquidity to its limits, else those that its targets ask for; one transaction each, in order.
 
-    What stays is named in `skipped`. Raises Refused when nothing can be done now, with the reasons.
+    What stays is named in `skipped`. Raises Refused if nothing can be done now, with the reasons.
     """
     prices = reference_prices(step).by_token
     wanted = next_adjustment(restrict_to_pools(step, decision.pools), prices)
@@ -181,7 +181,7 @@ def _plan(
 
 
 def least_amounts(step: StepInput, action: LpAction) -> Amounts:
-    """Base units of (token0, token1) below which the action must not be signed. Raises Refused when a price or position is unknown."""
+    """Base units of (token0, token1) below which the action must not be signed. Raises Refused if a price or position is unknown."""
     prices = reference_prices(step).by_token
     unknown = [token for token in (action.token0, action.token1) if token not in prices]
     if unknown:

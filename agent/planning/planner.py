@@ -346,7 +346,7 @@ def _nothing(
 
 
 def _kept_by(problem: Problem, skipped: Sequence[SkippedItem], drift: float) -> str:
-    """The limit of cost or size that alone keeps back every asset that is off; empty where anything else does."""
+    """The limit of cost or size that alone keeps back every asset that is off; empty if anything else does."""
     kept = {item.what: item.kept_by for item in skipped}
     found = {node: kept[node.label] for node in problem.assets if node.label in kept}
     large = [node.address for node, why in found.items() if why != MIN_TRADE]

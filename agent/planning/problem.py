@@ -79,12 +79,12 @@ class TokenNode:
 
     @property
     def value(self) -> Value:
-        """Worth of what counts, in the wallet and in positions, numeraire base units."""
+        """Value of what counts, in the wallet and in positions, numeraire base units."""
         return (self.investable_raw + self.lp_raw) * self.price
 
     @property
     def locked(self) -> Value:
-        """Worth of what cannot be spent, numeraire base units."""
+        """Value of what cannot be spent, numeraire base units."""
         return self.lp_raw * self.price
 
 
@@ -115,7 +115,7 @@ class Problem:
 
     @property
     def total(self) -> Value:
-        """Worth of everything that counts."""
+        """Value of everything that counts."""
         return sum((node.value for node in self.nodes), Fraction(0))
 
     def price(self, address: str) -> Price:
@@ -349,7 +349,7 @@ def build_pool_graph(problem: Problem, scale: float, dearest: Fraction | None = 
 
 
 def first_leg_gas(market: PoolGraph, flow: EdgeFlow) -> float:
-    """Worth of the gas of one leg of such a flow, in units of the scale."""
+    """Value of the gas of one leg of such a flow, in units of the scale."""
     pool = market.problem.pools[flow.pool_edge.pool]
     return leg_gas_units(pool, flow.pool_edge.offer.real.edges_passed(flow.taken), router=market.problem.gas.router) * market.gas_unit
 
@@ -485,7 +485,7 @@ def _least(node: TokenNode) -> Value:
 def turnover_left(step: StepInput, total: Value, apart: Value = Fraction(0)) -> tuple[Value | None, str]:
     """Return the value that this plan may still move, and its limit's name; the limits do not count `apart`.
 
-    Raises Refused when less than a trade is left of the day's, and nothing is apart.
+    Raises Refused if less than a trade is left of the day's, and nothing is apart.
     """
     limits, found = step.limits, []
     if limits.turnover_bps is not None:

@@ -93,7 +93,7 @@ class RouteSimulator:
         return [0] * len(amounts)
 
     def _fitting(self, route: Route, amounts: Sequence[int]) -> _RouteTrial | None:
-        """The route with as much of the amounts as all its legs take; None where that is nothing."""
+        """The route with as much of the amounts as all its legs take; None if that is nothing."""
         amounts = list(amounts)
         for _ in range(RETRIES):
             trial = _RouteTrial(amounts)

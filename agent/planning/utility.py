@@ -92,7 +92,7 @@ class PlanUtility:
         return np.array([number for number in range(len(self.low)) if number not in self.pinned], dtype=np.intp)
 
     def of(self, ends: FloatArray) -> float:
-        """Worth of where the tokens end, in units of the scale."""
+        """Return the utility of the final token values, in units of the scale."""
         whole, goals = fsum_array(ends), self.goals
         if self.risk is not None:
             return whole - self.risk.cost(ends - self.low * whole, self.price / 2)

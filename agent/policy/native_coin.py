@@ -22,7 +22,7 @@ MIN_UNWRAP_GAS_MULTIPLE = 4
 class NativeView:
     """The native coin beside its wrapped token: whether it counts in the portfolio, what is kept of it, to what it is refilled.
 
-    `wrapped_raw` is None where the wrapped token's balance was not read, `symbol` where the portfolio does not hold it.
+    `wrapped_raw` is None if the wrapped token's balance was not read, `symbol` where the portfolio does not hold it.
     """
 
     symbol: str | None

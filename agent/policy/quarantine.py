@@ -104,6 +104,6 @@ def _other(now: Sequence[str], pinned: tuple[str, str] | None, code: Mapping[str
 
 
 def format_quarantine(step: StepInput, only: Collection[str] | None = None) -> str:
-    """Every token in quarantine, or of those `only` some, with its reason; empty when there is none."""
+    """Every token in quarantine, or of those `only` some, with its reason; empty if there is none."""
     shown = [one for one in step.quarantine if only is None or one.token in only]
     return "; ".join(f"{step.portfolio.token(one.token).label} is in quarantine: {one.why}" for one in shown)

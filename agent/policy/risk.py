@@ -38,13 +38,13 @@ def aversion(risk: TrackingRisk) -> Fraction:
 
 
 def correlations(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
-    """Matrix in the order of `tokens`. Raises KeyError when a pair is missing."""
+    """Matrix in the order of `tokens`. Raises KeyError if a pair is missing."""
     known = {frozenset(pair): Fraction(bps, BPS) for *pair, bps in risk.correlations_bps}
     return [[Fraction(1) if one == other else known[frozenset((one, other))] for other in tokens] for one in tokens]
 
 
 def volatilities(risk: TrackingRisk, tokens: Sequence[str]) -> list[Fraction]:
-    """Annual, as shares of one, in the order of `tokens`. Raises KeyError when one is missing."""
+    """Annual, as shares of one, in the order of `tokens`. Raises KeyError if one is missing."""
     known = dict(risk.volatilities_bps)
     return [Fraction(known[token], BPS) for token in tokens]
 
@@ -118,7 +118,7 @@ def _pairs(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
 
 
 def first_contradiction(related: Matrix) -> int | None:
-    """Row at which a matrix of correlations stops being positive, its least eigenvalue below OWN_RISK; None when it never does.
+    """Row at which a matrix of correlations stops being positive, its least eigenvalue below OWN_RISK; None if it never does.
 
     Pivots of Gaussian elimination, exact: all are positive if and only if the matrix is positive definite (Sylvester).
     """

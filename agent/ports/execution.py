@@ -261,5 +261,5 @@ class Sender(Protocol):
         ...
 
     def block_hash(self, number: int) -> str | None:
-        """Hash of the canonical block at that height; None when there is none."""
+        """Hash of the canonical block at that height; None if there is none."""
         ...

@@ -103,7 +103,7 @@ def round_regression_fault(snapshot: Snapshot, answer: FeedRound) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ReferencePrice:
-    """Worth of one token: numeraire base units per token base unit, where it comes from, and the figures behind it."""
+    """Value of one token: numeraire base units per token base unit, where it comes from, and the figures behind it."""
 
     token: str
     price: Price
@@ -329,7 +329,7 @@ def _chained(first: _Market | None, second: _Market | None) -> _Market | None:
 
 
 def _weighted(markets: Iterable[_Market]) -> _Market | None:
-    """Mean price by depth; None when nothing has any."""
+    """Mean price by depth; None if nothing has any."""
     deep = [market for market in markets if market.depth_raw > 0]
     total_raw = sum(market.depth_raw for market in deep)
     if not deep:

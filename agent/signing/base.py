@@ -47,7 +47,7 @@ class SigningRules:
 
 
 SignableNonces = Mapping[int, int | None]
-"""Nonces that the journal lets be signed now, each with the highest tip, wei per gas, signed there so far; None where nothing was."""
+"""Nonces that the journal lets be signed now, each with the highest tip, wei per gas, signed there so far; None if nothing was."""
 
 
 def replacement_fee_wei(wei: int) -> int:

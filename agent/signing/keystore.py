@@ -233,7 +233,7 @@ def save_to_keyring(entry: tuple[str, str], key: PrivateKey) -> None:
 
 
 def require_keyring() -> str:
-    """Name of the keyring that would be used. Raises ConfigError when there is none that keeps secrets."""
+    """Name of the keyring that would be used. Raises ConfigError if there is none that keeps secrets."""
     import keyring
     from keyring.backends import fail
 

@@ -195,7 +195,7 @@ class LocalSigner:
     """ports.Signer: the single gate before a key. With a key in memory the same transaction gives the same bytes (RFC 6979)."""
 
     def __init__(self, key: SigningKey, rules: SigningRules, nonces: Callable[[], SignableNonces]) -> None:
-        """`nonces` asks the journal, at each signature. Raises ConfigError when the key is of another wallet."""
+        """`nonces` asks the journal, at each signature. Raises ConfigError if the key is of another wallet."""
         if key.address != rules.wallet:
             raise ConfigError(f"wallet.address {rules.wallet} is not the address of the key, {key.address}", "correct one of the two")
         self._key = key

@@ -51,7 +51,7 @@ class PrivateKey:
         self.address: str = account.address
 
     def sign(self, fields: Mapping[str, Any]) -> SignedTx:
-        """Signed bytes of the transaction and their hash. Raises OperatorNeeded when the fields cannot be signed."""
+        """Signed bytes of the transaction and their hash. Raises OperatorNeeded if the fields cannot be signed."""
         signed = self._try(fields)
         if isinstance(signed, str):
             raise OperatorNeeded(f"the transaction cannot be signed: {signed}")

@@ -53,7 +53,7 @@ def allowed_spenders(execution: ExecutionConfig) -> dict[str, str]:
 
 
 def liquidity_contract(step: StepInput, action: LpAction) -> str:
-    """The contract that an action calls. Raises Refused when the config names none, or another position manager than the action."""
+    """The contract that an action calls. Raises Refused if the config names none, or another position manager than the action."""
     found = dict(step.execution.liquidity).get(action.venue)
     if found is None or (action.venue == "uniswap_v3" and action.contract != found):
         raise Refused(f"{action.name}: the config names no {ROLES.get(action.venue, action.venue)} for it", remedy="see [venues]")
@@ -208,7 +208,7 @@ class RouterComposer:
         return prepared
 
     def oracle(self, step: StepInput, pool: str, slots: int) -> PreparedTransaction:
-        """A V3 pool is to keep so many price observations. Raises Refused when the simulation fails."""
+        """A V3 pool is to keep so many price observations. Raises Refused if the simulation fails."""
         note = f"let {pool} keep {slots} price observations"
         return self._prepare(step, _TxDraft(pool, encode_slots(slots), IntentKind.ORACLE, note, oracle=(pool, slots)))
 
@@ -223,7 +223,7 @@ class RouterComposer:
         return self._prepare(step, draft)
 
     def liquidity(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """The first action as one transaction. Raises Refused when the plan has expired, or its simulation fails."""
+        """The first action as one transaction. Raises Refused if the plan has expired, or its simulation fails."""
         head = self._require_fresh(step, plan)
         action = plan.actions[0]
         deadline_s = head.timestamp_s + step.execution.deadline_s
@@ -233,7 +233,7 @@ class RouterComposer:
         return self._prepare(step, replace(draft, floors_raw=least_amounts(step, action)))
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """The whole plan as one transaction. Raises Refused when the plan has expired or its simulation fails."""
+        """The whole plan as one transaction. Raises Refused if the plan has expired or its simulation fails."""
         head = self._require_fresh(step, plan)
         if isinstance(plan.decision, TopUp):
             return self._prepare(step, _refill(step, plan.decision.raw, plan))
@@ -346,7 +346,7 @@ class RouterComposer:
 
 
 def _expected_gas(draft: _TxDraft) -> int:
-    """Gas units that the plan counts with, and its guards have judged; 0 where nothing was planned.
+    """Gas units that the plan counts with, and its guards have judged; 0 if nothing was planned.
 
     A node's estimate is that of this very second: a pair that was traded in it pays for its price sums only from the next one on,
     twenty thousand units for each of them the first time.

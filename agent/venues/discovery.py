@@ -147,7 +147,7 @@ class UniswapV3:
         return not isinstance(price, CallStatus) and price[0] > 0
 
     def spacing(self, answers: Sequence[LensAnswer]) -> int:
-        """Tick spacing from the answers to check_items. Raises ConfigError when the factory has no such tier."""
+        """Tick spacing from the answers to check_items. Raises ConfigError if the factory has no such tier."""
         read = answer_uint(answers[1], 24)
         if isinstance(read, CallStatus) or not 0 < read < _MOST_SPACING:
             raise ConfigError(f"venues.{self.name}.factory {self.factory}: no tick spacing for a fee tier", "check the address")
@@ -198,19 +198,19 @@ class VenueSettings(Protocol):
 
     @property
     def uniswap_v2(self) -> V2Settings | None:
-        """None when the venue is not used."""
+        """None if the venue is not used."""
         ...
 
     @property
     def uniswap_v3(self) -> V3Settings | None:
-        """None when the venue is not used."""
+        """None if the venue is not used."""
         ...
 
 
 def discover_pools(transport: Transport, venues: VenueSettings, tokens: Sequence[Token], hubs: Sequence[Token]) -> tuple[PoolRef, ...]:
     """Every pool with a price that trades two of `tokens` and `hubs`, in the order of venues, pairs and fee tiers.
 
-    Two requests. Raises ConfigError when a named pool is foreign, forged or without price, when a factory is none, or
+    Two requests. Raises ConfigError if a named pool is foreign, forged or without price, when a factory is none, or
     when a token has no pool at all; Retryable from the endpoint.
     """
     known = {token.address: token for token in (*tokens, *hubs)}

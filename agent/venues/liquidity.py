@@ -14,7 +14,7 @@ V3_VENUE = "uniswap_v3"
 def encode(action: LpAction, wallet: str, deadline_s: int) -> str:
     """0x-hex calldata of `action`; `wallet` receives what comes out and what is minted, `deadline_s` is a Unix time of the chain.
 
-    V3 takes out and collects in one call; the manager's multicall has no deadline, decreaseLiquidity has. Raises Refused when
+    V3 takes out and collects in one call; the manager's multicall has no deadline, decreaseLiquidity has. Raises Refused if
     the action cannot run: a venue that is not known, nothing to do, no minimum at all.
     """
     if deadline_s <= 0:

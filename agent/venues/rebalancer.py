@@ -87,7 +87,7 @@ def min_balance_changes(legs: Sequence[Leg]) -> dict[str, int]:
 
 
 def price_x128(prices: Mapping[str, Fraction], token: str) -> int:
-    """A price as the Rebalancer takes it: times 2^128, rounded down. Raises Refused when there is none, or it does not fit."""
+    """A price as the Rebalancer takes it: times 2^128, rounded down. Raises Refused if there is none, or it does not fit."""
     price = prices.get(token, Fraction(0))
     scaled = floor_int(price * 2**128)
     if not 0 < scaled < 1 << 192:

@@ -12,7 +12,7 @@ def proportional_shares(wanted: Sequence[Fraction], low: Sequence[int], high: Se
     """Shares with the sum `total` in proportion to `wanted`, each held at its bound where it would leave it.
 
     What a bound takes away goes to the others in proportion: share = clip(scale · wanted, low, high) with the one scale that
-    sums to `total`. Raises ValueError where the bounds leave no such shares, or nothing is wanted.
+    sums to `total`. Raises ValueError if the bounds leave no such shares, or nothing is wanted.
     """
     if any(part < 0 for part in wanted) or not sum(low) <= total <= sum(high):
         raise ValueError("bounds that no shares fit")

@@ -79,7 +79,7 @@ def format_allocation(chosen: Allocation) -> str:
 
 
 def bounds_of(weights: AllocatorConfig, assets: Sequence[Asset]) -> WeightBounds:
-    """Free assets by address, so that no list's order decides a tie. Raises Refused where the bounds fit no weights."""
+    """Free assets by address, so that no list's order decides a tie. Raises Refused if the bounds fit no weights."""
     free = tuple(sorted(asset.token.address for asset in assets if asset.token.address not in weights.fixed))
     total = BPS - sum(asset.target_bps for asset in assets if asset.token.address in weights.fixed)
     limits = {limit.token: limit for limit in weights.limits}

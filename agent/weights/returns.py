@@ -230,7 +230,7 @@ def _to_bps(share: float) -> int:
 
 
 def import_extra(module: str) -> Any:
-    """The module. Raises Refused where the extra `analysis` is not installed."""
+    """The module. Raises Refused if the extra `analysis` is not installed."""
     try:
         return import_module(module)
     except ModuleNotFoundError as missing:

@@ -115,7 +115,7 @@ class Range(NamedTuple):
     """The range in which a swap meets a price, or the last one before it that can be had, and what it takes to come there.
 
     `cost` base units in (with fee) and `out` are those of the whole steps up to `start_x96`. `end` says why there is nothing
-    beyond `end_x96`; None where there is.
+    beyond `end_x96`; None if there is.
     """
 
     cost: int
@@ -261,7 +261,7 @@ def quoter(pool: V3Pool, zero_for_one: bool, otherwise: Quote) -> Quote:
     first_cost = step_in + fee
 
     def know(amount: int) -> Known | None:
-        """Rows up to beyond the amount; None when the pool does not take it whole from known ticks."""
+        """Rows up to beyond the amount; None if the pool does not take it whole from known ticks."""
         if end is not None:
             return None
         table, sums, start = stop_table(pool, zero_for_one, stop, beyond)

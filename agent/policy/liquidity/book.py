@@ -182,7 +182,7 @@ class PositionBook:
         return self.prices[of.token0] / self.prices[of.token1]
 
     def value(self, of: ConfirmedPosition | LpTarget | LpAction, raw: Amounts) -> Value:
-        """Worth of a pair of amounts at reference prices."""
+        """Value of a pair of amounts at reference prices."""
         return raw[0] * self.prices[of.token0] + raw[1] * self.prices[of.token1]
 
     def value_without_fees(self, one: ConfirmedPosition, position: LpPosition) -> Value:
@@ -190,7 +190,7 @@ class PositionBook:
         return self.value(one, positions.amounts_at_reference(position, self.prices[one.token0], self.prices[one.token1]))
 
     def worth(self, one: ConfirmedPosition, position: LpPosition) -> Value:
-        """Worth of a position, uncollected fees included."""
+        """Value of a position, uncollected fees included."""
         return self.value_without_fees(one, position) + self.value(one, positions.uncollected_fees(position))
 
     def overpayment(self, action: LpTarget | LpAction, amounts: Amounts, after: PositionBook) -> Value:
@@ -210,7 +210,7 @@ class PositionBook:
 
 
 def open_position_book(step: StepInput, prices: Mapping[str, Price]) -> PositionBook:
-    """As the snapshot has it. Raises Refused when a position is unknown."""
+    """As the snapshot has it. Raises Refused if a position is unknown."""
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     return PositionBook(step, prices, held, {}, valuation.confirmed_positions(step))
 
@@ -242,7 +242,7 @@ def band_bps(limits: Limits) -> int | None:
 
 
 def pool_price(pool: PoolState) -> Fraction | None:
-    """Token1 base units per token0 base unit; None where the pool has no price."""
+    """Token1 base units per token0 base unit; None if the pool has no price."""
     empty = pool.sqrt_price_x96 <= 0 if isinstance(pool, V3Pool) else min(pool.reserve0, pool.reserve1) <= 0
     return None if empty else pools.marginal_price(pool, pool.token0)
 

@@ -55,7 +55,7 @@ def restrict_to_pools(step: StepInput, pools: Collection[str]) -> StepInput:
 
 
 def gas_unit_value(step: StepInput, prices: Mapping[str, Price], needed: bool) -> Value:
-    """Worth of a unit of gas in numeraire base units; zero where it has no price and is not `needed`, else Refused."""
+    """Value of a unit of gas in numeraire base units; zero if it has no price and is not `needed`, else Refused."""
     native = prices.get(step.portfolio.wrapped_native)
     base_wei = step.snapshot.head.base_fee_wei
     price_wei = step.snapshot.gas_price_wei if base_wei is None else base_wei + step.snapshot.priority_fee_wei

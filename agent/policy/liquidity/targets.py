@@ -340,7 +340,7 @@ def _unsafe(book: PositionBook, target: LpTarget, pool: PoolState, within: minti
 def book_after_provision(
     book: PositionBook, target: LpTarget, pool: PoolState, one: ConfirmedPosition | None, ticks: Amounts | None, desired: Amounts
 ) -> PositionBook | None:
-    """The book once it is provided; None when it would come to nothing."""
+    """The book once it is provided; None if it would come to nothing."""
     liquidity, amounts = quote_provision(book, pool, one, ticks, desired)
     if liquidity <= 0 or min(desired) <= 0:
         return None

@@ -103,12 +103,12 @@ def confirmed_positions(step: StepInput) -> tuple[tuple[ConfirmedPosition, LpPos
 
 
 def holdings(step: StepInput, prices: Mapping[str, Price]) -> dict[str, int]:
-    """Base units by token in confirmed positions, uncollected fees included. Raises Refused when a position or price is unknown."""
+    """Base units by token in confirmed positions, uncollected fees included. Raises Refused if a position or price is unknown."""
     return positions.look_through([position for _, position in confirmed_positions(step)], prices)
 
 
 def total_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
-    """Value of all confirmed positions. Raises Refused when one is unknown."""
+    """Value of all confirmed positions. Raises Refused if one is unknown."""
     return value_of_positions(confirmed_positions(step), prices)
 
 
@@ -119,7 +119,7 @@ def value_of_positions(pairs: Pairs, prices: Mapping[str, Price]) -> Value:
 
 
 def expected_loss(step: StepInput, prices: Mapping[str, Price]) -> Value:
-    """Mean impermanent loss of all confirmed positions over their horizons. Raises Refused when one is unknown."""
+    """Mean impermanent loss of all confirmed positions over their horizons. Raises Refused if one is unknown."""
     return expected_loss_of(confirmed_positions(step), prices)
 
 

@@ -368,7 +368,7 @@ def excluded_tokens(step: StepInput) -> set[str]:
 
 
 def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> str:
-    """Every exit that is stuck, or of the tokens `only` some, with the reason and the remedies; empty when there is none."""
+    """Every exit that is stuck, or of the tokens `only` some, with the reason and the remedies; empty if there is none."""
     blocked = step.stuck if only is None else [one for one in step.stuck if one.token in {*only}]
     return "; ".join(format_blocked_exit(step, one) for one in blocked)
 

@@ -78,7 +78,7 @@ def unconfirmed_orders(step: StepInput) -> tuple[ConditionalOrder, ...]:
 
 
 def fired_exit_order(orders: Sequence[ConditionalOrder], token: str) -> ConditionalOrder | None:
-    """The order that keeps `token` out of the market: an exit that fired, its own or the portfolio's; None when none does."""
+    """The order that keeps `token` out of the market: an exit that fired, its own or the portfolio's; None if none does."""
     return next((order for order in orders if order.token == token and order.is_exit and order.stage in EXITED_STAGES), None)
 
 

@@ -359,7 +359,7 @@ def unit_value(value: Value, units: int) -> int | None:
 
 
 def wallet_balances(step: StepInput) -> dict[str, int] | None:
-    """Base units of each asset in the wallet, native coin with its wrapped token where it counts; None where one is not known."""
+    """Base units of each asset in the wallet, native coin with its wrapped token where it counts; None if one is not known."""
     read: dict[str, set[int]] = {}
     for holding in step.snapshot.holdings:
         read.setdefault(holding.token, set()).add(holding.raw)

@@ -25,7 +25,7 @@ ENOUGH = (2, 3)
 
 
 def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int | None:
-    """Annual Sharpe ratio over the window that ends now, in thousandths, rounded down; None where too little is known.
+    """Annual Sharpe ratio over the window that ends now, in thousandths, rounded down; None if too little is known.
 
     Too little: values do not reach back to the beginning of the window, days are missing, or nothing ever moved.
     """

@@ -133,7 +133,7 @@ def _return(before: Price, after: Price) -> int:
 
 
 def _variance(moves: Sequence[tuple[int, int, int]], window_s: int, fewest: int) -> Fraction | None:
-    """Realised variance per second; None where too little of the window is known."""
+    """Realised variance per second; None if too little of the window is known."""
     spanned_s = sum(until_s - start_s for start_s, until_s, _ in moves)
     if len(moves) < fewest or spanned_s < COVERED * window_s:
         return None

@@ -336,7 +336,7 @@ def format_trigger(one: Trigger, portfolio: Portfolio) -> str:
 
 
 def format_bands(portfolio: Portfolio) -> str:
-    """Bands of single assets; empty where none has its own."""
+    """Bands of single assets; empty if none has its own."""
     return ", ".join(f"{asset.token.label} {_width(asset.band)}" for asset in portfolio.assets if asset.band is not None)
 
 

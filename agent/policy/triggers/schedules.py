@@ -34,7 +34,7 @@ class _Calculator:
 
 
 def next_cron_time(schedule: Cron, after_s: int) -> int | None:
-    """The first time strictly after `after_s`, unix seconds; None when there is none before the year 10,000.
+    """The first time strictly after `after_s`, unix seconds; None if there is none before the year 10,000.
 
     As crontab(5) has it: 0 and 7 are Sunday, and with both days restricted either one suffices. Where the clock is set
     forward a skipped time fires after the gap; where it is set back a fixed hour fires once. Raises ConfigError.
@@ -126,7 +126,7 @@ def schedule_name(schedule: Schedule, what: str = REVIEW) -> str:
 
 
 def last_evaluation_s(history: History) -> int | None:
-    """The later of the last rebalance and the last review, unix seconds; None when there was neither."""
+    """The later of the last rebalance and the last review, unix seconds; None if there was neither."""
     return _latest(history.last_rebalance_s, history.last_review_s)
 
 
@@ -169,7 +169,7 @@ def jitter_delay_s(interval_s: int, delay_ppm: int, jitter_bps: int) -> int:
 
 
 def next_time(schedule: Schedule, after_s: int) -> int | None:
-    """The first time of a schedule after `after_s`, unix seconds; None when there is none."""
+    """The first time of a schedule after `after_s`, unix seconds; None if there is none."""
     match schedule:
         case Every(every_s):
             return after_s + every_s
@@ -193,7 +193,7 @@ def schedules_of(trigger: Trigger) -> tuple[Schedule, ...]:
 
 
 def earliest(*times_s: int | None) -> int | None:
-    """The first of several times; None where none is known."""
+    """The first of several times; None if none is known."""
     return min((at_s for at_s in times_s if at_s is not None), default=None)
 
 
