@@ -22,7 +22,7 @@ from agent.model import (
     Threshold,
 )
 from agent.policy import minimum
-from agent.policy.decide import decide
+from agent.policy.decide import current_drifts, decide
 from tests.builders import (
     GWEI,
     NOW_S,
@@ -92,6 +92,12 @@ def test_an_asset_without_a_price_halts_with_the_reason_of_every_source() -> Non
         "WETH has no reference price (feed: the feed of WETH was not read; "
         "twap: no pool of WETH with the numeraire or a hub has a mean over 1800 s)"
     )
+
+
+def test_reports_show_the_drifts_of_the_decision() -> None:
+    known, unknown = step_input(values=OFF), without_feed(step_input(values=OFF), "WETH")
+    assert current_drifts(known) == decide(known).drifts
+    assert current_drifts(unknown) == decide(unknown).drifts == ()
 
 
 def test_a_stale_feed_halts() -> None:
