@@ -234,7 +234,24 @@ def format_premium(earned: Document, twr: float, hold_twr: float) -> str:
     )
 
 
-def _show(made: Document) -> None:  # noqa: C901
+def _show(made: Document) -> None:
+    _show_figures(made)
+    _show_returns(made)
+    if made["halted"]:
+        say(f"{made['halted']} bars without a decision: something was stale or contradictory")
+    for what, times in made["kept"].items():
+        say(f"held {times} times by {what}, though something was to be done")
+    for why, times in made["refused"].items():
+        say(f"refused {times} times: {why}")
+    for note in made["notes"]:
+        say(note)
+    if "report" in made:
+        say(f"report: {made['report'][0]}, as data: {made['report'][1]}")
+    say(f"config {made['config_hash'][:16]}, data {made['data_hash'][:16]}, seed {made['seed']}")
+
+
+def _show_figures(made: Document) -> None:
+    """Print the table of values, figures, costs and the owner's transfers."""
     from agent.cli.display.tables import money, table
 
     unit, figures = made["numeraire"], made["figures"]
@@ -251,6 +268,10 @@ def _show(made: Document) -> None:  # noqa: C901
         day = datetime.fromtimestamp(one["time"], UTC).date()
         shown.add_row(f"{day}: {'taken out' if one['value'].startswith('-') else 'put in'}", money(one["value"].lstrip("-")))
     out.print(shown)
+
+
+def _show_returns(made: Document) -> None:
+    """Print the lines on gas, returns, turnover, rebalancing premium and funding."""
     if not made["gas_counted"]:
         say("Gas is not counted: name the asset that pays it (--native), and its price (--gas or --gas-prices; --sample has its own).")
     if made["flows"]:
@@ -259,18 +280,7 @@ def _show(made: Document) -> None:  # noqa: C901
     if (earned := made["harvest"]) is not None:
         say(format_premium(earned, float(made["twr"]), float(made["hold_twr"])))
     if (funding := made["funding"]) is not None:
-        _show_funding(funding, unit)
-    if made["halted"]:
-        say(f"{made['halted']} bars without a decision: something was stale or contradictory")
-    for what, times in made["kept"].items():
-        say(f"held {times} times by {what}, though something was to be done")
-    for why, times in made["refused"].items():
-        say(f"refused {times} times: {why}")
-    for note in made["notes"]:
-        say(note)
-    if "report" in made:
-        say(f"report: {made['report'][0]}, as data: {made['report'][1]}")
-    say(f"config {made['config_hash'][:16]}, data {made['data_hash'][:16]}, seed {made['seed']}")
+        _show_funding(funding, made["numeraire"])
 
 
 def _show_funding(made: Document, unit: str) -> None:

@@ -270,16 +270,26 @@ def removing_document(found: RemovalReport) -> Document:
     return editing_document(found.edited) | {"state": found.state, "reason": found.reason, "transactions": sent}
 
 
-def show_editing(console: Console, document: Document, decimals: dict[str, int] | None, *, verbose: bool = False) -> None:  # noqa: C901
+def show_editing(console: Console, document: Document, decimals: dict[str, int] | None, *, verbose: bool = False) -> None:
     """Print an edit; with the decimals of its tokens its plan too."""
-    from agent.app.pool_names import replace_pool_addresses
-    from agent.cli.display import plan_tables, tables
-
     if document["state"] == "unchanged":
         console.print(cell("Nothing changes."))
         for line in document["warnings"]:
             console.print(cell(f"note: {line}", "yellow"))
         return
+    _show_changes(console, document)
+    if document["transition"] is not None:
+        _show_transition(console, document, decimals, verbose)
+    for line in document["warnings"]:
+        console.print(cell(f"note: {line}", "yellow"))
+    show_sent(console, document)
+    _show_state(console, document)
+
+
+def _show_changes(console: Console, document: Document) -> None:
+    """Print changed lines, new tokens and their contracts."""
+    from agent.cli.display import tables
+
     for title, lines in (("Changed by hand before, and confirmed with this:", document["by_hand"]), ("Changes:", document["changes"])):
         if lines:
             console.print(title)
@@ -293,17 +303,24 @@ def show_editing(console: Console, document: Document, decimals: dict[str, int] 
             style = "" if row["state"] == "unchanged" else "yellow" if row["state"] == "new" else "bold red"
             made.add_row(cell(row["state"], style), cell(row["address"]), cell(row["what"]), row["liquidity"], cell(row["code_hash"]))
         console.print(made)
+
+
+def _show_transition(console: Console, document: Document, decimals: dict[str, int] | None, verbose: bool) -> None:
+    """Print the plan of an edit and its cost."""
+    from agent.app.pool_names import replace_pool_addresses
+    from agent.cli.display import plan_tables, tables
+
     plan = document["transition"]
-    if decimals is not None and plan is not None and plan["legs"]:
-        plan_tables.show_plan(console, plan, decimals, verbose=verbose, more="--verbose")
-    if plan is not None:
-        unit, cost = plan["numeraire"], replace_pool_addresses(plan["reason"], plan["pools"])
-        if plan["legs"]:
-            cost = f"{tables.money(plan['turnover'])} {unit} of turnover for {tables.amount(plan['cost']['total'], 4)} {unit}"
-        console.print(cell(f"The transition: {cost}; rebalances within limits.turnover: {document['rounds']}"))
-    for line in document["warnings"]:
-        console.print(cell(f"note: {line}", "yellow"))
-    show_sent(console, document)
+    unit, cost = plan["numeraire"], replace_pool_addresses(plan["reason"], plan["pools"])
+    if plan["legs"]:
+        if decimals is not None:
+            plan_tables.show_plan(console, plan, decimals, verbose=verbose, more="--verbose")
+        cost = f"{tables.money(plan['turnover'])} {unit} of turnover for {tables.amount(plan['cost']['total'], 4)} {unit}"
+    console.print(cell(f"The transition: {cost}; rebalances within limits.turnover: {document['rounds']}"))
+
+
+def _show_state(console: Console, document: Document) -> None:
+    """Print whether the edit was written, and the next commands."""
     if document["state"] == "unfinished":
         console.print(cell(document["reason"], "yellow"))
     elif document["state"] in ("written", "removed"):
