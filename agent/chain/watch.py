@@ -60,7 +60,7 @@ ITEMS = 4
 
 
 def feed_questions(feed: str) -> list[tuple[str, LensItem]]:
-    """(name, item) in the order that `read` takes the answers in.
+    """Return (name, item) in the order in which `read_feed` takes the answers.
 
     A Chainlink proxy names its aggregator, which clips answers at two bounds; other feeds have no known bounds.
     """

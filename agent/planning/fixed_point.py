@@ -73,7 +73,7 @@ def find_fixed_point(
     dropped: Mapping[str, str],
     unmoved: Mapping[int, str] | None = None,
 ) -> FixedPoint:
-    """Iterate to a plan for `aim`. `budget` bounds turnover; tokens that move less than `min_trade` or are in `unmoved` stay put.
+    """Iterate to a plan for `objective`. `budget` bounds turnover; tokens that move less than `min_trade` or are in `unmoved` stay put.
 
     `dropped` are pools not to use, with the reason. Raises Refused if no iteration keeps to the limits.
     """

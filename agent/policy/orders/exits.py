@@ -298,7 +298,7 @@ def open_submission_refusals(step: StepInput, sold: Iterable[str]) -> tuple[Subm
 
 
 def format_retries(step: StepInput, texts: Iterable[str]) -> list[str]:
-    """Format the exits refused at submission that are retried in the next cycle, without the tokens in `told`."""
+    """Format the exits refused at submission that are retried in the next cycle, without the tokens in `texts`."""
     sold, known = _being_sold(step), {*texts}
     again = [one for one in step.history.late if one.token not in known and {one.token, PORTFOLIO} & sold]
     return [
