@@ -127,7 +127,7 @@ $(READY): requirements.lock $(BUILD) contracts/package-lock.json
 
 # Whatever touches web3 or eth-account, once more under the oldest versions that pyproject.toml allows.
 WEB3_TESTS := tests/differential tests/fuzz tests/unit/test_contract_quotes.py tests/unit/test_second_quote_library.py \
-  $(wildcard tests/unit/test_signer*.py tests/unit/test_wallet*.py tests/unit/test_execution*.py tests/unit/test_panel*.py) \
+  $(wildcard tests/unit/test_signer*.py tests/unit/test_wallet*.py tests/unit/test_execution*.py tests/unit/test_endpoint_pool*.py) \
   tests/unit/test_rpc.py tests/unit/test_remote_key.py tests/unit/test_safe_answers.py tests/unit/test_sender_answers.py \
   tests/cases/test_proposals.py tests/cases/test_key_services.py tests/cases/test_refusals.py tests/cases/test_rebalance.py
 web3-6: $(READY) $(OLD)/.ready

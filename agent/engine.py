@@ -10,7 +10,6 @@ from agent import codec, guards
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.execution import approvals, exits, step_records
 from agent.execution.bookkeeping import record_allocation, record_hourly_prices, update_ledger
-from agent.execution.carrier import gas_spent_wei
 from agent.execution.settlement import review_time_s, settle_mined
 from agent.execution.step_context import (
     REVIEW_DONE_KINDS,
@@ -26,6 +25,7 @@ from agent.execution.step_context import (
     record_order_stages,
 )
 from agent.execution.step_records import book_internal_netting, record_strategies
+from agent.execution.submitter import gas_spent_wei
 from agent.model import BlockedExit, Decision, Halt, History, Intent, IntentKind, Plan, PlanRequest, StepInput
 from agent.planning.proposals import Proposer, proposer
 from agent.policy.decide import DecisionResult, decide

@@ -12,7 +12,7 @@ from agent.artifacts import npm_artifact
 from agent.chain.fees import gas_fees
 from agent.chain.sender import NodeSender
 from agent.chain.tokens import encode_approve, needed_approvals
-from agent.execution.carrier import SubmissionSettings, signable_nonces
+from agent.execution.submitter import SubmissionSettings, signable_nonces
 from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX
 from agent.model import Allowance, IntentKind, Leg, LegFunding, Plan, Receipt, UnsignedTx

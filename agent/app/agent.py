@@ -25,9 +25,9 @@ from agent.config.limits import accepted_limits
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
 from agent.execution.approvals import set_to_zero
-from agent.execution.carrier import format_open_allowances
 from agent.execution.settlement import native_delta, settle_mined
 from agent.execution.step_context import CaughtUpReader, OutcomeKind, StepActors, StepOutcome, StepReaders, TickExtender, confirm_prices
+from agent.execution.submitter import format_open_allowances
 from agent.model import (
     AgentCycle,
     ExecutionProgress,

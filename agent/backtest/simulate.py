@@ -49,11 +49,11 @@ from agent.backtest.world import (
 )
 from agent.engine import run_step
 from agent.errors import ConfigError, Refused, Retryable
-from agent.execution.carrier import SubmissionSettings as Patience
-from agent.execution.carrier import signable_nonces
 from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
 from agent.execution.step_memory import read_memory
+from agent.execution.submitter import SubmissionSettings as Patience
+from agent.execution.submitter import signable_nonces
 from agent.model import (
     AgentCycle,
     Cron,

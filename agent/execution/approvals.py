@@ -9,10 +9,10 @@ from functools import partial
 
 from agent import codec
 from agent.errors import Refused, Retryable, TrimtabError, UnsendableTransaction
-from agent.execution.carrier import format_open_allowances
 from agent.execution.exits import TokenRefused
 from agent.execution.settlement import after_gas, settle_mined
 from agent.execution.step_context import CaughtUpReader, OutcomeKind, StepActors, StepOutcome, StepReaders
+from agent.execution.submitter import format_open_allowances
 from agent.guards import portfolio
 from agent.model import Intent, IntentKind, ManualAction, Payout, StepInput
 from agent.policy.cash_flows import balance_changes

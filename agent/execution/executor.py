@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from agent.errors import Refused, Retryable
-from agent.execution.carrier import IN_FLIGHT_STATES, OnEvent, SubmissionSettings, Submitter, guard_refusal, ignore_event
 from agent.execution.reconcile import Reconciler, TxReplacer
+from agent.execution.submitter import IN_FLIGHT_STATES, OnEvent, SubmissionSettings, Submitter, guard_refusal, ignore_event
 from agent.model import Intent, IntentKind, Provide, UnsignedTx
 from agent.ports import Clock, Grant, Journal, Sender, Signer
 
@@ -26,9 +26,9 @@ class JournaledExecutor:
         on_event: OnEvent = ignore_event,
         is_hard: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._carrier = Submitter(journal, signer, sender, clock, settings, is_paused, on_event, is_hard)
-        self._replacer = TxReplacer(self._carrier)
-        self._reconciler = Reconciler(self._carrier, self._replacer)
+        self._submitter = Submitter(journal, signer, sender, clock, settings, is_paused, on_event, is_hard)
+        self._replacer = TxReplacer(self._submitter)
+        self._reconciler = Reconciler(self._submitter, self._replacer)
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
         """Resolve every open intent against the chain and return them as they stand then.
@@ -58,8 +58,8 @@ class JournaledExecutor:
 
         With `for_revoking` also if the switch is at hard: for transactions that set allowances to zero.
         """
-        unfinished = self._carrier.unfinished()
-        allowed = self._carrier.is_paused() is False or (for_revoking and self._carrier.is_hard())
+        unfinished = self._submitter.unfinished()
+        allowed = self._submitter.is_paused() is False or (for_revoking and self._submitter.is_hard())
         return allowed and not unfinished
 
     def run(self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str) -> Intent:
@@ -72,7 +72,7 @@ class JournaledExecutor:
         simulation, deadline, nonce, signing rules). Raises Retryable if it was sent and is not mined in time, or the result of the send is
         unknown: the next `reconcile` follows it, and nothing new is planned until then.
         """
-        submitter = self._carrier
+        submitter = self._submitter
         submitter.require_running(grant)
         self._require_final_mint(grant)
         self._require_turn(tx)
@@ -92,7 +92,7 @@ class JournaledExecutor:
 
     def _require_final_mint(self, grant: Grant) -> None:
         """Raise if the position's number may still change by a reorg: liquidity added then could go to a stranger's position."""
-        action, journal = grant.action, self._carrier.journal
+        action, journal = grant.action, self._submitter.journal
         if not isinstance(action, Provide) or action.token_id is None:
             return
         for intent in journal.open_intents():
@@ -105,7 +105,7 @@ class JournaledExecutor:
 
     def _require_turn(self, tx: UnsignedTx) -> None:
         """Raise unless the nonce is the chain's next one, ours, and free."""
-        if unfinished := self._carrier.unfinished():
+        if unfinished := self._submitter.unfinished():
             first = unfinished[0]
             what = f"{first.note}, {first.tx_hash}" if first.state in IN_FLIGHT_STATES else first.note
             raise Retryable(f"an earlier transaction is not finished: {what}", "reconcile first")

@@ -9,8 +9,8 @@ from typing import Any
 
 from agent import codec
 from agent.errors import OperatorNeeded, Retryable
-from agent.execution.carrier import OnEvent, SubmissionSettings, ignore_event
 from agent.execution.executor import JournaledExecutor
+from agent.execution.submitter import OnEvent, SubmissionSettings, ignore_event
 from agent.model import Intent, IntentKind, IntentState, SignedTx, UnsignedTx
 from agent.ports import Clock, ExternalSigner, Grant, Journal, Outbox, ProposalJournal, Sender
 
@@ -83,7 +83,7 @@ class ProposingExecutor(JournaledExecutor):
 
         Raises Refused before it is proposed, by the kill switch, the simulation, the nonce, or the signing rules.
         """
-        submitter = self._carrier
+        submitter = self._submitter
         submitter.require_running(grant)
         self._require_final_mint(grant)
         self._require_turn(tx)
@@ -123,7 +123,7 @@ class ProposingExecutor(JournaledExecutor):
         latest, _ = self._sender.nonces(self._owner.address)
         found = self._owner.carried(intent.tx, since_block) if latest > intent.tx.nonce else None
         if found is not None and found.same:
-            self._carrier.move(intent, IntentState.SIGNED, "signed elsewhere, found on the chain", tx_hash=found.tx_hash)
+            self._submitter.move(intent, IntentState.SIGNED, "signed elsewhere, found on the chain", tx_hash=found.tx_hash)
             self._outbox.remove_proposal(intent.id)
             return True
         if latest > intent.tx.nonce:
@@ -161,7 +161,7 @@ class ProposingExecutor(JournaledExecutor):
         }
 
     def _give_up(self, intent: Intent, why: str) -> None:
-        self._carrier.drop(intent, why)
+        self._submitter.drop(intent, why)
         self._outbox.remove_proposal(intent.id)
 
     def _require_none_late(self, proposed: dict[str, int]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from agent.chain.fees import GasFees, bump_fees
 from agent.chain.sender import NonceUsed, SendRefused
 from agent.errors import OperatorNeeded, Refused, Retryable, TrimtabError
-from agent.execution.carrier import SubmissionEvent, Submitter, guard_refusal
+from agent.execution.submitter import SubmissionEvent, Submitter, guard_refusal
 from agent.model import Head, Intent, IntentEvent, IntentKind, IntentState, UnsignedTx
 from agent.ports import ConflictingTransactionFinder, Grant
 from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
@@ -28,7 +28,7 @@ class ReorgHandler:
     """Compares the blocks of ended transactions with the chain; remembers how far they were checked while the process runs."""
 
     def __init__(self, submitter: Submitter) -> None:
-        self._carrier = submitter
+        self._submitter = submitter
         self._anchor: Head | None = None
 
     def run(self) -> None:
@@ -36,11 +36,11 @@ class ReorgHandler:
 
         Raises OperatorNeeded if even a transaction deeper than WATCHED_BLOCKS is gone.
         """
-        ended = self._carrier.journal.ended_in_block(_MOST)
+        ended = self._submitter.journal.ended_in_block(_MOST)
         unchecked = self._unchecked(ended)
         if not unchecked:
             return
-        head = self._carrier.sender.head()
+        head = self._submitter.sender.head()
         gone: list[Intent] = []
         sure = True
         for intent in unchecked:
@@ -62,8 +62,8 @@ class ReorgHandler:
 
         Otherwise a chain whose next nonce is behind ours may be an endpoint that lags.
         """
-        head = self._carrier.sender.head()
-        for intent in self._carrier.journal.ended_in_block(_MOST):
+        head = self._submitter.sender.head()
+        for intent in self._submitter.journal.ended_in_block(_MOST):
             depth = head.number - _block(intent)[0] + 1
             if intent.tx.nonce == nonce and depth > REORG_WATCH_BLOCKS and self._canonical(intent) is False:
                 raise self._too_deep(intent, depth)
@@ -71,22 +71,22 @@ class ReorgHandler:
     def _unchecked(self, ended: Sequence[Intent]) -> Sequence[Intent]:
         """Transactions not yet found in the present chain by an earlier check, newest first."""
         anchor = self._anchor
-        if not ended or anchor is None or self._carrier.sender.block_hash(anchor.number) != anchor.hash:
+        if not ended or anchor is None or self._submitter.sender.block_hash(anchor.number) != anchor.hash:
             return ended
         return [intent for intent in ended if _block(intent)[0] > anchor.number]
 
     def _canonical(self, intent: Intent) -> bool | None:
         """True if its block is part of the chain; None if no endpoint has a block at its height, since it may lag."""
         number, block_hash = _block(intent)
-        found = self._carrier.sender.block_hash(number)
+        found = self._submitter.sender.block_hash(number)
         return None if found is None else found == block_hash
 
     def _move_back(self, intent: Intent) -> None:
-        seen = self._carrier.sender.look(str(intent.tx_hash))
+        seen = self._submitter.sender.look(str(intent.tx_hash))
         if seen.receipt is None:
-            self._carrier.move(intent, IntentState.BROADCAST, "its block is no longer part of the chain", event=IntentEvent.UNMINE)
+            self._submitter.move(intent, IntentState.BROADCAST, "its block is no longer part of the chain", event=IntentEvent.UNMINE)
         elif seen.receipt != intent.receipt:
-            self._carrier.move(intent, IntentState.MINED, "moved to another block", receipt=seen.receipt)
+            self._submitter.move(intent, IntentState.MINED, "moved to another block", receipt=seen.receipt)
 
     def _too_deep(self, intent: Intent, depth: int) -> OperatorNeeded:
         number, block_hash = _block(intent)
@@ -117,7 +117,7 @@ class TxReplacer:
     """Decides on replacement transactions and sends them."""
 
     def __init__(self, submitter: Submitter) -> None:
-        self._carrier = submitter
+        self._submitter = submitter
         self._journal = submitter.journal
 
     def while_waiting(self, nonce: int) -> Callable[[float], None]:
@@ -125,7 +125,7 @@ class TxReplacer:
 
         A refusal to send is reported as an event; the waiting continues.
         """
-        after_s = self._carrier.settings.bump_after_s
+        after_s = self._submitter.settings.bump_after_s
         tried_s: float | None = None
 
         def look_after(waited_s: float) -> None:
@@ -133,14 +133,14 @@ class TxReplacer:
             newest = None if after_s is None else self._newest(nonce)
             if after_s is None or newest is None:
                 return
-            age_s = self._carrier.clock.now_s() - newest.created_s  # at first: what an earlier process left waits since then
+            age_s = self._submitter.clock.now_s() - newest.created_s  # at first: what an earlier process left waits since then
             if (max(waited_s, age_s) if tried_s is None else waited_s - tried_s) < after_s:
                 return
             tried_s = waited_s
             try:
                 self.bump_or_cancel(nonce)
             except (Refused, Retryable) as error:
-                self._carrier.tell(SubmissionEvent("waiting", newest, f"nonce {nonce} waits on: {error.message}"))
+                self._submitter.tell(SubmissionEvent("waiting", newest, f"nonce {nonce} waits on: {error.message}"))
 
         return look_after
 
@@ -152,14 +152,14 @@ class TxReplacer:
         newest = self._newest(nonce)
         if newest is None:
             return
-        self._carrier.require_running(_cancel_grant(0, 0, 0))
+        self._submitter.require_running(_cancel_grant(0, 0, 0))
         if newest.kind is IntentKind.CANCEL:
             self.cancel(newest, "")
             return
         try:
             self._bump(newest)
         except Refused as error:
-            if self._carrier.find_mined(nonce) is None:  # a rehearsal also fails because it was mined a moment ago
+            if self._submitter.find_mined(nonce) is None:  # a rehearsal also fails because it was mined a moment ago
                 self.cancel(newest, error.message)
 
     def cancel(self, waiting: Intent, why: str) -> None:
@@ -167,7 +167,7 @@ class TxReplacer:
 
         Raises Refused above the ceiling or the caps on gas money, OperatorNeeded if the chain refuses it.
         """
-        submitter, settings = self._carrier, self._carrier.settings
+        submitter, settings = self._submitter, self._submitter.settings
         tx = cancel_transaction(waiting.tx, submitter.signer.address, submitter.sender.head(), settings.max_fee_wei)
         simulation = submitter.sender.simulate(tx, submitter.signer.address)
         if not simulation.ok:
@@ -187,11 +187,11 @@ class TxReplacer:
     def _bump(self, waiting: Intent) -> None:
         """Send the same payload at a higher fee. Raises Refused with the reason it may not be sent."""
         granted = self._journal.grant(waiting.id)
-        self._carrier.require_running(granted)
-        head = self._carrier.sender.head()
+        self._submitter.require_running(granted)
+        head = self._submitter.sender.head()
         most_wei = MAX_GAS_MULTIPLE * self._first_gas_wei(waiting)
-        tx = with_bumped_fees(waiting.tx, head, _bump_ceiling_wei(self._carrier.settings.max_fee_wei), most_wei // waiting.tx.gas)
-        simulation = self._carrier.simulate(tx, waiting.deadline_s, granted)
+        tx = with_bumped_fees(waiting.tx, head, _bump_ceiling_wei(self._submitter.settings.max_fee_wei), most_wei // waiting.tx.gas)
+        simulation = self._submitter.simulate(tx, waiting.deadline_s, granted)
         now_s = simulation.head.timestamp_s
         self._require_gas_money(tx, waiting, most_wei, now_s)
         grant = replace(granted, now_s=now_s, max_gas_wei=_worst_wei(tx))
@@ -199,7 +199,7 @@ class TxReplacer:
 
     def _launch(self, waiting: Intent, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str, deadline_s: int | None) -> None:
         """Record it in the place of `waiting`, and send it. A nonce used meanwhile is left for the next poll to find."""
-        submitter = self._carrier
+        submitter = self._submitter
         for intent in self._journal.intents_at(tx.nonce):
             if intent.state in (IntentState.PLANNED, IntentState.SIGNED):  # left by a process that ended before it could send
                 submitter.drop(intent, "another of its nonce waits")
@@ -211,7 +211,7 @@ class TxReplacer:
 
     def _newest(self, nonce: int) -> Intent | None:
         """The newest intent at `nonce` whose bytes were sent; None if there is none, or one is in a block."""
-        flying = self._carrier.in_flight(nonce)
+        flying = self._submitter.in_flight(nonce)
         return flying[0] if flying and all(intent.state is IntentState.BROADCAST for intent in flying) else None
 
     def _first_gas_wei(self, waiting: Intent) -> int:
@@ -224,12 +224,12 @@ class TxReplacer:
 
     def _require_gas_money(self, tx: UnsignedTx, waiting: Intent, most_wei: int, now_s: int) -> None:
         """Enforce the caps on gas money, per transaction and per day of chain time. One per nonce is mined, so only the dearest counts."""
-        worst_wei, day_wei = _worst_wei(tx), self._carrier.settings.gas_per_day_wei
+        worst_wei, day_wei = _worst_wei(tx), self._submitter.settings.gas_per_day_wei
         if worst_wei > most_wei:
             raise guard_refusal(
                 "gas_cost", f"{worst_wei} wei", f"{most_wei} wei", "sent again it would cost more gas money than one may", "wait"
             )
-        if day_wei is None or worst_wei <= max(_worst_wei(intent.tx) for intent in self._carrier.in_flight(waiting.tx.nonce)):
+        if day_wei is None or worst_wei <= max(_worst_wei(intent.tx) for intent in self._submitter.in_flight(waiting.tx.nonce)):
             return
         unbooked_wei = sum(intent.receipt.gas_cost_wei for intent in self._journal.unbooked() if intent.receipt is not None)
         total_wei = self._journal.history(now_s).gas_24h_wei + unbooked_wei + worst_wei
@@ -289,7 +289,7 @@ class Reconciler:
     """Resolves one nonce after the other, oldest first: a nonce is done only once one known hash is final."""
 
     def __init__(self, submitter: Submitter, replacer: TxReplacer) -> None:
-        self._carrier = submitter
+        self._submitter = submitter
         self._replacer = replacer
         self._rewinder = ReorgHandler(submitter)
         self._journal = submitter.journal
@@ -301,10 +301,10 @@ class Reconciler:
         open_before = self._journal.open_intents()
         for intent in open_before:
             if intent.state is IntentState.PLANNED:
-                self._carrier.drop(intent, "the process ended before it was signed")
+                self._submitter.drop(intent, "the process ended before it was signed")
         for nonce in sorted({intent.tx.nonce for intent in open_before}):
             self._resolve(nonce, may_send)
-        if not self._carrier.unfinished():
+        if not self._submitter.unfinished():
             self.require_known_nonce()
         return [self._now(intent) for intent in open_before]
 
@@ -325,8 +325,8 @@ class Reconciler:
             return
         for intent in self._journal.intents_at(nonce):
             if intent.state is IntentState.SIGNED:
-                self._carrier.drop(intent, why)
-        flying = self._carrier.in_flight(nonce)
+                self._submitter.drop(intent, why)
+        flying = self._submitter.in_flight(nonce)
         if flying and not any(intent.kind is IntentKind.CANCEL for intent in flying):
             self._replacer.cancel(flying[0], why)
 
@@ -346,12 +346,12 @@ class Reconciler:
             )
         if pending > latest:
             raise OperatorNeeded(
-                f"nonce {latest} of {self._carrier.signer.address} carries a pending transaction that this store does not know"
+                f"nonce {latest} of {self._submitter.signer.address} carries a pending transaction that this store does not know"
                 f"{self._named(latest)}",
                 "something else uses this wallet, or this is a restored store: stop the other, wait until it is mined, then trimtab adopt",
             )
         if expected is None:
-            self._journal.set_expected_nonce(latest, self._carrier.clock.now_s())
+            self._journal.set_expected_nonce(latest, self._submitter.clock.now_s())
             return latest
         if latest > expected:
             raise self._foreign(expected, latest)
@@ -370,28 +370,28 @@ class Reconciler:
             known = intent.tx_hash is not None and self._sender.look(intent.tx_hash).state != "unknown"
             if known or intent.tx.nonce >= latest:
                 raise Retryable(f"{intent.note} ({intent.tx_hash}) is open", "run the command that resolves it first, then adopt")
-        self._journal.set_expected_nonce(latest, self._carrier.clock.now_s())  # first, since only then may a stranger's have won
+        self._journal.set_expected_nonce(latest, self._submitter.clock.now_s())  # first, since only then may a stranger's have won
         for intent in unfinished:
             if intent.state is IntentState.BROADCAST:
-                self._carrier.move(intent, IntentState.REPLACED, "a foreign transaction took the nonce; adopted by the operator")
+                self._submitter.move(intent, IntentState.REPLACED, "a foreign transaction took the nonce; adopted by the operator")
             else:
-                self._carrier.drop(intent, "a foreign transaction took the nonce; adopted by the operator")
+                self._submitter.drop(intent, "a foreign transaction took the nonce; adopted by the operator")
         return latest
 
     def _nonces(self) -> tuple[int, int]:
-        return self._sender.nonces(self._carrier.signer.address)
+        return self._sender.nonces(self._submitter.signer.address)
 
     def _now(self, intent: Intent) -> Intent:
         return next(other for other in self._journal.intents_at(intent.tx.nonce) if other.id == intent.id)
 
     def _resolve(self, nonce: int, may_send: bool) -> None:
         for intent in self._journal.undecided_at(nonce):
-            self._carrier.move(intent, IntentState.BROADCAST, "what took its nonce lost its block", event=IntentEvent.REOPEN)
+            self._submitter.move(intent, IntentState.BROADCAST, "what took its nonce lost its block", event=IntentEvent.REOPEN)
         group = self._journal.intents_at(nonce)
         winners = [end for end in group if end.state in ENDED_IN_BLOCK]
         decided = next((end for end in winners if any(intent.state in OPEN for intent in family(group, end.id))), None)
         if decided is not None:  # killed between ending the winner and the others
-            self._carrier.close(decided)
+            self._submitter.close(decided)
             return
         alive = [intent for intent in group if intent.state in (IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED)]
         if not alive:
@@ -400,9 +400,9 @@ class Reconciler:
         if seen == "unknown":
             if may_send and self._may_leave(alive[-1]):
                 self._bring_back(alive)
-                if self._carrier.in_flight(nonce):
+                if self._submitter.in_flight(nonce):
                     self._follow(nonce, may_send)
-        elif not self._follow(nonce, may_send) and may_send and self._carrier.is_paused() is False:
+        elif not self._follow(nonce, may_send) and may_send and self._submitter.is_paused() is False:
             self._cancel_late(nonce)
 
     def _look(self, alive: list[Intent], nonce: int) -> str:
@@ -410,12 +410,12 @@ class Reconciler:
         latest = 0
         for attempt in range(_NONCE_CHECKS):
             if attempt:
-                self._carrier.clock.sleep(self._carrier.settings.poll_s)
+                self._submitter.clock.sleep(self._submitter.settings.poll_s)
             latest, _ = self._nonces()
             states = {intent.id: self._sender.look(str(intent.tx_hash)).state for intent in alive}
             for intent in alive:
                 if states[intent.id] != "unknown" and intent.state is IntentState.SIGNED:  # sent by a copy of this store
-                    self._carrier.move(intent, IntentState.BROADCAST, "found on the chain")
+                    self._submitter.move(intent, IntentState.BROADCAST, "found on the chain")
             if any(state != "unknown" for state in states.values()):
                 return "mined" if "mined" in states.values() else "pending"
             if any(intent.state is IntentState.MINED for intent in alive):
@@ -431,8 +431,8 @@ class Reconciler:
     def _follow(self, nonce: int, may_send: bool) -> bool:
         """Wait for a block and its confirmations; False if nothing was mined in time or a reorg undid it."""
         waiting = [self._replacer.while_waiting(nonce)] if may_send else []
-        mined = self._carrier.await_mined(nonce, *waiting)
-        return mined is not None and self._carrier.await_final(mined).state is not IntentState.BROADCAST
+        mined = self._submitter.await_mined(nonce, *waiting)
+        return mined is not None and self._submitter.await_final(mined).state is not IntentState.BROADCAST
 
     def _bring_back(self, alive: list[Intent]) -> None:
         """Resend or cancel a transaction that no node knows: the newest goes out unchanged, at a higher fee, or as a cancel."""
@@ -441,23 +441,23 @@ class Reconciler:
                 self._replacer.bump_or_cancel(intent.tx.nonce)
                 return
             try:
-                simulation = self._carrier.simulate(intent.tx, intent.deadline_s, self._journal.grant(intent.id))
-                signed = self._carrier.sign_again(intent, simulation.head.timestamp_s)
-                self._carrier.require_running(self._journal.grant(intent.id))
+                simulation = self._submitter.simulate(intent.tx, intent.deadline_s, self._journal.grant(intent.id))
+                signed = self._submitter.sign_again(intent, simulation.head.timestamp_s)
+                self._submitter.require_running(self._journal.grant(intent.id))
             except Refused as error:
                 if intent.state is IntentState.SIGNED:  # BROADCAST is written before bytes leave: these never did
-                    self._carrier.drop(intent, error.message)
+                    self._submitter.drop(intent, error.message)
                     continue
-                if (self._carrier.is_paused() is False or self._carrier.is_hard()) and self._still_unknown(alive):
+                if (self._submitter.is_paused() is False or self._submitter.is_hard()) and self._still_unknown(alive):
                     self._replacer.cancel(intent, error.message)
                 return
-            self._carrier.send(intent, signed)
+            self._submitter.send(intent, signed)
             return
 
     def _may_leave(self, intent: Intent) -> bool:
         """True if the kill switch lets its bytes be sent now: at hard a lost cancel is sent again."""
         try:
-            self._carrier.require_running(self._journal.grant(intent.id))
+            self._submitter.require_running(self._journal.grant(intent.id))
         except Refused:
             return False
         return True
@@ -474,7 +474,7 @@ class Reconciler:
 
     def _cancel_late(self, nonce: int) -> None:
         """Cancel a pending transaction past its deadline: it would only burn gas."""
-        flying = self._carrier.in_flight(nonce)
+        flying = self._submitter.in_flight(nonce)
         if not flying or any(intent.kind is IntentKind.CANCEL for intent in flying):
             return
         now_s, deadline_s = self._sender.head().timestamp_s, flying[0].deadline_s
@@ -486,7 +486,7 @@ class Reconciler:
         known = [str(intent.tx_hash) for intent in self._journal.intents_at(nonce) if intent.tx_hash is not None]
         hashes = f"none of ours is in a block: {', '.join(dict.fromkeys(known))}" if known else "this store sent nothing there"
         return OperatorNeeded(
-            f"nonce {nonce} of {self._carrier.signer.address} was used by a transaction that this store does not know"
+            f"nonce {nonce} of {self._submitter.signer.address} was used by a transaction that this store does not know"
             f"{self._named(nonce)} (the chain's next is {latest}; {hashes})",
             "something else uses this wallet, or this store is a restored copy: stop the other, check the balances, then trimtab adopt",
         )
@@ -496,7 +496,7 @@ class Reconciler:
         if not isinstance(self._sender, ConflictingTransactionFinder):
             return ""
         try:
-            found = self._sender.conflicting_tx(self._carrier.signer.address, nonce)
+            found = self._sender.conflicting_tx(self._submitter.signer.address, nonce)
         except TrimtabError:
             return ""
         return "" if found is None else f": {found}"

@@ -18,10 +18,10 @@ from agent.chain.sender import QuorumSender
 from agent.chain.watch import PoolKind, PoolRef
 from agent.config.load import LoadedConfig, key_source
 from agent.config.schema import Config
-from agent.execution.carrier import SubmissionSettings, signable_nonces
 from agent.execution.executor import JournaledExecutor, ReadOnlySigner
 from agent.execution.external_signer import ProposingExecutor, require_no_open_proposals
 from agent.execution.step_context import StepActors, StepOutcome
+from agent.execution.submitter import SubmissionSettings, signable_nonces
 from agent.model import ExecutionConfig, Limits
 from agent.ports import Sender, SigningKey
 from agent.signing import keys

@@ -44,10 +44,10 @@ from agent.config.schema import FILES, MEGABYTES, Config, RpcTable, read_rates, 
 from agent.config.weights import build_weights
 from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.bookkeeping import pending_entries, with_prior_day
-from agent.execution.carrier import SubmissionSettings, signable_nonces
 from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import StepActors, StepOutcome, StepReaders
 from agent.execution.step_memory import read_memory, with_unknown_positions
+from agent.execution.submitter import SubmissionSettings, signable_nonces
 from agent.model import ExecutionConfig, History, Limits, LotMethod, Policy, Portfolio, ReferenceConfig, Snapshot, StepInput, TaxState
 from agent.model.strategies import CapitalSplit
 from agent.paper.chain import PaperChain, PaperEvidence, PaperReader

@@ -19,7 +19,7 @@ from agent.localchain import LocalChain
 from tests.agents import USD, Changes, again, agent_on, fund, purse, trusted, yes
 from tests.attacks import attack
 from tests.cases.test_bad_tokens import FOUR, turned_bad, with_guest
-from tests.cases.test_late_refusals_on_chain import FALL, with_stops
+from tests.cases.test_submission_refusals_on_chain import FALL, with_stops
 from tests.cases.test_token_screen import prepared
 from tests.recorded import changed
 

@@ -119,7 +119,7 @@ def test_hurrying_by_hand_says_why_nothing_may_be_sent(tmp_path: Path) -> None:
     killed_at(made, "after:send")
     executor = made.executor()
     with pytest.raises(Refused, match="must pay more than the limit"):
-        TxReplacer(executor._carrier).bump_or_cancel(0)
+        TxReplacer(executor._submitter).bump_or_cancel(0)
     assert len(made.chain.sent) == 1
 
 

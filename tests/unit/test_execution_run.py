@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OperatorNeeded, Refused, Retryable
-from agent.execution.carrier import SubmissionEvent
 from agent.execution.reconcile import REORG_WATCH_BLOCKS
+from agent.execution.submitter import SubmissionEvent
 from agent.model import IntentKind, IntentState, LiquidityAdded
 from tests.providing import INCREASE, MINT, grant_of
 from tests.scripted import START_S, Bench, bench, receipt, tx

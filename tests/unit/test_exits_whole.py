@@ -19,7 +19,7 @@ from agent.planning.planner import plan
 from agent.planning.problem import PoolGraph
 from tests.builders import step_input, v2_pool
 from tests.planning_worlds import PRICES, SYMBOLS, goal, random_pools, wide
-from tests.unit.test_stuck_exits import LINK, MARKET, SOUND, USDC, WBTC, WETH, fired, judged
+from tests.unit.test_blocked_exits import LINK, MARKET, SOUND, USDC, WBTC, WETH, fired, judged
 
 
 def after(step: StepInput, found: Plan) -> dict[str, int]:

@@ -13,7 +13,7 @@ import pytest
 from agent import app as api
 from agent.app.start.setup import initialise
 from agent.errors import OperatorNeeded, Refused, TrimtabError
-from agent.execution.carrier import only_undoes
+from agent.execution.submitter import only_undoes
 from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
 from agent.store.files.kill_switch import KillSwitch, pause_file
@@ -196,7 +196,7 @@ def calls_of(name: str) -> set[tuple[str, str, str]]:
 def test_signed_bytes_leave_through_one_method_that_is_called_where_the_switch_was_read() -> None:
     """Who adds a way to broadcast adds it here, to the ways below, and reads the switch first."""
     sends = {found for found in calls_of("send") if found[0].startswith("execution/")}
-    assert {found for found in sends if found[2].endswith("sender")} == {("execution/carrier.py", "send", "self.sender")}
+    assert {found for found in sends if found[2].endswith("sender")} == {("execution/submitter.py", "send", "self.sender")}
     through = {(file, function) for file, function, whose in sends if not whose.endswith("sender")}
     for file, name in through:
         function = named(file, name)

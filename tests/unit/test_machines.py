@@ -14,7 +14,7 @@ from tests.lp_worlds import ranged, wanted, world
 from tests.machines import MACHINES, ROOT, begun, ended, lacking, written
 from tests.planning_worlds import any_problem, any_problem_with_gas
 from tests.recorded import STEPS
-from tests.unit.test_stuck_exits import MARKET, OFF, fired
+from tests.unit.test_blocked_exits import MARKET, OFF, fired
 from tests.weighing import allocator, limit, moves, recorded, weighed
 from tests.zones import zoned
 

@@ -20,8 +20,8 @@ from agent.policy.orders.exits import apply_orders
 from agent.policy.strategies.netting import strategy_drifts
 from tests.builders import raw, step_input, token
 from tests.plans import Swap, evidence, plan_of, sell_weth, verdict
-from tests.sleeves import strategy
 from tests.standing import terms, three
+from tests.strategies import strategy
 from tests.unit.test_config import text, tokens
 from tests.unit.test_config_strategies import CARRY, TREND, tables
 from tests.unit.test_config_weights import RETURNS, config_text

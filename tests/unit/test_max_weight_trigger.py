@@ -33,7 +33,7 @@ from agent.reference import reference_prices
 from agent.units import BPS
 from tests.builders import NOW_S, token, with_limits
 from tests.planning_worlds import DEEP
-from tests.sleeves import brought_up, split, strategy
+from tests.strategies import brought_up, split, strategy
 from tests.unit.test_max_weight import capped
 from tests.zones import zoned
 

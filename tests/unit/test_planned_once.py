@@ -15,9 +15,9 @@ from agent.planning import planner, proposals
 from agent.policy.decide import decide
 from tests.builders import NOW_S, step_input, with_limits
 from tests.planning_worlds import USDC, WETH, two
+from tests.unit.test_blocked_exits import MARKET, SOUND, fired
 from tests.unit.test_daily_loss_parts import halves_of
 from tests.unit.test_purchase import HALVES, MILLION, Seen, money
-from tests.unit.test_stuck_exits import MARKET, SOUND, fired
 
 SHALLOW = 600_000
 ASKED = 3_000 * MILLION

@@ -37,12 +37,12 @@ from agent.policy.cash_flows import withdrawals
 from agent.store import open_store
 from agent.store.recorder import StepRecorder
 from tests.builders import NOW_S, OWNER, raw, step_input, token, with_limits
-from tests.late_worlds import World
 from tests.older import taken_back
 from tests.plans import evidence
 from tests.recorded import DIGEST, ROOMY, changed, files
+from tests.refusal_worlds import World
 from tests.scripted import CHAIN_ID
-from tests.unit.test_stuck_exits import LINK, MARKET, SOUND, fired
+from tests.unit.test_blocked_exits import LINK, MARKET, SOUND, fired
 
 WETH, WBTC, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "USDC"))
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}

@@ -33,8 +33,8 @@ from agent.policy.orders.exits import apply_orders
 from agent.policy.quarantine import quarantine_tokens
 from tests.builders import OWNER, feed_address, raw, step_input, token, with_snapshot
 from tests.pacing import later, paced, roomy
-from tests.sleeves import brought_up, split, strategy
 from tests.standing import price_of, terms, three
+from tests.strategies import brought_up, split, strategy
 
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}

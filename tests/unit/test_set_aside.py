@@ -18,7 +18,7 @@ from agent.policy.orders import exits
 from agent.policy.quarantine import quarantine_tokens
 from agent.units import NATIVE
 from tests.builders import ETHER, history, raw, step_input, token, with_limits
-from tests.sleeves import books_of, brought_up, split, strategy, sums_to_the_wallet
+from tests.strategies import books_of, brought_up, split, strategy, sums_to_the_wallet
 
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 CEILING = 11_000

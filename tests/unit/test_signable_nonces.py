@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Refused
-from agent.execution.carrier import signable_nonces
+from agent.execution.submitter import signable_nonces
 from agent.model import IntentState
 from agent.signing.base import PRIORITY_CAP_WEI, replacement_fee_wei
 from tests.scripted import Bench, bench, grant, killed_at, lost_in_broadcast, tx

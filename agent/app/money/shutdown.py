@@ -12,8 +12,8 @@ from agent.app.agent import Agent, Progress, ignore_progress
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused
 from agent.execution.approvals import current_step_input, pay
-from agent.execution.carrier import format_open_allowances
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
+from agent.execution.submitter import format_open_allowances
 from agent.guards import portfolio
 from agent.model import (
     Intent,

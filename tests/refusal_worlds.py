@@ -35,7 +35,7 @@ from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import Store
 from tests.builders import NOW_S, OWNER
 from tests.scripted import grant, receipt, tx
-from tests.unit.test_stuck_exits import USDC, Sees, moved
+from tests.unit.test_blocked_exits import USDC, Sees, moved
 
 NO = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))
 

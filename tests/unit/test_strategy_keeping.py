@@ -21,7 +21,7 @@ from agent.store.tables import ExternalTransferRow
 from agent.units import NATIVE
 from tests.builders import OWNER, address, raw, step_input, token
 from tests.ledgers import moved
-from tests.sleeves import balances, books_of, brought_up, of, opening, split, strategy, sums_to_the_wallet, written
+from tests.strategies import balances, books_of, brought_up, of, opening, split, strategy, sums_to_the_wallet, written
 
 WETH, USDC = token("WETH"), token("USDC")
 UP, DOWN = {"WETH": 8_000, "USDC": 2_000}, {"WETH": 2_000, "USDC": 8_000}

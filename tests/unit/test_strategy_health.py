@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agent.model.strategies import NavPoint, StrategyHealth, StrategyState
 from agent.policy.strategies import health
 from tests.builders import NOW_S, token
-from tests.sleeves import DAY_S, RULE, strategy
+from tests.strategies import DAY_S, RULE, strategy
 
 ONE = 10**12
 START_S = NOW_S - NOW_S % DAY_S

@@ -41,8 +41,8 @@ from tests.builders import Number, step_input, token, v2_pool, with_limits
 from tests.lp_worlds import quiet, ranged, world
 from tests.lp_worlds import wanted as wanted_liquidity
 from tests.plans import evidence
-from tests.sleeves import brought_up, split, strategy
 from tests.standing import price_of, terms
+from tests.strategies import brought_up, split, strategy
 
 STOP, DONE, FIRED = OrderKind.STOP_LOSS, OrderStage.DONE, OrderStage.FIRED
 WETH, WBTC, LINK, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "LINK", "USDC"))
