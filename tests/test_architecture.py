@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -218,3 +219,52 @@ except SystemExit as end:
 
 def test_a_pure_module_loads_no_web3() -> None:
     assert not loaded_by("import agent.planning.planner") & {"web3", "sqlalchemy", "requests"}
+
+
+GONE = {
+    "announcer", "announcers", "arcs", "ballot", "ballots", "campaigns", "carrier", "carriers", "circles", "courier", "couriers", "crumb",
+    "crumbs", "eyes", "hands", "keyless", "laid", "lean", "letters", "onlooker", "osring", "remembered", "sleeve", "strays", "taker",
+    "vouched",
+}  # fmt: skip
+"""Words that docs/glossary.md replaced: in no identifier of agent/."""
+NO_VARIABLE = {"aim", "campaign", "desk", "harvest", "heard", "letter", "panel", "sleeves", "stray", "stuck", "tidy", "wish", "wishes"}
+"""Words that stay as fields and attributes, most of them because they are stored: no local variable or parameter has these names."""
+GONE_FROM_TEXT = {
+    "announcer", "ballot", "campaign", "courier", "crumb", "desk", "eyes", "hands", "onlooker", "osring", "sleeve", "stray", "vouched",
+    "wish", "wishe",
+}  # fmt: skip
+"""In no page of docs/, not in README.md and not in the help of a command, in the singular or with an s."""
+
+
+def identifiers(tree: ast.AST) -> set[str]:
+    """Return every name that a tree defines or uses."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        found |= {name for field in ("id", "attr", "arg", "name", "asname") if isinstance(name := getattr(node, field, None), str)}
+    return found
+
+
+def variables(tree: ast.AST) -> set[str]:
+    """Return the parameters and the variables that functions assign."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    inside = [node for function in functions for node in ast.walk(function)]
+    return {node.arg for node in inside if isinstance(node, ast.arg)} | {
+        node.id for node in inside if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+
+
+def test_identifiers_use_the_words_of_the_glossary() -> None:
+    old = {}
+    for path in modules():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        words = {word for name in identifiers(tree) for word in re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower().split("_")}
+        if bad := (words & GONE) | (variables(tree) & NO_VARIABLE):
+            old[str(path.relative_to(ROOT))] = bad
+    assert not old
+
+
+def test_documents_and_help_use_the_words_of_the_glossary() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests" / "golden" / "help").glob("*.txt")]
+    pattern = re.compile(rf"(?<![\w`./])({'|'.join(sorted(GONE_FROM_TEXT))})s?(?![\w`])", re.IGNORECASE)
+    old = {path.name: sorted(set(pattern.findall(path.read_text(encoding="utf-8")))) for path in pages}
+    assert len(pages) > 60 and not {name: words for name, words in old.items() if words}
