@@ -82,9 +82,11 @@ def find_fixed_point(
     spent = 0
     while spent < ROUNDS + len(rounds.state.unfair) and not rounds.go():
         spent += 1
-    if rounds.kept is None:
-        raise _no_fixed_point(budget, min_trade)
-    return rounds.kept
+    if rounds.kept is not None:
+        return rounds.kept
+    if sum(market.problem.position[node.address] not in rounds.state.unmoved for node in market.problem.assets) < 2:
+        return replace(rounds.state, draft=PlanDraft())  # one token alone trades with nothing
+    raise _no_fixed_point(budget, min_trade)
 
 
 def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:

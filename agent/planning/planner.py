@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 
@@ -240,7 +241,8 @@ def plan(step: StepInput, decision: Rebalance, references: ReferencePrices | Non
         settled = sell_exits_whole(market, settled, into, step.limits.min_trade)
     free = None
     if asks and (settled.bounded or not settled.draft.legs or DUST in settled.unmoved.values()):
-        free = _within_plan_cost(problem, objective, decision.goal, None, step.limits.min_trade, at_rest)
+        with suppress(Refused):  # it only tells which bound binds
+            free = _within_plan_cost(problem, objective, decision.goal, None, step.limits.min_trade, at_rest)
     skipped = skipped_items(step, market, objective, settled, turnover_limit, free)
     if not settled.draft.legs:
         bound = (turnover_limit, budget) if budget is not None and free is not None and free[1].draft.legs else None

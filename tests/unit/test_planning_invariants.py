@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,3 +87,23 @@ def test_with_deep_pools_and_wide_limits_every_weight_ends_within_ten_basis_poin
     found = plan(step, goal(step))
     for asset, (at, bps) in zip(step.portfolio.assets, found.weights_after_bps, strict=True):
         assert asset.token.address == at and abs(bps - asset.target_bps) <= 10, found.skipped
+
+
+def test_a_plan_that_only_names_the_bound_refuses_no_other() -> None:
+    """Without the limit of turnover this market has no plan that keeps to min_trade; with it there is nothing large enough to trade."""
+    step = random_step(seed=14173, tokens=6, pools=17, depth=100_000.0, worth=1_000, skew=0.02)
+    limits = {"price_impact_bps": 100, "plan_cost_bps": None, "turnover_bps": 100, "min_trade": Fraction(500 * 10**6)}
+    step = with_limits(step, pool_min_value=None, daily_turnover_bps=None, **limits)
+    with pytest.raises(Refused) as refused:
+        plan(step, goal(step))
+    assert refused.value.verdicts or "nothing to trade" in refused.value.message
+
+
+def test_one_token_that_may_still_move_is_nothing_to_trade() -> None:
+    """The limit of turnover is a hair below min_trade: WETH stays, and USDC alone trades with nothing."""
+    step = random_step(seed=0, tokens=2, pools=1, depth=100_000.0, worth=1_000, skew=0.005)
+    limits = {"price_impact_bps": 100, "plan_cost_bps": None, "turnover_bps": 100, "min_trade": Fraction(10 * 10**6)}
+    step = with_limits(step, pool_min_value=None, daily_turnover_bps=None, **limits)
+    with pytest.raises(Refused, match="nothing to trade") as refused:
+        plan(step, goal(step))
+    assert "limits.min_trade" in str(refused.value)

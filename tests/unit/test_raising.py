@@ -32,7 +32,7 @@ from agent.policy.drift import investable_total
 from agent.units import NATIVE, UINT256_MAX
 from tests.builders import NOW_S, OWNER, address, history, raw, step_input, token, with_limits
 from tests.lp_worlds import ranged, wanted, world
-from tests.unit import test_stuck_exits as stuck
+from tests.unit import test_blocked_exits as stuck
 
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
