@@ -84,7 +84,7 @@ def find_fixed_point(
         spent += 1
     if rounds.kept is not None:
         return rounds.kept
-    if sum(market.problem.position[node.address] not in rounds.state.unmoved for node in market.problem.assets) < 2:
+    if len({market.problem.position[node.address] for node in market.problem.assets} - rounds.state.unmoved.keys()) < 2:
         return replace(rounds.state, draft=PlanDraft())  # one token alone trades with nothing
     raise _no_fixed_point(budget, min_trade)
 
