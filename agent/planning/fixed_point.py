@@ -82,11 +82,9 @@ def find_fixed_point(
     spent = 0
     while spent < ROUNDS + len(rounds.state.unfair) and not rounds.go():
         spent += 1
-    if rounds.kept is not None:
-        return rounds.kept
-    if len({market.problem.position[node.address] for node in market.problem.assets} - rounds.state.unmoved.keys()) < 2:
-        return replace(rounds.state, draft=PlanDraft())  # one token alone trades with nothing
-    raise _no_fixed_point(budget, min_trade)
+    if rounds.kept is None:
+        raise _no_fixed_point(budget, min_trade)
+    return rounds.kept
 
 
 def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:
@@ -117,8 +115,15 @@ class _FixedPointIteration:
     kept: FixedPoint | None = None
 
     def go(self) -> bool:
-        """Run one iteration; return True when nothing changes any more."""
+        """Run one iteration; return True when nothing changes any more.
+
+        One token alone trades with nothing: that needs no solve, and its dual, free in all prices, has no unique answer.
+        """
         state = self.state
+        if len({self.market.problem.position[node.address] for node in self.market.problem.assets} - state.unmoved.keys()) < 2:
+            state.draft, state.bounded, state.held_back = PlanDraft(), False, False
+            self.kept = state
+            return True
         unmoved = {token: float(self.objective.held[token]) for token in state.unmoved}
         search = self.objective.search(
             self.market.scale, self.extra, unmoved, None if self.budget is None else float(self.budget * state.part)
