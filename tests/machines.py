@@ -28,7 +28,7 @@ from agent.errors import Refused
 from agent.model import StepInput
 from agent.planning.planner import plan
 from agent.policy.decide import decide
-from agent.policy.effective_targets import apply_effective_targets
+from agent.policy.step_input import apply_effective_targets
 from tests.planning_worlds import goal
 from tests.recorded import recorded
 

@@ -68,7 +68,7 @@ def unconfirmed_error(lines: tuple[str, ...]) -> Refused:
 
 
 def confirm_changes(agent: Agent, ask: Ask) -> bool:
-    """Ask the user: the changes are shown with the question, and a yes confirms both.
+    """Ask the user: the changes are shown with the question, and one confirmation covers both.
 
     Raises ConfigChanged if another version was confirmed during the question: the yes applied to neither.
     """

@@ -51,7 +51,7 @@ def raise_observations(
     confirm: Callable[[Document], bool] = decline_document,
     progress: Progress = ignore_progress,
 ) -> Document:
-    """Raise the observation capacity of a pinned pool to `to`: return the document, and with `send` and a yes send the transaction.
+    """Raise the observation capacity of a pinned pool to `to`: return the document, and after confirmation (`send`) send the transaction.
 
     Raises ConfigError for a pool that is not traded, a number that is no increase or too much at once; Refused for a pool that is not
     pinned, and by gas limits, kill switch and signer like every transaction.

@@ -8,9 +8,13 @@ from functools import partial
 
 from agent.model import Allocation, ExpectedBalances, LedgerBalance, PricePoint, ScreenedToken, StepInput, TaxState
 from agent.model.strategies import StrategyLedger
-from agent.policy import decide, effective_targets, quarantine
+from agent.policy import decide, quarantine
 from agent.policy.cash_flows import balance_changes, withdrawals
+from agent.policy.orders.exits import apply_orders
+from agent.policy.risk import apply_measured_risk
 from agent.policy.strategies import accounting, netting
+from agent.policy.strategies.netting import combine_strategy_targets
+from agent.policy.targets import apply_allocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,17 @@ class StepMemory:
 
 
 InputStep = Callable[[StepInput], StepInput]
+TARGET_ADJUSTMENTS: tuple[InputStep, ...] = (apply_allocation, combine_strategy_targets, apply_orders, apply_measured_risk)
+"""Adjustments of the targets, in order: allocator, strategies, orders; and the measured risk of a zone. Each reads `step.history` and
+returns the step with its targets, and the reason in `wishes`.
+"""
+
+
+def apply_effective_targets(step: StepInput) -> StepInput:
+    """Return the step with its effective targets. Applied before quarantine, so that quarantined tokens never get a target."""
+    for change in TARGET_ADJUSTMENTS:
+        step = change(step)
+    return step
 
 
 def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
@@ -51,7 +66,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
         withdrawals.reserve_withdrawals,
         balance_changes.exclude_unexplained_rises,  # before strategies: none of them holds an unexplained rise
         partial(add_strategy_books, memory=memory.strategies, balances=memory.balances),
-        effective_targets.apply_effective_targets,
+        apply_effective_targets,
         quarantine.quarantine_silent_assets,  # after targets: no target falls to a token that must not be traded
         partial(quarantine.quarantine_tokens, found=memory.untradable),
     )

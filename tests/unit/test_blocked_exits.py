@@ -35,8 +35,8 @@ from agent.model.strategies import StrategyHealth
 from agent.planning import proposals
 from agent.planning.planner import NothingPlanned, plan
 from agent.policy.decide import decide
-from agent.policy.effective_targets import apply_effective_targets
 from agent.policy.orders.exits import apply_orders
+from agent.policy.step_input import apply_effective_targets
 from tests.builders import Number, step_input, token, v2_pool, with_limits
 from tests.lp_worlds import quiet, ranged, world
 from tests.lp_worlds import wanted as wanted_liquidity

@@ -28,9 +28,9 @@ from agent.planning import planner, proposals
 from agent.planning.gradual_execution import schedule_plan as in_time
 from agent.policy.cash_flows import withdrawals
 from agent.policy.decide import decide
-from agent.policy.effective_targets import apply_effective_targets
 from agent.policy.orders.exits import apply_orders
 from agent.policy.quarantine import quarantine_tokens
+from agent.policy.step_input import apply_effective_targets
 from tests.builders import OWNER, feed_address, raw, step_input, token, with_snapshot
 from tests.pacing import later, paced, roomy
 from tests.standing import price_of, terms, three

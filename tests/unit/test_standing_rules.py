@@ -25,10 +25,10 @@ from agent.model import (
 from agent.planning import proposals
 from agent.policy import price_confirmation
 from agent.policy.decide import decide
-from agent.policy.effective_targets import apply_effective_targets
 from agent.policy.orders import lifecycle
 from agent.policy.orders.exits import apply_order_targets, apply_orders
 from agent.policy.quarantine import quarantine_tokens
+from agent.policy.step_input import apply_effective_targets
 from agent.policy.strategies import netting
 from agent.policy.strategies.accounting import settle_trade
 from agent.reference import reference_prices

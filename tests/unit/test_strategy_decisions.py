@@ -13,7 +13,7 @@ from agent.model import Destination, Every, Halt, Hold, Rebalance, StepInput
 from agent.model.strategies import StrategyHealth, StrategyLedger, StrategyState
 from agent.planning import proposals
 from agent.policy.decide import DecisionResult, decide
-from agent.policy.effective_targets import apply_effective_targets
+from agent.policy.step_input import apply_effective_targets
 from agent.policy.strategies import accounting, netting
 from agent.policy.strategies.netting import strategy_drifts, target_capital_shares
 from tests.builders import NOW_S, step_input, token

@@ -24,7 +24,7 @@ from agent.model import (
     TokenSupply,
 )
 from agent.policy.decide import decide
-from agent.policy.effective_targets import apply_effective_targets
+from agent.policy.step_input import apply_effective_targets
 from agent.policy.targets import allocation_history_s
 from agent.units import BPS
 from agent.weights import returns

@@ -20,8 +20,7 @@ from agent.planning.proposals import rebalance
 from agent.policy import risk as measuring
 from agent.policy import risk as risks
 from agent.policy.decide import decide
-from agent.policy.effective_targets import apply_effective_targets
-from agent.policy.step_input import assemble_input
+from agent.policy.step_input import apply_effective_targets, assemble_input
 from agent.store import open_store
 from agent.weights.returns import Floats
 from tests.builders import NOW_S, history, step_input, token

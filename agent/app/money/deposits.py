@@ -54,7 +54,7 @@ Confirm = Callable[[InvestmentReport], bool]
 def invest(
     agent: Agent, *, only: Collection[int] = (), send: bool = False, confirm: Confirm, progress: Progress = ignore_progress
 ) -> InvestmentReport:
-    """Find deposits since the last comparison of balances. With `send` and a yes they are recorded and invested.
+    """Find deposits since the last comparison of balances. With `send` and a confirmation they are recorded and invested.
 
     Losses stay for `trimtab flows`. If portfolio.max_live_value has no room for all deposits, the oldest that fit are invested and the rest
     left alone; `only` names the transfers to invest instead. Raises Refused if none fits, ConfigError for a number that is not a deposit.

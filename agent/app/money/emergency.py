@@ -53,8 +53,8 @@ def pause_hard(
 ) -> HardPauseReport:
     """Pause softly first, so that nothing is sent while the chain is read and the owner decides; then pause hard.
 
-    With `send` and a yes (`sure`: without asking, even before the chain is read) the switch goes to hard. Pending transactions are then
-    cancelled and allowances revoked: here, or by a run once it has the wallet.
+    When confirmed with `send` (`sure`: without asking, even before the chain is read) the switch goes to hard. Pending transactions are
+    then cancelled and allowances revoked: here, or by a run once it has the wallet.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config, guarded=False)
     with ExitStack() as stack:
@@ -105,7 +105,7 @@ def revoke(
     confirm: Callable[[RevocationReport], bool],
     progress: Progress = ignore_progress,
 ) -> RevocationReport:
-    """Read the allowances of routers, managers and Permit2 for each token; with `send` and a yes set them to zero, one by one.
+    """Read the allowances of routers, managers and Permit2 for each token; after confirmation (`send`) set them to zero, one by one.
 
     `tokens` are symbols or addresses; all of the config by default. Raises ConfigError for a token that the config does not list.
     """

@@ -215,7 +215,7 @@ class WithdrawalRun:
         return found
 
     def confirmed(self, outcome: StepOutcome, confirm: Confirm) -> bool:
-        """The owner's answer to a sale; a yes, and the sale of a part, are recorded before anything is sent."""
+        """The owner's answer to a sale; the confirmation, and the sale of a part, are recorded before anything is sent."""
         if not self._sure:
             if outcome.kind is not OutcomeKind.PLANNED or not confirm(self.looked(outcome.step_input, outcome)):
                 return False

@@ -66,7 +66,7 @@ class NewTokens:
 
     @property
     def new(self) -> tuple[dict[str, str], ...]:
-        """Contracts that a yes pins; one that was pinned with other code waits for `trimtab trust`."""
+        """Contracts that the confirmation pins; one that was pinned with other code waits for `trimtab trust`."""
         return tuple(row for row in self.rows if row["state"] == "new")
 
 
@@ -222,9 +222,9 @@ class EditReport:
     state: str
     backup: str | None = None
     by_hand: tuple[str, ...] = ()
-    """Unconfirmed lines edited by hand before: a yes to this edit confirms them too."""
+    """Unconfirmed lines edited by hand before: confirming this edit confirms them too."""
     new_tokens: NewTokens = NO_NEW_TOKENS
-    """Tokens that come into the portfolio, with what a yes pins."""
+    """Tokens that come into the portfolio, with what the confirmation pins."""
 
 
 Confirm = Callable[[EditReport, Agent], bool]
@@ -245,8 +245,8 @@ def edit(  # noqa: PLR0913
 ) -> EditReport:
     """Validate an edited text of the config and write it once `confirm` says yes; without a `confirm` only report.
 
-    With `pins` a yes also trusts the new contracts of added tokens; if nobody reviewed them (`unseen`), on local chains alone. If the
-    wallet holds more than dust of a removed asset, the text of `sell_first` is used instead, if there is one.
+    `pins` also trusts the new contracts of added tokens; if nobody reviewed them (`unseen`), on local chains alone. If the wallet holds
+    more than dust of a removed asset, the text of `sell_first` is used instead, if there is one.
 
     Raises ConfigError for a text that does not validate. Raises Refused for a transition that breaks a limit (with `in_rounds` only if its
     first slice does), would halt the bot, or leaves a held token behind (unless `keep_holdings`). Then nothing is written.
@@ -360,7 +360,7 @@ def _value(loaded: LoadedConfig, key: str) -> object:
 
 
 def _planned_edit(agent: Agent, before: LoadedConfig | None, in_rounds: bool, same: bool, coming: Collection[str]) -> EditReport:
-    """Plan the edit's changes and transition; a yes pins the `coming` tokens. Raises Refused if it is not allowed."""
+    """Plan the edit's changes and transition; the confirmation pins the `coming` tokens. Raises Refused if it is not allowed."""
     loaded, context = agent.desk.loaded, agent.desk
     changes = (
         (config_versions.unconfirmed_changes(loaded, context.store) or ())
