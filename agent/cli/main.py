@@ -197,6 +197,8 @@ def _run(as_json: bool, ending: terminal.ProcessExit) -> int:
     except Exception as error:  # a bug: the traceback is for the report, the document for machines
         if isinstance(error, OSError) and terminal.is_output_error(error):
             raise
+        if ending.pressed:  # machine code may drop the KeyboardInterrupt raised in it, and fail in words of its own
+            return _interrupted(as_json, ending)
         traceback.print_exc()
         code = fail(TrimtabError(f"internal error: {type(error).__name__}", "this is a defect; report it with the lines above"), as_json)
     return code if isinstance(code, int) else 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -65,6 +67,29 @@ def test_ctrl_c_at_any_moment_is_safe(desk: Desk) -> None:
         codes.add(said.code)
     assert 12 in codes, "no moment was early enough to interrupt anything"
     require_sound(desk, before)
+
+
+LOSES_THE_INTERRUPT = """
+import os, signal, sys
+from agent.cli import main
+def app(standalone_mode):
+    try:
+        if "pressed" in sys.argv:
+            os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        pass
+    raise SystemError("<built-in function call> returned NULL without setting an exception")
+main.app = app
+main.main()
+"""
+
+
+@pytest.mark.parametrize(("words", "code"), [(["pressed"], 12), ([], 1)])
+def test_machine_code_that_drops_the_interrupt_is_an_interruption(words: list[str], code: int) -> None:
+    said = subprocess.run([sys.executable, "-c", LOSES_THE_INTERRUPT, *words], capture_output=True, text=True, timeout=60, check=False)
+    assert said.returncode == code, said.stderr
+    assert ("Traceback" in said.stderr) == (code == 1)
+    assert ("the next run settles them" in said.stderr) == (code == 12)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -95,6 +95,8 @@ class ProcessExit:
         self._tidy = graceful
         self._once, self._telling = threading.Lock(), threading.Lock()
         self._by_command = False
+        self.pressed = False
+        """True from the first Ctrl-C on."""
 
     def now(self) -> None:
         """End the process; the first caller does so, and it returns for all others."""
@@ -162,17 +164,15 @@ def exit_in_time(ending: ProcessExit) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    presses = 0
 
     def hear(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal presses
-        presses += 1
-        if presses > 1:
+        if ending.pressed:
             ending.now()
+        ending.pressed = True
         raise KeyboardInterrupt
 
     def patience() -> Sequence[float | None]:
-        ours = presses or signal.getsignal(signal.SIGINT) is hear  # the command may be over before this thread gets here
+        ours = ending.pressed or signal.getsignal(signal.SIGINT) is hear  # the command may be over before this thread gets here
         return (PATIENCE_S, GRACE_S) if ours else (None, RUN_PATIENCE_S, GRACE_S)
 
     with _listening(ending, hear, patience):
