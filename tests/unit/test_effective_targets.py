@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from agent.policy import effective_targets
+from agent.policy.step_input import apply_effective_targets
 from agent.policy.targets import with_targets
 from tests.builders import step_input
 
 
 def test_without_anything_that_changes_targets_they_are_the_owners() -> None:
     step = step_input()
-    assert effective_targets.apply_effective_targets(step) == step
+    assert apply_effective_targets(step) == step
 
 
 def test_other_targets_are_told_with_their_reason() -> None:
