@@ -40,8 +40,8 @@ from agent.store.accounts import ledger, ledger_sums
 from agent.store.tables import BudgetRow, IntentRow, StepRow, TransitionRow, ValuationRow
 from agent.units import NATIVE
 from agent.wiring.context import TaxRunCache
-from tests import ledgers
-from tests.scripted import OTHER, WALLET, grant, tx
+from tests.support import ledgers
+from tests.support.scripted import OTHER, WALLET, grant, tx
 
 WETH, USDC = ledgers.WETH, ledgers.USDC
 COIN, DOLLAR, HOUR_S = 10**18, 10**6, 3_600

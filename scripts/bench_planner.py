@@ -1,6 +1,6 @@
 """How good and how fast plans are: gaps to the proven bound, times, and what others make of the same problems.
 
-Random problems of 2 to 12 tokens and 3 to 50 pools (tests/planning_worlds.py, by seed) are planned to exact legs, and given to what
+Random problems of 2 to 12 tokens and 3 to 50 pools (tests/support/planning_worlds.py, by seed) are planned to exact legs, and given to what
 others do under the same bounds: swaps one after another, and a router's grid of 5 % slices; once without gas, and once with gas at
 0.1 to 50 gwei, which then counts against each. Times are of 8 tokens and 20 pools:
 one continuous solve, and the whole plan at a usual price of gas. `--peers` gives the continuous problem to SLSQP and to cvxpy with
@@ -35,9 +35,9 @@ from agent.units import BPS
 from scripts import planner_peers
 from scripts.planner_peers import POOLS, SLSQP, TOKENS, Continuous, Timed
 from scripts.quote_peers import Missing
-from tests.builders import with_limits
-from tests.planning_peers import grid, objective, sequential
-from tests.planning_worlds import any_problem, any_problem_with_gas, goal, random_step
+from tests.support.builders import with_limits
+from tests.support.planning_peers import grid, objective, sequential
+from tests.support.planning_worlds import any_problem, any_problem_with_gas, goal, random_step
 
 OTHERS: dict[str, Callable[[StepInput, Rebalance], PlanDraft]] = {"sequential swaps": sequential, "grid of 5 %": grid}
 TIMED_AT_MOST = 300

@@ -40,7 +40,7 @@ from agent.cli.main import app
 from agent.errors import Refused
 from agent.localchain.nodes import free_port
 from agent.planning.planner import plan
-from tests.planning_worlds import any_problem, any_problem_with_gas, goal
+from tests.support.planning_worlds import any_problem, any_problem_with_gas, goal
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"

@@ -25,8 +25,8 @@ from agent.planning.problem import PoolGraph, build_pool_graph, build_problem, o
 from agent.planning.utility import FlowOptimizer
 from agent.reference import reference_prices
 from scripts.quote_peers import Missing, install
-from tests.builders import with_limits
-from tests.planning_worlds import goal, random_step, without_gas
+from tests.support.builders import with_limits
+from tests.support.planning_worlds import goal, random_step, without_gas
 
 TOKENS, POOLS = 8, 20
 CVXPY = ("cvxpy==1.7.5", "clarabel==0.11.1")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.worlds import opened_once
+from tests.support.worlds import opened_once
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,8 +18,8 @@ from agent.errors import ConfigError, Retryable
 from agent.localchain import LocalChain
 from agent.model import RequestState
 from agent.store.files.locks import LockHeld
-from tests.agents import ROOMY, again, allow, allowances, fund, purse, trusted, yes
 from tests.cases.test_withdrawing import HELD, HOME, OPEN, TARGETS, sure
+from tests.support.agents import ROOMY, again, allow, allowances, fund, purse, trusted, yes
 
 
 class Meanwhile:

@@ -14,7 +14,22 @@ from agent.app.agent import Agent
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.units import BPS, largest_remainder
-from tests.agents import FIVE, ROOMY, USD, Purse, agent_on, fund, lost, off_target, pool_prices, purse, require_exact, said, swap_of, yes
+from tests.support.agents import (
+    FIVE,
+    ROOMY,
+    USD,
+    Purse,
+    agent_on,
+    fund,
+    lost,
+    off_target,
+    pool_prices,
+    purse,
+    require_exact,
+    said,
+    swap_of,
+    yes,
+)
 
 NEAR_BPS = 10
 SYMBOLS = tuple(FIVE)

@@ -12,7 +12,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, LegFunding
 from agent.signing.calldata import Approve, decode
-from tests.agents import ROOMY, agent_on, allow, allowances, fund, legs_of, off_target, purse, require_exact, swap_of, yes
+from tests.support.agents import ROOMY, agent_on, allow, allowances, fund, legs_of, off_target, purse, require_exact, swap_of, yes
 
 TARGETS = {"WETH": "40%", "USDC": "30%", "USDT": "30%"}
 HELD = {"WETH": 20_000, "USDC": 20_000, "USDT": 50_000}

@@ -13,8 +13,8 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import LegFunding
 from agent.units import BPS
-from tests.agents import ROOMY, USD, agent_on, at_send, fund, legs_of, lost, purse, swap_of, yes
 from tests.cases.test_skewed_pools import ONLY_FLOORS, attacked
+from tests.support.agents import ROOMY, USD, agent_on, at_send, fund, legs_of, lost, purse, swap_of, yes
 
 ROUTERS = pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
 HELD = {"LINK": 30_000, "WETH": 31_000, "USDT": 30_000, "WBTC": 4_000, "USDC": 4_000}

@@ -15,7 +15,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.policy.quarantine import SILENT_S
-from tests.agents import FIVE, ROOMY, again, fund, purse, yes
+from tests.support.agents import FIVE, ROOMY, again, fund, purse, yes
 
 ESCAPES = "\x1b[31mUSDC\x1b[0m"
 FOUR = {"WETH": "30%", "WBTC": "25%", "USDC": "20%", "USDT": "15%"}

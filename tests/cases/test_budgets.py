@@ -9,8 +9,8 @@ from agent.app.agent import Agent
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
-from tests.agents import ROOMY, USD, again, agent_on, explained, fund, lost, purse, said, swap_of, trusted, yes
-from tests.plans import evidence
+from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, lost, purse, said, swap_of, trusted, yes
+from tests.support.plans import evidence
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 UP = {"WETH": 55_000, "USDC": 35_000}

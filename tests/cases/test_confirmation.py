@@ -16,7 +16,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.market import V3_POOL, add_v3_pool
 from agent.model import Hold, Rebalance, V3Pool
-from tests.agents import ROOMY, agent_on, fund, off_target, purse, yes
+from tests.support.agents import ROOMY, agent_on, fund, off_target, purse, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 POOL = "v3 WETH/USDC 500"

@@ -21,7 +21,7 @@ from agent.config.schema import ChainTable
 from agent.errors import ConfigError, Refused, Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.agents import again, fund, trusted, yes
+from tests.support.agents import again, fund, trusted, yes
 
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000}

@@ -13,9 +13,9 @@ from agent.config.load import load_config
 from agent.config.schema import ChainTable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.agents import again, yes
 from tests.cases.test_bad_tokens import turned_bad
 from tests.cases.test_editing import Bot
+from tests.support.agents import again, yes
 
 
 def link(chain: LocalChain, **more: str) -> ConfigChanges:

@@ -11,8 +11,8 @@ from agent.config.edits import ConfigChanges, apply_changes, sell_removed_assets
 from agent.config.load import load_config
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.agents import again, yes
 from tests.cases.test_editing import Bot
+from tests.support.agents import again, yes
 
 GONE = ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent import wiring
 from agent.app.money import shutdown
 from agent.localchain import LocalChain
-from tests.agents import again, fund, trusted, yes
+from tests.support.agents import again, fund, trusted, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 

@@ -9,10 +9,10 @@ import pytest
 from agent.app.money import shutdown
 from agent.localchain import LocalChain
 from agent.model import IntentKind
-from tests import agents
-from tests import liquidity as lp
-from tests.agents import USD, purse
 from tests.cases.test_liquidity import V2, V3, confirming
+from tests.support import agents
+from tests.support import liquidity as lp
+from tests.support.agents import USD, purse
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 

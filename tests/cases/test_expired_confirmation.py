@@ -8,7 +8,7 @@ from agent.config.build import EXPIRE_BLOCKS
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from tests.agents import ROOMY, agent_on, fund, meanwhile, purse, swap_of, yes
+from tests.support.agents import ROOMY, agent_on, fund, meanwhile, purse, swap_of, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 

@@ -18,9 +18,9 @@ import tomlkit
 
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from tests.agents import fund, purse
 from tests.cli.tools import in_process
-from tests.endpoints import Reply, serve
+from tests.support.agents import fund, purse
+from tests.support.endpoints import Reply, serve
 
 TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
 GWEI = 10**9

@@ -12,8 +12,8 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
 from agent.model import PurchaseKind
-from tests.agents import USD, again, agent_on, explained, fund, purse, said, swap_of, trusted, yes
-from tests.plans import evidence
+from tests.support.agents import USD, again, agent_on, explained, fund, purse, said, swap_of, trusted, yes
+from tests.support.plans import evidence
 
 TARGETS = {"WETH": "50%", "WBTC": "30%", "USDC": "20%"}
 BUYS = {"limits.first_purchase": "10m", "portfolio.max_live_value": "10000000"}

@@ -8,7 +8,7 @@ import pytest
 
 from agent.localchain import LocalChain
 from agent.model import LegFunding
-from tests.agents import ROOMY, agent_on, allowances, fund, off_target, purse, require_exact, said, swap_of, yes
+from tests.support.agents import ROOMY, agent_on, allowances, fund, off_target, purse, require_exact, said, swap_of, yes
 
 TARGETS = {"LINK": "10%", "WBTC": "10%", "USDT": "80%", "USDC": "0%", "WETH": "0%"}
 

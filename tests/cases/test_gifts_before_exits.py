@@ -19,7 +19,7 @@ from agent.localchain import LocalChain
 from agent.model import AlertKind, ExternalTransferKind, StepInput
 from agent.planning.proposals import rebalance
 from agent.units import floor_int
-from tests.agents import ROOMY, USD, again, agent_on, fund, purse, swap_of, trusted, weights, yes
+from tests.support.agents import ROOMY, USD, again, agent_on, fund, purse, swap_of, trusted, weights, yes
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 HOME = "0x00000000000000000000000000000000000A11cE"

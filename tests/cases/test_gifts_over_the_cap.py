@@ -20,10 +20,10 @@ from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import ExternalTransferKind
-from tests.agents import ROOMY, USD, again, fund, swap_of, trusted
 from tests.cases.test_gifts_before_exits import DAY_S, HOME, TWO, give, looked
 from tests.cases.test_limit_orders_on_chain import place
 from tests.cases.test_strategies import books, strategies
+from tests.support.agents import ROOMY, USD, again, fund, swap_of, trusted
 
 CAP = {**ROOMY, "limits.price_impact": "2%"}
 

@@ -11,7 +11,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, IntentState
-from tests.agents import ROOMY, again, agent_on, allow, allowances, at_send, fund, purse, swap_of, trusted, yes
+from tests.support.agents import ROOMY, again, agent_on, allow, allowances, at_send, fund, purse, swap_of, trusted, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}

@@ -9,7 +9,7 @@ from agent.app.money.deposits import InvestmentReport
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import ExternalTransferKind
-from tests.agents import USD, agent_on, fund, purse
+from tests.support.agents import USD, agent_on, fund, purse
 
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_200, "WBTC": 1_900, "USDC": 2_900}

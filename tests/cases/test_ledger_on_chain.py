@@ -21,10 +21,10 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Entry, EntryKind, ExternalTransferKind, Halt
 from agent.units import NATIVE
-from tests import agents
-from tests.agents import ROOMY, USD, fund, purse, trusted, yes
 from tests.differential.test_lp_actions import V3, busy, wanting
-from tests.provided import EVEN
+from tests.support import agents
+from tests.support.agents import ROOMY, USD, fund, purse, trusted, yes
+from tests.support.provided import EVEN
 
 WIDE = ROOMY | {
     "limits.balance_jump": "off",

@@ -21,9 +21,9 @@ from agent.localchain.market import V2_FACTORY
 from agent.model import ConfirmedPosition, Halt, IntentKind
 from agent.policy.drift import investable_total
 from agent.units import decimal_text
-from tests import agents
-from tests import liquidity as lp
-from tests.agents import FIVE, USD, Changes
+from tests.support import agents
+from tests.support import liquidity as lp
+from tests.support.agents import FIVE, USD, Changes
 
 V2, V3, OTHER = "v2 WETH/USDC", "v3 WETH/USDC 3000", "v3 WBTC/WETH 3000"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests import agents
-from tests import liquidity as lp
 from tests.cases.test_liquidity import V3, confirming
 from tests.differential.test_lp_actions import wanting
+from tests.support import agents
+from tests.support import liquidity as lp
 
 EVEN = {"WETH": "50%", "USDC": "50%"}
 HOUR = {"policy.cooldown": "1h"}

@@ -16,8 +16,8 @@ from agent.localchain.market import SWAP_ROUTER_02
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, IntentState
 from agent.units import BPS
-from tests import liquidity as lp
-from tests.agents import (
+from tests.support import liquidity as lp
+from tests.support.agents import (
     ROOMY,
     USD,
     Purse,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.agents import ROOMY, agent_on, explained, failed, fund, purse, swap_of, weights, yes
+from tests.support.agents import ROOMY, agent_on, explained, failed, fund, purse, swap_of, weights, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 LIMITED = ROOMY | {"limits.max_weight": {"any": "52%"}}

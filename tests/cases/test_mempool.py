@@ -19,8 +19,8 @@ from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind
 from agent.signing import calldata
 from agent.signing.calldata import Approve
-from tests.agents import ROOMY, agent_on, fund, yes
-from tests.endpoints import Answerer, Reply, Served, answered, methods, passing_on, serve
+from tests.support.agents import ROOMY, agent_on, fund, yes
+from tests.support.endpoints import Answerer, Reply, Served, answered, methods, passing_on, serve
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HEAVY = {"WETH": {"WETH": 60_000, "USDC": 30_000}, "USDC": {"WETH": 30_000, "USDC": 60_000}}

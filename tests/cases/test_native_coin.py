@@ -18,8 +18,8 @@ from agent.model import IntentKind, TopUp
 from agent.policy import native_coin
 from agent.store.store import Store
 from agent.units import BPS, NATIVE
-from tests.agents import ROOMY, USD, Purse, agent_on, allowances, fund, lost, purse, require_exact, swap_of, yes
-from tests.desk import native_of
+from tests.support.agents import ROOMY, USD, Purse, agent_on, allowances, fund, lost, purse, require_exact, swap_of, yes
+from tests.support.desk import native_of
 
 ETHER = 10**18
 FLOOR = ETHER // 20

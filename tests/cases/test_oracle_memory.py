@@ -15,7 +15,7 @@ from agent.localchain import LocalChain
 from agent.localchain.market import V3_POOL, add_v3_pool
 from agent.model import IntentKind, IntentState
 from agent.reference.prices import required_observations
-from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
+from tests.support.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 BY_MEANS = {**ROOMY, "reference.kind": ["twap"], "reference.twap_window": "60s"}

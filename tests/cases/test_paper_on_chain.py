@@ -13,7 +13,7 @@ from agent.app.paper import open_paper
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, Receipt
-from tests.agents import FIVE, Changes, again, explained, fund, purse, trusted, yes
+from tests.support.agents import FIVE, Changes, again, explained, fund, purse, trusted, yes
 
 HELD = {symbol: Fraction(share.rstrip("%")) * 900 for symbol, share in FIVE.items()}
 """On target, 90,000 dollars in all."""

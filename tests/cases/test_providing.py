@@ -12,12 +12,12 @@ from agent.app.positions.liquidity import liquidity
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, LpV3Position, Provide, Withdraw
-from tests import agents
-from tests import liquidity as lp
-from tests.agents import USD
 from tests.cases.test_liquidity import confirming
 from tests.differential.test_lp_actions import V2, V3, busy, wanting
-from tests.provided import EVEN, allowances, exactly, kinds, liquidity_of, positions, send, worth
+from tests.support import agents
+from tests.support import liquidity as lp
+from tests.support.agents import USD
+from tests.support.provided import EVEN, allowances, exactly, kinds, liquidity_of, positions, send, worth
 
 
 @pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])

@@ -14,11 +14,11 @@ from agent.localchain import LocalChain
 from agent.model import Plan, Provide, StepInput, Withdraw
 from agent.planning.liquidity import least_amounts
 from agent.ports import PreparedTransaction
-from tests import agents
-from tests import liquidity as lp
 from tests.cases.test_liquidity import confirming
 from tests.differential.test_lp_actions import V3, wanting
-from tests.provided import EVEN
+from tests.support import agents
+from tests.support import liquidity as lp
+from tests.support.provided import EVEN
 
 
 def planned(agent: Agent) -> tuple[StepInput, Plan]:

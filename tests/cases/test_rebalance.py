@@ -12,7 +12,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, LegFunding, Plan
 from agent.units import BPS
-from tests.agents import FIVE, ROOMY, USD, agent_on, fund, lost, off_target, pool_prices, purse, require_exact, said, swap_of, yes
+from tests.support.agents import FIVE, ROOMY, USD, agent_on, fund, lost, off_target, pool_prices, purse, require_exact, said, swap_of, yes
 
 NEAR_BPS = 10
 WORTH = 90_000

@@ -15,7 +15,7 @@ from agent.execution.bookkeeping import record_hourly_prices
 from agent.execution.step_context import StepReaders
 from agent.localchain import LocalChain
 from agent.model import Head, PastPrices
-from tests.agents import ROOMY, agent_on, fund
+from tests.support.agents import ROOMY, agent_on, fund
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 CONFIRMED = ROOMY | {"reference.kind": ["spot"], "policy.confirm_blocks": 2}

@@ -13,8 +13,8 @@ from agent.artifacts import own_artifact
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import AgentCycle
-from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
-from tests.attacks import attack
+from tests.support.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
+from tests.support.attacks import attack
 
 OFF_TARGET = {"WETH": 50_000, "USDC": 30_000}
 TWO = {"WETH": "50%", "USDC": "50%"}

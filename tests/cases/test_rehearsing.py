@@ -12,7 +12,7 @@ from agent.chain.tokens import PERMIT2
 from agent.errors import ConfigError
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
-from tests.agents import USD, agent_on, allow, allowances, fund, purse
+from tests.support.agents import USD, agent_on, allow, allowances, fund, purse
 
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}
 HELD = {"WETH": 5_600, "WBTC": 1_700, "USDC": 2_700}

@@ -12,8 +12,8 @@ from agent.config.edits import ConfigChanges
 from agent.config.load import load_config
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.agents import again, explained, yes
 from tests.cases.test_editing import Bot
+from tests.support.agents import again, explained, yes
 
 GONE = ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),))
 

@@ -16,7 +16,7 @@ from agent.execution.reconcile import REORG_WATCH_BLOCKS
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
-from tests.agents import ROOMY, Purse, again, allowances, fund, off_target, purse, trusted, yes
+from tests.support.agents import ROOMY, Purse, again, allowances, fund, off_target, purse, trusted, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}

@@ -16,12 +16,12 @@ from agent.config import edits
 from agent.config.load import LoadedConfig, load_config
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.agents import USD, Changes, again, agent_on, fund, purse, trusted, yes
-from tests.attacks import attack
 from tests.cases.test_bad_tokens import FOUR, turned_bad, with_guest
 from tests.cases.test_submission_refusals_on_chain import FALL, with_stops
 from tests.cases.test_token_screen import prepared
-from tests.recorded import changed
+from tests.support.agents import USD, Changes, again, agent_on, fund, purse, trusted, yes
+from tests.support.attacks import attack
+from tests.support.recorded import changed
 
 HOME = "0x00000000000000000000000000000000000A11cE"
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}

@@ -15,11 +15,11 @@ from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Halt
-from tests import agents
-from tests import liquidity as lp
-from tests.agents import ROOMY, USD, again, explained, fund, lost, purse, trusted, yes
 from tests.differential.test_lp_actions import V3, wanting
-from tests.provided import EVEN, send
+from tests.support import agents
+from tests.support import liquidity as lp
+from tests.support.agents import ROOMY, USD, again, explained, fund, lost, purse, trusted, yes
+from tests.support.provided import EVEN, send
 
 UP, DOWN = {"WETH": 55_000, "USDC": 35_000}, {"WETH": 35_000, "USDC": 55_000}
 

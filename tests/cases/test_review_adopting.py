@@ -9,7 +9,7 @@ import pytest
 from agent.errors import OperatorNeeded
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.agents import ROOMY, agent_on, fund, yes
+from tests.support.agents import ROOMY, agent_on, fund, yes
 
 
 def test_a_foreign_transaction_stops_the_agent_until_its_owner_adopts_the_nonce(anvil_chain: LocalChain, tmp_path: Path) -> None:

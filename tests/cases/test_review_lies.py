@@ -11,8 +11,8 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
 from agent.signing.calldata import Multicall, decode
-from tests.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
-from tests.liars import Liar, Slow, every_header, newest
+from tests.support.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
+from tests.support.liars import Liar, Slow, every_header, newest
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 YEAR_S = 365 * 86_400

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
-from tests.agents import ROOMY, agent_on, allowances, fund, yes
+from tests.support.agents import ROOMY, agent_on, allowances, fund, yes
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 DAILY: dict[str, object] = {"policy.trigger": {"kind": "time", "every": "1d"}}

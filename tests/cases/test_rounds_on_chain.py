@@ -19,11 +19,11 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
 from agent.policy.gradual_execution import slice_wait_s
-from tests.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
 from tests.cases.test_mempool import HEAVY, Predictor, builder, sends, waiting_mempool
-from tests.endpoints import passing_on, serve
 from tests.faults.rig import in_child
-from tests.pacing import LARGE, OFF, ROUNDS, TARGETS, TWAP, Recovering
+from tests.support.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
+from tests.support.endpoints import passing_on, serve
+from tests.support.pacing import LARGE, OFF, ROUNDS, TARGETS, TWAP, Recovering
 
 
 def swaps(outcome: StepOutcome) -> list[Intent]:

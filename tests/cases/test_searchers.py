@@ -10,8 +10,8 @@ import pytest
 
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.searchers import TACTICS, Turn
-from tests.searching import EVERY_POOL, ONE_POOL, ROUTERS, Scene, explored, searched, searcher_on
+from tests.support.searchers import TACTICS, Turn
+from tests.support.searching import EVERY_POOL, ONE_POOL, ROUTERS, Scene, explored, searched, searcher_on
 
 BY_NAME = {tactic.name: tactic for tactic in TACTICS}
 SCRIPT = Path(__file__).parents[2] / "scripts" / "searchers.py"

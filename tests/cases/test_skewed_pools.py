@@ -15,7 +15,7 @@ from agent.localchain import LocalChain
 from agent.localchain.market import arbitrage
 from agent.localchain.world import V2Spec, V3Spec
 from agent.units import BPS, PIPS
-from tests.agents import ROOMY, USD, Purse, agent_on, explained, fund, lost, purse, yes
+from tests.support.agents import ROOMY, USD, Purse, agent_on, explained, fund, lost, purse, yes
 
 ONLY_FLOORS = {**ROOMY, "limits.daily_loss": "off", "limits.gas_per_day": "off"}
 """Budgets over a day are off, so that nothing but the plan's own limits stands between the whale and the portfolio."""

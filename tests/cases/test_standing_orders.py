@@ -10,8 +10,8 @@ from agent.app.agent import Agent
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Hold, OrderStage
-from tests.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, weights, yes
 from tests.cases.test_confirmation import POOL, by_spot, push
+from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, weights, yes
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 BLOCKS = 3

@@ -19,8 +19,8 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, StepInput
 from agent.planning import planner, proposals
 from agent.policy.decide import decide
-from tests.agents import ROOMY, again, allow, at_send, fund, swap_of, trusted, yes
-from tests.reading import Through
+from tests.support.agents import ROOMY, again, allow, at_send, fund, swap_of, trusted, yes
+from tests.support.reading import Through
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 DRIFTED = {"WETH": 60_000, "USDC": 30_000}

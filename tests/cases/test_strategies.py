@@ -14,9 +14,9 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind
 from agent.model.strategies import StrategyBooks
-from tests.agents import ROOMY, USD, again, explained, fund, purse, swap_of, trusted, yes
 from tests.cases.test_first_purchase import look
-from tests.dying import Killed
+from tests.support.agents import ROOMY, USD, again, explained, fund, purse, swap_of, trusted, yes
+from tests.support.dying import Killed
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 NEAR = Fraction(1, 500)

@@ -12,9 +12,9 @@ from agent.app.start.setup import pin_all
 from agent.config.load import LoadedConfig, load_config
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from tests.agents import again, allowances, fund, purse, swap_of
-from tests.attacks import attack
 from tests.cases.test_bad_tokens import turned_bad, with_guest
+from tests.support.agents import again, allowances, fund, purse, swap_of
+from tests.support.attacks import attack
 
 FALL = {"WETH": 2_100, "LINK": 10, "GUEST": 10}
 

@@ -18,9 +18,9 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, StepInput, TokenFinding
 from agent.units import BPS
-from tests.agents import again, allowances, at_send, fund, legs_of, lost, purse, weights, yes
-from tests.attacks import attack
 from tests.cases.test_bad_tokens import FOUR, turned_bad, with_guest
+from tests.support.agents import again, allowances, at_send, fund, legs_of, lost, purse, weights, yes
+from tests.support.attacks import attack
 
 OTHERS = {symbol: int(share.rstrip("%")) for symbol, share in FOUR.items()}
 

@@ -14,7 +14,7 @@ from agent.app.offline import what_if
 from agent.config.load import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
-from tests.agents import ROOMY, USD, again, agent_on, fund, off_target, purse, swap_of, trusted, yes
+from tests.support.agents import ROOMY, USD, again, agent_on, fund, off_target, purse, swap_of, trusted, yes
 
 HALVES = {"WETH": "50%", "USDC": "50%"}
 W2 = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from agent.localchain import LocalChain
-from tests.whole_agent import WholeAgent
+from tests.support.whole_agent import WholeAgent
 
 RUNS = int(os.environ.get("TRIMTAB_STATEFUL_RUNS", "7"))
 STEPS = int(os.environ.get("TRIMTAB_STATEFUL_STEPS", "25"))

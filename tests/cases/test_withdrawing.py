@@ -15,7 +15,7 @@ from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, Payment, RequestKind, RequestState
-from tests.agents import USD, agent_on, allowances, fund, purse
+from tests.support.agents import USD, agent_on, allowances, fund, purse
 
 HOME = "0x00000000000000000000000000000000000A11cE"
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}

@@ -21,9 +21,9 @@ from agent.localchain import LocalChain
 from agent.model import Halt, Hold, IntentKind, LegFunding, LimitOrder, Payment, RequestKind, RequestState, StepInput
 from agent.planning import proposals
 from agent.policy.cash_flows import withdrawals as outflow
-from tests.agents import USD, again, fund, swap_of, trusted, yes
 from tests.cases.test_gifts_before_exits import give
 from tests.cases.test_withdrawing import HOME, OPEN, TARGETS, ended, sure
+from tests.support.agents import USD, again, fund, swap_of, trusted, yes
 
 LARGE = {"WETH": 2_500_000, "WBTC": 1_000_000, "USDC": 1_500_000}
 ASKED = "3000000"

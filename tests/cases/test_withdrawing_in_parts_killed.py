@@ -15,11 +15,11 @@ from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, RequestState
-from tests.agents import USD, again, fund, trusted
 from tests.cases.test_withdrawing import HOME, TARGETS, ended, sure
 from tests.cases.test_withdrawing_in_parts import ASKED, LARGE, PARTS, TEN_MINUTES, back, look
 from tests.faults.probe import heard
 from tests.faults.rig import in_child
+from tests.support.agents import USD, again, fund, trusted
 
 
 def killed_in_part(chain: LocalChain, loaded: LoadedConfig, command: str, moment: str) -> None:

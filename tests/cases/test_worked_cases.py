@@ -7,7 +7,7 @@ from agent.policy.decide import decide
 from agent.policy.drift import alert_prices, compute_drifts, ideal_trades, investable_total
 from agent.reference import reference_prices
 from agent.units import BPS
-from tests.builders import step_input
+from tests.support.builders import step_input
 
 COIN = 10**6
 TENTH = Threshold(None, 1_000)

@@ -11,7 +11,7 @@ import pytest
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Rebalance
-from tests.agents import ROOMY, Purse, agent_on, fund, off_target, purse, require_exact, swap_of, yes
+from tests.support.agents import ROOMY, Purse, agent_on, fund, off_target, purse, require_exact, swap_of, yes
 
 QUARTERS = dict.fromkeys(("WETH", "WBTC", "LINK", "USDC"), "25%")
 W2_TARGETS = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}

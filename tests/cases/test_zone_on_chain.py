@@ -8,7 +8,7 @@ from agent.app.records import step_history
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Hold
-from tests.agents import ROOMY, agent_on, explained, fund, purse, require_exact, swap_of, weights, yes
+from tests.support.agents import ROOMY, agent_on, explained, fund, purse, require_exact, swap_of, weights, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 ZONE = ROOMY | {

@@ -26,10 +26,10 @@ from agent.execution.step_context import StepOutcome
 from agent.localchain.world import DevAccount
 from agent.signing import keystore
 from agent.store.store import Store
-from tests.canaries import all_logs, files_with, found_in, objects_of, shown_of, told_by
 from tests.cli.test_sending import PASSWORD, WALLET_KEY
 from tests.cli.tools import SECRET, Desk, Said
-from tests.keyrings import InMemory, using
+from tests.support.canaries import all_logs, files_with, found_in, objects_of, shown_of, told_by
+from tests.support.keyrings import InMemory, using
 
 PHRASE = "legal winner thank year wave sausage worth useful legal winner thank yellow"
 """A recovery phrase of BIP-39's test vectors."""

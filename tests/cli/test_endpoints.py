@@ -13,7 +13,7 @@ from agent.chain import rpc
 from agent.localchain.nodes import free_port
 from tests.cli import shapes
 from tests.cli.tools import Desk
-from tests.endpoints import Reply, good, passing_on, serve
+from tests.support.endpoints import Reply, good, passing_on, serve
 
 COMMANDS = (
     ("status",),

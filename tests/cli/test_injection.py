@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from agent.localchain import LocalChain
-from tests.canaries import all_logs
 from tests.cli.test_canaries import every_command, takes
 from tests.cli.tools import Desk, attach
-from tests.injection import CORPUS, MARKS
+from tests.support.canaries import all_logs
+from tests.support.injection import CORPUS, MARKS
 
 NAME = "".join(CORPUS.values())
 LIST = "list.json"

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from agent.localchain import LocalChain
-from tests import agents
-from tests import liquidity as lp
 from tests.cases.test_liquidity import V2, V3, confirming
 from tests.cli.shapes import address, count, decimal, flag, hash32, maybe, one_of, raw, require, text
 from tests.cli.tools import Said, in_process
 from tests.differential.test_lp_actions import wanting
+from tests.support import agents
+from tests.support import liquidity as lp
 
 BOUNDED = {"value": maybe(decimal), "share_bps": maybe(decimal), "limit_bps": maybe(count), "within": maybe(flag)}
 PAIR = {"*": raw}

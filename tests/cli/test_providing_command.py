@@ -9,10 +9,10 @@ import pytest
 
 from agent import wiring
 from agent.localchain import LocalChain
-from tests import agents
 from tests.cli import shapes
 from tests.cli.tools import Said
 from tests.differential.test_lp_actions import V3, wanting
+from tests.support import agents
 
 Run = Callable[..., Said]
 

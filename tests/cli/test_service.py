@@ -19,7 +19,7 @@ from tests.cli.test_endpoints import move_to
 from tests.cli.test_interruption import require_sound
 from tests.cli.test_sending import nonce
 from tests.cli.tools import SECRET, Desk, Forked, forked
-from tests.endpoints import Reply, passing_on, serve
+from tests.support.endpoints import Reply, passing_on, serve
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.localchain import LocalChain
-from tests import agents
 from tests.cases.test_strategies import TWO, strategies
 from tests.cli import shapes
 from tests.cli.shapes import count, decimal, flag, maybe, one_of, raw, require, text
 from tests.cli.tools import Desk, Said
+from tests.support import agents
 
 TOGETHER = {
     "acting": [text],

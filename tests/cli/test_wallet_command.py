@@ -13,7 +13,7 @@ import pytest
 from agent.signing import keystore
 from tests.cli.terminal import typed
 from tests.cli.tools import TRIMTAB, Said
-from tests.keyrings import InMemory, using
+from tests.support.keyrings import InMemory, using
 from tests.unit.test_wallet_files import ADDRESS, GOOD, KEY, OTHER, opened
 
 Bare = Callable[..., Said]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from agent.localchain import LocalChain
-from tests import agents
 from tests.cases.test_weights_on_chain import TARGETS, VOLATILE, WEIGHED, closes
 from tests.cli.shapes import EACH, count, decimal, flag, maybe, one_of, raw, require, text
 from tests.cli.tools import Said
+from tests.support import agents
 
 CHOICE = {
     "at_s": count,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.world import missing
+from tests.support.world import missing
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent.parent

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from agent.localchain import LocalChain
-from tests import agents
 from tests.cases.test_zone_on_chain import TARGETS, ZONE
 from tests.cli import shapes
 from tests.cli.shapes import count, decimal, flag, maybe, one_of, require, text
 from tests.cli.tools import Said
+from tests.support import agents
 
 PARTS = {"fees": decimal, "impact": decimal, "skew": decimal, "gas": decimal, "approvals": decimal}
 SHAPE = {

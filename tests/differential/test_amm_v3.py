@@ -24,8 +24,8 @@ from agent.amm.v3.tick_math import (
 from agent.chain.wire import RpcFault
 from agent.localchain import LocalChain
 from agent.model import V3Pool
-from tests import world
 from tests.differential import pools_on_chain as on_chain
+from tests.support import world
 
 QUOTE = "(address,address,uint256,uint24,uint160)"
 QUOTE_IN = f"quoteExactInputSingle({QUOTE})"

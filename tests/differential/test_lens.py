@@ -29,9 +29,9 @@ from agent.localchain import LocalChain
 from agent.localchain.market import V3_POOL
 from agent.model import V2Pool, V3Pool
 from agent.units import NATIVE, Token
-from tests.attacks import attack
-from tests.reading import TWAP_WINDOW_S, reader, watch
-from tests.world import mint_mainnet_pool, read_pool, read_v3
+from tests.support.attacks import attack
+from tests.support.reading import TWAP_WINDOW_S, reader, watch
+from tests.support.world import mint_mainnet_pool, read_pool, read_v3
 
 UINT160_MAX = 2**160 - 1
 

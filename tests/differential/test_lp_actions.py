@@ -12,10 +12,10 @@ from agent.app.agent import Agent
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import AdjustLiquidity, Collect, ConfirmedPosition, LpAction, Provide, Withdraw
-from tests import agents, lp_acting
-from tests import liquidity as lp
-from tests.agents import Changes
 from tests.cases.test_liquidity import table
+from tests.support import agents, lp_acting
+from tests.support import liquidity as lp
+from tests.support.agents import Changes
 
 V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
 

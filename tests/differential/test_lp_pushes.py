@@ -11,10 +11,10 @@ from agent.amm.lp import positions
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition, LpAction, Provide
-from tests import agents, lp_acting
-from tests import liquidity as lp
-from tests.agents import USD
 from tests.differential.test_lp_actions import V2, V3, wanting
+from tests.support import agents, lp_acting
+from tests.support import liquidity as lp
+from tests.support.agents import USD
 
 SLIPPAGE = Fraction(3, 1_000)
 Prices = tuple[Fraction, Fraction]

@@ -12,8 +12,8 @@ from agent.app.agent import Agent
 from agent.chain.history import PastRound, past_rounds, past_twaps
 from agent.localchain import LocalChain
 from agent.model import V3Pool
-from tests.agents import ROOMY, agent_on
-from tests.world import pool_contract
+from tests.support.agents import ROOMY, agent_on
+from tests.support.world import pool_contract
 
 HOUR_S = 3_600
 TARGETS = {"WETH": "40%", "LINK": "30%", "USDC": "30%"}

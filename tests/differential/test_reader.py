@@ -13,8 +13,8 @@ from agent.chain.watch import SnapshotScope
 from agent.errors import ConfigError, OperatorNeeded, Retryable
 from agent.localchain import LocalChain, run_anvil
 from agent.localchain.nodes import free_port
-from tests.endpoints import Reply, passing_on, serve
-from tests.reading import Through, pools, reader, tokens, watch
+from tests.support.endpoints import Reply, passing_on, serve
+from tests.support.reading import Through, pools, reader, tokens, watch
 
 OWNER = "0x" + "11" * 20
 NOTHING = SnapshotScope(OWNER, (), (), (), (), (OWNER,), 0, 100)

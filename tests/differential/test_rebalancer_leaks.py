@@ -12,11 +12,11 @@ from agent.localchain import LocalChain
 from agent.localchain.market import V2_PAIR, V3_POOL
 from agent.units import NATIVE
 from agent.venues.rebalancer import RebalancerTerms
-from tests.atomic import COIN, HERE, PAIR, V2, V3, raw_leg, raw_program
-from tests.attacks import Stage
-from tests.desk import R
-from tests.rebalancing import native_leg
-from tests.signing import plan_of
+from tests.support.atomic import COIN, HERE, PAIR, V2, V3, raw_leg, raw_program
+from tests.support.attacks import Stage
+from tests.support.desk import R
+from tests.support.rebalancing import native_leg
+from tests.support.signing import plan_of
 
 ETHER = 10**18
 USD = 10**6

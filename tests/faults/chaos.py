@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.endpoints import Answerer, Reply, passing_on, serve
 from tests.faults.chaos_faults import SEND, Fault, as_list
+from tests.support.endpoints import Answerer, Reply, passing_on, serve
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from tests.endpoints import Reply, methods
+from tests.support.endpoints import Reply, methods
 
 SEND = "eth_sendRawTransaction"
 HTML = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"

@@ -10,8 +10,8 @@ from agent.model import Intent, IntentKind, IntentState
 from agent.signing.calldata import Approve, Multicall, RebalanceCall, decode
 from agent.store import Store, open_store
 from agent.units import BPS, NATIVE
-from tests.agents import off_target, purse
 from tests.faults.scene import Scene
+from tests.support.agents import off_target, purse
 
 COST_BPS = 80
 """plan_cost and slippage of the scenes' config: what a unit moved may cost together."""

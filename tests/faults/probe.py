@@ -29,9 +29,9 @@ from agent.localchain.chain import ChainClock
 from agent.localchain.nodes import AnvilNode, LocalNode
 from agent.ports import Clock
 from agent.store.store import Store
-from tests.agents import again, yes
 from tests.faults.rig import FORK
 from tests.faults.scene import Scene
+from tests.support.agents import again, yes
 
 SEND = "eth_sendRawTransaction"
 Hear = Callable[[str], None]

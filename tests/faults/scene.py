@@ -17,7 +17,7 @@ from agent.config.load import LoadedConfig
 from agent.errors import TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.agents import ROOMY, Changes, Purse, again, config, fund, purse, yes
+from tests.support.agents import ROOMY, Changes, Purse, again, config, fund, purse, yes
 
 PORTFOLIOS: tuple[Mapping[str, str], ...] = (
     {"WETH": "50%", "USDC": "50%"},

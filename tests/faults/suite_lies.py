@@ -18,12 +18,12 @@ from agent.chain.wire import RpcFault
 from agent.errors import TrimtabError
 from agent.localchain import LocalChain
 from agent.store import open_store
-from tests.agents import again, yes
 from tests.faults import invariants
 from tests.faults.answers import SEND, Pages, altered, fields
 from tests.faults.scene import Scene, scene
 from tests.faults.suite import Case, Folders, Only, Result
-from tests.liars import Liar
+from tests.support.agents import again, yes
+from tests.support.liars import Liar
 
 NAME = "lies"
 TWICE = "twice the same of two"

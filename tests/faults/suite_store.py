@@ -25,13 +25,13 @@ from agent.errors import TrimtabError
 from agent.localchain import LocalChain
 from agent.store import open_store
 from agent.store.opening import REVISIONS
-from tests.agents import again
 from tests.faults import invariants
 from tests.faults.probe import dying_after, finished, process, started
 from tests.faults.rig import in_child
 from tests.faults.scene import Scene, scene
 from tests.faults.suite import Case, Folders, Only, Result
 from tests.faults.suite_chain import once
+from tests.support.agents import again
 
 NAME = "store"
 MOMENTS = 56

@@ -13,8 +13,8 @@ from agent.execution import settlement
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from agent.store.files.locks import wallet_lock
-from tests.desk import Desk
 from tests.faults.rig import Trade, finished, in_child, killed_at, killing, ready
+from tests.support.desk import Desk
 
 EVENTS = [
     f"{moment}:{act}" for act in ("planned", "signed", "broadcast", "send", "mined", "final") for moment in ("before", "after")

@@ -10,11 +10,11 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.localchain import LocalChain
-from tests.agents import again
 from tests.faults.scene import Scene, scene
 from tests.faults.suite import Folders, Only, Result
 from tests.faults.suite_lies import HARMLESS, all_fields, harmless, run
 from tests.faults.suites import sample
+from tests.support.agents import again
 
 SEED = 0
 READ_OF_THE_LENS = {

@@ -9,12 +9,12 @@ import pytest
 
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, LpV3Position
-from tests import liquidity as lp
-from tests.agents import Purse, again, fund, purse, trusted
 from tests.differential.test_lp_actions import V3, wanting
 from tests.faults.test_step_kill import ENDS, World
-from tests.provided import EVEN
-from tests.worlds import one_case
+from tests.support import liquidity as lp
+from tests.support.agents import Purse, again, fund, purse, trusted
+from tests.support.provided import EVEN
+from tests.support.worlds import one_case
 
 LAST_WRITE = 39
 """Nonce adopted; openings, positions, books, their first valuation and prices; step, two approvals in five states each, its end,

@@ -18,9 +18,9 @@ from agent.execution.settlement import realised_legs
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, Plan, StepInput
-from tests.agents import ROOMY, Purse, again, allowances, fund, off_target, purse, trusted, yes
 from tests.faults.rig import in_child
-from tests.worlds import one_case
+from tests.support.agents import ROOMY, Purse, again, allowances, fund, off_target, purse, trusted, yes
+from tests.support.worlds import one_case
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}

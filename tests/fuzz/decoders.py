@@ -36,8 +36,8 @@ from agent.signing.remote_key import RemoteKey
 from agent.units import Token
 from agent.venues.discovery import discover_pools
 from agent.venues.rebalancer import require_own_rebalancer
-from tests.signables import SIGNABLES
-from tests.signing import NONCES, WALLET
+from tests.support.signables import SIGNABLES
+from tests.support.signing import NONCES, WALLET
 
 CRASHES = Path(__file__).parent / "crashes"
 NOW_S = 1_800_000_000

@@ -13,9 +13,9 @@ from agent.chain.watch import snapshot_questions
 from agent.errors import TrimtabError
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition, IntentKind
-from tests.agents import ROOMY, agent_on, fund, yes
 from tests.fuzz.decoders import QUESTIONS, Scene, V2Venue, V3Venue, Venues
-from tests.signables import SIGNABLES
+from tests.support.agents import ROOMY, agent_on, fund, yes
+from tests.support.signables import SIGNABLES
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}

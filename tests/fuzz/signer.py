@@ -21,11 +21,11 @@ from agent.errors import Refused
 from agent.model import SignedTx, UnsignedTx
 from agent.signing.rules import SIGNING_TABLE, LocalSigner
 from agent.units import UINT256_MAX
-from tests.builders import address
 from tests.fuzz.typed_data import mutated_typed, typed_messages
-from tests.mutations import WORD, calldata, with_bytes
-from tests.signables import SIGNABLES, Signable
-from tests.signing import DEADLINE_S, KEY, NONCES, NOW_S, RULES, STRANGER, WALLET
+from tests.support.builders import address
+from tests.support.mutations import WORD, calldata, with_bytes
+from tests.support.signables import SIGNABLES, Signable
+from tests.support.signing import DEADLINE_S, KEY, NONCES, NOW_S, RULES, STRANGER, WALLET
 
 WINDOW_S = 90
 CEILING_WEI, TIP_WEI = 15 * 10**9, 5 * 10**9

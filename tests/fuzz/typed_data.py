@@ -6,8 +6,8 @@ import copy
 import random
 from typing import Any
 
-from tests.builders import address
-from tests.signing import CHAIN_ID, NOW_S, ROUTER, STRANGER, USDC, WETH
+from tests.support.builders import address
+from tests.support.signing import CHAIN_ID, NOW_S, ROUTER, STRANGER, USDC, WETH
 
 PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
 DOMAIN = [

@@ -32,9 +32,9 @@ from agent.planning.planner import plan
 from agent.policy.decide import decide
 from agent.policy.drift import alert_prices
 from agent.units import decimal_text
-from tests.builders import ETHER, step_input, token, unit_price, with_snapshot
-from tests.injection import CORPUS, MARKS
-from tests.scripted import tx
+from tests.support.builders import ETHER, step_input, token, unit_price, with_snapshot
+from tests.support.injection import CORPUS, MARKS
+from tests.support.scripted import tx
 
 CALM = RunFacts(paused=False, silent="", low_gas_wei=None)
 STEP = "0123456789ab"

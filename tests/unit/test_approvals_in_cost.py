@@ -11,8 +11,8 @@ from agent.model import Allowance, Goal, GoalWeight, Plan, Rebalance, StepInput,
 from agent.planning import planner
 from agent.policy import approvals
 from agent.policy.minimum import APPROVAL_GAS
-from tests.builders import GWEI, ROUTER, step_input, token, with_limits, with_snapshot
-from tests.plans import evidence, sell_weth, verdict
+from tests.support.builders import GWEI, ROUTER, step_input, token, with_limits, with_snapshot
+from tests.support.plans import evidence, sell_weth, verdict
 
 WETH, USDC = token("WETH"), token("USDC")
 HALF = Rebalance("test", Goal(tuple(GoalWeight(one.address, Fraction(1, 2), Fraction(1, 2)) for one in (WETH, USDC))))

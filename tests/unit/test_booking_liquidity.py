@@ -31,9 +31,9 @@ from agent.model import (  # fmt: skip
 )
 from agent.reference import reference_prices
 from agent.store import Store, open_store
-from tests import builders, lp_positions
-from tests.providing import grant_of
-from tests.scripted import CHAIN_ID, START_S, receipt, tx
+from tests.support import builders, lp_positions
+from tests.support.providing import grant_of
+from tests.support.scripted import CHAIN_ID, START_S, receipt, tx
 
 TOKEN0, TOKEN1 = lp_positions.TOKENS
 GAS_WEI = 50_000 * 2 * 10**9

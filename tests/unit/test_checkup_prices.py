@@ -11,7 +11,7 @@ import pytest
 from agent import wiring
 from agent.app.start.checks import FAIL, NOTE, OK, UNBOUNDED, format_answer_bounds, price_checks
 from agent.model import Cron, Every, FeedRound, HybridTrigger, PriceSource, StepInput, Threshold, Trigger
-from tests.builders import NOW_S, address, step_input, token, v3_pool, with_snapshot
+from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_snapshot
 
 BAND = Threshold(None, 1_000)
 

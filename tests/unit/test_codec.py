@@ -32,7 +32,7 @@ from agent.model import (
     Trigger,
 )
 from agent.policy.decide import DecisionResult, decide
-from tests.builders import step_input, token, v3_pool
+from tests.support.builders import step_input, token, v3_pool
 
 ANY_SIZE = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 

@@ -14,7 +14,7 @@ from agent.config.presets import ETHEREUM
 from agent.config.schema import Config
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError, Retryable
-from tests.endpoints import Script
+from tests.support.endpoints import Script
 
 SECRET = "ftp://relay.example/s3cr3t"
 

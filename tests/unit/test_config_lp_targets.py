@@ -15,7 +15,7 @@ from agent.config.presets import ETHEREUM
 from agent.errors import ConfigError
 from agent.model import LpPositionChange, LpTarget
 from agent.units import Token
-from tests.builders import address
+from tests.support.builders import address
 from tests.unit.test_config import USDC, WETH, text, tokens
 
 PAIR = "0xB4e16d0168e52d35CaCD2c6185b44281Ec28C9Dc"

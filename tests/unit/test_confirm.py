@@ -14,7 +14,7 @@ from agent import codec
 from agent.model import Cron, Every, Hold, HybridTrigger, PastPrices, PriceSource, Rebalance, StepInput, Threshold
 from agent.policy import price_confirmation
 from agent.policy.decide import decide
-from tests.builders import NOW_S, feed_round, history, step_input, token, v2_pool
+from tests.support.builders import NOW_S, feed_round, history, step_input, token, v2_pool
 
 WETH, USDC = token("WETH"), token("USDC")
 FAIR = 2_000

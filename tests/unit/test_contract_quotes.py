@@ -21,7 +21,7 @@ from agent.chain.second_quote import (
 from agent.chain.wire import RpcFault
 from agent.errors import Retryable
 from agent.model import Leg
-from tests.builders import address
+from tests.support.builders import address
 from tests.unit.test_second_quote_library import leg
 
 V2 = V2Contracts("v2", address("factory"), address("router"))

@@ -16,9 +16,9 @@ from agent.guards.case import build_guard_case
 from agent.model import ExecutionProgress, Hold, Plan, PurchaseKind, Rebalance, StepInput
 from agent.planning import gradual_execution, planner, proposals
 from agent.units import BPS
-from tests.builders import step_input, with_limits
-from tests.planning_worlds import DEEP, any_problem_with_gas, goal
-from tests.plans import evidence
+from tests.support.builders import step_input, with_limits
+from tests.support.planning_worlds import DEEP, any_problem_with_gas, goal
+from tests.support.plans import evidence
 from tests.unit.test_purchase import MILLION, Seen, money
 
 ROOMY = {"turnover_bps": None, "daily_turnover_bps": None}

@@ -23,7 +23,7 @@ from agent.model import (
 )
 from agent.policy import minimum
 from agent.policy.decide import current_drifts, decide
-from tests.builders import (
+from tests.support.builders import (
     GWEI,
     NOW_S,
     feed_address,

@@ -20,7 +20,7 @@ from agent.policy.drift import (
     rebalance_goal,
 )
 from agent.units import BPS
-from tests.builders import address, step_input, token
+from tests.support.builders import address, step_input, token
 
 
 def _assets(targets_bps: list[int], reserves_raw: list[int] | None = None) -> tuple[Asset, ...]:

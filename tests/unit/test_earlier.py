@@ -15,10 +15,10 @@ from agent.execution.bookkeeping import prior_day_usage, with_prior_day
 from agent.model import History, IntentKind, IntentState
 from agent.store import open_store
 from agent.units import NATIVE
-from tests import builders
-from tests.ledgers import COIN, DOLLAR, GAS_WEI, PRICE, USDC, WETH, at
-from tests.old_chain import NOW_S, RECENT, ROUTER, SWAP, Node, event, told
-from tests.scripted import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
+from tests.support import builders
+from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, PRICE, USDC, WETH, at
+from tests.support.old_chain import NOW_S, RECENT, ROUTER, SWAP, Node, event, told
+from tests.support.scripted import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
 
 
 # what it is worth

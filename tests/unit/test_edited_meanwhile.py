@@ -18,7 +18,7 @@ from agent.model import ExecutionStyle
 from agent.store import open_store
 from agent.store.config_versions import ConfigChanged
 from agent.wiring import WalletSession
-from tests import builders
+from tests.support import builders
 from tests.unit.test_config import text
 
 OTHER = "c0" * 32

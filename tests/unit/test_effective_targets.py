@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.policy.step_input import apply_effective_targets
 from agent.policy.targets import with_targets
-from tests.builders import step_input
+from tests.support.builders import step_input
 
 
 def test_without_anything_that_changes_targets_they_are_the_owners() -> None:

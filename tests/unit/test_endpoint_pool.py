@@ -12,7 +12,7 @@ from agent.chain.endpoints import FAILURES, FIRST_REST_S, Circuit, Endpoint, End
 from agent.chain.quorum import NoQuorum, QuorumTransport
 from agent.chain.rpc import EndpointOverloaded, RpcFault
 from agent.errors import OperatorNeeded, Retryable
-from tests.endpoints import HEAD_JSON, Script
+from tests.support.endpoints import HEAD_JSON, Script
 
 DOWN = Retryable("it cannot be reached")
 GAS_PRICE: list[tuple[str, list[object]]] = [("eth_gasPrice", [])]

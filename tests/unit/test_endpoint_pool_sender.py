@@ -12,8 +12,8 @@ from agent.chain.rpc import EndpointOverloaded, RpcFault
 from agent.chain.sender import NonceUsed, QuorumSender, SendRefused
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import SignedTx
-from tests.endpoints import HEAD_JSON, Script
-from tests.signing import CANCEL, WALLET
+from tests.support.endpoints import HEAD_JSON, Script
+from tests.support.signing import CANCEL, WALLET
 
 CHAIN_ID = 0x7A69
 HASH = "0x" + "ab" * 32

@@ -11,8 +11,8 @@ import pytest
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution.reconcile import REORG_WATCH_BLOCKS
 from agent.model import IntentState
-from tests.scripted import START_S, Bench, bench, receipt
-from tests.waiting import states
+from tests.support.scripted import START_S, Bench, bench, receipt
+from tests.support.waiting import states
 
 S = IntentState
 

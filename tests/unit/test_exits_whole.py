@@ -17,8 +17,8 @@ from agent.planning.draft import PlanDraft
 from agent.planning.fixed_point import FixedPoint
 from agent.planning.planner import plan
 from agent.planning.problem import PoolGraph
-from tests.builders import step_input, v2_pool
-from tests.planning_worlds import PRICES, SYMBOLS, goal, random_pools, wide
+from tests.support.builders import step_input, v2_pool
+from tests.support.planning_worlds import PRICES, SYMBOLS, goal, random_pools, wide
 from tests.unit.test_blocked_exits import LINK, MARKET, SOUND, USDC, WBTC, WETH, fired, judged
 
 

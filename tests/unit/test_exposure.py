@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from agent.guards.case import build_guard_case
 from agent.guards.market import max_extractable_profit, plan_sandwich_loss, sandwich_exposure
 from agent.model import LegFunding, PlanCost
-from tests.builders import raw, step_input, token, v2_pool, with_snapshot
-from tests.plans import R, Swap, evidence
-from tests.plans import plan_of as planned
-from tests.signing import leg, plan_of
+from tests.support.builders import raw, step_input, token, v2_pool, with_snapshot
+from tests.support.plans import R, Swap, evidence
+from tests.support.plans import plan_of as planned
+from tests.support.signing import leg, plan_of
 
 WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 

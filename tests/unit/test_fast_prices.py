@@ -5,7 +5,7 @@ import pytest
 
 from agent.backtest.kernel.sweep import CHANGED, CLOSED, SAME, prepare_prices
 from agent.errors import ConfigError
-from tests.fast_markets import HOUR_S, START_S
+from tests.support.fast_markets import HOUR_S, START_S
 
 NAN = float("nan")
 

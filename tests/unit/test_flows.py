@@ -14,9 +14,9 @@ from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from agent.units import NATIVE
-from tests import builders
-from tests.ledgers import COIN, DAY_S, DOLLAR, GAS_WEI, PRICE, USDC, WETH, at, looked, moved, opened, remembered
-from tests.scripted import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
+from tests.support import builders
+from tests.support.ledgers import COIN, DAY_S, DOLLAR, GAS_WEI, PRICE, USDC, WETH, at, looked, moved, opened, remembered
+from tests.support.scripted import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
 
 
 @pytest.fixture

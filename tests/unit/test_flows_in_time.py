@@ -14,9 +14,9 @@ from agent.model import ExternalTransfer, ExternalTransferKind, Halt, StepInput
 from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import decide
 from agent.store import Store, open_store
-from tests import builders
-from tests.ledgers import DAY_S, DOLLAR, USDC, WETH, at, looked, remembered
-from tests.scripted import CHAIN_ID, WALLET
+from tests.support import builders
+from tests.support.ledgers import DAY_S, DOLLAR, USDC, WETH, at, looked, remembered
+from tests.support.scripted import CHAIN_ID, WALLET
 
 
 @pytest.fixture

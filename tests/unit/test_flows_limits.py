@@ -15,10 +15,10 @@ from agent.planning import proposals
 from agent.policy.cash_flows import balance_changes
 from agent.store import Store, open_store
 from agent.units import NATIVE
-from tests import builders
-from tests.ledgers import COIN, DAY_S, DOLLAR, PRICE, USDC, WETH, at, looked, opened
-from tests.plans import evidence
-from tests.scripted import CHAIN_ID, WALLET
+from tests.support import builders
+from tests.support.ledgers import COIN, DAY_S, DOLLAR, PRICE, USDC, WETH, at, looked, opened
+from tests.support.plans import evidence
+from tests.support.scripted import CHAIN_ID, WALLET
 
 
 @pytest.fixture

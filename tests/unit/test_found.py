@@ -11,8 +11,8 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.quorum import NoQuorum
 from agent.chain.receipts import EXECUTION_SUCCESS, LOGS_AT_ONCE, NonceTx, SafeExecution, find_safe_execution, find_tx_by_nonce
 from agent.errors import Retryable
-from tests.endpoints import Script
-from tests.signing import ROUTER, STRANGER, WALLET
+from tests.support.endpoints import Script
+from tests.support.signing import ROUTER, STRANGER, WALLET
 
 HASH, OTHER, SAFE_TX = ("0x" + pair * 32 for pair in ("ab", "cd", "5a"))
 MINED_AT, NONCE, HEAD = 137, 7, 1_000

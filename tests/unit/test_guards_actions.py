@@ -10,10 +10,10 @@ import pytest
 from agent import guards
 from agent.guards.replay import replay_actions
 from agent.model import CodeHash, Collect, LpAction, Plan, Provide, StepInput, Withdraw
-from tests import lp_positions as lp
-from tests.builders import GWEI, address, history, with_limits, with_snapshot
-from tests.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
-from tests.plans import evidence, verdict
+from tests.support import lp_positions as lp
+from tests.support.builders import GWEI, address, history, with_limits, with_snapshot
+from tests.support.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
+from tests.support.plans import evidence, verdict
 from tests.unit.test_lp_ranges import earning
 
 PROVIDE, WITHDRAW, COLLECT = "provide", "withdraw", "collect"

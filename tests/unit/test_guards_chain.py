@@ -9,8 +9,8 @@ import pytest
 
 from agent.guards.safety import NO_CODE
 from agent.model import CodeHash, Holding, StepInput
-from tests.builders import ROUTER, address, history, raw, step_input, token, v2_pool, with_limits, with_snapshot
-from tests.plans import R, Swap, evidence, plan_of, sell_weth, verdict, with_leg
+from tests.support.builders import ROUTER, address, history, raw, step_input, token, v2_pool, with_limits, with_snapshot
+from tests.support.plans import R, Swap, evidence, plan_of, sell_weth, verdict, with_leg
 
 WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from agent.guards.case import build_guard_case
 from agent.model import Head, Plan, PlanCost, Rebalance, StepInput
 from agent.units import BPS
-from tests.builders import ETHER, GWEI, history, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.plans import R, Swap, approved, evidence, plan_of, sell_weth, verdict, with_leg
+from tests.support.builders import ETHER, GWEI, history, raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.plans import R, Swap, approved, evidence, plan_of, sell_weth, verdict, with_leg
 
 WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 

@@ -10,10 +10,10 @@ import pytest
 from agent import guards
 from agent.model import ExternalTransfer, Goal, LotMethod, Payment, PendingPayment, Plan, Provide, Rebalance, StepInput, TaxState, TopUp
 from agent.policy.cash_flows import withdrawals
-from tests import builders
-from tests.builders import history, raw, step_input, token, v2_pool, with_limits
-from tests.lp_worlds import planned, ranged, wanted, world
-from tests.plans import Swap, evidence, plan_of, sell_weth
+from tests.support import builders
+from tests.support.builders import history, raw, step_input, token, v2_pool, with_limits
+from tests.support.lp_worlds import planned, ranged, wanted, world
+from tests.support.plans import Swap, evidence, plan_of, sell_weth
 
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 WEIGHTS = {"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}

@@ -10,8 +10,8 @@ from agent import guards
 from agent.errors import EXIT_REFUSED, Refused
 from agent.guards.table import GUARDS, REMEDIES
 from agent.model import Limits, Verdict
-from tests.builders import address, limits, step_input, with_limits, with_snapshot
-from tests.plans import evidence, plan_of, sell_weth, verdict, with_leg
+from tests.support.builders import address, limits, step_input, with_limits, with_snapshot
+from tests.support.plans import evidence, plan_of, sell_weth, verdict, with_leg
 
 NAMES = [guard.name for guard in GUARDS]
 ALWAYS = {"kill_switch", "quorum", "allowlist", "reverts_in_row", "expiry", "balance", "prediction", "fair_floor"}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from agent.amm import pools
 from agent.model import Evidence, Plan, SecondQuote, StepInput
 from agent.units import BPS
-from tests.builders import raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.plans import Swap, evidence, plan_of, sell_weth, verdict, with_leg
+from tests.support.builders import raw, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict, with_leg
 
 WETH, USDC = token("WETH"), token("USDC")
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from agent.model import PriceSource, StepInput
 from agent.units import BPS
-from tests.builders import NOW_S, raw, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot, without_feed
-from tests.plans import Swap, plan_of, sell_weth, verdict
+from tests.support.builders import NOW_S, raw, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot, without_feed
+from tests.support.plans import Swap, plan_of, sell_weth, verdict
 
 WETH, USDC, DAI, LINK = token("WETH"), token("USDC"), token("DAI"), token("LINK")
 FEED, TWAP, SPOT = PriceSource.FEED, PriceSource.TWAP, PriceSource.SPOT

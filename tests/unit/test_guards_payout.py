@@ -10,7 +10,7 @@ import pytest
 from agent.guards.portfolio import judge_payout
 from agent.model import Payout
 from agent.units import NATIVE
-from tests.builders import ETHER, address, history, step_input, token, with_limits
+from tests.support.builders import ETHER, address, history, step_input, token, with_limits
 
 WETH, USDC = token("WETH").address, token("USDC").address
 HOME = address("home")

@@ -15,8 +15,8 @@ from agent.errors import Refused
 from agent.model import Plan, Rebalance, StepInput
 from agent.planning import planner
 from agent.policy.decide import decide
-from tests.builders import address, step_input, token, v2_pool, v3_pool
-from tests.plans import evidence, with_leg
+from tests.support.builders import address, step_input, token, v2_pool, v3_pool
+from tests.support.plans import evidence, with_leg
 
 SYMBOLS = ("WETH", "WBTC", "LINK", "USDC")
 PRICES = {"WETH": Fraction(2_000), "WBTC": Fraction(60_000), "LINK": Fraction(15), "USDC": Fraction(1)}

@@ -8,7 +8,7 @@ from agent.app.agent import OpenExposure
 from agent.app.money.emergency import HardPauseReport
 from agent.cli.emergency import _document
 from agent.ports import Approval
-from tests import builders
+from tests.support import builders
 
 STEP: Any = None
 

@@ -18,7 +18,7 @@ from agent.policy.decide import decide
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import LATEST_S, MILLION, jitter_delay_s
 from agent.units import BPS
-from tests.builders import NOW_S, history, step_input
+from tests.support.builders import NOW_S, history, step_input
 
 HALF_HOUR_S = 1_800
 LOOK_S = 10

@@ -19,10 +19,10 @@ from agent.policy.cash_flows import withdrawals
 from agent.policy.decide import decide
 from agent.policy.triggers.schedules import schedule_status
 from agent.store import Store, open_store
-from tests.builders import NOW_S, history, step_input, token, with_limits
-from tests.plans import plan_of
-from tests.scripted import CHAIN_ID, START_S, WALLET, grant, receipt, tx
-from tests.standing import price_of
+from tests.support.builders import NOW_S, history, step_input, token, with_limits
+from tests.support.plans import plan_of
+from tests.support.scripted import CHAIN_ID, START_S, WALLET, grant, receipt, tx
+from tests.support.standing import price_of
 
 WETH, USDC = token("WETH"), token("USDC")
 DAY_S = 86_400

@@ -22,8 +22,8 @@ from agent.policy.least_total import (
     suggested_settings,
 )
 from agent.reference import reference_prices
-from tests.builders import step_input, with_snapshot
-from tests.planning_worlds import DEEP
+from tests.support.builders import step_input, with_snapshot
+from tests.support.planning_worlds import DEEP
 
 USD = 10**6
 HAND = MinimumTotalInputs(

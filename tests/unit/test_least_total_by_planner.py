@@ -12,7 +12,7 @@ from agent.model import StepInput
 from agent.planning.proposals import rebalance
 from agent.policy.least_total import GWEI, compute_minimum_total, minimum_total_inputs
 from agent.reference import reference_prices
-from tests.builders import PRICES, history, step_input, token, v3_pool, with_limits, with_snapshot
+from tests.support.builders import PRICES, history, step_input, token, v3_pool, with_limits, with_snapshot
 
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}
 DEEP = 50_000_000

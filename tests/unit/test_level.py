@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.chain.endpoints import Circuit, Endpoint, EndpointPool
 from agent.chain.quorum import common_height, height_disagreement, quorum_size
-from tests.endpoints import Script
+from tests.support.endpoints import Script
 
 MOST = 3
 

@@ -19,7 +19,7 @@ from agent.config.template import TemplateAsset, render
 from agent.guards.guard import Guard
 from agent.guards.table import GUARDS, MARKET_GUARDS, REMEDIES
 from agent.model import LIMITS, Limits, LimitUnit
-from tests.builders import step_input, with_limits
+from tests.support.builders import step_input, with_limits
 
 PAGE = Path(__file__).parents[2] / "docs" / "limits.md"
 UNITS = {

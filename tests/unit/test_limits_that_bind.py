@@ -9,8 +9,8 @@ import pytest
 from agent.errors import Refused
 from agent.model import Plan, StepInput
 from agent.planning.planner import NothingPlanned, plan
-from tests.builders import with_limits
-from tests.planning_worlds import any_problem_with_gas, goal, weights_bps
+from tests.support.builders import with_limits
+from tests.support.planning_worlds import any_problem_with_gas, goal, weights_bps
 
 
 def planned(step: StepInput) -> Plan | Refused:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from agent.amm.lp import positions
 from agent.model import LpV3Position
 from agent.policy.liquidity.book import PositionBook
-from tests.lp_worlds import USDC, WETH, book, ranged, v3_at, wanted, world
+from tests.support.lp_worlds import USDC, WETH, book, ranged, v3_at, wanted, world
 
 PLACE = ranged(2_000, 1_800, 2_200, owed=(10**7, 10**15), core_owed=(10**7, 10**15))
 PAIR = (v3_at().token0, v3_at().token1)

@@ -15,10 +15,10 @@ from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
 from agent.policy.liquidity.book import liquidity_limits
 from agent.policy.liquidity.targets import EXIT_TARGET_SHARE
-from tests import lp_positions as lp
-from tests.builders import NOW_S, history, with_limits, with_snapshot
-from tests.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
-from tests.plans import evidence, verdict
+from tests.support import lp_positions as lp
+from tests.support.builders import NOW_S, history, with_limits, with_snapshot
+from tests.support.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
+from tests.support.plans import evidence, verdict
 
 
 def taken(step: StepInput) -> list[tuple[str, Fraction]]:

@@ -10,8 +10,8 @@ import pytest
 from agent.amm.lp import minting
 from agent.model import AdjustLiquidity, LpPosition, LpTarget
 from agent.policy.decide import decide
-from tests.builders import with_snapshot
-from tests.lp_worlds import PRICES, USD, WETH, only_provide, paired, quiet, ranged, v2_at, wanted, world
+from tests.support.builders import with_snapshot
+from tests.support.lp_worlds import PRICES, USD, WETH, only_provide, paired, quiet, ranged, v2_at, wanted, world
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from agent.policy.decide import decide
 from agent.policy.drift import alert_prices, compute_drifts, corrections, investable_total, rebalance_goal
 from agent.policy.liquidity import valuation
 from agent.reference import reference_prices
-from tests import lp_positions as lp
-from tests.builders import ETHER, address, limits, step_input, token, with_limits, with_snapshot
-from tests.plans import evidence, sell_weth, verdict
+from tests.support import lp_positions as lp
+from tests.support.builders import ETHER, address, limits, step_input, token, with_limits, with_snapshot
+from tests.support.plans import evidence, sell_weth, verdict
 
 USD = 10**6
 WETH, USDC = token("WETH").address, token("USDC").address

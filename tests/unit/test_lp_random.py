@@ -18,9 +18,9 @@ from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
 from agent.policy.liquidity.book import liquidity_limits
 from agent.policy.liquidity.targets import EXIT_TARGET_SHARE
-from tests.builders import threshold, with_snapshot
-from tests.lp_worlds import book, paired, ranged, roomy, v2_at, v3_at, wanted, world
-from tests.plans import evidence
+from tests.support.builders import threshold, with_snapshot
+from tests.support.lp_worlds import book, paired, ranged, roomy, v2_at, v3_at, wanted, world
+from tests.support.plans import evidence
 
 GAS_GUARDS = {"gas_per_day", "native_floor", "daily_loss", "gas_price"}
 money = st.integers(0, 20_000)

@@ -9,8 +9,8 @@ import pytest
 from agent.amm.lp import minting, positions
 from agent.model import AdjustLiquidity, Collect, Halt, LpTarget, Provide, StepInput, Withdraw
 from agent.policy.decide import decide
-from tests.builders import with_limits, with_snapshot
-from tests.lp_worlds import (
+from tests.support.builders import with_limits, with_snapshot
+from tests.support.lp_worlds import (
     RATIO,
     SPACING,
     USD,

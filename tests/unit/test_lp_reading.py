@@ -12,8 +12,8 @@ from agent.chain.positions import PositionRange, PositionRef, position_questions
 from agent.chain.watch import SnapshotScope, snapshot_parts
 from agent.chain.watch import snapshot_questions as all_questions
 from agent.model import LpMissingPosition, LpV2Position, LpV3Position
-from tests import lp_positions as lp
-from tests.builders import OWNER, address
+from tests.support import lp_positions as lp
+from tests.support.builders import OWNER, address
 
 FACTORY, POOL = address("factory"), address("pool")
 PLACE = PositionRange(POOL, 3_000, -600, 1_200)

@@ -15,9 +15,9 @@ from agent.planning.proposals import rebalance
 from agent.policy.decide import decide
 from agent.policy.liquidity.book import liquidity_limits
 from agent.policy.liquidity.targets import EXIT_TARGET_SHARE
-from tests import lp_positions as lp
-from tests.builders import NOW_S, history, with_limits, with_snapshot
-from tests.lp_worlds import (
+from tests.support import lp_positions as lp
+from tests.support.builders import NOW_S, history, with_limits, with_snapshot
+from tests.support.lp_worlds import (
     RATIO,
     SPACING,
     USD,
@@ -39,9 +39,9 @@ from tests.lp_worlds import (
     world,
     worth,
 )
-from tests.plans import evidence
+from tests.support.plans import evidence
+from tests.support.zones import tracking
 from tests.unit.test_lp_exits import after
-from tests.zones import tracking
 
 POOL, PAIR = v3_at().address, v2_at().address
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from agent.model import AllocationMethod, StepInput
-from tests.lp_worlds import ranged, wanted, world
-from tests.machines import MACHINES, ROOT, begun, ended, lacking, written
-from tests.planning_worlds import any_problem, any_problem_with_gas
-from tests.recorded import STEPS
+from tests.support.lp_worlds import ranged, wanted, world
+from tests.support.machines import MACHINES, ROOT, begun, ended, lacking, written
+from tests.support.planning_worlds import any_problem, any_problem_with_gas
+from tests.support.recorded import STEPS
+from tests.support.weighing import allocator, limit, moves, recorded, weighed
+from tests.support.zones import zoned
 from tests.unit.test_blocked_exits import MARKET, OFF, fired
-from tests.weighing import allocator, limit, moves, recorded, weighed
-from tests.zones import zoned
 
 PLANS = 200
 UNIT = ROOT / "tests" / "unit"
@@ -53,7 +53,8 @@ def test_plans_replays_and_orders_are_the_same_on_every_machine(tmp_path: Path) 
     paths = written(tmp_path / "plans", map(any_problem, range(PLANS))), written(tmp_path / "whole", steps()), tmp_path
     orders = [UNIT / f"{name}.py" for name in BROKE]
     under_way = [
-        begun(machine, "-m", "tests.machines", "replay" if number else "record", *paths, *orders) for number, machine in enumerate(machines)
+        begun(machine, "-m", "tests.support.machines", "replay" if number else "record", *paths, *orders)
+        for number, machine in enumerate(machines)
     ]
     found = [json.loads(ended(process).splitlines()[-1]) for process in under_way]
     for one, other in pairwise(found):

@@ -31,7 +31,7 @@ from agent.model import (
 from agent.policy.decide import decide
 from agent.policy.triggers import market_events
 from agent.policy.triggers.market_events import trigger_history_s
-from tests.builders import NOW_S, feed_round, history, step_input, token, unit_price
+from tests.support.builders import NOW_S, feed_round, history, step_input, token, unit_price
 
 HOUR_S, DAY_S = 3_600, 86_400
 WETH, USDC = token("WETH"), token("USDC")

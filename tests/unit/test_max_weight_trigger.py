@@ -31,11 +31,11 @@ from agent.policy.price_confirmation import trigger_signals
 from agent.policy.triggers import rules
 from agent.reference import reference_prices
 from agent.units import BPS
-from tests.builders import NOW_S, token, with_limits
-from tests.planning_worlds import DEEP
-from tests.strategies import brought_up, split, strategy
+from tests.support.builders import NOW_S, token, with_limits
+from tests.support.planning_worlds import DEEP
+from tests.support.strategies import brought_up, split, strategy
+from tests.support.zones import zoned
 from tests.unit.test_max_weight import capped
-from tests.zones import zoned
 
 WETH, USDC = token("WETH").address, token("USDC").address
 DAY_S = 86_400

@@ -18,9 +18,9 @@ from agent.policy.decide import decide
 from agent.policy.drift import compute_drifts
 from agent.reference import reference_prices
 from agent.units import NATIVE
-from tests.builders import ETHER, GWEI, NOW_S, address, history, step_input, token, with_limits, with_snapshot
-from tests.plans import evidence, verdict, with_leg
-from tests.signing import leg
+from tests.support.builders import ETHER, GWEI, NOW_S, address, history, step_input, token, with_limits, with_snapshot
+from tests.support.plans import evidence, verdict, with_leg
+from tests.support.signing import leg
 
 WETH, USDC = token("WETH").address, token("USDC").address
 W, R = LegFunding.WALLET, LegFunding.ROUTER

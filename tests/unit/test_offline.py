@@ -10,7 +10,7 @@ from agent.app.offline import input_text, plan_from_input
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind
 from agent.model import StepInput
-from tests import builders
+from tests.support import builders
 
 
 def token(step: StepInput, decimals: int) -> StepInput:

@@ -15,8 +15,8 @@ from agent import codec
 from agent.model import BudgetCarryover, ExecutionPace, ExecutionProgress, ExecutionStyle, GradualExecution, SliceDraw, StepInput
 from agent.planning import proposals
 from agent.policy.gradual_execution import TARGETS_CHANGED, budget_left, carried_budget, prior_budget_use, slice_wait_s
-from tests.builders import step_input
-from tests.pacing import PACE, carried, later, market, paced, roomy
+from tests.support.builders import step_input
+from tests.support.pacing import PACE, carried, later, market, paced, roomy
 
 USD = 10**6
 TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, over_s=14_400, budget_bps=60)

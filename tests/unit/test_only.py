@@ -16,8 +16,8 @@ from agent.model import Destination, Hold, Plan, Rebalance, StepInput, Threshold
 from agent.planning.planner import plan
 from agent.policy.decide import decide
 from agent.policy.drift import corrections, rebalance_goal, restrict_to_side
-from tests.builders import ETHER, step_input, token, with_limits, with_snapshot
-from tests.planning_worlds import any_problem, check_legs
+from tests.support.builders import ETHER, step_input, token, with_limits, with_snapshot
+from tests.support.planning_worlds import any_problem, check_legs
 
 COIN = 10**6
 FOUR = {"WETH": 4_000, "WBTC": 2_000, "LINK": 2_000, "USDC": 2_000}

@@ -19,7 +19,7 @@ from agent.store.opening import REVISIONS
 from agent.store.store import Store
 from agent.wiring import store_file
 from agent.wiring.actors import lock_locations
-from tests import builders
+from tests.support import builders
 from tests.unit.test_config import text
 
 TOKEN, HASH = builders.address("token"), "0x" + "ab" * 32

@@ -38,8 +38,8 @@ from agent.signing.rules import SigningRules
 from agent.store import open_store
 from agent.store.store import Store
 from agent.venues.swap_router_02 import encode
-from tests import builders
-from tests.plans import sell_weth
+from tests.support import builders
+from tests.support.plans import sell_weth
 
 WETH, USDC = builders.token("WETH"), builders.token("USDC")
 SOLD = 10**18

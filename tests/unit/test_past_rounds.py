@@ -9,7 +9,7 @@ from agent.chain.history import PastRound, past_rounds
 from agent.chain.lens import address_word, uint_word
 from agent.chain.wire import RpcFault
 from agent.model import Head
-from tests.builders import address
+from tests.support.builders import address
 
 HEAD = Head(1, 1_000, "0x" + "11" * 32, 1_800_000_000, 1)
 FEED = address("proxy")

@@ -13,8 +13,8 @@ from agent.model import Halt, Hold, PriceSource, Rebalance, StepInput
 from agent.policy.decide import decide
 from agent.reference import depegged_tokens, reference_prices, source_conflict
 from agent.store import open_store
-from tests.builders import NOW_S, address, history, step_input, token, v2_pool, v3_pool, with_feed, with_limits, without_feed
-from tests.plans import sell_weth, verdict
+from tests.support.builders import NOW_S, address, history, step_input, token, v2_pool, v3_pool, with_feed, with_limits, without_feed
+from tests.support.plans import sell_weth, verdict
 
 WETH, USDC, DAI = token("WETH"), token("USDC"), token("DAI")
 CENT = 10**6

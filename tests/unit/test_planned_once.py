@@ -13,8 +13,8 @@ from agent import engine
 from agent.model import Hold, LimitOrder, Plan, StepInput
 from agent.planning import planner, proposals
 from agent.policy.decide import decide
-from tests.builders import NOW_S, step_input, with_limits
-from tests.planning_worlds import USDC, WETH, two
+from tests.support.builders import NOW_S, step_input, with_limits
+from tests.support.planning_worlds import USDC, WETH, two
 from tests.unit.test_blocked_exits import MARKET, SOUND, fired
 from tests.unit.test_daily_loss_parts import halves_of
 from tests.unit.test_purchase import HALVES, MILLION, Seen, money

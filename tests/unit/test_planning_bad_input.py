@@ -12,8 +12,8 @@ from agent.errors import Refused
 from agent.model import Plan, PoolState, StepInput, TickLiquidity, V2Pool, V3Pool
 from agent.planning.planner import plan
 from agent.units import Token
-from tests.builders import GWEI, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot
-from tests.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal, two, weights_bps, without_gas
+from tests.support.builders import GWEI, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot
+from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal, two, weights_bps, without_gas
 
 
 def made(step: StepInput) -> Plan:

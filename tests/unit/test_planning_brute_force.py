@@ -17,9 +17,9 @@ from agent.planning.problem import Problem, build_problem, objective_for_goal, t
 from agent.planning.utility import FlowOptimizer
 from agent.reference import reference_prices
 from agent.units import BPS
-from tests.builders import Number, step_input, v2_pool, v3_pool, with_limits
-from tests.planning_peers import objective
-from tests.planning_worlds import DAI, PRICES, USDC, WETH, check_legs, goal, without_gas
+from tests.support.builders import Number, step_input, v2_pool, v3_pool, with_limits
+from tests.support.planning_peers import objective
+from tests.support.planning_worlds import DAI, PRICES, USDC, WETH, check_legs, goal, without_gas
 
 FOUND = 0.05
 """Basis points of turnover within which the search finds what is best."""

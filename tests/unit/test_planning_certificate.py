@@ -18,9 +18,9 @@ from agent.planning.planner import plan, plan_swap
 from agent.planning.problem import PoolGraph, build_pool_graph, build_problem, objective_for_goal, turnover_left
 from agent.reference import reference_prices
 from agent.units import BPS
-from tests.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.planning_peers import grid, objective, sequential
-from tests.planning_worlds import (
+from tests.support.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.planning_peers import grid, objective, sequential
+from tests.support.planning_worlds import (
     DEEP,
     FIVE,
     PRICES,

@@ -15,8 +15,8 @@ from agent.amm import pools
 from agent.model import PoolState, TickLiquidity
 from agent.planning.dual import PoolResponses
 from agent.planning.pool_curves import MOST, SHADE, PoolCurve, TradeCurves, build_trade_curves, stack_curves
-from tests.builders import token, v2_pool, v3_pool
-from tests.planning_worlds import ranged
+from tests.support.builders import token, v2_pool, v3_pool
+from tests.support.planning_worlds import ranged
 
 WETH, USDC = token("WETH"), token("USDC")
 PRICES = {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}

@@ -13,8 +13,8 @@ from agent.model import Plan, PoolState, StepInput
 from agent.planning.planner import plan
 from agent.reference import reference_prices
 from agent.units import BPS, Value
-from tests.builders import GWEI, step_input, token, v3_pool, with_limits, with_snapshot
-from tests.planning_worlds import DEEP, goal
+from tests.support.builders import GWEI, step_input, token, v3_pool, with_limits, with_snapshot
+from tests.support.planning_worlds import DEEP, goal
 
 WETH, WBTC, USDC, USDT, LINK = map(token, ("WETH", "WBTC", "USDC", "USDT", "LINK"))
 TARGETS = {"WETH": 3_000, "WBTC": 2_500, "USDC": 2_000, "USDT": 1_500, "LINK": 1_000}

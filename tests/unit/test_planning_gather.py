@@ -12,8 +12,8 @@ from agent.planning.problem import build_problem
 from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route, merge_routes, merged_leg_counts
 from agent.reference import reference_prices
-from tests.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal
+from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal
 
 LINK, WBTC, UNI = token("LINK"), token("WBTC"), token("UNI")
 ONE = 10**18

@@ -13,8 +13,8 @@ from agent.guards.replay import replay_legs
 from agent.planning.planner import plan
 from agent.planning.problem import fair_floor
 from agent.units import BPS
-from tests.builders import price_of, with_limits
-from tests.planning_worlds import PRICES, check_legs, flow_value, goal, random_step, values_of
+from tests.support.builders import price_of, with_limits
+from tests.support.planning_worlds import PRICES, check_legs, flow_value, goal, random_step, values_of
 
 MARKETS = st.fixed_dictionaries(
     {

@@ -15,10 +15,10 @@ from agent.planning.planner import plan
 from agent.planning.problem import build_pool_graph, build_problem, objective_for_goal
 from agent.reference import reference_prices
 from agent.units import BPS
-from tests.builders import step_input, v2_pool, v3_pool, with_limits
-from tests.planning_kinds import KINDS, observed
-from tests.planning_replay import carry_out, pools_of
-from tests.planning_worlds import DAI, USDC, WETH, any_problem, goal, without_gas
+from tests.support.builders import step_input, v2_pool, v3_pool, with_limits
+from tests.support.planning_kinds import KINDS, observed
+from tests.support.planning_replay import carry_out, pools_of
+from tests.support.planning_worlds import DAI, USDC, WETH, any_problem, goal, without_gas
 
 GRID = 200
 """Parts in which a whole holding is tried."""

@@ -11,8 +11,8 @@ from agent.errors import Refused
 from agent.model import Goal, LegFunding, PoolState, PriceSource, QuarantinedItem, Rebalance
 from agent.planning.planner import plan
 from agent.planning.problem import fair_floor
-from tests.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
-from tests.planning_worlds import (
+from tests.support.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
+from tests.support.planning_worlds import (
     DAI,
     DEEP,
     FIVE,

@@ -12,7 +12,7 @@ from agent.planning import gas
 from agent.planning.pool_curves import build_trade_curves
 from agent.planning.problem import EdgeFlow, PoolEdge, fair_floor, least_rate, min_out
 from agent.planning.routes import MAX_LEGS, decompose_flows
-from tests.builders import snapshot, token, v2_pool, v3_pool
+from tests.support.builders import snapshot, token, v2_pool, v3_pool
 
 WETH, USDC = token("WETH"), token("USDC")
 PRICES = {WETH.address: Fraction(2_000 * 10**6, 10**18), USDC.address: Fraction(1)}

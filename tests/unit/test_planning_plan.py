@@ -11,8 +11,8 @@ from agent.errors import Refused
 from agent.model import LegFunding, PoolState
 from agent.planning.planner import plan
 from agent.units import BPS
-from tests.builders import history, step_input, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.planning_worlds import (
+from tests.support.builders import history, step_input, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.planning_worlds import (
     DAI,
     DEEP,
     FIVE,

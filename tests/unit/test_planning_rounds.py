@@ -16,8 +16,8 @@ from agent.planning.problem import build_problem
 from agent.planning.rounding import RouteSimulator, run_routes
 from agent.planning.routes import MAX_LEGS, Route
 from agent.reference import reference_prices
-from tests.builders import step_input, token, v2_pool, v3_pool, with_limits
-from tests.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal, two, wide
+from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits
+from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal, two, wide
 
 ONE = 10**18
 

@@ -13,8 +13,8 @@ from agent.errors import ConfigError, Refused
 from agent.model import LegFunding, Plan, PoolState, StepInput
 from agent.planning.planner import plan_swap, quote
 from agent.planning.problem import fair_floor
-from tests.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
-from tests.planning_worlds import PRICES, check_legs, weights_bps
+from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
+from tests.support.planning_worlds import PRICES, check_legs, weights_bps
 
 WETH, USDC, DAI, LINK = (token(symbol) for symbol in ("WETH", "USDC", "DAI", "LINK"))
 ONE = 10**18

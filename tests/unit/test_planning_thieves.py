@@ -16,8 +16,8 @@ from agent.model import Plan, PoolState, StepInput, TickLiquidity, V3Pool
 from agent.planning.planner import plan
 from agent.planning.problem import fair_floor
 from agent.units import BPS, Token
-from tests.builders import price_of, step_input, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.planning_worlds import (
+from tests.support.builders import price_of, step_input, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.planning_worlds import (
     DAI,
     DEEP,
     LINK,

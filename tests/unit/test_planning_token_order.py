@@ -15,8 +15,8 @@ from agent.planning.problem import PoolGraph, build_pool_graph, build_problem, o
 from agent.planning.utility import FlowOptimizer
 from agent.reference import reference_prices
 from agent.units import BPS
-from tests.builders import with_limits
-from tests.planning_worlds import goal, random_step, without_gas
+from tests.support.builders import with_limits
+from tests.support.planning_worlds import goal, random_step, without_gas
 
 WORTH = 1e-6
 """A hundredth of a basis point of what has to move."""

@@ -16,7 +16,7 @@ from agent.accounting.entries import OPENING, TRADING, WALLET, EntryPrices, Sett
 from agent.accounting.export import TokenNames
 from agent.app.records import ledger
 from agent.model import Entry, EntryKind, Posting, Valuation, ValuedHolding
-from tests import builders
+from tests.support import builders
 
 WETH, USDC = builders.token("WETH"), builders.token("USDC")
 COIN, DOLLAR = 10**18, 10**6

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agent.chain.lens import CallStatus
 from agent.chain.tokens import BEACON_SLOT, SLOTS, UNREADABLE, ProxyRef, proxy_answers, proxy_call_names, proxy_calls, proxy_implementations
 from agent.chain.wire import RpcFault
-from tests.builders import address
+from tests.support.builders import address
 
 TOKEN, PLACE, OTHER, BEACON = address("a proxy"), address("a place"), address("another"), address("a beacon")
 BY_SLOT = ProxyRef(TOKEN, SLOTS[0], None, PLACE)

@@ -15,9 +15,9 @@ from agent.planning import planner, proposals
 from agent.policy.cash_flows import purchase, withdrawals
 from agent.reference import reference_prices
 from agent.units import floor_int, value_text
-from tests.builders import step_input, token, v2_pool, with_limits
-from tests.planning_worlds import DEEP, goal
-from tests.plans import evidence
+from tests.support.builders import step_input, token, v2_pool, with_limits
+from tests.support.planning_worlds import DEEP, goal
+from tests.support.plans import evidence
 
 MILLION = 10**6
 HALVES = {"WETH": 5_000, "USDC": 5_000}

@@ -16,8 +16,8 @@ from agent.planning import proposals
 from agent.policy.decide import decide
 from agent.policy.quarantine import SILENT_S, changed_tokens, format_quarantine, quarantine_tokens, silent_assets, unread_balances
 from agent.units import BPS
-from tests.builders import address, step_input, token, with_snapshot
-from tests.plans import evidence, sell_weth, verdict
+from tests.support.builders import address, step_input, token, with_snapshot
+from tests.support.plans import evidence, sell_weth, verdict
 
 WETH, USDC = token("WETH").address, token("USDC").address
 PAUSED = ScreenedToken(WETH, TokenFinding.PAUSED, "paused() says so")

@@ -30,8 +30,8 @@ from agent.policy.cash_flows import withdrawals
 from agent.policy.decide import decide
 from agent.policy.drift import investable_total
 from agent.units import NATIVE, UINT256_MAX
-from tests.builders import NOW_S, OWNER, address, history, raw, step_input, token, with_limits
-from tests.lp_worlds import ranged, wanted, world
+from tests.support.builders import NOW_S, OWNER, address, history, raw, step_input, token, with_limits
+from tests.support.lp_worlds import ranged, wanted, world
 from tests.unit import test_blocked_exits as stuck
 
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")

@@ -15,11 +15,11 @@ from agent.ports import Grant
 from agent.units import NATIVE, floor_int
 from agent.venues.composer import known_prices, rebalancer_terms
 from agent.venues.rebalancer import min_balance_changes
-from tests.builders import step_input, token, v2_pool, v3_pool
-from tests.plans import R, Swap, plan_of
-from tests.rebalancing import grant_of
-from tests.signing import PLAN, STRANGER, SWAP_GRANT, leg
-from tests.signing import plan_of as bare_plan
+from tests.support.builders import step_input, token, v2_pool, v3_pool
+from tests.support.plans import R, Swap, plan_of
+from tests.support.rebalancing import grant_of
+from tests.support.signing import PLAN, STRANGER, SWAP_GRANT, leg
+from tests.support.signing import plan_of as bare_plan
 from tests.unit.test_config import text
 
 TARGETS = {"USDC": 4_000, "WETH": 3_000, "WBTC": 3_000}

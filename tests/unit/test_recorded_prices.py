@@ -16,7 +16,7 @@ from agent.reference import reference_prices
 from agent.reference.checks import confirmed_prices, round_price
 from agent.store import Store, open_store
 from agent.store.prices import RETENTION_S
-from tests.builders import NOW_S, address, step_input, token, v2_pool, v3_pool, with_snapshot
+from tests.support.builders import NOW_S, address, step_input, token, v2_pool, v3_pool, with_snapshot
 
 WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")
 HOUR_S = 3_600

@@ -10,7 +10,7 @@ from agent.amm import pools as twap
 from agent.model import PoolState, PriceSource, QuarantinedItem, StepInput, V3Pool
 from agent.reference import ReferencePrice, reference_prices, spot_prices
 from agent.units import Token
-from tests.builders import (
+from tests.support.builders import (
     NOW_S,
     address,
     feed_address,

@@ -9,8 +9,8 @@ import pytest
 from agent.model import FeedRound, Halt, PastPrices, PriceSource, QuarantinedItem, StepInput
 from agent.policy.decide import decide
 from agent.reference import reference_prices, reference_prices_at, sequencer_fault
-from tests.builders import NOW_S, address, feed_address, feed_round, price_of, step_input, token, with_feed, with_snapshot
-from tests.plans import sell_weth, verdict
+from tests.support.builders import NOW_S, address, feed_address, feed_round, price_of, step_input, token, with_feed, with_snapshot
+from tests.support.plans import sell_weth, verdict
 
 WETH = token("WETH")
 FEED = [PriceSource.FEED]

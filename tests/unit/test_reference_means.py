@@ -8,7 +8,7 @@ import pytest
 
 from agent.model import CodeHash, PriceSource, StepInput, V3Pool
 from agent.reference import prices, reference_prices
-from tests.builders import step_input, token, v3_pool
+from tests.support.builders import step_input, token, v3_pool
 
 WETH, USDC = token("WETH"), token("USDC")
 TRUE, FALSE = v3_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 4_000, depth=900_000_000, name="of a stranger")

@@ -15,7 +15,7 @@ from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import report_document
 from agent.backtest.report.series import MOST_POINTS
 from agent.backtest.result import SimulationResult
-from tests.reports import HOUR_S, SCALE, START_S, result_of
+from tests.support.reports import HOUR_S, SCALE, START_S, result_of
 
 TITLE = "Funding of a full hedge"
 

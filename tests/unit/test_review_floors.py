@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.builders import step_input, with_limits
-from tests.plans import sell_weth, verdict
+from tests.support.builders import step_input, with_limits
+from tests.support.plans import sell_weth, verdict
 
 
 def test_with_slippage_and_impact_both_off_no_plan_is_sent() -> None:

@@ -11,9 +11,9 @@ from agent.guards.table import REMEDIES
 from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
 from agent.store.files.kill_switch import KillSwitch
-from tests.builders import step_input
-from tests.plans import sell_weth, verdict
-from tests.scripted import CHAIN_ID, START_S, WALLET, grant, receipt, tx
+from tests.support.builders import step_input
+from tests.support.plans import sell_weth, verdict
+from tests.support.scripted import CHAIN_ID, START_S, WALLET, grant, receipt, tx
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from agent.chain.rpc import CallFailed, EndpointOverloaded, HttpTransport, RpcFault, retry_after_s
 from agent.errors import ConfigError, OperatorNeeded, Retryable, TrimtabError
 from agent.localchain.nodes import free_port
-from tests.endpoints import Answerer, Reply, answered, good, serve
+from tests.support.endpoints import Answerer, Reply, answered, good, serve
 
 SECRET = "s3cr3t-api-key-0123456789"
 BLOCK_NUMBER: list[tuple[str, list[Any]]] = [("eth_blockNumber", [])]

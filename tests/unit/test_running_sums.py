@@ -19,9 +19,9 @@ from agent.store import Store, open_store
 from agent.store.accounts import ledger_sums
 from agent.store.files.backup import inspect_store_file
 from agent.units import NATIVE
-from tests.ledgers import COIN, DOLLAR, GAS_WEI, USDC, WETH, at, moved
-from tests.older import taken_back
-from tests.scripted import CHAIN_ID, OTHER, WALLET, receipt
+from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, USDC, WETH, at, moved
+from tests.support.older import taken_back
+from tests.support.scripted import CHAIN_ID, OTHER, WALLET, receipt
 
 LATER = 100
 

@@ -13,8 +13,8 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.safe import SafeContract, SafeOwners
 from agent.chain.sender import NodeSender
 from agent.errors import ConfigError, Retryable
-from tests.endpoints import Script
-from tests.signing import NONCES, RULES, WALLET, tx
+from tests.support.endpoints import Script
+from tests.support.signing import NONCES, RULES, WALLET, tx
 
 WORD = "0x" + (5).to_bytes(32, "big").hex()
 

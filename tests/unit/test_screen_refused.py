@@ -14,7 +14,7 @@ from agent.chain.screening import FORMAT, TokenScreen, initial_token_moves
 from agent.chain.wire import RpcCall, RpcFault
 from agent.errors import Retryable
 from agent.model import TokenFinding
-from tests.builders import step_input
+from tests.support.builders import step_input
 
 RAW = 10**18
 GOOD = b"".join(w.to_bytes(32, "big") for w in (RAW, 10 * RAW, RAW, 9 * RAW, 2, RAW, 0, 2, 2, 10 * RAW, 0, 0))

@@ -17,7 +17,7 @@ from agent.chain.second_quote import NoSecondQuote, UniswapPythonQuoter, V2Contr
 from agent.chain.wire import CallFailed, RpcFault
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Rebalance
-from tests.builders import NOW_S, address, step_input, token, with_limits
+from tests.support.builders import NOW_S, address, step_input, token, with_limits
 
 WETH, USDC = token("WETH").address, token("USDC").address
 RESERVES = (10**21, 2 * 10**12)

@@ -12,8 +12,8 @@ from agent.chain.sender import NodeSender, NonceUsed, SendRefused
 from agent.chain.tokens import encode_approve
 from agent.errors import Retryable
 from agent.model import LiquidityAdded, SignedTx, Transfer
-from tests.endpoints import Script
-from tests.signing import CANCEL, GWEI, ROUTER, USDT, WALLET
+from tests.support.endpoints import Script
+from tests.support.signing import CANCEL, GWEI, ROUTER, USDT, WALLET
 
 HASH = "0x" + "ab" * 32
 BLOCK = "0x" + "cd" * 32

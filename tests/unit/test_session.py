@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.chain.rpc import HttpTransport
-from tests.endpoints import Reply, answered, good, serve
+from tests.support.endpoints import Reply, answered, good, serve
 
 
 def test_the_environments_proxy_is_used_as_it_was_when_opened(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from agent.chain.tokens import encode_approve
 from agent.model import UnsignedTx
 from agent.signing.calldata import selector
 from agent.units import UINT256_MAX
-from tests.signing import (
+from tests.support.signing import (
     APPROVE,
     APPROVE_GRANT,
     CANCEL,

@@ -15,7 +15,7 @@ from agent.signing import liquidity_calldata
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE
 from agent.venues.liquidity import encode
-from tests.providing import (
+from tests.support.providing import (
     ACTIONS,
     ADD,
     ALLOWED,
@@ -34,7 +34,7 @@ from tests.providing import (
     approval,
     grant_of,
 )  # fmt: skip
-from tests.signing import CHAIN_ID, DEADLINE_S, NOW_S, ROUTER, STRANGER, WALLET, signer, tx
+from tests.support.signing import CHAIN_ID, DEADLINE_S, NOW_S, ROUTER, STRANGER, WALLET, signer, tx
 
 ROUTER_SENTINELS = (NATIVE, "0x0000000000000000000000000000000000000001", "0x0000000000000000000000000000000000000002")
 

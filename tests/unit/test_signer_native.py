@@ -30,7 +30,7 @@ from agent.signing.calldata import (
 from agent.signing.rules import require_signable
 from agent.units import NATIVE
 from agent.venues.swap_router_02 import encode, native_wei
-from tests.signing import (
+from tests.support.signing import (
     DEADLINE_S,
     MAX_GAS_WEI,
     NONCES,

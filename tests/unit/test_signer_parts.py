@@ -18,8 +18,8 @@ from agent.model import Allowance, Head, LegFunding
 from agent.policy.approvals import swap_spend
 from agent.signing.calldata import Approve, UndecodableCalldata, decode, selector
 from agent.venues.swap_router_02 import encode
-from tests.builders import snapshot
-from tests.signing import DEADLINE_S, PLAN, ROUTER, STRANGER, USDC, USDT, WALLET, WBTC, WETH, leg, plan_of
+from tests.support.builders import snapshot
+from tests.support.signing import DEADLINE_S, PLAN, ROUTER, STRANGER, USDC, USDT, WALLET, WBTC, WETH, leg, plan_of
 
 HASH = "0x" + "ab" * 32
 

@@ -16,8 +16,19 @@ from agent.ports import Grant
 from agent.signing.calldata import REBALANCE
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.rebalancer import RebalancerTerms, encode
-from tests.rebalancing import HUB, PLANS, PRICES, REBALANCER, REBALANCER_RULES, REBALANCES, conditions, grant_of, native_leg, rebalance_tx
-from tests.signing import (
+from tests.support.rebalancing import (
+    HUB,
+    PLANS,
+    PRICES,
+    REBALANCER,
+    REBALANCER_RULES,
+    REBALANCES,
+    conditions,
+    grant_of,
+    native_leg,
+    rebalance_tx,
+)
+from tests.support.signing import (
     APPROVE_GRANT,
     CANCEL,
     CANCEL_GRANT,

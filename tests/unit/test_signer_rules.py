@@ -14,7 +14,7 @@ from agent.signing.calldata import APPROVE as APPROVE_SELECTOR
 from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, selector
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.swap_router_02 import encode
-from tests.signing import (
+from tests.support.signing import (
     ALLOWED,
     APPROVE,
     APPROVE_GRANT,

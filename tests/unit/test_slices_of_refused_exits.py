@@ -19,10 +19,10 @@ from agent.model import ConditionalOrder, IntentKind, OrdersConfig, Plan, StepIn
 from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, PreparedTransaction
 from agent.store import open_store
-from tests.builders import NOW_S, OWNER, step_input, token, v2_pool, with_limits
-from tests.refusal_worlds import NO, World
-from tests.scripted import CHAIN_ID, grant, tx
-from tests.standing import price_of, terms
+from tests.support.builders import NOW_S, OWNER, step_input, token, v2_pool, with_limits
+from tests.support.refusal_worlds import NO, World
+from tests.support.scripted import CHAIN_ID, grant, tx
+from tests.support.standing import price_of, terms
 from tests.unit.test_blocked_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, fired, moved
 
 ALL = (*MARKET, SOUND)

@@ -19,9 +19,9 @@ from agent.planning import planner, proposals
 from agent.planning.proposals import Proposer
 from agent.policy.decide import decide
 from agent.reference import reference_prices
-from tests import builders
-from tests.pacing import PACE
-from tests.plans import approved, evidence
+from tests.support import builders
+from tests.support.pacing import PACE
+from tests.support.plans import approved, evidence
 
 WETH, USDC = builders.token("WETH").address, builders.token("USDC").address
 DOLLAR, ETH = 10**6, 10**18

@@ -31,7 +31,7 @@ from agent.policy import price_confirmation
 from agent.policy.decide import DecisionResult, decide
 from agent.policy.triggers.schedules import EXECUTION, schedule_name
 from agent.reference import reference_prices
-from tests.builders import NOW_S, history, step_input
+from tests.support.builders import NOW_S, history, step_input
 
 DAY_S = 86_400
 BERLIN = "Europe/Berlin"

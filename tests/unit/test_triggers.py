@@ -13,7 +13,7 @@ from agent.policy.drift import drifts_from_balances
 from agent.policy.triggers.rules import TriggerResult, evaluate_trigger, validate_policy, validate_trigger
 from agent.policy.triggers.schedules import last_evaluation_s
 from agent.policy.triggers.schedules import next_cron_time as next_time
-from tests.builders import NOW_S, history, token
+from tests.support.builders import NOW_S, history, token
 
 TENTH = Threshold(None, 1_000)
 DAY_S = 86_400

@@ -13,7 +13,7 @@ from agent.errors import ConfigError
 from agent.signing import keystore
 from agent.signing.keys import KeyringEntry, load_key
 from agent.signing.keystore import require_keyring
-from tests.keyrings import Full, InMemory, Locked, PlaintextKeyring, using
+from tests.support.keyrings import Full, InMemory, Locked, PlaintextKeyring, using
 from tests.unit.test_signer_keys import everything_shown_of
 from tests.unit.test_wallet_files import ADDRESS, GOOD, KEY, opened, typing
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.guards.case import build_guard_case
-from tests.builders import raw, step_input, token, v2_pool, with_limits
-from tests.plans import R, Swap, evidence, plan_of, sell_weth, verdict, with_leg
+from tests.support.builders import raw, step_input, token, v2_pool, with_limits
+from tests.support.plans import R, Swap, evidence, plan_of, sell_weth, verdict, with_leg
 from tests.unit.test_guards_cost import exiting, given_and_got, heavy, past
 
 WETH, USDC, WBTC = token("WETH"), token("USDC"), token("WBTC")

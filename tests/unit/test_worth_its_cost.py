@@ -14,8 +14,8 @@ from agent.errors import EXIT_OK, EXPLAINED_EXITS, Refused
 from agent.execution.step_context import REVIEW_DONE_KINDS, OutcomeKind
 from agent.model import AlertKind, Every, Hold, StepInput
 from agent.planning import planner, proposals
-from tests.builders import GWEI, step_input, v2_pool, v3_pool, with_limits, with_snapshot
-from tests.planning_worlds import DEEP, USDC, WBTC, WETH, goal, two, without_gas
+from tests.support.builders import GWEI, step_input, v2_pool, v3_pool, with_limits, with_snapshot
+from tests.support.planning_worlds import DEEP, USDC, WBTC, WETH, goal, two, without_gas
 
 HOUR_S = 3_600
 

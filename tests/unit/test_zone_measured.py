@@ -23,11 +23,11 @@ from agent.policy.decide import decide
 from agent.policy.step_input import apply_effective_targets, assemble_input
 from agent.store import open_store
 from agent.weights.returns import Floats
-from tests.builders import NOW_S, history, step_input, token
-from tests.scripted import CHAIN_ID, WALLET
+from tests.support.builders import NOW_S, history, step_input, token
+from tests.support.scripted import CHAIN_ID, WALLET
+from tests.support.weighing import DAY_S, moves, recorded
+from tests.support.zones import MONTH_S
 from tests.unit.test_config_zone import zoned as written
-from tests.weighing import DAY_S, moves, recorded
-from tests.zones import MONTH_S
 
 WETH, WBTC, LINK, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "LINK", "USDC"))
 THREE = ("WETH", "WBTC", "LINK")

@@ -16,8 +16,8 @@ from agent.planning.proposals import decision_at, rebalance
 from agent.policy import minimum
 from agent.policy.decide import decide
 from agent.units import BPS, PIPS
-from tests.builders import ROUTER, price_of, token, v2_pool, with_limits, with_snapshot
-from tests.planning_worlds import PRICES
+from tests.support.builders import ROUTER, price_of, token, v2_pool, with_limits, with_snapshot
+from tests.support.planning_worlds import PRICES
 from tests.unit.test_zone import GAS_UNITS, V, pair_edge, pair_gap, standing
 
 COIN = 10**6

@@ -1,0 +1,250 @@
+"""Opens the agent over an embedded chain with a config of its own, and measures from outside what it did to the wallet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import tomlkit
+
+from agent import app as api
+from agent import wiring
+from agent.app.agent import Agent, open_agent, planned_changes
+from agent.app.start.setup import pin_all
+from agent.chain.rpc import Transport
+from agent.config.limits import CEILINGS
+from agent.config.load import LoadedConfig, load_config
+from agent.execution.settlement import realised_legs
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain
+from agent.model import Intent, IntentKind, IntentState, Leg, Plan, Receipt, SkippedItem, Verdict
+from agent.ports import Clock
+from agent.units import BPS, floor_int, parse_share_bps
+from tests.support.world import price_now
+
+USD = 10**6
+"""Base units of the numeraire, USDC, in one dollar."""
+FIVE = {"WETH": "30%", "WBTC": "25%", "USDC": "20%", "USDT": "15%", "LINK": "10%"}
+ROOMY = {
+    "limits.turnover": "off",
+    "limits.daily_turnover": "off",
+    "policy.cooldown": "0s",
+}
+"""Changes that leave only the market's own bounds."""
+Changes = Mapping[str, object]
+
+
+def config(chain: LocalChain, folder: Path, changes: Changes | None = None, targets: Mapping[str, str] | None = None) -> LoadedConfig:
+    """trimtab.toml of the chain in `folder`; `changes` are new values by dotted key ("portfolio.assets.0.feed"), None takes a key away."""
+    document = tomlkit.parse(chain.config_text(targets=targets))
+    for key, value in ({"limits.first_purchase": "off"} | dict(changes or {})).items():
+        *tables, name = key.split(".")
+        table = document
+        for part in tables:
+            table = table[int(part) if part.isdigit() else part]  # type: ignore[assignment]  # tomlkit's tables are typed as items
+        if value is None:
+            del table[name]
+        else:
+            table[name] = value
+    if names := beyond(limits := document["limits"]):  # type: ignore[arg-type]  # tomlkit's tables are typed as items
+        limits["i_accept"] = names  # type: ignore[index]  # the same
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "trimtab.toml"
+    path.write_text(tomlkit.dumps(document))
+    return load_config(path)
+
+
+def beyond(limits: Mapping[str, object]) -> list[str]:
+    """What a test sets beyond the ceilings of limits, accepted by name as its owner would."""
+    written = {key: limits[key] for key in CEILINGS if key in limits}
+    return [key for key, value in written.items() if value == "off" or parse_share_bps(value, key) > CEILINGS[key]]
+
+
+def trusted(
+    chain: LocalChain, folder: Path, changes: Changes | None = None, targets: Mapping[str, str] | None = None, vouched: bool = True
+) -> LoadedConfig:
+    """The same, with everything pinned as it stands now. `vouched`: what the wallet did to set the world up is no loss of it."""
+    loaded = config(chain, folder, changes, targets)
+    pin_all(loaded, [chain.transport])
+    if vouched:
+        with wiring.open_store_offline(loaded) as (store, _):
+            store.record_prior_day((), purse(chain).nonce)
+    return loaded
+
+
+@contextmanager
+def agent_on(
+    chain: LocalChain,
+    folder: Path,
+    changes: Changes | None = None,
+    targets: Mapping[str, str] | None = None,
+    transports: Sequence[Transport] | None = None,
+    vouched: bool = True,
+) -> Iterator[Agent]:
+    """An agent with a new store, everything pinned."""
+    with again(chain, trusted(chain, folder, changes, targets, vouched), transports) as agent:
+        yield agent
+
+
+@contextmanager
+def again(
+    chain: LocalChain, loaded: LoadedConfig, transports: Sequence[Transport] | None = None, clock: Clock | None = None
+) -> Iterator[Agent]:
+    """An agent over the store that an earlier one left."""
+    with open_agent(loaded, transports=transports or [chain.transport], clock=clock or chain.clock) as agent:
+        yield agent
+
+
+def yes(_: StepOutcome) -> bool:
+    """The owner confirms."""
+    return True
+
+
+def meanwhile(happens: Callable[[], object]) -> Callable[[StepOutcome], bool]:
+    """The owner confirms, and while he read something happened."""
+
+    def confirm(_: StepOutcome) -> bool:
+        happens()
+        return True
+
+    return confirm
+
+
+def at_send(number: int, happens: Callable[[], object]) -> Callable[[str], None]:
+    """A progress listener: something happens after all checks of the `number`-th transaction, just before its bytes leave."""
+    sends = 0
+
+    def progress(event: str) -> None:
+        nonlocal sends
+        sends += event == "before:send"
+        if event == "before:send" and sends == number:
+            happens()
+
+    return progress
+
+
+def allow(chain: LocalChain, *symbols: str, raw: int = 2**255) -> None:
+    """The wallet has let the router take these tokens before the agent ever ran."""
+    for symbol in symbols:
+        chain.send(chain.token_contract(symbol).functions.approve(chain.addresses.swap_router_02, raw), chain.wallet.address, gas=100_000)
+
+
+def fund(chain: LocalChain, usd: Mapping[str, int | Fraction]) -> None:
+    """The wallet holds exactly this much of each token in dollars at the present prices, and nothing of the others."""
+    worth = {symbol: Fraction(usd.get(symbol, 0)) / chain.books.prices_usd[symbol] for symbol in chain.tokens}
+    chain.set_balances({symbol: floor_int(coins * 10 ** chain.tokens[symbol].decimals) for symbol, coins in worth.items()})
+
+
+def explained(agent: Agent) -> None:
+    """The owner says of everything that came or went that it was he."""
+    api.list_transfers(agent)
+    agent.desk.store.classify_transfer(None, None, agent.desk.clock.now_s())
+
+
+@dataclass(frozen=True)
+class Purse:
+    """What the wallet holds: base units by symbol, wei of native coin, and its next nonce."""
+
+    raw: dict[str, int]
+    native_wei: int
+    nonce: int
+
+
+def purse(chain: LocalChain) -> Purse:
+    """Asked of the contracts and the node, not of our reader."""
+    at = [chain.wallet.address, "latest"]
+    native, nonce = chain.node.ask([("eth_getBalance", at), ("eth_getTransactionCount", at)])
+    return Purse(chain.balances(), int(native, 16), int(nonce, 16))
+
+
+def worth(chain: LocalChain, held: Purse, prices_usd: Mapping[str, Fraction]) -> Fraction:
+    """Dollars of all tokens and native coin at these prices."""
+    tokens = sum((raw * prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals for symbol, raw in held.raw.items()), Fraction(0))
+    return tokens + held.native_wei * prices_usd["WETH"] / 10**18
+
+
+def lost(chain: LocalChain, before: Purse, prices_usd: Mapping[str, Fraction], gas: bool = True) -> Fraction:
+    """Dollars that the wallet lost since, gas included unless not wanted, at one and the same prices."""
+    now = purse(chain)
+    if not gas:
+        now = replace(now, native_wei=before.native_wei)
+    return worth(chain, before, prices_usd) - worth(chain, now, prices_usd)
+
+
+def weights(chain: LocalChain, targets: Mapping[str, str]) -> dict[str, Fraction]:
+    """Weights of the target tokens in bps, from balances and world prices."""
+    values = {s: chain.balance(s) * chain.books.prices_usd[s] / 10 ** chain.tokens[s].decimals for s in targets}
+    total = sum(values.values(), Fraction(0))
+    return {symbol: value / total * BPS for symbol, value in values.items()}
+
+
+def off_target(chain: LocalChain, targets: Mapping[str, str]) -> dict[str, Fraction]:
+    """Distance of each weight from its target in bps."""
+    return {s: abs(bps - Fraction(targets[s].rstrip("%")) * 100) for s, bps in weights(chain, targets).items()}
+
+
+def swap_of(outcome: StepOutcome) -> tuple[Plan, Intent, Receipt]:
+    """Plan, swap and receipt of a step that is done, in exactly one swap transaction beside its approvals."""
+    assert outcome.kind is OutcomeKind.DONE, outcome.reason
+    assert outcome.plan is not None
+    (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
+    assert {intent.kind for intent in outcome.transactions} <= {IntentKind.APPROVE, IntentKind.SWAP}
+    assert {intent.state for intent in outcome.transactions} == {IntentState.FINAL}
+    assert swap.receipt is not None
+    return outcome.plan, swap, swap.receipt
+
+
+def require_exact(chain: LocalChain, outcome: StepOutcome, before: Purse) -> None:
+    """One swap transaction did to the wei what the plan says: each leg, the wallet's events, its balances; all gas is known."""
+    plan, _, receipt = swap_of(outcome)
+    assert receipt.status == 1
+    for leg in realised_legs(plan, receipt):
+        assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
+    moved = {token: raw for token, raw in planned_changes(plan).items() if raw}
+    assert {token: raw for token, raw in receipt.net(chain.wallet.address).items() if raw} == moved
+    after = purse(chain)
+    held = {chain.tokens[symbol].address: raw for symbol, raw in after.raw.items()}
+    assert all(held[token] == raw for token, raw in plan.holdings_after)
+    untouched = set(held) - {token for token, _ in plan.holdings_after}
+    assert all(chain.tokens[s].address not in untouched or raw == before.raw[s] for s, raw in after.raw.items())
+    assert after.nonce == before.nonce + len(outcome.transactions)
+    paid = sum(intent.receipt.gas_cost_wei for intent in outcome.transactions if intent.receipt is not None)
+    assert before.native_wei - after.native_wei == paid
+    router = chain.addresses.swap_router_02
+    assert all(chain.balance(symbol, router) == 0 for symbol in chain.tokens), "something stayed in the router"
+
+
+def allowances(chain: LocalChain) -> dict[str, int]:
+    """What the router may take of each token of the wallet."""
+    at = chain.wallet.address, chain.addresses.swap_router_02
+    return {symbol: int(chain.token_contract(symbol).functions.allowance(*at).call()) for symbol in chain.tokens}
+
+
+def pool_prices(chain: LocalChain) -> dict[str, Fraction]:
+    """Marginal price of every pool, from the contracts."""
+    return {name: price_now(chain, name) for name in chain.pools}
+
+
+def moved_bps(before: Fraction, after: Fraction) -> Fraction:
+    """How far a price moved, relative to where it was, whichever way it is quoted."""
+    return max(abs(after / before - 1), abs(before / after - 1)) * BPS
+
+
+def failed(outcome: StepOutcome) -> list[Verdict]:
+    """Verdicts that refuse."""
+    assert outcome.plan is not None, outcome.reason
+    return [verdict for verdict in outcome.plan.verdicts if not verdict.passed]
+
+
+def legs_of(outcome: StepOutcome) -> tuple[Leg, ...]:
+    """The legs of the plan."""
+    assert outcome.plan is not None, outcome.reason
+    return outcome.plan.legs
+
+
+def said(skipped: Sequence[SkippedItem]) -> str:
+    """Everything a plan left out, in one text."""
+    return "; ".join(f"{item.what}: {item.why}" for item in skipped)

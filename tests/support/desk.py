@@ -1,0 +1,166 @@
+"""Quotes, signs and sends on an embedded chain with the real signer and sender, so that tests say only what they trade."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from agent.artifacts import npm_artifact
+from agent.chain.fees import gas_fees
+from agent.chain.sender import NodeSender
+from agent.chain.tokens import encode_approve, needed_approvals
+from agent.execution.submitter import SubmissionSettings, signable_nonces
+from agent.localchain import LocalChain
+from agent.localchain.world import WALLET_INDEX
+from agent.model import Allowance, IntentKind, Leg, LegFunding, Plan, Receipt, UnsignedTx
+from agent.ports import Grant, Simulation
+from agent.signing.keys import TestAccountKey, load_key
+from agent.signing.rules import LocalSigner, SigningRules
+from agent.store import Store
+from agent.venues.swap_router_02 import encode, native_wei
+from tests.support import builders
+from tests.support.signing import plan_of
+
+GWEI = 10**9
+LIMIT_WEI = 200 * GWEI
+MAX_GAS_WEI = 10**18
+DEADLINE_S = 90
+QUOTER_V2 = "@uniswap/v3-periphery/artifacts/contracts/lens/QuoterV2.sol/QuoterV2.json"
+ROUTER_V2 = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
+W, R = LegFunding.WALLET, LegFunding.ROUTER
+
+
+class Desk:
+    """A wallet at work on one embedded chain."""
+
+    def __init__(self, chain: LocalChain) -> None:
+        self.chain = chain
+        self.router = chain.addresses.swap_router_02
+        self.wallet = chain.wallet.address
+        self.sender = NodeSender(chain.transport)
+        tokens = tuple(token.address for token in chain.tokens.values())
+        self.rules = SigningRules(chain.chain_id, self.wallet, (self.router,), tokens, DEADLINE_S, LIMIT_WEI, (), self.at("WETH"))
+        self.key = load_key(TestAccountKey(WALLET_INDEX), chain.chain_id, ask=None)
+
+    @property
+    def signer(self) -> LocalSigner:
+        """Signs at the chain's next nonce, and again at those it has used: without a journal."""
+        return LocalSigner(self.key, self.rules, lambda: dict.fromkeys(range(self.sender.nonces(self.wallet)[0] + 1)))
+
+    def signer_of(self, store: Store, settings: SubmissionSettings) -> LocalSigner:
+        """The signer of an agent with this store and ceiling of fees."""
+        return LocalSigner(self.key, replace(self.rules, max_fee_wei=settings.max_fee_wei), partial(signable_nonces, store))
+
+    def at(self, symbol: str) -> str:
+        """Address of a token."""
+        return self.chain.tokens[symbol].address
+
+    def leg(self, pool: str, token_in: str, amount_in_raw: int, source: LegFunding = W, sink: LegFunding = W) -> Leg:
+        """A leg whose output is what the deployed quoters say now, and whose minimum is exactly that."""
+        info = self.chain.books.pool_info[pool]
+        start = self.at(token_in)
+        end = info.token1.address if info.token0.address == start else info.token0.address
+        if info.version == 2:
+            router = self.chain.contract(self.chain.addresses.v2_router, npm_artifact(ROUTER_V2))
+            out = int(router.functions.getAmountsOut(amount_in_raw, [start, end]).call()[-1])
+        else:
+            quoter = self.chain.contract(self.chain.addresses.quoter_v2, npm_artifact(QUOTER_V2))
+            out = int(quoter.functions.quoteExactInputSingle((start, end, amount_in_raw, info.fee_pips, 0)).call()[0])
+        fee_raw = amount_in_raw * info.fee_pips // 10**6
+        return Leg(info.address, f"uniswap_v{info.version}", start, end, info.fee_pips, amount_in_raw, out, out, fee_raw, 0, source, sink)
+
+    def tx(self, to: str, data: str, legacy: bool = False, **changes: object) -> UnsignedTx:
+        """A transaction at the next nonce, with fees from the head; gas is left to the node."""
+        head = self.sender.head()
+        if legacy:
+            head = replace(head, base_fee_wei=None)
+        paid = gas_fees(head, GWEI, 10 * GWEI, limit_wei=LIMIT_WEI, priority_cap_wei=2 * GWEI)
+        nonce = self.sender.nonces(self.wallet)[0]
+        plain = UnsignedTx(self.chain.chain_id, nonce, to, 0, data, 0, paid.max_fee_wei, paid.max_priority_fee_wei, paid.gas_price_wei)
+        return replace(plain, **changes)  # type: ignore[arg-type]
+
+    def simulate(self, tx: UnsignedTx) -> Simulation:
+        """What the node says of it."""
+        return self.sender.simulate(tx, self.wallet)
+
+    def run(self, tx: UnsignedTx, grant: Grant) -> Receipt:
+        """Simulates, signs, sends, and returns the receipt."""
+        if tx.gas == 0:
+            simulated = self.simulate(tx)
+            assert simulated.ok, simulated.reason
+            tx = replace(tx, gas=simulated.gas * 5 // 4)
+        signed = self.signer.sign(tx, grant)
+        self.sender.send(signed)
+        return self.mined(signed.hash)
+
+    def mined(self, tx_hash: str) -> Receipt:
+        """The receipt; anvil mines at once, but after it has answered."""
+        for _ in range(500):
+            seen = self.sender.look(tx_hash)
+            if seen.receipt is not None:
+                return seen.receipt
+            time.sleep(0.01)
+        raise AssertionError(f"{tx_hash} is {seen.state} after 5 s")
+
+    def grant(self, kind: IntentKind, **changes: object) -> Grant:
+        """A grant at the chain's time."""
+        now_s = self.sender.head().timestamp_s
+        return replace(Grant(kind, now_s, now_s + DEADLINE_S, MAX_GAS_WEI), **changes)  # type: ignore[arg-type]
+
+    def allowance(self, symbol: str) -> int:
+        """What the router may take of the wallet's token."""
+        return int(self.chain.token_contract(symbol).functions.allowance(self.wallet, self.router).call())
+
+    def approvals_needed(self, plan: Plan) -> Sequence[tuple[str, int]]:
+        """What `needed` says on the allowances of now."""
+        allowances = tuple(Allowance(self.at(symbol), self.router, self.allowance(symbol)) for symbol in self.chain.tokens)
+        return needed_approvals(plan, builders.snapshot(allowances=allowances), self.router)
+
+    def approve(self, token: str, raw: int, legacy: bool = False) -> Receipt:
+        """Sends one approval."""
+        grant = self.grant(IntentKind.APPROVE, approve=(token, self.router, raw))
+        return self.run(self.tx(token, encode_approve(self.router, raw), legacy), grant)
+
+    def approve_for(self, plan: Plan) -> None:
+        """Sends every approval that the plan lacks."""
+        for token, raw in self.approvals_needed(plan):
+            assert self.approve(token, raw).status == 1
+
+    def swap_tx(self, plan: Plan, legacy: bool = False, **changes: object) -> UnsignedTx:
+        """The plan as one transaction."""
+        data = encode(plan, self.wallet, self.sender.head().timestamp_s + DEADLINE_S)
+        return self.tx(self.router, data, legacy, **{"value_wei": native_wei(plan)} | changes)
+
+    def swap(self, plan: Plan, legacy: bool = False, **changes: object) -> Receipt:
+        """Sends the plan; its floors are its minimums."""
+        floors = tuple(leg.min_out_raw for leg in plan.legs)
+        return self.run(self.swap_tx(plan, legacy, **changes), self.grant(IntentKind.SWAP, plan=plan, floors_raw=floors))
+
+    def balances(self) -> dict[str, int]:
+        """The wallet's tokens by symbol."""
+        return {symbol: self.chain.balance(symbol) for symbol in self.chain.tokens}
+
+
+def three_way_plan(desk: Desk) -> Plan:
+    """WETH to USDC over V3 and V2, and USDT over USDC as hub to LINK, all in pools that do not touch each other."""
+    hub = desk.leg("v3 USDC/USDT 100", "USDT", 400 * 10**6, sink=R)
+    return plan_of(
+        desk.leg("v3 WETH/USDC 500", "WETH", 3 * 10**17),
+        desk.leg("v2 WETH/USDC", "WETH", 10**17),
+        hub,
+        desk.leg("v3 LINK/USDC 10000", "USDC", hub.amount_out_raw, source=R),
+    )
+
+
+def router_balances(desk: Desk) -> dict[str, int]:
+    """What is left in the router."""
+    return {symbol: desk.chain.balance(symbol, desk.router) for symbol in desk.chain.tokens}
+
+
+def native_of(chain: LocalChain, owner: str) -> int:
+    """Native coin in wei."""
+    balance: Any = chain.w3.eth.get_balance(owner)
+    return int(balance)

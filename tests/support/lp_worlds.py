@@ -1,0 +1,169 @@
+"""Portfolios of WETH and USDC with liquidity, without a chain: positions by their worth and range, targets by their share.
+
+The reference is 2,000 USDC a WETH, by feeds; `pushed` is how much dearer WETH is in the pool. USDC is token0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent import guards
+from agent.amm.lp import minting, positions
+from agent.model import (
+    AdjustLiquidity,
+    CodeHash,
+    ConfirmedPosition,
+    Decision,
+    Hold,
+    Limits,
+    LpTarget,
+    LpV2Position,
+    LpV3Position,
+    Plan,
+    Provide,
+    StepInput,
+    Threshold,
+    V2Pool,
+    V3Pool,
+    Withdraw,
+)
+from agent.planning.liquidity import plan_liquidity
+from agent.policy.decide import decide
+from agent.policy.liquidity.book import PositionBook, open_position_book
+from agent.reference import reference_prices
+from tests.support import lp_positions as lp
+from tests.support.builders import ETHER, limits, step_input, threshold, token, v2_pool, v3_pool, with_snapshot
+from tests.support.plans import evidence
+
+USD = 10**6
+WETH, USDC = token("WETH"), token("USDC")
+PRICES = {WETH.address: Fraction(2_000 * USD, ETHER), USDC.address: Fraction(1)}
+RATIO = PRICES[USDC.address] / PRICES[WETH.address]
+SPACING = 60
+MONTH_S = lp.MONTH_S
+Place = LpV2Position | LpV3Position
+
+
+def v3_at(pushed: Fraction | int = 1, depth: int = 50_000_000) -> V3Pool:
+    """The pool of positions, whose mean price is the reference."""
+    return v3_pool(WETH, USDC, 2_000 * Fraction(pushed), depth, 3_000, twap_price=2_000, name="lp")
+
+
+def v2_at(pushed: Fraction | int = 1, depth: int = 1_000_000) -> V2Pool:
+    """The pair of positions."""
+    return v2_pool(WETH, USDC, 2_000 * Fraction(pushed), depth, "lp")
+
+
+def ranged(
+    usd: int, low: Fraction | int, high: Fraction | int, number: int = 42, pool: V3Pool | None = None, **changes: object
+) -> LpV3Position:
+    """A position worth about `usd` at the reference, between two prices of WETH in USDC (2,000 is the reference)."""
+    place = pool or v3_at()
+    ticks = _ticks(Fraction(low), Fraction(high))
+    unit = minting.mint_amounts(positions.sqrt_price_x96(RATIO), minting.sqrt_price_range(ticks), 1 << 100)
+    worth = unit[0] * PRICES[USDC.address] + unit[1] * PRICES[WETH.address]
+    liquidity = int((1 << 100) * usd * USD / worth)
+    here = lp.v3(*ticks, liquidity, pool=place.address, token_id=number, sqrt_price_x96=place.sqrt_price_x96)
+    return replace(here, tick=place.tick, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
+
+
+def _ticks(low: Fraction, high: Fraction) -> tuple[int, int]:
+    """WETH is token1, so that a high price of it is a low tick."""
+    lower, upper = (minting.range_around(RATIO * 2_000 / price, 0, SPACING)[0] for price in (high, low))
+    return lower, max(upper, lower + SPACING)
+
+
+def paired(usd: int, pool: V2Pool | None = None, **changes: object) -> LpV2Position:
+    """LP tokens worth `usd` at the reference."""
+    pair = pool or v2_at()
+    worth = pair.reserve0 * PRICES[USDC.address] + pair.reserve1 * PRICES[WETH.address]
+    supply = 10**18
+    return lp.v2(int(supply * usd * USD / worth), supply, (pair.reserve0, pair.reserve1), pair=pair.address, k_last=0, **changes)
+
+
+def wanted(share_bps: int, pool: V3Pool | V2Pool | None = None, **changes: object) -> LpTarget:
+    """A target of this share, 20 % wide."""
+    place = pool or v3_at()
+    v3 = isinstance(place, V3Pool)
+    plain = LpTarget(
+        "uniswap_v3" if v3 else "uniswap_v2", lp.MANAGER if v3 else place.address, place.address, place.token0, place.token1, 3_000,
+        SPACING if v3 else None, share_bps, 2_000 if v3 else None, None, 6_000, MONTH_S,
+    )  # fmt: skip
+    return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
+
+
+def roomy(**changes: object) -> Limits:
+    """The template's limits, half of the portfolio for liquidity, a tenth of it to lose."""
+    wide = replace(limits(), lp_max_weight_bps=5_000, impermanent_loss_bps=1_000)
+    return replace(wide, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
+
+
+def world(
+    places: Sequence[Place] = (),
+    targets: Sequence[LpTarget] = (),
+    values: Mapping[str, int | Fraction] | None = None,
+    bounds: Limits | None = None,
+    pushed: Fraction | int = 1,
+    confirmed: Sequence[ConfirmedPosition] | None = None,
+    **changes: object,
+) -> StepInput:
+    """4,000 of both in the wallet unless `values` says else, in both pools these positions, all confirmed, and these targets."""
+    step = step_input(values=values or {"WETH": 4_000, "USDC": 4_000}, bounds=bounds or roomy(), **changes)  # type: ignore[arg-type]  # keywords of step_input
+    pools = (*step.snapshot.pools, v2_at(pushed), v3_at(pushed))
+    code = tuple(CodeHash(at, "0x" + "ab" * 32) for at in (pools[-2].address, pools[-1].address, lp.MANAGER))
+    own = tuple(lp.confirmed(place) for place in places) if confirmed is None else tuple(confirmed)
+    step = with_snapshot(step, pools=pools, positions=tuple(places), code_hashes=(*step.snapshot.code_hashes, *code))
+    return replace(step, portfolio=replace(step.portfolio, positions=own, lp_targets=tuple(targets)))
+
+
+def book(step: StepInput) -> PositionBook:
+    """Wallet and positions of the snapshot."""
+    return open_position_book(step, reference_prices(step).by_token)
+
+
+def planned(step: StepInput) -> Plan:
+    """The plan of what was decided, which must be about liquidity."""
+    decision = decide(step).decision
+    assert isinstance(decision, AdjustLiquidity), decision
+    return plan_liquidity(step, decision)
+
+
+def quiet() -> Threshold:
+    """A trigger that never fires."""
+    return threshold(absolute_bps=9_000)
+
+
+def kinds(step: StepInput) -> list[type]:
+    """What kinds of actions the plan has, in order."""
+    return [type(action) for action in planned(step).actions]
+
+
+def passes(step: StepInput) -> bool:
+    """Whether every guard lets the plan pass."""
+    plan = planned(step)
+    refused = [v for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed]
+    assert not refused, refused
+    return True
+
+
+def held(step: StepInput, *said: str) -> Decision:
+    """A hold that says why."""
+    decision = decide(step).decision
+    assert isinstance(decision, Hold), decision
+    assert all(part in decision.reason for part in said), decision.reason
+    return decision
+
+
+def only_provide(step: StepInput) -> Provide:
+    """The one action of the plan."""
+    [action] = planned(step).actions
+    assert isinstance(action, Provide)
+    return action
+
+
+def worth(step: StepInput, action: Provide | Withdraw) -> float:
+    """What an action moves, in dollars at the reference."""
+    of = step.portfolio.lp_targets[0]
+    return float(book(step).value(of, action.amounts_raw)) / USD

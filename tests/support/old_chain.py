@@ -1,0 +1,109 @@
+"""A chain of many blocks in memory that answers old headers, states, blocks and receipts as a node does, or forgets them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.chain.history import RecentTransactions, recent_transactions_from
+from agent.chain.wire import RpcCall, RpcFault
+from agent.model import Head
+from tests.support import builders
+from tests.support.ledgers import COIN, DOLLAR, USDC, WETH
+from tests.support.scripted import CHAIN_ID, OTHER, WALLET
+
+NOW_S = builders.NOW_S
+SPACING_S = 12
+ROUTER = builders.ROUTER
+TRANSFER = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
+
+
+def topic(address: str) -> str:
+    return "0x" + address[2:].lower().rjust(64, "0")
+
+
+def event(token: str, sender: str, recipient: str, raw: int) -> dict[str, Any]:
+    return {"address": token, "topics": [TRANSFER, topic(sender), topic(recipient)], "data": f"0x{raw:064x}"}
+
+
+@dataclass
+class Node:
+    """A chain of `height` blocks 12 s apart; `sent` are the wallet's transactions by block, `states_from` the oldest state kept."""
+
+    operator: str = "a"
+    height: int = 20_000
+    sent: dict[int, dict[str, Any]] = field(default_factory=dict)
+    states_from: int = 0
+    bodies_from: int = 0
+    later_s: int = 0
+    feeds: dict[str, Any] = field(default_factory=dict)
+    requests: int = 0
+    largest: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"endpoint {self.operator!r}"
+
+    @property
+    def head(self) -> Head:
+        return Head(CHAIN_ID, self.height, f"0x{self.height:064x}", NOW_S + self.later_s, 1)
+
+    @property
+    def nonce(self) -> int:
+        return len(self.sent)
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        return self.batch([(method, params)])[0]
+
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
+        self.requests += 1
+        self.largest = max(self.largest, len(calls))
+        return [self.answer(method, params) for method, params in calls]
+
+    def answer(self, method: str, params: list[Any]) -> Any:
+        if method == "eth_getTransactionReceipt":
+            number = int(params[0], 16)
+            return self.receipt(number)
+        if method == "eth_call":
+            past = int(params[1], 16)
+            usd = self.feeds.get(params[0]["to"])
+            if usd is None or past < self.states_from:
+                return RpcFault(-32000, "missing trie node")
+            return "0x" + "".join(f"{word:064x}" for word in (7, usd[past] if isinstance(usd, dict) else usd, 1, 1, 7))
+        height = int(params[-1] if method == "eth_getTransactionCount" else params[0], 16)
+        if method == "eth_getTransactionCount":
+            if height < self.states_from:
+                return RpcFault(-32000, "missing trie node")
+            return hex(sum(number <= height for number in self.sent))
+        assert method == "eth_getBlockByNumber"
+        txs = [self.tx(height)] if params[1] and height in self.sent else []
+        if params[1] and height < self.bodies_from:
+            return None
+        return {"number": hex(height), "timestamp": hex(self.head.timestamp_s - (self.height - height) * SPACING_S), "transactions": txs}
+
+    def tx(self, number: int) -> dict[str, Any]:
+        order = sorted(self.sent).index(number)
+        one = {"from": WALLET.lower(), "to": ROUTER.lower(), "value": "0x0"} | self.sent[number]
+        return one | {"hash": f"0x{number:064x}", "nonce": hex(order)}
+
+    def receipt(self, number: int) -> dict[str, Any]:
+        found = self.sent[number]
+        return {
+            "transactionHash": f"0x{number:064x}",
+            "status": hex(found.get("status", 1)),
+            "blockNumber": hex(number),
+            "blockHash": f"0x{number:064x}",
+            "gasUsed": hex(50_000),
+            "effectiveGasPrice": hex(2 * 10**9),
+            "logs": found.get("logs", []),
+        }
+
+
+DAY_BLOCKS = 86_400 // SPACING_S
+OLD, RECENT = 20_000 - DAY_BLOCKS - 5, (20_000 - DAY_BLOCKS + 1, 15_000, 15_001, 19_999, 20_000)
+SWAP = [event(WETH.address, WALLET, OTHER, COIN), event(USDC.address, OTHER, WALLET, 1_990 * DOLLAR)]
+
+
+def told(node: Node) -> RecentTransactions:
+    return recent_transactions_from(node, WALLET, node.head, node.nonce)

@@ -1,0 +1,183 @@
+"""Corrections over time for tests: what [execution] says of them, and a clock under which a market comes back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from agent.localchain import LocalChain
+from agent.localchain.market import arbitrage
+from agent.model import ExecutionPace, ExecutionProgress, ExecutionStyle, GradualExecution, Holding, Plan, SliceDraw, StepInput
+from agent.planning import proposals
+from agent.policy.gradual_execution import slice_wait_s
+from tests.support.builders import step_input, with_limits, with_snapshot
+
+LARGE = {
+    "portfolio.max_live_value": "10000000",
+    "limits.turnover": "off",
+    "limits.daily_turnover": "off",
+    "limits.price_impact": "4%",
+    "limits.plan_cost": "3%",
+    "limits.oracle_deviation": "4%",
+    "policy.cooldown": "1h",
+}
+"""Limits for corrections that move real pools."""
+ROUNDS = LARGE | {
+    "execution.style": "rounds",
+    "execution.max_rounds": 3,
+    "execution.interval": "40s",
+    "execution.recovery": "12s",
+    "execution.waiting_cost": "0.1bps",
+    "execution.size_jitter": "30%",
+    "execution.time_jitter": "50%",
+    "execution.budget": "1%",
+}
+TWAP = LARGE | {
+    "execution.style": "twap",
+    "execution.max_rounds": 4,
+    "execution.over": "4m",
+    "execution.size_jitter": "30%",
+    "execution.time_jitter": "50%",
+    "execution.budget": "1%",
+}
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+OFF = {"WETH": 1_600_000, "USDC": 400_000}
+"""600,000 dollars off: most of a percent of impact at once."""
+COMES_BACK_S = 20
+
+
+class Recovering:
+    """The chain's clock; while somebody sleeps on it others bring the pools back to the world's prices."""
+
+    def __init__(self, chain: LocalChain, pools: str = "WETH/USDC") -> None:
+        self.chain, self.pools, self.slept_s = chain, pools, 0.0
+
+    def now_s(self) -> int:
+        return self.chain.clock.now_s()
+
+    def sleep(self, seconds: float) -> None:
+        self.chain.clock.sleep(seconds)
+        self.slept_s += seconds
+        if self.slept_s >= COMES_BACK_S:
+            self.slept_s = 0
+            for name, pool in self.chain.books.pool_info.items():
+                if self.pools in name:
+                    arbitrage(self.chain, pool)
+
+
+# pure
+PACE = ExecutionPace(
+    ExecutionStyle.ROUNDS,
+    max_rounds=6,
+    interval_s=600,
+    recovery_s=600,
+    size_jitter_bps=3_000,
+    time_jitter_bps=5_000,
+    budget_bps=100,
+    waiting_bps_hour=Fraction(1, 2),
+)
+
+
+def paced(step: StepInput, pace: ExecutionPace | None = None, **changes: object) -> StepInput:
+    """The step under this pace, PACE with `changes` unless said."""
+    wanted = replace(pace or PACE, **changes)  # type: ignore[arg-type]  # fields by name
+    return replace(step, execution=replace(step.execution, pace=wanted))
+
+
+def roomy(step: StepInput, **limits: object) -> StepInput:
+    """Limits in which a large correction fits."""
+    wanted: dict[str, object] = {"turnover_bps": None, "daily_turnover_bps": None, "plan_cost_bps": 500, "price_impact_bps": 2_000}
+    return with_limits(step, **wanted | limits)
+
+
+def carried(step: StepInput, plan: Plan, seconds: int) -> StepInput:
+    """The step so many seconds after the plan was carried out, all pools and feeds back at the prices of before."""
+    held = dict(plan.holdings_after)
+    head = step.snapshot.head
+    snapshot = replace(
+        step.snapshot,
+        head=replace(head, number=head.number + 1, timestamp_s=head.timestamp_s + seconds),
+        now_s=step.snapshot.now_s + seconds,
+        holdings=tuple(Holding(one.token, held.get(one.token, one.raw)) for one in step.snapshot.holdings),
+        feeds=tuple(replace(feed, updated_at_s=feed.updated_at_s + seconds) for feed in step.snapshot.feeds),
+    )
+    return replace(step, snapshot=snapshot)
+
+
+def later(step: StepInput, seconds: int) -> StepInput:
+    """The step so many seconds later, nothing else changed."""
+    held = tuple((one.token, one.raw) for one in step.snapshot.holdings)
+    head = step.snapshot.head
+    snapshot = replace(
+        step.snapshot,
+        head=replace(head, number=head.number + 1, timestamp_s=head.timestamp_s + seconds),
+        now_s=step.snapshot.now_s + seconds,
+        holdings=tuple(Holding(token, raw) for token, raw in held),
+        feeds=tuple(replace(feed, updated_at_s=feed.updated_at_s + seconds) for feed in step.snapshot.feeds),
+    )
+    return replace(step, snapshot=snapshot)
+
+
+def market(step: StepInput, price: Fraction) -> StepInput:
+    """Pools, of 20 million on each side, and feeds at another price of WETH."""
+    other = step_input(None, {"WETH": 1, "USDC": 1}, {"WETH": price}, depth=20_000_000, now_s=step.snapshot.head.timestamp_s)
+    return with_snapshot(step, pools=other.snapshot.pools, feeds=other.snapshot.feeds)
+
+
+@dataclass
+class Run:
+    """A whole campaign without a chain: what each round moved, and what all of it lost at the prices of its start."""
+
+    campaign: GradualExecution
+    steps: list[StepInput]
+    plans: list[Plan]
+    sizes: list[Fraction]
+    times_s: list[int]
+    spent: Fraction
+    ended: str
+
+
+def run(step: StepInput, dice: random.Random, moves: Callable[[StepInput, int], StepInput] = lambda step, _: step) -> Run:
+    """Proposes, carries out as planned, and proposes again, as the store would tell of it, until the campaign ends.
+
+    `moves` changes the step after each round, by its number. Receipts take place exactly as planned, at the fees of the snapshot.
+    """
+
+    def draw() -> SliceDraw:
+        return SliceDraw(int(dice.random() * 1_000_000), int(dice.random() * 1_000_000))
+
+    step = replace(step, history=replace(step.history, draw=draw()))
+    first = proposals.rebalance(step)
+    assert first.plan is not None, first.decided.decision.reason
+    assert first.decided.begins is not None, first.decided.decision.reason
+    campaign = first.decided.begins
+    under = ExecutionProgress("test", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first)
+    done = Run(campaign, [], [], [], [], Fraction(0), "")
+    prices = dict(campaign.arrival)
+    for _ in range(100):
+        now = replace(step, history=replace(step.history, campaign=under))
+        found = proposals.rebalance(now)
+        if found.decided.ended:
+            done.ended = found.decided.ended
+            return done
+        if found.plan is None:
+            step = later(step, under.next_s - step.snapshot.head.timestamp_s)
+            continue
+        plan = found.plan
+        held = {one.token: one.raw for one in step.snapshot.holdings}
+        changes = {token: raw - held[token] for token, raw in plan.holdings_after}
+        gas = plan.cost.gas
+        lost = -sum((raw * prices[token] for token, raw in changes.items()), Fraction(0)) + gas
+        sold = sum((-raw * prices[token] for token, raw in changes.items() if raw < 0), Fraction(0))
+        done.steps.append(now)
+        done.plans.append(plan)
+        done.sizes.append(sold)
+        done.times_s.append(step.snapshot.head.timestamp_s)
+        done.spent += lost
+        following = draw()
+        next_s = step.snapshot.head.timestamp_s + slice_wait_s(campaign, following)
+        under = ExecutionProgress("test", campaign, under.done + 1, under.moved + plan.turnover, done.spent, next_s, following)
+        step = moves(carried(step, plan, 1), under.done)
+    raise AssertionError("a campaign that does not end")

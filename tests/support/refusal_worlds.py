@@ -1,0 +1,163 @@
+"""A world around the rounds of a step, in which what is sent may be refused, before a real store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+from agent import codec, engine
+from agent.errors import UnsendableTransaction
+from agent.execution import approvals as approving
+from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
+from agent.model import (
+    AgentCycle,
+    Head,
+    History,
+    Holding,
+    Intent,
+    IntentKind,
+    IntentState,
+    PastPrices,
+    Plan,
+    Snapshot,
+    StepInput,
+    SubmissionRefusal,
+    Transfer,
+    UnsignedTx,
+    Verdict,
+)
+from agent.planning import proposals
+from agent.policy.approvals import swap_spend
+from agent.policy.orders.exits import apply_orders
+from agent.ports import Approval, Grant, PreparedTransaction
+from agent.store import Store
+from tests.support.builders import NOW_S, OWNER
+from tests.support.scripted import grant, receipt, tx
+from tests.unit.test_blocked_exits import USDC, Sees, moved
+
+NO = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))
+
+
+class World:
+    """A chain, a composer and an executor in one, before the real store. `reverts` says of what plans sell whether sending them is refused.
+
+    It is asked by the executor alone unless `composed`: a token may tell a look from a sending, by the price of gas.
+    """
+
+    def __init__(
+        self, store: Store, step: StepInput, reverts: Callable[[set[str]], bool], lacks: Sequence[str] = (), composed: bool = False
+    ) -> None:
+        self.store, self.step, self.reverts, self.lacks, self.composed = store, step, reverts, {*lacks}, composed
+        self.sold: list[set[str]] = []
+        self.asked: list[StepOutcome] = []
+        self.approved: Callable[[str, int], None] = lambda token_, raw: self.lacks.discard(token_)
+        self.left: list[Approval] = []
+        store.set_expected_nonce(step.snapshot.nonce_latest, NOW_S)
+        assert store.update_orders(step.history.orders, step.history.unit_value, 0)
+
+    @property
+    def late(self) -> tuple[SubmissionRefusal, ...]:
+        """What the journal remembers of exits that were refused."""
+        return self.store.history(NOW_S).late
+
+    # reader
+    def snapshot(self) -> Snapshot:
+        """The present step's, a block later for each transaction and poorer by what it moved and cost."""
+        found, mined = self.step.snapshot, [one.receipt for one in self.store.intents() if one.receipt is not None]
+        held = {holding.token: holding.raw for holding in found.holdings}
+        for token_, raw in (change for one in mined for change in one.net(OWNER).items()):
+            held[token_] = max(0, held[token_] + raw)
+        return replace(
+            found,
+            head=replace(found.head, number=found.head.number + len(mined)),
+            native_wei=found.native_wei - sum(one.gas_cost_wei for one in mined),
+            nonce_latest=found.nonce_latest + len(mined),
+            nonce_pending=found.nonce_pending + len(mined),
+            holdings=tuple(Holding(token_, raw) for token_, raw in held.items()),
+        )
+
+    def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
+        return ()
+
+    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+        return snapshot
+
+    # composer
+    def approvals(self, step: StepInput, plan: Plan) -> list[Approval]:
+        return [Approval(one, "router", raw, one, "router") for one, raw in swap_spend(plan.legs).items() if one in self.lacks]
+
+    def approve(self, step: StepInput, approval: Approval) -> PreparedTransaction:
+        granted = replace(grant(IntentKind.APPROVE), approve=(approval.token, approval.spender, approval.raw))
+        return PreparedTransaction(replace(tx(step.snapshot.nonce_latest), to=approval.token), granted, str(approval.raw))
+
+    def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
+        if self.composed and self.reverts(moved(plan) - {USDC.address}):
+            raise NO
+        return PreparedTransaction(tx(step.snapshot.nonce_latest), replace(grant(), plan=plan), "swap")
+
+    def require_fresh(self, step: StepInput, plan: Plan) -> None:
+        pass
+
+    def open_approvals(self, step: StepInput) -> list[Approval]:
+        return self.left
+
+    # executor
+    def ready(self) -> bool:
+        return True
+
+    def run(self, step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
+        if kind is IntentKind.APPROVE:
+            self.approved(made.to, int(note))
+            return self.mined(step_id, kind, made, granted, note)
+        assert granted.plan is not None
+        sold = moved(granted.plan) - {USDC.address}
+        if self.reverts(sold):
+            raise NO
+        self.sold.append(sold)
+        return self.mined(step_id, kind, made, granted, note)
+
+    def mined(self, step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
+        """A transaction written down, signed, sent, mined as planned and final, as the journal has it."""
+        nonce = self.store.expected_nonce()
+        assert nonce is not None
+        intent = self.store.intend(step_id, kind, replace(made, nonce=nonce), granted, note, NOW_S, None)
+        self.store.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{nonce:064x}")
+        self.store.advance(intent.id, IntentState.BROADCAST, NOW_S)
+        legs = () if granted.plan is None else granted.plan.legs
+        transfers = [
+            one
+            for leg in legs
+            for one in (
+                Transfer(leg.token_in, OWNER, leg.pool, leg.amount_in_raw),
+                Transfer(leg.token_out, leg.pool, OWNER, leg.amount_out_raw),
+            )
+        ]
+        done = replace(receipt(f"0x{nonce:064x}", self.snapshot().head.number + 1, "0x01"), transfers=tuple(transfers))
+        self.store.advance(intent.id, IntentState.MINED, NOW_S, receipt=done)
+        return self.store.advance(intent.id, IntentState.FINAL, NOW_S, receipt=done)
+
+    def rounds(self) -> StepOutcome:
+        return engine._run_until_done(engine.StepRun(self.readers(), AgentCycle(), self.store), self.actors())
+
+    def tidy(self, kind: OutcomeKind, reason: str) -> StepOutcome:
+        """What a step of that end still takes back."""
+        step_id = f"s{len(self.store.steps(100))}"
+        self.store.begin_step(step_id, NOW_S, codec.dumps(self.step))
+        before = StepOutcome(step_id, kind, reason, self.step, proposals.rebalance(self.step).decided, None)
+        return approving.revoke_leftovers(self.readers(), self.actors(), self.store, before)
+
+    def readers(self) -> StepReaders:
+        def assemble(snapshot: Snapshot, history: History) -> StepInput:
+            return apply_orders(replace(self.step, snapshot=snapshot, history=history))
+
+        clock = SimpleNamespace(now_s=lambda: NOW_S)
+        return StepReaders(self, assemble, self.store.history, Sees(), cast(Any, clock), lambda: 0.5)
+
+    def actors(self) -> StepActors:
+        def yes(outcome: StepOutcome) -> bool:
+            self.asked.append(outcome)
+            return True
+
+        return StepActors(cast(Any, self), cast(Any, self), yes)

@@ -1,0 +1,254 @@
+"""Searchers on anvil: they trade before our snapshot, in front of our swap and behind it in the same block, and count what it brought.
+
+Their gas is not counted and nobody competes with them, so that what they earn here is more than anyone could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from agent.app.agent import Agent
+from agent.artifacts import npm_artifact
+from agent.execution.settlement import realised_legs
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain, LocalPool
+from agent.localchain.market import SWAP_ROUTER_02, V2_PAIR, arbitrage
+from agent.localchain.nodes import AnvilNode
+from agent.localchain.world import sqrt_price_x96, v2_input_to_reach
+from agent.model import IntentKind, LegFunding, Plan
+from agent.units import BPS, PIPS
+from tests.support.agents import USD, explained, fund, lost, purse, yes
+from tests.support.world import price_now
+
+GWEI = 10**9
+FIRST, LAST = 50 * GWEI, 0
+"""Tips of what goes in front of ours, and behind ours."""
+PLAN_COST, SLIPPAGE = Fraction(50, BPS), Fraction(30, BPS)
+"""The template's limits."""
+Push = tuple[str, str]
+"""A pool by name, and the symbol of what is sold into it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tactic:
+    """Shares of the size that are traded before the snapshot and in front of the swap; below zero the other way round.
+
+    With `back` what is open is closed behind the swap in the same block, and what our swap left off the fair price is taken
+    with it; otherwise in the block after.
+    """
+
+    name: str
+    skew: Fraction
+    front: Fraction
+    back: bool
+
+
+TACTICS = (
+    Tactic("back-run", Fraction(0), Fraction(0), True),
+    Tactic("front-run, unwind later", Fraction(0), Fraction(1), False),
+    Tactic("front-run and back-run", Fraction(0), Fraction(1), True),
+    Tactic("skew, unwind later", Fraction(1), Fraction(0), False),
+    Tactic("skew and back-run", Fraction(1), Fraction(0), True),
+    Tactic("skew, front-run and back-run", Fraction(1, 2), Fraction(1, 2), True),
+    Tactic("bait: skew in our favour, turned round in front", Fraction(-1), Fraction(2), True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one attack came to, in dollars at fair prices. Of a plan that was not carried out everything but gas is zero.
+
+    `lost` is ours, gas included, and `limit` what the limits allow: (plan_cost + slippage) · turnover, and the gas of approvals
+    and reverts. `short` is how far our outputs fell short of the plan; `shown_short` and `shown_profit` are what the estimate
+    before submission says of that and of a searcher's profit at most.
+    """
+
+    size_usd: Fraction
+    kind: OutcomeKind
+    profit: Fraction
+    lost: Fraction
+    limit: Fraction
+    turnover: Fraction
+    short: Fraction = Fraction(0)
+    shown_short: Fraction = Fraction(0)
+    shown_profit: Fraction = Fraction(0)
+
+    def require_bounded(self) -> None:
+        """Nobody lost or took more than limits and estimate say."""
+        assert self.lost <= self.limit, self
+        if self.kind is OutcomeKind.DONE:
+            assert self.short <= self.shown_short, self
+            assert self.profit <= self.shown_profit, self
+        else:
+            assert self.profit <= 0, self
+
+
+class Searcher:
+    """The whale as a searcher against one agent, with the order of blocks in its hand."""
+
+    def __init__(self, chain: LocalChain, agent: Agent, held: Mapping[str, int]) -> None:
+        assert isinstance(chain.node, AnvilNode)
+        self.chain, self.node, self.agent, self.held = chain, chain.node, agent, held
+        self.names = {address: name for name, address in chain.pools.items()}
+        self.symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
+
+    def attack(self, tactic: Tactic, size_usd: Fraction) -> Turn:
+        """One step of the agent under this attack, from a healed market and fresh funds."""
+        chain = self.chain
+        fund(chain, self.held)
+        explained(self.agent)
+        planned = self.agent.plan().plan
+        assert planned is not None, "without a plan there is nothing to attack"
+        targets = self.pushes(planned)
+        had, before = self.wealth(), purse(chain)
+        for pool, sold in targets:
+            self.trade(pool, sold, tactic.skew * size_usd)
+        touched = set(targets)
+
+        def in_block(plan: Plan) -> None:
+            used = self.pushes(plan)
+            touched.update(used)
+            self.order_block(used, tactic, size_usd)
+
+        outcome = self.agent.rebalance(send=True, confirm=yes, progress=self.at_swap(in_block))
+        for pool, _ in sorted(touched):
+            self.harvest(chain.books.pool_info[pool])
+        profit = self.wealth() - had
+        turn = self.turn(outcome, size_usd, profit, lost(chain, before, chain.books.prices_usd))
+        if outcome.kind is OutcomeKind.FAILED:  # one that succeeds between them: three reverts in a row would stop the agent
+            assert self.agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
+        for name in chain.pools:
+            arbitrage(chain, chain.books.pool_info[name])
+        return turn
+
+    def turn(self, outcome: StepOutcome, size_usd: Fraction, profit: Fraction, lost_usd: Fraction) -> Turn:
+        """The figures of a step that was attacked."""
+        assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.FAILED, OutcomeKind.REFUSED), outcome.reason
+        done = outcome.kind is OutcomeKind.DONE
+        beside = [i for i in outcome.transactions if i.receipt is not None and not (done and i.kind is IntentKind.SWAP)]
+        gas_wei = sum(intent.receipt.gas_cost_wei for intent in beside if intent.receipt is not None)
+        gas = Fraction(gas_wei, 10**18) * self.chain.books.prices_usd["WETH"]
+        plan = outcome.plan
+        if not done or plan is None:
+            return Turn(size_usd, outcome.kind, profit, lost_usd, gas, Fraction(0))
+        (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
+        assert swap.receipt is not None
+        legs = zip(plan.legs, realised_legs(plan, swap.receipt), strict=True)
+        ends = [(leg, real) for leg, real in legs if leg.sink is LegFunding.WALLET]
+        short = sum((self.worth(leg.token_out, leg.amount_out_raw - real.amount_out_raw) for leg, real in ends), Fraction(0))
+        shown = self.agent.sandwich(outcome)
+        assert shown.at_most is not None and shown.profit_at_most is not None
+        limit = (PLAN_COST + SLIPPAGE) * plan.turnover / USD + gas
+        return Turn(
+            size_usd, outcome.kind, profit, lost_usd, limit, plan.turnover / USD, short, shown.at_most / USD, shown.profit_at_most / USD
+        )
+
+    def at_swap(self, happens: Callable[[Plan], None]) -> Callable[[str], None]:
+        """A progress listener: the swap that is sent stays in the mempool until `happens` has ordered the block."""
+        store = self.agent.desk.store
+
+        def progress(event: str) -> None:
+            if event not in ("before:send", "after:send") or store.open_intents()[-1].kind is not IntentKind.SWAP:
+                return
+            if event == "before:send":
+                self.node.rpc("evm_setAutomine", False)
+                return
+            try:
+                plan = store.grant(store.open_intents()[-1].id).plan
+                assert plan is not None
+                happens(plan)
+            finally:
+                self.node.rpc("evm_setAutomine", True)
+
+        return progress
+
+    def order_block(self, used: Sequence[Push], tactic: Tactic, size_usd: Fraction) -> None:
+        """One block with our swap from the mempool, what goes in front of it, and what goes behind."""
+        ours = [tx["hash"] for by_nonce in self.node.rpc("txpool_content")["pending"].values() for tx in by_nonce.values()]
+        assert len(ours) == 1, "the mempool holds the agent's swap alone"
+        nonce = int(self.node.rpc("eth_getTransactionCount", self.chain.whale.address, "latest"), 16)
+        wanted = [(self.order(pool, sold, tactic.front * size_usd), FIRST) for pool, sold in used if tactic.front]
+        wanted += [(order, LAST) for pool, sold in used if tactic.back for order in self.closing(pool, sold)]
+        base_wei = int(self.node.rpc("eth_getBlockByNumber", "latest", False)["baseFeePerGas"], 16)
+        hashes = []
+        for number, (order, tip) in enumerate(wanted):
+            most_wei = 200 * GWEI if tip == FIRST else base_wei * 9 // 8 + 1  # anvil orders by this; ours pays up to twice the base fee
+            fees = {"gas": 3_000_000, "maxFeePerGas": most_wei, "maxPriorityFeePerGas": tip, "nonce": nonce + number}
+            hashes.append("0x" + bytes(order.transact({"from": self.chain.whale.address, **fees})).hex())
+        self.node.rpc("evm_mine")
+        mined = self.node.rpc("eth_getBlockByNumber", "latest", False)["transactions"]
+        fronts = sum(tip == FIRST for _, tip in wanted)
+        assert mined == hashes[:fronts] + ours + hashes[fronts:], "the block is not in the searcher's order"
+
+    def pushes(self, plan: Plan) -> list[Push]:
+        """The pools of a plan, each with what the plan sells there."""
+        return list(dict.fromkeys((self.names[leg.pool], self.symbols[leg.token_in]) for leg in plan.legs))
+
+    def trade(self, pool: str, sold: str, usd: Fraction) -> None:
+        """Sells for so many dollars; below zero buys."""
+        if usd:
+            self.chain.send(self.order(pool, sold, usd))
+
+    def order(self, pool: str, sold: str, usd: Fraction) -> Any:
+        """A bound call that sells (or, below zero, buys) for so many dollars."""
+        info = self.chain.books.pool_info[pool]
+        given = sold if usd > 0 else next(token.symbol for token in (info.token0, info.token1) if token.symbol != sold)
+        raw = int(abs(usd) / self.chain.books.prices_usd[given] * 10 ** self.chain.tokens[given].decimals)
+        return self._swap(info, given, raw, 0)
+
+    def closing(self, pool: str, sold: str) -> list[Any]:
+        """What goes behind a swap that sold this into the pool: buys it back, as far as the pool is off the fair price.
+
+        A pair knows no price limit: there the whole rest waits for the next block.
+        """
+        info = self.chain.books.pool_info[pool]
+        if info.version == 2:
+            return []
+        bought = info.token1 if info.token0.symbol == sold else info.token0
+        limit_x96 = sqrt_price_x96(self._kept(info, up=sold == info.token0.symbol))
+        return [self._swap(info, bought.symbol, self.chain.balance(bought.symbol, self.chain.whale.address) // 10, limit_x96)]
+
+    def harvest(self, info: LocalPool) -> None:
+        """Trades a pool to where no more is to be earned from it after its fee."""
+        now_x96, whale = sqrt_price_x96(price_now(self.chain, info.name)), self.chain.whale.address
+        for given, target, off in ((info.token0, self._kept(info, up=False), 1), (info.token1, self._kept(info, up=True), -1)):
+            if (now_x96 - sqrt_price_x96(target)) * off <= 0:
+                continue
+            if info.version == 3:
+                call = self._swap(info, given.symbol, self.chain.balance(given.symbol, whale) // 10, sqrt_price_x96(target))
+            else:
+                reserves = self.chain.contract(info.address, npm_artifact(V2_PAIR)).functions.getReserves().call()[:2]
+                there = v2_input_to_reach(*reserves, target) if off > 0 else v2_input_to_reach(*reversed(reserves), 1 / target)
+                if there == 0:
+                    continue
+                call = self._swap(info, given.symbol, there, 0)
+            self.chain.send(call)
+
+    def _kept(self, info: LocalPool, up: bool) -> Fraction:
+        """The price (token1 per token0) up to which buying token0, or down to which selling it, pays after the fee."""
+        fair, keeps = self.chain.pool_price(info.token0.symbol, info.token1.symbol), 1 - Fraction(info.fee_pips, PIPS)
+        return fair * keeps if up else fair / keeps
+
+    def _swap(self, info: LocalPool, given: str, raw: int, limit_x96: int) -> Any:
+        chain = self.chain
+        router = chain.contract(chain.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02)).functions
+        sold = chain.tokens[given]
+        bought = info.token1 if info.token0.symbol == given else info.token0
+        if info.version == 2:
+            return router.swapExactTokensForTokens(raw, 0, [sold.address, bought.address], chain.whale.address)
+        return router.exactInputSingle((sold.address, bought.address, info.fee_pips, chain.whale.address, raw, 0, limit_x96))
+
+    def worth(self, address: str, raw: int) -> Fraction:
+        """Dollars of base units."""
+        symbol = self.symbols[address]
+        return raw * self.chain.books.prices_usd[symbol] / 10 ** self.chain.tokens[symbol].decimals
+
+    def wealth(self) -> Fraction:
+        """Dollars of all that the searcher has, native coin aside."""
+        whale = self.chain.whale.address
+        return sum(
+            (self.worth(token.address, self.chain.balance(symbol, whale)) for symbol, token in self.chain.tokens.items()), Fraction(0)
+        )

@@ -1,0 +1,299 @@
+"""The whole agent as a state machine beside a simple model: what may happen to it in any order, and what must hold after each thing."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from agent.app.agent import Agent
+from agent.chain.rpc import HttpTransport
+from agent.errors import OperatorNeeded, TrimtabError
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain
+from agent.localchain.chain import TWAP_WINDOW_S
+from agent.localchain.market import TWAP_MARGIN_S, arbitrage
+from agent.localchain.nodes import AnvilNode
+from agent.store import open_store
+from agent.store.files.kill_switch import KillSwitch, pause_file
+from agent.wiring import store_file
+from tests.support.agents import ROOMY, again, allowances, config, off_target, trusted, weights, yes
+from tests.support.dying import Clock, Killed, dying
+from tests.support.faulty import MOODS, Faulty, Remembering
+from tests.support.ledger_of_chain import LedgerOfChain, outside_band
+
+CONFIRMATIONS = 3
+NEAR_BPS = 20
+"""So near to its target a rebalance must end."""
+POOLS = ("v3 WETH/USDC 500", "v2 WETH/USDC")
+CHANGES = {
+    **ROOMY,
+    "limits.daily_loss": "off",
+    "limits.balance_jump": "off",
+    "portfolio.max_live_value": "off",
+    "chain.confirmations": CONFIRMATIONS,
+}
+MOMENTS = 40
+"""More moments than one step has at which a process may end: before each commit that changes the store, around each send, while waiting."""
+PATIENCE, TRIES = 60, 8
+"""Moments after which the owner ends a step that goes on and on; healthy steps in which it must come to rest."""
+_TURNS = count()
+
+
+class WholeAgent(RuleBasedStateMachine):
+    """Two tokens, two pools, two endpoints of which one may fail or lie."""
+
+    def __init__(self, chain: LocalChain, folder: Path) -> None:
+        super().__init__()
+        assert isinstance(chain.node, AnvilNode)
+        self.chain, self.node = chain, chain.node
+        self.mark = chain.snapshot()
+        turn = next(_TURNS)
+        self.node.mine_at(chain.now_s() + 1 + turn % 45)  # anvil forgets states of alike blocks together
+        self.folder = folder / f"run{turn}"
+        self.targets = {"WETH": "50%", "USDC": "50%"}
+        self.sent: list[str] = []
+        self.clock = Clock(chain)
+        self.bad = Faulty(HttpTransport(chain.url or "", "beta", 30), "beta")
+        self.changes = CHANGES | {
+            f"venues.uniswap_{kind}.pools": [chain.pools[name]] for kind, name in (("v3", POOLS[0]), ("v2", POOLS[1]))
+        }
+        chain.set_balance("WETH", 15 * 10**18)
+        chain.set_balance("USDC", 45_000 * 10**6)
+        for symbol in set(chain.tokens) - set(self.targets):
+            chain.set_balance(symbol, 0)
+        self.loaded = trusted(chain, self.folder, self.changes, self.targets)
+        self.process = ExitStack()
+        self.agent: Agent | None = None
+        self.store = open_store(self.loaded.store_url, chain.chain_id, chain.wallet.address)
+        self.switch = KillSwitch(pause_file(store_file(self.loaded)), self.store)
+        self.ledger = LedgerOfChain(chain, self.node)
+        self.paused = self.foreign = self.adopted = False
+        self.world_block = chain.w3.eth.block_number
+
+    # what the model knows
+
+    def running(self) -> Agent:
+        """The agent's process, started if it is not."""
+        if self.agent is None:
+            good = Remembering(HttpTransport(self.chain.url or "", "alpha", 30), "alpha", self.sent)
+            self.agent = self.process.enter_context(again(self.chain, self.loaded, [good, self.bad], self.clock))
+        return self.agent
+
+    def ends(self) -> None:
+        """The process ends."""
+        self.process.close()
+        self.process, self.agent = ExitStack(), None
+
+    def healthy(self) -> bool:
+        """Nothing that the model knows of is in the way of a step."""
+        return self.bad.mood == "honest" and not (self.paused or self.foreign or self.clock.held)
+
+    def act(self, send: bool = True, die_at: int | None = None) -> StepOutcome | TrimtabError | None:
+        """One step; None when the process ended in it. Nothing but an error of ours may come out of it."""
+        mined, sent = self.ledger.count(), len(self.sent)
+        try:
+            agent = self.running()
+            with dying(agent, die_at) as progress:
+                found: StepOutcome | TrimtabError = agent.rebalance(send=send, confirm=yes, progress=progress)
+        except Killed:
+            self.ends()
+            return None
+        except TrimtabError as error:
+            found = error
+        finally:
+            self.ledger.read()
+            self.was_misled()
+        if self.paused or not send:
+            assert len(self.sent) == sent, "something was sent while paused, or by a dry run"
+        if self.foreign and self.adopted:
+            assert self.ledger.count() == mined, "something was mined though a stranger uses the wallet"
+        return found
+
+    def was_misled(self) -> None:
+        """Who believed on first use, or on the owner's word, that no nonce was used needs the owner's word again: a stall, no loss."""
+        if self.bad.mood == "no nonce used" and self.store.expected_nonce() == 0 != self.ledger.nonce():
+            self.foreign = self.adopted = True
+
+    # what may happen
+
+    @precondition(lambda self: not self.clock.held)
+    @rule(percent=st.sampled_from([-9, -4, -1, 2, 5, 10]))
+    def the_price_moves(self, percent: int) -> None:
+        chain = self.chain
+        price = min(max(chain.books.prices_usd["WETH"] * (100 + percent) / 100, Fraction(1_500)), Fraction(6_000))
+        chain.books = replace(chain.books, prices_usd={**chain.books.prices_usd, "WETH": price})
+        for name in POOLS:
+            arbitrage(chain, chain.books.pool_info[name])
+        chain.warp(TWAP_WINDOW_S + TWAP_MARGIN_S, refresh_feeds=False)
+        chain.refresh_feeds(("WETH", "USDC"))
+        self.the_world_went_on()
+
+    @precondition(lambda self: not self.clock.held)
+    @rule(symbol=st.sampled_from(["WETH", "USDC"]), percent=st.sampled_from([-30, -5, 1, 25, 60]))
+    def somebody_deposits_or_withdraws(self, symbol: str, percent: int) -> None:
+        """A withdrawal by another way than a transaction of the wallet, so that its nonce stays."""
+        self.chain.set_balance(symbol, self.chain.balance(symbol) * (100 + percent) // 100)
+        self.the_world_went_on()
+
+    @precondition(lambda self: not self.clock.held and not self.foreign)
+    @rule()
+    def the_owner_uses_the_wallet_by_hand(self) -> None:
+        wallet = self.chain.wallet.address
+        if int(self.node.rpc("eth_getTransactionCount", wallet, "pending"), 16) != self.ledger.nonce():
+            return
+        self.adopted = self.store.expected_nonce() is not None
+        self.ledger.by_hand(self.node.rpc("eth_sendTransaction", {"from": wallet, "to": wallet, "gas": hex(21_000)}))
+        self.node.rpc("evm_mine")
+        self.foreign = True
+        self.the_world_went_on()
+
+    @rule()
+    def the_owner_adopts(self) -> None:
+        try:
+            self.running().resync_nonce()
+            self.foreign = False
+        except TrimtabError:
+            assert not self.healthy() or self.store.open_intents()
+        self.was_misled()
+
+    @rule(pause=st.booleans())
+    def the_kill_switch_is_turned(self, pause: bool) -> None:
+        (self.switch.pause if pause else self.switch.resume)("the model", self.chain.now_s())
+        self.paused = pause
+
+    @rule(weth=st.sampled_from([30, 45, 50, 70]))
+    def targets_change(self, weth: int) -> None:
+        self.ends()
+        self.targets = {"WETH": f"{weth}%", "USDC": f"{100 - weth}%"}
+        self.loaded = config(self.chain, self.folder, self.changes, self.targets)
+
+    @rule(mood=st.sampled_from(MOODS))
+    def an_endpoint_turns(self, mood: str) -> None:
+        self.bad.mood = mood
+
+    @rule()
+    def a_dry_run(self) -> None:
+        found = self.act(send=False)
+        if self.healthy() and isinstance(found, StepOutcome) and outside_band(self.chain, self.targets) is False:
+            assert found.kind is OutcomeKind.HOLD, found.reason
+
+    @precondition(lambda self: not self.clock.held)
+    @rule()
+    def a_step(self) -> None:
+        drifted, open_before = outside_band(self.chain, self.targets), len(self.store.open_intents())
+        found = self.act(die_at=None if self.healthy() else PATIENCE)
+        if not self.healthy() or open_before:
+            return
+        assert isinstance(found, StepOutcome), found
+        if found.kind is OutcomeKind.REFUSED:
+            assert "reverts_in_row" in found.reason, found.reason
+        elif drifted is not None:
+            assert found.kind is (OutcomeKind.DONE if drifted else OutcomeKind.HOLD), found.reason
+        if found.kind is OutcomeKind.DONE:
+            self.require_done()
+
+    @precondition(lambda self: not self.clock.held)
+    @rule(moment=st.integers(1, MOMENTS))
+    def the_process_dies_in_a_step(self, moment: int) -> None:
+        self.act(die_at=moment)
+
+    @precondition(lambda self: not self.clock.held)
+    @rule()
+    def blocks_are_held_back(self) -> None:
+        self.node.rpc("evm_setAutomine", False)
+        self.clock.held = True
+
+    @precondition(lambda self: self.clock.held)
+    @rule()
+    def the_process_dies_waiting_for_a_block(self) -> None:
+        """Without blocks a step that sends waits; it is ended then, as it would be by hand."""
+        self.act(die_at=MOMENTS)
+
+    @precondition(lambda self: self.clock.held)
+    @rule(late=st.booleans(), forgotten=st.booleans())
+    def blocks_go_on(self, late: bool, forgotten: bool) -> None:
+        """What waited is mined, at once or past its deadline, or the mempool has forgotten it."""
+        if forgotten:
+            self.node.rpc("anvil_dropAllTransactions")
+        self.node.rpc("evm_setAutomine", True)
+        self.clock.held = False
+        self.node.mine_at(self.chain.now_s() + (200 if late else 1))
+        self.ledger.read()
+
+    @precondition(lambda self: not self.clock.held and self.chain.w3.eth.block_number > self.world_block)
+    @rule(depth=st.integers(1, CONFIRMATIONS - 1))
+    def the_newest_blocks_are_reorganised_away(self, depth: int) -> None:
+        depth, now_s = min(depth, self.chain.w3.eth.block_number - self.world_block), self.chain.now_s()
+        self.node.rpc("anvil_reorg", depth, [])
+        self.node.mine_at(now_s + 1)  # time went on: other blocks take the place of those
+        self.ledger.read()
+
+    @precondition(lambda self: not self.clock.held)
+    @rule(hours=st.sampled_from([1, 5]))
+    def time_passes(self, hours: int) -> None:
+        self.chain.warp(hours * 3_600, refresh_feeds=False)
+        self.chain.refresh_feeds(("WETH", "USDC"))
+        self.the_world_went_on()
+
+    def the_world_went_on(self) -> None:
+        """Blocks up to here hold what is not the agent's, so that they are never reorganised away."""
+        self.ledger.read()
+        self.world_block = self.chain.w3.eth.block_number
+
+    # what must hold
+
+    @invariant()
+    def the_journal_knows_it_all(self) -> None:
+        """Every transaction that left is in the journal, and no nonce has two that succeeded."""
+        intents = self.store.intents(limit=1_000)
+        known = {intent.tx_hash for intent in intents}
+        assert set(self.sent) <= known
+        assert self.ledger.hashes() <= known
+        succeeded = [intent.tx.nonce for intent in intents if intent.succeeded]
+        assert len(succeeded) == len(set(succeeded))
+
+    def require_done(self) -> None:
+        """After a step that is done: at the target, nothing approved, nothing open, and the books are the chain's."""
+        store = self.store
+        assert max(off_target(self.chain, self.targets).values()) <= NEAR_BPS, weights(self.chain, self.targets)
+        assert set(allowances(self.chain).values()) == {0}
+        assert [intent for intent in store.open_intents() if intent.receipt is None] == []
+        assert store.unbooked() == ()
+        since_s = self.chain.now_s() - 86_400
+        booked, ours = store.history(self.chain.now_s()).gas_24h_wei, self.ledger.gas_wei(since_s)
+        assert ours <= booked <= ours + self.ledger.others_gas_wei(since_s), "books of a new store may begin with the wallet's last day"
+
+    def teardown(self) -> None:
+        """Once everything is well again the agent completes what it began."""
+        try:
+            if self.clock.held:
+                self.blocks_go_on(False, False)
+            self.bad.mood = "honest"
+            self.the_kill_switch_is_turned(False)
+            self.the_world_went_on()
+            for _ in range(TRIES):
+                found = self.act()
+                if isinstance(found, OperatorNeeded):
+                    assert self.foreign, found
+                    self.running().resync_nonce()
+                    self.foreign = False
+                elif isinstance(found, StepOutcome) and found.kind is OutcomeKind.DONE:
+                    self.require_done()
+                elif isinstance(found, StepOutcome) and found.kind is OutcomeKind.HOLD and not self.store.open_intents():
+                    assert outside_band(self.chain, self.targets) is not True
+                    break
+                self.node.mine(CONFIRMATIONS)
+            else:
+                raise AssertionError(f"after {TRIES} healthy steps it does not rest: {found}")
+            self.the_journal_knows_it_all()
+        finally:
+            self.node.rpc("evm_setAutomine", True)
+            self.ends()
+            self.store.close()
+            self.chain.revert(self.mark)

@@ -1,0 +1,163 @@
+"""A year of a wallet on a real node: recorded prices move every pool, money comes and goes, and it is counted apart from the agent."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+from agent import app as api
+from agent.accounting import entries
+from agent.app.agent import Agent
+from agent.app.money.deposits import invest
+from agent.app.money.withdrawals import withdraw
+from agent.app.settings.editing import edit
+from agent.config.edits import ConfigChanges, apply_changes
+from agent.config.load import LoadedConfig, load_config
+from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.localchain import LocalChain
+from agent.localchain.chain import FEED_DECIMALS
+from agent.units import NATIVE
+from tests.support.agents import ROOMY, again, fund, purse, trusted, yes
+from tests.support.world import DATA
+
+RECORDED = DATA / "weekly_2021.csv"
+WORLDS_OWN = "2021-06-18"
+"""The week whose prices are those of the world as it was deployed: its pools are deep on both sides of them."""
+LOOKS_S = 14 * 86_400
+"""How often the agent looks."""
+HELD_USD = {"WETH": 16_000, "WBTC": 12_000, "LINK": 4_000, "USDC": 8_000}
+TARGETS = {"WETH": "40%", "WBTC": "30%", "LINK": "10%", "USDC": "20%"}
+HOME = "0x00000000000000000000000000000000000A11cE"
+SETTINGS = ROOMY | {
+    "chain.confirmations": 1,
+    "limits.price_impact": "2%",
+    "limits.payout_per_day": "off",
+    "portfolio.max_live_value": "off",
+    "wallet.payout_addresses": [HOME],
+    "policy.trigger": {"kind": "threshold", "relative": "15%"},
+}
+
+
+def weeks() -> list[tuple[str, dict[str, Fraction]]]:
+    """(date, prices of the world) of each week: the recorded returns around the week at which the world was made."""
+    with RECORDED.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    own = next(row for row in rows if row["date"] == WORLDS_OWN)
+    base = {"WETH": 3_000, "WBTC": 60_000, "LINK": 15}
+    return [(row["date"], {s: base[s] * Fraction(row[s]) / Fraction(own[s]) for s in base}) for row in rows]
+
+
+@dataclass
+class Year:
+    """The wallet, and what an observer notes who knows the contracts alone: values around each flow, and the flows."""
+
+    chain: LocalChain
+    folder: Path
+    loaded: LoadedConfig
+    growth: Fraction = Fraction(1)
+    since: Fraction | None = None
+    fired: list[str] = field(default_factory=list)
+    trades: int = 0
+    native_wei: int = 0
+
+    def value(self) -> Fraction:
+        """Dollars of the managed tokens at the feeds' answers, from the contracts; the native coin is gas money here."""
+        now = purse(self.chain)
+        usd = {symbol: self._feed(symbol) for symbol in HELD_USD}
+        held = sum((now.raw[s] * usd[s] / 10 ** self.chain.tokens[s].decimals for s in HELD_USD), Fraction(0))
+        return held / usd["USDC"]
+
+    def gas(self) -> Fraction:
+        """Dollars of the native coin that went since this was last asked: gas, paid from outside of the portfolio."""
+        native_wei = purse(self.chain).native_wei
+        spent, self.native_wei = self.native_wei - native_wei, native_wei
+        return spent * self._feed("WETH") / 10**18 / self._feed("USDC")
+
+    def _feed(self, symbol: str) -> Fraction:
+        return Fraction(self.chain.feed_contract(symbol).functions.latestRoundData().call()[1], 10**FEED_DECIMALS)
+
+    def valued(self, agent: Agent, came: Fraction = Fraction(0)) -> None:
+        """A valuation by books and observer; `came` are dollars that came, or left, just before it."""
+        api.refresh_ledger(agent)
+        self.linked(self.value(), came)
+
+    def linked(self, now: Fraction, came: Fraction = Fraction(0)) -> None:
+        """The growth since the last valuation, without what came at its end and net of gas."""
+        gas = self.gas()
+        if self.since is not None:
+            self.growth *= (now - came - gas) / self.since
+        self.since = now
+
+    def fortnight(self, agent: Agent, prices: dict[str, Fraction]) -> StepOutcome:
+        """Two weeks go by, the market moves, the agent looks and does what it wants; the ledger is the chain to the wei."""
+        self.chain.warp(LOOKS_S, refresh_feeds=False)
+        self.chain.move_market(prices)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        self.linked(self.value())
+        assert outcome.kind in (OutcomeKind.HOLD, OutcomeKind.DONE), outcome.reason
+        self.trades += outcome.kind is OutcomeKind.DONE
+        self.fired += [outcome.reason] if "stop_loss" in outcome.reason and outcome.kind is OutcomeKind.DONE else []
+        self.require_equal(agent)
+        return outcome
+
+    def require_equal(self, agent: Agent) -> None:
+        """What the ledger says the wallet holds is what the contracts say."""
+        api.refresh_ledger(agent)
+        now = purse(self.chain)
+        sums = entries.account_balances(agent.desk.store.ledger())
+        assert {s: sums.get((entries.WALLET, self.chain.tokens[s].address), 0) for s in HELD_USD} == {s: now.raw[s] for s in HELD_USD}
+        assert sums.get((entries.WALLET, NATIVE), 0) == now.native_wei
+
+    # what the owner does
+    def deposit(self, agent: Agent, symbol: str, amount: int) -> None:
+        """So many whole coins come and are invested."""
+        self.valued(agent)
+        raw = amount * 10 ** self.chain.tokens[symbol].decimals
+        self.chain.set_balance(symbol, self.chain.balance(symbol) + raw)
+        self.linked(self.value(), amount * self._feed(symbol) / self._feed("USDC"))
+        assert invest(agent, send=True, confirm=lambda _: True).told
+        self.valued(agent)
+
+    def withdrawal(self, agent: Agent, amount: int) -> None:
+        """So many dollars leave for home, sold for where they are not there."""
+        self.valued(agent)
+        had = self.chain.balance("USDC", HOME)
+        done = withdraw(agent, str(amount), to=HOME, send=True, confirm=lambda _: True)
+        assert done.state == "paid", done.reason
+        assert self.chain.balance("USDC", HOME) - had == amount * 10**6
+        self.valued(agent, -Fraction(amount))
+
+    def edited(self, changes: ConfigChanges) -> None:
+        """The owner changes the file by command; a new process reads it."""
+        made = edit(
+            self.loaded.path,
+            lambda text: apply_changes(text, changes),
+            confirm=lambda _edit, _agent: True,
+            transports=[self.chain.transport],
+            clock=self.chain.clock,
+        )
+        assert made.state == "written", made
+        self.loaded = load_config(self.loaded.path)
+
+    @contextmanager
+    def process(self) -> Iterator[Agent]:
+        """An agent that starts anew over the store."""
+        with again(self.chain, self.loaded) as agent:
+            yield agent
+
+
+@contextmanager
+def year(chain: LocalChain, folder: Path) -> Iterator[Year]:
+    """The first week's market, a funded wallet, books that are open."""
+    chain.move_market(weeks()[0][1])
+    fund(chain, HELD_USD)
+    made = Year(chain, folder, trusted(chain, folder, SETTINGS, TARGETS))
+    with made.process() as agent:
+        api.refresh_ledger(agent)
+        made.since = made.value()
+        made.native_wei = purse(chain).native_wei
+    yield made
