@@ -178,6 +178,7 @@ def test_a_time_that_the_clock_repeats_fires_once_for_a_fixed_hour_and_each_time
         ("sat-sun", "Sat Sun"),
         ("*/3", "Wed Sat Sun"),
         ("1-5/2", "Mon Wed Fri"),
+        ("1/2", "Mon Wed Fri Sun"),
         ("2,4", "Tue Thu"),
         ("0-6", "Mon Tue Wed Thu Fri Sat Sun"),
     ],
@@ -193,6 +194,30 @@ def test_with_both_days_restricted_either_one_suffices_as_in_cron() -> None:
         "Fri 13 Nov 00:00 +0000",
         "Mon 16 Nov 00:00 +0000",
     ]
+
+
+@pytest.mark.parametrize(("day", "found"), [("last", ["Mon 30 Nov", "Thu 31 Dec"]), ("LW", ["Mon 30 Nov", "Thu 31 Dec"])])
+def test_the_last_day_of_the_month_has_a_name(day: str, found: list[str]) -> None:
+    assert _times(f"0 9 {day} * *", "2026-11-08T12:00:00", 2, "UTC") == [f"{at} 09:00 +0000" for at in found]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "Africa/Casablanca", "America/Havana"])
+@pytest.mark.parametrize("hour", [0, 2])
+def test_a_daily_time_fires_once_each_day_for_five_years(zone: str, hour: int) -> None:
+    daily, at_s, days = Cron(f"30 {hour} * * *", zone), _utc("2024-01-01T12:00:00"), []
+    while at_s < _utc("2029-01-01T00:00:00"):
+        following = next_time(daily, at_s)
+        assert following is not None
+        assert next_time(daily, following - 1) == following
+        assert next_time(daily, (at_s + following) // 2) == following
+        days.append(datetime.fromtimestamp(at_s := following, ZoneInfo(zone)).date().toordinal())
+    assert days == list(range(days[0], days[0] + len(days)))
+
+
+def test_an_hourly_time_fires_every_hour_through_both_clock_changes() -> None:
+    hourly, start_s = Cron("30 * * * *", "Europe/Berlin"), _utc("2026-01-01T00:30:00")
+    for at_s in range(start_s, start_s + 366 * DAY_S, 3_600):
+        assert next_time(hourly, at_s) == at_s + 3_600
 
 
 def test_a_leap_day_is_waited_for() -> None:
@@ -215,7 +240,7 @@ def test_a_leap_day_is_waited_for() -> None:
         (Cron("0 0 * * 8", "UTC"), "'8' is no day of the week"),
         (Cron("0 0 * * foo", "UTC"), "'foo' is no day of the week"),
         (Cron("0 0 * * 3-1", "UTC"), "'3-1' is no day of the week"),
-        (Cron("0 0 * * 1/2", "UTC"), "'1/2' is no day of the week"),
+        (Cron("*/90 * * * *", "UTC"), "'*/90' is no minute"),
         (Cron("0 0 * * mon-foo", "UTC"), "'mon-foo' is no day of the week"),
         (Cron("0 9 * * *", "Mars/Olympus"), "policy.trigger.timezone: 'Mars/Olympus'"),
         (Cron("0 9 * * *", "../etc/passwd"), "policy.trigger.timezone"),
