@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from agent.cli.display.output import cell, emit, note, out, say, spinner
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, command_group
 from agent.errors import EXIT_RETRYABLE
 
 if TYPE_CHECKING:
@@ -15,16 +15,12 @@ if TYPE_CHECKING:
 
 
 Document = dict[str, Any]
-group = typer.Typer(help="Shows alert prices of each asset, alert targets, and which messages were delivered.", invoke_without_command=True)
+group = command_group(
+    Heading.LOOK, 70, "alerts", "Shows alert prices of each asset, alert targets, and which messages were delivered.", has_default=True
+)
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    group.callback()(alerts)
-    group.command()(test)
-    app.add_typer(group, name="alerts")
-
-
+@group.callback()
 def alerts(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Shows alert-low and alert-high of each asset with the distance now, what is on, and how each target did."""
     if context.invoked_subcommand is not None:
@@ -46,6 +42,7 @@ def alerts(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
     emit(document, as_json, show)
 
 
+@group.command()
 def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Sends a test message to each target. Exit code 11 if one was not delivered."""
     from agent import app as api

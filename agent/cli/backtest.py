@@ -14,7 +14,7 @@ import typer
 
 from agent.cli.display.output import ask, cell, emit, err, interactive, out, say
 from agent.cli.display.terminal import interruptible
-from agent.cli.options import AsJson, Yes
+from agent.cli.options import AsJson, Heading, Yes, command
 from agent.errors import ConfigError
 from agent.units import decimal_text, price_text, value_text
 
@@ -34,11 +34,8 @@ SHOWN = 0.00005
 """Smallest log return that is shown."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(interruptible(backtest))
-
-
+@command(Heading.TEST, 10)
+@interruptible
 def backtest(  # noqa: PLR0913
     prices: Annotated[
         Path | None, typer.Option("--prices", help="CSV or Parquet: time, symbol, close; or time and a column for each symbol.")
@@ -305,11 +302,8 @@ ASKED_FROM_S = 120.0
 STRESS_SHOWN = ("50%", "95%")
 
 
-def register_stress(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(interruptible(stress))
-
-
+@command(Heading.TEST, 30)
+@interruptible
 def stress(  # noqa: PLR0913
     prices: Annotated[
         Path | None, typer.Option("--prices", help="CSV or Parquet as for backtest; paths start at its newest prices.")
@@ -472,11 +466,8 @@ NUMBERED = 8
 """A map of more columns has shades alone."""
 
 
-def register_tune(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(interruptible(tune))
-
-
+@command(Heading.TEST, 20)
+@interruptible
 def tune(  # noqa: PLR0913
     prices: Annotated[Path | None, typer.Option("--prices", help="CSV or Parquet as for backtest.")] = None,
     sample: Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")] = False,

@@ -9,7 +9,7 @@ import typer
 from agent.cli import money
 from agent.cli.display.output import ask, cell, emit, err, note, out, require_answerable, say, spinner
 from agent.cli.money import payment, show_remedies, show_sale, show_sent
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Verbose, Yes
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Send, Verbose, Yes, command
 from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE, EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
@@ -31,12 +31,7 @@ HANDED_OVER = "a run takes them back once it has the wallet; where none goes on,
 """The holder of the wallet may also be another command, which only ends."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    for command in (pause, resume):
-        app.command()(command)
-
-
+@command(Heading.TROUBLE, 10)
 def pause(
     reason: Annotated[str, typer.Option("--reason", help="Reason, shown with the pause.")] = "paused by the owner",
     hard: Annotated[bool, typer.Option("--hard", help="Also cancel pending transactions and set allowances to zero.")] = False,
@@ -77,6 +72,7 @@ def pause(
     raise typer.Exit({"declined": EXIT_REFUSED, "failed": EXIT_RETRYABLE, "handed over": EXIT_RETRYABLE}.get(document["outcome"], 0))
 
 
+@command(Heading.TROUBLE, 20)
 def resume(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Lifts the pause."""
     from agent import app as api
@@ -144,12 +140,7 @@ def _table(document: Document) -> FigureTable:
     return made
 
 
-def register_ending(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    for command in (stop, revoke, rehearse):
-        app.command()(command)
-
-
+@command(Heading.MONEY, 40)
 def stop(  # noqa: PLR0913
     keep: Annotated[bool, typer.Option("--keep", help="Keep all coins (default).")] = False,
     to_stable: Annotated[bool, typer.Option("--to-stable", help="Sell everything for the numeraire, after withdrawing liquidity.")] = False,
@@ -184,6 +175,7 @@ def stop(  # noqa: PLR0913
     raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
 
 
+@command(Heading.TROUBLE, 70)
 def revoke(
     tokens: Annotated[list[str] | None, typer.Argument(help="Symbols or addresses; every token of the config unless said.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -208,6 +200,7 @@ def revoke(
     raise typer.Exit(EXPLAINED_EXITS.get(document["state"], 0))
 
 
+@command(Heading.SET_UP, 60)
 def rehearse(
     token: Annotated[str | None, typer.Option("--token", help="Asset to trade; default: the largest target.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.display.output import ask, cell, emit, err, note, out, require_answerable, say, spinner
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Yes, mark_paper, paper_or_live
+from agent.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigPath,
+    Heading,
+    OnPaper,
+    Send,
+    Yes,
+    command,
+    command_group,
+    mark_paper,
+    paper_or_live,
+)
 from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE
 
 if TYPE_CHECKING:
@@ -23,12 +35,7 @@ LONGEST_REASON = 100
 """Characters of a reason in a list of steps; explain shows all of it."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    for command in (history, explain):
-        app.command()(command)
-
-
+@command(Heading.LOOK, 40)
 def history(
     config: ConfigPath = DEFAULT_CONFIG,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Number of steps, newest first.")] = 20,
@@ -66,6 +73,7 @@ def history(
     emit(document, as_json, show)
 
 
+@command(Heading.LOOK, 50)
 def explain(
     step: Annotated[str | None, typer.Argument(help="Id of a step, as history shows it; the newest if none is given.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -99,12 +107,7 @@ def steps(document: dict[str, Any]) -> FigureTable:
 Document = dict[str, Any]
 
 
-def register_journal(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    for command in (txs, cancel, reconcile):
-        app.command()(command)
-
-
+@command(Heading.TROUBLE, 30)
 def txs(
     config: ConfigPath = DEFAULT_CONFIG,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Number of rows, newest first.")] = 20,
@@ -118,6 +121,7 @@ def txs(
     emit(document, as_json, lambda: _show(document, "open" if open_only else "written down"))
 
 
+@command(Heading.TROUBLE, 40)
 def cancel(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
     """Cancels pending transactions (same nonce, higher fee). Without --send it only shows them.
 
@@ -141,6 +145,7 @@ def cancel(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = F
     raise typer.Exit(EXIT_RETRYABLE if document["waiting"] else 0)
 
 
+@command(Heading.TROUBLE, 50)
 def reconcile(config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, as_json: AsJson = False) -> None:
     """Settles the journal against the chain and books what was mined. With --send it resends or cancels lost and late transactions.
 
@@ -205,9 +210,73 @@ def _table(document: Document) -> Any:
     return made
 
 
-# --- The command that adopts a store copy and resyncs the nonce: adopt.
+# --- Commands about the store's file: db backup, restore, check, upgrade, adopt.
 
 
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
+group = command_group(Heading.TROUBLE, 80, "db", "The store: back up, restore, check, upgrade.")
+
+
+@group.command()
+def backup(
+    path: Annotated[Path, typer.Argument(help="The file to write.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Writes a consistent copy of the store, even during a run. It contains no key and no signed transaction."""
+    from agent import app as api
+
+    document = api.backup_store(config, path, force)
+    emit(document, as_json, lambda: say(f"Copied to {document['backup']} ({document['bytes']:,} bytes)."))
+
+
+@group.command()
+def restore(
+    path: Annotated[Path, typer.Argument(help="A file that db backup wrote.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Restores a backup. Nothing is sent until trimtab adopt; with --force the old store is kept beside it."""
+    from agent import app as api
+
+    document = api.restore_store(config, path, force)
+
+    def show() -> None:
+        say(f"Restored to {document['store']}.")
+        if document["kept"] is not None:
+            say(f"The store before it is kept as {document['kept']}.")
+        say("Nothing is sent from it until: trimtab db adopt")
+
+    emit(document, as_json, show)
+
+
+@group.command()
+def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Checks the whole store for damage."""
+    from agent import app as api
+
+    document = api.check_store(config)
+    copy = "" if document["copy"] is None else f", a copy ({document['copy']}) that nobody has adopted"
+    text = f"{document['store']} is sound: version {document['version']}, wallet {document['wallet']}, chain {document['chain_id']}{copy}."
+    emit(document, as_json, lambda: say(text))
+
+
+@group.command()
+def upgrade(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Upgrades the store to this version and keeps a copy. Any command does the same with an older store."""
+    from agent import app as api
+
+    document = api.upgrade_store(config)
+
+    def show() -> None:
+        if document["before"] == document["version"]:
+            say(f"The store is of version {document['version']} already.")
+            return
+        say(f"The store went from version {document['before']} to {document['version']}; before is kept as {document['backup']}.")
+
+    emit(document, as_json, show)
+
+
+@command(Heading.TROUBLE, 60)
+@group.command()
 def adopt(
     config: ConfigPath = DEFAULT_CONFIG,
     nothing_lost: Annotated[
@@ -228,72 +297,3 @@ def adopt(
     with api.open_agent(config) as agent, spinner("Reading the chain"):
         document = {"nonce": agent.resync_nonce(nothing_lost=nothing_lost)}
     emit(document, as_json, lambda: say(f"Adopted: the next transaction has nonce {document['nonce']}."))
-
-
-# --- Commands about the store's file: db backup, restore, check, upgrade, adopt.
-
-
-Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
-group = typer.Typer(help="The store: back up, restore, check, upgrade.", no_args_is_help=True)
-
-
-def register_db(app: typer.Typer) -> None:
-    """Add this module's commands; adopt keeps its old name too."""
-    for command in (backup, restore, check, upgrade, adopt):
-        group.command()(command)
-    app.add_typer(group, name="db")
-    app.command()(adopt)
-
-
-def backup(
-    path: Annotated[Path, typer.Argument(help="The file to write.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
-    as_json: AsJson = False,
-) -> None:  # fmt: skip
-    """Writes a consistent copy of the store, even during a run. It contains no key and no signed transaction."""
-    from agent import app as api
-
-    document = api.backup_store(config, path, force)
-    emit(document, as_json, lambda: say(f"Copied to {document['backup']} ({document['bytes']:,} bytes)."))
-
-
-def restore(
-    path: Annotated[Path, typer.Argument(help="A file that db backup wrote.")], config: ConfigPath = DEFAULT_CONFIG, force: Force = False,
-    as_json: AsJson = False,
-) -> None:  # fmt: skip
-    """Restores a backup. Nothing is sent until trimtab adopt; with --force the old store is kept beside it."""
-    from agent import app as api
-
-    document = api.restore_store(config, path, force)
-
-    def show() -> None:
-        say(f"Restored to {document['store']}.")
-        if document["kept"] is not None:
-            say(f"The store before it is kept as {document['kept']}.")
-        say("Nothing is sent from it until: trimtab db adopt")
-
-    emit(document, as_json, show)
-
-
-def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Checks the whole store for damage."""
-    from agent import app as api
-
-    document = api.check_store(config)
-    copy = "" if document["copy"] is None else f", a copy ({document['copy']}) that nobody has adopted"
-    text = f"{document['store']} is sound: version {document['version']}, wallet {document['wallet']}, chain {document['chain_id']}{copy}."
-    emit(document, as_json, lambda: say(text))
-
-
-def upgrade(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Upgrades the store to this version and keeps a copy. Any command does the same with an older store."""
-    from agent import app as api
-
-    document = api.upgrade_store(config)
-
-    def show() -> None:
-        if document["before"] == document["version"]:
-            say(f"The store is of version {document['version']} already.")
-            return
-        say(f"The store went from version {document['before']} to {document['version']}; before is kept as {document['backup']}.")
-
-    emit(document, as_json, show)

@@ -10,25 +10,17 @@ from rich.console import Console
 
 from agent.cli.display.output import cell, emit, out, say, spinner
 from agent.cli.display.tables import FigureTable, amount, brief, money, table
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, mark_paper, paper_or_live
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, OnPaper, command, command_group, mark_paper, paper_or_live
 from agent.units import decimal_text
 
 # --- Commands about the ledger: pnl, export, books check, books journal, books open.
 
 
 Document = dict[str, Any]
-group = typer.Typer(help="The double-entry ledger: check, list, restart.", no_args_is_help=True)
+group = command_group(Heading.DATA, 70, "books", "The double-entry ledger: check, list, restart.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    app.command()(pnl)
-    app.command()(export)
-    for command in (check, journal, open_books):
-        group.command("open" if command is open_books else None)(command)
-    app.add_typer(group, name="books")
-
-
+@command(Heading.LOOK, 60)
 def pnl(
     period: Annotated[str, typer.Option("--period", help="day, week, month, year or all.")] = "all",
     benchmark: Annotated[str | None, typer.Option("--benchmark", help="Held token as benchmark; default: the numeraire.")] = None,
@@ -49,6 +41,7 @@ def pnl(
     emit(document, as_json, lambda: show_pnl(out, document))
 
 
+@command(Heading.DATA, 80)
 def export(
     folder: Annotated[str, typer.Option("--out", help="Output folder.")],
     kind: Annotated[str, typer.Option("--format", help="rotki, csv or parquet.")] = "csv",
@@ -72,6 +65,7 @@ def export(
     emit(document, as_json, show)
 
 
+@group.command()
 def check(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Rewrite entries that differ from their receipts.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Read only the store, not the chain.")] = False,
@@ -95,6 +89,7 @@ def check(
     raise typer.Exit(0 if document["sound"] else EXIT_OPERATOR)
 
 
+@group.command()
 def journal(
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Number of entries, newest first.")] = 20,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -107,6 +102,7 @@ def journal(
     emit(document, as_json, lambda: show_journal(out, document))
 
 
+@group.command("open")
 def open_books(
     note: Annotated[str, typer.Option("--note", help="Why, for the record.")] = "",
     config: ConfigPath = DEFAULT_CONFIG,

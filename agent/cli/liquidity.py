@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.display.output import cell, emit, out, say, spinner
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, command_group
 from agent.units import BPS, decimal_text, value_text
 
 if TYPE_CHECKING:
@@ -21,17 +21,10 @@ if TYPE_CHECKING:
 
 
 Document = dict[str, Any]
-group = typer.Typer(help="Liquidity positions.", invoke_without_command=True)
+group = command_group(Heading.TRADE, 60, "lp", "Liquidity positions.", has_default=True)
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    group.callback()(lp)
-    for command in (take, forget):
-        group.command()(command)
-    app.add_typer(group, name="lp")
-
-
+@group.callback()
 def lp(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Liquidity positions: value, impermanent loss so far and expected, fees, loss against rebalancing; and what is ignored."""
     if context.invoked_subcommand is not None:
@@ -44,6 +37,7 @@ def lp(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJ
     emit(document, as_json, lambda: show(document))
 
 
+@group.command()
 def take(
     number: Annotated[str, typer.Argument(help="Number of a V3 position of the wallet.")],
     config: ConfigPath = DEFAULT_CONFIG,
@@ -57,6 +51,7 @@ def take(
     emit(document, as_json, lambda: say(f"{document['position']} counts from here on."))
 
 
+@group.command()
 def forget(
     which: Annotated[str, typer.Argument(help="Number of a V3 position, or address of a pair.")],
     config: ConfigPath = DEFAULT_CONFIG,

@@ -16,18 +16,13 @@ from rich.text import Text
 from agent import app as api
 from agent.cli.display import documents, plan_tables, tables
 from agent.cli.display.output import emit, note, say
-from agent.cli.options import AsJson
+from agent.cli.options import AsJson, Heading, command
 from agent.errors import ConfigError
 
 PICTURE_COLUMNS = 100
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    for command in (localchain, demo):
-        app.command()(command)
-
-
+@command(Heading.TRY, 20)
 def localchain(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the local chain.")] = 8545,
     write_config: Annotated[Path | None, typer.Option("--write-config", help="Write a config for this chain.")] = None,
@@ -67,6 +62,7 @@ def localchain(
     api.serve_localchain(port, write_config, ready)
 
 
+@command(Heading.TRY, 10)
 def demo(
     as_json: AsJson = False,
     svg: Annotated[Path | None, typer.Option("--svg", help="Also save the output as a picture.", hidden=True)] = None,

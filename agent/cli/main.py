@@ -1,4 +1,4 @@
-"""The `trimtab` command: registers the command groups; each command imports what it needs only when it runs."""
+"""The `trimtab` command: builds the command line; each command imports what it needs only when it runs."""
 
 from __future__ import annotations
 
@@ -7,117 +7,52 @@ import gc
 import re
 import sys
 import traceback
+from collections.abc import Iterable
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Annotated
 
 import click
 import typer
 
-from agent.cli import (
-    alerts,
-    backtest,
-    emergency,
-    history,
-    ledger,
-    liquidity,
-    local,
-    money,
-    orders,
-    portfolio,
-    profiles,
-    run,
-    setup,
-    strategies,
-    weights,
-    whatif,
-)
+from agent import cli
 from agent.cli.display import terminal
 from agent.cli.display.output import fail
+from agent.cli.options import DECLARED, DeclaredCommand
 from agent.errors import ConfigError, Interrupted, OperatorNeeded, TrimtabError
 
-# --- Headings of `trimtab --help`.
-
-
-PANELS = {
-    "Try it, without a key": ("demo", "localchain", "whatif"),
-    "Set up": ("init", "templates", "doctor", "trust", "wallet", "rehearse"),
-    "Look": ("status", "plan", "quote", "history", "explain", "pnl", "alerts"),
-    "Trade: nothing is sent without --send": ("rebalance", "run", "swap", "limit", "orders", "strategies", "lp"),
-    "Money in, money out, the end": ("invest", "withdraw", "flows", "stop"),
-    "When something is wrong": ("pause", "resume", "txs", "cancel", "reconcile", "adopt", "revoke", "db"),
-    "On recorded prices, and on paper": ("backtest", "tune", "stress", "paper", "replay"),
-    "Settings, data, books": ("edit", "export-profile", "import-profile", "weights", "prices", "oracle", "books", "export"),
-}
-"""Headings in their order, with the commands below each."""
-
-
-def arrange(app: typer.Typer) -> None:
-    """Put every command of the app below its heading. Raises KeyError for one without a heading.
-
-    Typer lists commands before groups, and headings by their first command: each heading has one that is not a group.
-    """
-    places = {name: section for section, names in PANELS.items() for name in names}
-    order = list(places)
-    named = {id(info): info.name or _name(info) for info in app.registered_commands}
-    for info in app.registered_commands:
-        info.rich_help_panel = places[named[id(info)]]
-    app.registered_commands.sort(key=lambda info: order.index(named[id(info)]))
-    for group in app.registered_groups:
-        group.rich_help_panel = places[str(group.name)]
-
-
-def _name(info: typer.models.CommandInfo) -> str:
-    """Command name as Typer derives it from the function's name."""
-    if info.callback is None:
-        raise ValueError("a command without a function")
-    return info.callback.__name__.strip("_").replace("_", "-")
-
-
-app = typer.Typer(
-    name="trimtab",
-    help="Keeps a wallet's tokens at their target weights, with every cost bounded. Nothing is sent without --send.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="rich",
-)
 _SECRET = re.compile(r"(0x)?[0-9a-fA-F]{64}|https?://\S+|(?<=')(\w+ ){11,}\w+")
 """A private key, a URL, or twelve words in a row where a name belongs."""
 GARBAGE = 300_000
 """Objects between two passes of the garbage collector. Loading makes as many that stay: going through them took a fifth of `status`."""
 TYPER_INTERRUPTED = 128 + 2
 """Typer's exit code of Ctrl-C; none of our commands ends with it."""
-for register in (
-    setup.register,
-    portfolio.register_limit,
-    profiles.register,
-    setup.register_wallet,
-    portfolio.register,
-    weights.register,
-    strategies.register,
-    run.register,
-    liquidity.register,
-    weights.register_oracle,
-    orders.register,
-    history.register,
-    ledger.register,
-    history.register_journal,
-    money.register_flows,
-    history.register_db,
-    emergency.register,
-    money.register,
-    profiles.register_editing,
-    emergency.register_ending,
-    alerts.register,
-    whatif.register,
-    backtest.register,
-    run.register_paper,
-    run.register_replay,
-    backtest.register_stress,
-    backtest.register_tune,
-    local.register,
-):
-    register(app)
-arrange(app)
+
+
+def declared_commands() -> list[DeclaredCommand]:
+    """Load every module of agent/cli, and return the commands in their order."""
+    for module in iter_modules(cli.__path__):
+        import_module(f"agent.cli.{module.name}")
+    return sorted(DECLARED, key=lambda one: one.place)
+
+
+def build_app(commands: Iterable[DeclaredCommand]) -> typer.Typer:
+    """Build the command line of these commands."""
+    built = typer.Typer(
+        name="trimtab",
+        help="Keeps a wallet's tokens at their target weights, with every cost bounded. Nothing is sent without --send.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode="rich",
+    )
+    built.callback()(_root)
+    for one in commands:
+        if isinstance(one.body, typer.Typer):
+            built.add_typer(one.body, name=one.name, rich_help_panel=one.heading.value)
+        else:
+            built.command(one.name, rich_help_panel=one.heading.value)(one.body)
+    return built
 
 
 def _print_version(asked: bool) -> None:
@@ -128,13 +63,15 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     _version: Annotated[
         bool, typer.Option("--version", "-V", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
+
+
+app = build_app(declared_commands())
 
 
 def _unrepeated(error: click.ClickException) -> str:

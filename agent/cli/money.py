@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.display.output import READING, Spinner, ask_with_changes, cell, emit, err, out, require_answerable, say, spinner
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Verbose, Yes
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Send, Verbose, Yes, command, command_group
 from agent.errors import EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
@@ -58,12 +58,7 @@ def show_result(wait: Spinner, document: Document, show: Show, *, as_json: bool)
         emit(document, as_json, lambda: show(out, document))
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    for command in (invest, withdraw):
-        app.command()(command)
-
-
+@command(Heading.MONEY, 10)
 def invest(
     flow: Annotated[list[int] | None, typer.Option("--flow", help="Invest only this flow number; repeatable.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -95,6 +90,7 @@ def invest(
     raise typer.Exit(EXPLAINED_EXITS.get(report["outcome"], 0))
 
 
+@command(Heading.MONEY, 20)
 def withdraw(  # noqa: PLR0913
     amount: Annotated[str | None, typer.Argument(help="Amount in whole coins; without it, withdrawals are listed.")] = None,
     token: Annotated[str | None, typer.Option("--in", help="Asset to withdraw; default: the numeraire.")] = None,
@@ -298,16 +294,10 @@ def _show_investing(console: Console, document: Document, agent: Agent, *, hint:
 # --- Commands about external transfers: flows, flows confirm.
 
 
-group = typer.Typer(help="Balance changes not made by the agent.", invoke_without_command=True)
+group = command_group(Heading.MONEY, 30, "flows", "Balance changes not made by the agent.", has_default=True)
 
 
-def register_flows(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    group.callback()(flows)
-    group.command()(confirm)
-    app.add_typer(group, name="flows")
-
-
+@group.callback()
 def flows(
     context: typer.Context,
     config: ConfigPath = DEFAULT_CONFIG,
@@ -324,6 +314,7 @@ def flows(
     emit(document, as_json, lambda: show_transfers(document))
 
 
+@group.command()
 def confirm(
     number: Annotated[str, typer.Argument(help="Number of the change from trimtab flows, or all.")],
     kind: Annotated[

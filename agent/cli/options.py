@@ -1,14 +1,74 @@
-"""Options shared by many commands."""
+"""How commands are declared: their headings in `trimtab --help`, and the options that many share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from agent.config.load import LoadedConfig
+
+
+# --- Commands: each module of agent/cli declares its own; agent/cli/main.py loads every module and builds the command line.
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Heading(Enum):
+    """Headings of `trimtab --help`, in their order."""
+
+    TRY = "Try it, without a key"
+    SET_UP = "Set up"
+    LOOK = "Look"
+    TRADE = "Trade: nothing is sent without --send"
+    MONEY = "Money in, money out, the end"
+    TROUBLE = "When something is wrong"
+    TEST = "On recorded prices, and on paper"
+    DATA = "Settings, data, books"
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredCommand:
+    """A command, or a group of commands, below its heading. `rank` orders them; groups come after commands."""
+
+    heading: Heading
+    rank: int
+    name: str
+    body: Callable[..., Any] | typer.Typer
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Place in the list of commands."""
+        return list(Heading).index(self.heading), self.rank
+
+
+DECLARED: list[DeclaredCommand] = []
+
+
+def command(heading: Heading, rank: int) -> Callable[[Command], Command]:
+    """Declare the decorated function as a command."""
+
+    def declare(body: Command) -> Command:
+        DECLARED.append(DeclaredCommand(heading, rank, body.__name__.replace("_", "-"), body))
+        return body
+
+    return declare
+
+
+def command_group(heading: Heading, rank: int, name: str, summary: str, *, has_default: bool = False) -> typer.Typer:
+    """Declare a group of commands. With `has_default` its callback is what the name alone runs; else the name alone prints the help."""
+    group = typer.Typer(help=summary, invoke_without_command=has_default, no_args_is_help=not has_default)
+    DECLARED.append(DeclaredCommand(heading, rank, name, group))
+    return group
+
+
+# --- Options.
 
 
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The config file.", show_default=True)]

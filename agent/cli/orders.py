@@ -7,26 +7,18 @@ from typing import Annotated, Any
 import typer
 
 from agent.cli.display.output import ask, cell, emit, note, out, require_answerable, say, spinner
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, command_group
 from agent.errors import EXIT_REFUSED, ConfigError
 
 Document = dict[str, Any]
 READING = "Reading the chain"
-group = typer.Typer(help="Entry prices, stop losses, take profits and trailing stops.", invoke_without_command=True)
+group = command_group(Heading.TRADE, 70, "orders", "Entry prices, stop losses, take profits and trailing stops.", has_default=True)
 Subject = Annotated[str, typer.Argument(help="Symbol of an asset, portfolio, or all.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation (for machines).")]
 Level = Annotated[str | None, typer.Option(help='A price in the numeraire such as 1500, a distance such as 10%, or "off".')]
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    group.callback()(orders)
-    group.command("set")(set_)
-    group.command()(arm)
-    group.command()(disarm)
-    app.add_typer(group, name="orders")
-
-
+@group.callback()
 def orders(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Every order: its level, the price now, the distance between them, its stage and since when. Changes nothing."""
     if context.invoked_subcommand is not None:
@@ -38,6 +30,7 @@ def orders(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
     emit(document, as_json, lambda: show(document))
 
 
+@group.command("set")
 def set_(
     subject: Annotated[str, typer.Argument(help="Symbol of an asset, or portfolio.")],
     entry: Level = None,
@@ -67,11 +60,13 @@ def set_(
     emit(document, as_json, message)
 
 
+@group.command()
 def arm(subject: Subject, config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
     """Re-arms orders. The next rebalance buys the asset back; levels count from its price then."""
     _change_orders("arm", subject, config, yes, as_json)
 
 
+@group.command()
 def disarm(
     subject: Subject,
     kind: Annotated[list[str] | None, typer.Option("--only", help="entry, stop_loss, take_profit or trailing_stop; repeatable.")] = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from agent.cli.display.output import READING, Spinner, ask, ask_with_changes, cell, emit, err, note, out, require_answerable, say, spinner
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, OnPaper, Send, Verbose, Yes, mark_paper, paper_or_live
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, OnPaper, Send, Verbose, Yes, command, mark_paper, paper_or_live
 from agent.errors import EXIT_OK, EXIT_REFUSED, EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
@@ -19,12 +19,7 @@ if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    for command in (status, quote, plan, rebalance, swap):
-        app.command()(command)
-
-
+@command(Heading.LOOK, 10)
 def status(config: ConfigPath = DEFAULT_CONFIG, paper: OnPaper = False, as_json: AsJson = False) -> None:
     """Shows holdings, weights, bands and the agent's next decision."""
     from agent import app as api
@@ -42,6 +37,7 @@ def status(config: ConfigPath = DEFAULT_CONFIG, paper: OnPaper = False, as_json:
     emit(document, as_json, show)
 
 
+@command(Heading.LOOK, 30)
 def quote(
     token_in: Annotated[str, typer.Option("--in", help="Token to sell.")],
     token_out: Annotated[str, typer.Option("--out", help="Token to buy.")],
@@ -60,6 +56,7 @@ def quote(
     emit(document, as_json, lambda: plan_tables.show_quote(out, document, documents.decimals(step.portfolio)))
 
 
+@command(Heading.LOOK, 20)
 def plan(
     config: ConfigPath = DEFAULT_CONFIG,
     input_file: Annotated[Path | None, typer.Option("--input", help="Plan from a saved input, not from the chain.")] = None,
@@ -82,6 +79,7 @@ def plan(
     raise typer.Exit(show_outcome(outcome, as_json, about, sent=False, hint=hint, verbose=verbose))
 
 
+@command(Heading.TRADE, 10)
 def rebalance(
     config: ConfigPath = DEFAULT_CONFIG, send: Send = False, yes: Yes = False, verbose: Verbose = False, as_json: AsJson = False
 ) -> None:
@@ -97,6 +95,7 @@ def rebalance(
             raise typer.Exit(show_outcome(outcome, as_json, agent, sent=send, verbose=verbose))
 
 
+@command(Heading.TRADE, 30)
 def swap(  # noqa: PLR0913
     token_in: Annotated[str, typer.Option("--in", help="Token to sell.")],
     token_out: Annotated[str, typer.Option("--out", help="Token to buy.")],
@@ -252,11 +251,7 @@ class LimitOrderInput:
     verbose: bool = False
 
 
-def register_limit(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(limit)
-
-
+@command(Heading.TRADE, 40)
 def limit(
     cancel: Annotated[str | None, typer.Option("--cancel", help="Id of the order or correction to cancel.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,

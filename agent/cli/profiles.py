@@ -10,7 +10,7 @@ import typer
 
 from agent.cli.display.output import ask, cell, emit, err, interactive, out, require_answerable, say, spinner
 from agent.cli.money import show_sent
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Verbose, Yes
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Verbose, Yes, command
 from agent.errors import EXIT_REFUSED, ConfigError
 
 if TYPE_CHECKING:
@@ -27,12 +27,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    for command in (templates, export_profile, import_profile):
-        app.command()(command)
-
-
+@command(Heading.SET_UP, 20)
 def templates(
     network: Annotated[str, typer.Option("--network", help="Chain.")] = "ethereum",
     as_json: AsJson = False,
@@ -61,6 +56,7 @@ def templates(
     emit(document, as_json, show)
 
 
+@command(Heading.DATA, 20)
 def export_profile(
     file: Annotated[Path, typer.Argument(help="The file to write; never over one that is there.")],
     config: ConfigPath = DEFAULT_CONFIG,
@@ -80,6 +76,7 @@ def export_profile(
     emit(document, as_json, show)
 
 
+@command(Heading.DATA, 30)
 def import_profile(  # noqa: PLR0913
     file: Annotated[Path, typer.Argument(help="A file that export-profile wrote.")],
     sha256: Annotated[str | None, typer.Option("--sha256", help="Expected SHA-256 of the file.")] = None,
@@ -151,11 +148,7 @@ def _show(console: Console, document: Document) -> None:
     console.print(made)
 
 
-def register_editing(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(edit)
-
-
+@command(Heading.DATA, 10)
 def edit(  # noqa: PLR0913
     sets: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as policy.cooldown=2h.")] = None,
     targets: Annotated[list[str] | None, typer.Option("--target", help="SYMBOL=SHARE, such as WETH=40%.")] = None,

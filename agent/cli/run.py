@@ -13,7 +13,7 @@ import typer
 
 from agent.cli.display.output import READING, Spinner, cell, emit, fail, note, out, require_answerable, say, spinner
 from agent.cli.display.terminal import interruptible
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Record, Send, Verbose, Yes
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Record, Send, Verbose, Yes, command
 from agent.cli.portfolio import confirmer, show_outcome
 from agent.errors import EXPLAINED_EXITS, TrimtabError
 
@@ -33,11 +33,7 @@ class LogFormat(StrEnum):
 LogLines = Annotated[LogFormat | None, typer.Option("--log-format", help="Log format on stderr; overrides service.log_format.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(run)
-
-
+@command(Heading.TRADE, 20)
 def run(  # noqa: PLR0913
     config: ConfigPath = DEFAULT_CONFIG,
     once: Annotated[bool, typer.Option("--once", help="Run one step, then exit.")] = False,
@@ -135,11 +131,7 @@ def _tell(found: StepOutcome | TrimtabError, agent: Agent, as_json: bool, send: 
 BANNER = "PAPER: real prices and pools, simulated swaps. No key is read, nothing is signed, nothing is sent."
 
 
-def register_paper(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(paper)
-
-
+@command(Heading.TEST, 40)
 def paper(  # noqa: PLR0913
     config: ConfigPath = DEFAULT_CONFIG,
     once: Annotated[bool, typer.Option("--once", help="Run one step, then exit.")] = False,
@@ -177,11 +169,8 @@ LONGEST = 120
 STYLES = {"same": "green", "different": "bold red", "by hand": "dim", "unreadable": "yellow"}
 
 
-def register_replay(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(interruptible(replay))
-
-
+@command(Heading.TEST, 50)
+@interruptible
 def replay(
     folder: Annotated[Path, typer.Argument(help="A folder of recorded steps: record.dir, or run --record DIR.")],
     as_json: AsJson = False,

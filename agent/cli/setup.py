@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.display.output import ask, cell, emit, err, interactive, note, out, say, spinner
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Yes
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Yes, command, command_group
 from agent.errors import EXIT_REFUSED, ConfigError
 
 if TYPE_CHECKING:
@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    for command in (init, doctor, trust):
-        app.command()(command)
-
-
+@command(Heading.SET_UP, 10)
 def init(  # noqa: PLR0913
     wallet: Annotated[str, typer.Option("--wallet", help="Address of the wallet.")],
     rpc: Annotated[list[str], typer.Option("--rpc", help="VARIABLE=OPERATOR, once per endpoint; the variable holds the URL.")],
@@ -75,6 +70,7 @@ def init(  # noqa: PLR0913
     emit(document, as_json, show)
 
 
+@command(Heading.SET_UP, 30)
 def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Checks config, endpoints, contracts, tokens, prices, key, store and clock, with a remedy for each problem."""
     from agent import app as api
@@ -94,6 +90,7 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
     raise typer.Exit(document["exit"])
 
 
+@command(Heading.SET_UP, 40)
 def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
     """Pins all contracts of the config and the pools found, by address and code hash. No other contract is ever called."""
     from agent import app as api
@@ -156,18 +153,12 @@ File = Annotated[Path | None, typer.Option("--keystore", help="The keystore file
 Ring = Annotated[str | None, typer.Option("--keyring", help="SERVICE/NAME in the keyring of the operating system.")]
 Env = Annotated[str | None, typer.Option("--password-env", help="Name of the environment variable that holds the password.")]
 Descriptor = Annotated[int | None, typer.Option("--password-fd", help="Open file descriptor to read the password from.")]
-group = typer.Typer(help="Creates and stores keys. Keys and passwords are typed hidden, never passed as arguments.", no_args_is_help=True)
+group = command_group(
+    Heading.SET_UP, 50, "wallet", "Creates and stores keys. Keys and passwords are typed hidden, never passed as arguments."
+)
 
 
-def register_wallet(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    for command in (create, address):
-        group.command()(command)
-    group.command("import")(take_over)
-    group.command("change-password")(change_password)
-    app.add_typer(group, name="wallet")
-
-
+@group.command()
 def create(
     keystore: File = None, keyring: Ring = None, password_env: Env = None, password_fd: Descriptor = None, as_json: AsJson = False
 ) -> None:
@@ -178,6 +169,24 @@ def create(
     _made(made, as_json)
 
 
+@group.command()
+def address(
+    keystore: Annotated[Path | None, typer.Option("--keystore", help="The keystore file.", show_default="wallet.json")] = None,
+    keyring: Ring = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The config file, in place of a key.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Unlock the key and compare its address; asks for the password.")] = False,
+    password_env: Env = None,
+    password_fd: Descriptor = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows the address of a key."""
+    from agent import app as api
+
+    document = api.wallet_address(keystore, keyring, config, api.Password(password_env, password_fd), _ask(), verify)
+    emit(document, as_json, lambda: say(document["address"]))
+
+
+@group.command("import")
 def take_over(
     keystore: File = None,
     keyring: Ring = None,
@@ -193,6 +202,7 @@ def take_over(
     _made(made, as_json)
 
 
+@group.command("change-password")
 def change_password(
     keystore: Annotated[Path, typer.Option("--keystore", help="The keystore file.")] = DEFAULT_FILE,
     password_env: Env = None,
@@ -209,22 +219,6 @@ def change_password(
     document = api.change_password(keystore, old, new, _ask())
     emit(document, as_json, lambda: say(f"{document['keystore']} of {document['address']} has a new password."))
     _warn(document)
-
-
-def address(
-    keystore: Annotated[Path | None, typer.Option("--keystore", help="The keystore file.", show_default="wallet.json")] = None,
-    keyring: Ring = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="The config file, in place of a key.")] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Unlock the key and compare its address; asks for the password.")] = False,
-    password_env: Env = None,
-    password_fd: Descriptor = None,
-    as_json: AsJson = False,
-) -> None:
-    """Shows the address of a key."""
-    from agent import app as api
-
-    document = api.wallet_address(keystore, keyring, config, api.Password(password_env, password_fd), _ask(), verify)
-    emit(document, as_json, lambda: say(document["address"]))
 
 
 def _file(keystore: Path | None, keyring: str | None) -> Path | None:

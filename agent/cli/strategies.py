@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.display.output import ask, cell, emit, err, out, require_answerable, say, spinner
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Yes
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Yes, command_group
 from agent.errors import EXIT_REFUSED
 
 if TYPE_CHECKING:
@@ -16,17 +16,10 @@ if TYPE_CHECKING:
 
 
 Document = dict[str, Any]
-group = typer.Typer(help="Several strategies over one wallet: capital, returns, health.", invoke_without_command=True)
+group = command_group(Heading.TRADE, 50, "strategies", "Several strategies over one wallet: capital, returns, health.", has_default=True)
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    group.callback()(strategies)
-    group.command()(apply)
-    group.command("deposits-to")(deposits_to)
-    app.add_typer(group, name="strategies")
-
-
+@group.callback()
 def strategies(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Capital, share, unit value, return, Sharpe ratio and state of each strategy, and what they exchange among themselves."""
     if context.invoked_subcommand is not None:
@@ -38,6 +31,7 @@ def strategies(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_j
     emit(document, as_json, lambda: show(out, document))
 
 
+@group.command()
 def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson = False) -> None:
     """Reconciles the strategy books with wallet and config: closes, opens and splits in kind, after confirmation."""
     from agent import app as api
@@ -58,6 +52,7 @@ def apply(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     raise typer.Exit(0 if document["applied"] else EXIT_REFUSED)
 
 
+@group.command("deposits-to")
 def deposits_to(
     name: Annotated[str, typer.Argument(help="Name of a strategy, or all.")],
     config: ConfigPath = DEFAULT_CONFIG,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.display.output import ask, cell, emit, note, out, require_answerable, say, spinner
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Send, Yes
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Send, Yes, command, command_group
 from agent.errors import EXPLAINED_EXITS, ConfigError
 
 if TYPE_CHECKING:
@@ -17,19 +17,10 @@ if TYPE_CHECKING:
 
 
 Document = dict[str, Any]
-group = typer.Typer(help="Recorded prices used by triggers and allocators.", invoke_without_command=True)
+group = command_group(Heading.DATA, 50, "prices", "Recorded prices used by triggers and allocators.", has_default=True)
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    app.command()(weights)
-    group.callback()(prices)
-    group.command("import")(import_file)
-    group.command()(fetch)
-    group.command()(forget)
-    app.add_typer(group, name="prices")
-
-
+@command(Heading.DATA, 40)
 def weights(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Shows the weights the allocator would choose now, its data and reason, and the last choice. Writes nothing."""
     from agent import app as api
@@ -39,6 +30,7 @@ def weights(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> Non
     emit(document, as_json, lambda: _show_weights(document))
 
 
+@group.callback()
 def prices(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Which prices are recorded, from when to when, and who told them."""
     if context.invoked_subcommand is not None:
@@ -50,6 +42,7 @@ def prices(context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json:
     emit(document, as_json, lambda: _show_prices(document))
 
 
+@group.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(help="CSV or Parquet with the columns time, symbol, close.")],
     names: Annotated[
@@ -70,6 +63,7 @@ def import_file(
     emit(document, as_json, lambda: _show_import(document))
 
 
+@group.command()
 def fetch(
     source: Annotated[str | None, typer.Option("--source", help="feed or pools; default: reference.kind.", show_default=False)] = None,
     back: Annotated[str, typer.Option("--back", help="How far back to fetch.")] = "90d",
@@ -84,6 +78,7 @@ def fetch(
     emit(document, as_json, lambda: _show_fetched(document))
 
 
+@group.command()
 def forget(
     source: Annotated[str, typer.Argument(help="import, feed or pools.")], config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
 ) -> None:
@@ -194,11 +189,7 @@ def _utc(seconds: int | None) -> str:
 # --- The command about pool observations: oracle.
 
 
-def register_oracle(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(oracle)
-
-
+@command(Heading.DATA, 60)
 def oracle(
     pool: Annotated[str | None, typer.Argument(help="Address of a V3 pool that is to remember more.")] = None,
     to: Annotated[int | None, typer.Option("--to", help="Number of price observations to keep.")] = None,

@@ -10,7 +10,7 @@ import typer
 
 from agent.cli.display.output import cell, emit, note, out, say
 from agent.cli.display.terminal import interruptible
-from agent.cli.options import AsJson
+from agent.cli.options import AsJson, Heading, command
 from agent.units import decimal_text, value_text
 
 if TYPE_CHECKING:
@@ -21,11 +21,8 @@ Document = dict[str, Any]
 ALONE = "An alert price moves one asset alone; where several move at once bands are left at other prices."
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(interruptible(whatif))
-
-
+@command(Heading.TRY, 30)
+@interruptible
 def whatif(  # noqa: PLR0913
     target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")],
     value: Annotated[str, typer.Option("--value", help="Current values in one unit: BTC=5800,ETH=2700,USD=1500.")],
