@@ -2,345 +2,136 @@
 
 from __future__ import annotations
 
+import ast
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from agent.app.agent import Agent, OpenExposure, PortfolioStatus, open_agent, plan, quote, snapshot, step, swap_at_limit
-    from agent.app.alerting import alerts, try_targets
-    from agent.app.backtests import (
-        MarketOptions,
-        PreparedStressTest,
-        StressOptions,
-        TuneOptions,
-        backtest,
-        backtest_figures,
-        check_report_path,
-        prepare_stress,
-        prepare_tune,
-        prices_file,
-        run_stress,
-        run_tune,
-        sample,
-        stress_figures,
-        tune_document,
-        write_report,
-        write_stress_report,
-        write_tune_report,
-    )
-    from agent.app.describe import limit_prices
-    from agent.app.local import demo_world, move_market, serve_localchain
-    from agent.app.money.deposits import confirm_transfers, invest, list_transfers
-    from agent.app.money.emergency import HardPauseReport, pause_hard, revoke
-    from agent.app.money.rehearsal import rehearse_trade
-    from agent.app.money.shutdown import stop
-    from agent.app.money.withdrawals import withdraw
-    from agent.app.offline import WhatIf, input_text, plan_from_input, replay, what_if
-    from agent.app.oracle import observations, raise_observations
-    from agent.app.paper import PaperStart, always_confirm, on_paper, open_paper
-    from agent.app.positions.liquidity import LiquidityReport, forget_position, liquidity, take_position
-    from agent.app.positions.orders import arm_orders, disarm_orders, set_orders, standing_orders
-    from agent.app.positions.strategies import route_transfers, strategies, take_over_strategies
-    from agent.app.records.ledger import check_books, compare_with_chain, export, list_entries, open_books, pnl, refresh_ledger
-    from agent.app.records.price_history import fetch_prices, forget_prices, import_prices, prices, weights
-    from agent.app.records.step_history import (
-        at_price,
-        cancel_waiting,
-        explain,
-        history,
-        order_document,
-        pause,
-        resume,
-        waiting_orders,
-    )
-    from agent.app.records.store_files import backup_store, check_store, restore_store, upgrade_store
-    from agent.app.records.tx_journal import cancel, pending_transactions, reconcile, transactions
-    from agent.app.service import Service, StoppableClock, StopRequested, serve
-    from agent.app.settings.editing import edit
-    from agent.app.settings.profiles import export_profile, import_profile
-    from agent.app.start.checks import doctor
-    from agent.app.start.setup import initialise, templates, trust
-    from agent.app.start.wallet import Password, change_password, create_wallet, import_wallet, wallet_address
-    from agent.config.load import load_config
-    from agent.execution.step_context import OutcomeKind, StepOutcome
+if TYPE_CHECKING:  # the one list of the public names: type checkers import it, __getattr__ reads it
+    from agent.app.agent import Agent as Agent
+    from agent.app.agent import OpenExposure as OpenExposure
+    from agent.app.agent import PortfolioStatus as PortfolioStatus
+    from agent.app.agent import open_agent as open_agent
+    from agent.app.agent import plan as plan
+    from agent.app.agent import quote as quote
+    from agent.app.agent import snapshot as snapshot
+    from agent.app.agent import step as step
+    from agent.app.agent import swap_at_limit as swap_at_limit
+    from agent.app.alerting import alerts as alerts
+    from agent.app.alerting import try_targets as try_targets
+    from agent.app.backtests import MarketOptions as MarketOptions
+    from agent.app.backtests import PreparedStressTest as PreparedStressTest
+    from agent.app.backtests import StressOptions as StressOptions
+    from agent.app.backtests import TuneOptions as TuneOptions
+    from agent.app.backtests import backtest as backtest
+    from agent.app.backtests import backtest_figures as backtest_figures
+    from agent.app.backtests import check_report_path as check_report_path
+    from agent.app.backtests import prepare_stress as prepare_stress
+    from agent.app.backtests import prepare_tune as prepare_tune
+    from agent.app.backtests import prices_file as prices_file
+    from agent.app.backtests import run_stress as run_stress
+    from agent.app.backtests import run_tune as run_tune
+    from agent.app.backtests import sample as sample
+    from agent.app.backtests import stress_figures as stress_figures
+    from agent.app.backtests import tune_document as tune_document
+    from agent.app.backtests import write_report as write_report
+    from agent.app.backtests import write_stress_report as write_stress_report
+    from agent.app.backtests import write_tune_report as write_tune_report
+    from agent.app.describe import limit_prices as limit_prices
+    from agent.app.local import demo_world as demo_world
+    from agent.app.local import move_market as move_market
+    from agent.app.local import serve_localchain as serve_localchain
+    from agent.app.money.deposits import confirm_transfers as confirm_transfers
+    from agent.app.money.deposits import invest as invest
+    from agent.app.money.deposits import list_transfers as list_transfers
+    from agent.app.money.emergency import HardPauseReport as HardPauseReport
+    from agent.app.money.emergency import pause_hard as pause_hard
+    from agent.app.money.emergency import revoke as revoke
+    from agent.app.money.rehearsal import rehearse_trade as rehearse_trade
+    from agent.app.money.shutdown import stop as stop
+    from agent.app.money.withdrawals import withdraw as withdraw
+    from agent.app.offline import WhatIf as WhatIf
+    from agent.app.offline import input_text as input_text
+    from agent.app.offline import plan_from_input as plan_from_input
+    from agent.app.offline import replay as replay
+    from agent.app.offline import what_if as what_if
+    from agent.app.oracle import observations as observations
+    from agent.app.oracle import raise_observations as raise_observations
+    from agent.app.paper import PaperStart as PaperStart
+    from agent.app.paper import always_confirm as always_confirm
+    from agent.app.paper import on_paper as on_paper
+    from agent.app.paper import open_paper as open_paper
+    from agent.app.positions.liquidity import LiquidityReport as LiquidityReport
+    from agent.app.positions.liquidity import forget_position as forget_position
+    from agent.app.positions.liquidity import liquidity as liquidity
+    from agent.app.positions.liquidity import take_position as take_position
+    from agent.app.positions.orders import arm_orders as arm_orders
+    from agent.app.positions.orders import disarm_orders as disarm_orders
+    from agent.app.positions.orders import set_orders as set_orders
+    from agent.app.positions.orders import standing_orders as standing_orders
+    from agent.app.positions.strategies import route_transfers as route_transfers
+    from agent.app.positions.strategies import strategies as strategies
+    from agent.app.positions.strategies import take_over_strategies as take_over_strategies
+    from agent.app.records.ledger import check_books as check_books
+    from agent.app.records.ledger import compare_with_chain as compare_with_chain
+    from agent.app.records.ledger import export as export
+    from agent.app.records.ledger import list_entries as list_entries
+    from agent.app.records.ledger import open_books as open_books
+    from agent.app.records.ledger import pnl as pnl
+    from agent.app.records.ledger import refresh_ledger as refresh_ledger
+    from agent.app.records.price_history import fetch_prices as fetch_prices
+    from agent.app.records.price_history import forget_prices as forget_prices
+    from agent.app.records.price_history import import_prices as import_prices
+    from agent.app.records.price_history import prices as prices
+    from agent.app.records.price_history import weights as weights
+    from agent.app.records.step_history import at_price as at_price
+    from agent.app.records.step_history import cancel_waiting as cancel_waiting
+    from agent.app.records.step_history import explain as explain
+    from agent.app.records.step_history import history as history
+    from agent.app.records.step_history import order_document as order_document
+    from agent.app.records.step_history import pause as pause
+    from agent.app.records.step_history import resume as resume
+    from agent.app.records.step_history import waiting_orders as waiting_orders
+    from agent.app.records.store_files import backup_store as backup_store
+    from agent.app.records.store_files import check_store as check_store
+    from agent.app.records.store_files import restore_store as restore_store
+    from agent.app.records.store_files import upgrade_store as upgrade_store
+    from agent.app.records.tx_journal import cancel as cancel
+    from agent.app.records.tx_journal import pending_transactions as pending_transactions
+    from agent.app.records.tx_journal import reconcile as reconcile
+    from agent.app.records.tx_journal import transactions as transactions
+    from agent.app.service import Service as Service
+    from agent.app.service import StoppableClock as StoppableClock
+    from agent.app.service import StopRequested as StopRequested
+    from agent.app.service import serve as serve
+    from agent.app.settings.editing import edit as edit
+    from agent.app.settings.profiles import export_profile as export_profile
+    from agent.app.settings.profiles import import_profile as import_profile
+    from agent.app.start.checks import doctor as doctor
+    from agent.app.start.setup import initialise as initialise
+    from agent.app.start.setup import templates as templates
+    from agent.app.start.setup import trust as trust
+    from agent.app.start.wallet import Password as Password
+    from agent.app.start.wallet import change_password as change_password
+    from agent.app.start.wallet import create_wallet as create_wallet
+    from agent.app.start.wallet import import_wallet as import_wallet
+    from agent.app.start.wallet import wallet_address as wallet_address
+    from agent.config.load import load_config as load_config
+    from agent.execution.step_context import OutcomeKind as OutcomeKind
+    from agent.execution.step_context import StepOutcome as StepOutcome
 
 
-_HOMES = {
-    "agent.app.agent": (
-        "Agent",
-        "PortfolioStatus",
-        "open_agent",
-        "plan",
-        "quote",
-        "snapshot",
-        "step",
-        "OpenExposure",
-        "swap_at_limit",
-    ),
-    "agent.app.alerting": (
-        "alerts",
-        "try_targets",
-    ),
-    "agent.app.records.step_history": (
-        "explain",
-        "history",
-        "pause",
-        "resume",
-        "at_price",
-        "cancel_waiting",
-        "order_document",
-        "waiting_orders",
-    ),
-    "agent.app.local": (
-        "demo_world",
-        "move_market",
-        "serve_localchain",
-    ),
-    "agent.app.describe": ("limit_prices",),
-    "agent.app.settings.editing": ("edit",),
-    "agent.app.money.shutdown": ("stop",),
-    "agent.app.money.deposits": (
-        "invest",
-        "confirm_transfers",
-        "list_transfers",
-    ),
-    "agent.app.money.rehearsal": ("rehearse_trade",),
-    "agent.app.offline": (
-        "replay",
-        "input_text",
-        "plan_from_input",
-        "WhatIf",
-        "what_if",
-    ),
-    "agent.app.money.emergency": (
-        "revoke",
-        "HardPauseReport",
-        "pause_hard",
-    ),
-    "agent.app.money.withdrawals": ("withdraw",),
-    "agent.app.settings.profiles": (
-        "export_profile",
-        "import_profile",
-    ),
-    "agent.app.start.setup": (
-        "templates",
-        "initialise",
-        "trust",
-    ),
-    "agent.app.backtests": (
-        "backtest_figures",
-        "check_report_path",
-        "write_report",
-        "PreparedStressTest",
-        "StressOptions",
-        "prepare_stress",
-        "run_stress",
-        "stress_figures",
-        "write_stress_report",
-        "TuneOptions",
-        "prepare_tune",
-        "run_tune",
-        "tune_document",
-        "write_tune_report",
-        "MarketOptions",
-        "backtest",
-        "prices_file",
-        "sample",
-    ),
-    "agent.app.start.checks": ("doctor",),
-    "agent.app.records.ledger": (
-        "export",
-        "compare_with_chain",
-        "check_books",
-        "list_entries",
-        "open_books",
-        "pnl",
-        "refresh_ledger",
-    ),
-    "agent.app.oracle": (
-        "observations",
-        "raise_observations",
-    ),
-    "agent.app.positions.orders": (
-        "arm_orders",
-        "disarm_orders",
-        "set_orders",
-        "standing_orders",
-    ),
-    "agent.app.records.price_history": (
-        "fetch_prices",
-        "forget_prices",
-        "import_prices",
-        "prices",
-        "weights",
-    ),
-    "agent.app.paper": (
-        "PaperStart",
-        "always_confirm",
-        "on_paper",
-        "open_paper",
-    ),
-    "agent.app.positions.liquidity": (
-        "LiquidityReport",
-        "liquidity",
-        "forget_position",
-        "take_position",
-    ),
-    "agent.app.service": (
-        "Service",
-        "serve",
-        "StoppableClock",
-        "StopRequested",
-    ),
-    "agent.app.positions.strategies": (
-        "route_transfers",
-        "strategies",
-        "take_over_strategies",
-    ),
-    "agent.app.records.store_files": (
-        "backup_store",
-        "check_store",
-        "restore_store",
-        "upgrade_store",
-    ),
-    "agent.app.records.tx_journal": (
-        "cancel",
-        "reconcile",
-        "transactions",
-        "pending_transactions",
-    ),
-    "agent.app.start.wallet": (
-        "Password",
-        "change_password",
-        "create_wallet",
-        "import_wallet",
-        "wallet_address",
-    ),
-    "agent.config.load": ("load_config",),
-    "agent.execution.step_context": (
-        "StepOutcome",
-        "OutcomeKind",
-    ),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = [
-    "Agent",
-    "HardPauseReport",
-    "LiquidityReport",
-    "MarketOptions",
-    "OpenExposure",
-    "OutcomeKind",
-    "PaperStart",
-    "Password",
-    "PortfolioStatus",
-    "PreparedStressTest",
-    "Service",
-    "StepOutcome",
-    "StopRequested",
-    "StoppableClock",
-    "StressOptions",
-    "TuneOptions",
-    "WhatIf",
-    "alerts",
-    "always_confirm",
-    "arm_orders",
-    "at_price",
-    "backtest",
-    "backtest_figures",
-    "backup_store",
-    "cancel",
-    "cancel_waiting",
-    "change_password",
-    "check_books",
-    "check_report_path",
-    "check_store",
-    "compare_with_chain",
-    "confirm_transfers",
-    "create_wallet",
-    "demo_world",
-    "disarm_orders",
-    "doctor",
-    "edit",
-    "explain",
-    "export",
-    "export_profile",
-    "fetch_prices",
-    "forget_position",
-    "forget_prices",
-    "history",
-    "import_prices",
-    "import_profile",
-    "import_wallet",
-    "initialise",
-    "input_text",
-    "invest",
-    "limit_prices",
-    "liquidity",
-    "list_entries",
-    "list_transfers",
-    "load_config",
-    "move_market",
-    "observations",
-    "on_paper",
-    "open_agent",
-    "open_books",
-    "open_paper",
-    "order_document",
-    "pause",
-    "pause_hard",
-    "pending_transactions",
-    "plan",
-    "plan_from_input",
-    "pnl",
-    "prepare_stress",
-    "prepare_tune",
-    "prices",
-    "prices_file",
-    "quote",
-    "raise_observations",
-    "reconcile",
-    "refresh_ledger",
-    "rehearse_trade",
-    "replay",
-    "restore_store",
-    "resume",
-    "revoke",
-    "route_transfers",
-    "run_stress",
-    "run_tune",
-    "sample",
-    "serve",
-    "serve_localchain",
-    "set_orders",
-    "snapshot",
-    "standing_orders",
-    "step",
-    "stop",
-    "strategies",
-    "stress_figures",
-    "swap_at_limit",
-    "take_over_strategies",
-    "take_position",
-    "templates",
-    "transactions",
-    "trust",
-    "try_targets",
-    "tune_document",
-    "upgrade_store",
-    "waiting_orders",
-    "wallet_address",
-    "weights",
-    "what_if",
-    "withdraw",
-    "write_report",
-    "write_stress_report",
-    "write_tune_report",
-]
+@cache
+def _home_modules() -> dict[str, str]:
+    """Return the module of each public name, from the imports above."""
+    tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {alias.asname: str(node.module) for node in imports for alias in node.names if alias.asname}
 
 
 def __getattr__(name: str) -> Any:
     """Load a name's module on its first use: pausing loads no web3."""
-    if name in _HOME_OF:
-        return getattr(import_module(_HOME_OF[name]), name)
+    if home := _home_modules().get(name):
+        return getattr(import_module(home), name)
     raise AttributeError(f"module 'agent.app' has no attribute {name!r}")
