@@ -19,6 +19,8 @@ from agent.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent
 _REPO = _PACKAGE.parent
+WEB = _PACKAGE / "web"
+"""Folder of the templates, styles and scripts of pages."""
 NPM_INSTALL = ("install", "--omit=dev", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund")
 """What users need: the contracts and anvil. Compiler, linter and what only tests read are packages for developers."""
 _ANVIL_PACKAGES = {

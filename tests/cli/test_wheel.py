@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,12 @@ def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
 @pytest.fixture(scope="module")
 def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return environment(tmp_path_factory.mktemp("whole"), f"trimtab[local,analysis] @ {wheel}", "--constraint", "requirements.lock")
+
+
+def test_the_wheel_holds_templates_styles_and_scripts(wheel: Path) -> None:
+    web = {str(path.relative_to(ROOT)) for path in (ROOT / "agent" / "web").rglob("*") if path.is_file()}
+    assert {"agent/web/templates/base.html", "agent/web/templates/report.html", "agent/web/static/report.css"} <= web
+    assert web <= set(zipfile.ZipFile(wheel).namelist())
 
 
 @pytest.mark.parametrize(

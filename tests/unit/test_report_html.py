@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
-from pathlib import Path
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from agent.backtest.report import page as report_html
+from agent.artifacts import WEB
 from agent.backtest.report.page import (
     ReportFact,
     ReportPage,
@@ -21,6 +21,7 @@ from agent.backtest.report.page import (
     report_document,
     to_plain_data,
 )
+from tests.support.reports import HOSTILE, LINK
 
 PAGE = ReportPage(
     "One", (ReportFact("value", "1.00"),), (ReportSection("Part", ("words",), ({"data": [], "layout": {}},)),), ("It ended.",)
@@ -49,6 +50,19 @@ def test_columns_of_numbers_stand_at_the_right_and_text_does_not() -> None:
     assert '<td class="n">—</td>' in page
 
 
+def test_markup_in_any_text_is_shown_as_text() -> None:
+    texts, fact = (HOSTILE, LINK), ReportFact(HOSTILE, LINK, HOSTILE)
+    figure = {"title": HOSTILE, "says": LINK, "data": [{"name": HOSTILE}]}
+    part = ReportSection(HOSTILE, texts, (figure,), (ReportTable(texts, (texts,), HOSTILE),))
+    found: list[str] = []
+    seen = HTMLParser()
+    seen.handle_starttag = lambda tag, attrs: found.append(tag)  # type: ignore[method-assign]
+    seen.feed(render_html(ReportPage(HOSTILE, (fact,), (part,) * 3, texts, (fact,), LINK)))
+    assert found.count("script") == 3
+    assert found.count("a") == 5
+    assert "img" not in found
+
+
 def test_a_long_list_that_series_share_is_written_once() -> None:
     x = list(range(1_000, 1_200))
     figure = {"data": [{"type": "scatter", "x": x, "y": [1] * 3}, {"type": "scatter", "x": x, "y": [2] * 3}]}
@@ -75,7 +89,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_lines_stand_out_from_the_page(scheme: str) -> None:
-    style = (Path(report_html.__file__).parent / "page" / "page.css").read_text()
+    style = (WEB / "static" / "report.css").read_text()
     light, dark = style.split("@media screen and (prefers-color-scheme: dark)")
     found = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", light if scheme == "light" else dark))
 

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from functools import lru_cache
 from hashlib import sha256
-from html import escape
+from itertools import count, zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from agent import artifacts
 from agent.backtest.report.series import Floats, Indices
 from agent.errors import ConfigError, printable_text
 from agent.units import floor_int
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # --- Pages: their parts, and one self-contained HTML file or JSON document of each.
 
@@ -46,6 +49,9 @@ TEMPLATES = ("hovertemplate", "texttemplate")
 ALLOWED_TAGS = ("<br>", "<b>", "</b>", "<extra>", "</extra>")
 DIGITS = 9
 """Significant digits of floats in figures."""
+NUMBER = re.compile(r"[+−-]?\d[\d,  ]*(\.\d+)?( ?(%|bps|×|points|days|bars|[A-Z]{2,6}))?")
+NO_VALUE = ("", "—", "–", "none")
+HEIGHT_PX = 320
 WHOLE_FROM = 1e9
 """Above it floats keep all of them: milliseconds are there."""
 
@@ -65,6 +71,12 @@ class ReportTable:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
+
+    def numeric_columns(self) -> list[bool]:
+        """Return of each column whether all its values are numbers."""
+        columns = zip_longest(self.header, *self.rows, fillvalue="")
+        shown = [[one for one in values[1:] if one not in NO_VALUE] for values in columns]
+        return [bool(values) and all(NUMBER.fullmatch(one) for one in values) for values in shown]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +109,6 @@ def write_page(page: ReportPage, path: Path) -> None:
 
     Raises ConfigError if Plotly is not installed, OSError if the file cannot be written.
     """
-    from agent.backtest.report.page import render_html
-
     _replace(path, render_html(page))
 
 
@@ -171,58 +181,58 @@ def _replace(path: Path, text: str) -> None:
         raise
 
 
-HEIGHT_PX = 320
-LONG_FACT = 13
-"""Characters of a fact beyond which it is set smaller."""
-HOW_TO_READ = "Drag along a chart to look closer, double-click to go back. By keyboard: tab to a chart, arrow keys read its values."
-NUMBER = re.compile(r"[+−-]?\d[\d,  ]*(\.\d+)?( ?(%|bps|×|points|days|bars|[A-Z]{2,6}))?")
+# --- Rendering by the templates of agent/web.
+
+
 LONG = 64
 """Entries of a list from which it is written once and shared."""
-NOTHING = ("", "—", "–", "none")
-_HERE = Path(__file__).parent / "page"
+
+
+class ChartFrame(NamedTuple):
+    """The place of a chart in the page; its data is beside it as JSON, under this number."""
+
+    number: int
+    title: str
+    label: str
+    height_px: int
+    small: bool
 
 
 def render_html(page: ReportPage) -> str:
-    """Render the whole file. Raises ConfigError if Plotly's bundle is missing."""
-    style, script, plotly = _own("page.css"), _own("page.js"), _plotly()
-    figures: list[Figure] = []
-    body = "\n".join(_section(number, one, figures) for number, one in enumerate(page.sections))
-    policy = (
-        f"default-src 'none'; script-src {_hash(plotly)} {_hash(script)}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "connect-src 'none'; base-uri 'none'; form-action 'none'"
+    """Render the whole file. Raises ConfigError if Plotly's bundle or Jinja2 is missing."""
+    scripts = (_plotly(), _static("report.js"))
+    numbers = count()
+    return (
+        _templates()
+        .get_template("report.html")
+        .render(
+            page=page,
+            title=page.title,
+            charts=[[_frame(next(numbers), one) for one in section.figures] for section in page.sections],
+            data=_data([one for section in page.sections for one in section.figures]),
+            style=_static("report.css"),
+            scripts=scripts,
+            hashes=[_hash(script) for script in scripts],
+        )
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<meta name="color-scheme" content="light dark">
-<title>{_text(page.title)}</title>
-<style>{style}</style>
-</head>
-<body>
-<a class="skip" href="#main">To the report</a>
-<header>
-<p class="kind">{_text(page.kind)}</p>
-<h1>{_text(page.title)}</h1>
-<div class="summary">{_paragraphs(page.summary)}</div>
-{_facts(page.facts)}
-{_contents(page)}
-</header>
-<main id="main" tabindex="-1">
-{body}
-{_origin(page.origin)}
-</main>
-<footer><p>{HOW_TO_READ}</p></footer>
-<p id="spoken" class="unseen" role="status"></p>
-<script type="application/json" id="figures">{_data(figures)}</script>
-<script>{plotly}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    """Return the environment of the pages: every value is escaped, its control characters are spelt out."""
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError:
+        raise ConfigError("report: Jinja2 is not installed", "pip install 'trimtab[analysis]'") from None
+    return Environment(
+        loader=FileSystemLoader(artifacts.WEB / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: printable_text(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 @lru_cache(maxsize=1)
@@ -234,16 +244,12 @@ def _plotly() -> str:
     return found
 
 
-def _own(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8").replace("\r\n", "\n")
+def _static(name: str) -> str:
+    return (artifacts.WEB / "static" / name).read_text(encoding="utf-8").replace("\r\n", "\n")
 
 
 def _hash(script: str) -> str:
     return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
-
-
-def _text(value: str) -> str:
-    return escape(printable_text(value), quote=True)
 
 
 def _data(figures: list[Figure]) -> str:
@@ -272,94 +278,13 @@ def _layout(figure: Figure) -> dict[str, Any]:
     return {key: one for key, one in figure.get("layout", {}).items() if key not in ("title", "height", "width", "images")}
 
 
-def _paragraphs(words: tuple[str, ...]) -> str:
-    return "".join(f"<p>{_text(one)}</p>" for one in words)
-
-
-def _facts(facts: tuple[ReportFact, ...]) -> str:
-    if not facts:
-        return ""
-    cells = []
-    for one in facts:
-        size = ' class="long"' if len(one.value) > LONG_FACT else ""
-        note = f"<small>{_text(one.note)}</small>" if one.note else ""
-        cells.append(f"<div><dt>{_text(one.name)}</dt><dd{size}>{_text(one.value)}{note}</dd></div>")
-    return f'<dl class="facts">{"".join(cells)}</dl>'
-
-
-def _contents(page: ReportPage) -> str:
-    if len(page.sections) < 3:
-        return ""
-    links = [f'<li><a href="#s{number}">{_text(one.title)}</a></li>' for number, one in enumerate(page.sections)]
-    if page.origin:
-        links.append('<li><a href="#origin">Where it came from</a></li>')
-    return f'<nav aria-label="Contents"><ul>{"".join(links)}</ul></nav>'
-
-
-def _section(number: int, section: ReportSection, figures: list[Figure]) -> str:
-    parts = []
-    for one in section.figures:
-        parts.append(_figure(len(figures), one))
-        figures.append(one)
-    parts += [_table(one, section.title) for one in section.tables]
-    small = ' class="shown small"' if any(one.get("small") for one in section.figures) else ' class="shown"'
-    return (
-        f'<section id="s{number}" aria-labelledby="t{number}"><div class="said"><h2 id="t{number}">{_text(section.title)}</h2>'
-        f"{_paragraphs(section.words)}</div><div{small}>{''.join(parts)}</div></section>"
-    )
-
-
-def _figure(number: int, figure: Figure) -> str:
-    inside = figure.get("layout", {}).get("title", "")
+def _frame(number: int, figure: Figure) -> ChartFrame:
+    layout = figure.get("layout", {})
+    inside = layout.get("title", "")
     title = str(figure.get("title") or (inside.get("text", "") if isinstance(inside, dict) else inside))
-    says = str(figure.get("says", ""))
-    height = int(figure.get("height") or figure.get("layout", {}).get("height") or HEIGHT_PX)
-    caption = f"<figcaption>{_text(title)}</figcaption>" if title else ""
-    label = _text(". ".join(one.rstrip(".") for one in (title, says) if one) or "Chart")
-    kind = "plot small" if figure.get("small") else "plot"
-    return (
-        f'<figure>{caption}<div class="{kind}" data-figure="{number}" style="height:{height}px" tabindex="0" role="application" '
-        f'aria-roledescription="chart" aria-label="{label}. Arrow keys read values."></div></figure>'
-    )
-
-
-def _table(table: ReportTable, title: str) -> str:
-    wide = len(table.header)
-    columns = [[row[index] if index < len(row) else "" for row in table.rows] for index in range(wide)]
-    right = [_numeric(cells) for cells in columns]
-
-    def cell(index: int, value: str, head: bool) -> str:
-        number = ' class="n"' if right[index] else ""
-        if head:
-            return f'<th scope="col"{number}>{_text(value)}</th>'
-        return f'<th scope="row"{number}>{_text(value)}</th>' if index == 0 else f"<td{number}>{_text(value)}</td>"
-
-    head = "".join(cell(index, value, True) for index, value in enumerate(table.header))
-    rows = "".join(f"<tr>{''.join(cell(i, value, False) for i, value in enumerate(row[:wide]))}</tr>" for row in table.rows)
-    caption = f"<caption>{_text(table.caption)}</caption>" if table.caption else ""
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(table.caption or title)}"><table>{caption}'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _numeric(cells: list[str]) -> bool:
-    shown = [one for one in cells if one not in NOTHING]
-    return bool(shown) and all(NUMBER.fullmatch(one) for one in shown)
-
-
-def _origin(origin: tuple[ReportFact, ...]) -> str:
-    if not origin:
-        return ""
-    rows = "".join(
-        f"<div><dt>{_text(one.name)}</dt><dd>{_text(one.value)}{f' <small>{_text(one.note)}</small>' if one.note else ''}</dd></div>"
-        for one in origin
-    )
-    return (
-        '<section id="origin" aria-labelledby="t-origin"><div class="said"><h2 id="t-origin">Where it came from</h2>'
-        "<p>By these the run can be repeated, to the last digit.</p></div>"
-        f'<div class="shown"><dl class="origin">{rows}</dl></div></section>'
-    )
+    words = [one.rstrip(".") for one in (title, str(figure.get("says", ""))) if one]
+    height_px = int(figure.get("height") or layout.get("height") or HEIGHT_PX)
+    return ChartFrame(number, title, ". ".join(words) or "Chart", height_px, bool(figure.get("small")))
 
 
 # --- Number and time formats of reports.
