@@ -32,7 +32,6 @@ from agent.model import (
     AgentCycle,
     ExecutionProgress,
     ExecutionStyle,
-    Halt,
     Intent,
     IntentKind,
     IntentState,
@@ -48,7 +47,7 @@ from agent.model import (
 from agent.planning import planner, proposals
 from agent.planning.planner import Quote
 from agent.policy import minimum, native_coin
-from agent.policy.decide import DecisionResult, current_drifts, decide
+from agent.policy.decide import DecisionResult, current_drifts, halt_for
 from agent.policy.drift import investable_total, overweight_messages
 from agent.policy.liquidity import valuation
 from agent.policy.orders.levels import expiry_reason
@@ -329,8 +328,7 @@ def cancel_and_revoke(readers: StepReaders, store: Journal, actors: StepActors, 
     reason = _cancel_summary(why, before, cancels, sent, troubles)
     kind = OutcomeKind.FAILED if troubles else OutcomeKind.DONE if before or sent else OutcomeKind.HALT
     store.end_step(step_id, HARD_PAUSE_DECISION, reason, None, kind.value)
-    decided = replace(decide(step_input), decision=Halt(reason))
-    return StepOutcome(step_id, kind, reason, step_input, decided, None, transactions=(*cancels, *sent), after=after)
+    return StepOutcome(step_id, kind, reason, step_input, halt_for(step_input, reason), None, transactions=(*cancels, *sent), after=after)
 
 
 def revoke_allowances(

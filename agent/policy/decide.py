@@ -334,8 +334,14 @@ def _first_result(step: StepInput) -> DecisionResult:
 
 def current_drifts(step: StepInput) -> tuple[AssetDrift, ...]:
     """Weight against target of each asset, for reports; decides nothing. Empty when balances or prices are unknown."""
+    return halt_for(step, "").drifts
+
+
+def halt_for(step: StepInput, reason: str) -> DecisionResult:
+    """Return a halt for a reason outside of the step, with the drifts and prices of its report; decides nothing."""
     context = DecisionContext(step, reference_prices(step))
-    return () if decision_faults(step, context.references) else context.drifts
+    drifts = () if decision_faults(step, context.references) else context.drifts
+    return DecisionResult(Halt(reason), drifts, context.references, stuck=step.stuck)
 
 
 def _confirmed(step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool, by_time: bool) -> tuple[Decision, bool]:

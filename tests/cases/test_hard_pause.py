@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -10,7 +11,8 @@ from agent.errors import Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from agent.model import IntentKind, IntentState
+from agent.model import Halt, IntentKind, IntentState
+from agent.policy import decide
 from tests.support.agents import ROOMY, again, agent_on, allow, allowances, at_send, fund, purse, swap_of, trusted, yes
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
@@ -30,6 +32,10 @@ class Still:
         self.slept += seconds
         if self.mining:
             self._chain.node.mine(1)
+
+
+def no_decider(_: object) -> NoReturn:
+    raise AssertionError("a report asks for a decision")
 
 
 def frozen(chain: LocalChain, symbol: str) -> None:
@@ -95,6 +101,19 @@ def test_a_soft_or_unreadable_switch_takes_nothing_back(anvil_chain: LocalChain,
         assert outcome.kind is OutcomeKind.FAILED
         assert "allowances wait" in outcome.reason
         assert purse(chain) == before
+
+
+def test_report_of_a_hard_pause_decides_nothing(anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = anvil_chain
+    fund(chain, HELD)
+    allow(chain, "WETH")
+    with agent_on(chain, tmp_path, ROOMY, TARGETS) as agent:
+        agent.desk.switch.pause("stop", 1, hard=True)
+        monkeypatch.setattr(decide, "DECIDERS", (no_decider,))
+        outcome = agent.cancel_and_revoke("stop")
+        assert outcome.kind is OutcomeKind.DONE
+        assert outcome.decided.decision == Halt(outcome.reason)
+        assert {drift.symbol for drift in outcome.decided.drifts} == set(TARGETS)
 
 
 def test_one_token_that_refuses_stops_no_other(anvil_chain: LocalChain, tmp_path: Path) -> None:
