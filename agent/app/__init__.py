@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the one list of the public names: type checkers import it, __getattr__ reads it
     from agent.app.agent import Agent as Agent
-    from agent.app.agent import OpenExposure as OpenExposure
     from agent.app.agent import PortfolioStatus as PortfolioStatus
     from agent.app.agent import open_agent as open_agent
     from agent.app.agent import plan as plan
     from agent.app.agent import quote as quote
     from agent.app.agent import snapshot as snapshot
     from agent.app.agent import step as step
-    from agent.app.agent import swap_at_limit as swap_at_limit
     from agent.app.alerting import alerts as alerts
     from agent.app.alerting import try_targets as try_targets
     from agent.app.backtests import MarketOptions as MarketOptions
@@ -70,6 +68,7 @@ if TYPE_CHECKING:  # the one list of the public names: type checkers import it, 
     from agent.app.positions.orders import disarm_orders as disarm_orders
     from agent.app.positions.orders import set_orders as set_orders
     from agent.app.positions.orders import standing_orders as standing_orders
+    from agent.app.positions.orders import swap_at_limit as swap_at_limit
     from agent.app.positions.strategies import route_transfers as route_transfers
     from agent.app.positions.strategies import strategies as strategies
     from agent.app.positions.strategies import take_over_strategies as take_over_strategies
@@ -118,6 +117,7 @@ if TYPE_CHECKING:  # the one list of the public names: type checkers import it, 
     from agent.app.start.wallet import import_wallet as import_wallet
     from agent.app.start.wallet import wallet_address as wallet_address
     from agent.config.load import load_config as load_config
+    from agent.execution.approvals import OpenExposure as OpenExposure
     from agent.execution.step_context import OutcomeKind as OutcomeKind
     from agent.execution.step_context import StepOutcome as StepOutcome
 

@@ -1,22 +1,19 @@
-"""The connected agent: status, quote, plan, rebalance, swap, run; also limit swaps, the hard pause, and config updates of a run."""
+"""The connected agent: status, quote, plan, rebalance, swap, run."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import datetime
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent import codec, engine, wiring
+from agent import engine, wiring
 from agent.accounting.tax_lots import wallet_changes as planned_changes
 from agent.amm.errors import KnownTicksExceeded
 from agent.amm.lp import positions
-from agent.app import describe, withdrawal_parts
-from agent.app.describe import Sandwich, limit_prices, parameters, sandwich
+from agent.app import config_versions, describe, withdrawal_parts
+from agent.app.describe import Sandwich, parameters, sandwich
 from agent.app.start import least_total
 from agent.app.start.endpoints import endpoint_records
 from agent.chain.rpc import Transport
@@ -24,40 +21,33 @@ from agent.config.fields import parse_address, parse_duration_s
 from agent.config.limits import accepted_limits
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import ConfigError, Refused, Retryable, TrimtabError
-from agent.execution.approvals import set_to_zero
-from agent.execution.settlement import native_delta, settle_mined
-from agent.execution.step_context import CaughtUpReader, OutcomeKind, StepActors, StepOutcome, StepReaders, TickExtender, confirm_prices
-from agent.execution.submitter import format_open_allowances
+from agent.execution.approvals import OpenExposure, cancel_and_revoke, open_exposure
+from agent.execution.settlement import native_delta
+from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, TickExtender, confirm_prices
 from agent.model import (
     AgentCycle,
     ExecutionProgress,
     ExecutionStyle,
     Intent,
     IntentKind,
-    IntentState,
-    LimitOrder,
-    ManualAction,
     PlanRequest,
     Portfolio,
     StepInput,
     Swap,
-    SwapAtPrice,
     Verdict,
 )
 from agent.planning import planner, proposals
 from agent.planning.planner import Quote
 from agent.policy import minimum, native_coin
-from agent.policy.decide import DecisionResult, current_drifts, halt_for
+from agent.policy.decide import DecisionResult, current_drifts
 from agent.policy.drift import investable_total, overweight_messages
 from agent.policy.liquidity import valuation
 from agent.policy.orders.levels import expiry_reason
-from agent.ports import Approval, Clock, Journal, SigningKey
+from agent.ports import Clock, SigningKey
 from agent.signing.keys import SuppliedKey
 from agent.store.config_versions import ConfigChanged
 from agent.store.files.locks import LockHeld
-from agent.store.journal import family
-from agent.units import NATIVE, Token, decimal_text, parse_raw, price_text
-from agent.venues import composer
+from agent.units import NATIVE, Token, parse_raw
 
 # --- Scheduling of a long run: clock, chance and work are passed in, so that a test runs a year in a moment.
 
@@ -76,7 +66,7 @@ def run_periodically(
     chance: Callable[[], float],
     called: Callable[[], bool] = lambda: False,
 ) -> Iterator[T]:
-    """Call `look` without end, with a pause after each call. `chance` returns numbers in [0, 1); `called` ends a pause early."""
+    """Call `cycle` without end, with a pause after each call. `chance` returns numbers in [0, 1); `called` ends a pause early."""
     while True:
         yield cycle()
         interruptible_sleep(interval_s * (1 + chance() * JITTER), clock, called)
@@ -90,15 +80,11 @@ def interruptible_sleep(seconds: float, clock: Clock, called: Callable[[], bool]
         left_s -= SLEEP_SLICE_S
 
 
-# --- Gradual execution: slice after slice in one command, and limit orders that wait for their price.
+# --- Cycles: limit orders that wait for their price, and gradual execution, slice after slice in one command.
 
 
 Progress = Callable[[str], None]
 Confirm = Callable[[StepOutcome], bool]
-MAX_ORDER_S = 90 * 86_400
-"""Longest lifetime of a limit order."""
-POLL_S = 12.0
-"""Interval between cycles of a limit order in the foreground."""
 CONTINUE_KINDS = (OutcomeKind.DONE, OutcomeKind.HOLD)
 
 
@@ -165,252 +151,6 @@ def _open_execution(context: wiring.AgentContext, outcome: StepOutcome) -> Execu
     now_s = (outcome.after or outcome.step_input).snapshot.head.timestamp_s
     under = context.store.history(now_s).campaign
     return None if under is None or under.campaign.pace.style is ExecutionStyle.LIMIT else under
-
-
-# limit orders
-def swap_at_limit(  # noqa: PLR0913
-    agent: Agent,
-    names: tuple[str, str],
-    amount: str,
-    price: str,
-    until: str,
-    *,
-    send: bool,
-    wait: bool,
-    confirm: Confirm,
-    progress: Progress,
-    sure: Callable[[dict[str, Any]], bool] = lambda _: True,
-) -> tuple[LimitOrder, StepOutcome]:
-    """Sell `amount` of the first of `names` for the second at `price` or better until then.
-
-    Without `send` it only evaluates. With it the order is recorded, tried once, and with `wait` tried until it ends; else `trimtab run
-    --send` continues it. `sure` is called with the limit beside the market's price (describe.limit_prices). Raises ConfigError for an
-    invalid price or time.
-    """
-    context = agent.desk
-    sold, bought = agent.token(names[0], "--in"), agent.token(names[1], "--out")
-    shown = engine.evaluate(context.readers, proposals.single_order(made := _order(agent, (sold, bought), amount, price, until)))
-    if not send:
-        return made, shown
-    if not sure(limit_prices(made, shown.step_input)) or not confirm(shown):
-        return made, replace(shown, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was written down, nothing sent")
-    wallet = wiring.open_wallet_session(context, lambda _: True, progress)
-    with wallet.held() as actors:
-        order = context.store.add_order(made)
-        outcome = _try_order(context, order, actors)
-    while (order := next(one for one in context.store.orders() if one.id == order.id)).state == "open" and wait:
-        progress(f"{order.note}: {outcome.reason}")
-        context.clock.sleep(POLL_S)
-        with wallet.held() as actors:
-            outcome = _try_order(context, order, actors)
-    return order, outcome
-
-
-def _try_order(context: wiring.AgentContext, order: LimitOrder, actors: StepActors) -> StepOutcome:
-    """Run one cycle that fills the order if its price is met."""
-    outcome = engine.run_step(context.readers, SwapAtPrice(order), context.store, actors)
-    close_orders(context, outcome.after or outcome.step_input)
-    return outcome
-
-
-def _order(agent: Agent, tokens: tuple[Token, Token], amount: str, price: str, until: str) -> LimitOrder:
-    sold, bought = tokens
-    if sold == bought:
-        raise ConfigError("--out: the same token as --in", "name two tokens")
-    raw = parse_raw(amount, sold.decimals, "--amount")
-    if raw == 0:
-        raise ConfigError("--amount must be above 0", "for example --amount 0.1")
-    exact = Fraction(parse_raw(price, 36, "--limit"), 10**36) * Fraction(10) ** (bought.decimals - sold.decimals)
-    if exact == 0:
-        raise ConfigError("--limit must be above 0", "give the minimum --out per --in, or omit --limit")
-    head_s = agent.desk.readers.reader.snapshot().head.timestamp_s
-    until_s = _until(until, head_s)
-    least = f"{price_text(exact, sold.decimals, bought.decimals)} {bought.label}"
-    note = f"sell {decimal_text(raw, sold.decimals)} {sold.label} at {least} or better"
-    return LimitOrder("", sold.address, bought.address, raw, exact, until_s, head_s, note=note)
-
-
-def _until(text: str, now_s: int) -> int:
-    """Chain seconds of a duration from now, or of a time such as 2027-01-31T18:00Z."""
-    try:
-        until_s = now_s + parse_duration_s(text, "--until")
-    except ConfigError:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise ConfigError(f"--until: {text!r} is neither a duration nor a time", "for example 4h, or 2027-01-31T18:00Z") from None
-        if moment.tzinfo is None:
-            raise ConfigError(f"--until: {text!r} has no time zone", "for example 2027-01-31T18:00Z") from None
-        until_s = int(moment.timestamp())
-    if not now_s < until_s <= now_s + MAX_ORDER_S:
-        raise ConfigError(f"--until: {text!r} must be within 90 days of the newest block", "for example 4h")
-    return until_s
-
-
-# --- Predicted against realised balance changes, by the receipts.
-
-
-def realised_changes(context: wiring.AgentContext, outcome: StepOutcome) -> list[dict[str, Any]]:
-    """Planned against realised change of each balance by the receipts of the swap and of all actions with liquidity, base units."""
-    planned: dict[str, int] = {}
-    got: dict[str, int] = {}
-    for intent in outcome.transactions:
-        if intent.receipt is None or intent.kind not in (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.UNWRAP):
-            continue
-        owner = outcome.step_input.snapshot.owner
-        net = {NATIVE: native_delta(intent, owner, context.portfolio.wrapped_native)} | intent.receipt.net(owner)
-        for token, raw in _planned(context, intent).items():
-            planned[token] = planned.get(token, 0) + raw
-            got[token] = got.get(token, 0) + net.get(token, 0)
-    return [
-        {"symbol": context.portfolio.token(token).label, "planned_raw": str(raw), "realised_raw": str(got[token])}
-        for token, raw in planned.items()
-    ]
-
-
-def _planned(context: wiring.AgentContext, intent: Intent) -> dict[str, int]:
-    grant = context.store.grant(intent.id)
-    if grant.action is not None:
-        return dict(zip((grant.action.token0, grant.action.token1), positions.expected_amounts(grant.action), strict=True))
-    return {} if grant.plan is None else planned_changes(grant.plan)
-
-
-# --- The hard kill switch: cancel pending transactions, revoke allowances, trade nothing (T14).
-
-
-HARD_PAUSE_DECISION = "retreat"
-"""Decision of a hard pause in the store: not a trigger's, so that a replay does not decide it again."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenExposure:
-    """Subject of a hard pause: transactions that are in no block, and allowances above zero."""
-
-    step_input: StepInput
-    waiting: tuple[Intent, ...]
-    allowed: tuple[Approval, ...]
-
-
-def open_exposure(readers: StepReaders, store: Journal) -> OpenExposure:
-    """Read pending transactions and open allowances; writes and sends nothing."""
-    step_input = _assembled(readers)
-    return OpenExposure(step_input, pending_intents(store), tuple(composer.revocations(step_input)))
-
-
-def pending_intents(store: Journal) -> tuple[Intent, ...]:
-    """Open transactions whose nonce is in no block, replacements included."""
-    found = store.open_intents()
-    mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
-    return tuple(intent for intent in found if intent.tx.nonce not in mined)
-
-
-def cancel_and_revoke(readers: StepReaders, store: Journal, actors: StepActors, why: str) -> StepOutcome:
-    """Cancel, then revoke, each through journal and signer. One token's refusal does not stop the others.
-
-    HALT if nothing was left to do, DONE if all is done, FAILED if something remains, with the reason. Raises Refused unless the switch is
-    at hard or off, Retryable and OperatorNeeded like a step.
-    """
-    before = pending_intents(store)
-    actors.executor.cancel_pending(why)
-    readers = replace(readers, reader=CaughtUpReader(readers.reader, store, readers.clock))
-    snapshot = readers.reader.snapshot()
-    settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
-    step_input = readers.step_input_at(snapshot)
-    step_id = uuid.uuid4().hex[:12]
-    store.begin_step(step_id, readers.clock.now_s(), codec.dumps(step_input), codec.dumps(ManualAction("pause --hard")))
-    allowed = composer.revocations(step_input)
-    sent, troubles = revoke_allowances(actors, step_id, step_input, allowed)
-    after = _assembled(readers) if sent else step_input
-    if left := composer.revocations(after):
-        troubles.append(format_open_allowances(left))
-    troubles += [f"«{note}» still waits" for note in dict.fromkeys(intent.note for intent in pending_intents(store))]
-    cancels = _cancels(store, before)
-    reason = _cancel_summary(why, before, cancels, sent, troubles)
-    kind = OutcomeKind.FAILED if troubles else OutcomeKind.DONE if before or sent else OutcomeKind.HALT
-    store.end_step(step_id, HARD_PAUSE_DECISION, reason, None, kind.value)
-    return StepOutcome(step_id, kind, reason, step_input, halt_for(step_input, reason), None, transactions=(*cancels, *sent), after=after)
-
-
-def revoke_allowances(
-    actors: StepActors, step_id: str, step_input: StepInput, allowed: Sequence[Approval]
-) -> tuple[list[Intent], list[str]]:
-    """Set each of these approvals to zero; return the transactions, and the reasons of failures."""
-    sent: list[Intent] = []
-    if not actors.executor.ready(for_revoking=True):
-        return sent, ["allowances wait for what waits"] if allowed else []
-    troubles = set_to_zero(actors, step_id, step_input, allowed, sent)
-    return sent, troubles
-
-
-def _cancels(store: Journal, before: Sequence[Intent]) -> list[Intent]:
-    """The formerly pending transactions and their cancels as they stand now."""
-    newest = {intent.tx.nonce: intent.id for intent in before}
-    return [intent for nonce, known in newest.items() for intent in family(store.intents_at(nonce), known)]
-
-
-def _cancel_summary(why: str, before: Sequence[Intent], cancels: Sequence[Intent], sent: Sequence[Intent], troubles: Sequence[str]) -> str:
-    if not before and not sent and not troubles:
-        return f"hard pause ({why}): nothing waits, and nothing may be taken"
-    won = [intent for intent in cancels if intent.succeeded and intent.kind is not IntentKind.CANCEL]
-    nonces = len({intent.tx.nonce for intent in before})
-    parts = [f"{nonces - len(won)} of {nonces} waiting transactions taken back"] if before else []
-    parts += [f"«{intent.note}» was mined all the same" for intent in won]
-    parts += [f"{sum(intent.succeeded for intent in sent)} of {len(sent)} allowances set to zero"] if sent else []
-    return f"hard pause ({why}): {'; '.join([*parts, *troubles])}"
-
-
-def _assembled(readers: StepReaders) -> StepInput:
-    snapshot = readers.reader.snapshot()
-    return readers.step_input_at(snapshot)
-
-
-# --- Update of a running agent to a newly confirmed config; an edited file alone changes nothing.
-
-
-FIXED_WHILE_RUNNING = ("chain", "wallet", "execution", "store", "service", "alerts", "record")
-"""Tables read once at the start of a process: endpoints, key, contracts, alert targets."""
-CONFIG_READ_ATTEMPTS = 3
-"""Reads of the file, a second apart: an edit writes it just before the store."""
-
-
-def with_confirmed_config(
-    context: wiring.AgentContext, wallet: wiring.WalletSession | None, edited: ConfigChanged
-) -> tuple[wiring.AgentContext, wiring.WalletSession | None]:
-    """Context and wallet session for the config confirmed last, built while no other process has the wallet.
-
-    Raises `edited` if the file is a different version, or the run is on paper; ConfigChanged if a table of READ_ONCE differs; LockHeld if
-    another process keeps the wallet; Retryable from the endpoints.
-    """
-    if wallet is None:
-        return _reopened(context, edited), None
-    with wallet.locked():
-        found = _reopened(context, edited)
-    return found, replace(wallet, desk=found)
-
-
-def _reopened(context: wiring.AgentContext, edited: ConfigChanged) -> wiring.AgentContext:
-    loaded = None if context.loaded.paper else _confirmed(context)
-    if loaded is None:
-        raise edited
-    changed = [f"[{name}]" for name in FIXED_WHILE_RUNNING if getattr(loaded.config, name) != getattr(context.config, name)]
-    if changed:
-        verdict = Verdict("config", ", ".join(changed), "as it was when the run began", False)
-        raise ConfigChanged(
-            f"the config was edited in {', '.join(changed)}, which a run reads when it begins", (verdict,), "start it again"
-        )
-    return wiring.reopen_context(context, loaded)
-
-
-def _confirmed(context: wiring.AgentContext) -> LoadedConfig | None:
-    """The config file, if it is the version confirmed last."""
-    for attempt in range(CONFIG_READ_ATTEMPTS):
-        if attempt:
-            context.clock.sleep(1)
-        with suppress(ConfigError):
-            loaded = load_config(context.loaded.path)
-            if loaded.digest == context.store.confirmed_config():
-                return loaded
-    return None
 
 
 MIN_INTERVAL_S = 1
@@ -530,7 +270,7 @@ class Agent:
         sold, bought = self.token(token_in, "--in"), self.token(token_out, "--out")
         return self._step(Swap(sold.address, bought.address, self._amount(amount, sold)), send, confirm, progress)
 
-    def run(  # noqa: C901
+    def run(
         self,
         *,
         send: bool = False,
@@ -555,73 +295,22 @@ class Agent:
         if send:
             self.require_not_stopped()
         with self._serving(send, confirm, progress, once) as wallet:
-            turned, known, waits = [self.desk.switch.is_hard()], self.desk.store.confirmed_config(), False
-
-            def cycle() -> StepOutcome | TrimtabError | None:
-                nonlocal known, waits, wallet
-                progress(READING_STAGE)
-                try:
-                    try:
-                        return acted()
-                    except ConfigChanged as edited:
-                        if once:
-                            raise
-                        waits = True
-                        self.desk, wallet = with_confirmed_config(self.desk, wallet, edited)
-                        known, waits = self.desk.confirmed, False
-                    return acted()
-                except ConfigChanged:
-                    raise
-                except LockHeld as held:
-                    if once:
-                        raise
-                    return Retryable(held.message, held.remedy)
-                except (Retryable, Refused) as error:
-                    return error
-                finally:
-                    progress(f"next look in {every}")
-
-            def acted() -> StepOutcome | None:
-                with nullcontext() if over() or wallet is None else wallet.held() as actors:
-                    return None if over() else self._look(actors, turned)
-
-            def over() -> bool:
-                """True if its owner has stopped the bot. Raises ConfigChanged if another config was confirmed."""
-                self.desk.store.require_present(self.desk.loaded.digest, known)
-                return wallet is not None and self.desk.store.stopping() is not None
-
-            def called() -> bool:
-                """True if a pause should end early: there is work, or the run is over."""
-                try:
-                    return over() or (wallet is not None and self.desk.switch.is_hard() and not turned[0])
-                except ConfigChanged:
-                    return not waits  # waiting for an endpoint that did not answer, or for the wallet
-
-            for found in run_periodically(cycle, interval_s, self.desk.clock, self.desk.readers.chance, called):
+            run = AgentRun(self, wallet, every, once, progress)
+            for found in run_periodically(run.cycle, interval_s, self.desk.clock, self.desk.readers.chance, run.ends_pause):
                 if found is None:
                     return
                 yield found
                 if once:
                     return
 
-    def _look(self, actors: StepActors | None, turned: list[bool]) -> StepOutcome:
-        """Run one cycle while the wallet is held. `turned` keeps whether the kill switch was at hard."""
-        turned[0] = self.desk.switch.is_hard()
-        self.desk.store.prune(self.desk.config.service.keep_steps)
-        if turned[0] and actors is not None:
-            return cancel_and_revoke(self.desk.readers, self.desk.store, actors, self.desk.switch.read().reason)
-        return withdrawal_parts.continue_withdrawal(self, actors, run_cycle(self.desk, actors))
-
     def _serving(
         self, send: bool, confirm: Confirm, progress: Progress, once: bool
     ) -> AbstractContextManager[wiring.WalletSession] | AbstractContextManager[None]:
         if not send:
             return nullcontext()
-        return (
-            nullcontext(wiring.open_wallet_session(self.desk, confirm, progress))
-            if once
-            else wiring.open_service(self.desk, confirm, progress)
-        )
+        if once:
+            return nullcontext(wiring.open_wallet_session(self.desk, confirm, progress))
+        return wiring.open_service(self.desk, confirm, progress)
 
     def require_not_stopped(self) -> None:
         """Raise Refused while the bot is stopped or stopping: then only its owner's own commands act."""
@@ -682,7 +371,27 @@ class Agent:
 
     def realised(self, outcome: StepOutcome) -> list[dict[str, Any]]:
         """Planned against realised change of each balance by the receipts of the swap and of all actions with liquidity, base units."""
-        return realised_changes(self.desk, outcome)
+        planned: dict[str, int] = {}
+        got: dict[str, int] = {}
+        for intent in outcome.transactions:
+            if intent.receipt is None or intent.kind not in (IntentKind.SWAP, IntentKind.LIQUIDITY, IntentKind.UNWRAP):
+                continue
+            owner = outcome.step_input.snapshot.owner
+            net = {NATIVE: native_delta(intent, owner, self.portfolio.wrapped_native)} | intent.receipt.net(owner)
+            for token, raw in self._planned_changes(intent).items():
+                planned[token] = planned.get(token, 0) + raw
+                got[token] = got.get(token, 0) + net.get(token, 0)
+        return [
+            {"symbol": self.portfolio.token(token).label, "planned_raw": str(raw), "realised_raw": str(got[token])}
+            for token, raw in planned.items()
+        ]
+
+    def _planned_changes(self, intent: Intent) -> dict[str, int]:
+        """Balance changes by token that an intent was granted for, base units."""
+        grant = self.desk.store.grant(intent.id)
+        if grant.action is not None:
+            return dict(zip((grant.action.token0, grant.action.token1), positions.expected_amounts(grant.action), strict=True))
+        return {} if grant.plan is None else planned_changes(grant.plan)
 
     def endpoints(self) -> tuple[dict[str, Any], ...]:
         """Record of each endpoint: operator, state, score, latency, last problem."""
@@ -695,6 +404,73 @@ class Agent:
     def parameters(self) -> dict[str, str]:
         """All parameters that bind the transaction, for the owner to confirm."""
         return parameters(self.desk.config, self.desk.counted, self.desk.execution.router)
+
+
+# --- The run: cycle after cycle by the config confirmed last, until its owner stops the bot.
+
+
+class AgentRun:
+    """A run of an agent. Without a wallet session it sends nothing."""
+
+    def __init__(self, agent: Agent, wallet: wiring.WalletSession | None, every: str, once: bool, progress: Progress) -> None:
+        self._agent, self._wallet, self._every, self._once, self._progress = agent, wallet, every, once, progress
+        self._was_hard = agent.desk.switch.is_hard()
+        self._known_config = agent.desk.store.confirmed_config()
+        self._config_waits = False
+        """True while a new config waits for an endpoint that did not answer, or for the wallet."""
+
+    def cycle(self) -> StepOutcome | TrimtabError | None:
+        """Run one cycle; None once the run is over. Raises ConfigChanged, and errors that need an operator."""
+        self._progress(READING_STAGE)
+        try:
+            return self._act_by_newest_config()
+        except ConfigChanged:
+            raise
+        except LockHeld as held:
+            if self._once:
+                raise
+            return Retryable(held.message, held.remedy)
+        except (Retryable, Refused) as error:
+            return error
+        finally:
+            self._progress(f"next look in {self._every}")
+
+    def ends_pause(self) -> bool:
+        """True if a pause should end early: there is work, or the run is over."""
+        try:
+            return self._over() or (self._wallet is not None and self._agent.desk.switch.is_hard() and not self._was_hard)
+        except ConfigChanged:
+            return not self._config_waits
+
+    def _over(self) -> bool:
+        """True if its owner has stopped the bot. Raises ConfigChanged if another config was confirmed."""
+        context = self._agent.desk
+        context.store.require_present(context.loaded.digest, self._known_config)
+        return self._wallet is not None and context.store.stopping() is not None
+
+    def _act_by_newest_config(self) -> StepOutcome | None:
+        try:
+            return self._act()
+        except ConfigChanged as edited:
+            if self._once:
+                raise
+            self._config_waits = True
+            self._agent.desk, self._wallet = config_versions.with_confirmed_config(self._agent.desk, self._wallet, edited)
+            self._known_config, self._config_waits = self._agent.desk.confirmed, False
+        return self._act()
+
+    def _act(self) -> StepOutcome | None:
+        with nullcontext() if self._over() or self._wallet is None else self._wallet.held() as actors:
+            return None if self._over() else self._act_once(actors)
+
+    def _act_once(self, actors: StepActors | None) -> StepOutcome:
+        """Run one cycle while the wallet is held: a step, or at a hard pause what takes everything back."""
+        agent, context = self._agent, self._agent.desk
+        self._was_hard = context.switch.is_hard()
+        context.store.prune(context.config.service.keep_steps)
+        if self._was_hard and actors is not None:
+            return cancel_and_revoke(context.readers, context.store, actors, context.switch.read().reason)
+        return withdrawal_parts.continue_withdrawal(agent, actors, run_cycle(context, actors))
 
 
 # --- Opening an agent for a config, and the functions that need a single cycle.

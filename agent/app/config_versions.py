@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from agent.config import load
 from agent.config.load import ConfigSource, LoadedConfig, load_config
 from agent.errors import ConfigError, Refused
 from agent.model import Verdict
-from agent.store.config_versions import ConfigVersionStore
+from agent.store.config_versions import ConfigChanged, ConfigVersionStore
 
 if TYPE_CHECKING:
     from agent.app.agent import Agent
@@ -120,3 +122,52 @@ def show_version(config: ConfigSource, number: int) -> Document:
         "changes": list(lines),
         "text": one.text,
     }
+
+
+# --- Update of a running agent to a newly confirmed config; an edited file alone changes nothing.
+
+
+FIXED_WHILE_RUNNING = ("chain", "wallet", "execution", "store", "service", "alerts", "record")
+"""Tables read once at the start of a process: endpoints, key, contracts, alert targets."""
+CONFIG_READ_ATTEMPTS = 3
+"""Reads of the file, a second apart: an edit writes it just before the store."""
+
+
+def with_confirmed_config(
+    context: wiring.AgentContext, wallet: wiring.WalletSession | None, edited: ConfigChanged
+) -> tuple[wiring.AgentContext, wiring.WalletSession | None]:
+    """Context and wallet session for the config confirmed last, built while no other process has the wallet.
+
+    Raises `edited` if the file is a different version, or the run is on paper; ConfigChanged if a table of FIXED_WHILE_RUNNING
+    differs; LockHeld if another process keeps the wallet; Retryable from the endpoints.
+    """
+    if wallet is None:
+        return _reopened(context, edited), None
+    with wallet.locked():
+        found = _reopened(context, edited)
+    return found, replace(wallet, desk=found)
+
+
+def _reopened(context: wiring.AgentContext, edited: ConfigChanged) -> wiring.AgentContext:
+    loaded = None if context.loaded.paper else _confirmed_file(context)
+    if loaded is None:
+        raise edited
+    changed = [f"[{name}]" for name in FIXED_WHILE_RUNNING if getattr(loaded.config, name) != getattr(context.config, name)]
+    if changed:
+        verdict = Verdict("config", ", ".join(changed), "as it was when the run began", False)
+        raise ConfigChanged(
+            f"the config was edited in {', '.join(changed)}, which a run reads when it begins", (verdict,), "start it again"
+        )
+    return wiring.reopen_context(context, loaded)
+
+
+def _confirmed_file(context: wiring.AgentContext) -> LoadedConfig | None:
+    """The config file, if it is the version confirmed last."""
+    for attempt in range(CONFIG_READ_ATTEMPTS):
+        if attempt:
+            context.clock.sleep(1)
+        with suppress(ConfigError):
+            loaded = load_config(context.loaded.path)
+            if loaded.digest == context.store.confirmed_config():
+                return loaded
+    return None

@@ -1,10 +1,10 @@
-"""Send the approvals of a step one by one, revoke leftover allowances, and make single payments."""
+"""Send the approvals of a step one by one, revoke leftover allowances, make single payments, and undo everything at a hard pause."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from agent import codec
@@ -14,9 +14,12 @@ from agent.execution.settlement import after_gas, settle_mined
 from agent.execution.step_context import CaughtUpReader, OutcomeKind, StepActors, StepOutcome, StepReaders
 from agent.execution.submitter import format_open_allowances
 from agent.guards import portfolio
-from agent.model import Intent, IntentKind, ManualAction, Payout, StepInput
+from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, StepInput
 from agent.policy.cash_flows import balance_changes
+from agent.policy.decide import halt_for
 from agent.ports import Approval, Journal, PreparedTransaction
+from agent.store.journal import family
+from agent.venues import composer
 
 MAX_RESETS, RESET_LOOKBACK_NONCES = 3, 12
 """Consecutive revocations of an allowance that the token still reports before it is left, and the number of newest nonces searched."""
@@ -143,3 +146,87 @@ def current_step_input(readers: StepReaders, journal: Journal) -> StepInput:
     assembled = partial(readers.step_input_at, snapshot)
     settle_mined(journal, snapshot, assembled)
     return assembled()
+
+
+# --- The kill switch at hard: cancel pending transactions, revoke allowances, trade nothing (T14).
+
+
+HARD_PAUSE_DECISION = "retreat"
+"""Decision of a hard pause in the store: not a trigger's, so that a replay does not decide it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenExposure:
+    """Subject of a hard pause: transactions that are in no block, and allowances above zero."""
+
+    step_input: StepInput
+    waiting: tuple[Intent, ...]
+    allowed: tuple[Approval, ...]
+
+
+def open_exposure(readers: StepReaders, store: Journal) -> OpenExposure:
+    """Read pending transactions and open allowances; writes and sends nothing."""
+    step_input = readers.step_input_at(readers.reader.snapshot())
+    return OpenExposure(step_input, pending_intents(store), tuple(composer.revocations(step_input)))
+
+
+def pending_intents(store: Journal) -> tuple[Intent, ...]:
+    """Open transactions whose nonce is in no block, replacements included."""
+    found = store.open_intents()
+    mined = {intent.tx.nonce for intent in found if intent.state is IntentState.MINED}
+    return tuple(intent for intent in found if intent.tx.nonce not in mined)
+
+
+def cancel_and_revoke(readers: StepReaders, store: Journal, actors: StepActors, why: str) -> StepOutcome:
+    """Cancel, then revoke, each through journal and signer. One token's refusal does not stop the others.
+
+    HALT if nothing was left to do, DONE if all is done, FAILED if something remains, with the reason. Raises Refused unless the switch is
+    at hard or off, Retryable and OperatorNeeded like a step.
+    """
+    before = pending_intents(store)
+    actors.executor.cancel_pending(why)
+    readers = replace(readers, reader=CaughtUpReader(readers.reader, store, readers.clock))
+    snapshot = readers.reader.snapshot()
+    settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
+    step_input = readers.step_input_at(snapshot)
+    step_id = uuid.uuid4().hex[:12]
+    store.begin_step(step_id, readers.clock.now_s(), codec.dumps(step_input), codec.dumps(ManualAction("pause --hard")))
+    allowed = composer.revocations(step_input)
+    sent, troubles = revoke_allowances(actors, step_id, step_input, allowed)
+    after = readers.step_input_at(readers.reader.snapshot()) if sent else step_input
+    if left := composer.revocations(after):
+        troubles.append(format_open_allowances(left))
+    troubles += [f"«{note}» still waits" for note in dict.fromkeys(intent.note for intent in pending_intents(store))]
+    cancels = _cancels(store, before)
+    reason = _cancel_summary(why, before, cancels, sent, troubles)
+    kind = OutcomeKind.FAILED if troubles else OutcomeKind.DONE if before or sent else OutcomeKind.HALT
+    store.end_step(step_id, HARD_PAUSE_DECISION, reason, None, kind.value)
+    return StepOutcome(step_id, kind, reason, step_input, halt_for(step_input, reason), None, transactions=(*cancels, *sent), after=after)
+
+
+def revoke_allowances(
+    actors: StepActors, step_id: str, step_input: StepInput, allowed: Sequence[Approval]
+) -> tuple[list[Intent], list[str]]:
+    """Set each of these approvals to zero; return the transactions, and the reasons of failures."""
+    sent: list[Intent] = []
+    if not actors.executor.ready(for_revoking=True):
+        return sent, ["allowances wait for what waits"] if allowed else []
+    troubles = set_to_zero(actors, step_id, step_input, allowed, sent)
+    return sent, troubles
+
+
+def _cancels(store: Journal, before: Sequence[Intent]) -> list[Intent]:
+    """The formerly pending transactions and their cancels as they stand now."""
+    newest = {intent.tx.nonce: intent.id for intent in before}
+    return [intent for nonce, known in newest.items() for intent in family(store.intents_at(nonce), known)]
+
+
+def _cancel_summary(why: str, before: Sequence[Intent], cancels: Sequence[Intent], sent: Sequence[Intent], troubles: Sequence[str]) -> str:
+    if not before and not sent and not troubles:
+        return f"hard pause ({why}): nothing waits, and nothing may be taken"
+    won = [intent for intent in cancels if intent.succeeded and intent.kind is not IntentKind.CANCEL]
+    nonces = len({intent.tx.nonce for intent in before})
+    parts = [f"{nonces - len(won)} of {nonces} waiting transactions taken back"] if before else []
+    parts += [f"«{intent.note}» was mined all the same" for intent in won]
+    parts += [f"{sum(intent.succeeded for intent in sent)} of {len(sent)} allowances set to zero"] if sent else []
+    return f"hard pause ({why}): {'; '.join([*parts, *troubles])}"

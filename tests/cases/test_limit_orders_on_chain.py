@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.app.agent import Agent, swap_at_limit
+from agent.app.agent import Agent
+from agent.app.positions.orders import swap_at_limit
 from agent.errors import ConfigError, OperatorNeeded
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain

@@ -9,8 +9,8 @@ from typing import Any
 import tomlkit
 
 from agent import app as api
-from agent.app.agent import swap_at_limit
 from agent.app.money import deposits, shutdown, withdrawals
+from agent.app.positions.orders import swap_at_limit
 from agent.app.settings import editing
 from agent.config import edits
 from agent.config.load import LoadedConfig, load_config

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent import codec, wiring
-from agent.app import agent as retreat
-from agent.app.agent import Agent, OpenExposure, Progress, ignore_progress, never_confirm, open_agent
+from agent.app.agent import Agent, Progress, ignore_progress, never_confirm, open_agent
 from agent.app.records.step_history import pause_by_file
 from agent.chain.tokens import PERMIT2, read_allowances
 from agent.config.load import LoadedConfig, load_config
 from agent.errors import OperatorNeeded, TrimtabError
-from agent.execution.approvals import current_step_input
+from agent.execution.approvals import OpenExposure, current_step_input, revoke_allowances
 from agent.execution.step_context import StepOutcome
 from agent.model import Intent, ManualAction
 from agent.ports import Approval
@@ -127,7 +126,7 @@ def revoke(
             one for one in _open_allowances(agent, wanted) if one.raw and (one.token, one.spender) in asked
         ]  # a run may have been faster
         zero = [Approval(one.token, one.spender, 0, one.label, one.holder) for one in present_now]
-        sent, troubles = retreat.revoke_allowances(actors, step_id, step, zero)
+        sent, troubles = revoke_allowances(actors, step_id, step, zero)
         current_step_input(context.readers, context.store)
         left = [one for one in _open_allowances(agent, wanted) if one.raw]
         troubles += [f"the {one.holder} may still take {one.label}" for one in left]

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent import codec, engine, wiring
-from agent.app import agent as retreat
 from agent.app.agent import Agent, Progress, ignore_progress
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused
-from agent.execution.approvals import current_step_input, pay
+from agent.execution.approvals import current_step_input, open_exposure, pay, revoke_allowances
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
 from agent.execution.submitter import format_open_allowances
 from agent.guards import portfolio
@@ -114,7 +113,7 @@ def _open_stop(agent: Agent, to_stable: bool, address: str | None) -> OwnerReque
 
 def _planned_shutdown(agent: Agent, to_stable: bool, address: str | None) -> ShutdownReport:
     context = agent.desk
-    taken = retreat.open_exposure(context.readers, context.store)
+    taken = open_exposure(context.readers, context.store)
     step, sale = taken.step_input, None
     if to_stable:
         sale = engine.evaluate(context.readers, proposals.sell_everything)
@@ -207,7 +206,7 @@ class _Shutdown:
             return
         step_id = uuid.uuid4().hex[:12]
         self._desk.store.begin_step(step_id, self._desk.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("stop")))
-        sent, troubles = retreat.revoke_allowances(self._actors, step_id, step, allowed)
+        sent, troubles = revoke_allowances(self._actors, step_id, step, allowed)
         self._sent += sent
         self._desk.store.end_step(step_id, "halt", format_open_allowances(allowed), None, "failed" if troubles else "done")
         if troubles:

@@ -1,22 +1,26 @@
-"""Conditional orders for their owner: list, arm, disarm, set."""
+"""Orders for their owner: list, arm, disarm and set conditional orders; swap at a limit price."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from agent import wiring
+from agent import engine, wiring
 from agent.app import config_versions
-from agent.app.agent import Agent
+from agent.app.agent import Agent, Confirm, Progress, close_orders
 from agent.app.describe import limit_prices
 from agent.app.records.step_history import order_document
 from agent.config.edits import edit_order_levels, replace_file
+from agent.config.fields import parse_duration_s
 from agent.config.load import load_config
 from agent.errors import ConfigError, Refused, Retryable
-from agent.model import PORTFOLIO, ConditionalOrder, OrderKind, OrderStage, OrderTerms, StepInput, Verdict
+from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome
+from agent.model import PORTFOLIO, ConditionalOrder, LimitOrder, OrderKind, OrderStage, OrderTerms, StepInput, SwapAtPrice, Verdict
+from agent.planning import proposals
 from agent.planning.proposals import decision_at
 from agent.policy import text as words
 from agent.policy.orders import exits
@@ -24,7 +28,7 @@ from agent.policy.orders import levels as order_levels
 from agent.policy.orders import levels as unit_value
 from agent.policy.orders.lifecycle import EXITED_STAGES, unconfirmed_orders
 from agent.reference import reference_prices
-from agent.units import BPS, Price, price_text
+from agent.units import BPS, Price, Token, decimal_text, parse_raw, price_text
 
 Document = dict[str, Any]
 ALL = "all"
@@ -220,3 +224,91 @@ def _price(step: StepInput, token: str) -> Price | None:
 def _unit(step: StepInput) -> Fraction:
     prices = reference_prices(step).by_token
     return unit_value.unit_value_at(step.history.unit_value, prices)
+
+
+# --- Limit orders: sell at a price or better until a time.
+
+
+MAX_ORDER_S = 90 * 86_400
+"""Longest lifetime of a limit order."""
+POLL_S = 12.0
+"""Interval between cycles of a limit order in the foreground."""
+
+
+def swap_at_limit(  # noqa: PLR0913
+    agent: Agent,
+    names: tuple[str, str],
+    amount: str,
+    price: str,
+    until: str,
+    *,
+    send: bool,
+    wait: bool,
+    confirm: Confirm,
+    progress: Progress,
+    sure: Callable[[dict[str, Any]], bool] = lambda _: True,
+) -> tuple[LimitOrder, StepOutcome]:
+    """Sell `amount` of the first of `names` for the second at `price` or better until then.
+
+    Without `send` it only evaluates. With it the order is recorded, tried once, and with `wait` tried until it ends; else `trimtab run
+    --send` continues it. `sure` is called with the limit beside the market's price (describe.limit_prices). Raises ConfigError for an
+    invalid price or time.
+    """
+    context = agent.desk
+    sold, bought = agent.token(names[0], "--in"), agent.token(names[1], "--out")
+    shown = engine.evaluate(context.readers, proposals.single_order(made := _order(agent, (sold, bought), amount, price, until)))
+    if not send:
+        return made, shown
+    if not sure(limit_prices(made, shown.step_input)) or not confirm(shown):
+        return made, replace(shown, kind=OutcomeKind.DECLINED, reason="not confirmed; nothing was written down, nothing sent")
+    wallet = wiring.open_wallet_session(context, lambda _: True, progress)
+    with wallet.held() as actors:
+        order = context.store.add_order(made)
+        outcome = _try_order(context, order, actors)
+    while (order := next(one for one in context.store.orders() if one.id == order.id)).state == "open" and wait:
+        progress(f"{order.note}: {outcome.reason}")
+        context.clock.sleep(POLL_S)
+        with wallet.held() as actors:
+            outcome = _try_order(context, order, actors)
+    return order, outcome
+
+
+def _try_order(context: wiring.AgentContext, order: LimitOrder, actors: StepActors) -> StepOutcome:
+    """Run one cycle that fills the order if its price is met."""
+    outcome = engine.run_step(context.readers, SwapAtPrice(order), context.store, actors)
+    close_orders(context, outcome.after or outcome.step_input)
+    return outcome
+
+
+def _order(agent: Agent, tokens: tuple[Token, Token], amount: str, price: str, until: str) -> LimitOrder:
+    sold, bought = tokens
+    if sold == bought:
+        raise ConfigError("--out: the same token as --in", "name two tokens")
+    raw = parse_raw(amount, sold.decimals, "--amount")
+    if raw == 0:
+        raise ConfigError("--amount must be above 0", "for example --amount 0.1")
+    exact = Fraction(parse_raw(price, 36, "--limit"), 10**36) * Fraction(10) ** (bought.decimals - sold.decimals)
+    if exact == 0:
+        raise ConfigError("--limit must be above 0", "give the minimum --out per --in, or omit --limit")
+    head_s = agent.desk.readers.reader.snapshot().head.timestamp_s
+    until_s = _until(until, head_s)
+    least = f"{price_text(exact, sold.decimals, bought.decimals)} {bought.label}"
+    note = f"sell {decimal_text(raw, sold.decimals)} {sold.label} at {least} or better"
+    return LimitOrder("", sold.address, bought.address, raw, exact, until_s, head_s, note=note)
+
+
+def _until(text: str, now_s: int) -> int:
+    """Chain seconds of a duration from now, or of a time such as 2027-01-31T18:00Z."""
+    try:
+        until_s = now_s + parse_duration_s(text, "--until")
+    except ConfigError:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise ConfigError(f"--until: {text!r} is neither a duration nor a time", "for example 4h, or 2027-01-31T18:00Z") from None
+        if moment.tzinfo is None:
+            raise ConfigError(f"--until: {text!r} has no time zone", "for example 2027-01-31T18:00Z") from None
+        until_s = int(moment.timestamp())
+    if not now_s < until_s <= now_s + MAX_ORDER_S:
+        raise ConfigError(f"--until: {text!r} must be within 90 days of the newest block", "for example 4h")
+    return until_s
