@@ -41,9 +41,9 @@ from agent.store.tables import BudgetRow, IntentRow, StepRow, TransitionRow, Val
 from agent.units import NATIVE
 from agent.wiring.context import TaxRunCache
 from tests.support import ledgers
-from tests.support.scripted import OTHER, WALLET, grant, tx
+from tests.support.transactions import OTHER, WALLET, grant, tx
 
-WETH, USDC = ledgers.WETH, ledgers.USDC
+WETH, USDC = ledgers.LEDGER_WETH, ledgers.LEDGER_USDC
 COIN, DOLLAR, HOUR_S = 10**18, 10**6, 3_600
 GAS, GAS_PRICE_WEI, FEE_PIPS = 100_000, 10**9, 3_000
 FIRST_BLOCK, A_STEP, AT_ONCE = 1_001, 10, 5_000

@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 
 from agent.app.backtests import write_report
 from tests.browser.chromium import OPTIONS, PATIENCE_MS, PHONE, WIDE, program
-from tests.support.reports import result_of
+from tests.support.backtests import result_of
 
 
 def main() -> None:

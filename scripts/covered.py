@@ -17,7 +17,7 @@ SHOWN = 20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measured", type=Path, help="what pytest -p tests.support.covering wrote")
+    parser.add_argument("measured", type=Path, help="what pytest -p tests.support.coverage wrote")
     parser.add_argument("--least", type=float, required=True, help="percent that must be covered")
     parser.add_argument("--only", default="*", help="patterns of files, with commas between them")
     options = parser.parse_args()

@@ -16,8 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.localchain import LocalChain, open_anvil
-from tests.support.plans_on_chain import Outcome, execute
-from tests.support.world import read_v3
+from tests.support.plans import Outcome, execute
+from tests.support.worlds import read_v3
 
 USD = 1_000_000
 """Worth of either token over the whole range of a pool that is added."""

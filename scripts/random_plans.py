@@ -1,4 +1,4 @@
-"""Random plans of every kind (tests/support/planning_kinds.py), each carried out by the tests' own arithmetic, and some held against cvxpy.
+"""Random plans of every kind (tests/support/planning_worlds.py), carried out by the tests' own arithmetic, some held against cvxpy.
 
 Hubs must end empty, every bound and floor be kept, the plan's own figures be true, and no plan may be further from the best one
 than its certificate says. The best one is that of cvxpy with Clarabel, in an environment that is thrown away, over ranges worked
@@ -28,9 +28,8 @@ from agent.planning.planner import plan
 from agent.reference import reference_prices
 from agent.units import BPS, PIPS
 from scripts.planner_peers import Missing, in_cvxpy
-from tests.support.planning_kinds import KINDS
-from tests.support.planning_replay import carry_out
-from tests.support.planning_worlds import any_problem, goal
+from tests.support.planning_peers import carry_out
+from tests.support.planning_worlds import KINDS, any_problem, goal
 
 ALL = {"usual": any_problem, **KINDS}
 MOST_PRICE = 0.9

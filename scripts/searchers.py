@@ -16,8 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.localchain import open_anvil
 from agent.units import BPS
-from tests.support.searchers import TACTICS, Tactic, Turn
-from tests.support.searching import ROUTERS, SCENES, Scene, explored, searcher_on
+from tests.support.searchers import ROUTERS, SCENES, TACTICS, Scene, Tactic, Turn, explored, searcher_on
 
 GRID = {
     "one pool": (20_000, 100_000, 300_000, 700_000, 1_500_000, 4_000_000),

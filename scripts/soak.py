@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.localchain import open_anvil
-from tests.support.soaking import soak
+from tests.support.long_runs import soak
 
 MOST_PER_LOOK = 1_000
 """Bytes of heap or resident memory per look: at a look every ten minutes 50 megabytes a year."""

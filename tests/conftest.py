@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from agent.errors import ConfigError
 from agent.localchain import LocalChain, open_anvil
-from tests.support.world import missing
-from tests.support.worlds import Origin, checked_once, compiled_once, derived_once, one_case, tester_world
+from tests.support.worlds import Origin, checked_once, compiled_once, derived_once, missing, one_case, tester_world
 
 atexit.register(gc.freeze)  # what lives at the end goes with the process: taking it apart took seconds per worker
 os.environ.setdefault("ECC_BACKEND_CLASS", "eth_keys.backends.NativeECCBackend")  # else each signature looks for coincurve once more

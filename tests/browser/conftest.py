@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.browser.chromium import OPTIONS, PATIENCE_MS, REMEDY, WIDE, program
-from tests.support.world import missing
+from tests.support.worlds import missing
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from agent.app.backtests import write_report
 from agent.backtest.report.page import ReportFact, ReportPage, ReportSection, ReportTable, write_page
 from tests.browser.chromium import PATIENCE_MS, PHONE, WIDE
 from tests.browser.conftest import Opened
-from tests.support.reports import HOSTILE, LINK, result_of
+from tests.support.backtests import HOSTILE, LINK, result_of
 
 Open = Callable[..., Opened]
 THREE_YEARS = 3 * 8_760

@@ -14,7 +14,7 @@ from agent.app.backtests import write_pages
 from agent.backtest.tune.report import tune_page
 from tests.browser.chromium import PHONE
 from tests.browser.conftest import Opened
-from tests.support.tuning import search, tuned, walks
+from tests.support.backtests import search, tuned, walks
 
 
 def test_the_page_of_a_search_shows_its_verdict_its_map_and_its_walk(open_page: Callable[..., Opened], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import IntentKind, RequestKind, RequestState
 from tests.support.agents import USD, again, agent_on, allow, allowances, fund, purse, trusted
-from tests.support.dying import Killed, dying
+from tests.support.stores import Killed, dying
 
 HOME = "0x00000000000000000000000000000000000A11cE"
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}

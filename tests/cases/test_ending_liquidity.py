@@ -11,7 +11,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind
 from tests.cases.test_liquidity import V2, V3, confirming
 from tests.support import agents
-from tests.support import liquidity as lp
+from tests.support import lp_on_chain as lp
 from tests.support.agents import USD, purse
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}

@@ -18,7 +18,8 @@ from agent.errors import Refused, Retryable
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import free_port
-from tests.support.agents import ROOMY, Changes, again, config, fund, purse, require_exact, yes
+from tests.support.agents import ROOMY, Changes, again, fund, purse, require_exact, yes
+from tests.support.agents import agent_config as config
 from tests.support.endpoints import Answerer, Reply, altered, methods, passing_on, serve
 
 TWO = {"WETH": "50%", "USDC": "50%"}

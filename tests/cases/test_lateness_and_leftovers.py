@@ -12,7 +12,8 @@ from agent.errors import ConfigError, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from tests.support.agents import ROOMY, again, agent_on, allow, at_send, config, fund, legs_of, purse, said, swap_of, trusted, yes
+from tests.support.agents import ROOMY, again, agent_on, allow, at_send, fund, legs_of, purse, said, swap_of, trusted, yes
+from tests.support.agents import agent_config as config
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}

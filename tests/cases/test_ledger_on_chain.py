@@ -24,7 +24,7 @@ from agent.units import NATIVE
 from tests.differential.test_lp_actions import V3, busy, wanting
 from tests.support import agents
 from tests.support.agents import ROOMY, USD, fund, purse, trusted, yes
-from tests.support.provided import EVEN
+from tests.support.lp_on_chain import EVEN
 
 WIDE = ROOMY | {
     "limits.balance_jump": "off",
@@ -43,7 +43,7 @@ class Life:
     def step(self, happens: Callable[[Agent], object] = lambda _: None, changes: dict[str, object] | None = None) -> tuple[Entry, ...]:
         """Lets something happen, looks twice, and compares."""
         if changes is not None:
-            self.loaded = agents.config(self.chain, self.folder, changes, EVEN)
+            self.loaded = agents.agent_config(self.chain, self.folder, changes, EVEN)
         with agents.again(self.chain, self.loaded) as agent:
             happens(agent)
             api.refresh_ledger(agent)
@@ -92,7 +92,7 @@ def kinds(entries: tuple[Entry, ...]) -> list[str]:
 def life(anvil_chain: LocalChain, tmp_path: Path) -> Life:
     fund(anvil_chain, {"WETH": 6_000, "USDC": 4_000})
     trusted(anvil_chain, tmp_path, WIDE | liquidity(anvil_chain), EVEN)
-    return Life(anvil_chain, tmp_path, agents.config(anvil_chain, tmp_path, WIDE, EVEN))
+    return Life(anvil_chain, tmp_path, agents.agent_config(anvil_chain, tmp_path, WIDE, EVEN))
 
 
 def test_the_ledger_is_the_chain_to_the_wei_through_a_whole_life(life: Life) -> None:

@@ -16,7 +16,7 @@ from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import IntentKind, LimitOrder
 from tests.support.agents import ROOMY, again, agent_on, allowances, at_send, fund, purse, trusted, yes
-from tests.support.pacing import LARGE, OFF, TARGETS
+from tests.support.gradual_execution import LARGE, OFF, TARGETS
 
 HELD = {"WETH": 5_000, "USDC": 5_000}
 LIMIT = LARGE | {"execution.style": "limit", "execution.limit": "-1%", "execution.patience": "4h"}

@@ -22,7 +22,7 @@ from agent.model import ConfirmedPosition, Halt, IntentKind
 from agent.policy.drift import investable_total
 from agent.units import decimal_text
 from tests.support import agents
-from tests.support import liquidity as lp
+from tests.support import lp_on_chain as lp
 from tests.support.agents import FIVE, USD, Changes
 
 V2, V3, OTHER = "v2 WETH/USDC", "v3 WETH/USDC 3000", "v3 WBTC/WETH 3000"
@@ -221,7 +221,7 @@ def test_a_burned_position_is_told_and_the_rest_goes_on(anvil_chain: LocalChain,
         )
         assert not isinstance(found.decided.decision, Halt)
         assert value(agent) == pytest.approx(whole, rel=1e-4), "what was taken out is in the wallet now"
-    with agents.again(chain, agents.config(chain, tmp_path, confirming(chain, own))) as agent:
+    with agents.again(chain, agents.agent_config(chain, tmp_path, confirming(chain, own))) as agent:
         assert value(agent) == pytest.approx(whole, rel=1e-4), "and a new start finds the same"
 
 
@@ -229,7 +229,7 @@ def test_a_new_position_manager_is_trusted_first(anvil_chain: LocalChain, tmp_pa
     chain = anvil_chain
     agents.trusted(chain, tmp_path)
     own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-    with agents.again(chain, agents.config(chain, tmp_path, confirming(chain, [own]))) as agent:
+    with agents.again(chain, agents.agent_config(chain, tmp_path, confirming(chain, [own]))) as agent:
         outcome = agent.plan()
     assert outcome.kind is OutcomeKind.REFUSED
     assert f"{chain.addresses.position_manager} is not pinned" in outcome.reason
@@ -256,6 +256,6 @@ def test_a_position_that_the_config_tells_wrong_is_refused_by_name(anvil_chain: 
         (token, {manager: chain.wallet.address}, "is no position manager"),
     ]
     for position, changes, said in wrong:
-        loaded = agents.config(chain, tmp_path, {"portfolio.positions": [position], "limits.lp_max_weight": "90%", **changes})
+        loaded = agents.agent_config(chain, tmp_path, {"portfolio.positions": [position], "limits.lp_max_weight": "90%", **changes})
         with pytest.raises(ConfigError, match=said), agents.again(chain, loaded):
             pass

@@ -9,7 +9,7 @@ from agent.localchain import LocalChain
 from tests.cases.test_liquidity import V3, confirming
 from tests.differential.test_lp_actions import wanting
 from tests.support import agents
-from tests.support import liquidity as lp
+from tests.support import lp_on_chain as lp
 
 EVEN = {"WETH": "50%", "USDC": "50%"}
 HOUR = {"policy.cooldown": "1h"}
@@ -31,7 +31,7 @@ def test_a_range_is_re_centred_in_one_step_and_then_everything_rests(anvil_chain
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ())
         chain.swap(V3, "USDC", 10**9)
     wants = wanting(chain, V3, [own], share="40%")
-    with agents.again(chain, agents.config(chain, tmp_path, {**wants, **HOUR}, EVEN)) as agent:
+    with agents.again(chain, agents.agent_config(chain, tmp_path, {**wants, **HOUR}, EVEN)) as agent:
         resting = agent.rebalance(send=True, confirm=agents.yes)
         assert (resting.kind, resting.transactions) == (OutcomeKind.HOLD, ())
         assert "the cooldown lasts until" in resting.reason
@@ -45,7 +45,7 @@ def test_an_exit_waits_for_no_cooldown_and_the_swaps_after_it_do(anvil_chain: Lo
         assert kinds(agent.rebalance(send=True, confirm=agents.yes))[-1] == "swap"
     agents.fund(chain, {"WETH": 9_000, "USDC": 1_000})
     tight = {**confirming(chain, [own], **{"limits.lp_max_weight": "5%"}), **HOUR}
-    with agents.again(chain, agents.config(chain, tmp_path, tight, EVEN)) as agent:
+    with agents.again(chain, agents.agent_config(chain, tmp_path, tight, EVEN)) as agent:
         agents.explained(agent)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         assert kinds(outcome) == ["liquidity"], outcome.reason

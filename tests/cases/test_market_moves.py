@@ -16,7 +16,7 @@ from agent.localchain.market import SWAP_ROUTER_02
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, IntentState
 from agent.units import BPS
-from tests.support import liquidity as lp
+from tests.support import lp_on_chain as lp
 from tests.support.agents import (
     ROOMY,
     USD,

@@ -22,10 +22,10 @@ from agent.localchain.market import mint_positions
 from agent.model import LimitOrder, V3Pool
 from agent.planning import proposals
 from agent.planning.planner import Quote
-from tests.support import liquidity as lp
+from tests.support import lp_on_chain as lp
 from tests.support.agents import ROOMY, agent_on, fund, purse, require_exact, trusted, yes
-from tests.support.desk import QUOTER_V2
-from tests.support.liars import Liar
+from tests.support.endpoints import Liar
+from tests.support.wallets import QUOTER_V2
 
 TARGETS = {"LINK": "50%", "USDC": "50%"}
 THIN = {"venues.uniswap_v2": None, "venues.uniswap_v3.fee_tiers": [10_000], "limits.pool_min_value": "off"}

@@ -19,7 +19,7 @@ from agent.policy import native_coin
 from agent.store.store import Store
 from agent.units import BPS, NATIVE
 from tests.support.agents import ROOMY, USD, Purse, agent_on, allowances, fund, lost, purse, require_exact, swap_of, yes
-from tests.support.desk import native_of
+from tests.support.wallets import native_of
 
 ETHER = 10**18
 FLOOR = ETHER // 20

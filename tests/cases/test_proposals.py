@@ -22,9 +22,10 @@ from agent.localchain.world import WALLET_INDEX
 from agent.localchain.world import dev_accounts as accounts
 from agent.model import IntentState, UnsignedTx
 from agent.venues import composer
-from tests.support.agents import ROOMY, Changes, again, config, fund, off_target, trusted, yes
+from tests.support.agents import ROOMY, Changes, again, fund, off_target, trusted, yes
+from tests.support.agents import agent_config as config
 from tests.support.builders import address
-from tests.support.safes import SafeWallet, deploy_safe
+from tests.support.wallets import SafeWallet, deploy_safe
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 PROPOSING: Changes = ROOMY | {"wallet.test_account": None, "wallet.mode": "propose", "execution.deadline": "30m", "chain.confirmations": 1}

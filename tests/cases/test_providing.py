@@ -15,9 +15,9 @@ from agent.model import IntentKind, LpV3Position, Provide, Withdraw
 from tests.cases.test_liquidity import confirming
 from tests.differential.test_lp_actions import V2, V3, busy, wanting
 from tests.support import agents
-from tests.support import liquidity as lp
+from tests.support import lp_on_chain as lp
 from tests.support.agents import USD
-from tests.support.provided import EVEN, allowances, exactly, kinds, liquidity_of, positions, send, worth
+from tests.support.lp_on_chain import EVEN, allowances, exactly, kinds, liquidity_of, positions, send, worth
 
 
 @pytest.mark.parametrize("router", ["swap_router_02", "rebalancer"])
@@ -103,7 +103,7 @@ def test_a_pair_is_provided_and_taken_out_again(anvil_chain: LocalChain, tmp_pat
         assert move.liquidity == lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call()
         assert positions(agent)[move.name].entry_raw == move.amounts_raw
         assert worth(agent) == pytest.approx(before, rel=2e-4)
-    with agents.again(chain, agents.config(chain, tmp_path, wanting(chain, V2, share="0%"), EVEN)) as agent:
+    with agents.again(chain, agents.agent_config(chain, tmp_path, wanting(chain, V2, share="0%"), EVEN)) as agent:
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         assert [verb for verb, _ in exactly(chain, agent, outcome)] == ["Withdraw"]
@@ -120,7 +120,7 @@ def test_a_range_narrower_than_the_band_is_minted_and_taken_out_again(anvil_chai
         before = worth(agent)
         assert send(agent, chain).kind is OutcomeKind.DONE
         [move] = agent.desk.store.liquidity_moves()
-    with agents.again(chain, agents.config(chain, tmp_path, wanting(chain, V3, width="0.5%", share="0%"), EVEN)) as agent:
+    with agents.again(chain, agents.agent_config(chain, tmp_path, wanting(chain, V3, width="0.5%", share="0%"), EVEN)) as agent:
         outcome = send(agent, chain)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         [intent] = [intent for intent in outcome.transactions if intent.kind is IntentKind.LIQUIDITY]

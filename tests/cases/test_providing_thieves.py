@@ -17,8 +17,8 @@ from agent.ports import PreparedTransaction
 from tests.cases.test_liquidity import confirming
 from tests.differential.test_lp_actions import V3, wanting
 from tests.support import agents
-from tests.support import liquidity as lp
-from tests.support.provided import EVEN
+from tests.support import lp_on_chain as lp
+from tests.support.lp_on_chain import EVEN
 
 
 def planned(agent: Agent) -> tuple[StepInput, Plan]:

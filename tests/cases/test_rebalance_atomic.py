@@ -25,7 +25,6 @@ from tests.support.agents import (
     again,
     agent_on,
     allowances,
-    config,
     fund,
     off_target,
     purse,
@@ -35,6 +34,7 @@ from tests.support.agents import (
     trusted,
     yes,
 )
+from tests.support.agents import agent_config as config
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "rebalancer_code.py"
 ATOMIC = ROOMY | {"execution.router": "rebalancer"}

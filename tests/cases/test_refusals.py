@@ -13,8 +13,9 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentState, Verdict
-from tests.support.agents import ROOMY, again, agent_on, config, failed, fund, purse, swap_of, trusted, yes
-from tests.support.reading import Through
+from tests.support.agents import ROOMY, again, agent_on, failed, fund, purse, swap_of, trusted, yes
+from tests.support.agents import agent_config as config
+from tests.support.endpoints import Through
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}

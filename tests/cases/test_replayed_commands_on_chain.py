@@ -21,7 +21,7 @@ from tests.cases.test_submission_refusals_on_chain import FALL, with_stops
 from tests.cases.test_token_screen import prepared
 from tests.support.agents import USD, Changes, again, agent_on, fund, purse, trusted, yes
 from tests.support.attacks import attack
-from tests.support.recorded import changed
+from tests.support.stores import changed
 
 HOME = "0x00000000000000000000000000000000000A11cE"
 TARGETS = {"WETH": "50%", "WBTC": "20%", "USDC": "30%"}

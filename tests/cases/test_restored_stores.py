@@ -17,9 +17,9 @@ from agent.localchain import LocalChain
 from agent.model import Halt
 from tests.differential.test_lp_actions import V3, wanting
 from tests.support import agents
-from tests.support import liquidity as lp
+from tests.support import lp_on_chain as lp
 from tests.support.agents import ROOMY, USD, again, explained, fund, lost, purse, trusted, yes
-from tests.support.provided import EVEN, send
+from tests.support.lp_on_chain import EVEN, send
 
 UP, DOWN = {"WETH": 55_000, "USDC": 35_000}, {"WETH": 35_000, "USDC": 55_000}
 
@@ -33,7 +33,7 @@ def step(chain: LocalChain, agent: Agent, held: dict[str, int]) -> StepOutcome:
 
 def machine(chain: LocalChain, folder: Path, backup: Path, changes: agents.Changes) -> LoadedConfig:
     """Another machine on which the backup was restored."""
-    loaded = agents.config(chain, folder, changes, EVEN)
+    loaded = agents.agent_config(chain, folder, changes, EVEN)
     api.restore_store(loaded.path, backup)
     return loaded
 

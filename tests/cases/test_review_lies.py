@@ -12,7 +12,7 @@ from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind
 from agent.signing.calldata import Multicall, decode
 from tests.support.agents import ROOMY, again, agent_on, fund, purse, trusted, yes
-from tests.support.liars import Liar, Slow, every_header, newest
+from tests.support.endpoints import Liar, Slow, every_header, newest
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 YEAR_S = 365 * 86_400

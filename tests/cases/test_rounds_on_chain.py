@@ -23,7 +23,7 @@ from tests.cases.test_mempool import HEAVY, Predictor, builder, sends, waiting_m
 from tests.faults.rig import in_child
 from tests.support.agents import again, allowances, fund, lost, off_target, purse, trusted, yes
 from tests.support.endpoints import passing_on, serve
-from tests.support.pacing import LARGE, OFF, ROUNDS, TARGETS, TWAP, Recovering
+from tests.support.gradual_execution import LARGE, OFF, ROUNDS, TARGETS, TWAP, Recovering
 
 
 def swaps(outcome: StepOutcome) -> list[Intent]:

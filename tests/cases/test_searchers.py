@@ -10,8 +10,7 @@ import pytest
 
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.searchers import TACTICS, Turn
-from tests.support.searching import EVERY_POOL, ONE_POOL, ROUTERS, Scene, explored, searched, searcher_on
+from tests.support.searchers import EVERY_POOL, ONE_POOL, ROUTERS, TACTICS, Scene, Turn, explored, searched, searcher_on
 
 BY_NAME = {tactic.name: tactic for tactic in TACTICS}
 SCRIPT = Path(__file__).parents[2] / "scripts" / "searchers.py"

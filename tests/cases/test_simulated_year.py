@@ -10,7 +10,7 @@ import pytest
 from agent import app as api
 from agent.config.edits import ConfigChanges
 from agent.localchain import LocalChain
-from tests.support.year import Year, weeks, year
+from tests.support.long_runs import Year, weeks, year
 
 OWNERS = {
     "03": lambda made, agent: made.deposit(agent, "USDC", 5_000),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.localchain import LocalChain
-from tests.support.soaking import KEEP_STEPS, running, soak
+from tests.support.long_runs import KEEP_STEPS, running, soak
 
 LOOKS = 160
 WARM = 80

@@ -14,9 +14,10 @@ from agent.chain.quorum import NoQuorum
 from agent.errors import EXIT_RETRYABLE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, again, config, fund, meanwhile, purse, trusted, yes
-from tests.support.liars import Frozen, Liar, newest
-from tests.support.world import price_now
+from tests.support.agents import ROOMY, again, fund, meanwhile, purse, trusted, yes
+from tests.support.agents import agent_config as config
+from tests.support.endpoints import Frozen, Liar, newest
+from tests.support.worlds import price_now
 
 HELD: dict[str, dict[str, int | Fraction]] = {"erc20": {"WETH": 60_000, "USDC": 30_000}, "native": {"WETH": 0, "USDC": 30_000}}
 TARGETS = {"WETH": "50%", "USDC": "50%"}

@@ -20,7 +20,7 @@ from agent.model import IntentKind, IntentState, Plan, StepInput
 from agent.planning import planner, proposals
 from agent.policy.decide import decide
 from tests.support.agents import ROOMY, again, allow, at_send, fund, swap_of, trusted, yes
-from tests.support.reading import Through
+from tests.support.endpoints import Through
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 DRIFTED = {"WETH": 60_000, "USDC": 30_000}

@@ -16,7 +16,7 @@ from agent.model import IntentKind
 from agent.model.strategies import StrategyBooks
 from tests.cases.test_first_purchase import look
 from tests.support.agents import ROOMY, USD, again, explained, fund, purse, swap_of, trusted, yes
-from tests.support.dying import Killed
+from tests.support.stores import Killed
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 NEAR = Fraction(1, 500)

@@ -18,7 +18,7 @@ from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState
 from agent.store import Store
 from tests.faults.rig import QuickClock, Trade, ready
-from tests.support.desk import GWEI, Desk
+from tests.support.wallets import GWEI, Desk
 
 S = IntentState
 PATIENT = SubmissionSettings(confirmations=1, poll_s=1, mined_timeout_s=40, final_timeout_s=40, max_fee_wei=100 * GWEI, bump_after_s=5)

@@ -18,7 +18,7 @@ from agent.localchain import LocalChain
 from agent.model import AllocationMethod, Halt, TokenSupply
 from agent.units import BPS
 from tests.support.agents import ROOMY, again, agent_on, fund, purse, require_exact, weights, yes
-from tests.support.weighing import DAY_S, moves
+from tests.support.planning_worlds import DAY_S, moves
 
 TARGETS = {"WETH": "30%", "WBTC": "30%", "LINK": "20%", "USDC": "20%"}
 VOLATILE = ("WETH", "WBTC", "LINK")

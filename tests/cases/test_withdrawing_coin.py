@@ -8,7 +8,7 @@ from agent.app.money import shutdown, withdrawals
 from agent.localchain import LocalChain
 from agent.model import IntentKind
 from tests.support.agents import agent_on, fund, purse
-from tests.support.desk import native_of
+from tests.support.wallets import native_of
 
 HOME = "0x00000000000000000000000000000000000A11cE"
 ETHER = 10**18

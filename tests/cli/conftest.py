@@ -17,7 +17,7 @@ from agent.errors import ConfigError
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode, free_port
 from tests.cli.tools import SECRET, STORE_ENDINGS, Desk, Said, first_document, in_process, start, takes_config
-from tests.support.world import missing
+from tests.support.worlds import missing
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from tests.cli.tools import Desk
-from tests.support.receivers import Box, mailbox, silent, webhook
+from tests.support.alert_receivers import Box, mailbox, silent, webhook
 
 TARGETS = """
 [alerts]

@@ -28,7 +28,7 @@ from agent.signing import keystore
 from agent.store.store import Store
 from tests.cli.test_sending import PASSWORD, WALLET_KEY
 from tests.cli.tools import SECRET, Desk, Said
-from tests.support.canaries import all_logs, files_with, found_in, objects_of, shown_of, told_by
+from tests.support.foreign_text import all_logs, files_with, found_in, objects_of, shown_of, told_by
 from tests.support.keyrings import InMemory, using
 
 PHRASE = "legal winner thank year wave sausage worth useful legal winner thank yellow"

@@ -15,7 +15,7 @@ from agent.config.load import load_config
 from agent.config.presets import ETHEREUM, PRESETS
 from tests.cli import shapes
 from tests.cli.tools import Said
-from tests.support.world import missing
+from tests.support.worlds import missing
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 TWO = ("--target", "WETH=60%", "--target", "USDC=40%")

@@ -15,8 +15,7 @@ import pytest
 from agent.localchain import LocalChain
 from tests.cli.test_canaries import every_command, takes
 from tests.cli.tools import Desk, attach
-from tests.support.canaries import all_logs
-from tests.support.injection import CORPUS, MARKS
+from tests.support.foreign_text import CORPUS, MARKS, all_logs
 
 NAME = "".join(CORPUS.values())
 LIST = "list.json"

@@ -80,6 +80,7 @@ def app(standalone_mode):
         pass
     raise SystemError("<built-in function call> returned NULL without setting an exception")
 main.app = app
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background ignores it
 main.main()
 """
 

@@ -12,7 +12,7 @@ from tests.cli import shapes
 from tests.cli.shapes import count, decimal, maybe, one_of, raw, require, text
 from tests.cli.tools import Desk, Said, at_terminal
 from tests.support import agents
-from tests.support.pacing import OFF, ROUNDS, TARGETS
+from tests.support.gradual_execution import OFF, ROUNDS, TARGETS
 
 OPTION = {"rounds": count, **dict.fromkeys(("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total"), decimal)}
 PACING = {"chosen": count, "why": text, "options": [OPTION]}

@@ -14,7 +14,7 @@ from tests.cli.shapes import address, count, decimal, flag, hash32, maybe, one_o
 from tests.cli.tools import Said, in_process
 from tests.differential.test_lp_actions import wanting
 from tests.support import agents
-from tests.support import liquidity as lp
+from tests.support import lp_on_chain as lp
 
 BOUNDED = {"value": maybe(decimal), "share_bps": maybe(decimal), "limit_bps": maybe(count), "within": maybe(flag)}
 PAIR = {"*": raw}
@@ -94,7 +94,7 @@ def test_lp_tells_where_each_target_stands_and_what_it_asks_for(anvil_chain: Loc
     own = [lp.provide_v2(chain, V2, 300), lp.provide_v3(chain, V3, 20, 40, 1_500)]
     wants = dict(wanting(chain, V3, own))
     pair = {"kind": "uniswap_v2", "pair": chain.pools[V2], "share": "3%"}
-    agents.config(chain, tmp_path, {**wants, "lp.targets": [*wants["lp.targets"], pair]})  # type: ignore[misc]  # a list of tables
+    agents.agent_config(chain, tmp_path, {**wants, "lp.targets": [*wants["lp.targets"], pair]})  # type: ignore[misc]  # a list of tables
     document = told(run, "lp")
     require(SHAPE, document)
     ranged, paired = document["targets"]
@@ -113,7 +113,7 @@ def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: Loca
     chain = anvil_chain
     own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
     stray = lp.provide_v3(chain, V3, -50, 50, 500)
-    agents.config(chain, tmp_path, confirming(chain, own, **{"limits.impermanent_loss": "1bps"}))
+    agents.agent_config(chain, tmp_path, confirming(chain, own, **{"limits.impermanent_loss": "1bps"}))
     document = told(run, "lp")
     require(SHAPE, document)
     pair, token = document["positions"]
@@ -136,7 +136,7 @@ def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: Loca
 
 def test_status_counts_positions_and_says_so(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
-    agents.config(chain, tmp_path, confirming(chain, [lp.provide_v2(chain, V2, 3_000)]))
+    agents.agent_config(chain, tmp_path, confirming(chain, [lp.provide_v2(chain, V2, 3_000)]))
     status = told(run, "status")
     assert {item["symbol"] for item in status["holdings"] if item["lp_raw"] != "0"} == {"WETH", "USDC"}
     assert float(status["total_value"]) == pytest.approx(13_000, rel=1e-3)
@@ -146,7 +146,7 @@ def test_status_counts_positions_and_says_so(anvil_chain: LocalChain, tmp_path: 
 
 
 def test_without_positions_lp_says_how_none_is_confirmed(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
-    agents.config(anvil_chain, tmp_path)
+    agents.agent_config(anvil_chain, tmp_path)
     document = told(run, "lp")
     require(SHAPE, document)
     assert (document["positions"], document["weight"]["share_bps"], document["weight"]["within"]) == ([], "0", True)
@@ -156,7 +156,7 @@ def test_without_positions_lp_says_how_none_is_confirmed(anvil_chain: LocalChain
 def test_a_position_of_another_owner_is_told_and_nothing_is_summed(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
     own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500, owner=chain.whale.address)]
-    agents.config(chain, tmp_path, confirming(chain, own))
+    agents.agent_config(chain, tmp_path, confirming(chain, own))
     document = told(run, "lp")
     require(SHAPE, document)
     assert [item["position"] for item in document["positions"]] == [own[0].name]
@@ -170,7 +170,7 @@ def test_a_position_of_another_owner_is_told_and_nothing_is_summed(anvil_chain: 
 def test_a_token_that_never_existed_is_told_as_gone(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
     own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-    agents.config(chain, tmp_path, {**confirming(chain, [own]), "portfolio.positions.0.token_id": 10**6})
+    agents.agent_config(chain, tmp_path, {**confirming(chain, [own]), "portfolio.positions.0.token_id": 10**6})
     document = told(run, "lp")
     assert document["positions"][0]["state"] == "gone: burned or never minted"
     assert (document["positions"][0]["value"], document["weight"]["share_bps"]) == ("0", "0")
@@ -181,7 +181,7 @@ def test_a_token_that_never_existed_is_told_as_gone(anvil_chain: LocalChain, tmp
 def test_a_mistaken_position_is_wrong_input(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:
     chain = anvil_chain
     own = lp.provide_v3(chain, V3, -30, 30, 1_500)
-    agents.config(chain, tmp_path, {**confirming(chain, [own]), "portfolio.positions.0.entry": {"WETH": "1", "LINK": "2"}})
+    agents.agent_config(chain, tmp_path, {**confirming(chain, [own]), "portfolio.positions.0.entry": {"WETH": "1", "LINK": "2"}})
     said = run("lp", "--json")
     assert (said.code, said.error["kind"]) == (2, "ConfigError")
     assert own.name in said.error["message"]

@@ -24,7 +24,7 @@ def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
     # Tests that share this chain may have moved its time away from the machine's.
     monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
     agents.fund(chain, {"WETH": 5_000, "USDC": 5_000})
-    agents.config(chain, tmp_path, wanting(chain, V3), {"WETH": "50%", "USDC": "50%"})
+    agents.agent_config(chain, tmp_path, wanting(chain, V3), {"WETH": "50%", "USDC": "50%"})
     trusted = run("trust", "--yes", "--json")
     assert trusted.code == 0, trusted
     assert {"v2 router", "v3 position manager"} <= {row["what"] for row in trusted.json["contracts"]}

@@ -92,7 +92,7 @@ def test_another_number_of_strategies_halts_until_the_owner_takes_the_books_over
     three = strategies("50%", "40%")
     common = {"floor": "0%", "health": "off", "cooldown": "0s", "destination": "target"}
     three["strategies"] = [*three["strategies"], {"name": "idle", "share": "10%", "weights": {"USDC": "100%"}, **common}]  # type: ignore[misc]  # a list
-    agents.config(chain, tmp_path, three, TWO)
+    agents.agent_config(chain, tmp_path, three, TWO)
     halted = run("rebalance", "--send", "--yes", "--json")
     assert halted.code == 10 and "idle is to be opened" in halted.json["reason"] and "strategies apply" in halted.json["reason"]
     asked = run("strategies", "apply", "--json")

@@ -25,7 +25,7 @@ from agent.errors import ConfigError, Retryable
 from agent.localchain.nodes import free_port
 from agent.model import AllocationMethod, Every, HybridTrigger, Threshold
 from tests.cli.tools import TRIMTAB, Said
-from tests.support.tuning import DAY_S, walks
+from tests.support.backtests import DAY_S, walks
 
 pytest.importorskip("numba")
 

@@ -119,7 +119,7 @@ def test_prices_are_fetched_from_the_chain(anvil_chain: LocalChain, tmp_path: Pa
 def test_wrong_input_ends_with_two_and_names_the_remedy(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said], args: tuple[str, ...], said: str
 ) -> None:
-    agents.config(anvil_chain, tmp_path, WEIGHED, TARGETS)
+    agents.agent_config(anvil_chain, tmp_path, WEIGHED, TARGETS)
     found = run(*args, "--json")
     assert found.code == 2, found.why
     assert said in found.error["message"]
@@ -127,7 +127,7 @@ def test_wrong_input_ends_with_two_and_names_the_remedy(
 
 
 def test_a_config_without_an_allocator_is_told_so(anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]) -> None:
-    agents.config(anvil_chain, tmp_path, None, TARGETS)
+    agents.agent_config(anvil_chain, tmp_path, None, TARGETS)
     found = run("weights", "--json")
     assert found.code == 2
     assert "the config has no allocator" in found.error["message"]

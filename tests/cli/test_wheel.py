@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.world import missing
+from tests.support.worlds import missing
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent.parent

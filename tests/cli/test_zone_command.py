@@ -69,5 +69,5 @@ def test_a_zone_that_holds_shows_the_scales_all_the_same(anvil_chain: LocalChain
     said = run("plan")
     assert said.code == 0
     assert "within the no-trade zone" in " ".join(said.out.split())
-    agents.config(anvil_chain, tmp_path)
+    agents.agent_config(anvil_chain, tmp_path)
     assert run("status", "--json").json["zone"] is None

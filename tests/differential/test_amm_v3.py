@@ -25,7 +25,7 @@ from agent.chain.wire import RpcFault
 from agent.localchain import LocalChain
 from agent.model import V3Pool
 from tests.differential import pools_on_chain as on_chain
-from tests.support import world
+from tests.support import worlds as world
 
 QUOTE = "(address,address,uint256,uint24,uint160)"
 QUOTE_IN = f"quoteExactInputSingle({QUOTE})"

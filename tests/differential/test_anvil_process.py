@@ -20,7 +20,7 @@ from agent.errors import ConfigError
 from agent.localchain import LocalChain, run_anvil
 from agent.localchain.nodes import free_port
 from agent.localchain.serve import HEARTBEAT_S, write_atomically
-from tests.support.world import missing
+from tests.support.worlds import missing
 
 REPO = Path(__file__).resolve().parents[2]
 BEAT_S = 2

@@ -12,7 +12,7 @@ from agent.errors import ConfigError
 from agent.localchain import LocalChain
 from agent.units import Token
 from agent.venues.discovery import discover_pools
-from tests.support.reading import Venue, Venues, pools, tokens, venues
+from tests.support.endpoints import Venue, Venues, pools, tokens, venues
 
 V3_FACTORY = "@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json"
 V2_FACTORY = "@uniswap/v2-core/build/UniswapV2Factory.json"

@@ -30,8 +30,8 @@ from agent.localchain.market import V3_POOL
 from agent.model import V2Pool, V3Pool
 from agent.units import NATIVE, Token
 from tests.support.attacks import attack
-from tests.support.reading import TWAP_WINDOW_S, reader, watch
-from tests.support.world import mint_mainnet_pool, read_pool, read_v3
+from tests.support.endpoints import TWAP_WINDOW_S, reader, watch
+from tests.support.worlds import mint_mainnet_pool, read_pool, read_v3
 
 UINT160_MAX = 2**160 - 1
 

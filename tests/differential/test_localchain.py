@@ -13,7 +13,7 @@ from agent.localchain.market import POSITION_MANAGER
 from agent.localchain.world import IN_PROCESS_URL
 from agent.model import V3Pool
 from agent.units import PIPS
-from tests.support.world import mint_mainnet_pool, pool_contract, price_now, read_pool, recorded_pool
+from tests.support.worlds import mint_mainnet_pool, pool_contract, price_now, read_pool, recorded_pool
 
 WEEK_S = 7 * 24 * 3600
 

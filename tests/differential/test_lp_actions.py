@@ -13,8 +13,9 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import AdjustLiquidity, Collect, ConfirmedPosition, LpAction, Provide, Withdraw
 from tests.cases.test_liquidity import table
-from tests.support import agents, lp_acting
-from tests.support import liquidity as lp
+from tests.support import agents
+from tests.support import lp_on_chain as lp
+from tests.support import lp_on_chain as lp_acting
 from tests.support.agents import Changes
 
 V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
@@ -141,9 +142,9 @@ def test_a_pair_is_provided_and_taken_out_as_planned_with_and_without_its_protoc
     with agents.agent_on(chain, tmp_path, wanting(chain, V2, [own])) as agent:
         equal(chain, planned(agent, Provide))
         busy(chain, V2, 5)
-    with agents.again(chain, agents.config(chain, tmp_path, wanting(chain, V2, [own], share="5%"))) as agent:
+    with agents.again(chain, agents.agent_config(chain, tmp_path, wanting(chain, V2, [own], share="5%"))) as agent:
         equal(chain, planned(agent, Withdraw))
-    with agents.again(chain, agents.config(chain, tmp_path, wanting(chain, V2, [own], share="0%"))) as agent:
+    with agents.again(chain, agents.agent_config(chain, tmp_path, wanting(chain, V2, [own], share="0%"))) as agent:
         equal(chain, planned(agent, Withdraw))
     assert lp.pair_of(chain, V2).balanceOf(chain.wallet.address).call() == 0
 

@@ -14,8 +14,8 @@ from agent.chain.watch import SnapshotScope
 from agent.errors import ConfigError, Refused, Retryable
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition
-from tests.support import liquidity as lp
-from tests.support.reading import Through
+from tests.support import lp_on_chain as lp
+from tests.support.endpoints import Through
 
 V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
 FORMAT_BYTES, STATUS_BYTES, LENGTH_BYTES, WORD = 1, 1, 2, 32

@@ -11,9 +11,9 @@ from agent.amm.lp import positions
 from agent.localchain import LocalChain
 from agent.model import Collect, LpV2Position, LpV3Position, Provide, Withdraw
 from tests.differential.test_lp_actions import busy
-from tests.support import liquidity as lp
-from tests.support import lp_acting
-from tests.support.lp_positions import NO_FEES
+from tests.support import lp_on_chain as lp
+from tests.support import lp_on_chain as lp_acting
+from tests.support.lp_worlds import NO_FEES
 
 V2, V3, FINE = "v2 WETH/USDC", "v3 WETH/USDC 3000", "v3 WBTC/WETH 3000"
 
@@ -34,7 +34,7 @@ def ranged(chain: LocalChain, pool: str, token_id: int) -> LpV3Position:
 
 def put(chain: LocalChain, pool: str, ticks: tuple[int, int], desired: tuple[int, int], token_id: int | None) -> Provide:
     """What providing this would do, by our arithmetic; floors at what it says, so that a wei less would revert."""
-    from tests.support.world import pool_contract
+    from tests.support.worlds import pool_contract
 
     info = chain.books.pool_info[pool]
     sqrt_price_x96 = int(pool_contract(chain, info).functions.slot0().call()[0])

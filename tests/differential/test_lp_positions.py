@@ -11,8 +11,8 @@ from agent.amm.lp import positions
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition, LpMissingPosition, LpV2Position, LpV3Position
 from agent.units import NATIVE
-from tests.support import liquidity as lp
-from tests.support.world import price_now
+from tests.support import lp_on_chain as lp
+from tests.support.worlds import price_now
 
 V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
 

@@ -12,8 +12,9 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition, LpAction, Provide
 from tests.differential.test_lp_actions import V2, V3, wanting
-from tests.support import agents, lp_acting
-from tests.support import liquidity as lp
+from tests.support import agents
+from tests.support import lp_on_chain as lp
+from tests.support import lp_on_chain as lp_acting
 from tests.support.agents import USD
 
 SLIPPAGE = Fraction(3, 1_000)

@@ -16,9 +16,8 @@ from agent.signing.calldata import EXACT_INPUT_SINGLE, MULTICALL, WITHDRAW
 from agent.signing.rules import require_signable
 from agent.units import NATIVE
 from agent.venues import swap_router_02
-from tests.support.atomic import AtomicDesk
-from tests.support.desk import Desk, R, native_of
 from tests.support.signing import plan_of
+from tests.support.wallets import AtomicDesk, Desk, R, native_of
 
 W = LegFunding.WALLET
 ETHER = 10**18

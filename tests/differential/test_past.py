@@ -12,7 +12,7 @@ from agent.chain.rpc import HttpTransport
 from agent.errors import Retryable
 from agent.localchain import LocalChain
 from agent.model import Snapshot
-from tests.support.reading import Through, reader
+from tests.support.endpoints import Through, reader
 
 
 def history(chain: LocalChain) -> list[Snapshot]:

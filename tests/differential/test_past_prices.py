@@ -13,7 +13,7 @@ from agent.chain.history import PastRound, past_rounds, past_twaps
 from agent.localchain import LocalChain
 from agent.model import V3Pool
 from tests.support.agents import ROOMY, agent_on
-from tests.support.world import pool_contract
+from tests.support.worlds import pool_contract
 
 HOUR_S = 3_600
 TARGETS = {"WETH": "40%", "LINK": "30%", "USDC": "30%"}

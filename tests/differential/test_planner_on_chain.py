@@ -10,10 +10,10 @@ from agent.localchain import LocalChain
 from agent.model import LegFunding
 from agent.planning.planner import plan, plan_swap, quote
 from agent.units import BPS
-from tests.support.desk import Desk
 from tests.support.planning_worlds import goal
-from tests.support.plans_on_chain import execute, hold, step_of
-from tests.support.world import price_now
+from tests.support.plans import execute, hold, step_of
+from tests.support.wallets import Desk
+from tests.support.worlds import price_now
 
 TARGETS = {"WETH": 3_000, "WBTC": 2_500, "USDC": 2_000, "USDT": 1_500, "LINK": 1_000}
 

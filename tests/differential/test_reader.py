@@ -13,8 +13,7 @@ from agent.chain.watch import SnapshotScope
 from agent.errors import ConfigError, OperatorNeeded, Retryable
 from agent.localchain import LocalChain, run_anvil
 from agent.localchain.nodes import free_port
-from tests.support.endpoints import Reply, passing_on, serve
-from tests.support.reading import Through, pools, reader, tokens, watch
+from tests.support.endpoints import Reply, Through, passing_on, pools, reader, serve, tokens, watch
 
 OWNER = "0x" + "11" * 20
 NOTHING = SnapshotScope(OWNER, (), (), (), (), (OWNER,), 0, 100)

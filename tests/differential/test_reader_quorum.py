@@ -10,7 +10,7 @@ import pytest
 from agent.chain.rpc import HttpTransport
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
 from agent.localchain import LocalChain
-from tests.support.reading import Through, reader
+from tests.support.endpoints import Through, reader
 
 Lie = Callable[[str, list[Any], Any], Any]
 

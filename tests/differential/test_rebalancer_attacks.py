@@ -11,10 +11,9 @@ from eth_utils.crypto import keccak
 from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain import LocalChain
 from agent.localchain.market import V2_PAIR, V3_POOL
-from tests.support.atomic import HERE, PAIR, V2, V3, AtomicDesk, raw_leg, raw_program
 from tests.support.attacks import Stage, add_foreign, attack, callback, error
-from tests.support.desk import R
 from tests.support.signing import plan_of
+from tests.support.wallets import HERE, PAIR, V2, V3, AtomicDesk, R, raw_leg, raw_program
 
 ETHER = 10**18
 NOT_AWAITED = error("NotAwaited")

@@ -12,11 +12,9 @@ from agent.localchain import LocalChain
 from agent.localchain.market import V2_PAIR, V3_POOL
 from agent.units import NATIVE
 from agent.venues.rebalancer import RebalancerTerms
-from tests.support.atomic import COIN, HERE, PAIR, V2, V3, raw_leg, raw_program
 from tests.support.attacks import Stage
-from tests.support.desk import R
-from tests.support.rebalancing import native_leg
-from tests.support.signing import plan_of
+from tests.support.signing import native_leg, plan_of
+from tests.support.wallets import COIN, HERE, PAIR, V2, V3, R, raw_leg, raw_program
 
 ETHER = 10**18
 USD = 10**6

@@ -17,10 +17,9 @@ from agent.model import Leg, LegFunding, Plan, PoolState
 from agent.signing.calldata import FundsLocation
 from agent.units import NATIVE
 from agent.venues.rebalancer import decode
-from tests.support.atomic import AtomicDesk
-from tests.support.rebalancing import native_leg
-from tests.support.signing import plan_of
-from tests.support.world import read_pool
+from tests.support.signing import native_leg, plan_of
+from tests.support.wallets import AtomicDesk
+from tests.support.worlds import read_pool
 
 W, R = LegFunding.WALLET, LegFunding.ROUTER
 MOST_LEGS = 8

@@ -21,7 +21,7 @@ from agent.chain.second_quote import (
 )
 from agent.localchain import LocalChain
 from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, PoolState, Rebalance
-from tests.support.world import read_pool
+from tests.support.worlds import read_pool
 
 SIZES = (Fraction(1, 10**6), Fraction(1, 1_000), Fraction(1, 50))
 """Inputs as parts of what the pool pays out of within two percent."""

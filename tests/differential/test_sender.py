@@ -12,7 +12,7 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.model import IntentKind, SignedTx, UnsignedTx
 from agent.signing.calldata import selector
-from tests.support.desk import LIMIT_WEI, Desk
+from tests.support.wallets import LIMIT_WEI, Desk
 
 UNKNOWN = "0x" + "ab" * 32
 

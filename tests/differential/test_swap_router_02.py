@@ -12,8 +12,8 @@ from agent.localchain import LocalChain
 from agent.model import Receipt
 from agent.signing.calldata import MULTICALL, ExactInputSingle, Multicall, SwapExactTokens, decode, selector
 from agent.venues.swap_router_02 import ROUTER_ITSELF, encode
-from tests.support.desk import LIMIT_WEI, Desk, R, native_of, router_balances, three_way_plan
 from tests.support.signing import plan_of
+from tests.support.wallets import LIMIT_WEI, Desk, R, native_of, router_balances, three_way_plan
 
 ROUTER = "@uniswap/swap-router-contracts/artifacts/contracts/SwapRouter02.sol/SwapRouter02.json"
 

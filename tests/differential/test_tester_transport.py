@@ -11,7 +11,7 @@ from agent.chain.rpc import CallFailed, RpcFault
 from agent.chain.tokens import encode_approve
 from agent.chain.wire import parse_head
 from agent.localchain import LocalChain
-from tests.support.desk import Desk, three_way_plan
+from tests.support.wallets import Desk, three_way_plan
 
 ANSWER_42 = "0x602a60005260206000f3"
 # Reverts with OffchainLookup(address,string[],bytes,bytes4,bytes), whose one URL is on this machine.

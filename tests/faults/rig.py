@@ -21,7 +21,7 @@ from agent.ports import Grant
 from agent.store import Store, open_store
 from agent.store.database import WRITE
 from agent.store.files.locks import wallet_lock
-from tests.support.desk import Desk, three_way_plan
+from tests.support.wallets import Desk, three_way_plan
 
 Hook = Callable[[str], None]
 FORK = multiprocessing.get_context("fork")

@@ -17,7 +17,8 @@ from agent.config.load import LoadedConfig
 from agent.errors import TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
-from tests.support.agents import ROOMY, Changes, Purse, again, config, fund, purse, yes
+from tests.support.agents import ROOMY, Changes, Purse, again, fund, purse, yes
+from tests.support.agents import agent_config as config
 
 PORTFOLIOS: tuple[Mapping[str, str], ...] = (
     {"WETH": "50%", "USDC": "50%"},

@@ -23,7 +23,7 @@ from tests.faults.answers import SEND, Pages, altered, fields
 from tests.faults.scene import Scene, scene
 from tests.faults.suite import Case, Folders, Only, Result
 from tests.support.agents import again, yes
-from tests.support.liars import Liar
+from tests.support.endpoints import Liar
 
 NAME = "lies"
 TWICE = "twice the same of two"

@@ -14,7 +14,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState
 from agent.store.files.locks import wallet_lock
 from tests.faults.rig import Trade, finished, in_child, killed_at, killing, ready
-from tests.support.desk import Desk
+from tests.support.wallets import Desk
 
 EVENTS = [
     f"{moment}:{act}" for act in ("planned", "signed", "broadcast", "send", "mined", "final") for moment in ("before", "after")

@@ -11,9 +11,9 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, LpV3Position
 from tests.differential.test_lp_actions import V3, wanting
 from tests.faults.test_step_kill import ENDS, World
-from tests.support import liquidity as lp
+from tests.support import lp_on_chain as lp
 from tests.support.agents import Purse, again, fund, purse, trusted
-from tests.support.provided import EVEN
+from tests.support.lp_on_chain import EVEN
 from tests.support.worlds import one_case
 
 LAST_WRITE = 39

@@ -23,8 +23,7 @@ from agent.signing.rules import SIGNING_TABLE, LocalSigner
 from agent.units import UINT256_MAX
 from tests.fuzz.typed_data import mutated_typed, typed_messages
 from tests.support.builders import address
-from tests.support.mutations import WORD, calldata, with_bytes
-from tests.support.signables import SIGNABLES, Signable
+from tests.support.signables import SIGNABLES, WORD, Signable, calldata, with_bytes
 from tests.support.signing import DEADLINE_S, KEY, NONCES, NOW_S, RULES, STRANGER, WALLET
 
 WINDOW_S = 90

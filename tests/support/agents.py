@@ -2,28 +2,94 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import tomlkit
 
 from agent import app as api
 from agent import wiring
 from agent.app.agent import Agent, open_agent, planned_changes
-from agent.app.start.setup import pin_all
+from agent.app.start.setup import initialise, pin_all
 from agent.chain.rpc import Transport
 from agent.config.limits import CEILINGS
 from agent.config.load import LoadedConfig, load_config
+from agent.config.presets import ETHEREUM
 from agent.execution.settlement import realised_legs
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState, Leg, Plan, Receipt, SkippedItem, Verdict
 from agent.ports import Clock
 from agent.units import BPS, floor_int, parse_share_bps
-from tests.support.world import price_now
+from tests.support.worlds import price_now
+
+# --- Configs and profiles in files, for tests of what one takes over from the other.
+
+
+WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+OTHER = "0x7D1AfA7B718fb893dB30A3aBc0Cfc608AaCfeBB0"
+RPC = [("NOT_SET_A", "one"), ("NOT_SET_B", "two")]
+ADDRESSES = {token.symbol: token.address for token in ETHEREUM.tokens}
+
+
+@cache
+def _made(template: str | None, targets: str, numeraire: str, comments: bool) -> str:
+    if not comments:
+        return tomlkit.dumps(tomllib.loads(_made(template, targets, numeraire, True)))
+    with TemporaryDirectory() as folder:
+        pairs = [] if template else [(pair.split("=")[0], pair.split("=")[1]) for pair in targets.split()]
+        initialise(
+            path := Path(folder) / "x.toml",
+            "ethereum",
+            WALLET,
+            pairs,
+            numeraire,
+            RPC,
+            template=template,
+            price=None if numeraire == "USDC" else "3000",
+        )
+        return path.read_text()
+
+
+def config(
+    folder: Path,
+    name: str = "mine",
+    *,
+    template: str | None = None,
+    targets: str = "WETH=50% USDC=50%",
+    numeraire: str = "USDC",
+    comments: bool = True,
+) -> Path:
+    """As `trimtab init` writes it, with a store of its own name; without comments it is read and edited in a third of the time."""
+    path = folder / f"{name}.toml"
+    path.write_text(_made(template, targets, numeraire, comments).replace("sqlite:///trimtab.db", f"sqlite:///{name}.db"))
+    path.chmod(0o600)
+    return path
+
+
+def profile(folder: Path, **changes: Any) -> Path:
+    """A small profile, with `changes` of its tables; None takes a table away."""
+    found: dict[str, Any] = {
+        "profile": {"format": 1, "chain_id": 1, "numeraire": "USDC"},
+        "assets": [{"symbol": "WETH", "target": "60%"}, {"symbol": "USDC", "target": "40%"}],
+        "policy": {"trigger": {"kind": "threshold", "absolute": "5%"}, "destination": "target", "cooldown": "2h"},
+        "limits": {},
+    } | changes
+    path = folder / "theirs.profile"
+    path.write_text(tomlkit.dumps({name: table for name, table in found.items() if table is not None}))
+    return path
+
+
+def taken_over(path: Path, source: Path, **more: Any) -> dict[str, Any]:
+    return api.import_profile(path, source, lambda *_: True, **more)
+
 
 USD = 10**6
 """Base units of the numeraire, USDC, in one dollar."""
@@ -37,7 +103,7 @@ ROOMY = {
 Changes = Mapping[str, object]
 
 
-def config(chain: LocalChain, folder: Path, changes: Changes | None = None, targets: Mapping[str, str] | None = None) -> LoadedConfig:
+def agent_config(chain: LocalChain, folder: Path, changes: Changes | None = None, targets: Mapping[str, str] | None = None) -> LoadedConfig:
     """trimtab.toml of the chain in `folder`; `changes` are new values by dotted key ("portfolio.assets.0.feed"), None takes a key away."""
     document = tomlkit.parse(chain.config_text(targets=targets))
     for key, value in ({"limits.first_purchase": "off"} | dict(changes or {})).items():
@@ -67,7 +133,7 @@ def trusted(
     chain: LocalChain, folder: Path, changes: Changes | None = None, targets: Mapping[str, str] | None = None, vouched: bool = True
 ) -> LoadedConfig:
     """The same, with everything pinned as it stands now. `vouched`: what the wallet did to set the world up is no loss of it."""
-    loaded = config(chain, folder, changes, targets)
+    loaded = agent_config(chain, folder, changes, targets)
     pin_all(loaded, [chain.transport])
     if vouched:
         with wiring.open_store_offline(loaded) as (store, _):

@@ -18,7 +18,7 @@ from agent.localchain.market import provide_liquidity
 from agent.localchain.world import LiquidityRange
 from agent.signing.calldata import selector
 from agent.units import Token
-from tests.support.atomic import AtomicDesk
+from tests.support.wallets import AtomicDesk
 
 ABIS = Path(__file__).parents[1] / "abis"
 CALLBACK = selector("uniswapV3SwapCallback(int256,int256,bytes)")

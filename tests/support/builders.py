@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
@@ -21,11 +22,14 @@ from agent.model import (
     CodeHash,
     Destination,
     ExecutionConfig,
+    ExternalTransfer,
     FeedRound,
     Head,
     History,
     Holding,
+    Intent,
     Limits,
+    NoTradeZone,
     Policy,
     PoolState,
     Portfolio,
@@ -35,10 +39,24 @@ from agent.model import (
     StepInput,
     Threshold,
     TickLiquidity,
+    TrackingRisk,
     Trigger,
     V2Pool,
     V3Pool,
 )
+from agent.model.strategies import (
+    STRATEGY_UNITS,
+    CapitalSplit,
+    Strategy,
+    StrategyBooking,
+    StrategyBookingKind,
+    StrategyBooks,
+    StrategyHealthRule,
+    StrategyLedger,
+    StrategyState,
+)
+from agent.policy.strategies import accounting, netting
+from agent.policy.strategies.netting import combine_strategy_targets
 from agent.units import Token, floor_int
 
 DECIMALS = {"USDC": 6, "USDT": 6, "USD": 6, "WBTC": 8, "GUSD": 2, "EURS": 2, "TENTH": 1, "WHOLE": 0, "CENTS": 0}
@@ -297,3 +315,127 @@ def with_feed(step: StepInput, symbol: str, **changes: object) -> StepInput:
 def without_feed(step: StepInput, symbol: str) -> StepInput:
     """The step without an answer of one token's feed."""
     return with_snapshot(step, feeds=tuple(f for f in step.snapshot.feeds if f.feed != feed_address(symbol)))
+
+
+# --- Zones for tests: a risk by symbols, and steps that a zone decides.
+
+
+MONTH_S = 30 * 86_400
+VOLATILITIES = {"WETH": 8_000, "USDC": 50, "WBTC": 6_000, "DAI": 50, "LINK": 10_000}
+CORRELATIONS = {("WETH", "WBTC"): 8_000, ("WETH", "LINK"): 7_000, ("WBTC", "LINK"): 6_000}
+
+
+def tracking(
+    *symbols: str,
+    cost_bps: Number = Fraction(1, 2),
+    horizon_s: int = MONTH_S,
+    volatilities: Mapping[str, int] | None = None,
+    correlations: Mapping[tuple[str, str], int] | None = None,
+) -> TrackingRisk:
+    """The risk of these tokens; pairs that are not named are unrelated."""
+    known = {frozenset(pair): bps for pair, bps in (CORRELATIONS | dict(correlations or {})).items()}
+    spread = VOLATILITIES | dict(volatilities or {})
+    pairs = [(one, other) for number, other in enumerate(symbols) for one in symbols[:number]]
+    return TrackingRisk(
+        Fraction(cost_bps),
+        horizon_s,
+        tuple((token(symbol).address, spread[symbol]) for symbol in symbols),
+        tuple((token(one).address, token(other).address, known.get(frozenset((one, other)), 0)) for one, other in pairs),
+    )
+
+
+def zoned(targets_bps: Mapping[str, int], values: Mapping[str, Number], risk: Mapping[str, Any] | None = None, **step: Any) -> StepInput:
+    """A step that a zone decides; `risk` as for tracking."""
+    trigger = NoTradeZone(tracking(*targets_bps, **(risk or {})))
+    return step_input(targets_bps, values, trigger=trigger, destination=Destination.ZONE, **step)
+
+
+# --- Strategies over one wallet for pure tests: a split in short arguments, and steps whose books are brought up.
+
+
+DAY_S = 86_400
+RULE = StrategyHealthRule(limit_milli=500, recover_milli=800, window_s=30 * DAY_S, period_s=30 * DAY_S, recover_s=10 * DAY_S)
+
+
+def strategy(
+    name: str,
+    share_bps: int,
+    weights_bps: Mapping[str, int],
+    trigger: Trigger | None = None,
+    destination: Destination = Destination.TARGET,
+    cooldown_s: int = 0,
+    floor_bps: int = 0,
+    health: StrategyHealthRule | None = None,
+) -> Strategy:
+    """One strategy with weights by symbol; the template's band unless another trigger is given."""
+    weights = tuple((token(symbol).address, bps) for symbol, bps in weights_bps.items())
+    return Strategy(name, share_bps, weights, trigger or threshold(), destination, cooldown_s, floor_bps, health)
+
+
+def split(*strategies: Strategy, absolute_bps: int | None = None, relative_bps: int | None = 2_000) -> CapitalSplit:
+    """Several; the split itself is restored beyond 20 % of a share unless told otherwise."""
+    return CapitalSplit(strategies, Threshold(absolute_bps, relative_bps))
+
+
+def none_own(_: Intent) -> StepInput | None:
+    """No trade is known to be the strategies' own."""
+    return None
+
+
+def brought_up(
+    step: StepInput,
+    ledger: StrategyLedger | None = None,
+    fresh: Sequence[ExternalTransfer] = (),
+    own: accounting.IntentStep = none_own,
+) -> StepInput:
+    """The step with its books in its history and the targets of all strategies together."""
+    found = accounting.update_books(step, ledger or StrategyLedger(), own, netting.strategy_adjustments, fresh)
+    return combine_strategy_targets(replace(step, history=replace(step.history, sleeves=found)))
+
+
+def books_of(step: StepInput) -> StrategyBooks:
+    """The books in a step."""
+    assert step.history.sleeves is not None
+    return step.history.sleeves
+
+
+def written(ledger: StrategyLedger, step: StepInput) -> StrategyLedger:
+    """The ledger once what the step found is written down."""
+    return replace(ledger, bookings=(*ledger.bookings, *books_of(step).pending), turn=ledger.turn + 1)
+
+
+def opening(holdings: Mapping[str, Mapping[str, Fraction | int | str]], block: int = 1) -> StrategyLedger:
+    """Books that hold so many whole coins by strategy and symbol; each got a million units for a numeraire coin's base unit."""
+    changes: list[tuple[str, str, int]] = []
+    for name, coins in holdings.items():
+        changes += [(name, token(symbol).address, raw(amount, token(symbol))) for symbol, amount in coins.items()]
+        changes.append((name, STRATEGY_UNITS, 10**18))
+    return StrategyLedger((StrategyBooking("open", StrategyBookingKind.OPEN, block, 1, tuple(changes)),))
+
+
+def of(step: StepInput, name: str, symbol: str) -> Fraction:
+    """Whole coins that a strategy holds."""
+    one = token(symbol)
+    return Fraction(books_of(step).named[name].raw(one.address), 10**one.decimals)
+
+
+def with_state(step: StepInput, state: StrategyState) -> StepInput:
+    """The step with another state of one strategy."""
+    books = books_of(step)
+    changed = tuple(replace(one, state=state) if one.name == state.name else one for one in books.sleeves)
+    return replace(step, history=replace(step.history, sleeves=replace(books, sleeves=changed)))
+
+
+def sums_to_the_wallet(step: StepInput) -> bool:
+    """Whether strategies and what is set aside come to each balance, to the base unit, by the bookings alone."""
+    assert step.history.sleeves is not None
+    held = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    aside = {one.token.address: min(held[one.token.address], one.reserve_raw) for one in step.portfolio.assets}
+    return all(sum(one.raw(address) for one in books_of(step).sleeves) + aside[address] == held[address] for address in aside)
+
+
+def balances(step: StepInput, **coins: Fraction | int | str) -> StepInput:
+    """The step with other balances of some tokens, whole coins by symbol."""
+    other = {token(symbol).address: raw(amount, token(symbol)) for symbol, amount in coins.items()}
+    holdings = tuple(replace(one, raw=other.get(one.token, one.raw)) for one in step.snapshot.holdings)
+    return replace(step, snapshot=replace(step.snapshot, holdings=holdings))

@@ -16,8 +16,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import requests
+from eth_utils.crypto import keccak
 
-from agent.chain.rpc import CallFailed, RpcCall, RpcFault
+from agent.chain.rpc import CallFailed, RpcCall, RpcFault, Transport
+from agent.chain.snapshot import ChainReader
+from agent.chain.tokens import read_tokens
+from agent.chain.watch import PoolRef, SnapshotScope
+from agent.chain.wire import require_result
+from agent.errors import Retryable
+from agent.localchain import LocalChain
+from agent.units import Token
+from agent.venues.discovery import discover_pools
 
 
 @dataclass
@@ -182,3 +191,309 @@ def altered(url: str, alter: Callable[[str, list[Any], Any], Any]) -> Answerer:
 def methods(asked: Any) -> list[str]:
     """Methods of a request or batch."""
     return [call["method"] for call in (asked if isinstance(asked, list) else [asked])]
+
+
+# --- An endpoint that drops, garbles and lies as it is told, and one that remembers every transaction it was given.
+
+
+Alter = Callable[[Any], Any]
+SEND = "eth_sendRawTransaction"
+
+
+def _more(by: int) -> Alter:
+    return lambda answer: hex(int(answer, 16) + by)
+
+
+def _field(name: str, change: Alter) -> Alter:
+    return lambda answer: {**answer, name: change(answer[name])} if isinstance(answer, dict) and answer.get(name) else answer
+
+
+def _flipped(at: int) -> Alter:
+    """One byte of data is another; `at` parts of a thousand into it."""
+
+    def alter(answer: Any) -> Any:
+        if not isinstance(answer, str) or len(answer) < 4:
+            return answer
+        raw = bytearray.fromhex(answer[2:])
+        raw[min(len(raw) - 1, len(raw) * at // 1_000)] ^= 1
+        return "0x" + raw.hex()
+
+    return alter
+
+
+LIES: dict[str, tuple[str, Alter]] = {
+    "another chain": ("eth_chainId", lambda _: "0x1"),
+    "a nonce too many": ("eth_getTransactionCount", _more(1)),
+    "no nonce used": ("eth_getTransactionCount", lambda _: "0x0"),
+    "no native coin": ("eth_getBalance", lambda _: "0x0"),
+    "a head in the future": ("eth_getBlockByNumber", _field("timestamp", _more(3_600))),
+    "a head of long ago": ("eth_getBlockByNumber", _field("timestamp", _more(-3_600))),
+    "another block": ("eth_getBlockByNumber", _field("hash", lambda _: "0x" + "ab" * 32)),
+    "a high base fee": ("eth_getBlockByNumber", _field("baseFeePerGas", _more(10**12))),
+    "other state, early in the page": ("eth_call", _flipped(60)),
+    "other state, late in the page": ("eth_call", _flipped(700)),
+    "no state": ("eth_call", lambda _: "0x"),
+    "a dear call": ("eth_estimateGas", _more(10**7)),
+    "a call that fails": ("eth_estimateGas", lambda _: RpcFault(3, "execution reverted", "0x")),
+    "a revert": ("eth_getTransactionReceipt", _field("status", lambda _: "0x0")),
+    "no receipt": ("eth_getTransactionReceipt", lambda _: None),
+    "a receipt without logs": ("eth_getTransactionReceipt", _field("logs", lambda _: [])),
+    "unknown transaction": ("eth_getTransactionByHash", lambda _: None),
+    "an object for a number": ("eth_getTransactionCount", lambda _: {"a": []}),
+    "a number without end": ("eth_gasPrice", lambda _: "0x" + "f" * 5_000),
+    "nonsense": ("eth_getBlockByNumber", lambda _: [[], None]),
+}
+"""By name: the method whose answers are altered, and how."""
+SENDING = ("takes it and says so to nobody", "says that it took it, and did not", "says that the nonce is used")
+MOODS = ("honest", "down", "every third request fails", *SENDING, *LIES)
+
+
+class Faulty:
+    """A true endpoint as long as `mood` is "honest"."""
+
+    def __init__(self, line: Transport, operator: str) -> None:
+        self._line = line
+        self.operator = operator
+        self.name = f"endpoint {operator!r}"
+        self.mood = "honest"
+        self.requests = 0
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return require_result(self.name, method, self.batch([(method, params)])[0])
+
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
+        """See Transport."""
+        self.requests += 1
+        if self.mood == "down" or (self.mood == "every third request fails" and self.requests % 3 == 0):
+            raise Retryable(f"{self.name} cannot be reached")
+        if calls[0][0] == SEND and self.mood in SENDING:
+            return [self._send(*calls[0])]
+        method, alter = LIES.get(self.mood, ("", lambda answer: answer))
+        answers = self._line.batch(calls)
+        return [
+            alter(answer) if asked == method and not isinstance(answer, RpcFault) else answer
+            for (asked, _), answer in zip(calls, answers, strict=True)
+        ]
+
+    def _send(self, method: str, params: list[Any]) -> Any:
+        if self.mood == SENDING[0]:
+            self._line.call(method, params)
+            raise Retryable(f"{self.name} broke off its answer")
+        return "0x" + bytes(keccak(hexstr=params[0])).hex() if self.mood == SENDING[1] else RpcFault(-32000, "nonce too low")
+
+
+class Remembering:
+    """Passes everything on, and keeps the hash of every transaction that it was given."""
+
+    def __init__(self, line: Transport, operator: str, sent: list[str]) -> None:
+        self._line, self.operator, self.sent = line, operator, sent
+        self.name = f"endpoint {operator!r}"
+
+    @property
+    def requests(self) -> int:
+        """See Transport."""
+        return self._line.requests
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return require_result(self.name, method, self.batch([(method, params)])[0])
+
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
+        """See Transport."""
+        self.sent += ["0x" + bytes(keccak(hexstr=params[0])).hex() for method, params in calls if method == SEND]
+        return self._line.batch(calls)
+
+
+# --- Transports that stand between the agent and a true chain and alter single answers.
+
+
+AlterAnswer = Callable[[str, list[Any], Any], Any]
+"""Method, parameters and true answer to the answer that is given."""
+
+
+class Liar:
+    """Passes everything on and gives the answers that `alter` makes of the true ones."""
+
+    def __init__(self, line: Transport, alter: AlterAnswer, operator: str = "liar") -> None:
+        self._line = line
+        self._alter = alter
+        self.operator = operator
+        self.name = f"endpoint {operator!r} between"
+        self.requests = 0
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return require_result(self.name, method, self.batch([(method, params)])[0])
+
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
+        """See Transport."""
+        self.requests += 1
+        return [self._alter(method, params, answer) for (method, params), answer in zip(calls, self._line.batch(calls), strict=True)]
+
+
+def newest(**changes: Callable[[int], int]) -> AlterAnswer:
+    """Lies about quantities of the newest header alone; by number and by hash the header is true."""
+
+    def alter(method: str, params: list[Any], answer: Any) -> Any:
+        if method == "eth_getBlockByNumber" and params[0] == "latest":
+            return answer | {field: hex(change(int(answer[field], 16))) for field, change in changes.items()}
+        return answer
+
+    return alter
+
+
+def every_header(**changes: Callable[[int], int]) -> AlterAnswer:
+    """Lies about quantities of every header."""
+
+    def alter(method: str, params: list[Any], answer: Any) -> Any:
+        if method in ("eth_getBlockByNumber", "eth_getBlockByHash") and isinstance(answer, dict):
+            return answer | {field: hex(change(int(answer[field], 16))) for field, change in changes.items()}
+        return answer
+
+    return alter
+
+
+class Slow:
+    """The same chain, but its newest block is `lag` blocks behind."""
+
+    def __init__(self, line: Transport, lag: int, operator: str = "slow") -> None:
+        self._line = line
+        self.lag = lag
+        self.operator = operator
+        self.name = f"endpoint {operator!r} behind"
+        self.requests = 0
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return require_result(self.name, method, self.batch([(method, params)])[0])
+
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
+        """See Transport."""
+        self.requests += 1
+        height = int(self._line.call("eth_blockNumber", []), 16) - self.lag
+        return self._line.batch([(m, [hex(height) if p == "latest" else p for p in params]) for m, params in calls])
+
+
+class Frozen:
+    """The same chain, until it freezes: then its newest block stays what it was, and older ones are all that it knows."""
+
+    def __init__(self, line: Transport, operator: str) -> None:
+        self._line = line
+        self.operator = operator
+        self.name = f"endpoint {operator!r} frozen"
+        self.requests = self.height = 0
+
+    def freeze(self) -> None:
+        """From now on it follows the chain no more."""
+        self.height = int(self._line.call("eth_blockNumber", []), 16)
+
+    def thaw(self) -> None:
+        """It follows the chain again."""
+        self.height = 0
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return require_result(self.name, method, self.batch([(method, params)])[0])
+
+    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
+        """See Transport. Signed bytes that it gets thaw it: it follows its own transactions."""
+        self.requests += 1
+        if any(method == "eth_sendRawTransaction" for method, _ in calls):
+            self.thaw()
+        if not self.height:
+            return self._line.batch(calls)
+        return self._line.batch([(m, [hex(self.height) if p == "latest" else p for p in params]) for m, params in calls])
+
+
+# --- What tests of reading share: a watch over a whole local chain, and endpoints that lie, lag or give little gas.
+
+
+FEE_TIERS = (100, 500, 3000, 10_000)
+TWAP_WINDOW_S = 1_800
+
+
+@dataclass(frozen=True)
+class Venue:
+    """Settings of one venue, as the config gives them."""
+
+    factory: str
+    pools: Sequence[str] | None = None
+    fee_tiers: Sequence[int] = FEE_TIERS
+
+
+@dataclass(frozen=True)
+class Venues:
+    """Settings of all venues."""
+
+    uniswap_v2: Venue | None
+    uniswap_v3: Venue | None
+
+
+def venues(chain: LocalChain, v2_pools: Sequence[str] | None = None, v3_pools: Sequence[str] | None = None) -> Venues:
+    """Both venues of the local chain."""
+    return Venues(Venue(chain.addresses.v2_factory, v2_pools), Venue(chain.addresses.v3_factory, v3_pools))
+
+
+def tokens(chain: LocalChain) -> tuple[Token, ...]:
+    """The tokens of the world, read from the chain."""
+    return read_tokens(chain.transport, [token.address for token in chain.tokens.values()])
+
+
+def pools(chain: LocalChain) -> tuple[PoolRef, ...]:
+    """All pools of the world, discovered."""
+    return discover_pools(chain.transport, venues(chain), tokens(chain), ())
+
+
+def watch(chain: LocalChain, **changes: Any) -> SnapshotScope:
+    """Everything on the chain."""
+    at = chain.addresses
+    parts: dict[str, Any] = {
+        "owner": chain.wallet.address,
+        "tokens": tokens(chain),
+        "spenders": (at.swap_router_02,),
+        "pools": changes.get("pools") or pools(chain),
+        "feeds": tuple(chain.feeds.values()),
+        "code": (at.swap_router_02, at.v3_factory),
+        "twap_window_s": TWAP_WINDOW_S,
+        "impact_bps": 100,
+        **changes,
+    }
+    return SnapshotScope(**parts)
+
+
+def reader(chain: LocalChain, *lines: Transport, min_operators: int = 1, chain_id: int | None = None, **changes: Any) -> ChainReader:
+    """A reader of everything on the chain, through its own transport unless others are given."""
+    return ChainReader(lines or (chain.transport,), chain_id or chain.chain_id, watch(chain, **changes), chain.clock, min_operators)
+
+
+Change = Callable[[str, list[Any], Any], Any]
+
+
+class Through:
+    """An endpoint in front of another: may change every answer, and do something before a batch."""
+
+    def __init__(
+        self,
+        line: Transport,
+        operator: str,
+        change: Change = lambda method, params, answer: answer,
+        before: Callable[[int], None] = lambda number: None,
+        ask: Callable[[str, list[Any]], tuple[str, list[Any]]] = lambda method, params: (method, params),
+    ) -> None:
+        """`change` gets method, params and answer of each call; `before` the number of the batch; `ask` alters what is asked."""
+        self.operator = operator
+        self.name = f"endpoint {operator!r} at test"
+        self.requests = 0
+        self._line, self._change, self._before, self._ask = line, change, before, ask
+
+    def batch(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any]:
+        """See Transport."""
+        self.requests += 1
+        self._before(self.requests)
+        answers = self._line.batch([self._ask(method, params) for method, params in calls])
+        return [self._change(method, params, answer) for (method, params), answer in zip(calls, answers, strict=True)]
+
+    def call(self, method: str, params: list[Any]) -> Any:
+        """See Transport."""
+        return self.batch([(method, params)])[0]

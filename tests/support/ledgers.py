@@ -1,18 +1,160 @@
-"""Looks of an agent at its balances over a real store, without a chain: what the wallet holds at which block, and what was found."""
+"""What the wallet really did, read block by block from the node by nothing of the agent's, and each swap held against the limits."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from eth_utils.crypto import keccak
+from hypothesis import strategies as st
 
 from agent import codec
+from agent.accounting import entries
+from agent.accounting.entries import EntryPrices, SettledTransaction, quantize
 from agent.execution import settlement
-from agent.model import Holding, IntentKind, IntentState, StepInput, Transfer
+from agent.localchain import LocalChain
+from agent.localchain.nodes import AnvilNode
+from agent.model import Entry, ExternalTransfer, ExternalTransferKind, Holding, IntentKind, IntentState, LedgerOpening, StepInput, Transfer
 from agent.policy.cash_flows import balance_changes
 from agent.store import Store
+from agent.units import NATIVE
 from tests.support import builders
-from tests.support.scripted import GWEI, OTHER, WALLET, grant, receipt, tx
+from tests.support.agents import off_target
+from tests.support.builders import address
+from tests.support.searchers import PLAN_COST, SLIPPAGE
+from tests.support.transactions import GWEI, OTHER, WALLET, grant, receipt, tx
 
-WETH, USDC = builders.token("WETH"), builders.token("USDC")
+# --- Random histories of a wallet for tests of the books: movements in any order, with the balances that they leave.
+
+
+WETH, WBTC, USDC = address("token WETH"), address("token WBTC"), address("token USDC")
+TOKENS = (WETH, WBTC, USDC, NATIVE)
+COUNTED = frozenset(TOKENS)
+START = {WETH: 10**19, WBTC: 10**8, USDC: 10**10, NATIVE: 10**18}
+POSITION = "uniswap_v3 #1"
+HOUR_S = 3_600
+
+
+class Wallet:
+    """What a wallet holds beside what is written down of it."""
+
+    def __init__(self) -> None:
+        self.held = dict(START)
+        self.lp: dict[str, int] = {}
+        self.entries: list[Entry] = []
+        self.usd = {WETH: Fraction(2_000), WBTC: Fraction(60_000)}
+        for token, raw in START.items():
+            value = quantize(raw * (self.prices().of(token) or 0))
+            self.entries.append(entries.opening_entry(LedgerOpening("", token, raw, value, 1, self.now_s)))
+
+    @property
+    def now_s(self) -> int:
+        return 1_700_000_000 + HOUR_S * (0 if not hasattr(self, "entries") else len(self.entries))
+
+    def prices(self) -> EntryPrices:
+        return EntryPrices(
+            {WETH: self.usd[WETH] * 10**6 / 10**18, WBTC: self.usd[WBTC] * 10**6 / 10**8, USDC: Fraction(1)},
+            WETH,
+        )
+
+    def change(self, moved: dict[str, int], gas_wei: int) -> SettledTransaction:
+        gas_wei = min(gas_wei, self.held[NATIVE] + min(0, moved.get(NATIVE, 0)))
+        for token, raw in (*moved.items(), (NATIVE, -gas_wei)):
+            self.held[token] += raw
+        number = len(self.entries)
+        return SettledTransaction(f"i{number}", number, self.now_s, f"0x{number:064x}", "", moved, gas_wei, number % 3 == 0)
+
+    def swap(self, give: str, get: str, share: int, cost_bps: int) -> None:
+        given = self.held[give] * share // 100
+        prices = self.prices()
+        worth = given * (prices.of(give) or Fraction(0)) * (10_000 - cost_bps) / 10_000
+        got = int(worth / (prices.of(get) or Fraction(1)))
+        if give == get or given == 0:
+            return
+        change = self.change({give: -given, get: got}, 10**14)
+        self.entries.append(entries.trade_entry(change, prices, COUNTED, {give: given * 3 // 1_000}))
+
+    def flow(self, token: str, share: int, kind: ExternalTransferKind | None) -> None:
+        raw = max(1, self.held[token] * abs(share) // 100) * (1 if share >= 0 else -1)
+        if self.held[token] + raw < 0:
+            return
+        self.held[token] += raw
+        value = raw * (self.prices().of(token) or 0)
+        number = len(self.entries)
+        self.entries.append(entries.transfer_entry(ExternalTransfer(number, token, raw, value, number, number, self.now_s, False, kind)))
+
+    def provide(self, share: int) -> None:
+        moved = {token: -(self.held[token] * share // 100) for token in (WETH, USDC)}
+        for token, raw in moved.items():
+            self.lp[token] = self.lp.get(token, 0) - raw
+        self.entries.append(entries.provision_entry(self.change(moved, 10**14), self.prices(), COUNTED, POSITION))
+
+    def take_out(self, share: int, skew: int) -> None:
+        part = Fraction(share, 100)
+        back = {token: int(raw * part) for token, raw in self.lp.items()}
+        moved = {WETH: back.get(WETH, 0) * (100 + skew) // 100, USDC: back.get(USDC, 0) * (100 - skew) // 100}
+        fees = {WETH: moved[WETH] // 1_000, USDC: moved[USDC] // 1_000}
+        change = self.change(moved, 10**14)
+        self.entries.append(entries.withdrawal_entry(change, self.prices(), COUNTED, POSITION, dict(self.lp), part, fees))
+        for token, raw in back.items():
+            self.lp[token] -= raw
+
+    def worth(self) -> Fraction:
+        """All that the books hold, positions by what was put into them."""
+        prices = self.prices()
+        raws = {token: raw + self.lp.get(token, 0) for token, raw in self.held.items()}
+        return sum((raw * (prices.of(token) or Fraction(0)) for token, raw in raws.items()), Fraction(0))
+
+
+Act = Callable[[Wallet], None]
+_rises = st.sampled_from(
+    [ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT, ExternalTransferKind.REBASE, ExternalTransferKind.GAS_MONEY, None]
+)
+_falls = st.sampled_from([ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.LOSS, ExternalTransferKind.REBASE, None])
+_tokens = st.sampled_from((WETH, WBTC, USDC))
+
+
+def _priced(token: str, percent: int) -> Act:
+    def act(wallet: Wallet) -> None:
+        wallet.usd[token] = max(Fraction(1), wallet.usd[token] * (100 + percent) / 100)
+
+    return act
+
+
+ACTS: st.SearchStrategy[Act] = st.one_of(
+    st.builds(lambda a, b, n, c: lambda w: w.swap(a, b, n, c), _tokens, _tokens, st.integers(1, 100), st.integers(-20, 300)),
+    st.builds(lambda t, n, k: lambda w: w.flow(t, n, k), st.sampled_from(TOKENS), st.integers(0, 300), _rises),
+    st.builds(lambda t, n, k: lambda w: w.flow(t, -n, k), st.sampled_from(TOKENS), st.integers(1, 100), _falls),
+    st.builds(lambda n: lambda w: w.provide(n), st.integers(1, 100)),
+    st.builds(lambda n, s: lambda w: w.take_out(n, s), st.integers(1, 100), st.integers(-60, 60)),
+    st.builds(_priced, st.sampled_from((WETH, WBTC)), st.integers(-70, 200)),
+    st.just(lambda w: w.entries.append(entries.trade_entry(w.change({}, 10**14), w.prices(), COUNTED, {}))),
+    st.builds(lambda n: lambda w: _wrap(w, n), st.integers(1, 100)),
+)
+
+
+def _wrap(wallet: Wallet, share: int) -> None:
+    raw = wallet.held[NATIVE] * share // 200
+    wallet.entries.append(entries.trade_entry(wallet.change({NATIVE: -raw, WETH: raw}, 0), wallet.prices(), COUNTED, {}))
+
+
+def histories(most: int = 25) -> st.SearchStrategy[Wallet]:
+    """A wallet after up to so many things happened to it."""
+
+    def lived(acts: list[Act]) -> Wallet:
+        wallet = Wallet()
+        for act in acts:
+            act(wallet)
+        return wallet
+
+    return st.lists(ACTS, max_size=most).map(lived)
+
+
+# --- Looks of an agent at its balances over a real store, without a chain: what the wallet holds at which block, and what was found.
+
+
+LEDGER_WETH, LEDGER_USDC = builders.token("WETH"), builders.token("USDC")
 COIN, DOLLAR, DAY_S = 10**18, 10**6, 86_400
 PRICE = 2_000 * DOLLAR
 
@@ -20,7 +162,7 @@ PRICE = 2_000 * DOLLAR
 def at(block: int = 1_000, weth: str = "10", usdc: int = 20_000, native: int = COIN, later_s: int = 0, **changes: object) -> StepInput:
     """A portfolio of 40,000 at a block."""
     made = builders.step_input()
-    held = {WETH.address: builders.raw(weth, WETH), USDC.address: usdc * DOLLAR}
+    held = {LEDGER_WETH.address: builders.raw(weth, LEDGER_WETH), LEDGER_USDC.address: usdc * DOLLAR}
     holdings = tuple(Holding(holding.token, held[holding.token]) for holding in made.snapshot.holdings)
     feeds = tuple(replace(f, started_at_s=f.started_at_s + later_s, updated_at_s=f.updated_at_s + later_s) for f in made.snapshot.feeds)
     old = made.snapshot.head
@@ -57,3 +199,124 @@ def moved(store: Store, nonce: int, block: int, *transfers: Transfer, value_wei:
 
 
 GAS_WEI = 50_000 * 2 * GWEI
+
+
+TRANSFER = "0x" + bytes(keccak(text="Transfer(address,address,uint256)")).hex()
+MOST_GAS_PRICE_WEI = 60 * 10**9
+"""The template's limits.gas_price."""
+
+BAND = Fraction(1, 10)
+"""The template's trigger: 10 % of the target."""
+EDGE_BPS = 20
+"""So near to a band's edge nobody says beforehand what will be decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A transaction of the wallet in a block."""
+
+    tx_hash: str
+    nonce: int
+    block: int
+    time_s: int
+    gas_wei: int
+
+
+class LedgerOfChain:
+    """Transactions of the wallet since this was made; a reorganisation takes those of its blocks out again."""
+
+    def __init__(self, chain: LocalChain, node: AnvilNode) -> None:
+        self._chain, self._node = chain, node
+        self._wallet = chain.wallet.address.lower()
+        height = int(chain.w3.eth.block_number)
+        self._blocks = {height: self._hash(height)}
+        self._start_nonce = int(node.rpc("eth_getTransactionCount", chain.wallet.address, "latest"), 16)
+        self._before_wei = _gas_before(node, self._wallet, height)
+        self._done: list[Done] = []
+        self._by_hand: set[str] = set()
+        self._prices = dict(chain.books.prices_usd)
+
+    def by_hand(self, tx_hash: str) -> None:
+        """This one is the owner's own."""
+        self._by_hand.add(tx_hash)
+
+    def nonce(self) -> int:
+        """The wallet's next nonce, as counted."""
+        return self._start_nonce + len(self._done)
+
+    def hashes(self) -> set[str]:
+        """Of all but the owner's own."""
+        return {one.tx_hash for one in self._done} - self._by_hand
+
+    def count(self) -> int:
+        """How many those are."""
+        return len(self.hashes())
+
+    def gas_wei(self, since_s: int) -> int:
+        """Paid for them since then."""
+        return sum(one.gas_wei for one in self._done if one.tx_hash not in self._by_hand and one.time_s > since_s)
+
+    def others_gas_wei(self, since_s: int) -> int:
+        """Paid for the owner's own since then, and for all that the wallet did before this ledger began."""
+        own = sum(one.gas_wei for one in self._done if one.tx_hash in self._by_hand and one.time_s > since_s)
+        return own + self._before_wei
+
+    def read(self) -> None:
+        """Goes on to the newest block."""
+        while self._blocks and self._hash(max(self._blocks)) != self._blocks[max(self._blocks)]:
+            gone = max(self._blocks)
+            del self._blocks[gone]
+            self._done = [one for one in self._done if one.block != gone]
+        for number in range(max(self._blocks) + 1, int(self._chain.w3.eth.block_number) + 1):
+            block = self._node.rpc("eth_getBlockByNumber", hex(number), True)
+            self._blocks[number] = block["hash"]
+            for mined in block["transactions"]:
+                if mined["from"].lower() == self._wallet:
+                    self._book(mined, number, int(block["timestamp"], 16))
+        self._prices = dict(self._chain.books.prices_usd)
+
+    def _hash(self, number: int) -> str | None:
+        block = self._node.rpc("eth_getBlockByNumber", hex(number), False)
+        return None if block is None else str(block["hash"])
+
+    def _book(self, tx: dict[str, str], number: int, time_s: int) -> None:
+        receipt = self._node.rpc("eth_getTransactionReceipt", tx["hash"])
+        assert int(tx["nonce"], 16) == self.nonce(), "a nonce is missing or twice"
+        price_wei = int(receipt["effectiveGasPrice"], 16)
+        assert price_wei <= MOST_GAS_PRICE_WEI
+        self._done.append(Done(tx["hash"], int(tx["nonce"], 16), number, time_s, int(receipt["gasUsed"], 16) * price_wei))
+        moved: dict[str, int] = {}
+        for log in receipt["logs"]:
+            if log["topics"][0] == TRANSFER and len(log["topics"]) == 3:
+                sender, recipient = ("0x" + topic[-40:] for topic in log["topics"][1:])
+                sign = (recipient == self._wallet) - (sender == self._wallet)
+                moved[log["address"]] = moved.get(log["address"], 0) + sign * int(log["data"], 16)
+        # A price may have moved since the last look and before this transaction, which was waiting: it keeps to the limits of one.
+        assert any(self._kept(moved, prices) for prices in (self._prices, self._chain.books.prices_usd)), f"{tx['hash']} lost too much"
+
+    def _kept(self, moved: dict[str, int], prices: Mapping[str, Fraction]) -> bool:
+        """Whether what came is worth what went, less plan_cost and slippage of the turnover."""
+        usd = {token.address.lower(): prices[symbol] / 10**token.decimals for symbol, token in self._chain.tokens.items()}
+        values = [raw * usd[address.lower()] for address, raw in moved.items()]
+        return -sum(values, Fraction(0)) <= (PLAN_COST + SLIPPAGE) * sum(map(abs, values), Fraction(0)) / 2
+
+
+def outside_band(chain: LocalChain, targets: Mapping[str, str]) -> bool | None:
+    """Whether a token's weight is outside its band, by balances and world prices; None where one is too near to an edge to say."""
+    wanted = {symbol: Fraction(target.rstrip("%")) * 100 for symbol, target in targets.items()}
+    beyond = {symbol: off - BAND * wanted[symbol] for symbol, off in off_target(chain, targets).items()}
+    return None if any(abs(bps) <= EDGE_BPS for bps in beyond.values()) else any(bps > 0 for bps in beyond.values())
+
+
+_KNOWN: dict[str, int] = {}
+
+
+def _gas_before(node: AnvilNode, wallet: str, height: int) -> int:
+    """Gas money of all that a wallet did on a chain as it was deployed; looked up once."""
+    key = str(node.url)
+    if key not in _KNOWN:
+        blocks = [node.rpc("eth_getBlockByNumber", hex(number), True) for number in range(height + 1)]
+        sent = [tx["hash"] for block in blocks for tx in block["transactions"] if tx["from"].lower() == wallet]
+        paid = [node.rpc("eth_getTransactionReceipt", tx_hash) for tx_hash in sent]
+        _KNOWN[key] = sum(int(one["gasUsed"], 16) * int(one["effectiveGasPrice"], 16) for one in paid)
+    return _KNOWN[key]

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from agent import guards
 from agent.amm.lp import minting, positions
+from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
 from agent.model import (
     AdjustLiquidity,
     CodeHash,
@@ -18,6 +19,7 @@ from agent.model import (
     Decision,
     Hold,
     Limits,
+    LpMissingPosition,
     LpTarget,
     LpV2Position,
     LpV3Position,
@@ -33,16 +35,61 @@ from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
 from agent.policy.liquidity.book import PositionBook, open_position_book
 from agent.reference import reference_prices
-from tests.support import lp_positions as lp
+from tests.support import builders
 from tests.support.builders import ETHER, limits, step_input, threshold, token, v2_pool, v3_pool, with_snapshot
 from tests.support.plans import evidence
+
+# --- Positions as the contracts would have them, built from few numbers, for tests without a chain.
+
+
+TOKENS = tuple(sorted((builders.token("WETH").address, builders.token("USDC").address), key=lambda a: int(a, 16)))
+MANAGER = builders.address("position manager")
+PAIR = builders.address("pair")
+NO_FEES = (0, 0)
+MONTH_S = 30 * 86_400
+
+
+def v2(liquidity: int = 10**18, supply: int = 10**20, reserves: tuple[int, int] = (10**22, 4 * 10**22), **changes: object) -> LpV2Position:
+    """A share of a pair that holds exactly its reserves, without protocol fee."""
+    plain = LpV2Position("uniswap_v2", PAIR, *TOKENS, liquidity, supply, reserves, reserves, reserves[0] * reserves[1], False)
+    return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
+
+
+def v3(lower: int = -6_000, upper: int = 6_000, liquidity: int = 10**20, tick: int = 0, **changes: object) -> LpV3Position:
+    """A position alone in its range, at the price of `tick`, without fees."""
+    plain = LpV3Position(
+        "uniswap_v3", MANAGER, 42, builders.address("pool"), *TOKENS, 3_000, lower, upper, liquidity, NO_FEES, NO_FEES,
+        get_sqrt_ratio_at_tick(tick), tick, NO_FEES, NO_FEES, NO_FEES, liquidity, NO_FEES, NO_FEES,
+    )  # fmt: skip
+    return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
+
+
+def gone() -> LpMissingPosition:
+    """A burned token."""
+    return LpMissingPosition("uniswap_v3", MANAGER, 42, *TOKENS)
+
+
+def confirmed_position(
+    position: LpV2Position | LpV3Position | LpMissingPosition, entry_raw: tuple[int, int] = (1, 1), **changes: object
+) -> ConfirmedPosition:
+    """The owner's word for a position: 60 % a year, a month ahead."""
+    at = position.pair if isinstance(position, LpV2Position) else position.manager
+    token_id = None if isinstance(position, LpV2Position) else position.token_id
+    plain = ConfirmedPosition(position.venue, at, token_id, position.token0, position.token1, entry_raw, None, 6_000, MONTH_S)
+    return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
+
+
+def price_at(tick: int) -> Fraction:
+    """Token1 base units per token0 base unit at a tick, exactly as a pool's sqrt price says it."""
+    return Fraction(get_sqrt_ratio_at_tick(tick) ** 2, 2**192)
+
 
 USD = 10**6
 WETH, USDC = token("WETH"), token("USDC")
 PRICES = {WETH.address: Fraction(2_000 * USD, ETHER), USDC.address: Fraction(1)}
 RATIO = PRICES[USDC.address] / PRICES[WETH.address]
 SPACING = 60
-MONTH_S = lp.MONTH_S
+LP_MONTH_S = MONTH_S
 Place = LpV2Position | LpV3Position
 
 
@@ -65,7 +112,7 @@ def ranged(
     unit = minting.mint_amounts(positions.sqrt_price_x96(RATIO), minting.sqrt_price_range(ticks), 1 << 100)
     worth = unit[0] * PRICES[USDC.address] + unit[1] * PRICES[WETH.address]
     liquidity = int((1 << 100) * usd * USD / worth)
-    here = lp.v3(*ticks, liquidity, pool=place.address, token_id=number, sqrt_price_x96=place.sqrt_price_x96)
+    here = v3(*ticks, liquidity, pool=place.address, token_id=number, sqrt_price_x96=place.sqrt_price_x96)
     return replace(here, tick=place.tick, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
 
 
@@ -80,7 +127,7 @@ def paired(usd: int, pool: V2Pool | None = None, **changes: object) -> LpV2Posit
     pair = pool or v2_at()
     worth = pair.reserve0 * PRICES[USDC.address] + pair.reserve1 * PRICES[WETH.address]
     supply = 10**18
-    return lp.v2(int(supply * usd * USD / worth), supply, (pair.reserve0, pair.reserve1), pair=pair.address, k_last=0, **changes)
+    return v2(int(supply * usd * USD / worth), supply, (pair.reserve0, pair.reserve1), pair=pair.address, k_last=0, **changes)
 
 
 def wanted(share_bps: int, pool: V3Pool | V2Pool | None = None, **changes: object) -> LpTarget:
@@ -88,8 +135,8 @@ def wanted(share_bps: int, pool: V3Pool | V2Pool | None = None, **changes: objec
     place = pool or v3_at()
     v3 = isinstance(place, V3Pool)
     plain = LpTarget(
-        "uniswap_v3" if v3 else "uniswap_v2", lp.MANAGER if v3 else place.address, place.address, place.token0, place.token1, 3_000,
-        SPACING if v3 else None, share_bps, 2_000 if v3 else None, None, 6_000, MONTH_S,
+        "uniswap_v3" if v3 else "uniswap_v2", MANAGER if v3 else place.address, place.address, place.token0, place.token1, 3_000,
+        SPACING if v3 else None, share_bps, 2_000 if v3 else None, None, 6_000, LP_MONTH_S,
     )  # fmt: skip
     return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
 
@@ -112,8 +159,8 @@ def world(
     """4,000 of both in the wallet unless `values` says else, in both pools these positions, all confirmed, and these targets."""
     step = step_input(values=values or {"WETH": 4_000, "USDC": 4_000}, bounds=bounds or roomy(), **changes)  # type: ignore[arg-type]  # keywords of step_input
     pools = (*step.snapshot.pools, v2_at(pushed), v3_at(pushed))
-    code = tuple(CodeHash(at, "0x" + "ab" * 32) for at in (pools[-2].address, pools[-1].address, lp.MANAGER))
-    own = tuple(lp.confirmed(place) for place in places) if confirmed is None else tuple(confirmed)
+    code = tuple(CodeHash(at, "0x" + "ab" * 32) for at in (pools[-2].address, pools[-1].address, MANAGER))
+    own = tuple(confirmed_position(place) for place in places) if confirmed is None else tuple(confirmed)
     step = with_snapshot(step, pools=pools, positions=tuple(places), code_hashes=(*step.snapshot.code_hashes, *code))
     return replace(step, portfolio=replace(step.portfolio, positions=own, lp_targets=tuple(targets)))
 

@@ -30,7 +30,7 @@ from agent.planning.planner import plan
 from agent.policy.decide import decide
 from agent.policy.step_input import apply_effective_targets
 from tests.support.planning_worlds import goal
-from tests.support.recorded import recorded
+from tests.support.stores import recorded
 
 ROOT = Path(__file__).parents[2]
 FOUND: Sequence[str] = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])  # type: ignore[index,call-overload]

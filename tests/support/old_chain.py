@@ -10,8 +10,10 @@ from agent.chain.history import RecentTransactions, recent_transactions_from
 from agent.chain.wire import RpcCall, RpcFault
 from agent.model import Head
 from tests.support import builders
-from tests.support.ledgers import COIN, DOLLAR, USDC, WETH
-from tests.support.scripted import CHAIN_ID, OTHER, WALLET
+from tests.support.ledgers import COIN, DOLLAR
+from tests.support.ledgers import LEDGER_USDC as USDC
+from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.transactions import CHAIN_ID, OTHER, WALLET
 
 NOW_S = builders.NOW_S
 SPACING_S = 12

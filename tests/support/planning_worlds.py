@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 import math
+import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from graphlib import TopologicalSorter
+from pathlib import Path
+
+import numpy as np
 
 from agent.amm import pools as amm
-from agent.model import Goal, GoalWeight, LegFunding, Plan, PoolState, Rebalance, StepInput, TickLiquidity, V3Pool
-from tests.support.builders import Number, price_of, step_input, token, v2_pool, v3_pool, with_limits, with_snapshot
+from agent.model import (
+    AllocationMethod,
+    AllocatorConfig,
+    Goal,
+    GoalWeight,
+    InitialWeights,
+    LegFunding,
+    Plan,
+    PoolState,
+    PricePoint,
+    Rebalance,
+    StepInput,
+    TickLiquidity,
+    TokenSupply,
+    V3Pool,
+    WeightLimit,
+)
+from agent.weights.returns import Floats
+from tests.support.builders import (
+    NOW_S,
+    Number,
+    history,
+    price_of,
+    step_input,
+    token,
+    unit_price,
+    v2_pool,
+    v3_pool,
+    with_limits,
+    with_snapshot,
+)
 
 SYMBOLS = ("USDC", "WETH", "WBTC", "DAI", "LINK", "UNI", "AAVE", "MKR", "CRV", "SNX", "LDO", "GRT")
 PRICES: Mapping[str, Number] = {
@@ -215,3 +248,162 @@ def check_legs(step: StepInput, found: Plan) -> None:
     for token_in, token_out in pairs:
         into.setdefault(token_out, set()).add(token_in)
     TopologicalSorter(into).prepare()  # raises CycleError where tokens come back to where they were
+
+
+# --- Planner problems beside the usual ones, by number: coarse tokens, hubs and targets of nothing, a plan cost that is off or wide.
+
+
+COARSE: Mapping[str, Number] = {"GUSD": 1, "EURS": Fraction(27, 25), "TENTH": 5, "WHOLE": 20, "CENTS": Fraction(1, 50)}
+"""Tokens of 0 to 2 decimals (tests/support/builders.py) with their prices."""
+FINE = ("WETH", "WBTC", "LINK", "UNI", "MKR", "CRV")
+HUBS = ("DAI", "USDT", "FRAX")
+
+
+def hubs_and_zeros(seed: int) -> StepInput:
+    """2 to 7 assets, 1 to 3 hubs, some targets of nothing, shallow pools with tight bounds; a plan cost of every size but off."""
+    dice = random.Random(f"hubs {seed}")
+    return _problem(dice, ("USDC", *FINE[: dice.randint(1, 6)]), HUBS[: dice.randint(1, 3)], dice.choice([20, 50, 50, 200, 1_000]))
+
+
+def uncapped(seed: int) -> StepInput:
+    """The same with a plan cost that is off, or above half of what is moved."""
+    dice = random.Random(f"uncapped {seed}")
+    symbols = ("USDC", *FINE[: dice.randint(1, 6)])
+    return _problem(dice, symbols, HUBS[: dice.randint(0, 3)], dice.choice([None, None, None, 5_100, 7_000, 10_000]))
+
+
+def coarse(seed: int) -> StepInput:
+    """1 to 4 tokens of 0 to 2 decimals among up to 3 others; a coarse hub at times."""
+    dice = random.Random(f"coarse {seed}")
+    rough = dice.sample(sorted(COARSE), dice.randint(1, 4))
+    hub = [rough.pop()] if len(rough) > 1 and dice.random() < 0.3 else []
+    symbols = ("USDC", *FINE[: dice.randint(1, 3)], *rough)
+    return _problem(dice, symbols, (*hub, *HUBS[: dice.randint(0, 1)]), dice.choice([20, 50, 50, 200, 1_000, None]))
+
+
+KINDS: Mapping[str, Callable[[int], StepInput]] = {"hubs": hubs_and_zeros, "uncapped": uncapped, "coarse": coarse}
+
+
+def _problem(dice: random.Random, symbols: Sequence[str], hubs: Sequence[str], plan_cost_bps: int | None) -> StepInput:
+    prices = {**PRICES, **COARSE}
+    worth, depth = int(10 ** dice.uniform(3, 6)), 10 ** dice.uniform(4, 7.5)
+    tokens, skew = (*symbols, *hubs), dice.choice([0.0, 0.0, 0.001, 0.003])
+    pools = random_pools(dice, tokens, dice.randint(len(tokens), 4 * len(tokens)), depth, skew, prices)
+    pools += [observed(hub, prices) for hub in hubs]
+    step = step_input(_targets(dice, symbols), _values(dice, symbols, worth), prices, hubs=hubs, pools=pools)
+    step = with_limits(
+        without_gas(step),
+        pool_min_value=None,
+        min_trade=dice.choice([None, None, Fraction(10 * 10**6)]),
+        daily_turnover_bps=None,
+        turnover_bps=dice.choice([None, None, None, 500, 3_000]),
+        plan_cost_bps=plan_cost_bps,
+        price_impact_bps=dice.choice([5, 20, 50, 100, 300]),
+        slippage_bps=dice.choice([30, 30, 100, None]),
+    )
+    if dice.random() < 0.3:
+        step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=int(10 ** dice.uniform(8, 10.5))))
+    return step
+
+
+def observed(hub: str, prices: Mapping[str, Number] = PRICES) -> PoolState:
+    """A pool that says what a hub is worth, by its mean price, and has nothing to trade with now."""
+    pool = v3_pool(token(hub), token("USDC"), price_of(hub, prices), 10_000_000, 10_000, name="observed")
+    return replace(pool, liquidity=0, ticks=())
+
+
+def _targets(dice: random.Random, symbols: Sequence[str]) -> dict[str, int]:
+    """Shares that sum to one; a third of them nothing, at least one not."""
+    parts = [0 if dice.random() < 0.35 else dice.randint(1, 10) for _ in symbols]
+    parts[dice.randrange(len(parts))] += 1
+    shares = [10_000 * part // sum(parts) for part in parts]
+    shares[max(range(len(shares)), key=shares.__getitem__)] += 10_000 - sum(shares)
+    return dict(zip(symbols, shares, strict=True))
+
+
+def _values(dice: random.Random, symbols: Sequence[str], worth: int) -> dict[str, Fraction]:
+    """What is held: nothing at all of a third."""
+    parts = [0.0 if dice.random() < 0.35 else dice.gammavariate(1, 1) for _ in symbols]
+    parts[dice.randrange(len(parts))] += 0.5
+    return {s: Fraction(worth * part / sum(parts)).limit_denominator(100) for s, part in zip(symbols, parts, strict=True)}
+
+
+# --- Allocators and recorded prices for tests: coins whose prices walk at random, always the same way.
+
+
+DAY_S = 86_400
+REAL_PRICES = Path(os.environ.get("TRIMTAB_DATA", Path(__file__).parents[3] / "shared" / "data")) / "prices"
+"""Real bars, kept beside the project and not in it; tests that want them say where they are not."""
+PRICED_USDC = token("USDC")
+COINS = ("WETH", "WBTC", "LINK", "UNI")
+PLAIN = {"WETH": 2_500, "WBTC": 2_500, "LINK": 1_500, "UNI": 1_500, "USDC": 2_000}
+"""Targets of a portfolio of four coins and a reserve of 20 %."""
+
+
+def allocator(method: AllocationMethod, fixed: Sequence[str] = ("USDC",), **changes: object) -> AllocatorConfig:
+    """Ninety days of daily returns, chosen anew each week; 20 % of USDC stay."""
+    plain = AllocatorConfig(
+        method=method,
+        every_s=7 * DAY_S,
+        window_s=90 * DAY_S,
+        step_s=DAY_S,
+        min_returns=30,
+        max_age_s=2 * DAY_S,
+        keep_s=14 * DAY_S,
+        churn_bps=0,
+        until_chosen=InitialWeights.WAIT,
+        fixed=tuple(token(symbol).address for symbol in fixed),
+        limits=(),
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace itself
+
+
+def limit(symbol: str, low_bps: int, high_bps: int) -> WeightLimit:
+    return WeightLimit(token(symbol).address, low_bps, high_bps)
+
+
+def covariance_of(width: int, seed: int = 7) -> Floats:
+    """A covariance of coins that mostly move together: one common factor, and noise of their own."""
+    draw = np.random.default_rng(seed)
+    loads, noise = draw.uniform(0.3, 1.2, width), draw.uniform(0.2, 0.9, width)
+    found: Floats = (np.outer(loads, loads) + np.diag(noise**2)) * 0.03**2
+    return found
+
+
+def moves(symbols: Sequence[str] = COINS, days: int = 90, seed: int = 7) -> Floats:
+    """Daily returns, a column for each coin."""
+    draw = np.random.default_rng(seed)
+    found: Floats = draw.multivariate_normal(np.zeros(len(symbols)), covariance_of(len(symbols), seed), days)
+    return found
+
+
+def recorded(returns: Floats, symbols: Sequence[str] = COINS, until_s: int = NOW_S - 3_600) -> tuple[PricePoint, ...]:
+    """Daily prices that move by these returns and end at the usual price, oldest first."""
+    found = []
+    days = len(returns)
+    for symbol, column in zip(symbols, returns.T, strict=True):
+        at, last = token(symbol), unit_price(token(symbol), price_of(symbol), PRICED_USDC)
+        path = np.cumprod(np.concatenate(([1.0], 1 + column)))
+        for day, level in enumerate(path):
+            price = last * Fraction(float(level / path[-1])).limit_denominator(10**15)
+            found.append(PricePoint(at.address, until_s - (days - day) * DAY_S, price))
+    return tuple(sorted(found, key=lambda point: (point.at_s, point.token)))
+
+
+def weighed(
+    weights: AllocatorConfig,
+    prices: Sequence[PricePoint] = (),
+    targets: Mapping[str, int] | None = None,
+    supplies: Sequence[tuple[str, int]] = (),
+    **past: object,
+) -> StepInput:
+    """A step of a portfolio with this allocator; `supplies` are (symbol, whole coins) by the chain."""
+    step = step_input(targets_bps=targets or PLAIN, past=history(prices=tuple(prices), **past))
+    told = tuple(TokenSupply(token(symbol).address, coins * 10 ** token(symbol).decimals) for symbol, coins in supplies)
+    snapshot = replace(step.snapshot, supplies=told)
+    return replace(step, snapshot=snapshot, portfolio=replace(step.portfolio, weights=weights))
+
+
+def bps_of(step: StepInput) -> dict[str, int]:
+    """Targets by symbol."""
+    return {asset.token.symbol: asset.target_bps for asset in step.portfolio.assets}

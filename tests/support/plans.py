@@ -1,22 +1,31 @@
-"""Builds plans whose predictions are exact and evidence that lets them pass, so that tests of guards say only what differs."""
+"""Random plans on an embedded chain: what the agent would decide from, the plan carried out, and where that ends."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent import guards
 from agent.amm import pools
+from agent.errors import Refused
 from agent.guards.safety import moved_tokens
+from agent.localchain import LocalChain
 from agent.model import (
+    Asset,
     Evidence,
+    FeedRound,
     Goal,
+    GoalWeight,
+    Head,
+    Holding,
     Leg,
     LegFunding,
     Plan,
     PlanCost,
     PoolState,
+    Portfolio,
     Rebalance,
     ScreenedToken,
     SecondQuote,
@@ -24,9 +33,17 @@ from agent.model import (
     TokenFinding,
     Verdict,
 )
+from agent.planning.planner import plan
 from agent.planning.problem import fair_floor, min_out
 from agent.reference import reference_prices
+from agent.units import BPS
+from tests.support import builders
 from tests.support.builders import raw, token, with_snapshot
+from tests.support.wallets import AtomicDesk, Desk
+from tests.support.worlds import read_pool
+
+# --- Builds plans whose predictions are exact and evidence that lets them pass, so that tests of guards say only what differs.
+
 
 W, R = LegFunding.WALLET, LegFunding.ROUTER
 GAS_UNITS = 200_000
@@ -140,3 +157,156 @@ def verdict(name: str, step: StepInput, plan: Plan, seen: Evidence | None = None
 def sell_weth(step: StepInput, whole: Fraction | int = Fraction(1, 2)) -> Plan:
     """One leg that sells WETH in the snapshot's first pool."""
     return plan_of(step, [Swap(step.snapshot.pools[0], token("WETH").address, raw(whole, token("WETH")))])
+
+
+NEAR_BPS = 1
+"""How far a token may end from its destination without a reason."""
+REASONS = (
+    "limits.", "no usable pool", "no route", "the ticks read", "less than", "would be the other side", "take no more", "hold no more",
+    "its gas", "floor",
+)  # fmt: skip
+"""What names a bound."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one problem. `off_bps` is how far each token ends outside its destination, in shares of the total on chain."""
+
+    seed: int
+    plan: Plan | None
+    exact: bool
+    off_bps: Mapping[str, Fraction]
+    reasons: tuple[str, ...]
+    gas_used: int = 0
+
+    @property
+    def arrived(self) -> bool:
+        """Every token is where it should be."""
+        return all(off <= NEAR_BPS for off in self.off_bps.values())
+
+    @property
+    def explained(self) -> bool:
+        """Every token that is not names a bound."""
+        late = [symbol for symbol, off in self.off_bps.items() if off > NEAR_BPS]
+        return all(
+            any(reason.startswith(f"{symbol}:") and any(word in reason for word in REASONS) for reason in self.reasons) for symbol in late
+        )
+
+    @property
+    def kept(self) -> bool:
+        """What was promised: equal to the wei, and near, or stopped by a bound that is named."""
+        return self.exact and self.explained
+
+    def __str__(self) -> str:
+        off = max(self.off_bps.values(), default=Fraction(0))
+        legs = 0 if self.plan is None else len(self.plan.legs)
+        gap = 0.0 if self.plan is None else float(self.plan.gap_bps or 0)
+        words = "as planned" if self.exact else "NOT as planned"
+        why = "" if self.arrived else "  " + "; ".join(self.reasons)
+        return f"{self.seed:>4}  {legs:>2} legs  {words}  {float(off):8.2f} bps off  gap {gap:.4f} bps{why}"
+
+
+def step_of(chain: LocalChain, targets_bps: Mapping[str, int], **limits: object) -> StepInput:
+    """What the agent would decide from: every pool's whole state, the wallet's balances, feeds at the chain's prices."""
+    tokens = {symbol: chain.tokens[symbol] for symbol in targets_bps}
+    feeds = [
+        FeedRound(builders.feed_address(s), 8, 7, int(chain.books.prices_usd[s] * 10**8), builders.NOW_S - 60, builders.NOW_S - 60, 7)
+        for s in tokens
+    ]
+    pools = [read_pool(chain, name) for name in chain.pools]
+    holdings = [Holding(token.address, chain.balance(symbol)) for symbol, token in tokens.items()]
+    read = builders.snapshot(holdings, pools, feeds, head=Head(chain.chain_id, 1_000, "0x00", builders.NOW_S, 10**9))
+    assets = tuple(Asset(tokens[symbol], bps, 0, builders.feed_address(symbol)) for symbol, bps in targets_bps.items())
+    portfolio = Portfolio(tokens["USDC"], assets, (), tokens["WETH"].address)
+    bounds = replace(builders.limits(), **{"turnover_bps": None, "daily_turnover_bps": None, "plan_cost_bps": 150} | limits)  # type: ignore[arg-type]
+    return replace(builders.step_input(), snapshot=read, portfolio=portfolio, limits=bounds)
+
+
+def hold(chain: LocalChain, values: Mapping[str, Fraction | int]) -> None:
+    """Gives the wallet these values in dollars."""
+    for symbol, dollars in values.items():
+        token = chain.tokens[symbol]
+        chain.set_balance(symbol, int(Fraction(dollars) * 10**token.decimals / chain.books.prices_usd[symbol]))
+
+
+def any_step(chain: LocalChain, seed: int) -> tuple[StepInput, Rebalance]:
+    """Tokens, targets, holdings of 2,000 to 2,000,000 dollars, limits and destination at random; some pools pushed off the market."""
+    dice = random.Random(f"plan on chain {seed}")
+    others = [symbol for symbol in chain.tokens if symbol not in ("WETH", "USDC")]
+    symbols = ["WETH", "USDC", *dice.sample(others, dice.randint(0, len(others)))]
+    cuts = sorted(dice.sample(range(1, 20), len(symbols) - 1))
+    shares = [500 * (b - a) for a, b in zip((0, *cuts), (*cuts, 20), strict=True)]
+    worth, parts = 10 ** dice.uniform(3.3, 6.3), [dice.gammavariate(1, 1) for _ in symbols]
+    hold(chain, dict.fromkeys(chain.tokens, 0) | {s: Fraction(worth * p / sum(parts)) for s, p in zip(symbols, parts, strict=True)})
+    for name in dice.sample(sorted(chain.pools), 3):
+        push(chain, name, dice.uniform(0, 5_000), dice)
+    step = step_of(
+        chain,
+        dict(zip(symbols, shares, strict=True)),
+        price_impact_bps=dice.choice([30, 100, 100, 200]),
+        plan_cost_bps=dice.choice([40, 80, 150, None]),
+        turnover_bps=dice.choice([None, None, None, 3_000]),
+    )
+    return step, Rebalance("a random plan", destination(step, dice))
+
+
+def push(chain: LocalChain, name: str, dollars: float, dice: random.Random) -> None:
+    """Somebody else swaps in a pool."""
+    info = chain.books.pool_info[name]
+    given = dice.choice([info.token0, info.token1])
+    raw = int(Fraction(dollars) * 10**given.decimals / chain.books.prices_usd[given.symbol])
+    if raw > 10**3:
+        chain.swap(name, given.symbol, raw)
+
+
+def destination(step: StepInput, dice: random.Random) -> Goal:
+    """The targets, a band around them, or half of the way to them."""
+    kind = dice.choice(["target", "band", "halfway"])
+    values = {asset.token.address: value_of(step, asset.token.address) for asset in step.portfolio.assets}
+    total = sum(values.values(), Fraction(0))
+    points = []
+    for asset in step.portfolio.assets:
+        share = Fraction(asset.target_bps, BPS)
+        if kind == "halfway":
+            share = (share + values[asset.token.address] / total) / 2
+        band = share / 20 if kind == "band" else Fraction(0)
+        points.append(GoalWeight(asset.token.address, share - band, share + band))
+    return Goal(tuple(points))
+
+
+def value_of(step: StepInput, address: str, raw: int | None = None) -> Fraction:
+    """Dollars of a balance (of what is held unless given) at the feeds' prices."""
+    answers = {feed.feed: feed.answer for feed in step.snapshot.feeds}
+    asset = next(asset for asset in step.portfolio.assets if asset.token.address == address)
+    held = next(holding.raw for holding in step.snapshot.holdings if holding.token == address)
+    return Fraction((held if raw is None else raw) * answers[asset.feed], 10 ** (asset.token.decimals + 8))
+
+
+def execute(chain: LocalChain, seed: int) -> Outcome:
+    """Plans one random problem and sends it, by the Rebalancer and SwapRouter02 in turn."""
+    step, decision = any_step(chain, seed)
+    symbols = {asset.token.address: asset.token.symbol for asset in step.portfolio.assets}
+    before = {at: chain.balance(symbol) for at, symbol in symbols.items()}
+    try:
+        found = plan(step, decision)
+    except Refused as refusal:
+        return Outcome(seed, None, exact=True, off_bps=off(step, decision.goal, before), reasons=(f"all: {refusal.message}",))
+    desk = (AtomicDesk if seed % 2 else Desk)(chain)
+    desk.approve_for(found)
+    receipt = desk.swap(found)
+    after = {at: chain.balance(symbol) for at, symbol in symbols.items()}
+    exact = receipt.status == 1 and after == dict(found.holdings_after)
+    reasons = tuple(f"{item.what}: {item.why}" for item in found.skipped)
+    return Outcome(seed, found, exact, off(step, decision.goal, after), reasons, receipt.gas_used)
+
+
+def off(step: StepInput, goal: Goal, balances: Mapping[str, int]) -> dict[str, Fraction]:
+    """How far each token is outside its destination, bps of the total."""
+    values = {at: value_of(step, at, raw) for at, raw in balances.items()}
+    total = sum(values.values(), Fraction(0))
+    found = {}
+    for weight in goal.weights:
+        share = values[weight.token] / total
+        symbol = step.portfolio.token(weight.token).label
+        found[symbol] = max(weight.low - share, share - weight.high, Fraction(0)) * BPS
+    return found

@@ -34,7 +34,7 @@ from agent.policy.orders.exits import apply_orders
 from agent.ports import Approval, Grant, PreparedTransaction
 from agent.store import Store
 from tests.support.builders import NOW_S, OWNER
-from tests.support.scripted import grant, receipt, tx
+from tests.support.transactions import grant, receipt, tx
 from tests.unit.test_blocked_exits import USDC, Sees, moved
 
 NO = UnsendableTransaction("simulated: no", (Verdict("simulation", "no", "success", False),))

@@ -9,10 +9,14 @@ import pytest
 
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused
-from agent.model import Goal, IntentKind, Leg, LegFunding, Plan, PlanCost, Rebalance, UnsignedTx
+from agent.model import Collect, Goal, IntentKind, Leg, LegFunding, LpAction, Plan, PlanCost, Provide, Rebalance, UnsignedTx, Withdraw
 from agent.ports import Grant
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.rules import LocalSigner, SignableNonces, SigningRules
+from agent.units import NATIVE, floor_int
+from agent.venues.liquidity import encode as encode_liquidity
+from agent.venues.rebalancer import RebalancerTerms, min_balance_changes, native_wei
+from agent.venues.rebalancer import encode as encode_rebalance
 from agent.venues.swap_router_02 import encode
 from tests.support.builders import address
 
@@ -110,3 +114,113 @@ def refused(transaction: UnsignedTx, grant: Grant, rule: str) -> None:
         signer().sign(transaction, grant)
     assert caught.value.verdicts[0].guard == f"signer.{rule}"
     assert not caught.value.verdicts[0].passed
+
+
+# --- Actions on liquidity, grants and transactions for tests of signing them.
+
+
+MANAGER, V2_ROUTER, PAIR, POOL = (address(name) for name in ("position manager", "v2 router", "pair", "v3 pool"))
+TOKENS = tuple(sorted((WETH, USDC), key=lambda at: int(at, 16)))
+LP_RULES = replace(RULES, managers=(MANAGER,), v2_routers=(V2_ROUTER,), pairs=(PAIR,))
+PROVIDING_FLOORS = (9 * 10**17, 2_700 * 10**6)
+
+WITHDRAW_V3 = Withdraw(
+    "uniswap_v3", MANAGER, 42, POOL, *TOKENS, 10**20, (10**18, 3_000 * 10**6), (99 * 10**16, 2_970 * 10**6), (5, 6), 300_000, "test"
+)
+WITHDRAW_V2 = replace(WITHDRAW_V3, venue="uniswap_v2", contract=PAIR, token_id=None, pool=PAIR, fees_raw=(0, 0))
+COLLECT = Collect("uniswap_v3", MANAGER, 42, POOL, *TOKENS, (5, 6), 200_000, "test")
+MINT = Provide(
+    "uniswap_v3", MANAGER, None, POOL, *TOKENS, 3_000, (-6_000, 6_000), 10**20,
+    (10**18, 3_000 * 10**6), (10**18 - 1, 3_000 * 10**6), (99 * 10**16, 2_970 * 10**6), 400_000, "test",
+)  # fmt: skip
+INCREASE = replace(MINT, token_id=42)
+ADD = replace(MINT, venue="uniswap_v2", contract=PAIR, pool=PAIR, ticks=None)
+ACTIONS: dict[str, LpAction] = {
+    "withdraw v3": WITHDRAW_V3, "withdraw v2": WITHDRAW_V2, "collect": COLLECT, "mint": MINT, "increase": INCREASE, "add": ADD,
+}  # fmt: skip
+
+
+def grant_of(action: LpAction, **changes: object) -> Grant:
+    """What may be signed for it; the floors lie below the minimums."""
+    plain = Grant(IntentKind.LIQUIDITY, NOW_S, NOW_S + 90, MAX_GAS_WEI, floors_raw=PROVIDING_FLOORS, action=action)
+    return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
+
+
+def action_tx(action: LpAction, wallet: str = WALLET, deadline_s: int = DEADLINE_S, **changes: object) -> UnsignedTx:
+    """The action as one transaction."""
+    return tx(V2_ROUTER if action.venue == "uniswap_v2" else MANAGER, encode_liquidity(action, wallet, deadline_s), **changes)
+
+
+def approval(token: str, spender: str, raw: int, action: LpAction) -> tuple[UnsignedTx, Grant]:
+    """An approval that an action needs."""
+    grant = Grant(IntentKind.APPROVE, NOW_S, NOW_S + 90, MAX_GAS_WEI, approve=(token, spender, raw), action=action)
+    return tx(token, encode_approve(spender, raw)), grant
+
+
+APPROVALS = {
+    "approve manager": approval(TOKENS[0], MANAGER, MINT.desired_raw[0], MINT),
+    "approve manager again": approval(TOKENS[1], MANAGER, INCREASE.desired_raw[1], INCREASE),
+    "approve v2 router": approval(TOKENS[1], V2_ROUTER, ADD.desired_raw[1], ADD),
+    "approve LP tokens": approval(PAIR, V2_ROUTER, WITHDRAW_V2.liquidity, WITHDRAW_V2),
+    "reset manager": approval(TOKENS[0], MANAGER, 0, MINT),
+}
+CHANGES = {name: (action_tx(action), grant_of(action)) for name, action in ACTIONS.items()}
+PROVIDING_ALLOWED = CHANGES | APPROVALS
+
+
+# --- Plans, grants and transactions for tests of the Rebalancer's signing: pairs fed directly, hubs through the contract, native coin.
+
+
+REBALANCER = address("rebalancer")
+REBALANCER_RULES = replace(RULES, routers=(), rebalancers=(REBALANCER,), wrapped_native=WETH)
+PRICES = {
+    WETH: Fraction(3_000 * 10**6, 10**18),
+    NATIVE: Fraction(3_000 * 10**6, 10**18),
+    USDC: Fraction(1),
+    USDT: Fraction(1),
+    WBTC: Fraction(60_000 * 10**6, 10**8),
+}
+R = LegFunding.ROUTER
+
+
+def native_leg(token_in: str, token_out: str, raw: int, **changes: object) -> Leg:
+    """Wraps or unwraps; what it brings is what it takes."""
+    return leg(token_in, token_out, raw, raw, pool=WETH, venue="wrapped_native", fee_pips=0, min_out_raw=raw, fee_raw=0, **changes)
+
+
+HUB = plan_of(
+    leg(WETH, USDC, 10**18, 3_000_000_000, fee_pips=500),
+    leg(USDT, USDC, 500_000_000, 499_000_000, fee_pips=100, sink=R),
+    leg(WBTC, USDC, 800_000, 479_000_000, venue="uniswap_v2", sink=R),
+    leg(USDC, WETH, 978_000_000, 325 * 10**15, fee_pips=500, source=R),
+)
+COIN = plan_of(
+    native_leg(NATIVE, WETH, 10**18, sink=R),
+    leg(WETH, USDC, 10**18, 3_000_000_000, venue="uniswap_v2", source=R),
+    leg(USDT, WETH, 600_000_000, 2 * 10**17, venue="uniswap_v2", sink=R),
+    native_leg(WETH, NATIVE, 2 * 10**17, source=R),
+)
+PLANS = {"pairs": PLAN, "hub": HUB, "coin": COIN}
+
+
+def conditions(plan: Plan) -> RebalancerTerms:
+    """Prices of what the wallet gives and gets, and the value that the minimums come to."""
+    least = min_balance_changes(plan.legs)
+    value = sum((raw * PRICES[token] for token, raw in least.items()), Fraction(0))
+    return RebalancerTerms({token: PRICES[token] for token in least}, floor_int(value) - 1)
+
+
+def rebalancing_grant_of(plan: Plan, **changes: object) -> Grant:
+    """What may be signed for it; the floors lie a little below the plan's minimums."""
+    floors = tuple(max(1, one.min_out_raw - 1) for one in plan.legs)
+    kept = conditions(plan)
+    plain = Grant(IntentKind.SWAP, NOW_S, NOW_S + 90, MAX_GAS_WEI, plan, floors, None, tuple(kept.prices.items()), kept.floor_raw)
+    return replace(plain, **changes)  # type: ignore[arg-type]  # keywords are field names, checked by replace
+
+
+def rebalance_tx(plan: Plan, deadline_s: int = DEADLINE_S, terms: RebalancerTerms | None = None, **changes: object) -> UnsignedTx:
+    """The plan as one call of the Rebalancer."""
+    return tx(REBALANCER, encode_rebalance(plan, deadline_s, terms or conditions(plan)), **{"value_wei": native_wei(plan)} | changes)
+
+
+REBALANCES = {name: (rebalance_tx(plan), rebalancing_grant_of(plan)) for name, plan in PLANS.items()}

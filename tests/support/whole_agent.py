@@ -22,10 +22,11 @@ from agent.localchain.nodes import AnvilNode
 from agent.store import open_store
 from agent.store.files.kill_switch import KillSwitch, pause_file
 from agent.wiring import store_file
-from tests.support.agents import ROOMY, again, allowances, config, off_target, trusted, weights, yes
-from tests.support.dying import Clock, Killed, dying
-from tests.support.faulty import MOODS, Faulty, Remembering
-from tests.support.ledger_of_chain import LedgerOfChain, outside_band
+from tests.support.agents import ROOMY, again, allowances, off_target, trusted, weights, yes
+from tests.support.agents import agent_config as config
+from tests.support.endpoints import MOODS, Faulty, Remembering
+from tests.support.ledgers import LedgerOfChain, outside_band
+from tests.support.stores import Clock, Killed, dying
 
 CONFIRMATIONS = 3
 NEAR_BPS = 20

@@ -17,9 +17,8 @@ from agent.observe.alerts import sanitize_text
 from agent.observe.notify import MAX_QUEUED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_send
 from agent.store.opening import open_store
 from agent.store.store import Store
-from tests.support.canaries import all_logs, found_in
-from tests.support.injection import CORPUS
-from tests.support.receivers import Box, mailbox, silent, webhook
+from tests.support.alert_receivers import Box, mailbox, silent, webhook
+from tests.support.foreign_text import CORPUS, all_logs, found_in
 from tests.unit.test_alert_rules import DONE, HALT, HOUR, KINDS, NOON, RULES
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"

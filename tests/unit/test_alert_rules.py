@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.model import Alert, AlertKind, AlertState
 from agent.observe.alerts import LONGEST_TEXT, AlertRules, QuietHours, decide_alerts, sanitize_text
-from tests.support.injection import CORPUS
+from tests.support.foreign_text import CORPUS
 
 KINDS = frozenset(AlertKind)
 HOUR = 3_600

@@ -33,8 +33,8 @@ from agent.policy.decide import decide
 from agent.policy.drift import alert_prices
 from agent.units import decimal_text
 from tests.support.builders import ETHER, step_input, token, unit_price, with_snapshot
-from tests.support.injection import CORPUS, MARKS
-from tests.support.scripted import tx
+from tests.support.foreign_text import CORPUS, MARKS
+from tests.support.transactions import tx
 
 CALM = RunFacts(paused=False, silent="", low_gas_wei=None)
 STEP = "0123456789ab"

@@ -11,7 +11,7 @@ import pytest
 
 from agent import artifacts
 from agent.errors import ConfigError
-from tests.support.world import missing
+from tests.support.worlds import missing
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ import pytest
 
 from agent.backtest.settings import make_spec
 from agent.cli.backtest import document
-from tests.support.simulating import BAND, COIN, HOUR_S, START_S, hourly, simulated
+from tests.support.backtests import BAND, COIN, HOUR_S, START_S, hourly, simulated
 
 GONE = [10.0, 10, 10, 11, *[float("nan")] * 5]
 THREE = {"BTC": 4_000, "ETH": 2_000, "USD": 4_000}

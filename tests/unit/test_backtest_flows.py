@@ -16,7 +16,7 @@ from agent.backtest.settings import OwnerTransfer, apply_transfer, parse_owner_t
 from agent.backtest.simulate import open_run
 from agent.errors import ConfigError
 from agent.model import ExternalTransferKind
-from tests.support.simulating import COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated
+from tests.support.backtests import COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated
 
 QUIET = [100.0, 100, 110, 110, 121]
 """52.4 % of BTC at 110: inside 45 to 55."""

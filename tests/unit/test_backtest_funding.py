@@ -29,7 +29,7 @@ from agent.backtest.data import (
 from agent.backtest.settings import PRO_RATA, BacktestSpec, OwnerTransfer, make_spec
 from agent.backtest.simulate import SimulationResult, simulate
 from agent.errors import ConfigError
-from tests.support.simulating import BAND, COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table
+from tests.support.backtests import BAND, COIN, DEEP, HOUR_S, START_S, halves, hourly, random_table
 
 CROSSING = [100.0, 100, 130, 130, 104]
 """56.5 % of BTC in bar 2: beyond 55, sold back to a half there."""

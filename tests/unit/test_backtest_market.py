@@ -22,7 +22,7 @@ from agent.backtest.simulate import open_run
 from agent.errors import ConfigError
 from agent.model import Halt, V3Pool
 from agent.units import Token
-from tests.support.simulating import BAND, COIN, DEEP, HOUR_S, START_S, hourly, simulated
+from tests.support.backtests import BAND, COIN, DEEP, HOUR_S, START_S, hourly, simulated
 
 RECORDED = Path(__file__).parent.parent / "data" / "uniswap_v3_wbtc_weth_3000_block_24407242.json"
 PAIR = ("WBTC", "WETH")

@@ -15,7 +15,7 @@ from agent.backtest.data import PriceTable, read_gas, read_table
 from agent.backtest.market import read_pool
 from agent.backtest.settings import make_spec
 from agent.model import Threshold
-from tests.support.simulating import simulated
+from tests.support.backtests import simulated
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 HOURLY = DATA / "prices" / "hourly_2021-04_2022-12.parquet"

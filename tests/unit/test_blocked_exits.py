@@ -37,12 +37,11 @@ from agent.planning.planner import NothingPlanned, plan
 from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.policy.step_input import apply_effective_targets
-from tests.support.builders import Number, step_input, token, v2_pool, with_limits
+from tests.support.builders import Number, brought_up, split, step_input, strategy, token, v2_pool, with_limits
 from tests.support.lp_worlds import quiet, ranged, world
 from tests.support.lp_worlds import wanted as wanted_liquidity
 from tests.support.plans import evidence
-from tests.support.standing import price_of, terms
-from tests.support.strategies import brought_up, split, strategy
+from tests.support.standing_orders import price_of, terms
 
 STOP, DONE, FIRED = OrderKind.STOP_LOSS, OrderStage.DONE, OrderStage.FIRED
 WETH, WBTC, LINK, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "LINK", "USDC"))

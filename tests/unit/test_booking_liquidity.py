@@ -31,9 +31,10 @@ from agent.model import (  # fmt: skip
 )
 from agent.reference import reference_prices
 from agent.store import Store, open_store
-from tests.support import builders, lp_positions
-from tests.support.providing import grant_of
-from tests.support.scripted import CHAIN_ID, START_S, receipt, tx
+from tests.support import builders
+from tests.support import lp_worlds as lp_positions
+from tests.support.signing import grant_of
+from tests.support.transactions import CHAIN_ID, START_S, receipt, tx
 
 TOKEN0, TOKEN1 = lp_positions.TOKENS
 GAS_WEI = 50_000 * 2 * 10**9
@@ -43,7 +44,7 @@ POOL = builders.address("pool")
 def step_with(*positions: LpPosition) -> StepInput:
     """A wallet of WETH and USDC with these positions, all confirmed."""
     step = builders.step_input()
-    confirmed = tuple(lp_positions.confirmed(position) for position in positions)
+    confirmed = tuple(lp_positions.confirmed_position(position) for position in positions)
     portfolio = replace(step.portfolio, positions=confirmed)
     return replace(step, portfolio=portfolio, snapshot=replace(step.snapshot, positions=positions))
 

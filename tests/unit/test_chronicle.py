@@ -9,9 +9,11 @@ import pytest
 from agent.chain.endpoints import EndpointPool
 from agent.chain.history import MOST_SENT, SCANNED, HistoryUnavailable, recent_transactions
 from agent.errors import Retryable
-from tests.support.ledgers import COIN, DOLLAR, USDC, WETH
+from tests.support.ledgers import COIN, DOLLAR
+from tests.support.ledgers import LEDGER_USDC as USDC
+from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.old_chain import DAY_BLOCKS, OLD, RECENT, SWAP, Node, told
-from tests.support.scripted import WALLET
+from tests.support.transactions import WALLET
 
 
 def test_every_transaction_of_the_last_day_is_found_and_none_of_before() -> None:

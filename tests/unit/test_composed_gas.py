@@ -12,7 +12,7 @@ from agent.planning import proposals
 from agent.ports import Approval, Simulation
 from agent.venues.composer import APPROVAL_MOST_GAS, GAS_MARGIN, RouterComposer
 from tests.support.builders import NOW_S, OWNER, step_input
-from tests.support.scripted import ManualClock, ScriptedChain
+from tests.support.transactions import ManualClock, ScriptedChain
 
 
 def test_an_estimate_of_a_second_in_which_a_pair_was_traded_does_not_starve_the_swap() -> None:

@@ -8,9 +8,8 @@ import pytest
 
 from agent.model import AdjustLiquidity, Hold, PastPrices, PoolState, PriceSource, Rebalance, StepInput, V3Pool
 from agent.policy.decide import decide
-from tests.support.builders import NOW_S, feed_round, token, v3_pool
+from tests.support.builders import NOW_S, feed_round, token, v3_pool, zoned
 from tests.support.lp_worlds import paired, quiet, ranged, roomy, wanted, world
-from tests.support.zones import zoned
 
 WETH, USDC = token("WETH"), token("USDC")
 

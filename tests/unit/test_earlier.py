@@ -16,9 +16,11 @@ from agent.model import History, IntentKind, IntentState
 from agent.store import open_store
 from agent.units import NATIVE
 from tests.support import builders
-from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, PRICE, USDC, WETH, at
+from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, PRICE, at
+from tests.support.ledgers import LEDGER_USDC as USDC
+from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.old_chain import NOW_S, RECENT, ROUTER, SWAP, Node, event, told
-from tests.support.scripted import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
+from tests.support.transactions import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
 
 
 # what it is worth

@@ -10,8 +10,7 @@ import pytest
 from agent.chain.sender import NonceUsed, SendRefused
 from agent.errors import Retryable
 from agent.model import IntentKind, IntentState
-from tests.support.scripted import START_S, Killed, killed_at
-from tests.support.waiting import patient, require_dearer, states, when_sent
+from tests.support.transactions import START_S, Killed, killed_at, patient, require_dearer, states, when_sent
 
 S = IntentState
 UNEVEN = "endpoints are 15 blocks apart"

@@ -11,7 +11,7 @@ from agent.errors import OperatorNeeded, Refused
 from agent.execution.reconcile import cancel_transaction
 from agent.model import IntentState
 from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
-from tests.support.scripted import GWEI, START_S, WALLET, Bench, Killed, bench, killed_at, lost_in_broadcast, tx
+from tests.support.transactions import GWEI, START_S, WALLET, Bench, Killed, bench, killed_at, lost_in_broadcast, tx
 
 
 def states(made: Bench) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.model import IntentState
-from tests.support.scripted import Bench, bench
+from tests.support.transactions import Bench, bench
 
 S = IntentState
 

@@ -12,8 +12,7 @@ from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.execution.reconcile import MAX_GAS_MULTIPLE, RESERVED_BUMPS, TxReplacer
 from agent.model import IntentKind, IntentState
 from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
-from tests.support.scripted import GWEI, START_S, grant, killed_at, tx
-from tests.support.waiting import patient, require_dearer, states, when_sent
+from tests.support.transactions import GWEI, START_S, grant, killed_at, patient, require_dearer, states, tx, when_sent
 
 S = IntentState
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.support.orders import Walk, World
+from tests.support.transactions import Walk, World
 
 DEPTH = int(os.environ.get("TRIMTAB_ORDERS_DEPTH", "4"))
 """How many acts deep; `make faults` walks until nothing new is found."""

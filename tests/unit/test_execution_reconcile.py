@@ -10,7 +10,7 @@ import pytest
 from agent.chain.quorum import NoQuorum
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import IntentState
-from tests.support.scripted import Bench, bench, killed_at, lost_in_broadcast
+from tests.support.transactions import Bench, bench, killed_at, lost_in_broadcast
 
 S = IntentState
 FOREIGN = "0x" + "f0" * 32

@@ -11,8 +11,7 @@ import pytest
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution.reconcile import REORG_WATCH_BLOCKS
 from agent.model import IntentState
-from tests.support.scripted import START_S, Bench, bench, receipt
-from tests.support.waiting import states
+from tests.support.transactions import START_S, Bench, bench, receipt, states
 
 S = IntentState
 

@@ -12,8 +12,8 @@ from agent.errors import OperatorNeeded, Refused, Retryable
 from agent.execution.reconcile import REORG_WATCH_BLOCKS
 from agent.execution.submitter import SubmissionEvent
 from agent.model import IntentKind, IntentState, LiquidityAdded
-from tests.support.providing import INCREASE, MINT, grant_of
-from tests.support.scripted import START_S, Bench, bench, receipt, tx
+from tests.support.signing import INCREASE, MINT, grant_of
+from tests.support.transactions import START_S, Bench, bench, receipt, tx
 
 S = IntentState
 

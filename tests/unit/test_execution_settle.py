@@ -12,7 +12,7 @@ from agent.errors import OperatorNeeded
 from agent.execution import settlement
 from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Rebalance, Transfer
 from agent.units import NATIVE
-from tests.support.scripted import OTHER, START_S, WALLET, bench, receipt
+from tests.support.transactions import OTHER, START_S, WALLET, bench, receipt
 
 WETH, USDC, DAI = "0x" + "Aa" * 20, "0x" + "Bb" * 20, "0x" + "Cc" * 20
 POOL, SECOND = "0x" + "11" * 20, "0x" + "22" * 20
@@ -134,6 +134,6 @@ def test_a_transaction_that_was_not_mined_cannot_be_booked(tmp_path: Path) -> No
 
 
 def _receipt():
-    from tests.support.scripted import receipt
+    from tests.support.transactions import receipt
 
     return receipt("0xaa", 1, "0x01")

@@ -18,7 +18,7 @@ from agent.planning import proposals
 from agent.store import Store, open_store
 from tests.support.builders import ETHER, NOW_S, history, step_input, with_limits
 from tests.support.plans import evidence, plan_of, sell_weth, verdict
-from tests.support.scripted import CHAIN_ID, START_S, WALLET
+from tests.support.transactions import CHAIN_ID, START_S, WALLET
 from tests.unit.test_blocked_exits import LINK, MARKET, OFF, SOUND, USDC, WBTC, Sees, fired
 from tests.unit.test_review_stopping import mined
 from tests.unit.test_store_budgets import ended

@@ -20,8 +20,8 @@ from agent.accounting.tax_lots import run_tax_lots
 from agent.app.records.ledger import csv_text
 from agent.model import EntryKind, ExternalTransferKind, LotMethod, Valuation, ValuedHolding
 from agent.units import NATIVE, Token
-from tests.support.bookkeeping import COUNTED, USDC, WBTC, WETH, Wallet, histories
-from tests.support.injection import CORPUS
+from tests.support.foreign_text import CORPUS
+from tests.support.ledgers import COUNTED, USDC, WBTC, WETH, Wallet, histories
 
 TOKENS = {WETH: Token(WETH, "WETH", 18), WBTC: Token(WBTC, "WBTC", 8), USDC: Token(USDC, "USDC", 6)}
 NAMES = TokenNames(TOKENS, TOKENS[USDC])

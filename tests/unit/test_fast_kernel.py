@@ -14,7 +14,7 @@ from agent.backtest.kernel.kernel import value_after_costs
 from agent.backtest.kernel.sweep import KernelPrices, KernelSetting, TradingCosts, prepare_prices, run_kernel, sweep
 from agent.errors import ConfigError, Refused
 from agent.model import Cron, Destination, Every, HybridTrigger, Threshold, VolatilityJump
-from tests.support.fast_markets import SYMBOLS, VALUE, market, plain, settings_of
+from tests.support.backtests import SYMBOLS, VALUE, market, plain, settings_of
 
 CLOSE = 1e-9
 BAND, DAILY = Threshold(500, None), Every(86_400)

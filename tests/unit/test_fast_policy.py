@@ -16,8 +16,8 @@ from agent.policy.drift import band, corrections, drifts_from_balances, investab
 from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import schedule_name
 from agent.units import BPS
+from tests.support.backtests import SYMBOLS, VALUE, market, settings_of, spread
 from tests.support.builders import token
-from tests.support.fast_markets import SYMBOLS, VALUE, market, settings_of, spread
 
 NOBODY = History(None, None, (), (), (), 0, None)
 SCALE = 10**18

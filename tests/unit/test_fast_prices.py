@@ -5,7 +5,8 @@ import pytest
 
 from agent.backtest.kernel.sweep import CHANGED, CLOSED, SAME, prepare_prices
 from agent.errors import ConfigError
-from tests.support.fast_markets import HOUR_S, START_S
+from tests.support.backtests import MARKET_HOUR_S as HOUR_S
+from tests.support.backtests import MARKET_START_S as START_S
 
 NAN = float("nan")
 

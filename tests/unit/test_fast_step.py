@@ -17,7 +17,7 @@ from agent.backtest.settings import PERMISSIVE_LIMITS, make_spec
 from agent.backtest.simulate import simulate
 from agent.backtest.stress.work import kernel_setting_or_reason
 from agent.model import Destination, Every, HybridTrigger, Threshold, Trigger
-from tests.support.simulating import COIN, DEEP, HOUR_S, random_table
+from tests.support.backtests import COIN, DEEP, HOUR_S, random_table
 
 CLOSE = 1e-5
 VALUE = 10_000.0

@@ -15,7 +15,7 @@ from agent.backtest.report.series import growth_series
 from agent.backtest.result import RebalancingPremium, rebalancing_premium
 from agent.errors import ConfigError
 from agent.units import YEAR_S
-from tests.support.simulating import hourly, simulated
+from tests.support.backtests import hourly, simulated
 
 AGENT = Path(__file__).parents[2] / "agent"
 

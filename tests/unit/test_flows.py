@@ -15,8 +15,10 @@ from agent.policy.decide import decide
 from agent.store import Store, open_store
 from agent.units import NATIVE
 from tests.support import builders
-from tests.support.ledgers import COIN, DAY_S, DOLLAR, GAS_WEI, PRICE, USDC, WETH, at, looked, moved, opened, remembered
-from tests.support.scripted import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
+from tests.support.ledgers import COIN, DAY_S, DOLLAR, GAS_WEI, PRICE, at, looked, moved, opened, remembered
+from tests.support.ledgers import LEDGER_USDC as USDC
+from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.transactions import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
 
 
 @pytest.fixture

@@ -15,8 +15,10 @@ from agent.policy.cash_flows import balance_changes
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from tests.support import builders
-from tests.support.ledgers import DAY_S, DOLLAR, USDC, WETH, at, looked, remembered
-from tests.support.scripted import CHAIN_ID, WALLET
+from tests.support.ledgers import DAY_S, DOLLAR, at, looked, remembered
+from tests.support.ledgers import LEDGER_USDC as USDC
+from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.transactions import CHAIN_ID, WALLET
 
 
 @pytest.fixture

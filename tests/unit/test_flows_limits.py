@@ -16,9 +16,11 @@ from agent.policy.cash_flows import balance_changes
 from agent.store import Store, open_store
 from agent.units import NATIVE
 from tests.support import builders
-from tests.support.ledgers import COIN, DAY_S, DOLLAR, PRICE, USDC, WETH, at, looked, opened
+from tests.support.ledgers import COIN, DAY_S, DOLLAR, PRICE, at, looked, opened
+from tests.support.ledgers import LEDGER_USDC as USDC
+from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.plans import evidence
-from tests.support.scripted import CHAIN_ID, WALLET
+from tests.support.transactions import CHAIN_ID, WALLET
 
 
 @pytest.fixture

@@ -14,8 +14,10 @@ from agent.execution.bookkeeping import update_ledger
 from agent.model import EntryKind, ExternalTransferKind, Halt, LotMethod
 from agent.policy.decide import decide
 from agent.store import Store, open_store
-from tests.support.ledgers import COIN, GAS_WEI, PRICE, USDC, WETH, at, looked, moved, remembered
-from tests.support.scripted import CHAIN_ID, WALLET
+from tests.support.ledgers import COIN, GAS_WEI, PRICE, at, looked, moved, remembered
+from tests.support.ledgers import LEDGER_USDC as USDC
+from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.transactions import CHAIN_ID, WALLET
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from agent.policy.decide import decide
 from agent.policy.drift import corrections
 from agent.policy.gradual_execution import mean_interval_s, mean_slice_value, partial_goal
 from tests.support.builders import feed_address, feed_round, step_input, token, with_snapshot
-from tests.support.pacing import PACE, Run, later, market, paced, roomy, run
+from tests.support.gradual_execution import PACE, Run, later, market, paced, roomy, run
 
 USD = 10**6
 WETH, USDC = token("WETH"), token("USDC")

@@ -10,7 +10,7 @@ import pytest
 from agent import guards
 from agent.guards.replay import replay_actions
 from agent.model import CodeHash, Collect, LpAction, Plan, Provide, StepInput, Withdraw
-from tests.support import lp_positions as lp
+from tests.support import lp_worlds as lp
 from tests.support.builders import GWEI, address, history, with_limits, with_snapshot
 from tests.support.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.support.plans import evidence, verdict

@@ -19,7 +19,7 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError, Retryable, TrimtabError
 from agent.observe.logs import Format, LineFormatter, Redactor
 from agent.units import safe_label
-from tests.support.injection import CORPUS, LOOK_ALIKES
+from tests.support.foreign_text import CORPUS, LOOK_ALIKES
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 PLACE = "0x7D1AfA7B718fb893dB30A3aBc0Cfc608AaCfeBB0"

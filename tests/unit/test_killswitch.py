@@ -17,7 +17,7 @@ from agent.execution.submitter import only_undoes
 from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
 from agent.store.files.kill_switch import KillSwitch, pause_file
-from tests.support.scripted import CHAIN_ID, START_S, WALLET, Bench, bench, grant, killed_at, lost_in_broadcast, tx
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, Bench, bench, grant, killed_at, lost_in_broadcast, tx
 
 AGENT = Path(__file__).parent.parent.parent / "agent"
 ZERO = replace(grant(IntentKind.APPROVE), approve=("0xToken", "0xSpender", 0))

@@ -21,8 +21,8 @@ from agent.policy.triggers.schedules import schedule_status
 from agent.store import Store, open_store
 from tests.support.builders import NOW_S, history, step_input, token, with_limits
 from tests.support.plans import plan_of
-from tests.support.scripted import CHAIN_ID, START_S, WALLET, grant, receipt, tx
-from tests.support.standing import price_of
+from tests.support.standing_orders import price_of
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, receipt, tx
 
 WETH, USDC = token("WETH"), token("USDC")
 DAY_S = 86_400

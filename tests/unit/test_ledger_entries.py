@@ -12,7 +12,7 @@ from agent.accounting.entries import QUANTA_PER_UNIT, split_quanta
 from agent.accounting.tax_lots import Lots, TaxLotRun, run_tax_lots
 from agent.model import Entry, LotMethod
 from agent.units import NATIVE
-from tests.support.bookkeeping import COUNTED, POSITION, TOKENS, USDC, WBTC, WETH, Wallet, histories
+from tests.support.ledgers import COUNTED, POSITION, TOKENS, USDC, WBTC, WETH, Wallet, histories
 
 METHODS = list(LotMethod)
 ETH = 10**18

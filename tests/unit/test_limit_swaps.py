@@ -13,7 +13,7 @@ from agent.planning import planner, proposals
 from agent.planning.gradual_execution import limit_swap, with_raised_minimums
 from agent.policy.orders.levels import expiry_reason
 from tests.support.builders import step_input, token, v3_pool, with_limits, with_snapshot
-from tests.support.pacing import PACE, later, market, paced, roomy
+from tests.support.gradual_execution import PACE, later, market, paced, roomy
 from tests.support.planning_worlds import DEEP, two, wide
 from tests.support.plans import evidence
 

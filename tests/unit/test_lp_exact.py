@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.amm.lp import positions
 from agent.errors import Refused
 from agent.model import LpV3Position
-from tests.support.lp_positions import TOKENS, gone, price_at, v2, v3
+from tests.support.lp_worlds import TOKENS, gone, price_at, v2, v3
 
 Q128 = 2**128
 WRAP = 2**256

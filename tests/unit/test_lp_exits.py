@@ -15,7 +15,7 @@ from agent.planning.liquidity import plan_liquidity
 from agent.policy.decide import decide
 from agent.policy.liquidity.book import liquidity_limits
 from agent.policy.liquidity.targets import EXIT_TARGET_SHARE
-from tests.support import lp_positions as lp
+from tests.support import lp_worlds as lp
 from tests.support.builders import NOW_S, history, with_limits, with_snapshot
 from tests.support.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.support.plans import evidence, verdict
@@ -210,7 +210,7 @@ def test_what_strangers_sent_is_never_taken_out_nor_does_it_trip_the_budget() ->
     """T11: positions that the owner did not confirm are read by nobody's wish, whatever they are worth."""
     gift = ranged(900_000, 1_900, 2_100, 77)
     mine = paired(1_000)
-    step = world([mine, gift], bounds=roomy(lp_max_weight_bps=1_500), confirmed=[lp.confirmed(mine)])
+    step = world([mine, gift], bounds=roomy(lp_max_weight_bps=1_500), confirmed=[lp.confirmed_position(mine)])
     assert isinstance(decide(step).decision, Hold)
     tight = with_limits(step, lp_max_weight_bps=500)
     assert [name for name, _ in taken(tight)] == [f"uniswap_v2 {mine.pair}"]

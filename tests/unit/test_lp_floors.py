@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.amm.lp import minting, positions
 from agent.amm.v3.tick_math import get_sqrt_ratio_at_tick
 from agent.units import BPS
-from tests.support.lp_positions import price_at, v2, v3
+from tests.support.lp_worlds import price_at, v2, v3
 
 SPACING = 60
 ticks = st.integers(-300_000, 300_000)

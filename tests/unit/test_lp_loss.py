@@ -22,7 +22,7 @@ from agent.amm.lp.impermanent_loss import (
     to_fraction,
 )
 from agent.units import YEAR_S
-from tests.support.lp_positions import gone, price_at, v2, v3
+from tests.support.lp_worlds import gone, price_at, v2, v3
 
 ONE = Fraction(1)
 roots = st.floats(0.05, 20)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.amm.lp import minting, positions
 from agent.amm.v3.tick_math import MAX_TICK, MIN_TICK
 from agent.units import BPS
-from tests.support.lp_positions import price_at, v2, v3
+from tests.support.lp_worlds import price_at, v2, v3
 
 spacings = st.sampled_from([1, 10, 60, 200])
 ticks = st.integers(-800_000, 800_000)

@@ -17,7 +17,7 @@ from agent.policy.decide import decide
 from agent.policy.drift import alert_prices, compute_drifts, corrections, investable_total, rebalance_goal
 from agent.policy.liquidity import valuation
 from agent.reference import reference_prices
-from tests.support import lp_positions as lp
+from tests.support import lp_worlds as lp
 from tests.support.builders import ETHER, address, limits, step_input, token, with_limits, with_snapshot
 from tests.support.plans import evidence, sell_weth, verdict
 
@@ -43,7 +43,7 @@ def share(usd: int, pushed: Fraction = Fraction(1), **changes: object) -> LpV2Po
 def holding(position: LpV2Position, values: dict[str, int | Fraction] | None = None, **changes: object) -> StepInput:
     """A portfolio of WETH and USDC, half and half, with this position confirmed."""
     step = step_input(values=values or {"WETH": 4_000, "USDC": 4_000}, **changes)  # type: ignore[arg-type]  # keywords of step_input
-    mine = replace(step.portfolio, positions=(lp.confirmed(position, raw(Fraction(1, 2), 1_000)),))
+    mine = replace(step.portfolio, positions=(lp.confirmed_position(position, raw(Fraction(1, 2), 1_000)),))
     return replace(with_snapshot(step, positions=(position,)), portfolio=mine)
 
 
@@ -58,7 +58,7 @@ def test_a_position_counts_in_weights_and_only_the_wallet_can_be_spent() -> None
 def test_uncollected_fees_count_too() -> None:
     own = lp.v3(liquidity=0, owed=raw(Fraction(1, 2), 1_000), core_owed=raw(1, 2_000))
     step = holding(share(2_000))
-    confirmed = replace(step.portfolio, positions=(*step.portfolio.positions, lp.confirmed(own)))
+    confirmed = replace(step.portfolio, positions=(*step.portfolio.positions, lp.confirmed_position(own)))
     step = replace(with_snapshot(step, positions=(*step.snapshot.positions, own)), portfolio=confirmed)
     assert {d.symbol: d.lp_raw for d in compute_drifts(step, PRICES)} == {"WETH": ETHER, "USDC": 2_000 * USD}
     assert investable_total(compute_drifts(step, PRICES)) == 12_000 * USD
@@ -122,7 +122,7 @@ def test_a_position_of_a_token_that_is_no_asset_halts_by_name() -> None:
 
 def test_a_burned_position_counts_nothing_and_is_told() -> None:
     step = step_input()
-    mine = replace(step.portfolio, positions=(lp.confirmed(lp.gone()),))
+    mine = replace(step.portfolio, positions=(lp.confirmed_position(lp.gone()),))
     step = replace(with_snapshot(step, positions=(lp.gone(),)), portfolio=mine)
     assert isinstance(decide(step).decision, Hold)
     assert investable_total(compute_drifts(step, PRICES)) == 10_000 * USD
@@ -239,7 +239,7 @@ def test_a_report_of_a_pair_that_doubled_and_earned() -> None:
     position = lp.v2(10**18, 10**19, raw(11, 22_000), k_last=0)
     step = holding(position)
     entry = raw(Fraction(1, 2), 4_000)
-    step = replace(step, portfolio=replace(step.portfolio, positions=(lp.confirmed(position, entry),)))
+    step = replace(step, portfolio=replace(step.portfolio, positions=(lp.confirmed_position(position, entry),)))
     found = report(step)
     assert found.state is valuation.RangeState.WHOLE
     assert found.value == 4_400 * USD
@@ -278,7 +278,7 @@ def test_a_pool_off_the_reference_is_told() -> None:
 )
 def test_a_report_says_where_the_reference_price_stands_to_the_range(position: object, state: valuation.RangeState) -> None:
     step = step_input()
-    mine = replace(step.portfolio, positions=(lp.confirmed(position),))  # type: ignore[arg-type]  # parametrize erases the type
+    mine = replace(step.portfolio, positions=(lp.confirmed_position(position),))  # type: ignore[arg-type]  # parametrize erases the type
     found = report(replace(with_snapshot(step, positions=(position,)), portfolio=mine))
     sides = {valuation.RangeState.BELOW, valuation.RangeState.ABOVE}
     assert found.state is state or {found.state, state} == sides, "which side is which depends on the order of the tokens"

@@ -12,13 +12,13 @@ from agent.chain.positions import PositionRange, PositionRef, position_questions
 from agent.chain.watch import SnapshotScope, snapshot_parts
 from agent.chain.watch import snapshot_questions as all_questions
 from agent.model import LpMissingPosition, LpV2Position, LpV3Position
-from tests.support import lp_positions as lp
+from tests.support import lp_worlds as lp
 from tests.support.builders import OWNER, address
 
 FACTORY, POOL = address("factory"), address("pool")
 PLACE = PositionRange(POOL, 3_000, -600, 1_200)
-V2 = PositionRef(lp.confirmed(lp.v2()), FACTORY)
-V3 = PositionRef(lp.confirmed(lp.v3()), FACTORY, PLACE)
+V2 = PositionRef(lp.confirmed_position(lp.v2()), FACTORY)
+V3 = PositionRef(lp.confirmed_position(lp.v3()), FACTORY, PLACE)
 
 
 def joined(*values: bytes) -> bytes:

@@ -15,8 +15,8 @@ from agent.planning.proposals import rebalance
 from agent.policy.decide import decide
 from agent.policy.liquidity.book import liquidity_limits
 from agent.policy.liquidity.targets import EXIT_TARGET_SHARE
-from tests.support import lp_positions as lp
-from tests.support.builders import NOW_S, history, with_limits, with_snapshot
+from tests.support import lp_worlds as lp
+from tests.support.builders import NOW_S, history, tracking, with_limits, with_snapshot
 from tests.support.lp_worlds import (
     RATIO,
     SPACING,
@@ -40,7 +40,6 @@ from tests.support.lp_worlds import (
     worth,
 )
 from tests.support.plans import evidence
-from tests.support.zones import tracking
 from tests.unit.test_lp_exits import after
 
 POOL, PAIR = v3_at().address, v2_at().address

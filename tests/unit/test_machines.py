@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from agent.model import AllocationMethod, StepInput
+from tests.support.builders import zoned
 from tests.support.lp_worlds import ranged, wanted, world
 from tests.support.machines import MACHINES, ROOT, begun, ended, lacking, written
-from tests.support.planning_worlds import any_problem, any_problem_with_gas
-from tests.support.recorded import STEPS
-from tests.support.weighing import allocator, limit, moves, recorded, weighed
-from tests.support.zones import zoned
+from tests.support.planning_worlds import allocator, any_problem, any_problem_with_gas, limit, moves, recorded, weighed
+from tests.support.stores import STEPS
 from tests.unit.test_blocked_exits import MARKET, OFF, fired
 
 PLANS = 200

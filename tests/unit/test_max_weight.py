@@ -18,10 +18,9 @@ from agent.policy.decide import decide
 from agent.policy.drift import band, overweight_messages, with_trigger_bands
 from agent.policy.orders.exits import apply_orders
 from agent.policy.strategies.netting import strategy_drifts
-from tests.support.builders import raw, step_input, token
+from tests.support.builders import raw, step_input, strategy, token
 from tests.support.plans import Swap, evidence, plan_of, sell_weth, verdict
-from tests.support.standing import terms, three
-from tests.support.strategies import strategy
+from tests.support.standing_orders import terms, three
 from tests.unit.test_config import text, tokens
 from tests.unit.test_config_strategies import CARRY, TREND, tables
 from tests.unit.test_config_weights import RETURNS, config_text

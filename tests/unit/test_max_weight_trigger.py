@@ -31,10 +31,8 @@ from agent.policy.price_confirmation import trigger_signals
 from agent.policy.triggers import rules
 from agent.reference import reference_prices
 from agent.units import BPS
-from tests.support.builders import NOW_S, token, with_limits
+from tests.support.builders import NOW_S, brought_up, split, strategy, token, with_limits, zoned
 from tests.support.planning_worlds import DEEP
-from tests.support.strategies import brought_up, split, strategy
-from tests.support.zones import zoned
 from tests.unit.test_max_weight import capped
 
 WETH, USDC = token("WETH").address, token("USDC").address

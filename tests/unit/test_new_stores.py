@@ -14,7 +14,7 @@ from agent.store import open_store
 from agent.store.files.backup import inspect_store_file
 from agent.store.opening import HEAD_SCHEMA, REVISIONS, run_migrations
 from scripts.store_schema import migrated
-from tests.support.scripted import CHAIN_ID, WALLET
+from tests.support.transactions import CHAIN_ID, WALLET
 
 
 def by_migrations(path: Path) -> None:

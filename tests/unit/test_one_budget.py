@@ -16,7 +16,7 @@ from agent.model import BudgetCarryover, ExecutionPace, ExecutionProgress, Execu
 from agent.planning import proposals
 from agent.policy.gradual_execution import TARGETS_CHANGED, budget_left, carried_budget, prior_budget_use, slice_wait_s
 from tests.support.builders import step_input
-from tests.support.pacing import PACE, carried, later, market, paced, roomy
+from tests.support.gradual_execution import PACE, carried, later, market, paced, roomy
 
 USD = 10**6
 TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, over_s=14_400, budget_bps=60)

@@ -9,7 +9,7 @@ import pytest
 
 from agent.model import Destination, ExecutionStyle, Goal, GradualExecution, SliceDraw
 from agent.policy.gradual_execution import execution_deadlines, jitter_factor, slice_wait_s
-from tests.support.pacing import PACE
+from tests.support.gradual_execution import PACE
 
 TWAP = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=8, over_s=14_400)
 

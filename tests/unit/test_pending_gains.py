@@ -17,9 +17,11 @@ from agent.execution.bookkeeping import update_ledger
 from agent.model import IntentKind, IntentState, StepInput, TaxState, Transfer
 from agent.store import Store, open_store
 from agent.wiring.context import TaxRunCache
-from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, USDC, WETH, at, moved
+from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
+from tests.support.ledgers import LEDGER_USDC as USDC
+from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.plans import sell_weth
-from tests.support.scripted import CHAIN_ID, OTHER, WALLET, grant, tx
+from tests.support.transactions import CHAIN_ID, OTHER, WALLET, grant, tx
 
 RPC = [("RPC_A", "one"), ("RPC_B", "two")]
 

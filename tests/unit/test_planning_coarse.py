@@ -15,9 +15,8 @@ from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route
 from agent.reference import reference_prices
 from tests.support.builders import Number, step_input, token, v2_pool, v3_pool, with_limits
-from tests.support.planning_kinds import COARSE, KINDS
-from tests.support.planning_replay import carry_out, pools_of
-from tests.support.planning_worlds import DAI, PRICES, USDC, WETH, goal, without_gas
+from tests.support.planning_peers import carry_out, pools_of
+from tests.support.planning_worlds import COARSE, DAI, KINDS, PRICES, USDC, WETH, goal, without_gas
 
 WHOLE, GUSD = token("WHOLE"), token("GUSD")
 BOUNDS = {"turnover_bps": None, "daily_turnover_bps": None, "min_trade": None, "pool_min_value": None, "plan_cost_bps": 200}

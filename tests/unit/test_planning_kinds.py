@@ -16,9 +16,8 @@ from agent.planning.problem import build_pool_graph, build_problem, objective_fo
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import step_input, v2_pool, v3_pool, with_limits
-from tests.support.planning_kinds import KINDS, observed
-from tests.support.planning_replay import carry_out, pools_of
-from tests.support.planning_worlds import DAI, USDC, WETH, any_problem, goal, without_gas
+from tests.support.planning_peers import carry_out, pools_of
+from tests.support.planning_worlds import DAI, KINDS, USDC, WETH, any_problem, goal, observed, without_gas
 
 GRID = 200
 """Parts in which a whole holding is tried."""

@@ -12,21 +12,7 @@ from agent.model import Goal, LegFunding, PoolState, PriceSource, QuarantinedIte
 from agent.planning.planner import plan
 from agent.planning.problem import fair_floor
 from tests.support.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
-from tests.support.planning_worlds import (
-    DAI,
-    DEEP,
-    FIVE,
-    LINK,
-    PRICES,
-    USDC,
-    WETH,
-    check_legs,
-    five_pools,
-    goal,
-    two,
-    weights_bps,
-    wide,
-)
+from tests.support.planning_worlds import DAI, DEEP, FIVE, LINK, PRICES, USDC, WETH, check_legs, five_pools, goal, two, weights_bps, wide
 
 
 def test_a_pool_off_the_market_is_used_for_the_drift_and_for_no_more() -> None:

@@ -12,7 +12,7 @@ import pytest
 from agent.app.records.price_history import PriceFile, read_prices
 from agent.errors import ConfigError
 from tests.support.builders import step_input, token, unit_price
-from tests.support.weighing import REAL_PRICES
+from tests.support.planning_worlds import REAL_PRICES
 
 polars: Any = pytest.importorskip("polars")
 PORTFOLIO = step_input(targets_bps={"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}).portfolio

@@ -13,7 +13,7 @@ from pydantic import BaseModel, SecretStr
 from agent import app as api
 from agent.config.schema import Config
 from agent.errors import ConfigError
-from tests.support.profiles import OTHER, config, profile, taken_over
+from tests.support.agents import OTHER, config, profile, taken_over
 
 
 def leaves(model: type[BaseModel], place: str = "") -> Iterator[str]:

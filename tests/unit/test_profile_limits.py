@@ -12,7 +12,7 @@ from agent.config import fields
 from agent.config.limits import CEILINGS, OFF_IS_TIGHTEST, LimitsTable, is_tighter
 from agent.config.load import load_config
 from agent.model import LIMITS, LimitUnit, TighterDirection
-from tests.support.profiles import config, profile, taken_over
+from tests.support.agents import config, profile, taken_over
 
 
 def sample(key: str) -> tuple[str, str]:

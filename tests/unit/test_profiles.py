@@ -18,8 +18,8 @@ from agent.config.presets import ETHEREUM
 from agent.config.profile import ASSET_KEYS, POLICY_KEYS
 from agent.config.template import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError
-from tests.support.injection import LOOK_ALIKES
-from tests.support.profiles import ADDRESSES, OTHER, WALLET, config, profile, taken_over
+from tests.support.agents import ADDRESSES, OTHER, WALLET, config, profile, taken_over
+from tests.support.foreign_text import LOOK_ALIKES
 
 
 # there and back

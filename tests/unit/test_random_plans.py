@@ -10,7 +10,7 @@ from agent.planning.problem import least_rate
 from agent.reference import reference_prices
 from agent.units import BPS
 from scripts import random_plans
-from tests.support.planning_kinds import KINDS
+from tests.support.planning_worlds import KINDS
 
 
 @pytest.mark.parametrize("kind", random_plans.ALL)

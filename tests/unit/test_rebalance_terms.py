@@ -17,9 +17,9 @@ from agent.venues.composer import known_prices, rebalancer_terms
 from agent.venues.rebalancer import min_balance_changes
 from tests.support.builders import step_input, token, v2_pool, v3_pool
 from tests.support.plans import R, Swap, plan_of
-from tests.support.rebalancing import grant_of
 from tests.support.signing import PLAN, STRANGER, SWAP_GRANT, leg
 from tests.support.signing import plan_of as bare_plan
+from tests.support.signing import rebalancing_grant_of as grant_of
 from tests.unit.test_config import text
 
 TARGETS = {"USDC": 4_000, "WETH": 3_000, "WBTC": 3_000}

@@ -19,8 +19,23 @@ from agent.model import LegFunding, Plan
 from agent.signing.calldata import REBALANCE, FundsLocation, RebalanceCall, UndecodableCalldata, Venue, decode, selector
 from agent.units import NATIVE
 from agent.venues.rebalancer import RebalancerTerms, encode, min_balance_changes, native_wei, price_x128
-from tests.support.rebalancing import COIN, HUB, PLANS, PRICES, REBALANCES, conditions
-from tests.support.signing import DEADLINE_S, PLAN, STRANGER, USDC, USDT, WBTC, WETH, leg, plan_of
+from tests.support.signing import (
+    COIN,
+    DEADLINE_S,
+    HUB,
+    PLAN,
+    PLANS,
+    PRICES,
+    REBALANCES,
+    STRANGER,
+    USDC,
+    USDT,
+    WBTC,
+    WETH,
+    conditions,
+    leg,
+    plan_of,
+)
 
 R = LegFunding.ROUTER
 

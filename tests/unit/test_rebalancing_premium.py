@@ -15,7 +15,7 @@ from agent.backtest.settings import make_spec
 from agent.errors import ConfigError
 from agent.model import Every
 from agent.units import YEAR_S
-from tests.support.simulating import BAND, HOUR_S, halves, hourly, random_table, simulated
+from tests.support.backtests import BAND, HOUR_S, halves, hourly, random_table, simulated
 
 DAY_S = 86_400
 

@@ -16,7 +16,7 @@ from agent.planning import proposals
 from agent.store import open_store
 from agent.store.recorder import RecorderLimits, StepRecorder
 from tests.support import builders
-from tests.support.recorded import DIGEST, DRIFTED, ROOMY, STEPS, changed, files, recorded
+from tests.support.stores import DIGEST, DRIFTED, ROOMY, STEPS, changed, files, recorded
 
 
 def test_each_step_is_one_canonical_file_of_its_owners_alone(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from agent.errors import ConfigError, OperatorNeeded, Refused, Retryable
 from agent.signing.remote_key import CURVE_ORDER, InvalidSignature, RemoteKey, address_from_public_key, recover_vrs
 from agent.signing.rules import LocalSigner
-from tests.support.mutations import flipped_bits
+from tests.support.signables import flipped_bits
 from tests.support.signing import ALLOWED, CANCEL, CANCEL_GRANT, NONCES, RULES, SWAP, SWAP_GRANT, WALLET
 
 SECRET = int("c0ffee" + "5eed" * 14 + "42", 16)

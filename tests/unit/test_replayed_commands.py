@@ -37,11 +37,10 @@ from agent.policy.cash_flows import withdrawals
 from agent.store import open_store
 from agent.store.recorder import StepRecorder
 from tests.support.builders import NOW_S, OWNER, raw, step_input, token, with_limits
-from tests.support.older import taken_back
 from tests.support.plans import evidence
-from tests.support.recorded import DIGEST, ROOMY, changed, files
 from tests.support.refusal_worlds import World
-from tests.support.scripted import CHAIN_ID
+from tests.support.stores import DIGEST, ROOMY, changed, files, taken_back
+from tests.support.transactions import CHAIN_ID
 from tests.unit.test_blocked_exits import LINK, MARKET, SOUND, fired
 
 WETH, WBTC, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "USDC"))

@@ -29,7 +29,7 @@ from agent.backtest.report.series import (
     with_owner_transfers,
 )
 from agent.errors import ConfigError
-from tests.support.reports import DECIMALS, HOSTILE, START, exact, result_of
+from tests.support.backtests import DECIMALS, HOSTILE, START, exact, result_of
 
 PAGE = ReportPage("One", (ReportFact("value", "1.00"),), (), ("It ended.",))
 

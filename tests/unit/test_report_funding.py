@@ -15,7 +15,8 @@ from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import report_document
 from agent.backtest.report.series import MOST_POINTS
 from agent.backtest.result import SimulationResult
-from tests.support.reports import HOUR_S, SCALE, START_S, result_of
+from tests.support.backtests import HOUR_S, SCALE, result_of
+from tests.support.backtests import REPORT_START_S as START_S
 
 TITLE = "Funding of a full hedge"
 

@@ -21,7 +21,7 @@ from agent.backtest.report.page import (
     report_document,
     to_plain_data,
 )
-from tests.support.reports import HOSTILE, LINK
+from tests.support.backtests import HOSTILE, LINK
 
 PAGE = ReportPage(
     "One", (ReportFact("value", "1.00"),), (ReportSection("Part", ("words",), ({"data": [], "layout": {}},)),), ("It ended.",)

@@ -9,7 +9,7 @@ import pytest
 from agent.model import IntentKind
 from agent.store import Store, open_store
 from agent.store.journal import MOST_AT_ONCE
-from tests.support.scripted import CHAIN_ID, START_S, WALLET, grant, tx
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, tx
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from agent.accounting.performance import (
 from agent.errors import ConfigError
 from agent.model import Entry, EntryKind, ExternalTransfer, ExternalTransferKind, Valuation, ValuedHolding
 from agent.units import NATIVE, YEAR_S
-from tests.support.bookkeeping import COUNTED, USDC, WETH, Wallet
+from tests.support.ledgers import COUNTED, USDC, WETH, Wallet
 
 DAY_S = 86_400
 FLOW = {True: ExternalTransferKind.DEPOSIT, False: ExternalTransferKind.WITHDRAWAL}

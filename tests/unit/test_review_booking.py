@@ -14,7 +14,7 @@ from agent.execution.settlement import MAX_CLOCK_LEAD_S, settle_mined
 from agent.model import History, Holding, Intent, IntentKind, IntentState, Snapshot, StepInput, Transfer
 from agent.store import Store, open_store
 from tests.support import builders
-from tests.support.scripted import CHAIN_ID, GWEI, OTHER, WALLET, grant, receipt, tx
+from tests.support.transactions import CHAIN_ID, GWEI, OTHER, WALLET, grant, receipt, tx
 
 WETH, USDC = builders.token("WETH"), builders.token("USDC")
 STRANGER = builders.address("a token nobody asked for")

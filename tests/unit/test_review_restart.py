@@ -9,7 +9,7 @@ import pytest
 from agent.errors import OperatorNeeded
 from agent.execution.reconcile import REORG_WATCH_BLOCKS
 from agent.model import IntentState
-from tests.support.scripted import Killed, bench
+from tests.support.transactions import Killed, bench
 
 
 def test_a_transaction_in_flight_is_not_ended_by_one_that_was_final_in_another_past(tmp_path: Path) -> None:

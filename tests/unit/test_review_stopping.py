@@ -13,7 +13,7 @@ from agent.store import Store, open_store
 from agent.store.files.kill_switch import KillSwitch
 from tests.support.builders import step_input
 from tests.support.plans import sell_weth, verdict
-from tests.support.scripted import CHAIN_ID, START_S, WALLET, grant, receipt, tx
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, receipt, tx
 
 
 @pytest.fixture

@@ -31,10 +31,9 @@ from agent.policy.decide import decide
 from agent.policy.orders.exits import apply_orders
 from agent.policy.quarantine import quarantine_tokens
 from agent.policy.step_input import apply_effective_targets
-from tests.support.builders import OWNER, feed_address, raw, step_input, token, with_snapshot
-from tests.support.pacing import later, paced, roomy
-from tests.support.standing import price_of, terms, three
-from tests.support.strategies import brought_up, split, strategy
+from tests.support.builders import OWNER, brought_up, feed_address, raw, split, step_input, strategy, token, with_snapshot
+from tests.support.gradual_execution import later, paced, roomy
+from tests.support.standing_orders import price_of, terms, three
 
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 TARGETS = {"WETH": 5_000, "WBTC": 3_000, "USDC": 2_000}

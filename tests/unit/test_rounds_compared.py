@@ -14,7 +14,7 @@ from agent.model import PriceSource, SlicingComparison, StepInput, V2Pool
 from agent.planning import proposals
 from agent.planning.gradual_execution import recovered_pool, remaining_impact
 from tests.support.builders import ROUTER, Allowance, step_input, token, v2_pool, v3_pool, with_snapshot
-from tests.support.pacing import PACE, paced, roomy
+from tests.support.gradual_execution import PACE, paced, roomy
 from tests.support.planning_worlds import random_step, ranged
 
 USD = 10**6

@@ -22,7 +22,7 @@ from agent.execution.step_records import begin_slice
 from agent.model import Destination, ExecutionProgress, ExecutionSlice, Goal, GradualExecution, SliceDraw
 from agent.policy.gradual_execution import mean_interval_s, mean_slice_value, slice_value, slice_wait_s
 from agent.ports import Journal
-from tests.support.pacing import PACE
+from tests.support.gradual_execution import PACE
 
 BINS = 4
 CAMPAIGNS = 400

@@ -19,9 +19,11 @@ from agent.store import Store, open_store
 from agent.store.accounts import ledger_sums
 from agent.store.files.backup import inspect_store_file
 from agent.units import NATIVE
-from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, USDC, WETH, at, moved
-from tests.support.older import taken_back
-from tests.support.scripted import CHAIN_ID, OTHER, WALLET, receipt
+from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
+from tests.support.ledgers import LEDGER_USDC as USDC
+from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.stores import taken_back
+from tests.support.transactions import CHAIN_ID, OTHER, WALLET, receipt
 
 LATER = 100
 

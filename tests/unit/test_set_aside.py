@@ -17,8 +17,19 @@ from agent.policy.drift import investable_total
 from agent.policy.orders import exits
 from agent.policy.quarantine import quarantine_tokens
 from agent.units import NATIVE
-from tests.support.builders import ETHER, history, raw, step_input, token, with_limits
-from tests.support.strategies import books_of, brought_up, split, strategy, sums_to_the_wallet
+from tests.support.builders import (
+    ETHER,
+    books_of,
+    brought_up,
+    history,
+    raw,
+    split,
+    step_input,
+    strategy,
+    sums_to_the_wallet,
+    token,
+    with_limits,
+)
 
 WETH, WBTC, USDC = token("WETH"), token("WBTC"), token("USDC")
 CEILING = 11_000

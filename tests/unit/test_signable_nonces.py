@@ -11,8 +11,8 @@ from agent.errors import Refused
 from agent.execution.submitter import signable_nonces
 from agent.model import IntentState
 from agent.signing.base import PRIORITY_CAP_WEI, replacement_fee_wei
-from tests.support.scripted import Bench, bench, grant, killed_at, lost_in_broadcast, tx
 from tests.support.signing import CANCEL, CANCEL_GRANT, GWEI, KEY, NONCE, RULES, LocalSigner, refused
+from tests.support.transactions import Bench, bench, grant, killed_at, lost_in_broadcast, tx
 
 TIP = tx(0).max_priority_fee_wei
 

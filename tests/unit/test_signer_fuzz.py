@@ -18,8 +18,7 @@ from agent.signing.rules import SIGNING_TABLE, LocalSigner
 from agent.signing.secret import PrivateKey
 from tests.fuzz.signer import CEILING_WEI, TIP_WEI, Score, inside, run
 from tests.fuzz.typed_data import mutated_typed, typed_messages
-from tests.support.mutations import calldata, with_bytes
-from tests.support.signables import SIGNABLES
+from tests.support.signables import SIGNABLES, calldata, with_bytes
 from tests.support.signing import DEADLINE_S, KEY, NONCES, RULES, WALLET
 
 CASES = 5_000

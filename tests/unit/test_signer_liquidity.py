@@ -15,26 +15,33 @@ from agent.signing import liquidity_calldata
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE
 from agent.venues.liquidity import encode
-from tests.support.providing import (
+from tests.support.signing import (  # fmt: skip
     ACTIONS,
     ADD,
-    ALLOWED,
+    CHAIN_ID,
     COLLECT,
-    FLOORS,
+    DEADLINE_S,
     INCREASE,
     LP_RULES,
     MANAGER,
     MINT,
+    NOW_S,
     PAIR,
+    ROUTER,
+    STRANGER,
     TOKENS,
     V2_ROUTER,
+    WALLET,
     WITHDRAW_V2,
     WITHDRAW_V3,
     action_tx,
     approval,
     grant_of,
-)  # fmt: skip
-from tests.support.signing import CHAIN_ID, DEADLINE_S, NOW_S, ROUTER, STRANGER, WALLET, signer, tx
+    signer,
+    tx,
+)
+from tests.support.signing import PROVIDING_ALLOWED as ALLOWED
+from tests.support.signing import PROVIDING_FLOORS as FLOORS
 
 ROUTER_SENTINELS = (NATIVE, "0x0000000000000000000000000000000000000001", "0x0000000000000000000000000000000000000002")
 

@@ -17,9 +17,25 @@ from agent.signing.calldata import UndecodableCalldata
 from agent.signing.liquidity_calldata import CollectOwed, DecreaseAndCollect, LiquidityCall, decode
 from agent.units import NATIVE, UINT256_MAX
 from tests.support import signing
-from tests.support.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes
-from tests.support.providing import ACTIONS, ALLOWED, APPROVALS, CHANGES, LP_RULES, MANAGER, PAIR, TOKENS, V2_ROUTER, action_tx
-from tests.support.signing import NOW_S, ROUTER, STRANGER, WALLET, signer, tx
+from tests.support.signables import cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes
+from tests.support.signing import (
+    ACTIONS,
+    APPROVALS,
+    CHANGES,
+    LP_RULES,
+    MANAGER,
+    NOW_S,
+    PAIR,
+    ROUTER,
+    STRANGER,
+    TOKENS,
+    V2_ROUTER,
+    WALLET,
+    action_tx,
+    signer,
+    tx,
+)
+from tests.support.signing import PROVIDING_ALLOWED as ALLOWED
 
 SIGNER = signer(LP_RULES)
 is_signed = partial(signs, SIGNER)

@@ -17,7 +17,7 @@ from agent.signing.base import PRIORITY_CAP_WEI
 from agent.signing.calldata import Multicall, decode
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.swap_router_02 import encode
-from tests.support.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes
+from tests.support.signables import cut_or_lengthened, edited_words, flipped_bits, overwritten, signs, with_bytes
 from tests.support.signing import (
     ALLOWED,
     DEADLINE_S,

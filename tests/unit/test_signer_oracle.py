@@ -14,7 +14,7 @@ from agent.ports import Grant
 from agent.signing.base import INCREASE_OBSERVATIONS, encode_observations
 from agent.signing.rules import require_signable
 from tests.support.builders import address
-from tests.support.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
+from tests.support.signables import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
 from tests.support.signing import APPROVE_GRANT, MAX_GAS_WEI, NONCES, NOW_S, RULES, STRANGER, USDT, WALLET, WETH, signer, tx
 
 POOL, OTHER = address("pool"), address("another pool")

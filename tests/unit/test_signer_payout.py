@@ -17,7 +17,7 @@ from agent.signing.base import encode_payout as encode
 from agent.signing.rules import require_signable
 from agent.units import NATIVE, UINT256_MAX
 from tests.support.builders import address
-from tests.support.mutations import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
+from tests.support.signables import cut_or_lengthened, edited_words, flipped_bits, overwritten, with_bytes
 from tests.support.signing import ALLOWED, MAX_GAS_WEI, NONCES, NOW_S, ROUTER, RULES, STRANGER, USDC, USDT, WALLET, WETH, signer, tx
 
 HOME, OTHER_HOME = address("home"), address("another home")

@@ -16,25 +16,19 @@ from agent.ports import Grant
 from agent.signing.calldata import REBALANCE
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.rebalancer import RebalancerTerms, encode
-from tests.support.rebalancing import (
-    HUB,
-    PLANS,
-    PRICES,
-    REBALANCER,
-    REBALANCER_RULES,
-    REBALANCES,
-    conditions,
-    grant_of,
-    native_leg,
-    rebalance_tx,
-)
 from tests.support.signing import (
     APPROVE_GRANT,
     CANCEL,
     CANCEL_GRANT,
     DEADLINE_S,
+    HUB,
     NOW_S,
     PLAN,
+    PLANS,
+    PRICES,
+    REBALANCER,
+    REBALANCER_RULES,
+    REBALANCES,
     ROUTER,
     RULES,
     STRANGER,
@@ -45,11 +39,15 @@ from tests.support.signing import (
     WALLET,
     WBTC,
     WETH,
+    conditions,
     leg,
+    native_leg,
     plan_of,
+    rebalance_tx,
     signer,
     tx,
 )
+from tests.support.signing import rebalancing_grant_of as grant_of
 
 R, W = LegFunding.ROUTER, LegFunding.WALLET
 SIGNER = signer(REBALANCER_RULES)

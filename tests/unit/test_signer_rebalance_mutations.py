@@ -17,9 +17,28 @@ from agent.model import LegFunding, UnsignedTx
 from agent.signing.calldata import RebalanceCall, UndecodableCalldata, decode
 from agent.units import NATIVE, UINT256_MAX
 from agent.venues.rebalancer import RebalancerTerms, encode
-from tests.support.mutations import calldata, flipped_bits, overwritten, signs, with_bytes
-from tests.support.rebalancing import PLANS, PRICES, REBALANCER, REBALANCER_RULES, REBALANCES, conditions
-from tests.support.signing import DEADLINE_S, NOW_S, ROUTER, STRANGER, SWAP, SWAP_GRANT, USDC, USDT, WALLET, WETH, plan_of, signer, tx
+from tests.support.signables import calldata, flipped_bits, overwritten, signs, with_bytes
+from tests.support.signing import (
+    DEADLINE_S,
+    NOW_S,
+    PLANS,
+    PRICES,
+    REBALANCER,
+    REBALANCER_RULES,
+    REBALANCES,
+    ROUTER,
+    STRANGER,
+    SWAP,
+    SWAP_GRANT,
+    USDC,
+    USDT,
+    WALLET,
+    WETH,
+    conditions,
+    plan_of,
+    signer,
+    tx,
+)
 
 SIGNER = signer(REBALANCER_RULES)
 is_signed = partial(signs, SIGNER)

@@ -21,8 +21,8 @@ from agent.ports import Approval, PreparedTransaction
 from agent.store import open_store
 from tests.support.builders import NOW_S, OWNER, step_input, token, v2_pool, with_limits
 from tests.support.refusal_worlds import NO, World
-from tests.support.scripted import CHAIN_ID, grant, tx
-from tests.support.standing import price_of, terms
+from tests.support.standing_orders import price_of, terms
+from tests.support.transactions import CHAIN_ID, grant, tx
 from tests.unit.test_blocked_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, fired, moved
 
 ALL = (*MARKET, SOUND)

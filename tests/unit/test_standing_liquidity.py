@@ -14,10 +14,10 @@ from agent.policy.liquidity.decide import target_adjustment
 from agent.policy.orders.exits import apply_orders
 from agent.reference import reference_prices
 from agent.units import Price
-from tests.support import lp_positions as lp
+from tests.support import lp_worlds as lp
 from tests.support.builders import history, token, v2_pool, with_limits, with_snapshot
 from tests.support.lp_worlds import USDC, WETH, planned, quiet, ranged, v3_at, wanted, world
-from tests.support.standing import price_of, terms
+from tests.support.standing_orders import price_of, terms
 
 STOP = terms("WETH", OrderKind.STOP_LOSS, 2_100)
 FIRED = ConditionalOrder(

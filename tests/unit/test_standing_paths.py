@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.model import OrderKind, OrderStage, Rebalance
 from agent.policy.orders import levels
 from agent.policy.orders.levels import trigger_price
-from tests.support.standing import Bot, price_of, terms, three, two
+from tests.support.standing_orders import Bot, price_of, terms, three, two
 
 ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP
 SOLD = (OrderStage.FIRED, OrderStage.DONE)

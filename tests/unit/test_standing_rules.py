@@ -32,9 +32,8 @@ from agent.policy.step_input import apply_effective_targets
 from agent.policy.strategies import netting
 from agent.policy.strategies.accounting import settle_trade
 from agent.reference import reference_prices
-from tests.support.builders import ETHER, step_input, token, v3_pool
-from tests.support.standing import Bot, price_of, terms, three, two
-from tests.support.strategies import brought_up, split, strategy
+from tests.support.builders import ETHER, brought_up, split, step_input, strategy, token, v3_pool
+from tests.support.standing_orders import Bot, price_of, terms, three, two
 from tests.unit.test_native_steps import FLOOR, native_step, planned
 
 ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP

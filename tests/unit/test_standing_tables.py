@@ -9,7 +9,7 @@ import pytest
 
 from agent.model import Halt, Hold, OrderKind, OrderStage, Rebalance, WeightReallocation
 from tests.support.builders import history, token
-from tests.support.standing import WIDE, price_of, terms, three, two
+from tests.support.standing_orders import WIDE, price_of, terms, three, two
 
 ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP
 WETH, USDC = token("WETH"), token("USDC")

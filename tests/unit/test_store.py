@@ -20,7 +20,7 @@ from agent.errors import ConfigError, OperatorNeeded
 from agent.model import IntentKind, IntentState, Transfer
 from agent.store import Store, database, open_store, opening
 from agent.store.tables import Base, MetaRow, PriceRow
-from tests.support.scripted import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, receipt, tx
+from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, receipt, tx
 
 HASH = "0x" + "ab" * 32
 

@@ -17,7 +17,7 @@ from agent.store import Store, open_store
 from agent.store.budgets import MOST_REVIEWS
 from agent.store.records import Movement
 from agent.units import NATIVE
-from tests.support.scripted import CHAIN_ID, OTHER, START_S, WALLET, grant, receipt, tx
+from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, grant, receipt, tx
 
 DAY_S = 86_400
 TOKEN_A, TOKEN_B = "0x" + "Aa" * 20, "0x" + "Bb" * 20

@@ -15,8 +15,8 @@ from agent.store import Store, open_store
 from agent.store.files.backup import backup, inspect_store_file, restore
 from agent.store.files.kill_switch import KillSwitch, pause_file
 from agent.store.opening import REVISIONS, upgrade
-from tests.support.older import taken_back
-from tests.support.scripted import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, tx
+from tests.support.stores import taken_back
+from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, bench, grant, tx
 
 
 def opened(path: Path) -> Store:

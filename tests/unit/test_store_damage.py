@@ -15,7 +15,7 @@ from agent.store.files.kill_switch import KillSwitch
 from agent.store.files.locks import wallet_lock
 from agent.store.records import Movement
 from agent.units import NATIVE
-from tests.support.scripted import CHAIN_ID, START_S, WALLET, bench, grant, tx
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, tx
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from agent.policy.gradual_execution import TARGETS_CHANGED, slice_wait_s
 from agent.ports import Grant
 from agent.store import Store, open_store
 from tests.support.builders import OWNER, address, token
-from tests.support.pacing import PACE
+from tests.support.gradual_execution import PACE
 
 WETH, USDC = token("WETH").address, token("USDC").address
 PRICE = Fraction(2_000 * 10**6, 10**18)

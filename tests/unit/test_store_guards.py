@@ -14,7 +14,7 @@ from agent.errors import OperatorNeeded
 from agent.store import open_store
 from agent.store.files.kill_switch import KillSwitch, pause_file
 from agent.store.files.locks import LockHeld, lock_path, service_lock, service_lock_path, wait_for_lock, wallet_lock
-from tests.support.scripted import CHAIN_ID, START_S, WALLET
+from tests.support.transactions import CHAIN_ID, START_S, WALLET
 
 HOLD = """
 import sys

@@ -15,8 +15,8 @@ from agent.model import IntentKind, IntentState
 from agent.store import Store, open_store
 from agent.store.files.backup import inspect_store_file
 from agent.store.opening import REVISIONS, upgrade
-from tests.support.older import taken_back
-from tests.support.scripted import CHAIN_ID, START_S, WALLET, grant, receipt, tx
+from tests.support.stores import taken_back
+from tests.support.transactions import CHAIN_ID, START_S, WALLET, grant, receipt, tx
 
 
 def older(path: Path) -> None:

@@ -14,8 +14,10 @@ from agent.model import EntryKind, IntentState, StepInput, Transfer
 from agent.policy.decide import reconcile_ledger
 from agent.store import Store, open_store
 from agent.units import NATIVE
-from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, USDC, WETH, at, moved
-from tests.support.scripted import CHAIN_ID, OTHER, WALLET
+from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
+from tests.support.ledgers import LEDGER_USDC as USDC
+from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.transactions import CHAIN_ID, OTHER, WALLET
 
 
 @pytest.fixture

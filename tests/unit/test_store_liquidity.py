@@ -13,9 +13,9 @@ from agent.amm.lp import positions
 from agent.errors import OperatorNeeded
 from agent.model import ConfirmedPosition, IntentKind, IntentState, LiquidityAdded, LpAction, LpPositionChange, LpTarget, Receipt, Transfer
 from agent.store import Store, open_store
-from tests.support.older import taken_back
-from tests.support.providing import ADD, COLLECT, INCREASE, MANAGER, MINT, PAIR, POOL, TOKENS, WITHDRAW_V2, WITHDRAW_V3, grant_of
-from tests.support.scripted import CHAIN_ID, OTHER, START_S, WALLET, receipt, tx
+from tests.support.signing import ADD, COLLECT, INCREASE, MANAGER, MINT, PAIR, POOL, TOKENS, WITHDRAW_V2, WITHDRAW_V3, grant_of
+from tests.support.stores import taken_back
+from tests.support.transactions import CHAIN_ID, OTHER, START_S, WALLET, receipt, tx
 
 MINTED = LiquidityAdded(MANAGER, 42, 10**20, MINT.amounts_raw, WALLET)
 GROWN = replace(MINTED, minted_to=None, liquidity=10**19, amounts_raw=(10, 20))

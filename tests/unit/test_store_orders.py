@@ -16,7 +16,7 @@ from agent.policy.orders.exits import apply_orders
 from agent.store.opening import open_store
 from agent.store.store import Store
 from tests.support.builders import OWNER
-from tests.support.standing import price_of, terms, two
+from tests.support.standing_orders import price_of, terms, two
 
 STOP = ConditionalOrder(
     "0xtoken", OrderKind.STOP_LOSS, OrderStage.ARMED, terms("WETH", OrderKind.STOP_LOSS, 1_500), 7, price_of("WETH", 2_000)

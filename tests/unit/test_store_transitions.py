@@ -23,8 +23,7 @@ from agent.store.transitions import (
     TransitionRule,
     is_allowed,
 )
-from tests.support.orders import Memory
-from tests.support.scripted import START_S, grant, receipt, tx
+from tests.support.transactions import START_S, Memory, grant, receipt, tx
 
 PAGE = Path(__file__).parents[2] / "docs" / "journal.md"
 S, E = IntentState, IntentEvent

@@ -9,9 +9,8 @@ from agent.model.strategies import Strategy
 from agent.policy.decide import decide
 from agent.policy.strategies.netting import strategy_history_needed
 from agent.policy.targets import apply_allocation
-from tests.support.builders import NOW_S, step_input
-from tests.support.strategies import books_of, brought_up, split, strategy
-from tests.support.weighing import DAY_S, PLAIN, allocator, bps_of, moves, recorded, weighed
+from tests.support.builders import NOW_S, books_of, brought_up, split, step_input, strategy
+from tests.support.planning_worlds import DAY_S, PLAIN, allocator, bps_of, moves, recorded, weighed
 
 VOLATILITY = allocator(AllocationMethod.INVERSE_VOLATILITY)
 

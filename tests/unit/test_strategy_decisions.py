@@ -16,8 +16,7 @@ from agent.policy.decide import DecisionResult, decide
 from agent.policy.step_input import apply_effective_targets
 from agent.policy.strategies import accounting, netting
 from agent.policy.strategies.netting import strategy_drifts, target_capital_shares
-from tests.support.builders import NOW_S, step_input, token
-from tests.support.strategies import balances, books_of, brought_up, of, opening, split, strategy, with_state
+from tests.support.builders import NOW_S, balances, books_of, brought_up, of, opening, split, step_input, strategy, token, with_state
 
 HALF = {"WETH": 5_000, "USDC": 5_000}
 UP, DOWN = {"WETH": 8_000, "USDC": 2_000}, {"WETH": 2_000, "USDC": 8_000}

@@ -16,8 +16,7 @@ from agent.policy.decide import decide
 from agent.policy.step_input import add_strategy_books
 from agent.policy.strategies.netting import combine_strategy_targets
 from agent.store import open_store
-from tests.support.builders import NOW_S, OWNER, step_input, token
-from tests.support.strategies import DAY_S, RULE, balances, books_of, split, strategy
+from tests.support.builders import DAY_S, NOW_S, OWNER, RULE, balances, books_of, split, step_input, strategy, token
 
 BOOKS = ExpectedBalances((), (), (), None, 0)
 SPLIT = split(

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from agent.model.strategies import NavPoint, StrategyHealth, StrategyState
 from agent.policy.strategies import health
-from tests.support.builders import NOW_S, token
-from tests.support.strategies import DAY_S, RULE, strategy
+from tests.support.builders import DAY_S, NOW_S, RULE, strategy, token
 
 ONE = 10**12
 START_S = NOW_S - NOW_S % DAY_S

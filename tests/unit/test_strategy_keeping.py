@@ -19,9 +19,23 @@ from agent.store import open_store
 from agent.store.store import Store
 from agent.store.tables import ExternalTransferRow
 from agent.units import NATIVE
-from tests.support.builders import OWNER, address, raw, step_input, token
+from tests.support.builders import (
+    OWNER,
+    address,
+    balances,
+    books_of,
+    brought_up,
+    of,
+    opening,
+    raw,
+    split,
+    step_input,
+    strategy,
+    sums_to_the_wallet,
+    token,
+    written,
+)
 from tests.support.ledgers import moved
-from tests.support.strategies import balances, books_of, brought_up, of, opening, split, strategy, sums_to_the_wallet, written
 
 WETH, USDC = token("WETH"), token("USDC")
 UP, DOWN = {"WETH": 8_000, "USDC": 2_000}, {"WETH": 2_000, "USDC": 8_000}

@@ -31,8 +31,7 @@ from agent.backtest.stress.work import (
 )
 from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, HybridTrigger, OrderKind, OrdersConfig, OrderTerms, Threshold
-from tests.support.simulating import BAND, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated
-from tests.support.stressing import wish
+from tests.support.backtests import BAND, DEEP, HOUR_S, START_S, halves, hourly, random_table, simulated, wish
 
 WANTED = make_spec({"BTC": 4_000, "ETH": 3_000, "USD": 3_000}, BAND, "USD", native="ETH")
 TABLE = random_table(3, 200)

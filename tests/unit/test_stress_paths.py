@@ -19,7 +19,7 @@ from agent.backtest.stress.paths import (
     return_history,
 )
 from agent.errors import ConfigError
-from tests.support.simulating import HOUR_S, START_S, random_table
+from tests.support.backtests import HOUR_S, START_S, random_table
 
 NAN = float("nan")
 

@@ -13,8 +13,7 @@ from agent.backtest.simulate import simulate
 from agent.backtest.stress.paths import Scenario, Severity, apply_scenario, inapplicable_scenarios
 from agent.errors import ConfigError
 from agent.model import Every, OrderKind, OrdersConfig, OrderTerms
-from tests.support.simulating import BAND, COIN, DEEP, HOUR_S, halves, hourly, simulated
-from tests.support.stressing import BARS, BEGINS, ENDS, guarded, risen, under
+from tests.support.backtests import BAND, BARS, BEGINS, COIN, DEEP, ENDS, HOUR_S, guarded, halves, hourly, risen, simulated, under
 
 
 def test_without_any_of_it_the_price_that_rose_is_sold_at_once() -> None:

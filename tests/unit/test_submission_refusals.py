@@ -23,7 +23,7 @@ from agent.policy.orders import exits as stuck
 from agent.ports import Approval, Composer, PreparedTransaction
 from agent.store import Store, open_store
 from agent.units import NATIVE
-from tests.support.scripted import CHAIN_ID, WALLET, grant, receipt, tx
+from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, tx
 from tests.unit.test_blocked_exits import HEAVY, LINK, MARKET, OFF, SOUND, USDC, WBTC, WETH, Sees, fired, judged, moved
 
 REVERTS = UnsendableTransaction("simulation of «swap» fails: the token said no", (Verdict("simulation", "no", "success", False),))

@@ -21,7 +21,7 @@ from agent.accounting.tax_lots import run_tax_lots
 from agent.app.records import ledger
 from agent.model import Entry, LedgerOpening, LotMethod, Valuation, ValuedHolding
 from agent.units import NATIVE, Token
-from tests.support.bookkeeping import COUNTED, USDC, WBTC, WETH
+from tests.support.ledgers import COUNTED, USDC, WBTC, WETH
 
 TOKENS = {WETH: Token(WETH, "WETH", 18), WBTC: Token(WBTC, "WBTC", 8), USDC: Token(USDC, "USDC", 6)}
 NAMES = TokenNames(TOKENS, TOKENS[USDC])

@@ -20,7 +20,7 @@ from agent.planning.proposals import Proposer
 from agent.policy.decide import decide
 from agent.reference import reference_prices
 from tests.support import builders
-from tests.support.pacing import PACE
+from tests.support.gradual_execution import PACE
 from tests.support.plans import approved, evidence
 
 WETH, USDC = builders.token("WETH").address, builders.token("USDC").address

@@ -19,7 +19,7 @@ from agent.backtest.tune.search import TuneSpec
 from agent.backtest.tune.statistics import Objective
 from agent.backtest.tune.workers import run_locally
 from agent.errors import ConfigError, OperatorNeeded
-from tests.support.tuning import DAY_S, search, tuned, walks
+from tests.support.backtests import DAY_S, search, tuned, walks
 
 pytest.importorskip("numba")
 

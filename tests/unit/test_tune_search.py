@@ -41,8 +41,7 @@ from agent.backtest.tune.statistics import (
 )
 from agent.errors import ConfigError
 from agent.model import AllocationMethod, Destination, Every, HybridTrigger, Threshold
-from tests.support.simulating import HOUR_S, hourly
-from tests.support.tuning import CALENDAR, DAY_S, FAIR, TERMS, search, swinging, tuned, walks
+from tests.support.backtests import CALENDAR, DAY_S, FAIR, HOUR_S, TERMS, hourly, search, swinging, tuned, walks
 
 pytest.importorskip("numba")
 

@@ -11,7 +11,7 @@ from agent.backtest.simulate import simulate
 from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.jobs import TuneJob, spec_for_choice
 from agent.model import Every
-from tests.support.tuning import DAY_S, FAIR, TERMS, WALKING, walks
+from tests.support.backtests import DAY_S, FAIR, TERMS, WALKING, walks
 
 pytest.importorskip("numba")
 

@@ -15,7 +15,7 @@ from agent.weights.allocators import AllocatorData, inverse_volatility
 from agent.weights.choose import bounds_of
 from agent.weights.returns import Floats, Returns, compute_returns, covariance
 from tests.support.builders import NOW_S, token
-from tests.support.weighing import COINS, DAY_S, REAL_PRICES, allocator, covariance_of, moves, recorded, weighed
+from tests.support.planning_worlds import COINS, DAY_S, REAL_PRICES, allocator, covariance_of, moves, recorded, weighed
 
 NEAR = 1e-6
 NAMES = {token(symbol).address: symbol for symbol in (*COINS, "USDC")}

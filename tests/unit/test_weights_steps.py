@@ -29,8 +29,8 @@ from agent.policy.targets import allocation_history_s
 from agent.units import BPS
 from agent.weights import returns
 from tests.support.builders import NOW_S, token
-from tests.support.standing import price_of, terms
-from tests.support.weighing import DAY_S, PLAIN, allocator, bps_of, limit, moves, recorded, weighed
+from tests.support.planning_worlds import DAY_S, PLAIN, allocator, bps_of, limit, moves, recorded, weighed
+from tests.support.standing_orders import price_of, terms
 
 DATA_METHODS = [AllocationMethod.INVERSE_VOLATILITY, AllocationMethod.MINIMUM_VARIANCE, AllocationMethod.RISK_PARITY, AllocationMethod.HRP]
 SUPPLIES = [("WETH", 120_000_000), ("WBTC", 100_000), ("LINK", 600_000_000), ("UNI", 600_000_000)]

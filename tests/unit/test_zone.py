@@ -13,8 +13,7 @@ from agent import codec
 from agent.model import Destination, Halt, Hold, NoTradeZone, QuarantinedItem, Rebalance, StepInput, Threshold, V2Pool, V3Pool
 from agent.policy.decide import decide
 from agent.policy.triggers.no_trade_zone import ZoneExchange, ZoneInterval, ZoneView
-from tests.support.builders import GWEI, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
-from tests.support.zones import MONTH_S, tracking, zoned
+from tests.support.builders import GWEI, MONTH_S, token, tracking, v2_pool, v3_pool, with_limits, with_snapshot, without_feed, zoned
 
 HALF = {"WETH": 5_000, "USDC": 5_000}
 WETH, USDC, WBTC, LINK = (token(symbol) for symbol in ("WETH", "USDC", "WBTC", "LINK"))

@@ -17,9 +17,8 @@ from agent.planning.proposals import Proposal, rebalance
 from agent.policy import risk as risks
 from agent.policy.decide import decide
 from agent.units import BPS
-from tests.support.builders import ETHER, token, with_limits
+from tests.support.builders import ETHER, MONTH_S, token, tracking, with_limits
 from tests.support.planning_worlds import check_legs, random_step, without_gas
-from tests.support.zones import MONTH_S, tracking
 from tests.unit.test_native_steps import native_step
 from tests.unit.test_zone_plan import COIN, unit_value
 

@@ -23,10 +23,9 @@ from agent.policy.decide import decide
 from agent.policy.step_input import apply_effective_targets, assemble_input
 from agent.store import open_store
 from agent.weights.returns import Floats
-from tests.support.builders import NOW_S, history, step_input, token
-from tests.support.scripted import CHAIN_ID, WALLET
-from tests.support.weighing import DAY_S, moves, recorded
-from tests.support.zones import MONTH_S
+from tests.support.builders import MONTH_S, NOW_S, history, step_input, token
+from tests.support.planning_worlds import DAY_S, moves, recorded
+from tests.support.transactions import CHAIN_ID, WALLET
 from tests.unit.test_config_zone import zoned as written
 
 WETH, WBTC, LINK, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "LINK", "USDC"))

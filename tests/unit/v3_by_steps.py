@@ -21,7 +21,7 @@ from agent.amm.v3.tick_math import (
     price_limit,
 )
 from agent.model import TickLiquidity, V3Pool
-from tests.support import world
+from tests.support import worlds as world
 from tests.unit import amm_pools as given_pools
 from tests.unit.amm_pools import flat
 

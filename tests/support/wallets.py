@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from typing import Any
+
+from eth_abi.abi import encode as abi_encode
+from eth_account import Account
+from web3.contract import Contract
 
 from agent.artifacts import npm_artifact
 from agent.chain.fees import gas_fees
@@ -14,12 +19,17 @@ from agent.chain.sender import NodeSender
 from agent.chain.tokens import encode_approve, needed_approvals
 from agent.execution.submitter import SubmissionSettings, signable_nonces
 from agent.localchain import LocalChain
-from agent.localchain.world import WALLET_INDEX
+from agent.localchain.world import WALLET_INDEX, dev_accounts
 from agent.model import Allowance, IntentKind, Leg, LegFunding, Plan, Receipt, UnsignedTx
 from agent.ports import Grant, Simulation
+from agent.signing.calldata import REBALANCE, FundsLocation, Venue
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.rules import LocalSigner, SigningRules
 from agent.store import Store
+from agent.units import NATIVE, floor_int
+from agent.venues.rebalancer import RebalancerTerms, min_balance_changes
+from agent.venues.rebalancer import encode as encode_rebalance
+from agent.venues.rebalancer import native_wei as rebalancer_native_wei
 from agent.venues.swap_router_02 import encode, native_wei
 from tests.support import builders
 from tests.support.signing import plan_of
@@ -164,3 +174,132 @@ def native_of(chain: LocalChain, owner: str) -> int:
     """Native coin in wei."""
     balance: Any = chain.w3.eth.get_balance(owner)
     return int(balance)
+
+
+# --- A wallet that trades through the Rebalancer of an embedded chain, and programs that our encoder would never write.
+
+
+NEVER_S = 2**40 - 1
+V2, V3, COIN = Venue
+OWN, HERE, PAIR = FundsLocation
+
+
+class AtomicDesk(Desk):
+    """As Desk, with the Rebalancer as router; what it keeps to is what the legs' minimums come to."""
+
+    def __init__(self, chain: LocalChain) -> None:
+        super().__init__(chain)
+        self.router = chain.addresses.rebalancer
+        weth = self.at("WETH")
+        tokens = tuple(token.address for token in chain.tokens.values())
+        self.rules = SigningRules(chain.chain_id, self.wallet, (), tokens, DEADLINE_S, LIMIT_WEI, (self.router,), weth)
+
+    @property
+    def prices(self) -> dict[str, Fraction]:
+        """USDC base units per base unit of each token, at the chain's prices."""
+        usd = self.chain.books.prices_usd
+        found = {token.address: usd[symbol] * 10**6 / 10**token.decimals for symbol, token in self.chain.tokens.items()}
+        return found | {NATIVE: found[self.at("WETH")]}
+
+    def terms(self, legs: Sequence[Leg]) -> RebalancerTerms:
+        """Prices, and the value that the minimums come to."""
+        least, prices = min_balance_changes(legs), self.prices
+        return RebalancerTerms(prices, floor_int(sum((raw * prices[token] for token, raw in least.items()), Fraction(0))) - 1)
+
+    def swap_tx(self, plan: Plan, legacy: bool = False, terms: RebalancerTerms | None = None, **changes: object) -> UnsignedTx:
+        """The plan as one call."""
+        data = encode_rebalance(plan, self.sender.head().timestamp_s + DEADLINE_S, terms or self.terms(plan.legs))
+        return self.tx(self.router, data, legacy, **{"value_wei": rebalancer_native_wei(plan)} | changes)
+
+    def swap(self, plan: Plan, legacy: bool = False, **changes: object) -> Receipt:
+        """Sends the plan; its floors are its minimums."""
+        kept = self.terms(plan.legs)
+        floors = tuple(leg.min_out_raw for leg in plan.legs)
+        prices = tuple((token, kept.prices[token]) for token in min_balance_changes(plan.legs))
+        grant = self.grant(IntentKind.SWAP, plan=plan, floors_raw=floors, prices=prices, value_floor_raw=kept.floor_raw)
+        return self.run(self.swap_tx(plan, legacy, **changes), grant)
+
+    def would(self, data: str, sender: str | None = None, to: str | None = None, value_wei: int = 0) -> Simulation:
+        """What a call of the Rebalancer (or `to`) would do when `sender` (the wallet unless said) sent it."""
+        tx = self.tx(to or self.router, data, value_wei=value_wei)
+        return self.sender.simulate(tx, sender or self.wallet)
+
+
+def raw_leg(
+    tokens: Sequence[str],
+    venue: Venue,
+    token_in: str,
+    token_out: str,
+    *,
+    source: FundsLocation = OWN,
+    sink: FundsLocation = OWN,
+    pair_with: str | None = None,
+    fee: int = 3000,
+    raw: int = 0,
+    least: int = 1,
+) -> bytes:
+    """One leg of a program, whatever sense it makes."""
+    numbers = [tokens.index(token_in), tokens.index(token_out), 0 if pair_with is None else tokens.index(pair_with)]
+    kind = venue.value | source.value << 2 | sink.value << 4
+    return bytes([kind, *numbers]) + fee.to_bytes(3, "big") + raw.to_bytes(16, "big") + least.to_bytes(16, "big")
+
+
+def raw_program(
+    tokens: Sequence[str],
+    legs: Sequence[bytes],
+    watched: Sequence[tuple[Fraction, int]] = (),
+    floor_raw: int = -(2**120),
+    deadline_s: int = NEVER_S,
+) -> str:
+    """Calldata of any program; `watched` are price and bound of the first tokens."""
+    header = deadline_s.to_bytes(5, "big") + bytes([len(watched), len(tokens)]) + floor_raw.to_bytes(16, "big", signed=True)
+    listed = b"".join(bytes.fromhex(token[2:]) for token in tokens)
+    terms = b"".join(int(price * 2**128).to_bytes(24, "big") + bound.to_bytes(16, "big", signed=True) for price, bound in watched)
+    return "0x" + (REBALANCE + abi_encode(["bytes"], [header + listed + terms + b"".join(legs)])).hex()
+
+
+# --- A real Safe on an embedded chain, with owners who sign what they are shown.
+
+
+SAFE = "@safe-global/safe-contracts/build/artifacts/contracts/Safe.sol/Safe.json"
+FACTORY = "@safe-global/safe-contracts/build/artifacts/contracts/proxies/SafeProxyFactory.sol/SafeProxyFactory.json"
+
+
+@dataclass(frozen=True)
+class SafeWallet:
+    """A Safe of some of the test accounts; `threshold` of them must sign."""
+
+    chain: LocalChain
+    contract: Contract
+    owners: tuple[Any, ...]
+    threshold: int
+
+    @property
+    def address(self) -> str:
+        return str(self.contract.address)
+
+    def signatures(self, typed_data: Mapping[str, Any]) -> bytes:
+        """What owners sign when their wallets show them this typed data, in the order that the Safe wants."""
+        signing = sorted(self.owners, key=lambda owner: int(owner.address, 16))[: self.threshold]
+        return b"".join(bytes(Account.sign_typed_data(owner.key, full_message=dict(typed_data)).signature) for owner in signing)
+
+    def execute(self, document: Mapping[str, Any]) -> str:
+        """Somebody who is no owner carries out what the owners signed; the hash of his transaction."""
+        call, executor = document["safe_tx"], dev_accounts()[9].address
+        fields = [call["to"], int(call["value"]), call["data"], call["operation"], 0, 0, 0, call["gasToken"], call["refundReceiver"]]
+        signed = self.contract.functions.execTransaction(*fields, self.signatures(document["typed_data"]))
+        return self.chain.send(signed, executor)
+
+    def nonce(self) -> int:
+        return int(self.contract.functions.nonce().call())
+
+
+def deploy_safe(chain: LocalChain, owners: Sequence[int] = (5, 6, 7), threshold: int = 2) -> SafeWallet:
+    """A proxy of the real singleton, owned by these test accounts."""
+    accounts = tuple(dev_accounts()[index] for index in owners)
+    singleton = chain.contract(chain.deploy(npm_artifact(SAFE)), npm_artifact(SAFE))
+    factory = chain.contract(chain.deploy(npm_artifact(FACTORY)), npm_artifact(FACTORY))
+    setup = singleton.encode_abi("setup", [[one.address for one in accounts], threshold, NATIVE, b"", NATIVE, NATIVE, 0, NATIVE])
+    receipt = chain.w3.eth.get_transaction_receipt(chain.send(factory.functions.createProxyWithNonce(singleton.address, setup, 7)))
+    made = factory.events.ProxyCreation().process_receipt(receipt)[0]["args"]["proxy"]
+    return SafeWallet(chain, chain.contract(made, npm_artifact(SAFE)), accounts, threshold)

@@ -1,4 +1,4 @@
-"""Lines and branches of the package that tests run: `python -m pytest -p tests.support.covering --covered FILE -n 2` writes them as JSON.
+"""Lines and branches of the package that tests run: `python -m pytest -p tests.support.coverage --covered FILE -n 2` writes them as JSON.
 
 Processes of pytest-xdist that run tests measure, by slipcover's library and [tool.slipcover] in pyproject.toml. slipcover's own plugin
 also instruments the tests and the process that only distributes them, and leaves `threshold` at its default.

@@ -1,0 +1,393 @@
+"""Random markets and settings for the fast kernel, and the same runs bar by bar in plain Python, written from the rules alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from math import inf, isinf
+from pathlib import Path
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from agent.backtest.data import PriceTable, make_price_table
+from agent.backtest.kernel.sweep import KernelSetting, TradingCosts
+from agent.backtest.result import AppliedTransfer, RebalanceRecord, YearGain, rebalancing_premium
+from agent.backtest.settings import PERMISSIVE_LIMITS, BacktestSpec, SimulationSettings, make_spec
+from agent.backtest.simulate import SimulationResult, simulate
+from agent.backtest.stress.paths import Scenario, Severity, apply_scenario
+from agent.backtest.stress.run import StressSpec
+from agent.backtest.tune.grid import parse_grid
+from agent.backtest.tune.jobs import AllocatorSchedule, TuneChunk, TuneJob
+from agent.backtest.tune.search import ChunkRunner, TuneResult, TuneSpec, tune
+from agent.backtest.tune.workers import run_locally
+from agent.model import Destination, Every, HybridTrigger, Threshold, Trigger
+
+# --- Tables, wishes and markets of simulations, so that tests say only what differs.
+
+
+START_S = 1_700_000_000 - 1_700_000_000 % 3_600
+HOUR_S = 3_600
+COIN = 10**18
+BAND = Threshold(500, None)
+HALVES = {"BTC": 5_000, "USD": 5_000}
+DEEP = SimulationSettings(depth=Fraction(10**9), fee_pips=1_000, start_value=Fraction(10_000))
+"""Fees of 10 bps and next to no impact."""
+
+
+def hourly(**closes: Sequence[float]) -> PriceTable:
+    """One bar an hour."""
+    bars = len(next(iter(closes.values())))
+    return make_price_table([START_S + HOUR_S * bar for bar in range(bars)], closes)
+
+
+def random_table(seed: int, bars: int, symbols: Sequence[str] = ("BTC", "ETH"), volatility: float = 0.03) -> PriceTable:
+    """Geometric random walks from 100, in prices of six digits."""
+    steps = np.random.default_rng(seed).normal(0, volatility, (bars, len(symbols)))
+    paths = np.round(100 * np.exp(np.cumsum(steps, axis=0)), 4)
+    return hourly(**{symbol: paths[:, column].tolist() for column, symbol in enumerate(symbols)})
+
+
+def halves(trigger: Trigger = BAND) -> BacktestSpec:
+    """Half of it in BTC, half in USD, which the tables lack."""
+    return make_spec(HALVES, trigger, "USD")
+
+
+def simulated(table: PriceTable, wanted: BacktestSpec | None = None, **changes: object) -> SimulationResult:
+    """A simulation in a deep market, apart from `changes` of its settings."""
+    return simulate(wanted or halves(), table, replace(DEEP, **changes))  # type: ignore[arg-type]  # field names, checked by replace
+
+
+# --- Portfolios, prices and wishes for stress tests, so that tests say only what differs.
+
+
+BARS = 18
+BEGINS, ENDS = 6, 12
+"""The middle third."""
+RISES_AT = BEGINS
+
+
+def risen() -> PriceTable:
+    """BTC at 100, and from the first bar of the middle third on at 130: 56.5 % of a half, beyond a band of five points."""
+    return hourly(BTC=[100.0] * RISES_AT + [130.0] * (BARS - RISES_AT))
+
+
+def guarded(**limits: object) -> BacktestSpec:
+    """Half BTC, which pays the gas, half USD, with these limits and no others."""
+    return make_spec(HALVES, BAND, "USD", native="BTC", limits=replace(PERMISSIVE_LIMITS, **limits))  # type: ignore[arg-type]  # checked by replace
+
+
+def under(
+    scenario: Scenario, wanted: BacktestSpec, table: PriceTable, settings: SimulationSettings = DEEP, severity: Severity | None = None
+) -> SimulationResult:
+    """The live step with the scenario laid over the prices."""
+    laid = apply_scenario(scenario, wanted, table, settings, severity or Severity(crash_bars=3))
+    return simulate(wanted, laid.table, laid.settings)
+
+
+def wish(paths: int = 20, step_paths: int = 1, bars: int = 40, scenarios: tuple[Scenario, ...] = (), **others: object) -> StressSpec:
+    """A small one."""
+    return StressSpec(paths, step_paths, bars, scenarios, Severity(), **others)  # type: ignore[arg-type]  # field names, checked at run time
+
+
+# --- Searches of settings over made-up prices, so that tests say only what differs.
+
+
+DAY_S = 86_400
+CALENDAR = parse_grid("", "28d", "target", "").choices()[0]
+FAIR = SimulationSettings(Fraction(10**9), 1_000, Fraction(10_000))
+TERMS = AllocatorSchedule(7 * DAY_S, 20 * DAY_S)
+WALKING = {"A": 4_000, "B": 3_000, "USD": 3_000}
+
+
+def daily(closes: dict[str, Sequence[float]]) -> PriceTable:
+    """One bar a day."""
+    bars = len(next(iter(closes.values())))
+    return make_price_table([START_S + DAY_S * bar for bar in range(bars)], closes)
+
+
+def walks(seed: int, bars: int, volatility: float = 0.04) -> PriceTable:
+    """Two geometric random walks."""
+    steps = np.random.default_rng(seed).normal(0, volatility, (bars, 2))
+    paths = np.round(100 * np.exp(np.cumsum(steps, axis=0)), 6)
+    return daily({"A": paths[:, 0].tolist(), "B": paths[:, 1].tolist()})
+
+
+def swinging(bars: int, seed: int = 0) -> PriceTable:
+    """Two assets that swing against each other, up and back by 30 % within eight days: whoever acts beyond a band earns by it, and a
+    calendar of whole swings does not.
+    """
+    noise = np.random.default_rng(seed).normal(0, 0.002, (bars, 2))
+    swing = 0.3 * np.sin(np.arange(bars) * np.pi / 4)
+    return daily({"A": (100 * np.exp(swing + noise[:, 0])).tolist(), "B": (100 * np.exp(-swing + noise[:, 1])).tolist()})
+
+
+def search(table: PriceTable, band: str = "2%rel..20%rel:4", every: str = "", **changes: object) -> TuneSpec:
+    """A search over bands, and whatever is said besides."""
+    grid = parse_grid(band, every, str(changes.pop("destination", "target")), str(changes.pop("allocator", "")))
+    wanted = make_spec(WALKING, Every(28 * DAY_S), "USD", interval_s=table.interval_s)
+    made = TuneSpec(table, wanted, FAIR, grid, CALENDAR, TERMS)
+    return replace(made, **changes)  # type: ignore[arg-type]  # field names, checked by replace
+
+
+def allowed(_job: TuneJob, _rest: Sequence[TuneChunk]) -> None:
+    """No question asked."""
+
+
+def tuned(
+    asked: TuneSpec, folder: Path | None = None, work: ChunkRunner | None = None, progress: Callable[[int, int], None] | None = None
+) -> TuneResult:
+    """The search, done here."""
+    return tune(asked, work or (lambda job, rest: run_locally(job, rest, 1)), folder, allowed, progress or (lambda _done, _runs: None))
+
+
+# --- Results of simulations made up from random walks, so that reports of any length are there at once.
+
+
+REPORT_START_S = 1_609_459_200
+"""2021-01-01, UTC."""
+DECIMALS = 6
+SCALE = 10**DECIMALS
+START = 10_000.0
+HOSTILE = '</script><script>window.bad=1</script><img src=x onerror="window.bad=1">'
+LINK = '<a href="https://evil.example/">free</a>&lt;b&gt;'
+
+
+def result_of(
+    symbols: Sequence[str] = ("BTC", "ETH", "USD"),
+    bars: int = 500,
+    *,
+    every: int = 100,
+    cost: float = 0.001,
+    seed: int = 1,
+    bar_s: int = HOUR_S,
+    volatility: float = 0.01,
+    flows: Sequence[tuple[int, float]] = (),
+    drift: float = 0.0,
+    numeraire: str = "USD",
+) -> SimulationResult:
+    """Equal targets, brought back every so many bars (0: never) for `cost` of what moves; the last symbol is the numeraire."""
+    count = len(symbols)
+    steps = np.random.default_rng(seed).normal(drift, volatility, (bars, count))
+    steps[0] = 0
+    steps[:, -1] = 0
+    prices = 100 * np.exp(np.cumsum(steps, axis=0))
+    prices[:, -1] = 1.0
+    units = START / count / prices[0]
+    held = units.copy()
+    equity, hold, weights = np.empty(bars), np.empty(bars), np.empty((bars, count))
+    done, paid, shares, came = [], 0.0, np.zeros(bars), dict(flows)
+    found = []
+    for bar in range(bars):
+        if bar in came:
+            before, hold_before = units @ prices[bar], held @ prices[bar]
+            found.append(AppliedTransfer(bar, REPORT_START_S + bar * bar_s, exact(came[bar]), exact(before), exact(hold_before)))
+            units, held = units * (1 + came[bar] / before), held * (1 + came[bar] / hold_before)
+        whole = units @ prices[bar]
+        if every and bar and bar % every == 0:
+            moved = np.abs(units * prices[bar] - whole / count).sum() / 2
+            taken = cost * moved
+            paid, shares[bar] = paid + taken, taken / whole
+            whole -= taken
+            units = whole / count / prices[bar]
+            done.append(RebalanceRecord(bar, REPORT_START_S + bar * bar_s, exact(moved), exact(taken), Fraction(0), Fraction(0), True))
+        equity[bar], hold[bar] = whole, held @ prices[bar]
+        weights[bar] = units * prices[bar] / whole
+    targets = np.full((bars, count), 1 / count)
+    times_s = REPORT_START_S + bar_s * np.arange(bars)
+    return SimulationResult(
+        symbols=tuple(symbols),
+        numeraire=numeraire,
+        decimals=DECIMALS,
+        times_s=times_s,
+        equity=equity,
+        hold=hold,
+        weights=weights,
+        rebalances=tuple(done),
+        final_value=exact(equity[-1]),
+        hold_value=exact(hold[-1]),
+        start_value=exact(START),
+        turnover=sum((one.turnover / exact(equity[one.bar]) for one in done), Fraction(0)),
+        fees=exact(paid),
+        impact=Fraction(0),
+        gas=Fraction(0),
+        balances=(),
+        bars=bars,
+        looked=len(done) + 1,
+        halted=0,
+        refused=(("price_impact", 2),) if done else (),
+        notes=(),
+        config_hash="c0" * 32,
+        data_hash="da" * 32,
+        seed=seed,
+        versions=(("trimtab", "0.1.0"),),
+        flows=tuple(found),
+        prices=prices,
+        targets=targets,
+        bands=np.stack([targets * 0.9, targets * 1.1], axis=2),
+        taxes=(YearGain(2021, exact(12.5)), YearGain(2022, exact(-3.25))),
+        parameters=(("depth", "1000000"), ("seed", str(seed))),
+        harvest=rebalancing_premium(prices, weights, shares, times_s),
+    )
+
+
+def exact(coins: float) -> Fraction:
+    """Base units of whole coins."""
+    return Fraction(float(coins)) * SCALE
+
+
+MARKET_START_S, MARKET_HOUR_S = 1_600_000_000, 3_600
+EDGE = 1e-12
+VALUE = 1e6
+SYMBOLS = ("A", "B", "C", "D", "E")
+
+
+@dataclass
+class Plain:
+    """What a plain run came to."""
+
+    values: list[float] = field(default_factory=list)
+    rebalanced: list[int] = field(default_factory=list)
+    turnover: float = 0.0
+    costs: float = 0.0
+    stranded: float = 0.0
+    hold: float = 0.0
+
+
+def market(seed: int, bars: int, assets: int, missing: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Times an hour apart, some further, and prices that move by about 3 % a bar; with `missing`, listed late, delisted, with holes."""
+    chance = np.random.default_rng(seed)
+    times = MARKET_START_S + np.cumsum(chance.choice([1, 1, 1, 1, 1, 1, 1, 3], bars)) * MARKET_HOUR_S
+    prices = 10 ** chance.uniform(-3, 4, assets) * np.exp(np.cumsum(0.03 * chance.standard_normal((bars, assets)), axis=0))
+    if missing:
+        prices[chance.random((bars, assets)) < 0.01] = np.nan
+        prices[: bars // 3, 1] = np.nan
+        prices[bars * 2 // 3 :, assets - 1] = np.nan
+        prices[0, 0] = 1.0
+    return times, prices
+
+
+@st.composite
+def settings_of(draw: st.DrawFn, assets: int) -> KernelSetting:
+    """Any trigger, destination and cost that the kernel knows."""
+    cuts = sorted(draw(st.lists(st.integers(0, 10_000), min_size=assets - 1, max_size=assets - 1)))
+    targets = tuple(b - a for a, b in zip([0, *cuts], [*cuts, 10_000], strict=True))
+    absolute, relative = draw(st.sampled_from([(300, None), (800, None), (None, 1_000), (None, 2_500), (500, 2_000)]))
+    band, every = Threshold(absolute, relative), Every(draw(st.sampled_from([3_600, 18_000, 86_400, 250_000])))
+    trigger = draw(st.sampled_from([band, every, HybridTrigger(band, every)]))
+    destination = draw(st.sampled_from([Destination.TARGET, Destination.HALFWAY, Destination.BAND]))
+    if isinstance(trigger, Every) and destination is Destination.BAND:
+        destination = Destination.TARGET
+    fee, depth = draw(st.sampled_from([0.0, 10.0, 300.0])), draw(st.sampled_from([inf, 1e8, 3e5]))
+    numeraire = draw(st.sampled_from([None, 0]))
+    cooldown_s, least = draw(st.sampled_from([0, 0, 30_000])), draw(st.sampled_from([0.0, 0.0, 20_000.0]))
+    return KernelSetting(targets, trigger, destination, TradingCosts.pools(fee, depth, assets, numeraire), cooldown_s, least)
+
+
+def parts(setting: KernelSetting) -> tuple[Threshold | None, int]:
+    """Band and interval of a trigger."""
+    match setting.trigger:
+        case HybridTrigger(threshold, Every(every_s)):
+            return threshold, every_s
+        case Every(every_s):
+            return None, every_s
+        case Threshold():
+            return setting.trigger, 0
+    raise AssertionError(setting.trigger)
+
+
+def width(band: Threshold | None, target: float) -> float:
+    """Half of a band."""
+    widths = [] if band is None or band.absolute_bps is None else [band.absolute_bps / 1e4]
+    widths += [] if band is None or band.relative_bps is None else [band.relative_bps / 1e4 * target]
+    return min(widths, default=0.0)
+
+
+def spread(shares: list[float], least: list[float], most: list[float]) -> list[float]:
+    """Each to the nearest of its interval, and what is left over by the room of each."""
+    land = [min(max(share, a), b) for share, a, b in zip(shares, least, most, strict=True)]
+    left = 1.0 - sum(land)
+    rooms = [b - x if left > 0 else x - a for x, a, b in zip(land, least, most, strict=True)]
+    return land if sum(rooms) == 0 else [x + left * room / sum(rooms) for x, room in zip(land, rooms, strict=True)]
+
+
+def left_after(values: list[float], land: list[float], fee: list[float], depth: list[float]) -> float:
+    """What is left when all stand at `land` of it: by bisection on what sales bring and purchases take."""
+
+    def surplus(left: float) -> float:
+        found = 0.0
+        for value, share, cost, side in zip(values, land, fee, depth, strict=True):
+            wanted = share * left - value
+            if wanted < 0:
+                net = -wanted * (1 - cost)
+                found += net if isinf(side) else side * net / (side + net)
+            elif not isinf(side) and wanted >= side:
+                return -inf
+            else:
+                found -= (wanted if isinf(side) else side * wanted / (side - wanted)) / (1 - cost)
+        return found
+
+    low, high = 0.0, sum(values)
+    if all(cost == 0 and isinf(side) for cost, side in zip(fee, depth, strict=True)):
+        return high
+    for _ in range(120):
+        middle = (low + high) / 2
+        low, high = (middle, high) if surplus(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
+def plain(times: NDArray[np.int64], prices: NDArray[np.float64], setting: KernelSetting, patience: int | None = None) -> Plain:
+    """The whole run, one bar after another."""
+    bars, count = prices.shape
+    band, every_s = parts(setting)
+    fee, depth = [bps / 1e4 for bps in setting.costs.fee_bps], list(setting.costs.depth)
+    units, first, last, absent = [0.0] * count, [0.0] * count, [0.0] * count, [0] * count
+    begun, due_s, rested_s, found = False, 0, 0, Plain()
+    for t in range(bars):
+        known = [not np.isnan(price) for price in prices[t]]
+        absent = [0 if here or price == 0 else gone + 1 for here, price, gone in zip(known, last, absent, strict=True)]
+        last = [float(price) if here else old for here, price, old in zip(known, prices[t], last, strict=True)]
+        now = int(times[t])
+        waits = any(gone > 0 and (patience is None or gone <= patience) for gone in absent)
+        whole = sum(bps for bps, here in zip(setting.targets_bps, known, strict=True) if here)
+        if not waits and whole > 0:
+            on = [i for i in range(count) if known[i]]
+            targets = [setting.targets_bps[i] / whole for i in on]
+            if not begun:
+                begun = True
+                for i, target in zip(on, targets, strict=True):
+                    units[i] = first[i] = VALUE * target / last[i]
+            values = [units[i] * last[i] for i in on]
+            total = sum(values)
+            if now >= due_s and total > 0:
+                shares = [value / total for value in values]
+                low = [max(0.0, target - width(band, target)) for target in targets]
+                high = [min(1.0, target + width(band, target)) for target in targets]
+                outside = any(not a - EDGE <= share <= b + EDGE for share, a, b in zip(shares, low, high, strict=True))
+                fires = band is None or outside
+                if not fires or now >= rested_s:
+                    due_s = now + every_s
+                if fires and now >= rested_s:
+                    if setting.destination is Destination.BAND:
+                        least = [max(a, 1 - (sum(high) - b)) for a, b in zip(low, high, strict=True)]
+                        most = [min(b, 1 - (sum(low) - a)) for a, b in zip(low, high, strict=True)]
+                        nearest = [min(max(share, a), b) for share, a, b in zip(shares, least, most, strict=True)]
+                        land = spread(shares, least, most)
+                    else:
+                        part = 1.0 if setting.destination is Destination.TARGET else 0.5
+                        land = nearest = [share + part * (target - share) for share, target in zip(shares, targets, strict=True)]
+                    largest = max(abs(a - b) for a, b in zip(nearest, shares, strict=True))
+                    if largest > EDGE and largest * total >= setting.min_trade:
+                        left = left_after(values, land, [fee[i] for i in on], [depth[i] for i in on])
+                        for i, share, value in zip(on, land, values, strict=True):
+                            units[i] = share * left / last[i]
+                            found.turnover += abs(share * left - value) / 2
+                        found.costs += total - left
+                        found.rebalanced.append(t)
+                        rested_s = now + setting.cooldown_s
+        found.values.append(sum(u * p for u, p in zip(units, last, strict=True)) if begun else VALUE)
+    found.hold = sum(u * p for u, p in zip(first, last, strict=True)) if begun else VALUE
+    found.stranded = sum(u * p for u, p, price in zip(units, last, prices[-1], strict=True) if np.isnan(price))
+    return found

@@ -1,0 +1,308 @@
+"""Real positions on the embedded chains: minted for the wallet by the whale, read by our reader, taken out by the contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from web3.logs import DISCARD
+
+from agent.app.agent import Agent
+from agent.artifacts import npm_artifact
+from agent.chain import positions as chain_positions
+from agent.chain.positions import PositionRef
+from agent.chain.snapshot import ChainReader
+from agent.chain.watch import SnapshotScope
+from agent.execution.step_context import StepOutcome
+from agent.localchain import LocalChain, LocalPool
+from agent.localchain.chain import FAR_FUTURE_S
+from agent.localchain.market import POSITION_MANAGER, V2_FACTORY, V2_PAIR, V2_ROUTER
+from agent.model import Collect, ConfirmedPosition, IntentKind, IntentState, LpAction, LpPosition, Provide, Snapshot, Withdraw
+from agent.policy.drift import investable_total
+from tests.support import agents
+from tests.support.agents import USD
+
+UINT128_MAX = 2**128 - 1
+MONTH_S = 30 * 86_400
+
+
+def manager(chain: LocalChain) -> Any:
+    """The position manager."""
+    return chain.contract(chain.addresses.position_manager, npm_artifact(POSITION_MANAGER)).functions
+
+
+def pair_of(chain: LocalChain, pool: str) -> Any:
+    """A V2 pair."""
+    return chain.contract(chain.pools[pool], npm_artifact(V2_PAIR)).functions
+
+
+def provide_v2(chain: LocalChain, pool: str, usd: int, owner: str | None = None) -> ConfirmedPosition:
+    """LP tokens for the wallet (or `owner`) worth about this much, paid by the whale; the owner confirms them."""
+    info = chain.books.pool_info[pool]
+    amounts = [int(usd / 2 / chain.books.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
+    router = chain.contract(chain.addresses.v2_router, npm_artifact(V2_ROUTER)).functions
+    to = owner or chain.wallet.address
+    chain.send(router.addLiquidity(info.token0.address, info.token1.address, *amounts, 0, 0, to, FAR_FUTURE_S))
+    return confirmed(info, info.address, None, (amounts[0], amounts[1]))
+
+
+def provide_v3(
+    chain: LocalChain, pool: str, lower: int, upper: int, usd: int, owner: str | None = None, around: int | None = None
+) -> ConfirmedPosition:
+    """A token of the manager for the wallet (or `owner`) with up to this much of each token, paid by the whale; ends in tick
+    spacings from the price (or from the tick `around`)."""
+    info = chain.books.pool_info[pool]
+    spacing = {100: 1, 500: 10, 3_000: 60, 10_000: 200}[info.fee_pips]
+    near = (tick(chain, pool) if around is None else around) // spacing
+    ends = ((near + lower) * spacing, (near + upper) * spacing)
+    amounts = [int(usd / chain.books.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
+    to = owner or chain.wallet.address
+    mint = (info.token0.address, info.token1.address, info.fee_pips, *ends, *amounts, 0, 0, to, FAR_FUTURE_S)
+    receipt = chain.w3.eth.get_transaction_receipt(chain.send(manager(chain).mint(mint)))
+    [used] = (
+        chain.contract(chain.addresses.position_manager, npm_artifact(POSITION_MANAGER))
+        .events.IncreaseLiquidity()
+        .process_receipt(receipt, DISCARD)
+    )
+    token_id, entry = used["args"]["tokenId"], (used["args"]["amount0"], used["args"]["amount1"])
+    return confirmed(info, chain.addresses.position_manager, token_id, entry)
+
+
+def confirmed(info: LocalPool, contract: str, token_id: int | None, entry_raw: tuple[int, int]) -> ConfirmedPosition:
+    """The owner's word for a position."""
+    venue = f"uniswap_v{info.version}"
+    return ConfirmedPosition(venue, contract, token_id, info.token0.address, info.token1.address, entry_raw, None, 6_000, MONTH_S)
+
+
+def tick(chain: LocalChain, pool: str) -> int:
+    """A V3 pool's tick."""
+    from tests.support.worlds import pool_contract
+
+    return int(pool_contract(chain, chain.books.pool_info[pool]).functions.slot0().call()[1])
+
+
+def refs(chain: LocalChain, own: Sequence[ConfirmedPosition]) -> tuple[PositionRef, ...]:
+    """Where they stand."""
+    at = chain.addresses
+    return chain_positions.resolve_positions(chain.transport, own, {"uniswap_v2": at.v2_factory, "uniswap_v3": at.v3_factory})
+
+
+def look(chain: LocalChain, found: Sequence[PositionRef], owner: str | None = None) -> Snapshot:
+    """A snapshot of nothing but these positions."""
+    watch = SnapshotScope(owner or chain.wallet.address, (), (), (), (), (), 0, 100, tuple(found))
+    return ChainReader((chain.transport,), chain.chain_id, watch, chain.clock, 1).snapshot()
+
+
+def read(chain: LocalChain, own: ConfirmedPosition) -> LpPosition:
+    """One position, which must be readable."""
+    seen = look(chain, refs(chain, [own]))
+    assert seen.quarantined == ()
+    assert seen.requests == 2
+    [position] = seen.positions
+    return position
+
+
+def set_fee_to(chain: LocalChain, recipient: str) -> None:
+    """Switches the V2 protocol fee on, or off for the zero address."""
+    chain.send(chain.contract(chain.addresses.v2_factory, npm_artifact(V2_FACTORY)).functions.setFeeTo(recipient))
+
+
+def balances(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
+    """The wallet's base units of the position's two tokens."""
+    symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
+    return chain.balance(symbols[own.token0]), chain.balance(symbols[own.token1])
+
+
+def take_out(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
+    """Base units that the contracts really pay the wallet for everything: burn, or decreaseLiquidity and collect."""
+    before = balances(chain, own)
+    wallet = chain.wallet.address
+    if own.token_id is None:
+        pair = chain.contract(own.contract, npm_artifact(V2_PAIR)).functions
+        chain.send(pair.transfer(own.contract, pair.balanceOf(wallet).call()), wallet)
+        chain.send(pair.burn(wallet), wallet)
+    else:
+        liquidity = manager(chain).positions(own.token_id).call()[7]
+        if liquidity:
+            decrease(chain, own.token_id, liquidity)
+        collect(chain, own.token_id)
+    after = balances(chain, own)
+    return after[0] - before[0], after[1] - before[1]
+
+
+def decrease(chain: LocalChain, token_id: int, liquidity: int, sender: str | None = None) -> None:
+    """Takes liquidity out, which is then owed."""
+    chain.send(manager(chain).decreaseLiquidity((token_id, liquidity, 0, 0, FAR_FUTURE_S)), sender or chain.wallet.address)
+
+
+def collect(chain: LocalChain, token_id: int, sender: str | None = None) -> None:
+    """Takes what is owed."""
+    who = sender or chain.wallet.address
+    chain.send(manager(chain).collect((token_id, who, UINT128_MAX, UINT128_MAX)), who)
+
+
+# --- Does a plan's actions by calling the contracts directly and says what they moved: a witness that knows nothing of our encoding.
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Base units of (token0, token1) that the wallet got (or gave, negative), liquidity by the events, gas of all transactions."""
+
+    moved: tuple[int, int]
+    liquidity: int
+    gas: int
+    token_id: int | None
+
+
+def act(chain: LocalChain, action: LpAction) -> Done:
+    """Approves what is needed and does the action with its own minimums."""
+    symbols = {token.address: symbol for symbol, token in chain.tokens.items()}
+    tokens = [chain.token_contract(symbols[address]) for address in (action.token0, action.token1)]
+    spender = chain.addresses.v2_router if action.venue == "uniswap_v2" else action.contract
+    if isinstance(action, Provide):
+        for token, raw in zip(tokens, action.desired_raw, strict=True):
+            _send(chain, token.functions.approve(spender, raw))
+    before = _balances(chain, tokens)
+    match action:
+        case Provide(token_id=None, ticks=None):
+            liquidity, gas, token_id = _add_v2(chain, action)
+        case Provide():
+            liquidity, gas, token_id = _add_v3(chain, action)
+        case Withdraw(token_id=None):
+            pair = chain.contract(action.pool, npm_artifact(V2_PAIR)).functions
+            _send(chain, pair.approve(spender, action.liquidity))
+            router = chain.contract(spender, npm_artifact(V2_ROUTER)).functions
+            call = router.removeLiquidity(
+                action.token0, action.token1, action.liquidity, *action.min_raw, chain.wallet.address, FAR_FUTURE_S
+            )
+            liquidity, gas, token_id = action.liquidity, _send(chain, call), None
+        case Withdraw():
+            take = manager(chain).decreaseLiquidity((action.token_id, action.liquidity, *action.min_raw, FAR_FUTURE_S))
+            liquidity, gas, token_id = action.liquidity, _multicall(chain, [take, _all_of(chain, action.token_id)]), action.token_id
+        case Collect():
+            liquidity, gas, token_id = 0, _multicall(chain, [_all_of(chain, action.token_id)]), action.token_id
+    after = _balances(chain, tokens)
+    return Done((after[0] - before[0], after[1] - before[1]), liquidity, gas, token_id)
+
+
+def expected(action: LpAction) -> tuple[int, int]:
+    """What the action says that the wallet gets, or gives."""
+    match action:
+        case Provide():
+            return -action.amounts_raw[0], -action.amounts_raw[1]
+        case Withdraw():
+            return action.amounts_raw[0] + action.fees_raw[0], action.amounts_raw[1] + action.fees_raw[1]
+        case Collect():
+            return action.fees_raw
+
+
+def _add_v2(chain: LocalChain, action: Provide) -> tuple[int, int, None]:
+    pair = chain.contract(action.pool, npm_artifact(V2_PAIR)).functions
+    router = chain.contract(chain.addresses.v2_router, npm_artifact(V2_ROUTER)).functions
+    before = pair.balanceOf(chain.wallet.address).call()
+    amounts = (*action.desired_raw, *action.min_raw)
+    gas = _send(chain, router.addLiquidity(action.token0, action.token1, *amounts, chain.wallet.address, FAR_FUTURE_S))
+    return pair.balanceOf(chain.wallet.address).call() - before, gas, None
+
+
+def _add_v3(chain: LocalChain, action: Provide) -> tuple[int, int, int]:
+    if action.token_id is None:
+        assert action.ticks is not None
+        head = (action.token0, action.token1, action.fee_pips, *action.ticks)
+        call = manager(chain).mint((*head, *action.desired_raw, *action.min_raw, chain.wallet.address, FAR_FUTURE_S))
+    else:
+        call = manager(chain).increaseLiquidity((action.token_id, *action.desired_raw, *action.min_raw, FAR_FUTURE_S))
+    receipt = chain.w3.eth.get_transaction_receipt(chain.send(call, chain.wallet.address, gas=1_000_000))
+    events = chain.contract(action.contract, npm_artifact(POSITION_MANAGER)).events.IncreaseLiquidity().process_receipt(receipt, DISCARD)
+    [told] = [event["args"] for event in events]
+    return int(told["liquidity"]), int(receipt["gasUsed"]), int(told["tokenId"])
+
+
+def _all_of(chain: LocalChain, token_id: int | None) -> Any:
+    return manager(chain).collect((token_id, chain.wallet.address, UINT128_MAX, UINT128_MAX))
+
+
+def _multicall(chain: LocalChain, calls: list[Any]) -> int:
+    return _send(chain, manager(chain).multicall([bytes.fromhex(call._encode_transaction_data()[2:]) for call in calls]))
+
+
+def _send(chain: LocalChain, call: Any) -> int:
+    return int(chain.w3.eth.get_transaction_receipt(chain.send(call, chain.wallet.address, gas=1_000_000))["gasUsed"])
+
+
+def _balances(chain: LocalChain, tokens: list[Any]) -> tuple[int, int]:
+    one, two = (token.functions.balanceOf(chain.wallet.address).call() for token in tokens)
+    return int(one), int(two)
+
+
+# --- Sends whole steps that move liquidity, and checks from outside what they did.
+
+
+EVEN = {"WETH": "50%", "USDC": "50%"}
+
+
+def kinds(outcome: StepOutcome) -> list[str]:
+    return [intent.kind.value for intent in outcome.transactions]
+
+
+def allowances(chain: LocalChain) -> set[int]:
+    """What anybody that liquidity goes through may still take, LP tokens of every pair included."""
+    at, wallet = chain.addresses, chain.wallet.address
+    spenders = (at.swap_router_02, at.v2_router, at.position_manager)
+    held = {
+        int(chain.token_contract(symbol).functions.allowance(wallet, spender).call()) for symbol in chain.tokens for spender in spenders
+    }
+    pairs = [info.address for info in chain.books.pool_info.values() if info.version == 2]
+    return held | {int(chain.contract(pair, npm_artifact(V2_PAIR)).functions.allowance(wallet, at.v2_router).call()) for pair in pairs}
+
+
+@contextmanager
+def stepping(agent: Agent, chain: LocalChain) -> Iterator[list[StepOutcome]]:
+    """Checks from outside that whatever happened inside is known, paid and booked, and that nothing may still be taken."""
+    before, done = agents.purse(chain), []
+    yield done
+    after = agents.purse(chain)
+    mined = [intent for outcome in done for intent in outcome.transactions if intent.receipt is not None]
+    assert after.nonce - before.nonce == len(mined)
+    assert before.native_wei - after.native_wei == sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
+    assert {intent.state for intent in mined} <= {IntentState.FINAL, IntentState.REVERTED}
+    assert agent.desk.store.open_intents() == ()
+    assert agent.desk.store.unbooked() == ()
+    assert allowances(chain) == {0}
+
+
+def send(agent: Agent, chain: LocalChain) -> StepOutcome:
+    with stepping(agent, chain) as done:
+        done.append(agent.rebalance(send=True, confirm=agents.yes))
+    return done[0]
+
+
+def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple[str, str]]:
+    """Each action moved what its own plan says, to the wei; (verb, position) in order."""
+    told = []
+    for intent in outcome.transactions:
+        if intent.kind is not IntentKind.LIQUIDITY:
+            continue
+        action = agent.desk.store.grant(intent.id).action
+        assert action is not None
+        assert intent.receipt is not None
+        net = intent.receipt.net(chain.wallet.address)
+        assert (net.get(action.token0, 0), net.get(action.token1, 0)) == expected(action)
+        told.append((type(action).__name__, action.name))
+    return told
+
+
+def worth(agent: Agent) -> Fraction:
+    """The portfolio's total in dollars."""
+    return investable_total(agent.status().decided.drifts) / USD
+
+
+def positions(agent: Agent) -> dict[str, ConfirmedPosition]:
+    return {one.name: one for one in agent.step_input().portfolio.positions}
+
+
+def liquidity_of(chain: LocalChain, token_id: int) -> int:
+    return int(manager(chain).positions(token_id).call()[7])

@@ -1,0 +1,148 @@
+"""Steps written into a store whose recorder writes them into files, decided as the engine decides them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine
+from sqlalchemy import event as database_event
+
+from agent import codec
+from agent.app.agent import Agent
+from agent.app.offline import plan_from
+from agent.localchain import LocalChain
+from agent.model import StepInput
+from agent.store import open_store
+from agent.store.recorder import RecorderLimits, StepRecorder
+from tests.support import builders
+
+DIGEST = "ab" * 32
+ROOMY = RecorderLimits(1_000, 10**9)
+DRIFTED = {"WETH": 7_000, "USDC": 3_000}
+STEPS = (builders.step_input(), builders.step_input(values=DRIFTED), builders.without_feed(builders.step_input(values=DRIFTED), "WETH"))
+"""A hold, a rebalance, a halt."""
+
+
+def recorded(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: RecorderLimits = ROOMY) -> Path:
+    """The folder of files that these steps left, each under an id of its own; told again it goes on there."""
+    store = open_store(f"sqlite:///{folder}/trimtab.db", 31_337, builders.OWNER)
+    place = folder / "steps"
+    store.heard = StepRecorder(place, DIGEST, "live", bounds).write_step
+    known = len(store.steps(1_000))
+    for number, step in enumerate(steps, known):
+        name, found = f"{number:012x}", plan_from(step)
+        store.begin_step(name, step.snapshot.now_s, codec.dumps(step))
+        plan = None if found.plan is None else codec.dumps(found.plan)
+        store.end_step(name, type(found.decision).__name__.lower(), found.reason, plan, found.kind.value)
+    store.close()
+    return place
+
+
+def files(folder: Path) -> list[Path]:
+    """Recorded steps, oldest first."""
+    return sorted(folder.glob("step-*.json"))
+
+
+def changed(path: Path, **fields: Any) -> None:
+    """Writes a file anew with other values under some keys; "a.b" is b in a. A value of None takes the key away."""
+    document = json.loads(path.read_text())
+    for place, value in fields.items():
+        *way, key = place.split("__")
+        at = document
+        for part in way:
+            at = at[part]
+        at.pop(key, None)
+        if value is not None:
+            at[key] = value
+    path.write_text(json.dumps(document))
+
+
+# --- Takes a store back to an earlier version, as an older program would have left it.
+
+
+MIGRATIONS = Path(__file__).parents[2] / "agent" / "store" / "migrations"
+
+
+def taken_back(path: Path, version: str) -> None:
+    """The store at `path`, closed, as `version` would have written it; what newer ones added is lost."""
+    newer = path.with_name(path.name + ".newer")
+    path.rename(newer)
+    engine = create_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+    engine.dispose()
+    older = sqlite3.connect(path, isolation_level=None)
+    older.execute("ATTACH ? AS newer", (str(newer),))
+    tables = [name for (name,) in older.execute("SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")]
+    for table in tables:
+        if table != "alembic_version":
+            columns = ", ".join(f'"{row[1]}"' for row in older.execute(f"PRAGMA main.table_info({table})"))
+            older.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}")
+    older.close()
+    newer.unlink()
+
+
+# --- A process that ends at a chosen moment of a step, while blocks may be held back: in this process, so that the store is opened anew
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: no `except Exception` on the way holds it up."""
+
+
+class Clock:
+    """The chain's clock; sleeping makes blocks unless they are held back."""
+
+    def __init__(self, chain: LocalChain) -> None:
+        self.chain, self.held = chain, False
+
+    def now_s(self) -> int:
+        return self.chain.now_s()
+
+    def sleep(self, seconds: float) -> None:
+        if not self.held:
+            self.chain.clock.sleep(seconds)
+
+
+@contextmanager
+def dying(agent: Agent, die_at: int | None) -> Iterator[Callable[[str], None]]:
+    """A progress listener inside which the process ends at a moment, if one is named."""
+    engine = agent.desk.store.engine
+    moments, writing = count(1), False
+
+    def passed() -> None:
+        if next(moments) == die_at:
+            raise Killed
+
+    def progress(event: str) -> None:
+        if event in ("before:send", "after:send") or event.startswith("nonce "):
+            passed()
+
+    def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        nonlocal writing
+        writing = writing or statement.startswith(("INSERT", "UPDATE", "DELETE"))
+
+    def committed(_connection: object) -> None:
+        nonlocal writing
+        if writing:
+            writing = False
+            passed()
+
+    heard = (("before_cursor_execute", executed), ("commit", committed))
+    for name, listener in heard:
+        database_event.listen(engine, name, listener)
+    try:
+        yield progress
+    finally:
+        for name, listener in heard:
+            database_event.remove(engine, name, listener)
