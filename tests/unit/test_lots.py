@@ -1,10 +1,14 @@
-"""Tax lots by four methods: a small example by hand, random books against a slow restatement, and work that grows with the books."""
+"""Tax lots by four methods: by hand, random books against RP2 and a slow restatement, and work that grows with the books."""
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,7 @@ from agent.accounting.tax_lots import LotPortion, Lots
 from agent.model import LotMethod, OpenLot
 
 COIN = "0x" + "c0" * 20
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,32 @@ def test_random_books_take_what_a_search_through_all_lots_takes(method: LotMetho
                 assert lots.dispose(COIN, raw, Fraction(0)) == tuple(slow.take(raw))
             assert sum((lot.cost for lot in lots.open()), Fraction(0)) == slow.cost()
             assert [(lot.raw, lot.acquired_s) for lot in lots.open()] == [(lot.raw, lot.acquired_s) for lot in slow.lots]
+
+
+def test_random_books_take_the_lots_and_costs_that_rp2_takes(tmp_path: Path) -> None:
+    histories = [(method.value, _history(random.Random(seed))) for method in set(LotMethod) - {LotMethod.AVERAGE} for seed in range(10)]
+    command, environment = [sys.executable, "-m", "tests.support.rp2_lots"], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, input=json.dumps(histories), cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    for (method, events), told in zip(histories, json.loads(done.stdout), strict=True):
+        lots, found = Lots(LotMethod(method)), []
+        for day, (bought, units, price) in enumerate(events):
+            if bought:
+                lots.acquire(COIN, units, Fraction(units * price), day)
+            else:
+                found += [[day, lot.acquired_s, lot.raw, lot.cost] for lot in lots.dispose(COIN, units, Fraction(0))]
+        assert sorted(found) == sorted([sold, bought, int(units), Fraction(cost)] for sold, bought, units, cost in told)
+        assert len(found) > 50
+
+
+def _history(rng: random.Random) -> list[tuple[bool, int, int]]:
+    """A hundred and fifty purchases and sales: whether bought, units, price of one."""
+    events, held = [], 0
+    for _ in range(150):
+        bought = held == 0 or rng.random() < 0.5
+        units = rng.randint(1, 50 if bought else held)
+        held += units if bought else -units
+        events.append((bought, units, rng.randint(1, 9)))
+    return events
 
 
 @pytest.mark.parametrize("method", list(LotMethod))

@@ -7,6 +7,7 @@ from math import log, sqrt
 
 import numpy as np
 import pytest
+from arch.bootstrap import StationaryBootstrap, optimal_block_length
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
@@ -164,6 +165,22 @@ def test_resampled_means_spread_as_the_closed_form_says() -> None:
     means = resampled_means(values, block, 40_000, 7)
     assert means.var() == pytest.approx(exact, rel=0.03)
     assert means.mean() == pytest.approx(values.mean(), abs=4 * sqrt(exact / 40_000))
+
+
+def test_block_lengths_are_near_those_of_arch() -> None:
+    chance = np.random.default_rng(14)
+    series = [chained(chance, n, rho) for n in (250, 1_000, 3_000) for rho in (0.3, 0.6, 0.9) for _ in range(5)]
+    ratios = [block_length(one) / float(optimal_block_length(one)["stationary"].iloc[0]) for one in series]
+    assert np.median(ratios) == pytest.approx(1.0, abs=0.05)
+    assert np.mean([0.7 < ratio < 1.4 for ratio in ratios]) > 0.9
+
+
+def test_resampled_means_are_distributed_as_those_of_arch() -> None:
+    values, ends = chained(np.random.default_rng(3), 500, 0.6), [0.01, 0.025, 0.5, 0.975, 0.99]
+    peer = StationaryBootstrap(12, values, seed=2).apply(np.mean, 10_000)[:, 0]
+    own = resampled_means(values, 12.0, 10_000, 1)
+    assert own.std() == pytest.approx(peer.std(), rel=0.03)
+    assert np.quantile(own, ends) == pytest.approx(np.quantile(peer, ends), abs=0.08 * peer.std())
 
 
 def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:

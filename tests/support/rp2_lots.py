@@ -1,0 +1,46 @@
+"""RP2 as a peer for tax lots, in a process of its own: importing it opens a log in the working folder and changes decimal's context.
+
+Reads [[method, [[bought, units, price], …]], …] as JSON, one event a day from 2021 on, and writes for each the lots that sales take:
+[day of the sale, day of the purchase, units, cost].
+"""
+
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from pathlib import Path
+
+from prezzemolo.avl_tree import AVLTree
+from rp2.accounting_engine import AccountingEngine
+from rp2.configuration import MAX_DATE, MIN_DATE, Configuration
+from rp2.in_transaction import InTransaction
+from rp2.input_data import InputData
+from rp2.out_transaction import OutTransaction
+from rp2.plugin.country.us import US
+from rp2.rp2_decimal import ZERO, RP2Decimal
+from rp2.tax_engine import compute_tax
+from rp2.transaction_set import TransactionSet
+
+CONFIG = "[general]\nassets = ETH\nexchanges = X\nholders = X\n[in_header]\nasset = 0\n[out_header]\nasset = 0\n[intra_header]\nasset = 0\n"
+START = datetime(2021, 1, 1, tzinfo=UTC)
+
+
+def taken(configuration: Configuration, method: str, events: list[tuple[bool, int, int]]) -> list[tuple[int, int, str, str]]:
+    kinds = {kind: TransactionSet(configuration, kind, "ETH", MIN_DATE, MAX_DATE) for kind in ("IN", "OUT", "INTRA")}
+    for day, (bought, units, price) in enumerate(events):
+        at = (START + timedelta(days=day)).isoformat()
+        common = (configuration, at, "ETH", "X", "X", "BUY" if bought else "SELL", RP2Decimal(price), RP2Decimal(units))
+        entry = InTransaction(*common, row=day + 1) if bought else OutTransaction(*common, ZERO, row=day + 1)
+        kinds["IN" if bought else "OUT"].add_entry(entry)
+    methods = AVLTree()
+    methods.insert_node(MIN_DATE.year, import_module(f"rp2.plugin.accounting_method.{method}").AccountingMethod())
+    found = compute_tax(configuration, AccountingEngine(methods), InputData("ETH", kinds["IN"], kinds["OUT"], kinds["INTRA"]))
+    return [
+        (one.taxable_event.row - 1, one.acquired_lot.row - 1, str(one.crypto_amount), str(one.fiat_cost_basis))
+        for one in found.gain_loss_set
+    ]
+
+
+if __name__ == "__main__":
+    Path("rp2.ini").write_text(CONFIG)
+    json.dump([taken(Configuration("rp2.ini", US()), *one) for one in json.load(sys.stdin)], sys.stdout)
