@@ -40,7 +40,7 @@ from agent.policy.drift import alert_prices
 from agent.policy.orders import levels
 from agent.policy.orders.exits import disarm_command
 from agent.policy.text import format_band, format_percent
-from agent.policy.triggers import rules
+from agent.policy.triggers import bands
 from agent.store.alerts import AlertStore
 from agent.units import BPS, Price, decimal_text, parse_raw, price_text
 
@@ -110,7 +110,7 @@ def drift_alerts(found: StepOutcome) -> Iterator[Alert]:
         yield Alert(AlertKind.PRICE, f"price:{key}", f"{named}{more}.{planned or ' trimtab plan shows what would be traded.'}", True)
     elif found.kind is OutcomeKind.PLANNED:
         yield Alert(AlertKind.REVIEW, "planned", f"A rebalance is due: {found.reason}.{planned}", True)
-    elif over := rules.overweight_assets(found.decided.drifts):
+    elif over := bands.overweight_assets(found.decided.drifts):
         named = "; ".join(
             f"{portfolio.token(one.token).label} is {format_percent(one.share)} of the portfolio, limits.max_weight "
             f"{(one.max_bps or 0) / 100:g} %"

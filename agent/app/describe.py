@@ -28,7 +28,7 @@ from agent.policy.orders import levels
 from agent.policy.strategies.accounting import ONE, unit_value
 from agent.policy.strategies.netting import NettingResult, StrategyAdjustment, target_capital_shares
 from agent.policy.text import format_duration
-from agent.policy.triggers import rules
+from agent.policy.triggers import bands, rules
 from agent.reference import reference_prices
 from agent.units import BPS, Price, Value, decimal_text, price_text, value_text
 
@@ -251,7 +251,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "liquidity targets": ", ".join(_format_target(target) for target in portfolio.lp_targets) or "none",
         "orders": levels.format_orders(portfolio) or "none",
         "trigger": rules.format_trigger(policy.trigger, portfolio),
-        "bands of single assets": rules.format_bands(portfolio) or "none",
+        "bands of single assets": bands.format_bands(portfolio) or "none",
         "destination": config.policy.destination,
         "only": "both sides" if policy.only is None else f"{policy.only.value}: {rules.ONLY[policy.only]}",
         "cooldown": f"{config.policy.cooldown} s",
@@ -350,7 +350,7 @@ def trigger_view(step: StepInput, decided: DecisionResult) -> TriggerView:
     policy = step.policy
     return TriggerView(
         words=rules.format_trigger(policy.trigger, step.portfolio),
-        bands=rules.format_bands(step.portfolio),
+        bands=bands.format_bands(step.portfolio),
         only=policy.only,
         only_words="" if policy.only is None else rules.ONLY[policy.only],
         destination=policy.destination,

@@ -51,7 +51,9 @@ from agent.policy.drift import (
     unreachable_reasons,
 )
 from agent.policy.least_total import correction_drift
-from agent.policy.triggers.rules import SHORTEST_S, evaluate_trigger, validate_band
+from agent.policy.triggers.bands import validate_band
+from agent.policy.triggers.rules import evaluate_trigger
+from agent.policy.triggers.schedules import SHORTEST_S
 from agent.store import recorder
 from agent.store.recorder import RecordedStep
 from agent.units import BPS, Price, Token, Value, decimal_text, parse_bps, parse_raw, safe_label

@@ -56,22 +56,19 @@ from agent.execution.submitter import SubmissionSettings as Patience
 from agent.execution.submitter import signable_nonces
 from agent.model import (
     AgentCycle,
-    Cron,
-    Every,
     ExecutionStyle,
     History,
     Hold,
-    HybridTrigger,
     NoTradeZone,
     ScreenedToken,
     Snapshot,
     StepInput,
-    Threshold,
     TokenFinding,
+    schedules_of,
 )
 from agent.policy.drift import band, has_band
 from agent.policy.step_input import assemble_input
-from agent.policy.triggers.market_events import required_history_s
+from agent.policy.triggers.rules import is_plain, required_history_s
 from agent.reference.checks import is_dollar
 from agent.signing.rules import SigningRules
 from agent.store import Store
@@ -113,7 +110,7 @@ def open_simulation(world: SimulatedWorld) -> Iterator[SimulationContext]:
 def _needs_price_history(wanted: BacktestSpec) -> bool:
     """True if a trigger or allocator of this policy needs recorded prices."""
     chosen = wanted.portfolio.weights is not None or any(one.allocator for one in (wanted.split.strategies if wanted.split else ()))
-    return chosen or required_history_s(wanted.portfolio, wanted.policy, wanted.split) > 0
+    return chosen or required_history_s(wanted.policy, wanted.split) > 0
 
 
 def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
@@ -168,7 +165,7 @@ class DueBarFinder:
     def __init__(self, world: SimulatedWorld) -> None:
         self._world = world
         self._fits, self._leaves = _may_skip_bars(world), world.settings.gone == LEAVE
-        self._by_time = not isinstance(world.wanted.policy.trigger, Threshold)
+        self._by_time = bool(schedules_of(world.wanted.policy.trigger))
         self._due_s = AT_ONCE
         if not self._fits:
             return
@@ -209,7 +206,8 @@ class DueBarFinder:
 
     def count_waiting(self, start: int, end: int) -> int:
         """Number of those with a weight outside its band while the schedule is not due; zero without a band."""
-        if not self._fits or not isinstance(self._world.wanted.policy.trigger, HybridTrigger) or end <= start:
+        banded = has_band(self._world.wanted.policy.trigger)
+        if not (self._fits and self._by_time and banded) or end <= start:
             return 0
         return int((self._outside(start, end, 0) & ~self._stale[start:end]).sum())
 
@@ -234,9 +232,9 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
     """True if only bands around fixed targets, or one schedule without jitter, can make this policy act, with no other state."""
     wanted = world.wanted
     portfolio, limits, trigger = wanted.portfolio, wanted.limits, wanted.policy.trigger
-    known = isinstance(trigger, Threshold) or (isinstance(trigger, Every | Cron | HybridTrigger) and wanted.policy.jitter_bps == 0)
-    if not isinstance(trigger, Threshold):
-        known = known and all(asset.max_bps is None for asset in portfolio.assets)  # which any bar may exceed
+    known = is_plain(trigger)
+    if schedules_of(trigger):  # any bar may exceed a maximum weight
+        known = known and wanted.policy.jitter_bps == 0 and all(asset.max_bps is None for asset in portfolio.assets)
     plain = known and wanted.split is None and wanted.policy.only is None
     fixed = portfolio.weights is None and not portfolio.orders.terms and wanted.execution.pace.style is ExecutionStyle.MARKET
     whole = all(asset.reserve_raw == 0 for asset in portfolio.assets)

@@ -16,7 +16,7 @@ from agent.config.presets import ETHEREUM
 from agent.config.schema import AssetTable, Config, HubTable
 from agent.config.strategies import StrategyTable, strategy_as_portfolio
 from agent.config.template import render
-from agent.config.triggers import ZoneTable, build_trigger, build_zone
+from agent.config.triggers import build_policy_trigger, build_trigger, is_zone
 from agent.config.weights import build_weights, supply_tokens
 from agent.errors import ConfigError
 from agent.model import (
@@ -81,11 +81,9 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
 
 def build_policy(config: Config) -> Policy:
     """When to act and how far to go."""
-    table = config.policy.trigger
-    risky = {asset.symbol: asset.address for asset in config.portfolio.assets if asset.symbol != config.portfolio.numeraire}
     policy = config.policy
     return Policy(
-        trigger=build_zone(config) if isinstance(table, ZoneTable) else build_trigger(table, risky),
+        trigger=build_policy_trigger(config),
         destination=Destination(policy.destination),
         cooldown_s=policy.cooldown,
         confirm_blocks=policy.confirm_blocks or 0,
@@ -241,7 +239,7 @@ def _own_policy(config: Config, policy: Policy, table: StrategyTable) -> Policy:
     """What holds for one strategy, checked as that of a portfolio is."""
     risky = {asset.symbol: asset.address for asset in config.portfolio.assets if asset.symbol != config.portfolio.numeraire}
     try:
-        if isinstance(table.trigger, ZoneTable):
+        if is_zone(table.trigger):
             raise ConfigError("policy.trigger: a zone weighs a whole portfolio", "use another trigger")
         own = replace(
             policy,

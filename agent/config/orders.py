@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from agent.config.fields import ConfigTable, Duration, Share, ShareOrOff
-from agent.config.triggers import ZoneTable
+from agent.config.triggers import is_zone
 from agent.model import PORTFOLIO, Asset, ExecutionPace, ExecutionStyle, OrderKind, OrdersConfig, OrderTerms, WeightReallocation
 from agent.units import BPS, Token
 
@@ -275,7 +275,7 @@ def require_pace(config: Config) -> None:
         raise ValueError(f"execution.over: too short for {table.max_rounds} rounds; write at least {table.max_rounds * SHORTEST_S}s")
     if table.limit is not None and abs(table.limit) > MOST_OFF_BPS:
         raise ValueError(f"execution.limit: beyond {MOST_OFF_BPS // 100}% of the price at the start; write for example {EXAMPLES['limit']}")
-    if table.waiting_cost == ZONE and not isinstance(config.policy.trigger, ZoneTable):
+    if table.waiting_cost == ZONE and not is_zone(config.policy.trigger):
         raise ValueError('execution.waiting_cost: "zone" needs a trigger of that kind; write what an hour costs, such as "0.5bps"')
 
 

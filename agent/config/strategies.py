@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from agent.config.fields import ConfigTable, Duration, Share, Weight
-from agent.config.triggers import TriggerTable, ZoneTable
+from agent.config.triggers import TriggerTable, is_zone
 from agent.config.weights import WeightsTable, require_weights
 from agent.units import BPS
 
@@ -148,12 +148,12 @@ def _require_alone(config: Config) -> None:
     """
     policy, portfolio, lp = config.policy, config.portfolio, config.lp
     for one in config.strategies:
-        if isinstance(one.trigger, ZoneTable):
+        if is_zone(one.trigger):
             raise ValueError(
                 f"strategies.{one.name}.trigger: a zone weighs the risk of the whole wallet; write another trigger, such as a threshold"
             )
     refused = (
-        ("policy.trigger: a zone", isinstance(policy.trigger, ZoneTable), "write another trigger, such as a threshold"),
+        ("policy.trigger: a zone", is_zone(policy.trigger), "write another trigger, such as a threshold"),
         ("policy.destination: zone", policy.destination == "zone", 'write destination = "target"'),
         ("policy.risk: the risk of a zone", policy.risk is not None, "take [policy.risk] away"),
         (

@@ -19,6 +19,7 @@ from agent.config.limits import CEILINGS
 from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE, Preset
 from agent.errors import ConfigError
 from agent.model import LIMITS_AS_WRITTEN, LimitUnit, TighterDirection
+from agent.policy.triggers.rules import NOTATIONS
 from agent.units import BPS, largest_remainder, parse_share_bps, safe_label
 
 if TYPE_CHECKING:
@@ -138,9 +139,7 @@ position_manager = "{preset.v3_position_manager}"
 fee_tiers = [100, 500, 3000, 10000]
 
 [policy]
-# threshold: relative = "10%" of the target, or absolute = "5%" of the portfolio; strictly beyond the band
-# time: every = "1d", or cron = "0 9 * * mon" with timezone = "Europe/Berlin";   hybrid: a review on schedule that acts beyond a band
-# either, review, drawdown, volatility_jump, several in a list: docs/triggers.md
+{_triggers()}
 # zone: only when the risk saved exceeds the cost, and only as far as it does (docs/zone.md); destination = "zone" goes with it:
 # trigger = {{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }}   # what 1 % of tracking error is worth a year
 # risk = {{ volatilities = {{ WETH = "80%", USDC = "0.5%" }}, correlation = "0%" }}   # correlations = {{ "WETH/WBTC" = "80%" }}
@@ -227,6 +226,7 @@ cooldown = "6h"                    # the same thing is not told again within it
 """
 
 
+MOST_COLUMNS = 140
 MAX_WEIGHT_LINE = (
     '# max_weight = { any = "60%" }     # of the portfolio, for any asset but the numeraire, or by name: { any = "60%", WETH = "50%" }'
 )
@@ -234,6 +234,21 @@ MAX_WEIGHT_LINE = (
 
 def _ceilings() -> str:
     return ", ".join(f"{key} {bps / 100:g}%" for key, bps in CEILINGS.items())
+
+
+def _triggers() -> str:
+    """Return the kinds that are explained, as many a line as fit, and the names of the others."""
+    lines = [""]
+    for one in NOTATIONS.values():
+        if not one.hint:
+            continue
+        hint = f"{one.kind}: {one.hint}"
+        if lines[-1] and len(lines[-1]) + len(hint) < MOST_COLUMNS:
+            lines[-1] += f";   {hint}"
+        else:
+            lines.append(f"# {hint}")
+    named = [one.kind for one in NOTATIONS.values() if not one.hint and one.kind != "zone"]
+    return "\n".join([*lines[1:], f"# {', '.join(named)}, several in a list: docs/triggers.md"])
 
 
 def _sequencer(preset: Preset) -> str:

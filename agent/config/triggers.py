@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, create_model, model_validator
 
 from agent.config.fields import ConfigTable, Duration, Share, to_value_error
 from agent.config.weights import require_sampling
 from agent.errors import ConfigError
-from agent.model import (
-    AnyOf,
-    Cron,
-    Drawdown,
-    Every,
-    HybridTrigger,
-    NoTradeZone,
-    RiskEstimationWindow,
-    Schedule,
-    SingleTrigger,
-    StagedTrigger,
-    Threshold,
-    TrackingRisk,
-    VolatilityJump,
-)
+from agent.model import AnyOf, NoTradeZone, RiskEstimationWindow, Threshold, Trigger
 from agent.policy import risk
+from agent.policy.triggers.rules import NOTATIONS
+from agent.policy.triggers.trigger import KeyUnit, TriggerNotation
 from agent.units import BPS, parse_share_bps
 
 if TYPE_CHECKING:
@@ -63,16 +54,6 @@ YearlyCost = Annotated[Fraction, BeforeValidator(_cost)]
 Correlation = Annotated[int, BeforeValidator(_signed)]
 
 
-class ZoneTable(ConfigTable):
-    """Act when a plan saves more risk than it costs. `tracking_error_cost` is the annual cost of 1 % of tracking error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-    kind: Literal["zone"]
-    tracking_error_cost: YearlyCost
-    horizon: Duration
-
-
 class EstimateTable(ConfigTable):
     """Sampling of recorded prices for estimates of volatilities and correlations, like that of an allocator."""
 
@@ -102,7 +83,7 @@ class RiskTable(ConfigTable):
 def require_zone(config: Config) -> None:
     """Raise ValueError naming field and remedy if the zone could not be evaluated."""
     table = config.policy.risk
-    if not isinstance(config.policy.trigger, ZoneTable):
+    if not is_zone(config.policy.trigger):
         return
     if config.limits.plan_cost is None:
         raise ValueError('limits.plan_cost: off, but a zone needs it as the most that an exchange may cost; write for example "0.5%"')
@@ -118,11 +99,11 @@ def require_zone(config: Config) -> None:
     twice = [name for name, pair in zip(table.correlations, named, strict=True) if named.count(pair) > 1]
     if twice:
         raise ValueError(f"policy.risk.correlations: {' and '.join(twice)} are the same pair; keep one")
-    zone = build_zone(config)
+    zone = build_policy_trigger(config)
     labels = {asset.address: asset.symbol for asset in config.portfolio.assets}
     if table.estimate is not None:
         labels = _require_estimate(table, table.estimate, labels)
-    found = next(risk.faults(zone.risk, labels), None)
+    found = next(risk.faults(zone.risk, labels), None) if isinstance(zone, NoTradeZone) else None
     if found is not None:
         raise ValueError("; ".join(found))
 
@@ -150,19 +131,16 @@ def _pair(name: str, symbols: list[str]) -> frozenset[str]:
     return frozenset(pair)
 
 
-def build_zone(config: Config) -> NoTradeZone:
-    """Build the zone with its risk, by token address. Raises ConfigError without its table."""
-    trigger, table = config.policy.trigger, config.policy.risk
-    if not isinstance(trigger, ZoneTable) or table is None:
+def _with_risk(zone: NoTradeZone, table: RiskTable | None, assets: Mapping[str, str]) -> NoTradeZone:
+    """Complete a zone by [policy.risk]; `assets` are addresses by symbol. Raises ConfigError without it."""
+    if table is None:
         raise ConfigError("policy.risk: missing", "write [policy.risk] with volatilities and correlations")
-    addresses = {asset.symbol: asset.address for asset in config.portfolio.assets}
     return NoTradeZone(
-        TrackingRisk(
-            trigger.tracking_error_cost,
-            trigger.horizon,
-            tuple((addresses[symbol], bps) for symbol, bps in table.volatilities.items()),
-            tuple(_correlations(table, addresses)),
-            None if table.estimate is None else _measuring(table.estimate),
+        replace(
+            zone.risk,
+            volatilities_bps=tuple((assets[symbol], bps) for symbol, bps in table.volatilities.items()),
+            correlations_bps=tuple(_correlations(table, assets)),
+            measuring=None if table.estimate is None else _measuring(table.estimate),
         )
     )
 
@@ -189,84 +167,50 @@ def _correlations(table: RiskTable, addresses: Mapping[str, str]) -> list[tuple[
 
 
 SINGLE, SEVERAL = "single", "several"
+ZONE = "zone"
+_UNITS: Mapping[KeyUnit, Any] = {
+    KeyUnit.SHARE: Share,
+    KeyUnit.DURATION: Duration,
+    KeyUnit.TEXT: str,
+    KeyUnit.YEARLY_COST: YearlyCost,
+}
 
 
-class ThresholdTable(ConfigTable):
-    """Act beyond a band."""
+class AnyTriggerTable(ConfigTable):
+    """One trigger as it is written. The table of each kind is made from its row in NOTATIONS."""
 
-    kind: Literal["threshold"]
-    absolute: Share | None = None
-    relative: Share | None = None
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-
-class TimeTable(ConfigTable):
-    """Act on a schedule."""
-
-    kind: Literal["time"]
-    every: Duration | None = None
-    cron: str | None = None
-    timezone: str | None = None
+    kind: str
 
 
-class HybridTable(ConfigTable):
-    """Check on a schedule, act beyond a band."""
-
-    kind: Literal["hybrid"]
-    absolute: Share | None = None
-    relative: Share | None = None
-    every: Duration | None = None
-    cron: str | None = None
-    timezone: str | None = None
-
-
-class EitherTable(HybridTable):
-    """Act on a schedule and beyond a band, whichever comes first."""
-
-    kind: Literal["either"]  # type: ignore[assignment]  # the discriminator of another table with the same keys
-
-
-class ReviewTable(ConfigTable):
-    """Review on one schedule and report the trades; act on another, with a band only beyond it."""
-
-    kind: Literal["review"]
-    review_every: Duration | None = None
-    review_cron: str | None = None
-    execute_every: Duration | None = None
-    execute_cron: str | None = None
-    timezone: str | None = None
-    absolute: Share | None = None
-    relative: Share | None = None
-
-
-class DrawdownTable(ConfigTable):
-    """Act when a price has fallen by that much within that time; `assets` are symbols, by default all but the numeraire."""
-
-    kind: Literal["drawdown"]
-    fall: Share
-    within: Duration
-    assets: list[str] = Field(default_factory=list)
-
-
-class VolatilityJumpTable(ConfigTable):
-    """Act when short-term volatility exceeds `jump` times that of the longer window before it."""
-
-    kind: Literal["volatility_jump"]
-    short: Duration
-    long: Duration
-    jump: Share
-    assets: list[str] = Field(default_factory=list)
-
-
-SingleTable = ThresholdTable | TimeTable | HybridTable | EitherTable | ReviewTable | DrawdownTable | VolatilityJumpTable
-AnyTriggerTable = Annotated[SingleTable | ZoneTable, Field(discriminator="kind")]
+def _table(notation: TriggerNotation) -> type[AnyTriggerTable]:
+    fields: dict[str, Any] = {"kind": (Literal[notation.kind], ...)}
+    for name, unit in notation.keys.items():
+        if unit is KeyUnit.SYMBOLS:
+            fields[name] = (list[str], Field(default_factory=list))
+        elif notation.required:
+            fields[name] = (_UNITS[unit], ...)
+        else:
+            fields[name] = (_UNITS[unit] | None, None)
+    return create_model(f"{notation.kind}_trigger", __base__=AnyTriggerTable, __module__=__name__, **fields)
 
 
 def _how_many(value: object) -> str:
     return SEVERAL if isinstance(value, list) else SINGLE
 
 
-TriggerTable = Annotated[Annotated[AnyTriggerTable, Tag(SINGLE)] | Annotated[list[AnyTriggerTable], Tag(SEVERAL)], Discriminator(_how_many)]
+if TYPE_CHECKING:
+    TriggerTable = AnyTriggerTable | list[AnyTriggerTable]
+else:
+    _ANY = Annotated[reduce(or_, map(_table, NOTATIONS.values())), Field(discriminator="kind")]
+    TriggerTable = Annotated[Annotated[_ANY, Tag(SINGLE)] | Annotated[list[_ANY], Tag(SEVERAL)], Discriminator(_how_many)]
 """One trigger, or a list of them, any of which fires."""
+
+
+def is_zone(table: TriggerTable | None) -> bool:
+    """True if a trigger is a cost-aware zone."""
+    return isinstance(table, AnyTriggerTable) and table.kind == ZONE
 
 
 def parse_band(text: object, field: str) -> Threshold:
@@ -290,41 +234,36 @@ Band = Annotated[Any, BeforeValidator(_band)]
 """Becomes a Threshold."""
 
 
-def build_trigger(table: SingleTable | list[SingleTable | ZoneTable], tokens: Mapping[str, str]) -> SingleTrigger | AnyOf:
-    """Build the trigger of the policy table, other than a zone. `tokens` are addresses by symbol, without the numeraire."""
-    if isinstance(table, list):
-        return AnyOf(tuple(_one_of_several(one, tokens) for one in table))
-    if isinstance(table, EitherTable):
-        return AnyOf((_threshold(table), _schedule(table)))
-    return _single(table, tokens)
-
-
-def _one_of_several(table: SingleTable | ZoneTable, tokens: Mapping[str, str]) -> SingleTrigger:
-    match table:
-        case EitherTable():
+def build_trigger(table: TriggerTable, tokens: Mapping[str, str]) -> Trigger:
+    """Build a trigger; a zone still lacks its risk. `tokens` are addresses by symbol, without the numeraire."""
+    if isinstance(table, AnyTriggerTable):
+        return _build(table, tokens)
+    triggers = []
+    for one in table:
+        built = _build(one, tokens)
+        if isinstance(built, AnyOf):
             raise ConfigError("policy.trigger: either within a list", "write its threshold and its time as two triggers of the list")
-        case ZoneTable():
+        if isinstance(built, NoTradeZone):
             raise ConfigError("policy.trigger: a zone within a list", "a zone weighs risk against cost by itself; take the others out")
-        case _:
-            return _single(table, tokens)
+        triggers.append(built)
+    return AnyOf(tuple(triggers))
 
 
-def _single(table: SingleTable, tokens: Mapping[str, str]) -> SingleTrigger:
-    match table:
-        case ThresholdTable():
-            return _threshold(table)
-        case TimeTable():
-            return _schedule(table)
-        case HybridTable():
-            return HybridTrigger(_threshold(table), _schedule(table))
-        case ReviewTable():
-            band = None if table.absolute is None and table.relative is None else Threshold(table.absolute, table.relative)
-            review = _times(table.review_every, table.review_cron, table.timezone, "review_")
-            return StagedTrigger(review, _times(table.execute_every, table.execute_cron, table.timezone, "execute_"), band)
-        case DrawdownTable():
-            return Drawdown(table.fall, table.within, _addresses(table.assets, tokens))
-        case VolatilityJumpTable():
-            return VolatilityJump(table.short, table.long, table.jump, _addresses(table.assets, tokens))
+def build_policy_trigger(config: Config) -> Trigger:
+    """Build the trigger of [policy], a zone with its risk. Raises ConfigError."""
+    addresses = {asset.symbol: asset.address for asset in config.portfolio.assets}
+    risky = {symbol: address for symbol, address in addresses.items() if symbol != config.portfolio.numeraire}
+    trigger = build_trigger(config.policy.trigger, risky)
+    return _with_risk(trigger, config.policy.risk, addresses) if isinstance(trigger, NoTradeZone) else trigger
+
+
+def _build(table: AnyTriggerTable, tokens: Mapping[str, str]) -> Trigger:
+    notation = NOTATIONS[table.kind]
+    values = []
+    for name, unit in notation.keys.items():
+        value = getattr(table, name)
+        values.append(_addresses(value, tokens) if unit is KeyUnit.SYMBOLS else value)
+    return notation.build(*values)
 
 
 def _addresses(symbols: list[str], tokens: Mapping[str, str]) -> tuple[str, ...]:
@@ -334,23 +273,3 @@ def _addresses(symbols: list[str], tokens: Mapping[str, str]) -> tuple[str, ...]
             f"policy.trigger.assets: {strange[0]!r} is none of the assets beside the numeraire", f"choose from {', '.join(tokens)}"
         )
     return tuple(tokens[symbol] for symbol in symbols or tokens)
-
-
-def _threshold(table: ThresholdTable | HybridTable) -> Threshold:
-    if table.absolute is None and table.relative is None:
-        raise ConfigError("policy.trigger: a threshold needs absolute or relative", "for example relative = '10%'")
-    return Threshold(table.absolute, table.relative)
-
-
-def _schedule(table: TimeTable | HybridTable) -> Schedule:
-    return _times(table.every, table.cron, table.timezone)
-
-
-def _times(every_s: int | None, cron: str | None, timezone: str | None, prefix: str = "") -> Schedule:
-    if (every_s is None) == (cron is None):
-        raise ConfigError(f"policy.trigger: give exactly one of {prefix}every and {prefix}cron", f"for example {prefix}every = '1d'")
-    if every_s is not None:
-        return Every(every_s)
-    if timezone is None:
-        raise ConfigError("policy.trigger.timezone: a cron trigger names its time zone", "for example timezone = 'UTC'")
-    return Cron(cron or "", timezone)

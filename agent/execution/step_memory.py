@@ -27,7 +27,7 @@ from agent.model.strategies import StrategyLedger
 from agent.policy import risk, targets
 from agent.policy.step_input import StepMemory, StrategyMemory
 from agent.policy.strategies import netting
-from agent.policy.triggers import market_events
+from agent.policy.triggers import rules
 from agent.ports import Grant
 from agent.reference import reference_prices
 
@@ -113,7 +113,7 @@ def _recorded_prices(
     """Recorded prices as far back as this config needs: all that triggers see, before that one per interval of each due allocation."""
     portfolio, split, now_s = step.portfolio, step.split, step.snapshot.head.timestamp_s
     numeraire, weights = portfolio.numeraire.address, portfolio.weights
-    back_s = market_events.required_history_s(portfolio, step.policy, split)
+    back_s = rules.required_history_s(step.policy, split)
     needs = list(netting.strategy_history_needed(split, choices, portfolio, now_s))
     if weights is not None:
         needs.append((targets.allocation_history_s(portfolio, chosen, now_s), weights.step_s))

@@ -8,7 +8,8 @@ from fractions import Fraction
 
 from agent.model.liquidity import LpAction
 from agent.model.market import ScreenedToken
-from agent.model.portfolio import RiskCostTradeoff, SlicingComparison, Threshold, TrackingRisk
+from agent.model.portfolio import SlicingComparison
+from agent.model.triggers import RiskCostTradeoff, Threshold, TrackingRisk
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from enum import Enum
 from fractions import Fraction
 
 from agent.model.ledger import ExternalTransfer
-from agent.model.portfolio import Destination, Threshold, Trigger
+from agent.model.portfolio import Destination
 from agent.model.transactions import Intent
+from agent.model.triggers import Threshold, Trigger
 from agent.model.weights import Allocation, AllocatorConfig
 
 STRATEGY_UNITS = "units"

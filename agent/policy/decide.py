@@ -37,10 +37,11 @@ from agent.policy.minimum import format_money
 from agent.policy.orders import exits
 from agent.policy.strategies import netting
 from agent.policy.strategies.netting import NettingResult
-from agent.policy.triggers import no_trade_zone, rules
+from agent.policy.triggers import bands, no_trade_zone
 from agent.policy.triggers.no_trade_zone import ZoneView
-from agent.policy.triggers.rules import TriggerResult, evaluate_trigger
+from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import last_evaluation_s
+from agent.policy.triggers.trigger import TriggerResult
 from agent.reference import ReferencePrices, depeg_fault, reference_prices, sequencer_fault, source_conflict
 from agent.units import BPS, NATIVE, Price, Value, decimal_text
 
@@ -266,8 +267,8 @@ def _rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
     if step.split is None:
         return None
     view = netting.net_strategies(step, prices)
-    answer = rules.apply_max_weight(step, drifts, view.answer)
-    wanted = view.goal if view.answer.fired else rules.reduction_goal(drifts)
+    answer = bands.apply_max_weight(step, drifts, view.answer)
+    wanted = view.goal if view.answer.fired else bands.reduction_goal(drifts)
     decision, reviewed = _act(step, drifts, context.references, answer, wanted) if answer.fired else (_hold(answer), answer.due)
     if isinstance(decision, Rebalance) and not view.answer.fired:
         decision, reviewed = _confirmed(step, prices, decision, reviewed, False)
@@ -284,7 +285,7 @@ def _rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
     """Rebalance where the trigger fires; else adjust liquidity towards its targets, or hold."""
     step, prices = context.step, context.prices
     answer, zone, drifts = _evaluate_portfolio_trigger(context)
-    answer = rules.apply_max_weight(step, drifts, answer)
+    answer = bands.apply_max_weight(step, drifts, answer)
     if answer.fired:
         decision, reviewed = _act(step, drifts, context.references, answer)
         if isinstance(decision, Rebalance):
@@ -309,7 +310,7 @@ def _evaluate_portfolio_trigger(context: DecisionContext) -> tuple[TriggerResult
         return no_trade_zone.unmeasured_result(trigger.risk), None, drifts
     zone, drifts = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, context.prices)
     answer = no_trade_zone.zone_result(zone, drifts)
-    return replace(answer, fired=False) if rules.must_reduce_weight(step, drifts) else answer, zone, drifts
+    return replace(answer, fired=False) if bands.must_reduce_weight(step, drifts) else answer, zone, drifts
 
 
 DECIDERS: tuple[Decider, ...] = (
@@ -376,10 +377,10 @@ def _wanted(step: StepInput, drifts: tuple[AssetDrift, ...]) -> Goal:
     """Where a rebalance would go now."""
     trigger, policy = step.policy.trigger, step.policy
     if isinstance(trigger, NoTradeZone):
-        if rules.must_reduce_weight(step, drifts):
-            return rules.reduction_goal(drifts)
+        if bands.must_reduce_weight(step, drifts):
+            return bands.reduction_goal(drifts)
         return replace(rebalance_goal(drifts, policy.destination), risk=trigger.risk)
-    wanted = rules.cap_goal(drifts, rebalance_goal(drifts, policy.destination))
+    wanted = bands.cap_goal(drifts, rebalance_goal(drifts, policy.destination))
     return restrict_to_side(drifts, wanted, policy.only, step.portfolio.numeraire.address)
 
 

@@ -8,19 +8,17 @@ from fractions import Fraction
 
 from agent.errors import Refused
 from agent.model import (
-    AnyOf,
     Asset,
     AssetDrift,
     Destination,
     Goal,
     GoalWeight,
-    HybridTrigger,
     NoTradeZone,
-    StagedTrigger,
     StepInput,
     Threshold,
     TradeSide,
     Trigger,
+    thresholds_of,
 )
 from agent.policy import native_coin, text
 from agent.policy.liquidity import valuation
@@ -34,7 +32,7 @@ BandEdges = tuple[Fraction, Fraction]
 
 def has_band(trigger: Trigger) -> bool:
     """True if weights can leave a band under this trigger."""
-    return bool(_thresholds(trigger))
+    return bool(thresholds_of(trigger))
 
 
 def band(trigger: Trigger, target_bps: int, own: Threshold | None = None, most_bps: int | None = None) -> BandEdges:
@@ -46,8 +44,7 @@ def band(trigger: Trigger, target_bps: int, own: Threshold | None = None, most_b
     """
     if isinstance(trigger, NoTradeZone):
         return Fraction(0), Fraction(BPS)
-    thresholds = _thresholds(trigger)
-    widths = [_width(own or threshold, target_bps) for threshold in thresholds]
+    widths = [_width(own or threshold, target_bps) for threshold in thresholds_of(trigger)]
     width = min(widths, default=Fraction(0))
     most = BPS if most_bps is None or most_bps <= target_bps else most_bps
     return max(Fraction(0), target_bps - width), min(Fraction(most), target_bps + width)
@@ -62,18 +59,6 @@ def with_trigger_bands(drifts: Sequence[AssetDrift], trigger: Trigger) -> tuple[
         outside = whole > 0 and not low <= drift.share * BPS <= high
         result.append(replace(drift, band_low_bps=low, band_high_bps=high, outside=outside))
     return tuple(result)
-
-
-def _thresholds(trigger: Trigger) -> list[Threshold]:
-    match trigger:
-        case Threshold():
-            return [trigger]
-        case HybridTrigger(threshold) | StagedTrigger(_, _, threshold):
-            return [] if threshold is None else [threshold]
-        case AnyOf(triggers):
-            return [threshold for one in triggers for threshold in _thresholds(one)]
-        case _:
-            return []
 
 
 def _width(threshold: Threshold, target_bps: int) -> Fraction:

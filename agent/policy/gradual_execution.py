@@ -29,7 +29,7 @@ from agent.model import (
 from agent.policy import price_confirmation, text
 from agent.policy.cash_flows import purchase
 from agent.policy.drift import compute_drifts, corrections
-from agent.policy.triggers.rules import Signal
+from agent.policy.triggers.trigger import Signal
 from agent.units import BPS, Price, Value, ceil_int, value_text
 
 # --- Slice arithmetic: size and time of the next slice, with their random draws.

@@ -15,7 +15,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from agent.amm import pools as amm
-from agent.model import AnyOf, Cron, Every, HybridTrigger, PoolState, StagedTrigger, StepInput, Trigger
+from agent.model import PoolState, StepInput, Trigger, review_interval_s
 from agent.policy.drift import band
 from agent.policy.minimum import APPROVAL_GAS, GAS_MULTIPLE, LEG_GAS
 from agent.reference import ReferencePrices
@@ -169,17 +169,6 @@ def correction_drift(trigger: Trigger | None, target_bps: int, edges: tuple[Frac
     width = min(target_bps - edges[0], edges[1] - target_bps)
     banded = trigger is not None and width > 0 and edges != (Fraction(0), Fraction(BPS))
     return width / BPS if banded else UNBANDED * target_bps / BPS
-
-
-def review_interval_s(trigger: Trigger) -> int | None:
-    """Return the seconds between two reviews of a fixed interval; None if every cycle may act, or for a calendar."""
-    match trigger:
-        case Every(every_s):
-            return every_s
-        case HybridTrigger(_, Every(every_s)) | StagedTrigger(_, Every(every_s), _):
-            return every_s
-        case Cron() | AnyOf() | _:
-            return None
 
 
 def format_minimum_total(terms: MinimumTotalInputs, total: Value, decimals: int, unit: str) -> str:

@@ -14,8 +14,9 @@ from agent.model import AdjustLiquidity, NoTradeZone, PastPrices, Rebalance, Ste
 from agent.policy.drift import compute_drifts
 from agent.policy.liquidity import decide
 from agent.policy.liquidity.book import ProvideMove, liquidity_limits, open_position_book
-from agent.policy.triggers import no_trade_zone, rules
-from agent.policy.triggers.rules import Signal, evaluate_trigger
+from agent.policy.triggers import bands, no_trade_zone
+from agent.policy.triggers.rules import evaluate_trigger
+from agent.policy.triggers.trigger import Signal
 from agent.reference import reference_prices_at
 from agent.units import Price
 
@@ -30,9 +31,9 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:
         pair = no_trade_zone.evaluate_zone(step, trigger.risk, drifts, prices)[0].pair
         pays = pair is not None and pair.saves > pair.costs
         moves = frozenset({("too much", pair.source), ("too little", pair.target)}) if pays and pair is not None else frozenset[Signal]()
-        return rules.overweight_signals(drifts) or moves
+        return bands.overweight_signals(drifts) or moves
     found = evaluate_trigger(trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps)
-    return rules.overweight_signals(drifts) | frozenset(found.signals)
+    return bands.overweight_signals(drifts) | frozenset(found.signals)
 
 
 def limit_signals(step: StepInput, prices: Prices) -> frozenset[Signal]:

@@ -18,6 +18,11 @@ def format_percent(share: Fraction) -> str:
     return f"{decimal_text(round(share * BPS), 2)} %"
 
 
+def format_bps(bps: int) -> str:
+    """Basis points as a percentage as the config writes it: 1,000 -> "10%"."""
+    return f"{float(Fraction(bps, 100)):g}%"
+
+
 def format_points(distance: Fraction) -> str:
     """A distance between shares in percentage points; a small one is never shown as zero."""
     shown = round(abs(distance) * BPS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from agent.app.describe import parameters
@@ -10,6 +13,7 @@ from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError
 from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, StagedTrigger, Threshold, TradeSide, Trigger, VolatilityJump
+from agent.policy.triggers.rules import NOTATIONS
 from agent.units import Token
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -178,3 +182,10 @@ def test_a_zone_goes_with_no_list_no_side_and_no_band() -> None:
         with pytest.raises(ConfigError) as caught:
             parse_config(text(trigger, risk, there, change))
         assert named in str(caught.value)
+
+
+def test_the_page_lists_every_kind_with_its_keys() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "triggers.md").read_text(encoding="utf-8")
+    lines = [line.split("|")[1:3] for line in page.split("## Kinds")[1].split("```toml")[0].splitlines() if line.startswith("| `")]
+    listed = {kind.strip(" `"): set(re.findall(r"`(\w+)`", keys)) for kind, keys in lines}
+    assert listed == {kind: {*one.keys} for kind, one in NOTATIONS.items()}

@@ -29,8 +29,8 @@ from agent.model import (
     VolatilityJump,
 )
 from agent.policy.decide import decide
-from agent.policy.triggers import market_events
-from agent.policy.triggers.market_events import trigger_history_s
+from agent.policy.triggers import rules
+from agent.policy.triggers.rules import trigger_history_s
 from tests.support.builders import NOW_S, feed_round, history, step_input, token, unit_price
 
 HOUR_S, DAY_S = 3_600, 86_400
@@ -261,4 +261,4 @@ def test_a_step_carries_as_many_prices_as_its_trigger_looks_back() -> None:
     assert trigger_history_s(AnyOf((FALL, JUMP, Every(DAY_S)))) == 8 * DAY_S + 2 * HOUR_S
     assert trigger_history_s(Threshold(500, None)) == 0
     step = asked(JUMP, 2_000, history())
-    assert market_events.required_history_s(step.portfolio, step.policy) >= trigger_history_s(JUMP)
+    assert rules.required_history_s(step.policy) >= trigger_history_s(JUMP)

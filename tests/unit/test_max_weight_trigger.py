@@ -28,7 +28,7 @@ from agent.model import (
 from agent.planning import proposals
 from agent.policy.decide import decide
 from agent.policy.price_confirmation import trigger_signals
-from agent.policy.triggers import rules
+from agent.policy.triggers import bands
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import NOW_S, brought_up, split, strategy, token, with_limits, zoned
@@ -87,7 +87,7 @@ def test_a_zone_does_what_the_limit_demands_whatever_it_saves() -> None:
 def test_only_buy_sells_nothing_and_says_so() -> None:
     step = undue(Every(28 * DAY_S), only=TradeSide.BUY)
     assert isinstance(decide(step).decision, Hold)
-    assert rules.overweight_assets(decide(step).drifts), "it is told all the same"
+    assert bands.overweight_assets(decide(step).drifts), "it is told all the same"
 
 
 def test_a_limit_at_the_target_asks_for_nothing() -> None:
@@ -139,5 +139,5 @@ def test_strategies_over_one_wallet_are_brought_down_together() -> None:
 @pytest.mark.parametrize("weths", [6_400, 9_900])
 def test_what_is_sold_goes_to_what_lacks_most(weths: int) -> None:
     drifts = decide(undue(Every(28 * DAY_S), weths)).drifts
-    down = {one.token: one.low for one in rules.reduction_goal(drifts).weights}
-    assert sum(down.values()) == 1 and down[WETH] == Fraction(6_000 - rules.BELOW_BPS, BPS) and down[USDC] > 0
+    down = {one.token: one.low for one in bands.reduction_goal(drifts).weights}
+    assert sum(down.values()) == 1 and down[WETH] == Fraction(6_000 - bands.BELOW_BPS, BPS) and down[USDC] > 0

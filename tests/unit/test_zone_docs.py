@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import parse_config
-from agent.config.triggers import ZoneTable
+from agent.config.triggers import is_zone
 from tests.test_docs import FENCE, rows
 from tests.unit.test_config import text
 from tests.unit.test_zone import standing, view
@@ -21,7 +21,7 @@ def test_its_config_can_be_read() -> None:
     told, measured = [block for language, block in FENCE.findall(PAGE) if language == "toml"]
     begin, end = text().index("[policy]"), text().index("[limits]")
     config = parse_config(f"{text()[:begin]}{told}\n{text()[end:]}")
-    assert isinstance(config.policy.trigger, ZoneTable)
+    assert is_zone(config.policy.trigger)
     assert config.policy.risk is not None
     assert config.policy.risk.correlations == {"WETH/USDC": 1_000}
     other = told[: told.index("[policy.risk]")] + measured.replace("\n# ", "\n")

@@ -21,10 +21,9 @@ from agent.config.limits import accepted_limits, needless_acceptances
 from agent.config.load import LoadedConfig, key_source, keyring_backend, load_config
 from agent.config.schema import Config
 from agent.errors import EXIT_OK, EXIT_REFUSED, EXIT_RETRYABLE, EXIT_USAGE, ConfigError, TrimtabError
-from agent.model import FeedRound, PriceSource, ScreenedToken, Snapshot, StepInput, V3Pool
+from agent.model import FeedRound, PriceSource, ScreenedToken, Snapshot, StepInput, V3Pool, schedules_of
 from agent.policy import minimum, native_coin
 from agent.policy.drift import compute_drifts, investable_total
-from agent.policy.triggers import schedules
 from agent.reference import prices as means
 from agent.reference import prices as rounds
 from agent.reference import reference_prices, sequencer_fault
@@ -59,7 +58,7 @@ def _unguarded(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckL
         return
     if step.policy.confirm_blocks == 0:
         yield "triggers", NOTE, "the prices of a single block fire them", "policy.confirm_blocks = 3"
-    if step.policy.jitter_bps == 0 and schedules.schedules_of(step.policy.trigger):
+    if step.policy.jitter_bps == 0 and schedules_of(step.policy.trigger):
         yield "schedule", NOTE, "whoever knows it knows when the agent trades", 'policy.jitter = "10%"'
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.config.build import build_policy
 from agent.config.schema import Config
-from agent.model import StepInput
+from agent.model import StepInput, review_interval_s
 from agent.policy.drift import band
 from agent.policy.least_total import (
     GWEI,
@@ -19,7 +19,6 @@ from agent.policy.least_total import (
     correction_drift,
     format_minimum_total,
     minimum_total_inputs,
-    review_interval_s,
     suggested_settings,
 )
 from agent.reference import reference_prices

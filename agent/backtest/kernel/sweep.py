@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from agent.backtest.settings import BacktestSpec, SimulationSettings
 from agent.errors import ConfigError, Refused
-from agent.model import Destination, Every, HybridTrigger, Policy, Threshold
+from agent.model import Destination, Policy, Trigger
 from agent.policy import text
-from agent.policy.triggers.rules import validate_policy
+from agent.policy.triggers.rules import band_and_interval, validate_policy
 from agent.units import BPS, PIPS
 
 Floats = NDArray[np.float64]
@@ -204,7 +204,7 @@ class KernelSetting:
     """One policy to run. `targets_bps` sum to 10,000; `min_trade` is in the numeraire; a smaller correction is skipped."""
 
     targets_bps: tuple[int, ...]
-    trigger: Threshold | Every | HybridTrigger
+    trigger: Trigger
     destination: Destination
     costs: TradingCosts
     cooldown_s: int = 0
@@ -249,22 +249,15 @@ def setting_arrays(settings: Sequence[KernelSetting], assets: int) -> SettingArr
 
 def _parts(setting: KernelSetting) -> tuple[tuple[float, float], int]:
     """Widths of the band as shares, NaN for none, and the interval in seconds, zero for none."""
-    match setting.trigger:
-        case Threshold():
-            threshold, schedule = setting.trigger, None
-        case HybridTrigger(banded, timed):
-            threshold, schedule = banded, timed
-        case Every():
-            threshold, schedule = Threshold(None, None), setting.trigger
-    absolute, relative = (np.nan if bps is None else bps / BPS for bps in (threshold.absolute_bps, threshold.relative_bps))
-    return (absolute, relative), schedule.every_s if isinstance(schedule, Every) else 0
+    band, every_s = band_and_interval(setting.trigger) or (None, None)
+    absolute_bps, relative_bps = (None, None) if band is None else (band.absolute_bps, band.relative_bps)
+    absolute, relative = (np.nan if bps is None else bps / BPS for bps in (absolute_bps, relative_bps))
+    return (absolute, relative), every_s or 0
 
 
 def _check(setting: KernelSetting, assets: int) -> None:
     trigger, costs = setting.trigger, setting.costs
-    if not isinstance(trigger, Threshold | Every | HybridTrigger) or (
-        isinstance(trigger, HybridTrigger) and not isinstance(trigger.schedule, Every)
-    ):
+    if band_and_interval(trigger) is None:
         raise ConfigError(
             f"trigger: the fast kernel knows no {type(trigger).__name__} like this", "use bands, intervals, or both as hybrid"
         )

@@ -35,7 +35,8 @@ from agent.backtest.stress.work import (
     run_sequentially,
 )
 from agent.errors import ConfigError
-from agent.model import Threshold
+from agent.model import schedules_of
+from agent.policy.triggers.rules import is_plain
 
 Progress = Callable[[str, int, int], None]
 """Called with the case, and its numbers of finished paths and of all paths."""
@@ -118,7 +119,8 @@ class StressResult:
 
 def estimate_s(spec: StressSpec, wanted: BacktestSpec, settings: SimulationSettings) -> float:
     """Estimated seconds on one core, an approximate upper bound."""
-    quick = isinstance(wanted.policy.trigger, Threshold) and wanted.split is None and wanted.portfolio.weights is None
+    trigger = wanted.policy.trigger
+    quick = is_plain(trigger) and not schedules_of(trigger) and wanted.split is None and wanted.portfolio.weights is None
     step_s = spec.step_paths * (len(spec.scenarios) + 1) * spec.bars * (QUIET_S if quick and not settings.looks_at_all else STEP_S)
     if isinstance(kernel_setting_or_reason(wanted, settings), str):
         return 2 * step_s

@@ -26,8 +26,9 @@ from agent.backtest.stress.paths import (
     fit_jump_diffusion,
     jump_diffusion_path,
 )
-from agent.model import Every, ExecutionStyle, HybridTrigger, Threshold
+from agent.model import ExecutionStyle
 from agent.policy.drift import band, has_band
+from agent.policy.triggers.rules import band_and_interval, is_plain
 from agent.units import BPS
 
 # --- Kernel measurements of paths, and the reason if the kernel does not support the policy.
@@ -71,12 +72,12 @@ def kernel_setting_or_reason(wanted: BacktestSpec, settings: SimulationSettings)
         (settings.latency_bars > 0, "latency"),
         (bool(settings.flows), "deposits and withdrawals"),
         (bool(settings.recorded), "recorded pools"),
-        (isinstance(trigger, HybridTrigger) and not isinstance(trigger.schedule, Every), "schedules by the calendar"),
+        (is_plain(trigger) and has_band(trigger) and band_and_interval(trigger) is None, "schedules by the calendar"),
     )
     for unknown, words in reasons:
         if unknown:
             return words
-    if not isinstance(trigger, Threshold | Every | HybridTrigger):
+    if band_and_interval(trigger) is None:
         return "this trigger"
     least = 0.0 if wanted.limits.min_trade is None else float(wanted.limits.min_trade / 10**portfolio.numeraire.decimals)
     targets = tuple(asset.target_bps for asset in portfolio.assets)

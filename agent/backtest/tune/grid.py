@@ -10,9 +10,10 @@ from typing import TypeVar
 from agent.config.fields import parse_duration_s
 from agent.config.triggers import parse_band
 from agent.errors import ConfigError
-from agent.model import AllocationMethod, Destination, Every, HybridTrigger, Threshold
+from agent.model import AllocationMethod, Destination, Every, HybridTrigger, Threshold, review_interval_s, thresholds_of
 from agent.policy.text import format_duration
-from agent.policy.triggers.rules import LONGEST_S, SHORTEST_S, validate_band
+from agent.policy.triggers.bands import validate_band
+from agent.policy.triggers.schedules import LONGEST_S, SHORTEST_S
 
 One = TypeVar("One")
 MOST_SETTINGS = 1_000_000
@@ -48,19 +49,12 @@ class PolicyChoice:
     @property
     def band(self) -> Threshold | None:
         """The band, if any."""
-        match self.trigger:
-            case Threshold():
-                return self.trigger
-            case HybridTrigger(band, _):
-                return band
-            case Every():
-                return None
+        return next(iter(thresholds_of(self.trigger)), None)
 
     @property
     def every_s(self) -> int | None:
         """The interval, if any."""
-        schedule = self.trigger.schedule if isinstance(self.trigger, HybridTrigger) else self.trigger
-        return schedule.every_s if isinstance(schedule, Every) else None
+        return review_interval_s(self.trigger)
 
     @property
     def label(self) -> str:

@@ -17,8 +17,9 @@ from agent.policy.orders import exits, lifecycle
 from agent.policy.strategies import accounting
 from agent.policy.strategies.accounting import NettedToken, Prices, StrategyHoldings, StrategyValues
 from agent.policy.targets import with_targets
-from agent.policy.triggers.rules import Signal, TriggerResult, evaluate_trigger
+from agent.policy.triggers.rules import evaluate_trigger
 from agent.policy.triggers.schedules import earliest
+from agent.policy.triggers.trigger import Signal, TriggerResult
 from agent.reference import reference_prices
 from agent.units import BPS, PIPS, Price, Value, largest_remainder, value_text
 

@@ -8,15 +8,23 @@ Prices before the last rebalance do not count, so that an event fires once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from math import isqrt
 
-from agent.model import AnyOf, AssetDrift, Drawdown, History, MarketEventTrigger, Policy, Portfolio, PricePoint, Trigger, VolatilityJump
-from agent.model.strategies import CapitalSplit
+from agent.errors import ConfigError
+from agent.model import AssetDrift, Drawdown, Portfolio, PricePoint, VolatilityJump
 from agent.policy import text
+from agent.policy.triggers.schedules import LONGEST_S
+from agent.policy.triggers.trigger import (
+    KeyUnit,
+    TriggerInput,
+    TriggerNotation,
+    TriggerResult,
+    TriggerRules,
+)
 from agent.units import BPS, YEAR_S, Price
 
 HOUR_S = 3_600
@@ -49,44 +57,37 @@ class EventProgress:
         return not self.unknown and self.reach > 1
 
 
-def evaluate_event(event: MarketEventTrigger, drifts: Sequence[AssetDrift], now_s: int, history: History) -> tuple[EventProgress, ...]:
-    """Each asset that counts, at the prices in `drifts` and what `history` remembers."""
-    found = []
-    for one in drifts:
-        if not event.tokens or one.token in event.tokens:
-            points = [point for point in history.prices if point.token == one.token and point.at_s <= now_s]
-            found.append(_seen(event, one, points, now_s, history))
-    return tuple(found)
+def _counted(tokens: tuple[str, ...], inputs: TriggerInput) -> Iterator[tuple[AssetDrift, list[PricePoint]]]:
+    """Yield each asset that counts with its recorded prices; without `tokens` all count."""
+    for one in inputs.drifts:
+        if not tokens or one.token in tokens:
+            yield one, [point for point in inputs.history.prices if point.token == one.token and point.at_s <= inputs.now_s]
 
 
-def trigger_history_s(trigger: Trigger) -> int:
-    """Seconds of recorded prices that a trigger needs."""
-    match trigger:
-        case Drawdown(_, within_s):
-            return within_s + MARGIN_S
-        case VolatilityJump(short_s, long_s):
-            return short_s + long_s + 2 * HOUR_S
-        case AnyOf(triggers):
-            return max(map(trigger_history_s, triggers))
-        case _:
-            return 0
+def _result(limit: str, signal: str, progress: Sequence[EventProgress]) -> TriggerResult:
+    """Fire beyond the limit for any asset. One whose past is not known well enough fires nothing, and is named."""
+    over = [one for one in progress if one.fired]
+    known = [one for one in progress if not one.unknown]
+    texts = [one.words for one in over] or [max(known, key=lambda one: one.reach).words for _ in known[:1]]
+    texts += [f"nothing is said of {one.symbol}: {one.unknown}" for one in progress if one.unknown]
+    texts = texts or ["none of those that count is in the portfolio"]
+    reason = f"{limit}: {'; '.join(texts)}" if over else f"no asset has {limit}: {'; '.join(texts)}"
+    return TriggerResult(bool(over), reason, None, signals=tuple(sorted((signal, one.token) for one in over)))
 
 
-def policy_history_s(_: Portfolio, policy: Policy) -> int:
-    """Return the seconds of price history that a policy's trigger needs."""
-    return trigger_history_s(policy.trigger)
+def _evaluate_drawdown(event: Drawdown, inputs: TriggerInput) -> TriggerResult:
+    limit = f"a fall of more than {text.format_percent(Fraction(event.fall_bps, BPS))}"
+    return _result(limit, "fall", [_fall(event, *one, inputs) for one in _counted(event.tokens, inputs)])
 
 
-def _seen(event: MarketEventTrigger, drift: AssetDrift, points: Sequence[PricePoint], now_s: int, history: History) -> EventProgress:
-    match event:
-        case Drawdown():
-            return _fall(event, drift, points, now_s, history.last_rebalance_s)
-        case VolatilityJump():
-            return _jump(event, drift, points, now_s, history.last_rebalance_s)
+def _evaluate_jump(event: VolatilityJump, inputs: TriggerInput) -> TriggerResult:
+    limit = f"more than {text.format_percent(Fraction(event.factor_bps, BPS))} of the usual volatility"
+    return _result(limit, "jump", [_jump(event, *one, inputs) for one in _counted(event.tokens, inputs)])
 
 
-def _fall(event: Drawdown, drift: AssetDrift, points: Sequence[PricePoint], now_s: int, rebalanced_s: int | None) -> EventProgress:
+def _fall(event: Drawdown, drift: AssetDrift, points: Sequence[PricePoint], inputs: TriggerInput) -> EventProgress:
     """From every recorded high in the window at once: a shorter record can only miss a higher one."""
+    now_s, rebalanced_s = inputs.now_s, inputs.history.last_rebalance_s
     if not points:
         return _unknown(drift, "no price of it is recorded yet")
     start_s = now_s - event.within_s
@@ -106,7 +107,8 @@ def _since(event: Drawdown, since_s: int, start_s: int, first_s: int) -> str:
     return f"of {text.format_duration(event.within_s)}" if since_s == start_s else "since the last rebalance"
 
 
-def _jump(event: VolatilityJump, drift: AssetDrift, points: Sequence[PricePoint], now_s: int, rebalanced_s: int | None) -> EventProgress:
+def _jump(event: VolatilityJump, drift: AssetDrift, points: Sequence[PricePoint], inputs: TriggerInput) -> EventProgress:
+    now_s, rebalanced_s = inputs.now_s, inputs.history.last_rebalance_s
     border_s = now_s - event.short_s
     if rebalanced_s is not None and rebalanced_s > border_s:
         return _unknown(drift, f"the last rebalance answered for it until {text.format_time(rebalanced_s + event.short_s)}")
@@ -149,15 +151,69 @@ def _unknown(drift: AssetDrift, why: str) -> EventProgress:
     return EventProgress(drift.token, drift.symbol, Fraction(0), "", why)
 
 
-# --- Length of recorded prices that a policy needs, so that a step carries no more history than it decides from.
+# --- Rows of the events: notation, rules, and the recorded prices that they need.
 
 
-Need = Callable[[Portfolio, Policy], int]
-NEEDS: tuple[Need, ...] = (policy_history_s,)
-"""Functions that return the seconds of hourly prices one part of the policy needs; 0 for none."""
+SHORTEST_FALL_S = 3_600
+SHORTEST_VOLATILITY_S = 21_600
+MOST_JUMP_BPS = 100 * BPS
 
 
-def required_history_s(portfolio: Portfolio, policy: Policy, split: CapitalSplit | None = None) -> int:
-    """Return the seconds of hourly prices that a step of this config carries in `History.prices`; strategies may need more."""
-    triggers = [policy.trigger, *(one.trigger for one in (split.strategies if split is not None else ()))]
-    return max((need(portfolio, replace(policy, trigger=trigger)) for need in NEEDS for trigger in triggers), default=0)
+def _validate_drawdown(event: Drawdown) -> None:
+    if not 0 < event.fall_bps < BPS:
+        raise ConfigError(f"policy.trigger.fall: {event.fall_bps} bps is not between 0 and 100 %", 'write a fall such as "20%"')
+    if not SHORTEST_FALL_S <= event.within_s <= LONGEST_S:
+        raise ConfigError(f"policy.trigger.within: {event.within_s} s", "write a time from 1h to 28d")
+
+
+def _validate_jump(event: VolatilityJump) -> None:
+    short_s, long_s, factor_bps = event.short_s, event.long_s, event.factor_bps
+    if not SHORTEST_VOLATILITY_S <= short_s <= LONGEST_S or not 2 * short_s <= long_s <= LONGEST_S:
+        raise ConfigError(
+            f"policy.trigger: short {short_s} s against long {long_s} s",
+            "write a short window of at least 6h and a long one of at least twice that, 28d at most",
+        )
+    if not BPS < factor_bps <= MOST_JUMP_BPS:
+        raise ConfigError(f"policy.trigger.jump: {factor_bps} bps is not above 100 %", 'write for example "200%": twice the usual')
+
+
+def _describe_drawdown(event: Drawdown, portfolio: Portfolio) -> str:
+    within = text.format_duration(event.within_s)
+    return f"drawdown: {text.format_bps(event.fall_bps)} within {within} of {_tokens(event.tokens, portfolio)}"
+
+
+def _describe_jump(event: VolatilityJump, portfolio: Portfolio) -> str:
+    short, long = text.format_duration(event.short_s), text.format_duration(event.long_s)
+    windows = f"{short} above {text.format_bps(event.factor_bps)} of the {long} before"
+    return f"volatility_jump: {windows}, of {_tokens(event.tokens, portfolio)}"
+
+
+def _tokens(tokens: tuple[str, ...], portfolio: Portfolio) -> str:
+    named = [asset.token.label for asset in portfolio.assets if asset.token.address in tokens]
+    return " or ".join(named) if named else "any asset"
+
+
+RULES = {
+    Drawdown: TriggerRules(
+        _validate_drawdown,
+        _evaluate_drawdown,
+        _describe_drawdown,
+        history_s=lambda event: event.within_s + MARGIN_S,
+    ),
+    VolatilityJump: TriggerRules(
+        _validate_jump,
+        _evaluate_jump,
+        _describe_jump,
+        history_s=lambda event: event.short_s + event.long_s + 2 * HOUR_S,
+    ),
+}
+_SHARE, _DURATION, _ASSETS = KeyUnit.SHARE, KeyUnit.DURATION, {"assets": KeyUnit.SYMBOLS}
+NOTATIONS = (
+    TriggerNotation("drawdown", {"fall": _SHARE, "within": _DURATION} | _ASSETS, Drawdown, required=True),
+    TriggerNotation(
+        "volatility_jump",
+        {"short": _DURATION, "long": _DURATION, "jump": _SHARE} | _ASSETS,
+        VolatilityJump,
+        required=True,
+    ),
+)

@@ -17,11 +17,28 @@ from fractions import Fraction
 from math import isqrt
 
 from agent.amm import pools
-from agent.model import AssetDrift, Destination, NoTradeZone, PoolState, RiskCostTradeoff, StepInput, TrackingRisk, V3Pool
+from agent.errors import ConfigError
+from agent.model import (
+    AssetDrift,
+    Destination,
+    NoTradeZone,
+    PoolState,
+    Portfolio,
+    RiskCostTradeoff,
+    StepInput,
+    TrackingRisk,
+    V3Pool,
+)
 from agent.policy import minimum, text
 from agent.policy import risk as risks
 from agent.policy.risk import aversion, covariance, dot, matrix_times_vector, penalty
-from agent.policy.triggers.rules import TriggerResult
+from agent.policy.triggers.trigger import (
+    KeyUnit,
+    TriggerInput,
+    TriggerNotation,
+    TriggerResult,
+    TriggerRules,
+)
 from agent.reference import ReferencePrices
 from agent.units import BPS, PIPS, Price, Value, ceil_int, decimal_text, value_text
 
@@ -255,3 +272,29 @@ def _root(value: Fraction) -> Fraction:
 
 def _bps(share: Fraction) -> str:
     return f"{decimal_text(round(share * BPS * 100), 2)} bps"
+
+
+# --- Row of the zone. Its risk is complete only with [policy.risk], and it needs a whole step.
+
+
+def _evaluate(_: NoTradeZone, __: TriggerInput) -> TriggerResult:
+    raise ConfigError("policy.trigger: a zone weighs a whole portfolio", "use another trigger")
+
+
+def _describe(trigger: NoTradeZone, _: Portfolio) -> str:
+    risk, by = trigger.risk, ""
+    if risk.measuring is not None:
+        by = f", risk of {text.format_duration(risk.measuring.window_s)} of recorded prices"
+    return f"zone: {float(risk.cost_bps):g} bps a year for 1% of tracking error, horizon {risk.horizon_s} s{by}"
+
+
+RULES = {NoTradeZone: TriggerRules(lambda _: None, _evaluate, _describe)}
+"""Nothing to validate by itself: agent/policy/risk.py judges the risk of the assets."""
+NOTATIONS = (
+    TriggerNotation(
+        "zone",
+        {"tracking_error_cost": KeyUnit.YEARLY_COST, "horizon": KeyUnit.DURATION},
+        lambda cost_bps, horizon_s: NoTradeZone(TrackingRisk(cost_bps, horizon_s, (), ())),
+        required=True,
+    ),
+)

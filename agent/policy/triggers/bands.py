@@ -1,0 +1,192 @@
+"""Bands around the targets: the threshold trigger, and limits.max_weight, which binds under every trigger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from agent.errors import ConfigError
+from agent.model import AssetDrift, Goal, GoalWeight, Portfolio, StepInput, Threshold, TradeSide
+from agent.policy import text as words
+from agent.policy.drift import alert_prices
+from agent.policy.triggers.trigger import (
+    KeyUnit,
+    Signal,
+    TriggerInput,
+    TriggerNotation,
+    TriggerResult,
+    TriggerRules,
+)
+from agent.units import BPS
+
+BAND_KEYS = {"absolute": KeyUnit.SHARE, "relative": KeyUnit.SHARE}
+
+
+def build_band(absolute_bps: int | None, relative_bps: int | None) -> Threshold:
+    """Build the band of a trigger that needs one. Raises ConfigError without a width."""
+    if absolute_bps is None and relative_bps is None:
+        raise ConfigError("policy.trigger: a threshold needs absolute or relative", "for example relative = '10%'")
+    return Threshold(absolute_bps, relative_bps)
+
+
+def validate_band(band: Threshold, where: str) -> None:
+    """Raise ConfigError if the width is missing or invalid."""
+    if band.absolute_bps is None and band.relative_bps is None:
+        raise ConfigError(f"{where}: a threshold without a width", 'write relative = "10%", absolute = "5%" or both')
+    for name, width_bps in (("absolute", band.absolute_bps), ("relative", band.relative_bps)):
+        if width_bps is not None and not 0 < width_bps <= BPS:
+            raise ConfigError(f"{where}.{name}: {width_bps} bps is not within 0 and 100 %", 'write a width such as "10%"')
+
+
+def _evaluate(_: Threshold, inputs: TriggerInput) -> TriggerResult:
+    outside = outside_text(inputs.drifts)
+    reason = outside or inside_text(inputs.drifts)
+    return TriggerResult(bool(outside), reason, None, signals=band_signals(inputs.drifts))
+
+
+def format_width(threshold: Threshold) -> str:
+    """Such as "10% of the target, 5% of the portfolio"."""
+    parts = [] if threshold.relative_bps is None else [f"{words.format_bps(threshold.relative_bps)} of the target"]
+    parts += [] if threshold.absolute_bps is None else [f"{words.format_bps(threshold.absolute_bps)} of the portfolio"]
+    return ", ".join(parts)
+
+
+def format_bands(portfolio: Portfolio) -> str:
+    """Bands of single assets; empty if none has its own."""
+    return ", ".join(f"{asset.token.label} {format_width(asset.band)}" for asset in portfolio.assets if asset.band is not None)
+
+
+RULES = {
+    Threshold: TriggerRules(
+        validate=lambda trigger: validate_band(trigger, "policy.trigger"),
+        evaluate=_evaluate,
+        describe=lambda trigger, _: f"threshold: {format_width(trigger)}",
+        plain=True,
+    )
+}
+NOTATIONS = (
+    TriggerNotation(
+        "threshold",
+        BAND_KEYS,
+        build_band,
+        'relative = "10%" of the target, or absolute = "5%" of the portfolio; strictly beyond the band',
+    ),
+)
+
+
+# --- Text of bands: assets outside, the asset closest to an edge, and their price signals.
+
+
+def band_signals(drifts: Sequence[AssetDrift]) -> tuple[Signal, ...]:
+    """Return the side of its band each asset is on; nothing for assets inside."""
+    outside = [one for one in drifts if one.outside]
+    return tuple(sorted(("too much" if one.share * BPS > one.band_high_bps else "too little", one.token) for one in outside))
+
+
+def outside_text(drifts: Sequence[AssetDrift]) -> str:
+    """Format the assets outside their bands, and by how much; empty if none is."""
+    return "; ".join(_beyond(drift) for drift in drifts if drift.outside)
+
+
+def _beyond(drift: AssetDrift) -> str:
+    above = drift.share * BPS > drift.band_high_bps
+    edge_bps = drift.band_high_bps if above else drift.band_low_bps
+    distance = words.format_points(drift.share - edge_bps / BPS)
+    return (
+        f"{drift.symbol} at {words.format_percent(drift.share)} is {distance} {'above' if above else 'below'} its band "
+        f"{words.format_band(drift)}"
+    )
+
+
+def inside_text(drifts: Sequence[AssetDrift]) -> str:
+    """All assets are within their bands: which one is closest to an edge, and which price would take it there."""
+    gaps = [(min(d.share * BPS - d.band_low_bps, d.band_high_bps - d.share * BPS), i) for i, d in enumerate(drifts)]
+    gap_bps, index = min(gaps)
+    drift = drifts[index]
+    lower = drift.share * BPS - drift.band_low_bps == gap_bps
+    text = (
+        f"all within their bands; closest is {drift.symbol} at {words.format_percent(drift.share)}, "
+        f"{words.format_points(gap_bps / BPS)} from the {'lower' if lower else 'upper'} edge of {words.format_band(drift)}"
+    )
+    price = alert_prices(drifts)[drift.token][0 if lower else 1]
+    if price is None:
+        return text
+    return f"{text}, left when its price alone {_move(price / drift.price - 1, lower)}"
+
+
+def _move(change: Fraction, down: bool) -> str:
+    return f"{'falls' if down else 'rises'} by more than {words.format_percent(abs(change))}"
+
+
+def furthest_text(drifts: Sequence[AssetDrift]) -> str:
+    """Format the asset furthest from its target, for triggers without a band."""
+    drift = max(drifts, key=lambda d: abs(d.share - Fraction(d.target_bps, BPS)))
+    away = drift.share - Fraction(drift.target_bps, BPS)
+    if away == 0:
+        return "all exactly on target"
+    side = "above" if away > 0 else "below"
+    target = words.format_percent(Fraction(drift.target_bps, BPS))
+    return f"furthest from target is {drift.symbol} at {words.format_percent(drift.share)}, {words.format_points(away)} {side} {target}"
+
+
+# --- limits.max_weight as a trigger: a weight above it is reduced regardless of the policy's trigger.
+
+
+BELOW_BPS = 50
+"""Distance below its limit to which a weight is reduced, so that the next small rise triggers nothing."""
+BUYS = (TradeSide.BUY, TradeSide.LOSERS)
+"""Sides under which nothing is sold for being too much."""
+
+
+def overweight_assets(drifts: Sequence[AssetDrift]) -> tuple[AssetDrift, ...]:
+    """Assets above their limit. One whose target is its limit is left to the trigger: any rise would ask."""
+    return tuple(one for one in drifts if one.max_bps is not None and one.target_bps < one.max_bps < one.share * BPS)
+
+
+def overweight_signals(drifts: Sequence[AssetDrift]) -> frozenset[Signal]:
+    """Return the weights above their limit as price signals."""
+    return frozenset(("above limits.max_weight", one.token) for one in overweight_assets(drifts))
+
+
+def apply_max_weight(step: StepInput, drifts: Sequence[AssetDrift], answer: TriggerResult) -> TriggerResult:
+    """Return the trigger's result; if it does not fire, that of limits.max_weight."""
+    if answer.fired or not must_reduce_weight(step, drifts):
+        return answer
+    message = "; ".join(
+        f"{one.symbol} at {words.format_percent(one.share)} is above limits.max_weight of {(one.max_bps or 0) / 100:g} %"
+        for one in overweight_assets(drifts)
+    )
+    return replace(answer, fired=True, reason=message, by_time=False, signals=tuple(sorted(overweight_signals(drifts))), waits_s=None)
+
+
+def must_reduce_weight(step: StepInput, drifts: Sequence[AssetDrift]) -> bool:
+    """True if a weight must be reduced."""
+    return step.policy.only not in BUYS and bool(overweight_assets(drifts))
+
+
+def cap_goal(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:
+    """Return the goal with points above a limit moved to just below it; the freed share goes to the most underweight, in proportion."""
+    ends = {one.token: _end(one) for one in overweight_assets(drifts)}
+    points = {one.token: min(one.low, ends.get(one.token, one.low)) for one in goal.weights}
+    if any(one.low != one.high for one in goal.weights) or all(points[one.token] == one.low for one in goal.weights):
+        return goal
+    return replace(goal, weights=_filled(drifts, points))
+
+
+def reduction_goal(drifts: Sequence[AssetDrift]) -> Goal:
+    """Return the goal that sells only overweight assets to just below their limit, and buys underweight ones."""
+    ends = {one.token: _end(one) for one in overweight_assets(drifts)}
+    return Goal(_filled(drifts, {one.token: ends.get(one.token, one.share) for one in drifts}))
+
+
+def _end(one: AssetDrift) -> Fraction:
+    return Fraction(max(one.target_bps, (one.max_bps or BPS) - BELOW_BPS), BPS)
+
+
+def _filled(drifts: Sequence[AssetDrift], points: dict[str, Fraction]) -> tuple[GoalWeight, ...]:
+    """Return the points with their shortfall to one spread over underweight assets, in proportion."""
+    lacks = {one.token: max(Fraction(0), Fraction(one.target_bps, BPS) - points[one.token]) for one in drifts}
+    rest, whole = 1 - sum(points.values(), Fraction(0)), sum(lacks.values(), Fraction(0))
+    ends = {token: point + (rest * lacks[token] / whole if whole else Fraction(0)) for token, point in points.items()}
+    return tuple(GoalWeight(token, end, end) for token, end in ends.items())
