@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
@@ -13,9 +13,13 @@ from pydantic import Field, field_validator, model_validator
 
 from agent.config.fields import ConfigTable, DecimalOrOff, Duration, DurationOrOff, Variable
 from agent.errors import ConfigError
+from agent.model import AlertKind
 
-Event = Literal["price", "review", "rebalance", "refusal", "halt", "error", "low_gas", "order", "paused", "heartbeat"]
-EVENTS: tuple[Event, ...] = ("price", "review", "rebalance", "refusal", "halt", "error", "low_gas", "order", "paused", "heartbeat")
+EVENTS = tuple(kind.value for kind in AlertKind if kind is not AlertKind.TEST)
+if TYPE_CHECKING:
+    Event = str
+else:
+    Event = Literal[EVENTS]
 SHORTEST_SECRET = 6
 LONGEST_TIMEOUT_S = 120
 _QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9]) ?- ?([01][0-9]|2[0-3]):([0-5][0-9])")

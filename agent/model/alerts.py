@@ -7,19 +7,28 @@ from enum import Enum
 
 
 class AlertKind(Enum):
-    """Subject of an alert."""
+    """Subject of an alert: its name in the config, and the title of its messages."""
 
-    PRICE = "price"
-    REVIEW = "review"
-    REBALANCE = "rebalance"
-    REFUSAL = "refusal"
-    HALT = "halt"
-    ERROR = "error"
-    LOW_GAS = "low_gas"
-    ORDER = "order"
-    PAUSED = "paused"
-    HEARTBEAT = "heartbeat"
-    TEST = "test"
+    _value_: str
+    title: str
+
+    def __new__(cls, value: str, title: str = "") -> AlertKind:
+        """Make a member; its name alone finds it."""
+        kind = object.__new__(cls)
+        kind._value_, kind.title = value, title
+        return kind
+
+    PRICE = "price", "a price left its band"
+    REVIEW = "review", "reviewed"
+    REBALANCE = "rebalance", "rebalanced"
+    REFUSAL = "refusal", "refused"
+    HALT = "halt", "halted"
+    ERROR = "error", "needs a person"
+    LOW_GAS = "low_gas", "low gas"
+    ORDER = "order", "an order fired"
+    PAUSED = "paused", "paused"
+    HEARTBEAT = "heartbeat", "no sign of life"
+    TEST = "test", "test"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,19 +21,6 @@ SendMessage = Callable[[str, str], str]
 """Takes title and text, returns why it failed, empty where it arrived."""
 MAX_QUEUED = 100
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
-TITLES = {
-    AlertKind.PRICE: "a price left its band",
-    AlertKind.REVIEW: "reviewed",
-    AlertKind.REBALANCE: "rebalanced",
-    AlertKind.REFUSAL: "refused",
-    AlertKind.HALT: "halted",
-    AlertKind.ERROR: "needs a person",
-    AlertKind.LOW_GAS: "low gas",
-    AlertKind.ORDER: "an order fired",
-    AlertKind.PAUSED: "paused",
-    AlertKind.HEARTBEAT: "no sign of life",
-    AlertKind.TEST: "test",
-}
 
 
 class AlertChannel:
@@ -98,7 +85,7 @@ class AlertChannel:
     def _try(self, message: AlertMessage) -> str:
         """Send one message and return the reason of a failure, without the target's answer (foreign text) or address (a secret)."""
         try:
-            return self._send(f"{self._label}: {TITLES[message.kind]}", message.text)
+            return self._send(f"{self._label}: {message.kind.title}", message.text)
         except Exception as error:  # an error of a service's plugin must not end the run
             return type(error).__name__
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import apprise
 import pytest
 import tomlkit
 
 from agent.app import alerting
-from agent.config.alerts import AlertsTable
+from agent.config.alerts import EVENTS, AlertsTable
 from agent.config.load import parse_config
 from agent.errors import ConfigError
+from agent.model import AlertKind, AlertMessage
+from agent.observe.notify import drain_channels
 from agent.store.opening import open_store
 from tests.test_docs import FENCE
 from tests.unit.test_config import text as config_text
@@ -67,6 +71,27 @@ def test_a_variable_that_is_not_set_is_named_when_the_run_begins(monkeypatch: py
         alerting.open_notifier(table, store, lambda _: None)
     assert alerting.open_notifier(AlertsTable(), store, lambda _: None) is None
     store.close()
+
+
+def test_sink_that_apprise_lacks_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    received = []
+
+    @apprise.decorators.notify(on="noticeboard")
+    def _pin_up(body: str, title: str, *_args: object, **_more: object) -> None:
+        received.append((title, body))
+
+    monkeypatch.setenv("BOARD", "noticeboard://office")
+    table = AlertsTable.model_validate({"targets": [{"name": "board", "url_env": "BOARD", "events": ["halt"]}]})
+    (subscription,) = alerting.open_subscriptions(table)
+    assert subscription.kinds == {AlertKind.HALT}
+    subscription.channel.put(AlertMessage(0, "board", AlertKind.HALT, "prices are stale", 1))
+    assert [delivery.why for delivery in drain_channels([subscription.channel], 30)] == [""]
+    assert received == [("trimtab: halted", "prices are stale")]
+
+
+def test_docs_have_a_row_for_each_event() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(EVENTS)
 
 
 def test_the_template_and_the_docs_show_a_table_that_can_be_read() -> None:

@@ -12,7 +12,6 @@ import requests
 
 from agent.errors import ConfigError
 from agent.model import Alert, AlertKind, Delivery
-from agent.observe import notify
 from agent.observe.alerts import sanitize_text
 from agent.observe.notify import MAX_QUEUED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_send
 from agent.store.opening import open_store
@@ -243,7 +242,7 @@ def test_the_last_word_of_a_process_needs_no_store(store: Store) -> None:
 
 
 def test_what_apprise_makes_of_a_text_is_what_was_written() -> None:
-    assert all(title.replace(" ", "").isalnum() for title in notify.TITLES.values())
+    assert all(kind.title.replace(" ", "").isalnum() for kind in AlertKind)
     hook, harmless = Box(), [sanitize_text(text) or "nothing" for text in CORPUS.values()]
     with webhook(hook) as url:
         send = apprise_send(url, "H", 15)
