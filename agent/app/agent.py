@@ -12,7 +12,7 @@ from agent import engine, wiring
 from agent.accounting.tax_lots import wallet_changes as planned_changes
 from agent.amm.errors import KnownTicksExceeded
 from agent.amm.lp import positions
-from agent.app import config_versions, describe, withdrawal_parts
+from agent.app import config_versions, describe, withdrawal_run
 from agent.app.describe import Sandwich, parameters, sandwich
 from agent.app.start import least_total
 from agent.app.start.endpoints import endpoint_records
@@ -465,12 +465,12 @@ class AgentRun:
 
     def _act_once(self, actors: StepActors | None) -> StepOutcome:
         """Run one cycle while the wallet is held: a step, or at a hard pause what takes everything back."""
-        agent, context = self._agent, self._agent.desk
+        context = self._agent.desk
         self._was_hard = context.switch.is_hard()
         context.store.prune(context.config.service.keep_steps)
         if self._was_hard and actors is not None:
             return cancel_and_revoke(context.readers, context.store, actors, context.switch.read().reason)
-        return withdrawal_parts.continue_withdrawal(agent, actors, run_cycle(context, actors))
+        return withdrawal_run.continue_withdrawal(context, actors, run_cycle(context, actors))
 
 
 # --- Opening an agent for a config, and the functions that need a single cycle.

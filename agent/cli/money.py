@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from agent.app import Agent
     from agent.app.money.deposits import InvestmentReport
-    from agent.app.money.withdrawals import WithdrawalReport
+    from agent.app.withdrawal_run import WithdrawalReport
     from agent.model import Intent, OwnerRequest, Payment, Portfolio
 
 
@@ -194,7 +194,7 @@ def show_sent(console: Console, document: Document) -> None:
 
 
 def _request(found: OwnerRequest, portfolio: Portfolio) -> Document:
-    from agent.app import withdrawal_parts
+    from agent.app import withdrawal_run
 
     return {
         "number": found.id,
@@ -202,7 +202,7 @@ def _request(found: OwnerRequest, portfolio: Portfolio) -> Document:
         "to": found.to,
         "payments": [payment(one, portfolio) for one in found.payments],
         "asked_s": found.asked_s,
-        "parts": None if found.parts is None else withdrawal_parts.progress_document(found.parts),
+        "parts": None if found.parts is None else withdrawal_run.progress_document(found.parts),
     }
 
 

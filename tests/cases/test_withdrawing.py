@@ -10,7 +10,7 @@ import pytest
 
 from agent.app.agent import Agent
 from agent.app.money import withdrawals
-from agent.app.money.withdrawals import WithdrawalReport
+from agent.app.withdrawal_run import WithdrawalReport
 from agent.errors import ConfigError, Refused
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain

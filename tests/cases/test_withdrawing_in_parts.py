@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.app import withdrawal_parts
+from agent.app import withdrawal_run
 from agent.app.agent import Agent
 from agent.app.money import deposits
 from agent.app.money import withdrawals as withdrawing
@@ -222,7 +222,7 @@ def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: Lo
         store.record_parts_raised(old.id, raised)
         young = store.ask(RequestKind.WITHDRAW, (Payment(weth(agent.step_input()), 10**18),), HOME, False, raised.until_s)
         store.record_parts_raised(young.id, replace(raised, next_s=raised.until_s, until_s=raised.until_s + 10**6))
-        due = [one.id for one in store.requests(10, open_only=True) if withdrawal_parts.is_next(one, agent.step_input())]
+        due = [one.id for one in store.requests(10, open_only=True) if withdrawal_run.is_next(one, agent.step_input())]
         assert due == [young.id]
         assert look(agent).kind is OutcomeKind.DONE
         assert chain.balance("WETH", HOME) == 10**18 and chain.balance("USDC", HOME) == 0

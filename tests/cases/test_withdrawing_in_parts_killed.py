@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.app.money import withdrawals
-from agent.app.money.withdrawals import WithdrawalReport
+from agent.app.withdrawal_run import WithdrawalReport
 from agent.config.load import LoadedConfig
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
-from agent import engine, wiring
-from agent.app import withdrawal_parts
+from agent import wiring
+from agent.app import withdrawal_run
 from agent.app.agent import Agent, Progress, ignore_progress, never_confirm
+from agent.app.withdrawal_run import Confirm, WithdrawalReport, WithdrawalRun, withdrawable_step
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, Refused, Retryable
-from agent.execution.approvals import current_step_input, pay
-from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
-from agent.guards import portfolio
-from agent.model import Intent, IntentState, OwnerRequest, Payment, Payout, PendingPayment, RequestKind, RequestState, StepInput, Verdict
-from agent.model.asked import RaiseForWithdrawal, Unwrap
-from agent.planning import proposals
-from agent.policy import native_coin
+from agent.model import IntentState, OwnerRequest, Payment, RequestKind, RequestState, StepInput
 from agent.policy.cash_flows import withdrawals
-from agent.units import NATIVE, parse_raw
+from agent.units import parse_raw
 
 # --- Payments of a withdrawal, parsed from the owner's input: one amount of one asset, or the same share of all.
 
@@ -54,45 +48,8 @@ def _above_zero(raw: int) -> int:
     return raw
 
 
-MAX_SALES = 3
-"""Plans in a row for one withdrawal: the first sells a little more than needed, so that a second is rare."""
-
-
 UNMINED_STATES = (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST)
 """States in which a payment may still be mined; a planned one may have been shown to an external signer."""
-
-
-@dataclass(frozen=True, slots=True)
-class WithdrawalReport:
-    """State of a withdrawal: its payments, the sale that comes first (None: enough is there), its verdicts and transactions.
-
-    `state` is planned, declined, refused, reserved (set aside, not paid), part (more has to be raised), paid, waiting (for confirmations)
-    or failed. `request` is its number once it was confirmed.
-    """
-
-    step_input: StepInput
-    payments: tuple[Payment, ...]
-    to: str | None
-    sale: StepOutcome | None
-    verdicts: tuple[Verdict, ...]
-    state: str
-    reason: str
-    request: int | None = None
-    transactions: tuple[Intent, ...] = ()
-
-    @property
-    def refused(self) -> bool:
-        """True if a limit refuses already."""
-        sold = self.sale is None or self.sale.kind is OutcomeKind.PLANNED
-        return not sold or any(not verdict.passed for verdict in self.verdicts)
-
-    @property
-    def remedies(self) -> tuple[str, ...]:
-        """Remedies for each limit that refuses."""
-        return portfolio.payout_remedies(self.verdicts)
-
-
-Confirm = Callable[[WithdrawalReport], bool]
 
 
 def withdraw(  # noqa: PLR0913
@@ -117,8 +74,8 @@ def withdraw(  # noqa: PLR0913
 
     def asking(step: StepInput) -> WithdrawalRun:
         payments = pro_rata_payments(agent, step, amount) if pro_rata else (single_payment(agent, step, amount, token),)
-        withdrawal_parts.require_alone(step, (one.token for one in payments))
-        return WithdrawalRun(agent, payments, address)
+        withdrawal_run.require_alone(step, (one.token for one in payments))
+        return WithdrawalRun(agent.desk, payments, address)
 
     step = withdrawals.reserve_pending_deposits(agent.step_input())
     if not send:
@@ -126,7 +83,7 @@ def withdraw(  # noqa: PLR0913
     asking(step)  # an impossible withdrawal is refused before waiting for the wallet
     with wiring.open_actors(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as actors:
         actors.executor.reconcile()
-        asked = asking(_withdrawable_step(agent))
+        asked = asking(withdrawable_step(agent.desk))
         return asked.execute(actors, confirm)
 
 
@@ -141,7 +98,7 @@ def resume(
             if request.to is not None and request.to != parse_address(to, "--to"):
                 raise ConfigError(f"--to: withdrawal {number} goes to {request.to}", "release it and start a new withdrawal")
             request = replace(request, to=parse_address(to, "--to"))
-        return WithdrawalRun(agent, _unpaid(step, number), request.to, request)
+        return WithdrawalRun(agent.desk, _unpaid(step, number), request.to, request)
 
     step = withdrawals.reserve_pending_deposits(agent.step_input())
     asked = asking(step)
@@ -149,9 +106,9 @@ def resume(
         return asked.looked(step)
     with wiring.open_actors(agent.desk, lambda outcome: asked.confirmed(outcome, confirm), progress) as actors:
         actors.executor.reconcile()
-        step = _withdrawable_step(agent)
+        step = withdrawable_step(agent.desk)
         asked = asking(step)  # another process may have paid or released it meanwhile
-        withdrawal_parts.require_due(asked.request, step)
+        withdrawal_run.require_due(asked.request, step)
         return asked.execute(actors, confirm)
 
 
@@ -171,11 +128,6 @@ def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> 
     return replace(request, state=RequestState.RELEASED)
 
 
-def _withdrawable_step(agent: Agent) -> StepInput:
-    """The newest step input, without unexplained deposits, which cannot be withdrawn."""
-    return withdrawals.reserve_pending_deposits(current_step_input(agent.desk.readers, agent.desk.store))
-
-
 def _unpaid(step: StepInput, number: int) -> tuple[Payment, ...]:
     return tuple(claim.payment for claim in step.history.claims if claim.request == number)
 
@@ -185,155 +137,3 @@ def _open_request(agent: Agent, number: int) -> OwnerRequest:
         if request.id == number and request.kind is RequestKind.WITHDRAW:
             return request
     raise ConfigError(f"withdrawal {number} is not open", "trimtab withdraw lists open withdrawals")
-
-
-class WithdrawalRun:
-    """One withdrawal from evaluation and confirmation to sale and payments."""
-
-    def __init__(
-        self, agent: Agent, payments: tuple[Payment, ...], to: str | None, request: OwnerRequest | None = None, sure: bool = False
-    ) -> None:
-        self._agent, self._desk = agent, agent.desk
-        self._payments, self._to, self.request = payments, to, request
-        self._of_before = request is not None
-        self._sure = sure
-        self._sent: list[Intent] = []
-
-    def looked(self, step: StepInput, sale: StepOutcome | None = None, state: str = "", reason: str = "") -> WithdrawalReport:
-        """Report of the withdrawal at this step, with the sale that it needs."""
-        step = self._claimed(step)
-        short = self._short(step)
-        if sale is None and short is not None:
-            sale = engine.evaluate(self._withdrawal_readers(), proposals.raise_money(short))
-        verdicts = () if state else self._verdicts(step)
-        found = WithdrawalReport(
-            step, self._payments, self._to, sale, verdicts, state or "planned", reason, self._number, tuple(self._sent)
-        )
-        if not state and found.refused:
-            message = next((f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed), "")
-            found = replace(found, state="refused", reason=message or (sale.reason if sale is not None else ""))
-        return found
-
-    def confirmed(self, outcome: StepOutcome, confirm: Confirm) -> bool:
-        """The owner's answer to a sale; the confirmation, and the sale of a part, are recorded before anything is sent."""
-        if not self._sure:
-            if outcome.kind is not OutcomeKind.PLANNED or not confirm(self.looked(outcome.step_input, outcome)):
-                return False
-            self._write(outcome.step_input)
-        if self.request is not None and (short := self._short(outcome.step_input)) is not None:
-            withdrawal_parts.begun(self._desk.store, self.request, outcome, short)
-        return True
-
-    def execute(self, actors: StepActors, confirm: Confirm) -> WithdrawalReport:
-        """Sell and pay; return the report."""
-        step = self._claimed(_withdrawable_step(self._agent))
-        portfolio.require_payout_allowed(self._verdicts(step))
-        sale: StepOutcome | None = None
-        for _ in range(MAX_SALES):
-            short = self._short(step)
-            if short is None:
-                break
-            sale = engine.run_step(self._withdrawal_readers(), RaiseForWithdrawal(short), self._desk.store, actors)
-            self._sent += sale.transactions
-            if sale.kind is not OutcomeKind.DONE:
-                return self._not_sold(step, sale)
-            step = self._claimed(_withdrawable_step(self._agent))
-            if self.request is not None and (message := withdrawal_parts.record_part(self._desk.store, self.request, sale, step, short)):
-                return self.looked(step, sale, "part", message)
-        if not self._sure:
-            if not confirm(self.looked(step)):
-                return self.looked(step, state="declined", reason="not confirmed; nothing was sent")
-            self._write(step)
-        return self._pay(actors, sale)
-
-    def _pay(self, actors: StepActors, sale: StepOutcome | None) -> WithdrawalReport:
-        number = self._number or 0
-        if self._to is None:
-            self._desk.store.record_parts_raised(number, None)
-            step = _withdrawable_step(self._agent)
-            message = f"set aside as withdrawal {number}; to pay it: trimtab withdraw --resume {number} --to ADDRESS"
-            return self.looked(step, sale, "reserved", message)
-        while (claim := self._next()) is not None:
-            if claim.payment.native and (missing := self._to_unwrap(claim)) > 0:
-                done = engine.run_step(self._desk.readers, Unwrap(missing), self._desk.store, replace(actors, confirm=lambda _: True))
-                self._sent += done.transactions
-                if done.kind is not OutcomeKind.DONE:
-                    return self.looked(_withdrawable_step(self._agent), sale, "failed", done.reason)
-            intent = pay(self._desk.readers, self._desk.store, actors, self._payout(claim.payment), self._desk.payouts)
-            self._sent.append(intent)
-            if not intent.succeeded:
-                why = f"«{intent.note}» ended {intent.state.value}; trimtab withdraw --resume {number} tries again"
-                return self.looked(_withdrawable_step(self._agent), sale, "failed", why)
-        ends = [intent.state for intent, _ in self._desk.store.paid(number) if intent.succeeded]
-        step = _withdrawable_step(self._agent)
-        if not any(one.id == number for one in self._desk.store.requests(1_000, open_only=True)):
-            message = f"withdrawal {number} was taken back meanwhile; {len(ends)} of its {len(self._whole)} payments were made"
-            return self.looked(step, sale, "failed", message)
-        if any(state is not IntentState.FINAL for state in ends):
-            return self.looked(step, sale, "waiting", f"paid; confirmations are awaited: trimtab withdraw --resume {number}")
-        self._desk.store.end_request(number, RequestState.DONE, self._desk.clock.now_s())
-        return self.looked(step, sale, "paid", f"paid to {self._to}")
-
-    @property
-    def _number(self) -> int | None:
-        return None if self.request is None else self.request.id
-
-    @property
-    def _whole(self) -> tuple[Payment, ...]:
-        """All its payments; `_payments` are those unpaid when this command began."""
-        return self._payments if self.request is None else self.request.payments
-
-    def _write(self, step: StepInput) -> None:
-        """Record the request before anything is sent."""
-        self._sure = True
-        if self.request is None:
-            self.request = self._desk.store.ask(RequestKind.WITHDRAW, self._payments, self._to, False, step.snapshot.head.timestamp_s)
-        else:
-            self._desk.store.redirect(self.request.id, self._to)
-
-    def _not_sold(self, step: StepInput, sale: StepOutcome) -> WithdrawalReport:
-        """Report of a sale without effect: a withdrawal begun with it that sold nothing is released; an earlier one stays set aside."""
-        state = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}.get(sale.kind, "refused")
-        fresh = self._sure and not self._of_before and not any(intent.succeeded and intent.kind.value == "swap" for intent in self._sent)
-        if fresh and self._number is not None:
-            self._desk.store.end_request(self._number, RequestState.RELEASED, self._desk.clock.now_s())
-        elif self._sure and self.request is not None:  # the part that was begun sold nothing
-            self._desk.store.record_parts_raised(self.request.id, self.request.parts)
-        return self.looked(step, sale, state, sale.reason)
-
-    def _claimed(self, step: StepInput) -> StepInput:
-        """The step with this withdrawal set aside, recorded or not."""
-        if self.request is not None or any(claim.request == 0 for claim in step.history.claims):
-            return step
-        return withdrawals.reserve_claims(step, tuple(PendingPayment(0, payment) for payment in self._payments))
-
-    def _withdrawal_readers(self) -> StepReaders:
-        readers = self._desk.readers
-        return replace(
-            readers,
-            assemble=lambda snapshot, history: self._claimed(withdrawals.reserve_pending_deposits(readers.assemble(snapshot, history))),
-        )
-
-    def _short(self, step: StepInput) -> str | None:
-        """The token of this withdrawal that has a shortfall."""
-        tokens = dict.fromkeys(payment.token for payment in self._payments)
-        return next((token for token in tokens if withdrawals.shortfall_raw(step, token) > 0), None)
-
-    def _next(self) -> PendingPayment | None:
-        found = _withdrawable_step(self._agent).history.claims
-        return next((claim for claim in found if claim.request == self._number), None)
-
-    def _payout(self, payment: Payment) -> Payout:
-        return Payout(NATIVE if payment.native else payment.token, self._to or "", payment.raw, 0, self._number or 0)
-
-    def _verdicts(self, step: StepInput) -> tuple[Verdict, ...]:
-        if self._to is None:
-            return ()
-        payouts = [self._payout(payment) for payment in self._payments]
-        return portfolio.judge_payout_permission(step, payouts, self._desk.payouts, self._desk.switch.is_paused() is not False)
-
-    def _to_unwrap(self, claim: PendingPayment) -> int:
-        """Wrapped coin that has to be unwrapped before the payment, besides its gas."""
-        step = _withdrawable_step(self._agent)
-        there = step.snapshot.native_wei - native_coin.floor_wei(step) - native_coin.margin_wei(step)
-        return min(max(0, claim.payment.raw - max(0, there)), native_coin.wrapped_raw(step))
