@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the one list of the public names: type checkers import it, 
     from agent.app.alerting import alerts as alerts
     from agent.app.alerting import try_targets as try_targets
     from agent.app.backtests import MarketOptions as MarketOptions
+    from agent.app.backtests import PortfolioOptions as PortfolioOptions
     from agent.app.backtests import PreparedStressTest as PreparedStressTest
     from agent.app.backtests import StressOptions as StressOptions
     from agent.app.backtests import TuneOptions as TuneOptions

@@ -24,7 +24,6 @@ from agent.backtest.market import read_pool
 from agent.backtest.report.backtest import backtest_page
 from agent.backtest.report.page import ReportPage, write_document, write_page
 from agent.backtest.report.series import figures as backtest_figures
-from agent.backtest.result import SimulationResult as SimulationResult_of_result
 from agent.backtest.settings import (
     DECIMALS,
     HALT,
@@ -43,10 +42,9 @@ from agent.backtest.stress.paths import Scenario, Severity
 from agent.backtest.stress.report import figures as stress_figures
 from agent.backtest.stress.report import stress_page
 from agent.backtest.stress.run import MOST_BARS, StressResult, StressSpec, estimate_s, run_stress_test
-from agent.backtest.stress.run import Progress as Progress_of_stress
+from agent.backtest.stress.run import Progress as StressProgress
 from agent.backtest.stress.work import PieceResult, StressPiece, StressWork, run_sequentially
-from agent.backtest.tune.grid import PolicyChoice, parse_calendar_rule, parse_grid
-from agent.backtest.tune.grid import parse_choice as named_of_tune_grid
+from agent.backtest.tune.grid import PolicyChoice, parse_calendar_rule, parse_choice, parse_grid
 from agent.backtest.tune.jobs import (
     CONFIRM_ABOVE_S,
     AllocatorSchedule,
@@ -59,8 +57,8 @@ from agent.backtest.tune.jobs import (
     spec_for_choice,
 )
 from agent.backtest.tune.report import document as tune_document
-from agent.backtest.tune.report import tune_page as page_of_tune_report
-from agent.backtest.tune.search import Progress as Progress_of_tune
+from agent.backtest.tune.report import tune_page
+from agent.backtest.tune.search import Progress as TuneProgress
 from agent.backtest.tune.search import TuneResult, TuneSpec, tune
 from agent.backtest.tune.statistics import Objective, WalkForwardMode
 from agent.backtest.tune.workers import check_address, run_locally, run_on_cluster
@@ -73,11 +71,12 @@ from agent.config.orders import build_pace
 from agent.config.schema import year_limit
 from agent.config.weights import build_weights
 from agent.errors import ConfigError, Refused
-from agent.model import AllocationMethod, Destination, Every, ExecutionConfig, HybridTrigger, LotMethod, Policy, Trigger
+from agent.model import AllocationMethod, Destination, Every, ExecutionConfig, HybridTrigger, LotMethod, Policy, Threshold, Trigger
 from agent.policy.triggers.rules import validate_policy
 from agent.units import BPS, PIPS, Token, parse_raw, parse_share_bps
 
 __all__ = [
+    "PortfolioOptions",
     "PreparedStressTest",
     "StressOptions",
     "TuneOptions",
@@ -158,6 +157,69 @@ class MarketOptions:
         return replace(settings, recorded=tuple(pools))
 
 
+@dataclass(frozen=True, slots=True)
+class PortfolioOptions:
+    """Options of the simulated portfolio and its policy, as written: a config, or targets with a band, a schedule, or both.
+
+    `names` are SYMBOL=SYMBOL, of a file and of the portfolio. `native` is the asset whose price pays the gas, `decimals` those of tokens,
+    as SYMBOL=NUMBER. An empty `numeraire` is the target that the file lacks.
+    """
+
+    config: Path | None = None
+    target: str = ""
+    band: str = ""
+    every: str = ""
+    destination: str = "target"
+    numeraire: str = ""
+    native: str = ""
+    names: str = ""
+    decimals: str = ""
+
+    def renamed(self) -> dict[str, str]:
+        """Our symbols by those of a file."""
+        return parse_pairs(self.names, "--as") if self.names else {}
+
+    def load_prices(self, prices: Path) -> PriceTable:
+        """Load the file's prices by our symbols. Raises ConfigError."""
+        return rename_symbols(read_table(prices), self.renamed())
+
+    def spec(self, table: PriceTable, pools: Sequence[tuple[str, str]] = ()) -> BacktestSpec:
+        """Backtest spec of the config; without one of the options, with every limit off. Raises ConfigError naming the option."""
+        if self.config is None:
+            return self._spec_without_config(table, pools)
+        if self.target or self.band or self.every:
+            raise ConfigError("--config: says targets and triggers itself", "leave --target, --band and --every away")
+        return spec_from_config(load_config(self.config))
+
+    def _spec_without_config(self, table: PriceTable, pools: Sequence[tuple[str, str]]) -> BacktestSpec:
+        decimals = _decimals(self.decimals)
+        targets, money = targets_of(table, self.target, self.numeraire)
+        if self.destination not in ("target", "band", "halfway"):
+            raise ConfigError(f"--destination: {self.destination!r}", "choose from target, band, halfway")
+        whole, own = parse_bands(self.band, targets) if self.band else (None, {})
+        wanted = make_spec(
+            targets,
+            self._trigger(whole),
+            money,
+            destination=Destination(self.destination),
+            interval_s=table.interval_s,
+            native=self.native,
+            decimals=decimals,
+            pairs=pools,
+        )
+        _require_sound(wanted.policy)
+        assets = tuple(replace(asset, band=own.get(asset.token.symbol)) for asset in wanted.portfolio.assets)
+        return replace(wanted, portfolio=replace(wanted.portfolio, assets=assets))
+
+    def _trigger(self, band: Threshold | None) -> Trigger:
+        if self.every:
+            schedule = Every(parse_duration_s(self.every, "--every"))
+            return schedule if band is None else HybridTrigger(band, schedule)
+        if band is None:
+            raise ConfigError("--band or --every is needed", "write when to act: --band 10%rel, --every 7d, or both")
+        return band
+
+
 def _pool_state(text: str) -> tuple[tuple[str, str], Path]:
     pair, equals, path = text.partition("=")
     first, slash, second = pair.partition("/")
@@ -178,42 +240,27 @@ def prices_file(prices: Path | None, of_sample: bool) -> Path:
     return sample()[0] if prices is None else prices
 
 
-def backtest(  # noqa: PLR0913
+def backtest(
     prices: Path,
     market: MarketOptions,
+    portfolio: PortfolioOptions,
     *,
-    config: Path | None = None,
-    target: str = "",
-    band: str = "",
-    every: str = "",
-    destination: str = "target",
-    numeraire: str = "",
-    native: str = "",
-    names: str = "",
-    decimals: str = "",
     every_bar: bool = False,
     funding: Path | None = None,
     progress: Progress | None = None,
 ) -> SimulationResult:
-    """Simulate the file's prices, by the config if one is named, else by targets with a band, a schedule, or both.
+    """Simulate the file's prices.
 
-    `names` are SYMBOL=SYMBOL, of a file and of the portfolio. `native` is the asset whose price pays the gas, `decimals` those of tokens,
-    as SYMBOL=NUMBER. With `every_bar` no bar is skipped, which changes no trade. `funding` is a file of funding rates; the result then
-    states the funding that shorts of the holdings would have received. Raises ConfigError naming the option.
+    With `every_bar` no bar is skipped, which changes no trade. `funding` is a file of funding rates; the result then states the funding
+    that shorts of the holdings would have received. Raises ConfigError naming the option.
     """
-    known_as, table = parse_pairs(names, "--as") if names else {}, read_table(prices)
+    known_as, table = portfolio.renamed(), read_table(prices)
     rates = () if funding is None else read_funding(funding)
     of_rates_alone = {one.symbol for one in rates} - {*table.symbols}
     table = rename_symbols(table, {symbol: name for symbol, name in known_as.items() if symbol not in of_rates_alone})
     rates = rename_funding_symbols(rates, known_as)
     settings = market.settings(every_bar)
-    if config is not None:
-        if target or band or every:
-            raise ConfigError("--config: says targets and triggers itself", "leave --target, --band and --every away")
-        wanted = spec_from_config(load_config(config))
-    else:
-        known = _decimals(decimals)
-        wanted = spec_from_options(table, target, band, every, destination, numeraire, native, decimals=known, pools=market.pairs())
+    wanted = portfolio.spec(table, market.pairs())
     settings = market.for_table(settings, wanted, table)
     require_priced_gas(settings, wanted, table)
     return simulate(wanted, table, settings, progress, rates)
@@ -241,46 +288,6 @@ def _decimals(text: str) -> dict[str, int]:
         if not number.isdecimal() or int(number) > MOST_DECIMALS:
             raise ConfigError(f"--decimals {symbol}: {number!r}", f"write a whole number from 0 to {MOST_DECIMALS}: WBTC=8")
     return {symbol: int(number) for symbol, number in found.items()}
-
-
-def spec_from_options(  # noqa: PLR0913
-    table: PriceTable,
-    target: str,
-    band: str,
-    every: str,
-    destination: str,
-    numeraire: str,
-    native: str,
-    *,
-    decimals: Mapping[str, int] | None = None,
-    pools: Sequence[tuple[str, str]] = (),
-) -> BacktestSpec:
-    """Backtest spec of command-line options, with every limit off. Raises ConfigError naming the option."""
-    targets, money = targets_of(table, target, numeraire)
-    if destination not in ("target", "band", "halfway"):
-        raise ConfigError(f"--destination: {destination!r}", "choose from target, band, halfway")
-    whole, own = parse_bands(band, targets) if band else (None, {})
-    trigger: Trigger
-    if every:
-        schedule = Every(parse_duration_s(every, "--every"))
-        trigger = schedule if whole is None else HybridTrigger(whole, schedule)
-    elif whole is not None:
-        trigger = whole
-    else:
-        raise ConfigError("--band or --every is needed", "write when to act: --band 10%rel, --every 7d, or both")
-    wanted = make_spec(
-        targets,
-        trigger,
-        money,
-        destination=Destination(destination),
-        interval_s=table.interval_s,
-        native=native,
-        decimals=decimals,
-        pairs=pools,
-    )
-    _require_sound(wanted.policy)
-    assets = tuple(replace(asset, band=own.get(asset.token.symbol)) for asset in wanted.portfolio.assets)
-    return replace(wanted, portfolio=replace(wanted.portfolio, assets=assets))
 
 
 def _require_sound(policy: Policy) -> None:
@@ -317,11 +324,6 @@ def rename_symbols(table: PriceTable, names: Mapping[str, str]) -> PriceTable:
 
 def _twice(names: Sequence[str]) -> str:
     return next(name for name in names if names.count(name) > 1)
-
-
-def load_prices(prices: Path, names: str) -> PriceTable:
-    """Load the file's prices by our symbols: `names` are SYMBOL=SYMBOL, of the file and of the portfolio. Raises ConfigError."""
-    return rename_symbols(read_table(prices), parse_pairs(names, "--as") if names else {})
 
 
 def require_priced_gas(settings: SimulationSettings, wanted: BacktestSpec, table: PriceTable) -> None:
@@ -362,7 +364,7 @@ def write_pages(page: ReportPage, path: Path) -> tuple[Path, Path]:
     return path, beside
 
 
-def write_report(result: SimulationResult_of_result, path: Path) -> tuple[Path, Path]:
+def write_report(result: SimulationResult, path: Path) -> tuple[Path, Path]:
     """Write the report of a simulation and its JSON; return both paths. Raises ConfigError on failure, Refused without empyrical."""
     check_report_path(path)
     return write_pages(backtest_page(result), path)
@@ -435,43 +437,26 @@ class PreparedStressTest:
     seconds: float
 
 
-def prepare_stress(  # noqa: PLR0913
-    prices: Path,
-    market: MarketOptions,
-    shocks: StressOptions,
-    *,
-    config: Path | None = None,
-    target: str = "",
-    band: str = "",
-    every: str = "",
-    destination: str = "target",
-    numeraire: str = "",
-    native: str = "",
-    names: str = "",
-    limits: str = "usual",
+def prepare_stress(
+    prices: Path, market: MarketOptions, shocks: StressOptions, portfolio: PortfolioOptions, *, limits: str = "usual"
 ) -> PreparedStressTest:
-    """Prepare a stress test from the options of `backtest`. Without a config the `limits` are "usual" (of `trimtab init`) or "off".
+    """Check and build a stress test. Without a config the `limits` are "usual" (of `trimtab init`) or "off".
 
     Raises ConfigError naming the option.
     """
-    table = load_prices(prices, names)
+    table = portfolio.load_prices(prices)
     settings = market.settings(every_bar=False)
-    if config is not None:
-        if target or band or every:
-            raise ConfigError("--config: says targets and triggers itself", "leave --target, --band and --every away")
-        wanted = spec_from_config(load_config(config))
-    else:
-        if limits not in ("usual", "off"):
-            raise ConfigError(f"--limits: {limits!r}", "choose usual or off")
-        wanted = spec_from_options(table, target, band, every, destination, numeraire, native)
-        if limits == "usual":
-            wanted = replace(wanted, limits=starting_limits(wanted.portfolio.numeraire))
+    if portfolio.config is None and limits not in ("usual", "off"):
+        raise ConfigError(f"--limits: {limits!r}", "choose usual or off")
+    wanted = portfolio.spec(table)
+    if portfolio.config is None and limits == "usual":
+        wanted = replace(wanted, limits=starting_limits(wanted.portfolio.numeraire))
     require_priced_gas(settings, wanted, table)
     spec = shocks.wish(table)
     return PreparedStressTest(wanted, table, settings, spec, estimate_s(spec, wanted, settings))
 
 
-def run_stress(prepared: PreparedStressTest, progress: Progress_of_stress | None = None, cores: int = 0) -> StressResult:
+def run_stress(prepared: PreparedStressTest, progress: StressProgress | None = None, cores: int = 0) -> StressResult:
     """Run the stress test on that many cores (0: all), which does not change the result; see agent/backtest/stress/run.py.
 
     A test of a few seconds runs in this process. Raises ConfigError if the options do not fit the prices, Retryable if a process died.
@@ -536,17 +521,7 @@ class TuneOptions:
     full: bool = False
 
 
-def prepare_tune(  # noqa: PLR0913
-    prices: Path,
-    market: MarketOptions,
-    grids: TuneOptions,
-    *,
-    config: Path | None = None,
-    target: str = "",
-    numeraire: str = "",
-    native: str = "",
-    names: str = "",
-) -> TuneSpec:
+def prepare_tune(prices: Path, market: MarketOptions, grids: TuneOptions, portfolio: PortfolioOptions) -> TuneSpec:
     """Check and build the search before anything runs. A config's limits apply; the grid replaces its trigger and destination.
 
     Raises ConfigError naming the option.
@@ -557,15 +532,15 @@ def prepare_tune(  # noqa: PLR0913
         raise ConfigError("--flow: deposits would count as growth", "leave them away")
     if not FEWEST_FOLDS <= grids.folds <= MOST_FOLDS:
         raise ConfigError(f"--folds: {grids.folds}", f"write a number from {FEWEST_FOLDS} to {MOST_FOLDS}")
-    table = load_prices(prices, names)
-    if config is not None:
-        if target:
-            raise ConfigError("--config: says targets itself", "leave --target away")
-        wanted = spec_from_config(load_config(config))
+    table = portfolio.load_prices(prices)
+    if portfolio.config is None:
+        wanted = replace(portfolio, band="", every=grids.calendar, destination="target").spec(table)
+    elif portfolio.target:
+        raise ConfigError("--config: says targets itself", "leave --target away")
+    else:
+        wanted = portfolio.spec(table)
         if wanted.split is not None:
             raise ConfigError("--config: several strategies have triggers of their own", "search for the setting of each by itself")
-    else:
-        wanted = spec_from_options(table, target, "", grids.calendar, "target", numeraire, native)
     table = select_spec_symbols(wanted, table)
     settings = market.for_table(market.settings(False), wanted, table)
     require_priced_gas(settings, wanted, table)
@@ -573,8 +548,8 @@ def prepare_tune(  # noqa: PLR0913
     for method in grid.allocators:
         if method is not AllocationMethod.FIXED:
             spec_for_choice(wanted, PolicyChoice(Every(terms.every_s), allocator=method), terms, table.interval_s)
-    objective = named_of_tune_grid(grids.objective, "--objective", {one.value: one for one in Objective})
-    walk = named_of_tune_grid(grids.walk, "--walk", {one.value: one for one in WalkForwardMode})
+    objective = parse_choice(grids.objective, "--objective", {one.value: one for one in Objective})
+    walk = parse_choice(grids.walk, "--walk", {one.value: one for one in WalkForwardMode})
     return TuneSpec(table, wanted, settings, grid, calendar, terms, objective, walk, grids.folds, grids.full)
 
 
@@ -585,7 +560,7 @@ def run_tune(
     scheduler: str = "",
     folder: Path | None = None,
     confirm: Callable[[WorkEstimate], bool] | None = None,
-    progress: Progress_of_tune | None = None,
+    progress: TuneProgress | None = None,
 ) -> TuneResult:
     """Run the search, or resume the one in `folder`.
 
@@ -618,4 +593,4 @@ def run_tune(
 
 def write_tune_report(tuned: TuneResult, path: Path) -> tuple[Path, Path]:
     """Write the page, and its data as JSON beside it; return both paths. Raises ConfigError on failure."""
-    return write_pages(page_of_tune_report(tuned), path)
+    return write_pages(tune_page(tuned), path)

@@ -30,6 +30,21 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 FREE = "0 wei"
 FIGURES = (("CAGR", "cagr"), ("volatility a year", "volatility"), ("Sharpe ratio", "sharpe"), ("maximum drawdown", "max_drawdown"))
+Target = Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")]
+Cost = Annotated[str, typer.Option("--cost", help="Pool fee, as a share of the amount swapped.")]
+Depth = Annotated[str, typer.Option("--depth", help="Depth of each pool on each side, in the numeraire.")]
+Pool = Annotated[str, typer.Option("--pool", help="v2, or v3 with liquidity over the full range.")]
+Value = Annotated[str, typer.Option("--value", help="Initial value of the wallet, in the numeraire.")]
+GasPrices = Annotated[Path | None, typer.Option("--gas-prices", help="CSV or Parquet: time, gas_price_wei.")]
+Native = Annotated[str, typer.Option("--native", help="The asset that pays for gas.")]
+Latency = Annotated[int, typer.Option("--latency", min=0, help="Bars between sending a swap and its execution.")]
+Numeraire = Annotated[str, typer.Option("--numeraire", help="Unit of account; the asset without prices in the file.")]
+TryConfig = Annotated[Path | None, typer.Option("--config", "-c", help="The config to try out, in place of --target.")]
+Every = Annotated[str, typer.Option("--every", help="Rebalance interval, such as 7d; with --band it acts only outside the band.")]
+Destination = Annotated[str, typer.Option("--destination", help="target, band or halfway.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Write an HTML report to this file, and its JSON beside it.")]
+Names = Annotated[str, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC.")]
+Sample = Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")]
 SHOWN = 0.00005
 """Smallest log return that is shown."""
 
@@ -41,18 +56,18 @@ def backtest(  # noqa: PLR0913
         Path | None, typer.Option("--prices", help="CSV or Parquet: time, symbol, close; or time and a column for each symbol.")
     ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021; with --native also its gas prices.")] = False,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="The config to try out, in place of --target.")] = None,
-    target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")] = "",
+    config: TryConfig = None,
+    target: Target = "",
     band: Annotated[str, typer.Option("--band", help="10%rel of the target or 5%abs in points; BTC=5%abs for one asset.")] = "",
-    every: Annotated[str, typer.Option("--every", help="Rebalance interval, such as 7d; with --band it acts only outside the band.")] = "",
-    destination: Annotated[str, typer.Option("--destination", help="target, band or halfway.")] = "target",
-    cost: Annotated[str, typer.Option("--cost", help="Pool fee, as a share of the amount swapped.")] = "10bps",
-    depth: Annotated[str, typer.Option("--depth", help="Depth of each pool on each side, in the numeraire.")] = "1000000000",
-    pool: Annotated[str, typer.Option("--pool", help="v2, or v3 with liquidity over the full range.")] = "v2",
-    value: Annotated[str, typer.Option("--value", help="Initial value of the wallet, in the numeraire.")] = "10000",
+    every: Every = "",
+    destination: Destination = "target",
+    cost: Cost = "10bps",
+    depth: Depth = "1000000000",
+    pool: Pool = "v2",
+    value: Value = "10000",
     gas: Annotated[str, typer.Option("--gas", help="Gas price, such as 20 gwei.")] = FREE,
-    gas_prices: Annotated[Path | None, typer.Option("--gas-prices", help="CSV or Parquet: time, gas_price_wei.")] = None,
-    native: Annotated[str, typer.Option("--native", help="The asset that pays for gas.")] = "",
+    gas_prices: GasPrices = None,
+    native: Native = "",
     flow: Annotated[list[str] | None, typer.Option("--flow", help="A deposit or withdrawal: 2021-03-01=+1000; repeatable.")] = None,
     flows: Annotated[Path | None, typer.Option("--flows", help="CSV or Parquet of deposits and withdrawals: time, amount.")] = None,
     flows_in: Annotated[str, typer.Option("--flows-in", help="Pay deposits and withdrawals in the numeraire, or pro-rata.")] = "numeraire",
@@ -61,8 +76,8 @@ def backtest(  # noqa: PLR0913
         list[str] | None, typer.Option("--pool-state", help="A real V3 pool by token0/token1: WBTC/WETH=pool.json; repeatable.")
     ] = None,
     decimals: Annotated[str, typer.Option("--decimals", help="Token decimals: WBTC=8; default 18.")] = "",
-    latency: Annotated[int, typer.Option("--latency", min=0, help="Bars between sending a swap and its execution.")] = 0,
-    numeraire: Annotated[str, typer.Option("--numeraire", help="Unit of account; the asset without prices in the file.")] = "",
+    latency: Latency = 0,
+    numeraire: Numeraire = "",
     names: Annotated[str, typer.Option("--as", help="Symbols of the files and ours: BTC=WBTC.")] = "",
     funding: Annotated[
         Path | None,
@@ -70,7 +85,7 @@ def backtest(  # noqa: PLR0913
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Random seed, for example of jitter.")] = 0,
     every_bar: Annotated[bool, typer.Option("--every-bar", help="Evaluate quiet bars too: slower, same trades.")] = False,
-    html: Annotated[Path | None, typer.Option("--html", help="Write an HTML report to this file, and its JSON beside it.")] = None,
+    html: Html = None,
     as_json: AsJson = False,
 ) -> None:
     """Back-tests the agent on recorded prices and simulated pools. Sends nothing."""
@@ -103,22 +118,8 @@ def backtest(  # noqa: PLR0913
             if status is not None:
                 status.update(f"bar {done} of {bars}")
 
-        found = api.backtest(
-            file,
-            market,
-            config=config,
-            target=target,
-            band=band,
-            every=every,
-            destination=destination,
-            numeraire=numeraire,
-            native=native,
-            names=names,
-            decimals=decimals,
-            every_bar=every_bar,
-            funding=funding,
-            progress=tell,
-        )
+        portfolio = api.PortfolioOptions(config, target, band, every, destination, numeraire, native, names, decimals)
+        found = api.backtest(file, market, portfolio, every_bar=every_bar, funding=funding, progress=tell)
     made = document(found)
     if html is not None:
         made["report"] = [str(path) for path in api.write_report(found, html)]
@@ -308,12 +309,12 @@ def stress(  # noqa: PLR0913
     prices: Annotated[
         Path | None, typer.Option("--prices", help="CSV or Parquet as for backtest; paths start at its newest prices.")
     ] = None,
-    sample: Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")] = False,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="The config to try out, in place of --target.")] = None,
-    target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")] = "",
+    sample: Sample = False,
+    config: TryConfig = None,
+    target: Target = "",
     band: Annotated[str, typer.Option("--band", help="10%rel of the target or 5%abs in points.")] = "",
-    every: Annotated[str, typer.Option("--every", help="Rebalance interval, such as 7d; with --band it acts only outside the band.")] = "",
-    destination: Annotated[str, typer.Option("--destination", help="target, band or halfway.")] = "target",
+    every: Every = "",
+    destination: Destination = "target",
     limits: Annotated[str, typer.Option("--limits", help="Limits without a config: usual (as init writes) or off.")] = "usual",
     paths: Annotated[int, typer.Option("--paths", help="Paths per method, with the fast kernel.")] = 2_000,
     step_paths: Annotated[int, typer.Option("--step-paths", help="Paths per scenario, with the live step; the first as recorded.")] = 3,
@@ -326,14 +327,14 @@ def stress(  # noqa: PLR0913
     depeg: Annotated[str, typer.Option("--depeg", help="Price drop of a dollar in a depeg.")] = "10%",
     gas_spike: Annotated[str, typer.Option("--gas-spike", help="Gas price during a spike.")] = "500 gwei",
     thin: Annotated[str, typer.Option("--thin", help="Remaining pool depth.")] = "0.001",
-    cost: Annotated[str, typer.Option("--cost", help="Pool fee, as a share of the amount swapped.")] = "10bps",
-    depth: Annotated[str, typer.Option("--depth", help="Depth of each pool on each side, in the numeraire.")] = "1000000000",
-    pool: Annotated[str, typer.Option("--pool", help="v2, or v3 with liquidity over the full range.")] = "v2",
-    value: Annotated[str, typer.Option("--value", help="Initial value of the wallet, in the numeraire.")] = "10000",
+    cost: Cost = "10bps",
+    depth: Depth = "1000000000",
+    pool: Pool = "v2",
+    value: Value = "10000",
     gas: Annotated[str, typer.Option("--gas", help="Normal gas price, such as 20 gwei.")] = "0 wei",
-    native: Annotated[str, typer.Option("--native", help="The asset that pays for gas.")] = "",
-    numeraire: Annotated[str, typer.Option("--numeraire", help="Unit of account; the asset without prices in the file.")] = "",
-    names: Annotated[str, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC.")] = "",
+    native: Native = "",
+    numeraire: Numeraire = "",
+    names: Names = "",
     seed: Annotated[int, typer.Option("--seed", help="Random seed; the same seed gives the same paths.")] = 0,
     cores: Annotated[int, typer.Option("--cores", min=0, help="Number of cores; 0 is all. Results do not depend on it.")] = 0,
     html: Annotated[Path | None, typer.Option("--html", help="Write a self-contained HTML report to this file.")] = None,
@@ -353,14 +354,7 @@ def stress(  # noqa: PLR0913
         file,
         api.MarketOptions(cost=cost, depth=depth, value=value, pool=pool, gas=gas, seed=seed),
         api.StressOptions(paths, step_paths, bars, scenarios, block, drift, crash, crash_bars, depeg, gas_spike, thin),
-        config=config,
-        target=target,
-        band=band,
-        every=every,
-        destination=destination,
-        numeraire=numeraire,
-        native=native,
-        names=names,
+        api.PortfolioOptions(config, target, band, every, destination, numeraire, native, names),
         limits=limits,
     )
     _ask_first(prepared.seconds, yes)
@@ -470,11 +464,11 @@ NUMBERED = 8
 @interruptible
 def tune(  # noqa: PLR0913
     prices: Annotated[Path | None, typer.Option("--prices", help="CSV or Parquet as for backtest.")] = None,
-    sample: Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")] = False,
+    sample: Sample = False,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="The config whose setting is searched, in place of --target.")
     ] = None,
-    target: Annotated[str, typer.Option("--target", help="Targets in percent: BTC=50,ETH=30,USD=20.")] = "",
+    target: Target = "",
     band: Annotated[str, typer.Option("--band", help="Bands to try: 1%rel..30%rel:12 are twelve; 5%abs,10%abs are two.")] = "",
     every: Annotated[str, typer.Option("--every", help="Intervals to try: 1d,7d,28d. With --band also both together.")] = "",
     destination: Annotated[str, typer.Option("--destination", help="target, halfway, band; several with commas.")] = "target",
@@ -489,21 +483,21 @@ def tune(  # noqa: PLR0913
     window: Annotated[str, typer.Option("--window", help="Lookback of allocators.")] = "60d",
     rechoose: Annotated[str, typer.Option("--rechoose", help="Interval between choices of allocators.")] = "7d",
     full: Annotated[bool, typer.Option("--full", help="Use the full step for every setting instead of the fast kernel.")] = False,
-    cost: Annotated[str, typer.Option("--cost", help="Pool fee, as a share of the amount swapped.")] = "10bps",
-    depth: Annotated[str, typer.Option("--depth", help="Depth of each pool on each side, in the numeraire.")] = "1000000000",
-    pool: Annotated[str, typer.Option("--pool", help="v2, or v3 with liquidity over the full range.")] = "v2",
-    value: Annotated[str, typer.Option("--value", help="Initial value of the wallet, in the numeraire.")] = "10000",
+    cost: Cost = "10bps",
+    depth: Depth = "1000000000",
+    pool: Pool = "v2",
+    value: Value = "10000",
     gas: Annotated[str, typer.Option("--gas", help="Gas price, such as 20 gwei; needs the full step.")] = "0 wei",
-    gas_prices: Annotated[Path | None, typer.Option("--gas-prices", help="CSV or Parquet: time, gas_price_wei.")] = None,
-    native: Annotated[str, typer.Option("--native", help="The asset that pays for gas.")] = "",
-    latency: Annotated[int, typer.Option("--latency", min=0, help="Bars between sending a swap and its execution.")] = 0,
-    numeraire: Annotated[str, typer.Option("--numeraire", help="Unit of account; the asset without prices in the file.")] = "",
-    names: Annotated[str, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC.")] = "",
+    gas_prices: GasPrices = None,
+    native: Native = "",
+    latency: Latency = 0,
+    numeraire: Numeraire = "",
+    names: Names = "",
     seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
     cores: Annotated[int, typer.Option("--cores", min=0, help="Number of cores; 0 is all.")] = 0,
     scheduler: Annotated[str, typer.Option("--scheduler", help="Dask scheduler for the full step: tcp://HOST:8786.")] = "",
     folder: Annotated[Path | None, typer.Option("--out", help="Folder for all results; an interrupted search continues there.")] = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write an HTML report to this file, and its JSON beside it.")] = None,
+    html: Html = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -515,7 +509,8 @@ def tune(  # noqa: PLR0913
     file = api.prices_file(prices, sample)
     market = api.MarketOptions(cost, depth, value, pool, gas, latency, seed, gas_prices=gas_prices)
     grids = api.TuneOptions(band, every, destination, allocator, trigger, calendar, objective, walk, folds, window, rechoose, full)
-    search = api.prepare_tune(file, market, grids, config=config, target=target, numeraire=numeraire, native=native, names=names)
+    portfolio = api.PortfolioOptions(config, target, numeraire=numeraire, native=native, names=names)
+    search = api.prepare_tune(file, market, grids, portfolio)
     shown = nullcontext() if as_json or not err.is_terminal else err.status("measuring")
     with shown as status:
 

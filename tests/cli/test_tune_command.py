@@ -32,6 +32,7 @@ pytest.importorskip("numba")
 Bare = Callable[..., Said]
 HOURLY = Path(__file__).parents[3] / "shared" / "data" / "prices" / "hourly_2021-04_2022-12.parquet"
 WISHES = ("--target", "A=40,B=30,USD=30")
+PORTFOLIO = api.PortfolioOptions(target="A=40,B=30,USD=30")
 BANDS = ("--band", "15%rel..40%rel:6")
 
 
@@ -133,7 +134,7 @@ def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -
     config.write_text(render(ETHEREUM, weth.address, assets, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")]))
     closes = [100, 101, 125, 125, 90, 90, 120, 120, 100, 100, 125, 125, 90, 90]
     prices.write_text("\n".join(["time,WETH", *(f"2021-01-{day:02},{close}" for day, close in enumerate(closes, 1))]) + "\n")
-    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="10%rel", every="7d"), config=config)
+    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="10%rel", every="7d"), api.PortfolioOptions(config))
     job = TuneJob(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), asked.terms)
     assert {job.engine(choice) for choice in job.runs} == {RunEngine.FULL}
     tried = spec_for_choice(asked.wanted, job.runs[1], asked.terms, DAY_S)
@@ -143,7 +144,7 @@ def test_a_config_is_searched_by_the_full_step_with_its_limits(tmp_path: Path) -
 
 
 def test_the_estimate_is_measured_on_the_runs_that_are_left(prices: Path) -> None:
-    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="30%rel,40%rel", full=True), target="A=40,B=30,USD=30")
+    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="30%rel,40%rel", full=True), PORTFOLIO)
     job = TuneJob(asked.table, asked.wanted, asked.settings, asked.grid.choices(), (0, 1), asked.terms, True)
     found = estimate_work(job, job.chunks(), 2)
     assert (found.runs, found.measured, found.cores, found.bars) == (2, 2, 2, 14)
@@ -208,7 +209,7 @@ input()
 def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next(prices: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     kept, port = tmp_path / "kept", free_port()
-    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel..40%rel:5", full=True), target="A=40,B=30,USD=30")
+    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel..40%rel:5", full=True), PORTFOLIO)
     address = f"tcp://127.0.0.1:{port}"
     with cluster(port) as first:
         short = replace(asked, terms=AllocatorSchedule(DAY_S, DAY_S))
@@ -239,7 +240,7 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
 
 def test_a_scheduler_that_is_not_there_is_named(prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel", full=True), target="A=40,B=30,USD=30")
+    asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel", full=True), PORTFOLIO)
     monkeypatch.setattr("agent.backtest.tune.workers.PATIENCE_S", 1)
     with pytest.raises(Retryable, match="does not answer"):
         api.run_tune(asked, scheduler=f"tcp://127.0.0.1:{free_port()}")

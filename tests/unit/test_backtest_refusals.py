@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
-from agent.app.backtests import spec_from_options
 from agent.backtest.data import has_gas_price, read_table
 from agent.backtest.stress.paths import Scenario, Severity, inapplicable_scenarios
 from agent.errors import ConfigError
@@ -19,13 +18,13 @@ FREE = api.MarketOptions()
 
 def test_gas_is_not_priced_by_a_numeraire_that_nobody_called_the_native_coin() -> None:
     with pytest.raises(ConfigError, match="no price of the native coin") as caught:
-        api.backtest(PRICES, replace(FREE, gas="100 gwei"), target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")
+        api.backtest(PRICES, replace(FREE, gas="100 gwei"), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel"))
     assert "--native" in caught.value.remedy
     with pytest.raises(ConfigError, match="no price of the native coin"):
-        api.backtest(PRICES, replace(FREE, gas_prices=GAS), target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")
+        api.backtest(PRICES, replace(FREE, gas_prices=GAS), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel"))
     table = read_table(PRICES)
     for native, known in (("", False), ("ETH", True)):
-        wanted = spec_from_options(table, "BTC=50,ETH=25,USDC=25", "5%rel", "", "target", "USDC", native)
+        wanted = api.PortfolioOptions(target="BTC=50,ETH=25,USDC=25", band="5%rel", numeraire="USDC", native=native).spec(table)
         assert has_gas_price(wanted, table) is known
         left_out = dict(inapplicable_scenarios([Scenario.GAS], wanted, table, FREE.settings(every_bar=False), Severity()))
         assert ("gas-spike" in left_out) is not known
@@ -34,19 +33,19 @@ def test_gas_is_not_priced_by_a_numeraire_that_nobody_called_the_native_coin() -
 @pytest.mark.parametrize("flow", ["2021-03-01=1e400", "2021-03-01=-1e31", "0001-01-01T00:00:00+14:00=5"])
 def test_flows_beyond_any_time_or_amount_are_refused_by_name(flow: str) -> None:
     with pytest.raises(ConfigError, match="is beyond any time or amount"):
-        api.backtest(PRICES, replace(FREE, flows=(flow,)), target="BTC=50,USD=50", band="10%rel")
+        api.backtest(PRICES, replace(FREE, flows=(flow,)), api.PortfolioOptions(target="BTC=50,USD=50", band="10%rel"))
 
 
 @pytest.mark.parametrize(("value", "decimals", "said"), [("0.000000000000000001", "", "1e-18"), ("10000", "BTC=0", "0 decimals")])
 def test_a_start_that_buys_nothing_of_an_asset_is_refused(value: str, decimals: str, said: str) -> None:
     with pytest.raises(ConfigError, match=f"buys no BTC|{said}"):
-        api.backtest(PRICES, replace(FREE, value=value), target="BTC=50,USD=50", band="10%rel", decimals=decimals)
+        api.backtest(PRICES, replace(FREE, value=value), api.PortfolioOptions(target="BTC=50,USD=50", band="10%rel", decimals=decimals))
 
 
 @pytest.mark.parametrize("every", ["1s", "99999999999999999999d"])
 def test_a_schedule_that_no_live_policy_may_have_is_refused(every: str) -> None:
     with pytest.raises(ConfigError, match="every"):
-        api.backtest(PRICES, FREE, target="BTC=50,USD=50", every=every)
+        api.backtest(PRICES, FREE, api.PortfolioOptions(target="BTC=50,USD=50", every=every))
 
 
 def test_decimals_after_a_hundred_whole_prices_are_read(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def test_a_config_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
 
 PRICES, GAS = api.sample()
 WISHES: dict[str, Any] = {"target": "BTC=50,USD=50", "band": "5%rel"}
+PORTFOLIO = api.PortfolioOptions(target="BTC=40,ETH=40,USD=20")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_a_mistake_of_a_backtest_is_told_with_its_option_its_value_and_what_to_w
     named: str, market: dict[str, Any], wishes: dict[str, Any]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        api.backtest(PRICES, replace(api.MarketOptions(), **market), **WISHES | wishes)
+        api.backtest(PRICES, replace(api.MarketOptions(), **market), api.PortfolioOptions(**WISHES | wishes))
     assert caught.value.message.startswith(named)
     assert caught.value.remedy
 
@@ -137,7 +138,7 @@ def test_prices_that_are_none_are_told_with_what_to_give(tmp_path: Path, name: s
 )
 def test_a_mistake_of_a_search_is_told_with_its_option_and_what_to_write(named: str, grids: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
-        api.prepare_tune(PRICES, api.MarketOptions(), replace(api.TuneOptions(every="7d"), **grids), target="BTC=40,ETH=40,USD=20")
+        api.prepare_tune(PRICES, api.MarketOptions(), replace(api.TuneOptions(every="7d"), **grids), PORTFOLIO)
     assert caught.value.message.startswith(named)
     assert caught.value.remedy
 
@@ -163,7 +164,7 @@ def test_a_scenario_that_cannot_be_met_is_refused_before_any_path_is_gone_throug
     monkeypatch.setattr(run, "StressWork", None)
     for more, named in (({"scenarios": "gas-spike"}, "gas-spike: no price"), ({"bars": 5_000}, "--bars: 5000 of 365")):
         prepared = api.prepare_stress(
-            PRICES, api.MarketOptions(), replace(api.StressOptions(paths=5, step_paths=1, bars=50), **more), **WISHES
+            PRICES, api.MarketOptions(), replace(api.StressOptions(paths=5, step_paths=1, bars=50), **more), api.PortfolioOptions(**WISHES)
         )
         with pytest.raises(ConfigError, match=named) as caught:
             api.run_stress(prepared)
