@@ -18,7 +18,7 @@ from agent.config.fields import parse_address
 from agent.config.limits import CEILINGS
 from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE, Preset
 from agent.errors import ConfigError
-from agent.model import LIMITS_AS_WRITTEN, LimitUnit, TighterDirection
+from agent.model import LIMITS_AS_WRITTEN, AllocationMethod, LimitUnit, TighterDirection
 from agent.policy.triggers.rules import NOTATIONS
 from agent.units import BPS, largest_remainder, parse_share_bps, safe_label
 
@@ -110,7 +110,7 @@ numeraire = "{numeraire}"
 # hysteresis = "1%"                # how far from its level a price must be for an order to be armed
 # Targets that are chosen from data, those in fixed excepted (docs/weights.md; what would be chosen: trimtab weights):
 # [portfolio.weights]
-# kind = "risk_parity"             # or equal, market_cap, inverse_volatility, minimum_variance, hrp
+# kind = "risk_parity"             # or {_allocators()}
 # every = "7d"                     # how often they are chosen anew
 # window = "90d"                   # of prices, one per step; at least min_history of them, the newest no older than max_age
 # step = "1d"
@@ -249,6 +249,11 @@ def _triggers() -> str:
             lines.append(f"# {hint}")
     named = [one.kind for one in NOTATIONS.values() if not one.hint and one.kind != "zone"]
     return "\n".join([*lines[1:], f"# {', '.join(named)}, several in a list: docs/triggers.md"])
+
+
+def _allocators() -> str:
+    shown = (AllocationMethod.FIXED, AllocationMethod.RISK_PARITY)
+    return ", ".join(one.value for one in AllocationMethod if one not in shown)
 
 
 def _sequencer(preset: Preset) -> str:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from agent.config.fields import ConfigTable, Duration, Share
 from agent.errors import ConfigError
-from agent.model import AllocationMethod, AllocatorConfig, InitialWeights, Portfolio, TokenSupply, WeightLimit
+from agent.model import AllocationMethod, AllocationNeeds, AllocatorConfig, InitialWeights, Portfolio, TokenSupply, WeightLimit
 from agent.policy.text import format_duration
 from agent.units import BPS, floor_int, safe_label
 
@@ -28,6 +28,16 @@ _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _ALWAYS = ("every", "keep", "churn", "until_chosen")
 _OF_RETURNS = ("window", "step", "min_history", "max_age")
+_OF_DATA = {
+    AllocationNeeds.NOTHING: (),
+    AllocationNeeds.SUPPLIES: ("max_age", "supplies"),
+    AllocationNeeds.VOLATILITIES: _OF_RETURNS,
+    AllocationNeeds.CORRELATIONS: _OF_RETURNS,
+}
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(one.value for one in AllocationMethod)]
 
 
 class WeightLimitTable(ConfigTable):
@@ -40,7 +50,7 @@ class WeightLimitTable(ConfigTable):
 class WeightsTable(ConfigTable):
     """An allocator. docs/weights.md lists the keys of each kind; those have no default."""
 
-    kind: Literal["fixed", "equal", "market_cap", "inverse_volatility", "minimum_variance", "risk_parity", "hrp"]
+    kind: MethodName
     every: Duration | None = None
     window: Duration | None = None
     step: Duration | None = None
@@ -63,7 +73,7 @@ class WeightsTable(ConfigTable):
     def _fits_its_kind(self) -> WeightsTable:
         method = self.method
         belong = {*()} if method is AllocationMethod.FIXED else {*_ALWAYS, "fixed", "cap", "limits"}
-        belong |= {*_OF_RETURNS} if method.needs_returns else {"max_age", "supplies"} if method is AllocationMethod.MARKET_CAP else set()
+        belong |= {*_OF_DATA[method.needs]}
         strange = sorted((self.model_fields_set - {"kind"}) - belong)
         if strange:
             raise ValueError(f"{strange[0]}: belongs to other kinds than {self.kind}; remove it")
@@ -111,7 +121,8 @@ def require_weights(table: PortfolioTable) -> None:
             f"weights.fixed: {table.numeraire} is the numeraire, whose price in itself never moves; "
             f"keep it at its target: fixed = ['{table.numeraire}']"
         )
-    if weights.method.needs_correlations and weights.step and weights.min_history and weights.min_history < (len(free) + 1) * weights.step:
+    correlated = weights.method.needs is AllocationNeeds.CORRELATIONS
+    if correlated and weights.step and weights.min_history and weights.min_history < (len(free) + 1) * weights.step:
         raise ValueError(
             f"weights.min_history: {len(free)} assets need at least {len(free) + 1} steps for a covariance that is not singular; "
             "write a longer one"
@@ -152,7 +163,7 @@ def build_weights(table: PortfolioTable, portfolio: Portfolio, folder: Path) -> 
 def supply_tokens(portfolio: Portfolio) -> tuple[str, ...]:
     """Tokens whose total supply has to be read from the chain."""
     weights = portfolio.weights
-    if weights is None or weights.method is not AllocationMethod.MARKET_CAP:
+    if weights is None or weights.method.needs is not AllocationNeeds.SUPPLIES:
         return ()
     tokens = {*weights.fixed, *(supply.token for supply in weights.supplies)}
     return tuple(asset.token.address for asset in portfolio.assets if asset.token.address not in tokens)

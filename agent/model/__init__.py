@@ -157,12 +157,22 @@ from agent.model.triggers import (
     schedules_of,
     thresholds_of,
 )
-from agent.model.weights import Allocation, AllocationMethod, AllocatorConfig, InitialWeights, TokenSupply, WeightLimit
+from agent.model.weights import (
+    PRICED_METHODS,
+    Allocation,
+    AllocationMethod,
+    AllocationNeeds,
+    AllocatorConfig,
+    InitialWeights,
+    TokenSupply,
+    WeightLimit,
+)
 
 __all__ = [
     "LIMITS",
     "LIMITS_AS_WRITTEN",
     "PORTFOLIO",
+    "PRICED_METHODS",
     "AdjustLiquidity",
     "AgentCycle",
     "Alert",
@@ -172,6 +182,7 @@ __all__ = [
     "AlertTargetState",
     "Allocation",
     "AllocationMethod",
+    "AllocationNeeds",
     "AllocatorConfig",
     "Allowance",
     "AnyOf",

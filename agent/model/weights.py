@@ -6,31 +6,45 @@ from dataclasses import dataclass
 from enum import Enum
 
 
+class AllocationNeeds(Enum):
+    """Data that weights are chosen from, beside the assets and their bounds."""
+
+    NOTHING = "nothing"
+    SUPPLIES = "supplies"
+    VOLATILITIES = "volatilities"
+    CORRELATIONS = "correlations"
+
+
 class AllocationMethod(Enum):
-    """By what the weights of the free assets are chosen."""
+    """Method by which the weights of the free assets are chosen, and the data that it needs.
+
+    A new method is a row here, and a function with a row in agent/weights/allocators.py.
+    """
+
+    needs: AllocationNeeds
+
+    def __new__(cls, name: str, needs: AllocationNeeds = AllocationNeeds.NOTHING) -> AllocationMethod:
+        """Return the method of that name in the config and in stores."""
+        method = object.__new__(cls)
+        method._value_, method.needs = name, needs
+        return method
 
     FIXED = "fixed"
     EQUAL = "equal"
-    MARKET_CAP = "market_cap"
-    INVERSE_VOLATILITY = "inverse_volatility"
-    MINIMUM_VARIANCE = "minimum_variance"
-    RISK_PARITY = "risk_parity"
-    HRP = "hrp"
+    MARKET_CAP = "market_cap", AllocationNeeds.SUPPLIES
+    INVERSE_VOLATILITY = "inverse_volatility", AllocationNeeds.VOLATILITIES
+    MINIMUM_VARIANCE = "minimum_variance", AllocationNeeds.CORRELATIONS
+    RISK_PARITY = "risk_parity", AllocationNeeds.CORRELATIONS
+    HRP = "hrp", AllocationNeeds.CORRELATIONS
 
     @property
     def needs_returns(self) -> bool:
         """True if the method uses returns."""
-        return self in (
-            AllocationMethod.INVERSE_VOLATILITY,
-            AllocationMethod.MINIMUM_VARIANCE,
-            AllocationMethod.RISK_PARITY,
-            AllocationMethod.HRP,
-        )
+        return self.needs in (AllocationNeeds.VOLATILITIES, AllocationNeeds.CORRELATIONS)
 
-    @property
-    def needs_correlations(self) -> bool:
-        """True if the method uses correlations too."""
-        return self.needs_returns and self is not AllocationMethod.INVERSE_VOLATILITY
+
+PRICED_METHODS = tuple(one for one in AllocationMethod if one.needs is not AllocationNeeds.SUPPLIES)
+"""Methods that prices alone decide: market caps are in no price file."""
 
 
 class InitialWeights(Enum):

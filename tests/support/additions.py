@@ -1,4 +1,4 @@
-"""Example additions: text for the end of files in a copy of agent/, and what the copy must then do.
+"""Example additions: text for files in a copy of agent/, and what the copy must then do.
 
 A check runs in an interpreter of its own, in which `agent` is the copy.
 """
@@ -11,6 +11,8 @@ from types import MappingProxyType
 
 Addition = Mapping[str, str]
 """Text by the file that it is added to."""
+AFTER = "# after: "
+"""A text whose first line begins so belongs behind the line that it names, another at the end of its file."""
 
 TRIGGER: Addition = MappingProxyType(
     {
@@ -46,6 +48,34 @@ NOTATIONS += (TriggerNotation("peak_drawdown", {"fall": _SHARE} | _ASSETS, PeakD
 """,
     }
 )
+
+ALLOCATOR: Addition = MappingProxyType(
+    {
+        "model/weights.py": """# after:     HRP = "hrp", AllocationNeeds.CORRELATIONS
+    INVERSE_VARIANCE = "inverse_variance", AllocationNeeds.VOLATILITIES
+""",
+        "weights/allocators.py": '''
+
+def inverse_variance(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
+    """In inverse proportion to the variance."""
+    seen = compute_returns(weights, bounds.tokens, facts.names, facts.prices, facts.now_s)
+    wanted = [Fraction(1 / float(v) ** 2) for v in seen.volatility]
+    return _from_returns(tuple(proportional_shares(wanted, bounds.low, bounds.high, bounds.total)), "inverse variance", seen)
+
+
+ALLOCATORS[AllocationMethod.INVERSE_VARIANCE] = inverse_variance
+''',
+    }
+)
+
+
+def add(text: str, addition: str) -> str:
+    """Return the text of a file with the addition."""
+    if not addition.startswith(AFTER):
+        return text + addition
+    line, _, added = addition.removeprefix(AFTER).partition("\n")
+    assert text.count(f"{line}\n") == 1, line
+    return text.replace(f"{line}\n", f"{line}\n{added}")
 
 
 def check_trigger() -> None:
@@ -98,3 +128,31 @@ def check_trigger() -> None:
         assert "a fall of more than 20 %" in found.reason
     assert rules.required_history_s(step.policy) == 29 * 86_400
     assert rules.band_and_interval(step.policy.trigger) is None
+
+
+def check_allocator() -> None:
+    """From its keys in the config over a stored step to targets; in the text, the new config, the errors and the search."""
+    from agent import codec
+    from agent.app.describe import parameters
+    from agent.config import parse_config
+    from agent.model import PRICED_METHODS, AllocationMethod, StepInput
+    from agent.policy.targets import apply_allocation
+    from tests.support.planning_worlds import allocator, moves, recorded, weighed
+    from tests.unit.test_config_weights import RETURNS, built, config_text, mistake, portfolio_of
+
+    method = AllocationMethod("inverse_variance")
+    written = RETURNS.replace('"hrp"', '"inverse_variance"')
+    assert built(written).method is method
+    config = parse_config(config_text(written))
+    assert parameters(config, portfolio_of(config), "0x")["weights"].startswith("inverse_variance, chosen every 7 d from returns of 1 d")
+    assert "min_history: missing; kind = 'inverse_variance' needs it" in mistake(written, ("min_history", None))
+    assert "'hrp' or 'inverse_variance'" in mistake(written, ("kind", '"no_such_kind"'))
+    assert "# or equal, market_cap, inverse_volatility, minimum_variance, hrp, inverse_variance\n" in config_text("")
+    assert method in PRICED_METHODS
+
+    step = weighed(allocator(method), recorded(moves()))
+    assert codec.loads(StepInput, codec.dumps(step)) == step
+    found = apply_allocation(step)
+    assert found.history.allocation is not None
+    assert (found.history.allocation.method, found.history.unchosen) == (method, "")
+    assert sum(asset.target_bps for asset in found.portfolio.assets) == 10_000

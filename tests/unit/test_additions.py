@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,18 @@ from tests.support import additions
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("addition", "check"), [(additions.TRIGGER, additions.check_trigger)], ids=["trigger"])
-def test_an_example_addition_of_two_files_works(addition: additions.Addition, check: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("addition", "check"),
+    [(additions.TRIGGER, additions.check_trigger), (additions.ALLOCATOR, additions.check_allocator)],
+    ids=["trigger", "allocator"],
+)
+def test_an_example_addition_of_two_files_works(addition: additions.Addition, check: Callable[[], None], tmp_path: Path) -> None:
     assert len(addition) <= 2
     shutil.copytree(ROOT / "agent", tmp_path / "agent", ignore=shutil.ignore_patterns("__pycache__"))
-    for path, text in addition.items():
-        with (tmp_path / "agent" / path).open("a", encoding="utf-8") as file:
-            file.write(text)
-    name = check.__name__  # type: ignore[attr-defined]  # of a function
-    command = f"from tests.support.additions import {name}; {name}()"
+    for name, text in addition.items():
+        path = tmp_path / "agent" / name
+        path.write_text(additions.add(path.read_text(encoding="utf-8"), text), encoding="utf-8")
+    command = f"from tests.support.additions import {check.__name__} as check; check()"
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

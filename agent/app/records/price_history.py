@@ -18,7 +18,18 @@ from agent.backtest.data import why_unreadable
 from agent.chain.history import PastRound, past_rounds, past_twaps
 from agent.config.fields import parse_duration_s
 from agent.errors import ConfigError, Refused, TrimtabError
-from agent.model import Allocation, AllocationMethod, AllocatorConfig, FeedRound, Portfolio, PricePoint, PriceSource, StepInput, V3Pool
+from agent.model import (
+    Allocation,
+    AllocationMethod,
+    AllocationNeeds,
+    AllocatorConfig,
+    FeedRound,
+    Portfolio,
+    PricePoint,
+    PriceSource,
+    StepInput,
+    V3Pool,
+)
 from agent.policy import targets
 from agent.reference import prices as means
 from agent.reference import prices as rounds
@@ -422,9 +433,9 @@ def _assets(
 ) -> list[Document]:
     volatility = {} if seen is None else dict(zip(seen.tokens, seen.volatility, strict=True))
     limits = {} if bounds is None else {t: [low, high] for t, low, high in zip(bounds.tokens, bounds.low, bounds.high, strict=True)}
-    supplies = (
-        {one.token: one for one in (*step.snapshot.supplies, *settings.supplies)} if settings.method is AllocationMethod.MARKET_CAP else {}
-    )
+    supplies = {}
+    if settings.method.needs is AllocationNeeds.SUPPLIES:
+        supplies = {one.token: one for one in (*step.snapshot.supplies, *settings.supplies)}
     found = []
     for asset in agent.portfolio.assets:
         address, supply = asset.token.address, supplies.get(asset.token.address)

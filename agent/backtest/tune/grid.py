@@ -10,7 +10,7 @@ from typing import TypeVar
 from agent.config.fields import parse_duration_s
 from agent.config.triggers import parse_band
 from agent.errors import ConfigError
-from agent.model import AllocationMethod, Destination, Every, HybridTrigger, Threshold, review_interval_s, thresholds_of
+from agent.model import PRICED_METHODS, AllocationMethod, Destination, Every, HybridTrigger, Threshold, review_interval_s, thresholds_of
 from agent.policy.text import format_duration
 from agent.policy.triggers.bands import validate_band
 from agent.policy.triggers.schedules import LONGEST_S, SHORTEST_S
@@ -18,15 +18,6 @@ from agent.policy.triggers.schedules import LONGEST_S, SHORTEST_S
 One = TypeVar("One")
 MOST_SETTINGS = 1_000_000
 MOST_POINTS = 10_000
-ALLOCATORS = (
-    AllocationMethod.FIXED,
-    AllocationMethod.EQUAL,
-    AllocationMethod.INVERSE_VOLATILITY,
-    AllocationMethod.MINIMUM_VARIANCE,
-    AllocationMethod.RISK_PARITY,
-    AllocationMethod.HRP,
-)
-"""Those that prices alone decide: market caps are in no price file."""
 DESTINATIONS = (Destination.TARGET, Destination.HALFWAY, Destination.BAND)
 
 
@@ -133,7 +124,7 @@ def parse_grid(band: str, every: str, destination: str, allocator: str, kinds: s
     bands = tuple(dict.fromkeys(one for part in _parts(band) for one in _bands(part)))
     everys = tuple(dict.fromkeys(one for part in _parts(every) for one in _everys(part)))
     destinations = tuple(parse_choice(part, "--destination", {one.value: one for one in DESTINATIONS}) for part in _parts(destination))
-    allocators = tuple(parse_choice(part, "--allocator", {one.value: one for one in ALLOCATORS}) for part in _parts(allocator))
+    allocators = tuple(parse_choice(part, "--allocator", {one.value: one for one in PRICED_METHODS}) for part in _parts(allocator))
     wanted = tuple(parse_choice(part, "--trigger", {one.value: one for one in TriggerKind}) for part in _parts(kinds)) or tuple(TriggerKind)
     found = PolicyGrid(
         bands,
