@@ -174,3 +174,9 @@ def test_the_owner_confirms_the_allocator_with_the_other_parameters() -> None:
     assert "WBTC 0% to 45%" in told
     plain = parse_config(config_text('kind = "fixed"\n'))
     assert parameters(plain, portfolio_of(plain), "0xrouter")["weights"] == "the targets, fixed"
+
+
+def test_the_page_lists_every_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
+    listed = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert listed == [one.value for one in AllocationMethod]
