@@ -53,7 +53,7 @@ from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import OutcomeKind, StepActors, StepOutcome, StepReaders
 from agent.execution.step_memory import read_memory
 from agent.execution.submitter import SubmissionSettings as Patience
-from agent.execution.submitter import signable_nonces
+from agent.execution.submitter import Submitter, signable_nonces
 from agent.model import (
     AgentCycle,
     ExecutionStyle,
@@ -141,7 +141,8 @@ def _build_context(world: SimulatedWorld, store: Store) -> SimulationContext:
         max_fee_wei=ceiling_wei,
         gas_per_day_wei=wanted.limits.gas_per_day_wei,
     )
-    executor = JournaledExecutor(store, NullSigner(rules, partial(signable_nonces, store)), chain, world, patience, lambda: False)
+    signer = NullSigner(rules, partial(signable_nonces, store))
+    executor = JournaledExecutor(Submitter(store, signer, chain, world, patience, lambda: False))
     readers = StepReaders(ReplayReader(world), assemble, store.history, SimulatedEvidence(world), world, chance)
     return SimulationContext(world, store, readers, StepActors(executor, RouterComposer(chain, WALLET, world), lambda _: True))
 

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NoReturn
 
 from agent.errors import Refused, Retryable
 from agent.execution.reconcile import Reconciler, TxReplacer
-from agent.execution.submitter import IN_FLIGHT_STATES, OnEvent, SubmissionSettings, Submitter, guard_refusal, ignore_event
+from agent.execution.submitter import IN_FLIGHT_STATES, Submitter, guard_refusal
 from agent.model import Intent, IntentKind, Provide, UnsignedTx
-from agent.ports import Clock, Grant, Journal, Sender, Signer
+from agent.ports import Grant
 
 
 class JournaledExecutor:
     """Implements the engine's executor over the ports; one per process, wallet and chain (see store/files/locks.py)."""
 
-    def __init__(  # noqa: PLR0913
-        self,
-        journal: Journal,
-        signer: Signer,
-        sender: Sender,
-        clock: Clock,
-        settings: SubmissionSettings,
-        is_paused: Callable[[], bool | None],
-        on_event: OnEvent = ignore_event,
-        is_hard: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self._submitter = Submitter(journal, signer, sender, clock, settings, is_paused, on_event, is_hard)
+    def __init__(self, submitter: Submitter) -> None:
+        self._submitter = submitter
         self._replacer = TxReplacer(self._submitter)
         self._reconciler = Reconciler(self._submitter, self._replacer)
 

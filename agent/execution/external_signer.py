@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from agent import codec
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution.executor import JournaledExecutor
-from agent.execution.submitter import OnEvent, SubmissionSettings, ignore_event
+from agent.execution.submitter import Submitter
 from agent.model import Intent, IntentKind, IntentState, SignedTx, UnsignedTx
-from agent.ports import Clock, ExternalSigner, Grant, Journal, Outbox, ProposalJournal, Sender
+from agent.ports import ExternalSigner, Grant, Journal, Outbox, ProposalJournal
 
 FORMAT = 1
 """Version of the file's layout."""
@@ -48,21 +48,10 @@ class ProposingExecutor(JournaledExecutor):
     is on disk before it is proposed, and the proposal is made from the journal alone.
     """
 
-    def __init__(  # noqa: PLR0913
-        self,
-        journal: Journal,
-        book: ProposalJournal,
-        owner: ExternalSigner,
-        sender: Sender,
-        outbox: Outbox,
-        clock: Clock,
-        settings: SubmissionSettings,
-        is_paused: Callable[[], bool | None],
-        on_event: OnEvent = ignore_event,
-        is_hard: Callable[[], bool] = lambda: False,
-    ) -> None:
-        super().__init__(journal, RefusingSigner(owner), sender, clock, settings, is_paused, on_event, is_hard)
-        self._journal, self._book, self._owner, self._sender, self._outbox = journal, book, owner, sender, outbox
+    def __init__(self, submitter: Submitter, book: ProposalJournal, owner: ExternalSigner, outbox: Outbox) -> None:
+        super().__init__(replace(submitter, signer=RefusingSigner(owner)))
+        self._journal, self._sender = submitter.journal, submitter.sender
+        self._book, self._owner, self._outbox = book, owner, outbox
 
     def reconcile(self, *, may_send: bool = True) -> list[Intent]:
         """Settle what was proposed: mined, expired, or still waiting.

@@ -63,28 +63,18 @@ def guard_refusal(guard: str, measured: str, limit: str, message: str, remedy: s
     return kind(message, (Verdict(guard, measured, limit, False),), remedy)
 
 
+@dataclass(slots=True, eq=False)
 class Submitter:
     """Submits transactions through the ports. A method that moves an intent writes the move before it acts on it."""
 
-    def __init__(  # noqa: PLR0913
-        self,
-        journal: Journal,
-        signer: Signer,
-        sender: Sender,
-        clock: Clock,
-        settings: SubmissionSettings,
-        is_paused: Callable[[], bool | None],
-        on_event: OnEvent,
-        is_hard: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.journal = journal
-        self.signer = signer
-        self.sender = sender
-        self.clock = clock
-        self.settings = settings
-        self.is_paused = is_paused
-        self.is_hard = is_hard
-        self.tell = on_event
+    journal: Journal
+    signer: Signer
+    sender: Sender
+    clock: Clock
+    settings: SubmissionSettings
+    is_paused: Callable[[], bool | None]
+    tell: OnEvent = ignore_event
+    is_hard: Callable[[], bool] = lambda: False
 
     # checks
     def require_running(self, grant: Grant | None = None) -> None:

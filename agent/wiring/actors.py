@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from agent.chain.endpoints import Endpoint
 from agent.chain.rpc import HttpTransport
@@ -21,7 +20,7 @@ from agent.config.schema import Config
 from agent.execution.executor import JournaledExecutor, ReadOnlySigner
 from agent.execution.external_signer import ProposingExecutor, require_no_open_proposals
 from agent.execution.step_context import StepActors, StepOutcome
-from agent.execution.submitter import SubmissionSettings, signable_nonces
+from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
 from agent.model import ExecutionConfig, Limits
 from agent.ports import Sender, SigningKey
 from agent.signing import keys
@@ -93,22 +92,24 @@ class WalletSession:
         if context.paper is not None:
             return paper_actors(context, rules, submission_settings(config, context.limits), self.confirm, self.progress)
         sender: Sender = QuorumSender(context.panel, config.chain.chain_id, self.submit, config.execution.submit_public_fallback)
-        acting: dict[str, Any] = {
-            "journal": context.store,
-            "clock": context.clock,
-            "settings": submission_settings(config, context.limits),
-            "is_paused": context.switch.is_paused,
-            "is_hard": context.switch.is_hard,
-            "on_event": lambda event: self.progress(event.text or event.name),
-        }
-        if config.wallet.mode == "propose":
+        proposes, key = config.wallet.mode == "propose", self.key
+        if proposes:
             owner, sender = foreign_signer(rules, nonces, context.panel, sender, context.line, safe=config.wallet.safe)
-            outbox = FileOutbox(context.loaded.proposals_path)
-            executor: JournaledExecutor = ProposingExecutor(book=context.store, owner=owner, sender=sender, outbox=outbox, **acting)
         else:
             require_no_open_proposals(context.store, context.store)
-            signer = ReadOnlySigner(config.wallet.address) if self.key is None else LocalSigner(self.key, rules, nonces)
-            executor = JournaledExecutor(signer=signer, sender=sender, **acting)
+        submitter = Submitter(
+            journal=context.store,
+            signer=ReadOnlySigner(config.wallet.address) if proposes or key is None else LocalSigner(key, rules, nonces),
+            sender=sender,
+            clock=context.clock,
+            settings=submission_settings(config, context.limits),
+            is_paused=context.switch.is_paused,
+            is_hard=context.switch.is_hard,
+            tell=lambda event: self.progress(event.text or event.name),
+        )
+        executor = JournaledExecutor(submitter)
+        if proposes:
+            executor = ProposingExecutor(submitter, context.store, owner, FileOutbox(context.loaded.proposals_path))
         return StepActors(executor, RouterComposer(sender, config.wallet.address, context.clock), self.confirm)
 
 

@@ -47,7 +47,7 @@ from agent.execution.bookkeeping import pending_entries, with_prior_day
 from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import StepActors, StepOutcome, StepReaders
 from agent.execution.step_memory import read_memory, with_unknown_positions
-from agent.execution.submitter import SubmissionSettings, signable_nonces
+from agent.execution.submitter import SubmissionSettings, Submitter, signable_nonces
 from agent.model import ExecutionConfig, History, Limits, LotMethod, Policy, Portfolio, ReferenceConfig, Snapshot, StepInput, TaxState
 from agent.model.strategies import CapitalSplit
 from agent.paper.chain import PaperChain, PaperEvidence, PaperReader
@@ -167,7 +167,7 @@ def paper_actors(
     """Executor and composer over the paper chain. A transaction that pays the block's fee is mined, others stay pending."""
     if context.paper is None or not context.loaded.paper:
         raise OperatorNeeded("this desk is not about paper trading", "open it by trimtab paper")
-    executor = JournaledExecutor(
+    submitter = Submitter(
         journal=context.store,
         signer=NullSigner(rules, partial(signable_nonces, context.store)),
         sender=context.paper,
@@ -175,9 +175,9 @@ def paper_actors(
         settings=replace(patience, bump_after_s=None),
         is_paused=context.switch.is_paused,
         is_hard=context.switch.is_hard,
-        on_event=lambda event: progress(event.text or event.name),
+        tell=lambda event: progress(event.text or event.name),
     )
-    return StepActors(executor, RouterComposer(context.paper, context.config.wallet.address, context.clock), confirm)
+    return StepActors(JournaledExecutor(submitter), RouterComposer(context.paper, context.config.wallet.address, context.clock), confirm)
 
 
 UNBOUNDED_IMPACT_BPS = 1_000

@@ -14,6 +14,7 @@ from agent.chain.rpc import HttpTransport
 from agent.chain.sender import QuorumSender
 from agent.errors import OperatorNeeded, Retryable
 from agent.execution import JournaledExecutor, SubmissionSettings, settlement
+from agent.execution.submitter import Submitter
 from agent.localchain import LocalChain
 from agent.model import Intent, IntentKind, IntentState
 from agent.store import Store
@@ -42,7 +43,7 @@ def executor(
 ) -> JournaledExecutor:
     panel = EndpointPool([HttpTransport(trade.desk.chain.url or "", "local", 30)], 1)
     sender = QuorumSender(panel, trade.desk.chain.chain_id)
-    return JournaledExecutor(store, trade.desk.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: False)
+    return JournaledExecutor(Submitter(store, trade.desk.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: False))
 
 
 def run(trade: Trade, store: Store, on_sleep: Callable[[], None]) -> Intent:

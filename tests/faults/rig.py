@@ -16,6 +16,7 @@ from sqlalchemy import event as database_event
 from agent.chain.rpc import HttpTransport
 from agent.chain.sender import NodeSender
 from agent.execution import JournaledExecutor, SubmissionEvent, SubmissionSettings
+from agent.execution.submitter import Submitter
 from agent.model import Intent, IntentKind, Plan, UnsignedTx
 from agent.ports import Grant
 from agent.store import Store, open_store
@@ -65,7 +66,8 @@ class Trade:
         def tell(event: SubmissionEvent) -> None:
             hook(event.name)
 
-        return JournaledExecutor(store, self.desk.signer_of(store, settings), sender, QuickClock(on_sleep), settings, lambda: paused, tell)
+        signer = self.desk.signer_of(store, settings)
+        return JournaledExecutor(Submitter(store, signer, sender, QuickClock(on_sleep), settings, lambda: paused, tell))
 
     def fresh(self) -> Trade:
         """The same trade with the nonce and deadline of now, as the next step would make it."""

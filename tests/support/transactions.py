@@ -21,6 +21,7 @@ from sqlalchemy.pool import StaticPool
 
 from agent.errors import Refused, Retryable
 from agent.execution import JournaledExecutor, SubmissionEvent, SubmissionSettings
+from agent.execution.submitter import Submitter
 from agent.model import Head, Intent, IntentKind, IntentState, Receipt, SignedTx, UnsignedTx
 from agent.ports import Grant, Simulation, TransactionStatus
 from agent.signing.base import BUMP_DENOMINATOR, BUMP_NUMERATOR
@@ -195,7 +196,7 @@ class Bench:
                 self.on_event(event)
 
         return JournaledExecutor(
-            self.store, self.signer, self.chain, self.clock, self.settings, lambda: self.paused, tell, lambda: self.hard
+            Submitter(self.store, self.signer, self.chain, self.clock, self.settings, lambda: self.paused, tell, lambda: self.hard)
         )
 
     def run(self, nonce: int = 0, **changes: object):
@@ -357,7 +358,7 @@ class Walk:
             if kill is not None and getattr(moment, "name", "") == kill:
                 raise Killed
 
-        return JournaledExecutor(self.store, ScriptedSigner(chain), chain, clock, SETTINGS, lambda: False, tell)
+        return JournaledExecutor(Submitter(self.store, ScriptedSigner(chain), chain, clock, SETTINGS, lambda: False, tell))
 
     def require_agreement(self, chain: ScriptedChain) -> None:
         """After a whole look: what the chain has is what the journal has, in state, budgets, movements and next nonce."""

@@ -10,6 +10,7 @@ import pytest
 
 from agent.errors import OperatorNeeded
 from agent.execution.external_signer import AwaitingExternalSignature, ProposingExecutor
+from agent.execution.submitter import Submitter
 from agent.model import IntentKind, IntentState, UnsignedTx
 from agent.ports import Grant, MinedTransaction
 from agent.store.store import FileOutbox
@@ -44,17 +45,8 @@ class Owner:
 
 
 def proposing(made: Bench, owner: Owner, folder: Path) -> ProposingExecutor:
-    return ProposingExecutor(
-        made.store,
-        made.store,
-        owner,
-        made.chain,
-        FileOutbox(folder / "proposals"),
-        made.clock,
-        made.settings,
-        lambda: made.paused,
-        is_hard=lambda: made.hard,
-    )
+    submitter = Submitter(made.store, made.signer, made.chain, made.clock, made.settings, lambda: made.paused, is_hard=lambda: made.hard)
+    return ProposingExecutor(submitter, made.store, owner, FileOutbox(folder / "proposals"))
 
 
 def proposed(folder: Path) -> tuple[Bench, Owner, ProposingExecutor]:
