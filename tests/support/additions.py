@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-Addition = Mapping[str, str]
-"""Text by the file that it is added to."""
+Addition = Mapping[str, tuple[str, ...]]
+"""Texts by the file that they are added to."""
 AFTER = "# after: "
 """A text whose first line begins so belongs behind the line that it names, another at the end of its file."""
 
 TRIGGER: Addition = MappingProxyType(
     {
-        "model/triggers.py": '''
+        "model/triggers.py": (
+            '''
 
 @dataclass(frozen=True, slots=True)
 class PeakDrawdown:
@@ -29,7 +30,9 @@ class PeakDrawdown:
 SingleTrigger = SingleTrigger | PeakDrawdown
 Trigger = SingleTrigger | AnyOf | NoTradeZone
 ''',
-        "policy/triggers/market_events.py": """
+        ),
+        "policy/triggers/market_events.py": (
+            """
 
 from agent.model.triggers import PeakDrawdown
 
@@ -46,15 +49,19 @@ RULES[PeakDrawdown] = TriggerRules(
 )
 NOTATIONS += (TriggerNotation("peak_drawdown", {"fall": _SHARE} | _ASSETS, PeakDrawdown, required=True),)
 """,
+        ),
     }
 )
 
 ALLOCATOR: Addition = MappingProxyType(
     {
-        "model/weights.py": """# after:     HRP = "hrp", AllocationNeeds.CORRELATIONS
+        "model/weights.py": (
+            """# after:     HRP = "hrp", AllocationNeeds.CORRELATIONS
     INVERSE_VARIANCE = "inverse_variance", AllocationNeeds.VOLATILITIES
 """,
-        "weights/allocators.py": '''
+        ),
+        "weights/allocators.py": (
+            '''
 
 def inverse_variance(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
     """In inverse proportion to the variance."""
@@ -65,6 +72,33 @@ def inverse_variance(weights: AllocatorConfig, bounds: WeightBounds, facts: Allo
 
 ALLOCATORS[AllocationMethod.INVERSE_VARIANCE] = inverse_variance
 ''',
+        ),
+    }
+)
+
+
+SECTION: Addition = MappingProxyType(
+    {
+        "config/schema.py": (
+            '''# after:     from agent.config.load import LoadedConfig
+
+
+class LabelTable(ConfigTable):
+    """`name` is what the owner calls this portfolio."""
+
+    name: str = Field(min_length=1)
+''',
+            """# after:     record: RecordTable | None = None
+    label: LabelTable | None = None
+""",
+        ),
+        "config/template.py": (
+            """# after: url = "sqlite:///trimtab.db"
+
+[label]
+name = "main"                      # what you call this portfolio
+""",
+        ),
     }
 )
 
@@ -156,3 +190,22 @@ def check_allocator() -> None:
     assert found.history.allocation is not None
     assert (found.history.allocation.method, found.history.unchosen) == (method, "")
     assert sum(asset.target_bps for asset in found.portfolio.assets) == 10_000
+
+
+def check_section() -> None:
+    """From the new config to its table, with errors by field."""
+    from agent.config import parse_config
+    from agent.errors import ConfigError
+    from tests.unit.test_config import text
+
+    def refused(old: str, new: str) -> str:
+        try:
+            parse_config(text((old, new)))
+        except ConfigError as error:
+            return str(error)
+        raise AssertionError("it is valid")
+
+    label = parse_config(text()).label  # type: ignore[attr-defined]  # of the copy
+    assert label.name == "main"
+    assert "label.name: it is empty" in refused('name = "main"', 'name = ""')
+    assert "label.nam: unknown key; did you mean name?" in refused('name = "main"', 'nam = "main"')
