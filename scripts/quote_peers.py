@@ -29,6 +29,7 @@ Quote = Callable[[int], int]
 DEGENBOT = "degenbot==0.3.0"
 SDKS = ("@uniswap/v3-sdk@3.31.5", "@uniswap/v2-sdk@4.21.4")
 INSTALL_S = 300
+ENDED = "its process ended"
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class Worker:
             self._in.write(line + "\n")
             self._in.flush()
         except BrokenPipeError:
-            raise Missing("its process ended") from None
+            raise Missing(ENDED) from None
         answer = self._out.readline()
         if not answer:
-            raise Missing("its process ended")
+            raise Missing(ENDED)
         return json.loads(answer)
 
     def begin(self, setup: str, amounts: int) -> None:

@@ -34,7 +34,7 @@ from agent.model import (
 )
 from agent.model.strategies import StrategyHealth
 from agent.observe.alerts import AlertRules, QuietHours, sanitize_text
-from agent.observe.notify import AlertChannel, AlertNotifier, ChannelSubscription, apprise_send, drain_channels
+from agent.observe.notify import UNANSWERED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_send, drain_channels
 from agent.policy.cash_flows import balance_changes
 from agent.policy.drift import alert_prices
 from agent.policy.orders import levels
@@ -407,7 +407,7 @@ def try_targets(config: LoadedConfig | Path | str) -> Document:
     for number, channel in enumerate(channels):
         channel.put(AlertMessage(number, channel.name, AlertKind.TEST, TEST, int(time.time())))
     found = {one.letter.target: one.why for one in drain_channels(channels, table.timeout * table.attempts + SLACK_S)}
-    results = [(channel.name, found.get(channel.name, "no answer in time")) for channel in channels]
+    results = [(channel.name, found.get(channel.name, UNANSWERED)) for channel in channels]
     return {"reached": not any(why for _, why in results), "targets": [{"name": n, "delivered": not why, "why": why} for n, why in results]}
 
 

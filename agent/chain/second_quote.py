@@ -338,9 +338,12 @@ class UnanimousQuoter:
         return next(iter(quotes.values()))
 
 
+CONTRACTS = "the venue's contracts"
+
+
 def build_quoter(transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> UnanimousQuoter:
     """The venues' contracts and, where uniswap-python is installed, that library, which decodes and routes by code of its own."""
-    quoters: list[tuple[str, Quoter]] = [("the venue's contracts", ContractQuoter(transport, venues))]
+    quoters: list[tuple[str, Quoter]] = [(CONTRACTS, ContractQuoter(transport, venues))]
     if UniswapPythonQuoter.installed():
         quoters.append(("uniswap-python", UniswapPythonQuoter(transport, venues)))
     return UnanimousQuoter(tuple(quoters))

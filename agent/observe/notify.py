@@ -20,6 +20,8 @@ from agent.store.alerts import AlertStore
 SendMessage = Callable[[str, str], str]
 """Takes title and text, returns why it failed, empty where it arrived."""
 MAX_QUEUED = 100
+UNANSWERED = "no answer in time"
+"""Why a channel has failed that did not answer before its timeout."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 300.0
 
 
@@ -114,7 +116,7 @@ def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
         started_s = time.monotonic()
         if bundle.notify(body=text, title=title, body_format=apprise.NotifyFormat.TEXT):
             return ""
-        return "no answer in time" if time.monotonic() - started_s >= timeout_s else "not taken"
+        return UNANSWERED if time.monotonic() - started_s >= timeout_s else "not taken"
 
     return send
 

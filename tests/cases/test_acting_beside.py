@@ -20,6 +20,7 @@ from agent.model import RequestState
 from agent.store.files.locks import LockHeld
 from tests.cases.test_withdrawing import HELD, HOME, OPEN, TARGETS, sure
 from tests.support.agents import ROOMY, again, allow, allowances, fund, purse, trusted, yes
+from tests.support.text import mentions
 
 
 class Meanwhile:
@@ -58,7 +59,7 @@ def test_a_withdrawal_that_was_released_while_its_resume_waited_pays_nothing_and
             held.close()
 
         before = purse(chain)
-        with again(chain, loaded, clock=Meanwhile(chain, released)) as other, pytest.raises(ConfigError, match="is not open"):
+        with again(chain, loaded, clock=Meanwhile(chain, released)) as other, pytest.raises(ConfigError, match="not open"):
             withdrawals.resume(other, number, to=HOME, send=True, confirm=sure)
         assert (purse(chain), chain.balance("USDC", HOME)) == (before, 0)
 
@@ -75,7 +76,7 @@ def test_a_withdrawal_that_is_taken_back_in_the_middle_is_not_called_paid(anvil_
 
         found = withdrawals.resume(agent, number, to=HOME, send=True, confirm=released)
         assert (found.state, found.transactions) == ("failed", ())
-        assert "taken back meanwhile; 0 of its 1 payments were made" in found.reason
+        assert mentions(found.reason, "meanwhile", "0 of")
         assert chain.balance("USDC", HOME) == 0
         assert agent.desk.store.requests()[-1].state is RequestState.RELEASED
 
@@ -89,7 +90,7 @@ def test_nothing_is_released_while_another_may_be_paying_it(anvil_chain: LocalCh
         held, other = wiring.open_actors(agent.desk, yes, lambda _: None), again(chain, loaded)
         with held, other as waits, pytest.raises(LockHeld, match="waited 2 s"):
             withdrawals.release(waits, number, told.append)
-        assert set(told) == {f"Waiting for the wallet: another command (process {os.getpid()}) acts for it"}
+        assert len(set(told)) == 1 and mentions(told[0], "wallet", f"process {os.getpid()}")
         assert withdrawals.release(agent, number).state is RequestState.RELEASED
 
 
@@ -103,7 +104,7 @@ def test_an_end_that_its_owner_takes_back_sells_and_pays_no_more(anvil_chain: Lo
                 api.resume(loaded.path)
 
         found = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=lambda _: True, progress=resumed)
-        assert (found.state, found.reason.partition(";")[0]) == ("unfinished", "the bot was resumed meanwhile")
+        assert found.state == "unfinished" and "resumed" in found.reason
         assert agent.desk.store.stopping() is None and chain.balance("USDC", HOME) == 0
         assert purse(chain).nonce > before.nonce, "what had begun came to its end"
         assert not any(allowances(chain).values())

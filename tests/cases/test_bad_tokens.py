@@ -16,6 +16,7 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.policy.quarantine import SILENT_S
 from tests.support.agents import FIVE, ROOMY, again, fund, purse, yes
+from tests.support.text import mentions
 
 ESCAPES = "\x1b[31mUSDC\x1b[0m"
 FOUR = {"WETH": "30%", "WBTC": "25%", "USDC": "20%", "USDT": "15%"}
@@ -58,7 +59,7 @@ def test_a_token_that_burns_gas_or_returns_a_megabyte_halts_and_is_named(anvil_c
     with again(chain, with_guest(chain, tmp_path, turned_bad(chain, "GUEST", contract))) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.HALT, outcome.reason
-        assert outcome.reason.startswith("GUEST is quarantined")
+        assert mentions(outcome.reason, "GUEST", "quarantine")
         assert outcome.transactions == ()
         snapshot = outcome.step_input.snapshot
         assert {h.token: h.raw for h in snapshot.holdings} == {chain.tokens[s].address: before.raw[s] for s in FOUR}
@@ -81,7 +82,7 @@ def test_what_keeps_its_balance_to_itself_for_an_hour_is_left_alone_and_the_othe
     with again(chain, guest) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
-        assert "GUEST is in quarantine: does not tell its balances (for" in outcome.reason
+        assert mentions(outcome.reason, "GUEST", "quarantine", "balances")
         assert max(abs(bps) for bps in agent.drifts(outcome.after or outcome.step_input).values()) < 100
         touched = {token for leg in outcome.plan.legs for token in (leg.token_in, leg.token_out)} if outcome.plan else set()
         assert chain.tokens["GUEST"].address not in touched

@@ -95,13 +95,13 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
         "halt"
         in bot.refused(ConfigChanges(sets=(("portfolio.assets.WBTC.feed", "0x" + "13" * 20), ("reference.kind", '["feed"]')))).message
     )
-    with pytest.raises(ConfigError, match="the store belongs to the old value"):
+    with pytest.raises(ConfigError, match="old value"):
         bot.edit(ConfigChanges(sets=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
     with pytest.raises(ConfigError, match="sum to 110%"):
         bot.edit(weights(WETH="60%"))
     assert bot.file.read_text() == bot.text
     done = bot.edit(ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
-    assert done.state == "written" and any("WBTC stay in the wallet" in one for one in done.warnings)
+    assert done.state == "written" and any("WBTC stay" in one for one in done.warnings)
 
 
 def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
         live = Agent(
             replace(agent.desk, loaded=replace(loaded, config=loaded.config.model_copy(update={"chain": _live(loaded.config.chain)})))
         )
-        with pytest.raises(Refused, match="nobody has confirmed") as refused:
+        with pytest.raises(Refused, match="confirmed") as refused:
             config_versions.require_trusted_config(live)
         assert "slippage" in refused.value.verdicts[0].measured
         asked: list[tuple[str, ...]] = []
@@ -163,7 +163,7 @@ def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_f
             bot.file, lambda text: text.replace("2h", "3h"), confirm=confirm, transports=[chain.transport], clock=chain.clock
         )
 
-    with pytest.raises(Refused, match="nobody has confirmed"):
+    with pytest.raises(Refused, match="confirmed"):
         edit(machine)
     assert shown[0].by_hand == lines and bot.file.read_text() == stolen
     asked = edit(lambda found, _agent: found.by_hand == lines)
@@ -181,7 +181,7 @@ def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_ma
     chain = loaded.config.chain.model_copy(update={"single_operator": line.operator})
     loaded = replace(loaded, config=loaded.config.model_copy(update={"chain": chain}))
     monkeypatch.setattr(ChainTable, "local", property(lambda _: False))
-    with pytest.raises(Refused, match="nobody has confirmed"):
+    with pytest.raises(Refused, match="confirmed"):
         setup.trust(loaded, lambda _: True, [line], unseen=True)
     with wiring.open_store_offline(loaded) as (store, _):
         assert store.payout_addresses() == ()
@@ -195,7 +195,7 @@ def _live(table: object) -> object:
 
 def test_another_numeraire_takes_no_cap_along_unconverted(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = Bot(anvil_chain, tmp_path)
-    with pytest.raises(ConfigError, match=r"USDC becomes WETH, and portfolio\.max_live_value, limits\.min_trade") as caught:
+    with pytest.raises(ConfigError, match=r"portfolio\.max_live_value.*limits\.min_trade") as caught:
         bot.edit(ConfigChanges(sets=(("portfolio.numeraire", "WETH"),)))
     assert "--set portfolio.max_live_value" in caught.value.remedy
     converted = {
@@ -233,7 +233,7 @@ def test_a_file_alone_changes_nothing_in_a_run_with_a_key(anvil_chain: LocalChai
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         assert agent.desk.loaded == bot.loaded
         agent.desk.store.confirm_config("another", 0, how="edit")  # a confirmed version that the file is not
-        with pytest.raises(Refused, match="the config was edited; this process acts by the version before"):
+        with pytest.raises(Refused, match=r"edited.*version"):
             next(looks)
         assert agent.desk.loaded == bot.loaded
 
@@ -244,7 +244,7 @@ def test_an_edit_of_what_a_run_is_set_up_with_ends_it_by_name(anvil_chain: Local
         looks = agent.run(send=True, confirm=yes, every="1s")
         next(looks)
         bot.edit(ConfigChanges(sets=(("execution.deadline", "3m"), ("policy.cooldown", "2h"))))
-        with pytest.raises(Refused, match=r"edited in \[execution\], which a run reads when it begins"):
+        with pytest.raises(Refused, match=r"\[execution\]"):
             next(looks)
 
 

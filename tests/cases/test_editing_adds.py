@@ -16,6 +16,7 @@ from agent.localchain import LocalChain
 from tests.cases.test_bad_tokens import turned_bad
 from tests.cases.test_editing import Bot
 from tests.support.agents import again, yes
+from tests.support.text import mentions
 
 
 def link(chain: LocalChain, **more: str) -> ConfigChanges:
@@ -37,7 +38,7 @@ def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_cha
     pools = [row for row in done.new_tokens.rows if row["liquidity"]]
     assert pools and all(row["liquidity"].endswith(" USDC") and "LINK" in row["what"] for row in pools)
     priced, tried = done.new_tokens.told
-    assert priced.startswith("LINK is priced by feed: round ") and tried.startswith("LINK was tried: ")
+    assert mentions(priced, "LINK", "feed: round") and mentions(tried, "LINK was")
     with again(chain, load_config(bot.file)) as agent:
         planned = agent.plan()
         assert planned.kind is OutcomeKind.PLANNED and planned.plan is not None, planned
@@ -48,7 +49,7 @@ def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_cha
 def test_an_added_token_without_feed_is_priced_by_means_of_its_pools(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     priced, _ = bot.edit(link(chain), pins=True).new_tokens.told
-    assert priced.startswith("LINK is priced by twap: mean over 1800 s of ") and "(its own that count: v3 " in priced
+    assert mentions(priced, "LINK", "twap", "1800 s") and "v3 " in priced
     with again(chain, load_config(bot.file)) as agent:
         assert agent.plan().kind is OutcomeKind.PLANNED
 
@@ -70,11 +71,11 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
 def test_a_token_without_price_or_that_taxes_transfers_is_not_added(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     unpriced = bot.refused(replace(link(chain), sets=(("reference.kind", '["feed"]'),)), pins=True)
-    assert "there is no price for LINK: feed: LINK has no feed" in unpriced.message
+    assert mentions(unpriced.message, "LINK", "feed", "has no")
     assert "--set portfolio.assets.LINK.feed=0x" in unpriced.remedy
     taxed = turned_bad(chain, "TAXED", "FeeOnTransfer", "TAXED", "TAXED", 18, 500)
     sets = (("portfolio.assets.TAXED.feed", chain.feeds["TAXED"]),)
     refused = bot.refused(ConfigChanges(adds=(("TAXED", taxed, "10%"),), targets=(("WETH", "40%"),), sets=sets), pins=True)
-    assert refused.message.startswith("TAXED is not taken in: ")
+    assert mentions(refused.message, "TAXED is not")
     with wiring.open_store_offline(bot.loaded) as (store, _):
         assert taxed not in {pin.address for pin in store.pins()}

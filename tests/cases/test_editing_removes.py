@@ -13,6 +13,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.cases.test_editing import Bot
 from tests.support.agents import again, yes
+from tests.support.text import mentions
 
 GONE = ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),))
 
@@ -31,10 +32,10 @@ def remove(bot: Bot, changes: ConfigChanges = GONE) -> EditReport:
 def test_a_removed_token_is_sold_to_the_last_base_unit_and_then_taken_away(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
     first = remove(bot)
-    assert first.state == "written" and "WBTC is sold by the next rebalance" in first.warnings[0]
+    assert first.state == "written" and mentions(first.warnings[0], "WBTC", "next rebalance")
     assert [asset.target for asset in load_config(bot.file).config.portfolio.assets] == [7_000, 0, 3_000]
     waits = remove(bot)
-    assert waits.state == "unchanged" and "is sold by the next rebalance" in waits.warnings[0]
+    assert waits.state == "unchanged" and "next rebalance" in waits.warnings[0]
     with again(chain, load_config(bot.file)) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     assert chain.balance("WBTC") == 0
@@ -50,7 +51,7 @@ def test_dust_of_a_removed_token_is_named_and_halts_nothing_later(anvil_chain: L
     chain.set_balance("WBTC", 3)
     done = remove(bot, ConfigChanges(removes=("WBTC",)))
     assert done.state == "written"
-    assert "0.00000003 WBTC, worth less than the gas of its sale, stay in the wallet" in done.warnings[0]
+    assert mentions(done.warnings[0], "0.00000003 WBTC", "gas")
     with again(chain, load_config(bot.file)) as agent:
         assert agent.step_input().history.flows == () and agent.plan().kind is OutcomeKind.HOLD
     back = ConfigChanges(adds=(("WBTC", chain.tokens["WBTC"].address, "10%"),), targets=(("WETH", "60%"),))

@@ -51,8 +51,8 @@ def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_unti
         assert (done.state, {intent.kind for intent in done.transactions}) == ("stopped", {IntentKind.APPROVE}), done.reason
         assert set(allowances(chain).values()) == {0} and purse(chain).raw == before.raw
         held = agent.rebalance(send=True, confirm=lambda _: True)
-        assert held.kind is OutcomeKind.HALT and "stopped by its owner" in held.reason
-        with pytest.raises(Refused, match="stopped by its owner"):
+        assert held.kind is OutcomeKind.HALT and "stopped" in held.reason
+        with pytest.raises(Refused, match="stopped"):
             next(agent.run(send=True, confirm=lambda _: True, once=True))
         api.resume(tmp_path / "trimtab.toml")
         assert agent.rebalance(send=True, confirm=lambda _: True).kind is OutcomeKind.DONE
@@ -63,9 +63,9 @@ def test_a_run_ends_once_it_is_stopped_or_its_file_is_unconfirmed(anvil_chain: L
         looks = agent.run(send=True, confirm=lambda _: False, every="28d")
         assert next(looks).kind is OutcomeKind.DECLINED  # type: ignore[union-attr]  # an outcome
         agent.desk.store.confirm_config("another", 0, how="edit")
-        with pytest.raises(Refused, match="config was edited"):
+        with pytest.raises(Refused, match="edited"):
             next(looks)
-        with pytest.raises(Refused, match="config was edited"):  # nor does another one of the same program
+        with pytest.raises(Refused, match="edited"):  # nor does another one of the same program
             next(agent.run(send=True, confirm=lambda _: False, every="28d"))
         agent.desk.store.confirm_config(agent.desk.loaded.digest, 0, how="edit")  # taken back
         again_looks = agent.run(send=True, confirm=lambda _: False, every="28d")
@@ -117,7 +117,7 @@ def test_a_stop_that_ends_between_sale_and_payment_is_gone_on_with_and_pays_once
     assert chain.balance("USDC", HOME) == 0 and purse(chain).raw["WETH"] == 0
     with again(chain, loaded) as agent:
         assert agent.plan().kind is OutcomeKind.HALT
-        with pytest.raises(ConfigError, match="another stop is in progress"):
+        with pytest.raises(ConfigError, match="another stop"):
             shutdown.stop(agent, to_stable=True, send=True, confirm=sure)
         done = shutdown.stop(agent, send=True, confirm=sure)
         assert (done.state, done.to, done.to_stable) == ("stopped", HOME, True), done.reason

@@ -21,6 +21,7 @@ from agent.localchain.nodes import free_port
 from tests.support.agents import ROOMY, Changes, again, fund, purse, require_exact, yes
 from tests.support.agents import agent_config as config
 from tests.support.endpoints import Answerer, Reply, altered, methods, passing_on, serve
+from tests.support.text import mentions
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 YEAR_S = 365 * 86_400
@@ -195,10 +196,10 @@ def test_a_rebalance_is_done_exactly_once_whatever_one_of_three_endpoints_does(d
     if sickness not in ("hangs", "too many requests", "overloaded"):
         assert any(SEND in methods(asked) for asked in server.seen), "it never had the transaction"
     if sickness == "failed receipts":
-        assert "endpoint 'sick' at 127.0.0.1 differs in a receipt; the others outvoted it" in record["shown"]
+        assert mentions(record["shown"], "sick", "127.0.0.1", "receipt")
     if sickness == "too many requests":
         assert len(server.seen) == 1, "it asked to be left alone"
-        assert record["state"] == "asked us to wait"
+        assert mentions(record["state"], "to wait")
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -237,7 +238,7 @@ def test_while_the_private_endpoint_is_down_nothing_goes_public_and_afterwards_e
         lines = [line(server.url, operator) for server, operator in zip(public, ("a", "b"), strict=True)]
         loaded = two_must_agree(drifted, tmp_path, lines, {"execution.submit_url": relay.url})
         with again(drifted, loaded, lines) as agent:
-            with pytest.raises(Retryable, match="was sent and is not mined"):
+            with pytest.raises(Retryable, match="not mined"):
                 agent.rebalance(send=True, confirm=yes)
             assert purse(drifted) == before
             down = False

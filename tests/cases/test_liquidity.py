@@ -24,6 +24,7 @@ from agent.units import decimal_text
 from tests.support import agents
 from tests.support import lp_on_chain as lp
 from tests.support.agents import FIVE, USD, Changes
+from tests.support.text import mentions
 
 V2, V3, OTHER = "v2 WETH/USDC", "v3 WETH/USDC 3000", "v3 WBTC/WETH 3000"
 
@@ -136,7 +137,7 @@ def test_a_rebalance_brings_wallet_and_positions_together_on_target(anvil_chain:
     with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
         told = agent.parameters()
         assert told["liquidity positions"] == ", ".join(one.name for one in own)
-        assert (told["lp"], told["lp_max_weight"]) == ("volatility 60% a year, horizon 2592000 s", "90%")
+        assert mentions(told["lp"], "60%", "2592000 s") and told["lp_max_weight"] == "90%"
         before = agents.purse(chain)
         outcome = agent.rebalance(send=True, confirm=agents.yes)
         agents.require_exact(chain, outcome, before)
@@ -181,7 +182,7 @@ def test_a_gift_while_a_swap_is_approved_moves_no_liquidity_that_nobody_confirme
     with agents.agent_on(chain, tmp_path, limited, {"WETH": "50%", "USDC": "50%"}) as agent:
         first = agent.rebalance(send=True, confirm=confirm, progress=agents.at_send(1, lambda: lp.provide_v2(chain, V2, 20_000)))
         assert first.kind is OutcomeKind.REFUSED, first.reason
-        assert "liquidity has to move before the swaps that were confirmed" in first.reason
+        assert mentions(first.reason, "liquidity", "confirmed")
         assert {intent.kind for intent in first.transactions} == {IntentKind.APPROVE}
         assert set(agents.allowances(chain).values()) == {0}
         agent.rebalance(send=True, confirm=confirm)
@@ -198,7 +199,7 @@ def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: Lo
         chain.send(move, chain.wallet.address)
         decision, found = agent.status().decided.decision, liquidity(agent)
         assert isinstance(decision, Halt)
-        assert f"position {own.name}: it belongs to {chain.whale.address}" in decision.reason
+        assert mentions(decision.reason, f"{own.name}", "belongs", f"{chain.whale.address}")
         assert agent.plan().kind is OutcomeKind.HALT
     assert found.reports == ()
     assert f"belongs to {chain.whale.address}" in found.unreadable[0]
@@ -216,9 +217,8 @@ def test_a_burned_position_is_told_and_the_rest_goes_on(anvil_chain: LocalChain,
         lp.take_out(chain, own[0])
         chain.send(lp.manager(chain).burn(own[0].token_id), chain.wallet.address)
         found = agent.status()
-        assert found.warnings == (
-            f"position {own[0].name} does not exist: it was burned or never minted; remove it from portfolio.positions",
-        )
+        assert len(found.warnings) == 1
+        assert mentions(found.warnings[0], own[0].name, "not exist", "portfolio.positions")
         assert not isinstance(found.decided.decision, Halt)
         assert value(agent) == pytest.approx(whole, rel=1e-4), "what was taken out is in the wallet now"
     with agents.again(chain, agents.agent_config(chain, tmp_path, confirming(chain, own))) as agent:
@@ -232,7 +232,7 @@ def test_a_new_position_manager_is_trusted_first(anvil_chain: LocalChain, tmp_pa
     with agents.again(chain, agents.agent_config(chain, tmp_path, confirming(chain, [own]))) as agent:
         outcome = agent.plan()
     assert outcome.kind is OutcomeKind.REFUSED
-    assert f"{chain.addresses.position_manager} is not pinned" in outcome.reason
+    assert mentions(outcome.reason, f"{chain.addresses.position_manager}", "not pinned")
 
 
 def test_a_position_that_the_config_tells_wrong_is_refused_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:

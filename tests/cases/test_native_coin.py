@@ -19,6 +19,7 @@ from agent.policy import native_coin
 from agent.store.store import Store
 from agent.units import BPS, NATIVE
 from tests.support.agents import ROOMY, USD, Purse, agent_on, allowances, fund, lost, purse, require_exact, swap_of, yes
+from tests.support.text import mentions
 from tests.support.wallets import native_of
 
 ETHER = 10**18
@@ -79,7 +80,7 @@ def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: Lo
         assert total == (15 * ETHER - FLOOR) * chain.books.prices_usd["WETH"] * USD / ETHER
         shown = documents.status(agent.status())["native"]
         assert (shown["native_wei"], shown["wrapped_raw"], shown["kept_wei"]) == (str(15 * ETHER), "0", str(FLOOR))
-        assert "15, of which 0.05 are kept for gas; with 0 wrapped it is the ETH of the portfolio" in tables.native(shown)
+        assert mentions(tables.native(shown), "15,", "0.05", "ETH")
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, swap, _ = swap_of(outcome)
         require_as_planned(chain, outcome, before)
@@ -191,7 +192,7 @@ def test_without_gas_for_one_transaction_or_with_top_up_off_it_says_so_and_does_
     for name, native_wei, changes in (("empty", 10**11, PLAIN), ("off", 10**15, {"limits.native_top_up": "off"})):
         with opened(chain, tmp_path / name, ROUTERS[0], native_wei, shares, changes) as (agent, before):
             outcome = agent.rebalance(send=True, confirm=yes)
-            assert outcome.kind is OutcomeKind.REFUSED and ("native_floor" in outcome.reason or "native coin for gas" in outcome.reason)
+            assert outcome.kind is OutcomeKind.REFUSED and ("native_floor" in outcome.reason or "for gas" in outcome.reason)
             assert purse(chain) == before
 
 
@@ -199,7 +200,7 @@ def test_a_swap_by_hand_spends_native_coin_too_but_not_what_is_kept_for_gas(anvi
     chain = anvil_chain
     with opened(chain, tmp_path, ROUTERS[0], 2 * ETHER, {"USDC": 3_000}, COIN) as (agent, before):
         refused = agent.swap("ETH", "USDC", "1.96", send=True, confirm=yes)
-        assert refused.kind is OutcomeKind.REFUSED and "exceed the spendable balance" in refused.reason
+        assert refused.kind is OutcomeKind.REFUSED and "spendable balance" in refused.reason
         outcome = agent.swap("ETH", "USDC", "1.5", send=True, confirm=yes)
         require_as_planned(chain, replace(outcome), before)
         assert swap_of(outcome)[1].tx.value_wei == 15 * 10**17

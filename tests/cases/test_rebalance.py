@@ -13,6 +13,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, LegFunding, Plan
 from agent.units import BPS
 from tests.support.agents import FIVE, ROOMY, USD, agent_on, fund, lost, off_target, pool_prices, purse, require_exact, said, swap_of, yes
+from tests.support.text import mentions
 
 NEAR_BPS = 10
 WORTH = 90_000
@@ -56,7 +57,7 @@ def test_the_part_of_a_drift_that_costs_more_than_the_limit_at_the_margin_stays_
         away = {symbol for symbol, bps in off.items() if bps > NEAR_BPS}
         assert away == {"USDT", "LINK"} and max(off.values()) < 80
         reasons = {item.what: item.why for item in plan.skipped}
-        assert all("this step has approved no more" in reasons[symbol] for symbol in away), said(plan.skipped)
+        assert all("approved no" in reasons[symbol] for symbol in away), said(plan.skipped)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
@@ -70,7 +71,7 @@ def test_a_drifted_portfolio_is_back_on_target_under_the_template_limits(anvil_c
         plan, swap, _ = swap_of(outcome)
         require_exact(chain, outcome, before)
         require_near(chain, plan)
-        assert swap.note == f"rebalance in {len(plan.legs)} swaps"
+        assert mentions(swap.note, f"{len(plan.legs)} swaps")
         assert all(verdict.passed for verdict in plan.verdicts)
         assert lost(chain, before, chain.books.prices_usd) * USD * BPS <= agent.desk.limits.plan_cost_bps * plan.turnover
         held = agent.rebalance(send=True, confirm=yes)

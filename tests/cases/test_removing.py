@@ -14,6 +14,7 @@ from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from tests.cases.test_editing import Bot
 from tests.support.agents import again, explained, yes
+from tests.support.text import mentions
 
 GONE = ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),))
 
@@ -75,7 +76,7 @@ def test_what_cannot_be_sold_stays_at_zero_and_says_how_to_go_on(anvil_chain: Lo
     bot = Bot(anvil_chain, tmp_path, gas_price="1 gwei")
     found = remove(bot)
     assert found.state == "unfinished" and symbols(bot) == ["WETH", "WBTC", "USDC"], found
-    assert "stays at a target of 0 %" in found.reason and "trimtab edit --remove WBTC --send goes on" in found.reason
+    assert mentions(found.reason, "target", "0 %") and "trimtab edit --remove WBTC --send" in found.reason
 
 
 def test_what_was_kept_in_reserve_is_sold_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -95,8 +96,6 @@ def test_dust_that_came_meanwhile_is_named_and_asks_nobody(anvil_chain: LocalCha
         chain.mine()
         assert agent.rebalance(send=True, confirm=yes).step_input.history.flows, "it was asked what these three units are"
     found = remove(bot, ConfigChanges(removes=("WBTC",)))
-    assert found.state == "removed" and any(
-        "0.00000003 WBTC, worth less than the gas of its sale, stay" in one for one in found.edited.warnings
-    )
+    assert found.state == "removed" and any(mentions(one, "0.00000003 WBTC", "gas") for one in found.edited.warnings)
     with again(chain, load_config(bot.file)) as agent:
         assert agent.step_input().history.flows == () and not [one for one in agent.desk.store.flows() if one.is_open]

@@ -130,7 +130,7 @@ def test_beyond_64_blocks_a_person_is_asked_and_nothing_is_sent_or_changed(done:
     done.reorganise(REORG_WATCH_BLOCKS + 1)
     with again(done.chain, done.loaded) as agent:
         swap = next(intent for intent in agent.desk.store.intents() if intent.kind is IntentKind.SWAP)
-        with pytest.raises(OperatorNeeded, match=f"{swap.tx_hash}.*more than 64 blocks"):
+        with pytest.raises(OperatorNeeded, match=rf"{swap.tx_hash}.*64 blocks"):
             agent.rebalance(send=True, confirm=yes)
         assert agent.desk.store.intents(limit=1)[0].state is IntentState.FINAL
         assert purse(done.chain).nonce == done.before.nonce + 1

@@ -59,7 +59,7 @@ def test_of_two_machines_with_one_backup_only_the_one_that_adopts_sends_and_all_
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
     sent = purse(chain)
     for behind in (loaded, second):
-        with again(chain, behind) as agent, pytest.raises(OperatorNeeded, match="does not know"):
+        with again(chain, behind) as agent, pytest.raises(OperatorNeeded, match="not know"):
             agent.rebalance(send=True, confirm=yes)
     assert purse(chain) == sent
 
@@ -136,7 +136,7 @@ def test_a_position_from_after_the_backup_is_not_minted_again(anvil_chain: Local
         assert halted.kind is OutcomeKind.HALT
         assert mint.name in halted.reason
         assert "trimtab lp take" in halted.reason
-        with pytest.raises(ConfigError, match="holds no such position"):
+        with pytest.raises(ConfigError, match="such position"):
             api.take_position(agent, "987654")
         told = api.take_position(agent, str(mint.token_id))
         assert told["position"] == mint.name
@@ -161,13 +161,13 @@ def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(a
         chain.send(lp.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, mint.token_id), chain.wallet.address)
         agent.resync_nonce()
         assert isinstance(agent.status().decided.decision, Halt)
-    with pytest.raises(ConfigError, match="does not know it"):
+    with pytest.raises(ConfigError, match="not know"):
         api.forget_position(loaded.path, "987654")
     assert api.forget_position(loaded.path, str(mint.token_id))["position"] == mint.name
     with again(chain, loaded) as agent:
         assert not positions.is_position_open(agent.desk.store.liquidity_moves(), mint.name)
         assert not isinstance(agent.status().decided.decision, Halt)
-    with pytest.raises(ConfigError, match="does not know it"):
+    with pytest.raises(ConfigError, match="not know"):
         api.forget_position(loaded.path, str(mint.token_id))
 
 

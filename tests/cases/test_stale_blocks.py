@@ -17,6 +17,7 @@ from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, again, fund, meanwhile, purse, trusted, yes
 from tests.support.agents import agent_config as config
 from tests.support.endpoints import Frozen, Liar, newest
+from tests.support.text import mentions
 from tests.support.worlds import price_now
 
 HELD: dict[str, dict[str, int | Fraction]] = {"erc20": {"WETH": 60_000, "USDC": 30_000}, "native": {"WETH": 0, "USDC": 30_000}}
@@ -61,14 +62,13 @@ def test_nothing_is_signed_on_the_block_of_one_that_froze(anvil_chain: LocalChai
         frozen.freeze()
         moves_on(chain, lag)
         before = purse(chain)
-        with pytest.raises(
-            NoQuorum, match=f"{lag} blocks apart.*slow is at block {frozen.height}, local is at block {frozen.height + lag}"
-        ):
+        with pytest.raises(NoQuorum, match=rf"{lag} blocks.*slow.*{frozen.height}.*local.*{frozen.height + lag}"):
             agent.rebalance(send=True, confirm=yes)
         require_nothing_signed(agent)
         assert purse(chain) == before
         states = {one["operator"]: (one["state"], one["why"]) for one in agent.endpoints()}
-        assert states["slow"] == ("lagging", f"is {lag} blocks behind block {frozen.height + lag}")
+        assert states["slow"][0] == "lagging"
+        assert mentions(states["slow"][1], f"{lag} blocks", f"block {frozen.height + lag}")
         assert states["local"][0] == "in service"
         frozen.thaw()
         assert agent.plan().kind is not OutcomeKind.HALT
@@ -102,7 +102,7 @@ def test_one_that_froze_after_the_snapshot_stops_the_signing(anvil_chain: LocalC
 
     with again(chain, loaded, [chain.transport, frozen]) as agent:
         before = purse(chain)
-        with pytest.raises(NoQuorum, match="slow is at block"):
+        with pytest.raises(NoQuorum, match=r"slow.*block"):
             agent.rebalance(send=True, confirm=meanwhile(happens))
         require_nothing_signed(agent)
         assert purse(chain).raw == before.raw
@@ -133,7 +133,7 @@ def test_a_head_that_one_of_two_made_up_is_traded_on_by_nobody(anvil_chain: Loca
     liar = Liar(chain.transport, newest(number=lambda height: height + lies[0]))
     with again(chain, loaded, [chain.transport, liar]) as agent:
         lies[0] = ahead
-        with pytest.raises(NoQuorum, match=r"local is at block .*liar is at block"):
+        with pytest.raises(NoQuorum, match=r"local.*liar"):
             agent.rebalance(send=True, confirm=yes)
         require_nothing_signed(agent)
         assert {one["operator"]: bool(one["why"]) for one in agent.endpoints()} == {"local": True, "liar": True}

@@ -12,6 +12,7 @@ from agent.localchain import LocalChain
 from agent.model import Hold, OrderStage
 from tests.cases.test_confirmation import POOL, by_spot, push
 from tests.support.agents import ROOMY, USD, again, agent_on, explained, fund, purse, swap_of, trusted, weights, yes
+from tests.support.text import mentions
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 BLOCKS = 3
@@ -45,20 +46,20 @@ def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_unti
         before = purse(chain)
         fired = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(fired)
-        assert plan.exits and "stop_loss of WETH at 2500 USDC fired at 24" in fired.reason
+        assert plan.exits and mentions(fired.reason, "stop_loss", "WETH", "2500 USDC", "24")
         assert all(verdict.passed for verdict in plan.verdicts)
         assert all(leg.min_out_raw * 1_000 >= leg.amount_out_raw * 995 for leg in plan.legs), "floors as of any plan"
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "less than the smallest trade is left"
         got = chain.balance("USDC") - before.raw["USDC"]
         assert got > Fraction(before.raw["WETH"] * 2_400 * USD, 10**18) * Fraction(98, 100)
         words = " ".join(api.explain(loaded.path, fired.step_id)["words"])
-        assert "stop_loss of WETH" in words and "is being sold" in words
+        assert mentions(words, "stop_loss", "WETH") and "sold" in words
     sold = purse(chain)
     settled(chain, {"WETH": 3_200})
     with again(chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert stages(agent) == {"WETH stop_loss": "done"}
-        assert "WETH is out since" in " ".join(api.standing_orders(agent)["told"])
+        assert mentions(" ".join(api.standing_orders(agent)["told"]), "WETH", "since")
         assert purse(chain).raw == sold.raw
         told = api.arm_orders(agent, "WETH")
         assert told["back_in"] == ["WETH"]
@@ -93,7 +94,7 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         real = agent.status()
         assert [order.stage for order in real.step_input.history.orders] == [OrderStage.FIRED], "what stays is a crash"
         assert [one.token for one in real.decided.stuck] == [chain.tokens["WETH"].address], "no price within the limits is to be had"
-        assert "WETH is out and cannot be sold now" in real.decided.decision.reason
+        assert mentions(real.decided.decision.reason, "WETH", "be sold")
 
 
 def test_liquidity_of_two_blocks_raises_no_highest_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -182,11 +183,11 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(done)
-        assert not plan.exits and "LINK is out and cannot be sold now" in done.reason
+        assert not plan.exits and mentions(done.reason, "LINK", "be sold")
         assert chain.balance("LINK") == before.raw["LINK"] and chain.balance("WETH") < before.raw["WETH"]
         assert stages(agent) == {"LINK stop_loss": "fired"}
         assert ["trimtab orders disarm LINK" in line for line in api.standing_orders(agent)["stuck"]] == [True]
-        assert "LINK is out and cannot be sold now" in " ".join(api.explain(loaded.path, done.step_id)["words"])
+        assert mentions(" ".join(api.explain(loaded.path, done.step_id)["words"]), "LINK", "be sold")
         again_held = agent.rebalance(send=True, confirm=yes)
         assert again_held.kind is OutcomeKind.HOLD and [one.token for one in again_held.decided.stuck] == [chain.tokens["LINK"].address]
         assert agent.desk.store.history(chain.clock.now_s()).last_rebalance_s is not None
@@ -195,7 +196,7 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         last = agent.desk.store.last_rebalance()
         sold = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(sold)
-        assert plan.exits and "cannot be sold" not in sold.reason
+        assert plan.exits and "be sold" not in sold.reason
         assert chain.balance("LINK") < before.raw["LINK"] // 100
         assert agent.desk.store.last_rebalance() == last, "an exit is no rebalance of the policy"
 
@@ -227,5 +228,5 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
         assert declined.kind is OutcomeKind.DECLINED, declined.reason
         _, instead = asked
         assert instead.around == (chain.tokens["LINK"].address,)
-        assert "LINK is out and cannot be sold now" in instead.reason and "which the plan that was confirmed did not know" in instead.reason
+        assert mentions(instead.reason, "LINK", "be sold") and mentions(instead.reason, "confirmed", "not know")
         assert purse(chain).raw == before.raw, "only approvals were sent"

@@ -17,6 +17,7 @@ from agent.model.strategies import StrategyBooks
 from tests.cases.test_first_purchase import look
 from tests.support.agents import ROOMY, USD, again, explained, fund, purse, swap_of, trusted, yes
 from tests.support.stores import Killed
+from tests.support.text import mentions
 
 TWO = {"WETH": "50%", "USDC": "50%"}
 NEAR = Fraction(1, 500)
@@ -66,7 +67,7 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
     with again(chain, loaded) as agent:
         before = purse(chain)
         dry = agent.plan()
-        assert dry.kind is OutcomeKind.HOLD and "never in the market" in dry.reason
+        assert dry.kind is OutcomeKind.HOLD and "never in" in dry.reason
         agent.rebalance()
         assert abs(weight(chain, agent, "up") - Fraction(1, 2)) < NEAR, "a dry run exchanges nothing"
         held = agent.rebalance(send=True, confirm=yes)
@@ -76,7 +77,7 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         first = books(agent)
     with again(chain, loaded) as agent:
         assert books(agent) == first, "a restart changes nothing"
-        assert "never in the market" not in agent.rebalance(send=True, confirm=yes).reason
+        assert "never in" not in agent.rebalance(send=True, confirm=yes).reason
         require_sum(chain, agent)
         chain.move_market({"WETH": chain.books.prices_usd["WETH"] * Fraction(3, 2)})
         done = agent.rebalance(send=True, confirm=yes)
@@ -175,7 +176,7 @@ def test_a_first_purchase_beyond_the_pools_goes_in_parts_and_each_gets_what_it_w
     with again(chain, loaded) as agent:
         first = look(agent)
         swap_of(first)
-        assert "first purchase, part 1 of " in first.reason
+        assert mentions(first.reason, "first purchase", "part 1")
         require_sum(chain, agent)
         assert 0 < weight(chain, agent, "down") < weight(chain, agent, "up") < Fraction(7, 10)
     for _ in range(12):

@@ -15,6 +15,7 @@ from agent.localchain import LocalChain
 from tests.cases.test_bad_tokens import turned_bad, with_guest
 from tests.support.agents import again, allowances, fund, purse, swap_of
 from tests.support.attacks import attack
+from tests.support.text import mentions
 
 FALL = {"WETH": 2_100, "LINK": 10, "GUEST": 10}
 
@@ -54,7 +55,7 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         plan, _, _ = swap_of(done)
         assert done.kind is OutcomeKind.DONE and plan.exits
         assert asked == [(), (address,)], "what took the place of the plan that was confirmed was confirmed itself"
-        assert "GUEST is out and cannot be sold now: refused when it was about to be sent: simulation of" in done.reason
+        assert mentions(done.reason, "GUEST", "be sold", "simulation")
         after = purse(chain)
         assert after.raw["GUEST"] == before.raw["GUEST"] and after.raw["WETH"] * 2_100 < 10 * 10**18
         assert after.raw["WBTC"] == before.raw["WBTC"] and after.raw["USDT"] == before.raw["USDT"]
@@ -66,7 +67,7 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         assert [one.token for one in held.decided.stuck] == [address] and held.kind is not OutcomeKind.REFUSED, held.reason
         found = store.history(chain.clock.now_s())
         assert [one.times for one in found.late] == [2] and found.approvals_in_row == 0, "its approvals stop nothing else"
-        assert ["2 times in a row" in line for line in api.standing_orders(agent)["stuck"]] == [True]
+        assert ["2 times" in line for line in api.standing_orders(agent)["stuck"]] == [True]
         chain.send(token.functions.setBlacklisted(router, False))
         sold = agent.rebalance(send=True, confirm=yes)
         assert sold.plan is not None and sold.plan.exits and chain.balance("GUEST") < before.raw["GUEST"]
@@ -75,6 +76,6 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         chain.move_market(FALL)  # its own first sale has pushed it as far as one may
         kept = chain.balance("GUEST")
         ended = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
-        assert ended.state == "unfinished" and "GUEST stays: refused when it was about to be sent" in ended.reason
+        assert ended.state == "unfinished" and mentions(ended.reason, "GUEST", "refused")
         assert chain.balance("GUEST") == kept and chain.balance("WBTC") < 10**4, "it holds up no other sale"
         assert set(allowances(chain).values()) == {0}

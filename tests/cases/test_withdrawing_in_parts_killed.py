@@ -70,8 +70,8 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
     with again(chain, loaded) as agent:
         early = look(agent)
         assert early.kind is OutcomeKind.HOLD, early.reason
-        assert f"part {raised + 1} of about" in early.reason and "next at" in early.reason, early.reason
-        with pytest.raises(Refused, match=f"{raised} of about .* parts raised, next at"):
+        assert f"part {raised + 1}" in early.reason and "next at" in early.reason, early.reason
+        with pytest.raises(Refused, match=rf"{raised} of about.*next at"):
             withdrawals.resume(agent, 1, send=True, confirm=sure)
         assert chain.balance("WETH") == left, "the next part keeps its distance"
 
@@ -82,7 +82,7 @@ def test_a_part_mined_before_a_kill_is_counted_once_and_gone_on_with(
             assert found.kind is OutcomeKind.DONE, found.reason
             if any(one.kind is IntentKind.PAYOUT for one in found.transactions):
                 break
-            assert f"part {part} of about" in found.reason, found.reason
+            assert f"part {part}" in found.reason, found.reason
     with again(chain, loaded) as agent:
         look(agent)
         assert chain.balance("USDC", HOME) == 3_000_000 * USD, "paid once"

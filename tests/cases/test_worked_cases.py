@@ -8,6 +8,7 @@ from agent.policy.drift import alert_prices, compute_drifts, ideal_trades, inves
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support.builders import step_input
+from tests.support.text import mentions
 
 COIN = 10**6
 TENTH = Threshold(None, 1_000)
@@ -47,7 +48,7 @@ def test_w2_one_plan_sells_the_overweight_and_buys_the_rest_including_what_did_n
     step = _w2(WBTC=5_800, WETH=2_700, USDC=1_500)
     decided = decide(step)
     assert isinstance(decided.decision, Rebalance)
-    assert decided.decision.reason == ("WBTC at 58 % is 3 points above its band 45-55 %; USDC at 15 % is 3 points below its band 18-22 %")
+    assert mentions(decided.decision.reason, "WBTC", "58 %", "3 points", "45-55 %", "USDC", "15 %", "18-22 %")
     assert [d.band_low_bps for d in decided.drifts] == [4_500, 2_700, 1_800]
     assert [d.band_high_bps for d in decided.drifts] == [5_500, 3_300, 2_200]
     assert _trades(step) == {"WBTC": -800, "WETH": 300, "USDC": 500}
@@ -59,7 +60,7 @@ def test_w2_a_share_on_the_edge_of_its_band_does_not_trigger_alone() -> None:
     decided = decide(step)
     assert [d.share for d in decided.drifts] == [Fraction(522, 1_000), Fraction(27, 100), Fraction(208, 1_000)]
     assert isinstance(decided.decision, Hold)
-    assert "closest is WETH at 27 %, 0 points from the lower edge of 27-33 %" in decided.decision.reason
+    assert mentions(decided.decision.reason, "closest", "WETH", "27 %", "0 points", "27-33 %")
 
 
 def test_w4_one_asset_doubles_alone() -> None:

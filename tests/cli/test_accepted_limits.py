@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.cli.tools import Desk
+from tests.support.text import mentions
 
 
 def limits_rows(desk: Desk) -> list[tuple[str, str, str]]:
@@ -14,13 +15,15 @@ def test_what_is_accepted_is_told_by_status_and_doctor(desk: Desk) -> None:
     desk.edit(('slippage = "0.3%"', 'i_accept = ["slippage"]\nslippage = "6%"'))
     said = "limits.slippage: 6% is beyond the ceiling of 5%, accepted by limits.i_accept"
     assert said in desk.ask("status")["warnings"]
-    assert limits_rows(desk) == [("warn", said, "lower the limit, or leave it so")]
+    (row,) = limits_rows(desk)
+    assert row[:2] == ("warn", said) and "lower" in row[2]
 
 
 def test_a_name_that_is_not_needed_is_told_by_doctor(desk: Desk) -> None:
     desk.edit(('slippage = "0.3%"', 'i_accept = ["slippage"]\nslippage = "0.3%"'))
     assert desk.ask("status")["warnings"] == []
-    assert limits_rows(desk) == [("warn", "limits.i_accept: slippage is within its ceiling", 'take "slippage" out of limits.i_accept')]
+    (row,) = limits_rows(desk)
+    assert row[0] == "warn" and mentions(row[1], "limits.i_accept", "slippage") and mentions(row[2], '"slippage"', "limits.i_accept")
 
 
 def test_what_is_not_accepted_is_refused_by_every_command(desk: Desk) -> None:
@@ -28,4 +31,4 @@ def test_what_is_not_accepted_is_refused_by_every_command(desk: Desk) -> None:
     for command in ("status", "plan", "doctor"):
         told = desk.run(command, "--json")
         assert told.code == 2
-        assert "limits.slippage: 6% is beyond the ceiling of 5%" in told.out + told.err
+        assert mentions(told.out + told.err, "limits.slippage", "6%", "5%")

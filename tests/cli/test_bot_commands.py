@@ -9,6 +9,7 @@ import pytest
 from tests.cli import shapes
 from tests.cli.shapes import address, count, decimal, flag, maybe, number, raw, text
 from tests.cli.tools import Desk, at_terminal, attach
+from tests.support.text import mentions
 
 HOME = "0x00000000000000000000000000000000000A11cE"
 _PAYMENT = {"symbol": text, "address": address, "raw": raw, "amount": decimal, "native": flag}
@@ -58,16 +59,13 @@ def test_a_withdrawal_is_dry_then_paid_only_where_trust_has_confirmed_the_addres
     chain, before = attach(home), home.holdings()
     refused = fits(WITHDRAW, home.ask("withdraw", "250.5", "--to", HOME, want=10))
     assert [v["guard"] for v in refused["verdicts"] if not v["passed"]] == ["payout_address"]
-    assert (
-        "What to do: add it to wallet.payout_addresses (trimtab edit), then confirm it: trimtab trust"
-        in home.run("withdraw", "250.5", "--to", HOME).out
-    )
+    assert mentions(home.run("withdraw", "250.5", "--to", HOME).out, "wallet.payout_addresses", "trimtab edit", "trimtab trust")
     trusted = home.ask("trust", "--yes")
     assert [(row["what"], row["address"]) for row in trusted["contracts"] if row["what"] == "payout address"] == [("payout address", HOME)]
     planned = fits(WITHDRAW, home.ask("withdraw", "250.5", "--to", HOME))
     assert (planned["state"], planned["sale"], home.holdings()) == ("planned", None, before)
-    assert "Add --send to pay." in home.run("withdraw", "250.5", "--to", HOME).out
-    assert "Add --send to set it aside." in home.run("withdraw", "250.5").out
+    assert "--send to" in home.run("withdraw", "250.5", "--to", HOME).out
+    assert "--send to" in home.run("withdraw", "250.5").out
     done = fits(WITHDRAW, home.ask("withdraw", "250.5", "--to", HOME, "--send", "--yes"))
     assert (done["state"], [one["kind"] for one in done["transactions"]]) == ("paid", ["payout"])
     assert chain.balance("USDC", HOME) == 250_500_000 == int(before["USDC"]) - int(home.holdings()["USDC"])
@@ -80,7 +78,7 @@ def test_a_withdrawal_is_dry_then_paid_only_where_trust_has_confirmed_the_addres
 def test_bad_withdrawals_are_refused_by_name_and_a_no_is_a_no(home: Desk) -> None:
     home.run("trust", "--yes")
     more = home.ask("withdraw", "100000000", "--to", HOME, want=10)["error"]
-    assert more["verdicts"][0]["guard"] == "holdings" and "short by 99989800 USDC" in more["message"]
+    assert more["verdicts"][0]["guard"] == "holdings" and "99989800 USDC" in more["message"]
     for args, why in (
         (("0",), "AMOUNT must be above 0"),
         (("ten",), "AMOUNT"),
@@ -94,7 +92,7 @@ def test_bad_withdrawals_are_refused_by_name_and_a_no_is_a_no(home: Desk) -> Non
         (("--resume", "7", "--pro-rata"), "need an AMOUNT"),
     ):
         assert why in home.ask("withdraw", *args, want=2)["error"]["message"], args
-    assert "nobody can be asked" in home.ask("withdraw", "1", "--to", HOME, "--send", want=2)["error"]["message"]
+    assert "confirmation" in home.ask("withdraw", "1", "--to", HOME, "--send", want=2)["error"]["message"]
     code, shown = at_terminal(home, "n\n", "withdraw", "25", "--to", HOME, "--send")
     assert code == 10 and "Withdraw this?" in shown and HOME in shown and "declined" in shown
     assert home.ask("withdraw")["withdrawals"] == []
@@ -131,7 +129,7 @@ def test_an_edit_is_shown_where_nobody_is_asked_written_on_a_yes_and_listed(desk
     one = desk.ask("history", "--config-version", str(listed["configs"][0]["number"]))
     assert one["changes"] == shown["changes"] and "(secret)" in one["text"]
     assert "sum to" in desk.ask("edit", "--target", "WETH=99%", "--yes", want=2)["error"]["message"]
-    assert "no change given" in desk.ask("edit", want=2)["error"]["message"]
+    assert "no change" in desk.ask("edit", want=2)["error"]["message"]
     assert "secret" in desk.ask("edit", "--set", "chain.rpc.0.url=https://x.example/canary7f3a", want=2)["error"]["message"]
 
 
@@ -140,7 +138,7 @@ def test_an_asset_leaves_by_one_command_and_comes_back_at_a_question(desk: Desk)
     link = desk.about["tokens"]["LINK"]
     out, back = ("edit", "--remove", "LINK", "--target", "WETH=40%"), ("edit", "--add", f"LINK={link}:10%", "--target", "WETH=30%")
     assert fits(EDIT, desk.ask(*out))["state"] == "planned" and float(desk.holdings()["LINK"]) > 0
-    assert "--send needs --remove" in desk.ask("edit", "--set", "policy.cooldown=2h", "--send", want=2)["error"]["message"]
+    assert mentions(desk.ask("edit", "--set", "policy.cooldown=2h", "--send", want=2)["error"]["message"], "--send", "--remove")
     done = fits(EDIT, desk.ask(*out, "--send", "--yes"))
     assert (done["state"], done["reason"], float(desk.holdings().get("LINK", "0"))) == ("removed", "", 0)
     assert {"swap"} <= {one["kind"] for one in done["transactions"]} and link not in desk.config.read_text()
@@ -149,14 +147,14 @@ def test_an_asset_leaves_by_one_command_and_comes_back_at_a_question(desk: Desk)
     shown = " ".join(said.split())
     assert code == 10 and desk.config.read_text() == before
     above = shown[: shown.index("Write this?")]
-    assert "Contracts of what comes in" in above and "LINK is priced by" in above and "LINK was tried" in above and link in above
+    assert "Contracts of" in above and mentions(above, "LINK", "priced") and "LINK was" in above and link in above
     code, said = at_terminal(desk, "y\n", *back)
     assert code == 0 and "Written" in said and link in desk.config.read_text()
 
 
 def test_a_level_is_set_by_a_number_and_its_meaning_is_told(desk: Desk) -> None:
     shown = desk.ask("edit", "--set", "portfolio.assets.WETH.stop_loss=25")
-    assert shown["state"] == "planned" and 'WETH stop_loss: 25 is a price in USDC; a share is written "25%"' in shown["warnings"]
+    assert shown["state"] == "planned" and mentions(shown["warnings"], "WETH stop_loss", "25", "USDC", '"25%"')
     assert desk.ask("edit", "--set", "portfolio.assets.WETH.stop_loss=25%", "--yes")["state"] == "written"
     later = desk.ask("edit", "--set", "portfolio.assets.WETH.take_profit=50%")
     assert not any("stop_loss" in line for line in later["warnings"])

@@ -14,6 +14,7 @@ import pytest
 from agent.cli.display.tables import money
 from tests.cli import shapes
 from tests.cli.tools import TRIMTAB, Desk, Said
+from tests.support.text import mentions
 
 QUOTE_SINGLE = "0xc6a5026a"
 """Selector of QuoterV2.quoteExactInputSingle: token in, token out, amount in, fee, price limit."""
@@ -120,8 +121,8 @@ def test_a_plan_from_a_saved_input_is_the_same_plan(desk: Desk, tmp_path: Path) 
         assert again[key] == first[key], key
     words = desk.run("plan", "--input", str(saved), "--verbose")
     assert words.code == 0
-    assert "did not judge" in words.out
-    assert f"{first['gap_bps']:.3f} bps of turnover" in words.out and 0 <= first["gap_bps"] < 5
+    assert "not judge" in words.out
+    assert f"{first['gap_bps']:.3f} bps" in words.out and 0 <= first["gap_bps"] < 5
 
 
 def test_a_saved_input_needs_neither_chain_nor_config(desk: Desk, tmp_path: Path, bare: Callable[..., Said]) -> None:
@@ -143,8 +144,8 @@ def test_history_and_explain_tell_every_step(desk: Desk) -> None:
         told = desk.ask("explain", step["step"])
         shapes.require(shapes.EXPLAIN, told)
         assert step["step"] in told["words"][0]
-        assert any("It decided to rebalance" in line or "by hand" in line.lower() for line in told["words"])
-    assert "manual swap of 150 USDC" in desk.run("explain").out, "the newest, where none is named"
+        assert any(mentions(line, "decided", "rebalance") or "by hand" in line.lower() for line in told["words"])
+    assert "150 USDC" in desk.run("explain").out, "the newest, where none is named"
     assert [item["kind"] for item in steps[2]["transactions"]] == ["swap"]
 
 
@@ -167,7 +168,7 @@ def test_an_edit_shows_amounts_as_tables_do_and_pools_by_name(desk: Desk) -> Non
     assert not any("pool 0x" in line for line in document["warnings"])
     assert any(" V2 0.3 %: " in line for line in document["warnings"])
     turnover = document["transition"]["turnover"]
-    assert f"The transition: {money(turnover)} USDC of turnover for " in said and turnover not in said
+    assert f"{money(turnover)} USDC" in said and turnover not in said
     assert "Guards" in said, "--verbose shows the whole plan"
 
 

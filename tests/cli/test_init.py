@@ -15,6 +15,7 @@ from agent.config.load import load_config
 from agent.config.presets import ETHEREUM, PRESETS
 from tests.cli import shapes
 from tests.cli.tools import Said
+from tests.support.text import mentions
 from tests.support.worlds import missing
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -61,7 +62,7 @@ def test_a_ceiling_below_the_least_total_is_said(bare: Bare, tmp_path: Path) -> 
     found = init(bare, tmp_path / "trimtab.toml", *TWO).json
     totals = {one["gas_gwei"]: float(one["total"]) for one in found["least_total"]}
     (said,) = found["warnings"]
-    assert said.startswith("portfolio.max_live_value of 1000 USDC is below the least total at ")
+    assert mentions(said, "portfolio.max_live_value", "1000 USDC", "least total")
     assert [f"at {gwei} gwei" in said or f"and {gwei} gwei" in said for gwei in totals] == [total > 1_000 for total in totals.values()]
 
 
@@ -69,9 +70,9 @@ def test_the_least_total_is_exact_in_a_dear_numeraire(bare: Bare, tmp_path: Path
     halves = ("--target", "WETH=50%", "--target", "USDC=50%")
     found = init(bare, tmp_path / "trimtab.toml", *halves, "--numeraire", "WETH", "--price", "3000").json["least_total"]
     assert [one["total"] for one in found] == ["0.098", "1.96", "58.8"]
-    assert "Least total at 0.05 gwei: 0.098 WETH" in found[0]["text"] and "cost 0.00022 WETH" in found[0]["text"]
+    assert mentions(found[0]["text"], "0.05 gwei", "0.098 WETH") and "cost 0.00022 WETH" in found[0]["text"]
     dollars = init(bare, tmp_path / "dollars.toml", *halves).json["least_total"]
-    assert "Least total at 30 gwei: 176,400 USDC" in dollars[2]["text"]
+    assert mentions(dollars[2]["text"], "30 gwei", "176,400 USDC")
 
 
 def test_more_than_six_assets_are_said_to_be_harder(bare: Bare, tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_more_than_six_assets_are_said_to_be_harder(bare: Bare, tmp_path: Path) 
         return [line for line in said.json["warnings"] if "max_live_value" not in line]
 
     assert told(6) == []
-    assert told(7) == ["7 assets: 4 to 6 are easier to manage and cheaper to rebalance"]
+    assert [line.split(":")[0] for line in told(7)] == ["7 assets"]
 
 
 def test_an_existing_file_is_left_alone(bare: Bare, tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_the_native_coin_is_an_asset_by_name_and_counts_its_wrapped_token(bare: 
     assert (portfolio.assets[0].native, portfolio.assets[0].address) == (True, ETHEREUM.wrapped_native)
     assert not portfolio.hubs
     both = init(bare, tmp_path / "both.toml", "--target", "native=30%", "--target", "WETH=30%", "--target", "USDC=40%")
-    assert both.code == 2 and "both are one asset" in both.error["message"] and "remove WETH" in both.error["message"]
+    assert both.code == 2 and "one asset" in both.error["message"] and "remove WETH" in both.error["message"]
 
 
 def test_the_wrapped_native_coin_becomes_a_hub_where_it_is_not_held(bare: Bare, tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_deceptive_symbols_of_a_list_are_left_out_and_a_broken_list_is_named(bar
         (tmp_path / "broken.json").write_bytes(content)
         broken = init(bare, tmp_path / "b.toml", *TWO, "--token-list", str(tmp_path / "broken.json"))
         assert broken.code == 2
-        assert "not a token list" in broken.error["message"]
+        assert "token list" in broken.error["message"]
 
 
 PUBLISHED = """

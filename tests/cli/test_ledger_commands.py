@@ -11,6 +11,7 @@ import pytest
 from tests.cli import shapes
 from tests.cli.shapes import EACH, count, decimal, maybe, number, text
 from tests.cli.tools import Desk, Said
+from tests.support.text import mentions
 
 PERIOD = {
     **dict.fromkeys(("start_value", "end_value", "deposits", "withdrawals", "profit", "hold_profit", "rebalancing_effect"), decimal),
@@ -54,7 +55,7 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     plan = desk.ask("plan")
     shapes.require(TAX, plan["tax"])
     assert {one["symbol"] for one in plan["tax"]["disposals"]} >= {"WETH"} and plan["tax"]["method"] == "hifo"
-    assert "Taxable gain of this plan" in desk.run("plan", "--verbose").out
+    assert "Taxable gain" in desk.run("plan", "--verbose").out
     assert "Taxable gain: " in desk.run("plan").out
     desk.ask("rebalance", "--send", "--yes")
     desk.ask("swap", "--in", "USDC", "--out", "WETH", "--amount", "150", "--send", "--yes")
@@ -63,22 +64,22 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     (row,) = found["periods"]
     assert (row["rebalances"], row["by_hand"]["swaps"], found["benchmark"]) == (1, 1, "WETH")
     assert float(row["costs"]["gas"]) > 0 and sum(row["weights_bps"].values()) == 10_000
-    assert "1 swaps by hand" in desk.run("pnl").out
+    assert "1 swaps" in desk.run("pnl").out
 
     checked = desk.ask("books", "check")
     assert checked["sound"] and checked["chain"]["disagreement"] == "" and checked["entries"] > 2
-    assert "the chain says the same" in " ".join(desk.run("books", "check").out.split())
+    assert "says the same" in " ".join(desk.run("books", "check").out.split())
     entries = desk.ask("books", "journal")["entries"]
     assert [entry["by_hand"] for entry in entries if entry["kind"] == "trade"] == [True, False]
     assert "assets:wallet:USDC" in desk.run("books", "journal").out
     steps = desk.ask("history")
     swapped = next(row["step"] for row in steps["steps"] if any(item["kind"] == "swap" for item in row["transactions"]))
-    assert any(line.startswith("By hifo it would realise") for line in desk.ask("explain", swapped)["words"])
+    assert any(mentions(line, "hifo") for line in desk.ask("explain", swapped)["words"])
     assert [row["cost"] is not None for row in steps["steps"] if any(item["kind"] == "swap" for item in row["transactions"])] == [
         True,
         True,
     ]
-    assert steps["values"] and "Weights over time" in desk.run("history").out
+    assert steps["values"] and "Weights" in desk.run("history").out
 
     out = tmp_path / "books"
     told = desk.ask("export", "--format", "rotki", "--out", str(out))
@@ -119,9 +120,9 @@ def test_what_the_books_cannot_do_is_said(desk: Desk, words: tuple[str, ...], wh
 
 def test_books_with_a_single_value_say_why_there_is_no_profit_yet(desk: Desk) -> None:
     found = desk.ask("pnl", "--now")
-    assert found["periods"] == [] and "one value so far" in found["why_empty"]
+    assert found["periods"] == [] and "one value" in found["why_empty"]
     said = " ".join(desk.run("pnl").out.split())
-    assert "No profit or loss yet: the books hold one value so far" in said and "trimtab pnl --now" in said
+    assert "one value" in said and "trimtab pnl --now" in said
 
 
 def test_empty_books_say_how_they_are_filled(desk: Desk) -> None:

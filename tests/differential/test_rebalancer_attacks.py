@@ -13,6 +13,7 @@ from agent.localchain import LocalChain
 from agent.localchain.market import V2_PAIR, V3_POOL
 from tests.support.attacks import Stage, add_foreign, attack, callback, error
 from tests.support.signing import plan_of
+from tests.support.text import mentions
 from tests.support.wallets import HERE, PAIR, V2, V3, AtomicDesk, R, raw_leg, raw_program
 
 ETHER = 10**18
@@ -127,7 +128,7 @@ def test_a_malicious_token_that_refuses_lies_or_answers_a_megabyte_costs_only_it
     after = desk.balances()
     assert after["FEE"] - before["FEE"] == -100 * ETHER and after["USDC"] - before["USDC"] == quoted.amount_out_raw
     bought = plan_of(desk.leg("v2 FEE/USDC", "USDC", 10**8))
-    assert f"{kept.address} would change by less" in desk.simulate(desk.swap_tx(bought)).reason
+    assert mentions(desk.simulate(desk.swap_tx(bought)).reason, f"{kept.address}", "change by")
 
 
 def fork(stage: Stage, fee: int) -> tuple[object, object, list[str]]:

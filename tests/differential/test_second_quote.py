@@ -10,6 +10,7 @@ import pytest
 
 from agent.amm import pools
 from agent.chain.second_quote import (
+    CONTRACTS,
     ContractQuoter,
     Quoter,
     UnanimousQuoter,
@@ -21,6 +22,7 @@ from agent.chain.second_quote import (
 )
 from agent.localchain import LocalChain
 from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, PoolState, Rebalance
+from tests.support.text import mentions
 from tests.support.worlds import read_pool
 
 SIZES = (Fraction(1, 10**6), Fraction(1, 1_000), Fraction(1, 50))
@@ -35,7 +37,7 @@ def venues(chain: LocalChain) -> tuple[V2Contracts, V3Contracts]:
 
 def both(chain: LocalChain) -> UnanimousQuoter:
     found = build_quoter(chain.transport, venues(chain))
-    assert [name for name, _ in found.quoters] == ["the venue's contracts", "uniswap-python"]
+    assert [name for name, _ in found.quoters] == [CONTRACTS, "uniswap-python"]
     return found
 
 
@@ -128,7 +130,7 @@ def test_a_pool_that_the_factory_does_not_name_has_no_second_quote(tester_chain:
         ours, _ = leg(state, state.token0, 10**9)
         bait = replace(ours, pool=tester_chain.addresses.weth)
         found = second_quotes(plan(bait), head_hash(tester_chain), quoter(tester_chain))[0]
-        assert (found.amount_out_raw, found.error) == (None, "the venue's factory names another pool for this pair and fee")
+        assert found.amount_out_raw is None and "factory" in found.error
 
 
 @pytest.mark.parametrize("quoter", QUOTERS)
@@ -138,7 +140,7 @@ def test_an_amount_that_the_contract_refuses_and_an_unknown_block_are_named_erro
     ask = quoter(tester_chain)
     huge = second_quotes(plan(replace(ours, amount_in_raw=2**255)), head_hash(tester_chain), ask)[0]
     assert huge.amount_out_raw is None
-    assert huge.error.startswith("the venue's quoter refused")
+    assert mentions(huge.error, "quoter refused")
     gone = second_quotes(plan(ours), "0x" + "12" * 32, ask)[0]
     assert gone.amount_out_raw is None
-    assert gone.error.startswith("the venue's quoter refused")
+    assert mentions(gone.error, "quoter refused")

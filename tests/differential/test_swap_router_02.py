@@ -13,6 +13,7 @@ from agent.model import Receipt
 from agent.signing.calldata import MULTICALL, ExactInputSingle, Multicall, SwapExactTokens, decode, selector
 from agent.venues.swap_router_02 import ROUTER_ITSELF, encode
 from tests.support.signing import plan_of
+from tests.support.text import mentions
 from tests.support.wallets import LIMIT_WEI, Desk, R, native_of, router_balances, three_way_plan
 
 ROUTER = "@uniswap/swap-router-contracts/artifacts/contracts/SwapRouter02.sol/SwapRouter02.json"
@@ -138,7 +139,7 @@ def test_a_market_that_moved_between_plan_and_send_costs_nothing_but_gas(anvil_c
     desk.chain.swap("v3 WETH/USDC 500", "WETH", 50 * 10**18)
     simulated = desk.simulate(desk.swap_tx(plan))
     assert not simulated.ok
-    assert "the market moved" in simulated.reason and "Too little received" in simulated.reason
+    assert "market moved" in simulated.reason and "Too little received" in simulated.reason
     before, native = desk.balances(), native_of(desk.chain, desk.wallet)
     receipt = desk.swap(plan, gas=1_000_000)
     assert receipt.status == 0 and receipt.transfers == ()
@@ -151,14 +152,14 @@ def test_a_v2_pool_that_moved_is_told_in_words(local_chain: LocalChain) -> None:
     plan = plan_of(desk.leg("v2 WETH/USDC", "WETH", 10**17))
     desk.approve_for(plan)
     desk.chain.swap("v2 WETH/USDC", "WETH", 10**19)
-    assert "the market moved" in desk.simulate(desk.swap_tx(plan)).reason
+    assert "market moved" in desk.simulate(desk.swap_tx(plan)).reason
 
 
 @pytest.mark.parametrize(("pool", "token"), [("v3 WETH/USDC 500", "WETH"), ("v2 WETH/USDC", "WETH"), ("v3 USDC/USDT 100", "USDT")])
 def test_a_missing_approval_is_told_in_words(anvil_chain: LocalChain, pool: str, token: str) -> None:
     desk = Desk(anvil_chain)
     reason = desk.simulate(desk.swap_tx(plan_of(desk.leg(pool, token, 10**15 if token == "WETH" else 10**6)))).reason
-    assert "balance or allowance is too small" in reason
+    assert mentions(reason, "balance", "allowance")
 
 
 def test_a_deadline_that_passed_is_told_in_words(anvil_chain: LocalChain) -> None:

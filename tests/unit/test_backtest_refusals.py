@@ -17,10 +17,10 @@ FREE = api.MarketOptions()
 
 
 def test_gas_is_not_priced_by_a_numeraire_that_nobody_called_the_native_coin() -> None:
-    with pytest.raises(ConfigError, match="no price of the native coin") as caught:
+    with pytest.raises(ConfigError, match="native coin") as caught:
         api.backtest(PRICES, replace(FREE, gas="100 gwei"), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel"))
     assert "--native" in caught.value.remedy
-    with pytest.raises(ConfigError, match="no price of the native coin"):
+    with pytest.raises(ConfigError, match="native coin"):
         api.backtest(PRICES, replace(FREE, gas_prices=GAS), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel"))
     table = read_table(PRICES)
     for native, known in (("", False), ("ETH", True)):
@@ -32,7 +32,7 @@ def test_gas_is_not_priced_by_a_numeraire_that_nobody_called_the_native_coin() -
 
 @pytest.mark.parametrize("flow", ["2021-03-01=1e400", "2021-03-01=-1e31", "0001-01-01T00:00:00+14:00=5"])
 def test_flows_beyond_any_time_or_amount_are_refused_by_name(flow: str) -> None:
-    with pytest.raises(ConfigError, match="is beyond any time or amount"):
+    with pytest.raises(ConfigError, match="beyond"):
         api.backtest(PRICES, replace(FREE, flows=(flow,)), api.PortfolioOptions(target="BTC=50,USD=50", band="10%rel"))
 
 

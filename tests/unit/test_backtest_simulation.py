@@ -24,6 +24,7 @@ from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, IntentKind,
 from agent.policy.decide import decide
 from agent.store import Store, open_store
 from tests.support.backtests import BAND, COIN, DEEP, HALVES, HOUR_S, START_S, halves, hourly, random_table, simulated
+from tests.support.text import mentions
 
 CROSSING = [100.0, 100, 130, 130, 104]
 """56.5 % of BTC in bar 2: beyond 55. Back at 50/50 there, 104 is 44.4 %: beyond 45."""
@@ -223,7 +224,7 @@ def test_a_swap_that_lands_later_gets_the_price_of_then() -> None:
 def test_a_swap_that_the_data_end_before_is_told_and_not_counted() -> None:
     found = simulated(hourly(BTC=[100.0, 100, 130]), latency_bars=3)
     assert found.rebalances == ()
-    assert found.notes[-1] == "1 transaction was on its way when the data ended"
+    assert mentions(found.notes[-1], "1 transaction")
     assert found.final_value == found.hold_value
 
 

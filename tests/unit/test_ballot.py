@@ -34,12 +34,12 @@ def test_the_value_of_the_majority_counts() -> None:
     ],
 )
 def test_too_few_alike_are_no_quorum(votes: list[tuple[str, str]]) -> None:
-    with pytest.raises(NoQuorum, match="disagree on it"):
+    with pytest.raises(NoQuorum, match="disagree on"):
         confirmed_value(votes, 2, "it")
 
 
 def test_who_differs_is_told_and_what_they_say_is_not() -> None:
-    with pytest.raises(NoQuorum, match=r"\(alpha, gamma against beta\)") as caught:
+    with pytest.raises(NoQuorum, match=r"alpha.*beta") as caught:
         confirmed_value([("alpha", "secret"), ("beta", "b"), ("gamma", "secret")], 3, "it")
     assert "secret" not in str(caught.value)
 

@@ -45,7 +45,7 @@ def test_without_a_network_the_benchmark_says_which_peers_are_missing_and_why(tm
     assert set(printed["peers"]) == {peer.name for peer in quote_peers.PEERS}
     for peer in printed["peers"].values():
         assert set(peer) == {"missing"}
-        assert "fail" in peer["missing"] or "not on the path" in peer["missing"]
+        assert "fail" in peer["missing"] or "path" in peer["missing"]
     assert set(printed["ours"]) == CASES
 
 
@@ -64,7 +64,7 @@ class Generous(Worker):
 
 
 def no_peer(folder: Path) -> Worker:
-    raise Missing("not for this machine")
+    raise Missing("not here")
 
 
 def test_a_peer_is_held_against_the_contract_and_measured_in_the_same_rounds():
@@ -80,11 +80,11 @@ def test_a_peer_is_held_against_the_contract_and_measured_in_the_same_rounds():
     assert set(document["peers"]["ourselves"]["answers_unlike_the_contract"].values()) == {0}
     assert all(0.2 < ratio < 5 for ratio in document["peers"]["ourselves"]["ratio"].values())
     assert set(document["peers"]["generous"]["answers_unlike_the_contract"].values()) == {bench_quotes.AMOUNTS}
-    assert document["peers"]["absent"] == {"missing": "not for this machine"}
-    assert document["peers"]["broken"] == {"missing": "its process ended"}
+    assert document["peers"]["absent"] == {"missing": "not here"}
+    assert document["peers"]["broken"] == {"missing": quote_peers.ENDED}
     shown = bench_quotes.lines(document)
     assert "512 answers differ" in shown[0]
-    assert shown[-2:] == ["absent is missing: not for this machine", "broken is missing: its process ended"]
+    assert shown[-2:] == ["absent is missing: not here", f"broken is missing: {quote_peers.ENDED}"]
 
 
 def test_a_pool_reaches_another_process_as_it_is():

@@ -42,6 +42,7 @@ from tests.support.lp_worlds import quiet, ranged, world
 from tests.support.lp_worlds import wanted as wanted_liquidity
 from tests.support.plans import evidence
 from tests.support.standing_orders import price_of, terms
+from tests.support.text import mentions
 
 STOP, DONE, FIRED = OrderKind.STOP_LOSS, OrderStage.DONE, OrderStage.FIRED
 WETH, WBTC, LINK, USDC = (token(symbol) for symbol in ("WETH", "WBTC", "LINK", "USDC"))
@@ -84,9 +85,9 @@ def test_a_stop_without_any_market_holds_nothing_else_up_and_is_said_with_its_re
     step = fired("LINK", values=HEAVY)
     found = judged(step)
     assert found.kind is OutcomeKind.PLANNED and moved(found.plan) <= {WETH.address, WBTC.address, USDC.address}
-    assert "WETH at 62.5 % is" in found.reason
-    assert "LINK is out and cannot be sold now: nothing to trade of a drift" in found.reason
-    assert "no usable pool trades it" in found.reason and "trimtab orders disarm LINK" in found.reason
+    assert mentions(found.reason, "WETH", "62.5 %")
+    assert mentions(found.reason, "LINK", "be sold", "drift")
+    assert "usable pool" in found.reason and "trimtab orders disarm LINK" in found.reason
     assert found.step_input.history.orders[0].stage is FIRED, "it is tried again at each look"
 
 
@@ -106,14 +107,14 @@ def test_the_other_exits_are_done_in_the_same_look() -> None:
     found = judged(fired("LINK", "WBTC"))
     assert found.kind is OutcomeKind.PLANNED and found.plan is not None and found.plan.exits
     assert dict(found.plan.holdings_after)[WBTC.address] == 0 and moved(found.plan) == {WBTC.address, USDC.address}
-    assert "LINK is out and cannot be sold now" in found.reason and "stop_loss of WBTC" in found.reason
+    assert mentions(found.reason, "LINK", "be sold") and mentions(found.reason, "stop_loss", "WBTC")
 
 
 def test_where_nothing_else_is_to_be_done_it_holds_so_that_reviews_and_exchanges_inside_go_on() -> None:
     step = fired("LINK")
     found = judged(step)
     assert found.kind is OutcomeKind.HOLD and isinstance(found.decision, Hold)
-    assert "all within their bands" in found.reason and "LINK is out and cannot be sold now" in found.reason
+    assert mentions(found.reason, "closest", "bands") and mentions(found.reason, "LINK", "be sold")
 
 
 def test_the_whole_portfolio_out_with_nothing_sellable_holds_and_says_so() -> None:
@@ -125,7 +126,7 @@ def test_the_whole_portfolio_out_with_nothing_sellable_holds_and_says_so() -> No
     )
     found = judged(step)
     assert found.kind is OutcomeKind.HOLD
-    assert "nothing else is traded" in found.reason and "trimtab orders disarm portfolio" in found.reason
+    assert "nothing else" in found.reason and "trimtab orders disarm portfolio" in found.reason
 
 
 def test_liquidity_of_other_assets_is_taken_out_while_the_wallet_s_part_is_stuck() -> None:
@@ -145,7 +146,7 @@ def test_an_exit_that_the_guards_refuse_for_its_pool_holds_back_its_own_asset_al
     step = fired("LINK", "WBTC", pools=(*MARKET, OFF))
     found = judged(step)
     assert found.kind is OutcomeKind.PLANNED and moved(found.plan) == {WBTC.address, USDC.address}
-    assert "LINK is out and cannot be sold now: refused by oracle_deviation measured" in found.reason
+    assert mentions(found.reason, "LINK", "be sold", "oracle_deviation")
     assert all(one.passed for one in found.plan.verdicts) if found.plan else False
 
 
@@ -184,13 +185,13 @@ def test_two_exits_that_are_refused_only_together_go_one_after_the_other() -> No
 
     found = engine.evaluate_input(fired("WETH", "WBTC", pools=(*MARKET, SOUND)), proposals.rebalance, OneAtATime(), "abc")
     assert found.kind is OutcomeKind.PLANNED and found.plan is not None and len(found.plan.legs) == 1
-    assert [one.why for one in found.decided.stuck] == ["it was refused together with another exit, which goes first"]
+    assert ["another exit" in one.why for one in found.decided.stuck] == [True]
 
 
 def test_a_refusal_of_what_goes_on_besides_names_the_exit_too() -> None:
     step = fired("LINK", values=HEAVY, pools=(v2_pool(WETH, WBTC, "1/30", 1),))
     found = judged(step)
-    assert found.kind is OutcomeKind.REFUSED and "LINK is out and cannot be sold now" in found.reason
+    assert found.kind is OutcomeKind.REFUSED and mentions(found.reason, "LINK", "be sold")
     assert [one.token for one in found.decided.stuck] == [LINK.address]
 
 
@@ -205,18 +206,18 @@ def test_a_limit_order_by_hand_is_filled_and_may_sell_what_is_stuck() -> None:
     by_hand = proposals.single_order(sells)(dear)
     assert by_hand.plan is not None and moved(by_hand.plan) == {LINK.address, USDC.address}
     first = proposals.single_order(sells)(with_limits(dear, plan_cost_bps=200))
-    assert first.plan is None and "waits: stop_loss of LINK" in first.decided.decision.reason, "an exit that can be done goes first"
+    assert first.plan is None and mentions(first.decided.decision.reason, "stop_loss", "LINK"), "an exit that can be done goes first"
 
 
 def test_status_orders_alerts_and_the_journal_tell_it() -> None:
     step = fired("LINK")
     decided = proposals.decision_at(step)
-    assert "LINK is out and cannot be sold now" in decided.decision.reason and not decided.leaves
-    assert ["LINK is out" in line for line in orders_document(step)["stuck"]] == [True]
+    assert mentions(decided.decision.reason, "LINK", "be sold") and not decided.leaves
+    assert ["LINK is" in line for line in orders_document(step)["stuck"]] == [True]
     found = judged(step)
     (told,) = [one for one in alerts(found, RunFacts(False, "", None)) if one.key.startswith("stuck:")]
     assert told.kind is AlertKind.ORDER and told.lasting
-    assert "LINK is to be sold by an order and cannot be sold now" in told.text and "trimtab orders disarm LINK" in told.text
+    assert mentions(told.text, "LINK", "be sold", "order") and "trimtab orders disarm LINK" in told.text
     again = codec.loads(StepInput, codec.dumps(found.step_input))
     assert again == found.step_input and proposals.decision_at(again).decision == found.decision, "explain says the same"
 
@@ -261,4 +262,4 @@ def test_orders_name_the_guard_that_refuses_an_exit() -> None:
     agent: Any = SimpleNamespace(step_input=lambda: step, plan=lambda: judged(step), desk=desk)
     assert orders_document(step)["stuck"] == []
     (line,) = standing_orders(agent)["stuck"]
-    assert "LINK is out and cannot be sold now: refused by oracle_deviation" in line
+    assert mentions(line, "LINK", "be sold", "oracle_deviation")

@@ -12,6 +12,7 @@ from agent import wiring
 from agent.app.start.checks import FAIL, NOTE, OK, UNBOUNDED, format_answer_bounds, price_checks
 from agent.model import Cron, Every, FeedRound, HybridTrigger, PriceSource, StepInput, Threshold, Trigger
 from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_snapshot
+from tests.support.text import mentions
 
 BAND = Threshold(None, 1_000)
 
@@ -29,7 +30,8 @@ def step_of(trigger: Trigger, confirm_blocks: int = 0, jitter_bps: int = 0) -> S
 
 
 def test_triggers_that_one_block_fires_are_warned_of_where_strangers_trade() -> None:
-    assert rows(step_of(BAND))["triggers"] == (NOTE, "the prices of a single block fire them", "policy.confirm_blocks = 3")
+    status, why, remedy = rows(step_of(BAND))["triggers"]
+    assert status is NOTE and "single block" in why and remedy == "policy.confirm_blocks = 3"
     assert "triggers" not in rows(step_of(BAND), local=True)
     assert "triggers" not in rows(step_of(BAND, confirm_blocks=1))
 
@@ -53,9 +55,9 @@ def test_the_sequencer_has_a_row_where_it_is_watched() -> None:
 
 def test_the_bounds_of_a_feed_are_told_and_a_bound_that_bounds_nothing_is_none() -> None:
     told = FeedRound(address("feed"), 8, 1, 10**8, NOW_S, NOW_S, 1)
-    assert format_answer_bounds(told) == "it names no bounds"
+    assert mentions(format_answer_bounds(told), "no bounds")
     assert format_answer_bounds(replace(told, min_answer=10**6, max_answer=10**11)) == "from 0.01 to 1000"
-    assert format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED)) == "from 0.00000001, no upper bound"
+    assert mentions(format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED)), "0.00000001")
     assert format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED - 1)).startswith("from 0.00000001 to 39614081")
 
 
@@ -63,5 +65,5 @@ def test_means_that_do_not_count_are_told_with_a_reason() -> None:
     short = v3_pool(token("WETH"), token("USDC"), 2_000, window_s=None)
     step = step_input(pools=[short, v3_pool(token("WETH"), token("USDC"), 2_000, name="long")])
     state, found, remedy = rows(step)["means"]
-    assert (state, "1 of 2 V3 pools count" in found, short.address in found) == (NOTE, True, True)
+    assert (state, "1 of 2" in found, short.address in found) == (NOTE, True, True)
     assert "trimtab oracle" in remedy

@@ -113,9 +113,9 @@ def test_a_rebalance_written_before_exits_were_known_is_none() -> None:
 
 
 def test_signed_bytes_and_floats_are_never_written() -> None:
-    with pytest.raises(TypeError, match="bytes is never written"):
+    with pytest.raises(TypeError, match="bytes"):
         codec.to_jsonable(SignedTx(b"\x01", "0x"))
-    with pytest.raises(TypeError, match="float is never written"):
+    with pytest.raises(TypeError, match="float"):
         codec.to_jsonable(0.5)
 
 
@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_refused_with_its_path(path: str, value: object, sa
 def test_a_missing_field_is_named() -> None:
     data = json.loads(codec.dumps(step_input()))
     del data["history"]["turnover_24h"]
-    with pytest.raises(ConfigError, match=r"required field 'turnover_24h' is missing @ \$\.history\.turnover_24h"):
+    with pytest.raises(ConfigError, match=r"required.*\$\.history\.turnover_24h"):
         codec.from_jsonable(StepInput, data)
 
 
@@ -176,14 +176,14 @@ def test_several_faults_are_counted() -> None:
 def test_pairs_have_two_entries() -> None:
     evidence = json.loads(codec.dumps(Evidence(None, "", (("0x1", "0x2"),), (), True, 1)))
     evidence["trusted"][0].append("0x3")
-    with pytest.raises(ConfigError, match=r"3 entries where 2 belong @ \$\.trusted\[0\]"):
+    with pytest.raises(ConfigError, match=r"3 entries.*\$\.trusted\[0\]"):
         codec.from_jsonable(Evidence, evidence)
 
 
 def test_only_true_and_false_are_booleans() -> None:
     evidence = json.loads(codec.dumps(Evidence(False, "", (), (), True, 1)))
     evidence["quorum"] = 1
-    with pytest.raises(ConfigError, match=r"1 is neither true nor false @ \$\.quorum"):
+    with pytest.raises(ConfigError, match=r"1 is.*\$\.quorum"):
         codec.from_jsonable(Evidence, evidence)
 
 

@@ -39,5 +39,5 @@ def test_an_approval_that_burns_gas_is_refused_before_it_eats_the_days_gas() -> 
     approval = Approval(step.portfolio.numeraire.address, step.execution.router, 5, "USDC", "router")
     assert RouterComposer(chain, OWNER, clock).approve(step, approval).tx.gas == 75_000
     chain.gas = APPROVAL_MOST_GAS
-    with pytest.raises(UnsendableTransaction, match="would burn 625000 gas"):
+    with pytest.raises(UnsendableTransaction, match="625000"):
         RouterComposer(chain, OWNER, clock).approve(step, approval)

@@ -94,7 +94,7 @@ def test_what_is_not_there_or_not_understood_is_said(options: dict[str, list[str
 
 def test_an_address_with_a_wrong_checksum_is_shown_with_the_right_one() -> None:
     wrong = LINK.address[:-1] + LINK.address[-1].swapcase()
-    with pytest.raises(ConfigError, match=f"{wrong} has a wrong checksum; these digits are written {LINK.address}"):
+    with pytest.raises(ConfigError, match=rf"{wrong}.*checksum.*{LINK.address}"):
         parse_changes([], [], [f"LINK={wrong}:10%"], [])
     for spelt in (LINK.address.lower(), "0x" + LINK.address[2:].upper()):
         assert parse_changes([], [], [f"LINK={spelt}:10%"], []).adds[0][1] == LINK.address
@@ -102,7 +102,7 @@ def test_an_address_with_a_wrong_checksum_is_shown_with_the_right_one() -> None:
 
 def test_an_address_without_quotes_is_told_to_need_them() -> None:
     bare = TEXT.replace(f'address = "{WETH.address}"', f"address = {WETH.address}")
-    with pytest.raises(ConfigError, match=f"portfolio.assets.WETH.address: a number, {WETH.address.lower()}, where .* write it in quotes"):
+    with pytest.raises(ConfigError, match=rf"portfolio\.assets\.WETH\.address.*number.*{WETH.address.lower()}.*quotes"):
         parse_config(bare)
 
 

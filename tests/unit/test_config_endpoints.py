@@ -15,6 +15,7 @@ from agent.config.schema import Config
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError, Retryable
 from tests.support.endpoints import Script
+from tests.support.text import mentions
 
 SECRET = "ftp://relay.example/s3cr3t"
 
@@ -60,7 +61,7 @@ def test_a_mistake_names_the_field_and_what_to_do(chain: dict[str, object], exec
 @pytest.mark.parametrize("timeout", ["0s", "61s", "1h"])
 def test_a_timeout_is_between_a_second_and_a_minute(timeout: str) -> None:
     rpc = [{"url_env": "RPC_A", "operator": "a", "timeout": timeout}, {"url_env": "RPC_B", "operator": "b", "timeout": "5s"}]
-    with pytest.raises(ConfigError, match="from 1s to 60s, write for example 10s"):
+    with pytest.raises(ConfigError, match=r"1s.*60s.*10s"):
         parsed({"rpc": rpc})
 
 
@@ -71,13 +72,13 @@ def test_the_template_never_goes_public_by_itself() -> None:
 
 def test_on_a_live_chain_the_owner_confirms_what_a_public_transaction_could_cost() -> None:
     relay: dict[str, object] = {"submit_url": "https://relay.example"}
-    assert submission_text(parsed()).startswith("public mempool: a sandwich may take up to 0.8% of what is exchanged")
+    assert mentions(submission_text(parsed()), "public mempool", "0.8%")
     assert submission_text(parsed(execution=relay)) == PRIVATE
     either = submission_text(parsed(execution={**relay, "submit_public_fallback": True}))
-    assert either.startswith(f"{EITHER}: a sandwich may take up to 0.8%")
+    assert mentions(either, f"{EITHER}", "0.8%")
     assert "relay.example" not in either
     for public in (submission_text(parsed()), either):
-        assert public.endswith("an approval in public tells which token is sold, and how much of it, before the swap is sent")
+        assert mentions(public, "approval", "public")
     assert submission_text(parsed({"fork": True})) == PUBLIC, "on a fork nobody else is there"
 
 
@@ -91,6 +92,6 @@ def test_the_doctor_warns_before_public_submission_and_not_of_a_private_one(tmp_
 
     public = row()
     assert public["state"] == "warn"
-    assert "0.24% of the portfolio per rebalance" in public["found"]
+    assert "0.24%" in public["found"]
     assert "execution.submit_url" in public["remedy"]
     assert row({"submit_url": "https://relay.example"})["state"] == "ok"

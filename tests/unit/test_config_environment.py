@@ -72,7 +72,7 @@ def test_a_file_that_others_can_read_or_change_is_refused_with_the_command_that_
 def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     path = beside(tmp_path, "RPC_A=https://a.example\n")
     os.chown(path.with_name(".env"), 4_711, 4_711)
-    with pytest.raises(ConfigError, match="belongs to another user"):
+    with pytest.raises(ConfigError, match="another user"):
         load_config(path)
     assert "RPC_A" not in os.environ
 
@@ -84,7 +84,7 @@ def test_the_file_of_another_program_is_nothing_to_us(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", ["RPC_A", "= x", "A B", f"{CANARY} {CANARY}"])
 def test_a_line_that_is_no_assignment_is_named_by_its_number_and_not_repeated(tmp_path: Path, line: str) -> None:
-    with pytest.raises(ConfigError, match=r"\.env: line 2 is not NAME=VALUE") as caught:
+    with pytest.raises(ConfigError, match=r"\.env.*line 2.*NAME=VALUE") as caught:
         load_config(beside(tmp_path, f"# first\n{line}\n"))
     assert CANARY not in str(caught.value)
 
@@ -93,7 +93,7 @@ def test_without_the_file_nothing_happens_and_what_is_no_text_is_named(tmp_path:
     load_env_file(tmp_path, ["RPC_A"])
     load_env_file(tmp_path / "nowhere", ["RPC_A"])
     (tmp_path / ".env").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="be read"):
         load_env_file(tmp_path, ["RPC_A"])
 
 

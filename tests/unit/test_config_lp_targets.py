@@ -86,13 +86,13 @@ def test_a_mistake_is_named_with_what_to_write(
 def test_a_target_needs_its_venue() -> None:
     kept = wanting(V3).splitlines(keepends=True)
     start = kept.index("[venues.uniswap_v3]\n")
-    with pytest.raises(ConfigError, match=rf"lp.targets.{POOL}: needs \[venues.uniswap_v3\]"):
+    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}.*needs.*\[venues\.uniswap_v3\]"):
         parse_config("".join(kept[:start] + kept[start + 7 :]))
 
 
 @pytest.mark.parametrize("refs", [(), (REFS[0],), (PoolRef(POOL, "uniswap_v2", PoolKind.V2, *TWO, 3_000),)])
 def test_a_pool_that_its_venue_does_not_know_is_refused_by_name(refs: tuple[PoolRef, ...]) -> None:
-    with pytest.raises(ConfigError, match=f"lp.targets.{POOL}: none of the pools of .venues.uniswap_v3."):
+    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}.*none.*venues\.uniswap_v3"):
         built(V3, refs=refs)
 
 
@@ -101,12 +101,12 @@ def test_a_pool_with_a_token_that_is_no_asset_is_refused_by_name() -> None:
     portfolio = build_portfolio(config, tokens())
     hub = address("hub")
     with_hub = replace(portfolio, hubs=(*portfolio.hubs, Token(hub, "HUB", 18)))
-    with pytest.raises(ConfigError, match=r"holds HUB, no asset of the portfolio.*portfolio.assets"):
+    with pytest.raises(ConfigError, match=r"HUB.*portfolio\.assets"):
         build_targets(config, with_hub, (PoolRef(POOL, "uniswap_v3", PoolKind.V3, USDC.address, hub, 3_000, 60),))
 
 
 def test_a_threshold_finer_than_the_smallest_unit_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=rf"lp.targets.{POOL}.compound_above.*6 decimal places"):
+    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}\.compound_above.*6 decimal"):
         built(V3.replace('"25.5"', '"0.0000001"'))
 
 
@@ -119,5 +119,5 @@ def test_a_venue_that_the_agent_has_liquidity_in_stays_in_the_config() -> None:
     assert [one.token_id for one in known_positions(whole, build_portfolio(whole, tokens()), (mint,))] == [7]
     portfolio = build_portfolio(without, tokens())
     assert known_positions(without, portfolio, (mint, gone)) == ()
-    with pytest.raises(ConfigError, match=r"venues.uniswap_v3: missing, and the agent has liquidity in uniswap_v3 #7"):
+    with pytest.raises(ConfigError, match=r"venues\.uniswap_v3.*missing.*uniswap_v3 #7"):
         known_positions(without, portfolio, (mint,))

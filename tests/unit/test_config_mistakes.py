@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agent.config import parse_config
 from agent.errors import ConfigError
+from tests.support.text import mentions
 from tests.unit.test_config import text
 from tests.unit.test_config_lp_targets import POOL
 from tests.unit.test_config_random import BASES, PLACES
@@ -77,7 +78,7 @@ def test_a_wrong_value_is_told_by_the_name_of_its_asset_and_what_to_write(change
 
 def test_a_pool_is_told_by_its_address() -> None:
     target = f'[[lp.targets]]\nkind = "uniswap_v3"\npool = "{POOL}"\nshare = "ten"\nwidth = "20%"\ncompound_above = "off"\n'
-    assert f"lp.targets.{POOL}.share: 'ten' is not a share" in error(("# Only positions that", f"{target}# Only positions that"))
+    assert mentions(error(("# Only positions that", f"{target}# Only positions that")), f"lp.targets.{POOL}.share", "'ten'")
 
 
 @settings(max_examples=100)
@@ -102,5 +103,5 @@ def test_no_wrong_value_anywhere_speaks_of_an_asset_by_its_number(base: int) -> 
         changed = deepcopy(BASES[base])
         asset = next(one for one in changed["portfolio"]["assets"] if one["symbol"] == symbol)
         asset["reserve"] = "many"
-        with pytest.raises(ConfigError, match=rf"portfolio\.assets\.{symbol}\.reserve: 'many' is not an amount"):
+        with pytest.raises(ConfigError, match=rf"portfolio\.assets\.{symbol}\.reserve.*'many'"):
             parse_config(tomlkit.dumps(changed))

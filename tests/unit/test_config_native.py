@@ -48,21 +48,21 @@ def test_the_native_coin_is_the_asset_of_its_wrapped_token() -> None:
 @pytest.mark.parametrize("twin", [WETH.address, WETH.address.lower(), "native"])
 def test_both_forms_at_once_are_refused_since_they_are_one_asset(twin: str) -> None:
     wrapped = TemplateAsset("WETH", twin, "0%", WETH.feed, 18)
-    with pytest.raises(ConfigError, match=r"ETH is the native coin.*remove WETH: both are one asset"):
+    with pytest.raises(ConfigError, match=r"ETH.*native coin.*WETH"):
         config(COIN, DOLLAR, wrapped)
     if twin != "native":
-        with pytest.raises(ConfigError, match="both are one asset"):
+        with pytest.raises(ConfigError, match="one asset"):
             parse_config(text(COIN, DOLLAR, hubs=(wrapped,)))
 
 
 def test_only_an_asset_may_be_the_native_coin_and_the_mark_is_not_written_by_hand() -> None:
-    with pytest.raises(ConfigError, match="only an asset may be the native coin itself"):
+    with pytest.raises(ConfigError, match="native coin"):
         parse_config(
             text(TemplateAsset("WETH", WETH.address, "60%", WETH.feed, 18), DOLLAR, hubs=(TemplateAsset("ETH", "native", "", None),))
         )
     marked: dict[str, Any] = tomllib.loads(text(COIN, DOLLAR))
     marked["portfolio"]["assets"][1]["native"] = True
-    with pytest.raises(ConfigError, match='unknown key; write address = "native"'):
+    with pytest.raises(ConfigError, match=r"unknown key.*native"):
         parse_config(tomlkit.dumps(marked))
 
 
@@ -83,7 +83,7 @@ def test_gas_money_is_refilled_to_more_than_the_floor(limits: dict[str, str], wh
 def test_only_what_is_held_can_be_unwrapped() -> None:
     other = TemplateAsset("WBTC", ETHEREUM.tokens[1].address, "60%", None, 8)
     assert config(other, DOLLAR).limits.native_top_up is None, "the template writes off"
-    with pytest.raises(ConfigError, match="none of the assets"):
+    with pytest.raises(ConfigError, match="none of"):
         config(other, DOLLAR, native_top_up="0.1")
 
 

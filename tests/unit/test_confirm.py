@@ -15,6 +15,7 @@ from agent.model import Cron, Every, Hold, HybridTrigger, PastPrices, PriceSourc
 from agent.policy import price_confirmation
 from agent.policy.decide import decide
 from tests.support.builders import NOW_S, feed_round, history, step_input, token, v2_pool
+from tests.support.text import mentions
 
 WETH, USDC = token("WETH"), token("USDC")
 FAIR = 2_000
@@ -54,7 +55,7 @@ def test_a_push_of_fewer_blocks_than_are_asked_for_fires_nothing_and_names_the_b
     before = [AWAY] * (blocks - 1) + [FAIR] * (4 - blocks)
     decision = decide(priced(AWAY, before, 3)).decision
     assert isinstance(decision, Hold)
-    assert f"the prices did not ask for it at block {1_000 - blocks}, and policy.confirm_blocks is 3" in decision.reason
+    assert mentions(decision.reason, f"block {1000 - blocks}", "policy.confirm_blocks")
     assert decision.next_s is None
 
 
@@ -70,13 +71,13 @@ def test_the_other_side_of_the_band_confirms_nothing() -> None:
 
 def test_blocks_that_were_not_read_or_lack_a_price_confirm_nothing() -> None:
     for before in ([], [AWAY, AWAY]):
-        assert "are not known" in decide(priced(AWAY, before, 3)).decision.reason
+        assert "not known" in decide(priced(AWAY, before, 3)).decision.reason
     gap = priced(AWAY, [AWAY, AWAY, AWAY], 3)
     skipping = replace(gap, snapshot=replace(gap.snapshot, past=tuple(at(gap, number, AWAY) for number in (1, 2, 4))))
     twice = replace(gap, snapshot=replace(gap.snapshot, past=tuple(at(gap, number, AWAY) for number in (1, 1, 2))))
     for bad in (skipping, twice):
-        assert "are not known" in decide(bad).decision.reason
-    assert "WETH had no reference price at block 998" in decide(priced(AWAY, [AWAY, None, AWAY], 3)).decision.reason
+        assert "not known" in decide(bad).decision.reason
+    assert mentions(decide(priced(AWAY, [AWAY, None, AWAY], 3)).decision.reason, "WETH", "reference price", "998")
 
 
 def test_within_its_bands_nothing_is_asked_of_the_blocks_before() -> None:

@@ -41,8 +41,8 @@ def test_a_range_that_only_this_block_left_is_not_re_centred() -> None:
     assert isinstance(decide(after(step, 2_000, 2_000)).decision, AdjustLiquidity)
     held = decide(after(step, 2_000, 2_400)).decision
     assert isinstance(held, Hold)
-    assert "the reference price has left the range" in held.reason
-    assert "the prices did not ask for it at block 998" in held.reason
+    assert "left the" in held.reason
+    assert "block 998" in held.reason
 
 
 def test_a_zone_acts_on_what_it_would_have_exchanged_in_every_block() -> None:

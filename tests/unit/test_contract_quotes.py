@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.chain.second_quote import (
+    CONTRACTS,
     ContractQuoter,
     NoSecondQuote,
     UnanimousQuoter,
@@ -99,7 +100,7 @@ class Says:
 
 def test_sources_that_differ_by_one_base_unit_are_no_quote() -> None:
     assert UnanimousQuoter((("a", Says(7)), ("b", Says(7)))).quote(leg(5), 5, "0xabc") == 7
-    with pytest.raises(NoSecondQuote, match="second quotes differ: a 7, b 8"):
+    with pytest.raises(NoSecondQuote, match="a 7, b 8"):
         UnanimousQuoter((("a", Says(7)), ("b", Says(8)))).quote(leg(5), 5, "0xabc")
 
 
@@ -110,9 +111,9 @@ def test_a_source_that_is_silent_leaves_no_quote() -> None:
 
 def test_the_library_is_asked_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UniswapPythonQuoter, "installed", staticmethod(lambda: True))
-    assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == ["the venue's contracts", "uniswap-python"]
+    assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == [CONTRACTS, "uniswap-python"]
     monkeypatch.setattr(UniswapPythonQuoter, "installed", staticmethod(lambda: False))
-    assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == ["the venue's contracts"]
+    assert [name for name, _ in build_quoter(Line(), (V2,)).quoters] == [CONTRACTS]
 
 
 def test_importing_the_library_leaves_web3_as_it_was() -> None:

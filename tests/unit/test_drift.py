@@ -84,10 +84,10 @@ def test_an_empty_wallet_has_shares_of_zero_and_nothing_outside() -> None:
 def test_a_missing_balance_or_price_is_refused_by_name() -> None:
     step = step_input()
     weth, usdc = (asset.token.address for asset in step.portfolio.assets)
-    with pytest.raises(Refused, match="reference price of WETH is not known"):
+    with pytest.raises(Refused, match=r"reference price.*WETH"):
         compute_drifts(step, {usdc: Fraction(1)})
     step = replace(step, snapshot=replace(step.snapshot, holdings=step.snapshot.holdings[:1]))
-    with pytest.raises(Refused, match="balance of USDC is not known"):
+    with pytest.raises(Refused, match=r"balance.*USDC"):
         compute_drifts(step, {weth: Fraction(1), usdc: Fraction(1)})
 
 

@@ -106,6 +106,6 @@ def test_one_that_was_outvoted_comes_last_and_is_asked_all_the_same(clock: Hands
     for health in (liar, honest):
         health.success(0.1)
     for _ in range(10):
-        liar.blame("differs in a receipt")
+        liar.blame("lied")
     assert liar.score < honest.score
-    assert (liar.circuit, liar.standing.why) == (Circuit.CLOSED, "differs in a receipt")
+    assert (liar.circuit, liar.standing.why) == (Circuit.CLOSED, "lied")

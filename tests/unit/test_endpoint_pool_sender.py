@@ -14,6 +14,7 @@ from agent.errors import OperatorNeeded, Retryable
 from agent.model import SignedTx
 from tests.support.endpoints import HEAD_JSON, Script
 from tests.support.signing import CANCEL, WALLET
+from tests.support.text import mentions
 
 CHAIN_ID = 0x7A69
 HASH = "0x" + "ab" * 32
@@ -121,7 +122,7 @@ def test_endpoints_that_are_not_level_are_asked_about_the_block_that_enough_of_t
 
 
 def test_headers_that_differ_between_two_are_no_quorum() -> None:
-    with pytest.raises(NoQuorum, match="disagree on block 16"):
+    with pytest.raises(NoQuorum, match=r"disagree.*16"):
         sender(node("a"), node("b", eth_getBlockByNumber=header(timestamp="0x1"))).head()
     with pytest.raises(NoQuorum, match="block 16"):
         sender(node("a"), node("b", eth_getBlockByNumber=header(hash="0x" + "ee" * 32))).block_hash(16)
@@ -178,7 +179,7 @@ def test_one_liar_falsifies_no_receipt(lie: dict[str, str]) -> None:
     receipt = lying.look(HASH).receipt
     assert receipt is not None
     assert (receipt.status, receipt.block_number, receipt.gas_used) == (1, 0x10, 0x5208)
-    assert why(panel) == "differs in a receipt"
+    assert mentions(why(panel), "a receipt")
 
 
 def test_a_receipt_that_one_alone_shows_is_a_transaction_on_its_way() -> None:

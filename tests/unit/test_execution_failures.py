@@ -84,7 +84,7 @@ def test_an_outage_that_lasts_is_retryable_and_stays_open(tmp_path: Path) -> Non
             made.chain.offline = 1000
 
     made.on_event = outage
-    with pytest.raises(Retryable, match="endpoint is down"):
+    with pytest.raises(Retryable, match="is down"):
         made.run()
     made.chain.offline = 0
     (intent,) = made.executor().reconcile()
@@ -132,7 +132,7 @@ def test_a_full_disk_before_the_bytes_leave_sends_nothing(tmp_path: Path, full_a
 
     made.on_event = fill
     try:
-        with pytest.raises(OperatorNeeded, match="store: cannot write") as caught:
+        with pytest.raises(OperatorNeeded, match=r"store.*write") as caught:
             made.run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
@@ -155,7 +155,7 @@ def test_a_full_disk_after_the_send_loses_nothing(tmp_path: Path, full_at: str) 
 
     made.on_event = fill
     try:
-        with pytest.raises(OperatorNeeded, match="store: cannot write"):
+        with pytest.raises(OperatorNeeded, match=r"store.*write"):
             made.run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)

@@ -136,7 +136,7 @@ def test_a_nonce_used_by_a_stranger_needs_the_operator_and_names_what_is_known(t
         made.executor().reconcile()
     assert "nonce 0" in caught.value.message
     assert made.signer.signed[0].hash in caught.value.message
-    assert f"does not know: {FOREIGN}" in caught.value.message
+    assert f"{FOREIGN}" in caught.value.message
     assert len(made.chain.sent) == 1
     assert states(made) == [("swap", "broadcast")]
 
@@ -157,7 +157,7 @@ def test_nothing_is_adopted_while_a_stranger_is_pending(tmp_path: Path) -> None:
     with pytest.raises(Retryable, match="pending"):
         made.executor().resync_nonce()
     made.chain.foreign[0] = FOREIGN
-    with pytest.raises(OperatorNeeded, match=f"pending.* does not know: {FOREIGN}"):
+    with pytest.raises(OperatorNeeded, match=rf"pending.*{FOREIGN}"):
         made.executor().reconcile()
 
 

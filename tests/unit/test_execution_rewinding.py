@@ -60,7 +60,7 @@ def test_beyond_that_depth_a_person_is_asked_and_nothing_is_touched(tmp_path: Pa
     swap = settled(made)
     buried(made, REORG_WATCH_BLOCKS + 1)
     made.chain.reorg(REORG_WATCH_BLOCKS + 1)
-    with pytest.raises(OperatorNeeded, match=rf"{swap}.*final in block 1 .*{REORG_WATCH_BLOCKS + 1} deep"):
+    with pytest.raises(OperatorNeeded, match=rf"{swap}.*block 1.*{REORG_WATCH_BLOCKS + 1} deep"):
         made.executor().reconcile()
     assert len(made.chain.sent) == 1
     assert states(made) == [("swap", "final")]
@@ -75,7 +75,7 @@ def test_a_deep_one_stops_everything_though_shallow_ones_are_gone_too(tmp_path: 
     buried(made, REORG_WATCH_BLOCKS)
     settled(made, 1)
     made.chain.reorg(REORG_WATCH_BLOCKS + 1)
-    with pytest.raises(OperatorNeeded, match="more than 64 blocks"):
+    with pytest.raises(OperatorNeeded, match="64 blocks"):
         made.executor().reconcile()
     assert states(made) == [("swap", "final"), ("swap", "final")]
 
@@ -277,7 +277,7 @@ def test_a_height_that_nobody_could_tell_once_is_asked_again(tmp_path: Path) -> 
     block_hash, answers = made.chain.block_hash, iter([None])
     made.chain.block_hash = lambda number: next(answers, block_hash(number))
     executor = made.executor()
-    with pytest.raises(Retryable, match="behind our transaction"):
+    with pytest.raises(Retryable, match="behind our"):
         executor.reconcile()
     executor.reconcile()
     assert len(made.chain.sent) == 2

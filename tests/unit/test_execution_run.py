@@ -87,7 +87,7 @@ def test_nothing_is_added_to_a_position_before_its_mint_is_final(tmp_path: Path)
     def grow() -> None:
         made.executor().run("s", IntentKind.LIQUIDITY, tx(1), grant_of(INCREASE), "increase")
 
-    with pytest.raises(Retryable, match="may still give its position another number"):
+    with pytest.raises(Retryable, match="another number"):
         grow()
     assert made.chain.sent == [] and len(made.store.intents()) == 1
     made.store.advance(intent.id, S.FINAL, START_S)
@@ -192,7 +192,7 @@ def test_a_refusing_signer_leaves_nothing_open(tmp_path: Path) -> None:
 def test_a_foreign_pending_transaction_needs_the_operator(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.chain.pool["0xforeign"] = 0
-    with pytest.raises(OperatorNeeded, match=r"nonce 0 of .* pending"):
+    with pytest.raises(OperatorNeeded, match=r"nonce 0.*pending"):
         made.run()
     assert made.signer.signed == []
 
@@ -201,7 +201,7 @@ def test_a_foreign_mined_transaction_needs_the_operator_until_it_is_adopted(tmp_
     made = bench(tmp_path)
     made.run(0)
     made.chain.base_nonce = 2
-    with pytest.raises(OperatorNeeded, match=r"nonce 1 of .* was used by a transaction that this store does not know"):
+    with pytest.raises(OperatorNeeded, match=r"nonce 1.*store"):
         made.run(2)
     assert made.executor().resync_nonce() == 2
     assert made.run(2).state is S.FINAL
@@ -229,7 +229,7 @@ def test_what_waits_for_a_nonce_whose_block_went_is_not_waited_for_until_it_lies
 
     made.on_event = gone
     made.chain.automine = False
-    with pytest.raises(Retryable, match="nonce 1 waits for one before it that is in no block any more"):
+    with pytest.raises(Retryable, match=r"nonce 1.*no block"):
         made.run(1)
     assert len(made.chain.blocks) < REORG_WATCH_BLOCKS
     made.on_event, made.chain.automine = None, True

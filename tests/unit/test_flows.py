@@ -18,6 +18,7 @@ from tests.support import builders
 from tests.support.ledgers import COIN, DAY_S, DOLLAR, GAS_WEI, PRICE, at, looked, moved, opened, remembered
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, OTHER, WALLET, grant, receipt, tx
 
 
@@ -175,8 +176,8 @@ def test_a_rise_beyond_the_limit_holds_back_until_its_owner_explains_it(store: S
     step = looked(store, at(1_005, "11"))
     decision = decide(step).decision
     assert isinstance(decision, Halt)
-    assert "WETH rose by 1 (2000 USDC)" in decision.reason
-    assert "or accepted as deposits at 2027-01-16 08:00:00 UTC" in decision.reason
+    assert mentions(decision.reason, "WETH", "1 (2000 USDC)")
+    assert "2027-01-16 08:00:00 UTC" in decision.reason
     assert "trimtab flows confirm" in decision.reason
     store.classify_transfer(1, None, 5)
     assert not isinstance(decide(remembered(store, at(1_006, "11"))).decision, Halt)

@@ -18,6 +18,7 @@ from tests.support import builders
 from tests.support.ledgers import DAY_S, DOLLAR, at, looked, remembered
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, WALLET
 
 
@@ -36,7 +37,7 @@ def test_a_rise_that_nobody_explains_becomes_a_deposit_after_its_wait(store: Sto
         assert (step.history.flows, [flow.id for flow in step.history.accepted]) == ((), [1])
         decision = decide(step).decision
         assert not isinstance(decision, Halt)
-        assert "accepted as a deposit, since nobody explained it: WETH rose by 1 (2000 USDC)" in decision.reason
+        assert mentions(decision.reason, "accepted", "WETH", "1 (2000 USDC)")
     assert [flow.kind for flow in store.flows()] == [ExternalTransferKind.ACCEPTED]
     assert looked(store, at(1_008, "11", later_s=2 * DAY_S)).history.accepted == (), "said for a day"
 
@@ -56,7 +57,7 @@ def test_a_fall_beyond_the_limit_is_never_accepted(store: Store) -> None:
     looked(store, at(1_005, "9"))
     step = looked(store, at(1_006, "9", later_s=100 * DAY_S))
     decision = decide(step).decision
-    assert isinstance(decision, Halt) and "until they are explained: trimtab flows confirm" in decision.reason
+    assert isinstance(decision, Halt) and "trimtab flows confirm" in decision.reason
 
 
 def test_a_fall_of_one_unit_without_a_price_becomes_no_deposit(store: Store) -> None:

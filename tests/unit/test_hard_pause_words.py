@@ -9,6 +9,7 @@ from agent.app.money.emergency import HardPauseReport
 from agent.cli.emergency import _document
 from agent.ports import Approval
 from tests.support import builders
+from tests.support.text import mentions
 
 STEP: Any = None
 
@@ -19,4 +20,4 @@ def test_nobody_is_said_to_take_back_what_only_a_run_would() -> None:
     held = HardPauseReport("stolen laptop", True, OpenExposure(STEP, (), (allowed,)), held="another trimtab (process 7) already acts")
     told = _document(held, send=True)
     assert told["outcome"] == "handed over" and told["revoke"][0]["symbol"] == "WETH"
-    assert told["told"].startswith("another trimtab (process 7)") and "where none goes on, nobody does" in told["told"]
+    assert mentions(told["told"], "process 7", "where none")

@@ -12,6 +12,7 @@ from agent.config.limits import CEILINGS, accepted_limits, needless_acceptances
 from agent.config.load import load_config
 from agent.config.profile import profile_text, read_profile
 from agent.errors import ConfigError
+from tests.support.text import mentions
 from tests.unit.test_config import text
 
 WRITTEN = {"slippage": '"0.3%"', "price_impact": '"1%"', "plan_cost": '"0.5%"', "daily_loss": '"1%"'}
@@ -29,26 +30,27 @@ def test_a_limit_at_its_ceiling_needs_no_word_and_a_basis_point_more_does(key: s
         with pytest.raises(ConfigError) as caught:
             parse_config(changed(key, value))
         assert f"limits.{key}: " in caught.value.message
-        assert f'beyond the ceiling of {most_bps / 100:g}%; write less, or accept it by i_accept = ["{key}"]' in caught.value.message
+        assert mentions(caught.value.message, f"{most_bps / 100:g}%", f'i_accept = ["{key}"]')
 
 
 @pytest.mark.parametrize("key", CEILINGS)
 def test_what_is_accepted_by_name_is_read_and_told(key: str) -> None:
     limits = parse_config(changed(key, "off", f'i_accept = ["{key}"]\n')).limits
     assert getattr(limits, key) is None
-    assert accepted_limits(limits) == [f"limits.{key}: off is beyond the ceiling of {CEILINGS[key] / 100:g}%, accepted by limits.i_accept"]
+    (accepted,) = accepted_limits(limits)
+    assert mentions(accepted, f"limits.{key}: off", f"{CEILINGS[key] / 100:g}%", "limits.i_accept")
     assert needless_acceptances(limits) == []
 
 
 def test_another_name_accepts_nothing_and_the_remedy_keeps_it() -> None:
-    with pytest.raises(ConfigError, match=r"limits\.slippage: 50% is beyond the ceiling of 5%") as caught:
+    with pytest.raises(ConfigError, match=r"limits\.slippage.*50%.*5%") as caught:
         parse_config(changed("slippage", "50%", 'i_accept = ["plan_cost"]\n'))
-    assert 'i_accept = ["plan_cost", "slippage"] in [limits]' in caught.value.message
+    assert 'i_accept = ["plan_cost", "slippage"]' in caught.value.message
 
 
 def test_a_name_that_is_no_limit_with_a_ceiling_is_refused() -> None:
     for name in ("slipage", "turnover", "all"):
-        with pytest.raises(ConfigError, match=f"'{name}' is no limit with a ceiling; choose from slippage"):
+        with pytest.raises(ConfigError, match=rf"'{name}'.*ceiling"):
             parse_config(changed("slippage", "0.3%", f'i_accept = ["{name}"]\n'))
 
 
@@ -68,7 +70,7 @@ def test_a_profile_brings_no_acceptance_and_exports_none(tmp_path: Path) -> None
     assert 'slippage = "6%"' in exported
     file = tmp_path / "profile.toml"
     file.write_text(exported.replace("[limits]\n", '[limits]\ni_accept = ["slippage"]\n'))
-    with pytest.raises(ConfigError, match=r"may not carry limits\.i_accept"):
+    with pytest.raises(ConfigError, match=r"limits\.i_accept"):
         read_profile(file, loaded)
 
 

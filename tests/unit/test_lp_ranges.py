@@ -29,6 +29,7 @@ from tests.support.lp_worlds import (
     world,
     worth,
 )
+from tests.support.text import mentions
 
 POOL, PAIR = v3_at().address, v2_at().address
 
@@ -42,7 +43,7 @@ def test_a_range_that_the_reference_left_is_taken_out_and_a_new_one_minted_aroun
     assert isinstance(new, Provide)
     assert (out.liquidity, min(out.amounts_raw)) == (own.liquidity, 0)
     assert new.ticks == minting.range_around(RATIO, 2_000, SPACING)
-    assert "the reference price has left the range of uniswap_v3 #42" in out.reason
+    assert mentions(out.reason, "left the", "uniswap_v3 #42")
     assert passes(step)
 
 
@@ -110,7 +111,7 @@ def test_fees_above_their_threshold_are_collected_and_put_back() -> None:
     assert collect.fees_raw == (60 * USD, 3 * 10**16)
     assert back.token_id == 42
     assert worth(step, back) == pytest.approx(120, rel=0.01), "the position is at its share: all of it goes back"
-    assert "has earned 120 USDC, above compound_above 50 USDC" in collect.reason
+    assert mentions(collect.reason, "120 USDC", "compound_above", "50 USDC")
     assert passes(step)
 
 

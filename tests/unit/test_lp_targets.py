@@ -40,6 +40,7 @@ from tests.support.lp_worlds import (
     worth,
 )
 from tests.support.plans import evidence
+from tests.support.text import mentions
 from tests.unit.test_lp_exits import after
 
 POOL, PAIR = v3_at().address, v2_at().address
@@ -52,7 +53,7 @@ def test_a_pool_below_its_share_gets_what_it_lacks_in_a_range_around_the_referen
     assert (action.token_id, action.pool, action.contract) == (None, POOL, lp.MANAGER)
     assert action.ticks == minting.range_around(RATIO, 2_000, SPACING)
     assert worth(step, action) == pytest.approx(1_600, rel=1e-5)
-    assert "has 0 % of the portfolio against a share of 20 %" in action.reason
+    assert mentions(action.reason, "0 %", "20 %")
     assert passes(step)
 
 
@@ -108,7 +109,7 @@ def test_reserves_stay_in_the_wallet() -> None:
     action, plan = only_provide(step), planned(step)
     assert dict(plan.holdings_after)[WETH.address] >= 10**18
     assert dict(zip((action.token0, action.token1), action.amounts_raw, strict=True))[WETH.address] == pytest.approx(5 * 10**17, rel=1e-6)
-    assert any("the wallet has no more WETH to spend" in item.why for item in plan.skipped)
+    assert any(mentions(item.why, "no more", "WETH") for item in plan.skipped)
     assert passes(step)
 
 

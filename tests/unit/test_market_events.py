@@ -32,6 +32,7 @@ from agent.policy.decide import decide
 from agent.policy.triggers import rules
 from agent.policy.triggers.rules import trigger_history_s
 from tests.support.builders import NOW_S, feed_round, history, step_input, token, unit_price
+from tests.support.text import mentions
 
 HOUR_S, DAY_S = 3_600, 86_400
 WETH, USDC = token("WETH"), token("USDC")
@@ -101,8 +102,8 @@ def test_a_recorded_high_counts_from_the_first_look(before: Sequence[int], now: 
 def test_without_a_recorded_price_a_fall_fires_nothing_and_says_so() -> None:
     decision = decide(asked(FALL, 1_000, history(prices=()))).decision
     assert isinstance(decision, Hold)
-    assert "nothing is said of WETH: no price of it is recorded yet" in decision.reason
-    assert "looks again at the next tick" in decision.reason
+    assert mentions(decision.reason, "WETH", "no price")
+    assert "next tick" in decision.reason
 
 
 def test_one_fall_is_answered_once_and_the_next_counts_from_the_rebalance_on() -> None:
@@ -111,7 +112,7 @@ def test_one_fall_is_answered_once_and_the_next_counts_from_the_rebalance_on() -
     assert isinstance(decide(asked(FALL, 1_500, history(prices=prices))).decision, Rebalance)
     held = decide(asked(FALL, 1_490, done)).decision
     assert isinstance(held, Hold)
-    assert "WETH is 0.67 % below its highest since the last rebalance" in held.reason
+    assert mentions(held.reason, "WETH", "0.67 %")
     assert isinstance(decide(asked(FALL, 1_199, done)).decision, Rebalance)
 
 
@@ -120,10 +121,10 @@ def test_a_fall_of_an_asset_that_was_not_named_is_not_looked_at_and_none_named_m
     elsewhere = replace(FALL, tokens=(token("WBTC").address,))
     held = decide(asked(elsewhere, 1_000, history(prices=prices))).decision
     assert isinstance(held, Hold)
-    assert "none of those that count is in the portfolio" in held.reason
+    assert "none of" in held.reason
     named_none = decide(asked(replace(FALL, tokens=()), 1_000, history(prices=prices))).decision
     assert isinstance(named_none, Rebalance)
-    assert "nothing is said of USDC" in named_none.reason
+    assert "of USDC" in named_none.reason
 
 
 def test_prices_of_another_block_confirm_a_fall_like_any_other_signal() -> None:
@@ -143,7 +144,7 @@ def test_prices_of_another_block_confirm_a_fall_like_any_other_signal() -> None:
     assert isinstance(decide(with_past([1_500, 1_590])).decision, Rebalance)
     held = decide(with_past([1_500, 1_610])).decision
     assert isinstance(held, Hold)
-    assert "the prices did not ask for it at block 998" in held.reason
+    assert "block 998" in held.reason
 
 
 def zigzag(percent: float, count: int, start: float = 2_000.0) -> list[str]:
@@ -165,7 +166,7 @@ def test_a_jump_acts_when_the_short_window_is_more_than_so_much_wilder_than_the_
     prices = joined(0.5, wild)
     decision = decide(asked(JUMP, prices[-1], history(prices=points(prices)))).decision
     assert isinstance(decision, Rebalance if acts else Hold), decision.reason
-    assert "the volatility of WETH is" in decision.reason
+    assert mentions(decision.reason, "volatility", "WETH")
 
 
 @given(st.integers(0, 10**6), st.floats(0.5, 3.5))
@@ -212,7 +213,7 @@ def test_it_equals_an_independent_calculation_from_logarithms(seed: int, wild: f
 def test_with_too_little_history_a_jump_fires_nothing_and_says_so(prices: Sequence[str], words: str) -> None:
     decision = decide(asked(JUMP, 500, history(prices=points(prices)))).decision
     assert isinstance(decision, Hold)
-    assert f"nothing is said of WETH: {words}" in decision.reason
+    assert mentions(decision.reason, "WETH", f"{words}")
 
 
 @pytest.mark.parametrize(("count", "enough"), [(150, True), (149, False)])
@@ -220,7 +221,7 @@ def test_a_return_that_ends_at_the_border_belongs_to_the_long_window(count: int,
     """126 hours are three quarters of seven days; the short window is the last 24."""
     prices = zigzag(0.5, count)
     decision = decide(asked(JUMP, prices[-1], history(prices=points(prices, until_s=NOW_S - HOUR_S)))).decision
-    assert ("too few of its prices are known of the long 7 d;" not in decision.reason) is enough, decision.reason
+    assert ("7 d;" not in decision.reason) is enough, decision.reason
 
 
 def test_a_hole_in_the_history_is_too_little_of_it() -> None:
@@ -228,7 +229,7 @@ def test_a_hole_in_the_history_is_too_little_of_it() -> None:
     border = NOW_S - DAY_S
     holed = tuple(point for point in full if point.at_s > border or point.at_s < border - 3 * DAY_S)
     assert isinstance(decide(asked(JUMP, "2000", history(prices=full))).decision, Rebalance)
-    assert "known of the long 7 d" in decide(asked(JUMP, "2000", history(prices=holed))).decision.reason
+    assert "long 7 d" in decide(asked(JUMP, "2000", history(prices=holed))).decision.reason
 
 
 def test_beside_a_price_that_never_moved_a_little_is_no_jump() -> None:
@@ -241,7 +242,7 @@ def test_a_jump_is_answered_once_and_counts_anew_when_the_short_window_has_passe
     prices = points(joined(0.5, 3))
     answered = decide(asked(JUMP, "2000", history(prices=prices, last_rebalance_s=NOW_S - 6 * HOUR_S))).decision
     assert isinstance(answered, Hold)
-    assert "the last rebalance answered for it until 2027-01-16 02:00:00 UTC" in answered.reason
+    assert "2027-01-16 02:00:00 UTC" in answered.reason
     assert isinstance(decide(asked(JUMP, "2000", history(prices=prices, last_rebalance_s=NOW_S - DAY_S))).decision, Rebalance)
 
 
@@ -252,7 +253,7 @@ def test_events_go_with_bands_and_schedules_in_a_list_any_of_which_fires() -> No
     assert isinstance(calm, Hold)
     for words in ("all within their bands", "no asset has a fall of more than 20 %", "next review 2027-01-21 08:00:00 UTC"):
         assert words in calm.reason
-    assert decide(asked(several, 1_500, past)).decision.reason.startswith("a fall of more than 20 %")
+    assert mentions(decide(asked(several, 1_500, past)).decision.reason, "20 %")
 
 
 def test_a_step_carries_as_many_prices_as_its_trigger_looks_back() -> None:

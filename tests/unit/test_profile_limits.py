@@ -91,5 +91,5 @@ def test_coins_are_compared_in_the_same_numeraire_alone(tmp_path: Path) -> None:
     coins = {key: "1000000" if one.tighter is TighterDirection.MORE else "0" for key, one in LIMITS.items() if one.unit is LimitUnit.COINS}
     assert coins
     document = taken_over(path, profile(tmp_path, profile={"format": 1, "chain_id": 1, "numeraire": "WETH"}, limits=coins))
-    assert {row["why"] for row in document["limits"]} == {"counted in another numeraire"}
+    assert all("numeraire" in row["why"] for row in document["limits"])
     assert load_config(path).config.limits == before

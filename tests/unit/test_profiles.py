@@ -20,6 +20,7 @@ from agent.config.template import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError
 from tests.support.agents import ADDRESSES, OTHER, WALLET, config, profile, taken_over
 from tests.support.foreign_text import LOOK_ALIKES
+from tests.support.text import mentions
 
 
 # there and back
@@ -134,7 +135,7 @@ def test_a_config_that_was_in_use_is_not_changed_without_its_chain(tmp_path: Pat
     with wiring.open_store_offline(load_config(path)):
         pass
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match="NOT_SET_A is not set"):
+    with pytest.raises(ConfigError, match="NOT_SET_A"):
         taken_over(path, profile(tmp_path))
     assert path.read_bytes() == before
 
@@ -162,7 +163,7 @@ def test_the_numeraire_stays_and_the_wrapped_coin_becomes_a_hub_and_back(tmp_pat
     assert {asset.symbol: asset.target for asset in loaded.portfolio.assets} == {"USDC": 0, "WBTC": 7_000, "DAI": 3_000}
     assert [(hub.symbol, hub.address) for hub in loaded.portfolio.hubs] == [("WETH", ETHEREUM.wrapped_native)]
     assert loaded.limits.native_top_up is None
-    assert next(row for row in document["limits"] if row["key"] == "native_top_up")["why"].startswith("nothing can be unwrapped")
+    assert mentions(next(row for row in document["limits"] if row["key"] == "native_top_up")["why"], "unwrapped")
     taken_over(path, profile(tmp_path))
     again = load_config(path).config.portfolio
     assert ({asset.symbol for asset in again.assets}, again.hubs) == ({"WETH", "USDC"}, [])
@@ -205,11 +206,11 @@ def test_a_symbol_of_our_own_config_means_our_own_token(tmp_path: Path) -> None:
 def test_a_token_list_finds_what_the_network_does_not_and_an_ambiguous_name_is_refused(tmp_path: Path) -> None:
     path, listed = config(tmp_path), tmp_path / "list.json"
     file = profile(tmp_path, assets=[{"symbol": "GOLD", "target": "60%"}, {"symbol": "USDC", "target": "40%"}])
-    with pytest.raises(ConfigError, match="'GOLD' is known neither"):
+    with pytest.raises(ConfigError, match="'GOLD'"):
         taken_over(path, file)
     entry = {"chainId": 1, "symbol": "GOLD", "decimals": 18}
     listed.write_text(json.dumps({"tokens": [{**entry, "address": OTHER}, {**entry, "address": ADDRESSES["LINK"]}]}))
-    with pytest.raises(ConfigError, match="means several tokens"):
+    with pytest.raises(ConfigError, match="several tokens"):
         taken_over(path, file, token_list=listed)
     listed.write_text(json.dumps({"tokens": [{**entry, "address": OTHER}]}))
     with pytest.raises(ConfigError, match="pinned is"):
@@ -224,6 +225,6 @@ def test_a_look_alike_is_refused_whether_ours_is_in_the_config_or_the_network(na
         path = config(tmp_path, f"mine{number}", targets=targets, numeraire=targets.split("=")[0])
         before = path.read_bytes()
         file = profile(tmp_path, assets=[{"symbol": name, "address": OTHER, "target": "50%"}, {"symbol": "USDT", "target": "50%"}])
-        with pytest.raises(ConfigError, match=r"looks like (USDC|WETH|WBTC|DAI|LINK), which is another token"):
+        with pytest.raises(ConfigError, match="looks like"):
             taken_over(path, file)
         assert path.read_bytes() == before

@@ -18,6 +18,7 @@ from agent.policy.quarantine import SILENT_S, changed_tokens, format_quarantine,
 from agent.units import BPS
 from tests.support.builders import address, step_input, token, with_snapshot
 from tests.support.plans import evidence, sell_weth, verdict
+from tests.support.text import mentions
 
 WETH, USDC = token("WETH").address, token("USDC").address
 PAUSED = ScreenedToken(WETH, TokenFinding.PAUSED, "paused() says so")
@@ -61,7 +62,7 @@ def test_what_is_held_of_it_does_not_count_and_every_decision_names_it() -> None
     decided = decide(step)
     assert isinstance(decided.decision, Rebalance), "WBTC is far above its share of what is left"
     assert next(drift for drift in decided.drifts if drift.token == WETH).value == 0
-    assert decided.decision.reason.endswith("WETH is in quarantine: moves for nobody now (paused() says so)")
+    assert mentions(decided.decision.reason, "WETH", "quarantine", "paused()")
     plan = proposals.rebalance(step).plan
     assert plan is not None
     assert WETH not in moved_tokens(plan)
@@ -72,12 +73,12 @@ def test_fewer_than_two_tokens_left_halt() -> None:
     step = whole()
     decided = decide(shut(step, *(asset.token.address for asset in step.portfolio.assets[1:])))
     assert isinstance(decided.decision, Halt)
-    assert decided.decision.reason.startswith("fewer than 2 assets are left that may be traded; ")
+    assert mentions(decided.decision.reason, "fewer than")
 
 
 def test_a_swap_by_hand_of_it_is_refused_and_says_why() -> None:
     step = quarantine_tokens(whole(), [PAUSED])
-    with pytest.raises(Refused, match="WETH is in quarantine") as refusal:
+    with pytest.raises(Refused, match=r"WETH.*quarantine") as refusal:
         proposals.manual_swap(WETH, USDC, 10**17)(step)
     assert refusal.value.verdicts[0].guard == "token_screen"
 
@@ -126,7 +127,7 @@ def test_an_asset_that_is_silent_for_an_hour_is_left_alone_and_the_rest_keeps_it
     step = silent_for(SILENT_S)
     found = quarantine_tokens(step, silent_assets(step))
     assert {a.token.symbol: a.target_bps for a in found.portfolio.assets} == {"WETH": 6_250, "USDC": 3_750}
-    assert format_quarantine(found) == "WBTC is in quarantine: does not tell its balances (for 1 h)"
+    assert mentions(format_quarantine(found), "WBTC", "quarantine", "1 h")
     assert unread_balances(found) == step.history.unread, "what is left alone is still remembered as unread"
 
 

@@ -70,7 +70,7 @@ def test_a_pool_that_is_another_at_its_own_block_is_refused() -> None:
     whole = V3Pool(POOL, "uniswap_v3", TOKEN0, TOKEN1, 3_000, 60, 2**96, 0, 10**18, (), MIN_TICK, MAX_TICK)
     narrow = narrowed(whole, 100, 100)
     for other in ({"sqrt_price_x96": 2**96 + 1}, {"liquidity": 1}, {"tick": 1}, {"ticks": ((60, 5),)}):
-        with pytest.raises(Retryable, match="another at its own block"):
+        with pytest.raises(Retryable, match=r"another.*block"):
             with_deeper_ticks(narrow, replace(answer(whole), **other))  # type: ignore[arg-type]
 
 

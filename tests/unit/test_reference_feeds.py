@@ -11,6 +11,7 @@ from agent.policy.decide import decide
 from agent.reference import reference_prices, reference_prices_at, sequencer_fault
 from tests.support.builders import NOW_S, address, feed_address, feed_round, price_of, step_input, token, with_feed, with_snapshot
 from tests.support.plans import sell_weth, verdict
+from tests.support.text import mentions
 
 WETH = token("WETH")
 FEED = [PriceSource.FEED]
@@ -47,7 +48,7 @@ def test_an_answer_at_or_beyond_a_bound_of_its_aggregator_is_no_price(
 
 def test_a_round_that_never_began_is_none() -> None:
     assert "unfinished round 7" in why(with_feed(step_input(kinds=FEED), "WETH", started_at_s=0))
-    assert "5 s after the block" in why(with_feed(step_input(kinds=FEED), "WETH", started_at_s=NOW_S + 5))
+    assert "5 s" in why(with_feed(step_input(kinds=FEED), "WETH", started_at_s=NOW_S + 5))
 
 
 def past(step: StepInput, back: int, *feeds: FeedRound) -> PastPrices:
@@ -59,7 +60,7 @@ def test_a_round_lower_than_one_of_an_earlier_block_is_no_price() -> None:
     step = step_input(kinds=FEED)
     same, higher = (past(step, 1, feed_round("WETH", 2_000, round_id=number)) for number in (7, 8))
     assert why(with_snapshot(step, past=(same,))) == ""
-    assert "fell from round 8 at block 999 to round 7" in why(with_snapshot(step, past=(higher,)))
+    assert mentions(why(with_snapshot(step, past=(higher,))), "round 8", "999", "round 7")
     assert why(with_snapshot(step, past=(past(step, 1, feed_round("USDC", 1, round_id=6)),))) == ""
 
 
@@ -75,7 +76,7 @@ def test_a_feed_may_have_an_age_of_its_own() -> None:
     plain = with_feed(step_input(kinds=FEED), "WETH", updated_at_s=NOW_S - 601)
     tight = replace(plain, reference=replace(plain.reference, feed_ages=((feed_address("WETH"), 600),)))
     assert why(plain) == ""
-    assert "is 601 s old, at most 600 s count" in why(tight)
+    assert mentions(why(tight), "601 s", "600 s")
     assert verdict("feed_health", plain, sell_weth(step_input())).passed
     judged = verdict("feed_health", tight, sell_weth(step_input()))
     assert (judged.passed, judged.measured) == (False, "601 s (WETH, at most 600 s)")
@@ -117,9 +118,9 @@ def test_while_the_sequencer_is_down_or_was_a_moment_ago_nothing_is_traded_and_i
 
 def test_an_uptime_feed_that_was_not_read_halts_and_none_at_all_does_not() -> None:
     silent = rollup()
-    assert sequencer_fault(silent) == "the sequencer's uptime feed was not read"
+    assert mentions(sequencer_fault(silent), "uptime feed")
     named = with_snapshot(silent, quarantined=(QuarantinedItem("round of feed", UPTIME, "the call reverted"),))
-    assert "the call reverted" in sequencer_fault(named)
+    assert "call reverted" in sequencer_fault(named)
     assert isinstance(decide(named).decision, Halt)
     assert sequencer_fault(step_input()) == ""
     assert verdict("sequencer", step_input(), sell_weth(step_input())).limit == "off"

@@ -9,6 +9,7 @@ import pytest
 from agent.model import CodeHash, PriceSource, StepInput, V3Pool
 from agent.reference import prices, reference_prices
 from tests.support.builders import step_input, token, v3_pool
+from tests.support.text import mentions
 
 WETH, USDC = token("WETH"), token("USDC")
 TRUE, FALSE = v3_pool(WETH, USDC, 2_000), v3_pool(WETH, USDC, 4_000, depth=900_000_000, name="of a stranger")
@@ -40,13 +41,13 @@ def test_with_nothing_pinned_no_mean_counts_and_the_remedy_is_said() -> None:
     step = by_means(TRUE, pins=())
     assert usd(step) is None
     (gap,) = [gap for gap in reference_prices(step).unpriced if gap.token == WETH.address]
-    assert f"pool {TRUE.address}: it is not pinned: trimtab trust" in gap.why
+    assert mentions(gap.why, f"{TRUE.address}", "not pinned", "trimtab trust")
 
 
 def test_a_pool_whose_code_is_not_the_one_that_was_pinned_does_not_count() -> None:
     step = by_means(TRUE, pins=(CodeHash(TRUE.address, "0x" + "ab" * 32),))
     assert usd(step) is None
-    assert "its code is not the one that was pinned" in prices.twap_rejection(step, TRUE)
+    assert "was pinned" in prices.twap_rejection(step, TRUE)
 
 
 @pytest.mark.parametrize(

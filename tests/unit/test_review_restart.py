@@ -18,7 +18,7 @@ def test_a_transaction_in_flight_is_not_ended_by_one_that_was_final_in_another_p
     assert made.run().state is IntentState.FINAL
     made.chain.blocks += [{} for _ in range(REORG_WATCH_BLOCKS)]
     made.chain.reorg(REORG_WATCH_BLOCKS + 1)  # one block less, and it would be sent again
-    with pytest.raises(OperatorNeeded, match=r"deep, and the chain has another block there.*trimtab adopt"):
+    with pytest.raises(OperatorNeeded, match=r"deep.*trimtab adopt"):
         made.executor().reconcile()
     assert made.executor().resync_nonce() == 0
     made.chain.automine = False

@@ -33,4 +33,4 @@ def test_a_run_whose_owner_stopped_the_bot_says_so_and_ends_well(
 
     ended = run_loop(opened(), clock, never, send=True, every="10m", once=once, as_json=True, log_format=None)
     assert ended == code
-    assert ("The bot was stopped (trimtab stop)" in capsys.readouterr().err) is not once
+    assert ("(trimtab stop)" in capsys.readouterr().err) is not once

@@ -198,7 +198,7 @@ def test_pins_that_cannot_be_read_stop_the_step() -> None:
 def test_a_missing_second_source_is_an_error_per_leg_and_no_question_when_the_guard_is_off() -> None:
     gatherer = GatheredEvidence(**GATHER)
     on = gatherer.gather(step_input(), plan(leg(1), leg(2)))
-    assert [q.error for q in on.second_quotes] == ["no second source is configured"] * 2
+    assert ["second source" in (quote.error or "") for quote in on.second_quotes] == [True, True]
     off = gatherer.gather(with_limits(step_input(), second_quote_deviation_bps=None), plan(leg(1)))
     assert off.second_quotes == ()
 

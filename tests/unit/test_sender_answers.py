@@ -167,4 +167,4 @@ def test_a_token_that_answers_false_to_an_approval_fails_the_simulation() -> Non
 
 def test_a_fee_below_the_base_fee_fails_the_simulation_whatever_the_node_says() -> None:
     simulated = simulating("0x", "0x5208").simulate(replace(CANCEL, max_fee_wei=6, max_priority_fee_wei=0), WALLET)
-    assert not simulated.ok and "base fee of 7 wei" in simulated.reason
+    assert not simulated.ok and "7 wei" in simulated.reason

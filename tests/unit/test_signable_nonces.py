@@ -20,7 +20,7 @@ TIP = tx(0).max_priority_fee_wei
 def test_a_journal_that_knows_no_nonce_lets_nothing_be_signed(tmp_path: Path) -> None:
     made = bench(tmp_path)
     assert signable_nonces(made.store) == {}
-    with pytest.raises(Refused, match="the journal knows no next nonce"):
+    with pytest.raises(Refused, match="next nonce"):
         LocalSigner(KEY, RULES, lambda: signable_nonces(made.store)).sign(CANCEL, CANCEL_GRANT)
 
 

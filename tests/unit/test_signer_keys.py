@@ -36,6 +36,7 @@ from agent.signing.keys import (
     disable_core_dumps,
     load_key,
 )
+from tests.support.text import mentions
 
 CANARY = bytes.fromhex("c0ffee" + "5eed" * 14 + "42")
 CANARY_ADDRESS = Account.from_key(CANARY).address
@@ -140,7 +141,7 @@ def test_a_file_that_is_no_keystore_is_refused(tmp_path: Path, text: str) -> Non
 
 def test_a_missing_keystore_and_a_folder_are_refused(tmp_path: Path) -> None:
     assert "No such file" in str(refusal(lambda: load_key(KeystoreFile(tmp_path / "none.json"), MAINNET, ask=None)))
-    assert "cannot be read" in str(refusal(lambda: load_key(KeystoreFile(tmp_path), MAINNET, ask=None)))
+    assert "be read" in str(refusal(lambda: load_key(KeystoreFile(tmp_path), MAINNET, ask=None)))
 
 
 @pytest.mark.parametrize("text", [CANARY.hex(), "0x" + CANARY.hex(), f"  0x{CANARY.hex().upper()}\n"])
@@ -165,13 +166,13 @@ def test_a_key_is_read_from_the_environment_and_from_a_prompt(text: str, monkeyp
 )
 def test_what_is_not_quite_a_key_is_refused_without_showing_it(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("K", text)
-    assert "K is not a private key" in str(refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None)))
+    assert mentions(str(refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None))), "private key", "K")
     assert "64 hex digits" in str(refusal(lambda: load_key(KeyPrompt(), MAINNET, ask=lambda prompt: text)))
 
 
 def test_a_variable_that_is_not_set_and_a_prompt_without_terminal_are_told() -> None:
-    assert "K is not set" in str(refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None)))
-    assert "nobody can be asked" in str(refusal(lambda: load_key(KeyPrompt(), MAINNET, ask=None)))
+    assert mentions(str(refusal(lambda: load_key(KeyEnv("K"), MAINNET, ask=None))), "not set", "K")
+    assert "terminal" in str(refusal(lambda: load_key(KeyPrompt(), MAINNET, ask=None)))
 
 
 def test_the_published_addresses_are_those_of_the_mnemonic_and_of_small_numbers() -> None:

@@ -93,7 +93,7 @@ def test_minimums_of_nothing_are_refused_even_where_the_floors_are_nothing(name:
         data = data.replace(raw.to_bytes(32, "big").hex(), zero.hex())
     mutated = tx(V2_ROUTER if action.venue == "uniswap_v2" else MANAGER, data)
     refused(mutated, grant_of(replace(action, min_raw=(0, 0)), floors_raw=(0, 0)), "floor")
-    with pytest.raises(Refused, match="minimum of nothing"):
+    with pytest.raises(Refused, match="minimum of"):
         encode(replace(action, min_raw=(0, 0)), WALLET, DEADLINE_S)
 
 

@@ -22,6 +22,7 @@ from agent.store import open_store
 from tests.support.builders import NOW_S, OWNER, step_input, token, v2_pool, with_limits
 from tests.support.refusal_worlds import NO, World
 from tests.support.standing_orders import price_of, terms
+from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, grant, tx
 from tests.unit.test_blocked_exits import FIRED, LINK, MARKET, OFF, SOUND, STOP, USDC, WBTC, WETH, fired, moved
 
@@ -174,7 +175,7 @@ def test_taking_back_goes_on_past_a_token_that_refuses_and_names_what_stays(worl
     world.approve = refuses  # type: ignore[method-assign]
     after = world.tidy(OutcomeKind.DONE, "done")
     assert [intent.tx.to for intent in after.transactions] == [WBTC.address]
-    assert after.reason == "done; left-over allowances stay: LINK: the token says no"
+    assert mentions(after.reason, "done", "allowances", "LINK")
 
 
 def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_left_and_costs_no_more_gas(worlds: Worlds) -> None:
@@ -194,7 +195,7 @@ def test_an_allowance_that_is_told_though_it_was_set_to_zero_again_and_again_is_
     link, both = LINK.address, [LINK.address, WBTC.address]
     after = taken_back(zero(link), zero(link), zero(WBTC.address), zero(link))
     assert [intent.tx.to for intent in after.transactions] == [WBTC.address]
-    assert "the router may still take LINK, though it was set to zero 3 times" in after.reason
+    assert mentions(after.reason, "router", "LINK", "3 times")
     for done in ([zero(link)] * 2, [*[zero(link)] * 2, zero(link, raw=5), zero(link)], [zero(link, "other")] * 3):
         assert [intent.tx.to for intent in taken_back(*done).transactions] == both
 
@@ -217,9 +218,9 @@ def test_where_what_was_to_be_sold_is_gone_what_is_traded_in_its_place_is_confir
 
     world.approved = vanishes
     done = world.rounds()
-    assert done.around == (LINK.address,) and "LINK was to be sold and is not there any more" in done.reason
+    assert done.around == (LINK.address,) and mentions(done.reason, "LINK", "not there")
     if watched:
-        assert done.kind is OutcomeKind.HALT and "LINK fell by 200" in done.reason and len(world.asked) == 1 and not world.sold
+        assert done.kind is OutcomeKind.HALT and mentions(done.reason, "LINK", "200") and len(world.asked) == 1 and not world.sold
         return
     assert [one.plan is not None and one.plan.exits for one in world.asked] == [True, False]
     assert world.sold == [{WETH.address, WBTC.address}]

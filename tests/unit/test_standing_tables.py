@@ -10,6 +10,7 @@ import pytest
 from agent.model import Halt, Hold, OrderKind, OrderStage, Rebalance, WeightReallocation
 from tests.support.builders import history, token
 from tests.support.standing_orders import WIDE, price_of, terms, three, two
+from tests.support.text import mentions
 
 ENTRY, STOP, PROFIT, TRAIL = OrderKind.ENTRY, OrderKind.STOP_LOSS, OrderKind.TAKE_PROFIT, OrderKind.TRAILING_STOP
 WETH, USDC = token("WETH"), token("USDC")
@@ -156,10 +157,10 @@ def test_an_entry_above_the_price_is_told_or_refused_as_chosen() -> None:
     bot = two(terms("WETH", ENTRY, 2_500), weth=0, usdc=10_000)
     assert isinstance(bot.look({"WETH": 2_000}), Rebalance)
     assert bot.step is not None
-    assert "entry of WETH at 2500 USDC was not below the price when it was armed: it held nothing back" in bot.step.wishes
+    assert mentions(bot.step.wishes, "entry", "WETH", "2500 USDC")
     strict = two(terms("WETH", ENTRY, 2_500), weth=0, usdc=10_000, refuse_filled=True)
     halted = strict.look({"WETH": 2_000})
-    assert isinstance(halted, Halt) and "it is bought at once" in halted.reason
+    assert isinstance(halted, Halt) and "at once" in halted.reason
     assert strict.coins["WETH"] == 0
 
 

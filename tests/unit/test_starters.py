@@ -65,7 +65,7 @@ def test_profiles_have_the_shares_and_the_bound_on_futures_that_are_promised(nam
     classes = CLASSES[1]
     assert [sum(shares[symbol] for symbol in classes[kind]) for kind in ("core", "stable", "high-beta")] == [core, stable, beta]
     assert f'futures_notional = "{futures}"' in text
-    assert "trades no futures yet" in text
+    assert "no futures" in text
     assert "futures_notional" not in tomllib.loads(text)
 
 
@@ -91,7 +91,7 @@ def test_equal_begins_where_its_allocator_ends_and_market_cap_says_what_the_chai
     portfolio = build_portfolio(
         config, {one.address: Token(one.address, one.symbol, one.decimals or 18) for one in config.portfolio.assets}
     )
-    with pytest.raises(ConfigError, match=f"{SUPPLIES}: cannot be read"):
+    with pytest.raises(ConfigError, match=rf"{SUPPLIES}.*be read"):
         build_weights(config.portfolio, portfolio, tmp_path)
     (tmp_path / SUPPLIES).write_text("symbol,supply,as_of\nWETH,120000000,2026-01-01\nWBTC,19800000,2026-01-01\n")
     weights = build_weights(config.portfolio, portfolio, tmp_path)

@@ -92,7 +92,7 @@ def test_rows_that_are_there_are_written_over_or_left_on_both_databases(dialect:
 @pytest.mark.parametrize(("chain_id", "wallet"), [(1, WALLET), (CHAIN_ID, OTHER)])
 def test_a_store_of_another_wallet_or_chain_is_not_opened(tmp_path: Path, chain_id: int, wallet: str) -> None:
     opened(tmp_path).close()
-    with pytest.raises(OperatorNeeded, match=f"belongs to wallet {WALLET} on chain {CHAIN_ID}"):
+    with pytest.raises(OperatorNeeded, match=rf"{WALLET}.*{CHAIN_ID}"):
         opened(tmp_path, chain_id, wallet)
 
 
@@ -109,7 +109,7 @@ def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "trimtab.db") as connection:
         connection.execute("CREATE TABLE theirs (x)")
     connection.close()
-    with pytest.raises(OperatorNeeded, match="not a trimtab store"):
+    with pytest.raises(OperatorNeeded, match="trimtab store"):
         opened(tmp_path)
 
 
@@ -196,7 +196,7 @@ def test_an_intent_comes_back_as_it_was_written(store: Store) -> None:
 
 def test_a_second_intent_on_an_open_nonce_is_refused(store: Store) -> None:
     first = store.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
-    with pytest.raises(OperatorNeeded, match="nonce 0 already carries"):
+    with pytest.raises(OperatorNeeded, match="nonce 0"):
         store.intend("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
     assert len(store.intents()) == 1
     store.advance(first.id, IntentState.CANCELLED, START_S)
@@ -225,7 +225,7 @@ def test_an_intent_keeps_its_first_hash(store: Store) -> None:
     with pytest.raises(ValueError, match="without a hash"):
         store.advance(intent.id, IntentState.SIGNED, START_S)
     store.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
-    with pytest.raises(ValueError, match="already has hash"):
+    with pytest.raises(ValueError, match="has hash"):
         store.advance(intent.id, IntentState.BROADCAST, START_S, tx_hash="0x" + "cd" * 32)
     store.advance(intent.id, IntentState.BROADCAST, START_S)
     with pytest.raises(ValueError, match="without a receipt"):
@@ -235,7 +235,7 @@ def test_an_intent_keeps_its_first_hash(store: Store) -> None:
 @pytest.mark.parametrize("statement", ["DELETE FROM transitions", "UPDATE transitions SET after = 'final'"])
 def test_transitions_are_only_ever_added(store: Store, statement: str) -> None:
     store.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
-    with store.engine.connect() as connection, pytest.raises(Exception, match="only ever added"):
+    with store.engine.connect() as connection, pytest.raises(Exception, match="ever added"):
         connection.exec_driver_sql(statement)
 
 
@@ -268,7 +268,7 @@ def test_pins_are_replaced_and_removed(store: Store) -> None:
 
 
 def test_all_that_is_trusted_at_once_is_pinned_or_none_of_it(store: Store) -> None:
-    with pytest.raises(OperatorNeeded, match="cannot pin contracts"):
+    with pytest.raises(OperatorNeeded, match="cannot pin"):
         store.pin({OTHER: "0x01"}, START_S, [(OTHER, WALLET, None)])  # type: ignore[list-item]
     assert store.pins() == () and store.implementations() == {}
 

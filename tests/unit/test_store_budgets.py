@@ -198,7 +198,7 @@ def test_damaged_memory_of_reviews_is_for_the_operator_and_never_taken_for_none(
     store.mark_review(START_S, 0, ("review every 86400",))
     with closing(sqlite3.connect(tmp_path / "trimtab.db")) as database, database:
         database.execute("UPDATE meta SET value = ? WHERE key = 'reviews'", (damaged,))
-    with pytest.raises(OperatorNeeded, match="what it remembers of reviews is damaged"):
+    with pytest.raises(OperatorNeeded, match=r"reviews.*damaged"):
         store.history(START_S)
     store.close()
 

@@ -105,9 +105,9 @@ def test_a_store_is_never_its_own_backup_nor_put_over_one_in_use(tmp_path: Path)
     store, other = filled(tmp_path / "a.db"), filled(tmp_path / "b.db")
     (tmp_path / "link.db").symlink_to(tmp_path / "a.db")
     for path in (tmp_path / "a.db", tmp_path / "link.db"):
-        with pytest.raises(ConfigError, match="is the store itself"):
+        with pytest.raises(ConfigError, match="store itself"):
             backup(tmp_path / "a.db", path, force=True)
-        with pytest.raises(ConfigError, match="is the store itself"):
+        with pytest.raises(ConfigError, match="store itself"):
             put_back(path, tmp_path / "a.db", force=True)
     with pytest.raises(ConfigError, match="in use"):
         backup(tmp_path / "a.db", tmp_path / "b.db", force=True)
@@ -147,7 +147,7 @@ def test_a_copy_sends_nothing_before_it_is_adopted_and_resuming_is_not_adopting(
 def test_a_backup_of_another_wallet_or_chain_is_not_restored(tmp_path: Path, wallet: str, chain_id: int) -> None:
     open_store(f"sqlite:///{tmp_path}/a.db", chain_id, wallet).close()
     backup(tmp_path / "a.db", tmp_path / "copy.db")
-    with pytest.raises(OperatorNeeded, match="belongs to wallet"):
+    with pytest.raises(OperatorNeeded, match="to wallet"):
         put_back(tmp_path / "copy.db", tmp_path / "new.db")
     assert not (tmp_path / "new.db").exists()
 
@@ -170,7 +170,7 @@ def test_a_damaged_or_foreign_file_is_neither_restored_nor_passed_as_a_backup(tm
     with sqlite3.connect(tmp_path / "a.db") as odd:
         odd.execute("UPDATE intents SET state = 'final'")
     odd.close()
-    with pytest.raises(OperatorNeeded, match=f"transaction {intent.id} is final, its last move led to planned"):
+    with pytest.raises(OperatorNeeded, match=rf"{intent.id}.*final.*planned"):
         inspect_store_file(tmp_path / "a.db")
     with pytest.raises(OperatorNeeded):
         backup(tmp_path / "a.db", tmp_path / "bad.db")
@@ -199,7 +199,7 @@ def test_an_older_store_is_copied_before_it_is_brought_forward(tmp_path: Path) -
 
 
 def test_there_is_nothing_to_upgrade_where_there_is_no_store(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no store"):
+    with pytest.raises(ConfigError, match="no store"):
         upgrade(f"sqlite:///{tmp_path}/none.db")
     assert list(tmp_path.iterdir()) == []
 

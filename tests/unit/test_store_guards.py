@@ -14,6 +14,7 @@ from agent.errors import OperatorNeeded
 from agent.store import open_store
 from agent.store.files.kill_switch import KillSwitch, pause_file
 from agent.store.files.locks import LockHeld, lock_path, service_lock, service_lock_path, wait_for_lock, wallet_lock
+from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, START_S, WALLET
 
 HOLD = """
@@ -89,15 +90,15 @@ def test_who_waits_in_vain_is_told_for_whom_and_what_to_do(tmp_path: Path) -> No
     child, slept = held_elsewhere(path), []
     waits = {"patience_s": 1, "sleep": slept.append, "tell": told.append}
     try:
-        with pytest.raises(LockHeld, match="waited 1 s for it") as found, wait_for_lock(path, 1, WALLET, **waits):
+        with pytest.raises(LockHeld, match="1 s") as found, wait_for_lock(path, 1, WALLET, **waits):
             raise AssertionError("two held the lock")
-        assert "answer its question, or end it" in found.value.remedy
+        assert mentions(found.value.remedy, "answer", "question")
         assert set(told) == {f"Waiting for the wallet: another command (process {child.pid}) acts for it"}
         assert sum(slept) == 1
         service_lock_path(path).with_suffix(".pid").write_text(f"{child.pid}\n")  # the holder is a run
         with pytest.raises(LockHeld) as found, wait_for_lock(path, 1, WALLET, **waits):
             raise AssertionError("two held the lock")
-        assert "in the middle of a look" in found.value.remedy and f"the run (process {child.pid})" in told[-1]
+        assert "middle of" in found.value.remedy and f"process {child.pid}" in told[-1]
     finally:
         child.communicate()
 
@@ -107,7 +108,7 @@ def test_a_wallet_has_one_run_beside_whom_others_act(tmp_path: Path) -> None:
     with service_lock(path, 1, WALLET):
         with wallet_lock(path, 1, WALLET):
             assert (tmp_path / "x.service.pid").read_text() == (tmp_path / "x.pid").read_text() == f"{os.getpid()}\n"
-        with pytest.raises(LockHeld, match=rf"run \(process {os.getpid()}\) already serves"), service_lock(path, 1, WALLET):
+        with pytest.raises(LockHeld, match=rf"process {os.getpid()}"), service_lock(path, 1, WALLET):
             raise AssertionError("two served")
     assert not (tmp_path / "x.service.pid").exists()
     with service_lock(path, 1, WALLET):
@@ -188,7 +189,7 @@ def test_a_file_that_cannot_be_looked_at_counts_as_paused(tmp_path: Path, switch
     (tmp_path / "plain").write_text("")
     unreadable = KillSwitch(tmp_path / "plain" / "trimtab.db.paused", switch._store)
     assert unreadable.is_paused() is None
-    assert "cannot be read" in unreadable.read().reason
+    assert "be read" in unreadable.read().reason
 
 
 def test_a_store_that_cannot_be_read_counts_as_paused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from agent.units import NATIVE
 from tests.support.ledgers import COIN, DOLLAR, GAS_WEI, at, moved
 from tests.support.ledgers import LEDGER_USDC as USDC
 from tests.support.ledgers import LEDGER_WETH as WETH
+from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, OTHER, WALLET
 
 
@@ -93,7 +94,7 @@ def test_a_ledger_that_says_something_else_is_named_with_both_figures(store: Sto
     with store._write("falsify") as db:
         db.exec_driver_sql("UPDATE running SET raw = '19999000000' WHERE token = ?", (USDC.address,))
     told = looked(store, at(1_001))
-    assert "USDC: 19999 by the ledger, 20000 on the chain" in told and "trimtab books check" in told and "WETH" not in told
+    assert mentions(told, "USDC: 19999", "20000") and "trimtab books check" in told and "WETH" not in told
 
 
 def test_a_value_is_written_once_an_hour_and_after_each_change_that_was_not_the_markets(store: Store) -> None:

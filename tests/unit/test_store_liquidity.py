@@ -94,7 +94,7 @@ def test_what_reverted_or_was_only_collected_changes_no_position(store: Store) -
 def test_a_receipt_that_hides_the_mint_is_not_written_down(store: Store, added: tuple[LiquidityAdded, ...]) -> None:
     """A position that nobody knows of would be missing from every total (T2)."""
     intent_id = sent(store, MINT)
-    with pytest.raises(OperatorNeeded, match="does not tell of the liquidity"):
+    with pytest.raises(OperatorNeeded, match="the liquidity"):
         store.advance(intent_id, IntentState.MINED, START_S, receipt=told(*added))
     assert [intent.state for intent in store.open_intents()] == [IntentState.BROADCAST]
     store.advance(intent_id, IntentState.MINED, START_S, receipt=told(MINTED))

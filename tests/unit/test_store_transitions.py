@@ -152,7 +152,7 @@ def test_every_event_in_every_state_acts_as_drawn_or_is_refused_and_changes_noth
     assert now(store, intent_id).state is state
     before, moves = all_rows(store), store.transitions(intent_id)
     if drawn is None:
-        with pytest.raises(ValueError, match=rf"cannot be moved by {event.value} in state {state.value}"):
+        with pytest.raises(ValueError, match=rf"{event.value}.*{state.value}"):
             store.advance(intent_id, TARGET[event], NOW, event=event, **brings(event))
         assert all_rows(store) == before
         return
@@ -174,16 +174,16 @@ def test_every_pair_of_states_is_allowed_or_refused_as_drawn(store: Store, befor
         return
     intent_id = placed(store, before)
     rows = all_rows(store)
-    with pytest.raises(ValueError, match=f"cannot go from {before.value} to {after.value}"):
+    with pytest.raises(ValueError, match=rf"{before.value} to {after.value}"):
         store.advance(intent_id, after, NOW, tx_hash=HASH, receipt=receipt(HASH, 2, "0x02"))
     assert all_rows(store) == rows
 
 
 def test_an_event_that_leads_elsewhere_than_it_says_is_refused(store: Store) -> None:
     intent_id = placed(store, S.MINED)
-    with pytest.raises(ValueError, match="goes to broadcast by unmine, not to final"):
+    with pytest.raises(ValueError, match=r"broadcast.*unmine.*final"):
         store.advance(intent_id, S.FINAL, NOW, event=E.UNMINE)
-    with pytest.raises(ValueError, match="cannot be moved by send"):  # a resend would take the receipt away
+    with pytest.raises(ValueError, match="send"):  # a resend would take the receipt away
         store.advance(intent_id, S.BROADCAST, NOW, event=E.SEND)
     assert now(store, intent_id).receipt is not None
 

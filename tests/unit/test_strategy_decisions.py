@@ -17,6 +17,7 @@ from agent.policy.step_input import apply_effective_targets
 from agent.policy.strategies import accounting, netting
 from agent.policy.strategies.netting import strategy_drifts, target_capital_shares
 from tests.support.builders import NOW_S, balances, books_of, brought_up, of, opening, split, step_input, strategy, token, with_state
+from tests.support.text import mentions
 
 HALF = {"WETH": 5_000, "USDC": 5_000}
 UP, DOWN = {"WETH": 8_000, "USDC": 2_000}, {"WETH": 2_000, "USDC": 8_000}
@@ -48,7 +49,7 @@ def test_wishes_that_cancel_are_never_traded_and_are_exchanged_inside() -> None:
     assert [one.crossed for one in view_of(found).netted] == [1_500 * 10**6] * 2
     assert view_of(found).crossed == 1_500 * 10**6
     assert view_of(found).saved == 1_500 * 10**6 * Fraction(3_000, 10**6), "the pool charges 0.3 %"
-    assert "1500 USDC of WETH" in found.decision.reason and "never in the market" in found.decision.reason
+    assert "1500 USDC of WETH" in found.decision.reason and "never in" in found.decision.reason
     booking = accounting.netting_booking(step, "s1", netting.strategy_adjustments)
     assert booking is not None and set(booking.acted) == {"up", "down"}
     after = brought_up(step, replace(StrategyLedger(), bookings=(*books_of(step).pending, booking)))
@@ -80,7 +81,7 @@ def test_who_does_not_act_keeps_what_it_has() -> None:
     found = decide(step)
     by_name = {one.name: one for one in view_of(found).wishes}
     assert [by_name[name].acts for name in ("rests", "calm", "acts")] == [False, False, True]
-    assert "it rests until" in by_name["rests"].reason
+    assert "until" in by_name["rests"].reason
     assert isinstance(found.decision, Rebalance)
     assert by_name["acts"].wishes == {WETH: 1_000 * 10**6, USDC: -1_000 * 10**6}
     assert shares(found.decision.goal) == {WETH: Fraction(6, 10), USDC: Fraction(4, 10)}
@@ -177,19 +178,19 @@ def test_books_that_do_not_come_to_the_wallet_halt_by_name() -> None:
     ledger = StrategyLedger(books_of(step).pending)
     found = decide(brought_up(balances(step, WETH="2.4"), ledger))
     assert isinstance(found.decision, Halt)
-    assert "WETH: 2.5 against 2.4 in the wallet" in found.decision.reason and "trimtab strategies apply" in found.decision.reason
+    assert mentions(found.decision.reason, "WETH: 2.5", "2.4") and "trimtab strategies apply" in found.decision.reason
 
 
 def test_without_books_nothing_is_decided() -> None:
     found = decide(replace(step_input(), split=split(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))))
-    assert isinstance(found.decision, Halt) and "books of the strategies are not there" in found.decision.reason
+    assert isinstance(found.decision, Halt) and "not there" in found.decision.reason
 
 
 def test_prices_of_blocks_before_must_agree_with_each_strategy() -> None:
     step = shared(strategy("up", 5_000, UP), strategy("down", 5_000, DOWN))
     found = decide(replace(step, policy=replace(step.policy, confirm_blocks=3)))
     assert not found.is_netting_only and not any(one.acts for one in view_of(found).wishes)
-    assert "the 3 blocks before are not known" in found.decision.reason
+    assert mentions(found.decision.reason, "3 blocks", "not known")
 
 
 def test_a_step_that_was_written_down_decides_the_same_again() -> None:

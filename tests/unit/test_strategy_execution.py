@@ -79,7 +79,7 @@ def test_a_strategy_that_does_badly_is_cut_to_its_floor_and_let_back_when_it_wou
     assert abs(trend.capital / (trend.capital + calm.capital) - Fraction(1, 10)) < Fraction(1, 10_000)
     assert dict(trend.wanted)[token("WETH").address] == 0, "what its floor holds is sold and waits"
     _, back = months.days(0.006, lambda step: state(step) is StrategyHealth.ACTIVE, 60)
-    assert "at or above 0.8" in books_of(back).named["trend"].state.reason
+    assert "above 0.8" in books_of(back).named["trend"].state.reason
     months.store.close()
 
 

@@ -36,6 +36,7 @@ from tests.support.builders import (
     written,
 )
 from tests.support.ledgers import moved
+from tests.support.text import mentions
 
 WETH, USDC = token("WETH"), token("USDC")
 UP, DOWN = {"WETH": 8_000, "USDC": 2_000}, {"WETH": 2_000, "USDC": 8_000}
@@ -177,14 +178,14 @@ def test_a_single_unit_that_nothing_explains_is_a_fault() -> None:
     step = shared()
     holdings = tuple(replace(one, raw=one.raw - (one.token == USDC.address)) for one in step.snapshot.holdings)
     found = brought_up(replace(step, snapshot=replace(step.snapshot, holdings=holdings)), ledger)
-    assert "USDC: 5000 against 4999.999999 in the wallet" in books_of(found).fault
+    assert mentions(books_of(found).fault, "USDC: 5000", "4999.999999")
 
 
 def test_the_owners_word_makes_books_agree_with_wallet_and_config() -> None:
     ledger = written(NEW, brought_up(shared()))
     three = split(strategy("up", 5_000, UP), strategy("new", 3_000, DOWN), strategy("third", 2_000, DOWN))
     step = replace(balances(shared(), USDC=6_000), split=three)
-    assert "down is to be closed; new, third is to be opened" in books_of(brought_up(replace(shared(), split=three), ledger)).fault
+    assert mentions(books_of(brought_up(replace(shared(), split=three), ledger)).fault, "down", "closed", "new", "third", "opened")
     found = accounting.apply_configured_split(step, ledger, lambda _: None, netting.strategy_adjustments)
     changed = replace(step, history=replace(step.history, sleeves=found))
     assert not found.fault and sums_to_the_wallet(changed)

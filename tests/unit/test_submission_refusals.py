@@ -23,6 +23,7 @@ from agent.policy.orders import exits as stuck
 from agent.ports import Approval, Composer, PreparedTransaction
 from agent.store import Store, open_store
 from agent.units import NATIVE
+from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, WALLET, grant, receipt, tx
 from tests.unit.test_blocked_exits import HEAVY, LINK, MARKET, OFF, SOUND, USDC, WBTC, WETH, Sees, fired, judged, moved
 
@@ -178,9 +179,9 @@ def test_a_token_that_ignores_or_reverts_its_approval_is_named_and_one_that_no_e
     assert [one.token for one in late.missing_approvals(lacks, outcome, outcome.plan, sent(late.MAX_INEFFECTIVE_APPROVALS))] == [
         LINK.address
     ]
-    with pytest.raises(TokenRefused, match="may not be taken all the same"):
+    with pytest.raises(TokenRefused, match="may not"):
         late.missing_approvals(lacks, outcome, outcome.plan, sent(late.MAX_INEFFECTIVE_APPROVALS + 1))
-    with pytest.raises(TokenRefused, match="«approve LINK» reverted"):
+    with pytest.raises(TokenRefused, match="approve LINK"):
         late.require_approval_succeeded(sent(1, 0)[0], outcome.decided.leaves)
     late.require_approval_succeeded(sent(1, 0)[0], (WETH.address,))
     other = replace(outcome, decided=replace(outcome.decided, leaves=(WETH.address,)))
@@ -198,7 +199,7 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
     assert found.plan is not None and found.plan.exits
     assert (LINK.address in moved(found.plan)) is (rests_s == 0) and WBTC.address in moved(found.plan)
     if rests_s:
-        assert f"cannot be sold now: the token said no; {times} times in a row, so it rests until" in found.decided.decision.reason
+        assert mentions(found.decided.decision.reason, "be sold", f"{times} times", "until")
         assert "trimtab resume" in found.decided.decision.reason and "at each look" not in found.decided.decision.reason
     assert ["the token said no" in line and "trimtab orders disarm LINK" in line for line in orders_document(step)["stuck"]] == [True]
     ahead = replace(step, history=replace(step.history, late=(replace(refused, at_s=now_s + 9 * 86_400),)))

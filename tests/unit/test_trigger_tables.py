@@ -32,6 +32,7 @@ from agent.policy.decide import DecisionResult, decide
 from agent.policy.triggers.schedules import EXECUTION, schedule_name
 from agent.reference import reference_prices
 from tests.support.builders import NOW_S, history, step_input
+from tests.support.text import mentions
 
 DAY_S = 86_400
 BERLIN = "Europe/Berlin"
@@ -192,9 +193,9 @@ def test_an_execution_that_is_held_up_stays_due() -> None:
     assert isinstance(agent.look("2026-01-01T00:00:00", 60).decision, Rebalance)
     agent.past = replace(agent.past, last_rebalance_s=at("2026-01-28T00:00:00"))  # a swap by hand
     held = agent.look("2026-01-29T00:00:00", 60)
-    assert "the cooldown lasts until 2026-01-30 00:00:00 UTC" in held.decision.reason
+    assert mentions(held.decision.reason, "cooldown", "2026-01-30 00:00:00 UTC")
     assert not held.reviewed
-    assert "execution due since 2026-01-29 00:00:00 UTC" in agent.look("2026-01-30T00:00:00", 60).decision.reason
+    assert mentions(agent.look("2026-01-30T00:00:00", 60).decision.reason, "execution", "2026-01-29 00:00:00 UTC")
 
 
 def test_whichever_comes_first_a_schedule_or_a_band_over_the_change_to_summer_time() -> None:
@@ -254,8 +255,8 @@ def test_after_an_edit_a_schedule_counts_from_the_last_rebalance_and_no_other_pu
     agent.look("2026-01-01T00:00:00", 51)
     assert dict(agent.past.reviews) == {"review every 86400": at("2026-01-01T00:00:00")}
     agent.trigger = StagedTrigger(Every(2 * DAY_S), Every(4 * DAY_S))
-    assert "next review 2026-01-03 00:00:00 UTC" in agent.look("2026-01-02T00:00:00", 60).decision.reason
-    assert "executed from 2026-01-05 00:00:00 UTC on" in agent.look("2026-01-03T00:00:00", 60).decision.reason
+    assert "2026-01-03 00:00:00 UTC" in agent.look("2026-01-02T00:00:00", 60).decision.reason
+    assert "2026-01-05 00:00:00 UTC" in agent.look("2026-01-03T00:00:00", 60).decision.reason
     assert isinstance(agent.look("2026-01-05T00:00:00", 60).decision, Rebalance)
     agent.trigger = AnyOf((HybridTrigger(FIVE, Every(DAY_S)), Every(7 * DAY_S)))
     for day in range(6, 12):

@@ -20,6 +20,7 @@ from agent.backtest.tune.statistics import Objective
 from agent.backtest.tune.workers import run_locally
 from agent.errors import ConfigError, OperatorNeeded
 from tests.support.backtests import DAY_S, search, tuned, walks
+from tests.support.text import mentions
 
 pytest.importorskip("numba")
 
@@ -99,10 +100,10 @@ def test_another_search_is_not_mixed_in(asked: TuneSpec, tmp_path: Path, monkeyp
     for named, other in others.items():
         with pytest.raises(ConfigError) as caught:
             tuned(other, tmp_path)
-        assert f"holds another search: {named} differ" in caught.value.message
+        assert mentions(caught.value.message, "another search", f"{named}")
         assert "another folder" in caught.value.remedy
     monkeypatch.setattr(tune_module, "version", lambda _name: "9.9.9")
-    with pytest.raises(ConfigError, match="the version of trimtab differ"):
+    with pytest.raises(ConfigError, match="of trimtab"):
         tuned(asked, tmp_path)
 
 
@@ -120,8 +121,8 @@ def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(asked: Tu
     other = tuned(replace(asked, objective=Objective.SHARPE), tmp_path)
     assert other.best != first.best
     assert (other.looks, document(other)["last_quarter"]["settings_judged"]) == (2, 2)
-    assert any("2 settings of this search were judged in that quarter" in words for words in other.verdict.words)
-    assert not any("were judged in that quarter" in words for words in first.verdict.words)
+    assert any("2 settings" in words for words in other.verdict.words)
+    assert not any("were judged" in words for words in first.verdict.words)
 
 
 @pytest.mark.parametrize(
@@ -154,5 +155,5 @@ def test_two_searches_never_write_into_one_folder(asked: TuneSpec, tmp_path: Pat
             seen.append(caught.value.message)
 
     tuned(asked, tmp_path, progress=meanwhile)
-    assert "another search writes into" in seen[0]
+    assert "another search" in seen[0]
     assert json.loads((tmp_path / STAMP).read_text())["format"] == tune_module.FORMAT

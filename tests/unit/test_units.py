@@ -74,7 +74,7 @@ def test_shares_of_nothing_have_no_weights() -> None:
 
 def test_amounts_of_two_tokens_do_not_mix() -> None:
     assert str(Amount(USDC, 1_500_000) + Amount(USDC, 1) - Amount(USDC, 1)) == "1.5 USDC"
-    with pytest.raises(TypeError, match="USDC with WETH"):
+    with pytest.raises(TypeError, match=r"USDC.*WETH"):
         Amount(USDC, 1) + Amount(WETH, 1)
 
 

@@ -77,12 +77,12 @@ def test_an_error_of_rounding_beyond_a_bound_is_cut_off() -> None:
 
 @pytest.mark.parametrize(("low", "high", "total"), [([5_000, 6_000], [BPS, BPS], BPS), ([0, 0], [4_000, 5_000], BPS)])
 def test_bounds_that_nothing_fits_are_refused(low: list[int], high: list[int], total: int) -> None:
-    with pytest.raises(ValueError, match="bounds that no shares fit"):
+    with pytest.raises(ValueError, match="no shares"):
         proportional_shares([Fraction(1), Fraction(1)], low, high, total)
-    with pytest.raises(ValueError, match="bounds that no shares fit"):
+    with pytest.raises(ValueError, match="no shares"):
         to_bps([Fraction(total, 2)] * 2, low, high, total)
 
 
 def test_nothing_wanted_fills_no_room() -> None:
-    with pytest.raises(ValueError, match="too little is wanted"):
+    with pytest.raises(ValueError, match="too little"):
         proportional_shares([Fraction(0), Fraction(1)], [0, 0], [BPS, 4_000], BPS)

@@ -150,7 +150,7 @@ def test_hrp_keeps_within_bounds() -> None:
 
 @pytest.mark.parametrize("optimiser", [allocators.minimum_variance_weights, allocators.risk_parity_weights, allocators.hrp_weights])
 def test_bounds_that_no_weights_fit_give_none(optimiser: allocators.Optimiser) -> None:
-    with pytest.raises(Refused, match="the optimiser found no weights"):
+    with pytest.raises(Refused, match="no weights"):
         optimiser(covariance_of(3), np.zeros(3), np.full(3, 0.2))
 
 

@@ -14,6 +14,7 @@ from agent.model import Destination, Halt, Hold, NoTradeZone, QuarantinedItem, R
 from agent.policy.decide import decide
 from agent.policy.triggers.no_trade_zone import ZoneExchange, ZoneInterval, ZoneView
 from tests.support.builders import GWEI, MONTH_S, token, tracking, v2_pool, v3_pool, with_limits, with_snapshot, without_feed, zoned
+from tests.support.text import mentions
 
 HALF = {"WETH": 5_000, "USDC": 5_000}
 WETH, USDC, WBTC, LINK = (token(symbol) for symbol in ("WETH", "USDC", "WBTC", "LINK"))
@@ -172,7 +173,7 @@ def test_it_fires_where_the_first_unit_pays_and_says_what_it_saves_and_costs() -
     assert isinstance(outside.decision, Rebalance)
     assert outside.decision.goal.risk == tracking("WETH", "USDC")
     far = decide(standing("3/5"))
-    assert far.decision.reason == "outside the no-trade zone: the first unit from WETH to USDC saves 52.6 bps of risk and costs 30 bps"
+    assert mentions(far.decision.reason, "outside", "WETH to USDC", "52.6 bps", "30 bps")
     assert far.zone is not None and far.zone.pair is not None
     assert float(far.zone.pair.saves) == pytest.approx(2 * 0.5 * 30 / 365 * 0.640025 * 0.1, rel=1e-9)
     assert float(far.zone.risk) / 1e6 == pytest.approx(0.5 * 30 / 365 * 0.640025 * 0.1**2 * V, rel=1e-9)
@@ -181,16 +182,13 @@ def test_it_fires_where_the_first_unit_pays_and_says_what_it_saves_and_costs() -
 
 
 def test_a_look_within_the_zone_says_what_the_next_unit_would_save_and_where_it_ends() -> None:
-    assert decide(standing("13/25")).decision.reason == (
-        "within the no-trade zone: the next unit from WETH to USDC would save 10.52 bps of risk and cost at least 30 bps; "
-        "WETH at 52 % is moved beyond 43.02-56.98 %; looks again at the next tick"
-    )
-    assert "no exchange would save any risk" in decide(standing()).decision.reason
+    assert mentions(decide(standing("13/25")).decision.reason, "within", "WETH to USDC", "10.52 bps", "30 bps", "43.02-56.98 %")
+    assert "no exchange" in decide(standing()).decision.reason
 
 
 def test_where_nothing_joins_the_tokens_it_holds_and_says_so() -> None:
     found = decide(standing("9/10", pools=[]))
-    assert found.decision.reason.startswith("nothing to move: no usable pool joins what is too much with what is missing")
+    assert mentions(found.decision.reason, "usable pool")
     assert found.zone is not None
     assert found.zone.intervals[0] == ZoneInterval(WETH.address, Fraction(0), Fraction(1), Fraction(0), Fraction(1))
 
@@ -245,7 +243,7 @@ def test_what_a_zone_cannot_be_judged_without_halts() -> None:
     unpriced = replace(step, portfolio=replace(step.portfolio, wrapped_native=token("COIN").address))
     decision = decide(unpriced).decision
     assert isinstance(decision, Halt)
-    assert "gas cannot be valued: the wrapped native coin has no reference price" in decision.reason
+    assert mentions(decision.reason, "gas", "valued")
 
 
 def test_a_zone_survives_being_written_and_read() -> None:

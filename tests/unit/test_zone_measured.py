@@ -25,6 +25,7 @@ from agent.store import open_store
 from agent.weights.returns import Floats
 from tests.support.builders import MONTH_S, NOW_S, history, step_input, token
 from tests.support.planning_worlds import DAY_S, moves, recorded
+from tests.support.text import mentions
 from tests.support.transactions import CHAIN_ID, WALLET
 from tests.unit.test_config_zone import zoned as written
 
@@ -71,7 +72,7 @@ def test_it_is_the_covariance_of_an_independent_calculation_to_the_basis_point()
         for j, other in enumerate((WETH, WBTC, LINK)[:i]):
             assert abs(pairs[frozenset((one.address, other.address))] - shrunk[i, j] * 10_000) <= 1
     assert known[USDC.address] == risks.LEAST_VOLATILITY_BPS, "what never moves counts with the least that there is"
-    assert "volatilities a year and correlations of 90 returns over 1 d" in found.measured and not found.unmeasured
+    assert mentions(found.measured, "volatilities", "90 returns") and not found.unmeasured
     assert list(risks.faults(found, {asset.token.address: asset.token.label for asset in step(returns).portfolio.assets})) == []
 
 
@@ -110,7 +111,7 @@ def test_the_zone_narrows_where_prices_moved_more() -> None:
 def test_too_little_history_holds_and_says_why_and_what_to_do(past: tuple[PricePoint, ...], why: str) -> None:
     found = rebalance(step(moves(THREE, 90), past=past))
     assert isinstance(found.decided.decision, Hold) and found.plan is None
-    assert "the zone cannot weigh anything yet: " + why in found.decided.decision.reason
+    assert mentions(found.decided.decision.reason, "the zone", why)
     assert "trimtab prices import" in found.decided.decision.reason
 
 
