@@ -102,6 +102,62 @@ name = "main"                      # what you call this portfolio
     }
 )
 
+COMMAND: Addition = MappingProxyType(
+    {
+        "app/records/step_age.py": (
+            '''"""Age of the newest step of the store, for a monitor without the run's own metrics."""
+
+from __future__ import annotations
+
+import time
+
+from agent import wiring
+from agent.config.load import ConfigSource, load_config
+
+
+def step_age_s(config: ConfigSource) -> int | None:
+    """Seconds since the newest step; None before the first."""
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        return next((int(time.time()) - line.now_s for line in store.steps(1)), None)
+''',
+        ),
+        "cli/step_age.py": (
+            '''"""The command age."""
+
+from __future__ import annotations
+
+from agent.cli.display.output import emit, say
+from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, command
+
+
+@command(Heading.LOOK, 55)
+def age(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Shows the time since the newest step."""
+    from agent.app.records import step_age
+
+    age_s = step_age.step_age_s(config)
+    emit({"age_s": age_s}, as_json, lambda: say("No step yet." if age_s is None else f"Newest step: {age_s} s ago."))
+''',
+        ),
+    }
+)
+
+ALERT_KIND: Addition = MappingProxyType(
+    {
+        "model/alerts.py": (
+            """# after:     HEARTBEAT = "heartbeat", "no sign of life"
+    QUARANTINE = "quarantine", "reads failed"
+""",
+        ),
+        "app/alerting.py": (
+            """# after:         yield from _unexplained(found)
+        if failed := len(found.step_input.snapshot.quarantined):
+            yield Alert(AlertKind.QUARANTINE, "quarantine", f"{failed} reads failed, what they are about is not traded.", True)
+""",
+        ),
+    }
+)
+
 
 def add(text: str, addition: str) -> str:
     """Return the text of a file with the addition."""
@@ -209,3 +265,41 @@ def check_section() -> None:
     assert label.name == "main"
     assert "label.name: it is empty" in refused('name = "main"', 'name = ""')
     assert "label.nam: unknown key; did you mean name?" in refused('name = "main"', 'nam = "main"')
+
+
+def check_command() -> None:
+    """Between its neighbours in the help, and run on a config with an empty store."""
+    import json
+    from pathlib import Path
+
+    from typer.testing import CliRunner
+
+    from agent.cli.main import app
+    from tests.unit.test_config import text
+
+    config = Path("trimtab.toml")
+    config.write_text(text(), encoding="utf-8")
+    config.chmod(0o600)
+    runner = CliRunner()
+    listed = runner.invoke(app, ["--help"]).stdout
+    assert listed.index(" explain ") < listed.index("Shows the time since the newest step.") < listed.index(" pnl ")
+    assert json.loads(runner.invoke(app, ["age", "--json"]).stdout) == {"age_s": None}
+
+
+def check_alert_kind() -> None:
+    """From the config over a cycle to a message with its title; it lasts while the read fails."""
+    from agent.app.alerting import LASTING_KINDS, RunFacts, cycle_alerts
+    from agent.config.alerts import AlertsTable
+    from agent.execution.step_context import OutcomeKind, StepOutcome
+    from agent.model import AlertKind, QuarantinedItem
+    from agent.policy.decide import decide
+    from tests.support.builders import step_input, with_snapshot
+
+    kind = AlertKind("quarantine")
+    assert AlertsTable.model_validate({"cooldowns": {"quarantine": "1h"}}).events[-1] == "quarantine"
+    step = with_snapshot(step_input({"WETH": 5_000, "USDC": 5_000}), quarantined=(QuarantinedItem("pool", "0x00", "reverted"),))
+    decided = decide(step)
+    outcome = StepOutcome("0123", OutcomeKind.HOLD, decided.decision.reason, step, decided, None)
+    (alert,) = [one for one in cycle_alerts(outcome, RunFacts(paused=False, silent="", low_gas_wei=None)) if one.kind is kind]
+    assert (alert.text, kind.title) == ("1 reads failed, what they are about is not traded.", "reads failed")
+    assert alert.lasting and kind in LASTING_KINDS

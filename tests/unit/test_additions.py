@@ -23,15 +23,18 @@ ROOT = Path(__file__).parents[2]
         (additions.TRIGGER, additions.check_trigger),
         (additions.ALLOCATOR, additions.check_allocator),
         (additions.SECTION, additions.check_section),
+        (additions.COMMAND, additions.check_command),
+        (additions.ALERT_KIND, additions.check_alert_kind),
     ],
-    ids=["trigger", "allocator", "section"],
+    ids=["trigger", "allocator", "section", "command", "alert kind"],
 )
 def test_an_example_addition_of_two_files_works(addition: additions.Addition, check: Callable[[], None], tmp_path: Path) -> None:
     assert len(addition) <= 2
     shutil.copytree(ROOT / "agent", tmp_path / "agent", ignore=shutil.ignore_patterns("__pycache__"))
     for name, texts in addition.items():
         path = tmp_path / "agent" / name
-        path.write_text(reduce(additions.add, texts, path.read_text(encoding="utf-8")), encoding="utf-8")
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        path.write_text(reduce(additions.add, texts, before), encoding="utf-8")
     command = f"from tests.support.additions import {check.__name__} as check; check()"
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
 
 from agent.cli import history, options
-from agent.cli.display.output import emit, format_stage
+from agent.cli.display.output import format_stage
 from agent.cli.ledger import figures
-from agent.cli.main import app, build_app, declared_commands, main
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading
+from agent.cli.main import app, main
+from agent.cli.options import Heading
 from tests.cli.widths import cut, drawn
 from tests.support.text import mentions
 
@@ -25,21 +23,6 @@ def test_commands_stand_below_headings_in_order() -> None:
     commands = get_command(app).commands.values()  # type: ignore[attr-defined]  # click's Group, which Typer makes of several commands
     assert list(dict.fromkeys(command.rich_help_panel for command in commands)) == [heading.value for heading in Heading]
     assert len(commands) == len(options.DECLARED)
-
-
-def test_declared_command_is_listed_below_its_heading_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "DECLARED", [])
-
-    @options.command(Heading.LOOK, 45)
-    def block_age(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-        """Shows the age of the newest block."""
-        emit({"config": config.name, "age_s": 12}, as_json, lambda: None)
-
-    built = build_app([*declared_commands(), *options.DECLARED])
-    listed = get_command(built).commands["block-age"]  # type: ignore[attr-defined]  # as above
-    assert listed.rich_help_panel == "Look"
-    ended = CliRunner().invoke(built, ["block-age", "--config", "my.toml", "--json"])
-    assert (ended.exit_code, json.loads(ended.stdout)) == (0, {"config": "my.toml", "age_s": 12})
 
 
 @pytest.mark.parametrize(
