@@ -47,9 +47,8 @@ def _evaluate(_: Threshold, inputs: TriggerInput) -> TriggerResult:
 
 def format_width(threshold: Threshold) -> str:
     """Such as "10% of the target, 5% of the portfolio"."""
-    parts = [] if threshold.relative_bps is None else [f"{words.format_bps(threshold.relative_bps)} of the target"]
-    parts += [] if threshold.absolute_bps is None else [f"{words.format_bps(threshold.absolute_bps)} of the portfolio"]
-    return ", ".join(parts)
+    widths = ((threshold.relative_bps, "target"), (threshold.absolute_bps, "portfolio"))
+    return ", ".join(f"{words.format_bps(bps)} of the {whole}" for bps, whole in widths if bps is not None)
 
 
 def format_bands(portfolio: Portfolio) -> str:
@@ -80,8 +79,13 @@ NOTATIONS = (
 
 def band_signals(drifts: Sequence[AssetDrift]) -> tuple[Signal, ...]:
     """Return the side of its band each asset is on; nothing for assets inside."""
-    outside = [one for one in drifts if one.outside]
-    return tuple(sorted(("too much" if one.share * BPS > one.band_high_bps else "too little", one.token) for one in outside))
+    above = {("too much", one.token) for one in drifts if one.outside and _is_above(one)}
+    below = {("too little", one.token) for one in drifts if one.outside and not _is_above(one)}
+    return tuple(sorted(above | below))
+
+
+def _is_above(drift: AssetDrift) -> bool:
+    return drift.share * BPS > drift.band_high_bps
 
 
 def outside_text(drifts: Sequence[AssetDrift]) -> str:
@@ -90,33 +94,30 @@ def outside_text(drifts: Sequence[AssetDrift]) -> str:
 
 
 def _beyond(drift: AssetDrift) -> str:
-    above = drift.share * BPS > drift.band_high_bps
-    edge_bps = drift.band_high_bps if above else drift.band_low_bps
-    distance = words.format_points(drift.share - edge_bps / BPS)
-    return (
-        f"{drift.symbol} at {words.format_percent(drift.share)} is {distance} {'above' if above else 'below'} its band "
-        f"{words.format_band(drift)}"
-    )
+    edge_bps, side = drift.band_low_bps, "below"
+    if _is_above(drift):
+        edge_bps, side = drift.band_high_bps, "above"
+    share, distance = words.format_percent(drift.share), words.format_points(drift.share - edge_bps / BPS)
+    return f"{drift.symbol} at {share} is {distance} {side} its band {words.format_band(drift)}"
 
 
 def inside_text(drifts: Sequence[AssetDrift]) -> str:
-    """All assets are within their bands: which one is closest to an edge, and which price would take it there."""
+    """Format the asset closest to an edge of its band, and the price that would take it there, if all are inside."""
     gaps = [(min(d.share * BPS - d.band_low_bps, d.band_high_bps - d.share * BPS), i) for i, d in enumerate(drifts)]
     gap_bps, index = min(gaps)
     drift = drifts[index]
-    lower = drift.share * BPS - drift.band_low_bps == gap_bps
+    price, high_price = alert_prices(drifts)[drift.token]
+    edge, move = "lower", "falls"
+    if drift.share * BPS - drift.band_low_bps != gap_bps:
+        price, edge, move = high_price, "upper", "rises"
     text = (
         f"all within their bands; closest is {drift.symbol} at {words.format_percent(drift.share)}, "
-        f"{words.format_points(gap_bps / BPS)} from the {'lower' if lower else 'upper'} edge of {words.format_band(drift)}"
+        f"{words.format_points(gap_bps / BPS)} from the {edge} edge of {words.format_band(drift)}"
     )
-    price = alert_prices(drifts)[drift.token][0 if lower else 1]
     if price is None:
         return text
-    return f"{text}, left when its price alone {_move(price / drift.price - 1, lower)}"
-
-
-def _move(change: Fraction, down: bool) -> str:
-    return f"{'falls' if down else 'rises'} by more than {words.format_percent(abs(change))}"
+    change = words.format_percent(abs(price / drift.price - 1))
+    return f"{text}, left when its price alone {move} by more than {change}"
 
 
 def furthest_text(drifts: Sequence[AssetDrift]) -> str:
