@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -13,7 +14,7 @@ from agent.config.presets import ETHEREUM
 from agent.config.template import TemplateAsset, render
 from agent.errors import ConfigError
 from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, StagedTrigger, Threshold, TradeSide, Trigger, VolatilityJump
-from agent.policy.triggers.rules import NOTATIONS
+from agent.policy.triggers.rules import NOTATIONS, RULES
 from agent.units import Token
 from tests.support.text import mentions
 
@@ -190,3 +191,7 @@ def test_the_page_lists_every_kind_with_its_keys() -> None:
     lines = [line.split("|")[1:3] for line in page.split("## Kinds")[1].split("```toml")[0].splitlines() if line.startswith("| `")]
     listed = {kind.strip(" `"): set(re.findall(r"`(\w+)`", keys)) for kind, keys in lines}
     assert listed == {kind: {*one.keys} for kind, one in NOTATIONS.items()}
+
+
+def test_every_class_of_triggers_has_its_rules() -> None:
+    assert {*RULES} == {*get_args(Trigger)} - {AnyOf}
