@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.artifacts import own_artifact
@@ -11,6 +11,7 @@ from agent.chain.lens import abi_encode
 from agent.chain.rpc import Transport
 from agent.errors import ConfigError, Refused
 from agent.model import Leg, LegFunding, Plan
+from agent.planning.gas import NATIVE_VENUE, balance_deltas
 from agent.signing.calldata import REBALANCE, FundsLocation, RebalanceCall, UndecodableCalldata, Venue, decode
 from agent.units import NATIVE, floor_int
 
@@ -30,8 +31,6 @@ __all__ = [
 
 V2_VENUE = "uniswap_v2"
 V3_VENUE = "uniswap_v3"
-NATIVE_VENUE = "wrapped_native"
-"""Venue of a leg that wraps the native coin (token_in is NATIVE) or unwraps it (token_out is)."""
 _VENUES = {V2_VENUE: Venue.V2, V3_VENUE: Venue.V3, NATIVE_VENUE: Venue.NATIVE}
 _MOST_TOKENS = 255
 
@@ -77,13 +76,7 @@ def native_wei(plan: Plan) -> int:
 
 def min_balance_changes(legs: Sequence[Leg]) -> dict[str, int]:
     """Least change of the wallet's balance by token, base units: the legs' minimums less what they take from it."""
-    least: dict[str, int] = {}
-    for leg in legs:
-        if leg.source is LegFunding.WALLET:
-            least[leg.token_in] = least.get(leg.token_in, 0) - leg.amount_in_raw
-        if leg.sink is LegFunding.WALLET:
-            least[leg.token_out] = least.get(leg.token_out, 0) + leg.min_out_raw
-    return least
+    return balance_deltas([replace(leg, amount_out_raw=leg.min_out_raw) for leg in legs])
 
 
 def price_x128(prices: Mapping[str, Fraction], token: str) -> int:
