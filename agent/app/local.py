@@ -15,8 +15,9 @@ from agent.app.agent import Agent, open_agent
 from agent.app.start.setup import pin_all
 from agent.config.load import load_config
 from agent.errors import ConfigError
+from agent.files import replace_file
 from agent.localchain import DEFAULT_WORLD, LocalChain, market, open_eth_tester
-from agent.localchain.serve import serve, write_atomically
+from agent.localchain.serve import serve
 from agent.localchain.world import CONFIG_MARKER, LiquidityRange, V2Spec, V3Spec
 from agent.units import floor_int
 
@@ -104,7 +105,8 @@ def publish(chain: LocalChain, path: Path) -> None:
         if old.exists():
             old.replace(old.with_name(f"old-{os.getpid()}-{old.name}"))
     draft = path.with_name(f".{path.name}.draft")
-    write_atomically(draft, chain.config_text(f"sqlite:///{store.name}").replace('cooldown = "1h"', f'cooldown = "{COOLDOWN}"'))
+    text = chain.config_text(f"sqlite:///{store.name}").replace('cooldown = "1h"', f'cooldown = "{COOLDOWN}"')
+    replace_file(draft, text.encode())
     try:
         pin_all(load_config(draft))
         draft.replace(path)
@@ -157,7 +159,7 @@ def demo_world() -> Iterator[DemoWorld]:
             token = chain.tokens[symbol]
             chain.set_balance(symbol, floor_int(usd / chain.books.prices_usd[symbol] * 10**token.decimals))
         path = Path(folder) / "trimtab.toml"
-        write_atomically(path, chain.config_text(targets=TARGETS))
+        replace_file(path, chain.config_text(targets=TARGETS).encode())
         loaded = load_config(path)
         pin_all(loaded, [chain.transport])
         with open_agent(loaded, transports=[chain.transport], clock=chain.clock) as agent:

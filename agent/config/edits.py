@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 import tomllib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT, Array
 
+from agent import files
 from agent.config import load
 from agent.config.fields import OFF, parse_address
 from agent.config.load import parse_config
@@ -254,22 +252,12 @@ def edit_order_levels(path: Path, subject: str, levels: Mapping[str, str]) -> tu
     return text, changes
 
 
-def replace_file(path: Path, text: str, mode: int | None = None) -> None:
-    """Replace the file's text atomically, with this mode or the present one."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
+def write_config(path: Path, text: str, mode: int | None = None) -> None:
+    """Replace the file's text in one step, with this mode or the present one. Raises ConfigError."""
     try:
-        mode = path.stat().st_mode & 0o777 if mode is None else mode
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode())  # line ends stay as they are
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        files.replace_file(path, text.encode(), path.stat().st_mode & 0o777 if mode is None else mode)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}", "make room, and its folder writable, then run it again") from None
-    finally:
-        with suppress(OSError):
-            draft.unlink()
 
 
 def _table(document: Any, subject: str) -> Any:

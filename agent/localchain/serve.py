@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from agent.errors import Retryable
+from agent.files import replace_file
 from agent.localchain.chain import LocalChain
 from agent.localchain.market import MarketMoveServer
 
@@ -37,7 +36,7 @@ def serve(port: int, write_config: Path | None = None, on_ready: Callable[[Local
     try:
         with open_anvil(port) as chain, MarketMoveServer(port) as door:
             if write_config is not None:
-                write_atomically(write_config, chain.config_text())
+                replace_file(write_config, chain.config_text().encode())  # it may hold secrets
             if on_ready is not None:
                 on_ready(chain)
             while not stopped.is_set():
@@ -57,17 +56,3 @@ def _beat(chain: LocalChain) -> None:
             chain.mine()
     except OSError:
         raise Retryable(f"the chain at {chain.url} no longer answers; it was ended from outside", "start it again") from None
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file in one step; mode 0600, since a config may hold secrets."""
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(scratch).replace(path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise

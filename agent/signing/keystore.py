@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ConfigError
+from agent.files import sync_folder
 from agent.signing.secret import PrivateKey, Secret, parse_private_key
 
 MAX_KEYSTORE_BYTES = 64 * 1024
@@ -110,7 +111,7 @@ def write_keystore(path: Path, key: PrivateKey, password: Secret) -> None:
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def change_password(path: Path, old: Secret, new: Secret) -> PrivateKey:
@@ -133,7 +134,7 @@ def change_password(path: Path, old: Secret, new: Secret) -> PrivateKey:
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
-    _sync_folder(real.parent)
+    sync_folder(real.parent)
     return found
 
 
@@ -186,15 +187,6 @@ def _new_file(path: Path, data: bytes) -> None:
     except BaseException:
         path.unlink()
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """The file's name is on the disk too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # --- Keys in the operating system's keyring, by the keyring library: under a service and a name, never in the clear (T18).

@@ -17,9 +17,10 @@ from agent.artifacts import anvil_binary
 from agent.chain.rpc import HttpTransport
 from agent.config import parse_config
 from agent.errors import ConfigError
+from agent.files import replace_file
 from agent.localchain import LocalChain, run_anvil
 from agent.localchain.nodes import free_port
-from agent.localchain.serve import HEARTBEAT_S, write_atomically
+from agent.localchain.serve import HEARTBEAT_S
 from tests.support.worlds import missing
 
 REPO = Path(__file__).resolve().parents[2]
@@ -163,8 +164,8 @@ def test_a_config_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full_disk)
         with pytest.raises(OSError, match="No space left"):
-            write_atomically(path, "new")
+            replace_file(path, b"new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-    write_atomically(path, "new")
+    replace_file(path, b"new")
     assert path.read_text() == "new"

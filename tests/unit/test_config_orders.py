@@ -10,7 +10,7 @@ import pytest
 import tomlkit
 
 from agent.config.build import build_portfolio
-from agent.config.edits import edit_order_levels, replace_file
+from agent.config.edits import edit_order_levels, write_config
 from agent.config.load import parse_config
 from agent.config.orders import price_level_notes
 from agent.config.presets import ETHEREUM
@@ -116,14 +116,14 @@ def test_an_edit_changes_one_level_and_leaves_the_rest_as_its_owner_wrote_it(tmp
     new, changes = edit_order_levels(path, "WETH", {"stop_loss": "10%", "take_profit": "off", "entry": "1800"})
     assert changes == {"stop_loss": ("1200", "10%"), "entry": (None, "1800")}
     assert path.read_text().splitlines() == before, "nothing is written yet"
-    replace_file(path, new)
+    write_config(path, new)
     lines = path.read_text().splitlines()
     assert [line for line in before if line not in lines] == ['stop_loss = "1200"']
     assert {line for line in lines if line not in before} == {'stop_loss = "10%"', 'entry = "1800"'}
     assert path.stat().st_mode & 0o777 == 0o640 and list(tmp_path.iterdir()) == [path]
-    replace_file(path, edit_order_levels(path, PORTFOLIO, {"stop_loss": "20%"})[0])
+    write_config(path, edit_order_levels(path, PORTFOLIO, {"stop_loss": "20%"})[0])
     assert parse_config(path.read_text()).portfolio.orders is not None
-    replace_file(path, edit_order_levels(path, PORTFOLIO, {"stop_loss": "off"})[0])
+    write_config(path, edit_order_levels(path, PORTFOLIO, {"stop_loss": "off"})[0])
     assert edit_order_levels(path, PORTFOLIO, {"stop_loss": "off"})[1] == {}
 
 

@@ -63,13 +63,13 @@ def test_a_search_goes_on_where_it_stopped(asked: TuneSpec, tmp_path: Path) -> N
         tuned(asked, tmp_path, first)
     before = files(tmp_path)
     assert len(before) == 4
-    (tmp_path / ".runs-0000012-0000015.parquet.x.part").write_bytes(b"half a file")
+    (tmp_path / ".runs-0000012-0000015.parquet.x.draft").write_bytes(b"half a file")
     second = Counting()
     found = tuned(asked, tmp_path, second)
     assert sorted(first.done + second.done) == list(range(len(files(tmp_path))))  # each once
     assert {name: files(tmp_path)[name] for name in before} == before
     assert found.resumed == 12
-    assert not list(tmp_path.glob(".*.part"))
+    assert not list(tmp_path.glob(".*.draft"))
     assert all(np.array_equal(one.values, other.values) for one, other in zip(whole.found, found.found, strict=True))
     assert (whole.verdict, whole.claims) == (found.verdict, found.claims)
     third = Counting()

@@ -14,7 +14,7 @@ from agent.app import config_versions
 from agent.app.agent import Agent, Confirm, Progress, close_orders
 from agent.app.describe import limit_prices
 from agent.app.records.step_history import order_document
-from agent.config.edits import edit_order_levels, replace_file
+from agent.config.edits import edit_order_levels, write_config
 from agent.config.fields import parse_duration_s
 from agent.config.load import load_config
 from agent.errors import ConfigError, Refused, Retryable
@@ -103,7 +103,7 @@ def set_orders(path: Path, subject: str, levels: Mapping[str, str]) -> Document:
     text, changes = edit_order_levels(path, subject, levels)
     if changes:
         before = load_config(path)
-        replace_file(path, text)
+        write_config(path, text)
         if wiring.store_file(before).exists():
             with wiring.open_store_offline(before) as (store, _):
                 if config_versions.unconfirmed_changes(before, store) is None:

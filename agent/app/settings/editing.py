@@ -17,7 +17,7 @@ from agent.app.start import setup
 from agent.app.start.checks import screen_tokens
 from agent.chain.rpc import Transport
 from agent.config import load
-from agent.config.edits import ConfigChanges, apply_changes, replace_file, sell_removed_assets
+from agent.config.edits import ConfigChanges, apply_changes, sell_removed_assets, write_config
 from agent.config.load import NO_CONFIG, LoadedConfig, load_config, load_config_text
 from agent.config.orders import price_level_notes
 from agent.config.schema import Config
@@ -449,7 +449,7 @@ def _write(file: Path, before: str, after: str) -> str:
     if _read(file) != before:
         raise Refused(f"{file} changed during the edit; nothing was written", remedy="check the file and edit again")
     for place, text in ((backup, before), (file, after)):
-        replace_file(place, text, 0o600)
+        write_config(place, text, 0o600)
     return str(backup)
 
 

@@ -15,7 +15,7 @@ from agent.app.describe import limit_text
 from agent.app.settings import editing
 from agent.app.settings.editing import EditReport
 from agent.chain.rpc import Transport
-from agent.config.edits import replace_file
+from agent.config.edits import write_config
 from agent.config.limits import Limit, is_tighter, read_limits
 from agent.config.load import LoadedConfig, load_config, load_config_text
 from agent.config.profile import (
@@ -128,7 +128,7 @@ def import_profile(  # noqa: PLR0913
     if confirm is not None:
         found = replace(found, state="written" if confirm(document, found, None) else "declined")
     if found.state == "written":
-        replace_file(loaded.path, text)
+        write_config(loaded.path, text)
     return {**document, "editing": found}
 
 

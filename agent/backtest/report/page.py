@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import tempfile
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 from agent import artifacts
 from agent.backtest.report.series import Floats, Indices
 from agent.errors import ConfigError, printable_text
+from agent.files import replace_file
 from agent.units import floor_int
 
 if TYPE_CHECKING:
@@ -109,12 +108,13 @@ def write_page(page: ReportPage, path: Path) -> None:
 
     Raises ConfigError if Plotly is not installed, OSError if the file cannot be written.
     """
-    _replace(path, render_html(page))
+    replace_file(path, render_html(page).encode())
 
 
 def write_document(page: ReportPage, path: Path) -> None:
     """Write the page as JSON: its texts, figures and tables. Replaces the file in one step. Raises OSError."""
-    _replace(path, json.dumps(report_document(page), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(report_document(page), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    replace_file(path, text.encode())
 
 
 def report_document(page: ReportPage) -> dict[str, Any]:
@@ -165,20 +165,6 @@ def escape_for_plotly(value: Any, key: str = "") -> Any:
         for tag in ALLOWED_TAGS:
             shown = shown.replace(tag.replace("<", "&lt;").replace(">", "&gt;"), tag)
     return shown
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write beside the file and rename, so that no reader sees half a file."""
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(scratch).replace(path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
 
 
 # --- Rendering by the templates of agent/web.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from agent.backtest.simulate import open_run, simulate
 from agent.backtest.tune.grid import PolicyChoice
 from agent.config.weights import HOUR_S, LONGEST_WINDOW_S
 from agent.errors import ConfigError, OperatorNeeded
+from agent.files import Content, replace_file, sync_folder
 from agent.model import AllocationMethod, AllocatorConfig, ExecutionStyle, InitialWeights
 from agent.policy.text import format_duration
 from agent.units import BPS
@@ -265,7 +264,7 @@ class ResultStore:
             lock.release()
 
     def _read(self, folder: Path) -> None:
-        for left in folder.glob(".*.part"):  # left by a process killed while writing
+        for left in folder.glob(".*.draft"):  # left by a process killed while writing
             left.unlink(missing_ok=True)
         path, files = folder / STAMP, sorted(folder.glob("*.parquet"))
         if not path.is_file():
@@ -285,7 +284,7 @@ class ResultStore:
         """Write the chunk's results to the disk before it counts as done."""
         if self._folder is not None:
             frame = _polars().DataFrame(_rows(found, choices))
-            _write(self._folder / f"{key}.parquet", frame)
+            _write(self._folder / f"{key}.parquet", frame.write_parquet)
         self.done[key] = found
 
 
@@ -339,34 +338,13 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
     )
 
 
-def _write(path: Path, content: Any) -> None:
-    """See `_put`. Raises ConfigError if the file cannot be written."""
+def _write(path: Path, content: Content) -> None:
+    """Write a file that survives a kill whole. Raises ConfigError if it cannot be written."""
     try:
-        _put(path, content)
+        replace_file(path, content)
+        sync_folder(path.parent)
     except OSError as error:
         raise _unwritable(path, error) from None
-
-
-def _put(path: Path, content: Any) -> None:
-    """Write bytes or a table beside the file, sync and rename: after a kill the file is whole, or missing."""
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                content.write_parquet(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(scratch).replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
 
 
 # --- Estimate of a search's time, measured on a few of its settings before it starts.
